@@ -1,0 +1,118 @@
+//! The one error. Its variants are arranged by what the caller can do next; each says what happened, to which file or key.
+//!
+//! Errors are cloned to every waiter of a failed group, hence the `Arc` around the operating system's error.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The call itself is wrong: change it. Nothing was written.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong, and what is allowed.
+        what: String,
+    },
+    /// Something is over a limit: make it smaller. Nothing was written.
+    #[error("{what} has {actual} bytes, over the limit of {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        actual: usize,
+        /// The limit that it broke.
+        limit: usize,
+    },
+    /// There is no store of that name: create it.
+    #[error("there is no store {name:?}: create it first")]
+    NoStore {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The store exists with another TTL: use it as it is, or change its TTL.
+    #[error("the store {name:?} exists with a TTL of {ttl_ms} ms")]
+    StoreExists {
+        /// The store's name.
+        name: String,
+        /// The TTL that it has, 0 for none.
+        ttl_ms: u64,
+    },
+    /// The timeline has used its highest sequence: write to another one.
+    #[error("the timeline has used its highest sequence, {}", crate::ids::MAX_SEQUENCE)]
+    SequenceExhausted,
+    /// The disk is full: reads go on; make room and try again, without a restart.
+    #[error("the disk is full (writing {path}): reads go on, writes resume when there is space")]
+    DiskFull {
+        /// The file that could not grow.
+        path: PathBuf,
+    },
+    /// An earlier write or fsync failed, so the engine takes no more writes: restart it.
+    #[error("writes are refused since {why}: restart to recover what is durable")]
+    Poisoned {
+        /// The first failure.
+        why: String,
+    },
+    /// Bytes on the disk are not what was written: restore the file, or open read-only.
+    #[error("{path} is damaged at byte {offset}: {what}")]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// Where in the file.
+        offset: u64,
+        /// What does not hold there.
+        what: String,
+    },
+    /// Another process has the directory open: stop it, or use another directory.
+    #[error("{path} is locked by another process{holder}")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// ` (pid …)`, when the lock file tells.
+        holder: String,
+    },
+    /// The engine was opened read-only, or is closing.
+    #[error("{what}")]
+    Closed {
+        /// Which of the two, and what to do.
+        what: &'static str,
+    },
+    /// The operating system refused: see its reason.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// An [`Error::Invalid`].
+    pub fn invalid(what: impl Into<String>) -> Error {
+        Error::Invalid { what: what.into() }
+    }
+
+    /// An [`Error::Corrupt`].
+    pub fn corrupt(path: impl Into<PathBuf>, offset: u64, what: impl Into<String>) -> Error {
+        Error::Corrupt { path: path.into(), offset, what: what.into() }
+    }
+
+    /// The operating system's error with its circumstances; a full disk becomes [`Error::DiskFull`].
+    pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::DiskFull { path: path.to_path_buf() }
+            }
+            _ => Error::Io { doing, path: path.to_path_buf(), source: Arc::new(source) },
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Blocks: the pieces that segment files consist of. Each is checked when it is read, and compressed when it is cool.
+//!
+//! A block is valid if and only if its checksum matches, seeded with the engine, the file and the block's place in it, and its
+//! content has the raw length. Plain content is as long as it is stored, so its length is bounded by the file; compressed content
+//! is bounded by `MAX_RAW_BYTES` before anything is allocated for it.
+
+use super::checksum::{Seed, crc};
+use super::layout::{get_u32, layout, put};
+use crate::options::MAX_BODY_BYTES;
+
+/// At what raw size a block is closed.
+pub const TARGET_RAW_BYTES: usize = 16 * 1024;
+
+/// The largest compressed content: the largest body, behind a block that was nearly full.
+const MAX_RAW_BYTES: usize = MAX_BODY_BYTES + 2 * TARGET_RAW_BYTES;
+
+/// A compressed form must save a sixteenth, or reading it is not worth the time.
+const WORTHWHILE: usize = 16;
+
+/// Fast to make, and as fast to read as higher levels.
+const ZSTD_LEVEL: i32 = 1;
+
+layout! {
+    /// Where the fields of a block header are.
+    block_header {
+        CRC: 4, "over the rest of this header and the stored content; seed: engine id, file number, place";
+        STORED_BYTES: 4, "length of what follows";
+        RAW_BYTES: 4, "length of the content";
+        KIND: 1, "1 bodies, 2 runs, 3 index page, 4 page table, 5 body table, 6 filter page";
+        CODEC: 1, "1 plain, 2 zstd";
+        ZERO: 2, "zeros";
+    }
+}
+
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the layout table says what they mean")]
+pub enum BlockKind {
+    Bodies = 1,
+    Runs = 2,
+    IndexPage = 3,
+    PageTable = 4,
+    BodyTable = 5,
+    FilterPage = 6,
+}
+
+const PLAIN: u8 = 1;
+const ZSTD: u8 = 2;
+
+/// Where a block is in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct BlockRef {
+    /// Its first byte.
+    pub at: u64,
+    /// Its length with the header.
+    pub bytes: u32,
+}
+
+/// The block's bytes, compressed if asked for and worth it.
+pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8> {
+    let packed = if compress { zstd::bulk::compress(raw, ZSTD_LEVEL).ok() } else { None };
+    let (codec, stored) = match &packed {
+        Some(packed) if packed.len() + raw.len() / WORTHWHILE < raw.len() => (ZSTD, packed.as_slice()),
+        _ => (PLAIN, raw),
+    };
+    let mut block = vec![0; block_header::BYTES];
+    put(&mut block, block_header::STORED_BYTES, &(stored.len() as u32).to_le_bytes());
+    put(&mut block, block_header::RAW_BYTES, &(raw.len() as u32).to_le_bytes());
+    put(&mut block, block_header::KIND, &[kind as u8]);
+    put(&mut block, block_header::CODEC, &[codec]);
+    block.extend_from_slice(stored);
+    let sum = crc(seed, block.get(block_header::CRC.end..).unwrap_or_default());
+    put(&mut block, block_header::CRC, &sum.to_le_bytes());
+    block
+}
+
+/// The content of the block that is all of `block`; otherwise what does not hold.
+pub fn decode(kind: BlockKind, block: &[u8], seed: Seed) -> Result<Vec<u8>, &'static str> {
+    let header = block.get(..block_header::BYTES).ok_or("the block is shorter than its header")?;
+    let stored = block.get(block_header::BYTES..).unwrap_or_default();
+    let covered = block.get(block_header::CRC.end..).unwrap_or_default();
+    if get_u32(header, block_header::CRC) != Some(crc(seed, covered)) {
+        return Err("the checksum of the block does not match");
+    }
+    if header.get(block_header::KIND) != Some(&[kind as u8]) {
+        return Err("the block is of another kind");
+    }
+    if get_u32(header, block_header::STORED_BYTES) != Some(stored.len() as u32) {
+        return Err("the block has another length than its header says");
+    }
+    let raw_bytes = get_u32(header, block_header::RAW_BYTES).unwrap_or(u32::MAX) as usize;
+    match header.get(block_header::CODEC) {
+        Some([PLAIN]) if raw_bytes == stored.len() => Ok(stored.to_vec()),
+        Some([ZSTD]) if raw_bytes <= MAX_RAW_BYTES => zstd::bulk::decompress(stored, raw_bytes)
+            .ok()
+            .filter(|raw| raw.len() == raw_bytes)
+            .ok_or("the block does not decompress to its length"),
+        _ => Err("the block's length or codec is not possible"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn forge(block: &mut [u8], seed: Seed) {
+        let sum = crc(seed, &block[block_header::CRC.end..]);
+        put(block, block_header::CRC, &sum.to_le_bytes());
+    }
+
+    #[test]
+    fn a_block_reads_back_plain_and_compressed() {
+        let raw = b"all work and no play ".repeat(100);
+        for compress in [false, true] {
+            let block = encode(BlockKind::Runs, &raw, compress, Seed::NONE);
+            assert_eq!(block.len() < raw.len(), compress);
+            assert_eq!(decode(BlockKind::Runs, &block, Seed::NONE), Ok(raw.clone()));
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let good = encode(BlockKind::Runs, b"some content", false, Seed::NONE);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            assert!(decode(BlockKind::Runs, &bad, Seed::NONE).is_err(), "byte {at}");
+        }
+        assert!(decode(BlockKind::Bodies, &good, Seed::NONE).is_err());
+    }
+
+    #[test]
+    fn a_forged_length_with_a_good_checksum_allocates_nothing() {
+        let raw = b"abc".repeat(1000);
+        let mut block = encode(BlockKind::Runs, &raw, true, Seed::NONE);
+        put(&mut block, block_header::RAW_BYTES, &u32::MAX.to_le_bytes());
+        forge(&mut block, Seed::NONE);
+        assert_eq!(
+            decode(BlockKind::Runs, &block, Seed::NONE),
+            Err("the block's length or codec is not possible")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_with_a_good_checksum_are_content_or_an_error(mut block: Vec<u8>) {
+            if block.len() >= block_header::BYTES {
+                forge(&mut block, Seed::NONE);
+            }
+            let _ = decode(BlockKind::Runs, &block, Seed::NONE);
+        }
+    }
+}

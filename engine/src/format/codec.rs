@@ -1,0 +1,152 @@
+//! Numbers and pieces of bytes: a total reader (any bytes: a value or `None`, never a panic, never an allocation from a length
+//! that was read) and the writers that match it.
+
+/// The longest varint of a u64: ⌈64 / 7⌉.
+pub const MAX_VARINT_BYTES: usize = 10;
+
+/// Appends a number in groups of seven bits, low first (LEB128).
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a name: its length in one byte, then its bytes. Names have at most 255 bytes.
+pub fn put_name(out: &mut Vec<u8>, name: &[u8]) {
+    out.push(u8::try_from(name.len()).expect("names are checked to have at most 255 bytes"));
+    out.extend_from_slice(name);
+}
+
+/// Reads from the front of some bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of all of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes }
+    }
+
+    /// What is left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Whether all was read.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next `len` bytes.
+    pub fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    /// The next byte.
+    pub fn u8(&mut self) -> Option<u8> {
+        Some(*self.bytes(1)?.first()?)
+    }
+
+    /// The next four bytes as a little-endian number.
+    pub fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?))
+    }
+
+    /// The next eight bytes as a little-endian number.
+    pub fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.bytes(8)?.try_into().ok()?))
+    }
+
+    /// A varint that fits 64 bits.
+    #[inline]
+    pub fn varint(&mut self) -> Option<u64> {
+        // Nearly all numbers in a block are below 128.
+        if let [first, rest @ ..] = self.rest
+            && *first < 0x80
+        {
+            self.rest = rest;
+            return Some(u64::from(*first));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7F);
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A varint that is a length of something in memory.
+    pub fn length(&mut self) -> Option<usize> {
+        usize::try_from(self.varint()?).ok()
+    }
+
+    /// A varint of at most 32 bits.
+    pub fn varint_u32(&mut self) -> Option<u32> {
+        u32::try_from(self.varint()?).ok()
+    }
+
+    /// A piece of bytes with its length before it.
+    pub fn piece(&mut self) -> Option<&'a [u8]> {
+        let len = self.length()?;
+        self.bytes(len)
+    }
+
+    /// A name, as [`put_name`] wrote it. An empty one is no name.
+    pub fn name(&mut self) -> Option<&'a [u8]> {
+        let len = self.u8()?;
+        self.bytes(usize::from(len)).filter(|name| !name.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_varint_reads_back_as_written(value: u64) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            prop_assert!(bytes.len() <= MAX_VARINT_BYTES);
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(reader.varint(), Some(value));
+            prop_assert!(reader.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_are_a_value_or_nothing(bytes: Vec<u8>) {
+            let mut reader = Reader::new(&bytes);
+            while reader.varint().is_some() {}
+            let _ = Reader::new(&bytes).piece();
+            let _ = Reader::new(&bytes).name();
+        }
+    }
+
+    #[test]
+    fn a_varint_beyond_64_bits_is_nothing() {
+        assert_eq!(Reader::new(&[0xFF; 11]).varint(), None);
+        let mut top = [0xFF; 10];
+        top[9] = 0x01;
+        assert_eq!(Reader::new(&top).varint(), Some(u64::MAX));
+        top[9] = 0x02;
+        assert_eq!(Reader::new(&top).varint(), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! The header that every file starts with: what the file is, which engine wrote it, and in which life of that engine.
+//!
+//! The engine id is random and goes into the seed of every checksum, so that a piece of another engine's file, or of another
+//! place in the same file, is never taken for good.
+
+use std::path::Path;
+
+use super::checksum::{Seed, crc};
+use super::layout::{get_u32, get_u64, layout, put};
+use crate::error::{Error, Result};
+use crate::ids::FileNumber;
+
+/// The version of all formats that this code writes.
+pub const VERSION: u32 = 1;
+
+/// The first bytes of every file.
+pub const MAGIC: &[u8; 8] = b"strandln";
+
+layout! {
+    /// Where the fields of a file header are.
+    file_header {
+        MAGIC: 8, "`strandln`";
+        VERSION: 4, "1";
+        KIND: 4, "1 wal, 2 segment data, 3 segment index, 4 manifest";
+        ENGINE_ID: 16, "random, the same in all files of a directory";
+        WRITER_EPOCH: 8, "how often the directory was opened for writing, this time included";
+        NUMBER: 8, "the number in the file's name";
+        FIRST: 8, "wal: lsn of the byte behind the header · segment: store id · manifest: bytes of the payload";
+        SECOND: 8, "wal: length of the whole file · segment: time partition · manifest: CRC of the payload";
+        ZERO: 12, "zeros";
+        CRC: 4, "over all of the header before it";
+    }
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A piece of the log.
+    Wal = 1,
+    /// The blocks of a segment.
+    Data = 2,
+    /// The index of a segment.
+    Index = 3,
+    /// A list of everything that is live.
+    Manifest = 4,
+}
+
+impl FileKind {
+    fn from_number(number: u32) -> Option<FileKind> {
+        [FileKind::Wal, FileKind::Data, FileKind::Index, FileKind::Manifest]
+            .into_iter()
+            .find(|kind| *kind as u32 == number)
+    }
+}
+
+/// Which engine a file belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EngineId(pub [u8; 16]);
+
+/// A decoded header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the layout table says what they mean")]
+pub struct FileHeader {
+    pub kind: FileKind,
+    pub engine_id: EngineId,
+    pub writer_epoch: u64,
+    pub number: FileNumber,
+    pub first: u64,
+    pub second: u64,
+}
+
+impl FileHeader {
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; file_header::BYTES] {
+        let mut bytes = [0; file_header::BYTES];
+        put(&mut bytes, file_header::MAGIC, MAGIC);
+        put(&mut bytes, file_header::VERSION, &VERSION.to_le_bytes());
+        put(&mut bytes, file_header::KIND, &(self.kind as u32).to_le_bytes());
+        put(&mut bytes, file_header::ENGINE_ID, &self.engine_id.0);
+        put(&mut bytes, file_header::WRITER_EPOCH, &self.writer_epoch.to_le_bytes());
+        put(&mut bytes, file_header::NUMBER, &self.number.to_le_bytes());
+        put(&mut bytes, file_header::FIRST, &self.first.to_le_bytes());
+        put(&mut bytes, file_header::SECOND, &self.second.to_le_bytes());
+        let sum = crc(Seed::NONE, bytes.get(..file_header::CRC.start).unwrap_or_default());
+        put(&mut bytes, file_header::CRC, &sum.to_le_bytes());
+        bytes
+    }
+
+    /// The header in `bytes`, which stand at the front of `path`; otherwise what is wrong with it.
+    pub fn decode(bytes: &[u8], path: &Path) -> Result<FileHeader> {
+        let damaged = |what: &str| Error::corrupt(path, 0, what);
+        let fields = || {
+            Some((
+                get_u32(bytes, file_header::VERSION)?,
+                get_u32(bytes, file_header::KIND)?,
+                get_u32(bytes, file_header::CRC)?,
+                bytes.get(..file_header::CRC.start)?,
+            ))
+        };
+        let (version, kind, sum, covered) =
+            fields().ok_or_else(|| damaged("the file is shorter than its header"))?;
+        if bytes.get(file_header::MAGIC) != Some(MAGIC.as_slice()) {
+            return Err(damaged("it does not begin as a file of this engine does"));
+        }
+        if crc(Seed::NONE, covered) != sum {
+            return Err(damaged("the checksum of the file header does not match"));
+        }
+        if version != VERSION {
+            return Err(Error::invalid(format!(
+                "{} has format version {version}, this build knows {VERSION}: open it with the build that wrote it",
+                path.display()
+            )));
+        }
+        let rest = || {
+            Some(FileHeader {
+                kind: FileKind::from_number(kind)?,
+                engine_id: EngineId(bytes.get(file_header::ENGINE_ID)?.try_into().ok()?),
+                writer_epoch: get_u64(bytes, file_header::WRITER_EPOCH)?,
+                number: get_u64(bytes, file_header::NUMBER)?,
+                first: get_u64(bytes, file_header::FIRST)?,
+                second: get_u64(bytes, file_header::SECOND)?,
+            })
+        };
+        rest().ok_or_else(|| damaged("the file header has an unknown kind"))
+    }
+
+    /// Checks that this is the header of the file that it should be.
+    pub fn expect(
+        self,
+        kind: FileKind,
+        engine_id: EngineId,
+        number: FileNumber,
+        path: &Path,
+    ) -> Result<FileHeader> {
+        if self.kind != kind || self.engine_id != engine_id || self.number != number {
+            let what = format!("the header is that of another file ({:?} {})", self.kind, self.number);
+            return Err(Error::corrupt(path, 0, what));
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> FileHeader {
+        FileHeader {
+            kind: FileKind::Index,
+            engine_id: EngineId([7; 16]),
+            writer_epoch: 3,
+            number: 12,
+            first: 1,
+            second: 2,
+        }
+    }
+
+    #[test]
+    fn a_header_reads_back_as_written() {
+        let bytes = header().encode();
+        assert_eq!(FileHeader::decode(&bytes, Path::new("f")).expect("decodes"), header());
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let good = header().encode();
+        for at in 0..good.len() {
+            let mut bad = good;
+            bad[at] ^= 1;
+            assert!(FileHeader::decode(&bad, Path::new("f")).is_err(), "byte {at}");
+        }
+        for len in 0..good.len() {
+            assert!(FileHeader::decode(&good[..len], Path::new("f")).is_err());
+        }
+    }
+
+    #[test]
+    fn a_header_of_another_file_is_named() {
+        let found = header().expect(FileKind::Index, EngineId([7; 16]), 13, Path::new("index-13"));
+        assert!(found.expect_err("another number").to_string().contains("index-13"));
+    }
+}

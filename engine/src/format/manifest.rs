@@ -1,0 +1,243 @@
+//! The manifest's payload: everything that is live.
+//!
+//! ```text
+//!  manifest file := header, payload
+//!  payload       := history: u64, checkpoint, next file, last time, store count, store × n, segment count, segment × m
+//!  store         := id, name, ttl in ms (0: none)
+//!  segment       := number, store id, partition, tier, data bytes, index bytes, timelines, entries, first time, last time,
+//!                   lsn from, lsn to, first name, last name
+//! ```
+//!
+//! Plain numbers are varints. The header tells the payload's length and checksum.
+
+use super::checksum::{Seed, crc};
+use super::codec::{Reader, put_name, put_varint};
+use super::header::{FileHeader, FileKind};
+use crate::ids::{FileNumber, Lsn, StoreId, TimeMs};
+
+/// A named set of timelines with one retention policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreRecord {
+    /// How records and segments name it. Ids are never used twice.
+    pub id: StoreId,
+    /// How callers name it.
+    pub name: String,
+    /// How long entries live; 0: for ever.
+    pub ttl_ms: u64,
+}
+
+/// A live segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentRecord {
+    /// The number in its two files' names.
+    pub number: FileNumber,
+    /// Whose timelines it holds.
+    pub store: StoreId,
+    /// Its time partition; 0 in a store without TTL.
+    pub partition: u64,
+    /// How often what is in it was merged; flushed segments have 0.
+    pub tier: u8,
+    /// Length of the data file.
+    pub data_bytes: u64,
+    /// Length of the index file.
+    pub index_bytes: u64,
+    /// How many timelines it knows.
+    pub timelines: u64,
+    /// How many entries it holds.
+    pub entries: u64,
+    /// The lowest time of an entry.
+    pub first_time_ms: TimeMs,
+    /// The highest time of an entry.
+    pub last_time_ms: TimeMs,
+    /// It holds what the log said from here …
+    pub from: Lsn,
+    /// … to here. Segments of one store do not overlap.
+    pub to: Lsn,
+    /// The lowest name in it, so that damage to its index is local to the names between these two.
+    pub first_name: Vec<u8>,
+    /// The highest name in it.
+    pub last_name: Vec<u8>,
+}
+
+/// Everything that is live.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// The history that clients' cursors belong to. A restore changes it.
+    pub history: u64,
+    /// Replay starts here: everything before is in segments.
+    pub checkpoint: Lsn,
+    /// The number of the next file.
+    pub next_file: FileNumber,
+    /// The highest time given so far, as far as segments know: no later one may be lower.
+    pub last_time_ms: TimeMs,
+    /// All stores.
+    pub stores: Vec<StoreRecord>,
+    /// All segments, oldest first.
+    pub segments: Vec<SegmentRecord>,
+}
+
+/// The manifest's file. `header` tells who writes; its last two fields are filled in.
+pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
+    let mut payload = live.history.to_le_bytes().to_vec();
+    put_varint(&mut payload, live.checkpoint.0);
+    put_varint(&mut payload, live.next_file);
+    put_varint(&mut payload, live.last_time_ms);
+    put_varint(&mut payload, live.stores.len() as u64);
+    for store in &live.stores {
+        put_varint(&mut payload, u64::from(store.id.0));
+        put_name(&mut payload, store.name.as_bytes());
+        put_varint(&mut payload, store.ttl_ms);
+    }
+    put_varint(&mut payload, live.segments.len() as u64);
+    live.segments.iter().for_each(|segment| put_segment(segment, &mut payload));
+    let sum = crc(Seed::new(header.engine_id, header.number), &payload);
+    let header = FileHeader {
+        kind: FileKind::Manifest,
+        first: payload.len() as u64,
+        second: u64::from(sum),
+        ..header
+    };
+    [header.encode().as_slice(), &payload].concat()
+}
+
+fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
+    let numbers = [
+        segment.number,
+        u64::from(segment.store.0),
+        segment.partition,
+        u64::from(segment.tier),
+        segment.data_bytes,
+        segment.index_bytes,
+        segment.timelines,
+        segment.entries,
+        segment.first_time_ms,
+        segment.last_time_ms,
+        segment.from.0,
+        segment.to.0,
+    ];
+    numbers.into_iter().for_each(|number| put_varint(out, number));
+    put_name(out, &segment.first_name);
+    put_name(out, &segment.last_name);
+}
+
+/// What is live, from the bytes behind a manifest's checked header; otherwise what does not hold.
+pub fn decode(payload: &[u8], header: &FileHeader) -> Result<Live, &'static str> {
+    if payload.len() as u64 != header.first {
+        return Err("the manifest has another length than its header says");
+    }
+    if u64::from(crc(Seed::new(header.engine_id, header.number), payload)) != header.second {
+        return Err("the checksum of the manifest does not match");
+    }
+    decode_live(payload).ok_or("the manifest's records do not fit its length")
+}
+
+fn decode_live(payload: &[u8]) -> Option<Live> {
+    let mut reader = Reader::new(payload);
+    let mut live = Live {
+        history: reader.u64()?,
+        checkpoint: Lsn(reader.varint()?),
+        next_file: reader.varint()?,
+        last_time_ms: reader.varint()?,
+        ..Live::default()
+    };
+    for _ in 0..reader.varint()? {
+        live.stores.push(StoreRecord {
+            id: StoreId(reader.varint_u32()?),
+            name: String::from_utf8(reader.name()?.to_vec()).ok()?,
+            ttl_ms: reader.varint()?,
+        });
+    }
+    for _ in 0..reader.varint()? {
+        live.segments.push(SegmentRecord {
+            number: reader.varint()?,
+            store: StoreId(reader.varint_u32()?),
+            partition: reader.varint()?,
+            tier: u8::try_from(reader.varint()?).ok()?,
+            data_bytes: reader.varint()?,
+            index_bytes: reader.varint()?,
+            timelines: reader.varint()?,
+            entries: reader.varint()?,
+            first_time_ms: reader.varint()?,
+            last_time_ms: reader.varint()?,
+            from: Lsn(reader.varint()?),
+            to: Lsn(reader.varint()?),
+            first_name: reader.name()?.to_vec(),
+            last_name: reader.name()?.to_vec(),
+        });
+    }
+    reader.is_empty().then_some(live)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::header::{EngineId, file_header};
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    fn live() -> Live {
+        Live {
+            history: 42,
+            checkpoint: Lsn(4096),
+            next_file: 9,
+            last_time_ms: 1_700_000_000_000,
+            stores: vec![StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 0 }],
+            segments: vec![SegmentRecord {
+                number: 8,
+                store: StoreId(1),
+                partition: 0,
+                tier: 2,
+                data_bytes: 1 << 33,
+                index_bytes: 5,
+                timelines: 6,
+                entries: 7,
+                first_time_ms: 8,
+                last_time_ms: 9,
+                from: Lsn(10),
+                to: Lsn(11),
+                first_name: b"a".to_vec(),
+                last_name: b"z".to_vec(),
+            }],
+        }
+    }
+
+    fn file() -> Vec<u8> {
+        let header = FileHeader {
+            kind: FileKind::Manifest,
+            engine_id: EngineId([3; 16]),
+            writer_epoch: 1,
+            number: 5,
+            first: 0,
+            second: 0,
+        };
+        encode(&live(), header)
+    }
+
+    fn open(bytes: &[u8]) -> Option<Live> {
+        let header = FileHeader::decode(bytes, Path::new("manifest")).ok()?;
+        decode(&bytes[file_header::BYTES..], &header).ok()
+    }
+
+    #[test]
+    fn a_manifest_reads_back_as_written() {
+        assert_eq!(open(&file()), Some(live()));
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_cut_is_noticed() {
+        let good = file();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            assert_eq!(open(&bad), None, "byte {at}");
+            assert_eq!(open(&good[..at]), None, "cut to {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_decodes_or_does_not(payload: Vec<u8>) {
+            let _ = decode_live(&payload);
+        }
+    }
+}

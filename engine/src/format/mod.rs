@@ -1,0 +1,26 @@
+//! What the bytes mean: encoders, and decoders that are total (any bytes give a value or an error, never a panic, and nothing is
+//! allocated from a length that was merely read).
+//!
+//! ```text
+//!  header    every file begins with it             wal       groups and records of the log
+//!  block     a checksummed, maybe compressed piece  index     what a segment's index file holds
+//!  run       a timeline's entries in a block        manifest  everything that is live
+//!  slots     numbered records in a block            filter    which timelines may be in a segment
+//! ```
+//!
+//! docs/format.md shows all of it; `tests/format_doc.rs` keeps the document equal to the tables here. It does not know: files,
+//! time or threads.
+#![deny(clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::indexing_slicing))]
+
+pub mod block;
+pub mod checksum;
+pub mod codec;
+pub mod filter;
+pub mod header;
+pub mod index;
+pub mod layout;
+pub mod manifest;
+pub mod run;
+pub mod slots;
+pub mod wal;

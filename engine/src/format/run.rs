@@ -1,0 +1,272 @@
+//! Entries in blocks: the runs of timelines, and the bodies that several timelines share.
+//!
+//! ```text
+//!  runs block   := run × n
+//!  run          := name, first sequence, first time, count, length of entries, entries
+//!  entry        := (length << 2 | own expiry << 1), time − time of the entry before, [expiry − time], body
+//!                | (step << 1 | 1)                      a shared body, step − 1 behind the last shared one of this run
+//!                | 1, n                                 n sequences that were never given
+//!  bodies block := slots of (time, expiry or 0, body)
+//! ```
+//!
+//! All numbers are varints. A run names its timeline, so that blocks can be read without an index. The time and the expiry of a
+//! shared body stand with it: one more receiver costs one or two bytes.
+
+use std::ops::Range;
+
+use super::codec::{Reader, put_name, put_varint};
+use super::slots::{Slots, SlotsWriter};
+use crate::ids::{Sequence, TimeMs};
+
+/// Where an entry's content is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// In the run itself.
+    Inline {
+        /// When it was committed.
+        time_ms: TimeMs,
+        /// When it expires by itself; 0: never.
+        expire_at_ms: TimeMs,
+        /// Its place in the raw block.
+        body: Range<usize>,
+    },
+    /// The shared body with this number in the segment.
+    Shared(u32),
+}
+
+/// Encodes one run.
+#[derive(Debug)]
+pub struct RunWriter {
+    first: Sequence,
+    next: Sequence,
+    first_time_ms: TimeMs,
+    time_ms: TimeMs,
+    shared: u32,
+    count: u64,
+    entries: Vec<u8>,
+}
+
+impl RunWriter {
+    /// A run whose first entry has this sequence and time.
+    pub fn new(first: Sequence, first_time_ms: TimeMs) -> RunWriter {
+        RunWriter {
+            first,
+            next: first,
+            first_time_ms,
+            time_ms: first_time_ms,
+            shared: 0,
+            count: 0,
+            entries: Vec::new(),
+        }
+    }
+
+    /// How many bytes so far.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn step_to(&mut self, sequence: Sequence) {
+        if sequence > self.next {
+            put_varint(&mut self.entries, 1);
+            put_varint(&mut self.entries, sequence - self.next);
+        }
+        self.next = sequence + 1;
+        self.count += 1;
+    }
+
+    /// Adds an entry with its own body.
+    pub fn inline(&mut self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) {
+        self.step_to(sequence);
+        let own_expiry = expire_at_ms != 0;
+        put_varint(&mut self.entries, (body.len() as u64) << 2 | u64::from(own_expiry) << 1);
+        put_varint(&mut self.entries, time_ms.saturating_sub(self.time_ms));
+        self.time_ms = self.time_ms.max(time_ms);
+        if own_expiry {
+            put_varint(&mut self.entries, expire_at_ms.saturating_sub(self.time_ms));
+        }
+        self.entries.extend_from_slice(body);
+    }
+
+    /// Adds an entry whose body is the shared one with this number. Numbers do not fall inside a run.
+    pub fn shared(&mut self, sequence: Sequence, body: u32) {
+        self.step_to(sequence);
+        put_varint(&mut self.entries, (u64::from(body - self.shared) + 1) << 1 | 1);
+        self.shared = body;
+    }
+
+    /// Appends the whole run to a block.
+    pub fn finish(self, name: &[u8], block: &mut Vec<u8>) {
+        put_name(block, name);
+        put_varint(block, self.first);
+        put_varint(block, self.first_time_ms);
+        put_varint(block, self.count);
+        put_varint(block, self.entries.len() as u64);
+        block.extend_from_slice(&self.entries);
+    }
+}
+
+/// Reads one run. Ends with `None`; a run that breaks off before its count is damage, which `remaining` shows.
+#[derive(Clone, Debug)]
+pub struct RunReader<'a> {
+    /// The timeline's name.
+    pub name: &'a [u8],
+    reader: Reader<'a>,
+    block_bytes: usize,
+    /// Bytes of the block behind this run.
+    after: usize,
+    sequence: Sequence,
+    time_ms: TimeMs,
+    shared: u64,
+    remaining: u64,
+}
+
+impl<'a> RunReader<'a> {
+    /// The run that starts at `at` in a raw block.
+    pub fn at(block: &'a [u8], at: usize) -> Option<RunReader<'a>> {
+        let mut reader = Reader::new(block.get(at..)?);
+        let name = reader.name()?;
+        let sequence = reader.varint()?;
+        let time_ms = reader.varint()?;
+        let remaining = reader.varint()?;
+        let entries = reader.piece()?;
+        Some(RunReader {
+            name,
+            after: reader.rest().len(),
+            block_bytes: block.len(),
+            reader: Reader::new(entries),
+            sequence,
+            time_ms,
+            shared: 0,
+            remaining,
+        })
+    }
+
+    /// Where the run behind this one starts, if there is one.
+    pub fn next_run_at(&self) -> usize {
+        self.block_bytes - self.after
+    }
+
+    /// How many entries are still to come.
+    pub fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// The next entry; `None` at the end or where the bytes are broken.
+    #[inline]
+    pub fn next_entry(&mut self) -> Option<(Sequence, Content)> {
+        if self.remaining == 0 {
+            return None;
+        }
+        let mut head = self.reader.varint()?;
+        while head == 1 {
+            self.sequence = self.sequence.checked_add(self.reader.varint()?)?;
+            head = self.reader.varint()?;
+        }
+        let content = if head & 1 == 1 { self.shared_content(head >> 1)? } else { self.inline_content(head)? };
+        let sequence = self.sequence;
+        self.sequence = sequence.checked_add(1)?;
+        self.remaining -= 1;
+        Some((sequence, content))
+    }
+
+    fn shared_content(&mut self, step: u64) -> Option<Content> {
+        self.shared = self.shared.checked_add(step.checked_sub(1)?)?;
+        u32::try_from(self.shared).ok().map(Content::Shared)
+    }
+
+    fn inline_content(&mut self, head: u64) -> Option<Content> {
+        let len = usize::try_from(head >> 2).ok()?;
+        self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
+        let expire_at_ms =
+            if head & 2 == 0 { 0 } else { self.time_ms.checked_add(self.reader.varint()?)? };
+        let start = self.block_bytes - self.after - self.reader.rest().len();
+        self.reader.bytes(len)?;
+        Some(Content::Inline { time_ms: self.time_ms, expire_at_ms, body: start..start + len })
+    }
+}
+
+/// Adds a body to a block of shared ones.
+pub fn put_shared_body(block: &mut SlotsWriter, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) {
+    block.add(|out| {
+        put_varint(out, time_ms);
+        put_varint(out, expire_at_ms);
+        out.extend_from_slice(body);
+    });
+}
+
+/// A shared body: its time, its expiry, its place in the raw block.
+pub fn shared_body(block: &[u8], number: usize) -> Option<(TimeMs, TimeMs, Range<usize>)> {
+    let range = Slots::new(block)?.range(number)?;
+    let mut reader = Reader::new(block.get(range.clone())?);
+    let (time_ms, expire_at_ms) = (reader.varint()?, reader.varint()?);
+    Some((time_ms, expire_at_ms, range.end - reader.rest().len()..range.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_run_reads_back_as_written() {
+        let mut run = RunWriter::new(5, 1000);
+        run.inline(5, 1000, 0, b"five");
+        run.shared(6, 0);
+        run.shared(7, 0);
+        run.inline(20, 1500, 9000, b"");
+        run.shared(21, 300);
+        let mut block = b"before".to_vec();
+        run.finish(b"c/1", &mut block);
+        let end = block.len();
+        block.extend_from_slice(b"after");
+        let mut reader = RunReader::at(&block, 6).expect("a run");
+        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 5));
+        let mut seen = Vec::new();
+        while let Some((sequence, content)) = reader.next_entry() {
+            seen.push(match content {
+                Content::Inline { time_ms, expire_at_ms, body } => {
+                    (sequence, time_ms, expire_at_ms, block[body].to_vec())
+                }
+                Content::Shared(number) => (sequence, u64::from(number), 0, b"shared".to_vec()),
+            });
+        }
+        assert_eq!(seen, [
+            (5, 1000, 0, b"five".to_vec()),
+            (6, 0, 0, b"shared".to_vec()),
+            (7, 0, 0, b"shared".to_vec()),
+            (20, 1500, 9000, b"".to_vec()),
+            (21, 300, 0, b"shared".to_vec()),
+        ]);
+        assert_eq!(reader.remaining(), 0);
+    }
+
+    #[test]
+    fn a_shared_body_reads_back_with_its_time() {
+        let mut block = SlotsWriter::default();
+        put_shared_body(&mut block, 10, 0, b"one");
+        put_shared_body(&mut block, 20, 500, b"two");
+        let raw = block.finish();
+        let (time_ms, expire_at_ms, body) = shared_body(&raw, 1).expect("a body");
+        assert_eq!((time_ms, expire_at_ms, &raw[body]), (20, 500, b"two".as_slice()));
+        assert_eq!(shared_body(&raw, 2), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_entries_or_not(block: Vec<u8>, at in 0usize..40) {
+            if let Some(mut reader) = RunReader::at(&block, at) {
+                while let Some((_, content)) = reader.next_entry() {
+                    if let Content::Inline { body, .. } = content {
+                        prop_assert!(block.get(body).is_some());
+                    }
+                }
+            }
+            let _ = shared_body(&block, at);
+        }
+    }
+}

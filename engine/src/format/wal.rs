@@ -1,0 +1,391 @@
+//! The log's bytes: groups of records (P1, P3, P5).
+//!
+//! ```text
+//!  wal file  := header, zeros up to 512, group, group, …, zeros
+//!  group     := group header, record × n                                  one write, one sync
+//!  record    := record header, sequences, tail, zeros up to 8             one batch
+//!  tail      := bodies, appends                                           encoded and summed by the caller
+//!  bodies    := count: u32, (length, bytes) × count
+//!  appends   := count, append × count
+//!  append    := 1, body index, lifetime in ms (0: none), target count, (store id, name) × targets
+//! ```
+//!
+//! Plain numbers outside the two headers are varints. A group is valid if and only if its header's checksum matches, its lsn is its
+//! place, its records fill its payload exactly, and both checksums of each record match. The sequences stand in the order of the
+//! appends and their targets.
+//!
+//! A group starts right behind the one before it or, when that one was synced, at the next multiple of 512: a sector that holds
+//! durable bytes is never written again, so that a torn write cannot harm them. Zeros are never a valid group.
+
+use std::ops::Range;
+
+use super::checksum::{Seed, crc, crc_of_two};
+use super::codec::{Reader, put_name, put_varint};
+use super::header::EngineId;
+use super::layout::{get_u32, get_u64, layout, put};
+use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+
+/// Groups that follow a sync start at a multiple of this, and the first one of a file does.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// Where the first group of a file starts.
+pub const WAL_HEADER_BYTES: u64 = SECTOR_BYTES;
+
+const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"SLgr");
+
+/// The kind of an append in a record's tail. Others are reserved: 2 append to a registered list.
+const APPEND: u8 = 1;
+
+layout! {
+    /// Where the fields of a group header are.
+    group_header {
+        MAGIC: 4, "`SLgr`";
+        CRC: 4, "over the rest of this header; seed: engine id, lsn";
+        LSN: 8, "where this group starts";
+        DURABLE: 8, "everything below this lsn was durable before this group was written";
+        PAYLOAD_BYTES: 4, "bytes of records behind this header, a multiple of 8";
+        RECORDS: 4, "how many";
+    }
+}
+
+layout! {
+    /// Where the fields of a record header are.
+    record_header {
+        CRC: 4, "over the rest of this header and the sequences; seed: engine id, lsn of the group";
+        TAIL_CRC: 4, "over the tail; seed: none";
+        TIME: 8, "commit time, Unix ms";
+        TAIL_BYTES: 4, "length of the tail";
+        SEQUENCE_BYTES: 4, "length of the sequences";
+        SEQUENCES: 4, "how many";
+        ZERO: 4, "zeros";
+    }
+}
+
+/// The next place where a group may start behind a synced one.
+pub fn sector_up(lsn: Lsn) -> Lsn {
+    Lsn(lsn.0.next_multiple_of(SECTOR_BYTES))
+}
+
+/// The part of a record that a caller encodes while it builds a batch. Bodies come first, so that each is copied once.
+#[derive(Clone, Debug)]
+pub struct TailWriter {
+    /// The count's place, then the bodies.
+    bodies: Vec<u8>,
+    body_count: u32,
+    appends: Vec<u8>,
+    append_count: u64,
+}
+
+impl Default for TailWriter {
+    fn default() -> TailWriter {
+        TailWriter { bodies: vec![0; 4], body_count: 0, appends: Vec::new(), append_count: 0 }
+    }
+}
+
+impl TailWriter {
+    /// Adds a body and gives its place in the finished tail.
+    pub fn body(&mut self, body: &[u8]) -> Range<usize> {
+        self.bodies.reserve(body.len() + super::codec::MAX_VARINT_BYTES);
+        put_varint(&mut self.bodies, body.len() as u64);
+        self.bodies.extend_from_slice(body);
+        self.body_count += 1;
+        self.bodies.len() - body.len()..self.bodies.len()
+    }
+
+    /// Starts an append of the body added last to `targets` timelines, which must follow.
+    pub fn append(&mut self, lifetime_ms: u64, targets: usize) {
+        self.appends.push(APPEND);
+        put_varint(&mut self.appends, u64::from(self.body_count - 1));
+        put_varint(&mut self.appends, lifetime_ms);
+        put_varint(&mut self.appends, targets as u64);
+        self.append_count += 1;
+    }
+
+    /// Adds one target of the append started last, and gives its name's place behind [`TailWriter::finish`]'s second value.
+    pub fn target(&mut self, timeline: TimelineRef<'_>) -> Range<usize> {
+        put_varint(&mut self.appends, u64::from(timeline.store.0));
+        put_name(&mut self.appends, timeline.name);
+        self.appends.len() - timeline.name.len()..self.appends.len()
+    }
+
+    /// How many bytes so far.
+    pub fn len(&self) -> usize {
+        self.bodies.len() + self.appends.len()
+    }
+
+    /// The tail's bytes, and where in them the places of names start.
+    pub fn finish(mut self) -> (Vec<u8>, usize) {
+        put(&mut self.bodies, 0..4, &self.body_count.to_le_bytes());
+        let mut tail = self.bodies;
+        tail.reserve_exact(self.appends.len() + super::codec::MAX_VARINT_BYTES);
+        put_varint(&mut tail, self.append_count);
+        let base = tail.len();
+        tail.extend_from_slice(&self.appends);
+        (tail, base)
+    }
+}
+
+/// One append of a decoded tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailAppend<'a> {
+    /// Where its body stands in the tail.
+    pub body: Range<usize>,
+    /// After how many milliseconds it expires by itself; 0: never.
+    pub lifetime_ms: u64,
+    /// The timelines that it goes to.
+    pub targets: Vec<TimelineRef<'a>>,
+}
+
+/// The appends of a tail; `None` when the bytes are not one.
+pub fn decode_tail(tail: &[u8]) -> Option<Vec<TailAppend<'_>>> {
+    let mut reader = Reader::new(tail);
+    let mut bodies = Vec::new();
+    for _ in 0..reader.u32()? {
+        let len = reader.length()?;
+        let start = tail.len() - reader.rest().len();
+        reader.bytes(len)?;
+        bodies.push(start..start + len);
+    }
+    let mut appends = Vec::new();
+    for _ in 0..reader.varint()? {
+        if reader.u8()? != APPEND {
+            return None;
+        }
+        let body = bodies.get(reader.length()?)?.clone();
+        let lifetime_ms = reader.varint()?;
+        let mut targets = Vec::new();
+        for _ in 0..reader.varint()? {
+            targets.push(TimelineRef { store: StoreId(reader.varint_u32()?), name: reader.name()? });
+        }
+        appends.push(TailAppend { body, lifetime_ms, targets });
+    }
+    reader.is_empty().then_some(appends)
+}
+
+/// A group under construction: its header's place, then records.
+#[derive(Debug)]
+pub struct GroupWriter {
+    engine: EngineId,
+    bytes: Vec<u8>,
+    records: u32,
+    lsn: Lsn,
+}
+
+impl GroupWriter {
+    /// An empty group, which keeps its buffer from one use to the next.
+    pub fn new(engine: EngineId) -> GroupWriter {
+        GroupWriter { engine, bytes: Vec::new(), records: 0, lsn: Lsn(0) }
+    }
+
+    /// Starts over, for a group that will stand at `lsn`.
+    pub fn start(&mut self, lsn: Lsn) {
+        self.bytes.clear();
+        self.bytes.resize(group_header::BYTES, 0);
+        self.records = 0;
+        self.lsn = lsn;
+    }
+
+    /// How many bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds a record.
+    pub fn record(&mut self, time_ms: TimeMs, sequences: &[Sequence], tail: &[u8], tail_crc: u32) {
+        let start = self.bytes.len();
+        self.bytes.resize(start + record_header::BYTES, 0);
+        for sequence in sequences {
+            put_varint(&mut self.bytes, *sequence);
+        }
+        let sequence_bytes = self.bytes.len() - start - record_header::BYTES;
+        let seed = Seed::new(self.engine, self.lsn.0);
+        let header = self.bytes.get_mut(start..).expect("the record was just started");
+        put(header, record_header::TAIL_CRC, &tail_crc.to_le_bytes());
+        put(header, record_header::TIME, &time_ms.to_le_bytes());
+        put(header, record_header::TAIL_BYTES, &(tail.len() as u32).to_le_bytes());
+        put(header, record_header::SEQUENCE_BYTES, &(sequence_bytes as u32).to_le_bytes());
+        put(header, record_header::SEQUENCES, &(sequences.len() as u32).to_le_bytes());
+        let sum = crc(seed, header.get(record_header::CRC.end..).unwrap_or_default());
+        put(header, record_header::CRC, &sum.to_le_bytes());
+        self.bytes.extend_from_slice(tail);
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        self.records += 1;
+    }
+
+    /// The group's bytes, given that everything below `durable` is.
+    pub fn finish(&mut self, durable: Lsn) -> &[u8] {
+        let payload = (self.bytes.len() - group_header::BYTES) as u32;
+        put(&mut self.bytes, group_header::MAGIC, &GROUP_MAGIC.to_le_bytes());
+        put(&mut self.bytes, group_header::LSN, &self.lsn.0.to_le_bytes());
+        put(&mut self.bytes, group_header::DURABLE, &durable.0.to_le_bytes());
+        put(&mut self.bytes, group_header::PAYLOAD_BYTES, &payload.to_le_bytes());
+        put(&mut self.bytes, group_header::RECORDS, &self.records.to_le_bytes());
+        let covered = self.bytes.get(group_header::CRC.end..group_header::BYTES).unwrap_or_default();
+        let sum = crc(Seed::new(self.engine, self.lsn.0), covered);
+        put(&mut self.bytes, group_header::CRC, &sum.to_le_bytes());
+        &self.bytes
+    }
+}
+
+/// A decoded group header: what can be trusted even when the records behind it cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupHeader {
+    /// The claim about what was durable before.
+    pub durable: Lsn,
+    /// Bytes of records.
+    pub payload_bytes: usize,
+    /// How many records.
+    pub records: u32,
+}
+
+impl GroupHeader {
+    /// The header at the front of `bytes`, which stand at `lsn`; `None` when there is none.
+    pub fn decode(bytes: &[u8], engine: EngineId, lsn: Lsn) -> Option<GroupHeader> {
+        if get_u32(bytes, group_header::MAGIC)? != GROUP_MAGIC || get_u64(bytes, group_header::LSN)? != lsn.0 {
+            return None;
+        }
+        let covered = bytes.get(group_header::CRC.end..group_header::BYTES)?;
+        if crc(Seed::new(engine, lsn.0), covered) != get_u32(bytes, group_header::CRC)? {
+            return None;
+        }
+        Some(GroupHeader {
+            durable: Lsn(get_u64(bytes, group_header::DURABLE)?),
+            payload_bytes: get_u32(bytes, group_header::PAYLOAD_BYTES)? as usize,
+            records: get_u32(bytes, group_header::RECORDS)?,
+        })
+    }
+
+    /// The whole group's length.
+    pub fn group_bytes(&self) -> u64 {
+        (group_header::BYTES + self.payload_bytes) as u64
+    }
+}
+
+/// One decoded record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its commit time.
+    pub time_ms: TimeMs,
+    /// The sequences that its appends were given.
+    pub sequences: Vec<Sequence>,
+    /// Its tail, for [`decode_tail`].
+    pub tail: &'a [u8],
+}
+
+/// The records of a group, whose payload is all of `payload`; `None` when any of it does not match.
+pub fn decode_records<'a>(
+    payload: &'a [u8],
+    count: u32,
+    engine: EngineId,
+    lsn: Lsn,
+) -> Option<Vec<Record<'a>>> {
+    let seed = Seed::new(engine, lsn.0);
+    let mut rest = payload;
+    let mut records = Vec::new();
+    for _ in 0..count {
+        let header = rest.get(..record_header::BYTES)?;
+        let sequence_bytes = get_u32(header, record_header::SEQUENCE_BYTES)? as usize;
+        let tail_bytes = get_u32(header, record_header::TAIL_BYTES)? as usize;
+        let tail_start = record_header::BYTES + sequence_bytes;
+        let sequences = rest.get(record_header::BYTES..tail_start)?;
+        let tail = rest.get(tail_start..tail_start + tail_bytes)?;
+        let sum = crc_of_two(seed, header.get(record_header::CRC.end..)?, sequences);
+        if sum != get_u32(header, record_header::CRC)?
+            || crc(Seed::NONE, tail) != get_u32(header, record_header::TAIL_CRC)?
+        {
+            return None;
+        }
+        records.push(Record {
+            time_ms: get_u64(header, record_header::TIME)?,
+            sequences: decode_sequences(sequences, get_u32(header, record_header::SEQUENCES)?)?,
+            tail,
+        });
+        rest = rest.get((tail_start + tail_bytes).next_multiple_of(8)..)?;
+    }
+    rest.is_empty().then_some(records)
+}
+
+fn decode_sequences(bytes: &[u8], count: u32) -> Option<Vec<Sequence>> {
+    let mut reader = Reader::new(bytes);
+    // A sequence takes a byte at least: the count cannot make us reserve more than is there.
+    let mut sequences = Vec::with_capacity(bytes.len().min(count as usize));
+    for _ in 0..count {
+        sequences.push(reader.varint()?);
+    }
+    reader.is_empty().then_some(sequences)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ENGINE: EngineId = EngineId([9; 16]);
+
+    fn tail() -> Vec<u8> {
+        let mut writer = TailWriter::default();
+        writer.body(b"hello");
+        writer.append(0, 2);
+        writer.target(TimelineRef { store: StoreId(1), name: b"c/1" });
+        writer.target(TimelineRef { store: StoreId(2), name: b"u/2" });
+        writer.finish().0
+    }
+
+    fn group(lsn: Lsn) -> Vec<u8> {
+        let mut group = GroupWriter::new(ENGINE);
+        group.start(lsn);
+        for time in 1..4 {
+            group.record(time, &[time, 300], &tail(), crc(Seed::NONE, &tail()));
+        }
+        group.finish(Lsn(100)).to_vec()
+    }
+
+    fn decode(bytes: &[u8], lsn: Lsn) -> Option<Vec<(TimeMs, Vec<Sequence>)>> {
+        let header = GroupHeader::decode(bytes, ENGINE, lsn)?;
+        let payload = bytes.get(group_header::BYTES..group_header::BYTES + header.payload_bytes)?;
+        let records = decode_records(payload, header.records, ENGINE, lsn)?;
+        Some(records.into_iter().map(|record| (record.time_ms, record.sequences)).collect())
+    }
+
+    #[test]
+    fn a_group_reads_back_as_written() {
+        let bytes = group(Lsn(512));
+        let expected = vec![(1, vec![1, 300]), (2, vec![2, 300]), (3, vec![3, 300])];
+        assert_eq!(decode(&bytes, Lsn(512)), Some(expected));
+        let tail = tail();
+        let appends = decode_tail(&tail).expect("a tail");
+        assert_eq!(&tail[appends[0].body.clone()], b"hello");
+        assert_eq!(appends[0].targets[1], TimelineRef { store: StoreId(2), name: b"u/2" });
+    }
+
+    #[test]
+    fn every_changed_byte_makes_a_group_invalid() {
+        let good = group(Lsn(512));
+        let zeros = |at: usize| {
+            // Padding between records is not covered; nothing is read from it.
+            let mut bad = good.clone();
+            bad[at] ^= 0x40;
+            decode(&bad, Lsn(512)) == decode(&good, Lsn(512))
+        };
+        let unnoticed: Vec<usize> = (0..good.len()).filter(|at| zeros(*at)).collect();
+        assert!(unnoticed.iter().all(|at| good[*at] == 0), "not only padding: {unnoticed:?}");
+        assert!(unnoticed.len() < 3 * 8);
+    }
+
+    #[test]
+    fn a_group_at_another_place_or_of_another_engine_is_invalid() {
+        let bytes = group(Lsn(512));
+        assert_eq!(GroupHeader::decode(&bytes, ENGINE, Lsn(1024)), None);
+        assert_eq!(GroupHeader::decode(&bytes, EngineId([8; 16]), Lsn(512)), None);
+        assert_eq!(GroupHeader::decode(&[0; 64], ENGINE, Lsn(0)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_do_not(bytes: Vec<u8>, count: u32) {
+            let _ = GroupHeader::decode(&bytes, ENGINE, Lsn(0));
+            let _ = decode_records(&bytes, count, ENGINE, Lsn(0));
+            let _ = decode_tail(&bytes);
+        }
+    }
+}

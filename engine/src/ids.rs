@@ -1,0 +1,54 @@
+//! Identifiers: small numbers and names that every other room speaks of. Nothing here does anything.
+
+use std::fmt;
+
+/// A dense position in a timeline: 1, 2, 3, …. Zero is "none": the cursor of a reader that has seen nothing.
+pub type Sequence = u64;
+
+/// The highest sequence that is ever given: 2^63 − 1, so that every client language can hold one.
+pub const MAX_SEQUENCE: Sequence = i64::MAX as u64;
+
+/// Unix milliseconds, as the engine's clock told them when the entry was committed.
+pub type TimeMs = u64;
+
+/// The number in a file's name. Numbers rise and are never used twice in a directory.
+pub type FileNumber = u64;
+
+/// A store, as records and segments name it. The manifest maps it to its name and settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u32);
+
+/// A byte position in the WAL, counted from the first byte ever logged. It goes on across files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// The position `bytes` further on.
+    pub fn plus(self, bytes: u64) -> Lsn {
+        Lsn(self.0 + bytes)
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "lsn {}", self.0)
+    }
+}
+
+/// Which timeline: its store and its name's bytes. Orders as keys do in a segment: by store, then by bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimelineRef<'a> {
+    /// The store that holds it.
+    pub store: StoreId,
+    /// Its name inside the store: 1 to [`MAX_NAME_BYTES`] bytes, any.
+    pub name: &'a [u8],
+}
+
+/// The longest timeline name.
+pub const MAX_NAME_BYTES: usize = 255;
+
+impl fmt::Debug for TimelineRef<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.store.0, self.name.escape_ascii())
+    }
+}

@@ -1,0 +1,50 @@
+//! The few settings. Each has a default that is right for a server; a test makes them small.
+
+/// How an engine is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory for memtables and decoded blocks together, in bytes. Default 512 MiB.
+    pub memory_budget_bytes: usize,
+    /// The size at which a WAL file is full, in bytes. Default 64 MiB.
+    pub wal_file_bytes: u64,
+    /// The largest body, in bytes. Default 1 MiB; at most [`MAX_BODY_BYTES`].
+    pub max_body_bytes: usize,
+    /// TTL of the store `sync` when it is created, in milliseconds. Default seven days.
+    pub sync_ttl_ms: u64,
+    /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is changed. Default off.
+    pub read_only: bool,
+}
+
+/// The hard cap on a body, whatever the options say.
+pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// The hard cap on one batch: all its bodies and names.
+pub const MAX_BATCH_BYTES: usize = 48 * 1024 * 1024;
+
+/// Seven days.
+pub const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            memory_budget_bytes: 512 * 1024 * 1024,
+            wal_file_bytes: 64 * 1024 * 1024,
+            max_body_bytes: 1024 * 1024,
+            sync_ttl_ms: WEEK_MS,
+            read_only: false,
+        }
+    }
+}
+
+impl Options {
+    /// The size at which the active memtable is sealed: an eighth of the budget, since up to four of them (one active, two
+    /// sealed, one being dropped) live at once and half of the budget is for decoded blocks.
+    pub(crate) fn memtable_bytes(&self) -> usize {
+        (self.memory_budget_bytes / 8).max(64 * 1024)
+    }
+
+    /// What decoded blocks may take.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.memory_budget_bytes / 2
+    }
+}

@@ -1,0 +1,104 @@
+//! The operating system's files. Reads are `pread`, so that a bad sector or a file cut short under us is an error of that read
+//! and never a signal (docs/decisions/0001-reads-by-pread.md).
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the room that asks")]
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{RawDirectory, RawFile, Site};
+
+/// A directory of the operating system.
+pub struct DiskDirectory {
+    path: PathBuf,
+}
+
+impl DiskDirectory {
+    /// The directory at `path`, made with its parents when there is none. A new name is made durable in its parent.
+    pub fn open(path: &Path) -> io::Result<DiskDirectory> {
+        if !path.is_dir() {
+            fs::create_dir_all(path)?;
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
+        Ok(DiskDirectory { path: path.to_path_buf() })
+    }
+}
+
+impl RawDirectory for DiskDirectory {
+    fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn Send + Sync>> {
+        let path = self.path.join(name);
+        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // The number only helps a person; a disk without room for it must not keep an engine from opening.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Box::new(file))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is not UTF-8 is not ours; whatever it is, it stays.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        let file = OpenOptions::new().create_new(true).read(true).write(true).open(self.path.join(name))?;
+        Ok(Arc::new(DiskFile { file }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        Ok(Arc::new(DiskFile { file: File::open(self.path.join(name))? }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self, _site: Site) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+struct DiskFile {
+    file: File,
+}
+
+impl RawFile for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self, _site: Site) -> io::Result<()> {
+        // fdatasync, which also makes a grown length durable, since the bytes could not be read back without it.
+        self.file.sync_data()
+    }
+}

@@ -1,0 +1,206 @@
+//! The outside world's disk, as a parameter: one flat directory of named files.
+//!
+//! ```text
+//!  engine rooms ──> Dir, File ──> RawDirectory, RawFile ──┬── disk       the operating system
+//!                   (this file)                           └── simulated  memory, with a log of every call
+//! ```
+//!
+//! What an implementation promises, and nothing more:
+//!  * `File::sync` returned: the file's bytes and length survive a power cut, if its name does.
+//!  * `Dir::sync` returned: every create, rename and remove before it survives a power cut.
+//!  * `rename` replaces its target in one step for every observer; it is durable only after `Dir::sync`.
+//!  * Everything else may be lost, torn at 512-byte sectors, or reordered by a power cut.
+//!
+//! `Dir` and `File` add to each failure what was tried and on which file, and to each sync the place in the source that asked
+//! for it, so that a proof can take one sync away and see whether the tests notice.
+//!
+//! It does not know: any file format, or which files belong together.
+
+pub mod disk;
+pub mod simulated;
+
+use std::fmt;
+use std::io;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// The place in the source that asked for a sync.
+pub type Site = &'static Location<'static>;
+
+/// What an implementation of a directory does. Rooms use [`Dir`].
+pub trait RawDirectory: Send + Sync {
+    /// What messages call it.
+    fn path(&self) -> PathBuf;
+    /// Takes the exclusive lock of the directory until the guard is dropped. `WouldBlock`: another process has it.
+    fn lock(&self, name: &str) -> io::Result<Box<dyn Send + Sync>>;
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// A new, empty, writable file. The name must be free.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
+    /// An existing file, to read from.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
+    /// Gives a file another name, replacing what has it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a name. Readers that have the file open keep it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes names durable.
+    fn sync(&self, site: Site) -> io::Result<()>;
+}
+
+/// What an implementation of a file does. Rooms use [`File`].
+pub trait RawFile: Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Reads exactly `buffer.len()` bytes at `offset`; `UnexpectedEof` when the file ends before.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`, growing the file as needed.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Sets the length; new bytes read as zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes bytes and length durable.
+    fn sync(&self, site: Site) -> io::Result<()>;
+}
+
+/// A directory with named errors.
+#[derive(Clone)]
+pub struct Dir {
+    raw: Arc<dyn RawDirectory>,
+}
+
+impl fmt::Debug for Dir {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Dir({})", self.raw.path().display())
+    }
+}
+
+impl Dir {
+    /// A directory over one of the implementations.
+    pub fn new(raw: Arc<dyn RawDirectory>) -> Dir {
+        Dir { raw }
+    }
+
+    /// The path of a file in it, for messages.
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.raw.path().join(name)
+    }
+
+    /// Takes the directory's exclusive lock; the guard releases it.
+    pub fn lock(&self, name: &str) -> Result<Box<dyn Send + Sync>> {
+        self.raw.lock(name).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Error::Locked { path: self.path_of(name), holder: self.holder(name) },
+            _ => Error::io("lock", &self.path_of(name), error),
+        })
+    }
+
+    /// Who holds the lock, as far as the lock file tells.
+    fn holder(&self, name: &str) -> String {
+        let Ok(file) = self.open(name) else { return String::new() };
+        let text = file.len().and_then(|len| file.read(0, len.min(32) as usize)).unwrap_or_default();
+        match std::str::from_utf8(&text).map(str::trim) {
+            Ok(pid) if !pid.is_empty() => format!(" (pid {pid})"),
+            _ => String::new(),
+        }
+    }
+
+    /// The names of all files, sorted.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let mut names = self.raw.list().map_err(|error| Error::io("list", &self.raw.path(), error))?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// A new file. Leftovers of an earlier try are the caller's to remove first.
+    pub fn create(&self, name: &str) -> Result<File> {
+        let path = self.path_of(name);
+        let raw = self.raw.create(name).map_err(|error| Error::io("create", &path, error))?;
+        Ok(File { raw, path: path.into() })
+    }
+
+    /// A file to read.
+    pub fn open(&self, name: &str) -> Result<File> {
+        let path = self.path_of(name);
+        let raw = self.raw.open(name).map_err(|error| Error::io("open", &path, error))?;
+        Ok(File { raw, path: path.into() })
+    }
+
+    /// Renames, replacing the target.
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.raw.rename(from, to).map_err(|error| Error::io("rename", &self.path_of(from), error))
+    }
+
+    /// Removes a name.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.raw.remove(name).map_err(|error| Error::io("remove", &self.path_of(name), error))
+    }
+
+    /// Makes all names durable.
+    #[track_caller]
+    pub fn sync(&self) -> Result<()> {
+        let site = Location::caller();
+        self.raw.sync(site).map_err(|error| Error::io("sync", &self.raw.path(), error))
+    }
+}
+
+/// A file with named errors. Clones are the same open file.
+#[derive(Clone)]
+pub struct File {
+    raw: Arc<dyn RawFile>,
+    path: Arc<Path>,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "File({})", self.path.display())
+    }
+}
+
+impl File {
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> Result<u64> {
+        self.raw.len().map_err(|error| Error::io("measure", &self.path, error))
+    }
+
+    /// Exactly `len` bytes at `offset`. A file that ends before is damaged: callers ask for what a checked header, footer or
+    /// manifest says is there.
+    pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mut buffer = vec![0; len];
+        self.read_into(offset, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// Fills `buffer` from `offset`, as [`File::read`].
+    pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.raw.read_at(offset, buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let wanted = buffer.len();
+                Error::corrupt(&*self.path, offset, format!("the file ends within {wanted} bytes that must be here"))
+            }
+            _ => Error::io("read", &self.path, error),
+        })
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.raw.write_at(offset, bytes).map_err(|error| Error::io("write", &self.path, error))
+    }
+
+    /// Sets the length.
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        self.raw.set_len(len).map_err(|error| Error::io("resize", &self.path, error))
+    }
+
+    /// Makes bytes and length durable. After a failure the page cache may differ from the disk: never try again, never trust.
+    #[track_caller]
+    pub fn sync(&self) -> Result<()> {
+        let site = Location::caller();
+        self.raw.sync(site).map_err(|error| Error::io("sync", &self.path, error))
+    }
+}

@@ -1,0 +1,282 @@
+//! Watches: who wants to know that a timeline advanced (P9, P10).
+//!
+//! ```text
+//!  commit thread ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list, its waker
+//! ```
+//!
+//! A watcher is like a set of file descriptors with one wait: it holds a flag and a token a watched timeline, never entries, so
+//! that a slow reader costs the same as a fast one. Commits are visible before they are published, and a watch is in the table
+//! before `watch` returns: whoever watches first and reads then misses nothing.
+//!
+//! It does not know: entries, sequences, or what a reader does with the hint.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::ids::{StoreId, TimelineRef};
+
+const SHARDS: usize = 16;
+
+type Watches = HashMap<(StoreId, Box<[u8]>), Vec<Arc<Watch>>>;
+
+/// All watches of an engine.
+#[derive(Default)]
+pub(crate) struct WatchTable {
+    /// How many watches there are, so that an engine without any pays one load a group.
+    count: AtomicUsize,
+    shards: [Mutex<Watches>; SHARDS],
+}
+
+struct Watch {
+    token: u64,
+    /// Whether the token stands in the ready list.
+    ready: AtomicBool,
+    watcher: Arc<WatcherState>,
+}
+
+#[derive(Default)]
+struct WatcherState {
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Inbox {
+    ready: Vec<Arc<Watch>>,
+    waker: Option<Waker>,
+}
+
+impl WatchTable {
+    fn shard(&self, timeline: TimelineRef<'_>) -> &Mutex<Watches> {
+        // Any spread will do: a lock is held for a look-up.
+        let sum: usize = timeline.name.iter().map(|byte| usize::from(*byte)).sum();
+        &self.shards[sum % SHARDS]
+    }
+
+    /// Whether anyone watches anything.
+    pub fn is_idle(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Tells the watches of a timeline that it advanced. What advanced must be visible already.
+    pub fn publish(&self, timeline: TimelineRef<'_>) {
+        let shard = self.shard(timeline).lock();
+        let Some(watches) = shard.get(&(timeline.store, timeline.name) as &dyn Key) else { return };
+        let woken: Vec<Waker> = watches.iter().filter_map(Watch::mark).collect();
+        drop(shard);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// A new watcher of nothing.
+    pub fn watcher(self: &Arc<WatchTable>) -> Watcher {
+        Watcher { table: self.clone(), state: Arc::default(), watched: Mutex::default() }
+    }
+}
+
+impl Watch {
+    /// Puts the token into its watcher's ready list, and gives the waker to wake if it was not there.
+    fn mark(self: &Arc<Watch>) -> Option<Waker> {
+        if self.ready.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let mut inbox = self.watcher.inbox.lock();
+        inbox.ready.push(self.clone());
+        self.watcher.arrived.notify_one();
+        inbox.waker.take()
+    }
+}
+
+/// A look-up key that is not owned: `HashMap` would want a boxed name otherwise.
+trait Key {
+    fn parts(&self) -> (StoreId, &[u8]);
+}
+
+impl Key for (StoreId, Box<[u8]>) {
+    fn parts(&self) -> (StoreId, &[u8]) {
+        (self.0, &self.1)
+    }
+}
+
+impl Key for (StoreId, &[u8]) {
+    fn parts(&self) -> (StoreId, &[u8]) {
+        (self.0, self.1)
+    }
+}
+
+impl<'a> std::borrow::Borrow<dyn Key + 'a> for (StoreId, Box<[u8]>) {
+    fn borrow(&self) -> &(dyn Key + 'a) {
+        self
+    }
+}
+
+impl std::hash::Hash for dyn Key + '_ {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+impl PartialEq for dyn Key + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn Key + '_ {}
+
+/// A set of watched timelines with one wait. Dropping it ends its watches.
+pub struct Watcher {
+    table: Arc<WatchTable>,
+    state: Arc<WatcherState>,
+    watched: Mutex<Vec<(StoreId, Box<[u8]>, u64)>>,
+}
+
+impl Watcher {
+    /// Marks `token` ready whenever the timeline advances. The same timeline and token again change nothing.
+    pub fn watch(&self, store: impl Into<StoreId>, timeline: &[u8], token: u64) {
+        let timeline = TimelineRef { store: store.into(), name: timeline };
+        let key = (timeline.store, Box::from(timeline.name));
+        let mut shard = self.table.shard(timeline).lock();
+        let watches = shard.entry(key).or_default();
+        if watches.iter().any(|watch| self.owns(watch, token)) {
+            return;
+        }
+        watches.push(Arc::new(Watch { token, ready: AtomicBool::new(false), watcher: self.state.clone() }));
+        self.table.count.fetch_add(1, Ordering::AcqRel);
+        drop(shard);
+        self.watched.lock().push((timeline.store, Box::from(timeline.name), token));
+    }
+
+    /// Ends a watch. The token may be told once more if it was ready already.
+    pub fn unwatch(&self, store: impl Into<StoreId>, timeline: &[u8], token: u64) {
+        let store = store.into();
+        self.watched
+            .lock()
+            .retain(|watched| (watched.0, &*watched.1, watched.2) != (store, timeline, token));
+        self.end(store, timeline, token);
+    }
+
+    fn end(&self, store: StoreId, name: &[u8], token: u64) {
+        let timeline = TimelineRef { store, name };
+        let mut shard = self.table.shard(timeline).lock();
+        let key = (store, name);
+        let key: &dyn Key = &key;
+        let Some(watches) = shard.get_mut(key) else { return };
+        let before = watches.len();
+        watches.retain(|watch| !self.owns(watch, token));
+        self.table.count.fetch_sub(before - watches.len(), Ordering::AcqRel);
+        if watches.is_empty() {
+            shard.remove(key);
+        }
+    }
+
+    fn owns(&self, watch: &Watch, token: u64) -> bool {
+        watch.token == token && Arc::ptr_eq(&watch.watcher, &self.state)
+    }
+
+    /// The tokens that became ready since the last call, each once. What made them ready is visible to reads made now.
+    pub fn ready(&self) -> Vec<u64> {
+        let ready = std::mem::take(&mut self.state.inbox.lock().ready);
+        ready
+            .into_iter()
+            .map(|watch| {
+                watch.ready.store(false, Ordering::Release);
+                watch.token
+            })
+            .collect()
+    }
+
+    /// Ready when [`Watcher::ready`] would return something; otherwise the waker is kept and woken once.
+    pub fn poll_ready(&self, waker: &Waker) -> Poll<()> {
+        let mut inbox = self.state.inbox.lock();
+        if !inbox.ready.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut inbox.waker {
+            Some(kept) => kept.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Blocks until something is ready (true) or the time is over (false).
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let mut inbox = self.state.inbox.lock();
+        if inbox.ready.is_empty() {
+            self.state.arrived.wait_for(&mut inbox, timeout);
+        }
+        !inbox.ready.is_empty()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        for (store, name, token) in std::mem::take(&mut *self.watched.lock()) {
+            self.end(store, &name, token);
+        }
+        // Watches in the ready list hold this state, which holds the list.
+        self.state.inbox.lock().ready.clear();
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Watcher({} timelines)", self.watched.lock().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = StoreId(1);
+
+    fn publish(table: &WatchTable, name: &[u8]) {
+        table.publish(TimelineRef { store: STORE, name });
+    }
+
+    #[test]
+    fn a_token_is_told_once_however_often_its_timeline_advances() {
+        let table = Arc::new(WatchTable::default());
+        let watcher = table.watcher();
+        watcher.watch(STORE, b"a", 7);
+        watcher.watch(STORE, b"b", 8);
+        publish(&table, b"a");
+        publish(&table, b"a");
+        publish(&table, b"c");
+        assert_eq!(watcher.ready(), [7]);
+        publish(&table, b"a");
+        assert_eq!(watcher.ready(), [7], "it is told again after it was taken");
+    }
+
+    #[test]
+    fn a_dropped_watcher_leaves_nothing_behind() {
+        let table = Arc::new(WatchTable::default());
+        let watcher = table.watcher();
+        for token in 0..100 {
+            watcher.watch(STORE, format!("t{token}").as_bytes(), token);
+        }
+        publish(&table, b"t1");
+        watcher.unwatch(STORE, b"t2", 2);
+        let state = Arc::downgrade(&watcher.state);
+        drop(watcher);
+        assert!(table.is_idle());
+        assert!(table.shards.iter().all(|shard| shard.lock().is_empty()));
+        assert!(state.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_wait_ends_when_something_is_published() {
+        let table = Arc::new(WatchTable::default());
+        let watcher = table.watcher();
+        watcher.watch(STORE, b"a", 1);
+        assert!(!watcher.wait(Duration::from_millis(1)));
+        let waiting = std::thread::spawn(move || watcher.wait(Duration::from_secs(60)));
+        publish(&table, b"a");
+        assert!(waiting.join().expect("no panic"));
+    }
+}
