@@ -178,6 +178,17 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// A batch of nothing, for who only wants to know that all before it was committed.
+    pub fn nothing() -> Prepared {
+        Prepared {
+            tail: Bytes::new(),
+            tail_crc: 0,
+            targets: Vec::new(),
+            bodies: Vec::new(),
+            durability: Durability::Os,
+        }
+    }
+
     /// The timeline of a target.
     pub fn timeline(&self, target: &Target) -> TimelineRef<'_> {
         let name = &self.tail[target.name.start as usize..target.name.end as usize];

@@ -39,6 +39,87 @@ impl Limit {
     }
 }
 
+/// Collects what a read gives, in the direction of the read, until the limit keeps something back.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    limit: Limit,
+    descending: bool,
+    entries: Vec<Entry>,
+    body_bytes: u64,
+    more: bool,
+}
+
+impl Collector {
+    pub fn new(limit: Limit, descending: bool) -> Collector {
+        Collector { limit, descending, entries: Vec::new(), body_bytes: 0, more: false }
+    }
+
+    pub fn is_descending(&self) -> bool {
+        self.descending
+    }
+
+    /// Whether something was kept back already, so that there is no use in offering more.
+    pub fn is_full(&self) -> bool {
+        self.more
+    }
+
+    /// Takes the entry if it fits. False when it, or one before it, did not: then none behind it may come.
+    pub fn offer(&mut self, body_bytes: usize, entry: impl FnOnce() -> Entry) -> bool {
+        let sum = self.body_bytes + body_bytes as u64;
+        let first = self.limit.first_always && self.entries.is_empty();
+        let fits = self.entries.len() < self.limit.entries && (first || sum <= self.limit.body_bytes);
+        if self.more || !fits {
+            self.more = true;
+            return false;
+        }
+        self.body_bytes = sum;
+        self.entries.push(entry());
+        true
+    }
+
+    /// How many more entries could be taken, as far as their number goes.
+    pub fn room(&self) -> usize {
+        self.limit.entries - self.entries.len()
+    }
+
+    /// The entries, and whether the limit kept any back.
+    pub fn finish(self) -> (Vec<Entry>, bool) {
+        (self.entries, self.more)
+    }
+}
+
+/// How a timeline ends: what outlives all of its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The highest sequence ever given; 0 when it was never written.
+    pub last: Sequence,
+    /// The lowest readable sequence; above `last` when there is none.
+    pub lowest: Sequence,
+    /// The highest sequence that trimming or expiry removed.
+    pub trimmed_to: Sequence,
+}
+
+impl End {
+    /// The end of a timeline that was never written.
+    pub const NEVER: End = End { last: 0, lowest: 1, trimmed_to: 0 };
+
+    /// Whether there is a readable entry.
+    pub fn has_readable(&self) -> bool {
+        self.lowest <= self.last
+    }
+}
+
+/// What one place, a memtable or a segment, holds of a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub first: Sequence,
+    pub last: Sequence,
+    pub count: u64,
+    pub body_bytes: u64,
+    pub first_time_ms: TimeMs,
+    pub last_time_ms: TimeMs,
+}
+
 /// What an answer says about the reader's cursor (P11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -1,3 +1,50 @@
-//! wip
-#![allow(missing_docs)]
-pub mod clock; pub mod entry; pub mod error; pub mod format; pub mod ids; pub mod options; pub mod vfs;
+//! Strandline: a log-structured storage engine made for timelines.
+//!
+//! A timeline is an append-only row of entries, numbered 1, 2, 3, …: a conversation's history, or a receiver's inbox. A batch
+//! appends to any number of timelines at once, atomically. A body that goes to many of them is stored once: one body, one log
+//! record, one fsync, whatever the number of receivers.
+//!
+//! * [`Engine`] opens a directory; [`Store`] reads a named set of timelines; [`Batch`] writes; [`Watcher`] tells what advanced.
+//! * A success means: durable, and visible to every reader. What a reader saw is never lost, and no sequence is given twice.
+//! * Any number of timelines: a cold one costs no memory and no file. Synchronous, and it needs no async runtime; a [`Ticket`]
+//!   is a future all the same.
+//!
+//! Where to start reading the code: `append.rs` is the write path, `read.rs` the read path, `open.rs` recovery, each from its
+//! heading down. The modules that are public beside the types are seams: [`vfs`] and [`clock`] let a test simulate the disk and
+//! the time, [`format`](mod@format) lets a tool read the files.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod append;
+mod batch;
+pub mod clock;
+mod compact;
+mod engine;
+mod entry;
+mod error;
+mod flush;
+pub mod format;
+mod ids;
+mod manifest;
+mod memtable;
+mod open;
+mod options;
+mod read;
+mod segment;
+mod sequence;
+mod state;
+mod stats;
+mod ticket;
+pub mod vfs;
+mod view;
+mod wal;
+mod watch;
+
+pub use batch::{Batch, Durability};
+pub use engine::{Engine, Store, StoreInfo, World};
+pub use entry::{Entry, Info, Limit, Page, Receipt, Verdict};
+pub use error::{Error, Result};
+pub use ids::{Lsn, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef};
+pub use options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
+pub use stats::Stats;
+pub use ticket::Ticket;
+pub use watch::Watcher;

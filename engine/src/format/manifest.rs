@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  manifest file := header, payload
-//!  payload       := history: u64, checkpoint, next file, last time, store count, store × n, segment count, segment × m
+//!  payload       := history: u64, checkpoint, log file, next file, last time, store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none)
 //!  segment       := number, store id, partition, tier, data bytes, index bytes, timelines, entries, first time, last time,
 //!                   lsn from, lsn to, first name, last name
@@ -66,6 +66,8 @@ pub struct Live {
     pub history: u64,
     /// Replay starts here: everything before is in segments.
     pub checkpoint: Lsn,
+    /// The log file that must be there, since replay needs it; 0: none (after a clean stop, and before the first file).
+    pub log_file: FileNumber,
     /// The number of the next file.
     pub next_file: FileNumber,
     /// The highest time given so far, as far as segments know: no later one may be lower.
@@ -80,6 +82,7 @@ pub struct Live {
 pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
     let mut payload = live.history.to_le_bytes().to_vec();
     put_varint(&mut payload, live.checkpoint.0);
+    put_varint(&mut payload, live.log_file);
     put_varint(&mut payload, live.next_file);
     put_varint(&mut payload, live.last_time_ms);
     put_varint(&mut payload, live.stores.len() as u64);
@@ -136,6 +139,7 @@ fn decode_live(payload: &[u8]) -> Option<Live> {
     let mut live = Live {
         history: reader.u64()?,
         checkpoint: Lsn(reader.varint()?),
+        log_file: reader.varint()?,
         next_file: reader.varint()?,
         last_time_ms: reader.varint()?,
         ..Live::default()
@@ -179,6 +183,7 @@ mod tests {
         Live {
             history: 42,
             checkpoint: Lsn(4096),
+            log_file: 7,
             next_file: 9,
             last_time_ms: 1_700_000_000_000,
             stores: vec![StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 0 }],

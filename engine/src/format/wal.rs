@@ -190,6 +190,11 @@ impl GroupWriter {
         self.bytes.len()
     }
 
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
     /// Adds a record.
     pub fn record(&mut self, time_ms: TimeMs, sequences: &[Sequence], tail: &[u8], tail_crc: u32) {
         let start = self.bytes.len();

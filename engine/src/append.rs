@@ -1,0 +1,358 @@
+//! The write path: from a batch to a durable, visible entry (P1, P2, P3, P4).
+//!
+//! ```text
+//!  callers ──submit──> queue: the group that fills up ──take──> commit thread ──resolve──> tickets
+//!
+//!  1. make room: seal a full memtable, change to the next log file
+//!  2. give each append its sequence, encode one record a batch          nothing is visible, nothing is durable
+//!  3. write the group; sync it, if one of its batches asked for the disk          durable
+//!  4. apply it to the memtable                                                    visible
+//!  5. tell watchers, resolve tickets                                              known
+//! ```
+//!
+//! While one group is on its way to the disk the next one fills up: that is group commit, and there is no timer. What callers can
+//! do they do: copying, summing and hashing when the batch is prepared, and looking up where a cold timeline ends when it is
+//! submitted. The commit thread alone gives sequences, writes the log and the memtable, so none of them needs a lock against
+//! another writer.
+//!
+//! A group that could not be written because the disk is full is refused as a whole and leaves no trace: its sequences fall
+//! back. After any other failure of a write or a sync nothing is known of the disk: the engine is poisoned.
+//!
+//! It does not know: sockets, stores' names, or how segments are read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::{Durability, Prepared, Target};
+use crate::entry::Receipt;
+use crate::error::{Error, Result};
+use crate::memtable::{Body, Group, Memtable, SlotId};
+use crate::read::Reading;
+use crate::sequence::{Allocator, EndHint};
+use crate::state::State;
+use crate::ticket::{Fill, Ticket};
+use crate::wal::{Failure, Wal};
+
+/// The group that fills up takes no more than this; then submitting waits.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How many sealed memtables may wait for their flush before commits wait too.
+const MAX_SEALED: usize = 2;
+
+/// A batch on its way, with what its submitter found out about cold timelines.
+struct Submitted {
+    batch: Prepared,
+    /// For each target that had no slot in the active memtable: where its timeline ended.
+    hints: Vec<Option<EndHint>>,
+}
+
+/// The group that fills up.
+#[derive(Default)]
+struct Filling {
+    batches: Vec<Submitted>,
+    fill: Arc<Fill>,
+    bytes: usize,
+    /// Somebody wants the memtable sealed behind this group.
+    seal: bool,
+    closed: bool,
+}
+
+/// Where submitters and the commit thread meet.
+#[derive(Default)]
+pub struct Queue {
+    filling: Mutex<Filling>,
+    arrived: Condvar,
+    taken: Condvar,
+}
+
+impl Queue {
+    /// Queues batches, in this order; one that was refused keeps its refusal. Waits only while the group that fills up is over
+    /// its limit.
+    pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
+        let looked_up: Vec<Result<Submitted>> =
+            batches.into_iter().map(|batch| batch.and_then(|batch| look_up_ends(state, batch))).collect();
+        let mut filling = self.filling.lock();
+        while filling.bytes > QUEUE_BYTES && !filling.closed {
+            self.taken.wait(&mut filling);
+        }
+        let closed = Error::Closed { what: "the engine is closed: no more batches are taken" };
+        let mut queue = |submitted| if filling.closed { Err(closed.clone()) } else { Ok(filling.push(submitted)) };
+        let tickets = looked_up.into_iter().map(|submitted| submitted.and_then(&mut queue)).collect();
+        drop(filling);
+        self.arrived.notify_one();
+        tickets
+    }
+
+    /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket tells when it is.
+    pub fn seal(&self) -> Ticket {
+        let mut filling = self.filling.lock();
+        filling.seal = true;
+        let nothing = Prepared::nothing();
+        let ticket = filling.push(Submitted { batch: nothing, hints: Vec::new() });
+        drop(filling);
+        self.arrived.notify_one();
+        ticket
+    }
+
+    /// No more batches: the commit thread ends when it has committed what is queued.
+    pub fn close(&self) {
+        self.filling.lock().closed = true;
+        self.arrived.notify_all();
+        self.taken.notify_all();
+    }
+
+    /// The next group, as soon as there is one; `None` when the queue is closed and empty.
+    fn take(&self) -> Option<Filling> {
+        let mut filling = self.filling.lock();
+        while filling.batches.is_empty() {
+            if filling.closed {
+                return None;
+            }
+            self.arrived.wait(&mut filling);
+        }
+        let next = Filling { closed: filling.closed, ..Filling::default() };
+        let group = std::mem::replace(&mut *filling, next);
+        self.taken.notify_all();
+        Some(group)
+    }
+}
+
+impl Filling {
+    fn push(&mut self, submitted: Submitted) -> Ticket {
+        self.bytes += submitted.batch.record_bytes_bound();
+        self.batches.push(submitted);
+        self.fill.ticket(self.batches.len() - 1)
+    }
+}
+
+/// Looks up, on the caller's thread, the ends of the timelines that the active memtable does not know.
+fn look_up_ends(state: &State, batch: Prepared) -> Result<Submitted> {
+    let view = state.view.load();
+    let mut hints = Vec::new();
+    for (place, target) in batch.targets.iter().enumerate() {
+        let timeline = batch.timeline(target);
+        if view.active.find(timeline, target.hash).is_none() {
+            let end = Reading { view: &view, timeline, hash: target.hash }.end()?;
+            hints.resize(place + 1, None);
+            hints[place] = Some(EndHint { memtable: view.active.from(), end });
+        }
+    }
+    Ok(Submitted { batch, hints })
+}
+
+/// The commit thread's own things.
+pub struct Committer {
+    state: Arc<State>,
+    queue: Arc<Queue>,
+    wal: Wal,
+    memtable: Arc<Memtable>,
+    allocator: Allocator,
+    /// What is applied when the group is durable.
+    group: Group,
+}
+
+impl Committer {
+    /// A committer that goes on behind what recovery found.
+    pub fn new(state: Arc<State>, queue: Arc<Queue>, wal: Wal) -> Committer {
+        let memtable = state.view.load().active.clone();
+        Committer { state, queue, wal, memtable, allocator: Allocator::default(), group: Group::default() }
+    }
+
+    /// Commits one group after another until the queue is closed.
+    pub fn run(mut self) {
+        while let Some(group) = self.queue.take() {
+            let outcomes = self.commit(&group);
+            if group.seal {
+                self.seal_behind(outcomes, &group.fill);
+            } else {
+                group.fill.resolve(outcomes);
+            }
+        }
+    }
+
+    /// Steps 1 to 5 of the heading, but for the tickets.
+    fn commit(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes));
+        if let Err(error) = prepared {
+            return refuse_all(group, &error);
+        }
+        let time_ms = self.state.commit_time_ms();
+        let outcomes: Vec<_> = group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();
+        if let Err(failure) = self.log(group) {
+            self.allocator.fall_back(0);
+            self.group.clear();
+            return refuse_all(group, &self.failed(failure));
+        }
+        self.memtable.apply(&mut self.group);
+        self.allocator.settle();
+        self.publish(group, &outcomes);
+        outcomes
+    }
+
+    /// Step 1. Waits if memtables are sealed faster than they are flushed, unless the disk is full.
+    fn make_room(&mut self, bytes: usize) -> Result<()> {
+        if self.memtable.bytes() >= self.state.options.memtable_bytes() {
+            self.wait_for_flush()?;
+            self.seal()?;
+        }
+        match self.wal.start_group(bytes) {
+            Ok(None) => Ok(()),
+            Ok(Some(file)) => {
+                self.state.counters.wal_files.add(1);
+                self.state.wal_files.lock().push(file);
+                let named = self.state.manifest.lock().commit(|live| live.log_file = file.number);
+                named.inspect_err(|error| self.state.poison.set(error))
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
+    }
+
+    fn wait_for_flush(&self) -> Result<()> {
+        loop {
+            let seen = self.state.progress.changes();
+            if self.state.view.load().sealed.len() < MAX_SEALED {
+                return Ok(());
+            }
+            if let Some(failure) = self.state.progress.flush_failure() {
+                return Err(failure);
+            }
+            self.state.counters.stalls.add(1);
+            self.state.progress.wait(seen, Duration::from_secs(1));
+        }
+    }
+
+    /// The active memtable ends here, at a durable place of the log; a new one begins.
+    fn seal(&mut self) -> Result<()> {
+        self.wal.sync().map_err(|failure| self.failed(failure))?;
+        let next = Arc::new(Memtable::new(self.wal.end()));
+        self.memtable.seal(self.wal.end());
+        let sealed = std::mem::replace(&mut self.memtable, next);
+        self.allocator.restart();
+        self.state.view.change(|view| {
+            view.sealed.insert(0, sealed);
+            view.active = self.memtable.clone();
+        });
+        self.state.progress.announce();
+        Ok(())
+    }
+
+    /// Seals for those who asked, then tells the group's tickets.
+    fn seal_behind(&mut self, mut outcomes: Vec<Result<Receipt>>, fill: &Fill) {
+        let asked = self.state.poison.check();
+        if let Err(error) = asked.and_then(|()| if self.memtable.is_empty() { Ok(()) } else { self.seal() }) {
+            outcomes.iter_mut().for_each(|outcome| *outcome = Err(error.clone()));
+        }
+        fill.resolve(outcomes);
+    }
+
+    /// Step 2, for one batch: a sequence for each append, and the record. A batch that cannot have them leaves no trace.
+    fn record(&mut self, submitted: &Submitted, time_ms: u64) -> Result<Receipt> {
+        let batch = &submitted.batch;
+        let mark = self.allocator.mark();
+        let mut slots = Vec::with_capacity(batch.targets.len());
+        let mut sequences = Vec::with_capacity(batch.targets.len());
+        for (place, target) in batch.targets.iter().enumerate() {
+            let hint = submitted.hints.get(place).copied().flatten();
+            let given = self.slot(batch, target, hint).and_then(|slot| {
+                let sequence = self.allocator.next(slot, &self.memtable).ok_or(Error::SequenceExhausted)?;
+                Ok((slot, sequence))
+            });
+            match given {
+                Ok((slot, sequence)) => {
+                    slots.push(slot);
+                    sequences.push(sequence);
+                }
+                Err(error) => {
+                    self.allocator.fall_back(mark);
+                    return Err(error);
+                }
+            }
+        }
+        if !batch.targets.is_empty() {
+            self.wal.group().record(time_ms, &sequences, &batch.tail, batch.tail_crc);
+            self.stage(batch, time_ms, &slots, &sequences);
+        }
+        Ok(Receipt { time_ms, sequences })
+    }
+
+    /// The target's slot in the active memtable, made if it has none.
+    fn slot(&self, batch: &Prepared, target: &Target, hint: Option<EndHint>) -> Result<SlotId> {
+        let timeline = batch.timeline(target);
+        if let Some(slot) = self.memtable.find(timeline, target.hash) {
+            return Ok(slot);
+        }
+        let end = match hint.and_then(|hint| hint.under(&self.memtable)) {
+            Some(end) => end,
+            // The memtable was sealed since the caller looked.
+            None => Reading { view: &self.state.view.load(), timeline, hash: target.hash }.end()?,
+        };
+        let name = batch.tail.slice(target.name.start as usize..target.name.end as usize);
+        Ok(self.memtable.insert(target.store, name, target.hash, end))
+    }
+
+    /// Notes what step 4 will apply.
+    fn stage(&mut self, batch: &Prepared, time_ms: u64, slots: &[SlotId], sequences: &[u64]) {
+        let mut staged = None;
+        for ((target, slot), sequence) in batch.targets.iter().zip(slots).zip(sequences) {
+            if staged != Some(target.body) {
+                let bytes: Bytes = batch.tail.slice(batch.bodies[target.body as usize].clone());
+                self.group.body(Body { time_ms, expire_at_ms: 0, bytes });
+                staged = Some(target.body);
+            }
+            self.group.entry(*slot, *sequence);
+        }
+    }
+
+    /// Step 3.
+    fn log(&mut self, group: &Filling) -> Result<(), Failure> {
+        if self.wal.group().is_empty() {
+            return Ok(());
+        }
+        let counters = &self.state.counters;
+        counters.groups.add(1);
+        counters.wal_bytes.add(self.wal.group().len() as u64);
+        self.wal.write_group()?;
+        if group.batches.iter().any(|submitted| submitted.batch.durability == Durability::Disk) {
+            counters.wal_syncs.add(1);
+            self.wal.sync()?;
+        }
+        Ok(())
+    }
+
+    /// What to tell the submitters of a group that failed.
+    fn failed(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Refused(error) => {
+                self.state.counters.disk_full.add(1);
+                error
+            }
+            Failure::Poisoned(error) => {
+                self.state.poison.set(&error);
+                Error::Poisoned { why: error.to_string() }
+            }
+        }
+    }
+
+    /// Step 5: everything is visible now.
+    fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>]) {
+        let committed = group.batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let mut entries = 0;
+        let idle = self.state.watch.is_idle();
+        for (submitted, _) in committed {
+            entries += submitted.batch.targets.len() as u64;
+            if !idle {
+                let batch = &submitted.batch;
+                batch.targets.iter().for_each(|target| self.state.watch.publish(batch.timeline(target)));
+            }
+        }
+        self.state.counters.batches.add(group.batches.len() as u64);
+        self.state.counters.entries.add(entries);
+    }
+}
+
+fn refuse_all(group: &Filling, error: &Error) -> Vec<Result<Receipt>> {
+    group.batches.iter().map(|_| Err(error.clone())).collect()
+}

@@ -1,0 +1,191 @@
+//! The manifest (P1, P5, P6): which files are live.
+//!
+//! ```text
+//!  manifest-…04        what was live before; removed once 5 is durable
+//!  manifest-…05        what is live: the highest number counts
+//!  manifest-….tmp      half written; removed by open
+//! ```
+//!
+//! A manifest is never edited: a change writes a whole new one. (1) Write it under another name and sync it; (2) rename it to
+//! its number; (3) sync the directory; (4) remove the one before. Whoever wants to remove files that the change made obsolete
+//! does so after (3). A file gets its number when it is whole, so the highest number is the truth: if it cannot be read, that is
+//! damage, and an older one is no substitute, since files that it names may be gone.
+//!
+//! It does not know: what is in the files.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::format::header::{EngineId, FileHeader, FileKind, file_header};
+use crate::format::manifest::{Live, decode, encode};
+use crate::ids::FileNumber;
+use crate::vfs::Dir;
+
+const TEMPORARY_NAME: &str = "manifest.tmp";
+
+/// The name of a manifest.
+pub fn file_name(number: FileNumber) -> String {
+    format!("manifest-{number:012}")
+}
+
+/// The number in a manifest's name.
+pub fn is_file(name: &str) -> Option<FileNumber> {
+    let number = name.strip_prefix("manifest-")?.parse().ok()?;
+    (file_name(number) == name).then_some(number)
+}
+
+/// The live set and the file that says so.
+#[derive(Debug)]
+pub struct Manifest {
+    dir: Dir,
+    engine_id: EngineId,
+    writer_epoch: u64,
+    /// The number of the manifest that counts; 0 when none was written yet.
+    number: FileNumber,
+    next_file: Arc<AtomicU64>,
+    live: Live,
+}
+
+impl Manifest {
+    /// The manifest of a directory that has none. Nothing is written yet.
+    pub fn new(dir: Dir, engine_id: EngineId, live: Live) -> Manifest {
+        let next_file = Arc::new(AtomicU64::new(live.next_file.max(1)));
+        Manifest { dir, engine_id, writer_epoch: 0, number: 0, next_file, live }
+    }
+
+    /// The manifest that counts among `names`; `None` when there is none at all.
+    pub fn load(dir: &Dir, names: &[String]) -> Result<Option<Manifest>> {
+        let Some(number) = names.iter().filter_map(|name| is_file(name)).max() else { return Ok(None) };
+        let file = dir.open(&file_name(number))?;
+        let bytes = file.read(0, file.len()? as usize)?;
+        let header = FileHeader::decode(&bytes, file.path())?;
+        let header = header.expect(FileKind::Manifest, header.engine_id, number, file.path())?;
+        let payload = bytes.get(file_header::BYTES..).unwrap_or_default();
+        let live = decode(payload, &header)
+            .map_err(|what| Error::corrupt(file.path(), file_header::BYTES as u64, what))?;
+        Ok(Some(Manifest {
+            dir: dir.clone(),
+            engine_id: header.engine_id,
+            writer_epoch: header.writer_epoch,
+            number,
+            next_file: Arc::new(AtomicU64::new(live.next_file)),
+            live,
+        }))
+    }
+
+    /// What is live.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Whose files these are.
+    pub fn engine_id(&self) -> EngineId {
+        self.engine_id
+    }
+
+    /// In which life of the engine the manifest was written.
+    pub fn writer_epoch(&self) -> u64 {
+        self.writer_epoch
+    }
+
+    /// A new life begins: later manifests say so.
+    pub fn begin_epoch(&mut self) {
+        self.writer_epoch += 1;
+    }
+
+    /// The source of file numbers, shared by all who make files.
+    pub fn next_file(&self) -> Arc<AtomicU64> {
+        self.next_file.clone()
+    }
+
+    /// A number for a new file. It is never given again in this directory.
+    pub fn take_file_number(&self) -> FileNumber {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Changes what is live. When it returns, the change is durable; when it fails, nothing changed, unless the failure is one of
+    /// a sync of the directory: then it is not known which of the two manifests a crash would find, and both must stay valid.
+    pub fn commit(&mut self, edit: impl FnOnce(&mut Live)) -> Result<()> {
+        let mut live = self.live.clone();
+        edit(&mut live);
+        live.next_file = self.next_file.load(Ordering::Relaxed);
+        let header = FileHeader {
+            kind: FileKind::Manifest,
+            engine_id: self.engine_id,
+            writer_epoch: self.writer_epoch,
+            number: self.number + 1,
+            first: 0,
+            second: 0,
+        };
+        let _ = self.dir.remove(TEMPORARY_NAME);
+        let file = self.dir.create(TEMPORARY_NAME)?;
+        let name = file_name(header.number);
+        file.write(0, &encode(&live, header))?;
+        file.sync()?;
+        self.dir.rename(TEMPORARY_NAME, &name)?;
+        self.dir.sync()?;
+        self.live = live;
+        let before = std::mem::replace(&mut self.number, header.number);
+        if before != 0
+            && let Err(error) = self.dir.remove(&file_name(before))
+        {
+            // It is superseded; the next open removes it.
+            tracing::warn!(%error, "an old manifest stays for now");
+        }
+        Ok(())
+    }
+
+    /// Removes a manifest that a crash left behind: one that is not this, nor the one that this `commit` removed.
+    pub fn remove_if_older(&self, name: &str) -> Result<()> {
+        // The two newest numbers are `commit`'s own to deal with.
+        if is_file(name).is_some_and(|number| number + 1 < self.number) { self.dir.remove(name) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Lsn;
+    use crate::vfs::simulated::{Cut, Dice, Model, SimulatedDisk};
+
+    fn load(dir: &Dir) -> Result<Option<Manifest>> {
+        Manifest::load(dir, &dir.list()?)
+    }
+
+    #[test]
+    fn a_power_cut_at_any_point_leaves_the_old_or_the_new_one() {
+        let disk = SimulatedDisk::new();
+        let dir = Dir::new(Arc::new(disk.clone()));
+        let mut manifest = Manifest::new(dir, EngineId([1; 16]), Live::default());
+        for checkpoint in 1..=3 {
+            manifest.commit(|live| live.checkpoint = Lsn(checkpoint)).expect("commits");
+            disk.mark(checkpoint);
+        }
+        let mut model = Model::default();
+        let mut durable = 0;
+        for op in disk.log() {
+            model.apply(&op, None);
+            if let crate::vfs::simulated::Op::Mark(mark) = op {
+                durable = mark;
+            }
+            for cut in Cut::ALL {
+                let image = model.power_cut(cut, &mut Dice::new(durable));
+                let dir = Dir::new(Arc::new(SimulatedDisk::from_image(&image)));
+                let found = load(&dir).expect("opens").map_or(0, |found| found.live().checkpoint.0);
+                assert!(found == durable || found == durable + 1, "{found} after {durable} was acknowledged");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_manifest_is_named_and_no_older_one_is_taken() {
+        let disk = SimulatedDisk::new();
+        let dir = Dir::new(Arc::new(disk));
+        let mut manifest = Manifest::new(dir.clone(), EngineId([1; 16]), Live::default());
+        manifest.commit(|live| live.checkpoint = Lsn(1)).expect("commits");
+        dir.create(&file_name(2)).expect("create").write(0, &[0; 16]).expect("write");
+        let error = load(&dir).expect_err("damage");
+        assert!(error.to_string().contains("manifest-000000000002"), "{error}");
+    }
+}

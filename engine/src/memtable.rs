@@ -1,0 +1,461 @@
+//! What was committed since the last flush, in memory (P7).
+//!
+//! ```text
+//!  shard: hash of (store, name) → slot        slot: the end before, first sequence, [body number, body number, …]
+//!  bodies: [(time, expiry, bytes), …] in commit order
+//! ```
+//!
+//! Timelines only grow at the end, so a slot is an array in sequence order, not a search tree. An entry is the number of its body,
+//! four bytes: a fan-out to 500 receivers costs one body and 500 numbers. Names are sorted once, at flush.
+//!
+//! Only the commit thread writes: first the bodies of a group, then the entries that name them, so that a reader who finds an
+//! entry finds its body. What is here is durable as far as its batch asked, since a group is applied after its sync.
+//!
+//! It does not know: the log, segments, or how sequences are chosen.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+use parking_lot::RwLock;
+
+use crate::entry::{Collector, End, Entry, Span};
+use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+
+const SHARD_BITS: u32 = 6;
+
+/// Bodies stand in pieces of this many, so that growing never moves them.
+const PIECE: usize = 4096;
+
+/// What a slot costs beside its entries: the slot, its place in the table, its name's handle.
+const SLOT_BYTES: usize = 160;
+
+/// What a body costs beside its bytes.
+const BODY_BYTES: usize = 64;
+
+/// A body with what all its entries have in common.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// When it was committed.
+    pub time_ms: TimeMs,
+    /// When it expires by itself; 0: never.
+    pub expire_at_ms: TimeMs,
+    /// The caller's bytes.
+    pub bytes: Bytes,
+}
+
+/// Where a timeline is in the memtable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotId {
+    shard: u32,
+    slot: u32,
+}
+
+impl SlotId {
+    /// The number of its shard, and its number in there.
+    pub fn place(self) -> (usize, usize) {
+        (self.shard as usize, self.slot as usize)
+    }
+}
+
+/// The entries of one timeline.
+#[derive(Debug)]
+pub struct Slot {
+    /// Whose they are.
+    pub store: StoreId,
+    /// Its name.
+    pub name: Bytes,
+    hash: u64,
+    /// Where the timeline ended before the first of them.
+    before: End,
+    /// Body numbers, in sequence order.
+    bodies: Vec<u32>,
+    /// The sequence of the first.
+    first: Sequence,
+    /// Where sequences were passed over: from this entry on, this sequence.
+    jumps: Vec<(u32, Sequence)>,
+    body_bytes: u64,
+    first_time_ms: TimeMs,
+    last_time_ms: TimeMs,
+}
+
+impl Slot {
+    fn sequence(&self, place: usize) -> Sequence {
+        let jump = self.jumps.iter().rev().find(|(from, _)| *from as usize <= place);
+        let (from, sequence) = jump.map_or((0, self.first), |(from, sequence)| (*from as usize, *sequence));
+        sequence + (place - from) as u64
+    }
+
+    /// The place of the first entry at or above a sequence.
+    fn place_of(&self, sequence: Sequence) -> usize {
+        let (mut low, mut high) = (0, self.bodies.len());
+        if self.jumps.is_empty() {
+            return sequence.saturating_sub(self.first).min(high as u64) as usize;
+        }
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.sequence(middle) < sequence { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    fn push(&mut self, sequence: Sequence, body: u32, time_ms: TimeMs, body_bytes: usize) {
+        if self.bodies.is_empty() {
+            (self.first, self.first_time_ms) = (sequence, time_ms);
+        } else {
+            let last = self.sequence(self.bodies.len() - 1);
+            debug_assert!(sequence > last, "sequences of a timeline rise");
+            if sequence != last + 1 {
+                self.jumps.push((self.bodies.len() as u32, sequence));
+            }
+        }
+        self.bodies.push(body);
+        self.body_bytes += body_bytes as u64;
+        self.last_time_ms = time_ms;
+    }
+
+    /// Where the timeline ends now.
+    pub fn end(&self) -> End {
+        if self.bodies.is_empty() {
+            return self.before;
+        }
+        let lowest = if self.before.has_readable() { self.before.lowest } else { self.first };
+        End { last: self.sequence(self.bodies.len() - 1), lowest, ..self.before }
+    }
+
+    fn span(&self) -> Option<Span> {
+        let last = self.bodies.len().checked_sub(1)?;
+        Some(Span {
+            first: self.first,
+            last: self.sequence(last),
+            count: self.bodies.len() as u64,
+            body_bytes: self.body_bytes,
+            first_time_ms: self.first_time_ms,
+            last_time_ms: self.last_time_ms,
+        })
+    }
+
+    /// Sequence and body number of every entry.
+    pub fn entries(&self) -> impl Iterator<Item = (Sequence, u32)> + '_ {
+        self.bodies.iter().enumerate().map(|(place, body)| (self.sequence(place), *body))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    table: HashTable<u32>,
+    slots: Vec<Slot>,
+}
+
+impl Shard {
+    fn find(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<u32> {
+        let is_it = |slot: &u32| {
+            let slot = &self.slots[*slot as usize];
+            slot.hash == hash && slot.store == timeline.store && slot.name == timeline.name
+        };
+        self.table.find(hash, is_it).copied()
+    }
+}
+
+/// What the commit thread applies at once. It is reused, so that a group allocates nothing but what it keeps.
+#[derive(Debug)]
+pub struct Group {
+    bodies: Vec<Body>,
+    /// By shard, so that each shard is locked once.
+    appends: Vec<Vec<Append>>,
+}
+
+#[derive(Debug)]
+struct Append {
+    slot: u32,
+    sequence: Sequence,
+    /// The body's number in the group.
+    body: u32,
+    time_ms: TimeMs,
+    body_bytes: u32,
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        Group { bodies: Vec::new(), appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect() }
+    }
+}
+
+impl Group {
+    /// Adds a body; the entries added next belong to it.
+    pub fn body(&mut self, body: Body) {
+        self.bodies.push(body);
+    }
+
+    /// Adds an entry of the body added last.
+    pub fn entry(&mut self, slot: SlotId, sequence: Sequence) {
+        let number = self.bodies.len() - 1;
+        let body = &self.bodies[number];
+        self.appends[slot.shard as usize].push(Append {
+            slot: slot.slot,
+            sequence,
+            body: number as u32,
+            time_ms: body.time_ms,
+            body_bytes: body.bytes.len() as u32,
+        });
+    }
+
+    /// Forgets all, when the group was not committed.
+    pub fn clear(&mut self) {
+        self.bodies.clear();
+        self.appends.iter_mut().for_each(Vec::clear);
+    }
+}
+
+/// A memtable: active while it takes groups, sealed while it waits to be flushed.
+#[derive(Debug)]
+pub struct Memtable {
+    shards: Vec<RwLock<Shard>>,
+    bodies: RwLock<Vec<Vec<Body>>>,
+    bytes: AtomicUsize,
+    /// It holds what the log says from here …
+    from: Lsn,
+    /// … to here, once it is sealed.
+    to: OnceLock<Lsn>,
+}
+
+impl Memtable {
+    /// An empty memtable for what the log says from `from` on.
+    pub fn new(from: Lsn) -> Memtable {
+        Memtable {
+            shards: (0..1 << SHARD_BITS).map(|_| RwLock::default()).collect(),
+            bodies: RwLock::default(),
+            bytes: AtomicUsize::new(0),
+            from,
+            to: OnceLock::new(),
+        }
+    }
+
+    /// Where in the log it starts.
+    pub fn from(&self) -> Lsn {
+        self.from
+    }
+
+    /// Where in the log it ends; only sealed memtables have an end.
+    pub fn to(&self) -> Lsn {
+        *self.to.get().expect("only a sealed memtable is flushed")
+    }
+
+    /// No more groups: it ends at `to`.
+    pub fn seal(&self, to: Lsn) {
+        self.to.set(to).expect("a memtable is sealed once");
+    }
+
+    /// Roughly how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether it holds no body, and so no entry.
+    pub fn is_empty(&self) -> bool {
+        self.bodies.read().is_empty()
+    }
+
+    fn shard_of(hash: u64) -> u32 {
+        // The table inside a shard uses the low bits and the top seven.
+        (hash >> 40) as u32 & ((1 << SHARD_BITS) - 1)
+    }
+
+    /// The slot of a timeline, if it has one.
+    pub fn find(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<SlotId> {
+        let shard = Memtable::shard_of(hash);
+        let slot = self.shards[shard as usize].read().find(timeline, hash)?;
+        Some(SlotId { shard, slot })
+    }
+
+    /// Makes a slot for a timeline that has none and ends at `before`. `name` is kept.
+    pub fn insert(&self, store: StoreId, name: Bytes, hash: u64, before: End) -> SlotId {
+        let number = Memtable::shard_of(hash);
+        let mut shard = self.shards[number as usize].write();
+        let slot = shard.slots.len() as u32;
+        shard.slots.push(Slot {
+            store,
+            name,
+            hash,
+            before,
+            bodies: Vec::new(),
+            first: before.last + 1,
+            jumps: Vec::new(),
+            body_bytes: 0,
+            first_time_ms: 0,
+            last_time_ms: 0,
+        });
+        let Shard { table, slots } = &mut *shard;
+        table.insert_unique(hash, slot, |slot| slots[*slot as usize].hash);
+        self.bytes.fetch_add(SLOT_BYTES, Ordering::Relaxed);
+        SlotId { shard: number, slot }
+    }
+
+    /// Where the timeline of a slot ends.
+    pub fn end_of(&self, slot: SlotId) -> End {
+        self.shards[slot.shard as usize].read().slots[slot.slot as usize].end()
+    }
+
+    /// Applies a group: first its bodies, then its entries, a shard at a time.
+    pub fn apply(&self, group: &mut Group) {
+        let (first, mut bytes) = self.add_bodies(&mut group.bodies);
+        for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
+            if appends.is_empty() {
+                continue;
+            }
+            bytes += appends.len() * size_of::<u32>();
+            let mut shard = shard.write();
+            for append in appends.drain(..) {
+                let slot = &mut shard.slots[append.slot as usize];
+                slot.push(append.sequence, first + append.body, append.time_ms, append.body_bytes as usize);
+            }
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn add_bodies(&self, added: &mut Vec<Body>) -> (u32, usize) {
+        let mut pieces = self.bodies.write();
+        let first = pieces.last().map_or(0, |last| (pieces.len() - 1) * PIECE + last.len());
+        let mut bytes = 0;
+        for body in added.drain(..) {
+            bytes += BODY_BYTES + body.bytes.len();
+            match pieces.last_mut() {
+                Some(last) if last.len() < PIECE => last.push(body),
+                _ => {
+                    let mut piece = Vec::with_capacity(PIECE);
+                    piece.push(body);
+                    pieces.push(piece);
+                }
+            }
+        }
+        (first as u32, bytes)
+    }
+
+    /// How a timeline ends and what of it is here; `None` when nothing is known of it here.
+    pub fn look(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<(End, Option<Span>)> {
+        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
+        let slot = &shard.slots[shard.find(timeline, hash)? as usize];
+        Some((slot.end(), slot.span()))
+    }
+
+    /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
+    pub fn read(&self, timeline: TimelineRef<'_>, hash: u64, low: Sequence, high: Sequence, out: &mut Collector) {
+        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
+        let Some(slot) = shard.find(timeline, hash) else { return };
+        let slot = &shard.slots[slot as usize];
+        let places = slot.place_of(low)..slot.place_of(high.saturating_add(1));
+        let bodies = self.bodies.read();
+        let descending = out.is_descending();
+        let mut give = |place: usize| {
+            let number = slot.bodies[place] as usize;
+            let body = &bodies[number / PIECE][number % PIECE];
+            out.offer(body.bytes.len(), || Entry {
+                sequence: slot.sequence(place),
+                time_ms: body.time_ms,
+                body: body.bytes.clone(),
+            })
+        };
+        let _whole = if descending { places.rev().all(&mut give) } else { places.into_iter().all(&mut give) };
+    }
+
+    /// The lowest sequence of a timeline here whose time is `time_ms` or later.
+    pub fn sequence_at(&self, timeline: TimelineRef<'_>, hash: u64, time_ms: TimeMs) -> Option<Sequence> {
+        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
+        let slot = &shard.slots[shard.find(timeline, hash)? as usize];
+        let bodies = self.bodies.read();
+        let time_of = |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].time_ms;
+        let place = slot.bodies.partition_point(|number| time_of(*number) < time_ms);
+        (place < slot.bodies.len()).then(|| slot.sequence(place))
+    }
+
+    /// Calls `visit` for every slot with entries.
+    pub fn for_each(&self, mut visit: impl FnMut(&Slot)) {
+        self.for_each_with_id(|_, slot| visit(slot));
+    }
+
+    /// Calls `visit` for every slot with entries, and tells where it is.
+    pub fn for_each_with_id(&self, mut visit: impl FnMut(SlotId, &Slot)) {
+        for (shard, locked) in self.shards.iter().enumerate() {
+            for (slot, content) in locked.read().slots.iter().enumerate().filter(|(_, slot)| !slot.bodies.is_empty()) {
+                visit(SlotId { shard: shard as u32, slot: slot as u32 }, content);
+            }
+        }
+    }
+
+    /// Calls `visit` for one slot.
+    pub fn with_slot<T>(&self, slot: SlotId, visit: impl FnOnce(&Slot) -> T) -> T {
+        visit(&self.shards[slot.shard as usize].read().slots[slot.slot as usize])
+    }
+
+    /// A body by its number.
+    pub fn body(&self, number: u32) -> Body {
+        self.bodies.read()[number as usize / PIECE][number as usize % PIECE].clone()
+    }
+
+    /// How many bodies there are.
+    pub fn body_count(&self) -> usize {
+        let pieces = self.bodies.read();
+        pieces.last().map_or(0, |last| (pieces.len() - 1) * PIECE + last.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Limit;
+
+    const HASH: u64 = 0x1234_5678_9abc_def0;
+
+    fn timeline(name: &[u8]) -> TimelineRef<'_> {
+        TimelineRef { store: StoreId(1), name }
+    }
+
+    fn filled(sequences: &[Sequence]) -> Memtable {
+        let memtable = Memtable::new(Lsn(0));
+        let before = End { last: sequences[0] - 1, lowest: 1, trimmed_to: 0 };
+        let slot = memtable.insert(StoreId(1), Bytes::from_static(b"a"), HASH, before);
+        let mut group = Group::default();
+        for sequence in sequences {
+            let bytes = Bytes::from(format!("body {sequence}"));
+            group.body(Body { time_ms: 1000 + sequence, expire_at_ms: 0, bytes });
+            group.entry(slot, *sequence);
+        }
+        memtable.apply(&mut group);
+        memtable
+    }
+
+    fn sequences(memtable: &Memtable, low: Sequence, high: Sequence, descending: bool) -> Vec<Sequence> {
+        let mut out = Collector::new(Limit::entries(100), descending);
+        memtable.read(timeline(b"a"), HASH, low, high, &mut out);
+        out.finish().0.into_iter().map(|entry| entry.sequence).collect()
+    }
+
+    #[test]
+    fn entries_come_in_order_both_ways() {
+        let memtable = filled(&[5, 6, 7, 8]);
+        assert_eq!(sequences(&memtable, 6, 7, false), [6, 7]);
+        assert_eq!(sequences(&memtable, 0, u64::MAX, true), [8, 7, 6, 5]);
+        assert_eq!(sequences(&memtable, 9, u64::MAX, false), []);
+        let (end, span) = memtable.look(timeline(b"a"), HASH).expect("known");
+        assert_eq!((end.last, end.lowest, span.map(|span| span.count)), (8, 1, Some(4)));
+    }
+
+    #[test]
+    fn passed_over_sequences_are_holes() {
+        let memtable = filled(&[1, 2, 10, 11, 40]);
+        assert_eq!(sequences(&memtable, 2, 11, false), [2, 10, 11]);
+        assert_eq!(sequences(&memtable, 3, 9, false), []);
+        assert_eq!(sequences(&memtable, 0, 39, true), [11, 10, 2, 1]);
+        assert_eq!(memtable.sequence_at(timeline(b"a"), HASH, 1005), Some(10));
+    }
+
+    #[test]
+    fn a_slot_without_entries_tells_where_its_timeline_ended() {
+        let memtable = Memtable::new(Lsn(0));
+        let before = End { last: 9, lowest: 10, trimmed_to: 9 };
+        memtable.insert(StoreId(1), Bytes::from_static(b"a"), HASH, before);
+        assert_eq!(memtable.look(timeline(b"a"), HASH), Some((before, None)));
+        assert_eq!(memtable.look(timeline(b"b"), HASH), None);
+    }
+}

@@ -1,0 +1,268 @@
+//! Opening: from a directory, in whatever state a crash left it, to an engine that serves (P1, P2, P5, P6).
+//!
+//! 1. take the lock;
+//! 2. load the manifest; without one the directory must be empty of our files, and gets a first manifest;
+//! 3. open the segments that it names: damage is kept by the segment, not fatal;
+//! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the open;
+//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it durable, say so in the manifest;
+//! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work, temporary files.
+//!
+//! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every step leaves a directory from
+//! which the next open comes to the same state. Nothing is removed before 5 is durable, and only names that are ours.
+//!
+//! Read-only: 4 goes on behind damage, 5 and 6 are left out.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::batch::timeline_hash;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::format::header::{EngineId, FileHeader, FileKind};
+use crate::format::manifest::{Live, StoreRecord};
+use crate::format::wal::{Record, WAL_HEADER_BYTES, decode_tail};
+use crate::ids::{Lsn, StoreId, TimeMs};
+use crate::manifest::{self, Manifest};
+use crate::memtable::{Body, Group, Memtable};
+use crate::options::Options;
+use crate::read::Reading;
+use crate::segment::{self, BlockCache, Segment};
+use crate::sequence::Allocator;
+use crate::state::{Poison, Progress, State};
+use crate::stats::Counters;
+use crate::vfs::Dir;
+use crate::view::{CurrentView, SegmentSet, View};
+use crate::wal::{self, Tail, Wal, WalFile};
+
+const LOCK_NAME: &str = "LOCK";
+
+/// The first log file of an epoch: written through with zeros at once, so that the first syncs are as fast as the later ones.
+const FIRST_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What opening gives: the state, and the log's writing end unless the engine is read-only.
+pub struct Opened {
+    pub state: Arc<State>,
+    pub wal: Option<Wal>,
+    pub lock: Box<dyn Send + Sync>,
+    /// What a read-only open went around.
+    pub damage: Vec<Error>,
+}
+
+/// Opens a directory.
+pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
+    let lock = dir.lock(LOCK_NAME)?;
+    let names = dir.list()?;
+    let mut manifest = load_manifest(&dir, &names, &options)?;
+    let engine_id = manifest.engine_id();
+    let cache = Arc::new(BlockCache::new(options.cache_bytes()));
+    let mut segments = SegmentSet::default();
+    for record in &manifest.live().segments {
+        segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), cache.clone()))]);
+    }
+    let log = wal::files(&dir, &names, engine_id)?;
+    check_log_file(&dir, &manifest, &log)?;
+    let checkpoint = manifest.live().checkpoint;
+    let hasher = hashbrown::DefaultHashBuilder::default();
+    let mut replay = Replay::new(View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments }, hasher);
+    let tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
+        replay.record(record).map_err(|what| replay_damage(&dir, &log, lsn, what))
+    })?;
+    let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
+    tracing::info!(entries = replay.entries, from = %checkpoint, to = %tail.end, "the log was replayed");
+
+    let mut wal_files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
+    let mut wal = None;
+    if !options.read_only {
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, &options)?);
+        remove_leftovers(&dir, &names, &manifest, &mut wal_files)?;
+    }
+    let state = State {
+        dir,
+        clock,
+        engine_id,
+        writer_epoch: manifest.writer_epoch(),
+        view: CurrentView::new(replay.view),
+        manifest: Mutex::new(manifest),
+        merging: Mutex::new(()),
+        wal_files: Mutex::new(wal_files),
+        watch: Arc::default(),
+        cache,
+        hasher: replay.hasher,
+        last_time_ms: AtomicU64::new(last_time_ms),
+        counters: Counters::default(),
+        poison: Poison::default(),
+        progress: Progress::default(),
+        closing: AtomicBool::new(false),
+        options,
+    };
+    Ok(Opened { state: Arc::new(state), wal, lock, damage: tail.damage })
+}
+
+/// Step 2.
+fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manifest> {
+    if let Some(manifest) = Manifest::load(dir, names)? {
+        return Ok(manifest);
+    }
+    let orphan = names.iter().find(|name| wal::is_file(name).is_some() || segment::is_file(name).is_some());
+    if let Some(orphan) = orphan {
+        let what = "there is no manifest, but this file belongs to one: restore the manifest";
+        return Err(Error::corrupt(dir.path_of(orphan), 0, what));
+    }
+    if options.read_only {
+        return Err(Error::invalid(format!("{} holds no engine to read", dir.path_of("").display())));
+    }
+    let store = |id, name: &str, ttl_ms| StoreRecord { id: StoreId(id), name: name.into(), ttl_ms };
+    let live = Live {
+        history: random(),
+        stores: vec![store(1, "messages", 0), store(2, "sync", options.sync_ttl_ms)],
+        ..Live::default()
+    };
+    let id = (u128::from(random()) << 64 | u128::from(random())).to_le_bytes();
+    let mut manifest = Manifest::new(dir.clone(), EngineId(id), live);
+    manifest.commit(|_| ())?;
+    Ok(manifest)
+}
+
+/// A number that nobody has seen before: the standard library seeds its hashers from the operating system's random source.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+/// The log file that the manifest counts on must be there.
+fn check_log_file(dir: &Dir, manifest: &Manifest, log: &[(WalFile, FileHeader)]) -> Result<()> {
+    let wanted = manifest.live().log_file;
+    if wanted == 0 || log.iter().any(|(file, _)| file.number >= wanted) {
+        return Ok(());
+    }
+    let path = dir.path_of(&wal::file_name(wanted));
+    Err(Error::corrupt(path, 0, "the manifest counts on this log file, but it is not there: restore it"))
+}
+
+fn replay_damage(dir: &Dir, log: &[(WalFile, FileHeader)], lsn: Lsn, what: Wrong) -> Error {
+    let file = log.iter().rev().find(|(file, _)| file.start <= lsn).map(|(file, _)| *file);
+    match (what, file) {
+        (Wrong::Failed(error), _) => error,
+        (Wrong::Record(what), Some(file)) => {
+            let path = dir.path_of(&wal::file_name(file.number));
+            Error::corrupt(path, WAL_HEADER_BYTES + (lsn.0 - file.start.0), what)
+        }
+        (Wrong::Record(what), None) => Error::invalid(what),
+    }
+}
+
+/// Why a record cannot be replayed.
+enum Wrong {
+    Failed(Error),
+    Record(String),
+}
+
+/// Step 4: records into a memtable.
+struct Replay {
+    view: View,
+    hasher: hashbrown::DefaultHashBuilder,
+    allocator: Allocator,
+    group: Group,
+    last_time_ms: TimeMs,
+    entries: u64,
+}
+
+impl Replay {
+    fn new(view: View, hasher: hashbrown::DefaultHashBuilder) -> Replay {
+        Replay { view, hasher, allocator: Allocator::default(), group: Group::default(), last_time_ms: 0, entries: 0 }
+    }
+
+    fn record(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
+        let broken = || Wrong::Record("the record's appends cannot be read".into());
+        let tail = Bytes::copy_from_slice(record.tail);
+        let appends = decode_tail(&tail).ok_or_else(broken)?;
+        let targets: usize = appends.iter().map(|append| append.targets.len()).sum();
+        if targets != record.sequences.len() {
+            return Err(Wrong::Record(format!("{} sequences for {targets} appends", record.sequences.len())));
+        }
+        let mut sequences = record.sequences.iter();
+        for append in appends {
+            let expire_at_ms = if append.lifetime_ms == 0 { 0 } else { record.time_ms + append.lifetime_ms };
+            self.group.body(Body { time_ms: record.time_ms, expire_at_ms, bytes: tail.slice(append.body) });
+            for (timeline, sequence) in append.targets.into_iter().zip(&mut sequences) {
+                let hash = timeline_hash(&self.hasher, timeline);
+                let memtable = &self.view.active;
+                let slot = match memtable.find(timeline, hash) {
+                    Some(slot) => slot,
+                    None => {
+                        let end = Reading { view: &self.view, timeline, hash }.end().map_err(Wrong::Failed)?;
+                        memtable.insert(timeline.store, tail.slice_ref(timeline.name), hash, end)
+                    }
+                };
+                if !self.allocator.take(slot, memtable, *sequence) {
+                    return Err(Wrong::Record(format!("sequence {sequence} of {timeline:?} was given before")));
+                }
+                self.group.entry(slot, *sequence);
+                self.entries += 1;
+            }
+        }
+        self.view.active.apply(&mut self.group);
+        self.allocator.settle();
+        self.last_time_ms = self.last_time_ms.max(record.time_ms);
+        Ok(())
+    }
+}
+
+/// Step 5. The order matters: the new file first, so that the manifest never counts on one that is not there.
+fn begin_epoch(
+    dir: &Dir,
+    manifest: &mut Manifest,
+    wal_files: &mut Vec<WalFile>,
+    tail: &Tail,
+    options: &Options,
+) -> Result<Wal> {
+    // A crash may have left a file behind that has a number which no manifest knows of.
+    let highest = wal_files.last().map_or(0, |file| file.number);
+    manifest.next_file().fetch_max(highest + 1, Ordering::Relaxed);
+    manifest.begin_epoch();
+    let needed = WAL_HEADER_BYTES + tail.unsynced.len() as u64;
+    let header = FileHeader {
+        kind: FileKind::Wal,
+        engine_id: manifest.engine_id(),
+        writer_epoch: manifest.writer_epoch(),
+        number: manifest.take_file_number(),
+        first: tail.durable.0,
+        second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(options.wal_file_bytes),
+    };
+    let mut content = tail.unsynced.clone();
+    content.resize((header.second - WAL_HEADER_BYTES) as usize, 0);
+    let file = wal::create(dir, &header, &content)?;
+    manifest.commit(|live| live.log_file = header.number)?;
+    wal_files.push(WalFile { number: header.number, start: tail.durable });
+    let end = crate::format::wal::sector_up(tail.end);
+    Ok(Wal::new(dir.clone(), &header, file, end, manifest.next_file(), options.wal_file_bytes))
+}
+
+/// Step 6.
+fn remove_leftovers(dir: &Dir, names: &[String], manifest: &Manifest, wal_files: &mut Vec<WalFile>) -> Result<()> {
+    let live = manifest.live();
+    let is_temporary = |name: &str| name.ends_with(".tmp") && (name.starts_with("wal-") || name.starts_with("manifest"));
+    let is_unnamed = |name: &str| {
+        segment::is_file(name).is_some_and(|number| live.segments.iter().all(|segment| segment.number != number))
+    };
+    for name in names.iter().filter(|name| is_temporary(name) || is_unnamed(name)) {
+        dir.remove(name)?;
+    }
+    for name in names.iter().filter(|name| manifest::is_file(name).is_some()) {
+        manifest.remove_if_older(name)?;
+    }
+    // A file is needed up to where the next one starts, if that is behind the checkpoint.
+    let needed = |at: usize, files: &[WalFile]| {
+        let end = files.get(at + 1).map_or(Lsn(u64::MAX), |next| next.start);
+        end > files[at].start.max(live.checkpoint)
+    };
+    let (kept, dead): (Vec<_>, Vec<_>) = (0..wal_files.len()).partition(|at| needed(*at, wal_files));
+    for at in dead {
+        dir.remove(&wal::file_name(wal_files[at].number))?;
+    }
+    *wal_files = kept.into_iter().map(|at| wal_files[at]).collect();
+    Ok(())
+}

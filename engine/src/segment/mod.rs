@@ -1,0 +1,50 @@
+//! Segments: sorted, immutable, two files each (P1, P5, P6, P7).
+//!
+//! ```text
+//!  segment-…12.data    header, bodies block × n, runs block × m
+//!  segment-…12.index   header, index page × p, page table, body table, filter page × q, footer
+//!
+//!  look-up: filter page ─(maybe)─> page table, in memory ──> index page ──> runs block(s) ──> bodies block(s)
+//! ```
+//!
+//! A segment holds, for one store and one time partition, what a piece of the log said. The data file is written and synced
+//! before the index, the index before the manifest names them. Two files, because the index outlives the data: when a partition
+//! expires, the data file goes by an unlink, and the index still knows each timeline's last sequence.
+//!
+//! Every block is checked when it is read from the disk and then kept, decoded, in a cache with one budget for all segments; the
+//! only other memory is the page table and the body table, about a byte a hundred of index or data. Files are removed when the
+//! last reader lets go.
+//!
+//! A segment that cannot be opened is kept as damaged: look-ups of names in its range fail with the file and the place, all
+//! others are served.
+//!
+//! It does not know: memtables, the log, or which other segments there are.
+
+mod cache;
+mod reader;
+mod scan;
+mod writer;
+
+pub use cache::BlockCache;
+pub use reader::Segment;
+pub use scan::SegmentScan;
+pub use writer::{SegmentPlan, SegmentWriter};
+
+use crate::ids::FileNumber;
+
+/// The name of a segment's data file.
+pub fn data_name(number: FileNumber) -> String {
+    format!("segment-{number:012}.data")
+}
+
+/// The name of a segment's index file.
+pub fn index_name(number: FileNumber) -> String {
+    format!("segment-{number:012}.index")
+}
+
+/// The number in the name of either file.
+pub fn is_file(name: &str) -> Option<FileNumber> {
+    let (number, _kind) = name.strip_prefix("segment-")?.split_once('.')?;
+    let number = number.parse().ok()?;
+    (data_name(number) == name || index_name(number) == name).then_some(number)
+}

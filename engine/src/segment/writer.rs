@@ -1,0 +1,339 @@
+//! Writes a segment: first all shared bodies, then the timelines in the order of their names.
+//!
+//! ```text
+//!  body × n, (begin, entry × n, end) × timelines, finish
+//! ```
+//!
+//! Blocks go to the disk as they fill up; only the index is kept in memory until the end, and of each shared body its time and
+//! length.
+
+use crate::error::Result;
+use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES, encode};
+use crate::format::checksum::Seed;
+use crate::format::filter::FilterWriter;
+use crate::format::header::{EngineId, FileHeader, FileKind};
+use crate::format::index::{
+    BodyBlock, Footer, RunBlock, TARGET_PAGE_BYTES, TimelineEntry, put_body_block, put_page,
+};
+use crate::format::manifest::SegmentRecord;
+use crate::format::run::{RunWriter, put_shared_body};
+use crate::format::slots::SlotsWriter;
+use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
+use crate::vfs::{Dir, File};
+
+use super::{data_name, index_name};
+
+/// How much is gathered before it is written.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// What a segment is to be.
+#[derive(Clone, Debug)]
+pub struct SegmentPlan {
+    /// The number in its files' names.
+    pub number: FileNumber,
+    /// Whose timelines.
+    pub store: StoreId,
+    /// The time partition; 0 in a store without TTL.
+    pub partition: u64,
+    /// How often its content was merged.
+    pub tier: u8,
+    /// Whether it is cool enough to be compressed.
+    pub compress: bool,
+    /// What of the log it holds.
+    pub from: Lsn,
+    /// Up to here.
+    pub to: Lsn,
+}
+
+/// A segment under construction.
+pub struct SegmentWriter {
+    plan: SegmentPlan,
+    data: Blocks,
+    index: Blocks,
+    bodies: SlotsWriter,
+    body_blocks: Vec<BodyBlock>,
+    /// Time and length of each shared body.
+    shared: Vec<(TimeMs, u32)>,
+    runs: Vec<u8>,
+    timeline: Option<Timeline>,
+    /// Timelines whose last run is in the block that is still open.
+    waiting: Vec<(Vec<u8>, TimelineEntry)>,
+    page: SlotsWriter,
+    page_first: Vec<u8>,
+    pages: SlotsWriter,
+    filter: FilterWriter,
+    footer: Footer,
+    first_name: Vec<u8>,
+    last_name: Vec<u8>,
+}
+
+struct Timeline {
+    name: Vec<u8>,
+    entry: TimelineEntry,
+    run: Option<RunWriter>,
+    run_first: Sequence,
+    run_time_ms: TimeMs,
+}
+
+/// The blocks of one file.
+struct Blocks {
+    file: File,
+    seed: Seed,
+    buffer: Vec<u8>,
+    written: u64,
+}
+
+impl Blocks {
+    fn create(dir: &Dir, name: &str, header: &FileHeader) -> Result<Blocks> {
+        let seed = Seed::new(header.engine_id, header.number);
+        Ok(Blocks { file: dir.create(name)?, seed, buffer: header.encode().to_vec(), written: 0 })
+    }
+
+    fn end(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    fn block(&mut self, kind: BlockKind, raw: &[u8], compress: bool) -> Result<BlockRef> {
+        let at = self.end();
+        let block = encode(kind, raw, compress, self.seed.at(at));
+        self.buffer.extend_from_slice(&block);
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write_out()?;
+        }
+        Ok(BlockRef { at, bytes: block.len() as u32 })
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        self.file.write(self.written, &self.buffer)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<u64> {
+        self.write_out()?;
+        self.file.sync()?;
+        Ok(self.written)
+    }
+}
+
+impl SegmentWriter {
+    /// Creates both files. Left-overs of an earlier try have other numbers.
+    pub fn create(dir: &Dir, engine_id: EngineId, writer_epoch: u64, plan: SegmentPlan) -> Result<SegmentWriter> {
+        let header = FileHeader {
+            kind: FileKind::Data,
+            engine_id,
+            writer_epoch,
+            number: plan.number,
+            first: u64::from(plan.store.0),
+            second: plan.partition,
+        };
+        let data = Blocks::create(dir, &data_name(plan.number), &header)?;
+        let index_header = FileHeader { kind: FileKind::Index, ..header };
+        let index = Blocks::create(dir, &index_name(plan.number), &index_header)?;
+        Ok(SegmentWriter {
+            plan,
+            data,
+            index,
+            bodies: SlotsWriter::default(),
+            body_blocks: Vec::new(),
+            shared: Vec::new(),
+            runs: Vec::new(),
+            timeline: None,
+            waiting: Vec::new(),
+            page: SlotsWriter::default(),
+            page_first: Vec::new(),
+            pages: SlotsWriter::default(),
+            filter: FilterWriter::new(),
+            footer: Footer { first_time_ms: TimeMs::MAX, ..Footer::default() },
+            first_name: Vec::new(),
+            last_name: Vec::new(),
+        })
+    }
+
+    /// Adds a shared body, in commit order, and gives its number.
+    pub fn body(&mut self, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) -> Result<u32> {
+        let number = self.shared.len() as u32;
+        put_shared_body(&mut self.bodies, time_ms, expire_at_ms, body);
+        self.shared.push((time_ms, body.len() as u32));
+        if self.bodies.raw_bytes() >= TARGET_RAW_BYTES {
+            self.close_bodies()?;
+        }
+        Ok(number)
+    }
+
+    fn close_bodies(&mut self) -> Result<()> {
+        let count = self.bodies.count();
+        if count > 0 {
+            let first = (self.shared.len() - count) as u32;
+            let block = self.data.block(BlockKind::Bodies, &self.bodies.finish(), self.plan.compress)?;
+            self.body_blocks.push(BodyBlock { first, block });
+        }
+        Ok(())
+    }
+
+    /// Starts the next timeline. `lowest` and `trimmed_to` are those of the whole timeline.
+    pub fn begin(&mut self, name: &[u8], lowest: Sequence, trimmed_to: Sequence) {
+        let entry = TimelineEntry { lowest, trimmed_to, ..TimelineEntry::default() };
+        let name = name.to_vec();
+        self.timeline = Some(Timeline { name, entry, run: None, run_first: 0, run_time_ms: 0 });
+    }
+
+    /// Adds an entry with its own body.
+    pub fn inline(&mut self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) -> Result<()> {
+        self.run(sequence, time_ms, body.len() as u64).inline(sequence, time_ms, expire_at_ms, body);
+        self.close_runs_if_full()
+    }
+
+    /// Adds an entry whose body is a shared one.
+    pub fn shared(&mut self, sequence: Sequence, number: u32) -> Result<()> {
+        let (time_ms, bytes) = self.shared[number as usize];
+        self.run(sequence, time_ms, u64::from(bytes)).shared(sequence, number);
+        self.close_runs_if_full()
+    }
+
+    /// Counts an entry and gives the run that takes it.
+    fn run(&mut self, sequence: Sequence, time_ms: TimeMs, body_bytes: u64) -> &mut RunWriter {
+        let timeline = self.timeline.as_mut().expect("entries come between begin and end");
+        let entry = &mut timeline.entry;
+        if entry.count == 0 {
+            (entry.first, entry.first_time_ms) = (sequence, time_ms);
+        }
+        (entry.last, entry.last_time_ms) = (sequence, time_ms);
+        entry.count += 1;
+        entry.body_bytes += body_bytes;
+        self.footer.entries += 1;
+        self.footer.first_time_ms = self.footer.first_time_ms.min(time_ms);
+        self.footer.last_time_ms = self.footer.last_time_ms.max(time_ms);
+        timeline.run.get_or_insert_with(|| {
+            (timeline.run_first, timeline.run_time_ms) = (sequence, time_ms);
+            RunWriter::new(sequence, time_ms)
+        })
+    }
+
+    fn close_runs_if_full(&mut self) -> Result<()> {
+        let run_bytes = self.timeline.as_ref().and_then(|timeline| timeline.run.as_ref()).map_or(0, RunWriter::len);
+        if self.runs.len() + run_bytes < TARGET_RAW_BYTES {
+            return Ok(());
+        }
+        self.end_run();
+        self.close_runs()
+    }
+
+    /// Puts the open run into the open block.
+    fn end_run(&mut self) {
+        let Some(timeline) = &mut self.timeline else { return };
+        let Some(run) = timeline.run.take() else { return };
+        if timeline.entry.blocks.is_empty() {
+            timeline.entry.run_at = self.runs.len() as u32;
+        }
+        // Where the block will be is known when it is closed.
+        timeline.entry.blocks.push(RunBlock {
+            block: BlockRef::default(),
+            first: timeline.run_first,
+            first_time_ms: timeline.run_time_ms,
+        });
+        run.finish(&timeline.name, &mut self.runs);
+    }
+
+    /// Writes the open block and tells its place to the timelines that have a run in it.
+    fn close_runs(&mut self) -> Result<()> {
+        if self.runs.is_empty() {
+            return Ok(());
+        }
+        self.close_bodies()?;
+        let block = self.data.block(BlockKind::Runs, &self.runs, self.plan.compress)?;
+        self.runs.clear();
+        let place = |entry: &mut TimelineEntry| {
+            entry.blocks.iter_mut().filter(|run| run.block.bytes == 0).for_each(|run| run.block = block);
+        };
+        if let Some(timeline) = &mut self.timeline {
+            place(&mut timeline.entry);
+        }
+        for (name, mut entry) in std::mem::take(&mut self.waiting) {
+            place(&mut entry);
+            self.index_entry(&name, &entry)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the timeline, whose last sequence ever given is `last`.
+    pub fn end(&mut self, last: Sequence) -> Result<()> {
+        self.end_run();
+        let mut timeline = self.timeline.take().expect("end follows begin");
+        if timeline.entry.count == 0 {
+            timeline.entry.first = last + 1;
+        }
+        timeline.entry.last = last;
+        if self.first_name.is_empty() {
+            self.first_name.clone_from(&timeline.name);
+        }
+        self.last_name.clone_from(&timeline.name);
+        self.filter.add(&timeline.name);
+        self.footer.timelines += 1;
+        if timeline.entry.blocks.is_empty() && self.waiting.is_empty() {
+            return self.index_entry(&timeline.name, &timeline.entry);
+        }
+        self.waiting.push((timeline.name, timeline.entry));
+        if self.runs.len() >= TARGET_RAW_BYTES { self.close_runs() } else { Ok(()) }
+    }
+
+    fn index_entry(&mut self, name: &[u8], entry: &TimelineEntry) -> Result<()> {
+        if self.page.count() == 0 {
+            self.page_first = name.to_vec();
+        }
+        self.page.add(|out| entry.encode(name, out));
+        if self.page.raw_bytes() >= TARGET_PAGE_BYTES { self.close_page() } else { Ok(()) }
+    }
+
+    fn close_page(&mut self) -> Result<()> {
+        if self.page.count() > 0 {
+            let page = self.index.block(BlockKind::IndexPage, &self.page.finish(), false)?;
+            let first = &self.page_first;
+            self.pages.add(|out| put_page(first, page, out));
+        }
+        Ok(())
+    }
+
+    /// Writes the rest and makes both files durable (not their names). The record is for the manifest.
+    pub fn finish(mut self) -> Result<SegmentRecord> {
+        self.close_bodies()?;
+        self.close_runs()?;
+        for (name, entry) in std::mem::take(&mut self.waiting) {
+            // Timelines of which only the end is known have no block.
+            self.index_entry(&name, &entry)?;
+        }
+        self.close_page()?;
+        self.footer.data_bytes = self.data.finish()?;
+        self.footer.bodies = self.shared.len() as u64;
+        self.footer.first_time_ms = self.footer.first_time_ms.min(self.footer.last_time_ms);
+        self.footer.page_table = self.index.block(BlockKind::PageTable, &self.pages.finish(), false)?;
+        let mut body_table = Vec::new();
+        self.body_blocks.iter().for_each(|block| put_body_block(*block, &mut body_table));
+        self.footer.body_table_bytes = self.index.block(BlockKind::BodyTable, &body_table, false)?.bytes;
+        self.footer.filter = self.index.end();
+        let pages = std::mem::replace(&mut self.filter, FilterWriter::new()).finish();
+        self.footer.filter_pages = pages.len() as u32;
+        for page in pages {
+            self.index.block(BlockKind::FilterPage, &page, false)?;
+        }
+        self.index.buffer.extend_from_slice(&self.footer.encode(self.index.seed));
+        let index_bytes = self.index.finish()?;
+        Ok(SegmentRecord {
+            number: self.plan.number,
+            store: self.plan.store,
+            partition: self.plan.partition,
+            tier: self.plan.tier,
+            data_bytes: self.footer.data_bytes,
+            index_bytes,
+            timelines: self.footer.timelines,
+            entries: self.footer.entries,
+            first_time_ms: self.footer.first_time_ms,
+            last_time_ms: self.footer.last_time_ms,
+            from: self.plan.from,
+            to: self.plan.to,
+            first_name: self.first_name,
+            last_name: self.last_name,
+        })
+    }
+}

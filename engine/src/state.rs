@@ -1,0 +1,142 @@
+//! What the verbs share: the parts of an open engine, and the signals between its threads.
+//!
+//! ```text
+//!  commit thread ──sealed a memtable──> flush thread ──flushed──> compaction thread
+//!        ^────────────── progress (or: the disk is full) ──────────────┘
+//! ```
+//!
+//! It does not know: what any verb does.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::timeline_hash;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::format::header::EngineId;
+use crate::ids::{TimeMs, TimelineRef};
+use crate::manifest::Manifest;
+use crate::options::Options;
+use crate::segment::BlockCache;
+use crate::stats::Counters;
+use crate::vfs::Dir;
+use crate::view::CurrentView;
+use crate::wal::WalFile;
+use crate::watch::WatchTable;
+
+/// The parts of an open engine.
+pub struct State {
+    pub dir: Dir,
+    pub options: Options,
+    pub clock: Arc<dyn Clock>,
+    pub engine_id: EngineId,
+    pub writer_epoch: u64,
+    pub view: CurrentView,
+    pub manifest: Mutex<Manifest>,
+    /// Held while segments are merged: one merge at a time, so that no segment is in two.
+    pub merging: Mutex<()>,
+    /// The log's files, oldest first.
+    pub wal_files: Mutex<Vec<WalFile>>,
+    pub watch: Arc<WatchTable>,
+    pub cache: Arc<BlockCache>,
+    pub hasher: hashbrown::DefaultHashBuilder,
+    /// The highest time given so far.
+    pub last_time_ms: AtomicU64,
+    pub counters: Counters,
+    pub poison: Poison,
+    pub progress: Progress,
+    pub closing: AtomicBool,
+}
+
+impl State {
+    /// The memtables' hash of a timeline.
+    pub fn hash(&self, timeline: TimelineRef<'_>) -> u64 {
+        timeline_hash(&self.hasher, timeline)
+    }
+
+    /// The time for what is committed now: never below one that was given before.
+    pub fn commit_time_ms(&self) -> TimeMs {
+        let now_ms = self.clock.now_ms();
+        self.last_time_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+    }
+
+    /// Whether the threads should end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+}
+
+/// The first failure after which no write may be acknowledged any more.
+#[derive(Debug, Default)]
+pub struct Poison {
+    why: OnceLock<String>,
+}
+
+impl Poison {
+    /// Refuses all writes from now on. The first reason stays.
+    pub fn set(&self, why: &Error) {
+        if self.why.set(why.to_string()).is_ok() {
+            tracing::error!(%why, "writes are refused from now on");
+        }
+    }
+
+    /// An error if writes are refused.
+    pub fn check(&self) -> Result<()> {
+        match self.why.get() {
+            Some(why) => Err(Error::Poisoned { why: why.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How threads learn that there is something to do, or that something was done.
+#[derive(Debug, Default)]
+pub struct Progress {
+    state: Mutex<ProgressState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct ProgressState {
+    changes: u64,
+    flush_failure: Option<Error>,
+}
+
+impl Progress {
+    /// Something was sealed, flushed or merged, or the engine is closing.
+    pub fn announce(&self) {
+        self.state.lock().changes += 1;
+        self.changed.notify_all();
+    }
+
+    /// The last flush failed (and will be tried again), or worked.
+    pub fn flush_outcome(&self, failure: Option<Error>) {
+        let mut state = self.state.lock();
+        state.changes += 1;
+        state.flush_failure = failure;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Why the last flush failed, if it did.
+    pub fn flush_failure(&self) -> Option<Error> {
+        self.state.lock().flush_failure.clone()
+    }
+
+    /// How often something changed so far: to pass to [`Progress::wait`], read before looking.
+    pub fn changes(&self) -> u64 {
+        self.state.lock().changes
+    }
+
+    /// Waits until something changed since `seen`, or the time is over.
+    pub fn wait(&self, seen: u64, timeout: Duration) {
+        let mut state = self.state.lock();
+        if state.changes == seen {
+            self.changed.wait_for(&mut state, timeout);
+        }
+    }
+}

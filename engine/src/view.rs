@@ -1,0 +1,96 @@
+//! What a reader holds: the memtables and segments of one moment, taken in one step.
+//!
+//! ```text
+//!  View: active memtable · sealed memtables, newest first · segment set, by store, newest first
+//! ```
+//!
+//! Sealing, flushing and merging replace the view; a reader goes on with the one that it took. A flush exchanges a sealed
+//! memtable for its segments in one step, so an entry is in exactly one place of a view. For each timeline, the places from the
+//! newest to the oldest hold falling ranges of sequences.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::ids::StoreId;
+use crate::memtable::Memtable;
+use crate::segment::Segment;
+
+/// The segments of all stores.
+#[derive(Clone, Debug, Default)]
+pub struct SegmentSet {
+    by_store: HashMap<StoreId, Vec<Arc<Segment>>>,
+}
+
+impl SegmentSet {
+    /// Those of a store, newest first.
+    pub fn of(&self, store: StoreId) -> &[Arc<Segment>] {
+        self.by_store.get(&store).map_or(&[], Vec::as_slice)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.by_store.values().flatten()
+    }
+
+    /// Adds segments at the places that their parts of the log give them.
+    pub fn add(&mut self, segments: impl IntoIterator<Item = Arc<Segment>>) {
+        for segment in segments {
+            let of_store = self.by_store.entry(segment.record().store).or_default();
+            let place = of_store.partition_point(|other| other.record().from >= segment.record().to);
+            of_store.insert(place, segment);
+        }
+    }
+
+    /// Takes segments out.
+    pub fn remove(&mut self, segments: &[Arc<Segment>]) {
+        for of_store in self.by_store.values_mut() {
+            of_store.retain(|kept| !segments.iter().any(|gone| Arc::ptr_eq(kept, gone)));
+        }
+    }
+}
+
+/// Everything that can be read, at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Takes new groups.
+    pub active: Arc<Memtable>,
+    /// Wait to be flushed, newest first.
+    pub sealed: Vec<Arc<Memtable>>,
+    /// On the disk.
+    pub segments: SegmentSet,
+}
+
+impl View {
+    /// The memtables, newest first.
+    pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        std::iter::once(&self.active).chain(&self.sealed)
+    }
+}
+
+/// The view of now.
+#[derive(Debug)]
+pub struct CurrentView {
+    view: RwLock<Arc<View>>,
+}
+
+impl CurrentView {
+    /// Starts with a view.
+    pub fn new(view: View) -> CurrentView {
+        CurrentView { view: RwLock::new(Arc::new(view)) }
+    }
+
+    /// The view of now, to hold as long as a read takes.
+    pub fn load(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    /// Replaces the view by a changed one.
+    pub fn change(&self, change: impl FnOnce(&mut View)) {
+        let mut view = self.view.write();
+        let mut changed = View::clone(&view);
+        change(&mut changed);
+        *view = Arc::new(changed);
+    }
+}

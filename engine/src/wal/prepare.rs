@@ -1,0 +1,87 @@
+//! The next file, written ahead of need: zeros all through, synced, so that the commit path never waits for it and its syncs
+//! later need not move the end of a file.
+//!
+//! It costs the log's bytes a second time, so it is done only after the current file has seen durable commits.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::error::Result;
+use crate::vfs::{Dir, File};
+
+/// The prepared file's name until it is put to use. Open removes a left-over.
+pub const PREPARED_NAME: &str = "wal-next.tmp";
+
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// Makes prepared files, one at a time, on a thread of its own.
+pub struct Preparer {
+    dir: Dir,
+    wanted: Option<SyncSender<()>>,
+    prepared: Receiver<Option<File>>,
+    asked: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Preparer {
+    /// Starts the thread. Files will have `file_bytes`.
+    pub fn start(dir: Dir, file_bytes: u64) -> Preparer {
+        let (wanted, requests) = sync_channel::<()>(1);
+        let (done, prepared) = sync_channel(1);
+        let work_dir = dir.clone();
+        let work = move || {
+            while requests.recv().is_ok() {
+                // Not ours to report: the commit path makes its own file, and meets the trouble itself if there is any.
+                let file = prepare(&work_dir, file_bytes)
+                    .inspect_err(|error| tracing::warn!(%error, "could not prepare the next wal file"));
+                if done.send(file.ok()).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("strandline-prepare".into())
+            .spawn(work)
+            .expect("a thread can be started while the engine opens");
+        Preparer { dir, wanted: Some(wanted), prepared, asked: false, thread: Some(thread) }
+    }
+
+    /// Asks for a file, if none is asked for or ready.
+    pub fn ask(&mut self) {
+        if let (false, Some(wanted)) = (self.asked, &self.wanted) {
+            self.asked = wanted.try_send(()).is_ok();
+        }
+    }
+
+    /// The prepared file, if it is ready.
+    pub fn take(&mut self) -> Option<File> {
+        let answer = self.prepared.try_recv().ok()?;
+        self.asked = false;
+        answer
+    }
+}
+
+impl Drop for Preparer {
+    fn drop(&mut self) {
+        self.wanted = None;
+        if let Some(thread) = self.thread.take() {
+            // It has room to hand its file over, so it ends.
+            let _ = thread.join();
+        }
+        let _ = self.dir.remove(PREPARED_NAME);
+    }
+}
+
+fn prepare(dir: &Dir, file_bytes: u64) -> Result<File> {
+    let _ = dir.remove(PREPARED_NAME);
+    let file = dir.create(PREPARED_NAME)?;
+    let zeros = vec![0; PIECE_BYTES.min(file_bytes as usize)];
+    let mut at = 0;
+    while at < file_bytes {
+        let piece = &zeros[..zeros.len().min((file_bytes - at) as usize)];
+        file.write(at, piece)?;
+        at += piece.len() as u64;
+    }
+    file.sync()?;
+    Ok(file)
+}

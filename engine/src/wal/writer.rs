@@ -1,0 +1,167 @@
+//! The writing end of the log: one file that grows by groups, and the change to the next one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::prepare::{PREPARED_NAME, Preparer};
+use super::{WalFile, file_name};
+use crate::error::{Error, Result};
+use crate::format::header::{EngineId, FileHeader, FileKind};
+use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, sector_up};
+use crate::ids::{FileNumber, Lsn};
+use crate::vfs::{Dir, File};
+
+/// What a failure leaves behind.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was logged and the log is as it was: the batches are refused, later ones may work.
+    Refused(Error),
+    /// What is on the disk is not known any more: no further write may be acknowledged.
+    Poisoned(Error),
+}
+
+/// The writing end.
+pub struct Wal {
+    dir: Dir,
+    engine: EngineId,
+    writer_epoch: u64,
+    next_file: Arc<AtomicU64>,
+    file_bytes: u64,
+    preparer: Preparer,
+    file: File,
+    start: Lsn,
+    capacity: Lsn,
+    /// Where the next group goes.
+    end: Lsn,
+    /// Everything below is durable.
+    durable: Lsn,
+    group: GroupWriter,
+}
+
+impl Wal {
+    /// Goes on in `active`, an open file that holds a durable log up to `end`.
+    pub fn new(dir: Dir, header: &FileHeader, active: File, end: Lsn, next_file: Arc<AtomicU64>, file_bytes: u64) -> Wal {
+        let start = Lsn(header.first);
+        Wal {
+            preparer: Preparer::start(dir.clone(), file_bytes),
+            dir,
+            engine: header.engine_id,
+            writer_epoch: header.writer_epoch,
+            next_file,
+            file_bytes,
+            file: active,
+            start,
+            capacity: start.plus(header.second - WAL_HEADER_BYTES),
+            end,
+            durable: end,
+            group: GroupWriter::new(header.engine_id),
+        }
+    }
+
+    /// Where the next group will start.
+    pub fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// Starts a group that takes at most `bytes`, in the next file if this one has no room. Gives the file if it is a new one.
+    pub fn start_group(&mut self, bytes: usize) -> Result<Option<WalFile>, Failure> {
+        let mut changed = None;
+        if self.end.plus(bytes as u64) > self.capacity {
+            changed = Some(self.change_file(bytes as u64)?);
+        }
+        self.group.start(self.end);
+        Ok(changed)
+    }
+
+    /// The group under construction.
+    pub fn group(&mut self) -> &mut GroupWriter {
+        &mut self.group
+    }
+
+    /// Writes the group. It can be read after a crash of the process; a power cut may still take it.
+    ///
+    /// When the disk is full the log is as before: the place is written again next time, and nothing that stands there now can
+    /// be taken for a group, since it has no valid header or not all of its records.
+    pub fn write_group(&mut self) -> Result<(), Failure> {
+        let at = WAL_HEADER_BYTES + (self.end.0 - self.start.0);
+        let bytes = self.group.finish(self.durable);
+        self.file.write(at, bytes).map_err(|error| match error {
+            Error::DiskFull { .. } => Failure::Refused(error),
+            _ => Failure::Poisoned(error),
+        })?;
+        self.end = self.end.plus(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Makes all groups durable.
+    pub fn sync(&mut self) -> Result<(), Failure> {
+        if self.durable < self.end {
+            self.file.sync().map_err(Failure::Poisoned)?;
+            self.end = sector_up(self.end);
+            self.durable = self.end;
+            self.preparer.ask();
+        }
+        Ok(())
+    }
+
+    /// Steps (1) to (4) of the room's heading.
+    fn change_file(&mut self, bytes: u64) -> Result<WalFile, Failure> {
+        self.sync()?;
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        let needed = WAL_HEADER_BYTES + bytes;
+        let prepared = if needed <= self.file_bytes { self.preparer.take() } else { None };
+        let header = FileHeader {
+            kind: FileKind::Wal,
+            engine_id: self.engine,
+            writer_epoch: self.writer_epoch,
+            number,
+            first: self.end.0,
+            second: needed.max(self.file_bytes),
+        };
+        let file = match prepared {
+            Some(file) => name_prepared(&self.dir, &header, file),
+            None => create(&self.dir, &header, &[]),
+        };
+        self.file = file.map_err(|error| match error {
+            Error::DiskFull { .. } => Failure::Refused(error),
+            _ => Failure::Poisoned(error),
+        })?;
+        self.start = self.end;
+        self.capacity = self.end.plus(header.second - WAL_HEADER_BYTES);
+        Ok(WalFile { number, start: self.start })
+    }
+}
+
+/// Makes a log file with `groups` at its start, and gives it its name when all of it is durable.
+///
+/// It is not written through with zeros (see `prepare`): it only has its final length, so that a file cut short is known by it.
+pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File> {
+    let temporary = format!("{}.tmp", file_name(header.number));
+    let _ = dir.remove(&temporary);
+    let file = dir.create(&temporary)?;
+    let fill = || {
+        file.set_len(header.second)?;
+        file.write(0, &header.encode())?;
+        file.write(WAL_HEADER_BYTES, groups)?;
+        file.sync()
+    };
+    if let Err(error) = fill() {
+        let _ = dir.remove(&temporary);
+        return Err(error);
+    }
+    give_name(dir, &temporary, header.number)?;
+    Ok(file)
+}
+
+fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File> {
+    file.write(0, &header.encode())?;
+    file.sync()?;
+    give_name(dir, PREPARED_NAME, header.number)?;
+    Ok(file)
+}
+
+/// From here on the file is part of the log: if its name cannot be made durable, nothing behind it may be acknowledged.
+fn give_name(dir: &Dir, temporary: &str, number: FileNumber) -> Result<()> {
+    dir.rename(temporary, &file_name(number))?;
+    dir.sync()
+}

@@ -1,0 +1,135 @@
+//! What a caller sees: appends, fan-outs, reads, reopening, watching.
+
+use std::time::Duration;
+
+use strandline::{Batch, Engine, Error, Limit, Options, Verdict};
+
+fn small() -> Options {
+    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..Options::default() }
+}
+
+#[test]
+fn what_was_appended_is_read_back_before_and_after_flush_and_reopen() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for round in 0..3u64 {
+        let engine = Engine::open(dir.path(), small()).expect("opens");
+        let (messages, sync) = (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
+        for number in 0..300u64 {
+            let body = format!("body {round} {number} {}", "x".repeat((number % 7 * 100) as usize));
+            let users: Vec<Vec<u8>> = (0..5).map(|user| format!("u/{}", (number + user) % 20).into_bytes()).collect();
+            let targets = users.iter().map(|user| (&sync, user.as_slice()));
+            let batch = Batch::new().append(&messages, b"c/1", body.as_bytes()).fan_out(body.as_bytes(), targets);
+            let receipt = engine.submit(batch).expect("queued").wait().expect("committed");
+            assert_eq!(receipt.sequences[0], round * 300 + number + 1);
+            if number == 150 {
+                engine.flush().expect("flushes");
+            }
+        }
+        let check = || {
+            let page = messages.range(b"c/1", .., Limit::entries(10_000)).expect("reads");
+            assert_eq!(page.entries.len() as u64, (round + 1) * 300);
+            assert!(page.entries.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence));
+            let tail = messages.range_back(b"c/1", .., Limit::entries(50)).expect("reads");
+            let newest: Vec<_> = page.entries.iter().rev().take(50).cloned().collect();
+            assert_eq!(tail.entries, newest);
+            let all: usize = (0..20)
+                .map(|user| sync.range(format!("u/{user}").as_bytes(), .., Limit::entries(10_000)).expect("reads"))
+                .map(|page| page.entries.len())
+                .sum();
+            assert_eq!(all as u64, (round + 1) * 300 * 5);
+            let info = messages.info(b"c/1").expect("reads");
+            assert_eq!((info.first, info.last, info.count), (1, (round + 1) * 300, (round + 1) * 300));
+        };
+        check();
+        engine.flush().expect("flushes");
+        check();
+        engine.compact().expect("compacts");
+        check();
+        if round == 1 {
+            engine.close().expect("closes");
+        }
+    }
+}
+
+#[test]
+fn a_cursor_is_told_where_it_stands() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let messages = engine.store("messages").expect("m");
+    let page = messages.read_after(b"never", 0, Limit::entries(5)).expect("reads");
+    assert_eq!((page.verdict, page.first, page.last, page.next, page.more), (Verdict::Ok, 1, 0, 0, false));
+    for _ in 0..10 {
+        messages.append(b"t", b"x").expect("appends");
+    }
+    let page = messages.read_after(b"t", 3, Limit::entries(5)).expect("reads");
+    assert_eq!((page.verdict, page.first, page.last, page.next, page.more), (Verdict::Ok, 1, 10, 8, true));
+    let page = messages.read_after(b"t", 11, Limit::entries(5)).expect("reads");
+    assert_eq!((page.verdict, page.next, page.entries.len()), (Verdict::Future, 10, 0));
+    let page = messages.read_after(b"t", 5, Limit { entries: 0, ..Limit::entries(0) }).expect("reads");
+    assert_eq!((page.next, page.more), (5, true));
+}
+
+#[test]
+fn a_second_engine_on_the_directory_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let Err(error) = Engine::open(dir.path(), small()) else { panic!("opened twice") };
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    assert!(error.to_string().contains("LOCK"), "{error}");
+    drop(engine);
+    Engine::open(dir.path(), small()).expect("opens when the first one is gone");
+}
+
+#[test]
+fn a_watcher_hears_of_every_advance() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let messages = engine.store("messages").expect("m");
+    let watcher = engine.watcher();
+    watcher.watch(&messages, b"t", 9);
+    messages.append(b"other", b"x").expect("appends");
+    assert!(!watcher.wait(Duration::from_millis(1)));
+    messages.append(b"t", b"x").expect("appends");
+    assert!(watcher.wait(Duration::from_secs(10)));
+    assert_eq!(watcher.ready(), [9]);
+    assert_eq!(messages.read_after(b"t", 0, Limit::entries(9)).expect("reads").entries.len(), 1);
+}
+
+#[test]
+fn names_are_listed_in_order_from_memory_and_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let messages = engine.store("messages").expect("m");
+    for number in 0..500 {
+        messages.append(format!("k{number:03}").as_bytes(), b"x").expect("appends");
+        if number % 100 == 50 {
+            engine.flush().expect("flushes");
+        }
+    }
+    messages.append(b"other", b"x").expect("appends");
+    let names = messages.list(b"k", Some(b"k123"), 10).expect("lists");
+    let expected: Vec<Vec<u8>> = (124..134).map(|number| format!("k{number}").into_bytes()).collect();
+    assert_eq!(names, expected);
+    assert_eq!(messages.list(b"k", None, 10_000).expect("lists").len(), 500);
+    assert_eq!(messages.list(b"", Some(b"k499"), 10).expect("lists"), [b"other".to_vec()]);
+}
+
+#[test]
+fn stores_have_names_that_are_checked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    assert!(matches!(engine.store("nosuch"), Err(Error::NoStore { .. })));
+    for name in ["", "im", "Upper", &"n".repeat(33)] {
+        assert!(matches!(engine.create_store(name, 0), Err(Error::Invalid { .. })), "{name}");
+    }
+    engine.create_store("mine", 5).expect("creates");
+    engine.create_store("mine", 5).expect("is there");
+    assert!(matches!(engine.create_store("mine", 6), Err(Error::StoreExists { ttl_ms: 5, .. })));
+    engine.set_store_ttl("mine", 7).expect("sets");
+    let mine = engine.store("mine").expect("is there");
+    mine.append(b"t", b"x").expect("appends");
+    drop((mine, engine));
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let mine = engine.store("mine").expect("is there");
+    assert_eq!((mine.ttl_ms(), mine.append(b"t", b"y").expect("appends")), (7, 2));
+}
