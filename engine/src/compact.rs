@@ -37,8 +37,12 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The compaction thread: merges whatever is due until the engine closes.
 pub fn run(state: &State) {
-    while !state.is_closing() {
+    loop {
+        // Read before looking at anything, so that no change falls between the look and the wait.
         let seen = state.progress.changes();
+        if state.is_closing() {
+            return;
+        }
         let due = due(&state.view.load());
         let Some(inputs) = due else {
             state.progress.wait(seen, Duration::from_secs(3600));

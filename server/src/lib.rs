@@ -1,1 +1,103 @@
-//! The server.
+//! The Strandline server: RESP2 and RESP3 over TCP, on the `strandline` engine. docs/protocol.md is its contract.
+//!
+//! ```text
+//! main ─▶ lib ─▶ listener ─▶ session ─▶ commands ─▶ (engine)
+//!                               │           │
+//!                protocol  push  connection  shared  key  clients  refusal  limits  auth  metrics  config
+//! ```
+//!
+//! A file uses those to its right or below, never above. The engine is used through its public items only; it knows nothing of
+//! connections, and the server nothing of files.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod clients;
+mod commands;
+mod config;
+mod connection;
+mod key;
+mod limits;
+mod listener;
+mod metrics;
+mod protocol;
+mod push;
+mod refusal;
+mod session;
+mod shared;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use strandline::Engine;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use commands::render_tables;
+pub use config::{Config, ConfigError, DEFAULT_PORT};
+pub use limits::Limits;
+pub use shared::StopReason;
+
+use crate::shared::Shared;
+
+/// Why a server could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The engine did not open or close.
+    #[error(transparent)]
+    Engine(#[from] strandline::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// The server's own task broke off.
+    #[error("the server broke off: {0}")]
+    BrokeOff(#[from] tokio::task::JoinError),
+}
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    task: JoinHandle<Result<StopReason, strandline::Error>>,
+}
+
+impl Server {
+    /// Opens the engine and starts to listen. Must be called in a multi-threaded tokio runtime.
+    ///
+    /// The port is taken after the engine is open: so nobody can connect to a server that does not start.
+    pub async fn start(config: Config) -> Result<Server, ServerError> {
+        config.check()?;
+        let (dir, options) = (config.dir.clone(), config.engine_options());
+        let engine = tokio::task::spawn_blocking(move || Engine::open(dir, options)).await??;
+        let wanted = SocketAddr::new(config.bind, config.port);
+        let listen_error = |source| ServerError::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let shared = Arc::new(Shared::new(engine, &config, address));
+        let task = tokio::spawn(listener::run(listener, Arc::clone(&shared)));
+        Ok(Server { shared, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Asks it to stop gracefully. [`Server::wait`] tells when it has.
+    pub fn stop(&self) {
+        self.shared.stop(StopReason::Asked);
+    }
+
+    /// Waits until it has stopped, for whatever reason, and its engine is closed.
+    pub async fn wait(&mut self) -> Result<StopReason, ServerError> {
+        Ok((&mut self.task).await??)
+    }
+}

@@ -1,2 +1,122 @@
-//! The binary.
-fn main() {}
+//! The binary `strandline`: command line, settings, log, signals, exit code.
+//!
+//! Standard output carries one line, which says where the server listens; the log goes to standard error. Exit codes: 0 after a
+//! graceful stop, 1 when the server could not start or its engine refuses writes.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use strandline_server::{Config, Server, StopReason};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+/// Message push and sync on a storage engine made for timelines.
+#[derive(Parser)]
+#[command(name = "strandline", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the server until SIGTERM, SIGINT or SHUTDOWN.
+    Serve(Serve),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Directory of the data [default: strandline-data].
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1].
+    #[arg(long)]
+    bind: Option<IpAddr>,
+    /// Port to listen on; 0 takes a free one [default: 7411].
+    #[arg(long)]
+    port: Option<u16>,
+    /// TOML file with settings. The other options are laid over it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Serve what is intact and take no writes.
+    #[arg(long)]
+    read_only: bool,
+}
+
+impl Serve {
+    fn settings(self) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        config.dir = self.dir.unwrap_or(config.dir);
+        config.bind = self.bind.unwrap_or(config.bind);
+        config.port = self.port.unwrap_or(config.port);
+        config.read_only |= self.read_only;
+        Ok(config)
+    }
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    let CommandLine { verb: Verb::Serve(serve) } = CommandLine::parse();
+    match run(serve) {
+        Ok(StopReason::Asked) => ExitCode::SUCCESS,
+        Ok(StopReason::Poisoned) => {
+            error!("a write or fsync failed: restart to recover what is durable");
+            ExitCode::FAILURE
+        }
+        Err(problem) => {
+            error!("{problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(serve: Serve) -> anyhow::Result<StopReason> {
+    let config = serve.settings()?;
+    // Reads of the engine run on these threads, and a cold one waits for the disk: so there are more of them than cores, lest one
+    // connection's cold read stops the others.
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((2 * cores).max(4))
+        .thread_name("strandline")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let reason = runtime.block_on(serve_until_stopped(config))?;
+    // Nothing is left to wait for: the engine is closed.
+    runtime.shutdown_background();
+    Ok(reason)
+}
+
+async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let dir = config.dir.clone();
+    let mut server =
+        Server::start(config).await.with_context(|| format!("cannot serve {}", dir.display()))?;
+    announce(&server)?;
+    tokio::select! {
+        reason = server.wait() => return Ok(reason?),
+        _ = terminate.recv() => info!("SIGTERM"),
+        _ = interrupt.recv() => info!("SIGINT"),
+    }
+    server.stop();
+    Ok(server.wait().await?)
+}
+
+/// The line that whoever started the server waits for.
+fn announce(server: &Server) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {}", server.address())
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")
+}

@@ -1,0 +1,197 @@
+//! Who is connected: one card a connection, for CLIENT LIST and CLIENT KILL, for the limit on connections, and for telling all of
+//! them to end. And how many connections subscribe to each channel, for PUBSUB NUMSUB.
+//!
+//! Knows nothing of sockets: a session looks at its own card.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Whether a connection may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// It may.
+    No,
+    /// It finishes what it is at, sends what it has to send, and closes.
+    Finish,
+    /// It closes at once.
+    Now,
+}
+
+/// One connection, as others see it.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number, never used twice while the server runs.
+    pub id: u64,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// When it came.
+    pub since_ms: u64,
+    /// What CLIENT SETNAME said.
+    pub name: Mutex<Bytes>,
+    /// 2 or 3.
+    pub protocol: AtomicU8,
+    /// How many channels it subscribes to.
+    pub channels: AtomicUsize,
+    /// How many shard channels it subscribes to.
+    pub shard_channels: AtomicUsize,
+    end: AtomicU8,
+    told: Notify,
+}
+
+impl Client {
+    /// Tells the connection to end. The stricter of two words holds.
+    pub fn tell(&self, end: End) {
+        self.end.fetch_max(end as u8, Ordering::SeqCst);
+        self.told.notify_one();
+    }
+
+    /// What it was told.
+    pub fn end(&self) -> End {
+        match self.end.load(Ordering::SeqCst) {
+            0 => End::No,
+            1 => End::Finish,
+            _ => End::Now,
+        }
+    }
+
+    /// Waits until it is told something. For its own session only: one word wakes one waiter.
+    pub async fn told(&self) {
+        self.told.notified().await;
+    }
+}
+
+#[derive(Default)]
+struct Connected {
+    last_id: u64,
+    stopping: bool,
+    by_id: HashMap<u64, Arc<Client>>,
+}
+
+/// All connections.
+#[derive(Default)]
+pub struct Clients(Mutex<Connected>);
+
+impl Clients {
+    /// Lets a connection in, unless there are `most` already or the server is stopping.
+    pub fn join(&self, address: SocketAddr, now_ms: u64, most: usize) -> Option<Arc<Client>> {
+        let mut connected = self.0.lock();
+        if connected.stopping || connected.by_id.len() >= most {
+            return None;
+        }
+        connected.last_id += 1;
+        let client = Arc::new(Client {
+            id: connected.last_id,
+            address,
+            since_ms: now_ms,
+            name: Mutex::default(),
+            protocol: AtomicU8::new(2),
+            channels: AtomicUsize::new(0),
+            shard_channels: AtomicUsize::new(0),
+            end: AtomicU8::new(End::No as u8),
+            told: Notify::new(),
+        });
+        connected.by_id.insert(client.id, Arc::clone(&client));
+        Some(client)
+    }
+
+    /// The connection is gone.
+    pub fn leave(&self, id: u64) {
+        self.0.lock().by_id.remove(&id);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.lock().by_id.len()
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        let mut all: Vec<_> = self.0.lock().by_id.values().cloned().collect();
+        all.sort_by_key(|client| client.id);
+        all
+    }
+
+    /// Tells everybody to finish, and lets nobody in any more.
+    pub fn finish_all(&self) {
+        let mut connected = self.0.lock();
+        connected.stopping = true;
+        for client in connected.by_id.values() {
+            client.tell(End::Finish);
+        }
+    }
+}
+
+/// How many connections subscribe to each channel (not: shard channel).
+#[derive(Default)]
+pub struct Channels(Mutex<HashMap<Bytes, usize>>);
+
+impl Channels {
+    /// One more.
+    pub fn enter(&self, channel: &Bytes) {
+        *self.0.lock().entry(channel.clone()).or_default() += 1;
+    }
+
+    /// One less.
+    pub fn leave(&self, channel: &Bytes) {
+        let mut counts = self.0.lock();
+        if let Some(count) = counts.get_mut(channel) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(channel);
+            }
+        }
+    }
+
+    /// How many.
+    pub fn count(&self, channel: &[u8]) -> usize {
+        self.0.lock().get(channel).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 1))
+    }
+
+    #[test]
+    fn connections_are_counted_and_nobody_comes_in_over_the_limit_or_while_stopping() {
+        let clients = Clients::default();
+        let first = clients.join(address(), 0, 1).expect("there is room");
+        assert!(clients.join(address(), 0, 1).is_none());
+        clients.leave(first.id);
+        let second = clients.join(address(), 0, 1).expect("there is room again");
+        assert_ne!(first.id, second.id);
+        clients.finish_all();
+        assert_eq!((second.end(), clients.join(address(), 0, 9).is_none()), (End::Finish, true));
+    }
+
+    #[test]
+    fn a_kill_is_not_softened_by_a_stop() {
+        let clients = Clients::default();
+        let client = clients.join(address(), 0, 1).expect("there is room");
+        client.tell(End::Now);
+        client.tell(End::Finish);
+        assert_eq!(client.end(), End::Now);
+    }
+
+    #[test]
+    fn channels_nobody_listens_to_are_forgotten() {
+        let channels = Channels::default();
+        let name = Bytes::from("sync:a");
+        channels.enter(&name);
+        channels.enter(&name);
+        channels.leave(&name);
+        assert_eq!(channels.count(b"sync:a"), 1);
+        channels.leave(&name);
+        assert!(channels.0.lock().is_empty());
+    }
+}

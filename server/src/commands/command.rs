@@ -1,0 +1,107 @@
+//! COMMAND: the table, told to clients.
+
+use bytes::Bytes;
+
+use super::row::{Class, Command, Context, Flow, Run};
+use super::table::{Group, all, find, find_with_group};
+use super::unknown_subcommand;
+use crate::protocol::Encoder;
+use crate::refusal::Refusal;
+
+pub(super) static COMMANDS: &[Command] = &[Command::new("COMMAND", -1, Class::Connection, Run::Now(command))
+    .told(
+        "[COUNT | LIST | INFO [name ...] | DOCS [name ...] | GETKEYS command [argument ...]]",
+        "The table of commands: arity, flags, key positions, documentation.",
+    )];
+
+fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let out = &mut context.connection.out;
+    let word = arguments.first().map_or_else(|| b"INFO".to_vec(), |word| word.to_ascii_uppercase());
+    match (word.as_slice(), arguments.get(1..).unwrap_or_default()) {
+        (b"COUNT", []) => out.integer(all().count() as u64),
+        (b"LIST", []) => {
+            out.array(all().count());
+            for (_, command) in all() {
+                out.bulk(command.lower_name());
+            }
+        }
+        (b"INFO", names) => write_info(names, out),
+        (b"DOCS", names) => write_docs(names, out),
+        (b"GETKEYS", request @ [name, ..]) => {
+            let command = find(name).ok_or_else(|| Refusal::usage("Invalid command specified"))?;
+            if !command.takes(request.len()) {
+                return Err(Refusal::usage("Invalid number of arguments specified for command"));
+            }
+            let keys = command.keys_of(request)?;
+            if keys.is_empty() {
+                return Err(Refusal::usage("The command has no key arguments"));
+            }
+            out.array(keys.len());
+            for key in keys {
+                out.bulk(key);
+            }
+        }
+        _ => return Err(unknown_subcommand("COMMAND", &word)),
+    }
+    Ok(Flow::Done)
+}
+
+fn write_info(names: &[Bytes], out: &mut Encoder) {
+    if names.is_empty() {
+        out.array(all().count());
+        for (_, command) in all() {
+            write_row(command, out);
+        }
+        return;
+    }
+    out.array(names.len());
+    for name in names {
+        match find(name) {
+            Some(command) => write_row(command, out),
+            None => out.null(),
+        }
+    }
+}
+
+/// Name, arity, flags, first key, last key, step, categories, and three lists that stay empty: tips, key specifications,
+/// subcommands. Of commands with counted keys only the first is told here; clients then ask GETKEYS.
+fn write_row(command: &Command, out: &mut Encoder) {
+    out.array(10);
+    out.bulk(command.lower_name());
+    out.signed(i64::from(command.arity));
+    let flags = command.flags();
+    out.array(flags.len());
+    for flag in flags {
+        out.simple(flag);
+    }
+    out.integer(command.keys.first as u64);
+    out.signed(command.keys.last as i64);
+    out.integer(command.keys.step as u64);
+    out.array(1);
+    out.simple(command.class.word());
+    for _ in 0..3 {
+        out.array(0);
+    }
+}
+
+fn write_docs(names: &[Bytes], out: &mut Encoder) {
+    let rows: Vec<(&Group, &Command)> = if names.is_empty() {
+        all().collect()
+    } else {
+        names.iter().filter_map(|name| find_with_group(name)).collect()
+    };
+    out.map(rows.len());
+    for (group, command) in rows {
+        out.bulk(command.lower_name());
+        out.map(3);
+        let summary = if command.usage.is_empty() {
+            command.summary.to_owned()
+        } else {
+            format!("{} {}: {}", command.name, command.usage, command.summary)
+        };
+        for (name, value) in [("summary", summary.as_str()), ("since", "1.0.0"), ("group", group.word)] {
+            out.bulk(name);
+            out.bulk(value);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Which timelines there are: TL.LIST.
+
+use bytes::Bytes;
+
+use super::arguments::{bounded_count, integer, options};
+use super::row::{Class, Command, Context, Flow, Run};
+use crate::key::{find_store, split};
+use crate::refusal::Refusal;
+
+pub(super) static COMMANDS: &[Command] = &[Command::new("TL.LIST", -2, Class::Read, Run::Now(list)).told(
+    "prefix [AFTER key] [COUNT n]",
+    "Array of the keys with readable entries, in byte order. The prefix includes the store.",
+)];
+
+fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (mut after, mut count) = (None, None);
+    options(&arguments[1..], |word, value| {
+        match word {
+            b"AFTER" => after = Some(value.clone()),
+            b"COUNT" => count = Some(integer(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let (store_name, prefix) =
+        split(&arguments[0]).ok_or_else(|| Refusal::usage("a prefix is <store>:[start of a name]"))?;
+    let store = find_store(&context.shared.engine, store_name)?;
+    let names = match start(store_name, after.as_deref()) {
+        Start::First => store.list(prefix, None, bounded_count(count))?,
+        Start::Above(name) => store.list(prefix, Some(name), bounded_count(count))?,
+        Start::Nowhere => Vec::new(),
+    };
+    let out = &mut context.connection.out;
+    out.array(names.len());
+    for name in &names {
+        out.bulk_of(&[store_name, b":", name]);
+    }
+    Ok(Flow::Done)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Start<'a> {
+    First,
+    Above(&'a [u8]),
+    Nowhere,
+}
+
+/// Where the listing of a store starts. AFTER is compared as a whole key, so that it may name any store, or none.
+fn start<'a>(store: &[u8], after: Option<&'a [u8]>) -> Start<'a> {
+    let Some(after) = after else { return Start::First };
+    match after.strip_prefix(store).and_then(|rest| rest.strip_prefix(b":")) {
+        Some([]) => Start::First,
+        Some(name) => Start::Above(name),
+        None if after < [store, b":"].concat().as_slice() => Start::First,
+        None => Start::Nowhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_is_compared_as_a_whole_key() {
+        assert_eq!(start(b"b", None), Start::First);
+        assert_eq!(start(b"b", Some(b"b:x")), Start::Above(b"x"));
+        for below in ["", "a:zzz", "b", "b:"] {
+            assert_eq!(start(b"b", Some(below.as_bytes())), Start::First, "{below}");
+        }
+        for above in ["b;", "ba:a", "c:a"] {
+            assert_eq!(start(b"b", Some(above.as_bytes())), Start::Nowhere, "{above}");
+        }
+    }
+}

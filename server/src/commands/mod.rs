@@ -1,0 +1,85 @@
+//! The commands. One file per group; in each, its rows of the table come first, then for each command the same steps in the same
+//! order: parse the arguments (leftovers are refused), find the timelines, run, write the reply.
+//!
+//! What a command may be: most write their reply at once. A *write* makes a batch and says how its receipt is shown, so that the
+//! session can hand the batches of a whole pipeline to the engine together. A *wait* is tried again when its timelines advance.
+//! A *slow* one works on a thread that may block.
+//!
+//! Errors come in the contract's order: the words of the command first, then sizes, then keys and stores, then the engine.
+//! Knows nothing of sockets.
+
+#![allow(clippy::unnecessary_wraps, reason = "the table wants one signature for all commands")]
+
+mod append;
+mod arguments;
+mod client;
+mod command;
+mod connection;
+mod document;
+mod follow;
+mod get;
+mod list;
+mod maintenance;
+mod range;
+mod read;
+mod row;
+mod server;
+mod store;
+mod subscribe;
+mod table;
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+
+pub use document::render as render_tables;
+pub use row::{Command, Context, Flow, Run, Waiting, Write};
+
+use crate::connection::Connection;
+use crate::refusal::Refusal;
+
+/// Finds the command of a request and checks whether it may run here and now.
+pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Command, Refusal> {
+    let command = table::find(&request[0]).ok_or_else(|| unknown(request))?;
+    if !connection.logged_in && !command.before_login {
+        return Err(Refusal::new("NOAUTH", "Authentication required."));
+    }
+    if !command.takes(request.len()) {
+        return Err(wrong_arity(command));
+    }
+    if !command.while_subscribed && connection.is_subscriber_only() {
+        return Err(Refusal::usage(format!(
+            "Can't execute '{}': only (S)SUBSCRIBE / (S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            command.lower_name()
+        )));
+    }
+    Ok(command)
+}
+
+fn wrong_arity(command: &Command) -> Refusal {
+    Refusal::usage(format!("wrong number of arguments for '{}' command", command.lower_name()))
+}
+
+/// Redis' own text, which clients look for to find out what a server can do.
+fn unknown(request: &[Bytes]) -> Refusal {
+    const SHOWN_BYTES: usize = 128;
+    let mut arguments = String::new();
+    for argument in &request[1..] {
+        if arguments.len() >= SHOWN_BYTES {
+            break;
+        }
+        let shown = &argument[..argument.len().min(SHOWN_BYTES - arguments.len())];
+        write!(arguments, "'{}' ", String::from_utf8_lossy(shown))
+            .expect("a string takes all that is written");
+    }
+    let name = &request[0][..request[0].len().min(SHOWN_BYTES)];
+    Refusal::usage(format!(
+        "unknown command '{}', with args beginning with: {arguments}",
+        String::from_utf8_lossy(name)
+    ))
+}
+
+fn unknown_subcommand(command: &str, word: &[u8]) -> Refusal {
+    let shown = String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
+    Refusal::usage(format!("unknown subcommand '{shown}'. Try {command} HELP."))
+}

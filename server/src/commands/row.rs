@@ -1,0 +1,225 @@
+//! What a command is: a row of the table, what it works with, and what may become of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use strandline::{Batch, Receipt};
+use tokio::time::Instant;
+
+use super::arguments::positive;
+use crate::connection::Connection;
+use crate::protocol::Encoder;
+use crate::refusal::Refusal;
+use crate::shared::Shared;
+
+/// What a command needs the permission for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The connection itself.
+    Connection,
+    /// Reading timelines.
+    Read,
+    /// Writing timelines.
+    Write,
+    /// Being pushed.
+    PubSub,
+    /// Running the server.
+    Admin,
+}
+
+impl Class {
+    /// The category, as COMMAND names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::Connection => "@connection",
+            Class::Read => "@read",
+            Class::Write => "@write",
+            Class::PubSub => "@pubsub",
+            Class::Admin => "@admin",
+        }
+    }
+}
+
+/// Where the keys stand among a request's words, counted from the command's name. All zero: there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// The first key.
+    pub first: usize,
+    /// The last key; negative: counted from the end. With `count_at`: of a request with one key.
+    pub last: isize,
+    /// From one key to the next.
+    pub step: usize,
+    /// Where the number of keys stands; 0 when it is not given.
+    pub count_at: usize,
+}
+
+/// How a command is run. The words behind its name are handed over.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// At once, in its turn.
+    Now(fn(&mut Context<'_>, &[Bytes]) -> Result<Flow, Refusal>),
+    /// As a batch, together with its neighbours.
+    Write(fn(&Context<'_>, &[Bytes]) -> Result<Write, Refusal>),
+}
+
+/// One row.
+pub struct Command {
+    /// In capitals.
+    pub name: &'static str,
+    /// Number of words, the name included; negative: at least so many.
+    pub arity: i32,
+    /// The permission that it needs.
+    pub class: Class,
+    /// How it is run.
+    pub run: Run,
+    /// Where its keys stand.
+    pub keys: Keys,
+    /// The words behind the name.
+    pub usage: &'static str,
+    /// What it does and replies, in a line.
+    pub summary: &'static str,
+    /// Whether it may come before the password.
+    pub before_login: bool,
+    /// Whether it may come on a RESP2 connection that has subscriptions.
+    pub while_subscribed: bool,
+}
+
+impl Command {
+    /// A row without keys and usage.
+    pub const fn new(name: &'static str, arity: i32, class: Class, run: Run) -> Command {
+        Command {
+            name,
+            arity,
+            class,
+            run,
+            keys: Keys { first: 0, last: 0, step: 0, count_at: 0 },
+            usage: "",
+            summary: "",
+            before_login: false,
+            while_subscribed: false,
+        }
+    }
+
+    /// With one key behind the name.
+    #[must_use]
+    pub const fn one_key(self) -> Command {
+        Command { keys: Keys { first: 1, last: 1, step: 1, count_at: 0 }, ..self }
+    }
+
+    /// With keys from the first word to the last.
+    #[must_use]
+    pub const fn all_keys(self) -> Command {
+        Command { keys: Keys { first: 1, last: -1, step: 1, count_at: 0 }, ..self }
+    }
+
+    /// With the number of keys at a word, and the keys behind it.
+    #[must_use]
+    pub const fn counted_keys(self, count_at: usize) -> Command {
+        let first = count_at + 1;
+        Command { keys: Keys { first, last: first.cast_signed(), step: 1, count_at }, ..self }
+    }
+
+    /// With its documentation.
+    #[must_use]
+    pub const fn told(self, usage: &'static str, summary: &'static str) -> Command {
+        Command { usage, summary, ..self }
+    }
+
+    /// Allowed before login.
+    #[must_use]
+    pub const fn before_login(self) -> Command {
+        Command { before_login: true, ..self }
+    }
+
+    /// Allowed on a RESP2 connection with subscriptions.
+    #[must_use]
+    pub const fn while_subscribed(self) -> Command {
+        Command { while_subscribed: true, ..self }
+    }
+
+    /// The name as COMMAND and error texts show it.
+    pub fn lower_name(&self) -> String {
+        self.name.to_ascii_lowercase()
+    }
+
+    /// Whether a request of so many words is possible.
+    pub fn takes(&self, words: usize) -> bool {
+        let arity = self.arity.unsigned_abs() as usize;
+        if self.arity >= 0 { words == arity } else { words >= arity }
+    }
+
+    /// The flags, as COMMAND names them.
+    pub fn flags(&self) -> Vec<&'static str> {
+        let mut flags = Vec::new();
+        match self.class {
+            Class::Write => flags.push("write"),
+            Class::Read => flags.push("readonly"),
+            Class::PubSub => flags.push("pubsub"),
+            Class::Admin => flags.push("admin"),
+            Class::Connection => {}
+        }
+        if self.keys.count_at > 0 {
+            flags.push("movablekeys");
+        }
+        if self.before_login {
+            flags.push("no_auth");
+        }
+        flags
+    }
+
+    /// The keys of a request.
+    pub fn keys_of<'a>(&self, request: &'a [Bytes]) -> Result<Vec<&'a Bytes>, Refusal> {
+        let Keys { first, last, step, count_at } = self.keys;
+        if first == 0 {
+            return Ok(Vec::new());
+        }
+        let end = if count_at > 0 {
+            let count = request.get(count_at).map_or_else(|| Err(Refusal::syntax()), |raw| positive(raw))?;
+            first.saturating_add(count as usize)
+        } else if last < 0 {
+            request.len().saturating_add_signed(last + 1)
+        } else {
+            last.unsigned_abs() + 1
+        };
+        Ok(request.iter().take(end).skip(first).step_by(step).collect())
+    }
+}
+
+/// What a command works with.
+pub struct Context<'a> {
+    /// The server.
+    pub shared: &'a Arc<Shared>,
+    /// Its own connection.
+    pub connection: &'a mut Connection,
+}
+
+/// What becomes of a command that was not refused.
+pub enum Flow {
+    /// The reply is written.
+    Done,
+    /// The reply is written, and the connection ends.
+    Close,
+    /// The reply is not known yet.
+    Wait(Waiting),
+    /// Something that takes its time; `OK` when it is done.
+    Slow(Box<dyn FnOnce() -> Result<(), Refusal> + Send>),
+}
+
+/// A command that has nothing to tell yet. Its connection watches the timelines that it waits for.
+pub struct Waiting {
+    /// Tries again: whether the reply is written, which it is in any case when there is no time left.
+    pub attempt: Attempt,
+    /// When there is no time left; `None`: never.
+    pub deadline: Option<Instant>,
+}
+
+/// Called with whether this is the last attempt.
+pub type Attempt = Box<dyn Fn(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
+
+/// A write that is ready for the engine.
+pub struct Write {
+    /// What to commit.
+    pub batch: Batch,
+    /// How the receipt is shown.
+    pub reply: fn(&Receipt, &mut Encoder),
+}

@@ -1,0 +1,190 @@
+//! The server as a whole: INFO, CONFIG GET, ROLE, TIME, SHUTDOWN. They say what stock clients and tools ask for when they connect.
+
+use std::fmt::Write as _;
+use std::process;
+
+use bytes::Bytes;
+
+use super::connection::REDIS_VERSION;
+use super::row::{Class, Command, Context, Flow, Run};
+use super::unknown_subcommand;
+use crate::refusal::Refusal;
+use crate::shared::{Shared, StopReason};
+
+pub(super) static COMMANDS: &[Command] = &[
+    Command::new("INFO", -1, Class::Admin, Run::Now(info)).told(
+        "[section ...]",
+        "Facts as text, under headings: server, clients, persistence, stats, replication, timelines.",
+    ),
+    Command::new("CONFIG", -2, Class::Admin, Run::Now(config))
+        .told("GET pattern [pattern ...]", "Map of the settings whose names match."),
+    Command::new("ROLE", 1, Class::Admin, Run::Now(role)).told("", "Array: master, 0, no replicas."),
+    Command::new("TIME", 1, Class::Connection, Run::Now(time)).told("", "Array: seconds and microseconds."),
+    Command::new("SHUTDOWN", -1, Class::Admin, Run::Now(shutdown)).told(
+        "[NOSAVE | SAVE | NOW | FORCE]",
+        "Stops the server gracefully; no reply. What was acknowledged is durable anyway.",
+    ),
+];
+
+fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let wanted: Vec<String> =
+        arguments.iter().map(|raw| String::from_utf8_lossy(raw).to_lowercase()).collect();
+    let everything =
+        wanted.is_empty() || wanted.iter().any(|word| matches!(&word[..], "all" | "default" | "everything"));
+    let mut text = String::new();
+    for (name, facts) in sections(context.shared) {
+        if everything || wanted.iter().any(|word| word.eq_ignore_ascii_case(name)) {
+            let gap = if text.is_empty() { "" } else { "\r\n" };
+            write!(text, "{gap}# {name}\r\n").expect("a string takes all that is written");
+            for (fact, value) in facts {
+                write!(text, "{fact}:{value}\r\n").expect("a string takes all that is written");
+            }
+        }
+    }
+    context.connection.out.bulk(text);
+    Ok(Flow::Done)
+}
+
+type Facts = Vec<(&'static str, String)>;
+
+fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
+    let numbers = |fields: &[(&'static str, u64)]| -> Facts {
+        fields.iter().map(|(name, value)| (*name, value.to_string())).collect()
+    };
+    let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
+    let mut timelines: Facts = vec![("epoch", shared.epoch.clone())];
+    timelines.extend(numbers(&shared.engine.stats().fields));
+    vec![
+        (
+            "Server",
+            vec![
+                ("redis_version", REDIS_VERSION.to_owned()),
+                ("redis_mode", "standalone".to_owned()),
+                ("strandline_version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("process_id", process::id().to_string()),
+                ("tcp_port", shared.address.port().to_string()),
+                ("uptime_in_seconds", uptime_seconds.to_string()),
+            ],
+        ),
+        (
+            "Clients",
+            vec![
+                ("connected_clients", shared.clients.count().to_string()),
+                ("maxclients", shared.limits.max_clients.to_string()),
+            ],
+        ),
+        ("Persistence", vec![("loading", "0".to_owned())]),
+        ("Stats", numbers(&shared.metrics.fields())),
+        ("Replication", vec![("role", "master".to_owned()), ("connected_slaves", "0".to_owned())]),
+        ("Timelines", timelines),
+    ]
+}
+
+fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (word, patterns) = (&arguments[0], &arguments[1..]);
+    if !word.eq_ignore_ascii_case(b"GET") {
+        return Err(unknown_subcommand("CONFIG", word));
+    }
+    if patterns.is_empty() {
+        return Err(Refusal::usage("wrong number of arguments for 'config|get' command"));
+    }
+    let patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+    let found: Vec<(&str, String)> = settings(context.shared)
+        .into_iter()
+        .filter(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name.as_bytes())))
+        .collect();
+    let out = &mut context.connection.out;
+    out.map(found.len());
+    for (name, value) in found {
+        out.bulk(name);
+        out.bulk(value);
+    }
+    Ok(Flow::Done)
+}
+
+fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
+    vec![
+        ("save", String::new()),
+        ("appendonly", "yes".to_owned()),
+        ("appendfsync", "always".to_owned()),
+        ("databases", "1".to_owned()),
+        ("maxmemory", "0".to_owned()),
+        ("timeout", "0".to_owned()),
+        ("bind", shared.address.ip().to_string()),
+        ("port", shared.address.port().to_string()),
+        ("maxclients", shared.limits.max_clients.to_string()),
+        ("max-body-bytes", shared.limits.max_body_bytes.to_string()),
+    ]
+}
+
+/// `*` stands for any bytes, `?` for one. After a mismatch only the last star is tried again, so the time is at worst the product
+/// of the lengths.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut position) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while position < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at + 1, position));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[position] => {
+                at += 1;
+                position += 1;
+            }
+            _ => {
+                let Some((behind, tried)) = star else { return false };
+                star = Some((behind, tried + 1));
+                at = behind;
+                position = tried + 1;
+            }
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+fn role(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
+    let out = &mut context.connection.out;
+    out.array(3);
+    out.bulk("master");
+    out.integer(0);
+    out.array(0);
+    Ok(Flow::Done)
+}
+
+fn time(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
+    let now_ms = context.shared.now_ms();
+    let out = &mut context.connection.out;
+    out.array(2);
+    out.bulk((now_ms / 1000).to_string());
+    out.bulk((now_ms % 1000 * 1000).to_string());
+    Ok(Flow::Done)
+}
+
+fn shutdown(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    const WORDS: [&[u8]; 4] = [b"NOSAVE", b"SAVE", b"NOW", b"FORCE"];
+    if !arguments.iter().all(|raw| WORDS.iter().any(|word| raw.eq_ignore_ascii_case(word))) {
+        return Err(Refusal::syntax());
+    }
+    context.shared.stop(StopReason::Asked);
+    Ok(Flow::Close)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_with_stars_and_question_marks() {
+        for (pattern, name) in
+            [("*", "save"), ("save", "save"), ("s?ve", "save"), ("*a*e", "save"), ("max*", "maxclients")]
+        {
+            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("", "save"), ("sav", "save"), ("s?", "save"), ("*x*", "save"), ("saves", "save")]
+        {
+            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+    }
+}

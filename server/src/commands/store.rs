@@ -1,0 +1,68 @@
+//! Stores and their TTL: TL.STORE CREATE, LIST, INFO, TTL.
+
+use bytes::Bytes;
+
+use super::arguments::{integer, options};
+use super::row::{Class, Command, Context, Flow, Run};
+use crate::key::find_store;
+use crate::refusal::Refusal;
+
+const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms";
+
+pub(super) static COMMANDS: &[Command] = &[Command::new("TL.STORE", -2, Class::Write, Run::Now(store))
+    .told(USAGE, "OK, array of names, map of name and ttl, OK. TTL 0: entries are kept for ever.")];
+
+fn store(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let word = arguments[0].to_ascii_uppercase();
+    match (word.as_slice(), &arguments[1..]) {
+        (b"CREATE", [name, rest @ ..]) => create(context, name, rest),
+        (b"LIST", []) => {
+            list(context);
+            Ok(Flow::Done)
+        }
+        (b"INFO", [name]) => info(context, name),
+        (b"TTL", [name, ttl_ms]) => set_ttl(context, name, ttl_ms),
+        _ => Err(Refusal::usage(format!("syntax error: TL.STORE {USAGE}"))),
+    }
+}
+
+fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Refusal> {
+    let mut ttl_ms = 0;
+    options(rest, |word, value| {
+        if word != b"TTL" {
+            return Ok(false);
+        }
+        ttl_ms = integer(value)?;
+        Ok(true)
+    })?;
+    let name = String::from_utf8(name.to_vec())
+        .map_err(|_| Refusal::usage("a store's name is 1 to 32 of a-z, 0-9, _ and -"))?;
+    let engine = context.shared.engine.clone();
+    Ok(Flow::Slow(Box::new(move || Ok(engine.create_store(&name, ttl_ms).map(drop)?))))
+}
+
+fn list(context: &mut Context<'_>) {
+    let stores = context.shared.engine.stores();
+    let out = &mut context.connection.out;
+    out.array(stores.len());
+    for store in stores {
+        out.bulk(store.name);
+    }
+}
+
+fn info(context: &mut Context<'_>, name: &[u8]) -> Result<Flow, Refusal> {
+    let store = find_store(&context.shared.engine, name)?;
+    let out = &mut context.connection.out;
+    out.map(2);
+    out.bulk("name");
+    out.bulk(name);
+    out.field("ttl", store.ttl_ms());
+    Ok(Flow::Done)
+}
+
+fn set_ttl(context: &Context<'_>, name: &[u8], ttl_ms: &[u8]) -> Result<Flow, Refusal> {
+    let ttl_ms = integer(ttl_ms)?;
+    let name = find_store(&context.shared.engine, name)?.name().to_owned();
+    let engine = context.shared.engine.clone();
+    Ok(Flow::Slow(Box::new(move || Ok(engine.set_store_ttl(&name, ttl_ms)?))))
+}

@@ -1,0 +1,120 @@
+//! Redis-shaped push: (S)SUBSCRIBE, (S)UNSUBSCRIBE, PUBSUB NUMSUB. A channel is a key: each entry appended afterwards comes as a
+//! message. A channel that is no key of a store is accepted, as Redis would, and stays silent.
+
+use bytes::Bytes;
+
+use super::row::{Class, Command, Context, Flow, Run};
+use super::unknown_subcommand;
+use crate::push::Kind;
+use crate::refusal::Refusal;
+
+pub(super) static COMMANDS: &[Command] = &[
+    Command::new("SUBSCRIBE", -2, Class::PubSub, Run::Now(subscribe))
+        .told(
+            "key [key ...]",
+            "Pushes [message, key, \"<seq> <time>\\n\" + body] for each entry from now on.",
+        )
+        .while_subscribed(),
+    Command::new("UNSUBSCRIBE", -1, Class::PubSub, Run::Now(unsubscribe))
+        .told("[key ...]", "Ends these subscriptions, or all.")
+        .while_subscribed(),
+    Command::new("SSUBSCRIBE", -2, Class::PubSub, Run::Now(shard_subscribe))
+        .all_keys()
+        .told("key [key ...]", "As SUBSCRIBE, with smessage.")
+        .while_subscribed(),
+    Command::new("SUNSUBSCRIBE", -1, Class::PubSub, Run::Now(shard_unsubscribe))
+        .all_keys()
+        .told("[key ...]", "Ends these shard subscriptions, or all.")
+        .while_subscribed(),
+    Command::new("PUBSUB", -2, Class::PubSub, Run::Now(pubsub))
+        .told("NUMSUB [channel ...]", "Array: each channel and how many connections SUBSCRIBE to it."),
+];
+
+fn subscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    enter(context, arguments, Kind::Message, "subscribe")
+}
+
+fn shard_subscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    enter(context, arguments, Kind::ShardMessage, "ssubscribe")
+}
+
+fn unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    leave(context, arguments, Kind::Message, "unsubscribe");
+    Ok(Flow::Done)
+}
+
+fn shard_unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    leave(context, arguments, Kind::ShardMessage, "sunsubscribe");
+    Ok(Flow::Done)
+}
+
+fn enter(context: &mut Context<'_>, names: &[Bytes], kind: Kind, word: &str) -> Result<Flow, Refusal> {
+    for name in names {
+        if !context.connection.subscriptions.contains(kind, name) {
+            check_room(context)?;
+        }
+        context.connection.subscriptions.subscribe(&context.shared.engine, kind, name)?;
+        let subscriptions = &context.connection.subscriptions;
+        let count = match kind {
+            // SUBSCRIBE counts all that puts a RESP2 connection into subscriber mode.
+            Kind::Message => subscriptions.count(Kind::Message) + subscriptions.count(Kind::ShardMessage),
+            _ => subscriptions.count(kind),
+        };
+        write_change(context, word, Some(name), count);
+    }
+    context.connection.note_subscriptions();
+    Ok(Flow::Done)
+}
+
+fn leave(context: &mut Context<'_>, names: &[Bytes], kind: Kind, word: &str) {
+    let all;
+    let names = if names.is_empty() {
+        all = context.connection.subscriptions.names(kind);
+        &all
+    } else {
+        names
+    };
+    if names.is_empty() {
+        write_change(context, word, None, 0);
+    }
+    for name in names {
+        context.connection.subscriptions.remove(kind, name);
+        let count = context.connection.subscriptions.count(kind);
+        write_change(context, word, Some(name), count);
+    }
+    context.connection.note_subscriptions();
+}
+
+fn write_change(context: &mut Context<'_>, word: &str, name: Option<&Bytes>, count: usize) {
+    let out = &mut context.connection.out;
+    out.push(3);
+    out.bulk(word);
+    match name {
+        Some(name) => out.bulk(name),
+        None => out.null(),
+    }
+    out.integer(count as u64);
+}
+
+/// Refuses one subscription too many.
+pub(super) fn check_room(context: &Context<'_>) -> Result<(), Refusal> {
+    let most = context.shared.limits.max_subscriptions;
+    if context.connection.subscriptions.total() < most {
+        return Ok(());
+    }
+    Err(Refusal::new("LIMIT", format!("a connection has at most {most} subscriptions and follows")))
+}
+
+fn pubsub(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (word, channels) = (&arguments[0], &arguments[1..]);
+    if !word.eq_ignore_ascii_case(b"NUMSUB") {
+        return Err(unknown_subcommand("PUBSUB", word));
+    }
+    let out = &mut context.connection.out;
+    out.array(channels.len() * 2);
+    for channel in channels {
+        out.bulk(channel);
+        out.integer(context.shared.channels.count(channel) as u64);
+    }
+    Ok(Flow::Done)
+}

@@ -1,0 +1,67 @@
+//! What one connection knows of itself, apart from its socket: who it is, what it listens to, and what it has to send.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::clients::Client;
+use crate::protocol::{Encoder, Protocol};
+use crate::push::{Kind, Subscriptions};
+use crate::shared::Shared;
+
+/// One connection.
+pub struct Connection {
+    /// Its card in the list of all.
+    pub client: Arc<Client>,
+    /// Replies and pushes on their way out.
+    pub out: Encoder,
+    /// Whether it gave the password, or none is asked for.
+    pub logged_in: bool,
+    /// What it is pushed, and what its blocked command waits for.
+    pub subscriptions: Subscriptions,
+}
+
+impl Connection {
+    /// A new one.
+    pub fn new(client: Arc<Client>, shared: &Shared) -> Connection {
+        Connection {
+            client,
+            out: Encoder::default(),
+            logged_in: !shared.password.is_set(),
+            subscriptions: Subscriptions::new(Arc::clone(&shared.channels)),
+        }
+    }
+
+    /// Back to how it started, but for what waits to be sent.
+    pub fn reset(&mut self, shared: &Shared) {
+        self.speak(Protocol::Resp2);
+        self.rename(&[]);
+        self.logged_in = !shared.password.is_set();
+        self.subscriptions.clear();
+        self.note_subscriptions();
+    }
+
+    /// Changes the dialect.
+    pub fn speak(&mut self, protocol: Protocol) {
+        self.out.protocol = protocol;
+        self.client.protocol.store(protocol.number(), Ordering::Relaxed);
+    }
+
+    /// Changes the name.
+    pub fn rename(&mut self, name: &[u8]) {
+        *self.client.name.lock() = Bytes::copy_from_slice(name);
+    }
+
+    /// Whether only the commands of a subscriber are allowed: RESP2 cannot tell a reply from a message.
+    pub fn is_subscriber_only(&self) -> bool {
+        self.out.protocol == Protocol::Resp2
+            && self.subscriptions.count(Kind::Message) + self.subscriptions.count(Kind::ShardMessage) > 0
+    }
+
+    /// Writes the numbers of subscriptions on the card.
+    pub fn note_subscriptions(&self) {
+        self.client.channels.store(self.subscriptions.count(Kind::Message), Ordering::Relaxed);
+        self.client.shard_channels.store(self.subscriptions.count(Kind::ShardMessage), Ordering::Relaxed);
+    }
+}

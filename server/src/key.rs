@@ -1,0 +1,72 @@
+//! Keys: `<store>:<name>`. The first colon ends the store's name; the name may hold any bytes.
+
+use bytes::Bytes;
+use strandline::{Engine, MAX_NAME_BYTES, Store};
+
+use crate::refusal::Refusal;
+
+/// A key whose store exists.
+#[derive(Clone)]
+pub struct Key {
+    /// The store.
+    pub store: Store,
+    /// The whole key.
+    bytes: Bytes,
+    /// Where the name starts in it.
+    name_at: usize,
+}
+
+impl Key {
+    /// Finds the key's store. A key without a name is `ERR`, an unknown store `NOSTORE`, a long name `TOOBIG`, in this order.
+    pub fn find(engine: &Engine, bytes: &Bytes) -> Result<Key, Refusal> {
+        let (store, name) = split(bytes)
+            .filter(|(_, name)| !name.is_empty())
+            .ok_or_else(|| Refusal::usage("a key is <store>:<name>"))?;
+        let name_at = bytes.len() - name.len();
+        let found = find_store(engine, store)?;
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Refusal::too_big("a timeline's name", MAX_NAME_BYTES));
+        }
+        Ok(Key { store: found, bytes: bytes.clone(), name_at })
+    }
+
+    /// The timeline's name in its store.
+    pub fn name(&self) -> &[u8] {
+        &self.bytes[self.name_at..]
+    }
+
+    /// The key as it was given.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same key with bytes of its own. A slice of the input would keep all of the read that it came with alive.
+    #[must_use]
+    pub fn detached(self) -> Key {
+        Key { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
+    }
+}
+
+/// The parts around the first colon.
+pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = bytes.iter().position(|byte| *byte == b':')?;
+    Some((&bytes[..colon], &bytes[colon + 1..]))
+}
+
+/// The store of that name. A name that is no text is no store's.
+pub fn find_store(engine: &Engine, name: &[u8]) -> Result<Store, Refusal> {
+    let text = std::str::from_utf8(name).map_err(|_| Refusal::no_store(name))?;
+    Ok(engine.store(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_colon_ends_the_store() {
+        assert_eq!(split(b"a:b:c"), Some((&b"a"[..], &b"b:c"[..])));
+        assert_eq!(split(b":"), Some((&b""[..], &b""[..])));
+        assert_eq!(split(b"a"), None);
+    }
+}

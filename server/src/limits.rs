@@ -1,0 +1,109 @@
+//! Every bound that a connection runs into, in one place, so that the sum of what strangers can make the server hold is a
+//! matter of arithmetic.
+//!
+//! Knows nothing of how they are enforced.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use strandline::MAX_BODY_BYTES;
+
+use crate::protocol::Bounds;
+
+/// Most arguments in one request.
+const MAX_ARGUMENTS: usize = 1024 * 1024;
+
+/// Longest argument that is read at all. The slack over the largest body lets a body that is a little too large be refused with
+/// `TOOBIG` on a connection that goes on.
+const MAX_BULK_BYTES: usize = MAX_BODY_BYTES + 1024 * 1024;
+
+/// Longest inline command.
+const MAX_INLINE_BYTES: usize = 64 * 1024;
+
+/// Longest request: the largest batch that the engine takes (48 MiB) and room for what frames it.
+const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
+
+/// Before login: enough for HELLO with AUTH and SETNAME, and no more.
+const BEFORE_LOGIN_ARGUMENTS: usize = 10;
+const BEFORE_LOGIN_BULK_BYTES: usize = 16 * 1024;
+
+/// The limits that an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Most connections. One more is told `LIMIT` and closed.
+    pub max_clients: usize,
+    /// Largest body, in bytes; at most 16 MiB.
+    pub max_body_bytes: usize,
+    /// Most subscriptions and follows of one connection.
+    pub max_subscriptions: usize,
+    /// Output above which a connection runs no further command and is pushed nothing, until its client has taken some.
+    pub output_high_water_bytes: usize,
+    /// Input that is read ahead while commands may not run, for one connection.
+    pub read_ahead_bytes: usize,
+    /// The same for all connections together.
+    pub total_read_ahead_bytes: usize,
+    /// Most bytes of bodies in one reply, whatever COUNT and BYTES ask for. The first entry always passes.
+    pub reply_bytes: u64,
+    /// How long a connection may live without having logged in, when a password is set. Absolute: commands do not extend it.
+    pub auth_seconds: u64,
+    /// How long a client may take nothing while its output is over the high-water mark.
+    pub client_stall_seconds: u64,
+    /// How long connections get to finish when the server stops.
+    pub stop_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_clients: 10_000,
+            max_body_bytes: 1024 * 1024,
+            max_subscriptions: 100_000,
+            output_high_water_bytes: 1024 * 1024,
+            read_ahead_bytes: 32 * 1024 * 1024,
+            total_read_ahead_bytes: 256 * 1024 * 1024,
+            reply_bytes: 32 * 1024 * 1024,
+            auth_seconds: 10,
+            client_stall_seconds: 30,
+            stop_seconds: 2,
+        }
+    }
+}
+
+impl Limits {
+    /// What the decoder may let through for a peer that has, or has not, logged in.
+    pub fn bounds(&self, logged_in: bool) -> Bounds {
+        if logged_in {
+            Bounds {
+                arguments: MAX_ARGUMENTS,
+                bulk_bytes: MAX_BULK_BYTES,
+                inline_bytes: MAX_INLINE_BYTES,
+                request_bytes: MAX_REQUEST_BYTES,
+                before_login: false,
+            }
+        } else {
+            Bounds {
+                arguments: BEFORE_LOGIN_ARGUMENTS,
+                bulk_bytes: BEFORE_LOGIN_BULK_BYTES,
+                inline_bytes: BEFORE_LOGIN_BULK_BYTES,
+                request_bytes: BEFORE_LOGIN_ARGUMENTS * BEFORE_LOGIN_BULK_BYTES,
+                before_login: true,
+            }
+        }
+    }
+
+    /// [`Limits::auth_seconds`] as a duration.
+    pub fn auth_timeout(&self) -> Duration {
+        Duration::from_secs(self.auth_seconds)
+    }
+
+    /// [`Limits::client_stall_seconds`] as a duration.
+    pub fn stall_timeout(&self) -> Duration {
+        Duration::from_secs(self.client_stall_seconds)
+    }
+
+    /// [`Limits::stop_seconds`] as a duration.
+    pub fn stop_timeout(&self) -> Duration {
+        Duration::from_secs(self.stop_seconds)
+    }
+}

@@ -1,0 +1,74 @@
+//! The open door: accepts connections up to the limit, gives each a session, and sees everybody out when the server stops.
+//!
+//! Stopping: nobody comes in any more; sessions finish what they are at, within a short time; then those that are stuck are cut; then
+//! the engine is closed. What was acknowledged is durable long before (P1), so a stuck client can cost nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strandline::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::session::Session;
+use crate::shared::{Shared, StopReason};
+
+/// After a failed accept, mostly for want of file descriptors: trying at once would only burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the server is told to stop, then stops it. Tells why it stopped, or that the engine did not close.
+pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReason, Error> {
+    let mut sessions = JoinSet::new();
+    let reason = loop {
+        tokio::select! {
+            reason = shared.stopped() => break reason,
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => admit(socket, &shared, &mut sessions),
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = sessions.join_next() => {
+                if let Err(error) = ended {
+                    warn!(%error, "a session broke off");
+                }
+            }
+        }
+    };
+    drop(listener);
+    info!(?reason, clients = shared.clients.count(), "stopping");
+    shared.clients.finish_all();
+    let all_ended = async { while sessions.join_next().await.is_some() {} };
+    if timeout(shared.limits.stop_timeout(), all_ended).await.is_err() {
+        warn!(clients = sessions.len(), "cutting the connections that are stuck");
+        sessions.shutdown().await;
+    }
+    let engine = shared.engine.clone();
+    let closed = tokio::task::spawn_blocking(move || engine.close()).await;
+    closed.unwrap_or_else(|error| {
+        warn!(%error, "closing the engine broke off");
+        Ok(())
+    })?;
+    info!("stopped");
+    Ok(reason)
+}
+
+fn admit(socket: TcpStream, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
+    let Ok(address) = socket.peer_addr() else { return };
+    // Replies are small and written whole: waiting for more to send with them costs 40 ms and gains nothing.
+    if let Err(error) = socket.set_nodelay(true) {
+        warn!(%error, "cannot set TCP_NODELAY");
+    }
+    let most = shared.limits.max_clients;
+    let Some(client) = shared.clients.join(address, shared.now_ms(), most) else {
+        shared.metrics.connections_refused.one();
+        // A new socket's buffer is empty, so this does not wait; if it fails the client sees the close alone.
+        let _ = socket.try_write(format!("-LIMIT the server has {most} connections already\r\n").as_bytes());
+        return;
+    };
+    shared.metrics.connections.one();
+    sessions.spawn(Session::serve(socket, client, Arc::clone(shared)));
+}

@@ -1,0 +1,67 @@
+//! Counters of the server, shown by INFO and TL.STATS. Each is one atomic that is only added to, so counting never waits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn one(&self) {
+        self.add(1);
+    }
+
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The sum so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The server's counters.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections that were accepted.
+    pub connections: Counter,
+    /// Connections that were over the limit.
+    pub connections_refused: Counter,
+    /// Commands that were run, refused ones included.
+    pub commands: Counter,
+    /// Error replies.
+    pub errors: Counter,
+    /// Connections closed for bytes that are not RESP.
+    pub protocol_errors: Counter,
+    /// Push frames of follows and subscriptions.
+    pub pushes: Counter,
+    /// Connections closed because their client took nothing.
+    pub slow_closed: Counter,
+    /// Connections closed because they did not log in in time.
+    pub auth_timeouts: Counter,
+    /// Bytes that came.
+    pub input_bytes: Counter,
+    /// Bytes that went.
+    pub output_bytes: Counter,
+}
+
+impl Metrics {
+    /// All of them by name, for display.
+    pub fn fields(&self) -> [(&'static str, u64); 10] {
+        [
+            ("total_connections_received", self.connections.get()),
+            ("rejected_connections", self.connections_refused.get()),
+            ("total_commands_processed", self.commands.get()),
+            ("total_error_replies", self.errors.get()),
+            ("protocol_errors", self.protocol_errors.get()),
+            ("pushed_frames", self.pushes.get()),
+            ("slow_clients_closed", self.slow_closed.get()),
+            ("auth_timeouts", self.auth_timeouts.get()),
+            ("total_net_input_bytes", self.input_bytes.get()),
+            ("total_net_output_bytes", self.output_bytes.get()),
+        ]
+    }
+}

@@ -1,0 +1,252 @@
+//! Push: what a connection follows or subscribes to, and how it gets it.
+//!
+//! A subscription is a key, a cursor and a watch: no entry is ever queued for it (P9). When the engine says that the timeline
+//! advanced, the subscription is *behind*; while the connection's output has room, a page after the cursor is read from the engine
+//! and written as frames, and the cursor moves on. A client that reads slowly stays behind, at no cost but its cursor.
+//! Catch-up and live are therefore one and the same thing, and each entry comes exactly once, in order (P10).
+//!
+//! A new subscription is watched first and read afterwards, so that no commit falls between the two. The watcher also wakes a
+//! command that is blocked, under a token of its own.
+
+mod pump;
+
+pub use pump::verdict_word;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use strandline::{Engine, Limit, MAX_SEQUENCE, Sequence, Watcher};
+
+use crate::clients::Channels;
+use crate::key::Key;
+use crate::refusal::Refusal;
+
+/// The token under which a blocked command's timelines are watched.
+const BLOCKED: u64 = 0;
+
+/// How a subscription's entries are framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// TL.FOLLOW: every entry from a cursor on, and a gap where some are gone.
+    Follow,
+    /// SUBSCRIBE: a hint for each entry from now on.
+    Message,
+    /// SSUBSCRIBE: the same under another name.
+    ShardMessage,
+}
+
+struct Subscription {
+    kind: Kind,
+    channel: Bytes,
+    /// `None` for a channel that is no timeline: it is accepted, as Redis would, and stays silent.
+    key: Option<Key>,
+    cursor: Sequence,
+    queued: bool,
+}
+
+/// Everything that one connection listens to.
+pub struct Subscriptions {
+    /// Made when it is needed: most connections never listen to anything.
+    watcher: Option<Watcher>,
+    by_token: BTreeMap<u64, Subscription>,
+    tokens: HashMap<(Kind, Bytes), u64>,
+    behind: VecDeque<u64>,
+    last_token: u64,
+    blocked: Vec<Key>,
+    messages: usize,
+    shard_messages: usize,
+    channels: Arc<Channels>,
+}
+
+impl Subscriptions {
+    /// None yet.
+    pub fn new(channels: Arc<Channels>) -> Subscriptions {
+        Subscriptions {
+            watcher: None,
+            by_token: BTreeMap::new(),
+            tokens: HashMap::new(),
+            behind: VecDeque::new(),
+            last_token: BLOCKED,
+            blocked: Vec::new(),
+            messages: 0,
+            shard_messages: 0,
+            channels,
+        }
+    }
+
+    /// How many of all kinds.
+    pub fn total(&self) -> usize {
+        self.by_token.len()
+    }
+
+    /// How many of a kind.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Message => self.messages,
+            Kind::ShardMessage => self.shard_messages,
+            Kind::Follow => self.by_token.len() - self.messages - self.shard_messages,
+        }
+    }
+
+    /// Whether there is one of that kind and channel.
+    pub fn contains(&self, kind: Kind, channel: &Bytes) -> bool {
+        self.tokens.contains_key(&(kind, channel.clone()))
+    }
+
+    /// The channels of a kind, in the order in which they were subscribed to.
+    pub fn names(&self, kind: Kind) -> Vec<Bytes> {
+        self.by_token.values().filter(|one| one.kind == kind).map(|one| one.channel.clone()).collect()
+    }
+
+    /// Subscribes to what comes from now on.
+    pub fn subscribe(&mut self, engine: &Engine, kind: Kind, channel: &Bytes) -> Result<(), Refusal> {
+        if self.contains(kind, channel) {
+            return Ok(());
+        }
+        // An own copy: a slice of the input would keep all of the read that it came with alive.
+        let channel = Bytes::copy_from_slice(channel);
+        let key = Key::find(engine, &channel).ok();
+        let token = self
+            .insert(Subscription { kind, channel: channel.clone(), key, cursor: 0, queued: false }, engine);
+        if let Some(one) = self.by_token.get_mut(&token)
+            && let Some(key) = &one.key
+        {
+            match last_sequence(key) {
+                Ok(last) => one.cursor = last,
+                Err(refusal) => {
+                    self.remove(kind, &channel);
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows a timeline from behind `cursor`. An earlier follow of the same key ends.
+    pub fn follow(&mut self, engine: &Engine, key: Key, cursor: Sequence) {
+        let key = key.detached();
+        let channel = Bytes::copy_from_slice(key.bytes());
+        self.remove(Kind::Follow, &channel);
+        // Behind from the start: the first page is read after the watch is set, so nothing falls between the two.
+        let token = self.insert(
+            Subscription { kind: Kind::Follow, channel, key: Some(key), cursor, queued: true },
+            engine,
+        );
+        self.behind.push_back(token);
+    }
+
+    /// Ends one; whether there was one.
+    pub fn remove(&mut self, kind: Kind, channel: &Bytes) -> bool {
+        let Some(token) = self.tokens.remove(&(kind, channel.clone())) else { return false };
+        let Some(gone) = self.by_token.remove(&token) else { return false };
+        if let (Some(watcher), Some(key)) = (&self.watcher, &gone.key) {
+            watcher.unwatch(&key.store, key.name(), token);
+        }
+        self.forget(kind, &gone.channel);
+        true
+    }
+
+    /// Ends all.
+    pub fn clear(&mut self) {
+        for one in std::mem::take(&mut self.by_token).into_values() {
+            self.forget(one.kind, &one.channel);
+        }
+        self.tokens.clear();
+        self.behind.clear();
+        self.blocked.clear();
+        self.watcher = None;
+    }
+
+    /// Watches timelines for a blocked command. Call it before the command's first read.
+    pub fn block(&mut self, engine: &Engine, keys: impl IntoIterator<Item = Key>) {
+        let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
+        for key in keys {
+            watcher.watch(&key.store, key.name(), BLOCKED);
+            self.blocked.push(key);
+        }
+    }
+
+    /// The blocked command is done.
+    pub fn unblock(&mut self) {
+        for key in self.blocked.drain(..) {
+            if let Some(watcher) = &self.watcher {
+                watcher.unwatch(&key.store, key.name(), BLOCKED);
+            }
+        }
+    }
+
+    /// Whether a wake-up is to be expected.
+    pub fn is_watching(&self) -> bool {
+        self.watcher.is_some() && !(self.by_token.is_empty() && self.blocked.is_empty())
+    }
+
+    /// Ready when [`Subscriptions::collect`] has something to collect.
+    pub fn poll_ready(&self, context: &Context<'_>) -> Poll<()> {
+        match &self.watcher {
+            Some(watcher) => watcher.poll_ready(context.waker()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Takes the wake-ups: subscriptions become behind. Whether the blocked command should try again.
+    pub fn collect(&mut self) -> bool {
+        let Some(watcher) = &self.watcher else { return false };
+        let mut retry = false;
+        for token in watcher.ready() {
+            if token == BLOCKED {
+                retry = true;
+            } else if let Some(one) = self.by_token.get_mut(&token)
+                && !one.queued
+            {
+                one.queued = true;
+                self.behind.push_back(token);
+            }
+        }
+        retry
+    }
+
+    fn insert(&mut self, one: Subscription, engine: &Engine) -> u64 {
+        self.last_token += 1;
+        let token = self.last_token;
+        match one.kind {
+            Kind::Message => {
+                self.messages += 1;
+                self.channels.enter(&one.channel);
+            }
+            Kind::ShardMessage => self.shard_messages += 1,
+            Kind::Follow => {}
+        }
+        if let Some(key) = &one.key {
+            let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
+            watcher.watch(&key.store, key.name(), token);
+        }
+        self.tokens.insert((one.kind, one.channel.clone()), token);
+        self.by_token.insert(token, one);
+        token
+    }
+
+    fn forget(&mut self, kind: Kind, channel: &Bytes) {
+        match kind {
+            Kind::Message => {
+                self.messages -= 1;
+                self.channels.leave(channel);
+            }
+            Kind::ShardMessage => self.shard_messages -= 1,
+            Kind::Follow => {}
+        }
+    }
+}
+
+impl Drop for Subscriptions {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// The highest sequence given. A cursor that is certainly ahead is answered without looking for entries.
+fn last_sequence(key: &Key) -> Result<Sequence, Refusal> {
+    let limit = Limit { entries: 0, body_bytes: 0, first_always: false };
+    Ok(key.store.read_after(key.name(), MAX_SEQUENCE, limit)?.last)
+}

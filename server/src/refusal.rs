@@ -1,0 +1,91 @@
+//! Error replies: a first word that a program can switch on, then a sentence for a person.
+//!
+//! Every error of the engine becomes its word here and nowhere else.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use strandline::Error;
+
+/// The word for a failed write or fsync. After it the process must be restarted.
+pub const POISONED: &str = "POISONED";
+
+/// Why a command was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What a program switches on.
+    pub word: &'static str,
+    /// What a person reads.
+    pub sentence: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(word: &'static str, sentence: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { word, sentence: sentence.into() }
+    }
+
+    /// `ERR`: the command is used wrongly.
+    pub fn usage(sentence: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal::new("ERR", sentence)
+    }
+
+    /// `ERR syntax error`.
+    pub fn syntax() -> Refusal {
+        Refusal::usage("syntax error")
+    }
+
+    /// The body, key or batch is over a limit.
+    pub fn too_big(what: &str, limit: usize) -> Refusal {
+        Refusal::new("TOOBIG", format!("{what} has at most {limit} bytes"))
+    }
+
+    /// No store of that name.
+    pub fn no_store(name: &[u8]) -> Refusal {
+        Refusal::new(
+            "NOSTORE",
+            format!("there is no store '{}': TL.STORE CREATE makes one", name.escape_ascii()),
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.word, self.sentence)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        let word = match &error {
+            Error::NoStore { name } => return Refusal::no_store(name.as_bytes()),
+            Error::TooLarge { .. } => "TOOBIG",
+            Error::StoreExists { .. } => "CONFLICT",
+            Error::SequenceExhausted => "LIMIT",
+            Error::DiskFull { .. } => "FULL",
+            Error::Poisoned { .. } => POISONED,
+            Error::Corrupt { .. } => "CORRUPT",
+            _ => "ERR",
+        };
+        Refusal::new(word, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_the_engine_has_its_word() {
+        let word = |error: Error| Refusal::from(error).word;
+        assert_eq!(word(Error::invalid("x")), "ERR");
+        assert_eq!(word(Error::TooLarge { what: "the body", actual: 2, limit: 1 }), "TOOBIG");
+        assert_eq!(word(Error::NoStore { name: "x".into() }), "NOSTORE");
+        assert_eq!(word(Error::StoreExists { name: "x".into(), ttl_ms: 0 }), "CONFLICT");
+        assert_eq!(word(Error::SequenceExhausted), "LIMIT");
+        assert_eq!(word(Error::DiskFull { path: "x".into() }), "FULL");
+        assert_eq!(word(Error::Poisoned { why: "x".into() }), "POISONED");
+        assert_eq!(word(Error::corrupt("x", 0, "y")), "CORRUPT");
+        assert_eq!(word(Error::Closed { what: "closing" }), "ERR");
+    }
+}

@@ -1,0 +1,137 @@
+//! Running what has come. Writes that follow each other, in one read or in the rest of one, are collected and handed to the engine
+//! in one submission; any other command first waits for them, so that replies come in order and a client reads its own writes.
+
+use bytes::Bytes;
+use strandline::{Batch, Receipt};
+use tracing::{debug, error};
+
+use super::Session;
+use crate::commands::{Context, Flow, Run, Write, admit};
+use crate::protocol::{Encoder, Request};
+use crate::refusal::{POISONED, Refusal};
+use crate::shared::StopReason;
+
+/// Commands in one round, so that a client that never stops sending still lets its connection write and push.
+const ROUND_COMMANDS: usize = 4096;
+
+/// Bytes of collected writes in one submission: enough to fill a group, little enough to wait for.
+const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
+
+/// Writes on their way to the engine.
+#[derive(Default)]
+struct Collected {
+    batches: Vec<Batch>,
+    replies: Vec<fn(&Receipt, &mut Encoder)>,
+    bytes: usize,
+}
+
+impl Session {
+    /// Runs complete requests until there is none, a command blocks, the output is full, or the round is over.
+    pub(super) async fn execute(&mut self) -> bool {
+        let mut collected = Collected::default();
+        let mut count = 0;
+        self.out_of_requests = false;
+        while count < ROUND_COMMANDS && self.blocked.is_none() && !self.closing && !self.is_full() {
+            let bounds = self.shared.limits.bounds(self.connection.logged_in);
+            match self.decoder.next(&bounds) {
+                Ok(None) => {
+                    self.out_of_requests = true;
+                    break;
+                }
+                Ok(Some(request)) => {
+                    count += 1;
+                    self.one(request, &mut collected).await;
+                }
+                Err(problem) => {
+                    self.settle(&mut collected).await;
+                    self.shared.metrics.protocol_errors.one();
+                    debug!(client = self.connection.client.id, %problem, "protocol error");
+                    self.refuse(&Refusal::usage(format!("Protocol error: {problem}")));
+                    self.closing = true;
+                }
+            }
+        }
+        self.settle(&mut collected).await;
+        self.shared.metrics.commands.add(count as u64);
+        count > 0
+    }
+
+    async fn one(&mut self, request: Request, collected: &mut Collected) {
+        let arguments: &[Bytes] = &request[1..];
+        let run = admit(&request, &self.connection).map(|command| command.run);
+        let result = match run {
+            Ok(Run::Write(prepare)) => {
+                let context = Context { shared: &self.shared, connection: &mut self.connection };
+                match prepare(&context, arguments) {
+                    Ok(write) => {
+                        let bytes = request.iter().map(Bytes::len).sum();
+                        return self.collect(write, bytes, collected).await;
+                    }
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            Ok(Run::Now(run)) => {
+                self.settle(collected).await;
+                run(&mut Context { shared: &self.shared, connection: &mut self.connection }, arguments)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        self.settle(collected).await;
+        match result {
+            Ok(Flow::Done) => {}
+            Ok(Flow::Close) => self.closing = true,
+            Ok(Flow::Wait(waiting)) => self.blocked = Some(waiting),
+            Ok(Flow::Slow(work)) => self.slow(work).await,
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    async fn collect(&mut self, write: Write, bytes: usize, collected: &mut Collected) {
+        collected.batches.push(write.batch);
+        collected.replies.push(write.reply);
+        collected.bytes += bytes;
+        if collected.bytes >= SUBMISSION_BYTES {
+            self.settle(collected).await;
+        }
+    }
+
+    /// Commits what was collected and writes the replies.
+    async fn settle(&mut self, collected: &mut Collected) {
+        if collected.batches.is_empty() {
+            return;
+        }
+        let Collected { batches, replies, .. } = std::mem::take(collected);
+        let tickets = self.shared.engine.submit_all(batches);
+        for (ticket, reply) in tickets.into_iter().zip(replies) {
+            let receipt = match ticket {
+                Ok(ticket) => ticket.await,
+                Err(refused) => Err(refused),
+            };
+            match receipt {
+                Ok(receipt) => reply(&receipt, &mut self.connection.out),
+                Err(refused) => self.refuse(&refused.into()),
+            }
+        }
+    }
+
+    async fn slow(&mut self, work: Box<dyn FnOnce() -> Result<(), Refusal> + Send>) {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(())) => self.connection.out.ok(),
+            Ok(Err(refusal)) => self.refuse(&refusal),
+            Err(problem) => {
+                error!(%problem, "a maintenance command broke off");
+                self.refuse(&Refusal::usage("the command broke off: see the server's log"));
+            }
+        }
+    }
+
+    /// Writes an error reply. A poisoned engine also stops the server, since only a restart finds out what is durable.
+    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        self.shared.metrics.errors.one();
+        self.connection.out.error(refusal);
+        if refusal.word == POISONED {
+            error!(%refusal, "the engine takes no more writes: stopping");
+            self.shared.stop(StopReason::Poisoned);
+        }
+    }
+}

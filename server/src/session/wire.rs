@@ -1,0 +1,112 @@
+//! The socket's side of a session: bytes in, bytes out, never waiting.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout};
+
+use super::Session;
+
+/// What one read asks for at least.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What one read asks for at most: a large body comes in fewer, larger pieces, in proportion to what has come of it.
+const MAX_READ_BYTES: usize = 256 * 1024;
+
+/// How long, and for how many bytes, a closed connection is still listened to.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+impl Session {
+    /// Whether more input may be taken. While commands run, the decoder's own bounds hold; while they may not, input is read ahead
+    /// up to a bound for this connection and one for all.
+    pub(super) fn may_read(&self) -> bool {
+        if self.input_ended || self.closing {
+            return false;
+        }
+        if self.blocked.is_none() && !self.is_full() {
+            return true;
+        }
+        let limits = &self.shared.limits;
+        self.decoder.buffered() < limits.read_ahead_bytes
+            && self.shared.read_ahead_bytes.load(Ordering::Relaxed) < limits.total_read_ahead_bytes
+    }
+
+    /// Takes what the socket has, one read. Whether something came, the end included.
+    pub(super) fn read(&mut self) -> io::Result<bool> {
+        if !self.may_read() {
+            return Ok(false);
+        }
+        let room = self.decoder.buffered().clamp(READ_BYTES, MAX_READ_BYTES);
+        let buffer = self.decoder.buffer();
+        buffer.reserve(room);
+        match self.socket.try_read_buf(buffer) {
+            Ok(0) => {
+                self.input_ended = true;
+                Ok(true)
+            }
+            Ok(count) => {
+                self.shared.metrics.input_bytes.add(count as u64);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.decoder.rest();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the socket what it takes. Whether it took something.
+    pub(super) fn write(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        while !self.connection.out.is_empty() {
+            match self.socket.try_write(self.connection.out.waiting()) {
+                Ok(count) => {
+                    self.connection.out.take(count);
+                    self.shared.metrics.output_bytes.add(count as u64);
+                    moved |= count > 0;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if moved || self.connection.out.is_empty() {
+            self.last_taken = Instant::now();
+        }
+        Ok(moved)
+    }
+
+    /// Says that nothing more comes, and lets the client say the same. Closing a socket whose input was not read resets the
+    /// connection, and a reset may overtake the last reply, which is mostly the one that says what was wrong.
+    pub(super) async fn linger(&mut self) {
+        if self.socket.shutdown().await.is_err() || self.input_ended {
+            return;
+        }
+        let mut unread = Vec::with_capacity(READ_BYTES);
+        let mut left = LINGER_BYTES;
+        let listening = async {
+            while let Ok(count @ 1..) = self.socket.read_buf(&mut unread).await
+                && count < left
+            {
+                left -= count;
+                unread.clear();
+            }
+        };
+        // Either way the connection is over.
+        let _ = timeout(LINGER, listening).await;
+    }
+
+    /// Keeps this connection's part of the sum of what was read ahead up to date.
+    pub(super) fn note_read_ahead(&mut self) {
+        let ahead = if self.blocked.is_some() || self.is_full() { self.decoder.buffered() } else { 0 };
+        if ahead != self.read_ahead {
+            let sum = &self.shared.read_ahead_bytes;
+            sum.fetch_add(ahead, Ordering::Relaxed);
+            sum.fetch_sub(self.read_ahead, Ordering::Relaxed);
+            self.read_ahead = ahead;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What all connections of a server share: the engine, the settings, the counters, the list of who is there, and the word to stop.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+
+use strandline::Engine;
+use strandline::clock::{Clock as _, SystemClock};
+use tokio::sync::Notify;
+
+use crate::auth::Password;
+use crate::clients::{Channels, Clients};
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+
+/// Why the server stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// It was asked to, by a signal or by SHUTDOWN.
+    Asked,
+    /// The engine takes no more writes since one failed: only a restart finds out what is durable.
+    Poisoned,
+}
+
+/// The server, as its connections see it.
+pub struct Shared {
+    /// Where the data is.
+    pub engine: Engine,
+    /// The name of the engine's history. It changes when a backup is restored, which needs a restart: so it is asked for once.
+    pub epoch: String,
+    /// What connections may ask for.
+    pub limits: Limits,
+    /// Who may come in.
+    pub password: Password,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Connections.
+    pub clients: Clients,
+    /// Subscribers.
+    pub channels: Arc<Channels>,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// When it started.
+    pub since_ms: u64,
+    /// Bytes that all connections together have read ahead of what they may run.
+    pub read_ahead_bytes: AtomicUsize,
+    clock: SystemClock,
+    reason: OnceLock<StopReason>,
+    stop: Notify,
+}
+
+impl Shared {
+    /// The server of an open engine that listens on `address`.
+    pub fn new(engine: Engine, config: &Config, address: SocketAddr) -> Shared {
+        let clock = SystemClock::new();
+        Shared {
+            epoch: engine.epoch(),
+            engine,
+            limits: config.limits.clone(),
+            password: Password::new(config.password.clone()),
+            metrics: Metrics::default(),
+            clients: Clients::default(),
+            channels: Arc::default(),
+            address,
+            since_ms: clock.now_ms(),
+            read_ahead_bytes: AtomicUsize::new(0),
+            clock,
+            reason: OnceLock::new(),
+            stop: Notify::new(),
+        }
+    }
+
+    /// Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Asks the server to stop. The first reason holds.
+    pub fn stop(&self, reason: StopReason) {
+        if self.reason.set(reason).is_ok() {
+            self.stop.notify_one();
+        }
+    }
+
+    /// Waits for the word to stop. For the listener only: one word wakes one waiter.
+    pub async fn stopped(&self) -> StopReason {
+        loop {
+            if let Some(reason) = self.reason.get() {
+                return *reason;
+            }
+            self.stop.notified().await;
+        }
+    }
+}

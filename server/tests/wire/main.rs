@@ -1,0 +1,11 @@
+//! The server as its clients see it: each test starts one in this process, on a free port and in a directory of its own, and talks
+//! to it over TCP.
+
+mod commands;
+mod connections;
+mod document;
+mod frames;
+mod push;
+mod stock_client;
+mod stop;
+mod support;

@@ -1,0 +1,227 @@
+//! A server to talk to, and a plain blocking client that shows frames as they are.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use strandline_server::{Config, Server, StopReason};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Long enough for a busy machine; a test that waits for it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server. Dropping it stops it.
+pub struct TestServer {
+    pub address: SocketAddr,
+    runtime: Runtime,
+    server: Option<Server>,
+    _dir: TempDir,
+}
+
+impl TestServer {
+    pub fn start() -> TestServer {
+        TestServer::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config)) -> TestServer {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut config = Config { dir: dir.path().join("data"), port: 0, ..Config::default() };
+        config.memory_budget_bytes = 32 << 20;
+        config.limits.stop_seconds = 1;
+        change(&mut config);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let server = runtime.block_on(Server::start(config)).expect("the server starts");
+        TestServer { address: server.address(), runtime, server: Some(server), _dir: dir }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A client that speaks RESP3.
+    pub fn client3(&self) -> Client {
+        let mut client = self.client();
+        assert!(matches!(client.call(&["HELLO", "3"]), Value::Map(_)));
+        client
+    }
+
+    pub fn stop(mut self) -> StopReason {
+        let mut server = self.server.take().expect("it is stopped once");
+        server.stop();
+        self.runtime.block_on(server.wait()).expect("it stops well")
+    }
+
+    pub fn wait(mut self) -> StopReason {
+        let mut server = self.server.take().expect("it is waited for once");
+        self.runtime.block_on(server.wait()).expect("it stops well")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.stop();
+            let stopped = self.runtime.block_on(server.wait());
+            if !std::thread::panicking() {
+                stopped.expect("it stops well");
+            }
+        }
+    }
+}
+
+/// A frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Simple(String),
+    Error(String),
+    Integer(i64),
+    Bulk(Vec<u8>),
+    Null,
+    Array(Vec<Value>),
+    Map(Vec<(Value, Value)>),
+    Push(Vec<Value>),
+}
+
+impl Value {
+    pub fn bulk(bytes: impl AsRef<[u8]>) -> Value {
+        Value::Bulk(bytes.as_ref().to_vec())
+    }
+
+    /// The first word of an error.
+    pub fn word(&self) -> &str {
+        match self {
+            Value::Error(text) => text.split(' ').next().unwrap_or_default(),
+            other => panic!("not an error: {other:?}"),
+        }
+    }
+
+    pub fn integer(&self) -> i64 {
+        match self {
+            Value::Integer(value) => *value,
+            other => panic!("not an integer: {other:?}"),
+        }
+    }
+
+    pub fn items(&self) -> &[Value] {
+        match self {
+            Value::Array(items) | Value::Push(items) => items,
+            other => panic!("not an array: {other:?}"),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        match self {
+            Value::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::Simple(text) => text.clone(),
+            other => panic!("not a text: {other:?}"),
+        }
+    }
+
+    /// The value of a key, of a map or of a flat array of pairs.
+    pub fn get(&self, key: &str) -> Value {
+        let key = Value::bulk(key);
+        let found = match self {
+            Value::Map(pairs) => pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value),
+            Value::Array(flat) => flat.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| &pair[1]),
+            other => panic!("not a map: {other:?}"),
+        };
+        found.unwrap_or_else(|| panic!("no {key:?} in {self:?}")).clone()
+    }
+
+    /// Sequences and bodies of an array of entries.
+    pub fn entries(&self) -> Vec<(i64, String)> {
+        self.items().iter().map(|entry| (entry.items()[0].integer(), entry.items()[2].text())).collect()
+    }
+}
+
+pub struct Client {
+    pub socket: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let socket = TcpStream::connect(address).expect("the server listens");
+        socket.set_nodelay(true).expect("an option of the socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option of the socket");
+        let reader = BufReader::new(socket.try_clone().expect("a second handle"));
+        Client { socket, reader }
+    }
+
+    pub fn send(&mut self, words: &[impl AsRef<[u8]>]) {
+        self.socket.write_all(&encoded(words)).expect("the server takes it");
+    }
+
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the server takes it");
+    }
+
+    pub fn call(&mut self, words: &[impl AsRef<[u8]>]) -> Value {
+        self.send(words);
+        self.receive()
+    }
+
+    /// One command as words of a line.
+    pub fn line(&mut self, line: &str) -> Value {
+        self.call(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    pub fn receive(&mut self) -> Value {
+        self.frame().expect("a frame")
+    }
+
+    /// Whether the server has closed the connection.
+    pub fn is_closed(&mut self) -> bool {
+        match self.reader.fill_buf() {
+            Ok(rest) => rest.is_empty(),
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+
+    pub fn frame(&mut self) -> io::Result<Value> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        let Some(line) = line.strip_suffix("\r\n") else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let (sign, rest) = line.split_at(1);
+        let count = || rest.parse::<usize>().unwrap_or_else(|_| panic!("a length in {line:?}"));
+        Ok(match sign {
+            "+" => Value::Simple(rest.to_owned()),
+            "-" => Value::Error(rest.to_owned()),
+            ":" => Value::Integer(rest.parse().expect("an integer")),
+            "_" => Value::Null,
+            "$" if rest == "-1" => Value::Null,
+            "$" => {
+                let mut bytes = vec![0; count() + 2];
+                self.reader.read_exact(&mut bytes)?;
+                bytes.truncate(bytes.len() - 2);
+                Value::Bulk(bytes)
+            }
+            "*" => Value::Array(self.frames(count())?),
+            ">" => Value::Push(self.frames(count())?),
+            "%" => {
+                let flat = self.frames(count() * 2)?;
+                Value::Map(flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+            }
+            _ => panic!("not a frame: {line:?}"),
+        })
+    }
+
+    fn frames(&mut self, count: usize) -> io::Result<Vec<Value>> {
+        (0..count).map(|_| self.frame()).collect()
+    }
+}
+
+pub fn encoded(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n", word.as_ref().len()).as_bytes());
+        bytes.extend_from_slice(word.as_ref());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
