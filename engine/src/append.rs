@@ -79,7 +79,8 @@ impl Queue {
             self.taken.wait(&mut filling);
         }
         let closed = Error::Closed { what: "the engine is closed: no more batches are taken" };
-        let mut queue = |submitted| if filling.closed { Err(closed.clone()) } else { Ok(filling.push(submitted)) };
+        let mut queue =
+            |submitted| if filling.closed { Err(closed.clone()) } else { Ok(filling.push(submitted)) };
         let tickets = looked_up.into_iter().map(|submitted| submitted.and_then(&mut queue)).collect();
         drop(filling);
         self.arrived.notify_one();
@@ -180,7 +181,8 @@ impl Committer {
             return refuse_all(group, &error);
         }
         let time_ms = self.state.commit_time_ms();
-        let outcomes: Vec<_> = group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();
+        let outcomes: Vec<_> =
+            group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();
         if let Err(failure) = self.log(group) {
             self.allocator.fall_back(0);
             self.group.clear();

@@ -88,10 +88,10 @@ impl Batch {
         for (store, name) in targets {
             self.target(TimelineRef { store: store.into(), name });
         }
-        if self.tail.len() > MAX_BATCH_BYTES {
+        if self.tail.byte_count() > MAX_BATCH_BYTES {
             self.refuse(Error::TooLarge {
                 what: "a batch",
-                actual: self.tail.len(),
+                actual: self.tail.byte_count(),
                 limit: MAX_BATCH_BYTES,
             });
         }
@@ -214,15 +214,18 @@ mod tests {
 
     #[test]
     fn targets_and_bodies_are_found_in_the_tail() {
-        let batch = Batch::new().append(STORE, b"a", b"one").fan_out(b"two", [(STORE, b"b".as_slice()), (
-            STORE, b"c",
-        )]);
+        let batch = Batch::new()
+            .append(STORE, b"a", b"one")
+            .fan_out(b"two", [(STORE, b"b".as_slice()), (STORE, b"c")]);
         let prepared = prepare(batch).expect("a good batch");
         let seen: Vec<_> = prepared
             .targets
             .iter()
             .map(|target| {
-                (prepared.timeline(target).name, &prepared.tail[prepared.bodies[target.body as usize].clone()])
+                (
+                    prepared.timeline(target).name,
+                    &prepared.tail[prepared.bodies[target.body as usize].clone()],
+                )
             })
             .collect();
         assert_eq!(seen, [(&b"a"[..], &b"one"[..]), (b"b", b"two"), (b"c", b"two")]);

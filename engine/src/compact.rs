@@ -45,7 +45,7 @@ pub fn run(state: &State) {
         }
         let due = due(&state.view.load());
         let Some(inputs) = due else {
-            state.progress.wait(seen, Duration::from_secs(3600));
+            state.progress.wait(seen, Duration::from_hours(1));
             continue;
         };
         if let Err(error) = merge(state, &inputs) {
@@ -70,8 +70,9 @@ fn due_in(newest_first: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
         let (one, other) = (one.record(), other.record());
         (one.tier, one.partition) == (other.tier, other.partition)
     };
-    let rows = newest_first.chunk_by(|one, other| alike(one, other));
-    let row = rows.filter(|row| row.len() >= FAN_IN && row.iter().all(|segment| segment.damage().is_none())).last()?;
+    let is_due =
+        |row: &[Arc<Segment>]| row.len() >= FAN_IN && row.iter().all(|segment| segment.damage().is_none());
+    let row = newest_first.chunk_by(alike).rfind(|row| is_due(row))?;
     Some(row[row.len() - FAN_IN..].to_vec())
 }
 
@@ -184,7 +185,8 @@ impl<'a> Merge<'a> {
 
     fn timeline(&mut self, name: &[u8], writer: &mut SegmentWriter) -> Result<()> {
         let parts = || self.inputs.iter().filter(|input| input.name() == Some(name));
-        let (_, newest) = parts().next_back().and_then(|input| input.at.as_ref()).expect("the name is some input's");
+        let (_, newest) =
+            parts().next_back().and_then(|input| input.at.as_ref()).expect("the name is some input's");
         let last = newest.last;
         writer.begin(name, newest.lowest, newest.trimmed_to);
         for input in parts() {

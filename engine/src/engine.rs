@@ -99,7 +99,8 @@ impl Engine {
     /// Opens an engine in a world that may be simulated.
     pub fn open_in(world: World, options: Options) -> Result<Engine> {
         if options.max_body_bytes > MAX_BODY_BYTES {
-            let what = format!("max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}", options.max_body_bytes);
+            let what =
+                format!("max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}", options.max_body_bytes);
             return Err(Error::invalid(what));
         }
         let opened = open::open(world.dir, world.clock, options)?;
@@ -185,7 +186,8 @@ impl Engine {
         if let Err(error) = self.check_writable() {
             return batches.iter().map(|_| Err(error.clone())).collect();
         }
-        let prepared = batches.into_iter().map(|batch| batch.prepare(&state.options, &state.hasher)).collect();
+        let prepared =
+            batches.into_iter().map(|batch| batch.prepare(&state.options, &state.hasher)).collect();
         self.inner.queue.submit(state, prepared)
     }
 
@@ -250,7 +252,10 @@ impl Engine {
                 ("segment_bytes", records().map(|record| record.data_bytes + record.index_bytes).sum()),
                 ("segment_timelines", records().map(|record| record.timelines).sum()),
                 ("segment_entries", records().map(|record| record.entries).sum()),
-                ("damaged_segments", view.segments.all().filter(|segment| segment.damage().is_some()).count() as u64),
+                (
+                    "damaged_segments",
+                    view.segments.all().filter(|segment| segment.damage().is_some()).count() as u64,
+                ),
                 ("merges", counters.merges.get()),
                 ("merge_bytes", counters.merge_bytes.get()),
                 ("cache_bytes", state.cache.bytes()),
@@ -268,7 +273,9 @@ impl Engine {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
         let stopped = flushed.and_then(|()| {
             self.inner.stop();
-            if self.state().options.read_only { return Ok(()) }
+            if self.state().options.read_only {
+                return Ok(());
+            }
             self.inner.nothing_to_replay()
         });
         self.inner.stop();
@@ -312,7 +319,8 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 }
 
 fn check_store_name(name: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
     if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
         return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _ and -"));
     }
@@ -378,11 +386,22 @@ impl Store {
     }
 
     /// The entries inside the bounds, descending: the newest first.
-    pub fn range_back(&self, timeline: &[u8], bounds: impl RangeBounds<Sequence>, limit: Limit) -> Result<Page> {
+    pub fn range_back(
+        &self,
+        timeline: &[u8],
+        bounds: impl RangeBounds<Sequence>,
+        limit: Limit,
+    ) -> Result<Page> {
         self.range_in(timeline, bounds, limit, true)
     }
 
-    fn range_in(&self, timeline: &[u8], bounds: impl RangeBounds<Sequence>, limit: Limit, descending: bool) -> Result<Page> {
+    fn range_in(
+        &self,
+        timeline: &[u8],
+        bounds: impl RangeBounds<Sequence>,
+        limit: Limit,
+        descending: bool,
+    ) -> Result<Page> {
         let bounds = read::bounds(bounds.start_bound(), bounds.end_bound());
         // Bounds that hold no sequence read like bounds above the last one.
         let (low, high) = bounds.unwrap_or((Sequence::MAX, 0));

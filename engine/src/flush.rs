@@ -30,9 +30,9 @@ pub fn run(state: &State) {
     loop {
         let seen = state.progress.changes();
         match flush_oldest(state) {
-            Ok(true) => continue,
+            Ok(true) => {}
             Ok(false) if state.is_closing() => return,
-            Ok(false) => state.progress.wait(seen, Duration::from_secs(3600)),
+            Ok(false) => state.progress.wait(seen, Duration::from_hours(1)),
             Err(error @ Error::DiskFull { .. }) => {
                 state.counters.disk_full.add(1);
                 state.progress.flush_outcome(Some(error));
@@ -150,12 +150,11 @@ fn write_segment(state: &State, memtable: &Memtable, plan: SegmentPlan) -> Resul
         let end = slot.end();
         writer.begin(&slot.name, end.lowest, end.trimmed_to);
         for (sequence, number) in slot.entries() {
-            match shared[number as usize] {
-                Some(number) => writer.shared(sequence, number)?,
-                None => {
-                    let body = memtable.body(number);
-                    writer.inline(sequence, body.time_ms, body.expire_at_ms, &body.bytes)?;
-                }
+            if let Some(number) = shared[number as usize] {
+                writer.shared(sequence, number)?;
+            } else {
+                let body = memtable.body(number);
+                writer.inline(sequence, body.time_ms, body.expire_at_ms, &body.bytes)?;
             }
         }
         writer.end(end.last)
@@ -175,7 +174,11 @@ fn count_uses(memtable: &Memtable, store: StoreId) -> Vec<u32> {
 }
 
 /// Calls `visit` for each slot of a store, in the order of names.
-fn for_each_by_name(memtable: &Memtable, store: StoreId, mut visit: impl FnMut(&Slot) -> Result<()>) -> Result<()> {
+fn for_each_by_name(
+    memtable: &Memtable,
+    store: StoreId,
+    mut visit: impl FnMut(&Slot) -> Result<()>,
+) -> Result<()> {
     let mut names = Vec::new();
     memtable.for_each_with_id(|id, slot| {
         if slot.store == store {

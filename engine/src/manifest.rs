@@ -139,7 +139,11 @@ impl Manifest {
     /// Removes a manifest that a crash left behind: one that is not this, nor the one that this `commit` removed.
     pub fn remove_if_older(&self, name: &str) -> Result<()> {
         // The two newest numbers are `commit`'s own to deal with.
-        if is_file(name).is_some_and(|number| number + 1 < self.number) { self.dir.remove(name) } else { Ok(()) }
+        if is_file(name).is_some_and(|number| number + 1 < self.number) {
+            self.dir.remove(name)
+        } else {
+            Ok(())
+        }
     }
 }
 

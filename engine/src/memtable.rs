@@ -340,7 +340,14 @@ impl Memtable {
     }
 
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
-    pub fn read(&self, timeline: TimelineRef<'_>, hash: u64, low: Sequence, high: Sequence, out: &mut Collector) {
+    pub fn read(
+        &self,
+        timeline: TimelineRef<'_>,
+        hash: u64,
+        low: Sequence,
+        high: Sequence,
+        out: &mut Collector,
+    ) {
         let shard = self.shards[Memtable::shard_of(hash) as usize].read();
         let Some(slot) = shard.find(timeline, hash) else { return };
         let slot = &shard.slots[slot as usize];
@@ -377,7 +384,9 @@ impl Memtable {
     /// Calls `visit` for every slot with entries, and tells where it is.
     pub fn for_each_with_id(&self, mut visit: impl FnMut(SlotId, &Slot)) {
         for (shard, locked) in self.shards.iter().enumerate() {
-            for (slot, content) in locked.read().slots.iter().enumerate().filter(|(_, slot)| !slot.bodies.is_empty()) {
+            for (slot, content) in
+                locked.read().slots.iter().enumerate().filter(|(_, slot)| !slot.bodies.is_empty())
+            {
                 visit(SlotId { shard: shard as u32, slot: slot as u32 }, content);
             }
         }

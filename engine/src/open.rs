@@ -67,7 +67,10 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     check_log_file(&dir, &manifest, &log)?;
     let checkpoint = manifest.live().checkpoint;
     let hasher = hashbrown::DefaultHashBuilder::default();
-    let mut replay = Replay::new(View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments }, hasher);
+    let mut replay = Replay::new(
+        View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments },
+        hasher,
+    );
     let tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
         replay.record(record).map_err(|what| replay_damage(&dir, &log, lsn, what))
     })?;
@@ -172,7 +175,14 @@ struct Replay {
 
 impl Replay {
     fn new(view: View, hasher: hashbrown::DefaultHashBuilder) -> Replay {
-        Replay { view, hasher, allocator: Allocator::default(), group: Group::default(), last_time_ms: 0, entries: 0 }
+        Replay {
+            view,
+            hasher,
+            allocator: Allocator::default(),
+            group: Group::default(),
+            last_time_ms: 0,
+            entries: 0,
+        }
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
@@ -190,15 +200,16 @@ impl Replay {
             for (timeline, sequence) in append.targets.into_iter().zip(&mut sequences) {
                 let hash = timeline_hash(&self.hasher, timeline);
                 let memtable = &self.view.active;
-                let slot = match memtable.find(timeline, hash) {
-                    Some(slot) => slot,
-                    None => {
-                        let end = Reading { view: &self.view, timeline, hash }.end().map_err(Wrong::Failed)?;
-                        memtable.insert(timeline.store, tail.slice_ref(timeline.name), hash, end)
-                    }
+                let slot = if let Some(slot) = memtable.find(timeline, hash) {
+                    slot
+                } else {
+                    let end = Reading { view: &self.view, timeline, hash }.end().map_err(Wrong::Failed)?;
+                    memtable.insert(timeline.store, tail.slice_ref(timeline.name), hash, end)
                 };
                 if !self.allocator.take(slot, memtable, *sequence) {
-                    return Err(Wrong::Record(format!("sequence {sequence} of {timeline:?} was given before")));
+                    return Err(Wrong::Record(format!(
+                        "sequence {sequence} of {timeline:?} was given before"
+                    )));
                 }
                 self.group.entry(slot, *sequence);
                 self.entries += 1;
@@ -242,11 +253,19 @@ fn begin_epoch(
 }
 
 /// Step 6.
-fn remove_leftovers(dir: &Dir, names: &[String], manifest: &Manifest, wal_files: &mut Vec<WalFile>) -> Result<()> {
+fn remove_leftovers(
+    dir: &Dir,
+    names: &[String],
+    manifest: &Manifest,
+    wal_files: &mut Vec<WalFile>,
+) -> Result<()> {
     let live = manifest.live();
-    let is_temporary = |name: &str| name.ends_with(".tmp") && (name.starts_with("wal-") || name.starts_with("manifest"));
+    let is_temporary = |name: &str| {
+        name.strip_suffix(".tmp").is_some_and(|stem| stem.starts_with("wal-") || stem == "manifest")
+    };
     let is_unnamed = |name: &str| {
-        segment::is_file(name).is_some_and(|number| live.segments.iter().all(|segment| segment.number != number))
+        segment::is_file(name)
+            .is_some_and(|number| live.segments.iter().all(|segment| segment.number != number))
     };
     for name in names.iter().filter(|name| is_temporary(name) || is_unnamed(name)) {
         dir.remove(name)?;

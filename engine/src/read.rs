@@ -90,7 +90,8 @@ impl<'v> Reading<'v> {
     /// The entries from `low` to `high`, in either direction.
     pub fn range(&self, low: Sequence, high: Sequence, limit: Limit, descending: bool) -> Result<Page> {
         let mut out = Collector::new(limit, descending);
-        let end = if descending { self.descend(low, high, &mut out)? } else { self.ascend(low, high, &mut out)? };
+        let end =
+            if descending { self.descend(low, high, &mut out)? } else { self.ascend(low, high, &mut out)? };
         Ok(page(end, Verdict::Ok, out, end.last))
     }
 
@@ -264,7 +265,13 @@ pub fn list(
 }
 
 /// The first `count` known names, readable or not.
-fn names_above(view: &View, store: StoreId, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<BTreeSet<Vec<u8>>> {
+fn names_above(
+    view: &View,
+    store: StoreId,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    count: usize,
+) -> Result<BTreeSet<Vec<u8>>> {
     let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
     let wanted = |name: &[u8]| name.starts_with(prefix) && after.is_none_or(|after| name > after);
     for memtable in view.memtables() {

@@ -80,12 +80,11 @@ impl Future for Ticket {
             return Poll::Ready(outcomes[ticket.place].take().expect(TAKEN));
         }
         let waker = context.waker();
-        match ticket.waker {
-            Some(place) => state.wakers[place].clone_from(waker),
-            None => {
-                ticket.waker = Some(state.wakers.len());
-                state.wakers.push(waker.clone());
-            }
+        if let Some(place) = ticket.waker {
+            state.wakers[place].clone_from(waker);
+        } else {
+            ticket.waker = Some(state.wakers.len());
+            state.wakers.push(waker.clone());
         }
         Poll::Pending
     }

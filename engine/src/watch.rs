@@ -10,7 +10,7 @@
 //!
 //! It does not know: entries, sequences, or what a reader does with the hint.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
@@ -21,6 +21,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::ids::{StoreId, TimelineRef};
 
 const SHARDS: usize = 16;
+
+/// A timeline and the token that its advance makes ready.
+type Watched = (StoreId, Box<[u8]>, u64);
 
 type Watches = HashMap<(StoreId, Box<[u8]>), Vec<Arc<Watch>>>;
 
@@ -132,7 +135,8 @@ impl Eq for dyn Key + '_ {}
 pub struct Watcher {
     table: Arc<WatchTable>,
     state: Arc<WatcherState>,
-    watched: Mutex<Vec<(StoreId, Box<[u8]>, u64)>>,
+    /// What to take out of the table at the end.
+    watched: Mutex<HashSet<Watched>>,
 }
 
 impl Watcher {
@@ -148,15 +152,13 @@ impl Watcher {
         watches.push(Arc::new(Watch { token, ready: AtomicBool::new(false), watcher: self.state.clone() }));
         self.table.count.fetch_add(1, Ordering::AcqRel);
         drop(shard);
-        self.watched.lock().push((timeline.store, Box::from(timeline.name), token));
+        self.watched.lock().insert((timeline.store, Box::from(timeline.name), token));
     }
 
     /// Ends a watch. The token may be told once more if it was ready already.
     pub fn unwatch(&self, store: impl Into<StoreId>, timeline: &[u8], token: u64) {
         let store = store.into();
-        self.watched
-            .lock()
-            .retain(|watched| (watched.0, &*watched.1, watched.2) != (store, timeline, token));
+        self.watched.lock().remove(&(store, Box::from(timeline), token));
         self.end(store, timeline, token);
     }
 
@@ -275,7 +277,7 @@ mod tests {
         let watcher = table.watcher();
         watcher.watch(STORE, b"a", 1);
         assert!(!watcher.wait(Duration::from_millis(1)));
-        let waiting = std::thread::spawn(move || watcher.wait(Duration::from_secs(60)));
+        let waiting = std::thread::spawn(move || watcher.wait(Duration::from_mins(1)));
         publish(&table, b"a");
         assert!(waiting.join().expect("no panic"));
     }

@@ -16,9 +16,11 @@ fn what_was_appended_is_read_back_before_and_after_flush_and_reopen() {
         let (messages, sync) = (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
         for number in 0..300u64 {
             let body = format!("body {round} {number} {}", "x".repeat((number % 7 * 100) as usize));
-            let users: Vec<Vec<u8>> = (0..5).map(|user| format!("u/{}", (number + user) % 20).into_bytes()).collect();
+            let users: Vec<Vec<u8>> =
+                (0..5).map(|user| format!("u/{}", (number + user) % 20).into_bytes()).collect();
             let targets = users.iter().map(|user| (&sync, user.as_slice()));
-            let batch = Batch::new().append(&messages, b"c/1", body.as_bytes()).fan_out(body.as_bytes(), targets);
+            let batch =
+                Batch::new().append(&messages, b"c/1", body.as_bytes()).fan_out(body.as_bytes(), targets);
             let receipt = engine.submit(batch).expect("queued").wait().expect("committed");
             assert_eq!(receipt.sequences[0], round * 300 + number + 1);
             if number == 150 {
@@ -33,7 +35,9 @@ fn what_was_appended_is_read_back_before_and_after_flush_and_reopen() {
             let newest: Vec<_> = page.entries.iter().rev().take(50).cloned().collect();
             assert_eq!(tail.entries, newest);
             let all: usize = (0..20)
-                .map(|user| sync.range(format!("u/{user}").as_bytes(), .., Limit::entries(10_000)).expect("reads"))
+                .map(|user| {
+                    sync.range(format!("u/{user}").as_bytes(), .., Limit::entries(10_000)).expect("reads")
+                })
                 .map(|page| page.entries.len())
                 .sum();
             assert_eq!(all as u64, (round + 1) * 300 * 5);

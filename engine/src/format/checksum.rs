@@ -67,12 +67,16 @@ mod tests {
     #[test]
     fn the_hash_is_part_of_the_format() {
         let golden = [name_hash(b""), name_hash(b"a"), name_hash(b"u/{12345678}")];
-        assert_eq!(golden, [7_358_243_651_256_350_163, 11_671_219_695_422_773_984, 6_653_918_681_106_085_759]);
+        assert_eq!(
+            golden,
+            [7_358_243_651_256_350_163, 11_671_219_695_422_773_984, 6_653_918_681_106_085_759]
+        );
     }
 
     #[test]
     fn similar_names_fall_far_apart() {
-        let low: HashSet<u64> = (0..10_000).map(|n| name_hash(format!("u/{n}").as_bytes()) & 0xFFFF).collect();
+        let low: HashSet<u64> =
+            (0..10_000).map(|n| name_hash(format!("u/{n}").as_bytes()) & 0xFFFF).collect();
         // 10,000 balls into 65,536 bins fill 9,300 of them when thrown evenly.
         assert!(low.len() > 9_100, "only {} different low words", low.len());
     }

@@ -35,17 +35,12 @@ fn bits(hash: u64) -> impl Iterator<Item = (usize, u8)> {
 }
 
 /// Builds the pages for all names of a segment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FilterWriter {
     hashes: Vec<u64>,
 }
 
 impl FilterWriter {
-    /// A filter of no names.
-    pub fn new() -> FilterWriter {
-        FilterWriter { hashes: Vec::new() }
-    }
-
     /// Adds a name.
     pub fn add(&mut self, name: &[u8]) {
         self.hashes.push(name_hash(name));
@@ -87,10 +82,11 @@ mod tests {
 
     #[test]
     fn every_name_is_found_and_few_others_are() {
-        let mut writer = FilterWriter::new();
+        let mut writer = FilterWriter::default();
         (0..20_000).for_each(|number| writer.add(&name(number)));
         let pages = writer.finish();
-        let asked = |number| may_contain(&pages[page_of(&name(number), pages.len())], &name(number), pages.len());
+        let asked =
+            |number| may_contain(&pages[page_of(&name(number), pages.len())], &name(number), pages.len());
         assert!((0..20_000).all(asked));
         let wrong = (20_000..40_000).filter(|number| asked(*number)).count();
         assert!(wrong < 20_000 / 40, "{wrong} of 20,000 strangers");

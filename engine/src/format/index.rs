@@ -273,16 +273,8 @@ mod tests {
             trimmed_to: 0,
             run_at: 77,
             blocks: vec![
-                RunBlock {
-                    block: BlockRef { at: 4096, bytes: 900 },
-                    first: 10,
-                    first_time_ms: 1_000_000,
-                },
-                RunBlock {
-                    block: BlockRef { at: 9999, bytes: 800 },
-                    first: 200,
-                    first_time_ms: 1_000_400,
-                },
+                RunBlock { block: BlockRef { at: 4096, bytes: 900 }, first: 10, first_time_ms: 1_000_000 },
+                RunBlock { block: BlockRef { at: 9999, bytes: 800 }, first: 200, first_time_ms: 1_000_400 },
             ],
         }
     }

@@ -55,13 +55,7 @@ pub fn put(buffer: &mut [u8], field: Range<usize>, bytes: &[u8]) {
 /// Renders a table for the document.
 pub fn markdown(table: &[Field]) -> String {
     let rows = table.iter().map(|field| {
-        format!(
-            "| {} | {} | `{}` | {} |\n",
-            field.at,
-            field.size,
-            field.name.to_lowercase(),
-            field.meaning
-        )
+        format!("| {} | {} | `{}` | {} |\n", field.at, field.size, field.name.to_lowercase(), field.meaning)
     });
     format!("| at | bytes | field | meaning |\n|---:|---:|---|---|\n{}", rows.collect::<String>())
 }

@@ -167,7 +167,8 @@ impl<'a> RunReader<'a> {
             self.sequence = self.sequence.checked_add(self.reader.varint()?)?;
             head = self.reader.varint()?;
         }
-        let content = if head & 1 == 1 { self.shared_content(head >> 1)? } else { self.inline_content(head)? };
+        let content =
+            if head & 1 == 1 { self.shared_content(head >> 1)? } else { self.inline_content(head)? };
         let sequence = self.sequence;
         self.sequence = sequence.checked_add(1)?;
         self.remaining -= 1;
@@ -182,8 +183,7 @@ impl<'a> RunReader<'a> {
     fn inline_content(&mut self, head: u64) -> Option<Content> {
         let len = usize::try_from(head >> 2).ok()?;
         self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
-        let expire_at_ms =
-            if head & 2 == 0 { 0 } else { self.time_ms.checked_add(self.reader.varint()?)? };
+        let expire_at_ms = if head & 2 == 0 { 0 } else { self.time_ms.checked_add(self.reader.varint()?)? };
         let start = self.block_bytes - self.after - self.reader.rest().len();
         self.reader.bytes(len)?;
         Some(Content::Inline { time_ms: self.time_ms, expire_at_ms, body: start..start + len })
@@ -235,13 +235,16 @@ mod tests {
                 Content::Shared(number) => (sequence, u64::from(number), 0, b"shared".to_vec()),
             });
         }
-        assert_eq!(seen, [
-            (5, 1000, 0, b"five".to_vec()),
-            (6, 0, 0, b"shared".to_vec()),
-            (7, 0, 0, b"shared".to_vec()),
-            (20, 1500, 9000, b"".to_vec()),
-            (21, 300, 0, b"shared".to_vec()),
-        ]);
+        assert_eq!(
+            seen,
+            [
+                (5, 1000, 0, b"five".to_vec()),
+                (6, 0, 0, b"shared".to_vec()),
+                (7, 0, 0, b"shared".to_vec()),
+                (20, 1500, 9000, b"".to_vec()),
+                (21, 300, 0, b"shared".to_vec()),
+            ]
+        );
         assert_eq!(reader.remaining(), 0);
     }
 

@@ -109,12 +109,10 @@ mod tests {
         }
         let raw = writer.finish();
         let slots = Slots::new(&raw).expect("slots");
-        assert_eq!((0..4).map(|n| slots.get(n)).collect::<Vec<_>>(), [
-            Some(b"one".as_slice()),
-            Some(b""),
-            Some(b"three"),
-            None
-        ]);
+        assert_eq!(
+            (0..4).map(|n| slots.get(n)).collect::<Vec<_>>(),
+            [Some(b"one".as_slice()), Some(b""), Some(b"three"), None]
+        );
         assert_eq!(slots.partition(|record| Some(record > b"three".as_slice())), Some(3));
     }
 

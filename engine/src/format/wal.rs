@@ -109,7 +109,7 @@ impl TailWriter {
     }
 
     /// How many bytes so far.
-    pub fn len(&self) -> usize {
+    pub fn byte_count(&self) -> usize {
         self.bodies.len() + self.appends.len()
     }
 
@@ -246,7 +246,8 @@ pub struct GroupHeader {
 impl GroupHeader {
     /// The header at the front of `bytes`, which stand at `lsn`; `None` when there is none.
     pub fn decode(bytes: &[u8], engine: EngineId, lsn: Lsn) -> Option<GroupHeader> {
-        if get_u32(bytes, group_header::MAGIC)? != GROUP_MAGIC || get_u64(bytes, group_header::LSN)? != lsn.0 {
+        if get_u32(bytes, group_header::MAGIC)? != GROUP_MAGIC || get_u64(bytes, group_header::LSN)? != lsn.0
+        {
             return None;
         }
         let covered = bytes.get(group_header::CRC.end..group_header::BYTES)?;
@@ -278,12 +279,7 @@ pub struct Record<'a> {
 }
 
 /// The records of a group, whose payload is all of `payload`; `None` when any of it does not match.
-pub fn decode_records<'a>(
-    payload: &'a [u8],
-    count: u32,
-    engine: EngineId,
-    lsn: Lsn,
-) -> Option<Vec<Record<'a>>> {
+pub fn decode_records(payload: &[u8], count: u32, engine: EngineId, lsn: Lsn) -> Option<Vec<Record<'_>>> {
     let seed = Seed::new(engine, lsn.0);
     let mut rest = payload;
     let mut records = Vec::new();

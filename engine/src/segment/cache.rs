@@ -77,7 +77,8 @@ impl CachedFile {
             return Err(self.damaged(block.at, &what));
         }
         let bytes = self.file.read(block.at, block.bytes as usize)?;
-        let raw = decode(kind, &bytes, self.seed.at(block.at)).map_err(|what| self.damaged(block.at, what))?;
+        let raw =
+            decode(kind, &bytes, self.seed.at(block.at)).map_err(|what| self.damaged(block.at, what))?;
         Ok(Bytes::from(raw))
     }
 

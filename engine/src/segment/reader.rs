@@ -13,9 +13,7 @@ use crate::format::block::{BlockKind, BlockRef, block_header};
 use crate::format::checksum::Seed;
 use crate::format::filter::{PAGE_BYTES, may_contain, page_of};
 use crate::format::header::{EngineId, FileHeader, FileKind, file_header};
-use crate::format::index::{
-    BodyBlock, Footer, TimelineEntry, decode_body_table, footer, page, slot_name,
-};
+use crate::format::index::{BodyBlock, Footer, TimelineEntry, decode_body_table, footer, page, slot_name};
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::{Content, RunReader, shared_body};
 use crate::format::slots::Slots;
@@ -110,7 +108,12 @@ impl Segment {
     }
 
     /// The lowest sequence of a timeline here whose time is `time_ms` or later.
-    pub fn sequence_at(&self, name: &[u8], entry: &TimelineEntry, time_ms: TimeMs) -> Result<Option<Sequence>> {
+    pub fn sequence_at(
+        &self,
+        name: &[u8],
+        entry: &TimelineEntry,
+        time_ms: TimeMs,
+    ) -> Result<Option<Sequence>> {
         RunsOf { parts: self.parts()?, name, entry, bodies: None }.sequence_at(time_ms)
     }
 
@@ -141,8 +144,9 @@ impl Segment {
             let raw = parts.data.read(BlockKind::Bodies, block.block)?;
             for number in 0..(next - u64::from(block.first)) as usize {
                 let found = shared_body(&raw, number);
-                let (time_ms, expire_at_ms, body) =
-                    found.ok_or_else(|| parts.data.damaged(block.block.at, "a shared body is missing in its block"))?;
+                let (time_ms, expire_at_ms, body) = found.ok_or_else(|| {
+                    parts.data.damaged(block.block.at, "a shared body is missing in its block")
+                })?;
                 visit(time_ms, expire_at_ms, &raw[body])?;
             }
         }
@@ -170,13 +174,18 @@ impl Segment {
     /// The number of the page in which a name would stand.
     pub(super) fn page_for(&self, name: &[u8]) -> Result<usize> {
         let parts = self.parts()?;
-        let behind = Slots::new(&parts.page_table).and_then(|table| table.partition(|slot| Some(slot_name(slot)? > name)));
+        let behind = Slots::new(&parts.page_table)
+            .and_then(|table| table.partition(|slot| Some(slot_name(slot)? > name)));
         Ok(behind.ok_or_else(|| parts.page_table_damage())?.saturating_sub(1))
     }
 
     /// Damage in an index page.
     pub(super) fn page_damage(&self, number: usize) -> Error {
-        Error::corrupt(self.dir.path_of(&index_name(self.record.number)), 0, format!("index page {number} is broken"))
+        Error::corrupt(
+            self.dir.path_of(&index_name(self.record.number)),
+            0,
+            format!("index page {number} is broken"),
+        )
     }
 }
 
@@ -211,7 +220,8 @@ impl Parts {
             bytes: footer.body_table_bytes,
         };
         let raw = index.read(BlockKind::BodyTable, body_table)?;
-        let bodies = decode_body_table(&raw).ok_or_else(|| index.damaged(body_table.at, "the body table is broken"))?;
+        let bodies = decode_body_table(&raw)
+            .ok_or_else(|| index.damaged(body_table.at, "the body table is broken"))?;
         Ok(Parts { data, index, footer, page_table, bodies, cache })
     }
 
@@ -245,7 +255,9 @@ impl Parts {
         }
         let table = Slots::new(&self.page_table).ok_or_else(|| self.page_table_damage())?;
         let behind = table.partition(|slot| Some(slot_name(slot)? > name));
-        let Some(number) = behind.ok_or_else(|| self.page_table_damage())?.checked_sub(1) else { return Ok(None) };
+        let Some(number) = behind.ok_or_else(|| self.page_table_damage())?.checked_sub(1) else {
+            return Ok(None);
+        };
         let place = table.get(number).and_then(page).ok_or_else(|| self.page_table_damage())?;
         let raw = self.index.block(BlockKind::IndexPage, place, &self.cache)?;
         let look = || {
@@ -272,7 +284,8 @@ impl Parts {
     fn bodies_block(&self, number: u32) -> Result<(u32, u32, Bytes)> {
         let place = self.bodies.partition_point(|block| block.first <= number);
         let block = place.checked_sub(1).and_then(|place| self.bodies.get(place));
-        let block = block.ok_or_else(|| self.data.damaged(0, "an entry refers to a shared body that is not there"))?;
+        let block = block
+            .ok_or_else(|| self.data.damaged(0, "an entry refers to a shared body that is not there"))?;
         let next = self.bodies.get(place).map_or(u32::MAX, |next| next.first);
         Ok((block.first, next, self.data.block(BlockKind::Bodies, block.block, &self.cache)?))
     }
@@ -306,7 +319,11 @@ impl RunsOf<'_> {
     }
 
     fn check_end(&self, place: usize, run: &RunReader<'_>) -> Result<()> {
-        if run.remaining() == 0 { Ok(()) } else { Err(self.damaged(place, "a run breaks off before its end")) }
+        if run.remaining() == 0 {
+            Ok(())
+        } else {
+            Err(self.damaged(place, "a run breaks off before its end"))
+        }
     }
 
     fn ascending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {

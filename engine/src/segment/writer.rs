@@ -119,7 +119,12 @@ impl Blocks {
 
 impl SegmentWriter {
     /// Creates both files. Left-overs of an earlier try have other numbers.
-    pub fn create(dir: &Dir, engine_id: EngineId, writer_epoch: u64, plan: SegmentPlan) -> Result<SegmentWriter> {
+    pub fn create(
+        dir: &Dir,
+        engine_id: EngineId,
+        writer_epoch: u64,
+        plan: SegmentPlan,
+    ) -> Result<SegmentWriter> {
         let header = FileHeader {
             kind: FileKind::Data,
             engine_id,
@@ -144,7 +149,7 @@ impl SegmentWriter {
             page: SlotsWriter::default(),
             page_first: Vec::new(),
             pages: SlotsWriter::default(),
-            filter: FilterWriter::new(),
+            filter: FilterWriter::default(),
             footer: Footer { first_time_ms: TimeMs::MAX, ..Footer::default() },
             first_name: Vec::new(),
             last_name: Vec::new(),
@@ -180,7 +185,13 @@ impl SegmentWriter {
     }
 
     /// Adds an entry with its own body.
-    pub fn inline(&mut self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) -> Result<()> {
+    pub fn inline(
+        &mut self,
+        sequence: Sequence,
+        time_ms: TimeMs,
+        expire_at_ms: TimeMs,
+        body: &[u8],
+    ) -> Result<()> {
         self.run(sequence, time_ms, body.len() as u64).inline(sequence, time_ms, expire_at_ms, body);
         self.close_runs_if_full()
     }
@@ -212,7 +223,8 @@ impl SegmentWriter {
     }
 
     fn close_runs_if_full(&mut self) -> Result<()> {
-        let run_bytes = self.timeline.as_ref().and_then(|timeline| timeline.run.as_ref()).map_or(0, RunWriter::len);
+        let run_bytes =
+            self.timeline.as_ref().and_then(|timeline| timeline.run.as_ref()).map_or(0, RunWriter::len);
         if self.runs.len() + run_bytes < TARGET_RAW_BYTES {
             return Ok(());
         }
@@ -312,7 +324,7 @@ impl SegmentWriter {
         self.body_blocks.iter().for_each(|block| put_body_block(*block, &mut body_table));
         self.footer.body_table_bytes = self.index.block(BlockKind::BodyTable, &body_table, false)?.bytes;
         self.footer.filter = self.index.end();
-        let pages = std::mem::replace(&mut self.filter, FilterWriter::new()).finish();
+        let pages = std::mem::take(&mut self.filter).finish();
         self.footer.filter_pages = pages.len() as u32;
         for page in pages {
             self.index.block(BlockKind::FilterPage, &page, false)?;

@@ -50,6 +50,7 @@ pub trait RawDirectory: Send + Sync {
     fn sync(&self, site: Site) -> io::Result<()>;
 }
 
+#[allow(clippy::len_without_is_empty, reason = "a length, not a container")]
 /// What an implementation of a file does. Rooms use [`File`].
 pub trait RawFile: Send + Sync {
     /// Its length in bytes.
@@ -90,7 +91,9 @@ impl Dir {
     /// Takes the directory's exclusive lock; the guard releases it.
     pub fn lock(&self, name: &str) -> Result<Box<dyn Send + Sync>> {
         self.raw.lock(name).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Error::Locked { path: self.path_of(name), holder: self.holder(name) },
+            io::ErrorKind::WouldBlock => {
+                Error::Locked { path: self.path_of(name), holder: self.holder(name) }
+            }
             _ => Error::io("lock", &self.path_of(name), error),
         })
     }
@@ -157,6 +160,7 @@ impl fmt::Debug for File {
     }
 }
 
+#[allow(clippy::len_without_is_empty, reason = "a length, not a container")]
 impl File {
     /// Its path, for messages.
     pub fn path(&self) -> &Path {
@@ -181,7 +185,11 @@ impl File {
         self.raw.read_at(offset, buffer).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
                 let wanted = buffer.len();
-                Error::corrupt(&*self.path, offset, format!("the file ends within {wanted} bytes that must be here"))
+                Error::corrupt(
+                    &*self.path,
+                    offset,
+                    format!("the file ends within {wanted} bytes that must be here"),
+                )
             }
             _ => Error::io("read", &self.path, error),
         })

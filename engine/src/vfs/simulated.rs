@@ -308,7 +308,11 @@ impl SimulatedDisk {
     pub fn contents(&self) -> Image {
         let state = self.state.lock();
         let files = state.model.names.iter();
-        Image { files: files.map(|(name, file)| (name.clone(), state.model.files[file].current.clone())).collect() }
+        Image {
+            files: files
+                .map(|(name, file)| (name.clone(), state.model.files[file].current.clone()))
+                .collect(),
+        }
     }
 
     /// Lets `faults` decide about every call from now on.

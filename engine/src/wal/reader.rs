@@ -49,7 +49,8 @@ pub fn files(dir: &Dir, names: &[String], engine: EngineId) -> Result<Vec<(WalFi
     for number in names.iter().filter_map(|name| is_file(name)) {
         let file = dir.open(&file_name(number))?;
         let bytes = file.read(0, file_header::BYTES)?;
-        let header = FileHeader::decode(&bytes, file.path())?.expect(FileKind::Wal, engine, number, file.path())?;
+        let header =
+            FileHeader::decode(&bytes, file.path())?.expect(FileKind::Wal, engine, number, file.path())?;
         if file.len()? < header.second {
             let what = format!("the file is shorter than the {} bytes that it was made with", header.second);
             return Err(Error::corrupt(file.path(), file.len()?, what));
@@ -104,7 +105,12 @@ impl Replay<'_> {
     fn file(&mut self, dir: &Dir, file: WalFile, header: &FileHeader, next: Option<Lsn>) -> Result<()> {
         let source = dir.open(&file_name(file.number))?;
         let bytes = source.read(WAL_HEADER_BYTES, (header.second - WAL_HEADER_BYTES) as usize)?;
-        let log = Log { engine: header.engine_id, start: file.start, bytes: &bytes, path: source.path().to_path_buf() };
+        let log = Log {
+            engine: header.engine_id,
+            start: file.start,
+            bytes: &bytes,
+            path: source.path().to_path_buf(),
+        };
         if file.start > self.tail.end {
             self.damaged(log.damage(file.start, "the log before this file is missing"))?;
         }
@@ -157,7 +163,10 @@ impl Replay<'_> {
             let what = format!("the log goes on at {next} in the next file, but no group can be read here");
             self.damaged(log.damage(at, &what))?;
         } else if let Some((lsn, header)) = contradicts {
-            let what = format!("no group can be read here, but the one at {lsn} says that all below {} was durable", header.durable);
+            let what = format!(
+                "no group can be read here, but the one at {lsn} says that all below {} was durable",
+                header.durable
+            );
             self.damaged(log.damage(at, &what))?;
         } else if self.tail.durable > sector_up(at) {
             self.damaged(log.damage(at, "no group can be read here, but this part of the log was durable"))?;
@@ -218,7 +227,9 @@ impl<'a> Log<'a> {
     fn headers_behind(&self, at: Lsn) -> Vec<(Lsn, GroupHeader)> {
         let mut headers = Vec::new();
         let mut lsn = at.plus(8);
-        while let Some(bytes) = self.bytes.get((lsn.0 - self.start.0) as usize..).filter(|rest| !rest.is_empty()) {
+        while let Some(bytes) =
+            self.bytes.get((lsn.0 - self.start.0) as usize..).filter(|rest| !rest.is_empty())
+        {
             // Behind a torn tail there are zeros, nearly always: whole pages of them are passed over at once.
             if bytes.get(..PAGE_BYTES).is_some_and(|page| page == ZERO_PAGE) {
                 lsn = lsn.plus(PAGE_BYTES as u64);
@@ -237,4 +248,5 @@ impl<'a> Log<'a> {
     }
 }
 
-const _: () = assert!(WAL_HEADER_BYTES.is_multiple_of(SECTOR_BYTES) && file_header::BYTES <= WAL_HEADER_BYTES as usize);
+const _: () =
+    assert!(WAL_HEADER_BYTES.is_multiple_of(SECTOR_BYTES) && file_header::BYTES <= WAL_HEADER_BYTES as usize);

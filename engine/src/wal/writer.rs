@@ -40,7 +40,14 @@ pub struct Wal {
 
 impl Wal {
     /// Goes on in `active`, an open file that holds a durable log up to `end`.
-    pub fn new(dir: Dir, header: &FileHeader, active: File, end: Lsn, next_file: Arc<AtomicU64>, file_bytes: u64) -> Wal {
+    pub fn new(
+        dir: Dir,
+        header: &FileHeader,
+        active: File,
+        end: Lsn,
+        next_file: Arc<AtomicU64>,
+        file_bytes: u64,
+    ) -> Wal {
         let start = Lsn(header.first);
         Wal {
             preparer: Preparer::start(dir.clone(), file_bytes),
@@ -139,13 +146,13 @@ pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File> {
     let temporary = format!("{}.tmp", file_name(header.number));
     let _ = dir.remove(&temporary);
     let file = dir.create(&temporary)?;
-    let fill = || {
+    let write = || {
         file.set_len(header.second)?;
         file.write(0, &header.encode())?;
         file.write(WAL_HEADER_BYTES, groups)?;
         file.sync()
     };
-    if let Err(error) = fill() {
+    if let Err(error) = write() {
         let _ = dir.remove(&temporary);
         return Err(error);
     }

@@ -68,7 +68,8 @@ impl Driver {
         self.disk.mark(number);
         let stores = [engine.store("messages").expect("store"), engine.store("sync").expect("store")];
         let store = |name: &str| if name == "messages" { &stores[0] } else { &stores[1] };
-        let fan_out: Vec<_> = targets.iter().map(|(name, timeline)| (store(name), timeline.as_bytes())).collect();
+        let fan_out: Vec<_> =
+            targets.iter().map(|(name, timeline)| (store(name), timeline.as_bytes())).collect();
         let batch = Batch::new().fan_out(&body, fan_out).durability(durability);
         let receipt = engine.submit(batch).expect("queued").wait().expect("committed");
         self.disk.mark(ACKNOWLEDGED + number);
@@ -80,6 +81,9 @@ impl Driver {
         Recording { base, log: self.disk.log(), sent: self.sent }
     }
 }
+
+/// How many disks are judged at once.
+const WORKERS: usize = 6;
 
 /// What the log says up to some place.
 #[derive(Clone, Default)]
@@ -127,7 +131,9 @@ impl Recording {
                 if *sequence != place as u64 + 1 {
                     return Err(format!("{key:?} is not dense: {sequence} at place {place}"));
                 }
-                let number = self.number_of(body).ok_or_else(|| format!("{key:?} {sequence}: not a body that was sent"))?;
+                let number = self
+                    .number_of(body)
+                    .ok_or_else(|| format!("{key:?} {sequence}: not a body that was sent"))?;
                 if !known.submitted.contains(&number) {
                     return Err(format!("{key:?} {sequence}: batch {number} was not submitted yet"));
                 }
@@ -144,7 +150,9 @@ impl Recording {
             if there != 0 && there != sent.targets.len() {
                 return Err(format!("batch {number} is in {there} of {} places", sent.targets.len()));
             }
-            let kept = |(key, sequence): (&Key, &Sequence)| found[number].get(key).is_some_and(|all| all.contains(sequence));
+            let kept = |(key, sequence): (&Key, &Sequence)| {
+                found[number].get(key).is_some_and(|all| all.contains(sequence))
+            };
             if must && !sent.targets.iter().zip(&sent.sequences).all(kept) {
                 return Err(format!("batch {number} has other sequences than it was acknowledged with"));
             }
@@ -176,7 +184,9 @@ impl Recording {
                 .and_then(|store| store.append(timeline.as_bytes(), b"after"))
                 .map_err(|error| format!("takes no append: {error}"))?;
             if given != last + 1 {
-                return Err(format!("{store}:{timeline} has {last} entries, and the next append got {given}"));
+                return Err(format!(
+                    "{store}:{timeline} has {last} entries, and the next append got {given}"
+                ));
             }
         }
         Ok(())
@@ -191,26 +201,51 @@ impl Recording {
     /// Cuts the power at every place of the log, in every way, and again at every place of the recovery.
     /// `without`: as if the sync at that site were not in the code. Gives how many states were judged.
     pub fn cut_everywhere(&self, plan: &Plan) -> Result<u64, String> {
+        // An engine's threads mostly wait for each other: several disks at once keep the processors busy.
+        let outcomes: Vec<Result<u64, String>> = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..WORKERS).map(|worker| scope.spawn(move || self.cut_share(plan, worker))).collect();
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).collect()
+        });
+        outcomes.into_iter().sum()
+    }
+
+    /// One worker's share of the places.
+    fn cut_share(&self, plan: &Plan, worker: usize) -> Result<u64, String> {
         let mut model = Model::from_image(&self.base);
         let mut known = Known::default();
         let mut states = 0;
         for (place, op) in std::iter::once(&Op::Mark(u64::MAX)).chain(&self.log).enumerate() {
             model.apply(op, plan.without);
             known.note(op);
-            if matches!(op, Op::Mark(mark) if *mark < ACKNOWLEDGED) {
-                continue;
+            let changes_nothing = matches!(op, Op::Mark(mark) if *mark < ACKNOWLEDGED);
+            if place % WORKERS == worker && !changes_nothing {
+                states += self.cut_at(plan, place, op, &model, &known)?;
             }
-            for cut in Cut::ALL {
-                for seed in 0..if cut == Cut::Dice { plan.seeds } else { 1 } {
-                    let mut dice = Dice::new(seed + 1000 * place as u64);
-                    let image = model.power_cut(cut, &mut dice);
-                    let told = |what| format!("cut {cut:?} seed {seed} after call {place} ({op:?}): {what}");
-                    let disk = SimulatedDisk::from_image(&image);
-                    self.check(&disk, &known, true).map_err(told)?;
-                    states += 1;
-                    if plan.nested && place % plan.every == 0 {
-                        states += self.cut_recovery(&image, &disk.log(), &known, plan, &mut dice).map_err(told)?;
-                    }
+        }
+        Ok(states)
+    }
+
+    /// Every way of a power cut at one place.
+    fn cut_at(
+        &self,
+        plan: &Plan,
+        place: usize,
+        op: &Op,
+        model: &Model,
+        known: &Known,
+    ) -> Result<u64, String> {
+        let mut states = 0;
+        for cut in Cut::ALL {
+            for seed in 0..if cut == Cut::Dice { plan.seeds } else { 1 } {
+                let mut dice = Dice::new(seed + 1000 * place as u64);
+                let image = model.power_cut(cut, &mut dice);
+                let told = |what| format!("cut {cut:?} seed {seed} after call {place} ({op:?}): {what}");
+                let disk = SimulatedDisk::from_image(&image);
+                self.check(&disk, known, true).map_err(told)?;
+                states += 1;
+                if plan.nested && (place / WORKERS).is_multiple_of(plan.every) {
+                    states += self.cut_recovery(&image, &disk.log(), known, plan, &mut dice).map_err(told)?;
                 }
             }
         }
@@ -218,7 +253,14 @@ impl Recording {
     }
 
     /// Cuts the power at every place of a recovery, given its log.
-    fn cut_recovery(&self, image: &Image, log: &[Op], known: &Known, plan: &Plan, dice: &mut Dice) -> Result<u64, String> {
+    fn cut_recovery(
+        &self,
+        image: &Image,
+        log: &[Op],
+        known: &Known,
+        plan: &Plan,
+        dice: &mut Dice,
+    ) -> Result<u64, String> {
         let mut model = Model::from_image(image);
         // The checks' own appends come behind the second opening; they are not the recording's.
         let recovery: Vec<&Op> = log.iter().take_while(|op| !writes(op, b"after")).collect();
