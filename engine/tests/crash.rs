@@ -7,7 +7,7 @@ mod simulation;
 use simulation::{Driver, Key, Known, Plan, Recording, open};
 use strandline::Durability::{Disk, Os};
 use strandline::vfs::Site;
-use strandline::vfs::simulated::{Image, Model, Op, SimulatedDisk};
+use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 
 fn key(store: &'static str, timeline: impl std::fmt::Display) -> Key {
     (store, timeline.to_string())
@@ -109,11 +109,14 @@ fn a_killed_process_loses_nothing_and_a_power_cut_after_its_recovery_neither() {
             recording
                 .check(&disk, &known, false)
                 .unwrap_or_else(|what| panic!("killed after call {place}: {what}"));
+            // Once it is open again, even what was acknowledged for a process crash only is durable.
+            let disk = SimulatedDisk::from_model(model.clone());
+            drop(open(&disk).expect("opens"));
             let mut later = model.clone();
-            disk.log()
-                .iter()
-                .take_while(|op| !matches!(op, Op::Mark(_)))
-                .for_each(|op| later.apply(op, None));
+            disk.log().iter().for_each(|op| later.apply(op, None));
+            let disk = SimulatedDisk::from_image(&later.power_cut(Cut::Lost, &mut Dice::new(1)));
+            let told = |what| panic!("killed after call {place}, opened, then the power was cut: {what}");
+            recording.check(&disk, &known, false).unwrap_or_else(told);
         }
     }
 }
