@@ -20,6 +20,7 @@
 //!
 //! It does not know: sockets, stores' names, or how segments are read.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// How many sealed memtables may wait for their flush before commits wait too.
 const MAX_SEALED: usize = 2;
+
+const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
 
 /// A batch on its way, with what its submitter found out about cold timelines.
 struct Submitted {
@@ -78,9 +81,7 @@ impl Queue {
         while filling.bytes > QUEUE_BYTES && !filling.closed {
             self.taken.wait(&mut filling);
         }
-        let closed = Error::Closed { what: "the engine is closed: no more batches are taken" };
-        let mut queue =
-            |submitted| if filling.closed { Err(closed.clone()) } else { Ok(filling.push(submitted)) };
+        let mut queue = |submitted| if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) };
         let tickets = looked_up.into_iter().map(|submitted| submitted.and_then(&mut queue)).collect();
         drop(filling);
         self.arrived.notify_one();
@@ -88,14 +89,17 @@ impl Queue {
     }
 
     /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket tells when it is.
-    pub fn seal(&self) -> Ticket {
+    pub fn seal(&self) -> Result<Ticket> {
         let mut filling = self.filling.lock();
+        if filling.closed {
+            return Err(CLOSED);
+        }
         filling.seal = true;
         let nothing = Prepared::nothing();
         let ticket = filling.push(Submitted { batch: nothing, hints: Vec::new() });
         drop(filling);
         self.arrived.notify_one();
-        ticket
+        Ok(ticket)
     }
 
     /// No more batches: the commit thread ends when it has committed what is queued.
@@ -165,7 +169,12 @@ impl Committer {
     /// Commits one group after another until the queue is closed.
     pub fn run(mut self) {
         while let Some(group) = self.queue.take() {
-            let outcomes = self.commit(&group);
+            // A panic is a broken invariant: this group and all later ones are refused, and nobody waits for it in vain.
+            let outcomes = catch_unwind(AssertUnwindSafe(|| self.commit(&group))).unwrap_or_else(|_| {
+                let error = Error::Poisoned { why: "the commit thread panicked".into() };
+                self.state.poison.set(&error);
+                refuse_all(&group, &error)
+            });
             if group.seal {
                 self.seal_behind(outcomes, &group.fill);
             } else {

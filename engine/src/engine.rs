@@ -10,6 +10,7 @@
 //! Clones are the same engine; the last one that goes stops the threads. Only [`Engine::close`] flushes before.
 
 use std::ops::RangeBounds;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,7 +34,7 @@ use crate::ticket::Ticket;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::view::View;
 use crate::watch::Watcher;
-use crate::{compact, flush, open};
+use crate::{compact, flush, open, wal};
 
 /// The world that an engine lives in: for tests, which simulate it.
 #[derive(Clone)]
@@ -109,10 +110,9 @@ impl Engine {
         match opened.wal {
             Some(wal) => {
                 let committer = Committer::new(state.clone(), queue.clone(), wal);
-                threads.push(start("commit", move || committer.run()));
-                let (flusher, compactor) = (state.clone(), state.clone());
-                threads.push(start("flush", move || flush::run(&flusher)));
-                threads.push(start("compact", move || compact::run(&compactor)));
+                threads.push(start("commit", &state, move |_| committer.run()));
+                threads.push(start("flush", &state, flush::run));
+                threads.push(start("compact", &state, compact::run));
             }
             None => queue.close(),
         }
@@ -199,7 +199,7 @@ impl Engine {
     /// Writes everything that is in memory to segments, and returns when it is durable there.
     pub fn flush(&self) -> Result<()> {
         self.check_writable()?;
-        self.inner.queue.seal().wait()?;
+        self.inner.queue.seal()?.wait()?;
         let state = self.state();
         loop {
             let seen = state.progress.changes();
@@ -271,21 +271,16 @@ impl Engine {
     /// Flushes, and stops: the next open has no log to read. Other clones get errors from now on.
     pub fn close(&self) -> Result<()> {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
-        let stopped = flushed.and_then(|()| {
-            self.inner.stop();
-            if self.state().options.read_only {
-                return Ok(());
-            }
-            self.inner.nothing_to_replay()
-        });
-        self.inner.stop();
-        stopped
+        self.inner.stop_threads();
+        let closed = flushed.and_then(|()| self.inner.nothing_to_replay());
+        self.inner.lock.lock().take();
+        closed
     }
 }
 
 impl Inner {
     /// Ends the threads: the commit thread first, when all that is queued is committed, since it may wait for a flush.
-    fn stop(&self) {
+    fn stop_threads(&self) {
         self.queue.close();
         let mut threads = self.threads.lock();
         for thread in threads.drain(..) {
@@ -294,14 +289,16 @@ impl Inner {
             self.state.closing.store(true, Ordering::Release);
             self.state.progress.announce();
         }
-        self.lock.lock().take();
     }
 
-    /// Says in the manifest that no log file is needed, if nothing was committed since the flush.
+    /// If nothing was committed since the flush, says in the manifest that no log file is needed, and removes them all.
     fn nothing_to_replay(&self) -> Result<()> {
         let view = self.state.view.load();
-        if view.active.is_empty() && view.sealed.is_empty() {
+        if !self.state.options.read_only && view.active.is_empty() && view.sealed.is_empty() {
             self.state.manifest.lock().commit(|live| live.log_file = 0)?;
+            for file in self.state.wal_files.lock().drain(..) {
+                self.state.dir.remove(&wal::file_name(file.number))?;
+            }
         }
         Ok(())
     }
@@ -309,13 +306,26 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.stop();
+        self.stop_threads();
     }
 }
 
-fn start(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+/// Starts a thread. If it panics, which is a broken invariant, no more writes are acknowledged and nobody waits for it in vain.
+fn start(
+    name: &'static str,
+    state: &Arc<State>,
+    work: impl FnOnce(&State) + Send + 'static,
+) -> JoinHandle<()> {
     let thread = std::thread::Builder::new().name(format!("strandline-{name}"));
-    thread.spawn(work).expect("a thread can be started while the engine opens")
+    let state = state.clone();
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(|| work(&state))).is_err() {
+            let error = Error::Poisoned { why: format!("the {name} thread panicked") };
+            state.poison.set(&error);
+            state.progress.flush_outcome(Some(error));
+        }
+    };
+    thread.spawn(guarded).expect("a thread can be started while the engine opens")
 }
 
 fn check_store_name(name: &str) -> Result<()> {
