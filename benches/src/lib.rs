@@ -1,1 +1,22 @@
-//! Benches.
+//! Benchmarks: the workloads of docs/benchmarks.md, run against Strandline and its peers by the same code.
+//!
+//! * `workload` makes the data: who writes to which timeline, and what. Deterministic, so that every contestant of
+//!   every round gets the same bytes in the same order.
+//! * `peers` makes engines look alike: one trait, one file an engine, each with what it promises on acknowledgement.
+//! * `drive` runs a feed of work against a peer: threads × work in flight, with latencies.
+//! * `workloads` holds W1 to W4; `rounds` alternates the contestants; `report` prints medians and ratios.
+//! * `disk` asks the operating system what was written.
+//! * `load` speaks RESP to a server, for the binary of that name.
+//!
+//! Nothing here knows how an engine works inside: a benchmark that did would measure its own idea of it.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "measuring is asking the machine for the time")]
+
+pub mod disk;
+pub mod drive;
+pub mod load;
+pub mod peers;
+pub mod report;
+pub mod rounds;
+pub mod workload;
+pub mod workloads;

@@ -1,7 +1,8 @@
 //! The next file, written ahead of need: zeros all through, synced, so that the commit path never waits for it and its syncs
 //! later need not move the end of a file.
 //!
-//! It costs the log's bytes a second time, so it is done only after the current file has seen durable commits.
+//! It costs the log's bytes a second time, so it is done only after the current file has seen durable commits, and in pieces,
+//! each synced, so that a commit's own sync never waits for many megabytes of zeros.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -17,20 +18,20 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Makes prepared files, one at a time, on a thread of its own.
 pub struct Preparer {
     dir: Dir,
-    wanted: Option<SyncSender<()>>,
+    wanted: Option<SyncSender<u64>>,
     prepared: Receiver<Option<File>>,
     asked: bool,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Preparer {
-    /// Starts the thread. Files will have `file_bytes`.
-    pub fn start(dir: Dir, file_bytes: u64) -> Preparer {
-        let (wanted, requests) = sync_channel::<()>(1);
+    /// Starts the thread.
+    pub fn start(dir: Dir) -> Preparer {
+        let (wanted, requests) = sync_channel::<u64>(1);
         let (done, prepared) = sync_channel(1);
         let work_dir = dir.clone();
         let work = move || {
-            while requests.recv().is_ok() {
+            while let Ok(file_bytes) = requests.recv() {
                 // Not ours to report: the commit path makes its own file, and meets the trouble itself if there is any.
                 let file = prepare(&work_dir, file_bytes)
                     .inspect_err(|error| tracing::warn!(%error, "could not prepare the next wal file"));
@@ -46,10 +47,10 @@ impl Preparer {
         Preparer { dir, wanted: Some(wanted), prepared, asked: false, thread: Some(thread) }
     }
 
-    /// Asks for a file, if none is asked for or ready.
-    pub fn ask(&mut self) {
+    /// Asks for a file of so many bytes, if none is asked for or ready.
+    pub fn ask(&mut self, file_bytes: u64) {
         if let (false, Some(wanted)) = (self.asked, &self.wanted) {
-            self.asked = wanted.try_send(()).is_ok();
+            self.asked = wanted.try_send(file_bytes).is_ok();
         }
     }
 
@@ -80,8 +81,8 @@ fn prepare(dir: &Dir, file_bytes: u64) -> Result<File> {
     while at < file_bytes {
         let piece = &zeros[..zeros.len().min((file_bytes - at) as usize)];
         file.write(at, piece)?;
+        file.sync()?;
         at += piece.len() as u64;
     }
-    file.sync()?;
     Ok(file)
 }

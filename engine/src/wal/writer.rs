@@ -11,6 +11,12 @@ use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, sector_up};
 use crate::ids::{FileNumber, Lsn};
 use crate::vfs::{Dir, File};
 
+/// How much larger the next file is, until files are as large as was asked for.
+const GROWTH: u64 = 4;
+
+/// No file is made smaller, unless that was asked for.
+const MIN_FILE_BYTES: u64 = 1024 * 1024;
+
 /// What a failure leaves behind.
 #[derive(Debug)]
 pub enum Failure {
@@ -50,7 +56,7 @@ impl Wal {
     ) -> Wal {
         let start = Lsn(header.first);
         Wal {
-            preparer: Preparer::start(dir.clone(), file_bytes),
+            preparer: Preparer::start(dir.clone()),
             dir,
             engine: header.engine_id,
             writer_epoch: header.writer_epoch,
@@ -106,9 +112,16 @@ impl Wal {
             self.file.sync().map_err(Failure::Poisoned)?;
             self.end = sector_up(self.end);
             self.durable = self.end;
-            self.preparer.ask();
+            self.preparer.ask(self.next_file_bytes());
         }
         Ok(())
+    }
+
+    /// Files start small and grow fourfold up to the size that was asked for, so that an engine that lives shortly or writes
+    /// little does not pay for large ones.
+    fn next_file_bytes(&self) -> u64 {
+        let this = WAL_HEADER_BYTES + (self.capacity.0 - self.start.0);
+        (GROWTH * this).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)
     }
 
     /// Steps (1) to (4) of the room's heading.
@@ -116,18 +129,23 @@ impl Wal {
         self.sync()?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let needed = WAL_HEADER_BYTES + bytes;
-        let prepared = if needed <= self.file_bytes { self.preparer.take() } else { None };
+        let prepared = self.preparer.take();
+        let prepared_bytes = prepared.as_ref().map_or(Ok(0), File::len).map_err(Failure::Poisoned)?;
         let header = FileHeader {
             kind: FileKind::Wal,
             engine_id: self.engine,
             writer_epoch: self.writer_epoch,
             number,
             first: self.end.0,
-            second: needed.max(self.file_bytes),
+            second: if needed <= prepared_bytes {
+                prepared_bytes
+            } else {
+                needed.max(self.next_file_bytes())
+            },
         };
         let file = match prepared {
-            Some(file) => name_prepared(&self.dir, &header, file),
-            None => create(&self.dir, &header, &[]),
+            Some(file) if needed <= prepared_bytes => name_prepared(&self.dir, &header, file),
+            _ => create(&self.dir, &header, &[]),
         };
         self.file = file.map_err(|error| match error {
             Error::DiskFull { .. } => Failure::Refused(error),

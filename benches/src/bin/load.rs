@@ -1,0 +1,117 @@
+//! Loads a server over TCP and prints rates and latencies.
+//!
+//! `cargo run --release -p strandline-benches --bin load -- --workload append --clients 50 --pipeline 16 --seconds 5`
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use clap::Parser;
+use strandline_benches::load::clients::{Plan, Seen, ask, fill, run};
+use strandline_benches::load::commands::{Shared, Target, Workload};
+use strandline_benches::workload::groups;
+
+#[derive(Parser)]
+#[command(about = "Loads a server that speaks RESP and prints rates and latencies.")]
+struct Arguments {
+    /// The server's host and port.
+    #[arg(long, default_value = "127.0.0.1:7411")]
+    address: String,
+    /// Whose commands to send.
+    #[arg(long, value_enum, default_value = "strandline")]
+    target: Target,
+    /// What to do.
+    #[arg(long, value_enum)]
+    workload: Workload,
+    /// Connections.
+    #[arg(long, default_value_t = 50)]
+    clients: usize,
+    /// Commands that a client sends at once.
+    #[arg(long, default_value_t = 1)]
+    pipeline: usize,
+    /// Threads of the load generator.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// How long to measure.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// How long to run before measuring.
+    #[arg(long, default_value_t = 1.0)]
+    warm_up: f64,
+    /// Members of a group, for the fan-out.
+    #[arg(long, default_value_t = 500)]
+    members: usize,
+    /// Ask Strandline to answer when the entry is logged, before fsync. Redis has a setting of its server for that.
+    #[arg(long)]
+    relaxed: bool,
+    /// Do not fill the timelines before reading them: an earlier run has.
+    #[arg(long)]
+    filled: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!((1..=10_000).contains(&arguments.clients), "1 to 10000 clients");
+    ensure!((1..=10_000).contains(&arguments.pipeline), "a pipeline of 1 to 10000");
+    ensure!((1..=6_250).contains(&arguments.members), "1 to 6250 members");
+    let groups = if arguments.workload == Workload::Fanout { groups(arguments.members) } else { Vec::new() };
+    let shared = Arc::new(Shared::new(arguments.target, arguments.workload, arguments.relaxed, groups));
+    if arguments.workload == Workload::Latest && !arguments.filled {
+        fill(&arguments.address, &shared)?;
+    }
+    let plan = Plan {
+        address: arguments.address.clone(),
+        clients: arguments.clients,
+        pipeline: arguments.pipeline,
+        threads: arguments.threads,
+        warm_up: Duration::try_from_secs_f64(arguments.warm_up)?,
+        measured: Duration::try_from_secs_f64(arguments.seconds)?,
+    };
+    let seen = run(&plan, &shared)?;
+    print_figures(&arguments, &seen, &durability(&arguments)?);
+    match seen.first_error {
+        Some(error) => bail!("{} of {} replies were errors, the first: {error}", seen.errors, seen.replies),
+        None => Ok(()),
+    }
+}
+
+/// What a positive reply means: no figure without it.
+fn durability(arguments: &Arguments) -> Result<String> {
+    Ok(match (arguments.target, arguments.relaxed) {
+        (Target::Strandline, false) => "fdatasync before the reply".to_owned(),
+        (Target::Strandline, true) => "write before the reply".to_owned(),
+        (Target::Redis, _) => {
+            let append_only = ask(&arguments.address, &[b"CONFIG", b"GET", b"appendonly"])?;
+            let fsync = ask(&arguments.address, &[b"CONFIG", b"GET", b"appendfsync"])?;
+            let word = |reply: &str| reply.split(' ').next_back().unwrap_or("unknown").to_owned();
+            format!("appendonly {}, appendfsync {}", word(&append_only), word(&fsync))
+        }
+    })
+}
+
+fn print_figures(arguments: &Arguments, seen: &Seen, durability: &str) {
+    let rate = seen.replies as f64 / arguments.seconds;
+    let micros = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1000.0;
+    println!(
+        "| target | workload | clients × pipeline | durability | replies/s | timeline-writes/s | p50 µs | p99 µs | p99.9 µs | max µs | MB/s of replies |"
+    );
+    println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|");
+    let writes = match arguments.workload {
+        Workload::Append => format!("{rate:.0}"),
+        Workload::Fanout => format!("{:.0}", rate * (arguments.members + 1) as f64),
+        Workload::Latest => "–".to_owned(),
+    };
+    println!(
+        "| {:?} | {:?} | {} × {} | {durability} | {rate:.0} | {writes} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |",
+        arguments.target,
+        arguments.workload,
+        arguments.clients,
+        arguments.pipeline,
+        micros(0.5),
+        micros(0.99),
+        micros(0.999),
+        seen.latency.max() as f64 / 1000.0,
+        seen.reply_bytes as f64 / arguments.seconds / 1e6,
+    );
+}

@@ -1,0 +1,230 @@
+//! Runs feeds of work against a peer, a thread a feed, each with so much work in flight.
+//!
+//! With a window of one this is a caller who waits for each acknowledgement, which is all that a blocking peer knows. With a
+//! larger one it is an event loop: it fills the window, waits for the oldest, takes every other answer that is there
+//! by then, and fills up again. A latency runs from before the submission to when the driver has the answer in hand, so an answer
+//! that waits for the driver counts as late.
+
+use std::collections::VecDeque;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use hdrhistogram::Histogram;
+
+use crate::peers::{Durability, Peer, Pending, Work};
+
+/// Work in its order.
+pub type Feed<'w> = Box<dyn Iterator<Item = Work<'w>> + Send + 'w>;
+
+/// How a feed is driven.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How much may be in flight.
+    pub window: usize,
+    /// Whether what fills the window up is submitted in one call, as a server does with what its sockets brought.
+    pub together: bool,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// When to take no more work; `None`: when the feed ends.
+    pub stop_after: Option<Duration>,
+    /// Whether to ask the clock twice for each piece of work.
+    pub latencies: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Pieces of work that were acknowledged.
+    pub works: u64,
+    /// Entries that they added.
+    pub timeline_writes: u64,
+    /// From the first submission to the last acknowledgement.
+    pub elapsed: Duration,
+    /// Nanoseconds to acknowledgement.
+    pub latency: Histogram<u64>,
+}
+
+impl Outcome {
+    fn new() -> Outcome {
+        Outcome { works: 0, timeline_writes: 0, elapsed: Duration::ZERO, latency: latency_histogram() }
+    }
+
+    /// Pieces of work a second.
+    pub fn works_per_second(&self) -> f64 {
+        self.works as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Entries a second.
+    pub fn timeline_writes_per_second(&self) -> f64 {
+        self.timeline_writes as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// A quantile of the latencies, in microseconds.
+    pub fn latency_us(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1000.0
+    }
+}
+
+/// Nanoseconds up to a minute, three digits.
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("constant bounds that the crate accepts")
+}
+
+/// Drives every feed to its end, or until it is time to stop.
+pub fn run(peer: &dyn Peer, feeds: Vec<Feed<'_>>, pace: Pace) -> Result<Outcome> {
+    let start_line = Barrier::new(feeds.len());
+    let parts: Vec<Result<Outcome>> = thread::scope(|scope| {
+        let threads: Vec<_> = feeds
+            .into_iter()
+            .map(|feed| {
+                let start_line = &start_line;
+                scope.spawn(move || {
+                    start_line.wait();
+                    run_feed(peer, feed, pace)
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a writer panicked"))))
+            .collect()
+    });
+    let mut sum = Outcome::new();
+    for part in parts {
+        let part = part?;
+        sum.works += part.works;
+        sum.timeline_writes += part.timeline_writes;
+        sum.elapsed = sum.elapsed.max(part.elapsed);
+        sum.latency.add(&part.latency)?;
+    }
+    Ok(sum)
+}
+
+/// Work in flight.
+struct Flying {
+    since: Option<Instant>,
+    timeline_writes: u64,
+    pending: Pending,
+}
+
+fn run_feed(peer: &dyn Peer, mut feed: Feed<'_>, pace: Pace) -> Result<Outcome> {
+    let mut outcome = Outcome::new();
+    let mut flying: VecDeque<Flying> = VecDeque::with_capacity(pace.window);
+    let start = Instant::now();
+    loop {
+        if pace.stop_after.is_none_or(|limit| start.elapsed() < limit) {
+            fill(peer, &mut feed, pace, &mut flying)?;
+        }
+        let Some(oldest) = flying.pop_front() else { break };
+        oldest.pending.wait()?;
+        record(&mut outcome, oldest.since, oldest.timeline_writes);
+        while let Some(next) = flying.front_mut() {
+            if !next.pending.is_done()? {
+                break;
+            }
+            record(&mut outcome, next.since, next.timeline_writes);
+            flying.pop_front();
+        }
+    }
+    outcome.elapsed = start.elapsed();
+    Ok(outcome)
+}
+
+fn fill(peer: &dyn Peer, feed: &mut Feed<'_>, pace: Pace, flying: &mut VecDeque<Flying>) -> Result<()> {
+    let room = pace.window - flying.len();
+    if pace.together {
+        let works: Vec<Work<'_>> = feed.take(room).collect();
+        let since = pace.latencies.then(Instant::now);
+        let mut taken = Vec::with_capacity(works.len());
+        peer.submit_all(&works, pace.durability, &mut taken)?;
+        flying.extend(works.iter().zip(taken).map(|(work, pending)| Flying {
+            since,
+            timeline_writes: work.timeline_writes(),
+            pending,
+        }));
+    } else {
+        for work in feed.take(room) {
+            let since = pace.latencies.then(Instant::now);
+            let pending = peer.submit(work, pace.durability)?;
+            flying.push_back(Flying { since, timeline_writes: work.timeline_writes(), pending });
+        }
+    }
+    Ok(())
+}
+
+fn record(outcome: &mut Outcome, since: Option<Instant>, timeline_writes: u64) {
+    outcome.works += 1;
+    outcome.timeline_writes += timeline_writes;
+    if let Some(since) = since {
+        outcome.latency.saturating_record(since.elapsed().as_nanos() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Found;
+    use crate::workload::Append;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[derive(Default)]
+    struct Counter {
+        taken: AtomicU64,
+        calls: AtomicU64,
+    }
+
+    impl Peer for Counter {
+        fn submit(&self, work: Work<'_>, _: Durability) -> Result<Pending> {
+            self.taken.fetch_add(work.timeline_writes(), Ordering::SeqCst);
+            Ok(Pending::Done)
+        }
+
+        fn submit_all(&self, works: &[Work<'_>], how: Durability, pending: &mut Vec<Pending>) -> Result<()> {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            works.iter().try_for_each(|&work| {
+                pending.push(self.submit(work, how)?);
+                Ok(())
+            })
+        }
+
+        fn latest(&self, _: u32, _: usize) -> Result<Found> {
+            Ok(Found::default())
+        }
+
+        fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn compact(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn pace(window: usize, together: bool) -> Pace {
+        Pace { window, together, durability: Durability::Logged, stop_after: None, latencies: true }
+    }
+
+    #[test]
+    fn every_piece_of_every_feed_is_driven_once() {
+        let appends = [Append { timeline: 1, body: b"x" }; 70];
+        let peer = Counter::default();
+        let feeds: Vec<Feed<'_>> =
+            (0..3).map(|_| Box::new(appends.chunks(7).map(Work::Appends)) as Feed<'_>).collect();
+        let outcome = run(&peer, feeds, pace(4, false)).expect("a run");
+        assert_eq!((outcome.works, outcome.timeline_writes), (30, 210));
+        assert_eq!(peer.taken.load(Ordering::SeqCst), 210);
+        assert_eq!(outcome.latency.len(), 30);
+    }
+
+    #[test]
+    fn what_fills_the_window_goes_in_one_call() {
+        let appends = [Append { timeline: 1, body: b"x" }; 12];
+        let peer = Counter::default();
+        let feed: Feed<'_> = Box::new(appends.chunks(1).map(Work::Appends));
+        run(&peer, vec![feed], pace(4, true)).expect("a run");
+        // Three full windows, and the call that finds the feed at its end.
+        assert_eq!(peer.calls.load(Ordering::SeqCst), 4);
+    }
+}

@@ -1,0 +1,264 @@
+//! Clients that send a pipeline of commands, wait for all of its replies, and send the next.
+//!
+//! A thread runs many clients on one event loop: a thread a client would measure the scheduler. A latency runs from before the
+//! pipeline is written to when the reply is complete in the client. What begins before the warm-up is over is not counted.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::commands::{Commands, READ_ENTRIES, READ_TIMELINES, Shared};
+use super::resp::{first_reply, write_command};
+use crate::drive::latency_histogram;
+
+/// How the clients behave.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The server's host and port.
+    pub address: String,
+    /// Connections.
+    pub clients: usize,
+    /// Commands in one write.
+    pub pipeline: usize,
+    /// Threads that the clients are spread over.
+    pub threads: usize,
+    /// Not counted at the start.
+    pub warm_up: Duration,
+    /// Counted.
+    pub measured: Duration,
+}
+
+/// What they saw.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Replies.
+    pub replies: u64,
+    /// Bytes of replies.
+    pub reply_bytes: u64,
+    /// Replies that are errors.
+    pub errors: u64,
+    /// The first of them.
+    pub first_error: Option<String>,
+    /// Nanoseconds to a reply.
+    pub latency: Histogram<u64>,
+}
+
+impl Seen {
+    fn new() -> Seen {
+        let latency = latency_histogram();
+        Seen { replies: 0, reply_bytes: 0, errors: 0, first_error: None, latency }
+    }
+
+    fn add(&mut self, other: Seen) -> Result<()> {
+        self.replies += other.replies;
+        self.reply_bytes += other.reply_bytes;
+        self.errors += other.errors;
+        self.first_error = self.first_error.take().or(other.first_error);
+        Ok(self.latency.add(&other.latency)?)
+    }
+}
+
+/// Runs all clients for as long as the plan says.
+pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
+    let threads = plan.threads.clamp(1, plan.clients);
+    let start = Instant::now();
+    let parts: Vec<Result<Seen>> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let clients = (thread..plan.clients).step_by(threads).map(|client| client as u64);
+                    event_loop()?.block_on(run_clients(
+                        plan.clone(),
+                        Arc::clone(shared),
+                        clients.collect(),
+                        start,
+                    ))
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a client thread panicked"))))
+            .collect()
+    });
+    let mut sum = Seen::new();
+    for part in parts {
+        sum.add(part?)?;
+    }
+    Ok(sum)
+}
+
+/// Fills the timelines that are read, over one connection; more than one run on the same server does no harm.
+pub fn fill(address: &str, shared: &Arc<Shared>) -> Result<()> {
+    event_loop()?.block_on(async {
+        let mut connection = Connection::open(address).await?;
+        let mut commands = Commands::new(Arc::clone(shared), u64::MAX / 2);
+        let mut seen = Seen::new();
+        for timeline in 0..READ_TIMELINES {
+            (0..READ_ENTRIES).for_each(|_| commands.write_append(&mut connection.output, timeline));
+            connection.exchange(READ_ENTRIES as usize, Some(&mut seen)).await?;
+        }
+        seen.first_error.map_or(Ok(()), |error| bail!("filling: {error}"))
+    })
+}
+
+/// The reply to one command, as text.
+pub fn ask(address: &str, parts: &[&[u8]]) -> Result<String> {
+    event_loop()?.block_on(async {
+        let mut connection = Connection::open(address).await?;
+        write_command(&mut connection.output, parts);
+        connection.exchange(1, None).await
+    })
+}
+
+fn event_loop() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+async fn run_clients(plan: Plan, shared: Arc<Shared>, clients: Vec<u64>, start: Instant) -> Result<Seen> {
+    let mut tasks = JoinSet::new();
+    for client in clients {
+        let commands = Commands::new(Arc::clone(&shared), client);
+        tasks.spawn(run_client(plan.clone(), commands, start));
+    }
+    let mut sum = Seen::new();
+    while let Some(task) = tasks.join_next().await {
+        sum.add(task??)?;
+    }
+    Ok(sum)
+}
+
+async fn run_client(plan: Plan, mut commands: Commands, start: Instant) -> Result<Seen> {
+    let mut connection = Connection::open(&plan.address).await?;
+    let mut seen = Seen::new();
+    while start.elapsed() < plan.warm_up + plan.measured {
+        (0..plan.pipeline).for_each(|_| commands.write_next(&mut connection.output));
+        let counts = start.elapsed() >= plan.warm_up;
+        connection.exchange(plan.pipeline, counts.then_some(&mut seen)).await?;
+    }
+    Ok(seen)
+}
+
+/// A connection with its buffers.
+struct Connection {
+    socket: TcpStream,
+    output: Vec<u8>,
+    input: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: &str) -> Result<Connection> {
+        let socket = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        socket.set_nodelay(true)?;
+        Ok(Connection { socket, output: Vec::new(), input: Vec::with_capacity(64 * 1024) })
+    }
+
+    /// Sends what `output` holds and takes so many replies; returns the last one's first bytes.
+    async fn exchange(&mut self, replies: usize, mut seen: Option<&mut Seen>) -> Result<String> {
+        let since = Instant::now();
+        self.socket.write_all(&self.output).await?;
+        self.output.clear();
+        let mut last = String::new();
+        let (mut taken, mut front) = (0, 0);
+        while taken < replies {
+            let Some(reply) = first_reply(&self.input[front..])? else {
+                self.input.drain(..front);
+                front = 0;
+                let read = self.socket.read_buf(&mut self.input).await?;
+                anyhow::ensure!(
+                    read > 0,
+                    "the server closed the connection after {taken} of {replies} replies"
+                );
+                continue;
+            };
+            let bytes = &self.input[front..front + reply.bytes];
+            if let Some(seen) = seen.as_deref_mut() {
+                seen.replies += 1;
+                seen.reply_bytes += reply.bytes as u64;
+                seen.latency.saturating_record(since.elapsed().as_nanos() as u64);
+                if reply.is_error {
+                    seen.errors += 1;
+                    seen.first_error.get_or_insert_with(|| shown(bytes));
+                }
+            }
+            taken += 1;
+            if taken == replies {
+                last = shown(bytes);
+            }
+            front += reply.bytes;
+        }
+        self.input.drain(..front);
+        Ok(last)
+    }
+}
+
+/// The first bytes of a reply, for a person.
+fn shown(reply: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&reply[..reply.len().min(200)]);
+    text.split("\r\n").collect::<Vec<_>>().join(" ").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::commands::{Target, Workload};
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Answers each `*` that begins a line with `answer`, in pieces, until the client closes.
+    fn server_that_says(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.expect("a client");
+                thread::spawn(move || {
+                    let mut buffer = vec![0; 1 << 16];
+                    while let Ok(read @ 1..) = socket.read(&mut buffer) {
+                        let commands = buffer[..read].split(|&byte| byte == b'*').count() - 1;
+                        for piece in answer.repeat(commands).chunks(7) {
+                            if socket.write_all(piece).is_err() {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    fn seen_at(address: String) -> Seen {
+        let plan = Plan {
+            address,
+            clients: 3,
+            pipeline: 4,
+            threads: 2,
+            warm_up: Duration::ZERO,
+            measured: Duration::from_millis(50),
+        };
+        let shared = Arc::new(Shared::new(Target::Strandline, Workload::Latest, false, Vec::new()));
+        run(&plan, &shared).expect("a run")
+    }
+
+    #[test]
+    fn every_reply_of_every_client_is_counted() {
+        let seen = seen_at(server_that_says(b"*1\r\n*3\r\n:1\r\n:2\r\n$4\r\nbody\r\n"));
+        assert!(seen.replies >= 12 && seen.replies.is_multiple_of(4), "{}", seen.replies);
+        assert_eq!(seen.latency.len(), seen.replies);
+        assert_eq!(seen.errors, 0);
+    }
+
+    #[test]
+    fn errors_are_counted_and_the_first_is_kept() {
+        let seen = seen_at(server_that_says(b"-NOSTORE no such store\r\n"));
+        assert_eq!(seen.errors, seen.replies);
+        assert_eq!(seen.first_error.as_deref(), Some("-NOSTORE no such store"));
+    }
+}

@@ -1,0 +1,240 @@
+//! Engines made to look alike: what a workload asks of each, and how to open one.
+//!
+//! A peer takes work and answers when its own acknowledgement says so. `Durability` maps to what the engine offers;
+//! each file's heading says what that is. A peer whose calls block answers `Pending::Done`; Strandline answers with its
+//! ticket, and the driver decides how many may be in flight.
+
+#[cfg(feature = "peers")]
+mod fjall;
+#[cfg(feature = "peers")]
+mod raft_engine;
+#[cfg(feature = "peers")]
+mod raft_entry;
+mod strandline;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::workload::{Append, FanOut};
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The operating system has the bytes: a crash of the process does not take them.
+    Logged,
+    /// fdatasync returned: a power cut does not take them.
+    Synced,
+}
+
+/// How a peer without shared bodies stores a fan-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// The body in every timeline.
+    Inline,
+    /// The body in the conversation's timeline; in each member's, 12 bytes that say where. A reader of a member's timeline
+    /// pays one more look-up an entry.
+    References,
+}
+
+/// One atomic piece of work.
+#[derive(Clone, Copy, Debug)]
+pub enum Work<'a> {
+    /// These appends.
+    Appends(&'a [Append<'a>]),
+    /// This message, to its conversation and its members.
+    FanOut(FanOut<'a>),
+}
+
+impl Work<'_> {
+    /// How many entries it adds to timelines.
+    pub fn timeline_writes(&self) -> u64 {
+        match self {
+            Work::Appends(appends) => appends.len() as u64,
+            Work::FanOut(fan_out) => fan_out.members.len() as u64 + 1,
+        }
+    }
+}
+
+/// Work that was taken.
+pub enum Pending {
+    /// It is acknowledged already.
+    Done,
+    /// It will be.
+    Ticket(::strandline::Ticket),
+}
+
+impl Pending {
+    /// Waits for the acknowledgement.
+    pub fn wait(self) -> Result<()> {
+        match self {
+            Pending::Done => Ok(()),
+            Pending::Ticket(ticket) => Ok(ticket.wait().map(drop)?),
+        }
+    }
+
+    /// Looks whether it is acknowledged, without waiting.
+    pub fn is_done(&mut self) -> Result<bool> {
+        if let Pending::Ticket(ticket) = self {
+            match Pin::new(ticket).poll_once() {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(receipt) => drop(receipt?),
+            }
+            *self = Pending::Done;
+        }
+        Ok(true)
+    }
+}
+
+/// Asks a future once, with nobody to wake.
+trait PollOnce: Future {
+    fn poll_once(self: Pin<&mut Self>) -> Poll<Self::Output> {
+        self.poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+impl<F: Future> PollOnce for F {}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Entries.
+    pub entries: usize,
+    /// The sum of their bodies' first bytes: a reader touches what it reads.
+    pub checksum: u64,
+}
+
+impl Found {
+    /// One more entry.
+    pub fn add(&mut self, body: &[u8]) {
+        self.entries += 1;
+        self.checksum += body.first().map_or(0, |&byte| u64::from(byte)) + body.len() as u64;
+    }
+}
+
+/// An engine, open.
+pub trait Peer: Send + Sync {
+    /// Takes a piece of work.
+    fn submit(&self, work: Work<'_>, durability: Durability) -> Result<Pending>;
+
+    /// Takes several, each atomic on its own, in this order.
+    fn submit_all(
+        &self,
+        works: &[Work<'_>],
+        durability: Durability,
+        pending: &mut Vec<Pending>,
+    ) -> Result<()> {
+        for &work in works {
+            pending.push(self.submit(work, durability)?);
+        }
+        Ok(())
+    }
+
+    /// Reads the newest `count` entries of a conversation's timeline, newest first.
+    fn latest(&self, timeline: u32, count: usize) -> Result<Found>;
+
+    /// Brings what was written to where it rests until compaction.
+    fn flush(&self) -> Result<()>;
+
+    /// Merges what rests, as far as the engine does that.
+    fn compact(&self) -> Result<()>;
+}
+
+/// Which engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// This project's.
+    Strandline,
+    /// A log engine made for Raft groups: everything is indexed in memory, nothing is sorted.
+    RaftEngine,
+    /// A log-structured merge tree in Rust.
+    Fjall,
+}
+
+impl Kind {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Strandline => "strandline",
+            Kind::RaftEngine => "raft-engine",
+            Kind::Fjall => "fjall",
+        }
+    }
+
+    /// The kinds that this build knows.
+    pub fn built() -> Vec<Kind> {
+        if cfg!(feature = "peers") {
+            vec![Kind::Strandline, Kind::RaftEngine, Kind::Fjall]
+        } else {
+            vec![Kind::Strandline]
+        }
+    }
+
+    /// Opens one in an empty directory.
+    #[cfg(feature = "peers")]
+    pub fn open(self, dir: &Path, copies: Copies) -> Result<Box<dyn Peer>> {
+        Ok(match self {
+            Kind::Strandline => Box::new(strandline::Strandline::open(dir)?),
+            Kind::RaftEngine => Box::new(raft_engine::RaftEngine::open(dir, copies)?),
+            Kind::Fjall => Box::new(fjall::Fjall::open(dir, copies)?),
+        })
+    }
+
+    /// Opens one in an empty directory.
+    #[cfg(not(feature = "peers"))]
+    pub fn open(self, dir: &Path, _copies: Copies) -> Result<Box<dyn Peer>> {
+        match self {
+            Kind::Strandline => Ok(Box::new(strandline::Strandline::open(dir)?)),
+            Kind::RaftEngine | Kind::Fjall => {
+                anyhow::bail!("{} is not in this build: add `--features peers`", self.name())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writes_are_read_back(kind: Kind, copies: Copies) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let peer = kind.open(dir.path(), copies).expect("an open engine");
+        let bodies: Vec<Vec<u8>> = (0..60_u8).map(|number| vec![number; 20]).collect();
+        let appends: Vec<Append<'_>> = bodies.iter().map(|body| Append { timeline: 3, body }).collect();
+        for chunk in appends.chunks(7) {
+            let pending = peer.submit(Work::Appends(chunk), Durability::Logged).expect("taken");
+            pending.wait().expect("acknowledged");
+        }
+        let message = FanOut { conversation: 3, members: &[1, 2], body: b"the last one" };
+        peer.submit(Work::FanOut(message), Durability::Synced).and_then(Pending::wait).expect("acknowledged");
+        let mut expected = Found::default();
+        expected.add(b"the last one");
+        bodies.iter().rev().take(49).for_each(|body| expected.add(body));
+        assert_eq!(peer.latest(3, 50).expect("a read"), expected);
+        peer.flush().expect("a flush");
+        peer.compact().expect("a compaction");
+        assert_eq!(peer.latest(3, 50).expect("a read"), expected);
+    }
+
+    #[test]
+    #[cfg(feature = "peers")]
+    fn raft_engine_reads_back_what_was_written() {
+        writes_are_read_back(Kind::RaftEngine, Copies::Inline);
+        writes_are_read_back(Kind::RaftEngine, Copies::References);
+    }
+
+    #[test]
+    #[cfg(feature = "peers")]
+    fn fjall_reads_back_what_was_written() {
+        writes_are_read_back(Kind::Fjall, Copies::Inline);
+        writes_are_read_back(Kind::Fjall, Copies::References);
+    }
+
+    #[test]
+    fn strandline_reads_back_what_was_written() {
+        writes_are_read_back(Kind::Strandline, Copies::Inline);
+    }
+}

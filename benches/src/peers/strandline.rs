@@ -1,0 +1,98 @@
+//! Strandline, with default options.
+//!
+//! Logged: the ticket resolves after write(2). Synced: after fdatasync. Visible to readers at the same moment. A fan-out
+//! stores its body once by itself, so `Copies` means nothing here. Names are made before the clock starts, as an application
+//! has them.
+
+use std::path::Path;
+
+use anyhow::Result;
+use strandline::{Batch, Engine, Limit, Options, Store};
+
+use super::{Durability, Found, Peer, Pending, Work};
+use crate::workload::TIMELINES;
+
+/// An open engine and the names of its timelines.
+pub struct Strandline {
+    engine: Engine,
+    messages: Store,
+    sync: Store,
+    conversations: Vec<Vec<u8>>,
+    users: Vec<Vec<u8>>,
+}
+
+impl Strandline {
+    /// Opens one in an empty directory.
+    pub fn open(dir: &Path) -> Result<Strandline> {
+        let engine = Engine::open(dir, Options::default())?;
+        let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
+        let names = |kind: &str| (0..TIMELINES).map(|id| format!("{kind}/{id:08}").into_bytes()).collect();
+        Ok(Strandline { engine, messages, sync, conversations: names("c"), users: names("u") })
+    }
+
+    fn batch(&self, work: Work<'_>, durability: Durability) -> Batch {
+        let batch = Batch::new().durability(match durability {
+            Durability::Logged => strandline::Durability::Os,
+            Durability::Synced => strandline::Durability::Disk,
+        });
+        match work {
+            Work::Appends(appends) => appends.iter().fold(batch, |batch, append| {
+                batch.append(&self.messages, &self.conversations[append.timeline as usize], append.body)
+            }),
+            Work::FanOut(fan_out) => {
+                let conversation = self.conversations[fan_out.conversation as usize].as_slice();
+                // The conversation and then its members, as one range: a fan-out asks how many targets there will be.
+                let count = fan_out.members.len() + 1;
+                let targets = (0..count).map(|place| match place.checked_sub(1) {
+                    None => (&self.messages, conversation),
+                    Some(member) => (&self.sync, self.users[fan_out.members[member] as usize].as_slice()),
+                });
+                batch.fan_out(fan_out.body, targets)
+            }
+        }
+    }
+}
+
+impl Peer for Strandline {
+    fn submit(&self, work: Work<'_>, durability: Durability) -> Result<Pending> {
+        Ok(Pending::Ticket(self.engine.submit(self.batch(work, durability))?))
+    }
+
+    fn submit_all(
+        &self,
+        works: &[Work<'_>],
+        durability: Durability,
+        pending: &mut Vec<Pending>,
+    ) -> Result<()> {
+        let batches = works.iter().map(|&work| self.batch(work, durability)).collect();
+        for ticket in self.engine.submit_all(batches) {
+            pending.push(Pending::Ticket(ticket?));
+        }
+        Ok(())
+    }
+
+    fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
+        let name = &self.conversations[timeline as usize];
+        let page = self.messages.range_back(name, .., Limit::entries(count))?;
+        let mut found = Found::default();
+        page.entries.iter().for_each(|entry| found.add(&entry.body));
+        Ok(found)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(self.engine.flush()?)
+    }
+
+    fn compact(&self) -> Result<()> {
+        Ok(self.engine.compact()?)
+    }
+}
+
+impl Drop for Strandline {
+    /// The next contestant must not share the machine with this one's threads.
+    fn drop(&mut self) {
+        if let Err(error) = self.engine.close() {
+            eprintln!("strandline did not close: {error}");
+        }
+    }
+}
