@@ -69,6 +69,7 @@ struct Inner {
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     damage: Vec<Error>,
+    creating: Mutex<()>,
     /// Released when the threads have ended.
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
@@ -117,7 +118,14 @@ impl Engine {
             None => queue.close(),
         }
         let lock = Mutex::new(Some(opened.lock));
-        let inner = Inner { state, queue, threads: Mutex::new(threads), damage: opened.damage, lock };
+        let inner = Inner {
+            state,
+            queue,
+            threads: Mutex::new(threads),
+            damage: opened.damage,
+            creating: Mutex::default(),
+            lock,
+        };
         Ok(Engine { inner: Arc::new(inner) })
     }
 
@@ -127,27 +135,27 @@ impl Engine {
 
     /// The store of that name.
     pub fn store(&self, name: &str) -> Result<Store> {
-        let manifest = self.state().manifest.lock();
-        let found = manifest.live().stores.iter().find(|store| store.name == name);
-        let record = found.ok_or_else(|| Error::NoStore { name: name.into() })?;
-        Ok(Store { engine: self.clone(), id: record.id, name: name.into() })
+        let found = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
+        Ok(Store { engine: self.clone(), id: found.id, name: name.into() })
+    }
+
+    fn find_store(&self, name: &str) -> Option<StoreRecord> {
+        self.state().stores.read().iter().find(|store| store.name == name).cloned()
     }
 
     /// Creates a store; one that exists with the same TTL is given as it is. `ttl_ms` 0: entries live for ever.
     pub fn create_store(&self, name: &str, ttl_ms: u64) -> Result<Store> {
         check_store_name(name)?;
         self.check_writable()?;
-        let mut manifest = self.state().manifest.lock();
-        match manifest.live().stores.iter().find(|store| store.name == name) {
+        let _one_at_a_time = self.inner.creating.lock();
+        match self.find_store(name) {
             Some(store) if store.ttl_ms == ttl_ms => {}
             Some(store) => return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms }),
-            None => {
-                let highest = manifest.live().stores.iter().map(|store| store.id.0).max().unwrap_or(0);
-                let record = StoreRecord { id: StoreId(highest + 1), name: name.into(), ttl_ms };
-                manifest.commit(|live| live.stores.push(record))?;
-            }
+            None => self.state().change_stores(|live| {
+                let highest = live.stores.iter().map(|store| store.id.0).max().unwrap_or(0);
+                live.stores.push(StoreRecord { id: StoreId(highest + 1), name: name.into(), ttl_ms });
+            })?,
         }
-        drop(manifest);
         self.store(name)
     }
 
@@ -155,16 +163,15 @@ impl Engine {
     pub fn set_store_ttl(&self, name: &str, ttl_ms: u64) -> Result<()> {
         self.check_writable()?;
         let id = self.store(name)?.id;
-        self.state().manifest.lock().commit(|live| {
+        self.state().change_stores(|live| {
             live.stores.iter_mut().filter(|store| store.id == id).for_each(|store| store.ttl_ms = ttl_ms);
         })
     }
 
     /// All stores, by name.
     pub fn stores(&self) -> Vec<StoreInfo> {
-        let manifest = self.state().manifest.lock();
         let info = |store: &StoreRecord| StoreInfo { name: store.name.clone(), ttl_ms: store.ttl_ms };
-        let mut stores: Vec<StoreInfo> = manifest.live().stores.iter().map(info).collect();
+        let mut stores: Vec<StoreInfo> = self.state().stores.read().iter().map(info).collect();
         stores.sort_by(|one, other| one.name.cmp(&other.name));
         stores
     }
@@ -221,7 +228,7 @@ impl Engine {
 
     /// The history that cursors belong to, as 16 hex digits. It changes only when an older state was restored.
     pub fn epoch(&self) -> String {
-        format!("{:016x}", self.state().manifest.lock().live().history)
+        format!("{:016x}", self.state().history)
     }
 
     /// What a read-only open found damaged in the log and went around.
@@ -362,8 +369,8 @@ impl Store {
 
     /// How long entries live, in milliseconds; 0: for ever.
     pub fn ttl_ms(&self) -> u64 {
-        let manifest = self.engine.state().manifest.lock();
-        manifest.live().stores.iter().find(|store| store.id == self.id).map_or(0, |store| store.ttl_ms)
+        let stores = self.engine.state().stores.read();
+        stores.iter().find(|store| store.id == self.id).map_or(0, |store| store.ttl_ms)
     }
 
     /// Appends one body and waits until it is durable. For many, use [`Engine::submit`].

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::batch::timeline_hash;
 use crate::clock::Clock;
@@ -89,6 +89,8 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
         engine_id,
         writer_epoch: manifest.writer_epoch(),
         view: CurrentView::new(replay.view),
+        stores: RwLock::new(manifest.live().stores.clone()),
+        history: manifest.live().history,
         manifest: Mutex::new(manifest),
         merging: Mutex::new(()),
         wal_files: Mutex::new(wal_files),

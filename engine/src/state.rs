@@ -12,12 +12,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::batch::timeline_hash;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::header::EngineId;
+use crate::format::manifest::{Live, StoreRecord};
 use crate::ids::{TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::options::Options;
@@ -37,6 +38,10 @@ pub struct State {
     pub writer_epoch: u64,
     pub view: CurrentView,
     pub manifest: Mutex<Manifest>,
+    /// The manifest's stores, to look at without waiting for a manifest that is being written.
+    pub stores: RwLock<Vec<StoreRecord>>,
+    /// The history that cursors belong to.
+    pub history: u64,
     /// Held while segments are merged: one merge at a time, so that no segment is in two.
     pub merging: Mutex<()>,
     /// The log's files, oldest first.
@@ -62,6 +67,14 @@ impl State {
     pub fn commit_time_ms(&self) -> TimeMs {
         let now_ms = self.clock.now_ms();
         self.last_time_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+    }
+
+    /// Changes the stores: in the manifest first, then for everyone.
+    pub fn change_stores(&self, change: impl FnOnce(&mut Live)) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        manifest.commit(change)?;
+        self.stores.write().clone_from(&manifest.live().stores);
+        Ok(())
     }
 
     /// Whether the threads should end.
