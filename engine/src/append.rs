@@ -20,6 +20,8 @@
 //!
 //! It does not know: sockets, stores' names, or how segments are read.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +29,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use crate::batch::{Durability, Prepared, Target};
+use crate::batch::{BatchId, ChangeKind, Conditions, Durability, Prepared};
 use crate::entry::Receipt;
 use crate::error::{Error, Result};
-use crate::memtable::{Body, Group, Memtable, SlotId};
+use crate::ids::{Lsn, Sequence, TimelineRef};
+use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::read::Reading;
 use crate::sequence::{Allocator, EndHint};
 use crate::state::State;
 use crate::ticket::{Fill, Ticket};
+use crate::view::View;
 use crate::wal::{Failure, Wal};
 
 /// The group that fills up takes no more than this; then submitting waits.
@@ -48,8 +52,16 @@ const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batch
 /// A batch on its way, with what its submitter found out about cold timelines.
 struct Submitted {
     batch: Prepared,
-    /// For each target that had no slot in the active memtable: where its timeline ended.
+    /// For each timeline that had no slot in the active memtable: where it ended.
     hints: Vec<Option<EndHint>>,
+    /// What its id was used for before, as far as the active memtable does not know.
+    id: Option<IdHint>,
+}
+
+/// An answer that counts only while the same memtable is the active one.
+struct IdHint {
+    memtable: Lsn,
+    found: Option<IdRecord>,
 }
 
 /// The group that fills up.
@@ -76,7 +88,7 @@ impl Queue {
     /// its limit.
     pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
         let looked_up: Vec<Result<Submitted>> =
-            batches.into_iter().map(|batch| batch.and_then(|batch| look_up_ends(state, batch))).collect();
+            batches.into_iter().map(|batch| batch.and_then(|batch| look_up(state, batch))).collect();
         let mut filling = self.filling.lock();
         while filling.bytes > QUEUE_BYTES && !filling.closed {
             self.taken.wait(&mut filling);
@@ -96,7 +108,7 @@ impl Queue {
         }
         filling.seal = true;
         let nothing = Prepared::nothing();
-        let ticket = filling.push(Submitted { batch: nothing, hints: Vec::new() });
+        let ticket = filling.push(Submitted { batch: nothing, hints: Vec::new(), id: None });
         drop(filling);
         self.arrived.notify_one();
         Ok(ticket)
@@ -133,19 +145,29 @@ impl Filling {
     }
 }
 
-/// Looks up, on the caller's thread, the ends of the timelines that the active memtable does not know.
-fn look_up_ends(state: &State, batch: Prepared) -> Result<Submitted> {
+/// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
+fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
     let view = state.view.load();
+    let memtable = view.active.from();
     let mut hints = Vec::new();
-    for (place, target) in batch.targets.iter().enumerate() {
-        let timeline = batch.timeline(target);
-        if view.active.find(timeline, target.hash).is_none() {
-            let end = Reading { view: &view, timeline, hash: target.hash }.end()?;
+    for (place, (timeline, hash)) in batch.timelines().enumerate() {
+        if view.active.find(timeline, hash).is_none() {
+            let end = Reading::new(state, &view, timeline, hash).end()?;
             hints.resize(place + 1, None);
-            hints[place] = Some(EndHint { memtable: view.active.from(), end });
+            hints[place] = Some(EndHint { memtable, end });
         }
     }
-    Ok(Submitted { batch, hints })
+    let id = match &batch.id {
+        Some(id) => Some(IdHint { memtable, found: find_id(state, &view, &batch, id)? }),
+        None => None,
+    };
+    Ok(Submitted { batch, hints, id })
+}
+
+fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Result<Option<IdRecord>> {
+    let first = &batch.targets[0];
+    let timeline = batch.timeline(first.store, &first.name);
+    Reading::new(state, view, timeline, first.hash).id(&batch.slice(&id.id))
 }
 
 /// The commit thread's own things.
@@ -157,13 +179,23 @@ pub struct Committer {
     allocator: Allocator,
     /// What is applied when the group is durable.
     group: Group,
+    /// The ids of the group under construction.
+    ids: HashMap<(SlotId, Bytes), IdRecord>,
 }
 
 impl Committer {
     /// A committer that goes on behind what recovery found.
     pub fn new(state: Arc<State>, queue: Arc<Queue>, wal: Wal) -> Committer {
         let memtable = state.view.load().active.clone();
-        Committer { state, queue, wal, memtable, allocator: Allocator::default(), group: Group::default() }
+        Committer {
+            state,
+            queue,
+            wal,
+            memtable,
+            allocator: Allocator::default(),
+            group: Group::default(),
+            ids: HashMap::new(),
+        }
     }
 
     /// Commits one group after another until the queue is closed.
@@ -189,7 +221,7 @@ impl Committer {
         if let Err(error) = prepared {
             return refuse_all(group, &error);
         }
-        let time_ms = self.state.commit_time_ms();
+        let time_ms = self.state.now_ms();
         let outcomes: Vec<_> =
             group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();
         if let Err(failure) = self.log(group) {
@@ -259,61 +291,131 @@ impl Committer {
         fill.resolve(outcomes);
     }
 
-    /// Step 2, for one batch: a sequence for each append, and the record. A batch that cannot have them leaves no trace.
+    /// Step 2, for one batch. One that is refused leaves no trace.
     fn record(&mut self, submitted: &Submitted, time_ms: u64) -> Result<Receipt> {
         let batch = &submitted.batch;
-        let mark = self.allocator.mark();
-        let mut slots = Vec::with_capacity(batch.targets.len());
-        let mut sequences = Vec::with_capacity(batch.targets.len());
-        for (place, target) in batch.targets.iter().enumerate() {
-            let hint = submitted.hints.get(place).copied().flatten();
-            let given = self.slot(batch, target, hint).and_then(|slot| {
-                let sequence = self.allocator.next(slot, &self.memtable).ok_or(Error::SequenceExhausted)?;
-                Ok((slot, sequence))
-            });
-            match given {
-                Ok((slot, sequence)) => {
-                    slots.push(slot);
-                    sequences.push(sequence);
-                }
-                Err(error) => {
-                    self.allocator.fall_back(mark);
-                    return Err(error);
-                }
-            }
+        if batch.is_nothing() {
+            return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
         }
-        if !batch.targets.is_empty() {
-            self.wal.group().record(time_ms, &sequences, &batch.tail, batch.tail_crc);
-            self.stage(batch, time_ms, &slots, &sequences);
+        let slots = self.slots(submitted)?;
+        if let Some(receipt) = self.retry(submitted, &slots, time_ms)? {
+            return Ok(receipt);
         }
-        Ok(Receipt { time_ms, sequences })
+        self.check(&batch.conditions, slots.first())?;
+        let sequences = self.sequences(batch, &slots)?;
+        self.wal.group().record(time_ms, &sequences, &batch.tail, batch.tail_crc);
+        self.stage(batch, time_ms, &slots, &sequences);
+        Ok(Receipt { time_ms, sequences, duplicate: false })
     }
 
-    /// The target's slot in the active memtable, made if it has none.
-    fn slot(&self, batch: &Prepared, target: &Target, hint: Option<EndHint>) -> Result<SlotId> {
-        let timeline = batch.timeline(target);
-        if let Some(slot) = self.memtable.find(timeline, target.hash) {
-            return Ok(slot);
-        }
-        let end = match hint.and_then(|hint| hint.under(&self.memtable)) {
-            Some(end) => end,
-            // The memtable was sealed since the caller looked.
-            None => Reading { view: &self.state.view.load(), timeline, hash: target.hash }.end()?,
+    /// The slots of all timelines of a batch in the active memtable, made where there are none.
+    fn slots(&self, submitted: &Submitted) -> Result<Vec<SlotId>> {
+        let batch = &submitted.batch;
+        let names = batch
+            .targets
+            .iter()
+            .map(|target| &target.name)
+            .chain(batch.changes.iter().map(|change| &change.name));
+        let slot = |(place, ((timeline, hash), name)): (usize, ((TimelineRef<'_>, u64), &Range<u32>))| {
+            if let Some(slot) = self.memtable.find(timeline, hash) {
+                return Ok(slot);
+            }
+            let hint = submitted.hints.get(place).copied().flatten();
+            let end = match hint.and_then(|hint| hint.under(&self.memtable)) {
+                Some(end) => end,
+                // The memtable was sealed since the caller looked.
+                None => Reading::new(&self.state, &self.state.view.load(), timeline, hash).end()?,
+            };
+            Ok(self.memtable.insert(timeline.store, batch.slice(name), hash, end))
         };
-        let name = batch.tail.slice(target.name.start as usize..target.name.end as usize);
-        Ok(self.memtable.insert(target.store, name, target.hash, end))
+        batch.timelines().zip(names).enumerate().map(slot).collect()
+    }
+
+    /// The original receipt, if the batch's id was used within the window.
+    fn retry(&self, submitted: &Submitted, slots: &[SlotId], now_ms: u64) -> Result<Option<Receipt>> {
+        let batch = &submitted.batch;
+        let Some(id) = &batch.id else { return Ok(None) };
+        let bytes = batch.slice(&id.id);
+        let here = self.ids.get(&(slots[0], bytes.clone())).cloned();
+        let found = match here.or_else(|| self.memtable.id_in(slots[0], &bytes)) {
+            Some(found) => Some(found),
+            None => match &submitted.id {
+                Some(hint) if hint.memtable == self.memtable.from() => hint.found.clone(),
+                _ => find_id(&self.state, &self.state.view.load(), batch, id)?,
+            },
+        };
+        let Some(found) = found.filter(|found| self.state.remembers(found.time_ms, now_ms)) else {
+            return Ok(None);
+        };
+        if (found.body_hash, found.targets_hash) != (id.body_hash, id.targets_hash) {
+            return Err(Error::IdConflict { sequence: found.sequences.first().copied().unwrap_or(0) });
+        }
+        Ok(Some(Receipt { time_ms: found.time_ms, sequences: found.sequences.to_vec(), duplicate: true }))
+    }
+
+    fn check(&mut self, conditions: &Conditions, first: Option<&SlotId>) -> Result<()> {
+        let Some(slot) = first else { return Ok(()) };
+        if conditions.if_last.is_none() && conditions.sequence.is_none() {
+            return Ok(());
+        }
+        let last = self.allocator.last(*slot, &self.memtable);
+        if conditions.if_last.is_some_and(|wanted| wanted != last) {
+            return Err(Error::LastSequence { last });
+        }
+        if conditions.sequence.is_some_and(|chosen| chosen <= last) {
+            return Err(Error::SequenceOrder { last });
+        }
+        Ok(())
+    }
+
+    /// A sequence for each append: the chosen one for the first, if one was chosen, else the next.
+    fn sequences(&mut self, batch: &Prepared, slots: &[SlotId]) -> Result<Vec<Sequence>> {
+        let mark = self.allocator.mark();
+        let mut sequences = Vec::with_capacity(batch.targets.len());
+        for slot in &slots[..batch.targets.len()] {
+            let given = match batch.conditions.sequence.filter(|_| sequences.is_empty()) {
+                Some(chosen) => self.allocator.take(*slot, &self.memtable, chosen).then_some(chosen),
+                None => self.allocator.next(*slot, &self.memtable),
+            };
+            let Some(sequence) = given else {
+                self.allocator.fall_back(mark);
+                return Err(Error::SequenceExhausted);
+            };
+            sequences.push(sequence);
+        }
+        Ok(sequences)
     }
 
     /// Notes what step 4 will apply.
-    fn stage(&mut self, batch: &Prepared, time_ms: u64, slots: &[SlotId], sequences: &[u64]) {
+    fn stage(&mut self, batch: &Prepared, time_ms: u64, slots: &[SlotId], sequences: &[Sequence]) {
+        let expire_at_ms = if batch.lifetime_ms == 0 { 0 } else { time_ms.saturating_add(batch.lifetime_ms) };
         let mut staged = None;
         for ((target, slot), sequence) in batch.targets.iter().zip(slots).zip(sequences) {
             if staged != Some(target.body) {
-                let bytes: Bytes = batch.tail.slice(batch.bodies[target.body as usize].clone());
-                self.group.body(Body { time_ms, expire_at_ms: 0, bytes });
+                let bytes = batch.tail.slice(batch.bodies[target.body as usize].clone());
+                self.group.body(Body { time_ms, expire_at_ms, bytes });
                 staged = Some(target.body);
             }
             self.group.entry(*slot, *sequence);
+        }
+        for (change, slot) in batch.changes.iter().zip(&slots[batch.targets.len()..]) {
+            self.group.effect(
+                *slot,
+                match &change.kind {
+                    ChangeKind::Trim(floor) => Effect::Trim(*floor),
+                    ChangeKind::Remove(ranges) => Effect::Remove(ranges.clone()),
+                    ChangeKind::Edit(sequence, body) => {
+                        Effect::Edit(*sequence, batch.tail.slice(body.clone()))
+                    }
+                },
+            );
+        }
+        if let Some(id) = &batch.id {
+            let (body_hash, targets_hash) = (id.body_hash, id.targets_hash);
+            let record = IdRecord { body_hash, targets_hash, time_ms, sequences: sequences.into() };
+            let bytes = batch.slice(&id.id);
+            self.ids.insert((slots[0], bytes.clone()), record.clone());
+            self.group.effect(slots[0], Effect::Id(bytes, record));
         }
     }
 
@@ -356,7 +458,7 @@ impl Committer {
             entries += submitted.batch.targets.len() as u64;
             if !idle {
                 let batch = &submitted.batch;
-                batch.targets.iter().for_each(|target| self.state.watch.publish(batch.timeline(target)));
+                batch.timelines().for_each(|(timeline, _)| self.state.watch.publish(timeline));
             }
         }
         self.state.counters.batches.add(group.batches.len() as u64);

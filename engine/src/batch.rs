@@ -5,15 +5,17 @@
 //!
 //! It does not know: the log's files, or what any timeline holds.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::entry::Floor;
 use crate::error::{Error, Result};
-use crate::format::checksum::{Seed, crc};
+use crate::format::checksum::{Seed, crc, name_hash};
 use crate::format::wal::TailWriter;
-use crate::ids::{MAX_NAME_BYTES, StoreId, TimelineRef};
+use crate::ids::{MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, TimelineRef};
 use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 
 /// What a success reply means.
@@ -41,8 +43,12 @@ pub enum Durability {
 pub struct Batch {
     tail: TailWriter,
     targets: Vec<Target>,
+    changes: Vec<Change>,
     bodies: Vec<Range<usize>>,
+    lifetime_ms: u64,
     durability: Durability,
+    conditions: Conditions,
+    id: Option<Vec<u8>>,
     /// The first thing wrong with it, told when it is submitted.
     wrong: Option<Error>,
 }
@@ -57,6 +63,44 @@ pub(crate) struct Target {
     pub hash: u64,
     /// Which of the batch's bodies.
     pub body: u32,
+}
+
+/// One timeline that is changed otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub store: StoreId,
+    /// Its name's place in the tail.
+    pub name: Range<u32>,
+    /// The memtable's hash of store and name.
+    pub hash: u64,
+    pub kind: ChangeKind,
+}
+
+/// What is changed.
+#[derive(Clone, Debug)]
+pub(crate) enum ChangeKind {
+    Trim(Floor),
+    Remove(Vec<(Sequence, Sequence)>),
+    /// The sequence, and the place of the new body in the tail.
+    Edit(Sequence, Range<usize>),
+}
+
+/// What must hold when the batch is committed; it concerns the first append's timeline.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Conditions {
+    /// Its last sequence is this one.
+    pub if_last: Option<Sequence>,
+    /// The append gets this sequence, which is above the last.
+    pub sequence: Option<Sequence>,
+}
+
+/// The client's id of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct BatchId {
+    /// Its place in the tail.
+    pub id: Range<u32>,
+    pub body_hash: u64,
+    pub targets_hash: u64,
 }
 
 impl Batch {
@@ -79,39 +123,71 @@ impl Batch {
         targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
     ) -> Batch {
         let targets = targets.into_iter();
-        if body.len() > MAX_BODY_BYTES {
-            self.refuse(Error::TooLarge { what: "a body", actual: body.len(), limit: MAX_BODY_BYTES });
+        if !self.body(body) {
             return self;
         }
-        self.bodies.push(self.tail.body(body));
-        self.tail.append(0, targets.len());
+        self.tail.append(self.lifetime_ms, targets.len());
         for (store, name) in targets {
-            self.target(TimelineRef { store: store.into(), name });
+            let timeline = TimelineRef { store: store.into(), name };
+            if !self.check_name(name) {
+                return self;
+            }
+            let name = place(&self.tail.timeline(timeline));
+            let body = (self.bodies.len() - 1) as u32;
+            self.targets.push(Target { store: timeline.store, name, hash: 0, body });
         }
-        if self.tail.byte_count() > MAX_BATCH_BYTES {
-            self.refuse(Error::TooLarge {
-                what: "a batch",
-                actual: self.tail.byte_count(),
-                limit: MAX_BATCH_BYTES,
-            });
+        self.check_size();
+        self
+    }
+
+    /// Replaces the body of an entry; its sequence and time stay. An entry that is not there stays absent.
+    #[must_use]
+    pub fn edit(
+        mut self,
+        store: impl Into<StoreId>,
+        timeline: &[u8],
+        sequence: Sequence,
+        body: &[u8],
+    ) -> Batch {
+        if self.check_name(timeline) && self.body(body) {
+            let timeline = TimelineRef { store: store.into(), name: timeline };
+            let name = self.tail.edit(timeline, sequence);
+            let body = self.bodies.pop().expect("the body was just added");
+            self.change(timeline, &name, ChangeKind::Edit(sequence, body));
+            self.check_size();
         }
         self
     }
 
-    fn target(&mut self, timeline: TimelineRef<'_>) {
-        if timeline.name.is_empty() {
-            return self.refuse(Error::invalid("a timeline's name must not be empty"));
-        }
-        if timeline.name.len() > MAX_NAME_BYTES {
-            return self.refuse(name_too_long(timeline.name));
-        }
-        let name = self.tail.target(timeline);
-        self.targets.push(Target {
-            store: timeline.store,
-            name: name.start as u32..name.end as u32,
-            hash: 0,
-            body: (self.bodies.len() - 1) as u32,
-        });
+    /// Removes entries, as inclusive ranges of sequences. What is not there stays absent.
+    #[must_use]
+    pub(crate) fn remove(
+        mut self,
+        timeline: TimelineRef<'_>,
+        ranges: &BTreeMap<Sequence, Sequence>,
+    ) -> Batch {
+        let name = self.tail.remove(timeline, ranges);
+        let ranges = ranges.iter().map(|(first, last)| (*first, *last)).collect();
+        self.change(timeline, &name, ChangeKind::Remove(ranges));
+        self
+    }
+
+    /// Moves the floor of a timeline.
+    #[must_use]
+    pub(crate) fn trim(mut self, timeline: TimelineRef<'_>, floor: Floor) -> Batch {
+        let name = self.tail.trim(timeline, floor);
+        self.change(timeline, &name, ChangeKind::Trim(floor));
+        self
+    }
+
+    fn change(&mut self, timeline: TimelineRef<'_>, name: &Range<usize>, kind: ChangeKind) {
+        self.changes.push(Change { store: timeline.store, name: place(name), hash: 0, kind });
+    }
+
+    /// The appends added from here on expire by themselves after so many milliseconds; 0: only as their store says.
+    #[must_use]
+    pub fn lifetime_ms(self, lifetime_ms: u64) -> Batch {
+        Batch { lifetime_ms, ..self }
     }
 
     /// What a success means for this batch. Among the batches of one fsync the strictest wins.
@@ -120,36 +196,115 @@ impl Batch {
         Batch { durability, ..self }
     }
 
+    /// Commit only if the last sequence of the first append's timeline is this one; otherwise [`Error::LastSequence`].
+    #[must_use]
+    pub fn if_last(mut self, last: Sequence) -> Batch {
+        self.conditions.if_last = Some(last);
+        self
+    }
+
+    /// Give the first append this sequence instead of the next, for an import; it must be above the last, or the batch fails
+    /// with [`Error::SequenceOrder`]. The sequences passed over stay absent.
+    #[must_use]
+    pub fn sequence(mut self, sequence: Sequence) -> Batch {
+        self.conditions.sequence = Some(sequence);
+        self
+    }
+
+    /// A client's id, in the timeline of the first append. The same id with the same first body and appends, within the window
+    /// of [`Options::id_window_ms`], commits nothing and gives the original receipt; with others it is an
+    /// [`Error::IdConflict`]. It is remembered only if the batch is committed.
+    #[must_use]
+    pub fn id(mut self, id: &[u8]) -> Batch {
+        if id.len() > MAX_ID_BYTES {
+            self.refuse(Error::TooLarge { what: "an id", actual: id.len(), limit: MAX_ID_BYTES });
+        }
+        self.id = Some(id.to_vec());
+        self
+    }
+
+    fn body(&mut self, body: &[u8]) -> bool {
+        if body.len() > MAX_BODY_BYTES {
+            self.refuse(Error::TooLarge { what: "a body", actual: body.len(), limit: MAX_BODY_BYTES });
+            return false;
+        }
+        self.bodies.push(self.tail.body(body));
+        true
+    }
+
+    fn check_name(&mut self, name: &[u8]) -> bool {
+        if name.is_empty() {
+            self.refuse(Error::invalid("a timeline's name must not be empty"));
+        } else if name.len() > MAX_NAME_BYTES {
+            self.refuse(name_too_long(name));
+        }
+        self.wrong.is_none()
+    }
+
+    fn check_size(&mut self) {
+        let actual = self.tail.byte_count();
+        if actual > MAX_BATCH_BYTES {
+            self.refuse(Error::TooLarge { what: "a batch", actual, limit: MAX_BATCH_BYTES });
+        }
+    }
+
     fn refuse(&mut self, error: Error) {
         self.wrong.get_or_insert(error);
     }
 
     /// The batch as the commit thread wants it: encoded, summed, its names hashed.
-    pub(crate) fn prepare(self, options: &Options, hasher: &impl BuildHasher) -> Result<Prepared> {
+    pub(crate) fn prepare(mut self, options: &Options, hasher: &impl BuildHasher) -> Result<Prepared> {
+        let id = self.encode_id();
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
         let limit = options.max_body_bytes.min(MAX_BODY_BYTES);
-        if let Some(actual) = self.bodies.iter().map(ExactSizeIterator::len).find(|len| *len > limit) {
+        let edited = self.changes.iter().filter_map(|change| match &change.kind {
+            ChangeKind::Edit(_, body) => Some(body.len()),
+            _ => None,
+        });
+        let mut lengths = self.bodies.iter().map(ExactSizeIterator::len).chain(edited);
+        if let Some(actual) = lengths.find(|len| *len > limit) {
             return Err(Error::TooLarge { what: "a body", actual, limit });
         }
         let (tail, names_at) = self.tail.finish();
-        let mut targets = self.targets;
-        for target in &mut targets {
-            target.name.start += names_at as u32;
-            target.name.end += names_at as u32;
-            let name = &tail[target.name.start as usize..target.name.end as usize];
-            target.hash = timeline_hash(hasher, TimelineRef { store: target.store, name });
-        }
-        let tail_crc = crc(Seed::NONE, &tail);
-        Ok(Prepared {
+        let mut prepared = Prepared {
+            tail_crc: crc(Seed::NONE, &tail),
             tail: Bytes::from(tail),
-            tail_crc,
-            targets,
+            targets: self.targets,
+            changes: self.changes,
             bodies: self.bodies,
+            lifetime_ms: self.lifetime_ms,
             durability: self.durability,
-        })
+            conditions: self.conditions,
+            id,
+        };
+        prepared.place_names(names_at as u32, hasher);
+        Ok(prepared)
     }
+
+    /// Puts the id behind the appends that it stands for.
+    fn encode_id(&mut self) -> Option<BatchId> {
+        let id = self.id.take()?;
+        let (Some(first), Some(body)) = (self.targets.first(), self.bodies.first()) else {
+            self.refuse(Error::invalid("an id needs an append that it stands for"));
+            return None;
+        };
+        let body_hash = name_hash(self.tail.body_at(body));
+        let targets_hash = self.targets.iter().fold(0u64, |hash, target| {
+            let name = self.tail.name_at(&target.name);
+            (hash.rotate_left(5) ^ name_hash(name) ^ u64::from(target.store.0))
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        });
+        let name = self.tail.name_at(&first.name).to_vec();
+        let timeline = TimelineRef { store: first.store, name: &name };
+        let (_, id) = self.tail.id(timeline, &id, (body_hash, targets_hash));
+        Some(BatchId { id: place(&id), body_hash, targets_hash })
+    }
+}
+
+fn place(range: &Range<usize>) -> Range<u32> {
+    range.start as u32..range.end as u32
 }
 
 /// The refusal of a name over the limit.
@@ -163,36 +318,70 @@ pub(crate) fn timeline_hash(hasher: &impl BuildHasher, timeline: TimelineRef<'_>
 }
 
 /// A batch ready for the commit thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Prepared {
     /// The record's tail: bodies, stores and names.
     pub tail: Bytes,
     /// Its checksum.
     pub tail_crc: u32,
-    /// The timelines, in the caller's order.
+    /// The timelines that get an entry, in the caller's order.
     pub targets: Vec<Target>,
-    /// Where the bodies are in the tail.
+    /// The timelines that are changed otherwise.
+    pub changes: Vec<Change>,
+    /// Where the appended bodies are in the tail.
     pub bodies: Vec<Range<usize>>,
+    /// After how many milliseconds its entries expire by themselves; 0: never.
+    pub lifetime_ms: u64,
     /// What a success means.
     pub durability: Durability,
+    pub conditions: Conditions,
+    pub id: Option<BatchId>,
 }
 
 impl Prepared {
     /// A batch of nothing, for who only wants to know that all before it was committed.
     pub fn nothing() -> Prepared {
-        Prepared {
-            tail: Bytes::new(),
-            tail_crc: 0,
-            targets: Vec::new(),
-            bodies: Vec::new(),
-            durability: Durability::Os,
+        Prepared { durability: Durability::Os, ..Prepared::default() }
+    }
+
+    /// Whether it would leave no record.
+    pub fn is_nothing(&self) -> bool {
+        self.targets.is_empty() && self.changes.is_empty()
+    }
+
+    fn place_names(&mut self, names_at: u32, hasher: &impl BuildHasher) {
+        let tail = &self.tail;
+        let finish = |store: StoreId, name: &mut Range<u32>| {
+            *name = name.start + names_at..name.end + names_at;
+            let name = &tail[name.start as usize..name.end as usize];
+            timeline_hash(hasher, TimelineRef { store, name })
+        };
+        for target in &mut self.targets {
+            target.hash = finish(target.store, &mut target.name);
+        }
+        for change in &mut self.changes {
+            change.hash = finish(change.store, &mut change.name);
+        }
+        if let Some(id) = &mut self.id {
+            id.id = id.id.start + names_at..id.id.end + names_at;
         }
     }
 
-    /// The timeline of a target.
-    pub fn timeline(&self, target: &Target) -> TimelineRef<'_> {
-        let name = &self.tail[target.name.start as usize..target.name.end as usize];
-        TimelineRef { store: target.store, name }
+    /// Bytes of the tail.
+    pub fn slice(&self, range: &Range<u32>) -> Bytes {
+        self.tail.slice(range.start as usize..range.end as usize)
+    }
+
+    /// A timeline by the place of its name.
+    pub fn timeline(&self, store: StoreId, name: &Range<u32>) -> TimelineRef<'_> {
+        TimelineRef { store, name: &self.tail[name.start as usize..name.end as usize] }
+    }
+
+    /// All timelines that it touches, with their hashes: those of the appends, then those of the changes.
+    pub fn timelines(&self) -> impl Iterator<Item = (TimelineRef<'_>, u64)> {
+        let targets = self.targets.iter().map(|target| (target.store, &target.name, target.hash));
+        let changes = self.changes.iter().map(|change| (change.store, &change.name, change.hash));
+        targets.chain(changes).map(|(store, name, hash)| (self.timeline(store, name), hash))
     }
 
     /// What its record can take at most in the log: header, padding and sequences of ten bytes.
@@ -223,7 +412,7 @@ mod tests {
             .iter()
             .map(|target| {
                 (
-                    prepared.timeline(target).name,
+                    prepared.timeline(target.store, &target.name).name,
                     &prepared.tail[prepared.bodies[target.body as usize].clone()],
                 )
             })

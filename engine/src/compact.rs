@@ -9,20 +9,25 @@
 //! about log₈(segments) times. Neighbours only: a merged segment holds one piece of the log as any other. From tier 2 on,
 //! blocks are compressed: recent data is read most, and decompressing costs more than it saves there.
 //!
+//! What trims, removals and edits in the inputs concern is applied; what of them concerns older segments goes along. Ids that are
+//! past their window are left behind.
+//!
 //! Inputs are removed when the manifest that names the output instead of them is durable, and the last reader has let go.
 //!
 //! It does not know: memtables or the log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::entry::{Changes, End};
 use crate::error::{Error, Result};
 use crate::flush::remove_unfinished;
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::Content;
 use crate::ids::StoreId;
-use crate::segment::{Segment, SegmentPlan, SegmentScan, SegmentWriter};
+use crate::segment::{FoundId, IdScan, Segment, SegmentPlan, SegmentScan, SegmentWriter};
 use crate::state::State;
 use crate::view::View;
 
@@ -153,6 +158,9 @@ struct Input {
     scan: SegmentScan,
     /// The timeline that the scan stands at.
     at: Option<(Vec<u8>, TimelineEntry)>,
+    ids: IdScan,
+    /// The id that its scan stands at.
+    id_at: Option<FoundId>,
     /// The number that its first shared body has in the output.
     bodies_from: u32,
 }
@@ -166,8 +174,8 @@ impl<'a> Merge<'a> {
             segment.for_each_body(|time_ms, expire_at_ms, body| {
                 writer.body(time_ms, expire_at_ms, body).map(|_| ())
             })?;
-            let mut scan = SegmentScan::all(segment.clone());
-            inputs.push(Input { at: scan.next()?, scan, bodies_from });
+            let (mut scan, mut ids) = (SegmentScan::all(segment.clone()), IdScan::all(segment.clone()));
+            inputs.push(Input { at: scan.next()?, scan, id_at: ids.next()?, ids, bodies_from });
             bodies_from += segment.body_count()? as u32;
         }
         Ok(Merge { state, inputs })
@@ -178,29 +186,74 @@ impl<'a> Merge<'a> {
             if self.state.is_closing() {
                 return Err(Error::Closed { what: "the engine is closing: the merge is given up" });
             }
-            self.timeline(&name, writer)?;
+            writer.begin(&name);
+            let end = self.timeline(&name, writer)?;
+            self.ids_of(&name, writer)?;
+            writer.end(end)?;
+            for input in self.inputs.iter_mut().filter(|input| input.name() == Some(&name)) {
+                input.at = input.scan.next()?;
+            }
         }
         Ok(())
     }
 
-    fn timeline(&mut self, name: &[u8], writer: &mut SegmentWriter) -> Result<()> {
-        let parts = || self.inputs.iter().filter(|input| input.name() == Some(name));
-        let (_, newest) =
-            parts().next_back().and_then(|input| input.at.as_ref()).expect("the name is some input's");
-        let last = newest.last;
-        writer.begin(name, newest.lowest, newest.trimmed_to);
-        for input in parts() {
-            let (_, entry) = input.at.as_ref().expect("it stands at the name");
-            input.scan.segment().for_each(name, entry, |sequence, content, block| match content {
-                Content::Inline { time_ms, expire_at_ms, body } => {
-                    writer.inline(sequence, *time_ms, *expire_at_ms, &block[body.clone()])
+    /// The entries of a timeline with all changes that the inputs know applied, and the changes that concern older segments.
+    fn timeline(&self, name: &[u8], writer: &mut SegmentWriter) -> Result<End> {
+        let parts: Vec<(&Input, &TimelineEntry)> =
+            self.inputs.iter().filter_map(|input| input.at_name(name)).collect();
+        let end = parts.last().expect("the name is some input's").1.end;
+        let mut changes = Changes::default();
+        for (input, entry) in parts.iter().rev() {
+            changes.add_older(input.scan.segment().changes(entry)?);
+        }
+        let shows = |sequence| sequence >= end.floor.lowest && !changes.removes(sequence);
+        for (input, entry) in &parts {
+            input.scan.segment().for_each(name, entry, |sequence, content, block| {
+                if !shows(sequence) {
+                    return Ok(());
                 }
-                Content::Shared(number) => writer.shared(sequence, input.bodies_from + number),
+                match (content, changes.edited.get(&sequence)) {
+                    (Content::Inline { time_ms, expire_at_ms, body }, edited) => {
+                        let body = edited.map_or(&block[body.clone()], |edited| edited);
+                        writer.inline(sequence, *time_ms, *expire_at_ms, body)
+                    }
+                    (Content::Shared(number), None) => writer.shared(sequence, input.bodies_from + number),
+                    (Content::Shared(number), Some(edited)) => {
+                        let (time_ms, expire_at_ms) = input.scan.segment().shared_times(*number)?;
+                        writer.inline(sequence, time_ms, expire_at_ms, edited)
+                    }
+                }
             })?;
         }
-        writer.end(last)?;
-        for input in self.inputs.iter_mut().filter(|input| input.name() == Some(name)) {
-            input.at = input.scan.next()?;
+        let first = parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
+        let older = changes.below(first.unwrap_or(end.last + 1));
+        let numbers = parts.iter().rev().flat_map(|(input, entry)| {
+            entry.edited.iter().map(|(sequence, number)| (*sequence, input.bodies_from + number))
+        });
+        let mut edited = BTreeMap::new();
+        for (sequence, number) in numbers.filter(|(sequence, _)| older.edited.contains_key(sequence)) {
+            edited.entry(sequence).or_insert(number);
+        }
+        writer.changes(&older.removed, edited.into_iter().collect());
+        Ok(end)
+    }
+
+    /// The ids of a timeline that are still remembered. Of one that was used again after it was forgotten, the youngest counts.
+    fn ids_of(&mut self, name: &[u8], writer: &mut SegmentWriter) -> Result<()> {
+        let now_ms = self.state.now_ms();
+        while let Some(id) =
+            self.inputs.iter().filter_map(|input| input.id_of(name)).min().map(<[u8]>::to_vec)
+        {
+            let mut youngest = None;
+            for input in self.inputs.iter_mut().filter(|input| input.id_of(name) == Some(&id)) {
+                youngest = input.id_at.take();
+                input.id_at = input.ids.next()?;
+            }
+            if let Some((_, id, entry)) =
+                youngest.filter(|(_, _, entry)| self.state.remembers(entry.time_ms, now_ms))
+            {
+                writer.id(&id, &entry)?;
+            }
         }
         Ok(())
     }
@@ -209,5 +262,15 @@ impl<'a> Merge<'a> {
 impl Input {
     fn name(&self) -> Option<&[u8]> {
         self.at.as_ref().map(|(name, _)| name.as_slice())
+    }
+
+    fn at_name(&self, name: &[u8]) -> Option<(&Input, &TimelineEntry)> {
+        let (at, entry) = self.at.as_ref()?;
+        (at == name).then_some((self, entry))
+    }
+
+    fn id_of(&self, timeline: &[u8]) -> Option<&[u8]> {
+        let (name, id, _) = self.id_at.as_ref()?;
+        (name == timeline).then_some(id)
     }
 }

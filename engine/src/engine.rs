@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::append::{Committer, Queue};
 use crate::batch::{Batch, name_too_long};
+use crate::change::{self, Trim};
 use crate::clock::{Clock, SystemClock};
 use crate::entry::{Entry, Info, Limit, Page};
 use crate::error::{Error, Result};
@@ -379,17 +380,45 @@ impl Store {
         Ok(receipt.sequences[0])
     }
 
-    fn read<T>(&self, timeline: &[u8], read: impl FnOnce(Reading<'_>) -> Result<T>) -> Result<T> {
-        if timeline.is_empty() {
+    fn timeline<'a>(&self, name: &'a [u8]) -> Result<TimelineRef<'a>> {
+        if name.is_empty() {
             return Err(Error::invalid("a timeline's name must not be empty"));
         }
-        if timeline.len() > MAX_NAME_BYTES {
-            return Err(name_too_long(timeline));
+        if name.len() > MAX_NAME_BYTES {
+            return Err(name_too_long(name));
         }
+        Ok(TimelineRef { store: self.id, name })
+    }
+
+    fn read<T>(&self, timeline: &[u8], read: impl FnOnce(Reading<'_>) -> Result<T>) -> Result<T> {
+        let timeline = self.timeline(timeline)?;
         let state = self.engine.state();
         let view: &View = &state.view.load();
-        let timeline = TimelineRef { store: self.id, name: timeline };
-        read(Reading { view, timeline, hash: state.hash(timeline) })
+        read(Reading::new(state, view, timeline, state.hash(timeline)))
+    }
+
+    /// Removes the start of a timeline. Gives how many readable entries that were. Readers below are told
+    /// [`Verdict::Trimmed`](crate::Verdict::Trimmed).
+    pub fn trim(&self, timeline: &[u8], trim: Trim) -> Result<u64> {
+        self.engine.check_writable()?;
+        change::trim(self.engine.state(), &self.engine.inner.queue, self.timeline(timeline)?, trim)
+    }
+
+    /// Removes single entries. Gives how many of them could be read. What they leave is a hole, not a loss.
+    pub fn delete(&self, timeline: &[u8], sequences: &[Sequence]) -> Result<u64> {
+        self.engine.check_writable()?;
+        change::delete(self.engine.state(), &self.engine.inner.queue, self.timeline(timeline)?, sequences)
+    }
+
+    /// Replaces the body of an entry; its sequence and time stay. False when there is no such readable entry.
+    pub fn edit(&self, timeline: &[u8], sequence: Sequence, body: &[u8]) -> Result<bool> {
+        self.engine.check_writable()?;
+        change::edit(self.engine.state(), &self.engine.inner.queue, self.timeline(timeline)?, sequence, body)
+    }
+
+    /// Removes all entries. False when there was none to read. The timeline goes on counting.
+    pub fn drop_timeline(&self, timeline: &[u8]) -> Result<bool> {
+        Ok(self.trim(timeline, Trim::Keep(0))? > 0)
     }
 
     /// The entry with a sequence, if it can be read.
@@ -448,6 +477,6 @@ impl Store {
     /// The names of timelines with readable entries that start with `prefix` and are above `after`, in byte order.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
         let state = self.engine.state();
-        read::list(&state.view.load(), self.id, prefix, after, count, |timeline| state.hash(timeline))
+        read::list(state, &state.view.load(), self.id, prefix, after, count)
     }
 }

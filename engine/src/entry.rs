@@ -1,5 +1,7 @@
 //! What a timeline holds, and what a reader gets: entries, pages, verdicts and limits.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::ids::{Sequence, TimeMs};
@@ -39,19 +41,109 @@ impl Limit {
     }
 }
 
+/// Changes to entries that were written before: which are removed, and which have another body. The younger change counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Removed sequences, as inclusive ranges.
+    pub removed: BTreeMap<Sequence, Sequence>,
+    /// Bodies that replace those that were appended.
+    pub edited: BTreeMap<Sequence, Bytes>,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.edited.is_empty()
+    }
+
+    pub fn removes(&self, sequence: Sequence) -> bool {
+        self.removed.range(..=sequence).next_back().is_some_and(|(_, last)| *last >= sequence)
+    }
+
+    /// Removes a range, joined with its neighbours.
+    pub fn remove(&mut self, mut first: Sequence, mut last: Sequence) {
+        let touching = self.removed.range(..=last.saturating_add(1)).rev();
+        let joined: Vec<Sequence> = touching
+            .take_while(|(_, end)| **end >= first.saturating_sub(1))
+            .map(|(start, _)| *start)
+            .collect();
+        for start in joined {
+            let end = self.removed.remove(&start).expect("it was just found");
+            (first, last) = (first.min(start), last.max(end));
+        }
+        self.removed.insert(first, last);
+    }
+
+    /// The changes to sequences below one: those that are not in the place that begins with it.
+    pub fn below(&self, bound: Sequence) -> Changes {
+        let clipped = self.removed.range(..bound).map(|(first, last)| (*first, (*last).min(bound - 1)));
+        let edited = self.edited.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
+        Changes { removed: clipped.collect(), edited: edited.map(|(at, body)| (*at, body.clone())).collect() }
+    }
+
+    /// Takes in changes that are older than these.
+    pub fn add_older(&mut self, older: Changes) {
+        for (first, last) in older.removed {
+            self.remove(first, last);
+        }
+        for (sequence, body) in older.edited {
+            self.edited.entry(sequence).or_insert(body);
+        }
+    }
+}
+
+/// What a reader may see of a timeline, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sight {
+    /// The time of the read.
+    pub now_ms: TimeMs,
+    /// How long the store's entries live; 0: for ever.
+    pub ttl_ms: u64,
+    /// Everything below is gone.
+    pub lowest: Sequence,
+    /// Changes of the places that were met so far.
+    pub changes: Changes,
+}
+
+impl Sight {
+    /// Whether the store's TTL has passed for what was committed at a time.
+    pub fn is_expired(&self, time_ms: TimeMs) -> bool {
+        self.ttl_ms != 0 && time_ms.saturating_add(self.ttl_ms) <= self.now_ms
+    }
+
+    /// Whether an entry can be read.
+    pub fn shows(&self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
+        sequence >= self.lowest
+            && (expire_at_ms == 0 || expire_at_ms > self.now_ms)
+            && !self.is_expired(time_ms)
+            && !self.changes.removes(sequence)
+    }
+}
+
 /// Collects what a read gives, in the direction of the read, until the limit keeps something back.
 #[derive(Debug)]
 pub(crate) struct Collector {
     limit: Limit,
     descending: bool,
+    /// What may be collected. It grows as the read meets older places.
+    pub sight: Sight,
     entries: Vec<Entry>,
     body_bytes: u64,
     more: bool,
+    /// When the entry taken last expires by itself; 0: never.
+    last_until_ms: TimeMs,
 }
 
 impl Collector {
-    pub fn new(limit: Limit, descending: bool) -> Collector {
-        Collector { limit, descending, entries: Vec::new(), body_bytes: 0, more: false }
+    pub fn new(limit: Limit, descending: bool, sight: Sight) -> Collector {
+        Collector {
+            limit,
+            descending,
+            sight,
+            entries: Vec::new(),
+            body_bytes: 0,
+            more: false,
+            last_until_ms: 0,
+        }
     }
 
     pub fn is_descending(&self) -> bool {
@@ -63,9 +155,17 @@ impl Collector {
         self.more
     }
 
-    /// Takes the entry if it fits. False when it, or one before it, did not: then none behind it may come.
-    pub fn offer(&mut self, body_bytes: usize, entry: impl FnOnce() -> Entry) -> bool {
-        let sum = self.body_bytes + body_bytes as u64;
+    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
+    pub fn offer(
+        &mut self,
+        (sequence, time_ms, expire_at_ms): (Sequence, TimeMs, TimeMs),
+        body: impl FnOnce() -> Bytes,
+    ) -> bool {
+        if !self.sight.shows(sequence, time_ms, expire_at_ms) {
+            return !self.more;
+        }
+        let body = self.sight.changes.edited.get(&sequence).cloned().unwrap_or_else(body);
+        let sum = self.body_bytes + body.len() as u64;
         let first = self.limit.first_always && self.entries.is_empty();
         let fits = self.entries.len() < self.limit.entries && (first || sum <= self.limit.body_bytes);
         if self.more || !fits {
@@ -73,13 +173,14 @@ impl Collector {
             return false;
         }
         self.body_bytes = sum;
-        self.entries.push(entry());
+        self.last_until_ms = expire_at_ms;
+        self.entries.push(Entry { sequence, time_ms, body });
         true
     }
 
-    /// How many more entries could be taken, as far as their number goes.
-    pub fn room(&self) -> usize {
-        self.limit.entries - self.entries.len()
+    /// When the entry taken last expires by itself; 0: never.
+    pub fn last_until_ms(&self) -> TimeMs {
+        self.last_until_ms
     }
 
     /// The entries, and whether the limit kept any back.
@@ -88,24 +189,47 @@ impl Collector {
     }
 }
 
+/// From where on a timeline can be read. A trim moves it; it outlives the entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Floor {
+    /// The lowest sequence that was not removed; above the last one when there is none. What expired may be above it.
+    pub lowest: Sequence,
+    /// The time of that entry; 0: not known.
+    pub time_ms: TimeMs,
+    /// When it expires by itself; 0: never.
+    pub until_ms: TimeMs,
+    /// The highest sequence that trimming or expiry removed, as far as was known when this was written.
+    pub trimmed_to: Sequence,
+}
+
 /// How a timeline ends: what outlives all of its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct End {
+pub struct End {
     /// The highest sequence ever given; 0 when it was never written.
     pub last: Sequence,
-    /// The lowest readable sequence; above `last` when there is none.
-    pub lowest: Sequence,
-    /// The highest sequence that trimming or expiry removed.
-    pub trimmed_to: Sequence,
+    /// The time that went with it.
+    pub last_time_ms: TimeMs,
+    /// From where on it can be read.
+    pub floor: Floor,
 }
 
 impl End {
     /// The end of a timeline that was never written.
-    pub const NEVER: End = End { last: 0, lowest: 1, trimmed_to: 0 };
+    pub const NEVER: End =
+        End { last: 0, last_time_ms: 0, floor: Floor { lowest: 1, time_ms: 0, until_ms: 0, trimmed_to: 0 } };
 
-    /// Whether there is a readable entry.
-    pub fn has_readable(&self) -> bool {
-        self.lowest <= self.last
+    /// Whether there is an entry that was not removed. It may have expired.
+    pub fn has_entries(&self) -> bool {
+        self.floor.lowest <= self.last
+    }
+
+    /// Takes an append in.
+    pub fn append(&mut self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) {
+        if !self.has_entries() {
+            let trimmed_to = self.floor.trimmed_to;
+            self.floor = Floor { lowest: sequence, time_ms, until_ms: expire_at_ms, trimmed_to };
+        }
+        (self.last, self.last_time_ms) = (sequence, time_ms);
     }
 }
 
@@ -118,6 +242,8 @@ pub(crate) struct Span {
     pub body_bytes: u64,
     pub first_time_ms: TimeMs,
     pub last_time_ms: TimeMs,
+    /// Whether some of them expire by themselves.
+    pub own_expiry: bool,
 }
 
 /// What an answer says about the reader's cursor (P11).
@@ -174,4 +300,43 @@ pub struct Receipt {
     pub time_ms: TimeMs,
     /// The sequence of each append, in the order in which the batch named them.
     pub sequences: Vec<Sequence>,
+    /// Whether this was a retry: the batch with this id was committed before, as this says.
+    pub duplicate: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_ranges_join_and_are_found() {
+        let mut changes = Changes::default();
+        for sequence in [5, 9, 7, 6, 1, 8] {
+            changes.remove(sequence, sequence);
+        }
+        assert_eq!(changes.removed.iter().collect::<Vec<_>>(), [(&1, &1), (&5, &9)]);
+        changes.remove(2, 20);
+        assert_eq!(changes.removed.iter().collect::<Vec<_>>(), [(&1, &20)]);
+        assert!(changes.removes(1) && changes.removes(20) && !changes.removes(21) && !changes.removes(0));
+    }
+
+    #[test]
+    fn the_younger_edit_counts() {
+        let one = |body: &'static [u8]| Changes {
+            edited: BTreeMap::from([(3, Bytes::from_static(body))]),
+            ..Changes::default()
+        };
+        let mut changes = one(b"new");
+        changes.add_older(one(b"old"));
+        assert_eq!(changes.edited[&3], "new");
+    }
+
+    #[test]
+    fn after_the_first_body_over_the_budget_nothing_more_fits() {
+        let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
+        assert!(out.offer((1, 0, 0), || Bytes::from_static(b"over")));
+        assert!(!out.offer((2, 0, 0), Bytes::new));
+        assert!(!out.offer((3, 0, 0), Bytes::new));
+        assert_eq!(out.finish().0.len(), 1);
+    }
 }

@@ -43,6 +43,26 @@ pub enum Error {
         /// The TTL that it has, 0 for none.
         ttl_ms: u64,
     },
+    /// The last sequence is another than the batch asked for: read, then decide. Nothing was written.
+    #[error("the last sequence of the timeline is {last}")]
+    LastSequence {
+        /// The last sequence.
+        last: u64,
+    },
+    /// The chosen sequence is not above the last: choose a higher one. Nothing was written.
+    #[error("the sequence must be above the last one, {last}")]
+    SequenceOrder {
+        /// The last sequence.
+        last: u64,
+    },
+    /// The id was used for another body or other timelines: use a new id. Nothing was written.
+    #[error(
+        "this id was used with another body or for other timelines; the first one was given sequence {sequence}"
+    )]
+    IdConflict {
+        /// What its first append was given.
+        sequence: u64,
+    },
     /// The timeline has used its highest sequence: write to another one.
     #[error("the timeline has used its highest sequence, {}", crate::ids::MAX_SEQUENCE)]
     SequenceExhausted,

@@ -11,12 +11,17 @@
 //!
 //! It does not know: who sealed the memtable, or why.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::entry::Changes;
 use crate::error::{Error, Result};
+use crate::format::ids::IdEntry;
 use crate::format::manifest::SegmentRecord;
-use crate::ids::{Lsn, StoreId};
+use crate::ids::{Lsn, Sequence, StoreId};
 use crate::memtable::{Memtable, Slot};
 use crate::segment::{Segment, SegmentPlan, SegmentWriter, data_name, index_name};
 use crate::state::State;
@@ -137,29 +142,86 @@ pub fn remove_unfinished(state: &State, numbers: impl Iterator<Item = u64>) {
 
 fn write_segment(state: &State, memtable: &Memtable, plan: SegmentPlan) -> Result<SegmentRecord> {
     let store = plan.store;
-    let uses = count_uses(memtable, store);
     let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
-    // Bodies that several timelines share stand once, in commit order; the number of each in the segment replaces its count.
+    let shared = write_shared(memtable, store, &mut writer)?;
+    let edits = write_edits(memtable, store, &mut writer)?;
+    for_each_by_name(memtable, store, |slot| {
+        writer.begin(&slot.name);
+        write_entries(memtable, slot, &shared, &mut writer)?;
+        if let Some(changes) = slot.changes() {
+            let edited = edits.get(&slot.name).cloned().unwrap_or_default();
+            writer.changes(&changes.below(slot.first()).removed, edited);
+        }
+        let ids: BTreeMap<_, _> = slot.ids().collect();
+        for (id, record) in
+            ids.into_iter().filter(|(_, record)| state.remembers(record.time_ms, state.now_ms()))
+        {
+            writer.id(
+                id,
+                &IdEntry {
+                    body_hash: record.body_hash,
+                    targets_hash: record.targets_hash,
+                    time_ms: record.time_ms,
+                    sequences: record.sequences.to_vec(),
+                },
+            )?;
+        }
+        writer.end(slot.end())
+    })?;
+    writer.finish()
+}
+
+/// Bodies that several timelines share stand once, in commit order. Gives their numbers in the segment.
+fn write_shared(memtable: &Memtable, store: StoreId, writer: &mut SegmentWriter) -> Result<Vec<Option<u32>>> {
+    let uses = count_uses(memtable, store);
     let mut shared = vec![None; uses.len()];
-    for (number, count) in uses.iter().enumerate().filter(|(_, count)| **count > 1) {
-        debug_assert!(*count > 1);
+    for number in (0..uses.len()).filter(|number| uses[*number] > 1) {
         let body = memtable.body(number as u32);
         shared[number] = Some(writer.body(body.time_ms, body.expire_at_ms, &body.bytes)?);
     }
-    for_each_by_name(memtable, store, |slot| {
-        let end = slot.end();
-        writer.begin(&slot.name, end.lowest, end.trimmed_to);
-        for (sequence, number) in slot.entries() {
-            if let Some(number) = shared[number as usize] {
-                writer.shared(sequence, number)?;
-            } else {
-                let body = memtable.body(number);
-                writer.inline(sequence, body.time_ms, body.expire_at_ms, &body.bytes)?;
+    Ok(shared)
+}
+
+/// Edits of entries in older segments, by timeline: the sequences and the numbers of the new bodies.
+type Edits = HashMap<Bytes, Vec<(Sequence, u32)>>;
+
+fn write_edits(memtable: &Memtable, store: StoreId, writer: &mut SegmentWriter) -> Result<Edits> {
+    let mut edits = Edits::new();
+    let mut outcome = Ok(());
+    memtable.for_each(|slot| {
+        let Some(changes) = slot.changes().filter(|_| slot.store == store && outcome.is_ok()) else { return };
+        for (sequence, body) in changes.below(slot.first()).edited {
+            match writer.body(0, 0, &body) {
+                Ok(number) => edits.entry(slot.name.clone()).or_default().push((sequence, number)),
+                Err(error) => outcome = Err(error),
             }
         }
-        writer.end(end.last)
-    })?;
-    writer.finish()
+    });
+    outcome.map(|()| edits)
+}
+
+/// The entries of a slot that were not removed, with their newest bodies.
+fn write_entries(
+    memtable: &Memtable,
+    slot: &Slot,
+    shared: &[Option<u32>],
+    writer: &mut SegmentWriter,
+) -> Result<()> {
+    let none = Changes::default();
+    let changes = slot.changes().unwrap_or(&none);
+    let lowest = slot.end().floor.lowest;
+    for (sequence, number) in
+        slot.entries().filter(|(sequence, _)| *sequence >= lowest && !changes.removes(*sequence))
+    {
+        let edited = changes.edited.get(&sequence);
+        if let (Some(number), None) = (shared[number as usize], edited) {
+            writer.shared(sequence, number)?;
+        } else {
+            let body = memtable.body(number);
+            writer.inline(sequence, body.time_ms, body.expire_at_ms, edited.unwrap_or(&body.bytes))?;
+        }
+    }
+    Ok(())
 }
 
 /// How many entries of a store's timelines use each body.

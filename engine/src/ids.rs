@@ -44,6 +44,9 @@ pub struct TimelineRef<'a> {
     pub name: &'a [u8],
 }
 
+/// The longest client's id of a batch.
+pub const MAX_ID_BYTES: usize = 255;
+
 /// The longest timeline name.
 pub const MAX_NAME_BYTES: usize = 255;
 

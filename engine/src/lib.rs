@@ -16,6 +16,7 @@
 
 mod append;
 mod batch;
+mod change;
 pub mod clock;
 mod compact;
 mod engine;
@@ -40,10 +41,11 @@ mod wal;
 mod watch;
 
 pub use batch::{Batch, Durability};
+pub use change::Trim;
 pub use engine::{Engine, Store, StoreInfo, World};
 pub use entry::{Entry, Info, Limit, Page, Receipt, Verdict};
 pub use error::{Error, Result};
-pub use ids::{Lsn, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef};
+pub use ids::{Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef};
 pub use options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use stats::Stats;
 pub use ticket::Ticket;

@@ -5,6 +5,9 @@
 //!  bodies: [(time, expiry, bytes), …] in commit order
 //! ```
 //!
+//! Changes to what was written before (trims, removals, edits) are kept beside the array and applied by readers, whether the entry
+//! is here or in a segment; so are the ids of retries.
+//!
 //! Timelines only grow at the end, so a slot is an array in sequence order, not a search tree. An entry is the number of its body,
 //! four bytes: a fan-out to 500 receivers costs one body and 500 numbers. Names are sorted once, at flush.
 //!
@@ -13,6 +16,8 @@
 //!
 //! It does not know: the log, segments, or how sequences are chosen.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,7 +25,7 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
 
-use crate::entry::{Collector, End, Entry, Span};
+use crate::entry::{Changes, Collector, End, Floor, Span};
 use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 
 const SHARD_BITS: u32 = 6;
@@ -46,7 +51,7 @@ pub struct Body {
 }
 
 /// Where a timeline is in the memtable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotId {
     shard: u32,
     slot: u32,
@@ -67,8 +72,8 @@ pub struct Slot {
     /// Its name.
     pub name: Bytes,
     hash: u64,
-    /// Where the timeline ended before the first of them.
-    before: End,
+    /// How the timeline ends.
+    end: End,
     /// Body numbers, in sequence order.
     bodies: Vec<u32>,
     /// The sequence of the first.
@@ -77,7 +82,54 @@ pub struct Slot {
     jumps: Vec<(u32, Sequence)>,
     body_bytes: u64,
     first_time_ms: TimeMs,
-    last_time_ms: TimeMs,
+    own_expiry: bool,
+    /// Whether anything was committed here: a refused batch may leave a slot without.
+    touched: bool,
+    /// What few timelines have.
+    extra: Option<Box<Extra>>,
+}
+
+#[derive(Debug, Default)]
+struct Extra {
+    changes: Changes,
+    ids: HashMap<Bytes, IdRecord>,
+}
+
+/// What a batch with a client's id did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdRecord {
+    /// A hash of its body.
+    pub body_hash: u64,
+    /// A hash of its targets.
+    pub targets_hash: u64,
+    /// When it was committed.
+    pub time_ms: TimeMs,
+    /// The sequences that it was given.
+    pub sequences: Arc<[Sequence]>,
+}
+
+/// What a batch does beside appending.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// The timeline can be read from here on only.
+    Trim(Floor),
+    /// These are removed.
+    Remove(Vec<(Sequence, Sequence)>),
+    /// This one has another body.
+    Edit(Sequence, Bytes),
+    /// A retry with this id is answered by the record.
+    Id(Bytes, IdRecord),
+}
+
+impl Effect {
+    fn bytes(&self) -> usize {
+        64 + match self {
+            Effect::Trim(_) => 0,
+            Effect::Remove(ranges) => 32 * ranges.len(),
+            Effect::Edit(_, body) => body.len(),
+            Effect::Id(id, record) => id.len() + 8 * record.sequences.len(),
+        }
+    }
 }
 
 impl Slot {
@@ -100,9 +152,9 @@ impl Slot {
         low
     }
 
-    fn push(&mut self, sequence: Sequence, body: u32, time_ms: TimeMs, body_bytes: usize) {
+    fn push(&mut self, sequence: Sequence, body: u32, append: &Append) {
         if self.bodies.is_empty() {
-            (self.first, self.first_time_ms) = (sequence, time_ms);
+            (self.first, self.first_time_ms) = (sequence, append.time_ms);
         } else {
             let last = self.sequence(self.bodies.len() - 1);
             debug_assert!(sequence > last, "sequences of a timeline rise");
@@ -110,18 +162,52 @@ impl Slot {
                 self.jumps.push((self.bodies.len() as u32, sequence));
             }
         }
+        self.touched = true;
         self.bodies.push(body);
-        self.body_bytes += body_bytes as u64;
-        self.last_time_ms = time_ms;
+        self.body_bytes += u64::from(append.body_bytes);
+        self.own_expiry |= append.expire_at_ms != 0;
+        self.end.append(sequence, append.time_ms, append.expire_at_ms);
     }
 
-    /// Where the timeline ends now.
-    pub fn end(&self) -> End {
-        if self.bodies.is_empty() {
-            return self.before;
+    fn take(&mut self, effect: Effect) {
+        self.touched = true;
+        match effect {
+            Effect::Trim(floor) => {
+                let trimmed_to = floor.trimmed_to.max(self.end.floor.trimmed_to);
+                let higher = if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
+                self.end.floor = Floor { trimmed_to, ..higher };
+            }
+            Effect::Remove(ranges) => {
+                let changes = &mut self.extra.get_or_insert_default().changes;
+                ranges.into_iter().for_each(|(first, last)| changes.remove(first, last));
+            }
+            Effect::Edit(sequence, body) => {
+                self.extra.get_or_insert_default().changes.edited.insert(sequence, body);
+            }
+            Effect::Id(id, record) => {
+                self.extra.get_or_insert_default().ids.insert(id, record);
+            }
         }
-        let lowest = if self.before.has_readable() { self.before.lowest } else { self.first };
-        End { last: self.sequence(self.bodies.len() - 1), lowest, ..self.before }
+    }
+
+    /// How the timeline ends now.
+    pub fn end(&self) -> End {
+        self.end
+    }
+
+    /// The changes that were made since the last flush.
+    pub fn changes(&self) -> Option<&Changes> {
+        self.extra.as_ref().map(|extra| &extra.changes).filter(|changes| !changes.is_empty())
+    }
+
+    /// The ids that were used since the last flush.
+    pub fn ids(&self) -> impl Iterator<Item = (&Bytes, &IdRecord)> {
+        self.extra.iter().flat_map(|extra| &extra.ids)
+    }
+
+    /// The lowest sequence here; above the last when there is no entry here.
+    pub fn first(&self) -> Sequence {
+        if self.bodies.is_empty() { self.end.last + 1 } else { self.first }
     }
 
     fn span(&self) -> Option<Span> {
@@ -132,7 +218,8 @@ impl Slot {
             count: self.bodies.len() as u64,
             body_bytes: self.body_bytes,
             first_time_ms: self.first_time_ms,
-            last_time_ms: self.last_time_ms,
+            last_time_ms: self.end.last_time_ms,
+            own_expiry: self.own_expiry,
         })
     }
 
@@ -164,6 +251,7 @@ pub struct Group {
     bodies: Vec<Body>,
     /// By shard, so that each shard is locked once.
     appends: Vec<Vec<Append>>,
+    effects: Vec<(SlotId, Effect)>,
 }
 
 #[derive(Debug)]
@@ -173,12 +261,17 @@ struct Append {
     /// The body's number in the group.
     body: u32,
     time_ms: TimeMs,
+    expire_at_ms: TimeMs,
     body_bytes: u32,
 }
 
 impl Default for Group {
     fn default() -> Group {
-        Group { bodies: Vec::new(), appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect() }
+        Group {
+            bodies: Vec::new(),
+            appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect(),
+            effects: Vec::new(),
+        }
     }
 }
 
@@ -197,14 +290,21 @@ impl Group {
             sequence,
             body: number as u32,
             time_ms: body.time_ms,
+            expire_at_ms: body.expire_at_ms,
             body_bytes: body.bytes.len() as u32,
         });
+    }
+
+    /// Adds what else the batch does to a timeline.
+    pub fn effect(&mut self, slot: SlotId, effect: Effect) {
+        self.effects.push((slot, effect));
     }
 
     /// Forgets all, when the group was not committed.
     pub fn clear(&mut self) {
         self.bodies.clear();
         self.appends.iter_mut().for_each(Vec::clear);
+        self.effects.clear();
     }
 }
 
@@ -252,9 +352,9 @@ impl Memtable {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether it holds no body, and so no entry.
+    /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.bodies.read().is_empty()
+        self.bytes() == 0
     }
 
     fn shard_of(hash: u64) -> u32 {
@@ -269,8 +369,8 @@ impl Memtable {
         Some(SlotId { shard, slot })
     }
 
-    /// Makes a slot for a timeline that has none and ends at `before`. `name` is kept.
-    pub fn insert(&self, store: StoreId, name: Bytes, hash: u64, before: End) -> SlotId {
+    /// Makes a slot for a timeline that has none and ends at `end`. `name` is kept.
+    pub fn insert(&self, store: StoreId, name: Bytes, hash: u64, end: End) -> SlotId {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
         let slot = shard.slots.len() as u32;
@@ -278,13 +378,15 @@ impl Memtable {
             store,
             name,
             hash,
-            before,
+            end,
             bodies: Vec::new(),
-            first: before.last + 1,
+            first: 0,
             jumps: Vec::new(),
             body_bytes: 0,
             first_time_ms: 0,
-            last_time_ms: 0,
+            own_expiry: false,
+            touched: false,
+            extra: None,
         });
         let Shard { table, slots } = &mut *shard;
         table.insert_unique(hash, slot, |slot| slots[*slot as usize].hash);
@@ -308,8 +410,12 @@ impl Memtable {
             let mut shard = shard.write();
             for append in appends.drain(..) {
                 let slot = &mut shard.slots[append.slot as usize];
-                slot.push(append.sequence, first + append.body, append.time_ms, append.body_bytes as usize);
+                slot.push(append.sequence, first + append.body, &append);
             }
+        }
+        for (slot, effect) in group.effects.drain(..) {
+            bytes += effect.bytes();
+            self.shards[slot.shard as usize].write().slots[slot.slot as usize].take(effect);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -332,11 +438,23 @@ impl Memtable {
         (first as u32, bytes)
     }
 
-    /// How a timeline ends and what of it is here; `None` when nothing is known of it here.
-    pub fn look(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<(End, Option<Span>)> {
+    /// How a timeline ends and what of it is here, with its changes; `None` when nothing is known of it here.
+    pub fn look(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<(End, Option<Span>, Option<Changes>)> {
         let shard = self.shards[Memtable::shard_of(hash) as usize].read();
         let slot = &shard.slots[shard.find(timeline, hash)? as usize];
-        Some((slot.end(), slot.span()))
+        Some((slot.end(), slot.span(), slot.changes().cloned()))
+    }
+
+    /// What a client's id was used for in the timeline of a slot.
+    pub fn id_in(&self, slot: SlotId, id: &[u8]) -> Option<IdRecord> {
+        self.with_slot(slot, |slot| slot.extra.as_ref()?.ids.get(id).cloned())
+    }
+
+    /// What a client's id was used for in a timeline.
+    pub fn id(&self, timeline: TimelineRef<'_>, hash: u64, id: &[u8]) -> Option<IdRecord> {
+        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
+        let slot = &shard.slots[shard.find(timeline, hash)? as usize];
+        slot.extra.as_ref()?.ids.get(id).cloned()
     }
 
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
@@ -357,11 +475,8 @@ impl Memtable {
         let mut give = |place: usize| {
             let number = slot.bodies[place] as usize;
             let body = &bodies[number / PIECE][number % PIECE];
-            out.offer(body.bytes.len(), || Entry {
-                sequence: slot.sequence(place),
-                time_ms: body.time_ms,
-                body: body.bytes.clone(),
-            })
+            let entry = (slot.sequence(place), body.time_ms, body.expire_at_ms);
+            out.offer(entry, || body.bytes.clone())
         };
         let _whole = if descending { places.rev().all(&mut give) } else { places.into_iter().all(&mut give) };
     }
@@ -376,17 +491,15 @@ impl Memtable {
         (place < slot.bodies.len()).then(|| slot.sequence(place))
     }
 
-    /// Calls `visit` for every slot with entries.
+    /// Calls `visit` for every slot that something was committed to.
     pub fn for_each(&self, mut visit: impl FnMut(&Slot)) {
         self.for_each_with_id(|_, slot| visit(slot));
     }
 
-    /// Calls `visit` for every slot with entries, and tells where it is.
+    /// Calls `visit` for every slot that something was committed to, and tells where it is.
     pub fn for_each_with_id(&self, mut visit: impl FnMut(SlotId, &Slot)) {
         for (shard, locked) in self.shards.iter().enumerate() {
-            for (slot, content) in
-                locked.read().slots.iter().enumerate().filter(|(_, slot)| !slot.bodies.is_empty())
-            {
+            for (slot, content) in locked.read().slots.iter().enumerate().filter(|(_, slot)| slot.touched) {
                 visit(SlotId { shard: shard as u32, slot: slot as u32 }, content);
             }
         }
@@ -412,7 +525,7 @@ impl Memtable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Limit;
+    use crate::entry::{Limit, Sight};
 
     const HASH: u64 = 0x1234_5678_9abc_def0;
 
@@ -420,9 +533,13 @@ mod tests {
         TimelineRef { store: StoreId(1), name }
     }
 
+    fn end_at(last: Sequence) -> End {
+        End { last, floor: Floor { lowest: 1, ..Floor::default() }, ..End::default() }
+    }
+
     fn filled(sequences: &[Sequence]) -> Memtable {
         let memtable = Memtable::new(Lsn(0));
-        let before = End { last: sequences[0] - 1, lowest: 1, trimmed_to: 0 };
+        let before = end_at(sequences[0] - 1);
         let slot = memtable.insert(StoreId(1), Bytes::from_static(b"a"), HASH, before);
         let mut group = Group::default();
         for sequence in sequences {
@@ -435,7 +552,7 @@ mod tests {
     }
 
     fn sequences(memtable: &Memtable, low: Sequence, high: Sequence, descending: bool) -> Vec<Sequence> {
-        let mut out = Collector::new(Limit::entries(100), descending);
+        let mut out = Collector::new(Limit::entries(100), descending, Sight::default());
         memtable.read(timeline(b"a"), HASH, low, high, &mut out);
         out.finish().0.into_iter().map(|entry| entry.sequence).collect()
     }
@@ -446,8 +563,8 @@ mod tests {
         assert_eq!(sequences(&memtable, 6, 7, false), [6, 7]);
         assert_eq!(sequences(&memtable, 0, u64::MAX, true), [8, 7, 6, 5]);
         assert_eq!(sequences(&memtable, 9, u64::MAX, false), []);
-        let (end, span) = memtable.look(timeline(b"a"), HASH).expect("known");
-        assert_eq!((end.last, end.lowest, span.map(|span| span.count)), (8, 1, Some(4)));
+        let (end, span, _) = memtable.look(timeline(b"a"), HASH).expect("known");
+        assert_eq!((end.last, end.floor.lowest, span.map(|span| span.count)), (8, 1, Some(4)));
     }
 
     #[test]
@@ -462,9 +579,9 @@ mod tests {
     #[test]
     fn a_slot_without_entries_tells_where_its_timeline_ended() {
         let memtable = Memtable::new(Lsn(0));
-        let before = End { last: 9, lowest: 10, trimmed_to: 9 };
+        let before = end_at(9);
         memtable.insert(StoreId(1), Bytes::from_static(b"a"), HASH, before);
-        assert_eq!(memtable.look(timeline(b"a"), HASH), Some((before, None)));
+        assert_eq!(memtable.look(timeline(b"a"), HASH), Some((before, None, None)));
         assert_eq!(memtable.look(timeline(b"b"), HASH), None);
     }
 }

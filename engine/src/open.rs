@@ -24,10 +24,10 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind};
 use crate::format::manifest::{Live, StoreRecord};
-use crate::format::wal::{Record, WAL_HEADER_BYTES, decode_tail};
-use crate::ids::{Lsn, StoreId, TimeMs};
+use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail};
+use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::{self, Manifest};
-use crate::memtable::{Body, Group, Memtable};
+use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
 use crate::read::Reading;
 use crate::segment::{self, BlockCache, Segment};
@@ -92,6 +92,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
         stores: RwLock::new(manifest.live().stores.clone()),
         history: manifest.live().history,
         manifest: Mutex::new(manifest),
+        changing: std::array::from_fn(|_| Mutex::new(())),
         merging: Mutex::new(()),
         wal_files: Mutex::new(wal_files),
         watch: Arc::default(),
@@ -188,39 +189,78 @@ impl Replay {
     }
 
     fn record(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
-        let broken = || Wrong::Record("the record's appends cannot be read".into());
         let tail = Bytes::copy_from_slice(record.tail);
-        let appends = decode_tail(&tail).ok_or_else(broken)?;
-        let targets: usize = appends.iter().map(|append| append.targets.len()).sum();
-        if targets != record.sequences.len() {
-            return Err(Wrong::Record(format!("{} sequences for {targets} appends", record.sequences.len())));
+        let operations =
+            decode_tail(&tail).ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
+        let mut sequences = record.sequences.iter().copied();
+        for operation in operations {
+            self.operation(operation, record, &mut sequences, &tail)?;
         }
-        let mut sequences = record.sequences.iter();
-        for append in appends {
-            let expire_at_ms = if append.lifetime_ms == 0 { 0 } else { record.time_ms + append.lifetime_ms };
-            self.group.body(Body { time_ms: record.time_ms, expire_at_ms, bytes: tail.slice(append.body) });
-            for (timeline, sequence) in append.targets.into_iter().zip(&mut sequences) {
-                let hash = timeline_hash(&self.hasher, timeline);
-                let memtable = &self.view.active;
-                let slot = if let Some(slot) = memtable.find(timeline, hash) {
-                    slot
-                } else {
-                    let end = Reading { view: &self.view, timeline, hash }.end().map_err(Wrong::Failed)?;
-                    memtable.insert(timeline.store, tail.slice_ref(timeline.name), hash, end)
-                };
-                if !self.allocator.take(slot, memtable, *sequence) {
-                    return Err(Wrong::Record(format!(
-                        "sequence {sequence} of {timeline:?} was given before"
-                    )));
-                }
-                self.group.entry(slot, *sequence);
-                self.entries += 1;
-            }
+        if sequences.next().is_some() {
+            return Err(Wrong::Record("it has more sequences than appends".into()));
         }
         self.view.active.apply(&mut self.group);
         self.allocator.settle();
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
         Ok(())
+    }
+
+    fn operation(
+        &mut self,
+        operation: Operation<'_>,
+        record: &Record<'_>,
+        sequences: &mut impl Iterator<Item = Sequence>,
+        tail: &Bytes,
+    ) -> Result<(), Wrong> {
+        match operation {
+            Operation::Append { body, lifetime_ms, targets } => {
+                let time_ms = record.time_ms;
+                let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
+                self.group.body(Body { time_ms, expire_at_ms, bytes: tail.slice(body) });
+                for timeline in targets {
+                    let sequence = sequences.next();
+                    let sequence = sequence
+                        .ok_or_else(|| Wrong::Record("it has fewer sequences than appends".into()))?;
+                    let slot = self.slot(timeline, tail)?;
+                    if !self.allocator.take(slot, &self.view.active, sequence) {
+                        return Err(Wrong::Record(format!(
+                            "sequence {sequence} of {timeline:?} was given before"
+                        )));
+                    }
+                    self.group.entry(slot, sequence);
+                    self.entries += 1;
+                }
+            }
+            Operation::Trim { timeline, floor } => self.effect(timeline, tail, Effect::Trim(floor))?,
+            Operation::Remove { timeline, ranges } => self.effect(timeline, tail, Effect::Remove(ranges))?,
+            Operation::Edit { timeline, sequence, body } => {
+                self.effect(timeline, tail, Effect::Edit(sequence, tail.slice(body)))?;
+            }
+            Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
+                let sequences = record.sequences.as_slice().into();
+                let used = IdRecord { body_hash, targets_hash, time_ms: record.time_ms, sequences };
+                self.effect(timeline, tail, Effect::Id(tail.slice_ref(id), used))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, timeline: TimelineRef<'_>, tail: &Bytes, effect: Effect) -> Result<(), Wrong> {
+        let slot = self.slot(timeline, tail)?;
+        self.group.effect(slot, effect);
+        Ok(())
+    }
+
+    /// The timeline's slot, made if it has none.
+    fn slot(&self, timeline: TimelineRef<'_>, tail: &Bytes) -> Result<SlotId, Wrong> {
+        let hash = timeline_hash(&self.hasher, timeline);
+        let memtable = &self.view.active;
+        if let Some(slot) = memtable.find(timeline, hash) {
+            return Ok(slot);
+        }
+        let reading = Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0 };
+        let end = reading.end().map_err(Wrong::Failed)?;
+        Ok(memtable.insert(timeline.store, tail.slice_ref(timeline.name), hash, end))
     }
 }
 

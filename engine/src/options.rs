@@ -9,6 +9,8 @@ pub struct Options {
     pub wal_file_bytes: u64,
     /// The largest body, in bytes. Default 1 MiB; at most [`MAX_BODY_BYTES`].
     pub max_body_bytes: usize,
+    /// How long a client's id is remembered, in milliseconds. Default one day.
+    pub id_window_ms: u64,
     /// TTL of the store `sync` when it is created, in milliseconds. Default seven days.
     pub sync_ttl_ms: u64,
     /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is changed. Default off.
@@ -30,6 +32,7 @@ impl Default for Options {
             memory_budget_bytes: 512 * 1024 * 1024,
             wal_file_bytes: 64 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
+            id_window_ms: 24 * 3600 * 1000,
             sync_ttl_ms: WEEK_MS,
             read_only: false,
         }

@@ -14,12 +14,14 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::entry::{Collector, End, Entry, Info, Limit, Page, Span, Verdict};
+use crate::entry::{Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Verdict};
 use crate::error::Result;
+use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::ids::{MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef};
-use crate::memtable::Memtable;
+use crate::memtable::{IdRecord, Memtable};
 use crate::segment::{Segment, SegmentScan};
+use crate::state::State;
 use crate::view::View;
 
 /// A timeline in a view.
@@ -31,6 +33,10 @@ pub struct Reading<'v> {
     pub timeline: TimelineRef<'v>,
     /// Its hash in the memtables.
     pub hash: u64,
+    /// The time of the read.
+    pub now_ms: TimeMs,
+    /// How long the store's entries live; 0: for ever.
+    pub ttl_ms: u64,
 }
 
 /// A place that holds entries of the timeline.
@@ -44,29 +50,63 @@ enum Source<'v> {
     Segment(&'v Segment, TimelineEntry),
 }
 
+/// One step of the walk: what a place knows.
+struct Step<'v> {
+    end: End,
+    changes: Changes,
+    place: Option<Place<'v>>,
+}
+
 /// How a timeline ends, and the places that were walked, newest first.
 struct Walk<'v> {
     end: End,
+    /// What the walked places change in older ones.
+    changes: Changes,
     places: Vec<Place<'v>>,
 }
 
 impl<'v> Reading<'v> {
+    /// A timeline as it can be read now.
+    pub fn new(state: &State, view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
+        Reading { view, timeline, hash, now_ms: state.now_ms(), ttl_ms: state.ttl_ms(timeline.store) }
+    }
+
+    /// The places that know the timeline, newest first.
+    fn steps(&self) -> impl Iterator<Item = Result<Step<'v>>> {
+        let (view, timeline, hash) = (self.view, self.timeline, self.hash);
+        let memtables = view.memtables().filter_map(move |memtable| {
+            let (end, span, changes) = memtable.look(timeline, hash)?;
+            let place = span.map(|span| Place { span, source: Source::Memtable(memtable) });
+            Some(Ok(Step { end, changes: changes.unwrap_or_default(), place }))
+        });
+        let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
+            let step = |entry: TimelineEntry| {
+                let (end, changes) = (entry.end, segment.changes(&entry)?);
+                let place = entry.span().map(|span| Place { span, source: Source::Segment(segment, entry) });
+                Ok(Step { end, changes, place })
+            };
+            segment.find(timeline.name).transpose().map(|found| found.and_then(step))
+        });
+        memtables.chain(segments)
+    }
+
     /// Walks from the newest place to the oldest, until `enough` says so of one with entries, or nothing older can be readable.
     fn walk(&self, mut enough: impl FnMut(&Span) -> bool) -> Result<Walk<'v>> {
-        let mut walk = Walk { end: End::NEVER, places: Vec::new() };
+        let mut walk = Walk { end: End::NEVER, changes: Changes::default(), places: Vec::new() };
         let mut known = false;
-        for memtable in self.view.memtables() {
-            let Some((end, span)) = memtable.look(self.timeline, self.hash) else { continue };
-            let source = || Source::Memtable(memtable);
-            if walk.step(&mut known, end, span, source, &mut enough) {
-                return Ok(walk);
+        for step in self.steps() {
+            let step = step?;
+            if !std::mem::replace(&mut known, true) {
+                walk.end = step.end;
             }
-        }
-        for segment in self.view.segments.of(self.timeline.store) {
-            let Some(entry) = segment.find(self.timeline.name)? else { continue };
-            let (end, span) = (entry.end(), entry.span());
-            if walk.step(&mut known, end, span, || Source::Segment(segment, entry), &mut enough) {
-                return Ok(walk);
+            walk.changes.add_older(step.changes);
+            let done = match &step.place {
+                Some(place) => enough(&place.span) || place.span.first <= walk.end.floor.lowest,
+                None => !walk.end.has_entries(),
+            };
+            walk.places.extend(step.place);
+            if done {
+                break;
             }
         }
         Ok(walk)
@@ -74,100 +114,198 @@ impl<'v> Reading<'v> {
 
     /// How the timeline ends, by the newest place that knows it.
     pub fn end(&self) -> Result<End> {
+        self.steps().next().map_or(Ok(End::NEVER), |step| step.map(|step| step.end))
+    }
+
+    /// What a client's id was used for in this timeline.
+    pub fn id(&self, id: &[u8]) -> Result<Option<IdRecord>> {
         for memtable in self.view.memtables() {
-            if let Some((end, _)) = memtable.look(self.timeline, self.hash) {
-                return Ok(end);
+            if let Some(found) = memtable.id(self.timeline, self.hash, id) {
+                return Ok(Some(found));
             }
         }
         for segment in self.view.segments.of(self.timeline.store) {
-            if let Some(entry) = segment.find(self.timeline.name)? {
-                return Ok(entry.end());
+            if let Some(found) = segment.find_id(self.timeline.name, id)? {
+                let IdEntry { body_hash, targets_hash, time_ms, sequences } = found;
+                return Ok(Some(IdRecord { body_hash, targets_hash, time_ms, sequences: sequences.into() }));
             }
         }
-        Ok(End::NEVER)
+        Ok(None)
+    }
+
+    fn sight(&self, end: &End, changes: Changes) -> Sight {
+        Sight { now_ms: self.now_ms, ttl_ms: self.ttl_ms, lowest: end.floor.lowest, changes }
     }
 
     /// The entries from `low` to `high`, in either direction.
     pub fn range(&self, low: Sequence, high: Sequence, limit: Limit, descending: bool) -> Result<Page> {
-        let mut out = Collector::new(limit, descending);
-        let end =
-            if descending { self.descend(low, high, &mut out)? } else { self.ascend(low, high, &mut out)? };
-        Ok(page(end, Verdict::Ok, out, end.last))
+        let (end, entries, more) =
+            if descending { self.descend(low, high, limit)? } else { self.ascend(low, high, limit)? };
+        self.page(&end, Verdict::Ok, entries, more, end.last)
     }
 
     /// The entries from `low` to `high`, ascending: the oldest place that is needed comes first.
-    fn ascend(&self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<End> {
-        let walk = self.walk(|span| span.first <= low)?;
-        for place in walk.places.iter().rev() {
-            place.read(self, low, high, out)?;
-            if out.is_full() {
-                break;
-            }
-        }
-        Ok(walk.end)
+    fn ascend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
+        let (end, out) = self.collect_ascending(low, high, limit)?;
+        let (entries, more) = out.finish();
+        Ok((end, entries, more))
     }
 
-    /// The entries from `high` to `low`, descending: places are read as the walk finds them.
-    fn descend(&self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<End> {
-        let mut missing = out.room() as u64 + 1;
-        let walk = self.walk(|span| {
-            if span.first <= high {
-                missing = missing.saturating_sub(readable(span, high));
-            }
-            missing == 0 || span.first <= low
-        })?;
-        for place in &walk.places {
-            place.read(self, low, high, out)?;
+    fn collect_ascending(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Collector)> {
+        let walk = self.walk(|span| span.first <= low || self.is_expired(span.first_time_ms))?;
+        let mut out = Collector::new(limit, false, self.sight(&walk.end, walk.changes));
+        // The active memtable may have grown since it told its end: what is shown goes with the end that is told.
+        let high = high.min(walk.end.last);
+        for place in walk.places.iter().rev() {
+            place.read(self, low, high, &mut out)?;
             if out.is_full() {
                 break;
             }
         }
-        Ok(walk.end)
+        Ok((walk.end, out))
+    }
+
+    /// The first readable entry at or above a sequence: its sequence, time and own expiry.
+    pub fn first_from(&self, low: Sequence) -> Result<Option<(Sequence, TimeMs, TimeMs)>> {
+        let (_, out) = self.collect_ascending(low, MAX_SEQUENCE, Limit::entries(1))?;
+        let until_ms = out.last_until_ms();
+        Ok(out.finish().0.first().map(|entry| (entry.sequence, entry.time_ms, until_ms)))
+    }
+
+    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
+    fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
+        let mut found = None;
+        let mut out = Collector::new(limit, true, Sight::default());
+        for step in self.steps() {
+            let step = step?;
+            if found.is_none() {
+                out.sight = self.sight(&step.end, Changes::default());
+                found = Some(step.end);
+            }
+            out.sight.changes.add_older(step.changes);
+            let Some(place) = step.place else { continue };
+            let high = high.min(found.map_or(0, |end: End| end.last));
+            place.read(self, low, high, &mut out)?;
+            let oldest =
+                place.span.first <= low.max(out.sight.lowest) || self.is_expired(place.span.first_time_ms);
+            if out.is_full() || oldest {
+                break;
+            }
+        }
+        let (entries, more) = out.finish();
+        Ok((found.unwrap_or(End::NEVER), entries, more))
+    }
+
+    fn is_expired(&self, time_ms: TimeMs) -> bool {
+        self.ttl_ms != 0 && time_ms.saturating_add(self.ttl_ms) <= self.now_ms
     }
 
     /// What follows a reader's cursor.
     pub fn after(&self, cursor: Sequence, limit: Limit) -> Result<Page> {
-        let mut out = Collector::new(limit, false);
-        let end = self.ascend(cursor.saturating_add(1), MAX_SEQUENCE, &mut out)?;
+        let (end, entries, more) = self.ascend(cursor.saturating_add(1), MAX_SEQUENCE, limit)?;
+        let trimmed_to = self.trimmed_to(&end)?;
         let verdict = if cursor > end.last {
             Verdict::Future
-        } else if cursor < end.trimmed_to {
+        } else if cursor < trimmed_to {
             Verdict::Trimmed
         } else {
             Verdict::Ok
         };
-        let waiting = out.is_full();
-        let unmoved = if waiting { cursor.max(end.trimmed_to) } else { end.last };
-        Ok(page(end, verdict, out, unmoved))
+        let unmoved = if more { cursor.max(trimmed_to) } else { end.last };
+        self.page(&end, verdict, entries, more, unmoved)
+    }
+
+    fn page(
+        &self,
+        end: &End,
+        verdict: Verdict,
+        entries: Vec<Entry>,
+        more: bool,
+        unmoved: Sequence,
+    ) -> Result<Page> {
+        let next = entries.last().map_or(unmoved, |entry| entry.sequence);
+        Ok(Page { verdict, first: self.first(end)?, last: end.last, next, more, entries })
+    }
+
+    /// The lowest readable sequence; `last + 1` when there is none. Costs a read only when the floor's entry has expired.
+    fn first(&self, end: &End) -> Result<Sequence> {
+        let floor = &end.floor;
+        if !end.has_entries() {
+            return Ok(end.last + 1);
+        }
+        let certain = self.ttl_ms == 0 || (floor.time_ms != 0 && !self.is_expired(floor.time_ms));
+        if certain && (floor.until_ms == 0 || floor.until_ms > self.now_ms) {
+            return Ok(floor.lowest);
+        }
+        let (_, entries, _) = self.ascend(floor.lowest, MAX_SEQUENCE, Limit::entries(1))?;
+        Ok(entries.first().map_or(end.last + 1, |entry| entry.sequence))
+    }
+
+    /// Whether there is a readable entry.
+    pub fn has_readable(&self) -> Result<bool> {
+        let end = self.end()?;
+        Ok(self.first(&end)? <= end.last)
+    }
+
+    /// The highest sequence that trimming or the store's TTL removed.
+    fn trimmed_to(&self, end: &End) -> Result<Sequence> {
+        let floor = &end.floor;
+        if self.ttl_ms == 0 || !end.has_entries() || (floor.time_ms != 0 && !self.is_expired(floor.time_ms)) {
+            return Ok(floor.trimmed_to);
+        }
+        let alive = self.sequence_at_raw(self.now_ms.saturating_sub(self.ttl_ms) + 1)?;
+        Ok(floor.trimmed_to.max(alive.unwrap_or(end.last + 1) - 1))
     }
 
     /// The entry with a sequence.
     pub fn get(&self, sequence: Sequence) -> Result<Option<Entry>> {
-        Ok(self.range(sequence, sequence, Limit::entries(1), true)?.entries.pop())
+        let (_, mut entries, _) = self.descend(sequence, sequence, Limit::entries(1))?;
+        Ok(entries.pop())
     }
 
     /// The newest readable entry.
     pub fn last(&self) -> Result<Option<Entry>> {
-        Ok(self.range(0, MAX_SEQUENCE, Limit::entries(1), true)?.entries.pop())
+        let (_, mut entries, _) = self.descend(0, MAX_SEQUENCE, Limit::entries(1))?;
+        Ok(entries.pop())
     }
 
-    /// Facts of the whole timeline. Walks every place that holds it.
+    /// Facts of the whole timeline. Walks every place that holds it, and reads those of which something is gone or changed.
     pub fn info(&self) -> Result<Info> {
         let walk = self.walk(|_| false)?;
-        let (oldest, newest) = (walk.places.last(), walk.places.first());
-        Ok(Info {
-            first: first(walk.end),
+        let sight = self.sight(&walk.end, walk.changes);
+        let mut info = Info {
+            first: self.first(&walk.end)?,
             last: walk.end.last,
-            count: walk.places.iter().map(|place| place.span.count).sum(),
-            body_bytes: walk.places.iter().map(|place| place.span.body_bytes).sum(),
-            first_time_ms: oldest.map_or(0, |place| place.span.first_time_ms),
-            last_time_ms: newest.map_or(0, |place| place.span.last_time_ms),
-            trimmed_to: walk.end.trimmed_to,
-        })
+            count: 0,
+            body_bytes: 0,
+            first_time_ms: 0,
+            last_time_ms: 0,
+            trimmed_to: self.trimmed_to(&walk.end)?,
+        };
+        for place in walk.places.iter().rev() {
+            let (count, body_bytes, first_time_ms, last_time_ms) = place.tally(self, &sight)?;
+            if count > 0 {
+                if info.count == 0 {
+                    info.first_time_ms = first_time_ms;
+                }
+                info.last_time_ms = last_time_ms;
+                info.count += count;
+                info.body_bytes += body_bytes;
+            }
+        }
+        Ok(info)
     }
 
     /// The lowest readable sequence with this time or a later one; `last + 1` when there is none.
     pub fn sequence_at(&self, time_ms: TimeMs) -> Result<Sequence> {
+        let end = self.end()?;
+        let Some(sequence) = self.sequence_at_raw(time_ms)? else { return Ok(end.last + 1) };
+        let (_, entries, _) = self.ascend(sequence, MAX_SEQUENCE, Limit::entries(1))?;
+        Ok(entries.first().map_or(end.last + 1, |entry| entry.sequence))
+    }
+
+    /// The lowest sequence that was given at this time or later, readable or not.
+    fn sequence_at_raw(&self, time_ms: TimeMs) -> Result<Option<Sequence>> {
         // Times do not fall inside a timeline: the oldest place that ends at the time or later has the answer.
         let walk = self.walk(|span| span.first_time_ms < time_ms)?;
         for place in walk.places.iter().rev().filter(|place| place.span.last_time_ms >= time_ms) {
@@ -175,37 +313,18 @@ impl<'v> Reading<'v> {
                 Source::Memtable(memtable) => memtable.sequence_at(self.timeline, self.hash, time_ms),
                 Source::Segment(segment, entry) => segment.sequence_at(self.timeline.name, entry, time_ms)?,
             };
-            if let Some(sequence) = found {
-                return Ok(sequence);
+            if found.is_some() {
+                return Ok(found);
             }
         }
-        Ok(walk.end.last + 1)
-    }
-}
-
-impl<'v> Walk<'v> {
-    /// Takes one place in. True when no older one is needed.
-    fn step(
-        &mut self,
-        known: &mut bool,
-        end: End,
-        span: Option<Span>,
-        source: impl FnOnce() -> Source<'v>,
-        enough: &mut impl FnMut(&Span) -> bool,
-    ) -> bool {
-        if !std::mem::replace(known, true) {
-            self.end = end;
-        }
-        let Some(span) = span else { return !self.end.has_readable() };
-        let oldest = enough(&span) || span.first <= self.end.lowest;
-        self.places.push(Place { span, source: source() });
-        oldest
+        Ok(None)
     }
 }
 
 impl Place<'_> {
     fn read(&self, reading: &Reading<'_>, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
-        if self.span.last < low || self.span.first > high {
+        let low = low.max(out.sight.lowest);
+        if self.span.last < low || self.span.first > high || reading.is_expired(self.span.last_time_ms) {
             return Ok(());
         }
         match &self.source {
@@ -216,37 +335,43 @@ impl Place<'_> {
             Source::Segment(segment, entry) => segment.read(reading.timeline.name, entry, low, high, out),
         }
     }
-}
 
-/// How many entries of a span are at or below `high`, at least: holes may make it fewer than the numbers say.
-fn readable(span: &Span, high: Sequence) -> u64 {
-    if span.last <= high {
-        return span.count;
+    /// Count, bytes, first and last time of the readable entries.
+    fn tally(&self, reading: &Reading<'_>, sight: &Sight) -> Result<(u64, u64, TimeMs, TimeMs)> {
+        let span = &self.span;
+        let changed = sight
+            .changes
+            .removed
+            .range(..=span.last)
+            .next_back()
+            .is_some_and(|(_, last)| *last >= span.first)
+            || sight.changes.edited.range(span.first..=span.last).next().is_some();
+        let whole = span.first >= sight.lowest
+            && !sight.is_expired(span.first_time_ms)
+            && !span.own_expiry
+            && !changed;
+        if whole {
+            return Ok((span.count, span.body_bytes, span.first_time_ms, span.last_time_ms));
+        }
+        let mut out = Collector::new(Limit::entries(usize::MAX), false, sight.clone());
+        self.read(reading, span.first, span.last, &mut out)?;
+        let (entries, _) = out.finish();
+        let body_bytes = entries.iter().map(|entry| entry.body.len() as u64).sum();
+        let time = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.time_ms);
+        Ok((entries.len() as u64, body_bytes, time(entries.first()), time(entries.last())))
     }
-    let holes = (span.last - span.first + 1) - span.count;
-    (high - span.first + 1).saturating_sub(holes)
-}
-
-fn first(end: End) -> Sequence {
-    if end.has_readable() { end.lowest } else { end.last + 1 }
-}
-
-fn page(end: End, verdict: Verdict, out: Collector, unmoved: Sequence) -> Page {
-    let (entries, more) = out.finish();
-    let next = entries.last().map_or(unmoved, |entry| entry.sequence);
-    Page { verdict, entries, first: first(end), last: end.last, next, more }
 }
 
 /// The names of a store's timelines that start with `prefix`, are above `after` and have a readable entry: the first `count`.
 ///
 /// Costs a pass over the memtables' names and, of each segment, the index pages that the answer spans.
 pub fn list(
+    state: &State,
     view: &View,
     store: StoreId,
     prefix: &[u8],
     after: Option<&[u8]>,
     count: usize,
-    hash: impl Fn(TimelineRef<'_>) -> u64,
 ) -> Result<Vec<Vec<u8>>> {
     let mut listed = Vec::new();
     let mut after = after.map(<[u8]>::to_vec);
@@ -256,7 +381,8 @@ pub fn list(
         after = Some(last.clone());
         for name in names {
             let timeline = TimelineRef { store, name: &name };
-            if (Reading { view, timeline, hash: hash(timeline) }).end()?.has_readable() {
+            let readable = Reading::new(state, view, timeline, state.hash(timeline)).has_readable()?;
+            if readable {
                 listed.push(name);
             }
         }

@@ -63,6 +63,10 @@ impl Allocator {
     }
 
     /// The last sequence given to a slot.
+    pub fn last(&mut self, slot: SlotId, memtable: &Memtable) -> Sequence {
+        self.given(slot, memtable)
+    }
+
     fn given(&mut self, slot: SlotId, memtable: &Memtable) -> Sequence {
         let (shard, place) = slot.place();
         if self.given.len() <= shard {
@@ -105,8 +109,8 @@ mod tests {
 
     fn memtable_with_slot(last: Sequence) -> (Memtable, SlotId) {
         let memtable = Memtable::new(Lsn(7));
-        let before = End { last, lowest: 1, trimmed_to: 0 };
-        let slot = memtable.insert(StoreId(1), Bytes::from_static(b"a"), 1, before);
+        let end = End { last, ..End::NEVER };
+        let slot = memtable.insert(StoreId(1), Bytes::from_static(b"a"), 1, end);
         (memtable, slot)
     }
 
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_hint_counts_only_under_its_memtable() {
-        let hint = EndHint { memtable: Lsn(7), end: End { last: 3, lowest: 1, trimmed_to: 0 } };
+        let hint = EndHint { memtable: Lsn(7), end: End { last: 3, ..End::NEVER } };
         assert_eq!(hint.under(&Memtable::new(Lsn(7))).map(|end| end.last), Some(3));
         assert_eq!(hint.under(&Memtable::new(Lsn(8))), None);
     }

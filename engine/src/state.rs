@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::header::EngineId;
 use crate::format::manifest::{Live, StoreRecord};
-use crate::ids::{TimeMs, TimelineRef};
+use crate::ids::{StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::segment::BlockCache;
@@ -28,6 +28,9 @@ use crate::vfs::Dir;
 use crate::view::CurrentView;
 use crate::wal::WalFile;
 use crate::watch::WatchTable;
+
+/// So many timelines can be changed at once, at most.
+pub const CHANGE_LOCKS: usize = 64;
 
 /// The parts of an open engine.
 pub struct State {
@@ -42,6 +45,8 @@ pub struct State {
     pub stores: RwLock<Vec<StoreRecord>>,
     /// The history that cursors belong to.
     pub history: u64,
+    /// Held while a timeline is changed, by its hash: a change reads before it writes.
+    pub changing: [Mutex<()>; CHANGE_LOCKS],
     /// Held while segments are merged: one merge at a time, so that no segment is in two.
     pub merging: Mutex<()>,
     /// The log's files, oldest first.
@@ -63,10 +68,26 @@ impl State {
         timeline_hash(&self.hasher, timeline)
     }
 
-    /// The time for what is committed now: never below one that was given before.
-    pub fn commit_time_ms(&self) -> TimeMs {
+    /// The lock that changes of a timeline take.
+    pub fn changing(&self, hash: u64) -> &Mutex<()> {
+        &self.changing[(hash >> 32) as usize % CHANGE_LOCKS]
+    }
+
+    /// The time of now, for stamps and expiry: never below one that was given before, so that a wall clock that goes back
+    /// neither changes an order nor hides anything.
+    pub fn now_ms(&self) -> TimeMs {
         let now_ms = self.clock.now_ms();
         self.last_time_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+    }
+
+    /// Whether an id that was used at a time is still remembered.
+    pub fn remembers(&self, used_ms: TimeMs, now_ms: TimeMs) -> bool {
+        used_ms.saturating_add(self.options.id_window_ms) > now_ms
+    }
+
+    /// How long entries of a store live; 0: for ever.
+    pub fn ttl_ms(&self, store: StoreId) -> u64 {
+        self.stores.read().iter().find(|known| known.id == store).map_or(0, |known| known.ttl_ms)
     }
 
     /// Changes the stores: in the manifest first, then for everyone.

@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn receipt(time_ms: u64) -> Receipt {
-        Receipt { time_ms, sequences: vec![1] }
+        Receipt { time_ms, sequences: vec![1], duplicate: false }
     }
 
     #[test]

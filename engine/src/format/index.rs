@@ -2,12 +2,15 @@
 //! a filter; and, at the very end, the footer.
 //!
 //! ```text
-//!  index file  := header, page × n, page table, body table, filter page × m, footer
+//!  index file  := header, page × n, page table, body table, filter page × m, [id page × k, id table, filter page × l], footer
 //!  page        := block of slots of timeline entries, sorted by name
 //!  page table  := block of slots of (name: the page's first, at, bytes)
 //!  body table  := block of (first body: u32, bytes: u32, at: u64) × the data file's bodies blocks
-//!  timeline    := name, first, last − first, count, body bytes, first time, last time − first time, lowest readable,
-//!                 trimmed to, run's place in its first block, first block, blocks behind it
+//!  timeline    := name, flags, first, last + 1 − first, count, body bytes, first time, last time − first time,
+//!                 lowest, first time − its time, its expiry, trimmed to, run's place in its first block,
+//!                 block count, (at, bytes, first, first time, each but bytes minus the one before) × blocks,
+//!                 removed count, (first, last − first) × removed, edited count, (sequence, body number) × edited
+//!  flags       := 1: some entries expire by themselves
 //! ```
 //!
 //! The first and last sequence make a missing head or tail of a timeline visible. A timeline's last sequence here is also its
@@ -19,6 +22,7 @@ use super::block::BlockRef;
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
 use super::layout::{get_u32, get_u64, layout, put};
+use crate::entry::{End, Floor};
 use crate::error::{Error, Result};
 use crate::ids::{Sequence, TimeMs};
 
@@ -43,8 +47,12 @@ layout! {
         PAGE_TABLE_BYTES: 4, "its length";
         BODY_TABLE_BYTES: 4, "length of the body table, which follows the page table";
         FILTER: 8, "where the filter's first page is";
-        IDS: 8, "zero: reserved for the ids of retries";
-        OVERLAYS: 8, "zero: reserved for edits, deletes and trims";
+        IDS: 8, "how many ids of retries there are";
+        IDS_UNTIL: 8, "the highest time of an id";
+        ID_TABLE: 8, "where the id table is; 0: there are no ids";
+        ID_TABLE_BYTES: 4, "its length";
+        ID_FILTER_PAGES: 4, "how many pages the ids' filter has";
+        ID_FILTER: 8, "where its first page is";
         MAGIC: 8, "`slfooter`";
     }
 }
@@ -63,6 +71,11 @@ pub struct Footer {
     pub page_table: BlockRef,
     pub body_table_bytes: u32,
     pub filter: u64,
+    pub ids: u64,
+    pub ids_until_ms: TimeMs,
+    pub id_table: BlockRef,
+    pub id_filter_pages: u32,
+    pub id_filter: u64,
 }
 
 impl Footer {
@@ -80,6 +93,12 @@ impl Footer {
         put(&mut bytes, footer::PAGE_TABLE_BYTES, &self.page_table.bytes.to_le_bytes());
         put(&mut bytes, footer::BODY_TABLE_BYTES, &self.body_table_bytes.to_le_bytes());
         put(&mut bytes, footer::FILTER, &self.filter.to_le_bytes());
+        put(&mut bytes, footer::IDS, &self.ids.to_le_bytes());
+        put(&mut bytes, footer::IDS_UNTIL, &self.ids_until_ms.to_le_bytes());
+        put(&mut bytes, footer::ID_TABLE, &self.id_table.at.to_le_bytes());
+        put(&mut bytes, footer::ID_TABLE_BYTES, &self.id_table.bytes.to_le_bytes());
+        put(&mut bytes, footer::ID_FILTER_PAGES, &self.id_filter_pages.to_le_bytes());
+        put(&mut bytes, footer::ID_FILTER, &self.id_filter.to_le_bytes());
         put(&mut bytes, footer::MAGIC, FOOTER_MAGIC);
         let sum = crc(seed, bytes.get(footer::CRC.end..).unwrap_or_default());
         put(&mut bytes, footer::CRC, &sum.to_le_bytes());
@@ -110,6 +129,14 @@ impl Footer {
                 },
                 body_table_bytes: get_u32(bytes, footer::BODY_TABLE_BYTES)?,
                 filter: get_u64(bytes, footer::FILTER)?,
+                ids: get_u64(bytes, footer::IDS)?,
+                ids_until_ms: get_u64(bytes, footer::IDS_UNTIL)?,
+                id_table: BlockRef {
+                    at: get_u64(bytes, footer::ID_TABLE)?,
+                    bytes: get_u32(bytes, footer::ID_TABLE_BYTES)?,
+                },
+                id_filter_pages: get_u32(bytes, footer::ID_FILTER_PAGES)?,
+                id_filter: get_u64(bytes, footer::ID_FILTER)?,
             })
         };
         read().ok_or_else(|| Error::corrupt(path, at, "the footer is too short"))
@@ -130,42 +157,49 @@ pub struct RunBlock {
 /// What a segment knows of one timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct TimelineEntry {
-    /// The lowest sequence here; above `last` when there are no entries left.
+    /// The lowest sequence here; above the last when there are no entries here.
     pub first: Sequence,
-    /// The highest sequence given when the segment was written.
-    pub last: Sequence,
+    /// How the timeline ended when the segment was written.
+    pub end: End,
     /// How many entries are here.
     pub count: u64,
     /// The sum of their bodies' bytes.
     pub body_bytes: u64,
     /// The time of the first.
     pub first_time_ms: TimeMs,
-    /// The time of the last.
-    pub last_time_ms: TimeMs,
-    /// The lowest sequence of the whole timeline that can be read, in this segment or an older one.
-    pub lowest: Sequence,
-    /// The highest sequence that trimming or expiry removed.
-    pub trimmed_to: Sequence,
+    /// Whether some entries expire by themselves.
+    pub own_expiry: bool,
     /// Where the run starts in the first block; in the others it is the first run.
     pub run_at: u32,
     /// The blocks that hold its runs, ascending.
     pub blocks: Vec<RunBlock>,
+    /// Sequences removed from older segments.
+    pub removed: Vec<(Sequence, Sequence)>,
+    /// Entries of older segments that have another body: the number of a shared one.
+    pub edited: Vec<(Sequence, u32)>,
 }
 
 impl TimelineEntry {
     /// Appends the entry to a page.
     pub fn encode(&self, name: &[u8], out: &mut Vec<u8>) {
+        let floor = &self.end.floor;
         put_name(out, name);
-        put_varint(out, self.first);
-        put_varint(out, (self.last + 1).saturating_sub(self.first));
-        put_varint(out, self.count);
-        put_varint(out, self.body_bytes);
-        put_varint(out, self.first_time_ms);
-        put_varint(out, self.last_time_ms.saturating_sub(self.first_time_ms));
-        put_varint(out, self.lowest);
-        put_varint(out, self.trimmed_to);
-        put_varint(out, u64::from(self.run_at));
-        put_varint(out, self.blocks.len() as u64);
+        out.push(u8::from(self.own_expiry));
+        let numbers = [
+            self.first,
+            (self.end.last + 1).saturating_sub(self.first),
+            self.count,
+            self.body_bytes,
+            self.first_time_ms,
+            self.end.last_time_ms.saturating_sub(self.first_time_ms),
+            floor.lowest,
+            self.first_time_ms.saturating_sub(floor.time_ms),
+            floor.until_ms,
+            floor.trimmed_to,
+            u64::from(self.run_at),
+            self.blocks.len() as u64,
+        ];
+        numbers.into_iter().for_each(|number| put_varint(out, number));
         let (mut at, mut first, mut time_ms) = (0, self.first, self.first_time_ms);
         for run in &self.blocks {
             put_varint(out, run.block.at - at);
@@ -174,38 +208,60 @@ impl TimelineEntry {
             put_varint(out, run.first_time_ms.saturating_sub(time_ms));
             (at, first, time_ms) = (run.block.at, run.first, run.first_time_ms);
         }
+        put_varint(out, self.removed.len() as u64);
+        for (first, last) in &self.removed {
+            put_varint(out, *first);
+            put_varint(out, last - first);
+        }
+        put_varint(out, self.edited.len() as u64);
+        for (sequence, body) in &self.edited {
+            put_varint(out, *sequence);
+            put_varint(out, u64::from(*body));
+        }
     }
 
     /// The name and the entry in a page's slot; `None` when the bytes are not one.
     pub fn decode(slot: &[u8]) -> Option<(&[u8], TimelineEntry)> {
         let mut reader = Reader::new(slot);
         let name = reader.name()?;
-        let first = reader.varint()?;
-        let span = reader.varint()?;
-        let mut entry = TimelineEntry {
-            first,
-            last: first.checked_add(span)?.checked_sub(1)?,
-            count: reader.varint()?,
-            body_bytes: reader.varint()?,
-            first_time_ms: reader.varint()?,
-            ..TimelineEntry::default()
+        let mut entry = TimelineEntry { own_expiry: reader.u8()? & 1 != 0, ..TimelineEntry::default() };
+        entry.first = reader.varint()?;
+        entry.end.last = entry.first.checked_add(reader.varint()?)?.checked_sub(1)?;
+        entry.count = reader.varint()?;
+        entry.body_bytes = reader.varint()?;
+        entry.first_time_ms = reader.varint()?;
+        entry.end.last_time_ms = entry.first_time_ms.checked_add(reader.varint()?)?;
+        entry.end.floor = Floor {
+            lowest: reader.varint()?,
+            time_ms: entry.first_time_ms.checked_sub(reader.varint()?)?,
+            until_ms: reader.varint()?,
+            trimmed_to: reader.varint()?,
         };
-        entry.last_time_ms = entry.first_time_ms.checked_add(reader.varint()?)?;
-        entry.lowest = reader.varint()?;
-        entry.trimmed_to = reader.varint()?;
         entry.run_at = reader.varint_u32()?;
-        let blocks = reader.length()?;
+        entry.decode_blocks(&mut reader)?;
+        for _ in 0..reader.varint()? {
+            let first = reader.varint()?;
+            entry.removed.push((first, first.checked_add(reader.varint()?)?));
+        }
+        for _ in 0..reader.varint()? {
+            entry.edited.push((reader.varint()?, reader.varint_u32()?));
+        }
+        reader.is_empty().then_some((name, entry))
+    }
+
+    fn decode_blocks(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let count = reader.length()?;
         // Four bytes at least a block: the count cannot make us reserve more than is there.
-        entry.blocks.reserve_exact(blocks.min(slot.len() / 4));
-        let (mut at, mut first, mut time_ms) = (0u64, entry.first, entry.first_time_ms);
-        for _ in 0..blocks {
+        self.blocks.reserve_exact(count.min(reader.rest().len() / 4));
+        let (mut at, mut first, mut time_ms) = (0u64, self.first, self.first_time_ms);
+        for _ in 0..count {
             at = at.checked_add(reader.varint()?)?;
             let bytes = reader.varint_u32()?;
             first = first.checked_add(reader.varint()?)?;
             time_ms = time_ms.checked_add(reader.varint()?)?;
-            entry.blocks.push(RunBlock { block: BlockRef { at, bytes }, first, first_time_ms: time_ms });
+            self.blocks.push(RunBlock { block: BlockRef { at, bytes }, first, first_time_ms: time_ms });
         }
-        reader.is_empty().then_some((name, entry))
+        Some(())
     }
 }
 
@@ -262,27 +318,31 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry() -> TimelineEntry {
+        let run =
+            |at, first, first_time_ms| RunBlock { block: BlockRef { at, bytes: 900 }, first, first_time_ms };
         TimelineEntry {
             first: 10,
-            last: 500,
+            end: End {
+                last: 500,
+                last_time_ms: 1_000_900,
+                floor: Floor { lowest: 3, time_ms: 999_000, until_ms: 2_000_000, trimmed_to: 2 },
+            },
             count: 491,
             body_bytes: 98_200,
             first_time_ms: 1_000_000,
-            last_time_ms: 1_000_900,
-            lowest: 1,
-            trimmed_to: 0,
+            own_expiry: true,
             run_at: 77,
-            blocks: vec![
-                RunBlock { block: BlockRef { at: 4096, bytes: 900 }, first: 10, first_time_ms: 1_000_000 },
-                RunBlock { block: BlockRef { at: 9999, bytes: 800 }, first: 200, first_time_ms: 1_000_400 },
-            ],
+            blocks: vec![run(4096, 10, 1_000_000), run(9999, 200, 1_000_400)],
+            removed: vec![(4, 6), (9, 9)],
+            edited: vec![(3, 12)],
         }
     }
 
     #[test]
     fn a_timeline_entry_reads_back_as_written() {
-        let floor = TimelineEntry { first: 501, last: 500, lowest: 501, ..TimelineEntry::default() };
-        for entry in [entry(), floor] {
+        let end = End { last: 500, last_time_ms: 7, floor: Floor { lowest: 501, ..Floor::default() } };
+        let without_entries = TimelineEntry { first: 501, end, ..TimelineEntry::default() };
+        for entry in [entry(), without_entries] {
             let mut slot = Vec::new();
             entry.encode(b"c/1", &mut slot);
             assert_eq!(TimelineEntry::decode(&slot), Some((b"c/1".as_slice(), entry)));

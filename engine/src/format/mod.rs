@@ -18,6 +18,7 @@ pub mod checksum;
 pub mod codec;
 pub mod filter;
 pub mod header;
+pub mod ids;
 pub mod index;
 pub mod layout;
 pub mod manifest;

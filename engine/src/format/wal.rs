@@ -4,10 +4,15 @@
 //!  wal file  := header, zeros up to 512, group, group, …, zeros
 //!  group     := group header, record × n                                  one write, one sync
 //!  record    := record header, sequences, tail, zeros up to 8             one batch
-//!  tail      := bodies, appends                                           encoded and summed by the caller
+//!  tail      := bodies, operations                                        encoded and summed by the caller
 //!  bodies    := count: u32, (length, bytes) × count
-//!  appends   := count, append × count
-//!  append    := 1, body index, lifetime in ms (0: none), target count, (store id, name) × targets
+//!  operations := count, operation × count
+//!  operation := 1, body index, lifetime in ms (0: none), target count, timeline × targets       append
+//!             | 3, timeline, lowest, its time, its expiry, trimmed to                            trim
+//!             | 4, timeline, range count, (first, last − first) × ranges                         remove
+//!             | 5, timeline, sequence, body index                                                edit
+//!             | 6, timeline, length, id bytes, body hash: u64, targets hash: u64                 id of the batch's first append
+//!  timeline  := store id, name
 //! ```
 //!
 //! Plain numbers outside the two headers are varints. A group is valid if and only if its header's checksum matches, its lsn is its
@@ -17,12 +22,14 @@
 //! A group starts right behind the one before it or, when that one was synced, at the next multiple of 512: a sector that holds
 //! durable bytes is never written again, so that a torn write cannot harm them. Zeros are never a valid group.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::checksum::{Seed, crc, crc_of_two};
 use super::codec::{Reader, put_name, put_varint};
 use super::header::EngineId;
 use super::layout::{get_u32, get_u64, layout, put};
+use crate::entry::Floor;
 use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 
 /// Groups that follow a sync start at a multiple of this, and the first one of a file does.
@@ -33,8 +40,12 @@ pub const WAL_HEADER_BYTES: u64 = SECTOR_BYTES;
 
 const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"SLgr");
 
-/// The kind of an append in a record's tail. Others are reserved: 2 append to a registered list.
+/// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
 const APPEND: u8 = 1;
+const TRIM: u8 = 3;
+const REMOVE: u8 = 4;
+const EDIT: u8 = 5;
+const ID: u8 = 6;
 
 layout! {
     /// Where the fields of a group header are.
@@ -72,13 +83,13 @@ pub struct TailWriter {
     /// The count's place, then the bodies.
     bodies: Vec<u8>,
     body_count: u32,
-    appends: Vec<u8>,
-    append_count: u64,
+    operations: Vec<u8>,
+    operation_count: u64,
 }
 
 impl Default for TailWriter {
     fn default() -> TailWriter {
-        TailWriter { bodies: vec![0; 4], body_count: 0, appends: Vec::new(), append_count: 0 }
+        TailWriter { bodies: vec![0; 4], body_count: 0, operations: Vec::new(), operation_count: 0 }
     }
 }
 
@@ -94,50 +105,121 @@ impl TailWriter {
 
     /// Starts an append of the body added last to `targets` timelines, which must follow.
     pub fn append(&mut self, lifetime_ms: u64, targets: usize) {
-        self.appends.push(APPEND);
-        put_varint(&mut self.appends, u64::from(self.body_count - 1));
-        put_varint(&mut self.appends, lifetime_ms);
-        put_varint(&mut self.appends, targets as u64);
-        self.append_count += 1;
+        self.start(APPEND);
+        self.number(u64::from(self.body_count - 1));
+        self.number(lifetime_ms);
+        self.number(targets as u64);
     }
 
-    /// Adds one target of the append started last, and gives its name's place behind [`TailWriter::finish`]'s second value.
-    pub fn target(&mut self, timeline: TimelineRef<'_>) -> Range<usize> {
-        put_varint(&mut self.appends, u64::from(timeline.store.0));
-        put_name(&mut self.appends, timeline.name);
-        self.appends.len() - timeline.name.len()..self.appends.len()
+    /// A trim: from where on the timeline can be read.
+    pub fn trim(&mut self, timeline: TimelineRef<'_>, floor: Floor) -> Range<usize> {
+        self.start(TRIM);
+        let name = self.timeline(timeline);
+        [floor.lowest, floor.time_ms, floor.until_ms, floor.trimmed_to]
+            .into_iter()
+            .for_each(|part| self.number(part));
+        name
+    }
+
+    /// A removal of ranges of sequences.
+    pub fn remove(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        ranges: &BTreeMap<Sequence, Sequence>,
+    ) -> Range<usize> {
+        self.start(REMOVE);
+        let name = self.timeline(timeline);
+        self.number(ranges.len() as u64);
+        for (first, last) in ranges {
+            self.number(*first);
+            self.number(last - first);
+        }
+        name
+    }
+
+    /// An edit: the body added last replaces that of an entry.
+    pub fn edit(&mut self, timeline: TimelineRef<'_>, sequence: Sequence) -> Range<usize> {
+        self.start(EDIT);
+        let name = self.timeline(timeline);
+        self.number(sequence);
+        self.number(u64::from(self.body_count - 1));
+        name
+    }
+
+    /// The client's id of the batch, in the timeline of its first append. Gives the places of the name and of the id.
+    pub fn id(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        id: &[u8],
+        hashes: (u64, u64),
+    ) -> (Range<usize>, Range<usize>) {
+        self.start(ID);
+        let name = self.timeline(timeline);
+        self.number(id.len() as u64);
+        self.operations.extend_from_slice(id);
+        let end = self.operations.len();
+        self.operations.extend_from_slice(&hashes.0.to_le_bytes());
+        self.operations.extend_from_slice(&hashes.1.to_le_bytes());
+        (name, end - id.len()..end)
+    }
+
+    /// Adds one timeline: a target of the append started last, or the object of a change. Gives its name's place behind
+    /// [`TailWriter::finish`]'s second value.
+    pub fn timeline(&mut self, timeline: TimelineRef<'_>) -> Range<usize> {
+        self.number(u64::from(timeline.store.0));
+        put_name(&mut self.operations, timeline.name);
+        self.operations.len() - timeline.name.len()..self.operations.len()
+    }
+
+    /// A body by its place.
+    pub fn body_at(&self, place: &Range<usize>) -> &[u8] {
+        self.bodies.get(place.clone()).unwrap_or_default()
+    }
+
+    /// A name by its place, before the tail is finished.
+    pub fn name_at(&self, place: &Range<u32>) -> &[u8] {
+        self.operations.get(place.start as usize..place.end as usize).unwrap_or_default()
+    }
+
+    fn start(&mut self, kind: u8) {
+        self.operations.push(kind);
+        self.operation_count += 1;
+    }
+
+    fn number(&mut self, number: u64) {
+        put_varint(&mut self.operations, number);
     }
 
     /// How many bytes so far.
     pub fn byte_count(&self) -> usize {
-        self.bodies.len() + self.appends.len()
+        self.bodies.len() + self.operations.len()
     }
 
     /// The tail's bytes, and where in them the places of names start.
     pub fn finish(mut self) -> (Vec<u8>, usize) {
         put(&mut self.bodies, 0..4, &self.body_count.to_le_bytes());
         let mut tail = self.bodies;
-        tail.reserve_exact(self.appends.len() + super::codec::MAX_VARINT_BYTES);
-        put_varint(&mut tail, self.append_count);
+        tail.reserve_exact(self.operations.len() + super::codec::MAX_VARINT_BYTES);
+        put_varint(&mut tail, self.operation_count);
         let base = tail.len();
-        tail.extend_from_slice(&self.appends);
+        tail.extend_from_slice(&self.operations);
         (tail, base)
     }
 }
 
-/// One append of a decoded tail.
+/// One operation of a decoded tail. Bodies and ids are places in the tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TailAppend<'a> {
-    /// Where its body stands in the tail.
-    pub body: Range<usize>,
-    /// After how many milliseconds it expires by itself; 0: never.
-    pub lifetime_ms: u64,
-    /// The timelines that it goes to.
-    pub targets: Vec<TimelineRef<'a>>,
+#[allow(missing_docs, reason = "the fields are those of the heading's grammar")]
+pub enum Operation<'a> {
+    Append { body: Range<usize>, lifetime_ms: u64, targets: Vec<TimelineRef<'a>> },
+    Trim { timeline: TimelineRef<'a>, floor: Floor },
+    Remove { timeline: TimelineRef<'a>, ranges: Vec<(Sequence, Sequence)> },
+    Edit { timeline: TimelineRef<'a>, sequence: Sequence, body: Range<usize> },
+    Id { timeline: TimelineRef<'a>, id: &'a [u8], hashes: (u64, u64) },
 }
 
-/// The appends of a tail; `None` when the bytes are not one.
-pub fn decode_tail(tail: &[u8]) -> Option<Vec<TailAppend<'_>>> {
+/// The operations of a tail; `None` when the bytes are not one.
+pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
     let mut reader = Reader::new(tail);
     let mut bodies = Vec::new();
     for _ in 0..reader.u32()? {
@@ -146,20 +228,58 @@ pub fn decode_tail(tail: &[u8]) -> Option<Vec<TailAppend<'_>>> {
         reader.bytes(len)?;
         bodies.push(start..start + len);
     }
-    let mut appends = Vec::new();
+    let mut operations = Vec::new();
     for _ in 0..reader.varint()? {
-        if reader.u8()? != APPEND {
-            return None;
-        }
-        let body = bodies.get(reader.length()?)?.clone();
-        let lifetime_ms = reader.varint()?;
-        let mut targets = Vec::new();
-        for _ in 0..reader.varint()? {
-            targets.push(TimelineRef { store: StoreId(reader.varint_u32()?), name: reader.name()? });
-        }
-        appends.push(TailAppend { body, lifetime_ms, targets });
+        operations.push(decode_operation(&mut reader, &bodies)?);
     }
-    reader.is_empty().then_some(appends)
+    reader.is_empty().then_some(operations)
+}
+
+fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Option<Operation<'a>> {
+    Some(match reader.u8()? {
+        APPEND => {
+            let body = bodies.get(reader.length()?)?.clone();
+            let lifetime_ms = reader.varint()?;
+            let mut targets = Vec::new();
+            for _ in 0..reader.varint()? {
+                targets.push(decode_timeline(reader)?);
+            }
+            Operation::Append { body, lifetime_ms, targets }
+        }
+        TRIM => Operation::Trim {
+            timeline: decode_timeline(reader)?,
+            floor: Floor {
+                lowest: reader.varint()?,
+                time_ms: reader.varint()?,
+                until_ms: reader.varint()?,
+                trimmed_to: reader.varint()?,
+            },
+        },
+        REMOVE => {
+            let timeline = decode_timeline(reader)?;
+            let mut ranges = Vec::new();
+            for _ in 0..reader.varint()? {
+                let first = reader.varint()?;
+                ranges.push((first, first.checked_add(reader.varint()?)?));
+            }
+            Operation::Remove { timeline, ranges }
+        }
+        EDIT => Operation::Edit {
+            timeline: decode_timeline(reader)?,
+            sequence: reader.varint()?,
+            body: bodies.get(reader.length()?)?.clone(),
+        },
+        ID => Operation::Id {
+            timeline: decode_timeline(reader)?,
+            id: reader.piece()?,
+            hashes: (reader.u64()?, reader.u64()?),
+        },
+        _ => return None,
+    })
+}
+
+fn decode_timeline<'a>(reader: &mut Reader<'a>) -> Option<TimelineRef<'a>> {
+    Some(TimelineRef { store: StoreId(reader.varint_u32()?), name: reader.name()? })
 }
 
 /// A group under construction: its header's place, then records.
@@ -323,13 +443,36 @@ mod tests {
 
     const ENGINE: EngineId = EngineId([9; 16]);
 
+    const TIMELINE: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"c/1" };
+
     fn tail() -> Vec<u8> {
         let mut writer = TailWriter::default();
         writer.body(b"hello");
         writer.append(0, 2);
-        writer.target(TimelineRef { store: StoreId(1), name: b"c/1" });
-        writer.target(TimelineRef { store: StoreId(2), name: b"u/2" });
+        writer.timeline(TIMELINE);
+        writer.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
         writer.finish().0
+    }
+
+    #[test]
+    fn operations_read_back_as_written() {
+        let floor = Floor { lowest: 7, time_ms: 8, until_ms: 0, trimmed_to: 6 };
+        let mut writer = TailWriter::default();
+        let body = writer.body(b"new body");
+        writer.trim(TIMELINE, floor);
+        writer.remove(TIMELINE, &BTreeMap::from([(3, 5), (9, 9)]));
+        writer.edit(TIMELINE, 11);
+        writer.id(TIMELINE, b"an id", (1, u64::MAX));
+        let (tail, _) = writer.finish();
+        assert_eq!(
+            decode_tail(&tail).expect("a tail"),
+            [
+                Operation::Trim { timeline: TIMELINE, floor },
+                Operation::Remove { timeline: TIMELINE, ranges: vec![(3, 5), (9, 9)] },
+                Operation::Edit { timeline: TIMELINE, sequence: 11, body },
+                Operation::Id { timeline: TIMELINE, id: b"an id", hashes: (1, u64::MAX) },
+            ]
+        );
     }
 
     fn group(lsn: Lsn) -> Vec<u8> {
@@ -354,9 +497,10 @@ mod tests {
         let expected = vec![(1, vec![1, 300]), (2, vec![2, 300]), (3, vec![3, 300])];
         assert_eq!(decode(&bytes, Lsn(512)), Some(expected));
         let tail = tail();
-        let appends = decode_tail(&tail).expect("a tail");
-        assert_eq!(&tail[appends[0].body.clone()], b"hello");
-        assert_eq!(appends[0].targets[1], TimelineRef { store: StoreId(2), name: b"u/2" });
+        let operations = decode_tail(&tail).expect("a tail");
+        let Operation::Append { body, targets, .. } = &operations[0] else { panic!("not an append") };
+        assert_eq!(&tail[body.clone()], b"hello");
+        assert_eq!(targets[1], TimelineRef { store: StoreId(2), name: b"u/2" });
     }
 
     #[test]

@@ -20,14 +20,16 @@
 //!
 //! It does not know: memtables, the log, or which other segments there are.
 
+mod blocks;
 mod cache;
+mod ids;
 mod reader;
 mod scan;
 mod writer;
 
 pub use cache::BlockCache;
 pub use reader::Segment;
-pub use scan::SegmentScan;
+pub use scan::{FoundId, IdScan, SegmentScan};
 pub use writer::{SegmentPlan, SegmentWriter};
 
 use crate::ids::FileNumber;

@@ -7,12 +7,13 @@ use bytes::Bytes;
 
 use super::cache::{BlockCache, CachedFile};
 use super::{data_name, index_name};
-use crate::entry::{Collector, End, Entry, Span};
+use crate::entry::{Changes, Collector, Span};
 use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef, block_header};
 use crate::format::checksum::Seed;
 use crate::format::filter::{PAGE_BYTES, may_contain, page_of};
 use crate::format::header::{EngineId, FileHeader, FileKind, file_header};
+use crate::format::ids::{self, IdEntry};
 use crate::format::index::{BodyBlock, Footer, TimelineEntry, decode_body_table, footer, page, slot_name};
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::{Content, RunReader, shared_body};
@@ -36,23 +37,23 @@ struct Parts {
     index: CachedFile,
     footer: Footer,
     page_table: Bytes,
+    /// Empty slots when there are no ids.
+    id_table: Bytes,
     bodies: Vec<BodyBlock>,
     cache: Arc<BlockCache>,
 }
 
 impl TimelineEntry {
-    pub(crate) fn end(&self) -> End {
-        End { last: self.last, lowest: self.lowest, trimmed_to: self.trimmed_to }
-    }
-
+    /// What is here, if there are entries here.
     pub(crate) fn span(&self) -> Option<Span> {
         (self.count > 0).then_some(Span {
             first: self.first,
-            last: self.last,
+            last: self.end.last,
             count: self.count,
             body_bytes: self.body_bytes,
             first_time_ms: self.first_time_ms,
-            last_time_ms: self.last_time_ms,
+            last_time_ms: self.end.last_time_ms,
+            own_expiry: self.own_expiry,
         })
     }
 }
@@ -92,6 +93,36 @@ impl Segment {
             return Ok(None);
         }
         self.parts()?.find(name)
+    }
+
+    /// What the timeline changes in older segments.
+    pub fn changes(&self, entry: &TimelineEntry) -> Result<Changes> {
+        let mut changes = Changes::default();
+        entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
+        for (sequence, number) in &entry.edited {
+            changes.edited.insert(*sequence, self.parts()?.shared_body(*number)?.2);
+        }
+        Ok(changes)
+    }
+
+    /// What a client's id was used for in a timeline, as far as this segment knows.
+    pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdEntry>> {
+        if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
+            return Ok(None);
+        }
+        self.parts()?.find_id(name, id)
+    }
+
+    /// How many pages of ids it has.
+    pub(super) fn id_page_count(&self) -> Result<usize> {
+        Ok(Slots::new(&self.parts()?.id_table).map_or(0, |table| table.count()))
+    }
+
+    /// A page of ids, read past the cache.
+    pub(super) fn id_page(&self, number: usize) -> Result<Bytes> {
+        let parts = self.parts()?;
+        let place = Slots::new(&parts.id_table).and_then(|table| ids::page(table.get(number)?));
+        parts.index.read(BlockKind::IdPage, place.ok_or_else(|| parts.id_damage())?)
     }
 
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
@@ -151,6 +182,12 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    /// Time and expiry of a shared body.
+    pub fn shared_times(&self, number: u32) -> Result<(TimeMs, TimeMs)> {
+        let (time_ms, expire_at_ms, _) = self.parts()?.shared_body(number)?;
+        Ok((time_ms, expire_at_ms))
     }
 
     /// How many shared bodies it holds.
@@ -222,7 +259,11 @@ impl Parts {
         let raw = index.read(BlockKind::BodyTable, body_table)?;
         let bodies = decode_body_table(&raw)
             .ok_or_else(|| index.damaged(body_table.at, "the body table is broken"))?;
-        Ok(Parts { data, index, footer, page_table, bodies, cache })
+        let id_table = match footer.id_table.at {
+            0 => Bytes::from_static(&[0; 4]),
+            _ => index.read(BlockKind::IdTable, footer.id_table)?,
+        };
+        Ok(Parts { data, index, footer, page_table, id_table, bodies, cache })
     }
 
     fn file(
@@ -273,11 +314,50 @@ impl Parts {
     }
 
     fn may_contain(&self, name: &[u8]) -> Result<bool> {
-        let pages = self.footer.filter_pages as usize;
+        self.filter_says(self.footer.filter, self.footer.filter_pages, name)
+    }
+
+    fn filter_says(&self, filter: u64, pages: u32, name: &[u8]) -> Result<bool> {
+        let pages = pages as usize;
         let block_bytes = block_header::BYTES + PAGE_BYTES;
-        let at = self.footer.filter + (page_of(name, pages) * block_bytes) as u64;
+        let at = filter + (page_of(name, pages) * block_bytes) as u64;
         let place = BlockRef { at, bytes: block_bytes as u32 };
         Ok(may_contain(&self.index.block(BlockKind::FilterPage, place, &self.cache)?, name, pages))
+    }
+
+    fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdEntry>> {
+        let filter = (self.footer.id_filter, self.footer.id_filter_pages);
+        if self.footer.ids == 0 || !self.filter_says(filter.0, filter.1, &ids::filter_key(name, id))? {
+            return Ok(None);
+        }
+        let table = Slots::new(&self.id_table).ok_or_else(|| self.id_damage())?;
+        let behind = table.partition(|slot| Some(ids::key(slot)? > (name, id)));
+        let Some(number) = behind.ok_or_else(|| self.id_damage())?.checked_sub(1) else { return Ok(None) };
+        let place = table.get(number).and_then(ids::page).ok_or_else(|| self.id_damage())?;
+        let raw = self.index.block(BlockKind::IdPage, place, &self.cache)?;
+        let look = || {
+            let slots = Slots::new(&raw)?;
+            let at = slots.partition(|slot| Some(ids::key(slot)? >= (name, id)))?;
+            Some(slots.get(at).filter(|slot| ids::key(slot) == Some((name, id))).map(IdEntry::decode))
+        };
+        match look() {
+            Some(None) => Ok(None),
+            Some(Some(Some(entry))) => Ok(Some(entry)),
+            _ => Err(self.index.damaged(place.at, "the id page is broken")),
+        }
+    }
+
+    fn id_damage(&self) -> Error {
+        self.index.damaged(self.footer.id_table.at, "the ids are broken")
+    }
+
+    /// Time, expiry and bytes of a shared body.
+    fn shared_body(&self, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
+        let (first, _, block) = self.bodies_block(number)?;
+        let found = shared_body(&block, (number - first) as usize);
+        let (time_ms, expire_at_ms, body) =
+            found.ok_or_else(|| self.data.damaged(0, "a shared body is missing in its block"))?;
+        Ok((time_ms, expire_at_ms, block.slice(body)))
     }
 
     /// The block of a shared body, and the number of its first body.
@@ -377,17 +457,16 @@ impl RunsOf<'_> {
         block: &Bytes,
         out: &mut Collector,
     ) -> Result<bool> {
-        if out.room() == 0 {
-            return Ok(out.offer(0, || unreachable!("there is no room")));
-        }
-        let (time_ms, body) = match content {
-            Content::Inline { time_ms, body, .. } => (*time_ms, block.slice(body.clone())),
+        let (time_ms, expire_at_ms, body) = match content {
+            Content::Inline { time_ms, expire_at_ms, body } => {
+                (*time_ms, *expire_at_ms, block.slice(body.clone()))
+            }
             Content::Shared(number) => self.shared(place, *number)?,
         };
-        Ok(out.offer(body.len(), || Entry { sequence, time_ms, body }))
+        Ok(out.offer((sequence, time_ms, expire_at_ms), || body))
     }
 
-    fn shared(&mut self, place: usize, number: u32) -> Result<(TimeMs, Bytes)> {
+    fn shared(&mut self, place: usize, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
         let (first, block) = match &self.bodies {
             Some((first, next, block)) if (*first..*next).contains(&number) => (*first, block.clone()),
             _ => {
@@ -397,9 +476,9 @@ impl RunsOf<'_> {
             }
         };
         let found = shared_body(&block, (number - first) as usize);
-        let (time_ms, _, body) =
+        let (time_ms, expire_at_ms, body) =
             found.ok_or_else(|| self.damaged(place, "an entry refers to a shared body that is not there"))?;
-        Ok((time_ms, block.slice(body)))
+        Ok((time_ms, expire_at_ms, block.slice(body)))
     }
 
     fn sequence_at(&mut self, time_ms: TimeMs) -> Result<Option<Sequence>> {

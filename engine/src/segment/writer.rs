@@ -1,17 +1,20 @@
 //! Writes a segment: first all shared bodies, then the timelines in the order of their names.
 //!
 //! ```text
-//!  body × n, (begin, entry × n, end) × timelines, finish
+//!  body × n, (begin, entry × n, changes, id × n, end) × timelines, finish
 //! ```
 //!
 //! Blocks go to the disk as they fill up; only the index is kept in memory until the end, and of each shared body its time and
 //! length.
 
+use std::collections::BTreeMap;
+
+use crate::entry::End;
 use crate::error::Result;
-use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES, encode};
-use crate::format::checksum::Seed;
+use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
 use crate::format::filter::FilterWriter;
 use crate::format::header::{EngineId, FileHeader, FileKind};
+use crate::format::ids::IdEntry;
 use crate::format::index::{
     BodyBlock, Footer, RunBlock, TARGET_PAGE_BYTES, TimelineEntry, put_body_block, put_page,
 };
@@ -19,12 +22,11 @@ use crate::format::manifest::SegmentRecord;
 use crate::format::run::{RunWriter, put_shared_body};
 use crate::format::slots::SlotsWriter;
 use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
-use crate::vfs::{Dir, File};
+use crate::vfs::Dir;
 
+use super::blocks::Blocks;
+use super::ids::IdsWriter;
 use super::{data_name, index_name};
-
-/// How much is gathered before it is written.
-const WRITE_BYTES: usize = 1024 * 1024;
 
 /// What a segment is to be.
 #[derive(Clone, Debug)]
@@ -52,8 +54,8 @@ pub struct SegmentWriter {
     index: Blocks,
     bodies: SlotsWriter,
     body_blocks: Vec<BodyBlock>,
-    /// Time and length of each shared body.
-    shared: Vec<(TimeMs, u32)>,
+    /// Time, length and whether it expires by itself, of each shared body.
+    shared: Vec<(TimeMs, u32, bool)>,
     runs: Vec<u8>,
     timeline: Option<Timeline>,
     /// Timelines whose last run is in the block that is still open.
@@ -62,6 +64,7 @@ pub struct SegmentWriter {
     page_first: Vec<u8>,
     pages: SlotsWriter,
     filter: FilterWriter,
+    ids: IdsWriter,
     footer: Footer,
     first_name: Vec<u8>,
     last_name: Vec<u8>,
@@ -73,48 +76,6 @@ struct Timeline {
     run: Option<RunWriter>,
     run_first: Sequence,
     run_time_ms: TimeMs,
-}
-
-/// The blocks of one file.
-struct Blocks {
-    file: File,
-    seed: Seed,
-    buffer: Vec<u8>,
-    written: u64,
-}
-
-impl Blocks {
-    fn create(dir: &Dir, name: &str, header: &FileHeader) -> Result<Blocks> {
-        let seed = Seed::new(header.engine_id, header.number);
-        Ok(Blocks { file: dir.create(name)?, seed, buffer: header.encode().to_vec(), written: 0 })
-    }
-
-    fn end(&self) -> u64 {
-        self.written + self.buffer.len() as u64
-    }
-
-    fn block(&mut self, kind: BlockKind, raw: &[u8], compress: bool) -> Result<BlockRef> {
-        let at = self.end();
-        let block = encode(kind, raw, compress, self.seed.at(at));
-        self.buffer.extend_from_slice(&block);
-        if self.buffer.len() >= WRITE_BYTES {
-            self.write_out()?;
-        }
-        Ok(BlockRef { at, bytes: block.len() as u32 })
-    }
-
-    fn write_out(&mut self) -> Result<()> {
-        self.file.write(self.written, &self.buffer)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<u64> {
-        self.write_out()?;
-        self.file.sync()?;
-        Ok(self.written)
-    }
 }
 
 impl SegmentWriter {
@@ -150,6 +111,7 @@ impl SegmentWriter {
             page_first: Vec::new(),
             pages: SlotsWriter::default(),
             filter: FilterWriter::default(),
+            ids: IdsWriter::default(),
             footer: Footer { first_time_ms: TimeMs::MAX, ..Footer::default() },
             first_name: Vec::new(),
             last_name: Vec::new(),
@@ -160,7 +122,7 @@ impl SegmentWriter {
     pub fn body(&mut self, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) -> Result<u32> {
         let number = self.shared.len() as u32;
         put_shared_body(&mut self.bodies, time_ms, expire_at_ms, body);
-        self.shared.push((time_ms, body.len() as u32));
+        self.shared.push((time_ms, body.len() as u32, expire_at_ms != 0));
         if self.bodies.raw_bytes() >= TARGET_RAW_BYTES {
             self.close_bodies()?;
         }
@@ -177,11 +139,23 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Starts the next timeline. `lowest` and `trimmed_to` are those of the whole timeline.
-    pub fn begin(&mut self, name: &[u8], lowest: Sequence, trimmed_to: Sequence) {
-        let entry = TimelineEntry { lowest, trimmed_to, ..TimelineEntry::default() };
-        let name = name.to_vec();
+    /// Starts the next timeline.
+    pub fn begin(&mut self, name: &[u8]) {
+        let (name, entry) = (name.to_vec(), TimelineEntry::default());
         self.timeline = Some(Timeline { name, entry, run: None, run_first: 0, run_time_ms: 0 });
+    }
+
+    /// What the timeline changes in older segments: removed sequences, and the shared bodies that replace others.
+    pub fn changes(&mut self, removed: &BTreeMap<Sequence, Sequence>, edited: Vec<(Sequence, u32)>) {
+        let timeline = self.timeline.as_mut().expect("changes come between begin and end");
+        timeline.entry.removed = removed.iter().map(|(first, last)| (*first, *last)).collect();
+        timeline.entry.edited = edited;
+    }
+
+    /// Adds an id of the timeline. Ids come in order.
+    pub fn id(&mut self, id: &[u8], entry: &IdEntry) -> Result<()> {
+        let name = &self.timeline.as_ref().expect("ids come between begin and end").name;
+        self.ids.add(&mut self.index, name, id, entry)
     }
 
     /// Adds an entry with its own body.
@@ -192,25 +166,36 @@ impl SegmentWriter {
         expire_at_ms: TimeMs,
         body: &[u8],
     ) -> Result<()> {
-        self.run(sequence, time_ms, body.len() as u64).inline(sequence, time_ms, expire_at_ms, body);
+        self.run(sequence, time_ms, body.len() as u64, expire_at_ms != 0).inline(
+            sequence,
+            time_ms,
+            expire_at_ms,
+            body,
+        );
         self.close_runs_if_full()
     }
 
     /// Adds an entry whose body is a shared one.
     pub fn shared(&mut self, sequence: Sequence, number: u32) -> Result<()> {
-        let (time_ms, bytes) = self.shared[number as usize];
-        self.run(sequence, time_ms, u64::from(bytes)).shared(sequence, number);
+        let (time_ms, bytes, own_expiry) = self.shared[number as usize];
+        self.run(sequence, time_ms, u64::from(bytes), own_expiry).shared(sequence, number);
         self.close_runs_if_full()
     }
 
     /// Counts an entry and gives the run that takes it.
-    fn run(&mut self, sequence: Sequence, time_ms: TimeMs, body_bytes: u64) -> &mut RunWriter {
+    fn run(
+        &mut self,
+        sequence: Sequence,
+        time_ms: TimeMs,
+        body_bytes: u64,
+        own_expiry: bool,
+    ) -> &mut RunWriter {
         let timeline = self.timeline.as_mut().expect("entries come between begin and end");
         let entry = &mut timeline.entry;
         if entry.count == 0 {
             (entry.first, entry.first_time_ms) = (sequence, time_ms);
         }
-        (entry.last, entry.last_time_ms) = (sequence, time_ms);
+        entry.own_expiry |= own_expiry;
         entry.count += 1;
         entry.body_bytes += body_bytes;
         self.footer.entries += 1;
@@ -269,14 +254,14 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Ends the timeline, whose last sequence ever given is `last`.
-    pub fn end(&mut self, last: Sequence) -> Result<()> {
+    /// Ends the timeline, which as a whole ends so.
+    pub fn end(&mut self, end: End) -> Result<()> {
         self.end_run();
         let mut timeline = self.timeline.take().expect("end follows begin");
         if timeline.entry.count == 0 {
-            timeline.entry.first = last + 1;
+            (timeline.entry.first, timeline.entry.first_time_ms) = (end.last + 1, end.last_time_ms);
         }
-        timeline.entry.last = last;
+        timeline.entry.end = end;
         if self.first_name.is_empty() {
             self.first_name.clone_from(&timeline.name);
         }
@@ -329,6 +314,7 @@ impl SegmentWriter {
         for page in pages {
             self.index.block(BlockKind::FilterPage, &page, false)?;
         }
+        self.ids.finish(&mut self.index, &mut self.footer)?;
         self.index.buffer.extend_from_slice(&self.footer.encode(self.index.seed));
         let index_bytes = self.index.finish()?;
         Ok(SegmentRecord {

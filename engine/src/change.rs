@@ -1,0 +1,147 @@
+//! Changes to what was written: trim, delete, edit, drop (P2, P11).
+//!
+//! A trim moves the floor of a timeline; a delete removes ranges of sequences; an edit replaces a body. Each is one log record;
+//! readers apply it to what older memtables and segments hold, and merging folds it in. There is no tombstone per entry, and a
+//! dropped timeline is one whose floor is above its last sequence: it goes on counting.
+//!
+//! The answer, how many entries were removed, needs a read. So a change reads first, then submits what it found, and waits; two
+//! changes of one timeline exclude each other meanwhile. Appends do not wait for changes: they only add above what was read.
+
+use std::collections::BTreeMap;
+
+use crate::append::Queue;
+use crate::batch::Batch;
+use crate::entry::{End, Floor, Limit};
+use crate::error::Result;
+use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
+use crate::read::Reading;
+use crate::state::State;
+
+/// What a trim removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trim {
+    /// Sequences below this one.
+    Before(Sequence),
+    /// Entries of an earlier time, Unix ms.
+    Older(TimeMs),
+    /// All but so many of the newest readable entries.
+    Keep(u64),
+}
+
+/// How many entries are read at a time while they are counted.
+const COUNT_PAGE: usize = 1000;
+
+/// Removes the start of a timeline, and gives how many readable entries that were.
+pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim) -> Result<u64> {
+    let hash = state.hash(timeline);
+    let _alone = state.changing(hash).lock();
+    let view = state.view.load();
+    let reading = Reading::new(state, &view, timeline, hash);
+    let keep_from = match trim {
+        Trim::Before(sequence) => sequence,
+        Trim::Older(time_ms) => reading.sequence_at(time_ms)?,
+        Trim::Keep(count) => keep_from(&reading, count)?,
+    };
+    let Some(below) = keep_from.checked_sub(1) else { return Ok(0) };
+    let (removed, highest) = count_to(&reading, below)?;
+    let Some(highest) = highest else { return Ok(0) };
+    let floor = floor_from(&reading, keep_from, &reading.end()?)?;
+    let batch = Batch::new().trim(timeline, Floor { trimmed_to: highest, ..floor });
+    commit(state, queue, batch)?;
+    Ok(removed)
+}
+
+/// The lowest sequence of the newest `count` readable entries.
+fn keep_from(reading: &Reading<'_>, count: u64) -> Result<Sequence> {
+    let (mut from, mut left) = (reading.end()?.last + 1, count);
+    while left > 0 {
+        let page = reading.range(0, from - 1, Limit::entries(COUNT_PAGE.min(left as usize)), true)?;
+        let Some(oldest) = page.entries.last() else { break };
+        from = oldest.sequence;
+        left -= page.entries.len() as u64;
+    }
+    Ok(from)
+}
+
+/// How many readable entries there are up to a sequence, and the highest of them.
+fn count_to(reading: &Reading<'_>, high: Sequence) -> Result<(u64, Option<Sequence>)> {
+    let (mut count, mut highest) = (0, None);
+    let mut low = 0;
+    loop {
+        let page = reading.range(low, high, Limit::entries(COUNT_PAGE), false)?;
+        let Some(last) = page.entries.last() else { return Ok((count, highest)) };
+        count += page.entries.len() as u64;
+        highest = Some(last.sequence);
+        low = last.sequence + 1;
+    }
+}
+
+/// The floor of a timeline of which everything below `from` is gone.
+fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor> {
+    let trimmed_to = end.floor.trimmed_to;
+    let first = reading.first_from(from)?;
+    Ok(match first {
+        Some((lowest, time_ms, until_ms)) => Floor { lowest, time_ms, until_ms, trimmed_to },
+        // Above what was given so far: whatever is appended meanwhile can be read.
+        None => Floor { lowest: (end.last + 1).min(MAX_SEQUENCE + 1), time_ms: 0, until_ms: 0, trimmed_to },
+    })
+}
+
+/// Removes single entries, and gives how many of them could be read.
+pub fn delete(
+    state: &State,
+    queue: &Queue,
+    timeline: TimelineRef<'_>,
+    sequences: &[Sequence],
+) -> Result<u64> {
+    let hash = state.hash(timeline);
+    let _alone = state.changing(hash).lock();
+    let view = state.view.load();
+    let reading = Reading::new(state, &view, timeline, hash);
+    let mut ranges = BTreeMap::new();
+    for sequence in sequences {
+        if reading.get(*sequence)?.is_some() {
+            ranges.insert(*sequence, *sequence);
+        }
+    }
+    if ranges.is_empty() {
+        return Ok(0);
+    }
+    let end = reading.end()?;
+    let mut batch = Batch::new().remove(timeline, &ranges);
+    if ranges.contains_key(&end.floor.lowest) {
+        let mut from = end.floor.lowest;
+        let mut floor = floor_from(&reading, from, &end)?;
+        while ranges.contains_key(&floor.lowest) {
+            from = floor.lowest + 1;
+            floor = floor_from(&reading, from, &end)?;
+        }
+        batch = batch.trim(timeline, floor);
+    }
+    commit(state, queue, batch)?;
+    Ok(ranges.len() as u64)
+}
+
+/// Replaces a body. False when there is no such readable entry.
+pub fn edit(
+    state: &State,
+    queue: &Queue,
+    timeline: TimelineRef<'_>,
+    sequence: Sequence,
+    body: &[u8],
+) -> Result<bool> {
+    let hash = state.hash(timeline);
+    let _alone = state.changing(hash).lock();
+    let view = state.view.load();
+    if Reading::new(state, &view, timeline, hash).get(sequence)?.is_none() {
+        return Ok(false);
+    }
+    commit(state, queue, Batch::new().edit(timeline.store, timeline.name, sequence, body))?;
+    Ok(true)
+}
+
+fn commit(state: &State, queue: &Queue, batch: Batch) -> Result<()> {
+    let prepared = batch.prepare(&state.options, &state.hasher);
+    let ticket = queue.submit(state, vec![prepared]).pop().expect("one batch, one ticket");
+    ticket?.wait().map(|_| ())
+}

@@ -1,0 +1,114 @@
+//! The ids of retries in a segment's index file (P12): sorted by timeline and id, in pages as timelines are.
+//!
+//! ```text
+//!  id page  := block of slots of ids, sorted
+//!  id table := block of slots of (name and id: the page's first, at, bytes)
+//!  id       := name, length, id bytes, body hash: u64, targets hash: u64, time, sequence count, sequence × count
+//! ```
+//!
+//! A filter like that of the timelines, over name and id, keeps nearly all questions about new ids away from the pages.
+
+use super::block::BlockRef;
+use super::codec::{Reader, put_name, put_varint};
+use crate::ids::{Sequence, TimeMs};
+
+/// What an id was used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdEntry {
+    /// A hash of the body.
+    pub body_hash: u64,
+    /// A hash of the targets.
+    pub targets_hash: u64,
+    /// When it was committed.
+    pub time_ms: TimeMs,
+    /// The sequences that were given.
+    pub sequences: Vec<Sequence>,
+}
+
+fn put_key(name: &[u8], id: &[u8], out: &mut Vec<u8>) {
+    put_name(out, name);
+    put_varint(out, id.len() as u64);
+    out.extend_from_slice(id);
+}
+
+/// What filters and comparisons see of a slot: the timeline's name and the id.
+pub fn key(slot: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut reader = Reader::new(slot);
+    Some((reader.name()?, reader.piece()?))
+}
+
+/// The bytes that the filter hashes.
+pub fn filter_key(name: &[u8], id: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len() + id.len() + 11);
+    put_key(name, id, &mut bytes);
+    bytes
+}
+
+impl IdEntry {
+    /// Appends the id to a page.
+    pub fn encode(&self, name: &[u8], id: &[u8], out: &mut Vec<u8>) {
+        put_key(name, id, out);
+        out.extend_from_slice(&self.body_hash.to_le_bytes());
+        out.extend_from_slice(&self.targets_hash.to_le_bytes());
+        put_varint(out, self.time_ms);
+        put_varint(out, self.sequences.len() as u64);
+        self.sequences.iter().for_each(|sequence| put_varint(out, *sequence));
+    }
+
+    /// The id in a page's slot; `None` when the bytes are not one.
+    pub fn decode(slot: &[u8]) -> Option<IdEntry> {
+        let mut reader = Reader::new(slot);
+        reader.name()?;
+        reader.piece()?;
+        let mut entry = IdEntry {
+            body_hash: reader.u64()?,
+            targets_hash: reader.u64()?,
+            time_ms: reader.varint()?,
+            sequences: Vec::new(),
+        };
+        for _ in 0..reader.varint()? {
+            entry.sequences.push(reader.varint()?);
+        }
+        reader.is_empty().then_some(entry)
+    }
+}
+
+/// Appends a page's place to the id table.
+pub fn put_page(name: &[u8], id: &[u8], page: BlockRef, out: &mut Vec<u8>) {
+    put_key(name, id, out);
+    out.extend_from_slice(&page.at.to_le_bytes());
+    out.extend_from_slice(&page.bytes.to_le_bytes());
+}
+
+/// A page's place, from the id table.
+pub fn page(slot: &[u8]) -> Option<BlockRef> {
+    let mut reader = Reader::new(slot);
+    reader.name()?;
+    reader.piece()?;
+    let page = BlockRef { at: reader.u64()?, bytes: reader.u32()? };
+    reader.is_empty().then_some(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_id_reads_back_as_written() {
+        let entry = IdEntry { body_hash: 1, targets_hash: u64::MAX, time_ms: 5, sequences: vec![7, 1, 1] };
+        let mut slot = Vec::new();
+        entry.encode(b"c/1", b"", &mut slot);
+        assert_eq!(
+            (key(&slot), IdEntry::decode(&slot)),
+            (Some((b"c/1".as_slice(), b"".as_slice())), Some(entry))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_id_or_not(bytes: Vec<u8>) {
+            let _ = (key(&bytes), IdEntry::decode(&bytes), page(&bytes));
+        }
+    }
+}

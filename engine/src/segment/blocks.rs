@@ -1,0 +1,58 @@
+//! The blocks of one file that is being written.
+
+use crate::error::Result;
+use crate::format::block::{BlockKind, BlockRef, encode};
+use crate::format::checksum::Seed;
+use crate::format::header::FileHeader;
+use crate::vfs::{Dir, File};
+
+/// How much is gathered before it is written.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// The blocks of one file.
+pub(super) struct Blocks {
+    file: File,
+    /// What the blocks' checksums start from.
+    pub seed: Seed,
+    /// What was not written yet.
+    pub buffer: Vec<u8>,
+    written: u64,
+}
+
+impl Blocks {
+    /// A new file, of which the header is written.
+    pub fn create(dir: &Dir, name: &str, header: &FileHeader) -> Result<Blocks> {
+        let seed = Seed::new(header.engine_id, header.number);
+        Ok(Blocks { file: dir.create(name)?, seed, buffer: header.encode().to_vec(), written: 0 })
+    }
+
+    /// Where the next block goes.
+    pub fn end(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Adds a block.
+    pub fn block(&mut self, kind: BlockKind, raw: &[u8], compress: bool) -> Result<BlockRef> {
+        let at = self.end();
+        let block = encode(kind, raw, compress, self.seed.at(at));
+        self.buffer.extend_from_slice(&block);
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write_out()?;
+        }
+        Ok(BlockRef { at, bytes: block.len() as u32 })
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        self.file.write(self.written, &self.buffer)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes the rest and makes the file durable; its length.
+    pub fn finish(&mut self) -> Result<u64> {
+        self.write_out()?;
+        self.file.sync()?;
+        Ok(self.written)
+    }
+}
