@@ -112,7 +112,7 @@ fn example() -> String {
         (1, "to two targets"),
         (5, "store 1, name of 3 bytes: `c/1`"),
         (5, "store 2, name of 3 bytes: `u/2`"),
-        (3, "zeros up to a multiple of 8"),
+        (4, "zeros up to a multiple of 8"),
     ];
     pieces.extend(rest.into_iter().map(|(len, meaning)| (len, meaning.to_owned())));
     let mut text = String::from("```text\n");
@@ -183,9 +183,9 @@ fn every_layout_of_the_formats_stands_in_the_document() {
 
 #[test]
 fn a_changed_field_would_be_noticed() {
-    let document = format!("before\n<!-- layout: footer -->\nold\n{END}after\n");
+    let document = format!("before\n<!-- layout: footer -->\nstale\n{END}after\n");
     let wanted = as_it_should_be(&document);
-    assert!(wanted.contains("| 0 | 4 | `crc` |") && !wanted.contains("old"));
+    assert!(wanted.contains("| 0 | 4 | `crc` |") && !wanted.contains("stale"));
     assert!(wanted.starts_with("before\n") && wanted.ends_with("after\n"));
     assert_eq!(as_it_should_be(&wanted), wanted);
 }
