@@ -159,7 +159,8 @@ fn a_fixture_holds_every_kind_of_file_and_block() {
             let is_there = names.iter().any(|name| name.starts_with(start) && name.ends_with(ending));
             assert!(is_there, "{}: no {start}…{ending}", fixture.display());
         }
-        let data = contents(&fixture).into_iter().filter(|(name, _)| name.ends_with(".data"));
+        let is_data = |name: &str| Path::new(name).extension().is_some_and(|ending| ending == "data");
+        let data = contents(&fixture).into_iter().filter(|(name, _)| is_data(name));
         let blocks: BTreeSet<(u8, u8)> = data.flat_map(|(_, bytes)| kinds_and_codecs(&bytes)).collect();
         for (kind, codec) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
             let name = fixture.display();

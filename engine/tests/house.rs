@@ -190,7 +190,7 @@ fn file_graph(sources: &[Source], folder: &str) -> Graph {
         let is_file =
             |name: &str| sources.iter().any(|file| inside(file, folder) == Some(vec![parts[0], name]));
         let door = sources.iter().find(|file| inside(file, folder) == Some(vec![parts[0], "mod"]));
-        let given_on = door.map(|door| given_on(door)).unwrap_or_default();
+        let given_on = door.map(given_on).unwrap_or_default();
         let here = source.paths(&["super"]).into_iter().map(|used| (used.line, used.words[1..].to_vec()));
         let through_root = source.paths(&["crate"]).into_iter().filter_map(|used| {
             (used.words.get(1)? == parts[0]).then(|| (used.line, used.words[2..].to_vec()))

@@ -46,7 +46,7 @@ impl Source {
 
     /// The line of a place in the text.
     pub fn line_of(&self, at: usize) -> usize {
-        self.text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+        self.text[..at].matches('\n').count() + 1
     }
 
     /// How many lines stand before the file's own tests.
