@@ -14,6 +14,10 @@ pub type TimeMs = u64;
 /// The number in a file's name. Numbers rise and are never used twice in a directory.
 pub type FileNumber = u64;
 
+/// Which engine a file belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EngineId(pub [u8; 16]);
+
 /// A store, as records and segments name it. The manifest maps it to its name and settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u32);

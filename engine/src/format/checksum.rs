@@ -1,6 +1,6 @@
 //! Checksums and the hash of timeline names. Both are part of the format.
 
-use super::header::EngineId;
+use crate::ids::EngineId;
 
 /// What a checksum starts from, so that good bytes at the wrong place do not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

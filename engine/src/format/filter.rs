@@ -19,8 +19,9 @@ pub fn pages_for(names: usize) -> usize {
 
 /// The line of a name, as its page and its place in the page.
 fn place(hash: u64, pages: usize) -> (usize, usize) {
-    let lines = (pages * (PAGE_BYTES / LINE_BYTES)) as u64;
-    let line = ((hash >> 32) * lines) >> 32;
+    // A footer may claim so many pages that the product takes more than 64 bits.
+    let lines = (pages as u128) * (PAGE_BYTES / LINE_BYTES) as u128;
+    let line = (u128::from(hash >> 32) * lines) >> 32;
     let line = usize::try_from(line).unwrap_or(0);
     (line / (PAGE_BYTES / LINE_BYTES), line % (PAGE_BYTES / LINE_BYTES) * LINE_BYTES)
 }

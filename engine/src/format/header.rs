@@ -10,6 +10,8 @@ use super::layout::{get_u32, get_u64, layout, put};
 use crate::error::{Error, Result};
 use crate::ids::FileNumber;
 
+pub use crate::ids::EngineId;
+
 /// The version of all formats that this code writes.
 pub const VERSION: u32 = 1;
 
@@ -52,10 +54,6 @@ impl FileKind {
             .find(|kind| *kind as u32 == number)
     }
 }
-
-/// Which engine a file belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct EngineId(pub [u8; 16]);
 
 /// A decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,297 @@
+//! What the fuzzer and the bounded tests do with any bytes: decode them, and hold what comes out to what decoders promise.
+//!
+//! Promised of each decoder:
+//!  * any bytes give a value or an error, never a panic;
+//!  * a value lies inside the bytes that it came from, and what it holds is bounded by their number;
+//!  * what was decoded, encoded again, decodes to the same.
+//!
+//! Bytes rarely have a good checksum by chance. So each body also repairs the sums in the bytes before it decodes them a second
+//! time: that is what a forger could write, and what leads behind the checks.
+
+use std::path::Path;
+
+use strandline::format::block::{self, BlockKind, block_header};
+use strandline::format::checksum::{Seed, crc, crc_of_two};
+use strandline::format::codec::{Reader, put_varint};
+use strandline::format::filter::{may_contain, page_of};
+use strandline::format::header::{EngineId, FileHeader, file_header};
+use strandline::format::index::{self, Footer, TimelineEntry, footer};
+use strandline::format::layout::{get_u32, put};
+use strandline::format::manifest;
+use strandline::format::run::{Content, RunReader, shared_body};
+use strandline::format::slots::{Slots, SlotsWriter};
+use strandline::format::wal::{
+    GroupHeader, GroupWriter, decode_records, decode_tail, group_header, record_header,
+};
+use strandline::{Lsn, MAX_BODY_BYTES};
+
+const ENGINE: EngineId = EngineId([7; 16]);
+const PLACE: Lsn = Lsn(512);
+
+/// A body that a target or a test runs.
+pub type Body = fn(&[u8]);
+
+/// All of them, by the names of their targets.
+pub const ALL: &[(&str, Body)] = &[
+    ("codec", codec),
+    ("file_header", file_header),
+    ("wal_group", wal_group),
+    ("wal_records", wal_records),
+    ("wal_tail", wal_tail),
+    ("block", block),
+    ("slots", slots),
+    ("run", run),
+    ("index", index),
+    ("footer", footer),
+    ("filter", filter),
+    ("manifest", manifest),
+];
+
+/// Puts the sum of `covered` into the front of the bytes, if it is there.
+fn repair(bytes: &mut [u8], at: std::ops::Range<usize>, covered: std::ops::Range<usize>, seed: Seed) {
+    if let Some(sum) = bytes.get(covered).map(|covered| crc(seed, covered)) {
+        put(bytes, at, &sum.to_le_bytes());
+    }
+}
+
+/// Varints, names and pieces.
+pub fn codec(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes);
+    while let Some(value) = reader.varint() {
+        let mut again = Vec::new();
+        put_varint(&mut again, value);
+        assert_eq!(Reader::new(&again).varint(), Some(value));
+    }
+    for read in [Reader::piece, Reader::name] {
+        let mut reader = Reader::new(bytes);
+        let Some(piece) = read(&mut reader) else { continue };
+        assert!(piece.len() + reader.rest().len() < bytes.len(), "a piece lies inside, behind its length");
+    }
+}
+
+/// The header of a file.
+pub fn file_header(bytes: &[u8]) {
+    let path = Path::new("file");
+    let _ = FileHeader::decode(bytes, path);
+    let mut forged = bytes.to_vec();
+    if forged.len() >= file_header::BYTES {
+        put(&mut forged, file_header::MAGIC, b"strandln");
+        put(&mut forged, file_header::VERSION, &1u32.to_le_bytes());
+        repair(&mut forged, file_header::CRC, 0..file_header::CRC.start, Seed::NONE);
+    }
+    if let Ok(header) = FileHeader::decode(&forged, path) {
+        assert_eq!(FileHeader::decode(&header.encode(), path).expect("decodes again"), header);
+    }
+}
+
+/// A group of the log, from its header to its tails.
+pub fn wal_group(bytes: &[u8]) {
+    let _ = GroupHeader::decode(bytes, ENGINE, PLACE);
+    let mut forged = bytes.to_vec();
+    if forged.len() >= group_header::BYTES {
+        put(&mut forged, group_header::MAGIC, b"SLgr");
+        put(&mut forged, group_header::LSN, &PLACE.0.to_le_bytes());
+        let covered = group_header::CRC.end..group_header::BYTES;
+        repair(&mut forged, group_header::CRC, covered, Seed::new(ENGINE, PLACE.0));
+    }
+    let Some(header) = GroupHeader::decode(&forged, ENGINE, PLACE) else { return };
+    let payload = forged.get(group_header::BYTES..).unwrap_or_default();
+    let payload = payload.get(..header.payload_bytes).unwrap_or(payload).to_vec();
+    records_of(payload, header.records);
+}
+
+/// The records of a group: the first four bytes say how many.
+pub fn wal_records(bytes: &[u8]) {
+    let Some((count, payload)) = bytes.split_first_chunk::<4>() else { return };
+    let count = u32::from_le_bytes(*count);
+    let _ = decode_records(payload, count, ENGINE, PLACE);
+    records_of(payload.to_vec(), count % 64);
+}
+
+fn records_of(mut payload: Vec<u8>, count: u32) {
+    repair_records(&mut payload, count);
+    let Some(records) = decode_records(&payload, count, ENGINE, PLACE) else { return };
+    assert_eq!(records.len(), count as usize);
+    let held: usize = records.iter().map(|record| record.tail.len() + record.sequences.len()).sum();
+    assert!(held <= payload.len(), "records hold no more than there is");
+    let mut group = GroupWriter::new(ENGINE);
+    group.start(PLACE);
+    for record in &records {
+        group.record(record.time_ms, &record.sequences, record.tail, crc(Seed::NONE, record.tail));
+        wal_tail(record.tail);
+    }
+    let again = group.finish(Lsn(0)).to_vec();
+    assert_eq!(decode_records(&again[group_header::BYTES..], count, ENGINE, PLACE), Some(records));
+}
+
+/// Gives each record that lies inside the payload its sums.
+fn repair_records(payload: &mut [u8], count: u32) {
+    let mut at = 0;
+    for _ in 0..count {
+        let Some(record) = payload.get_mut(at..).filter(|rest| rest.len() >= record_header::BYTES) else {
+            return;
+        };
+        let length = |field| get_u32(record, field).unwrap_or_default() as usize;
+        let tail_at = record_header::BYTES + length(record_header::SEQUENCE_BYTES);
+        let end = tail_at + length(record_header::TAIL_BYTES);
+        let (Some(tail), Some(_)) = (record.get(tail_at..end), record.get(record_header::BYTES..tail_at))
+        else {
+            return;
+        };
+        let tail_sum = crc(Seed::NONE, tail);
+        put(record, record_header::TAIL_CRC, &tail_sum.to_le_bytes());
+        let header = &record[record_header::CRC.end..record_header::BYTES];
+        let sum = crc_of_two(Seed::new(ENGINE, PLACE.0), header, &record[record_header::BYTES..tail_at]);
+        put(record, record_header::CRC, &sum.to_le_bytes());
+        at += end.next_multiple_of(8);
+    }
+}
+
+/// The tail of a record: bodies and appends.
+pub fn wal_tail(bytes: &[u8]) {
+    let Some(appends) = decode_tail(bytes) else { return };
+    let targets: usize = appends.iter().map(|append| append.targets.len()).sum();
+    assert!(4 * appends.len() + 3 * targets <= bytes.len(), "appends and targets cost bytes each");
+    for append in &appends {
+        assert!(bytes.get(append.body.clone()).is_some(), "a body lies inside the tail");
+        assert!(append.targets.iter().all(|target| (1..=255).contains(&target.name.len())));
+    }
+}
+
+const KINDS: [BlockKind; 6] = [
+    BlockKind::Bodies,
+    BlockKind::Runs,
+    BlockKind::IndexPage,
+    BlockKind::PageTable,
+    BlockKind::BodyTable,
+    BlockKind::FilterPage,
+];
+
+/// A block, as it is and with its lengths and sum made right.
+pub fn block(bytes: &[u8]) {
+    let mut forged = bytes.to_vec();
+    if forged.len() >= block_header::BYTES {
+        let stored = (forged.len() - block_header::BYTES) as u32;
+        put(&mut forged, block_header::STORED_BYTES, &stored.to_le_bytes());
+        let covered = block_header::CRC.end..forged.len();
+        repair(&mut forged, block_header::CRC, covered, Seed::NONE);
+    }
+    for kind in KINDS {
+        let _ = block::decode(kind, bytes, Seed::NONE);
+        if let Ok(raw) = block::decode(kind, &forged, Seed::NONE) {
+            assert!(raw.len() <= MAX_BODY_BYTES + 64 * 1024 + bytes.len());
+            let again = block::encode(kind, &raw, raw.len() < 64 * 1024, Seed::NONE);
+            assert_eq!(block::decode(kind, &again, Seed::NONE), Ok(raw));
+        }
+    }
+}
+
+/// Numbered records, and the shared bodies that stand in them.
+pub fn slots(bytes: &[u8]) {
+    for number in [0, 1, usize::from(bytes.first().copied().unwrap_or_default())] {
+        if let Some((_, _, body)) = shared_body(bytes, number) {
+            assert!(bytes.get(body).is_some(), "a body lies inside the block");
+        }
+    }
+    let Some(slots) = Slots::new(bytes) else { return };
+    assert!(4 * slots.count() <= bytes.len(), "each record costs four bytes");
+    let _ = slots.partition(|record| Some(record > b"m".as_slice()));
+    let records: Option<Vec<&[u8]>> = (0..slots.count()).map(|number| slots.get(number)).collect();
+    assert_eq!(slots.get(slots.count()), None);
+    // Records may overlap in forged bytes, so what is written again could be larger by the square.
+    let Some(records) = records.filter(|all| all.iter().map(|one| one.len()).sum::<usize>() <= bytes.len())
+    else {
+        return;
+    };
+    let mut writer = SlotsWriter::default();
+    records.iter().for_each(|record| writer.add(|out| out.extend_from_slice(record)));
+    let raw = writer.finish();
+    let again = Slots::new(&raw).expect("slots");
+    assert!(records.iter().enumerate().all(|(number, record)| again.get(number) == Some(record)));
+}
+
+/// A block of runs: from the first to wherever they lead.
+pub fn run(bytes: &[u8]) {
+    let mut at = 0;
+    while let Some(mut run) = RunReader::at(bytes, at) {
+        assert!(
+            run.next_run_at() > at && run.next_run_at() <= bytes.len(),
+            "runs go forward, inside the block"
+        );
+        let (mut last, mut count) = (None, 0);
+        while let Some((sequence, content)) = run.next_entry() {
+            assert!(last.is_none_or(|last| sequence > last), "sequences rise");
+            if let Content::Inline { body, .. } = content {
+                assert!(
+                    body.end <= run.next_run_at() && bytes.get(body).is_some(),
+                    "a body lies inside its run"
+                );
+            }
+            (last, count) = (Some(sequence), count + 1);
+        }
+        assert!(count <= run.next_run_at() - at, "each entry costs a byte");
+        at = run.next_run_at();
+    }
+}
+
+/// What stands in an index file's pages and tables.
+pub fn index(bytes: &[u8]) {
+    if let Some((name, entry)) = TimelineEntry::decode(bytes) {
+        assert!(4 * entry.blocks.len() <= bytes.len(), "each block costs four bytes");
+        let mut again = Vec::new();
+        entry.encode(name, &mut again);
+        // The end of an emptied timeline is all that is kept of its span.
+        let span_is_kept = entry.last + 1 >= entry.first;
+        assert!(!span_is_kept || TimelineEntry::decode(&again) == Some((name, entry)));
+    }
+    if let (Some(page), Some(name)) = (index::page(bytes), index::slot_name(bytes)) {
+        let mut again = Vec::new();
+        index::put_page(name, page, &mut again);
+        assert_eq!(again, bytes);
+    }
+    if let Some(table) = index::decode_body_table(bytes) {
+        assert_eq!(16 * table.len(), bytes.len());
+    }
+}
+
+/// The footer of an index file.
+pub fn footer(bytes: &[u8]) {
+    let path = Path::new("index");
+    let _ = Footer::decode(bytes, Seed::NONE, path, 0);
+    let mut forged = bytes.to_vec();
+    if forged.len() >= footer::BYTES {
+        put(&mut forged, footer::MAGIC, index::FOOTER_MAGIC);
+        repair(&mut forged, footer::CRC, footer::CRC.end..footer::BYTES, Seed::NONE);
+    }
+    if let Ok(decoded) = Footer::decode(&forged, Seed::NONE, path, 0) {
+        let again = decoded.encode(Seed::NONE);
+        assert_eq!(Footer::decode(&again, Seed::NONE, path, 0).expect("decodes again"), decoded);
+    }
+}
+
+/// A page of a filter, asked for a name: the first four bytes say of how many pages it is one.
+pub fn filter(bytes: &[u8]) {
+    let Some((pages, page)) = bytes.split_first_chunk::<4>() else { return };
+    let pages = u32::from_le_bytes(*pages) as usize;
+    let name = page.get(..page.len().min(20)).unwrap_or_default();
+    assert!(page_of(name, pages) < pages.max(1));
+    let _ = may_contain(page, name, pages);
+}
+
+/// A manifest behind its header.
+pub fn manifest(bytes: &[u8]) {
+    let header = FileHeader {
+        kind: strandline::format::header::FileKind::Manifest,
+        engine_id: ENGINE,
+        writer_epoch: 1,
+        number: 5,
+        first: bytes.len() as u64,
+        second: u64::from(crc(Seed::new(ENGINE, 5), bytes)),
+    };
+    assert!(manifest::decode(bytes, &FileHeader { second: header.second ^ 1, ..header }).is_err());
+    let Ok(live) = manifest::decode(bytes, &header) else { return };
+    assert!(live.stores.len() + live.segments.len() <= bytes.len(), "each record costs a byte");
+    let again = manifest::encode(&live, header);
+    let header = FileHeader::decode(&again, Path::new("manifest")).expect("decodes again");
+    assert_eq!(manifest::decode(&again[file_header::BYTES..], &header), Ok(live));
+}

@@ -1,0 +1,54 @@
+//! What the fuzzer and the bounded tests do with any bytes that a client could send.
+//!
+//! Checked: no panic; the same requests and the same complaint however the bytes were split; a request holds no more than the bytes
+//! that came, and no more than the bounds allow. The first byte of the input says how the rest is split.
+
+use crate::protocol::{Bounds, Decoder, Request};
+
+const BOUNDS: Bounds = Bounds {
+    arguments: 1024,
+    bulk_bytes: 1 << 16,
+    inline_bytes: 256,
+    request_bytes: 1 << 17,
+    before_login: false,
+};
+
+/// Everything that comes out of the bytes, given in pieces, up to the first complaint.
+fn outcome<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> (Vec<Request>, Option<String>) {
+    let mut decoder = Decoder::default();
+    let mut requests = Vec::new();
+    for piece in pieces {
+        decoder.buffer().extend_from_slice(piece);
+        loop {
+            match decoder.next(&bounds) {
+                Ok(Some(request)) => requests.push(request),
+                Ok(None) => break,
+                Err(error) => return (requests, Some(error.to_string())),
+            }
+        }
+    }
+    assert!(
+        decoder.buffered() <= bounds.request_bytes + bounds.bulk_bytes,
+        "waits for more than it would allow"
+    );
+    (requests, None)
+}
+
+/// Decodes the bytes of one connection.
+pub fn requests(bytes: &[u8]) {
+    let Some((split, bytes)) = bytes.split_first() else { return };
+    let tight = Bounds { arguments: 10, bulk_bytes: 64, before_login: true, ..BOUNDS };
+    for bounds in [BOUNDS, tight] {
+        let whole = outcome(std::iter::once(bytes), bounds);
+        let pieces = outcome(bytes.chunks(1 + usize::from(*split % 32)), bounds);
+        assert_eq!(whole, pieces, "what comes out depends on how it was split");
+        let held: usize = whole.0.iter().flatten().map(bytes::Bytes::len).sum();
+        assert!(held <= bytes.len(), "arguments hold more than came");
+        let is_bounded = |request: &Request| {
+            let is_inline = request.iter().map(bytes::Bytes::len).sum::<usize>() <= bounds.inline_bytes;
+            let fits = request.iter().all(|argument| argument.len() <= bounds.bulk_bytes);
+            !request.is_empty() && (is_inline || fits && request.len() <= bounds.arguments)
+        };
+        assert!(whole.0.iter().all(is_bounded), "a request is over the bounds");
+    }
+}
