@@ -31,15 +31,15 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::batch::{BatchId, ChangeKind, Conditions, Durability, Prepared};
 use crate::entry::Receipt;
-use crate::error::{Error, Result};
-use crate::ids::{Lsn, Sequence, TimelineRef};
+use crate::error::{Error, Failure, Result};
+use crate::ids::{FileNumber, Lsn, Sequence, TimelineRef};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::read::Reading;
 use crate::sequence::{Allocator, EndHint};
 use crate::state::State;
 use crate::ticket::{Fill, Ticket};
 use crate::view::View;
-use crate::wal::{Failure, Wal};
+use crate::wal::Wal;
 
 /// The group that fills up takes no more than this; then submitting waits.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
@@ -90,11 +90,16 @@ impl Queue {
         let looked_up: Vec<Result<Submitted>> =
             batches.into_iter().map(|batch| batch.and_then(|batch| look_up(state, batch))).collect();
         let mut filling = self.filling.lock();
-        while filling.bytes > QUEUE_BYTES && !filling.closed {
-            self.taken.wait(&mut filling);
+        let mut tickets = Vec::with_capacity(looked_up.len());
+        for submitted in looked_up {
+            while filling.bytes > QUEUE_BYTES && !filling.closed {
+                self.arrived.notify_one();
+                self.taken.wait(&mut filling);
+            }
+            tickets.push(submitted.and_then(|submitted| {
+                if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) }
+            }));
         }
-        let mut queue = |submitted| if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) };
-        let tickets = looked_up.into_iter().map(|submitted| submitted.and_then(&mut queue)).collect();
         drop(filling);
         self.arrived.notify_one();
         tickets
@@ -147,6 +152,7 @@ impl Filling {
 
 /// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
 fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
+    state.check_stores(batch.timelines().map(|(timeline, _)| timeline.store))?;
     let view = state.view.load();
     let memtable = view.active.from();
     let mut hints = Vec::new();
@@ -179,6 +185,8 @@ pub struct Committer {
     allocator: Allocator,
     /// What is applied when the group is durable.
     group: Group,
+    /// A log file that is in use and that the manifest does not count on yet.
+    unnamed_file: Option<FileNumber>,
     /// The ids of the group under construction.
     ids: HashMap<(SlotId, Bytes), IdRecord>,
 }
@@ -194,6 +202,7 @@ impl Committer {
             memtable,
             allocator: Allocator::default(),
             group: Group::default(),
+            unnamed_file: None,
             ids: HashMap::new(),
         }
     }
@@ -202,16 +211,13 @@ impl Committer {
     pub fn run(mut self) {
         while let Some(group) = self.queue.take() {
             // A panic is a broken invariant: this group and all later ones are refused, and nobody waits for it in vain.
-            let outcomes = catch_unwind(AssertUnwindSafe(|| self.commit(&group))).unwrap_or_else(|_| {
-                let error = Error::Poisoned { why: "the commit thread panicked".into() };
-                self.state.poison.set(&error);
-                refuse_all(&group, &error)
-            });
-            if group.seal {
-                self.seal_behind(outcomes, &group.fill);
-            } else {
-                group.fill.resolve(outcomes);
-            }
+            let outcomes =
+                catch_unwind(AssertUnwindSafe(|| self.commit_and_seal(&group))).unwrap_or_else(|_| {
+                    let error = Error::Poisoned { why: "the commit thread panicked".into() };
+                    self.state.poison.set(&error);
+                    refuse_all(&group, &error)
+                });
+            group.fill.resolve(outcomes);
         }
     }
 
@@ -227,7 +233,7 @@ impl Committer {
         if let Err(failure) = self.log(group) {
             self.allocator.fall_back(0);
             self.group.clear();
-            return refuse_all(group, &self.failed(failure));
+            return refuse_all(group, &self.state.failed(failure));
         }
         self.memtable.apply(&mut self.group);
         self.allocator.settle();
@@ -241,16 +247,25 @@ impl Committer {
             self.wait_for_flush()?;
             self.seal()?;
         }
-        match self.wal.start_group(bytes) {
-            Ok(None) => Ok(()),
-            Ok(Some(file)) => {
-                self.state.counters.wal_files.add(1);
-                self.state.wal_files.lock().push(file);
-                let named = self.state.manifest.lock().commit(|live| live.log_file = file.number);
-                named.inspect_err(|error| self.state.poison.set(error))
-            }
-            Err(failure) => Err(self.failed(failure)),
+        if let Some(file) = self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))? {
+            self.state.counters.wal_files.add(1);
+            self.state.wal_files.lock().push(file);
+            self.unnamed_file = Some(file.number);
         }
+        self.name_file()
+    }
+
+    /// The manifest must count on the log file before anything in it is acknowledged, or its loss would not be noticed.
+    fn name_file(&mut self) -> Result<()> {
+        if let Some(number) = self.unnamed_file {
+            let named = self.state.manifest.lock().commit(|live| live.log_file = number);
+            named.map_err(|failure| {
+                self.state.make_space();
+                self.state.failed(failure)
+            })?;
+            self.unnamed_file = None;
+        }
+        Ok(())
     }
 
     fn wait_for_flush(&self) -> Result<()> {
@@ -269,7 +284,7 @@ impl Committer {
 
     /// The active memtable ends here, at a durable place of the log; a new one begins.
     fn seal(&mut self) -> Result<()> {
-        self.wal.sync().map_err(|failure| self.failed(failure))?;
+        self.wal.sync().map_err(|failure| self.state.failed(failure))?;
         let next = Arc::new(Memtable::new(self.wal.end()));
         self.memtable.seal(self.wal.end());
         let sealed = std::mem::replace(&mut self.memtable, next);
@@ -282,13 +297,22 @@ impl Committer {
         Ok(())
     }
 
-    /// Seals for those who asked, then tells the group's tickets.
-    fn seal_behind(&mut self, mut outcomes: Vec<Result<Receipt>>, fill: &Fill) {
-        let asked = self.state.poison.check();
-        if let Err(error) = asked.and_then(|()| if self.memtable.is_empty() { Ok(()) } else { self.seal() }) {
-            outcomes.iter_mut().for_each(|outcome| *outcome = Err(error.clone()));
+    /// A group, and behind it the seal for those who asked. A seal that failed is told to them only: the batches are committed.
+    fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let mut outcomes = self.commit(group);
+        if group.seal {
+            let asked = self.state.poison.check();
+            let sealed = asked.and_then(|()| if self.memtable.is_empty() { Ok(()) } else { self.seal() });
+            if let Err(error) = sealed {
+                let askers = group
+                    .batches
+                    .iter()
+                    .zip(&mut outcomes)
+                    .filter(|(submitted, _)| submitted.batch.is_nothing());
+                askers.for_each(|(_, outcome)| *outcome = Err(error.clone()));
+            }
         }
-        fill.resolve(outcomes);
+        outcomes
     }
 
     /// Step 2, for one batch. One that is refused leaves no trace.
@@ -303,7 +327,8 @@ impl Committer {
         }
         self.check(&batch.conditions, slots.first())?;
         let sequences = self.sequences(batch, &slots)?;
-        self.wal.group().record(time_ms, &sequences, &batch.tail, batch.tail_crc);
+        let chosen = batch.conditions.sequence.is_some();
+        self.wal.group().record(time_ms, &sequences, chosen, &batch.tail, batch.tail_crc);
         self.stage(batch, time_ms, &slots, &sequences);
         Ok(Receipt { time_ms, sequences, duplicate: false })
     }
@@ -433,20 +458,6 @@ impl Committer {
             self.wal.sync()?;
         }
         Ok(())
-    }
-
-    /// What to tell the submitters of a group that failed.
-    fn failed(&self, failure: Failure) -> Error {
-        match failure {
-            Failure::Refused(error) => {
-                self.state.counters.disk_full.add(1);
-                error
-            }
-            Failure::Poisoned(error) => {
-                self.state.poison.set(&error);
-                Error::Poisoned { why: error.to_string() }
-            }
-        }
     }
 
     /// Step 5: everything is visible now.

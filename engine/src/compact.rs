@@ -16,18 +16,18 @@
 //!
 //! It does not know: memtables or the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::{Changes, End};
-use crate::error::{Error, Result};
-use crate::flush::remove_unfinished;
+use crate::error::{Error, Failure, Result};
+use crate::flush::{make_live, remove_unfinished};
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::Content;
-use crate::ids::StoreId;
-use crate::segment::{FoundId, IdScan, Segment, SegmentPlan, SegmentScan, SegmentWriter};
+use crate::ids::{FileNumber, StoreId};
+use crate::segment::{self, FoundId, IdScan, Segment, SegmentPlan, SegmentScan, SegmentWriter};
 use crate::state::State;
 use crate::view::View;
 
@@ -48,35 +48,51 @@ pub fn run(state: &State) {
         if state.is_closing() {
             return;
         }
-        let due = due(&state.view.load());
-        let Some(inputs) = due else {
+        let Some(inputs) = due(state) else {
             state.progress.wait(seen, Duration::from_hours(1));
             continue;
         };
-        if let Err(error) = merge(state, &inputs) {
-            // Nothing is lost: the inputs stay. A full disk may have room later; damage waits for a person.
-            tracing::warn!(%error, "segments could not be merged");
-            let seen = state.progress.changes();
-            state.progress.wait(seen, RETRY);
+        match merge(state, &inputs) {
+            Ok(()) => {}
+            Err(Failure::Refused(error)) => {
+                tracing::warn!(%error, "segments could not be merged");
+                // Not from before the merge, or what it announced itself would end the wait; so the closing may be behind us.
+                let seen = state.progress.changes();
+                if state.is_closing() {
+                    return;
+                }
+                state.progress.wait(seen, RETRY);
+            }
+            Err(failure) => {
+                state.failed(failure);
+                return;
+            }
         }
     }
 }
 
-/// The oldest row of neighbours that is due.
-fn due(view: &View) -> Option<Vec<Arc<Segment>>> {
+/// The oldest row of neighbours that is due, in any store.
+fn due(state: &State) -> Option<Vec<Arc<Segment>>> {
+    let view = state.view.load();
+    let unmergeable = state.unmergeable.lock();
+    stores(&view).into_iter().find_map(|store| due_in(view.segments.of(store), &unmergeable))
+}
+
+fn stores(view: &View) -> Vec<StoreId> {
     let mut stores: Vec<StoreId> = view.segments.all().map(|segment| segment.record().store).collect();
     stores.sort();
     stores.dedup();
-    stores.into_iter().find_map(|store| due_in(view.segments.of(store)))
+    stores
 }
 
-fn due_in(newest_first: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
+fn due_in(newest_first: &[Arc<Segment>], unmergeable: &HashSet<FileNumber>) -> Option<Vec<Arc<Segment>>> {
+    let is_whole =
+        |segment: &Segment| segment.damage().is_none() && !unmergeable.contains(&segment.record().number);
     let alike = |one: &Arc<Segment>, other: &Arc<Segment>| {
-        let (one, other) = (one.record(), other.record());
-        (one.tier, one.partition) == (other.tier, other.partition)
+        let kind = |segment: &Segment| (segment.record().tier, segment.record().partition, is_whole(segment));
+        kind(one) == kind(other)
     };
-    let is_due =
-        |row: &[Arc<Segment>]| row.len() >= FAN_IN && row.iter().all(|segment| segment.damage().is_none());
+    let is_due = |row: &[Arc<Segment>]| row.len() >= FAN_IN && is_whole(&row[0]);
     let row = newest_first.chunk_by(alike).rfind(|row| is_due(row))?;
     Some(row[row.len() - FAN_IN..].to_vec())
 }
@@ -84,47 +100,61 @@ fn due_in(newest_first: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
 /// Merges all segments of each store into one.
 pub fn merge_all(state: &State) -> Result<()> {
     let view = state.view.load();
-    let mut stores: Vec<StoreId> = view.segments.all().map(|segment| segment.record().store).collect();
-    stores.sort();
-    stores.dedup();
-    for store in stores {
+    for store in stores(&view) {
         let row = view.segments.of(store);
         if let Some(damage) = row.iter().find_map(|segment| segment.damage()) {
             return Err(damage.clone());
         }
         if row.len() > 1 {
-            merge(state, row)?;
+            merge(state, row).map_err(|failure| state.failed(failure))?;
         }
     }
     Ok(())
 }
 
 /// Replaces neighbours, newest first, by one segment.
-fn merge(state: &State, inputs: &[Arc<Segment>]) -> Result<()> {
+fn merge(state: &State, inputs: &[Arc<Segment>]) -> Result<(), Failure> {
     let _one_at_a_time = state.merging.lock();
     let live = state.view.load();
     let store = inputs[0].record().store;
     if !inputs.iter().all(|input| live.segments.of(store).iter().any(|segment| Arc::ptr_eq(segment, input))) {
         return Ok(());
     }
-    let record = write_merged(state, inputs)?;
-    state.dir.sync()?;
-    state.counters.merges.add(1);
-    state.counters.merge_bytes.add(record.data_bytes + record.index_bytes);
-    let gone: Vec<u64> = inputs.iter().map(|input| input.record().number).collect();
-    state.manifest.lock().commit(|live| {
+    let record = write_merged(state, inputs).map_err(|error| set_aside(state, inputs, error))?;
+    let gone: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
+    let output = make_live(state, &[record], |records, live| {
         live.segments.retain(|segment| !gone.contains(&segment.number));
-        let place = live.segments.partition_point(|segment| segment.from < record.from);
-        live.segments.insert(place, record.clone());
+        for record in records {
+            let place = live.segments.partition_point(|segment| segment.from < record.from);
+            live.segments.insert(place, record.clone());
+        }
     })?;
-    let output = Arc::new(Segment::open(&state.dir, state.engine_id, record, state.cache.clone()));
+    state.counters.merges.add(1);
+    state.counters.merge_bytes.add(output.iter().map(|segment| segment.record().bytes()).sum());
     state.view.change(|view| {
         view.segments.remove(inputs);
-        view.segments.add([output]);
+        view.segments.add(output);
     });
     inputs.iter().for_each(|input| input.make_obsolete());
     state.progress.announce();
     Ok(())
+}
+
+/// Inputs of a merge that met damage are not merged any more, so that one bad block does not keep all others from being merged.
+fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
+    match &error {
+        Error::Corrupt { path, .. } => {
+            let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
+            let damaged = inputs
+                .iter()
+                .map(|input| input.record().number)
+                .filter(|input| number.is_none_or(|it| it == *input));
+            state.unmergeable.lock().extend(damaged);
+            Failure::Refused(error)
+        }
+        Error::Closed { .. } => Failure::Refused(error),
+        _ => Failure::before(error),
+    }
 }
 
 fn write_merged(state: &State, inputs: &[Arc<Segment>]) -> Result<SegmentRecord> {

@@ -84,6 +84,7 @@ pub struct StoreInfo {
     pub ttl_ms: u64,
 }
 
+const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing is written any more" };
 const READ_ONLY: Error = Error::Closed { what: "the engine is open for reading only: nothing is written" };
 
 impl Engine {
@@ -94,7 +95,8 @@ impl Engine {
     /// a timeline that it may hold is read.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let path = dir.as_ref();
-        let raw = DiskDirectory::open(path).map_err(|error| Error::io("open the directory", path, error))?;
+        let raw = if options.read_only { DiskDirectory::open(path) } else { DiskDirectory::create(path) };
+        let raw = raw.map_err(|error| Error::io("open the directory", path, error))?;
         let world = World { dir: Dir::new(Arc::new(raw)), clock: Arc::new(SystemClock::new()) };
         Engine::open_in(world, options)
     }
@@ -178,7 +180,11 @@ impl Engine {
     }
 
     fn check_writable(&self) -> Result<()> {
-        if self.state().options.read_only { Err(READ_ONLY) } else { self.state().poison.check() }
+        match (self.state().options.read_only, self.state().is_closing()) {
+            (true, _) => Err(READ_ONLY),
+            (false, true) => Err(CLOSED),
+            (false, false) => self.state().poison.check(),
+        }
     }
 
     /// Queues a batch. The ticket resolves when it is committed: durable as the batch asked, and visible to every reader.
@@ -209,9 +215,11 @@ impl Engine {
         self.check_writable()?;
         self.inner.queue.seal()?.wait()?;
         let state = self.state();
+        // Others may seal more meanwhile: what this call is about was sealed before the memtable that is active now.
+        let sealed_to = state.view.load().active.from();
         loop {
             let seen = state.progress.changes();
-            if state.view.load().sealed.is_empty() {
+            if state.view.load().sealed.iter().all(|memtable| memtable.from() >= sealed_to) {
                 return Ok(());
             }
             if let Some(failure) = state.progress.flush_failure() {
@@ -269,6 +277,8 @@ impl Engine {
                 ("cache_bytes", state.cache.bytes()),
                 ("cache_hits", cache_hits),
                 ("cache_misses", cache_misses),
+                ("damaged_reads", state.cache.damaged_reads()),
+                ("damaged_log_places", self.inner.damage.len() as u64),
                 ("write_stalls", counters.stalls.get()),
                 ("disk_full_refusals", counters.disk_full.get()),
                 ("poisoned", u64::from(state.poison.check().is_err())),
@@ -276,12 +286,12 @@ impl Engine {
         }
     }
 
-    /// Flushes, and stops: the next open has no log to read. Other clones get errors from now on.
+    /// Flushes, and stops: the next open has no log to read. Other clones cannot write from now on.
     pub fn close(&self) -> Result<()> {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
         self.inner.stop_threads();
         let closed = flushed.and_then(|()| self.inner.nothing_to_replay());
-        self.inner.lock.lock().take();
+        self.inner.unlock();
         closed
     }
 }
@@ -297,13 +307,22 @@ impl Inner {
             self.state.closing.store(true, Ordering::Release);
             self.state.progress.announce();
         }
+        self.state.preparer.lock().take();
+    }
+
+    /// Lets another engine have the directory. Nothing here touches it from now on.
+    fn unlock(&self) {
+        self.state.closing.store(true, Ordering::Release);
+        self.state.manifest.lock().close();
+        self.lock.lock().take();
     }
 
     /// If nothing was committed since the flush, says in the manifest that no log file is needed, and removes them all.
     fn nothing_to_replay(&self) -> Result<()> {
         let view = self.state.view.load();
         if !self.state.options.read_only && view.active.is_empty() && view.sealed.is_empty() {
-            self.state.manifest.lock().commit(|live| live.log_file = 0)?;
+            let committed = self.state.manifest.lock().commit(|live| live.log_file = 0);
+            committed.map_err(|failure| self.state.failed(failure))?;
             for file in self.state.wal_files.lock().drain(..) {
                 self.state.dir.remove(&wal::file_name(file.number))?;
             }
@@ -315,6 +334,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stop_threads();
+        self.unlock();
     }
 }
 

@@ -88,8 +88,8 @@ pub enum Error {
         /// What does not hold there.
         what: String,
     },
-    /// Another process has the directory open: stop it, or use another directory.
-    #[error("{path} is locked by another process{holder}")]
+    /// Another engine, likely in another process, has the directory open: stop it, or use another directory.
+    #[error("{path} is locked by another engine{holder}")]
     Locked {
         /// The lock file.
         path: PathBuf,
@@ -115,7 +115,33 @@ pub enum Error {
     },
 }
 
+/// What a failed write to the disk leaves behind.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// Nothing changed: what was asked for is refused, and may work later.
+    Refused(Error),
+    /// What is on the disk is not known any more: no further write may be acknowledged.
+    Poisoned(Error),
+}
+
+impl Failure {
+    /// A failure before anything that counts was touched: a shortage passes, other failures mean that the disk is not well.
+    pub fn before(error: Error) -> Failure {
+        if error.is_shortage() { Failure::Refused(error) } else { Failure::Poisoned(error) }
+    }
+}
+
 impl Error {
+    /// Whether it is a lack of something, space or descriptors, that may pass by itself.
+    pub fn is_shortage(&self) -> bool {
+        const TOO_MANY_OPEN_FILES: [Option<i32>; 2] = [Some(23), Some(24)];
+        match self {
+            Error::DiskFull { .. } => true,
+            Error::Io { source, .. } => TOO_MANY_OPEN_FILES.contains(&source.raw_os_error()),
+            _ => false,
+        }
+    }
+
     /// An [`Error::Invalid`].
     pub fn invalid(what: impl Into<String>) -> Error {
         Error::Invalid { what: what.into() }

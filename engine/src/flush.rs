@@ -18,10 +18,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::entry::Changes;
-use crate::error::{Error, Result};
+use crate::error::{Failure, Result};
 use crate::format::ids::IdEntry;
-use crate::format::manifest::SegmentRecord;
-use crate::ids::{Lsn, Sequence, StoreId};
+use crate::format::manifest::{Live, SegmentRecord};
+use crate::ids::{FileNumber, Lsn, Sequence, StoreId};
 use crate::memtable::{Memtable, Slot};
 use crate::segment::{Segment, SegmentPlan, SegmentWriter, data_name, index_name};
 use crate::state::State;
@@ -38,18 +38,18 @@ pub fn run(state: &State) {
             Ok(true) => {}
             Ok(false) if state.is_closing() => return,
             Ok(false) => state.progress.wait(seen, Duration::from_hours(1)),
-            Err(error @ Error::DiskFull { .. }) => {
-                state.counters.disk_full.add(1);
-                state.progress.flush_outcome(Some(error));
+            Err(Failure::Refused(error)) => {
+                state.make_space();
+                state.progress.flush_outcome(Some(state.failed(Failure::Refused(error))));
+                let seen = state.progress.changes();
                 if state.is_closing() {
                     return;
                 }
-                state.progress.wait(state.progress.changes(), RETRY);
+                state.progress.wait(seen, RETRY);
             }
-            Err(error) => {
+            Err(failure) => {
                 // What is on the disk is not known; the log still has everything, and the next open reads it.
-                state.poison.set(&error);
-                state.progress.flush_outcome(Some(error));
+                state.progress.flush_outcome(Some(state.failed(failure)));
                 return;
             }
         }
@@ -57,22 +57,18 @@ pub fn run(state: &State) {
 }
 
 /// Flushes the oldest sealed memtable. False when there is none.
-fn flush_oldest(state: &State) -> Result<bool> {
+fn flush_oldest(state: &State) -> Result<bool, Failure> {
     let Some(memtable) = state.view.load().sealed.last().cloned() else { return Ok(false) };
-    let records = write_segments(state, &memtable)?;
-    state.dir.sync()?;
-    state.counters.flushes.add(1);
-    state.counters.flush_bytes.add(records.iter().map(|record| record.data_bytes + record.index_bytes).sum());
-    let log_file = log_file_at(state, memtable.to());
-    let last_time_ms = records.iter().map(|record| record.last_time_ms).max().unwrap_or(0);
-    state.manifest.lock().commit(|live| {
+    let records = write_segments(state, &memtable).map_err(Failure::before)?;
+    let segments = make_live(state, &records, |records, live| {
         live.segments.extend(records.iter().cloned());
         live.checkpoint = memtable.to();
-        live.log_file = live.log_file.max(log_file);
+        live.log_file = live.log_file.max(log_file_at(state, memtable.to()));
+        let last_time_ms = records.iter().map(|record| record.last_time_ms).max().unwrap_or(0);
         live.last_time_ms = live.last_time_ms.max(last_time_ms);
     })?;
-    let open = |record| Arc::new(Segment::open(&state.dir, state.engine_id, record, state.cache.clone()));
-    let segments: Vec<_> = records.into_iter().map(open).collect();
+    state.counters.flushes.add(1);
+    state.counters.flush_bytes.add(segments.iter().map(|segment| segment.record().bytes()).sum());
     state.view.change(|view| {
         view.sealed.retain(|sealed| !Arc::ptr_eq(sealed, &memtable));
         view.segments.add(segments);
@@ -80,6 +76,30 @@ fn flush_oldest(state: &State) -> Result<bool> {
     remove_log_files(state, memtable.to());
     state.progress.flush_outcome(None);
     Ok(true)
+}
+
+/// Steps 2 and 3 for written segments: makes their names durable, opens them, and commits the manifest. If it is refused, their
+/// files go; if it is poisoned, they stay, since the manifest that names them may be there.
+pub fn make_live(
+    state: &State,
+    records: &[SegmentRecord],
+    edit: impl FnOnce(&[SegmentRecord], &mut Live),
+) -> Result<Vec<Arc<Segment>>, Failure> {
+    let numbers: Vec<FileNumber> = records.iter().map(|record| record.number).collect();
+    let committed = state.dir.sync().map_err(Failure::Poisoned).and_then(|()| {
+        let open = |record: &SegmentRecord| {
+            let segment = Segment::open(&state.dir, state.engine_id, record.clone(), state.cache.clone());
+            segment.damage().map_or(Ok(()), |error| Err(Failure::before(error.clone())))?;
+            Ok(Arc::new(segment))
+        };
+        let segments = records.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
+        state.manifest.lock().commit(|live| edit(records, live))?;
+        Ok(segments)
+    });
+    if let Err(Failure::Refused(_)) = &committed {
+        remove_unfinished(state, numbers.into_iter());
+    }
+    committed
 }
 
 /// The log file in which a position lies.

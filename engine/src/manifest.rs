@@ -16,7 +16,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Failure, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, decode, encode};
 use crate::ids::FileNumber;
@@ -45,13 +45,15 @@ pub struct Manifest {
     number: FileNumber,
     next_file: Arc<AtomicU64>,
     live: Live,
+    /// The engine was closed: another may own the directory.
+    closed: bool,
 }
 
 impl Manifest {
     /// The manifest of a directory that has none. Nothing is written yet.
     pub fn new(dir: Dir, engine_id: EngineId, live: Live) -> Manifest {
         let next_file = Arc::new(AtomicU64::new(live.next_file.max(1)));
-        Manifest { dir, engine_id, writer_epoch: 0, number: 0, next_file, live }
+        Manifest { dir, engine_id, writer_epoch: 0, number: 0, next_file, live, closed: false }
     }
 
     /// The manifest that counts among `names`; `None` when there is none at all.
@@ -71,6 +73,7 @@ impl Manifest {
             number,
             next_file: Arc::new(AtomicU64::new(live.next_file)),
             live,
+            closed: false,
         }))
     }
 
@@ -104,9 +107,18 @@ impl Manifest {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Changes what is live. When it returns, the change is durable; when it fails, nothing changed, unless the failure is one of
-    /// a sync of the directory: then it is not known which of the two manifests a crash would find, and both must stay valid.
-    pub fn commit(&mut self, edit: impl FnOnce(&mut Live)) -> Result<()> {
+    /// No more changes from here.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Changes what is live. When it returns, the change is durable. When it is refused, nothing changed. When it is poisoned, it
+    /// is not known which of the two manifests a crash would find, and both must stay valid.
+    pub fn commit(&mut self, edit: impl FnOnce(&mut Live)) -> Result<(), Failure> {
+        if self.closed {
+            let what = "the engine is closed: nothing is changed any more";
+            return Err(Failure::Refused(Error::Closed { what }));
+        }
         let mut live = self.live.clone();
         edit(&mut live);
         live.next_file = self.next_file.load(Ordering::Relaxed);
@@ -118,13 +130,12 @@ impl Manifest {
             first: 0,
             second: 0,
         };
-        let _ = self.dir.remove(TEMPORARY_NAME);
-        let file = self.dir.create(TEMPORARY_NAME)?;
-        let name = file_name(header.number);
-        file.write(0, &encode(&live, header))?;
-        file.sync()?;
-        self.dir.rename(TEMPORARY_NAME, &name)?;
-        self.dir.sync()?;
+        self.write(&encode(&live, header)).map_err(|error| {
+            let _ = self.dir.remove(TEMPORARY_NAME);
+            Failure::before(error)
+        })?;
+        self.dir.rename(TEMPORARY_NAME, &file_name(header.number)).map_err(Failure::before)?;
+        self.dir.sync().map_err(Failure::Poisoned)?;
         self.live = live;
         let before = std::mem::replace(&mut self.number, header.number);
         if before != 0
@@ -136,14 +147,16 @@ impl Manifest {
         Ok(())
     }
 
-    /// Removes a manifest that a crash left behind: one that is not this, nor the one that this `commit` removed.
-    pub fn remove_if_older(&self, name: &str) -> Result<()> {
-        // The two newest numbers are `commit`'s own to deal with.
-        if is_file(name).is_some_and(|number| number + 1 < self.number) {
-            self.dir.remove(name)
-        } else {
-            Ok(())
-        }
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        let _ = self.dir.remove(TEMPORARY_NAME);
+        let file = self.dir.create(TEMPORARY_NAME)?;
+        file.write(0, bytes)?;
+        file.sync()
+    }
+
+    /// Whether a name is that of a manifest that a crash left behind.
+    pub fn is_older(&self, name: &str) -> bool {
+        is_file(name).is_some_and(|number| number < self.number)
     }
 }
 

@@ -1,16 +1,18 @@
 //! Opening: from a directory, in whatever state a crash left it, to an engine that serves (P1, P2, P5, P6).
 //!
-//! 1. take the lock;
+//! 1. take the lock; remove temporary files, which nobody needs and which may hold the space that the next steps need;
 //! 2. load the manifest; without one the directory must be empty of our files, and gets a first manifest;
 //! 3. open the segments that it names: damage is kept by the segment, not fatal;
 //! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the open;
 //! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it durable, say so in the manifest;
-//! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work, temporary files.
+//! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work, older manifests.
 //!
 //! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every step leaves a directory from
-//! which the next open comes to the same state. Nothing is removed before 5 is durable, and only names that are ours.
+//! which the next open comes to the same state. Nothing but temporary files is removed before 5 is durable, and only names that
+//! are ours.
 //!
-//! Read-only: 4 goes on behind damage, 5 and 6 are left out.
+//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; 4 goes on behind damage, and readers of a timeline
+//! that misses entries because of it are told that it is trimmed.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -21,12 +23,13 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::batch::timeline_hash;
 use crate::clock::Clock;
-use crate::error::{Error, Result};
-use crate::format::header::{EngineId, FileHeader, FileKind};
+use crate::entry::{End, Floor};
+use crate::error::{Error, Failure, Result};
+use crate::format::header::{FileHeader, FileKind};
 use crate::format::manifest::{Live, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail};
-use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
-use crate::manifest::{self, Manifest};
+use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
 use crate::read::Reading;
@@ -36,7 +39,7 @@ use crate::state::{Poison, Progress, State};
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
-use crate::wal::{self, Tail, Wal, WalFile};
+use crate::wal::{self, Files, Tail, Wal, WalFile};
 
 const LOCK_NAME: &str = "LOCK";
 
@@ -54,7 +57,10 @@ pub struct Opened {
 
 /// Opens a directory.
 pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
-    let lock = dir.lock(LOCK_NAME)?;
+    let lock = dir.lock(LOCK_NAME, !options.read_only)?;
+    if !options.read_only {
+        remove_temporary(&dir)?;
+    }
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let engine_id = manifest.engine_id();
@@ -63,17 +69,21 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     for record in &manifest.live().segments {
         segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), cache.clone()))]);
     }
-    let log = wal::files(&dir, &names, engine_id)?;
-    check_log_file(&dir, &manifest, &log)?;
+    let (log, mut damage) = wal::files(&dir, &names, engine_id, options.read_only)?;
+    if let Err(missing) = check_log_file(&dir, &manifest, &log) {
+        if !options.read_only {
+            return Err(missing);
+        }
+        damage.push(missing);
+    }
     let checkpoint = manifest.live().checkpoint;
-    let hasher = hashbrown::DefaultHashBuilder::default();
-    let mut replay = Replay::new(
-        View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments },
-        hasher,
-    );
+    let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
+    let mut replay = Replay::new(view, options.read_only);
     let tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
         replay.record(record).map_err(|what| replay_damage(&dir, &log, lsn, what))
     })?;
+    damage.extend(tail.damage.iter().cloned());
+    damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
     tracing::info!(entries = replay.entries, from = %checkpoint, to = %tail.end, "the log was replayed");
 
@@ -81,7 +91,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     let mut wal = None;
     if !options.read_only {
         wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, &options)?);
-        remove_leftovers(&dir, &names, &manifest, &mut wal_files)?;
+        remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
     let state = State {
         dir,
@@ -101,11 +111,22 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
         last_time_ms: AtomicU64::new(last_time_ms),
         counters: Counters::default(),
         poison: Poison::default(),
+        preparer: Mutex::new(wal.as_ref().map(Wal::preparer)),
+        unmergeable: Mutex::default(),
         progress: Progress::default(),
         closing: AtomicBool::new(false),
         options,
     };
-    Ok(Opened { state: Arc::new(state), wal, lock, damage: tail.damage })
+    Ok(Opened { state: Arc::new(state), wal, lock, damage })
+}
+
+/// Files of work that was cut. Nothing refers to them.
+fn remove_temporary(dir: &Dir) -> Result<()> {
+    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest";
+    for name in dir.list()?.iter().filter(|name| name.strip_suffix(".tmp").is_some_and(ours)) {
+        dir.remove(name)?;
+    }
+    Ok(())
 }
 
 /// Step 2.
@@ -129,8 +150,15 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     };
     let id = (u128::from(random()) << 64 | u128::from(random())).to_le_bytes();
     let mut manifest = Manifest::new(dir.clone(), EngineId(id), live);
-    manifest.commit(|_| ())?;
+    manifest.commit(|_| ()).map_err(told)?;
     Ok(manifest)
+}
+
+/// While an engine opens, a failure is told to its opener, whatever it left behind.
+fn told(failure: Failure) -> Error {
+    match failure {
+        Failure::Refused(error) | Failure::Poisoned(error) => error,
+    }
 }
 
 /// A number that nobody has seen before: the standard library seeds its hashers from the operating system's random source.
@@ -139,7 +167,7 @@ fn random() -> u64 {
 }
 
 /// The log file that the manifest counts on must be there.
-fn check_log_file(dir: &Dir, manifest: &Manifest, log: &[(WalFile, FileHeader)]) -> Result<()> {
+fn check_log_file(dir: &Dir, manifest: &Manifest, log: &Files) -> Result<()> {
     let wanted = manifest.live().log_file;
     if wanted == 0 || log.iter().any(|(file, _)| file.number >= wanted) {
         return Ok(());
@@ -148,7 +176,7 @@ fn check_log_file(dir: &Dir, manifest: &Manifest, log: &[(WalFile, FileHeader)])
     Err(Error::corrupt(path, 0, "the manifest counts on this log file, but it is not there: restore it"))
 }
 
-fn replay_damage(dir: &Dir, log: &[(WalFile, FileHeader)], lsn: Lsn, what: Wrong) -> Error {
+fn replay_damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
     let file = log.iter().rev().find(|(file, _)| file.start <= lsn).map(|(file, _)| *file);
     match (what, file) {
         (Wrong::Failed(error), _) => error,
@@ -174,17 +202,20 @@ struct Replay {
     group: Group,
     last_time_ms: TimeMs,
     entries: u64,
+    /// Entries may be missing because of damage: go on, and let readers know.
+    go_on: bool,
 }
 
 impl Replay {
-    fn new(view: View, hasher: hashbrown::DefaultHashBuilder) -> Replay {
+    fn new(view: View, go_on: bool) -> Replay {
         Replay {
             view,
-            hasher,
+            hasher: hashbrown::DefaultHashBuilder::default(),
             allocator: Allocator::default(),
             group: Group::default(),
             last_time_ms: 0,
             entries: 0,
+            go_on,
         }
     }
 
@@ -217,18 +248,11 @@ impl Replay {
                 let time_ms = record.time_ms;
                 let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
                 self.group.body(Body { time_ms, expire_at_ms, bytes: tail.slice(body) });
-                for timeline in targets {
+                for (place, timeline) in targets.into_iter().enumerate() {
                     let sequence = sequences.next();
                     let sequence = sequence
                         .ok_or_else(|| Wrong::Record("it has fewer sequences than appends".into()))?;
-                    let slot = self.slot(timeline, tail)?;
-                    if !self.allocator.take(slot, &self.view.active, sequence) {
-                        return Err(Wrong::Record(format!(
-                            "sequence {sequence} of {timeline:?} was given before"
-                        )));
-                    }
-                    self.group.entry(slot, sequence);
-                    self.entries += 1;
+                    self.entry(timeline, sequence, record.chosen && place == 0, tail)?;
                 }
             }
             Operation::Trim { timeline, floor } => self.effect(timeline, tail, Effect::Trim(floor))?,
@@ -245,21 +269,54 @@ impl Replay {
         Ok(())
     }
 
+    fn entry(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        sequence: Sequence,
+        chosen: bool,
+        tail: &Bytes,
+    ) -> Result<(), Wrong> {
+        let slot = self.slot(timeline, tail, Some(sequence))?;
+        let last = self.allocator.last(slot, &self.view.active);
+        if sequence > last + 1 && !chosen {
+            if !self.go_on {
+                return Err(Wrong::Record(format!("{timeline:?} goes from sequence {last} to {sequence}")));
+            }
+            let floor = self.view.active.end_of(slot).floor;
+            self.group.effect(slot, Effect::Trim(Floor { trimmed_to: sequence - 1, ..floor }));
+        }
+        if !self.allocator.take(slot, &self.view.active, sequence) {
+            return Err(Wrong::Record(format!("sequence {sequence} of {timeline:?} was given before")));
+        }
+        self.group.entry(slot, sequence);
+        self.entries += 1;
+        Ok(())
+    }
+
     fn effect(&mut self, timeline: TimelineRef<'_>, tail: &Bytes, effect: Effect) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, tail)?;
+        let slot = self.slot(timeline, tail, None)?;
         self.group.effect(slot, effect);
         Ok(())
     }
 
-    /// The timeline's slot, made if it has none.
-    fn slot(&self, timeline: TimelineRef<'_>, tail: &Bytes) -> Result<SlotId, Wrong> {
+    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline ended, the sequence that its
+    /// append was given tells; readers meet the damage when they need what is older.
+    fn slot(
+        &self,
+        timeline: TimelineRef<'_>,
+        tail: &Bytes,
+        given: Option<Sequence>,
+    ) -> Result<SlotId, Wrong> {
         let hash = timeline_hash(&self.hasher, timeline);
         let memtable = &self.view.active;
         if let Some(slot) = memtable.find(timeline, hash) {
             return Ok(slot);
         }
-        let reading = Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0 };
-        let end = reading.end().map_err(Wrong::Failed)?;
+        let end = match (Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0 }.end(), given) {
+            (Ok(end), _) => end,
+            (Err(Error::Corrupt { .. }), Some(sequence)) => End { last: sequence - 1, ..End::NEVER },
+            (Err(error), _) => return Err(Wrong::Failed(error)),
+        };
         Ok(memtable.insert(timeline.store, tail.slice_ref(timeline.name), hash, end))
     }
 }
@@ -287,33 +344,27 @@ fn begin_epoch(
     };
     let mut content = tail.unsynced.clone();
     content.resize((header.second - WAL_HEADER_BYTES) as usize, 0);
-    let file = wal::create(dir, &header, &content)?;
-    manifest.commit(|live| live.log_file = header.number)?;
+    let file = match wal::create(dir, &header, &content) {
+        // The zeros are for speed only.
+        Err(Failure::Refused(Error::DiskFull { .. })) => wal::create(dir, &header, &tail.unsynced),
+        made => made,
+    };
+    let file = file.map_err(told)?;
+    manifest.commit(|live| live.log_file = header.number).map_err(told)?;
     wal_files.push(WalFile { number: header.number, start: tail.durable });
-    let end = crate::format::wal::sector_up(tail.end);
-    Ok(Wal::new(dir.clone(), &header, file, end, manifest.next_file(), options.wal_file_bytes))
+    Ok(Wal::new(dir.clone(), &header, file, tail, manifest.next_file(), options.wal_file_bytes))
 }
 
 /// Step 6.
-fn remove_leftovers(
-    dir: &Dir,
-    names: &[String],
-    manifest: &Manifest,
-    wal_files: &mut Vec<WalFile>,
-) -> Result<()> {
+fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>) -> Result<()> {
     let live = manifest.live();
-    let is_temporary = |name: &str| {
-        name.strip_suffix(".tmp").is_some_and(|stem| stem.starts_with("wal-") || stem == "manifest")
-    };
     let is_unnamed = |name: &str| {
         segment::is_file(name)
             .is_some_and(|number| live.segments.iter().all(|segment| segment.number != number))
     };
-    for name in names.iter().filter(|name| is_temporary(name) || is_unnamed(name)) {
+    // Listed again: steps 2 and 5 have removed and renamed files of their own.
+    for name in dir.list()?.iter().filter(|name| is_unnamed(name) || manifest.is_older(name)) {
         dir.remove(name)?;
-    }
-    for name in names.iter().filter(|name| manifest::is_file(name).is_some()) {
-        manifest.remove_if_older(name)?;
     }
     // A file is needed up to where the next one starts, if that is behind the checkpoint.
     let needed = |at: usize, files: &[WalFile]| {

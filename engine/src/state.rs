@@ -7,6 +7,7 @@
 //!
 //! It does not know: what any verb does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,17 +17,17 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::batch::timeline_hash;
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Failure, Result};
 use crate::format::header::EngineId;
 use crate::format::manifest::{Live, StoreRecord};
-use crate::ids::{StoreId, TimeMs, TimelineRef};
+use crate::ids::{FileNumber, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::segment::BlockCache;
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::CurrentView;
-use crate::wal::WalFile;
+use crate::wal::{Preparer, WalFile};
 use crate::watch::WatchTable;
 
 /// So many timelines can be changed at once, at most.
@@ -58,6 +59,10 @@ pub struct State {
     pub last_time_ms: AtomicU64,
     pub counters: Counters,
     pub poison: Poison,
+    /// Makes log files ahead of need. Gone when the engine is read-only or closed.
+    pub preparer: Mutex<Option<Arc<Preparer>>>,
+    /// Segments with a block that could not be read: they are not merged.
+    pub unmergeable: Mutex<HashSet<FileNumber>>,
     pub progress: Progress,
     pub closing: AtomicBool,
 }
@@ -85,15 +90,47 @@ impl State {
         used_ms.saturating_add(self.options.id_window_ms) > now_ms
     }
 
+    /// An error if one of the stores does not exist.
+    pub fn check_stores(&self, mut stores: impl Iterator<Item = StoreId>) -> Result<()> {
+        let known = self.stores.read();
+        match stores.find(|store| known.iter().all(|known| known.id != *store)) {
+            Some(store) => Err(Error::NoStore { name: format!("with id {}", store.0) }),
+            None => Ok(()),
+        }
+    }
+
     /// How long entries of a store live; 0: for ever.
     pub fn ttl_ms(&self, store: StoreId) -> u64 {
         self.stores.read().iter().find(|known| known.id == store).map_or(0, |known| known.ttl_ms)
     }
 
+    /// What to tell those who asked for a write that failed. What cannot be trusted any more is poisoned here.
+    pub fn failed(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Refused(error) => {
+                if matches!(error, Error::DiskFull { .. }) {
+                    self.counters.disk_full.add(1);
+                }
+                error
+            }
+            Failure::Poisoned(error) => {
+                self.poison.set(&error);
+                Error::Poisoned { why: error.to_string() }
+            }
+        }
+    }
+
+    /// Gives the space of a log file that was prepared ahead back.
+    pub fn make_space(&self) {
+        if let Some(preparer) = &*self.preparer.lock() {
+            preparer.discard();
+        }
+    }
+
     /// Changes the stores: in the manifest first, then for everyone.
     pub fn change_stores(&self, change: impl FnOnce(&mut Live)) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        manifest.commit(change)?;
+        manifest.commit(change).map_err(|failure| self.failed(failure))?;
         self.stores.write().clone_from(&manifest.live().stores);
         Ok(())
     }

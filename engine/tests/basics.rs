@@ -137,3 +137,17 @@ fn stores_have_names_that_are_checked() {
     let mine = engine.store("mine").expect("is there");
     assert_eq!((mine.ttl_ms(), mine.append(b"t", b"y").expect("appends")), (7, 2));
 }
+
+#[test]
+fn a_limit_of_any_size_reads_back_to_the_oldest_entry() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let messages = engine.store("messages").expect("m");
+    for number in 1..=4 {
+        assert_eq!(messages.append(b"c/1", b"body").expect("appends"), number);
+        engine.flush().expect("flushes");
+    }
+    let page = messages.range_back(b"c/1", .., Limit::entries(usize::MAX)).expect("reads");
+    let sequences: Vec<u64> = page.entries.iter().map(|entry| entry.sequence).collect();
+    assert_eq!((sequences, page.more), (vec![4, 3, 2, 1], false));
+}

@@ -80,12 +80,12 @@ fn example_group() -> Vec<u8> {
     let mut tail = TailWriter::default();
     tail.body(b"hello");
     tail.append(0, 2);
-    tail.target(TimelineRef { store: StoreId(1), name: b"c/1" });
-    tail.target(TimelineRef { store: StoreId(2), name: b"u/2" });
+    tail.timeline(TimelineRef { store: StoreId(1), name: b"c/1" });
+    tail.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
     let (tail, _) = tail.finish();
     let mut group = GroupWriter::new(ENGINE);
     group.start(PLACE);
-    group.record(1_700_000_000_000, &[1, 300], &tail, crc(Seed::NONE, &tail));
+    group.record(1_700_000_000_000, &[1, 300], false, &tail, crc(Seed::NONE, &tail));
     group.finish(PLACE).to_vec()
 }
 
@@ -105,7 +105,7 @@ fn example() -> String {
         (4, "tail: one body"),
         (1, "its length"),
         (5, "`hello`"),
-        (1, "one append"),
+        (1, "one operation"),
         (1, "kind: append"),
         (1, "of body 0"),
         (1, "no lifetime of its own"),

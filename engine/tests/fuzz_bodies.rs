@@ -12,7 +12,7 @@ use strandline::format::block::{BlockKind, BlockRef, encode};
 use strandline::format::checksum::{Seed, crc};
 use strandline::format::filter::FilterWriter;
 use strandline::format::header::{EngineId, FileHeader, FileKind, file_header};
-use strandline::format::index::{BodyBlock, Footer, RunBlock, TimelineEntry, put_body_block, put_page};
+use strandline::format::index::{BodyBlock, End, Footer, RunBlock, TimelineEntry, put_body_block, put_page};
 use strandline::format::manifest::{self, Live, SegmentRecord, StoreRecord};
 use strandline::format::run::{RunWriter, put_shared_body};
 use strandline::format::slots::SlotsWriter;
@@ -62,8 +62,8 @@ fn tail() -> Vec<u8> {
     for body in [b"hello".as_slice(), b"", b"world"] {
         tail.body(body);
         tail.append(0, 2);
-        tail.target(TimelineRef { store: StoreId(1), name: b"c/1" });
-        tail.target(TimelineRef { store: StoreId(2), name: b"u/2" });
+        tail.timeline(TimelineRef { store: StoreId(1), name: b"c/1" });
+        tail.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
     }
     tail.finish().0
 }
@@ -72,7 +72,7 @@ fn group() -> Vec<u8> {
     let mut group = GroupWriter::new(ENGINE);
     group.start(Lsn(512));
     for time_ms in 1..4 {
-        group.record(time_ms, &[1, 300, 1 << 40], &tail(), crc(Seed::NONE, &tail()));
+        group.record(time_ms, &[1, 300, 1 << 40], false, &tail(), crc(Seed::NONE, &tail()));
     }
     group.finish(Lsn(512)).to_vec()
 }
@@ -100,7 +100,7 @@ fn timeline() -> Vec<u8> {
     let run = |at, first| RunBlock { block: BlockRef { at, bytes: 900 }, first, first_time_ms: 10 * first };
     let entry = TimelineEntry {
         first: 3,
-        last: 90,
+        end: End { last: 90, last_time_ms: 900, ..End::default() },
         count: 80,
         blocks: vec![run(80, 3), run(2000, 50)],
         ..TimelineEntry::default()

@@ -22,9 +22,9 @@ use super::block::BlockRef;
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
 use super::layout::{get_u32, get_u64, layout, put};
-use crate::entry::{End, Floor};
+pub use crate::entry::{End, Floor};
 use crate::error::{Error, Result};
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs};
 
 /// At what size an index page is closed: about a hundred timelines, one read of the disk.
 pub const TARGET_PAGE_BYTES: usize = 8 * 1024;
@@ -226,7 +226,8 @@ impl TimelineEntry {
         let name = reader.name()?;
         let mut entry = TimelineEntry { own_expiry: reader.u8()? & 1 != 0, ..TimelineEntry::default() };
         entry.first = reader.varint()?;
-        entry.end.last = entry.first.checked_add(reader.varint()?)?.checked_sub(1)?;
+        entry.end.last =
+            entry.first.checked_add(reader.varint()?)?.checked_sub(1).filter(|last| *last <= MAX_SEQUENCE)?;
         entry.count = reader.varint()?;
         entry.body_bytes = reader.varint()?;
         entry.first_time_ms = reader.varint()?;

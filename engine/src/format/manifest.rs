@@ -59,6 +59,13 @@ pub struct SegmentRecord {
     pub last_name: Vec<u8>,
 }
 
+impl SegmentRecord {
+    /// Length of both files.
+    pub fn bytes(&self) -> u64 {
+        self.data_bytes + self.index_bytes
+    }
+}
+
 /// Everything that is live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Live {

@@ -19,8 +19,9 @@
 //! place, its records fill its payload exactly, and both checksums of each record match. The sequences stand in the order of the
 //! appends and their targets.
 //!
-//! A group starts right behind the one before it or, when that one was synced, at the next multiple of 512: a sector that holds
-//! durable bytes is never written again, so that a torn write cannot harm them. Zeros are never a valid group.
+//! Every group starts at a multiple of 512, the next one behind the group before it. So a sector that holds durable bytes is
+//! never written again, and a torn write cannot harm them; and where the next group must start is never in doubt, so that one that
+//! was lost between two others is noticed. Zeros are never a valid group.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,13 +33,16 @@ use super::layout::{get_u32, get_u64, layout, put};
 use crate::entry::Floor;
 use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 
-/// Groups that follow a sync start at a multiple of this, and the first one of a file does.
+/// Groups start at multiples of this.
 pub const SECTOR_BYTES: u64 = 512;
 
 /// Where the first group of a file starts.
 pub const WAL_HEADER_BYTES: u64 = SECTOR_BYTES;
 
 const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"SLgr");
+
+/// How much of a group's buffer is kept for the next one.
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
 const APPEND: u8 = 1;
@@ -68,11 +72,11 @@ layout! {
         TAIL_BYTES: 4, "length of the tail";
         SEQUENCE_BYTES: 4, "length of the sequences";
         SEQUENCES: 4, "how many";
-        ZERO: 4, "zeros";
+        FLAGS: 4, "1: the sequence of the first append was chosen by the caller";
     }
 }
 
-/// The next place where a group may start behind a synced one.
+/// Where the next group starts behind one that ends here.
 pub fn sector_up(lsn: Lsn) -> Lsn {
     Lsn(lsn.0.next_multiple_of(SECTOR_BYTES))
 }
@@ -300,6 +304,8 @@ impl GroupWriter {
     /// Starts over, for a group that will stand at `lsn`.
     pub fn start(&mut self, lsn: Lsn) {
         self.bytes.clear();
+        // One very large group must not keep its memory for ever.
+        self.bytes.shrink_to(KEPT_BYTES);
         self.bytes.resize(group_header::BYTES, 0);
         self.records = 0;
         self.lsn = lsn;
@@ -316,7 +322,14 @@ impl GroupWriter {
     }
 
     /// Adds a record.
-    pub fn record(&mut self, time_ms: TimeMs, sequences: &[Sequence], tail: &[u8], tail_crc: u32) {
+    pub fn record(
+        &mut self,
+        time_ms: TimeMs,
+        sequences: &[Sequence],
+        chosen: bool,
+        tail: &[u8],
+        tail_crc: u32,
+    ) {
         let start = self.bytes.len();
         self.bytes.resize(start + record_header::BYTES, 0);
         for sequence in sequences {
@@ -330,6 +343,7 @@ impl GroupWriter {
         put(header, record_header::TAIL_BYTES, &(tail.len() as u32).to_le_bytes());
         put(header, record_header::SEQUENCE_BYTES, &(sequence_bytes as u32).to_le_bytes());
         put(header, record_header::SEQUENCES, &(sequences.len() as u32).to_le_bytes());
+        put(header, record_header::FLAGS, &u32::from(chosen).to_le_bytes());
         let sum = crc(seed, header.get(record_header::CRC.end..).unwrap_or_default());
         put(header, record_header::CRC, &sum.to_le_bytes());
         self.bytes.extend_from_slice(tail);
@@ -339,7 +353,8 @@ impl GroupWriter {
 
     /// The group's bytes, given that everything below `durable` is.
     pub fn finish(&mut self, durable: Lsn) -> &[u8] {
-        let payload = (self.bytes.len() - group_header::BYTES) as u32;
+        let payload = u32::try_from(self.bytes.len() - group_header::BYTES)
+            .expect("the queue is bounded far below 4 GiB");
         put(&mut self.bytes, group_header::MAGIC, &GROUP_MAGIC.to_le_bytes());
         put(&mut self.bytes, group_header::LSN, &self.lsn.0.to_le_bytes());
         put(&mut self.bytes, group_header::DURABLE, &durable.0.to_le_bytes());
@@ -392,6 +407,8 @@ impl GroupHeader {
 pub struct Record<'a> {
     /// Its commit time.
     pub time_ms: TimeMs,
+    /// Whether the first sequence was chosen by the caller, so that some may have been passed over.
+    pub chosen: bool,
     /// The sequences that its appends were given.
     pub sequences: Vec<Sequence>,
     /// Its tail, for [`decode_tail`].
@@ -418,6 +435,7 @@ pub fn decode_records(payload: &[u8], count: u32, engine: EngineId, lsn: Lsn) ->
         }
         records.push(Record {
             time_ms: get_u64(header, record_header::TIME)?,
+            chosen: get_u32(header, record_header::FLAGS)? & 1 != 0,
             sequences: decode_sequences(sequences, get_u32(header, record_header::SEQUENCES)?)?,
             tail,
         });
@@ -479,7 +497,7 @@ mod tests {
         let mut group = GroupWriter::new(ENGINE);
         group.start(lsn);
         for time in 1..4 {
-            group.record(time, &[time, 300], &tail(), crc(Seed::NONE, &tail()));
+            group.record(time, &[time, 300], false, &tail(), crc(Seed::NONE, &tail()));
         }
         group.finish(Lsn(100)).to_vec()
     }

@@ -1,5 +1,7 @@
 //! Decoded, checked blocks of all segments, within one budget (P7).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -26,6 +28,7 @@ impl Weighter<Key, Bytes> for ByBytes {
 /// The cache. One an engine, shared by all its segments.
 pub struct BlockCache {
     blocks: Cache<Key, Bytes, ByBytes>,
+    damaged: AtomicU64,
 }
 
 impl std::fmt::Debug for BlockCache {
@@ -38,12 +41,18 @@ impl BlockCache {
     /// A cache that keeps about so many bytes.
     pub fn new(budget_bytes: usize) -> BlockCache {
         let blocks = (budget_bytes / (16 * 1024)).max(16);
-        BlockCache { blocks: Cache::with_weighter(blocks, budget_bytes as u64, ByBytes) }
+        let blocks = Cache::with_weighter(blocks, budget_bytes as u64, ByBytes);
+        BlockCache { blocks, damaged: AtomicU64::new(0) }
     }
 
     /// How many bytes are kept.
     pub fn bytes(&self) -> u64 {
         self.blocks.weight()
+    }
+
+    /// How often something that was read was damaged.
+    pub fn damaged_reads(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// How often a block was here, and how often it had to be read.
@@ -66,7 +75,12 @@ impl CachedFile {
     /// The content of a block, from the cache or the disk.
     pub fn block(&self, kind: BlockKind, block: BlockRef, cache: &BlockCache) -> Result<Bytes> {
         let key = (self.number, self.is_index, block.at);
-        cache.blocks.get_or_insert_with(&key, || self.read(kind, block))
+        cache.blocks.get_or_insert_with(&key, || {
+            self.read(kind, block).inspect_err(|error| {
+                cache.damaged.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "a block cannot be read");
+            })
+        })
     }
 
     /// The content of a block, from the disk.
@@ -80,6 +94,12 @@ impl CachedFile {
         let raw =
             decode(kind, &bytes, self.seed.at(block.at)).map_err(|what| self.damaged(block.at, what))?;
         Ok(Bytes::from(raw))
+    }
+
+    /// The damage of a file that has not the length that the manifest tells.
+    pub fn wrong_length(&self, expected: u64) -> Error {
+        let what = format!("the file has {} bytes, the manifest says {expected}", self.len);
+        self.damaged(self.len.min(expected), &what)
     }
 
     /// Damage in this file.

@@ -1,5 +1,6 @@
 //! Reads a segment: finds a timeline, gives its entries.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,7 +34,8 @@ pub struct Segment {
 
 #[derive(Debug)]
 struct Parts {
-    data: CachedFile,
+    /// The blocks, or why they cannot be read: the index alone still tells how timelines end.
+    data: Result<CachedFile>,
     index: CachedFile,
     footer: Footer,
     page_table: Bytes,
@@ -172,11 +174,11 @@ impl Segment {
         let parts = self.parts()?;
         for (place, block) in parts.bodies.iter().enumerate() {
             let next = parts.bodies.get(place + 1).map_or(parts.footer.bodies, |next| u64::from(next.first));
-            let raw = parts.data.read(BlockKind::Bodies, block.block)?;
-            for number in 0..(next - u64::from(block.first)) as usize {
+            let raw = parts.data()?.read(BlockKind::Bodies, block.block)?;
+            for number in 0..next.saturating_sub(u64::from(block.first)) as usize {
                 let found = shared_body(&raw, number);
                 let (time_ms, expire_at_ms, body) = found.ok_or_else(|| {
-                    parts.data.damaged(block.block.at, "a shared body is missing in its block")
+                    parts.data_damage(block.block.at, "a shared body is missing in its block")
                 })?;
                 visit(time_ms, expire_at_ms, &raw[body])?;
             }
@@ -242,9 +244,14 @@ impl Drop for Segment {
 
 impl Parts {
     fn open(dir: &Dir, engine: EngineId, record: &SegmentRecord, cache: Arc<BlockCache>) -> Result<Parts> {
-        let file = |name: String, kind, len| Parts::file(dir, &name, kind, engine, record.number, len);
-        let data = file(data_name(record.number), FileKind::Data, record.data_bytes)?;
-        let index = file(index_name(record.number), FileKind::Index, record.index_bytes)?;
+        let data = Parts::data_file(dir, engine, record);
+        if let Err(error) = &data {
+            tracing::error!(segment = record.number, %error, "the blocks of a segment cannot be read");
+        }
+        let index = Parts::file(dir, &index_name(record.number), FileKind::Index, engine, record.number)?;
+        if index.len != record.index_bytes {
+            return Err(index.wrong_length(record.index_bytes));
+        }
         let at = index.len.saturating_sub(footer::BYTES as u64);
         let bytes = index.file.read(at, footer::BYTES)?;
         let footer = Footer::decode(&bytes, index.seed, index.file.path(), at)?;
@@ -253,7 +260,7 @@ impl Parts {
         }
         let page_table = index.read(BlockKind::PageTable, footer.page_table)?;
         let body_table = BlockRef {
-            at: footer.page_table.at + u64::from(footer.page_table.bytes),
+            at: footer.page_table.at.saturating_add(u64::from(footer.page_table.bytes)),
             bytes: footer.body_table_bytes,
         };
         let raw = index.read(BlockKind::BodyTable, body_table)?;
@@ -266,24 +273,43 @@ impl Parts {
         Ok(Parts { data, index, footer, page_table, id_table, bodies, cache })
     }
 
+    /// The data file. One that was cut short is served as far as it goes.
+    fn data_file(dir: &Dir, engine: EngineId, record: &SegmentRecord) -> Result<CachedFile> {
+        let data = Parts::file(dir, &data_name(record.number), FileKind::Data, engine, record.number)?;
+        if data.len != record.data_bytes {
+            tracing::error!(error = %data.wrong_length(record.data_bytes), "some blocks of a segment are missing");
+        }
+        Ok(data)
+    }
+
     fn file(
         dir: &Dir,
         name: &str,
         kind: FileKind,
         engine: EngineId,
         number: FileNumber,
-        expected: u64,
     ) -> Result<CachedFile> {
-        let file = dir.open(name)?;
-        let len = file.len()?;
-        if len != expected {
-            let what = format!("the file has {len} bytes, the manifest says {expected}");
-            return Err(Error::corrupt(file.path(), len.min(expected), what));
-        }
+        let file = dir.open(name).map_err(|error| match error {
+            Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Error::corrupt(path, 0, "the file is missing: the manifest says that it is live")
+            }
+            _ => error,
+        })?;
         let header = FileHeader::decode(&file.read(0, file_header::BYTES)?, file.path())?;
         header.expect(kind, engine, number, file.path())?;
-        let seed = Seed::new(engine, number);
+        let (len, seed) = (file.len()?, Seed::new(engine, number));
         Ok(CachedFile { file, number, is_index: kind == FileKind::Index, seed, len })
+    }
+
+    fn data_damage(&self, at: u64, what: &str) -> Error {
+        match &self.data {
+            Ok(data) => data.damaged(at, what),
+            Err(error) => error.clone(),
+        }
+    }
+
+    fn data(&self) -> Result<&CachedFile> {
+        self.data.as_ref().map_err(Clone::clone)
     }
 
     fn page_table_damage(&self) -> Error {
@@ -320,7 +346,7 @@ impl Parts {
     fn filter_says(&self, filter: u64, pages: u32, name: &[u8]) -> Result<bool> {
         let pages = pages as usize;
         let block_bytes = block_header::BYTES + PAGE_BYTES;
-        let at = filter + (page_of(name, pages) * block_bytes) as u64;
+        let at = filter.saturating_add((page_of(name, pages) * block_bytes) as u64);
         let place = BlockRef { at, bytes: block_bytes as u32 };
         Ok(may_contain(&self.index.block(BlockKind::FilterPage, place, &self.cache)?, name, pages))
     }
@@ -356,7 +382,7 @@ impl Parts {
         let (first, _, block) = self.bodies_block(number)?;
         let found = shared_body(&block, (number - first) as usize);
         let (time_ms, expire_at_ms, body) =
-            found.ok_or_else(|| self.data.damaged(0, "a shared body is missing in its block"))?;
+            found.ok_or_else(|| self.data_damage(0, "a shared body is missing in its block"))?;
         Ok((time_ms, expire_at_ms, block.slice(body)))
     }
 
@@ -364,10 +390,10 @@ impl Parts {
     fn bodies_block(&self, number: u32) -> Result<(u32, u32, Bytes)> {
         let place = self.bodies.partition_point(|block| block.first <= number);
         let block = place.checked_sub(1).and_then(|place| self.bodies.get(place));
-        let block = block
-            .ok_or_else(|| self.data.damaged(0, "an entry refers to a shared body that is not there"))?;
+        let block =
+            block.ok_or_else(|| self.data_damage(0, "an entry refers to a shared body that is not there"))?;
         let next = self.bodies.get(place).map_or(u32::MAX, |next| next.first);
-        Ok((block.first, next, self.data.block(BlockKind::Bodies, block.block, &self.cache)?))
+        Ok((block.first, next, self.data()?.block(BlockKind::Bodies, block.block, &self.cache)?))
     }
 }
 
@@ -382,12 +408,12 @@ struct RunsOf<'a> {
 
 impl RunsOf<'_> {
     fn block(&self, place: usize) -> Result<Bytes> {
-        self.parts.data.block(BlockKind::Runs, self.entry.blocks[place].block, &self.parts.cache)
+        self.parts.data()?.block(BlockKind::Runs, self.entry.blocks[place].block, &self.parts.cache)
     }
 
     fn damaged(&self, place: usize, what: &str) -> Error {
         let what = format!("{what} (timeline {})", self.name.escape_ascii());
-        self.parts.data.damaged(self.entry.blocks[place].block.at, &what)
+        self.parts.data_damage(self.entry.blocks[place].block.at, &what)
     }
 
     /// The run in the block at `place`.

@@ -13,18 +13,34 @@ use super::{RawDirectory, RawFile, Site};
 /// A directory of the operating system.
 pub struct DiskDirectory {
     path: PathBuf,
+    /// Kept open, so that its sync needs no descriptor when there is none left.
+    handle: File,
 }
 
 impl DiskDirectory {
-    /// The directory at `path`, made with its parents when there is none. A new name is made durable in its parent.
+    /// The directory at `path`.
     pub fn open(path: &Path) -> io::Result<DiskDirectory> {
-        if !path.is_dir() {
-            fs::create_dir_all(path)?;
+        Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)? })
+    }
+
+    /// The directory at `path`, made with its parents when there is none. Each new name is made durable in its parent.
+    pub fn create(path: &Path) -> io::Result<DiskDirectory> {
+        let absent: Vec<&Path> =
+            path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
+        for path in absent.into_iter().rev() {
+            fs::create_dir(path)?;
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         }
-        Ok(DiskDirectory { path: path.to_path_buf() })
+        DiskDirectory::open(path)
     }
+}
+
+fn lock_result(locked: Result<(), TryLockError>) -> io::Result<()> {
+    locked.map_err(|error| match error {
+        TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        TryLockError::Error(error) => error,
+    })
 }
 
 impl RawDirectory for DiskDirectory {
@@ -32,14 +48,21 @@ impl RawDirectory for DiskDirectory {
         self.path.clone()
     }
 
-    fn lock(&self, name: &str) -> io::Result<Box<dyn Send + Sync>> {
+    fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
         let path = self.path.join(name);
-        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => return Err(error),
+        if !alone {
+            // A directory that never had a writer, or was copied without the file, has nobody to keep out.
+            return match File::open(path) {
+                Ok(file) => {
+                    lock_result(file.try_lock_shared())?;
+                    Ok(Box::new(file))
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(())),
+                Err(error) => Err(error),
+            };
         }
+        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+        lock_result(file.try_lock())?;
         // The number only helps a person; a disk without room for it must not keep an engine from opening.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Box::new(file))
@@ -72,7 +95,7 @@ impl RawDirectory for DiskDirectory {
     }
 
     fn sync(&self, _site: Site) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        self.handle.sync_all()
     }
 }
 

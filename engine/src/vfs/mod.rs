@@ -34,8 +34,9 @@ pub type Site = &'static Location<'static>;
 pub trait RawDirectory: Send + Sync {
     /// What messages call it.
     fn path(&self) -> PathBuf;
-    /// Takes the exclusive lock of the directory until the guard is dropped. `WouldBlock`: another process has it.
-    fn lock(&self, name: &str) -> io::Result<Box<dyn Send + Sync>>;
+    /// Takes the lock of the directory until the guard is dropped: alone, or with other readers and without changing anything.
+    /// `WouldBlock`: another has it.
+    fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>>;
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
     /// A new, empty, writable file. The name must be free.
@@ -88,9 +89,9 @@ impl Dir {
         self.raw.path().join(name)
     }
 
-    /// Takes the directory's exclusive lock; the guard releases it.
-    pub fn lock(&self, name: &str) -> Result<Box<dyn Send + Sync>> {
-        self.raw.lock(name).map_err(|error| match error.kind() {
+    /// Takes the directory's lock, alone or together with other readers; the guard releases it.
+    pub fn lock(&self, name: &str, alone: bool) -> Result<Box<dyn Send + Sync>> {
+        self.raw.lock(name, alone).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 Error::Locked { path: self.path_of(name), holder: self.holder(name) }
             }

@@ -320,6 +320,14 @@ impl SimulatedDisk {
         self.state.lock().faults = faults;
     }
 
+    fn must_exist(&self, name: &str) -> io::Result<()> {
+        if self.state.lock().model.names.contains_key(name) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
     fn call(&self, op: Op) -> io::Result<()> {
         let mut state = self.state.lock();
         if let Some(kind) = state.faults.as_mut().and_then(|faults| faults(&op)) {
@@ -341,7 +349,7 @@ impl RawDirectory for SimulatedDisk {
         PathBuf::from("simulated")
     }
 
-    fn lock(&self, _name: &str) -> io::Result<Box<dyn Send + Sync>> {
+    fn lock(&self, _name: &str, _alone: bool) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.state.lock();
         if state.locked {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -374,10 +382,12 @@ impl RawDirectory for SimulatedDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.must_exist(from)?;
         self.call(Op::Rename { from: from.to_string(), to: to.to_string() })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.must_exist(name)?;
         self.call(Op::Remove { name: name.to_string() })
     }
 

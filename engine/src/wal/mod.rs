@@ -30,8 +30,9 @@ mod prepare;
 mod reader;
 mod writer;
 
-pub use reader::{Tail, WalFile, files, is_file, replay};
-pub use writer::{Failure, Wal, create};
+pub use prepare::Preparer;
+pub use reader::{Files, Tail, WalFile, files, is_file, replay};
+pub use writer::{Wal, create};
 
 use crate::ids::FileNumber;
 

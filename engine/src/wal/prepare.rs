@@ -7,6 +7,8 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
+
 use crate::error::Result;
 use crate::vfs::{Dir, File};
 
@@ -18,8 +20,13 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Makes prepared files, one at a time, on a thread of its own.
 pub struct Preparer {
     dir: Dir,
+    state: Mutex<PreparerState>,
+}
+
+struct PreparerState {
     wanted: Option<SyncSender<u64>>,
     prepared: Receiver<Option<File>>,
+    /// A file was asked for and not taken. It is asked for once a log file, so that a full disk is not filled again and again.
     asked: bool,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,8 +40,10 @@ impl Preparer {
         let work = move || {
             while let Ok(file_bytes) = requests.recv() {
                 // Not ours to report: the commit path makes its own file, and meets the trouble itself if there is any.
-                let file = prepare(&work_dir, file_bytes)
-                    .inspect_err(|error| tracing::warn!(%error, "could not prepare the next wal file"));
+                let file = prepare(&work_dir, file_bytes).inspect_err(|error| {
+                    tracing::warn!(%error, "could not prepare the next wal file");
+                    let _ = work_dir.remove(PREPARED_NAME);
+                });
                 if done.send(file.ok()).is_err() {
                     return;
                 }
@@ -44,28 +53,39 @@ impl Preparer {
             .name("strandline-prepare".into())
             .spawn(work)
             .expect("a thread can be started while the engine opens");
-        Preparer { dir, wanted: Some(wanted), prepared, asked: false, thread: Some(thread) }
+        let state = PreparerState { wanted: Some(wanted), prepared, asked: false, thread: Some(thread) };
+        Preparer { dir, state: Mutex::new(state) }
     }
 
-    /// Asks for a file of so many bytes, if none is asked for or ready.
-    pub fn ask(&mut self, file_bytes: u64) {
-        if let (false, Some(wanted)) = (self.asked, &self.wanted) {
-            self.asked = wanted.try_send(file_bytes).is_ok();
+    /// Asks for a file of so many bytes, if none was asked for since the last one was taken.
+    pub fn ask(&self, file_bytes: u64) {
+        let mut state = self.state.lock();
+        if let (false, Some(wanted)) = (state.asked, &state.wanted) {
+            state.asked = wanted.try_send(file_bytes).is_ok();
         }
     }
 
     /// The prepared file, if it is ready.
-    pub fn take(&mut self) -> Option<File> {
-        let answer = self.prepared.try_recv().ok()?;
-        self.asked = false;
+    pub fn take(&self) -> Option<File> {
+        let mut state = self.state.lock();
+        let answer = state.prepared.try_recv().ok()?;
+        state.asked = false;
         answer
+    }
+
+    /// Gives the space of a prepared file back: somebody needs it more.
+    pub fn discard(&self) {
+        if self.state.lock().prepared.try_recv().ok().flatten().is_some() {
+            let _ = self.dir.remove(PREPARED_NAME);
+        }
     }
 }
 
 impl Drop for Preparer {
     fn drop(&mut self) {
-        self.wanted = None;
-        if let Some(thread) = self.thread.take() {
+        let state = self.state.get_mut();
+        state.wanted = None;
+        if let Some(thread) = state.thread.take() {
             // It has room to hand its file over, so it ends.
             let _ = thread.join();
         }

@@ -43,22 +43,33 @@ pub fn is_file(name: &str) -> Option<FileNumber> {
     (file_name(number) == name).then_some(number)
 }
 
-/// The headers of the log's files, in order. A header that cannot be read is damage: files get their names when they are whole.
-pub fn files(dir: &Dir, names: &[String], engine: EngineId) -> Result<Vec<(WalFile, FileHeader)>> {
-    let mut files = Vec::new();
+/// The log's files that can be read, in order, with their headers.
+pub type Files = Vec<(WalFile, FileHeader)>;
+
+/// The headers of the log's files. One that cannot be read is damage, since files get their names when they are whole; with
+/// `go_on` such files are left out and told.
+pub fn files(dir: &Dir, names: &[String], engine: EngineId, go_on: bool) -> Result<(Files, Vec<Error>)> {
+    let (mut files, mut damage) = (Vec::new(), Vec::new());
     for number in names.iter().filter_map(|name| is_file(name)) {
-        let file = dir.open(&file_name(number))?;
-        let bytes = file.read(0, file_header::BYTES)?;
-        let header =
-            FileHeader::decode(&bytes, file.path())?.expect(FileKind::Wal, engine, number, file.path())?;
-        if file.len()? < header.second {
-            let what = format!("the file is shorter than the {} bytes that it was made with", header.second);
-            return Err(Error::corrupt(file.path(), file.len()?, what));
+        match read_header(dir, engine, number) {
+            Ok(header) => files.push((WalFile { number, start: Lsn(header.first) }, header)),
+            Err(error) if go_on => damage.push(error),
+            Err(error) => return Err(error),
         }
-        files.push((WalFile { number, start: Lsn(header.first) }, header));
     }
     files.sort_by_key(|(file, _)| file.number);
-    Ok(files)
+    Ok((files, damage))
+}
+
+fn read_header(dir: &Dir, engine: EngineId, number: FileNumber) -> Result<FileHeader> {
+    let file = dir.open(&file_name(number))?;
+    let bytes = file.read(0, file_header::BYTES)?;
+    let header =
+        FileHeader::decode(&bytes, file.path())?.expect(FileKind::Wal, engine, number, file.path())?;
+    if header.second < WAL_HEADER_BYTES {
+        return Err(Error::corrupt(file.path(), 0, "the header tells a length that is not possible"));
+    }
+    Ok(header)
 }
 
 /// What recovery does with each record: the lsn of its group, and the record.
@@ -67,7 +78,7 @@ pub type OnRecord<'a> = &'a mut dyn FnMut(Lsn, &Record<'_>) -> Result<()>;
 /// Reads the log from `checkpoint` to its end. With `go_on`, damage is collected and skipped instead of returned.
 pub fn replay(
     dir: &Dir,
-    files: &[(WalFile, FileHeader)],
+    files: &Files,
     checkpoint: Lsn,
     go_on: bool,
     on_record: OnRecord<'_>,
@@ -104,7 +115,12 @@ struct Replay<'a> {
 impl Replay<'_> {
     fn file(&mut self, dir: &Dir, file: WalFile, header: &FileHeader, next: Option<Lsn>) -> Result<()> {
         let source = dir.open(&file_name(file.number))?;
-        let bytes = source.read(WAL_HEADER_BYTES, (header.second - WAL_HEADER_BYTES) as usize)?;
+        let len = source.len()?.min(header.second);
+        if len < header.second {
+            let what = format!("the file is shorter than the {} bytes that it was made with", header.second);
+            self.damaged(Error::corrupt(source.path(), len, what))?;
+        }
+        let bytes = source.read(WAL_HEADER_BYTES.min(len), len.saturating_sub(WAL_HEADER_BYTES) as usize)?;
         let log = Log {
             engine: header.engine_id,
             start: file.start,
@@ -115,13 +131,14 @@ impl Replay<'_> {
             self.damaged(log.damage(file.start, "the log before this file is missing"))?;
         }
         let limit = next.unwrap_or(Lsn(u64::MAX));
-        let mut at = file.start;
+        // What lies before the checkpoint is dead: it is neither read nor missed.
+        let mut at = file.start.max(self.checkpoint);
         loop {
             match log.group_at(at) {
                 Some((lsn, _, _)) if lsn >= limit => break,
                 Some((lsn, header, records)) => {
                     self.group(&log, lsn, &header, &records)?;
-                    at = lsn.plus(header.group_bytes());
+                    at = sector_up(lsn.plus(header.group_bytes()));
                 }
                 None => match self.gap(&log, at, next)? {
                     Some(further) => at = further,
@@ -129,18 +146,17 @@ impl Replay<'_> {
                 },
             }
         }
-        // Between the last group and the start of the next file lies the rest of a sector at most.
         self.tail.end = self.tail.end.max(next.unwrap_or(at));
         Ok(())
     }
 
     fn group(&mut self, log: &Log<'_>, lsn: Lsn, header: &GroupHeader, records: &[Record<'_>]) -> Result<()> {
-        if lsn >= self.checkpoint {
-            for record in records {
-                (self.on_record)(lsn, record)?;
+        for record in records {
+            if let Err(error) = (self.on_record)(lsn, record) {
+                self.damaged(error)?;
             }
         }
-        self.tail.end = lsn.plus(header.group_bytes());
+        self.tail.end = sector_up(lsn.plus(header.group_bytes()));
         if self.tail.durable < header.durable {
             self.tail.durable = header.durable;
             self.groups.retain(|(kept, _)| *kept >= header.durable);
@@ -150,15 +166,13 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// No valid group starts at `at`, nor at the next sector, where one would start behind a sync. Gives the place where the log goes on behind damage, if it was damage and goes on.
+    /// No valid group starts at `at`. Gives the place where the log goes on behind damage, if it was damage and goes on.
     fn gap(&mut self, log: &Log<'_>, at: Lsn, next: Option<Lsn>) -> Result<Option<Lsn>> {
-        // The end of a file that is followed by another: what lies between the last group and the next file's start is at most
-        // the rest of a sector.
-        if next.is_some_and(|next| sector_up(at) >= next) {
+        if next.is_some_and(|next| at >= next) {
             return Ok(None);
         }
         let further = log.headers_behind(at);
-        let contradicts = further.iter().find(|(_, header)| header.durable > sector_up(at));
+        let contradicts = further.iter().find(|(_, header)| header.durable > at);
         if let Some(next) = next {
             let what = format!("the log goes on at {next} in the next file, but no group can be read here");
             self.damaged(log.damage(at, &what))?;
@@ -168,12 +182,13 @@ impl Replay<'_> {
                 header.durable
             );
             self.damaged(log.damage(at, &what))?;
-        } else if self.tail.durable > sector_up(at) {
+        } else if self.tail.durable > at {
             self.damaged(log.damage(at, "no group can be read here, but this part of the log was durable"))?;
         } else {
             return Ok(None);
         }
-        Ok(further.first().map(|(lsn, _)| *lsn))
+        let whole = further.iter().find(|(lsn, _)| log.group_at(*lsn).is_some());
+        Ok(whole.map(|(lsn, _)| *lsn))
     }
 
     fn damaged(&mut self, error: Error) -> Result<()> {
@@ -210,12 +225,8 @@ impl<'a> Log<'a> {
         self.bytes.get(at..).unwrap_or_default()
     }
 
-    /// The valid group at `lsn` or, where a sync may have been before it, at the next sector.
+    /// The valid group at `lsn`.
     fn group_at(&self, lsn: Lsn) -> Option<Group<'a>> {
-        [lsn, sector_up(lsn)].into_iter().find_map(|lsn| self.group_exactly_at(lsn))
-    }
-
-    fn group_exactly_at(&self, lsn: Lsn) -> Option<Group<'a>> {
         let bytes = self.from(lsn);
         let header = GroupHeader::decode(bytes, self.engine, lsn)?;
         let payload = bytes.get(group_header::BYTES..)?.get(..header.payload_bytes)?;
@@ -223,10 +234,10 @@ impl<'a> Log<'a> {
         Some((lsn, header, records))
     }
 
-    /// The group headers behind `at` that can be trusted. Groups start at multiples of eight.
+    /// The group headers behind `at` that can be trusted.
     fn headers_behind(&self, at: Lsn) -> Vec<(Lsn, GroupHeader)> {
         let mut headers = Vec::new();
-        let mut lsn = at.plus(8);
+        let mut lsn = at.plus(SECTOR_BYTES);
         while let Some(bytes) =
             self.bytes.get((lsn.0 - self.start.0) as usize..).filter(|rest| !rest.is_empty())
         {
@@ -238,7 +249,7 @@ impl<'a> Log<'a> {
             if let Some(header) = GroupHeader::decode(bytes, self.engine, lsn) {
                 headers.push((lsn, header));
             }
-            lsn = lsn.plus(8);
+            lsn = lsn.plus(SECTOR_BYTES);
         }
         headers
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::prepare::{PREPARED_NAME, Preparer};
-use super::{WalFile, file_name};
-use crate::error::{Error, Result};
+use super::{Tail, WalFile, file_name};
+use crate::error::{Failure, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind};
-use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, sector_up};
+use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, group_header, sector_up};
 use crate::ids::{FileNumber, Lsn};
 use crate::vfs::{Dir, File};
 
@@ -17,15 +17,6 @@ const GROWTH: u64 = 4;
 /// No file is made smaller, unless that was asked for.
 const MIN_FILE_BYTES: u64 = 1024 * 1024;
 
-/// What a failure leaves behind.
-#[derive(Debug)]
-pub enum Failure {
-    /// Nothing was logged and the log is as it was: the batches are refused, later ones may work.
-    Refused(Error),
-    /// What is on the disk is not known any more: no further write may be acknowledged.
-    Poisoned(Error),
-}
-
 /// The writing end.
 pub struct Wal {
     dir: Dir,
@@ -33,7 +24,7 @@ pub struct Wal {
     writer_epoch: u64,
     next_file: Arc<AtomicU64>,
     file_bytes: u64,
-    preparer: Preparer,
+    preparer: Arc<Preparer>,
     file: File,
     start: Lsn,
     capacity: Lsn,
@@ -50,13 +41,13 @@ impl Wal {
         dir: Dir,
         header: &FileHeader,
         active: File,
-        end: Lsn,
+        tail: &Tail,
         next_file: Arc<AtomicU64>,
         file_bytes: u64,
     ) -> Wal {
-        let start = Lsn(header.first);
+        let (start, end) = (Lsn(header.first), sector_up(tail.end));
         Wal {
-            preparer: Preparer::start(dir.clone()),
+            preparer: Arc::new(Preparer::start(dir.clone())),
             dir,
             engine: header.engine_id,
             writer_epoch: header.writer_epoch,
@@ -76,14 +67,20 @@ impl Wal {
         self.end
     }
 
-    /// Starts a group that takes at most `bytes`, in the next file if this one has no room. Gives the file if it is a new one.
-    pub fn start_group(&mut self, bytes: usize) -> Result<Option<WalFile>, Failure> {
+    /// Starts a group whose records take at most so many bytes, in the next file if this one has no room. Gives the file if it is a new one.
+    pub fn start_group(&mut self, record_bytes: usize) -> Result<Option<WalFile>, Failure> {
+        let bytes = (group_header::BYTES + record_bytes) as u64;
         let mut changed = None;
-        if self.end.plus(bytes as u64) > self.capacity {
-            changed = Some(self.change_file(bytes as u64)?);
+        if self.end.plus(bytes) > self.capacity {
+            changed = Some(self.change_file(bytes)?);
         }
         self.group.start(self.end);
         Ok(changed)
+    }
+
+    /// The maker of the next files: it can give its space back.
+    pub fn preparer(&self) -> Arc<Preparer> {
+        self.preparer.clone()
     }
 
     /// The group under construction.
@@ -98,11 +95,8 @@ impl Wal {
     pub fn write_group(&mut self) -> Result<(), Failure> {
         let at = WAL_HEADER_BYTES + (self.end.0 - self.start.0);
         let bytes = self.group.finish(self.durable);
-        self.file.write(at, bytes).map_err(|error| match error {
-            Error::DiskFull { .. } => Failure::Refused(error),
-            _ => Failure::Poisoned(error),
-        })?;
-        self.end = self.end.plus(bytes.len() as u64);
+        self.file.write(at, bytes).map_err(Failure::before)?;
+        self.end = sector_up(self.end.plus(bytes.len() as u64));
         Ok(())
     }
 
@@ -110,7 +104,6 @@ impl Wal {
     pub fn sync(&mut self) -> Result<(), Failure> {
         if self.durable < self.end {
             self.file.sync().map_err(Failure::Poisoned)?;
-            self.end = sector_up(self.end);
             self.durable = self.end;
             self.preparer.ask(self.next_file_bytes());
         }
@@ -143,14 +136,11 @@ impl Wal {
                 needed.max(self.next_file_bytes())
             },
         };
-        let file = match prepared {
+        self.file = match prepared {
             Some(file) if needed <= prepared_bytes => name_prepared(&self.dir, &header, file),
             _ => create(&self.dir, &header, &[]),
-        };
-        self.file = file.map_err(|error| match error {
-            Error::DiskFull { .. } => Failure::Refused(error),
-            _ => Failure::Poisoned(error),
-        })?;
+        }
+        .inspect_err(|_| self.preparer.discard())?;
         self.start = self.end;
         self.capacity = self.end.plus(header.second - WAL_HEADER_BYTES);
         Ok(WalFile { number, start: self.start })
@@ -160,10 +150,10 @@ impl Wal {
 /// Makes a log file with `groups` at its start, and gives it its name when all of it is durable.
 ///
 /// It is not written through with zeros (see `prepare`): it only has its final length, so that a file cut short is known by it.
-pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File> {
+pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Failure> {
     let temporary = format!("{}.tmp", file_name(header.number));
     let _ = dir.remove(&temporary);
-    let file = dir.create(&temporary)?;
+    let file = dir.create(&temporary).map_err(Failure::before)?;
     let write = || {
         file.set_len(header.second)?;
         file.write(0, &header.encode())?;
@@ -172,21 +162,21 @@ pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File> {
     };
     if let Err(error) = write() {
         let _ = dir.remove(&temporary);
-        return Err(error);
+        return Err(Failure::before(error));
     }
     give_name(dir, &temporary, header.number)?;
     Ok(file)
 }
 
-fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File> {
-    file.write(0, &header.encode())?;
-    file.sync()?;
+fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Failure> {
+    file.write(0, &header.encode()).and_then(|()| file.sync()).map_err(Failure::before)?;
     give_name(dir, PREPARED_NAME, header.number)?;
     Ok(file)
 }
 
-/// From here on the file is part of the log: if its name cannot be made durable, nothing behind it may be acknowledged.
-fn give_name(dir: &Dir, temporary: &str, number: FileNumber) -> Result<()> {
-    dir.rename(temporary, &file_name(number))?;
-    dir.sync()
+/// With its name the file is part of the log, and what the old file holds behind its start is dead: if it is not known whether
+/// the name is there for good, nothing can be acknowledged any more.
+fn give_name(dir: &Dir, temporary: &str, number: FileNumber) -> Result<(), Failure> {
+    dir.rename(temporary, &file_name(number)).map_err(Failure::before)?;
+    dir.sync().map_err(Failure::Poisoned)
 }

@@ -15,15 +15,16 @@ use strandline::format::checksum::{Seed, crc, crc_of_two};
 use strandline::format::codec::{Reader, put_varint};
 use strandline::format::filter::{may_contain, page_of};
 use strandline::format::header::{EngineId, FileHeader, file_header};
+use strandline::format::ids::{self, IdEntry};
 use strandline::format::index::{self, Footer, TimelineEntry, footer};
 use strandline::format::layout::{get_u32, put};
 use strandline::format::manifest;
 use strandline::format::run::{Content, RunReader, shared_body};
 use strandline::format::slots::{Slots, SlotsWriter};
 use strandline::format::wal::{
-    GroupHeader, GroupWriter, decode_records, decode_tail, group_header, record_header,
+    GroupHeader, GroupWriter, Operation, decode_records, decode_tail, group_header, record_header,
 };
-use strandline::{Lsn, MAX_BODY_BYTES};
+use strandline::{Lsn, MAX_BODY_BYTES, TimelineRef};
 
 const ENGINE: EngineId = EngineId([7; 16]);
 const PLACE: Lsn = Lsn(512);
@@ -117,7 +118,8 @@ fn records_of(mut payload: Vec<u8>, count: u32) {
     let mut group = GroupWriter::new(ENGINE);
     group.start(PLACE);
     for record in &records {
-        group.record(record.time_ms, &record.sequences, record.tail, crc(Seed::NONE, record.tail));
+        let sum = crc(Seed::NONE, record.tail);
+        group.record(record.time_ms, &record.sequences, record.chosen, record.tail, sum);
         wal_tail(record.tail);
     }
     let again = group.finish(Lsn(0)).to_vec();
@@ -147,24 +149,50 @@ fn repair_records(payload: &mut [u8], count: u32) {
     }
 }
 
-/// The tail of a record: bodies and appends.
+/// The tail of a record: bodies and operations.
 pub fn wal_tail(bytes: &[u8]) {
-    let Some(appends) = decode_tail(bytes) else { return };
-    let targets: usize = appends.iter().map(|append| append.targets.len()).sum();
-    assert!(4 * appends.len() + 3 * targets <= bytes.len(), "appends and targets cost bytes each");
-    for append in &appends {
-        assert!(bytes.get(append.body.clone()).is_some(), "a body lies inside the tail");
-        assert!(append.targets.iter().all(|target| (1..=255).contains(&target.name.len())));
+    let Some(operations) = decode_tail(bytes) else { return };
+    let mut cost = 0;
+    for operation in &operations {
+        let named = |timeline: &TimelineRef<'_>| assert!((1..=255).contains(&timeline.name.len()));
+        cost += match operation {
+            Operation::Append { body, targets, .. } => {
+                assert!(bytes.get(body.clone()).is_some(), "a body lies inside the tail");
+                targets.iter().for_each(named);
+                4 + 3 * targets.len()
+            }
+            Operation::Edit { timeline, body, .. } => {
+                assert!(bytes.get(body.clone()).is_some(), "a body lies inside the tail");
+                named(timeline);
+                6
+            }
+            Operation::Trim { timeline, .. } => {
+                named(timeline);
+                8
+            }
+            Operation::Remove { timeline, ranges } => {
+                named(timeline);
+                assert!(ranges.iter().all(|(first, last)| first <= last));
+                5 + 2 * ranges.len()
+            }
+            Operation::Id { timeline, id, .. } => {
+                named(timeline);
+                21 + id.len()
+            }
+        };
     }
+    assert!(cost <= bytes.len(), "operations cost bytes each");
 }
 
-const KINDS: [BlockKind; 6] = [
+const KINDS: [BlockKind; 8] = [
     BlockKind::Bodies,
     BlockKind::Runs,
     BlockKind::IndexPage,
     BlockKind::PageTable,
     BlockKind::BodyTable,
     BlockKind::FilterPage,
+    BlockKind::IdPage,
+    BlockKind::IdTable,
 ];
 
 /// A block, as it is and with its lengths and sum made right.
@@ -241,7 +269,7 @@ pub fn index(bytes: &[u8]) {
         let mut again = Vec::new();
         entry.encode(name, &mut again);
         // The end of an emptied timeline is all that is kept of its span.
-        let span_is_kept = entry.last + 1 >= entry.first;
+        let span_is_kept = entry.end.last + 1 >= entry.first;
         assert!(!span_is_kept || TimelineEntry::decode(&again) == Some((name, entry)));
     }
     if let (Some(page), Some(name)) = (index::page(bytes), index::slot_name(bytes)) {
@@ -249,6 +277,13 @@ pub fn index(bytes: &[u8]) {
         index::put_page(name, page, &mut again);
         assert_eq!(again, bytes);
     }
+    if let (Some((name, id)), Some(entry)) = (ids::key(bytes), IdEntry::decode(bytes)) {
+        assert!(entry.sequences.len() <= bytes.len(), "each sequence costs a byte");
+        let mut again = Vec::new();
+        entry.encode(name, id, &mut again);
+        assert_eq!(IdEntry::decode(&again), Some(entry));
+    }
+    let _ = ids::page(bytes);
     if let Some(table) = index::decode_body_table(bytes) {
         assert_eq!(16 * table.len(), bytes.len());
     }
