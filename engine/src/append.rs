@@ -235,6 +235,9 @@ impl Committer {
             self.group.clear();
             return refuse_all(group, &self.state.failed(failure));
         }
+        if !self.wal.group().is_empty() {
+            self.state.committed_at(time_ms);
+        }
         self.memtable.apply(&mut self.group);
         self.allocator.settle();
         self.publish(group, &outcomes);

@@ -89,7 +89,7 @@ pub fn make_live(
     let committed = state.dir.sync().map_err(Failure::Poisoned).and_then(|()| {
         let open = |record: &SegmentRecord| {
             let segment = Segment::open(&state.dir, state.engine_id, record.clone(), state.cache.clone());
-            segment.damage().map_or(Ok(()), |error| Err(Failure::before(error.clone())))?;
+            segment.check().map_err(Failure::before)?;
             Ok(Arc::new(segment))
         };
         let segments = records.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;

@@ -78,11 +78,15 @@ impl State {
         &self.changing[(hash >> 32) as usize % CHANGE_LOCKS]
     }
 
-    /// The time of now, for stamps and expiry: never below one that was given before, so that a wall clock that goes back
+    /// The time of now, for stamps and expiry: never below one that was committed, so that a wall clock that goes back
     /// neither changes an order nor hides anything.
     pub fn now_ms(&self) -> TimeMs {
-        let now_ms = self.clock.now_ms();
-        self.last_time_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+        self.clock.now_ms().max(self.last_time_ms.load(Ordering::Relaxed))
+    }
+
+    /// Something was committed at a time.
+    pub fn committed_at(&self, time_ms: TimeMs) {
+        self.last_time_ms.fetch_max(time_ms, Ordering::Relaxed);
     }
 
     /// Whether an id that was used at a time is still remembered.

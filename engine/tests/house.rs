@@ -28,8 +28,9 @@ const FLOORS: &[(&str, &[&str])] = &[
         &["sequence", "wal", "memtable", "segment", "manifest", "watch", "batch", "ticket", "idempotency"],
     ),
     ("what verbs share", &["view", "state"]),
-    ("verbs", &["open", "append", "read", "flush", "compact", "expire", "backup", "verify"]),
-    ("the front door", &["engine", "lib"]),
+    ("verbs", &["open", "append", "read", "flush", "change", "compact", "expire", "backup", "verify"]),
+    ("the running engine", &["running"]),
+    ("the front door", &["engine", "store", "lib"]),
 ];
 
 const STORES: &str = "stores";

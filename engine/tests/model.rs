@@ -166,7 +166,7 @@ struct Twins {
     now_ms: u64,
     engine: Option<Engine>,
     timelines: BTreeMap<Key, Vec<Row>>,
-    /// The highest time that the engine gave, or looked at when it committed a group of nothing.
+    /// The highest time that the engine gave.
     floor_ms: u64,
     bodies: u64,
 }
@@ -229,9 +229,13 @@ impl Twins {
         bound.map(|place| self.sequence(key, place))
     }
 
-    fn commit_time(&mut self) -> u64 {
-        self.floor_ms = self.floor_ms.max(self.now_ms);
-        self.floor_ms
+    /// The time of a commit; it counts only if something is committed.
+    fn commit_time(&mut self, commits: bool) -> u64 {
+        let time_ms = self.floor_ms.max(self.now_ms);
+        if commits {
+            self.floor_ms = time_ms;
+        }
+        time_ms
     }
 
     fn entry(&self, key: Key, sequence: u64) -> Option<Entry> {
@@ -270,11 +274,9 @@ impl Twins {
                 self.clock.set(self.now_ms);
             }
             Operation::Flush => {
-                self.commit_time();
                 self.engine().flush().expect("flushes");
             }
             Operation::Compact => {
-                self.commit_time();
                 self.engine().compact().expect("merges");
             }
             Operation::Close => {
@@ -303,7 +305,8 @@ impl Twins {
     }
 
     fn send(&mut self, sendings: &[Sending]) -> Result<(), TestCaseError> {
-        let time_ms = self.commit_time();
+        let commits = |sending: &Sending| sending.parts.iter().any(|(_, targets)| !targets.is_empty());
+        let time_ms = self.commit_time(sendings.iter().any(commits));
         let (mut batches, mut expected) = (Vec::new(), Vec::new());
         for sending in sendings {
             let mut batch =

@@ -23,7 +23,9 @@
 mod blocks;
 mod cache;
 mod ids;
+mod parts;
 mod reader;
+mod runs;
 mod scan;
 mod writer;
 

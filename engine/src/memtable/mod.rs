@@ -16,8 +16,8 @@
 //!
 //! It does not know: the log, segments, or how sequences are chosen.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+mod slot;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +25,9 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
 
-use crate::entry::{Changes, Collector, End, Floor, Span};
+pub use slot::{Effect, IdRecord, Slot};
+
+use crate::entry::{Changes, Collector, End, Span};
 use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 
 const SHARD_BITS: u32 = 6;
@@ -61,171 +63,6 @@ impl SlotId {
     /// The number of its shard, and its number in there.
     pub fn place(self) -> (usize, usize) {
         (self.shard as usize, self.slot as usize)
-    }
-}
-
-/// The entries of one timeline.
-#[derive(Debug)]
-pub struct Slot {
-    /// Whose they are.
-    pub store: StoreId,
-    /// Its name.
-    pub name: Bytes,
-    hash: u64,
-    /// How the timeline ends.
-    end: End,
-    /// Body numbers, in sequence order.
-    bodies: Vec<u32>,
-    /// The sequence of the first.
-    first: Sequence,
-    /// Where sequences were passed over: from this entry on, this sequence.
-    jumps: Vec<(u32, Sequence)>,
-    body_bytes: u64,
-    first_time_ms: TimeMs,
-    own_expiry: bool,
-    /// Whether anything was committed here: a refused batch may leave a slot without.
-    touched: bool,
-    /// What few timelines have.
-    extra: Option<Box<Extra>>,
-}
-
-#[derive(Debug, Default)]
-struct Extra {
-    changes: Changes,
-    ids: HashMap<Bytes, IdRecord>,
-}
-
-/// What a batch with a client's id did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdRecord {
-    /// A hash of its body.
-    pub body_hash: u64,
-    /// A hash of its targets.
-    pub targets_hash: u64,
-    /// When it was committed.
-    pub time_ms: TimeMs,
-    /// The sequences that it was given.
-    pub sequences: Arc<[Sequence]>,
-}
-
-/// What a batch does beside appending.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// The timeline can be read from here on only.
-    Trim(Floor),
-    /// These are removed.
-    Remove(Vec<(Sequence, Sequence)>),
-    /// This one has another body.
-    Edit(Sequence, Bytes),
-    /// A retry with this id is answered by the record.
-    Id(Bytes, IdRecord),
-}
-
-impl Effect {
-    fn bytes(&self) -> usize {
-        64 + match self {
-            Effect::Trim(_) => 0,
-            Effect::Remove(ranges) => 32 * ranges.len(),
-            Effect::Edit(_, body) => body.len(),
-            Effect::Id(id, record) => id.len() + 8 * record.sequences.len(),
-        }
-    }
-}
-
-impl Slot {
-    fn sequence(&self, place: usize) -> Sequence {
-        let jump = self.jumps.iter().rev().find(|(from, _)| *from as usize <= place);
-        let (from, sequence) = jump.map_or((0, self.first), |(from, sequence)| (*from as usize, *sequence));
-        sequence + (place - from) as u64
-    }
-
-    /// The place of the first entry at or above a sequence.
-    fn place_of(&self, sequence: Sequence) -> usize {
-        let (mut low, mut high) = (0, self.bodies.len());
-        if self.jumps.is_empty() {
-            return sequence.saturating_sub(self.first).min(high as u64) as usize;
-        }
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if self.sequence(middle) < sequence { low = middle + 1 } else { high = middle }
-        }
-        low
-    }
-
-    fn push(&mut self, sequence: Sequence, body: u32, append: &Append) {
-        if self.bodies.is_empty() {
-            (self.first, self.first_time_ms) = (sequence, append.time_ms);
-        } else {
-            let last = self.sequence(self.bodies.len() - 1);
-            debug_assert!(sequence > last, "sequences of a timeline rise");
-            if sequence != last + 1 {
-                self.jumps.push((self.bodies.len() as u32, sequence));
-            }
-        }
-        self.touched = true;
-        self.bodies.push(body);
-        self.body_bytes += u64::from(append.body_bytes);
-        self.own_expiry |= append.expire_at_ms != 0;
-        self.end.append(sequence, append.time_ms, append.expire_at_ms);
-    }
-
-    fn take(&mut self, effect: Effect) {
-        self.touched = true;
-        match effect {
-            Effect::Trim(floor) => {
-                let trimmed_to = floor.trimmed_to.max(self.end.floor.trimmed_to);
-                let higher = if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
-                self.end.floor = Floor { trimmed_to, ..higher };
-            }
-            Effect::Remove(ranges) => {
-                let changes = &mut self.extra.get_or_insert_default().changes;
-                ranges.into_iter().for_each(|(first, last)| changes.remove(first, last));
-            }
-            Effect::Edit(sequence, body) => {
-                self.extra.get_or_insert_default().changes.edited.insert(sequence, body);
-            }
-            Effect::Id(id, record) => {
-                self.extra.get_or_insert_default().ids.insert(id, record);
-            }
-        }
-    }
-
-    /// How the timeline ends now.
-    pub fn end(&self) -> End {
-        self.end
-    }
-
-    /// The changes that were made since the last flush.
-    pub fn changes(&self) -> Option<&Changes> {
-        self.extra.as_ref().map(|extra| &extra.changes).filter(|changes| !changes.is_empty())
-    }
-
-    /// The ids that were used since the last flush.
-    pub fn ids(&self) -> impl Iterator<Item = (&Bytes, &IdRecord)> {
-        self.extra.iter().flat_map(|extra| &extra.ids)
-    }
-
-    /// The lowest sequence here; above the last when there is no entry here.
-    pub fn first(&self) -> Sequence {
-        if self.bodies.is_empty() { self.end.last + 1 } else { self.first }
-    }
-
-    fn span(&self) -> Option<Span> {
-        let last = self.bodies.len().checked_sub(1)?;
-        Some(Span {
-            first: self.first,
-            last: self.sequence(last),
-            count: self.bodies.len() as u64,
-            body_bytes: self.body_bytes,
-            first_time_ms: self.first_time_ms,
-            last_time_ms: self.end.last_time_ms,
-            own_expiry: self.own_expiry,
-        })
-    }
-
-    /// Sequence and body number of every entry.
-    pub fn entries(&self) -> impl Iterator<Item = (Sequence, u32)> + '_ {
-        self.bodies.iter().enumerate().map(|(place, body)| (self.sequence(place), *body))
     }
 }
 
@@ -374,20 +211,7 @@ impl Memtable {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
         let slot = shard.slots.len() as u32;
-        shard.slots.push(Slot {
-            store,
-            name,
-            hash,
-            end,
-            bodies: Vec::new(),
-            first: 0,
-            jumps: Vec::new(),
-            body_bytes: 0,
-            first_time_ms: 0,
-            own_expiry: false,
-            touched: false,
-            extra: None,
-        });
+        shard.slots.push(Slot::new(store, name, hash, end));
         let Shard { table, slots } = &mut *shard;
         table.insert_unique(hash, slot, |slot| slots[*slot as usize].hash);
         self.bytes.fetch_add(SLOT_BYTES, Ordering::Relaxed);
@@ -447,14 +271,14 @@ impl Memtable {
 
     /// What a client's id was used for in the timeline of a slot.
     pub fn id_in(&self, slot: SlotId, id: &[u8]) -> Option<IdRecord> {
-        self.with_slot(slot, |slot| slot.extra.as_ref()?.ids.get(id).cloned())
+        self.with_slot(slot, |slot| slot.id(id).cloned())
     }
 
     /// What a client's id was used for in a timeline.
     pub fn id(&self, timeline: TimelineRef<'_>, hash: u64, id: &[u8]) -> Option<IdRecord> {
         let shard = self.shards[Memtable::shard_of(hash) as usize].read();
         let slot = &shard.slots[shard.find(timeline, hash)? as usize];
-        slot.extra.as_ref()?.ids.get(id).cloned()
+        slot.id(id).cloned()
     }
 
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
@@ -499,7 +323,9 @@ impl Memtable {
     /// Calls `visit` for every slot that something was committed to, and tells where it is.
     pub fn for_each_with_id(&self, mut visit: impl FnMut(SlotId, &Slot)) {
         for (shard, locked) in self.shards.iter().enumerate() {
-            for (slot, content) in locked.read().slots.iter().enumerate().filter(|(_, slot)| slot.touched) {
+            for (slot, content) in
+                locked.read().slots.iter().enumerate().filter(|(_, slot)| slot.is_touched())
+            {
                 visit(SlotId { shard: shard as u32, slot: slot as u32 }, content);
             }
         }
@@ -525,7 +351,7 @@ impl Memtable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Limit, Sight};
+    use crate::entry::{Floor, Limit, Sight};
 
     const HASH: u64 = 0x1234_5678_9abc_def0;
 

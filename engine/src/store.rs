@@ -1,0 +1,149 @@
+//! A store: a named set of timelines, as a caller reads and changes it.
+//!
+//! It does not know: how any of it is done; each method hands over to a verb.
+
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use crate::batch::{Batch, name_too_long};
+use crate::change::{self, Trim};
+use crate::entry::{Entry, Info, Limit, Page};
+use crate::error::{Error, Result};
+use crate::ids::{MAX_NAME_BYTES, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::read::{self, Reading};
+use crate::running::Running;
+use crate::view::View;
+
+/// A named set of timelines. A timeline exists when it is first appended to; one that was never written reads as empty.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) running: Arc<Running>,
+    pub(crate) id: StoreId,
+    pub(crate) name: Arc<str>,
+}
+
+impl From<&Store> for StoreId {
+    fn from(store: &Store) -> StoreId {
+        store.id
+    }
+}
+
+impl Store {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How long entries live, in milliseconds; 0: for ever.
+    pub fn ttl_ms(&self) -> u64 {
+        let stores = self.running.state.stores.read();
+        stores.iter().find(|store| store.id == self.id).map_or(0, |store| store.ttl_ms)
+    }
+
+    /// Appends one body and waits until it is durable. For many, use [`Engine::submit`](crate::Engine::submit).
+    pub fn append(&self, timeline: &[u8], body: &[u8]) -> Result<Sequence> {
+        let batch = Batch::new().append(self, timeline, body);
+        let receipt = self.running.submit_all(vec![batch]).pop().expect("one batch, one ticket")?.wait()?;
+        Ok(receipt.sequences[0])
+    }
+
+    fn timeline<'a>(&self, name: &'a [u8]) -> Result<TimelineRef<'a>> {
+        if name.is_empty() {
+            return Err(Error::invalid("a timeline's name must not be empty"));
+        }
+        if name.len() > MAX_NAME_BYTES {
+            return Err(name_too_long(name));
+        }
+        Ok(TimelineRef { store: self.id, name })
+    }
+
+    fn read<T>(&self, timeline: &[u8], read: impl FnOnce(Reading<'_>) -> Result<T>) -> Result<T> {
+        let timeline = self.timeline(timeline)?;
+        let state = &self.running.state;
+        let view: &View = &state.view.load();
+        read(Reading::new(state, view, timeline, state.hash(timeline)))
+    }
+
+    /// Removes the start of a timeline. Gives how many readable entries that were. Readers below are told
+    /// [`Verdict::Trimmed`](crate::Verdict::Trimmed).
+    pub fn trim(&self, timeline: &[u8], trim: Trim) -> Result<u64> {
+        self.running.check_writable()?;
+        change::trim(&self.running.state, &self.running.queue, self.timeline(timeline)?, trim)
+    }
+
+    /// Removes single entries. Gives how many of them could be read. What they leave is a hole, not a loss.
+    pub fn delete(&self, timeline: &[u8], sequences: &[Sequence]) -> Result<u64> {
+        self.running.check_writable()?;
+        change::delete(&self.running.state, &self.running.queue, self.timeline(timeline)?, sequences)
+    }
+
+    /// Replaces the body of an entry; its sequence and time stay. False when there is no such readable entry.
+    pub fn edit(&self, timeline: &[u8], sequence: Sequence, body: &[u8]) -> Result<bool> {
+        self.running.check_writable()?;
+        change::edit(&self.running.state, &self.running.queue, self.timeline(timeline)?, sequence, body)
+    }
+
+    /// Removes all entries. False when there was none to read. The timeline goes on counting.
+    pub fn drop_timeline(&self, timeline: &[u8]) -> Result<bool> {
+        Ok(self.trim(timeline, Trim::Keep(0))? > 0)
+    }
+
+    /// The entry with a sequence, if it can be read.
+    pub fn get(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<Entry>> {
+        self.read(timeline, |reading| reading.get(sequence))
+    }
+
+    /// The entries inside the bounds, ascending, as far as the limit lets through.
+    pub fn range(&self, timeline: &[u8], bounds: impl RangeBounds<Sequence>, limit: Limit) -> Result<Page> {
+        self.range_in(timeline, bounds, limit, false)
+    }
+
+    /// The entries inside the bounds, descending: the newest first.
+    pub fn range_back(
+        &self,
+        timeline: &[u8],
+        bounds: impl RangeBounds<Sequence>,
+        limit: Limit,
+    ) -> Result<Page> {
+        self.range_in(timeline, bounds, limit, true)
+    }
+
+    fn range_in(
+        &self,
+        timeline: &[u8],
+        bounds: impl RangeBounds<Sequence>,
+        limit: Limit,
+        descending: bool,
+    ) -> Result<Page> {
+        let bounds = read::bounds(bounds.start_bound(), bounds.end_bound());
+        // Bounds that hold no sequence read like bounds above the last one.
+        let (low, high) = bounds.unwrap_or((Sequence::MAX, 0));
+        self.read(timeline, |reading| reading.range(low, high, limit, descending))
+    }
+
+    /// What follows a reader's cursor, and what the reader should know of it. The page's `next` is the cursor for next time.
+    pub fn read_after(&self, timeline: &[u8], cursor: Sequence, limit: Limit) -> Result<Page> {
+        self.read(timeline, |reading| reading.after(cursor, limit))
+    }
+
+    /// The newest readable entry.
+    pub fn last(&self, timeline: &[u8]) -> Result<Option<Entry>> {
+        self.read(timeline, |reading| reading.last())
+    }
+
+    /// Facts of the whole timeline.
+    pub fn info(&self, timeline: &[u8]) -> Result<Info> {
+        self.read(timeline, |reading| reading.info())
+    }
+
+    /// The lowest readable sequence with this time (Unix ms) or a later one; `last + 1` when there is none.
+    pub fn sequence_at(&self, timeline: &[u8], time_ms: TimeMs) -> Result<Sequence> {
+        self.read(timeline, |reading| reading.sequence_at(time_ms))
+    }
+
+    /// The names of timelines with readable entries that start with `prefix` and are above `after`, in byte order.
+    pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
+        let state = &self.running.state;
+        read::list(state, &state.view.load(), self.id, prefix, after, count)
+    }
+}
