@@ -19,6 +19,10 @@ pub enum End {
     No,
     /// It finishes what it is at, sends what it has to send, and closes.
     Finish,
+    /// It holds the most output while memory is short: it is told `SLOW`, and closes.
+    Slow,
+    /// It holds the most input while memory is short: it is told `LIMIT`, and closes.
+    Full,
     /// It closes at once.
     Now,
 }
@@ -40,6 +44,10 @@ pub struct Client {
     pub channels: AtomicUsize,
     /// How many shard channels it subscribes to.
     pub shard_channels: AtomicUsize,
+    /// Bytes of input that it holds above the floor.
+    pub input_bytes: AtomicUsize,
+    /// Bytes of output that it holds above the floor.
+    pub output_bytes: AtomicUsize,
     end: AtomicU8,
     told: Notify,
 }
@@ -56,6 +64,8 @@ impl Client {
         match self.end.load(Ordering::SeqCst) {
             0 => End::No,
             1 => End::Finish,
+            2 => End::Slow,
+            3 => End::Full,
             _ => End::Now,
         }
     }
@@ -93,6 +103,8 @@ impl Clients {
             protocol: AtomicU8::new(2),
             channels: AtomicUsize::new(0),
             shard_channels: AtomicUsize::new(0),
+            input_bytes: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
             end: AtomicU8::new(End::No as u8),
             told: Notify::new(),
         });

@@ -6,12 +6,30 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use strandline::{MAX_BODY_BYTES, Options};
+use strandline::{MAX_BODY_BYTES, MAX_SEQUENCE, Options};
 
 use crate::limits::Limits;
 
 /// The port when none is given.
 pub const DEFAULT_PORT: u16 = 7411;
+
+/// With less the engine, or its connections, could not work.
+const LEAST_MEMORY_BYTES: u64 = 1024 * 1024;
+
+/// A tebibyte, 2^40: more is a slip of the pen, and sums of it must not overflow.
+const MOST_BYTES: u64 = 1 << 40;
+
+/// One reply is made in memory as a whole: a gibibyte, 2^30.
+const MOST_REPLY_BYTES: u64 = 1 << 30;
+
+/// There are no more ports than that for one address; files are fewer.
+const MOST_CLIENTS: u64 = 1_000_000;
+
+/// On one connection.
+const MOST_SUBSCRIPTIONS: u64 = 10_000_000;
+
+/// A year, 365 · 24 · 3600: a time that far off can still be reckoned with.
+const MOST_SECONDS: u64 = 31_536_000;
 
 /// How a server is started.
 #[derive(Clone, Deserialize)]
@@ -55,7 +73,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -63,7 +81,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file's text is not a configuration.
-    #[error("{path}: {source}")]
+    #[error("{path} is no configuration")]
     Parse {
         /// The file.
         path: PathBuf,
@@ -94,17 +112,29 @@ impl Config {
     /// Refuses values that could not work.
     pub fn check(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
-        let complaint = if limits.max_body_bytes > MAX_BODY_BYTES {
-            format!(
-                "limits.max_body_bytes is {}, over the hard cap of {MAX_BODY_BYTES}",
-                limits.max_body_bytes
-            )
-        } else if limits.max_clients == 0 || limits.output_high_water_bytes == 0 {
-            "limits.max_clients and limits.output_high_water_bytes must be at least 1".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(ConfigError::Value { what: complaint })
+        let bytes = |value: usize| value as u64;
+        let bounds = [
+            ("memory_budget_bytes", bytes(self.memory_budget_bytes), LEAST_MEMORY_BYTES, MOST_BYTES),
+            ("sync_ttl_ms", self.sync_ttl_ms, 0, MAX_SEQUENCE),
+            ("limits.max_clients", bytes(limits.max_clients), 1, MOST_CLIENTS),
+            ("limits.max_body_bytes", bytes(limits.max_body_bytes), 1, bytes(MAX_BODY_BYTES)),
+            ("limits.max_subscriptions", bytes(limits.max_subscriptions), 1, MOST_SUBSCRIPTIONS),
+            ("limits.output_high_water_bytes", bytes(limits.output_high_water_bytes), 1024, MOST_BYTES),
+            ("limits.client_memory_bytes", bytes(limits.client_memory_bytes), LEAST_MEMORY_BYTES, MOST_BYTES),
+            ("limits.read_ahead_bytes", bytes(limits.read_ahead_bytes), 0, MOST_BYTES),
+            ("limits.total_read_ahead_bytes", bytes(limits.total_read_ahead_bytes), 0, MOST_BYTES),
+            ("limits.reply_bytes", limits.reply_bytes, 1024, MOST_REPLY_BYTES),
+            ("limits.auth_seconds", limits.auth_seconds, 1, MOST_SECONDS),
+            ("limits.client_stall_seconds", limits.client_stall_seconds, 1, MOST_SECONDS),
+            ("limits.stop_seconds", limits.stop_seconds, 0, MOST_SECONDS),
+        ];
+        for (name, value, least, most) in bounds {
+            if value < least || value > most {
+                let what = format!("{name} is {value}, and must be from {least} to {most}");
+                return Err(ConfigError::Value { what });
+            }
+        }
+        Ok(())
     }
 
     /// The engine's part of the settings.
@@ -138,5 +168,19 @@ mod tests {
         assert!(Config::parse("[limits]\nmax_client = 1").is_err());
         let config = Config::parse("[limits]\nmax_body_bytes = 17000000").expect("it parses");
         assert!(config.check().is_err_and(|error| error.to_string().contains("max_body_bytes")));
+        assert!(Config::default().check().is_ok());
+        for (line, name) in [
+            ("memory_budget_bytes = 1000000", "memory_budget_bytes"),
+            ("[limits]\nclient_stall_seconds = 18446744073709551615", "client_stall_seconds"),
+            ("[limits]\nauth_seconds = 0", "auth_seconds"),
+            ("[limits]\nmax_clients = 0", "max_clients"),
+        ] {
+            let refused = Config::parse(line).map(|config| config.check());
+            // A number beyond what TOML knows is refused while it is read.
+            assert!(
+                refused.is_err() || refused.is_ok_and(|checked| checked.is_err_and(|error| error.to_string().contains(name))),
+                "{line}"
+            );
+        }
     }
 }

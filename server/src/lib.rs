@@ -1,9 +1,9 @@
 //! The Strandline server: RESP2 and RESP3 over TCP, on the `strandline` engine. docs/protocol.md is its contract.
 //!
 //! ```text
-//! main ─▶ lib ─▶ listener ─▶ session ─▶ commands ─▶ (engine)
-//!                               │           │
-//!                protocol  push  connection  shared  key  clients  refusal  limits  auth  metrics  config
+//! main ─▶ lib ─▶ listener ─▶ watch  session ─▶ commands ─▶ (engine)
+//!                                      │           │
+//!                protocol  push  connection  shared  key  clients  refusal  limits  auth  memory  metrics  config  files  submission
 //! ```
 //!
 //! A file uses those to its right or below, never above. The engine is used through its public items only; it knows nothing of
@@ -16,15 +16,19 @@ mod clients;
 mod commands;
 mod config;
 mod connection;
+mod files;
 mod key;
 mod limits;
 mod listener;
+mod memory;
 mod metrics;
 mod protocol;
 mod push;
 mod refusal;
 mod session;
 mod shared;
+mod submission;
+mod watch;
 
 use std::io;
 use std::net::SocketAddr;
@@ -51,7 +55,7 @@ pub enum ServerError {
     #[error(transparent)]
     Engine(#[from] strandline::Error),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -59,7 +63,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// The server's own task broke off.
-    #[error("the server broke off: {0}")]
+    #[error("the server broke off")]
     BrokeOff(#[from] tokio::task::JoinError),
 }
 
@@ -73,8 +77,9 @@ impl Server {
     /// Opens the engine and starts to listen. Must be called in a multi-threaded tokio runtime.
     ///
     /// The port is taken after the engine is open: so nobody can connect to a server that does not start.
-    pub async fn start(config: Config) -> Result<Server, ServerError> {
+    pub async fn start(mut config: Config) -> Result<Server, ServerError> {
         config.check()?;
+        config.limits.max_clients = files::most_clients(config.limits.max_clients);
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let engine = tokio::task::spawn_blocking(move || Engine::open(dir, options)).await??;
         let wanted = SocketAddr::new(config.bind, config.port);

@@ -39,15 +39,19 @@ pub struct Limits {
     pub max_subscriptions: usize,
     /// Output above which a connection runs no further command and is pushed nothing, until its client has taken some.
     pub output_high_water_bytes: usize,
+    /// Input that has not run and output that was not taken, of all connections together, above a floor of 16 KiB each; input may
+    /// take a half of it, and output a half.
+    pub client_memory_bytes: usize,
     /// Input that is read ahead while commands may not run, for one connection.
     pub read_ahead_bytes: usize,
-    /// The same for all connections together.
+    /// The same for all connections together; at most a quarter of [`Limits::client_memory_bytes`] is used.
     pub total_read_ahead_bytes: usize,
     /// Most bytes of bodies in one reply, whatever COUNT and BYTES ask for. The first entry always passes.
     pub reply_bytes: u64,
     /// How long a connection may live without having logged in, when a password is set. Absolute: commands do not extend it.
     pub auth_seconds: u64,
-    /// How long a client may take nothing while its output is over the high-water mark.
+    /// How long a client may take next to nothing while its output is over the high-water mark, or send next to nothing of a
+    /// request that it began.
     pub client_stall_seconds: u64,
     /// How long connections get to finish when the server stops.
     pub stop_seconds: u64,
@@ -60,8 +64,9 @@ impl Default for Limits {
             max_body_bytes: 1024 * 1024,
             max_subscriptions: 100_000,
             output_high_water_bytes: 1024 * 1024,
+            client_memory_bytes: 256 * 1024 * 1024,
             read_ahead_bytes: 32 * 1024 * 1024,
-            total_read_ahead_bytes: 256 * 1024 * 1024,
+            total_read_ahead_bytes: 64 * 1024 * 1024,
             reply_bytes: 32 * 1024 * 1024,
             auth_seconds: 10,
             client_stall_seconds: 30,
@@ -90,6 +95,11 @@ impl Limits {
                 before_login: true,
             }
         }
+    }
+
+    /// What all connections together may really read ahead: blocked ones must leave room for those that send.
+    pub fn shared_read_ahead_bytes(&self) -> usize {
+        self.total_read_ahead_bytes.min(self.client_memory_bytes / 4)
     }
 
     /// [`Limits::auth_seconds`] as a duration.

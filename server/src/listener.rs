@@ -8,19 +8,30 @@ use std::time::Duration;
 
 use strandline::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{error, info, warn};
 
 use crate::session::Session;
 use crate::shared::{Shared, StopReason};
+use crate::watch::{MemoryWatch, look_at_engine};
 
 /// After a failed accept, mostly for want of file descriptors: trying at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often the engine is asked whether it is poisoned. A background thread's failure is told to no client.
+const ENGINE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the memory of connections is looked at.
+const MEMORY_PAUSE: Duration = Duration::from_millis(200);
+
 /// Accepts until the server is told to stop, then stops it. Tells why it stopped, or that the engine did not close.
 pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReason, Error> {
     let mut sessions = JoinSet::new();
+    let mut memory_watch = MemoryWatch::default();
+    let (mut engine_tick, mut memory_tick) = (interval(ENGINE_PAUSE), interval(MEMORY_PAUSE));
+    engine_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    memory_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reason = loop {
         tokio::select! {
             reason = shared.stopped() => break reason,
@@ -36,6 +47,8 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReaso
                     warn!(%error, "a session broke off");
                 }
             }
+            _ = engine_tick.tick() => look_at_engine(&shared),
+            _ = memory_tick.tick() => memory_watch.look(&shared),
         }
     };
     drop(listener);
@@ -46,13 +59,29 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReaso
         warn!(clients = sessions.len(), "cutting the connections that are stuck");
         sessions.shutdown().await;
     }
+    close(&shared, reason).await
+}
+
+/// Closes the engine. A failure that loses nothing is no failure.
+async fn close(shared: &Shared, reason: StopReason) -> Result<StopReason, Error> {
     let engine = shared.engine.clone();
-    let closed = tokio::task::spawn_blocking(move || engine.close()).await;
-    closed.unwrap_or_else(|error| {
-        warn!(%error, "closing the engine broke off");
-        Ok(())
-    })?;
-    info!("stopped");
+    match spawn_blocking(move || engine.close()).await {
+        Ok(Ok(())) => info!("stopped"),
+        Ok(Err(Error::DiskFull { path })) => {
+            warn!(path = %path.display(), "the disk is full, so memory was not written to segments. Nothing is lost: the log has it, \
+                and the next start reads it");
+        }
+        Ok(Err(problem @ Error::Poisoned { .. })) => {
+            error!(%problem, "stopped without a flush");
+            return Ok(StopReason::Poisoned);
+        }
+        Ok(Err(problem)) => return Err(problem),
+        // A panic is a broken invariant: whoever waits for the server must not take it for a good end.
+        Err(broken) => match broken.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(cancelled) => warn!(%cancelled, "the runtime ended before the engine was closed"),
+        },
+    }
     Ok(reason)
 }
 

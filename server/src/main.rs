@@ -74,10 +74,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(problem) => {
-            error!("{problem:#}");
+            error!("{}", told_once(&problem));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The chain of causes. Some texts carry their cause's, which is then not told again.
+fn told_once(problem: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in problem.chain() {
+        let cause = cause.to_string();
+        let cause = cause.trim();
+        if !text.ends_with(cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(cause);
+        }
+    }
+    text
 }
 
 fn run(serve: Serve) -> anyhow::Result<StopReason> {
@@ -119,4 +135,16 @@ fn announce(server: &Server) -> anyhow::Result<()> {
     writeln!(out, "listening on {}", server.address())
         .and_then(|()| out.flush())
         .context("cannot write to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_its_effect_tells_already_is_told_once() {
+        let cause = anyhow::anyhow!("no space");
+        let problem = cause.context("cannot write x: no space").context("cannot serve y");
+        assert_eq!(told_once(&problem), "cannot serve y: cannot write x: no space");
+    }
 }

@@ -38,7 +38,9 @@ pub struct Metrics {
     pub protocol_errors: Counter,
     /// Push frames of follows and subscriptions.
     pub pushes: Counter,
-    /// Connections closed because their client took nothing.
+    /// Connections closed because they held the most input while memory was short.
+    pub memory_closed: Counter,
+    /// Connections closed because their client took, or sent, next to nothing.
     pub slow_closed: Counter,
     /// Connections closed because they did not log in in time.
     pub auth_timeouts: Counter,
@@ -50,7 +52,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// All of them by name, for display.
-    pub fn fields(&self) -> [(&'static str, u64); 10] {
+    pub fn fields(&self) -> [(&'static str, u64); 11] {
         [
             ("total_connections_received", self.connections.get()),
             ("rejected_connections", self.connections_refused.get()),
@@ -59,6 +61,7 @@ impl Metrics {
             ("protocol_errors", self.protocol_errors.get()),
             ("pushed_frames", self.pushes.get()),
             ("slow_clients_closed", self.slow_closed.get()),
+            ("memory_clients_closed", self.memory_closed.get()),
             ("auth_timeouts", self.auth_timeouts.get()),
             ("total_net_input_bytes", self.input_bytes.get()),
             ("total_net_output_bytes", self.output_bytes.get()),

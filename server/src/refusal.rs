@@ -42,11 +42,15 @@ impl Refusal {
 
     /// No store of that name.
     pub fn no_store(name: &[u8]) -> Refusal {
-        Refusal::new(
-            "NOSTORE",
-            format!("there is no store '{}': TL.STORE CREATE makes one", name.escape_ascii()),
-        )
+        let advice = if can_be_created(name) { ": TL.STORE CREATE makes one" } else { ", and none can have this name" };
+        Refusal::new("NOSTORE", format!("there is no store '{}'{advice}", name.escape_ascii()))
     }
+}
+
+/// Whether a store may have this name.
+fn can_be_created(name: &[u8]) -> bool {
+    let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    (1..=32).contains(&name.len()) && name.iter().all(allowed) && name != b"im"
 }
 
 impl fmt::Display for Refusal {
@@ -60,7 +64,9 @@ impl From<Error> for Refusal {
         let word = match &error {
             Error::NoStore { name } => return Refusal::no_store(name.as_bytes()),
             Error::TooLarge { .. } => "TOOBIG",
-            Error::StoreExists { .. } => "CONFLICT",
+            Error::StoreExists { .. } | Error::IdConflict { .. } => "CONFLICT",
+            Error::LastSequence { .. } => "LASTSEQ",
+            Error::SequenceOrder { .. } => "SEQORDER",
             Error::SequenceExhausted => "LIMIT",
             Error::DiskFull { .. } => "FULL",
             Error::Poisoned { .. } => POISONED,
@@ -76,12 +82,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_store_is_advised_to_be_created_only_if_it_can_be() {
+        let advises = |name: &[u8]| Refusal::no_store(name).sentence.contains("CREATE");
+        assert!(advises(b"inbox-2"));
+        assert!(!advises(b"im") && !advises(b"") && !advises(b"Inbox") && !advises(&[b'x'; 33]));
+    }
+
+    #[test]
     fn each_error_of_the_engine_has_its_word() {
         let word = |error: Error| Refusal::from(error).word;
         assert_eq!(word(Error::invalid("x")), "ERR");
         assert_eq!(word(Error::TooLarge { what: "the body", actual: 2, limit: 1 }), "TOOBIG");
         assert_eq!(word(Error::NoStore { name: "x".into() }), "NOSTORE");
         assert_eq!(word(Error::StoreExists { name: "x".into(), ttl_ms: 0 }), "CONFLICT");
+        assert_eq!(word(Error::IdConflict { sequence: 1 }), "CONFLICT");
+        assert_eq!(word(Error::LastSequence { last: 1 }), "LASTSEQ");
+        assert_eq!(word(Error::SequenceOrder { last: 1 }), "SEQORDER");
         assert_eq!(word(Error::SequenceExhausted), "LIMIT");
         assert_eq!(word(Error::DiskFull { path: "x".into() }), "FULL");
         assert_eq!(word(Error::Poisoned { why: "x".into() }), "POISONED");

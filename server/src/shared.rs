@@ -1,7 +1,7 @@
 //! What all connections of a server share: the engine, the settings, the counters, the list of who is there, and the word to stop.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 
 use strandline::Engine;
@@ -12,7 +12,9 @@ use crate::auth::Password;
 use crate::clients::{Channels, Clients};
 use crate::config::Config;
 use crate::limits::Limits;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::submission::Submission;
 
 /// Why the server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Connections.
     pub clients: Clients,
+    /// What connections hold.
+    pub memory: Memory,
     /// Subscribers.
     pub channels: Arc<Channels>,
     /// Where the server listens.
@@ -45,6 +49,10 @@ pub struct Shared {
     pub since_ms: u64,
     /// Bytes that all connections together have read ahead of what they may run.
     pub read_ahead_bytes: AtomicUsize,
+    /// Where writes go to the engine.
+    pub submission: Submission,
+    /// Whether a client spoke HTTP.
+    pub was_foreign: AtomicBool,
     clock: SystemClock,
     reason: OnceLock<StopReason>,
     stop: Notify,
@@ -61,10 +69,13 @@ impl Shared {
             password: Password::new(config.password.clone()),
             metrics: Metrics::default(),
             clients: Clients::default(),
+            memory: Memory::new(config.limits.client_memory_bytes),
             channels: Arc::default(),
             address,
             since_ms: clock.now_ms(),
             read_ahead_bytes: AtomicUsize::new(0),
+            submission: Submission::default(),
+            was_foreign: AtomicBool::new(false),
             clock,
             reason: OnceLock::new(),
             stop: Notify::new(),

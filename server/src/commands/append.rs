@@ -1,30 +1,81 @@
 //! Writing: TL.APPEND and TL.FANOUT. Both become a batch; the session submits it together with its neighbours in the pipeline.
+//!
+//! What must hold when the batch is committed (ID, IFLAST, SEQ) is the engine's to judge, in this order: only it knows what comes
+//! before the batch.
 
 use bytes::Bytes;
-use strandline::{Batch, Durability};
+use strandline::{Batch, Durability, Sequence};
 
-use super::arguments::{counted, durability, options};
+use super::arguments::{counted, durability, integer, options, positive};
 use super::row::{Class, Command, Context, Run, Write};
 use crate::key::Key;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
-    Command::new("TL.APPEND", -3, Class::Write, Run::Write(append))
-        .one_key()
-        .told("key body [DURABILITY disk|os]", "Appends a body; integer: its sequence."),
+    Command::new("TL.APPEND", -3, Class::Write, Run::Write(append)).one_key().told(
+        "key body [ID id] [SEQ n] [IFLAST n] [PX ms] [DURABILITY disk|os]",
+        "Appends a body; integer: its sequence. A retry with the same ID and body: the original sequence.",
+    ),
     Command::new("TL.FANOUT", -4, Class::Write, Run::Write(fan_out)).counted_keys(2).told(
-        "body numkeys key [key ...] [DURABILITY disk|os]",
-        "Appends one body to every key, all or none; array: the sequences in key order.",
+        "body numkeys key [key ...] [ID id] [PX ms] [DURABILITY disk|os]",
+        "Appends one body to every key, all or none; array: the sequences in key order. The ID belongs to the first key.",
     ),
 ];
 
+/// What the options of a write ask for.
+#[derive(Default)]
+struct Wishes {
+    id: Option<Bytes>,
+    sequence: Option<Sequence>,
+    if_last: Option<Sequence>,
+    /// 0: as long as the store says.
+    lifetime_ms: u64,
+    durability: Durability,
+}
+
+impl Wishes {
+    /// Takes an option that every write has; false for another word.
+    fn take(&mut self, word: &[u8], value: &Bytes) -> Result<bool, Refusal> {
+        match word {
+            b"ID" => self.id = Some(value.clone()),
+            b"PX" => self.lifetime_ms = positive(value)?,
+            b"DURABILITY" => self.durability = durability(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// A batch that is asked for so.
+    fn batch(&self) -> Batch {
+        let mut batch = Batch::new().lifetime_ms(self.lifetime_ms).durability(self.durability);
+        if let Some(id) = &self.id {
+            batch = batch.id(id);
+        }
+        if let Some(last) = self.if_last {
+            batch = batch.if_last(last);
+        }
+        if let Some(sequence) = self.sequence {
+            batch = batch.sequence(sequence);
+        }
+        batch
+    }
+}
+
 fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Write, Refusal> {
     let (name, body) = (&arguments[0], &arguments[1]);
-    let durability = write_options(&arguments[2..])?;
+    let mut wishes = Wishes::default();
+    options(&arguments[2..], |word, value| {
+        match word {
+            b"SEQ" => wishes.sequence = Some(integer(value)?),
+            b"IFLAST" => wishes.if_last = Some(integer(value)?),
+            _ => return wishes.take(word, value),
+        }
+        Ok(true)
+    })?;
     check_body(context, body)?;
     let key = Key::find(&context.shared.engine, name)?;
     Ok(Write {
-        batch: Batch::new().append(&key.store, key.name(), body).durability(durability),
+        batch: wishes.batch().append(&key.store, key.name(), body),
         reply: |receipt, out| out.integer(receipt.sequences[0]),
     })
 }
@@ -32,13 +83,14 @@ fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Write, Refusal> 
 fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Write, Refusal> {
     let body = &arguments[0];
     let (names, rest) = counted(&arguments[1], &arguments[2..])?;
-    let durability = write_options(rest)?;
+    let mut wishes = Wishes::default();
+    options(rest, |word, value| wishes.take(word, value))?;
     check_body(context, body)?;
     let keys: Vec<Key> =
         names.iter().map(|name| Key::find(&context.shared.engine, name)).collect::<Result<_, _>>()?;
     let targets = keys.iter().map(|key| (&key.store, key.name()));
     Ok(Write {
-        batch: Batch::new().fan_out(body, targets).durability(durability),
+        batch: wishes.batch().fan_out(body, targets),
         reply: |receipt, out| {
             out.array(receipt.sequences.len());
             for sequence in &receipt.sequences {
@@ -48,20 +100,8 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Write, Refusal>
     })
 }
 
-fn write_options(words: &[Bytes]) -> Result<Durability, Refusal> {
-    let mut chosen = Durability::Disk;
-    options(words, |word, value| {
-        if word != b"DURABILITY" {
-            return Ok(false);
-        }
-        chosen = durability(value)?;
-        Ok(true)
-    })?;
-    Ok(chosen)
-}
-
 /// Asked for here, before the keys are looked up, so that the contract's order of errors holds.
-fn check_body(context: &Context<'_>, body: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_body(context: &Context<'_>, body: &[u8]) -> Result<(), Refusal> {
     let limit = context.shared.limits.max_body_bytes;
     if body.len() > limit { Err(Refusal::too_big("a body", limit)) } else { Ok(()) }
 }

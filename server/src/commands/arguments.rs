@@ -11,6 +11,9 @@ use crate::refusal::Refusal;
 /// Entries in a reply when COUNT is not given.
 const DEFAULT_COUNT: u64 = 100;
 
+/// So much of a word that is not known is shown.
+const SHOWN_BYTES: usize = 32;
+
 /// Most entries in a reply.
 const MAX_COUNT: u64 = 10_000;
 
@@ -59,16 +62,25 @@ pub fn options(
     words: &[Bytes],
     mut take: impl FnMut(&[u8], &Bytes) -> Result<bool, Refusal>,
 ) -> Result<(), Refusal> {
-    let pairs = words.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return Err(Refusal::syntax());
-    }
-    for pair in pairs {
-        if !take(&pair[0].to_ascii_uppercase(), &pair[1])? {
-            return Err(Refusal::syntax());
+    for pair in words.chunks(2) {
+        let word = pair[0].to_ascii_uppercase();
+        let [_, value] = pair else {
+            return Err(about(&word, "syntax error: no value behind it"));
+        };
+        match take(&word, value) {
+            Ok(true) => {}
+            Ok(false) => return Err(about(&word, "syntax error: not an option here")),
+            Err(refusal) if refusal.word == "ERR" => return Err(about(&word, &refusal.sentence)),
+            Err(refusal) => return Err(refusal),
         }
     }
     Ok(())
+}
+
+/// A complaint about an option, which is named.
+fn about(word: &[u8], complaint: &str) -> Refusal {
+    let shown = String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned();
+    Refusal::usage(format!("{complaint} (option '{shown}')"))
 }
 
 /// The word that must stand at a place.
@@ -171,7 +183,9 @@ mod tests {
         assert_eq!(options(&words("bytes 5 count 3"), |word, value| paging.take(word, value)), Ok(()));
         assert_eq!(paging, Paging { count: Some(3), bytes: Some(5) });
         for wrong in ["COUNT", "COUNT 1 BYTES", "SIDEWAYS 1", "COUNT x"] {
-            assert!(options(&words(wrong), |word, value| paging.take(word, value)).is_err(), "{wrong}");
+            let refused = options(&words(wrong), |word, value| paging.take(word, value));
+            let named = wrong.split(' ').next_back().filter(|word| word.len() > 2).unwrap_or(&wrong[..5]);
+            assert!(refused.is_err_and(|refusal| refusal.sentence.contains(named)), "{wrong}");
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::arguments::integer;
 use super::row::{Class, Command, Context, Flow, Run};
-use super::unknown_subcommand;
+use super::{unknown_subcommand, write_help};
 use crate::clients::{Client, End};
 use crate::refusal::Refusal;
 
@@ -20,6 +20,7 @@ pub(super) static COMMANDS: &[Command] = &[Command::new("CLIENT", -2, Class::Con
 fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let word = arguments[0].to_ascii_uppercase();
     match (word.as_slice(), &arguments[1..]) {
+        (b"HELP", []) => return write_help("CLIENT", context),
         (b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH", [_, ..]) => context.connection.out.ok(),
         (b"SETNAME", [name]) => {
             check_name(name)?;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::row::{Class, Command, Context, Flow, Run};
 use super::table::{Group, all, find, find_with_group};
-use super::unknown_subcommand;
+use super::{unknown_subcommand, write_help};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
@@ -15,8 +15,11 @@ pub(super) static COMMANDS: &[Command] = &[Command::new("COMMAND", -1, Class::Co
     )];
 
 fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let out = &mut context.connection.out;
     let word = arguments.first().map_or_else(|| b"INFO".to_vec(), |word| word.to_ascii_uppercase());
+    if word == b"HELP" && arguments.len() == 1 {
+        return write_help("COMMAND", context);
+    }
+    let out = &mut context.connection.out;
     match (word.as_slice(), arguments.get(1..).unwrap_or_default()) {
         (b"COUNT", []) => out.integer(all().count() as u64),
         (b"LIST", []) => {

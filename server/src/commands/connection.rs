@@ -63,6 +63,10 @@ fn hello(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
     if !context.connection.logged_in {
         return Err(Refusal::new("NOAUTH", "HELLO must be called with AUTH here"));
     }
+    if protocol == Protocol::Resp2 {
+        // Their frames are told from replies in RESP3 only.
+        context.connection.subscriptions.end_follows();
+    }
     context.connection.speak(protocol);
     let id = context.connection.client.id;
     let out = &mut context.connection.out;

@@ -41,7 +41,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     if !context.connection.subscriptions.contains(Kind::Follow, &arguments[0]) {
-        check_room(context)?;
+        check_room(context, 1)?;
     }
     let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
     let mut page = key.store.read_after(key.name(), after, nothing)?;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::row::{Class, Command, Context, Flow, Run};
+use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::find_store;
 use crate::refusal::Refusal;
 
@@ -19,7 +19,7 @@ pub(super) static COMMANDS: &[Command] = &[
 
 fn flush(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.flush()?))))
+    Ok(Flow::Slow(Box::new(move || Ok(engine.flush().map(|()| Done::Ok)?))))
 }
 
 fn compact(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -31,7 +31,7 @@ fn compact(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
         _ => return Err(Refusal::syntax()),
     }
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.compact()?))))
+    Ok(Flow::Slow(Box::new(move || Ok(engine.compact().map(|()| Done::Ok)?))))
 }
 
 fn stats(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {

@@ -12,6 +12,7 @@
 
 mod append;
 mod arguments;
+mod change;
 mod client;
 mod command;
 mod connection;
@@ -33,7 +34,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 pub use document::render as render_tables;
-pub use row::{Command, Context, Flow, Run, Waiting, Write};
+pub use row::{Command, Context, Done, Flow, Run, Waiting, Work, Write};
 
 use crate::connection::Connection;
 use crate::refusal::Refusal;
@@ -77,6 +78,20 @@ fn unknown(request: &[Bytes]) -> Refusal {
         "unknown command '{}', with args beginning with: {arguments}",
         String::from_utf8_lossy(name)
     ))
+}
+
+/// The reply to `<command> HELP`: its forms, one a line, as the table has them.
+fn write_help(command: &'static str, context: &mut Context<'_>) -> Result<Flow, Refusal> {
+    let usage = table::find(command.as_bytes()).map_or("", |row| row.usage);
+    let forms: Vec<&str> = usage.trim_matches(['[', ']']).split(" | ").collect();
+    let out = &mut context.connection.out;
+    out.array(forms.len() + 2);
+    out.simple(&format!("{command} <subcommand> [<argument> ...]. Subcommands:"));
+    for form in forms {
+        out.simple(form);
+    }
+    out.simple("HELP");
+    Ok(Flow::Done)
 }
 
 fn unknown_subcommand(command: &str, word: &[u8]) -> Refusal {

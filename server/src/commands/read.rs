@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::arguments::{Paging, counted, integer, keyword, options};
 use super::get::write_entry;
 use super::row::{Class, Command, Context, Flow, Run, Waiting};
+use super::subscribe::check_room;
 use crate::key::Key;
 use crate::protocol::Encoder;
 use crate::push::verdict_word;
@@ -103,7 +104,9 @@ fn run(context: &mut Context<'_>, query: Query, block_ms: Option<u64>) -> Result
         return Ok(Flow::Done);
     };
     let query = query.detached();
-    context.connection.subscriptions.block(&context.shared.engine, query.keys());
+    let keys = query.keys();
+    check_room(context, keys.len())?;
+    context.connection.subscriptions.block(&context.shared.engine, keys);
     match query.answer(context, false) {
         Ok(false) => {
             let patience = Duration::from_millis(block_ms);

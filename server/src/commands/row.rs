@@ -175,7 +175,11 @@ impl Command {
         }
         let end = if count_at > 0 {
             let count = request.get(count_at).map_or_else(|| Err(Refusal::syntax()), |raw| positive(raw))?;
-            first.saturating_add(count as usize)
+            let end = first.saturating_add(count as usize);
+            if end > request.len() {
+                return Err(Refusal::usage("Invalid arguments specified for command"));
+            }
+            end
         } else if last < 0 {
             request.len().saturating_add_signed(last + 1)
         } else {
@@ -201,8 +205,20 @@ pub enum Flow {
     Close,
     /// The reply is not known yet.
     Wait(Waiting),
-    /// Something that takes its time; `OK` when it is done.
-    Slow(Box<dyn FnOnce() -> Result<(), Refusal> + Send>),
+    /// Something that takes its time, on a thread that may block.
+    Slow(Work),
+}
+
+/// What runs on a thread that may block.
+pub type Work = Box<dyn FnOnce() -> Result<Done, Refusal> + Send>;
+
+/// The reply to something slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// `OK`.
+    Ok,
+    /// A number.
+    Integer(u64),
 }
 
 /// A command that has nothing to tell yet. Its connection watches the timelines that it waits for.

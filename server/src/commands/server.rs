@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::connection::REDIS_VERSION;
 use super::row::{Class, Command, Context, Flow, Run};
-use super::unknown_subcommand;
+use super::{unknown_subcommand, write_help};
 use crate::refusal::Refusal;
 use crate::shared::{Shared, StopReason};
 
@@ -82,6 +82,9 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
 
 fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (word, patterns) = (&arguments[0], &arguments[1..]);
+    if word.eq_ignore_ascii_case(b"HELP") && patterns.is_empty() {
+        return write_help("CONFIG", context);
+    }
     if !word.eq_ignore_ascii_case(b"GET") {
         return Err(unknown_subcommand("CONFIG", word));
     }

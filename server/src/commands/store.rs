@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::arguments::{integer, options};
-use super::row::{Class, Command, Context, Flow, Run};
+use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::find_store;
 use crate::refusal::Refusal;
 
@@ -38,7 +38,7 @@ fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Re
     let name = String::from_utf8(name.to_vec())
         .map_err(|_| Refusal::usage("a store's name is 1 to 32 of a-z, 0-9, _ and -"))?;
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.create_store(&name, ttl_ms).map(drop)?))))
+    Ok(Flow::Slow(Box::new(move || Ok(engine.create_store(&name, ttl_ms).map(|_| Done::Ok)?))))
 }
 
 fn list(context: &mut Context<'_>) {
@@ -64,5 +64,5 @@ fn set_ttl(context: &Context<'_>, name: &[u8], ttl_ms: &[u8]) -> Result<Flow, Re
     let ttl_ms = integer(ttl_ms)?;
     let name = find_store(&context.shared.engine, name)?.name().to_owned();
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.set_store_ttl(&name, ttl_ms)?))))
+    Ok(Flow::Slow(Box::new(move || Ok(engine.set_store_ttl(&name, ttl_ms).map(|()| Done::Ok)?))))
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::row::{Class, Command, Context, Flow, Run};
-use super::unknown_subcommand;
+use super::{unknown_subcommand, write_help};
 use crate::push::Kind;
 use crate::refusal::Refusal;
 
@@ -51,7 +51,7 @@ fn shard_unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<F
 fn enter(context: &mut Context<'_>, names: &[Bytes], kind: Kind, word: &str) -> Result<Flow, Refusal> {
     for name in names {
         if !context.connection.subscriptions.contains(kind, name) {
-            check_room(context)?;
+            check_room(context, 1)?;
         }
         context.connection.subscriptions.subscribe(&context.shared.engine, kind, name)?;
         let subscriptions = &context.connection.subscriptions;
@@ -96,17 +96,21 @@ fn write_change(context: &mut Context<'_>, word: &str, name: Option<&Bytes>, cou
     out.integer(count as u64);
 }
 
-/// Refuses one subscription too many.
-pub(super) fn check_room(context: &Context<'_>) -> Result<(), Refusal> {
+/// Refuses so many more subscriptions if they are too many.
+pub(super) fn check_room(context: &Context<'_>, more: usize) -> Result<(), Refusal> {
     let most = context.shared.limits.max_subscriptions;
-    if context.connection.subscriptions.total() < most {
+    if context.connection.subscriptions.total() + more <= most {
         return Ok(());
     }
-    Err(Refusal::new("LIMIT", format!("a connection has at most {most} subscriptions and follows")))
+    let text = format!("a connection has at most {most} subscriptions, follows and keys that it is blocked on");
+    Err(Refusal::new("LIMIT", text))
 }
 
 fn pubsub(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (word, channels) = (&arguments[0], &arguments[1..]);
+    if word.eq_ignore_ascii_case(b"HELP") && channels.is_empty() {
+        return write_help("PUBSUB", context);
+    }
     if !word.eq_ignore_ascii_case(b"NUMSUB") {
         return Err(unknown_subcommand("PUBSUB", word));
     }

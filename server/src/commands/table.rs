@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::row::Command;
 use super::{
-    append, client, command, connection, follow, get, list, maintenance, range, read, server, store,
+    append, change, client, command, connection, follow, get, list, maintenance, range, read, server, store,
     subscribe,
 };
 
@@ -30,6 +30,7 @@ pub static GROUPS: &[Group] = &[
         word: "timeline",
         rows: &[
             append::COMMANDS,
+            change::COMMANDS,
             get::COMMANDS,
             range::COMMANDS,
             read::COMMANDS,
@@ -99,7 +100,8 @@ mod tests {
         assert_eq!(keys("ssubscribe a:b c:d"), Ok(words("a:b c:d")));
         assert_eq!(keys("ping"), Ok(vec![]));
         assert!(keys("tl.fanout body x a:b").is_err());
-        assert_eq!(keys("tl.fanout body 9223372036854775807 a:b"), Ok(words("a:b")));
+        assert!(keys("tl.fanout body 9223372036854775807 a:b").is_err());
+        assert!(keys("tl.fanout body 2 a:b").is_err());
     }
 
     #[test]

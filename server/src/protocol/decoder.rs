@@ -20,6 +20,9 @@ pub type Request = Vec<Bytes>;
 /// Longest line that announces a length: a sign, 20 digits and CRLF would do; more is no number that could be allowed.
 const LENGTH_LINE_BYTES: usize = 32;
 
+/// Places for arguments that an idle connection keeps.
+const KEPT_ARGUMENTS: usize = 16;
+
 /// What a peer may ask for. It differs before and after login, so it is given for each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -107,10 +110,16 @@ impl Decoder {
         self.buffer.len()
     }
 
+    /// Memory that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity() + self.arguments.capacity() * size_of::<Range<usize>>()
+    }
+
     /// Nothing is coming: an empty buffer gives its memory back, so that an idle connection holds none.
     pub fn rest(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
+            self.arguments.shrink_to(KEPT_ARGUMENTS);
         }
     }
 

@@ -49,6 +49,11 @@ impl Encoder {
         self.bytes.len() - self.taken
     }
 
+    /// Memory that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Whether the socket has taken all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -148,6 +148,13 @@ impl Subscriptions {
         true
     }
 
+    /// Ends all follows.
+    pub fn end_follows(&mut self) {
+        for channel in self.names(Kind::Follow) {
+            self.remove(Kind::Follow, &channel);
+        }
+    }
+
     /// Ends all.
     pub fn clear(&mut self) {
         for one in std::mem::take(&mut self.by_token).into_values() {

@@ -1,12 +1,17 @@
 //! Running what has come. Writes that follow each other, in one read or in the rest of one, are collected and handed to the engine
 //! in one submission; any other command first waits for them, so that replies come in order and a client reads its own writes.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use strandline::{Batch, Receipt};
-use tracing::{debug, error};
+use tokio::task::consume_budget;
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
 
 use super::Session;
-use crate::commands::{Context, Flow, Run, Write, admit};
+use super::pace::Pace;
+use crate::commands::{Context, Done, Flow, Run, Work, Write, admit};
 use crate::protocol::{Encoder, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
@@ -31,7 +36,7 @@ impl Session {
         let mut collected = Collected::default();
         let mut count = 0;
         self.out_of_requests = false;
-        while count < ROUND_COMMANDS && self.blocked.is_none() && !self.closing && !self.is_full() {
+        while count < ROUND_COMMANDS && self.blocked.is_none() && !self.closing && self.has_room() {
             let bounds = self.shared.limits.bounds(self.connection.logged_in);
             match self.decoder.next(&bounds) {
                 Ok(None) => {
@@ -41,6 +46,7 @@ impl Session {
                 Ok(Some(request)) => {
                     count += 1;
                     self.one(request, &mut collected).await;
+                    self.note_memory();
                 }
                 Err(problem) => {
                     self.settle(&mut collected).await;
@@ -53,11 +59,18 @@ impl Session {
         }
         self.settle(&mut collected).await;
         self.shared.metrics.commands.add(count as u64);
+        if count > 0 {
+            self.input_pace = Pace::new(Instant::now());
+        }
         count > 0
     }
 
     async fn one(&mut self, request: Request, collected: &mut Collected) {
         let arguments: &[Bytes] = &request[1..];
+        if is_foreign(&request) {
+            self.settle(collected).await;
+            return self.turn_away();
+        }
         let run = admit(&request, &self.connection).map(|command| command.run);
         let result = match run {
             Ok(Run::Write(prepare)) => {
@@ -72,6 +85,8 @@ impl Session {
             }
             Ok(Run::Now(run)) => {
                 self.settle(collected).await;
+                // Reads do not wait by themselves: a long pipeline of them lets others have their turn now and then.
+                consume_budget().await;
                 run(&mut Context { shared: &self.shared, connection: &mut self.connection }, arguments)
             }
             Err(refusal) => Err(refusal),
@@ -101,7 +116,7 @@ impl Session {
             return;
         }
         let Collected { batches, replies, .. } = std::mem::take(collected);
-        let tickets = self.shared.engine.submit_all(batches);
+        let tickets = self.shared.submission.submit(&self.shared.engine, batches);
         for (ticket, reply) in tickets.into_iter().zip(replies) {
             let receipt = match ticket {
                 Ok(ticket) => ticket.await,
@@ -114,15 +129,27 @@ impl Session {
         }
     }
 
-    async fn slow(&mut self, work: Box<dyn FnOnce() -> Result<(), Refusal> + Send>) {
+    async fn slow(&mut self, work: Work) {
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(())) => self.connection.out.ok(),
+            Ok(Ok(Done::Ok)) => self.connection.out.ok(),
+            Ok(Ok(Done::Integer(value))) => self.connection.out.integer(value),
             Ok(Err(refusal)) => self.refuse(&refusal),
             Err(problem) => {
-                error!(%problem, "a maintenance command broke off");
+                error!(%problem, "a command broke off");
                 self.refuse(&Refusal::usage("the command broke off: see the server's log"));
             }
         }
+    }
+
+    /// Ends a connection that speaks HTTP: a browser may have been made to send what looks like commands behind its headers. The
+    /// log tells the first one only, since a page can make very many.
+    fn turn_away(&mut self) {
+        self.shared.metrics.protocol_errors.one();
+        if !self.shared.was_foreign.swap(true, Ordering::Relaxed) {
+            let address = self.connection.client.address;
+            warn!(%address, "a client speaks HTTP: it is turned away, as all others will be");
+        }
+        self.closing = true;
     }
 
     /// Writes an error reply. A poisoned engine also stops the server, since only a restart finds out what is durable.
@@ -134,4 +161,12 @@ impl Session {
             self.shared.stop(StopReason::Poisoned);
         }
     }
+}
+
+/// Whether a request is a line of HTTP.
+fn is_foreign(request: &[Bytes]) -> bool {
+    let (first, last) = (&request[0], &request[request.len() - 1]);
+    first.eq_ignore_ascii_case(b"POST")
+        || first.eq_ignore_ascii_case(b"HOST:")
+        || (request.len() == 3 && last.len() == 8 && last.starts_with(b"HTTP/"))
 }

@@ -14,12 +14,14 @@
 //! with `SLOW`. A client that is gone ends its task at once, blocked command included.
 
 mod execute;
+mod pace;
 mod wire;
 
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -30,9 +32,14 @@ use tracing::debug;
 use crate::clients::{Client, End};
 use crate::commands::{Context, Waiting};
 use crate::connection::Connection;
+use crate::memory::Held;
 use crate::protocol::Decoder;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
+use pace::Pace;
+
+/// How often a connection looks whether there is memory again.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a connection ends.
 enum Parting {
@@ -58,8 +65,12 @@ pub struct Session {
     closing: bool,
     /// When it must have logged in.
     login_deadline: Instant,
-    /// When the client last took something, or had nothing to take.
-    last_taken: Instant,
+    /// How fast the client sends, counted while a request is not complete.
+    input_pace: Pace,
+    /// How fast the client takes, counted while it is waited for.
+    output_pace: Pace,
+    /// What this connection is counted with in the memory of all.
+    held: Held,
     /// What this connection has added to the sum of what all have read ahead.
     read_ahead: usize,
 }
@@ -77,7 +88,9 @@ impl Session {
             input_ended: false,
             closing: false,
             login_deadline: now + shared.limits.auth_timeout(),
-            last_taken: now,
+            input_pace: Pace::new(now),
+            output_pace: Pace::new(now),
+            held: Held::default(),
             read_ahead: 0,
             shared,
         };
@@ -99,6 +112,7 @@ impl Session {
             }
             moved |= self.read()?;
             self.note_read_ahead();
+            self.note_memory();
             if moved {
                 // A busy connection lets the others of its thread have their turn.
                 consume_budget().await;
@@ -116,15 +130,23 @@ impl Session {
         self.connection.out.len() >= self.shared.limits.output_high_water_bytes
     }
 
+    /// Whether a command may run and a frame may be pushed, for this connection's output and that of all.
+    fn has_room(&self) -> bool {
+        !self.is_full() && self.shared.memory.has_room_for_output()
+    }
+
     /// Who has closed the sending half waits for the replies to what was sent, but for nothing that may yet happen.
     fn is_finished(&self) -> bool {
-        let sent = self.connection.out.is_empty();
-        (self.closing && sent)
-            || (self.input_ended && (self.blocked.is_some() || (self.out_of_requests && sent)))
+        let ends = self.closing || (self.input_ended && (self.blocked.is_some() || self.out_of_requests));
+        ends && self.connection.out.is_empty()
     }
 
     /// Tries the blocked command again when one of its timelines advanced or its time is over.
     fn retry_blocked(&mut self) -> bool {
+        if !self.shared.memory.has_room_for_output() {
+            // The wake-up is kept by the watcher for later.
+            return false;
+        }
         let woken = self.connection.subscriptions.collect();
         let Some(waiting) = &self.blocked else { return false };
         let over = waiting.deadline.is_some_and(|deadline| deadline <= Instant::now());
@@ -144,7 +166,7 @@ impl Session {
 
     /// Pushes to subscriptions that are behind, as far as there is room.
     fn push(&mut self) -> bool {
-        if self.closing || !self.connection.subscriptions.is_behind() {
+        if self.closing || !self.connection.subscriptions.is_behind() || !self.has_room() {
             return false;
         }
         let high_water = self.shared.limits.output_high_water_bytes;
@@ -170,6 +192,12 @@ impl Session {
                 }
                 self.closing = true;
             }
+            End::Slow => return self.cut(&Refusal::new("SLOW", "too much waits to be taken, by all clients together")),
+            End::Full => {
+                self.shared.metrics.memory_closed.one();
+                let text = "all clients together hold more input than client_memory_bytes allows";
+                return self.cut(&Refusal::new("LIMIT", text));
+            }
             End::Now => return true,
         }
         let now = Instant::now();
@@ -177,26 +205,53 @@ impl Session {
             // Who logs out by RESET gets the whole time again; who never logged in does not, whatever it sends.
             self.login_deadline = now + self.shared.limits.auth_timeout();
         }
-        if self.stall_deadline().is_some_and(|deadline| deadline <= now) {
-            self.shared.metrics.slow_closed.one();
-            // Behind all that the client did not take: if it comes to read again, it learns why the rest is missing.
-            let seconds = self.shared.limits.client_stall_seconds;
-            self.refuse(&Refusal::new("SLOW", format!("nothing was taken for {seconds} s")));
-            let _ = self.write();
-            return true;
+        let (window, seconds) = (self.shared.limits.stall_timeout(), self.shared.limits.client_stall_seconds);
+        let (output_waits, input_waits) = (self.output_waits(), self.input_waits());
+        if self.output_pace.is_stalled(output_waits, now, window) {
+            return self.cut(&Refusal::new("SLOW", format!("next to nothing was taken for {seconds} s")));
+        }
+        if self.input_pace.is_stalled(input_waits, now, window) {
+            let text = format!("a request is not complete, and next to nothing came of it for {seconds} s");
+            return self.cut(&Refusal::new("SLOW", text));
         }
         if self.login_deadline().is_some_and(|deadline| deadline <= now) {
             self.shared.metrics.auth_timeouts.one();
-            self.refuse(&Refusal::new("NOAUTH", "Authentication required: the time to log in is over"));
-            let _ = self.write();
-            return true;
+            return self
+                .cut(&Refusal::new("NOAUTH", "Authentication required: the time to log in is over"));
         }
         false
     }
 
-    fn stall_deadline(&self) -> Option<Instant> {
-        let waits = self.is_full() || ((self.closing || self.input_ended) && !self.connection.out.is_empty());
-        waits.then(|| self.last_taken + self.shared.limits.stall_timeout())
+    /// Ends the connection. The error stands behind all that the client did not take: if it comes to read again, it learns why the
+    /// rest is missing.
+    fn cut(&mut self, refusal: &Refusal) -> bool {
+        if refusal.word == "SLOW" {
+            self.shared.metrics.slow_closed.one();
+        }
+        self.refuse(refusal);
+        // It is over, whether the socket takes it or not.
+        let _ = self.write();
+        true
+    }
+
+    /// Whether the client is waited for to take something.
+    fn output_waits(&self) -> bool {
+        self.is_full() || ((self.closing || self.input_ended) && !self.connection.out.is_empty())
+    }
+
+    /// Whether the client is waited for to complete a request.
+    fn input_waits(&self) -> bool {
+        self.out_of_requests && self.blocked.is_none() && !self.closing && self.decoder.buffered() > 0
+    }
+
+    /// When memory is to be looked at again, if the want of it is what keeps this connection from going on.
+    fn memory_retry(&self) -> Option<Instant> {
+        let memory = &self.shared.memory;
+        let is_behind = self.connection.subscriptions.is_behind();
+        let cannot_run = !memory.has_room_for_output()
+            && (!self.out_of_requests || self.blocked.is_some() || is_behind);
+        let cannot_read = !memory.has_room_for_input() && !self.may_read() && !self.input_ended;
+        (cannot_run || cannot_read).then(|| Instant::now() + MEMORY_PAUSE)
     }
 
     fn login_deadline(&self) -> Option<Instant> {
@@ -204,18 +259,31 @@ impl Session {
     }
 
     async fn wait(&self) -> io::Result<()> {
-        let mut interest: Option<Interest> = self.may_read().then_some(Interest::READABLE);
-        if !self.connection.out.is_empty() {
-            interest = Some(interest.map_or(Interest::WRITABLE, |interest| interest | Interest::WRITABLE));
+        // An error alone is asked for too: a connection that is reset is noticed while nothing may be read.
+        let mut interest = Interest::ERROR;
+        if self.may_read() {
+            interest |= Interest::READABLE;
         }
-        let block_deadline = self.blocked.as_ref().and_then(|waiting| waiting.deadline);
+        if !self.connection.out.is_empty() {
+            interest |= Interest::WRITABLE;
+        }
+        let has_room = self.has_room();
+        let block_deadline = self.blocked.as_ref().and_then(|waiting| waiting.deadline).filter(|_| has_room);
+        let window = self.shared.limits.stall_timeout();
+        let output_deadline = self.output_waits().then(|| self.output_pace.end(window));
+        let input_deadline = self.input_waits().then(|| self.input_pace.end(window));
         let deadline =
-            [block_deadline, self.stall_deadline(), self.login_deadline()].into_iter().flatten().min();
-        // While the output is full a wake-up for pushes could not be served: it is kept by the watcher for later.
-        let watching = self.connection.subscriptions.is_watching() && !self.is_full();
+            [block_deadline, output_deadline, input_deadline, self.login_deadline(), self.memory_retry()]
+                .into_iter()
+                .flatten()
+                .min();
+        // While there is no room a wake-up for pushes could not be served: it is kept by the watcher for later.
+        let watching = self.connection.subscriptions.is_watching() && has_room;
         tokio::select! {
-            ready = self.socket.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => {
-                ready?;
+            ready = self.socket.ready(interest) => {
+                if ready?.is_error() {
+                    return Err(self.socket.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
+                }
             }
             () = poll_fn(|context| self.connection.subscriptions.poll_ready(context)), if watching => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
@@ -228,6 +296,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.shared.read_ahead_bytes.fetch_sub(self.read_ahead, Ordering::Relaxed);
+        self.shared.memory.change(self.held, Held::default());
         self.shared.clients.leave(self.connection.client.id);
     }
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Session;
+use crate::memory::{FLOOR_BYTES, Held};
 
 /// What one read asks for at least.
 const READ_BYTES: usize = 16 * 1024;
@@ -20,18 +21,25 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 impl Session {
-    /// Whether more input may be taken. While commands run, the decoder's own bounds hold; while they may not, input is read ahead
-    /// up to a bound for this connection and one for all.
+    /// Whether more input may be taken. A little always, so that a client that is gone is noticed; while commands run, as far as
+    /// the decoder's own bounds and the memory of all connections go; while they may not, input is read ahead up to a bound for
+    /// this connection and one for all.
     pub(super) fn may_read(&self) -> bool {
         if self.input_ended || self.closing {
             return false;
         }
-        if self.blocked.is_none() && !self.is_full() {
+        if self.decoder.buffered() < FLOOR_BYTES {
+            return true;
+        }
+        if !self.shared.memory.has_room_for_input() {
+            return false;
+        }
+        if self.blocked.is_none() && self.has_room() {
             return true;
         }
         let limits = &self.shared.limits;
         self.decoder.buffered() < limits.read_ahead_bytes
-            && self.shared.read_ahead_bytes.load(Ordering::Relaxed) < limits.total_read_ahead_bytes
+            && self.shared.read_ahead_bytes.load(Ordering::Relaxed) < limits.shared_read_ahead_bytes()
     }
 
     /// Takes what the socket has, one read. Whether something came, the end included.
@@ -49,6 +57,7 @@ impl Session {
             }
             Ok(count) => {
                 self.shared.metrics.input_bytes.add(count as u64);
+                self.input_pace.add(count);
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -66,15 +75,13 @@ impl Session {
             match self.socket.try_write(self.connection.out.waiting()) {
                 Ok(count) => {
                     self.connection.out.take(count);
+                    self.output_pace.add(count);
                     self.shared.metrics.output_bytes.add(count as u64);
                     moved |= count > 0;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
-        }
-        if moved || self.connection.out.is_empty() {
-            self.last_taken = Instant::now();
         }
         Ok(moved)
     }
@@ -99,9 +106,21 @@ impl Session {
         let _ = timeout(LINGER, listening).await;
     }
 
+    /// Keeps this connection's part of the sums of what all hold up to date.
+    pub(super) fn note_memory(&mut self) {
+        let held = Held::of(self.decoder.held_bytes(), self.connection.out.held_bytes());
+        if held != self.held {
+            self.shared.memory.change(self.held, held);
+            self.held = held;
+            let client = &self.connection.client;
+            client.input_bytes.store(held.input, Ordering::Relaxed);
+            client.output_bytes.store(held.output, Ordering::Relaxed);
+        }
+    }
+
     /// Keeps this connection's part of the sum of what was read ahead up to date.
     pub(super) fn note_read_ahead(&mut self) {
-        let ahead = if self.blocked.is_some() || self.is_full() { self.decoder.buffered() } else { 0 };
+        let ahead = if self.blocked.is_some() || !self.has_room() { self.decoder.buffered() } else { 0 };
         if ahead != self.read_ahead {
             let sum = &self.shared.read_ahead_bytes;
             sum.fetch_add(ahead, Ordering::Relaxed);
