@@ -227,6 +227,7 @@ impl Committer {
         if let Err(error) = prepared {
             return refuse_all(group, &error);
         }
+        self.ids.clear();
         let time_ms = self.state.now_ms();
         let outcomes: Vec<_> =
             group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();

@@ -1,0 +1,112 @@
+//! Retries with a client's id (P12), conditions and chosen sequences, over flush, merge and reopening.
+
+use std::collections::HashMap;
+
+use strandline::{Batch, Engine, Error, Limit, Options, Receipt, Result, Store};
+
+fn open(dir: &tempfile::TempDir) -> (Engine, Store) {
+    let engine = Engine::open(dir.path(), Options::default()).expect("opens");
+    let sync = engine.store("sync").expect("is there");
+    (engine, sync)
+}
+
+fn commit(engine: &Engine, batch: Batch) -> Result<Receipt> {
+    engine.submit(batch)?.wait()
+}
+
+#[test]
+fn the_same_ids_in_many_timelines_by_many_threads_over_flushes_and_reopening() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut used: Vec<HashMap<(u64, u64), (u64, u64)>> = vec![HashMap::new(); 3];
+    for life in 0..3 {
+        let (engine, sync) = open(&dir);
+        std::thread::scope(|scope| {
+            for (thread, used) in used.iter_mut().enumerate() {
+                let (engine, sync) = (&engine, &sync);
+                scope.spawn(move || {
+                    for round in 0..200u64 {
+                        let (key, id, body) = (round * 7 % 3, round * 13 % (8 + 8 * life), round % 5);
+                        if round % 67 == 5 * thread as u64 {
+                            engine.flush().expect("flushes");
+                        }
+                        let name = format!("thread {thread} key {key}");
+                        let batch = Batch::new().append(sync, name.as_bytes(), &[body as u8]);
+                        let got = commit(engine, batch.id(format!("id {id}").as_bytes()));
+                        match (used.get(&(key, id)), got) {
+                            (None, Ok(receipt)) => {
+                                assert!(!receipt.duplicate);
+                                used.insert((key, id), (body, receipt.sequences[0]));
+                            }
+                            (Some(first), Ok(receipt)) => {
+                                assert!(receipt.duplicate);
+                                assert_eq!(*first, (body, receipt.sequences[0]));
+                            }
+                            (Some((first, sequence)), Err(Error::IdConflict { sequence: told })) => {
+                                assert_ne!(*first, body);
+                                assert_eq!(*sequence, told);
+                            }
+                            (known, got) => panic!("{name} id {id} body {body}: {known:?} {got:?}"),
+                        }
+                    }
+                });
+            }
+        });
+        engine.compact().expect("merges");
+        if life == 1 {
+            engine.close().expect("closes");
+        }
+    }
+}
+
+#[test]
+fn a_retried_fan_out_gives_all_sequences_and_other_targets_are_a_conflict() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, sync) = open(&dir);
+    sync.append(b"b", b"before").expect("appends");
+    let fan_out = |targets: &[&'static [u8]]| {
+        let targets: Vec<(&Store, &[u8])> = targets.iter().map(|name| (&sync, *name)).collect();
+        commit(&engine, Batch::new().fan_out(b"x", targets).id(b"one"))
+    };
+    let first = fan_out(&[b"a", b"b", b"b"]).expect("commits");
+    assert_eq!((first.sequences.as_slice(), first.duplicate), ([1, 2, 3].as_slice(), false));
+    let again = fan_out(&[b"a", b"b", b"b"]).expect("is told");
+    assert_eq!((again.sequences.as_slice(), again.duplicate), ([1, 2, 3].as_slice(), true));
+    assert!(matches!(fan_out(&[b"a", b"b"]), Err(Error::IdConflict { sequence: 1 })));
+    assert_eq!(sync.info(b"b").expect("reads").last, 3);
+}
+
+#[test]
+fn conditions_hold_or_nothing_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, sync) = open(&dir);
+    let append = || Batch::new().append(&sync, b"a", b"x");
+    assert!(matches!(commit(&engine, append().if_last(1)), Err(Error::LastSequence { last: 0 })));
+    assert_eq!(commit(&engine, append().if_last(0)).expect("holds").sequences, [1]);
+    assert_eq!(commit(&engine, append().sequence(100)).expect("is above").sequences, [100]);
+    assert!(matches!(commit(&engine, append().sequence(100)), Err(Error::SequenceOrder { last: 100 })));
+    drop(engine);
+    let (engine, sync) = open(&dir);
+    let sequences = |sync: &Store| {
+        let page = sync.range(b"a", .., Limit::entries(10)).expect("reads");
+        page.entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>()
+    };
+    assert_eq!(sequences(&sync), [1, 100], "a hole that was chosen is no damage");
+    engine.flush().expect("flushes");
+    assert_eq!(sync.append(b"a", b"y").expect("appends"), 101);
+    assert_eq!(sequences(&sync), [1, 100, 101]);
+}
+
+#[test]
+fn an_id_is_forgotten_after_its_window() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options { id_window_ms: 1, ..Options::default() };
+    let engine = Engine::open(dir.path(), options).expect("opens");
+    let sync = engine.store("sync").expect("is there");
+    let append = |body: &[u8]| commit(&engine, Batch::new().append(&sync, b"a", body).id(b"id"));
+    let first = append(b"x").expect("commits");
+    while append(b"other").is_err() {
+        // The clock moves by itself.
+        std::thread::yield_now();
+    }
+    assert_eq!((first.sequences, sync.info(b"a").expect("reads").last), (vec![1], 2));
+}
