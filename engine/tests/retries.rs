@@ -84,7 +84,7 @@ fn conditions_hold_or_nothing_is_written() {
     assert_eq!(commit(&engine, append().if_last(0)).expect("holds").sequences, [1]);
     assert_eq!(commit(&engine, append().sequence(100)).expect("is above").sequences, [100]);
     assert!(matches!(commit(&engine, append().sequence(100)), Err(Error::SequenceOrder { last: 100 })));
-    drop(engine);
+    drop((engine, sync));
     let (engine, sync) = open(&dir);
     let sequences = |sync: &Store| {
         let page = sync.range(b"a", .., Limit::entries(10)).expect("reads");
