@@ -178,7 +178,9 @@ mod tests {
             let refused = Config::parse(line).map(|config| config.check());
             // A number beyond what TOML knows is refused while it is read.
             assert!(
-                refused.is_err() || refused.is_ok_and(|checked| checked.is_err_and(|error| error.to_string().contains(name))),
+                refused.is_err()
+                    || refused
+                        .is_ok_and(|checked| checked.is_err_and(|error| error.to_string().contains(name))),
                 "{line}"
             );
         }

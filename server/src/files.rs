@@ -24,7 +24,10 @@ pub fn most_clients(wanted: usize) -> usize {
     if allowed >= wanted {
         return wanted;
     }
-    info!(max_clients = allowed, wanted, limit, "the limit on open files allows fewer connections: raise it (ulimit -Hn)");
+    info!(
+        max_clients = allowed,
+        wanted, limit, "the limit on open files allows fewer connections: raise it (ulimit -Hn)"
+    );
     allowed
 }
 

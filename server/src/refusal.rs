@@ -42,7 +42,11 @@ impl Refusal {
 
     /// No store of that name.
     pub fn no_store(name: &[u8]) -> Refusal {
-        let advice = if can_be_created(name) { ": TL.STORE CREATE makes one" } else { ", and none can have this name" };
+        let advice = if can_be_created(name) {
+            ": TL.STORE CREATE makes one"
+        } else {
+            ", and none can have this name"
+        };
         Refusal::new("NOSTORE", format!("there is no store '{}'{advice}", name.escape_ascii()))
     }
 }

@@ -24,9 +24,10 @@ pub(super) static COMMANDS: &[Command] = &[
         "key seq body",
         "Replaces a body, sequence and time stay; 1, or 0 when there is no such readable entry.",
     ),
-    Command::new("TL.DROP", 2, Class::Write, Run::Now(drop_timeline))
-        .one_key()
-        .told("key", "Removes all entries; 1, or 0 when there were none. Later appends go on above the old last."),
+    Command::new("TL.DROP", 2, Class::Write, Run::Now(drop_timeline)).one_key().told(
+        "key",
+        "Removes all entries; 1, or 0 when there were none. Later appends go on above the old last.",
+    ),
 ];
 
 fn trim(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -58,7 +59,5 @@ fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 
 fn drop_timeline(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    Ok(Flow::Slow(Box::new(move || {
-        Ok(Done::Integer(u64::from(key.store.drop_timeline(key.name())?)))
-    })))
+    Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(u64::from(key.store.drop_timeline(key.name())?))))))
 }

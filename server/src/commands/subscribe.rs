@@ -102,7 +102,8 @@ pub(super) fn check_room(context: &Context<'_>, more: usize) -> Result<(), Refus
     if context.connection.subscriptions.total() + more <= most {
         return Ok(());
     }
-    let text = format!("a connection has at most {most} subscriptions, follows and keys that it is blocked on");
+    let text =
+        format!("a connection has at most {most} subscriptions, follows and keys that it is blocked on");
     Err(Refusal::new("LIMIT", text))
 }
 

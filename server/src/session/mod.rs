@@ -192,7 +192,9 @@ impl Session {
                 }
                 self.closing = true;
             }
-            End::Slow => return self.cut(&Refusal::new("SLOW", "too much waits to be taken, by all clients together")),
+            End::Slow => {
+                return self.cut(&Refusal::new("SLOW", "too much waits to be taken, by all clients together"));
+            }
             End::Full => {
                 self.shared.metrics.memory_closed.one();
                 let text = "all clients together hold more input than client_memory_bytes allows";
@@ -216,8 +218,7 @@ impl Session {
         }
         if self.login_deadline().is_some_and(|deadline| deadline <= now) {
             self.shared.metrics.auth_timeouts.one();
-            return self
-                .cut(&Refusal::new("NOAUTH", "Authentication required: the time to log in is over"));
+            return self.cut(&Refusal::new("NOAUTH", "Authentication required: the time to log in is over"));
         }
         false
     }
@@ -248,8 +249,8 @@ impl Session {
     fn memory_retry(&self) -> Option<Instant> {
         let memory = &self.shared.memory;
         let is_behind = self.connection.subscriptions.is_behind();
-        let cannot_run = !memory.has_room_for_output()
-            && (!self.out_of_requests || self.blocked.is_some() || is_behind);
+        let cannot_run =
+            !memory.has_room_for_output() && (!self.out_of_requests || self.blocked.is_some() || is_behind);
         let cannot_read = !memory.has_room_for_input() && !self.may_read() && !self.input_ended;
         (cannot_run || cannot_read).then(|| Instant::now() + MEMORY_PAUSE)
     }
