@@ -161,7 +161,7 @@ fn errors_have_the_contract_s_words_and_leave_the_connection_open() {
     let long_key = format!("messages:{}", "n".repeat(256));
     for (line, word) in [
         ("TL.APPEND messages:a", "ERR"),
-        ("TL.APPEND messages:a x ID k", "ERR"),
+        ("TL.APPEND messages:a x KEY k", "ERR"),
         ("TL.APPEND messages:a x DURABILITY", "ERR"),
         ("TL.APPEND messages:a x DURABILITY maybe", "ERR"),
         ("TL.APPEND messages x", "ERR"),
@@ -254,6 +254,11 @@ fn the_table_is_told_with_true_key_positions() {
     let keys = client.line("COMMAND GETKEYS TL.FANOUT x 2 messages:a sync:b");
     assert_eq!(keys, Value::Array(vec![Value::bulk("messages:a"), Value::bulk("sync:b")]));
     assert_eq!(client.line("COMMAND GETKEYS PING").word(), "ERR");
+    assert_eq!(client.line("COMMAND GETKEYS TL.FANOUT x 3 messages:a sync:b").word(), "ERR");
+    for command in ["CLIENT", "COMMAND", "CONFIG", "PUBSUB"] {
+        let help = client.line(&format!("{command} HELP"));
+        assert!(help.items().len() > 2 && help.items()[0].text().starts_with(command), "{help:?}");
+    }
     let docs = client.line("COMMAND DOCS tl.read");
     assert!(docs.get("tl.read").get("summary").text().contains("AFTER seq"));
 }

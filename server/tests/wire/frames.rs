@@ -159,6 +159,35 @@ fn a_client_that_takes_nothing_is_closed_and_the_others_go_on() {
     drain(slow);
 }
 
+#[test]
+fn a_client_that_speaks_http_is_turned_away_and_nothing_behind_runs() {
+    let server = TestServer::start();
+    for head in ["POST / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n", "host: 127.0.0.1\r\n", "HEAD /x HTTP/1.0\r\n"] {
+        let mut client = server.client();
+        client.send_raw(format!("PING\r\n{head}TL.APPEND messages:a x\r\n").as_bytes());
+        assert_eq!(client.receive(), Value::Simple("PONG".into()), "what came before is answered");
+        assert!(client.is_closed(), "{head}");
+    }
+    assert_eq!(server.client().line("TL.LAST messages:a"), Value::Null);
+}
+
+#[test]
+fn who_closes_the_sending_half_behind_a_blocked_command_gets_the_replies_before_it() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    let body = "x".repeat(1 << 20);
+    client.call(&["TL.APPEND", "messages:big", &body]);
+    // More than the kernel takes at once, so that replies wait when the end comes.
+    let mut bytes = encoded(&["TL.LAST", "messages:big"]).repeat(16);
+    bytes.extend(encoded(&["TL.READ", "messages:none", "AFTER", "0", "BLOCK", "0"]));
+    client.send_raw(&bytes);
+    client.socket.shutdown(Shutdown::Write).expect("it is connected");
+    for _ in 0..16 {
+        assert_eq!(client.receive().items()[2].text().len(), 1 << 20);
+    }
+    assert!(client.is_closed());
+}
+
 /// Reads what is left; the end, or a reset, must come.
 fn drain(mut client: Client) {
     let mut rest = Vec::new();

@@ -1,10 +1,12 @@
 //! The server as its clients see it: each test starts one in this process, on a free port and in a directory of its own, and talks
 //! to it over TCP.
 
+mod changes;
 mod commands;
 mod connections;
 mod document;
 mod frames;
+mod memory;
 mod push;
 mod stock_client;
 mod stop;

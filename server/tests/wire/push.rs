@@ -130,6 +130,22 @@ fn a_follow_that_is_ahead_is_told_so_and_not_started() {
 }
 
 #[test]
+fn follows_end_with_the_dialect_that_can_carry_them() {
+    let server = TestServer::start();
+    let mut writer = server.client();
+    for change in ["HELLO 2", "RESET"] {
+        let mut client = server.client3();
+        client.line("TL.FOLLOW messages:a AFTER 99");
+        client.line("TL.FOLLOW messages:b AFTER 0");
+        client.line(change);
+        writer.line("TL.APPEND messages:b x");
+        assert_eq!(client.line("PING"), Value::Simple("PONG".into()), "no frame comes between");
+        assert_eq!(client.line("TL.UNFOLLOW messages:b"), Value::Integer(0), "{change}");
+        writer.line("TL.DROP messages:b");
+    }
+}
+
+#[test]
 fn a_blocked_read_wakes_with_the_entry_and_serves_follows_meanwhile() {
     let server = TestServer::start();
     let mut writer = server.client();
