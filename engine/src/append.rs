@@ -27,154 +27,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
 
-use crate::batch::{BatchId, ChangeKind, Conditions, Durability, Prepared};
+use crate::batch::{ChangeKind, Conditions, Durability, Prepared};
 use crate::entry::Receipt;
 use crate::error::{Error, Failure, Result};
-use crate::ids::{FileNumber, Lsn, Sequence, TimelineRef};
+use crate::ids::{FileNumber, Sequence, TimelineRef};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
+use crate::queue::{Filling, Queue, Submitted, find_id};
 use crate::read::Reading;
-use crate::sequence::{Allocator, EndHint};
+use crate::sequence::Allocator;
 use crate::state::State;
-use crate::ticket::{Fill, Ticket};
-use crate::view::View;
-use crate::wal::Wal;
-
-/// The group that fills up takes no more than this; then submitting waits.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+use crate::wal::{Wal, WalFile};
 
 /// How many sealed memtables may wait for their flush before commits wait too.
 const MAX_SEALED: usize = 2;
-
-const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
-
-/// A batch on its way, with what its submitter found out about cold timelines.
-struct Submitted {
-    batch: Prepared,
-    /// For each timeline that had no slot in the active memtable: where it ended.
-    hints: Vec<Option<EndHint>>,
-    /// What its id was used for before, as far as the active memtable does not know.
-    id: Option<IdHint>,
-}
-
-/// An answer that counts only while the same memtable is the active one.
-struct IdHint {
-    memtable: Lsn,
-    found: Option<IdRecord>,
-}
-
-/// The group that fills up.
-#[derive(Default)]
-struct Filling {
-    batches: Vec<Submitted>,
-    fill: Arc<Fill>,
-    bytes: usize,
-    /// Somebody wants the memtable sealed behind this group.
-    seal: bool,
-    closed: bool,
-}
-
-/// Where submitters and the commit thread meet.
-#[derive(Default)]
-pub struct Queue {
-    filling: Mutex<Filling>,
-    arrived: Condvar,
-    taken: Condvar,
-}
-
-impl Queue {
-    /// Queues batches, in this order; one that was refused keeps its refusal. Waits only while the group that fills up is over
-    /// its limit.
-    pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
-        let looked_up: Vec<Result<Submitted>> =
-            batches.into_iter().map(|batch| batch.and_then(|batch| look_up(state, batch))).collect();
-        let mut filling = self.filling.lock();
-        let mut tickets = Vec::with_capacity(looked_up.len());
-        for submitted in looked_up {
-            while filling.bytes > QUEUE_BYTES && !filling.closed {
-                self.arrived.notify_one();
-                self.taken.wait(&mut filling);
-            }
-            tickets.push(submitted.and_then(|submitted| {
-                if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) }
-            }));
-        }
-        drop(filling);
-        self.arrived.notify_one();
-        tickets
-    }
-
-    /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket tells when it is.
-    pub fn seal(&self) -> Result<Ticket> {
-        let mut filling = self.filling.lock();
-        if filling.closed {
-            return Err(CLOSED);
-        }
-        filling.seal = true;
-        let nothing = Prepared::nothing();
-        let ticket = filling.push(Submitted { batch: nothing, hints: Vec::new(), id: None });
-        drop(filling);
-        self.arrived.notify_one();
-        Ok(ticket)
-    }
-
-    /// No more batches: the commit thread ends when it has committed what is queued.
-    pub fn close(&self) {
-        self.filling.lock().closed = true;
-        self.arrived.notify_all();
-        self.taken.notify_all();
-    }
-
-    /// The next group, as soon as there is one; `None` when the queue is closed and empty.
-    fn take(&self) -> Option<Filling> {
-        let mut filling = self.filling.lock();
-        while filling.batches.is_empty() {
-            if filling.closed {
-                return None;
-            }
-            self.arrived.wait(&mut filling);
-        }
-        let next = Filling { closed: filling.closed, ..Filling::default() };
-        let group = std::mem::replace(&mut *filling, next);
-        self.taken.notify_all();
-        Some(group)
-    }
-}
-
-impl Filling {
-    fn push(&mut self, submitted: Submitted) -> Ticket {
-        self.bytes += submitted.batch.record_bytes_bound();
-        self.batches.push(submitted);
-        self.fill.ticket(self.batches.len() - 1)
-    }
-}
-
-/// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
-fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
-    state.check_stores(batch.timelines().map(|(timeline, _)| timeline.store))?;
-    let view = state.view.load();
-    let memtable = view.active.from();
-    let mut hints = Vec::new();
-    for (place, (timeline, hash)) in batch.timelines().enumerate() {
-        if view.active.find(timeline, hash).is_none() {
-            let end = Reading::new(state, &view, timeline, hash).end()?;
-            hints.resize(place + 1, None);
-            hints[place] = Some(EndHint { memtable, end });
-        }
-    }
-    let id = match &batch.id {
-        Some(id) => Some(IdHint { memtable, found: find_id(state, &view, &batch, id)? }),
-        None => None,
-    };
-    Ok(Submitted { batch, hints, id })
-}
-
-fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Result<Option<IdRecord>> {
-    let first = &batch.targets[0];
-    let timeline = batch.timeline(first.store, &first.name);
-    Reading::new(state, view, timeline, first.hash).id(&batch.slice(&id.id))
-}
 
 /// The commit thread's own things.
 pub struct Committer {
@@ -238,6 +104,7 @@ impl Committer {
         }
         if !self.wal.group().is_empty() {
             self.state.committed_at(time_ms);
+            self.memtable.committed_at(time_ms);
         }
         self.memtable.apply(&mut self.group);
         self.allocator.settle();
@@ -252,11 +119,16 @@ impl Committer {
             self.seal()?;
         }
         if let Some(file) = self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))? {
-            self.state.counters.wal_files.add(1);
-            self.state.wal_files.lock().push(file);
-            self.unnamed_file = Some(file.number);
+            self.in_use(file);
         }
         self.name_file()
+    }
+
+    /// A log file was put to use.
+    fn in_use(&mut self, file: WalFile) {
+        self.state.counters.wal_files.add(1);
+        self.state.wal_files.lock().push(file);
+        self.unnamed_file = Some(file.number);
     }
 
     /// The manifest must count on the log file before anything in it is acknowledged, or its loss would not be noticed.
@@ -301,12 +173,21 @@ impl Committer {
         Ok(())
     }
 
+    /// Seals, and leaves the log file: when the flush is done, the disk holds what is live in segments only.
+    fn seal_and_leave(&mut self) -> Result<()> {
+        self.seal()?;
+        let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
+        self.in_use(file);
+        self.name_file()
+    }
+
     /// A group, and behind it the seal for those who asked. A seal that failed is told to them only: the batches are committed.
     fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let mut outcomes = self.commit(group);
         if group.seal {
             let asked = self.state.poison.check();
-            let sealed = asked.and_then(|()| if self.memtable.is_empty() { Ok(()) } else { self.seal() });
+            let sealed =
+                asked.and_then(|()| if self.memtable.is_empty() { Ok(()) } else { self.seal_and_leave() });
             if let Err(error) = sealed {
                 let askers = group
                     .batches

@@ -9,11 +9,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::append::Queue;
 use crate::batch::Batch;
 use crate::entry::{End, Floor, Limit};
 use crate::error::Result;
 use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
+use crate::queue::Queue;
 use crate::read::Reading;
 use crate::state::State;
 

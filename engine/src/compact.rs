@@ -20,15 +20,19 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::entry::{Changes, End};
+use crate::entry::{Changes, End, Floor};
 use crate::error::{Error, Failure, Result};
+use crate::expire::{expire, is_seal_due};
 use crate::flush::{make_live, remove_unfinished};
+use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::Content;
-use crate::ids::{FileNumber, StoreId};
+use crate::ids::{FileNumber, StoreId, TimeMs};
+use crate::queue::Queue;
 use crate::segment::{self, FoundId, IdScan, Segment, SegmentPlan, SegmentScan, SegmentWriter};
 use crate::state::State;
+use crate::ticket::Ticket;
 use crate::view::View;
 
 /// How many segments of one tier become one of the next.
@@ -37,23 +41,31 @@ const FAN_IN: usize = 8;
 /// From this tier on, blocks are compressed.
 const COOL_TIER: u8 = 2;
 
+/// How often expiry is looked at when nothing else happens.
+const TICK: Duration = Duration::from_secs(1);
+
 /// How long the thread waits after a merge failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The compaction thread: merges whatever is due until the engine closes.
-pub fn run(state: &State) {
+/// The compaction thread: drops what has expired and merges whatever is due, until the engine closes.
+pub fn run(state: &State, queue: &Queue) {
     loop {
         // Read before looking at anything, so that no change falls between the look and the wait.
         let seen = state.progress.changes();
         if state.is_closing() {
             return;
         }
-        let Some(inputs) = due(state) else {
-            state.progress.wait(seen, Duration::from_hours(1));
-            continue;
-        };
-        match merge(state, &inputs) {
-            Ok(()) => {}
+        let worked = expire(state).and_then(|_| {
+            if is_seal_due(state) {
+                // The flush thread goes on from there; a queue that is closed has nothing left to seal.
+                let _sealed = queue.seal().and_then(Ticket::wait);
+            }
+            let inputs = due(state);
+            inputs.as_deref().map_or(Ok(()), |inputs| merge(state, inputs)).map(|()| inputs.is_some())
+        });
+        match worked {
+            Ok(true) => {}
+            Ok(false) => state.progress.wait(seen, TICK),
             Err(Failure::Refused(error)) => {
                 tracing::warn!(%error, "segments could not be merged");
                 // Not from before the merge, or what it announced itself would end the wait; so the closing may be behind us.
@@ -89,7 +101,11 @@ fn due_in(newest_first: &[Arc<Segment>], unmergeable: &HashSet<FileNumber>) -> O
     let is_whole =
         |segment: &Segment| segment.damage().is_none() && !unmergeable.contains(&segment.record().number);
     let alike = |one: &Arc<Segment>, other: &Arc<Segment>| {
-        let kind = |segment: &Segment| (segment.record().tier, segment.record().partition, is_whole(segment));
+        // Segments without data are alike wherever they are: what is left of them is small.
+        let kind = |segment: &Segment| match segment.record() {
+            record if record.dropped => (true, 0, 0, is_whole(segment)),
+            record => (false, record.tier, record.partition, is_whole(segment)),
+        };
         kind(one) == kind(other)
     };
     let is_due = |row: &[Arc<Segment>]| row.len() >= FAN_IN && is_whole(&row[0]);
@@ -97,15 +113,19 @@ fn due_in(newest_first: &[Arc<Segment>], unmergeable: &HashSet<FileNumber>) -> O
     Some(row[row.len() - FAN_IN..].to_vec())
 }
 
-/// Merges all segments of each store into one.
+/// Merges all segments of each store, and in a store with TTL of each partition, into one.
 pub fn merge_all(state: &State) -> Result<()> {
     let view = state.view.load();
     for store in stores(&view) {
-        let row = view.segments.of(store);
-        if let Some(damage) = row.iter().find_map(|segment| segment.damage()) {
+        let segments = view.segments.of(store);
+        if let Some(damage) = segments.iter().find_map(|segment| segment.damage()) {
             return Err(damage.clone());
         }
-        if row.len() > 1 {
+        let kind = |segment: &Segment| match segment.record() {
+            record if record.dropped => (true, 0),
+            record => (false, record.partition),
+        };
+        for row in segments.chunk_by(|one, other| kind(one) == kind(other)).filter(|row| row.len() > 1) {
             merge(state, row).map_err(|failure| state.failed(failure))?;
         }
     }
@@ -125,7 +145,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>]) -> Result<(), Failure> {
     let output = make_live(state, &[record], |records, live| {
         live.segments.retain(|segment| !gone.contains(&segment.number));
         for record in records {
-            let place = live.segments.partition_point(|segment| segment.from < record.from);
+            let place = live.segments.partition_point(|segment| segment.place() < record.place());
             live.segments.insert(place, record.clone());
         }
     })?;
@@ -165,14 +185,19 @@ fn write_merged(state: &State, inputs: &[Arc<Segment>]) -> Result<SegmentRecord>
         store: newest.store,
         partition: newest.partition,
         tier,
+        dropped: newest.dropped,
         compress: tier >= COOL_TIER,
         from: oldest.from,
         to: newest.to,
     };
     let number = plan.number;
+    let view = state.view.load();
+    let of_store = view.segments.of(newest.store);
+    let younger =
+        &of_store[..of_store.iter().position(|segment| Arc::ptr_eq(segment, &inputs[0])).unwrap_or(0)];
     let written = || {
         let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
-        Merge::new(state, inputs, &mut writer)?.run(&mut writer)?;
+        Merge::new(state, inputs, younger, &mut writer)?.run(&mut writer)?;
         writer.finish()
     };
     written().inspect_err(|_| remove_unfinished(state, [number].into_iter()))
@@ -182,6 +207,11 @@ fn write_merged(state: &State, inputs: &[Arc<Segment>]) -> Result<SegmentRecord>
 struct Merge<'a> {
     state: &'a State,
     inputs: Vec<Input>,
+    /// Segments above the inputs, for merging those without data: a timeline that a younger one knows need not be kept.
+    younger: &'a [Arc<Segment>],
+    dropped: bool,
+    /// The time by which entries that expire by themselves are left behind.
+    now_ms: TimeMs,
 }
 
 struct Input {
@@ -197,18 +227,26 @@ struct Input {
 
 impl<'a> Merge<'a> {
     /// Copies the shared bodies: of all inputs in order, which is commit order.
-    fn new(state: &'a State, newest_first: &[Arc<Segment>], writer: &mut SegmentWriter) -> Result<Merge<'a>> {
+    fn new(
+        state: &'a State,
+        newest_first: &[Arc<Segment>],
+        younger: &'a [Arc<Segment>],
+        writer: &mut SegmentWriter,
+    ) -> Result<Merge<'a>> {
+        let dropped = newest_first[0].record().dropped;
         let mut inputs = Vec::new();
         let mut bodies_from = 0;
         for segment in newest_first.iter().rev() {
-            segment.for_each_body(|time_ms, expire_at_ms, body| {
-                writer.body(time_ms, expire_at_ms, body).map(|_| ())
-            })?;
+            if !dropped {
+                segment.for_each_body(|time_ms, expire_at_ms, body| {
+                    writer.body(time_ms, expire_at_ms, body).map(|_| ())
+                })?;
+            }
             let (mut scan, mut ids) = (SegmentScan::all(segment.clone()), IdScan::all(segment.clone()));
             inputs.push(Input { at: scan.next()?, scan, id_at: ids.next()?, ids, bodies_from });
             bodies_from += segment.body_count()? as u32;
         }
-        Ok(Merge { state, inputs })
+        Ok(Merge { state, inputs, younger, dropped, now_ms: state.sure_now_ms() })
     }
 
     fn run(&mut self, writer: &mut SegmentWriter) -> Result<()> {
@@ -216,15 +254,36 @@ impl<'a> Merge<'a> {
             if self.state.is_closing() {
                 return Err(Error::Closed { what: "the engine is closing: the merge is given up" });
             }
-            writer.begin(&name);
-            let end = self.timeline(&name, writer)?;
-            self.ids_of(&name, writer)?;
-            writer.end(end)?;
+            let ids = self.ids_of(&name)?;
+            if !self.dropped || !ids.is_empty() || !self.is_known_above(&name)? {
+                writer.begin(&name);
+                let end =
+                    if self.dropped { self.end_of_dropped(&name) } else { self.timeline(&name, writer)? };
+                ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
+                writer.end(end)?;
+            }
             for input in self.inputs.iter_mut().filter(|input| input.name() == Some(&name)) {
                 input.at = input.scan.next()?;
             }
         }
         Ok(())
+    }
+
+    fn is_known_above(&self, name: &[u8]) -> Result<bool> {
+        for segment in self.younger {
+            if segment.find(name)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How a timeline ends of which all entries here have expired, and older ones too.
+    fn end_of_dropped(&self, name: &[u8]) -> End {
+        let newest = self.inputs.iter().rev().find_map(|input| input.at_name(name));
+        let end = newest.expect("the name is some input's").1.end;
+        let floor = Floor { lowest: end.last + 1, time_ms: 0, until_ms: 0, trimmed_to: end.last };
+        End { floor, ..end }
     }
 
     /// The entries of a timeline with all changes that the inputs know applied, and the changes that concern older segments.
@@ -240,6 +299,16 @@ impl<'a> Merge<'a> {
         for (input, entry) in &parts {
             input.scan.segment().for_each(name, entry, |sequence, content, block| {
                 if !shows(sequence) {
+                    return Ok(());
+                }
+                let expire_at_ms = match content {
+                    Content::Inline { expire_at_ms, .. } => *expire_at_ms,
+                    Content::Shared(number) if entry.own_expiry => {
+                        input.scan.segment().shared_times(*number)?.1
+                    }
+                    Content::Shared(_) => 0,
+                };
+                if expire_at_ms != 0 && expire_at_ms <= self.now_ms {
                     return Ok(());
                 }
                 match (content, changes.edited.get(&sequence)) {
@@ -269,8 +338,9 @@ impl<'a> Merge<'a> {
     }
 
     /// The ids of a timeline that are still remembered. Of one that was used again after it was forgotten, the youngest counts.
-    fn ids_of(&mut self, name: &[u8], writer: &mut SegmentWriter) -> Result<()> {
+    fn ids_of(&mut self, name: &[u8]) -> Result<Vec<(Vec<u8>, IdEntry)>> {
         let now_ms = self.state.now_ms();
+        let mut ids = Vec::new();
         while let Some(id) =
             self.inputs.iter().filter_map(|input| input.id_of(name)).min().map(<[u8]>::to_vec)
         {
@@ -279,13 +349,10 @@ impl<'a> Merge<'a> {
                 youngest = input.id_at.take();
                 input.id_at = input.ids.next()?;
             }
-            if let Some((_, id, entry)) =
-                youngest.filter(|(_, _, entry)| self.state.remembers(entry.time_ms, now_ms))
-            {
-                writer.id(&id, &entry)?;
-            }
+            let remembered = youngest.filter(|(_, _, entry)| self.state.remembers(entry.time_ms, now_ms));
+            ids.extend(remembered.map(|(_, id, entry)| (id, entry)));
         }
-        Ok(())
+        Ok(ids)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::ticket::Ticket;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::watch::Watcher;
-use crate::{compact, open};
+use crate::{compact, expire, open};
 
 /// The world that an engine lives in: for tests, which simulate it.
 #[derive(Clone)]
@@ -173,9 +173,11 @@ impl Engine {
         }
     }
 
-    /// Merges all segments of each store into one, and returns when it is done. Reads and appends go on.
+    /// Drops what has expired and merges all segments of each store into one (of each partition, in a store with TTL). Returns
+    /// when it is done; reads and appends go on.
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
+        expire::expire(self.state()).map_err(|failure| self.state().failed(failure))?;
         compact::merge_all(self.state())
     }
 
@@ -218,6 +220,9 @@ impl Engine {
                 ),
                 ("merges", counters.merges.get()),
                 ("merge_bytes", counters.merge_bytes.get()),
+                ("expired_segments", counters.expired_segments.get()),
+                ("expired_bytes", counters.expired_bytes.get()),
+                ("expiry_held_by_clock", u64::from(state.sure.is_held())),
                 ("cache_bytes", state.cache.bytes()),
                 ("cache_hits", cache_hits),
                 ("cache_misses", cache_misses),

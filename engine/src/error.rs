@@ -132,6 +132,11 @@ impl Failure {
 }
 
 impl Error {
+    /// Whether a file was not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether it is a lack of something, space or descriptors, that may pass by itself.
     pub fn is_shortage(&self) -> bool {
         const TOO_MANY_OPEN_FILES: [Option<i32>; 2] = [Some(23), Some(24)];

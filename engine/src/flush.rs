@@ -1,6 +1,7 @@
 //! The flush path: a sealed memtable becomes segments (P1, P3, P6).
 //!
-//! 1. for each store: count how often each body is used, sort the names, write a segment and sync its files;
+//! 1. for each store, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
+//!    segment and sync its files;
 //! 2. sync the directory: the files have their names for good;
 //! 3. commit the manifest: the segments are live, and replay starts behind the memtable's part of the log;
 //! 4. change the view: the segments take the memtable's place in one step;
@@ -12,6 +13,7 @@
 //! It does not know: who sealed the memtable, or why.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use crate::entry::Changes;
 use crate::error::{Failure, Result};
 use crate::format::ids::IdEntry;
 use crate::format::manifest::{Live, SegmentRecord};
-use crate::ids::{FileNumber, Lsn, Sequence, StoreId};
+use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
 use crate::memtable::{Memtable, Slot};
 use crate::segment::{Segment, SegmentPlan, SegmentWriter, data_name, index_name};
 use crate::state::State;
@@ -66,6 +68,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
         live.log_file = live.log_file.max(log_file_at(state, memtable.to()));
         let last_time_ms = records.iter().map(|record| record.last_time_ms).max().unwrap_or(0);
         live.last_time_ms = live.last_time_ms.max(last_time_ms);
+        live.seen_ms = live.seen_ms.max(state.sure_now_ms());
     })?;
     state.counters.flushes.add(1);
     state.counters.flush_bytes.add(segments.iter().map(|segment| segment.record().bytes()).sum());
@@ -120,7 +123,7 @@ fn remove_log_files(state: &State, checkpoint: Lsn) {
     }
 }
 
-/// Writes a segment for each store that the memtable has entries of. Leaves no file behind when it fails.
+/// Writes the segments of each store that the memtable has something of. Leaves no file behind when it fails.
 fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecord>> {
     let mut stores: Vec<StoreId> = Vec::new();
     memtable.for_each(|slot| {
@@ -131,25 +134,72 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
     stores.sort();
     let mut records = Vec::new();
     for store in stores {
-        let plan = SegmentPlan {
-            number: state.manifest.lock().take_file_number(),
-            store,
-            partition: 0,
-            tier: 0,
-            compress: false,
-            from: memtable.from(),
-            to: memtable.to(),
-        };
-        let number = plan.number;
-        match write_segment(state, memtable, plan) {
-            Ok(record) => records.push(record),
-            Err(error) => {
-                remove_unfinished(state, records.iter().map(|record| record.number).chain([number]));
-                return Err(error);
+        let partitions = partitions(state, memtable, store);
+        for (place, partition) in partitions.iter().enumerate() {
+            let is_last = place + 1 == partitions.len();
+            let plan = SegmentPlan {
+                number: state.manifest.lock().take_file_number(),
+                store,
+                partition: partition.number,
+                tier: 0,
+                dropped: false,
+                compress: false,
+                from: memtable.from(),
+                to: memtable.to(),
+            };
+            let number = plan.number;
+            match write_segment(state, memtable, plan, partition, is_last) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    remove_unfinished(state, records.iter().map(|record| record.number).chain([number]));
+                    return Err(error);
+                }
             }
         }
     }
     Ok(records)
+}
+
+/// A piece of time whose entries go into one segment and expire together.
+struct Partition {
+    /// What the manifest calls it: the time of its start. It never falls from one flush to the next.
+    number: u64,
+    /// The times in it.
+    times: RangeInclusive<TimeMs>,
+}
+
+/// The partitions of a memtable's entries, ascending; at least one. A store without TTL has one for all times.
+fn partitions(state: &State, memtable: &Memtable, store: StoreId) -> Vec<Partition> {
+    let ttl_ms = state.ttl_ms(store);
+    if ttl_ms == 0 {
+        return vec![Partition { number: 0, times: 0..=TimeMs::MAX }];
+    }
+    let len = partition_ms(ttl_ms);
+    let mut starts: Vec<u64> =
+        memtable.body_times().into_iter().map(|time_ms| time_ms - time_ms % len).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    if starts.is_empty() {
+        let now_ms = state.now_ms();
+        starts.push(now_ms - now_ms % len);
+    }
+    let view = state.view.load();
+    let highest = view.segments.of(store).first().map_or(0, |segment| segment.record().partition);
+    let mut partitions: Vec<Partition> = Vec::new();
+    for start in starts {
+        let number = start.max(highest);
+        let times = start..=start.saturating_add(len - 1);
+        match partitions.last_mut().filter(|last| last.number == number) {
+            Some(last) => last.times = *last.times.start()..=*times.end(),
+            None => partitions.push(Partition { number, times }),
+        }
+    }
+    partitions
+}
+
+/// The length of a store's partitions: short enough that what has expired is soon gone, long enough that there are few.
+fn partition_ms(ttl_ms: u64) -> u64 {
+    (ttl_ms / 64).clamp(1000, 24 * 3600 * 1000)
 }
 
 /// Removes the files of segments that will not become live.
@@ -160,43 +210,71 @@ pub fn remove_unfinished(state: &State, numbers: impl Iterator<Item = u64>) {
     }
 }
 
-fn write_segment(state: &State, memtable: &Memtable, plan: SegmentPlan) -> Result<SegmentRecord> {
+/// Writes the entries of one partition. The last one also holds what else is known of each timeline.
+fn write_segment(
+    state: &State,
+    memtable: &Memtable,
+    plan: SegmentPlan,
+    partition: &Partition,
+    is_last: bool,
+) -> Result<SegmentRecord> {
     let store = plan.store;
     let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
-    let shared = write_shared(memtable, store, &mut writer)?;
-    let edits = write_edits(memtable, store, &mut writer)?;
+    let shared = write_shared(memtable, store, &partition.times, &mut writer)?;
+    let edits = if is_last { write_edits(memtable, store, &mut writer)? } else { Edits::new() };
     for_each_by_name(memtable, store, |slot| {
-        writer.begin(&slot.name);
-        write_entries(memtable, slot, &shared, &mut writer)?;
-        if let Some(changes) = slot.changes() {
-            let edited = edits.get(&slot.name).cloned().unwrap_or_default();
-            writer.changes(&changes.below(slot.first()).removed, edited);
-        }
-        let ids: BTreeMap<_, _> = slot.ids().collect();
-        for (id, record) in
-            ids.into_iter().filter(|(_, record)| state.remembers(record.time_ms, state.now_ms()))
+        if !is_last && !slot.entries().any(|(_, body)| partition.times.contains(&memtable.body(body).time_ms))
         {
-            writer.id(
-                id,
-                &IdEntry {
-                    body_hash: record.body_hash,
-                    targets_hash: record.targets_hash,
-                    time_ms: record.time_ms,
-                    sequences: record.sequences.to_vec(),
-                },
-            )?;
+            return Ok(());
+        }
+        writer.begin(&slot.name);
+        write_entries(memtable, slot, &partition.times, &shared, &mut writer)?;
+        if is_last {
+            write_changes_and_ids(state, slot, &edits, &mut writer)?;
         }
         writer.end(slot.end())
     })?;
     writer.finish()
 }
 
+fn write_changes_and_ids(
+    state: &State,
+    slot: &Slot,
+    edits: &Edits,
+    writer: &mut SegmentWriter,
+) -> Result<()> {
+    if let Some(changes) = slot.changes() {
+        let edited = edits.get(&slot.name).cloned().unwrap_or_default();
+        writer.changes(&changes.below(slot.first()).removed, edited);
+    }
+    let ids: BTreeMap<_, _> = slot.ids().collect();
+    for (id, record) in ids.into_iter().filter(|(_, record)| state.remembers(record.time_ms, state.now_ms()))
+    {
+        let entry = IdEntry {
+            body_hash: record.body_hash,
+            targets_hash: record.targets_hash,
+            time_ms: record.time_ms,
+            sequences: record.sequences.to_vec(),
+        };
+        writer.id(id, &entry)?;
+    }
+    Ok(())
+}
+
 /// Bodies that several timelines share stand once, in commit order. Gives their numbers in the segment.
-fn write_shared(memtable: &Memtable, store: StoreId, writer: &mut SegmentWriter) -> Result<Vec<Option<u32>>> {
+fn write_shared(
+    memtable: &Memtable,
+    store: StoreId,
+    times: &RangeInclusive<TimeMs>,
+    writer: &mut SegmentWriter,
+) -> Result<Vec<Option<u32>>> {
     let uses = count_uses(memtable, store);
     let mut shared = vec![None; uses.len()];
     for number in (0..uses.len()).filter(|number| uses[*number] > 1) {
         let body = memtable.body(number as u32);
+        if !times.contains(&body.time_ms) {
+            continue;
+        }
         shared[number] = Some(writer.body(body.time_ms, body.expire_at_ms, &body.bytes)?);
     }
     Ok(shared)
@@ -220,10 +298,11 @@ fn write_edits(memtable: &Memtable, store: StoreId, writer: &mut SegmentWriter) 
     outcome.map(|()| edits)
 }
 
-/// The entries of a slot that were not removed, with their newest bodies.
+/// The entries of a slot in a piece of time that were not removed, with their newest bodies.
 fn write_entries(
     memtable: &Memtable,
     slot: &Slot,
+    times: &RangeInclusive<TimeMs>,
     shared: &[Option<u32>],
     writer: &mut SegmentWriter,
 ) -> Result<()> {
@@ -236,8 +315,10 @@ fn write_entries(
         let edited = changes.edited.get(&sequence);
         if let (Some(number), None) = (shared[number as usize], edited) {
             writer.shared(sequence, number)?;
-        } else {
-            let body = memtable.body(number);
+            continue;
+        }
+        let body = memtable.body(number);
+        if times.contains(&body.time_ms) {
             writer.inline(sequence, body.time_ms, body.expire_at_ms, edited.unwrap_or(&body.bytes))?;
         }
     }

@@ -22,11 +22,11 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::batch::timeline_hash;
-use crate::clock::Clock;
+use crate::clock::{Clock, SureTime};
 use crate::entry::{End, Floor};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind};
-use crate::format::manifest::{Live, StoreRecord};
+use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail};
 use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
@@ -93,9 +93,11 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
         wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, &options)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
+    let sure = SureTime::new(&*clock, manifest.live().seen_ms.max(last_time_ms));
     let state = State {
         dir,
         clock,
+        sure,
         engine_id,
         writer_epoch: manifest.writer_epoch(),
         view: CurrentView::new(replay.view),
@@ -231,6 +233,7 @@ impl Replay {
             return Err(Wrong::Record("it has more sequences than appends".into()));
         }
         self.view.active.apply(&mut self.group);
+        self.view.active.committed_at(record.time_ms);
         self.allocator.settle();
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
         Ok(())
@@ -358,9 +361,12 @@ fn begin_epoch(
 /// Step 6.
 fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>) -> Result<()> {
     let live = manifest.live();
+    let is_needed = |name: &str, record: &SegmentRecord| {
+        segment::is_file(name) == Some(record.number)
+            && !(record.dropped && name == segment::data_name(record.number))
+    };
     let is_unnamed = |name: &str| {
-        segment::is_file(name)
-            .is_some_and(|number| live.segments.iter().all(|segment| segment.number != number))
+        segment::is_file(name).is_some() && !live.segments.iter().any(|record| is_needed(name, record))
     };
     // Listed again: steps 2 and 5 have removed and renamed files of their own.
     for name in dir.list()?.iter().filter(|name| is_unnamed(name) || manifest.is_older(name)) {

@@ -82,7 +82,8 @@ impl<'v> Reading<'v> {
         let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
             let step = |entry: TimelineEntry| {
                 let (end, changes) = (entry.end, segment.changes(&entry)?);
-                let place = entry.span().map(|span| Place { span, source: Source::Segment(segment, entry) });
+                let there = entry.span().filter(|_| !segment.record().dropped);
+                let place = there.map(|span| Place { span, source: Source::Segment(segment, entry) });
                 Ok(Step { end, changes, place })
             };
             segment.find(timeline.name).transpose().map(|found| found.and_then(step))

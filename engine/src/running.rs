@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use crate::append::{Committer, Queue};
+use crate::append::Committer;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::open::Opened;
+use crate::queue::Queue;
 use crate::state::State;
 use crate::ticket::Ticket;
 use crate::{compact, flush, wal};
@@ -39,7 +40,8 @@ impl Running {
                 let committer = Committer::new(state.clone(), queue.clone(), wal);
                 threads.push(start("commit", &state, move |_| committer.run()));
                 threads.push(start("flush", &state, flush::run));
-                threads.push(start("compact", &state, compact::run));
+                let compact_queue = queue.clone();
+                threads.push(start("compact", &state, move |state| compact::run(state, &compact_queue)));
             }
             None => queue.close(),
         }
@@ -91,7 +93,11 @@ impl Running {
     pub fn nothing_to_replay(&self) -> Result<()> {
         let view = self.state.view.load();
         if !self.state.options.read_only && view.active.is_empty() && view.sealed.is_empty() {
-            let committed = self.state.manifest.lock().commit(|live| live.log_file = 0);
+            let seen_ms = self.state.sure_now_ms();
+            let committed = self.state.manifest.lock().commit(|live| {
+                live.log_file = 0;
+                live.seen_ms = live.seen_ms.max(seen_ms);
+            });
             committed.map_err(|failure| self.state.failed(failure))?;
             for file in self.state.wal_files.lock().drain(..) {
                 self.state.dir.remove(&wal::file_name(file.number))?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::batch::timeline_hash;
-use crate::clock::Clock;
+use crate::clock::{Clock, SureTime};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::EngineId;
 use crate::format::manifest::{Live, StoreRecord};
@@ -57,6 +57,8 @@ pub struct State {
     pub hasher: hashbrown::DefaultHashBuilder,
     /// The highest time given so far.
     pub last_time_ms: AtomicU64,
+    /// The time that deletion goes by.
+    pub sure: SureTime,
     pub counters: Counters,
     pub poison: Poison,
     /// Makes log files ahead of need. Gone when the engine is read-only or closed.
@@ -82,6 +84,11 @@ impl State {
     /// neither changes an order nor hides anything.
     pub fn now_ms(&self) -> TimeMs {
         self.clock.now_ms().max(self.last_time_ms.load(Ordering::Relaxed))
+    }
+
+    /// The time that may destroy.
+    pub fn sure_now_ms(&self) -> TimeMs {
+        self.sure.now_ms(&*self.clock)
     }
 
     /// Something was committed at a time.

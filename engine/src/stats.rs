@@ -32,6 +32,8 @@ pub struct Counters {
     pub flush_bytes: Counter,
     pub merges: Counter,
     pub merge_bytes: Counter,
+    pub expired_segments: Counter,
+    pub expired_bytes: Counter,
     pub disk_full: Counter,
     pub stalls: Counter,
 }

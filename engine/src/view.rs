@@ -34,11 +34,11 @@ impl SegmentSet {
         self.by_store.values().flatten()
     }
 
-    /// Adds segments at the places that their parts of the log give them.
+    /// Adds segments at their places.
     pub fn add(&mut self, segments: impl IntoIterator<Item = Arc<Segment>>) {
         for segment in segments {
             let of_store = self.by_store.entry(segment.record().store).or_default();
-            let place = of_store.partition_point(|other| other.record().from >= segment.record().to);
+            let place = of_store.partition_point(|other| other.record().place() > segment.record().place());
             of_store.insert(place, segment);
         }
     }

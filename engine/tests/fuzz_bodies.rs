@@ -116,6 +116,7 @@ fn live() -> Vec<u8> {
         store: StoreId(1),
         partition: 0,
         tier: 2,
+        dropped: false,
         data_bytes: 1 << 33,
         index_bytes: 5,
         timelines: 6,

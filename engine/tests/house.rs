@@ -28,7 +28,10 @@ const FLOORS: &[(&str, &[&str])] = &[
         &["sequence", "wal", "memtable", "segment", "manifest", "watch", "batch", "ticket", "idempotency"],
     ),
     ("what verbs share", &["view", "state"]),
-    ("verbs", &["open", "append", "read", "flush", "change", "compact", "expire", "backup", "verify"]),
+    (
+        "verbs",
+        &["open", "queue", "append", "read", "flush", "change", "compact", "expire", "backup", "verify"],
+    ),
     ("the running engine", &["running"]),
     ("the front door", &["engine", "store", "lib"]),
 ];

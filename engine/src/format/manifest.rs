@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  manifest file := header, payload
-//!  payload       := history: u64, checkpoint, log file, next file, last time, store count, store × n, segment count, segment × m
+//!  payload       := history: u64, checkpoint, log file, next file, last time, seen time, store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none)
-//!  segment       := number, store id, partition, tier, data bytes, index bytes, timelines, entries, first time, last time,
+//!  segment       := number, store id, partition, tier, dropped: 0 or 1, data bytes, index bytes, timelines, entries, first time, last time,
 //!                   lsn from, lsn to, first name, last name
 //! ```
 //!
@@ -37,7 +37,9 @@ pub struct SegmentRecord {
     pub partition: u64,
     /// How often what is in it was merged; flushed segments have 0.
     pub tier: u8,
-    /// Length of the data file.
+    /// All of its entries have expired: the data file is gone, the index still knows how timelines ended.
+    pub dropped: bool,
+    /// Length of the data file, when it was written.
     pub data_bytes: u64,
     /// Length of the index file.
     pub index_bytes: u64,
@@ -60,9 +62,14 @@ pub struct SegmentRecord {
 }
 
 impl SegmentRecord {
-    /// Length of both files.
+    /// Length of the files that are there.
     pub fn bytes(&self) -> u64 {
-        self.data_bytes + self.index_bytes
+        self.index_bytes + if self.dropped { 0 } else { self.data_bytes }
+    }
+
+    /// Where it stands among the segments of its store: a later place holds later entries of each timeline.
+    pub fn place(&self) -> (u64, Lsn) {
+        (self.partition, self.from)
     }
 }
 
@@ -79,6 +86,8 @@ pub struct Live {
     pub next_file: FileNumber,
     /// The highest time given so far, as far as segments know: no later one may be lower.
     pub last_time_ms: TimeMs,
+    /// The highest time that the engine was sure of when this was written.
+    pub seen_ms: TimeMs,
     /// All stores.
     pub stores: Vec<StoreRecord>,
     /// All segments, oldest first.
@@ -92,6 +101,7 @@ pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
     put_varint(&mut payload, live.log_file);
     put_varint(&mut payload, live.next_file);
     put_varint(&mut payload, live.last_time_ms);
+    put_varint(&mut payload, live.seen_ms);
     put_varint(&mut payload, live.stores.len() as u64);
     for store in &live.stores {
         put_varint(&mut payload, u64::from(store.id.0));
@@ -116,6 +126,7 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         u64::from(segment.store.0),
         segment.partition,
         u64::from(segment.tier),
+        u64::from(segment.dropped),
         segment.data_bytes,
         segment.index_bytes,
         segment.timelines,
@@ -149,6 +160,7 @@ fn decode_live(payload: &[u8]) -> Option<Live> {
         log_file: reader.varint()?,
         next_file: reader.varint()?,
         last_time_ms: reader.varint()?,
+        seen_ms: reader.varint()?,
         ..Live::default()
     };
     for _ in 0..reader.varint()? {
@@ -164,6 +176,7 @@ fn decode_live(payload: &[u8]) -> Option<Live> {
             store: StoreId(reader.varint_u32()?),
             partition: reader.varint()?,
             tier: u8::try_from(reader.varint()?).ok()?,
+            dropped: reader.varint()? == 1,
             data_bytes: reader.varint()?,
             index_bytes: reader.varint()?,
             timelines: reader.varint()?,
@@ -193,12 +206,14 @@ mod tests {
             log_file: 7,
             next_file: 9,
             last_time_ms: 1_700_000_000_000,
+            seen_ms: 1_700_000_000_001,
             stores: vec![StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 0 }],
             segments: vec![SegmentRecord {
                 number: 8,
                 store: StoreId(1),
                 partition: 0,
                 tier: 2,
+                dropped: true,
                 data_bytes: 1 << 33,
                 index_bytes: 5,
                 timelines: 6,

@@ -19,7 +19,7 @@
 mod slot;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -151,6 +151,8 @@ pub struct Memtable {
     shards: Vec<RwLock<Shard>>,
     bodies: RwLock<Vec<Vec<Body>>>,
     bytes: AtomicUsize,
+    /// The time of the first commit in it; 0: there was none.
+    first_time_ms: AtomicU64,
     /// It holds what the log says from here …
     from: Lsn,
     /// … to here, once it is sealed.
@@ -164,6 +166,7 @@ impl Memtable {
             shards: (0..1 << SHARD_BITS).map(|_| RwLock::default()).collect(),
             bodies: RwLock::default(),
             bytes: AtomicUsize::new(0),
+            first_time_ms: AtomicU64::new(0),
             from,
             to: OnceLock::new(),
         }
@@ -192,6 +195,16 @@ impl Memtable {
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.bytes() == 0
+    }
+
+    /// Notes the time of a commit.
+    pub fn committed_at(&self, time_ms: TimeMs) {
+        let _ = self.first_time_ms.compare_exchange(0, time_ms, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The time of the first commit in it; `None` when there was none.
+    pub fn first_time_ms(&self) -> Option<TimeMs> {
+        Some(self.first_time_ms.load(Ordering::Relaxed)).filter(|time_ms| *time_ms != 0)
     }
 
     fn shard_of(hash: u64) -> u32 {
@@ -339,6 +352,14 @@ impl Memtable {
     /// A body by its number.
     pub fn body(&self, number: u32) -> Body {
         self.bodies.read()[number as usize / PIECE][number as usize % PIECE].clone()
+    }
+
+    /// The commit times of all bodies, each once if they come in a row.
+    pub fn body_times(&self) -> Vec<TimeMs> {
+        let pieces = self.bodies.read();
+        let mut times: Vec<TimeMs> = pieces.iter().flatten().map(|body| body.time_ms).collect();
+        times.dedup();
+        times
     }
 
     /// How many bodies there are.

@@ -67,7 +67,9 @@ impl Parts {
         };
         let (data, dir, record) = (OnceLock::new(), dir.clone(), record.clone());
         let parts = Parts { data, dir, engine, record, index, footer, page_table, id_table, bodies, cache };
-        if let Err(error) = parts.data() {
+        if !parts.record.dropped
+            && let Err(error) = parts.data()
+        {
             tracing::error!(segment = parts.record.number, %error, "the blocks of a segment cannot be read");
         }
         Ok(parts)

@@ -27,8 +27,10 @@ pub struct Segment {
     record: SegmentRecord,
     dir: Dir,
     /// What is needed to read it, or why it cannot be.
-    parts: Result<Parts>,
-    obsolete: AtomicBool,
+    parts: Result<Arc<Parts>>,
+    /// What goes when the last reader lets go: the data file, or both.
+    obsolete_data: AtomicBool,
+    obsolete_index: AtomicBool,
 }
 
 impl TimelineEntry {
@@ -53,7 +55,18 @@ impl Segment {
         if let Err(error) = &parts {
             tracing::error!(segment = record.number, %error, "a segment cannot be read; its range is not served");
         }
-        Segment { record, dir: dir.clone(), parts, obsolete: AtomicBool::new(false) }
+        Segment::new(record, dir.clone(), parts.map(Arc::new))
+    }
+
+    fn new(record: SegmentRecord, dir: Dir, parts: Result<Arc<Parts>>) -> Segment {
+        let (obsolete_data, obsolete_index) = (AtomicBool::new(false), AtomicBool::new(false));
+        Segment { record, dir, parts, obsolete_data, obsolete_index }
+    }
+
+    /// The same segment after its data was dropped.
+    pub fn without_data(&self) -> Segment {
+        let record = SegmentRecord { dropped: true, ..self.record.clone() };
+        Segment::new(record, self.dir.clone(), self.parts.clone())
     }
 
     /// What the manifest says of it.
@@ -68,6 +81,9 @@ impl Segment {
 
     /// An error if any part of it cannot be read: one that was just written must be whole before it replaces anything.
     pub fn check(&self) -> Result<()> {
+        if self.record.dropped {
+            return self.parts().map(|_| ());
+        }
         let data = self.parts()?.data()?;
         if data.len == self.record.data_bytes {
             Ok(())
@@ -78,11 +94,17 @@ impl Segment {
 
     /// Its files go when the last reader lets go. The manifest without it must be durable.
     pub fn make_obsolete(&self) {
-        self.obsolete.store(true, Ordering::Release);
+        self.obsolete_index.store(true, Ordering::Release);
+        self.make_data_obsolete();
+    }
+
+    /// Its data file goes when the last reader lets go. The manifest that says so must be durable.
+    pub fn make_data_obsolete(&self) {
+        self.obsolete_data.store(true, Ordering::Release);
     }
 
     fn parts(&self) -> Result<&Parts> {
-        self.parts.as_ref().map_err(Clone::clone)
+        self.parts.as_deref().map_err(Clone::clone)
     }
 
     /// What it knows of a timeline; `None` when it does not know it.
@@ -226,13 +248,17 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if !self.obsolete.load(Ordering::Acquire) {
-            return;
-        }
-        for name in [data_name(self.record.number), index_name(self.record.number)] {
-            if let Err(error) = self.dir.remove(&name) {
+        let files = [
+            (&self.obsolete_data, data_name(self.record.number)),
+            (&self.obsolete_index, index_name(self.record.number)),
+        ];
+        for (_, name) in files.iter().filter(|(obsolete, _)| obsolete.load(Ordering::Acquire)) {
+            match self.dir.remove(name) {
                 // The manifest does not name it any more: the next open removes it.
-                tracing::warn!(%error, "an obsolete file stays for now");
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(%error, "an obsolete file stays for now");
+                }
+                _ => {}
             }
         }
     }

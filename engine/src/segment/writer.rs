@@ -39,6 +39,8 @@ pub struct SegmentPlan {
     pub partition: u64,
     /// How often its content was merged.
     pub tier: u8,
+    /// Whether it knows only how timelines ended, of which all entries here have expired.
+    pub dropped: bool,
     /// Whether it is cool enough to be compressed.
     pub compress: bool,
     /// What of the log it holds.
@@ -322,6 +324,7 @@ impl SegmentWriter {
             store: self.plan.store,
             partition: self.plan.partition,
             tier: self.plan.tier,
+            dropped: self.plan.dropped,
             data_bytes: self.footer.data_bytes,
             index_bytes,
             timelines: self.footer.timelines,

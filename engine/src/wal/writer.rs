@@ -117,8 +117,8 @@ impl Wal {
         (GROWTH * this).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)
     }
 
-    /// Steps (1) to (4) of the room's heading.
-    fn change_file(&mut self, bytes: u64) -> Result<WalFile, Failure> {
+    /// Steps (1) to (4) of the room's heading. The new file has room for a group of so many bytes.
+    pub fn change_file(&mut self, bytes: u64) -> Result<WalFile, Failure> {
         self.sync()?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let needed = WAL_HEADER_BYTES + bytes;

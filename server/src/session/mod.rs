@@ -193,7 +193,8 @@ impl Session {
                 self.closing = true;
             }
             End::Slow => {
-                return self.cut(&Refusal::new("SLOW", "too much waits to be taken, by all clients together"));
+                return self
+                    .cut(&Refusal::new("SLOW", "too much waits to be taken, by all clients together"));
             }
             End::Full => {
                 self.shared.metrics.memory_closed.one();

@@ -1,0 +1,154 @@
+//! Where submitters and the commit thread meet: the group that fills up while the one before it is on its way to the disk.
+//!
+//! What callers can do they do here, on their own threads: looking up where timelines end that the active memtable does not
+//! know, and what a client's id was used for. Both are hints: they count only while the memtable that they were looked up under
+//! is still the active one, since every later commit would have left its trace in it.
+//!
+//! The group that fills up is bounded: beyond that, submitting waits.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::{BatchId, Prepared};
+use crate::error::{Error, Result};
+use crate::ids::Lsn;
+use crate::memtable::IdRecord;
+use crate::read::Reading;
+use crate::sequence::EndHint;
+use crate::state::State;
+use crate::ticket::{Fill, Ticket};
+use crate::view::View;
+
+/// The group that fills up takes no more than this; then submitting waits.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
+
+/// A batch on its way, with what its submitter found out about cold timelines.
+pub struct Submitted {
+    pub batch: Prepared,
+    /// For each timeline that had no slot in the active memtable: where it ended.
+    pub hints: Vec<Option<EndHint>>,
+    /// What its id was used for before, as far as the active memtable does not know.
+    pub id: Option<IdHint>,
+}
+
+/// An answer that counts only while the same memtable is the active one.
+pub struct IdHint {
+    pub memtable: Lsn,
+    pub found: Option<IdRecord>,
+}
+
+/// The group that fills up.
+#[derive(Default)]
+pub struct Filling {
+    pub batches: Vec<Submitted>,
+    pub fill: Arc<Fill>,
+    pub bytes: usize,
+    /// Somebody wants the memtable sealed behind this group.
+    pub seal: bool,
+    pub closed: bool,
+}
+
+/// Where submitters and the commit thread meet.
+#[derive(Default)]
+pub struct Queue {
+    filling: Mutex<Filling>,
+    arrived: Condvar,
+    taken: Condvar,
+}
+
+impl Queue {
+    /// Queues batches, in this order; one that was refused keeps its refusal. Waits only while the group that fills up is over
+    /// its limit.
+    pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
+        let looked_up: Vec<Result<Submitted>> =
+            batches.into_iter().map(|batch| batch.and_then(|batch| look_up(state, batch))).collect();
+        let mut filling = self.filling.lock();
+        let mut tickets = Vec::with_capacity(looked_up.len());
+        for submitted in looked_up {
+            while filling.bytes > QUEUE_BYTES && !filling.closed {
+                self.arrived.notify_one();
+                self.taken.wait(&mut filling);
+            }
+            tickets.push(submitted.and_then(|submitted| {
+                if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) }
+            }));
+        }
+        drop(filling);
+        self.arrived.notify_one();
+        tickets
+    }
+
+    /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket tells when it is.
+    pub fn seal(&self) -> Result<Ticket> {
+        let mut filling = self.filling.lock();
+        if filling.closed {
+            return Err(CLOSED);
+        }
+        filling.seal = true;
+        let nothing = Prepared::nothing();
+        let ticket = filling.push(Submitted { batch: nothing, hints: Vec::new(), id: None });
+        drop(filling);
+        self.arrived.notify_one();
+        Ok(ticket)
+    }
+
+    /// No more batches: the commit thread ends when it has committed what is queued.
+    pub fn close(&self) {
+        self.filling.lock().closed = true;
+        self.arrived.notify_all();
+        self.taken.notify_all();
+    }
+
+    /// The next group, as soon as there is one; `None` when the queue is closed and empty.
+    pub fn take(&self) -> Option<Filling> {
+        let mut filling = self.filling.lock();
+        while filling.batches.is_empty() {
+            if filling.closed {
+                return None;
+            }
+            self.arrived.wait(&mut filling);
+        }
+        let next = Filling { closed: filling.closed, ..Filling::default() };
+        let group = std::mem::replace(&mut *filling, next);
+        self.taken.notify_all();
+        Some(group)
+    }
+}
+
+impl Filling {
+    fn push(&mut self, submitted: Submitted) -> Ticket {
+        self.bytes += submitted.batch.record_bytes_bound();
+        self.batches.push(submitted);
+        self.fill.ticket(self.batches.len() - 1)
+    }
+}
+
+/// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
+fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
+    state.check_stores(batch.timelines().map(|(timeline, _)| timeline.store))?;
+    let view = state.view.load();
+    let memtable = view.active.from();
+    let mut hints = Vec::new();
+    for (place, (timeline, hash)) in batch.timelines().enumerate() {
+        if view.active.find(timeline, hash).is_none() {
+            let end = Reading::new(state, &view, timeline, hash).end()?;
+            hints.resize(place + 1, None);
+            hints[place] = Some(EndHint { memtable, end });
+        }
+    }
+    let id = match &batch.id {
+        Some(id) => Some(IdHint { memtable, found: find_id(state, &view, &batch, id)? }),
+        None => None,
+    };
+    Ok(Submitted { batch, hints, id })
+}
+
+/// What the id of a batch was used for, as far as the view knows.
+pub fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Result<Option<IdRecord>> {
+    let first = &batch.targets[0];
+    let timeline = batch.timeline(first.store, &first.name);
+    Reading::new(state, view, timeline, first.hash).id(&batch.slice(&id.id))
+}

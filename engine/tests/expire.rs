@@ -1,0 +1,176 @@
+//! Expiry (P2, P8): exact for readers, physical by unlink, nothing forgotten, no clock that destroys.
+
+use std::sync::Arc;
+
+use strandline::clock::ManualClock;
+use strandline::vfs::Dir;
+use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
+use strandline::{Engine, Limit, Options, Store, Verdict, World};
+
+const START_MS: u64 = 1_700_000_000_000;
+const TTL_MS: u64 = 64_000;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+struct House {
+    disk: SimulatedDisk,
+    clock: Arc<ManualClock>,
+}
+
+impl House {
+    fn new() -> House {
+        House { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::at(START_MS)) }
+    }
+
+    fn open(&self) -> (Engine, Store) {
+        let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
+        let options = Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
+        let engine = Engine::open_in(world, options).expect("opens");
+        let store = engine.create_store("short", TTL_MS).expect("is there");
+        (engine, store)
+    }
+
+    /// How many bytes of bodies' filler the disk holds, in any file. A few such bytes in a row may be a checksum.
+    fn filler(&self) -> usize {
+        let files = self.disk.contents().files;
+        let rows = files.values().flat_map(|content| content.chunk_by(|one, other| one == other));
+        rows.filter(|row| row[0] == b'~' && row.len() > 50).map(<[u8]>::len).sum()
+    }
+}
+
+fn sequences(store: &Store, timeline: &[u8]) -> Vec<u64> {
+    let page = store.range(timeline, .., Limit::entries(1000)).expect("reads");
+    page.entries.iter().map(|entry| entry.sequence).collect()
+}
+
+#[test]
+fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    store.append(b"idle", &[b'~'; 3000]).expect("appends");
+    for _ in 0..10 {
+        house.clock.pass(1000);
+        store.append(b"busy", &[b'~'; 100]).expect("appends");
+    }
+    engine.flush().expect("flushes");
+    house.clock.pass(TTL_MS - 10_001);
+    assert_eq!(sequences(&store, b"idle"), [1]);
+    house.clock.pass(1);
+    assert_eq!(sequences(&store, b"idle"), []);
+    let page = store.read_after(b"idle", 0, Limit::entries(5)).expect("reads");
+    assert_eq!((page.verdict, page.first, page.last, page.next), (Verdict::Trimmed, 2, 1, 1));
+    house.clock.pass(5000);
+    assert_eq!(sequences(&store, b"busy"), (6..=10).collect::<Vec<_>>());
+    let info = store.info(b"busy").expect("reads");
+    assert_eq!((info.first, info.last, info.count, info.trimmed_to), (6, 10, 5, 5));
+    engine.compact().expect("drops");
+    assert_eq!(house.filler(), 500, "what has expired is gone, the idle timeline's too");
+    assert_eq!(sequences(&store, b"busy"), (6..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn sequences_go_on_after_all_has_expired_and_the_process_was_killed_twice() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    for _ in 0..10 {
+        store.append(b"t", b"x").expect("appends");
+    }
+    engine.flush().expect("flushes");
+    // Many partitions expire after it, so that what is left of it is merged with others.
+    for round in 0..20 {
+        house.clock.pass(2000);
+        store.append(format!("other {round}").as_bytes(), b"x").expect("appends");
+        engine.flush().expect("flushes");
+    }
+    house.clock.pass(TTL_MS);
+    engine.compact().expect("drops");
+    assert!(engine.stats().get("expired_segments").expect("is told") >= 20);
+    engine.compact().expect("merges what is left");
+    assert!(engine.stats().get("segments").expect("is told") <= 2);
+    drop((engine, store));
+    for _ in 0..2 {
+        drop(house.open());
+    }
+    let (_engine, store) = house.open();
+    assert_eq!((sequences(&store, b"t"), store.append(b"t", b"x").expect("appends")), (vec![], 11));
+    assert_eq!(store.append(b"other 3", b"x").expect("appends"), 2);
+}
+
+#[test]
+fn a_power_cut_anywhere_in_expiry_forgets_no_sequence_and_shows_nothing_expired() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    for round in 0..12 {
+        store.append(b"t", b"x").expect("appends");
+        store.append(format!("other {round}").as_bytes(), b"x").expect("appends");
+        engine.flush().expect("flushes");
+        house.clock.pass(2000);
+    }
+    house.clock.pass(TTL_MS - 12_000);
+    house.disk.mark(0);
+    engine.compact().expect("drops and merges");
+    drop((engine, store));
+    let mut model = Model::default();
+    let mut started = false;
+    let mut states = 0;
+    for op in house.disk.log() {
+        model.apply(&op, None);
+        started |= matches!(op, Op::Mark(0));
+        for cut in Cut::ALL.into_iter().filter(|_| started) {
+            let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(states)));
+            let cut_off = House { disk, clock: house.clock.clone() };
+            let (_engine, store) = cut_off.open();
+            assert_eq!(sequences(&store, b"t"), (8..=12).collect::<Vec<_>>());
+            assert_eq!(store.append(b"t", b"x").expect("appends"), 13);
+            assert_eq!(store.append(b"other 0", b"x").expect("appends"), 2);
+            states += 1;
+        }
+    }
+    println!("{states} states");
+    assert!(states > 100);
+}
+
+#[test]
+fn a_clock_that_jumps_hides_what_it_must_and_destroys_nothing() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    store.append(b"t", b"x").expect("appends");
+    engine.flush().expect("flushes");
+    house.clock.set(START_MS + 3650 * DAY_MS);
+    engine.compact().expect("compacts");
+    assert_eq!(sequences(&store, b"t"), [], "a reader goes by the wall clock");
+    assert_eq!(engine.stats().get("expired_segments"), Some(0));
+    assert_eq!(engine.stats().get("expiry_held_by_clock"), Some(1));
+    drop((engine, store));
+    let (engine, store) = house.open();
+    engine.compact().expect("compacts");
+    assert_eq!(engine.stats().get("expired_segments"), Some(0), "nor after a restart");
+    house.clock.set(START_MS + 1000);
+    assert_eq!(sequences(&store, b"t"), [1], "when the clock is right again, it is there");
+    for wrong_ms in [0, u64::from(u32::MAX) * 1000, u64::MAX / 2] {
+        house.clock.set(wrong_ms);
+        assert!(store.append(b"t", b"x").expect("appends") > 1);
+        engine.compact().expect("compacts");
+    }
+    house.clock.set(START_MS + 2000);
+    assert_eq!(store.append(b"t", b"x").expect("appends"), 5);
+}
+
+#[test]
+fn a_changed_ttl_applies_to_what_is_there() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    store.append(b"t", b"x").expect("appends");
+    engine.flush().expect("flushes");
+    house.clock.pass(10_000);
+    engine.set_store_ttl("short", 5000).expect("sets");
+    assert_eq!(sequences(&store, b"t"), []);
+    engine.set_store_ttl("short", u64::MAX).expect("sets");
+    assert_eq!(sequences(&store, b"t"), [1], "a TTL that never ends expires nothing");
+    engine.set_store_ttl("short", 0).expect("sets");
+    assert_eq!(sequences(&store, b"t"), [1]);
+    engine.set_store_ttl("short", 5000).expect("sets");
+    engine.compact().expect("drops");
+    engine.set_store_ttl("short", 0).expect("sets");
+    assert_eq!(sequences(&store, b"t"), [], "what was dropped is gone");
+    assert_eq!(store.append(b"t", b"x").expect("appends"), 2);
+}
