@@ -46,6 +46,20 @@ fn shutdown_stops_the_server() {
 }
 
 #[test]
+fn a_failure_in_the_background_stops_the_server_though_no_write_is_refused() {
+    let server = TestServer::with(|config| config.memory_budget_bytes = 1 << 20);
+    let mut client = server.client();
+    client.line("TL.APPEND messages:a x");
+    server.lose_files();
+    // The memtable is full behind the third of these, and its segment cannot be made; the log's file is still open.
+    let body = "x".repeat(60_000);
+    for _ in 0..4 {
+        client.send(&["TL.APPEND", "messages:a", &body]);
+    }
+    assert_eq!(server.wait(), StopReason::Poisoned);
+}
+
+#[test]
 fn the_binary_says_where_it_listens_and_keeps_what_it_acknowledged_over_sigterm() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for run in 1..=2 {
