@@ -51,10 +51,10 @@ fn a_failure_in_the_background_stops_the_server_though_no_write_is_refused() {
     let mut client = server.client();
     client.line("TL.APPEND messages:a x");
     server.lose_files();
-    // The memtable is full behind the third of these, and its segment cannot be made; the log's file is still open.
+    // The fourth finds the memtable full, whose segment cannot be made; the log's file is still open.
     let body = "x".repeat(60_000);
-    for _ in 0..4 {
-        client.send(&["TL.APPEND", "messages:a", &body]);
+    for sequence in 2..=5 {
+        assert_eq!(client.call(&["TL.APPEND", "messages:a", &body]), Value::Integer(sequence));
     }
     assert_eq!(server.wait(), StopReason::Poisoned);
 }
