@@ -9,9 +9,10 @@
 //!    └──── write ◀── output buffer ◀───────────┴── push ◀───┘
 //! ```
 //!
-//! Promises: P9: above the high-water mark of its output a connection runs no command and is pushed nothing, while its input is
-//! still taken, up to a bound, so that a client may send all it has before it reads; one that takes nothing for too long is closed
-//! with `SLOW`. A client that is gone ends its task at once, blocked command included.
+//! Promises: P9: above the high-water mark of its output, or while all connections together hold too much of it, a connection runs no
+//! command and is pushed nothing, while its input is still taken, up to a bound, so that a client may send all it has before it
+//! reads. One that takes next to nothing for too long, or does not complete a request, is closed with `SLOW`. A client that is gone
+//! ends its task at once, blocked command included.
 
 mod execute;
 mod pace;

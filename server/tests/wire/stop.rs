@@ -46,6 +46,20 @@ fn shutdown_stops_the_server() {
 }
 
 #[test]
+fn a_failure_in_the_background_stops_the_server_though_no_write_is_refused() {
+    let server = TestServer::with(|config| config.memory_budget_bytes = 1 << 20);
+    let mut client = server.client();
+    client.line("TL.APPEND messages:a x");
+    server.lose_files();
+    // The fourth finds the memtable full, whose segment cannot be made; the log's file is still open.
+    let body = "x".repeat(60_000);
+    for sequence in 2..=5 {
+        assert_eq!(client.call(&["TL.APPEND", "messages:a", &body]), Value::Integer(sequence));
+    }
+    assert_eq!(server.wait(), StopReason::Poisoned);
+}
+
+#[test]
 fn the_binary_says_where_it_listens_and_keeps_what_it_acknowledged_over_sigterm() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for run in 1..=2 {

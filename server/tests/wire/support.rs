@@ -16,7 +16,7 @@ pub struct TestServer {
     pub address: SocketAddr,
     runtime: Runtime,
     server: Option<Server>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl TestServer {
@@ -36,7 +36,12 @@ impl TestServer {
             .build()
             .expect("a runtime");
         let server = runtime.block_on(Server::start(config)).expect("the server starts");
-        TestServer { address: server.address(), runtime, server: Some(server), _dir: dir }
+        TestServer { address: server.address(), runtime, server: Some(server), dir }
+    }
+
+    /// Takes the files away under the server.
+    pub fn lose_files(&self) {
+        std::fs::remove_dir_all(self.dir.path()).expect("the files are there");
     }
 
     pub fn client(&self) -> Client {
