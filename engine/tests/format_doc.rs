@@ -57,7 +57,7 @@ fn numbers() -> String {
     let rows: &[(&str, u64, &str)] = &[
         ("format version", u64::from(header::VERSION), "in every file header"),
         ("file header", file_header::BYTES as u64, "bytes at the front of every file"),
-        ("sector", wal::SECTOR_BYTES, "bytes; a group behind a sync starts at a multiple"),
+        ("sector", wal::SECTOR_BYTES, "bytes; groups start at multiples of it"),
         ("first group", wal::WAL_HEADER_BYTES, "bytes from the front of a log file"),
         ("block", block::TARGET_RAW_BYTES as u64, "raw bytes at which a block of runs or bodies is closed"),
         ("index page", index::TARGET_PAGE_BYTES as u64, "raw bytes at which a page is closed"),
