@@ -134,7 +134,7 @@ impl<'v> Reading<'v> {
     }
 
     fn sight(&self, end: &End, changes: Changes) -> Sight {
-        Sight { now_ms: self.now_ms, ttl_ms: self.ttl_ms, lowest: end.floor.lowest, changes }
+        Sight { now_ms: self.now_ms, ttl_ms: self.ttl_ms, lowest: end.floor.lowest, changes, lost: false }
     }
 
     /// The entries from `low` to `high`, in either direction.
@@ -172,14 +172,24 @@ impl<'v> Reading<'v> {
         Ok(out.finish().0.first().map(|entry| (entry.sequence, entry.time_ms, until_ms)))
     }
 
-    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
+    /// The entries from `high` to `low`, descending.
     fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
+        self.descend_seeing(self.sight(&End::NEVER, Changes::default()), (low, high), limit)
+    }
+
+    /// Descending: each place is read as soon as the changes of all younger ones are known.
+    fn descend_seeing(
+        &self,
+        sight: Sight,
+        (low, high): (Sequence, Sequence),
+        limit: Limit,
+    ) -> Result<(End, Vec<Entry>, bool)> {
         let mut found = None;
-        let mut out = Collector::new(limit, true, Sight::default());
+        let mut out = Collector::new(limit, true, sight);
         for step in self.steps() {
             let step = step?;
             if found.is_none() {
-                out.sight = self.sight(&step.end, Changes::default());
+                out.sight.lowest = step.end.floor.lowest;
                 found = Some(step.end);
             }
             out.sight.changes.add_older(step.changes);
@@ -254,7 +264,12 @@ impl<'v> Reading<'v> {
             return Ok(floor.trimmed_to);
         }
         let alive = self.sequence_at_raw(self.now_ms.saturating_sub(self.ttl_ms) + 1)?;
-        Ok(floor.trimmed_to.max(alive.unwrap_or(end.last + 1) - 1))
+        let high = alive.unwrap_or(end.last + 1) - 1;
+        // A hole below the first living entry was not lost: only what the TTL took counts.
+        let sight = Sight { lost: true, ..self.sight(end, Changes::default()) };
+        let whole = Reading { ttl_ms: 0, ..*self };
+        let (_, lost, _) = whole.descend_seeing(sight, (floor.lowest, high), Limit::entries(1))?;
+        Ok(floor.trimmed_to.max(lost.first().map_or(0, |entry| entry.sequence)))
     }
 
     /// The entry with a sequence.
