@@ -366,7 +366,10 @@ impl Place<'_> {
             && !span.own_expiry
             && !changed;
         if whole {
-            return Ok((span.count, span.body_bytes, span.first_time_ms, span.last_time_ms));
+            // The last sequence of a span was given, but what was removed before a flush or a merge is not there any more.
+            let dense = span.count == span.last - span.first + 1;
+            let last_time_ms = if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
+            return Ok((span.count, span.body_bytes, span.first_time_ms, last_time_ms));
         }
         let mut out = Collector::new(Limit::entries(usize::MAX), false, sight.clone());
         self.read(reading, span.first, span.last, &mut out)?;
@@ -374,6 +377,13 @@ impl Place<'_> {
         let body_bytes = entries.iter().map(|entry| entry.body.len() as u64).sum();
         let time = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.time_ms);
         Ok((entries.len() as u64, body_bytes, time(entries.first()), time(entries.last())))
+    }
+
+    /// The time of the newest readable entry here; 0 when there is none.
+    fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight) -> Result<TimeMs> {
+        let mut out = Collector::new(Limit::entries(1), true, sight.clone());
+        self.read(reading, self.span.first, self.span.last, &mut out)?;
+        Ok(out.finish().0.first().map_or(0, |entry| entry.time_ms))
     }
 }
 
