@@ -183,8 +183,14 @@ impl Twins {
                     self.ttl_ms[*store] = *ttl_ms;
                 }
             }
-            Operation::Flush => drop(self.engine().flush().expect("flushes")),
-            Operation::Compact => self.engine().compact().expect("merges"),
+            Operation::Flush => {
+                self.engine().flush().expect("flushes");
+                return self.compare_facts();
+            }
+            Operation::Compact => {
+                self.engine().compact().expect("merges");
+                return self.compare_facts();
+            }
             Operation::Close => {
                 self.engine.take().expect("it is open").close().expect("closes");
                 self.open();
@@ -235,11 +241,11 @@ impl Twins {
                 |place: Option<Place>| head.zip(place).map(|(head, place)| self.sequence(head, place));
             let (if_last, chosen) = (at_head(sending.if_last), at_head(sending.sequence));
             batches.push(self.batch(sending, &bodies, &edits, (if_last, chosen)));
-            expected.push(self.expect(sending, bodies, edits, (if_last, chosen), time_ms));
+            expected.push(self.expect(sending, &bodies, edits, (if_last, chosen), time_ms));
         }
         let tickets = self.engine().submit_all(batches);
         for (ticket, expected) in tickets.into_iter().zip(expected) {
-            prop_assert_eq!(Outcome::of(ticket.and_then(|ticket| ticket.wait())), expected);
+            prop_assert_eq!(Outcome::of(ticket.and_then(strandline::Ticket::wait)), expected);
         }
         Ok(())
     }
@@ -275,7 +281,7 @@ impl Twins {
     fn expect(
         &mut self,
         sending: &Sending,
-        bodies: Vec<Vec<u8>>,
+        bodies: &[Vec<u8>],
         edits: Vec<(Key, u64, Vec<u8>)>,
         (if_last, chosen): (Option<u64>, Option<u64>),
         time_ms: u64,
@@ -283,7 +289,7 @@ impl Twins {
         let all = sending
             .parts
             .iter()
-            .zip(&bodies)
+            .zip(bodies)
             .flat_map(|((_, targets), body)| targets.iter().map(move |key| (*key, body.clone())));
         let appends: Vec<(Key, Vec<u8>)> = all.collect();
         let head = appends.first().map(|(key, _)| *key);
@@ -482,17 +488,26 @@ impl Twins {
         Ok(())
     }
 
+    /// The facts of all timelines: what is counted must not depend on where it lies.
+    fn compare_facts(&self) -> Result<(), TestCaseError> {
+        keys().try_for_each(|key| self.read(&Operation::Info(key)))
+    }
+
     /// Everything, after a clean stop.
     fn compare_all(&mut self) -> Result<(), TestCaseError> {
         self.carry_out(&Operation::Close)?;
-        for key in (0..STORES.len()).flat_map(|store| (0..NAMES.len()).map(move |name| (store, name))) {
+        self.compare_facts()?;
+        for key in keys() {
             let all = Limit::entries(usize::MAX);
             self.range(key, (Bound::Unbounded, Bound::Unbounded), all, Direction::Up)?;
             self.range(key, (Bound::Unbounded, Bound::Unbounded), all, Direction::Down)?;
-            self.read(&Operation::Info(key))?;
         }
         (0..STORES.len()).try_for_each(|store| self.list(store, b"", None, 100))
     }
+}
+
+fn keys() -> impl Iterator<Item = Key> {
+    (0..STORES.len()).flat_map(|store| (0..NAMES.len()).map(move |name| (store, name)))
 }
 
 fn cases() -> u32 {
