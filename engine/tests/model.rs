@@ -110,16 +110,19 @@ impl Twins {
             id_window_ms: self.id_window_ms(),
             ..Options::default()
         };
-        // A time that no entry has may be forgotten, or not: then the clock goes on from there.
-        let rows = self.timelines.values().flat_map(|timeline| &timeline.rows);
-        let kept_ms = rows.map(|row| row.time_ms).max().unwrap_or(0);
-        if kept_ms < self.floor_ms && self.now_ms < self.floor_ms {
-            self.set_clock(self.floor_ms);
-        }
-        self.floor_ms = kept_ms;
         let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
         self.engine =
             Some(Engine::open_in(world, options).expect("what a stop or a crash left can be opened"));
+        // A time that no entry has may be forgotten, or not: then the clock goes on from there, and a change without an effect
+        // makes it known.
+        let rows = self.timelines.values().flat_map(|timeline| &timeline.rows);
+        let kept_ms = rows.map(|row| row.time_ms).max().unwrap_or(0);
+        if kept_ms < self.floor_ms {
+            self.set_clock(self.now_ms.max(self.floor_ms));
+            let nothing = Batch::new().edit(&self.store((0, 0)), NAMES[0], 0, b"");
+            self.engine().submit(nothing).and_then(strandline::Ticket::wait).expect("commits");
+            self.floor_ms = self.now_ms;
+        }
     }
 
     fn set_clock(&mut self, now_ms: u64) {
