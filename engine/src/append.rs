@@ -309,6 +309,11 @@ impl Committer {
             self.group.entry(*slot, *sequence);
         }
         for (change, slot) in batch.changes.iter().zip(&slots[batch.targets.len()..]) {
+            // Or the entry that gets this sequence some day would come with the edited body.
+            let last = self.allocator.last(*slot, &self.memtable);
+            if matches!(change.kind, ChangeKind::Edit(sequence, _) if sequence > last) {
+                continue;
+            }
             self.group.effect(
                 *slot,
                 match &change.kind {

@@ -102,6 +102,8 @@ pub(crate) struct Sight {
     pub lowest: Sequence,
     /// Changes of the places that were met so far.
     pub changes: Changes,
+    /// Look for what the store's TTL took instead of what can be read.
+    pub lost: bool,
 }
 
 impl Sight {
@@ -110,11 +112,17 @@ impl Sight {
         self.ttl_ms != 0 && time_ms.saturating_add(self.ttl_ms) <= self.now_ms
     }
 
-    /// Whether an entry can be read.
+    /// Whether an entry is what is looked for.
     pub fn shows(&self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
+        // What its own expiry took before the TTL is a hole, not a loss.
+        let (passed_over, alive_at_ms) = if self.lost {
+            (!self.is_expired(time_ms), time_ms.saturating_add(self.ttl_ms).saturating_sub(1))
+        } else {
+            (self.is_expired(time_ms), self.now_ms)
+        };
         sequence >= self.lowest
-            && (expire_at_ms == 0 || expire_at_ms > self.now_ms)
-            && !self.is_expired(time_ms)
+            && (expire_at_ms == 0 || expire_at_ms > alive_at_ms)
+            && !passed_over
             && !self.changes.removes(sequence)
     }
 }

@@ -226,7 +226,10 @@ impl Replay {
         let operations =
             decode_tail(&tail).ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
         let mut sequences = record.sequences.iter().copied();
-        for operation in operations {
+        // As when they were committed, changes come after the batch's own appends.
+        let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
+        let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
+        for operation in appends.into_iter().chain(changes) {
             self.operation(operation, record, &mut sequences, &tail)?;
         }
         if sequences.next().is_some() {
@@ -298,7 +301,10 @@ impl Replay {
 
     fn effect(&mut self, timeline: TimelineRef<'_>, tail: &Bytes, effect: Effect) -> Result<(), Wrong> {
         let slot = self.slot(timeline, tail, None)?;
-        self.group.effect(slot, effect);
+        let last = self.allocator.last(slot, &self.view.active);
+        if !matches!(effect, Effect::Edit(sequence, _) if sequence > last) {
+            self.group.effect(slot, effect);
+        }
         Ok(())
     }
 

@@ -135,7 +135,7 @@ impl<'v> Reading<'v> {
     }
 
     fn sight(&self, end: &End, changes: Changes) -> Sight {
-        Sight { now_ms: self.now_ms, ttl_ms: self.ttl_ms, lowest: end.floor.lowest, changes }
+        Sight { now_ms: self.now_ms, ttl_ms: self.ttl_ms, lowest: end.floor.lowest, changes, lost: false }
     }
 
     /// The entries from `low` to `high`, in either direction.
@@ -173,14 +173,24 @@ impl<'v> Reading<'v> {
         Ok(out.finish().0.first().map(|entry| (entry.sequence, entry.time_ms, until_ms)))
     }
 
-    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
+    /// The entries from `high` to `low`, descending.
     fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
+        self.descend_seeing(self.sight(&End::NEVER, Changes::default()), (low, high), limit)
+    }
+
+    /// Descending: each place is read as soon as the changes of all younger ones are known.
+    fn descend_seeing(
+        &self,
+        sight: Sight,
+        (low, high): (Sequence, Sequence),
+        limit: Limit,
+    ) -> Result<(End, Vec<Entry>, bool)> {
         let mut found = None;
-        let mut out = Collector::new(limit, true, Sight::default());
+        let mut out = Collector::new(limit, true, sight);
         for step in self.steps() {
             let step = step?;
             if found.is_none() {
-                out.sight = self.sight(&step.end, Changes::default());
+                out.sight.lowest = step.end.floor.lowest;
                 found = Some(step.end);
             }
             out.sight.changes.add_older(step.changes);
@@ -255,7 +265,12 @@ impl<'v> Reading<'v> {
             return Ok(floor.trimmed_to);
         }
         let alive = self.sequence_at_raw(self.now_ms.saturating_sub(self.ttl_ms) + 1)?;
-        Ok(floor.trimmed_to.max(alive.unwrap_or(end.last + 1) - 1))
+        let high = alive.unwrap_or(end.last + 1) - 1;
+        // A hole below the first living entry was not lost: only what the TTL took counts.
+        let sight = Sight { lost: true, ..self.sight(end, Changes::default()) };
+        let whole = Reading { ttl_ms: 0, ..*self };
+        let (_, lost, _) = whole.descend_seeing(sight, (floor.lowest, high), Limit::entries(1))?;
+        Ok(floor.trimmed_to.max(lost.first().map_or(0, |entry| entry.sequence)))
     }
 
     /// The entry with a sequence.
@@ -352,7 +367,10 @@ impl Place<'_> {
             && !span.own_expiry
             && !changed;
         if whole {
-            return Ok((span.count, span.body_bytes, span.first_time_ms, span.last_time_ms));
+            // The last sequence of a span was given, but what was removed before a flush or a merge is not there any more.
+            let dense = span.count == span.last - span.first + 1;
+            let last_time_ms = if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
+            return Ok((span.count, span.body_bytes, span.first_time_ms, last_time_ms));
         }
         let mut out = Collector::new(Limit::entries(usize::MAX), false, sight.clone());
         self.read(reading, span.first, span.last, &mut out)?;
@@ -360,6 +378,13 @@ impl Place<'_> {
         let body_bytes = entries.iter().map(|entry| entry.body.len() as u64).sum();
         let time = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.time_ms);
         Ok((entries.len() as u64, body_bytes, time(entries.first()), time(entries.last())))
+    }
+
+    /// The time of the newest readable entry here; 0 when there is none.
+    fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight) -> Result<TimeMs> {
+        let mut out = Collector::new(Limit::entries(1), true, sight.clone());
+        self.read(reading, self.span.first, self.span.last, &mut out)?;
+        Ok(out.finish().0.first().map_or(0, |entry| entry.time_ms))
     }
 }
 

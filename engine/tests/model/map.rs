@@ -1,0 +1,159 @@
+//! The plain map: what each timeline holds, in order, and what a reader must be told of it.
+//!
+//! What counts as lost, so that a reader below is told that it is trimmed: what a trim, a drop or the store's TTL removed. What
+//! a delete, an entry's own expiry or a chosen sequence leaves behind is a hole.
+//!
+//! It does not know: the engine, or anything that is not one timeline.
+
+use strandline::{Entry, Info, Limit, Trim, Verdict};
+
+use super::operations::Key;
+
+/// An entry, readable or expired.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub sequence: u64,
+    pub time_ms: u64,
+    /// When it expires by itself; 0: never.
+    pub until_ms: u64,
+    pub body: Vec<u8>,
+}
+
+/// The time of a read, and how long the store's entries live.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub now_ms: u64,
+    pub ttl_ms: u64,
+}
+
+impl Now {
+    fn past_ttl(self, row: &Row) -> bool {
+        self.ttl_ms != 0 && row.time_ms + self.ttl_ms <= self.now_ms
+    }
+
+    fn shows(self, row: &Row) -> bool {
+        !self.past_ttl(row) && (row.until_ms == 0 || row.until_ms > self.now_ms)
+    }
+
+    /// Whether it was the store's TTL that took the row, and not the row's own expiry before it.
+    fn lost(self, row: &Row) -> bool {
+        self.past_ttl(row) && (row.until_ms == 0 || row.until_ms >= row.time_ms + self.ttl_ms)
+    }
+}
+
+/// A timeline.
+#[derive(Clone, Debug, Default)]
+pub struct Timeline {
+    pub last: u64,
+    trimmed_to: u64,
+    pub rows: Vec<Row>,
+}
+
+impl Timeline {
+    pub fn push(&mut self, row: Row) {
+        self.last = row.sequence;
+        self.rows.push(row);
+    }
+
+    pub fn readable(&self, now: Now) -> impl DoubleEndedIterator<Item = &Row> {
+        self.rows.iter().filter(move |row| now.shows(row))
+    }
+
+    pub fn first(&self, now: Now) -> u64 {
+        self.readable(now).next().map_or(self.last + 1, |row| row.sequence)
+    }
+
+    pub fn trimmed_to(&self, now: Now) -> u64 {
+        let expired = self.rows.iter().rev().find(|row| now.lost(row)).map_or(0, |row| row.sequence);
+        self.trimmed_to.max(expired)
+    }
+
+    pub fn verdict(&self, cursor: u64, now: Now) -> Verdict {
+        if cursor > self.last {
+            Verdict::Future
+        } else if cursor < self.trimmed_to(now) {
+            Verdict::Trimmed
+        } else {
+            Verdict::Ok
+        }
+    }
+
+    pub fn sequence_at(&self, time_ms: u64, now: Now) -> u64 {
+        self.readable(now).find(|row| row.time_ms >= time_ms).map_or(self.last + 1, |row| row.sequence)
+    }
+
+    pub fn info(&self, now: Now) -> Info {
+        let time = |row: Option<&Row>| row.map_or(0, |row| row.time_ms);
+        Info {
+            first: self.first(now),
+            last: self.last,
+            count: self.readable(now).count() as u64,
+            body_bytes: self.readable(now).map(|row| row.body.len() as u64).sum(),
+            first_time_ms: time(self.readable(now).next()),
+            last_time_ms: time(self.readable(now).next_back()),
+            trimmed_to: self.trimmed_to(now),
+        }
+    }
+
+    /// Removes the start. What expired in there goes with it, but only if something readable does.
+    pub fn trim(&mut self, trim: Trim, now: Now) -> u64 {
+        let from = match trim {
+            Trim::Before(sequence) => sequence,
+            Trim::Older(time_ms) => self.sequence_at(time_ms, now),
+            Trim::Keep(0) => self.last + 1,
+            Trim::Keep(count) => self
+                .readable(now)
+                .rev()
+                .take(usize::try_from(count).expect("a small count"))
+                .last()
+                .map_or(0, |row| row.sequence),
+        };
+        let removed = self.readable(now).filter(|row| row.sequence < from);
+        let sequences: Vec<u64> = removed.map(|row| row.sequence).collect();
+        if let Some(highest) = sequences.last() {
+            self.trimmed_to = self.trimmed_to.max(*highest);
+            self.rows.retain(|row| row.sequence >= from);
+        }
+        sequences.len() as u64
+    }
+
+    pub fn delete(&mut self, sequences: &[u64], now: Now) -> u64 {
+        let before = self.rows.len();
+        self.rows.retain(|row| !(sequences.contains(&row.sequence) && now.shows(row)));
+        (before - self.rows.len()) as u64
+    }
+
+    /// Replaces a body, also one that nobody can read.
+    pub fn edit(&mut self, sequence: u64, body: &[u8]) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.sequence == sequence) {
+            row.body = body.to_vec();
+        }
+    }
+}
+
+pub fn entry(row: &Row) -> Entry {
+    Entry { sequence: row.sequence, time_ms: row.time_ms, body: row.body.clone().into() }
+}
+
+/// The entries that a limit lets through, and whether it kept any back.
+pub fn within<'r>(rows: impl Iterator<Item = &'r Row>, limit: Limit) -> (Vec<Entry>, bool) {
+    let (mut entries, mut body_bytes) = (Vec::new(), 0);
+    for row in rows {
+        body_bytes += row.body.len() as u64;
+        let fits = body_bytes <= limit.body_bytes || (limit.first_always && entries.is_empty());
+        if entries.len() >= limit.entries || !fits {
+            return (entries, true);
+        }
+        entries.push(entry(row));
+    }
+    (entries, false)
+}
+
+/// What an id was used for.
+#[derive(Clone, Debug)]
+pub struct Used {
+    pub time_ms: u64,
+    pub body: Vec<u8>,
+    pub targets: Vec<Key>,
+    pub sequences: Vec<u64>,
+}
