@@ -94,7 +94,7 @@ impl Committer {
             return refuse_all(group, &error);
         }
         self.ids.clear();
-        let time_ms = self.state.now_ms();
+        let time_ms = self.state.stamp_ms();
         let outcomes: Vec<_> =
             group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();
         if let Err(failure) = self.log(group) {
@@ -175,6 +175,7 @@ impl Committer {
 
     /// Seals, and leaves the log file: when the flush is done, the disk holds what is live in segments only.
     fn seal_and_leave(&mut self) -> Result<()> {
+        self.wait_for_flush()?;
         self.seal()?;
         let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
         self.in_use(file);

@@ -37,23 +37,26 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     let _alone = state.changing(hash).lock();
     let view = state.view.load();
     let reading = Reading::new(state, &view, timeline, hash);
+    // What is appended meanwhile lies above this end, and stays.
+    let end = reading.end()?;
     let keep_from = match trim {
         Trim::Before(sequence) => sequence,
         Trim::Older(time_ms) => reading.sequence_at(time_ms)?,
-        Trim::Keep(count) => keep_from(&reading, count)?,
+        Trim::Keep(count) => keep_from(&reading, count, end.last)?,
     };
+    let keep_from = keep_from.min(end.last + 1);
     let Some(below) = keep_from.checked_sub(1) else { return Ok(0) };
     let (removed, highest) = count_to(&reading, below)?;
     let Some(highest) = highest else { return Ok(0) };
-    let floor = floor_from(&reading, keep_from, &reading.end()?)?;
+    let floor = floor_from(&reading, keep_from, &end)?;
     let batch = Batch::new().trim(timeline, Floor { trimmed_to: highest, ..floor });
     commit(state, queue, batch)?;
     Ok(removed)
 }
 
 /// The lowest sequence of the newest `count` readable entries.
-fn keep_from(reading: &Reading<'_>, count: u64) -> Result<Sequence> {
-    let (mut from, mut left) = (reading.end()?.last + 1, count);
+fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequence> {
+    let (mut from, mut left) = (last + 1, count);
     while left > 0 {
         let page = reading.range(0, from - 1, Limit::entries(COUNT_PAGE.min(left as usize)), true)?;
         let Some(oldest) = page.entries.last() else { break };

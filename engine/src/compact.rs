@@ -163,12 +163,14 @@ fn merge(state: &State, inputs: &[Arc<Segment>]) -> Result<(), Failure> {
 /// Inputs of a merge that met damage are not merged any more, so that one bad block does not keep all others from being merged.
 fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
     match &error {
-        Error::Corrupt { path, .. } => {
+        Error::Corrupt { path, .. } | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
+            let of_input =
+                number.filter(|number| inputs.iter().any(|input| input.record().number == *number));
             let damaged = inputs
                 .iter()
                 .map(|input| input.record().number)
-                .filter(|input| number.is_none_or(|it| it == *input));
+                .filter(|input| of_input.is_none_or(|it| it == *input));
             state.unmergeable.lock().extend(damaged);
             Failure::Refused(error)
         }
@@ -184,6 +186,7 @@ fn write_merged(state: &State, inputs: &[Arc<Segment>]) -> Result<SegmentRecord>
         number: state.manifest.lock().take_file_number(),
         store: newest.store,
         partition: newest.partition,
+        ttl_ms: state.ttl_ms(newest.store),
         tier,
         dropped: newest.dropped,
         compress: tier >= COOL_TIER,
@@ -191,13 +194,9 @@ fn write_merged(state: &State, inputs: &[Arc<Segment>]) -> Result<SegmentRecord>
         to: newest.to,
     };
     let number = plan.number;
-    let view = state.view.load();
-    let of_store = view.segments.of(newest.store);
-    let younger =
-        &of_store[..of_store.iter().position(|segment| Arc::ptr_eq(segment, &inputs[0])).unwrap_or(0)];
     let written = || {
         let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
-        Merge::new(state, inputs, younger, &mut writer)?.run(&mut writer)?;
+        Merge::new(state, inputs, &mut writer)?.run(&mut writer)?;
         writer.finish()
     };
     written().inspect_err(|_| remove_unfinished(state, [number].into_iter()))
@@ -207,9 +206,9 @@ fn write_merged(state: &State, inputs: &[Arc<Segment>]) -> Result<SegmentRecord>
 struct Merge<'a> {
     state: &'a State,
     inputs: Vec<Input>,
-    /// Segments above the inputs, for merging those without data: a timeline that a younger one knows need not be kept.
-    younger: &'a [Arc<Segment>],
     dropped: bool,
+    /// How long the store's entries live; 0: for ever.
+    ttl_ms: u64,
     /// The time by which entries that expire by themselves are left behind.
     now_ms: TimeMs,
 }
@@ -227,12 +226,7 @@ struct Input {
 
 impl<'a> Merge<'a> {
     /// Copies the shared bodies: of all inputs in order, which is commit order.
-    fn new(
-        state: &'a State,
-        newest_first: &[Arc<Segment>],
-        younger: &'a [Arc<Segment>],
-        writer: &mut SegmentWriter,
-    ) -> Result<Merge<'a>> {
+    fn new(state: &'a State, newest_first: &[Arc<Segment>], writer: &mut SegmentWriter) -> Result<Merge<'a>> {
         let dropped = newest_first[0].record().dropped;
         let mut inputs = Vec::new();
         let mut bodies_from = 0;
@@ -246,7 +240,13 @@ impl<'a> Merge<'a> {
             inputs.push(Input { at: scan.next()?, scan, id_at: ids.next()?, ids, bodies_from });
             bodies_from += segment.body_count()? as u32;
         }
-        Ok(Merge { state, inputs, younger, dropped, now_ms: state.sure_now_ms() })
+        Ok(Merge {
+            state,
+            inputs,
+            dropped,
+            ttl_ms: state.ttl_ms(newest_first[0].record().store),
+            now_ms: state.sure_now_ms(),
+        })
     }
 
     fn run(&mut self, writer: &mut SegmentWriter) -> Result<()> {
@@ -255,13 +255,10 @@ impl<'a> Merge<'a> {
                 return Err(Error::Closed { what: "the engine is closing: the merge is given up" });
             }
             let ids = self.ids_of(&name)?;
-            if !self.dropped || !ids.is_empty() || !self.is_known_above(&name)? {
-                writer.begin(&name);
-                let end =
-                    if self.dropped { self.end_of_dropped(&name) } else { self.timeline(&name, writer)? };
-                ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
-                writer.end(end)?;
-            }
+            writer.begin(&name);
+            let end = if self.dropped { self.end_of_dropped(&name) } else { self.timeline(&name, writer)? };
+            ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
+            writer.end(end)?;
             for input in self.inputs.iter_mut().filter(|input| input.name() == Some(&name)) {
                 input.at = input.scan.next()?;
             }
@@ -269,20 +266,12 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    fn is_known_above(&self, name: &[u8]) -> Result<bool> {
-        for segment in self.younger {
-            if segment.find(name)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// How a timeline ends of which all entries here have expired, and older ones too.
     fn end_of_dropped(&self, name: &[u8]) -> End {
-        let newest = self.inputs.iter().rev().find_map(|input| input.at_name(name));
-        let end = newest.expect("the name is some input's").1.end;
-        let floor = Floor { lowest: end.last + 1, time_ms: 0, until_ms: 0, trimmed_to: end.last };
+        let parts = || self.inputs.iter().filter_map(|input| input.at_name(name)).map(|(_, entry)| entry);
+        let end = parts().next_back().expect("the name is some input's").end;
+        let trimmed_to = parts().map(TimelineEntry::dropped_to).max().unwrap_or(0);
+        let floor = Floor { lowest: end.last + 1, time_ms: 0, until_ms: 0, trimmed_to };
         End { floor, ..end }
     }
 
@@ -301,14 +290,16 @@ impl<'a> Merge<'a> {
                 if !shows(sequence) {
                     return Ok(());
                 }
-                let expire_at_ms = match content {
-                    Content::Inline { expire_at_ms, .. } => *expire_at_ms,
+                let (time_ms, expire_at_ms) = match content {
+                    Content::Inline { time_ms, expire_at_ms, .. } => (*time_ms, *expire_at_ms),
                     Content::Shared(number) if entry.own_expiry => {
-                        input.scan.segment().shared_times(*number)?.1
+                        input.scan.segment().shared_times(*number)?
                     }
-                    Content::Shared(_) => 0,
+                    Content::Shared(_) => (0, 0),
                 };
-                if expire_at_ms != 0 && expire_at_ms <= self.now_ms {
+                // What the TTL takes goes with its partition, which remembers that it was lost.
+                let before_ttl = self.ttl_ms == 0 || expire_at_ms < time_ms.saturating_add(self.ttl_ms);
+                if expire_at_ms != 0 && expire_at_ms <= self.now_ms && before_ttl {
                     return Ok(());
                 }
                 match (content, changes.edited.get(&sequence)) {
@@ -339,7 +330,7 @@ impl<'a> Merge<'a> {
 
     /// The ids of a timeline that are still remembered. Of one that was used again after it was forgotten, the youngest counts.
     fn ids_of(&mut self, name: &[u8]) -> Result<Vec<(Vec<u8>, IdEntry)>> {
-        let now_ms = self.state.now_ms();
+        let now_ms = self.now_ms;
         let mut ids = Vec::new();
         while let Some(id) =
             self.inputs.iter().filter_map(|input| input.id_of(name)).min().map(<[u8]>::to_vec)

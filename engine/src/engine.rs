@@ -114,18 +114,30 @@ impl Engine {
             Some(store) => return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms }),
             None => self.state().change_stores(|live| {
                 let highest = live.stores.iter().map(|store| store.id.0).max().unwrap_or(0);
-                live.stores.push(StoreRecord { id: StoreId(highest + 1), name: name.into(), ttl_ms });
+                live.stores.push(StoreRecord {
+                    id: StoreId(highest + 1),
+                    name: name.into(),
+                    ttl_ms,
+                    gone_before_ms: 0,
+                });
             })?,
         }
         self.store(name)
     }
 
-    /// Changes the TTL of a store.
+    /// Changes the TTL of a store. It applies to what is there; what had expired stays so.
     pub fn set_store_ttl(&self, name: &str, ttl_ms: u64) -> Result<()> {
         self.running.check_writable()?;
         let id = self.store(name)?.id;
+        let now_ms = self.state().now_ms();
         self.state().change_stores(|live| {
-            live.stores.iter_mut().filter(|store| store.id == id).for_each(|store| store.ttl_ms = ttl_ms);
+            for store in live.stores.iter_mut().filter(|store| store.id == id) {
+                if store.ttl_ms != 0 {
+                    let gone_before_ms = now_ms.saturating_add(1).saturating_sub(store.ttl_ms);
+                    store.gone_before_ms = store.gone_before_ms.max(gone_before_ms);
+                }
+                store.ttl_ms = ttl_ms;
+            }
         })
     }
 

@@ -91,6 +91,12 @@ impl Changes {
     }
 }
 
+/// The time before which entries are past a store's TTL, or were when it was changed; 0: none is.
+pub(crate) fn alive_from_ms(now_ms: TimeMs, ttl_ms: u64, gone_before_ms: TimeMs) -> TimeMs {
+    let past_ttl_ms = if ttl_ms == 0 { 0 } else { now_ms.saturating_add(1).saturating_sub(ttl_ms) };
+    past_ttl_ms.max(gone_before_ms)
+}
+
 /// What a reader may see of a timeline, and how.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sight {
@@ -98,6 +104,8 @@ pub(crate) struct Sight {
     pub now_ms: TimeMs,
     /// How long the store's entries live; 0: for ever.
     pub ttl_ms: u64,
+    /// Entries of an earlier time are gone, whatever the TTL is now.
+    pub gone_before_ms: TimeMs,
     /// Everything below is gone.
     pub lowest: Sequence,
     /// Changes of the places that were met so far.
@@ -109,7 +117,7 @@ pub(crate) struct Sight {
 impl Sight {
     /// Whether the store's TTL has passed for what was committed at a time.
     pub fn is_expired(&self, time_ms: TimeMs) -> bool {
-        self.ttl_ms != 0 && time_ms.saturating_add(self.ttl_ms) <= self.now_ms
+        time_ms < alive_from_ms(self.now_ms, self.ttl_ms, self.gone_before_ms)
     }
 
     /// Whether an entry is what is looked for.

@@ -4,7 +4,7 @@
 //!  partition  1 │ 2 │ 3 │ 4 …      each segment of a store with TTL lies in one partition of time
 //!             ▼
 //!  data file unlinked, index kept: every timeline's last sequence is still known
-//!  eight neighbours without data ──merge──> one, of the timelines that no younger segment knows
+//!  eight neighbours without data ──merge──> one, with the end of each timeline
 //! ```
 //!
 //! 1. a segment whose newest entry is past its TTL, by a time that is sure (`clock::SureTime`), is dropped;

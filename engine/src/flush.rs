@@ -141,6 +141,7 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
                 number: state.manifest.lock().take_file_number(),
                 store,
                 partition: partition.number,
+                ttl_ms: state.ttl_ms(store),
                 tier: 0,
                 dropped: false,
                 compress: false,
@@ -171,20 +172,25 @@ struct Partition {
 /// The partitions of a memtable's entries, ascending; at least one. A store without TTL has one for all times.
 fn partitions(state: &State, memtable: &Memtable, store: StoreId) -> Vec<Partition> {
     let ttl_ms = state.ttl_ms(store);
+    let view = state.view.load();
+    // A number never falls, also when the TTL was changed: it orders the segments of a store.
+    let highest = view.segments.of(store).first().map_or(0, |segment| segment.record().partition);
     if ttl_ms == 0 {
-        return vec![Partition { number: 0, times: 0..=TimeMs::MAX }];
+        return vec![Partition { number: highest, times: 0..=TimeMs::MAX }];
     }
     let len = partition_ms(ttl_ms);
-    let mut starts: Vec<u64> =
-        memtable.body_times().into_iter().map(|time_ms| time_ms - time_ms % len).collect();
+    let uses = count_uses(memtable, store);
+    let in_store = (0..uses.len()).filter(|body| uses[*body] > 0);
+    let mut starts: Vec<u64> = in_store
+        .map(|body| memtable.body(body as u32).time_ms)
+        .map(|time_ms| time_ms - time_ms % len)
+        .collect();
     starts.sort_unstable();
     starts.dedup();
     if starts.is_empty() {
         let now_ms = state.now_ms();
         starts.push(now_ms - now_ms % len);
     }
-    let view = state.view.load();
-    let highest = view.segments.of(store).first().map_or(0, |segment| segment.record().partition);
     let mut partitions: Vec<Partition> = Vec::new();
     for start in starts {
         let number = start.max(highest);
@@ -248,7 +254,8 @@ fn write_changes_and_ids(
         writer.changes(&changes.below(slot.first()).removed, edited);
     }
     let ids: BTreeMap<_, _> = slot.ids().collect();
-    for (id, record) in ids.into_iter().filter(|(_, record)| state.remembers(record.time_ms, state.now_ms()))
+    for (id, record) in
+        ids.into_iter().filter(|(_, record)| state.remembers(record.time_ms, state.sure_now_ms()))
     {
         let entry = IdEntry {
             body_hash: record.body_hash,

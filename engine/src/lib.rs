@@ -26,6 +26,7 @@ mod expire;
 mod flush;
 pub mod format;
 mod ids;
+mod list;
 mod manifest;
 mod memtable;
 mod open;

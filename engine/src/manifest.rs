@@ -45,7 +45,7 @@ pub struct Manifest {
     number: FileNumber,
     next_file: Arc<AtomicU64>,
     live: Live,
-    /// The engine was closed: another may own the directory.
+    /// No more changes: the engine was closed and another may own the directory, or it is not known which manifest counts.
     closed: bool,
 }
 
@@ -116,7 +116,7 @@ impl Manifest {
     /// is not known which of the two manifests a crash would find, and both must stay valid.
     pub fn commit(&mut self, edit: impl FnOnce(&mut Live)) -> Result<(), Failure> {
         if self.closed {
-            let what = "the engine is closed: nothing is changed any more";
+            let what = "the engine is closed or poisoned: nothing is changed any more";
             return Err(Failure::Refused(Error::Closed { what }));
         }
         let mut live = self.live.clone();
@@ -135,7 +135,10 @@ impl Manifest {
             Failure::before(error)
         })?;
         self.dir.rename(TEMPORARY_NAME, &file_name(header.number)).map_err(Failure::before)?;
-        self.dir.sync().map_err(Failure::Poisoned)?;
+        self.dir.sync().map_err(|error| {
+            self.closed = true;
+            Failure::Poisoned(error)
+        })?;
         self.live = live;
         let before = std::mem::replace(&mut self.number, header.number);
         if before != 0

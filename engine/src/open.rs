@@ -87,13 +87,14 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
     tracing::info!(entries = replay.entries, from = %checkpoint, to = %tail.end, "the log was replayed");
 
+    let sure = SureTime::new(&*clock, manifest.live().seen_ms);
+    let sure_now_ms = sure.now_ms(&*clock);
     let mut wal_files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
     let mut wal = None;
     if !options.read_only {
-        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, &options)?);
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, &options, sure_now_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
-    let sure = SureTime::new(&*clock, manifest.live().seen_ms.max(last_time_ms));
     let state = State {
         dir,
         clock,
@@ -144,7 +145,12 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     if options.read_only {
         return Err(Error::invalid(format!("{} holds no engine to read", dir.path_of("").display())));
     }
-    let store = |id, name: &str, ttl_ms| StoreRecord { id: StoreId(id), name: name.into(), ttl_ms };
+    let store = |id, name: &str, ttl_ms| StoreRecord {
+        id: StoreId(id),
+        name: name.into(),
+        ttl_ms,
+        gone_before_ms: 0,
+    };
     let live = Live {
         history: random(),
         stores: vec![store(1, "messages", 0), store(2, "sync", options.sync_ttl_ms)],
@@ -321,7 +327,10 @@ impl Replay {
         if let Some(slot) = memtable.find(timeline, hash) {
             return Ok(slot);
         }
-        let end = match (Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0 }.end(), given) {
+        let end = match (
+            Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, gone_before_ms: 0 }.end(),
+            given,
+        ) {
             (Ok(end), _) => end,
             (Err(Error::Corrupt { .. }), Some(sequence)) => End { last: sequence - 1, ..End::NEVER },
             (Err(error), _) => return Err(Wrong::Failed(error)),
@@ -337,6 +346,7 @@ fn begin_epoch(
     wal_files: &mut Vec<WalFile>,
     tail: &Tail,
     options: &Options,
+    sure_now_ms: TimeMs,
 ) -> Result<Wal> {
     // A crash may have left a file behind that has a number which no manifest knows of.
     let highest = wal_files.last().map_or(0, |file| file.number);
@@ -359,7 +369,11 @@ fn begin_epoch(
         made => made,
     };
     let file = file.map_err(told)?;
-    manifest.commit(|live| live.log_file = header.number).map_err(told)?;
+    let named = manifest.commit(|live| {
+        live.log_file = header.number;
+        live.seen_ms = live.seen_ms.max(sure_now_ms);
+    });
+    named.map_err(told)?;
     wal_files.push(WalFile { number: header.number, start: tail.durable });
     Ok(Wal::new(dir.clone(), &header, file, tail, manifest.next_file(), options.wal_file_bytes))
 }

@@ -10,17 +10,15 @@
 //!
 //! It does not know: names of stores, or who is asking.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::Arc;
 
-use crate::entry::{Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Verdict};
+use crate::entry::{Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Verdict, alive_from_ms};
 use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
-use crate::ids::{MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{IdRecord, Memtable};
-use crate::segment::{Segment, SegmentScan};
+use crate::segment::Segment;
 use crate::state::State;
 use crate::view::View;
 
@@ -37,6 +35,8 @@ pub struct Reading<'v> {
     pub now_ms: TimeMs,
     /// How long the store's entries live; 0: for ever.
     pub ttl_ms: u64,
+    /// Entries of an earlier time are gone, whatever the TTL is now.
+    pub gone_before_ms: TimeMs,
 }
 
 /// A place that holds entries of the timeline.
@@ -55,6 +55,8 @@ struct Step<'v> {
     end: End,
     changes: Changes,
     place: Option<Place<'v>>,
+    /// The highest sequence that was here until the data was dropped.
+    dropped_to: Sequence,
 }
 
 /// How a timeline ends, and the places that were walked, newest first.
@@ -68,7 +70,8 @@ struct Walk<'v> {
 impl<'v> Reading<'v> {
     /// A timeline as it can be read now.
     pub fn new(state: &State, view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
-        Reading { view, timeline, hash, now_ms: state.now_ms(), ttl_ms: state.ttl_ms(timeline.store) }
+        let (ttl_ms, gone_before_ms) = state.retention(timeline.store);
+        Reading { view, timeline, hash, now_ms: state.now_ms(), ttl_ms, gone_before_ms }
     }
 
     /// The places that know the timeline, newest first.
@@ -77,14 +80,16 @@ impl<'v> Reading<'v> {
         let memtables = view.memtables().filter_map(move |memtable| {
             let (end, span, changes) = memtable.look(timeline, hash)?;
             let place = span.map(|span| Place { span, source: Source::Memtable(memtable) });
-            Some(Ok(Step { end, changes: changes.unwrap_or_default(), place }))
+            Some(Ok(Step { end, changes: changes.unwrap_or_default(), place, dropped_to: 0 }))
         });
         let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
             let step = |entry: TimelineEntry| {
                 let (end, changes) = (entry.end, segment.changes(&entry)?);
-                let there = entry.span().filter(|_| !segment.record().dropped);
-                let place = there.map(|span| Place { span, source: Source::Segment(segment, entry) });
-                Ok(Step { end, changes, place })
+                if segment.record().dropped {
+                    return Ok(Step { end, changes, place: None, dropped_to: entry.dropped_to() });
+                }
+                let place = entry.span().map(|span| Place { span, source: Source::Segment(segment, entry) });
+                Ok(Step { end, changes, place, dropped_to: 0 })
             };
             segment.find(timeline.name).transpose().map(|found| found.and_then(step))
         });
@@ -135,7 +140,14 @@ impl<'v> Reading<'v> {
     }
 
     fn sight(&self, end: &End, changes: Changes) -> Sight {
-        Sight { now_ms: self.now_ms, ttl_ms: self.ttl_ms, lowest: end.floor.lowest, changes, lost: false }
+        Sight {
+            now_ms: self.now_ms,
+            ttl_ms: self.ttl_ms,
+            gone_before_ms: self.gone_before_ms,
+            lowest: end.floor.lowest,
+            changes,
+            lost: false,
+        }
     }
 
     /// The entries from `low` to `high`, in either direction.
@@ -208,7 +220,12 @@ impl<'v> Reading<'v> {
     }
 
     fn is_expired(&self, time_ms: TimeMs) -> bool {
-        self.ttl_ms != 0 && time_ms.saturating_add(self.ttl_ms) <= self.now_ms
+        time_ms < self.alive_from_ms()
+    }
+
+    /// Entries of an earlier time are not shown; 0: all are.
+    fn alive_from_ms(&self) -> TimeMs {
+        alive_from_ms(self.now_ms, self.ttl_ms, self.gone_before_ms)
     }
 
     /// What follows a reader's cursor.
@@ -244,7 +261,7 @@ impl<'v> Reading<'v> {
         if !end.has_entries() {
             return Ok(end.last + 1);
         }
-        let certain = self.ttl_ms == 0 || (floor.time_ms != 0 && !self.is_expired(floor.time_ms));
+        let certain = self.alive_from_ms() == 0 || (floor.time_ms != 0 && !self.is_expired(floor.time_ms));
         if certain && (floor.until_ms == 0 || floor.until_ms > self.now_ms) {
             return Ok(floor.lowest);
         }
@@ -261,16 +278,27 @@ impl<'v> Reading<'v> {
     /// The highest sequence that trimming or the store's TTL removed.
     fn trimmed_to(&self, end: &End) -> Result<Sequence> {
         let floor = &end.floor;
-        if self.ttl_ms == 0 || !end.has_entries() || (floor.time_ms != 0 && !self.is_expired(floor.time_ms)) {
+        if self.alive_from_ms() == 0
+            || !end.has_entries()
+            || (floor.time_ms != 0 && !self.is_expired(floor.time_ms))
+        {
             return Ok(floor.trimmed_to);
         }
-        let alive = self.sequence_at_raw(self.now_ms.saturating_sub(self.ttl_ms) + 1)?;
+        let alive = self.sequence_at_raw(self.alive_from_ms())?;
         let high = alive.unwrap_or(end.last + 1) - 1;
         // A hole below the first living entry was not lost: only what the TTL took counts.
         let sight = Sight { lost: true, ..self.sight(end, Changes::default()) };
-        let whole = Reading { ttl_ms: 0, ..*self };
+        let whole = Reading { ttl_ms: 0, gone_before_ms: 0, ..*self };
         let (_, lost, _) = whole.descend_seeing(sight, (floor.lowest, high), Limit::entries(1))?;
-        Ok(floor.trimmed_to.max(lost.first().map_or(0, |entry| entry.sequence)))
+        let lost = lost.first().map_or(0, |entry| entry.sequence);
+        Ok(floor.trimmed_to.max(lost).max(self.dropped_to()?))
+    }
+
+    /// The highest sequence whose data was dropped with its partition.
+    fn dropped_to(&self) -> Result<Sequence> {
+        self.steps()
+            .map(|step| step.map(|step| step.dropped_to))
+            .try_fold(0, |highest, found| Ok(highest.max(found?)))
     }
 
     /// The entry with a sequence.
@@ -385,81 +413,6 @@ impl Place<'_> {
         let mut out = Collector::new(Limit::entries(1), true, sight.clone());
         self.read(reading, self.span.first, self.span.last, &mut out)?;
         Ok(out.finish().0.first().map_or(0, |entry| entry.time_ms))
-    }
-}
-
-/// The names of a store's timelines that start with `prefix`, are above `after` and have a readable entry: the first `count`.
-///
-/// Costs a pass over the memtables' names and, of each segment, the index pages that the answer spans.
-pub fn list(
-    state: &State,
-    view: &View,
-    store: StoreId,
-    prefix: &[u8],
-    after: Option<&[u8]>,
-    count: usize,
-) -> Result<Vec<Vec<u8>>> {
-    let mut listed = Vec::new();
-    let mut after = after.map(<[u8]>::to_vec);
-    while listed.len() < count {
-        let names = names_above(view, store, prefix, after.as_deref(), count - listed.len())?;
-        let Some(last) = names.last() else { break };
-        after = Some(last.clone());
-        for name in names {
-            let timeline = TimelineRef { store, name: &name };
-            let readable = Reading::new(state, view, timeline, state.hash(timeline)).has_readable()?;
-            if readable {
-                listed.push(name);
-            }
-        }
-    }
-    Ok(listed)
-}
-
-/// The first `count` known names, readable or not.
-fn names_above(
-    view: &View,
-    store: StoreId,
-    prefix: &[u8],
-    after: Option<&[u8]>,
-    count: usize,
-) -> Result<BTreeSet<Vec<u8>>> {
-    let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let wanted = |name: &[u8]| name.starts_with(prefix) && after.is_none_or(|after| name > after);
-    for memtable in view.memtables() {
-        memtable.for_each(|slot| {
-            if slot.store == store && wanted(&slot.name) {
-                keep_lowest(&mut names, &slot.name, count);
-            }
-        });
-    }
-    let start = after.map_or(prefix, |after| after.max(prefix));
-    for segment in view.segments.of(store) {
-        let mut scan = SegmentScan::from(Arc::clone(segment), start)?;
-        let mut found = 0;
-        while found < count
-            && let Some((name, _)) = scan.next()?
-        {
-            if wanted(&name) {
-                keep_lowest(&mut names, &name, count);
-                found += 1;
-            } else if !name.starts_with(prefix) && name.as_slice() > prefix {
-                break;
-            }
-        }
-    }
-    Ok(names)
-}
-
-fn keep_lowest(names: &mut BTreeSet<Vec<u8>>, name: &[u8], count: usize) {
-    let full = names.len() >= count;
-    let above_all = full && names.last().is_some_and(|last| name > last.as_slice());
-    if above_all || names.contains(name) {
-        return;
-    }
-    names.insert(name.to_vec());
-    if full {
-        names.pop_last();
     }
 }
 

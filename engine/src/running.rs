@@ -85,6 +85,8 @@ impl Running {
     /// Lets another engine have the directory. Nothing here touches it from now on.
     pub fn unlock(&self) {
         self.state.closing.store(true, Ordering::Release);
+        // A caller may be merging: it gives up, and cleans up, before another engine can have the directory.
+        let _no_merge = self.state.merging.lock();
         self.state.manifest.lock().close();
         self.lock.lock().take();
     }

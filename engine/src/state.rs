@@ -30,6 +30,9 @@ use crate::view::CurrentView;
 use crate::wal::{Preparer, WalFile};
 use crate::watch::WatchTable;
 
+/// How far a clock may go back without anything being shown again.
+const SMALL_STEP_MS: u64 = 60_000;
+
 /// So many timelines can be changed at once, at most.
 pub const CHANGE_LOCKS: usize = 64;
 
@@ -80,10 +83,16 @@ impl State {
         &self.changing[(hash >> 32) as usize % CHANGE_LOCKS]
     }
 
-    /// The time of now, for stamps and expiry: never below one that was committed, so that a wall clock that goes back
-    /// neither changes an order nor hides anything.
-    pub fn now_ms(&self) -> TimeMs {
+    /// The time of a commit: never below one that was committed, so that a wall clock that goes back changes no order.
+    pub fn stamp_ms(&self) -> TimeMs {
         self.clock.now_ms().max(self.last_time_ms.load(Ordering::Relaxed))
+    }
+
+    /// The time of a read, for expiry. A clock that goes back a little shows nothing again; one that was far ahead when something
+    /// was committed does not hide what is alive.
+    pub fn now_ms(&self) -> TimeMs {
+        let (now_ms, last_ms) = (self.clock.now_ms(), self.last_time_ms.load(Ordering::Relaxed));
+        if last_ms.saturating_sub(now_ms) <= SMALL_STEP_MS { now_ms.max(last_ms) } else { now_ms }
     }
 
     /// The time that may destroy.
@@ -112,7 +121,14 @@ impl State {
 
     /// How long entries of a store live; 0: for ever.
     pub fn ttl_ms(&self, store: StoreId) -> u64 {
-        self.stores.read().iter().find(|known| known.id == store).map_or(0, |known| known.ttl_ms)
+        self.retention(store).0
+    }
+
+    /// The TTL of a store, and the time before which entries are gone whatever it is now.
+    pub fn retention(&self, store: StoreId) -> (u64, TimeMs) {
+        let stores = self.stores.read();
+        let known = stores.iter().find(|known| known.id == store);
+        known.map_or((0, 0), |known| (known.ttl_ms, known.gone_before_ms))
     }
 
     /// What to tell those who asked for a write that failed. What cannot be trusted any more is poisoned here.

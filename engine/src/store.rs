@@ -10,6 +10,7 @@ use crate::change::{self, Trim};
 use crate::entry::{Entry, Info, Limit, Page};
 use crate::error::{Error, Result};
 use crate::ids::{MAX_NAME_BYTES, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::list;
 use crate::read::{self, Reading};
 use crate::running::Running;
 use crate::view::View;
@@ -144,6 +145,6 @@ impl Store {
     /// The names of timelines with readable entries that start with `prefix` and are above `after`, in byte order.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
         let state = &self.running.state;
-        read::list(state, &state.view.load(), self.id, prefix, after, count)
+        list::list(state, &state.view.load(), self.id, prefix, after, count)
     }
 }

@@ -63,6 +63,13 @@ fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
     let info = store.info(b"busy").expect("reads");
     assert_eq!((info.first, info.last, info.count, info.trimmed_to), (6, 10, 5, 5));
     engine.compact().expect("drops");
+    assert_eq!(
+        store.info(b"busy").expect("reads"),
+        info,
+        "what is told does not change with what the disk holds"
+    );
+    let page = store.read_after(b"idle", 0, Limit::entries(5)).expect("reads");
+    assert_eq!((page.verdict, page.first, page.last, page.next), (Verdict::Trimmed, 2, 1, 1));
     assert_eq!(house.filler(), 500, "what has expired is gone, the idle timeline's too");
     assert_eq!(sequences(&store, b"busy"), (6..=10).collect::<Vec<_>>());
 }
@@ -156,21 +163,69 @@ fn a_clock_that_jumps_hides_what_it_must_and_destroys_nothing() {
 }
 
 #[test]
-fn a_changed_ttl_applies_to_what_is_there() {
+fn a_flush_that_holds_changes_only_outlives_what_it_changes() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    for body in [b"1", b"2", b"3"] {
+        store.append(b"t", body).expect("appends");
+    }
+    engine.flush().expect("flushes");
+    house.clock.pass(2000);
+    for round in 0..9 {
+        assert!(store.edit(b"t", 2, format!("edit {round}").as_bytes()).expect("edits"));
+        engine.flush().expect("flushes");
+    }
+    assert_eq!(store.delete(b"t", &[3]).expect("deletes"), 1);
+    for _ in 0..3 {
+        engine.compact().expect("compacts");
+        assert_eq!(sequences(&store, b"t"), [1, 2]);
+        assert_eq!(store.get(b"t", 2).expect("reads").expect("is there").body, "edit 8");
+    }
+    house.clock.pass(TTL_MS - 2000);
+    engine.compact().expect("drops");
+    assert_eq!((sequences(&store, b"t"), store.append(b"t", b"x").expect("appends")), (vec![], 4));
+}
+
+#[test]
+fn a_changed_ttl_applies_to_what_is_there_and_brings_nothing_back() {
     let house = House::new();
     let (engine, store) = house.open();
     store.append(b"t", b"x").expect("appends");
     engine.flush().expect("flushes");
     house.clock.pass(10_000);
+    store.append(b"t", b"y").expect("appends");
+    assert_eq!(sequences(&store, b"t"), [1, 2]);
     engine.set_store_ttl("short", 5000).expect("sets");
-    assert_eq!(sequences(&store, b"t"), []);
-    engine.set_store_ttl("short", u64::MAX).expect("sets");
-    assert_eq!(sequences(&store, b"t"), [1], "a TTL that never ends expires nothing");
-    engine.set_store_ttl("short", 0).expect("sets");
-    assert_eq!(sequences(&store, b"t"), [1]);
-    engine.set_store_ttl("short", 5000).expect("sets");
-    engine.compact().expect("drops");
-    engine.set_store_ttl("short", 0).expect("sets");
-    assert_eq!(sequences(&store, b"t"), [], "what was dropped is gone");
-    assert_eq!(store.append(b"t", b"x").expect("appends"), 2);
+    assert_eq!(sequences(&store, b"t"), [2]);
+    for ttl_ms in [u64::MAX, 0] {
+        engine.set_store_ttl("short", ttl_ms).expect("sets");
+        assert_eq!(
+            sequences(&store, b"t"),
+            [2],
+            "what had expired stays so, and a TTL that never ends expires nothing"
+        );
+        let page = store.read_after(b"t", 0, Limit::entries(5)).expect("reads");
+        assert_eq!((page.verdict, page.first), (Verdict::Trimmed, 2));
+        engine.flush().expect("flushes");
+        assert_eq!(store.append(b"t", b"z").expect("appends"), if ttl_ms == 0 { 4 } else { 3 });
+        store.delete(b"t", &[3, 4]).expect("deletes");
+    }
+    engine.compact().expect("merges");
+    assert_eq!((sequences(&store, b"t"), store.append(b"t", b"x").expect("appends")), (vec![2], 5));
+}
+
+#[test]
+fn appends_during_a_jump_and_a_restart_do_not_make_the_jump_believed() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    store.append(b"t", b"x").expect("appends");
+    engine.flush().expect("flushes");
+    house.clock.set(START_MS + 365 * DAY_MS);
+    store.append(b"other", b"x").expect("appends");
+    engine.close().expect("closes");
+    drop((engine, store));
+    let (engine, store) = house.open();
+    engine.compact().expect("compacts");
+    house.clock.set(START_MS + 1000);
+    assert_eq!(sequences(&store, b"t"), [1], "it was neither destroyed nor is it hidden");
 }

@@ -128,7 +128,7 @@ fn live() -> Vec<u8> {
         first_name: b"a".to_vec(),
         last_name: b"z".to_vec(),
     };
-    let stores = vec![StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 7 }];
+    let stores = vec![StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 7, gone_before_ms: 3 }];
     let live = Live { stores, segments: vec![segment.clone(), segment], ..Live::default() };
     manifest::encode(&live, header(FileKind::Manifest)).split_off(file_header::BYTES)
 }

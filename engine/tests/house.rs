@@ -30,7 +30,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("what verbs share", &["view", "state"]),
     (
         "verbs",
-        &["open", "queue", "append", "read", "flush", "change", "compact", "expire", "backup", "verify"],
+        &[
+            "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "backup",
+            "verify",
+        ],
     ),
     ("the running engine", &["running"]),
     ("the front door", &["engine", "store", "lib"]),

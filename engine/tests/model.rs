@@ -46,6 +46,7 @@ struct Twins {
     now_ms: u64,
     engine: Option<Engine>,
     ttl_ms: [u64; 3],
+    gone_before_ms: [u64; 3],
     timelines: BTreeMap<Key, Timeline>,
     used: BTreeMap<(Key, u8), Used>,
     /// The highest time that the engine gave.
@@ -89,6 +90,7 @@ impl Twins {
             now_ms: START_MS,
             engine: None,
             ttl_ms: [0, strandline::WEEK_MS, brief],
+            gone_before_ms: [0; 3],
             timelines: BTreeMap::new(),
             used: BTreeMap::new(),
             floor_ms: 0,
@@ -139,7 +141,11 @@ impl Twins {
     }
 
     fn now(&self, key: Key) -> Now {
-        Now { now_ms: self.now_ms.max(self.floor_ms), ttl_ms: self.ttl_ms[key.0] }
+        Now {
+            now_ms: self.now_ms.max(self.floor_ms),
+            ttl_ms: self.ttl_ms[key.0],
+            gone_before_ms: self.gone_before_ms[key.0],
+        }
     }
 
     fn timeline(&self, key: Key) -> Timeline {
@@ -183,7 +189,11 @@ impl Twins {
             Operation::SetTtl(store, ttl_ms) => {
                 if self.kind.time == Time::TtlChanges {
                     self.engine().set_store_ttl(STORES[*store], *ttl_ms).expect("changes");
-                    self.ttl_ms[*store] = *ttl_ms;
+                    let old_ms = std::mem::replace(&mut self.ttl_ms[*store], *ttl_ms);
+                    if old_ms != 0 {
+                        let gone_ms = (self.now_ms.max(self.floor_ms) + 1).saturating_sub(old_ms);
+                        self.gone_before_ms[*store] = self.gone_before_ms[*store].max(gone_ms);
+                    }
                 }
             }
             Operation::Flush => {
@@ -409,7 +419,13 @@ impl Twins {
             }
             Operation::Info(key) => {
                 let info = self.store(*key).info(NAMES[key.1]).expect("reads");
-                prop_assert_eq!(info, self.timeline(*key).info(self.now(*key)));
+                let (timeline, now) = (self.timeline(*key), self.now(*key));
+                prop_assert!(
+                    timeline.may_be_trimmed_to(info.trimmed_to, now),
+                    "trimmed to {}",
+                    info.trimmed_to
+                );
+                prop_assert_eq!(info, timeline.info(now, info.trimmed_to));
             }
             Operation::SequenceAt(key, distance) => {
                 let time_ms = self.now_ms.saturating_add_signed(*distance);
@@ -463,9 +479,12 @@ impl Twins {
         let page = self.store(key).read_after(NAMES[key.1], cursor, limit).expect("reads");
         let (entries, more) = within(timeline.readable(now).filter(|row| row.sequence > cursor), limit);
         // What was kept back is not passed over; a cursor of another history is brought back to this one.
-        let unmoved = if more { cursor.max(timeline.trimmed_to(now)) } else { timeline.last };
+        let trimmed_to = self.store(key).info(NAMES[key.1]).expect("reads").trimmed_to;
+        prop_assert!(timeline.may_be_trimmed_to(trimmed_to, now), "trimmed to {trimmed_to}");
+        let unmoved = if more { cursor.max(trimmed_to) } else { timeline.last };
         let next = entries.last().map_or(unmoved, |entry| entry.sequence);
-        let (verdict, first, last) = (timeline.verdict(cursor, now), timeline.first(now), timeline.last);
+        let (verdict, first, last) =
+            (timeline.verdict(cursor, trimmed_to), timeline.first(now), timeline.last);
         prop_assert_eq!(page, Page { verdict, entries, first, last, next, more });
         Ok(())
     }

@@ -6,7 +6,7 @@
 //!  page        := block of slots of timeline entries, sorted by name
 //!  page table  := block of slots of (name: the page's first, at, bytes)
 //!  body table  := block of (first body: u32, bytes: u32, at: u64) × the data file's bodies blocks
-//!  timeline    := name, flags, first, last + 1 − first, count, body bytes, first time, last time − first time,
+//!  timeline    := name, flags, first, last + 1 − first, last − last lost, count, body bytes, first time, last time − first time,
 //!                 lowest, first time − its time, its expiry, trimmed to, run's place in its first block,
 //!                 block count, (at, bytes, first, first time, each but bytes minus the one before) × blocks,
 //!                 removed count, (first, last − first) × removed, edited count, (sequence, body number) × edited
@@ -42,7 +42,7 @@ layout! {
         BODIES: 8, "how many shared bodies the data file holds";
         DATA_BYTES: 8, "length of the data file";
         FIRST_TIME: 8, "the lowest time of an entry";
-        LAST_TIME: 8, "the highest time of an entry";
+        LAST_TIME: 8, "the highest time of an entry, here or of a timeline that has none here";
         PAGE_TABLE: 8, "where the page table is";
         PAGE_TABLE_BYTES: 4, "its length";
         BODY_TABLE_BYTES: 4, "length of the body table, which follows the page table";
@@ -161,6 +161,8 @@ pub struct TimelineEntry {
     pub first: Sequence,
     /// How the timeline ended when the segment was written.
     pub end: End,
+    /// The highest sequence here that the store's TTL will take, not an expiry of its own; 0 when there is none.
+    pub last_lost: Sequence,
     /// How many entries are here.
     pub count: u64,
     /// The sum of their bodies' bytes.
@@ -180,6 +182,11 @@ pub struct TimelineEntry {
 }
 
 impl TimelineEntry {
+    /// The highest sequence here or below that the TTL took, when it took all that was here.
+    pub fn dropped_to(&self) -> Sequence {
+        if self.count > 0 { self.last_lost } else { self.end.floor.trimmed_to }
+    }
+
     /// Appends the entry to a page.
     pub fn encode(&self, name: &[u8], out: &mut Vec<u8>) {
         let floor = &self.end.floor;
@@ -188,6 +195,7 @@ impl TimelineEntry {
         let numbers = [
             self.first,
             (self.end.last + 1).saturating_sub(self.first),
+            self.end.last.saturating_sub(self.last_lost),
             self.count,
             self.body_bytes,
             self.first_time_ms,
@@ -228,6 +236,7 @@ impl TimelineEntry {
         entry.first = reader.varint()?;
         entry.end.last =
             entry.first.checked_add(reader.varint()?)?.checked_sub(1).filter(|last| *last <= MAX_SEQUENCE)?;
+        entry.last_lost = entry.end.last.checked_sub(reader.varint()?)?;
         entry.count = reader.varint()?;
         entry.body_bytes = reader.varint()?;
         entry.first_time_ms = reader.varint()?;
@@ -328,6 +337,7 @@ mod tests {
                 last_time_ms: 1_000_900,
                 floor: Floor { lowest: 3, time_ms: 999_000, until_ms: 2_000_000, trimmed_to: 2 },
             },
+            last_lost: 499,
             count: 491,
             body_bytes: 98_200,
             first_time_ms: 1_000_000,
@@ -342,7 +352,7 @@ mod tests {
     #[test]
     fn a_timeline_entry_reads_back_as_written() {
         let end = End { last: 500, last_time_ms: 7, floor: Floor { lowest: 501, ..Floor::default() } };
-        let without_entries = TimelineEntry { first: 501, end, ..TimelineEntry::default() };
+        let without_entries = TimelineEntry { first: 501, end, last_lost: 500, ..TimelineEntry::default() };
         for entry in [entry(), without_entries] {
             let mut slot = Vec::new();
             entry.encode(b"c/1", &mut slot);

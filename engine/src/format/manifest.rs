@@ -3,7 +3,7 @@
 //! ```text
 //!  manifest file := header, payload
 //!  payload       := history: u64, checkpoint, log file, next file, last time, seen time, store count, store × n, segment count, segment × m
-//!  store         := id, name, ttl in ms (0: none)
+//!  store         := id, name, ttl in ms (0: none), gone before
 //!  segment       := number, store id, partition, tier, dropped: 0 or 1, data bytes, index bytes, timelines, entries, first time, last time,
 //!                   lsn from, lsn to, first name, last name
 //! ```
@@ -24,6 +24,8 @@ pub struct StoreRecord {
     pub name: String,
     /// How long entries live; 0: for ever.
     pub ttl_ms: u64,
+    /// Entries of an earlier time had expired when the TTL was changed: they stay so.
+    pub gone_before_ms: TimeMs,
 }
 
 /// A live segment.
@@ -49,7 +51,7 @@ pub struct SegmentRecord {
     pub entries: u64,
     /// The lowest time of an entry.
     pub first_time_ms: TimeMs,
-    /// The highest time of an entry.
+    /// The highest time of an entry, here or of a timeline of which only changes or the end are here.
     pub last_time_ms: TimeMs,
     /// It holds what the log said from here …
     pub from: Lsn,
@@ -107,6 +109,7 @@ pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
         put_varint(&mut payload, u64::from(store.id.0));
         put_name(&mut payload, store.name.as_bytes());
         put_varint(&mut payload, store.ttl_ms);
+        put_varint(&mut payload, store.gone_before_ms);
     }
     put_varint(&mut payload, live.segments.len() as u64);
     live.segments.iter().for_each(|segment| put_segment(segment, &mut payload));
@@ -168,6 +171,7 @@ fn decode_live(payload: &[u8]) -> Option<Live> {
             id: StoreId(reader.varint_u32()?),
             name: String::from_utf8(reader.name()?.to_vec()).ok()?,
             ttl_ms: reader.varint()?,
+            gone_before_ms: reader.varint()?,
         });
     }
     for _ in 0..reader.varint()? {
@@ -207,7 +211,12 @@ mod tests {
             next_file: 9,
             last_time_ms: 1_700_000_000_000,
             seen_ms: 1_700_000_000_001,
-            stores: vec![StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 0 }],
+            stores: vec![StoreRecord {
+                id: StoreId(1),
+                name: "messages".into(),
+                ttl_ms: 0,
+                gone_before_ms: 3,
+            }],
             segments: vec![SegmentRecord {
                 number: 8,
                 store: StoreId(1),

@@ -354,14 +354,6 @@ impl Memtable {
         self.bodies.read()[number as usize / PIECE][number as usize % PIECE].clone()
     }
 
-    /// The commit times of all bodies, each once if they come in a row.
-    pub fn body_times(&self) -> Vec<TimeMs> {
-        let pieces = self.bodies.read();
-        let mut times: Vec<TimeMs> = pieces.iter().flatten().map(|body| body.time_ms).collect();
-        times.dedup();
-        times
-    }
-
     /// How many bodies there are.
     pub fn body_count(&self) -> usize {
         let pieces = self.bodies.read();

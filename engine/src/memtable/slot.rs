@@ -107,8 +107,9 @@ impl Slot {
     }
 
     pub(super) fn sequence(&self, place: usize) -> Sequence {
-        let jump = self.jumps.iter().rev().find(|(from, _)| *from as usize <= place);
-        let (from, sequence) = jump.map_or((0, self.first), |(from, sequence)| (*from as usize, *sequence));
+        let behind = self.jumps.partition_point(|(from, _)| *from as usize <= place);
+        let jump = behind.checked_sub(1).map(|jump| self.jumps[jump]);
+        let (from, sequence) = jump.map_or((0, self.first), |(from, sequence)| (from as usize, sequence));
         sequence + (place - from) as u64
     }
 

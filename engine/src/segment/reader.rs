@@ -66,7 +66,11 @@ impl Segment {
     /// The same segment after its data was dropped.
     pub fn without_data(&self) -> Segment {
         let record = SegmentRecord { dropped: true, ..self.record.clone() };
-        Segment::new(record, self.dir.clone(), self.parts.clone())
+        // Opened again, so that nothing holds the data file: its space is free when the last reader of this one lets go.
+        let parts = self.parts.as_ref().map_err(Clone::clone).and_then(|parts| {
+            Parts::open(&self.dir, parts.engine, &record, parts.cache.clone()).map(Arc::new)
+        });
+        Segment::new(record, self.dir.clone(), parts)
     }
 
     /// What the manifest says of it.
@@ -119,7 +123,9 @@ impl Segment {
     pub fn changes(&self, entry: &TimelineEntry) -> Result<Changes> {
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
-        for (sequence, number) in &entry.edited {
+        // Without data the entries that were edited have expired, too.
+        let edited = if self.record.dropped { &[] } else { entry.edited.as_slice() };
+        for (sequence, number) in edited {
             changes.edited.insert(*sequence, self.parts()?.shared_body(*number)?.2);
         }
         Ok(changes)

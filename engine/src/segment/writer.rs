@@ -37,6 +37,8 @@ pub struct SegmentPlan {
     pub store: StoreId,
     /// The time partition; 0 in a store without TTL.
     pub partition: u64,
+    /// How long the store's entries live; 0: for ever.
+    pub ttl_ms: u64,
     /// How often its content was merged.
     pub tier: u8,
     /// Whether it knows only how timelines ended, of which all entries here have expired.
@@ -56,8 +58,8 @@ pub struct SegmentWriter {
     index: Blocks,
     bodies: SlotsWriter,
     body_blocks: Vec<BodyBlock>,
-    /// Time, length and whether it expires by itself, of each shared body.
-    shared: Vec<(TimeMs, u32, bool)>,
+    /// Time, length and own expiry of each shared body.
+    shared: Vec<(TimeMs, u32, TimeMs)>,
     runs: Vec<u8>,
     timeline: Option<Timeline>,
     /// Timelines whose last run is in the block that is still open.
@@ -124,7 +126,7 @@ impl SegmentWriter {
     pub fn body(&mut self, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) -> Result<u32> {
         let number = self.shared.len() as u32;
         put_shared_body(&mut self.bodies, time_ms, expire_at_ms, body);
-        self.shared.push((time_ms, body.len() as u32, expire_at_ms != 0));
+        self.shared.push((time_ms, body.len() as u32, expire_at_ms));
         if self.bodies.raw_bytes() >= TARGET_RAW_BYTES {
             self.close_bodies()?;
         }
@@ -168,7 +170,7 @@ impl SegmentWriter {
         expire_at_ms: TimeMs,
         body: &[u8],
     ) -> Result<()> {
-        self.run(sequence, time_ms, body.len() as u64, expire_at_ms != 0).inline(
+        self.run(sequence, time_ms, body.len() as u64, expire_at_ms).inline(
             sequence,
             time_ms,
             expire_at_ms,
@@ -179,8 +181,8 @@ impl SegmentWriter {
 
     /// Adds an entry whose body is a shared one.
     pub fn shared(&mut self, sequence: Sequence, number: u32) -> Result<()> {
-        let (time_ms, bytes, own_expiry) = self.shared[number as usize];
-        self.run(sequence, time_ms, u64::from(bytes), own_expiry).shared(sequence, number);
+        let (time_ms, bytes, expire_at_ms) = self.shared[number as usize];
+        self.run(sequence, time_ms, u64::from(bytes), expire_at_ms).shared(sequence, number);
         self.close_runs_if_full()
     }
 
@@ -190,14 +192,18 @@ impl SegmentWriter {
         sequence: Sequence,
         time_ms: TimeMs,
         body_bytes: u64,
-        own_expiry: bool,
+        expire_at_ms: TimeMs,
     ) -> &mut RunWriter {
+        let ttl_ms = if self.plan.ttl_ms == 0 { TimeMs::MAX } else { self.plan.ttl_ms };
         let timeline = self.timeline.as_mut().expect("entries come between begin and end");
         let entry = &mut timeline.entry;
         if entry.count == 0 {
             (entry.first, entry.first_time_ms) = (sequence, time_ms);
         }
-        entry.own_expiry |= own_expiry;
+        entry.own_expiry |= expire_at_ms != 0;
+        if expire_at_ms == 0 || expire_at_ms >= time_ms.saturating_add(ttl_ms) {
+            entry.last_lost = sequence;
+        }
         entry.count += 1;
         entry.body_bytes += body_bytes;
         self.footer.entries += 1;
@@ -262,6 +268,8 @@ impl SegmentWriter {
         let mut timeline = self.timeline.take().expect("end follows begin");
         if timeline.entry.count == 0 {
             (timeline.entry.first, timeline.entry.first_time_ms) = (end.last + 1, end.last_time_ms);
+            // What the segment knows of it concerns older segments: it is needed as long as their entries live.
+            self.footer.last_time_ms = self.footer.last_time_ms.max(end.last_time_ms);
         }
         timeline.entry.end = end;
         if self.first_name.is_empty() {

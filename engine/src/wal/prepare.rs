@@ -28,6 +28,7 @@ struct PreparerState {
     prepared: Receiver<Option<File>>,
     /// A file was asked for and not taken. It is asked for once a log file, so that a full disk is not filled again and again.
     asked: bool,
+    discarded: bool,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,7 +54,13 @@ impl Preparer {
             .name("strandline-prepare".into())
             .spawn(work)
             .expect("a thread can be started while the engine opens");
-        let state = PreparerState { wanted: Some(wanted), prepared, asked: false, thread: Some(thread) };
+        let state = PreparerState {
+            wanted: Some(wanted),
+            prepared,
+            asked: false,
+            discarded: false,
+            thread: Some(thread),
+        };
         Preparer { dir, state: Mutex::new(state) }
     }
 
@@ -68,15 +75,21 @@ impl Preparer {
     /// The prepared file, if it is ready.
     pub fn take(&self) -> Option<File> {
         let mut state = self.state.lock();
-        let answer = state.prepared.try_recv().ok()?;
-        state.asked = false;
-        answer
+        let answer = state.prepared.try_recv().ok();
+        if answer.is_some() || std::mem::take(&mut state.discarded) {
+            state.asked = false;
+        }
+        answer.flatten()
     }
 
     /// Gives the space of a prepared file back: somebody needs it more.
     pub fn discard(&self) {
-        if self.state.lock().prepared.try_recv().ok().flatten().is_some() {
-            let _ = self.dir.remove(PREPARED_NAME);
+        let mut state = self.state.lock();
+        if let Ok(answer) = state.prepared.try_recv() {
+            state.discarded = true;
+            if answer.is_some() {
+                let _ = self.dir.remove(PREPARED_NAME);
+            }
         }
     }
 }

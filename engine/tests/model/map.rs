@@ -1,7 +1,8 @@
 //! The plain map: what each timeline holds, in order, and what a reader must be told of it.
 //!
 //! What counts as lost, so that a reader below is told that it is trimmed: what a trim, a drop or the store's TTL removed. What
-//! a delete, an entry's own expiry or a chosen sequence leaves behind is a hole.
+//! a delete, an entry's own expiry or a chosen sequence leaves behind is a hole. When the TTL has passed for a hole too, and the
+//! data around it was dropped, it may be told as lost: nothing is left on the disk that tells the two apart.
 //!
 //! It does not know: the engine, or anything that is not one timeline.
 
@@ -21,14 +22,21 @@ pub struct Row {
 
 /// The time of a read, and how long the store's entries live.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_field_names, reason = "units stand last")]
 pub struct Now {
     pub now_ms: u64,
     pub ttl_ms: u64,
+    /// What is older had expired when the TTL was changed.
+    pub gone_before_ms: u64,
 }
 
 impl Now {
     fn past_ttl(self, row: &Row) -> bool {
-        self.ttl_ms != 0 && row.time_ms + self.ttl_ms <= self.now_ms
+        self.is_past(row.time_ms)
+    }
+
+    fn is_past(self, time_ms: u64) -> bool {
+        time_ms < self.gone_before_ms || (self.ttl_ms != 0 && time_ms + self.ttl_ms <= self.now_ms)
     }
 
     fn shows(self, row: &Row) -> bool {
@@ -47,11 +55,14 @@ pub struct Timeline {
     pub last: u64,
     trimmed_to: u64,
     pub rows: Vec<Row>,
+    /// Sequence and time of all that was ever given.
+    given: Vec<(u64, u64)>,
 }
 
 impl Timeline {
     pub fn push(&mut self, row: Row) {
         self.last = row.sequence;
+        self.given.push((row.sequence, row.time_ms));
         self.rows.push(row);
     }
 
@@ -68,10 +79,18 @@ impl Timeline {
         self.trimmed_to.max(expired)
     }
 
-    pub fn verdict(&self, cursor: u64, now: Now) -> Verdict {
+    /// Whether it is true that the timeline is trimmed to a sequence.
+    pub fn may_be_trimmed_to(&self, told: u64, now: Now) -> bool {
+        let exact = self.trimmed_to(now);
+        let is_past = |given: &&(u64, u64)| now.is_past(given.1);
+        let past_ttl = self.given.iter().rev().find(is_past).map_or(0, |(sequence, _)| *sequence);
+        told == exact || (exact..=past_ttl).contains(&told)
+    }
+
+    pub fn verdict(&self, cursor: u64, trimmed_to: u64) -> Verdict {
         if cursor > self.last {
             Verdict::Future
-        } else if cursor < self.trimmed_to(now) {
+        } else if cursor < trimmed_to {
             Verdict::Trimmed
         } else {
             Verdict::Ok
@@ -82,7 +101,7 @@ impl Timeline {
         self.readable(now).find(|row| row.time_ms >= time_ms).map_or(self.last + 1, |row| row.sequence)
     }
 
-    pub fn info(&self, now: Now) -> Info {
+    pub fn info(&self, now: Now, trimmed_to: u64) -> Info {
         let time = |row: Option<&Row>| row.map_or(0, |row| row.time_ms);
         Info {
             first: self.first(now),
@@ -91,7 +110,7 @@ impl Timeline {
             body_bytes: self.readable(now).map(|row| row.body.len() as u64).sum(),
             first_time_ms: time(self.readable(now).next()),
             last_time_ms: time(self.readable(now).next_back()),
-            trimmed_to: self.trimmed_to(now),
+            trimmed_to,
         }
     }
 
