@@ -62,8 +62,8 @@ struct SureState {
     /// A wall time that was believed, and the monotonic time that went with it.
     base_ms: TimeMs,
     base: Duration,
-    /// Since when (monotonic) the wall clock is ahead of what is believed.
-    held_since: Option<Duration>,
+    /// The wall clock is ahead of what is believed: what it showed when that was noticed, and the monotonic time of it.
+    held: Option<(TimeMs, Duration)>,
 }
 
 /// How far ahead the wall clock may run: it is corrected now and then.
@@ -81,7 +81,7 @@ impl SureTime {
         let now_ms = clock.now_ms();
         let believed = seen_ms == 0 || now_ms <= seen_ms.saturating_add(STOPPED_MS);
         let base_ms = if believed { now_ms } else { seen_ms };
-        SureTime { state: Mutex::new(SureState { base_ms, base: clock.monotonic(), held_since: None }) }
+        SureTime { state: Mutex::new(SureState { base_ms, base: clock.monotonic(), held: None }) }
     }
 
     /// The time that deletion may go by.
@@ -91,28 +91,33 @@ impl SureTime {
         let elapsed_ms = now.saturating_sub(state.base).as_millis() as u64;
         let confirmed_ms = state.base_ms.saturating_add(elapsed_ms);
         if now_ms <= confirmed_ms.saturating_add(SLACK_MS) {
-            state.held_since = None;
+            state.held = None;
             return now_ms;
         }
-        let since = *state.held_since.get_or_insert_with(|| {
+        let runs_evenly = |(held_ms, since): &(TimeMs, Duration)| {
+            let expected_ms = held_ms.saturating_add(now.saturating_sub(*since).as_millis() as u64);
+            now_ms.abs_diff(expected_ms) <= SLACK_MS
+        };
+        let Some((_, since)) = state.held.filter(runs_evenly) else {
             tracing::warn!(
                 now_ms,
                 confirmed_ms,
                 "the wall clock jumped forward: nothing is deleted by it for an hour"
             );
-            now
-        });
+            state.held = Some((now_ms, now));
+            return confirmed_ms;
+        };
         if now.saturating_sub(since) < TRUST {
             return confirmed_ms;
         }
         tracing::warn!(now_ms, "the wall clock is believed again");
-        (state.base_ms, state.base, state.held_since) = (now_ms, now, None);
+        (state.base_ms, state.base, state.held) = (now_ms, now, None);
         now_ms
     }
 
     /// Whether deletion waits because the clock is doubted.
     pub fn is_held(&self) -> bool {
-        self.state.lock().held_since.is_some()
+        self.state.lock().held.is_some()
     }
 }
 
