@@ -5,7 +5,7 @@ use std::sync::Arc;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
-use strandline::{Engine, Limit, Options, Store, Verdict, World};
+use strandline::{Batch, Engine, Limit, Options, Store, Trim, Verdict, World};
 
 const START_MS: u64 = 1_700_000_000_000;
 const TTL_MS: u64 = 64_000;
@@ -184,6 +184,28 @@ fn a_flush_that_holds_changes_only_outlives_what_it_changes() {
     house.clock.pass(TTL_MS - 2000);
     engine.compact().expect("drops");
     assert_eq!((sequences(&store, b"t"), store.append(b"t", b"x").expect("appends")), (vec![], 4));
+}
+
+#[test]
+fn a_trim_is_remembered_when_what_it_left_has_expired_too() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    store.append(b"t", b"x").expect("appends");
+    assert_eq!(store.trim(b"t", Trim::Before(2)).expect("trims"), 1);
+    let brief = Batch::new().lifetime_ms(1).append(&store, b"t", b"brief");
+    engine.submit(brief).expect("queued").wait().expect("commits");
+    for round in 0..3 {
+        engine.flush().expect("flushes");
+        store.append(format!("other {round}").as_bytes(), b"x").expect("appends");
+        house.clock.pass(2000);
+    }
+    house.clock.pass(TTL_MS);
+    for _ in 0..2 {
+        engine.compact().expect("drops, then merges what is left");
+        let page = store.read_after(b"t", 0, Limit::entries(5)).expect("reads");
+        assert_eq!((page.verdict, page.first, page.last), (Verdict::Trimmed, 3, 2));
+        assert_eq!(store.info(b"t").expect("reads").trimmed_to, 1);
+    }
 }
 
 #[test]

@@ -182,9 +182,10 @@ pub struct TimelineEntry {
 }
 
 impl TimelineEntry {
-    /// The highest sequence here or below that the TTL took, when it took all that was here.
+    /// The highest sequence here or below that a trim or the TTL took, when the TTL took all that was here.
     pub fn dropped_to(&self) -> Sequence {
-        if self.count > 0 { self.last_lost } else { self.end.floor.trimmed_to }
+        let lost = if self.count > 0 { self.last_lost } else { 0 };
+        lost.max(self.end.floor.trimmed_to)
     }
 
     /// Appends the entry to a page.
