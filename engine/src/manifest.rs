@@ -45,15 +45,16 @@ pub struct Manifest {
     number: FileNumber,
     next_file: Arc<AtomicU64>,
     live: Live,
-    /// No more changes: the engine was closed and another may own the directory, or it is not known which manifest counts.
-    closed: bool,
+    /// Why there are no more changes: the engine was closed and another may own the directory, or it is not known which manifest
+    /// counts.
+    ended: Option<Failure>,
 }
 
 impl Manifest {
     /// The manifest of a directory that has none. Nothing is written yet.
     pub fn new(dir: Dir, engine_id: EngineId, live: Live) -> Manifest {
         let next_file = Arc::new(AtomicU64::new(live.next_file.max(1)));
-        Manifest { dir, engine_id, writer_epoch: 0, number: 0, next_file, live, closed: false }
+        Manifest { dir, engine_id, writer_epoch: 0, number: 0, next_file, live, ended: None }
     }
 
     /// The manifest that counts among `names`; `None` when there is none at all.
@@ -73,7 +74,7 @@ impl Manifest {
             number,
             next_file: Arc::new(AtomicU64::new(live.next_file)),
             live,
-            closed: false,
+            ended: None,
         }))
     }
 
@@ -109,15 +110,15 @@ impl Manifest {
 
     /// No more changes from here.
     pub fn close(&mut self) {
-        self.closed = true;
+        let what = "the engine is closed: nothing is changed any more";
+        self.ended.get_or_insert(Failure::Refused(Error::Closed { what }));
     }
 
     /// Changes what is live. When it returns, the change is durable. When it is refused, nothing changed. When it is poisoned, it
     /// is not known which of the two manifests a crash would find, and both must stay valid.
     pub fn commit(&mut self, edit: impl FnOnce(&mut Live)) -> Result<(), Failure> {
-        if self.closed {
-            let what = "the engine is closed or poisoned: nothing is changed any more";
-            return Err(Failure::Refused(Error::Closed { what }));
+        if let Some(ended) = &self.ended {
+            return Err(ended.clone());
         }
         let mut live = self.live.clone();
         edit(&mut live);
@@ -136,8 +137,9 @@ impl Manifest {
         })?;
         self.dir.rename(TEMPORARY_NAME, &file_name(header.number)).map_err(Failure::before)?;
         self.dir.sync().map_err(|error| {
-            self.closed = true;
-            Failure::Poisoned(error)
+            let unknown = Failure::Poisoned(error);
+            self.ended = Some(unknown.clone());
+            unknown
         })?;
         self.live = live;
         let before = std::mem::replace(&mut self.number, header.number);
