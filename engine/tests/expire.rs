@@ -70,7 +70,12 @@ fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
     );
     let page = store.read_after(b"idle", 0, Limit::entries(5)).expect("reads");
     assert_eq!((page.verdict, page.first, page.last, page.next), (Verdict::Trimmed, 2, 1, 1));
-    assert_eq!(house.filler(), 500, "what has expired is gone, the idle timeline's too");
+    // A file goes when its last reader lets go, and the engine's own threads may be reading just now.
+    let gone = (0..10_000).any(|_| {
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+        house.filler() == 500
+    });
+    assert!(gone, "what has expired is gone, the idle timeline's too; there are {} bytes", house.filler());
     assert_eq!(sequences(&store, b"busy"), (6..=10).collect::<Vec<_>>());
 }
 
