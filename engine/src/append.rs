@@ -28,14 +28,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::batch::{ChangeKind, Conditions, Durability, Prepared};
+use crate::batch::{Basis, ChangeKind, Durability, Prepared, remembered};
 use crate::entry::Receipt;
 use crate::error::{Error, Failure, Result};
+use crate::format::wal::stamp;
 use crate::ids::{FileNumber, Sequence, TimelineRef};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::queue::{Filling, Queue, Submitted, find_id};
 use crate::read::Reading;
-use crate::sequence::Allocator;
+use crate::sequence::{Allocator, EndHint};
 use crate::state::State;
 use crate::wal::{Wal, WalFile};
 
@@ -211,7 +212,7 @@ impl Committer {
         if let Some(receipt) = self.retry(submitted, &slots, time_ms)? {
             return Ok(receipt);
         }
-        self.check(&batch.conditions, slots.first())?;
+        self.check(submitted, slots.first())?;
         let sequences = self.sequences(batch, &slots)?;
         let chosen = batch.conditions.sequence.is_some();
         self.wal.group().record(time_ms, &sequences, chosen, &batch.tail, batch.tail_crc);
@@ -258,13 +259,17 @@ impl Committer {
         let Some(found) = found.filter(|found| self.state.remembers(found.time_ms, now_ms)) else {
             return Ok(None);
         };
-        if (found.body_hash, found.targets_hash) != (id.body_hash, id.targets_hash) {
-            return Err(Error::IdConflict { sequence: found.sequences.first().copied().unwrap_or(0) });
-        }
-        Ok(Some(Receipt { time_ms: found.time_ms, sequences: found.sequences.to_vec(), duplicate: true }))
+        found.receipt((id.body_hash, id.targets_hash)).map(Some)
     }
 
-    fn check(&mut self, conditions: &Conditions, first: Option<&SlotId>) -> Result<()> {
+    fn check(&mut self, submitted: &Submitted, first: Option<&SlotId>) -> Result<()> {
+        for (basis, hint) in submitted.batch.bases.iter().zip(&submitted.basis_hints) {
+            let last = self.last_of(basis, hint.as_ref())?;
+            if last != basis.last {
+                return Err(Error::LastSequence { last });
+            }
+        }
+        let conditions = &submitted.batch.conditions;
         let Some(slot) = first else { return Ok(()) };
         if conditions.if_last.is_none() && conditions.sequence.is_none() {
             return Ok(());
@@ -277,6 +282,20 @@ impl Committer {
             return Err(Error::SequenceOrder { last });
         }
         Ok(())
+    }
+
+    /// Where a timeline ends that a batch was decided on. It gets no slot for that.
+    fn last_of(&mut self, basis: &Basis, hint: Option<&EndHint>) -> Result<Sequence> {
+        let timeline = basis.timeline();
+        if let Some(slot) = self.memtable.find(timeline, basis.hash) {
+            return Ok(self.allocator.last(slot, &self.memtable));
+        }
+        let end = match hint.and_then(|hint| hint.under(&self.memtable)) {
+            Some(end) => end,
+            // The memtable was sealed since the caller looked.
+            None => Reading::new(&self.state, &self.state.view.load(), timeline, basis.hash).end()?,
+        };
+        Ok(end.last)
     }
 
     /// A sequence for each append: the chosen one for the first, if one was chosen, else the next.
@@ -303,7 +322,11 @@ impl Committer {
         let mut staged = None;
         for ((target, slot), sequence) in batch.targets.iter().zip(slots).zip(sequences) {
             if staged != Some(target.body) {
-                let bytes = batch.tail.slice(batch.bodies[target.body as usize].clone());
+                let body = &batch.bodies[target.body as usize];
+                let mut bytes = batch.tail.slice(body.place.clone());
+                if body.stamped {
+                    bytes = stamp(&bytes, sequences[0]).into();
+                }
                 self.group.body(Body { time_ms, expire_at_ms, bytes });
                 staged = Some(target.body);
             }
@@ -328,7 +351,8 @@ impl Committer {
         }
         if let Some(id) = &batch.id {
             let (body_hash, targets_hash) = (id.body_hash, id.targets_hash);
-            let record = IdRecord { body_hash, targets_hash, time_ms, sequences: sequences.into() };
+            let sequences = remembered(targets_hash, sequences).into();
+            let record = IdRecord { body_hash, targets_hash, time_ms, sequences };
             let bytes = batch.slice(&id.id);
             self.ids.insert((slots[0], bytes.clone()), record.clone());
             self.group.effect(slots[0], Effect::Id(bytes, record));

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::entry::Floor;
 use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc, name_hash};
-use crate::format::wal::TailWriter;
+use crate::format::wal::{ORIGIN_BYTES, TailWriter};
 use crate::ids::{MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, TimelineRef};
 use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 
@@ -44,13 +44,61 @@ pub struct Batch {
     tail: TailWriter,
     targets: Vec<Target>,
     changes: Vec<Change>,
-    bodies: Vec<Range<usize>>,
+    bodies: Vec<AppendedBody>,
     lifetime_ms: u64,
+    stamped: bool,
     durability: Durability,
     conditions: Conditions,
-    id: Option<Vec<u8>>,
+    bases: Vec<(StoreId, Vec<u8>, Sequence)>,
+    id: Option<ClientId>,
     /// The first thing wrong with it, told when it is submitted.
     wrong: Option<Error>,
+}
+
+/// A body that is appended.
+#[derive(Clone, Debug)]
+pub(crate) struct AppendedBody {
+    /// Its place in the tail.
+    pub place: Range<usize>,
+    /// Whether it begins with the place of its origin.
+    pub stamped: bool,
+}
+
+/// An id as its client gave it.
+#[derive(Clone, Debug)]
+struct ClientId {
+    id: Vec<u8>,
+    /// The hashes of what the id stands for, when that is not the whole batch.
+    stands_for: Option<(u64, u64)>,
+}
+
+/// A timeline that a batch was decided on: it must end where it did then.
+#[derive(Clone, Debug)]
+pub(crate) struct Basis {
+    pub store: StoreId,
+    pub name: Vec<u8>,
+    /// The memtable's hash of store and name.
+    pub hash: u64,
+    pub last: Sequence,
+}
+
+impl Basis {
+    pub fn timeline(&self) -> TimelineRef<'_> {
+        TimelineRef { store: self.store, name: &self.name }
+    }
+}
+
+/// The targets' hash of an id that stands for other bytes than the batch's: only the first sequence is remembered for it.
+const STANDS_ALONE: u64 = 0;
+
+/// The hashes of an id that stands for these bytes.
+pub(crate) fn stands_for(what: &[u8]) -> (u64, u64) {
+    (name_hash(what), STANDS_ALONE)
+}
+
+/// The sequences that are remembered for an id with this hash of targets.
+pub(crate) fn remembered(targets_hash: u64, sequences: &[Sequence]) -> &[Sequence] {
+    if targets_hash == STANDS_ALONE { &sequences[..sequences.len().min(1)] } else { sequences }
 }
 
 /// One timeline that gets an entry.
@@ -123,16 +171,18 @@ impl Batch {
         targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
     ) -> Batch {
         let targets = targets.into_iter();
-        if !self.body(body) {
-            return self;
+        if self.stamped && body.len() < ORIGIN_BYTES {
+            self.refuse(Error::invalid("a stamped body begins with eight bytes for its origin"));
         }
-        self.tail.append(self.lifetime_ms, targets.len());
+        let Some(place) = self.body(body) else { return self };
+        self.bodies.push(AppendedBody { place, stamped: self.stamped });
+        self.tail.append(self.stamped, self.lifetime_ms, targets.len());
         for (store, name) in targets {
             let timeline = TimelineRef { store: store.into(), name };
             if !self.check_name(name) {
                 return self;
             }
-            let name = place(&self.tail.timeline(timeline));
+            let name = place_of(&self.tail.timeline(timeline));
             let body = (self.bodies.len() - 1) as u32;
             self.targets.push(Target { store: timeline.store, name, hash: 0, body });
         }
@@ -149,10 +199,11 @@ impl Batch {
         sequence: Sequence,
         body: &[u8],
     ) -> Batch {
-        if self.check_name(timeline) && self.body(body) {
+        if self.check_name(timeline)
+            && let Some(body) = self.body(body)
+        {
             let timeline = TimelineRef { store: store.into(), name: timeline };
             let name = self.tail.edit(timeline, sequence);
-            let body = self.bodies.pop().expect("the body was just added");
             self.change(timeline, &name, ChangeKind::Edit(sequence, body));
             self.check_size();
         }
@@ -181,13 +232,21 @@ impl Batch {
     }
 
     fn change(&mut self, timeline: TimelineRef<'_>, name: &Range<usize>, kind: ChangeKind) {
-        self.changes.push(Change { store: timeline.store, name: place(name), hash: 0, kind });
+        self.changes.push(Change { store: timeline.store, name: place_of(name), hash: 0, kind });
     }
 
     /// The appends added from here on expire by themselves after so many milliseconds; 0: only as their store says.
     #[must_use]
     pub fn lifetime_ms(self, lifetime_ms: u64) -> Batch {
         Batch { lifetime_ms, ..self }
+    }
+
+    /// The bodies appended from here on begin with eight bytes, zeros when they are submitted, in which readers find the *origin*:
+    /// the sequence that the batch's first append was given, little-endian. So the copies of a fan-out know where the original
+    /// stands, although nobody knows that before the batch is committed.
+    #[must_use]
+    pub fn stamp_origin(self) -> Batch {
+        Batch { stamped: true, ..self }
     }
 
     /// What a success means for this batch. Among the batches of one fsync the strictest wins.
@@ -203,6 +262,16 @@ impl Batch {
         self
     }
 
+    /// Commit only if the last sequence of this timeline, of any store, is this one; otherwise [`Error::LastSequence`]. May be
+    /// asked for several timelines: those that the caller's decision was based on. They need not be written to.
+    #[must_use]
+    pub fn if_last_of(mut self, store: impl Into<StoreId>, timeline: &[u8], last: Sequence) -> Batch {
+        if self.check_name(timeline) {
+            self.bases.push((store.into(), timeline.to_vec(), last));
+        }
+        self
+    }
+
     /// Give the first append this sequence instead of the next, for an import; it must be above the last, or the batch fails
     /// with [`Error::SequenceOrder`]. The sequences passed over stay absent.
     #[must_use]
@@ -215,21 +284,31 @@ impl Batch {
     /// of [`Options::id_window_ms`], commits nothing and gives the original receipt; with others it is an
     /// [`Error::IdConflict`]. It is remembered only if the batch is committed.
     #[must_use]
-    pub fn id(mut self, id: &[u8]) -> Batch {
+    pub fn id(self, id: &[u8]) -> Batch {
+        self.client_id(id, None)
+    }
+
+    /// The same for an id that stands for these bytes, whatever else the batch has: a retry may reach other timelines, in another
+    /// frame. The original receipt then has the sequence of the first append only.
+    #[must_use]
+    pub fn id_for(self, id: &[u8], what: &[u8]) -> Batch {
+        self.client_id(id, Some(stands_for(what)))
+    }
+
+    fn client_id(mut self, id: &[u8], stands_for: Option<(u64, u64)>) -> Batch {
         if id.len() > MAX_ID_BYTES {
             self.refuse(Error::TooLarge { what: "an id", actual: id.len(), limit: MAX_ID_BYTES });
         }
-        self.id = Some(id.to_vec());
+        self.id = Some(ClientId { id: id.to_vec(), stands_for });
         self
     }
 
-    fn body(&mut self, body: &[u8]) -> bool {
+    fn body(&mut self, body: &[u8]) -> Option<Range<usize>> {
         if body.len() > MAX_BODY_BYTES {
             self.refuse(Error::TooLarge { what: "a body", actual: body.len(), limit: MAX_BODY_BYTES });
-            return false;
+            return None;
         }
-        self.bodies.push(self.tail.body(body));
-        true
+        Some(self.tail.body(body))
     }
 
     fn check_name(&mut self, name: &[u8]) -> bool {
@@ -263,7 +342,7 @@ impl Batch {
             ChangeKind::Edit(_, body) => Some(body.len()),
             _ => None,
         });
-        let mut lengths = self.bodies.iter().map(ExactSizeIterator::len).chain(edited);
+        let mut lengths = self.bodies.iter().map(|body| body.place.len()).chain(edited);
         if let Some(actual) = lengths.find(|len| *len > limit) {
             return Err(Error::TooLarge { what: "a body", actual, limit });
         }
@@ -277,8 +356,10 @@ impl Batch {
             lifetime_ms: self.lifetime_ms,
             durability: self.durability,
             conditions: self.conditions,
+            bases: Vec::new(),
             id,
         };
+        prepared.bases = bases(self.bases, hasher);
         prepared.place_names(names_at as u32, hasher);
         Ok(prepared)
     }
@@ -290,20 +371,35 @@ impl Batch {
             self.refuse(Error::invalid("an id needs an append that it stands for"));
             return None;
         };
-        let body_hash = name_hash(self.tail.body_at(body));
-        let targets_hash = self.targets.iter().fold(0u64, |hash, target| {
+        let (body_hash, targets_hash) = match id.stands_for {
+            Some(hashes) => hashes,
+            None => (name_hash(self.tail.body_at(&body.place)), self.targets_hash()),
+        };
+        let name = self.tail.name_at(&first.name).to_vec();
+        let timeline = TimelineRef { store: first.store, name: &name };
+        let (_, id) = self.tail.id(timeline, &id.id, (body_hash, targets_hash));
+        Some(BatchId { id: place_of(&id), body_hash, targets_hash })
+    }
+
+    fn targets_hash(&self) -> u64 {
+        let hash = self.targets.iter().fold(0u64, |hash, target| {
             let name = self.tail.name_at(&target.name);
             (hash.rotate_left(5) ^ name_hash(name) ^ u64::from(target.store.0))
                 .wrapping_mul(0x9E37_79B9_7F4A_7C15)
         });
-        let name = self.tail.name_at(&first.name).to_vec();
-        let timeline = TimelineRef { store: first.store, name: &name };
-        let (_, id) = self.tail.id(timeline, &id, (body_hash, targets_hash));
-        Some(BatchId { id: place(&id), body_hash, targets_hash })
+        if hash == STANDS_ALONE { 1 } else { hash }
     }
 }
 
-fn place(range: &Range<usize>) -> Range<u32> {
+fn bases(bases: Vec<(StoreId, Vec<u8>, Sequence)>, state: &impl BuildHasher) -> Vec<Basis> {
+    let make = |(store, name, last): (StoreId, Vec<u8>, Sequence)| {
+        let hash = timeline_hash(state, TimelineRef { store, name: &name });
+        Basis { store, name, hash, last }
+    };
+    bases.into_iter().map(make).collect()
+}
+
+fn place_of(range: &Range<usize>) -> Range<u32> {
     range.start as u32..range.end as u32
 }
 
@@ -328,13 +424,15 @@ pub(crate) struct Prepared {
     pub targets: Vec<Target>,
     /// The timelines that are changed otherwise.
     pub changes: Vec<Change>,
-    /// Where the appended bodies are in the tail.
-    pub bodies: Vec<Range<usize>>,
+    /// The appended bodies.
+    pub bodies: Vec<AppendedBody>,
     /// After how many milliseconds its entries expire by themselves; 0: never.
     pub lifetime_ms: u64,
     /// What a success means.
     pub durability: Durability,
     pub conditions: Conditions,
+    /// What it was decided on.
+    pub bases: Vec<Basis>,
     pub id: Option<BatchId>,
 }
 
@@ -413,7 +511,7 @@ mod tests {
             .map(|target| {
                 (
                     prepared.timeline(target.store, &target.name).name,
-                    &prepared.tail[prepared.bodies[target.body as usize].clone()],
+                    &prepared.tail[prepared.bodies[target.body as usize].place.clone()],
                 )
             })
             .collect();

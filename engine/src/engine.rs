@@ -258,13 +258,9 @@ impl Engine {
 }
 
 fn check_store_name(name: &str) -> Result<()> {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
     if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
-        return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _ and -"));
-    }
-    if name == "im" {
-        return Err(Error::invalid("the store name \"im\" is reserved"));
+        return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _, - and ."));
     }
     Ok(())
 }

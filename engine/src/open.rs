@@ -21,13 +21,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::timeline_hash;
+use crate::batch::{remembered, timeline_hash};
 use crate::clock::{Clock, SureTime};
 use crate::entry::{End, Floor};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
-use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail};
+use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, stamp};
 use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
@@ -256,10 +256,15 @@ impl Replay {
         tail: &Bytes,
     ) -> Result<(), Wrong> {
         match operation {
-            Operation::Append { body, lifetime_ms, targets } => {
+            Operation::Append { body, stamped, lifetime_ms, targets } => {
                 let time_ms = record.time_ms;
                 let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
-                self.group.body(Body { time_ms, expire_at_ms, bytes: tail.slice(body) });
+                let mut bytes = tail.slice(body);
+                if stamped {
+                    let origin = record.sequences.first().copied().unwrap_or(0);
+                    bytes = stamp(&bytes, origin).into();
+                }
+                self.group.body(Body { time_ms, expire_at_ms, bytes });
                 for (place, timeline) in targets.into_iter().enumerate() {
                     let sequence = sequences.next();
                     let sequence = sequence
@@ -273,7 +278,7 @@ impl Replay {
                 self.effect(timeline, tail, Effect::Edit(sequence, tail.slice(body)))?;
             }
             Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
-                let sequences = record.sequences.as_slice().into();
+                let sequences = remembered(targets_hash, &record.sequences).into();
                 let used = IdRecord { body_hash, targets_hash, time_ms: record.time_ms, sequences };
                 self.effect(timeline, tail, Effect::Id(tail.slice_ref(id), used))?;
             }

@@ -30,6 +30,8 @@ pub struct Submitted {
     pub batch: Prepared,
     /// For each timeline that had no slot in the active memtable: where it ended.
     pub hints: Vec<Option<EndHint>>,
+    /// The same for each timeline that it was decided on.
+    pub basis_hints: Vec<Option<EndHint>>,
     /// What its id was used for before, as far as the active memtable does not know.
     pub id: Option<IdHint>,
 }
@@ -89,7 +91,8 @@ impl Queue {
         }
         filling.seal = true;
         let nothing = Prepared::nothing();
-        let ticket = filling.push(Submitted { batch: nothing, hints: Vec::new(), id: None });
+        let ticket =
+            filling.push(Submitted { batch: nothing, hints: Vec::new(), basis_hints: Vec::new(), id: None });
         drop(filling);
         self.arrived.notify_one();
         Ok(ticket)
@@ -128,22 +131,31 @@ impl Filling {
 
 /// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
 fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
-    state.check_stores(batch.timelines().map(|(timeline, _)| timeline.store))?;
+    let stores = batch.timelines().map(|(timeline, _)| timeline.store);
+    state.check_stores(stores.chain(batch.bases.iter().map(|basis| basis.store)))?;
     let view = state.view.load();
     let memtable = view.active.from();
+    let hint = |timeline, hash| -> Result<Option<EndHint>> {
+        if view.active.find(timeline, hash).is_some() {
+            return Ok(None);
+        }
+        let end = Reading::new(state, &view, timeline, hash).end()?;
+        Ok(Some(EndHint { memtable, end }))
+    };
     let mut hints = Vec::new();
     for (place, (timeline, hash)) in batch.timelines().enumerate() {
-        if view.active.find(timeline, hash).is_none() {
-            let end = Reading::new(state, &view, timeline, hash).end()?;
+        if let Some(hint) = hint(timeline, hash)? {
             hints.resize(place + 1, None);
-            hints[place] = Some(EndHint { memtable, end });
+            hints[place] = Some(hint);
         }
     }
+    let basis_hints =
+        batch.bases.iter().map(|basis| hint(basis.timeline(), basis.hash)).collect::<Result<_>>()?;
     let id = match &batch.id {
         Some(id) => Some(IdHint { memtable, found: find_id(state, &view, &batch, id)? }),
         None => None,
     };
-    Ok(Submitted { batch, hints, id })
+    Ok(Submitted { batch, hints, basis_hints, id })
 }
 
 /// What the id of a batch was used for, as far as the view knows.

@@ -5,9 +5,9 @@
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use crate::batch::{Batch, name_too_long};
+use crate::batch::{Batch, name_too_long, stands_for};
 use crate::change::{self, Trim};
-use crate::entry::{Entry, Info, Limit, Page};
+use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
 use crate::ids::{MAX_NAME_BYTES, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::list;
@@ -130,6 +130,23 @@ impl Store {
     /// The newest readable entry.
     pub fn last(&self, timeline: &[u8]) -> Result<Option<Entry>> {
         self.read(timeline, |reading| reading.last())
+    }
+
+    /// The highest sequence ever given and the time that went with it; zeros when the timeline was never written.
+    pub fn end(&self, timeline: &[u8]) -> Result<(Sequence, TimeMs)> {
+        let end = self.read(timeline, |reading| reading.end())?;
+        Ok((end.last, end.last_time_ms))
+    }
+
+    /// What a batch with this id for these bytes was given, if one was committed within the window; see [`Batch::id_for`]. With
+    /// other bytes it is an [`Error::IdConflict`].
+    pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {
+        let found = self.read(timeline, |reading| reading.id(id))?;
+        let state = &self.running.state;
+        match found.filter(|found| state.remembers(found.time_ms, state.stamp_ms())) {
+            Some(found) => found.receipt(stands_for(what)).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Facts of the whole timeline.

@@ -79,7 +79,7 @@ const PLACE: Lsn = Lsn(512);
 fn example_group() -> Vec<u8> {
     let mut tail = TailWriter::default();
     tail.body(b"hello");
-    tail.append(0, 2);
+    tail.append(false, 0, 2);
     tail.timeline(TimelineRef { store: StoreId(1), name: b"c/1" });
     tail.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
     let (tail, _) = tail.finish();

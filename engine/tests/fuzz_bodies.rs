@@ -61,7 +61,7 @@ fn tail() -> Vec<u8> {
     let mut tail = TailWriter::default();
     for body in [b"hello".as_slice(), b"", b"world"] {
         tail.body(body);
-        tail.append(0, 2);
+        tail.append(false, 0, 2);
         tail.timeline(TimelineRef { store: StoreId(1), name: b"c/1" });
         tail.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use strandline::{Engine, MAX_NAME_BYTES, Store};
 
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, is_store_name};
 
 /// A key whose store exists.
 #[derive(Clone)]
@@ -53,10 +53,12 @@ pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..colon], &bytes[colon + 1..]))
 }
 
-/// The store of that name. A name that is no text is no store's.
+/// The store of that name. Stores that cannot be created over the wire are the server's own, and hidden.
 pub fn find_store(engine: &Engine, name: &[u8]) -> Result<Store, Refusal> {
-    let text = std::str::from_utf8(name).map_err(|_| Refusal::no_store(name))?;
-    Ok(engine.store(text)?)
+    match std::str::from_utf8(name) {
+        Ok(text) if is_store_name(name) => Ok(engine.store(text)?),
+        _ => Err(Refusal::no_store(name)),
+    }
 }
 
 #[cfg(test)]

@@ -42,17 +42,14 @@ impl Refusal {
 
     /// No store of that name.
     pub fn no_store(name: &[u8]) -> Refusal {
-        let advice = if can_be_created(name) {
-            ": TL.STORE CREATE makes one"
-        } else {
-            ", and none can have this name"
-        };
+        let advice =
+            if is_store_name(name) { ": TL.STORE CREATE makes one" } else { ", and none can have this name" };
         Refusal::new("NOSTORE", format!("there is no store '{}'{advice}", name.escape_ascii()))
     }
 }
 
-/// Whether a store may have this name.
-fn can_be_created(name: &[u8]) -> bool {
+/// Whether a store may have this name on the wire. `im` would be mistaken for the channels of messaging.
+pub fn is_store_name(name: &[u8]) -> bool {
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     (1..=32).contains(&name.len()) && name.iter().all(allowed) && name != b"im"
 }

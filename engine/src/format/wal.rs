@@ -8,6 +8,7 @@
 //!  bodies    := count: u32, (length, bytes) × count
 //!  operations := count, operation × count
 //!  operation := 1, body index, lifetime in ms (0: none), target count, timeline × targets       append
+//!             | 7, as 1: of a body that begins with its origin, eight zeros                 stamped append
 //!             | 3, timeline, lowest, its time, its expiry, trimmed to                            trim
 //!             | 4, timeline, range count, (first, last − first) × ranges                         remove
 //!             | 5, timeline, sequence, body index                                                edit
@@ -17,7 +18,8 @@
 //!
 //! Plain numbers outside the two headers are varints. A group is valid if and only if its header's checksum matches, its lsn is its
 //! place, its records fill its payload exactly, and both checksums of each record match. The sequences stand in the order of the
-//! appends and their targets.
+//! appends and their targets. An origin is the sequence of the batch's first append: it stands among the sequences, and whoever
+//! applies the record writes it over the eight zeros, little-endian.
 //!
 //! Every group starts at a multiple of 512, the next one behind the group before it. So a sector that holds durable bytes is
 //! never written again, and a torn write cannot harm them; and where the next group must start is never in doubt, so that one that
@@ -50,6 +52,17 @@ const TRIM: u8 = 3;
 const REMOVE: u8 = 4;
 const EDIT: u8 = 5;
 const ID: u8 = 6;
+const STAMPED: u8 = 7;
+
+/// What a stamped body begins with.
+pub const ORIGIN_BYTES: usize = 8;
+
+/// A stamped body as readers see it.
+pub fn stamp(body: &[u8], origin: Sequence) -> Vec<u8> {
+    let mut stamped = body.to_vec();
+    put(&mut stamped, 0..ORIGIN_BYTES, &origin.to_le_bytes());
+    stamped
+}
 
 layout! {
     /// Where the fields of a group header are.
@@ -108,8 +121,8 @@ impl TailWriter {
     }
 
     /// Starts an append of the body added last to `targets` timelines, which must follow.
-    pub fn append(&mut self, lifetime_ms: u64, targets: usize) {
-        self.start(APPEND);
+    pub fn append(&mut self, stamped: bool, lifetime_ms: u64, targets: usize) {
+        self.start(if stamped { STAMPED } else { APPEND });
         self.number(u64::from(self.body_count - 1));
         self.number(lifetime_ms);
         self.number(targets as u64);
@@ -215,7 +228,7 @@ impl TailWriter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the heading's grammar")]
 pub enum Operation<'a> {
-    Append { body: Range<usize>, lifetime_ms: u64, targets: Vec<TimelineRef<'a>> },
+    Append { body: Range<usize>, stamped: bool, lifetime_ms: u64, targets: Vec<TimelineRef<'a>> },
     Trim { timeline: TimelineRef<'a>, floor: Floor },
     Remove { timeline: TimelineRef<'a>, ranges: Vec<(Sequence, Sequence)> },
     Edit { timeline: TimelineRef<'a>, sequence: Sequence, body: Range<usize> },
@@ -241,14 +254,18 @@ pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
 
 fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Option<Operation<'a>> {
     Some(match reader.u8()? {
-        APPEND => {
+        kind @ (APPEND | STAMPED) => {
             let body = bodies.get(reader.length()?)?.clone();
+            let stamped = kind == STAMPED;
+            if stamped && body.len() < ORIGIN_BYTES {
+                return None;
+            }
             let lifetime_ms = reader.varint()?;
             let mut targets = Vec::new();
             for _ in 0..reader.varint()? {
                 targets.push(decode_timeline(reader)?);
             }
-            Operation::Append { body, lifetime_ms, targets }
+            Operation::Append { body, stamped, lifetime_ms, targets }
         }
         TRIM => Operation::Trim {
             timeline: decode_timeline(reader)?,
@@ -466,7 +483,7 @@ mod tests {
     fn tail() -> Vec<u8> {
         let mut writer = TailWriter::default();
         writer.body(b"hello");
-        writer.append(0, 2);
+        writer.append(false, 0, 2);
         writer.timeline(TIMELINE);
         writer.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
         writer.finish().0

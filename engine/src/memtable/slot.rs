@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Append;
-use crate::entry::{Changes, End, Floor, Span};
+use crate::entry::{Changes, End, Floor, Receipt, Span};
+use crate::error::{Error, Result};
 use crate::ids::{Sequence, StoreId, TimeMs};
 
 /// The entries of one timeline.
@@ -51,6 +52,16 @@ pub struct IdRecord {
     pub time_ms: TimeMs,
     /// The sequences that it was given.
     pub sequences: Arc<[Sequence]>,
+}
+
+impl IdRecord {
+    /// What to tell a retry with these hashes of its body and its targets.
+    pub fn receipt(&self, hashes: (u64, u64)) -> Result<Receipt> {
+        if (self.body_hash, self.targets_hash) != hashes {
+            return Err(Error::IdConflict { sequence: self.sequences.first().copied().unwrap_or(0) });
+        }
+        Ok(Receipt { time_ms: self.time_ms, sequences: self.sequences.to_vec(), duplicate: true })
+    }
 }
 
 /// What a batch does beside appending.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::arguments::{integer, options};
 use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::find_store;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, is_store_name};
 
 const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms";
 
@@ -35,14 +35,19 @@ fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Re
         ttl_ms = integer(value)?;
         Ok(true)
     })?;
-    let name = String::from_utf8(name.to_vec())
-        .map_err(|_| Refusal::usage("a store's name is 1 to 32 of a-z, 0-9, _ and -"))?;
+    if !is_store_name(name) {
+        return Err(Refusal::usage(
+            "a store's name is 1 to 32 of a-z, 0-9, _ and -, and not 'im', which is reserved",
+        ));
+    }
+    let name = String::from_utf8_lossy(name).into_owned();
     let engine = context.shared.engine.clone();
     Ok(Flow::Slow(Box::new(move || Ok(engine.create_store(&name, ttl_ms).map(|_| Done::Ok)?))))
 }
 
 fn list(context: &mut Context<'_>) {
-    let stores = context.shared.engine.stores();
+    let mut stores = context.shared.engine.stores();
+    stores.retain(|store| is_store_name(store.name.as_bytes()));
     let out = &mut context.connection.out;
     out.array(stores.len());
     for store in stores {

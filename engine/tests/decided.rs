@@ -1,0 +1,131 @@
+//! Batches that were decided on what timelines held, and copies that know where their original stands: `if_last_of`,
+//! `stamp_origin`, `id_for`, each also after a kill.
+
+use strandline::{Batch, Engine, Error, Limit, Options, Store};
+
+fn open(dir: &tempfile::TempDir) -> (Engine, Store, Store) {
+    let engine = Engine::open(dir.path(), Options::default()).expect("opens");
+    let (messages, sync) =
+        (engine.store("messages").expect("is there"), engine.store("sync").expect("is there"));
+    (engine, messages, sync)
+}
+
+fn bodies(store: &Store, timeline: &[u8]) -> Vec<Vec<u8>> {
+    let page = store.range(timeline, .., Limit::entries(100)).expect("reads");
+    page.entries.into_iter().map(|entry| entry.body.to_vec()).collect()
+}
+
+fn stamped(origin: u64, rest: &[u8]) -> Vec<u8> {
+    [&origin.to_le_bytes(), rest].concat()
+}
+
+#[test]
+fn copies_tell_the_sequence_of_the_original_also_after_replay_and_flush() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, messages, sync) = open(&dir);
+    for number in 0..3u8 {
+        let targets = [(&messages, b"c".as_slice()), (&sync, b"u")];
+        sync.append(b"u", b"other").expect("appends");
+        let batch = Batch::new()
+            .append(&messages, b"c", b"plain")
+            .stamp_origin()
+            .fan_out(&stamped(0, &[number]), targets);
+        let receipt = engine.submit(batch).expect("is taken").wait().expect("commits");
+        assert_eq!(
+            receipt.sequences,
+            [u64::from(number) * 2 + 1, u64::from(number) * 2 + 2, u64::from(number) * 2 + 2]
+        );
+    }
+    let expected: Vec<Vec<u8>> =
+        (0..3).flat_map(|number| [b"other".to_vec(), stamped(number * 2 + 1, &[number as u8])]).collect();
+    assert_eq!(bodies(&sync, b"u"), expected);
+    drop((engine, messages, sync));
+    let (engine, messages, sync) = open(&dir);
+    assert_eq!(bodies(&sync, b"u"), expected, "after replay");
+    assert_eq!(bodies(&messages, b"c")[1], stamped(1, &[0]));
+    engine.flush().expect("flushes");
+    assert_eq!(bodies(&sync, b"u"), expected, "after the flush");
+}
+
+#[test]
+fn a_body_without_room_for_its_origin_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, messages, _) = open(&dir);
+    let batch = Batch::new().stamp_origin().append(&messages, b"c", b"short");
+    assert!(matches!(engine.submit(batch), Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn a_batch_holds_only_while_what_it_was_decided_on_stays() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, messages, sync) = open(&dir);
+    let send = |members_last: u64, mode_last: u64| {
+        let batch = Batch::new()
+            .append(&messages, b"c", b"x")
+            .if_last_of(&sync, b"members", members_last)
+            .if_last_of(&messages, b"mode", mode_last);
+        engine.submit(batch).and_then(strandline::Ticket::wait)
+    };
+    assert!(send(0, 0).is_ok());
+    assert!(matches!(send(1, 0), Err(Error::LastSequence { last: 0 })));
+    sync.append(b"members", b"joins").expect("appends");
+    assert!(matches!(send(0, 0), Err(Error::LastSequence { last: 1 })));
+    assert!(send(1, 0).is_ok());
+    // Cold: the end of the timeline is in a segment only.
+    engine.flush().expect("flushes");
+    assert!(send(1, 0).is_ok());
+    assert!(matches!(send(0, 0), Err(Error::LastSequence { last: 1 })));
+    assert!(matches!(send(1, 1), Err(Error::LastSequence { last: 0 })));
+    // Batches of one group see those before them.
+    let join = Batch::new().append(&sync, b"members", b"leaves");
+    let late = Batch::new().append(&messages, b"c", b"x").if_last_of(&sync, b"members", 1);
+    let mut tickets = engine.submit_all(vec![join, late]).into_iter();
+    assert!(tickets.next().expect("two").expect("is taken").wait().is_ok());
+    assert!(matches!(
+        tickets.next().expect("two").expect("is taken").wait(),
+        Err(Error::LastSequence { last: 2 })
+    ));
+    assert_eq!(messages.end(b"c").expect("reads").0, 3);
+    let nowhere = Batch::new().append(&messages, b"c", b"x").if_last_of(strandline::StoreId(99), b"a", 0);
+    assert!(matches!(engine.submit(nowhere), Err(Error::NoStore { .. })));
+}
+
+#[test]
+fn an_id_for_bytes_finds_them_in_another_frame_and_for_other_receivers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, messages, sync) = open(&dir);
+    let send =
+        |engine: &Engine, messages: &Store, sync: &Store, body: &[u8], frame: u8, receivers: &[&[u8]]| {
+            let framed = [&[frame; 8], body].concat();
+            let targets: Vec<(&Store, &[u8])> = [(messages, b"c".as_slice())]
+                .into_iter()
+                .chain(receivers.iter().map(|name| (sync, *name)))
+                .collect();
+            let batch = Batch::new().stamp_origin().id_for(b"id", body).fan_out(&framed, targets);
+            engine.submit(batch).and_then(strandline::Ticket::wait)
+        };
+    messages.append(b"c", b"first").expect("appends");
+    assert_eq!(messages.committed(b"c", b"id", b"hello").expect("reads"), None);
+    let first = send(&engine, &messages, &sync, b"hello", 0, &[b"u1", b"u2"]).expect("commits");
+    assert_eq!((first.sequences.as_slice(), first.duplicate), ([2, 1, 1].as_slice(), false));
+    let check = |engine: &Engine, messages: &Store, sync: &Store| {
+        let again = send(engine, messages, sync, b"hello", 1, &[b"u1", b"u3"]).expect("is known");
+        assert_eq!(
+            (again.time_ms, again.sequences.as_slice(), again.duplicate),
+            (first.time_ms, [2].as_slice(), true)
+        );
+        assert_eq!(messages.committed(b"c", b"id", b"hello").expect("reads"), Some(again));
+        assert!(matches!(
+            send(engine, messages, sync, b"other", 0, &[]),
+            Err(Error::IdConflict { sequence: 2 })
+        ));
+        assert!(matches!(messages.committed(b"c", b"id", b"other"), Err(Error::IdConflict { sequence: 2 })));
+        assert_eq!(messages.end(b"c").expect("reads").0, 2);
+    };
+    check(&engine, &messages, &sync);
+    drop((engine, messages, sync));
+    let (engine, messages, sync) = open(&dir);
+    check(&engine, &messages, &sync);
+    engine.flush().expect("flushes");
+    check(&engine, &messages, &sync);
+}
