@@ -9,6 +9,7 @@ use serde::Deserialize;
 use strandline::{MAX_BODY_BYTES, MAX_SEQUENCE, Options};
 
 use crate::limits::Limits;
+use crate::messaging::Options as MessagingOptions;
 
 /// The port when none is given.
 pub const DEFAULT_PORT: u16 = 7411;
@@ -27,6 +28,9 @@ const MOST_CLIENTS: u64 = 1_000_000;
 
 /// On one connection.
 const MOST_SUBSCRIPTIONS: u64 = 10_000_000;
+
+/// The largest batch that the engine takes has room for the names of about so many.
+const MOST_MEMBERS: u64 = 200_000;
 
 /// A year, 365 · 24 · 3600: a time that far off can still be reckoned with.
 const MOST_SECONDS: u64 = 31_536_000;
@@ -51,6 +55,8 @@ pub struct Config {
     pub memory_budget_bytes: usize,
     /// What connections may ask for.
     pub limits: Limits,
+    /// Conversations.
+    pub messaging: MessagingOptions,
 }
 
 impl Default for Config {
@@ -65,6 +71,7 @@ impl Default for Config {
             sync_ttl_ms: engine.sync_ttl_ms,
             memory_budget_bytes: engine.memory_budget_bytes,
             limits: Limits::default(),
+            messaging: MessagingOptions::default(),
         }
     }
 }
@@ -111,7 +118,7 @@ impl Config {
 
     /// Refuses values that could not work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let limits = &self.limits;
+        let (limits, messaging) = (&self.limits, &self.messaging);
         let bytes = |value: usize| value as u64;
         let bounds = [
             ("memory_budget_bytes", bytes(self.memory_budget_bytes), LEAST_MEMORY_BYTES, MOST_BYTES),
@@ -127,6 +134,10 @@ impl Config {
             ("limits.auth_seconds", limits.auth_seconds, 1, MOST_SECONDS),
             ("limits.client_stall_seconds", limits.client_stall_seconds, 1, MOST_SECONDS),
             ("limits.stop_seconds", limits.stop_seconds, 0, MOST_SECONDS),
+            ("messaging.push_members", bytes(messaging.push_members), 0, MOST_MEMBERS),
+            ("messaging.max_members", bytes(messaging.max_members), 1, MOST_MEMBERS),
+            ("messaging.change_window_ms", messaging.change_window_ms, 0, MAX_SEQUENCE),
+            ("messaging.ledger_memory_bytes", messaging.ledger_memory_bytes, LEAST_MEMORY_BYTES, MOST_BYTES),
         ];
         for (name, value, least, most) in bounds {
             if value < least || value > most {
@@ -141,7 +152,8 @@ impl Config {
     pub fn engine_options(&self) -> Options {
         Options {
             memory_budget_bytes: self.memory_budget_bytes,
-            max_body_bytes: self.limits.max_body_bytes,
+            // The server refuses larger ones itself; messaging frames them, and its ledgers have longer records.
+            max_body_bytes: MAX_BODY_BYTES,
             sync_ttl_ms: self.sync_ttl_ms,
             read_only: self.read_only,
             ..Options::default()

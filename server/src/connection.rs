@@ -29,7 +29,7 @@ impl Connection {
             client,
             out: Encoder::default(),
             logged_in: !shared.password.is_set(),
-            subscriptions: Subscriptions::new(Arc::clone(&shared.channels)),
+            subscriptions: Subscriptions::new(Arc::clone(&shared.channels), shared.messaging.clone()),
         }
     }
 

@@ -30,6 +30,11 @@ impl Key {
         Ok(Key { store: found, bytes: bytes.clone(), name_at })
     }
 
+    /// A timeline of a store that is at hand. It was not asked for by key, so its key is its bare name.
+    pub fn of(store: Store, name: Vec<u8>) -> Key {
+        Key { store, bytes: name.into(), name_at: 0 }
+    }
+
     /// The timeline's name in its store.
     pub fn name(&self) -> &[u8] {
         &self.bytes[self.name_at..]

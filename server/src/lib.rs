@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ─▶ lib ─▶ listener ─▶ watch  session ─▶ commands ─▶ (engine)
-//!                                      │           │
+//!                                      │           ├─▶ messaging ─▶ (engine)
 //!                protocol  push  connection  shared  key  clients  refusal  limits  auth  memory  metrics  config  files  submission
 //! ```
 //!
@@ -21,6 +21,7 @@ mod key;
 mod limits;
 mod listener;
 mod memory;
+mod messaging;
 mod metrics;
 mod protocol;
 mod push;
@@ -41,8 +42,10 @@ use tokio::task::JoinHandle;
 pub use commands::render_tables;
 pub use config::{Config, ConfigError, DEFAULT_PORT};
 pub use limits::Limits;
+pub use messaging::Options as MessagingOptions;
 pub use shared::StopReason;
 
+use crate::messaging::Messaging;
 use crate::shared::Shared;
 
 /// Why a server could not start, or did not end well.
@@ -81,12 +84,22 @@ impl Server {
         config.check()?;
         config.limits.max_clients = files::most_clients(config.limits.max_clients);
         let (dir, options) = (config.dir.clone(), config.engine_options());
-        let engine = tokio::task::spawn_blocking(move || Engine::open(dir, options)).await??;
+        let messaging_options = config.messaging.clone();
+        let open = move || -> Result<_, strandline::Error> {
+            let read_only = options.read_only;
+            let engine = Engine::open(dir, options)?;
+            match Messaging::open(&engine, messaging_options) {
+                Ok(messaging) => Ok((engine, Some(messaging))),
+                Err(strandline::Error::Closed { .. }) if read_only => Ok((engine, None)),
+                Err(error) => Err(error),
+            }
+        };
+        let (engine, messaging) = tokio::task::spawn_blocking(open).await??;
         let wanted = SocketAddr::new(config.bind, config.port);
         let listen_error = |source| ServerError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(Shared::new(engine, &config, address));
+        let shared = Arc::new(Shared::new(engine, messaging, &config, address));
         let task = tokio::spawn(listener::run(listener, Arc::clone(&shared)));
         Ok(Server { shared, task })
     }

@@ -7,6 +7,8 @@ use std::fmt;
 
 use strandline::Error;
 
+use crate::messaging::Trouble;
+
 /// The word for a failed write or fsync. After it the process must be restarted.
 pub const POISONED: &str = "POISONED";
 
@@ -75,6 +77,22 @@ impl From<Error> for Refusal {
             _ => "ERR",
         };
         Refusal::new(word, error.to_string())
+    }
+}
+
+impl From<Trouble> for Refusal {
+    fn from(trouble: Trouble) -> Refusal {
+        let word = match &trouble {
+            Trouble::Engine(error) => return error.clone().into(),
+            Trouble::Usage(_) => "ERR",
+            Trouble::TooBig { .. } => "TOOBIG",
+            Trouble::NotFound => "NOTFOUND",
+            Trouble::NoPermission => "NOPERM",
+            Trouble::OtherSettings => "CONFLICT",
+            Trouble::TooManyMembers { .. } => "LIMIT",
+            Trouble::Ledger { .. } => "CORRUPT",
+        };
+        Refusal::new(word, trouble.to_string())
     }
 }
 

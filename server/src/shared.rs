@@ -13,6 +13,7 @@ use crate::clients::{Channels, Clients};
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::memory::Memory;
+use crate::messaging::Messaging;
 use crate::metrics::Metrics;
 use crate::submission::Submission;
 
@@ -29,6 +30,8 @@ pub enum StopReason {
 pub struct Shared {
     /// Where the data is.
     pub engine: Engine,
+    /// Conversations and users; none in a directory that was opened read-only before there were any.
+    pub messaging: Option<Arc<Messaging>>,
     /// The name of the engine's history. It changes when a backup is restored, which needs a restart: so it is asked for once.
     pub epoch: String,
     /// What connections may ask for.
@@ -60,11 +63,12 @@ pub struct Shared {
 
 impl Shared {
     /// The server of an open engine that listens on `address`.
-    pub fn new(engine: Engine, config: &Config, address: SocketAddr) -> Shared {
+    pub fn new(engine: Engine, messaging: Option<Messaging>, config: &Config, address: SocketAddr) -> Shared {
         let clock = SystemClock::new();
         Shared {
             epoch: engine.epoch(),
             engine,
+            messaging: messaging.map(Arc::new),
             limits: config.limits.clone(),
             password: Password::new(config.password.clone()),
             metrics: Metrics::default(),

@@ -19,6 +19,7 @@ mod connection;
 mod document;
 mod follow;
 mod get;
+mod im;
 mod list;
 mod maintenance;
 mod range;
@@ -34,7 +35,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 pub use document::render as render_tables;
-pub use row::{Command, Context, Done, Flow, Run, Waiting, Work, Write};
+pub use row::{Again, Command, Context, Done, Flow, Ready, Run, Waiting, Work, Write};
 
 use crate::connection::Connection;
 use crate::refusal::Refusal;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::arguments::{Paging, counted, integer, keyword, options};
 use super::get::write_entry;
-use super::row::{Class, Command, Context, Flow, Run, Waiting};
+use super::row::{Attempt, Class, Command, Context, Flow, Run, Waiting};
 use super::subscribe::check_room;
 use crate::key::Key;
 use crate::protocol::Encoder;
@@ -105,13 +105,27 @@ fn run(context: &mut Context<'_>, query: Query, block_ms: Option<u64>) -> Result
     };
     let query = query.detached();
     let keys = query.keys();
+    let attempt = Box::new(move |context: &mut Context<'_>, last: bool| query.answer(context, last));
+    wait(context, keys, Some(block_ms), attempt)
+}
+
+/// Answers at once, or with BLOCK when one of the keys advances.
+pub(super) fn wait(
+    context: &mut Context<'_>,
+    keys: Vec<Key>,
+    block_ms: Option<u64>,
+    attempt: Attempt,
+) -> Result<Flow, Refusal> {
+    let Some(block_ms) = block_ms else {
+        attempt(context, true)?;
+        return Ok(Flow::Done);
+    };
     check_room(context, keys.len())?;
     context.connection.subscriptions.block(&context.shared.engine, keys);
-    match query.answer(context, false) {
+    match attempt(context, false) {
         Ok(false) => {
             let patience = Duration::from_millis(block_ms);
             let deadline = (block_ms > 0 && patience < LONGEST_BLOCK).then(|| Instant::now() + patience);
-            let attempt = Box::new(move |context: &mut Context<'_>, last: bool| query.answer(context, last));
             Ok(Flow::Wait(Waiting { attempt, deadline }))
         }
         answered => {

@@ -59,7 +59,7 @@ pub enum Run {
     /// At once, in its turn.
     Now(fn(&mut Context<'_>, &[Bytes]) -> Result<Flow, Refusal>),
     /// As a batch, together with its neighbours.
-    Write(fn(&Context<'_>, &[Bytes]) -> Result<Write, Refusal>),
+    Write(fn(&Context<'_>, &[Bytes]) -> Result<Ready, Refusal>),
 }
 
 /// One row.
@@ -232,10 +232,37 @@ pub struct Waiting {
 /// Called with whether this is the last attempt.
 pub type Attempt = Box<dyn Fn(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
 
+/// What becomes of a write that was not refused.
+pub enum Ready {
+    /// It is to be committed.
+    Commit(Write),
+    /// It was committed before; this is how it is shown.
+    Known(Receipt, fn(&Receipt, &mut Encoder)),
+}
+
 /// A write that is ready for the engine.
 pub struct Write {
     /// What to commit.
     pub batch: Batch,
     /// How the receipt is shown.
     pub reply: fn(&Receipt, &mut Encoder),
+    /// How to decide anew when what it was decided on has changed.
+    pub again: Option<Again>,
+}
+
+/// What a write was decided on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// Of what.
+    pub name: Bytes,
+    /// Which state.
+    pub version: u64,
+}
+
+/// A decision that can be made anew.
+pub struct Again {
+    /// What it was based on. Writes on another state of the same thing wait for each other, so that none overtakes.
+    pub basis: Basis,
+    /// Decides.
+    pub decide: Box<dyn Fn(&Shared) -> Result<Ready, Refusal> + Send>,
 }

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use super::row::Command;
 use super::{
-    append, change, client, command, connection, follow, get, list, maintenance, range, read, server, store,
-    subscribe,
+    append, change, client, command, connection, follow, get, im, list, maintenance, range, read, server,
+    store, subscribe,
 };
 
 /// Longest name in the table, with room for names to come.
@@ -37,6 +37,17 @@ pub static GROUPS: &[Group] = &[
             list::COMMANDS,
             store::COMMANDS,
             maintenance::COMMANDS,
+        ],
+    },
+    Group {
+        title: "Messaging",
+        word: "messaging",
+        rows: &[
+            im::members::COMMANDS,
+            im::send::COMMANDS,
+            im::sync::COMMANDS,
+            im::history::COMMANDS,
+            im::mark::COMMANDS,
         ],
     },
     Group { title: "Push", word: "pubsub", rows: &[follow::COMMANDS, subscribe::COMMANDS] },

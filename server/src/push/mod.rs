@@ -8,8 +8,11 @@
 //! A new subscription is watched first and read afterwards, so that no commit falls between the two. The watcher also wakes a
 //! command that is blocked, under a token of its own.
 
+mod inbox;
 mod pump;
 
+use inbox::Inbox;
+pub use inbox::watched_keys;
 pub use pump::verdict_word;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -21,6 +24,7 @@ use strandline::{Engine, Limit, MAX_SEQUENCE, Sequence, Watcher};
 
 use crate::clients::Channels;
 use crate::key::Key;
+use crate::messaging::Messaging;
 use crate::refusal::Refusal;
 
 /// The token under which a blocked command's timelines are watched.
@@ -35,15 +39,25 @@ pub enum Kind {
     Message,
     /// SSUBSCRIBE: the same under another name.
     ShardMessage,
+    /// IM.FOLLOW: everything that reaches a user, from a cursor on.
+    UserFollow,
 }
 
 struct Subscription {
     kind: Kind,
     channel: Bytes,
-    /// `None` for a channel that is no timeline: it is accepted, as Redis would, and stays silent.
-    key: Option<Key>,
-    cursor: Sequence,
+    source: Source,
     queued: bool,
+}
+
+/// Where a subscription's entries come from.
+enum Source {
+    /// A channel that is neither: it is accepted, as Redis would, and stays silent.
+    Nothing,
+    /// A timeline, from behind a sequence.
+    Timeline { key: Key, cursor: Sequence },
+    /// Everything that reaches a user, from behind a cursor of messaging.
+    User(Inbox),
 }
 
 /// Everything that one connection listens to.
@@ -58,11 +72,12 @@ pub struct Subscriptions {
     messages: usize,
     shard_messages: usize,
     channels: Arc<Channels>,
+    messaging: Option<Arc<Messaging>>,
 }
 
 impl Subscriptions {
     /// None yet.
-    pub fn new(channels: Arc<Channels>) -> Subscriptions {
+    pub fn new(channels: Arc<Channels>, messaging: Option<Arc<Messaging>>) -> Subscriptions {
         Subscriptions {
             watcher: None,
             by_token: BTreeMap::new(),
@@ -73,6 +88,7 @@ impl Subscriptions {
             messages: 0,
             shard_messages: 0,
             channels,
+            messaging,
         }
     }
 
@@ -86,7 +102,7 @@ impl Subscriptions {
         match kind {
             Kind::Message => self.messages,
             Kind::ShardMessage => self.shard_messages,
-            Kind::Follow => self.by_token.len() - self.messages - self.shard_messages,
+            Kind::Follow | Kind::UserFollow => self.by_token.values().filter(|one| one.kind == kind).count(),
         }
     }
 
@@ -107,21 +123,32 @@ impl Subscriptions {
         }
         // An own copy: a slice of the input would keep all of the read that it came with alive.
         let channel = Bytes::copy_from_slice(channel);
-        let key = Key::find(engine, &channel).ok();
-        let token = self
-            .insert(Subscription { kind, channel: channel.clone(), key, cursor: 0, queued: false }, engine);
-        if let Some(one) = self.by_token.get_mut(&token)
-            && let Some(key) = &one.key
-        {
-            match last_sequence(key) {
-                Ok(last) => one.cursor = last,
-                Err(refusal) => {
-                    self.remove(kind, &channel);
-                    return Err(refusal);
-                }
-            }
+        let source = match (user_of(&channel), Key::find(engine, &channel)) {
+            (Some(user), _) => Source::User(Inbox::new(user, Vec::new(), false)),
+            (None, Ok(key)) => Source::Timeline { key, cursor: 0 },
+            (None, Err(_)) => Source::Nothing,
+        };
+        let token =
+            self.insert(Subscription { kind, channel: channel.clone(), source, queued: false }, engine);
+        // Where it starts is asked for when it is watched: nothing falls between the two.
+        let started = match self.by_token.get_mut(&token).map(|one| &mut one.source) {
+            Some(Source::Timeline { key, cursor }) => last_sequence(key).map(|last| *cursor = last),
+            Some(Source::User(inbox)) => inbox.start_at_end(self.messaging.as_deref()),
+            _ => Ok(()),
+        };
+        if started.is_err() {
+            self.remove(kind, &channel);
         }
-        Ok(())
+        started
+    }
+
+    /// Follows everything that reaches a user, from behind a cursor. An earlier follow of the same user ends.
+    pub fn follow_user(&mut self, engine: &Engine, user: Bytes, cursor: Vec<u8>, gap_told: bool) {
+        self.remove(Kind::UserFollow, &user);
+        let source = Source::User(Inbox::new(user.clone(), cursor, gap_told));
+        let token =
+            self.insert(Subscription { kind: Kind::UserFollow, channel: user, source, queued: true }, engine);
+        self.behind.push_back(token);
     }
 
     /// Follows a timeline from behind `cursor`. An earlier follow of the same key ends.
@@ -131,7 +158,12 @@ impl Subscriptions {
         self.remove(Kind::Follow, &channel);
         // Behind from the start: the first page is read after the watch is set, so nothing falls between the two.
         let token = self.insert(
-            Subscription { kind: Kind::Follow, channel, key: Some(key), cursor, queued: true },
+            Subscription {
+                kind: Kind::Follow,
+                channel,
+                source: Source::Timeline { key, cursor },
+                queued: true,
+            },
             engine,
         );
         self.behind.push_back(token);
@@ -141,8 +173,10 @@ impl Subscriptions {
     pub fn remove(&mut self, kind: Kind, channel: &Bytes) -> bool {
         let Some(token) = self.tokens.remove(&(kind, channel.clone())) else { return false };
         let Some(gone) = self.by_token.remove(&token) else { return false };
-        if let (Some(watcher), Some(key)) = (&self.watcher, &gone.key) {
-            watcher.unwatch(&key.store, key.name(), token);
+        if let Some(watcher) = &self.watcher {
+            for key in gone.source.watched() {
+                watcher.unwatch(&key.store, key.name(), token);
+            }
         }
         self.forget(kind, &gone.channel);
         true
@@ -150,8 +184,10 @@ impl Subscriptions {
 
     /// Ends all follows.
     pub fn end_follows(&mut self) {
-        for channel in self.names(Kind::Follow) {
-            self.remove(Kind::Follow, &channel);
+        for kind in [Kind::Follow, Kind::UserFollow] {
+            for channel in self.names(kind) {
+                self.remove(kind, &channel);
+            }
         }
     }
 
@@ -214,7 +250,7 @@ impl Subscriptions {
         retry
     }
 
-    fn insert(&mut self, one: Subscription, engine: &Engine) -> u64 {
+    fn insert(&mut self, mut one: Subscription, engine: &Engine) -> u64 {
         self.last_token += 1;
         let token = self.last_token;
         match one.kind {
@@ -223,11 +259,18 @@ impl Subscriptions {
                 self.channels.enter(&one.channel);
             }
             Kind::ShardMessage => self.shard_messages += 1,
-            Kind::Follow => {}
+            Kind::Follow | Kind::UserFollow => {}
         }
-        if let Some(key) = &one.key {
-            let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
-            watcher.watch(&key.store, key.name(), token);
+        let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
+        match &mut one.source {
+            Source::Nothing => {}
+            Source::Timeline { key, .. } => watcher.watch(&key.store, key.name(), token),
+            Source::User(inbox) => {
+                if let Some(messaging) = &self.messaging {
+                    // What cannot be read now is told by the first turn.
+                    let _ = inbox.watch(messaging, watcher, token);
+                }
+            }
         }
         self.tokens.insert((one.kind, one.channel.clone()), token);
         self.by_token.insert(token, one);
@@ -241,9 +284,26 @@ impl Subscriptions {
                 self.channels.leave(channel);
             }
             Kind::ShardMessage => self.shard_messages -= 1,
-            Kind::Follow => {}
+            Kind::Follow | Kind::UserFollow => {}
         }
     }
+}
+
+impl Source {
+    /// The timelines that tell of something new.
+    fn watched(&self) -> &[Key] {
+        match self {
+            Source::Nothing => &[],
+            Source::Timeline { key, .. } => std::slice::from_ref(key),
+            Source::User(inbox) => inbox.watched(),
+        }
+    }
+}
+
+/// The user in a channel of messaging, `im:{<user>}`.
+fn user_of(channel: &[u8]) -> Option<Bytes> {
+    let user = channel.strip_prefix(b"im:{")?.strip_suffix(b"}")?;
+    (!user.is_empty()).then(|| Bytes::copy_from_slice(user))
 }
 
 impl Drop for Subscriptions {

@@ -2,15 +2,14 @@
 
 use strandline::{Entry, Limit, Page, Verdict};
 
-use super::{Kind, Subscription, Subscriptions};
+use super::{Kind, Source, Subscription, Subscriptions};
 use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
 /// One turn of one subscription: small enough that many share a connection fairly, large enough that a catch-up is not paid for
 /// by the call.
-const PAGE_ENTRIES: usize = 256;
-const PAGE_BYTES: u64 = 256 * 1024;
+pub(super) const PAGE: Limit = Limit { entries: 256, body_bytes: 256 * 1024, first_always: true };
 
 impl Subscriptions {
     /// Whether [`Subscriptions::pump`] would write something.
@@ -25,7 +24,16 @@ impl Subscriptions {
             let Some(token) = self.behind.pop_front() else { break };
             moved = true;
             let Some(one) = self.by_token.get_mut(&token) else { continue };
-            if one.turn(out, metrics)? {
+            let more = match &mut one.source {
+                Source::User(inbox) => {
+                    let (Some(messaging), Some(watcher)) = (&self.messaging, &self.watcher) else { continue };
+                    // Before the read, so that a conversation that is joined meanwhile is not missed.
+                    inbox.watch(messaging, watcher, token)?;
+                    inbox.turn(one.kind, &one.channel, messaging, out, metrics)?
+                }
+                _ => one.turn(out, metrics)?,
+            };
+            if more {
                 self.behind.push_back(token);
             } else {
                 one.queued = false;
@@ -38,9 +46,9 @@ impl Subscriptions {
 impl Subscription {
     /// Writes one page; whether there is more.
     fn turn(&mut self, out: &mut Encoder, metrics: &Metrics) -> Result<bool, Refusal> {
-        let Some(key) = &self.key else { return Ok(false) };
-        let limit = Limit::entries(PAGE_ENTRIES).body_bytes(PAGE_BYTES);
-        let page = key.store.read_after(key.name(), self.cursor, limit)?;
+        let Source::Timeline { key, cursor } = &mut self.source else { return Ok(false) };
+        let page = key.store.read_after(key.name(), *cursor, PAGE)?;
+        *cursor = page.next;
         if self.kind == Kind::Follow && page.verdict != Verdict::Ok {
             self.write_gap(&page, out);
         }
@@ -48,7 +56,6 @@ impl Subscription {
             self.write_entry(entry, out);
         }
         metrics.pushes.add(page.entries.len() as u64);
-        self.cursor = page.next;
         Ok(page.more)
     }
 
@@ -74,6 +81,7 @@ impl Subscription {
             }
             Kind::Message => "message",
             Kind::ShardMessage => "smessage",
+            Kind::UserFollow => return,
         };
         out.push(3);
         out.bulk(word);

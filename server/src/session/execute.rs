@@ -4,14 +4,14 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use strandline::{Batch, Receipt};
+use strandline::{Batch, Error, Receipt};
 use tokio::task::consume_budget;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::Session;
 use super::pace::Pace;
-use crate::commands::{Context, Done, Flow, Run, Work, Write, admit};
+use crate::commands::{Again, Context, Done, Flow, Ready, Run, Work, Write, admit};
 use crate::protocol::{Encoder, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
@@ -26,8 +26,21 @@ const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Default)]
 struct Collected {
     batches: Vec<Batch>,
-    replies: Vec<fn(&Receipt, &mut Encoder)>,
+    replies: Vec<(Reply, Option<Again>)>,
     bytes: usize,
+}
+
+type Reply = fn(&Receipt, &mut Encoder);
+
+impl Collected {
+    /// Whether a write on the same thing was decided on another state of it: if that one fails, this one must not be before it.
+    fn must_go_first(&self, write: &Write) -> bool {
+        let Some(again) = &write.again else { return false };
+        let known = self.replies.iter().filter_map(|(_, again)| again.as_ref());
+        known
+            .map(|known| &known.basis)
+            .any(|basis| basis.name == again.basis.name && basis.version != again.basis.version)
+    }
 }
 
 impl Session {
@@ -76,9 +89,14 @@ impl Session {
             Ok(Run::Write(prepare)) => {
                 let context = Context { shared: &self.shared, connection: &mut self.connection };
                 match prepare(&context, arguments) {
-                    Ok(write) => {
+                    Ok(Ready::Commit(write)) => {
                         let bytes = request.iter().map(Bytes::len).sum();
                         return self.collect(write, bytes, collected).await;
+                    }
+                    Ok(Ready::Known(receipt, reply)) => {
+                        self.settle(collected).await;
+                        reply(&receipt, &mut self.connection.out);
+                        Ok(Flow::Done)
                     }
                     Err(refusal) => Err(refusal),
                 }
@@ -102,8 +120,11 @@ impl Session {
     }
 
     async fn collect(&mut self, write: Write, bytes: usize, collected: &mut Collected) {
+        if collected.must_go_first(&write) {
+            self.settle(collected).await;
+        }
         collected.batches.push(write.batch);
-        collected.replies.push(write.reply);
+        collected.replies.push((write.reply, write.again));
         collected.bytes += bytes;
         if collected.bytes >= SUBMISSION_BYTES {
             self.settle(collected).await;
@@ -117,14 +138,37 @@ impl Session {
         }
         let Collected { batches, replies, .. } = std::mem::take(collected);
         let tickets = self.shared.submission.submit(&self.shared.engine, batches);
-        for (ticket, reply) in tickets.into_iter().zip(replies) {
+        for (ticket, (reply, again)) in tickets.into_iter().zip(replies) {
             let receipt = match ticket {
                 Ok(ticket) => ticket.await,
                 Err(refused) => Err(refused),
             };
-            match receipt {
-                Ok(receipt) => reply(&receipt, &mut self.connection.out),
-                Err(refused) => self.refuse(&refused.into()),
+            match (receipt, again) {
+                (Ok(receipt), _) => reply(&receipt, &mut self.connection.out),
+                (Err(Error::LastSequence { .. }), Some(again)) => self.decide_anew(again).await,
+                (Err(refused), _) => self.refuse(&refused.into()),
+            }
+        }
+    }
+
+    /// What a write was decided on has changed before it was committed: until it has not.
+    async fn decide_anew(&mut self, mut again: Again) {
+        loop {
+            match (again.decide)(&self.shared) {
+                Ok(Ready::Known(receipt, reply)) => return reply(&receipt, &mut self.connection.out),
+                Err(refusal) => return self.refuse(&refusal),
+                Ok(Ready::Commit(write)) => {
+                    let tickets = self.shared.submission.submit(&self.shared.engine, vec![write.batch]);
+                    let receipt = match tickets.into_iter().next().expect("one batch, one ticket") {
+                        Ok(ticket) => ticket.await,
+                        Err(refused) => Err(refused),
+                    };
+                    match (receipt, write.again) {
+                        (Ok(receipt), _) => return (write.reply)(&receipt, &mut self.connection.out),
+                        (Err(Error::LastSequence { .. }), Some(next)) => again = next,
+                        (Err(refused), _) => return self.refuse(&refused.into()),
+                    }
+                }
             }
         }
     }

@@ -1,0 +1,93 @@
+//! Roaming: IM.HISTORY and IM.CONVERSATIONS.
+
+use bytes::Bytes;
+
+use super::messaging;
+use crate::commands::arguments::{Paging, bounded_count, integer, options};
+use crate::commands::row::{Class, Command, Context, Flow, Run};
+use crate::messaging::{Shown, Window};
+use crate::protocol::Encoder;
+use crate::refusal::Refusal;
+
+pub(in crate::commands) static COMMANDS: &[Command] = &[
+    Command::new("IM.HISTORY", -3, Class::Read, Run::Now(history)).one_key().told(
+        "conv user [BEFORE seq | AFTER seq | AT time] [COUNT n]",
+        "Array of [seq, time, sender, kind, body] that the user may see; BEFORE and none: newest first.",
+    ),
+    Command::new("IM.CONVERSATIONS", -2, Class::Read, Run::Now(conversations)).one_key().told(
+        "user [AFTER token] [COUNT n]",
+        "Map: next, items (maps of conv, seq, time, sender, body, unread, read), by last activity.",
+    ),
+];
+
+fn history(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let mut window = Window::Newest;
+    let mut paging = Paging::default();
+    options(&arguments[2..], |word, value| {
+        let wanted = match word {
+            b"BEFORE" => Window::Before(integer(value)?),
+            b"AFTER" => Window::After(integer(value)?),
+            b"AT" => Window::At(integer(value)?),
+            b"COUNT" => return paging.take(word, value),
+            _ => return Ok(false),
+        };
+        let is_second =
+            window != Window::Newest && std::mem::discriminant(&window) != std::mem::discriminant(&wanted);
+        if is_second {
+            return Err(Refusal::usage("syntax error: one of BEFORE, AFTER, AT"));
+        }
+        window = wanted;
+        Ok(true)
+    })?;
+    let limit = paging.limit(&context.shared.limits);
+    let shown = messaging(context.shared)?.history(&arguments[0], &arguments[1], window, limit)?;
+    let out = &mut context.connection.out;
+    out.array(shown.len());
+    for event in &shown {
+        out.array(5);
+        write_shown(event, out);
+    }
+    Ok(Flow::Done)
+}
+
+/// The five parts of an event.
+pub(super) fn write_shown(shown: &Shown, out: &mut Encoder) {
+    out.integer(shown.sequence);
+    out.integer(shown.time_ms);
+    out.bulk(&shown.sender);
+    out.bulk(shown.kind);
+    out.bulk(&shown.body);
+}
+
+fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (mut after, mut count) = (Bytes::new(), None);
+    options(&arguments[1..], |word, value| {
+        match word {
+            b"AFTER" => after = value.clone(),
+            b"COUNT" => count = Some(integer(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let listed = messaging(context.shared)?.conversations(&arguments[0], &after, bounded_count(count))?;
+    let out = &mut context.connection.out;
+    out.map(2);
+    out.bulk("next");
+    out.bulk(&listed.next);
+    out.bulk("items");
+    out.array(listed.items.len());
+    for item in &listed.items {
+        out.map(7);
+        out.bulk("conv");
+        out.bulk(&item.conv);
+        out.field("seq", item.last.sequence);
+        out.field("time", item.last.time_ms);
+        out.bulk("sender");
+        out.bulk(&item.last.sender);
+        out.bulk("body");
+        out.bulk(&item.last.body);
+        out.field("unread", item.unread);
+        out.field("read", item.read);
+    }
+    Ok(Flow::Done)
+}

@@ -1,0 +1,66 @@
+//! State that travels: IM.READ, IM.UNREAD, IM.RECALL, IM.EDIT, IM.HIDE.
+
+use bytes::Bytes;
+
+use super::{detached, messaging, slowly};
+use crate::commands::append::check_body;
+use crate::commands::arguments::integer;
+use crate::commands::row::{Class, Command, Context, Flow, Run};
+use crate::refusal::Refusal;
+
+pub(in crate::commands) static COMMANDS: &[Command] = &[
+    Command::new("IM.READ", 4, Class::Write, Run::Now(read))
+        .one_key()
+        .told("conv user seq", "1 when the read mark moved up, else 0. Reaches the user's other terminals."),
+    Command::new("IM.UNREAD", -2, Class::Read, Run::Now(unread))
+        .one_key()
+        .told("user [conv ...]", "Map: conv to the number of unread messages."),
+    Command::new("IM.RECALL", 4, Class::Write, Run::Now(recall)).one_key().told(
+        "conv user seq",
+        "1 when the message was the user's own: its body goes, and every member is told.",
+    ),
+    Command::new("IM.EDIT", 5, Class::Write, Run::Now(edit)).one_key().told(
+        "conv user seq body",
+        "1 when the message was the user's own: it has the new body for every member.",
+    ),
+    Command::new("IM.HIDE", -4, Class::Write, Run::Now(hide))
+        .one_key()
+        .told("conv user seq [seq ...]", "Integer: how many messages this user does not see any more."),
+];
+
+fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (words, sequence) = (detached(&arguments[..2]), integer(&arguments[2])?);
+    slowly(context, move |messaging| Ok(u64::from(messaging.read(&words[0], &words[1], sequence)?)))
+}
+
+fn unread(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let unread = messaging(context.shared)?.unread(&arguments[0], &arguments[1..])?;
+    let out = &mut context.connection.out;
+    out.map(unread.len());
+    for (conv, count) in unread {
+        out.bulk(conv);
+        out.integer(count);
+    }
+    Ok(Flow::Done)
+}
+
+fn recall(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (words, sequence) = (detached(&arguments[..2]), integer(&arguments[2])?);
+    let now_ms = context.shared.now_ms();
+    slowly(context, move |messaging| Ok(u64::from(messaging.recall(&words[0], &words[1], sequence, now_ms)?)))
+}
+
+fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (words, sequence) = (detached(arguments), integer(&arguments[2])?);
+    check_body(context, &words[3])?;
+    let now_ms = context.shared.now_ms();
+    slowly(context, move |messaging| {
+        Ok(u64::from(messaging.edit(&words[0], &words[1], sequence, &words[3], now_ms)?))
+    })
+}
+
+fn hide(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let words = detached(&arguments[..2]);
+    let sequences = arguments[2..].iter().map(|raw| integer(raw)).collect::<Result<Vec<_>, _>>()?;
+    slowly(context, move |messaging| Ok(messaging.hide(&words[0], &words[1], &sequences)? as u64))
+}

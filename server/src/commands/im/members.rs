@@ -1,0 +1,104 @@
+//! IM.CREATE, IM.JOIN, IM.LEAVE, IM.MEMBERS, IM.INFO.
+
+use bytes::Bytes;
+
+use super::{detached, messaging, slowly};
+use crate::commands::arguments::{bounded_count, integer, options};
+use crate::commands::row::{Class, Command, Context, Flow, Run};
+use crate::messaging::{History, Mode, NewConversation};
+use crate::refusal::Refusal;
+
+pub(in crate::commands) static COMMANDS: &[Command] = &[
+    Command::new("IM.CREATE", -4, Class::Write, Run::Now(create)).one_key().told(
+        "conv [MODE auto|push|pull] [HISTORY all|joined] MEMBERS user [user ...]",
+        "1, or 0 when it exists with the same settings (CONFLICT otherwise).",
+    ),
+    Command::new("IM.JOIN", -3, Class::Write, Run::Now(join))
+        .one_key()
+        .told("conv user [user ...]", "Integer: how many became members."),
+    Command::new("IM.LEAVE", -3, Class::Write, Run::Now(leave))
+        .one_key()
+        .told("conv user [user ...]", "Integer: how many were members."),
+    Command::new("IM.MEMBERS", -2, Class::Read, Run::Now(members))
+        .one_key()
+        .told("conv [AFTER user] [COUNT n]", "Array of users in byte order."),
+    Command::new("IM.INFO", 2, Class::Read, Run::Now(info))
+        .one_key()
+        .told("conv", "Map: members, mode, history, first, last, created."),
+];
+
+fn create(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    // Behind the name, options come in pairs up to MEMBERS.
+    let at = (1..arguments.len())
+        .step_by(2)
+        .find(|at| arguments[*at].eq_ignore_ascii_case(b"MEMBERS"))
+        .ok_or_else(|| Refusal::usage("syntax error: MEMBERS is missing"))?;
+    let (mut mode, mut history) = (Mode::default(), History::default());
+    options(&arguments[1..at], |word, value| {
+        match word {
+            b"MODE" => mode = one_of(value, &[Mode::Auto, Mode::Push, Mode::Pull], Mode::word)?,
+            b"HISTORY" => history = one_of(value, &[History::All, History::Joined], History::word)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let members = detached(&arguments[at + 1..]);
+    if members.is_empty() {
+        return Err(Refusal::usage("syntax error: at least one member"));
+    }
+    let conv = Bytes::copy_from_slice(&arguments[0]);
+    let new = NewConversation { mode, history, members };
+    slowly(context, move |messaging| Ok(u64::from(messaging.create(&conv, &new)?)))
+}
+
+fn one_of<T: Copy>(raw: &[u8], all: &[T], word: fn(T) -> &'static str) -> Result<T, Refusal> {
+    let found = all.iter().find(|one| raw.eq_ignore_ascii_case(word(**one).as_bytes()));
+    found.copied().ok_or_else(|| {
+        let words: Vec<&str> = all.iter().map(|one| word(*one)).collect();
+        Refusal::usage(format!("syntax error: one of {}", words.join(", ")))
+    })
+}
+
+fn join(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let words = detached(arguments);
+    slowly(context, move |messaging| Ok(messaging.join(&words[0], &words[1..])? as u64))
+}
+
+fn leave(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let words = detached(arguments);
+    slowly(context, move |messaging| Ok(messaging.leave(&words[0], &words[1..])? as u64))
+}
+
+fn members(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let (mut after, mut count) = (Bytes::new(), None);
+    options(&arguments[1..], |word, value| {
+        match word {
+            b"AFTER" => after = value.clone(),
+            b"COUNT" => count = Some(integer(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let members = messaging(context.shared)?.members(&arguments[0], &after, bounded_count(count))?;
+    let out = &mut context.connection.out;
+    out.array(members.len());
+    for user in members {
+        out.bulk(user);
+    }
+    Ok(Flow::Done)
+}
+
+fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let info = messaging(context.shared)?.info(&arguments[0])?;
+    let out = &mut context.connection.out;
+    out.map(6);
+    out.field("members", info.members as u64);
+    out.bulk("mode");
+    out.bulk(info.mode.word());
+    out.bulk("history");
+    out.bulk(info.history.word());
+    out.field("first", info.first);
+    out.field("last", info.last);
+    out.field("created", info.created_ms);
+    Ok(Flow::Done)
+}

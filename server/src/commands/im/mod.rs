@@ -1,0 +1,39 @@
+//! Messaging on the wire: the IM commands. What they mean is in `messaging`; here words become calls, and answers replies.
+
+pub(super) mod history;
+pub(super) mod mark;
+pub(super) mod members;
+pub(super) mod send;
+pub(super) mod sync;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::row::{Context, Done, Flow};
+use crate::messaging::{Messaging, Trouble};
+use crate::refusal::Refusal;
+use crate::shared::Shared;
+
+/// The messaging of this server.
+fn messaging(shared: &Shared) -> Result<&Arc<Messaging>, Refusal> {
+    shared.messaging.as_ref().ok_or_else(|| {
+        Refusal::usage(
+            "this directory was opened read-only before messaging was used: it has no conversations",
+        )
+    })
+}
+
+/// Runs something that waits for the disk, on a thread that may; its answer is a number.
+fn slowly(
+    context: &Context<'_>,
+    work: impl FnOnce(&Messaging) -> Result<u64, Trouble> + Send + 'static,
+) -> Result<Flow, Refusal> {
+    let messaging = Arc::clone(messaging(context.shared)?);
+    Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(work(&messaging)?)))))
+}
+
+/// Own copies: slices of the input would keep all of the read that they came with alive.
+fn detached(words: &[Bytes]) -> Vec<Bytes> {
+    words.iter().map(|word| Bytes::copy_from_slice(word)).collect()
+}

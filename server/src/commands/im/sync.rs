@@ -1,0 +1,129 @@
+//! What a terminal lacks: IM.SYNC with BLOCK, IM.FOLLOW, IM.UNFOLLOW, IM.TAIL.
+
+use bytes::Bytes;
+
+use super::history::write_shown;
+use super::messaging;
+use crate::commands::arguments::{Paging, integer, options};
+use crate::commands::read::wait;
+use crate::commands::row::{Class, Command, Context, Flow, Run};
+use crate::commands::subscribe::check_room;
+use crate::messaging::{Cursor, SyncPage};
+use crate::protocol::{Encoder, Protocol};
+use crate::push::{Kind, watched_keys};
+use crate::refusal::Refusal;
+
+pub(in crate::commands) static COMMANDS: &[Command] = &[
+    Command::new("IM.SYNC", -3, Class::Read, Run::Now(sync)).one_key().told(
+        "user cursor [COUNT n] [BYTES n] [BLOCK ms]",
+        "Map: verdict, cursor (for next time), more, entries: array of [conv, seq, time, sender, kind, body].",
+    ),
+    Command::new("IM.FOLLOW", 3, Class::PubSub, Run::Now(follow)).one_key().told(
+        "user cursor",
+        "Map: verdict, cursor, more; then push frames [im.entry, user, cursor, conv, seq, time, sender, kind, body] \
+         and [im.gap, user, verdict, cursor]. RESP3 only.",
+    ),
+    Command::new("IM.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
+        .one_key()
+        .told("user", "1, or 0 when the user was not followed."),
+    Command::new("IM.TAIL", 2, Class::Read, Run::Now(tail))
+        .one_key()
+        .told("user", "The newest cursor: who has another one lacks something."),
+];
+
+fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let mut block = None;
+    let mut paging = Paging::default();
+    options(&arguments[2..], |word, value| {
+        if word != b"BLOCK" {
+            return paging.take(word, value);
+        }
+        block = Some(integer(value)?);
+        Ok(true)
+    })?;
+    let limit = paging.limit(&context.shared.limits);
+    let messaging = messaging(context.shared)?.clone();
+    let user = Bytes::copy_from_slice(&arguments[0]);
+    let mut cursor = messaging.cursor(&user, &arguments[1])?;
+    if cursor == Cursor::Newest {
+        // From now on, also for a blocked call: not from when it is answered.
+        cursor = messaging.cursor(&user, &messaging.tail(&user)?)?;
+    }
+    let keys = match block {
+        Some(_) => watched_keys(&messaging, &user)?,
+        None => Vec::new(),
+    };
+    let attempt = move |context: &mut Context<'_>, now: bool| {
+        let page = messaging.sync(&user, &cursor, limit)?;
+        if !now && page.deliveries.is_empty() && page.verdict == "OK" {
+            return Ok(false);
+        }
+        write_page(&page, &mut context.connection.out);
+        Ok(true)
+    };
+    wait(context, keys, block, Box::new(attempt))
+}
+
+fn write_page(page: &SyncPage, out: &mut Encoder) {
+    out.map(4);
+    write_standing(page, page.more, out);
+    out.bulk("entries");
+    out.array(page.deliveries.len());
+    for delivery in &page.deliveries {
+        out.array(6);
+        out.bulk(&delivery.conv);
+        write_shown(&delivery.shown, out);
+    }
+}
+
+/// The first three pairs.
+fn write_standing(page: &SyncPage, more: bool, out: &mut Encoder) {
+    out.bulk("verdict");
+    out.bulk(page.verdict);
+    out.bulk("cursor");
+    out.bulk(&page.cursor);
+    out.field("more", u64::from(more));
+}
+
+fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    if context.connection.out.protocol == Protocol::Resp2 {
+        return Err(Refusal::usage("IM.FOLLOW needs HELLO 3; in RESP2 use IM.SYNC ... BLOCK"));
+    }
+    let user = Bytes::copy_from_slice(&arguments[0]);
+    let messaging = messaging(context.shared)?;
+    let cursor = messaging.cursor(&user, &arguments[1])?;
+    // One event is enough to know how things stand; the frames start at the same cursor.
+    let page = messaging.sync(&user, &cursor, strandline::Limit::entries(1))?;
+    let more = !page.deliveries.is_empty();
+    let start = match cursor {
+        Cursor::Newest => page.cursor.clone(),
+        _ => arguments[1].to_vec(),
+    };
+    if !context.connection.subscriptions.contains(Kind::UserFollow, &user) {
+        check_room(context, 1)?;
+    }
+    if matches!(page.verdict, "OK" | "TRIMMED") {
+        context.connection.subscriptions.follow_user(
+            &context.shared.engine,
+            user,
+            start,
+            page.verdict != "OK",
+        );
+    }
+    let out = &mut context.connection.out;
+    out.map(3);
+    write_standing(&page, more, out);
+    Ok(Flow::Done)
+}
+
+fn unfollow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let was_there = context.connection.subscriptions.remove(Kind::UserFollow, &arguments[0]);
+    context.connection.out.integer(u64::from(was_there));
+    Ok(Flow::Done)
+}
+
+fn tail(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let cursor = messaging(context.shared)?.tail(&arguments[0])?;
+    context.connection.out.bulk(cursor);
+    Ok(Flow::Done)
+}

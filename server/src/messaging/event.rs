@@ -1,0 +1,280 @@
+//! What stands in the bodies of messaging's timelines: events and the records of ledgers, all in one frame (docs/messaging.md).
+//!
+//! ```text
+//!  frame := sequence: u64, kind: u8, flags: u8, about, lifetime in ms (0: none),
+//!           length: u8, conversation, length: u8, user, body                         plain numbers are varints
+//!  flags := 1 pulled: it is in the conversation's timeline only
+//!         | 2 the conversation has, or may come to have, pulled events
+//!         | 4 history is seen from one's own joining on
+//! ```
+//!
+//! The sequence is the event's own place in its conversation's timeline. The engine writes it there when it commits the event (its
+//! origin), so the copy in each sync timeline knows where the original stands. Decoders are total: other bytes are no event.
+
+use bytes::Bytes;
+use strandline::{Sequence, TimeMs};
+
+/// What happened, or what a ledger notes. Persisted: numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Somebody said something.
+    Message = 1,
+    /// A message has another body; `about` is its sequence.
+    Edit = 2,
+    /// A message is gone; `about` is its sequence, or 0 in the place of the message itself.
+    Recall = 3,
+    /// A user has read up to the sequence.
+    Read = 4,
+    /// A user became a member; `about` is when the conversation was made.
+    Join = 5,
+    /// A user is no member any more.
+    Leave = 6,
+    /// A user wants not to see the sequence.
+    Hide = 7,
+    /// Ledger of a conversation: it was made. Body: settings.
+    Created = 8,
+    /// Ledger of a conversation: members with their periods. Body: a list.
+    Members = 9,
+    /// Ledger of a user: a member from the sequence on, since the conversation was made so; `about` is when.
+    Added = 10,
+    /// Ledgers: the conversation has pulled events from here on.
+    Pulls = 11,
+    /// Ledgers: a snapshot begins; everything before is in it.
+    Reset = 12,
+    /// Ledger of a user: conversations with periods and marks. Body: a list.
+    Memberships = 13,
+    /// Ledger of pulled events: the conversation got one.
+    Pulled = 14,
+}
+
+impl Kind {
+    fn of(number: u8) -> Option<Kind> {
+        use Kind::{
+            Added, Created, Edit, Hide, Join, Leave, Members, Memberships, Message, Pulled, Pulls, Read,
+            Recall, Reset,
+        };
+        let all = [
+            Message,
+            Edit,
+            Recall,
+            Read,
+            Join,
+            Leave,
+            Hide,
+            Created,
+            Members,
+            Added,
+            Pulls,
+            Reset,
+            Memberships,
+            Pulled,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Message => "message",
+            Kind::Edit => "edit",
+            Kind::Recall => "recall",
+            Kind::Read => "read",
+            Kind::Join => "join",
+            Kind::Leave => "leave",
+            Kind::Hide => "hide",
+            _ => "note",
+        }
+    }
+}
+
+/// It is in the conversation's timeline only.
+pub const PULLED: u8 = 1;
+/// The conversation has, or may come to have, pulled events.
+pub const PULLS: u8 = 2;
+/// History is seen from one's own joining on.
+pub const HISTORY_JOINED: u8 = 4;
+
+/// A decoded frame. Its parts are slices of the entry's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its own place in the conversation's timeline; of reads and hides the place that is meant.
+    pub sequence: Sequence,
+    /// What it is.
+    pub kind: Kind,
+    /// See [`PULLED`], [`PULLS`], [`HISTORY_JOINED`].
+    pub flags: u8,
+    /// What it is about: see [`Kind`].
+    pub about: u64,
+    /// After how long it expires by itself, in milliseconds; 0: never.
+    pub lifetime_ms: u64,
+    /// The conversation.
+    pub conv: Bytes,
+    /// Who did it.
+    pub user: Bytes,
+    /// What was said.
+    pub body: Bytes,
+}
+
+impl Event {
+    /// An event without flags and body.
+    pub fn new(kind: Kind, conv: &Bytes, user: &Bytes) -> Event {
+        Event {
+            sequence: 0,
+            kind,
+            flags: 0,
+            about: 0,
+            lifetime_ms: 0,
+            conv: conv.clone(),
+            user: user.clone(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// The frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(34 + self.conv.len() + self.user.len() + self.body.len());
+        out.extend_from_slice(&self.sequence.to_le_bytes());
+        out.extend_from_slice(&[self.kind as u8, self.flags]);
+        put_number(&mut out, self.about);
+        put_number(&mut out, self.lifetime_ms);
+        put_name(&mut out, &self.conv);
+        put_name(&mut out, &self.user);
+        out.extend_from_slice(&self.body);
+        out
+    }
+
+    /// The event in a body; `None` when it is none.
+    pub fn decode(bytes: &Bytes) -> Option<Event> {
+        let mut parts = Parts::new(bytes);
+        let sequence = u64::from_le_bytes(parts.take(8)?.as_ref().try_into().ok()?);
+        Some(Event {
+            sequence,
+            kind: Kind::of(parts.byte()?)?,
+            flags: parts.byte()?,
+            about: parts.number()?,
+            lifetime_ms: parts.number()?,
+            conv: parts.name()?,
+            user: parts.name()?,
+            body: parts.rest(),
+        })
+    }
+
+    /// Whether it is in the conversation's timeline only.
+    pub fn is_pulled(&self) -> bool {
+        self.flags & PULLED != 0
+    }
+
+    /// Whether a user said it, recalled or not.
+    pub fn is_message(&self) -> bool {
+        self.kind == Kind::Message || (self.kind == Kind::Recall && self.about == 0)
+    }
+
+    /// The sequence that readers are shown: of an edit or a recall that of the message.
+    pub fn shown_sequence(&self) -> Sequence {
+        match self.kind {
+            Kind::Edit | Kind::Recall if self.about != 0 => self.about,
+            _ => self.sequence,
+        }
+    }
+
+    /// When it expires by itself, if it does.
+    pub fn expires_at_ms(&self, time_ms: TimeMs) -> Option<TimeMs> {
+        (self.lifetime_ms > 0).then(|| time_ms.saturating_add(self.lifetime_ms))
+    }
+}
+
+/// Appends a number: seven bits a byte, the lowest first.
+pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Appends a conversation's or user's id, which has at most 200 bytes.
+pub fn put_name(out: &mut Vec<u8>, name: &[u8]) {
+    out.push(name.len() as u8);
+    out.extend_from_slice(name);
+}
+
+/// Reads the parts of a frame, a list or a cursor.
+pub struct Parts {
+    rest: Bytes,
+}
+
+impl Parts {
+    /// Of these bytes.
+    pub fn new(bytes: &Bytes) -> Parts {
+        Parts { rest: bytes.clone() }
+    }
+
+    /// So many bytes.
+    pub fn take(&mut self, count: usize) -> Option<Bytes> {
+        (count <= self.rest.len()).then(|| self.rest.split_to(count))
+    }
+
+    /// One byte.
+    pub fn byte(&mut self) -> Option<u8> {
+        self.take(1).map(|byte| byte[0])
+    }
+
+    /// A number.
+    pub fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for place in 0..10 {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f).checked_shl(7 * place)?;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// An id.
+    pub fn name(&mut self) -> Option<Bytes> {
+        let len = self.byte()?;
+        self.take(usize::from(len))
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> Bytes {
+        self.rest
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_event_reads_back_as_written() {
+        let (conv, user) = (Bytes::from_static(b"c1"), Bytes::from_static(b"ann"));
+        let event = Event {
+            sequence: 7,
+            flags: PULLED,
+            about: 300,
+            lifetime_ms: u64::MAX,
+            body: Bytes::from_static(b"hello"),
+            ..Event::new(Kind::Edit, &conv, &user)
+        };
+        assert_eq!(Event::decode(&event.encode().into()), Some(event));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_event_or_not(bytes: Vec<u8>) {
+            if let Some(event) = Event::decode(&bytes.into()) {
+                prop_assert_eq!(Event::decode(&event.encode().into()), Some(event));
+            }
+        }
+    }
+}

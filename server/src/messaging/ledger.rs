@@ -1,0 +1,156 @@
+//! Ledgers: what messaging remembers, as timelines of records, and the states that are replayed from them.
+//!
+//! A state in memory is never the truth and never written first: it is caught up from its timeline before each use, which costs
+//! one look at where the timeline ends. So nobody has to tell anybody that something changed, and a state may be forgotten at any
+//! time. A long ledger is cut short by a snapshot: a `Reset`, then the state as records, in one batch; then what is before it is
+//! trimmed. A crash between the two leaves records that the `Reset` undoes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard};
+use quick_cache::sync::Cache;
+use quick_cache::{OptionsBuilder, Weighter};
+use strandline::{Batch, Engine, Limit, Sequence, Store, TimeMs, Trim};
+
+use super::event::{Event, Kind};
+use super::trouble::{Result, Trouble};
+
+/// Records read at a time.
+const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true };
+
+/// A ledger gets a snapshot when it has more records than this and twice what the state would take.
+const SNAPSHOT_RECORDS: u64 = 512;
+
+/// A list in a snapshot is cut at about so many bytes.
+pub const LIST_BYTES: usize = 256 * 1024;
+
+/// What is replayed from records.
+pub trait State: Default {
+    /// Takes a record in; false when it is none of this kind of ledger.
+    fn apply(&mut self, record: &Event, time_ms: TimeMs) -> bool;
+    /// The whole state as records.
+    fn records(&self) -> Vec<Event>;
+    /// Memory, roughly, in bytes.
+    fn bytes(&self) -> usize;
+    /// How many things it knows.
+    fn count(&self) -> usize;
+}
+
+/// A state and how far its ledger was replayed.
+#[derive(Default)]
+pub struct Ledger<S> {
+    /// What the ledger says.
+    pub state: S,
+    /// The last record that is in it.
+    pub version: Sequence,
+    /// Records since the last snapshot began.
+    records: u64,
+}
+
+struct Shelf<S> {
+    ledger: RwLock<Ledger<S>>,
+    bytes: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl<S> Weighter<Bytes, Arc<Shelf<S>>> for ByBytes {
+    fn weight(&self, name: &Bytes, shelf: &Arc<Shelf<S>>) -> u64 {
+        (name.len() + shelf.bytes.load(Ordering::Relaxed) + 200) as u64
+    }
+}
+
+/// All ledgers of one kind, as far as there is room to keep them.
+pub struct Ledgers<S> {
+    store: Store,
+    kept: Cache<Bytes, Arc<Shelf<S>>, ByBytes>,
+}
+
+impl<S: State> Ledgers<S> {
+    /// In this store; states take about so many bytes.
+    pub fn new(store: Store, kept_bytes: u64) -> Ledgers<S> {
+        // One shard: the state of a user in very many conversations may take a large part of the room.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(10_000)
+            .weight_capacity(kept_bytes)
+            .build()
+            .expect("all that must be given is given");
+        let kept = Cache::with_options(options, ByBytes, Default::default(), Default::default());
+        Ledgers { store, kept }
+    }
+
+    /// Looks at what a ledger says now.
+    pub fn read<T>(&self, name: &[u8], look: impl FnOnce(&Ledger<S>) -> Result<T>) -> Result<T> {
+        let shelf = self.shelf(name)?;
+        let ledger: RwLockReadGuard<'_, Ledger<S>> = shelf.ledger.read();
+        look(&ledger)
+    }
+
+    fn shelf(&self, name: &[u8]) -> Result<Arc<Shelf<S>>> {
+        let (last, _) = self.store.end(name)?;
+        let known = self.kept.get(name);
+        if let Some(known) = &known
+            && known.ledger.read().version >= last
+        {
+            return Ok(known.clone());
+        }
+        let shelf = known
+            .unwrap_or_else(|| Arc::new(Shelf { ledger: RwLock::default(), bytes: AtomicUsize::new(0) }));
+        if last > 0 {
+            let mut ledger = shelf.ledger.write();
+            self.catch_up(name, &mut ledger)?;
+            shelf.bytes.store(ledger.state.bytes(), Ordering::Relaxed);
+        }
+        self.kept.insert(Bytes::copy_from_slice(name), shelf.clone());
+        Ok(shelf)
+    }
+
+    fn catch_up(&self, name: &[u8], ledger: &mut Ledger<S>) -> Result<()> {
+        loop {
+            let page = self.store.read_after(name, ledger.version, PAGE)?;
+            for entry in &page.entries {
+                let record = Event::decode(&entry.body);
+                if record.as_ref().is_some_and(|record| record.kind == Kind::Reset) {
+                    *ledger = Ledger::default();
+                } else if !record.is_some_and(|record| ledger.state.apply(&record, entry.time_ms)) {
+                    let ledger = format!("{}:{}", self.store.name(), name.escape_ascii());
+                    return Err(Trouble::Ledger { ledger, sequence: entry.sequence });
+                }
+                ledger.version = entry.sequence;
+                ledger.records += 1;
+            }
+            ledger.version = page.next;
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Cuts a ledger short if it has become long. Waits for the disk.
+    pub fn shorten(&self, engine: &Engine, name: &[u8]) -> Result<()> {
+        let snapshot = self.read(name, |ledger| {
+            let long = ledger.records > SNAPSHOT_RECORDS.max(2 * ledger.state.count() as u64);
+            Ok(long.then(|| (ledger.version, ledger.state.records())))
+        })?;
+        let Some((version, records)) = snapshot else { return Ok(()) };
+        let reset = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new());
+        let batch = Batch::new().if_last_of(&self.store, name, version);
+        let batch = [reset]
+            .iter()
+            .chain(&records)
+            .fold(batch, |batch, record| batch.append(&self.store, name, &record.encode()));
+        match engine.submit(batch)?.wait() {
+            Ok(receipt) => {
+                self.store.trim(name, Trim::Before(receipt.sequences[0]))?;
+                Ok(())
+            }
+            // It has moved on: the next one shortens it.
+            Err(strandline::Error::LastSequence { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

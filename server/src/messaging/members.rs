@@ -1,0 +1,187 @@
+//! Making conversations, joining and leaving them, and who is there.
+//!
+//! A join or a leave is an event of the conversation like a message; the same frame stands in the conversation's ledger and in that of
+//! the user, so that periods begin and end at exactly its sequence.
+
+use bytes::Bytes;
+use strandline::{Batch, Limit, Sequence, Store, TimeMs};
+
+use super::conversation::{Conversation, History, Mode, Settings, created_record, member_records};
+use super::event::{Event, Kind, PULLS};
+use super::ledger::Ledger;
+use super::periods::Periods;
+use super::send::Audience;
+use super::trouble::{Result, Trouble};
+use super::{Decision, Messaging, each_once, names};
+
+/// How a conversation is to be.
+#[derive(Clone, Debug)]
+pub struct NewConversation {
+    /// How messages reach members.
+    pub mode: Mode,
+    /// What new members see.
+    pub history: History,
+    /// The first members.
+    pub members: Vec<Bytes>,
+}
+
+/// Facts of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// How many members it has now.
+    pub members: usize,
+    /// How messages reach members.
+    pub mode: Mode,
+    /// What new members see.
+    pub history: History,
+    /// The lowest sequence that can be read; `last + 1` when there is none.
+    pub first: Sequence,
+    /// The highest sequence.
+    pub last: Sequence,
+    /// When it was made.
+    pub created_ms: TimeMs,
+}
+
+/// Joining or leaving.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Move {
+    Join,
+    Leave,
+}
+
+impl Messaging {
+    /// Makes a conversation. False when it was made before with the same settings. Waits for the disk.
+    pub fn create(&self, conv: &[u8], new: &NewConversation) -> Result<bool> {
+        let mut members = each_once(&new.members)?;
+        let conv = names::valid(conv)?;
+        if members.len() > self.options.max_members {
+            return Err(Trouble::TooManyMembers { limit: self.options.max_members });
+        }
+        members.sort();
+        let mut list = Vec::new();
+        members.iter().for_each(|user| super::event::put_name(&mut list, user));
+        let founders = names::digest(&list);
+        let ledger_name = names::conversation_ledger(&conv);
+        let made = self.decide(|| {
+            self.conversations.read(&ledger_name, |ledger| {
+                if let Some(known) = &ledger.state.settings {
+                    let same =
+                        (known.mode, known.history, known.founders) == (new.mode, new.history, founders);
+                    return if same { Ok(Decision::Known(false)) } else { Err(Trouble::OtherSettings) };
+                }
+                let batch = self.creation(&conv, new, founders, &members)?;
+                Ok(Decision::Commit(batch.if_last_of(&self.state, &ledger_name, ledger.version), true))
+            })
+        })?;
+        Ok(made.0)
+    }
+
+    fn creation(
+        &self,
+        conv: &Bytes,
+        new: &NewConversation,
+        founders: u64,
+        members: &[Bytes],
+    ) -> Result<Batch> {
+        // Entries may stand there already, if somebody appended to the timeline by itself.
+        let (last, _) = self.messages.end(&names::conversation(conv))?;
+        let pulls = match new.mode {
+            Mode::Push => false,
+            Mode::Pull => true,
+            Mode::Auto => members.len() > self.options.push_members,
+        };
+        let settings = Settings { mode: new.mode, history: new.history, founders, created_ms: 0 };
+        let mut periods = Periods::default();
+        periods.begin(last + 1);
+        let lists = member_records(members.iter().map(|user| (user, &periods)));
+        let name = names::conversation_ledger(conv);
+        let records = [created_record(conv, &settings, pulls)].into_iter().chain(lists);
+        let batch =
+            records.fold(Batch::new(), |batch, record| batch.append(&self.state, &name, &record.encode()));
+        let added = Event {
+            sequence: last + 1,
+            flags: new.history.flag() | if pulls { PULLS } else { 0 },
+            ..Event::new(Kind::Added, conv, &Bytes::new())
+        };
+        let ledgers: Vec<Vec<u8>> = members.iter().map(|user| names::user_ledger(user)).collect();
+        Ok(batch.fan_out(&added.encode(), ledgers.iter().map(|name| (&self.state, name.as_slice()))))
+    }
+
+    /// Makes users members; gives how many were not. Each is a command of its own, in this order. Waits for the disk.
+    pub fn join(&self, conv: &[u8], users: &[Bytes]) -> Result<usize> {
+        self.moves(conv, users, Move::Join)
+    }
+
+    /// Ends memberships; gives how many there were. Waits for the disk.
+    pub fn leave(&self, conv: &[u8], users: &[Bytes]) -> Result<usize> {
+        self.moves(conv, users, Move::Leave)
+    }
+
+    fn moves(&self, conv: &[u8], users: &[Bytes], way: Move) -> Result<usize> {
+        let conv = names::valid(conv)?;
+        self.conversation(&conv, |_| Ok(()))?;
+        let mut count = 0;
+        for user in each_once(users)? {
+            let (moved, _) =
+                self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
+            count += usize::from(moved);
+            self.users.shorten(&self.engine, &names::user_ledger(&user))?;
+        }
+        self.conversations.shorten(&self.engine, &names::conversation_ledger(&conv))?;
+        Ok(count)
+    }
+
+    fn step(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        way: Move,
+        ledger: &Ledger<Conversation>,
+    ) -> Result<Decision<bool>> {
+        let conversation = &ledger.state;
+        let Some(settings) = &conversation.settings else { return Err(Trouble::NotFound) };
+        if conversation.has(user) == (way == Move::Join) {
+            return Ok(Decision::Known(false));
+        }
+        let limit = self.options.max_members;
+        if way == Move::Join && conversation.member_count() >= limit {
+            return Err(Trouble::TooManyMembers { limit });
+        }
+        let kind = if way == Move::Join { Kind::Join } else { Kind::Leave };
+        let event = Event {
+            flags: settings.history.flag(),
+            about: settings.created_ms,
+            ..Event::new(kind, conv, user)
+        };
+        let audience = Audience { conversation, joiner: (way == Move::Join).then_some(user) };
+        let also: [(&Store, Vec<u8>); 2] =
+            [(&self.state, names::conversation_ledger(conv)), (&self.state, names::user_ledger(user))];
+        Ok(Decision::Commit(self.post(Batch::new(), event, &audience, ledger, &also), true))
+    }
+
+    /// Members behind a user, in byte order.
+    pub fn members(&self, conv: &[u8], after: &[u8], count: usize) -> Result<Vec<Bytes>> {
+        let after = Bytes::copy_from_slice(after);
+        self.conversation(&names::valid(conv)?, |ledger| {
+            Ok(ledger.state.members_after(&after).take(count).cloned().collect())
+        })
+    }
+
+    /// Facts of a conversation.
+    pub fn info(&self, conv: &[u8]) -> Result<Info> {
+        let conv = names::valid(conv)?;
+        self.conversation(&conv, |ledger| {
+            let Some(settings) = &ledger.state.settings else { return Err(Trouble::NotFound) };
+            let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
+            let page = self.messages.read_after(&names::conversation(&conv), 0, nothing)?;
+            Ok(Info {
+                members: ledger.state.member_count(),
+                mode: settings.mode,
+                history: settings.history,
+                first: page.first,
+                last: page.last,
+                created_ms: settings.created_ms,
+            })
+        })
+    }
+}

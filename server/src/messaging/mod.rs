@@ -1,0 +1,163 @@
+//! Messaging: conversations, members, fan-out, hybrid sync. It knows the engine, and nothing of sockets, RESP or the runtime.
+//!
+//! ```text
+//!                        messages:c/{conv}     every event of the conversation, for ever          roaming
+//!  send ── one batch ──▶ sync:u/{user} × N     a copy for each member, in push mode               sync
+//!                        im.pulled:all         which conversation moved, in pull mode             sync
+//!
+//!  ledgers (im.state):   c/conv  settings, members with their periods
+//!                        e/conv  which messages were edited or recalled
+//!                        u/user  a user's conversations, read marks, hidden messages
+//! ```
+//!
+//! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and submits one batch that holds only
+//! if those ledgers still end where they did (`Batch::if_last_of`); if they moved on it decides anew. That one condition puts
+//! sends, joins, recalls and marks in order, without a lock and without a queue.
+//!
+//! Promises: P3: an event reaches the conversation and, in push mode, every member, or nobody. P10: from a cursor each event once, in
+//! the order of its conversation, whether it was pushed or pulled. P11: verdicts. P12: an id of a send, in a conversation and from
+//! a sender, gives one message.
+
+mod change;
+mod conversation;
+mod cursor;
+mod event;
+mod history;
+mod ledger;
+mod list;
+mod mark;
+mod members;
+mod names;
+mod periods;
+mod pulled;
+mod send;
+mod sync;
+mod trouble;
+mod user;
+
+use bytes::Bytes;
+use strandline::{Batch, Engine, Error, Receipt, Store, WEEK_MS};
+
+pub use conversation::{History, Mode};
+pub use cursor::Cursor;
+pub use history::Window;
+pub use members::NewConversation;
+pub use send::{Message, Sending};
+pub use sync::{Delivery, Shown, SyncPage};
+pub use trouble::Trouble;
+
+use conversation::Conversation;
+use ledger::{Ledger, Ledgers};
+use trouble::Result;
+use user::User;
+
+/// What an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Conversations of mode auto are pushed up to so many members, and pulled above.
+    pub push_members: usize,
+    /// Most members of a conversation.
+    pub max_members: usize,
+    /// How long after it was sent a message may be edited or recalled, in milliseconds; 0: for ever.
+    pub change_window_ms: u64,
+    /// Memory for states of conversations and users, in bytes.
+    pub ledger_memory_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            push_members: 500,
+            max_members: 100_000,
+            change_window_ms: 0,
+            ledger_memory_bytes: 128 * 1024 * 1024,
+        }
+    }
+}
+
+/// Conversations and users on an engine.
+pub struct Messaging {
+    engine: Engine,
+    messages: Store,
+    sync: Store,
+    state: Store,
+    pulled: Store,
+    conversations: Ledgers<Conversation>,
+    users: Ledgers<User>,
+    options: Options,
+    history: u64,
+}
+
+/// What a command decided.
+enum Decision<T> {
+    /// Nothing is to be written.
+    Known(T),
+    /// This, if the ledgers still say what they said.
+    Commit(Batch, T),
+}
+
+impl Messaging {
+    /// On an engine that is open. Makes the stores of its own if they are not there.
+    pub fn open(engine: &Engine, options: Options) -> std::result::Result<Messaging, Error> {
+        let own = |name: &str, ttl_ms: u64| engine.store(name).or_else(|_| engine.create_store(name, ttl_ms));
+        let state = own("im.state", 0)?;
+        let kept_bytes = options.ledger_memory_bytes / 2;
+        Ok(Messaging {
+            messages: engine.store("messages")?,
+            sync: engine.store("sync")?,
+            pulled: own("im.pulled", WEEK_MS)?,
+            conversations: Ledgers::new(state.clone(), kept_bytes),
+            users: Ledgers::new(state.clone(), kept_bytes),
+            state,
+            history: u64::from_str_radix(&engine.epoch(), 16).unwrap_or(0),
+            engine: engine.clone(),
+            options,
+        })
+    }
+
+    /// Looks at a conversation that must exist.
+    fn conversation<T>(
+        &self,
+        conv: &[u8],
+        look: impl FnOnce(&Ledger<Conversation>) -> Result<T>,
+    ) -> Result<T> {
+        self.conversations.read(&names::conversation_ledger(conv), |ledger| {
+            if ledger.state.settings.is_some() { look(ledger) } else { Err(Trouble::NotFound) }
+        })
+    }
+
+    fn user<T>(&self, user: &[u8], look: impl FnOnce(&Ledger<User>) -> Result<T>) -> Result<T> {
+        self.users.read(&names::user_ledger(user), look)
+    }
+
+    /// Whether a conversation exists, without looking at its members.
+    fn check_exists(&self, conv: &[u8]) -> Result<()> {
+        match self.state.end(&names::conversation_ledger(conv))? {
+            (0, _) => Err(Trouble::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides until what was decided holds. Waits for the disk.
+    fn decide<T>(&self, mut decide: impl FnMut() -> Result<Decision<T>>) -> Result<(T, Option<Receipt>)> {
+        loop {
+            match decide()? {
+                Decision::Known(answer) => return Ok((answer, None)),
+                Decision::Commit(batch, answer) => match self.engine.submit(batch)?.wait() {
+                    Ok(receipt) => return Ok((answer, Some(receipt))),
+                    // A ledger moved on between the look and the commit. Each round means that another command got through.
+                    Err(Error::LastSequence { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+    }
+}
+
+/// The ids of a command's users, in their order, each once.
+fn each_once(users: &[Bytes]) -> Result<Vec<Bytes>> {
+    let mut seen = std::collections::HashSet::new();
+    let valid: Vec<Bytes> = users.iter().map(|user| names::valid(user)).collect::<Result<_>>()?;
+    Ok(valid.into_iter().filter(|user| seen.insert(user.clone())).collect())
+}

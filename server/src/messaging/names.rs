@@ -1,0 +1,62 @@
+//! Ids of conversations and users, and the names of the timelines that are theirs.
+//!
+//! The braces are a hash tag: a timeline and the bare id share a slot, so that a cluster's client can route by the id.
+
+use bytes::Bytes;
+
+use super::trouble::{Result, Trouble};
+
+/// Longest id.
+pub const MAX_ID_BYTES: usize = 200;
+
+/// The one ledger of pulled events, in its store.
+pub const PULLED_LOG: &[u8] = b"all";
+
+/// An id that may be one, with bytes of its own.
+pub fn valid(id: &[u8]) -> Result<Bytes> {
+    if id.len() > MAX_ID_BYTES {
+        return Err(Trouble::TooBig { what: "a conversation or user id", limit: MAX_ID_BYTES });
+    }
+    if id.is_empty() || id.iter().any(|byte| *byte <= 32 || *byte == 127 || matches!(byte, b'{' | b'}')) {
+        return Err(Trouble::Usage(
+            "a conversation or user id has no spaces, control characters or braces, and is not empty",
+        ));
+    }
+    Ok(Bytes::copy_from_slice(id))
+}
+
+fn joined(head: &[u8], id: &[u8], tail: &[u8]) -> Vec<u8> {
+    [head, id, tail].concat()
+}
+
+/// A conversation's timeline, in `messages`.
+pub fn conversation(conv: &[u8]) -> Vec<u8> {
+    joined(b"c/{", conv, b"}")
+}
+
+/// A user's timeline, in `sync`.
+pub fn inbox(user: &[u8]) -> Vec<u8> {
+    joined(b"u/{", user, b"}")
+}
+
+/// A conversation's ledger of members and settings.
+pub fn conversation_ledger(conv: &[u8]) -> Vec<u8> {
+    joined(b"c/", conv, b"")
+}
+
+/// A conversation's ledger of edits and recalls.
+pub fn changes_ledger(conv: &[u8]) -> Vec<u8> {
+    joined(b"e/", conv, b"")
+}
+
+/// A user's ledger of conversations and marks.
+pub fn user_ledger(user: &[u8]) -> Vec<u8> {
+    joined(b"u/", user, b"")
+}
+
+/// A number that stands for bytes in a cursor or a ledger (FNV-1a); not for secrets.
+pub fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

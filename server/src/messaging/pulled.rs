@@ -1,0 +1,116 @@
+//! Which of a user's pulled conversations have moved: so that a sync reads what is new, and not all that the user is in.
+//!
+//! Every pulled event leaves a line in one ledger of the whole server, with its conversation and sequence. A user who was here lately
+//! has few lines to look at; one with few conversations looks at those instead. The cheaper way is taken: the cost is bounded by
+//! what is new, and by the number of pulled conversations.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use strandline::{Limit, Sequence};
+
+use super::cursor::Position;
+use super::event::Event;
+use super::trouble::Result;
+use super::user::User;
+use super::{Messaging, names};
+
+/// Lines read at a time.
+const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true };
+
+/// So many lines are looked at without asking whether there is a cheaper way.
+const CHEAP_LINES: u64 = 1024;
+
+/// A line costs about an eighth of a look into a timeline.
+const LINES_A_LOOK: u64 = 8;
+
+/// Pulled events that a sync may give: those of earlier times, and of this very time up to these sequences. Everything in it was
+/// visible when it was made, and everything before it too.
+pub type Frontier = Position;
+
+impl Messaging {
+    /// How far pulled events have come, as far as they concern a user.
+    pub(super) fn frontier(&self, user: &User) -> Result<Frontier> {
+        let mut frontier = Frontier::default();
+        if user.pulled().is_empty() {
+            return Ok(frontier);
+        }
+        let (last, last_ms) = self.pulled.end(names::PULLED_LOG)?;
+        frontier.time_ms = last_ms;
+        let mut high = last;
+        let mut found = false;
+        while high > 0 {
+            let page = self.pulled.range_back(names::PULLED_LOG, 1..=high, Limit::entries(64))?;
+            for entry in &page.entries {
+                found = true;
+                if entry.time_ms < last_ms {
+                    return Ok(frontier);
+                }
+                if let Some(line) = Event::decode(&entry.body)
+                    && user.pulled().contains(&line.conv)
+                {
+                    let seen = frontier.seen.entry(Bytes::copy_from_slice(&line.conv)).or_insert(0);
+                    *seen = line.sequence.max(*seen);
+                }
+            }
+            match page.entries.last() {
+                Some(entry) if page.more => high = entry.sequence - 1,
+                _ => break,
+            }
+        }
+        if last > 0 && !found {
+            // The newest line has expired: what is of its time has long been there, and what comes is of a later one.
+            frontier.time_ms = last_ms + 1;
+        }
+        Ok(frontier)
+    }
+
+    /// The user's conversations that may have pulled events behind a position, and from which sequence on.
+    pub(super) fn moved(&self, user: &User, from: &Position) -> Result<BTreeMap<Bytes, Sequence>> {
+        let pulled = user.pulled();
+        let mut moved = BTreeMap::new();
+        if pulled.is_empty() {
+            return Ok(moved);
+        }
+        let behind = |conv: &Bytes| from.seen.get(conv).map_or(1, |seen| seen + 1);
+        if let Some(first) = self.first_line(from, pulled.len() as u64)? {
+            let mut cursor = first - 1;
+            loop {
+                let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
+                for line in page.entries.iter().filter_map(|entry| Event::decode(&entry.body)) {
+                    if pulled.contains(&line.conv) && line.sequence >= behind(&line.conv) {
+                        moved.entry(Bytes::copy_from_slice(&line.conv)).or_insert(line.sequence);
+                    }
+                }
+                if !page.more {
+                    return Ok(moved);
+                }
+                cursor = page.next;
+            }
+        }
+        for conv in pulled {
+            let name = names::conversation(conv);
+            let (last, last_ms) = self.messages.end(&name)?;
+            if last_ms < from.time_ms {
+                continue;
+            }
+            let first = self.messages.sequence_at(&name, from.time_ms)?.max(behind(conv));
+            if first <= last {
+                moved.insert(conv.clone(), first);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The first line that matters, if all that matter are still there and they are cheaper than a look into each timeline.
+    fn first_line(&self, from: &Position, looks: u64) -> Result<Option<Sequence>> {
+        let first = self.pulled.sequence_at(names::PULLED_LOG, from.time_ms)?;
+        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
+        let page = self.pulled.read_after(names::PULLED_LOG, 0, nothing)?;
+        // Lines expire. A line of an earlier time that is still there says that none of those that matter has.
+        let is_complete = page.first == 1 || first > page.first;
+        let lines = (page.last + 1).saturating_sub(first);
+        let is_cheap = lines <= CHEAP_LINES.max(LINES_A_LOOK * looks);
+        Ok((is_complete && is_cheap).then_some(first))
+    }
+}

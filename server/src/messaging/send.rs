@@ -1,0 +1,151 @@
+//! Sending: one event to a conversation and to all who must get it, as one batch (P3).
+//!
+//! The batch of an event is made here, for messages as for joins and recalls:
+//!
+//! 1. the frame, stamped by the engine with the event's own sequence, to the conversation's timeline;
+//! 2. the same frame, stored once, to each member's sync timeline, if it is pushed;
+//! 3. a line in the ledger of pulled events, if it is not; and at the first time a record for each member that it must look into
+//!    the conversation from here on;
+//! 4. the condition that the members are still those.
+//!
+//! A send needs no other one to be finished: sends of a conversation fill up one group as appends do.
+
+use bytes::Bytes;
+use strandline::{Batch, Receipt, Sequence, Store};
+
+use super::Messaging;
+use super::conversation::{Conversation, Mode};
+use super::event::{Event, Kind, PULLED, PULLS};
+use super::ledger::Ledger;
+use super::names;
+use super::trouble::{Result, Trouble};
+
+/// What somebody wants to say.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where.
+    pub conv: Bytes,
+    /// Who.
+    pub sender: Bytes,
+    /// What.
+    pub body: Bytes,
+    /// The client's id for retries.
+    pub id: Option<Bytes>,
+    /// After how many milliseconds it expires; 0: as long as the stores say.
+    pub lifetime_ms: u64,
+}
+
+/// A send that is ready for the engine, or was done before.
+pub enum Sending {
+    /// Commit this. On [`strandline::Error::LastSequence`] the members have changed: send again.
+    Commit(Commit),
+    /// A retry by somebody who is no member any more.
+    Known(Receipt),
+}
+
+/// A batch and what it was decided on.
+pub struct Commit {
+    /// What to commit.
+    pub batch: Batch,
+    /// The state of the members that it reaches. Sends of one conversation and one client must not overtake each other: those on
+    /// another state wait for each other.
+    pub version: Sequence,
+}
+
+/// Who gets an event besides the conversation.
+pub(super) struct Audience<'a> {
+    /// The members.
+    pub conversation: &'a Conversation,
+    /// One who is not a member yet.
+    pub joiner: Option<&'a Bytes>,
+}
+
+impl Audience<'_> {
+    fn count(&self) -> usize {
+        self.conversation.member_count() + usize::from(self.joiner.is_some())
+    }
+
+    fn users(&self) -> impl Iterator<Item = &Bytes> {
+        self.conversation.members().chain(self.joiner)
+    }
+
+    /// The names of a timeline of each.
+    fn names(&self, name: fn(&[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
+        self.users().map(|user| name(user)).collect()
+    }
+}
+
+impl Messaging {
+    /// Makes a send ready. An unknown conversation, a sender who is no member: refused, but for the retry of a send that was done.
+    pub fn send(&self, message: &Message) -> Result<Sending> {
+        let (conv, sender) = (names::valid(&message.conv)?, &message.sender);
+        self.conversation(&conv, |ledger| {
+            let sender = names::valid(sender)?;
+            let id = message.id.as_ref().map(|id| id_of(&sender, id));
+            if !ledger.state.has(&sender) {
+                let done = match &id {
+                    Some(id) => self.messages.committed(&names::conversation(&conv), id, &message.body)?,
+                    None => None,
+                };
+                return done.map(Sending::Known).ok_or(Trouble::NoPermission);
+            }
+            let event = Event {
+                lifetime_ms: message.lifetime_ms,
+                body: message.body.clone(),
+                ..Event::new(Kind::Message, &conv, &sender)
+            };
+            let audience = Audience { conversation: &ledger.state, joiner: None };
+            let mut batch = self.post(Batch::new(), event, &audience, ledger, &[]);
+            if let Some(id) = id {
+                batch = batch.id_for(&id, &message.body);
+            }
+            Ok(Sending::Commit(Commit { batch, version: ledger.version }))
+        })
+    }
+
+    /// Adds to an empty batch what an event is: see the heading. `also`: further timelines that get the frame.
+    pub(super) fn post(
+        &self,
+        batch: Batch,
+        mut event: Event,
+        audience: &Audience<'_>,
+        ledger: &Ledger<Conversation>,
+        also: &[(&Store, Vec<u8>)],
+    ) -> Batch {
+        let conversation = audience.conversation;
+        let mode = conversation.settings.as_ref().map_or(Mode::Auto, |settings| settings.mode);
+        let pushed =
+            mode == Mode::Push || (mode == Mode::Auto && audience.count() <= self.options.push_members);
+        event.flags |= if pushed { 0 } else { PULLED };
+        event.flags |= if conversation.pulls || !pushed { PULLS } else { 0 };
+        let (conv, ledger_name) = (event.conv.clone(), names::conversation_ledger(&event.conv));
+        let own = names::conversation(&conv);
+        let inboxes = if pushed { audience.names(names::inbox) } else { Vec::new() };
+        let mut targets: Vec<(&Store, &[u8])> = vec![(&self.messages, &own)];
+        targets.extend(also.iter().map(|(store, name)| (*store, name.as_slice())));
+        targets.extend(inboxes.iter().map(|name| (&self.sync, name.as_slice())));
+        let batch = batch.lifetime_ms(event.lifetime_ms).stamp_origin().fan_out(&event.encode(), targets);
+        let batch = batch.if_last_of(&self.state, &ledger_name, ledger.version);
+        if pushed {
+            return batch;
+        }
+        let nobody = Bytes::new();
+        let moved = Event::new(Kind::Pulled, &conv, &nobody).encode();
+        let batch = batch.append(&self.pulled, names::PULLED_LOG, &moved).lifetime_ms(0);
+        if conversation.pulls {
+            return batch;
+        }
+        let ledgers = audience.names(names::user_ledger);
+        let told = [ledger_name].into_iter().chain(ledgers).collect::<Vec<_>>();
+        let record = Event::new(Kind::Pulls, &conv, &nobody).encode();
+        batch.fan_out(&record, told.iter().map(|name| (&self.state, name.as_slice())))
+    }
+}
+
+/// An id belongs to a conversation and a sender.
+fn id_of(sender: &[u8], id: &[u8]) -> Vec<u8> {
+    let mut own = Vec::with_capacity(9 + id.len());
+    own.extend_from_slice(&names::digest(sender).to_le_bytes());
+    own.extend_from_slice(id);
+    own
+}

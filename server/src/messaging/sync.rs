@@ -1,0 +1,418 @@
+//! Syncing: everything that a terminal lacks, from its own cursor, pushed and pulled in one row (P10, P11).
+//!
+//! ```text
+//!  the user's sync timeline          ── pushed ──▶ ┐
+//!                                                  ├─ by time, each conversation in its order ─▶ page, cursor
+//!  conversations that moved (pulled) ── pulled ──▶ ┘
+//! ```
+//!
+//! 1. Read a piece of the sync timeline, then how far pulled events have come (the frontier), then look whether the sync timeline has
+//!    moved meanwhile; if so, again. Now everything before anything in the two is in the two.
+//! 2. Merge by time. At the same time pushed events come first, unless the conversation has a pulled one of a lower sequence: so a
+//!    conversation that switched between the two keeps its order.
+//! 3. The position passes what is given; at the end of everything it reaches the frontier.
+//!
+//! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger of changes has moved since, the
+//! original is shown.
+//!
+//! The cost is that of what is new; see `pulled`.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+use strandline::{Entry, Limit, Sequence, Store, TimeMs, Verdict};
+
+use super::cursor::{Cursor, Position};
+use super::event::{Event, Kind};
+use super::ledger::Ledger;
+use super::periods::Periods;
+use super::pulled::Frontier;
+use super::trouble::Result;
+use super::user::User;
+use super::{Messaging, names};
+
+/// Entries of one pulled conversation read at a time.
+const PULL_ENTRIES: usize = 64;
+
+/// How often the sync timeline may move between two looks. A look takes microseconds, a commit a hundred times that.
+const MOST_LOOKS: usize = 100;
+
+/// Frames have at most so many bytes around a body.
+const FRAME_BYTES: u64 = 450;
+
+/// An event as a terminal sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its sequence; of an edit or a recall that of the message.
+    pub sequence: Sequence,
+    /// When it happened.
+    pub time_ms: TimeMs,
+    /// Who did it.
+    pub sender: Bytes,
+    /// What it is.
+    pub kind: &'static str,
+    /// What was said.
+    pub body: Bytes,
+}
+
+impl Shown {
+    pub(super) fn of(time_ms: TimeMs, event: Event) -> Shown {
+        Shown {
+            sequence: event.shown_sequence(),
+            time_ms,
+            sender: event.user,
+            kind: event.kind.word(),
+            body: event.body,
+        }
+    }
+
+    /// Where there is no message yet.
+    pub(super) fn nothing(time_ms: TimeMs) -> Shown {
+        Shown { sequence: 0, time_ms, sender: Bytes::new(), kind: Kind::Message.word(), body: Bytes::new() }
+    }
+}
+
+/// An event on its way to a terminal.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its conversation.
+    pub conv: Bytes,
+    /// The event.
+    pub shown: Shown,
+    /// The cursor behind it, for who takes them one by one.
+    pub cursor: Vec<u8>,
+}
+
+/// A page of what a terminal lacks.
+#[derive(Clone, Debug)]
+pub struct SyncPage {
+    /// `OK`, `TRIMMED`, `FUTURE` or `EPOCH`.
+    pub verdict: &'static str,
+    /// What to pass next time.
+    pub cursor: Vec<u8>,
+    /// Whether the limit kept something back.
+    pub more: bool,
+    /// The events.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// Pulled conversations watched one by one; who is in more watches the ledger of them all.
+const MOST_WATCHED: usize = 256;
+
+impl Messaging {
+    /// Reads a cursor of a user.
+    pub fn cursor(&self, user: &[u8], text: &[u8]) -> Result<Cursor> {
+        names::valid(user)?;
+        Cursor::decode(text, self.history, user)
+    }
+
+    /// The cursor behind everything that is there now.
+    pub fn tail(&self, user: &[u8]) -> Result<Vec<u8>> {
+        let user = names::valid(user)?;
+        let position = self.user(&user, |ledger| self.newest(&user, ledger))?;
+        Ok(position.encode(self.history, &user))
+    }
+
+    fn newest(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<Position> {
+        // The sync timeline first: what is behind it but before the frontier is only seen again, never missed.
+        let (inbox, _) = self.sync.end(&names::inbox(user))?;
+        Ok(Position { inbox, ..self.frontier(&ledger.state)? })
+    }
+
+    /// The timelines to watch to know when a user may have something new. Those of a user's own ledger tell when there are others.
+    pub fn watched(&self, user: &[u8]) -> Result<Vec<(Store, Vec<u8>)>> {
+        let user = names::valid(user)?;
+        self.user(&user, |ledger| {
+            let mut timelines = vec![
+                (self.sync.clone(), names::inbox(&user)),
+                (self.state.clone(), names::user_ledger(&user)),
+            ];
+            let current = |conv: &&Bytes| {
+                ledger.state.membership(conv).is_some_and(|membership| membership.periods.is_member())
+            };
+            let pulled: Vec<&Bytes> = ledger.state.pulled().iter().filter(current).collect();
+            if pulled.len() > MOST_WATCHED {
+                timelines.push((self.pulled.clone(), names::PULLED_LOG.to_vec()));
+            } else {
+                let own = |conv: &Bytes| (self.messages.clone(), names::conversation(conv));
+                timelines.extend(pulled.into_iter().map(own));
+            }
+            Ok(timelines)
+        })
+    }
+
+    /// The page behind a cursor.
+    pub fn sync(&self, user: &[u8], cursor: &Cursor, limit: Limit) -> Result<SyncPage> {
+        let user = names::valid(user)?;
+        self.user(&user, |ledger| {
+            let start = match cursor {
+                Cursor::Oldest => Position::default(),
+                Cursor::At(position) => position.clone(),
+                Cursor::Newest => {
+                    let cursor = self.newest(&user, ledger)?.encode(self.history, &user);
+                    return Ok(SyncPage { verdict: "OK", cursor, more: false, deliveries: Vec::new() });
+                }
+                Cursor::Foreign => return Ok(SyncPage::start_again("EPOCH")),
+            };
+            let (inbox, frontier) = self.look(&user, &ledger.state, &start, limit)?;
+            if inbox.verdict == Verdict::Future {
+                return Ok(SyncPage::start_again("FUTURE"));
+            }
+            let told = *cursor != Cursor::Oldest;
+            let heads = self.heads(&ledger.state, &start, &frontier)?;
+            let merge = Merge {
+                messaging: self,
+                user: &user,
+                limit,
+                frontier,
+                position: start,
+                trimmed: told && inbox.verdict == Verdict::Trimmed,
+                inbox_more: inbox.more,
+                inbox_next: inbox.next,
+                inbox: inbox.entries.into(),
+                heads,
+                changes: HashMap::new(),
+                used_bytes: 0,
+                deliveries: Vec::new(),
+            };
+            merge.run(told)
+        })
+    }
+
+    /// Step 1 of the heading.
+    fn look(
+        &self,
+        user: &Bytes,
+        state: &User,
+        start: &Position,
+        limit: Limit,
+    ) -> Result<(strandline::Page, Frontier)> {
+        let name = names::inbox(user);
+        let entries = limit.entries.saturating_add(1);
+        let frames = FRAME_BYTES.saturating_mul(entries as u64);
+        let wanted = Limit::entries(entries).body_bytes(limit.body_bytes.saturating_add(frames));
+        for _ in 0..MOST_LOOKS {
+            let page = self.sync.read_after(&name, start.inbox, wanted)?;
+            let frontier = self.frontier(state)?;
+            if page.more || state.pulled().is_empty() || self.sync.end(&name)?.0 == page.last {
+                return Ok((page, frontier));
+            }
+        }
+        Ok((self.sync.read_after(&name, start.inbox, wanted)?, start.clone()))
+    }
+
+    /// The first pulled event of each conversation that moved, by time.
+    fn heads(&self, state: &User, start: &Position, frontier: &Frontier) -> Result<Heads> {
+        let mut heads = Heads::new();
+        for (conv, first) in self.moved(state, start)? {
+            let Some(membership) = state.membership(&conv) else { continue };
+            // Nothing before a membership is for this user.
+            let joined = membership.periods.all().next().map_or(1, |(from, _)| from);
+            let pull = Pull {
+                name: names::conversation(&conv),
+                conv,
+                periods: membership.periods.clone(),
+                cursor: first.max(joined) - 1,
+                buffer: VecDeque::new(),
+                more: true,
+                trimmed: false,
+            };
+            self.put_back(&mut heads, pull, frontier)?;
+        }
+        Ok(heads)
+    }
+
+    /// Puts a conversation under the time of its next event, if it has one.
+    fn put_back(&self, heads: &mut Heads, mut pull: Pull, frontier: &Frontier) -> Result<bool> {
+        while pull.buffer.is_empty() && pull.more {
+            let page = self.messages.read_after(&pull.name, pull.cursor, Limit::entries(PULL_ENTRIES))?;
+            pull.trimmed |= page.verdict == Verdict::Trimmed;
+            pull.more = page.more;
+            pull.cursor = page.next;
+            for entry in page.entries {
+                let Some(event) = Event::decode(&entry.body) else { continue };
+                let beyond = entry.sequence > pull.periods.last()
+                    || entry.time_ms > frontier.time_ms
+                    || (entry.time_ms == frontier.time_ms
+                        && entry.sequence > frontier.seen.get(&pull.conv).copied().unwrap_or(0));
+                if beyond {
+                    pull.more = false;
+                    break;
+                }
+                if event.is_pulled() && pull.periods.contains(entry.sequence) {
+                    pull.buffer.push_back((entry, event));
+                }
+            }
+        }
+        let trimmed = std::mem::take(&mut pull.trimmed);
+        if let Some((entry, _)) = pull.buffer.front() {
+            heads.insert((entry.time_ms, pull.conv.clone()), pull);
+        }
+        Ok(trimmed)
+    }
+}
+
+impl SyncPage {
+    /// The cursor belongs to something else: begin with the oldest that is kept.
+    fn start_again(verdict: &'static str) -> SyncPage {
+        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
+    }
+}
+
+/// A pulled conversation that is being read.
+struct Pull {
+    conv: Bytes,
+    name: Vec<u8>,
+    periods: Periods,
+    cursor: Sequence,
+    buffer: VecDeque<(Entry, Event)>,
+    more: bool,
+    trimmed: bool,
+}
+
+/// Pulled conversations by the time of their next event.
+type Heads = BTreeMap<(TimeMs, Bytes), Pull>;
+
+/// Step 2 and 3 of the heading.
+struct Merge<'a> {
+    messaging: &'a Messaging,
+    user: &'a Bytes,
+    limit: Limit,
+    frontier: Frontier,
+    position: Position,
+    trimmed: bool,
+    inbox: VecDeque<Entry>,
+    inbox_more: bool,
+    inbox_next: Sequence,
+    heads: Heads,
+    /// When each conversation's ledger of changes moved last.
+    changes: HashMap<Bytes, TimeMs>,
+    used_bytes: u64,
+    deliveries: Vec<Delivery>,
+}
+
+impl Merge<'_> {
+    fn run(mut self, told: bool) -> Result<SyncPage> {
+        let more = loop {
+            let next_pushed = self.inbox.front().map(|entry| (entry.time_ms, Event::decode(&entry.body)));
+            let full = match next_pushed {
+                Some((_, None)) => {
+                    // Not ours: somebody appended to the timeline by itself.
+                    let passed = self.inbox.pop_front().map_or(0, |entry| entry.sequence);
+                    self.position.inbox = passed;
+                    false
+                }
+                Some((time_ms, Some(event))) => match self.pulled_before(time_ms, &event) {
+                    Some(place) => !self.pulled(&place)?,
+                    None => !self.pushed(event)?,
+                },
+                // What is pulled may come behind what is still to be read of the sync timeline.
+                None if self.inbox_more => break true,
+                None => match self.heads.keys().next().cloned() {
+                    Some(place) => !self.pulled(&place)?,
+                    None => break false,
+                },
+            };
+            if full {
+                break true;
+            }
+        };
+        if !more {
+            self.position.inbox = self.inbox_next;
+            if self.frontier.time_ms > self.position.time_ms {
+                self.position.time_ms = self.frontier.time_ms;
+                self.position.seen = std::mem::take(&mut self.frontier.seen);
+            }
+        }
+        Ok(SyncPage {
+            verdict: if self.trimmed && told { "TRIMMED" } else { "OK" },
+            cursor: self.position.encode(self.messaging.history, self.user),
+            more,
+            deliveries: self.deliveries,
+        })
+    }
+
+    /// The pulled conversation whose event comes before a pushed one.
+    fn pulled_before(&self, time_ms: TimeMs, pushed: &Event) -> Option<(TimeMs, Bytes)> {
+        let same = (time_ms, pushed.conv.clone());
+        let earlier_here = self.heads.get(&same).and_then(|pull| pull.buffer.front());
+        if earlier_here.is_some_and(|(entry, _)| entry.sequence < pushed.sequence) {
+            return Some(same);
+        }
+        self.heads.keys().next().filter(|place| place.0 < time_ms).cloned()
+    }
+
+    /// Gives the next pulled event of a conversation; false if it does not fit.
+    fn pulled(&mut self, place: &(TimeMs, Bytes)) -> Result<bool> {
+        let Some(mut pull) = self.heads.remove(place) else { return Ok(true) };
+        let Some((entry, event)) = pull.buffer.pop_front() else { return Ok(true) };
+        if !self.fits(&event) {
+            return Ok(false);
+        }
+        self.position.pass(&pull.conv, entry.sequence, entry.time_ms);
+        self.give(pull.conv.clone(), Shown::of(entry.time_ms, event));
+        self.trimmed |= self.messaging.put_back(&mut self.heads, pull, &self.frontier)?;
+        Ok(true)
+    }
+
+    /// Gives the next pushed event; false if it does not fit.
+    fn pushed(&mut self, event: Event) -> Result<bool> {
+        let Some(entry) = self.inbox.front().cloned() else { return Ok(true) };
+        let event = self.as_it_is_now(&entry, event)?;
+        if !self.fits(&event) {
+            return Ok(false);
+        }
+        self.inbox.pop_front();
+        self.position.inbox = entry.sequence;
+        self.position.reach(entry.time_ms.min(self.frontier.time_ms));
+        let conv = event.conv.clone();
+        self.give(conv, Shown::of(entry.time_ms, event));
+        Ok(true)
+    }
+
+    fn fits(&mut self, event: &Event) -> bool {
+        let used_bytes = self.used_bytes + event.body.len() as u64;
+        let fits = self.deliveries.is_empty()
+            || (self.deliveries.len() < self.limit.entries && used_bytes <= self.limit.body_bytes);
+        if fits {
+            self.used_bytes = used_bytes;
+        }
+        fits
+    }
+
+    fn give(&mut self, conv: Bytes, shown: Shown) {
+        let cursor = self.position.encode(self.messaging.history, self.user);
+        self.deliveries.push(Delivery { conv, shown, cursor });
+    }
+
+    /// A copy, unless the original was changed after it was made.
+    fn as_it_is_now(&mut self, copy: &Entry, event: Event) -> Result<Event> {
+        if !matches!(event.kind, Kind::Message | Kind::Edit) {
+            return Ok(event);
+        }
+        let messaging = self.messaging;
+        let changed_ms = if let Some(known) = self.changes.get(&event.conv) {
+            *known
+        } else {
+            let (_, changed_ms) = messaging.state.end(&names::changes_ledger(&event.conv))?;
+            self.changes.insert(event.conv.clone(), changed_ms);
+            changed_ms
+        };
+        if changed_ms < copy.time_ms {
+            return Ok(event);
+        }
+        let original = messaging.messages.get(&names::conversation(&event.conv), event.sequence)?;
+        if let Some(original) = original.and_then(|entry| Event::decode(&entry.body)) {
+            return Ok(original);
+        }
+        // The original is gone, so it does not tell. Rather nothing is shown than a body that was taken back.
+        let message = event.shown_sequence();
+        let changes = messaging.changes_of(&event.conv, message, copy.time_ms)?;
+        let changed = changes.iter().any(|change| change.sequence > event.sequence);
+        if !changed {
+            return Ok(event);
+        }
+        let kind = if event.kind == Kind::Message { Kind::Recall } else { event.kind };
+        Ok(Event { kind, body: Bytes::new(), ..event })
+    }
+}

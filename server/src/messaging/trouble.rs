@@ -1,0 +1,50 @@
+//! Why messaging does not do what it is asked for, by what the caller can do next.
+
+use strandline::Error;
+
+/// The result of everything in messaging that can fail.
+pub type Result<T> = std::result::Result<T, Trouble>;
+
+/// What is wrong.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The call itself.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// A name or a body over its limit.
+    #[error("{what} has at most {limit} bytes")]
+    TooBig {
+        /// Which.
+        what: &'static str,
+        /// Its limit.
+        limit: usize,
+    },
+    /// No such conversation.
+    #[error("there is no such conversation: IM.CREATE makes one")]
+    NotFound,
+    /// Not a member.
+    #[error("the sender is not a member of the conversation")]
+    NoPermission,
+    /// It was made otherwise.
+    #[error("the conversation was created with other settings")]
+    OtherSettings,
+    /// Too many members.
+    #[error("a conversation has at most {limit} members")]
+    TooManyMembers {
+        /// The limit.
+        limit: usize,
+    },
+    /// A ledger holds what is no record.
+    #[error(
+        "the ledger {ledger} holds at {sequence} what is no record: restore a backup, or drop the timeline"
+    )]
+    Ledger {
+        /// Which timeline.
+        ledger: String,
+        /// Which entry.
+        sequence: u64,
+    },
+    /// The engine refused.
+    #[error(transparent)]
+    Engine(#[from] Error),
+}

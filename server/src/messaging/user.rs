@@ -1,0 +1,167 @@
+//! What a user's ledger says: of which conversations it is and was a member, how far it has read, what it hides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use strandline::{Sequence, TimeMs};
+
+use super::conversation::History;
+use super::event::{Event, Kind, PULLS, Parts, put_name, put_number};
+use super::ledger::{LIST_BYTES, State};
+use super::periods::Periods;
+
+/// A user and one conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// When it was a member.
+    pub periods: Periods,
+    /// What it sees of earlier times.
+    pub history: History,
+    /// When the conversation was made.
+    pub created_ms: TimeMs,
+    /// How far it has read.
+    pub read: Sequence,
+    /// Sequences that it does not want to see.
+    pub hidden: BTreeSet<Sequence>,
+    /// Whether it must look into the conversation's timeline for what it lacks.
+    pub pulls: bool,
+}
+
+impl Membership {
+    /// Whether it may see a sequence.
+    pub fn may_see(&self, sequence: Sequence) -> bool {
+        match self.history {
+            History::All => self.periods.is_known() && sequence <= self.periods.last(),
+            History::Joined => self.periods.contains(sequence),
+        }
+    }
+
+    /// The sequences that it may see, as inclusive ranges in order.
+    pub fn visible(&self) -> Vec<(Sequence, Sequence)> {
+        match self.history {
+            History::All if self.periods.is_known() => vec![(1, self.periods.last())],
+            History::All => Vec::new(),
+            History::Joined => self.periods.all().collect(),
+        }
+    }
+}
+
+/// A user.
+#[derive(Debug, Default)]
+pub struct User {
+    conversations: BTreeMap<Bytes, Membership>,
+    /// Those that it must look into.
+    pulled: BTreeSet<Bytes>,
+    bytes: usize,
+}
+
+impl User {
+    /// What it has to do with a conversation.
+    pub fn membership(&self, conv: &[u8]) -> Option<&Membership> {
+        self.conversations.get(conv)
+    }
+
+    /// The conversations that it is a member of now, in byte order.
+    pub fn current(&self) -> impl Iterator<Item = (&Bytes, &Membership)> {
+        self.conversations.iter().filter(|(_, membership)| membership.periods.is_member())
+    }
+
+    /// The conversations that it must look into, also those that it has left.
+    pub fn pulled(&self) -> &BTreeSet<Bytes> {
+        &self.pulled
+    }
+
+    fn entry(&mut self, conv: &Bytes) -> &mut Membership {
+        let bytes = &mut self.bytes;
+        self.conversations.entry(conv.clone()).or_insert_with(|| {
+            *bytes += 2 * conv.len() + 260;
+            Membership::default()
+        })
+    }
+
+    fn begin(&mut self, record: &Event, conv: Bytes, created_ms: TimeMs) {
+        let membership = self.entry(&conv);
+        membership.periods.begin(record.sequence);
+        membership.history = History::of_flags(record.flags);
+        membership.created_ms = created_ms;
+        if record.flags & PULLS != 0 {
+            self.pulls(conv);
+        }
+    }
+
+    fn pulls(&mut self, conv: Bytes) {
+        self.entry(&conv).pulls = true;
+        self.pulled.insert(conv);
+    }
+
+    fn listed(&mut self, list: &Bytes) -> Option<()> {
+        let mut parts = Parts::new(list);
+        while !parts.is_empty() {
+            let conv = Bytes::copy_from_slice(&parts.name()?);
+            let flags = parts.byte()?;
+            let periods = Periods::decode(&mut parts)?;
+            let (created_ms, read) = (parts.number()?, parts.number()?);
+            let mut hidden = BTreeSet::new();
+            for _ in 0..parts.number()? {
+                hidden.insert(parts.number()?);
+            }
+            let history = History::of_flags(flags);
+            *self.entry(&conv) = Membership { periods, history, created_ms, read, hidden, pulls: false };
+            if flags & PULLS != 0 {
+                self.pulls(conv);
+            }
+        }
+        Some(())
+    }
+}
+
+impl State for User {
+    fn apply(&mut self, record: &Event, time_ms: TimeMs) -> bool {
+        // An own copy: a slice would keep the record's block alive.
+        let conv = Bytes::copy_from_slice(&record.conv);
+        match record.kind {
+            Kind::Added => self.begin(record, conv, time_ms),
+            Kind::Join => self.begin(record, conv, record.about),
+            Kind::Leave => self.entry(&conv).periods.end(record.sequence),
+            Kind::Pulls => self.pulls(conv),
+            Kind::Read => self.entry(&conv).read = record.sequence,
+            Kind::Hide => {
+                self.entry(&conv).hidden.insert(record.sequence);
+                self.bytes += 24;
+            }
+            Kind::Memberships => return self.listed(&record.body).is_some(),
+            _ => return false,
+        }
+        true
+    }
+
+    fn records(&self) -> Vec<Event> {
+        let mut lists = vec![Vec::new()];
+        for (conv, membership) in &self.conversations {
+            if lists.last().is_some_and(|list| list.len() > LIST_BYTES) {
+                lists.push(Vec::new());
+            }
+            let list = lists.last_mut().expect("there is one from the start");
+            put_name(list, conv);
+            list.push(membership.history.flag() | if membership.pulls { PULLS } else { 0 });
+            membership.periods.encode(list);
+            put_number(list, membership.created_ms);
+            put_number(list, membership.read);
+            put_number(list, membership.hidden.len() as u64);
+            membership.hidden.iter().for_each(|sequence| put_number(list, *sequence));
+        }
+        let record = |list: Vec<u8>| Event {
+            body: list.into(),
+            ..Event::new(Kind::Memberships, &Bytes::new(), &Bytes::new())
+        };
+        lists.into_iter().filter(|list| !list.is_empty()).map(record).collect()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn count(&self) -> usize {
+        self.conversations.values().map(|membership| 1 + membership.hidden.len()).sum()
+    }
+}

@@ -1,0 +1,134 @@
+//! Pushing what reaches a user: IM.FOLLOW from a cursor on, and SUBSCRIBE to `im:{<user>}` as hints.
+//!
+//! What is watched follows from the user's conversations, and so may change: the user's own ledger is watched too, and before each
+//! read the watches are brought up to date.
+
+use bytes::Bytes;
+use strandline::Watcher;
+
+use super::Kind;
+use super::pump::PAGE;
+use crate::key::Key;
+use crate::messaging::{Cursor, Delivery, Messaging, SyncPage};
+use crate::metrics::Metrics;
+use crate::protocol::Encoder;
+use crate::refusal::Refusal;
+
+/// A user's place in everything that reaches it.
+pub struct Inbox {
+    user: Bytes,
+    cursor: Vec<u8>,
+    /// The gap at the start was told by the reply.
+    gap_told: bool,
+    watched: Vec<Key>,
+}
+
+impl Inbox {
+    /// From behind a cursor.
+    pub fn new(user: Bytes, cursor: Vec<u8>, gap_told: bool) -> Inbox {
+        Inbox { user, cursor, gap_told, watched: Vec::new() }
+    }
+
+    /// From behind everything that is there now.
+    pub fn start_at_end(&mut self, messaging: Option<&Messaging>) -> Result<(), Refusal> {
+        // A channel of no possible user stays silent, as other channels that are no key do.
+        if let Some(Ok(cursor)) = messaging.map(|messaging| messaging.tail(&self.user)) {
+            self.cursor = cursor;
+        }
+        Ok(())
+    }
+
+    /// What is watched.
+    pub fn watched(&self) -> &[Key] {
+        &self.watched
+    }
+
+    /// Brings the watches up to date.
+    pub fn watch(&mut self, messaging: &Messaging, watcher: &Watcher, token: u64) -> Result<(), Refusal> {
+        let wanted = watched_keys(messaging, &self.user)?;
+        let is_same =
+            |one: &Key, other: &Key| one.bytes() == other.bytes() && one.store.name() == other.store.name();
+        if wanted.len() == self.watched.len()
+            && wanted.iter().zip(&self.watched).all(|(one, other)| is_same(one, other))
+        {
+            return Ok(());
+        }
+        for key in &wanted {
+            watcher.watch(&key.store, key.name(), token);
+        }
+        for key in self.watched.iter().filter(|key| !wanted.iter().any(|other| is_same(key, other))) {
+            watcher.unwatch(&key.store, key.name(), token);
+        }
+        self.watched = wanted;
+        Ok(())
+    }
+
+    /// Writes one page; whether there is more.
+    pub fn turn(
+        &mut self,
+        kind: Kind,
+        channel: &Bytes,
+        messaging: &Messaging,
+        out: &mut Encoder,
+        metrics: &Metrics,
+    ) -> Result<bool, Refusal> {
+        if self.cursor.is_empty() {
+            return Ok(false);
+        }
+        let cursor: Cursor = messaging.cursor(&self.user, &self.cursor)?;
+        let page = messaging.sync(&self.user, &cursor, PAGE)?;
+        if kind == Kind::UserFollow && page.verdict != "OK" && !std::mem::take(&mut self.gap_told) {
+            self.write_gap(&page, out);
+        }
+        self.gap_told = false;
+        for delivery in &page.deliveries {
+            match kind {
+                Kind::UserFollow => self.write_entry(delivery, out),
+                Kind::Message => write_hint("message", channel, delivery, out),
+                Kind::ShardMessage => write_hint("smessage", channel, delivery, out),
+                Kind::Follow => {}
+            }
+        }
+        metrics.pushes.add(page.deliveries.len() as u64);
+        self.cursor = page.cursor;
+        Ok(page.more)
+    }
+
+    fn write_gap(&self, page: &SyncPage, out: &mut Encoder) {
+        out.push(4);
+        out.bulk("im.gap");
+        out.bulk(&self.user);
+        out.bulk(page.verdict);
+        out.bulk(&page.cursor);
+    }
+
+    fn write_entry(&self, delivery: &Delivery, out: &mut Encoder) {
+        out.push(9);
+        out.bulk("im.entry");
+        out.bulk(&self.user);
+        out.bulk(&delivery.cursor);
+        out.bulk(&delivery.conv);
+        out.integer(delivery.shown.sequence);
+        out.integer(delivery.shown.time_ms);
+        out.bulk(&delivery.shown.sender);
+        out.bulk(delivery.shown.kind);
+        out.bulk(&delivery.shown.body);
+    }
+}
+
+/// `"<conv> <seq> <time> <sender> <kind>\n"` and the body.
+fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encoder) {
+    let shown = &delivery.shown;
+    out.push(3);
+    out.bulk(word);
+    out.bulk(channel);
+    let middle = format!(" {} {} ", shown.sequence, shown.time_ms);
+    let end = format!(" {}\n", shown.kind);
+    out.bulk_of(&[&delivery.conv, middle.as_bytes(), &shown.sender, end.as_bytes(), &shown.body]);
+}
+
+/// The timelines that tell that there may be something new for a user.
+pub fn watched_keys(messaging: &Messaging, user: &[u8]) -> Result<Vec<Key>, Refusal> {
+    let timelines = messaging.watched(user)?;
+    Ok(timelines.into_iter().map(|(store, name)| Key::of(store, name)).collect())
+}
