@@ -349,6 +349,21 @@ impl Prepared {
         self.targets.is_empty() && self.changes.is_empty()
     }
 
+    /// Whether all that it does gives space back, sooner or later.
+    pub fn frees_only(&self) -> bool {
+        let frees = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
+        self.targets.is_empty() && self.changes.iter().all(frees)
+    }
+
+    /// The bytes of its bodies, those of edits included.
+    pub fn body_bytes(&self) -> u64 {
+        let edited = self.changes.iter().filter_map(|change| match &change.kind {
+            ChangeKind::Edit(_, body) => Some(body.len()),
+            _ => None,
+        });
+        self.bodies.iter().map(ExactSizeIterator::len).chain(edited).map(|len| len as u64).sum()
+    }
+
     fn place_names(&mut self, names_at: u32, hasher: &impl BuildHasher) {
         let tail = &self.tail;
         let finish = |store: StoreId, name: &mut Range<u32>| {
