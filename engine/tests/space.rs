@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
-use strandline::vfs::simulated::SimulatedDisk;
+use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, World};
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -25,6 +25,11 @@ impl House {
     fn new() -> House {
         let options = Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
         House { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::at(START_MS)), options }
+    }
+
+    /// Another with the same clock and settings, and an empty disk.
+    fn alike(&self) -> House {
+        House { disk: SimulatedDisk::new(), clock: self.clock.clone(), options: self.options.clone() }
     }
 
     fn dir(&self) -> Dir {
@@ -188,6 +193,44 @@ fn what_expires_by_itself_leaves_the_disk_by_itself() {
     assert_eq!(figure(&engine, "expired_total"), 20);
     assert_eq!((sequences(&store, b"brief"), sequences(&store, b"long")), (vec![], vec![1]));
     assert_eq!(store.append(b"brief", b"x").expect("appends"), 21);
+}
+
+#[test]
+fn a_power_cut_anywhere_in_a_rewrite_loses_nothing_and_brings_nothing_back() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    let targets: [&[u8]; 2] = [b"t", b"kept"];
+    for number in 1..=10 {
+        let body = format!("shared {number}");
+        let batch = Batch::new().fan_out(body.as_bytes(), targets.map(|name| (&store, name)));
+        engine.submit(batch).expect("queued").wait().expect("commits");
+        store.append(b"alone", b"x").expect("appends");
+    }
+    engine.flush().expect("flushes");
+    assert_eq!(store.trim(b"t", Trim::Keep(2)).expect("trims"), 8);
+    assert_eq!(store.trim(b"kept", Trim::Keep(3)).expect("trims"), 7);
+    assert!(store.drop_timeline(b"alone").expect("drops"));
+    house.disk.mark(0);
+    engine.flush().expect("flushes");
+    soon("it is rewritten", || figure(&engine, "rewrite_reclaimed_bytes") > 0);
+    drop((engine, store));
+    let (mut model, mut started, mut states) = (Model::default(), false, 0);
+    for op in house.disk.log() {
+        model.apply(&op, None);
+        started |= matches!(op, Op::Mark(0));
+        for cut in Cut::ALL.into_iter().filter(|_| started) {
+            let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(states)));
+            let (engine, store) = House { disk, ..house.alike() }.open();
+            assert_eq!((sequences(&store, b"t"), sequences(&store, b"alone")), (vec![9, 10], vec![]));
+            assert_eq!(sequences(&store, b"kept"), [8, 9, 10]);
+            assert_eq!(store.get(b"kept", 8).expect("reads").expect("is there").body, "shared 8");
+            assert_eq!(store.append(b"alone", b"x").expect("appends"), 11);
+            assert_eq!(figure(&engine, "damaged_segments"), 0);
+            states += 1;
+        }
+    }
+    println!("{states} states");
+    assert!(states > 50);
 }
 
 #[test]
