@@ -255,6 +255,10 @@ impl Batch {
     /// The batch as the commit thread wants it: encoded, summed, its names hashed.
     pub(crate) fn prepare(mut self, options: &Options, hasher: &impl BuildHasher) -> Result<Prepared> {
         let id = self.encode_id();
+        let conditions = self.conditions;
+        if self.targets.is_empty() && (conditions.if_last.is_some() || conditions.sequence.is_some()) {
+            self.refuse(Error::invalid("a last sequence or a chosen one needs an append that it concerns"));
+        }
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
@@ -446,5 +450,14 @@ mod tests {
             Err(Error::TooLarge { what: "a body", .. })
         ));
         assert!(matches!(prepare(Batch::new().append(STORE, b"", b"x")), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn conditions_without_an_append_are_refused() {
+        let edit = || Batch::new().edit(STORE, b"a", 1, b"x");
+        for batch in [Batch::new().if_last(0), edit().if_last(0), edit().sequence(7)] {
+            assert!(matches!(prepare(batch), Err(Error::Invalid { .. })));
+        }
+        assert!(prepare(edit()).is_ok() && prepare(Batch::new()).is_ok());
     }
 }

@@ -364,7 +364,7 @@ impl Replay {
             return Ok(slot);
         }
         let end = match (
-            Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, gone_before_ms: 0 }.end(),
+            Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0 }.end(),
             given,
         ) {
             (Ok(end), _) => end,

@@ -117,6 +117,13 @@ impl State {
         used_ms.saturating_add(self.options.id_window_ms) > now_ms
     }
 
+    /// Ids that were used before this are forgotten by every commit from now on.
+    pub fn remembered_from_ms(&self) -> TimeMs {
+        // By the last commit's time, below which no later one is.
+        let last_ms = self.last_time_ms.load(Ordering::Relaxed);
+        last_ms.saturating_add(1).saturating_sub(self.options.id_window_ms)
+    }
+
     /// An error if one of the stores does not exist.
     pub fn check_stores(&self, mut stores: impl Iterator<Item = StoreId>) -> Result<()> {
         let known = self.stores.read();
