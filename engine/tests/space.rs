@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
+use strandline::vfs::disk::DiskDirectory;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, World};
 
@@ -373,4 +374,54 @@ fn trimming_on_a_disk_without_a_free_byte_makes_space() {
         let (_engine, store) = house.open();
         assert_eq!(sequences(&store, b"t"), [count as u64, count as u64 + 1]);
     }
+}
+
+/// Takes all the space of a real disk.
+fn fill_up_really(dir: &Dir) {
+    let file = dir.create("not ours").expect("creates");
+    let mut end = 0;
+    for piece in [1024 * 1024, 4096] {
+        while file.write(end, &vec![1; piece]).is_ok() {
+            end += piece as u64;
+        }
+    }
+}
+
+/// Needs a file system of some tens of megabytes that nobody else writes to: docs/testing.md has the command.
+#[test]
+#[ignore = "needs a small file system, named by STRANDLINE_SMALL_DISK"]
+fn a_real_disk_without_a_free_byte_is_opened_read_trimmed_and_written_again() {
+    let path = std::env::var_os("STRANDLINE_SMALL_DISK").expect("STRANDLINE_SMALL_DISK names a directory");
+    let path = std::path::PathBuf::from(path).join("engine");
+    let options = Options { memory_budget_bytes: 8 << 20, wal_file_bytes: 1 << 20, ..Options::default() };
+    let open = || {
+        let engine = Engine::open(&path, options.clone()).expect("opens");
+        let store = engine.store("messages").expect("is there");
+        (engine, store)
+    };
+    let (engine, store) = open();
+    let short = engine.create_store("short", 3000).expect("creates");
+    for _ in 0..200 {
+        short.append(b"s", &BODY).expect("appends");
+    }
+    let count = to_the_brim(&store) as u64;
+    drop((engine, store, short));
+    let dir = Dir::new(Arc::new(DiskDirectory::open(&path).expect("opens")));
+    fill_up_really(&dir);
+    let (engine, store) = open();
+    println!("{count} appends; then {} bytes are free", dir.free_bytes().expect("measures"));
+    let last = store.last(b"t").expect("reads").map(|entry| entry.sequence);
+    assert_eq!(last, Some(count));
+    soon("what has expired goes", || figure(&engine, "expired_segments") > 0);
+    assert_eq!(store.trim(b"t", Trim::Keep(5)).expect("trims"), count - 5);
+    let mut given = Err(Error::SequenceExhausted);
+    soon("appends are taken again", || {
+        given = store.append(b"t", b"x");
+        given.is_ok()
+    });
+    assert_eq!(given.expect("appends"), count + 1);
+    engine.close().expect("closes");
+    drop((engine, store));
+    let (_engine, store) = open();
+    assert_eq!(sequences(&store, b"t"), (count - 4..=count + 1).collect::<Vec<_>>());
 }
