@@ -3,7 +3,8 @@
 //! ```text
 //!  Engine ─┬─ commit thread      append.rs     the only writer
 //!          ├─ flush thread       flush.rs      memtable to segments
-//!          ├─ compaction thread  compact.rs    segments to larger segments
+//!          ├─ compaction thread  compact/      segments to larger segments
+//!          ├─ expiry thread      expire.rs     all that goes by time
 //!          └─ prepare thread     wal/prepare   the next log file
 //! ```
 //!
