@@ -44,9 +44,9 @@ enum Run {
     },
     /// W9: entries of 200 bytes until there are so many; then cold reads.
     Growth {
-        /// Gigabytes of bodies.
-        #[arg(long, default_value_t = 20.0)]
-        gigabytes: f64,
+        /// Megabytes of bodies.
+        #[arg(long, default_value_t = 20_000)]
+        megabytes: u64,
         /// How many timelines.
         #[arg(long, default_value_t = 1_000_000)]
         timelines: u32,
@@ -67,9 +67,9 @@ fn main() -> Result<()> {
             let load = Load { timelines, durability, most_bytes: u64::MAX };
             ttl::run(dir.path(), load, Duration::from_secs(ttl), Duration::from_secs(seconds), every)
         }
-        Run::Growth { gigabytes, timelines, reads } => {
-            ensure!(gigabytes > 0.0 && timelines > 0 && reads > 0, "bytes, timelines and reads");
-            let most_bytes = (gigabytes * 1e9) as u64;
+        Run::Growth { megabytes, timelines, reads } => {
+            ensure!(megabytes > 0 && timelines > 0 && reads > 0, "bytes, timelines and reads");
+            let most_bytes = megabytes * 1_000_000;
             growth::run(dir.path(), Load { timelines, durability, most_bytes }, reads, every)
         }
     }

@@ -80,10 +80,10 @@ fn grow(engine: &Engine, dir: &Path, load: Load, every: Duration) -> Result<Vec<
     while !ingest.is_done() {
         std::thread::sleep(Duration::from_millis(200));
         let (now, appends) = (start.elapsed(), ingest.appends());
-        if now - last.0 < every {
+        if now.saturating_sub(last.0) < every {
             continue;
         }
-        let rate = (appends - last.1) as f64 / (now - last.0).as_secs_f64();
+        let rate = (appends - last.1) as f64 / now.saturating_sub(last.0).as_secs_f64();
         println!(
             "| {} | {rate:.0} | {:.0} | {:.0} | {:.2} | {:.0} | {} | {} |",
             now.as_secs(),

@@ -42,7 +42,7 @@ pub fn run(dir: &Path, load: Load, ttl: Duration, time: Duration, every: Duratio
         std::thread::sleep(SECOND);
         let (now, accepted) = (start.elapsed(), ingest.body_bytes());
         samples.push_back((now, accepted));
-        while samples.get(1).is_some_and(|(at, _)| now - *at >= window) {
+        while samples.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= window) {
             samples.pop_front();
         }
         let disk = occupied_bytes(dir)?;
@@ -50,8 +50,8 @@ pub fn run(dir: &Path, load: Load, ttl: Duration, time: Duration, every: Duratio
         if now >= window {
             worst = worst.max(share);
         }
-        if now - row.0 >= every {
-            let rate = (ingest.appends() - row.1) as f64 / (now - row.0).as_secs_f64();
+        if now.saturating_sub(row.0) >= every {
+            let rate = (ingest.appends() - row.1) as f64 / now.saturating_sub(row.0).as_secs_f64();
             let log = file_bytes(dir, ".log")?.iter().sum();
             let (disk, log, segments) = (megabytes(disk), megabytes(log), figure(&engine, "segments")?);
             println!("| {} | {rate:.0} | {disk:.0} | {share:.2} | {log:.0} | {segments} |", now.as_secs());
