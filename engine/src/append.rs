@@ -16,7 +16,8 @@
 //! another writer.
 //!
 //! A group that could not be written because the disk is full is refused as a whole and leaves no trace: its sequences fall
-//! back. After any other failure of a write or a sync nothing is known of the disk: the engine is poisoned.
+//! back. If it holds trims or removals, the reserve is given back to them and it is done again; what adds is refused until the
+//! reserve is in place. After any other failure of a write or a sync nothing is known of the disk: the engine is poisoned.
 //!
 //! It does not know: sockets, stores' names, or how segments are read.
 

@@ -244,7 +244,7 @@ impl Engine {
                 ("merge_bytes", counters.merge_bytes.get()),
                 ("merge_reclaimed_bytes", counters.merge_reclaimed_bytes.get()),
                 ("rewrite_reclaimed_bytes", counters.rewrite_reclaimed_bytes.get()),
-                ("compaction_debt_bytes", compact::debt(state)),
+                ("compaction_debt_bytes", state.debt_bytes.load(Ordering::Relaxed)),
                 ("merges_wait_for_space", u64::from(state.merge_waits.load(Ordering::Relaxed))),
                 ("expired_segments", counters.expired_segments.get()),
                 ("expired_bytes", counters.expired_bytes.get()),

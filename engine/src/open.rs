@@ -11,6 +11,8 @@
 //! which the next open comes to the same state. Nothing but temporary files is removed before 5 is durable, and only names that
 //! are ours.
 //!
+//! If the disk is full, the reserve is given back and all is done again.
+//!
 //! Read-only: nothing in the directory is changed, so 5 and 6 are left out; 4 goes on behind damage, and readers of a timeline
 //! that misses entries because of it are told that it is trimmed.
 
@@ -108,11 +110,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, file_bytes, sure_now_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
-    let reserve = if options.read_only {
-        Reserve::none(dir.clone())
-    } else {
-        Reserve::open(dir.clone(), options.reserve_bytes(0))
-    };
+    let reserve = open_reserve(&dir, &options);
     let state = State {
         dir,
         clock,
@@ -134,6 +132,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         poison: Poison::default(),
         preparer: Mutex::new(wal.as_ref().map(Wal::preparer)),
         unmergeable: Mutex::default(),
+        debt_bytes: AtomicU64::new(0),
         merge_waits: AtomicBool::new(false),
         expiring: Mutex::new(()),
         reserve,
@@ -142,6 +141,15 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         options,
     };
     Ok(Opened { state: Arc::new(state), wal, lock, damage })
+}
+
+/// After step 5, which needs the space more.
+fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
+    if options.read_only {
+        Reserve::none(dir.clone())
+    } else {
+        Reserve::open(dir.clone(), options.reserve_bytes(0))
+    }
 }
 
 /// Files of work that was cut. Nothing refers to them.

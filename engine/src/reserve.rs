@@ -128,9 +128,11 @@ impl Reserve {
         let zeros = vec![0; PIECE_BYTES.min(bytes) as usize];
         let written = (0..bytes.div_ceil(PIECE_BYTES)).try_for_each(|piece| {
             let at = piece * PIECE_BYTES;
-            file.write(at, &zeros[..PIECE_BYTES.min(bytes - at) as usize])
+            file.write(at, &zeros[..PIECE_BYTES.min(bytes - at) as usize])?;
+            // Each piece, so that a commit's own sync never waits for many megabytes of zeros.
+            file.sync()
         });
-        let named = written.and_then(|()| file.sync()).and_then(|()| self.dir.rename(&temporary, NAME));
+        let named = written.and_then(|()| self.dir.rename(&temporary, NAME));
         named.inspect_err(|_| {
             let _ = self.dir.remove(&temporary);
         })

@@ -69,6 +69,8 @@ pub struct State {
     pub preparer: Mutex<Option<Arc<Preparer>>>,
     /// Segments with a block that could not be read: they are not merged.
     pub unmergeable: Mutex<HashSet<FileNumber>>,
+    /// The bytes that waited to be merged when the compaction thread last looked.
+    pub debt_bytes: AtomicU64,
     /// Something is due to be merged, and the disk has no room for it.
     pub merge_waits: AtomicBool,
     /// Held while expired segments are dropped.

@@ -104,27 +104,22 @@ fn next(state: &State) -> Due {
     let view = state.view.load();
     let room_bytes = state.room_bytes();
     let records = records(state, &view);
-    let mut due = Due::Nothing;
+    let (mut due, mut debt) = (Due::Nothing, 0);
     for store in stores(&view) {
-        match choose(&candidates(state, &view, store, &records), room_bytes) {
-            Choice::Nothing => {}
-            Choice::Wait => due = Due::Wait,
-            Choice::Merge(numbers, urgent) => {
+        let candidates = candidates(state, &view, store, &records);
+        debt += debt_bytes(&candidates);
+        match (choose(&candidates, room_bytes), &due) {
+            (Choice::Merge(numbers, urgent), Due::Nothing | Due::Wait) => {
                 let segments = view.segments.of(store).iter();
                 let inputs = segments.filter(|segment| numbers.contains(&segment.record().number));
-                return Due::Merge(inputs.cloned().collect(), urgent);
+                due = Due::Merge(inputs.cloned().collect(), urgent);
             }
+            (Choice::Wait, Due::Nothing) => due = Due::Wait,
+            _ => {}
         }
     }
+    state.debt_bytes.store(debt, Ordering::Relaxed);
     due
-}
-
-/// The bytes that wait to be merged.
-pub fn debt(state: &State) -> u64 {
-    let view = state.view.load();
-    let records = records(state, &view);
-    let of_store = |store| debt_bytes(&candidates(state, &view, store, &records));
-    stores(&view).into_iter().map(of_store).sum()
 }
 
 /// What the manifest knows of each segment: its dead weight grows after it was opened.
