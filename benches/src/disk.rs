@@ -82,7 +82,8 @@ pub fn occupied_bytes(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let facts = entry.metadata()?;
+        // A file may go between being listed and being looked at.
+        let Ok(facts) = entry.metadata() else { continue };
         sum += if facts.is_dir() { occupied_bytes(&entry.path())? } else { facts.blocks() * 512 };
     }
     Ok(sum)

@@ -6,11 +6,16 @@
 //! * `drive` runs a feed of work against a peer: threads × work in flight, with latencies.
 //! * `workloads` holds W1 to W4; `rounds` alternates the contestants; `report` prints medians and ratios.
 //! * `disk` asks the operating system what was written.
+//! * `soak` runs for minutes and looks at what changes.
 //! * `load` speaks RESP to a server, for the binary of that name.
 //!
 //! Nothing here knows how an engine works inside: a benchmark that did would measure its own idea of it.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, reason = "measuring is asking the machine for the time")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "measuring is asking the machine for the time, and for files"
+)]
 
 pub mod disk;
 pub mod drive;
@@ -18,5 +23,6 @@ pub mod load;
 pub mod peers;
 pub mod report;
 pub mod rounds;
+pub mod soak;
 pub mod workload;
 pub mod workloads;

@@ -16,7 +16,8 @@
 //! another writer.
 //!
 //! A group that could not be written because the disk is full is refused as a whole and leaves no trace: its sequences fall
-//! back. After any other failure of a write or a sync nothing is known of the disk: the engine is poisoned.
+//! back. If it holds trims or removals, the reserve is given back to them and it is done again; what adds is refused until the
+//! reserve is in place. After any other failure of a write or a sync nothing is known of the disk: the engine is poisoned.
 //!
 //! It does not know: sockets, stores' names, or how segments are read.
 
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use crate::batch::{Basis, ChangeKind, Durability, Prepared, remembered};
 use crate::entry::Receipt;
 use crate::error::{Error, Failure, Result};
+use crate::flush::remove_log_files;
 use crate::format::wal::stamp;
 use crate::ids::{FileNumber, Sequence, TimelineRef};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
@@ -88,8 +90,23 @@ impl Committer {
         }
     }
 
-    /// Steps 1 to 5 of the heading, but for the tickets.
+    /// A group. If it has something that frees space and the disk is full, the reserve is for that.
     fn commit(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let outcomes = self.commit_once(group);
+        let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {
+            submitted.batch.frees_only()
+                && !submitted.batch.is_nothing()
+                && matches!(outcome, Err(Error::DiskFull { .. }))
+        };
+        // A group that met a full disk is refused as a whole, and left nothing behind.
+        if group.batches.iter().zip(&outcomes).any(refused) && self.state.reserve.give_back() {
+            return self.commit_once(group);
+        }
+        outcomes
+    }
+
+    /// Steps 1 to 5 of the heading, but for the tickets.
+    fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes));
         if let Err(error) = prepared {
             return refuse_all(group, &error);
@@ -116,8 +133,12 @@ impl Committer {
     /// Step 1. Waits if memtables are sealed faster than they are flushed, unless the disk is full.
     fn make_room(&mut self, bytes: usize) -> Result<()> {
         if self.memtable.bytes() >= self.state.options.memtable_bytes() {
-            self.wait_for_flush()?;
-            self.seal()?;
+            match self.wait_for_flush() {
+                Ok(()) => self.seal()?,
+                // What gives space back is taken all the same, into a memtable that is over its size: nothing else is.
+                Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {}
+                Err(error) => return Err(error),
+            }
         }
         if let Some(file) = self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))? {
             self.in_use(file);
@@ -180,7 +201,11 @@ impl Committer {
         self.seal()?;
         let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
         self.in_use(file);
-        self.name_file()
+        self.name_file()?;
+        // The flush may have been done before there was a file to change to.
+        let checkpoint = self.state.manifest.lock().live().checkpoint;
+        remove_log_files(&self.state, checkpoint);
+        Ok(())
     }
 
     /// A group, and behind it the seal for those who asked. A seal that failed is told to them only: the batches are committed.
@@ -213,6 +238,9 @@ impl Committer {
             return Ok(receipt);
         }
         self.check(submitted, slots.first())?;
+        if !batch.frees_only() {
+            self.state.reserve.check()?;
+        }
         let sequences = self.sequences(batch, &slots)?;
         let chosen = batch.conditions.sequence.is_some();
         self.wal.group().record(time_ms, &sequences, chosen, &batch.tail, batch.tail_crc);
@@ -378,10 +406,11 @@ impl Committer {
     /// Step 5: everything is visible now.
     fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>]) {
         let committed = group.batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
-        let mut entries = 0;
+        let (mut entries, mut body_bytes) = (0, 0);
         let idle = self.state.watch.is_idle();
         for (submitted, _) in committed {
             entries += submitted.batch.targets.len() as u64;
+            body_bytes += submitted.batch.body_bytes();
             if !idle {
                 let batch = &submitted.batch;
                 batch.timelines().for_each(|(timeline, _)| self.state.watch.publish(timeline));
@@ -389,6 +418,7 @@ impl Committer {
         }
         self.state.counters.batches.add(group.batches.len() as u64);
         self.state.counters.entries.add(entries);
+        self.state.counters.body_bytes.add(body_bytes);
     }
 }
 

@@ -334,6 +334,10 @@ impl Batch {
     /// The batch as the commit thread wants it: encoded, summed, its names hashed.
     pub(crate) fn prepare(mut self, options: &Options, hasher: &impl BuildHasher) -> Result<Prepared> {
         let id = self.encode_id();
+        let conditions = self.conditions;
+        if self.targets.is_empty() && (conditions.if_last.is_some() || conditions.sequence.is_some()) {
+            self.refuse(Error::invalid("a last sequence or a chosen one needs an append that it concerns"));
+        }
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
@@ -447,6 +451,21 @@ impl Prepared {
         self.targets.is_empty() && self.changes.is_empty()
     }
 
+    /// Whether all that it does gives space back, sooner or later.
+    pub fn frees_only(&self) -> bool {
+        let frees = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
+        self.targets.is_empty() && self.changes.iter().all(frees)
+    }
+
+    /// The bytes of its bodies, those of edits included.
+    pub fn body_bytes(&self) -> u64 {
+        let edited = self.changes.iter().filter_map(|change| match &change.kind {
+            ChangeKind::Edit(_, body) => Some(body.len()),
+            _ => None,
+        });
+        self.bodies.iter().map(ExactSizeIterator::len).chain(edited).map(|len| len as u64).sum()
+    }
+
     fn place_names(&mut self, names_at: u32, hasher: &impl BuildHasher) {
         let tail = &self.tail;
         let finish = |store: StoreId, name: &mut Range<u32>| {
@@ -529,5 +548,14 @@ mod tests {
             Err(Error::TooLarge { what: "a body", .. })
         ));
         assert!(matches!(prepare(Batch::new().append(STORE, b"", b"x")), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn conditions_without_an_append_are_refused() {
+        let edit = || Batch::new().edit(STORE, b"a", 1, b"x");
+        for batch in [Batch::new().if_last(0), edit().if_last(0), edit().sequence(7)] {
+            assert!(matches!(prepare(batch), Err(Error::Invalid { .. })));
+        }
+        assert!(prepare(edit()).is_ok() && prepare(Batch::new()).is_ok());
     }
 }

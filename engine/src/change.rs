@@ -51,6 +51,7 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     let floor = floor_from(&reading, keep_from, &end)?;
     let batch = Batch::new().trim(timeline, Floor { trimmed_to: highest, ..floor });
     commit(state, queue, batch)?;
+    state.counters.trimmed_entries.add(removed);
     Ok(removed)
 }
 
@@ -122,6 +123,7 @@ pub fn delete(
         batch = batch.trim(timeline, floor);
     }
     commit(state, queue, batch)?;
+    state.counters.trimmed_entries.add(ranges.len() as u64);
     Ok(ranges.len() as u64)
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //!  Engine ─┬─ commit thread      append.rs     the only writer
 //!          ├─ flush thread       flush.rs      memtable to segments
-//!          ├─ compaction thread  compact.rs    segments to larger segments
+//!          ├─ compaction thread  compact/      segments to larger segments
+//!          ├─ expiry thread      expire.rs     all that goes by time
 //!          └─ prepare thread     wal/prepare   the next log file
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::batch::Batch;
@@ -209,13 +211,21 @@ impl Engine {
         let view = state.view.load();
         let counters = &state.counters;
         let (cache_hits, cache_misses) = state.cache.hits_and_misses();
+        let prepared_bytes = state.preparer.lock().as_ref().map_or(0, |preparer| preparer.written_bytes());
+        let body_bytes = counters.body_bytes.get();
+        let written_bytes = counters.wal_bytes.get()
+            + prepared_bytes
+            + counters.flush_bytes.get()
+            + counters.merge_bytes.get();
         let records = || view.segments.all().map(|segment| segment.record());
         Stats {
             fields: vec![
                 ("batches", counters.batches.get()),
                 ("groups", counters.groups.get()),
                 ("entries", counters.entries.get()),
+                ("body_bytes", body_bytes),
                 ("wal_bytes", counters.wal_bytes.get()),
+                ("wal_prepared_bytes", prepared_bytes),
                 ("wal_syncs", counters.wal_syncs.get()),
                 ("wal_files", state.wal_files.lock().len() as u64),
                 ("memtable_bytes", view.memtables().map(|memtable| memtable.bytes() as u64).sum()),
@@ -232,8 +242,14 @@ impl Engine {
                 ),
                 ("merges", counters.merges.get()),
                 ("merge_bytes", counters.merge_bytes.get()),
+                ("merge_reclaimed_bytes", counters.merge_reclaimed_bytes.get()),
+                ("rewrite_reclaimed_bytes", counters.rewrite_reclaimed_bytes.get()),
+                ("compaction_debt_bytes", state.debt_bytes.load(Ordering::Relaxed)),
+                ("merges_wait_for_space", u64::from(state.merge_waits.load(Ordering::Relaxed))),
                 ("expired_segments", counters.expired_segments.get()),
                 ("expired_bytes", counters.expired_bytes.get()),
+                ("expired_total", counters.expired_entries.get()),
+                ("trimmed_total", counters.trimmed_entries.get()),
                 ("expiry_held_by_clock", u64::from(state.sure.is_held())),
                 ("cache_bytes", state.cache.bytes()),
                 ("cache_hits", cache_hits),
@@ -242,6 +258,9 @@ impl Engine {
                 ("damaged_log_places", self.running.damage.len() as u64),
                 ("write_stalls", counters.stalls.get()),
                 ("disk_full_refusals", counters.disk_full.get()),
+                ("reserve_bytes", state.reserve.bytes()),
+                ("reserve_is_out", u64::from(state.reserve.is_out())),
+                ("write_amplification_percent", written_bytes.saturating_mul(100) / body_bytes.max(1)),
                 ("poisoned", u64::from(state.poison.check().is_err())),
             ],
         }

@@ -102,31 +102,28 @@ pub(crate) fn alive_from_ms(now_ms: TimeMs, ttl_ms: u64, gone_before_ms: TimeMs)
 pub(crate) struct Sight {
     /// The time of the read.
     pub now_ms: TimeMs,
-    /// How long the store's entries live; 0: for ever.
-    pub ttl_ms: u64,
-    /// Entries of an earlier time are gone, whatever the TTL is now.
-    pub gone_before_ms: TimeMs,
+    /// Entries of an earlier time are past the store's TTL; 0: none is.
+    pub alive_from_ms: TimeMs,
     /// Everything below is gone.
     pub lowest: Sequence,
     /// Changes of the places that were met so far.
     pub changes: Changes,
-    /// Look for what the store's TTL took instead of what can be read.
-    pub lost: bool,
+    /// Look for what the store's TTL, which is this, took instead of what can be read.
+    pub lost: Option<u64>,
 }
 
 impl Sight {
     /// Whether the store's TTL has passed for what was committed at a time.
     pub fn is_expired(&self, time_ms: TimeMs) -> bool {
-        time_ms < alive_from_ms(self.now_ms, self.ttl_ms, self.gone_before_ms)
+        time_ms < self.alive_from_ms
     }
 
     /// Whether an entry is what is looked for.
     pub fn shows(&self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
         // What its own expiry took before the TTL is a hole, not a loss.
-        let (passed_over, alive_at_ms) = if self.lost {
-            (!self.is_expired(time_ms), time_ms.saturating_add(self.ttl_ms).saturating_sub(1))
-        } else {
-            (self.is_expired(time_ms), self.now_ms)
+        let (passed_over, alive_at_ms) = match self.lost {
+            Some(ttl_ms) => (!self.is_expired(time_ms), time_ms.saturating_add(ttl_ms).saturating_sub(1)),
+            None => (self.is_expired(time_ms), self.now_ms),
         };
         sequence >= self.lowest
             && (expire_at_ms == 0 || expire_at_ms > alive_at_ms)
@@ -164,6 +161,11 @@ impl Collector {
 
     pub fn is_descending(&self) -> bool {
         self.descending
+    }
+
+    /// Whether nothing was taken yet.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Whether something was kept back already, so that there is no use in offering more.

@@ -12,18 +12,53 @@
 //! 3. the view has it without its data; the data file goes when the last reader lets go.
 //!
 //! Readers never see an expired entry, whatever the disk holds: this room only gives the space back. What is in memory and in the
-//! log is sealed early enough (`is_seal_due`), so that idle timelines leave too.
+//! log is sealed early enough (`is_seal_due`), so that idle timelines leave too. All that goes by time is done here: the reserve is
+//! made again here, too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::error::Failure;
+use crate::error::{Error, Failure};
+use crate::format::manifest::Live;
 use crate::ids::FileNumber;
+use crate::queue::Queue;
 use crate::segment::Segment;
 use crate::state::State;
+use crate::ticket::Ticket;
+
+/// How often the time is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long trims wait in memory until they are flushed, so that the segments that they emptied are rewritten.
+const TRIM_WAIT_MS: u64 = 60_000;
+
+/// The thread that goes by time, until the engine closes. Merging, which may take long, is another's.
+pub fn run(state: &State, queue: &Queue) {
+    while !state.is_closing() {
+        match expire(state) {
+            Ok(_) => {}
+            Err(Failure::Refused(error)) => tracing::warn!(%error, "what has expired could not be dropped"),
+            Err(failure) => {
+                state.failed(failure);
+                return;
+            }
+        }
+        if is_seal_due(state) {
+            // The flush thread goes on from there; a queue that is closed has nothing left to seal.
+            let _sealed = queue.seal().and_then(Ticket::wait);
+        }
+        // Each making doubles it, so that a growing directory does not write it again and again.
+        let wanted = state.options.reserve_bytes(state.segment_bytes());
+        if state.reserve.is_out() || wanted >= (2 * state.reserve.bytes()).max(1) {
+            state.reserve.make(wanted);
+        }
+        state.progress.rest(TICK);
+    }
+}
 
 /// Drops what has expired. True when there was something.
 pub fn expire(state: &State) -> Result<bool, Failure> {
-    let _no_merge = state.merging.lock();
+    let _one_at_a_time = state.expiring.lock();
     let now_ms = state.sure_now_ms();
     let view = state.view.load();
     let is_over = |segment: &&Arc<Segment>| {
@@ -36,33 +71,40 @@ pub fn expire(state: &State) -> Result<bool, Failure> {
         return Ok(false);
     }
     let numbers: Vec<FileNumber> = expired.iter().map(|segment| segment.record().number).collect();
-    let mut manifest = state.manifest.lock();
-    manifest.commit(|live| {
+    let drop_all = |live: &mut Live| {
         live.segments
             .iter_mut()
             .filter(|record| numbers.contains(&record.number))
             .for_each(|record| record.dropped = true);
         live.seen_ms = live.seen_ms.max(now_ms);
-    })?;
-    drop(manifest);
-    let without_data = expired.iter().map(|segment| Arc::new(segment.without_data())).collect::<Vec<_>>();
+    };
+    let mut committed = state.manifest.lock().commit(drop_all);
+    if matches!(committed, Err(Failure::Refused(Error::DiskFull { .. }))) && state.reserve.give_back() {
+        committed = state.manifest.lock().commit(drop_all);
+    }
+    committed?;
     state.view.change(|view| {
-        view.segments.remove(&expired);
-        view.segments.add(without_data);
+        // A merge may have replaced some of them meanwhile: what it wrote is dropped next time.
+        expired.iter().for_each(|segment| view.segments.replace(Arc::new(segment.without_data())));
     });
     for segment in &expired {
         state.counters.expired_segments.add(1);
         state.counters.expired_bytes.add(segment.record().data_bytes);
+        state.counters.expired_entries.add(segment.record().entries);
         segment.make_data_obsolete();
     }
+    state.progress.announce();
     Ok(true)
 }
 
-/// Whether the active memtable is so old that its entries could expire before they are flushed.
-pub fn is_seal_due(state: &State) -> bool {
+/// Whether the active memtable is so old that its entries could expire before they are flushed, or that its trims have waited long
+/// enough. On a full disk they do not wait.
+fn is_seal_due(state: &State) -> bool {
+    let active = state.view.load().active.clone();
+    let age_ms = active.first_time_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
+    if active.frees() && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= TRIM_WAIT_MS)) {
+        return true;
+    }
     let shortest = state.stores.read().iter().map(|store| store.ttl_ms).filter(|ttl_ms| *ttl_ms != 0).min();
-    let (Some(ttl_ms), Some(first_ms)) = (shortest, state.view.load().active.first_time_ms()) else {
-        return false;
-    };
-    state.now_ms().saturating_sub(first_ms) >= (ttl_ms / 8).max(1000)
+    shortest.zip(age_ms).is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000))
 }

@@ -1,6 +1,6 @@
 //! The flush path: a sealed memtable becomes segments (P1, P3, P6).
 //!
-//! 1. for each store, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
+//! 1. count what the changes leave dead in older segments (`garbage`); for each store, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
 //!    segment and sync its files;
 //! 2. sync the directory: the files have their names for good;
 //! 3. commit the manifest: the segments are live, and replay starts behind the memtable's part of the log;
@@ -27,7 +27,7 @@ use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
 use crate::memtable::{Memtable, Slot};
 use crate::segment::{Segment, SegmentPlan, SegmentWriter, data_name, index_name};
 use crate::state::State;
-use crate::wal;
+use crate::{garbage, wal};
 
 /// How long a flush that failed on a full disk waits for space.
 const RETRY: Duration = Duration::from_millis(100);
@@ -41,7 +41,11 @@ pub fn run(state: &State) {
             Ok(false) if state.is_closing() => return,
             Ok(false) => state.progress.wait(seen, Duration::from_hours(1)),
             Err(Failure::Refused(error)) => {
-                state.make_space();
+                // The reserve is for what gives space back: what was trimmed, and the log behind it.
+                let frees = state.view.load().memtables().any(|memtable| memtable.frees());
+                if state.make_space() || (frees && state.reserve.give_back()) {
+                    continue;
+                }
                 state.progress.flush_outcome(Some(state.failed(Failure::Refused(error))));
                 let seen = state.progress.changes();
                 if state.is_closing() {
@@ -61,8 +65,10 @@ pub fn run(state: &State) {
 /// Flushes the oldest sealed memtable. False when there is none.
 fn flush_oldest(state: &State) -> Result<bool, Failure> {
     let Some(memtable) = state.view.load().sealed.last().cloned() else { return Ok(false) };
+    let dead = garbage::count(&state.view.load(), &memtable);
     let records = write_segments(state, &memtable).map_err(Failure::before)?;
     let segments = make_live(state, &records, |records, live| {
+        garbage::note(&dead, &mut live.segments);
         live.segments.extend(records.iter().cloned());
         live.checkpoint = memtable.to();
         live.log_file = live.log_file.max(log_file_at(state, memtable.to()));
@@ -112,7 +118,7 @@ fn log_file_at(state: &State, lsn: Lsn) -> u64 {
 }
 
 /// Removes the log files that end at or before the checkpoint. The manifest with the checkpoint is durable.
-fn remove_log_files(state: &State, checkpoint: Lsn) {
+pub fn remove_log_files(state: &State, checkpoint: Lsn) {
     let mut files = state.wal_files.lock();
     while files.len() > 1 && files[1].start <= checkpoint {
         let file = files.remove(0);

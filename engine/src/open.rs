@@ -11,6 +11,8 @@
 //! which the next open comes to the same state. Nothing but temporary files is removed before 5 is durable, and only names that
 //! are ours.
 //!
+//! If the disk is full, the reserve is given back and all is done again.
+//!
 //! Read-only: nothing in the directory is changed, so 5 and 6 are left out; 4 goes on behind damage, and readers of a timeline
 //! that misses entries because of it are told that it is trimmed.
 
@@ -33,6 +35,7 @@ use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
 use crate::read::Reading;
+use crate::reserve::{self, Reserve};
 use crate::segment::{self, BlockCache, Segment};
 use crate::sequence::Allocator;
 use crate::state::{Poison, Progress, State};
@@ -55,8 +58,24 @@ pub struct Opened {
     pub damage: Vec<Error>,
 }
 
-/// Opens a directory.
+/// Opens a directory. On a full disk the reserve is given back and all is done again: a try that was cut left nothing behind.
 pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
+    match open_once(dir.clone(), clock.clone(), options.clone(), true) {
+        Err(Error::DiskFull { path }) if !options.read_only => {
+            let lock = dir.lock(LOCK_NAME, true)?;
+            dir.remove(reserve::NAME).map_err(|_| Error::DiskFull { path })?;
+            drop(lock);
+            tracing::warn!(
+                "the disk is full: the reserve is given back, appends are refused until there is space"
+            );
+            open_once(dir, clock, options, false)
+        }
+        opened => opened,
+    }
+}
+
+/// `has_space`: as far as is known.
+fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool) -> Result<Opened> {
     let lock = dir.lock(LOCK_NAME, !options.read_only)?;
     if !options.read_only {
         remove_temporary(&dir)?;
@@ -69,13 +88,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     for record in &manifest.live().segments {
         segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), cache.clone()))]);
     }
-    let (log, mut damage) = wal::files(&dir, &names, engine_id, options.read_only)?;
-    if let Err(missing) = check_log_file(&dir, &manifest, &log) {
-        if !options.read_only {
-            return Err(missing);
-        }
-        damage.push(missing);
-    }
+    let (log, mut damage) = find_log(&dir, &names, &manifest, options.read_only)?;
     let checkpoint = manifest.live().checkpoint;
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
     let mut replay = Replay::new(view, options.read_only);
@@ -92,9 +105,12 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     let mut wal_files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
     let mut wal = None;
     if !options.read_only {
-        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, &options, sure_now_ms)?);
+        let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
+        let file_bytes = (first_bytes, options.wal_file_bytes);
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, file_bytes, sure_now_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
+    let reserve = open_reserve(&dir, &options);
     let state = State {
         dir,
         clock,
@@ -116,6 +132,10 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
         poison: Poison::default(),
         preparer: Mutex::new(wal.as_ref().map(Wal::preparer)),
         unmergeable: Mutex::default(),
+        debt_bytes: AtomicU64::new(0),
+        merge_waits: AtomicBool::new(false),
+        expiring: Mutex::new(()),
+        reserve,
         progress: Progress::default(),
         closing: AtomicBool::new(false),
         options,
@@ -123,9 +143,18 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     Ok(Opened { state: Arc::new(state), wal, lock, damage })
 }
 
+/// After step 5, which needs the space more.
+fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
+    if options.read_only {
+        Reserve::none(dir.clone())
+    } else {
+        Reserve::open(dir.clone(), options.reserve_bytes(0))
+    }
+}
+
 /// Files of work that was cut. Nothing refers to them.
 fn remove_temporary(dir: &Dir) -> Result<()> {
-    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest";
+    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest" || stem == reserve::NAME;
     for name in dir.list()?.iter().filter(|name| name.strip_suffix(".tmp").is_some_and(ours)) {
         dir.remove(name)?;
     }
@@ -172,6 +201,21 @@ fn told(failure: Failure) -> Error {
 /// A number that nobody has seen before: the standard library seeds its hashers from the operating system's random source.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
+}
+
+/// The log's files, and what is wrong with them when only reading.
+fn find_log(
+    dir: &Dir,
+    names: &[String],
+    manifest: &Manifest,
+    read_only: bool,
+) -> Result<(Files, Vec<Error>)> {
+    let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
+    match check_log_file(dir, manifest, &log) {
+        Err(missing) if !read_only => return Err(missing),
+        checked => damage.extend(checked.err()),
+    }
+    Ok((log, damage))
 }
 
 /// The log file that the manifest counts on must be there.
@@ -333,7 +377,7 @@ impl Replay {
             return Ok(slot);
         }
         let end = match (
-            Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, gone_before_ms: 0 }.end(),
+            Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0 }.end(),
             given,
         ) {
             (Ok(end), _) => end,
@@ -350,7 +394,7 @@ fn begin_epoch(
     manifest: &mut Manifest,
     wal_files: &mut Vec<WalFile>,
     tail: &Tail,
-    options: &Options,
+    (first_bytes, wal_file_bytes): (u64, u64),
     sure_now_ms: TimeMs,
 ) -> Result<Wal> {
     // A crash may have left a file behind that has a number which no manifest knows of.
@@ -364,10 +408,10 @@ fn begin_epoch(
         writer_epoch: manifest.writer_epoch(),
         number: manifest.take_file_number(),
         first: tail.durable.0,
-        second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(options.wal_file_bytes),
+        second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(wal_file_bytes),
     };
     let mut content = tail.unsynced.clone();
-    content.resize((header.second - WAL_HEADER_BYTES) as usize, 0);
+    content.resize(content.len() + first_bytes as usize, 0);
     let file = match wal::create(dir, &header, &content) {
         // The zeros are for speed only.
         Err(Failure::Refused(Error::DiskFull { .. })) => wal::create(dir, &header, &tail.unsynced),
@@ -380,7 +424,7 @@ fn begin_epoch(
     });
     named.map_err(told)?;
     wal_files.push(WalFile { number: header.number, start: tail.durable });
-    Ok(Wal::new(dir.clone(), &header, file, tail, manifest.next_file(), options.wal_file_bytes))
+    Ok(Wal::new(dir.clone(), &header, file, tail, manifest.next_file(), wal_file_bytes))
 }
 
 /// Step 6.

@@ -13,6 +13,12 @@ pub struct Options {
     pub id_window_ms: u64,
     /// TTL of the store `sync` when it is created, in milliseconds. Default seven days.
     pub sync_ttl_ms: u64,
+    /// How many bytes a second merging writes at most; 0: as many as it can. Far behind, it does not keep to that. Default 64 MiB: a
+    /// disk that syncs the log meanwhile has most of its time for that, and a load of 20 MB a second is merged for ever.
+    pub compact_bytes_per_second: u64,
+    /// How much space is kept back, at most, to get space back on a full disk; 0: none. A small directory keeps less, a sixteenth of
+    /// what it holds. Default 64 MiB, which is what a memtable of the default budget takes when it is flushed.
+    pub reserve_bytes: u64,
     /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is changed. Default off.
     pub read_only: bool,
 }
@@ -22,6 +28,12 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The hard cap on one batch: all its bodies and names.
 pub const MAX_BATCH_BYTES: usize = 48 * 1024 * 1024;
+
+/// A start, a manifest and a few trims need less. Where log files are made smaller, so is this.
+const LEAST_RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// What part of the segments the reserve has.
+const RESERVE_PART: u64 = 16;
 
 /// Seven days.
 pub const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -34,6 +46,8 @@ impl Default for Options {
             max_body_bytes: 1024 * 1024,
             id_window_ms: 24 * 3600 * 1000,
             sync_ttl_ms: WEEK_MS,
+            compact_bytes_per_second: 64 * 1024 * 1024,
+            reserve_bytes: 64 * 1024 * 1024,
             read_only: false,
         }
     }
@@ -44,6 +58,12 @@ impl Options {
     /// sealed, one being dropped) live at once and half of the budget is for decoded blocks.
     pub(crate) fn memtable_bytes(&self) -> usize {
         (self.memory_budget_bytes / 8).max(64 * 1024)
+    }
+
+    /// The size of the reserve in a directory whose segments have so many bytes.
+    pub(crate) fn reserve_bytes(&self, segment_bytes: u64) -> u64 {
+        let least = LEAST_RESERVE_BYTES.min(4 * self.wal_file_bytes);
+        (segment_bytes / RESERVE_PART).max(least).min(self.reserve_bytes)
     }
 
     /// What decoded blocks may take.

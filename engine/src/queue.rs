@@ -162,5 +162,5 @@ fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
 pub fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Result<Option<IdRecord>> {
     let first = &batch.targets[0];
     let timeline = batch.timeline(first.store, &first.name);
-    Reading::new(state, view, timeline, first.hash).id(&batch.slice(&id.id))
+    Reading::new(state, view, timeline, first.hash).id(&batch.slice(&id.id), state.remembered_from_ms())
 }

@@ -35,8 +35,8 @@ pub struct Reading<'v> {
     pub now_ms: TimeMs,
     /// How long the store's entries live; 0: for ever.
     pub ttl_ms: u64,
-    /// Entries of an earlier time are gone, whatever the TTL is now.
-    pub gone_before_ms: TimeMs,
+    /// Entries of an earlier time are past it, or were when it was changed: they are not shown; 0: all are.
+    pub alive_from_ms: TimeMs,
 }
 
 /// A place that holds entries of the timeline.
@@ -71,7 +71,9 @@ impl<'v> Reading<'v> {
     /// A timeline as it can be read now.
     pub fn new(state: &State, view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
         let (ttl_ms, gone_before_ms) = state.retention(timeline.store);
-        Reading { view, timeline, hash, now_ms: state.now_ms(), ttl_ms, gone_before_ms }
+        let now_ms = state.now_ms();
+        let alive_from_ms = alive_from_ms(now_ms, ttl_ms, gone_before_ms);
+        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms }
     }
 
     /// The places that know the timeline, newest first.
@@ -123,15 +125,15 @@ impl<'v> Reading<'v> {
         self.steps().next().map_or(Ok(End::NEVER), |step| step.map(|step| step.end))
     }
 
-    /// What a client's id was used for in this timeline.
-    pub fn id(&self, id: &[u8]) -> Result<Option<IdRecord>> {
+    /// What a client's id was used for in this timeline. Of what was used before some time nothing need be found.
+    pub fn id(&self, id: &[u8], from_ms: TimeMs) -> Result<Option<IdRecord>> {
         for memtable in self.view.memtables() {
             if let Some(found) = memtable.id(self.timeline, self.hash, id) {
                 return Ok(Some(found));
             }
         }
         for segment in self.view.segments.of(self.timeline.store) {
-            if let Some(found) = segment.find_id(self.timeline.name, id)? {
+            if let Some(found) = segment.find_id(self.timeline.name, id, from_ms)? {
                 let IdEntry { body_hash, targets_hash, time_ms, sequences } = found;
                 return Ok(Some(IdRecord { body_hash, targets_hash, time_ms, sequences: sequences.into() }));
             }
@@ -142,11 +144,10 @@ impl<'v> Reading<'v> {
     fn sight(&self, end: &End, changes: Changes) -> Sight {
         Sight {
             now_ms: self.now_ms,
-            ttl_ms: self.ttl_ms,
-            gone_before_ms: self.gone_before_ms,
+            alive_from_ms: self.alive_from_ms,
             lowest: end.floor.lowest,
             changes,
-            lost: false,
+            lost: None,
         }
     }
 
@@ -185,20 +186,10 @@ impl<'v> Reading<'v> {
         Ok(out.finish().0.first().map(|entry| (entry.sequence, entry.time_ms, until_ms)))
     }
 
-    /// The entries from `high` to `low`, descending.
+    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
     fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
-        self.descend_seeing(self.sight(&End::NEVER, Changes::default()), (low, high), limit)
-    }
-
-    /// Descending: each place is read as soon as the changes of all younger ones are known.
-    fn descend_seeing(
-        &self,
-        sight: Sight,
-        (low, high): (Sequence, Sequence),
-        limit: Limit,
-    ) -> Result<(End, Vec<Entry>, bool)> {
         let mut found = None;
-        let mut out = Collector::new(limit, true, sight);
+        let mut out = Collector::new(limit, true, self.sight(&End::NEVER, Changes::default()));
         for step in self.steps() {
             let step = step?;
             if found.is_none() {
@@ -220,12 +211,7 @@ impl<'v> Reading<'v> {
     }
 
     fn is_expired(&self, time_ms: TimeMs) -> bool {
-        time_ms < self.alive_from_ms()
-    }
-
-    /// Entries of an earlier time are not shown; 0: all are.
-    fn alive_from_ms(&self) -> TimeMs {
-        alive_from_ms(self.now_ms, self.ttl_ms, self.gone_before_ms)
+        time_ms < self.alive_from_ms
     }
 
     /// What follows a reader's cursor.
@@ -261,7 +247,7 @@ impl<'v> Reading<'v> {
         if !end.has_entries() {
             return Ok(end.last + 1);
         }
-        let certain = self.alive_from_ms() == 0 || (floor.time_ms != 0 && !self.is_expired(floor.time_ms));
+        let certain = self.alive_from_ms == 0 || (floor.time_ms != 0 && !self.is_expired(floor.time_ms));
         if certain && (floor.until_ms == 0 || floor.until_ms > self.now_ms) {
             return Ok(floor.lowest);
         }
@@ -275,30 +261,40 @@ impl<'v> Reading<'v> {
         Ok(self.first(&end)? <= end.last)
     }
 
-    /// The highest sequence that trimming or the store's TTL removed.
+    /// The highest sequence that trimming or the store's TTL removed. Costs a walk only when the floor's entry has expired.
     fn trimmed_to(&self, end: &End) -> Result<Sequence> {
         let floor = &end.floor;
-        if self.alive_from_ms() == 0
+        if self.alive_from_ms == 0
             || !end.has_entries()
             || (floor.time_ms != 0 && !self.is_expired(floor.time_ms))
         {
             return Ok(floor.trimmed_to);
         }
-        let alive = self.sequence_at_raw(self.alive_from_ms())?;
-        let high = alive.unwrap_or(end.last + 1) - 1;
         // A hole below the first living entry was not lost: only what the TTL took counts.
-        let sight = Sight { lost: true, ..self.sight(end, Changes::default()) };
-        let whole = Reading { ttl_ms: 0, gone_before_ms: 0, ..*self };
-        let (_, lost, _) = whole.descend_seeing(sight, (floor.lowest, high), Limit::entries(1))?;
-        let lost = lost.first().map_or(0, |entry| entry.sequence);
-        Ok(floor.trimmed_to.max(lost).max(self.dropped_to()?))
-    }
-
-    /// The highest sequence whose data was dropped with its partition.
-    fn dropped_to(&self) -> Result<Sequence> {
-        self.steps()
-            .map(|step| step.map(|step| step.dropped_to))
-            .try_fold(0, |highest, found| Ok(highest.max(found?)))
+        let sight = Sight { lost: Some(self.ttl_ms), ..self.sight(end, Changes::default()) };
+        let whole = Reading { alive_from_ms: 0, ..*self };
+        let mut out = Collector::new(Limit::entries(1), true, sight);
+        let mut dropped_to = 0;
+        for step in self.steps() {
+            let step = step?;
+            dropped_to = dropped_to.max(step.dropped_to);
+            out.sight.changes.add_older(step.changes);
+            let Some(place) = step.place.filter(|place| self.is_expired(place.span.first_time_ms)) else {
+                continue;
+            };
+            let alive = if self.is_expired(place.span.last_time_ms) {
+                None
+            } else {
+                place.sequence_at(self, self.alive_from_ms)?
+            };
+            let high = alive.map_or(place.span.last, |alive| alive - 1);
+            place.read(&whole, floor.lowest, high, &mut out)?;
+            if !out.is_empty() {
+                break;
+            }
+        }
+        let lost = out.finish().0.first().map_or(0, |entry| entry.sequence);
+        Ok(floor.trimmed_to.max(lost).max(dropped_to))
     }
 
     /// The entry with a sequence.
@@ -353,10 +349,7 @@ impl<'v> Reading<'v> {
         // Times do not fall inside a timeline: the oldest place that ends at the time or later has the answer.
         let walk = self.walk(|span| span.first_time_ms < time_ms)?;
         for place in walk.places.iter().rev().filter(|place| place.span.last_time_ms >= time_ms) {
-            let found = match &place.source {
-                Source::Memtable(memtable) => memtable.sequence_at(self.timeline, self.hash, time_ms),
-                Source::Segment(segment, entry) => segment.sequence_at(self.timeline.name, entry, time_ms)?,
-            };
+            let found = place.sequence_at(self, time_ms)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -377,6 +370,14 @@ impl Place<'_> {
                 Ok(())
             }
             Source::Segment(segment, entry) => segment.read(reading.timeline.name, entry, low, high, out),
+        }
+    }
+
+    /// The lowest sequence here that was given at this time or later.
+    fn sequence_at(&self, reading: &Reading<'_>, time_ms: TimeMs) -> Result<Option<Sequence>> {
+        match &self.source {
+            Source::Memtable(memtable) => Ok(memtable.sequence_at(reading.timeline, reading.hash, time_ms)),
+            Source::Segment(segment, entry) => segment.sequence_at(reading.timeline.name, entry, time_ms),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::open::Opened;
 use crate::queue::Queue;
 use crate::state::State;
 use crate::ticket::Ticket;
-use crate::{compact, flush, wal};
+use crate::{compact, expire, flush, wal};
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing is written any more" };
 const READ_ONLY: Error = Error::Closed { what: "the engine is open for reading only: nothing is written" };
@@ -40,8 +40,9 @@ impl Running {
                 let committer = Committer::new(state.clone(), queue.clone(), wal);
                 threads.push(start("commit", &state, move |_| committer.run()));
                 threads.push(start("flush", &state, flush::run));
-                let compact_queue = queue.clone();
-                threads.push(start("compact", &state, move |state| compact::run(state, &compact_queue)));
+                threads.push(start("compact", &state, compact::run));
+                let expire_queue = queue.clone();
+                threads.push(start("expire", &state, move |state| expire::run(state, &expire_queue)));
             }
             None => queue.close(),
         }
@@ -77,7 +78,7 @@ impl Running {
             // A panic was told when it happened; what is durable is durable.
             let _ = thread.join();
             self.state.closing.store(true, Ordering::Release);
-            self.state.progress.announce();
+            self.state.progress.end();
         }
         self.state.preparer.lock().take();
     }
@@ -85,6 +86,7 @@ impl Running {
     /// Lets another engine have the directory. Nothing here touches it from now on.
     pub fn unlock(&self) {
         self.state.closing.store(true, Ordering::Release);
+        self.state.progress.end();
         // A caller may be merging: it gives up, and cleans up, before another engine can have the directory.
         let _no_merge = self.state.merging.lock();
         self.state.manifest.lock().close();

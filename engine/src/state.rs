@@ -23,6 +23,7 @@ use crate::format::manifest::{Live, StoreRecord};
 use crate::ids::{FileNumber, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::options::Options;
+use crate::reserve::Reserve;
 use crate::segment::BlockCache;
 use crate::stats::Counters;
 use crate::vfs::Dir;
@@ -68,6 +69,14 @@ pub struct State {
     pub preparer: Mutex<Option<Arc<Preparer>>>,
     /// Segments with a block that could not be read: they are not merged.
     pub unmergeable: Mutex<HashSet<FileNumber>>,
+    /// The bytes that waited to be merged when the compaction thread last looked.
+    pub debt_bytes: AtomicU64,
+    /// Something is due to be merged, and the disk has no room for it.
+    pub merge_waits: AtomicBool,
+    /// Held while expired segments are dropped.
+    pub expiring: Mutex<()>,
+    /// Space kept back for getting space back.
+    pub reserve: Reserve,
     pub progress: Progress,
     pub closing: AtomicBool,
 }
@@ -110,6 +119,13 @@ impl State {
         used_ms.saturating_add(self.options.id_window_ms) > now_ms
     }
 
+    /// Ids that were used before this are forgotten by every commit from now on.
+    pub fn remembered_from_ms(&self) -> TimeMs {
+        // By the last commit's time, below which no later one is.
+        let last_ms = self.last_time_ms.load(Ordering::Relaxed);
+        last_ms.saturating_add(1).saturating_sub(self.options.id_window_ms)
+    }
+
     /// An error if one of the stores does not exist.
     pub fn check_stores(&self, mut stores: impl Iterator<Item = StoreId>) -> Result<()> {
         let known = self.stores.read();
@@ -147,11 +163,24 @@ impl State {
         }
     }
 
-    /// Gives the space of a log file that was prepared ahead back.
-    pub fn make_space(&self) {
-        if let Some(preparer) = &*self.preparer.lock() {
-            preparer.discard();
+    /// Gives the space of a log file that was prepared ahead back. True when there was one.
+    pub fn make_space(&self) -> bool {
+        self.preparer.lock().as_ref().is_some_and(|preparer| preparer.discard())
+    }
+
+    /// How much a merge may write: what the disk has left beyond what the log and the next flush need. While the reserve is out,
+    /// all of it, since nothing is appended.
+    pub fn room_bytes(&self) -> u64 {
+        let free = self.dir.free_bytes().unwrap_or(u64::MAX);
+        if self.reserve.is_out() {
+            return free;
         }
+        free.saturating_sub(2 * self.options.wal_file_bytes + self.options.memtable_bytes() as u64)
+    }
+
+    /// The bytes of all segments' files.
+    pub fn segment_bytes(&self) -> u64 {
+        self.view.load().segments.all().map(|segment| segment.record().bytes()).sum()
     }
 
     /// Changes the stores: in the manifest first, then for everyone.
@@ -196,11 +225,13 @@ impl Poison {
 pub struct Progress {
     state: Mutex<ProgressState>,
     changed: Condvar,
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct ProgressState {
     changes: u64,
+    ended: bool,
     flush_failure: Option<Error>,
 }
 
@@ -228,6 +259,21 @@ impl Progress {
     /// How often something changed so far: to pass to [`Progress::wait`], read before looking.
     pub fn changes(&self) -> u64 {
         self.state.lock().changes
+    }
+
+    /// The engine is closing: nobody rests any more.
+    pub fn end(&self) {
+        self.state.lock().ended = true;
+        self.ended.notify_all();
+        self.announce();
+    }
+
+    /// Waits for so long, whatever changes, unless the engine is closing.
+    pub fn rest(&self, time: Duration) {
+        let mut state = self.state.lock();
+        if !state.ended && !time.is_zero() {
+            self.ended.wait_for(&mut state, time);
+        }
     }
 
     /// Waits until something changed since `seen`, or the time is over.

@@ -32,8 +32,13 @@ pub struct Counters {
     pub flush_bytes: Counter,
     pub merges: Counter,
     pub merge_bytes: Counter,
+    pub merge_reclaimed_bytes: Counter,
+    pub rewrite_reclaimed_bytes: Counter,
     pub expired_segments: Counter,
     pub expired_bytes: Counter,
+    pub expired_entries: Counter,
+    pub trimmed_entries: Counter,
+    pub body_bytes: Counter,
     pub disk_full: Counter,
     pub stalls: Counter,
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::ids::StoreId;
+use crate::ids::{FileNumber, StoreId};
 use crate::memtable::Memtable;
 use crate::segment::Segment;
 
@@ -43,10 +43,23 @@ impl SegmentSet {
         }
     }
 
-    /// Takes segments out.
-    pub fn remove(&mut self, segments: &[Arc<Segment>]) {
-        for of_store in self.by_store.values_mut() {
-            of_store.retain(|kept| !segments.iter().any(|gone| Arc::ptr_eq(kept, gone)));
+    /// Takes the segments of a store with these numbers out.
+    pub fn take(&mut self, store: StoreId, numbers: &[FileNumber]) -> Vec<Arc<Segment>> {
+        let Some(of_store) = self.by_store.get_mut(&store) else { return Vec::new() };
+        let is_taken = |segment: &Arc<Segment>| numbers.contains(&segment.record().number);
+        let (taken, kept) = of_store.drain(..).partition(is_taken);
+        *of_store = kept;
+        taken
+    }
+
+    /// Puts a segment in the place of the one with its number, if that is still there.
+    pub fn replace(&mut self, segment: Arc<Segment>) {
+        let of_store = self.by_store.get_mut(&segment.record().store);
+        let number = segment.record().number;
+        if let Some(place) =
+            of_store.and_then(|segments| segments.iter_mut().find(|other| other.record().number == number))
+        {
+            *place = segment;
         }
     }
 }

@@ -137,7 +137,7 @@ fn sites(recordings: &[Recording]) -> Vec<Site> {
 
 /// Syncs that are there for speed: without them the disk writes zeros later, at a worse moment.
 fn is_for_speed(site: Site) -> bool {
-    site.file().ends_with("prepare.rs")
+    site.file().ends_with("prepare.rs") || site.file().ends_with("reserve.rs")
 }
 
 #[test]

@@ -185,6 +185,11 @@ impl RawDirectory for Faulty {
     fn sync(&self, site: Site) -> io::Result<()> {
         self.disk.sync(site)
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.injector().looking()?;
+        RawDirectory::free_bytes(&self.disk)
+    }
 }
 
 struct FaultyFile {

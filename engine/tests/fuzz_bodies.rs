@@ -125,6 +125,9 @@ fn live() -> Vec<u8> {
         last_time_ms: 9,
         from: Lsn(10),
         to: Lsn(11),
+        weight: 12,
+        dead_weight: 13,
+        half_expired_ms: 14,
         first_name: b"a".to_vec(),
         last_name: b"z".to_vec(),
     };

@@ -25,14 +25,25 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("bytes", &["format"]),
     (
         STORES,
-        &["sequence", "wal", "memtable", "segment", "manifest", "watch", "batch", "ticket", "idempotency"],
+        &[
+            "sequence",
+            "wal",
+            "memtable",
+            "segment",
+            "manifest",
+            "watch",
+            "batch",
+            "ticket",
+            "idempotency",
+            "reserve",
+        ],
     ),
     ("what verbs share", &["view", "state"]),
     (
         "verbs",
         &[
-            "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "backup",
-            "verify",
+            "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "garbage",
+            "backup", "verify",
         ],
     ),
     ("the running engine", &["running"]),

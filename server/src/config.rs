@@ -53,6 +53,10 @@ pub struct Config {
     pub sync_ttl_ms: u64,
     /// Memory of the engine, in bytes.
     pub memory_budget_bytes: usize,
+    /// How many bytes a second merging of segments writes at most; 0: as many as it can.
+    pub compact_bytes_per_second: u64,
+    /// How much space is kept back, at most, for getting space back on a full disk; 0: none.
+    pub reserve_bytes: u64,
     /// What connections may ask for.
     pub limits: Limits,
     /// Conversations.
@@ -70,6 +74,8 @@ impl Default for Config {
             read_only: engine.read_only,
             sync_ttl_ms: engine.sync_ttl_ms,
             memory_budget_bytes: engine.memory_budget_bytes,
+            compact_bytes_per_second: engine.compact_bytes_per_second,
+            reserve_bytes: engine.reserve_bytes,
             limits: Limits::default(),
             messaging: MessagingOptions::default(),
         }
@@ -123,6 +129,8 @@ impl Config {
         let bounds = [
             ("memory_budget_bytes", bytes(self.memory_budget_bytes), LEAST_MEMORY_BYTES, MOST_BYTES),
             ("sync_ttl_ms", self.sync_ttl_ms, 0, MAX_SEQUENCE),
+            ("compact_bytes_per_second", self.compact_bytes_per_second, 0, MOST_BYTES),
+            ("reserve_bytes", self.reserve_bytes, 0, MOST_BYTES),
             ("limits.max_clients", bytes(limits.max_clients), 1, MOST_CLIENTS),
             ("limits.max_body_bytes", bytes(limits.max_body_bytes), 1, bytes(MAX_BODY_BYTES)),
             ("limits.max_subscriptions", bytes(limits.max_subscriptions), 1, MOST_SUBSCRIPTIONS),
@@ -155,6 +163,8 @@ impl Config {
             // The server refuses larger ones itself; messaging frames them, and its ledgers have longer records.
             max_body_bytes: MAX_BODY_BYTES,
             sync_ttl_ms: self.sync_ttl_ms,
+            compact_bytes_per_second: self.compact_bytes_per_second,
+            reserve_bytes: self.reserve_bytes,
             read_only: self.read_only,
             ..Options::default()
         }
@@ -183,6 +193,8 @@ mod tests {
         assert!(Config::default().check().is_ok());
         for (line, name) in [
             ("memory_budget_bytes = 1000000", "memory_budget_bytes"),
+            ("compact_bytes_per_second = 2199023255552", "compact_bytes_per_second"),
+            ("reserve_bytes = 2199023255552", "reserve_bytes"),
             ("[limits]\nclient_stall_seconds = 18446744073709551615", "client_stall_seconds"),
             ("[limits]\nauth_seconds = 0", "auth_seconds"),
             ("[limits]\nmax_clients = 0", "max_clients"),

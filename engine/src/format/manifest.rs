@@ -5,7 +5,7 @@
 //!  payload       := history: u64, checkpoint, log file, next file, last time, seen time, store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none), gone before
 //!  segment       := number, store id, partition, tier, dropped: 0 or 1, data bytes, index bytes, timelines, entries, first time, last time,
-//!                   lsn from, lsn to, first name, last name
+//!                   lsn from, lsn to, weight, dead weight, half expired, first name, last name
 //! ```
 //!
 //! Plain numbers are varints. The header tells the payload's length and checksum.
@@ -27,6 +27,9 @@ pub struct StoreRecord {
     /// Entries of an earlier time had expired when the TTL was changed: they stay so.
     pub gone_before_ms: TimeMs,
 }
+
+/// What an entry weighs beside its body: about what it takes of its run.
+pub const ENTRY_WEIGHT: u64 = 16;
 
 /// A live segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,12 @@ pub struct SegmentRecord {
     pub from: Lsn,
     /// … to here. Segments of one store do not overlap.
     pub to: Lsn,
+    /// What its entries weigh: the bytes of their bodies, and [`ENTRY_WEIGHT`] each. A shared body counts for each of its entries.
+    pub weight: u64,
+    /// How much of that was trimmed or removed since it was written, as far as flushed changes tell; an estimate.
+    pub dead_weight: u64,
+    /// From then on half of the weight has expired by itself; 0: never.
+    pub half_expired_ms: TimeMs,
     /// The lowest name in it, so that damage to its index is local to the names between these two.
     pub first_name: Vec<u8>,
     /// The highest name in it.
@@ -138,6 +147,9 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         segment.last_time_ms,
         segment.from.0,
         segment.to.0,
+        segment.weight,
+        segment.dead_weight,
+        segment.half_expired_ms,
     ];
     numbers.into_iter().for_each(|number| put_varint(out, number));
     put_name(out, &segment.first_name);
@@ -189,6 +201,9 @@ fn decode_live(payload: &[u8]) -> Option<Live> {
             last_time_ms: reader.varint()?,
             from: Lsn(reader.varint()?),
             to: Lsn(reader.varint()?),
+            weight: reader.varint()?,
+            dead_weight: reader.varint()?,
+            half_expired_ms: reader.varint()?,
             first_name: reader.name()?.to_vec(),
             last_name: reader.name()?.to_vec(),
         });
@@ -231,6 +246,9 @@ mod tests {
                 last_time_ms: 9,
                 from: Lsn(10),
                 to: Lsn(11),
+                weight: 12,
+                dead_weight: 13,
+                half_expired_ms: 14,
                 first_name: b"a".to_vec(),
                 last_name: b"z".to_vec(),
             }],

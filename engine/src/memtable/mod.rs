@@ -19,7 +19,7 @@
 mod slot;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -153,6 +153,8 @@ pub struct Memtable {
     bytes: AtomicUsize,
     /// The time of the first commit in it; 0: there was none.
     first_time_ms: AtomicU64,
+    /// Whether something was trimmed or removed: the sooner it is flushed, the sooner older segments can be rewritten.
+    frees: AtomicBool,
     /// It holds what the log says from here …
     from: Lsn,
     /// … to here, once it is sealed.
@@ -167,6 +169,7 @@ impl Memtable {
             bodies: RwLock::default(),
             bytes: AtomicUsize::new(0),
             first_time_ms: AtomicU64::new(0),
+            frees: AtomicBool::new(false),
             from,
             to: OnceLock::new(),
         }
@@ -205,6 +208,11 @@ impl Memtable {
     /// The time of the first commit in it; `None` when there was none.
     pub fn first_time_ms(&self) -> Option<TimeMs> {
         Some(self.first_time_ms.load(Ordering::Relaxed)).filter(|time_ms| *time_ms != 0)
+    }
+
+    /// Whether something was trimmed or removed.
+    pub fn frees(&self) -> bool {
+        self.frees.load(Ordering::Relaxed)
     }
 
     fn shard_of(hash: u64) -> u32 {
@@ -252,6 +260,9 @@ impl Memtable {
         }
         for (slot, effect) in group.effects.drain(..) {
             bytes += effect.bytes();
+            if matches!(effect, Effect::Trim(_) | Effect::Remove(_)) {
+                self.frees.store(true, Ordering::Relaxed);
+            }
             self.shards[slot.shard as usize].write().slots[slot.slot as usize].take(effect);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

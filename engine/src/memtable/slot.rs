@@ -37,6 +37,8 @@ pub struct Slot {
 
 #[derive(Debug, Default)]
 struct Extra {
+    /// The lowest sequence before the first trim here.
+    floor_before: Option<Sequence>,
     changes: Changes,
     ids: HashMap<Bytes, IdRecord>,
 }
@@ -158,6 +160,8 @@ impl Slot {
         self.touched = true;
         match effect {
             Effect::Trim(floor) => {
+                let extra = self.extra.get_or_insert_default();
+                extra.floor_before.get_or_insert(self.end.floor.lowest);
                 let trimmed_to = floor.trimmed_to.max(self.end.floor.trimmed_to);
                 let higher = if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
                 self.end.floor = Floor { trimmed_to, ..higher };
@@ -183,6 +187,11 @@ impl Slot {
     /// The changes that were made since the last flush.
     pub fn changes(&self) -> Option<&Changes> {
         self.extra.as_ref().map(|extra| &extra.changes).filter(|changes| !changes.is_empty())
+    }
+
+    /// The lowest sequence that was not removed before the last flush, if there was a trim since.
+    pub fn floor_before(&self) -> Option<Sequence> {
+        self.extra.as_ref()?.floor_before
     }
 
     /// The ids that were used since the last flush.

@@ -23,6 +23,7 @@
 mod blocks;
 mod cache;
 mod ids;
+mod lifetimes;
 mod parts;
 mod reader;
 mod runs;

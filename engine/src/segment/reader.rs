@@ -131,12 +131,13 @@ impl Segment {
         Ok(changes)
     }
 
-    /// What a client's id was used for in a timeline, as far as this segment knows.
-    pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdEntry>> {
+    /// What a client's id was used for in a timeline, as far as this segment knows. Passed over if none here was used since `from_ms`.
+    pub fn find_id(&self, name: &[u8], id: &[u8], from_ms: TimeMs) -> Result<Option<IdEntry>> {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
             return Ok(None);
         }
-        self.parts()?.find_id(name, id)
+        let parts = self.parts()?;
+        if parts.footer.ids_until_ms < from_ms { Ok(None) } else { parts.find_id(name, id) }
     }
 
     /// How many pages of ids it has.

@@ -18,7 +18,7 @@ use crate::format::ids::IdEntry;
 use crate::format::index::{
     BodyBlock, Footer, RunBlock, TARGET_PAGE_BYTES, TimelineEntry, put_body_block, put_page,
 };
-use crate::format::manifest::SegmentRecord;
+use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
 use crate::format::run::{RunWriter, put_shared_body};
 use crate::format::slots::SlotsWriter;
 use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
@@ -26,6 +26,7 @@ use crate::vfs::Dir;
 
 use super::blocks::Blocks;
 use super::ids::IdsWriter;
+use super::lifetimes::Lifetimes;
 use super::{data_name, index_name};
 
 /// What a segment is to be.
@@ -70,6 +71,8 @@ pub struct SegmentWriter {
     filter: FilterWriter,
     ids: IdsWriter,
     footer: Footer,
+    weight: u64,
+    lifetimes: Lifetimes,
     first_name: Vec<u8>,
     last_name: Vec<u8>,
 }
@@ -117,6 +120,8 @@ impl SegmentWriter {
             filter: FilterWriter::default(),
             ids: IdsWriter::default(),
             footer: Footer { first_time_ms: TimeMs::MAX, ..Footer::default() },
+            weight: 0,
+            lifetimes: Lifetimes::default(),
             first_name: Vec::new(),
             last_name: Vec::new(),
         })
@@ -201,8 +206,11 @@ impl SegmentWriter {
             (entry.first, entry.first_time_ms) = (sequence, time_ms);
         }
         entry.own_expiry |= expire_at_ms != 0;
+        self.weight += body_bytes + ENTRY_WEIGHT;
         if expire_at_ms == 0 || expire_at_ms >= time_ms.saturating_add(ttl_ms) {
             entry.last_lost = sequence;
+        } else {
+            self.lifetimes.add(time_ms, expire_at_ms, body_bytes + ENTRY_WEIGHT);
         }
         entry.count += 1;
         entry.body_bytes += body_bytes;
@@ -285,6 +293,17 @@ impl SegmentWriter {
         if self.runs.len() >= TARGET_RAW_BYTES { self.close_runs() } else { Ok(()) }
     }
 
+    /// The timeline is not to be known here after all: it has neither entries nor ids nor changes.
+    pub fn leave_out(&mut self) {
+        let left_out = self.timeline.take();
+        debug_assert!(left_out.is_some_and(|timeline| timeline.entry.count == 0), "it has no entries");
+    }
+
+    /// How many bytes both files have so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.data.end() + self.index.end()
+    }
+
     fn index_entry(&mut self, name: &[u8], entry: &TimelineEntry) -> Result<()> {
         if self.page.count() == 0 {
             self.page_first = name.to_vec();
@@ -341,6 +360,9 @@ impl SegmentWriter {
             last_time_ms: self.footer.last_time_ms,
             from: self.plan.from,
             to: self.plan.to,
+            weight: self.weight,
+            dead_weight: 0,
+            half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
             first_name: self.first_name,
             last_name: self.last_name,
         })

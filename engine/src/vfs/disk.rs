@@ -97,6 +97,12 @@ impl RawDirectory for DiskDirectory {
     fn sync(&self, _site: Site) -> io::Result<()> {
         self.handle.sync_all()
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        // What an ordinary user may still take, not what the file system keeps for root.
+        let space = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
 }
 
 struct DiskFile {

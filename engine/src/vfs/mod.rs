@@ -18,6 +18,7 @@
 
 pub mod disk;
 pub mod simulated;
+mod space;
 
 use std::fmt;
 use std::io;
@@ -49,6 +50,10 @@ pub trait RawDirectory: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names durable.
     fn sync(&self, site: Site) -> io::Result<()>;
+    /// How many bytes of space there are left; as many as one likes when that is not known.
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 #[allow(clippy::len_without_is_empty, reason = "a length, not a container")]
@@ -138,6 +143,11 @@ impl Dir {
     /// Removes a name.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.raw.remove(name).map_err(|error| Error::io("remove", &self.path_of(name), error))
+    }
+
+    /// How many bytes of space are left.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.raw.free_bytes().map_err(|error| Error::io("measure", &self.raw.path(), error))
     }
 
     /// Makes all names durable.

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::space::Space;
 use super::{RawDirectory, RawFile, Site};
 
 /// What a disk writes in one piece.
@@ -257,6 +258,13 @@ struct State {
     next_file: u64,
     locked: bool,
     faults: Option<Faults>,
+    space: Space,
+}
+
+impl State {
+    fn named(&self) -> BTreeSet<u64> {
+        self.model.names.values().copied().collect()
+    }
 }
 
 /// The disk. Clones are the same disk.
@@ -285,8 +293,25 @@ impl SimulatedDisk {
     /// A disk as a killed process left it: nothing is lost yet, and what was not synced still is not.
     pub fn from_model(model: Model) -> SimulatedDisk {
         let next_file = model.files.keys().next_back().map_or(0, |last| last + 1);
-        let state = State { model, log: Vec::new(), next_file, locked: false, faults: None };
+        let state =
+            State { model, log: Vec::new(), next_file, locked: false, faults: None, space: Space::default() };
         SimulatedDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// From now on the disk has so many bytes, in blocks of 4 KiB; `None`: there is always more.
+    pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
+        let state = &mut *self.state.lock();
+        let model = &state.model;
+        let len =
+            |file: &u64| (*file, model.files.get(file).map_or(0, |content| content.current.len() as u64));
+        state.space.limit(capacity_bytes, model.names.values().map(len));
+    }
+
+    /// How many bytes are left.
+    pub fn free_bytes(&self) -> u64 {
+        let mut state = self.state.lock();
+        let named = state.named();
+        state.space.free_bytes(&named)
     }
 
     /// A note of the driver in the log.
@@ -338,6 +363,17 @@ impl SimulatedDisk {
             }
             return Err(kind.into());
         }
+        if let Op::Write { file, offset, bytes } = &op
+            && state.space.is_limited()
+        {
+            let named = state.named();
+            if !state.space.take(&named, *file, *offset, bytes.len()) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        if let Op::SetLen { file, len } = &op {
+            state.space.cut(*file, *len);
+        }
         state.model.apply(&op, None);
         state.log.push(op);
         Ok(())
@@ -372,13 +408,13 @@ impl RawDirectory for SimulatedDisk {
             state.next_file - 1
         };
         self.call(Op::Create { name: name.to_string(), file })?;
-        Ok(Arc::new(SimulatedFile { disk: self.clone(), file }))
+        Ok(SimulatedFile::open(self, file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         let file = self.state.lock().model.names.get(name).copied();
         let file = file.ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(SimulatedFile { disk: self.clone(), file }))
+        Ok(SimulatedFile::open(self, file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -394,6 +430,10 @@ impl RawDirectory for SimulatedDisk {
     fn sync(&self, site: Site) -> io::Result<()> {
         self.call(Op::SyncDir { site })
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(SimulatedDisk::free_bytes(self))
+    }
 }
 
 struct Unlock(SimulatedDisk);
@@ -407,6 +447,19 @@ impl Drop for Unlock {
 struct SimulatedFile {
     disk: SimulatedDisk,
     file: u64,
+}
+
+impl SimulatedFile {
+    fn open(disk: &SimulatedDisk, file: u64) -> Arc<dyn RawFile> {
+        disk.state.lock().space.opened(file);
+        Arc::new(SimulatedFile { disk: disk.clone(), file })
+    }
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        self.disk.state.lock().space.closed(self.file);
+    }
 }
 
 impl RawFile for SimulatedFile {

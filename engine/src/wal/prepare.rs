@@ -4,6 +4,8 @@
 //! It costs the log's bytes a second time, so it is done only after the current file has seen durable commits, and in pieces,
 //! each synced, so that a commit's own sync never waits for many megabytes of zeros.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -20,6 +22,8 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Makes prepared files, one at a time, on a thread of its own.
 pub struct Preparer {
     dir: Dir,
+    /// The zeros that were written.
+    written: Arc<AtomicU64>,
     state: Mutex<PreparerState>,
 }
 
@@ -37,11 +41,12 @@ impl Preparer {
     pub fn start(dir: Dir) -> Preparer {
         let (wanted, requests) = sync_channel::<u64>(1);
         let (done, prepared) = sync_channel(1);
-        let work_dir = dir.clone();
+        let (work_dir, written) = (dir.clone(), Arc::new(AtomicU64::new(0)));
+        let count = written.clone();
         let work = move || {
             while let Ok(file_bytes) = requests.recv() {
                 // Not ours to report: the commit path makes its own file, and meets the trouble itself if there is any.
-                let file = prepare(&work_dir, file_bytes).inspect_err(|error| {
+                let file = prepare(&work_dir, file_bytes, &count).inspect_err(|error| {
                     tracing::warn!(%error, "could not prepare the next wal file");
                     let _ = work_dir.remove(PREPARED_NAME);
                 });
@@ -61,13 +66,21 @@ impl Preparer {
             discarded: false,
             thread: Some(thread),
         };
-        Preparer { dir, state: Mutex::new(state) }
+        Preparer { dir, written, state: Mutex::new(state) }
     }
 
-    /// Asks for a file of so many bytes, if none was asked for since the last one was taken.
+    /// How many bytes of zeros were written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a file of so many bytes, if none was asked for since the last one was taken, and the disk has plenty: what is there
+    /// for speed must not take the last of it.
     pub fn ask(&self, file_bytes: u64) {
         let mut state = self.state.lock();
-        if let (false, Some(wanted)) = (state.asked, &state.wanted) {
+        if let (false, Some(wanted)) = (state.asked, &state.wanted)
+            && self.dir.free_bytes().map_or(true, |free| free >= 4 * file_bytes)
+        {
             state.asked = wanted.try_send(file_bytes).is_ok();
         }
     }
@@ -82,15 +95,12 @@ impl Preparer {
         answer.flatten()
     }
 
-    /// Gives the space of a prepared file back: somebody needs it more.
-    pub fn discard(&self) {
+    /// Gives the space of a prepared file back: somebody needs it more. True when there was one.
+    pub fn discard(&self) -> bool {
         let mut state = self.state.lock();
-        if let Ok(answer) = state.prepared.try_recv() {
-            state.discarded = true;
-            if answer.is_some() {
-                let _ = self.dir.remove(PREPARED_NAME);
-            }
-        }
+        let Ok(answer) = state.prepared.try_recv() else { return false };
+        state.discarded = true;
+        answer.is_some() && self.dir.remove(PREPARED_NAME).is_ok()
     }
 }
 
@@ -106,7 +116,7 @@ impl Drop for Preparer {
     }
 }
 
-fn prepare(dir: &Dir, file_bytes: u64) -> Result<File> {
+fn prepare(dir: &Dir, file_bytes: u64, written: &AtomicU64) -> Result<File> {
     let _ = dir.remove(PREPARED_NAME);
     let file = dir.create(PREPARED_NAME)?;
     let zeros = vec![0; PIECE_BYTES.min(file_bytes as usize)];
@@ -116,6 +126,7 @@ fn prepare(dir: &Dir, file_bytes: u64) -> Result<File> {
         file.write(at, piece)?;
         file.sync()?;
         at += piece.len() as u64;
+        written.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
     Ok(file)
 }

@@ -140,7 +140,9 @@ impl Wal {
             Some(file) if needed <= prepared_bytes => name_prepared(&self.dir, &header, file),
             _ => create(&self.dir, &header, &[]),
         }
-        .inspect_err(|_| self.preparer.discard())?;
+        .inspect_err(|_| {
+            self.preparer.discard();
+        })?;
         self.start = self.end;
         self.capacity = self.end.plus(header.second - WAL_HEADER_BYTES);
         Ok(WalFile { number, start: self.start })

@@ -1,0 +1,187 @@
+//! Which segments to merge next: by size tiers, and those that are mostly garbage.
+//!
+//! ```text
+//!  oldest                                                              newest
+//!  tier 3 │ tier 2 │ tier 2 │ tier 1 │ tier 0 tier 0 tier 0 … (8 of them) ──> one of tier 1
+//!             ▲ half of it is dead ──> rewritten alone, whatever its size
+//! ```
+//!
+//! Size tiers: when eight neighbours of one tier stand in a row, they become one of the next tier, so that an entry is written
+//! about log₈(segments) times. Neighbours only: a merged segment holds one piece of the log as any other.
+//!
+//! The space that a merge takes until its inputs go is bounded: inputs are at most an eighth of what their store holds, or 1 GiB
+//! if that is more. The largest segments are then about a 32nd of a store, so there are few of them however large it grows. A
+//! rewrite takes what is alive of one segment. If the disk has less room than that, fewer inputs are taken, or nothing is done
+//! until there is.
+//!
+//! It does not know: where these numbers come from, or how to merge.
+
+use crate::ids::FileNumber;
+
+/// How many segments of one tier become one of the next.
+const FAN_IN: usize = 8;
+
+/// With fewer inputs a merge within the bound of a store costs more writing than it saves reading.
+const LEAST_INPUTS: usize = FAN_IN / 2;
+
+/// So many neighbours that could be merged are too many: merging goes as fast as it can.
+const URGENT: usize = 4 * FAN_IN;
+
+/// The bound on the inputs of a merge in a small store.
+const LEAST_BOUND_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// A larger store has a larger bound: this part of what it holds.
+const BOUND_PART: u64 = 8;
+
+/// A segment, as far as the choice needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub number: FileNumber,
+    pub kind: Kind,
+    /// Whether all of it can be read.
+    pub is_whole: bool,
+    pub bytes: u64,
+    /// About how many bytes it would have after a rewrite, if that is worth it.
+    pub rewritten_bytes: Option<u64>,
+}
+
+/// Neighbours of one kind can be merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A tier, in a partition.
+    Data(u8, u64),
+    /// Segments without data are alike wherever they are: what is left of them is small.
+    Dropped,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Nothing,
+    /// Merge these, newest first; in a hurry or not.
+    Merge(Vec<FileNumber>, bool),
+    /// Something is due, and the disk has no room for it.
+    Wait,
+}
+
+/// The choice in one store, newest segment first, with so much room on the disk.
+pub fn choose(newest_first: &[Candidate], room_bytes: u64) -> Choice {
+    let mut waits = false;
+    // Garbage first: it gives space back.
+    for candidate in newest_first.iter().filter(|candidate| candidate.is_whole) {
+        match candidate.rewritten_bytes {
+            Some(bytes) if bytes <= room_bytes => return Choice::Merge(vec![candidate.number], false),
+            Some(_) => waits = true,
+            None => {}
+        }
+    }
+    let held: u64 = newest_first.iter().map(|candidate| candidate.bytes).sum();
+    let bound_bytes = (held / BOUND_PART).max(LEAST_BOUND_BYTES);
+    for row in rows(newest_first).rev() {
+        let oldest = &row[row.len() - FAN_IN..];
+        let bounded = oldest_within(oldest, bound_bytes);
+        if bounded.len() < LEAST_INPUTS {
+            continue;
+        }
+        let inputs = oldest_within(bounded, room_bytes);
+        if inputs.len() >= 2 {
+            let numbers = inputs.iter().map(|candidate| candidate.number).collect();
+            return Choice::Merge(numbers, row.len() >= URGENT);
+        }
+        waits = true;
+    }
+    if waits { Choice::Wait } else { Choice::Nothing }
+}
+
+/// The bytes that wait to be merged or rewritten.
+pub fn debt_bytes(newest_first: &[Candidate]) -> u64 {
+    let garbage = newest_first.iter().filter(|candidate| candidate.rewritten_bytes.is_some());
+    let due = rows(newest_first).flatten().filter(|candidate| candidate.rewritten_bytes.is_none());
+    garbage.chain(due).map(|candidate| candidate.bytes).sum()
+}
+
+/// The rows of neighbours that are due, newest first.
+fn rows(newest_first: &[Candidate]) -> impl DoubleEndedIterator<Item = &[Candidate]> {
+    let alike = |one: &Candidate, other: &Candidate| one.kind == other.kind && one.is_whole == other.is_whole;
+    newest_first.chunk_by(alike).filter(|row| row.len() >= FAN_IN && row[0].is_whole)
+}
+
+/// As many of a row, from the oldest on, as fit.
+fn oldest_within(row: &[Candidate], most_bytes: u64) -> &[Candidate] {
+    let mut sum = 0;
+    let fits = |candidate: &&Candidate| {
+        sum += candidate.bytes;
+        sum <= most_bytes
+    };
+    &row[row.len() - row.iter().rev().take_while(fits).count()..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLENTY: u64 = u64::MAX;
+    const GIB: u64 = 1024 * 1024 * 1024;
+
+    /// Segments of these tiers and sizes, newest first; the newest has the highest number.
+    fn candidates(of: &[(u8, u64)]) -> Vec<Candidate> {
+        let candidate = |(place, (tier, bytes)): (usize, &(u8, u64))| Candidate {
+            number: (of.len() - place) as u64,
+            kind: Kind::Data(*tier, 0),
+            is_whole: true,
+            bytes: *bytes,
+            rewritten_bytes: None,
+        };
+        of.iter().enumerate().map(candidate).collect()
+    }
+
+    fn merge(numbers: impl IntoIterator<Item = u64>) -> Choice {
+        Choice::Merge(numbers.into_iter().collect(), false)
+    }
+
+    #[test]
+    fn eight_neighbours_of_a_tier_are_merged_and_seven_are_not() {
+        let seven = candidates(&[(0, 10); 7]);
+        assert_eq!((choose(&seven, PLENTY), debt_bytes(&seven)), (Choice::Nothing, 0));
+        let nine = candidates(&[(0, 10); 9]);
+        assert_eq!((choose(&nine, PLENTY), debt_bytes(&nine)), (merge((1..=8).rev()), 90));
+    }
+
+    #[test]
+    fn a_damaged_one_parts_its_neighbours() {
+        let mut nine = candidates(&[(0, 10); 9]);
+        nine[4].is_whole = false;
+        assert_eq!(choose(&nine, PLENTY), Choice::Nothing);
+    }
+
+    #[test]
+    fn with_little_room_fewer_are_merged_and_with_none_it_waits() {
+        let eight = candidates(&[(0, 10); 8]);
+        assert_eq!(choose(&eight, 79), merge((1..=7).rev()));
+        assert_eq!(choose(&eight, 20), merge([2, 1]));
+        assert_eq!(choose(&eight, 19), Choice::Wait);
+    }
+
+    #[test]
+    fn the_inputs_of_a_merge_are_bounded_and_tiny_rows_of_large_ones_left_alone() {
+        assert_eq!(choose(&candidates(&[(1, GIB / 4); 8]), PLENTY), merge((1..=4).rev()));
+        assert_eq!(choose(&candidates(&[(1, GIB / 3); 8]), PLENTY), Choice::Nothing);
+        // In a store that holds 64 times as much, eight of them are within the bound.
+        let mut large = vec![(1, GIB / 3); 8];
+        large.push((5, 64 * GIB));
+        assert_eq!(choose(&candidates(&large), PLENTY), merge((2..=9).rev()));
+    }
+
+    #[test]
+    fn garbage_goes_first_alone_and_needs_room_for_what_is_alive_only() {
+        let mut all = candidates(&[(0, 10), (0, 10), (3, 1000)]);
+        all[2].rewritten_bytes = Some(100);
+        assert_eq!((choose(&all, 100), debt_bytes(&all)), (merge([1]), 1000));
+        assert_eq!(choose(&all, 99), Choice::Wait);
+    }
+
+    #[test]
+    fn far_behind_it_hurries() {
+        assert!(matches!(choose(&candidates(&[(0, 1); 32]), PLENTY), Choice::Merge(_, true)));
+    }
+}

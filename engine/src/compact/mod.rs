@@ -1,0 +1,327 @@
+//! Merging segments (P5, P6): so that a read meets few of them, cold history lies together, compressed, and what is gone takes no
+//! space.
+//!
+//! 1. choose neighbours of a store that are due, or one that is mostly garbage (`choose`);
+//! 2. write what survives of them into a new segment, at a bounded rate (`merge`, `bodies`, `pace`);
+//! 3. commit the manifest that names it in their place, change the view, and let them go with their last reader.
+//!
+//! From tier 2 on, blocks are compressed: recent data is read most, and decompressing costs more than it saves there.
+//!
+//! If the disk has no room for what is due, this waits, says so in the statistics and once in the log, and goes on when there is.
+//! A merge that failed is tried again after a while that grows.
+//!
+//! It does not know: the log.
+
+mod bodies;
+mod choose;
+mod merge;
+mod pace;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use choose::{Candidate, Choice, Kind, choose, debt_bytes};
+use merge::{Merge, Younger};
+use pace::Pace;
+
+use crate::error::{Error, Failure, Result};
+use crate::flush::{make_live, remove_unfinished};
+use crate::format::manifest::SegmentRecord;
+use crate::garbage;
+use crate::ids::{FileNumber, StoreId, TimeMs};
+use crate::segment::{self, Segment, SegmentPlan, SegmentWriter};
+use crate::state::State;
+use crate::view::View;
+
+/// From this tier on, blocks are compressed.
+const COOL_TIER: u8 = 2;
+
+/// A segment is rewritten when one part in so many is dead: each entry is then written once more for each that goes. On a full disk
+/// little is worth much.
+const WORTH_IT: u64 = 2;
+const WORTH_MUCH: u64 = 8;
+
+/// How often the disk's room and the time are looked at when nothing else happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long the thread rests after a merge failed; twice as long each time, up to the longest.
+const FIRST_REST: Duration = Duration::from_secs(5);
+const LONGEST_REST: Duration = Duration::from_mins(5);
+
+/// The compaction thread: merges whatever is due, until the engine closes.
+pub fn run(state: &State) {
+    let mut rest = FIRST_REST;
+    loop {
+        // Read before looking at anything, so that no change falls between the look and the wait.
+        let seen = state.progress.changes();
+        if state.is_closing() {
+            return;
+        }
+        let due = next(state);
+        tell_waiting(state, matches!(due, Due::Wait));
+        let Due::Merge(inputs, urgent) = due else {
+            state.progress.wait(seen, TICK);
+            continue;
+        };
+        let bytes_per_second = if urgent { 0 } else { state.options.compact_bytes_per_second };
+        match merge(state, &inputs, bytes_per_second) {
+            Ok(()) => rest = FIRST_REST,
+            Err(Failure::Refused(error)) => {
+                // Nobody rests on files that may have to go meanwhile.
+                drop(inputs);
+                tracing::warn!(%error, "segments could not be merged");
+                state.progress.rest(rest);
+                rest = (2 * rest).min(LONGEST_REST);
+            }
+            Err(failure) => {
+                state.failed(failure);
+                return;
+            }
+        }
+    }
+}
+
+/// What is to be done, in any store.
+enum Due {
+    Nothing,
+    Wait,
+    Merge(Vec<Arc<Segment>>, bool),
+}
+
+fn tell_waiting(state: &State, waits: bool) {
+    if state.merge_waits.swap(waits, Ordering::Relaxed) != waits {
+        if waits {
+            tracing::warn!("segments wait to be merged: the disk has no room for it");
+        } else {
+            tracing::info!("segments are merged again");
+        }
+    }
+}
+
+fn next(state: &State) -> Due {
+    let view = state.view.load();
+    let room_bytes = state.room_bytes();
+    let records = records(state, &view);
+    let (mut due, mut debt) = (Due::Nothing, 0);
+    for store in stores(&view) {
+        let candidates = candidates(state, &view, store, &records);
+        debt += debt_bytes(&candidates);
+        match (choose(&candidates, room_bytes), &due) {
+            (Choice::Merge(numbers, urgent), Due::Nothing | Due::Wait) => {
+                let segments = view.segments.of(store).iter();
+                let inputs = segments.filter(|segment| numbers.contains(&segment.record().number));
+                due = Due::Merge(inputs.cloned().collect(), urgent);
+            }
+            (Choice::Wait, Due::Nothing) => due = Due::Wait,
+            _ => {}
+        }
+    }
+    state.debt_bytes.store(debt, Ordering::Relaxed);
+    due
+}
+
+/// What the manifest knows of each segment: its dead weight grows after it was opened.
+type Records = HashMap<FileNumber, SegmentRecord>;
+
+fn records(state: &State, view: &View) -> Records {
+    let mut records = state.manifest.lock().live().segments.clone();
+    if state.reserve.is_out() {
+        // There may be no space for the flush that counts this, until what it is about is gone.
+        view.memtables().for_each(|memtable| garbage::note(&garbage::count(view, memtable), &mut records));
+    }
+    records.into_iter().map(|record| (record.number, record)).collect()
+}
+
+fn stores(view: &View) -> Vec<StoreId> {
+    let mut stores: Vec<StoreId> = view.segments.all().map(|segment| segment.record().store).collect();
+    stores.sort();
+    stores.dedup();
+    stores
+}
+
+fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> Vec<Candidate> {
+    let (unmergeable, now_ms) = (state.unmergeable.lock(), state.sure_now_ms());
+    let worth_it = if state.reserve.is_out() { WORTH_MUCH } else { WORTH_IT };
+    let candidate = |segment: &Arc<Segment>| {
+        let record = segment.record();
+        let known = records.get(&record.number).filter(|_| !record.dropped);
+        Candidate {
+            number: record.number,
+            kind: if record.dropped { Kind::Dropped } else { Kind::Data(record.tier, record.partition) },
+            is_whole: segment.damage().is_none() && !unmergeable.contains(&record.number),
+            bytes: record.bytes(),
+            rewritten_bytes: known.and_then(|known| rewritten_bytes(known, now_ms, worth_it)),
+        }
+    };
+    view.segments.of(store).iter().map(candidate).collect()
+}
+
+/// What a segment would have after a rewrite, if so large a part of it is dead.
+fn rewritten_bytes(record: &SegmentRecord, now_ms: TimeMs, worth_it: u64) -> Option<u64> {
+    let expired = record.half_expired_ms != 0 && record.half_expired_ms <= now_ms;
+    let dead = record.dead_weight.max(if expired { record.weight.div_ceil(2) } else { 0 }).min(record.weight);
+    let alive = u128::from(record.data_bytes) * u128::from(record.weight - dead);
+    (dead > 0 && dead.saturating_mul(worth_it) >= record.weight)
+        .then(|| (alive / u128::from(record.weight)) as u64 + record.index_bytes)
+}
+
+/// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused if the disk has no room for it.
+pub fn merge_all(state: &State) -> Result<()> {
+    let view = state.view.load();
+    for store in stores(&view) {
+        let segments = view.segments.of(store);
+        if let Some(damage) = segments.iter().find_map(|segment| segment.damage()) {
+            return Err(damage.clone());
+        }
+        let kind = |segment: &Segment| match segment.record() {
+            record if record.dropped => (true, 0),
+            record => (false, record.partition),
+        };
+        for row in segments.chunk_by(|one, other| kind(one) == kind(other)) {
+            let records = records(state, &view);
+            let is_clean = |segment: &Arc<Segment>| {
+                let known = records.get(&segment.record().number);
+                known.is_none_or(|known| known.dead_weight == 0 && known.half_expired_ms == 0)
+            };
+            if row.len() == 1 && is_clean(&row[0]) {
+                continue;
+            }
+            if row.iter().map(|segment| segment.record().bytes()).sum::<u64>() > state.room_bytes() {
+                let path = state.dir.path_of(&segment::data_name(row[0].record().number));
+                return Err(Error::DiskFull { path });
+            }
+            let bytes_per_second = state.options.compact_bytes_per_second;
+            merge(state, row, bytes_per_second).map_err(|failure| state.failed(failure))?;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces neighbours, newest first, by one segment.
+fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Result<(), Failure> {
+    let _one_at_a_time = state.merging.lock();
+    let view = state.view.load();
+    let segments = view.segments.of(inputs[0].record().store);
+    if !inputs.iter().all(|input| segments.iter().any(|segment| Arc::ptr_eq(segment, input))) {
+        return Ok(());
+    }
+    let numbers: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
+    let before = records(state, &view);
+    let dead_before: u64 = numbers.iter().filter_map(|number| Some(before.get(number)?.dead_weight)).sum();
+    let younger = if dead_before == 0 { Younger::default() } else { younger(state, &view, &inputs[0]) };
+    let written = write_merged(state, inputs, &younger, bytes_per_second)
+        .map_err(|error| set_aside(state, inputs, &younger.segments, error))?;
+    let Written { record, expired } = written;
+    // If no timeline is left, neither is a segment.
+    let records = if record.timelines == 0 { Vec::new() } else { vec![record.clone()] };
+    let output = make_live(state, &records, |records, live| {
+        // What died meanwhile was counted to the inputs, and is still in the output.
+        let gone = |segment: &&SegmentRecord| numbers.contains(&segment.number);
+        let dead_now: u64 = live.segments.iter().filter(gone).map(|segment| segment.dead_weight).sum();
+        live.segments.retain(|segment| !numbers.contains(&segment.number));
+        for record in records {
+            let place = live.segments.partition_point(|segment| segment.place() < record.place());
+            let dead_weight = dead_now.saturating_sub(dead_before).min(record.weight);
+            live.segments.insert(place, SegmentRecord { dead_weight, ..record.clone() });
+        }
+    })?;
+    if records.is_empty() {
+        remove_unfinished(state, [record.number].into_iter());
+    }
+    count(state, inputs, &output, &record, expired);
+    state.view.change(|view| {
+        // By number: one of them may have lost its data meanwhile.
+        let gone = view.segments.take(record.store, &numbers);
+        view.segments.add(output);
+        gone.iter().for_each(|segment| segment.make_obsolete());
+    });
+    inputs.iter().for_each(|input| input.make_obsolete());
+    state.progress.announce();
+    Ok(())
+}
+
+fn count(
+    state: &State,
+    inputs: &[Arc<Segment>],
+    output: &[Arc<Segment>],
+    record: &SegmentRecord,
+    expired: u64,
+) {
+    let bytes =
+        |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.record().bytes()).sum::<u64>();
+    let reclaimed = bytes(inputs).saturating_sub(bytes(output));
+    let counters = &state.counters;
+    counters.merges.add(1);
+    counters.merge_bytes.add(record.bytes());
+    counters.expired_entries.add(expired);
+    if inputs.len() == 1 { &counters.rewrite_reclaimed_bytes } else { &counters.merge_reclaimed_bytes }
+        .add(reclaimed);
+}
+
+/// What is younger than the newest input, newest first, and can be read.
+fn younger(state: &State, view: &View, input: &Arc<Segment>) -> Younger {
+    let unmergeable = state.unmergeable.lock();
+    let whole = |segment: &&Arc<Segment>| {
+        segment.damage().is_none() && !unmergeable.contains(&segment.record().number)
+    };
+    let newest_first = view.segments.of(input.record().store).iter();
+    let segments = newest_first.take_while(|segment| !Arc::ptr_eq(segment, input)).filter(whole);
+    Younger { memtables: view.memtables().cloned().collect(), segments: segments.cloned().collect() }
+}
+
+/// What a merge read and met damage in is not merged any more, so that one bad block does not keep all others from being merged.
+fn set_aside(state: &State, inputs: &[Arc<Segment>], younger: &[Arc<Segment>], error: Error) -> Failure {
+    match &error {
+        Error::Corrupt { path, .. } | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
+            let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
+            let read = inputs.iter().chain(younger).map(|segment| segment.record().number);
+            let mut damaged: Vec<FileNumber> = read.filter(|read| Some(*read) == number).collect();
+            if damaged.is_empty() {
+                damaged = inputs.iter().map(|input| input.record().number).collect();
+            }
+            state.unmergeable.lock().extend(damaged);
+            Failure::Refused(error)
+        }
+        Error::Closed { .. } => Failure::Refused(error),
+        _ => Failure::before(error),
+    }
+}
+
+struct Written {
+    record: SegmentRecord,
+    /// How many entries were left behind because they had expired by themselves.
+    expired: u64,
+}
+
+fn write_merged(
+    state: &State,
+    inputs: &[Arc<Segment>],
+    younger: &Younger,
+    bytes_per_second: u64,
+) -> Result<Written> {
+    let (newest, oldest) = (inputs[0].record(), inputs[inputs.len() - 1].record());
+    let highest = inputs.iter().map(|input| input.record().tier).max().unwrap_or(0);
+    // A rewrite brings nothing together.
+    let tier = if inputs.len() == 1 { highest } else { highest.saturating_add(1) };
+    let plan = SegmentPlan {
+        number: state.manifest.lock().take_file_number(),
+        store: newest.store,
+        partition: newest.partition,
+        ttl_ms: state.ttl_ms(newest.store),
+        tier,
+        dropped: newest.dropped,
+        compress: tier >= COOL_TIER,
+        from: oldest.from,
+        to: newest.to,
+    };
+    let number = plan.number;
+    let written = || {
+        let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
+        let mut pace = Pace::start(state, bytes_per_second);
+        let expired = Merge::new(state, inputs, younger)?.write(&mut writer, &mut pace)?;
+        Ok(Written { record: writer.finish()?, expired })
+    };
+    written().inspect_err(|_| remove_unfinished(state, [number].into_iter()))
+}

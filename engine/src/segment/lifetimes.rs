@@ -1,0 +1,55 @@
+//! When the entries of a segment expire by themselves: enough of it to tell when half of them have.
+
+use crate::ids::TimeMs;
+
+/// Weights by how long after the segment's first such entry they expire, in powers of two of a millisecond: told times are at most
+/// twice as far off as they are, and the memory is a few hundred bytes.
+#[derive(Debug)]
+pub(super) struct Lifetimes {
+    first_ms: Option<TimeMs>,
+    weights: [u64; 64],
+}
+
+impl Default for Lifetimes {
+    fn default() -> Lifetimes {
+        Lifetimes { first_ms: None, weights: [0; 64] }
+    }
+}
+
+impl Lifetimes {
+    /// Something of a weight, committed at a time, expires.
+    pub fn add(&mut self, time_ms: TimeMs, expire_at_ms: TimeMs, weight: u64) {
+        let first_ms = *self.first_ms.get_or_insert(time_ms);
+        let power = expire_at_ms.saturating_sub(first_ms).checked_ilog2().unwrap_or(0);
+        self.weights[power as usize] += weight;
+    }
+
+    /// When half of all that weighs `whole` will have expired; 0: never.
+    pub fn half_expired_ms(&self, whole: u64) -> TimeMs {
+        let Some(first_ms) = self.first_ms else { return 0 };
+        let mut sum = 0;
+        let power = self.weights.iter().position(|weight| {
+            sum += weight;
+            sum > 0 && sum >= whole.div_ceil(2)
+        });
+        power.map_or(0, |power| first_ms.saturating_add(2u64.saturating_pow(power as u32 + 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_is_told_once_all_of_the_half_has_expired_and_not_much_later() {
+        let mut lifetimes = Lifetimes::default();
+        assert_eq!(lifetimes.half_expired_ms(0), 0);
+        lifetimes.add(1000, 1100, 10);
+        lifetimes.add(1000, 5000, 10);
+        lifetimes.add(2000, TimeMs::MAX, 10);
+        assert_eq!(lifetimes.half_expired_ms(20), 1128);
+        assert!((5000..=9000).contains(&lifetimes.half_expired_ms(40)));
+        assert_eq!(lifetimes.half_expired_ms(60), TimeMs::MAX);
+        assert_eq!(lifetimes.half_expired_ms(61), 0, "the rest never expires");
+    }
+}
