@@ -236,7 +236,7 @@ impl<'a> Merge<'a> {
                     writer.body(time_ms, expire_at_ms, body).map(|_| ())
                 })?;
             }
-            let (mut scan, mut ids) = (SegmentScan::all(segment.clone()), IdScan::all(segment.clone()));
+            let (mut scan, mut ids) = (SegmentScan::all(segment.clone())?, IdScan::all(segment.clone())?);
             inputs.push(Input { at: scan.next()?, scan, id_at: ids.next()?, ids, bodies_from });
             bodies_from += segment.body_count()? as u32;
         }

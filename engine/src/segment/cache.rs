@@ -28,6 +28,7 @@ impl Weighter<Key, Bytes> for ByBytes {
 /// The cache. One an engine, shared by all its segments.
 pub struct BlockCache {
     blocks: Cache<Key, Bytes, ByBytes>,
+    reads: AtomicU64,
     damaged: AtomicU64,
 }
 
@@ -42,12 +43,17 @@ impl BlockCache {
     pub fn new(budget_bytes: usize) -> BlockCache {
         let blocks = (budget_bytes / (16 * 1024)).max(16);
         let blocks = Cache::with_weighter(blocks, budget_bytes as u64, ByBytes);
-        BlockCache { blocks, damaged: AtomicU64::new(0) }
+        BlockCache { blocks, reads: AtomicU64::new(0), damaged: AtomicU64::new(0) }
     }
 
     /// How many bytes are kept.
     pub fn bytes(&self) -> u64 {
         self.blocks.weight()
+    }
+
+    /// How many blocks were read from files because they were not here.
+    pub fn block_reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// How often something that was read was damaged.
@@ -76,6 +82,7 @@ impl CachedFile {
     pub fn block(&self, kind: BlockKind, block: BlockRef, cache: &BlockCache) -> Result<Bytes> {
         let key = (self.number, self.is_index, block.at);
         cache.blocks.get_or_insert_with(&key, || {
+            cache.reads.fetch_add(1, Ordering::Relaxed);
             self.read(kind, block).inspect_err(|error| {
                 cache.damaged.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "a block cannot be read");
