@@ -7,6 +7,7 @@
 //! * `workloads` holds W1 to W4; `rounds` alternates the contestants; `report` prints medians and ratios.
 //! * `disk` asks the operating system what was written.
 //! * `load` speaks RESP to a server, for the binary of that name.
+//! * `scale` fills a directory with millions of timelines or ids, for the binary `timelines`.
 //!
 //! Nothing here knows how an engine works inside: a benchmark that did would measure its own idea of it.
 #![forbid(unsafe_code)]
@@ -18,5 +19,6 @@ pub mod load;
 pub mod peers;
 pub mod report;
 pub mod rounds;
+pub mod scale;
 pub mod workload;
 pub mod workloads;

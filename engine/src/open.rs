@@ -64,7 +64,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let engine_id = manifest.engine_id();
-    let cache = Arc::new(BlockCache::new(options.cache_bytes()));
+    let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
     let mut segments = SegmentSet::default();
     for record in &manifest.live().segments {
         segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), cache.clone()))]);
@@ -229,6 +229,7 @@ impl Replay {
 
     fn record(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
         let tail = Bytes::copy_from_slice(record.tail);
+        self.group.hold(tail.len());
         let operations =
             decode_tail(&tail).ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
         let mut sequences = record.sequences.iter().copied();

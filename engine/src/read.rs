@@ -123,14 +123,18 @@ impl<'v> Reading<'v> {
         self.steps().next().map_or(Ok(End::NEVER), |step| step.map(|step| step.end))
     }
 
-    /// What a client's id was used for in this timeline.
-    pub fn id(&self, id: &[u8]) -> Result<Option<IdRecord>> {
+    /// What a client's id was used for in this timeline. Segments of whose ids none was used within the window are passed over.
+    pub fn id(&self, id: &[u8], window_ms: u64) -> Result<Option<IdRecord>> {
         for memtable in self.view.memtables() {
             if let Some(found) = memtable.id(self.timeline, self.hash, id) {
                 return Ok(Some(found));
             }
         }
         for segment in self.view.segments.of(self.timeline.store) {
+            let is_over = segment.ids_until_ms().saturating_add(window_ms) <= self.now_ms;
+            if is_over {
+                continue;
+            }
             if let Some(found) = segment.find_id(self.timeline.name, id)? {
                 let IdEntry { body_hash, targets_hash, time_ms, sequences } = found;
                 return Ok(Some(IdRecord { body_hash, targets_hash, time_ms, sequences: sequences.into() }));

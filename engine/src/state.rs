@@ -154,6 +154,11 @@ impl State {
         }
     }
 
+    /// Gives decoded blocks what the sealed memtables leave of the budget.
+    pub fn share_memory(&self) {
+        self.cache.set_budget(self.options.cache_bytes(self.view.load().sealed.len()));
+    }
+
     /// Changes the stores: in the manifest first, then for everyone.
     pub fn change_stores(&self, change: impl FnOnce(&mut Live)) -> Result<()> {
         let mut manifest = self.manifest.lock();

@@ -77,16 +77,8 @@ pub enum Effect {
     Id(Bytes, IdRecord),
 }
 
-impl Effect {
-    pub(super) fn bytes(&self) -> usize {
-        64 + match self {
-            Effect::Trim(_) => 0,
-            Effect::Remove(ranges) => 32 * ranges.len(),
-            Effect::Edit(_, body) => body.len(),
-            Effect::Id(id, record) => id.len() + 8 * record.sequences.len(),
-        }
-    }
-}
+/// What an allocation costs beside what was asked for.
+const ALLOCATION_BYTES: usize = 16;
 
 impl Slot {
     /// A slot without entries of a timeline that ends at `end`.
@@ -137,7 +129,9 @@ impl Slot {
         low
     }
 
-    pub(super) fn push(&mut self, sequence: Sequence, body: u32, append: &Append) {
+    /// Adds an entry; how many bytes that takes.
+    pub(super) fn push(&mut self, sequence: Sequence, body: u32, append: &Append) -> usize {
+        let before = self.bodies.capacity();
         if self.bodies.is_empty() {
             (self.first, self.first_time_ms) = (sequence, append.time_ms);
         } else {
@@ -152,25 +146,41 @@ impl Slot {
         self.body_bytes += u64::from(append.body_bytes);
         self.own_expiry |= append.expire_at_ms != 0;
         self.end.append(sequence, append.time_ms, append.expire_at_ms);
+        let allocated = if before == 0 { ALLOCATION_BYTES } else { 0 };
+        allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
-    pub(super) fn take(&mut self, effect: Effect) {
+    /// Takes what a batch does beside appending; how many bytes that takes.
+    pub(super) fn take(&mut self, effect: Effect) -> usize {
         self.touched = true;
+        let extra_bytes = if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
+        // A place in a search tree that is two thirds full.
+        let in_tree = |entry_bytes: usize| entry_bytes * 3 / 2 + ALLOCATION_BYTES;
         match effect {
             Effect::Trim(floor) => {
                 let trimmed_to = floor.trimmed_to.max(self.end.floor.trimmed_to);
                 let higher = if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
                 self.end.floor = Floor { trimmed_to, ..higher };
+                0
             }
             Effect::Remove(ranges) => {
                 let changes = &mut self.extra.get_or_insert_default().changes;
+                let bytes = ranges.len() * in_tree(size_of::<(Sequence, Sequence)>());
                 ranges.into_iter().for_each(|(first, last)| changes.remove(first, last));
+                extra_bytes + bytes
             }
             Effect::Edit(sequence, body) => {
                 self.extra.get_or_insert_default().changes.edited.insert(sequence, body);
+                extra_bytes + in_tree(size_of::<(Sequence, Bytes)>())
             }
             Effect::Id(id, record) => {
-                self.extra.get_or_insert_default().ids.insert(id, record);
+                let ids = &mut self.extra.get_or_insert_default().ids;
+                let (before, sequences) = (ids.capacity(), record.sequences.len());
+                ids.insert(id, record);
+                // The table keeps an eighth of its places free, and a byte for each.
+                let places = (ids.capacity() - before) * 8 / 7;
+                let place_bytes = size_of::<(Bytes, IdRecord)>() + 1;
+                extra_bytes + places * place_bytes + sequences * size_of::<Sequence>() + 2 * ALLOCATION_BYTES
             }
         }
     }

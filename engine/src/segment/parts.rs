@@ -1,25 +1,23 @@
 //! The files of a segment and what of them stays in memory: opens them, finds timelines, ids and shared bodies.
 
 use std::cmp::Ordering;
-use std::io;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::cache::{BlockCache, CachedFile};
-use super::table::Table;
-use super::{data_name, index_name};
+use super::data_name;
+use super::table::{Reading, Table};
 use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef};
-use crate::format::checksum::Seed;
 use crate::format::filter::may_contain;
-use crate::format::header::{FileHeader, FileKind, file_header};
+use crate::format::header::FileKind;
 use crate::format::ids::{self, IdEntry};
 use crate::format::index::{Footer, TimelineEntry, body_key, footer, name_key, slot_name};
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::shared_body;
 use crate::format::slots::Slots;
-use crate::ids::{EngineId, FileNumber, TimeMs};
+use crate::ids::{EngineId, TimeMs};
 use crate::vfs::Dir;
 
 #[derive(Debug)]
@@ -45,13 +43,13 @@ impl Parts {
         record: &SegmentRecord,
         cache: Arc<BlockCache>,
     ) -> Result<Parts> {
-        let index = Parts::file(dir, &index_name(record.number), FileKind::Index, engine, record.number)?;
+        let index = CachedFile::open(dir, engine, record.number, FileKind::Index, cache.clone())?;
         if index.len != record.index_bytes {
             return Err(index.wrong_length(record.index_bytes));
         }
         let at = index.len.saturating_sub(footer::BYTES as u64);
-        let bytes = index.file.read(at, footer::BYTES)?;
-        let footer = Footer::decode(&bytes, index.seed, index.file.path(), at)?;
+        let bytes = index.bytes(BlockRef { at, bytes: footer::BYTES as u32 })?;
+        let footer = Footer::decode(&bytes, index.seed, &index.path(), at)?;
         if footer.data_bytes != record.data_bytes {
             return Err(index.damaged(at, "the footer belongs to another data file"));
         }
@@ -70,31 +68,13 @@ impl Parts {
     }
 
     /// The data file. One that was cut short is served as far as it goes.
-    pub fn data_file(dir: &Dir, engine: EngineId, record: &SegmentRecord) -> Result<CachedFile> {
-        let data = Parts::file(dir, &data_name(record.number), FileKind::Data, engine, record.number)?;
-        if data.len != record.data_bytes {
-            tracing::error!(error = %data.wrong_length(record.data_bytes), "some blocks of a segment are missing");
+    fn data_file(&self) -> Result<CachedFile> {
+        let (number, cache) = (self.record.number, self.cache.clone());
+        let data = CachedFile::open(&self.dir, self.engine, number, FileKind::Data, cache)?;
+        if data.len != self.record.data_bytes {
+            tracing::error!(error = %data.wrong_length(self.record.data_bytes), "some blocks of a segment are missing");
         }
         Ok(data)
-    }
-
-    pub fn file(
-        dir: &Dir,
-        name: &str,
-        kind: FileKind,
-        engine: EngineId,
-        number: FileNumber,
-    ) -> Result<CachedFile> {
-        let file = dir.open(name).map_err(|error| match error {
-            Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Error::corrupt(path, 0, "the file is missing: the manifest says that it is live")
-            }
-            _ => error,
-        })?;
-        let header = FileHeader::decode(&file.read(0, file_header::BYTES)?, file.path())?;
-        header.expect(kind, engine, number, file.path())?;
-        let (len, seed) = (file.len()?, Seed::new(engine, number));
-        Ok(CachedFile { file, number, is_index: kind == FileKind::Index, seed, len })
     }
 
     pub fn data_damage(&self, at: u64, what: &str) -> Error {
@@ -105,22 +85,22 @@ impl Parts {
         if let Some(data) = self.data.get() {
             return Ok(data);
         }
-        let data = Parts::data_file(&self.dir, self.engine, &self.record)?;
+        let data = self.data_file()?;
         Ok(self.data.get_or_init(|| data))
     }
 
     /// The tables above the pages of timelines or of ids.
-    pub fn pages<'a>(&'a self, of: Pages, cache: Option<&'a BlockCache>) -> Table<'a> {
+    pub fn pages(&self, of: Pages, reading: Reading) -> Table<'_> {
         let (kind, root) = match of {
             Pages::Timelines => (BlockKind::PageTable, &self.page_table),
             Pages::Ids => (BlockKind::IdTable, &self.id_table),
         };
-        Table::new(&self.index, kind, root, cache)
+        Table::new(&self.index, kind, root, reading)
     }
 
     /// The table of the shared bodies' blocks.
-    pub fn body_table<'a>(&'a self, cache: Option<&'a BlockCache>) -> Table<'a> {
-        Table::new(&self.index, BlockKind::BodyTable, &self.body_table, cache)
+    pub fn body_table(&self, reading: Reading) -> Table<'_> {
+        Table::new(&self.index, BlockKind::BodyTable, &self.body_table, reading)
     }
 
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
@@ -152,12 +132,12 @@ impl Parts {
         order: impl Fn(&[u8]) -> Option<Ordering>,
     ) -> Result<Option<(u64, Bytes)>> {
         let is_after = |bytes: &[u8]| order(bytes).map(Ordering::is_gt);
-        let Some(cursor) = self.pages(of, Some(&self.cache)).seek(is_after)? else { return Ok(None) };
+        let Some(cursor) = self.pages(of, Reading::Cached).seek(is_after)? else { return Ok(None) };
         let row = cursor.row();
         if !may_contain(row.filter, key) {
             return Ok(None);
         }
-        let raw = self.index.block(of.kind(), row.block, &self.cache)?;
+        let raw = self.index.block(of.kind(), row.block)?;
         let look = || {
             let slots = Slots::new(&raw)?;
             let at = slots.partition(|slot| order(slot).map(Ordering::is_ge))?;
@@ -174,7 +154,7 @@ impl Parts {
 
     /// The root of a timeline's run table.
     pub fn run_root(&self, root: BlockRef) -> Result<Bytes> {
-        self.index.block(BlockKind::RunTable, root, &self.cache)
+        self.index.block(BlockKind::RunTable, root)
     }
 
     /// Time, expiry and bytes of a shared body.
@@ -188,11 +168,11 @@ impl Parts {
 
     /// The block of a shared body, the number of its first body, and that of the first behind it.
     pub fn bodies_block(&self, number: u32) -> Result<(u32, u32, Bytes)> {
-        let cursor = self.body_table(Some(&self.cache)).seek(|key| Some(body_key(key)? > number))?;
+        let cursor = self.body_table(Reading::Cached).seek(|key| Some(body_key(key)? > number))?;
         let missing = || self.data_damage(0, "an entry refers to a shared body that is not there");
         let cursor = cursor.ok_or_else(missing)?;
         let (row, first) = (cursor.row(), body_key(cursor.row().key).ok_or_else(missing)?);
-        let block = self.data()?.block(BlockKind::Bodies, row.block, &self.cache)?;
+        let block = self.data()?.block(BlockKind::Bodies, row.block)?;
         let count = Slots::new(&block).map_or(0, |slots| slots.count());
         Ok((first, first.saturating_add(count as u32), block))
     }

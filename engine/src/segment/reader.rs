@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::cache::BlockCache;
 use super::parts::Parts;
 use super::runs::RunsOf;
+use super::table::Reading;
 use super::{data_name, index_name};
 use crate::entry::{Changes, Collector, Span};
 use crate::error::{Error, Result};
@@ -129,6 +130,11 @@ impl Segment {
         Ok(changes)
     }
 
+    /// The highest time at which one of its ids was used; of a segment that cannot be read, the end of all times.
+    pub fn ids_until_ms(&self) -> TimeMs {
+        self.parts.as_ref().map_or(TimeMs::MAX, |parts| parts.footer.ids_until_ms)
+    }
+
     /// What a client's id was used for in a timeline, as far as this segment knows.
     pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdEntry>> {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
@@ -184,7 +190,7 @@ impl Segment {
     /// Calls `visit` for every shared body, in order: time, expiry, bytes.
     pub fn for_each_body(&self, mut visit: impl FnMut(TimeMs, TimeMs, &[u8]) -> Result<()>) -> Result<()> {
         let parts = self.parts()?;
-        let table = parts.body_table(None);
+        let table = parts.body_table(Reading::Once);
         let (mut cursor, mut next) = (table.first()?, 0);
         while let Some(mut at) = cursor.take() {
             let (first, place) = (body_key(at.row().key), at.row().block);
@@ -222,11 +228,15 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        let number = self.record.number;
         let files = [
-            (&self.obsolete_data, data_name(self.record.number)),
-            (&self.obsolete_index, index_name(self.record.number)),
+            (&self.obsolete_data, data_name(number), false),
+            (&self.obsolete_index, index_name(number), true),
         ];
-        for (_, name) in files.iter().filter(|(obsolete, _)| obsolete.load(Ordering::Acquire)) {
+        for (_, name, is_index) in files.iter().filter(|(obsolete, ..)| obsolete.load(Ordering::Acquire)) {
+            if let Ok(parts) = &self.parts {
+                parts.cache.close(number, *is_index);
+            }
             match self.dir.remove(name) {
                 // The manifest does not name it any more: the next open removes it.
                 Err(error) if !error.is_not_found() => {

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::parts::Parts;
-use super::table::{Cursor, Table};
+use super::table::{Cursor, Reading, Table};
 use crate::entry::Collector;
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
@@ -53,7 +53,7 @@ impl<'a> RunsOf<'a> {
     }
 
     fn table<'t>(&'t self, root: &'t Bytes) -> Table<'t> {
-        Table::new(&self.parts.index, BlockKind::RunTable, root, Some(&self.parts.cache))
+        Table::new(&self.parts.index, BlockKind::RunTable, root, Reading::Cached)
     }
 
     /// The last block of whose first sequence and time `is_after` says false, given that all behind it say true.
@@ -113,7 +113,7 @@ impl<'a> RunsOf<'a> {
 
     /// The content of a block.
     pub fn block(&self, place: &Place) -> Result<Bytes> {
-        self.parts.data()?.block(BlockKind::Runs, place.run.block, &self.parts.cache)
+        self.parts.data()?.block(BlockKind::Runs, place.run.block)
     }
 
     fn damaged(&self, place: &Place, what: &str) -> Error {

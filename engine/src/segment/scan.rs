@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::parts::Pages;
 use super::reader::Segment;
-use super::table::Cursor;
+use super::table::{Cursor, Reading};
 use crate::error::{Error, Result};
 use crate::format::ids::{self, IdEntry};
 use crate::format::index::{TimelineEntry, slot_name};
@@ -30,7 +30,7 @@ impl PageScan {
 
     /// From the first page on.
     fn all(segment: Arc<Segment>, of: Pages) -> Result<PageScan> {
-        let cursor = segment.parts()?.pages(of, None).first()?;
+        let cursor = segment.parts()?.pages(of, Reading::Once).first()?;
         Ok(PageScan::new(segment, of, cursor))
     }
 
@@ -47,7 +47,7 @@ impl PageScan {
     fn turn(&mut self) -> Result<()> {
         (self.content, self.slot) = (None, 0);
         if let Some(mut cursor) = self.cursor.take() {
-            let is_there = self.segment.parts()?.pages(self.of, None).next(&mut cursor)?;
+            let is_there = self.segment.parts()?.pages(self.of, Reading::Once).next(&mut cursor)?;
             self.cursor = is_there.then_some(cursor);
         }
         Ok(())
@@ -89,7 +89,7 @@ impl SegmentScan {
     /// The timelines whose names are `name` or above.
     pub fn from(segment: Arc<Segment>, name: &[u8]) -> Result<SegmentScan> {
         let is_after = |key: &[u8]| Some(slot_name(key)? > name);
-        let Some(cursor) = segment.parts()?.pages(Pages::Timelines, None).seek(is_after)? else {
+        let Some(cursor) = segment.parts()?.pages(Pages::Timelines, Reading::Once).seek(is_after)? else {
             return SegmentScan::all(segment);
         };
         let mut pages = PageScan::new(segment, Pages::Timelines, Some(cursor));

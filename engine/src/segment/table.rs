@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::cache::{BlockCache, CachedFile};
+use super::cache::CachedFile;
 use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef};
 use crate::format::table::{Row, TablePage};
@@ -14,8 +14,16 @@ pub(super) struct Table<'a> {
     file: &'a CachedFile,
     kind: BlockKind,
     root: &'a Bytes,
-    /// `None`: read past it, as walks over all of a table do.
-    cache: Option<&'a BlockCache>,
+    reading: Reading,
+}
+
+/// How pages are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Through the cache.
+    Cached,
+    /// Past it, as walks over all of a table do.
+    Once,
 }
 
 /// A place in a table: a row of the lowest level, and the rows that lead there.
@@ -37,13 +45,8 @@ impl Cursor {
 
 impl<'a> Table<'a> {
     /// The table of a file with this root.
-    pub fn new(
-        file: &'a CachedFile,
-        kind: BlockKind,
-        root: &'a Bytes,
-        cache: Option<&'a BlockCache>,
-    ) -> Table<'a> {
-        Table { file, kind, root, cache }
+    pub fn new(file: &'a CachedFile, kind: BlockKind, root: &'a Bytes, reading: Reading) -> Table<'a> {
+        Table { file, kind, root, reading }
     }
 
     /// The last row of whose key `is_after` says false, given that all behind it say true; `None` when all do.
@@ -86,9 +89,9 @@ impl<'a> Table<'a> {
     }
 
     fn page(&self, block: BlockRef) -> Result<Bytes> {
-        match self.cache {
-            Some(cache) => self.file.block(self.kind, block, cache),
-            None => self.file.read(self.kind, block),
+        match self.reading {
+            Reading::Cached => self.file.block(self.kind, block),
+            Reading::Once => self.file.read(self.kind, block),
         }
     }
 
