@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use strandline_benches::scale::load::{End, load};
+use strandline_benches::scale::load::{End, compact, load};
 use strandline_benches::scale::{Data, reads};
 
 #[derive(Parser)]
@@ -48,6 +48,8 @@ enum Ends {
 enum Step {
     /// Fill the directory.
     Load,
+    /// Merge all of it into one segment.
+    Compact,
     /// Open it and read.
     Read,
 }
@@ -58,6 +60,7 @@ fn main() -> Result<()> {
     ensure!((1..0xF_FFFF).contains(&arguments.data.entries), "1 to 2^20 entries");
     match arguments.step {
         Some(Step::Load) => return fill(&arguments),
+        Some(Step::Compact) => return compact(&arguments.data, &arguments.dir),
         Some(Step::Read) => return read(&arguments),
         None => {}
     }

@@ -64,11 +64,6 @@ pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
     settle(&engine);
     let at_rest = start.elapsed().as_secs_f64() - REST.as_secs_f64();
     println!("| loading and merging, until rest, s | {at_rest:.0} |");
-    if end == End::Compacted {
-        let start = Instant::now();
-        engine.compact()?;
-        println!("| merging all into one, s | {:.0} |", start.elapsed().as_secs_f64());
-    }
     let figure = |name| engine.stats().get(name).unwrap_or(0);
     println!("| segments | {} |", figure("segments"));
     println!(
@@ -76,6 +71,17 @@ pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
         (figure("flush_bytes") + figure("merge_bytes")) as f64 / 1e6
     );
     println!("| largest memory of the loading process, MB | {:.0} |", process::memory_mb("VmHWM")?);
+    engine.close()?;
+    if end == End::Compacted { compact(data, dir) } else { Ok(()) }
+}
+
+/// Merges everything into one segment.
+pub fn compact(data: &Data, dir: &Path) -> Result<()> {
+    let engine = Engine::open(dir, data.options())?;
+    let start = Instant::now();
+    engine.compact()?;
+    println!("| merging all into one, s | {:.0} |", start.elapsed().as_secs_f64());
+    println!("| largest memory of that, MB | {:.0} |", process::memory_mb("VmHWM")?);
     engine.close()?;
     Ok(())
 }

@@ -67,15 +67,14 @@ pub fn latest(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
         ensure!(last == Some(data.entries), "timeline {timeline} ends at {last:?}");
         Ok(())
     };
-    let apart = |from: u64| (from..from + LOOKED_AT).map(|place| data.scattered(place));
-    count_reads(engine, "newest entry, at first", newest, apart(0))?;
-    (LOOKED_AT..20 * LOOKED_AT).try_for_each(|place| newest(data.scattered(place)))?;
-    count_reads(engine, "newest entry, later", newest, apart(20 * LOOKED_AT))?;
     let mut random = Random::new(3);
+    let mut picks =
+        |count: u64| -> Vec<u64> { (0..count).map(|_| random.next_u64() % data.timelines).collect() };
+    count_reads(engine, "newest entry, at first", newest, picks(LOOKED_AT).into_iter())?;
+    picks(20 * LOOKED_AT).into_iter().try_for_each(newest)?;
+    count_reads(engine, "newest entry, later", newest, picks(LOOKED_AT).into_iter())?;
     let start = Instant::now();
-    for _ in 0..reads {
-        newest(random.next_u64() % data.timelines)?;
-    }
+    picks(reads).into_iter().try_for_each(newest)?;
     println!("| random reads, µs each | {:.1} |", start.elapsed().as_secs_f64() * 1e6 / reads as f64);
     println!("| memory after {reads} random reads: resident, MB | {:.0} |", process::memory_mb("VmRSS")?);
     println!("| … of it anonymous, MB | {:.0} |", process::memory_mb("RssAnon")?);
@@ -110,14 +109,18 @@ pub fn retries(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
         ensure!(!duplicate, "timeline {timeline}: a fresh id was taken for a retry");
         Ok(())
     };
-    let apart = |from: u64| (from..from + LOOKED_AT).map(|place| data.scattered(place));
-    count_reads(engine, "retry, at first", retry, apart(0))?;
-    (LOOKED_AT..20 * LOOKED_AT).try_for_each(|place| retry(data.scattered(place)))?;
-    count_reads(engine, "retry, later", retry, apart(20 * LOOKED_AT))?;
-    count_reads(engine, "append with a fresh id", fresh, apart(30 * LOOKED_AT))?;
-    let mut random = Random::new(3);
-    (0..reads).try_for_each(|_| retry(random.next_u64() % data.timelines))?;
-    println!("| memory after {reads} random retries: resident, MB | {:.0} |", process::memory_mb("VmRSS")?);
+    // No timeline twice: a retry or an append leaves it in memory.
+    let mut place = 0;
+    let mut next = |count: u64| {
+        place += count;
+        (place - count..place).map(|place| data.scattered(place)).collect::<Vec<_>>().into_iter()
+    };
+    count_reads(engine, "retry, at first", retry, next(LOOKED_AT))?;
+    next(20 * LOOKED_AT).try_for_each(retry)?;
+    count_reads(engine, "retry, later", retry, next(LOOKED_AT))?;
+    count_reads(engine, "append with a fresh id", fresh, next(LOOKED_AT))?;
+    next(reads).try_for_each(retry)?;
+    println!("| memory after {reads} more retries: resident, MB | {:.0} |", process::memory_mb("VmRSS")?);
     println!("| … of it anonymous, MB | {:.0} |", process::memory_mb("RssAnon")?);
     Ok(())
 }
