@@ -191,18 +191,25 @@ impl<'v> Reading<'v> {
 
     /// The entries from `high` to `low`, descending.
     fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
-        self.descend_seeing(self.sight(&End::NEVER, Changes::default()), (low, high), limit)
+        let sight = self.sight(&End::NEVER, Changes::default());
+        self.descend_into(Collector::new(limit, true, sight), low, high)
+    }
+
+    /// The newest entry from `low` to `high`.
+    fn newest(&self, low: Sequence, high: Sequence) -> Result<Option<Entry>> {
+        let sight = self.sight(&End::NEVER, Changes::default());
+        let out = Collector::new(Limit::entries(1), true, sight).sufficient();
+        Ok(self.descend_into(out, low, high)?.1.pop())
     }
 
     /// Descending: each place is read as soon as the changes of all younger ones are known.
-    fn descend_seeing(
+    fn descend_into(
         &self,
-        sight: Sight,
-        (low, high): (Sequence, Sequence),
-        limit: Limit,
+        mut out: Collector,
+        low: Sequence,
+        high: Sequence,
     ) -> Result<(End, Vec<Entry>, bool)> {
         let mut found = None;
-        let mut out = Collector::new(limit, true, sight);
         for step in self.steps() {
             let step = step?;
             if found.is_none() {
@@ -293,7 +300,8 @@ impl<'v> Reading<'v> {
         // A hole below the first living entry was not lost: only what the TTL took counts.
         let sight = Sight { lost: true, ..self.sight(end, Changes::default()) };
         let whole = Reading { ttl_ms: 0, gone_before_ms: 0, ..*self };
-        let (_, lost, _) = whole.descend_seeing(sight, (floor.lowest, high), Limit::entries(1))?;
+        let out = Collector::new(Limit::entries(1), true, sight).sufficient();
+        let (_, lost, _) = whole.descend_into(out, floor.lowest, high)?;
         let lost = lost.first().map_or(0, |entry| entry.sequence);
         Ok(floor.trimmed_to.max(lost).max(self.dropped_to()?))
     }
@@ -307,14 +315,12 @@ impl<'v> Reading<'v> {
 
     /// The entry with a sequence.
     pub fn get(&self, sequence: Sequence) -> Result<Option<Entry>> {
-        let (_, mut entries, _) = self.descend(sequence, sequence, Limit::entries(1))?;
-        Ok(entries.pop())
+        self.newest(sequence, sequence)
     }
 
     /// The newest readable entry.
     pub fn last(&self) -> Result<Option<Entry>> {
-        let (_, mut entries, _) = self.descend(0, MAX_SEQUENCE, Limit::entries(1))?;
-        Ok(entries.pop())
+        self.newest(0, MAX_SEQUENCE)
     }
 
     /// Facts of the whole timeline. Walks every place that holds it, and reads those of which something is gone or changed.

@@ -17,6 +17,14 @@ pub fn memory_mb(name: &str) -> Result<f64> {
     Ok(kib * 1024.0 / 1e6)
 }
 
+/// How long this thread has had a processor, in milliseconds: on a machine that is shared, what a call costs.
+pub fn processor_ms() -> Result<f64> {
+    let text =
+        fs::read_to_string("/proc/thread-self/schedstat").context("reading the scheduler's figures")?;
+    let nanos: f64 = text.split_ascii_whitespace().next().context("no figures of the scheduler")?.parse()?;
+    Ok(nanos / 1e6)
+}
+
 /// How many files a directory has, and their bytes.
 pub fn files(dir: &Path) -> Result<(u64, u64)> {
     let (mut count, mut bytes) = (0, 0);

@@ -19,9 +19,10 @@ pub fn open(data: &Data, dir: &Path) -> Result<Engine> {
     println!("| files | {files} |");
     println!("| bytes on disk, MB | {:.0} |", bytes as f64 / 1e6);
     let before = process::memory_mb("RssAnon")?;
-    let start = Instant::now();
+    let (start, processor) = (Instant::now(), process::processor_ms()?);
     let engine = Engine::open(dir, data.options())?;
     println!("| open, ms | {:.1} |", start.elapsed().as_secs_f64() * 1e3);
+    println!("| … of it on a processor, ms | {:.1} |", process::processor_ms()? - processor);
     println!("| anonymous memory after open, MB | {:.1} |", process::memory_mb("RssAnon")?);
     println!("| of it before open, MB | {before:.1} |");
     println!("| open files | {} |", process::descriptors()?);
