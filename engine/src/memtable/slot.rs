@@ -38,7 +38,67 @@ pub struct Slot {
 #[derive(Debug, Default)]
 struct Extra {
     changes: Changes,
-    ids: HashMap<Bytes, IdRecord>,
+    ids: Ids,
+}
+
+/// The ids of a timeline: nearly all have one or two between two flushes, and a table for these would be mostly room.
+#[derive(Debug)]
+enum Ids {
+    Few(Vec<(Bytes, IdRecord)>),
+    Many(HashMap<Bytes, IdRecord>),
+}
+
+/// More ids than this get a table.
+const FEW_IDS: usize = 8;
+
+impl Default for Ids {
+    fn default() -> Ids {
+        Ids::Few(Vec::new())
+    }
+}
+
+impl Ids {
+    fn get(&self, id: &[u8]) -> Option<&IdRecord> {
+        match self {
+            Ids::Few(few) => few.iter().find(|(known, _)| known == id).map(|(_, record)| record),
+            Ids::Many(many) => many.get(id),
+        }
+    }
+
+    fn insert(&mut self, id: Bytes, record: IdRecord) {
+        match self {
+            Ids::Few(few) => {
+                few.retain(|(known, _)| *known != id);
+                if few.len() < FEW_IDS {
+                    few.reserve_exact(1);
+                    few.push((id, record));
+                } else {
+                    *self = Ids::Many(few.drain(..).chain([(id, record)]).collect());
+                }
+            }
+            Ids::Many(many) => {
+                many.insert(id, record);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Bytes, &IdRecord)> {
+        let (few, many) = match self {
+            Ids::Few(few) => (Some(few), None),
+            Ids::Many(many) => (None, Some(many)),
+        };
+        few.into_iter().flatten().map(|(id, record)| (id, record)).chain(many.into_iter().flatten())
+    }
+
+    /// How much memory it takes, beside what the ids themselves do.
+    fn bytes(&self) -> usize {
+        let place_bytes = size_of::<(Bytes, IdRecord)>();
+        match self {
+            Ids::Few(few) => few.capacity() * place_bytes,
+            // A table keeps an eighth of its places free, and a byte for each.
+            Ids::Many(many) => many.capacity() * 8 / 7 * (place_bytes + 1),
+        }
+    }
 }
 
 /// What a batch with a client's id did.
@@ -175,12 +235,10 @@ impl Slot {
             }
             Effect::Id(id, record) => {
                 let ids = &mut self.extra.get_or_insert_default().ids;
-                let (before, sequences) = (ids.capacity(), record.sequences.len());
+                let (before, sequences) = (ids.bytes(), record.sequences.len());
                 ids.insert(id, record);
-                // The table keeps an eighth of its places free, and a byte for each.
-                let places = (ids.capacity() - before) * 8 / 7;
-                let place_bytes = size_of::<(Bytes, IdRecord)>() + 1;
-                extra_bytes + places * place_bytes + sequences * size_of::<Sequence>() + 2 * ALLOCATION_BYTES
+                let grown = ids.bytes().saturating_sub(before);
+                extra_bytes + grown + sequences * size_of::<Sequence>() + 2 * ALLOCATION_BYTES
             }
         }
     }
@@ -197,7 +255,7 @@ impl Slot {
 
     /// The ids that were used since the last flush.
     pub fn ids(&self) -> impl Iterator<Item = (&Bytes, &IdRecord)> {
-        self.extra.iter().flat_map(|extra| &extra.ids)
+        self.extra.iter().flat_map(|extra| extra.ids.iter())
     }
 
     /// The lowest sequence here; above the last when there is no entry here.
@@ -221,5 +279,23 @@ impl Slot {
     /// Sequence and body number of every entry.
     pub fn entries(&self) -> impl Iterator<Item = (Sequence, u32)> + '_ {
         self.bodies.iter().enumerate().map(|(place, body)| (self.sequence(place), *body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_and_many_ids_are_found_and_the_younger_record_counts() {
+        let record = |time_ms| IdRecord { body_hash: 1, targets_hash: 2, time_ms, sequences: [3].into() };
+        let id = |number: u64| Bytes::from(format!("id {number}"));
+        let mut ids = Ids::default();
+        for number in 0..50 {
+            ids.insert(id(number), record(0));
+            ids.insert(id(number), record(number));
+            assert!((0..=number).all(|known| ids.get(&id(known)) == Some(&record(known))));
+            assert_eq!((ids.get(b"id"), ids.iter().count() as u64), (None, number + 1));
+        }
     }
 }
