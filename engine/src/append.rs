@@ -326,6 +326,7 @@ impl Committer {
                 let mut bytes = batch.tail.slice(body.place.clone());
                 if body.stamped {
                     bytes = stamp(&bytes, sequences[0]).into();
+                    self.group.hold(bytes.len());
                 }
                 self.group.body(Body { time_ms, expire_at_ms, bytes });
                 staged = Some(target.body);

@@ -79,7 +79,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     let checkpoint = manifest.live().checkpoint;
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
     let mut replay = Replay::new(view, options.read_only);
-    let tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
+    let mut tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
         replay.record(record).map_err(|what| replay_damage(&dir, &log, lsn, what))
     })?;
     damage.extend(tail.damage.iter().cloned());
@@ -92,7 +92,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     let mut wal_files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
     let mut wal = None;
     if !options.read_only {
-        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, &options, sure_now_ms)?);
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &mut tail, &options, sure_now_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
     let state = State {
@@ -264,6 +264,7 @@ impl Replay {
                 if stamped {
                     let origin = record.sequences.first().copied().unwrap_or(0);
                     bytes = stamp(&bytes, origin).into();
+                    self.group.hold(bytes.len());
                 }
                 self.group.body(Body { time_ms, expire_at_ms, bytes });
                 for (place, timeline) in targets.into_iter().enumerate() {
@@ -350,7 +351,7 @@ fn begin_epoch(
     dir: &Dir,
     manifest: &mut Manifest,
     wal_files: &mut Vec<WalFile>,
-    tail: &Tail,
+    tail: &mut Tail,
     options: &Options,
     sure_now_ms: TimeMs,
 ) -> Result<Wal> {
@@ -367,11 +368,13 @@ fn begin_epoch(
         first: tail.durable.0,
         second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(options.wal_file_bytes),
     };
-    let mut content = tail.unsynced.clone();
+    // Not a copy: it may be as large as a memtable.
+    let mut content = std::mem::take(&mut tail.unsynced);
+    let unsynced = content.len();
     content.resize((header.second - WAL_HEADER_BYTES) as usize, 0);
     let file = match wal::create(dir, &header, &content) {
         // The zeros are for speed only.
-        Err(Failure::Refused(Error::DiskFull { .. })) => wal::create(dir, &header, &tail.unsynced),
+        Err(Failure::Refused(Error::DiskFull { .. })) => wal::create(dir, &header, &content[..unsynced]),
         made => made,
     };
     let file = file.map_err(told)?;
