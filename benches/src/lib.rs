@@ -8,6 +8,7 @@
 //! * `disk` asks the operating system what was written.
 //! * `soak` runs for minutes and looks at what changes.
 //! * `load` speaks RESP to a server, for the binary of that name.
+//! * `scale` fills a directory with millions of timelines or ids, for the binary `timelines`.
 //!
 //! Nothing here knows how an engine works inside: a benchmark that did would measure its own idea of it.
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod load;
 pub mod peers;
 pub mod report;
 pub mod rounds;
+pub mod scale;
 pub mod soak;
 pub mod workload;
 pub mod workloads;

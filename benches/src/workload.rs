@@ -137,6 +137,13 @@ impl Bodies {
         let at = random.below(BODY_POOL as u32) as usize * BODY_BYTES;
         &self.bytes[at..at + BODY_BYTES]
     }
+
+    /// Some bytes of the pool, so many.
+    pub fn piece(&self, random: &mut Random, bytes: usize) -> &[u8] {
+        let bytes = bytes.min(self.bytes.len());
+        let at = random.below((self.bytes.len() - bytes + 1) as u32) as usize;
+        &self.bytes[at..at + bytes]
+    }
 }
 
 /// `count` appends of writer `writer` of `writers`, which have disjoint timelines: `timeline % writers == writer`.

@@ -36,14 +36,12 @@ use crate::flush::remove_log_files;
 use crate::format::wal::stamp;
 use crate::ids::{FileNumber, Sequence, TimelineRef};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
+use crate::options::MAX_SEALED;
 use crate::queue::{Filling, Queue, Submitted, find_id};
 use crate::read::Reading;
 use crate::sequence::{Allocator, EndHint};
 use crate::state::State;
 use crate::wal::{Wal, WalFile};
-
-/// How many sealed memtables may wait for their flush before commits wait too.
-const MAX_SEALED: usize = 2;
 
 /// The commit thread's own things.
 pub struct Committer {
@@ -191,6 +189,7 @@ impl Committer {
             view.sealed.insert(0, sealed);
             view.active = self.memtable.clone();
         });
+        self.state.share_memory();
         self.state.progress.announce();
         Ok(())
     }
@@ -347,6 +346,7 @@ impl Committer {
     /// Notes what step 4 will apply.
     fn stage(&mut self, batch: &Prepared, time_ms: u64, slots: &[SlotId], sequences: &[Sequence]) {
         let expire_at_ms = if batch.lifetime_ms == 0 { 0 } else { time_ms.saturating_add(batch.lifetime_ms) };
+        self.group.hold(batch.tail.len());
         let mut staged = None;
         for ((target, slot), sequence) in batch.targets.iter().zip(slots).zip(sequences) {
             if staged != Some(target.body) {
@@ -354,6 +354,7 @@ impl Committer {
                 let mut bytes = batch.tail.slice(body.place.clone());
                 if body.stamped {
                     bytes = stamp(&bytes, sequences[0]).into();
+                    self.group.hold(bytes.len());
                 }
                 self.group.body(Body { time_ms, expire_at_ms, bytes });
                 staged = Some(target.body);

@@ -463,7 +463,7 @@ impl Prepared {
             ChangeKind::Edit(_, body) => Some(body.len()),
             _ => None,
         });
-        self.bodies.iter().map(ExactSizeIterator::len).chain(edited).map(|len| len as u64).sum()
+        self.bodies.iter().map(|body| body.place.len()).chain(edited).map(|len| len as u64).sum()
     }
 
     fn place_names(&mut self, names_at: u32, hasher: &impl BuildHasher) {

@@ -254,6 +254,8 @@ impl Engine {
                 ("cache_bytes", state.cache.bytes()),
                 ("cache_hits", cache_hits),
                 ("cache_misses", cache_misses),
+                ("block_reads", state.cache.block_reads()),
+                ("open_segment_files", state.cache.open_files()),
                 ("damaged_reads", state.cache.damaged_reads()),
                 ("damaged_log_places", self.running.damage.len() as u64),
                 ("write_stalls", counters.stalls.get()),

@@ -142,6 +142,8 @@ pub(crate) struct Collector {
     entries: Vec<Entry>,
     body_bytes: u64,
     more: bool,
+    /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
+    is_sufficient: bool,
     /// When the entry taken last expires by itself; 0: never.
     last_until_ms: TimeMs,
 }
@@ -155,8 +157,14 @@ impl Collector {
             entries: Vec::new(),
             body_bytes: 0,
             more: false,
+            is_sufficient: false,
             last_until_ms: 0,
         }
+    }
+
+    /// The same for a reader who does not ask whether there is more: no place is read for that answer alone.
+    pub fn sufficient(self) -> Collector {
+        Collector { is_sufficient: true, ..self }
     }
 
     pub fn is_descending(&self) -> bool {
@@ -168,9 +176,9 @@ impl Collector {
         self.entries.is_empty()
     }
 
-    /// Whether something was kept back already, so that there is no use in offering more.
+    /// Whether something was kept back already, or would be, so that there is no use in offering more.
     pub fn is_full(&self) -> bool {
-        self.more
+        self.more || (self.is_sufficient && self.entries.len() >= self.limit.entries)
     }
 
     /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
@@ -193,7 +201,7 @@ impl Collector {
         self.body_bytes = sum;
         self.last_until_ms = expire_at_ms;
         self.entries.push(Entry { sequence, time_ms, body });
-        true
+        !self.is_full()
     }
 
     /// When the entry taken last expires by itself; 0: never.

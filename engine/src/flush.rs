@@ -82,6 +82,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
         view.sealed.retain(|sealed| !Arc::ptr_eq(sealed, &memtable));
         view.segments.add(segments);
     });
+    state.share_memory();
     remove_log_files(state, memtable.to());
     state.progress.flush_outcome(None);
     Ok(true)
@@ -217,8 +218,10 @@ fn partition_ms(ttl_ms: u64) -> u64 {
 /// Removes the files of segments that will not become live.
 pub fn remove_unfinished(state: &State, numbers: impl Iterator<Item = u64>) {
     for number in numbers {
-        let _ = state.dir.remove(&data_name(number));
-        let _ = state.dir.remove(&index_name(number));
+        for (name, is_index) in [(data_name(number), false), (index_name(number), true)] {
+            state.cache.close(number, is_index);
+            let _ = state.dir.remove(&name);
+        }
     }
 }
 

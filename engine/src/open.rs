@@ -83,7 +83,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let engine_id = manifest.engine_id();
-    let cache = Arc::new(BlockCache::new(options.cache_bytes()));
+    let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
     let mut segments = SegmentSet::default();
     for record in &manifest.live().segments {
         segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), cache.clone()))]);
@@ -92,7 +92,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let checkpoint = manifest.live().checkpoint;
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
     let mut replay = Replay::new(view, options.read_only);
-    let tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
+    let mut tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
         replay.record(record).map_err(|what| replay_damage(&dir, &log, lsn, what))
     })?;
     damage.extend(tail.damage.iter().cloned());
@@ -107,7 +107,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     if !options.read_only {
         let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
         let file_bytes = (first_bytes, options.wal_file_bytes);
-        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &tail, file_bytes, sure_now_ms)?);
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &mut tail, file_bytes, sure_now_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
     let reserve = open_reserve(&dir, &options);
@@ -273,6 +273,7 @@ impl Replay {
 
     fn record(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
         let tail = Bytes::copy_from_slice(record.tail);
+        self.group.hold(tail.len());
         let operations =
             decode_tail(&tail).ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
         let mut sequences = record.sequences.iter().copied();
@@ -307,6 +308,7 @@ impl Replay {
                 if stamped {
                     let origin = record.sequences.first().copied().unwrap_or(0);
                     bytes = stamp(&bytes, origin).into();
+                    self.group.hold(bytes.len());
                 }
                 self.group.body(Body { time_ms, expire_at_ms, bytes });
                 for (place, timeline) in targets.into_iter().enumerate() {
@@ -393,7 +395,7 @@ fn begin_epoch(
     dir: &Dir,
     manifest: &mut Manifest,
     wal_files: &mut Vec<WalFile>,
-    tail: &Tail,
+    tail: &mut Tail,
     (first_bytes, wal_file_bytes): (u64, u64),
     sure_now_ms: TimeMs,
 ) -> Result<Wal> {
@@ -410,11 +412,13 @@ fn begin_epoch(
         first: tail.durable.0,
         second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(wal_file_bytes),
     };
-    let mut content = tail.unsynced.clone();
-    content.resize(content.len() + first_bytes as usize, 0);
+    // Not a copy: it may be as large as a memtable.
+    let mut content = std::mem::take(&mut tail.unsynced);
+    let unsynced = content.len();
+    content.resize(unsynced + first_bytes as usize, 0);
     let file = match wal::create(dir, &header, &content) {
         // The zeros are for speed only.
-        Err(Failure::Refused(Error::DiskFull { .. })) => wal::create(dir, &header, &tail.unsynced),
+        Err(Failure::Refused(Error::DiskFull { .. })) => wal::create(dir, &header, &content[..unsynced]),
         made => made,
     };
     let file = file.map_err(told)?;

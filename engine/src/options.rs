@@ -3,7 +3,7 @@
 /// How an engine is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Memory for memtables and decoded blocks together, in bytes. Default 512 MiB.
+    /// Memory for all that grows with data: memtables, decoded blocks, groups under way, flushes and merges. Default 512 MiB.
     pub memory_budget_bytes: usize,
     /// The size at which a WAL file is full, in bytes. Default 64 MiB.
     pub wal_file_bytes: u64,
@@ -53,9 +53,19 @@ impl Default for Options {
     }
 }
 
+/// How many sealed memtables may wait for their flush before commits wait too.
+pub(crate) const MAX_SEALED: usize = 2;
+
+/// How the budget is divided, in its sixteenths. What sealed memtables do not need is lent to decoded blocks.
+///
+/// | what | sixteenths |
+/// |---|--:|
+/// | memtables: the active one, one that readers may still hold, each sealed one | 2 each |
+/// | groups: the one that fills up, the one that is committed, its records | 2 |
+/// | a flush and a merge at work | 1 |
+/// | decoded blocks | 5, and 2 for each sealed memtable that there is not |
 impl Options {
-    /// The size at which the active memtable is sealed: an eighth of the budget, since up to four of them (one active, two
-    /// sealed, one being dropped) live at once and half of the budget is for decoded blocks.
+    /// The size at which the active memtable is sealed.
     pub(crate) fn memtable_bytes(&self) -> usize {
         (self.memory_budget_bytes / 8).max(64 * 1024)
     }
@@ -66,8 +76,14 @@ impl Options {
         (segment_bytes / RESERVE_PART).max(least).min(self.reserve_bytes)
     }
 
-    /// What decoded blocks may take.
-    pub(crate) fn cache_bytes(&self) -> usize {
-        self.memory_budget_bytes / 2
+    /// What decoded blocks may take while so many sealed memtables wait.
+    pub(crate) fn cache_bytes(&self, sealed: usize) -> usize {
+        let lent = 2 * MAX_SEALED.saturating_sub(sealed);
+        self.memory_budget_bytes / 16 * (5 + lent)
+    }
+
+    /// What the group that fills up may take before submitting waits.
+    pub(crate) fn group_bytes(&self) -> usize {
+        self.memory_budget_bytes / 24
     }
 }

@@ -20,9 +20,6 @@ use crate::state::State;
 use crate::ticket::{Fill, Ticket};
 use crate::view::View;
 
-/// The group that fills up takes no more than this; then submitting waits.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-
 const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
 
 /// A batch on its way, with what its submitter found out about cold timelines.
@@ -36,6 +33,18 @@ pub struct Submitted {
     pub id: Option<IdHint>,
 }
 
+impl Submitted {
+    fn memory_bytes(&self) -> usize {
+        let batch = &self.batch;
+        size_of::<Submitted>()
+            + batch.tail.len()
+            + size_of_val(batch.targets.as_slice())
+            + size_of_val(batch.changes.as_slice())
+            + size_of_val(batch.bodies.as_slice())
+            + self.hints.len() * size_of::<Option<EndHint>>()
+    }
+}
+
 /// An answer that counts only while the same memtable is the active one.
 pub struct IdHint {
     pub memtable: Lsn,
@@ -47,7 +56,10 @@ pub struct IdHint {
 pub struct Filling {
     pub batches: Vec<Submitted>,
     pub fill: Arc<Fill>,
+    /// What its records take in the log, at most.
     pub bytes: usize,
+    /// What it takes in memory.
+    memory_bytes: usize,
     /// Somebody wants the memtable sealed behind this group.
     pub seal: bool,
     pub closed: bool,
@@ -67,10 +79,11 @@ impl Queue {
     pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
         let looked_up: Vec<Result<Submitted>> =
             batches.into_iter().map(|batch| batch.and_then(|batch| look_up(state, batch))).collect();
+        let limit = state.options.group_bytes();
         let mut filling = self.filling.lock();
         let mut tickets = Vec::with_capacity(looked_up.len());
         for submitted in looked_up {
-            while filling.bytes > QUEUE_BYTES && !filling.closed {
+            while filling.memory_bytes > limit && !filling.closed {
                 self.arrived.notify_one();
                 self.taken.wait(&mut filling);
             }
@@ -124,6 +137,7 @@ impl Queue {
 impl Filling {
     fn push(&mut self, submitted: Submitted) -> Ticket {
         self.bytes += submitted.batch.record_bytes_bound();
+        self.memory_bytes += submitted.memory_bytes();
         self.batches.push(submitted);
         self.fill.ticket(self.batches.len() - 1)
     }

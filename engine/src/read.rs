@@ -188,8 +188,25 @@ impl<'v> Reading<'v> {
 
     /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
     fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
+        let sight = self.sight(&End::NEVER, Changes::default());
+        self.descend_into(Collector::new(limit, true, sight), low, high)
+    }
+
+    /// The newest entry from `low` to `high`.
+    fn newest(&self, low: Sequence, high: Sequence) -> Result<Option<Entry>> {
+        let sight = self.sight(&End::NEVER, Changes::default());
+        let out = Collector::new(Limit::entries(1), true, sight).sufficient();
+        Ok(self.descend_into(out, low, high)?.1.pop())
+    }
+
+    /// Descending: each place is read as soon as the changes of all younger ones are known.
+    fn descend_into(
+        &self,
+        mut out: Collector,
+        low: Sequence,
+        high: Sequence,
+    ) -> Result<(End, Vec<Entry>, bool)> {
         let mut found = None;
-        let mut out = Collector::new(limit, true, self.sight(&End::NEVER, Changes::default()));
         for step in self.steps() {
             let step = step?;
             if found.is_none() {
@@ -299,14 +316,12 @@ impl<'v> Reading<'v> {
 
     /// The entry with a sequence.
     pub fn get(&self, sequence: Sequence) -> Result<Option<Entry>> {
-        let (_, mut entries, _) = self.descend(sequence, sequence, Limit::entries(1))?;
-        Ok(entries.pop())
+        self.newest(sequence, sequence)
     }
 
     /// The newest readable entry.
     pub fn last(&self) -> Result<Option<Entry>> {
-        let (_, mut entries, _) = self.descend(0, MAX_SEQUENCE, Limit::entries(1))?;
-        Ok(entries.pop())
+        self.newest(0, MAX_SEQUENCE)
     }
 
     /// Facts of the whole timeline. Walks every place that holds it, and reads those of which something is gone or changed.

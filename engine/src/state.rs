@@ -183,6 +183,11 @@ impl State {
         self.view.load().segments.all().map(|segment| segment.record().bytes()).sum()
     }
 
+    /// Gives decoded blocks what the sealed memtables leave of the budget.
+    pub fn share_memory(&self) {
+        self.cache.set_budget(self.options.cache_bytes(self.view.load().sealed.len()));
+    }
+
     /// Changes the stores: in the manifest first, then for everyone.
     pub fn change_stores(&self, change: impl FnOnce(&mut Live)) -> Result<()> {
         let mut manifest = self.manifest.lock();

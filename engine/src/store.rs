@@ -141,8 +141,8 @@ impl Store {
     /// What a batch with this id for these bytes was given, if one was committed within the window; see [`Batch::id_for`]. With
     /// other bytes it is an [`Error::IdConflict`].
     pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {
-        let found = self.read(timeline, |reading| reading.id(id))?;
         let state = &self.running.state;
+        let found = self.read(timeline, |reading| reading.id(id, state.options.id_window_ms))?;
         match found.filter(|found| state.remembers(found.time_ms, state.stamp_ms())) {
             Some(found) => found.receipt(stands_for(what)).map(Some),
             None => Ok(None),

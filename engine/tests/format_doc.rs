@@ -17,7 +17,7 @@ use strandline::format::layout::{Field, markdown};
 use strandline::format::wal::{
     GroupHeader, GroupWriter, TailWriter, decode_records, group_header, record_header,
 };
-use strandline::format::{block, filter, header, index, wal};
+use strandline::format::{block, header, index, table, wal};
 use strandline::{Lsn, MAX_BATCH_BYTES, MAX_BODY_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, StoreId, TimelineRef};
 
 const END: &str = "<!-- end -->\n";
@@ -61,7 +61,17 @@ fn numbers() -> String {
         ("first group", wal::WAL_HEADER_BYTES, "bytes from the front of a log file"),
         ("block", block::TARGET_RAW_BYTES as u64, "raw bytes at which a block of runs or bodies is closed"),
         ("index page", index::TARGET_PAGE_BYTES as u64, "raw bytes at which a page is closed"),
-        ("filter page", filter::PAGE_BYTES as u64, "raw bytes of each"),
+        ("table page", table::TARGET_LEAF_BYTES as u64, "raw bytes at which one of level 0 is closed"),
+        (
+            "table page above",
+            table::TARGET_INNER_BYTES as u64,
+            "raw bytes at which one of another level is closed",
+        ),
+        (
+            "listed blocks",
+            index::MAX_LISTED_BLOCKS as u64,
+            "blocks of a timeline in its entry; more get a run table",
+        ),
         ("footer", index::footer::BYTES as u64, "bytes at the end of an index file"),
         ("name", MAX_NAME_BYTES as u64, "bytes at most, one at least"),
         ("body", MAX_BODY_BYTES as u64, "bytes at most, none at least"),

@@ -10,12 +10,13 @@ mod operations;
 
 use strandline::format::block::{BlockKind, BlockRef, encode};
 use strandline::format::checksum::{Seed, crc};
-use strandline::format::filter::FilterWriter;
+use strandline::format::filter::filter;
 use strandline::format::header::{EngineId, FileHeader, FileKind, file_header};
-use strandline::format::index::{BodyBlock, End, Footer, RunBlock, TimelineEntry, put_body_block, put_page};
+use strandline::format::index::{End, Footer, RunBlock, RunBlocks, TimelineEntry};
 use strandline::format::manifest::{self, Live, SegmentRecord, StoreRecord};
 use strandline::format::run::{RunWriter, put_shared_body};
 use strandline::format::slots::SlotsWriter;
+use strandline::format::table::{Row, TableWriter};
 use strandline::format::wal::{GroupWriter, TailWriter, group_header};
 use strandline::vfs::simulated::Dice;
 use strandline::{Lsn, StoreId, TimelineRef};
@@ -102,12 +103,27 @@ fn timeline() -> Vec<u8> {
         first: 3,
         end: End { last: 90, last_time_ms: 900, ..End::default() },
         count: 80,
-        blocks: vec![run(80, 3), run(2000, 50)],
+        blocks: RunBlocks::Listed(vec![run(80, 3), run(2000, 50)]),
         ..TimelineEntry::default()
     };
     let mut slot = Vec::new();
     entry.encode(b"c/1", &mut slot);
     slot
+}
+
+fn table_page() -> Vec<u8> {
+    let mut pages = Vec::new();
+    let mut write = |page: &[u8]| {
+        pages.push(page.to_vec());
+        Ok::<_, ()>(BlockRef::default())
+    };
+    let mut table = TableWriter::default();
+    for key in [b"a".as_slice(), b"b"] {
+        let block = BlockRef { at: 80, bytes: 900 };
+        table.add(Row { key, block, filter: b"f" }, &mut write).expect("it writes to memory");
+    }
+    table.finish(&mut write).expect("it writes to memory");
+    pages.remove(0)
 }
 
 fn live() -> Vec<u8> {
@@ -142,12 +158,6 @@ fn header(kind: FileKind) -> FileHeader {
 
 /// What each decoder reads when all is well.
 fn good(target: &str) -> Vec<Vec<u8>> {
-    let table = || {
-        let (mut pages, mut bodies) = (Vec::new(), Vec::new());
-        put_page(b"a", BlockRef { at: 80, bytes: 900 }, &mut pages);
-        put_body_block(BodyBlock { first: 0, block: BlockRef::default() }, &mut bodies);
-        [pages, bodies]
-    };
     match target {
         "codec" => vec![vec![0x80, 1, 5, 1, 2, 3, 4, 5]],
         "file_header" => vec![header(FileKind::Wal).encode().to_vec()],
@@ -160,13 +170,10 @@ fn good(target: &str) -> Vec<Vec<u8>> {
         }
         "slots" => vec![shared_bodies()],
         "run" => vec![runs()],
-        "index" => table().into_iter().chain([timeline()]).collect(),
+        "index" => vec![timeline(), RunBlock::default().key(), 7u32.to_le_bytes().to_vec()],
+        "table" => vec![table_page()],
         "footer" => vec![Footer { timelines: 9, ..Footer::default() }.encode(Seed::NONE).to_vec()],
-        "filter" => {
-            let mut filter = FilterWriter::default();
-            filter.add(b"a");
-            vec![[1u32.to_le_bytes().as_slice(), &filter.finish()[0]].concat()]
-        }
+        "filter" => vec![[b"\x01a".as_slice(), &filter([b"a".as_slice()].into_iter())].concat()],
         "manifest" => vec![live()],
         other => panic!("{other} has no example: a target without one is noise only"),
     }

@@ -92,17 +92,15 @@ impl<'a> Merge<'a> {
     /// A merge of these segments, newest first.
     pub fn new(state: &'a State, newest_first: &[Arc<Segment>], younger: &'a Younger) -> Result<Merge<'a>> {
         let oldest_first = || newest_first.iter().rev();
-        let input = |segment: &Arc<Segment>| Input {
-            scan: SegmentScan::all(segment.clone()),
-            at: None,
-            ids: IdScan::all(segment.clone()),
-            id_at: None,
+        let input = |segment: &Arc<Segment>| -> Result<Input> {
+            let (scan, ids) = (SegmentScan::all(segment.clone())?, IdScan::all(segment.clone())?);
+            Ok(Input { scan, at: None, ids, id_at: None })
         };
         let record = newest_first[0].record();
         let bodies = oldest_first().map(|segment| Ok(Bodies::new(segment.body_count()?)));
         Ok(Merge {
             state,
-            inputs: oldest_first().map(input).collect(),
+            inputs: oldest_first().map(input).collect::<Result<_>>()?,
             bodies: bodies.collect::<Result<_>>()?,
             younger,
             dropped: record.dropped,
@@ -150,7 +148,7 @@ impl<'a> Merge<'a> {
     fn rewind(&mut self) -> Result<()> {
         for input in &mut self.inputs {
             let segment = input.scan.segment().clone();
-            (input.scan, input.ids) = (SegmentScan::all(segment.clone()), IdScan::all(segment));
+            (input.scan, input.ids) = (SegmentScan::all(segment.clone())?, IdScan::all(segment)?);
             (input.at, input.id_at) = (input.scan.next()?, input.ids.next()?);
         }
         Ok(())

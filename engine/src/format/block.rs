@@ -26,7 +26,7 @@ layout! {
         CRC: 4, "over the rest of this header and the stored content; seed: engine id, file number, place";
         STORED_BYTES: 4, "length of what follows";
         RAW_BYTES: 4, "length of the content";
-        KIND: 1, "1 bodies, 2 runs, 3 index page, 4 page table, 5 body table, 6 filter page, 7 id page, 8 id table";
+        KIND: 1, "1 bodies, 2 runs, 3 index page, 4 page table, 5 body table, 6 run table, 7 id page, 8 id table";
         CODEC: 1, "1 plain, 2 zstd";
         ZERO: 2, "zeros";
     }
@@ -41,7 +41,7 @@ pub enum BlockKind {
     IndexPage = 3,
     PageTable = 4,
     BodyTable = 5,
-    FilterPage = 6,
+    RunTable = 6,
     IdPage = 7,
     IdTable = 8,
 }

@@ -1,76 +1,38 @@
-//! Which timelines may be in a segment: a Bloom filter whose bits for one name lie in one line of 64 bytes, so that asking
-//! costs one page. Ten bits and six probes a name: about one name in eighty is said to be there though it is not.
+//! Which keys may be in a page: a small Bloom filter that stands beside the page's place in the table above it, so that asking
+//! costs no read of its own. Ten bits and six probes a key: about one key in a hundred is said to be there though it is not.
 
 use super::checksum::name_hash;
 
-/// A line holds the bits of a name.
-const LINE_BYTES: usize = 64;
+const BITS_PER_KEY: usize = 10;
+const PROBES: u32 = 6;
 
-/// What is read and checked as one block.
-pub const PAGE_BYTES: usize = 4096;
-
-const BITS_PER_NAME: usize = 10;
-const PROBES: u64 = 6;
-
-/// How many pages a filter for so many names has.
-pub fn pages_for(names: usize) -> usize {
-    (names * BITS_PER_NAME).div_ceil(PAGE_BYTES * 8).max(1)
-}
-
-/// The line of a name, as its page and its place in the page.
-fn place(hash: u64, pages: usize) -> (usize, usize) {
-    // A footer may claim so many pages that the product takes more than 64 bits.
-    let lines = (pages as u128) * (PAGE_BYTES / LINE_BYTES) as u128;
-    let line = (u128::from(hash >> 32) * lines) >> 32;
-    let line = usize::try_from(line).unwrap_or(0);
-    (line / (PAGE_BYTES / LINE_BYTES), line % (PAGE_BYTES / LINE_BYTES) * LINE_BYTES)
-}
-
-/// The bits of a name inside its line: double hashing over nine bits.
-fn bits(hash: u64) -> impl Iterator<Item = (usize, u8)> {
-    let (start, step) = (hash & 0x1FF, (hash >> 9) & 0x1FF | 1);
+/// The bits of a key: double hashing, each sum scaled to the filter's size.
+fn bits(key: &[u8], filter_bytes: usize) -> impl Iterator<Item = (usize, u8)> {
+    let (hash, bits) = (name_hash(key), filter_bytes as u64 * 8);
+    let (start, step) = (hash as u32, (hash >> 32) as u32 | 1);
     (0..PROBES).map(move |probe| {
-        let bit = (start + probe * step) & 0x1FF;
+        let sum = start.wrapping_add(step.wrapping_mul(probe));
+        // Below `bits` when those are fewer than 2^32, as in every filter that was written.
+        let bit = (u64::from(sum).saturating_mul(bits)) >> 32;
         ((bit / 8) as usize, 1 << (bit % 8))
     })
 }
 
-/// Builds the pages for all names of a segment.
-#[derive(Debug, Default)]
-pub struct FilterWriter {
-    hashes: Vec<u64>,
-}
-
-impl FilterWriter {
-    /// Adds a name.
-    pub fn add(&mut self, name: &[u8]) {
-        self.hashes.push(name_hash(name));
-    }
-
-    /// The pages.
-    pub fn finish(self) -> Vec<Vec<u8>> {
-        let mut pages = vec![vec![0; PAGE_BYTES]; pages_for(self.hashes.len())];
-        for hash in self.hashes {
-            let (page, line) = place(hash, pages.len());
-            let page = pages.get_mut(page).expect("place stays below the number of pages");
-            for (byte, bit) in bits(hash) {
-                *page.get_mut(line + byte).expect("a line lies inside its page") |= bit;
-            }
+/// The filter of a page with these keys.
+pub fn filter<'a>(keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut filter = vec![0; (keys.len() * BITS_PER_KEY).div_ceil(8)];
+    for key in keys {
+        for (byte, bit) in bits(key, filter.len()) {
+            *filter.get_mut(byte).expect("the sums are scaled to the filter's size") |= bit;
         }
-        pages
     }
+    filter
 }
 
-/// Which page to ask about a name.
-pub fn page_of(name: &[u8], pages: usize) -> usize {
-    place(name_hash(name), pages.max(1)).0
-}
-
-/// Whether the name may be there, by its page. A page of another size says yes: the index then knows better.
-pub fn may_contain(page: &[u8], name: &[u8], pages: usize) -> bool {
-    let hash = name_hash(name);
-    let (_, line) = place(hash, pages.max(1));
-    bits(hash).all(|(byte, bit)| page.get(line + byte).is_none_or(|found| found & bit != 0))
+/// Whether a key may be in the page of a filter. An empty filter says yes.
+pub fn may_contain(filter: &[u8], key: &[u8]) -> bool {
+    filter.is_empty()
+        || bits(key, filter.len()).all(|(byte, bit)| filter.get(byte).is_none_or(|found| found & bit != 0))
 }
 
 #[cfg(test)]
@@ -82,14 +44,15 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_found_and_few_others_are() {
-        let mut writer = FilterWriter::default();
-        (0..20_000).for_each(|number| writer.add(&name(number)));
-        let pages = writer.finish();
-        let asked =
-            |number| may_contain(&pages[page_of(&name(number), pages.len())], &name(number), pages.len());
-        assert!((0..20_000).all(asked));
-        let wrong = (20_000..40_000).filter(|number| asked(*number)).count();
-        assert!(wrong < 20_000 / 40, "{wrong} of 20,000 strangers");
+    fn every_key_is_found_and_few_others_are() {
+        let mut wrong = 0;
+        for page in 0..200 {
+            let keys: Vec<Vec<u8>> = (page * 150..page * 150 + 150).map(name).collect();
+            let filter = filter(keys.iter().map(Vec::as_slice));
+            assert_eq!(filter.len(), 188);
+            assert!(keys.iter().all(|key| may_contain(&filter, key)));
+            wrong += (100_000..100_100).filter(|number| may_contain(&filter, &name(*number))).count();
+        }
+        assert!(wrong < 20_000 / 60, "{wrong} of 20,000 strangers");
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  id page  := block of slots of ids, sorted
-//!  id table := block of slots of (name and id: the page's first, at, bytes)
-//!  id       := name, length, id bytes, body hash: u64, targets hash: u64, time, sequence count, sequence × count
+//!  id table := table of id pages; key: the page's first id key; filters over the id keys
+//!  id       := id key, body hash: u64, targets hash: u64, time, sequence count, sequence × count
+//!  id key   := name, length, id bytes
 //! ```
 //!
-//! A filter like that of the timelines, over name and id, keeps nearly all questions about new ids away from the pages.
+//! The filters keep nearly all questions about new ids away from the pages.
 
-use super::block::BlockRef;
 use super::codec::{Reader, put_name, put_varint};
 use crate::ids::{Sequence, TimeMs};
 
@@ -31,14 +31,22 @@ fn put_key(name: &[u8], id: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(id);
 }
 
-/// What filters and comparisons see of a slot: the timeline's name and the id.
+/// The timeline's name and the id, from a slot of a page or a key of the table.
 pub fn key(slot: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut reader = Reader::new(slot);
     Some((reader.name()?, reader.piece()?))
 }
 
-/// The bytes that the filter hashes.
-pub fn filter_key(name: &[u8], id: &[u8]) -> Vec<u8> {
+/// The key that a slot begins with.
+pub fn key_prefix(slot: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(slot);
+    reader.name()?;
+    reader.piece()?;
+    slot.get(..slot.len() - reader.rest().len())
+}
+
+/// The bytes that stand in the table and that filters hash.
+pub fn key_bytes(name: &[u8], id: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len() + id.len() + 11);
     put_key(name, id, &mut bytes);
     bytes
@@ -73,22 +81,6 @@ impl IdEntry {
     }
 }
 
-/// Appends a page's place to the id table.
-pub fn put_page(name: &[u8], id: &[u8], page: BlockRef, out: &mut Vec<u8>) {
-    put_key(name, id, out);
-    out.extend_from_slice(&page.at.to_le_bytes());
-    out.extend_from_slice(&page.bytes.to_le_bytes());
-}
-
-/// A page's place, from the id table.
-pub fn page(slot: &[u8]) -> Option<BlockRef> {
-    let mut reader = Reader::new(slot);
-    reader.name()?;
-    reader.piece()?;
-    let page = BlockRef { at: reader.u64()?, bytes: reader.u32()? };
-    reader.is_empty().then_some(page)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +100,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_id_or_not(bytes: Vec<u8>) {
-            let _ = (key(&bytes), IdEntry::decode(&bytes), page(&bytes));
+            let _ = (key(&bytes), IdEntry::decode(&bytes));
         }
     }
 }

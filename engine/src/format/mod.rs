@@ -4,8 +4,9 @@
 //! ```text
 //!  header    every file begins with it             wal       groups and records of the log
 //!  block     a checksummed, maybe compressed piece  index     what a segment's index file holds
-//!  run       a timeline's entries in a block        manifest  everything that is live
-//!  slots     numbered records in a block            filter    which timelines may be in a segment
+//!  run       a timeline's entries in a block        table     finds blocks by keys, whatever their number
+//!  slots     numbered records in a block            filter    which keys may be behind a row of a table
+//!  manifest  everything that is live                ids       what the ids of retries were used for
 //! ```
 //!
 //! docs/format.md shows all of it; `tests/format_doc.rs` keeps the document equal to the tables here. It does not know: files,
@@ -24,4 +25,5 @@ pub mod layout;
 pub mod manifest;
 pub mod run;
 pub mod slots;
+pub mod table;
 pub mod wal;

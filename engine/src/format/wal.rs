@@ -220,6 +220,10 @@ impl TailWriter {
         put_varint(&mut tail, self.operation_count);
         let base = tail.len();
         tail.extend_from_slice(&self.operations);
+        // Many bodies grew the buffer by doubling, and a memtable keeps it: its cut costs no copy as a rule.
+        if tail.capacity() - tail.len() > tail.len() / 8 {
+            tail.shrink_to_fit();
+        }
         (tail, base)
     }
 }

@@ -35,11 +35,12 @@ const SHARD_BITS: u32 = 6;
 /// Bodies stand in pieces of this many, so that growing never moves them.
 const PIECE: usize = 4096;
 
-/// What a slot costs beside its entries: the slot, its place in the table, its name's handle.
-const SLOT_BYTES: usize = 160;
+/// What a slot costs beside its entries: the slot, in a row that grows by doubling and is three quarters full on average; its
+/// place in the table; and the last sequence that the commit thread gave.
+const SLOT_BYTES: usize = size_of::<Slot>() * 4 / 3 + 24;
 
-/// What a body costs beside its bytes.
-const BODY_BYTES: usize = 64;
+/// What a batch's bytes cost beside themselves: the allocation's head and the count of those who hold it.
+const HOLDING_BYTES: usize = 64;
 
 /// A body with what all its entries have in common.
 #[derive(Clone, Debug)]
@@ -89,6 +90,8 @@ pub struct Group {
     /// By shard, so that each shard is locked once.
     appends: Vec<Vec<Append>>,
     effects: Vec<(SlotId, Effect)>,
+    /// Bytes of batches, of which bodies, names and ids are slices.
+    held_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -108,11 +111,17 @@ impl Default for Group {
             bodies: Vec::new(),
             appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect(),
             effects: Vec::new(),
+            held_bytes: 0,
         }
     }
 }
 
 impl Group {
+    /// Counts a batch's bytes: as long as one of its bodies, names or ids is kept, all of them are.
+    pub fn hold(&mut self, bytes: usize) {
+        self.held_bytes += bytes + HOLDING_BYTES;
+    }
+
     /// Adds a body; the entries added next belong to it.
     pub fn body(&mut self, body: Body) {
         self.bodies.push(body);
@@ -142,6 +151,7 @@ impl Group {
         self.bodies.clear();
         self.appends.iter_mut().for_each(Vec::clear);
         self.effects.clear();
+        self.held_bytes = 0;
     }
 }
 
@@ -246,34 +256,31 @@ impl Memtable {
 
     /// Applies a group: first its bodies, then its entries, a shard at a time.
     pub fn apply(&self, group: &mut Group) {
-        let (first, mut bytes) = self.add_bodies(&mut group.bodies);
+        let mut bytes = std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
+        let first = self.add_bodies(&mut group.bodies);
         for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
             if appends.is_empty() {
                 continue;
             }
-            bytes += appends.len() * size_of::<u32>();
             let mut shard = shard.write();
             for append in appends.drain(..) {
                 let slot = &mut shard.slots[append.slot as usize];
-                slot.push(append.sequence, first + append.body, &append);
+                bytes += slot.push(append.sequence, first + append.body, &append);
             }
         }
         for (slot, effect) in group.effects.drain(..) {
-            bytes += effect.bytes();
             if matches!(effect, Effect::Trim(_) | Effect::Remove(_)) {
                 self.frees.store(true, Ordering::Relaxed);
             }
-            self.shards[slot.shard as usize].write().slots[slot.slot as usize].take(effect);
+            bytes += self.shards[slot.shard as usize].write().slots[slot.slot as usize].take(effect);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn add_bodies(&self, added: &mut Vec<Body>) -> (u32, usize) {
+    fn add_bodies(&self, added: &mut Vec<Body>) -> u32 {
         let mut pieces = self.bodies.write();
         let first = pieces.last().map_or(0, |last| (pieces.len() - 1) * PIECE + last.len());
-        let mut bytes = 0;
         for body in added.drain(..) {
-            bytes += BODY_BYTES + body.bytes.len();
             match pieces.last_mut() {
                 Some(last) if last.len() < PIECE => last.push(body),
                 _ => {
@@ -283,7 +290,7 @@ impl Memtable {
                 }
             }
         }
-        (first as u32, bytes)
+        first as u32
     }
 
     /// How a timeline ends and what of it is here, with its changes; `None` when nothing is known of it here.

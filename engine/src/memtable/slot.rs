@@ -40,7 +40,67 @@ struct Extra {
     /// The lowest sequence before the first trim here.
     floor_before: Option<Sequence>,
     changes: Changes,
-    ids: HashMap<Bytes, IdRecord>,
+    ids: Ids,
+}
+
+/// The ids of a timeline: nearly all have one or two between two flushes, and a table for these would be mostly room.
+#[derive(Debug)]
+enum Ids {
+    Few(Vec<(Bytes, IdRecord)>),
+    Many(HashMap<Bytes, IdRecord>),
+}
+
+/// More ids than this get a table.
+const FEW_IDS: usize = 8;
+
+impl Default for Ids {
+    fn default() -> Ids {
+        Ids::Few(Vec::new())
+    }
+}
+
+impl Ids {
+    fn get(&self, id: &[u8]) -> Option<&IdRecord> {
+        match self {
+            Ids::Few(few) => few.iter().find(|(known, _)| known == id).map(|(_, record)| record),
+            Ids::Many(many) => many.get(id),
+        }
+    }
+
+    fn insert(&mut self, id: Bytes, record: IdRecord) {
+        match self {
+            Ids::Few(few) => {
+                few.retain(|(known, _)| *known != id);
+                if few.len() < FEW_IDS {
+                    few.reserve_exact(1);
+                    few.push((id, record));
+                } else {
+                    *self = Ids::Many(few.drain(..).chain([(id, record)]).collect());
+                }
+            }
+            Ids::Many(many) => {
+                many.insert(id, record);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Bytes, &IdRecord)> {
+        let (few, many) = match self {
+            Ids::Few(few) => (Some(few), None),
+            Ids::Many(many) => (None, Some(many)),
+        };
+        few.into_iter().flatten().map(|(id, record)| (id, record)).chain(many.into_iter().flatten())
+    }
+
+    /// How much memory it takes, beside what the ids themselves do.
+    fn bytes(&self) -> usize {
+        let place_bytes = size_of::<(Bytes, IdRecord)>();
+        match self {
+            Ids::Few(few) => few.capacity() * place_bytes,
+            // A table keeps an eighth of its places free, and a byte for each.
+            Ids::Many(many) => many.capacity() * 8 / 7 * (place_bytes + 1),
+        }
+    }
 }
 
 /// What a batch with a client's id did.
@@ -79,16 +139,8 @@ pub enum Effect {
     Id(Bytes, IdRecord),
 }
 
-impl Effect {
-    pub(super) fn bytes(&self) -> usize {
-        64 + match self {
-            Effect::Trim(_) => 0,
-            Effect::Remove(ranges) => 32 * ranges.len(),
-            Effect::Edit(_, body) => body.len(),
-            Effect::Id(id, record) => id.len() + 8 * record.sequences.len(),
-        }
-    }
-}
+/// What an allocation costs beside what was asked for.
+const ALLOCATION_BYTES: usize = 16;
 
 impl Slot {
     /// A slot without entries of a timeline that ends at `end`.
@@ -139,7 +191,9 @@ impl Slot {
         low
     }
 
-    pub(super) fn push(&mut self, sequence: Sequence, body: u32, append: &Append) {
+    /// Adds an entry; how many bytes that takes.
+    pub(super) fn push(&mut self, sequence: Sequence, body: u32, append: &Append) -> usize {
+        let before = self.bodies.capacity();
         if self.bodies.is_empty() {
             (self.first, self.first_time_ms) = (sequence, append.time_ms);
         } else {
@@ -154,10 +208,16 @@ impl Slot {
         self.body_bytes += u64::from(append.body_bytes);
         self.own_expiry |= append.expire_at_ms != 0;
         self.end.append(sequence, append.time_ms, append.expire_at_ms);
+        let allocated = if before == 0 { ALLOCATION_BYTES } else { 0 };
+        allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
-    pub(super) fn take(&mut self, effect: Effect) {
+    /// Takes what a batch does beside appending; how many bytes that takes.
+    pub(super) fn take(&mut self, effect: Effect) -> usize {
         self.touched = true;
+        let extra_bytes = if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
+        // A place in a search tree that is two thirds full.
+        let in_tree = |entry_bytes: usize| entry_bytes * 3 / 2 + ALLOCATION_BYTES;
         match effect {
             Effect::Trim(floor) => {
                 let extra = self.extra.get_or_insert_default();
@@ -165,16 +225,24 @@ impl Slot {
                 let trimmed_to = floor.trimmed_to.max(self.end.floor.trimmed_to);
                 let higher = if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
                 self.end.floor = Floor { trimmed_to, ..higher };
+                0
             }
             Effect::Remove(ranges) => {
                 let changes = &mut self.extra.get_or_insert_default().changes;
+                let bytes = ranges.len() * in_tree(size_of::<(Sequence, Sequence)>());
                 ranges.into_iter().for_each(|(first, last)| changes.remove(first, last));
+                extra_bytes + bytes
             }
             Effect::Edit(sequence, body) => {
                 self.extra.get_or_insert_default().changes.edited.insert(sequence, body);
+                extra_bytes + in_tree(size_of::<(Sequence, Bytes)>())
             }
             Effect::Id(id, record) => {
-                self.extra.get_or_insert_default().ids.insert(id, record);
+                let ids = &mut self.extra.get_or_insert_default().ids;
+                let (before, sequences) = (ids.bytes(), record.sequences.len());
+                ids.insert(id, record);
+                let grown = ids.bytes().saturating_sub(before);
+                extra_bytes + grown + sequences * size_of::<Sequence>() + 2 * ALLOCATION_BYTES
             }
         }
     }
@@ -196,7 +264,7 @@ impl Slot {
 
     /// The ids that were used since the last flush.
     pub fn ids(&self) -> impl Iterator<Item = (&Bytes, &IdRecord)> {
-        self.extra.iter().flat_map(|extra| &extra.ids)
+        self.extra.iter().flat_map(|extra| extra.ids.iter())
     }
 
     /// The lowest sequence here; above the last when there is no entry here.
@@ -220,5 +288,23 @@ impl Slot {
     /// Sequence and body number of every entry.
     pub fn entries(&self) -> impl Iterator<Item = (Sequence, u32)> + '_ {
         self.bodies.iter().enumerate().map(|(place, body)| (self.sequence(place), *body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_and_many_ids_are_found_and_the_younger_record_counts() {
+        let record = |time_ms| IdRecord { body_hash: 1, targets_hash: 2, time_ms, sequences: [3].into() };
+        let id = |number: u64| Bytes::from(format!("id {number}"));
+        let mut ids = Ids::default();
+        for number in 0..50 {
+            ids.insert(id(number), record(0));
+            ids.insert(id(number), record(number));
+            assert!((0..=number).all(|known| ids.get(&id(known)) == Some(&record(known))));
+            assert_eq!((ids.get(b"id"), ids.iter().count() as u64), (None, number + 1));
+        }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  segment-…12.data    header, bodies block × n, runs block × m
-//!  segment-…12.index   header, index page × p, page table, body table, filter page × q, footer
+//!  segment-…12.index   header, (index page | id page | table page) × p, footer
 //!
-//!  look-up: filter page ─(maybe)─> page table, in memory ──> index page ──> runs block(s) ──> bodies block(s)
+//!  look-up: root, in memory ──> table page with filters ─(maybe)─> index page ─[run table]─> runs block(s) ──> bodies block(s)
 //! ```
 //!
 //! A segment holds, for one store and one time partition, what a piece of the log said. The data file is written and synced
@@ -12,8 +12,8 @@
 //! expires, the data file goes by an unlink, and the index still knows each timeline's last sequence.
 //!
 //! Every block is checked when it is read from the disk and then kept, decoded, in a cache with one budget for all segments; the
-//! only other memory is the page table and the body table, about a byte a hundred of index or data. Files are removed when the
-//! last reader lets go.
+//! only other memory is the roots of three tables, about three bytes for a thousand timelines. Files are removed when the last
+//! reader lets go.
 //!
 //! A segment that cannot be opened is kept as damaged: look-ups of names in its range fail with the file and the place, all
 //! others are served.
@@ -22,12 +22,14 @@
 
 mod blocks;
 mod cache;
-mod ids;
 mod lifetimes;
+mod pages;
 mod parts;
 mod reader;
+mod run_list;
 mod runs;
 mod scan;
+mod table;
 mod writer;
 
 pub use cache::BlockCache;

@@ -1,23 +1,23 @@
 //! The files of a segment and what of them stays in memory: opens them, finds timelines, ids and shared bodies.
 
-use std::io;
+use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::cache::{BlockCache, CachedFile};
-use super::{data_name, index_name};
+use super::data_name;
+use super::table::{Reading, Table};
 use crate::error::{Error, Result};
-use crate::format::block::{BlockKind, BlockRef, block_header};
-use crate::format::checksum::Seed;
-use crate::format::filter::{PAGE_BYTES, may_contain, page_of};
-use crate::format::header::{FileHeader, FileKind, file_header};
+use crate::format::block::{BlockKind, BlockRef};
+use crate::format::filter::may_contain;
+use crate::format::header::FileKind;
 use crate::format::ids::{self, IdEntry};
-use crate::format::index::{BodyBlock, Footer, TimelineEntry, decode_body_table, footer, page, slot_name};
+use crate::format::index::{Footer, TimelineEntry, body_key, footer, name_key, slot_name};
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::shared_body;
 use crate::format::slots::Slots;
-use crate::ids::{EngineId, FileNumber, TimeMs};
+use crate::ids::{EngineId, TimeMs};
 use crate::vfs::Dir;
 
 #[derive(Debug)]
@@ -29,10 +29,10 @@ pub(super) struct Parts {
     pub record: SegmentRecord,
     pub index: CachedFile,
     pub footer: Footer,
-    pub page_table: Bytes,
-    /// Empty slots when there are no ids.
-    pub id_table: Bytes,
-    pub bodies: Vec<BodyBlock>,
+    /// The roots of the tables; what is below goes through the cache.
+    page_table: Bytes,
+    id_table: Bytes,
+    body_table: Bytes,
     pub cache: Arc<BlockCache>,
 }
 
@@ -43,30 +43,22 @@ impl Parts {
         record: &SegmentRecord,
         cache: Arc<BlockCache>,
     ) -> Result<Parts> {
-        let index = Parts::file(dir, &index_name(record.number), FileKind::Index, engine, record.number)?;
+        let index = CachedFile::open(dir, engine, record.number, FileKind::Index, cache.clone())?;
         if index.len != record.index_bytes {
             return Err(index.wrong_length(record.index_bytes));
         }
         let at = index.len.saturating_sub(footer::BYTES as u64);
-        let bytes = index.file.read(at, footer::BYTES)?;
-        let footer = Footer::decode(&bytes, index.seed, index.file.path(), at)?;
+        let bytes = index.bytes(BlockRef { at, bytes: footer::BYTES as u32 })?;
+        let footer = Footer::decode(&bytes, index.seed, &index.path(), at)?;
         if footer.data_bytes != record.data_bytes {
             return Err(index.damaged(at, "the footer belongs to another data file"));
         }
         let page_table = index.read(BlockKind::PageTable, footer.page_table)?;
-        let body_table = BlockRef {
-            at: footer.page_table.at.saturating_add(u64::from(footer.page_table.bytes)),
-            bytes: footer.body_table_bytes,
-        };
-        let raw = index.read(BlockKind::BodyTable, body_table)?;
-        let bodies = decode_body_table(&raw)
-            .ok_or_else(|| index.damaged(body_table.at, "the body table is broken"))?;
-        let id_table = match footer.id_table.at {
-            0 => Bytes::from_static(&[0; 4]),
-            _ => index.read(BlockKind::IdTable, footer.id_table)?,
-        };
+        let id_table = index.read(BlockKind::IdTable, footer.id_table)?;
+        let body_table = index.read(BlockKind::BodyTable, footer.body_table)?;
         let (data, dir, record) = (OnceLock::new(), dir.clone(), record.clone());
-        let parts = Parts { data, dir, engine, record, index, footer, page_table, id_table, bodies, cache };
+        let parts =
+            Parts { data, dir, engine, record, index, footer, page_table, id_table, body_table, cache };
         if !parts.record.dropped
             && let Err(error) = parts.data()
         {
@@ -76,31 +68,13 @@ impl Parts {
     }
 
     /// The data file. One that was cut short is served as far as it goes.
-    pub fn data_file(dir: &Dir, engine: EngineId, record: &SegmentRecord) -> Result<CachedFile> {
-        let data = Parts::file(dir, &data_name(record.number), FileKind::Data, engine, record.number)?;
-        if data.len != record.data_bytes {
-            tracing::error!(error = %data.wrong_length(record.data_bytes), "some blocks of a segment are missing");
+    fn data_file(&self) -> Result<CachedFile> {
+        let (number, cache) = (self.record.number, self.cache.clone());
+        let data = CachedFile::open(&self.dir, self.engine, number, FileKind::Data, cache)?;
+        if data.len != self.record.data_bytes {
+            tracing::error!(error = %data.wrong_length(self.record.data_bytes), "some blocks of a segment are missing");
         }
         Ok(data)
-    }
-
-    pub fn file(
-        dir: &Dir,
-        name: &str,
-        kind: FileKind,
-        engine: EngineId,
-        number: FileNumber,
-    ) -> Result<CachedFile> {
-        let file = dir.open(name).map_err(|error| match error {
-            Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Error::corrupt(path, 0, "the file is missing: the manifest says that it is live")
-            }
-            _ => error,
-        })?;
-        let header = FileHeader::decode(&file.read(0, file_header::BYTES)?, file.path())?;
-        header.expect(kind, engine, number, file.path())?;
-        let (len, seed) = (file.len()?, Seed::new(engine, number));
-        Ok(CachedFile { file, number, is_index: kind == FileKind::Index, seed, len })
     }
 
     pub fn data_damage(&self, at: u64, what: &str) -> Error {
@@ -111,73 +85,76 @@ impl Parts {
         if let Some(data) = self.data.get() {
             return Ok(data);
         }
-        let data = Parts::data_file(&self.dir, self.engine, &self.record)?;
+        let data = self.data_file()?;
         Ok(self.data.get_or_init(|| data))
     }
 
-    pub fn page_table_damage(&self) -> Error {
-        self.index.damaged(self.footer.page_table.at, "the page table is broken")
+    /// The tables above the pages of timelines or of ids.
+    pub fn pages(&self, of: Pages, reading: Reading) -> Table<'_> {
+        let (kind, root) = match of {
+            Pages::Timelines => (BlockKind::PageTable, &self.page_table),
+            Pages::Ids => (BlockKind::IdTable, &self.id_table),
+        };
+        Table::new(&self.index, kind, root, reading)
+    }
+
+    /// The table of the shared bodies' blocks.
+    pub fn body_table(&self, reading: Reading) -> Table<'_> {
+        Table::new(&self.index, BlockKind::BodyTable, &self.body_table, reading)
     }
 
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
-        if !self.may_contain(name)? {
-            return Ok(None);
-        }
-        let table = Slots::new(&self.page_table).ok_or_else(|| self.page_table_damage())?;
-        let behind = table.partition(|slot| Some(slot_name(slot)? > name));
-        let Some(number) = behind.ok_or_else(|| self.page_table_damage())?.checked_sub(1) else {
+        let order = |bytes: &[u8]| Some(slot_name(bytes)?.cmp(name));
+        let Some((at, slot)) = self.find_slot(Pages::Timelines, &name_key(name), order)? else {
             return Ok(None);
         };
-        let place = table.get(number).and_then(page).ok_or_else(|| self.page_table_damage())?;
-        let raw = self.index.block(BlockKind::IndexPage, place, &self.cache)?;
-        let look = || {
-            let slots = Slots::new(&raw)?;
-            let at = slots.partition(|slot| Some(slot_name(slot)? >= name))?;
-            Some(slots.get(at).filter(|slot| slot_name(slot) == Some(name)).map(TimelineEntry::decode))
-        };
-        match look() {
-            Some(None) => Ok(None),
-            Some(Some(Some((_, entry)))) => Ok(Some(entry)),
-            _ => Err(self.index.damaged(place.at, "the index page is broken")),
-        }
-    }
-
-    pub fn may_contain(&self, name: &[u8]) -> Result<bool> {
-        self.filter_says(self.footer.filter, self.footer.filter_pages, name)
-    }
-
-    pub fn filter_says(&self, filter: u64, pages: u32, name: &[u8]) -> Result<bool> {
-        let pages = pages as usize;
-        let block_bytes = block_header::BYTES + PAGE_BYTES;
-        let at = filter.saturating_add((page_of(name, pages) * block_bytes) as u64);
-        let place = BlockRef { at, bytes: block_bytes as u32 };
-        Ok(may_contain(&self.index.block(BlockKind::FilterPage, place, &self.cache)?, name, pages))
+        let (_, entry) = TimelineEntry::decode(&slot).ok_or_else(|| self.page_damage(at))?;
+        Ok(Some(entry))
     }
 
     pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdEntry>> {
-        let filter = (self.footer.id_filter, self.footer.id_filter_pages);
-        if self.footer.ids == 0 || !self.filter_says(filter.0, filter.1, &ids::filter_key(name, id))? {
+        if self.footer.ids == 0 {
             return Ok(None);
         }
-        let table = Slots::new(&self.id_table).ok_or_else(|| self.id_damage())?;
-        let behind = table.partition(|slot| Some(ids::key(slot)? > (name, id)));
-        let Some(number) = behind.ok_or_else(|| self.id_damage())?.checked_sub(1) else { return Ok(None) };
-        let place = table.get(number).and_then(ids::page).ok_or_else(|| self.id_damage())?;
-        let raw = self.index.block(BlockKind::IdPage, place, &self.cache)?;
-        let look = || {
-            let slots = Slots::new(&raw)?;
-            let at = slots.partition(|slot| Some(ids::key(slot)? >= (name, id)))?;
-            Some(slots.get(at).filter(|slot| ids::key(slot) == Some((name, id))).map(IdEntry::decode))
+        let order = |bytes: &[u8]| Some(ids::key(bytes)?.cmp(&(name, id)));
+        let Some((at, slot)) = self.find_slot(Pages::Ids, &ids::key_bytes(name, id), order)? else {
+            return Ok(None);
         };
-        match look() {
-            Some(None) => Ok(None),
-            Some(Some(Some(entry))) => Ok(Some(entry)),
-            _ => Err(self.index.damaged(place.at, "the id page is broken")),
-        }
+        IdEntry::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at))
     }
 
-    pub fn id_damage(&self) -> Error {
-        self.index.damaged(self.footer.id_table.at, "the ids are broken")
+    /// The slot with a key, and where its page is. `order` compares a key, or the key that a slot begins with, to the one that is
+    /// looked for.
+    fn find_slot(
+        &self,
+        of: Pages,
+        key: &[u8],
+        order: impl Fn(&[u8]) -> Option<Ordering>,
+    ) -> Result<Option<(u64, Bytes)>> {
+        let is_after = |bytes: &[u8]| order(bytes).map(Ordering::is_gt);
+        let Some(cursor) = self.pages(of, Reading::Cached).seek(is_after)? else { return Ok(None) };
+        let row = cursor.row();
+        if !may_contain(row.filter, key) {
+            return Ok(None);
+        }
+        let raw = self.index.block(of.kind(), row.block)?;
+        let look = || {
+            let slots = Slots::new(&raw)?;
+            let at = slots.partition(|slot| order(slot).map(Ordering::is_ge))?;
+            let slot = slots.get(at).filter(|slot| order(slot) == Some(Ordering::Equal));
+            Some(slot.map(|slot| (row.block.at, raw.slice_ref(slot))))
+        };
+        look().ok_or_else(|| self.page_damage(row.block.at))
+    }
+
+    /// Damage in a page of the index.
+    pub fn page_damage(&self, at: u64) -> Error {
+        self.index.damaged(at, "a page of the index is broken")
+    }
+
+    /// The root of a timeline's run table.
+    pub fn run_root(&self, root: BlockRef) -> Result<Bytes> {
+        self.index.block(BlockKind::RunTable, root)
     }
 
     /// Time, expiry and bytes of a shared body.
@@ -189,13 +166,30 @@ impl Parts {
         Ok((time_ms, expire_at_ms, block.slice(body)))
     }
 
-    /// The block of a shared body, and the number of its first body.
+    /// The block of a shared body, the number of its first body, and that of the first behind it.
     pub fn bodies_block(&self, number: u32) -> Result<(u32, u32, Bytes)> {
-        let place = self.bodies.partition_point(|block| block.first <= number);
-        let block = place.checked_sub(1).and_then(|place| self.bodies.get(place));
-        let block =
-            block.ok_or_else(|| self.data_damage(0, "an entry refers to a shared body that is not there"))?;
-        let next = self.bodies.get(place).map_or(u32::MAX, |next| next.first);
-        Ok((block.first, next, self.data()?.block(BlockKind::Bodies, block.block, &self.cache)?))
+        let cursor = self.body_table(Reading::Cached).seek(|key| Some(body_key(key)? > number))?;
+        let missing = || self.data_damage(0, "an entry refers to a shared body that is not there");
+        let cursor = cursor.ok_or_else(missing)?;
+        let (row, first) = (cursor.row(), body_key(cursor.row().key).ok_or_else(missing)?);
+        let block = self.data()?.block(BlockKind::Bodies, row.block)?;
+        let count = Slots::new(&block).map_or(0, |slots| slots.count());
+        Ok((first, first.saturating_add(count as u32), block))
+    }
+}
+
+/// What stands in the pages of an index file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pages {
+    Timelines,
+    Ids,
+}
+
+impl Pages {
+    pub fn kind(self) -> BlockKind {
+        match self {
+            Pages::Timelines => BlockKind::IndexPage,
+            Pages::Ids => BlockKind::IdPage,
+        }
     }
 }

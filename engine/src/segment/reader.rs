@@ -3,18 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-
 use super::cache::BlockCache;
 use super::parts::Parts;
 use super::runs::RunsOf;
+use super::table::Reading;
 use super::{data_name, index_name};
 use crate::entry::{Changes, Collector, Span};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
-use crate::format::ids::{self, IdEntry};
-use crate::format::index::{TimelineEntry, page, slot_name};
+use crate::format::ids::IdEntry;
+use crate::format::index::{TimelineEntry, body_key};
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::{Content, shared_body};
 use crate::format::slots::Slots;
@@ -107,7 +106,7 @@ impl Segment {
         self.obsolete_data.store(true, Ordering::Release);
     }
 
-    fn parts(&self) -> Result<&Parts> {
+    pub(super) fn parts(&self) -> Result<&Parts> {
         self.parts.as_deref().map_err(Clone::clone)
     }
 
@@ -140,18 +139,6 @@ impl Segment {
         if parts.footer.ids_until_ms < from_ms { Ok(None) } else { parts.find_id(name, id) }
     }
 
-    /// How many pages of ids it has.
-    pub(super) fn id_page_count(&self) -> Result<usize> {
-        Ok(Slots::new(&self.parts()?.id_table).map_or(0, |table| table.count()))
-    }
-
-    /// A page of ids, read past the cache.
-    pub(super) fn id_page(&self, number: usize) -> Result<Bytes> {
-        let parts = self.parts()?;
-        let place = Slots::new(&parts.id_table).and_then(|table| ids::page(table.get(number)?));
-        parts.index.read(BlockKind::IdPage, place.ok_or_else(|| parts.id_damage())?)
-    }
-
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
     pub fn read(
         &self,
@@ -161,7 +148,7 @@ impl Segment {
         high: Sequence,
         out: &mut Collector,
     ) -> Result<()> {
-        let mut read = RunsOf::new(self.parts()?, name, entry);
+        let mut read = RunsOf::new(self.parts()?, name, entry)?;
         if out.is_descending() { read.descending(low, high, out) } else { read.ascending(low, high, out) }
     }
 
@@ -172,7 +159,7 @@ impl Segment {
         entry: &TimelineEntry,
         time_ms: TimeMs,
     ) -> Result<Option<Sequence>> {
-        RunsOf::new(self.parts()?, name, entry).sequence_at(time_ms)
+        RunsOf::new(self.parts()?, name, entry)?.sequence_at(time_ms)
     }
 
     /// Calls `visit` for every entry of a timeline, ascending, with its content and the block that inline bodies are in.
@@ -182,14 +169,16 @@ impl Segment {
         entry: &TimelineEntry,
         mut visit: impl FnMut(Sequence, &Content, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let runs = RunsOf::new(self.parts()?, name, entry);
-        for place in 0..entry.blocks.len() {
-            let block = runs.block(place)?;
-            let mut run = runs.run_in(place, &block)?;
+        let runs = RunsOf::new(self.parts()?, name, entry)?;
+        let mut place = runs.first()?;
+        while let Some(at) = place {
+            let block = runs.block(&at)?;
+            let mut run = runs.run_in(&at, &block)?;
             while let Some((sequence, content)) = run.next_entry() {
                 visit(sequence, &content, &block)?;
             }
-            runs.check_end(place, &run)?;
+            runs.check_end(&at, &run)?;
+            place = runs.next(at)?;
         }
         Ok(())
     }
@@ -197,18 +186,28 @@ impl Segment {
     /// Calls `visit` for every shared body, in order: time, expiry, bytes.
     pub fn for_each_body(&self, mut visit: impl FnMut(TimeMs, TimeMs, &[u8]) -> Result<()>) -> Result<()> {
         let parts = self.parts()?;
-        for (place, block) in parts.bodies.iter().enumerate() {
-            let next = parts.bodies.get(place + 1).map_or(parts.footer.bodies, |next| u64::from(next.first));
-            let raw = parts.data()?.read(BlockKind::Bodies, block.block)?;
-            for number in 0..next.saturating_sub(u64::from(block.first)) as usize {
-                let found = shared_body(&raw, number);
-                let (time_ms, expire_at_ms, body) = found.ok_or_else(|| {
-                    parts.data_damage(block.block.at, "a shared body is missing in its block")
-                })?;
+        let table = parts.body_table(Reading::Once);
+        let (mut cursor, mut next) = (table.first()?, 0);
+        while let Some(mut at) = cursor.take() {
+            let (first, place) = (body_key(at.row().key), at.row().block);
+            let missing = || parts.data_damage(place.at, "a shared body is missing in its block");
+            let raw = parts.data()?.read(BlockKind::Bodies, place)?;
+            let count = Slots::new(&raw).ok_or_else(missing)?.count();
+            if first != Some(next) {
+                return Err(missing());
+            }
+            for number in 0..count {
+                let (time_ms, expire_at_ms, body) = shared_body(&raw, number).ok_or_else(missing)?;
                 visit(time_ms, expire_at_ms, &raw[body])?;
             }
+            next = next.saturating_add(count as u32);
+            cursor = table.next(&mut at)?.then_some(at);
         }
-        Ok(())
+        if u64::from(next) == parts.footer.bodies {
+            Ok(())
+        } else {
+            Err(parts.data_damage(0, "there are fewer shared bodies than the footer says"))
+        }
     }
 
     /// Time and expiry of a shared body.
@@ -221,45 +220,19 @@ impl Segment {
     pub fn body_count(&self) -> Result<u64> {
         Ok(self.parts()?.footer.bodies)
     }
-
-    /// How many index pages it has.
-    pub(super) fn page_count(&self) -> Result<usize> {
-        let parts = self.parts()?;
-        Ok(Slots::new(&parts.page_table).map_or(0, |table| table.count()))
-    }
-
-    /// An index page, read past the cache.
-    pub(super) fn page(&self, number: usize) -> Result<Bytes> {
-        let parts = self.parts()?;
-        let place = Slots::new(&parts.page_table).and_then(|table| page(table.get(number)?));
-        parts.index.read(BlockKind::IndexPage, place.ok_or_else(|| parts.page_table_damage())?)
-    }
-
-    /// The number of the page in which a name would stand.
-    pub(super) fn page_for(&self, name: &[u8]) -> Result<usize> {
-        let parts = self.parts()?;
-        let behind = Slots::new(&parts.page_table)
-            .and_then(|table| table.partition(|slot| Some(slot_name(slot)? > name)));
-        Ok(behind.ok_or_else(|| parts.page_table_damage())?.saturating_sub(1))
-    }
-
-    /// Damage in an index page.
-    pub(super) fn page_damage(&self, number: usize) -> Error {
-        Error::corrupt(
-            self.dir.path_of(&index_name(self.record.number)),
-            0,
-            format!("index page {number} is broken"),
-        )
-    }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        let number = self.record.number;
         let files = [
-            (&self.obsolete_data, data_name(self.record.number)),
-            (&self.obsolete_index, index_name(self.record.number)),
+            (&self.obsolete_data, data_name(number), false),
+            (&self.obsolete_index, index_name(number), true),
         ];
-        for (_, name) in files.iter().filter(|(obsolete, _)| obsolete.load(Ordering::Acquire)) {
+        for (_, name, is_index) in files.iter().filter(|(obsolete, ..)| obsolete.load(Ordering::Acquire)) {
+            if let Ok(parts) = &self.parts {
+                parts.cache.close(number, *is_index);
+            }
             match self.dir.remove(name) {
                 // The manifest does not name it any more: the next open removes it.
                 Err(error) if !error.is_not_found() => {

@@ -1,12 +1,16 @@
 //! Reads one timeline's runs in a segment, in both directions.
+//!
+//! Where to start is found in the entry's list of blocks or in its run table; either way a read costs what it gives, not what the
+//! timeline holds.
 
 use bytes::Bytes;
 
 use super::parts::Parts;
+use super::table::{Cursor, Reading, Table};
 use crate::entry::Collector;
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
-use crate::format::index::TimelineEntry;
+use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
 use crate::format::run::{Content, RunReader, shared_body};
 use crate::ids::{Sequence, TimeMs};
 
@@ -15,36 +19,118 @@ pub(super) struct RunsOf<'a> {
     parts: &'a Parts,
     name: &'a [u8],
     entry: &'a TimelineEntry,
+    places: Places<'a>,
     /// The bodies block used last: first number, first number of the next, content. Neighbours often share it.
     bodies: Option<(u32, u32, Bytes)>,
 }
 
+/// Where the blocks are found.
+enum Places<'a> {
+    Listed(&'a [RunBlock]),
+    /// The run table's root.
+    Table(Bytes),
+}
+
+/// One of the timeline's blocks.
+pub(super) struct Place {
+    run: RunBlock,
+    position: Position,
+}
+
+enum Position {
+    Listed(usize),
+    Table(Cursor),
+}
+
 impl<'a> RunsOf<'a> {
     /// The runs that an index entry refers to.
-    pub fn new(parts: &'a Parts, name: &'a [u8], entry: &'a TimelineEntry) -> RunsOf<'a> {
-        RunsOf { parts, name, entry, bodies: None }
+    pub fn new(parts: &'a Parts, name: &'a [u8], entry: &'a TimelineEntry) -> Result<RunsOf<'a>> {
+        let places = match &entry.blocks {
+            RunBlocks::Listed(listed) => Places::Listed(listed),
+            RunBlocks::Table(root) => Places::Table(parts.run_root(*root)?),
+        };
+        Ok(RunsOf { parts, name, entry, places, bodies: None })
     }
 
-    /// The block at a place of the entry's list.
-    pub fn block(&self, place: usize) -> Result<Bytes> {
-        self.parts.data()?.block(BlockKind::Runs, self.entry.blocks[place].block, &self.parts.cache)
+    fn table<'t>(&'t self, root: &'t Bytes) -> Table<'t> {
+        Table::new(&self.parts.index, BlockKind::RunTable, root, Reading::Cached)
     }
 
-    fn damaged(&self, place: usize, what: &str) -> Error {
+    /// The last block of whose first sequence and time `is_after` says false, given that all behind it say true.
+    fn seek(&self, is_after: impl Fn(Sequence, TimeMs) -> bool) -> Result<Option<Place>> {
+        match &self.places {
+            Places::Listed(listed) => {
+                let behind = listed.partition_point(|run| !is_after(run.first, run.first_time_ms));
+                Ok(behind.checked_sub(1).and_then(|place| Place::listed(listed, place)))
+            }
+            Places::Table(root) => {
+                let is_after =
+                    |key: &[u8]| RunBlock::decode_key(key).map(|(first, time)| is_after(first, time));
+                self.table(root).seek(is_after)?.map(|cursor| self.at(cursor)).transpose()
+            }
+        }
+    }
+
+    /// The first block.
+    pub fn first(&self) -> Result<Option<Place>> {
+        match &self.places {
+            Places::Listed(listed) => Ok(Place::listed(listed, 0)),
+            Places::Table(root) => self.table(root).first()?.map(|cursor| self.at(cursor)).transpose(),
+        }
+    }
+
+    /// The block behind one.
+    pub fn next(&self, place: Place) -> Result<Option<Place>> {
+        match (&self.places, place.position) {
+            (Places::Listed(listed), Position::Listed(place)) => Ok(Place::listed(listed, place + 1)),
+            (Places::Table(root), Position::Table(mut cursor)) => {
+                self.table(root).next(&mut cursor)?.then(|| self.at(cursor)).transpose()
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The block before one.
+    fn previous(&self, place: Place) -> Result<Option<Place>> {
+        match (&self.places, place.position) {
+            (Places::Listed(listed), Position::Listed(place)) => {
+                Ok(place.checked_sub(1).and_then(|place| Place::listed(listed, place)))
+            }
+            (Places::Table(root), Position::Table(mut cursor)) => {
+                self.table(root).previous(&mut cursor)?.then(|| self.at(cursor)).transpose()
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn at(&self, cursor: Cursor) -> Result<Place> {
+        let row = cursor.row();
+        let (first, first_time_ms) = RunBlock::decode_key(row.key)
+            .ok_or_else(|| self.parts.index.damaged(0, "a row of a run table is broken"))?;
+        let run = RunBlock { block: row.block, first, first_time_ms };
+        Ok(Place { run, position: Position::Table(cursor) })
+    }
+
+    /// The content of a block.
+    pub fn block(&self, place: &Place) -> Result<Bytes> {
+        self.parts.data()?.block(BlockKind::Runs, place.run.block)
+    }
+
+    fn damaged(&self, place: &Place, what: &str) -> Error {
         let what = format!("{what} (timeline {})", self.name.escape_ascii());
-        self.parts.data_damage(self.entry.blocks[place].block.at, &what)
+        self.parts.data_damage(place.run.block.at, &what)
     }
 
-    /// The run in the block at `place`.
-    pub fn run_in<'b>(&self, place: usize, block: &'b [u8]) -> Result<RunReader<'b>> {
-        let at = if place == 0 { self.entry.run_at as usize } else { 0 };
+    /// The run in a block.
+    pub fn run_in<'b>(&self, place: &Place, block: &'b [u8]) -> Result<RunReader<'b>> {
+        let at = if place.run.first == self.entry.first { self.entry.run_at as usize } else { 0 };
         RunReader::at(block, at)
             .filter(|run| run.name == self.name)
             .ok_or_else(|| self.damaged(place, "the index refers to a run that is not there"))
     }
 
     /// Whether a run was read to its end.
-    pub fn check_end(&self, place: usize, run: &RunReader<'_>) -> Result<()> {
+    pub fn check_end(&self, place: &Place, run: &RunReader<'_>) -> Result<()> {
         if run.remaining() == 0 {
             Ok(())
         } else {
@@ -54,44 +140,47 @@ impl<'a> RunsOf<'a> {
 
     /// Offers the entries from `low` to `high`, ascending.
     pub fn ascending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
-        let start = self.entry.blocks.partition_point(|run| run.first <= low).saturating_sub(1);
-        for place in start..self.entry.blocks.len() {
-            let block = self.block(place)?;
-            let mut run = self.run_in(place, &block)?;
+        let mut next =
+            self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
+        while let Some(place) = next {
+            let block = self.block(&place)?;
+            let mut run = self.run_in(&place, &block)?;
             while let Some((sequence, content)) = run.next_entry() {
                 if sequence > high {
                     return Ok(());
                 }
-                if sequence >= low && !self.offer(place, sequence, &content, &block, out)? {
+                if sequence >= low && !self.offer(&place, sequence, &content, &block, out)? {
                     return Ok(());
                 }
             }
-            self.check_end(place, &run)?;
+            self.check_end(&place, &run)?;
+            next = self.next(place)?;
         }
         Ok(())
     }
 
     /// Offers the entries from `high` to `low`.
     pub fn descending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
-        let end = self.entry.blocks.partition_point(|run| run.first <= high);
-        for place in (0..end).rev() {
-            let block = self.block(place)?;
-            let mut run = self.run_in(place, &block)?;
+        let mut next = self.seek(|first, _| first > high)?;
+        while let Some(place) = next {
+            let block = self.block(&place)?;
+            let mut run = self.run_in(&place, &block)?;
             let mut found = Vec::with_capacity((run.remaining() as usize).min(block.len()));
             while let Some((sequence, content)) = run.next_entry() {
                 if (low..=high).contains(&sequence) {
                     found.push((sequence, content));
                 }
             }
-            self.check_end(place, &run)?;
+            self.check_end(&place, &run)?;
             for (sequence, content) in found.iter().rev() {
-                if !self.offer(place, *sequence, content, &block, out)? {
+                if !self.offer(&place, *sequence, content, &block, out)? {
                     return Ok(());
                 }
             }
-            if self.entry.blocks[place].first <= low {
+            if place.run.first <= low {
                 return Ok(());
             }
+            next = self.previous(place)?;
         }
         Ok(())
     }
@@ -99,7 +188,7 @@ impl<'a> RunsOf<'a> {
     /// Offers an entry to the collector. Its body is a slice of its block.
     fn offer(
         &mut self,
-        place: usize,
+        place: &Place,
         sequence: Sequence,
         content: &Content,
         block: &Bytes,
@@ -114,7 +203,7 @@ impl<'a> RunsOf<'a> {
         Ok(out.offer((sequence, time_ms, expire_at_ms), || body))
     }
 
-    fn shared(&mut self, place: usize, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
+    fn shared(&mut self, place: &Place, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
         let (first, block) = match &self.bodies {
             Some((first, next, block)) if (*first..*next).contains(&number) => (*first, block.clone()),
             _ => {
@@ -132,21 +221,37 @@ impl<'a> RunsOf<'a> {
     /// The lowest sequence whose time is `time_ms` or later.
     pub fn sequence_at(&mut self, time_ms: TimeMs) -> Result<Option<Sequence>> {
         // Equal times may stand in the block before the one that starts with them.
-        let start = self.entry.blocks.partition_point(|run| run.first_time_ms < time_ms).saturating_sub(1);
-        for place in start..self.entry.blocks.len() {
-            let block = self.block(place)?;
-            let mut run = self.run_in(place, &block)?;
-            while let Some((sequence, content)) = run.next_entry() {
-                let found = match content {
-                    Content::Inline { time_ms, .. } => time_ms,
-                    Content::Shared(number) => self.shared(place, number)?.0,
-                };
-                if found >= time_ms {
-                    return Ok(Some(sequence));
-                }
+        let start = self.seek(|_, first_time_ms| first_time_ms >= time_ms)?;
+        let mut next = start.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
+        while let Some(place) = next {
+            let block = self.block(&place)?;
+            let mut run = self.run_in(&place, &block)?;
+            let mut entries = Vec::with_capacity((run.remaining() as usize).min(block.len()));
+            while let Some(entry) = run.next_entry() {
+                entries.push(entry);
             }
-            self.check_end(place, &run)?;
+            self.check_end(&place, &run)?;
+            // By halves: the time of each shared body may stand in a block of its own.
+            let (mut low, mut high) = (0, entries.len());
+            while low < high {
+                let middle = usize::midpoint(low, high);
+                let found = match &entries[middle].1 {
+                    Content::Inline { time_ms, .. } => *time_ms,
+                    Content::Shared(number) => self.shared(&place, *number)?.0,
+                };
+                if found < time_ms { low = middle + 1 } else { high = middle }
+            }
+            if let Some((sequence, _)) = entries.get(low) {
+                return Ok(Some(*sequence));
+            }
+            next = self.next(place)?;
         }
         Ok(None)
+    }
+}
+
+impl Place {
+    fn listed(blocks: &[RunBlock], place: usize) -> Option<Place> {
+        Some(Place { run: *blocks.get(place)?, position: Position::Listed(place) })
     }
 }

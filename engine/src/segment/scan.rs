@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::parts::Pages;
 use super::reader::Segment;
-use crate::error::Result;
+use super::table::{Cursor, Reading};
+use crate::error::{Error, Result};
 use crate::format::ids::{self, IdEntry};
 use crate::format::index::{TimelineEntry, slot_name};
 use crate::format::slots::Slots;
@@ -13,44 +15,61 @@ use crate::format::slots::Slots;
 /// A walk over the slots of pages.
 struct PageScan {
     segment: Arc<Segment>,
-    /// Whether it walks over ids instead of timelines.
-    ids: bool,
-    page: usize,
-    slot: usize,
+    of: Pages,
+    /// The page's row in the table; `None` when there is no more.
+    cursor: Option<Cursor>,
     content: Option<Bytes>,
+    slot: usize,
 }
 
 impl PageScan {
-    fn new(segment: Arc<Segment>, ids: bool) -> PageScan {
-        PageScan { segment, ids, page: 0, slot: 0, content: None }
+    /// From the page on that a cursor stands at.
+    fn new(segment: Arc<Segment>, of: Pages, cursor: Option<Cursor>) -> PageScan {
+        PageScan { segment, of, cursor, content: None, slot: 0 }
+    }
+
+    /// From the first page on.
+    fn all(segment: Arc<Segment>, of: Pages) -> Result<PageScan> {
+        let cursor = segment.parts()?.pages(of, Reading::Once).first()?;
+        Ok(PageScan::new(segment, of, cursor))
     }
 
     /// Makes sure that the current page is there; false at the end.
     fn load(&mut self) -> Result<bool> {
+        let Some(cursor) = &self.cursor else { return Ok(false) };
         if self.content.is_none() {
-            let count = if self.ids { self.segment.id_page_count()? } else { self.segment.page_count()? };
-            if self.page >= count {
-                return Ok(false);
-            }
-            let page =
-                if self.ids { self.segment.id_page(self.page)? } else { self.segment.page(self.page)? };
-            self.content = Some(page);
+            self.content = Some(self.segment.parts()?.index.read(self.of.kind(), cursor.row().block)?);
         }
         Ok(true)
+    }
+
+    /// Goes on to the next page.
+    fn turn(&mut self) -> Result<()> {
+        (self.content, self.slot) = (None, 0);
+        if let Some(mut cursor) = self.cursor.take() {
+            let is_there = self.segment.parts()?.pages(self.of, Reading::Once).next(&mut cursor)?;
+            self.cursor = is_there.then_some(cursor);
+        }
+        Ok(())
+    }
+
+    /// Damage in the current page.
+    fn broken(&self) -> Error {
+        let at = self.cursor.as_ref().map_or(0, |cursor| cursor.row().block.at);
+        self.segment.parts().map_or_else(|error| error, |parts| parts.page_damage(at))
     }
 
     /// What `decode` makes of the next slot.
     fn next<T>(&mut self, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
         while self.load()? {
             let content = self.content.as_ref().expect("load loaded it");
-            let broken = || self.segment.page_damage(self.page);
-            let slots = Slots::new(content).ok_or_else(broken)?;
+            let slots = Slots::new(content).ok_or_else(|| self.broken())?;
             if self.slot < slots.count() {
-                let found = slots.get(self.slot).and_then(decode).ok_or_else(broken)?;
+                let found = slots.get(self.slot).and_then(decode).ok_or_else(|| self.broken())?;
                 self.slot += 1;
                 return Ok(Some(found));
             }
-            (self.page, self.slot, self.content) = (self.page + 1, 0, None);
+            self.turn()?;
         }
         Ok(None)
     }
@@ -63,18 +82,21 @@ pub struct SegmentScan {
 
 impl SegmentScan {
     /// All timelines.
-    pub fn all(segment: Arc<Segment>) -> SegmentScan {
-        SegmentScan { pages: PageScan::new(segment, false) }
+    pub fn all(segment: Arc<Segment>) -> Result<SegmentScan> {
+        Ok(SegmentScan { pages: PageScan::all(segment, Pages::Timelines)? })
     }
 
     /// The timelines whose names are `name` or above.
     pub fn from(segment: Arc<Segment>, name: &[u8]) -> Result<SegmentScan> {
-        let page = segment.page_for(name)?;
-        let mut pages = PageScan { page, ..PageScan::new(segment, false) };
+        let is_after = |key: &[u8]| Some(slot_name(key)? > name);
+        let Some(cursor) = segment.parts()?.pages(Pages::Timelines, Reading::Once).seek(is_after)? else {
+            return SegmentScan::all(segment);
+        };
+        let mut pages = PageScan::new(segment, Pages::Timelines, Some(cursor));
         if pages.load()? {
             let slots = pages.content.as_ref().and_then(|content| Slots::new(content));
             let at = slots.and_then(|slots| slots.partition(|slot| Some(slot_name(slot)? >= name)));
-            pages.slot = at.ok_or_else(|| pages.segment.page_damage(pages.page))?;
+            pages.slot = at.ok_or_else(|| pages.broken())?;
         }
         Ok(SegmentScan { pages })
     }
@@ -100,8 +122,8 @@ pub struct IdScan {
 
 impl IdScan {
     /// All ids.
-    pub fn all(segment: Arc<Segment>) -> IdScan {
-        IdScan { pages: PageScan::new(segment, true) }
+    pub fn all(segment: Arc<Segment>) -> Result<IdScan> {
+        Ok(IdScan { pages: PageScan::all(segment, Pages::Ids)? })
     }
 
     /// The next id.

@@ -4,29 +4,28 @@
 //!  body × n, (begin, entry × n, changes, id × n, end) × timelines, finish
 //! ```
 //!
-//! Blocks go to the disk as they fill up; only the index is kept in memory until the end, and of each shared body its time and
-//! length.
+//! Blocks and pages go to the disk as they fill up. What waits until the end is an open page a level of each table, and of each
+//! shared body its time and length.
 
 use std::collections::BTreeMap;
 
 use crate::entry::End;
 use crate::error::Result;
 use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
-use crate::format::filter::FilterWriter;
 use crate::format::header::{EngineId, FileHeader, FileKind};
-use crate::format::ids::IdEntry;
-use crate::format::index::{
-    BodyBlock, Footer, RunBlock, TARGET_PAGE_BYTES, TimelineEntry, put_body_block, put_page,
-};
+use crate::format::ids::{self, IdEntry};
+use crate::format::index::{Footer, RunBlock, TimelineEntry, name_prefix};
 use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
 use crate::format::run::{RunWriter, put_shared_body};
 use crate::format::slots::SlotsWriter;
+use crate::format::table::{Row, TableWriter};
 use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
 use crate::vfs::Dir;
 
 use super::blocks::Blocks;
-use super::ids::IdsWriter;
 use super::lifetimes::Lifetimes;
+use super::pages::PagesWriter;
+use super::run_list::RunList;
 use super::{data_name, index_name};
 
 /// What a segment is to be.
@@ -58,18 +57,15 @@ pub struct SegmentWriter {
     data: Blocks,
     index: Blocks,
     bodies: SlotsWriter,
-    body_blocks: Vec<BodyBlock>,
+    body_table: TableWriter,
     /// Time, length and own expiry of each shared body.
     shared: Vec<(TimeMs, u32, TimeMs)>,
     runs: Vec<u8>,
     timeline: Option<Timeline>,
     /// Timelines whose last run is in the block that is still open.
-    waiting: Vec<(Vec<u8>, TimelineEntry)>,
-    page: SlotsWriter,
-    page_first: Vec<u8>,
-    pages: SlotsWriter,
-    filter: FilterWriter,
-    ids: IdsWriter,
+    waiting: Vec<Timeline>,
+    pages: PagesWriter,
+    ids: PagesWriter,
     footer: Footer,
     weight: u64,
     lifetimes: Lifetimes,
@@ -83,6 +79,20 @@ struct Timeline {
     run: Option<RunWriter>,
     run_first: Sequence,
     run_time_ms: TimeMs,
+    /// Whether its last run is in the block that is still open.
+    is_waiting: bool,
+    blocks: RunList,
+}
+
+impl Timeline {
+    /// The block of its last run was written.
+    fn place(&mut self, block: BlockRef, index: &mut Blocks) -> Result<()> {
+        if !std::mem::take(&mut self.is_waiting) {
+            return Ok(());
+        }
+        let run = RunBlock { block, first: self.run_first, first_time_ms: self.run_time_ms };
+        self.blocks.add(run, index)
+    }
 }
 
 impl SegmentWriter {
@@ -109,16 +119,13 @@ impl SegmentWriter {
             data,
             index,
             bodies: SlotsWriter::default(),
-            body_blocks: Vec::new(),
+            body_table: TableWriter::default(),
             shared: Vec::new(),
             runs: Vec::new(),
             timeline: None,
             waiting: Vec::new(),
-            page: SlotsWriter::default(),
-            page_first: Vec::new(),
-            pages: SlotsWriter::default(),
-            filter: FilterWriter::default(),
-            ids: IdsWriter::default(),
+            pages: PagesWriter::new(BlockKind::IndexPage, BlockKind::PageTable, name_prefix),
+            ids: PagesWriter::new(BlockKind::IdPage, BlockKind::IdTable, ids::key_prefix),
             footer: Footer { first_time_ms: TimeMs::MAX, ..Footer::default() },
             weight: 0,
             lifetimes: Lifetimes::default(),
@@ -143,15 +150,24 @@ impl SegmentWriter {
         if count > 0 {
             let first = (self.shared.len() - count) as u32;
             let block = self.data.block(BlockKind::Bodies, &self.bodies.finish(), self.plan.compress)?;
-            self.body_blocks.push(BodyBlock { first, block });
+            let row = Row { key: &first.to_le_bytes(), block, filter: &[] };
+            let index = &mut self.index;
+            self.body_table.add(row, &mut |page| index.block(BlockKind::BodyTable, page, false))?;
         }
         Ok(())
     }
 
     /// Starts the next timeline.
     pub fn begin(&mut self, name: &[u8]) {
-        let (name, entry) = (name.to_vec(), TimelineEntry::default());
-        self.timeline = Some(Timeline { name, entry, run: None, run_first: 0, run_time_ms: 0 });
+        self.timeline = Some(Timeline {
+            name: name.to_vec(),
+            entry: TimelineEntry::default(),
+            run: None,
+            run_first: 0,
+            run_time_ms: 0,
+            is_waiting: false,
+            blocks: RunList::default(),
+        });
     }
 
     /// What the timeline changes in older segments: removed sequences, and the shared bodies that replace others.
@@ -164,7 +180,9 @@ impl SegmentWriter {
     /// Adds an id of the timeline. Ids come in order.
     pub fn id(&mut self, id: &[u8], entry: &IdEntry) -> Result<()> {
         let name = &self.timeline.as_ref().expect("ids come between begin and end").name;
-        self.ids.add(&mut self.index, name, id, entry)
+        self.footer.ids += 1;
+        self.footer.ids_until_ms = self.footer.ids_until_ms.max(entry.time_ms);
+        self.ids.add(&mut self.index, |out| entry.encode(name, id, out))
     }
 
     /// Adds an entry with its own body.
@@ -237,15 +255,11 @@ impl SegmentWriter {
     fn end_run(&mut self) {
         let Some(timeline) = &mut self.timeline else { return };
         let Some(run) = timeline.run.take() else { return };
-        if timeline.entry.blocks.is_empty() {
+        if timeline.blocks.is_empty() {
             timeline.entry.run_at = self.runs.len() as u32;
         }
         // Where the block will be is known when it is closed.
-        timeline.entry.blocks.push(RunBlock {
-            block: BlockRef::default(),
-            first: timeline.run_first,
-            first_time_ms: timeline.run_time_ms,
-        });
+        timeline.is_waiting = true;
         run.finish(&timeline.name, &mut self.runs);
     }
 
@@ -257,15 +271,12 @@ impl SegmentWriter {
         self.close_bodies()?;
         let block = self.data.block(BlockKind::Runs, &self.runs, self.plan.compress)?;
         self.runs.clear();
-        let place = |entry: &mut TimelineEntry| {
-            entry.blocks.iter_mut().filter(|run| run.block.bytes == 0).for_each(|run| run.block = block);
-        };
         if let Some(timeline) = &mut self.timeline {
-            place(&mut timeline.entry);
+            timeline.place(block, &mut self.index)?;
         }
-        for (name, mut entry) in std::mem::take(&mut self.waiting) {
-            place(&mut entry);
-            self.index_entry(&name, &entry)?;
+        for mut timeline in std::mem::take(&mut self.waiting) {
+            timeline.place(block, &mut self.index)?;
+            self.index_entry(timeline)?;
         }
         Ok(())
     }
@@ -284,12 +295,11 @@ impl SegmentWriter {
             self.first_name.clone_from(&timeline.name);
         }
         self.last_name.clone_from(&timeline.name);
-        self.filter.add(&timeline.name);
         self.footer.timelines += 1;
-        if timeline.entry.blocks.is_empty() && self.waiting.is_empty() {
-            return self.index_entry(&timeline.name, &timeline.entry);
+        if !timeline.is_waiting && self.waiting.is_empty() {
+            return self.index_entry(timeline);
         }
-        self.waiting.push((timeline.name, timeline.entry));
+        self.waiting.push(timeline);
         if self.runs.len() >= TARGET_RAW_BYTES { self.close_runs() } else { Ok(()) }
     }
 
@@ -304,46 +314,28 @@ impl SegmentWriter {
         self.data.end() + self.index.end()
     }
 
-    fn index_entry(&mut self, name: &[u8], entry: &TimelineEntry) -> Result<()> {
-        if self.page.count() == 0 {
-            self.page_first = name.to_vec();
-        }
-        self.page.add(|out| entry.encode(name, out));
-        if self.page.raw_bytes() >= TARGET_PAGE_BYTES { self.close_page() } else { Ok(()) }
-    }
-
-    fn close_page(&mut self) -> Result<()> {
-        if self.page.count() > 0 {
-            let page = self.index.block(BlockKind::IndexPage, &self.page.finish(), false)?;
-            let first = &self.page_first;
-            self.pages.add(|out| put_page(first, page, out));
-        }
-        Ok(())
+    fn index_entry(&mut self, timeline: Timeline) -> Result<()> {
+        let Timeline { name, mut entry, blocks, .. } = timeline;
+        entry.blocks = blocks.finish(&mut self.index)?;
+        self.pages.add(&mut self.index, |out| entry.encode(&name, out))
     }
 
     /// Writes the rest and makes both files durable (not their names). The record is for the manifest.
     pub fn finish(mut self) -> Result<SegmentRecord> {
         self.close_bodies()?;
         self.close_runs()?;
-        for (name, entry) in std::mem::take(&mut self.waiting) {
+        for timeline in std::mem::take(&mut self.waiting) {
             // Timelines of which only the end is known have no block.
-            self.index_entry(&name, &entry)?;
+            self.index_entry(timeline)?;
         }
-        self.close_page()?;
         self.footer.data_bytes = self.data.finish()?;
         self.footer.bodies = self.shared.len() as u64;
         self.footer.first_time_ms = self.footer.first_time_ms.min(self.footer.last_time_ms);
-        self.footer.page_table = self.index.block(BlockKind::PageTable, &self.pages.finish(), false)?;
-        let mut body_table = Vec::new();
-        self.body_blocks.iter().for_each(|block| put_body_block(*block, &mut body_table));
-        self.footer.body_table_bytes = self.index.block(BlockKind::BodyTable, &body_table, false)?.bytes;
-        self.footer.filter = self.index.end();
-        let pages = std::mem::take(&mut self.filter).finish();
-        self.footer.filter_pages = pages.len() as u32;
-        for page in pages {
-            self.index.block(BlockKind::FilterPage, &page, false)?;
-        }
-        self.ids.finish(&mut self.index, &mut self.footer)?;
+        let index = &mut self.index;
+        self.footer.page_table = self.pages.finish(index)?;
+        self.footer.id_table = self.ids.finish(index)?;
+        self.footer.body_table =
+            self.body_table.finish(&mut |page| index.block(BlockKind::BodyTable, page, false))?;
         self.index.buffer.extend_from_slice(&self.footer.encode(self.index.seed));
         let index_bytes = self.index.finish()?;
         Ok(SegmentRecord {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use super::file_name;
 use crate::error::{Error, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind, file_header};
@@ -109,7 +111,7 @@ struct Replay<'a> {
     checkpoint: Lsn,
     tail: Tail,
     /// The groups that are not known to be durable so far, with their bytes.
-    groups: Vec<(Lsn, Vec<u8>)>,
+    groups: Vec<(Lsn, Bytes)>,
 }
 
 impl Replay<'_> {
@@ -121,6 +123,7 @@ impl Replay<'_> {
             self.damaged(Error::corrupt(source.path(), len, what))?;
         }
         let bytes = source.read(WAL_HEADER_BYTES.min(len), len.saturating_sub(WAL_HEADER_BYTES) as usize)?;
+        let bytes = Bytes::from(bytes);
         let log = Log {
             engine: header.engine_id,
             start: file.start,
@@ -162,7 +165,7 @@ impl Replay<'_> {
             self.groups.retain(|(kept, _)| *kept >= header.durable);
         }
         let start = (lsn.0 - log.start.0) as usize;
-        self.groups.push((lsn, log.bytes[start..start + header.group_bytes() as usize].to_vec()));
+        self.groups.push((lsn, log.bytes.slice(start..start + header.group_bytes() as usize)));
         Ok(())
     }
 
@@ -202,6 +205,7 @@ impl Replay<'_> {
     fn collect_unsynced(&mut self) {
         let durable = self.tail.durable;
         self.tail.end = self.tail.end.max(durable);
+        self.tail.unsynced.reserve_exact(self.groups.iter().map(|(_, bytes)| bytes.len()).sum());
         for (lsn, bytes) in self.groups.drain(..).filter(|(lsn, _)| *lsn >= durable) {
             self.tail.unsynced.resize((lsn.0 - durable.0) as usize, 0);
             self.tail.unsynced.extend_from_slice(&bytes);
@@ -213,7 +217,7 @@ impl Replay<'_> {
 struct Log<'a> {
     engine: EngineId,
     start: Lsn,
-    bytes: &'a [u8],
+    bytes: &'a Bytes,
     path: PathBuf,
 }
 

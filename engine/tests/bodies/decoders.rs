@@ -13,14 +13,15 @@ use std::path::Path;
 use strandline::format::block::{self, BlockKind, block_header};
 use strandline::format::checksum::{Seed, crc, crc_of_two};
 use strandline::format::codec::{Reader, put_varint};
-use strandline::format::filter::{may_contain, page_of};
+use strandline::format::filter::may_contain;
 use strandline::format::header::{EngineId, FileHeader, file_header};
 use strandline::format::ids::{self, IdEntry};
-use strandline::format::index::{self, Footer, TimelineEntry, footer};
+use strandline::format::index::{self, Footer, RunBlock, RunBlocks, TimelineEntry, footer};
 use strandline::format::layout::{get_u32, put};
 use strandline::format::manifest;
 use strandline::format::run::{Content, RunReader, shared_body};
 use strandline::format::slots::{Slots, SlotsWriter};
+use strandline::format::table::{TablePage, TableWriter};
 use strandline::format::wal::{
     GroupHeader, GroupWriter, Operation, decode_records, decode_tail, group_header, record_header,
 };
@@ -43,6 +44,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("slots", slots),
     ("run", run),
     ("index", index),
+    ("table", table),
     ("footer", footer),
     ("filter", filter),
     ("manifest", manifest),
@@ -190,7 +192,7 @@ const KINDS: [BlockKind; 8] = [
     BlockKind::IndexPage,
     BlockKind::PageTable,
     BlockKind::BodyTable,
-    BlockKind::FilterPage,
+    BlockKind::RunTable,
     BlockKind::IdPage,
     BlockKind::IdTable,
 ];
@@ -265,28 +267,57 @@ pub fn run(bytes: &[u8]) {
 /// What stands in an index file's pages and tables.
 pub fn index(bytes: &[u8]) {
     if let Some((name, entry)) = TimelineEntry::decode(bytes) {
-        assert!(4 * entry.blocks.len() <= bytes.len(), "each block costs four bytes");
+        if let RunBlocks::Listed(listed) = &entry.blocks {
+            assert!(4 * listed.len() <= bytes.len(), "each block costs four bytes");
+        }
         let mut again = Vec::new();
         entry.encode(name, &mut again);
         // The end of an emptied timeline is all that is kept of its span.
         let span_is_kept = entry.end.last + 1 >= entry.first;
         assert!(!span_is_kept || TimelineEntry::decode(&again) == Some((name, entry)));
     }
-    if let (Some(page), Some(name)) = (index::page(bytes), index::slot_name(bytes)) {
-        let mut again = Vec::new();
-        index::put_page(name, page, &mut again);
-        assert_eq!(again, bytes);
+    if let Some(name) = index::slot_name(bytes) {
+        assert_eq!(index::name_prefix(bytes), Some(index::name_key(name).as_slice()));
     }
+    if let Some((first, first_time_ms)) = RunBlock::decode_key(bytes) {
+        let run = RunBlock { first, first_time_ms, ..RunBlock::default() };
+        assert_eq!(RunBlock::decode_key(&run.key()), Some((first, first_time_ms)));
+    }
+    assert_eq!(index::body_key(bytes).is_some(), bytes.len() == 4);
     if let (Some((name, id)), Some(entry)) = (ids::key(bytes), IdEntry::decode(bytes)) {
         assert!(entry.sequences.len() <= bytes.len(), "each sequence costs a byte");
         let mut again = Vec::new();
         entry.encode(name, id, &mut again);
         assert_eq!(IdEntry::decode(&again), Some(entry));
     }
-    let _ = ids::page(bytes);
-    if let Some(table) = index::decode_body_table(bytes) {
-        assert_eq!(16 * table.len(), bytes.len());
+    if let Some((name, id)) = ids::key(bytes) {
+        let prefix = ids::key_prefix(bytes).expect("it begins with a key");
+        assert_eq!(ids::key(&ids::key_bytes(name, id)), ids::key(prefix));
     }
+}
+
+/// A page of a table.
+pub fn table(bytes: &[u8]) {
+    let Some(page) = TablePage::new(bytes) else { return };
+    assert!(4 * page.count() <= bytes.len(), "each row costs four bytes");
+    let _ = page.partition(|key| Some(key > b"m".as_slice()));
+    let rows: Option<Vec<_>> = (0..page.count()).map(|number| page.row(number)).collect();
+    assert_eq!(page.row(page.count()), None);
+    // Rows may overlap in forged bytes, so what is written again could be larger by the square.
+    let row_bytes = |row: &strandline::format::table::Row<'_>| row.key.len() + row.filter.len();
+    let Some(rows) = rows.filter(|all| all.iter().map(row_bytes).sum::<usize>() <= bytes.len()) else {
+        return;
+    };
+    let mut pages = Vec::new();
+    let mut write = |page: &[u8]| {
+        pages.push(page.to_vec());
+        Ok::<_, ()>(block::BlockRef::default())
+    };
+    let mut writer = TableWriter::with_targets(usize::MAX, usize::MAX);
+    rows.iter().for_each(|row| writer.add(*row, &mut write).expect("it writes to memory"));
+    writer.finish(&mut write).expect("it writes to memory");
+    let again = TablePage::new(&pages[0]).expect("a page");
+    assert!(rows.iter().enumerate().all(|(number, row)| again.row(number) == Some(*row)));
 }
 
 /// The footer of an index file.
@@ -304,13 +335,13 @@ pub fn footer(bytes: &[u8]) {
     }
 }
 
-/// A page of a filter, asked for a name: the first four bytes say of how many pages it is one.
+/// A filter, asked for a key: the first byte says how long the key is.
 pub fn filter(bytes: &[u8]) {
-    let Some((pages, page)) = bytes.split_first_chunk::<4>() else { return };
-    let pages = u32::from_le_bytes(*pages) as usize;
-    let name = page.get(..page.len().min(20)).unwrap_or_default();
-    assert!(page_of(name, pages) < pages.max(1));
-    let _ = may_contain(page, name, pages);
+    let Some((length, rest)) = bytes.split_first() else { return };
+    let (key, filter) = rest.split_at(usize::from(*length).min(rest.len()));
+    let _ = may_contain(filter, key);
+    let built = strandline::format::filter::filter([key, filter].into_iter());
+    assert!(may_contain(&built, key) && may_contain(&built, filter));
 }
 
 /// A manifest behind its header.

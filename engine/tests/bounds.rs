@@ -1,0 +1,124 @@
+//! What stays within its bounds, whatever the number of segments and of ids: open files, decoded blocks, what a forgotten id costs.
+
+use std::sync::Arc;
+
+use strandline::clock::ManualClock;
+use strandline::vfs::Dir;
+use strandline::vfs::simulated::SimulatedDisk;
+use strandline::{Batch, Engine, Options, Store, World};
+
+const START_MS: u64 = 1_700_000_000_000;
+const WINDOW_MS: u64 = 3_600_000;
+
+struct House {
+    disk: SimulatedDisk,
+    clock: Arc<ManualClock>,
+    options: Options,
+}
+
+impl House {
+    fn new() -> House {
+        let options = Options {
+            memory_budget_bytes: 1024 * 1024,
+            wal_file_bytes: 64 * 1024,
+            id_window_ms: WINDOW_MS,
+            ..Options::default()
+        };
+        House { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::at(START_MS)), options }
+    }
+
+    fn open(&self) -> Engine {
+        let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
+        Engine::open_in(world, self.options.clone()).expect("opens")
+    }
+
+    fn bytes(&self) -> usize {
+        self.disk.contents().files.values().map(Vec::len).sum()
+    }
+}
+
+fn figure(engine: &Engine, name: &str) -> u64 {
+    engine.stats().get(name).expect("is counted")
+}
+
+#[test]
+fn more_segments_than_files_may_be_open_are_all_read() {
+    let house = House::new();
+    let engine = house.open();
+    let stores: Vec<Store> =
+        (0..4).map(|store| engine.create_store(&format!("s{store}"), 64_000).expect("is made")).collect();
+    // One partition a second, and none of them expires meanwhile.
+    for second in 0..60u64 {
+        for store in &stores {
+            store.append(format!("t{second}").as_bytes(), &second.to_le_bytes()).expect("appends");
+        }
+        engine.flush().expect("flushes");
+        house.clock.pass(1000);
+    }
+    assert!(figure(&engine, "segments") >= 240);
+    for _ in 0..2 {
+        for second in 0..60u64 {
+            for store in &stores {
+                let last = store.last(format!("t{second}").as_bytes()).expect("reads").expect("is there");
+                assert_eq!(last.body, second.to_le_bytes()[..]);
+            }
+        }
+    }
+    assert!(figure(&engine, "open_segment_files") <= 256);
+}
+
+#[test]
+fn blocks_and_memtables_stay_within_the_budget() {
+    let house = House::new();
+    let engine = house.open();
+    let store = engine.store("messages").expect("is there");
+    for round in 0..200u64 {
+        let batch = (0..100).fold(Batch::new(), |batch, timeline| {
+            batch.append(&store, format!("t{timeline}").as_bytes(), &[round as u8; 200])
+        });
+        engine.submit(batch).expect("queued").wait().expect("committed");
+        store.last(format!("t{}", round % 100).as_bytes()).expect("reads");
+        let taken = figure(&engine, "memtable_bytes") + figure(&engine, "cache_bytes");
+        // A group may overfill the active memtable.
+        let most = house.options.memory_budget_bytes as u64 + 100 * 1024;
+        assert!(taken <= most, "{taken} bytes in round {round}");
+    }
+}
+
+#[test]
+fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge() {
+    let house = House::new();
+    let append = |engine: &Engine, number: u64, body: &[u8]| {
+        let store = engine.store("messages").expect("is there");
+        let id = format!("an id of some length, number {number}");
+        let batch = Batch::new().append(&store, b"c/1", body).id(id.as_bytes());
+        engine.submit(batch).expect("queued").wait().expect("committed")
+    };
+    let engine = house.open();
+    for number in 0..2000 {
+        assert!(!append(&engine, number, b"body").duplicate);
+    }
+    engine.compact().expect("merges");
+    engine.close().expect("closes");
+    let with_ids = house.bytes();
+
+    house.clock.pass(WINDOW_MS - 1);
+    let engine = house.open();
+    let receipt = append(&engine, 700, b"body");
+    assert!(receipt.duplicate);
+    assert_eq!(receipt.sequences, [701]);
+    let reads = figure(&engine, "block_reads");
+    // The root of the ids' table is in memory; a page of ids. Beside it, where the timeline ends.
+    assert!(reads <= 2, "{reads} reads for a retry");
+    drop(engine);
+
+    house.clock.pass(1);
+    let engine = house.open();
+    let receipt = append(&engine, 700, b"body");
+    assert!(!receipt.duplicate, "the window is over");
+    let reads = figure(&engine, "block_reads");
+    assert!(reads <= 1, "{reads} reads for an id that is forgotten");
+    engine.compact().expect("merges");
+    engine.close().expect("closes");
+    assert!(house.bytes() + 2000 * 50 < with_ids, "{} bytes after {with_ids}", house.bytes());
+}
