@@ -74,11 +74,11 @@ fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal> 
     })?;
     check_body(context, body)?;
     let key = Key::find(&context.shared.engine, name)?;
-    Ok(Ready::Commit(Write {
+    Ok(Ready::Commit(Box::new(Write {
         batch: wishes.batch().append(&key.store, key.name(), body),
         reply: |receipt, out| out.integer(receipt.sequences[0]),
         again: None,
-    }))
+    })))
 }
 
 fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal> {
@@ -90,7 +90,7 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal>
     let keys: Vec<Key> =
         names.iter().map(|name| Key::find(&context.shared.engine, name)).collect::<Result<_, _>>()?;
     let targets = keys.iter().map(|key| (&key.store, key.name()));
-    Ok(Ready::Commit(Write {
+    Ok(Ready::Commit(Box::new(Write {
         batch: wishes.batch().fan_out(body, targets),
         reply: |receipt, out| {
             out.array(receipt.sequences.len());
@@ -99,7 +99,7 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal>
             }
         },
         again: None,
-    }))
+    })))
 }
 
 /// Asked for here, before the keys are looked up, so that the contract's order of errors holds.

@@ -235,7 +235,7 @@ pub type Attempt = Box<dyn Fn(&mut Context<'_>, bool) -> Result<bool, Refusal> +
 /// What becomes of a write that was not refused.
 pub enum Ready {
     /// It is to be committed.
-    Commit(Write),
+    Commit(Box<Write>),
     /// It was committed before; this is how it is shown.
     Known(Receipt, fn(&Receipt, &mut Encoder)),
 }
@@ -264,5 +264,8 @@ pub struct Again {
     /// What it was based on. Writes on another state of the same thing wait for each other, so that none overtakes.
     pub basis: Basis,
     /// Decides.
-    pub decide: Box<dyn Fn(&Shared) -> Result<Ready, Refusal> + Send>,
+    pub decide: Decide,
 }
+
+/// Decides what to write.
+pub type Decide = Box<dyn Fn(&Shared) -> Result<Ready, Refusal> + Send>;

@@ -72,7 +72,7 @@ impl Messaging {
                     .append(&self.state, &changes_name, &note.encode())
                     .if_last_of(&self.state, &changes_name, changes_last);
                 let batch = self.rewrite(batch, kind, &entry, &message, body)?;
-                Ok(Decision::Commit(batch, true))
+                Ok(Decision::Commit(Box::new(batch), true))
             })
         })?;
         Ok(changed.0)

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
-use quick_cache::sync::Cache;
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use strandline::{Batch, Engine, Limit, Sequence, Store, TimeMs, Trim};
 
 use super::event::{Event, Kind};
@@ -49,7 +49,7 @@ pub struct Ledger<S> {
     records: u64,
 }
 
-struct Shelf<S> {
+struct Place<S> {
     ledger: RwLock<Ledger<S>>,
     bytes: AtomicUsize,
 }
@@ -57,16 +57,16 @@ struct Shelf<S> {
 #[derive(Clone)]
 struct ByBytes;
 
-impl<S> Weighter<Bytes, Arc<Shelf<S>>> for ByBytes {
-    fn weight(&self, name: &Bytes, shelf: &Arc<Shelf<S>>) -> u64 {
-        (name.len() + shelf.bytes.load(Ordering::Relaxed) + 200) as u64
+impl<S> Weighter<Bytes, Arc<Place<S>>> for ByBytes {
+    fn weight(&self, name: &Bytes, place: &Arc<Place<S>>) -> u64 {
+        (name.len() + place.bytes.load(Ordering::Relaxed) + 200) as u64
     }
 }
 
 /// All ledgers of one kind, as far as there is room to keep them.
 pub struct Ledgers<S> {
     store: Store,
-    kept: Cache<Bytes, Arc<Shelf<S>>, ByBytes>,
+    kept: Cache<Bytes, Arc<Place<S>>, ByBytes>,
 }
 
 impl<S: State> Ledgers<S> {
@@ -79,18 +79,19 @@ impl<S: State> Ledgers<S> {
             .weight_capacity(kept_bytes)
             .build()
             .expect("all that must be given is given");
-        let kept = Cache::with_options(options, ByBytes, Default::default(), Default::default());
+        let kept =
+            Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
         Ledgers { store, kept }
     }
 
     /// Looks at what a ledger says now.
     pub fn read<T>(&self, name: &[u8], look: impl FnOnce(&Ledger<S>) -> Result<T>) -> Result<T> {
-        let shelf = self.shelf(name)?;
-        let ledger: RwLockReadGuard<'_, Ledger<S>> = shelf.ledger.read();
+        let place = self.place_of(name)?;
+        let ledger: RwLockReadGuard<'_, Ledger<S>> = place.ledger.read();
         look(&ledger)
     }
 
-    fn shelf(&self, name: &[u8]) -> Result<Arc<Shelf<S>>> {
+    fn place_of(&self, name: &[u8]) -> Result<Arc<Place<S>>> {
         let (last, _) = self.store.end(name)?;
         let known = self.kept.get(name);
         if let Some(known) = &known
@@ -98,15 +99,15 @@ impl<S: State> Ledgers<S> {
         {
             return Ok(known.clone());
         }
-        let shelf = known
-            .unwrap_or_else(|| Arc::new(Shelf { ledger: RwLock::default(), bytes: AtomicUsize::new(0) }));
+        let place = known
+            .unwrap_or_else(|| Arc::new(Place { ledger: RwLock::default(), bytes: AtomicUsize::new(0) }));
         if last > 0 {
-            let mut ledger = shelf.ledger.write();
+            let mut ledger = place.ledger.write();
             self.catch_up(name, &mut ledger)?;
-            shelf.bytes.store(ledger.state.bytes(), Ordering::Relaxed);
+            place.bytes.store(ledger.state.bytes(), Ordering::Relaxed);
         }
-        self.kept.insert(Bytes::copy_from_slice(name), shelf.clone());
-        Ok(shelf)
+        self.kept.insert(Bytes::copy_from_slice(name), place.clone());
+        Ok(place)
     }
 
     fn catch_up(&self, name: &[u8], ledger: &mut Ledger<S>) -> Result<()> {

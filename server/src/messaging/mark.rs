@@ -33,7 +33,7 @@ impl Messaging {
                     return Ok(Decision::Known(false));
                 }
                 let event = Event { sequence, ..Event::new(Kind::Read, &conv, &user) };
-                Ok(Decision::Commit(self.mark(&user, &[event], ledger.version), true))
+                Ok(Decision::Commit(Box::new(self.mark(&user, &[event], ledger.version)), true))
             })
         })?;
         self.users.shorten(&self.engine, &names::user_ledger(&user))?;
@@ -57,7 +57,7 @@ impl Messaging {
                 if events.is_empty() {
                     return Ok(Decision::Known(0));
                 }
-                Ok(Decision::Commit(self.mark(&user, &events, ledger.version), events.len()))
+                Ok(Decision::Commit(Box::new(self.mark(&user, &events, ledger.version)), events.len()))
             })
         })?;
         self.users.shorten(&self.engine, &names::user_ledger(&user))?;

@@ -70,7 +70,10 @@ impl Messaging {
                     return if same { Ok(Decision::Known(false)) } else { Err(Trouble::OtherSettings) };
                 }
                 let batch = self.creation(&conv, new, founders, &members)?;
-                Ok(Decision::Commit(batch.if_last_of(&self.state, &ledger_name, ledger.version), true))
+                Ok(Decision::Commit(
+                    Box::new(batch.if_last_of(&self.state, &ledger_name, ledger.version)),
+                    true,
+                ))
             })
         })?;
         Ok(made.0)
@@ -156,7 +159,7 @@ impl Messaging {
         let audience = Audience { conversation, joiner: (way == Move::Join).then_some(user) };
         let also: [(&Store, Vec<u8>); 2] =
             [(&self.state, names::conversation_ledger(conv)), (&self.state, names::user_ledger(user))];
-        Ok(Decision::Commit(self.post(Batch::new(), event, &audience, ledger, &also), true))
+        Ok(Decision::Commit(Box::new(self.post(Batch::new(), event, &audience, ledger, &also)), true))
     }
 
     /// Members behind a user, in byte order.

@@ -94,7 +94,7 @@ enum Decision<T> {
     /// Nothing is to be written.
     Known(T),
     /// This, if the ledgers still say what they said.
-    Commit(Batch, T),
+    Commit(Box<Batch>, T),
 }
 
 impl Messaging {
@@ -144,7 +144,7 @@ impl Messaging {
         loop {
             match decide()? {
                 Decision::Known(answer) => return Ok((answer, None)),
-                Decision::Commit(batch, answer) => match self.engine.submit(batch)?.wait() {
+                Decision::Commit(batch, answer) => match self.engine.submit(*batch)?.wait() {
                     Ok(receipt) => return Ok((answer, Some(receipt))),
                     // A ledger moved on between the look and the commit. Each round means that another command got through.
                     Err(Error::LastSequence { .. }) => {}

@@ -38,7 +38,7 @@ pub struct Message {
 /// A send that is ready for the engine, or was done before.
 pub enum Sending {
     /// Commit this. On [`strandline::Error::LastSequence`] the members have changed: send again.
-    Commit(Commit),
+    Commit(Box<Commit>),
     /// A retry by somebody who is no member any more.
     Known(Receipt),
 }
@@ -99,7 +99,7 @@ impl Messaging {
             if let Some(id) = id {
                 batch = batch.id_for(&id, &message.body);
             }
-            Ok(Sending::Commit(Commit { batch, version: ledger.version }))
+            Ok(Sending::Commit(Box::new(Commit { batch, version: ledger.version })))
         })
     }
 

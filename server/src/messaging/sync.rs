@@ -408,8 +408,7 @@ impl Merge<'_> {
         // The original is gone, so it does not tell. Rather nothing is shown than a body that was taken back.
         let message = event.shown_sequence();
         let changes = messaging.changes_of(&event.conv, message, copy.time_ms)?;
-        let changed = changes.iter().any(|change| change.sequence > event.sequence);
-        if !changed {
+        if !changes.iter().any(|change| change.sequence > event.sequence) {
             return Ok(event);
         }
         let kind = if event.kind == Kind::Message { Kind::Recall } else { event.kind };

@@ -30,12 +30,11 @@ impl Inbox {
     }
 
     /// From behind everything that is there now.
-    pub fn start_at_end(&mut self, messaging: Option<&Messaging>) -> Result<(), Refusal> {
+    pub fn start_at_end(&mut self, messaging: Option<&Messaging>) {
         // A channel of no possible user stays silent, as other channels that are no key do.
         if let Some(Ok(cursor)) = messaging.map(|messaging| messaging.tail(&self.user)) {
             self.cursor = cursor;
         }
-        Ok(())
     }
 
     /// What is watched.

@@ -133,7 +133,10 @@ impl Subscriptions {
         // Where it starts is asked for when it is watched: nothing falls between the two.
         let started = match self.by_token.get_mut(&token).map(|one| &mut one.source) {
             Some(Source::Timeline { key, cursor }) => last_sequence(key).map(|last| *cursor = last),
-            Some(Source::User(inbox)) => inbox.start_at_end(self.messaging.as_deref()),
+            Some(Source::User(inbox)) => {
+                inbox.start_at_end(self.messaging.as_deref());
+                Ok(())
+            }
             _ => Ok(()),
         };
         if started.is_err() {

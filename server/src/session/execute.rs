@@ -91,7 +91,7 @@ impl Session {
                 match prepare(&context, arguments) {
                     Ok(Ready::Commit(write)) => {
                         let bytes = request.iter().map(Bytes::len).sum();
-                        return self.collect(write, bytes, collected).await;
+                        return self.collect(*write, bytes, collected).await;
                     }
                     Ok(Ready::Known(receipt, reply)) => {
                         self.settle(collected).await;

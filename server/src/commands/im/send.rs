@@ -40,7 +40,7 @@ fn decide(shared: &Shared, message: Message) -> Result<Ready, Refusal> {
         Sending::Commit(commit) => {
             let basis = Basis { name: message.conv.clone(), version: commit.version };
             let again = Again { basis, decide: Box::new(move |shared| decide(shared, message.clone())) };
-            Ok(Ready::Commit(Write { batch: commit.batch, reply, again: Some(again) }))
+            Ok(Ready::Commit(Box::new(Write { batch: commit.batch, reply, again: Some(again) })))
         }
     }
 }
