@@ -5,6 +5,8 @@
 //!
 //! It does not know: the log's files, or what any timeline holds.
 
+mod prepared;
+
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -16,6 +18,10 @@ use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc, name_hash};
 use crate::format::wal::{ORIGIN_BYTES, TailWriter};
 use crate::ids::{MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, TimelineRef};
+pub(crate) use prepared::{
+    AppendedBody, Basis, BatchId, Change, ChangeKind, Conditions, Prepared, Target, timeline_hash,
+};
+
 use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 
 /// What a success reply means.
@@ -55,37 +61,12 @@ pub struct Batch {
     wrong: Option<Error>,
 }
 
-/// A body that is appended.
-#[derive(Clone, Debug)]
-pub(crate) struct AppendedBody {
-    /// Its place in the tail.
-    pub place: Range<usize>,
-    /// Whether it begins with the place of its origin.
-    pub stamped: bool,
-}
-
 /// An id as its client gave it.
 #[derive(Clone, Debug)]
 struct ClientId {
     id: Vec<u8>,
     /// The hashes of what the id stands for, when that is not the whole batch.
     stands_for: Option<(u64, u64)>,
-}
-
-/// A timeline that a batch was decided on: it must end where it did then.
-#[derive(Clone, Debug)]
-pub(crate) struct Basis {
-    pub store: StoreId,
-    pub name: Vec<u8>,
-    /// The memtable's hash of store and name.
-    pub hash: u64,
-    pub last: Sequence,
-}
-
-impl Basis {
-    pub fn timeline(&self) -> TimelineRef<'_> {
-        TimelineRef { store: self.store, name: &self.name }
-    }
 }
 
 /// The targets' hash of an id that stands for other bytes than the batch's: only the first sequence is remembered for it.
@@ -99,56 +80,6 @@ pub(crate) fn stands_for(what: &[u8]) -> (u64, u64) {
 /// The sequences that are remembered for an id with this hash of targets.
 pub(crate) fn remembered(targets_hash: u64, sequences: &[Sequence]) -> &[Sequence] {
     if targets_hash == STANDS_ALONE { &sequences[..sequences.len().min(1)] } else { sequences }
-}
-
-/// One timeline that gets an entry.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub store: StoreId,
-    /// Its name's place in the tail.
-    pub name: Range<u32>,
-    /// The memtable's hash of store and name.
-    pub hash: u64,
-    /// Which of the batch's bodies.
-    pub body: u32,
-}
-
-/// One timeline that is changed otherwise.
-#[derive(Clone, Debug)]
-pub(crate) struct Change {
-    pub store: StoreId,
-    /// Its name's place in the tail.
-    pub name: Range<u32>,
-    /// The memtable's hash of store and name.
-    pub hash: u64,
-    pub kind: ChangeKind,
-}
-
-/// What is changed.
-#[derive(Clone, Debug)]
-pub(crate) enum ChangeKind {
-    Trim(Floor),
-    Remove(Vec<(Sequence, Sequence)>),
-    /// The sequence, and the place of the new body in the tail.
-    Edit(Sequence, Range<usize>),
-}
-
-/// What must hold when the batch is committed; it concerns the first append's timeline.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Conditions {
-    /// Its last sequence is this one.
-    pub if_last: Option<Sequence>,
-    /// The append gets this sequence, which is above the last.
-    pub sequence: Option<Sequence>,
-}
-
-/// The client's id of a batch.
-#[derive(Clone, Debug)]
-pub(crate) struct BatchId {
-    /// Its place in the tail.
-    pub id: Range<u32>,
-    pub body_hash: u64,
-    pub targets_hash: u64,
 }
 
 impl Batch {
@@ -410,101 +341,6 @@ fn place_of(range: &Range<usize>) -> Range<u32> {
 /// The refusal of a name over the limit.
 pub(crate) fn name_too_long(name: &[u8]) -> Error {
     Error::TooLarge { what: "a timeline's name", actual: name.len(), limit: MAX_NAME_BYTES }
-}
-
-/// The memtable's hash of a timeline: seeded at random in each engine, so that no client can choose names that collide.
-pub(crate) fn timeline_hash(hasher: &impl BuildHasher, timeline: TimelineRef<'_>) -> u64 {
-    hasher.hash_one((timeline.store.0, timeline.name))
-}
-
-/// A batch ready for the commit thread.
-#[derive(Debug, Default)]
-pub(crate) struct Prepared {
-    /// The record's tail: bodies, stores and names.
-    pub tail: Bytes,
-    /// Its checksum.
-    pub tail_crc: u32,
-    /// The timelines that get an entry, in the caller's order.
-    pub targets: Vec<Target>,
-    /// The timelines that are changed otherwise.
-    pub changes: Vec<Change>,
-    /// The appended bodies.
-    pub bodies: Vec<AppendedBody>,
-    /// After how many milliseconds its entries expire by themselves; 0: never.
-    pub lifetime_ms: u64,
-    /// What a success means.
-    pub durability: Durability,
-    pub conditions: Conditions,
-    /// What it was decided on.
-    pub bases: Vec<Basis>,
-    pub id: Option<BatchId>,
-}
-
-impl Prepared {
-    /// A batch of nothing, for who only wants to know that all before it was committed.
-    pub fn nothing() -> Prepared {
-        Prepared { durability: Durability::Os, ..Prepared::default() }
-    }
-
-    /// Whether it would leave no record.
-    pub fn is_nothing(&self) -> bool {
-        self.targets.is_empty() && self.changes.is_empty()
-    }
-
-    /// Whether all that it does gives space back, sooner or later.
-    pub fn frees_only(&self) -> bool {
-        let frees = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
-        self.targets.is_empty() && self.changes.iter().all(frees)
-    }
-
-    /// The bytes of its bodies, those of edits included.
-    pub fn body_bytes(&self) -> u64 {
-        let edited = self.changes.iter().filter_map(|change| match &change.kind {
-            ChangeKind::Edit(_, body) => Some(body.len()),
-            _ => None,
-        });
-        self.bodies.iter().map(|body| body.place.len()).chain(edited).map(|len| len as u64).sum()
-    }
-
-    fn place_names(&mut self, names_at: u32, hasher: &impl BuildHasher) {
-        let tail = &self.tail;
-        let finish = |store: StoreId, name: &mut Range<u32>| {
-            *name = name.start + names_at..name.end + names_at;
-            let name = &tail[name.start as usize..name.end as usize];
-            timeline_hash(hasher, TimelineRef { store, name })
-        };
-        for target in &mut self.targets {
-            target.hash = finish(target.store, &mut target.name);
-        }
-        for change in &mut self.changes {
-            change.hash = finish(change.store, &mut change.name);
-        }
-        if let Some(id) = &mut self.id {
-            id.id = id.id.start + names_at..id.id.end + names_at;
-        }
-    }
-
-    /// Bytes of the tail.
-    pub fn slice(&self, range: &Range<u32>) -> Bytes {
-        self.tail.slice(range.start as usize..range.end as usize)
-    }
-
-    /// A timeline by the place of its name.
-    pub fn timeline(&self, store: StoreId, name: &Range<u32>) -> TimelineRef<'_> {
-        TimelineRef { store, name: &self.tail[name.start as usize..name.end as usize] }
-    }
-
-    /// All timelines that it touches, with their hashes: those of the appends, then those of the changes.
-    pub fn timelines(&self) -> impl Iterator<Item = (TimelineRef<'_>, u64)> {
-        let targets = self.targets.iter().map(|target| (target.store, &target.name, target.hash));
-        let changes = self.changes.iter().map(|change| (change.store, &change.name, change.hash));
-        targets.chain(changes).map(|(store, name, hash)| (self.timeline(store, name), hash))
-    }
-
-    /// What its record can take at most in the log: header, padding and sequences of ten bytes.
-    pub fn record_bytes_bound(&self) -> usize {
-        64 + self.tail.len() + 10 * self.targets.len()
-    }
 }
 
 #[cfg(test)]
