@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::backup::{self, Backup};
 use crate::batch::Batch;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
@@ -26,6 +27,7 @@ use crate::state::State;
 use crate::stats::Stats;
 use crate::store::Store;
 use crate::ticket::Ticket;
+use crate::verify::{self, Verification};
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::watch::Watcher;
 use crate::{compact, expire, open};
@@ -193,6 +195,28 @@ impl Engine {
         self.flush()?;
         expire::expire(self.state()).map_err(|failure| self.state().failed(failure))?;
         compact::merge_all(self.state())
+    }
+
+    /// Reads and checks everything that is in files: every checksum, every index against its data. Damage is a finding, not an
+    /// error. Appends go on meanwhile. `on_progress` is told how many bytes of segments were read, of how many.
+    pub fn verify(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<Verification> {
+        verify::verify(self.state(), &mut on_progress)
+    }
+
+    /// Makes a copy of all that is committed now in a new or empty directory. Appends go on meanwhile and are in the copy or not,
+    /// batches as a whole. Files are hard-linked where the file system can. What [`restore`](crate::restore) takes.
+    pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
+        let path = target.as_ref();
+        let raw =
+            DiskDirectory::create(path).map_err(|error| Error::io("make the directory", path, error))?;
+        self.backup_in(&Dir::new(Arc::new(raw)))
+    }
+
+    /// The same into a directory that may be simulated.
+    pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
+        backup::check_empty(target)?;
+        self.flush()?;
+        backup::backup(self.state(), target)
     }
 
     /// The history that cursors belong to, as 16 hex digits. It changes only when an older state was restored.

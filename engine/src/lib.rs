@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod append;
+mod backup;
 mod batch;
 mod change;
 pub mod clock;
@@ -42,11 +43,13 @@ mod state;
 mod stats;
 mod store;
 mod ticket;
+mod verify;
 pub mod vfs;
 mod view;
 mod wal;
 mod watch;
 
+pub use backup::{Backup, restore, restore_in};
 pub use batch::{Batch, Durability};
 pub use change::Trim;
 pub use engine::{Engine, StoreInfo, World};
@@ -57,4 +60,5 @@ pub use options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use stats::Stats;
 pub use store::Store;
 pub use ticket::Ticket;
+pub use verify::{Finding, Verification};
 pub use watch::Watcher;

@@ -78,6 +78,11 @@ impl Manifest {
         }))
     }
 
+    /// The name of the file that counts.
+    pub fn name(&self) -> String {
+        file_name(self.number)
+    }
+
     /// What is live.
     pub fn live(&self) -> &Live {
         &self.live
@@ -91,6 +96,11 @@ impl Manifest {
     /// In which life of the engine the manifest was written.
     pub fn writer_epoch(&self) -> u64 {
         self.writer_epoch
+    }
+
+    /// The same, of a later life.
+    pub fn in_epoch(self, writer_epoch: u64) -> Manifest {
+        Manifest { writer_epoch, ..self }
     }
 
     /// A new life begins: later manifests say so.

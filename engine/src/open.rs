@@ -44,7 +44,7 @@ use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
 use crate::wal::{self, Files, Tail, Wal, WalFile};
 
-const LOCK_NAME: &str = "LOCK";
+pub const LOCK_NAME: &str = "LOCK";
 
 /// The first log file of an epoch: written through with zeros at once, so that the first syncs are as fast as the later ones.
 const FIRST_FILE_BYTES: u64 = 1024 * 1024;
@@ -192,14 +192,14 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
 }
 
 /// While an engine opens, a failure is told to its opener, whatever it left behind.
-fn told(failure: Failure) -> Error {
+pub fn told(failure: Failure) -> Error {
     match failure {
         Failure::Refused(error) | Failure::Poisoned(error) => error,
     }
 }
 
 /// A number that nobody has seen before: the standard library seeds its hashers from the operating system's random source.
-fn random() -> u64 {
+pub fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
@@ -219,7 +219,7 @@ fn find_log(
 }
 
 /// The log file that the manifest counts on must be there.
-fn check_log_file(dir: &Dir, manifest: &Manifest, log: &Files) -> Result<()> {
+pub fn check_log_file(dir: &Dir, manifest: &Manifest, log: &Files) -> Result<()> {
     let wanted = manifest.live().log_file;
     if wanted == 0 || log.iter().any(|(file, _)| file.number >= wanted) {
         return Ok(());

@@ -43,7 +43,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "verbs",
         &[
             "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "garbage",
-            "backup", "verify",
+            "backup", "verify", "salvage",
         ],
     ),
     ("the running engine", &["running"]),

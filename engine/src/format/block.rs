@@ -46,6 +46,20 @@ pub enum BlockKind {
     IdTable = 8,
 }
 
+impl BlockKind {
+    /// Whether it stands in data files; other kinds stand in index files.
+    pub fn is_of_data(self) -> bool {
+        matches!(self, BlockKind::Bodies | BlockKind::Runs)
+    }
+
+    fn from_number(number: u8) -> Option<BlockKind> {
+        use BlockKind::{Bodies, BodyTable, IdPage, IdTable, IndexPage, PageTable, RunTable, Runs};
+        [Bodies, Runs, IndexPage, PageTable, BodyTable, RunTable, IdPage, IdTable]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
+}
+
 const PLAIN: u8 = 1;
 const ZSTD: u8 = 2;
 
@@ -74,6 +88,17 @@ pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8
     let sum = crc(seed, block.get(block_header::CRC.end..).unwrap_or_default());
     put(&mut block, block_header::CRC, &sum.to_le_bytes());
     block
+}
+
+/// The kind and the whole length that a block's header tells; `None` when it cannot be one. Nothing is checked by sums.
+pub fn peek(header: &[u8]) -> Option<(BlockKind, u64)> {
+    let [kind] = header.get(block_header::KIND)? else { return None };
+    let is_possible = matches!(header.get(block_header::CODEC)?, [PLAIN | ZSTD])
+        && header.get(block_header::ZERO)?.iter().all(|byte| *byte == 0);
+    let bytes = block_header::BYTES as u64 + u64::from(get_u32(header, block_header::STORED_BYTES)?);
+    BlockKind::from_number(*kind)
+        .filter(|_| is_possible && bytes <= u64::from(u32::MAX))
+        .map(|kind| (kind, bytes))
 }
 
 /// The content of the block that is all of `block`; otherwise what does not hold.

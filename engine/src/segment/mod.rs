@@ -23,6 +23,7 @@
 mod blocks;
 mod cache;
 mod lifetimes;
+mod check;
 mod pages;
 mod parts;
 mod reader;
@@ -30,11 +31,13 @@ mod run_list;
 mod runs;
 mod scan;
 mod table;
+mod walk;
 mod writer;
 
 pub use cache::BlockCache;
 pub use reader::Segment;
 pub use scan::{FoundId, IdScan, SegmentScan};
+pub use walk::BlockWalk;
 pub use writer::{SegmentPlan, SegmentWriter};
 
 use crate::ids::FileNumber;

@@ -116,7 +116,8 @@ impl<'a> RunsOf<'a> {
         self.parts.data()?.block(BlockKind::Runs, place.run.block)
     }
 
-    fn damaged(&self, place: &Place, what: &str) -> Error {
+    /// Damage in a block of the timeline.
+    pub fn damaged(&self, place: &Place, what: &str) -> Error {
         let what = format!("{what} (timeline {})", self.name.escape_ascii());
         self.parts.data_damage(place.run.block.at, &what)
     }
@@ -203,7 +204,8 @@ impl<'a> RunsOf<'a> {
         Ok(out.offer((sequence, time_ms, expire_at_ms), || body))
     }
 
-    fn shared(&mut self, place: &Place, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
+    /// Time, expiry and bytes of a shared body.
+    pub fn shared(&mut self, place: &Place, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
         let (first, block) = match &self.bodies {
             Some((first, next, block)) if (*first..*next).contains(&number) => (*first, block.clone()),
             _ => {
@@ -253,5 +255,10 @@ impl<'a> RunsOf<'a> {
 impl Place {
     fn listed(blocks: &[RunBlock], place: usize) -> Option<Place> {
         Some(Place { run: *blocks.get(place)?, position: Position::Listed(place) })
+    }
+
+    /// The sequence and the time that its run starts with, as the index says.
+    pub fn start(&self) -> (Sequence, TimeMs) {
+        (self.run.first, self.run.first_time_ms)
     }
 }

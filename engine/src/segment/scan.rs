@@ -106,6 +106,11 @@ impl SegmentScan {
         &self.pages.segment
     }
 
+    /// Goes on behind a page that cannot be read.
+    pub fn pass_over(&mut self) -> Result<()> {
+        self.pages.turn()
+    }
+
     /// The next timeline.
     pub fn next(&mut self) -> Result<Option<(Vec<u8>, TimelineEntry)>> {
         self.pages.next(|slot| TimelineEntry::decode(slot).map(|(name, entry)| (name.to_vec(), entry)))

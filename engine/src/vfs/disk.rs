@@ -94,6 +94,10 @@ impl RawDirectory for DiskDirectory {
         fs::remove_file(self.path.join(name))
     }
 
+    fn hard_link(&self, name: &str, target: &Path) -> io::Result<()> {
+        fs::hard_link(self.path.join(name), target)
+    }
+
     fn sync(&self, _site: Site) -> io::Result<()> {
         self.handle.sync_all()
     }

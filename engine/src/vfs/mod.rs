@@ -28,6 +28,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+/// How much of a file is copied at once.
+const COPY_BYTES: u64 = 1024 * 1024;
+
 /// The place in the source that asked for a sync.
 pub type Site = &'static Location<'static>;
 
@@ -53,6 +56,10 @@ pub trait RawDirectory: Send + Sync {
     /// How many bytes of space there are left; as many as one likes when that is not known.
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
+    }
+    /// Gives a file, whose bytes are durable, a second name outside. An implementation that cannot says so.
+    fn hard_link(&self, _name: &str, _target: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -148,6 +155,27 @@ impl Dir {
     /// How many bytes of space are left.
     pub fn free_bytes(&self) -> Result<u64> {
         self.raw.free_bytes().map_err(|error| Error::io("measure", &self.raw.path(), error))
+    }
+
+    /// Puts a file of another directory here, under the same name, which must be free: by a second name for the same bytes where
+    /// that is possible and wanted, otherwise by a copy, which is durable when this returns. The name is durable after
+    /// [`Dir::sync`]. Gives the file's length.
+    pub fn place(&self, from: &Dir, name: &str, may_link: bool) -> Result<u64> {
+        let source = from.open(name)?;
+        let len = source.len()?;
+        // Whatever keeps it from being linked (another disk, a file system without links), a copy works or tells why not.
+        if may_link && from.raw.hard_link(name, &self.path_of(name)).is_ok() {
+            return Ok(len);
+        }
+        let file = self.create(name)?;
+        let mut at = 0;
+        while at < len {
+            let piece = source.read(at, COPY_BYTES.min(len - at) as usize)?;
+            file.write(at, &piece)?;
+            at += piece.len() as u64;
+        }
+        file.sync()?;
+        Ok(len)
     }
 
     /// Makes all names durable.

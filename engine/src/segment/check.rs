@@ -1,0 +1,112 @@
+//! Counts what a timeline's runs hold, and looks for what the index says of a segment in its data (P5): for checking that the
+//! two agree. Each block was checked by itself before; what is found here was written wrong, or belongs to another file.
+
+use super::reader::Segment;
+use super::runs::RunsOf;
+use crate::error::{Error, Result};
+use crate::format::index::{Footer, TimelineEntry};
+use crate::format::run::Content;
+use crate::ids::{Sequence, TimeMs};
+
+/// What the runs of a timeline hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// How many entries.
+    pub count: u64,
+    /// The sum of their bodies' bytes.
+    pub body_bytes: u64,
+    /// The first sequence.
+    pub first: Sequence,
+    /// The last sequence.
+    pub last: Sequence,
+    /// The time of the first entry.
+    pub first_time_ms: TimeMs,
+    /// The time of the last entry.
+    pub last_time_ms: TimeMs,
+}
+
+impl Counted {
+    /// Takes an entry in; what is wrong with it, behind those before.
+    fn entry(&mut self, sequence: Sequence, time_ms: TimeMs, body_bytes: usize) -> Result<(), &'static str> {
+        if self.count == 0 {
+            (self.first, self.first_time_ms) = (sequence, time_ms);
+        } else if sequence <= self.last {
+            return Err("sequences do not rise");
+        } else if time_ms < self.last_time_ms {
+            return Err("times fall");
+        }
+        (self.last, self.last_time_ms) = (sequence, time_ms);
+        self.count += 1;
+        self.body_bytes += body_bytes as u64;
+        Ok(())
+    }
+
+    /// What the index says otherwise.
+    pub fn contradiction(&self, entry: &TimelineEntry) -> Option<String> {
+        let (end, floor) = (&entry.end, &entry.end.floor);
+        if self.count != entry.count {
+            return Some(format!("the index tells {} entries, the data holds {}", entry.count, self.count));
+        }
+        if self.count == 0 {
+            return None;
+        }
+        let head = (entry.first, entry.first_time_ms);
+        let is_end = self.last == end.last;
+        let checks = [
+            (head == (self.first, self.first_time_ms), "the timeline does not start as the index says"),
+            (self.body_bytes == entry.body_bytes, "the bodies have other lengths than the index says"),
+            (self.last <= end.last, "the data goes on behind the last sequence of the index"),
+            (self.last_time_ms <= end.last_time_ms, "the data goes on behind the last time of the index"),
+            (
+                !is_end || self.last_time_ms == end.last_time_ms,
+                "the timeline does not end when the index says",
+            ),
+            (self.first >= floor.lowest, "the data holds what the index says was removed"),
+        ];
+        checks.into_iter().find(|(holds, _)| !holds).map(|(_, what)| what.to_string())
+    }
+}
+
+impl Segment {
+    /// What the footer says.
+    pub fn footer(&self) -> Result<&Footer> {
+        Ok(&self.parts()?.footer)
+    }
+
+    /// Damage of its index that has no better place than the footer.
+    pub fn contradicted(&self, what: &str) -> Error {
+        match self.parts() {
+            Ok(parts) => parts.index.damaged(self.record().index_bytes, what),
+            Err(error) => error,
+        }
+    }
+
+    /// Reads all that it holds of a timeline, and counts it. Every shared body must be there, those of edits too.
+    pub fn count(&self, name: &[u8], entry: &TimelineEntry) -> Result<Counted> {
+        let mut counted = Counted::default();
+        self.changes(entry)?;
+        let mut runs = RunsOf::new(self.parts()?, name, entry)?;
+        let mut place = runs.first()?;
+        while let Some(at) = place {
+            let block = runs.block(&at)?;
+            let mut run = runs.run_in(&at, &block)?;
+            let before = counted.count;
+            while let Some((sequence, content)) = run.next_entry() {
+                let (time_ms, bytes) = match content {
+                    Content::Inline { time_ms, body, .. } => (time_ms, body.len()),
+                    Content::Shared(number) => {
+                        let (time_ms, _, body) = runs.shared(&at, number)?;
+                        (time_ms, body.len())
+                    }
+                };
+                if counted.count == before && at.start() != (sequence, time_ms) {
+                    return Err(runs.damaged(&at, "the run does not start as the index says"));
+                }
+                counted.entry(sequence, time_ms, bytes).map_err(|what| runs.damaged(&at, what))?;
+            }
+            runs.check_end(&at, &run)?;
+            place = runs.next(at)?;
+        }
+        Ok(counted)
+    }
+}

@@ -1,0 +1,119 @@
+//! Walks all blocks of a segment's file from its front to its end, without an index (P5): to check every byte of a file, and to
+//! find what is left in a damaged one.
+//!
+//! Blocks stand one behind the other, and each header tells its length. Where no good block starts, the walk goes on at the next
+//! place where one does, and tells what it passed over as one piece of damage.
+//!
+//! It does not know: what is in the blocks.
+
+use crate::error::{Error, Result};
+use crate::format::block::{BlockKind, BlockRef, block_header, decode, peek};
+use crate::format::checksum::Seed;
+use crate::format::header::{FileHeader, FileKind, file_header};
+use crate::format::index::footer;
+use crate::ids::{EngineId, FileNumber};
+use crate::vfs::{Dir, File};
+
+/// How much is read at once to look for the next good block.
+const LOOK_BYTES: u64 = 64 * 1024;
+
+/// A good block.
+pub struct WalkedBlock {
+    /// What it holds.
+    pub kind: BlockKind,
+    /// Where it is.
+    pub place: BlockRef,
+    /// Its content.
+    #[allow(dead_code, reason = "a check needs only that it could be decoded")]
+    pub raw: Vec<u8>,
+}
+
+/// A walk under way.
+pub struct BlockWalk {
+    file: File,
+    seed: Seed,
+    at: u64,
+    end: u64,
+}
+
+impl BlockWalk {
+    /// A walk through a file that should be what its name says. The second value tells what is wrong with its header: the blocks
+    /// may be good all the same.
+    pub fn open(
+        dir: &Dir,
+        name: &str,
+        engine: EngineId,
+        number: FileNumber,
+        kind: FileKind,
+    ) -> Result<(BlockWalk, Option<Error>)> {
+        let file = dir.open(name)?;
+        let len = file.len()?;
+        let header = file.read(0, (file_header::BYTES as u64).min(len) as usize)?;
+        let header = FileHeader::decode(&header, file.path())
+            .and_then(|header| header.expect(kind, engine, number, file.path()));
+        let footer_bytes = if kind == FileKind::Index { footer::BYTES as u64 } else { 0 };
+        let walk = BlockWalk {
+            seed: Seed::new(engine, number),
+            at: file_header::BYTES as u64,
+            end: len.saturating_sub(footer_bytes),
+            file,
+        };
+        Ok((walk, header.err()))
+    }
+
+    /// Where the next block should start.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The next good block, or what is wrong before it.
+    pub fn next(&mut self) -> Option<Result<WalkedBlock>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let at = self.at;
+        Some(self.block(at).inspect(|block| self.at += u64::from(block.place.bytes)).map_err(|error| {
+            self.at = self.next_good(at + 1);
+            let Error::Corrupt { path, offset, what } = error else { return error };
+            Error::corrupt(path, offset, format!("{what}; nothing can be read up to byte {}", self.at))
+        }))
+    }
+
+    /// The good block at a place.
+    fn block(&self, at: u64) -> Result<WalkedBlock> {
+        let damaged = |what: &str| Error::corrupt(self.file.path(), at, what);
+        let left = self.end - at;
+        if left < block_header::BYTES as u64 {
+            return Err(damaged("the file ends within a block's header"));
+        }
+        let header = self.file.read(at, block_header::BYTES)?;
+        let (kind, bytes) = peek(&header).ok_or_else(|| damaged("no block starts here"))?;
+        if bytes > left {
+            return Err(damaged("the block is longer than the rest of the file"));
+        }
+        let place = BlockRef { at, bytes: bytes as u32 };
+        let raw = decode(kind, &self.file.read(at, bytes as usize)?, self.seed.at(at)).map_err(damaged)?;
+        Ok(WalkedBlock { kind, place, raw })
+    }
+
+    /// The first place from `at` on where a good block starts; the end when there is none.
+    fn next_good(&self, mut at: u64) -> u64 {
+        let header_bytes = block_header::BYTES as u64;
+        while at + header_bytes <= self.end {
+            let len = LOOK_BYTES.min(self.end - at);
+            let Ok(bytes) = self.file.read(at, len as usize) else {
+                // A sector that cannot be read: what is behind it may be.
+                at += len;
+                continue;
+            };
+            let starts = bytes.windows(block_header::BYTES).enumerate();
+            for (place, _) in starts.filter(|(_, header)| peek(header).is_some()) {
+                if self.block(at + place as u64).is_ok() {
+                    return at + place as u64;
+                }
+            }
+            at += len - header_bytes + 1;
+        }
+        self.end
+    }
+}

@@ -1,0 +1,338 @@
+//! The verify path (P5): reads everything, and tells what is not as it was written.
+//!
+//! 1. the manifest: its sums, and that it says what the engine goes by;
+//! 2. the log from the checkpoint on: every group and record;
+//! 3. each segment: every block of both files; then the index against the data, timeline by timeline: each block that it names
+//!    is there, sequences, times, counts, head and tail agree, shared bodies and ids are found;
+//! 4. the segments of a store against each other: what is newer goes on behind what is older.
+//!
+//! It changes nothing and holds a view, so that it works while appends, flushes and merges go on. The log is written meanwhile:
+//! what looks damaged there is looked at again, and told when it still is. Segments are read past the engine's cache.
+//!
+//! It does not know: how to repair anything.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::header::FileKind;
+use crate::format::index::TimelineEntry;
+use crate::format::wal::decode_tail;
+use crate::ids::{Sequence, StoreId};
+use crate::manifest::Manifest;
+use crate::open::check_log_file;
+use crate::segment::{BlockCache, BlockWalk, IdScan, Segment, SegmentScan, data_name, index_name};
+use crate::state::State;
+use crate::view::View;
+use crate::wal;
+
+/// So many findings are told; of more, the number.
+const MOST_FINDINGS: usize = 10_000;
+
+/// Decoded blocks of the segment at hand: neighbouring timelines share them.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it, in bytes.
+    pub at: u64,
+    /// What does not hold there.
+    pub what: String,
+    /// The store and the timeline that it concerns, where that is known.
+    pub timeline: Option<(String, Vec<u8>)>,
+    /// The sequences among which entries may be lost, where that is known.
+    pub sequences: Option<(Sequence, Sequence)>,
+}
+
+impl Finding {
+    pub(crate) fn new(error: &Error) -> Finding {
+        let (path, at, what) = match error {
+            Error::Corrupt { path, offset, what } => (path.clone(), *offset, what.clone()),
+            Error::Io { path, .. } => (path.clone(), 0, error.to_string()),
+            _ => (PathBuf::new(), 0, error.to_string()),
+        };
+        Finding { path, at, what, timeline: None, sequences: None }
+    }
+}
+
+/// What [`Engine::verify`](crate::Engine::verify) found.
+#[derive(Clone, Debug, Default)]
+pub struct Verification {
+    /// What is wrong; empty when all is well.
+    pub findings: Vec<Finding>,
+    /// How many findings there are beside those.
+    pub left_off: u64,
+    /// How many files were read.
+    pub files: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// How many timelines the segments know.
+    pub timelines: u64,
+    /// How many entries the segments hold.
+    pub entries: u64,
+}
+
+impl Verification {
+    fn add(&mut self, finding: Finding) {
+        if self.findings.len() < MOST_FINDINGS {
+            self.findings.push(finding);
+        } else {
+            self.left_off += 1;
+        }
+    }
+
+    fn error(&mut self, error: &Error) {
+        self.add(Finding::new(error));
+    }
+
+    fn file(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// Verifies everything. `on_progress` is told how many bytes of segments were read, of how many.
+pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
+    let mut out = Verification::default();
+    manifest(state, &mut out)?;
+    log(state, &mut out)?;
+    let view = state.view.load();
+    let total = view.segments.all().map(|segment| segment.record().bytes()).sum();
+    let mut done = 0;
+    for segment in view.segments.all() {
+        let mut check = SegmentCheck { state, record: segment, out: &mut out };
+        for kind in [FileKind::Index, FileKind::Data] {
+            if kind == FileKind::Index || !segment.record().dropped {
+                check.blocks(kind, &mut |bytes| on_progress((done + bytes).min(total), total));
+                let record = segment.record();
+                done += if kind == FileKind::Index { record.index_bytes } else { record.data_bytes };
+            }
+        }
+        check.index_against_data();
+        on_progress(done, total);
+    }
+    let mut stores: Vec<StoreId> = view.segments.all().map(|segment| segment.record().store).collect();
+    stores.sort_unstable();
+    stores.dedup();
+    stores.into_iter().for_each(|store| order(state, &view, store, &mut out));
+    Ok(out)
+}
+
+fn manifest(state: &State, out: &mut Verification) -> Result<()> {
+    let manifest = state.manifest.lock();
+    let names = state.dir.list()?;
+    match Manifest::load(&state.dir, &names) {
+        Ok(Some(found)) if found.live() == manifest.live() => {}
+        Ok(_) => out.error(&Error::corrupt(
+            state.dir.path_of(&manifest.name()),
+            0,
+            "the manifest on the disk is not the one that the engine goes by",
+        )),
+        Err(error) => out.error(&error),
+    }
+    out.file(state.dir.open(&manifest.name()).and_then(|file| file.len()).unwrap_or(0));
+    Ok(())
+}
+
+/// What is wrong with the log and is no accident of reading it while it is written: twice the same.
+fn log(state: &State, out: &mut Verification) -> Result<()> {
+    let look = || log_damage(state).unwrap_or_else(|error| (0, 0, vec![error]));
+    let (files, bytes, mut damage) = look();
+    if !damage.is_empty() {
+        let again: Vec<String> = look().2.iter().map(Error::to_string).collect();
+        damage.retain(|error| again.contains(&error.to_string()));
+    }
+    (out.files, out.bytes) = (out.files + files, out.bytes + bytes);
+    damage.iter().for_each(|error| out.error(error));
+    Ok(())
+}
+
+fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
+    let manifest = state.manifest.lock();
+    let (checkpoint, names) = (manifest.live().checkpoint, state.dir.list()?);
+    let (files, mut damage) = wal::files(&state.dir, &names, state.engine_id, true)?;
+    damage.extend(check_log_file(&state.dir, &manifest, &files).err());
+    drop(manifest);
+    let tail = wal::replay(&state.dir, &files, checkpoint, true, &mut |lsn, record| {
+        let broken = || Error::invalid(format!("the operations of a record at {lsn} cannot be read"));
+        decode_tail(record.tail).map(|_| ()).ok_or_else(broken)
+    })?;
+    damage.extend(tail.damage);
+    let bytes = files.iter().map(|(_, header)| header.second).sum();
+    Ok((files.len() as u64, bytes, damage))
+}
+
+/// One segment under check.
+struct SegmentCheck<'a> {
+    state: &'a State,
+    record: &'a Segment,
+    out: &'a mut Verification,
+}
+
+impl SegmentCheck<'_> {
+    /// Every block of a file.
+    fn blocks(&mut self, kind: FileKind, on_progress: &mut dyn FnMut(u64)) {
+        let record = self.record.record();
+        let (name, wanted) = match kind {
+            FileKind::Index => (index_name(record.number), record.index_bytes),
+            _ => (data_name(record.number), record.data_bytes),
+        };
+        let dir = &self.state.dir;
+        let (mut walk, header) = match BlockWalk::open(dir, &name, self.state.engine_id, record.number, kind)
+        {
+            Ok(walk) => walk,
+            Err(error) => return self.out.error(&error),
+        };
+        header.iter().for_each(|error| self.out.error(error));
+        let len = dir.open(&name).and_then(|file| file.len()).unwrap_or(0);
+        self.out.file(len);
+        if len != wanted {
+            let what = format!("the file has {len} bytes, the manifest says {wanted}");
+            self.out.error(&Error::corrupt(dir.path_of(&name), len.min(wanted), what));
+        }
+        while let Some(block) = walk.next() {
+            match block {
+                Ok(block) if block.kind.is_of_data() == (kind == FileKind::Data) => {}
+                Ok(block) => {
+                    let what = "the block belongs to the other file of a segment";
+                    self.out.error(&Error::corrupt(dir.path_of(&name), block.place.at, what));
+                }
+                Err(error) => self.out.error(&error),
+            }
+            on_progress(walk.at());
+        }
+    }
+
+    /// Every timeline and id of the index, in a segment that is opened again: what the engine keeps in memory proves nothing.
+    fn index_against_data(&mut self) {
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let record = self.record.record().clone();
+        let segment = Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, cache));
+        let checked = self.timelines(&segment).and_then(|()| self.ids(&segment));
+        if let Err(error) = checked {
+            self.out.error(&error);
+        }
+    }
+
+    fn timelines(&mut self, segment: &Arc<Segment>) -> Result<()> {
+        let (record, footer) = (segment.record(), *segment.footer()?);
+        let (mut timelines, mut entries, mut is_whole) = (0, 0, true);
+        let mut before: Option<Vec<u8>> = None;
+        let mut scan = SegmentScan::all(segment.clone())?;
+        loop {
+            let (name, entry) = match scan.next() {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error) => {
+                    self.out.error(&error);
+                    is_whole = false;
+                    scan.pass_over()?;
+                    continue;
+                }
+            };
+            if before.as_ref().is_some_and(|before| *before >= name) {
+                let what = format!("names do not rise at {}", name.escape_ascii());
+                self.out.error(&segment.contradicted(&what));
+            }
+            match self.timeline(segment, &name, &entry) {
+                Ok(count) => (timelines, entries) = (timelines + 1, entries + count),
+                Err(error) => {
+                    is_whole = false;
+                    let timeline = Some((store_name(self.state, record.store), name.clone()));
+                    let sequences = Some((entry.first, entry.end.last)).filter(|(first, last)| first <= last);
+                    self.out.add(Finding { timeline, sequences, ..Finding::new(&error) });
+                }
+            }
+            before = Some(name);
+        }
+        self.out.entries += if record.dropped { 0 } else { entries };
+        let counts = (timelines, entries);
+        if is_whole && counts != (footer.timelines, footer.entries) && !record.dropped {
+            self.out.error(&segment.contradicted("the footer tells other numbers of timelines or entries"));
+        }
+        if (footer.timelines, footer.entries) != (record.timelines, record.entries) {
+            self.out.error(&segment.contradicted("the manifest tells other numbers than the footer"));
+        }
+        if is_whole && before.is_some_and(|last| last != record.last_name) {
+            self.out.error(&segment.contradicted("the manifest tells another last name"));
+        }
+        if record.dropped { Ok(()) } else { segment.for_each_body(|_, _, _| Ok(())) }
+    }
+
+    /// One timeline: how many entries its runs hold.
+    fn timeline(&self, segment: &Segment, name: &[u8], entry: &TimelineEntry) -> Result<u64> {
+        if segment.find(name)?.as_ref() != Some(entry) {
+            return Err(segment.contradicted("the tables of the index do not lead to the timeline"));
+        }
+        if segment.record().dropped {
+            return Ok(0);
+        }
+        let counted = segment.count(name, entry)?;
+        match counted.contradiction(entry) {
+            Some(what) => Err(segment.contradicted(&what)),
+            None => Ok(counted.count),
+        }
+    }
+
+    fn ids(&self, segment: &Arc<Segment>) -> Result<()> {
+        let mut scan = IdScan::all(segment.clone())?;
+        let mut count = 0;
+        while let Some((name, id, entry)) = scan.next()? {
+            count += 1;
+            if segment.find_id(&name, &id)?.as_ref() != Some(&entry) {
+                return Err(segment.contradicted("the tables of the index do not lead to an id"));
+            }
+        }
+        if count == segment.footer()?.ids {
+            Ok(())
+        } else {
+            Err(segment.contradicted("the footer tells another number of ids"))
+        }
+    }
+}
+
+fn store_name(state: &State, id: StoreId) -> String {
+    let stores = state.stores.read();
+    stores
+        .iter()
+        .find(|store| store.id == id)
+        .map_or_else(|| format!("store {}", id.0), |store| store.name.clone())
+}
+
+/// The segments of a store side by side, oldest first: each timeline's parts must follow one another.
+fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
+    let mut scans: Vec<(SegmentScan, Option<(Vec<u8>, TimelineEntry)>)> = Vec::new();
+    for segment in view.segments.of(store).iter().rev() {
+        // One that cannot be read was told before.
+        if let Ok(mut scan) = SegmentScan::all(segment.clone()) {
+            let at = scan.next().unwrap_or(None);
+            scans.push((scan, at));
+        }
+    }
+    while let Some(name) = scans.iter().filter_map(|(_, at)| at.as_ref()).map(|(name, _)| name).min().cloned()
+    {
+        out.timelines += 1;
+        let mut older: Option<TimelineEntry> = None;
+        for (scan, at) in &mut scans {
+            let Some((_, entry)) = at.take_if(|(found, _)| *found == name) else { continue };
+            *at = scan.next().unwrap_or(None);
+            if let Some(older) = older.filter(|older| !follows(&entry, older)) {
+                let error =
+                    scan.segment().contradicted("the timeline does not go on behind an older segment");
+                let timeline = Some((store_name(state, store), name.clone()));
+                let sequences = Some((older.first, entry.end.last));
+                out.add(Finding { timeline, sequences, ..Finding::new(&error) });
+            }
+            older = Some(entry);
+        }
+    }
+}
+
+/// Whether a part of a timeline can stand behind an older one.
+fn follows(newer: &TimelineEntry, older: &TimelineEntry) -> bool {
+    let is_behind = newer.count == 0 || older.count == 0 || newer.first > older.first;
+    is_behind && newer.end.last >= older.end.last && newer.end.last_time_ms >= older.end.last_time_ms
+}
