@@ -30,7 +30,7 @@ use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, stamp};
-use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
@@ -185,8 +185,7 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
         stores: vec![store(1, "messages", 0), store(2, "sync", options.sync_ttl_ms)],
         ..Live::default()
     };
-    let id = (u128::from(random()) << 64 | u128::from(random())).to_le_bytes();
-    let mut manifest = Manifest::new(dir.clone(), EngineId(id), live);
+    let mut manifest = Manifest::new(dir.clone(), new_engine_id(), live);
     manifest.commit(|_| ()).map_err(told)?;
     Ok(manifest)
 }
@@ -196,6 +195,11 @@ pub fn told(failure: Failure) -> Error {
     match failure {
         Failure::Refused(error) | Failure::Poisoned(error) => error,
     }
+}
+
+/// The id of a new engine.
+pub fn new_engine_id() -> EngineId {
+    EngineId((u128::from(random()) << 64 | u128::from(random())).to_le_bytes())
 }
 
 /// A number that nobody has seen before: the standard library seeds its hashers from the operating system's random source.
@@ -211,16 +215,15 @@ fn find_log(
     read_only: bool,
 ) -> Result<(Files, Vec<Error>)> {
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
-    match check_log_file(dir, manifest, &log) {
+    match check_log_file(dir, manifest.live().log_file, &log) {
         Err(missing) if !read_only => return Err(missing),
         checked => damage.extend(checked.err()),
     }
     Ok((log, damage))
 }
 
-/// The log file that the manifest counts on must be there.
-pub fn check_log_file(dir: &Dir, manifest: &Manifest, log: &Files) -> Result<()> {
-    let wanted = manifest.live().log_file;
+/// The log file that the manifest counts on, if any, must be there.
+pub fn check_log_file(dir: &Dir, wanted: FileNumber, log: &Files) -> Result<()> {
     if wanted == 0 || log.iter().any(|(file, _)| file.number >= wanted) {
         return Ok(());
     }

@@ -154,7 +154,7 @@ fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
     let manifest = state.manifest.lock();
     let (checkpoint, names) = (manifest.live().checkpoint, state.dir.list()?);
     let (files, mut damage) = wal::files(&state.dir, &names, state.engine_id, true)?;
-    damage.extend(check_log_file(&state.dir, &manifest, &files).err());
+    damage.extend(check_log_file(&state.dir, manifest.live().log_file, &files).err());
     drop(manifest);
     let tail = wal::replay(&state.dir, &files, checkpoint, true, &mut |lsn, record| {
         let broken = || Error::invalid(format!("the operations of a record at {lsn} cannot be read"));

@@ -27,6 +27,7 @@ mod check;
 mod pages;
 mod parts;
 mod reader;
+mod remains;
 mod run_list;
 mod runs;
 mod scan;
@@ -36,6 +37,7 @@ mod writer;
 
 pub use cache::BlockCache;
 pub use reader::Segment;
+pub use remains::{Found, Left, Part, Remains};
 pub use scan::{FoundId, IdScan, SegmentScan};
 pub use walk::BlockWalk;
 pub use writer::{SegmentPlan, SegmentWriter};

@@ -24,7 +24,6 @@ pub struct WalkedBlock {
     /// Where it is.
     pub place: BlockRef,
     /// Its content.
-    #[allow(dead_code, reason = "a check needs only that it could be decoded")]
     pub raw: Vec<u8>,
 }
 

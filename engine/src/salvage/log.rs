@@ -1,0 +1,133 @@
+//! What the log of a damaged directory says, by timeline: read around the damage, without asking segments for anything.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+
+use crate::entry::{Changes, Floor};
+use crate::error::{Error, Result};
+use crate::format::manifest::Live;
+use crate::format::wal::{Operation, Record, decode_tail};
+use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::open::check_log_file;
+use crate::segment::SegmentWriter;
+use crate::verify::Finding;
+use crate::vfs::Dir;
+use crate::wal;
+
+/// The whole log behind the checkpoint.
+#[derive(Default)]
+pub struct SalvagedLog {
+    /// Time, expiry and bytes of each body.
+    bodies: Vec<(TimeMs, TimeMs, Bytes)>,
+    /// What it says of each timeline.
+    pub timelines: BTreeMap<(StoreId, Vec<u8>), TimelineLog>,
+    /// The highest time in it.
+    pub last_time_ms: TimeMs,
+}
+
+/// What the log says of a timeline.
+#[derive(Default)]
+pub struct TimelineLog {
+    /// The number of each entry's body, and whether its sequence was chosen by the caller.
+    pub entries: BTreeMap<Sequence, (u32, bool)>,
+    /// Removals and edits; the last ones count.
+    pub changes: Changes,
+    /// The last trim.
+    pub floor: Floor,
+}
+
+impl SalvagedLog {
+    /// Reads the log from the checkpoint on; all of it when nothing tells the checkpoint.
+    pub fn read(
+        source: &Dir,
+        engine: EngineId,
+        live: Option<&Live>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<SalvagedLog> {
+        let (files, mut damage) = wal::files(source, &source.list()?, engine, true)?;
+        if let Some(live) = live {
+            damage.extend(check_log_file(source, live.log_file, &files).err());
+        }
+        let start = files.first().map_or(Lsn(0), |(file, _)| file.start);
+        let checkpoint = live.map_or(start, |live| live.checkpoint);
+        let mut log = SalvagedLog::default();
+        let replayed = wal::replay(source, &files, checkpoint, true, &mut |lsn, record| {
+            let broken = || Error::invalid(format!("a record of the log at {lsn} cannot be read"));
+            log.record(record).ok_or_else(broken)
+        });
+        match replayed {
+            Ok(tail) => damage.extend(tail.damage),
+            Err(error) => damage.push(error),
+        }
+        findings.extend(damage.iter().map(Finding::new));
+        Ok(log)
+    }
+
+    fn record(&mut self, record: &Record<'_>) -> Option<()> {
+        let tail = Bytes::copy_from_slice(record.tail);
+        let mut sequences = record.sequences.iter().copied();
+        self.last_time_ms = self.last_time_ms.max(record.time_ms);
+        for operation in decode_tail(&tail)? {
+            match operation {
+                Operation::Append { body, lifetime_ms, targets } => {
+                    let time_ms = record.time_ms;
+                    let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
+                    let number = self.bodies.len() as u32;
+                    self.bodies.push((time_ms, expire_at_ms, tail.slice(body)));
+                    for (place, timeline) in targets.into_iter().enumerate() {
+                        let sequence = sequences.next()?;
+                        self.of_timeline(timeline)
+                            .entries
+                            .insert(sequence, (number, record.chosen && place == 0));
+                    }
+                }
+                Operation::Trim { timeline, floor } => {
+                    let of_timeline = self.of_timeline(timeline);
+                    if floor.lowest >= of_timeline.floor.lowest {
+                        of_timeline.floor = floor;
+                    }
+                }
+                Operation::Remove { timeline, ranges } => {
+                    let changes = &mut self.of_timeline(timeline).changes;
+                    ranges.iter().for_each(|(first, last)| changes.remove(*first, *last));
+                }
+                Operation::Edit { timeline, sequence, body } => {
+                    self.of_timeline(timeline).changes.edited.insert(sequence, tail.slice(body));
+                }
+                // An id is of use to the client that retries, and that one starts over in the new history.
+                Operation::Id { .. } => {}
+            }
+        }
+        Some(())
+    }
+
+    fn of_timeline(&mut self, timeline: TimelineRef<'_>) -> &mut TimelineLog {
+        self.timelines.entry((timeline.store, timeline.name.to_vec())).or_default()
+    }
+
+    /// The timelines of a store, by name.
+    pub fn of(&self, store: StoreId) -> impl Iterator<Item = (&[u8], &TimelineLog)> {
+        let from = self.timelines.range((store, Vec::new())..);
+        from.take_while(move |((found, _), _)| *found == store).map(|((_, name), log)| (name.as_slice(), log))
+    }
+
+    /// Time, expiry and bytes of a body.
+    pub fn body(&self, number: u32) -> &(TimeMs, TimeMs, Bytes) {
+        &self.bodies[number as usize]
+    }
+
+    /// Writes the bodies that several timelines of a store share. Gives their numbers in the segment.
+    pub fn write_shared(&self, store: StoreId, writer: &mut SegmentWriter) -> Result<HashMap<u32, u32>> {
+        let mut uses: BTreeMap<u32, u32> = BTreeMap::new();
+        for (number, _) in self.of(store).flat_map(|(_, timeline)| timeline.entries.values()) {
+            *uses.entry(*number).or_default() += 1;
+        }
+        let mut shared = HashMap::new();
+        for (number, _) in uses.into_iter().filter(|(_, uses)| *uses > 1) {
+            let (time_ms, expire_at_ms, body) = self.body(number);
+            shared.insert(number, writer.body(*time_ms, *expire_at_ms, body)?);
+        }
+        Ok(shared)
+    }
+}

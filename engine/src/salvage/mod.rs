@@ -1,0 +1,286 @@
+//! The salvage path (P5): what can be read of a damaged directory becomes a new one, and what is lost is told.
+//!
+//! 1. the manifest, if it can be read; without it, whatever segments there are, and the whole log;
+//! 2. the log, around its damage, into memory: it is as large as memtables are;
+//! 3. for each store, all segments side by side by name: each timeline's parts, oldest first, then its part of the log, with all
+//!    removals and edits applied, into one segment;
+//! 4. the manifest, last, of a new engine with a new history.
+//!
+//! The source is not changed. Sequences, times, bodies, expiry, last sequences and floors are kept; ids of retries are not. What is
+//! lost reads as trimmed when it was at the start of a timeline, and as a hole elsewhere.
+//!
+//! It does not know: how the damage came about.
+
+mod log;
+mod timeline;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use self::log::SalvagedLog;
+use self::timeline::{Source, Timeline};
+use crate::backup::check_empty;
+use crate::error::{Error, Result};
+use crate::format::header::{FileHeader, FileKind, file_header};
+use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
+use crate::ids::{EngineId, Lsn, StoreId};
+use crate::manifest::Manifest;
+use crate::open::{LOCK_NAME, new_engine_id, random, told};
+use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
+use crate::verify::Finding;
+use crate::vfs::{Dir, disk::DiskDirectory};
+use crate::wal;
+
+/// Where the log of the new directory starts: its segments stand for what was before.
+const START: Lsn = Lsn(512);
+
+/// As if it had been merged so often: it is large, and cold.
+const TIER: u8 = 3;
+
+/// What [`salvage`] saved, and what it could not.
+#[derive(Clone, Debug, Default)]
+pub struct Salvage {
+    /// What is damaged, file by file, and what each timeline has lost.
+    pub findings: Vec<Finding>,
+    /// How many timelines are in the new directory.
+    pub timelines: u64,
+    /// How many entries.
+    pub entries: u64,
+}
+
+/// Makes a new directory of all that can be read in a damaged one, which is not changed.
+pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Salvage> {
+    let (source, target) = (source.as_ref(), target.as_ref());
+    let raw = DiskDirectory::open(source).map_err(|error| Error::io("open the directory", source, error))?;
+    let source = Dir::new(Arc::new(raw));
+    let raw =
+        DiskDirectory::create(target).map_err(|error| Error::io("make the directory", target, error))?;
+    salvage_in(&source, &Dir::new(Arc::new(raw)))
+}
+
+/// The same with directories that may be simulated.
+pub fn salvage_in(source: &Dir, target: &Dir) -> Result<Salvage> {
+    let _lock = source.lock(LOCK_NAME, false)?;
+    check_empty(target)?;
+    let mut out = Salvage::default();
+    let wreck = Wreck::look(source, &mut out)?;
+    let log = SalvagedLog::read(source, wreck.engine, wreck.live.as_ref(), &mut out.findings)?;
+    let mut live = Live { history: random(), checkpoint: START, next_file: 1, ..Live::default() };
+    live.stores = wreck.stores(&log);
+    live.last_time_ms = log.last_time_ms.max(wreck.live.as_ref().map_or(0, |live| live.last_time_ms));
+    live.seen_ms = wreck.live.as_ref().map_or(0, |live| live.seen_ms);
+    let engine = new_engine_id();
+    for store in live.stores.clone() {
+        let number = live.next_file;
+        live.next_file += 1;
+        let record = save_store(source, target, (engine, number), &store, &wreck, &log, &mut out)?;
+        if record.timelines == 0 {
+            // A segment has a first and a last name.
+            target.remove(&segment::data_name(number))?;
+            target.remove(&segment::index_name(number))?;
+            continue;
+        }
+        live.last_time_ms = live.last_time_ms.max(record.last_time_ms);
+        live.segments.push(record);
+    }
+    target.sync()?;
+    Manifest::new(target.clone(), engine, live).commit(|_| ()).map_err(told)?;
+    Ok(out)
+}
+
+/// What there is to salvage from.
+struct Wreck {
+    engine: EngineId,
+    live: Option<Live>,
+    /// Oldest first: the store, the partition, whether the data was dropped, the files.
+    segments: Vec<(StoreId, u64, bool, Found)>,
+}
+
+impl Wreck {
+    fn look(source: &Dir, out: &mut Salvage) -> Result<Wreck> {
+        let names = source.list()?;
+        let manifest = match Manifest::load(source, &names) {
+            Ok(Some(manifest)) => Some(manifest),
+            Ok(None) => {
+                let error = Error::corrupt(source.path_of("manifest"), 0, "there is no manifest");
+                out.findings.push(Finding::new(&error));
+                None
+            }
+            Err(error) => {
+                out.findings.push(Finding::new(&error));
+                None
+            }
+        };
+        let headers: Vec<(&String, FileHeader)> =
+            names.iter().filter_map(|name| Some((name, header(source, name)?))).collect();
+        let engine = match &manifest {
+            Some(manifest) => manifest.engine_id(),
+            None => most_common(&headers).ok_or_else(|| {
+                Error::invalid(format!("{} holds nothing that can be salvaged", source.path_of("").display()))
+            })?,
+        };
+        let files = files(&names, &headers, engine);
+        let live = manifest.map(|manifest| manifest.live().clone());
+        let found = |number| {
+            files.get(&number).map_or(Found { number, ..Found::default() }, |(_, found)| found.clone())
+        };
+        let mut segments = Vec::new();
+        match &live {
+            Some(live) => {
+                for record in &live.segments {
+                    let mut found = found(record.number);
+                    found.data = found.data.filter(|_| !record.dropped);
+                    missing(source, record, &found, out);
+                    segments.push((record.store, record.partition, record.dropped, found));
+                }
+            }
+            None => {
+                for (header, found) in files.values() {
+                    // A file without a readable header is of a store that nothing tells.
+                    let Some(header) = header else { continue };
+                    segments.push((StoreId(header.first as u32), header.second, false, found.clone()));
+                }
+            }
+        }
+        Ok(Wreck { engine, live, segments })
+    }
+
+    /// The stores of the manifest; without it, those that anything belongs to, kept for ever until someone decides.
+    fn stores(&self, log: &SalvagedLog) -> Vec<StoreRecord> {
+        if let Some(live) = &self.live {
+            return live.stores.clone();
+        }
+        let of_log = log.timelines.keys().map(|(store, _)| *store);
+        let mut ids: BTreeSet<StoreId> =
+            self.segments.iter().map(|(store, ..)| *store).chain(of_log).collect();
+        ids.extend([StoreId(1), StoreId(2)]);
+        let name = |id: &StoreId| match id.0 {
+            1 => "messages".to_string(),
+            2 => "sync".to_string(),
+            number => format!("store-{number}"),
+        };
+        ids.iter().map(|id| StoreRecord { id: *id, name: name(id), ttl_ms: 0, gone_before_ms: 0 }).collect()
+    }
+}
+
+fn header(source: &Dir, name: &str) -> Option<FileHeader> {
+    segment::is_file(name).or_else(|| wal::is_file(name))?;
+    let file = source.open(name).ok()?;
+    FileHeader::decode(&file.read(0, file_header::BYTES).ok()?, file.path()).ok()
+}
+
+fn most_common(headers: &[(&String, FileHeader)]) -> Option<EngineId> {
+    let count = |id: EngineId| headers.iter().filter(|(_, header)| header.engine_id == id).count();
+    headers.iter().map(|(_, header)| header.engine_id).max_by_key(|id| count(*id))
+}
+
+/// The files of segments by number: by what their headers say, since files may have been exchanged; where a header cannot be read,
+/// by name.
+fn files(
+    names: &[String],
+    headers: &[(&String, FileHeader)],
+    engine: EngineId,
+) -> BTreeMap<u64, (Option<FileHeader>, Found)> {
+    let mut files: BTreeMap<u64, (Option<FileHeader>, Found)> = BTreeMap::new();
+    for (name, header) in headers.iter().filter(|(_, header)| header.engine_id == engine) {
+        let (known, found) = files.entry(header.number).or_default();
+        match header.kind {
+            FileKind::Data => found.data = Some((*name).clone()),
+            FileKind::Index => found.index = Some((*name).clone()),
+            FileKind::Wal | FileKind::Manifest => continue,
+        }
+        *known = Some(*header);
+    }
+    for name in names.iter().filter(|name| headers.iter().all(|(known, _)| known != name)) {
+        let Some(number) = segment::is_file(name) else { continue };
+        let (_, found) = files.entry(number).or_default();
+        let place = if *name == segment::data_name(number) { &mut found.data } else { &mut found.index };
+        place.get_or_insert_with(|| name.clone());
+    }
+    files.retain(|_, (_, found)| found.data.is_some() || found.index.is_some());
+    files.iter_mut().for_each(|(number, (_, found))| found.number = *number);
+    files
+}
+
+fn missing(source: &Dir, record: &SegmentRecord, found: &Found, out: &mut Salvage) {
+    let names = [
+        (segment::index_name(record.number), found.index.is_none()),
+        (segment::data_name(record.number), found.data.is_none() && !record.dropped),
+    ];
+    for (name, _) in names.into_iter().filter(|(_, is_missing)| *is_missing) {
+        let error =
+            Error::corrupt(source.path_of(&name), 0, "the file is missing or belongs to another segment");
+        out.findings.push(Finding::new(&error));
+    }
+}
+
+/// Saves a store: all of it becomes one segment.
+fn save_store(
+    source: &Dir,
+    target: &Dir,
+    (engine, number): (EngineId, u64),
+    store: &StoreRecord,
+    wreck: &Wreck,
+    log: &SalvagedLog,
+    out: &mut Salvage,
+) -> Result<SegmentRecord> {
+    let of_store = || wreck.segments.iter().filter(|(id, ..)| *id == store.id);
+    let plan = SegmentPlan {
+        number,
+        store: store.id,
+        partition: of_store().map(|(_, partition, ..)| *partition).max().unwrap_or(0),
+        ttl_ms: store.ttl_ms,
+        tier: TIER,
+        dropped: false,
+        compress: true,
+        from: Lsn(0),
+        to: START,
+    };
+    let mut writer = SegmentWriter::create(target, engine, 1, plan)?;
+    let mut sources = Vec::new();
+    for (_, _, dropped, found) in of_store() {
+        sources.push(open_source(source, wreck.engine, found, *dropped, &mut writer)?);
+    }
+    let shared = log.write_shared(store.id, &mut writer)?;
+    let mut of_log = log.of(store.id).peekable();
+    while let Some(name) = sources
+        .iter()
+        .filter_map(|source| source.remains.name())
+        .chain(of_log.peek().map(|(name, _)| *name))
+        .min()
+        .map(<[u8]>::to_vec)
+    {
+        let from_log = of_log.next_if(|(found, _)| *found == name).map(|(_, timeline)| timeline);
+        let parts = sources.iter_mut().enumerate();
+        let parts = parts.filter_map(|(at, source)| Some((at, source.remains.take(&name)?))).collect();
+        let timeline = Timeline::new(&store.name, &name, &mut writer, &mut out.findings);
+        timeline.save(&mut sources, parts, from_log.map(|timeline| (timeline, log, &shared)))?;
+    }
+    for source in &sources {
+        out.findings.extend(source.remains.damage.iter().map(Finding::new));
+    }
+    let record = writer.finish()?;
+    out.timelines += record.timelines;
+    out.entries += record.entries;
+    Ok(record)
+}
+
+/// Begins with a segment: its shared bodies come first.
+fn open_source(
+    source: &Dir,
+    engine: EngineId,
+    found: &Found,
+    dropped: bool,
+    writer: &mut SegmentWriter,
+) -> Result<Source> {
+    let mut remains = Remains::open(source, engine, found);
+    let mut numbers = HashMap::new();
+    for number in remains.shared_numbers() {
+        if let Some(left) = remains.shared(number) {
+            numbers.insert(number, writer.body(left.time_ms, left.expire_at_ms, &left.body)?);
+        }
+    }
+    let path = source.path_of(&segment::data_name(found.number));
+    Ok(Source { remains, path, dropped, numbers })
+}

@@ -1,0 +1,192 @@
+//! One timeline, put together from what is left of its parts.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::log::{SalvagedLog, TimelineLog};
+use crate::entry::{Changes, End, Floor};
+use crate::error::{Error, Result};
+use crate::ids::{Sequence, TimeMs};
+use crate::segment::{Left, Part, Remains, SegmentWriter};
+use crate::verify::Finding;
+
+/// A segment that entries are taken from.
+pub struct Source {
+    /// What is left of it.
+    pub remains: Remains,
+    /// Its data file.
+    pub path: PathBuf,
+    /// Whether all of it has expired, so that nothing is missing in it.
+    pub dropped: bool,
+    /// What its shared bodies are called in the new segment.
+    pub numbers: HashMap<u32, u32>,
+}
+
+/// A timeline under way to the new segment.
+pub struct Timeline<'a> {
+    store: &'a str,
+    name: &'a [u8],
+    writer: &'a mut SegmentWriter,
+    findings: &'a mut Vec<Finding>,
+    changes: Changes,
+    end: End,
+    /// Sequence, time and expiry of the first entry that was written.
+    first: Option<(Sequence, TimeMs, TimeMs)>,
+    written: Sequence,
+    /// The number of the last shared body: they must not fall.
+    shared: u32,
+    has_lost: bool,
+}
+
+impl<'a> Timeline<'a> {
+    /// A timeline of which nothing is known yet.
+    pub fn new(
+        store: &'a str,
+        name: &'a [u8],
+        writer: &'a mut SegmentWriter,
+        findings: &'a mut Vec<Finding>,
+    ) -> Timeline<'a> {
+        Timeline {
+            store,
+            name,
+            writer,
+            findings,
+            changes: Changes::default(),
+            end: End::NEVER,
+            first: None,
+            written: 0,
+            shared: 0,
+            has_lost: false,
+        }
+    }
+
+    /// Writes what the parts, of the oldest segment first, and the log hold.
+    pub fn save(
+        mut self,
+        sources: &mut [Source],
+        mut parts: Vec<(usize, Part)>,
+        log: Option<(&TimelineLog, &SalvagedLog, &HashMap<u32, u32>)>,
+    ) -> Result<()> {
+        if let Some((timeline, ..)) = log {
+            self.changes = timeline.changes.clone();
+            self.floor(timeline.floor);
+        }
+        for (at, part) in parts.iter().rev() {
+            self.take_in(&mut sources[*at], part);
+        }
+        self.writer.begin(self.name);
+        let first = |part: &Part| part.entry.as_ref().map(|entry| entry.first).or(part.first);
+        // Where a merge was cut, its inputs may be here beside its output: that one, the younger file, goes first.
+        parts.sort_by_key(|(at, part)| (first(part), usize::MAX - at));
+        for (at, part) in &parts {
+            self.part(&mut sources[*at], part)?;
+        }
+        if let Some((timeline, log, shared)) = log {
+            self.log(timeline, log, shared)?;
+        }
+        let trimmed_to = self.end.floor.trimmed_to;
+        let lost_to = |bound: Sequence| if self.has_lost { trimmed_to.max(bound) } else { trimmed_to };
+        self.end.floor = match self.first {
+            Some((lowest, time_ms, until_ms)) => {
+                Floor { lowest, time_ms, until_ms, trimmed_to: lost_to(lowest - 1) }
+            }
+            None => Floor {
+                lowest: self.end.last + 1,
+                time_ms: 0,
+                until_ms: 0,
+                trimmed_to: lost_to(self.end.last),
+            },
+        };
+        self.writer.end(self.end)
+    }
+
+    fn floor(&mut self, floor: Floor) {
+        self.end.floor.lowest = self.end.floor.lowest.max(floor.lowest);
+        self.end.floor.trimmed_to = self.end.floor.trimmed_to.max(floor.trimmed_to);
+    }
+
+    /// How the timeline ended in a part, and what the part changes in older ones.
+    fn take_in(&mut self, source: &mut Source, part: &Part) {
+        let Some(entry) = &part.entry else { return };
+        self.floor(entry.end.floor);
+        if source.dropped {
+            self.end.floor.trimmed_to = self.end.floor.trimmed_to.max(entry.dropped_to());
+        }
+        self.end.last = self.end.last.max(entry.end.last);
+        self.end.last_time_ms = self.end.last_time_ms.max(entry.end.last_time_ms);
+        let mut changes = Changes::default();
+        entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
+        for (sequence, number) in &entry.edited {
+            if let Some(left) = source.remains.shared(*number) {
+                changes.edited.insert(*sequence, left.body);
+            } else if !source.dropped && !self.changes.edited.contains_key(sequence) {
+                // The old body was replaced: it must not come back.
+                changes.remove(*sequence, *sequence);
+                let what = "the new body of an edited entry cannot be read";
+                self.lost(source.path.clone(), what, (*sequence, *sequence));
+            }
+        }
+        self.changes.add_older(changes);
+    }
+
+    fn part(&mut self, source: &mut Source, part: &Part) -> Result<()> {
+        let mut count = 0;
+        let Source { remains, numbers, .. } = source;
+        remains.for_each(part, |sequence, left| {
+            count += 1;
+            let number = left.shared.and_then(|number| numbers.get(&number).copied());
+            self.entry(sequence, &left, number)
+        })?;
+        if let Some(entry) = part.entry.as_ref().filter(|entry| !source.dropped && count < entry.count) {
+            let what = format!("{} of {} entries cannot be read", entry.count - count, entry.count);
+            self.lost(source.path.clone(), &what, (entry.first, entry.end.last));
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, timeline: &TimelineLog, log: &SalvagedLog, shared: &HashMap<u32, u32>) -> Result<()> {
+        for (sequence, (number, chosen)) in &timeline.entries {
+            let next = self.end.last + 1;
+            if *sequence > next && !chosen {
+                let what = "these entries are in no file that can be read";
+                self.lost(PathBuf::new(), what, (next, sequence - 1));
+            }
+            let (time_ms, expire_at_ms, body) = log.body(*number).clone();
+            let left = Left { time_ms, expire_at_ms, body, shared: None };
+            self.entry(*sequence, &left, shared.get(number).copied())?;
+            self.end.last = self.end.last.max(*sequence);
+            self.end.last_time_ms = self.end.last_time_ms.max(time_ms);
+        }
+        Ok(())
+    }
+
+    /// Writes an entry, unless it is there already or was removed.
+    fn entry(&mut self, sequence: Sequence, left: &Left, number: Option<u32>) -> Result<()> {
+        let is_gone = sequence < self.end.floor.lowest || self.changes.removes(sequence);
+        if sequence <= self.written || is_gone {
+            return Ok(());
+        }
+        self.written = sequence;
+        self.first.get_or_insert((sequence, left.time_ms, left.expire_at_ms));
+        // Where the index is lost, the entries are all that tells.
+        self.end.last = self.end.last.max(sequence);
+        self.end.last_time_ms = self.end.last_time_ms.max(left.time_ms);
+        match (self.changes.edited.get(&sequence), number) {
+            (None, Some(number)) if number >= self.shared => {
+                self.shared = number;
+                self.writer.shared(sequence, number)
+            }
+            (edited, _) => {
+                let body = edited.unwrap_or(&left.body);
+                self.writer.inline(sequence, left.time_ms, left.expire_at_ms, body)
+            }
+        }
+    }
+
+    fn lost(&mut self, path: PathBuf, what: &str, sequences: (Sequence, Sequence)) {
+        self.has_lost = true;
+        let timeline = Some((self.store.to_string(), self.name.to_vec()));
+        let error = Error::corrupt(path, 0, what);
+        self.findings.push(Finding { timeline, sequences: Some(sequences), ..Finding::new(&error) });
+    }
+}

@@ -1,0 +1,283 @@
+//! What is left of a segment whose files may be damaged (P5): found by walking both files, so that neither needs the other.
+//!
+//! ```text
+//!  index file ──pages that can be read──> how timelines end, what they change   ┐
+//!  data file  ──runs that can be read───> entries                               ├ by name, side by side
+//!  body table, or counting from the front ──> numbers of shared bodies          ┘
+//! ```
+//!
+//! Both files hold timelines in the order of their names, so that no more than one timeline is held at a time; of shared bodies,
+//! a place a block.
+//!
+//! It does not know: other segments, or what to do with what it finds.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use bytes::Bytes;
+
+use super::walk::{BlockWalk, WalkedBlock};
+use crate::error::{Error, Result};
+use crate::format::block::{BlockKind, BlockRef, decode};
+use crate::format::checksum::Seed;
+use crate::format::header::FileKind;
+use crate::format::index::{TimelineEntry, body_key};
+use crate::format::run::{Content, RunReader, shared_body};
+use crate::format::slots::Slots;
+use crate::format::table::TablePage;
+use crate::ids::{EngineId, FileNumber, Sequence, TimeMs};
+use crate::vfs::{Dir, File};
+
+/// The files of a segment, as far as they were found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The number that its sums start from.
+    pub number: FileNumber,
+    /// The name of the data file.
+    pub data: Option<String>,
+    /// The name of the index file.
+    pub index: Option<String>,
+}
+
+/// A timeline's part.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// What the index says, if that can be read.
+    pub entry: Option<TimelineEntry>,
+    /// Its runs: the block, and the place in it.
+    runs: Vec<(BlockRef, usize)>,
+    /// The first sequence in its runs.
+    pub first: Option<Sequence>,
+}
+
+/// An entry that can be read.
+pub struct Left {
+    /// When it was committed.
+    pub time_ms: TimeMs,
+    /// When it expires by itself; 0: never.
+    pub expire_at_ms: TimeMs,
+    /// Its body.
+    pub body: Bytes,
+    /// The number of its body, if that is a shared one.
+    pub shared: Option<u32>,
+}
+
+/// A segment that is walked.
+pub struct Remains {
+    data: Option<(File, Seed)>,
+    /// Blocks of shared bodies, by the number of their first.
+    bodies: BTreeMap<u32, BlockRef>,
+    index: Option<Stretch>,
+    runs: Option<Stretch>,
+    /// The block used last.
+    held: Option<(BlockRef, Bytes)>,
+    /// What is wrong with the files, as far as they were walked.
+    pub damage: Vec<Error>,
+}
+
+/// A walk by name through blocks of one kind.
+struct Stretch {
+    walk: BlockWalk,
+    kind: BlockKind,
+    /// Of the current block: what stands in it, lowest name last.
+    waiting: Vec<(Vec<u8>, Part)>,
+}
+
+impl Remains {
+    /// Begins to walk.
+    pub fn open(dir: &Dir, engine: EngineId, found: &Found) -> Remains {
+        let mut damage = Vec::new();
+        let mut walk = |name: &Option<String>, kind| {
+            let (walk, error) = BlockWalk::open(dir, name.as_ref()?, engine, found.number, kind)
+                .map_err(|error| damage.push(error))
+                .ok()?;
+            damage.extend(error);
+            Some(walk)
+        };
+        let numbers = walk(&found.index, FileKind::Index);
+        let (index, bodies) = (walk(&found.index, FileKind::Index), walk(&found.data, FileKind::Data));
+        let runs = walk(&found.data, FileKind::Data);
+        let file = found.data.as_ref().and_then(|name| dir.open(name).ok());
+        let mut remains = Remains {
+            data: file.map(|file| (file, Seed::new(engine, found.number))),
+            bodies: BTreeMap::new(),
+            index: index.map(|walk| Stretch { walk, kind: BlockKind::IndexPage, waiting: Vec::new() }),
+            runs: runs.map(|walk| Stretch { walk, kind: BlockKind::Runs, waiting: Vec::new() }),
+            held: None,
+            damage,
+        };
+        // The header of each file was looked at twice.
+        remains.damage.dedup_by_key(|error| error.to_string());
+        let numbers = numbers.map(|walk| remains.numbers(walk)).unwrap_or_default();
+        if let Some(walk) = bodies {
+            remains.number_bodies(walk, &numbers);
+        }
+        remains.step(false);
+        remains.step(true);
+        remains
+    }
+
+    /// From the body table: the number of the first body of the block at each place.
+    fn numbers(&mut self, mut walk: BlockWalk) -> BTreeMap<u64, u32> {
+        let mut numbers = BTreeMap::new();
+        while let Some(block) = walk.next() {
+            let block = match block {
+                Ok(block) if block.kind == BlockKind::BodyTable => block,
+                Ok(_) => continue,
+                Err(error) => {
+                    self.damage.push(error);
+                    continue;
+                }
+            };
+            let Some(page) = TablePage::new(&block.raw).filter(|page| page.level == 0) else { continue };
+            for row in (0..page.count()).filter_map(|row| page.row(row)) {
+                numbers.extend(body_key(row.key).map(|number| (row.block.at, number)));
+            }
+        }
+        numbers
+    }
+
+    /// All shared bodies stand before the first run. Behind a block that is lost, only the body table tells their numbers.
+    fn number_bodies(&mut self, mut walk: BlockWalk, numbers: &BTreeMap<u64, u32>) {
+        let mut next = Some(0);
+        while let Some(block) = walk.next() {
+            match block {
+                Ok(block) if block.kind == BlockKind::Bodies => {
+                    let first = numbers.get(&block.place.at).copied().or(next);
+                    let count = Slots::new(&block.raw).map(|slots| slots.count() as u32);
+                    next = first.zip(count).and_then(|(first, count)| first.checked_add(count));
+                    self.bodies.extend(first.map(|first| (first, block.place)));
+                }
+                Ok(_) => return,
+                Err(_) => next = None,
+            }
+        }
+    }
+
+    fn step(&mut self, is_index: bool) {
+        let stretch = if is_index { &mut self.index } else { &mut self.runs };
+        let Some(stretch) = stretch else { return };
+        while stretch.waiting.is_empty() {
+            match stretch.walk.next() {
+                None => return,
+                Some(Ok(block)) if block.kind == stretch.kind => {
+                    stretch.waiting = if is_index { timelines(&block) } else { runs(&block) };
+                    stretch.waiting.reverse();
+                }
+                Some(Ok(_)) => {}
+                // What is wrong with the index was told when it was walked for numbers.
+                Some(Err(error)) if !is_index => self.damage.push(error),
+                Some(Err(_)) => {}
+            }
+        }
+    }
+
+    /// The name of the next timeline.
+    pub fn name(&self) -> Option<&[u8]> {
+        let heads =
+            [&self.index, &self.runs].into_iter().flatten().filter_map(|stretch| stretch.waiting.last());
+        heads.map(|(name, _)| name.as_slice()).min()
+    }
+
+    /// The part of a timeline, if that is the next one.
+    pub fn take(&mut self, name: &[u8]) -> Option<Part> {
+        let mut part: Option<Part> = None;
+        for is_index in [true, false] {
+            loop {
+                let stretch = if is_index { &mut self.index } else { &mut self.runs };
+                let head =
+                    stretch.as_mut().and_then(|stretch| stretch.waiting.pop_if(|(found, _)| found == name));
+                let Some((_, found)) = head else { break };
+                let part = part.get_or_insert_default();
+                part.entry = part.entry.take().or(found.entry);
+                part.first = part.first.or(found.first);
+                part.runs.extend(found.runs);
+                self.step(is_index);
+            }
+        }
+        part
+    }
+
+    /// Calls `visit` for each entry of a part that can be read, ascending.
+    pub fn for_each(
+        &mut self,
+        part: &Part,
+        mut visit: impl FnMut(Sequence, Left) -> Result<()>,
+    ) -> Result<()> {
+        for (place, at) in &part.runs {
+            let Ok(block) = self.block(BlockKind::Runs, *place) else { continue };
+            let Some(mut run) = RunReader::at(&block, *at) else { continue };
+            while let Some((sequence, content)) = run.next_entry() {
+                let left = match content {
+                    Content::Inline { time_ms, expire_at_ms, body } => {
+                        Some(Left { time_ms, expire_at_ms, body: block.slice(body), shared: None })
+                    }
+                    Content::Shared(number) => self.shared(number),
+                };
+                if let Some(left) = left {
+                    visit(sequence, left)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A shared body, if it can be read.
+    pub fn shared(&mut self, number: u32) -> Option<Left> {
+        let (first, place) =
+            self.bodies.range(..=number).next_back().map(|(first, place)| (*first, *place))?;
+        let block = match &self.held {
+            Some((held, block)) if *held == place => block.clone(),
+            _ => self.block(BlockKind::Bodies, place).ok()?,
+        };
+        let (time_ms, expire_at_ms, body) = shared_body(&block, (number - first) as usize)?;
+        let body = block.slice(body);
+        self.held = Some((place, block));
+        Some(Left { time_ms, expire_at_ms, body, shared: Some(number) })
+    }
+
+    /// The numbers of the shared bodies that can be read.
+    pub fn shared_numbers(&mut self) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        for (first, place) in self.bodies.clone() {
+            let Ok(block) = self.block(BlockKind::Bodies, place) else { continue };
+            numbers
+                .extend((0..Slots::new(&block).map_or(0, |slots| slots.count() as u32)).map(|at| first + at));
+        }
+        numbers
+    }
+
+    fn block(&self, kind: BlockKind, place: BlockRef) -> Result<Bytes> {
+        let (file, seed) = self.data.as_ref().ok_or_else(|| Error::invalid("there is no data file"))?;
+        let bytes = file.read(place.at, place.bytes as usize)?;
+        let raw = decode(kind, &bytes, seed.at(place.at));
+        raw.map(Bytes::from).map_err(|what| Error::corrupt(file.path(), place.at, what))
+    }
+}
+
+/// The timelines in a page of an index.
+fn timelines(page: &WalkedBlock) -> Vec<(Vec<u8>, Part)> {
+    let Some(slots) = Slots::new(&page.raw) else { return Vec::new() };
+    let decoded = (0..slots.count()).filter_map(|slot| TimelineEntry::decode(slots.get(slot)?));
+    decoded.map(|(name, entry)| (name.to_vec(), Part { entry: Some(entry), ..Part::default() })).collect()
+}
+
+/// The runs in a block, by name.
+fn runs(block: &WalkedBlock) -> Vec<(Vec<u8>, Part)> {
+    let mut found: BTreeMap<Vec<u8>, Part> = BTreeMap::new();
+    let mut at = 0;
+    while at < block.raw.len()
+        && let Some(run) = RunReader::at(&block.raw, at)
+    {
+        let part = match found.entry(run.name.to_vec()) {
+            Entry::Occupied(part) => part.into_mut(),
+            Entry::Vacant(place) => place.insert(Part {
+                first: run.clone().next_entry().map(|(sequence, _)| sequence),
+                ..Part::default()
+            }),
+        };
+        part.runs.push((block.place, at));
+        at = run.next_run_at();
+    }
+    found.into_iter().collect()
+}
