@@ -1,9 +1,11 @@
 //! The binary `strandline`: command line, settings, log, signals, exit code.
 //!
 //! Standard output carries one line, which says where the server listens; the log goes to standard error. Exit codes: 0 after a
-//! graceful stop, 1 when the server could not start or its engine refuses writes.
+//! graceful stop, 1 when the server could not start or its engine refuses writes; those of the other verbs stand in `care`.
 
 #![forbid(unsafe_code)]
+
+mod care;
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -29,6 +31,8 @@ struct CommandLine {
 enum Verb {
     /// Run the server until SIGTERM, SIGINT or SHUTDOWN.
     Serve(Serve),
+    #[command(flatten)]
+    Care(care::Care),
 }
 
 #[derive(Args)]
@@ -66,7 +70,10 @@ impl Serve {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
-    let CommandLine { verb: Verb::Serve(serve) } = CommandLine::parse();
+    let serve = match CommandLine::parse().verb {
+        Verb::Serve(serve) => serve,
+        Verb::Care(care) => return care::run(care),
+    };
     match run(serve) {
         Ok(StopReason::Asked) => ExitCode::SUCCESS,
         Ok(StopReason::Poisoned) => {

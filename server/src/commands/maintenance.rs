@@ -1,9 +1,15 @@
-//! Looking after the engine: TL.FLUSH, TL.COMPACT, TL.STATS.
+//! Looking after the engine: TL.FLUSH, TL.COMPACT, TL.VERIFY, TL.BACKUP, TL.STATS.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use bytes::Bytes;
+use strandline::{Finding, Verification};
 
 use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::find_store;
+use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -13,6 +19,12 @@ pub(super) static COMMANDS: &[Command] = &[
         "[store]",
         "Merges segments now; OK when that is done. The store must exist; all stores are looked at.",
     ),
+    Command::new("TL.VERIFY", 1, Class::Admin, Run::Now(verify)).told(
+        "",
+        "Checks every file; map of files, bytes, timelines, entries, left_off, and findings: an array of maps.",
+    ),
+    Command::new("TL.BACKUP", 2, Class::Admin, Run::Now(backup))
+        .told("dir", "Copies all to a new or empty directory of the server's machine; map of files, bytes, entries."),
     Command::new("TL.STATS", 1, Class::Admin, Run::Now(stats))
         .told("", "Map of figures of the engine and the server. Names and number may change."),
 ];
@@ -32,6 +44,66 @@ fn compact(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
     }
     let engine = context.shared.engine.clone();
     Ok(Flow::Slow(Box::new(move || Ok(engine.compact().map(|()| Done::Ok)?))))
+}
+
+fn verify(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
+    let engine = context.shared.engine.clone();
+    Ok(Flow::Slow(Box::new(move || {
+        let found = engine.verify(|_, _| ())?;
+        Ok(Done::Reply(Box::new(move |out| write_verification(&found, out))))
+    })))
+}
+
+fn write_verification(found: &Verification, out: &mut Encoder) {
+    out.map(6);
+    out.field("files", found.files);
+    out.field("bytes", found.bytes);
+    out.field("timelines", found.timelines);
+    out.field("entries", found.entries);
+    out.field("left_off", found.left_off);
+    out.bulk("findings");
+    out.array(found.findings.len());
+    for finding in &found.findings {
+        write_finding(finding, out);
+    }
+}
+
+/// A finding; what is not known of it is left out.
+fn write_finding(finding: &Finding, out: &mut Encoder) {
+    let known = usize::from(finding.timeline.is_some()) + usize::from(finding.sequences.is_some());
+    out.map(3 + 2 * known);
+    out.bulk("file");
+    out.bulk(finding.path.as_os_str().as_bytes());
+    out.field("at", finding.at);
+    out.bulk("what");
+    out.bulk(&finding.what);
+    if let Some((store, timeline)) = &finding.timeline {
+        out.bulk("store");
+        out.bulk(store);
+        out.bulk("timeline");
+        out.bulk(timeline);
+    }
+    if let Some((first, last)) = finding.sequences {
+        out.field("first", first);
+        out.field("last", last);
+    }
+}
+
+fn backup(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let dir = PathBuf::from(OsStr::from_bytes(&arguments[0]));
+    if !dir.is_absolute() {
+        return Err(Refusal::usage("the directory must be an absolute path on the server's machine"));
+    }
+    let engine = context.shared.engine.clone();
+    Ok(Flow::Slow(Box::new(move || {
+        let made = engine.backup(dir)?;
+        Ok(Done::Reply(Box::new(move |out| {
+            out.map(3);
+            out.field("files", made.files);
+            out.field("bytes", made.bytes);
+            out.field("entries", made.entries);
+        })))
+    })))
 }
 
 fn stats(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {

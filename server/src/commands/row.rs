@@ -213,12 +213,13 @@ pub enum Flow {
 pub type Work = Box<dyn FnOnce() -> Result<Done, Refusal> + Send>;
 
 /// The reply to something slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     /// `OK`.
     Ok,
     /// A number.
     Integer(u64),
+    /// Something larger, which is written when it is known.
+    Reply(Box<dyn FnOnce(&mut Encoder) + Send>),
 }
 
 /// A command that has nothing to tell yet. Its connection watches the timelines that it waits for.

@@ -177,6 +177,7 @@ impl Session {
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(Done::Ok)) => self.connection.out.ok(),
             Ok(Ok(Done::Integer(value))) => self.connection.out.integer(value),
+            Ok(Ok(Done::Reply(write))) => write(&mut self.connection.out),
             Ok(Err(refusal)) => self.refuse(&refusal),
             Err(problem) => {
                 error!(%problem, "a command broke off");

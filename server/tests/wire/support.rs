@@ -44,6 +44,17 @@ impl TestServer {
         std::fs::remove_dir_all(self.dir.path()).expect("the files are there");
     }
 
+    /// Flips a bit in the last block of a segment.
+    pub fn damage_a_segment(&self) {
+        let files = std::fs::read_dir(self.dir.path().join("data")).expect("the files are there");
+        let mut paths = files.map(|entry| entry.expect("a file is there").path());
+        let path = paths.find(|path| path.extension().is_some_and(|ending| ending == "data"));
+        let path = path.expect("there is a segment");
+        let mut bytes = std::fs::read(&path).expect("it is read");
+        *bytes.last_mut().expect("it is not empty") ^= 1;
+        std::fs::write(&path, bytes).expect("it is written");
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.address)
     }
@@ -136,6 +147,15 @@ impl Value {
             other => panic!("not a map: {other:?}"),
         };
         found.unwrap_or_else(|| panic!("no {key:?} in {self:?}")).clone()
+    }
+
+    /// The text of a field of a map, if there is one.
+    pub fn text_of(&self, key: &str) -> Option<String> {
+        let key = Value::bulk(key);
+        match self {
+            Value::Array(flat) => flat.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| pair[1].text()),
+            other => panic!("not a flat map: {other:?}"),
+        }
     }
 
     /// Sequences and bodies of an array of entries.

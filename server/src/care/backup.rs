@@ -1,0 +1,27 @@
+//! `strandline backup`: a consistent copy of a directory that no server runs on.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Outcome, open};
+
+/// What to copy where to.
+#[derive(Args)]
+pub struct Arguments {
+    /// Directory of the data.
+    dir: PathBuf,
+    /// Directory of the backup: new, or empty.
+    target: PathBuf,
+}
+
+/// Opens the directory as a server does, which takes in what a crash left in the log, and copies it.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    // An engine that is opened to write makes a directory where there is none: a mistyped name must not.
+    anyhow::ensure!(arguments.dir.is_dir(), "{} is no directory", arguments.dir.display());
+    let engine = open(&arguments.dir, false, "TL.BACKUP takes one there")?;
+    let made = engine.backup(&arguments.target)?;
+    engine.close()?;
+    println!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries);
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,102 @@
+//! `strandline dump`: all entries as NDJSON, by store, timeline and sequence.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use strandline::{Error, Limit, Store};
+
+use super::line::Line;
+use super::{Outcome, open, progress};
+
+/// Names and entries that are held at once.
+const PAGE_ENTRIES: usize = 1000;
+const PAGE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What to dump.
+#[derive(Args)]
+pub struct Arguments {
+    /// Directory of the data.
+    dir: PathBuf,
+    /// Only this store.
+    #[arg(long)]
+    store: Option<String>,
+}
+
+/// Dumps what can be read; what cannot is told, and the rest follows.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let engine = open(&arguments.dir, true, "stop it first, or restore a backup and dump that")?;
+    let mut dump = Dump {
+        out: BufWriter::new(io::stdout().lock()),
+        bar: progress::count("dump"),
+        damage: engine.damage().len(),
+    };
+    for error in engine.damage() {
+        eprintln!("strandline: {error}");
+    }
+    if let Some(name) = &arguments.store {
+        dump.store(&engine.store(name)?)?;
+    } else {
+        for info in engine.stores() {
+            dump.store(&engine.store(&info.name)?)?;
+        }
+    }
+    dump.out.flush()?;
+    dump.bar.finish_and_clear();
+    Ok(if dump.damage == 0 { Outcome::Fine } else { Outcome::Damaged })
+}
+
+struct Dump<W> {
+    out: W,
+    bar: ProgressBar,
+    damage: usize,
+}
+
+impl<W: Write> Dump<W> {
+    fn store(&mut self, store: &Store) -> anyhow::Result<()> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let names = match store.list(b"", after.as_deref(), PAGE_ENTRIES) {
+                Ok(names) => names,
+                Err(error) => return self.told(error),
+            };
+            let Some(last) = names.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for name in &names {
+                self.timeline(store, name)?;
+            }
+        }
+    }
+
+    fn timeline(&mut self, store: &Store, name: &[u8]) -> anyhow::Result<()> {
+        let mut first = 0;
+        loop {
+            let limit = Limit::entries(PAGE_ENTRIES).body_bytes(PAGE_BYTES);
+            let page = match store.range(name, first.., limit) {
+                Ok(page) => page,
+                Err(error) => return self.told(error),
+            };
+            for entry in &page.entries {
+                let line = Line::new(store.name(), name, entry.sequence, entry.time_ms, &entry.body);
+                serde_json::to_writer(&mut self.out, &line)?;
+                self.out.write_all(b"\n")?;
+                first = entry.sequence + 1;
+            }
+            self.bar.inc(page.entries.len() as u64);
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Damage is told and passed over; all else ends the dump.
+    fn told(&mut self, error: Error) -> anyhow::Result<()> {
+        if !matches!(error, Error::Corrupt { .. }) {
+            return Err(error.into());
+        }
+        self.damage += 1;
+        eprintln!("strandline: left out: {error}");
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! A line of a dump: one entry as a JSON object.
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+
+/// A line. Of a text and its base64 form, one is there: the text when the bytes are UTF-8.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// The store's name.
+    pub store: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeline: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeline_base64: Option<String>,
+    /// The entry's sequence.
+    pub sequence: u64,
+    /// When it was committed, Unix ms.
+    #[serde(default)]
+    pub time: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+impl Line {
+    /// The line of an entry.
+    pub fn new(store: &str, timeline: &[u8], sequence: u64, time: u64, body: &[u8]) -> Line {
+        let (timeline, timeline_base64) = told(timeline);
+        let (body, body_base64) = told(body);
+        Line { store: store.into(), timeline, timeline_base64, sequence, time, body, body_base64 }
+    }
+
+    /// The timeline's name.
+    pub fn timeline(&self) -> anyhow::Result<Vec<u8>> {
+        bytes("timeline", self.timeline.as_deref(), self.timeline_base64.as_deref())
+    }
+
+    /// The entry's body.
+    pub fn body(&self) -> anyhow::Result<Vec<u8>> {
+        bytes("body", self.body.as_deref(), self.body_base64.as_deref())
+    }
+}
+
+fn told(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.into()), None),
+        Err(_) => (None, Some(BASE64_STANDARD.encode(bytes))),
+    }
+}
+
+fn bytes(field: &str, text: Option<&str>, base64: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    match (text, base64) {
+        (Some(text), None) => Ok(text.as_bytes().to_vec()),
+        (None, Some(base64)) => {
+            BASE64_STANDARD.decode(base64).with_context(|| format!("{field}_base64 is no base64"))
+        }
+        _ => anyhow::bail!("either {field} or {field}_base64 must be there"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_come_back_from_a_line() {
+        let all: Vec<u8> = (0..=255).collect();
+        for (name, body) in
+            [(b"c/1".as_slice(), all.as_slice()), (&[0xFF], b""), ("ü\n\"".as_bytes(), b"\0{}")]
+        {
+            let json = serde_json::to_string(&Line::new("messages", name, 7, 9, body)).expect("a line");
+            assert!(!json.contains('\n'), "{json}");
+            let line: Line = serde_json::from_str(&json).expect("it reads back");
+            assert_eq!((line.timeline().unwrap().as_slice(), line.body().unwrap().as_slice()), (name, body));
+            assert_eq!((line.sequence, line.time), (7, 9));
+        }
+    }
+
+    #[test]
+    fn a_line_with_both_forms_of_a_body_or_none_or_a_strange_field_is_refused() {
+        let line = |rest: &str| {
+            let json = format!(r#"{{"store":"s","timeline":"t","sequence":1{rest}}}"#);
+            serde_json::from_str::<Line>(&json).map_err(anyhow::Error::from).and_then(|line| line.body())
+        };
+        assert!(line(r#","body":"x""#).is_ok());
+        assert!(line("").is_err() && line(r#","body":"x","body_base64":"eA==""#).is_err());
+        assert!(line(r#","body_base64":"!""#).is_err() && line(r#","body":"x","colour":1"#).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! Looking after a directory from the command line, while no server runs on it: one file a verb.
+//!
+//! Exit codes: 0 all is well; 1 damage was found; 2 it could not be done, or not that way. What was found goes to standard output,
+//! one line each; progress goes to standard error, and only to a terminal.
+//!
+//! It does not know: the network, or how the engine does it.
+
+mod backup;
+mod dump;
+mod import;
+mod line;
+mod progress;
+mod restore;
+mod salvage;
+mod verify;
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use strandline::{Engine, Error, Finding, Options};
+
+/// What can be done to a directory.
+#[derive(Subcommand)]
+pub enum Care {
+    /// Check every checksum of every file and every index against its data. Changes nothing.
+    ///
+    /// Prints one line for each finding: file, byte, what is wrong, and the timeline and sequences where they are known. Of a
+    /// directory that a server runs on, ask the server: TL.VERIFY.
+    Verify(verify::Arguments),
+    /// Copy a directory into a new one, by hard links where the file system can.
+    ///
+    /// The copy holds everything that was acknowledged. Of a directory that a server runs on, ask the server: TL.BACKUP. Hard
+    /// links are quick and share their bytes with the original: copy the backup to another disk to survive the loss of this one.
+    Backup(backup::Arguments),
+    /// Make a new directory from a backup, for a server to run on.
+    ///
+    /// It gets another history: clients' cursors from before are answered with EPOCH, and they read again.
+    Restore(restore::Arguments),
+    /// Save what can be read of a damaged directory into a new one. The damaged one is not changed.
+    ///
+    /// For when a server refuses to start, or a timeline cannot be read, and there is no backup. Works without the manifest, and
+    /// around damage in segments and in the log. Prints what is damaged and what each timeline has lost. The new directory has
+    /// another history: clients' cursors from before are answered with EPOCH. Ids of retries are forgotten. Without the manifest,
+    /// names of stores and TTLs are lost: stores are called messages, sync and store-N and keep entries for ever.
+    Salvage(salvage::Arguments),
+    /// Write all entries to standard output as NDJSON: one JSON object a line.
+    ///
+    /// Fields: store, timeline, sequence, time (Unix ms), body. A name or body that is not UTF-8 is given as base64 in
+    /// timeline_base64 or body_base64 instead.
+    Dump(dump::Arguments),
+    /// Append the entries of a dump, read from standard input, with their sequences.
+    ///
+    /// Entries get the time of the import, since times never fall inside a timeline and deletion by age goes by the server's
+    /// clock; the field time is not used. A store that is missing is made, without TTL.
+    Import(import::Arguments),
+}
+
+/// How it ended.
+pub enum Outcome {
+    /// All is well.
+    Fine,
+    /// Damage was found, and told.
+    Damaged,
+}
+
+/// Runs a verb.
+pub fn run(care: Care) -> ExitCode {
+    let done = match care {
+        Care::Verify(arguments) => verify::run(&arguments),
+        Care::Backup(arguments) => backup::run(&arguments),
+        Care::Restore(arguments) => restore::run(&arguments),
+        Care::Salvage(arguments) => salvage::run(&arguments),
+        Care::Dump(arguments) => dump::run(&arguments),
+        Care::Import(arguments) => import::run(&arguments),
+    };
+    match done {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Damaged) => ExitCode::from(1),
+        Err(problem) => {
+            eprintln!("strandline: {problem:#}");
+            let damaged = matches!(problem.downcast_ref(), Some(Error::Corrupt { .. }));
+            ExitCode::from(if damaged { 1 } else { 2 })
+        }
+    }
+}
+
+/// Opens a directory. When a server has it, `instead` says what to ask that server.
+fn open(dir: &Path, read_only: bool, instead: &str) -> anyhow::Result<Engine> {
+    let options = Options { read_only, max_body_bytes: strandline::MAX_BODY_BYTES, ..Options::default() };
+    Engine::open(dir, options).map_err(|error| {
+        let is_locked = matches!(error, Error::Locked { .. });
+        let problem = anyhow::Error::from(error);
+        if is_locked {
+            problem.context(format!("a server runs on {}: {instead}", dir.display()))
+        } else {
+            problem
+        }
+    })
+}
+
+/// A finding, in a line.
+fn finding_line(finding: &Finding) -> String {
+    let mut line = if finding.path.as_os_str().is_empty() {
+        finding.what.clone()
+    } else {
+        format!("{} at byte {}: {}", finding.path.display(), finding.at, finding.what)
+    };
+    if let Some((store, timeline)) = &finding.timeline {
+        let _ = write!(line, "; timeline {store}:{}", timeline.escape_ascii());
+    }
+    if let Some((first, last)) = finding.sequences {
+        let _ = write!(line, ", sequences {first} to {last}");
+    }
+    line
+}

@@ -1,0 +1,23 @@
+//! `strandline restore`: a backup becomes a directory to run on.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Outcome;
+
+/// What to restore where to.
+#[derive(Args)]
+pub struct Arguments {
+    /// Directory of the backup.
+    backup: PathBuf,
+    /// Directory of the data: new, or empty.
+    target: PathBuf,
+}
+
+/// Copies the backup under another history.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let made = strandline::restore(&arguments.backup, &arguments.target)?;
+    println!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries);
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,169 @@
+//! The binary's verbs for looking after a directory, as a person calls them: what they print and with which code they end.
+
+#![allow(clippy::disallowed_methods, reason = "the tests damage files")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use strandline::{Engine, Options};
+use tempfile::TempDir;
+
+fn run(arguments: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_strandline")).args(arguments).output().expect("the binary starts")
+}
+
+fn verb(name: &str, dirs: &[&Path]) -> Output {
+    run(&[&[Path::new(name)], dirs].concat())
+}
+
+fn text(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into(), String::from_utf8_lossy(&output.stderr).into())
+}
+
+#[track_caller]
+fn ends_with(output: &Output, code: i32) -> (String, String) {
+    let (out, err) = text(output);
+    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
+    (out, err)
+}
+
+/// A directory with entries, closed: names and bodies that are text, and such that are not.
+fn made() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let dir = folder.path().join("data");
+    let engine = Engine::open(&dir, Options::default()).expect("opens");
+    let messages = engine.store("messages").expect("a store");
+    for (name, body) in [(b"c/1".as_slice(), b"hello".as_slice()), (b"c/1", &[0xFF, 0]), (&[0xFE], b"")] {
+        messages.append(name, body).expect("appends");
+    }
+    engine.create_store("other", 0).expect("makes a store").append(b"t", "ü\n".as_bytes()).expect("appends");
+    engine.close().expect("closes");
+    (folder, dir)
+}
+
+fn damage(dir: &Path) -> String {
+    let files = std::fs::read_dir(dir).expect("lists").map(|entry| entry.expect("lists").path());
+    let mut data: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "data")).collect();
+    data.sort();
+    let mut bytes = std::fs::read(&data[0]).expect("reads");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&data[0], bytes).expect("writes");
+    data[0].file_name().expect("a file").to_string_lossy().into()
+}
+
+#[test]
+fn verify_ends_with_0_for_what_is_whole_1_for_damage_and_2_where_there_is_nothing() {
+    let (folder, dir) = made();
+    let (out, _) = ends_with(&verb("verify", &[&dir]), 0);
+    assert!(out.starts_with("0 findings"), "{out}");
+    let file = damage(&dir);
+    let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
+    assert!(out.contains(&file) && out.contains("timeline messages:c/1, sequences 1 to 2"), "{out}");
+    ends_with(&verb("verify", &[&folder.path().join("nothing")]), 2);
+    ends_with(&verb("verify", &[]), 2);
+}
+
+#[test]
+fn a_backup_is_restored_with_another_history_and_nothing_is_overwritten() {
+    let (folder, dir) = made();
+    let (backup, restored) = (folder.path().join("backup"), folder.path().join("restored"));
+    ends_with(&verb("backup", &[&dir, &backup]), 0);
+    ends_with(&verb("restore", &[&backup, &restored]), 0);
+    ends_with(&verb("verify", &[&restored]), 0);
+    assert_eq!(ends_with(&verb("dump", &[&dir]), 0).0, ends_with(&verb("dump", &[&restored]), 0).0);
+    let epoch = |dir: &Path| Engine::open(dir, Options::default()).expect("opens").epoch();
+    assert_ne!(epoch(&dir), epoch(&restored));
+    ends_with(&verb("backup", &[&dir, &backup]), 2);
+    ends_with(&verb("restore", &[&backup, &restored]), 2);
+    ends_with(&verb("backup", &[&folder.path().join("nothing"), &folder.path().join("new")]), 2);
+    assert!(!folder.path().join("nothing").exists());
+}
+
+#[test]
+fn a_directory_in_use_is_left_alone_and_the_command_for_its_server_is_told() {
+    let (folder, dir) = made();
+    let _engine = Engine::open(&dir, Options::default()).expect("opens");
+    let (_, err) = ends_with(&verb("backup", &[&dir, &folder.path().join("backup")]), 2);
+    assert!(err.contains("TL.BACKUP"), "{err}");
+    let (_, err) = ends_with(&verb("verify", &[&dir]), 2);
+    assert!(err.contains("TL.VERIFY"), "{err}");
+}
+
+#[test]
+fn what_is_salvaged_verifies_and_the_losses_are_told() {
+    let (folder, dir) = made();
+    let file = damage(&dir);
+    let target = folder.path().join("salvaged");
+    let (out, _) = ends_with(&verb("salvage", &[&dir, &target]), 1);
+    assert!(out.contains(&file) && out.contains("timeline messages:c/1"), "{out}");
+    ends_with(&verb("verify", &[&target]), 0);
+    let (out, _) = ends_with(&verb("dump", &[&target]), 0);
+    assert!(out.contains(r#""store":"other","timeline":"t","sequence":1"#), "{out}");
+}
+
+/// A dump's lines without their times.
+fn untimed(dump: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).expect("each line is an object");
+        value.as_object_mut().expect("an object").remove("time").expect("it has a time");
+        value.to_string()
+    };
+    dump.lines().map(line).collect()
+}
+
+fn import(dir: &Path, dump: &str) -> Output {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_strandline"))
+        .arg("import")
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    process.stdin.take().expect("it is piped").write_all(dump.as_bytes()).expect("it reads");
+    process.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn a_dump_that_is_imported_dumps_the_same_but_for_the_times() {
+    let (folder, dir) = made();
+    let engine = Engine::open(&dir, Options::default()).expect("opens");
+    engine.store("messages").expect("a store").delete(b"c/1", &[1]).expect("deletes");
+    engine.close().expect("closes");
+    let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
+    assert_eq!(dump.lines().count(), 3, "{dump}");
+    let target = folder.path().join("imported");
+    ends_with(&import(&target, &dump), 0);
+    let (again, _) = ends_with(&verb("dump", &[&target]), 0);
+    assert_eq!(untimed(&again), untimed(&dump));
+}
+
+#[test]
+fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
+    let (folder, dir) = made();
+    let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
+    let target = folder.path().join("imported");
+    let (_, err) = ends_with(&import(&target, &format!("{dump}\n{{\"store\":1}}\n")), 2);
+    assert!(err.contains("line 6"), "{err}");
+    assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
+    let (_, err) = ends_with(&import(&target, &dump), 2);
+    assert!(err.contains("line 1") && err.contains("above the last"), "{err}");
+}
+
+#[test]
+fn each_verb_tells_a_stranger_what_it_does() {
+    for (name, word) in [
+        ("verify", "checksum"),
+        ("backup", "TL.BACKUP"),
+        ("restore", "EPOCH"),
+        ("salvage", "not changed"),
+        ("dump", "NDJSON"),
+        ("import", "time of the import"),
+    ] {
+        let (out, _) = ends_with(&run(&[Path::new(name), Path::new("--help")]), 0);
+        assert!(out.contains(word), "{out}");
+    }
+}

@@ -1,0 +1,53 @@
+//! TL.VERIFY and TL.BACKUP: of a server that runs.
+
+#![allow(clippy::disallowed_methods, reason = "the tests look at files")]
+
+use strandline::{Engine, Options};
+
+use crate::support::{TestServer, Value};
+
+#[test]
+fn verify_tells_sums_and_findings_in_both_dialects() {
+    let server = TestServer::start();
+    let mut writer = server.client();
+    writer.line("TL.APPEND messages:a one");
+    writer.line("TL.FLUSH");
+    for mut client in [server.client(), server.client3()] {
+        let found = client.line("TL.VERIFY");
+        assert_eq!((found.get("entries").integer(), found.get("timelines").integer()), (1, 1));
+        assert!(found.get("files").integer() >= 4 && found.get("bytes").integer() > 0);
+        assert_eq!((found.get("findings"), found.get("left_off").integer()), (Value::Array(vec![]), 0));
+    }
+}
+
+#[test]
+fn verify_names_the_file_and_the_timeline_of_what_is_damaged() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    client.line("TL.APPEND messages:a one");
+    client.line("TL.FLUSH");
+    server.damage_a_segment();
+    let findings = client.line("TL.VERIFY").get("findings");
+    let named =
+        findings.items().iter().find(|finding| finding.text_of("timeline").is_some()).expect("it is named");
+    assert!(named.get("file").text().ends_with(".data"), "{named:?}");
+    assert_eq!((named.get("store").text(), named.get("timeline").text()), ("messages".into(), "a".into()));
+    assert_eq!((named.get("first").integer(), named.get("last").integer()), (1, 1));
+}
+
+#[test]
+fn a_backup_of_a_running_server_is_restored_and_holds_what_was_acknowledged() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    client.line("TL.APPEND messages:a one");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (backup, restored) = (folder.path().join("backup"), folder.path().join("restored"));
+    let made = client.call(&["TL.BACKUP", backup.to_str().expect("a name")]);
+    assert_eq!((made.get("entries").integer(), made.get("files").integer()), (1, 3));
+    client.line("TL.APPEND messages:a two");
+    strandline::restore(&backup, &restored).expect("restores");
+    let engine = Engine::open(&restored, Options::default()).expect("opens");
+    assert_eq!(engine.store("messages").expect("a store").info(b"a").expect("reads").last, 1);
+    assert_eq!(client.call(&["TL.BACKUP", backup.to_str().expect("a name")]).word(), "ERR");
+    assert_eq!(client.line("TL.BACKUP here").word(), "ERR");
+}
