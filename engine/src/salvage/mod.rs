@@ -116,7 +116,7 @@ impl Wreck {
             names.iter().filter_map(|name| Some((name, header(source, name)?))).collect();
         let engine = match &manifest {
             Some(manifest) => manifest.engine_id(),
-            None => most_common(&headers).ok_or_else(|| {
+            None => most_frequent(&headers).ok_or_else(|| {
                 Error::invalid(format!("{} holds nothing that can be salvaged", source.path_of("").display()))
             })?,
         };
@@ -170,7 +170,7 @@ fn header(source: &Dir, name: &str) -> Option<FileHeader> {
     FileHeader::decode(&file.read(0, file_header::BYTES).ok()?, file.path()).ok()
 }
 
-fn most_common(headers: &[(&String, FileHeader)]) -> Option<EngineId> {
+fn most_frequent(headers: &[(&String, FileHeader)]) -> Option<EngineId> {
     let count = |id: EngineId| headers.iter().filter(|(_, header)| header.engine_id == id).count();
     headers.iter().map(|(_, header)| header.engine_id).max_by_key(|id| count(*id))
 }
