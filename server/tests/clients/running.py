@@ -25,10 +25,10 @@ STOP_SECONDS = 60
 
 
 class RunningServer:
-    """One server process at a time on one directory; each start may get another port."""
+    """One server process at a time on one directory; without a port of its own, each start may get another."""
 
-    def __init__(self, binary: str, directory: str):
-        self.command = [binary, "serve", "--dir", directory, "--port", "0"]
+    def __init__(self, binary: str, directory: str, port: int = 0):
+        self.command = [binary, "serve", "--dir", directory, "--port", str(port)]
         self.process: subprocess.Popen | None = None
         self.address = ""
 
