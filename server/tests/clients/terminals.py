@@ -6,6 +6,7 @@ file and on its standard output. The server's own account, IM.HISTORY, says what
 What must hold:
   - lines sent by all terminals while the server is killed and started again are in the history once each, and each
     terminal shows each of them once, in the order of its conversation, pushed or pulled (P1, P10, P12);
+  - a line whose reply is lost with the connection is sent again by itself, and is in the history once (P12);
   - a terminal that was away while messages were edited, recalled, hidden and read shows what the one that stayed shows;
   - one whose place in the sync timeline is gone (TRIMMED), and all of them when the server comes back with another
     history (EPOCH), start again by themselves and show what is there.
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -34,12 +36,59 @@ from running import RunningServer
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parents[2] / "docs" / "examples"
 WAIT_SECONDS = 60
-LINES = 8  # from each terminal to each conversation; all together stay below the window of a terminal that starts again
+LINES = 7  # from each terminal to each conversation; all together stay below the window of a terminal that starts again
 CONVERSATIONS = {"pair": "push", "hall": "pull"}
 
 
 class Broken(Exception):
     """What must hold did not; the text is the sentence for the person who runs this."""
+
+
+class Wire:
+    """What the terminals connect to: it passes bytes to and from the server, and can lose the way back."""
+
+    def __init__(self, server: str):
+        host, port = server.split(":")
+        self.server, self.loses_replies = (host, int(port)), False
+        self.connections: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        for connection in self.connections:
+            end(connection)
+        self.connections.clear()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self.listener.accept()
+            try:
+                server = socket.create_connection(self.server)
+            except OSError:
+                client.close()
+                continue
+            self.connections.append(client)
+            for source, sink, is_reply in [(client, server, False), (server, client, True)]:
+                threading.Thread(target=self._pass, args=[source, sink, is_reply], daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, is_reply: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if not (is_reply and self.loses_replies):
+                    sink.sendall(data)
+        except OSError:
+            pass
+        end(source)
+        end(sink)
+
+
+def end(connection: socket.socket) -> None:
+    """Ends it for both sides, also for a thread that waits for it."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other side was faster
 
 
 class Terminal:
@@ -151,6 +200,30 @@ def check_kill(server: RunningServer, account: Account, terminals: list[Terminal
                 raise Broken(f"{terminal.name} printed of {conv}, not each line once and in order: {printed}")
 
 
+def check_lost_replies(wire: Wire, account: Account, terminals: list[Terminal]) -> None:
+    wire.loses_replies = True
+    for terminal in terminals:
+        terminal.send("pair", f"{terminal.name}, once")
+
+    def arrived() -> list[str]:
+        bodies = [body for _, _, body in account.lines("pair", "ann").values()]
+        return sorted(body for body in bodies if body.endswith(", once"))
+
+    wanted = sorted(f"{terminal.name}, once" for terminal in terminals)
+    until(lambda: arrived() == wanted, "lines arrive whose replies are lost")
+    wire.loses_replies = False
+    wire.cut()
+    for terminal in terminals:
+        terminal.send("pair", f"{terminal.name}, behind")  # a terminal sends in order, so the repetition came before it
+
+    def followed() -> bool:
+        return sum(body.endswith(", behind") for _, _, body in account.lines("pair", "ann").values()) == len(terminals)
+
+    until(followed, "the terminals send again what had no reply, and go on")
+    if arrived() != wanted:
+        raise Broken(f"{arrived()} is in the history where {wanted} was sent: a repetition became a message")
+
+
 def check_absence(account: Account, terminals: list[Terminal]) -> None:
     _, away, _ = terminals
     away.kill()
@@ -203,7 +276,8 @@ def check(binary: str, directory: Path) -> None:
     python, node = [sys.executable, str(EXAMPLES / "terminal.py")], ["node", script]
     port = free_port()
     address = f"127.0.0.1:{port}"
-    terminals = [Terminal(name, command, user, directory, address) for name, command, user in
+    wire = Wire(address)
+    terminals = [Terminal(name, command, user, directory, wire.address) for name, command, user in
                  [("ann-python", python, "ann"), ("ann-javascript", node, "ann"), ("bob-python", python, "bob")]]
     account = Account(address)
     try:
@@ -215,6 +289,7 @@ def check(binary: str, directory: Path) -> None:
                 until(terminal.state, f"{terminal.name} has started")
             check_refusal(terminals)
             check_kill(server, account, terminals)
+            check_lost_replies(wire, account, terminals)
             check_absence(account, terminals)
             check_trimmed(account, terminals)
         with RunningServer(binary, str(directory / "second"), port):
@@ -235,7 +310,7 @@ def main() -> int:
     except (Broken, redis.RedisError) as problem:
         print(f"terminals: {problem}", file=sys.stderr)
         return 1
-    print(f"ok terminals: Python and JavaScript, a kill, an absence, TRIMMED and EPOCH in {time.monotonic() - started:.1f} s")
+    print(f"ok terminals: Python and JavaScript, a kill, lost replies, an absence, TRIMMED and EPOCH in {time.monotonic() - started:.1f} s")
     return 0
 
 
