@@ -224,11 +224,12 @@ def check_lost_replies(wire: Wire, account: Account, terminals: list[Terminal]) 
         raise Broken(f"{arrived()} is in the history where {wanted} was sent: a repetition became a message")
 
 
-def check_absence(account: Account, terminals: list[Terminal]) -> None:
-    _, away, _ = terminals
+def check_absence(account: Account, away: Terminal, present: list[Terminal]) -> None:
     away.kill()
-    for conv in CONVERSATIONS:
-        seqs = [account.call("IM.SEND", conv, "bob", f"to be changed {at}")["seq"] for at in range(4)]
+    sent = {conv: [account.call("IM.SEND", conv, "bob", f"to be changed {at}")["seq"] for at in range(4)]
+            for conv in CONVERSATIONS}
+    await_account(account, present, "before the changes")
+    for conv, seqs in sent.items():
         changes = [("IM.EDIT", conv, "bob", seqs[0], "edited"), ("IM.EDIT", conv, "bob", seqs[1], "edited in vain"),
                    ("IM.RECALL", conv, "bob", seqs[1]), ("IM.HIDE", conv, "ann", seqs[2]),
                    ("IM.READ", conv, "ann", seqs[3]), ("IM.JOIN", conv, "carl"), ("IM.LEAVE", conv, "carl")]
@@ -236,7 +237,7 @@ def check_absence(account: Account, terminals: list[Terminal]) -> None:
             if account.call(*change) != 1:
                 raise Broken(f"{change} did not say 1")
     away.start()
-    await_account(account, terminals, "after the absence")
+    await_account(account, [away, *present], f"after the absence of {away.name}")
 
 
 def check_trimmed(account: Account, terminals: list[Terminal]) -> None:
@@ -290,7 +291,10 @@ def check(binary: str, directory: Path) -> None:
             check_refusal(terminals)
             check_kill(server, account, terminals)
             check_lost_replies(wire, account, terminals)
-            check_absence(account, terminals)
+            # Each of ann's terminals is away once and sees the other one's changes as they happen.
+            python_of_ann, javascript_of_ann, of_bob = terminals
+            check_absence(account, javascript_of_ann, [python_of_ann, of_bob])
+            check_absence(account, python_of_ann, [javascript_of_ann, of_bob])
             check_trimmed(account, terminals)
         with RunningServer(binary, str(directory / "second"), port):
             check_other_history(account, terminals)
@@ -310,7 +314,7 @@ def main() -> int:
     except (Broken, redis.RedisError) as problem:
         print(f"terminals: {problem}", file=sys.stderr)
         return 1
-    print(f"ok terminals: Python and JavaScript, a kill, lost replies, an absence, TRIMMED and EPOCH in {time.monotonic() - started:.1f} s")
+    print(f"ok terminals: Python and JavaScript, a kill, lost replies, absences, TRIMMED and EPOCH in {time.monotonic() - started:.1f} s")
     return 0
 
 
