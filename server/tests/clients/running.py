@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 START_SECONDS = 60
@@ -27,13 +28,15 @@ STOP_SECONDS = 60
 class RunningServer:
     """One server process at a time on one directory; without a port of its own, each start may get another."""
 
-    def __init__(self, binary: str, directory: str, port: int = 0):
+    def __init__(self, binary: str, directory: str, port: int = 0, log: Path | None = None):
         self.command = [binary, "serve", "--dir", directory, "--port", str(port)]
+        self.log = log  # where its standard error goes; default: where ours goes
         self.process: subprocess.Popen | None = None
         self.address = ""
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        with self.log.open("a") if self.log else nullcontext() as log:
+            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True)
         self.address = announced_address(self.process)
 
     def start_and_kill(self, seconds: float) -> None:

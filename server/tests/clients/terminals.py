@@ -274,6 +274,7 @@ def check(binary: str, directory: Path) -> None:
     # A terminal in JavaScript finds its client library beside itself, as in a project of its own.
     script = shutil.copy(EXAMPLES / "terminal.mjs", directory)
     (directory / "node_modules").symlink_to(HERE / "node_modules")
+    log = directory / "server.log"
     python, node = [sys.executable, str(EXAMPLES / "terminal.py")], ["node", script]
     port = free_port()
     address = f"127.0.0.1:{port}"
@@ -282,7 +283,7 @@ def check(binary: str, directory: Path) -> None:
                  [("ann-python", python, "ann"), ("ann-javascript", node, "ann"), ("bob-python", python, "bob")]]
     account = Account(address)
     try:
-        with RunningServer(binary, str(directory / "first"), port) as server:
+        with RunningServer(binary, str(directory / "first"), port, log) as server:
             account.create(["ann", "bob"])
             for terminal in terminals:
                 terminal.start()
@@ -296,11 +297,14 @@ def check(binary: str, directory: Path) -> None:
             check_absence(account, javascript_of_ann, [python_of_ann, of_bob])
             check_absence(account, python_of_ann, [javascript_of_ann, of_bob])
             check_trimmed(account, terminals)
-        with RunningServer(binary, str(directory / "second"), port):
+        with RunningServer(binary, str(directory / "second"), port, log):
             check_other_history(account, terminals)
     finally:
         for terminal in terminals:
             terminal.kill()
+    # Terminals try again, and so would hide a session that broke off.
+    if "panicked" in log.read_text():
+        raise Broken(f"the server panicked:\n{log.read_text()[-4000:]}")
 
 
 def main() -> int:
