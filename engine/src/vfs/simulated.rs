@@ -45,22 +45,71 @@ pub enum Op {
     Mark(u64),
 }
 
-/// A source of decisions, the same for the same seed (xorshift64*).
+/// A source of decisions: the same for the same seed (xorshift64*), or all combinations in turn.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Dice {
+    random: u64,
+    walk: Option<Walk>,
+}
+
+/// One combination of decisions: what was decided, of how many.
+#[derive(Clone, Debug, Default)]
+struct Walk {
+    decided: Vec<(u64, u64)>,
+    at: usize,
+}
 
 impl Dice {
     /// Dice that fall as the seed says.
     pub fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+        Dice { random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, walk: None }
+    }
+
+    /// Dice that walk through all combinations of what a power cut decides, one a cut; see [`Dice::advance`].
+    pub fn walk() -> Dice {
+        Dice { walk: Some(Walk::default()), ..Dice::new(1) }
+    }
+
+    /// Goes on to the next combination. False when the one before was the last.
+    pub fn advance(&mut self) -> bool {
+        let Some(walk) = &mut self.walk else { return true };
+        walk.at = 0;
+        while let Some((decided, bound)) = walk.decided.pop() {
+            if decided + 1 < bound {
+                walk.decided.push((decided + 1, bound));
+                return true;
+            }
+        }
+        false
     }
 
     /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound
+    }
+
+    /// One of `weights`, as often as it says; a walk takes each in turn.
+    fn choose(&mut self, weights: &[u64]) -> usize {
+        let Some(walk) = &mut self.walk else {
+            let mut left = self.below(weights.iter().sum());
+            return weights
+                .iter()
+                .position(|weight| {
+                    left < *weight || {
+                        left -= weight;
+                        false
+                    }
+                })
+                .unwrap_or(0);
+        };
+        if walk.at == walk.decided.len() {
+            walk.decided.push((0, weights.len() as u64));
+        }
+        walk.at += 1;
+        walk.decided[walk.at - 1].0 as usize
     }
 }
 
@@ -134,19 +183,20 @@ impl FileState {
             Cut::Kept | Cut::BytesOnly => return self.current.clone(),
             Cut::Dice => {}
         }
-        let len = if dice.below(2) == 0 { self.durable.len() } else { self.current.len() };
+        let (before, after) = (self.durable.len(), self.current.len());
+        let len = if before == after || dice.choose(&[1, 1]) == 0 { before } else { after };
         let mut content = self.durable.clone();
         content.resize(len, 0);
         for &sector in &self.dirty {
             let from = (sector * SECTOR_BYTES).min(len);
             let to = (from + SECTOR_BYTES).min(len);
-            match dice.below(8) {
-                0..=2 => {}
-                3..=5 => {
+            match dice.choose(&[3, 3, 1, 1]) {
+                0 => {}
+                1 => {
                     let kept = to.min(self.current.len());
                     content[from.min(kept)..kept].copy_from_slice(&self.current[from.min(kept)..kept]);
                 }
-                6 => content[from..to].fill(0),
+                2 => content[from..to].fill(0),
                 _ => content[from..to].iter_mut().for_each(|byte| *byte = dice.below(256) as u8),
             }
         }
@@ -221,7 +271,7 @@ impl Model {
             let happened = match cut {
                 Cut::Lost | Cut::BytesOnly => false,
                 Cut::Kept | Cut::NamesOnly => true,
-                Cut::Dice => dice.below(2) == 0,
+                Cut::Dice => dice.choose(&[1, 1]) == 0,
             };
             if happened {
                 change_names(&mut names, changes);
@@ -558,5 +608,35 @@ mod tests {
             let content = model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"].clone();
             assert!(content[..512].iter().chain(&content[1024..]).all(|byte| *byte == 7));
         }
+    }
+
+    #[test]
+    fn a_walk_meets_every_combination_once() {
+        let disk = SimulatedDisk::new();
+        let dir = Dir::new(Arc::new(disk.clone()));
+        let file = dir.create("a").expect("create");
+        file.write(0, &[7; 1024]).expect("write");
+        file.sync().expect("sync");
+        dir.sync().expect("sync");
+        file.write(0, &[9; 1024]).expect("write");
+        dir.create("b").expect("create");
+        let mut model = Model::default();
+        disk.log().iter().for_each(|op| model.apply(op, None));
+        let mut dice = Dice::walk();
+        let mut states = BTreeSet::new();
+        let mut cuts = 0;
+        loop {
+            let image = model.power_cut(Cut::Dice, &mut dice);
+            let outcome = |at: usize| match image.files["a"][at..at + 512] {
+                ref sector if sector.iter().all(|byte| *byte == sector[0]) => i32::from(sector[0]),
+                _ => -1,
+            };
+            states.insert((image.files.contains_key("b"), outcome(0), outcome(512)));
+            cuts += 1;
+            if !dice.advance() {
+                break;
+            }
+        }
+        assert_eq!((cuts, states.len()), (32, 32), "a name, and two sectors of four outcomes");
     }
 }

@@ -1,0 +1,202 @@
+//! What is known at a place of the log: what was submitted, acknowledged, observed, trimmed, deleted and has expired by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use strandline::Durability;
+use strandline::vfs::simulated::Op;
+
+use super::{Key, START_MS, TTL_MS};
+
+/// One batch that a driver submitted: one body to some timelines. Its number is in its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub number: u64,
+    /// Batches of one writer are committed in the order of their numbers.
+    pub writer: u64,
+    pub durability: Durability,
+    pub filler: usize,
+    pub targets: Vec<Key>,
+}
+
+impl Sent {
+    pub fn body(&self) -> Vec<u8> {
+        let mut body = format!("batch {} ", self.number).into_bytes();
+        body.resize(body.len() + self.filler, b'.');
+        body
+    }
+}
+
+/// What can be taken away from a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Everything below a sequence; a dropped timeline is one that is trimmed to above its end.
+    Trim(Key, u64),
+    Delete(Key, u64),
+}
+
+/// What a driver notes in the log: mark n stands for event n.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// About to be submitted. From here on it may be there.
+    Submitted(Arc<Sent>),
+    /// Its ticket said so.
+    Acknowledged(u64),
+    /// A read, or a read after a watch was told, showed an entry.
+    Observed(Key, u64),
+    /// An engine was opened and served with these last sequences: what is in them is durable, what is not is gone.
+    Opened(BTreeMap<Key, u64>),
+    /// About to be asked for. From here on it may have happened.
+    Asked(Change),
+    /// It was answered.
+    Done(Change),
+    /// What time it is from here on.
+    Clock(u64),
+}
+
+impl Event {
+    /// Whether a crash behind it must leave more than one before it: else there is no new state to judge.
+    pub fn binds(&self) -> bool {
+        !matches!(self, Event::Submitted(_) | Event::Asked(_))
+    }
+}
+
+/// A batch, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub sent: Arc<Sent>,
+    /// The sequences that it gets if it is committed: timelines are dense, and each has one writer.
+    pub sequences: Vec<u64>,
+    pub time_ms: u64,
+    pub acknowledged: bool,
+    pub observed: bool,
+    /// An open showed it, so that it is durable however it was acknowledged.
+    pub settled: bool,
+}
+
+impl Batch {
+    /// Whether a crash may not take it.
+    pub fn must_stay(&self, power: bool) -> bool {
+        let durable = self.sent.durability == Durability::Disk || !power;
+        self.settled || (durable && (self.acknowledged || self.observed))
+    }
+}
+
+/// A timeline: which batch each sequence belongs to, and what was taken away.
+#[derive(Clone, Debug, Default)]
+pub struct Timeline {
+    pub batches: Vec<u64>,
+    pub trim_asked: u64,
+    pub trim_done: u64,
+    pub delete_asked: BTreeSet<u64>,
+    pub delete_done: BTreeSet<u64>,
+}
+
+/// What is known at a place.
+#[derive(Clone, Debug)]
+pub struct Books {
+    pub now_ms: u64,
+    pub batches: BTreeMap<u64, Batch>,
+    pub timelines: BTreeMap<Key, Timeline>,
+}
+
+impl Default for Books {
+    fn default() -> Books {
+        Books { now_ms: START_MS, batches: BTreeMap::new(), timelines: BTreeMap::new() }
+    }
+}
+
+impl Books {
+    /// Takes note of what an operation of the log tells.
+    pub fn note(&mut self, op: &Op, events: &[Event]) {
+        if let Op::Mark(mark) = op
+            && let Some(event) = events.get(*mark as usize)
+        {
+            self.event(event);
+        }
+    }
+
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Submitted(sent) => self.submitted(sent),
+            Event::Acknowledged(number) => {
+                self.batches.get_mut(number).expect("it was submitted").acknowledged = true;
+            }
+            Event::Observed(key, sequence) => {
+                let number = self.timeline(key).batches[*sequence as usize - 1];
+                self.batches.get_mut(&number).expect("it was submitted").observed = true;
+            }
+            Event::Opened(lasts) => self.opened(lasts),
+            Event::Asked(Change::Trim(key, below)) => {
+                let timeline = self.timeline(key);
+                timeline.trim_asked = timeline.trim_asked.max(*below);
+            }
+            Event::Done(Change::Trim(key, below)) => {
+                let timeline = self.timeline(key);
+                timeline.trim_done = timeline.trim_done.max(*below);
+            }
+            Event::Asked(Change::Delete(key, sequence)) => {
+                self.timeline(key).delete_asked.insert(*sequence);
+            }
+            Event::Done(Change::Delete(key, sequence)) => {
+                self.timeline(key).delete_done.insert(*sequence);
+            }
+            Event::Clock(now_ms) => self.now_ms = *now_ms,
+        }
+    }
+
+    fn timeline(&mut self, key: &Key) -> &mut Timeline {
+        self.timelines.entry(key.clone()).or_default()
+    }
+
+    fn submitted(&mut self, sent: &Arc<Sent>) {
+        let mut sequences = Vec::with_capacity(sent.targets.len());
+        for key in &sent.targets {
+            let timeline = self.timeline(key);
+            timeline.batches.push(sent.number);
+            sequences.push(timeline.batches.len() as u64);
+        }
+        let batch = Batch {
+            sent: sent.clone(),
+            sequences,
+            time_ms: self.now_ms,
+            acknowledged: false,
+            observed: false,
+            settled: false,
+        };
+        self.batches.insert(sent.number, batch);
+    }
+
+    fn opened(&mut self, lasts: &BTreeMap<Key, u64>) {
+        let last = |key: &Key| lasts.get(key).copied().unwrap_or(0);
+        self.batches.retain(|_, batch| {
+            let there = batch.sent.targets.iter().zip(&batch.sequences).all(|(key, at)| *at <= last(key));
+            batch.settled |= there;
+            there
+        });
+        for (key, timeline) in &mut self.timelines {
+            timeline.batches.truncate(last(key) as usize);
+            // What a change concerned that the crash took with it does not concern what comes in its place.
+            timeline.trim_asked = timeline.trim_asked.min(last(key) + 1);
+            timeline.delete_asked.retain(|sequence| *sequence <= last(key));
+        }
+    }
+
+    /// Whether an entry must not be shown, and whether it may be missing.
+    pub fn is_gone(&self, key: &Key, sequence: u64) -> (bool, bool) {
+        let Some(timeline) = self.timelines.get(key) else { return (false, false) };
+        let time_ms = timeline
+            .batches
+            .get(sequence as usize - 1)
+            .map_or(u64::MAX, |number| self.batches[number].time_ms);
+        let expired = key.0 == "sync" && time_ms.saturating_add(TTL_MS) <= self.now_ms;
+        let done = sequence < timeline.trim_done || timeline.delete_done.contains(&sequence);
+        let asked = sequence < timeline.trim_asked || timeline.delete_asked.contains(&sequence);
+        (expired || done, expired || asked)
+    }
+
+    /// How often something that binds is known: a proof about nothing would pass.
+    pub fn promises(&self) -> usize {
+        self.batches.values().filter(|batch| batch.acknowledged || batch.observed).count()
+    }
+}

@@ -1,0 +1,335 @@
+//! Crashes at every place of a recording: power cuts, killed processes, and crashes of what comes after a crash.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
+
+use super::books::Books;
+use super::driver::{Driver, Recording, step};
+use super::judge::{check, check_thoroughly};
+use super::mutants::Mutant;
+use super::replay;
+
+/// How many disks are judged at once: an engine's threads mostly wait for each other.
+const WORKERS: usize = 6;
+
+/// How thoroughly to cut.
+#[derive(Clone, Default)]
+pub struct Plan {
+    /// How often the dice are thrown at each place.
+    pub throws: u64,
+    /// Recovery is cut at every call for one in so many places; 0: never.
+    pub recovery_every: usize,
+    /// One in so many states is gone on with, too.
+    pub thorough_every: u64,
+    pub mutant: Option<Mutant>,
+}
+
+/// How many states were judged, by how they came about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// A power cut at a place of the recording.
+    pub cuts: u64,
+    /// A power cut in what came after such a cut.
+    pub nested: u64,
+    /// A power cut in or after the open that followed a killed process.
+    pub killed: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.cuts += other.cuts;
+        self.nested += other.nested;
+        self.killed += other.killed;
+    }
+}
+
+impl Counts {
+    pub fn all(&self) -> u64 {
+        self.cuts + self.nested + self.killed
+    }
+}
+
+/// Something to do at each place at which a crash leaves something new: the place, the model and the books there.
+type AtPlace<'a> = dyn Fn(usize, &Op, &Model, &Books) -> Result<Counts, String> + Sync + 'a;
+
+impl Recording {
+    /// The log as the mutant would have written it.
+    fn log_of(&self, mutant: Option<&Mutant>) -> Vec<Op> {
+        mutant.map_or_else(|| self.log.clone(), |mutant| mutant.apply(&self.base, &self.log, &self.events))
+    }
+
+    /// Walks through the log, by several workers that each take their share of the places.
+    fn at_each_place(&self, log: &[Op], at_place: &AtPlace<'_>) -> Result<Counts, String> {
+        let share = |worker: usize| {
+            let (mut model, mut books) = (Model::from_image(&self.base), Books::default());
+            let mut counts = Counts::default();
+            let mut place = 0;
+            for op in std::iter::once(&Op::Mark(u64::MAX)).chain(log) {
+                model.apply(op, None);
+                books.note(op, &self.events);
+                let event = if let Op::Mark(mark) = op { self.events.get(*mark as usize) } else { None };
+                if event.is_some_and(|event| !event.binds()) {
+                    continue;
+                }
+                place += 1;
+                if place % WORKERS == worker {
+                    let told = |what| format!("{}, behind call {place} ({}): {what}", self.name, brief(op));
+                    counts += at_place(place / WORKERS, op, &model, &books).map_err(told)?;
+                }
+            }
+            Ok(counts)
+        };
+        let outcomes: Vec<Result<Counts, String>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || share(worker))).collect();
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).collect()
+        });
+        let mut counts = Counts::default();
+        for outcome in outcomes {
+            counts += outcome?;
+        }
+        Ok(counts)
+    }
+
+    /// Cuts the power at every place of the log, in every way, and again at every call of the recovery.
+    pub fn cut_everywhere(&self, plan: &Plan) -> Result<Counts, String> {
+        let log = self.log_of(plan.mutant.as_ref());
+        let at_place = |place: usize, _: &Op, model: &Model, books: &Books| {
+            let mut counts = Counts::default();
+            for cut in Cut::ALL {
+                for throw in 0..if cut == Cut::Dice { plan.throws } else { 1 } {
+                    let mut dice = Dice::new(throw + 1000 * place as u64);
+                    let image = model.power_cut(cut, &mut dice);
+                    let disk = SimulatedDisk::from_image(&image);
+                    let thorough = plan.thorough_every != 0 && dice.below(plan.thorough_every) == 0;
+                    let told = |what| format!("cut {cut:?} throw {throw}: {what}");
+                    let recovery = self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
+                    counts.cuts += 1;
+                    if plan.recovery_every != 0 && place.is_multiple_of(plan.recovery_every) {
+                        counts.nested +=
+                            self.cut_recovery(&image, &recovery, books, plan, &mut dice).map_err(told)?;
+                    }
+                }
+            }
+            Ok(counts)
+        };
+        self.at_each_place(&log, &at_place)
+    }
+
+    /// Judges one disk, and keeps it if it fails. Gives the log of its first opening.
+    fn judged(
+        &self,
+        disk: &SimulatedDisk,
+        image: &Image,
+        books: &Books,
+        thorough: bool,
+        plan: &Plan,
+    ) -> Result<Vec<Op>, String> {
+        let judged = check(disk, &self.keys, books, true).and_then(|_| {
+            let recovery = disk.log();
+            let again = SimulatedDisk::from_image(image);
+            if thorough {
+                check_thoroughly(&again, &self.keys, books, true).map(|()| recovery)
+            } else {
+                Ok(recovery)
+            }
+        });
+        judged.map_err(|what| match plan.mutant {
+            Some(_) => what,
+            None => replay::keep(&self.keys, image, books, &what),
+        })
+    }
+
+    /// Cuts the power at every call of a recovery, given its log.
+    fn cut_recovery(
+        &self,
+        image: &Image,
+        recovery: &[Op],
+        books: &Books,
+        plan: &Plan,
+        dice: &mut Dice,
+    ) -> Result<u64, String> {
+        let mut model = Model::from_image(image);
+        let recovery = plan
+            .mutant
+            .as_ref()
+            .map_or_else(|| recovery.to_vec(), |mutant| mutant.apply(image, recovery, &self.events));
+        for (place, op) in recovery.iter().enumerate() {
+            model.apply(op, None);
+            for cut in [Cut::Lost, Cut::NamesOnly, Cut::Dice] {
+                let image = model.power_cut(cut, dice);
+                let disk = SimulatedDisk::from_image(&image);
+                let told =
+                    |what| format!("{cut:?} after call {place} of the recovery ({}): {what}", brief(op));
+                self.judged(&disk, &image, books, false, plan).map_err(told)?;
+            }
+        }
+        Ok(3 * recovery.len() as u64)
+    }
+
+    /// Every disk that a power cut could have left, at each place where there are no more than `limit`. Gives how many different
+    /// ones were judged, and at how many of all places it was really all of them.
+    pub fn cut_in_all_ways(&self, limit: usize) -> Result<(u64, usize, usize), String> {
+        let (whole, places) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let at_place = |_: usize, _: &Op, model: &Model, books: &Books| {
+            let mut seen = BTreeSet::new();
+            let mut judge = |dice: &mut Dice| -> Result<(), String> {
+                let image = model.power_cut(Cut::Dice, dice);
+                let mut hasher = DefaultHasher::new();
+                image.files.hash(&mut hasher);
+                if seen.insert(hasher.finish()) {
+                    let disk = SimulatedDisk::from_image(&image);
+                    self.judged(&disk, &image, books, true, &Plan::default())?;
+                }
+                Ok(())
+            };
+            let mut dice = Dice::walk();
+            let mut left = limit;
+            while left > 0 {
+                judge(&mut dice)?;
+                left -= 1;
+                if !dice.advance() {
+                    whole.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+            }
+            if left == 0 {
+                // The walk changes the last decisions first: dice look at the others.
+                (0..limit as u64).try_for_each(|throw| judge(&mut Dice::new(throw)))?;
+            }
+            places.fetch_add(1, Ordering::Relaxed);
+            Ok(Counts { cuts: seen.len() as u64, ..Counts::default() })
+        };
+        let counts = self.at_each_place(&self.log, &at_place)?;
+        Ok((counts.cuts, whole.into_inner(), places.into_inner()))
+    }
+
+    /// Kills the process at each of one in `every` places: nothing is lost from the page cache. Then it is opened, and the power
+    /// is cut while it opens and afterwards.
+    pub fn kill_everywhere(&self, every: usize) -> Result<Counts, String> {
+        let at_place = |place: usize, _: &Op, model: &Model, books: &Books| {
+            let mut counts = Counts::default();
+            if !place.is_multiple_of(every) {
+                return Ok(counts);
+            }
+            let disk = SimulatedDisk::from_model(model.clone());
+            check(&disk, &self.keys, books, false).map_err(|what| format!("killed: {what}"))?;
+            let recovery = disk.log();
+            let mut dice = Dice::new(place as u64);
+            let within = dice.below(recovery.len() as u64 + 1) as usize;
+            for (calls, cut) in [
+                (within, Cut::Lost),
+                (within, Cut::Dice),
+                (recovery.len(), Cut::Lost),
+                (recovery.len(), Cut::Dice),
+            ] {
+                let mut later = model.clone();
+                recovery[..calls].iter().for_each(|op| later.apply(op, None));
+                let image = later.power_cut(cut, &mut dice);
+                let disk = SimulatedDisk::from_image(&image);
+                // Once it was open, even what was acknowledged for a process crash only is durable.
+                let power = calls < recovery.len();
+                let told = |what| {
+                    let what = format!("killed, opened, cut {cut:?} after {calls} calls: {what}");
+                    replay::keep(&self.keys, &image, books, &what)
+                };
+                check(&disk, &self.keys, books, power).map_err(told)?;
+                counts.killed += 1;
+            }
+            Ok(counts)
+        };
+        self.at_each_place(&self.log, &at_place)
+    }
+
+    /// Chains of crashes three deep: what a cut left is opened, goes on with appends, flushes, merges, trims and manifest
+    /// switches, and is cut at any call of that life, the opening included; and so on. `chains` of them, each from a place by dice.
+    pub fn cut_three_deep(&self, chains: u64, seed: u64) -> Result<Counts, String> {
+        let next = AtomicUsize::new(0);
+        let share = || {
+            let mut counts = Counts::default();
+            loop {
+                let chain = next.fetch_add(1, Ordering::Relaxed) as u64;
+                if chain >= chains {
+                    return Ok(counts);
+                }
+                let told = |what| format!("{}, chain {chain} of seed {seed}: {what}", self.name);
+                counts.nested += self.chain(&mut Dice::new(seed << 32 | chain)).map_err(told)?;
+            }
+        };
+        let outcomes: Vec<Result<Counts, String>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(share)).collect();
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).collect()
+        });
+        let mut counts = Counts::default();
+        for outcome in outcomes {
+            counts += outcome?;
+        }
+        Ok(counts)
+    }
+
+    /// One chain. Gives how many states were judged that more than one cut made.
+    fn chain(&self, dice: &mut Dice) -> Result<u64, String> {
+        let (mut model, mut books) = (Model::from_image(&self.base), Books::default());
+        let place = dice.below(self.log.len() as u64 + 1) as usize;
+        for op in &self.log[..place] {
+            model.apply(op, None);
+            books.note(op, &self.events);
+        }
+        let mut image = model.power_cut(any_cut(dice), dice);
+        let mut told = format!("cut at {place}");
+        let mut judged = 0;
+        for depth in 0..3 {
+            let disk = SimulatedDisk::from_image(&image);
+            let fail = |what: String| replay::keep(&self.keys, &image, &books, &format!("{told}: {what}"));
+            check(&disk, &self.keys, &books, true).map_err(fail)?;
+            judged += u64::from(depth > 0);
+            let disk = SimulatedDisk::from_image(&image);
+            let next_batch = books.batches.keys().next_back().map_or(0, |last| last + 1) + 1000;
+            let mut driver = Driver::going_on(disk.clone(), self.keys.clone(), books.now_ms, next_batch);
+            let engine = driver.open().map_err(fail)?;
+            for _ in 0..dice.below(5) {
+                step(&mut driver, &engine, dice);
+            }
+            driver.drain();
+            drop(engine);
+            let (log, events) = (disk.log(), driver.notes.events());
+            // Half of the cuts fall into the opening, in which most goes on at the least known place.
+            let opened = log.iter().position(|op| matches!(op, Op::Mark(0))).unwrap_or(log.len());
+            let bound = if dice.below(2) == 0 { opened } else { log.len() };
+            let place = dice.below(bound as u64 + 1) as usize;
+            let mut model = Model::from_image(&image);
+            for op in &log[..place] {
+                model.apply(op, None);
+                books.note(op, &events);
+            }
+            let cut = any_cut(dice);
+            image = model.power_cut(cut, dice);
+            told = format!("{told}, {cut:?} at {place} of {}", log.len());
+        }
+        let disk = SimulatedDisk::from_image(&image);
+        let fail = |what: String| replay::keep(&self.keys, &image, &books, &format!("{told}: {what}"));
+        check_thoroughly(&disk, &self.keys, &books, true).map_err(fail)?;
+        Ok(judged + 1)
+    }
+}
+
+/// A call, without the bytes that it writes.
+fn brief(op: &Op) -> String {
+    match op {
+        Op::Write { file, offset, bytes } => {
+            format!("write {} bytes at {offset} of file {file}", bytes.len())
+        }
+        Op::Sync { file, site } => format!("sync file {file} at {}:{}", site.file(), site.line()),
+        Op::SyncDir { site } => format!("sync the directory at {}:{}", site.file(), site.line()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn any_cut(dice: &mut Dice) -> Cut {
+    match dice.below(8) {
+        place @ 0..=3 => Cut::ALL[place as usize],
+        _ => Cut::Dice,
+    }
+}

@@ -1,0 +1,149 @@
+//! The judge of a disk that a crash left.
+//!
+//! Checked of each:
+//!  * it opens (P5);
+//!  * every batch that was acknowledged, or that a reader observed, is there, with its sequences and its bytes (P1);
+//!  * nothing is there that was not submitted, at no other place than its own (P2);
+//!  * a batch is in all of its timelines or in none (P3), and with it everything that its writer committed before;
+//!  * sequences are dense; what is missing was trimmed, deleted or has expired, and what was does not come back (P4, P8).
+//!
+//! Thoroughly, besides: opening twice shows the same; each timeline takes an append, with the next sequence (P2); after a clean
+//! stop all of it is still there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use strandline::clock::ManualClock;
+use strandline::vfs::simulated::SimulatedDisk;
+use strandline::{Engine, Limit};
+
+use super::books::Books;
+use super::{Key, open_at};
+
+/// What an engine shows of a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub last: u64,
+    pub entries: Vec<(u64, Vec<u8>)>,
+}
+
+pub type Timelines = BTreeMap<Key, Shown>;
+
+/// The body of the appends that a thorough check makes.
+const AFTER: &[u8] = b"after";
+
+pub fn read_all<'a>(engine: &Engine, keys: impl Iterator<Item = &'a Key>) -> Result<Timelines, String> {
+    let mut timelines = Timelines::new();
+    for key in keys {
+        let name = key.1.as_bytes();
+        let read = |store: strandline::Store| {
+            Ok((store.range(name, .., Limit::entries(100_000))?, store.info(name)?))
+        };
+        let (page, info) =
+            engine.store(key.0).and_then(read).map_err(|error| format!("{key:?} cannot be read: {error}"))?;
+        let entries: Vec<_> =
+            page.entries.into_iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
+        if info.count != entries.len() as u64 {
+            return Err(format!(
+                "{key:?} is said to have {} entries, and shows {}",
+                info.count,
+                entries.len()
+            ));
+        }
+        timelines.insert(key.clone(), Shown { last: info.last, entries });
+    }
+    Ok(timelines)
+}
+
+/// Whether the timelines may be what a crash left, given what was known before it. `power`: the page cache is lost too.
+pub fn judge(timelines: &Timelines, books: &Books, power: bool) -> Result<(), String> {
+    timelines.iter().try_for_each(|(key, shown)| judge_timeline(key, shown, books))?;
+    let last = |key: &Key| timelines.get(key).map_or(0, |shown| shown.last);
+    // From here on a writer's batches are missing.
+    let mut ended: BTreeSet<u64> = BTreeSet::new();
+    for (number, batch) in &books.batches {
+        let places = batch.sent.targets.iter().zip(&batch.sequences);
+        let there = places.filter(|(key, sequence)| **sequence <= last(key)).count();
+        if there != 0 && there != batch.sent.targets.len() {
+            return Err(format!("batch {number} is in {there} of {} places", batch.sent.targets.len()));
+        }
+        if there == 0 {
+            if batch.must_stay(power) {
+                let how = if batch.acknowledged { "acknowledged" } else { "observed" };
+                return Err(format!("batch {number} was {how} and is lost"));
+            }
+            ended.insert(batch.sent.writer);
+        } else if ended.contains(&batch.sent.writer) {
+            return Err(format!("batch {number} is there, and one that was committed before it is not"));
+        }
+    }
+    Ok(())
+}
+
+fn judge_timeline(key: &Key, shown: &Shown, books: &Books) -> Result<(), String> {
+    let known = books.timelines.get(key).map_or(&[][..], |timeline| &timeline.batches);
+    if shown.last > known.len() as u64 {
+        return Err(format!("{key:?} ends at {}, and {} were submitted", shown.last, known.len()));
+    }
+    let mut entries = shown.entries.iter().peekable();
+    for sequence in 1..=shown.last {
+        let (gone, may_be_gone) = books.is_gone(key, sequence);
+        match entries.next_if(|(found, _)| *found == sequence) {
+            Some(_) if gone => return Err(format!("{key:?} {sequence} was taken away and came back")),
+            Some((_, body)) if *body != books.batches[&known[sequence as usize - 1]].sent.body() => {
+                return Err(format!("{key:?} {sequence} is not the entry that was given this sequence"));
+            }
+            None if !may_be_gone => return Err(format!("{key:?} is not dense: {sequence} is missing")),
+            _ => {}
+        }
+    }
+    match entries.next() {
+        None => Ok(()),
+        Some((sequence, _)) => {
+            Err(format!("{key:?} shows {sequence} out of order, or above its end at {}", shown.last))
+        }
+    }
+}
+
+/// Opens what a crash left and judges it. Gives what it shows.
+pub fn check(disk: &SimulatedDisk, keys: &[Key], books: &Books, power: bool) -> Result<Timelines, String> {
+    let clock = Arc::new(ManualClock::at(books.now_ms));
+    let engine = open_at(disk, clock).map_err(|error| format!("does not open: {error}"))?;
+    let timelines = read_all(&engine, keys.iter())?;
+    judge(&timelines, books, power)?;
+    Ok(timelines)
+}
+
+/// As [`check`], then goes on with it.
+pub fn check_thoroughly(
+    disk: &SimulatedDisk,
+    keys: &[Key],
+    books: &Books,
+    power: bool,
+) -> Result<(), String> {
+    let mut timelines = check(disk, keys, books, power)?;
+    let clock = Arc::new(ManualClock::at(books.now_ms));
+    let open = || open_at(disk, clock.clone()).map_err(|error| format!("does not open again: {error}"));
+    let engine = open()?;
+    if read_all(&engine, keys.iter())? != timelines {
+        return Err("opening again shows another state".into());
+    }
+    for (key, shown) in &mut timelines {
+        let given = engine
+            .store(key.0)
+            .and_then(|store| store.append(key.1.as_bytes(), AFTER))
+            .map_err(|error| format!("{key:?} takes no append: {error}"))?;
+        if given != shown.last + 1 {
+            return Err(format!("{key:?} ends at {}, and the next append got {given}", shown.last));
+        }
+        shown.last = given;
+        shown.entries.push((given, AFTER.to_vec()));
+    }
+    engine.close().map_err(|error| format!("does not close: {error}"))?;
+    drop(engine);
+    let engine = open()?;
+    if read_all(&engine, keys.iter())? != timelines {
+        return Err("after appends and a clean stop it shows another state".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+"""The wall clock is wrong: 1970, behind 2038, behind 2262, ten years off either way, one life after the other.
+
+    clocks.py PATH
+
+`faketime` shifts what the server's process sees of the wall clock; its monotonic clock runs on.
+
+What must hold (P2, P8):
+  - it starts, takes appends and answers, whatever the clock says;
+  - sequences go on, times of entries do not fall;
+  - nothing is destroyed: when the clock is right again, every entry that is alive by it is there, in the store with TTL too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ledger import Broken, directory, entries, server, told
+from resp import Connection, Refused, pairs
+
+KEYS = ("messages:clock", "sync:clock")
+# Behind the first of these, times of entries stand at what was highest so far.
+CLOCKS = ("-10y", "@1970-01-02 00:00:00", "+0", "@2038-01-20 00:00:00", "+0", "+10y", "@2262-04-13 00:00:00", "-10y", "+0")
+
+
+def life(binary: str, path: str, clock: str, expected: list[int]) -> None:
+    prefix = ["faketime", "-f", clock, "env", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+    settings = "memory_budget_bytes = 1048576\nsync_ttl_ms = 604800000\n"
+    with server(binary, f"{path}/data", None if clock == "+0" else prefix, settings) as running:
+        connection = Connection(running.address)
+        for number in range(40):
+            for place, key in enumerate(KEYS):
+                expected[place] += 1
+                reply = connection.call("TL.APPEND", key, f"{clock} {number}")
+                if reply != expected[place]:
+                    raise Broken(f"with the clock at {clock}, {key} gives {reply}, not {expected[place]}")
+            if number % 10 == 9:
+                for words in (("TL.FLUSH",), ("TL.COMPACT",)):
+                    if isinstance(reply := connection.call(*words), Refused):
+                        raise Broken(f"with the clock at {clock}, {words[0]} gives {reply}")
+        stats = pairs(connection.call("TL.STATS"))
+        if stats["expired_segments"] != 0:
+            raise Broken(f"with the clock at {clock}, {stats['expired_segments']} segments were dropped")
+        running.stop()
+
+
+def run(arguments: argparse.Namespace) -> str:
+    os.environ["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
+    expected = [0, 0]
+    with directory() as path:
+        life(arguments.binary, path, "+0", expected)
+        for clock in CLOCKS:
+            life(arguments.binary, path, clock, expected)
+        with server(arguments.binary, f"{path}/data") as running:
+            connection = Connection(running.address)
+            for key, count in zip(KEYS, expected):
+                rows = entries(connection, key, 0)
+                seqs, times = [row[0] for row in rows], [row[1] for row in rows]
+                if seqs != list(range(1, count + 1)):
+                    raise Broken(f"{key} has {len(rows)} of {count} entries")
+                if times != sorted(times):
+                    raise Broken(f"{key}: times fall")
+            running.stop()
+    return f"clocks: {len(CLOCKS)} lives with other clocks, {sum(expected)} entries, none destroyed"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", help="the server's binary")
+    arguments = parser.parse_args()
+    return told(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

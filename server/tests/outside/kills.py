@@ -1,0 +1,65 @@
+"""SIGKILL under sixteen writers, again and again; the client keeps the log of what was acknowledged.
+
+    kills.py PATH [--cycles N] [--seed N]
+
+Flushes and merges are asked for beside the writers, so that kills fall into them too. One in four restarts is killed as well,
+most likely in its recovery. What must hold stands in `ledger.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import threading
+import time
+
+from ledger import Ledger, directory, server, told
+from resp import Connection
+
+
+def maintain(address: str, stop: threading.Event) -> None:
+    try:
+        connection = Connection(address)
+        while not stop.wait(0.05):
+            connection.call("TL.FLUSH")
+            connection.call("TL.COMPACT")
+    except OSError:
+        return
+
+
+def run(arguments: argparse.Namespace) -> str:
+    dice, ledger = random.Random(arguments.seed), Ledger()
+    in_flight = in_recovery = 0
+    with directory() as path, server(arguments.binary, f"{path}/data") as running:
+        for cycle in range(arguments.cycles):
+            threads, stop = ledger.write(running.address)
+            threading.Thread(target=maintain, args=(running.address, stop), daemon=True).start()
+            time.sleep(dice.uniform(0.02, 0.4))
+            running.kill()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            in_flight += any(writer.pending for writer in ledger.writers)
+            if cycle % 4 == 3:
+                running.start_and_kill(dice.uniform(0, 0.03))
+                in_recovery += 1
+            running.start()
+            ledger.compare(running.address, from_start=cycle % 50 == 49)
+        ledger.compare(running.address, from_start=True)
+        running.stop()
+    return (f"kills: {arguments.cycles} cycles, {in_flight} with requests in flight, {in_recovery} more while restarting; "
+            f"{len(ledger.acknowledged)} acknowledged entries are there, {ledger.retries} retries gave one entry each")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", help="the server's binary")
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    return told(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

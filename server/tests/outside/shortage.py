@@ -1,0 +1,97 @@
+"""A second process on the directory, and too few file descriptors.
+
+    shortage.py PATH
+
+What must hold:
+  - a second server on the same directory is refused by name, ends with a status that is not 0, and hurts nothing;
+  - with few descriptors (`ulimit -n`), fewer connections are let in; those that are in go on, flushes and merges work, and
+    when connections go, others come in;
+  - everything acknowledged meanwhile is there after a restart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from ledger import Broken, Ledger, directory, server, told
+from resp import Connection, Refused
+
+DESCRIPTORS = 160
+
+
+def second_open(binary: str) -> int:
+    ledger = Ledger()
+    with directory() as path, server(binary, f"{path}/data") as running:
+        threads, stop = ledger.write(running.address)
+        for _ in range(5):
+            second = subprocess.run(running.command, capture_output=True, text=True, timeout=60)
+            if second.returncode == 0 or "locked" not in second.stderr + second.stdout:
+                raise Broken(f"a second server ended with {second.returncode} and said {second.stderr!r}")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        ledger.compare(running.address)
+        running.stop()
+        running.start()
+        ledger.compare(running.address, from_start=True)
+        running.stop()
+    return len(ledger.acknowledged)
+
+
+def few_descriptors(binary: str) -> tuple[int, int]:
+    ledger = Ledger()
+    with directory() as path:
+        prefix = ["sh", "-c", f"ulimit -n {DESCRIPTORS}; exec \"$@\"", "sh"]
+        with server(binary, f"{path}/data", prefix) as running:
+            threads, stop = ledger.write(running.address)
+            crowd = []
+            refused = 0
+            for _ in range(2 * DESCRIPTORS):
+                try:
+                    connection = Connection(running.address, timeout=10)
+                    crowd.append(connection)
+                    reply = connection.call("PING")
+                    refused += isinstance(reply, Refused)
+                except OSError:
+                    refused += 1
+            if refused == 0:
+                raise Broken(f"{len(crowd)} connections were let in with {DESCRIPTORS} descriptors")
+            for connection in crowd:
+                connection.close()
+            maintenance = Connection(running.address)
+            for _ in range(10):
+                for words in (("TL.FLUSH",), ("TL.COMPACT",)):
+                    reply = maintenance.call(*words)
+                    if isinstance(reply, Refused):
+                        raise Broken(f"{words[0]} with few descriptors gives {reply}")
+            if not any(thread.is_alive() for thread in threads):
+                raise Broken("no writer was let through")
+            stop.set()
+            for thread in threads:
+                thread.join()
+            ledger.compare(running.address)
+            running.stop()
+        with server(binary, f"{path}/data") as running:
+            ledger.compare(running.address, from_start=True)
+            running.stop()
+    return refused, len(ledger.acknowledged)
+
+
+def run(arguments: argparse.Namespace) -> str:
+    alone = second_open(arguments.binary)
+    refused, acknowledged = few_descriptors(arguments.binary)
+    return (f"shortage: a second server is refused while {alone} entries were acknowledged; with {DESCRIPTORS} descriptors "
+            f"{refused} connections were refused and {acknowledged} entries acknowledged")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", help="the server's binary")
+    arguments = parser.parse_args()
+    return told(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
