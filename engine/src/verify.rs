@@ -98,7 +98,7 @@ impl Verification {
 pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
     let mut out = Verification::default();
     manifest(state, &mut out)?;
-    log(state, &mut out)?;
+    log(state, &mut out);
     let view = state.view.load();
     let total = view.segments.all().map(|segment| segment.record().bytes()).sum();
     let mut done = 0;
@@ -138,7 +138,7 @@ fn manifest(state: &State, out: &mut Verification) -> Result<()> {
 }
 
 /// What is wrong with the log and is no accident of reading it while it is written: twice the same.
-fn log(state: &State, out: &mut Verification) -> Result<()> {
+fn log(state: &State, out: &mut Verification) {
     let look = || log_damage(state).unwrap_or_else(|error| (0, 0, vec![error]));
     let (files, bytes, mut damage) = look();
     if !damage.is_empty() {
@@ -147,7 +147,6 @@ fn log(state: &State, out: &mut Verification) -> Result<()> {
     }
     (out.files, out.bytes) = (out.files + files, out.bytes + bytes);
     damage.iter().for_each(|error| out.error(error));
-    Ok(())
 }
 
 fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
@@ -211,7 +210,7 @@ impl SegmentCheck<'_> {
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let record = self.record.record().clone();
         let segment = Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, cache));
-        let checked = self.timelines(&segment).and_then(|()| self.ids(&segment));
+        let checked = self.timelines(&segment).and_then(|()| ids(&segment));
         if let Err(error) = checked {
             self.out.error(&error);
         }
@@ -237,7 +236,7 @@ impl SegmentCheck<'_> {
                 let what = format!("names do not rise at {}", name.escape_ascii());
                 self.out.error(&segment.contradicted(&what));
             }
-            match self.timeline(segment, &name, &entry) {
+            match timeline(segment, &name, &entry) {
                 Ok(count) => (timelines, entries) = (timelines + 1, entries + count),
                 Err(error) => {
                     is_whole = false;
@@ -261,36 +260,36 @@ impl SegmentCheck<'_> {
         }
         if record.dropped { Ok(()) } else { segment.for_each_body(|_, _, _| Ok(())) }
     }
+}
 
-    /// One timeline: how many entries its runs hold.
-    fn timeline(&self, segment: &Segment, name: &[u8], entry: &TimelineEntry) -> Result<u64> {
-        if segment.find(name)?.as_ref() != Some(entry) {
-            return Err(segment.contradicted("the tables of the index do not lead to the timeline"));
-        }
-        if segment.record().dropped {
-            return Ok(0);
-        }
-        let counted = segment.count(name, entry)?;
-        match counted.contradiction(entry) {
-            Some(what) => Err(segment.contradicted(&what)),
-            None => Ok(counted.count),
+/// One timeline: how many entries its runs hold.
+fn timeline(segment: &Segment, name: &[u8], entry: &TimelineEntry) -> Result<u64> {
+    if segment.find(name)?.as_ref() != Some(entry) {
+        return Err(segment.contradicted("the tables of the index do not lead to the timeline"));
+    }
+    if segment.record().dropped {
+        return Ok(0);
+    }
+    let counted = segment.count(name, entry)?;
+    match counted.contradiction(entry) {
+        Some(what) => Err(segment.contradicted(&what)),
+        None => Ok(counted.count),
+    }
+}
+
+fn ids(segment: &Arc<Segment>) -> Result<()> {
+    let mut scan = IdScan::all(segment.clone())?;
+    let mut count = 0;
+    while let Some((name, id, entry)) = scan.next()? {
+        count += 1;
+        if segment.find_id(&name, &id, 0)?.as_ref() != Some(&entry) {
+            return Err(segment.contradicted("the tables of the index do not lead to an id"));
         }
     }
-
-    fn ids(&self, segment: &Arc<Segment>) -> Result<()> {
-        let mut scan = IdScan::all(segment.clone())?;
-        let mut count = 0;
-        while let Some((name, id, entry)) = scan.next()? {
-            count += 1;
-            if segment.find_id(&name, &id)?.as_ref() != Some(&entry) {
-                return Err(segment.contradicted("the tables of the index do not lead to an id"));
-            }
-        }
-        if count == segment.footer()?.ids {
-            Ok(())
-        } else {
-            Err(segment.contradicted("the footer tells another number of ids"))
-        }
+    if count == segment.footer()?.ids {
+        Ok(())
+    } else {
+        Err(segment.contradicted("the footer tells another number of ids"))
     }
 }
 
@@ -304,7 +303,7 @@ fn store_name(state: &State, id: StoreId) -> String {
 
 /// The segments of a store side by side, oldest first: each timeline's parts must follow one another.
 fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
-    let mut scans: Vec<(SegmentScan, Option<(Vec<u8>, TimelineEntry)>)> = Vec::new();
+    let mut scans = Vec::new();
     for segment in view.segments.of(store).iter().rev() {
         // One that cannot be read was told before.
         if let Ok(mut scan) = SegmentScan::all(segment.clone()) {

@@ -97,7 +97,7 @@ pub fn peek(header: &[u8]) -> Option<(BlockKind, u64)> {
         && header.get(block_header::ZERO)?.iter().all(|byte| *byte == 0);
     let bytes = block_header::BYTES as u64 + u64::from(get_u32(header, block_header::STORED_BYTES)?);
     BlockKind::from_number(*kind)
-        .filter(|_| is_possible && bytes <= u64::from(u32::MAX))
+        .filter(|_| is_possible && u32::try_from(bytes).is_ok())
         .map(|kind| (kind, bytes))
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::entry::{Changes, Floor};
 use crate::error::{Error, Result};
 use crate::format::manifest::Live;
-use crate::format::wal::{Operation, Record, decode_tail};
+use crate::format::wal::{Operation, Record, decode_tail, stamp};
 use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::open::check_log_file;
 use crate::segment::SegmentWriter;
@@ -70,11 +70,15 @@ impl SalvagedLog {
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
         for operation in decode_tail(&tail)? {
             match operation {
-                Operation::Append { body, lifetime_ms, targets } => {
+                Operation::Append { body, stamped, lifetime_ms, targets } => {
                     let time_ms = record.time_ms;
                     let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
                     let number = self.bodies.len() as u32;
-                    self.bodies.push((time_ms, expire_at_ms, tail.slice(body)));
+                    let mut body = tail.slice(body);
+                    if stamped {
+                        body = stamp(&body, record.sequences.first().copied().unwrap_or(0)).into();
+                    }
+                    self.bodies.push((time_ms, expire_at_ms, body));
                     for (place, timeline) in targets.into_iter().enumerate() {
                         let sequence = sequences.next()?;
                         self.of_timeline(timeline)

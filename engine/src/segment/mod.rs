@@ -22,8 +22,8 @@
 
 mod blocks;
 mod cache;
-mod lifetimes;
 mod check;
+mod lifetimes;
 mod pages;
 mod parts;
 mod reader;

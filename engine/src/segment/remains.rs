@@ -164,10 +164,9 @@ impl Remains {
                     stretch.waiting = if is_index { timelines(&block) } else { runs(&block) };
                     stretch.waiting.reverse();
                 }
-                Some(Ok(_)) => {}
                 // What is wrong with the index was told when it was walked for numbers.
                 Some(Err(error)) if !is_index => self.damage.push(error),
-                Some(Err(_)) => {}
+                Some(_) => {}
             }
         }
     }

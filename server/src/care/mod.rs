@@ -48,7 +48,7 @@ pub enum Care {
     /// Write all entries to standard output as NDJSON: one JSON object a line.
     ///
     /// Fields: store, timeline, sequence, time (Unix ms), body. A name or body that is not UTF-8 is given as base64 in
-    /// timeline_base64 or body_base64 instead.
+    /// `timeline_base64` or `body_base64` instead.
     Dump(dump::Arguments),
     /// Append the entries of a dump, read from standard input, with their sequences.
     ///
