@@ -6,7 +6,6 @@
 //! trimmed. A crash between the two leaves records that the `Reset` undoes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -49,24 +48,33 @@ pub struct Ledger<S> {
     records: u64,
 }
 
-struct Place<S> {
-    ledger: RwLock<Ledger<S>>,
-    bytes: AtomicUsize,
+type Shared<S> = Arc<RwLock<Ledger<S>>>;
+
+/// A ledger in the cache. It grows there; what it weighs is told by putting it in again, never by changing this.
+struct Kept<S> {
+    ledger: Shared<S>,
+    bytes: usize,
+}
+
+impl<S> Clone for Kept<S> {
+    fn clone(&self) -> Kept<S> {
+        Kept { ledger: Arc::clone(&self.ledger), bytes: self.bytes }
+    }
 }
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl<S> Weighter<Bytes, Arc<Place<S>>> for ByBytes {
-    fn weight(&self, name: &Bytes, place: &Arc<Place<S>>) -> u64 {
-        (name.len() + place.bytes.load(Ordering::Relaxed) + 200) as u64
+impl<S> Weighter<Bytes, Kept<S>> for ByBytes {
+    fn weight(&self, name: &Bytes, kept: &Kept<S>) -> u64 {
+        (name.len() + kept.bytes + 200) as u64
     }
 }
 
 /// All ledgers of one kind, as far as there is room to keep them.
 pub struct Ledgers<S> {
     store: Store,
-    kept: Cache<Bytes, Arc<Place<S>>, ByBytes>,
+    kept: Cache<Bytes, Kept<S>, ByBytes>,
 }
 
 impl<S: State> Ledgers<S> {
@@ -86,28 +94,27 @@ impl<S: State> Ledgers<S> {
 
     /// Looks at what a ledger says now.
     pub fn read<T>(&self, name: &[u8], look: impl FnOnce(&Ledger<S>) -> Result<T>) -> Result<T> {
-        let place = self.place_of(name)?;
-        let ledger: RwLockReadGuard<'_, Ledger<S>> = place.ledger.read();
+        let ledger = self.caught_up(name)?;
+        let ledger: RwLockReadGuard<'_, Ledger<S>> = ledger.read();
         look(&ledger)
     }
 
-    fn place_of(&self, name: &[u8]) -> Result<Arc<Place<S>>> {
+    fn caught_up(&self, name: &[u8]) -> Result<Shared<S>> {
         let (last, _) = self.store.end(name)?;
-        let known = self.kept.get(name);
+        let known = self.kept.get(name).map(|kept| kept.ledger);
         if let Some(known) = &known
-            && known.ledger.read().version >= last
+            && known.read().version >= last
         {
-            return Ok(known.clone());
+            return Ok(Arc::clone(known));
         }
-        let place = known
-            .unwrap_or_else(|| Arc::new(Place { ledger: RwLock::default(), bytes: AtomicUsize::new(0) }));
-        if last > 0 {
-            let mut ledger = place.ledger.write();
+        let shared = known.unwrap_or_default();
+        let bytes = {
+            let mut ledger = shared.write();
             self.catch_up(name, &mut ledger)?;
-            place.bytes.store(ledger.state.bytes(), Ordering::Relaxed);
-        }
-        self.kept.insert(Bytes::copy_from_slice(name), place.clone());
-        Ok(place)
+            ledger.state.bytes()
+        };
+        self.kept.insert(Bytes::copy_from_slice(name), Kept { ledger: Arc::clone(&shared), bytes });
+        Ok(shared)
     }
 
     fn catch_up(&self, name: &[u8], ledger: &mut Ledger<S>) -> Result<()> {

@@ -9,7 +9,7 @@
 //! 1. Read a piece of the sync timeline, then how far pulled events have come (the frontier), then look whether the sync timeline has
 //!    moved meanwhile; if so, again. Now everything before anything in the two is in the two.
 //! 2. Merge by time. At the same time pushed events come first, unless the conversation has a pulled one of a lower sequence: so a
-//!    conversation that switched between the two keeps its order.
+//!    conversation that switched between the two keeps its order. (A mark bears the sequence that it means, and comes behind it.)
 //! 3. The position passes what is given; at the end of everything it reaches the frontier.
 //!
 //! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger of changes has moved since, the
@@ -155,7 +155,9 @@ impl Messaging {
                 Cursor::Foreign => return Ok(SyncPage::start_again("EPOCH")),
             };
             let (inbox, frontier) = self.look(&user, &ledger.state, &start, limit)?;
-            if inbox.verdict == Verdict::Future {
+            let ahead =
+                !ledger.state.pulled().is_empty() && start.time_ms > frontier.time_ms.saturating_add(1);
+            if ahead || inbox.verdict == Verdict::Future {
                 return Ok(SyncPage::start_again("FUTURE"));
             }
             let told = *cursor != Cursor::Oldest;
@@ -336,7 +338,7 @@ impl Merge<'_> {
     fn pulled_before(&self, time_ms: TimeMs, pushed: &Event) -> Option<(TimeMs, Bytes)> {
         let same = (time_ms, pushed.conv.clone());
         let earlier_here = self.heads.get(&same).and_then(|pull| pull.buffer.front());
-        if earlier_here.is_some_and(|(entry, _)| entry.sequence < pushed.sequence) {
+        if earlier_here.is_some_and(|(entry, _)| entry.sequence <= pushed.sequence) {
             return Some(same);
         }
         self.heads.keys().next().filter(|place| place.0 < time_ms).cloned()

@@ -28,7 +28,7 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
         .told("user", "1, or 0 when the user was not followed."),
     Command::new("IM.TAIL", 2, Class::Read, Run::Now(tail))
         .one_key()
-        .told("user", "The newest cursor: who has another one lacks something."),
+        .told("user", "The newest cursor: who has another one may lack something, and IM.SYNC tells."),
 ];
 
 fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
