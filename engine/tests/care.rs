@@ -6,6 +6,9 @@
 //!    refused; what is restored has another history;
 //!  * a salvage keeps every entry that is not damaged.
 
+#![allow(clippy::case_sensitive_file_extension_comparisons, reason = "the engine names its files")]
+#![allow(clippy::type_complexity, reason = "a list of closures")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,10 +158,10 @@ fn a_segment_cut_zeroed_or_exchanged_is_named_and_others_are_served() {
                 "cut",
                 Box::new(|files| {
                     let len = files[name].len() / 2;
-                    files.get_mut(name).unwrap().truncate(len);
+                    files.get_mut(name).expect("it is there").truncate(len);
                 }),
             ),
-            ("zeroed", Box::new(|files| files.get_mut(name).unwrap().fill(0))),
+            ("zeroed", Box::new(|files| files.get_mut(name).expect("it is there").fill(0))),
             (
                 "exchanged",
                 Box::new(|files| {
