@@ -121,9 +121,8 @@ impl State {
 
     /// Ids that were used before this are forgotten by every commit from now on.
     pub fn remembered_from_ms(&self) -> TimeMs {
-        // By the last commit's time, below which no later one is.
-        let last_ms = self.last_time_ms.load(Ordering::Relaxed);
-        last_ms.saturating_add(1).saturating_sub(self.options.id_window_ms)
+        // No later commit has a time below that of one now.
+        self.stamp_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
     }
 
     /// An error if one of the stores does not exist.

@@ -116,9 +116,14 @@ impl Messaging {
             return Ok(batch);
         }
         for change in self.changes_of(&message.conv, entry.sequence, entry.time_ms)? {
-            if change.kind == Kind::Edit {
-                let blank = Event { body: Bytes::new(), ..change };
-                batch = batch.edit(&self.messages, &own, blank.sequence, &blank.encode());
+            if change.kind != Kind::Edit {
+                continue;
+            }
+            // As it is stored: the ledger's note does not know whether it is pulled.
+            let stored = self.messages.get(&own, change.sequence)?;
+            if let Some(edit) = stored.and_then(|entry| Event::decode(&entry.body)) {
+                let blank = Event { body: Bytes::new(), ..edit };
+                batch = batch.edit(&self.messages, &own, change.sequence, &blank.encode());
             }
         }
         Ok(batch)

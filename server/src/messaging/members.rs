@@ -122,9 +122,16 @@ impl Messaging {
 
     fn moves(&self, conv: &[u8], users: &[Bytes], way: Move) -> Result<usize> {
         let conv = names::valid(conv)?;
-        self.conversation(&conv, |_| Ok(()))?;
+        let limit = self.options.max_members;
+        let users = self.conversation(&conv, |ledger| {
+            let users = each_once(users)?;
+            // Before the first of them is in: a command that cannot do all is to do nothing.
+            let joining = users.iter().filter(|user| way == Move::Join && !ledger.state.has(user)).count();
+            let fits = joining == 0 || ledger.state.member_count() + joining <= limit;
+            if fits { Ok(users) } else { Err(Trouble::TooManyMembers { limit }) }
+        })?;
         let mut count = 0;
-        for user in each_once(users)? {
+        for user in users {
             let (moved, _) =
                 self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
             count += usize::from(moved);
