@@ -32,6 +32,8 @@ mod periods;
 mod pulled;
 mod send;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod trouble;
 mod user;
 

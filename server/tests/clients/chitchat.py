@@ -144,7 +144,7 @@ class Sending:
                 while sent < len(order) and sent - answered <= self.window - PIPELINE:
                     chunk = order[sent:sent + PIPELINE]
                     sent += len(chunk)  # before it is handed over: a part of it may arrive although sending fails
-                    connection.send_packed_command(connection.pack_commands([fanout(message) for message in chunk]))
+                    connection.send_packed_command(connection.pack_commands(map(self.request, chunk)))
                     if self.kill_points and sent >= self.kill_points[0] and fuse is None:
                         self.kill_points.popleft()
                         fuse = self.light_fuse()
@@ -159,6 +159,9 @@ class Sending:
                 fuse.join()
             connection.disconnect()
         return sent, answered
+
+    def request(self, message: Message) -> tuple:
+        return "TL.FANOUT", message.body, len(message.keys), *message.keys
 
     def light_fuse(self) -> threading.Thread:
         assert self.server is not None, "only a server of our own is killed"
@@ -248,10 +251,6 @@ class Sending:
 def connect(address: str) -> redis.Redis:
     host, port = address.rsplit(":", 1)
     return redis.Redis(host, int(port))
-
-
-def fanout(message: Message) -> tuple:
-    return "TL.FANOUT", message.body, len(message.keys), *message.keys
 
 
 def pipelined(client: redis.Redis, commands: list[tuple]) -> list:

@@ -14,6 +14,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A running server. Dropping it stops it.
 pub struct TestServer {
     pub address: SocketAddr,
+    config: Config,
     runtime: Runtime,
     server: Option<Server>,
     dir: TempDir,
@@ -35,8 +36,18 @@ impl TestServer {
             .enable_all()
             .build()
             .expect("a runtime");
-        let server = runtime.block_on(Server::start(config)).expect("the server starts");
-        TestServer { address: server.address(), runtime, server: Some(server), dir }
+        let server = runtime.block_on(Server::start(config.clone())).expect("the server starts");
+        TestServer { address: server.address(), config, runtime, server: Some(server), dir }
+    }
+
+    /// Stops it and starts it again on the same directory, at another address.
+    pub fn restart(&mut self) {
+        let mut server = self.server.take().expect("it runs");
+        server.stop();
+        self.runtime.block_on(server.wait()).expect("it stops well");
+        let server = self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
+        self.address = server.address();
+        self.server = Some(server);
     }
 
     /// Takes the files away under the server.
