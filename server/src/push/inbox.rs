@@ -45,20 +45,7 @@ impl Inbox {
     /// Brings the watches up to date.
     pub fn watch(&mut self, messaging: &Messaging, watcher: &Watcher, token: u64) -> Result<(), Refusal> {
         let wanted = watched_keys(messaging, &self.user)?;
-        let is_same =
-            |one: &Key, other: &Key| one.bytes() == other.bytes() && one.store.name() == other.store.name();
-        if wanted.len() == self.watched.len()
-            && wanted.iter().zip(&self.watched).all(|(one, other)| is_same(one, other))
-        {
-            return Ok(());
-        }
-        for key in &wanted {
-            watcher.watch(&key.store, key.name(), token);
-        }
-        for key in self.watched.iter().filter(|key| !wanted.iter().any(|other| is_same(key, other))) {
-            watcher.unwatch(&key.store, key.name(), token);
-        }
-        self.watched = wanted;
+        rewatch(&mut self.watched, wanted, watcher, token);
         Ok(())
     }
 
@@ -124,6 +111,22 @@ fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encode
     let middle = format!(" {} {} ", shown.sequence, shown.time_ms);
     let end = format!(" {}\n", shown.kind);
     out.bulk_of(&[&delivery.conv, middle.as_bytes(), &shown.sender, end.as_bytes(), &shown.body]);
+}
+
+/// Watches what is wanted and nothing else, given what is watched under the token now.
+pub fn rewatch(watched: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token: u64) {
+    let is_same =
+        |one: &Key, other: &Key| one.bytes() == other.bytes() && one.store.name() == other.store.name();
+    if wanted.len() == watched.len() && wanted.iter().zip(&*watched).all(|(one, other)| is_same(one, other)) {
+        return;
+    }
+    for key in &wanted {
+        watcher.watch(&key.store, key.name(), token);
+    }
+    for key in watched.iter().filter(|key| !wanted.iter().any(|other| is_same(key, other))) {
+        watcher.unwatch(&key.store, key.name(), token);
+    }
+    *watched = wanted;
 }
 
 /// The timelines that tell that there may be something new for a user.

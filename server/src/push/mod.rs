@@ -205,13 +205,11 @@ impl Subscriptions {
         self.watcher = None;
     }
 
-    /// Watches timelines for a blocked command. Call it before the command's first read.
-    pub fn block(&mut self, engine: &Engine, keys: impl IntoIterator<Item = Key>) {
+    /// Watches these timelines, and no others, for a blocked command. Call it before the command's first read, and before each
+    /// further one if they may have changed.
+    pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) {
         let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
-        for key in keys {
-            watcher.watch(&key.store, key.name(), BLOCKED);
-            self.blocked.push(key);
-        }
+        inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
     }
 
     /// The blocked command is done.

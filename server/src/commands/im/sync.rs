@@ -54,6 +54,11 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
         None => Vec::new(),
     };
     let attempt = move |context: &mut Context<'_>, now: bool| {
+        if !now {
+            // The wake-up may have been that the user is in a conversation that was not watched yet.
+            let keys = watched_keys(&messaging, &user)?;
+            context.connection.subscriptions.block(&context.shared.engine, keys);
+        }
         let page = messaging.sync(&user, &cursor, limit)?;
         if !now && page.deliveries.is_empty() && page.verdict == "OK" {
             return Ok(false);
