@@ -238,7 +238,7 @@ fn a_follow_goes_from_any_cursor_to_live_without_gap_or_repetition() {
         .map(|start| {
             let mut client = server.client3();
             thread::spawn(move || {
-                let (mut events, mut cursor) = (Vec::new(), "0".to_owned());
+                let (mut events, mut cursor): (Vec<String>, _) = (Vec::new(), "0".to_owned());
                 while events.len() < start {
                     let page = client.line(&format!("IM.SYNC bob {cursor} COUNT 90"));
                     events.extend(all_told(&page.get("entries")));
@@ -251,6 +251,9 @@ fn a_follow_goes_from_any_cursor_to_live_without_gap_or_repetition() {
                     let due = (MESSAGES - events.len()).min(1000);
                     for _ in 0..due {
                         let (next, event) = followed(&client.receive(), "bob");
+                        let mode = &event[..4];
+                        let expected = of(mode, &events).len() + 1;
+                        assert!(event.starts_with(&format!("{mode} {expected} ")), "{event}, not {expected}");
                         events.push(event);
                         cursor = next;
                     }
