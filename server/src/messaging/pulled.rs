@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use strandline::{Limit, Sequence};
+use strandline::{Limit, Sequence, TimeMs};
 
 use super::cursor::Position;
 use super::event::Event;
@@ -31,26 +31,46 @@ pub type Frontier = Position;
 impl Messaging {
     /// How far pulled events have come, as far as they concern a user.
     pub(super) fn frontier(&self, user: &User) -> Result<Frontier> {
-        let mut frontier = Frontier::default();
         if user.pulled().is_empty() {
-            return Ok(frontier);
+            return Ok(Frontier::default());
         }
         let (last, last_ms) = self.pulled.end(names::PULLED_LOG)?;
-        frontier.time_ms = last_ms;
-        let mut high = last;
-        let mut found = false;
+        if last == 0 {
+            return Ok(Frontier::default());
+        }
+        let Some(mut seen) = self.newest_lines(user, last, last_ms)? else {
+            // The newest line has expired: what is of its time has long been there, and what comes is of a later one.
+            return Ok(Frontier { time_ms: last_ms + 1, ..Frontier::default() });
+        };
+        // The timelines of a group of commits, which has one time, become visible one after the other: a line of the newest group
+        // may be there before its event is.
+        for (conv, sequence) in &mut seen {
+            *sequence = self.messages.end(&names::conversation(conv))?.0.min(*sequence);
+        }
+        Ok(Frontier { time_ms: last_ms, seen, ..Frontier::default() })
+    }
+
+    /// The highest sequences in the lines of the newest time, of a user's conversations; `None` when those lines have expired.
+    fn newest_lines(
+        &self,
+        user: &User,
+        last: Sequence,
+        last_ms: TimeMs,
+    ) -> Result<Option<BTreeMap<Bytes, Sequence>>> {
+        let mut seen = BTreeMap::new();
+        let (mut high, mut found) = (last, false);
         while high > 0 {
             let page = self.pulled.range_back(names::PULLED_LOG, 1..=high, Limit::entries(64))?;
             for entry in &page.entries {
                 found = true;
                 if entry.time_ms < last_ms {
-                    return Ok(frontier);
+                    return Ok(Some(seen));
                 }
                 if let Some(line) = Event::decode(&entry.body)
                     && user.pulled().contains(&line.conv)
                 {
-                    let seen = frontier.seen.entry(Bytes::copy_from_slice(&line.conv)).or_insert(0);
-                    *seen = line.sequence.max(*seen);
+                    let known = seen.entry(Bytes::copy_from_slice(&line.conv)).or_insert(0);
+                    *known = line.sequence.max(*known);
                 }
             }
             match page.entries.last() {
@@ -58,11 +78,7 @@ impl Messaging {
                 _ => break,
             }
         }
-        if last > 0 && !found {
-            // The newest line has expired: what is of its time has long been there, and what comes is of a later one.
-            frontier.time_ms = last_ms + 1;
-        }
-        Ok(frontier)
+        Ok(found.then_some(seen))
     }
 
     /// The user's conversations that may have pulled events behind a position, and from which sequence on.

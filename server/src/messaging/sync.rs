@@ -7,7 +7,8 @@
 //! ```
 //!
 //! 1. Read a piece of the sync timeline, then how far pulled events have come (the frontier), then look whether the sync timeline has
-//!    moved meanwhile; if so, again. Now everything before anything in the two is in the two.
+//!    moved meanwhile; if so, again. Now everything before anything in the two is in the two. If the user's ledger has moved, all
+//!    begins anew: there may be a conversation more to look into.
 //! 2. Merge by time. At the same time pushed events come first, unless the conversation has a pulled one of a lower sequence: so a
 //!    conversation that switched between the two keeps its order. (A mark bears the sequence that it means, and comes behind it.)
 //! 3. The position passes what is given; at the end of everything it reaches the frontier.
@@ -144,41 +145,58 @@ impl Messaging {
     /// The page behind a cursor.
     pub fn sync(&self, user: &[u8], cursor: &Cursor, limit: Limit) -> Result<SyncPage> {
         let user = names::valid(user)?;
-        self.user(&user, |ledger| {
-            let start = match cursor {
-                Cursor::Oldest => Position::default(),
-                Cursor::At(position) => position.clone(),
-                Cursor::Newest => {
-                    let cursor = self.newest(&user, ledger)?.encode(self.history, &user);
-                    return Ok(SyncPage { verdict: "OK", cursor, more: false, deliveries: Vec::new() });
-                }
-                Cursor::Foreign => return Ok(SyncPage::start_again("EPOCH")),
-            };
-            let (inbox, frontier) = self.look(&user, &ledger.state, &start, limit)?;
-            let ahead =
-                !ledger.state.pulled().is_empty() && start.time_ms > frontier.time_ms.saturating_add(1);
-            if ahead || inbox.verdict == Verdict::Future {
-                return Ok(SyncPage::start_again("FUTURE"));
+        loop {
+            if let Some(page) = self.user(&user, |ledger| self.sync_as(&user, ledger, cursor, limit))? {
+                return Ok(page);
             }
-            let told = *cursor != Cursor::Oldest;
-            let heads = self.heads(&ledger.state, &start, &frontier)?;
-            let merge = Merge {
-                messaging: self,
-                user: &user,
-                limit,
-                frontier,
-                position: start,
-                trimmed: told && inbox.verdict == Verdict::Trimmed,
-                inbox_more: inbox.more,
-                inbox_next: inbox.next,
-                inbox: inbox.entries.into(),
-                heads,
-                changes: HashMap::new(),
-                used_bytes: 0,
-                deliveries: Vec::new(),
-            };
-            merge.run(told)
-        })
+        }
+    }
+
+    /// The page behind a cursor, for a user of whom the ledger says this; `None` when it has moved on meanwhile.
+    pub(super) fn sync_as(
+        &self,
+        user: &Bytes,
+        ledger: &Ledger<User>,
+        cursor: &Cursor,
+        limit: Limit,
+    ) -> Result<Option<SyncPage>> {
+        let start = match cursor {
+            Cursor::Oldest => Position::default(),
+            Cursor::At(position) => position.clone(),
+            Cursor::Newest => {
+                let cursor = self.newest(user, ledger)?.encode(self.history, user);
+                return Ok(Some(SyncPage { verdict: "OK", cursor, more: false, deliveries: Vec::new() }));
+            }
+            Cursor::Foreign => return Ok(Some(SyncPage::start_again("EPOCH"))),
+        };
+        let (inbox, frontier) = self.look(user, &ledger.state, &start, limit)?;
+        let pulls = !ledger.state.pulled().is_empty();
+        // The frontier would pass a conversation that was joined, or began to be pulled, between the two looks.
+        if pulls && self.state.end(&names::user_ledger(user))?.0 != ledger.version {
+            return Ok(None);
+        }
+        let ahead = pulls && start.time_ms > frontier.time_ms.saturating_add(1);
+        if ahead || inbox.verdict == Verdict::Future {
+            return Ok(Some(SyncPage::start_again("FUTURE")));
+        }
+        let told = *cursor != Cursor::Oldest;
+        let heads = self.heads(&ledger.state, &start, &frontier)?;
+        let merge = Merge {
+            messaging: self,
+            user,
+            limit,
+            frontier,
+            position: start,
+            trimmed: told && inbox.verdict == Verdict::Trimmed,
+            inbox_more: inbox.more,
+            inbox_next: inbox.next,
+            inbox: inbox.entries.into(),
+            heads,
+            changes: HashMap::new(),
+            used_bytes: 0,
+            deliveries: Vec::new(),
+        };
+        merge.run(told).map(Some)
     }
 
     /// Step 1 of the heading.

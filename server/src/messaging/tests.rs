@@ -1,7 +1,10 @@
 //! Messaging on the simulated disk: the power is cut at every call of a send, a join and a recall in a conversation of 50. Either
-//! all who must get the event have it or nobody has, and doing it again gives one (P3, P12).
+//! all who must get the event have it or nobody has, and doing it again gives one (P3, P12). And syncs in the middle of commits,
+//! which must pass nothing that they have not seen (P10).
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use strandline::clock::ManualClock;
@@ -172,4 +175,117 @@ fn a_recall_that_is_cut_took_the_body_and_told_all_or_did_neither() {
         messaging.recall(CONV, b"user-0", 1, NOW_MS).expect("the ledgers are there");
     };
     Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Recall, joiner: None }.cut_everywhere();
+}
+
+/// Members of pulled conversations while others write as fast as they can.
+struct Crowd {
+    engine: Engine,
+    messaging: Messaging,
+}
+
+impl Crowd {
+    fn new() -> Crowd {
+        let clock = Arc::new(strandline::clock::SystemClock::new());
+        let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
+        let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
+        let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
+        Crowd { engine, messaging }
+    }
+
+    fn create(&self, conv: &str, members: &[&'static str]) {
+        let members = members.iter().map(|user| Bytes::from_static(user.as_bytes())).collect();
+        let new = NewConversation { mode: Mode::Pull, history: History::All, members };
+        self.messaging.create(conv.as_bytes(), &new).expect("it is new");
+    }
+
+    /// Sends a group at a time.
+    fn send_many(&self, conv: &'static str, sender: &'static str, groups: usize) {
+        for _ in 0..groups {
+            let message = Message {
+                conv: conv.into(),
+                sender: sender.into(),
+                body: Bytes::new(),
+                id: None,
+                lifetime_ms: 0,
+            };
+            let tickets: Vec<_> = (0..16)
+                .map(|_| match self.messaging.send(&message).expect("a member") {
+                    Sending::Commit(commit) => self.engine.submit(commit.batch).expect("queued"),
+                    Sending::Known(_) => unreachable!("there is no id"),
+                })
+                .collect();
+            tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("committed")));
+        }
+    }
+
+    /// Syncs without a pause until `enough` has come.
+    fn follow(&self, user: &str, mut take: impl FnMut(&super::Delivery), enough: impl Fn() -> bool) {
+        let mut cursor = Cursor::Oldest;
+        loop {
+            let over = enough();
+            let page = self.messaging.sync(user.as_bytes(), &cursor, Limit::entries(50)).expect("syncs");
+            page.deliveries.iter().for_each(&mut take);
+            cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
+            if over && !page.more {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sync_in_the_middle_of_a_commit_skips_nothing() {
+    const GROUPS: usize = 1_000;
+    const ROOMS: [&str; 4] = ["a", "b", "c", "d"];
+    let crowd = Crowd::new();
+    for conv in ROOMS {
+        crowd.create(conv, &["ann", "bob"]);
+    }
+    let written = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for conv in ROOMS {
+            let (crowd, written) = (&crowd, &written);
+            scope.spawn(move || {
+                crowd.send_many(conv, "ann", GROUPS);
+                written.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut ends = HashMap::from(ROOMS.map(|conv| (Bytes::from(conv), 0)));
+                let take = |delivery: &super::Delivery| {
+                    let end = ends.get_mut(&delivery.conv).expect("one of these");
+                    assert_eq!(delivery.shown.sequence, *end + 1, "in {:?}", delivery.conv);
+                    *end += 1;
+                };
+                crowd.follow("bob", take, || written.load(Ordering::SeqCst) == ROOMS.len());
+                assert!(ends.values().all(|end| *end == 16 * GROUPS as u64), "{ends:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_sync_that_a_join_overtakes_begins_anew() {
+    let crowd = Crowd::new();
+    crowd.create("busy", &["ann", "bob"]);
+    crowd.create("room", &["ann"]);
+    let (messaging, bob) = (&crowd.messaging, Bytes::from_static(b"bob"));
+    let sync = |ledger: &_| messaging.sync_as(&bob, ledger, &Cursor::Oldest, Limit::entries(50));
+    std::thread::scope(|scope| {
+        let look = messaging.user(b"bob", |ledger| {
+            assert!(sync(ledger)?.is_some(), "nothing has moved");
+            scope.spawn(|| messaging.join(b"room", &["bob".into()]).expect("there is room"));
+            while messaging.state.end(&names::user_ledger(b"bob"))?.0 == ledger.version {
+                std::thread::yield_now();
+            }
+            // A later event that is behind the frontier now.
+            crowd.send_many("busy", "ann", 1);
+            assert!(sync(ledger)?.is_none(), "it would pass the room that it does not know");
+            Ok(())
+        });
+        look.expect("reads");
+    });
+    let page = messaging.sync(b"bob", &Cursor::Oldest, Limit::entries(50)).expect("syncs");
+    assert_eq!(page.deliveries.iter().filter(|delivery| delivery.shown.kind == "join").count(), 1);
 }
