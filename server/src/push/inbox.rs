@@ -114,19 +114,19 @@ fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encode
 }
 
 /// Watches what is wanted and nothing else, given what is watched under the token now.
-pub fn rewatch(watched: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token: u64) {
+pub fn rewatch(known: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token: u64) {
     let is_same =
         |one: &Key, other: &Key| one.bytes() == other.bytes() && one.store.name() == other.store.name();
-    if wanted.len() == watched.len() && wanted.iter().zip(&*watched).all(|(one, other)| is_same(one, other)) {
+    if wanted.len() == known.len() && wanted.iter().zip(&*known).all(|(one, other)| is_same(one, other)) {
         return;
     }
     for key in &wanted {
         watcher.watch(&key.store, key.name(), token);
     }
-    for key in watched.iter().filter(|key| !wanted.iter().any(|other| is_same(key, other))) {
+    for key in known.iter().filter(|key| !wanted.iter().any(|other| is_same(key, other))) {
         watcher.unwatch(&key.store, key.name(), token);
     }
-    *watched = wanted;
+    *known = wanted;
 }
 
 /// The timelines that tell that there may be something new for a user.

@@ -290,7 +290,7 @@ fn history_at_a_time_starts_with_the_first_event_that_is_not_older() {
         .map(|event| event.items()[1].integer())
         .collect();
     for time in times.iter().flat_map(|time| [time - 1, *time, time + 1]) {
-        let first = times.iter().position(|other| *other >= time).map(|at| at as i64 + 1);
+        let first = (1..).zip(&times).find(|(_, other)| **other >= time).map(|(sequence, _)| sequence);
         let reply = client.line(&format!("IM.HISTORY c ann AT {time} COUNT 1"));
         assert_eq!(reply.items().first().map(|event| event.items()[0].integer()), first, "{time}");
     }
