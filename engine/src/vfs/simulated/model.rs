@@ -1,0 +1,279 @@
+//! What a disk holds after some calls, and what a power cut leaves of it: see the heading of the room.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::vfs::Site;
+
+/// What a disk writes in one piece.
+pub const SECTOR_BYTES: usize = 512;
+
+/// One call, as it stands in the log. Files are known by number, since a name may change.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the fields are the arguments of the calls")]
+pub enum Op {
+    Create { name: String, file: u64 },
+    Write { file: u64, offset: u64, bytes: Bytes },
+    SetLen { file: u64, len: u64 },
+    Sync { file: u64, site: Site },
+    SyncFailed { file: u64 },
+    Rename { from: String, to: String },
+    Remove { name: String },
+    SyncDir { site: Site },
+    Mark(u64),
+}
+
+/// A source of decisions: the same for the same seed (xorshift64*), or all combinations in turn.
+#[derive(Clone, Debug)]
+pub struct Dice {
+    random: u64,
+    walk: Option<Walk>,
+}
+
+/// One combination of decisions: what was decided, of how many.
+#[derive(Clone, Debug, Default)]
+struct Walk {
+    decided: Vec<(u64, u64)>,
+    at: usize,
+}
+
+impl Dice {
+    /// Dice that fall as the seed says.
+    pub fn new(seed: u64) -> Dice {
+        Dice { random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, walk: None }
+    }
+
+    /// Dice that walk through all combinations of what a power cut decides, one a cut; see [`Dice::advance`].
+    pub fn walk() -> Dice {
+        Dice { walk: Some(Walk::default()), ..Dice::new(1) }
+    }
+
+    /// Goes on to the next combination. False when the one before was the last.
+    pub fn advance(&mut self) -> bool {
+        let Some(walk) = &mut self.walk else { return true };
+        walk.at = 0;
+        while let Some((decided, bound)) = walk.decided.pop() {
+            if decided + 1 < bound {
+                walk.decided.push((decided + 1, bound));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound
+    }
+
+    /// One of `weights`, as often as it says; a walk takes each in turn.
+    fn choose(&mut self, weights: &[u64]) -> usize {
+        let Some(walk) = &mut self.walk else {
+            let mut left = self.below(weights.iter().sum());
+            return weights
+                .iter()
+                .position(|weight| {
+                    left < *weight || {
+                        left -= weight;
+                        false
+                    }
+                })
+                .unwrap_or(0);
+        };
+        if walk.at == walk.decided.len() {
+            walk.decided.push((0, weights.len() as u64));
+        }
+        walk.at += 1;
+        walk.decided[walk.at - 1].0 as usize
+    }
+}
+
+/// How a power cut decides about what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// All of it is lost.
+    Lost,
+    /// All of it happened to reach the disk.
+    Kept,
+    /// Names happened to reach the disk, the bytes of files did not.
+    NamesOnly,
+    /// Bytes happened to reach the disk, the names did not.
+    BytesOnly,
+    /// Each sector, length and name by dice.
+    Dice,
+}
+
+impl Cut {
+    /// Every way.
+    pub const ALL: [Cut; 5] = [Cut::Lost, Cut::Kept, Cut::NamesOnly, Cut::BytesOnly, Cut::Dice];
+}
+
+/// Files as a disk that was just powered on has them: all durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The content of each file, by name.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct FileState {
+    durable: Vec<u8>,
+    pub(super) current: Vec<u8>,
+    /// Sectors written since the last sync that worked.
+    dirty: BTreeSet<usize>,
+}
+
+impl FileState {
+    fn touch(&mut self, from: usize, to: usize) {
+        self.dirty.extend(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES));
+    }
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        if self.current.len() < end {
+            self.resize(end);
+        }
+        self.current[offset..end].copy_from_slice(bytes);
+        self.touch(offset, end);
+    }
+
+    fn resize(&mut self, len: usize) {
+        let (low, high) = (self.current.len().min(len), self.current.len().max(len));
+        self.current.resize(len, 0);
+        self.touch(low, high);
+    }
+
+    fn sync(&mut self) {
+        self.durable.resize(self.current.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let from = (sector * SECTOR_BYTES).min(self.current.len());
+            let to = (from + SECTOR_BYTES).min(self.current.len());
+            self.durable[from..to].copy_from_slice(&self.current[from..to]);
+        }
+    }
+
+    fn cut(&self, cut: Cut, dice: &mut Dice) -> Vec<u8> {
+        match cut {
+            Cut::Lost | Cut::NamesOnly => return self.durable.clone(),
+            Cut::Kept | Cut::BytesOnly => return self.current.clone(),
+            Cut::Dice => {}
+        }
+        let (before, after) = (self.durable.len(), self.current.len());
+        let len = if before == after || dice.choose(&[1, 1]) == 0 { before } else { after };
+        let mut content = self.durable.clone();
+        content.resize(len, 0);
+        for &sector in &self.dirty {
+            let from = (sector * SECTOR_BYTES).min(len);
+            let to = (from + SECTOR_BYTES).min(len);
+            match dice.choose(&[3, 3, 1, 1]) {
+                0 => {}
+                1 => {
+                    let kept = to.min(self.current.len());
+                    content[from.min(kept)..kept].copy_from_slice(&self.current[from.min(kept)..kept]);
+                }
+                2 => content[from..to].fill(0),
+                _ => content[from..to].iter_mut().for_each(|byte| *byte = dice.below(256) as u8),
+            }
+        }
+        content
+    }
+}
+
+/// What a disk holds after some calls: what is durable, and what is merely there.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub(super) files: BTreeMap<u64, FileState>,
+    durable_names: BTreeMap<String, u64>,
+    pub(super) names: BTreeMap<String, u64>,
+    /// Name changes since the directory's last sync: the name, and what it then stood for.
+    pending: Vec<Vec<(String, Option<u64>)>>,
+}
+
+impl Model {
+    /// A disk with these files, all durable.
+    pub fn from_image(image: &Image) -> Model {
+        let mut model = Model::default();
+        for (number, (name, content)) in image.files.iter().enumerate() {
+            let state =
+                FileState { durable: content.clone(), current: content.clone(), dirty: BTreeSet::new() };
+            model.files.insert(number as u64, state);
+            model.names.insert(name.clone(), number as u64);
+        }
+        model.durable_names = model.names.clone();
+        model
+    }
+
+    /// Carries one call out. A sync asked for at the site `without` does nothing: the code with that line removed.
+    pub fn apply(&mut self, op: &Op, without: Option<Site>) {
+        match op {
+            Op::Create { name, file } => {
+                self.files.insert(*file, FileState::default());
+                self.rename_to(vec![(name.clone(), Some(*file))]);
+            }
+            Op::Write { file, offset, bytes } => self.file(*file).write(*offset as usize, bytes),
+            Op::SetLen { file, len } => self.file(*file).resize(*len as usize),
+            Op::Sync { site, .. } | Op::SyncDir { site } if Some(*site) == without => {}
+            Op::Sync { file, .. } => self.file(*file).sync(),
+            // Ghost pages: still readable, clean in the cache's eyes, and not on the disk.
+            Op::SyncFailed { file } => self.file(*file).dirty.clear(),
+            Op::Rename { from, to } => {
+                if let Some(file) = self.names.get(from).copied() {
+                    self.rename_to(vec![(from.clone(), None), (to.clone(), Some(file))]);
+                }
+            }
+            Op::Remove { name } => self.rename_to(vec![(name.clone(), None)]),
+            Op::SyncDir { .. } => {
+                self.durable_names = self.names.clone();
+                self.pending.clear();
+            }
+            Op::Mark(_) => {}
+        }
+    }
+
+    pub(super) fn file(&mut self, file: u64) -> &mut FileState {
+        self.files.entry(file).or_default()
+    }
+
+    fn rename_to(&mut self, changes: Vec<(String, Option<u64>)>) {
+        change_names(&mut self.names, &changes);
+        self.pending.push(changes);
+    }
+
+    /// The disk as it comes back after the power went now.
+    pub fn power_cut(&self, cut: Cut, dice: &mut Dice) -> Image {
+        let mut names = self.durable_names.clone();
+        for changes in &self.pending {
+            let happened = match cut {
+                Cut::Lost | Cut::BytesOnly => false,
+                Cut::Kept | Cut::NamesOnly => true,
+                Cut::Dice => dice.choose(&[1, 1]) == 0,
+            };
+            if happened {
+                change_names(&mut names, changes);
+            }
+        }
+        let files = names.into_iter().filter_map(|(name, file)| {
+            let content = self.files.get(&file)?.cut(cut, dice);
+            Some((name, content))
+        });
+        Image { files: files.collect() }
+    }
+
+    /// Whether a power cut now could take anything.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.files.values().all(|file| file.dirty.is_empty())
+    }
+}
+
+fn change_names(names: &mut BTreeMap<String, u64>, changes: &[(String, Option<u64>)]) {
+    for (name, file) in changes {
+        match file {
+            Some(file) => names.insert(name.clone(), *file),
+            None => names.remove(name),
+        };
+    }
+}
