@@ -148,6 +148,33 @@ impl Paging {
     }
 }
 
+/// The options of a command that pages through entries and may wait for them: COUNT, BYTES, and the milliseconds of BLOCK.
+pub fn paging_and_block(words: &[Bytes]) -> Result<(Paging, Option<u64>), Refusal> {
+    let (mut paging, mut block_ms) = (Paging::default(), None);
+    options(words, |word, value| {
+        if word != b"BLOCK" {
+            return paging.take(word, value);
+        }
+        block_ms = Some(integer(value)?);
+        Ok(true)
+    })?;
+    Ok((paging, block_ms))
+}
+
+/// The options of a command that pages through names: what to go on behind, and how many.
+pub fn after_and_count(words: &[Bytes]) -> Result<(Option<Bytes>, usize), Refusal> {
+    let (mut after, mut count) = (None, None);
+    options(words, |word, value| {
+        match word {
+            b"AFTER" => after = Some(value.clone()),
+            b"COUNT" => count = Some(integer(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok((after, bounded_count(count)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

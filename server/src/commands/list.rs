@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::arguments::{bounded_count, integer, options};
+use super::arguments::after_and_count;
 use super::row::{Class, Command, Context, Flow, Run};
 use crate::key::{find_store, split};
 use crate::refusal::Refusal;
@@ -13,21 +13,13 @@ pub(super) static COMMANDS: &[Command] = &[Command::new("TL.LIST", -2, Class::Re
 )];
 
 fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let (mut after, mut count) = (None, None);
-    options(&arguments[1..], |word, value| {
-        match word {
-            b"AFTER" => after = Some(value.clone()),
-            b"COUNT" => count = Some(integer(value)?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
+    let (after, count) = after_and_count(&arguments[1..])?;
     let (store_name, prefix) =
         split(&arguments[0]).ok_or_else(|| Refusal::usage("a prefix is <store>:[start of a name]"))?;
     let store = find_store(&context.shared.engine, store_name)?;
     let names = match start(store_name, after.as_deref()) {
-        Start::First => store.list(prefix, None, bounded_count(count))?,
-        Start::Above(name) => store.list(prefix, Some(name), bounded_count(count))?,
+        Start::First => store.list(prefix, None, count)?,
+        Start::Above(name) => store.list(prefix, Some(name), count)?,
         Start::Nowhere => Vec::new(),
     };
     let out = &mut context.connection.out;

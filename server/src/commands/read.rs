@@ -9,7 +9,7 @@ use bytes::Bytes;
 use strandline::{Limit, Page, Sequence, Verdict};
 use tokio::time::Instant;
 
-use super::arguments::{Paging, counted, integer, keyword, options};
+use super::arguments::{Paging, counted, integer, keyword, options, paging_and_block};
 use super::get::write_entry;
 use super::row::{Attempt, Class, Command, Context, Flow, Run, Waiting};
 use super::subscribe::check_room;
@@ -78,15 +78,7 @@ fn read_many(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Ref
         .split_at_checked(names.len())
         .ok_or_else(|| Refusal::usage("syntax error: one sequence for each key"))?;
     let cursors: Vec<Sequence> = cursors.iter().map(|raw| integer(raw)).collect::<Result<_, _>>()?;
-    let mut block = None;
-    let mut paging = Paging::default();
-    options(rest, |word, value| {
-        if word != b"BLOCK" {
-            return paging.take(word, value);
-        }
-        block = Some(integer(value)?);
-        Ok(true)
-    })?;
+    let (paging, block) = paging_and_block(rest)?;
     let limit = paging.limit(&context.shared.limits);
     let targets = names
         .iter()

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::messaging;
-use crate::commands::arguments::{Paging, bounded_count, integer, options};
+use crate::commands::arguments::{Paging, after_and_count, integer, options};
 use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::messaging::{Shown, Window};
 use crate::protocol::Encoder;
@@ -60,16 +60,9 @@ pub(super) fn write_shown(shown: &Shown, out: &mut Encoder) {
 }
 
 fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let (mut after, mut count) = (Bytes::new(), None);
-    options(&arguments[1..], |word, value| {
-        match word {
-            b"AFTER" => after = value.clone(),
-            b"COUNT" => count = Some(integer(value)?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    let listed = messaging(context.shared)?.conversations(&arguments[0], &after, bounded_count(count))?;
+    let (after, count) = after_and_count(&arguments[1..])?;
+    let listed =
+        messaging(context.shared)?.conversations(&arguments[0], &after.unwrap_or_default(), count)?;
     let out = &mut context.connection.out;
     out.map(2);
     out.bulk("next");

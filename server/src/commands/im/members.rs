@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{detached, messaging, slowly};
-use crate::commands::arguments::{bounded_count, integer, options};
+use crate::commands::arguments::{after_and_count, options};
 use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::messaging::{History, Mode, NewConversation};
 use crate::refusal::Refusal;
@@ -70,16 +70,8 @@ fn leave(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
 }
 
 fn members(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let (mut after, mut count) = (Bytes::new(), None);
-    options(&arguments[1..], |word, value| {
-        match word {
-            b"AFTER" => after = value.clone(),
-            b"COUNT" => count = Some(integer(value)?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    let members = messaging(context.shared)?.members(&arguments[0], &after, bounded_count(count))?;
+    let (after, count) = after_and_count(&arguments[1..])?;
+    let members = messaging(context.shared)?.members(&arguments[0], &after.unwrap_or_default(), count)?;
     let out = &mut context.connection.out;
     out.array(members.len());
     for user in members {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::history::write_shown;
 use super::messaging;
-use crate::commands::arguments::{Paging, integer, options};
+use crate::commands::arguments::paging_and_block;
 use crate::commands::read::wait;
 use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::commands::subscribe::check_room;
@@ -32,15 +32,7 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
 ];
 
 fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let mut block = None;
-    let mut paging = Paging::default();
-    options(&arguments[2..], |word, value| {
-        if word != b"BLOCK" {
-            return paging.take(word, value);
-        }
-        block = Some(integer(value)?);
-        Ok(true)
-    })?;
+    let (paging, block) = paging_and_block(&arguments[2..])?;
     let limit = paging.limit(&context.shared.limits);
     let messaging = messaging(context.shared)?.clone();
     let user = Bytes::copy_from_slice(&arguments[0]);
