@@ -44,7 +44,7 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
-        let changed = self.decide(|| {
+        self.decide(|| {
             // Before the look at the message: a change in between makes the batch fail.
             let (changes_last, _) = self.state.end(&names::changes_ledger(&conv))?;
             let Some((entry, message)) = self.own_message(&conv, &user, sequence, now_ms)? else {
@@ -74,8 +74,7 @@ impl Messaging {
                 let batch = self.rewrite(batch, kind, &entry, &message, body)?;
                 Ok(Decision::Commit(Box::new(batch), true))
             })
-        })?;
-        Ok(changed.0)
+        })
     }
 
     /// The message, if this user may change it now.

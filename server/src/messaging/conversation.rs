@@ -6,7 +6,7 @@ use bytes::Bytes;
 use strandline::{Sequence, TimeMs};
 
 use super::event::{Event, HISTORY_JOINED, Kind, PULLS, Parts, put_name, put_number};
-use super::ledger::{LIST_BYTES, State};
+use super::ledger::{State, list_records};
 use super::periods::Periods;
 
 /// How messages reach members.
@@ -169,20 +169,10 @@ pub fn created_record(conv: &Bytes, settings: &Settings, pulls: bool) -> Event {
 
 /// Records that list members with their periods.
 pub fn member_records<'a>(members: impl Iterator<Item = (&'a Bytes, &'a Periods)>) -> Vec<Event> {
-    let mut lists = vec![Vec::new()];
-    for (user, periods) in members {
-        if lists.last().is_some_and(|list| list.len() > LIST_BYTES) {
-            lists.push(Vec::new());
-        }
-        let list = lists.last_mut().expect("there is one from the start");
+    list_records(Kind::Members, members, |(user, periods), list| {
         put_name(list, user);
         periods.encode(list);
-    }
-    let record = |list: Vec<u8>| Event {
-        body: list.into(),
-        ..Event::new(Kind::Members, &Bytes::new(), &Bytes::new())
-    };
-    lists.into_iter().filter(|list| !list.is_empty()).map(record).collect()
+    })
 }
 
 impl State for Conversation {

@@ -23,7 +23,25 @@ const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_al
 const SNAPSHOT_RECORDS: u64 = 512;
 
 /// A list in a snapshot is cut at about so many bytes.
-pub const LIST_BYTES: usize = 256 * 1024;
+const LIST_BYTES: usize = 256 * 1024;
+
+/// Records of a kind that list things, cut so that none is long.
+pub fn list_records<T>(
+    kind: Kind,
+    things: impl Iterator<Item = T>,
+    put: impl Fn(T, &mut Vec<u8>),
+) -> Vec<Event> {
+    let mut lists: Vec<Vec<u8>> = Vec::new();
+    for thing in things {
+        if lists.last().is_none_or(|list| list.len() > LIST_BYTES) {
+            lists.push(Vec::new());
+        }
+        put(thing, lists.last_mut().expect("one was just made sure of"));
+    }
+    let nobody = Bytes::new();
+    let record = |list: Vec<u8>| Event { body: list.into(), ..Event::new(kind, &nobody, &nobody) };
+    lists.into_iter().map(record).collect()
+}
 
 /// What is replayed from records.
 pub trait State: Default {

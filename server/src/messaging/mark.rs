@@ -3,15 +3,13 @@
 //! Unread is computed from what is there, each time: readable messages of others above the read mark and the start of the membership,
 //! that were not recalled or hidden. Nothing is counted up or down, so nothing can drift.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use strandline::{Batch, Limit, Sequence};
 
 use super::event::{Event, Kind};
 use super::trouble::Result;
 use super::user::{Membership, User};
-use super::{Decision, Messaging, names};
+use super::{Decision, Messaging, each_once, names, valid_once};
 
 /// Entries read at a time.
 const PAGE: Limit = Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true };
@@ -24,7 +22,7 @@ impl Messaging {
         let user = names::valid(user)?;
         let (last, _) = self.messages.end(&names::conversation(&conv))?;
         let sequence = sequence.min(last);
-        let (moved, _) = self.decide(|| {
+        let moved = self.decide(|| {
             self.user(&user, |ledger| {
                 let membership = ledger.state.membership(&conv);
                 let moves = membership
@@ -45,11 +43,11 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
-        let wanted: BTreeSet<Sequence> = sequences.iter().copied().collect();
-        let (count, _) = self.decide(|| {
+        let sequences = each_once(sequences.iter().copied());
+        let count = self.decide(|| {
             self.user(&user, |ledger| {
                 let mut events = Vec::new();
-                for sequence in in_order(sequences, &wanted) {
+                for sequence in sequences.iter().copied() {
                     if self.shows_message(&conv, &ledger.state, sequence)? {
                         events.push(Event { sequence, ..Event::new(Kind::Hide, &conv, &user) });
                     }
@@ -87,24 +85,20 @@ impl Messaging {
     /// Unread messages in these conversations, or in all that the user is a member of. One that does not exist has none.
     pub fn unread(&self, user: &[u8], convs: &[Bytes]) -> Result<Vec<(Bytes, u64)>> {
         let user = names::valid(user)?;
-        let convs: Vec<Bytes> = convs.iter().map(|conv| names::valid(conv)).collect::<Result<_>>()?;
+        let convs = valid_once(convs)?;
         self.user(&user, |ledger| {
             let asked: Vec<Bytes> = if convs.is_empty() {
                 ledger.state.current().map(|(conv, _)| conv.clone()).collect()
             } else {
                 convs
             };
-            let mut unread = Vec::new();
-            for conv in asked {
-                let count = match ledger.state.membership(&conv) {
-                    Some(membership) => self.unread_in(&conv, &user, membership)?,
-                    None => 0,
-                };
-                if !unread.iter().any(|(known, _)| *known == conv) {
-                    unread.push((conv, count));
-                }
-            }
-            Ok(unread)
+            let count = |conv: Bytes| {
+                let membership = ledger.state.membership(&conv);
+                let count =
+                    membership.map_or(Ok(0), |membership| self.unread_in(&conv, &user, membership))?;
+                Ok((conv, count))
+            };
+            asked.into_iter().map(count).collect()
         })
     }
 
@@ -127,10 +121,4 @@ impl Messaging {
             }
         }
     }
-}
-
-/// The wanted sequences in the caller's order, each once.
-fn in_order(sequences: &[Sequence], wanted: &BTreeSet<Sequence>) -> Vec<Sequence> {
-    let mut left = wanted.clone();
-    sequences.iter().copied().filter(|sequence| left.remove(sequence)).collect()
 }

@@ -12,7 +12,7 @@ use super::ledger::Ledger;
 use super::periods::Periods;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
-use super::{Decision, Messaging, each_once, names};
+use super::{Decision, Messaging, names, valid_once};
 
 /// How a conversation is to be.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ enum Move {
 impl Messaging {
     /// Makes a conversation. False when it was made before with the same settings. Waits for the disk.
     pub fn create(&self, conv: &[u8], new: &NewConversation) -> Result<bool> {
-        let mut members = each_once(&new.members)?;
+        let mut members = valid_once(&new.members)?;
         let conv = names::valid(conv)?;
         if members.len() > self.options.max_members {
             return Err(Trouble::TooManyMembers { limit: self.options.max_members });
@@ -62,7 +62,7 @@ impl Messaging {
         members.iter().for_each(|user| super::event::put_name(&mut list, user));
         let founders = names::digest(&list);
         let ledger_name = names::conversation_ledger(&conv);
-        let made = self.decide(|| {
+        self.decide(|| {
             self.conversations.read(&ledger_name, |ledger| {
                 if let Some(known) = &ledger.state.settings {
                     let same =
@@ -75,8 +75,7 @@ impl Messaging {
                     true,
                 ))
             })
-        })?;
-        Ok(made.0)
+        })
     }
 
     fn creation(
@@ -124,7 +123,7 @@ impl Messaging {
         let conv = names::valid(conv)?;
         let limit = self.options.max_members;
         let users = self.conversation(&conv, |ledger| {
-            let users = each_once(users)?;
+            let users = valid_once(users)?;
             // Before the first of them is in: a command that cannot do all is to do nothing.
             let joining = users.iter().filter(|user| way == Move::Join && !ledger.state.has(user)).count();
             let fits = joining == 0 || ledger.state.member_count() + joining <= limit;
@@ -132,7 +131,7 @@ impl Messaging {
         })?;
         let mut count = 0;
         for user in users {
-            let (moved, _) =
+            let moved =
                 self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
             count += usize::from(moved);
             self.users.shorten(&self.engine, &names::user_ledger(&user))?;

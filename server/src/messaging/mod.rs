@@ -37,8 +37,11 @@ mod tests;
 mod trouble;
 mod user;
 
+use std::collections::HashSet;
+use std::hash::Hash;
+
 use bytes::Bytes;
-use strandline::{Batch, Engine, Error, Receipt, Store, WEEK_MS};
+use strandline::{Batch, Engine, Error, Store, WEEK_MS};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
@@ -142,12 +145,12 @@ impl Messaging {
     }
 
     /// Decides until what was decided holds. Waits for the disk.
-    fn decide<T>(&self, mut decide: impl FnMut() -> Result<Decision<T>>) -> Result<(T, Option<Receipt>)> {
+    fn decide<T>(&self, mut decide: impl FnMut() -> Result<Decision<T>>) -> Result<T> {
         loop {
             match decide()? {
-                Decision::Known(answer) => return Ok((answer, None)),
+                Decision::Known(answer) => return Ok(answer),
                 Decision::Commit(batch, answer) => match self.engine.submit(*batch)?.wait() {
-                    Ok(receipt) => return Ok((answer, Some(receipt))),
+                    Ok(_) => return Ok(answer),
                     // A ledger moved on between the look and the commit. Each round means that another command got through.
                     Err(Error::LastSequence { .. }) => {}
                     Err(error) => return Err(error.into()),
@@ -157,9 +160,14 @@ impl Messaging {
     }
 }
 
-/// The ids of a command's users, in their order, each once.
-fn each_once(users: &[Bytes]) -> Result<Vec<Bytes>> {
-    let mut seen = std::collections::HashSet::new();
-    let valid: Vec<Bytes> = users.iter().map(|user| names::valid(user)).collect::<Result<_>>()?;
-    Ok(valid.into_iter().filter(|user| seen.insert(user.clone())).collect())
+/// The ids that a command names, in their order, each once.
+fn valid_once(ids: &[Bytes]) -> Result<Vec<Bytes>> {
+    let valid: Vec<Bytes> = ids.iter().map(|id| names::valid(id)).collect::<Result<_>>()?;
+    Ok(each_once(valid))
+}
+
+/// The same in the same order, each once.
+fn each_once<T: Clone + Eq + Hash>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    all.into_iter().filter(|one| seen.insert(one.clone())).collect()
 }

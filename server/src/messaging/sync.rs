@@ -80,8 +80,8 @@ pub struct Delivery {
     pub conv: Bytes,
     /// The event.
     pub shown: Shown,
-    /// The cursor behind it, for who takes them one by one.
-    pub cursor: Vec<u8>,
+    /// The place behind it.
+    position: Position,
 }
 
 /// A page of what a terminal lacks.
@@ -105,6 +105,11 @@ impl Messaging {
     pub fn cursor(&self, user: &[u8], text: &[u8]) -> Result<Cursor> {
         names::valid(user)?;
         Cursor::decode(text, self.history, user)
+    }
+
+    /// The cursor behind one event of a page, for who takes them one by one.
+    pub fn cursor_behind(&self, user: &[u8], delivery: &Delivery) -> Vec<u8> {
+        delivery.position.encode(self.history, user)
     }
 
     /// The cursor behind everything that is there now.
@@ -187,7 +192,7 @@ impl Messaging {
             limit,
             frontier,
             position: start,
-            trimmed: told && inbox.verdict == Verdict::Trimmed,
+            trimmed: inbox.verdict == Verdict::Trimmed,
             inbox_more: inbox.more,
             inbox_next: inbox.next,
             inbox: inbox.entries.into(),
@@ -401,8 +406,7 @@ impl Merge<'_> {
     }
 
     fn give(&mut self, conv: Bytes, shown: Shown) {
-        let cursor = self.position.encode(self.messaging.history, self.user);
-        self.deliveries.push(Delivery { conv, shown, cursor });
+        self.deliveries.push(Delivery { conv, shown, position: self.position.clone() });
     }
 
     /// A copy, unless the original was changed after it was made.

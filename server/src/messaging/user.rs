@@ -7,7 +7,7 @@ use strandline::{Sequence, TimeMs};
 
 use super::conversation::History;
 use super::event::{Event, Kind, PULLS, Parts, put_name, put_number};
-use super::ledger::{LIST_BYTES, State};
+use super::ledger::{State, list_records};
 use super::periods::Periods;
 
 /// A user and one conversation.
@@ -136,12 +136,7 @@ impl State for User {
     }
 
     fn records(&self) -> Vec<Event> {
-        let mut lists = vec![Vec::new()];
-        for (conv, membership) in &self.conversations {
-            if lists.last().is_some_and(|list| list.len() > LIST_BYTES) {
-                lists.push(Vec::new());
-            }
-            let list = lists.last_mut().expect("there is one from the start");
+        list_records(Kind::Memberships, self.conversations.iter(), |(conv, membership), list| {
             put_name(list, conv);
             list.push(membership.history.flag() | if membership.pulls { PULLS } else { 0 });
             membership.periods.encode(list);
@@ -149,12 +144,7 @@ impl State for User {
             put_number(list, membership.read);
             put_number(list, membership.hidden.len() as u64);
             membership.hidden.iter().for_each(|sequence| put_number(list, *sequence));
-        }
-        let record = |list: Vec<u8>| Event {
-            body: list.into(),
-            ..Event::new(Kind::Memberships, &Bytes::new(), &Bytes::new())
-        };
-        lists.into_iter().filter(|list| !list.is_empty()).map(record).collect()
+        })
     }
 
     fn bytes(&self) -> usize {

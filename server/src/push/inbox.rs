@@ -63,13 +63,16 @@ impl Inbox {
         }
         let cursor: Cursor = messaging.cursor(&self.user, &self.cursor)?;
         let page = messaging.sync(&self.user, &cursor, PAGE)?;
-        if kind == Kind::UserFollow && page.verdict != "OK" && !std::mem::take(&mut self.gap_told) {
+        let gap_told = std::mem::take(&mut self.gap_told);
+        if kind == Kind::UserFollow && page.verdict != "OK" && !gap_told {
             self.write_gap(&page, out);
         }
-        self.gap_told = false;
         for delivery in &page.deliveries {
             match kind {
-                Kind::UserFollow => self.write_entry(delivery, out),
+                Kind::UserFollow => {
+                    let cursor = messaging.cursor_behind(&self.user, delivery);
+                    self.write_entry(delivery, &cursor, out);
+                }
                 Kind::Message => write_hint("message", channel, delivery, out),
                 Kind::ShardMessage => write_hint("smessage", channel, delivery, out),
                 Kind::Follow => {}
@@ -88,11 +91,11 @@ impl Inbox {
         out.bulk(&page.cursor);
     }
 
-    fn write_entry(&self, delivery: &Delivery, out: &mut Encoder) {
+    fn write_entry(&self, delivery: &Delivery, cursor: &[u8], out: &mut Encoder) {
         out.push(9);
         out.bulk("im.entry");
         out.bulk(&self.user);
-        out.bulk(&delivery.cursor);
+        out.bulk(cursor);
         out.bulk(&delivery.conv);
         out.integer(delivery.shown.sequence);
         out.integer(delivery.shown.time_ms);
