@@ -30,7 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::batch::{Basis, ChangeKind, Durability, Prepared, remembered};
-use crate::entry::Receipt;
+use crate::entry::{End, Receipt};
 use crate::error::{Error, Failure, Result};
 use crate::flush::remove_log_files;
 use crate::format::wal::stamp;
@@ -259,12 +259,7 @@ impl Committer {
             if let Some(slot) = self.memtable.find(timeline, hash) {
                 return Ok(slot);
             }
-            let hint = submitted.hints.get(place).copied().flatten();
-            let end = match hint.and_then(|hint| hint.under(&self.memtable)) {
-                Some(end) => end,
-                // The memtable was sealed since the caller looked.
-                None => Reading::new(&self.state, &self.state.view.load(), timeline, hash).end()?,
-            };
+            let end = self.end_of((timeline, hash), submitted.hints.get(place).copied().flatten())?;
             Ok(self.memtable.insert(timeline.store, batch.slice(name), hash, end))
         };
         batch.timelines().zip(names).enumerate().map(slot).collect()
@@ -291,7 +286,7 @@ impl Committer {
 
     fn check(&mut self, submitted: &Submitted, first: Option<&SlotId>) -> Result<()> {
         for (basis, hint) in submitted.batch.bases.iter().zip(&submitted.basis_hints) {
-            let last = self.last_of(basis, hint.as_ref())?;
+            let last = self.last_of(basis, *hint)?;
             if last != basis.last {
                 return Err(Error::LastSequence { last });
             }
@@ -312,17 +307,20 @@ impl Committer {
     }
 
     /// Where a timeline ends that a batch was decided on. It gets no slot for that.
-    fn last_of(&mut self, basis: &Basis, hint: Option<&EndHint>) -> Result<Sequence> {
+    fn last_of(&mut self, basis: &Basis, hint: Option<EndHint>) -> Result<Sequence> {
         let timeline = basis.timeline();
         if let Some(slot) = self.memtable.find(timeline, basis.hash) {
             return Ok(self.allocator.last(slot, &self.memtable));
         }
-        let end = match hint.and_then(|hint| hint.under(&self.memtable)) {
-            Some(end) => end,
-            // The memtable was sealed since the caller looked.
-            None => Reading::new(&self.state, &self.state.view.load(), timeline, basis.hash).end()?,
-        };
-        Ok(end.last)
+        Ok(self.end_of((timeline, basis.hash), hint)?.last)
+    }
+
+    /// Where a timeline without a slot ends: as its caller found, unless the memtable was sealed since then.
+    fn end_of(&self, (timeline, hash): (TimelineRef<'_>, u64), hint: Option<EndHint>) -> Result<End> {
+        match hint.and_then(|hint| hint.under(&self.memtable)) {
+            Some(end) => Ok(end),
+            None => Reading::new(&self.state, &self.state.view.load(), timeline, hash).end(),
+        }
     }
 
     /// A sequence for each append: the chosen one for the first, if one was chosen, else the next.
