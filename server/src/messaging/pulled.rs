@@ -94,7 +94,9 @@ impl Messaging {
             loop {
                 let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
                 for line in page.entries.iter().filter_map(|entry| Event::decode(&entry.body)) {
-                    if pulled.contains(&line.conv) && line.sequence >= behind(&line.conv) {
+                    let membership = user.membership(&line.conv).filter(|membership| membership.pulls);
+                    let is_for_it = membership.is_some_and(|one| one.periods.contains(line.sequence));
+                    if is_for_it && line.sequence >= behind(&line.conv) {
                         moved.entry(Bytes::copy_from_slice(&line.conv)).or_insert(line.sequence);
                     }
                 }

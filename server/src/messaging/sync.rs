@@ -185,14 +185,14 @@ impl Messaging {
             return Ok(Some(SyncPage::start_again("FUTURE")));
         }
         let told = *cursor != Cursor::Oldest;
-        let heads = self.heads(&ledger.state, &start, &frontier)?;
+        let (heads, trimmed) = self.heads(&ledger.state, &start, &frontier)?;
         let merge = Merge {
             messaging: self,
             user,
             limit,
             frontier,
             position: start,
-            trimmed: inbox.verdict == Verdict::Trimmed,
+            trimmed: trimmed || inbox.verdict == Verdict::Trimmed,
             inbox_more: inbox.more,
             inbox_next: inbox.next,
             inbox: inbox.entries.into(),
@@ -226,9 +226,9 @@ impl Messaging {
         Ok((self.sync.read_after(&name, start.inbox, wanted)?, start.clone()))
     }
 
-    /// The first pulled event of each conversation that moved, by time.
-    fn heads(&self, state: &User, start: &Position, frontier: &Frontier) -> Result<Heads> {
-        let mut heads = Heads::new();
+    /// The first pulled event of each conversation that moved, by time, and whether one was trimmed that this user lacks.
+    fn heads(&self, state: &User, start: &Position, frontier: &Frontier) -> Result<(Heads, bool)> {
+        let (mut heads, mut trimmed) = (Heads::new(), false);
         for (conv, first) in self.moved(state, start)? {
             let Some(membership) = state.membership(&conv) else { continue };
             // Nothing before a membership is for this user.
@@ -240,18 +240,18 @@ impl Messaging {
                 cursor: first.max(joined) - 1,
                 buffer: VecDeque::new(),
                 more: true,
-                trimmed: false,
             };
-            self.put_back(&mut heads, pull, frontier)?;
+            trimmed |= self.put_back(&mut heads, pull, frontier)?;
         }
-        Ok(heads)
+        Ok((heads, trimmed))
     }
 
-    /// Puts a conversation under the time of its next event, if it has one.
+    /// Puts a conversation under the time of its next event, if it has one. Whether events before that were trimmed.
     fn put_back(&self, heads: &mut Heads, mut pull: Pull, frontier: &Frontier) -> Result<bool> {
+        let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
             let page = self.messages.read_after(&pull.name, pull.cursor, Limit::entries(PULL_ENTRIES))?;
-            pull.trimmed |= page.verdict == Verdict::Trimmed;
+            trimmed |= page.verdict == Verdict::Trimmed;
             pull.more = page.more;
             pull.cursor = page.next;
             for entry in page.entries {
@@ -269,7 +269,6 @@ impl Messaging {
                 }
             }
         }
-        let trimmed = std::mem::take(&mut pull.trimmed);
         if let Some((entry, _)) = pull.buffer.front() {
             heads.insert((entry.time_ms, pull.conv.clone()), pull);
         }
@@ -292,7 +291,6 @@ struct Pull {
     cursor: Sequence,
     buffer: VecDeque<(Entry, Event)>,
     more: bool,
-    trimmed: bool,
 }
 
 /// Pulled conversations by the time of their next event.

@@ -443,3 +443,23 @@ fn everything_is_there_again_after_a_restart() {
         assert_eq!(drain(&mut client, "bob", &cursor, "").0, rest);
     }
 }
+
+#[test]
+fn pulled_events_that_were_trimmed_are_told_to_those_who_were_to_get_them() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    client.line("IM.CREATE room MODE pull MEMBERS ann bob");
+    client.line("IM.CREATE quiet MODE pull MEMBERS ann carl");
+    let [bob, carl] = ["bob", "carl"].map(|user| client.line(&format!("IM.TAIL {user}")).text());
+    for body in ["one", "two", "three", "four"] {
+        send(&mut client, &format!("room ann {body}"));
+    }
+    client.line("IM.JOIN room carl");
+    assert_eq!(client.line("TL.TRIM messages:c/{room} BEFORE 4"), Value::Integer(3));
+    let page = client.line(&format!("IM.SYNC bob {bob}"));
+    assert_eq!(page.get("verdict").text(), "TRIMMED");
+    assert_eq!(page.get("entries").items().len(), 2, "the fourth message, and that carl joined");
+    let page = client.line(&format!("IM.SYNC carl {carl}"));
+    assert_eq!(page.get("verdict").text(), "OK", "they were never for carl");
+    assert_eq!(page.get("entries").items().len(), 1);
+}
