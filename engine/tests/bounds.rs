@@ -1,20 +1,11 @@
 //! What stays within its bounds, whatever the number of segments and of ids: open files, decoded blocks, what a forgotten id costs.
 
-use std::sync::Arc;
+mod world;
 
-use strandline::clock::ManualClock;
-use strandline::vfs::Dir;
-use strandline::vfs::simulated::SimulatedDisk;
-use strandline::{Batch, Engine, Options, Store, World};
+use strandline::{Batch, Engine, Options, Store};
+use world::House;
 
-const START_MS: u64 = 1_700_000_000_000;
 const WINDOW_MS: u64 = 3_600_000;
-
-struct House {
-    disk: SimulatedDisk,
-    clock: Arc<ManualClock>,
-    options: Options,
-}
 
 impl House {
     fn new() -> House {
@@ -24,16 +15,7 @@ impl House {
             id_window_ms: WINDOW_MS,
             ..Options::default()
         };
-        House { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::at(START_MS)), options }
-    }
-
-    fn open(&self) -> Engine {
-        let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
-        Engine::open_in(world, self.options.clone()).expect("opens")
-    }
-
-    fn bytes(&self) -> usize {
-        self.disk.contents().files.values().map(Vec::len).sum()
+        House::with(options)
     }
 }
 
@@ -44,7 +26,7 @@ fn figure(engine: &Engine, name: &str) -> u64 {
 #[test]
 fn more_segments_than_files_may_be_open_are_all_read() {
     let house = House::new();
-    let engine = house.open();
+    let engine = house.engine();
     let stores: Vec<Store> =
         (0..4).map(|store| engine.create_store(&format!("s{store}"), 64_000).expect("is made")).collect();
     // One partition a second, and none of them expires meanwhile.
@@ -70,7 +52,7 @@ fn more_segments_than_files_may_be_open_are_all_read() {
 #[test]
 fn blocks_and_memtables_stay_within_the_budget() {
     let house = House::new();
-    let engine = house.open();
+    let engine = house.engine();
     let store = engine.store("messages").expect("is there");
     for round in 0..200u64 {
         let batch = (0..100).fold(Batch::new(), |batch, timeline| {
@@ -94,7 +76,7 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
         let batch = Batch::new().append(&store, b"c/1", body).id(id.as_bytes());
         engine.submit(batch).expect("queued").wait().expect("committed")
     };
-    let engine = house.open();
+    let engine = house.engine();
     for number in 0..2000 {
         assert!(!append(&engine, number, b"body").duplicate);
     }
@@ -103,7 +85,7 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
     let with_ids = house.bytes();
 
     house.clock.pass(WINDOW_MS - 1);
-    let engine = house.open();
+    let engine = house.engine();
     let receipt = append(&engine, 700, b"body");
     assert!(receipt.duplicate);
     assert_eq!(receipt.sequences, [701]);
@@ -113,7 +95,7 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
     drop(engine);
 
     house.clock.pass(1);
-    let engine = house.open();
+    let engine = house.engine();
     let receipt = append(&engine, 700, b"body");
     assert!(!receipt.duplicate, "the window is over");
     let reads = figure(&engine, "block_reads");

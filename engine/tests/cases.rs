@@ -1,23 +1,15 @@
 //! Faults that systems of this kind really had, as small tests of ours. `docs/cases.md` lists them all, with the test that
 //! covers each; the last test here sees that every test named there exists.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod world;
 
-use strandline::clock::ManualClock;
+use std::path::{Path, PathBuf};
+
 use strandline::format::header::{EngineId, FileHeader, FileKind};
 use strandline::format::manifest::{Live, StoreRecord, encode};
-use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
-use strandline::{Batch, Durability, Engine, Error, Limit, Lsn, Options, Store, StoreId, Trim, World};
-
-const START_MS: u64 = 1_700_000_000_000;
-
-struct House {
-    disk: SimulatedDisk,
-    clock: Arc<ManualClock>,
-    options: Options,
-}
+use strandline::{Batch, Durability, Engine, Error, Limit, Lsn, Options, Store, StoreId, Trim};
+use world::House;
 
 impl House {
     fn new() -> House {
@@ -26,12 +18,11 @@ impl House {
 
     fn of(disk: SimulatedDisk) -> House {
         let options = Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
-        House { disk, clock: Arc::new(ManualClock::at(START_MS)), options }
+        House { disk, ..House::with(options) }
     }
 
     fn try_open(&self) -> strandline::Result<(Engine, Store)> {
-        let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
-        let engine = Engine::open_in(world, self.options.clone())?;
+        let engine = self.try_engine()?;
         let store = engine.store("messages")?;
         Ok((engine, store))
     }
@@ -43,12 +34,6 @@ impl House {
     fn files(&self, prefix: &str) -> Vec<String> {
         let names = self.disk.contents().files.into_keys();
         names.filter(|name| name.starts_with(prefix)).collect()
-    }
-
-    fn bytes(&self) -> usize {
-        // What is kept for a full disk is no data.
-        let contents = self.disk.contents();
-        contents.files.iter().filter(|(name, _)| *name != "reserve").map(|(_, bytes)| bytes.len()).sum()
     }
 }
 

@@ -1,30 +1,21 @@
 //! Expiry (P2, P8): exact for readers, physical by unlink, nothing forgotten, no clock that destroys.
 
-use std::sync::Arc;
+mod world;
 
-use strandline::clock::ManualClock;
-use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
-use strandline::{Batch, Engine, Limit, Options, Store, Trim, Verdict, World};
+use strandline::{Batch, Engine, Limit, Options, Store, Trim, Verdict};
+use world::{House, START_MS};
 
-const START_MS: u64 = 1_700_000_000_000;
 const TTL_MS: u64 = 64_000;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-struct House {
-    disk: SimulatedDisk,
-    clock: Arc<ManualClock>,
-}
-
 impl House {
     fn new() -> House {
-        House { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::at(START_MS)) }
+        House::with(Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() })
     }
 
     fn open(&self) -> (Engine, Store) {
-        let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
-        let options = Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
-        let engine = Engine::open_in(world, options).expect("opens");
+        let engine = self.engine();
         let store = engine.create_store("short", TTL_MS).expect("is there");
         (engine, store)
     }
@@ -129,7 +120,7 @@ fn a_power_cut_anywhere_in_expiry_forgets_no_sequence_and_shows_nothing_expired(
         started |= matches!(op, Op::Mark(0));
         for cut in Cut::ALL.into_iter().filter(|_| started) {
             let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(states)));
-            let cut_off = House { disk, clock: house.clock.clone() };
+            let cut_off = House { disk, clock: house.clock.clone(), options: house.options.clone() };
             let (_engine, store) = cut_off.open();
             assert_eq!(sequences(&store, b"t"), (8..=12).collect::<Vec<_>>());
             assert_eq!(store.append(b"t", b"x").expect("appends"), 13);

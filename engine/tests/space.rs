@@ -3,43 +3,33 @@
 //! The disk is simulated, with a size: blocks of 4 KiB, taken when they are written, free when a removed file's last reader lets go.
 //! Bodies are filler, which the tests look for in the files.
 
+mod world;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::disk::DiskDirectory;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
-use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, World};
+use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim};
+use world::House;
 
-const START_MS: u64 = 1_700_000_000_000;
 const TTL_MS: u64 = 64_000;
 const BODY: [u8; 3000] = [b'~'; 3000];
-
-struct House {
-    disk: SimulatedDisk,
-    clock: Arc<ManualClock>,
-    options: Options,
-}
 
 impl House {
     fn new() -> House {
         let options = Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
-        House { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::at(START_MS)), options }
+        House::with(options)
     }
 
     /// Another with the same clock and settings, and an empty disk.
     fn alike(&self) -> House {
-        House { disk: SimulatedDisk::new(), clock: self.clock.clone(), options: self.options.clone() }
-    }
-
-    fn dir(&self) -> Dir {
-        Dir::new(Arc::new(self.disk.clone()))
+        House { clock: self.clock.clone(), ..House::with(self.options.clone()) }
     }
 
     fn open(&self) -> (Engine, Store) {
-        let world = World { dir: self.dir(), clock: self.clock.clone() };
-        let engine = Engine::open_in(world, self.options.clone()).expect("opens");
+        let engine = self.engine();
         let store = engine.store("messages").expect("is there");
         (engine, store)
     }

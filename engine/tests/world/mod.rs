@@ -1,0 +1,44 @@
+//! A simulated disk, a clock that is moved by hand, and the settings of the engine that is opened on them, again and again.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::sync::Arc;
+
+use strandline::clock::ManualClock;
+use strandline::vfs::Dir;
+use strandline::vfs::simulated::SimulatedDisk;
+use strandline::{Engine, Options, World};
+
+/// The time at which it starts.
+pub const START_MS: u64 = 1_700_000_000_000;
+
+/// Where an engine lives, while it does and after.
+pub struct House {
+    pub disk: SimulatedDisk,
+    pub clock: Arc<ManualClock>,
+    pub options: Options,
+}
+
+impl House {
+    /// An empty disk.
+    pub fn with(options: Options) -> House {
+        House { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::at(START_MS)), options }
+    }
+
+    pub fn dir(&self) -> Dir {
+        Dir::new(Arc::new(self.disk.clone()))
+    }
+
+    pub fn try_engine(&self) -> strandline::Result<Engine> {
+        Engine::open_in(World { dir: self.dir(), clock: self.clock.clone() }, self.options.clone())
+    }
+
+    pub fn engine(&self) -> Engine {
+        self.try_engine().expect("opens")
+    }
+
+    /// How many bytes all files have, but for what is kept for a full disk.
+    pub fn bytes(&self) -> usize {
+        let contents = self.disk.contents();
+        contents.files.iter().filter(|(name, _)| *name != "reserve").map(|(_, bytes)| bytes.len()).sum()
+    }
+}
