@@ -23,6 +23,7 @@
 mod blocks;
 mod cache;
 mod check;
+mod goes;
 mod lifetimes;
 mod pages;
 mod parts;

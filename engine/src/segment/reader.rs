@@ -1,13 +1,12 @@
 //! Reads a segment: finds a timeline, gives its entries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::BlockCache;
+use super::goes::OnDisk;
 use super::parts::Parts;
 use super::runs::RunsOf;
 use super::table::Reading;
-use super::{data_name, index_name};
 use crate::entry::{Changes, Collector, Span};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
@@ -24,12 +23,11 @@ use crate::vfs::Dir;
 #[derive(Debug)]
 pub struct Segment {
     record: SegmentRecord,
-    dir: Dir,
     /// What is needed to read it, or why it cannot be.
     parts: Result<Arc<Parts>>,
-    /// What goes when the last reader lets go: the data file, or both.
-    obsolete_data: AtomicBool,
-    obsolete_index: AtomicBool,
+    /// Its files. Without the data it has expired.
+    data: Option<Arc<OnDisk>>,
+    index: Arc<OnDisk>,
 }
 
 impl TimelineEntry {
@@ -50,26 +48,19 @@ impl TimelineEntry {
 impl Segment {
     /// Opens the segment of a record. If it cannot be opened, look-ups in its range will say why.
     pub fn open(dir: &Dir, engine: EngineId, record: SegmentRecord, cache: Arc<BlockCache>) -> Segment {
-        let parts = Parts::open(dir, engine, &record, cache);
+        let parts = Parts::open(dir, engine, &record, cache.clone());
         if let Err(error) = &parts {
             tracing::error!(segment = record.number, %error, "a segment cannot be read; its range is not served");
         }
-        Segment::new(record, dir.clone(), parts.map(Arc::new))
-    }
-
-    fn new(record: SegmentRecord, dir: Dir, parts: Result<Arc<Parts>>) -> Segment {
-        let (obsolete_data, obsolete_index) = (AtomicBool::new(false), AtomicBool::new(false));
-        Segment { record, dir, parts, obsolete_data, obsolete_index }
+        let (data, index) = OnDisk::pair(dir, record.number, &cache);
+        let data = (!record.dropped).then_some(data);
+        Segment { record, parts: parts.map(Arc::new), data, index }
     }
 
     /// The same segment after its data was dropped.
     pub fn without_data(&self) -> Segment {
         let record = SegmentRecord { dropped: true, ..self.record.clone() };
-        // Opened again, so that nothing holds the data file: its space is free when the last reader of this one lets go.
-        let parts = self.parts.as_ref().map_err(Clone::clone).and_then(|parts| {
-            Parts::open(&self.dir, parts.engine, &record, parts.cache.clone()).map(Arc::new)
-        });
-        Segment::new(record, self.dir.clone(), parts)
+        Segment { record, parts: self.parts.clone(), data: None, index: self.index.clone() }
     }
 
     /// What the manifest says of it.
@@ -97,13 +88,15 @@ impl Segment {
 
     /// Its files go when the last reader lets go. The manifest without it must be durable.
     pub fn make_obsolete(&self) {
-        self.obsolete_index.store(true, Ordering::Release);
+        self.index.go();
         self.make_data_obsolete();
     }
 
     /// Its data file goes when the last reader lets go. The manifest that says so must be durable.
     pub fn make_data_obsolete(&self) {
-        self.obsolete_data.store(true, Ordering::Release);
+        if let Some(data) = &self.data {
+            data.go();
+        }
     }
 
     pub(super) fn parts(&self) -> Result<&Parts> {
@@ -219,27 +212,5 @@ impl Segment {
     /// How many shared bodies it holds.
     pub fn body_count(&self) -> Result<u64> {
         Ok(self.parts()?.footer.bodies)
-    }
-}
-
-impl Drop for Segment {
-    fn drop(&mut self) {
-        let number = self.record.number;
-        let files = [
-            (&self.obsolete_data, data_name(number), false),
-            (&self.obsolete_index, index_name(number), true),
-        ];
-        for (_, name, is_index) in files.iter().filter(|(obsolete, ..)| obsolete.load(Ordering::Acquire)) {
-            if let Ok(parts) = &self.parts {
-                parts.cache.close(number, *is_index);
-            }
-            match self.dir.remove(name) {
-                // The manifest does not name it any more: the next open removes it.
-                Err(error) if !error.is_not_found() => {
-                    tracing::warn!(%error, "an obsolete file stays for now");
-                }
-                _ => {}
-            }
-        }
     }
 }
