@@ -10,80 +10,19 @@
 //! The last tests plant violations, so that a rule that sees nothing is noticed too.
 #![allow(clippy::disallowed_methods, reason = "a test of the sources reads them")]
 
+#[path = "house/rules.rs"]
+mod rules;
 #[path = "house/source.rs"]
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use rules::{
+    ABSENCES, CIRCLE_EXCEPTIONS, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS, STORE_EXCEPTIONS,
+    STORES,
+};
 use source::{Source, words};
-
-/// The engine's floors, lowest first. A room is a file or a folder directly in `engine/src`.
-const FLOORS: &[(&str, &[&str])] = &[
-    ("words", &["ids", "entry", "error"]),
-    ("the outside world", &["vfs", "clock", "options", "stats"]),
-    ("bytes", &["format"]),
-    (
-        STORES,
-        &[
-            "sequence",
-            "wal",
-            "memtable",
-            "segment",
-            "manifest",
-            "watch",
-            "batch",
-            "ticket",
-            "idempotency",
-            "reserve",
-        ],
-    ),
-    ("what verbs share", &["view", "state"]),
-    (
-        "verbs",
-        &[
-            "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "garbage",
-            "backup", "verify", "salvage",
-        ],
-    ),
-    ("the running engine", &["running"]),
-    ("the front door", &["engine", "store", "lib"]),
-];
-
-const STORES: &str = "stores";
-
-/// Stores that use a store all the same, and why.
-const STORE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
-    "sequence",
-    "memtable",
-    "the next sequence of a timeline is kept in the timeline's slot: a second table would cost a hash a sequence",
-)];
-
-/// Files of one room that use each other in a circle all the same, and why.
-const CIRCLE_EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("commands/command", "commands/table", "the command COMMAND stands in the table that it describes")];
-
-/// Folders or files, and the crates and rooms that they must not know.
-const ABSENCES: &[(&str, &[&str], &str)] = &[
-    ("engine/src", &["tokio", "redis", "strandline_server"], "the engine knows nothing of sockets"),
-    (
-        "server/src/protocol",
-        &["strandline", "tokio", "crate"],
-        "bytes only: no engine, no sockets, no commands",
-    ),
-    (
-        "server/src/messaging",
-        &["tokio", "protocol", "session", "commands", "listener", "connection", "push"],
-        "messaging could become a crate of its own in an hour",
-    ),
-];
-
-/// Words that have a better one (docs/glossary.md).
-const REFUSED_WORDS: &[&str] =
-    &["stream", "seqno", "journal", "sstable", "util", "utils", "helper", "helpers", "manager", "common"];
-
-const MOST_LINES: usize = 500;
-const MOST_FUNCTION_LINES: usize = 70;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine is a member of the workspace").into()

@@ -327,6 +327,13 @@ def check_own_server(sending: Sending, server: RunningServer, directory: str, ki
     server.stop()
 
 
+def kills_among(total: int, arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> list[int]:
+    """Behind which messages the server is killed: away from both ends, so that something is before and behind each."""
+    if arguments.kills > total // 100:
+        parser.error("at most one kill for each hundred messages")
+    return random.Random(arguments.seed).sample(range(total // 50, total - total // 20), arguments.kills)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     place = parser.add_mutually_exclusive_group(required=True)
@@ -345,10 +352,7 @@ def main() -> int:
 
     corpus = Corpus.load(arguments.messages)
     total = len(corpus.order)
-    if arguments.kills > total // 100:
-        parser.error("at most one kill for each hundred messages")
-    # Away from both ends, so that each kill finds something behind it and something before it.
-    kill_points = random.Random(arguments.seed).sample(range(total // 50, total - total // 20), arguments.kills)
+    kill_points = kills_among(total, arguments, parser)
     try:
         if arguments.address:
             sending = Sending(corpus, arguments.window)

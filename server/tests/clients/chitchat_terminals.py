@@ -32,7 +32,7 @@ from collections.abc import Iterable
 
 import redis
 
-from chitchat import Broken, Corpus, Message, Sending, connect
+from chitchat import Broken, Corpus, Message, Sending, connect, kills_among
 from running import RunningServer
 
 PULLED = 4  # one conversation in so many
@@ -270,10 +270,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the moments of kills and disconnects")
     arguments = parser.parse_args()
     corpus = Corpus.load(arguments.messages)
-    total = len(corpus.order)
-    if arguments.kills > total // 100:
-        parser.error("at most one kill for each hundred messages")
-    kill_points = random.Random(arguments.seed).sample(range(total // 50, total - total // 20), arguments.kills)
+    kill_points = kills_among(len(corpus.order), arguments, parser)
     try:
         with tempfile.TemporaryDirectory(prefix="strandline-") as directory, \
                 RunningServer(arguments.server, directory) as server:

@@ -16,7 +16,7 @@ import argparse
 import os
 import sys
 
-from ledger import Broken, directory, entries, server, told
+from ledger import Broken, directory, entries, parser_of, server, told
 from resp import Connection, Refused, pairs
 
 KEYS = ("messages:clock", "sync:clock")
@@ -66,9 +66,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", help="the server's binary")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     return told(lambda: run(arguments))
 
 

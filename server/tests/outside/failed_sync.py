@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from ledger import Broken, Ledger, directory, server, told
+from ledger import Broken, Ledger, directory, parser_of, server, told
 from resp import Connection, Refused
 
 PATIENCE_SECONDS = 60
@@ -88,10 +88,7 @@ def with_failure(binary: str, path: str, call: str, place: int, ledger: Ledger) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", help="the server's binary")
-    parser.add_argument("--places", type=int, default=6)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, places=6).parse_args()
     return told(lambda: run(arguments))
 
 

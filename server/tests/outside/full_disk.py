@@ -22,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-from ledger import SMALL, Broken, directory, entries, server, told
+from ledger import SMALL, Broken, directory, entries, parser_of, server, told
 from resp import Connection, Refused
 
 KEY, OLD = "messages:disk", "messages:old"
@@ -147,9 +147,7 @@ def acknowledged_from(connection: Connection, acknowledged: list[bytes]) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", help="the server's binary")
-    parser.add_argument("--cycles", type=int, default=5)
+    parser = parser_of(__doc__, cycles=5)
     parser.add_argument("--mount", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.mount:

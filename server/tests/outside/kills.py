@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from ledger import Ledger, directory, server, told
+from ledger import Ledger, directory, parser_of, server, told
 from resp import Connection
 
 
@@ -53,11 +53,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", help="the server's binary")
-    parser.add_argument("--cycles", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, cycles=20, seed=1).parse_args()
     return told(lambda: run(arguments))
 
 

@@ -13,6 +13,7 @@ What must hold after each restart:
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import tempfile
@@ -146,6 +147,15 @@ def entries(connection: Connection, key: str, after: int) -> list:
 
 def directory() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="strandline-outside-")
+
+
+def parser_of(document: str, **numbers: int) -> argparse.ArgumentParser:
+    """What every check is called with: the binary, and its own numbers with what they are by default."""
+    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", help="the server's binary")
+    for name, number in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=number)
+    return parser
 
 
 def told(run) -> int:

@@ -15,7 +15,7 @@ import argparse
 import subprocess
 import sys
 
-from ledger import Broken, Ledger, directory, server, told
+from ledger import Broken, Ledger, directory, parser_of, server, told
 from resp import Connection, Refused
 
 DESCRIPTORS = 160
@@ -87,9 +87,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", help="the server's binary")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     return told(lambda: run(arguments))
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from ledger import Broken, Ledger, directory, server, told
+from ledger import Broken, Ledger, directory, parser_of, server, told
 from resp import Connection, Refused
 
 
@@ -68,11 +68,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", help="the server's binary")
-    parser.add_argument("--cycles", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, cycles=12, seed=1).parse_args()
     return told(lambda: run(arguments))
 
 

@@ -1,0 +1,68 @@
+//! What the house allows: floors, absences, exceptions with their reasons, words and lengths.
+
+/// The engine's floors, lowest first. A room is a file or a folder directly in `engine/src`.
+pub const FLOORS: &[(&str, &[&str])] = &[
+    ("words", &["ids", "entry", "error"]),
+    ("the outside world", &["vfs", "clock", "options", "stats"]),
+    ("bytes", &["format"]),
+    (
+        STORES,
+        &[
+            "sequence",
+            "wal",
+            "memtable",
+            "segment",
+            "manifest",
+            "watch",
+            "batch",
+            "ticket",
+            "idempotency",
+            "reserve",
+        ],
+    ),
+    ("what verbs share", &["view", "state"]),
+    (
+        "verbs",
+        &[
+            "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "garbage",
+            "backup", "verify", "salvage",
+        ],
+    ),
+    ("the running engine", &["running"]),
+    ("the front door", &["engine", "store", "lib"]),
+];
+
+pub const STORES: &str = "stores";
+
+/// Stores that use a store all the same, and why.
+pub const STORE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "sequence",
+    "memtable",
+    "the next sequence of a timeline is kept in the timeline's slot: a second table would cost a hash a sequence",
+)];
+
+/// Files of one room that use each other in a circle all the same, and why.
+pub const CIRCLE_EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("commands/command", "commands/table", "the command COMMAND stands in the table that it describes")];
+
+/// Folders or files, and the crates and rooms that they must not know.
+pub const ABSENCES: &[(&str, &[&str], &str)] = &[
+    ("engine/src", &["tokio", "redis", "strandline_server"], "the engine knows nothing of sockets"),
+    (
+        "server/src/protocol",
+        &["strandline", "tokio", "crate"],
+        "bytes only: no engine, no sockets, no commands",
+    ),
+    (
+        "server/src/messaging",
+        &["tokio", "protocol", "session", "commands", "listener", "connection", "push"],
+        "messaging could become a crate of its own in an hour",
+    ),
+];
+
+/// Words that have a better one (docs/glossary.md).
+pub const REFUSED_WORDS: &[&str] =
+    &["stream", "seqno", "journal", "sstable", "util", "utils", "helper", "helpers", "manager", "common"];
+
+pub const MOST_LINES: usize = 500;
+pub const MOST_FUNCTION_LINES: usize = 70;
