@@ -1,12 +1,15 @@
-//! Listing: which timelines of a store have something to read, in the order of their names.
+//! Listing: which timelines of a store have something to read, in the order of their names (P5).
+//!
+//! Damage takes only those names away that no other place knows: the others are listed, one that may be readable among them. An
+//! answer that would be empty is the damage instead, so that a list that goes on until nothing comes is never taken for the whole.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{StoreId, TimelineRef};
 use crate::read::Reading;
-use crate::segment::SegmentScan;
+use crate::segment::{Segment, SegmentScan};
 use crate::state::State;
 use crate::view::View;
 
@@ -29,16 +32,28 @@ pub fn list(
         after = Some(last.clone());
         for name in names {
             let timeline = TimelineRef { store, name: &name };
-            let readable = Reading::new(state, view, timeline, state.hash(timeline)).has_readable()?;
-            if readable {
-                listed.push(name);
+            match Reading::new(state, view, timeline, state.hash(timeline)).has_readable() {
+                Ok(true) | Err(Error::Corrupt { .. }) => listed.push(name),
+                Ok(false) => {}
+                Err(error) => return Err(error),
             }
+        }
+    }
+    if listed.is_empty() && count > 0 {
+        // Also what an earlier answer of the same list went around.
+        let hides = |segment: &Arc<Segment>| {
+            let record = segment.record();
+            let concerns = record.last_name.as_slice() >= prefix && !is_above(&record.first_name, prefix);
+            segment.hidden_names().filter(|_| concerns).cloned()
+        };
+        if let Some(damage) = view.segments.of(store).iter().find_map(hides) {
+            return Err(damage);
         }
     }
     Ok(listed)
 }
 
-/// The first `count` known names, readable or not.
+/// The first `count` known names, readable or not. Segments whose damage hides others are told of it.
 fn names_above(
     view: &View,
     store: StoreId,
@@ -57,20 +72,58 @@ fn names_above(
     }
     let start = after.map_or(prefix, |after| after.max(prefix));
     for segment in view.segments.of(store) {
-        let mut scan = SegmentScan::from(Arc::clone(segment), start)?;
+        let record = segment.record();
+        if record.last_name.as_slice() < start || is_above(&record.first_name, prefix) {
+            continue;
+        }
+        let Some(mut scan) = scan_from(segment, start)? else { continue };
         let mut found = 0;
-        while found < count
-            && let Some((name, _)) = scan.next()?
-        {
-            if wanted(&name) {
-                keep_lowest(&mut names, &name, count);
-                found += 1;
-            } else if !name.starts_with(prefix) && name.as_slice() > prefix {
-                break;
+        while found < count {
+            match scan.next() {
+                Ok(Some((name, _))) if wanted(&name) => {
+                    keep_lowest(&mut names, &name, count);
+                    found += 1;
+                }
+                Ok(Some((name, _))) if is_above(&name, prefix) => break,
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => {
+                    go_around(segment, error)?;
+                    if let Err(error) = scan.pass_over() {
+                        go_around(segment, error)?;
+                    }
+                }
             }
         }
     }
     Ok(names)
+}
+
+/// A walk over a segment's names from one on; `None` when damage leaves none to be known.
+fn scan_from(segment: &Arc<Segment>, start: &[u8]) -> Result<Option<SegmentScan>> {
+    match SegmentScan::from(Arc::clone(segment), start) {
+        Ok(scan) => return Ok(Some(scan)),
+        Err(error) => go_around(segment, error)?,
+    }
+    // The page with the start is damaged: those behind it may be whole.
+    match SegmentScan::all(Arc::clone(segment)) {
+        Ok(scan) => Ok(Some(scan)),
+        Err(error) => go_around(segment, error).map(|()| None),
+    }
+}
+
+/// Lets the segment remember that damage hides names; any other failure ends the list.
+fn go_around(segment: &Segment, error: Error) -> Result<()> {
+    if !matches!(error, Error::Corrupt { .. }) {
+        return Err(error);
+    }
+    segment.hide_names(error);
+    Ok(())
+}
+
+/// Whether a name is above all that start with the prefix.
+fn is_above(name: &[u8], prefix: &[u8]) -> bool {
+    !name.starts_with(prefix) && name > prefix
 }
 
 fn keep_lowest(names: &mut BTreeSet<Vec<u8>>, name: &[u8], count: usize) {

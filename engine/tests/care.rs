@@ -492,3 +492,47 @@ fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
         assert!((1..=4).contains(&lost) && told, "group at {at}: {lost} lost, {:?}", report.findings);
     }
 }
+
+/// The names of a store, two at a time until nothing comes, and the damage if that is what comes last.
+fn listed(engine: &Engine, store: &str) -> (Vec<Vec<u8>>, Option<Error>) {
+    let store = engine.store(store).expect("a store");
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    loop {
+        match store.list(b"", names.last().map(Vec::as_slice), 2) {
+            Ok(more) if more.is_empty() => return (names, None),
+            Ok(more) => names.extend(more),
+            Err(error) => return (names, Some(error)),
+        }
+    }
+}
+
+#[test]
+fn a_list_gives_all_names_that_damage_does_not_hide_and_then_the_damage() {
+    let disk = SimulatedDisk::new();
+    let engine = open(&disk);
+    for flush in ["one", "two", "both"] {
+        for store in ["messages", "sync"] {
+            let store = engine.store(store).expect("a store");
+            for name in [format!("only {flush}"), "in both".into()] {
+                store.append(name.as_bytes(), b"body").expect("appends");
+            }
+        }
+        if flush != "both" {
+            engine.flush().expect("flushes");
+        }
+    }
+    drop(engine);
+    let image = disk.contents();
+    let indexes: Vec<&String> = image.files.keys().filter(|name| name.contains(".index")).collect();
+    assert_eq!(indexes.len(), 4, "two flushes of two stores");
+    for index in indexes {
+        let engine = open(&changed(&image, |files| files.get_mut(index).expect("there").fill(0)));
+        let answers = ["messages", "sync"].map(|store| listed(&engine, store));
+        let damaged: Vec<_> = answers.iter().filter(|(_, damage)| damage.is_some()).collect();
+        let [(names, Some(damage))] = damaged.as_slice() else { panic!("{index}: {answers:?}") };
+        assert!(damage.to_string().contains(index.as_str()), "{index}: {damage}");
+        assert_eq!(names.len(), 3, "{index} hides one name of four: {names:?}");
+        assert!(names.iter().any(|name| name == b"in both"), "{index}: {names:?}");
+        assert!(answers.iter().any(|(names, damage)| names.len() == 4 && damage.is_none()), "{index}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Reads a segment: finds a timeline, gives its entries.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::cache::BlockCache;
 use super::goes::OnDisk;
@@ -28,6 +28,8 @@ pub struct Segment {
     /// Its files. Without the data it has expired.
     data: Option<Arc<OnDisk>>,
     index: Arc<OnDisk>,
+    /// Damage that a list met in its names.
+    hidden_names: OnceLock<Error>,
 }
 
 impl TimelineEntry {
@@ -54,13 +56,14 @@ impl Segment {
         }
         let (data, index) = OnDisk::pair(dir, record.number, &cache);
         let data = (!record.dropped).then_some(data);
-        Segment { record, parts: parts.map(Arc::new), data, index }
+        Segment { record, parts: parts.map(Arc::new), data, index, hidden_names: OnceLock::new() }
     }
 
     /// The same segment after its data was dropped.
     pub fn without_data(&self) -> Segment {
         let record = SegmentRecord { dropped: true, ..self.record.clone() };
-        Segment { record, parts: self.parts.clone(), data: None, index: self.index.clone() }
+        let (parts, index) = (self.parts.clone(), self.index.clone());
+        Segment { record, parts, data: None, index, hidden_names: self.hidden_names.clone() }
     }
 
     /// What the manifest says of it.
@@ -71,6 +74,16 @@ impl Segment {
     /// Why it cannot be read, if so.
     pub fn damage(&self) -> Option<&Error> {
         self.parts.as_ref().err()
+    }
+
+    /// A list met damage in the names: later lists, which start behind it, are to know.
+    pub fn hide_names(&self, damage: Error) {
+        self.hidden_names.get_or_init(|| damage);
+    }
+
+    /// The damage, as far as it was met, that hides names of timelines.
+    pub fn hidden_names(&self) -> Option<&Error> {
+        self.damage().or(self.hidden_names.get())
     }
 
     /// An error if any part of it cannot be read: one that was just written must be whole before it replaces anything.
