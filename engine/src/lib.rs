@@ -29,6 +29,7 @@ pub mod format;
 mod garbage;
 mod ids;
 mod list;
+mod locks;
 mod manifest;
 mod memtable;
 mod open;

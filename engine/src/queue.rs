@@ -8,11 +8,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::batch::{BatchId, Prepared};
 use crate::error::{Error, Result};
 use crate::ids::Lsn;
+use crate::locks::{Condvar, Mutex};
 use crate::memtable::IdRecord;
 use crate::read::Reading;
 use crate::sequence::EndHint;
@@ -177,4 +176,58 @@ pub fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Re
     let first = &batch.targets[0];
     let timeline = batch.timeline(first.store, &first.name);
     Reading::new(state, view, timeline, first.hash).id(&batch.slice(&id.id), state.remembered_from_ms())
+}
+
+#[cfg(all(test, loom))]
+mod modelled {
+    use super::*;
+    use crate::entry::Receipt;
+
+    /// A commit thread that commits nothing, and resolves each group.
+    fn commit_all(queue: &Queue) -> usize {
+        let mut committed = 0;
+        while let Some(group) = queue.take() {
+            let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
+            committed += group.batches.len();
+            group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+        }
+        committed
+    }
+
+    #[test]
+    fn every_submitted_batch_is_answered_and_the_commit_thread_ends() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = loom::thread::spawn({
+                let queue = queue.clone();
+                move || commit_all(&queue)
+            });
+            let submitter = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.seal().expect("is open").wait().is_ok()
+            });
+            assert!(queue.seal().expect("is open").wait().is_ok());
+            assert!(submitter.join().expect("no panic"));
+            queue.close();
+            assert_eq!(committer.join().expect("no panic"), 2);
+        });
+    }
+
+    #[test]
+    fn a_batch_beside_a_close_is_refused_or_answered() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = loom::thread::spawn({
+                let queue = queue.clone();
+                move || commit_all(&queue)
+            });
+            let submitter = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.seal().map(|ticket| ticket.wait().expect("commits")).is_ok()
+            });
+            queue.close();
+            let taken = submitter.join().expect("no panic");
+            assert_eq!(committer.join().expect("no panic"), usize::from(taken));
+        });
+    }
 }

@@ -8,10 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::entry::Receipt;
 use crate::error::Result;
+use crate::locks::{Condvar, Mutex};
 
 /// The outcome of a group of batches, once it is known.
 #[derive(Default)]
@@ -139,5 +138,24 @@ mod tests {
         fill.resolve(vec![Ok(receipt(1))]);
         assert_eq!(woken.0.load(Ordering::SeqCst), 1);
         assert!(Pin::new(&mut ticket).poll(&mut context).is_ready());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod modelled {
+    use super::*;
+
+    #[test]
+    fn one_who_waits_and_one_who_polls_are_told_in_any_order() {
+        loom::model(|| {
+            let fill = Arc::new(Fill::default());
+            let (waited, polled) = (fill.ticket(0), fill.ticket(1));
+            let waiting = loom::thread::spawn(move || waited.wait());
+            let polling = loom::thread::spawn(move || loom::future::block_on(polled));
+            let receipt = |time_ms| Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
+            fill.resolve(vec![receipt(1), receipt(2)]);
+            assert_eq!(waiting.join().expect("no panic").expect("commits").time_ms, 1);
+            assert_eq!(polling.join().expect("no panic").expect("commits").time_ms, 2);
+        });
     }
 }

@@ -12,13 +12,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::ids::{StoreId, TimelineRef};
+use crate::locks::{AtomicBool, AtomicUsize, Condvar, Mutex};
 
 const SHARDS: usize = 16;
 
@@ -280,5 +279,80 @@ mod tests {
         let waiting = std::thread::spawn(move || watcher.wait(Duration::from_mins(1)));
         publish(&table, b"a");
         assert!(waiting.join().expect("no panic"));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod modelled {
+    use super::*;
+
+    const HERE: TimelineRef<'static> = TimelineRef { store: StoreId(1), name: b"t" };
+
+    /// The commit thread: visible first, then published, unless nobody watches.
+    fn commit_two(table: &WatchTable, visible: &Mutex<u64>) {
+        for entry in 1..=2 {
+            *visible.lock() = entry;
+            if !table.is_idle() {
+                table.publish(HERE);
+            }
+        }
+    }
+
+    #[test]
+    fn who_watches_first_and_reads_then_misses_nothing() {
+        loom::model(|| {
+            let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
+            let committer = loom::thread::spawn({
+                let (table, visible) = (table.clone(), visible.clone());
+                move || commit_two(&table, &visible)
+            });
+            let watcher = table.watcher();
+            watcher.watch(HERE.store, HERE.name, 7);
+            let mut seen: u64 = *visible.lock();
+            while seen < 2 {
+                // Without an end of time: if a wake-up were lost, this would be the deadlock that the model reports.
+                assert!(watcher.wait(Duration::ZERO));
+                if watcher.ready() == [7] {
+                    seen = *visible.lock();
+                }
+            }
+            committer.join().expect("no panic");
+        });
+    }
+
+    #[test]
+    fn a_waker_that_was_left_is_woken_by_the_next_advance() {
+        loom::model(|| {
+            let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
+            let watcher = table.watcher();
+            watcher.watch(HERE.store, HERE.name, 7);
+            let committer = loom::thread::spawn({
+                let (table, visible) = (table.clone(), visible.clone());
+                move || commit_two(&table, &visible)
+            });
+            let mut seen: u64 = *visible.lock();
+            while seen < 2 {
+                loom::future::block_on(std::future::poll_fn(|context| watcher.poll_ready(context.waker())));
+                watcher.ready();
+                seen = *visible.lock();
+            }
+            committer.join().expect("no panic");
+        });
+    }
+
+    #[test]
+    fn a_watch_that_ends_beside_a_commit_leaves_nothing_behind() {
+        loom::model(|| {
+            let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
+            let watcher = table.watcher();
+            watcher.watch(HERE.store, HERE.name, 7);
+            let committer = loom::thread::spawn({
+                let (table, visible) = (table.clone(), visible.clone());
+                move || commit_two(&table, &visible)
+            });
+            drop(watcher);
+            committer.join().expect("no panic");
+            assert!(table.is_idle());
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 /// The engine's floors, lowest first. A room is a file or a folder directly in `engine/src`.
 pub const FLOORS: &[(&str, &[&str])] = &[
-    ("words", &["ids", "entry", "error"]),
+    ("words", &["ids", "entry", "error", "locks"]),
     ("the outside world", &["vfs", "clock", "options", "stats"]),
     ("bytes", &["format"]),
     (

@@ -1,0 +1,72 @@
+//! The locks and flags by which threads hand something over: the queue, tickets and watches take them from here.
+//!
+//! They are those of `parking_lot` and the standard library's; in a model (`--cfg loom`, tests only) those of `loom`, which tries every
+//! order in which threads could run and every value that a load could see (`docs/testing.md`).
+//!
+//! It does not know: what is handed over.
+
+#[cfg(not(all(test, loom)))]
+pub use parking_lot::{Condvar, Mutex};
+#[cfg(not(all(test, loom)))]
+pub use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+#[cfg(all(test, loom))]
+pub use modelled::{AtomicBool, AtomicUsize, Condvar, Mutex};
+
+#[cfg(all(test, loom))]
+mod modelled {
+    use std::ops::{Deref, DerefMut};
+    use std::time::Duration;
+
+    pub use loom::sync::atomic::{AtomicBool, AtomicUsize};
+
+    const WHOLE: &str = "no thread of a model panics with a lock";
+
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+    /// The guard is away while its thread waits.
+    pub struct Guard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> Mutex<T> {
+        pub fn lock(&self) -> Guard<'_, T> {
+            Guard(Some(self.0.lock().expect(WHOLE)))
+        }
+    }
+
+    impl<T> Deref for Guard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_ref().expect(WHOLE)
+        }
+    }
+
+    impl<T> DerefMut for Guard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_mut().expect(WHOLE)
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub fn wait<T>(&self, guard: &mut Guard<'_, T>) {
+            guard.0 = Some(self.0.wait(guard.0.take().expect(WHOLE)).expect(WHOLE));
+        }
+
+        /// In a model time does not pass: a wait that nobody ends is a deadlock, and reported.
+        pub fn wait_for<T>(&self, guard: &mut Guard<'_, T>, _timeout: Duration) {
+            self.wait(guard);
+        }
+
+        pub fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+}
