@@ -274,7 +274,15 @@ impl Replay {
         }
     }
 
+    /// All of a record, or nothing of it.
     fn record(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
+        self.all_of(record).inspect_err(|_| {
+            self.group.clear();
+            self.allocator.fall_back(0);
+        })
+    }
+
+    fn all_of(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
         let tail = Bytes::copy_from_slice(record.tail);
         self.group.hold(tail.len());
         let operations =

@@ -185,7 +185,8 @@ impl Watcher {
         ready
             .into_iter()
             .map(|watch| {
-                watch.ready.store(false, Ordering::Release);
+                // Also an acquire: a mark that found it set, and so told nobody, is of something that is visible from here on.
+                watch.ready.swap(false, Ordering::AcqRel);
                 watch.token
             })
             .collect()

@@ -496,3 +496,26 @@ fn damage_to_one_long_timeline_is_named_and_shortens_nothing() {
 fn damage_to_fan_outs_is_named_and_leaves_the_rest() {
     check_all(fan_outs());
 }
+
+#[test]
+fn of_a_logged_batch_that_damage_keeps_from_being_known_nothing_is_shown() {
+    let disk = SimulatedDisk::new();
+    let engine = open(&disk, false).expect("opens");
+    let messages = engine.store("messages").expect("a store");
+    messages.append(b"old", b"in a segment").expect("appends");
+    engine.flush().expect("flushes");
+    let batch =
+        Batch::new().append(&messages, b"new", b"with the edit").edit(&messages, b"old", 1, b"edited");
+    engine.submit(batch).expect("queued").wait().expect("committed");
+    messages.append(b"other", b"behind it").expect("appends");
+    drop((messages, engine));
+    let mut image = disk.contents();
+    image.files.iter_mut().filter(|(name, _)| name.ends_with(".index")).for_each(|(_, bytes)| bytes.fill(0));
+
+    let engine = open(&SimulatedDisk::from_image(&image), true).expect("opens around the damage");
+    let messages = engine.store("messages").expect("a store");
+    let last = |timeline: &[u8]| messages.last(timeline).map(|last| last.map(|entry| entry.body));
+    assert_eq!(last(b"other").expect("read"), Some("behind it".into()));
+    assert!(matches!(last(b"new"), Ok(None) | Err(Error::Corrupt { .. })), "{:?}", last(b"new"));
+    assert!(!engine.damage().is_empty());
+}

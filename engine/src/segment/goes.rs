@@ -99,7 +99,8 @@ mod tests {
             let without_data = whole.without_data();
             whole.make_obsolete();
             without_data.make_obsolete();
-            let (gone, kept) = if first_to_go_is_older { (whole, without_data) } else { (without_data, whole) };
+            let (gone, kept) =
+                if first_to_go_is_older { (whole, without_data) } else { (without_data, whole) };
             drop(gone);
             cache.close(6, true);
             let found = kept.find(NAME).expect("the index can be read");
