@@ -53,7 +53,7 @@ impl Source {
     pub fn production_lines(&self) -> usize {
         let lines: Vec<&str> = self.code.lines().collect();
         let is_tests = |at: &usize| {
-            lines[*at].trim() == "#[cfg(test)]"
+            matches!(lines[*at].trim(), "#[cfg(test)]" | "#[cfg(all(test, loom))]")
                 && lines.get(at + 1).is_some_and(|next| next.trim_start().starts_with("mod "))
         };
         (0..lines.len()).find(is_tests).unwrap_or(lines.len())
