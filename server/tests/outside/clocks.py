@@ -2,7 +2,8 @@
 
     clocks.py PATH
 
-`faketime` shifts what the server's process sees of the wall clock; its monotonic clock runs on.
+The library of `faketime` shifts what the server's process sees of the wall clock; its monotonic clock runs on. It is loaded
+without the command of that name, which would stand between the server and its signals.
 
 What must hold (P2, P8):
   - it starts, takes appends and answers, whatever the clock says;
@@ -13,8 +14,8 @@ What must hold (P2, P8):
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from pathlib import Path
 
 from ledger import Broken, directory, entries, parser_of, server, told
 from resp import Connection, Refused, pairs
@@ -24,10 +25,19 @@ KEYS = ("messages:clock", "sync:clock")
 CLOCKS = ("-10y", "@1970-01-02 00:00:00", "+0", "@2038-01-20 00:00:00", "+0", "+10y", "@2262-04-13 00:00:00", "-10y", "+0")
 
 
+def at(clock: str) -> list[str]:
+    """The command that starts a server whose wall clock says this."""
+    if clock == "+0":
+        return []
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not libraries:
+        raise Broken("the library of faketime is not there: install the package `faketime`")
+    return ["env", f"LD_PRELOAD={libraries[0]}", f"FAKETIME={clock}", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+
+
 def life(binary: str, path: str, clock: str, expected: list[int]) -> None:
-    prefix = ["faketime", "-f", clock, "env", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
     settings = "memory_budget_bytes = 1048576\nsync_ttl_ms = 604800000\n"
-    with server(binary, f"{path}/data", None if clock == "+0" else prefix, settings) as running:
+    with server(binary, f"{path}/data", at(clock), settings) as running:
         connection = Connection(running.address)
         for number in range(40):
             for place, key in enumerate(KEYS):
@@ -46,7 +56,6 @@ def life(binary: str, path: str, clock: str, expected: list[int]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    os.environ["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
     expected = [0, 0]
     with directory() as path:
         life(arguments.binary, path, "+0", expected)
