@@ -138,10 +138,11 @@ class Ledger:
 
 def entries(connection: Connection, key: str, after: int) -> list:
     rows: list = []
-    while page := connection.call("TL.RANGE", key, f"({after + len(rows)}", "+", "COUNT", 10_000):
+    while page := connection.call("TL.RANGE", key, f"({after}", "+", "COUNT", 10_000):
         if isinstance(page, Refused):
             raise Broken(f"{key} cannot be read: {page}")
         rows += page
+        after = page[-1][0]
     return rows
 
 
