@@ -113,7 +113,7 @@ fn read_backup(source: &Dir) -> Result<Manifest> {
     }
     let cache = Arc::new(BlockCache::new(0));
     for record in &manifest.live().segments {
-        Segment::open(source, manifest.engine_id(), record.clone(), cache.clone()).check()?;
+        Segment::open(source, manifest.engine_id(), record.clone(), &cache).check()?;
     }
     Ok(manifest)
 }

@@ -98,7 +98,7 @@ pub fn make_live(
     let numbers: Vec<FileNumber> = records.iter().map(|record| record.number).collect();
     let committed = state.dir.sync().map_err(Failure::Poisoned).and_then(|()| {
         let open = |record: &SegmentRecord| {
-            let segment = Segment::open(&state.dir, state.engine_id, record.clone(), state.cache.clone());
+            let segment = Segment::open(&state.dir, state.engine_id, record.clone(), &state.cache);
             segment.check().map_err(Failure::before)?;
             Ok(Arc::new(segment))
         };

@@ -86,7 +86,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
     let mut segments = SegmentSet::default();
     for record in &manifest.live().segments {
-        segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), cache.clone()))]);
+        segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), &cache))]);
     }
     let (log, mut damage) = find_log(&dir, &names, &manifest, options.read_only)?;
     let checkpoint = manifest.live().checkpoint;

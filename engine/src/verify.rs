@@ -209,7 +209,7 @@ impl SegmentCheck<'_> {
     fn index_against_data(&mut self) {
         let cache = Arc::new(BlockCache::new(CACHE_BYTES));
         let record = self.record.record().clone();
-        let segment = Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, cache));
+        let segment = Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, &cache));
         let checked = self.timelines(&segment).and_then(|()| ids(&segment));
         if let Err(error) = checked {
             self.out.error(&error);

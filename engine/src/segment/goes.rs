@@ -88,7 +88,7 @@ mod tests {
             writer.finish()
         };
         let record = written().expect("written");
-        let segment = Segment::open(&dir, engine, record, cache.clone());
+        let segment = Segment::open(&dir, engine, record, &cache);
         (dir, cache, segment)
     }
 

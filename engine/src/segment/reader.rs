@@ -49,12 +49,12 @@ impl TimelineEntry {
 
 impl Segment {
     /// Opens the segment of a record. If it cannot be opened, look-ups in its range will say why.
-    pub fn open(dir: &Dir, engine: EngineId, record: SegmentRecord, cache: Arc<BlockCache>) -> Segment {
+    pub fn open(dir: &Dir, engine: EngineId, record: SegmentRecord, cache: &Arc<BlockCache>) -> Segment {
         let parts = Parts::open(dir, engine, &record, cache.clone());
         if let Err(error) = &parts {
             tracing::error!(segment = record.number, %error, "a segment cannot be read; its range is not served");
         }
-        let (data, index) = OnDisk::pair(dir, record.number, &cache);
+        let (data, index) = OnDisk::pair(dir, record.number, cache);
         let data = (!record.dropped).then_some(data);
         Segment { record, parts: parts.map(Arc::new), data, index, hidden_names: OnceLock::new() }
     }
