@@ -4,9 +4,10 @@
 //! It costs the log's bytes a second time, so it is done only after the current file has seen durable commits, and in pieces,
 //! each synced, so that a commit's own sync never waits for many megabytes of zeros.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -27,46 +28,52 @@ pub struct Preparer {
     state: Mutex<PreparerState>,
 }
 
+#[derive(Default)]
 struct PreparerState {
-    wanted: Option<SyncSender<u64>>,
-    prepared: Receiver<Option<File>>,
+    worker: Option<Worker>,
     /// A file was asked for and not taken. It is asked for once a log file, so that a full disk is not filled again and again.
     asked: bool,
     discarded: bool,
-    thread: Option<JoinHandle<()>>,
 }
 
-impl Preparer {
-    /// Starts the thread.
-    pub fn start(dir: Dir) -> Preparer {
+struct Worker {
+    wanted: SyncSender<u64>,
+    prepared: Receiver<Option<File>>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    fn start(dir: Dir, written: Arc<AtomicU64>) -> io::Result<Worker> {
         let (wanted, requests) = sync_channel::<u64>(1);
         let (done, prepared) = sync_channel(1);
-        let (work_dir, written) = (dir.clone(), Arc::new(AtomicU64::new(0)));
-        let count = written.clone();
         let work = move || {
             while let Ok(file_bytes) = requests.recv() {
                 // Not ours to report: the commit path makes its own file, and meets the trouble itself if there is any.
-                let file = prepare(&work_dir, file_bytes, &count).inspect_err(|error| {
+                let file = prepare(&dir, file_bytes, &written).inspect_err(|error| {
                     tracing::warn!(%error, "could not prepare the next wal file");
-                    let _ = work_dir.remove(PREPARED_NAME);
+                    let _ = dir.remove(PREPARED_NAME);
                 });
                 if done.send(file.ok()).is_err() {
                     return;
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("strandline-prepare".into())
-            .spawn(work)
-            .expect("a thread can be started while the engine opens");
-        let state = PreparerState {
-            wanted: Some(wanted),
-            prepared,
-            asked: false,
-            discarded: false,
-            thread: Some(thread),
-        };
-        Preparer { dir, written, state: Mutex::new(state) }
+        let thread = std::thread::Builder::new().name("strandline-prepare".into()).spawn(work)?;
+        Ok(Worker { wanted, prepared, thread })
+    }
+}
+
+impl PreparerState {
+    /// What the worker has done, if it is ready.
+    fn answer(&self) -> Result<Option<File>, TryRecvError> {
+        self.worker.as_ref().ok_or(TryRecvError::Empty)?.prepared.try_recv()
+    }
+}
+
+impl Preparer {
+    /// Its thread is started when a file is first asked for: an engine that writes nothing needs none.
+    pub fn new(dir: Dir) -> Preparer {
+        Preparer { dir, written: Arc::default(), state: Mutex::default() }
     }
 
     /// How many bytes of zeros were written so far.
@@ -78,17 +85,23 @@ impl Preparer {
     /// for speed must not take the last of it.
     pub fn ask(&self, file_bytes: u64) {
         let mut state = self.state.lock();
-        if let (false, Some(wanted)) = (state.asked, &state.wanted)
-            && self.dir.free_bytes().map_or(true, |free| free >= 4 * file_bytes)
-        {
-            state.asked = wanted.try_send(file_bytes).is_ok();
+        if state.asked || self.dir.free_bytes().is_ok_and(|free| free < 4 * file_bytes) {
+            return;
         }
+        if state.worker.is_none() {
+            let started = Worker::start(self.dir.clone(), self.written.clone()).inspect_err(|error| {
+                tracing::warn!(%error, "no thread can be started that prepares wal files");
+            });
+            state.worker = started.ok();
+        }
+        // Without it nothing is prepared from here on, which costs speed only.
+        state.asked = state.worker.as_ref().is_none_or(|worker| worker.wanted.try_send(file_bytes).is_ok());
     }
 
     /// The prepared file, if it is ready.
     pub fn take(&self) -> Option<File> {
         let mut state = self.state.lock();
-        let answer = state.prepared.try_recv().ok();
+        let answer = state.answer().ok();
         if answer.is_some() || std::mem::take(&mut state.discarded) {
             state.asked = false;
         }
@@ -98,7 +111,7 @@ impl Preparer {
     /// Gives the space of a prepared file back: somebody needs it more. True when there was one.
     pub fn discard(&self) -> bool {
         let mut state = self.state.lock();
-        let Ok(answer) = state.prepared.try_recv() else { return false };
+        let Ok(answer) = state.answer() else { return false };
         state.discarded = true;
         answer.is_some() && self.dir.remove(PREPARED_NAME).is_ok()
     }
@@ -106,9 +119,8 @@ impl Preparer {
 
 impl Drop for Preparer {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        state.wanted = None;
-        if let Some(thread) = state.thread.take() {
+        if let Some(Worker { wanted, prepared: _taken, thread }) = self.state.get_mut().worker.take() {
+            drop(wanted);
             // It has room to hand its file over, so it ends.
             let _ = thread.join();
         }

@@ -47,7 +47,7 @@ impl Wal {
     ) -> Wal {
         let (start, end) = (Lsn(header.first), sector_up(tail.end));
         Wal {
-            preparer: Arc::new(Preparer::start(dir.clone())),
+            preparer: Arc::new(Preparer::new(dir.clone())),
             dir,
             engine: header.engine_id,
             writer_epoch: header.writer_epoch,
