@@ -33,6 +33,11 @@ pub struct Submitted {
 }
 
 impl Submitted {
+    fn nothing() -> Submitted {
+        let batch = Prepared::nothing();
+        Submitted { batch, hints: Vec::new(), basis_hints: Vec::new(), id: None }
+    }
+
     fn memory_bytes(&self) -> usize {
         let batch = &self.batch;
         size_of::<Submitted>()
@@ -78,7 +83,10 @@ impl Queue {
     pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
         let looked_up: Vec<Result<Submitted>> =
             batches.into_iter().map(|batch| batch.and_then(|batch| look_up(state, batch))).collect();
-        let limit = state.options.group_bytes();
+        self.push(looked_up, state.options.group_bytes())
+    }
+
+    fn push(&self, looked_up: Vec<Result<Submitted>>, limit: usize) -> Vec<Result<Ticket>> {
         let mut filling = self.filling.lock();
         let mut tickets = Vec::with_capacity(looked_up.len());
         for submitted in looked_up {
@@ -102,9 +110,7 @@ impl Queue {
             return Err(CLOSED);
         }
         filling.seal = true;
-        let nothing = Prepared::nothing();
-        let ticket =
-            filling.push(Submitted { batch: nothing, hints: Vec::new(), basis_hints: Vec::new(), id: None });
+        let ticket = filling.push(Submitted::nothing());
         drop(filling);
         self.arrived.notify_one();
         Ok(ticket)
@@ -210,6 +216,41 @@ mod modelled {
             assert!(submitter.join().expect("no panic"));
             queue.close();
             assert_eq!(committer.join().expect("no panic"), 2);
+        });
+    }
+
+    /// Two batches into a group that is over its limit with one.
+    fn push_two(queue: &Queue) -> Vec<Ticket> {
+        let tickets = queue.push((0..2).map(|_| Ok(Submitted::nothing())).collect(), 0);
+        tickets.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn who_waits_for_room_in_the_group_goes_on_when_it_is_taken() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = loom::thread::spawn({
+                let queue = queue.clone();
+                move || commit_all(&queue)
+            });
+            let tickets = push_two(&queue);
+            assert_eq!(tickets.len(), 2);
+            tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+            queue.close();
+            assert_eq!(committer.join().expect("no panic"), 2);
+        });
+    }
+
+    #[test]
+    fn who_waits_for_room_in_the_group_is_let_go_by_a_close_though_nobody_takes_it() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let submitter = loom::thread::spawn({
+                let queue = queue.clone();
+                move || push_two(&queue).len()
+            });
+            queue.close();
+            assert!(submitter.join().expect("no panic") < 2);
         });
     }
 

@@ -322,6 +322,31 @@ mod modelled {
     }
 
     #[test]
+    fn what_made_a_token_ready_is_visible_without_a_lock_of_its_own() {
+        loom::model(|| {
+            let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(AtomicUsize::new(0)));
+            let watcher = table.watcher();
+            watcher.watch(HERE.store, HERE.name, 7);
+            let committer = loom::thread::spawn({
+                let (table, visible) = (table.clone(), visible.clone());
+                move || {
+                    for entry in 1..=2 {
+                        visible.store(entry, Ordering::Relaxed);
+                        table.publish(HERE);
+                    }
+                }
+            });
+            let mut seen = 0;
+            while seen < 2 {
+                assert!(watcher.wait(Duration::ZERO));
+                watcher.ready();
+                seen = visible.load(Ordering::Relaxed);
+            }
+            committer.join().expect("no panic");
+        });
+    }
+
+    #[test]
     fn a_waker_that_was_left_is_woken_by_the_next_advance() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
