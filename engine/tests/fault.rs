@@ -1,10 +1,11 @@
 //! Each call to the disk fails once, or from then on (P1–P4, P6).
 //!
-//! One workload of some sixty operations (appends, fan-outs, flushes, merges, small log files, clean stops and kills) runs on a
+//! One workload of sixty operations (appends, fan-outs, flushes, merges, small log files, clean stops and kills) runs on a
 //! simulated disk again and again; in run n the n-th call fails. What fails and how:
 //!
 //!  * any call, reads included, with EIO; a sync that fails leaves ghost pages: readable, and never on the disk;
-//!  * any call that needs space with ENOSPC: creating, writing, resizing, renaming, syncing.
+//!  * any call that needs space with ENOSPC: creating, writing, resizing, renaming, syncing;
+//!  * with either of them a write may break off: half of its bytes are there.
 //!
 //! Checked while it runs:
 //!  * a read shows exactly what was acknowledged, or fails by name; it is never wrong;
@@ -22,6 +23,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use strandline::clock::ManualClock;
@@ -37,10 +39,24 @@ type Key = (&'static str, String);
 enum Kind {
     /// EIO from a call that changes something.
     Broken,
+    /// EIO from a write, behind half of its bytes.
+    Short,
     /// EIO from a call that only looks.
     Unreadable,
     /// ENOSPC from a call that needs space.
     Full,
+    /// As full, but a write finds space for half of its bytes.
+    HalfFull,
+}
+
+impl Kind {
+    fn is_full(self) -> bool {
+        matches!(self, Kind::Full | Kind::HalfFull)
+    }
+
+    fn leaves_half(self) -> bool {
+        matches!(self, Kind::Short | Kind::HalfFull)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +74,8 @@ struct Injector {
     on: bool,
     calls: u64,
     fired: u64,
+    /// A thread that leaves half of its bytes: its calls are let through.
+    through: Option<ThreadId>,
     names: HashMap<u64, String>,
     /// A write or sync of the log failed: from here on nothing may be acknowledged until the next open.
     log_failed: bool,
@@ -83,8 +101,10 @@ impl Injector {
 
     fn changing(&mut self, op: &Op) -> Option<io::ErrorKind> {
         let met = match (self.fault.kind, op) {
-            (Kind::Unreadable, _) | (Kind::Full, Op::Remove { .. }) => false,
-            (Kind::Broken | Kind::Full, _) => self.fires(),
+            _ if self.through == Some(std::thread::current().id()) => false,
+            (Kind::Unreadable, _) | (Kind::Full | Kind::HalfFull, Op::Remove { .. }) => false,
+            (Kind::Short, op) => matches!(op, Op::Write { .. }) && self.fires(),
+            (Kind::Broken | Kind::Full | Kind::HalfFull, _) => self.fires(),
         };
         let is_log =
             |file| self.names.get(file).is_some_and(|name| name.starts_with("wal-") && !name.contains("tmp"));
@@ -92,15 +112,11 @@ impl Injector {
             self.sync_failed |= matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
             self.log_failed |= match op {
                 Op::Sync { file, .. } => is_log(file),
-                Op::Write { file, .. } => self.fault.kind == Kind::Broken && is_log(file),
+                Op::Write { file, .. } => !self.fault.kind.is_full() && is_log(file),
                 Op::SyncDir { site } => site.file().ends_with("wal/writer.rs"),
                 _ => false,
             };
-            return Some(if self.fault.kind == Kind::Full {
-                io::ErrorKind::StorageFull
-            } else {
-                eio().kind()
-            });
+            return Some(if self.fault.kind.is_full() { io::ErrorKind::StorageFull } else { eio().kind() });
         }
         match op {
             Op::Create { name, file } => drop(self.names.insert(*file, name.clone())),
@@ -131,6 +147,7 @@ impl Faulty {
             on: true,
             calls: 0,
             fired: 0,
+            through: None,
             names: HashMap::new(),
             log_failed: false,
             sync_failed: false,
@@ -209,7 +226,14 @@ impl RawFile for FaultyFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, bytes)
+        let written = self.file.write_at(offset, bytes);
+        if written.is_err() && self.disk.injector().fault.kind.leaves_half() {
+            self.disk.injector().through = Some(std::thread::current().id());
+            // Another thread that breaks off at the same time may take its place: then nothing is left.
+            let _ = self.file.write_at(offset, &bytes[..bytes.len() / 2]);
+            self.disk.injector().through = None;
+        }
+        written
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -232,7 +256,7 @@ enum Step {
 
 fn workload() -> Vec<Step> {
     let mut steps = Vec::new();
-    for number in 0..48_usize {
+    for number in 0..51_usize {
         let room = ("messages", format!("c/{}", number % 3));
         let users = (0..6).map(|user| ("sync", format!("u/{}", (user + number) % 8)));
         let targets = if number % 4 == 1 { users.chain([room]).collect() } else { vec![room] };
@@ -245,6 +269,7 @@ fn workload() -> Vec<Step> {
             _ => None,
         });
     }
+    assert_eq!(steps.len(), 60);
     steps
 }
 
@@ -393,7 +418,7 @@ impl Run {
     fn check_named(&self, error: &Error) {
         let told = error.to_string();
         assert!(told.contains("simulated"), "the error names no file: {told}");
-        let full = self.disk.injector().fault.kind == Kind::Full;
+        let full = self.disk.injector().fault.kind.is_full();
         assert!(full || !matches!(error, Error::DiskFull { .. }), "the disk is not full: {told}");
     }
 
@@ -553,7 +578,7 @@ fn run(fault: Fault) -> bool {
         let some = if fired && since < 2 { &all[..] } else { &all[place % all.len()..][..1] };
         run.look(some);
         since += usize::from(fired);
-        if fired && since == 4 && fault.kind == Kind::Full {
+        if fired && since == 4 && fault.kind.is_full() {
             run.check_recovered();
         }
     }
@@ -607,6 +632,11 @@ fn a_disk_that_breaks_at_any_call_is_never_believed_again() {
 }
 
 #[test]
+fn a_write_that_breaks_off_halfway_is_never_believed_again() {
+    fail_everywhere(Kind::Short);
+}
+
+#[test]
 fn a_call_that_cannot_read_fails_by_name_and_nothing_is_wrong_after_it() {
     fail_everywhere(Kind::Unreadable);
 }
@@ -614,4 +644,9 @@ fn a_call_that_cannot_read_fails_by_name_and_nothing_is_wrong_after_it() {
 #[test]
 fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_space() {
     fail_everywhere(Kind::Full);
+}
+
+#[test]
+fn a_disk_that_fills_up_within_a_write_refuses_and_takes_writes_again_as_well() {
+    fail_everywhere(Kind::HalfFull);
 }
