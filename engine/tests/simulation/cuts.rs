@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 
@@ -61,8 +61,9 @@ impl Recording {
         mutant.map_or_else(|| self.log.clone(), |mutant| mutant.apply(&self.base, &self.log, &self.events))
     }
 
-    /// Walks through the log, by several workers that each take their share of the places.
+    /// Walks through the log, by several workers that each take their share of the places, until one finds something.
     fn at_each_place(&self, log: &[Op], at_place: &AtPlace<'_>) -> Result<Counts, String> {
+        let found = AtomicBool::new(false);
         let share = |worker: usize| {
             let (mut model, mut books) = (Model::from_image(&self.base), Books::default());
             let mut counts = Counts::default();
@@ -75,8 +76,14 @@ impl Recording {
                     continue;
                 }
                 place += 1;
+                if found.load(Ordering::Relaxed) {
+                    break;
+                }
                 if place % WORKERS == worker {
-                    let told = |what| format!("{}, behind call {place} ({}): {what}", self.name, brief(op));
+                    let told = |what| {
+                        found.store(true, Ordering::Relaxed);
+                        format!("{}, behind call {place} ({}): {what}", self.name, brief(op))
+                    };
                     counts += at_place(place / WORKERS, op, &model, &books).map_err(told)?;
                 }
             }
