@@ -27,6 +27,8 @@ mod ledger;
 mod list;
 mod mark;
 mod members;
+#[cfg(test)]
+mod moments;
 mod names;
 mod periods;
 mod pulled;

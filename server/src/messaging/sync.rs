@@ -355,14 +355,15 @@ impl Merge<'_> {
         })
     }
 
-    /// The pulled conversation whose event comes before a pushed one.
+    /// The pulled conversation whose event comes before a pushed one: of an earlier time, or of the same and of the conversation itself.
     fn pulled_before(&self, time_ms: TimeMs, pushed: &Event) -> Option<(TimeMs, Bytes)> {
-        let same = (time_ms, pushed.conv.clone());
-        let earlier_here = self.heads.get(&same).and_then(|pull| pull.buffer.front());
-        if earlier_here.is_some_and(|(entry, _)| entry.sequence <= pushed.sequence) {
-            return Some(same);
+        let earliest = self.heads.keys().next()?;
+        if earliest.0 < time_ms {
+            return Some(earliest.clone());
         }
-        self.heads.keys().next().filter(|place| place.0 < time_ms).cloned()
+        let own = (time_ms, pushed.conv.clone());
+        let (entry, _) = self.heads.get(&own)?.buffer.front()?;
+        (entry.sequence <= pushed.sequence).then_some(own)
     }
 
     /// Gives the next pulled event of a conversation; false if it does not fit.

@@ -1,0 +1,93 @@
+//! Messaging at moments that are chosen by hand: what happens in one millisecond, what has expired, what stands in a timeline that is
+//! no event, and how much is read for a page (P10, P11).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use strandline::clock::ManualClock;
+use strandline::vfs::Dir;
+use strandline::vfs::simulated::SimulatedDisk;
+use strandline::{Batch, Engine, Limit, World};
+
+use super::{Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, SyncPage};
+
+struct Table {
+    clock: Arc<ManualClock>,
+    engine: Engine,
+    messaging: Messaging,
+}
+
+impl Table {
+    fn new() -> Table {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
+        let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
+        let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
+        Table { clock, engine, messaging }
+    }
+
+    fn create(&self, conv: &str, mode: Mode, members: &[&'static str]) {
+        let members = members.iter().map(|user| Bytes::from_static(user.as_bytes())).collect();
+        let new = NewConversation { mode, history: History::All, members };
+        assert!(self.messaging.create(conv.as_bytes(), &new).expect("it is made"));
+    }
+
+    fn batch(&self, conv: &str, body: impl Into<Bytes>, lifetime_ms: u64) -> Batch {
+        let conv = Bytes::copy_from_slice(conv.as_bytes());
+        let message = Message { conv, sender: "ann".into(), body: body.into(), id: None, lifetime_ms };
+        match self.messaging.send(&message).expect("ann is a member") {
+            Sending::Commit(commit) => commit.batch,
+            Sending::Known(_) => unreachable!("there is no id"),
+        }
+    }
+
+    fn commit(&self, batch: Batch) {
+        self.engine.submit(batch).expect("queued").wait().expect("committed");
+    }
+
+    fn send(&self, conv: &str, body: &'static str) {
+        self.commit(self.batch(conv, body, 0));
+    }
+
+    fn sync(&self, user: &str, cursor: &Cursor, count: usize) -> SyncPage {
+        self.messaging.sync(user.as_bytes(), cursor, Limit::entries(count)).expect("syncs")
+    }
+
+    /// Everything that a terminal gets in pages of so many.
+    fn drain(&self, user: &str, count: usize) -> Vec<String> {
+        let (mut all, mut cursor) = (Vec::new(), Cursor::Oldest);
+        loop {
+            let page = self.sync(user, &cursor, count);
+            all.extend(told(&page));
+            cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
+            if !page.more {
+                return all;
+            }
+        }
+    }
+}
+
+fn told(page: &SyncPage) -> Vec<String> {
+    let tell = |delivery: &super::Delivery| {
+        let (conv, shown) = (String::from_utf8_lossy(&delivery.conv), &delivery.shown);
+        format!("{conv} {} {} {}", shown.sequence, shown.kind, String::from_utf8_lossy(&shown.body))
+    };
+    page.deliveries.iter().map(tell).collect()
+}
+
+#[test]
+fn a_mark_in_the_millisecond_of_its_message_passes_nothing_earlier_elsewhere() {
+    let table = Table::new();
+    table.create("elsewhere", Mode::Pull, &["ann", "bob"]);
+    table.create("room", Mode::Pull, &["ann", "bob"]);
+    table.send("elsewhere", "one");
+    table.send("elsewhere", "two");
+    table.clock.pass(1);
+    table.send("room", "three");
+    assert!(table.messaging.read(b"room", b"bob", 1).expect("bob is a member"));
+    let whole =
+        ["elsewhere 1 message one", "elsewhere 2 message two", "room 1 message three", "room 1 read "];
+    for count in [1, 2, 3, 100] {
+        assert_eq!(table.drain("bob", count), whole, "in pages of {count}");
+    }
+}
