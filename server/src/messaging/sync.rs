@@ -281,6 +281,11 @@ impl SyncPage {
     fn start_again(verdict: &'static str) -> SyncPage {
         SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
     }
+    /// Where this page's events start, given the cursor that it was asked for with: who keeps that lacks none of them.
+    pub fn start<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
+        if self.deliveries.is_empty() { &self.cursor } else { asked }
+    }
+
 }
 
 /// A pulled conversation that is being read.
