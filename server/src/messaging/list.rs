@@ -42,7 +42,7 @@ type Place = (Reverse<TimeMs>, Bytes);
 
 impl Messaging {
     /// The page behind a token; an empty token asks for the first.
-    pub fn conversations(&self, user: &[u8], token: &[u8], count: usize) -> Result<Listed> {
+    pub fn conversations(&self, user: &[u8], token: &[u8], limit: Limit) -> Result<Listed> {
         // A name that nobody can have is in no conversation.
         let Ok(user) = names::valid(user) else { return Ok(Listed { next: Vec::new(), items: Vec::new() }) };
         let after = if token.is_empty() { None } else { Some(place(token)?) };
@@ -55,7 +55,7 @@ impl Messaging {
             }
             let mut newest: HashMap<Bytes, Shown> = HashMap::new();
             let mut page: Vec<(Place, Item)> = Vec::new();
-            let mut more = false;
+            let (mut used_bytes, mut more) = (0, false);
             while let Some(Reverse(place)) = heap.pop() {
                 let Some(membership) = ledger.state.membership(&place.1) else { continue };
                 let Some(last) = newest.get(&place.1).cloned() else {
@@ -67,7 +67,9 @@ impl Messaging {
                 if after.as_ref().is_some_and(|after| place <= *after) {
                     continue;
                 }
-                if page.len() == count {
+                used_bytes += last.body.len() as u64;
+                let fits = page.len() < limit.entries && used_bytes <= limit.body_bytes;
+                if !(page.is_empty() || fits) {
                     more = true;
                     break;
                 }

@@ -1,6 +1,7 @@
 //! Roaming: IM.HISTORY and IM.CONVERSATIONS.
 
 use bytes::Bytes;
+use strandline::Limit;
 
 use super::messaging;
 use crate::commands::arguments::{Paging, after_and_count, integer, options};
@@ -61,8 +62,9 @@ pub(super) fn write_shown(shown: &Shown, out: &mut Encoder) {
 
 fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (after, count) = after_and_count(&arguments[1..])?;
+    let limit = Limit::entries(count).body_bytes(context.shared.limits.reply_bytes);
     let listed =
-        messaging(context.shared)?.conversations(&arguments[0], &after.unwrap_or_default(), count)?;
+        messaging(context.shared)?.conversations(&arguments[0], &after.unwrap_or_default(), limit)?;
     let out = &mut context.connection.out;
     out.map(2);
     out.bulk("next");
