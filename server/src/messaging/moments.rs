@@ -65,6 +65,10 @@ impl Table {
             }
         }
     }
+
+    fn block_reads(&self) -> u64 {
+        self.engine.stats().get("block_reads").expect("it is counted")
+    }
 }
 
 fn told(page: &SyncPage) -> Vec<String> {
@@ -90,4 +94,33 @@ fn a_mark_in_the_millisecond_of_its_message_passes_nothing_earlier_elsewhere() {
     for count in [1, 2, 3, 100] {
         assert_eq!(table.drain("bob", count), whole, "in pages of {count}");
     }
+}
+
+#[test]
+fn a_page_reads_little_of_the_conversations_that_it_does_not_reach() {
+    const ROOMS: usize = 40;
+    const MESSAGES: usize = 32;
+    let table = Table::new();
+    let mut dice = 1_u64;
+    for room in 0..ROOMS {
+        let conv = format!("room-{room}");
+        table.create(&conv, Mode::Pull, &["ann", "bob"]);
+        for _ in 0..MESSAGES {
+            // What does not compress, so that each body takes a block.
+            let body: Vec<u8> = std::iter::repeat_with(|| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (dice >> 56) as u8
+            })
+            .take(32 * 1024)
+            .collect();
+            table.commit(table.batch(&conv, body, 0));
+        }
+    }
+    table.engine.flush().expect("flushes");
+    let before = table.block_reads();
+    let page = table.sync("bob", &Cursor::Oldest, 1);
+    assert_eq!((page.deliveries.len(), page.more), (1, true));
+    let reads = table.block_reads() - before;
+    assert!(reads < (ROOMS * MESSAGES / 4) as u64, "{reads} blocks for one message");
+    assert_eq!(table.drain("bob", 7).len(), ROOMS * MESSAGES);
 }

@@ -32,8 +32,9 @@ use super::trouble::Result;
 use super::user::User;
 use super::{Messaging, names};
 
-/// Entries of one pulled conversation read at a time.
-const PULL_ENTRIES: usize = 64;
+/// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
+/// before: so what is read ahead is no more than what was given, and one entry of each conversation.
+const MOST_AHEAD: Limit = Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true };
 
 /// How often the sync timeline may move between two looks. A look takes microseconds, a commit a hundred times that.
 const MOST_LOOKS: usize = 100;
@@ -238,6 +239,7 @@ impl Messaging {
                 conv,
                 periods: membership.periods.clone(),
                 cursor: first.max(joined) - 1,
+                ahead: 1,
                 buffer: VecDeque::new(),
                 more: true,
             };
@@ -250,7 +252,9 @@ impl Messaging {
     fn put_back(&self, heads: &mut Heads, mut pull: Pull, frontier: &Frontier) -> Result<bool> {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
-            let page = self.messages.read_after(&pull.name, pull.cursor, Limit::entries(PULL_ENTRIES))?;
+            let limit = Limit { entries: pull.ahead, ..MOST_AHEAD };
+            pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
+            let page = self.messages.read_after(&pull.name, pull.cursor, limit)?;
             trimmed |= page.verdict == Verdict::Trimmed;
             pull.more = page.more;
             pull.cursor = page.next;
@@ -294,6 +298,8 @@ struct Pull {
     name: Vec<u8>,
     periods: Periods,
     cursor: Sequence,
+    /// Entries that the next read takes.
+    ahead: usize,
     buffer: VecDeque<(Entry, Event)>,
     more: bool,
 }
