@@ -7,9 +7,9 @@ use bytes::Bytes;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::{Batch, Engine, Limit, World};
+use strandline::{Batch, Engine, Limit, Trim, World};
 
-use super::{Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, SyncPage};
+use super::{Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, SyncPage, names};
 
 struct Table {
     clock: Arc<ManualClock>,
@@ -47,6 +47,11 @@ impl Table {
 
     fn send(&self, conv: &str, body: &'static str) {
         self.commit(self.batch(conv, body, 0));
+    }
+
+    fn tail(&self, user: &str) -> Cursor {
+        let tail = self.messaging.tail(user.as_bytes()).expect("reads");
+        self.messaging.cursor(user.as_bytes(), &tail).expect("its own")
     }
 
     fn sync(&self, user: &str, cursor: &Cursor, count: usize) -> SyncPage {
@@ -123,4 +128,31 @@ fn a_page_reads_little_of_the_conversations_that_it_does_not_reach() {
     let reads = table.block_reads() - before;
     assert!(reads < (ROOMS * MESSAGES / 4) as u64, "{reads} blocks for one message");
     assert_eq!(table.drain("bob", 7).len(), ROOMS * MESSAGES);
+}
+
+#[test]
+fn a_trim_is_told_also_when_the_way_there_is_long() {
+    for (before, entries) in [(4, 1), (5, 0)] {
+        let table = Table::new();
+        table.create("room", Mode::Pull, &["ann", "bob", "gone"]);
+        table.create("noise", Mode::Pull, &["ann", "carl"]);
+        table.messaging.leave(b"room", &["gone".into()]).expect("it was there");
+        table.clock.pass(1);
+        let [bob, gone] = ["bob", "gone"].map(|user| table.tail(user));
+        for body in ["one", "two", "three", "four"] {
+            table.send("room", body);
+        }
+        let ready = |_| table.batch("noise", "", 0);
+        let tickets = table.engine.submit_all((0..1100).map(ready).collect());
+        tickets.into_iter().for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
+        let own = names::conversation(b"room");
+        // The first sequence is that of leaving.
+        table.messaging.messages.trim(&own, Trim::Before(before + 1)).expect("trims");
+        let page = table.sync("bob", &bob, 100);
+        assert_eq!((page.verdict, page.deliveries.len()), ("TRIMMED", entries), "before {before}");
+        let cursor = table.messaging.cursor(b"bob", &page.cursor).expect("its own");
+        assert_eq!(table.sync("bob", &cursor, 100).verdict, "OK", "it was told");
+        assert_eq!(table.sync("bob", &Cursor::Oldest, 100).verdict, "OK", "the oldest that is kept");
+        assert_eq!(table.sync("gone", &gone, 100).verdict, "OK", "it was for others");
+    }
 }

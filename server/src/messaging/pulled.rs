@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use strandline::{Limit, Sequence, TimeMs};
+use strandline::{Limit, Sequence, TimeMs, Verdict};
 
 use super::cursor::Position;
 use super::event::Event;
@@ -17,6 +17,9 @@ use super::{Messaging, names};
 
 /// Lines read at a time.
 const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true };
+
+/// A read that asks only where a timeline starts and ends.
+const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false };
 
 /// So many lines are looked at without asking whether there is a cheaper way.
 const CHEAP_LINES: u64 = 1024;
@@ -93,6 +96,10 @@ impl Messaging {
             let mut cursor = first - 1;
             loop {
                 let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
+                if page.verdict == Verdict::Trimmed {
+                    // Lines have expired since they were counted.
+                    break;
+                }
                 for line in page.entries.iter().filter_map(|entry| Event::decode(&entry.body)) {
                     let membership = user.membership(&line.conv).filter(|membership| membership.pulls);
                     let is_for_it = membership.is_some_and(|one| one.periods.contains(line.sequence));
@@ -109,10 +116,14 @@ impl Messaging {
         for conv in pulled {
             let name = names::conversation(conv);
             let (last, last_ms) = self.messages.end(&name)?;
-            if last_ms < from.time_ms {
+            let concerned = user.membership(conv).map_or(0, |membership| membership.periods.last());
+            if last_ms < from.time_ms || behind(conv) > concerned {
                 continue;
             }
-            let first = self.messages.sequence_at(&name, from.time_ms)?.max(behind(conv));
+            let first = self.messages.sequence_at(&name, from.time_ms)?;
+            // If nothing readable is before it, events of the same times may have been trimmed: the read from the start tells.
+            let lowest = self.messages.read_after(&name, 0, NOTHING)?.first;
+            let first = if first == lowest { behind(conv) } else { first.max(behind(conv)) };
             if first <= last {
                 moved.insert(conv.clone(), first);
             }
@@ -123,8 +134,7 @@ impl Messaging {
     /// The first line that matters, if all that matter are still there and they are cheaper than a look into each timeline.
     fn first_line(&self, from: &Position, looks: u64) -> Result<Option<Sequence>> {
         let first = self.pulled.sequence_at(names::PULLED_LOG, from.time_ms)?;
-        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
-        let page = self.pulled.read_after(names::PULLED_LOG, 0, nothing)?;
+        let page = self.pulled.read_after(names::PULLED_LOG, 0, NOTHING)?;
         // Lines expire. A line of an earlier time that is still there says that none of those that matter has.
         let is_complete = page.first == 1 || first > page.first;
         let lines = (page.last + 1).saturating_sub(first);
