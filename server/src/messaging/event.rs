@@ -12,7 +12,9 @@
 //! origin), so the copy in each sync timeline knows where the original stands. Decoders are total: other bytes are no event.
 
 use bytes::Bytes;
-use strandline::{Sequence, TimeMs};
+use strandline::{MAX_SEQUENCE, Sequence, TimeMs};
+
+use super::names::MAX_ID_BYTES;
 
 /// What happened, or what a ledger notes. Persisted: numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +85,13 @@ impl Kind {
             Kind::Join => "join",
             Kind::Leave => "leave",
             Kind::Hide => "hide",
-            _ => "note",
+            _ => NOTE,
         }
     }
 }
+
+/// The word for what only ledgers have.
+const NOTE: &str = "note";
 
 /// It is in the conversation's timeline only.
 pub const PULLED: u8 = 1;
@@ -144,15 +149,23 @@ impl Event {
         out
     }
 
-    /// The event in a body; `None` when it is none.
+    /// The event in a body that members are told of; `None` also for a record of a ledger.
+    pub fn told(bytes: &Bytes) -> Option<Event> {
+        Event::decode(bytes).filter(|event| event.kind.word() != NOTE)
+    }
+
+    /// The event or record in a body; `None` when it is none.
     pub fn decode(bytes: &Bytes) -> Option<Event> {
         let mut parts = Parts::new(bytes);
         let sequence = u64::from_le_bytes(parts.take(8)?.as_ref().try_into().ok()?);
+        if sequence > MAX_SEQUENCE {
+            return None;
+        }
         Some(Event {
             sequence,
             kind: Kind::of(parts.byte()?)?,
             flags: parts.byte()?,
-            about: parts.number()?,
+            about: parts.sequence()?,
             lifetime_ms: parts.number()?,
             conv: parts.name()?,
             user: parts.name()?,
@@ -233,10 +246,15 @@ impl Parts {
         None
     }
 
+    /// A sequence, or a time, which has as many bits.
+    pub fn sequence(&mut self) -> Option<Sequence> {
+        self.number().filter(|sequence| *sequence <= MAX_SEQUENCE)
+    }
+
     /// An id.
     pub fn name(&mut self) -> Option<Bytes> {
-        let len = self.byte()?;
-        self.take(usize::from(len))
+        let len = usize::from(self.byte()?);
+        (len <= MAX_ID_BYTES).then(|| self.take(len))?
     }
 
     /// All that is left.

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::{Batch, Engine, Limit, Trim, World};
+use strandline::{Batch, Engine, Limit, Store, Trim, World};
 
+use super::event::{Event, Kind};
 use super::{Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, SyncPage, names};
 
 struct Table {
@@ -47,6 +48,10 @@ impl Table {
 
     fn send(&self, conv: &str, body: &'static str) {
         self.commit(self.batch(conv, body, 0));
+    }
+
+    fn append(&self, store: &Store, name: &[u8], event: &Event) {
+        self.commit(Batch::new().append(store, name, &event.encode()));
     }
 
     fn tail(&self, user: &str) -> Cursor {
@@ -155,4 +160,30 @@ fn a_trim_is_told_also_when_the_way_there_is_long() {
         assert_eq!(table.sync("bob", &Cursor::Oldest, 100).verdict, "OK", "the oldest that is kept");
         assert_eq!(table.sync("gone", &gone, 100).verdict, "OK", "it was for others");
     }
+}
+
+#[test]
+fn what_is_no_event_in_a_timeline_of_messaging_is_passed_over() {
+    let table = Table::new();
+    table.create("pushed", Mode::Push, &["ann", "bob"]);
+    table.create("pulled", Mode::Pull, &["ann", "bob"]);
+    table.send("pushed", "one");
+    let (ann, room) = (Bytes::from_static(b"ann"), Bytes::from_static(b"pushed"));
+    let long = Bytes::from(vec![b'x'; 255]);
+    let foreign = [
+        Event { sequence: 1, ..Event::new(Kind::Message, &long, &ann) },
+        Event { sequence: 1, ..Event::new(Kind::Message, &room, &long) },
+        Event { sequence: u64::MAX, ..Event::new(Kind::Message, &room, &ann) },
+        Event { sequence: 1, about: u64::MAX, ..Event::new(Kind::Edit, &room, &ann) },
+        Event { sequence: 1, flags: super::event::PULLED, ..Event::new(Kind::Reset, &room, &ann) },
+    ];
+    for event in &foreign {
+        table.append(&table.messaging.sync, &names::inbox(b"bob"), event);
+        table.append(&table.messaging.messages, &names::conversation(b"pulled"), event);
+    }
+    table.send("pushed", "two");
+    table.send("pulled", "three");
+    let mut all = table.drain("bob", 1);
+    all.sort();
+    assert_eq!(all, ["pulled 6 message three", "pushed 1 message one", "pushed 2 message two"]);
 }

@@ -259,7 +259,7 @@ impl Messaging {
             pull.more = page.more;
             pull.cursor = page.next;
             for entry in page.entries {
-                let Some(event) = Event::decode(&entry.body) else { continue };
+                let Some(event) = Event::told(&entry.body) else { continue };
                 let beyond = entry.sequence > pull.periods.last()
                     || entry.time_ms > frontier.time_ms
                     || (entry.time_ms == frontier.time_ms
@@ -281,15 +281,15 @@ impl Messaging {
 }
 
 impl SyncPage {
-    /// The cursor belongs to something else: begin with the oldest that is kept.
-    fn start_again(verdict: &'static str) -> SyncPage {
-        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
-    }
     /// Where this page's events start, given the cursor that it was asked for with: who keeps that lacks none of them.
     pub fn start<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
         if self.deliveries.is_empty() { &self.cursor } else { asked }
     }
 
+    /// The cursor belongs to something else: begin with the oldest that is kept.
+    fn start_again(verdict: &'static str) -> SyncPage {
+        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
+    }
 }
 
 /// A pulled conversation that is being read.
@@ -328,7 +328,7 @@ struct Merge<'a> {
 impl Merge<'_> {
     fn run(mut self, told: bool) -> Result<SyncPage> {
         let more = loop {
-            let next_pushed = self.inbox.front().map(|entry| (entry.time_ms, Event::decode(&entry.body)));
+            let next_pushed = self.inbox.front().map(|entry| (entry.time_ms, Event::told(&entry.body)));
             let full = match next_pushed {
                 Some((_, None)) => {
                     // Not ours: somebody appended to the timeline by itself.
