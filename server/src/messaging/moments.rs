@@ -187,3 +187,13 @@ fn what_is_no_event_in_a_timeline_of_messaging_is_passed_over() {
     all.sort();
     assert_eq!(all, ["pulled 6 message three", "pushed 1 message one", "pushed 2 message two"]);
 }
+
+#[test]
+fn that_a_conversation_moved_stays_known_when_its_message_expires() {
+    let table = Table::new();
+    table.create("room", Mode::Pull, &["ann", "bob"]);
+    table.commit(table.batch("room", "soon gone", 1000));
+    table.clock.pass(2000);
+    let lines = table.messaging.pulled.range(names::PULLED_LOG, .., Limit::entries(10)).expect("reads");
+    assert_eq!(lines.entries.len(), 1);
+}

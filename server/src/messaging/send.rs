@@ -131,7 +131,8 @@ impl Messaging {
         }
         let nobody = Bytes::new();
         let moved = Event::new(Kind::Pulled, &conv, &nobody).encode();
-        let batch = batch.append(&self.pulled, names::PULLED_LOG, &moved).lifetime_ms(0);
+        // What expires is the event: that the conversation moved stays known.
+        let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, &moved);
         if conversation.pulls {
             return batch;
         }
