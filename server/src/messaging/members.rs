@@ -58,9 +58,8 @@ impl Messaging {
             return Err(Trouble::TooManyMembers { limit: self.options.max_members });
         }
         members.sort();
-        let mut list = Vec::new();
-        members.iter().for_each(|user| super::event::put_name(&mut list, user));
-        let founders = names::digest(&list);
+        let digest = names::strong_digest(members.iter().map(Bytes::as_ref));
+        let founders = u64::from_le_bytes(digest[..8].try_into().expect("it has 32 bytes"));
         let ledger_name = names::conversation_ledger(&conv);
         self.decide(|| {
             self.conversations.read(&ledger_name, |ledger| {

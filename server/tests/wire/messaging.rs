@@ -454,3 +454,16 @@ fn a_list_of_large_last_messages_comes_in_pages_of_bounded_bytes() {
     all.sort();
     assert_eq!(all, (0..8).map(|number| format!("c{number}")).collect::<Vec<_>>());
 }
+
+#[test]
+fn an_id_may_have_as_many_bytes_as_with_other_commands() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    let sender = "s".repeat(200);
+    client.line(&format!("IM.CREATE c MEMBERS {sender}"));
+    let longest = "i".repeat(255);
+    assert_eq!(send(&mut client, &format!("c {sender} hello ID {longest}")), 1);
+    let again = client.line(&format!("IM.SEND c {sender} hello ID {longest}"));
+    assert_eq!((again.get("seq"), again.get("duplicate")), (Value::Integer(1), Value::Integer(1)));
+    assert_eq!(client.line(&format!("IM.SEND c {sender} hello ID {longest}i")).word(), "TOOBIG");
+}
