@@ -36,7 +36,7 @@ pub enum Kind {
     Hide = 7,
     /// Ledger of a conversation: it was made. Body: settings.
     Created = 8,
-    /// Ledger of a conversation: members with their periods. Body: a list.
+    /// Ledger of a conversation: members. Body: a list.
     Members = 9,
     /// Ledger of a user: a member from the sequence on, since the conversation was made so; `about` is when.
     Added = 10,

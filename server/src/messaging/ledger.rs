@@ -156,8 +156,16 @@ impl<S: State> Ledgers<S> {
         }
     }
 
-    /// Cuts a ledger short if it has become long. Waits for the disk.
-    pub fn shorten(&self, engine: &Engine, name: &[u8]) -> Result<()> {
+    /// Cuts a ledger short if it has become long. Waits for the disk. What was asked for is done by then: a failure concerns the
+    /// operator only, and the next one tries again.
+    pub fn shorten(&self, engine: &Engine, name: &[u8]) {
+        if let Err(error) = self.try_to_shorten(engine, name) {
+            let ledger = name.escape_ascii();
+            tracing::warn!(%ledger, %error, "a ledger could not be cut short: it grows until there is room");
+        }
+    }
+
+    fn try_to_shorten(&self, engine: &Engine, name: &[u8]) -> Result<()> {
         let snapshot = self.read(name, |ledger| {
             let long = ledger.records > SNAPSHOT_RECORDS.max(2 * ledger.state.count() as u64);
             Ok(long.then(|| (ledger.version, ledger.state.records())))

@@ -9,7 +9,6 @@ use strandline::{Batch, Limit, Sequence, Store, TimeMs};
 use super::conversation::{Conversation, History, Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind, PULLS};
 use super::ledger::Ledger;
-use super::periods::Periods;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
 use super::{Decision, Messaging, names, valid_once};
@@ -92,9 +91,7 @@ impl Messaging {
             Mode::Auto => members.len() > self.options.push_members,
         };
         let settings = Settings { mode: new.mode, history: new.history, founders, created_ms: 0 };
-        let mut periods = Periods::default();
-        periods.begin(last + 1);
-        let lists = member_records(members.iter().map(|user| (user, &periods)));
+        let lists = member_records(members.iter());
         let name = names::conversation_ledger(conv);
         let records = [created_record(conv, &settings, pulls)].into_iter().chain(lists);
         let batch =
@@ -133,9 +130,9 @@ impl Messaging {
             let moved =
                 self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
             count += usize::from(moved);
-            self.users.shorten(&self.engine, &names::user_ledger(&user))?;
+            self.users.shorten(&self.engine, &names::user_ledger(&user));
         }
-        self.conversations.shorten(&self.engine, &names::conversation_ledger(&conv))?;
+        self.conversations.shorten(&self.engine, &names::conversation_ledger(&conv));
         Ok(count)
     }
 

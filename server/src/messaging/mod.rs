@@ -5,9 +5,9 @@
 //!  send ── one batch ──▶ sync:u/{user} × N     a copy for each member, in push mode               sync
 //!                        im.pulled:all         which conversation moved, in pull mode             sync
 //!
-//!  ledgers (im.state):   c/conv  settings, members with their periods
+//!  ledgers (im.state):   c/conv  settings, members
 //!                        e/conv  which messages were edited or recalled
-//!                        u/user  a user's conversations, read marks, hidden messages
+//!                        u/user  a user's conversations with its periods, read marks, hidden messages
 //! ```
 //!
 //! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and submits one batch that holds only

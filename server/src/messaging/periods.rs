@@ -37,6 +37,11 @@ impl Periods {
         self.from > 0 || !self.past.is_empty()
     }
 
+    /// How many are over.
+    pub fn past_count(&self) -> usize {
+        self.past.len()
+    }
+
     /// Where the current one starts.
     pub fn start(&self) -> Option<Sequence> {
         (self.from > 0).then_some(self.from)

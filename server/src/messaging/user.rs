@@ -10,6 +10,10 @@ use super::event::{Event, Kind, PULLS, Parts, put_name, put_number};
 use super::ledger::{State, list_records};
 use super::periods::Periods;
 
+/// What a hidden message and a past membership take in memory.
+const HIDDEN_BYTES: usize = 24;
+const PAST_BYTES: usize = 32;
+
 /// A user and one conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
@@ -105,6 +109,7 @@ impl User {
             for _ in 0..parts.number()? {
                 hidden.insert(parts.number()?);
             }
+            self.bytes += HIDDEN_BYTES * hidden.len() + PAST_BYTES * periods.past_count();
             let history = History::of_flags(flags);
             *self.entry(&conv) = Membership { periods, history, created_ms, read, hidden, pulls: false };
             if flags & PULLS != 0 {
@@ -122,12 +127,15 @@ impl State for User {
         match record.kind {
             Kind::Added => self.begin(record, conv, time_ms),
             Kind::Join => self.begin(record, conv, record.about),
-            Kind::Leave => self.entry(&conv).periods.end(record.sequence),
+            Kind::Leave => {
+                self.entry(&conv).periods.end(record.sequence);
+                self.bytes += PAST_BYTES;
+            }
             Kind::Pulls => self.pulls(conv),
             Kind::Read => self.entry(&conv).read = record.sequence,
             Kind::Hide => {
                 self.entry(&conv).hidden.insert(record.sequence);
-                self.bytes += 24;
+                self.bytes += HIDDEN_BYTES;
             }
             Kind::Memberships => return self.listed(&record.body).is_some(),
             _ => return false,
@@ -152,6 +160,26 @@ impl State for User {
     }
 
     fn count(&self) -> usize {
-        self.conversations.values().map(|membership| 1 + membership.hidden.len()).sum()
+        let things = |one: &Membership| 1 + one.hidden.len() + one.periods.past_count();
+        self.conversations.values().map(things).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_weighs_what_its_ledger_did() {
+        let (mut user, conv, ann) = (User::default(), Bytes::from_static(b"c"), Bytes::from_static(b"ann"));
+        for sequence in 1..100 {
+            for kind in [Kind::Join, Kind::Hide, Kind::Leave] {
+                assert!(user.apply(&Event { sequence, ..Event::new(kind, &conv, &ann) }, 0));
+            }
+        }
+        let mut again = User::default();
+        user.records().iter().for_each(|record| assert!(again.apply(record, 0)));
+        assert_eq!((again.bytes(), again.count()), (user.bytes(), user.count()));
+        assert!(user.count() > 190 && user.bytes() > 99 * (HIDDEN_BYTES + PAST_BYTES));
     }
 }
