@@ -78,7 +78,7 @@ pub struct Settings {
 }
 
 /// A conversation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Conversation {
     /// `None`: there is none of that name.
     pub settings: Option<Settings>,

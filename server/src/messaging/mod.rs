@@ -48,6 +48,7 @@ use strandline::{Batch, Engine, Error, Store, WEEK_MS};
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
 pub use history::Window;
+pub use list::Listed;
 pub use members::NewConversation;
 pub use send::{Message, Sending};
 pub use sync::{Delivery, Shown, SyncPage};
@@ -123,7 +124,7 @@ impl Messaging {
         })
     }
 
-    /// Looks at a conversation that must exist.
+    /// Looks at a conversation that must exist. Its sends wait for that, so nothing is read meanwhile.
     fn conversation<T>(
         &self,
         conv: &[u8],
@@ -134,8 +135,9 @@ impl Messaging {
         })
     }
 
+    /// Looks at a user, with reads of timelines if need be: nobody waits for it.
     fn user<T>(&self, user: &[u8], look: impl FnOnce(&Ledger<User>) -> Result<T>) -> Result<T> {
-        self.users.read(&names::user_ledger(user), look)
+        look(&*self.users.snapshot(&names::user_ledger(user))?)
     }
 
     /// Whether a conversation exists, without looking at its members.

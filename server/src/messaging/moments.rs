@@ -197,3 +197,25 @@ fn that_a_conversation_moved_stays_known_when_its_message_expires() {
     let lines = table.messaging.pulled.range(names::PULLED_LOG, .., Limit::entries(10)).expect("reads");
     assert_eq!(lines.entries.len(), 1);
 }
+
+#[test]
+fn who_marks_something_does_not_wait_for_a_long_read_of_the_same_user() {
+    let table = Table::new();
+    table.create("room", Mode::Pull, &["ann", "bob"]);
+    table.send("room", "one");
+    let messaging = &table.messaging;
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let look = messaging.user(b"bob", |ledger| {
+            scope.spawn(|| {
+                assert!(messaging.read(b"room", b"bob", 1).expect("bob is a member"));
+                tell.send(messaging.unread(b"bob", &[]).expect("reads")).expect("somebody waits for it");
+            });
+            let unread = told.recv_timeout(std::time::Duration::from_secs(30)).expect("it goes on meanwhile");
+            assert_eq!(unread, [("room".into(), 0)]);
+            assert_eq!(ledger.state.membership(b"room").map(|membership| membership.read), Some(0));
+            Ok(())
+        });
+        look.expect("reads");
+    });
+}

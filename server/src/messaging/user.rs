@@ -51,7 +51,7 @@ impl Membership {
 }
 
 /// A user.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct User {
     conversations: BTreeMap<Bytes, Membership>,
     /// Those that it must look into.
