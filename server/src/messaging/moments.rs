@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
-use strandline::vfs::simulated::SimulatedDisk;
+use strandline::vfs::simulated::{Dice, SimulatedDisk};
 use strandline::{Batch, Engine, Limit, Store, Trim, World};
 
 use super::event::{Event, Kind};
@@ -20,10 +20,15 @@ struct Table {
 
 impl Table {
     fn new() -> Table {
+        Table::with(Options::default().push_members)
+    }
+
+    fn with(push_members: usize) -> Table {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
         let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
-        let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
+        let messaging = Messaging::open(&engine, Options { push_members, ..Options::default() })
+            .expect("its stores are there");
         Table { clock, engine, messaging }
     }
 
@@ -81,6 +86,12 @@ impl Table {
     }
 }
 
+/// A body that does not compress.
+fn incompressible(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    std::iter::repeat_with(|| dice.below(256) as u8).take(bytes).collect()
+}
+
 fn told(page: &SyncPage) -> Vec<String> {
     let tell = |delivery: &super::Delivery| {
         let (conv, shown) = (String::from_utf8_lossy(&delivery.conv), &delivery.shown);
@@ -111,19 +122,12 @@ fn a_page_reads_little_of_the_conversations_that_it_does_not_reach() {
     const ROOMS: usize = 40;
     const MESSAGES: usize = 32;
     let table = Table::new();
-    let mut dice = 1_u64;
     for room in 0..ROOMS {
         let conv = format!("room-{room}");
         table.create(&conv, Mode::Pull, &["ann", "bob"]);
         for _ in 0..MESSAGES {
-            // What does not compress, so that each body takes a block.
-            let body: Vec<u8> = std::iter::repeat_with(|| {
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (dice >> 56) as u8
-            })
-            .take(32 * 1024)
-            .collect();
-            table.commit(table.batch(&conv, body, 0));
+            // Each takes a block.
+            table.commit(table.batch(&conv, incompressible(32 * 1024, 1), 0));
         }
     }
     table.engine.flush().expect("flushes");
@@ -142,6 +146,8 @@ fn a_trim_is_told_also_when_the_way_there_is_long() {
         table.create("room", Mode::Pull, &["ann", "bob", "gone"]);
         table.create("noise", Mode::Pull, &["ann", "carl"]);
         table.messaging.leave(b"room", &["gone".into()]).expect("it was there");
+        table.clock.pass(1);
+        table.send("noise", "what moves the cursor of who is gone on");
         table.clock.pass(1);
         let [bob, gone] = ["bob", "gone"].map(|user| table.tail(user));
         for body in ["one", "two", "three", "four"] {
@@ -218,4 +224,35 @@ fn who_marks_something_does_not_wait_for_a_long_read_of_the_same_user() {
         });
         look.expect("reads");
     });
+}
+
+#[test]
+fn what_is_outside_of_memberships_or_was_pushed_is_not_read() {
+    const MESSAGES: u64 = 3000;
+    let table = Table::with(2);
+    table.create("room", Mode::Pull, &["ann", "bob"]);
+    let say = |conv: &str| {
+        let ready = |number| table.batch(conv, incompressible(1024, number), 0);
+        let tickets = table.engine.submit_all((0..MESSAGES).map(ready).collect());
+        tickets.into_iter().for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
+    };
+    table.messaging.leave(b"room", &["bob".into()]).expect("it was there");
+    say("room");
+    table.messaging.join(b"room", &["bob".into()]).expect("there is room");
+    table.create("growing", Mode::Auto, &["ann", "carl"]);
+    say("growing");
+    table.messaging.join(b"growing", &["dora".into()]).expect("there is room");
+    table
+        .engine
+        .store("sync")
+        .expect("it is there")
+        .trim(&names::inbox(b"carl"), Trim::Keep(1))
+        .expect("trims");
+    table.engine.flush().expect("flushes");
+    for user in ["bob", "carl"] {
+        let before = table.block_reads();
+        assert_eq!(table.drain(user, 100).len(), 2, "{user}");
+        let reads = table.block_reads() - before;
+        assert!(reads < 50, "{reads} blocks for {user}");
+    }
 }

@@ -57,6 +57,11 @@ impl Periods {
         self.all().any(|(first, last)| (first..=last).contains(&sequence))
     }
 
+    /// The lowest sequence that is inside one and not below this one.
+    pub fn next(&self, sequence: Sequence) -> Option<Sequence> {
+        self.all().find(|(_, last)| *last >= sequence).map(|(first, _)| first.max(sequence))
+    }
+
     /// All of them, in order.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = (Sequence, Sequence)> {
         self.past.iter().copied().chain(self.start().map(|from| (from, MAX_SEQUENCE)))

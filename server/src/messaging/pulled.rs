@@ -101,7 +101,8 @@ impl Messaging {
                     break;
                 }
                 for line in page.entries.iter().filter_map(|entry| Event::decode(&entry.body)) {
-                    let membership = user.membership(&line.conv).filter(|membership| membership.pulls);
+                    let membership =
+                        user.membership(&line.conv).filter(|membership| membership.pulls_from.is_some());
                     let is_for_it = membership.is_some_and(|one| one.periods.contains(line.sequence));
                     if is_for_it && line.sequence >= behind(&line.conv) {
                         moved.entry(Bytes::copy_from_slice(&line.conv)).or_insert(line.sequence);
@@ -116,8 +117,7 @@ impl Messaging {
         for conv in pulled {
             let name = names::conversation(conv);
             let (last, last_ms) = self.messages.end(&name)?;
-            let concerned = user.membership(conv).map_or(0, |membership| membership.periods.last());
-            if last_ms < from.time_ms || behind(conv) > concerned {
+            if last_ms < from.time_ms || user.membership(conv).is_none_or(|one| one.is_over(from.time_ms)) {
                 continue;
             }
             let first = self.messages.sequence_at(&name, from.time_ms)?;

@@ -232,13 +232,12 @@ impl Messaging {
         let (mut heads, mut trimmed) = (Heads::new(), false);
         for (conv, first) in self.moved(state, start)? {
             let Some(membership) = state.membership(&conv) else { continue };
-            // Nothing before a membership is for this user.
-            let joined = membership.periods.all().next().map_or(1, |(from, _)| from);
+            let first = first.max(membership.pulls_from.unwrap_or(0));
             let pull = Pull {
                 name: names::conversation(&conv),
                 conv,
                 periods: membership.periods.clone(),
-                cursor: first.max(joined) - 1,
+                cursor: first.saturating_sub(1),
                 ahead: 1,
                 buffer: VecDeque::new(),
                 more: true,
@@ -253,6 +252,9 @@ impl Messaging {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
             let limit = Limit { entries: pull.ahead, ..MOST_AHEAD };
+            // Nothing outside of a membership is for this user.
+            let Some(first) = pull.periods.next(pull.cursor + 1) else { break };
+            pull.cursor = first - 1;
             pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
             let page = self.messages.read_after(&pull.name, pull.cursor, limit)?;
             trimmed |= page.verdict == Verdict::Trimmed;
