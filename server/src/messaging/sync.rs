@@ -137,7 +137,8 @@ impl Messaging {
             let current = |conv: &&Bytes| {
                 ledger.state.membership(conv).is_some_and(|membership| membership.periods.is_member())
             };
-            let pulled: Vec<&Bytes> = ledger.state.pulled().iter().filter(current).collect();
+            let pulled: Vec<&Bytes> =
+                ledger.state.pulled().iter().filter(current).take(MOST_WATCHED + 1).collect();
             if pulled.len() > MOST_WATCHED {
                 timelines.push((self.pulled.clone(), names::PULLED_LOG.to_vec()));
             } else {
@@ -251,10 +252,10 @@ impl Messaging {
     fn put_back(&self, heads: &mut Heads, mut pull: Pull, frontier: &Frontier) -> Result<bool> {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
-            let limit = Limit { entries: pull.ahead, ..MOST_AHEAD };
             // Nothing outside of a membership is for this user.
             let Some(first) = pull.periods.next(pull.cursor + 1) else { break };
             pull.cursor = first - 1;
+            let limit = Limit { entries: pull.ahead, ..MOST_AHEAD };
             pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
             let page = self.messages.read_after(&pull.name, pull.cursor, limit)?;
             trimmed |= page.verdict == Verdict::Trimmed;
