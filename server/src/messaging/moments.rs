@@ -256,3 +256,27 @@ fn what_is_outside_of_memberships_or_was_pushed_is_not_read() {
         assert!(reads < 50, "{reads} blocks for {user}");
     }
 }
+
+#[test]
+fn a_copy_whose_original_is_gone_shows_what_became_of_it() {
+    let shown = |recalled: bool, before: u64| {
+        let table = Table::new();
+        table.create("room", Mode::Push, &["ann", "bob"]);
+        table.send("room", "old");
+        let (messaging, now_ms) = (&table.messaging, 1_700_000_000_000);
+        assert!(messaging.edit(b"room", b"ann", 1, &"newer".into(), now_ms).expect("it is ann's"));
+        assert!(messaging.edit(b"room", b"ann", 1, &"new".into(), now_ms).expect("it is ann's"));
+        if recalled {
+            assert!(messaging.recall(b"room", b"ann", 1, now_ms).expect("it is ann's"));
+        }
+        messaging.messages.trim(&names::conversation(b"room"), Trim::Before(before)).expect("trims");
+        table.drain("bob", 1)
+    };
+    for before in 1..=3 {
+        assert_eq!(shown(false, before), ["room 1 message new", "room 1 edit newer", "room 1 edit new"]);
+    }
+    assert_eq!(shown(false, 4), ["room 1 message ", "room 1 edit newer", "room 1 edit new"]);
+    for before in 1..=5 {
+        assert_eq!(shown(true, before), ["room 1 recall ", "room 1 edit ", "room 1 edit ", "room 1 recall "]);
+    }
+}

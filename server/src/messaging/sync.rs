@@ -444,11 +444,15 @@ impl Merge<'_> {
         }
         // The original is gone, so it does not tell. Rather nothing is shown than a body that was taken back.
         let message = event.shown_sequence();
-        let changes = messaging.changes_of(&event.conv, message, copy.time_ms)?;
-        if !changes.iter().any(|change| change.sequence > event.sequence) {
-            return Ok(event);
+        let mut later = messaging.changes_of(&event.conv, message, copy.time_ms)?;
+        later.retain(|change| change.sequence > event.sequence);
+        if later.iter().any(|change| change.kind == Kind::Recall) {
+            let kind = if event.kind == Kind::Message { Kind::Recall } else { event.kind };
+            return Ok(Event { kind, body: Bytes::new(), ..event });
         }
-        let kind = if event.kind == Kind::Message { Kind::Recall } else { event.kind };
-        Ok(Event { kind, body: Bytes::new(), ..event })
+        let Some(newest) = later.last().filter(|_| event.kind == Kind::Message) else { return Ok(event) };
+        let edit = messaging.messages.get(&names::conversation(&event.conv), newest.sequence)?;
+        let edit = edit.and_then(|entry| Event::decode(&entry.body));
+        Ok(Event { body: edit.map(|edit| edit.body).unwrap_or_default(), ..event })
     }
 }
