@@ -11,7 +11,7 @@ use super::event::{Event, Kind, PULLS};
 use super::ledger::Ledger;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
-use super::{Decision, Messaging, names, valid_once};
+use super::{Decision, Messaging, TURNS, names, valid_once};
 
 /// How a conversation is to be.
 #[derive(Clone, Debug)]
@@ -127,8 +127,10 @@ impl Messaging {
         })?;
         let mut count = 0;
         for user in users {
+            let turn = self.turns[names::digest(&conv) as usize % TURNS].lock();
             let moved =
                 self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
+            drop(turn);
             count += usize::from(moved);
             self.users.shorten(&self.engine, &names::user_ledger(&user));
         }

@@ -43,6 +43,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use strandline::{Batch, Engine, Error, Store, WEEK_MS};
 
 pub use conversation::{History, Mode};
@@ -95,7 +96,13 @@ pub struct Messaging {
     users: Ledgers<User>,
     options: Options,
     history: u64,
+    /// Who joins or leaves takes a turn: of many who decide on the same members only one would get through, and all others, sends
+    /// too, would decide again each time.
+    turns: [Mutex<()>; TURNS],
 }
+
+/// Conversations with the same turn, by chance, only wait for each other.
+const TURNS: usize = 64;
 
 /// What a command decided.
 enum Decision<T> {
@@ -121,6 +128,7 @@ impl Messaging {
             history: u64::from_str_radix(&engine.epoch(), 16).unwrap_or(0),
             engine: engine.clone(),
             options,
+            turns: std::array::from_fn(|_| Mutex::default()),
         })
     }
 
