@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The sequence is the event's own place in its conversation's timeline. The engine writes it there when it commits the event (its
-//! origin), so the copy in each sync timeline knows where the original stands. Decoders are total: other bytes are no event.
+//! origin), so the copy in each sync timeline knows where the original stands. Decoders are total: any bytes are an event, or `None`.
+//! Whether what it names exists is for who reads it to find out.
 
 use bytes::Bytes;
 use strandline::{MAX_SEQUENCE, Sequence, TimeMs};

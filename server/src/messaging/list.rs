@@ -1,7 +1,8 @@
 //! A user's conversations by their last activity: the first page that a new terminal shows, in one call.
 //!
-//! Where a conversation's timeline ends tells when its last message can have come at the latest. So only those that may stand on the
-//! page are read, in the order of that bound, until the next bound is below what the page has.
+//! Where a conversation's timeline ends tells when its last message can have come at the latest. So the ends of all are looked at, and
+//! last messages are read in the order of that bound, until the next bound is below what the page has: those on the page and on pages
+//! before it, and those in which something other than a message came last.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -1,8 +1,9 @@
 //! Which of a user's pulled conversations have moved: so that a sync reads what is new, and not all that the user is in.
 //!
 //! Every pulled event leaves a line in one ledger of the whole server, with its conversation and sequence. A user who was here lately
-//! has few lines to look at; one with few conversations looks at those instead. The cheaper way is taken: the cost is bounded by
-//! what is new, and by the number of pulled conversations.
+//! has few lines to look at; one with few conversations looks at those instead. The cheaper way is taken: a sync looks at no more lines
+//! than came on the whole server since, and at no more than eight for each of the user's pulled conversations, or a thousand; else at
+//! the ends of those conversations.
 
 use std::collections::BTreeMap;
 
