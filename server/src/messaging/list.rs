@@ -11,7 +11,7 @@ use bytes::Bytes;
 use strandline::{Limit, Sequence, TimeMs};
 
 use super::event::Event;
-use super::sync::Shown;
+use super::page::Shown;
 use super::trouble::{Result, Trouble};
 use super::user::Membership;
 use super::{Messaging, names};

@@ -30,6 +30,7 @@ mod members;
 #[cfg(test)]
 mod moments;
 mod names;
+mod page;
 mod periods;
 mod pulled;
 mod send;
@@ -51,8 +52,8 @@ pub use cursor::Cursor;
 pub use history::Window;
 pub use list::Listed;
 pub use members::NewConversation;
+pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use send::{Message, Sending};
-pub use sync::{Delivery, Shown, SyncPage};
 pub use trouble::Trouble;
 
 use conversation::Conversation;

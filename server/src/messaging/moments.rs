@@ -10,7 +10,9 @@ use strandline::vfs::simulated::{Dice, SimulatedDisk};
 use strandline::{Batch, Engine, Limit, Store, Trim, World};
 
 use super::event::{Event, Kind};
-use super::{Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, SyncPage, names};
+use super::{
+    Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, Standing, SyncPage, names,
+};
 
 struct Table {
     clock: Arc<ManualClock>,
@@ -160,11 +162,11 @@ fn a_trim_is_told_also_when_the_way_there_is_long() {
         // The first sequence is that of leaving.
         table.messaging.messages.trim(&own, Trim::Before(before + 1)).expect("trims");
         let page = table.sync("bob", &bob, 100);
-        assert_eq!((page.verdict, page.deliveries.len()), ("TRIMMED", entries), "before {before}");
+        assert_eq!((page.verdict, page.deliveries.len()), (Standing::Trimmed, entries), "before {before}");
         let cursor = table.messaging.cursor(b"bob", &page.cursor).expect("its own");
-        assert_eq!(table.sync("bob", &cursor, 100).verdict, "OK", "it was told");
-        assert_eq!(table.sync("bob", &Cursor::Oldest, 100).verdict, "OK", "the oldest that is kept");
-        assert_eq!(table.sync("gone", &gone, 100).verdict, "OK", "it was for others");
+        assert_eq!(table.sync("bob", &cursor, 100).verdict, Standing::Ok, "it was told");
+        assert_eq!(table.sync("bob", &Cursor::Oldest, 100).verdict, Standing::Ok, "the oldest that is kept");
+        assert_eq!(table.sync("gone", &gone, 100).verdict, Standing::Ok, "it was for others");
     }
 }
 

@@ -26,6 +26,7 @@ use strandline::{Entry, Limit, Sequence, Store, TimeMs, Verdict};
 use super::cursor::{Cursor, Position};
 use super::event::{Event, Kind};
 use super::ledger::Ledger;
+use super::page::{Delivery, Shown, Standing, SyncPage};
 use super::periods::Periods;
 use super::pulled::Frontier;
 use super::trouble::Result;
@@ -41,62 +42,6 @@ const MOST_LOOKS: usize = 100;
 
 /// Frames have at most so many bytes around a body.
 const FRAME_BYTES: u64 = 450;
-
-/// An event as a terminal sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Its sequence; of an edit or a recall that of the message.
-    pub sequence: Sequence,
-    /// When it happened.
-    pub time_ms: TimeMs,
-    /// Who did it.
-    pub sender: Bytes,
-    /// What it is.
-    pub kind: &'static str,
-    /// What was said.
-    pub body: Bytes,
-}
-
-impl Shown {
-    pub(super) fn of(time_ms: TimeMs, event: Event) -> Shown {
-        Shown {
-            sequence: event.shown_sequence(),
-            time_ms,
-            sender: event.user,
-            kind: event.kind.word(),
-            body: event.body,
-        }
-    }
-
-    /// Where there is no message yet.
-    pub(super) fn nothing(time_ms: TimeMs) -> Shown {
-        Shown { sequence: 0, time_ms, sender: Bytes::new(), kind: Kind::Message.word(), body: Bytes::new() }
-    }
-}
-
-/// An event on its way to a terminal.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Its conversation.
-    pub conv: Bytes,
-    /// The event.
-    pub shown: Shown,
-    /// The place behind it.
-    position: Position,
-}
-
-/// A page of what a terminal lacks.
-#[derive(Clone, Debug)]
-pub struct SyncPage {
-    /// `OK`, `TRIMMED`, `FUTURE` or `EPOCH`.
-    pub verdict: &'static str,
-    /// What to pass next time.
-    pub cursor: Vec<u8>,
-    /// Whether the limit kept something back.
-    pub more: bool,
-    /// The events.
-    pub deliveries: Vec<Delivery>,
-}
 
 /// Pulled conversations watched one by one; who is in more watches the ledger of them all.
 const MOST_WATCHED: usize = 256;
@@ -172,9 +117,14 @@ impl Messaging {
             Cursor::At(position) => position.clone(),
             Cursor::Newest => {
                 let cursor = self.newest(user, ledger)?.encode(self.history, user);
-                return Ok(Some(SyncPage { verdict: "OK", cursor, more: false, deliveries: Vec::new() }));
+                return Ok(Some(SyncPage {
+                    verdict: Standing::Ok,
+                    cursor,
+                    more: false,
+                    deliveries: Vec::new(),
+                }));
             }
-            Cursor::Foreign => return Ok(Some(SyncPage::start_again("EPOCH"))),
+            Cursor::Foreign => return Ok(Some(SyncPage::start_again(Standing::Epoch))),
         };
         let (inbox, frontier) = self.look(user, &ledger.state, &start, limit)?;
         let pulls = !ledger.state.pulled().is_empty();
@@ -184,7 +134,7 @@ impl Messaging {
         }
         let ahead = pulls && start.time_ms > frontier.time_ms.saturating_add(1);
         if ahead || inbox.verdict == Verdict::Future {
-            return Ok(Some(SyncPage::start_again("FUTURE")));
+            return Ok(Some(SyncPage::start_again(Standing::Future)));
         }
         let told = *cursor != Cursor::Oldest;
         let (heads, trimmed) = self.heads(&ledger.state, &start, &frontier)?;
@@ -283,18 +233,6 @@ impl Messaging {
     }
 }
 
-impl SyncPage {
-    /// Where this page's events start, given the cursor that it was asked for with: who keeps that lacks none of them.
-    pub fn start<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
-        if self.deliveries.is_empty() { &self.cursor } else { asked }
-    }
-
-    /// The cursor belongs to something else: begin with the oldest that is kept.
-    fn start_again(verdict: &'static str) -> SyncPage {
-        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
-    }
-}
-
 /// A pulled conversation that is being read.
 struct Pull {
     conv: Bytes,
@@ -362,7 +300,7 @@ impl Merge<'_> {
             }
         }
         Ok(SyncPage {
-            verdict: if self.trimmed && told { "TRIMMED" } else { "OK" },
+            verdict: if self.trimmed && told { Standing::Trimmed } else { Standing::Ok },
             cursor: self.position.encode(self.messaging.history, self.user),
             more,
             deliveries: self.deliveries,

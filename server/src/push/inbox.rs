@@ -9,7 +9,7 @@ use strandline::Watcher;
 use super::Kind;
 use super::pump::PAGE;
 use crate::key::Key;
-use crate::messaging::{Cursor, Delivery, Messaging, SyncPage};
+use crate::messaging::{Cursor, Delivery, Messaging, Standing, SyncPage};
 use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
@@ -64,7 +64,7 @@ impl Inbox {
         let cursor: Cursor = messaging.cursor(&self.user, &self.cursor)?;
         let page = messaging.sync(&self.user, &cursor, PAGE)?;
         let gap_told = std::mem::take(&mut self.gap_told);
-        if kind == Kind::UserFollow && page.verdict != "OK" && !gap_told {
+        if kind == Kind::UserFollow && page.verdict != Standing::Ok && !gap_told {
             self.write_gap(&page, out);
         }
         for delivery in &page.deliveries {
@@ -88,7 +88,7 @@ impl Inbox {
         out.push(4);
         out.bulk("im.gap");
         out.bulk(&self.user);
-        out.bulk(page.verdict);
+        out.bulk(page.verdict.word());
         out.bulk(page.start(&self.cursor));
     }
 

@@ -8,7 +8,7 @@ use crate::commands::arguments::paging_and_block;
 use crate::commands::read::wait;
 use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::commands::subscribe::check_room;
-use crate::messaging::{Cursor, SyncPage};
+use crate::messaging::{Cursor, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
 use crate::push::{Kind, watched_keys};
 use crate::refusal::Refusal;
@@ -52,7 +52,7 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
             context.connection.subscriptions.block(&context.shared.engine, keys);
         }
         let page = messaging.sync(&user, &cursor, limit)?;
-        if !now && page.deliveries.is_empty() && page.verdict == "OK" {
+        if !now && page.deliveries.is_empty() && page.verdict == Standing::Ok {
             // What was for others is not looked at again. (The oldest stays the oldest: it is never told of a trim.)
             if cursor != Cursor::Oldest {
                 cursor = messaging.cursor(&user, &page.cursor)?;
@@ -80,7 +80,7 @@ fn write_page(page: &SyncPage, out: &mut Encoder) {
 /// The first three pairs.
 fn write_standing(page: &SyncPage, out: &mut Encoder) {
     out.bulk("verdict");
-    out.bulk(page.verdict);
+    out.bulk(page.verdict.word());
     out.bulk("cursor");
     out.bulk(&page.cursor);
     out.field("more", u64::from(page.more));
@@ -99,8 +99,8 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     if !context.connection.subscriptions.contains(Kind::UserFollow, &user) {
         check_room(context, 1)?;
     }
-    if matches!(page.verdict, "OK" | "TRIMMED") {
-        let gap_told = page.verdict != "OK";
+    if page.verdict.goes_on() {
+        let gap_told = page.verdict != Standing::Ok;
         context.connection.subscriptions.follow_user(&context.shared.engine, user, start.clone(), gap_told);
     }
     let out = &mut context.connection.out;
