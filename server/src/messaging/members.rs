@@ -4,11 +4,12 @@
 //! the user, so that periods begin and end at exactly its sequence.
 
 use bytes::Bytes;
-use strandline::{Batch, Limit, Sequence, Store, TimeMs};
+use strandline::{Batch, Sequence, Store, TimeMs};
 
 use super::conversation::{Conversation, History, Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind, PULLS};
 use super::ledger::Ledger;
+use super::pulled::NOTHING;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
 use super::{Decision, Messaging, TURNS, names, valid_once};
@@ -179,8 +180,7 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.conversation(&conv, |ledger| {
             let Some(settings) = &ledger.state.settings else { return Err(Trouble::NotFound) };
-            let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
-            let page = self.messages.read_after(&names::conversation(&conv), 0, nothing)?;
+            let page = self.messages.read_after(&names::conversation(&conv), 0, NOTHING)?;
             Ok(Info {
                 members: ledger.state.member_count(),
                 mode: settings.mode,

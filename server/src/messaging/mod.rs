@@ -133,7 +133,7 @@ impl Messaging {
         })
     }
 
-    /// Looks at a conversation that must exist. Its sends wait for that, so nothing is read meanwhile.
+    /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for microseconds.
     fn conversation<T>(
         &self,
         conv: &[u8],

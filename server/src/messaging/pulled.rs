@@ -20,7 +20,7 @@ use super::{Messaging, names};
 const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true };
 
 /// A read that asks only where a timeline starts and ends.
-const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false };
+pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false };
 
 /// So many lines are looked at without asking whether there is a cheaper way.
 const CHEAP_LINES: u64 = 1024;
