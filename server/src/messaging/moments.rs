@@ -204,6 +204,7 @@ fn that_a_conversation_moved_stays_known_when_its_message_expires() {
     table.clock.pass(2000);
     let lines = table.messaging.pulled.range(names::PULLED_LOG, .., Limit::entries(10)).expect("reads");
     assert_eq!(lines.entries.len(), 1);
+    assert_eq!(table.drain("bob", 10).len(), 0, "the message itself is gone");
 }
 
 #[test]
