@@ -343,7 +343,6 @@ impl Committer {
 
     /// Notes what step 4 will apply.
     fn stage(&mut self, batch: &Prepared, time_ms: u64, slots: &[SlotId], sequences: &[Sequence]) {
-        let expire_at_ms = if batch.lifetime_ms == 0 { 0 } else { time_ms.saturating_add(batch.lifetime_ms) };
         self.group.hold(batch.tail.len());
         let mut staged = None;
         for ((target, slot), sequence) in batch.targets.iter().zip(slots).zip(sequences) {
@@ -354,6 +353,8 @@ impl Committer {
                     bytes = stamp(&bytes, sequences[0]).into();
                     self.group.hold(bytes.len());
                 }
+                let expire_at_ms =
+                    if body.lifetime_ms == 0 { 0 } else { time_ms.saturating_add(body.lifetime_ms) };
                 self.group.body(Body { time_ms, expire_at_ms, bytes });
                 staged = Some(target.body);
             }

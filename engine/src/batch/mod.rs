@@ -106,7 +106,7 @@ impl Batch {
             self.refuse(Error::invalid("a stamped body begins with eight bytes for its origin"));
         }
         let Some(place) = self.body(body) else { return self };
-        self.bodies.push(AppendedBody { place, stamped: self.stamped });
+        self.bodies.push(AppendedBody { place, stamped: self.stamped, lifetime_ms: self.lifetime_ms });
         self.tail.append(self.stamped, self.lifetime_ms, targets.len());
         for (store, name) in targets {
             let timeline = TimelineRef { store: store.into(), name };
@@ -288,7 +288,6 @@ impl Batch {
             targets: self.targets,
             changes: self.changes,
             bodies: self.bodies,
-            lifetime_ms: self.lifetime_ms,
             durability: self.durability,
             conditions: self.conditions,
             bases: Vec::new(),

@@ -18,6 +18,8 @@ pub struct AppendedBody {
     pub place: Range<usize>,
     /// Whether it begins with the place of its origin.
     pub stamped: bool,
+    /// After how many milliseconds its entries expire by themselves; 0: never.
+    pub lifetime_ms: u64,
 }
 
 /// A timeline that a batch was decided on: it must end where it did then.
@@ -99,8 +101,6 @@ pub struct Prepared {
     pub changes: Vec<Change>,
     /// The appended bodies.
     pub bodies: Vec<AppendedBody>,
-    /// After how many milliseconds its entries expire by themselves; 0: never.
-    pub lifetime_ms: u64,
     /// What a success means.
     pub durability: Durability,
     pub conditions: Conditions,

@@ -106,7 +106,7 @@ pub(super) fn wait(
     context: &mut Context<'_>,
     keys: Vec<Key>,
     block_ms: Option<u64>,
-    attempt: Attempt,
+    mut attempt: Attempt,
 ) -> Result<Flow, Refusal> {
     let Some(block_ms) = block_ms else {
         attempt(context, true)?;

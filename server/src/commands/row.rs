@@ -231,7 +231,7 @@ pub struct Waiting {
 }
 
 /// Called with whether this is the last attempt.
-pub type Attempt = Box<dyn Fn(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
+pub type Attempt = Box<dyn FnMut(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
 
 /// What becomes of a write that was not refused.
 pub enum Ready {

@@ -1,5 +1,5 @@
 //! Redis-shaped push: (S)SUBSCRIBE, (S)UNSUBSCRIBE, PUBSUB NUMSUB. A channel is a key: each entry appended afterwards comes as a
-//! message. A channel that is no key of a store is accepted, as Redis would, and stays silent.
+//! message. `im:{<user>}` is a channel too, of what reaches a user. One that is neither is accepted, as Redis would, and stays silent.
 
 use bytes::Bytes;
 
@@ -12,7 +12,8 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("SUBSCRIBE", -2, Class::PubSub, Run::Now(subscribe))
         .told(
             "key [key ...]",
-            "Pushes [message, key, \"<seq> <time>\\n\" + body] for each entry from now on.",
+            "Pushes [message, key, \"<seq> <time>\\n\" + body] for each entry from now on; of im:{<user>} \
+             \"<conv> <seq> <time> <sender> <kind>\\n\" + body for each event that reaches the user.",
         )
         .while_subscribed(),
     Command::new("UNSUBSCRIBE", -1, Class::PubSub, Run::Now(unsubscribe))

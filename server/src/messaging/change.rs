@@ -50,6 +50,7 @@ impl Messaging {
             let Some((entry, message)) = self.own_message(&conv, &user, sequence, now_ms)? else {
                 return Ok(Decision::Known(false));
             };
+            let rewritten = self.rewritten(kind, &entry, &message, body)?;
             self.conversation(&conv, |ledger| {
                 if !ledger.state.has(&user) {
                     return Ok(Decision::Known(false));
@@ -71,7 +72,10 @@ impl Messaging {
                     .lifetime_ms(left_ms)
                     .append(&self.state, &changes_name, &note.encode())
                     .if_last_of(&self.state, &changes_name, changes_last);
-                let batch = self.rewrite(batch, kind, &entry, &message, body)?;
+                let own = names::conversation(&conv);
+                let batch = rewritten.iter().fold(batch, |batch, (sequence, now)| {
+                    batch.edit(&self.messages, &own, *sequence, &now.encode())
+                });
                 Ok(Decision::Commit(Box::new(batch), true))
             })
         })
@@ -93,16 +97,14 @@ impl Messaging {
         Ok(own.map(|message| (entry, message)))
     }
 
-    /// Adds the changes of what is stored: the message, and when it is recalled also what it was edited to.
-    fn rewrite(
+    /// What is stored from now on: the message, and when it is recalled also what it was edited to.
+    fn rewritten(
         &self,
-        mut batch: Batch,
         kind: Kind,
         entry: &Entry,
         message: &Event,
         body: &Bytes,
-    ) -> Result<Batch> {
-        let own = names::conversation(&message.conv);
+    ) -> Result<Vec<(Sequence, Event)>> {
         let recalled = kind == Kind::Recall;
         let now = Event {
             sequence: entry.sequence,
@@ -110,10 +112,11 @@ impl Messaging {
             body: body.clone(),
             ..message.clone()
         };
-        batch = batch.edit(&self.messages, &own, entry.sequence, &now.encode());
+        let mut all = vec![(entry.sequence, now)];
         if !recalled {
-            return Ok(batch);
+            return Ok(all);
         }
+        let own = names::conversation(&message.conv);
         for change in self.changes_of(&message.conv, entry.sequence, entry.time_ms)? {
             if change.kind != Kind::Edit {
                 continue;
@@ -121,11 +124,10 @@ impl Messaging {
             // As it is stored: the ledger's note does not know whether it is pulled.
             let stored = self.messages.get(&own, change.sequence)?;
             if let Some(edit) = stored.and_then(|entry| Event::decode(&entry.body)) {
-                let blank = Event { body: Bytes::new(), ..edit };
-                batch = batch.edit(&self.messages, &own, change.sequence, &blank.encode());
+                all.push((change.sequence, Event { body: Bytes::new(), ..edit }));
             }
         }
-        Ok(batch)
+        Ok(all)
     }
 
     /// The changes of a message, oldest first. They came after it, so the ledger is read from its time on.

@@ -1,13 +1,13 @@
-//! What a conversation's ledger says: how it was made, and who is a member, and was when.
+//! What a conversation's ledger says: how it was made, and who is a member. Who was one, and when, stands in the users' ledgers.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use bytes::Bytes;
-use strandline::{Sequence, TimeMs};
+use strandline::TimeMs;
 
 use super::event::{Event, HISTORY_JOINED, Kind, PULLS, Parts, put_name, put_number};
 use super::ledger::{State, list_records};
-use super::periods::Periods;
 
 /// How messages reach members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,51 +78,47 @@ pub struct Settings {
 }
 
 /// A conversation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Conversation {
     /// `None`: there is none of that name.
     pub settings: Option<Settings>,
     /// Whether members must look into its timeline for what they lack.
     pub pulls: bool,
-    members: BTreeMap<Bytes, Periods>,
-    member_count: usize,
+    members: BTreeSet<Bytes>,
     bytes: usize,
 }
 
 impl Conversation {
-    /// Whether a user is a member now.
+    /// Whether a user is a member.
     pub fn has(&self, user: &[u8]) -> bool {
-        self.members.get(user).is_some_and(Periods::is_member)
+        self.members.contains(user)
     }
 
-    /// How many members it has now.
+    /// How many members it has.
     pub fn member_count(&self) -> usize {
-        self.member_count
+        self.members.len()
     }
 
-    /// Its members now, in byte order.
+    /// Its members, in byte order.
     pub fn members(&self) -> impl Iterator<Item = &Bytes> {
-        self.members.iter().filter(|(_, periods)| periods.is_member()).map(|(user, _)| user)
+        self.members.iter()
     }
 
-    /// Its members now behind one, in byte order.
+    /// Its members behind one, in byte order.
     pub fn members_after<'a>(&'a self, after: &Bytes) -> impl Iterator<Item = &'a Bytes> + use<'a> {
-        let bounds = (std::ops::Bound::Excluded(after.clone()), std::ops::Bound::Unbounded);
-        self.members.range(bounds).filter(|(_, periods)| periods.is_member()).map(|(user, _)| user)
+        self.members.range((Bound::Excluded(after.clone()), Bound::Unbounded))
     }
 
-    fn change(&mut self, user: &Bytes, change: impl FnOnce(&mut Periods)) {
-        let bytes = &mut self.bytes;
-        let periods = self.members.entry(user.clone()).or_insert_with(|| {
-            *bytes += user.len() + 120;
-            Periods::default()
-        });
-        let before = periods.is_member();
-        change(periods);
-        match (before, periods.is_member()) {
-            (false, true) => self.member_count += 1,
-            (true, false) => self.member_count -= 1,
-            _ => {}
+    /// The user is an own copy: a slice would keep the whole record alive.
+    fn add(&mut self, user: &[u8]) {
+        if self.members.insert(Bytes::copy_from_slice(user)) {
+            self.bytes += member_bytes(user);
+        }
+    }
+
+    fn remove(&mut self, user: &[u8]) {
+        if self.members.remove(user) {
+            self.bytes -= member_bytes(user);
         }
     }
 
@@ -145,13 +141,15 @@ impl Conversation {
     fn listed(&mut self, list: &Bytes) -> Option<()> {
         let mut parts = Parts::new(list);
         while !parts.is_empty() {
-            // An own copy: a slice would keep the whole list alive.
-            let user = Bytes::copy_from_slice(&parts.name()?);
-            let listed = Periods::decode(&mut parts)?;
-            self.change(&user, |periods| *periods = listed);
+            self.add(&parts.name()?);
         }
         Some(())
     }
+}
+
+/// What a member takes in memory.
+fn member_bytes(user: &[u8]) -> usize {
+    user.len() + 80
 }
 
 /// The record of how a conversation was made.
@@ -167,23 +165,18 @@ pub fn created_record(conv: &Bytes, settings: &Settings, pulls: bool) -> Event {
     }
 }
 
-/// Records that list members with their periods.
-pub fn member_records<'a>(members: impl Iterator<Item = (&'a Bytes, &'a Periods)>) -> Vec<Event> {
-    list_records(Kind::Members, members, |(user, periods), list| {
-        put_name(list, user);
-        periods.encode(list);
-    })
+/// Records that list members.
+pub fn member_records<'a>(members: impl Iterator<Item = &'a Bytes>) -> Vec<Event> {
+    list_records(Kind::Members, members, |user, list| put_name(list, user))
 }
 
 impl State for Conversation {
     fn apply(&mut self, record: &Event, time_ms: TimeMs) -> bool {
-        let sequence: Sequence = record.sequence;
-        let user = Bytes::copy_from_slice(&record.user);
         match record.kind {
             Kind::Created => return self.created(record, time_ms).is_some(),
             Kind::Members => return self.listed(&record.body).is_some(),
-            Kind::Join => self.change(&user, |periods| periods.begin(sequence)),
-            Kind::Leave => self.change(&user, |periods| periods.end(sequence)),
+            Kind::Join => self.add(&record.user),
+            Kind::Leave => self.remove(&record.user),
             Kind::Pulls => self.pulls = true,
             _ => return false,
         }
@@ -202,5 +195,25 @@ impl State for Conversation {
 
     fn count(&self) -> usize {
         self.members.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_left_takes_no_room() {
+        let (mut conversation, conv) = (Conversation::default(), Bytes::from_static(b"c"));
+        let mut happens = |kind, user: &str| {
+            let record = Event::new(kind, &conv, &Bytes::copy_from_slice(user.as_bytes()));
+            assert!(conversation.apply(&record, 0));
+            (conversation.count(), conversation.bytes())
+        };
+        let alone = happens(Kind::Join, "ann");
+        for number in 0..1000 {
+            assert_eq!(happens(Kind::Join, &format!("user-{number}")).0, 2);
+            assert_eq!(happens(Kind::Leave, &format!("user-{number}")), alone);
+        }
     }
 }

@@ -108,9 +108,10 @@ fn parse(text: &[u8]) -> Option<(u64, u32, Position)> {
     }
     let history = u64::from_le_bytes(parts.take(8)?.as_ref().try_into().ok()?);
     let owner = u32::from_le_bytes(parts.take(4)?.as_ref().try_into().ok()?);
-    let mut position = Position { inbox: parts.number()?, time_ms: parts.number()?, ..Position::default() };
+    let mut position =
+        Position { inbox: parts.sequence()?, time_ms: parts.sequence()?, ..Position::default() };
     while !parts.is_empty() {
-        position.seen.insert(parts.name()?, parts.number()?);
+        position.seen.insert(parts.name()?, parts.sequence()?);
     }
     Some((history, owner, position))
 }
@@ -139,6 +140,16 @@ mod tests {
         assert_eq!(position.seen.len(), 1);
         position.reach(6);
         assert!(position.seen.is_empty());
+    }
+
+    #[test]
+    fn a_forged_sequence_is_no_cursor() {
+        for position in [
+            Position { inbox: u64::MAX, ..Position::default() },
+            Position { seen: [(Bytes::from_static(b"c"), u64::MAX)].into(), ..Position::default() },
+        ] {
+            assert!(Cursor::decode(&position.encode(7, b"ann"), 7, b"ann").is_err());
+        }
     }
 
     proptest! {

@@ -9,10 +9,13 @@
 //! ```
 //!
 //! The sequence is the event's own place in its conversation's timeline. The engine writes it there when it commits the event (its
-//! origin), so the copy in each sync timeline knows where the original stands. Decoders are total: other bytes are no event.
+//! origin), so the copy in each sync timeline knows where the original stands. Decoders are total: any bytes are an event, or `None`.
+//! Whether what it names exists is for who reads it to find out.
 
 use bytes::Bytes;
-use strandline::{Sequence, TimeMs};
+use strandline::{MAX_SEQUENCE, Sequence, TimeMs};
+
+use super::names::MAX_ID_BYTES;
 
 /// What happened, or what a ledger notes. Persisted: numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub enum Kind {
     Hide = 7,
     /// Ledger of a conversation: it was made. Body: settings.
     Created = 8,
-    /// Ledger of a conversation: members with their periods. Body: a list.
+    /// Ledger of a conversation: members. Body: a list.
     Members = 9,
     /// Ledger of a user: a member from the sequence on, since the conversation was made so; `about` is when.
     Added = 10,
@@ -83,10 +86,13 @@ impl Kind {
             Kind::Join => "join",
             Kind::Leave => "leave",
             Kind::Hide => "hide",
-            _ => "note",
+            _ => NOTE,
         }
     }
 }
+
+/// The word for what only ledgers have.
+const NOTE: &str = "note";
 
 /// It is in the conversation's timeline only.
 pub const PULLED: u8 = 1;
@@ -144,15 +150,23 @@ impl Event {
         out
     }
 
-    /// The event in a body; `None` when it is none.
+    /// The event in a body that members are told of; `None` also for a record of a ledger.
+    pub fn told(bytes: &Bytes) -> Option<Event> {
+        Event::decode(bytes).filter(|event| event.kind.word() != NOTE)
+    }
+
+    /// The event or record in a body; `None` when it is none.
     pub fn decode(bytes: &Bytes) -> Option<Event> {
         let mut parts = Parts::new(bytes);
         let sequence = u64::from_le_bytes(parts.take(8)?.as_ref().try_into().ok()?);
+        if sequence > MAX_SEQUENCE {
+            return None;
+        }
         Some(Event {
             sequence,
             kind: Kind::of(parts.byte()?)?,
             flags: parts.byte()?,
-            about: parts.number()?,
+            about: parts.sequence()?,
             lifetime_ms: parts.number()?,
             conv: parts.name()?,
             user: parts.name()?,
@@ -233,10 +247,15 @@ impl Parts {
         None
     }
 
+    /// A sequence, or a time, which has as many bits.
+    pub fn sequence(&mut self) -> Option<Sequence> {
+        self.number().filter(|sequence| *sequence <= MAX_SEQUENCE)
+    }
+
     /// An id.
     pub fn name(&mut self) -> Option<Bytes> {
-        let len = self.byte()?;
-        self.take(usize::from(len))
+        let len = usize::from(self.byte()?);
+        (len <= MAX_ID_BYTES).then(|| self.take(len))?
     }
 
     /// All that is left.

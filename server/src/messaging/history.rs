@@ -7,7 +7,7 @@ use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Sequence, TimeMs};
 
 use super::event::{Event, Kind};
-use super::sync::Shown;
+use super::page::Shown;
 use super::trouble::Result;
 use super::user::Membership;
 use super::{Messaging, names};

@@ -44,7 +44,7 @@ pub fn list_records<T>(
 }
 
 /// What is replayed from records.
-pub trait State: Default {
+pub trait State: Clone + Default {
     /// Takes a record in; false when it is none of this kind of ledger.
     fn apply(&mut self, record: &Event, time_ms: TimeMs) -> bool;
     /// The whole state as records.
@@ -56,7 +56,7 @@ pub trait State: Default {
 }
 
 /// A state and how far its ledger was replayed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger<S> {
     /// What the ledger says.
     pub state: S,
@@ -66,7 +66,8 @@ pub struct Ledger<S> {
     records: u64,
 }
 
-type Shared<S> = Arc<RwLock<Ledger<S>>>;
+/// Copied when it is caught up while somebody still looks at it.
+type Shared<S> = Arc<RwLock<Arc<Ledger<S>>>>;
 
 /// A ledger in the cache. It grows there; what it weighs is told by putting it in again, never by changing this.
 struct Kept<S> {
@@ -110,11 +111,16 @@ impl<S: State> Ledgers<S> {
         Ledgers { store, kept }
     }
 
-    /// Looks at what a ledger says now.
+    /// Looks at what a ledger says now. Who wants it caught up meanwhile waits: look for microseconds.
     pub fn read<T>(&self, name: &[u8], look: impl FnOnce(&Ledger<S>) -> Result<T>) -> Result<T> {
         let ledger = self.caught_up(name)?;
-        let ledger: RwLockReadGuard<'_, Ledger<S>> = ledger.read();
+        let ledger: RwLockReadGuard<'_, Arc<Ledger<S>>> = ledger.read();
         look(&ledger)
+    }
+
+    /// What a ledger says now, to look at for as long as it takes.
+    pub fn snapshot(&self, name: &[u8]) -> Result<Arc<Ledger<S>>> {
+        Ok(Arc::clone(&self.caught_up(name)?.read()))
     }
 
     fn caught_up(&self, name: &[u8]) -> Result<Shared<S>> {
@@ -128,7 +134,7 @@ impl<S: State> Ledgers<S> {
         let shared = known.unwrap_or_default();
         let bytes = {
             let mut ledger = shared.write();
-            self.catch_up(name, &mut ledger)?;
+            self.catch_up(name, Arc::make_mut(&mut ledger))?;
             ledger.state.bytes()
         };
         self.kept.insert(Bytes::copy_from_slice(name), Kept { ledger: Arc::clone(&shared), bytes });
@@ -156,8 +162,16 @@ impl<S: State> Ledgers<S> {
         }
     }
 
-    /// Cuts a ledger short if it has become long. Waits for the disk.
-    pub fn shorten(&self, engine: &Engine, name: &[u8]) -> Result<()> {
+    /// Cuts a ledger short if it has become long. Waits for the disk. What was asked for is done by then: a failure concerns the
+    /// operator only, and the next one tries again.
+    pub fn shorten(&self, engine: &Engine, name: &[u8]) {
+        if let Err(error) = self.try_to_shorten(engine, name) {
+            let ledger = name.escape_ascii();
+            tracing::warn!(%ledger, %error, "a ledger could not be cut short: it grows until there is room");
+        }
+    }
+
+    fn try_to_shorten(&self, engine: &Engine, name: &[u8]) -> Result<()> {
         let snapshot = self.read(name, |ledger| {
             let long = ledger.records > SNAPSHOT_RECORDS.max(2 * ledger.state.count() as u64);
             Ok(long.then(|| (ledger.version, ledger.state.records())))

@@ -1,7 +1,8 @@
 //! A user's conversations by their last activity: the first page that a new terminal shows, in one call.
 //!
-//! Where a conversation's timeline ends tells when its last message can have come at the latest. So only those that may stand on the
-//! page are read, in the order of that bound, until the next bound is below what the page has.
+//! Where a conversation's timeline ends tells when its last message can have come at the latest. So the ends of all are looked at, and
+//! last messages are read in the order of that bound, until the next bound is below what the page has: those on the page and on pages
+//! before it, and those in which something other than a message came last.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use strandline::{Limit, Sequence, TimeMs};
 
 use super::event::Event;
-use super::sync::Shown;
+use super::page::Shown;
 use super::trouble::{Result, Trouble};
 use super::user::Membership;
 use super::{Messaging, names};
@@ -42,7 +43,7 @@ type Place = (Reverse<TimeMs>, Bytes);
 
 impl Messaging {
     /// The page behind a token; an empty token asks for the first.
-    pub fn conversations(&self, user: &[u8], token: &[u8], count: usize) -> Result<Listed> {
+    pub fn conversations(&self, user: &[u8], token: &[u8], limit: Limit) -> Result<Listed> {
         // A name that nobody can have is in no conversation.
         let Ok(user) = names::valid(user) else { return Ok(Listed { next: Vec::new(), items: Vec::new() }) };
         let after = if token.is_empty() { None } else { Some(place(token)?) };
@@ -55,7 +56,7 @@ impl Messaging {
             }
             let mut newest: HashMap<Bytes, Shown> = HashMap::new();
             let mut page: Vec<(Place, Item)> = Vec::new();
-            let mut more = false;
+            let (mut used_bytes, mut more) = (0, false);
             while let Some(Reverse(place)) = heap.pop() {
                 let Some(membership) = ledger.state.membership(&place.1) else { continue };
                 let Some(last) = newest.get(&place.1).cloned() else {
@@ -67,7 +68,9 @@ impl Messaging {
                 if after.as_ref().is_some_and(|after| place <= *after) {
                     continue;
                 }
-                if page.len() == count {
+                used_bytes += last.body.len() as u64;
+                let fits = page.len() < limit.entries && used_bytes <= limit.body_bytes;
+                if !(page.is_empty() || fits) {
                     more = true;
                     break;
                 }

@@ -34,7 +34,7 @@ impl Messaging {
                 Ok(Decision::Commit(Box::new(self.mark(&user, &[event], ledger.version)), true))
             })
         })?;
-        self.users.shorten(&self.engine, &names::user_ledger(&user))?;
+        self.users.shorten(&self.engine, &names::user_ledger(&user));
         Ok(moved)
     }
 
@@ -58,7 +58,7 @@ impl Messaging {
                 Ok(Decision::Commit(Box::new(self.mark(&user, &events, ledger.version)), events.len()))
             })
         })?;
-        self.users.shorten(&self.engine, &names::user_ledger(&user))?;
+        self.users.shorten(&self.engine, &names::user_ledger(&user));
         Ok(count)
     }
 

@@ -4,15 +4,15 @@
 //! the user, so that periods begin and end at exactly its sequence.
 
 use bytes::Bytes;
-use strandline::{Batch, Limit, Sequence, Store, TimeMs};
+use strandline::{Batch, Sequence, Store, TimeMs};
 
 use super::conversation::{Conversation, History, Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind, PULLS};
 use super::ledger::Ledger;
-use super::periods::Periods;
+use super::pulled::NOTHING;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
-use super::{Decision, Messaging, names, valid_once};
+use super::{Decision, Messaging, TURNS, names, valid_once};
 
 /// How a conversation is to be.
 #[derive(Clone, Debug)]
@@ -58,9 +58,8 @@ impl Messaging {
             return Err(Trouble::TooManyMembers { limit: self.options.max_members });
         }
         members.sort();
-        let mut list = Vec::new();
-        members.iter().for_each(|user| super::event::put_name(&mut list, user));
-        let founders = names::digest(&list);
+        let digest = names::strong_digest(members.iter().map(Bytes::as_ref));
+        let founders = u64::from_le_bytes(digest[..8].try_into().expect("it has 32 bytes"));
         let ledger_name = names::conversation_ledger(&conv);
         self.decide(|| {
             self.conversations.read(&ledger_name, |ledger| {
@@ -93,9 +92,7 @@ impl Messaging {
             Mode::Auto => members.len() > self.options.push_members,
         };
         let settings = Settings { mode: new.mode, history: new.history, founders, created_ms: 0 };
-        let mut periods = Periods::default();
-        periods.begin(last + 1);
-        let lists = member_records(members.iter().map(|user| (user, &periods)));
+        let lists = member_records(members.iter());
         let name = names::conversation_ledger(conv);
         let records = [created_record(conv, &settings, pulls)].into_iter().chain(lists);
         let batch =
@@ -131,12 +128,14 @@ impl Messaging {
         })?;
         let mut count = 0;
         for user in users {
+            let turn = self.turns[names::digest(&conv) as usize % TURNS].lock();
             let moved =
                 self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
+            drop(turn);
             count += usize::from(moved);
-            self.users.shorten(&self.engine, &names::user_ledger(&user))?;
+            self.users.shorten(&self.engine, &names::user_ledger(&user));
         }
-        self.conversations.shorten(&self.engine, &names::conversation_ledger(&conv))?;
+        self.conversations.shorten(&self.engine, &names::conversation_ledger(&conv));
         Ok(count)
     }
 
@@ -181,8 +180,7 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.conversation(&conv, |ledger| {
             let Some(settings) = &ledger.state.settings else { return Err(Trouble::NotFound) };
-            let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
-            let page = self.messages.read_after(&names::conversation(&conv), 0, nothing)?;
+            let page = self.messages.read_after(&names::conversation(&conv), 0, NOTHING)?;
             Ok(Info {
                 members: ledger.state.member_count(),
                 mode: settings.mode,

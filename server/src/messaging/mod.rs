@@ -5,9 +5,9 @@
 //!  send ── one batch ──▶ sync:u/{user} × N     a copy for each member, in push mode               sync
 //!                        im.pulled:all         which conversation moved, in pull mode             sync
 //!
-//!  ledgers (im.state):   c/conv  settings, members with their periods
+//!  ledgers (im.state):   c/conv  settings, members
 //!                        e/conv  which messages were edited or recalled
-//!                        u/user  a user's conversations, read marks, hidden messages
+//!                        u/user  a user's conversations with its periods, read marks, hidden messages
 //! ```
 //!
 //! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and submits one batch that holds only
@@ -27,7 +27,10 @@ mod ledger;
 mod list;
 mod mark;
 mod members;
+#[cfg(test)]
+mod moments;
 mod names;
+mod page;
 mod periods;
 mod pulled;
 mod send;
@@ -41,14 +44,16 @@ use std::collections::HashSet;
 use std::hash::Hash;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use strandline::{Batch, Engine, Error, Store, WEEK_MS};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
 pub use history::Window;
+pub use list::Listed;
 pub use members::NewConversation;
+pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use send::{Message, Sending};
-pub use sync::{Delivery, Shown, SyncPage};
 pub use trouble::Trouble;
 
 use conversation::Conversation;
@@ -92,7 +97,13 @@ pub struct Messaging {
     users: Ledgers<User>,
     options: Options,
     history: u64,
+    /// Who joins or leaves takes a turn: of many who decide on the same members only one would get through, and all others, sends
+    /// too, would decide again each time.
+    turns: [Mutex<()>; TURNS],
 }
+
+/// Conversations with the same turn, by chance, only wait for each other.
+const TURNS: usize = 64;
 
 /// What a command decided.
 enum Decision<T> {
@@ -118,10 +129,11 @@ impl Messaging {
             history: u64::from_str_radix(&engine.epoch(), 16).unwrap_or(0),
             engine: engine.clone(),
             options,
+            turns: std::array::from_fn(|_| Mutex::default()),
         })
     }
 
-    /// Looks at a conversation that must exist.
+    /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for microseconds.
     fn conversation<T>(
         &self,
         conv: &[u8],
@@ -132,8 +144,9 @@ impl Messaging {
         })
     }
 
+    /// Looks at a user, with reads of timelines if need be: nobody waits for it.
     fn user<T>(&self, user: &[u8], look: impl FnOnce(&Ledger<User>) -> Result<T>) -> Result<T> {
-        self.users.read(&names::user_ledger(user), look)
+        look(&*self.users.snapshot(&names::user_ledger(user))?)
     }
 
     /// Whether a conversation exists, without looking at its members.

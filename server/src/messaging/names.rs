@@ -3,6 +3,7 @@
 //! The braces are a hash tag: a timeline and the bare id share a slot, so that a cluster's client can route by the id.
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::trouble::{Result, Trouble};
 
@@ -54,7 +55,13 @@ pub fn user_ledger(user: &[u8]) -> Vec<u8> {
     joined(b"u/", user, b"")
 }
 
-/// A number that stands for bytes in a cursor or a ledger (FNV-1a); not for secrets.
+/// Stands for some byte strings and nothing else: nobody finds others with the same one (SHA-256, each behind its length).
+pub fn strong_digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let add = |hash: Sha256, part: &[u8]| hash.chain_update(part.len().to_le_bytes()).chain_update(part);
+    parts.into_iter().fold(Sha256::new(), add).finalize().into()
+}
+
+/// A number that tells users apart in cursors (FNV-1a); not for secrets, and others with the same one can be made.
 pub fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -37,6 +37,11 @@ impl Periods {
         self.from > 0 || !self.past.is_empty()
     }
 
+    /// How many are over.
+    pub fn past_count(&self) -> usize {
+        self.past.len()
+    }
+
     /// Where the current one starts.
     pub fn start(&self) -> Option<Sequence> {
         (self.from > 0).then_some(self.from)
@@ -50,6 +55,11 @@ impl Periods {
     /// Whether a sequence is inside one.
     pub fn contains(&self, sequence: Sequence) -> bool {
         self.all().any(|(first, last)| (first..=last).contains(&sequence))
+    }
+
+    /// The lowest sequence that is inside one and not below this one.
+    pub fn next(&self, sequence: Sequence) -> Option<Sequence> {
+        self.all().find(|(_, last)| *last >= sequence).map(|(first, _)| first.max(sequence))
     }
 
     /// All of them, in order.

@@ -1,13 +1,14 @@
 //! Which of a user's pulled conversations have moved: so that a sync reads what is new, and not all that the user is in.
 //!
 //! Every pulled event leaves a line in one ledger of the whole server, with its conversation and sequence. A user who was here lately
-//! has few lines to look at; one with few conversations looks at those instead. The cheaper way is taken: the cost is bounded by
-//! what is new, and by the number of pulled conversations.
+//! has few lines to look at; one with few conversations looks at those instead. The cheaper way is taken: a sync looks at no more lines
+//! than came on the whole server since, and at no more than eight for each of the user's pulled conversations, or a thousand; else at
+//! the ends of those conversations.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use strandline::{Limit, Sequence, TimeMs};
+use strandline::{Limit, Sequence, TimeMs, Verdict};
 
 use super::cursor::Position;
 use super::event::Event;
@@ -17,6 +18,9 @@ use super::{Messaging, names};
 
 /// Lines read at a time.
 const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true };
+
+/// A read that asks only where a timeline starts and ends.
+pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false };
 
 /// So many lines are looked at without asking whether there is a cheaper way.
 const CHEAP_LINES: u64 = 1024;
@@ -93,8 +97,13 @@ impl Messaging {
             let mut cursor = first - 1;
             loop {
                 let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
+                if page.verdict == Verdict::Trimmed {
+                    // Lines have expired since they were counted.
+                    break;
+                }
                 for line in page.entries.iter().filter_map(|entry| Event::decode(&entry.body)) {
-                    let membership = user.membership(&line.conv).filter(|membership| membership.pulls);
+                    let membership =
+                        user.membership(&line.conv).filter(|membership| membership.pulls_from.is_some());
                     let is_for_it = membership.is_some_and(|one| one.periods.contains(line.sequence));
                     if is_for_it && line.sequence >= behind(&line.conv) {
                         moved.entry(Bytes::copy_from_slice(&line.conv)).or_insert(line.sequence);
@@ -109,10 +118,13 @@ impl Messaging {
         for conv in pulled {
             let name = names::conversation(conv);
             let (last, last_ms) = self.messages.end(&name)?;
-            if last_ms < from.time_ms {
+            if last_ms < from.time_ms || user.membership(conv).is_none_or(|one| one.is_over(from.time_ms)) {
                 continue;
             }
-            let first = self.messages.sequence_at(&name, from.time_ms)?.max(behind(conv));
+            let first = self.messages.sequence_at(&name, from.time_ms)?;
+            // If nothing readable is before it, events of the same times may have been trimmed: the read from the start tells.
+            let lowest = self.messages.read_after(&name, 0, NOTHING)?.first;
+            let first = if first == lowest { behind(conv) } else { first.max(behind(conv)) };
             if first <= last {
                 moved.insert(conv.clone(), first);
             }
@@ -123,8 +135,7 @@ impl Messaging {
     /// The first line that matters, if all that matter are still there and they are cheaper than a look into each timeline.
     fn first_line(&self, from: &Position, looks: u64) -> Result<Option<Sequence>> {
         let first = self.pulled.sequence_at(names::PULLED_LOG, from.time_ms)?;
-        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
-        let page = self.pulled.read_after(names::PULLED_LOG, 0, nothing)?;
+        let page = self.pulled.read_after(names::PULLED_LOG, 0, NOTHING)?;
         // Lines expire. A line of an earlier time that is still there says that none of those that matter has.
         let is_complete = page.first == 1 || first > page.first;
         let lines = (page.last + 1).saturating_sub(first);

@@ -11,7 +11,7 @@
 //! A send needs no other one to be finished: sends of a conversation fill up one group as appends do.
 
 use bytes::Bytes;
-use strandline::{Batch, Receipt, Sequence, Store};
+use strandline::{Batch, MAX_ID_BYTES, Receipt, Sequence, Store};
 
 use super::Messaging;
 use super::conversation::{Conversation, Mode};
@@ -81,7 +81,7 @@ impl Messaging {
         let (conv, sender) = (names::valid(&message.conv)?, &message.sender);
         self.conversation(&conv, |ledger| {
             let sender = names::valid(sender)?;
-            let id = message.id.as_ref().map(|id| id_of(&sender, id));
+            let id = message.id.as_ref().map(|id| id_of(&sender, id)).transpose()?;
             if !ledger.state.has(&sender) {
                 let done = match &id {
                     Some(id) => self.messages.committed(&names::conversation(&conv), id, &message.body)?,
@@ -131,7 +131,8 @@ impl Messaging {
         }
         let nobody = Bytes::new();
         let moved = Event::new(Kind::Pulled, &conv, &nobody).encode();
-        let batch = batch.append(&self.pulled, names::PULLED_LOG, &moved).lifetime_ms(0);
+        // What expires is the event: that the conversation moved stays known.
+        let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, &moved);
         if conversation.pulls {
             return batch;
         }
@@ -142,10 +143,10 @@ impl Messaging {
     }
 }
 
-/// An id belongs to a conversation and a sender.
-fn id_of(sender: &[u8], id: &[u8]) -> Vec<u8> {
-    let mut own = Vec::with_capacity(9 + id.len());
-    own.extend_from_slice(&names::digest(sender).to_le_bytes());
-    own.extend_from_slice(id);
-    own
+/// An id belongs to a conversation and a sender. What stands for both must be nobody else's: a collision would lose a message.
+fn id_of(sender: &[u8], id: &[u8]) -> Result<Vec<u8>> {
+    if id.len() > MAX_ID_BYTES {
+        return Err(Trouble::TooBig { what: "an id", limit: MAX_ID_BYTES });
+    }
+    Ok(names::strong_digest([sender, id]).to_vec())
 }

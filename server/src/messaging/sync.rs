@@ -26,76 +26,22 @@ use strandline::{Entry, Limit, Sequence, Store, TimeMs, Verdict};
 use super::cursor::{Cursor, Position};
 use super::event::{Event, Kind};
 use super::ledger::Ledger;
+use super::page::{Delivery, Shown, Standing, SyncPage};
 use super::periods::Periods;
 use super::pulled::Frontier;
 use super::trouble::Result;
 use super::user::User;
 use super::{Messaging, names};
 
-/// Entries of one pulled conversation read at a time.
-const PULL_ENTRIES: usize = 64;
+/// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
+/// before: so what is read ahead is no more than what was given, and one entry of each conversation.
+const MOST_AHEAD: Limit = Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true };
 
 /// How often the sync timeline may move between two looks. A look takes microseconds, a commit a hundred times that.
 const MOST_LOOKS: usize = 100;
 
 /// Frames have at most so many bytes around a body.
 const FRAME_BYTES: u64 = 450;
-
-/// An event as a terminal sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Its sequence; of an edit or a recall that of the message.
-    pub sequence: Sequence,
-    /// When it happened.
-    pub time_ms: TimeMs,
-    /// Who did it.
-    pub sender: Bytes,
-    /// What it is.
-    pub kind: &'static str,
-    /// What was said.
-    pub body: Bytes,
-}
-
-impl Shown {
-    pub(super) fn of(time_ms: TimeMs, event: Event) -> Shown {
-        Shown {
-            sequence: event.shown_sequence(),
-            time_ms,
-            sender: event.user,
-            kind: event.kind.word(),
-            body: event.body,
-        }
-    }
-
-    /// Where there is no message yet.
-    pub(super) fn nothing(time_ms: TimeMs) -> Shown {
-        Shown { sequence: 0, time_ms, sender: Bytes::new(), kind: Kind::Message.word(), body: Bytes::new() }
-    }
-}
-
-/// An event on its way to a terminal.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Its conversation.
-    pub conv: Bytes,
-    /// The event.
-    pub shown: Shown,
-    /// The place behind it.
-    position: Position,
-}
-
-/// A page of what a terminal lacks.
-#[derive(Clone, Debug)]
-pub struct SyncPage {
-    /// `OK`, `TRIMMED`, `FUTURE` or `EPOCH`.
-    pub verdict: &'static str,
-    /// What to pass next time.
-    pub cursor: Vec<u8>,
-    /// Whether the limit kept something back.
-    pub more: bool,
-    /// The events.
-    pub deliveries: Vec<Delivery>,
-}
 
 /// Pulled conversations watched one by one; who is in more watches the ledger of them all.
 const MOST_WATCHED: usize = 256;
@@ -136,7 +82,8 @@ impl Messaging {
             let current = |conv: &&Bytes| {
                 ledger.state.membership(conv).is_some_and(|membership| membership.periods.is_member())
             };
-            let pulled: Vec<&Bytes> = ledger.state.pulled().iter().filter(current).collect();
+            let pulled: Vec<&Bytes> =
+                ledger.state.pulled().iter().filter(current).take(MOST_WATCHED + 1).collect();
             if pulled.len() > MOST_WATCHED {
                 timelines.push((self.pulled.clone(), names::PULLED_LOG.to_vec()));
             } else {
@@ -170,9 +117,14 @@ impl Messaging {
             Cursor::At(position) => position.clone(),
             Cursor::Newest => {
                 let cursor = self.newest(user, ledger)?.encode(self.history, user);
-                return Ok(Some(SyncPage { verdict: "OK", cursor, more: false, deliveries: Vec::new() }));
+                return Ok(Some(SyncPage {
+                    verdict: Standing::Ok,
+                    cursor,
+                    more: false,
+                    deliveries: Vec::new(),
+                }));
             }
-            Cursor::Foreign => return Ok(Some(SyncPage::start_again("EPOCH"))),
+            Cursor::Foreign => return Ok(Some(SyncPage::start_again(Standing::Epoch))),
         };
         let (inbox, frontier) = self.look(user, &ledger.state, &start, limit)?;
         let pulls = !ledger.state.pulled().is_empty();
@@ -182,7 +134,7 @@ impl Messaging {
         }
         let ahead = pulls && start.time_ms > frontier.time_ms.saturating_add(1);
         if ahead || inbox.verdict == Verdict::Future {
-            return Ok(Some(SyncPage::start_again("FUTURE")));
+            return Ok(Some(SyncPage::start_again(Standing::Future)));
         }
         let told = *cursor != Cursor::Oldest;
         let (heads, trimmed) = self.heads(&ledger.state, &start, &frontier)?;
@@ -231,13 +183,13 @@ impl Messaging {
         let (mut heads, mut trimmed) = (Heads::new(), false);
         for (conv, first) in self.moved(state, start)? {
             let Some(membership) = state.membership(&conv) else { continue };
-            // Nothing before a membership is for this user.
-            let joined = membership.periods.all().next().map_or(1, |(from, _)| from);
+            let first = first.max(membership.pulls_from.unwrap_or(0));
             let pull = Pull {
                 name: names::conversation(&conv),
                 conv,
                 periods: membership.periods.clone(),
-                cursor: first.max(joined) - 1,
+                cursor: first.saturating_sub(1),
+                ahead: 1,
                 buffer: VecDeque::new(),
                 more: true,
             };
@@ -250,12 +202,17 @@ impl Messaging {
     fn put_back(&self, heads: &mut Heads, mut pull: Pull, frontier: &Frontier) -> Result<bool> {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
-            let page = self.messages.read_after(&pull.name, pull.cursor, Limit::entries(PULL_ENTRIES))?;
+            // Nothing outside of a membership is for this user.
+            let Some(first) = pull.periods.next(pull.cursor + 1) else { break };
+            pull.cursor = first - 1;
+            let limit = Limit { entries: pull.ahead, ..MOST_AHEAD };
+            pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
+            let page = self.messages.read_after(&pull.name, pull.cursor, limit)?;
             trimmed |= page.verdict == Verdict::Trimmed;
             pull.more = page.more;
             pull.cursor = page.next;
             for entry in page.entries {
-                let Some(event) = Event::decode(&entry.body) else { continue };
+                let Some(event) = Event::told(&entry.body) else { continue };
                 let beyond = entry.sequence > pull.periods.last()
                     || entry.time_ms > frontier.time_ms
                     || (entry.time_ms == frontier.time_ms
@@ -276,19 +233,14 @@ impl Messaging {
     }
 }
 
-impl SyncPage {
-    /// The cursor belongs to something else: begin with the oldest that is kept.
-    fn start_again(verdict: &'static str) -> SyncPage {
-        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
-    }
-}
-
 /// A pulled conversation that is being read.
 struct Pull {
     conv: Bytes,
     name: Vec<u8>,
     periods: Periods,
     cursor: Sequence,
+    /// Entries that the next read takes.
+    ahead: usize,
     buffer: VecDeque<(Entry, Event)>,
     more: bool,
 }
@@ -317,7 +269,7 @@ struct Merge<'a> {
 impl Merge<'_> {
     fn run(mut self, told: bool) -> Result<SyncPage> {
         let more = loop {
-            let next_pushed = self.inbox.front().map(|entry| (entry.time_ms, Event::decode(&entry.body)));
+            let next_pushed = self.inbox.front().map(|entry| (entry.time_ms, Event::told(&entry.body)));
             let full = match next_pushed {
                 Some((_, None)) => {
                     // Not ours: somebody appended to the timeline by itself.
@@ -348,21 +300,22 @@ impl Merge<'_> {
             }
         }
         Ok(SyncPage {
-            verdict: if self.trimmed && told { "TRIMMED" } else { "OK" },
+            verdict: if self.trimmed && told { Standing::Trimmed } else { Standing::Ok },
             cursor: self.position.encode(self.messaging.history, self.user),
             more,
             deliveries: self.deliveries,
         })
     }
 
-    /// The pulled conversation whose event comes before a pushed one.
+    /// The pulled conversation whose event comes before a pushed one: of an earlier time, or of the same and of the conversation itself.
     fn pulled_before(&self, time_ms: TimeMs, pushed: &Event) -> Option<(TimeMs, Bytes)> {
-        let same = (time_ms, pushed.conv.clone());
-        let earlier_here = self.heads.get(&same).and_then(|pull| pull.buffer.front());
-        if earlier_here.is_some_and(|(entry, _)| entry.sequence <= pushed.sequence) {
-            return Some(same);
+        let earliest = self.heads.keys().next()?;
+        if earliest.0 < time_ms {
+            return Some(earliest.clone());
         }
-        self.heads.keys().next().filter(|place| place.0 < time_ms).cloned()
+        let own = (time_ms, pushed.conv.clone());
+        let (entry, _) = self.heads.get(&own)?.buffer.front()?;
+        (entry.sequence <= pushed.sequence).then_some(own)
     }
 
     /// Gives the next pulled event of a conversation; false if it does not fit.
@@ -429,11 +382,15 @@ impl Merge<'_> {
         }
         // The original is gone, so it does not tell. Rather nothing is shown than a body that was taken back.
         let message = event.shown_sequence();
-        let changes = messaging.changes_of(&event.conv, message, copy.time_ms)?;
-        if !changes.iter().any(|change| change.sequence > event.sequence) {
-            return Ok(event);
+        let mut later = messaging.changes_of(&event.conv, message, copy.time_ms)?;
+        later.retain(|change| change.sequence > event.sequence);
+        if later.iter().any(|change| change.kind == Kind::Recall) {
+            let kind = if event.kind == Kind::Message { Kind::Recall } else { event.kind };
+            return Ok(Event { kind, body: Bytes::new(), ..event });
         }
-        let kind = if event.kind == Kind::Message { Kind::Recall } else { event.kind };
-        Ok(Event { kind, body: Bytes::new(), ..event })
+        let Some(newest) = later.last().filter(|_| event.kind == Kind::Message) else { return Ok(event) };
+        let edit = messaging.messages.get(&names::conversation(&event.conv), newest.sequence)?;
+        let edit = edit.and_then(|entry| Event::decode(&entry.body));
+        Ok(Event { body: edit.map(|edit| edit.body).unwrap_or_default(), ..event })
     }
 }

@@ -10,6 +10,10 @@ use super::event::{Event, Kind, PULLS, Parts, put_name, put_number};
 use super::ledger::{State, list_records};
 use super::periods::Periods;
 
+/// What a hidden message and a past membership take in memory.
+const HIDDEN_BYTES: usize = 24;
+const PAST_BYTES: usize = 32;
+
 /// A user and one conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
@@ -23,11 +27,18 @@ pub struct Membership {
     pub read: Sequence,
     /// Sequences that it does not want to see.
     pub hidden: BTreeSet<Sequence>,
-    /// Whether it must look into the conversation's timeline for what it lacks.
-    pub pulls: bool,
+    /// From which sequence on it must look into the conversation's timeline for what it lacks; `None`: everything is pushed.
+    pub pulls_from: Option<Sequence>,
+    /// When it left the last time.
+    pub left_ms: TimeMs,
 }
 
 impl Membership {
+    /// Whether nothing of a time or later concerns it.
+    pub fn is_over(&self, from_ms: TimeMs) -> bool {
+        !self.periods.is_member() && self.left_ms < from_ms
+    }
+
     /// Whether it may see a sequence.
     pub fn may_see(&self, sequence: Sequence) -> bool {
         match self.history {
@@ -47,7 +58,7 @@ impl Membership {
 }
 
 /// A user.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct User {
     conversations: BTreeMap<Bytes, Membership>,
     /// Those that it must look into.
@@ -85,12 +96,12 @@ impl User {
         membership.history = History::of_flags(record.flags);
         membership.created_ms = created_ms;
         if record.flags & PULLS != 0 {
-            self.pulls(conv);
+            self.pulls(conv, record.sequence);
         }
     }
 
-    fn pulls(&mut self, conv: Bytes) {
-        self.entry(&conv).pulls = true;
+    fn pulls(&mut self, conv: Bytes, from: Sequence) {
+        self.entry(&conv).pulls_from.get_or_insert(from);
         self.pulled.insert(conv);
     }
 
@@ -101,14 +112,17 @@ impl User {
             let flags = parts.byte()?;
             let periods = Periods::decode(&mut parts)?;
             let (created_ms, read) = (parts.number()?, parts.number()?);
+            let (pulls_from, left_ms) = (parts.number()?, parts.number()?);
             let mut hidden = BTreeSet::new();
             for _ in 0..parts.number()? {
                 hidden.insert(parts.number()?);
             }
+            self.bytes += HIDDEN_BYTES * hidden.len() + PAST_BYTES * periods.past_count();
             let history = History::of_flags(flags);
-            *self.entry(&conv) = Membership { periods, history, created_ms, read, hidden, pulls: false };
+            *self.entry(&conv) =
+                Membership { periods, history, created_ms, read, hidden, pulls_from: None, left_ms };
             if flags & PULLS != 0 {
-                self.pulls(conv);
+                self.pulls(conv, pulls_from);
             }
         }
         Some(())
@@ -122,12 +136,17 @@ impl State for User {
         match record.kind {
             Kind::Added => self.begin(record, conv, time_ms),
             Kind::Join => self.begin(record, conv, record.about),
-            Kind::Leave => self.entry(&conv).periods.end(record.sequence),
-            Kind::Pulls => self.pulls(conv),
+            Kind::Leave => {
+                let membership = self.entry(&conv);
+                membership.periods.end(record.sequence);
+                membership.left_ms = time_ms;
+                self.bytes += PAST_BYTES;
+            }
+            Kind::Pulls => self.pulls(conv, record.sequence),
             Kind::Read => self.entry(&conv).read = record.sequence,
             Kind::Hide => {
                 self.entry(&conv).hidden.insert(record.sequence);
-                self.bytes += 24;
+                self.bytes += HIDDEN_BYTES;
             }
             Kind::Memberships => return self.listed(&record.body).is_some(),
             _ => return false,
@@ -138,10 +157,12 @@ impl State for User {
     fn records(&self) -> Vec<Event> {
         list_records(Kind::Memberships, self.conversations.iter(), |(conv, membership), list| {
             put_name(list, conv);
-            list.push(membership.history.flag() | if membership.pulls { PULLS } else { 0 });
+            list.push(membership.history.flag() | if membership.pulls_from.is_some() { PULLS } else { 0 });
             membership.periods.encode(list);
             put_number(list, membership.created_ms);
             put_number(list, membership.read);
+            put_number(list, membership.pulls_from.unwrap_or(0));
+            put_number(list, membership.left_ms);
             put_number(list, membership.hidden.len() as u64);
             membership.hidden.iter().for_each(|sequence| put_number(list, *sequence));
         })
@@ -152,6 +173,27 @@ impl State for User {
     }
 
     fn count(&self) -> usize {
-        self.conversations.values().map(|membership| 1 + membership.hidden.len()).sum()
+        let things = |one: &Membership| 1 + one.hidden.len() + one.periods.past_count();
+        self.conversations.values().map(things).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_weighs_what_its_ledger_did() {
+        let (mut user, conv, ann) = (User::default(), Bytes::from_static(b"c"), Bytes::from_static(b"ann"));
+        for sequence in 1..100 {
+            for kind in [Kind::Join, Kind::Pulls, Kind::Hide, Kind::Leave] {
+                assert!(user.apply(&Event { sequence, ..Event::new(kind, &conv, &ann) }, 5));
+            }
+        }
+        let mut again = User::default();
+        user.records().iter().for_each(|record| assert!(again.apply(record, 0)));
+        assert_eq!((again.bytes(), again.count()), (user.bytes(), user.count()));
+        assert_eq!(again.conversations, user.conversations);
+        assert!(user.count() > 190 && user.bytes() > 99 * (HIDDEN_BYTES + PAST_BYTES));
     }
 }

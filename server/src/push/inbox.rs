@@ -9,7 +9,7 @@ use strandline::Watcher;
 use super::Kind;
 use super::pump::PAGE;
 use crate::key::Key;
-use crate::messaging::{Cursor, Delivery, Messaging, SyncPage};
+use crate::messaging::{Cursor, Delivery, Messaging, Standing, SyncPage};
 use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
@@ -64,7 +64,7 @@ impl Inbox {
         let cursor: Cursor = messaging.cursor(&self.user, &self.cursor)?;
         let page = messaging.sync(&self.user, &cursor, PAGE)?;
         let gap_told = std::mem::take(&mut self.gap_told);
-        if kind == Kind::UserFollow && page.verdict != "OK" && !gap_told {
+        if kind == Kind::UserFollow && page.verdict != Standing::Ok && !gap_told {
             self.write_gap(&page, out);
         }
         for delivery in &page.deliveries {
@@ -83,12 +83,13 @@ impl Inbox {
         Ok(page.more)
     }
 
+    /// The events of the page come behind it, so its cursor is where they start.
     fn write_gap(&self, page: &SyncPage, out: &mut Encoder) {
         out.push(4);
         out.bulk("im.gap");
         out.bulk(&self.user);
-        out.bulk(page.verdict);
-        out.bulk(&page.cursor);
+        out.bulk(page.verdict.word());
+        out.bulk(page.start(&self.cursor));
     }
 
     fn write_entry(&self, delivery: &Delivery, cursor: &[u8], out: &mut Encoder) {
@@ -136,4 +137,46 @@ pub fn rewatch(known: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token:
 pub fn watched_keys(messaging: &Messaging, user: &[u8]) -> Result<Vec<Key>, Refusal> {
     let timelines = messaging.watched(user)?;
     Ok(timelines.into_iter().map(|(store, name)| Key::of(store, name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use strandline::clock::ManualClock;
+    use strandline::vfs::Dir;
+    use strandline::vfs::simulated::SimulatedDisk;
+    use strandline::{Engine, Limit, Trim, World};
+
+    use super::*;
+    use crate::messaging::{History, Mode, NewConversation, Options};
+    use crate::protocol::Protocol;
+
+    #[test]
+    fn the_cursor_of_a_gap_has_every_event_that_is_written_behind_it() {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
+        let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
+        let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
+        let members = vec!["ann".into(), "bob".into()];
+        let new = NewConversation { mode: Mode::Push, history: History::All, members };
+        messaging.create(b"c", &new).expect("it is new");
+        let start = messaging.tail(b"bob").expect("reads");
+        messaging.join(b"c", &["carl".into(), "dora".into(), "eve".into()]).expect("there is room");
+        engine.store("sync").expect("it is there").trim(b"u/{bob}", Trim::Before(2)).expect("trims");
+        let mut inbox = Inbox::new("bob".into(), start, false);
+        let mut out = Encoder::default();
+        out.protocol = Protocol::Resp3;
+        inbox
+            .turn(Kind::UserFollow, &"bob".into(), &messaging, &mut out, &Metrics::default())
+            .expect("reads");
+        let text = String::from_utf8_lossy(out.waiting()).into_owned();
+        let words: Vec<&str> = text.split("\r\n").collect();
+        let gap = words.iter().position(|word| *word == "im.gap").expect("there is a gap");
+        assert_eq!((words[gap + 2], words[gap + 4]), ("bob", "TRIMMED"));
+        let cursor = messaging.cursor(b"bob", words[gap + 6].as_bytes()).expect("its own");
+        let page = messaging.sync(b"bob", &cursor, Limit::entries(100)).expect("syncs");
+        assert_eq!(page.deliveries.len(), 2, "dora and eve");
+        assert_eq!(words.iter().filter(|word| **word == "im.entry").count(), 2);
+    }
 }

@@ -1,6 +1,7 @@
 //! Running what has come. Writes that follow each other, in one read or in the rest of one, are collected and handed to the engine
 //! in one submission; any other command first waits for them, so that replies come in order and a client reads its own writes.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
 struct Collected {
     batches: Vec<Batch>,
     replies: Vec<(Reply, Option<Again>)>,
+    /// The states on which they were decided, by what it is: one of each.
+    bases: HashMap<Bytes, u64>,
     bytes: usize,
 }
 
@@ -36,10 +39,7 @@ impl Collected {
     /// Whether a write on the same thing was decided on another state of it: if that one fails, this one must not be before it.
     fn must_go_first(&self, write: &Write) -> bool {
         let Some(again) = &write.again else { return false };
-        let known = self.replies.iter().filter_map(|(_, again)| again.as_ref());
-        known
-            .map(|known| &known.basis)
-            .any(|basis| basis.name == again.basis.name && basis.version != again.basis.version)
+        self.bases.get(&again.basis.name).is_some_and(|version| *version != again.basis.version)
     }
 }
 
@@ -122,6 +122,9 @@ impl Session {
     async fn collect(&mut self, write: Write, bytes: usize, collected: &mut Collected) {
         if collected.must_go_first(&write) {
             self.settle(collected).await;
+        }
+        if let Some(Again { basis, .. }) = &write.again {
+            collected.bases.insert(basis.name.clone(), basis.version);
         }
         collected.batches.push(write.batch);
         collected.replies.push((write.reply, write.again));

@@ -149,7 +149,7 @@ impl Session {
             return false;
         }
         let woken = self.connection.subscriptions.collect();
-        let Some(waiting) = &self.blocked else { return false };
+        let Some(waiting) = &mut self.blocked else { return false };
         let over = waiting.deadline.is_some_and(|deadline| deadline <= Instant::now());
         if !woken && !over {
             return false;

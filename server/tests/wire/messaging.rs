@@ -429,3 +429,41 @@ fn a_message_is_changed_only_within_its_window_and_while_its_sender_is_a_member(
     assert_eq!(client.line("IM.EDIT c ann 1 y"), Value::Integer(1));
     assert_eq!(client.line("IM.RECALL c ann 2"), Value::Integer(0), "a leave is no message");
 }
+
+#[test]
+fn a_list_of_large_last_messages_comes_in_pages_of_bounded_bytes() {
+    let server = TestServer::with(|config| config.limits.reply_bytes = 512 * 1024);
+    let mut client = server.client();
+    let body = "x".repeat(200 * 1024);
+    for number in 0..8 {
+        client.line(&format!("IM.CREATE c{number} MEMBERS ann"));
+        send(&mut client, &format!("c{number} ann {body}"));
+    }
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let after = if token.is_empty() { String::new() } else { format!(" AFTER {token}") };
+        let page = client.line(&format!("IM.CONVERSATIONS ann{after} COUNT 5"));
+        let items = page.get("items");
+        assert!((1..=2).contains(&items.items().len()), "{} of 200 KiB each", items.items().len());
+        all.extend(items.items().iter().map(|item| item.get("conv").text()));
+        token = page.get("next").text();
+        if token.is_empty() {
+            break;
+        }
+    }
+    all.sort();
+    assert_eq!(all, (0..8).map(|number| format!("c{number}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_id_may_have_as_many_bytes_as_with_other_commands() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    let sender = "s".repeat(200);
+    client.line(&format!("IM.CREATE c MEMBERS {sender}"));
+    let longest = "i".repeat(255);
+    assert_eq!(send(&mut client, &format!("c {sender} hello ID {longest}")), 1);
+    let again = client.line(&format!("IM.SEND c {sender} hello ID {longest}"));
+    assert_eq!((again.get("seq"), again.get("duplicate")), (Value::Integer(1), Value::Integer(1)));
+    assert_eq!(client.line(&format!("IM.SEND c {sender} hello ID {longest}i")).word(), "TOOBIG");
+}

@@ -284,6 +284,23 @@ fn a_follow_goes_from_any_cursor_to_live_without_gap_or_repetition() {
 }
 
 #[test]
+fn the_cursor_in_the_reply_to_a_follow_is_where_the_frames_start() {
+    let server = TestServer::start();
+    let mut client = server.client3();
+    client.line("IM.CREATE c MEMBERS ann bob");
+    send(&mut client, "c ann one");
+    let first = client.line("IM.SYNC bob 0").get("cursor").text();
+    send(&mut client, "c ann two");
+    for (cursor, expected) in [("0", 2), (first.as_str(), 1), ("$", 0)] {
+        let mut follower = server.client3();
+        let reply = follower.line(&format!("IM.FOLLOW bob {cursor}"));
+        assert_eq!(reply.get("more").integer(), i64::from(expected > 0));
+        let start = reply.get("cursor").text();
+        assert_eq!(drain(&mut client, "bob", &start, "").0.len(), expected, "from {cursor}");
+    }
+}
+
+#[test]
 fn a_follow_without_cursor_or_dialect_is_told_what_to_use() {
     let server = TestServer::start();
     let refused = server.client().line("IM.FOLLOW ann 0");

@@ -1,11 +1,12 @@
 //! Roaming: IM.HISTORY and IM.CONVERSATIONS.
 
 use bytes::Bytes;
+use strandline::Limit;
 
-use super::messaging;
+use super::{at_length, detached};
 use crate::commands::arguments::{Paging, after_and_count, integer, options};
 use crate::commands::row::{Class, Command, Context, Flow, Run};
-use crate::messaging::{Shown, Window};
+use crate::messaging::{Listed, Messaging, Shown, Window};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
@@ -40,14 +41,15 @@ fn history(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
         Ok(true)
     })?;
     let limit = paging.limit(&context.shared.limits);
-    let shown = messaging(context.shared)?.history(&arguments[0], &arguments[1], window, limit)?;
-    let out = &mut context.connection.out;
-    out.array(shown.len());
-    for event in &shown {
-        out.array(5);
-        write_shown(event, out);
-    }
-    Ok(Flow::Done)
+    let words = detached(&arguments[..2]);
+    let read = move |messaging: &Messaging| messaging.history(&words[0], &words[1], window, limit);
+    at_length(context, read, |shown, out| {
+        out.array(shown.len());
+        for event in shown {
+            out.array(5);
+            write_shown(event, out);
+        }
+    })
 }
 
 /// The five parts of an event.
@@ -61,9 +63,12 @@ pub(super) fn write_shown(shown: &Shown, out: &mut Encoder) {
 
 fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (after, count) = after_and_count(&arguments[1..])?;
-    let listed =
-        messaging(context.shared)?.conversations(&arguments[0], &after.unwrap_or_default(), count)?;
-    let out = &mut context.connection.out;
+    let limit = Limit::entries(count).body_bytes(context.shared.limits.reply_bytes);
+    let words = detached(&[arguments[0].clone(), after.unwrap_or_default()]);
+    at_length(context, move |messaging| messaging.conversations(&words[0], &words[1], limit), write_list)
+}
+
+fn write_list(listed: &Listed, out: &mut Encoder) {
     out.map(2);
     out.bulk("next");
     out.bulk(&listed.next);
@@ -82,5 +87,4 @@ fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow,
         out.field("unread", item.unread);
         out.field("read", item.read);
     }
-    Ok(Flow::Done)
 }

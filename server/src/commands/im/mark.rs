@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{detached, messaging, slowly};
+use super::{at_length, detached, slowly};
 use crate::commands::append::check_body;
 use crate::commands::arguments::integer;
 use crate::commands::row::{Class, Command, Context, Flow, Run};
@@ -34,14 +34,18 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 }
 
 fn unread(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let unread = messaging(context.shared)?.unread(&arguments[0], &arguments[1..])?;
-    let out = &mut context.connection.out;
-    out.map(unread.len());
-    for (conv, count) in unread {
-        out.bulk(conv);
-        out.integer(count);
-    }
-    Ok(Flow::Done)
+    let words = detached(arguments);
+    at_length(
+        context,
+        move |messaging| messaging.unread(&words[0], &words[1..]),
+        |unread, out| {
+            out.map(unread.len());
+            for (conv, count) in unread {
+                out.bulk(conv);
+                out.integer(*count);
+            }
+        },
+    )
 }
 
 fn recall(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::row::{Context, Done, Flow};
 use crate::messaging::{Messaging, Trouble};
+use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 
@@ -31,6 +32,19 @@ fn slowly(
 ) -> Result<Flow, Refusal> {
     let messaging = Arc::clone(messaging(context.shared)?);
     Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(work(&messaging)?)))))
+}
+
+/// Runs something that reads for as long as there is something to read, on a thread that may; then writes what it found.
+fn at_length<T: Send + 'static>(
+    context: &Context<'_>,
+    read: impl FnOnce(&Messaging) -> Result<T, Trouble> + Send + 'static,
+    write: fn(&T, &mut Encoder),
+) -> Result<Flow, Refusal> {
+    let messaging = Arc::clone(messaging(context.shared)?);
+    Ok(Flow::Slow(Box::new(move || {
+        let found = read(&messaging)?;
+        Ok(Done::Reply(Box::new(move |out| write(&found, out))))
+    })))
 }
 
 /// Own copies: slices of the input would keep all of the read that they came with alive.

@@ -8,7 +8,7 @@ use crate::commands::arguments::paging_and_block;
 use crate::commands::read::wait;
 use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::commands::subscribe::check_room;
-use crate::messaging::{Cursor, SyncPage};
+use crate::messaging::{Cursor, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
 use crate::push::{Kind, watched_keys};
 use crate::refusal::Refusal;
@@ -52,7 +52,11 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
             context.connection.subscriptions.block(&context.shared.engine, keys);
         }
         let page = messaging.sync(&user, &cursor, limit)?;
-        if !now && page.deliveries.is_empty() && page.verdict == "OK" {
+        if !now && page.deliveries.is_empty() && page.verdict == Standing::Ok {
+            // What was for others is not looked at again. (The oldest stays the oldest: it is never told of a trim.)
+            if cursor != Cursor::Oldest {
+                cursor = messaging.cursor(&user, &page.cursor)?;
+            }
             return Ok(false);
         }
         write_page(&page, &mut context.connection.out);
@@ -63,7 +67,7 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 
 fn write_page(page: &SyncPage, out: &mut Encoder) {
     out.map(4);
-    write_standing(page, page.more, out);
+    write_standing(page, out);
     out.bulk("entries");
     out.array(page.deliveries.len());
     for delivery in &page.deliveries {
@@ -74,12 +78,12 @@ fn write_page(page: &SyncPage, out: &mut Encoder) {
 }
 
 /// The first three pairs.
-fn write_standing(page: &SyncPage, more: bool, out: &mut Encoder) {
+fn write_standing(page: &SyncPage, out: &mut Encoder) {
     out.bulk("verdict");
-    out.bulk(page.verdict);
+    out.bulk(page.verdict.word());
     out.bulk("cursor");
     out.bulk(&page.cursor);
-    out.field("more", u64::from(more));
+    out.field("more", u64::from(page.more));
 }
 
 fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -89,27 +93,19 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     let user = Bytes::copy_from_slice(&arguments[0]);
     let messaging = messaging(context.shared)?;
     let cursor = messaging.cursor(&user, &arguments[1])?;
-    // One event is enough to know how things stand; the frames start at the same cursor.
+    // One event is enough to know how things stand. It is not in the reply: the frames bring it.
     let page = messaging.sync(&user, &cursor, strandline::Limit::entries(1))?;
-    let more = !page.deliveries.is_empty();
-    let start = match cursor {
-        Cursor::Newest => page.cursor.clone(),
-        _ => arguments[1].to_vec(),
-    };
+    let start = page.start(&arguments[1]).to_vec();
     if !context.connection.subscriptions.contains(Kind::UserFollow, &user) {
         check_room(context, 1)?;
     }
-    if matches!(page.verdict, "OK" | "TRIMMED") {
-        context.connection.subscriptions.follow_user(
-            &context.shared.engine,
-            user,
-            start,
-            page.verdict != "OK",
-        );
+    if page.verdict.goes_on() {
+        let gap_told = page.verdict != Standing::Ok;
+        context.connection.subscriptions.follow_user(&context.shared.engine, user, start.clone(), gap_told);
     }
     let out = &mut context.connection.out;
     out.map(3);
-    write_standing(&page, more, out);
+    write_standing(&SyncPage { cursor: start, more: !page.deliveries.is_empty(), ..page }, out);
     Ok(Flow::Done)
 }
 

@@ -1,0 +1,105 @@
+//! What a sync gives: a page of events as terminals see them, and what the terminal's cursor is worth (P11).
+
+use bytes::Bytes;
+use strandline::{Sequence, TimeMs};
+
+use super::cursor::Position;
+use super::event::{Event, Kind};
+
+/// An event as a terminal sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its sequence; of an edit or a recall that of the message.
+    pub sequence: Sequence,
+    /// When it happened.
+    pub time_ms: TimeMs,
+    /// Who did it.
+    pub sender: Bytes,
+    /// What it is.
+    pub kind: &'static str,
+    /// What was said.
+    pub body: Bytes,
+}
+
+impl Shown {
+    pub(super) fn of(time_ms: TimeMs, event: Event) -> Shown {
+        Shown {
+            sequence: event.shown_sequence(),
+            time_ms,
+            sender: event.user,
+            kind: event.kind.word(),
+            body: event.body,
+        }
+    }
+
+    /// Where there is no message yet.
+    pub(super) fn nothing(time_ms: TimeMs) -> Shown {
+        Shown { sequence: 0, time_ms, sender: Bytes::new(), kind: Kind::Message.word(), body: Bytes::new() }
+    }
+}
+
+/// An event on its way to a terminal.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its conversation.
+    pub conv: Bytes,
+    /// The event.
+    pub shown: Shown,
+    /// The place behind it.
+    pub(super) position: Position,
+}
+
+/// What a cursor is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Everything behind it is here or follows.
+    Ok,
+    /// Something behind it is gone for good.
+    Trimmed,
+    /// It is ahead of everything: an older copy of the directory was put back.
+    Future,
+    /// It is of another history.
+    Epoch,
+}
+
+impl Standing {
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Standing::Ok => "OK",
+            Standing::Trimmed => "TRIMMED",
+            Standing::Future => "FUTURE",
+            Standing::Epoch => "EPOCH",
+        }
+    }
+
+    /// Whether one can go on from it.
+    pub fn goes_on(self) -> bool {
+        matches!(self, Standing::Ok | Standing::Trimmed)
+    }
+}
+
+/// A page of what a terminal lacks.
+#[derive(Clone, Debug)]
+pub struct SyncPage {
+    /// What the cursor was worth.
+    pub verdict: Standing,
+    /// What to pass next time.
+    pub cursor: Vec<u8>,
+    /// Whether the limit kept something back.
+    pub more: bool,
+    /// The events.
+    pub deliveries: Vec<Delivery>,
+}
+
+impl SyncPage {
+    /// Where this page's events start, given the cursor that it was asked for with: who keeps that lacks none of them.
+    pub fn start<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
+        if self.deliveries.is_empty() { &self.cursor } else { asked }
+    }
+
+    /// The cursor belongs to something else: begin with the oldest that is kept.
+    pub(super) fn start_again(verdict: Standing) -> SyncPage {
+        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
+    }
+}
