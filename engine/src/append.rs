@@ -22,7 +22,6 @@
 //! It does not know: sockets, stores' names, or how segments are read.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -232,14 +231,15 @@ impl Committer {
         if batch.is_nothing() {
             return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
         }
+        if !batch.frees_only() {
+            // First: what is refused over and over must not leave slots behind in a memtable that cannot be flushed.
+            self.state.reserve.check()?;
+        }
         let slots = self.slots(submitted)?;
         if let Some(receipt) = self.retry(submitted, &slots, time_ms)? {
             return Ok(receipt);
         }
         self.check(submitted, slots.first())?;
-        if !batch.frees_only() {
-            self.state.reserve.check()?;
-        }
         let sequences = self.sequences(batch, &slots)?;
         let chosen = batch.conditions.sequence.is_some();
         self.wal.group().record(time_ms, &sequences, chosen, &batch.tail, batch.tail_crc);
@@ -250,19 +250,14 @@ impl Committer {
     /// The slots of all timelines of a batch in the active memtable, made where there are none.
     fn slots(&self, submitted: &Submitted) -> Result<Vec<SlotId>> {
         let batch = &submitted.batch;
-        let names = batch
-            .targets
-            .iter()
-            .map(|target| &target.name)
-            .chain(batch.changes.iter().map(|change| &change.name));
-        let slot = |(place, ((timeline, hash), name)): (usize, ((TimelineRef<'_>, u64), &Range<u32>))| {
+        let slot = |(place, (timeline, hash)): (usize, (TimelineRef<'_>, u64))| {
             if let Some(slot) = self.memtable.find(timeline, hash) {
                 return Ok(slot);
             }
             let end = self.end_of((timeline, hash), submitted.hints.get(place).copied().flatten())?;
-            Ok(self.memtable.insert(timeline.store, batch.slice(name), hash, end))
+            Ok(self.memtable.insert(timeline, hash, end))
         };
-        batch.timelines().zip(names).enumerate().map(slot).collect()
+        batch.timelines().enumerate().map(slot).collect()
     }
 
     /// The original receipt, if the batch's id was used within the window.
@@ -387,16 +382,16 @@ impl Committer {
         }
     }
 
-    /// Step 3.
+    /// Step 3. A group without a record may still vouch for earlier ones: a retry is told that its append is durable.
     fn log(&mut self, group: &Filling) -> Result<(), Failure> {
-        if self.wal.group().is_empty() {
-            return Ok(());
-        }
         let counters = &self.state.counters;
-        counters.groups.add(1);
-        counters.wal_bytes.add(self.wal.group().len() as u64);
-        self.wal.write_group()?;
-        if group.batches.iter().any(|submitted| submitted.batch.durability == Durability::Disk) {
+        if !self.wal.group().is_empty() {
+            counters.groups.add(1);
+            counters.wal_bytes.add(self.wal.group().len() as u64);
+            self.wal.write_group()?;
+        }
+        let is_asked = group.batches.iter().any(|submitted| submitted.batch.durability == Durability::Disk);
+        if is_asked && self.wal.is_unsynced() {
             counters.wal_syncs.add(1);
             self.wal.sync()?;
         }

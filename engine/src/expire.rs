@@ -72,15 +72,18 @@ pub fn expire(state: &State) -> Result<bool, Failure> {
     }
     let numbers: Vec<FileNumber> = expired.iter().map(|segment| segment.record().number).collect();
     let drop_all = |live: &mut Live| {
-        live.segments
-            .iter_mut()
-            .filter(|record| numbers.contains(&record.number))
-            .for_each(|record| record.dropped = true);
+        for record in live.segments.iter_mut().filter(|record| numbers.contains(&record.number)) {
+            record.dropped = true;
+            // A clock that goes back must not tell of entries that are not there any more.
+            if let Some(store) = live.stores.iter_mut().find(|store| store.id == record.store) {
+                store.gone_before_ms = store.gone_before_ms.max(record.last_time_ms.saturating_add(1));
+            }
+        }
         live.seen_ms = live.seen_ms.max(now_ms);
     };
-    let mut committed = state.manifest.lock().commit(drop_all);
+    let mut committed = state.change_live(drop_all);
     if matches!(committed, Err(Failure::Refused(Error::DiskFull { .. }))) && state.reserve.give_back() {
-        committed = state.manifest.lock().commit(drop_all);
+        committed = state.change_live(drop_all);
     }
     committed?;
     state.view.change(|view| {

@@ -13,6 +13,9 @@ use crate::segment::{Segment, SegmentScan};
 use crate::state::State;
 use crate::view::View;
 
+/// So many names are looked at in one go, at least.
+const LEAST_LOOKED_AT: usize = 1024;
+
 /// The names of a store's timelines that start with `prefix`, are above `after` and have a readable entry: the first `count`.
 ///
 /// Costs a pass over the memtables' names and, of each segment, the index pages that the answer spans.
@@ -27,7 +30,9 @@ pub fn list(
     let mut listed = Vec::new();
     let mut after = after.map(<[u8]>::to_vec);
     while listed.len() < count {
-        let names = names_above(view, store, prefix, after.as_deref(), count - listed.len())?;
+        // Many may have nothing to read: each look at the memtables takes in more of them than are still wanted.
+        let looked_at = (count - listed.len()).max(LEAST_LOOKED_AT);
+        let names = names_above(view, store, prefix, after.as_deref(), looked_at)?;
         let Some(last) = names.last() else { break };
         after = Some(last.clone());
         for name in names {
@@ -36,6 +41,9 @@ pub fn list(
                 Ok(true) | Err(Error::Corrupt { .. }) => listed.push(name),
                 Ok(false) => {}
                 Err(error) => return Err(error),
+            }
+            if listed.len() == count {
+                break;
             }
         }
     }

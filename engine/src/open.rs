@@ -326,31 +326,25 @@ impl Replay {
                     let sequence = sequences.next();
                     let sequence = sequence
                         .ok_or_else(|| Wrong::Record("it has fewer sequences than appends".into()))?;
-                    self.entry(timeline, sequence, record.chosen && place == 0, tail)?;
+                    self.entry(timeline, sequence, record.chosen && place == 0)?;
                 }
             }
-            Operation::Trim { timeline, floor } => self.effect(timeline, tail, Effect::Trim(floor))?,
-            Operation::Remove { timeline, ranges } => self.effect(timeline, tail, Effect::Remove(ranges))?,
+            Operation::Trim { timeline, floor } => self.effect(timeline, Effect::Trim(floor))?,
+            Operation::Remove { timeline, ranges } => self.effect(timeline, Effect::Remove(ranges))?,
             Operation::Edit { timeline, sequence, body } => {
-                self.effect(timeline, tail, Effect::Edit(sequence, tail.slice(body)))?;
+                self.effect(timeline, Effect::Edit(sequence, tail.slice(body)))?;
             }
             Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
                 let sequences = remembered(targets_hash, &record.sequences).into();
                 let used = IdRecord { body_hash, targets_hash, time_ms: record.time_ms, sequences };
-                self.effect(timeline, tail, Effect::Id(tail.slice_ref(id), used))?;
+                self.effect(timeline, Effect::Id(tail.slice_ref(id), used))?;
             }
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        timeline: TimelineRef<'_>,
-        sequence: Sequence,
-        chosen: bool,
-        tail: &Bytes,
-    ) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, tail, Some(sequence))?;
+    fn entry(&mut self, timeline: TimelineRef<'_>, sequence: Sequence, chosen: bool) -> Result<(), Wrong> {
+        let slot = self.slot(timeline, Some(sequence))?;
         let last = self.allocator.last(slot, &self.view.active);
         if sequence > last + 1 && !chosen {
             if !self.go_on {
@@ -367,8 +361,8 @@ impl Replay {
         Ok(())
     }
 
-    fn effect(&mut self, timeline: TimelineRef<'_>, tail: &Bytes, effect: Effect) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, tail, None)?;
+    fn effect(&mut self, timeline: TimelineRef<'_>, effect: Effect) -> Result<(), Wrong> {
+        let slot = self.slot(timeline, None)?;
         let last = self.allocator.last(slot, &self.view.active);
         if !matches!(effect, Effect::Edit(sequence, _) if sequence > last) {
             self.group.effect(slot, effect);
@@ -378,12 +372,7 @@ impl Replay {
 
     /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline ended, the sequence that its
     /// append was given tells; readers meet the damage when they need what is older.
-    fn slot(
-        &self,
-        timeline: TimelineRef<'_>,
-        tail: &Bytes,
-        given: Option<Sequence>,
-    ) -> Result<SlotId, Wrong> {
+    fn slot(&self, timeline: TimelineRef<'_>, given: Option<Sequence>) -> Result<SlotId, Wrong> {
         let hash = timeline_hash(&self.hasher, timeline);
         let memtable = &self.view.active;
         if let Some(slot) = memtable.find(timeline, hash) {
@@ -397,7 +386,7 @@ impl Replay {
             (Err(Error::Corrupt { .. }), Some(sequence)) => End { last: sequence - 1, ..End::NEVER },
             (Err(error), _) => return Err(Wrong::Failed(error)),
         };
-        Ok(memtable.insert(timeline.store, tail.slice_ref(timeline.name), hash, end))
+        Ok(memtable.insert(timeline, hash, end))
     }
 }
 

@@ -22,6 +22,9 @@ use crate::segment::Segment;
 use crate::state::State;
 use crate::view::View;
 
+/// Entries that must be looked at one by one to count them are held so many at a time.
+const TALLIED: Limit = Limit { entries: 1024, body_bytes: 1024 * 1024, first_always: true };
+
 /// A timeline in a view.
 #[derive(Clone, Copy)]
 pub struct Reading<'v> {
@@ -416,12 +419,22 @@ impl Place<'_> {
             let last_time_ms = if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
             return Ok((span.count, span.body_bytes, span.first_time_ms, last_time_ms));
         }
-        let mut out = Collector::new(Limit::entries(usize::MAX), false, sight.clone());
-        self.read(reading, span.first, span.last, &mut out)?;
-        let (entries, _) = out.finish();
-        let body_bytes = entries.iter().map(|entry| entry.body.len() as u64).sum();
-        let time = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.time_ms);
-        Ok((entries.len() as u64, body_bytes, time(entries.first()), time(entries.last())))
+        let (mut count, mut body_bytes, mut times, mut from) = (0, 0, None, span.first);
+        loop {
+            let mut out = Collector::new(TALLIED, false, sight.clone());
+            self.read(reading, from, span.last, &mut out)?;
+            let (entries, more) = out.finish();
+            count += entries.len() as u64;
+            body_bytes += entries.iter().map(|entry| entry.body.len() as u64).sum::<u64>();
+            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { break };
+            times = Some((times.map_or(first.time_ms, |(first_ms, _)| first_ms), last.time_ms));
+            if !more {
+                break;
+            }
+            from = last.sequence + 1;
+        }
+        let (first_ms, last_ms) = times.unwrap_or_default();
+        Ok((count, body_bytes, first_ms, last_ms))
     }
 
     /// The time of the newest readable entry here; 0 when there is none.

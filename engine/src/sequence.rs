@@ -104,13 +104,11 @@ impl Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::StoreId;
-    use bytes::Bytes;
-
+    use crate::ids::{StoreId, TimelineRef};
     fn memtable_with_slot(last: Sequence) -> (Memtable, SlotId) {
         let memtable = Memtable::new(Lsn(7));
         let end = End { last, ..End::NEVER };
-        let slot = memtable.insert(StoreId(1), Bytes::from_static(b"a"), 1, end);
+        let slot = memtable.insert(TimelineRef { store: StoreId(1), name: b"a" }, 1, end);
         (memtable, slot)
     }
 

@@ -189,8 +189,13 @@ impl State {
 
     /// Changes the stores: in the manifest first, then for everyone.
     pub fn change_stores(&self, change: impl FnOnce(&mut Live)) -> Result<()> {
+        self.change_live(change).map_err(|failure| self.failed(failure))
+    }
+
+    /// The same for who knows what a failure means.
+    pub fn change_live(&self, change: impl FnOnce(&mut Live)) -> Result<(), Failure> {
         let mut manifest = self.manifest.lock();
-        manifest.commit(change).map_err(|failure| self.failed(failure))?;
+        manifest.commit(change)?;
         self.stores.write().clone_from(&manifest.live().stores);
         Ok(())
     }

@@ -104,3 +104,44 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
     engine.close().expect("closes");
     assert!(house.bytes() + 2000 * 50 < with_ids, "{} bytes after {with_ids}", house.bytes());
 }
+
+#[test]
+fn what_a_timeline_holds_is_counted_piece_by_piece_when_something_of_it_was_removed() {
+    let house = House::new();
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    let engine_holds = || {
+        let info = store.info(b"t").expect("reads");
+        (info.first, info.last, info.count, info.body_bytes, info.first_time_ms, info.last_time_ms)
+    };
+    for number in 0..3000 {
+        store.append(b"t", format!("{number:04}").as_bytes()).expect("appends");
+    }
+    house.clock.pass(1000);
+    for _ in 0..2 {
+        store.append(b"t", &[7; 1024 * 1024]).expect("appends");
+    }
+    store.append(b"t", b"last").expect("appends");
+    let before = engine_holds();
+    store.delete(b"t", &[1500]).expect("deletes");
+    let without_one = (before.0, before.1, before.2 - 1, before.3 - 4, before.4, before.5);
+    assert_eq!(without_one.2, 3002);
+    assert_eq!(engine_holds(), without_one);
+    engine.flush().expect("flushes");
+    assert_eq!(engine_holds(), without_one);
+}
+
+#[test]
+fn nothing_is_merged_in_a_directory_that_was_closed() {
+    let house = House::new();
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    for _ in 0..3 {
+        store.append(b"t", b"x").expect("appends");
+        engine.flush().expect("flushes");
+    }
+    engine.close().expect("closes");
+    let calls = house.disk.log_len();
+    assert!(matches!(engine.compact(), Err(strandline::Error::Closed { .. })));
+    assert_eq!(house.disk.log_len(), calls, "nothing was done to the disk");
+}

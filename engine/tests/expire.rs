@@ -247,3 +247,27 @@ fn appends_during_a_jump_and_a_restart_do_not_make_the_jump_believed() {
     house.clock.set(START_MS + 1000);
     assert_eq!(sequences(&store, b"t"), [1], "it was neither destroyed nor is it hidden");
 }
+
+#[test]
+fn a_clock_that_goes_back_behind_an_expiry_is_told_what_is_gone() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    for _ in 0..10 {
+        store.append(b"t", &[b'~'; 100]).expect("appends");
+    }
+    engine.flush().expect("flushes");
+    house.clock.pass(TTL_MS + 1000);
+    engine.compact().expect("drops");
+    assert_eq!(house.filler(), 0);
+    house.clock.set(START_MS);
+    let mut engine = Some(engine);
+    for _life in 0..2 {
+        let engine = engine.take().unwrap_or_else(|| house.engine());
+        let store = engine.store("short").expect("is there");
+        let page = store.read_after(b"t", 0, Limit::entries(5)).expect("reads");
+        assert_eq!((page.verdict, page.first, page.last), (Verdict::Trimmed, 11, 10));
+        let info = store.info(b"t").expect("reads");
+        assert_eq!((info.first, info.count, info.trimmed_to), (11, 0, 10));
+        engine.close().expect("closes");
+    }
+}

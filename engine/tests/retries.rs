@@ -1,8 +1,12 @@
 //! Retries with a client's id (P12), conditions and chosen sequences, over flush, merge and reopening.
 
+mod world;
+
 use std::collections::HashMap;
 
-use strandline::{Batch, Engine, Error, Limit, Options, Receipt, Result, Store};
+use strandline::vfs::simulated::{Cut, Dice, Model, SimulatedDisk};
+use strandline::{Batch, Durability, Engine, Error, Limit, Options, Receipt, Result, Store};
+use world::House;
 
 fn open(dir: &tempfile::TempDir) -> (Engine, Store) {
     let engine = Engine::open(dir.path(), Options::default()).expect("opens");
@@ -109,4 +113,20 @@ fn an_id_is_forgotten_after_its_window() {
         std::thread::yield_now();
     }
     assert_eq!((first.sequences, sync.info(b"a").expect("reads").last), (vec![1], 2));
+}
+
+#[test]
+fn a_retry_that_asks_for_the_disk_is_answered_when_its_append_is_there() {
+    let house = House::with(Options::default());
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    let batch = |durability| Batch::new().append(&store, b"t", b"once").id(b"id").durability(durability);
+    assert!(!commit(&engine, batch(Durability::Os)).expect("commits").duplicate);
+    assert!(commit(&engine, batch(Durability::Disk)).expect("is known").duplicate);
+    let mut model = Model::default();
+    house.disk.log().iter().for_each(|op| model.apply(op, None));
+    let disk = SimulatedDisk::from_image(&model.power_cut(Cut::Lost, &mut Dice::new(1)));
+    let after = House { disk, ..House::with(Options::default()) };
+    let last = after.engine().store("messages").expect("is there").last(b"t").expect("reads");
+    assert_eq!(last.map(|entry| entry.body), Some("once".into()));
 }

@@ -75,15 +75,8 @@ pub fn choose(newest_first: &[Candidate], room_bytes: u64) -> Choice {
             None => {}
         }
     }
-    let held: u64 = newest_first.iter().map(|candidate| candidate.bytes).sum();
-    let bound_bytes = (held / BOUND_PART).max(LEAST_BOUND_BYTES);
-    for row in rows(newest_first).rev() {
-        let oldest = &row[row.len() - FAN_IN..];
-        let bounded = oldest_within(oldest, bound_bytes);
-        if bounded.len() < LEAST_INPUTS {
-            continue;
-        }
-        let inputs = oldest_within(bounded, room_bytes);
+    for (row, due) in rows(newest_first).rev() {
+        let inputs = oldest_within(due, room_bytes);
         if inputs.len() >= 2 {
             let numbers = inputs.iter().map(|candidate| candidate.number).collect();
             return Choice::Merge(numbers, row.len() >= URGENT);
@@ -96,14 +89,19 @@ pub fn choose(newest_first: &[Candidate], room_bytes: u64) -> Choice {
 /// The bytes that wait to be merged or rewritten.
 pub fn debt_bytes(newest_first: &[Candidate]) -> u64 {
     let garbage = newest_first.iter().filter(|candidate| candidate.rewritten_bytes.is_some());
-    let due = rows(newest_first).flatten().filter(|candidate| candidate.rewritten_bytes.is_none());
+    let rows = rows(newest_first).flat_map(|(row, _)| row);
+    let due = rows.filter(|candidate| candidate.rewritten_bytes.is_none());
     garbage.chain(due).map(|candidate| candidate.bytes).sum()
 }
 
-/// The rows of neighbours that are due, newest first.
-fn rows(newest_first: &[Candidate]) -> impl DoubleEndedIterator<Item = &[Candidate]> {
+/// The rows of neighbours that are due, newest first, and of each the oldest ones that make one merge within the store's bound.
+fn rows(newest_first: &[Candidate]) -> impl DoubleEndedIterator<Item = (&[Candidate], &[Candidate])> {
     let alike = |one: &Candidate, other: &Candidate| one.kind == other.kind && one.is_whole == other.is_whole;
-    newest_first.chunk_by(alike).filter(|row| row.len() >= FAN_IN && row[0].is_whole)
+    let held: u64 = newest_first.iter().map(|candidate| candidate.bytes).sum();
+    let bound_bytes = (held / BOUND_PART).max(LEAST_BOUND_BYTES);
+    let rows = newest_first.chunk_by(alike).filter(|row| row.len() >= FAN_IN && row[0].is_whole);
+    rows.map(move |row| (row, oldest_within(&row[row.len() - FAN_IN..], bound_bytes)))
+        .filter(|(_, due)| due.len() >= LEAST_INPUTS)
 }
 
 /// As many of a row, from the oldest on, as fit.
@@ -165,7 +163,8 @@ mod tests {
     #[test]
     fn the_inputs_of_a_merge_are_bounded_and_tiny_rows_of_large_ones_left_alone() {
         assert_eq!(choose(&candidates(&[(1, GIB / 4); 8]), PLENTY), merge((1..=4).rev()));
-        assert_eq!(choose(&candidates(&[(1, GIB / 3); 8]), PLENTY), Choice::Nothing);
+        let alone = candidates(&[(1, GIB / 3); 8]);
+        assert_eq!((choose(&alone, PLENTY), debt_bytes(&alone)), (Choice::Nothing, 0));
         // In a store that holds 64 times as much, eight of them are within the bound.
         let mut large = vec![(1, GIB / 3); 8];
         large.push((5, 64 * GIB));

@@ -202,6 +202,10 @@ pub fn merge_all(state: &State) -> Result<()> {
 /// Replaces neighbours, newest first, by one segment.
 fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Result<(), Failure> {
     let _one_at_a_time = state.merging.lock();
+    if state.is_closing() {
+        // A caller may have waited here until the directory was another engine's.
+        return Err(Failure::Refused(Error::Closed { what: "the engine is closing: nothing is merged" }));
+    }
     let view = state.view.load();
     let segments = view.segments.of(inputs[0].record().store);
     if !inputs.iter().all(|input| segments.iter().any(|segment| Arc::ptr_eq(segment, input))) {
@@ -222,9 +226,8 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
         let dead_now: u64 = live.segments.iter().filter(gone).map(|segment| segment.dead_weight).sum();
         live.segments.retain(|segment| !numbers.contains(&segment.number));
         for record in records {
-            let place = live.segments.partition_point(|segment| segment.place() < record.place());
             let dead_weight = dead_now.saturating_sub(dead_before).min(record.weight);
-            live.segments.insert(place, SegmentRecord { dead_weight, ..record.clone() });
+            live.segments.push(SegmentRecord { dead_weight, ..record.clone() });
         }
     })?;
     if records.is_empty() {
@@ -274,6 +277,7 @@ fn younger(state: &State, view: &View, input: &Arc<Segment>) -> Younger {
 /// What a merge read and met damage in is not merged any more, so that one bad block does not keep all others from being merged.
 fn set_aside(state: &State, inputs: &[Arc<Segment>], younger: &[Arc<Segment>], error: Error) -> Failure {
     match &error {
+        _ if error.is_shortage() => Failure::before(error),
         Error::Corrupt { path, .. } | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
             let read = inputs.iter().chain(younger).map(|segment| segment.record().number);

@@ -101,7 +101,7 @@ pub struct Live {
     pub seen_ms: TimeMs,
     /// All stores.
     pub stores: Vec<StoreRecord>,
-    /// All segments, oldest first.
+    /// All segments. Their places tell which is older, not their order here.
     pub segments: Vec<SegmentRecord>,
 }
 

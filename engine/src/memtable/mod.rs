@@ -28,7 +28,7 @@ use parking_lot::RwLock;
 pub use slot::{Effect, IdRecord, Slot};
 
 use crate::entry::{Changes, Collector, End, Span};
-use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
 
 const SHARD_BITS: u32 = 6;
 
@@ -238,14 +238,17 @@ impl Memtable {
     }
 
     /// Makes a slot for a timeline that has none and ends at `end`. `name` is kept.
-    pub fn insert(&self, store: StoreId, name: Bytes, hash: u64, end: End) -> SlotId {
+    ///
+    /// The name is copied: a slice of the batch would keep all of that, also of one that is refused.
+    pub fn insert(&self, timeline: TimelineRef<'_>, hash: u64, end: End) -> SlotId {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
         let slot = shard.slots.len() as u32;
-        shard.slots.push(Slot::new(store, name, hash, end));
+        let name = Bytes::copy_from_slice(timeline.name);
+        shard.slots.push(Slot::new(timeline.store, name, hash, end));
         let Shard { table, slots } = &mut *shard;
         table.insert_unique(hash, slot, |slot| slots[*slot as usize].hash);
-        self.bytes.fetch_add(SLOT_BYTES, Ordering::Relaxed);
+        self.bytes.fetch_add(SLOT_BYTES + timeline.name.len(), Ordering::Relaxed);
         SlotId { shard: number, slot }
     }
 
@@ -383,6 +386,7 @@ impl Memtable {
 mod tests {
     use super::*;
     use crate::entry::{Floor, Limit, Sight};
+    use crate::ids::StoreId;
 
     const HASH: u64 = 0x1234_5678_9abc_def0;
 
@@ -397,7 +401,7 @@ mod tests {
     fn filled(sequences: &[Sequence]) -> Memtable {
         let memtable = Memtable::new(Lsn(0));
         let before = end_at(sequences[0] - 1);
-        let slot = memtable.insert(StoreId(1), Bytes::from_static(b"a"), HASH, before);
+        let slot = memtable.insert(timeline(b"a"), HASH, before);
         let mut group = Group::default();
         for sequence in sequences {
             let bytes = Bytes::from(format!("body {sequence}"));
@@ -437,7 +441,7 @@ mod tests {
     fn a_slot_without_entries_tells_where_its_timeline_ended() {
         let memtable = Memtable::new(Lsn(0));
         let before = end_at(9);
-        memtable.insert(StoreId(1), Bytes::from_static(b"a"), HASH, before);
+        memtable.insert(timeline(b"a"), HASH, before);
         assert_eq!(memtable.look(timeline(b"a"), HASH), Some((before, None, None)));
         assert_eq!(memtable.look(timeline(b"b"), HASH), None);
     }

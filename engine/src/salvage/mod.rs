@@ -128,7 +128,9 @@ impl Wreck {
         let mut segments = Vec::new();
         match &live {
             Some(live) => {
-                for record in &live.segments {
+                let mut oldest_first: Vec<&SegmentRecord> = live.segments.iter().collect();
+                oldest_first.sort_by_key(|record| record.place());
+                for record in oldest_first {
                     let mut found = found(record.number);
                     found.data = found.data.filter(|_| !record.dropped);
                     missing(source, record, &found, out);

@@ -100,9 +100,14 @@ impl Wal {
         Ok(())
     }
 
+    /// Whether there are groups that are not durable yet.
+    pub fn is_unsynced(&self) -> bool {
+        self.durable < self.end
+    }
+
     /// Makes all groups durable.
     pub fn sync(&mut self) -> Result<(), Failure> {
-        if self.durable < self.end {
+        if self.is_unsynced() {
             self.file.sync().map_err(Failure::Poisoned)?;
             self.durable = self.end;
             self.preparer.ask(self.next_file_bytes());
