@@ -119,7 +119,7 @@ fn what_a_timeline_holds_is_counted_piece_by_piece_when_something_of_it_was_remo
     }
     house.clock.pass(1000);
     for _ in 0..2 {
-        store.append(b"t", &[7; 1024 * 1024]).expect("appends");
+        store.append(b"t", &vec![7; 1024 * 1024]).expect("appends");
     }
     store.append(b"t", b"last").expect("appends");
     let before = engine_holds();

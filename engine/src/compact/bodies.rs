@@ -23,7 +23,7 @@ impl Bodies {
         self.used.is_empty()
     }
 
-    /// A surviving entry refers to a body. One that is not there is the reader's to complain about.
+    /// A surviving entry refers to a body. One that is not there is told when its number is asked for.
     pub fn mark(&mut self, number: u32) {
         if let Some(word) = self.used.get_mut(number as usize / 64) {
             *word |= 1 << (number % 64);
@@ -47,11 +47,11 @@ impl Bodies {
         first + sum
     }
 
-    /// The number of a used body in the output.
-    pub fn number(&self, number: u32) -> u32 {
+    /// The number of a used body in the output; `None` if there is no such body.
+    pub fn number(&self, number: u32) -> Option<u32> {
         let (word, bit) = (number as usize / 64, number % 64);
-        let below = self.used[word] & !(u64::MAX << bit);
-        self.first + self.before[word] + below.count_ones()
+        let below = self.used.get(word)? & !(u64::MAX << bit);
+        Some(self.first + self.before.get(word)? + below.count_ones())
     }
 }
 
@@ -65,9 +65,10 @@ mod tests {
         let used = [0, 3, 63, 64, 127, 130, 199];
         used.iter().rev().for_each(|number| bodies.mark(*number));
         assert_eq!(bodies.number_from(10), 17);
-        let numbers: Vec<u32> = used.iter().map(|number| bodies.number(*number)).collect();
+        let numbers: Vec<u32> = used.iter().filter_map(|number| bodies.number(*number)).collect();
         assert_eq!(numbers, (10..17).collect::<Vec<_>>());
         assert!(bodies.is_used(64) && !bodies.is_used(65) && !bodies.is_used(1000));
         bodies.mark(1000);
+        assert_eq!(bodies.number(1000), None);
     }
 }

@@ -216,15 +216,20 @@ impl<'a> Merge<'a> {
                 Kept::Own { time_ms, expire_at_ms, body } => {
                     writer.inline(sequence, time_ms, expire_at_ms, body)?;
                 }
-                Kept::Shared(number) => writer.shared(sequence, self.bodies[input].number(number))?,
+                Kept::Shared(number) => writer.shared(sequence, self.number(input, number)?)?,
             }
             pace.written(writer.written_bytes())
         })?;
         let edited = fate.edited.iter();
-        let edited =
-            edited.map(|(sequence, (input, number))| (*sequence, self.bodies[*input].number(*number)));
-        writer.changes(&fate.older.removed, edited.collect());
+        let edited = edited.map(|(sequence, (input, number))| Ok((*sequence, self.number(*input, *number)?)));
+        writer.changes(&fate.older.removed, edited.collect::<Result<_>>()?);
         Ok((count, expired))
+    }
+
+    /// What a shared body of an input is called in the output.
+    fn number(&self, input: usize, number: u32) -> Result<u32> {
+        let missing = || self.inputs[input].scan.segment().missing_body();
+        self.bodies[input].number(number).ok_or_else(missing)
     }
 
     /// What the inputs know of a timeline, oldest first: which input, and its entry.

@@ -81,6 +81,11 @@ impl Parts {
         Error::corrupt(self.dir.path_of(&data_name(self.record.number)), at, what)
     }
 
+    /// The damage of an entry whose shared body is not there.
+    pub fn missing_body(&self) -> Error {
+        self.data_damage(0, "an entry refers to a shared body that is not there")
+    }
+
     pub fn data(&self) -> Result<&CachedFile> {
         if let Some(data) = self.data.get() {
             return Ok(data);
@@ -169,7 +174,7 @@ impl Parts {
     /// The block of a shared body, the number of its first body, and that of the first behind it.
     pub fn bodies_block(&self, number: u32) -> Result<(u32, u32, Bytes)> {
         let cursor = self.body_table(Reading::Cached).seek(|key| Some(body_key(key)? > number))?;
-        let missing = || self.data_damage(0, "an entry refers to a shared body that is not there");
+        let missing = || self.missing_body();
         let cursor = cursor.ok_or_else(missing)?;
         let (row, first) = (cursor.row(), body_key(cursor.row().key).ok_or_else(missing)?);
         let block = self.data()?.block(BlockKind::Bodies, row.block)?;

@@ -222,6 +222,14 @@ impl Segment {
         Ok((time_ms, expire_at_ms))
     }
 
+    /// The damage of an entry whose shared body is not there.
+    pub fn missing_body(&self) -> Error {
+        match self.parts() {
+            Ok(parts) => parts.missing_body(),
+            Err(error) => error,
+        }
+    }
+
     /// How many shared bodies it holds.
     pub fn body_count(&self) -> Result<u64> {
         Ok(self.parts()?.footer.bodies)
