@@ -1,10 +1,11 @@
 """What a message costs: groups of several sizes, and a user who is in very many conversations.
 
-    python3 groups.py --server PATH [--conversations 100000] [--sends 200]
+    python3 groups.py --server PATH [--conversations 100000] [--sends 200] [--seconds 10]
 
-Prints a table for docs/benchmarks.md: for each size the latency of IM.SEND, one after the other, each durable, and the bytes that
-the log took for it; then, for the user of many conversations, what a sync of ten new messages and a first page cost. It asserts
-what does not depend on the machine: who gets what. Run it on a quiet machine; only what one run says can be compared.
+Prints tables for docs/benchmarks.md: for each size the latency of IM.SEND, one after the other, each durable, and the bytes that
+the log took for it; a chat of two beside the largest group; then, for the user of many conversations, what a sync of ten new
+messages and a first page cost. It asserts what does not depend on the machine: who gets what. Run it on a quiet machine; only
+what one run says can be compared.
 """
 
 from __future__ import annotations
@@ -97,19 +98,51 @@ def many_conversations(client: redis.Redis, port: int, count: int, mode: str) ->
     print(f"| {count} | {mode} | {made:.1f} | {milliseconds(times)} | {page_time * 1000:.0f} |", flush=True)
 
 
+def beside_a_large_group(client: redis.Redis, port: int, seconds: float) -> None:
+    """Two people chat; then again while the group of 100,000 gets a hundred messages a second."""
+    client.execute_command("IM.CREATE", "two", "MEMBERS", "ann", "bob")
+    stop = threading.Event()
+
+    def write() -> None:
+        own, begin, sent = redis.Redis(port=port), time.perf_counter(), 0
+        while not stop.is_set():
+            own.execute_command("IM.SEND", "g100000", "m0", b"x" * 200)
+            sent += 1
+            time.sleep(max(0.0, begin + sent / 100 - time.perf_counter()))
+
+    def chat() -> list[float]:
+        times, end = [], time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            client.execute_command("IM.SEND", "two", "ann", b"hello")
+            times.append(time.perf_counter() - begin)
+        return times
+
+    alone = chat()
+    writer = threading.Thread(target=write)
+    writer.start()
+    together = chat()
+    stop.set()
+    writer.join()
+    print("\n| a chat of two | IM.SEND p50 · p99, ms |\n|---|--:|")
+    print(f"| alone | {milliseconds(alone)} |\n| beside 100 messages a second to 100,000 members | {milliseconds(together)} |\n", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", required=True)
     parser.add_argument("--conversations", type=int, default=100_000)
     parser.add_argument("--sends", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=10, help="of each of the two chats beside the large group")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         process, client = start(arguments.server, directory)
         try:
-            groups(client, arguments.sends)
-            print("\n| conversations | mode | made in, s | IM.SYNC of 10 new p50 · p99, ms | first IM.CONVERSATIONS, ms |")
-            print("|---|---|--:|--:|--:|")
             port = client.connection_pool.connection_kwargs["port"]
+            groups(client, arguments.sends)
+            beside_a_large_group(client, port, arguments.seconds)
+            print("| conversations | mode | made in, s | IM.SYNC of 10 new p50 · p99, ms | first IM.CONVERSATIONS, ms |")
+            print("|---|---|--:|--:|--:|")
             for mode in ("push", "pull"):
                 many_conversations(client, port, arguments.conversations, mode)
         finally:
