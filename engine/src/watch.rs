@@ -24,6 +24,7 @@ const SHARDS: usize = 16;
 /// A timeline and the token that its advance makes ready.
 type Watched = (StoreId, Box<[u8]>, u64);
 
+/// In the order of watchers and tokens: a hundred thousand may watch one timeline, and come and go.
 type Watches = HashMap<(StoreId, Box<[u8]>), Vec<Arc<Watch>>>;
 
 /// All watches of an engine.
@@ -145,10 +146,9 @@ impl Watcher {
         let key = (timeline.store, Box::from(timeline.name));
         let mut shard = self.table.shard(timeline).lock();
         let watches = shard.entry(key).or_default();
-        if watches.iter().any(|watch| self.owns(watch, token)) {
-            return;
-        }
-        watches.push(Arc::new(Watch { token, ready: AtomicBool::new(false), watcher: self.state.clone() }));
+        let Err(place) = self.place(watches, token) else { return };
+        let watch = Watch { token, ready: AtomicBool::new(false), watcher: self.state.clone() };
+        watches.insert(place, Arc::new(watch));
         self.table.count.fetch_add(1, Ordering::AcqRel);
         drop(shard);
         self.watched.lock().insert((timeline.store, Box::from(timeline.name), token));
@@ -167,16 +167,18 @@ impl Watcher {
         let key = (store, name);
         let key: &dyn Key = &key;
         let Some(watches) = shard.get_mut(key) else { return };
-        let before = watches.len();
-        watches.retain(|watch| !self.owns(watch, token));
-        self.table.count.fetch_sub(before - watches.len(), Ordering::AcqRel);
+        let Ok(place) = self.place(watches, token) else { return };
+        watches.remove(place);
+        self.table.count.fetch_sub(1, Ordering::AcqRel);
         if watches.is_empty() {
             shard.remove(key);
         }
     }
 
-    fn owns(&self, watch: &Watch, token: u64) -> bool {
-        watch.token == token && Arc::ptr_eq(&watch.watcher, &self.state)
+    /// Where its watch with a token is among a timeline's, or where it belongs.
+    fn place(&self, watches: &[Arc<Watch>], token: u64) -> Result<usize, usize> {
+        let key = |state: &Arc<WatcherState>, token| (Arc::as_ptr(state).addr(), token);
+        watches.binary_search_by_key(&key(&self.state, token), |watch| key(&watch.watcher, watch.token))
     }
 
     /// The tokens that became ready since the last call, each once. What made them ready is visible to reads made now.
@@ -253,6 +255,26 @@ mod tests {
         assert_eq!(watcher.ready(), [7]);
         publish(&table, b"a");
         assert_eq!(watcher.ready(), [7], "it is told again after it was taken");
+    }
+
+    #[test]
+    fn many_watch_one_timeline_and_come_and_go() {
+        let table = Arc::new(WatchTable::default());
+        let mut watchers: Vec<Watcher> = (0..300).map(|_| table.watcher()).collect();
+        for watcher in &watchers {
+            (1..=2).for_each(|token| watcher.watch(STORE, b"a", token));
+            watcher.watch(STORE, b"a", 1);
+        }
+        (0..100).for_each(|place| drop(watchers.swap_remove(place)));
+        watchers.iter().step_by(2).for_each(|watcher| watcher.unwatch(STORE, b"a", 1));
+        publish(&table, b"a");
+        for (place, watcher) in watchers.iter().enumerate() {
+            let mut ready = watcher.ready();
+            ready.sort_unstable();
+            assert_eq!(ready, if place % 2 == 0 { vec![2] } else { vec![1, 2] });
+        }
+        drop(watchers);
+        assert!(table.is_idle());
     }
 
     #[test]
