@@ -121,7 +121,10 @@ impl Committer {
             self.state.committed_at(time_ms);
             self.memtable.committed_at(time_ms);
         }
-        self.memtable.apply(&mut self.group);
+        {
+            let _in_part = self.state.applying.write();
+            self.memtable.apply(&mut self.group);
+        }
         self.allocator.settle();
         self.publish(group, &outcomes);
         outcomes

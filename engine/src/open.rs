@@ -121,6 +121,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         stores: RwLock::new(manifest.live().stores.clone()),
         history: manifest.live().history,
         manifest: Mutex::new(manifest),
+        applying: RwLock::default(),
         changing: std::array::from_fn(|_| Mutex::new(())),
         merging: Mutex::new(()),
         wal_files: Mutex::new(wal_files),

@@ -50,6 +50,8 @@ pub struct State {
     pub stores: RwLock<Vec<StoreRecord>>,
     /// The history that cursors belong to.
     pub history: u64,
+    /// Held while a group becomes visible, timeline by timeline.
+    pub applying: RwLock<()>,
     /// Held while a timeline is changed, by its hash: a change reads before it writes.
     pub changing: [Mutex<()>; CHANGE_LOCKS],
     /// Held while segments are merged: one merge at a time, so that no segment is in two.

@@ -138,6 +138,14 @@ impl Store {
         Ok((end.last, end.last_time_ms))
     }
 
+    /// Returns when each batch of which anything was to be seen can be seen as a whole.
+    ///
+    /// A batch becomes visible in one of its timelines after the other, within microseconds. Who has read one and now reads another,
+    /// and must not miss what came with what it read, calls this between the two.
+    pub fn see_whole_batches(&self) {
+        drop(self.running.state.applying.read());
+    }
+
     /// What a batch with this id for these bytes was given, if one was committed within the window; see [`Batch::id_for`]. With
     /// other bytes it is an [`Error::IdConflict`].
     pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {

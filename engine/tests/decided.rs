@@ -1,7 +1,7 @@
 //! Batches that were decided on what timelines held, and copies that know where their original stands: `if_last_of`,
 //! `stamp_origin`, `id_for`, each also after a kill.
 
-use strandline::{Batch, Engine, Error, Limit, Options, Store};
+use strandline::{Batch, Durability, Engine, Error, Limit, Options, Store};
 
 fn open(dir: &tempfile::TempDir) -> (Engine, Store, Store) {
     let engine = Engine::open(dir.path(), Options::default()).expect("opens");
@@ -128,4 +128,30 @@ fn an_id_for_bytes_finds_them_in_another_frame_and_for_other_receivers() {
     check(&engine, &messages, &sync);
     engine.flush().expect("flushes");
     check(&engine, &messages, &sync);
+}
+
+#[test]
+fn who_waits_for_whole_batches_never_sees_one_timeline_of_a_batch_ahead_of_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, _, sync) = open(&dir);
+    let names: Vec<String> = (0..5000).map(|number| format!("u/{number}")).collect();
+    let writer = std::thread::spawn({
+        let (sync, names) = (sync.clone(), names.clone());
+        move || {
+            for _ in 0..150 {
+                let batch = Batch::new().durability(Durability::Os);
+                let batch = batch.fan_out(b"to all", names.iter().map(|name| (&sync, name.as_bytes())));
+                engine.submit(batch).expect("queued").wait().expect("committed");
+            }
+        }
+    });
+    let end = |name: &String| sync.end(name.as_bytes()).expect("reads").0;
+    let (mut one, mut other) = (names.iter().cycle(), names.iter().rev().cycle());
+    while !writer.is_finished() {
+        let (one, other) = (one.next().expect("a cycle"), other.next().expect("a cycle"));
+        let seen = end(one);
+        sync.see_whole_batches();
+        assert!(end(other) >= seen, "{one} was at {seen}, {other} is at {}", end(other));
+    }
+    writer.join().expect("no panic");
 }

@@ -171,6 +171,8 @@ impl Messaging {
         for _ in 0..MOST_LOOKS {
             let page = self.sync.read_after(&name, start.inbox, wanted)?;
             let frontier = self.frontier(state)?;
+            // The batch of the newest line may have an entry for the sync timeline, too.
+            self.sync.see_whole_batches();
             if page.more || state.pulled().is_empty() || self.sync.end(&name)?.0 == page.last {
                 return Ok((page, frontier));
             }
