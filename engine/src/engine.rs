@@ -74,7 +74,7 @@ impl Engine {
     ///
     /// What a crash left is recovered: everything acknowledged is there. Fails with [`Error::Locked`] when another process has
     /// the directory, and with [`Error::Corrupt`] when the manifest or the log is damaged; a damaged segment is only told when
-    /// a timeline that it may hold is read.
+    /// a timeline that it may hold is read, or when the log has a change for one.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let path = dir.as_ref();
         let raw = if options.read_only { DiskDirectory::open(path) } else { DiskDirectory::create(path) };
