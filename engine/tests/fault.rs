@@ -475,10 +475,14 @@ impl Run {
             Err(error) => {
                 if matches!(error, Error::DiskFull { .. }) {
                     self.books.sent[number].2 = Fate::Refused;
+                    let poisoned = self.figure("poisoned") != 0;
+                    let injector = self.disk.injector();
                     assert!(
-                        self.figure("poisoned") == 0,
-                        "a full disk that poisons is not told as one: {error}"
+                        !injector.log_failed,
+                        "a sync of the log that failed is not told as that: {error}"
                     );
+                    // A flush beside this may have met a sync that failed.
+                    assert!(!poisoned || injector.sync_failed, "a full disk poisons: {error}");
                 }
                 let told = failed_before && !matches!(error, Error::Poisoned { .. });
                 assert!(!told, "the log failed, and the answer is another: {error}");
