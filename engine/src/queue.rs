@@ -186,28 +186,30 @@ pub fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Re
 
 #[cfg(all(test, loom))]
 mod modelled {
+    use loom::thread::JoinHandle;
+
     use super::*;
     use crate::entry::Receipt;
 
-    /// A commit thread that commits nothing, and resolves each group.
-    fn commit_all(queue: &Queue) -> usize {
-        let mut committed = 0;
-        while let Some(group) = queue.take() {
-            let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
-            committed += group.batches.len();
-            group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
-        }
-        committed
+    /// A commit thread that commits nothing, and resolves each group. It ends with how many batches there were.
+    fn commit_all(queue: &Arc<Queue>) -> JoinHandle<usize> {
+        let queue = queue.clone();
+        loom::thread::spawn(move || {
+            let mut committed = 0;
+            while let Some(group) = queue.take() {
+                let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
+                committed += group.batches.len();
+                group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+            }
+            committed
+        })
     }
 
     #[test]
     fn every_submitted_batch_is_answered_and_the_commit_thread_ends() {
         loom::model(|| {
             let queue = Arc::new(Queue::default());
-            let committer = loom::thread::spawn({
-                let queue = queue.clone();
-                move || commit_all(&queue)
-            });
+            let committer = commit_all(&queue);
             let submitter = loom::thread::spawn({
                 let queue = queue.clone();
                 move || queue.seal().expect("is open").wait().is_ok()
@@ -229,10 +231,7 @@ mod modelled {
     fn who_waits_for_room_in_the_group_goes_on_when_it_is_taken() {
         loom::model(|| {
             let queue = Arc::new(Queue::default());
-            let committer = loom::thread::spawn({
-                let queue = queue.clone();
-                move || commit_all(&queue)
-            });
+            let committer = commit_all(&queue);
             let tickets = push_two(&queue);
             assert_eq!(tickets.len(), 2);
             tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
@@ -258,10 +257,7 @@ mod modelled {
     fn a_batch_beside_a_close_is_refused_or_answered() {
         loom::model(|| {
             let queue = Arc::new(Queue::default());
-            let committer = loom::thread::spawn({
-                let queue = queue.clone();
-                move || commit_all(&queue)
-            });
+            let committer = commit_all(&queue);
             let submitter = loom::thread::spawn({
                 let queue = queue.clone();
                 move || queue.seal().map(|ticket| ticket.wait().expect("commits")).is_ok()

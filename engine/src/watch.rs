@@ -307,28 +307,30 @@ mod tests {
 
 #[cfg(all(test, loom))]
 mod modelled {
+    use loom::thread::JoinHandle;
+
     use super::*;
 
     const HERE: TimelineRef<'static> = TimelineRef { store: StoreId(1), name: b"t" };
 
     /// The commit thread: visible first, then published, unless nobody watches.
-    fn commit_two(table: &WatchTable, visible: &Mutex<u64>) {
-        for entry in 1..=2 {
-            *visible.lock() = entry;
-            if !table.is_idle() {
-                table.publish(HERE);
+    fn commit_two(table: &Arc<WatchTable>, visible: &Arc<Mutex<u64>>) -> JoinHandle<()> {
+        let (table, visible) = (table.clone(), visible.clone());
+        loom::thread::spawn(move || {
+            for entry in 1..=2 {
+                *visible.lock() = entry;
+                if !table.is_idle() {
+                    table.publish(HERE);
+                }
             }
-        }
+        })
     }
 
     #[test]
     fn who_watches_first_and_reads_then_misses_nothing() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
-            let committer = loom::thread::spawn({
-                let (table, visible) = (table.clone(), visible.clone());
-                move || commit_two(&table, &visible)
-            });
+            let committer = commit_two(&table, &visible);
             let watcher = table.watcher();
             watcher.watch(HERE.store, HERE.name, 7);
             let mut seen: u64 = *visible.lock();
@@ -374,10 +376,7 @@ mod modelled {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
             let watcher = table.watcher();
             watcher.watch(HERE.store, HERE.name, 7);
-            let committer = loom::thread::spawn({
-                let (table, visible) = (table.clone(), visible.clone());
-                move || commit_two(&table, &visible)
-            });
+            let committer = commit_two(&table, &visible);
             let mut seen: u64 = *visible.lock();
             while seen < 2 {
                 loom::future::block_on(std::future::poll_fn(|context| watcher.poll_ready(context.waker())));
@@ -394,10 +393,7 @@ mod modelled {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
             let watcher = table.watcher();
             watcher.watch(HERE.store, HERE.name, 7);
-            let committer = loom::thread::spawn({
-                let (table, visible) = (table.clone(), visible.clone());
-                move || commit_two(&table, &visible)
-            });
+            let committer = commit_two(&table, &visible);
             drop(watcher);
             committer.join().expect("no panic");
             assert!(table.is_idle());
