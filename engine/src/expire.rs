@@ -36,7 +36,7 @@ const TRIM_WAIT_MS: u64 = 60_000;
 pub fn run(state: &State, queue: &Queue) {
     while !state.is_closing() {
         match expire(state) {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(Failure::Refused(error)) => tracing::warn!(%error, "what has expired could not be dropped"),
             Err(failure) => {
                 state.failed(failure);
@@ -56,8 +56,8 @@ pub fn run(state: &State, queue: &Queue) {
     }
 }
 
-/// Drops what has expired. True when there was something.
-pub fn expire(state: &State) -> Result<bool, Failure> {
+/// Drops what has expired.
+pub fn expire(state: &State) -> Result<(), Failure> {
     let _one_at_a_time = state.expiring.lock();
     let now_ms = state.sure_now_ms();
     let view = state.view.load();
@@ -68,7 +68,7 @@ pub fn expire(state: &State) -> Result<bool, Failure> {
     };
     let expired: Vec<Arc<Segment>> = view.segments.all().filter(is_over).cloned().collect();
     if expired.is_empty() {
-        return Ok(false);
+        return Ok(());
     }
     let numbers: Vec<FileNumber> = expired.iter().map(|segment| segment.record().number).collect();
     let drop_all = |live: &mut Live| {
@@ -97,7 +97,7 @@ pub fn expire(state: &State) -> Result<bool, Failure> {
         segment.make_data_obsolete();
     }
     state.progress.announce();
-    Ok(true)
+    Ok(())
 }
 
 /// Whether the active memtable is so old that its entries could expire before they are flushed, or that its trims have waited long

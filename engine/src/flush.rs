@@ -1,11 +1,12 @@
 //! The flush path: a sealed memtable becomes segments (P1, P3, P6).
 //!
-//! 1. count what the changes leave dead in older segments (`garbage`); for each store, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
+//! 1. count what the changes leave dead in older segments (`garbage`);
+//! 2. for each store, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
 //!    segment and sync its files;
-//! 2. sync the directory: the files have their names for good;
-//! 3. commit the manifest: the segments are live, and replay starts behind the memtable's part of the log;
-//! 4. change the view: the segments take the memtable's place in one step;
-//! 5. remove the log files that nothing needs any more.
+//! 3. sync the directory: the files have their names for good;
+//! 4. commit the manifest: the segments are live, and replay starts behind the memtable's part of the log;
+//! 5. change the view: the segments take the memtable's place in one step;
+//! 6. remove the log files that nothing needs any more.
 //!
 //! Sealed memtables are flushed in order, so the checkpoint only moves forward. If the disk is full, the memtable stays, and the
 //! flush is tried again when something changed or a moment has passed.
@@ -88,7 +89,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Steps 2 and 3 for written segments: makes their names durable, opens them, and commits the manifest. If it is refused, their
+/// Steps 3 and 4 for written segments: makes their names durable, opens them, and commits the manifest. If it is refused, their
 /// files go; if it is poisoned, they stay, since the manifest that names them may be there.
 pub fn make_live(
     state: &State,
