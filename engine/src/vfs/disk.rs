@@ -36,6 +36,16 @@ impl DiskDirectory {
     }
 }
 
+/// A lock file that is locked.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that was just forked has the file open, too, until it is another program.
+        let _ = self.0.unlock();
+    }
+}
+
 fn lock_result(locked: Result<(), TryLockError>) -> io::Result<()> {
     locked.map_err(|error| match error {
         TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
@@ -55,7 +65,7 @@ impl RawDirectory for DiskDirectory {
             return match File::open(path) {
                 Ok(file) => {
                     lock_result(file.try_lock_shared())?;
-                    Ok(Box::new(file))
+                    Ok(Box::new(Locked(file)))
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(())),
                 Err(error) => Err(error),
@@ -65,7 +75,7 @@ impl RawDirectory for DiskDirectory {
         lock_result(file.try_lock())?;
         // The number only helps a person; a disk without room for it must not keep an engine from opening.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Box::new(file))
+        Ok(Box::new(Locked(file)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -133,5 +143,28 @@ impl RawFile for DiskFile {
     fn sync(&self, _site: Site) -> io::Result<()> {
         // fdatasync, which also makes a grown length durable, since the bytes could not be read back without it.
         self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_given_up_is_free_though_a_forked_process_has_its_file_open() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = DiskDirectory::open(folder.path()).expect("opens");
+        dir.lock("LOCK", true).map(drop).expect("is free");
+        for alone in [true, false] {
+            let file =
+                OpenOptions::new().read(true).write(true).open(folder.path().join("LOCK")).expect("opens");
+            let forked = file.try_clone().expect("is open twice");
+            lock_result(if alone { file.try_lock() } else { file.try_lock_shared() }).expect("is free");
+            let locked = Locked(file);
+            assert!(dir.lock("LOCK", true).is_err());
+            drop(locked);
+            dir.lock("LOCK", true).map(drop).expect("is free again");
+            drop(forked);
+        }
     }
 }
