@@ -1,0 +1,170 @@
+//! A salvage keeps every entry that is not damaged (P5).
+//!
+//! It does not know: a directory that can be opened and has its copy elsewhere; that is what a restore is for.
+
+use std::sync::Arc;
+
+use strandline::clock::ManualClock;
+use strandline::vfs::simulated::{Image, SimulatedDisk};
+use strandline::{Batch, Engine, Options, World, salvage_in};
+
+use super::directory::{Entries, changed, contents, dir, open, send, try_open, two_segments, verify};
+
+/// The same engine with entries in the log, too: appends, and changes of what is in segments.
+fn with_a_log() -> Image {
+    let disk = SimulatedDisk::from_image(&two_segments());
+    let engine = open(&disk);
+    (14..20).for_each(|number| send(&engine, number));
+    let messages = engine.store("messages").expect("a store");
+    messages.delete(b"c/1", &[4]).expect("deletes");
+    messages.edit(b"c/0", 4, b"edited in the log").expect("edits");
+    let sync = engine.store("sync").expect("a store");
+    let brief = Batch::new().lifetime_ms(3_600_000).append(&sync, b"u/brief", b"an hour");
+    engine.submit(brief).expect("queued").wait().expect("committed");
+    drop(engine);
+    disk.contents()
+}
+
+/// What is salvaged from a disk: the report, and the new engine. The disk is as it was.
+fn salvage(disk: &SimulatedDisk) -> (strandline::Salvage, Engine) {
+    let before = disk.contents();
+    let target = SimulatedDisk::new();
+    let report = salvage_in(&dir(disk), &dir(&target)).expect("salvages");
+    assert_eq!(disk.contents(), before, "the source is not changed");
+    let engine = open(&target);
+    assert_eq!(verify(&engine).findings, [], "what is salvaged is whole");
+    (report, engine)
+}
+
+/// Every salvaged entry is one that was there; gives how many are missing.
+fn missing(salvaged: &Entries, whole: &Entries) -> usize {
+    for (key, entries) in salvaged {
+        let known = whole.get(key).unwrap_or_else(|| panic!("{key:?} was never there"));
+        for entry in entries {
+            assert!(known.contains(entry), "{key:?}: {} was never there so", entry.0);
+        }
+    }
+    let count = |entries: &Entries| entries.values().map(Vec::len).sum::<usize>();
+    count(whole) - count(salvaged)
+}
+
+#[test]
+fn all_of_what_is_whole_is_salvaged_and_goes_on_counting() {
+    let image = with_a_log();
+    let whole = open(&SimulatedDisk::from_image(&image));
+    let (report, engine) = salvage(&SimulatedDisk::from_image(&image));
+    assert_eq!(report.findings, []);
+    assert_eq!(contents(&engine), contents(&whole));
+    assert_ne!(engine.epoch(), whole.epoch());
+    for ((store, name), _) in contents(&whole) {
+        let (old, new) = (whole.store(&store).expect("a store"), engine.store(&store).expect("a store"));
+        let (info, again) = (old.info(&name).expect("reads"), new.info(&name).expect("reads"));
+        assert_eq!((again.last, again.first, again.trimmed_to), (info.last, info.first, info.trimmed_to));
+        assert_eq!(new.append(&name, b"next").expect("appends"), info.last + 1);
+    }
+    let sync = engine.store("sync").expect("a store");
+    assert_eq!(sync.ttl_ms(), whole.store("sync").expect("a store").ttl_ms());
+    engine.compact().expect("merges");
+    assert_eq!(verify(&engine).findings, []);
+}
+
+#[test]
+fn an_expiry_of_its_own_is_salvaged() {
+    let disk = SimulatedDisk::from_image(&with_a_log());
+    let target = SimulatedDisk::new();
+    salvage_in(&dir(&disk), &dir(&target)).expect("salvages");
+    let at = |now_ms| {
+        let clock = Arc::new(ManualClock::at(now_ms));
+        let options = Options { memory_budget_bytes: 1, read_only: true, ..Options::default() };
+        let engine = Engine::open_in(World { dir: dir(&target), clock }, options).expect("opens");
+        engine.store("sync").expect("a store").last(b"u/brief").expect("reads").is_some()
+    };
+    assert_eq!((at(1_700_000_000_000), at(1_700_000_000_000 + 3_600_001)), (true, false));
+}
+
+#[test]
+fn without_its_manifest_everything_is_salvaged_all_the_same() {
+    let image = with_a_log();
+    let whole = contents(&open(&SimulatedDisk::from_image(&image)));
+    for how in ["gone", "damaged"] {
+        let disk = changed(&image, |files| {
+            let name = files.keys().find(|name| name.starts_with("manifest-")).expect("there is one").clone();
+            if how == "gone" {
+                files.remove(&name);
+            } else {
+                files.get_mut(&name).expect("it is there")[100] ^= 1;
+            }
+        });
+        let (report, engine) = salvage(&disk);
+        assert!(
+            report.findings.iter().any(|finding| finding.path.to_string_lossy().contains("manifest")),
+            "{how}"
+        );
+        assert_eq!(contents(&engine), whole, "{how}");
+    }
+}
+
+#[test]
+fn a_lost_index_costs_nothing_that_was_appended_and_two_files_in_each_others_place_nothing_at_all() {
+    let image = two_segments();
+    let whole = contents(&open(&SimulatedDisk::from_image(&image)));
+    let indexes: Vec<&String> = image.files.keys().filter(|name| name.ends_with(".index")).collect();
+    for name in &indexes {
+        let (report, engine) =
+            salvage(&changed(&image, |files| files.get_mut(*name).expect("there").fill(0)));
+        assert!(report.findings.iter().any(|finding| finding.path.ends_with(name)), "{name}");
+        // Without the index of the younger segment, the removals and edits that it told of are lost; no append is.
+        let (found, expected) = (contents(&engine), &whole);
+        for (key, entries) in expected {
+            for (sequence, ..) in entries {
+                assert!(found[key].iter().any(|(found, ..)| found == sequence), "{name}: {key:?} {sequence}");
+            }
+        }
+    }
+    let disk = changed(&image, |files| {
+        let (one, two) = (files[indexes[0]].clone(), files[indexes[1]].clone());
+        files.insert(indexes[0].clone(), two);
+        files.insert(indexes[1].clone(), one);
+    });
+    assert_eq!(contents(&salvage(&disk).1), whole);
+}
+
+#[test]
+fn a_flipped_byte_of_a_data_file_costs_its_block_and_the_loss_is_told() {
+    let image = two_segments();
+    let whole = contents(&open(&SimulatedDisk::from_image(&image)));
+    for name in image.files.keys().filter(|name| name.ends_with(".data")) {
+        for at in (0..image.files[name].len()).step_by(3) {
+            let (report, engine) =
+                salvage(&changed(&image, |files| files.get_mut(name).expect("there")[at] ^= 1));
+            let lost = missing(&contents(&engine), &whole);
+            let told = report.findings.iter().filter(|finding| finding.timeline.is_some());
+            assert!(
+                report.findings.iter().any(|finding| finding.path.ends_with(name)),
+                "byte {at} of {name}"
+            );
+            assert_eq!(lost > 0, told.count() > 0, "byte {at} of {name}: {lost} lost, {:?}", report.findings);
+        }
+    }
+}
+
+#[test]
+fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
+    let image = with_a_log();
+    let whole = contents(&open(&SimulatedDisk::from_image(&image)));
+    let name = image.files.keys().find(|name| name.ends_with(".log")).expect("there is a log").clone();
+    let groups: Vec<usize> = (512..image.files[&name].len())
+        .step_by(512)
+        .filter(|at| image.files[&name][*at..].starts_with(b"SLgr"))
+        .collect();
+    assert!(groups.len() > 5);
+    for at in &groups[..groups.len() - 4] {
+        let disk = changed(&image, |files| files.get_mut(&name).expect("there")[at + 40] ^= 1);
+        assert!(try_open(&disk, false).is_err(), "an open refuses it");
+        let (report, engine) = salvage(&disk);
+        assert!(report.findings.iter().any(|finding| finding.path.ends_with(&name)));
+        let lost = missing(&contents(&engine), &whole);
+        let told = report.findings.iter().any(|finding| finding.timeline.is_some());
+        assert!((1..=4).contains(&lost) && told, "group at {at}: {lost} lost, {:?}", report.findings);
+    }
+}
