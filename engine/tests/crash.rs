@@ -94,7 +94,7 @@ fn fixed() -> [Recording; 3] {
 
 /// How many workloads of a seed are run, and how many steps each has.
 fn seeds() -> u64 {
-    if is_long() { 400 } else { 66 }
+    if is_long() { 1100 } else { 110 }
 }
 
 const STEPS: u64 = 25;
@@ -121,25 +121,25 @@ fn at_least(what: &str, judged: u64, least: u64) {
 
 #[test]
 fn a_power_cut_anywhere_in_small_workloads_and_in_each_recovery_loses_nothing() {
-    let plan = Plan { throws: times(8), recovery_every: 3, thorough_every: 8, mutant: None };
+    let plan = Plan { throws: 24 * times(4), recovery_every: 3, thorough_every: 8, mutant: None };
     let mut all = Counts::default();
     for recording in fixed() {
         all += proved(&recording.name, recording.cut_everywhere(&plan));
     }
-    at_least("small workloads: crash states", all.all(), 40_000 * times(2));
+    at_least("small workloads: crash states", all.all(), 24_000 * times(3));
 }
 
 #[test]
 fn a_power_cut_anywhere_in_workloads_of_many_seeds_loses_nothing() {
     let plan =
-        Plan { throws: if is_long() { 32 } else { 3 }, recovery_every: 0, thorough_every: 16, mutant: None };
+        Plan { throws: if is_long() { 60 } else { 10 }, recovery_every: 0, thorough_every: 16, mutant: None };
     let mut all = Counts::default();
     for seed in 0..seeds() {
         let recording = seeded(seed, STEPS);
         all += recording.cut_everywhere(&plan).unwrap_or_else(|what| panic!("{what}"));
     }
     let all = proved(&format!("{} seeds", seeds()), Ok(all));
-    at_least("seeds: crash states", all.all(), if is_long() { 3_900_000 } else { 120_000 });
+    at_least("seeds: crash states", all.all(), if is_long() { 4_700_000 } else { 185_000 });
 }
 
 #[test]
@@ -208,19 +208,19 @@ fn a_killed_process_loses_nothing_and_a_power_cut_after_its_recovery_neither() {
     for recording in fixed() {
         all += proved(&recording.name, recording.kill_everywhere(if is_long() { 1 } else { 3 }));
     }
-    for seed in 0..seeds() {
-        let recording = seeded(1000 + seed, STEPS);
+    for seed in 0..if is_long() { 400 } else { 66 } {
+        let recording = seeded(10_000 + seed, STEPS);
         let every = if is_long() { 1 } else { 2 };
         all += recording.kill_everywhere(every).unwrap_or_else(|what| panic!("{what}"));
     }
-    at_least("kill, open, power cut: states", all.killed, 30_000 * times(14));
+    at_least("kill, open, power cut: states", all.killed, 25_000 * times(12));
 }
 
 #[test]
 fn crashes_three_deep_in_recovery_flush_merge_and_manifest_switch_lose_nothing() {
     let mut all = Counts::default();
     for seed in 0..if is_long() { 100 } else { 35 } {
-        let recording = seeded(2000 + seed, STEPS);
+        let recording = seeded(20_000 + seed, STEPS);
         let chains = if is_long() { 1700 } else { 200 };
         all += recording.cut_three_deep(chains, seed).unwrap_or_else(|what| panic!("{what}"));
     }

@@ -52,6 +52,18 @@ impl Counts {
     }
 }
 
+/// The disks that were judged already with the same books: what comes out twice is neither judged nor counted again.
+#[derive(Default)]
+struct Seen(BTreeSet<u64>);
+
+impl Seen {
+    fn is_new(&mut self, image: &Image) -> bool {
+        let mut hasher = DefaultHasher::new();
+        image.files.hash(&mut hasher);
+        self.0.insert(hasher.finish())
+    }
+}
+
 /// Something to do at each place at which a crash leaves something new: the place, the model and the books there.
 type AtPlace<'a> = dyn Fn(usize, &Op, &Model, &Books) -> Result<Counts, String> + Sync + 'a;
 
@@ -104,11 +116,14 @@ impl Recording {
     pub fn cut_everywhere(&self, plan: &Plan) -> Result<Counts, String> {
         let log = self.log_of(plan.mutant.as_ref());
         let at_place = |place: usize, _: &Op, model: &Model, books: &Books| {
-            let mut counts = Counts::default();
+            let (mut counts, mut seen) = (Counts::default(), Seen::default());
             for cut in Cut::ALL {
                 for throw in 0..if cut == Cut::Dice { plan.throws } else { 1 } {
                     let mut dice = Dice::new(throw + 1000 * place as u64);
                     let image = model.power_cut(cut, &mut dice);
+                    if !seen.is_new(&image) {
+                        continue;
+                    }
                     let disk = SimulatedDisk::from_image(&image);
                     let thorough = plan.thorough_every != 0 && dice.below(plan.thorough_every) == 0;
                     let told = |what| format!("cut {cut:?} throw {throw}: {what}");
@@ -163,17 +178,22 @@ impl Recording {
             .mutant
             .as_ref()
             .map_or_else(|| recovery.to_vec(), |mutant| mutant.apply(image, recovery, &self.events));
+        let (mut seen, mut judged) = (Seen::default(), 0);
         for (place, op) in recovery.iter().enumerate() {
             model.apply(op, None);
             for cut in [Cut::Lost, Cut::NamesOnly, Cut::Dice] {
                 let image = model.power_cut(cut, dice);
+                if !seen.is_new(&image) {
+                    continue;
+                }
                 let disk = SimulatedDisk::from_image(&image);
                 let told =
                     |what| format!("{cut:?} after call {place} of the recovery ({}): {what}", brief(op));
                 self.judged(&disk, &image, books, false, plan).map_err(told)?;
+                judged += 1;
             }
         }
-        Ok(3 * recovery.len() as u64)
+        Ok(judged)
     }
 
     /// Every disk that a power cut could have left, at each place where there are no more than `limit`. Gives how many different
@@ -181,12 +201,11 @@ impl Recording {
     pub fn cut_in_all_ways(&self, limit: usize) -> Result<(u64, usize, usize), String> {
         let (whole, places) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let at_place = |_: usize, _: &Op, model: &Model, books: &Books| {
-            let mut seen = BTreeSet::new();
+            let (mut seen, mut counts) = (Seen::default(), Counts::default());
             let mut judge = |dice: &mut Dice| -> Result<(), String> {
                 let image = model.power_cut(Cut::Dice, dice);
-                let mut hasher = DefaultHasher::new();
-                image.files.hash(&mut hasher);
-                if seen.insert(hasher.finish()) {
+                if seen.is_new(&image) {
+                    counts.cuts += 1;
                     let disk = SimulatedDisk::from_image(&image);
                     self.judged(&disk, &image, books, true, &Plan::default())?;
                 }
@@ -207,7 +226,7 @@ impl Recording {
                 (0..limit as u64).try_for_each(|throw| judge(&mut Dice::new(throw)))?;
             }
             places.fetch_add(1, Ordering::Relaxed);
-            Ok(Counts { cuts: seen.len() as u64, ..Counts::default() })
+            Ok(counts)
         };
         let counts = self.at_each_place(&self.log, &at_place)?;
         Ok((counts.cuts, whole.into_inner(), places.into_inner()))
@@ -224,7 +243,7 @@ impl Recording {
             let disk = SimulatedDisk::from_model(model.clone());
             check(&disk, &self.keys, books, false).map_err(|what| format!("killed: {what}"))?;
             let recovery = disk.log();
-            let mut dice = Dice::new(place as u64);
+            let (mut dice, mut seen) = (Dice::new(place as u64), [Seen::default(), Seen::default()]);
             let within = dice.below(recovery.len() as u64 + 1) as usize;
             for (calls, cut) in [
                 (within, Cut::Lost),
@@ -235,9 +254,12 @@ impl Recording {
                 let mut later = model.clone();
                 recovery[..calls].iter().for_each(|op| later.apply(op, None));
                 let image = later.power_cut(cut, &mut dice);
-                let disk = SimulatedDisk::from_image(&image);
                 // Once it was open, even what was acknowledged for a process crash only is durable.
                 let power = calls < recovery.len();
+                if !seen[usize::from(power)].is_new(&image) {
+                    continue;
+                }
+                let disk = SimulatedDisk::from_image(&image);
                 let told = |what| {
                     let what = format!("killed, opened, cut {cut:?} after {calls} calls: {what}");
                     replay::keep(&self.keys, &image, books, &what)

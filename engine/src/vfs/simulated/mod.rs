@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What a power cut takes, in this model:
-//!  * of a file, each 512-byte sector written since its last sync comes out old, new, zero or garbage, and its length old or new,
-//!    independently. A sector that was not written since then is never harmed: that is what is assumed of the medium.
+//!  * of a file, each 512-byte sector written since its last sync comes out old, new, zero or garbage, and its length is any that
+//!    it had since then, independently. A sector that was not written since then is never harmed: that is what is assumed of the medium.
 //!  * of the directory, each create, rename and remove since its last sync happened or did not, independently.
 //!  * after a failed sync, what was not durable before is lost though it can still be read (ghost pages): a later successful sync
 //!    covers only what was written after the failure.
@@ -305,6 +305,26 @@ mod tests {
         assert_eq!(image_after(&disk, Cut::Kept).files["a"], b"bytes");
         file.sync().expect("sync");
         assert_eq!(image_after(&disk, Cut::Lost).files["a"], b"bytes");
+    }
+
+    #[test]
+    fn a_length_is_any_that_it_had_since_the_last_sync() {
+        let disk = SimulatedDisk::new();
+        let dir = Dir::new(Arc::new(disk.clone()));
+        let file = dir.create("a").expect("create");
+        file.write(0, &[1; 100]).expect("write");
+        file.sync().expect("sync");
+        dir.sync().expect("sync");
+        file.write(100, &[2; 200]).expect("write");
+        file.write(300, &[3; 400]).expect("write");
+        file.set_len(500).expect("set");
+        let mut model = Model::default();
+        disk.log().iter().for_each(|op| model.apply(op, None));
+        let mut lens = BTreeSet::new();
+        (0..200).for_each(|seed| {
+            lens.insert(model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"].len());
+        });
+        assert_eq!(lens, BTreeSet::from([100, 300, 500, 700]));
     }
 
     #[test]

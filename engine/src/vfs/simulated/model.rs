@@ -125,6 +125,8 @@ pub(super) struct FileState {
     pub(super) current: Vec<u8>,
     /// Sectors written since the last sync that worked.
     dirty: BTreeSet<usize>,
+    /// Lengths that it had since then, but for the last one.
+    lens: BTreeSet<usize>,
 }
 
 impl FileState {
@@ -143,12 +145,14 @@ impl FileState {
 
     fn resize(&mut self, len: usize) {
         let (low, high) = (self.current.len().min(len), self.current.len().max(len));
+        self.lens.insert(self.current.len());
         self.current.resize(len, 0);
         self.touch(low, high);
     }
 
     fn sync(&mut self) {
         self.durable.resize(self.current.len(), 0);
+        self.lens.clear();
         for sector in std::mem::take(&mut self.dirty) {
             let from = (sector * SECTOR_BYTES).min(self.current.len());
             let to = (from + SECTOR_BYTES).min(self.current.len());
@@ -162,8 +166,7 @@ impl FileState {
             Cut::Kept | Cut::BytesOnly => return self.current.clone(),
             Cut::Dice => {}
         }
-        let (before, after) = (self.durable.len(), self.current.len());
-        let len = if before == after || dice.choose(&[1, 1]) == 0 { before } else { after };
+        let len = self.cut_len(dice);
         let mut content = self.durable.clone();
         content.resize(len, 0);
         for &sector in &self.dirty {
@@ -180,6 +183,20 @@ impl FileState {
             }
         }
         content
+    }
+
+    /// The length on the disk, any that it had since the last sync: metadata reaches the disk when it likes.
+    fn cut_len(&self, dice: &mut Dice) -> usize {
+        let (before, after) = (self.durable.len(), self.current.len());
+        let between = self.lens.iter().copied().filter(|len| *len != before && *len != after);
+        let lens: Vec<usize> =
+            [before].into_iter().chain((after != before).then_some(after)).chain(between).collect();
+        if lens.len() == 1 {
+            return before;
+        }
+        let mut weights = vec![1; lens.len()];
+        weights[..2].fill(lens.len() as u64);
+        lens[dice.choose(&weights)]
     }
 }
 
@@ -199,7 +216,7 @@ impl Model {
         let mut model = Model::default();
         for (number, (name, content)) in image.files.iter().enumerate() {
             let state =
-                FileState { durable: content.clone(), current: content.clone(), dirty: BTreeSet::new() };
+                FileState { durable: content.clone(), current: content.clone(), ..FileState::default() };
             model.files.insert(number as u64, state);
             model.names.insert(name.clone(), number as u64);
         }
