@@ -243,9 +243,11 @@ impl Committer {
             return Ok(receipt);
         }
         self.check(submitted, slots.first())?;
-        let sequences = self.sequences(batch, &slots)?;
-        let chosen = batch.conditions.sequence.is_some();
+        let mut sequences = self.sequences(batch, &slots)?;
+        let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
+        sequences.extend(slots[given..].iter().map(|slot| self.allocator.last(*slot, &self.memtable)));
         self.wal.group().record(time_ms, &sequences, chosen, &batch.tail, batch.tail_crc);
+        sequences.truncate(given);
         self.stage(batch, time_ms, &slots, &sequences);
         Ok(Receipt { time_ms, sequences, duplicate: false })
     }

@@ -29,7 +29,7 @@ use crate::entry::{End, Floor};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
-use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, stamp};
+use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
@@ -288,15 +288,14 @@ impl Replay {
         self.group.hold(tail.len());
         let operations =
             decode_tail(&tail).ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
+        let (given, _) = sequences_of(record, &operations)
+            .ok_or_else(|| Wrong::Record("it has more or fewer sequences than its operations need".into()))?;
+        // As when they were committed, changes come after the batch's own appends, and so do their sequences.
         let mut sequences = record.sequences.iter().copied();
-        // As when they were committed, changes come after the batch's own appends.
         let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
         let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
         for operation in appends.into_iter().chain(changes) {
-            self.operation(operation, record, &mut sequences, &tail)?;
-        }
-        if sequences.next().is_some() {
-            return Err(Wrong::Record("it has more sequences than appends".into()));
+            self.operation(operation, (record, given), &mut sequences, &tail)?;
         }
         self.view.active.apply(&mut self.group);
         self.view.active.committed_at(record.time_ms);
@@ -308,44 +307,43 @@ impl Replay {
     fn operation(
         &mut self,
         operation: Operation<'_>,
-        record: &Record<'_>,
+        (record, given): (&Record<'_>, &[Sequence]),
         sequences: &mut impl Iterator<Item = Sequence>,
         tail: &Bytes,
     ) -> Result<(), Wrong> {
+        let mut next = || sequences.next().expect("they were counted");
         match operation {
             Operation::Append { body, stamped, lifetime_ms, targets } => {
                 let time_ms = record.time_ms;
                 let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
                 let mut bytes = tail.slice(body);
                 if stamped {
-                    let origin = record.sequences.first().copied().unwrap_or(0);
+                    let origin = given.first().copied().unwrap_or(0);
                     bytes = stamp(&bytes, origin).into();
                     self.group.hold(bytes.len());
                 }
                 self.group.body(Body { time_ms, expire_at_ms, bytes });
                 for (place, timeline) in targets.into_iter().enumerate() {
-                    let sequence = sequences.next();
-                    let sequence = sequence
-                        .ok_or_else(|| Wrong::Record("it has fewer sequences than appends".into()))?;
-                    self.entry(timeline, sequence, record.chosen && place == 0)?;
+                    self.entry(timeline, next(), record.chosen && place == 0)?;
                 }
+                Ok(())
             }
-            Operation::Trim { timeline, floor } => self.effect(timeline, Effect::Trim(floor))?,
-            Operation::Remove { timeline, ranges } => self.effect(timeline, Effect::Remove(ranges))?,
+            Operation::Trim { timeline, floor } => self.effect(timeline, next(), Effect::Trim(floor)),
+            Operation::Remove { timeline, ranges } => self.effect(timeline, next(), Effect::Remove(ranges)),
             Operation::Edit { timeline, sequence, body } => {
-                self.effect(timeline, Effect::Edit(sequence, tail.slice(body)))?;
+                self.effect(timeline, next(), Effect::Edit(sequence, tail.slice(body)))
             }
             Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
-                let sequences = remembered(targets_hash, &record.sequences).into();
+                let sequences = remembered(targets_hash, given).into();
                 let used = IdRecord { body_hash, targets_hash, time_ms: record.time_ms, sequences };
-                self.effect(timeline, Effect::Id(tail.slice_ref(id), used))?;
+                // Its timeline has a slot already: it is that of the first append.
+                self.effect(timeline, 0, Effect::Id(tail.slice_ref(id), used))
             }
         }
-        Ok(())
     }
 
     fn entry(&mut self, timeline: TimelineRef<'_>, sequence: Sequence, chosen: bool) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, Some(sequence))?;
+        let slot = self.slot(timeline, sequence.saturating_sub(1))?;
         let last = self.allocator.last(slot, &self.view.active);
         if sequence > last + 1 && !chosen {
             if !self.go_on {
@@ -362,8 +360,8 @@ impl Replay {
         Ok(())
     }
 
-    fn effect(&mut self, timeline: TimelineRef<'_>, effect: Effect) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, None)?;
+    fn effect(&mut self, timeline: TimelineRef<'_>, end: Sequence, effect: Effect) -> Result<(), Wrong> {
+        let slot = self.slot(timeline, end)?;
         let last = self.allocator.last(slot, &self.view.active);
         if !matches!(effect, Effect::Edit(sequence, _) if sequence > last) {
             self.group.effect(slot, effect);
@@ -371,21 +369,19 @@ impl Replay {
         Ok(())
     }
 
-    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline ended, the sequence that its
-    /// append was given tells; readers meet the damage when they need what is older.
-    fn slot(&self, timeline: TimelineRef<'_>, given: Option<Sequence>) -> Result<SlotId, Wrong> {
+    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline ended, the record tells: it is
+    /// `end`; readers meet the damage when they need what is older.
+    fn slot(&self, timeline: TimelineRef<'_>, end: Sequence) -> Result<SlotId, Wrong> {
         let hash = timeline_hash(&self.hasher, timeline);
         let memtable = &self.view.active;
         if let Some(slot) = memtable.find(timeline, hash) {
             return Ok(slot);
         }
-        let end = match (
-            Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0 }.end(),
-            given,
-        ) {
-            (Ok(end), _) => end,
-            (Err(Error::Corrupt { .. }), Some(sequence)) => End { last: sequence - 1, ..End::NEVER },
-            (Err(error), _) => return Err(Wrong::Failed(error)),
+        let reading = Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0 };
+        let end = match reading.end() {
+            Ok(end) => end,
+            Err(Error::Corrupt { .. }) => End { last: end, ..End::NEVER },
+            Err(error) => return Err(Wrong::Failed(error)),
         };
         Ok(memtable.insert(timeline, hash, end))
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::header::FileKind;
 use crate::format::index::TimelineEntry;
-use crate::format::wal::decode_tail;
+use crate::format::wal::{decode_tail, sequences_of};
 use crate::ids::{Sequence, StoreId};
 use crate::manifest::Manifest;
 use crate::open::check_log_file;
@@ -157,7 +157,9 @@ fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
     drop(manifest);
     let tail = wal::replay(&state.dir, &files, checkpoint, true, &mut |lsn, record| {
         let broken = || Error::invalid(format!("the operations of a record at {lsn} cannot be read"));
-        decode_tail(record.tail).map(|_| ()).ok_or_else(broken)
+        decode_tail(record.tail)
+            .and_then(|operations| sequences_of(record, &operations).map(|_| ()))
+            .ok_or_else(broken)
     })?;
     damage.extend(tail.damage);
     let bytes = files.iter().map(|(_, header)| header.second).sum();

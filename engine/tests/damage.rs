@@ -20,6 +20,8 @@
 //! log ends with groups that did.) When it changes places with the group before it, both are cut. And an older copy of the file
 //! that ends the log is what it was then: batches are missing from some one on.
 
+#[path = "damage/changes.rs"]
+mod changes;
 #[path = "damage/kinds.rs"]
 mod kinds;
 #[path = "damage/shapes.rs"]
@@ -36,7 +38,7 @@ use std::time::Duration;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
-use strandline::{Batch, Engine, Error, Limit, Options, World};
+use strandline::{Engine, Error, Limit, Options, World};
 
 use kinds::{Damage, damages};
 use shapes::{Key, Shape, fan_outs, many_timelines, one_long_timeline};
@@ -309,27 +311,4 @@ fn damage_to_one_long_timeline_is_named_and_shortens_nothing() {
 #[test]
 fn damage_to_fan_outs_is_named_and_leaves_the_rest() {
     check_all(fan_outs());
-}
-
-#[test]
-fn of_a_logged_batch_that_damage_keeps_from_being_known_nothing_is_shown() {
-    let disk = SimulatedDisk::new();
-    let engine = open(&disk, false).expect("opens");
-    let messages = engine.store("messages").expect("a store");
-    messages.append(b"old", b"in a segment").expect("appends");
-    engine.flush().expect("flushes");
-    let batch =
-        Batch::new().append(&messages, b"new", b"with the edit").edit(&messages, b"old", 1, b"edited");
-    engine.submit(batch).expect("queued").wait().expect("committed");
-    messages.append(b"other", b"behind it").expect("appends");
-    drop((messages, engine));
-    let mut image = disk.contents();
-    image.files.iter_mut().filter(|(name, _)| name.contains(".index")).for_each(|(_, bytes)| bytes.fill(0));
-
-    let engine = open(&SimulatedDisk::from_image(&image), true).expect("opens around the damage");
-    let messages = engine.store("messages").expect("a store");
-    let last = |timeline: &[u8]| messages.last(timeline).map(|last| last.map(|entry| entry.body));
-    assert_eq!(last(b"other").expect("read"), Some("behind it".into()));
-    assert!(matches!(last(b"new"), Ok(None) | Err(Error::Corrupt { .. })), "{:?}", last(b"new"));
-    assert!(!engine.damage().is_empty());
 }

@@ -173,7 +173,7 @@ impl Prepared {
 
     /// What its record can take at most in the log: header, padding and sequences of ten bytes.
     pub fn record_bytes_bound(&self) -> usize {
-        64 + self.tail.len() + 10 * self.targets.len()
+        64 + self.tail.len() + 10 * (self.targets.len() + self.changes.len())
     }
 }
 

@@ -18,7 +18,8 @@
 //!
 //! Plain numbers outside the two headers are varints. A group is valid if and only if its header's checksum matches, its lsn is its
 //! place, its records fill its payload exactly, and both checksums of each record match. The sequences stand in the order of the
-//! appends and their targets. An origin is the sequence of the batch's first append: it stands among the sequences, and whoever
+//! appends and their targets; behind them stands, for each trim, removal and edit, the highest sequence that its timeline was given
+//! so far, since a damaged segment may hide it. An origin is the sequence of the batch's first append: it stands among the sequences, and whoever
 //! applies the record writes it over the eight zeros, little-endian.
 //!
 //! Every group starts at a multiple of 512, the next one behind the group before it. So a sector that holds durable bytes is
@@ -256,6 +257,23 @@ pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
     reader.is_empty().then_some(operations)
 }
 
+/// The sequences that a record's appends were given, and those at which the timelines ended that it changes; `None` when they are
+/// not as many as its operations need.
+pub fn sequences_of<'a>(
+    record: &'a Record<'_>,
+    operations: &[Operation<'_>],
+) -> Option<(&'a [Sequence], &'a [Sequence])> {
+    let (mut appends, mut changes) = (0, 0);
+    for operation in operations {
+        match operation {
+            Operation::Append { targets, .. } => appends += targets.len(),
+            Operation::Trim { .. } | Operation::Remove { .. } | Operation::Edit { .. } => changes += 1,
+            Operation::Id { .. } => {}
+        }
+    }
+    record.sequences.split_at_checked(appends).filter(|(_, ends)| ends.len() == changes)
+}
+
 fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Option<Operation<'a>> {
     Some(match reader.u8()? {
         kind @ (APPEND | STAMPED) => {
@@ -342,7 +360,7 @@ impl GroupWriter {
         self.records == 0
     }
 
-    /// Adds a record.
+    /// Adds a record. See the heading for its sequences.
     pub fn record(
         &mut self,
         time_ms: TimeMs,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::entry::{Changes, Floor};
 use crate::error::{Error, Result};
 use crate::format::manifest::Live;
-use crate::format::wal::{Operation, Record, decode_tail, stamp};
+use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::open::check_log_file;
 use crate::segment::SegmentWriter;
@@ -35,6 +35,8 @@ pub struct TimelineLog {
     pub changes: Changes,
     /// The last trim.
     pub floor: Floor,
+    /// Where it ended when it was changed.
+    pub last: Sequence,
 }
 
 impl SalvagedLog {
@@ -66,9 +68,11 @@ impl SalvagedLog {
 
     fn record(&mut self, record: &Record<'_>) -> Option<()> {
         let tail = Bytes::copy_from_slice(record.tail);
-        let mut sequences = record.sequences.iter().copied();
+        let operations = decode_tail(&tail)?;
+        let (given, ends) = sequences_of(record, &operations)?;
+        let (mut sequences, mut ends) = (given.iter().copied(), ends.iter().copied());
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
-        for operation in decode_tail(&tail)? {
+        for operation in operations {
             match operation {
                 Operation::Append { body, stamped, lifetime_ms, targets } => {
                     let time_ms = record.time_ms;
@@ -76,7 +80,7 @@ impl SalvagedLog {
                     let number = self.bodies.len() as u32;
                     let mut body = tail.slice(body);
                     if stamped {
-                        body = stamp(&body, record.sequences.first().copied().unwrap_or(0)).into();
+                        body = stamp(&body, given.first().copied().unwrap_or(0)).into();
                     }
                     self.bodies.push((time_ms, expire_at_ms, body));
                     for (place, timeline) in targets.into_iter().enumerate() {
@@ -87,17 +91,18 @@ impl SalvagedLog {
                     }
                 }
                 Operation::Trim { timeline, floor } => {
-                    let of_timeline = self.of_timeline(timeline);
+                    let of_timeline = self.changed(timeline, ends.next()?);
                     if floor.lowest >= of_timeline.floor.lowest {
                         of_timeline.floor = floor;
                     }
                 }
                 Operation::Remove { timeline, ranges } => {
-                    let changes = &mut self.of_timeline(timeline).changes;
+                    let changes = &mut self.changed(timeline, ends.next()?).changes;
                     ranges.iter().for_each(|(first, last)| changes.remove(*first, *last));
                 }
                 Operation::Edit { timeline, sequence, body } => {
-                    self.of_timeline(timeline).changes.edited.insert(sequence, tail.slice(body));
+                    let changes = &mut self.changed(timeline, ends.next()?).changes;
+                    changes.edited.insert(sequence, tail.slice(body));
                 }
                 // An id is of use to the client that retries, and that one starts over in the new history.
                 Operation::Id { .. } => {}
@@ -108,6 +113,12 @@ impl SalvagedLog {
 
     fn of_timeline(&mut self, timeline: TimelineRef<'_>) -> &mut TimelineLog {
         self.timelines.entry((timeline.store, timeline.name.to_vec())).or_default()
+    }
+
+    fn changed(&mut self, timeline: TimelineRef<'_>, last: Sequence) -> &mut TimelineLog {
+        let of_timeline = self.of_timeline(timeline);
+        of_timeline.last = of_timeline.last.max(last);
+        of_timeline
     }
 
     /// The timelines of a store, by name.

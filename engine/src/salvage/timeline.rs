@@ -22,6 +22,8 @@ pub struct Source {
     pub numbers: HashMap<u32, u32>,
 }
 
+const IN_NO_FILE: &str = "these entries are in no file that can be read";
+
 /// A timeline under way to the new segment.
 pub struct Timeline<'a> {
     store: &'a str,
@@ -148,8 +150,7 @@ impl<'a> Timeline<'a> {
         for (sequence, (number, chosen)) in &timeline.entries {
             let next = self.end.last + 1;
             if *sequence > next && !chosen {
-                let what = "these entries are in no file that can be read";
-                self.lost(PathBuf::new(), what, (next, sequence - 1));
+                self.lost(PathBuf::new(), IN_NO_FILE, (next, sequence - 1));
             }
             let (time_ms, expire_at_ms, body) = log.body(*number).clone();
             let left = Left { time_ms, expire_at_ms, body, shared: None };
@@ -157,6 +158,11 @@ impl<'a> Timeline<'a> {
             self.end.last = self.end.last.max(*sequence);
             self.end.last_time_ms = self.end.last_time_ms.max(time_ms);
         }
+        let next = self.end.floor.lowest.max(self.end.last + 1);
+        if timeline.last >= next {
+            self.lost(PathBuf::new(), IN_NO_FILE, (next, timeline.last));
+        }
+        self.end.last = self.end.last.max(timeline.last);
         Ok(())
     }
 

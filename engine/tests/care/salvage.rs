@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
-use strandline::{Batch, Engine, Options, World, salvage_in};
+use strandline::{Batch, Engine, Finding, Options, Trim, World, salvage_in};
 
 use super::directory::{Entries, changed, contents, dir, open, send, try_open, two_segments, verify};
 
@@ -167,4 +167,30 @@ fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
         let told = report.findings.iter().any(|finding| finding.timeline.is_some());
         assert!((1..=4).contains(&lost) && told, "group at {at}: {lost} lost, {:?}", report.findings);
     }
+}
+
+#[test]
+fn a_change_in_the_log_tells_where_a_timeline_ended_of_which_nothing_is_left() {
+    let disk = SimulatedDisk::new();
+    let engine = open(&disk);
+    let messages = engine.store("messages").expect("a store");
+    for _ in 0..5 {
+        messages.append(b"c", b"body").expect("appends");
+    }
+    engine.flush().expect("flushes");
+    messages.trim(b"c", Trim::Before(3)).expect("trims");
+    drop((messages, engine));
+    let gone = changed(&disk.contents(), |files| {
+        files
+            .iter_mut()
+            .filter(|(name, _)| name.starts_with("segment-"))
+            .for_each(|(_, bytes)| bytes.fill(0));
+    });
+    let (report, engine) = salvage(&gone);
+    let lost = |finding: &Finding| {
+        finding.timeline == Some(("messages".into(), b"c".into())) && finding.sequences == Some((3, 5))
+    };
+    assert!(report.findings.iter().any(lost), "{:?}", report.findings);
+    let messages = engine.store("messages").expect("a store");
+    assert_eq!(messages.append(b"c", b"next").expect("appends"), 6);
 }
