@@ -86,7 +86,7 @@ fn readable(engine: &Engine, expected: &Expected, file: &str) -> usize {
                 readable += 1;
             }
             Err(error) => {
-                assert!(error.to_string().contains(file), "{name} fails without naming {file}: {error}")
+                assert!(error.to_string().contains(file), "{name} fails without naming {file}: {error}");
             }
         }
     }
