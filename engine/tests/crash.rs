@@ -192,6 +192,13 @@ fn tiny() -> Vec<Recording> {
             }
             engine.compact().expect("merges");
         }),
+        one("two edits and a flush", &|driver| {
+            let engine = driver.open().expect("opens");
+            driver.send(&engine, &keys(), 0, Disk);
+            driver.edit(&engine, &keys()[0], 1);
+            engine.flush().expect("flushes");
+            driver.edit(&engine, &keys()[0], 1);
+        }),
         one("a trim and a clean stop", &|driver| {
             let engine = driver.open().expect("opens");
             driver.send(&engine, &keys(), 0, Disk);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use strandline::Durability;
 use strandline::vfs::simulated::Op;
+use strandline::{Durability, Engine};
 
 use super::{Key, START_MS, TTL_MS};
 
@@ -25,14 +25,37 @@ impl Sent {
         body.resize(body.len() + self.filler, b'.');
         body
     }
+
+    pub fn batch(&self, engine: &Engine) -> strandline::Batch {
+        let stores = ["messages", "sync"].map(|name| engine.store(name).expect("store"));
+        let named: Vec<_> = self
+            .targets
+            .iter()
+            .map(|(name, timeline)| (&stores[usize::from(*name == "sync")], timeline.as_bytes()))
+            .collect();
+        let batch = strandline::Batch::new().fan_out(&self.body(), named).durability(self.durability);
+        self.id().into_iter().fold(batch, |batch, id| batch.id(&id))
+    }
+
+    /// Two in three have an id of the client.
+    pub fn id(&self) -> Option<Vec<u8>> {
+        (!self.number.is_multiple_of(3)).then(|| format!("id {}", self.number).into_bytes())
+    }
 }
 
-/// What can be taken away from a timeline.
+/// The body that an edit of this number puts in an entry's place.
+pub fn edited_body(number: u64) -> Vec<u8> {
+    format!("edit {number}").into_bytes()
+}
+
+/// What can be taken away from a timeline, or put in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Everything below a sequence; a dropped timeline is one that is trimmed to above its end.
     Trim(Key, u64),
     Delete(Key, u64),
+    /// An entry gets the body of this edit.
+    Edit(Key, u64, u64),
 }
 
 /// What a driver notes in the log: mark n stands for event n.
@@ -90,6 +113,8 @@ pub struct Timeline {
     pub trim_done: u64,
     pub delete_asked: BTreeSet<u64>,
     pub delete_done: BTreeSet<u64>,
+    /// The edits of each entry in order, and whether they were answered.
+    pub edits: BTreeMap<u64, Vec<(u64, bool)>>,
 }
 
 /// What is known at a place.
@@ -141,6 +166,13 @@ impl Books {
             Event::Done(Change::Delete(key, sequence)) => {
                 self.timeline(key).delete_done.insert(*sequence);
             }
+            Event::Asked(Change::Edit(key, sequence, number)) => {
+                self.timeline(key).edits.entry(*sequence).or_default().push((*number, false));
+            }
+            Event::Done(Change::Edit(key, sequence, number)) => {
+                let edits = self.timeline(key).edits.entry(*sequence).or_default();
+                edits.iter_mut().filter(|edit| edit.0 == *number).for_each(|edit| edit.1 = true);
+            }
             Event::Clock(now_ms) => self.now_ms = *now_ms,
         }
     }
@@ -179,6 +211,7 @@ impl Books {
             // What a change concerned that the crash took with it does not concern what comes in its place.
             timeline.trim_asked = timeline.trim_asked.min(last(key) + 1);
             timeline.delete_asked.retain(|sequence| *sequence <= last(key));
+            timeline.edits.retain(|sequence, _| *sequence <= last(key));
         }
     }
 
@@ -193,6 +226,16 @@ impl Books {
         let done = sequence < timeline.trim_done || timeline.delete_done.contains(&sequence);
         let asked = sequence < timeline.trim_asked || timeline.delete_asked.contains(&sequence);
         (expired || done, expired || asked)
+    }
+
+    /// Whether an entry may have this body: that of its batch, or of an edit, but none from before the last answered edit.
+    pub fn may_have(&self, key: &Key, sequence: u64, body: &[u8]) -> bool {
+        let Some(timeline) = self.timelines.get(key) else { return false };
+        let edits = timeline.edits.get(&sequence).map_or(&[][..], Vec::as_slice);
+        let last_done = edits.iter().rposition(|(_, done)| *done);
+        let is_original = || self.batches[&timeline.batches[sequence as usize - 1]].sent.body() == body;
+        edits[last_done.unwrap_or(0)..].iter().any(|(number, _)| edited_body(*number) == body)
+            || (last_done.is_none() && is_original())
     }
 
     /// How often something that binds is known: a proof about nothing would pass.

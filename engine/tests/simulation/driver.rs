@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::simulated::{Dice, Image, Op, SimulatedDisk};
-use strandline::{Batch, Durability, Engine, Limit, Ticket, Trim};
+use strandline::{Durability, Engine, Limit, Ticket, Trim};
 
-use super::books::{Change, Event, Sent};
+use super::books::{Change, Event, Sent, edited_body};
 use super::judge::read_all;
 use super::{Key, START_MS, open_at};
 
@@ -94,12 +94,7 @@ impl Driver {
             sequences.push(*last);
         }
         self.notes.note(Event::Submitted(sent.clone()));
-        let stores = [engine.store("messages").expect("store"), engine.store("sync").expect("store")];
-        let named: Vec<_> = targets
-            .iter()
-            .map(|(name, timeline)| (&stores[usize::from(*name == "sync")], timeline.as_bytes()))
-            .collect();
-        let batch = Batch::new().fan_out(&sent.body(), named).durability(durability);
+        let batch = sent.batch(engine);
         self.in_flight.push((sent, sequences, engine.submit(batch).expect("queued")));
     }
 
@@ -138,6 +133,18 @@ impl Driver {
         self.notes.note(Event::Asked(change.clone()));
         engine.store(key.0).expect("store").delete(key.1.as_bytes(), &[sequence]).expect("deletes");
         self.notes.note(Event::Done(change));
+    }
+
+    pub fn edit(&mut self, engine: &Engine, key: &Key, sequence: u64) {
+        self.drain();
+        let change = Change::Edit(key.clone(), sequence, self.next_batch);
+        let body = edited_body(self.next_batch);
+        self.next_batch += 1;
+        self.notes.note(Event::Asked(change.clone()));
+        // What is gone is not edited.
+        if engine.store(key.0).expect("store").edit(key.1.as_bytes(), sequence, &body).expect("edits") {
+            self.notes.note(Event::Done(change));
+        }
     }
 
     pub fn last(&self, key: &Key) -> u64 {
@@ -230,7 +237,7 @@ pub fn some_keys() -> Vec<Key> {
 pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
     let keys = some_keys();
     let pick = |dice: &mut Dice| keys[dice.below(keys.len() as u64) as usize].clone();
-    match dice.below(20) {
+    match dice.below(22) {
         0..=9 => {
             let first = dice.below(6) as usize;
             let count = 1 + dice.below(5) as usize;
@@ -269,6 +276,14 @@ pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
         18 => {
             let key = pick(dice);
             driver.look(engine, &key);
+        }
+        19..=20 => {
+            let key = pick(dice);
+            driver.drain();
+            if driver.last(&key) > 0 {
+                let sequence = 1 + dice.below(driver.last(&key));
+                driver.edit(engine, &key, sequence);
+            }
         }
         _ => return true,
     }

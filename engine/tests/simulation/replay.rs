@@ -69,6 +69,11 @@ fn known(keys: &[Key], books: &Books) -> String {
         lines.push(format!("batches {}", numbers(timeline.batches.iter())));
         lines.push(format!("asked {}", numbers(timeline.delete_asked.iter())));
         lines.push(format!("done {}", numbers(timeline.delete_done.iter())));
+        for (sequence, edits) in &timeline.edits {
+            lines.extend(
+                edits.iter().map(|(number, done)| format!("edit {sequence} {number} {}", u8::from(*done))),
+            );
+        }
     }
     for batch in books.batches.values() {
         let sent = &batch.sent;
@@ -113,6 +118,10 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books)> {
             "batches" => books.timelines.get_mut(keys.last()?)?.batches = rest()?,
             "asked" => books.timelines.get_mut(keys.last()?)?.delete_asked = rest()?.into_iter().collect(),
             "done" => books.timelines.get_mut(keys.last()?)?.delete_done = rest()?.into_iter().collect(),
+            "edit" => {
+                let edits = &mut books.timelines.get_mut(keys.last()?)?.edits;
+                edits.entry(number(1)?).or_default().push((number(2)?, number(3)? == 1));
+            }
             "batch" => {
                 let durability = if number(3)? == 1 { Durability::Disk } else { Durability::Os };
                 let sent = Sent {
