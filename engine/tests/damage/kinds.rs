@@ -148,7 +148,7 @@ pub fn damages(shape: &Shape, every: usize) -> Vec<Damage> {
                 }
             }
         }
-        let lengths = (1..bytes.len()).filter(|len| (len + number).is_multiple_of(every * 2));
+        let lengths = (1..bytes.len()).filter(|len| every == 1 || (len + number).is_multiple_of(every * 2));
         all.extend(lengths.chain([0, bytes.len() - 1]).map(|len| Damage::Cut { file: file(), len }));
         all.extend([Damage::Missing { file: file() }, Damage::ZeroHeader { file: file() }]);
         let others = shape.image.files.keys();
@@ -156,8 +156,8 @@ pub fn damages(shape: &Shape, every: usize) -> Vec<Damage> {
         all.extend(others.map(|other| Damage::Exchanged { file: file(), with: other.clone() }));
         let copies = shape.past.copies(name).filter(|copy| *copy != bytes);
         all.extend(copies.map(|copy| Damage::Older { file: file(), copy: Content(copy.clone()) }));
-        let sectors = sectors(shape, name, bytes).into_iter().skip(number % 7);
-        all.extend(sectors.step_by(every.div_ceil(20)));
+        let step = every.div_ceil(20);
+        all.extend(sectors(shape, name, bytes).into_iter().skip(number % step).step_by(step));
     }
     all
 }
