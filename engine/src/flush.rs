@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::entry::Changes;
-use crate::error::{Failure, Result};
+use crate::error::{Error, Failure, Result};
 use crate::format::ids::IdEntry;
 use crate::format::manifest::{Live, SegmentRecord};
 use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
@@ -43,8 +43,9 @@ pub fn run(state: &State) {
             Ok(false) => state.progress.wait(seen, Duration::from_hours(1)),
             Err(Failure::Refused(error)) => {
                 // The reserve is for what gives space back: what was trimmed, and the log behind it.
-                let frees = state.view.load().memtables().any(|memtable| memtable.frees());
-                if state.make_space() || (frees && state.reserve.give_back()) {
+                let frees = || state.view.load().memtables().any(|memtable| memtable.frees());
+                let is_full = matches!(error, Error::DiskFull { .. });
+                if is_full && (state.make_space() || (frees() && state.reserve.give_back())) {
                     continue;
                 }
                 state.progress.flush_outcome(Some(state.failed(Failure::Refused(error))));

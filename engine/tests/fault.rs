@@ -319,11 +319,13 @@ impl Run {
             let live = self.figure("segments");
             let names = self.disk.list().expect("lists");
             let there = names.iter().filter(|name| name.starts_with("segment-")).count() as u64;
-            if 2 * live == there {
+            // The next log file is prepared under such a name; all others are left over.
+            let left = names.iter().filter(|name| name.ends_with(".tmp") && *name != "wal-next.tmp").count();
+            if 2 * live == there && left == 0 {
                 return;
             }
             tries += 1;
-            assert!(tries < 300, "{there} segment files, {live} live segments: {names:?}");
+            assert!(tries < 300, "{there} segment files, {live} live segments, {left} left over: {names:?}");
             pause();
         }
     }
@@ -341,7 +343,7 @@ impl Run {
         stands.log().iter().for_each(|op| later.apply(op, None));
         let lost = SimulatedDisk::from_image(&later.power_cut(Cut::Lost, &mut Dice::new(1)));
         check_disk(&lost, &mut books);
-        for (cut, seed) in [(Cut::Lost, 0), (Cut::Dice, 1), (Cut::Dice, 2)] {
+        for (cut, seed) in [(Cut::Lost, 0), (Cut::Kept, 0), (Cut::Dice, 1), (Cut::Dice, 2)] {
             let seed = seed + 10 * self.disk.injector().fault.at;
             let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(seed)));
             check_disk(&disk, &mut self.books.clone());
@@ -416,7 +418,8 @@ fn fail_everywhere(kind: Kind) {
             workers.into_iter().map(|worker| worker.join().expect("a run failed: see above")).sum()
         });
         println!("{kind:?}, for ever {for_ever}: {runs} places");
-        assert!(runs > 100, "the workload has more calls than {runs}");
+        let least = if matches!(kind, Kind::Short) { 130 } else { 430 };
+        assert!(runs > least, "the workload has more calls than {runs}");
     }
 }
 

@@ -23,14 +23,19 @@ impl DiskDirectory {
         Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)? })
     }
 
-    /// The directory at `path`, made with its parents when there is none. Each new name is made durable in its parent.
+    /// The directory at `path`, made with its parents when there is none. All names on the way are durable then: those that are
+    /// there already may have been made by a process that was killed before it could see to it.
     pub fn create(path: &Path) -> io::Result<DiskDirectory> {
-        let absent: Vec<&Path> =
-            path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
-        for path in absent.into_iter().rev() {
-            fs::create_dir(path)?;
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        fs::create_dir_all(path)?;
+        for child in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+            let Some(parent) = child.parent() else { continue };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            match File::open(parent) {
+                Ok(parent) => parent.sync_all()?,
+                // Where this user may not even look, somebody else made the name.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+                Err(error) => return Err(error),
+            }
         }
         DiskDirectory::open(path)
     }

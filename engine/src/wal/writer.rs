@@ -167,23 +167,29 @@ pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Fai
         file.write(WAL_HEADER_BYTES, groups)?;
         file.sync()
     };
-    if let Err(error) = write() {
+    write().map_err(|error| {
         let _ = dir.remove(&temporary);
-        return Err(Failure::before(error));
-    }
+        Failure::before(error)
+    })?;
     give_name(dir, &temporary, header.number)?;
     Ok(file)
 }
 
 fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Failure> {
-    file.write(0, &header.encode()).and_then(|()| file.sync()).map_err(Failure::before)?;
+    file.write(0, &header.encode()).and_then(|()| file.sync()).map_err(|error| {
+        let _ = dir.remove(PREPARED_NAME);
+        Failure::before(error)
+    })?;
     give_name(dir, PREPARED_NAME, header.number)?;
     Ok(file)
 }
 
 /// With its name the file is part of the log, and what the old file holds behind its start is dead: if it is not known whether
-/// the name is there for good, nothing can be acknowledged any more.
+/// the name is there for good, nothing can be acknowledged any more. A file that gets no name does not keep its space.
 fn give_name(dir: &Dir, temporary: &str, number: FileNumber) -> Result<(), Failure> {
-    dir.rename(temporary, &file_name(number)).map_err(Failure::before)?;
+    dir.rename(temporary, &file_name(number)).map_err(|error| {
+        let _ = dir.remove(temporary);
+        Failure::before(error)
+    })?;
     dir.sync().map_err(Failure::Poisoned)
 }

@@ -125,13 +125,18 @@ pub(super) struct FileState {
     pub(super) current: Vec<u8>,
     /// Sectors written since the last sync that worked.
     dirty: BTreeSet<usize>,
+    /// Sectors that a failed sync covered, and that were not written since: nobody writes them any more, and some may be there.
+    ghosts: BTreeSet<usize>,
     /// Lengths that it had since then, but for the last one.
     lens: BTreeSet<usize>,
 }
 
 impl FileState {
     fn touch(&mut self, from: usize, to: usize) {
-        self.dirty.extend(from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES));
+        for sector in from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES) {
+            self.dirty.insert(sector);
+            self.ghosts.remove(&sector);
+        }
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) {
@@ -147,17 +152,22 @@ impl FileState {
         let (low, high) = (self.current.len().min(len), self.current.len().max(len));
         self.lens.insert(self.current.len());
         self.current.resize(len, 0);
-        self.touch(low, high);
+        // What is merely longer reads as zeros, whether its length is there or not. What was cut off may come back.
+        self.touch(low, high.min(self.durable.len()));
     }
 
     fn sync(&mut self) {
         self.durable.resize(self.current.len(), 0);
         self.lens.clear();
+        let mut durable = std::mem::take(&mut self.durable);
         for sector in std::mem::take(&mut self.dirty) {
-            let from = (sector * SECTOR_BYTES).min(self.current.len());
-            let to = (from + SECTOR_BYTES).min(self.current.len());
-            self.durable[from..to].copy_from_slice(&self.current[from..to]);
+            self.copy_sector(sector, &mut durable);
         }
+        self.durable = durable;
+    }
+
+    fn sync_failed(&mut self) {
+        self.ghosts.append(&mut self.dirty);
     }
 
     fn cut(&self, cut: Cut, dice: &mut Dice) -> Vec<u8> {
@@ -169,20 +179,29 @@ impl FileState {
         let len = self.cut_len(dice);
         let mut content = self.durable.clone();
         content.resize(len, 0);
+        for &sector in &self.ghosts {
+            if dice.choose(&[1, 1]) == 1 {
+                self.copy_sector(sector, &mut content);
+            }
+        }
         for &sector in &self.dirty {
             let from = (sector * SECTOR_BYTES).min(len);
             let to = (from + SECTOR_BYTES).min(len);
             match dice.choose(&[3, 3, 1, 1]) {
                 0 => {}
-                1 => {
-                    let kept = to.min(self.current.len());
-                    content[from.min(kept)..kept].copy_from_slice(&self.current[from.min(kept)..kept]);
-                }
+                1 => self.copy_sector(sector, &mut content),
                 2 => content[from..to].fill(0),
                 _ => content[from..to].iter_mut().for_each(|byte| *byte = dice.below(256) as u8),
             }
         }
         content
+    }
+
+    /// A sector as it is read now, as far as `content` goes.
+    fn copy_sector(&self, sector: usize, content: &mut [u8]) {
+        let to = (sector * SECTOR_BYTES + SECTOR_BYTES).min(self.current.len()).min(content.len());
+        let from = (sector * SECTOR_BYTES).min(to);
+        content[from..to].copy_from_slice(&self.current[from..to]);
     }
 
     /// The length on the disk, any that it had since the last sync: metadata reaches the disk when it likes.
@@ -235,8 +254,7 @@ impl Model {
             Op::SetLen { file, len } => self.file(*file).resize(*len as usize),
             Op::Sync { site, .. } | Op::SyncDir { site } if Some(*site) == without => {}
             Op::Sync { file, .. } => self.file(*file).sync(),
-            // Ghost pages: still readable, clean in the cache's eyes, and not on the disk.
-            Op::SyncFailed { file } => self.file(*file).dirty.clear(),
+            Op::SyncFailed { file } => self.file(*file).sync_failed(),
             Op::Rename { from, to } => {
                 if let Some(file) = self.names.get(from).copied() {
                     self.rename_to(vec![(from.clone(), None), (to.clone(), Some(file))]);
@@ -282,7 +300,11 @@ impl Model {
 
     /// Whether a power cut now could take anything.
     pub fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.files.values().all(|file| file.dirty.is_empty())
+        self.pending.is_empty()
+            && self
+                .files
+                .values()
+                .all(|file| file.dirty.is_empty() && file.durable.len() == file.current.len())
     }
 }
 
