@@ -320,7 +320,7 @@ impl Run {
             let names = self.disk.list().expect("lists");
             let there = names.iter().filter(|name| name.starts_with("segment-")).count() as u64;
             // The next log file is prepared under such a name; all others are left over.
-            let left = names.iter().filter(|name| name.ends_with(".tmp") && *name != "wal-next.tmp").count();
+            let left = names.iter().filter(|name| name.contains(".tmp") && *name != "wal-next.tmp").count();
             if 2 * live == there && left == 0 {
                 return;
             }

@@ -58,6 +58,15 @@ pub enum Change {
     Edit(Key, u64, u64),
 }
 
+/// What an engine shows of a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub last: u64,
+    pub entries: Vec<(u64, Vec<u8>)>,
+}
+
+pub type Timelines = BTreeMap<Key, Shown>;
+
 /// What a driver notes in the log: mark n stands for event n.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -67,8 +76,8 @@ pub enum Event {
     Acknowledged(u64),
     /// A read, or a read after a watch was told, showed an entry.
     Observed(Key, u64),
-    /// An engine was opened and served with these last sequences: what is in them is durable, what is not is gone.
-    Opened(BTreeMap<Key, u64>),
+    /// An engine was opened and served this: what is in it is durable, what is not is gone.
+    Opened(Timelines),
     /// About to be asked for. From here on it may have happened.
     Asked(Change),
     /// It was answered.
@@ -117,6 +126,31 @@ pub struct Timeline {
     pub edits: BTreeMap<u64, Vec<(u64, bool)>>,
 }
 
+impl Timeline {
+    /// What had been asked for when a crash came has happened, or it has not: the first open tells, and it stays so.
+    fn settle(&mut self, shown: Option<&Shown>) {
+        let (last, entries) = shown.map_or((0, &[][..]), |shown| (shown.last, &shown.entries[..]));
+        let body = |sequence: u64| entries.iter().find(|entry| entry.0 == sequence).map(|entry| &entry.1);
+        self.batches.truncate(last as usize);
+        // What a change concerned that the crash took with it does not concern what comes in its place.
+        self.trim_asked = self.trim_asked.min(last + 1);
+        if entries.first().is_some_and(|entry| entry.0 < self.trim_asked) {
+            self.trim_asked = self.trim_done;
+        }
+        self.trim_done = self.trim_asked;
+        self.delete_asked.retain(|sequence| *sequence <= last && body(*sequence).is_none());
+        self.delete_done = self.delete_asked.clone();
+        self.edits.retain(|sequence, _| *sequence <= last);
+        for (sequence, edits) in &mut self.edits {
+            if let Some(body) = body(*sequence) {
+                let happened = edits.iter().rposition(|(number, _)| edited_body(*number) == *body);
+                edits.truncate(happened.map_or(0, |at| at + 1));
+                edits.last_mut().into_iter().for_each(|edit| edit.1 = true);
+            }
+        }
+    }
+}
+
 /// What is known at a place.
 #[derive(Clone, Debug)]
 pub struct Books {
@@ -151,7 +185,7 @@ impl Books {
                 let number = self.timeline(key).batches[*sequence as usize - 1];
                 self.batches.get_mut(&number).expect("it was submitted").observed = true;
             }
-            Event::Opened(lasts) => self.opened(lasts),
+            Event::Opened(shown) => self.opened(shown),
             Event::Asked(Change::Trim(key, below)) => {
                 let timeline = self.timeline(key);
                 timeline.trim_asked = timeline.trim_asked.max(*below);
@@ -199,19 +233,15 @@ impl Books {
         self.batches.insert(sent.number, batch);
     }
 
-    fn opened(&mut self, lasts: &BTreeMap<Key, u64>) {
-        let last = |key: &Key| lasts.get(key).copied().unwrap_or(0);
+    fn opened(&mut self, shown: &Timelines) {
+        let last = |key: &Key| shown.get(key).map_or(0, |shown| shown.last);
         self.batches.retain(|_, batch| {
             let there = batch.sent.targets.iter().zip(&batch.sequences).all(|(key, at)| *at <= last(key));
             batch.settled |= there;
             there
         });
         for (key, timeline) in &mut self.timelines {
-            timeline.batches.truncate(last(key) as usize);
-            // What a change concerned that the crash took with it does not concern what comes in its place.
-            timeline.trim_asked = timeline.trim_asked.min(last(key) + 1);
-            timeline.delete_asked.retain(|sequence| *sequence <= last(key));
-            timeline.edits.retain(|sequence, _| *sequence <= last(key));
+            timeline.settle(shown.get(key));
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 
-use super::books::Books;
-use super::driver::{Driver, Recording, step};
+use super::books::{Books, Event};
+use super::driver::{Driver, Recording, background, step};
 use super::judge::{check, check_thoroughly};
 use super::mutants::Mutant;
 use super::replay;
@@ -160,7 +161,7 @@ impl Recording {
         });
         judged.map_err(|what| match plan.mutant {
             Some(_) => what,
-            None => replay::keep(&self.keys, image, books, &what),
+            None => replay::keep(&self.keys, image, books, true, &what),
         })
     }
 
@@ -189,7 +190,8 @@ impl Recording {
                 let disk = SimulatedDisk::from_image(&image);
                 let told =
                     |what| format!("{cut:?} after call {place} of the recovery ({}): {what}", brief(op));
-                self.judged(&disk, &image, books, false, plan).map_err(told)?;
+                let thorough = plan.thorough_every != 0 && dice.below(plan.thorough_every) == 0;
+                self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
                 judged += 1;
             }
         }
@@ -241,7 +243,11 @@ impl Recording {
                 return Ok(counts);
             }
             let disk = SimulatedDisk::from_model(model.clone());
-            check(&disk, &self.keys, books, false).map_err(|what| format!("killed: {what}"))?;
+            check(&disk, &self.keys, books, false).map_err(|what| {
+                // Kept as if all of the page cache had been written.
+                let image = model.power_cut(Cut::Kept, &mut Dice::new(0));
+                replay::keep(&self.keys, &image, books, false, &format!("killed: {what}"))
+            })?;
             let recovery = disk.log();
             let (mut dice, mut seen) = (Dice::new(place as u64), [Seen::default(), Seen::default()]);
             let within = dice.below(recovery.len() as u64 + 1) as usize;
@@ -262,9 +268,13 @@ impl Recording {
                 let disk = SimulatedDisk::from_image(&image);
                 let told = |what| {
                     let what = format!("killed, opened, cut {cut:?} after {calls} calls: {what}");
-                    replay::keep(&self.keys, &image, books, &what)
+                    replay::keep(&self.keys, &image, books, power, &what)
                 };
-                check(&disk, &self.keys, books, power).map_err(told)?;
+                if dice.below(8) == 0 {
+                    check_thoroughly(&disk, &self.keys, books, power).map_err(told)?;
+                } else {
+                    check(&disk, &self.keys, books, power).map_err(told)?;
+                }
                 counts.killed += 1;
             }
             Ok(counts)
@@ -272,10 +282,11 @@ impl Recording {
         self.at_each_place(&self.log, &at_place)
     }
 
-    /// Chains of crashes three deep: what a cut left is opened, goes on with appends, flushes, merges, trims and manifest
-    /// switches, and is cut at any call of that life, the opening included; and so on. `chains` of them, each from a place by dice.
+    /// Chains of crashes three deep: what a cut left is opened, goes on with appends, flushes, merges, changes, manifest switches
+    /// and clean stops, and is cut at any call of that life, the opening included; and so on. `chains` of them, each from a place
+    /// by dice.
     pub fn cut_three_deep(&self, chains: u64, seed: u64) -> Result<Counts, String> {
-        let next = AtomicUsize::new(0);
+        let (next, judged_before) = (AtomicUsize::new(0), Mutex::new(Seen::default()));
         let share = || {
             let mut counts = Counts::default();
             loop {
@@ -284,7 +295,8 @@ impl Recording {
                     return Ok(counts);
                 }
                 let told = |what| format!("{}, chain {chain} of seed {seed}: {what}", self.name);
-                counts.nested += self.chain(&mut Dice::new(seed << 32 | chain)).map_err(told)?;
+                counts.nested +=
+                    self.chain(&mut Dice::new(seed << 32 | chain), &judged_before).map_err(told)?;
             }
         };
         let outcomes: Vec<Result<Counts, String>> = std::thread::scope(|scope| {
@@ -298,8 +310,8 @@ impl Recording {
         Ok(counts)
     }
 
-    /// One chain. Gives how many states were judged that more than one cut made.
-    fn chain(&self, dice: &mut Dice) -> Result<u64, String> {
+    /// One chain. Gives how many new states were judged that more than one cut made.
+    fn chain(&self, dice: &mut Dice, judged_before: &Mutex<Seen>) -> Result<u64, String> {
         let (mut model, mut books) = (Model::from_image(&self.base), Books::default());
         let place = dice.below(self.log.len() as u64 + 1) as usize;
         for op in &self.log[..place] {
@@ -309,21 +321,21 @@ impl Recording {
         let mut image = model.power_cut(any_cut(dice), dice);
         let mut told = format!("cut at {place}");
         let mut judged = 0;
-        for depth in 0..3 {
+        for depth in 0..=3 {
+            let fail =
+                |what: String| replay::keep(&self.keys, &image, &books, true, &format!("{told}: {what}"));
             let disk = SimulatedDisk::from_image(&image);
-            let fail = |what: String| replay::keep(&self.keys, &image, &books, &format!("{told}: {what}"));
-            check(&disk, &self.keys, &books, true).map_err(fail)?;
-            judged += u64::from(depth > 0);
-            let disk = SimulatedDisk::from_image(&image);
-            let next_batch = books.batches.keys().next_back().map_or(0, |last| last + 1) + 1000;
-            let mut driver = Driver::going_on(disk.clone(), self.keys.clone(), books.now_ms, next_batch);
-            let engine = driver.open().map_err(fail)?;
-            for _ in 0..dice.below(5) {
-                step(&mut driver, &engine, dice);
+            if depth == 3 || dice.below(4) == 0 {
+                check_thoroughly(&disk, &self.keys, &books, true).map_err(fail)?;
+            } else {
+                check(&disk, &self.keys, &books, true).map_err(fail)?;
             }
-            driver.drain();
-            drop(engine);
-            let (log, events) = (disk.log(), driver.notes.events());
+            let is_new = judged_before.lock().expect("no panic inside").is_new(&image);
+            judged += u64::from(depth > 0 && is_new);
+            if depth == 3 {
+                break;
+            }
+            let (log, events) = self.life(&image, &books, dice).map_err(fail)?;
             // Half of the cuts fall into the opening, in which most goes on at the least known place.
             let opened = log.iter().position(|op| matches!(op, Op::Mark(0))).unwrap_or(log.len());
             let bound = if dice.below(2) == 0 { opened } else { log.len() };
@@ -337,10 +349,26 @@ impl Recording {
             image = model.power_cut(cut, dice);
             told = format!("{told}, {cut:?} at {place} of {}", log.len());
         }
-        let disk = SimulatedDisk::from_image(&image);
-        let fail = |what: String| replay::keep(&self.keys, &image, &books, &format!("{told}: {what}"));
-        check_thoroughly(&disk, &self.keys, &books, true).map_err(fail)?;
-        Ok(judged + 1)
+        Ok(judged)
+    }
+
+    /// Opens what a crash left, goes on with it for a while, and gives the log of that.
+    fn life(&self, image: &Image, books: &Books, dice: &mut Dice) -> Result<(Vec<Op>, Vec<Event>), String> {
+        let disk = SimulatedDisk::from_image(image);
+        let next_batch = books.batches.keys().next_back().map_or(0, |last| last + 1) + 1000;
+        let mut driver = Driver::going_on(disk.clone(), self.keys.clone(), books.now_ms, next_batch);
+        let engine = driver.open()?;
+        let beside = (dice.below(4) == 0).then(|| background(&engine, 1));
+        let stopped = (0..dice.below(5)).any(|_| step(&mut driver, &engine, dice));
+        driver.drain();
+        if let Some(beside) = beside {
+            beside.join().map_err(|_| "a flush or a merge beside it panicked")?;
+        }
+        if stopped {
+            engine.close().map_err(|error| format!("does not close: {error}"))?;
+        }
+        drop(engine);
+        Ok((disk.log(), driver.notes.events()))
     }
 }
 

@@ -77,8 +77,8 @@ impl Driver {
         let engine = open_at(&self.notes.disk, self.clock.clone())
             .map_err(|error| format!("does not open: {error}"))?;
         let shown = read_all(&engine, self.keys.iter())?;
-        self.lasts = shown.into_iter().map(|(key, shown)| (key, shown.last)).collect();
-        self.notes.note(Event::Opened(self.lasts.clone()));
+        self.lasts = shown.iter().map(|(key, shown)| (key.clone(), shown.last)).collect();
+        self.notes.note(Event::Opened(shown));
         Ok(engine)
     }
 
@@ -155,8 +155,9 @@ impl Driver {
     pub fn pass(&mut self, ms: u64) {
         self.drain();
         self.now_ms += ms;
-        self.clock.pass(ms);
+        // First: a merge beside it may expire something as soon as the clock says so.
         self.notes.note(Event::Clock(self.now_ms));
+        self.clock.pass(ms);
     }
 
     pub fn finish(mut self, name: impl Into<String>) -> Recording {
@@ -215,7 +216,7 @@ impl Drop for Observer {
 }
 
 /// Flushes and merges on a thread of its own, a few times.
-fn background(engine: &Engine, flushes: u64) -> JoinHandle<()> {
+pub fn background(engine: &Engine, flushes: u64) -> JoinHandle<()> {
     let engine = engine.clone();
     std::thread::spawn(move || {
         for _ in 0..flushes {

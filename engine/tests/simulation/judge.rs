@@ -11,24 +11,16 @@
 //! Thoroughly, besides: opening twice shows the same; a batch with an id that is there is not committed again; each timeline
 //! takes an append, with the next sequence (P2); after a clean stop all of it is still there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Limit};
 
-use super::books::{Batch, Books};
+use super::books::{Batch, Books, Shown, Timelines};
 use super::{Key, open_at};
-
-/// What an engine shows of a timeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    pub last: u64,
-    pub entries: Vec<(u64, Vec<u8>)>,
-}
-
-pub type Timelines = BTreeMap<Key, Shown>;
 
 /// The body of the appends that a thorough check makes.
 const AFTER: &[u8] = b"after";
@@ -53,7 +45,33 @@ pub fn read_all<'a>(engine: &Engine, keys: impl Iterator<Item = &'a Key>) -> Res
         }
         timelines.insert(key.clone(), Shown { last: info.last, entries });
     }
+    nothing_else(engine, &timelines)?;
     Ok(timelines)
+}
+
+/// It has no timeline that was never written, and nothing in it is broken.
+fn nothing_else(engine: &Engine, timelines: &Timelines) -> Result<(), String> {
+    for info in engine.stores() {
+        let names = engine.store(&info.name).and_then(|store| store.list(b"", None, usize::MAX));
+        for name in names.map_err(|error| format!("{} cannot be listed: {error}", info.name))? {
+            let known = |key: &Key| key.0 == info.name && key.1.as_bytes() == name;
+            if !timelines.keys().any(known) {
+                return Err(format!("{} has {name:?}, which was never written", info.name));
+            }
+        }
+    }
+    let stats = engine.stats();
+    for figure in ["damaged_segments", "damaged_reads", "damaged_log_places", "poisoned"] {
+        if stats.get(figure) != Some(0) {
+            return Err(format!("{figure}: {:?}", stats.get(figure)));
+        }
+    }
+    Ok(())
+}
+
+/// A panic is a finding as any other.
+fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("a panic, see above".into()))
 }
 
 /// Whether the timelines may be what a crash left, given what was known before it. `power`: the page cache is lost too.
@@ -108,11 +126,13 @@ fn judge_timeline(key: &Key, shown: &Shown, books: &Books) -> Result<(), String>
 
 /// Opens what a crash left and judges it. Gives what it shows.
 pub fn check(disk: &SimulatedDisk, keys: &[Key], books: &Books, power: bool) -> Result<Timelines, String> {
-    let clock = Arc::new(ManualClock::at(books.now_ms));
-    let engine = open_at(disk, clock).map_err(|error| format!("does not open: {error}"))?;
-    let timelines = read_all(&engine, keys.iter())?;
-    judge(&timelines, books, power)?;
-    Ok(timelines)
+    caught(|| {
+        let clock = Arc::new(ManualClock::at(books.now_ms));
+        let engine = open_at(disk, clock).map_err(|error| format!("does not open: {error}"))?;
+        let timelines = read_all(&engine, keys.iter())?;
+        judge(&timelines, books, power)?;
+        Ok(timelines)
+    })
 }
 
 /// Sends each batch again that has an id and is there: it gets the sequences that it has.
@@ -141,7 +161,12 @@ pub fn check_thoroughly(
     books: &Books,
     power: bool,
 ) -> Result<(), String> {
-    let mut timelines = check(disk, keys, books, power)?;
+    let timelines = check(disk, keys, books, power)?;
+    caught(|| go_on(disk, keys, books, timelines))
+}
+
+/// Opens it again, and goes on as a user would.
+fn go_on(disk: &SimulatedDisk, keys: &[Key], books: &Books, mut timelines: Timelines) -> Result<(), String> {
     let clock = Arc::new(ManualClock::at(books.now_ms));
     let open = || open_at(disk, clock.clone()).map_err(|error| format!("does not open again: {error}"));
     let engine = open()?;

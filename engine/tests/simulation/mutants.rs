@@ -32,6 +32,8 @@ enum Change {
     Without(Site, &'static str),
     /// Each of the first happens only behind the next of the second.
     Later(Which, Which),
+    /// As [`Change::Later`], for those of the first that nothing of the third follows before the second.
+    LaterIfNone(Which, Which, Which),
     /// Each of the first happens already in front of the second that came before it.
     Earlier(Which, Which),
     /// Acknowledgements are not believed: what readers observed must do.
@@ -71,8 +73,9 @@ impl Mutant {
                 .map(|call| call.op.clone())
                 .collect(),
             Change::Later(which, behind) | Change::LaterUnanswered(which, behind) => {
-                later(&calls, *which, *behind)
+                later(&calls, *which, *behind, |_| false)
             }
+            Change::LaterIfNone(which, behind, between) => later(&calls, *which, *behind, *between),
             Change::Earlier(which, before) => earlier(&calls, *which, *before),
             Change::Written(written) => {
                 let rewritten = |call: &Call<'_>| match call.op {
@@ -88,12 +91,13 @@ impl Mutant {
     }
 }
 
-/// Where there is no second behind it, the first stays where it is.
-fn later(calls: &[Call<'_>], which: Which, behind: Which) -> Vec<Op> {
-    let last = calls.iter().rposition(behind).unwrap_or(0);
+/// Where there is no second behind it, or a third in between, the first stays where it is.
+fn later(calls: &[Call<'_>], which: Which, behind: Which, between: Which) -> Vec<Op> {
+    let is_free =
+        |place: usize| calls[place..].iter().find(|call| behind(call) || between(call)).is_some_and(behind);
     let (mut log, mut held) = (Vec::new(), Vec::new());
     for (place, call) in calls.iter().enumerate() {
-        if which(call) && place < last {
+        if which(call) && is_free(place) {
             held.push(call.op.clone());
             continue;
         }
@@ -214,7 +218,11 @@ fn log_moves() -> [Named; 5] {
         ),
         (
             "the log goes on in the next file before the old one is synced",
-            Change::Later(is_group_sync, |call| call.is_directory_sync_in("wal/writer.rs")),
+            Change::LaterIfNone(
+                is_group_sync,
+                |call| call.is_directory_sync_in("wal/writer.rs"),
+                |call| matches!(call.event, Some(Event::Acknowledged(_))),
+            ),
         ),
         (
             "a log file gets its name before its sync",

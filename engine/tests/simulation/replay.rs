@@ -17,15 +17,15 @@ use strandline::vfs::simulated::{Image, SimulatedDisk};
 
 use super::Key;
 use super::books::{Batch, Books, Sent};
-use super::judge::check;
+use super::judge::check_thoroughly;
 
 /// Keeps a state that fails, and says where behind what is wrong with it.
-pub fn keep(keys: &[Key], image: &Image, books: &Books, what: &str) -> String {
+pub fn keep(keys: &[Key], image: &Image, books: &Books, power: bool, what: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failing-state-{}-{number}", std::process::id()));
-    match write(&folder, keys, image, books, what) {
+    match write(&folder, image, &known(keys, books, power), what) {
         Ok(()) => format!(
             "{what}\nkept: STRANDLINE_REPLAY={} cargo test -p strandline --test crash a_kept_state -- --nocapture",
             folder.display()
@@ -35,12 +35,12 @@ pub fn keep(keys: &[Key], image: &Image, books: &Books, what: &str) -> String {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a kept state is files on the disk")]
-fn write(folder: &Path, keys: &[Key], image: &Image, books: &Books, what: &str) -> std::io::Result<()> {
+fn write(folder: &Path, image: &Image, known: &str, what: &str) -> std::io::Result<()> {
     fs::create_dir_all(folder.join("files"))?;
     for (name, content) in &image.files {
         fs::write(folder.join("files").join(name), content)?;
     }
-    fs::write(folder.join("known.txt"), known(keys, books))?;
+    fs::write(folder.join("known.txt"), known)?;
     fs::write(folder.join("why.txt"), what)
 }
 
@@ -55,13 +55,13 @@ pub fn judge_again(folder: &Path) -> Result<(), String> {
         image.files.insert(name.into(), fs::read(&path).map_err(|error| error.to_string())?);
     }
     let text = fs::read_to_string(folder.join("known.txt")).map_err(|error| error.to_string())?;
-    let (keys, books) = parse(&text).ok_or("known.txt is not one of this harness")?;
-    check(&SimulatedDisk::from_image(&image), &keys, &books, true).map(|_| ())
+    let (keys, books, power) = parse(&text).ok_or("known.txt is not one of this harness")?;
+    check_thoroughly(&SimulatedDisk::from_image(&image), &keys, &books, power)
 }
 
 /// What is known as text. Timelines have names without spaces here.
-fn known(keys: &[Key], books: &Books) -> String {
-    let mut lines = vec![format!("now {}", books.now_ms)];
+fn known(keys: &[Key], books: &Books, power: bool) -> String {
+    let mut lines = vec![format!("now {}", books.now_ms), format!("power {}", u8::from(power))];
     for (store, name) in keys {
         let default = super::books::Timeline::default();
         let timeline = books.timelines.get(&(*store, name.clone())).unwrap_or(&default);
@@ -99,8 +99,8 @@ fn numbers<'a>(numbers: impl Iterator<Item = &'a u64>) -> String {
     numbers.map(u64::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn parse(text: &str) -> Option<(Vec<Key>, Books)> {
-    let (mut keys, mut books) = (Vec::<Key>::new(), Books::default());
+fn parse(text: &str) -> Option<(Vec<Key>, Books, bool)> {
+    let (mut keys, mut books, mut power) = (Vec::<Key>::new(), Books::default(), true);
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |place: usize| words.get(place)?.parse::<u64>().ok();
@@ -110,6 +110,7 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books)> {
         };
         match *words.first()? {
             "now" => books.now_ms = number(1)?,
+            "power" => power = number(1)? == 1,
             "timeline" => {
                 let timeline = books.timelines.entry(key()?).or_default();
                 (timeline.trim_asked, timeline.trim_done) = (number(3)?, number(4)?);
@@ -150,5 +151,5 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books)> {
             _ => return None,
         }
     }
-    Some((keys, books))
+    Some((keys, books, power))
 }

@@ -345,7 +345,7 @@ mod tests {
         disk.log().iter().for_each(|op| model.apply(op, None));
         let landed = (0..50).map(|seed| model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"][0]);
         assert_eq!(
-            BTreeSet::from_iter(landed),
+            landed.collect::<BTreeSet<_>>(),
             BTreeSet::from([0, 1]),
             "or some of it was written all the same"
         );
