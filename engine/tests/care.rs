@@ -13,11 +13,12 @@ mod directory;
 #[path = "care/salvage.rs"]
 mod salvage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use directory::{Entries, changed, contents, dir, names, open, send, try_open, two_segments, verify};
-use strandline::vfs::simulated::{Cut, Dice, Model, SimulatedDisk};
+use strandline::vfs::Site;
+use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Engine, Error, Limit, Options, restore_in};
 
 #[test]
@@ -220,31 +221,66 @@ fn a_restored_engine_goes_on_and_the_backup_stays_as_it_was() {
     assert_eq!(backup.contents(), image);
 }
 
-#[test]
-fn a_power_cut_leaves_a_backup_that_is_whole_or_refused() {
+/// A backup that was done, call by call, and what it holds.
+fn backed_up() -> (Vec<Op>, Entries) {
     let (disk, backup) = (SimulatedDisk::new(), SimulatedDisk::new());
     let engine = open(&disk);
     (0..10).for_each(|number| send(&engine, number));
-    let expected = contents(&engine);
     engine.backup_in(&dir(&backup)).expect("backs up");
     backup.mark(1);
+    (backup.log(), contents(&engine))
+}
+
+/// Cuts the power at each call, the sync at `without` left out. Gives how many backups were whole, or what is wrong.
+fn cut_backup(log: &[Op], expected: &Entries, without: Option<Site>) -> Result<usize, String> {
     let (mut model, mut done, mut whole) = (Model::default(), false, 0);
-    for (place, op) in backup.log().iter().enumerate() {
-        model.apply(op, None);
-        done |= matches!(op, strandline::vfs::simulated::Op::Mark(_));
+    for (place, op) in log.iter().enumerate() {
+        model.apply(op, without);
+        done |= matches!(op, Op::Mark(_));
         for cut in Cut::ALL {
             let source = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(place as u64)));
             let target = SimulatedDisk::new();
+            // What has no manifest is seen at a glance to be no backup.
+            let has_manifest = source.contents().files.keys().any(|name| name.starts_with("manifest-"));
             match restore_in(&dir(&source), &dir(&target)) {
                 Ok(_) => {
-                    assert_eq!(contents(&open(&target)), expected, "cut after call {place}");
+                    let restored = try_open(&target, false).map_err(|error| error.to_string())?;
+                    if contents(&restored) != *expected {
+                        return Err(format!("cut after call {place}: it holds something else"));
+                    }
                     whole += 1;
                 }
-                Err(error) => assert!(!done, "a backup that was done is refused: {error}"),
+                Err(error) if done || has_manifest => {
+                    return Err(format!(
+                        "cut after call {place}: a backup with a manifest is refused: {error}"
+                    ));
+                }
+                Err(_) => {}
             }
         }
     }
-    assert!(done && whole >= Cut::ALL.len());
+    Ok(whole)
+}
+
+#[test]
+fn a_power_cut_leaves_a_backup_that_is_whole_or_refused() {
+    let (log, expected) = backed_up();
+    assert!(cut_backup(&log, &expected, None).expect("nothing is wrong") >= Cut::ALL.len());
+}
+
+#[test]
+fn without_any_of_its_syncs_a_backup_that_was_done_can_be_lost() {
+    let (log, expected) = backed_up();
+    let site = |op: &Op| match op {
+        Op::Sync { site, .. } | Op::SyncDir { site } => Some(*site),
+        _ => None,
+    };
+    let sites: BTreeSet<Site> = log.iter().filter_map(site).collect();
+    assert!(sites.len() >= 3, "{sites:?}");
+    for site in sites {
+        let caught = cut_backup(&log, &expected, Some(site));
+        assert!(caught.is_err(), "nothing is lost without {}:{}", site.file(), site.line());
+    }
 }
 
 #[test]

@@ -48,6 +48,12 @@ fn write(folder: &Path, image: &Image, known: &str, what: &str) -> std::io::Resu
 #[allow(clippy::disallowed_methods, reason = "a kept state is files on the disk")]
 pub fn judge_again(folder: &Path) -> Result<(), String> {
     let mut image = Image::default();
+    let folder = folder.canonicalize().unwrap_or_else(|error| {
+        panic!(
+            "STRANDLINE_REPLAY names no folder that can be read: {}: {error}. Give its full path.",
+            folder.display()
+        )
+    });
     let files = fs::read_dir(folder.join("files")).map_err(|error| error.to_string())?;
     for file in files {
         let path: PathBuf = file.map_err(|error| error.to_string())?.path();

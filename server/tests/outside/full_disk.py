@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> str:
     mount = Path(arguments.mount)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", mount], check=True)
     acknowledged: list[bytes] = []
-    refused, slowest = 0, 0.0
+    refused, slowest, first = 0, 0.0, 1
     settings = SMALL
     with server(arguments.binary, f"{mount}/data", settings=settings) as running:
         connection = Connection(running.address)
@@ -118,18 +118,19 @@ def run(arguments: argparse.Namespace) -> str:
         for number in range(arguments.cycles):
             more, seconds = cycle(connection, mount / "zeros", acknowledged)
             refused, slowest = refused + more, max(slowest, seconds)
-            if reader.problem:
-                raise Broken(f"in cycle {number}: {reader.problem}")
+            if reader.problem or not reader.is_alive():
+                raise Broken(f"in cycle {number}: {reader.problem or 'the reader ended'}")
             if not running.alive():
                 raise Broken(f"in cycle {number} the server ended")
             if number % 8 == 7:
                 # Or the data itself would fill the disk some day.
                 connection.call("TL.TRIM", KEY, "KEEP", 10)
                 connection.call("TL.COMPACT")
+                first = len(acknowledged) - 9
         reader.stop.set()
         reader.join()
         for _ in range(2):
-            first = acknowledged_from(Connection(running.address), acknowledged)
+            expect_from(first, Connection(running.address), acknowledged)
             running.kill()
             running.start()
         running.stop()
@@ -138,12 +139,10 @@ def run(arguments: argparse.Namespace) -> str:
             f"{slowest * 1000:.0f} ms")
 
 
-def acknowledged_from(connection: Connection, acknowledged: list[bytes]) -> int:
-    rows = entries(connection, KEY, 0)
-    first = rows[0][0]
-    if [body for _, _, body in rows] != acknowledged[first - 1:]:
+def expect_from(first: int, connection: Connection, acknowledged: list[bytes]) -> None:
+    rows = [(seq, body) for seq, _, body in entries(connection, KEY, 0)]
+    if rows != list(enumerate(acknowledged, start=1))[first - 1:]:
         raise Broken("what is there is not what was acknowledged")
-    return first
 
 
 def main() -> int:

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> str:
             stop.set()
             for thread in threads:
                 thread.join()
+            ledger.expect_no_refusal()
             in_flight += any(writer.pending for writer in ledger.writers)
             if cycle % 4 == 3:
                 running.start_and_kill(dice.uniform(0, 0.03))
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> str:
             running.start()
             ledger.compare(running.address, from_start=cycle % 50 == 49)
         ledger.compare(running.address, from_start=True)
+        ledger.expect_work(arguments.cycles)
         running.stop()
     return (f"kills: {arguments.cycles} cycles, {in_flight} with requests in flight, {in_recovery} more while restarting; "
             f"{len(ledger.acknowledged)} acknowledged entries are there, {ledger.retries} retries gave one entry each")

@@ -83,6 +83,7 @@ class Ledger:
         self.sent: set[bytes] = set()
         self.acknowledged: dict[tuple[str, int], bytes] = {}
         self.retries = 0
+        self.problem: str | None = None  # what a writer's thread found, for the next comparison to tell
         self.writers = [Writer(self, number) for number in range(WRITERS)]
         # What was found by the last comparison is durable: it must stay.
         self.held: dict[str, list[bytes]] = {}
@@ -92,7 +93,7 @@ class Ledger:
             self.retries += again
             for place in zip(keys, seqs):
                 if self.acknowledged.setdefault(place, body) != body:
-                    raise Broken(f"{place} was acknowledged twice, with two bodies")
+                    self.problem = f"{place} was acknowledged twice, with two bodies"
 
     def write(self, address: str) -> tuple[list[threading.Thread], threading.Event]:
         """Lets all writers write."""
@@ -102,11 +103,24 @@ class Ledger:
             thread.start()
         return threads, stop
 
+    def expect_no_refusal(self) -> None:
+        """For whom nothing stands in the way of a write."""
+        for writer in self.writers:
+            if writer.refusal:
+                raise Broken(f"writer {writer.number} was refused: {writer.refusal}")
+
+    def expect_work(self, cycles: int) -> None:
+        """A server that takes nothing would lose nothing."""
+        if len(self.acknowledged) < 30 * cycles:
+            raise Broken(f"only {len(self.acknowledged)} entries were acknowledged in {cycles} cycles")
+
     def keys(self) -> list[str]:
         return sorted({key for writer in self.writers for key in writer.keys})
 
     def compare(self, address: str, from_start: bool = False) -> None:
         """Judges what the server holds; of what was there last time only the end, unless it is to begin from the start."""
+        if self.problem:
+            raise Broken(self.problem)
         connection = Connection(address)
         found: Counter[bytes] = Counter()
         for key in self.keys():
@@ -150,10 +164,16 @@ def directory() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="strandline-outside-")
 
 
+def program(path: str) -> str:
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path}: build it with cargo build --release")
+    return path
+
+
 def parser_of(document: str, **numbers: int) -> argparse.ArgumentParser:
     """What every check is called with: the binary, and its own numbers with what they are by default."""
     parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", help="the server's binary")
+    parser.add_argument("binary", type=program, help="the server's binary")
     for name, number in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=number)
     return parser

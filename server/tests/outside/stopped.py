@@ -58,10 +58,12 @@ def run(arguments: argparse.Namespace) -> str:
                 stop.set()
             for thread in threads:
                 thread.join()
+            ledger.expect_no_refusal()
             if cycle % 3 != 2:
                 running.start()
             ledger.compare(running.address)
         ledger.compare(running.address, from_start=True)
+        ledger.expect_work(arguments.cycles)
         running.stop()
     middle = ", ".join(f"{count} in the middle of {name}" for name, count in kinds.items())
     return f"stopped: {killed} killed and {continued} continued ({middle}); {len(ledger.acknowledged)} acknowledged are there"

@@ -177,6 +177,26 @@ fn a_blocked_read_ends_when_its_time_is_over_or_the_verdict_is_not_ok() {
 }
 
 #[test]
+fn a_blocked_read_of_an_emptied_timeline_is_told_once_and_then_waits() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    client.line("TL.APPEND messages:a x");
+    client.line("TL.TRIM messages:a KEEP 0");
+    let told = client.line("TL.READ messages:a AFTER 0 BLOCK 0");
+    assert_eq!((told.get("verdict").text(), told.get("entries").items().len()), ("TRIMMED".into(), 0));
+    let Value::Integer(next) = told.get("next") else { panic!("{told:?}") };
+    let after = next.to_string();
+    client.send(&["TL.READ", "messages:a", "AFTER", &after, "BLOCK", "0"]);
+    // It waits also when the timeline goes: that one goes on counting.
+    let mut other = server.client();
+    other.line("TL.APPEND messages:b x");
+    other.line("TL.DROP messages:a");
+    assert_eq!(other.line("TL.APPEND messages:a y"), Value::Integer(2));
+    let came = client.receive();
+    assert_eq!((came.get("verdict").text(), came.get("entries").entries()[0].0), ("OK".into(), 2));
+}
+
+#[test]
 fn commands_behind_a_blocked_one_wait_for_it() {
     let server = TestServer::start();
     let mut client = server.client();
