@@ -6,9 +6,9 @@ mod simulation;
 
 use std::path::Path;
 
-use simulation::books::Books;
+use simulation::books::{Books, Event};
 use simulation::cuts::{Counts, Plan};
-use simulation::driver::{Driver, Observer, Recording, seeded, some_keys};
+use simulation::driver::{Driver, Observer, Recording, seeded};
 use simulation::mutants::{Mutant, moves};
 use simulation::{Key, is_long, replay};
 use strandline::Durability::{Disk, Os};
@@ -308,21 +308,22 @@ fn a_kept_state_is_judged_as_it_was() {
         println!("{}", judged.as_ref().err().map_or("it passes now", String::as_str));
         return assert!(judged.is_ok(), "the kept state fails still");
     }
-    // A disk that forgot an acknowledged batch: cut before its sync, judged as if behind it.
+    // A disk that forgot an acknowledged batch: cut when it was submitted, judged as if it was acknowledged.
     let recording = appends();
     let (mut model, mut books) = (Model::default(), Books::default());
-    let first = recording.log.iter().position(|op| {
-        books.note(op, &recording.events);
-        books.promises() > 0
-    });
-    let first = first.expect("something is acknowledged");
-    recording.log[..first - 3].iter().for_each(|op| model.apply(op, None));
+    let is_submitted = |op: &&Op| matches!(op, Op::Mark(mark) if matches!(recording.events[*mark as usize], Event::Submitted(_)));
+    let before = recording.log.iter().take_while(|op| !is_submitted(op));
+    before.for_each(|op| model.apply(op, None));
+    let mut log = recording.log.iter();
+    while books.promises() == 0 {
+        books.note(log.next().expect("something is acknowledged"), &recording.events);
+    }
     let image = model.power_cut(Cut::Lost, &mut Dice::new(1));
-    let kept = replay::keep(&some_keys(), &image, &books, true, "a test of the harness");
+    let kept = replay::keep(&recording.keys, &image, &books, true, "a test of the harness");
     let folder = kept.split("STRANDLINE_REPLAY=").nth(1).and_then(|rest| rest.split(' ').next());
     let folder = Path::new(folder.expect("it says where")).to_path_buf();
     let judged = replay::judge_again(&folder);
-    assert!(judged.is_err_and(|what| what.contains("acknowledged and is lost")));
+    assert!(judged.as_ref().is_err_and(|what| what.contains("acknowledged and is lost")), "{judged:?}");
     #[allow(clippy::disallowed_methods, reason = "a kept state is files on the disk")]
     std::fs::remove_dir_all(folder).expect("it can be removed");
 }
