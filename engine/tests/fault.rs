@@ -22,6 +22,7 @@
 mod disk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -446,4 +447,13 @@ fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_space() {
 #[test]
 fn a_disk_that_fills_up_within_a_write_refuses_and_takes_writes_again_as_well() {
     fail_everywhere(Kind::HalfFull);
+}
+
+#[test]
+fn a_disk_that_lies_about_its_syncs_is_noticed() {
+    let noticed = (0..12).filter(|at| {
+        let fault = Fault { kind: Kind::Lying, at: *at, for_ever: true };
+        catch_unwind(AssertUnwindSafe(|| run(fault))).is_err()
+    });
+    assert_eq!(noticed.count(), 12, "what a lost sync takes is not missed");
 }

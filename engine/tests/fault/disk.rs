@@ -22,6 +22,8 @@ pub enum Kind {
     Full,
     /// As full, but a write finds space for half of its bytes.
     HalfFull,
+    /// A sync of a file that fails and says that it worked: no engine survives that, and the judge must see it.
+    Lying,
 }
 
 impl Kind {
@@ -79,10 +81,14 @@ impl Injector {
             _ if self.through == Some(std::thread::current().id()) => false,
             (Kind::Unreadable, _) | (Kind::Full | Kind::HalfFull, Op::Remove { .. }) => false,
             (Kind::Short, op) => matches!(op, Op::Write { .. }) && self.fires(),
+            (Kind::Lying, op) => matches!(op, Op::Sync { .. }) && self.fires(),
             (Kind::Broken | Kind::Full | Kind::HalfFull, _) => self.fires(),
         };
         let is_log =
             |file| self.names.get(file).is_some_and(|name| name.starts_with("wal-") && !name.contains("tmp"));
+        if met && self.fault.kind == Kind::Lying {
+            return Some(eio().kind());
+        }
         if met {
             self.sync_failed |= matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
             self.log_failed |= match op {
@@ -186,7 +192,7 @@ impl RawDirectory for Faulty {
 
 struct FaultyFile {
     file: Arc<dyn RawFile>,
-    pub disk: Faulty,
+    disk: Faulty,
 }
 
 impl RawFile for FaultyFile {
@@ -216,6 +222,7 @@ impl RawFile for FaultyFile {
     }
 
     fn sync(&self, site: Site) -> io::Result<()> {
-        self.file.sync(site)
+        let synced = self.file.sync(site);
+        if self.disk.injector().fault.kind == Kind::Lying { Ok(()) } else { synced }
     }
 }
