@@ -62,7 +62,8 @@ fn verify_ends_with_0_for_what_is_whole_1_for_damage_and_2_where_there_is_nothin
     let file = damage(&dir);
     let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
     assert!(out.contains(&file) && out.contains("timeline messages:c/1, sequences 1 to 2"), "{out}");
-    ends_with(&verb("verify", &[&folder.path().join("nothing")]), 2);
+    let (_, error) = ends_with(&verb("verify", &[&folder.path().join("nothing")]), 2);
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
     ends_with(&verb("verify", &[]), 2);
 }
 

@@ -79,7 +79,7 @@ pub fn run(care: Care) -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Damaged) => ExitCode::from(1),
         Err(problem) => {
-            eprintln!("strandline: {problem:#}");
+            eprintln!("strandline: {}", crate::told_once(&problem));
             let damaged = matches!(problem.downcast_ref(), Some(Error::Corrupt { .. }));
             ExitCode::from(if damaged { 1 } else { 2 })
         }
