@@ -245,6 +245,7 @@ impl Committer {
         self.check(submitted, slots.first())?;
         let mut sequences = self.sequences(batch, &slots)?;
         let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
+        // Behind them the ends of the timelines that it changes, for a recovery that cannot look them up.
         sequences.extend(slots[given..].iter().map(|slot| self.allocator.last(*slot, &self.memtable)));
         self.wal.group().record(time_ms, &sequences, chosen, &batch.tail, batch.tail_crc);
         sequences.truncate(given);

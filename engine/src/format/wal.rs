@@ -19,8 +19,8 @@
 //! Plain numbers outside the two headers are varints. A group is valid if and only if its header's checksum matches, its lsn is its
 //! place, its records fill its payload exactly, and both checksums of each record match. The sequences stand in the order of the
 //! appends and their targets; behind them stands, for each trim, removal and edit, the highest sequence that its timeline was given
-//! so far, since a damaged segment may hide it. An origin is the sequence of the batch's first append: it stands among the sequences, and whoever
-//! applies the record writes it over the eight zeros, little-endian.
+//! so far, since a damaged segment may hide it. An origin is the sequence of the batch's first append: it stands among the
+//! sequences, and whoever applies the record writes it over the eight zeros, little-endian.
 //!
 //! Every group starts at a multiple of 512, the next one behind the group before it. So a sector that holds durable bytes is
 //! never written again, and a torn write cannot harm them; and where the next group must start is never in doubt, so that one that

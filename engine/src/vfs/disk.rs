@@ -27,9 +27,7 @@ impl DiskDirectory {
     /// there already may have been made by a process that was killed before it could see to it.
     pub fn create(path: &Path) -> io::Result<DiskDirectory> {
         fs::create_dir_all(path)?;
-        for child in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-            let Some(parent) = child.parent() else { continue };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        for parent in std::path::absolute(path)?.ancestors().skip(1) {
             match File::open(parent) {
                 Ok(parent) => parent.sync_all()?,
                 // Where this user may not even look, somebody else made the name.

@@ -167,27 +167,28 @@ pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Fai
         file.write(WAL_HEADER_BYTES, groups)?;
         file.sync()
     };
-    write().map_err(|error| {
-        let _ = dir.remove(&temporary);
-        Failure::before(error)
-    })?;
-    give_name(dir, &temporary, header.number)?;
+    give_name(dir, &temporary, header.number, write)?;
     Ok(file)
 }
 
 fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Failure> {
-    file.write(0, &header.encode()).and_then(|()| file.sync()).map_err(|error| {
-        let _ = dir.remove(PREPARED_NAME);
-        Failure::before(error)
+    give_name(dir, PREPARED_NAME, header.number, || {
+        file.write(0, &header.encode())?;
+        file.sync()
     })?;
-    give_name(dir, PREPARED_NAME, header.number)?;
     Ok(file)
 }
 
-/// With its name the file is part of the log, and what the old file holds behind its start is dead: if it is not known whether
-/// the name is there for good, nothing can be acknowledged any more. A file that gets no name does not keep its space.
-fn give_name(dir: &Dir, temporary: &str, number: FileNumber) -> Result<(), Failure> {
-    dir.rename(temporary, &file_name(number)).map_err(|error| {
+/// Gives a file its name when `write` has made it durable. With its name the file is part of the log, and what the old file holds
+/// behind its start is dead: if it is not known whether the name is there for good, nothing can be acknowledged any more. A file
+/// that gets no name does not keep its space.
+fn give_name(
+    dir: &Dir,
+    temporary: &str,
+    number: FileNumber,
+    write: impl FnOnce() -> Result<()>,
+) -> Result<(), Failure> {
+    write().and_then(|()| dir.rename(temporary, &file_name(number))).map_err(|error| {
         let _ = dir.remove(temporary);
         Failure::before(error)
     })?;

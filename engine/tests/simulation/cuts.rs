@@ -9,7 +9,7 @@ use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 
 use super::books::{Books, Event};
 use super::driver::{Driver, Recording, background, step};
-use super::judge::{check, check_thoroughly};
+use super::judge::{check, check_as, check_thoroughly};
 use super::mutants::Mutant;
 use super::replay;
 
@@ -26,6 +26,12 @@ pub struct Plan {
     /// One in so many states is gone on with, too.
     pub thorough_every: u64,
     pub mutant: Option<Mutant>,
+}
+
+impl Plan {
+    fn is_thorough(&self, dice: &mut Dice) -> bool {
+        self.thorough_every != 0 && dice.below(self.thorough_every) == 0
+    }
 }
 
 /// How many states were judged, by how they came about.
@@ -126,7 +132,7 @@ impl Recording {
                         continue;
                     }
                     let disk = SimulatedDisk::from_image(&image);
-                    let thorough = plan.thorough_every != 0 && dice.below(plan.thorough_every) == 0;
+                    let thorough = plan.is_thorough(&mut dice);
                     let told = |what| format!("cut {cut:?} throw {throw}: {what}");
                     let recovery = self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
                     counts.cuts += 1;
@@ -190,7 +196,7 @@ impl Recording {
                 let disk = SimulatedDisk::from_image(&image);
                 let told =
                     |what| format!("{cut:?} after call {place} of the recovery ({}): {what}", brief(op));
-                let thorough = plan.thorough_every != 0 && dice.below(plan.thorough_every) == 0;
+                let thorough = plan.is_thorough(dice);
                 self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
                 judged += 1;
             }
@@ -270,11 +276,7 @@ impl Recording {
                     let what = format!("killed, opened, cut {cut:?} after {calls} calls: {what}");
                     replay::keep(&self.keys, &image, books, power, &what)
                 };
-                if dice.below(8) == 0 {
-                    check_thoroughly(&disk, &self.keys, books, power).map_err(told)?;
-                } else {
-                    check(&disk, &self.keys, books, power).map_err(told)?;
-                }
+                check_as(dice.below(8) == 0, &disk, &self.keys, books, power).map_err(told)?;
                 counts.killed += 1;
             }
             Ok(counts)
@@ -325,11 +327,8 @@ impl Recording {
             let fail =
                 |what: String| replay::keep(&self.keys, &image, &books, true, &format!("{told}: {what}"));
             let disk = SimulatedDisk::from_image(&image);
-            if depth == 3 || dice.below(4) == 0 {
-                check_thoroughly(&disk, &self.keys, &books, true).map_err(fail)?;
-            } else {
-                check(&disk, &self.keys, &books, true).map_err(fail)?;
-            }
+            let thorough = depth == 3 || dice.below(4) == 0;
+            check_as(thorough, &disk, &self.keys, &books, true).map_err(fail)?;
             let is_new = judged_before.lock().expect("no panic inside").is_new(&image);
             judged += u64::from(depth > 0 && is_new);
             if depth == 3 {

@@ -165,6 +165,21 @@ pub fn check_thoroughly(
     caught(|| go_on(disk, keys, books, timelines))
 }
 
+/// The one or the other.
+pub fn check_as(
+    thorough: bool,
+    disk: &SimulatedDisk,
+    keys: &[Key],
+    books: &Books,
+    power: bool,
+) -> Result<(), String> {
+    if thorough {
+        check_thoroughly(disk, keys, books, power)
+    } else {
+        check(disk, keys, books, power).map(drop)
+    }
+}
+
 /// Opens it again, and goes on as a user would.
 fn go_on(disk: &SimulatedDisk, keys: &[Key], books: &Books, mut timelines: Timelines) -> Result<(), String> {
     let clock = Arc::new(ManualClock::at(books.now_ms));

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! What a power cut takes, in this model:
-//!  * of a file, each 512-byte sector written since its last sync comes out old, new, zero or garbage, and its length is any that
-//!    it had since then, independently. A sector that was not written since then is never harmed: that is what is assumed of the medium.
+//!  * of a file, each 512-byte sector written since its last sync comes out old, new, zero or garbage, and its length is any
+//!    that it had since then, independently. A sector that was not written since then is never harmed: that is what is assumed of
+//!    the medium.
 //!  * of the directory, each create, rename and remove since its last sync happened or did not, independently.
 //!  * after a failed sync, what was not durable before can still be read (ghost pages), and each sector of it is there or not: a
 //!    later successful sync covers only what was written after the failure.
@@ -275,10 +276,14 @@ mod tests {
     use super::*;
     use crate::vfs::Dir;
 
-    fn image_after(disk: &SimulatedDisk, cut: Cut) -> Image {
+    fn model_of(disk: &SimulatedDisk) -> Model {
         let mut model = Model::default();
         disk.log().iter().for_each(|op| model.apply(op, None));
-        model.power_cut(cut, &mut Dice::new(1))
+        model
+    }
+
+    fn image_after(disk: &SimulatedDisk, cut: Cut) -> Image {
+        model_of(disk).power_cut(cut, &mut Dice::new(1))
     }
 
     #[test]
@@ -318,8 +323,7 @@ mod tests {
         file.write(100, &[2; 200]).expect("write");
         file.write(300, &[3; 400]).expect("write");
         file.set_len(500).expect("set");
-        let mut model = Model::default();
-        disk.log().iter().for_each(|op| model.apply(op, None));
+        let model = model_of(&disk);
         let mut lens = BTreeSet::new();
         (0..200).for_each(|seed| {
             lens.insert(model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"].len());
@@ -341,8 +345,7 @@ mod tests {
         file.sync().expect("sync");
         let content = image_after(&disk, Cut::Lost).files["a"].clone();
         assert_eq!((content[0], content[512]), (0, 2));
-        let mut model = Model::default();
-        disk.log().iter().for_each(|op| model.apply(op, None));
+        let model = model_of(&disk);
         let landed = (0..50).map(|seed| model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"][0]);
         assert_eq!(
             landed.collect::<BTreeSet<_>>(),
@@ -362,8 +365,7 @@ mod tests {
         dir.sync().expect("sync");
         file.write(600, &[9; 10]).expect("write");
         for seed in 0..50 {
-            let mut model = Model::default();
-            disk.log().iter().for_each(|op| model.apply(op, None));
+            let model = model_of(&disk);
             let content = model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"].clone();
             assert!(content[..512].iter().chain(&content[1024..]).all(|byte| *byte == 7));
         }
@@ -379,8 +381,7 @@ mod tests {
         dir.sync().expect("sync");
         file.write(0, &[9; 1024]).expect("write");
         dir.create("b").expect("create");
-        let mut model = Model::default();
-        disk.log().iter().for_each(|op| model.apply(op, None));
+        let model = model_of(&disk);
         let mut dice = Dice::walk();
         let mut states = BTreeSet::new();
         let mut cuts = 0;

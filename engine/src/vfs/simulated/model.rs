@@ -125,10 +125,10 @@ pub(super) struct FileState {
     pub(super) current: Vec<u8>,
     /// Sectors written since the last sync that worked.
     dirty: BTreeSet<usize>,
-    /// Sectors that a failed sync covered, and that were not written since: nobody writes them any more, and some may be there.
-    ghosts: BTreeSet<usize>,
     /// Lengths that it had since then, but for the last one.
     lens: BTreeSet<usize>,
+    /// Sectors that a failed sync covered, and that were not written since: nobody writes them any more, and some may be there.
+    ghosts: BTreeSet<usize>,
 }
 
 impl FileState {
@@ -159,11 +159,9 @@ impl FileState {
     fn sync(&mut self) {
         self.durable.resize(self.current.len(), 0);
         self.lens.clear();
-        let mut durable = std::mem::take(&mut self.durable);
         for sector in std::mem::take(&mut self.dirty) {
-            self.copy_sector(sector, &mut durable);
+            copy_sector(sector, &self.current, &mut self.durable);
         }
-        self.durable = durable;
     }
 
     fn sync_failed(&mut self) {
@@ -181,7 +179,7 @@ impl FileState {
         content.resize(len, 0);
         for &sector in &self.ghosts {
             if dice.choose(&[1, 1]) == 1 {
-                self.copy_sector(sector, &mut content);
+                copy_sector(sector, &self.current, &mut content);
             }
         }
         for &sector in &self.dirty {
@@ -189,7 +187,7 @@ impl FileState {
             let to = (from + SECTOR_BYTES).min(len);
             match dice.choose(&[3, 3, 1, 1]) {
                 0 => {}
-                1 => self.copy_sector(sector, &mut content),
+                1 => copy_sector(sector, &self.current, &mut content),
                 2 => content[from..to].fill(0),
                 _ => content[from..to].iter_mut().for_each(|byte| *byte = dice.below(256) as u8),
             }
@@ -197,26 +195,24 @@ impl FileState {
         content
     }
 
-    /// A sector as it is read now, as far as `content` goes.
-    fn copy_sector(&self, sector: usize, content: &mut [u8]) {
-        let to = (sector * SECTOR_BYTES + SECTOR_BYTES).min(self.current.len()).min(content.len());
-        let from = (sector * SECTOR_BYTES).min(to);
-        content[from..to].copy_from_slice(&self.current[from..to]);
-    }
-
     /// The length on the disk, any that it had since the last sync: metadata reaches the disk when it likes.
     fn cut_len(&self, dice: &mut Dice) -> usize {
-        let (before, after) = (self.durable.len(), self.current.len());
-        let between = self.lens.iter().copied().filter(|len| *len != before && *len != after);
-        let lens: Vec<usize> =
-            [before].into_iter().chain((after != before).then_some(after)).chain(between).collect();
-        if lens.len() == 1 {
-            return before;
+        let ends = [self.durable.len(), self.current.len()];
+        let lens: BTreeSet<usize> = self.lens.iter().copied().chain(ends).collect();
+        let lens: Vec<usize> = lens.into_iter().collect();
+        if let [only] = lens[..] {
+            return only;
         }
-        let mut weights = vec![1; lens.len()];
-        weights[..2].fill(lens.len() as u64);
-        lens[dice.choose(&weights)]
+        let weight = |len: &usize| if ends.contains(len) { lens.len() as u64 } else { 1 };
+        lens[dice.choose(&lens.iter().map(weight).collect::<Vec<_>>())]
     }
+}
+
+/// Copies a sector, as far as both files go.
+fn copy_sector(sector: usize, from: &[u8], to: &mut [u8]) {
+    let end = (sector * SECTOR_BYTES + SECTOR_BYTES).min(from.len()).min(to.len());
+    let start = (sector * SECTOR_BYTES).min(end);
+    to[start..end].copy_from_slice(&from[start..end]);
 }
 
 /// What a disk holds after some calls: what is durable, and what is merely there.
