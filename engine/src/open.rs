@@ -454,3 +454,39 @@ fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>
     *wal_files = kept.into_iter().map(|at| wal_files[at]).collect();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::wal::TailWriter;
+    use crate::ids::StoreId;
+
+    const A: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"a" };
+    const B: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"b" };
+
+    fn append(replay: &mut Replay, targets: &[TimelineRef<'_>], sequences: &[Sequence]) -> bool {
+        let mut writer = TailWriter::default();
+        writer.body(b"body");
+        writer.append(false, 0, targets.len());
+        targets.iter().for_each(|target| drop(writer.timeline(*target)));
+        let (tail, _) = writer.finish();
+        let record = Record { time_ms: 1, chosen: false, sequences: sequences.to_vec(), tail: &tail };
+        replay.record(&record).is_ok()
+    }
+
+    #[test]
+    fn of_a_record_that_fails_halfway_nothing_is_kept() {
+        let active = Arc::new(Memtable::new(Lsn(0)));
+        let view = View { active, sealed: Vec::new(), segments: SegmentSet::default() };
+        let mut replay = Replay::new(view, true);
+        assert!(append(&mut replay, &[B], &[1]));
+        assert!(!append(&mut replay, &[A, B], &[1, 1]), "the sequence was given before");
+        assert!(!append(&mut replay, &[A], &[1, 2]), "more sequences than it needs");
+        assert!(append(&mut replay, &[A, B], &[1, 2]), "and none of it was given");
+        let last = |timeline| {
+            let slot = replay.view.active.find(timeline, timeline_hash(&replay.hasher, timeline));
+            replay.view.active.end_of(slot.expect("it has a slot")).last
+        };
+        assert_eq!((last(A), last(B)), (1, 2));
+    }
+}
