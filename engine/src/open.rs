@@ -468,7 +468,9 @@ mod tests {
         let mut writer = TailWriter::default();
         writer.body(b"body");
         writer.append(false, 0, targets.len());
-        targets.iter().for_each(|target| drop(writer.timeline(*target)));
+        for target in targets {
+            writer.timeline(*target);
+        }
         let (tail, _) = writer.finish();
         let record = Record { time_ms: 1, chosen: false, sequences: sequences.to_vec(), tail: &tail };
         replay.record(&record).is_ok()
