@@ -118,12 +118,7 @@ impl Engine {
             Some(store) => return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms }),
             None => self.state().change_stores(|live| {
                 let highest = live.stores.iter().map(|store| store.id.0).max().unwrap_or(0);
-                live.stores.push(StoreRecord {
-                    id: StoreId(highest + 1),
-                    name: name.into(),
-                    ttl_ms,
-                    gone_before_ms: 0,
-                });
+                live.stores.push(StoreRecord::new(StoreId(highest + 1), name, ttl_ms));
             })?,
         }
         self.store(name)

@@ -18,6 +18,10 @@ pub type FileNumber = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct EngineId(pub [u8; 16]);
 
+/// Which boot of the machine: the page cache lives as long. Zeros: not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct BootId(pub [u8; 16]);
+
 /// A store, as records and segments name it. The manifest maps it to its name and settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u32);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Failure, Result};
-use crate::format::header::{EngineId, FileHeader, FileKind, file_header};
+use crate::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use crate::format::manifest::{Live, decode, encode};
 use crate::ids::FileNumber;
 use crate::vfs::Dir;
@@ -134,6 +134,7 @@ impl Manifest {
         edit(&mut live);
         live.next_file = self.next_file.load(Ordering::Relaxed);
         let header = FileHeader {
+            version: VERSION,
             kind: FileKind::Manifest,
             engine_id: self.engine_id,
             writer_epoch: self.writer_epoch,

@@ -27,7 +27,7 @@ use crate::batch::{remembered, timeline_hash};
 use crate::clock::{Clock, SureTime};
 use crate::entry::{End, Floor};
 use crate::error::{Error, Failure, Result};
-use crate::format::header::{FileHeader, FileKind};
+use crate::format::header::{FileHeader, FileKind, VERSION};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
@@ -175,15 +175,12 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     if options.read_only {
         return Err(Error::invalid(format!("{} holds no engine to read", dir.path_of("").display())));
     }
-    let store = |id, name: &str, ttl_ms| StoreRecord {
-        id: StoreId(id),
-        name: name.into(),
-        ttl_ms,
-        gone_before_ms: 0,
-    };
     let live = Live {
         history: random(),
-        stores: vec![store(1, "messages", 0), store(2, "sync", options.sync_ttl_ms)],
+        stores: vec![
+            StoreRecord::new(StoreId(1), "messages", 0),
+            StoreRecord::new(StoreId(2), "sync", options.sync_ttl_ms),
+        ],
         ..Live::default()
     };
     let mut manifest = Manifest::new(dir.clone(), new_engine_id(), live);
@@ -402,6 +399,7 @@ fn begin_epoch(
     manifest.begin_epoch();
     let needed = WAL_HEADER_BYTES + tail.unsynced.len() as u64;
     let header = FileHeader {
+        version: VERSION,
         kind: FileKind::Wal,
         engine_id: manifest.engine_id(),
         writer_epoch: manifest.writer_epoch(),

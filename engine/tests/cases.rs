@@ -5,7 +5,7 @@ mod world;
 
 use std::path::{Path, PathBuf};
 
-use strandline::format::header::{EngineId, FileHeader, FileKind};
+use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use strandline::format::manifest::{Live, StoreRecord, encode};
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Durability, Engine, Error, Limit, Lsn, Options, Store, StoreId, Trim};
@@ -74,10 +74,11 @@ fn old_groups_behind_the_end_of_the_log_are_not_replayed() {
 #[test]
 fn a_log_that_passes_four_gigabytes_reads_back() {
     for start in [(1u64 << 32) - 2048, (1 << 32) - 512, 1 << 32, (1 << 48) - 1024] {
-        let store = StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 0, gone_before_ms: 0 };
+        let store = StoreRecord::new(StoreId(1), "messages", 0);
         let live = Live { checkpoint: Lsn(start), next_file: 2, stores: vec![store], ..Live::default() };
         let (kind, engine_id) = (FileKind::Manifest, EngineId([7; 16]));
-        let header = FileHeader { kind, engine_id, writer_epoch: 1, number: 1, first: 0, second: 0 };
+        let header =
+            FileHeader { version: VERSION, kind, engine_id, writer_epoch: 1, number: 1, first: 0, second: 0 };
         let mut image = Image::default();
         image.files.insert("manifest-000000000001".into(), encode(&live, header));
         let house = House::of(SimulatedDisk::from_image(&image));

@@ -11,7 +11,7 @@ mod operations;
 use strandline::format::block::{BlockKind, BlockRef, encode};
 use strandline::format::checksum::{Seed, crc};
 use strandline::format::filter::filter;
-use strandline::format::header::{EngineId, FileHeader, FileKind, file_header};
+use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use strandline::format::index::{End, Footer, RunBlock, RunBlocks, TimelineEntry};
 use strandline::format::manifest::{self, Live, SegmentRecord, StoreRecord};
 use strandline::format::run::{RunWriter, put_shared_body};
@@ -144,16 +144,27 @@ fn live() -> Vec<u8> {
         weight: 12,
         dead_weight: 13,
         half_expired_ms: 14,
+        last_start_ms: 15,
+        changes_to: Lsn(16),
+        copies: 2,
         first_name: b"a".to_vec(),
         last_name: b"z".to_vec(),
     };
-    let stores = vec![StoreRecord { id: StoreId(1), name: "messages".into(), ttl_ms: 7, gone_before_ms: 3 }];
+    let stores = vec![StoreRecord::new(StoreId(1), "messages", 7)];
     let live = Live { stores, segments: vec![segment.clone(), segment], ..Live::default() };
     manifest::encode(&live, header(FileKind::Manifest)).split_off(file_header::BYTES)
 }
 
 fn header(kind: FileKind) -> FileHeader {
-    FileHeader { kind, engine_id: ENGINE, writer_epoch: 1, number: 5, first: 0, second: 4096 }
+    FileHeader {
+        version: VERSION,
+        kind,
+        engine_id: ENGINE,
+        writer_epoch: 1,
+        number: 5,
+        first: 0,
+        second: 4096,
+    }
 }
 
 /// What each decoder reads when all is well.

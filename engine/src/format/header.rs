@@ -13,7 +13,10 @@ use crate::ids::FileNumber;
 pub use crate::ids::EngineId;
 
 /// The version of all formats that this code writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The oldest version that it reads.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// The first bytes of every file.
 pub const MAGIC: &[u8; 8] = b"strandln";
@@ -22,7 +25,7 @@ layout! {
     /// Where the fields of a file header are.
     file_header {
         MAGIC: 8, "`strandln`";
-        VERSION: 4, "1";
+        VERSION: 4, "2; files of version 1 are read";
         KIND: 4, "1 wal, 2 segment data, 3 segment index, 4 manifest";
         ENGINE_ID: 16, "random, the same in all files of a directory";
         WRITER_EPOCH: 8, "how often the directory was opened for writing, this time included";
@@ -59,6 +62,8 @@ impl FileKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the layout table says what they mean")]
 pub struct FileHeader {
+    /// The format version of the file. [`FileHeader::encode`] always writes [`VERSION`].
+    pub version: u32,
     pub kind: FileKind,
     pub engine_id: EngineId,
     pub writer_epoch: u64,
@@ -103,14 +108,16 @@ impl FileHeader {
         if crc(Seed::NONE, covered) != sum {
             return Err(damaged("the checksum of the file header does not match"));
         }
-        if version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err(Error::invalid(format!(
-                "{} has format version {version}, this build knows {VERSION}: open it with the build that wrote it",
+                "{} has format version {version}, this build knows {OLDEST_VERSION} to {VERSION}: open it with the build that \
+                 wrote it",
                 path.display()
             )));
         }
         let rest = || {
             Some(FileHeader {
+                version,
                 kind: FileKind::from_number(kind)?,
                 engine_id: EngineId(bytes.get(file_header::ENGINE_ID)?.try_into().ok()?),
                 writer_epoch: get_u64(bytes, file_header::WRITER_EPOCH)?,
@@ -144,6 +151,7 @@ mod tests {
 
     fn header() -> FileHeader {
         FileHeader {
+            version: VERSION,
             kind: FileKind::Index,
             engine_id: EngineId([7; 16]),
             writer_epoch: 3,

@@ -2,18 +2,20 @@
 //!
 //! ```text
 //!  manifest file := header, payload
-//!  payload       := history: u64, checkpoint, log file, next file, last time, seen time, store count, store × n, segment count, segment × m
-//!  store         := id, name, ttl in ms (0: none), gone before
+//!  payload       := history: u64, checkpoint, log file, next file, last time, seen time,
+//!                   boot id: 16 bytes, count, store id × count, store count, store × n, segment count, segment × m
+//!  store         := id, name, ttl in ms (0: none), gone before, generation, copies
 //!  segment       := number, store id, partition, tier, dropped: 0 or 1, data bytes, index bytes, timelines, entries, first time, last time,
-//!                   lsn from, lsn to, weight, dead weight, half expired, first name, last name
+//!                   lsn from, lsn to, weight, dead weight, half expired, last start, changes to, copies, first name, last name
 //! ```
 //!
-//! Plain numbers are varints. The header tells the payload's length and checksum.
+//! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no boot id, no generation, no last
+//! start, no changes to and no copies.
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
-use super::header::{FileHeader, FileKind};
-use crate::ids::{FileNumber, Lsn, StoreId, TimeMs};
+use super::header::{FileHeader, FileKind, VERSION};
+use crate::ids::{BootId, FileNumber, Lsn, StoreId, TimeMs};
 
 /// A named set of timelines with one retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,26 @@ pub struct StoreRecord {
     pub ttl_ms: u64,
     /// Entries of an earlier time had expired when the TTL was changed: they stay so.
     pub gone_before_ms: TimeMs,
+    /// How often sequences that may have been seen were lost with the page cache: part of the epoch of its timelines.
+    pub generation: u64,
+    /// How often each file of its new segments is kept: once or twice.
+    pub copies: u8,
+}
+
+impl StoreRecord {
+    /// A store that is new.
+    pub fn new(id: StoreId, name: impl Into<String>, ttl_ms: u64) -> StoreRecord {
+        StoreRecord { id, name: name.into(), ttl_ms, gone_before_ms: 0, generation: 0, copies: 1 }
+    }
+}
+
+/// Which stores hold entries that were acknowledged with relaxed durability, and by which boot of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relaxed {
+    /// The boot in whose page cache they are.
+    pub boot: BootId,
+    /// The stores; empty: there is no such entry.
+    pub stores: Vec<StoreId>,
 }
 
 /// What an entry weighs beside its body: about what it takes of its run.
@@ -66,6 +88,12 @@ pub struct SegmentRecord {
     pub dead_weight: u64,
     /// From then on half of the weight has expired by itself; 0: never.
     pub half_expired_ms: TimeMs,
+    /// The highest time at which the lifetime of an entry began: its last time, unless a clock had been ahead.
+    pub last_start_ms: TimeMs,
+    /// Entries are missing that changes in the log below this place removed: whoever uses the segment needs the log up to there.
+    pub changes_to: Lsn,
+    /// How often each of its files is kept: once or twice.
+    pub copies: u8,
     /// The lowest name in it, so that damage to its index is local to the names between these two.
     pub first_name: Vec<u8>,
     /// The highest name in it.
@@ -99,6 +127,8 @@ pub struct Live {
     pub last_time_ms: TimeMs,
     /// The highest time that the engine was sure of when this was written.
     pub seen_ms: TimeMs,
+    /// Stores whose last entries a power cut may take although they were seen.
+    pub relaxed: Relaxed,
     /// All stores.
     pub stores: Vec<StoreRecord>,
     /// All segments. Their places tell which is older, not their order here.
@@ -113,12 +143,17 @@ pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
     put_varint(&mut payload, live.next_file);
     put_varint(&mut payload, live.last_time_ms);
     put_varint(&mut payload, live.seen_ms);
+    payload.extend_from_slice(&live.relaxed.boot.0);
+    put_varint(&mut payload, live.relaxed.stores.len() as u64);
+    live.relaxed.stores.iter().for_each(|store| put_varint(&mut payload, u64::from(store.0)));
     put_varint(&mut payload, live.stores.len() as u64);
     for store in &live.stores {
         put_varint(&mut payload, u64::from(store.id.0));
         put_name(&mut payload, store.name.as_bytes());
         put_varint(&mut payload, store.ttl_ms);
         put_varint(&mut payload, store.gone_before_ms);
+        put_varint(&mut payload, store.generation);
+        put_varint(&mut payload, u64::from(store.copies));
     }
     put_varint(&mut payload, live.segments.len() as u64);
     live.segments.iter().for_each(|segment| put_segment(segment, &mut payload));
@@ -150,6 +185,9 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         segment.weight,
         segment.dead_weight,
         segment.half_expired_ms,
+        segment.last_start_ms,
+        segment.changes_to.0,
+        u64::from(segment.copies),
     ];
     numbers.into_iter().for_each(|number| put_varint(out, number));
     put_name(out, &segment.first_name);
@@ -164,10 +202,11 @@ pub fn decode(payload: &[u8], header: &FileHeader) -> Result<Live, &'static str>
     if u64::from(crc(Seed::new(header.engine_id, header.number), payload)) != header.second {
         return Err("the checksum of the manifest does not match");
     }
-    decode_live(payload).ok_or("the manifest's records do not fit its length")
+    decode_live(payload, header.version).ok_or("the manifest's records do not fit its length")
 }
 
-fn decode_live(payload: &[u8]) -> Option<Live> {
+fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
+    let is_current = version == VERSION;
     let mut reader = Reader::new(payload);
     let mut live = Live {
         history: reader.u64()?,
@@ -178,16 +217,28 @@ fn decode_live(payload: &[u8]) -> Option<Live> {
         seen_ms: reader.varint()?,
         ..Live::default()
     };
+    if is_current {
+        live.relaxed.boot = BootId(reader.bytes(16)?.try_into().ok()?);
+        for _ in 0..reader.varint()? {
+            live.relaxed.stores.push(StoreId(reader.varint_u32()?));
+        }
+    }
     for _ in 0..reader.varint()? {
-        live.stores.push(StoreRecord {
+        let mut store = StoreRecord {
             id: StoreId(reader.varint_u32()?),
             name: String::from_utf8(reader.name()?.to_vec()).ok()?,
             ttl_ms: reader.varint()?,
             gone_before_ms: reader.varint()?,
-        });
+            generation: 0,
+            copies: 1,
+        };
+        if is_current {
+            (store.generation, store.copies) = (reader.varint()?, copies(&mut reader)?);
+        }
+        live.stores.push(store);
     }
     for _ in 0..reader.varint()? {
-        live.segments.push(SegmentRecord {
+        let mut segment = SegmentRecord {
             number: reader.varint()?,
             store: StoreId(reader.varint_u32()?),
             partition: reader.varint()?,
@@ -204,17 +255,31 @@ fn decode_live(payload: &[u8]) -> Option<Live> {
             weight: reader.varint()?,
             dead_weight: reader.varint()?,
             half_expired_ms: reader.varint()?,
-            first_name: reader.name()?.to_vec(),
-            last_name: reader.name()?.to_vec(),
-        });
+            last_start_ms: 0,
+            changes_to: Lsn(0),
+            copies: 1,
+            first_name: Vec::new(),
+            last_name: Vec::new(),
+        };
+        segment.last_start_ms = segment.last_time_ms;
+        if is_current {
+            (segment.last_start_ms, segment.changes_to) = (reader.varint()?, Lsn(reader.varint()?));
+            segment.copies = copies(&mut reader)?;
+        }
+        (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
+        live.segments.push(segment);
     }
     reader.is_empty().then_some(live)
+}
+
+fn copies(reader: &mut Reader<'_>) -> Option<u8> {
+    u8::try_from(reader.varint()?).ok().filter(|copies| (1..=2).contains(copies))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::header::{EngineId, file_header};
+    use crate::format::header::{EngineId, OLDEST_VERSION, file_header};
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -226,11 +291,12 @@ mod tests {
             next_file: 9,
             last_time_ms: 1_700_000_000_000,
             seen_ms: 1_700_000_000_001,
+            relaxed: Relaxed { boot: BootId([9; 16]), stores: vec![StoreId(1), StoreId(300)] },
             stores: vec![StoreRecord {
-                id: StoreId(1),
-                name: "messages".into(),
-                ttl_ms: 0,
                 gone_before_ms: 3,
+                generation: 5,
+                copies: 2,
+                ..StoreRecord::new(StoreId(1), "messages", 0)
             }],
             segments: vec![SegmentRecord {
                 number: 8,
@@ -249,6 +315,9 @@ mod tests {
                 weight: 12,
                 dead_weight: 13,
                 half_expired_ms: 14,
+                last_start_ms: 15,
+                changes_to: Lsn(16),
+                copies: 2,
                 first_name: b"a".to_vec(),
                 last_name: b"z".to_vec(),
             }],
@@ -257,6 +326,7 @@ mod tests {
 
     fn file() -> Vec<u8> {
         let header = FileHeader {
+            version: VERSION,
             kind: FileKind::Manifest,
             engine_id: EngineId([3; 16]),
             writer_epoch: 1,
@@ -291,7 +361,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_payload_decodes_or_does_not(payload: Vec<u8>) {
-            let _ = decode_live(&payload);
+            for version in OLDEST_VERSION..=VERSION {
+                let _ = decode_live(&payload, version);
+            }
         }
     }
 }

@@ -162,7 +162,7 @@ impl Wreck {
             2 => "sync".to_string(),
             number => format!("store-{number}"),
         };
-        ids.iter().map(|id| StoreRecord { id: *id, name: name(id), ttl_ms: 0, gone_before_ms: 0 }).collect()
+        ids.iter().map(|id| StoreRecord::new(*id, name(id), 0)).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::entry::End;
 use crate::error::Result;
 use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
-use crate::format::header::{EngineId, FileHeader, FileKind};
+use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::ids::{self, IdEntry};
 use crate::format::index::{Footer, RunBlock, TimelineEntry, name_prefix};
 use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
@@ -104,6 +104,7 @@ impl SegmentWriter {
         plan: SegmentPlan,
     ) -> Result<SegmentWriter> {
         let header = FileHeader {
+            version: VERSION,
             kind: FileKind::Data,
             engine_id,
             writer_epoch,
@@ -355,6 +356,9 @@ impl SegmentWriter {
             weight: self.weight,
             dead_weight: 0,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
+            last_start_ms: self.footer.last_time_ms,
+            changes_to: Lsn(0),
+            copies: 1,
             first_name: self.first_name,
             last_name: self.last_name,
         })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::prepare::{PREPARED_NAME, Preparer};
 use super::{Tail, WalFile, file_name};
 use crate::error::{Failure, Result};
-use crate::format::header::{EngineId, FileHeader, FileKind};
+use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, group_header, sector_up};
 use crate::ids::{FileNumber, Lsn};
 use crate::vfs::{Dir, File};
@@ -130,6 +130,7 @@ impl Wal {
         let prepared = self.preparer.take();
         let prepared_bytes = prepared.as_ref().map_or(Ok(0), File::len).map_err(Failure::Poisoned)?;
         let header = FileHeader {
+            version: VERSION,
             kind: FileKind::Wal,
             engine_id: self.engine,
             writer_epoch: self.writer_epoch,

@@ -79,7 +79,7 @@ pub fn file_header(bytes: &[u8]) {
     let mut forged = bytes.to_vec();
     if forged.len() >= file_header::BYTES {
         put(&mut forged, file_header::MAGIC, b"strandln");
-        put(&mut forged, file_header::VERSION, &1u32.to_le_bytes());
+        put(&mut forged, file_header::VERSION, &strandline::format::header::VERSION.to_le_bytes());
         repair(&mut forged, file_header::CRC, 0..file_header::CRC.start, Seed::NONE);
     }
     if let Ok(header) = FileHeader::decode(&forged, path) {
@@ -347,6 +347,7 @@ pub fn filter(bytes: &[u8]) {
 /// A manifest behind its header.
 pub fn manifest(bytes: &[u8]) {
     let header = FileHeader {
+        version: strandline::format::header::VERSION,
         kind: strandline::format::header::FileKind::Manifest,
         engine_id: ENGINE,
         writer_epoch: 1,
