@@ -109,6 +109,7 @@ impl Committer {
             return refuse_all(group, &error);
         }
         self.ids.clear();
+        let at = self.wal.end();
         let time_ms = self.state.stamp_ms();
         let outcomes: Vec<_> =
             group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();
@@ -123,7 +124,7 @@ impl Committer {
         }
         {
             let _in_part = self.state.applying.write();
-            self.memtable.apply(&mut self.group);
+            self.memtable.apply(&mut self.group, at);
         }
         self.allocator.settle();
         self.publish(group, &outcomes);

@@ -10,6 +10,10 @@
 //! batches up to some place in the log, each as a whole. The view is held until the copy is done, so that merges and expiry remove
 //! nothing under it.
 //!
+//! A merge may leave entries out because of a trim that is still in memory. A view that has its output but not the trim would be
+//! the state of no moment: the entries are missing, and nothing says that they were trimmed. So a view is taken after a flush, and
+//! if merges used changes above what is flushed, it is flushed again and another view is taken.
+//!
 //! The manifest is written last, when the names of all files are durable: a backup that was cut has none, and neither an engine
 //! nor a restore takes it.
 //!
@@ -29,6 +33,7 @@ use crate::open::{LOCK_NAME, random, told};
 use crate::segment::{BlockCache, Segment, data_name, index_name};
 use crate::state::State;
 use crate::vfs::{Dir, disk::DiskDirectory};
+use crate::view::View;
 use crate::wal;
 
 /// What was copied.
@@ -53,13 +58,10 @@ pub fn check_empty(dir: &Dir) -> Result<()> {
     }
 }
 
-/// Copies what is in segments now, after a flush.
-pub fn backup(state: &State, target: &Dir) -> Result<Backup> {
-    let view = state.view.load();
-    // Of now or later: stores of a later time are empty in the copy.
-    let mut live = state.manifest.lock().live().clone();
-    let oldest = view.memtables().last().expect("a view has an active memtable");
-    live.checkpoint = oldest.from();
+/// Copies what is in segments after `flush`.
+pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Result<Backup> {
+    let (view, mut live) = consistent_view(state, flush)?;
+    live.checkpoint = view.flushed_to();
     live.log_file = 0;
     let mut segments: Vec<&Arc<Segment>> = view.segments.all().collect();
     for segment in &segments {
@@ -68,6 +70,20 @@ pub fn backup(state: &State, target: &Dir) -> Result<Backup> {
     segments.sort_by_key(|segment| segment.record().place());
     live.segments = segments.iter().map(|segment| segment.record().clone()).collect();
     fill(&state.dir, target, true, (state.engine_id, state.writer_epoch), live)
+}
+
+/// A view whose segments need nothing of the log, and what the manifest said afterwards: stores that it names and the view does
+/// not know are empty in the copy.
+fn consistent_view(state: &State, flush: impl Fn() -> Result<()>) -> Result<(Arc<View>, Live)> {
+    loop {
+        flush()?;
+        let view = state.view.load();
+        // After the view: no merge that is in it is missing here.
+        let live = state.manifest.lock().live().clone();
+        if live.changes_to <= view.flushed_to() {
+            return Ok((view, live));
+        }
+    }
 }
 
 /// Makes a backup the content of a new or empty directory, with another history. An engine can then be opened there.

@@ -210,8 +210,7 @@ impl Engine {
     /// The same into a directory that may be simulated.
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
         backup::check_empty(target)?;
-        self.flush()?;
-        backup::backup(self.state(), target)
+        backup::backup(self.state(), target, || self.flush())
     }
 
     /// The history that cursors belong to, as 16 hex digits. It changes only when an older state was restored.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use crate::format::manifest::{Live, decode, encode};
-use crate::ids::FileNumber;
+use crate::ids::{FileNumber, Lsn};
 use crate::vfs::Dir;
 
 const TEMPORARY_NAME: &str = "manifest.tmp";
@@ -86,6 +86,20 @@ impl Manifest {
     /// What is live.
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// Merges used changes of the log up to some place: without them their segments show less than was ever there. An error if
+    /// the log ends before that place.
+    pub fn check_changes(&self, log_end: Lsn) -> Result<()> {
+        let changes_to = self.live.changes_to;
+        if changes_to <= log_end {
+            return Ok(());
+        }
+        let what = format!(
+            "segments were merged with changes of the log up to {changes_to}, but the log ends at {log_end}: restore its files, \
+             or salvage the directory"
+        );
+        Err(Error::corrupt(self.dir.path_of(&self.name()), 0, what))
     }
 
     /// Whose files these are.

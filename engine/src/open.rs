@@ -93,9 +93,13 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
     let mut replay = Replay::new(view, options.read_only);
     let mut tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
-        replay.record(record).map_err(|what| replay_damage(&dir, &log, lsn, what))
+        replay.record(lsn, record).map_err(|what| replay_damage(&dir, &log, lsn, what))
     })?;
     damage.extend(tail.damage.iter().cloned());
+    match manifest.check_changes(tail.end) {
+        Err(missing) if !options.read_only => return Err(missing),
+        checked => damage.extend(checked.err()),
+    }
     damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
     tracing::info!(entries = replay.entries, from = %checkpoint, to = %tail.end, "the log was replayed");
@@ -273,14 +277,14 @@ impl Replay {
     }
 
     /// All of a record, or nothing of it.
-    fn record(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
-        self.all_of(record).inspect_err(|_| {
+    fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
+        self.all_of(lsn, record).inspect_err(|_| {
             self.group.clear();
             self.allocator.fall_back(0);
         })
     }
 
-    fn all_of(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
+    fn all_of(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
         let tail = Bytes::copy_from_slice(record.tail);
         self.group.hold(tail.len());
         let operations =
@@ -294,7 +298,8 @@ impl Replay {
         for operation in appends.into_iter().chain(changes) {
             self.operation(operation, (record, given), &mut sequences, &tail)?;
         }
-        self.view.active.apply(&mut self.group);
+        // What is replayed is durable before it is served.
+        self.view.active.apply(&mut self.group, lsn);
         self.view.active.committed_at(record.time_ms);
         self.allocator.settle();
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
@@ -471,7 +476,7 @@ mod tests {
         }
         let (tail, _) = writer.finish();
         let record = Record { time_ms: 1, chosen: false, sequences: sequences.to_vec(), tail: &tail };
-        replay.record(&record).is_ok()
+        replay.record(Lsn(0), &record).is_ok()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::ids::{FileNumber, StoreId};
+use crate::ids::{FileNumber, Lsn, StoreId};
 use crate::memtable::Memtable;
 use crate::segment::Segment;
 
@@ -76,6 +76,11 @@ pub struct View {
 }
 
 impl View {
+    /// Everything below this place of the log is in segments.
+    pub fn flushed_to(&self) -> Lsn {
+        self.memtables().last().expect("a view has an active memtable").from()
+    }
+
     /// The memtables, newest first.
     pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.sealed)

@@ -10,6 +10,8 @@
 
 #[path = "care/directory.rs"]
 mod directory;
+#[path = "care/moment.rs"]
+mod moment;
 #[path = "care/salvage.rs"]
 mod salvage;
 

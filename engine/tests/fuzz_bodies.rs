@@ -145,7 +145,6 @@ fn live() -> Vec<u8> {
         dead_weight: 13,
         half_expired_ms: 14,
         last_start_ms: 15,
-        changes_to: Lsn(16),
         copies: 2,
         first_name: b"a".to_vec(),
         last_name: b"z".to_vec(),

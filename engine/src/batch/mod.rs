@@ -281,6 +281,11 @@ impl Batch {
         if let Some(actual) = lengths.find(|len| *len > limit) {
             return Err(Error::TooLarge { what: "a body", actual, limit });
         }
+        // A merge believes what it finds trimmed or removed in a memtable: it must not be what a power cut brings back.
+        let removes = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
+        if self.changes.iter().any(removes) {
+            self.durability = Durability::Disk;
+        }
         let (tail, names_at) = self.tail.finish();
         let mut prepared = Prepared {
             tail_crc: crc(Seed::NONE, &tail),

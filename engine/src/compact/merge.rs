@@ -8,8 +8,9 @@
 //! inputs change in older segments goes along; what younger segments change stays with them. A timeline of which nothing is left
 //! here, and of which a younger segment knows the end, is left out. Ids that are past their window are left behind.
 //!
-//! Both walks see the same time, and the second what the first saw or more. Of memtables only trims and removals are taken, which
-//! are durable before they are applied; an edit there may be one that a power cut takes back.
+//! Both walks see the same time, and the second what the first saw or more. Of memtables only trims and removals are taken:
+//! a batch with one is always synced before it is applied (`Batch`), so that nothing is left out that a power cut brings back. An
+//! edit there may be one that a power cut takes back.
 //!
 //! It does not know: why these segments are merged, or what becomes of them.
 

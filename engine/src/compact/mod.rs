@@ -3,7 +3,8 @@
 //!
 //! 1. choose neighbours of a store that are due, or one that is mostly garbage (`choose`);
 //! 2. write what survives of them into a new segment, at a bounded rate (`merge`, `bodies`, `pace`);
-//! 3. commit the manifest that names it in their place, change the view, and let them go with their last reader.
+//! 3. commit the manifest that names the output in their place, and says up to where the log is needed with it if entries were left
+//!    out because of changes that are in memory only; change the view, and let the inputs go with their last reader.
 //!
 //! From tier 2 on, blocks are compressed: recent data is read most, and decompressing costs more than it saves there.
 //!
@@ -30,7 +31,7 @@ use crate::error::{Error, Failure, Result};
 use crate::flush::{make_live, remove_unfinished};
 use crate::format::manifest::SegmentRecord;
 use crate::garbage;
-use crate::ids::{FileNumber, StoreId, TimeMs};
+use crate::ids::{FileNumber, Lsn, StoreId, TimeMs};
 use crate::segment::{self, Segment, SegmentPlan, SegmentWriter};
 use crate::state::State;
 use crate::view::View;
@@ -218,6 +219,8 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let written = write_merged(state, inputs, &younger, bytes_per_second)
         .map_err(|error| set_aside(state, inputs, &younger.segments, error))?;
     let Written { record, expired } = written;
+    // Read when the merge is done: it may have met changes that came meanwhile.
+    let changes_to = younger.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
     // If no timeline is left, neither is a segment.
     let records = if record.timelines == 0 { Vec::new() } else { vec![record.clone()] };
     let output = make_live(state, &records, |records, live| {
@@ -225,6 +228,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
         let gone = |segment: &&SegmentRecord| numbers.contains(&segment.number);
         let dead_now: u64 = live.segments.iter().filter(gone).map(|segment| segment.dead_weight).sum();
         live.segments.retain(|segment| !numbers.contains(&segment.number));
+        live.changes_to = live.changes_to.max(changes_to.map_or(Lsn(0), |lsn| lsn.plus(1)));
         for record in records {
             let dead_weight = dead_now.saturating_sub(dead_before).min(record.weight);
             live.segments.push(SegmentRecord { dead_weight, ..record.clone() });

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!  manifest file := header, payload
-//!  payload       := history: u64, checkpoint, log file, next file, last time, seen time,
+//!  payload       := history: u64, checkpoint, log file, next file, last time, seen time, changes to,
 //!                   boot id: 16 bytes, count, store id × count, store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none), gone before, generation, copies
 //!  segment       := number, store id, partition, tier, dropped: 0 or 1, data bytes, index bytes, timelines, entries, first time, last time,
-//!                   lsn from, lsn to, weight, dead weight, half expired, last start, changes to, copies, first name, last name
+//!                   lsn from, lsn to, weight, dead weight, half expired, last start, copies, first name, last name
 //! ```
 //!
-//! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no boot id, no generation, no last
-//! start, no changes to and no copies.
+//! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no changes to, no boot id and no stores
+//! behind it, no generation, no last start and no copies.
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
@@ -90,8 +90,6 @@ pub struct SegmentRecord {
     pub half_expired_ms: TimeMs,
     /// The highest time at which the lifetime of an entry began: its last time, unless a clock had been ahead.
     pub last_start_ms: TimeMs,
-    /// Entries are missing that changes in the log below this place removed: whoever uses the segment needs the log up to there.
-    pub changes_to: Lsn,
     /// How often each of its files is kept: once or twice.
     pub copies: u8,
     /// The lowest name in it, so that damage to its index is local to the names between these two.
@@ -127,6 +125,9 @@ pub struct Live {
     pub last_time_ms: TimeMs,
     /// The highest time that the engine was sure of when this was written.
     pub seen_ms: TimeMs,
+    /// Merges left entries out that changes in the log below this place removed: these segments are complete only together with
+    /// the log up to there, or with what was flushed of it.
+    pub changes_to: Lsn,
     /// Stores whose last entries a power cut may take although they were seen.
     pub relaxed: Relaxed,
     /// All stores.
@@ -143,6 +144,7 @@ pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
     put_varint(&mut payload, live.next_file);
     put_varint(&mut payload, live.last_time_ms);
     put_varint(&mut payload, live.seen_ms);
+    put_varint(&mut payload, live.changes_to.0);
     payload.extend_from_slice(&live.relaxed.boot.0);
     put_varint(&mut payload, live.relaxed.stores.len() as u64);
     live.relaxed.stores.iter().for_each(|store| put_varint(&mut payload, u64::from(store.0)));
@@ -186,7 +188,6 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         segment.dead_weight,
         segment.half_expired_ms,
         segment.last_start_ms,
-        segment.changes_to.0,
         u64::from(segment.copies),
     ];
     numbers.into_iter().for_each(|number| put_varint(out, number));
@@ -218,6 +219,7 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
         ..Live::default()
     };
     if is_current {
+        live.changes_to = Lsn(reader.varint()?);
         live.relaxed.boot = BootId(reader.bytes(16)?.try_into().ok()?);
         for _ in 0..reader.varint()? {
             live.relaxed.stores.push(StoreId(reader.varint_u32()?));
@@ -256,15 +258,13 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
             dead_weight: reader.varint()?,
             half_expired_ms: reader.varint()?,
             last_start_ms: 0,
-            changes_to: Lsn(0),
             copies: 1,
             first_name: Vec::new(),
             last_name: Vec::new(),
         };
         segment.last_start_ms = segment.last_time_ms;
         if is_current {
-            (segment.last_start_ms, segment.changes_to) = (reader.varint()?, Lsn(reader.varint()?));
-            segment.copies = copies(&mut reader)?;
+            (segment.last_start_ms, segment.copies) = (reader.varint()?, copies(&mut reader)?);
         }
         (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
         live.segments.push(segment);
@@ -291,6 +291,7 @@ mod tests {
             next_file: 9,
             last_time_ms: 1_700_000_000_000,
             seen_ms: 1_700_000_000_001,
+            changes_to: Lsn(16),
             relaxed: Relaxed { boot: BootId([9; 16]), stores: vec![StoreId(1), StoreId(300)] },
             stores: vec![StoreRecord {
                 gone_before_ms: 3,
@@ -316,7 +317,6 @@ mod tests {
                 dead_weight: 13,
                 half_expired_ms: 14,
                 last_start_ms: 15,
-                changes_to: Lsn(16),
                 copies: 2,
                 first_name: b"a".to_vec(),
                 last_name: b"z".to_vec(),

@@ -165,6 +165,8 @@ pub struct Memtable {
     first_time_ms: AtomicU64,
     /// Whether something was trimmed or removed: the sooner it is flushed, the sooner older segments can be rewritten.
     frees: AtomicBool,
+    /// The group that did so last: where it stands in the log.
+    changes_at: AtomicU64,
     /// It holds what the log says from here …
     from: Lsn,
     /// … to here, once it is sealed.
@@ -180,6 +182,7 @@ impl Memtable {
             bytes: AtomicUsize::new(0),
             first_time_ms: AtomicU64::new(0),
             frees: AtomicBool::new(false),
+            changes_at: AtomicU64::new(0),
             from,
             to: OnceLock::new(),
         }
@@ -225,6 +228,12 @@ impl Memtable {
         self.frees.load(Ordering::Relaxed)
     }
 
+    /// The group that trimmed or removed something last, if one did: where it stands in the log.
+    pub fn changes_at(&self) -> Option<Lsn> {
+        // Noted before the changes can be seen.
+        self.frees.load(Ordering::Acquire).then(|| Lsn(self.changes_at.load(Ordering::Acquire)))
+    }
+
     fn shard_of(hash: u64) -> u32 {
         // The table inside a shard uses the low bits and the top seven.
         (hash >> 40) as u32 & ((1 << SHARD_BITS) - 1)
@@ -257,8 +266,8 @@ impl Memtable {
         self.shards[slot.shard as usize].read().slots[slot.slot as usize].end()
     }
 
-    /// Applies a group: first its bodies, then its entries, a shard at a time.
-    pub fn apply(&self, group: &mut Group) {
+    /// Applies a group that stands at `at` in the log: first its bodies, then its entries, a shard at a time.
+    pub fn apply(&self, group: &mut Group, at: Lsn) {
         let mut bytes = std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
         let first = self.add_bodies(&mut group.bodies);
         for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
@@ -271,10 +280,11 @@ impl Memtable {
                 bytes += slot.push(append.sequence, first + append.body, &append);
             }
         }
+        if group.effects.iter().any(|(_, effect)| matches!(effect, Effect::Trim(_) | Effect::Remove(_))) {
+            self.changes_at.store(at.0, Ordering::Release);
+            self.frees.store(true, Ordering::Release);
+        }
         for (slot, effect) in group.effects.drain(..) {
-            if matches!(effect, Effect::Trim(_) | Effect::Remove(_)) {
-                self.frees.store(true, Ordering::Relaxed);
-            }
             bytes += self.shards[slot.shard as usize].write().slots[slot.slot as usize].take(effect);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -408,7 +418,7 @@ mod tests {
             group.body(Body { time_ms: 1000 + sequence, expire_at_ms: 0, bytes });
             group.entry(slot, *sequence);
         }
-        memtable.apply(&mut group);
+        memtable.apply(&mut group, Lsn(0));
         memtable
     }
 

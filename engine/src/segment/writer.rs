@@ -357,7 +357,6 @@ impl SegmentWriter {
             dead_weight: 0,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
             last_start_ms: self.footer.last_time_ms,
-            changes_to: Lsn(0),
             copies: 1,
             first_name: self.first_name,
             last_name: self.last_name,

@@ -1,0 +1,162 @@
+//! A backup is the state of one moment, whatever merges do while it is taken (P5, P6): the threads are held at chosen calls.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+
+use strandline::clock::ManualClock;
+use strandline::format::header::{FileHeader, file_header};
+use strandline::format::manifest::{decode, encode};
+use strandline::vfs::simulated::SimulatedDisk;
+use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
+use strandline::{Engine, Error, Limit, Lsn, Options, Trim, Verdict, World, restore_in};
+
+use super::directory::{changed, try_open, two_segments};
+
+/// A disk on which threads of the engine are held, by their names.
+#[derive(Clone)]
+struct Gates {
+    disk: SimulatedDisk,
+    held: Arc<(Mutex<BTreeSet<&'static str>>, Condvar)>,
+}
+
+impl Gates {
+    fn new() -> Gates {
+        Gates { disk: SimulatedDisk::new(), held: Arc::default() }
+    }
+
+    fn hold(&self, thread: &'static str) {
+        self.held.0.lock().expect("no panic inside").insert(thread);
+    }
+
+    fn release(&self, thread: &'static str) {
+        self.held.0.lock().expect("no panic inside").remove(thread);
+        self.held.1.notify_all();
+    }
+
+    /// Waits while the calling thread is held.
+    fn pass(&self) {
+        let thread = std::thread::current();
+        let is_held = |held: &mut BTreeSet<&'static str>| held.iter().any(|name| thread.name() == Some(name));
+        drop(self.held.1.wait_while(self.held.0.lock().expect("no panic inside"), is_held));
+    }
+}
+
+impl RawDirectory for Gates {
+    fn path(&self) -> PathBuf {
+        self.disk.path()
+    }
+
+    fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
+        self.disk.lock(name, alone)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        self.pass();
+        self.disk.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        self.disk.open(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync(&self, site: Site) -> io::Result<()> {
+        RawDirectory::sync(&self.disk, site)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.pass();
+        RawDirectory::free_bytes(&self.disk)
+    }
+}
+
+const FLUSH: &str = "strandline-flush";
+const COMPACT: &str = "strandline-compact";
+
+fn soon(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if holds() {
+            return;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+    panic!("{what}");
+}
+
+/// A timeline gets a snapshot and is trimmed below it, as a ledger is, while a backup waits for its flush and a merge of the
+/// segment with the timeline's older entries is done.
+#[test]
+fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
+    let gates = Gates::new();
+    let world =
+        World { dir: Dir::new(Arc::new(gates.clone())), clock: Arc::new(ManualClock::at(1_700_000_000_000)) };
+    let options = Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() };
+    let engine = Engine::open_in(world, options).expect("opens");
+    let store = engine.store("messages").expect("is there");
+    for number in 0..10 {
+        store.append(b"x", format!("old {number}").as_bytes()).expect("appends");
+        store.append(b"most", &[b'~'; 500]).expect("appends");
+    }
+    engine.flush().expect("flushes");
+    gates.hold(COMPACT);
+    store.trim(b"most", Trim::Keep(0)).expect("trims");
+    engine.flush().expect("flushes, and counts most of the segment as dead");
+    store.append(b"other", b"something to flush").expect("appends");
+    gates.hold(FLUSH);
+    let target = SimulatedDisk::new();
+    std::thread::scope(|scope| {
+        let backup = scope.spawn(|| engine.backup_in(&Dir::new(Arc::new(target.clone()))));
+        soon("the backup seals", || engine.stats().get("sealed_memtables") == Some(1));
+        assert_eq!(store.append(b"x", b"snapshot").expect("appends"), 11);
+        assert_eq!(store.trim(b"x", Trim::Before(11)).expect("trims"), 10);
+        gates.release(COMPACT);
+        soon("the segment is rewritten", || engine.stats().get("merges") == Some(1));
+        gates.release(FLUSH);
+        backup.join().expect("no panic").expect("is made");
+    });
+    let restored = SimulatedDisk::new();
+    let [from, to] = [&target, &restored].map(|disk| Dir::new(Arc::new(disk.clone())));
+    restore_in(&from, &to).expect("restores");
+    let engine = try_open(&restored, false).expect("opens");
+    let page =
+        engine.store("messages").expect("is there").read_after(b"x", 0, Limit::entries(100)).expect("reads");
+    let bodies: Vec<_> = page.entries.iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
+    assert_eq!((page.verdict, page.last, bodies), (Verdict::Trimmed, 11, vec![(11, b"snapshot".to_vec())]));
+    assert!(engine.verify(|_, _| ()).expect("reads").findings.is_empty());
+}
+
+#[test]
+fn a_directory_without_the_changes_that_its_merges_used_is_refused_by_name() {
+    let changes_to = |lsn: u64| {
+        changed(&two_segments(), |files| {
+            let (name, bytes) =
+                files.iter_mut().find(|(name, _)| name.starts_with("manifest-")).expect("is there");
+            let header = FileHeader::decode(bytes, Path::new(name)).expect("decodes");
+            let mut live = decode(&bytes[file_header::BYTES..], &header).expect("decodes");
+            live.changes_to = Lsn(lsn);
+            *bytes = encode(&live, header);
+        })
+    };
+    let refused = try_open(&changes_to(1 << 40), false).err();
+    assert!(
+        matches!(&refused, Some(Error::Corrupt { path, what, .. })
+            if path.to_string_lossy().contains("manifest-") && what.contains("1099511627776")),
+        "{refused:?}"
+    );
+    let reader = try_open(&changes_to(1 << 40), true).expect("reads what is there");
+    assert_eq!(reader.damage().len(), 1, "{:?}", reader.damage());
+    assert!(try_open(&changes_to(512), false).is_ok(), "what is in segments needs no log");
+}
