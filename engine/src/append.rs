@@ -3,7 +3,7 @@
 //! ```text
 //!  callers ──submit──> queue: the group that fills up ──take──> commit thread ──resolve──> tickets
 //!
-//!  1. make room: seal a full memtable, change to the next log file
+//!  1. make room: seal a full memtable, or one whose lifetimes began later than these; change to the next log file
 //!  2. give each append its sequence, encode one record a batch          nothing is visible, nothing is durable
 //!  3. write the group; sync it, if one of its batches asked for the disk          durable
 //!  4. apply it to the memtable                                                    visible
@@ -29,11 +29,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::batch::{Basis, ChangeKind, Durability, Prepared, remembered};
-use crate::entry::{End, Receipt};
+use crate::clock::SLACK_MS;
+use crate::entry::{End, Receipt, Times};
 use crate::error::{Error, Failure, Result};
 use crate::flush::remove_log_files;
 use crate::format::wal::stamp;
-use crate::ids::{FileNumber, Sequence, TimelineRef};
+use crate::ids::{FileNumber, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::MAX_SEALED;
 use crate::queue::{Filling, Queue, Submitted, find_id};
@@ -53,6 +54,8 @@ pub struct Committer {
     group: Group,
     /// A log file that is in use and that the manifest does not count on yet.
     unnamed_file: Option<FileNumber>,
+    /// When the lifetimes of the last group began.
+    last_start_ms: TimeMs,
     /// The ids of the group under construction.
     ids: HashMap<(SlotId, Bytes), IdRecord>,
 }
@@ -60,6 +63,7 @@ pub struct Committer {
 impl Committer {
     /// A committer that goes on behind what recovery found.
     pub fn new(state: Arc<State>, queue: Arc<Queue>, wal: Wal) -> Committer {
+        let last_start_ms = state.now_ms();
         let memtable = state.view.load().active.clone();
         Committer {
             state,
@@ -69,6 +73,7 @@ impl Committer {
             allocator: Allocator::default(),
             group: Group::default(),
             unnamed_file: None,
+            last_start_ms,
             ids: HashMap::new(),
         }
     }
@@ -104,23 +109,24 @@ impl Committer {
 
     /// Steps 1 to 5 of the heading, but for the tickets.
     fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes));
+        let start_ms = self.start_ms();
+        let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes, start_ms));
         if let Err(error) = prepared {
             return refuse_all(group, &error);
         }
         self.ids.clear();
         let at = self.wal.end();
-        let time_ms = self.state.stamp_ms();
-        let outcomes: Vec<_> =
-            group.batches.iter().map(|submitted| self.record(submitted, time_ms)).collect();
+        let times = Times::new(self.state.stamp_ms(), start_ms, 0);
+        let outcomes: Vec<_> = group.batches.iter().map(|submitted| self.record(submitted, times)).collect();
         if let Err(failure) = self.log(group) {
             self.allocator.fall_back(0);
             self.group.clear();
             return refuse_all(group, &self.state.failed(failure));
         }
         if !self.wal.group().is_empty() {
-            self.state.committed_at(time_ms);
-            self.memtable.committed_at(time_ms);
+            self.state.committed_at(times.time_ms, start_ms);
+            self.memtable.started_at(start_ms);
+            self.last_start_ms = start_ms;
         }
         {
             let _in_part = self.state.applying.write();
@@ -131,9 +137,20 @@ impl Committer {
         outcomes
     }
 
+    /// When the lifetimes of a group begin. A clock that goes back a little makes none of them begin earlier than those before.
+    fn start_ms(&self) -> TimeMs {
+        let now_ms = self.state.now_ms();
+        if self.last_start_ms.saturating_sub(now_ms) <= SLACK_MS {
+            now_ms.max(self.last_start_ms)
+        } else {
+            now_ms
+        }
+    }
+
     /// Step 1. Waits if memtables are sealed faster than they are flushed, unless the disk is full.
-    fn make_room(&mut self, bytes: usize) -> Result<()> {
-        if self.memtable.bytes() >= self.state.options.memtable_bytes() {
+    fn make_room(&mut self, bytes: usize, start_ms: TimeMs) -> Result<()> {
+        let is_full = self.memtable.bytes() >= self.state.options.memtable_bytes();
+        if is_full || !self.memtable.may_start_at(start_ms) {
             match self.wait_for_flush() {
                 Ok(()) => self.seal()?,
                 // What gives space back is taken all the same, into a memtable that is over its size: nothing else is.
@@ -230,8 +247,8 @@ impl Committer {
     }
 
     /// Step 2, for one batch. One that is refused leaves no trace.
-    fn record(&mut self, submitted: &Submitted, time_ms: u64) -> Result<Receipt> {
-        let batch = &submitted.batch;
+    fn record(&mut self, submitted: &Submitted, times: Times) -> Result<Receipt> {
+        let (batch, time_ms) = (&submitted.batch, times.time_ms);
         if batch.is_nothing() {
             return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
         }
@@ -240,7 +257,7 @@ impl Committer {
             self.state.reserve.check()?;
         }
         let slots = self.slots(submitted)?;
-        if let Some(receipt) = self.retry(submitted, &slots, time_ms)? {
+        if let Some(receipt) = self.retry(submitted, &slots)? {
             return Ok(receipt);
         }
         self.check(submitted, slots.first())?;
@@ -248,9 +265,9 @@ impl Committer {
         let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
         // Behind them the ends of the timelines that it changes, for a recovery that cannot look them up.
         sequences.extend(slots[given..].iter().map(|slot| self.allocator.last(*slot, &self.memtable)));
-        self.wal.group().record(time_ms, &sequences, chosen, &batch.tail, batch.tail_crc);
+        self.wal.group().record((time_ms, times.start_ms), &sequences, chosen, &batch.tail, batch.tail_crc);
         sequences.truncate(given);
-        self.stage(batch, time_ms, &slots, &sequences);
+        self.stage(batch, times, &slots, &sequences);
         Ok(Receipt { time_ms, sequences, duplicate: false })
     }
 
@@ -268,7 +285,7 @@ impl Committer {
     }
 
     /// The original receipt, if the batch's id was used within the window.
-    fn retry(&self, submitted: &Submitted, slots: &[SlotId], now_ms: u64) -> Result<Option<Receipt>> {
+    fn retry(&self, submitted: &Submitted, slots: &[SlotId]) -> Result<Option<Receipt>> {
         let batch = &submitted.batch;
         let Some(id) = &batch.id else { return Ok(None) };
         let bytes = batch.slice(&id.id);
@@ -280,7 +297,7 @@ impl Committer {
                 _ => find_id(&self.state, &self.state.view.load(), batch, id)?,
             },
         };
-        let Some(found) = found.filter(|found| self.state.remembers(found.time_ms, now_ms)) else {
+        let Some(found) = found.filter(|found| self.state.remembers(found.start_ms)) else {
             return Ok(None);
         };
         found.receipt((id.body_hash, id.targets_hash)).map(Some)
@@ -344,7 +361,8 @@ impl Committer {
     }
 
     /// Notes what step 4 will apply.
-    fn stage(&mut self, batch: &Prepared, time_ms: u64, slots: &[SlotId], sequences: &[Sequence]) {
+    fn stage(&mut self, batch: &Prepared, times: Times, slots: &[SlotId], sequences: &[Sequence]) {
+        let Times { time_ms, start_ms, .. } = times;
         self.group.hold(batch.tail.len());
         let mut staged = None;
         for ((target, slot), sequence) in batch.targets.iter().zip(slots).zip(sequences) {
@@ -355,9 +373,7 @@ impl Committer {
                     bytes = stamp(&bytes, sequences[0]).into();
                     self.group.hold(bytes.len());
                 }
-                let expire_at_ms =
-                    if body.lifetime_ms == 0 { 0 } else { time_ms.saturating_add(body.lifetime_ms) };
-                self.group.body(Body { time_ms, expire_at_ms, bytes });
+                self.group.body(Body { times: Times::new(time_ms, start_ms, body.lifetime_ms), bytes });
                 staged = Some(target.body);
             }
             self.group.entry(*slot, *sequence);
@@ -382,7 +398,7 @@ impl Committer {
         if let Some(id) = &batch.id {
             let (body_hash, targets_hash) = (id.body_hash, id.targets_hash);
             let sequences = remembered(targets_hash, sequences).into();
-            let record = IdRecord { body_hash, targets_hash, time_ms, sequences };
+            let record = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
             let bytes = batch.slice(&id.id);
             self.ids.insert((slots[0], bytes.clone()), record.clone());
             self.group.effect(slots[0], Effect::Id(bytes, record));

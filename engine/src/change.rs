@@ -6,11 +6,14 @@
 //!
 //! The answer, how many entries were removed, needs a read. So a change reads first, then submits what it found, and waits; two
 //! changes of one timeline exclude each other meanwhile. Appends do not wait for changes: they only add above what was read.
+//!
+//! A trim reads by sure time (`clock::SureTime`): what a wall clock that jumped ahead hides for now is alive, and a floor above it
+//! would take it away for good.
 
 use std::collections::BTreeMap;
 
 use crate::batch::Batch;
-use crate::entry::{End, Floor, Limit};
+use crate::entry::{End, Floor, Limit, Times};
 use crate::error::Result;
 use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
 use crate::queue::Queue;
@@ -36,7 +39,7 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     let hash = state.hash(timeline);
     let _alone = state.changing(hash).lock();
     let view = state.view.load();
-    let reading = Reading::new(state, &view, timeline, hash);
+    let reading = Reading::sure(state, &view, timeline, hash);
     // What is appended meanwhile lies above this end, and stays.
     let end = reading.end()?;
     let keep_from = match trim {
@@ -85,9 +88,11 @@ fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor>
     let trimmed_to = end.floor.trimmed_to;
     let first = reading.first_from(from)?;
     Ok(match first {
-        Some((lowest, time_ms, until_ms)) => Floor { lowest, time_ms, until_ms, trimmed_to },
+        Some((lowest, Times { start_ms, expire_at_ms: until_ms, .. })) => {
+            Floor { lowest, start_ms, until_ms, trimmed_to }
+        }
         // Above what was given so far: whatever is appended meanwhile can be read.
-        None => Floor { lowest: (end.last + 1).min(MAX_SEQUENCE + 1), time_ms: 0, until_ms: 0, trimmed_to },
+        None => Floor { lowest: (end.last + 1).min(MAX_SEQUENCE + 1), start_ms: 0, until_ms: 0, trimmed_to },
     })
 }
 
@@ -101,7 +106,7 @@ pub fn delete(
     let hash = state.hash(timeline);
     let _alone = state.changing(hash).lock();
     let view = state.view.load();
-    let reading = Reading::new(state, &view, timeline, hash);
+    let reading = Reading::sure(state, &view, timeline, hash);
     let mut ranges = BTreeMap::new();
     for sequence in sequences {
         if reading.get(*sequence)?.is_some() {

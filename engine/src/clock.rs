@@ -47,11 +47,18 @@ impl Clock for SystemClock {
     }
 }
 
-/// Time that may destroy: never ahead of what the monotonic clock confirms (P8).
+/// Sure time: what the monotonic clock confirms, counted on from the last time that an earlier life was sure of (P8).
 ///
-/// Physical deletion asks this. A wall clock that jumps forward, while the engine runs or while it was stopped, does not move it:
-/// deletion waits until the wall clock has run evenly for an hour, so that a person has time to see the warning. Reads and stamps
-/// use the wall clock as it is.
+/// | decision | goes by |
+/// |---|---|
+/// | the timestamp of an entry | the wall clock, never below the last timestamp |
+/// | the start of a lifetime, of an id's window, of a change window | [`SureTime::at_latest_ms`] at the commit |
+/// | whether a read shows an entry (TTL, own lifetime) | [`SureTime::at_latest_ms`] at the read |
+/// | deleting, forgetting an id, refusing a change, what a trim removes, what the manifest keeps | [`SureTime::now_ms`] |
+///
+/// Sure time never falls. A wall clock that jumps forward, while the engine runs or while it was stopped, does not move it: what goes
+/// by it waits until the wall clock has run evenly for an hour, so that a person has time to see the warning. A wall clock that is
+/// set back, or is behind after a start, does not move it either: lifetimes go on as the monotonic clock counts.
 #[derive(Debug)]
 pub struct SureTime {
     state: Mutex<SureState>,
@@ -59,15 +66,17 @@ pub struct SureTime {
 
 #[derive(Debug)]
 struct SureState {
-    /// A wall time that was believed, and the monotonic time that went with it.
+    /// A time that was believed, and the monotonic time that went with it.
     base_ms: TimeMs,
     base: Duration,
+    /// The highest time given so far: the wall clock may run ahead of what is confirmed by a little, and fall back.
+    highest_ms: TimeMs,
     /// The wall clock is ahead of what is believed: what it showed when that was noticed, and the monotonic time of it.
     held: Option<(TimeMs, Duration)>,
 }
 
 /// How far ahead the wall clock may run: it is corrected now and then.
-const SLACK_MS: u64 = 60_000;
+pub(crate) const SLACK_MS: u64 = 60_000;
 
 /// How long an engine may have been stopped before its clock is doubted.
 const STOPPED_MS: u64 = 24 * 3600 * 1000;
@@ -79,45 +88,59 @@ impl SureTime {
     /// Starts from the last time that an earlier life was sure of; 0: there was none.
     pub fn new(clock: &dyn Clock, seen_ms: TimeMs) -> SureTime {
         let now_ms = clock.now_ms();
-        let believed = seen_ms == 0 || now_ms <= seen_ms.saturating_add(STOPPED_MS);
+        let believed = seen_ms == 0 || (seen_ms..=seen_ms.saturating_add(STOPPED_MS)).contains(&now_ms);
         let base_ms = if believed { now_ms } else { seen_ms };
-        SureTime { state: Mutex::new(SureState { base_ms, base: clock.monotonic(), held: None }) }
+        let (base, highest_ms) = (clock.monotonic(), base_ms);
+        SureTime { state: Mutex::new(SureState { base_ms, base, highest_ms, held: None }) }
     }
 
-    /// The time that deletion may go by.
+    /// The time that deleting, forgetting and refusing go by.
     pub fn now_ms(&self, clock: &dyn Clock) -> TimeMs {
         let (now_ms, now) = (clock.now_ms(), clock.monotonic());
         let mut state = self.state.lock();
-        let elapsed_ms = now.saturating_sub(state.base).as_millis() as u64;
-        let confirmed_ms = state.base_ms.saturating_add(elapsed_ms);
+        state.highest_ms = state.highest_ms.max(state.believed_ms(now_ms, now));
+        state.highest_ms
+    }
+
+    /// What a lifetime starts at and a read goes by: the wall clock or sure time, whichever is later. So neither a clock that was
+    /// ahead once, nor one that is behind, nor a start after a long stop gives what is new a wrong lifetime.
+    pub fn at_latest_ms(&self, clock: &dyn Clock) -> TimeMs {
+        self.now_ms(clock).max(clock.now_ms())
+    }
+
+    /// Whether deletion waits because the clock is doubted.
+    pub fn is_held(&self) -> bool {
+        self.state.lock().held.is_some()
+    }
+}
+
+impl SureState {
+    fn believed_ms(&mut self, now_ms: TimeMs, now: Duration) -> TimeMs {
+        let elapsed_ms = now.saturating_sub(self.base).as_millis() as u64;
+        let confirmed_ms = self.base_ms.saturating_add(elapsed_ms);
         if now_ms <= confirmed_ms.saturating_add(SLACK_MS) {
-            state.held = None;
-            return now_ms;
+            self.held = None;
+            return now_ms.max(confirmed_ms);
         }
         let runs_evenly = |(held_ms, since): &(TimeMs, Duration)| {
             let expected_ms = held_ms.saturating_add(now.saturating_sub(*since).as_millis() as u64);
             now_ms.abs_diff(expected_ms) <= SLACK_MS
         };
-        let Some((_, since)) = state.held.filter(runs_evenly) else {
+        let Some((_, since)) = self.held.filter(runs_evenly) else {
             tracing::warn!(
                 now_ms,
                 confirmed_ms,
                 "the wall clock jumped forward: nothing is deleted by it for an hour"
             );
-            state.held = Some((now_ms, now));
+            self.held = Some((now_ms, now));
             return confirmed_ms;
         };
         if now.saturating_sub(since) < TRUST {
             return confirmed_ms;
         }
         tracing::warn!(now_ms, "the wall clock is believed again");
-        (state.base_ms, state.base, state.held) = (now_ms, now, None);
+        (self.base_ms, self.base, self.held) = (now_ms, now, None);
         now_ms
-    }
-
-    /// Whether deletion waits because the clock is doubted.
-    pub fn is_held(&self) -> bool {
-        self.state.lock().held.is_some()
     }
 }
 
@@ -193,6 +216,31 @@ mod tests {
         let clock = ManualClock::at(5 * DAY_MS);
         assert_eq!(SureTime::new(&clock, 4 * DAY_MS).now_ms(&clock), 5 * DAY_MS);
         assert_eq!(SureTime::new(&clock, DAY_MS).now_ms(&clock), DAY_MS);
-        assert_eq!(SureTime::new(&clock, 9 * DAY_MS).now_ms(&clock), 5 * DAY_MS);
+    }
+
+    #[test]
+    fn sure_time_never_falls_and_goes_on_while_the_wall_clock_is_behind() {
+        let clock = ManualClock::at(5 * DAY_MS);
+        let sure = SureTime::new(&clock, 9 * DAY_MS);
+        assert_eq!(sure.now_ms(&clock), 9 * DAY_MS, "an earlier life was sure of it");
+        clock.pass(1000);
+        assert_eq!((sure.now_ms(&clock), sure.is_held()), (9 * DAY_MS + 1000, false));
+        clock.set(9 * DAY_MS + 31_000);
+        assert_eq!(sure.now_ms(&clock), 9 * DAY_MS + 31_000, "a little ahead");
+        clock.set(9 * DAY_MS + 1000);
+        assert_eq!(sure.now_ms(&clock), 9 * DAY_MS + 31_000);
+    }
+
+    #[test]
+    fn a_lifetime_goes_by_the_later_of_the_two_clocks() {
+        let clock = ManualClock::at(10 * DAY_MS);
+        let sure = SureTime::new(&clock, 7 * DAY_MS);
+        assert_eq!(
+            (sure.now_ms(&clock), sure.at_latest_ms(&clock)),
+            (7 * DAY_MS, 10 * DAY_MS),
+            "a long stop"
+        );
+        clock.set(DAY_MS);
+        assert_eq!(sure.at_latest_ms(&clock), 7 * DAY_MS, "a clock that is behind");
     }
 }

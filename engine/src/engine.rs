@@ -20,7 +20,7 @@ use crate::batch::Batch;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::manifest::StoreRecord;
-use crate::ids::StoreId;
+use crate::ids::{StoreId, TimeMs};
 use crate::options::{MAX_BODY_BYTES, Options};
 use crate::running::Running;
 use crate::state::State;
@@ -124,13 +124,14 @@ impl Engine {
         self.store(name)
     }
 
-    /// Changes the TTL of a store. It applies to what is there; what had expired stays so.
+    /// Changes the TTL of a store. It applies to what is there; what had expired stays so, as far as the time is sure
+    /// ([`clock::SureTime`](crate::clock::SureTime)): a wall clock that jumped ahead ends nothing for good.
     pub fn set_store_ttl(&self, name: &str, ttl_ms: u64) -> Result<()> {
         self.running.check_writable()?;
         let id = self.store(name)?.id;
-        let now_ms = self.state().now_ms();
+        let now_ms = self.state().sure_now_ms();
         self.state().change_stores(|live| {
-            for store in live.stores.iter_mut().filter(|store| store.id == id) {
+            for store in live.stores.iter_mut().filter(|store| store.id == id && store.ttl_ms != ttl_ms) {
                 if store.ttl_ms != 0 {
                     let gone_before_ms = now_ms.saturating_add(1).saturating_sub(store.ttl_ms);
                     store.gone_before_ms = store.gone_before_ms.max(gone_before_ms);
@@ -211,6 +212,16 @@ impl Engine {
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
         backup::check_empty(target)?;
         backup::backup(self.state(), target, || self.flush())
+    }
+
+    /// The time that lifetimes and reads go by, Unix ms: the wall clock, or sure time if that is later.
+    pub fn now_ms(&self) -> TimeMs {
+        self.state().now_ms()
+    }
+
+    /// The time that deleting, forgetting and refusing go by, Unix ms: it never falls, and a clock that jumps ahead does not move it.
+    pub fn sure_now_ms(&self) -> TimeMs {
+        self.state().sure_now_ms()
     }
 
     /// The history that cursors belong to, as 16 hex digits. It changes only when an older state was restored.

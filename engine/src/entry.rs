@@ -13,6 +13,8 @@ pub struct Entry {
     pub sequence: Sequence,
     /// When the engine committed it. Never decreases inside a timeline.
     pub time_ms: TimeMs,
+    /// When its lifetime began: `time_ms`, unless the wall clock had been ahead before it was committed, or was behind then.
+    pub start_ms: TimeMs,
     /// The caller's bytes. Cheap to clone; a clone keeps at most one block (16 KiB or one body) alive.
     pub body: Bytes,
 }
@@ -91,7 +93,36 @@ impl Changes {
     }
 }
 
-/// The time before which entries are past a store's TTL, or were when it was changed; 0: none is.
+/// When an entry was committed, and how long it lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Its timestamp. Never decreases inside a timeline.
+    pub time_ms: TimeMs,
+    /// When its lifetime began.
+    pub start_ms: TimeMs,
+    /// When it expires by itself; 0: never.
+    pub expire_at_ms: TimeMs,
+}
+
+impl Times {
+    /// Those of an append with a lifetime of its own; 0: it has none.
+    pub fn new(time_ms: TimeMs, start_ms: TimeMs, lifetime_ms: u64) -> Times {
+        let expire_at_ms = if lifetime_ms == 0 { 0 } else { start_ms.saturating_add(lifetime_ms) };
+        Times { time_ms, start_ms, expire_at_ms }
+    }
+
+    /// Those of an entry whose start is stored only if it differs from its timestamp.
+    pub fn stored(time_ms: TimeMs, own_start_ms: Option<TimeMs>, expire_at_ms: TimeMs) -> Times {
+        Times { time_ms, start_ms: own_start_ms.unwrap_or(time_ms), expire_at_ms }
+    }
+
+    /// The start, if it differs from the timestamp.
+    pub fn own_start_ms(&self) -> Option<TimeMs> {
+        Some(self.start_ms).filter(|start_ms| *start_ms != self.time_ms)
+    }
+}
+
+/// Lifetimes that began before this are past a store's TTL, or were when it was changed; 0: none is.
 pub(crate) fn alive_from_ms(now_ms: TimeMs, ttl_ms: u64, gone_before_ms: TimeMs) -> TimeMs {
     let past_ttl_ms = if ttl_ms == 0 { 0 } else { now_ms.saturating_add(1).saturating_sub(ttl_ms) };
     past_ttl_ms.max(gone_before_ms)
@@ -102,7 +133,7 @@ pub(crate) fn alive_from_ms(now_ms: TimeMs, ttl_ms: u64, gone_before_ms: TimeMs)
 pub(crate) struct Sight {
     /// The time of the read.
     pub now_ms: TimeMs,
-    /// Entries of an earlier time are past the store's TTL; 0: none is.
+    /// Lifetimes that began earlier are past the store's TTL; 0: none is.
     pub alive_from_ms: TimeMs,
     /// Everything below is gone.
     pub lowest: Sequence,
@@ -113,17 +144,18 @@ pub(crate) struct Sight {
 }
 
 impl Sight {
-    /// Whether the store's TTL has passed for what was committed at a time.
-    pub fn is_expired(&self, time_ms: TimeMs) -> bool {
-        time_ms < self.alive_from_ms
+    /// Whether the store's TTL has passed for a lifetime that began at a time.
+    pub fn is_expired(&self, start_ms: TimeMs) -> bool {
+        start_ms < self.alive_from_ms
     }
 
     /// Whether an entry is what is looked for.
-    pub fn shows(&self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
+    pub fn shows(&self, sequence: Sequence, times: &Times) -> bool {
+        let Times { start_ms, expire_at_ms, .. } = *times;
         // What its own expiry took before the TTL is a hole, not a loss.
         let (passed_over, alive_at_ms) = match self.lost {
-            Some(ttl_ms) => (!self.is_expired(time_ms), time_ms.saturating_add(ttl_ms).saturating_sub(1)),
-            None => (self.is_expired(time_ms), self.now_ms),
+            Some(ttl_ms) => (!self.is_expired(start_ms), start_ms.saturating_add(ttl_ms).saturating_sub(1)),
+            None => (self.is_expired(start_ms), self.now_ms),
         };
         sequence >= self.lowest
             && (expire_at_ms == 0 || expire_at_ms > alive_at_ms)
@@ -144,8 +176,8 @@ pub(crate) struct Collector {
     more: bool,
     /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
     is_sufficient: bool,
-    /// When the entry taken last expires by itself; 0: never.
-    last_until_ms: TimeMs,
+    /// The times of the entry taken last.
+    last_times: Times,
 }
 
 impl Collector {
@@ -158,7 +190,7 @@ impl Collector {
             body_bytes: 0,
             more: false,
             is_sufficient: false,
-            last_until_ms: 0,
+            last_times: Times::default(),
         }
     }
 
@@ -182,12 +214,8 @@ impl Collector {
     }
 
     /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
-    pub fn offer(
-        &mut self,
-        (sequence, time_ms, expire_at_ms): (Sequence, TimeMs, TimeMs),
-        body: impl FnOnce() -> Bytes,
-    ) -> bool {
-        if !self.sight.shows(sequence, time_ms, expire_at_ms) {
+    pub fn offer(&mut self, sequence: Sequence, times: Times, body: impl FnOnce() -> Bytes) -> bool {
+        if !self.sight.shows(sequence, &times) {
             return !self.more;
         }
         let body = self.sight.changes.edited.get(&sequence).cloned().unwrap_or_else(body);
@@ -199,14 +227,14 @@ impl Collector {
             return false;
         }
         self.body_bytes = sum;
-        self.last_until_ms = expire_at_ms;
-        self.entries.push(Entry { sequence, time_ms, body });
+        self.last_times = times;
+        self.entries.push(Entry { sequence, time_ms: times.time_ms, start_ms: times.start_ms, body });
         !self.is_full()
     }
 
-    /// When the entry taken last expires by itself; 0: never.
-    pub fn last_until_ms(&self) -> TimeMs {
-        self.last_until_ms
+    /// The times of the entry taken last.
+    pub fn last_times(&self) -> Times {
+        self.last_times
     }
 
     /// The entries, and whether the limit kept any back.
@@ -220,8 +248,8 @@ impl Collector {
 pub struct Floor {
     /// The lowest sequence that was not removed; above the last one when there is none. What expired may be above it.
     pub lowest: Sequence,
-    /// The time of that entry; 0: not known.
-    pub time_ms: TimeMs,
+    /// When the lifetime of that entry began; 0: not known.
+    pub start_ms: TimeMs,
     /// When it expires by itself; 0: never.
     pub until_ms: TimeMs,
     /// The highest sequence that trimming or expiry removed, as far as was known when this was written.
@@ -242,7 +270,7 @@ pub struct End {
 impl End {
     /// The end of a timeline that was never written.
     pub const NEVER: End =
-        End { last: 0, last_time_ms: 0, floor: Floor { lowest: 1, time_ms: 0, until_ms: 0, trimmed_to: 0 } };
+        End { last: 0, last_time_ms: 0, floor: Floor { lowest: 1, start_ms: 0, until_ms: 0, trimmed_to: 0 } };
 
     /// Whether there is an entry that was not removed. It may have expired.
     pub fn has_entries(&self) -> bool {
@@ -250,12 +278,13 @@ impl End {
     }
 
     /// Takes an append in.
-    pub fn append(&mut self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) {
+    pub fn append(&mut self, sequence: Sequence, times: &Times) {
         if !self.has_entries() {
             let trimmed_to = self.floor.trimmed_to;
-            self.floor = Floor { lowest: sequence, time_ms, until_ms: expire_at_ms, trimmed_to };
+            let (start_ms, until_ms) = (times.start_ms, times.expire_at_ms);
+            self.floor = Floor { lowest: sequence, start_ms, until_ms, trimmed_to };
         }
-        (self.last, self.last_time_ms) = (sequence, time_ms);
+        (self.last, self.last_time_ms) = (sequence, times.time_ms);
     }
 }
 
@@ -268,6 +297,10 @@ pub(crate) struct Span {
     pub body_bytes: u64,
     pub first_time_ms: TimeMs,
     pub last_time_ms: TimeMs,
+    /// The earliest start of a lifetime.
+    pub first_start_ms: TimeMs,
+    /// The latest.
+    pub last_start_ms: TimeMs,
     /// Whether some of them expire by themselves.
     pub own_expiry: bool,
 }
@@ -360,9 +393,9 @@ mod tests {
     #[test]
     fn after_the_first_body_over_the_budget_nothing_more_fits() {
         let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
-        assert!(out.offer((1, 0, 0), || Bytes::from_static(b"over")));
-        assert!(!out.offer((2, 0, 0), Bytes::new));
-        assert!(!out.offer((3, 0, 0), Bytes::new));
+        assert!(out.offer(1, Times::default(), || Bytes::from_static(b"over")));
+        assert!(!out.offer(2, Times::default(), Bytes::new));
+        assert!(!out.offer(3, Times::default(), Bytes::new));
         assert_eq!(out.finish().0.len(), 1);
     }
 }

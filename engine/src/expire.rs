@@ -64,7 +64,7 @@ pub fn expire(state: &State) -> Result<(), Failure> {
     let is_over = |segment: &&Arc<Segment>| {
         let record = segment.record();
         let ttl_ms = state.ttl_ms(record.store);
-        !record.dropped && ttl_ms != 0 && record.last_time_ms.saturating_add(ttl_ms) <= now_ms
+        !record.dropped && ttl_ms != 0 && record.last_start_ms.saturating_add(ttl_ms) <= now_ms
     };
     let expired: Vec<Arc<Segment>> = view.segments.all().filter(is_over).cloned().collect();
     if expired.is_empty() {
@@ -76,7 +76,7 @@ pub fn expire(state: &State) -> Result<(), Failure> {
             record.dropped = true;
             // A clock that goes back must not tell of entries that are not there any more.
             if let Some(store) = live.stores.iter_mut().find(|store| store.id == record.store) {
-                store.gone_before_ms = store.gone_before_ms.max(record.last_time_ms.saturating_add(1));
+                store.gone_before_ms = store.gone_before_ms.max(record.last_start_ms.saturating_add(1));
             }
         }
         live.seen_ms = live.seen_ms.max(now_ms);
@@ -104,7 +104,7 @@ pub fn expire(state: &State) -> Result<(), Failure> {
 /// enough. On a full disk they do not wait.
 fn is_seal_due(state: &State) -> bool {
     let active = state.view.load().active.clone();
-    let age_ms = active.first_time_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
+    let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
     if active.frees() && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= TRIM_WAIT_MS)) {
         return true;
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::entry::Changes;
+use crate::entry::{Changes, Times};
 use crate::error::{Error, Failure, Result};
 use crate::format::ids::IdEntry;
 use crate::format::manifest::{Live, SegmentRecord};
@@ -156,6 +156,7 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
                 compress: false,
                 from: memtable.from(),
                 to: memtable.to(),
+                now_ms: state.now_ms(),
             };
             let number = plan.number;
             match write_segment(state, memtable, plan, partition, is_last) {
@@ -172,44 +173,33 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
 
 /// A piece of time whose entries go into one segment and expire together.
 struct Partition {
-    /// What the manifest calls it: the time of its start. It never falls from one flush to the next.
+    /// What the manifest calls it: the time at which it begins.
     number: u64,
-    /// The times in it.
-    times: RangeInclusive<TimeMs>,
+    /// The starts of lifetimes in it.
+    starts: RangeInclusive<TimeMs>,
 }
 
 /// The partitions of a memtable's entries, ascending; at least one. A store without TTL has one for all times.
 fn partitions(state: &State, memtable: &Memtable, store: StoreId) -> Vec<Partition> {
     let ttl_ms = state.ttl_ms(store);
-    let view = state.view.load();
-    // A number never falls, also when the TTL was changed: it orders the segments of a store.
-    let highest = view.segments.of(store).first().map_or(0, |segment| segment.record().partition);
     if ttl_ms == 0 {
-        return vec![Partition { number: highest, times: 0..=TimeMs::MAX }];
+        return vec![Partition { number: 0, starts: 0..=TimeMs::MAX }];
     }
     let len = partition_ms(ttl_ms);
     let uses = count_uses(memtable, store);
     let in_store = (0..uses.len()).filter(|body| uses[*body] > 0);
-    let mut starts: Vec<u64> = in_store
-        .map(|body| memtable.body(body as u32).time_ms)
-        .map(|time_ms| time_ms - time_ms % len)
+    let mut numbers: Vec<u64> = in_store
+        .map(|body| memtable.body(body as u32).times.start_ms)
+        .map(|start_ms| start_ms - start_ms % len)
         .collect();
-    starts.sort_unstable();
-    starts.dedup();
-    if starts.is_empty() {
+    numbers.sort_unstable();
+    numbers.dedup();
+    if numbers.is_empty() {
         let now_ms = state.now_ms();
-        starts.push(now_ms - now_ms % len);
+        numbers.push(now_ms - now_ms % len);
     }
-    let mut partitions: Vec<Partition> = Vec::new();
-    for start in starts {
-        let number = start.max(highest);
-        let times = start..=start.saturating_add(len - 1);
-        match partitions.last_mut().filter(|last| last.number == number) {
-            Some(last) => last.times = *last.times.start()..=*times.end(),
-            None => partitions.push(Partition { number, times }),
-        }
-    }
-    partitions
+    let partition = |number: u64| Partition { number, starts: number..=number.saturating_add(len - 1) };
+    numbers.into_iter().map(partition).collect()
 }
 
 /// The length of a store's partitions: short enough that what has expired is soon gone, long enough that there are few.
@@ -237,15 +227,16 @@ fn write_segment(
 ) -> Result<SegmentRecord> {
     let store = plan.store;
     let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
-    let shared = write_shared(memtable, store, &partition.times, &mut writer)?;
+    let shared = write_shared(memtable, store, &partition.starts, &mut writer)?;
     let edits = if is_last { write_edits(memtable, store, &mut writer)? } else { Edits::new() };
     for_each_by_name(memtable, store, |slot| {
-        if !is_last && !slot.entries().any(|(_, body)| partition.times.contains(&memtable.body(body).time_ms))
+        if !is_last
+            && !slot.entries().any(|(_, body)| partition.starts.contains(&memtable.body(body).times.start_ms))
         {
             return Ok(());
         }
         writer.begin(&slot.name);
-        write_entries(memtable, slot, &partition.times, &shared, &mut writer)?;
+        write_entries(memtable, slot, &partition.starts, &shared, &mut writer)?;
         if is_last {
             write_changes_and_ids(state, slot, &edits, &mut writer)?;
         }
@@ -265,13 +256,12 @@ fn write_changes_and_ids(
         writer.changes(&changes.below(slot.first()).removed, edited);
     }
     let ids: BTreeMap<_, _> = slot.ids().collect();
-    for (id, record) in
-        ids.into_iter().filter(|(_, record)| state.remembers(record.time_ms, state.sure_now_ms()))
-    {
+    for (id, record) in ids.into_iter().filter(|(_, record)| state.remembers(record.start_ms)) {
         let entry = IdEntry {
             body_hash: record.body_hash,
             targets_hash: record.targets_hash,
             time_ms: record.time_ms,
+            start_ms: record.start_ms,
             sequences: record.sequences.to_vec(),
         };
         writer.id(id, &entry)?;
@@ -283,17 +273,18 @@ fn write_changes_and_ids(
 fn write_shared(
     memtable: &Memtable,
     store: StoreId,
-    times: &RangeInclusive<TimeMs>,
+    starts: &RangeInclusive<TimeMs>,
     writer: &mut SegmentWriter,
 ) -> Result<Vec<Option<u32>>> {
     let uses = count_uses(memtable, store);
     let mut shared = vec![None; uses.len()];
     for number in (0..uses.len()).filter(|number| uses[*number] > 1) {
         let body = memtable.body(number as u32);
-        if !times.contains(&body.time_ms) {
+        if !starts.contains(&body.times.start_ms) {
             continue;
         }
-        shared[number] = Some(writer.body(body.time_ms, body.expire_at_ms, &body.bytes)?);
+        let Times { time_ms, expire_at_ms, .. } = body.times;
+        shared[number] = Some(writer.body(time_ms, expire_at_ms, &body.bytes)?);
     }
     Ok(shared)
 }
@@ -320,24 +311,24 @@ fn write_edits(memtable: &Memtable, store: StoreId, writer: &mut SegmentWriter) 
 fn write_entries(
     memtable: &Memtable,
     slot: &Slot,
-    times: &RangeInclusive<TimeMs>,
+    starts: &RangeInclusive<TimeMs>,
     shared: &[Option<u32>],
     writer: &mut SegmentWriter,
 ) -> Result<()> {
     let none = Changes::default();
     let changes = slot.changes().unwrap_or(&none);
     let lowest = slot.end().floor.lowest;
-    for (sequence, number) in
+    for (sequence, body) in
         slot.entries().filter(|(sequence, _)| *sequence >= lowest && !changes.removes(*sequence))
     {
         let edited = changes.edited.get(&sequence);
-        if let (Some(number), None) = (shared[number as usize], edited) {
-            writer.shared(sequence, number)?;
+        if let (Some(number), None) = (shared[body as usize], edited) {
+            writer.shared(sequence, number, memtable.body(body).times.own_start_ms())?;
             continue;
         }
-        let body = memtable.body(number);
-        if times.contains(&body.time_ms) {
-            writer.inline(sequence, body.time_ms, body.expire_at_ms, edited.unwrap_or(&body.bytes))?;
+        let body = memtable.body(body);
+        if starts.contains(&body.times.start_ms) {
+            writer.inline(sequence, body.times, edited.unwrap_or(&body.bytes))?;
         }
     }
     Ok(())

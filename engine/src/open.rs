@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::batch::{remembered, timeline_hash};
 use crate::clock::{Clock, SureTime};
-use crate::entry::{End, Floor};
+use crate::entry::{End, Floor, Times};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind, VERSION};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
@@ -96,22 +96,26 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         replay.record(lsn, record).map_err(|what| replay_damage(&dir, &log, lsn, what))
     })?;
     damage.extend(tail.damage.iter().cloned());
-    match manifest.check_changes(tail.end) {
-        Err(missing) if !options.read_only => return Err(missing),
-        checked => damage.extend(checked.err()),
-    }
+    damage.extend(told_if(options.read_only, manifest.check_changes(tail.end))?);
     damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
+    let own_starts = replay.own_starts || manifest.live().segments.iter().any(SegmentRecord::has_own_starts);
     tracing::info!(entries = replay.entries, from = %checkpoint, to = %tail.end, "the log was replayed");
 
     let sure = SureTime::new(&*clock, manifest.live().seen_ms);
-    let sure_now_ms = sure.now_ms(&*clock);
     let mut wal_files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
     let mut wal = None;
     if !options.read_only {
         let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
         let file_bytes = (first_bytes, options.wal_file_bytes);
-        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &mut tail, file_bytes, sure_now_ms)?);
+        wal = Some(begin_epoch(
+            &dir,
+            &mut manifest,
+            &mut wal_files,
+            &mut tail,
+            file_bytes,
+            sure.now_ms(&*clock),
+        )?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
     let reserve = open_reserve(&dir, &options);
@@ -119,6 +123,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         dir,
         clock,
         sure,
+        own_starts: AtomicBool::new(own_starts),
         engine_id,
         writer_epoch: manifest.writer_epoch(),
         view: CurrentView::new(replay.view),
@@ -217,11 +222,16 @@ fn find_log(
     read_only: bool,
 ) -> Result<(Files, Vec<Error>)> {
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
-    match check_log_file(dir, manifest.live().log_file, &log) {
-        Err(missing) if !read_only => return Err(missing),
-        checked => damage.extend(checked.err()),
-    }
+    damage.extend(told_if(read_only, check_log_file(dir, manifest.live().log_file, &log))?);
     Ok((log, damage))
+}
+
+/// What does not hold refuses an open for writing; for reading it is told.
+fn told_if(read_only: bool, checked: Result<()>) -> Result<Option<Error>> {
+    match checked {
+        Err(error) if !read_only => Err(error),
+        checked => Ok(checked.err()),
+    }
 }
 
 /// The log file that the manifest counts on, if any, must be there.
@@ -258,6 +268,7 @@ struct Replay {
     allocator: Allocator,
     group: Group,
     last_time_ms: TimeMs,
+    own_starts: bool,
     entries: u64,
     /// Entries may be missing because of damage: go on, and let readers know.
     go_on: bool,
@@ -271,6 +282,7 @@ impl Replay {
             allocator: Allocator::default(),
             group: Group::default(),
             last_time_ms: 0,
+            own_starts: false,
             entries: 0,
             go_on,
         }
@@ -285,6 +297,9 @@ impl Replay {
     }
 
     fn all_of(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
+        if !self.view.active.may_start_at(record.start_ms) {
+            self.seal(lsn);
+        }
         let tail = Bytes::copy_from_slice(record.tail);
         self.group.hold(tail.len());
         let operations =
@@ -300,10 +315,19 @@ impl Replay {
         }
         // What is replayed is durable before it is served.
         self.view.active.apply(&mut self.group, lsn);
-        self.view.active.committed_at(record.time_ms);
+        self.view.active.started_at(record.start_ms);
+        self.own_starts |= record.start_ms != record.time_ms;
         self.allocator.settle();
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
         Ok(())
+    }
+
+    /// As the commit path does where lifetimes begin earlier than those before.
+    fn seal(&mut self, lsn: Lsn) {
+        self.view.active.seal(lsn);
+        let sealed = std::mem::replace(&mut self.view.active, Arc::new(Memtable::new(lsn)));
+        self.view.sealed.insert(0, sealed);
+        self.allocator.restart();
     }
 
     fn operation(
@@ -316,15 +340,14 @@ impl Replay {
         let mut next = || sequences.next().expect("they were counted");
         match operation {
             Operation::Append { body, stamped, lifetime_ms, targets } => {
-                let time_ms = record.time_ms;
-                let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
                 let mut bytes = tail.slice(body);
                 if stamped {
                     let origin = given.first().copied().unwrap_or(0);
                     bytes = stamp(&bytes, origin).into();
                     self.group.hold(bytes.len());
                 }
-                self.group.body(Body { time_ms, expire_at_ms, bytes });
+                let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
+                self.group.body(Body { times, bytes });
                 for (place, timeline) in targets.into_iter().enumerate() {
                     self.entry(timeline, next(), record.chosen && place == 0)?;
                 }
@@ -337,7 +360,8 @@ impl Replay {
             }
             Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
                 let sequences = remembered(targets_hash, given).into();
-                let used = IdRecord { body_hash, targets_hash, time_ms: record.time_ms, sequences };
+                let (time_ms, start_ms) = (record.time_ms, record.start_ms);
+                let used = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
                 // Its timeline has a slot already: it is that of the first append.
                 self.effect(timeline, 0, Effect::Id(tail.slice_ref(id), used))
             }
@@ -379,8 +403,7 @@ impl Replay {
         if let Some(slot) = memtable.find(timeline, hash) {
             return Ok(slot);
         }
-        let reading = Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0 };
-        let end = match reading.end() {
+        let end = match Reading::of_end(&self.view, timeline, hash).end() {
             Ok(end) => end,
             Err(Error::Corrupt { .. }) => End { last: end, ..End::NEVER },
             Err(error) => return Err(Wrong::Failed(error)),
@@ -475,7 +498,8 @@ mod tests {
             writer.timeline(*target);
         }
         let (tail, _) = writer.finish();
-        let record = Record { time_ms: 1, chosen: false, sequences: sequences.to_vec(), tail: &tail };
+        let record =
+            Record { time_ms: 1, start_ms: 1, chosen: false, sequences: sequences.to_vec(), tail: &tail };
         replay.record(Lsn(0), &record).is_ok()
     }
 

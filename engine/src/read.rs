@@ -11,8 +11,11 @@
 //! It does not know: names of stores, or who is asking.
 
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
-use crate::entry::{Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Verdict, alive_from_ms};
+use crate::entry::{
+    Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Times, Verdict, alive_from_ms,
+};
 use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
@@ -38,8 +41,10 @@ pub struct Reading<'v> {
     pub now_ms: TimeMs,
     /// How long the store's entries live; 0: for ever.
     pub ttl_ms: u64,
-    /// Entries of an earlier time are past it, or were when it was changed: they are not shown; 0: all are.
+    /// Lifetimes that began earlier are past it, or were when it was changed: they are not shown; 0: all are.
     pub alive_from_ms: TimeMs,
+    /// Whether lifetimes may have begun earlier in younger entries: then what has expired says nothing of what is older.
+    pub own_starts: bool,
 }
 
 /// A place that holds entries of the timeline.
@@ -73,10 +78,29 @@ struct Walk<'v> {
 impl<'v> Reading<'v> {
     /// A timeline as it can be read now.
     pub fn new(state: &State, view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
+        Reading::at(state, view, (timeline, hash), state.now_ms())
+    }
+
+    /// A timeline as it is to be read for a decision that cannot be taken back.
+    pub fn sure(state: &State, view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
+        Reading::at(state, view, (timeline, hash), state.sure_now_ms())
+    }
+
+    fn at(
+        state: &State,
+        view: &'v View,
+        (timeline, hash): (TimelineRef<'v>, u64),
+        now_ms: TimeMs,
+    ) -> Reading<'v> {
         let (ttl_ms, gone_before_ms) = state.retention(timeline.store);
-        let now_ms = state.now_ms();
         let alive_from_ms = alive_from_ms(now_ms, ttl_ms, gone_before_ms);
-        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms }
+        let own_starts = state.own_starts.load(Ordering::Acquire);
+        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms, own_starts }
+    }
+
+    /// A timeline of which only the end is looked for.
+    pub fn of_end(view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
+        Reading { view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0, own_starts: false }
     }
 
     /// The places that know the timeline, newest first.
@@ -137,8 +161,9 @@ impl<'v> Reading<'v> {
         }
         for segment in self.view.segments.of(self.timeline.store) {
             if let Some(found) = segment.find_id(self.timeline.name, id, from_ms)? {
-                let IdEntry { body_hash, targets_hash, time_ms, sequences } = found;
-                return Ok(Some(IdRecord { body_hash, targets_hash, time_ms, sequences: sequences.into() }));
+                let IdEntry { body_hash, targets_hash, time_ms, start_ms, sequences } = found;
+                let sequences = sequences.into();
+                return Ok(Some(IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences }));
             }
         }
         Ok(None)
@@ -169,7 +194,7 @@ impl<'v> Reading<'v> {
     }
 
     fn collect_ascending(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Collector)> {
-        let walk = self.walk(|span| span.first <= low || self.is_expired(span.first_time_ms))?;
+        let walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
         let mut out = Collector::new(limit, false, self.sight(&walk.end, walk.changes));
         // The active memtable may have grown since it told its end: what is shown goes with the end that is told.
         let high = high.min(walk.end.last);
@@ -182,11 +207,11 @@ impl<'v> Reading<'v> {
         Ok((walk.end, out))
     }
 
-    /// The first readable entry at or above a sequence: its sequence, time and own expiry.
-    pub fn first_from(&self, low: Sequence) -> Result<Option<(Sequence, TimeMs, TimeMs)>> {
+    /// The first readable entry at or above a sequence.
+    pub fn first_from(&self, low: Sequence) -> Result<Option<(Sequence, Times)>> {
         let (_, out) = self.collect_ascending(low, MAX_SEQUENCE, Limit::entries(1))?;
-        let until_ms = out.last_until_ms();
-        Ok(out.finish().0.first().map(|entry| (entry.sequence, entry.time_ms, until_ms)))
+        let times = out.last_times();
+        Ok(out.finish().0.first().map(|entry| (entry.sequence, times)))
     }
 
     /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
@@ -220,8 +245,7 @@ impl<'v> Reading<'v> {
             let Some(place) = step.place else { continue };
             let high = high.min(found.map_or(0, |end: End| end.last));
             place.read(self, low, high, &mut out)?;
-            let oldest =
-                place.span.first <= low.max(out.sight.lowest) || self.is_expired(place.span.first_time_ms);
+            let oldest = place.span.first <= low.max(out.sight.lowest) || self.ends_with(&place.span);
             if out.is_full() || oldest {
                 break;
             }
@@ -230,8 +254,13 @@ impl<'v> Reading<'v> {
         Ok((found.unwrap_or(End::NEVER), entries, more))
     }
 
-    fn is_expired(&self, time_ms: TimeMs) -> bool {
-        time_ms < self.alive_from_ms
+    fn is_expired(&self, start_ms: TimeMs) -> bool {
+        start_ms < self.alive_from_ms
+    }
+
+    /// Whether everything older than a place has expired.
+    fn ends_with(&self, span: &Span) -> bool {
+        !self.own_starts && self.is_expired(span.first_start_ms)
     }
 
     /// What follows a reader's cursor.
@@ -267,7 +296,7 @@ impl<'v> Reading<'v> {
         if !end.has_entries() {
             return Ok(end.last + 1);
         }
-        let certain = self.alive_from_ms == 0 || (floor.time_ms != 0 && !self.is_expired(floor.time_ms));
+        let certain = self.alive_from_ms == 0 || (floor.start_ms != 0 && !self.is_expired(floor.start_ms));
         if certain && (floor.until_ms == 0 || floor.until_ms > self.now_ms) {
             return Ok(floor.lowest);
         }
@@ -284,10 +313,8 @@ impl<'v> Reading<'v> {
     /// The highest sequence that trimming or the store's TTL removed. Costs a walk only when the floor's entry has expired.
     fn trimmed_to(&self, end: &End) -> Result<Sequence> {
         let floor = &end.floor;
-        if self.alive_from_ms == 0
-            || !end.has_entries()
-            || (floor.time_ms != 0 && !self.is_expired(floor.time_ms))
-        {
+        let is_first_alive = floor.start_ms != 0 && !self.is_expired(floor.start_ms) && !self.own_starts;
+        if self.alive_from_ms == 0 || !end.has_entries() || is_first_alive {
             return Ok(floor.trimmed_to);
         }
         // A hole below the first living entry was not lost: only what the TTL took counts.
@@ -299,10 +326,10 @@ impl<'v> Reading<'v> {
             let step = step?;
             dropped_to = dropped_to.max(step.dropped_to);
             out.sight.changes.add_older(step.changes);
-            let Some(place) = step.place.filter(|place| self.is_expired(place.span.first_time_ms)) else {
+            let Some(place) = step.place.filter(|place| self.is_expired(place.span.first_start_ms)) else {
                 continue;
             };
-            let alive = if self.is_expired(place.span.last_time_ms) {
+            let alive = if self.own_starts || self.is_expired(place.span.last_start_ms) {
                 None
             } else {
                 place.sequence_at(self, self.alive_from_ms)?
@@ -379,7 +406,7 @@ impl<'v> Reading<'v> {
 impl Place<'_> {
     fn read(&self, reading: &Reading<'_>, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
         let low = low.max(out.sight.lowest);
-        if self.span.last < low || self.span.first > high || reading.is_expired(self.span.last_time_ms) {
+        if self.span.last < low || self.span.first > high || reading.is_expired(self.span.last_start_ms) {
             return Ok(());
         }
         match &self.source {
@@ -410,7 +437,7 @@ impl Place<'_> {
             .is_some_and(|(_, last)| *last >= span.first)
             || sight.changes.edited.range(span.first..=span.last).next().is_some();
         let whole = span.first >= sight.lowest
-            && !sight.is_expired(span.first_time_ms)
+            && !sight.is_expired(span.first_start_ms)
             && !span.own_expiry
             && !changed;
         if whole {

@@ -31,9 +31,6 @@ use crate::view::CurrentView;
 use crate::wal::{Preparer, WalFile};
 use crate::watch::WatchTable;
 
-/// How far a clock may go back without anything being shown again.
-const SMALL_STEP_MS: u64 = 60_000;
-
 /// So many timelines can be changed at once, at most.
 pub const CHANGE_LOCKS: usize = 64;
 
@@ -61,10 +58,12 @@ pub struct State {
     pub watch: Arc<WatchTable>,
     pub cache: Arc<BlockCache>,
     pub hasher: hashbrown::DefaultHashBuilder,
-    /// The highest time given so far.
+    /// The highest timestamp given so far.
     pub last_time_ms: AtomicU64,
-    /// The time that deletion goes by.
+    /// The time that deletion goes by, and, with the wall clock, lifetimes.
     pub sure: SureTime,
+    /// Whether some lifetimes began at another time than their entries' timestamps: then starts may fall inside a timeline.
+    pub own_starts: AtomicBool,
     pub counters: Counters,
     pub poison: Poison,
     /// Makes log files ahead of need. Gone when the engine is read-only or closed.
@@ -94,37 +93,37 @@ impl State {
         &self.changing[(hash >> 32) as usize % CHANGE_LOCKS]
     }
 
-    /// The time of a commit: never below one that was committed, so that a wall clock that goes back changes no order.
+    /// The timestamp of a commit: never below one that was committed, so that a wall clock that goes back changes no order.
     pub fn stamp_ms(&self) -> TimeMs {
         self.clock.now_ms().max(self.last_time_ms.load(Ordering::Relaxed))
     }
 
-    /// The time of a read, for expiry. A clock that goes back a little shows nothing again; one that was far ahead when something
-    /// was committed does not hide what is alive.
+    /// What a lifetime starts at, and a read goes by (`clock::SureTime`).
     pub fn now_ms(&self) -> TimeMs {
-        let (now_ms, last_ms) = (self.clock.now_ms(), self.last_time_ms.load(Ordering::Relaxed));
-        if last_ms.saturating_sub(now_ms) <= SMALL_STEP_MS { now_ms.max(last_ms) } else { now_ms }
+        self.sure.at_latest_ms(&*self.clock)
     }
 
-    /// The time that may destroy.
+    /// The time that may destroy, forget and refuse (`clock::SureTime`).
     pub fn sure_now_ms(&self) -> TimeMs {
         self.sure.now_ms(&*self.clock)
     }
 
-    /// Something was committed at a time.
-    pub fn committed_at(&self, time_ms: TimeMs) {
+    /// Something was committed at a time, with lifetimes that began at another.
+    pub fn committed_at(&self, time_ms: TimeMs, start_ms: TimeMs) {
         self.last_time_ms.fetch_max(time_ms, Ordering::Relaxed);
+        if start_ms != time_ms {
+            self.own_starts.store(true, Ordering::Release);
+        }
     }
 
-    /// Whether an id that was used at a time is still remembered.
-    pub fn remembers(&self, used_ms: TimeMs, now_ms: TimeMs) -> bool {
-        used_ms.saturating_add(self.options.id_window_ms) > now_ms
+    /// Whether an id whose window began at a time is still remembered.
+    pub fn remembers(&self, start_ms: TimeMs) -> bool {
+        start_ms >= self.remembered_from_ms()
     }
 
-    /// Ids that were used before this are forgotten by every commit from now on.
+    /// Ids whose window began before this are forgotten, from now on: sure time never falls.
     pub fn remembered_from_ms(&self) -> TimeMs {
-        // No later commit has a time below that of one now.
-        self.stamp_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
+        self.sure_now_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
     }
 
     /// An error if one of the stores does not exist.

@@ -151,7 +151,7 @@ impl Store {
     pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {
         let state = &self.running.state;
         let found = self.read(timeline, |reading| reading.id(id, state.remembered_from_ms()))?;
-        match found.filter(|found| state.remembers(found.time_ms, state.stamp_ms())) {
+        match found.filter(|found| state.remembers(found.start_ms)) {
             Some(found) => found.receipt(stands_for(what)).map(Some),
             None => Ok(None),
         }

@@ -95,7 +95,7 @@ fn example_group() -> Vec<u8> {
     let (tail, _) = tail.finish();
     let mut group = GroupWriter::new(ENGINE);
     group.start(PLACE);
-    group.record(1_700_000_000_000, &[1, 300], false, &tail, crc(Seed::NONE, &tail));
+    group.record((1_700_000_000_000, 1_700_000_000_000), &[1, 300], false, &tail, crc(Seed::NONE, &tail));
     group.finish(PLACE).to_vec()
 }
 

@@ -14,7 +14,7 @@ use strandline::format::filter::filter;
 use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use strandline::format::index::{End, Footer, RunBlock, RunBlocks, TimelineEntry};
 use strandline::format::manifest::{self, Live, SegmentRecord, StoreRecord};
-use strandline::format::run::{RunWriter, put_shared_body};
+use strandline::format::run::{RunWriter, Times, put_shared_body};
 use strandline::format::slots::SlotsWriter;
 use strandline::format::table::{Row, TableWriter};
 use strandline::format::wal::{GroupWriter, TailWriter, group_header};
@@ -73,7 +73,7 @@ fn group() -> Vec<u8> {
     let mut group = GroupWriter::new(ENGINE);
     group.start(Lsn(512));
     for time_ms in 1..4 {
-        group.record(time_ms, &[1, 300, 1 << 40], false, &tail(), crc(Seed::NONE, &tail()));
+        group.record((time_ms, 2), &[1, 300, 1 << 40], false, &tail(), crc(Seed::NONE, &tail()));
     }
     group.finish(Lsn(512)).to_vec()
 }
@@ -82,10 +82,12 @@ fn runs() -> Vec<u8> {
     let mut block = Vec::new();
     for name in [b"a".as_slice(), b"b"] {
         let mut run = RunWriter::new(5, 1000);
-        run.inline(5, 1000, 0, b"five");
-        run.shared(6, 0);
-        run.shared(9, 300);
-        run.inline(20, 1500, 9000, b"");
+        let times = |time_ms, start_ms, expire_at_ms| Times { time_ms, start_ms, expire_at_ms };
+        run.inline(5, times(1000, 1000, 0), b"five");
+        run.shared(6, 0, None);
+        run.shared(9, 300, Some(70));
+        run.inline(20, times(1500, 1500, 9000), b"");
+        run.inline(21, times(1500, 80, 90), b"early");
         run.finish(name, &mut block);
     }
     block

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::bodies::Bodies;
 use super::pace::Pace;
-use crate::entry::{Changes, End, Floor};
+use crate::entry::{Changes, End, Floor, Times};
 use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
@@ -85,8 +85,8 @@ struct Survivor<'b> {
 
 /// Where its body comes from.
 enum Kept<'b> {
-    Own { time_ms: TimeMs, expire_at_ms: TimeMs, body: &'b [u8] },
-    Shared(u32),
+    Own { times: Times, body: &'b [u8] },
+    Shared { number: u32, own_start_ms: Option<TimeMs> },
 }
 
 impl<'a> Merge<'a> {
@@ -172,7 +172,7 @@ impl<'a> Merge<'a> {
             let fate = self.fate(&name)?;
             fate.edited.values().for_each(|(input, number)| bodies[*input].mark(*number));
             self.for_each_survivor(&name, &fate, |survivor| {
-                if let Kept::Shared(number) = survivor.body {
+                if let Kept::Shared { number, .. } = survivor.body {
                     bodies[survivor.input].mark(number);
                 }
                 Ok(())
@@ -214,10 +214,10 @@ impl<'a> Merge<'a> {
         let expired = self.for_each_survivor(name, fate, |Survivor { input, sequence, body }| {
             count += 1;
             match body {
-                Kept::Own { time_ms, expire_at_ms, body } => {
-                    writer.inline(sequence, time_ms, expire_at_ms, body)?;
+                Kept::Own { times, body } => writer.inline(sequence, times, body)?,
+                Kept::Shared { number, own_start_ms } => {
+                    writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
                 }
-                Kept::Shared(number) => writer.shared(sequence, self.number(input, number)?)?,
             }
             pace.written(writer.written_bytes())
         })?;
@@ -248,7 +248,7 @@ impl<'a> Merge<'a> {
         let parts = self.parts(name);
         let end = parts.last().expect("the name is some input's").1.end;
         let trimmed_to = parts.iter().map(|(_, entry)| entry.dropped_to()).max().unwrap_or(0);
-        let floor = Floor { lowest: end.last + 1, time_ms: 0, until_ms: 0, trimmed_to };
+        let floor = Floor { lowest: end.last + 1, start_ms: 0, until_ms: 0, trimmed_to };
         End { floor, ..end }
     }
 
@@ -304,25 +304,27 @@ impl<'a> Merge<'a> {
                     return Ok(());
                 }
                 let edited = fate.changes.edited.get(&sequence);
-                let (time_ms, expire_at_ms) = match content {
-                    Content::Inline { time_ms, expire_at_ms, .. } => (*time_ms, *expire_at_ms),
-                    Content::Shared(number) if entry.own_expiry || edited.is_some() => {
-                        segment.shared_times(*number)?
+                let times = match content {
+                    Content::Inline { times, .. } => *times,
+                    Content::Shared { number, own_start_ms } if entry.own_expiry || edited.is_some() => {
+                        let (time_ms, expire_at_ms) = segment.shared_times(*number)?;
+                        Times::stored(time_ms, *own_start_ms, expire_at_ms)
                     }
-                    Content::Shared(_) => (0, 0),
+                    Content::Shared { .. } => Times::default(),
                 };
+                let Times { start_ms, expire_at_ms, .. } = times;
                 // What the TTL takes goes with its partition, which remembers that it was lost.
-                let before_ttl = self.ttl_ms == 0 || expire_at_ms < time_ms.saturating_add(self.ttl_ms);
+                let before_ttl = self.ttl_ms == 0 || expire_at_ms < start_ms.saturating_add(self.ttl_ms);
                 if expire_at_ms != 0 && expire_at_ms <= self.now_ms && before_ttl {
                     expired += 1;
                     return Ok(());
                 }
                 let body = match (content, edited) {
-                    (_, Some(edited)) => Kept::Own { time_ms, expire_at_ms, body: edited },
-                    (Content::Inline { body, .. }, None) => {
-                        Kept::Own { time_ms, expire_at_ms, body: &block[body.clone()] }
+                    (_, Some(edited)) => Kept::Own { times, body: edited },
+                    (Content::Inline { body, .. }, None) => Kept::Own { times, body: &block[body.clone()] },
+                    (Content::Shared { number, own_start_ms }, None) => {
+                        Kept::Shared { number: *number, own_start_ms: *own_start_ms }
                     }
-                    (Content::Shared(number), None) => Kept::Shared(*number),
                 };
                 visit(Survivor { input, sequence, body })
             })?;
@@ -332,7 +334,6 @@ impl<'a> Merge<'a> {
 
     /// The ids of a timeline that are still remembered. Of one that was used again after it was forgotten, the youngest counts.
     fn ids_of(&mut self, name: &[u8]) -> Result<Vec<(Vec<u8>, IdEntry)>> {
-        let now_ms = self.now_ms;
         let mut ids = Vec::new();
         while let Some(id) =
             self.inputs.iter().filter_map(|input| input.id_of(name)).min().map(<[u8]>::to_vec)
@@ -342,7 +343,7 @@ impl<'a> Merge<'a> {
                 youngest = input.id_at.take();
                 input.id_at = input.ids.next()?;
             }
-            let remembered = youngest.filter(|(_, _, entry)| self.state.remembers(entry.time_ms, now_ms));
+            let remembered = youngest.filter(|(_, _, entry)| self.state.remembers(entry.start_ms));
             ids.extend(remembered.map(|(_, id, entry)| (id, entry)));
         }
         Ok(ids)

@@ -323,6 +323,7 @@ fn write_merged(
         compress: tier >= COOL_TIER,
         from: oldest.from,
         to: newest.to,
+        now_ms: state.now_ms(),
     };
     let number = plan.number;
     let written = || {

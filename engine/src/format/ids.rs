@@ -3,11 +3,11 @@
 //! ```text
 //!  id page  := block of slots of ids, sorted
 //!  id table := table of id pages; key: the page's first id key; filters over the id keys
-//!  id       := id key, body hash: u64, targets hash: u64, time, sequence count, sequence × count
+//!  id       := id key, body hash: u64, targets hash: u64, time, sequence count, sequence × count, [start]
 //!  id key   := name, length, id bytes
 //! ```
 //!
-//! The filters keep nearly all questions about new ids away from the pages.
+//! The start of its window is there if it differs from the time. The filters keep nearly all questions about new ids away from the pages.
 
 use super::codec::{Reader, put_name, put_varint};
 use crate::ids::{Sequence, TimeMs};
@@ -21,6 +21,8 @@ pub struct IdEntry {
     pub targets_hash: u64,
     /// When it was committed.
     pub time_ms: TimeMs,
+    /// When its window began.
+    pub start_ms: TimeMs,
     /// The sequences that were given.
     pub sequences: Vec<Sequence>,
 }
@@ -61,6 +63,9 @@ impl IdEntry {
         put_varint(out, self.time_ms);
         put_varint(out, self.sequences.len() as u64);
         self.sequences.iter().for_each(|sequence| put_varint(out, *sequence));
+        if self.start_ms != self.time_ms {
+            put_varint(out, self.start_ms);
+        }
     }
 
     /// The id in a page's slot; `None` when the bytes are not one.
@@ -72,11 +77,13 @@ impl IdEntry {
             body_hash: reader.u64()?,
             targets_hash: reader.u64()?,
             time_ms: reader.varint()?,
+            start_ms: 0,
             sequences: Vec::new(),
         };
         for _ in 0..reader.varint()? {
             entry.sequences.push(reader.varint()?);
         }
+        entry.start_ms = if reader.is_empty() { entry.time_ms } else { reader.varint()? };
         reader.is_empty().then_some(entry)
     }
 }
@@ -88,13 +95,14 @@ mod tests {
 
     #[test]
     fn an_id_reads_back_as_written() {
-        let entry = IdEntry { body_hash: 1, targets_hash: u64::MAX, time_ms: 5, sequences: vec![7, 1, 1] };
-        let mut slot = Vec::new();
-        entry.encode(b"c/1", b"", &mut slot);
-        assert_eq!(
-            (key(&slot), IdEntry::decode(&slot)),
-            (Some((b"c/1".as_slice(), b"".as_slice())), Some(entry))
-        );
+        for start_ms in [5, 3] {
+            let (body_hash, targets_hash, sequences) = (1, u64::MAX, vec![7, 1, 1]);
+            let entry = IdEntry { body_hash, targets_hash, time_ms: 5, start_ms, sequences };
+            let mut slot = Vec::new();
+            entry.encode(b"c/1", b"", &mut slot);
+            let read = (key(&slot), IdEntry::decode(&slot));
+            assert_eq!(read, (Some((b"c/1".as_slice(), b"".as_slice())), Some(entry)));
+        }
     }
 
     proptest! {

@@ -8,11 +8,13 @@
 //!  body table  := table of the data file's bodies blocks; key: number of the block's first body: u32
 //!  run table   := table of one timeline's runs blocks; key: first, first time
 //!  timeline    := name, flags, first, last + 1 − first, last − last lost, count, body bytes, first time, last time − first time,
-//!                 lowest, first time − its time, its expiry, trimmed to, run's place in its first block, blocks,
-//!                 removed count, (first, last − first) × removed, edited count, (sequence, body number) × edited
+//!                 lowest, first time − its start, its expiry, trimmed to, run's place in its first block, blocks,
+//!                 removed count, (first, last − first) × removed, edited count, (sequence, body number) × edited,
+//!                 [first start, last start, start of the lowest]                  with flag 4
 //!  blocks      := block count, (at, bytes, first, first time, each but bytes minus the one before) × blocks
 //!                 | at, bytes                                          with flag 2: the root of a run table
-//!  flags       := 1: some entries expire by themselves, 2: the blocks stand in a run table
+//!  flags       := 1: some entries expire by themselves, 2: the blocks stand in a run table,
+//!                 4: the lifetimes of some began at another time than theirs
 //! ```
 //!
 //! The first and last sequence make a missing head or tail of a timeline visible. A timeline's last sequence here is also its
@@ -51,7 +53,7 @@ layout! {
         ID_TABLE_BYTES: 4, "length of the id table's root";
         ID_TABLE: 8, "where that root is";
         IDS: 8, "how many ids of retries there are";
-        IDS_UNTIL: 8, "the highest time of an id";
+        IDS_UNTIL: 8, "the latest start of an id's window";
         MAGIC: 8, "`slfooter`";
     }
 }
@@ -182,6 +184,7 @@ pub const MAX_LISTED_BLOCKS: usize = 16;
 
 const OWN_EXPIRY: u8 = 1;
 const RUN_TABLE: u8 = 2;
+const OWN_START: u8 = 4;
 
 /// What a segment knows of one timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -198,6 +201,10 @@ pub struct TimelineEntry {
     pub body_bytes: u64,
     /// The time of the first.
     pub first_time_ms: TimeMs,
+    /// The earliest start of a lifetime here.
+    pub first_start_ms: TimeMs,
+    /// The latest.
+    pub last_start_ms: TimeMs,
     /// Whether some entries expire by themselves.
     pub own_expiry: bool,
     /// Where the run starts in the first block; in the others it is the first run.
@@ -223,7 +230,8 @@ impl TimelineEntry {
         put_name(out, name);
         let has_table = matches!(self.blocks, RunBlocks::Table(_));
         let (own_expiry, run_table) = (u8::from(self.own_expiry), u8::from(has_table));
-        out.push((own_expiry * OWN_EXPIRY) | (run_table * RUN_TABLE));
+        let own_start = u8::from(self.has_own_start());
+        out.push((own_expiry * OWN_EXPIRY) | (run_table * RUN_TABLE) | (own_start * OWN_START));
         let numbers = [
             self.first,
             (self.end.last + 1).saturating_sub(self.first),
@@ -233,7 +241,7 @@ impl TimelineEntry {
             self.first_time_ms,
             self.end.last_time_ms.saturating_sub(self.first_time_ms),
             floor.lowest,
-            self.first_time_ms.saturating_sub(floor.time_ms),
+            self.first_time_ms.saturating_sub(floor.start_ms),
             floor.until_ms,
             floor.trimmed_to,
             u64::from(self.run_at),
@@ -250,6 +258,17 @@ impl TimelineEntry {
             put_varint(out, *sequence);
             put_varint(out, u64::from(*body));
         }
+        if self.has_own_start() {
+            [self.first_start_ms, self.last_start_ms, floor.start_ms]
+                .into_iter()
+                .for_each(|start_ms| put_varint(out, start_ms));
+        }
+    }
+
+    /// Whether a lifetime began at another time than the entry's, here or at the floor.
+    fn has_own_start(&self) -> bool {
+        let is_own = (self.first_start_ms, self.last_start_ms) != (self.first_time_ms, self.end.last_time_ms);
+        is_own || self.end.floor.start_ms > self.first_time_ms
     }
 
     fn encode_blocks(&self, out: &mut Vec<u8>) {
@@ -287,7 +306,7 @@ impl TimelineEntry {
         entry.end.last_time_ms = entry.first_time_ms.checked_add(reader.varint()?)?;
         entry.end.floor = Floor {
             lowest: reader.varint()?,
-            time_ms: entry.first_time_ms.checked_sub(reader.varint()?)?,
+            start_ms: entry.first_time_ms.checked_sub(reader.varint()?)?,
             until_ms: reader.varint()?,
             trimmed_to: reader.varint()?,
         };
@@ -302,6 +321,11 @@ impl TimelineEntry {
         }
         for _ in 0..reader.varint()? {
             entry.edited.push((reader.varint()?, reader.varint_u32()?));
+        }
+        (entry.first_start_ms, entry.last_start_ms) = (entry.first_time_ms, entry.end.last_time_ms);
+        if flags & OWN_START != 0 {
+            (entry.first_start_ms, entry.last_start_ms) = (reader.varint()?, reader.varint()?);
+            entry.end.floor.start_ms = reader.varint()?;
         }
         reader.is_empty().then_some((name, entry))
     }
@@ -357,12 +381,14 @@ mod tests {
             end: End {
                 last: 500,
                 last_time_ms: 1_000_900,
-                floor: Floor { lowest: 3, time_ms: 999_000, until_ms: 2_000_000, trimmed_to: 2 },
+                floor: Floor { lowest: 3, start_ms: 999_000, until_ms: 2_000_000, trimmed_to: 2 },
             },
             last_lost: 499,
             count: 491,
             body_bytes: 98_200,
             first_time_ms: 1_000_000,
+            first_start_ms: 1_000_000,
+            last_start_ms: 1_000_900,
             own_expiry: true,
             run_at: 77,
             blocks: RunBlocks::Listed(vec![run(4096, 10, 1_000_000), run(9999, 200, 1_000_400)]),
@@ -376,7 +402,10 @@ mod tests {
         let end = End { last: 500, last_time_ms: 7, floor: Floor { lowest: 501, ..Floor::default() } };
         let without_entries = TimelineEntry { first: 501, end, last_lost: 500, ..TimelineEntry::default() };
         let long = TimelineEntry { blocks: RunBlocks::Table(BlockRef { at: 1 << 40, bytes: 99 }), ..entry() };
-        for entry in [entry(), without_entries, long] {
+        let own = TimelineEntry { first_start_ms: 5, last_start_ms: 2_000_000, ..entry() };
+        let mut floor_ahead = entry();
+        floor_ahead.end.floor.start_ms = 1_000_001;
+        for entry in [entry(), without_entries, long, own, floor_ahead] {
             let mut slot = Vec::new();
             entry.encode(b"c/1", &mut slot);
             assert_eq!(TimelineEntry::decode(&slot), Some((b"c/1".as_slice(), entry)));

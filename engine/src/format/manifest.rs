@@ -104,9 +104,15 @@ impl SegmentRecord {
         self.index_bytes + if self.dropped { 0 } else { self.data_bytes }
     }
 
-    /// Where it stands among the segments of its store: a later place holds later entries of each timeline.
-    pub fn place(&self) -> (u64, Lsn) {
-        (self.partition, self.from)
+    /// Where it stands among the segments of its store: a later place holds later entries of each timeline. A partition of time comes
+    /// again when a clock that was ahead is put right; what the log says later is later all the same.
+    pub fn place(&self) -> (Lsn, u64) {
+        (self.from, self.partition)
+    }
+
+    /// Whether lifetimes began at another time than the entries' timestamps.
+    pub fn has_own_starts(&self) -> bool {
+        self.last_start_ms != self.last_time_ms
     }
 }
 

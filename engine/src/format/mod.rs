@@ -7,6 +7,7 @@
 //!  run       a timeline's entries in a block        table     finds blocks by keys, whatever their number
 //!  slots     numbered records in a block            filter    which keys may be behind a row of a table
 //!  manifest  everything that is live                ids       what the ids of retries were used for
+//!  tail      the caller's part of a record
 //! ```
 //!
 //! docs/format.md shows all of it; `tests/format_doc.rs` keeps the document equal to the tables here. It does not know: files,
@@ -26,4 +27,5 @@ pub mod manifest;
 pub mod run;
 pub mod slots;
 pub mod table;
+pub mod tail;
 pub mod wal;

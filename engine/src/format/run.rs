@@ -3,9 +3,10 @@
 //! ```text
 //!  runs block   := run × n
 //!  run          := name, first sequence, first time, count, length of entries, entries
-//!  entry        := (length << 2 | own expiry << 1), time − time of the entry before, [expiry − time], body
+//!  entry        := (length << 2 | own expiry << 1), time − time of the entry before, [expiry − start], body
 //!                | (step << 1 | 1)                      a shared body, step − 1 behind the last shared one of this run
 //!                | 1, n                                 n sequences that were never given
+//!                | 1, 0, start                          the lifetime of the entry that follows began then, not at its time
 //!  bodies block := slots of (time, expiry or 0, body)
 //! ```
 //!
@@ -16,6 +17,7 @@ use std::ops::Range;
 
 use super::codec::{Reader, put_name, put_varint};
 use super::slots::{Slots, SlotsWriter};
+pub use crate::entry::Times;
 use crate::ids::{Sequence, TimeMs};
 
 /// Where an entry's content is.
@@ -23,15 +25,18 @@ use crate::ids::{Sequence, TimeMs};
 pub enum Content {
     /// In the run itself.
     Inline {
-        /// When it was committed.
-        time_ms: TimeMs,
-        /// When it expires by itself; 0: never.
-        expire_at_ms: TimeMs,
+        /// When it was committed, and how long it lives.
+        times: Times,
         /// Its place in the raw block.
         body: Range<usize>,
     },
-    /// The shared body with this number in the segment.
-    Shared(u32),
+    /// With other entries of the segment.
+    Shared {
+        /// The number of the body.
+        number: u32,
+        /// When the lifetime began, if not at the body's time.
+        own_start_ms: Option<TimeMs>,
+    },
 }
 
 /// Encodes one run.
@@ -70,31 +75,35 @@ impl RunWriter {
         self.count == 0
     }
 
-    fn step_to(&mut self, sequence: Sequence) {
+    fn step_to(&mut self, sequence: Sequence, own_start_ms: Option<TimeMs>) {
         if sequence > self.next {
             put_varint(&mut self.entries, 1);
             put_varint(&mut self.entries, sequence - self.next);
+        }
+        if let Some(start_ms) = own_start_ms {
+            [1, 0, start_ms].into_iter().for_each(|number| put_varint(&mut self.entries, number));
         }
         self.next = sequence + 1;
         self.count += 1;
     }
 
     /// Adds an entry with its own body.
-    pub fn inline(&mut self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) {
-        self.step_to(sequence);
+    pub fn inline(&mut self, sequence: Sequence, times: Times, body: &[u8]) {
+        let Times { time_ms, expire_at_ms, .. } = times;
+        self.step_to(sequence, times.own_start_ms());
         let own_expiry = expire_at_ms != 0;
         put_varint(&mut self.entries, (body.len() as u64) << 2 | u64::from(own_expiry) << 1);
         put_varint(&mut self.entries, time_ms.saturating_sub(self.time_ms));
         self.time_ms = self.time_ms.max(time_ms);
         if own_expiry {
-            put_varint(&mut self.entries, expire_at_ms.saturating_sub(self.time_ms));
+            put_varint(&mut self.entries, expire_at_ms.saturating_sub(times.start_ms));
         }
         self.entries.extend_from_slice(body);
     }
 
     /// Adds an entry whose body is the shared one with this number. Numbers do not fall inside a run.
-    pub fn shared(&mut self, sequence: Sequence, body: u32) {
-        self.step_to(sequence);
+    pub fn shared(&mut self, sequence: Sequence, body: u32, own_start_ms: Option<TimeMs>) {
+        self.step_to(sequence, own_start_ms);
         put_varint(&mut self.entries, (u64::from(body - self.shared) + 1) << 1 | 1);
         self.shared = body;
     }
@@ -163,30 +172,39 @@ impl<'a> RunReader<'a> {
             return None;
         }
         let mut head = self.reader.varint()?;
+        let mut own_start_ms = None;
         while head == 1 {
-            self.sequence = self.sequence.checked_add(self.reader.varint()?)?;
+            match self.reader.varint()? {
+                0 => own_start_ms = Some(self.reader.varint()?),
+                passed_over => self.sequence = self.sequence.checked_add(passed_over)?,
+            }
             head = self.reader.varint()?;
         }
-        let content =
-            if head & 1 == 1 { self.shared_content(head >> 1)? } else { self.inline_content(head)? };
+        let content = if head & 1 == 1 {
+            Content::Shared { number: self.shared_number(head >> 1)?, own_start_ms }
+        } else {
+            self.inline_content(head, own_start_ms)?
+        };
         let sequence = self.sequence;
         self.sequence = sequence.checked_add(1)?;
         self.remaining -= 1;
         Some((sequence, content))
     }
 
-    fn shared_content(&mut self, step: u64) -> Option<Content> {
+    fn shared_number(&mut self, step: u64) -> Option<u32> {
         self.shared = self.shared.checked_add(step.checked_sub(1)?)?;
-        u32::try_from(self.shared).ok().map(Content::Shared)
+        u32::try_from(self.shared).ok()
     }
 
-    fn inline_content(&mut self, head: u64) -> Option<Content> {
+    fn inline_content(&mut self, head: u64, own_start_ms: Option<TimeMs>) -> Option<Content> {
         let len = usize::try_from(head >> 2).ok()?;
         self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
-        let expire_at_ms = if head & 2 == 0 { 0 } else { self.time_ms.checked_add(self.reader.varint()?)? };
+        let start_ms = own_start_ms.unwrap_or(self.time_ms);
+        let expire_at_ms = if head & 2 == 0 { 0 } else { start_ms.checked_add(self.reader.varint()?)? };
         let start = self.block_bytes - self.after - self.reader.rest().len();
         self.reader.bytes(len)?;
-        Some(Content::Inline { time_ms: self.time_ms, expire_at_ms, body: start..start + len })
+        let times = Times::stored(self.time_ms, own_start_ms, expire_at_ms);
+        Some(Content::Inline { times, body: start..start + len })
     }
 }
 
@@ -215,34 +233,40 @@ mod tests {
     #[test]
     fn a_run_reads_back_as_written() {
         let mut run = RunWriter::new(5, 1000);
-        run.inline(5, 1000, 0, b"five");
-        run.shared(6, 0);
-        run.shared(7, 0);
-        run.inline(20, 1500, 9000, b"");
-        run.shared(21, 300);
+        let times = |time_ms, start_ms, expire_at_ms| Times { time_ms, start_ms, expire_at_ms };
+        run.inline(5, times(1000, 1000, 0), b"five");
+        run.shared(6, 0, None);
+        run.shared(7, 0, Some(77));
+        run.inline(20, times(1500, 1500, 9000), b"");
+        run.shared(21, 300, None);
+        run.inline(22, times(1600, 200, 300), b"early");
+        run.inline(23, times(1600, 1600, 1700), b"");
         let mut block = b"before".to_vec();
         run.finish(b"c/1", &mut block);
         let end = block.len();
         block.extend_from_slice(b"after");
         let mut reader = RunReader::at(&block, 6).expect("a run");
-        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 5));
+        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 7));
         let mut seen = Vec::new();
         while let Some((sequence, content)) = reader.next_entry() {
             seen.push(match content {
-                Content::Inline { time_ms, expire_at_ms, body } => {
-                    (sequence, time_ms, expire_at_ms, block[body].to_vec())
+                Content::Inline { times, body } => (sequence, times, block[body].to_vec()),
+                Content::Shared { number, own_start_ms } => {
+                    let times = Times::stored(u64::from(number), own_start_ms, 0);
+                    (sequence, times, b"shared".to_vec())
                 }
-                Content::Shared(number) => (sequence, u64::from(number), 0, b"shared".to_vec()),
             });
         }
         assert_eq!(
             seen,
             [
-                (5, 1000, 0, b"five".to_vec()),
-                (6, 0, 0, b"shared".to_vec()),
-                (7, 0, 0, b"shared".to_vec()),
-                (20, 1500, 9000, b"".to_vec()),
-                (21, 300, 0, b"shared".to_vec()),
+                (5, times(1000, 1000, 0), b"five".to_vec()),
+                (6, times(0, 0, 0), b"shared".to_vec()),
+                (7, times(0, 77, 0), b"shared".to_vec()),
+                (20, times(1500, 1500, 9000), b"".to_vec()),
+                (21, times(300, 300, 0), b"shared".to_vec()),
+                (22, times(1600, 200, 300), b"early".to_vec()),
+                (23, times(1600, 1600, 1700), b"".to_vec()),
             ]
         );
         assert_eq!(reader.remaining(), 0);

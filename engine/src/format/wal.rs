@@ -9,7 +9,7 @@
 //!  operations := count, operation × count
 //!  operation := 1, body index, lifetime in ms (0: none), target count, timeline × targets       append
 //!             | 7, as 1: of a body that begins with its origin, eight zeros                 stamped append
-//!             | 3, timeline, lowest, its time, its expiry, trimmed to                            trim
+//!             | 3, timeline, lowest, its start, its expiry, trimmed to                            trim
 //!             | 4, timeline, range count, (first, last − first) × ranges                         remove
 //!             | 5, timeline, sequence, body index                                                edit
 //!             | 6, timeline, length, id bytes, body hash: u64, targets hash: u64                 id of the batch's first append
@@ -19,22 +19,19 @@
 //! Plain numbers outside the two headers are varints. A group is valid if and only if its header's checksum matches, its lsn is its
 //! place, its records fill its payload exactly, and both checksums of each record match. The sequences stand in the order of the
 //! appends and their targets; behind them stands, for each trim, removal and edit, the highest sequence that its timeline was given
-//! so far, since a damaged segment may hide it. An origin is the sequence of the batch's first append: it stands among the
+//! so far, since a damaged segment may hide it; and behind those, with flag 2, when lifetimes and id windows of the batch began. An origin is the sequence of the batch's first append: it stands among the
 //! sequences, and whoever applies the record writes it over the eight zeros, little-endian.
 //!
 //! Every group starts at a multiple of 512, the next one behind the group before it. So a sector that holds durable bytes is
 //! never written again, and a torn write cannot harm them; and where the next group must start is never in doubt, so that one that
 //! was lost between two others is noticed. Zeros are never a valid group.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-
 use super::checksum::{Seed, crc, crc_of_two};
-use super::codec::{Reader, put_name, put_varint};
+use super::codec::{Reader, put_varint};
 use super::header::EngineId;
 use super::layout::{get_u32, get_u64, layout, put};
-use crate::entry::Floor;
-use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+pub use super::tail::{ORIGIN_BYTES, Operation, TailWriter, decode_tail, stamp};
+use crate::ids::{Lsn, Sequence, TimeMs};
 
 /// Groups start at multiples of this.
 pub const SECTOR_BYTES: u64 = 512;
@@ -46,24 +43,6 @@ const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"SLgr");
 
 /// How much of a group's buffer is kept for the next one.
 const KEPT_BYTES: usize = 4 * 1024 * 1024;
-
-/// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
-const APPEND: u8 = 1;
-const TRIM: u8 = 3;
-const REMOVE: u8 = 4;
-const EDIT: u8 = 5;
-const ID: u8 = 6;
-const STAMPED: u8 = 7;
-
-/// What a stamped body begins with.
-pub const ORIGIN_BYTES: usize = 8;
-
-/// A stamped body as readers see it.
-pub fn stamp(body: &[u8], origin: Sequence) -> Vec<u8> {
-    let mut stamped = body.to_vec();
-    put(&mut stamped, 0..ORIGIN_BYTES, &origin.to_le_bytes());
-    stamped
-}
 
 layout! {
     /// Where the fields of a group header are.
@@ -86,175 +65,17 @@ layout! {
         TAIL_BYTES: 4, "length of the tail";
         SEQUENCE_BYTES: 4, "length of the sequences";
         SEQUENCES: 4, "how many";
-        FLAGS: 4, "1: the sequence of the first append was chosen by the caller";
+        FLAGS: 4, "1: the sequence of the first append was chosen by the caller, 2: a start stands behind the sequences";
     }
 }
+
+/// The flags of a record.
+const CHOSEN: u32 = 1;
+const OWN_START: u32 = 2;
 
 /// Where the next group starts behind one that ends here.
 pub fn sector_up(lsn: Lsn) -> Lsn {
     Lsn(lsn.0.next_multiple_of(SECTOR_BYTES))
-}
-
-/// The part of a record that a caller encodes while it builds a batch. Bodies come first, so that each is copied once.
-#[derive(Clone, Debug)]
-pub struct TailWriter {
-    /// The count's place, then the bodies.
-    bodies: Vec<u8>,
-    body_count: u32,
-    operations: Vec<u8>,
-    operation_count: u64,
-}
-
-impl Default for TailWriter {
-    fn default() -> TailWriter {
-        TailWriter { bodies: vec![0; 4], body_count: 0, operations: Vec::new(), operation_count: 0 }
-    }
-}
-
-impl TailWriter {
-    /// Adds a body and gives its place in the finished tail.
-    pub fn body(&mut self, body: &[u8]) -> Range<usize> {
-        self.bodies.reserve(body.len() + super::codec::MAX_VARINT_BYTES);
-        put_varint(&mut self.bodies, body.len() as u64);
-        self.bodies.extend_from_slice(body);
-        self.body_count += 1;
-        self.bodies.len() - body.len()..self.bodies.len()
-    }
-
-    /// Starts an append of the body added last to `targets` timelines, which must follow.
-    pub fn append(&mut self, stamped: bool, lifetime_ms: u64, targets: usize) {
-        self.start(if stamped { STAMPED } else { APPEND });
-        self.number(u64::from(self.body_count - 1));
-        self.number(lifetime_ms);
-        self.number(targets as u64);
-    }
-
-    /// A trim: from where on the timeline can be read.
-    pub fn trim(&mut self, timeline: TimelineRef<'_>, floor: Floor) -> Range<usize> {
-        self.start(TRIM);
-        let name = self.timeline(timeline);
-        [floor.lowest, floor.time_ms, floor.until_ms, floor.trimmed_to]
-            .into_iter()
-            .for_each(|part| self.number(part));
-        name
-    }
-
-    /// A removal of ranges of sequences.
-    pub fn remove(
-        &mut self,
-        timeline: TimelineRef<'_>,
-        ranges: &BTreeMap<Sequence, Sequence>,
-    ) -> Range<usize> {
-        self.start(REMOVE);
-        let name = self.timeline(timeline);
-        self.number(ranges.len() as u64);
-        for (first, last) in ranges {
-            self.number(*first);
-            self.number(last - first);
-        }
-        name
-    }
-
-    /// An edit: the body added last replaces that of an entry.
-    pub fn edit(&mut self, timeline: TimelineRef<'_>, sequence: Sequence) -> Range<usize> {
-        self.start(EDIT);
-        let name = self.timeline(timeline);
-        self.number(sequence);
-        self.number(u64::from(self.body_count - 1));
-        name
-    }
-
-    /// The client's id of the batch, in the timeline of its first append. Gives the places of the name and of the id.
-    pub fn id(
-        &mut self,
-        timeline: TimelineRef<'_>,
-        id: &[u8],
-        hashes: (u64, u64),
-    ) -> (Range<usize>, Range<usize>) {
-        self.start(ID);
-        let name = self.timeline(timeline);
-        self.number(id.len() as u64);
-        self.operations.extend_from_slice(id);
-        let end = self.operations.len();
-        self.operations.extend_from_slice(&hashes.0.to_le_bytes());
-        self.operations.extend_from_slice(&hashes.1.to_le_bytes());
-        (name, end - id.len()..end)
-    }
-
-    /// Adds one timeline: a target of the append started last, or the object of a change. Gives its name's place behind
-    /// [`TailWriter::finish`]'s second value.
-    pub fn timeline(&mut self, timeline: TimelineRef<'_>) -> Range<usize> {
-        self.number(u64::from(timeline.store.0));
-        put_name(&mut self.operations, timeline.name);
-        self.operations.len() - timeline.name.len()..self.operations.len()
-    }
-
-    /// A body by its place.
-    pub fn body_at(&self, place: &Range<usize>) -> &[u8] {
-        self.bodies.get(place.clone()).unwrap_or_default()
-    }
-
-    /// A name by its place, before the tail is finished.
-    pub fn name_at(&self, place: &Range<u32>) -> &[u8] {
-        self.operations.get(place.start as usize..place.end as usize).unwrap_or_default()
-    }
-
-    fn start(&mut self, kind: u8) {
-        self.operations.push(kind);
-        self.operation_count += 1;
-    }
-
-    fn number(&mut self, number: u64) {
-        put_varint(&mut self.operations, number);
-    }
-
-    /// How many bytes so far.
-    pub fn byte_count(&self) -> usize {
-        self.bodies.len() + self.operations.len()
-    }
-
-    /// The tail's bytes, and where in them the places of names start.
-    pub fn finish(mut self) -> (Vec<u8>, usize) {
-        put(&mut self.bodies, 0..4, &self.body_count.to_le_bytes());
-        let mut tail = self.bodies;
-        tail.reserve_exact(self.operations.len() + super::codec::MAX_VARINT_BYTES);
-        put_varint(&mut tail, self.operation_count);
-        let base = tail.len();
-        tail.extend_from_slice(&self.operations);
-        // Many bodies grew the buffer by doubling, and a memtable keeps it: its cut costs no copy as a rule.
-        if tail.capacity() - tail.len() > tail.len() / 8 {
-            tail.shrink_to_fit();
-        }
-        (tail, base)
-    }
-}
-
-/// One operation of a decoded tail. Bodies and ids are places in the tail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are those of the heading's grammar")]
-pub enum Operation<'a> {
-    Append { body: Range<usize>, stamped: bool, lifetime_ms: u64, targets: Vec<TimelineRef<'a>> },
-    Trim { timeline: TimelineRef<'a>, floor: Floor },
-    Remove { timeline: TimelineRef<'a>, ranges: Vec<(Sequence, Sequence)> },
-    Edit { timeline: TimelineRef<'a>, sequence: Sequence, body: Range<usize> },
-    Id { timeline: TimelineRef<'a>, id: &'a [u8], hashes: (u64, u64) },
-}
-
-/// The operations of a tail; `None` when the bytes are not one.
-pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
-    let mut reader = Reader::new(tail);
-    let mut bodies = Vec::new();
-    for _ in 0..reader.u32()? {
-        let len = reader.length()?;
-        let start = tail.len() - reader.rest().len();
-        reader.bytes(len)?;
-        bodies.push(start..start + len);
-    }
-    let mut operations = Vec::new();
-    for _ in 0..reader.varint()? {
-        operations.push(decode_operation(&mut reader, &bodies)?);
-    }
-    reader.is_empty().then_some(operations)
 }
 
 /// The sequences that a record's appends were given, and those at which the timelines ended that it changes; `None` when they are
@@ -272,57 +93,6 @@ pub fn sequences_of<'a>(
         }
     }
     record.sequences.split_at_checked(appends).filter(|(_, ends)| ends.len() == changes)
-}
-
-fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Option<Operation<'a>> {
-    Some(match reader.u8()? {
-        kind @ (APPEND | STAMPED) => {
-            let body = bodies.get(reader.length()?)?.clone();
-            let stamped = kind == STAMPED;
-            if stamped && body.len() < ORIGIN_BYTES {
-                return None;
-            }
-            let lifetime_ms = reader.varint()?;
-            let mut targets = Vec::new();
-            for _ in 0..reader.varint()? {
-                targets.push(decode_timeline(reader)?);
-            }
-            Operation::Append { body, stamped, lifetime_ms, targets }
-        }
-        TRIM => Operation::Trim {
-            timeline: decode_timeline(reader)?,
-            floor: Floor {
-                lowest: reader.varint()?,
-                time_ms: reader.varint()?,
-                until_ms: reader.varint()?,
-                trimmed_to: reader.varint()?,
-            },
-        },
-        REMOVE => {
-            let timeline = decode_timeline(reader)?;
-            let mut ranges = Vec::new();
-            for _ in 0..reader.varint()? {
-                let first = reader.varint()?;
-                ranges.push((first, first.checked_add(reader.varint()?)?));
-            }
-            Operation::Remove { timeline, ranges }
-        }
-        EDIT => Operation::Edit {
-            timeline: decode_timeline(reader)?,
-            sequence: reader.varint()?,
-            body: bodies.get(reader.length()?)?.clone(),
-        },
-        ID => Operation::Id {
-            timeline: decode_timeline(reader)?,
-            id: reader.piece()?,
-            hashes: (reader.u64()?, reader.u64()?),
-        },
-        _ => return None,
-    })
-}
-
-fn decode_timeline<'a>(reader: &mut Reader<'a>) -> Option<TimelineRef<'a>> {
-    Some(TimelineRef { store: StoreId(reader.varint_u32()?), name: reader.name()? })
 }
 
 /// A group under construction: its header's place, then records.
@@ -360,10 +130,10 @@ impl GroupWriter {
         self.records == 0
     }
 
-    /// Adds a record. See the heading for its sequences.
+    /// Adds a record that was committed at a time, of which the lifetimes began at another. See the heading for its sequences.
     pub fn record(
         &mut self,
-        time_ms: TimeMs,
+        (time_ms, start_ms): (TimeMs, TimeMs),
         sequences: &[Sequence],
         chosen: bool,
         tail: &[u8],
@@ -374,7 +144,12 @@ impl GroupWriter {
         for sequence in sequences {
             put_varint(&mut self.bytes, *sequence);
         }
+        let own_start = start_ms != time_ms;
+        if own_start {
+            put_varint(&mut self.bytes, start_ms);
+        }
         let sequence_bytes = self.bytes.len() - start - record_header::BYTES;
+        let flags = if chosen { CHOSEN } else { 0 } | if own_start { OWN_START } else { 0 };
         let seed = Seed::new(self.engine, self.lsn.0);
         let header = self.bytes.get_mut(start..).expect("the record was just started");
         put(header, record_header::TAIL_CRC, &tail_crc.to_le_bytes());
@@ -382,7 +157,7 @@ impl GroupWriter {
         put(header, record_header::TAIL_BYTES, &(tail.len() as u32).to_le_bytes());
         put(header, record_header::SEQUENCE_BYTES, &(sequence_bytes as u32).to_le_bytes());
         put(header, record_header::SEQUENCES, &(sequences.len() as u32).to_le_bytes());
-        put(header, record_header::FLAGS, &u32::from(chosen).to_le_bytes());
+        put(header, record_header::FLAGS, &flags.to_le_bytes());
         let sum = crc(seed, header.get(record_header::CRC.end..).unwrap_or_default());
         put(header, record_header::CRC, &sum.to_le_bytes());
         self.bytes.extend_from_slice(tail);
@@ -446,6 +221,8 @@ impl GroupHeader {
 pub struct Record<'a> {
     /// Its commit time.
     pub time_ms: TimeMs,
+    /// When lifetimes and id windows of the batch began.
+    pub start_ms: TimeMs,
     /// Whether the first sequence was chosen by the caller, so that some may have been passed over.
     pub chosen: bool,
     /// The sequences that its appends were given.
@@ -472,31 +249,36 @@ pub fn decode_records(payload: &[u8], count: u32, engine: EngineId, lsn: Lsn) ->
         {
             return None;
         }
-        records.push(Record {
-            time_ms: get_u64(header, record_header::TIME)?,
-            chosen: get_u32(header, record_header::FLAGS)? & 1 != 0,
-            sequences: decode_sequences(sequences, get_u32(header, record_header::SEQUENCES)?)?,
-            tail,
-        });
+        let (time_ms, flags) =
+            (get_u64(header, record_header::TIME)?, get_u32(header, record_header::FLAGS)?);
+        let mut numbers = Reader::new(sequences);
+        let sequences = decode_sequences(&mut numbers, get_u32(header, record_header::SEQUENCES)?)?;
+        let start_ms = if flags & OWN_START == 0 { time_ms } else { numbers.varint()? };
+        if !numbers.is_empty() {
+            return None;
+        }
+        records.push(Record { time_ms, start_ms, chosen: flags & CHOSEN != 0, sequences, tail });
         rest = rest.get((tail_start + tail_bytes).next_multiple_of(8)..)?;
     }
     rest.is_empty().then_some(records)
 }
 
-fn decode_sequences(bytes: &[u8], count: u32) -> Option<Vec<Sequence>> {
-    let mut reader = Reader::new(bytes);
+fn decode_sequences(reader: &mut Reader<'_>, count: u32) -> Option<Vec<Sequence>> {
     // A sequence takes a byte at least: the count cannot make us reserve more than is there.
-    let mut sequences = Vec::with_capacity(bytes.len().min(count as usize));
+    let mut sequences = Vec::with_capacity(reader.rest().len().min(count as usize));
     for _ in 0..count {
         sequences.push(reader.varint()?);
     }
-    reader.is_empty().then_some(sequences)
+    Some(sequences)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Floor;
+    use crate::ids::{StoreId, TimelineRef};
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     const ENGINE: EngineId = EngineId([9; 16]);
 
@@ -513,7 +295,7 @@ mod tests {
 
     #[test]
     fn operations_read_back_as_written() {
-        let floor = Floor { lowest: 7, time_ms: 8, until_ms: 0, trimmed_to: 6 };
+        let floor = Floor { lowest: 7, start_ms: 8, until_ms: 0, trimmed_to: 6 };
         let mut writer = TailWriter::default();
         let body = writer.body(b"new body");
         writer.trim(TIMELINE, floor);
@@ -536,22 +318,22 @@ mod tests {
         let mut group = GroupWriter::new(ENGINE);
         group.start(lsn);
         for time in 1..4 {
-            group.record(time, &[time, 300], false, &tail(), crc(Seed::NONE, &tail()));
+            group.record((time, time.max(2)), &[time, 300], false, &tail(), crc(Seed::NONE, &tail()));
         }
         group.finish(Lsn(100)).to_vec()
     }
 
-    fn decode(bytes: &[u8], lsn: Lsn) -> Option<Vec<(TimeMs, Vec<Sequence>)>> {
+    fn decode(bytes: &[u8], lsn: Lsn) -> Option<Vec<(TimeMs, TimeMs, Vec<Sequence>)>> {
         let header = GroupHeader::decode(bytes, ENGINE, lsn)?;
         let payload = bytes.get(group_header::BYTES..group_header::BYTES + header.payload_bytes)?;
         let records = decode_records(payload, header.records, ENGINE, lsn)?;
-        Some(records.into_iter().map(|record| (record.time_ms, record.sequences)).collect())
+        Some(records.into_iter().map(|record| (record.time_ms, record.start_ms, record.sequences)).collect())
     }
 
     #[test]
     fn a_group_reads_back_as_written() {
         let bytes = group(Lsn(512));
-        let expected = vec![(1, vec![1, 300]), (2, vec![2, 300]), (3, vec![3, 300])];
+        let expected = vec![(1, 2, vec![1, 300]), (2, 2, vec![2, 300]), (3, 3, vec![3, 300])];
         assert_eq!(decode(&bytes, Lsn(512)), Some(expected));
         let tail = tail();
         let operations = decode_tail(&tail).expect("a tail");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  shard: hash of (store, name) → slot        slot: the end before, first sequence, [body number, body number, …]
-//!  bodies: [(time, expiry, bytes), …] in commit order
+//!  bodies: [(times, bytes), …] in commit order
 //! ```
 //!
 //! Changes to what was written before (trims, removals, edits) are kept beside the array and applied by readers, whether the entry
@@ -27,7 +27,7 @@ use parking_lot::RwLock;
 
 pub use slot::{Effect, IdRecord, Slot};
 
-use crate::entry::{Changes, Collector, End, Span};
+use crate::entry::{Changes, Collector, End, Span, Times};
 use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
 
 const SHARD_BITS: u32 = 6;
@@ -45,10 +45,8 @@ const HOLDING_BYTES: usize = 64;
 /// A body with what all its entries have in common.
 #[derive(Clone, Debug)]
 pub struct Body {
-    /// When it was committed.
-    pub time_ms: TimeMs,
-    /// When it expires by itself; 0: never.
-    pub expire_at_ms: TimeMs,
+    /// When it was committed, and how long its entries live.
+    pub times: Times,
     /// The caller's bytes.
     pub bytes: Bytes,
 }
@@ -100,8 +98,7 @@ struct Append {
     sequence: Sequence,
     /// The body's number in the group.
     body: u32,
-    time_ms: TimeMs,
-    expire_at_ms: TimeMs,
+    times: Times,
     body_bytes: u32,
 }
 
@@ -135,8 +132,7 @@ impl Group {
             slot: slot.slot,
             sequence,
             body: number as u32,
-            time_ms: body.time_ms,
-            expire_at_ms: body.expire_at_ms,
+            times: body.times,
             body_bytes: body.bytes.len() as u32,
         });
     }
@@ -161,8 +157,10 @@ pub struct Memtable {
     shards: Vec<RwLock<Shard>>,
     bodies: RwLock<Vec<Vec<Body>>>,
     bytes: AtomicUsize,
-    /// The time of the first commit in it; 0: there was none.
-    first_time_ms: AtomicU64,
+    /// When the lifetimes of the first commit in it began; 0: there was none.
+    first_start_ms: AtomicU64,
+    /// The same of the last.
+    last_start_ms: AtomicU64,
     /// Whether something was trimmed or removed: the sooner it is flushed, the sooner older segments can be rewritten.
     frees: AtomicBool,
     /// The group that did so last: where it stands in the log.
@@ -180,7 +178,8 @@ impl Memtable {
             shards: (0..1 << SHARD_BITS).map(|_| RwLock::default()).collect(),
             bodies: RwLock::default(),
             bytes: AtomicUsize::new(0),
-            first_time_ms: AtomicU64::new(0),
+            first_start_ms: AtomicU64::new(0),
+            last_start_ms: AtomicU64::new(0),
             frees: AtomicBool::new(false),
             changes_at: AtomicU64::new(0),
             from,
@@ -213,14 +212,21 @@ impl Memtable {
         self.bytes() == 0
     }
 
-    /// Notes the time of a commit.
-    pub fn committed_at(&self, time_ms: TimeMs) {
-        let _ = self.first_time_ms.compare_exchange(0, time_ms, Ordering::Relaxed, Ordering::Relaxed);
+    /// Notes when the lifetimes of a commit began.
+    pub fn started_at(&self, start_ms: TimeMs) {
+        let _ = self.first_start_ms.compare_exchange(0, start_ms, Ordering::Relaxed, Ordering::Relaxed);
+        self.last_start_ms.store(start_ms, Ordering::Relaxed);
     }
 
-    /// The time of the first commit in it; `None` when there was none.
-    pub fn first_time_ms(&self) -> Option<TimeMs> {
-        Some(self.first_time_ms.load(Ordering::Relaxed)).filter(|time_ms| *time_ms != 0)
+    /// When the lifetimes of the first commit in it began; `None` when there was none.
+    pub fn first_start_ms(&self) -> Option<TimeMs> {
+        Some(self.first_start_ms.load(Ordering::Relaxed)).filter(|start_ms| *start_ms != 0)
+    }
+
+    /// Whether it may take a commit whose lifetimes begin then. They do not fall inside a memtable, so that the entries of a
+    /// partition of time follow one another in each timeline.
+    pub fn may_start_at(&self, start_ms: TimeMs) -> bool {
+        self.last_start_ms.load(Ordering::Relaxed) <= start_ms
     }
 
     /// Whether something was trimmed or removed.
@@ -343,8 +349,7 @@ impl Memtable {
         let mut give = |place: usize| {
             let number = slot.bodies[place] as usize;
             let body = &bodies[number / PIECE][number % PIECE];
-            let entry = (slot.sequence(place), body.time_ms, body.expire_at_ms);
-            out.offer(entry, || body.bytes.clone())
+            out.offer(slot.sequence(place), body.times, || body.bytes.clone())
         };
         let _whole = if descending { places.rev().all(&mut give) } else { places.into_iter().all(&mut give) };
     }
@@ -354,7 +359,7 @@ impl Memtable {
         let shard = self.shards[Memtable::shard_of(hash) as usize].read();
         let slot = &shard.slots[shard.find(timeline, hash)? as usize];
         let bodies = self.bodies.read();
-        let time_of = |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].time_ms;
+        let time_of = |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].times.time_ms;
         let place = slot.bodies.partition_point(|number| time_of(*number) < time_ms);
         (place < slot.bodies.len()).then(|| slot.sequence(place))
     }
@@ -415,7 +420,7 @@ mod tests {
         let mut group = Group::default();
         for sequence in sequences {
             let bytes = Bytes::from(format!("body {sequence}"));
-            group.body(Body { time_ms: 1000 + sequence, expire_at_ms: 0, bytes });
+            group.body(Body { times: Times::new(1000 + sequence, 1000 + sequence, 0), bytes });
             group.entry(slot, *sequence);
         }
         memtable.apply(&mut group, Lsn(0));

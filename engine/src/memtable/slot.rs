@@ -28,6 +28,8 @@ pub struct Slot {
     jumps: Vec<(u32, Sequence)>,
     body_bytes: u64,
     first_time_ms: TimeMs,
+    first_start_ms: TimeMs,
+    last_start_ms: TimeMs,
     own_expiry: bool,
     /// Whether anything was committed here: a refused batch may leave a slot without.
     touched: bool,
@@ -112,6 +114,8 @@ pub struct IdRecord {
     pub targets_hash: u64,
     /// When it was committed.
     pub time_ms: TimeMs,
+    /// When its window began.
+    pub start_ms: TimeMs,
     /// The sequences that it was given.
     pub sequences: Arc<[Sequence]>,
 }
@@ -155,6 +159,8 @@ impl Slot {
             jumps: Vec::new(),
             body_bytes: 0,
             first_time_ms: 0,
+            first_start_ms: 0,
+            last_start_ms: 0,
             own_expiry: false,
             touched: false,
             extra: None,
@@ -195,7 +201,8 @@ impl Slot {
     pub(super) fn push(&mut self, sequence: Sequence, body: u32, append: &Append) -> usize {
         let before = self.bodies.capacity();
         if self.bodies.is_empty() {
-            (self.first, self.first_time_ms) = (sequence, append.time_ms);
+            (self.first, self.first_time_ms) = (sequence, append.times.time_ms);
+            self.first_start_ms = append.times.start_ms;
         } else {
             let last = self.sequence(self.bodies.len() - 1);
             debug_assert!(sequence > last, "sequences of a timeline rise");
@@ -206,8 +213,9 @@ impl Slot {
         self.touched = true;
         self.bodies.push(body);
         self.body_bytes += u64::from(append.body_bytes);
-        self.own_expiry |= append.expire_at_ms != 0;
-        self.end.append(sequence, append.time_ms, append.expire_at_ms);
+        self.own_expiry |= append.times.expire_at_ms != 0;
+        self.last_start_ms = append.times.start_ms;
+        self.end.append(sequence, &append.times);
         let allocated = if before == 0 { ALLOCATION_BYTES } else { 0 };
         allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
@@ -281,6 +289,8 @@ impl Slot {
             body_bytes: self.body_bytes,
             first_time_ms: self.first_time_ms,
             last_time_ms: self.end.last_time_ms,
+            first_start_ms: self.first_start_ms,
+            last_start_ms: self.last_start_ms,
             own_expiry: self.own_expiry,
         })
     }
@@ -297,7 +307,13 @@ mod tests {
 
     #[test]
     fn few_and_many_ids_are_found_and_the_younger_record_counts() {
-        let record = |time_ms| IdRecord { body_hash: 1, targets_hash: 2, time_ms, sequences: [3].into() };
+        let record = |time_ms| IdRecord {
+            body_hash: 1,
+            targets_hash: 2,
+            time_ms,
+            start_ms: time_ms,
+            sequences: [3].into(),
+        };
         let id = |number: u64| Bytes::from(format!("id {number}"));
         let mut ids = Ids::default();
         for number in 0..50 {

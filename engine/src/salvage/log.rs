@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use crate::entry::{Changes, Floor};
+use crate::entry::{Changes, Floor, Times};
 use crate::error::{Error, Result};
 use crate::format::manifest::Live;
 use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
@@ -18,8 +18,8 @@ use crate::wal;
 /// The whole log behind the checkpoint.
 #[derive(Default)]
 pub struct SalvagedLog {
-    /// Time, expiry and bytes of each body.
-    bodies: Vec<(TimeMs, TimeMs, Bytes)>,
+    /// Times and bytes of each body.
+    bodies: Vec<(Times, Bytes)>,
     /// What it says of each timeline.
     pub timelines: BTreeMap<(StoreId, Vec<u8>), TimelineLog>,
     /// The highest time in it.
@@ -75,14 +75,12 @@ impl SalvagedLog {
         for operation in operations {
             match operation {
                 Operation::Append { body, stamped, lifetime_ms, targets } => {
-                    let time_ms = record.time_ms;
-                    let expire_at_ms = if lifetime_ms == 0 { 0 } else { time_ms.saturating_add(lifetime_ms) };
                     let number = self.bodies.len() as u32;
                     let mut body = tail.slice(body);
                     if stamped {
                         body = stamp(&body, given.first().copied().unwrap_or(0)).into();
                     }
-                    self.bodies.push((time_ms, expire_at_ms, body));
+                    self.bodies.push((Times::new(record.time_ms, record.start_ms, lifetime_ms), body));
                     for (place, timeline) in targets.into_iter().enumerate() {
                         let sequence = sequences.next()?;
                         self.of_timeline(timeline)
@@ -127,8 +125,8 @@ impl SalvagedLog {
         from.take_while(move |((found, _), _)| *found == store).map(|((_, name), log)| (name.as_slice(), log))
     }
 
-    /// Time, expiry and bytes of a body.
-    pub fn body(&self, number: u32) -> &(TimeMs, TimeMs, Bytes) {
+    /// Times and bytes of a body.
+    pub fn body(&self, number: u32) -> &(Times, Bytes) {
         &self.bodies[number as usize]
     }
 
@@ -140,8 +138,8 @@ impl SalvagedLog {
         }
         let mut shared = HashMap::new();
         for (number, _) in uses.into_iter().filter(|(_, uses)| *uses > 1) {
-            let (time_ms, expire_at_ms, body) = self.body(number);
-            shared.insert(number, writer.body(*time_ms, *expire_at_ms, body)?);
+            let (times, body) = self.body(number);
+            shared.insert(number, writer.body(times.time_ms, times.expire_at_ms, body)?);
         }
         Ok(shared)
     }

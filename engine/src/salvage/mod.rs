@@ -238,6 +238,7 @@ fn save_store(
         compress: true,
         from: Lsn(0),
         to: START,
+        now_ms: wreck.live.as_ref().map_or(0, |live| live.seen_ms),
     };
     let mut writer = SegmentWriter::create(target, engine, 1, plan)?;
     let mut sources = Vec::new();
@@ -280,7 +281,7 @@ fn open_source(
     let mut numbers = HashMap::new();
     for number in remains.shared_numbers() {
         if let Some(left) = remains.shared(number) {
-            numbers.insert(number, writer.body(left.time_ms, left.expire_at_ms, &left.body)?);
+            numbers.insert(number, writer.body(left.times.time_ms, left.times.expire_at_ms, &left.body)?);
         }
     }
     let path = source.path_of(&segment::data_name(found.number));

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::log::{SalvagedLog, TimelineLog};
-use crate::entry::{Changes, End, Floor};
+use crate::entry::{Changes, End, Floor, Times};
 use crate::error::{Error, Result};
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::Sequence;
 use crate::segment::{Left, Part, Remains, SegmentWriter};
 use crate::verify::Finding;
 
@@ -32,8 +32,8 @@ pub struct Timeline<'a> {
     findings: &'a mut Vec<Finding>,
     changes: Changes,
     end: End,
-    /// Sequence, time and expiry of the first entry that was written.
-    first: Option<(Sequence, TimeMs, TimeMs)>,
+    /// The first entry that was written.
+    first: Option<(Sequence, Times)>,
     written: Sequence,
     /// The number of the last shared body: they must not fall.
     shared: u32,
@@ -89,12 +89,12 @@ impl<'a> Timeline<'a> {
         let trimmed_to = self.end.floor.trimmed_to;
         let lost_to = |bound: Sequence| if self.has_lost { trimmed_to.max(bound) } else { trimmed_to };
         self.end.floor = match self.first {
-            Some((lowest, time_ms, until_ms)) => {
-                Floor { lowest, time_ms, until_ms, trimmed_to: lost_to(lowest - 1) }
+            Some((lowest, Times { start_ms, expire_at_ms: until_ms, .. })) => {
+                Floor { lowest, start_ms, until_ms, trimmed_to: lost_to(lowest - 1) }
             }
             None => Floor {
                 lowest: self.end.last + 1,
-                time_ms: 0,
+                start_ms: 0,
                 until_ms: 0,
                 trimmed_to: lost_to(self.end.last),
             },
@@ -152,11 +152,11 @@ impl<'a> Timeline<'a> {
             if *sequence > next && !chosen {
                 self.lost(PathBuf::new(), IN_NO_FILE, (next, sequence - 1));
             }
-            let (time_ms, expire_at_ms, body) = log.body(*number).clone();
-            let left = Left { time_ms, expire_at_ms, body, shared: None };
+            let (times, body) = log.body(*number).clone();
+            let left = Left { times, body, shared: None };
             self.entry(*sequence, &left, shared.get(number).copied())?;
             self.end.last = self.end.last.max(*sequence);
-            self.end.last_time_ms = self.end.last_time_ms.max(time_ms);
+            self.end.last_time_ms = self.end.last_time_ms.max(times.time_ms);
         }
         let next = self.end.floor.lowest.max(self.end.last + 1);
         if timeline.last >= next {
@@ -173,18 +173,18 @@ impl<'a> Timeline<'a> {
             return Ok(());
         }
         self.written = sequence;
-        self.first.get_or_insert((sequence, left.time_ms, left.expire_at_ms));
+        self.first.get_or_insert((sequence, left.times));
         // Where the index is lost, the entries are all that tells.
         self.end.last = self.end.last.max(sequence);
-        self.end.last_time_ms = self.end.last_time_ms.max(left.time_ms);
+        self.end.last_time_ms = self.end.last_time_ms.max(left.times.time_ms);
         match (self.changes.edited.get(&sequence), number) {
             (None, Some(number)) if number >= self.shared => {
                 self.shared = number;
-                self.writer.shared(sequence, number)
+                self.writer.shared(sequence, number, left.times.own_start_ms())
             }
             (edited, _) => {
                 let body = edited.unwrap_or(&left.body);
-                self.writer.inline(sequence, left.time_ms, left.expire_at_ms, body)
+                self.writer.inline(sequence, left.times, body)
             }
         }
     }

@@ -57,7 +57,7 @@ impl Drop for OnDisk {
 mod tests {
     use super::super::{Segment, SegmentPlan, SegmentWriter};
     use super::*;
-    use crate::entry::End;
+    use crate::entry::{End, Times};
     use crate::ids::{EngineId, Lsn, StoreId};
     use crate::vfs::simulated::SimulatedDisk;
 
@@ -77,13 +77,14 @@ mod tests {
             compress: false,
             from: Lsn(0),
             to: Lsn(512),
+            now_ms: 5,
         };
         let written = || {
             let mut writer = SegmentWriter::create(&dir, engine, 1, plan)?;
             writer.begin(NAME);
-            writer.inline(1, 5, 0, b"hello")?;
+            writer.inline(1, Times::new(5, 5, 0), b"hello")?;
             let mut end = End::NEVER;
-            end.append(1, 5, 0);
+            end.append(1, &Times::new(5, 5, 0));
             writer.end(end)?;
             writer.finish()
         };

@@ -42,6 +42,8 @@ impl TimelineEntry {
             body_bytes: self.body_bytes,
             first_time_ms: self.first_time_ms,
             last_time_ms: self.end.last_time_ms,
+            first_start_ms: self.first_start_ms,
+            last_start_ms: self.last_start_ms,
             own_expiry: self.own_expiry,
         })
     }

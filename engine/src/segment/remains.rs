@@ -22,10 +22,10 @@ use crate::format::block::{BlockKind, BlockRef, decode};
 use crate::format::checksum::Seed;
 use crate::format::header::FileKind;
 use crate::format::index::{TimelineEntry, body_key};
-use crate::format::run::{Content, RunReader, shared_body};
+use crate::format::run::{Content, RunReader, Times, shared_body};
 use crate::format::slots::Slots;
 use crate::format::table::TablePage;
-use crate::ids::{EngineId, FileNumber, Sequence, TimeMs};
+use crate::ids::{EngineId, FileNumber, Sequence};
 use crate::vfs::{Dir, File};
 
 /// The files of a segment, as far as they were found.
@@ -52,10 +52,8 @@ pub struct Part {
 
 /// An entry that can be read.
 pub struct Left {
-    /// When it was committed.
-    pub time_ms: TimeMs,
-    /// When it expires by itself; 0: never.
-    pub expire_at_ms: TimeMs,
+    /// When it was committed, and how long it lives.
+    pub times: Times,
     /// Its body.
     pub body: Bytes,
     /// The number of its body, if that is a shared one.
@@ -208,10 +206,13 @@ impl Remains {
             let Some(mut run) = RunReader::at(&block, *at) else { continue };
             while let Some((sequence, content)) = run.next_entry() {
                 let left = match content {
-                    Content::Inline { time_ms, expire_at_ms, body } => {
-                        Some(Left { time_ms, expire_at_ms, body: block.slice(body), shared: None })
+                    Content::Inline { times, body } => {
+                        Some(Left { times, body: block.slice(body), shared: None })
                     }
-                    Content::Shared(number) => self.shared(number),
+                    Content::Shared { number, own_start_ms } => self.shared(number).map(|left| {
+                        let Times { time_ms, expire_at_ms, .. } = left.times;
+                        Left { times: Times::stored(time_ms, own_start_ms, expire_at_ms), ..left }
+                    }),
                 };
                 if let Some(left) = left {
                     visit(sequence, left)?;
@@ -232,7 +233,7 @@ impl Remains {
         let (time_ms, expire_at_ms, body) = shared_body(&block, (number - first) as usize)?;
         let body = block.slice(body);
         self.held = Some((place, block));
-        Some(Left { time_ms, expire_at_ms, body, shared: Some(number) })
+        Some(Left { times: Times::stored(time_ms, None, expire_at_ms), body, shared: Some(number) })
     }
 
     /// The numbers of the shared bodies that can be read.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::parts::Parts;
 use super::table::{Cursor, Reading, Table};
-use crate::entry::Collector;
+use crate::entry::{Collector, Times};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
@@ -195,13 +195,14 @@ impl<'a> RunsOf<'a> {
         block: &Bytes,
         out: &mut Collector,
     ) -> Result<bool> {
-        let (time_ms, expire_at_ms, body) = match content {
-            Content::Inline { time_ms, expire_at_ms, body } => {
-                (*time_ms, *expire_at_ms, block.slice(body.clone()))
+        let (times, body) = match content {
+            Content::Inline { times, body } => (*times, block.slice(body.clone())),
+            Content::Shared { number, own_start_ms } => {
+                let (time_ms, expire_at_ms, body) = self.shared(place, *number)?;
+                (Times::stored(time_ms, *own_start_ms, expire_at_ms), body)
             }
-            Content::Shared(number) => self.shared(place, *number)?,
         };
-        Ok(out.offer((sequence, time_ms, expire_at_ms), || body))
+        Ok(out.offer(sequence, times, || body))
     }
 
     /// Time, expiry and bytes of a shared body.
@@ -238,8 +239,8 @@ impl<'a> RunsOf<'a> {
             while low < high {
                 let middle = usize::midpoint(low, high);
                 let found = match &entries[middle].1 {
-                    Content::Inline { time_ms, .. } => *time_ms,
-                    Content::Shared(number) => self.shared(&place, *number)?.0,
+                    Content::Inline { times, .. } => times.time_ms,
+                    Content::Shared { number, .. } => self.shared(&place, *number)?.0,
                 };
                 if found < time_ms { low = middle + 1 } else { high = middle }
             }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::End;
+use crate::entry::{End, Times};
 use crate::error::Result;
 use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
@@ -49,6 +49,8 @@ pub struct SegmentPlan {
     pub from: Lsn,
     /// Up to here.
     pub to: Lsn,
+    /// The time of the write: no lifetime that sure time counts began later.
+    pub now_ms: TimeMs,
 }
 
 /// A segment under construction.
@@ -69,6 +71,7 @@ pub struct SegmentWriter {
     footer: Footer,
     weight: u64,
     lifetimes: Lifetimes,
+    last_start_ms: TimeMs,
     first_name: Vec<u8>,
     last_name: Vec<u8>,
 }
@@ -130,6 +133,7 @@ impl SegmentWriter {
             footer: Footer { first_time_ms: TimeMs::MAX, ..Footer::default() },
             weight: 0,
             lifetimes: Lifetimes::default(),
+            last_start_ms: 0,
             first_name: Vec::new(),
             last_name: Vec::new(),
         })
@@ -182,54 +186,43 @@ impl SegmentWriter {
     pub fn id(&mut self, id: &[u8], entry: &IdEntry) -> Result<()> {
         let name = &self.timeline.as_ref().expect("ids come between begin and end").name;
         self.footer.ids += 1;
-        self.footer.ids_until_ms = self.footer.ids_until_ms.max(entry.time_ms);
+        self.footer.ids_until_ms = self.footer.ids_until_ms.max(entry.start_ms);
         self.ids.add(&mut self.index, |out| entry.encode(name, id, out))
     }
 
     /// Adds an entry with its own body.
-    pub fn inline(
-        &mut self,
-        sequence: Sequence,
-        time_ms: TimeMs,
-        expire_at_ms: TimeMs,
-        body: &[u8],
-    ) -> Result<()> {
-        self.run(sequence, time_ms, body.len() as u64, expire_at_ms).inline(
-            sequence,
-            time_ms,
-            expire_at_ms,
-            body,
-        );
+    pub fn inline(&mut self, sequence: Sequence, times: Times, body: &[u8]) -> Result<()> {
+        self.run(sequence, &times, body.len() as u64).inline(sequence, times, body);
         self.close_runs_if_full()
     }
 
-    /// Adds an entry whose body is a shared one.
-    pub fn shared(&mut self, sequence: Sequence, number: u32) -> Result<()> {
+    /// Adds an entry whose body is a shared one. Its lifetime began at the body's time, or when it is said.
+    pub fn shared(&mut self, sequence: Sequence, number: u32, own_start_ms: Option<TimeMs>) -> Result<()> {
         let (time_ms, bytes, expire_at_ms) = self.shared[number as usize];
-        self.run(sequence, time_ms, u64::from(bytes), expire_at_ms).shared(sequence, number);
+        let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
+        self.run(sequence, &times, u64::from(bytes)).shared(sequence, number, times.own_start_ms());
         self.close_runs_if_full()
     }
 
     /// Counts an entry and gives the run that takes it.
-    fn run(
-        &mut self,
-        sequence: Sequence,
-        time_ms: TimeMs,
-        body_bytes: u64,
-        expire_at_ms: TimeMs,
-    ) -> &mut RunWriter {
+    fn run(&mut self, sequence: Sequence, times: &Times, body_bytes: u64) -> &mut RunWriter {
+        let Times { time_ms, start_ms, expire_at_ms } = *times;
         let ttl_ms = if self.plan.ttl_ms == 0 { TimeMs::MAX } else { self.plan.ttl_ms };
         let timeline = self.timeline.as_mut().expect("entries come between begin and end");
         let entry = &mut timeline.entry;
         if entry.count == 0 {
             (entry.first, entry.first_time_ms) = (sequence, time_ms);
+            (entry.first_start_ms, entry.last_start_ms) = (start_ms, start_ms);
         }
+        entry.first_start_ms = entry.first_start_ms.min(start_ms);
+        entry.last_start_ms = entry.last_start_ms.max(start_ms);
+        self.last_start_ms = self.last_start_ms.max(start_ms);
         entry.own_expiry |= expire_at_ms != 0;
         self.weight += body_bytes + ENTRY_WEIGHT;
-        if expire_at_ms == 0 || expire_at_ms >= time_ms.saturating_add(ttl_ms) {
+        if expire_at_ms == 0 || expire_at_ms >= start_ms.saturating_add(ttl_ms) {
             entry.last_lost = sequence;
         } else {
-            self.lifetimes.add(time_ms, expire_at_ms, body_bytes + ENTRY_WEIGHT);
+            self.lifetimes.add(start_ms, expire_at_ms, body_bytes + ENTRY_WEIGHT);
         }
         entry.count += 1;
         entry.body_bytes += body_bytes;
@@ -286,10 +279,15 @@ impl SegmentWriter {
     pub fn end(&mut self, end: End) -> Result<()> {
         self.end_run();
         let mut timeline = self.timeline.take().expect("end follows begin");
-        if timeline.entry.count == 0 {
-            (timeline.entry.first, timeline.entry.first_time_ms) = (end.last + 1, end.last_time_ms);
-            // What the segment knows of it concerns older segments: it is needed as long as their entries live.
+        let entry = &mut timeline.entry;
+        if entry.count == 0 {
+            (entry.first, entry.first_time_ms) = (end.last + 1, end.last_time_ms);
+            (entry.first_start_ms, entry.last_start_ms) = (end.last_time_ms, end.last_time_ms);
             self.footer.last_time_ms = self.footer.last_time_ms.max(end.last_time_ms);
+        }
+        if !entry.edited.is_empty() {
+            // New bodies of entries in older segments are needed as long as these live: no lifetime of them began later.
+            self.last_start_ms = self.last_start_ms.max(end.last_time_ms).max(self.plan.now_ms);
         }
         timeline.entry.end = end;
         if self.first_name.is_empty() {
@@ -356,7 +354,7 @@ impl SegmentWriter {
             weight: self.weight,
             dead_weight: 0,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
-            last_start_ms: self.footer.last_time_ms,
+            last_start_ms: self.last_start_ms,
             copies: 1,
             first_name: self.first_name,
             last_name: self.last_name,

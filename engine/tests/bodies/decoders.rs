@@ -121,7 +121,7 @@ fn records_of(mut payload: Vec<u8>, count: u32) {
     group.start(PLACE);
     for record in &records {
         let sum = crc(Seed::NONE, record.tail);
-        group.record(record.time_ms, &record.sequences, record.chosen, record.tail, sum);
+        group.record((record.time_ms, record.start_ms), &record.sequences, record.chosen, record.tail, sum);
         wal_tail(record.tail);
     }
     let again = group.finish(Lsn(0)).to_vec();

@@ -151,7 +151,12 @@ impl Timeline {
 }
 
 pub fn entry(row: &Row) -> Entry {
-    Entry { sequence: row.sequence, time_ms: row.time_ms, body: row.body.clone().into() }
+    Entry {
+        sequence: row.sequence,
+        time_ms: row.time_ms,
+        start_ms: row.time_ms,
+        body: row.body.clone().into(),
+    }
 }
 
 /// The entries that a limit lets through, and whether it kept any back.

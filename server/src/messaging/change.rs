@@ -16,38 +16,23 @@ const PAGE: Limit = Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_al
 
 impl Messaging {
     /// Replaces the body of a message of one's own. False when there is no such message. Waits for the disk.
-    pub fn edit(
-        &self,
-        conv: &[u8],
-        user: &[u8],
-        sequence: Sequence,
-        body: &Bytes,
-        now_ms: TimeMs,
-    ) -> Result<bool> {
-        self.change(conv, user, sequence, Kind::Edit, body, now_ms)
+    pub fn edit(&self, conv: &[u8], user: &[u8], sequence: Sequence, body: &Bytes) -> Result<bool> {
+        self.change(conv, user, sequence, Kind::Edit, body)
     }
 
     /// Takes a message of one's own back: its body goes. False when there is no such message. Waits for the disk.
-    pub fn recall(&self, conv: &[u8], user: &[u8], sequence: Sequence, now_ms: TimeMs) -> Result<bool> {
-        self.change(conv, user, sequence, Kind::Recall, &Bytes::new(), now_ms)
+    pub fn recall(&self, conv: &[u8], user: &[u8], sequence: Sequence) -> Result<bool> {
+        self.change(conv, user, sequence, Kind::Recall, &Bytes::new())
     }
 
-    fn change(
-        &self,
-        conv: &[u8],
-        user: &[u8],
-        sequence: Sequence,
-        kind: Kind,
-        body: &Bytes,
-        now_ms: TimeMs,
-    ) -> Result<bool> {
+    fn change(&self, conv: &[u8], user: &[u8], sequence: Sequence, kind: Kind, body: &Bytes) -> Result<bool> {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
         self.decide(|| {
             // Before the look at the message: a change in between makes the batch fail.
             let (changes_last, _) = self.state.end(&names::changes_ledger(&conv))?;
-            let Some((entry, message)) = self.own_message(&conv, &user, sequence, now_ms)? else {
+            let Some((entry, message)) = self.own_message(&conv, &user, sequence)? else {
                 return Ok(Decision::Known(false));
             };
             let rewritten = self.rewritten(kind, &entry, &message, body)?;
@@ -56,8 +41,8 @@ impl Messaging {
                     return Ok(Decision::Known(false));
                 }
                 let left_ms = message
-                    .expires_at_ms(entry.time_ms)
-                    .map_or(0, |at_ms| at_ms.saturating_sub(now_ms).max(1));
+                    .expires_at_ms(entry.start_ms)
+                    .map_or(0, |at_ms| at_ms.saturating_sub(self.engine.now_ms()).max(1));
                 let event = Event {
                     about: sequence,
                     lifetime_ms: left_ms,
@@ -82,16 +67,11 @@ impl Messaging {
     }
 
     /// The message, if this user may change it now.
-    fn own_message(
-        &self,
-        conv: &[u8],
-        user: &Bytes,
-        sequence: Sequence,
-        now_ms: TimeMs,
-    ) -> Result<Option<(Entry, Event)>> {
+    fn own_message(&self, conv: &[u8], user: &Bytes, sequence: Sequence) -> Result<Option<(Entry, Event)>> {
         let Some(entry) = self.messages.get(&names::conversation(conv), sequence)? else { return Ok(None) };
         let window_ms = self.options.change_window_ms;
-        let in_time = window_ms == 0 || now_ms < entry.time_ms.saturating_add(window_ms);
+        // A refusal goes by sure time: a clock that jumps ahead closes no window.
+        let in_time = window_ms == 0 || self.engine.sure_now_ms() < entry.start_ms.saturating_add(window_ms);
         let message = Event::decode(&entry.body);
         let own = message.filter(|event| event.kind == Kind::Message && event.user == *user && in_time);
         Ok(own.map(|message| (entry, message)))

@@ -192,9 +192,9 @@ impl Event {
         }
     }
 
-    /// When it expires by itself, if it does.
-    pub fn expires_at_ms(&self, time_ms: TimeMs) -> Option<TimeMs> {
-        (self.lifetime_ms > 0).then(|| time_ms.saturating_add(self.lifetime_ms))
+    /// When it expires by itself, if it does, given when its lifetime began.
+    pub fn expires_at_ms(&self, start_ms: TimeMs) -> Option<TimeMs> {
+        (self.lifetime_ms > 0).then(|| start_ms.saturating_add(self.lifetime_ms))
     }
 }
 

@@ -266,11 +266,11 @@ fn a_copy_whose_original_is_gone_shows_what_became_of_it() {
         let table = Table::new();
         table.create("room", Mode::Push, &["ann", "bob"]);
         table.send("room", "old");
-        let (messaging, now_ms) = (&table.messaging, 1_700_000_000_000);
-        assert!(messaging.edit(b"room", b"ann", 1, &"newer".into(), now_ms).expect("it is ann's"));
-        assert!(messaging.edit(b"room", b"ann", 1, &"new".into(), now_ms).expect("it is ann's"));
+        let messaging = &table.messaging;
+        assert!(messaging.edit(b"room", b"ann", 1, &"newer".into()).expect("it is ann's"));
+        assert!(messaging.edit(b"room", b"ann", 1, &"new".into()).expect("it is ann's"));
         if recalled {
-            assert!(messaging.recall(b"room", b"ann", 1, now_ms).expect("it is ann's"));
+            assert!(messaging.recall(b"room", b"ann", 1).expect("it is ann's"));
         }
         messaging.messages.trim(&names::conversation(b"room"), Trim::Before(before)).expect("trims");
         table.drain("bob", 1)

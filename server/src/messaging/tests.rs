@@ -172,7 +172,7 @@ fn a_join_that_switches_from_push_to_pull_and_is_cut_reached_all_or_nobody() {
 #[test]
 fn a_recall_that_is_cut_took_the_body_and_told_all_or_did_neither() {
     let act = |_: &Engine, messaging: &Messaging| {
-        messaging.recall(CONV, b"user-0", 1, NOW_MS).expect("the ledgers are there");
+        messaging.recall(CONV, b"user-0", 1).expect("the ledgers are there");
     };
     Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Recall, joiner: None }.cut_everywhere();
 }

@@ -50,16 +50,14 @@ fn unread(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 
 fn recall(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (words, sequence) = (detached(&arguments[..2]), integer(&arguments[2])?);
-    let now_ms = context.shared.now_ms();
-    slowly(context, move |messaging| Ok(u64::from(messaging.recall(&words[0], &words[1], sequence, now_ms)?)))
+    slowly(context, move |messaging| Ok(u64::from(messaging.recall(&words[0], &words[1], sequence)?)))
 }
 
 fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (words, sequence) = (detached(arguments), integer(&arguments[2])?);
     check_body(context, &words[3])?;
-    let now_ms = context.shared.now_ms();
     slowly(context, move |messaging| {
-        Ok(u64::from(messaging.edit(&words[0], &words[1], sequence, &words[3], now_ms)?))
+        Ok(u64::from(messaging.edit(&words[0], &words[1], sequence, &words[3])?))
     })
 }
 

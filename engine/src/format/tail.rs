@@ -1,0 +1,241 @@
+//! The tail of a record: bodies and operations, encoded and summed by the caller, decoded by whoever reads the log. The grammar
+//! stands in `wal`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::codec::{MAX_VARINT_BYTES, Reader, put_name, put_varint};
+use super::layout::put;
+use crate::entry::Floor;
+use crate::ids::{Sequence, StoreId, TimelineRef};
+
+/// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
+const APPEND: u8 = 1;
+const TRIM: u8 = 3;
+const REMOVE: u8 = 4;
+const EDIT: u8 = 5;
+const ID: u8 = 6;
+const STAMPED: u8 = 7;
+
+/// What a stamped body begins with.
+pub const ORIGIN_BYTES: usize = 8;
+
+/// A stamped body as readers see it.
+pub fn stamp(body: &[u8], origin: Sequence) -> Vec<u8> {
+    let mut stamped = body.to_vec();
+    put(&mut stamped, 0..ORIGIN_BYTES, &origin.to_le_bytes());
+    stamped
+}
+
+/// The part of a record that a caller encodes while it builds a batch. Bodies come first, so that each is copied once.
+#[derive(Clone, Debug)]
+pub struct TailWriter {
+    /// The count's place, then the bodies.
+    bodies: Vec<u8>,
+    body_count: u32,
+    operations: Vec<u8>,
+    operation_count: u64,
+}
+
+impl Default for TailWriter {
+    fn default() -> TailWriter {
+        TailWriter { bodies: vec![0; 4], body_count: 0, operations: Vec::new(), operation_count: 0 }
+    }
+}
+
+impl TailWriter {
+    /// Adds a body and gives its place in the finished tail.
+    pub fn body(&mut self, body: &[u8]) -> Range<usize> {
+        self.bodies.reserve(body.len() + MAX_VARINT_BYTES);
+        put_varint(&mut self.bodies, body.len() as u64);
+        self.bodies.extend_from_slice(body);
+        self.body_count += 1;
+        self.bodies.len() - body.len()..self.bodies.len()
+    }
+
+    /// Starts an append of the body added last to `targets` timelines, which must follow.
+    pub fn append(&mut self, stamped: bool, lifetime_ms: u64, targets: usize) {
+        self.start(if stamped { STAMPED } else { APPEND });
+        self.number(u64::from(self.body_count - 1));
+        self.number(lifetime_ms);
+        self.number(targets as u64);
+    }
+
+    /// A trim: from where on the timeline can be read.
+    pub fn trim(&mut self, timeline: TimelineRef<'_>, floor: Floor) -> Range<usize> {
+        self.start(TRIM);
+        let name = self.timeline(timeline);
+        [floor.lowest, floor.start_ms, floor.until_ms, floor.trimmed_to]
+            .into_iter()
+            .for_each(|part| self.number(part));
+        name
+    }
+
+    /// A removal of ranges of sequences.
+    pub fn remove(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        ranges: &BTreeMap<Sequence, Sequence>,
+    ) -> Range<usize> {
+        self.start(REMOVE);
+        let name = self.timeline(timeline);
+        self.number(ranges.len() as u64);
+        for (first, last) in ranges {
+            self.number(*first);
+            self.number(last - first);
+        }
+        name
+    }
+
+    /// An edit: the body added last replaces that of an entry.
+    pub fn edit(&mut self, timeline: TimelineRef<'_>, sequence: Sequence) -> Range<usize> {
+        self.start(EDIT);
+        let name = self.timeline(timeline);
+        self.number(sequence);
+        self.number(u64::from(self.body_count - 1));
+        name
+    }
+
+    /// The client's id of the batch, in the timeline of its first append. Gives the places of the name and of the id.
+    pub fn id(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        id: &[u8],
+        hashes: (u64, u64),
+    ) -> (Range<usize>, Range<usize>) {
+        self.start(ID);
+        let name = self.timeline(timeline);
+        self.number(id.len() as u64);
+        self.operations.extend_from_slice(id);
+        let end = self.operations.len();
+        self.operations.extend_from_slice(&hashes.0.to_le_bytes());
+        self.operations.extend_from_slice(&hashes.1.to_le_bytes());
+        (name, end - id.len()..end)
+    }
+
+    /// Adds one timeline: a target of the append started last, or the object of a change. Gives its name's place behind
+    /// [`TailWriter::finish`]'s second value.
+    pub fn timeline(&mut self, timeline: TimelineRef<'_>) -> Range<usize> {
+        self.number(u64::from(timeline.store.0));
+        put_name(&mut self.operations, timeline.name);
+        self.operations.len() - timeline.name.len()..self.operations.len()
+    }
+
+    /// A body by its place.
+    pub fn body_at(&self, place: &Range<usize>) -> &[u8] {
+        self.bodies.get(place.clone()).unwrap_or_default()
+    }
+
+    /// A name by its place, before the tail is finished.
+    pub fn name_at(&self, place: &Range<u32>) -> &[u8] {
+        self.operations.get(place.start as usize..place.end as usize).unwrap_or_default()
+    }
+
+    fn start(&mut self, kind: u8) {
+        self.operations.push(kind);
+        self.operation_count += 1;
+    }
+
+    fn number(&mut self, number: u64) {
+        put_varint(&mut self.operations, number);
+    }
+
+    /// How many bytes so far.
+    pub fn byte_count(&self) -> usize {
+        self.bodies.len() + self.operations.len()
+    }
+
+    /// The tail's bytes, and where in them the places of names start.
+    pub fn finish(mut self) -> (Vec<u8>, usize) {
+        put(&mut self.bodies, 0..4, &self.body_count.to_le_bytes());
+        let mut tail = self.bodies;
+        tail.reserve_exact(self.operations.len() + MAX_VARINT_BYTES);
+        put_varint(&mut tail, self.operation_count);
+        let base = tail.len();
+        tail.extend_from_slice(&self.operations);
+        // Many bodies grew the buffer by doubling, and a memtable keeps it: its cut costs no copy as a rule.
+        if tail.capacity() - tail.len() > tail.len() / 8 {
+            tail.shrink_to_fit();
+        }
+        (tail, base)
+    }
+}
+
+/// One operation of a decoded tail. Bodies and ids are places in the tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of the heading's grammar")]
+pub enum Operation<'a> {
+    Append { body: Range<usize>, stamped: bool, lifetime_ms: u64, targets: Vec<TimelineRef<'a>> },
+    Trim { timeline: TimelineRef<'a>, floor: Floor },
+    Remove { timeline: TimelineRef<'a>, ranges: Vec<(Sequence, Sequence)> },
+    Edit { timeline: TimelineRef<'a>, sequence: Sequence, body: Range<usize> },
+    Id { timeline: TimelineRef<'a>, id: &'a [u8], hashes: (u64, u64) },
+}
+
+/// The operations of a tail; `None` when the bytes are not one.
+pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
+    let mut reader = Reader::new(tail);
+    let mut bodies = Vec::new();
+    for _ in 0..reader.u32()? {
+        let len = reader.length()?;
+        let start = tail.len() - reader.rest().len();
+        reader.bytes(len)?;
+        bodies.push(start..start + len);
+    }
+    let mut operations = Vec::new();
+    for _ in 0..reader.varint()? {
+        operations.push(decode_operation(&mut reader, &bodies)?);
+    }
+    reader.is_empty().then_some(operations)
+}
+
+fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Option<Operation<'a>> {
+    Some(match reader.u8()? {
+        kind @ (APPEND | STAMPED) => {
+            let body = bodies.get(reader.length()?)?.clone();
+            let stamped = kind == STAMPED;
+            if stamped && body.len() < ORIGIN_BYTES {
+                return None;
+            }
+            let lifetime_ms = reader.varint()?;
+            let mut targets = Vec::new();
+            for _ in 0..reader.varint()? {
+                targets.push(decode_timeline(reader)?);
+            }
+            Operation::Append { body, stamped, lifetime_ms, targets }
+        }
+        TRIM => Operation::Trim {
+            timeline: decode_timeline(reader)?,
+            floor: Floor {
+                lowest: reader.varint()?,
+                start_ms: reader.varint()?,
+                until_ms: reader.varint()?,
+                trimmed_to: reader.varint()?,
+            },
+        },
+        REMOVE => {
+            let timeline = decode_timeline(reader)?;
+            let mut ranges = Vec::new();
+            for _ in 0..reader.varint()? {
+                let first = reader.varint()?;
+                ranges.push((first, first.checked_add(reader.varint()?)?));
+            }
+            Operation::Remove { timeline, ranges }
+        }
+        EDIT => Operation::Edit {
+            timeline: decode_timeline(reader)?,
+            sequence: reader.varint()?,
+            body: bodies.get(reader.length()?)?.clone(),
+        },
+        ID => Operation::Id {
+            timeline: decode_timeline(reader)?,
+            id: reader.piece()?,
+            hashes: (reader.u64()?, reader.u64()?),
+        },
+        _ => return None,
+    })
+}
+
+fn decode_timeline<'a>(reader: &mut Reader<'a>) -> Option<TimelineRef<'a>> {
+    Some(TimelineRef { store: StoreId(reader.varint_u32()?), name: reader.name()? })
+}
