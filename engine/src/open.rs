@@ -108,14 +108,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     if !options.read_only {
         let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
         let file_bytes = (first_bytes, options.wal_file_bytes);
-        wal = Some(begin_epoch(
-            &dir,
-            &mut manifest,
-            &mut wal_files,
-            &mut tail,
-            file_bytes,
-            sure.now_ms(&*clock),
-        )?);
+        let seen_ms = sure.now_ms(&*clock);
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &mut tail, file_bytes, seen_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
     let reserve = open_reserve(&dir, &options);
