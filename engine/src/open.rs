@@ -31,7 +31,7 @@ use crate::format::header::{FileHeader, FileKind};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
 use crate::read::Reading;
@@ -153,13 +153,14 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
     }
 }
 
-/// Files of work that was cut. Nothing refers to them.
+/// Files of work that was cut. Nothing refers to them. Any other name, whatever its ending, belongs to
+/// somebody else.
 fn remove_temporary(dir: &Dir) -> Result<()> {
-    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest" || stem == reserve::NAME;
-    for name in dir.list()?.iter().filter(|name| name.strip_suffix(".tmp").is_some_and(ours)) {
-        dir.remove(name)?;
-    }
-    Ok(())
+    let is_ours = |name: &&String| {
+        wal::is_temporary(name)
+            || [manifest::TEMPORARY_NAME, reserve::TEMPORARY_NAME].contains(&name.as_str())
+    };
+    dir.list()?.iter().filter(is_ours).try_for_each(|name| dir.remove(name))
 }
 
 /// Step 2.
