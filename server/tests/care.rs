@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use strandline::{Engine, Options};
 use tempfile::TempDir;
@@ -115,15 +115,19 @@ fn untimed(dump: &str) -> Vec<String> {
     dump.lines().map(line).collect()
 }
 
-fn import(dir: &Path, dump: &str) -> Output {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_strandline"))
+fn start_import(dir: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_strandline"))
         .arg("import")
         .arg(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the binary starts");
+        .expect("the binary starts")
+}
+
+fn import(dir: &Path, dump: &str) -> Output {
+    let mut process = start_import(dir);
     process.stdin.take().expect("it is piped").write_all(dump.as_bytes()).expect("it reads");
     process.wait_with_output().expect("it ends")
 }
@@ -162,6 +166,37 @@ fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
     assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
     let (_, err) = ends_with(&import(&target, &dump), 2);
     assert!(err.contains("line 1") && err.contains("above the last"), "{err}");
+}
+
+#[test]
+fn an_import_keeps_every_other_verb_out_of_its_directory() {
+    let (folder, dir) = made();
+    let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
+    let (backup, target) = (folder.path().join("backup"), folder.path().join("imported"));
+    ends_with(&verb("backup", &[&dir, &backup]), 0);
+    let mut first = start_import(&target);
+    let mut input = first.stdin.take().expect("it is piped");
+    input.write_all(dump.as_bytes()).expect("it reads");
+    // It has the directory once its manifest is there, and waits for the end of its input.
+    let is_open = || {
+        let files = std::fs::read_dir(&target).into_iter().flatten().map(|entry| entry.expect("lists"));
+        files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with("wal-"))
+    };
+    while !is_open() {
+        assert_eq!(first.try_wait().expect("it runs"), None, "it waits for its input");
+        std::thread::yield_now();
+    }
+    let lock = target.join("LOCK");
+    let (_, err) = ends_with(&import(&target, &dump), 2);
+    assert!(err.contains("another command") && err.contains(lock.to_str().expect("a name")), "{err}");
+    ends_with(&verb("verify", &[&target]), 2);
+    for (name, source) in [("backup", &dir), ("restore", &backup), ("salvage", &backup)] {
+        let (_, err) = ends_with(&verb(name, &[source, &target]), 2);
+        assert!(err.contains("is there already"), "{name}: {err}");
+    }
+    drop(input);
+    ends_with(&first.wait_with_output().expect("it ends"), 0);
+    assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
 }
 
 #[test]
