@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tests damage files")]
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -197,6 +198,60 @@ fn an_import_keeps_every_other_verb_out_of_its_directory() {
     drop(input);
     ends_with(&first.wait_with_output().expect("it ends"), 0);
     assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+}
+
+/// Runs a verb under a umask that takes nothing away. Returns the modes of the files in `dir` afterwards.
+fn modes(arguments: &[&Path], dir: &Path) -> Vec<(PathBuf, u32)> {
+    let under = "umask 0; exec \"$0\" \"$@\" < /dev/null";
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(under).arg(env!("CARGO_BIN_EXE_strandline")).args(arguments);
+    ends_with(&command.output().expect("a shell starts"), 0);
+    let files = std::fs::read_dir(dir).expect("lists").map(|entry| entry.expect("lists").path());
+    files.map(|path| (path.clone(), mode(&path))).collect()
+}
+
+#[test]
+fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_its_mode() {
+    let (folder, dir) = made();
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).expect("makes it");
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    set(&shared, 0o755);
+    let path = |name: &str| shared.join(name);
+    let data = path("new/data");
+    let works: [(&str, Vec<PathBuf>); 4] = [
+        ("import", vec![data.clone()]),
+        ("backup", vec![dir.clone(), path("b/backup")]),
+        ("restore", vec![path("b/backup"), path("r/restored")]),
+        ("salvage", vec![dir.clone(), path("s/salvaged")]),
+    ];
+    for (name, paths) in works {
+        let arguments: Vec<&Path> =
+            std::iter::once(Path::new(name)).chain(paths.iter().map(PathBuf::as_path)).collect();
+        let target = paths.last().expect("each has one");
+        let files = modes(&arguments, target);
+        assert!(files.len() >= 2, "{name}: {files:?}");
+        assert!(files.iter().all(|(_, mode)| *mode == 0o600), "{name}: {files:?}");
+        let above = target.parent().expect("it has one");
+        assert_eq!((mode(target), mode(above), mode(&shared)), (0o700, 0o700, 0o755), "{name}");
+    }
+    // What is linked or was there before is as its owner wants it.
+    let is_data = |file: &Path| file.extension().is_some_and(|ending| ending == "data");
+    let open = path("open");
+    std::fs::create_dir(&open).expect("makes it");
+    set(&open, 0o750);
+    for (file, _) in modes(&[Path::new("verify"), &dir], &dir).iter().filter(|(file, _)| is_data(file)) {
+        set(file, 0o640);
+    }
+    let files = modes(&[Path::new("backup"), &dir, &open], &open);
+    assert!(files.iter().all(|(file, mode)| *mode == if is_data(file) { 0o640 } else { 0o600 }), "{files:?}");
+    assert_eq!(mode(&open), 0o750);
 }
 
 #[test]

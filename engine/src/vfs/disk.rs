@@ -1,14 +1,21 @@
 //! The operating system's files. Reads are `pread`, so that a bad sector or a file cut short under us is an error of that read
 //! and never a signal (docs/decisions/0001-reads-by-pread.md).
+//!
+//! Entries are private messages: directories and files that are made here are for their owner only,
+//! whatever the umask. What was there before keeps its mode.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the room that asks")]
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{RawDirectory, RawFile, Site};
+
+/// Modes of what is made; a umask can only take from them.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// A directory of the operating system.
 pub struct DiskDirectory {
@@ -38,7 +45,7 @@ impl DiskDirectory {
     /// Opens the lock file, made if there is none.
     fn lock_file(path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.create(true).truncate(false).read(true).write(true).open(path)
+        options.create(true).truncate(false).read(true).write(true).mode(FILE_MODE).open(path)
     }
 }
 
@@ -51,7 +58,7 @@ fn make_durable(
     let path = std::path::absolute(path)?;
     let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.is_dir()).collect();
     for directory in missing.into_iter().rev() {
-        match fs::create_dir(directory) {
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
             Ok(()) => made.push(directory.to_path_buf()),
             // Another made it since, or its name ends in `..`.
             Err(_) if directory.is_dir() => {}
@@ -151,7 +158,8 @@ impl RawDirectory for DiskDirectory {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         let mut options = OpenOptions::new();
-        let file = options.create_new(true).read(true).write(true).open(self.path.join(name))?;
+        let file =
+            options.create_new(true).read(true).write(true).mode(FILE_MODE).open(self.path.join(name))?;
         Ok(Arc::new(DiskFile { file }))
     }
 
