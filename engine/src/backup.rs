@@ -14,8 +14,8 @@
 //! the state of no moment: the entries are missing, and nothing says that they were trimmed. So a view is taken after a flush, and
 //! if merges used changes above what is flushed, it is flushed again and another view is taken.
 //!
-//! The manifest is written last, when the names of all files are durable: a backup that was cut has none, and neither an engine
-//! nor a restore takes it.
+//! The target is claimed first (see `target.rs`). The manifest is written last, when the names of all files are durable: a backup
+//! that was cut has none, and neither an engine nor a restore takes it.
 //!
 //! A restore changes the history, since the engine may have given sequences after the backup that clients have seen: their
 //! cursors are refused, and they read again. It copies, so that no bytes are shared between a backup and what is in use.
@@ -32,6 +32,7 @@ use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, random, told};
 use crate::segment::{BlockCache, Segment, data_name, index_name};
 use crate::state::State;
+use crate::target;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::view::View;
 use crate::wal;
@@ -47,18 +48,7 @@ pub struct Backup {
     pub entries: u64,
 }
 
-/// An error if a directory holds anything, so that nothing is ever mixed with a backup.
-pub fn check_empty(dir: &Dir) -> Result<()> {
-    match dir.list()?.first() {
-        None => Ok(()),
-        Some(name) => Err(Error::invalid(format!(
-            "{} is there already: choose a new or empty directory",
-            dir.path_of(name).display()
-        ))),
-    }
-}
-
-/// Copies what is in segments after `flush`.
+/// Copies what is in segments after `flush`. The target is claimed.
 pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Result<Backup> {
     let (view, mut live) = consistent_view(state, flush)?;
     live.checkpoint = view.flushed_to();
@@ -94,20 +84,17 @@ pub fn restore(backup: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Bac
     let source =
         DiskDirectory::open(backup).map_err(|error| Error::io("open the directory", backup, error))?;
     let source = Dir::new(Arc::new(source));
-    // Looked at before the target is made, so that a wrong name leaves no empty directory behind.
-    read_backup(&source)?;
-    let raw =
-        DiskDirectory::create(target).map_err(|error| Error::io("make the directory", target, error))?;
-    restore_in(&source, &Dir::new(Arc::new(raw)))
+    restore_in(&source, &target::make(target)?)
 }
 
 /// The same with directories that may be simulated.
 pub fn restore_in(source: &Dir, target: &Dir) -> Result<Backup> {
-    let _lock = source.lock(LOCK_NAME, false)?;
-    check_empty(target)?;
-    let manifest = read_backup(source)?;
-    let live = Live { history: random(), ..manifest.live().clone() };
-    fill(source, target, false, (manifest.engine_id(), manifest.writer_epoch()), live)
+    target::claim(target, |target| {
+        let _lock = source.lock(LOCK_NAME, false)?;
+        let manifest = read_backup(source)?;
+        let live = Live { history: random(), ..manifest.live().clone() };
+        fill(source, target, false, (manifest.engine_id(), manifest.writer_epoch()), live)
+    })
 }
 
 /// The manifest of a backup of which all files are there.
@@ -134,32 +121,18 @@ fn read_backup(source: &Dir) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Fills an empty directory; takes away again what it made when that fails.
-fn fill(source: &Dir, target: &Dir, may_link: bool, of: (EngineId, u64), live: Live) -> Result<Backup> {
-    let mut placed = Vec::new();
-    let filled = place_all(source, target, may_link, of, live, &mut placed);
-    if filled.is_err() {
-        for name in &placed {
-            // A left-over without a manifest is no backup.
-            let _ = target.remove(name);
-        }
-    }
-    filled
-}
-
-fn place_all(
+/// Fills a claimed directory: the segments, then their names for good, then the manifest.
+fn fill(
     source: &Dir,
     target: &Dir,
     may_link: bool,
     (engine_id, writer_epoch): (EngineId, u64),
     live: Live,
-    placed: &mut Vec<String>,
 ) -> Result<Backup> {
     let mut backup = Backup { files: 1, ..Backup::default() };
     for record in &live.segments {
         let data = (!record.dropped).then(|| data_name(record.number));
         for name in data.into_iter().chain([index_name(record.number)]) {
-            placed.push(name.clone());
             backup.bytes += target.place(source, &name, may_link)?;
             backup.files += 1;
         }

@@ -26,6 +26,7 @@ use crate::running::Running;
 use crate::state::State;
 use crate::stats::Stats;
 use crate::store::Store;
+use crate::target;
 use crate::ticket::Ticket;
 use crate::verify::{self, Verification};
 use crate::vfs::{Dir, disk::DiskDirectory};
@@ -201,17 +202,17 @@ impl Engine {
 
     /// Makes a copy of all that is committed now in a new or empty directory. Appends go on meanwhile and are in the copy or not,
     /// batches as a whole. Files are hard-linked where the file system can. What [`restore`](crate::restore) takes.
+    ///
+    /// The directory is locked meanwhile: of several callers that fill it at once, one succeeds, and the
+    /// others get [`Error::Locked`] or [`Error::Invalid`]. `lost+found` and a `LOCK` that nobody holds
+    /// count as nothing.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
-        let path = target.as_ref();
-        let raw =
-            DiskDirectory::create(path).map_err(|error| Error::io("make the directory", path, error))?;
-        self.backup_in(&Dir::new(Arc::new(raw)))
+        self.backup_in(&target::make(target.as_ref())?)
     }
 
     /// The same into a directory that may be simulated.
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
-        backup::check_empty(target)?;
-        backup::backup(self.state(), target, || self.flush())
+        target::claim(target, |target| backup::backup(self.state(), target, || self.flush()))
     }
 
     /// The time that lifetimes and reads go by, Unix ms: the wall clock, or sure time if that is later.

@@ -88,8 +88,12 @@ pub enum Error {
         /// What does not hold there.
         what: String,
     },
-    /// Another engine, likely in another process, has the directory open: stop it, or use another directory.
-    #[error("{path} is locked by another engine{holder}")]
+    /// Another engine, backup, restore or salvage, likely in another process, has the directory: let it
+    /// end, or use another directory.
+    #[error(
+        "{path} is locked{holder}: another engine, backup, restore or salvage is at work there; let it end, or use \
+         another directory"
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,

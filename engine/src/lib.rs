@@ -44,6 +44,7 @@ mod sequence;
 mod state;
 mod stats;
 mod store;
+mod target;
 mod ticket;
 mod verify;
 pub mod vfs;

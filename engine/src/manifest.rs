@@ -3,7 +3,7 @@
 //! ```text
 //!  manifest-…04        what was live before; removed once 5 is durable
 //!  manifest-…05        what is live: the highest number counts
-//!  manifest-….tmp      half written; removed by open
+//!  manifest.tmp        half written; removed by open
 //! ```
 //!
 //! A manifest is never edited: a change writes a whole new one. (1) Write it under another name and sync it; (2) rename it to
@@ -22,7 +22,8 @@ use crate::format::manifest::{Live, decode, encode};
 use crate::ids::{FileNumber, Lsn};
 use crate::vfs::Dir;
 
-const TEMPORARY_NAME: &str = "manifest.tmp";
+/// The name until all of it is durable.
+pub const TEMPORARY_NAME: &str = "manifest.tmp";
 
 /// The name of a manifest.
 pub fn file_name(number: FileNumber) -> String {

@@ -31,7 +31,7 @@ use crate::format::header::{FileHeader, FileKind, VERSION};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
-use crate::manifest::Manifest;
+use crate::manifest::{self, Manifest};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
 use crate::read::Reading;
@@ -84,10 +84,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let engine_id = manifest.engine_id();
     let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
-    let mut segments = SegmentSet::default();
-    for record in &manifest.live().segments {
-        segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), &cache))]);
-    }
+    let segments = open_segments(&dir, &manifest, &cache);
     let (log, mut damage) = find_log(&dir, &names, &manifest, options.read_only)?;
     let checkpoint = manifest.live().checkpoint;
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
@@ -156,13 +153,22 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
     }
 }
 
-/// Files of work that was cut. Nothing refers to them.
+/// Files of work that was cut. Nothing refers to them. Any other name, whatever its ending, belongs to
+/// somebody else.
 fn remove_temporary(dir: &Dir) -> Result<()> {
-    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest" || stem == reserve::NAME;
-    for name in dir.list()?.iter().filter(|name| name.strip_suffix(".tmp").is_some_and(ours)) {
-        dir.remove(name)?;
-    }
-    Ok(())
+    let is_ours = |name: &&String| {
+        wal::is_temporary(name)
+            || [manifest::TEMPORARY_NAME, reserve::TEMPORARY_NAME].contains(&name.as_str())
+    };
+    dir.list()?.iter().filter(is_ours).try_for_each(|name| dir.remove(name))
+}
+
+/// Step 3.
+fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> SegmentSet {
+    let mut segments = SegmentSet::default();
+    let open = |record: &SegmentRecord| Segment::open(dir, manifest.engine_id(), record.clone(), cache);
+    segments.add(manifest.live().segments.iter().map(|record| Arc::new(open(record))));
+    segments
 }
 
 /// Step 2.

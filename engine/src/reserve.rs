@@ -23,6 +23,9 @@ use crate::vfs::Dir;
 /// The file's name.
 pub const NAME: &str = "reserve";
 
+/// Its name until all of it is durable.
+pub const TEMPORARY_NAME: &str = "reserve.tmp";
+
 /// It is written in pieces of this many bytes.
 const PIECE_BYTES: u64 = 1024 * 1024;
 
@@ -122,9 +125,8 @@ impl Reserve {
 
     fn write(&self, bytes: u64) -> Result<()> {
         // A larger one is written beside the smaller, so that there is always one.
-        let temporary = format!("{NAME}.tmp");
-        let _ = self.dir.remove(&temporary);
-        let file = self.dir.create(&temporary)?;
+        let _ = self.dir.remove(TEMPORARY_NAME);
+        let file = self.dir.create(TEMPORARY_NAME)?;
         let zeros = vec![0; PIECE_BYTES.min(bytes) as usize];
         let written = (0..bytes.div_ceil(PIECE_BYTES)).try_for_each(|piece| {
             let at = piece * PIECE_BYTES;
@@ -132,9 +134,9 @@ impl Reserve {
             // Each piece, so that a commit's own sync never waits for many megabytes of zeros.
             file.sync()
         });
-        let named = written.and_then(|()| self.dir.rename(&temporary, NAME));
+        let named = written.and_then(|()| self.dir.rename(TEMPORARY_NAME, NAME));
         named.inspect_err(|_| {
-            let _ = self.dir.remove(&temporary);
+            let _ = self.dir.remove(TEMPORARY_NAME);
         })
     }
 }

@@ -1,26 +1,30 @@
-//! Looking after a directory (P5, P6, P11): verify, backup, restore; salvage has a file of its own.
+//! Looking after a directory (P5, P6, P11): verify, backup, restore; salvage, targets and power cuts have
+//! files of their own.
 //!
 //!  * verify finds every flipped byte of a segment, names the file, and finds nothing in what is whole, under appends too;
 //!  * a segment cut short, zeroed or exchanged is named, and the timelines of others are served;
-//!  * a backup under appends and merges is the state of one moment, batches as a whole; one that a power cut met is whole or
-//!    refused; what is restored has another history.
+//!  * a backup under appends and merges is the state of one moment, batches as a whole; what is restored
+//!    has another history.
 
 #![allow(clippy::case_sensitive_file_extension_comparisons, reason = "the engine names its files")]
 #![allow(clippy::type_complexity, reason = "a list of closures")]
 
+#[path = "care/cuts.rs"]
+mod cuts;
 #[path = "care/directory.rs"]
 mod directory;
 #[path = "care/moment.rs"]
 mod moment;
 #[path = "care/salvage.rs"]
 mod salvage;
+#[path = "care/targets.rs"]
+mod targets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use directory::{Entries, changed, contents, dir, names, open, send, try_open, two_segments, verify};
-use strandline::vfs::Site;
-use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
+use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Error, Limit, Options, restore_in};
 
 #[test]
@@ -221,79 +225,6 @@ fn a_restored_engine_goes_on_and_the_backup_stays_as_it_was() {
     again.close().expect("closes");
     assert_eq!(batches(&contents(&open(&restored))), 20);
     assert_eq!(backup.contents(), image);
-}
-
-/// A backup that was done, call by call, and what it holds.
-fn backed_up() -> (Vec<Op>, Entries) {
-    let (disk, backup) = (SimulatedDisk::new(), SimulatedDisk::new());
-    let engine = open(&disk);
-    (0..10).for_each(|number| send(&engine, number));
-    engine.backup_in(&dir(&backup)).expect("backs up");
-    backup.mark(1);
-    (backup.log(), contents(&engine))
-}
-
-/// Cuts the power at each call, the sync at `without` left out. Gives how many backups were whole, or what is wrong.
-fn cut_backup(log: &[Op], expected: &Entries, without: Option<Site>) -> Result<usize, String> {
-    let (mut model, mut done, mut whole) = (Model::default(), false, 0);
-    for (place, op) in log.iter().enumerate() {
-        model.apply(op, without);
-        done |= matches!(op, Op::Mark(_));
-        for cut in Cut::ALL {
-            let source = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(place as u64)));
-            let target = SimulatedDisk::new();
-            // What has no manifest is seen at a glance to be no backup.
-            let has_manifest = source.contents().files.keys().any(|name| name.starts_with("manifest-"));
-            match restore_in(&dir(&source), &dir(&target)) {
-                Ok(_) => {
-                    let restored = try_open(&target, false).map_err(|error| error.to_string())?;
-                    if contents(&restored) != *expected {
-                        return Err(format!("cut after call {place}: it holds something else"));
-                    }
-                    whole += 1;
-                }
-                Err(error) if done || has_manifest => {
-                    return Err(format!(
-                        "cut after call {place}: a backup with a manifest is refused: {error}"
-                    ));
-                }
-                Err(_) => {}
-            }
-        }
-    }
-    Ok(whole)
-}
-
-#[test]
-fn a_power_cut_leaves_a_backup_that_is_whole_or_refused() {
-    let (log, expected) = backed_up();
-    assert!(cut_backup(&log, &expected, None).expect("nothing is wrong") >= Cut::ALL.len());
-}
-
-#[test]
-fn without_any_of_its_syncs_a_backup_that_was_done_can_be_lost() {
-    let (log, expected) = backed_up();
-    let site = |op: &Op| match op {
-        Op::Sync { site, .. } | Op::SyncDir { site } => Some(*site),
-        _ => None,
-    };
-    let sites: BTreeSet<Site> = log.iter().filter_map(site).collect();
-    assert!(sites.len() >= 3, "{sites:?}");
-    for site in sites {
-        let caught = cut_backup(&log, &expected, Some(site));
-        assert!(caught.is_err(), "nothing is lost without {}:{}", site.file(), site.line());
-    }
-}
-
-#[test]
-fn a_backup_of_what_is_damaged_is_refused_and_leaves_nothing() {
-    let image = two_segments();
-    let name = image.files.keys().find(|name| name.ends_with(".data")).expect("there is a segment").clone();
-    let disk = changed(&image, |files| files.get_mut(&name).expect("it is there").truncate(90));
-    let backup = SimulatedDisk::new();
-    let error = open(&disk).backup_in(&dir(&backup)).expect_err("it is damaged");
-    assert!(error.to_string().contains(&name), "{error}");
-    assert!(backup.contents().files.is_empty());
 }
 
 /// The names of a store, two at a time until nothing comes, and the damage if that is what comes last.

@@ -4,9 +4,11 @@
 mod world;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use strandline::format::manifest::{Live, StoreRecord, encode};
+use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Durability, Engine, Error, Limit, Lsn, Options, Store, StoreId, Trim};
 use world::House;
@@ -146,6 +148,51 @@ fn temporary_files_of_any_content_are_removed_and_an_empty_log_file_is_named() {
     let Err(refused) = house.try_open() else { panic!("files get their names when they are whole") };
     assert!(refused.to_string().contains("wal-000000000099.log"), "{refused}");
     assert_eq!(house.disk.contents(), image);
+}
+
+#[test]
+fn names_that_the_engine_does_not_make_are_left_alone() {
+    const THEIRS: &[&str] = &[
+        "wal-mine.tmp",
+        "wal-1.log.tmp",
+        "wal-000000000099.tmp",
+        "wal-next.log.tmp",
+        "wal-next.tmp.tmp",
+        "wal-7.log",
+        "manifest-000000000001.tmp",
+        "manifest-1",
+        "my-manifest.tmp",
+        "segment-000000000099.data.tmp",
+        "segment-99.data",
+        "segment-000000000099.copy",
+        "reserve-2.tmp",
+        "lost+found",
+        ".nfs0000000001",
+        "old.tmp",
+    ];
+    let disk = SimulatedDisk::new();
+    let dir = Dir::new(Arc::new(disk.clone()));
+    for name in THEIRS {
+        dir.create(name).expect("makes it").write(0, name.as_bytes()).expect("writes");
+    }
+    let house = House::of(disk);
+    for round in 1..=3 {
+        let (engine, store) = house.open();
+        append_many(&store, b"t", 200);
+        engine.flush().expect("flushes");
+        store.trim(b"t", Trim::Before(200 * round)).expect("trims");
+        engine.compact().expect("merges");
+        assert_eq!(engine.verify(|_, _| {}).expect("verifies").findings, []);
+        drop(store);
+        if round != 2 {
+            engine.close().expect("closes");
+        }
+        drop(engine);
+        let files = house.disk.contents().files;
+        for name in THEIRS {
+            assert_eq!(files.get(*name).map(Vec::as_slice), Some(name.as_bytes()), "{name}, round {round}");
+        }
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "the tests damage files")]
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use strandline::{Engine, Options};
 use tempfile::TempDir;
@@ -115,15 +116,19 @@ fn untimed(dump: &str) -> Vec<String> {
     dump.lines().map(line).collect()
 }
 
-fn import(dir: &Path, dump: &str) -> Output {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_strandline"))
+fn start_import(dir: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_strandline"))
         .arg("import")
         .arg(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the binary starts");
+        .expect("the binary starts")
+}
+
+fn import(dir: &Path, dump: &str) -> Output {
+    let mut process = start_import(dir);
     process.stdin.take().expect("it is piped").write_all(dump.as_bytes()).expect("it reads");
     process.wait_with_output().expect("it ends")
 }
@@ -162,6 +167,91 @@ fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
     assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
     let (_, err) = ends_with(&import(&target, &dump), 2);
     assert!(err.contains("line 1") && err.contains("above the last"), "{err}");
+}
+
+#[test]
+fn an_import_keeps_every_other_verb_out_of_its_directory() {
+    let (folder, dir) = made();
+    let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
+    let (backup, target) = (folder.path().join("backup"), folder.path().join("imported"));
+    ends_with(&verb("backup", &[&dir, &backup]), 0);
+    let mut first = start_import(&target);
+    let mut input = first.stdin.take().expect("it is piped");
+    input.write_all(dump.as_bytes()).expect("it reads");
+    // It has the directory once its manifest is there, and waits for the end of its input.
+    let is_open = || {
+        let files = std::fs::read_dir(&target).into_iter().flatten().map(|entry| entry.expect("lists"));
+        files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with("wal-"))
+    };
+    while !is_open() {
+        assert_eq!(first.try_wait().expect("it runs"), None, "it waits for its input");
+        std::thread::yield_now();
+    }
+    let lock = target.join("LOCK");
+    let (_, err) = ends_with(&import(&target, &dump), 2);
+    assert!(err.contains("another command") && err.contains(lock.to_str().expect("a name")), "{err}");
+    ends_with(&verb("verify", &[&target]), 2);
+    for (name, source) in [("backup", &dir), ("restore", &backup), ("salvage", &backup)] {
+        let (_, err) = ends_with(&verb(name, &[source, &target]), 2);
+        assert!(err.contains("is there already"), "{name}: {err}");
+    }
+    drop(input);
+    ends_with(&first.wait_with_output().expect("it ends"), 0);
+    assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+}
+
+/// Runs a verb under a umask that takes nothing away. Returns the modes of the files in `dir` afterwards.
+fn modes(arguments: &[&Path], dir: &Path) -> Vec<(PathBuf, u32)> {
+    let under = "umask 0; exec \"$0\" \"$@\" < /dev/null";
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(under).arg(env!("CARGO_BIN_EXE_strandline")).args(arguments);
+    ends_with(&command.output().expect("a shell starts"), 0);
+    let files = std::fs::read_dir(dir).expect("lists").map(|entry| entry.expect("lists").path());
+    files.map(|path| (path.clone(), mode(&path))).collect()
+}
+
+#[test]
+fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_its_mode() {
+    let (folder, dir) = made();
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).expect("makes it");
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    set(&shared, 0o755);
+    let path = |name: &str| shared.join(name);
+    let data = path("new/data");
+    let works: [(&str, Vec<PathBuf>); 4] = [
+        ("import", vec![data.clone()]),
+        ("backup", vec![dir.clone(), path("b/backup")]),
+        ("restore", vec![path("b/backup"), path("r/restored")]),
+        ("salvage", vec![dir.clone(), path("s/salvaged")]),
+    ];
+    for (name, paths) in works {
+        let arguments: Vec<&Path> =
+            std::iter::once(Path::new(name)).chain(paths.iter().map(PathBuf::as_path)).collect();
+        let target = paths.last().expect("each has one");
+        let files = modes(&arguments, target);
+        assert!(files.len() >= 2, "{name}: {files:?}");
+        assert!(files.iter().all(|(_, mode)| *mode == 0o600), "{name}: {files:?}");
+        let above = target.parent().expect("it has one");
+        assert_eq!((mode(target), mode(above), mode(&shared)), (0o700, 0o700, 0o755), "{name}");
+    }
+    // What is linked or was there before is as its owner wants it.
+    let is_data = |file: &Path| file.extension().is_some_and(|ending| ending == "data");
+    let open = path("open");
+    std::fs::create_dir(&open).expect("makes it");
+    set(&open, 0o750);
+    for (file, _) in modes(&[Path::new("verify"), &dir], &dir).iter().filter(|(file, _)| is_data(file)) {
+        set(file, 0o640);
+    }
+    let files = modes(&[Path::new("backup"), &dir, &open], &open);
+    assert!(files.iter().all(|(file, mode)| *mode == if is_data(file) { 0o640 } else { 0o600 }), "{files:?}");
+    assert_eq!(mode(&open), 0o750);
 }
 
 #[test]

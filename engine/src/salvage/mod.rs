@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use self::log::SalvagedLog;
 use self::timeline::{Source, Timeline};
-use crate::backup::check_empty;
 use crate::error::{Error, Result};
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
@@ -28,6 +27,7 @@ use crate::ids::{EngineId, Lsn, StoreId};
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, new_engine_id, random, told};
 use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
+use crate::target;
 use crate::verify::Finding;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::wal;
@@ -54,15 +54,19 @@ pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Sal
     let (source, target) = (source.as_ref(), target.as_ref());
     let raw = DiskDirectory::open(source).map_err(|error| Error::io("open the directory", source, error))?;
     let source = Dir::new(Arc::new(raw));
-    let raw =
-        DiskDirectory::create(target).map_err(|error| Error::io("make the directory", target, error))?;
-    salvage_in(&source, &Dir::new(Arc::new(raw)))
+    salvage_in(&source, &target::make(target)?)
 }
 
 /// The same with directories that may be simulated.
 pub fn salvage_in(source: &Dir, target: &Dir) -> Result<Salvage> {
-    let _lock = source.lock(LOCK_NAME, false)?;
-    check_empty(target)?;
+    target::claim(target, |target| {
+        let _lock = source.lock(LOCK_NAME, false)?;
+        fill(source, target)
+    })
+}
+
+/// Saves all that can be read to a claimed directory.
+fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
     let mut out = Salvage::default();
     let wreck = Wreck::look(source, &mut out)?;
     let log = SalvagedLog::read(source, wreck.engine, wreck.live.as_ref(), &mut out.findings)?;

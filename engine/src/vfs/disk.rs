@@ -1,41 +1,96 @@
 //! The operating system's files. Reads are `pread`, so that a bad sector or a file cut short under us is an error of that read
 //! and never a signal (docs/decisions/0001-reads-by-pread.md).
+//!
+//! Entries are private messages: directories and files that are made here are for their owner only,
+//! whatever the umask. What was there before keeps its mode.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the room that asks")]
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{RawDirectory, RawFile, Site};
+
+/// Modes of what is made; a umask can only take from them.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// A directory of the operating system.
 pub struct DiskDirectory {
     path: PathBuf,
     /// Kept open, so that its sync needs no descriptor when there is none left.
     handle: File,
+    /// The directories that were made to have this one, outermost first.
+    made: Vec<PathBuf>,
 }
 
 impl DiskDirectory {
     /// The directory at `path`.
     pub fn open(path: &Path) -> io::Result<DiskDirectory> {
-        Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)? })
+        Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)?, made: Vec::new() })
     }
 
     /// The directory at `path`, made with its parents when there is none. All names on the way are durable then: those that are
     /// there already may have been made by a process that was killed before it could see to it.
     pub fn create(path: &Path) -> io::Result<DiskDirectory> {
-        fs::create_dir_all(path)?;
-        for parent in std::path::absolute(path)?.ancestors().skip(1) {
-            match File::open(parent) {
-                Ok(parent) => parent.sync_all()?,
-                // Where this user may not even look, somebody else made the name.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-                Err(error) => return Err(error),
-            }
+        let mut made = Vec::new();
+        let opened = make_durable(path, &mut made, &mut |parent| File::open(parent)?.sync_all())
+            .and_then(|()| DiskDirectory::open(path))
+            .inspect_err(|_| unmake(&made))?;
+        Ok(DiskDirectory { made, ..opened })
+    }
+
+    /// Opens the lock file, made if there is none.
+    fn lock_file(path: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true).mode(FILE_MODE).open(path)
+    }
+}
+
+/// Makes a directory and those above it that are missing, then syncs all above it, the nearest first.
+fn make_durable(
+    path: &Path,
+    made: &mut Vec<PathBuf>,
+    sync: &mut dyn FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.is_dir()).collect();
+    for directory in missing.into_iter().rev() {
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
+            Ok(()) => made.push(directory.to_path_buf()),
+            // Another made it since, or its name ends in `..`.
+            Err(_) if directory.is_dir() => {}
+            Err(error) => return Err(error),
         }
-        DiskDirectory::open(path)
+    }
+    for parent in path.ancestors().skip(1) {
+        match sync(parent) {
+            // Where this user may not even look, somebody else made the name.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes directories, the last first, until one is not empty: something else is in it by now.
+fn unmake(made: &[PathBuf]) {
+    for directory in made.iter().rev() {
+        if fs::remove_dir(directory).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether a path names the file that is open.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -63,35 +118,48 @@ impl RawDirectory for DiskDirectory {
 
     fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
         let path = self.path.join(name);
-        if !alone {
-            // A directory that never had a writer, or was copied without the file, has nobody to keep out.
-            return match File::open(path) {
-                Ok(file) => {
-                    lock_result(file.try_lock_shared())?;
-                    Ok(Box::new(Locked(file)))
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(())),
-                Err(error) => Err(error),
+        let mut locked = loop {
+            let opened = if alone { DiskDirectory::lock_file(&path) } else { File::open(&path) };
+            let file = match opened {
+                // A directory that never had a writer, or was copied without the file, has nobody to keep out.
+                Err(error) if !alone && error.kind() == io::ErrorKind::NotFound => return Ok(Box::new(())),
+                opened => opened?,
             };
+            lock_result(if alone { file.try_lock() } else { file.try_lock_shared() })?;
+            let locked = Locked(file);
+            // A claim that failed may have removed the file before it was locked here. The lock of a file
+            // that has lost its name keeps nobody out.
+            if is_at(&locked.0, &path)? {
+                break locked;
+            }
+        };
+        if !is_at(&self.handle, &self.path)? {
+            // A sync would go to the directory that was opened, files to the one that has its name.
+            let what = "the directory was removed or replaced while it was opened: try again";
+            return Err(io::Error::new(io::ErrorKind::NotFound, what));
         }
-        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-        lock_result(file.try_lock())?;
-        // The number only helps a person; a disk without room for it must not keep an engine from opening.
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Box::new(Locked(file)))
+        if alone {
+            // The number only helps a person; a disk without room for it must not keep an engine from opening.
+            let file = &mut locked.0;
+            let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        }
+        Ok(Box::new(locked))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            // A name that is not UTF-8 is not ours; whatever it is, it stays.
-            names.extend(entry?.file_name().into_string());
+            // A name that is not UTF-8 is not ours, and neither is what it becomes here. It is listed all
+            // the same: a directory that holds it is not empty.
+            names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        let file = OpenOptions::new().create_new(true).read(true).write(true).open(self.path.join(name))?;
+        let mut options = OpenOptions::new();
+        let file =
+            options.create_new(true).read(true).write(true).mode(FILE_MODE).open(self.path.join(name))?;
         Ok(Arc::new(DiskFile { file }))
     }
 
@@ -105,6 +173,10 @@ impl RawDirectory for DiskDirectory {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))
+    }
+
+    fn unmake(&self) {
+        unmake(&self.made);
     }
 
     fn hard_link(&self, name: &str, target: &Path) -> io::Result<()> {
@@ -169,5 +241,88 @@ mod tests {
             dir.lock("LOCK", true).map(drop).expect("is free again");
             drop(forked);
         }
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_keeps_nobody_out_and_a_new_one_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = DiskDirectory::open(folder.path()).expect("opens");
+        let lost = dir.lock("LOCK", true).expect("is free");
+        dir.remove("LOCK").expect("removes");
+        let kept = dir.lock("LOCK", true).expect("the one that has the name is free");
+        drop(lost);
+        for alone in [true, false] {
+            assert!(dir.lock("LOCK", alone).is_err(), "it is held");
+        }
+        drop(kept);
+        // Many who lock, remove and unlock: never do two have the lock at once.
+        let holders = std::sync::atomic::AtomicUsize::new(0);
+        let contend = || {
+            for _ in 0..2000 {
+                let Ok(lock) = dir.lock("LOCK", true) else { continue };
+                assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two hold it");
+                std::thread::yield_now();
+                holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                // Without its name the file is no lock any more.
+                dir.remove("LOCK").expect("it is there while it is locked");
+                drop(lock);
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..4).for_each(|_| drop(scope.spawn(contend)));
+        });
+    }
+
+    #[test]
+    fn a_directory_that_was_replaced_while_it_was_open_is_not_locked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("one/two");
+        let dir = DiskDirectory::create(&path).expect("makes it");
+        fs::remove_dir(&path).expect("removes");
+        assert!(dir.lock("LOCK", true).is_err(), "it is gone");
+        let again = DiskDirectory::create(&path).expect("makes it");
+        assert!(dir.lock("LOCK", true).is_err(), "another has its name");
+        again.lock("LOCK", true).map(drop).expect("and can be locked");
+    }
+
+    #[test]
+    fn each_directory_above_a_new_one_is_synced_after_the_name_in_it_was_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let target = folder.path().join("one/two/three");
+        for round in 0..2 {
+            let (mut made, mut synced) = (Vec::new(), Vec::new());
+            make_durable(&target, &mut made, &mut |parent| {
+                assert!(target.is_dir(), "all names are there before the first sync");
+                synced.push(parent.to_path_buf());
+                Ok(())
+            })
+            .expect("makes it");
+            let above: Vec<PathBuf> = target.ancestors().skip(1).map(Path::to_path_buf).collect();
+            // What is there already may have been made by a process that was killed: it is synced, too.
+            assert_eq!(synced, above, "round {round}");
+            let names: &[&str] = if round == 0 { &["one", "one/two", "one/two/three"] } else { &[] };
+            assert_eq!(made, names.iter().map(|name| folder.path().join(name)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_durable_is_removed_with_those_that_were_made_above_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("there")).expect("makes it");
+        fs::write(folder.path().join("there/file"), b"").expect("writes");
+        assert!(
+            DiskDirectory::create(&folder.path().join("there/file/one")).is_err(),
+            "a file is in the way"
+        );
+        let dir = DiskDirectory::create(&folder.path().join("there/one/../two/three")).expect("makes it");
+        dir.unmake();
+        let left = DiskDirectory::open(&folder.path().join("there")).expect("opens").list().expect("lists");
+        assert_eq!(left, ["file"]);
+        let dir = DiskDirectory::create(&folder.path().join("there/one/two")).expect("makes it");
+        fs::write(folder.path().join("there/one/theirs"), b"").expect("writes");
+        dir.unmake();
+        assert!(
+            !folder.path().join("there/one/two").exists() && folder.path().join("there/one/theirs").exists()
+        );
     }
 }

@@ -26,6 +26,8 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::error::{Error, Result};
 
 /// How much of a file is copied at once.
@@ -57,6 +59,8 @@ pub trait RawDirectory: Send + Sync {
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
+    /// Removes the directories that were made to have this one, as far as nothing is in them.
+    fn unmake(&self) {}
     /// Gives a file, whose bytes are durable, a second name outside. An implementation that cannot says so.
     fn hard_link(&self, _name: &str, _target: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
@@ -82,6 +86,8 @@ pub trait RawFile: Send + Sync {
 #[derive(Clone)]
 pub struct Dir {
     raw: Arc<dyn RawDirectory>,
+    /// The names that were made through this and its clones, oldest first, if they are recorded.
+    made: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 impl fmt::Debug for Dir {
@@ -93,7 +99,34 @@ impl fmt::Debug for Dir {
 impl Dir {
     /// A directory over one of the implementations.
     pub fn new(raw: Arc<dyn RawDirectory>) -> Dir {
-        Dir { raw }
+        Dir { raw, made: None }
+    }
+
+    /// The same directory, which records the names that are made through it and its clones, none so far.
+    pub fn recording(&self) -> Dir {
+        Dir { raw: self.raw.clone(), made: Some(Arc::default()) }
+    }
+
+    fn record(&self, gone: Option<&str>, made: Option<&str>) {
+        let Some(names) = &self.made else { return };
+        let mut names = names.lock();
+        names.retain(|name| Some(name.as_str()) != gone && Some(name.as_str()) != made);
+        names.extend(made.map(String::from));
+    }
+
+    /// Removes what was made and is recorded, the newest first, as far as that works.
+    pub fn remove_recorded(&self) {
+        let names = self.made.as_ref().map(|names| std::mem::take(&mut *names.lock()));
+        for name in names.into_iter().flatten().rev() {
+            if let Err(error) = self.remove(&name) {
+                tracing::warn!(%error, "a file of work that failed stays");
+            }
+        }
+    }
+
+    /// Removes the directory, and those above it, if they were made for it and nothing is in them.
+    pub fn unmake(&self) {
+        self.raw.unmake();
     }
 
     /// The path of a file in it, for messages.
@@ -132,6 +165,7 @@ impl Dir {
     pub fn create(&self, name: &str) -> Result<File> {
         let path = self.path_of(name);
         let raw = self.raw.create(name).map_err(|error| Error::io("create", &path, error))?;
+        self.record(None, Some(name));
         Ok(File { raw, path: path.into() })
     }
 
@@ -144,12 +178,16 @@ impl Dir {
 
     /// Renames, replacing the target.
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.raw.rename(from, to).map_err(|error| Error::io("rename", &self.path_of(from), error))
+        self.raw.rename(from, to).map_err(|error| Error::io("rename", &self.path_of(from), error))?;
+        self.record(Some(from), Some(to));
+        Ok(())
     }
 
     /// Removes a name.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.raw.remove(name).map_err(|error| Error::io("remove", &self.path_of(name), error))
+        self.raw.remove(name).map_err(|error| Error::io("remove", &self.path_of(name), error))?;
+        self.record(Some(name), None);
+        Ok(())
     }
 
     /// How many bytes of space are left.
@@ -165,6 +203,7 @@ impl Dir {
         let len = source.len()?;
         // Whatever keeps it from being linked (another disk, a file system without links), a copy works or tells why not.
         if may_link && from.raw.hard_link(name, &self.path_of(name)).is_ok() {
+            self.record(None, Some(name));
             return Ok(len);
         }
         let file = self.create(name)?;

@@ -30,6 +30,7 @@ mod prepare;
 mod reader;
 mod writer;
 
+use prepare::PREPARED_NAME;
 pub use prepare::Preparer;
 pub use reader::{Files, Tail, WalFile, files, is_file, replay};
 pub use writer::{Wal, create};
@@ -39,4 +40,14 @@ use crate::ids::FileNumber;
 /// The name of a log file.
 pub fn file_name(number: FileNumber) -> String {
     format!("wal-{number:012}.log")
+}
+
+/// The name of a log file until all of it is durable.
+fn temporary_name(number: FileNumber) -> String {
+    format!("{}.tmp", file_name(number))
+}
+
+/// Whether a name is that of a log file that is not finished.
+pub fn is_temporary(name: &str) -> bool {
+    name == PREPARED_NAME || name.strip_suffix(".tmp").is_some_and(|stem| is_file(stem).is_some())
 }

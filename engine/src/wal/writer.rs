@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::prepare::{PREPARED_NAME, Preparer};
-use super::{Tail, WalFile, file_name};
+use super::{Tail, WalFile, file_name, temporary_name};
 use crate::error::{Failure, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, group_header, sector_up};
@@ -159,7 +159,7 @@ impl Wal {
 ///
 /// It is not written through with zeros (see `prepare`): it only has its final length, so that a file cut short is known by it.
 pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Failure> {
-    let temporary = format!("{}.tmp", file_name(header.number));
+    let temporary = temporary_name(header.number);
     let _ = dir.remove(&temporary);
     let file = dir.create(&temporary).map_err(Failure::before)?;
     let write = || {

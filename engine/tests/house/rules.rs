@@ -25,7 +25,7 @@ pub const FLOORS: &[(&str, &[&str])] = &[
         "verbs",
         &[
             "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "garbage",
-            "backup", "verify", "salvage",
+            "backup", "verify", "salvage", "target",
         ],
     ),
     ("the running engine", &["running"]),

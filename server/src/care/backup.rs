@@ -19,7 +19,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // An engine that is opened to write makes a directory where there is none: a mistyped name must not.
     anyhow::ensure!(arguments.dir.is_dir(), "{} is no directory", arguments.dir.display());
-    let engine = open(&arguments.dir, false, "TL.BACKUP takes one there")?;
+    let engine = open(&arguments.dir, false, "ask a server for TL.BACKUP")?;
     let made = engine.backup(&arguments.target)?;
     engine.close()?;
     println!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries);

@@ -26,7 +26,7 @@ pub struct Arguments {
 
 /// Imports until the end of the input or the first line that cannot be taken; lines before it are in.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, false, "stop it first")?;
+    let engine = open(&arguments.dir, false, "stop it first, or let it end")?;
     let bar = progress::count("import");
     let mut import = Import { engine: &engine, stores: HashMap::new(), under_way: VecDeque::new() };
     let mut lines = 0;

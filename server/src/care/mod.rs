@@ -86,14 +86,14 @@ pub fn run(care: Care) -> ExitCode {
     }
 }
 
-/// Opens a directory. When a server has it, `instead` says what to ask that server.
+/// Opens a directory. When another has it, `instead` says what to do: if that is a server, what to ask it.
 fn open(dir: &Path, read_only: bool, instead: &str) -> anyhow::Result<Engine> {
     let options = Options { read_only, max_body_bytes: strandline::MAX_BODY_BYTES, ..Options::default() };
     Engine::open(dir, options).map_err(|error| {
         let is_locked = matches!(error, Error::Locked { .. });
         let problem = anyhow::Error::from(error);
         if is_locked {
-            problem.context(format!("a server runs on {}: {instead}", dir.display()))
+            problem.context(format!("a server or another command is at work on {}: {instead}", dir.display()))
         } else {
             problem
         }

@@ -15,7 +15,7 @@ pub struct Arguments {
 
 /// Verifies a directory that is opened read-only.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, true, "TL.VERIFY verifies it there")?;
+    let engine = open(&arguments.dir, true, "ask a server for TL.VERIFY")?;
     let bar = progress::bytes("verify");
     let found = engine.verify(|done, total| {
         bar.set_length(total);
