@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::manifest::StoreRecord;
 use crate::ids::StoreId;
-use crate::options::{MAX_BODY_BYTES, Options};
+use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
 use crate::running::Running;
 use crate::state::State;
 use crate::stats::Stats;
@@ -88,6 +88,13 @@ impl Engine {
         if options.max_body_bytes > MAX_BODY_BYTES {
             let what =
                 format!("max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}", options.max_body_bytes);
+            return Err(Error::invalid(what));
+        }
+        if options.max_open_files < LEAST_OPEN_FILES {
+            let what = format!(
+                "max_open_files is {}, and must be at least {LEAST_OPEN_FILES}",
+                options.max_open_files
+            );
             return Err(Error::invalid(what));
         }
         let opened = open::open(world.dir, world.clock, options)?;
@@ -207,16 +214,17 @@ impl Engine {
     /// batches as a whole. Files are hard-linked where the file system can. What [`restore`](crate::restore) takes.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
         let path = target.as_ref();
-        let raw =
-            DiskDirectory::create(path).map_err(|error| Error::io("make the directory", path, error))?;
+        let raw = self.state().dir.with_descriptor(|| DiskDirectory::create(path));
+        let raw = raw.map_err(|error| Error::io("make the directory", path, error))?;
         self.backup_in(&Dir::new(Arc::new(raw)))
     }
 
     /// The same into a directory that may be simulated.
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
-        backup::check_empty(target)?;
+        let target = self.state().dir.of_same_engine(target);
+        backup::check_empty(&target)?;
         self.flush()?;
-        backup::backup(self.state(), target)
+        backup::backup(self.state(), &target)
     }
 
     /// The history that cursors belong to, as 16 hex digits. It changes only when an older state was restored.

@@ -72,6 +72,17 @@ pub enum Error {
         /// The file that could not grow.
         path: PathBuf,
     },
+    /// The process has no file descriptor left, and the engine none to give up: raise the limit, or let something else close
+    /// files. Nothing was changed, and it works again when there are descriptors, without a restart.
+    #[error(
+        "too many open files (to {doing} {path}): raise the limit of the process (ulimit -n), or lower max_open_files"
+    )]
+    TooManyFiles {
+        /// What was tried.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+    },
     /// An earlier write or fsync failed, so the engine takes no more writes: restart it.
     #[error("writes are refused since {why}: restart to recover what is durable")]
     Poisoned {
@@ -139,12 +150,7 @@ impl Error {
 
     /// Whether it is a lack of something, space or descriptors, that may pass by itself.
     pub fn is_shortage(&self) -> bool {
-        const TOO_MANY_OPEN_FILES: [Option<i32>; 2] = [Some(23), Some(24)];
-        match self {
-            Error::DiskFull { .. } => true,
-            Error::Io { source, .. } => TOO_MANY_OPEN_FILES.contains(&source.raw_os_error()),
-            _ => false,
-        }
+        matches!(self, Error::DiskFull { .. } | Error::TooManyFiles { .. })
     }
 
     /// An [`Error::Invalid`].
@@ -157,13 +163,23 @@ impl Error {
         Error::Corrupt { path: path.into(), offset, what: what.into() }
     }
 
-    /// The operating system's error with its circumstances; a full disk becomes [`Error::DiskFull`].
+    /// The operating system's error with its circumstances. A full disk becomes [`Error::DiskFull`], a lack of descriptors
+    /// [`Error::TooManyFiles`].
     pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Error {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::DiskFull { path: path.to_path_buf() }
             }
+            _ if is_out_of_descriptors(&source) => Error::TooManyFiles { doing, path: path.to_path_buf() },
             _ => Error::Io { doing, path: path.to_path_buf(), source: Arc::new(source) },
         }
     }
+}
+
+/// Whether there was no file descriptor left: of the process (EMFILE) or of the machine (ENFILE). The standard library has no
+/// kind for it.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }

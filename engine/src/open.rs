@@ -76,6 +76,9 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
 
 /// `has_space`: as far as is known.
 fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool) -> Result<Opened> {
+    let cache = Arc::new(BlockCache::new(options.cache_bytes(0), options.max_open_files));
+    let open_files = cache.clone();
+    let dir = dir.with_files_to_close(Box::new(move || open_files.close_some()));
     let lock = dir.lock(LOCK_NAME, !options.read_only)?;
     if !options.read_only {
         remove_temporary(&dir)?;
@@ -83,11 +86,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let engine_id = manifest.engine_id();
-    let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
-    let mut segments = SegmentSet::default();
-    for record in &manifest.live().segments {
-        segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), &cache))]);
-    }
+    let segments = open_segments(&dir, &manifest, &cache)?;
     let (log, mut damage) = find_log(&dir, &names, &manifest, options.read_only)?;
     let checkpoint = manifest.live().checkpoint;
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
@@ -151,6 +150,19 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
     } else {
         Reserve::open(dir.clone(), options.reserve_bytes(0))
     }
+}
+
+/// Step 3. A shortage is no damage: a segment that is good would stay out until the next open.
+fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Result<SegmentSet> {
+    let mut segments = SegmentSet::default();
+    for record in &manifest.live().segments {
+        let segment = Segment::open(dir, manifest.engine_id(), record.clone(), cache);
+        if let Some(shortage) = segment.damage().filter(|damage| damage.is_shortage()) {
+            return Err(shortage.clone());
+        }
+        segments.add([Arc::new(segment)]);
+    }
+    Ok(segments)
 }
 
 /// Files of work that was cut. Nothing refers to them.
