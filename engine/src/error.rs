@@ -55,9 +55,10 @@ pub enum Error {
         /// The last sequence.
         last: u64,
     },
-    /// The id was used for another body or other timelines: use a new id. Nothing was written.
+    /// The id was used for another batch: use a new id. Nothing was written.
     #[error(
-        "this id was used with another body or for other timelines; the first one was given sequence {sequence}"
+        "this id was used with another body, other timelines or other changes; its first append was given sequence \
+         {sequence}: use a new id"
     )]
     IdConflict {
         /// What its first append was given.
