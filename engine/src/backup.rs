@@ -30,6 +30,7 @@ use crate::format::manifest::Live;
 use crate::ids::EngineId;
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, random, told};
+use crate::options::LEAST_OPEN_FILES;
 use crate::segment::{BlockCache, Segment, data_name, index_name};
 use crate::state::State;
 use crate::target;
@@ -114,7 +115,7 @@ fn read_backup(source: &Dir) -> Result<Manifest> {
         );
         return Err(Error::invalid(what));
     }
-    let cache = Arc::new(BlockCache::new(0));
+    let cache = Arc::new(BlockCache::new(0, LEAST_OPEN_FILES));
     for record in &manifest.live().segments {
         Segment::open(source, manifest.engine_id(), record.clone(), &cache).check()?;
     }

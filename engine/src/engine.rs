@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::manifest::StoreRecord;
 use crate::ids::{StoreId, TimeMs};
-use crate::options::{MAX_BODY_BYTES, Options};
+use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
 use crate::running::Running;
 use crate::state::State;
 use crate::stats::Stats;
@@ -89,6 +89,13 @@ impl Engine {
         if options.max_body_bytes > MAX_BODY_BYTES {
             let what =
                 format!("max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}", options.max_body_bytes);
+            return Err(Error::invalid(what));
+        }
+        if options.max_open_files < LEAST_OPEN_FILES {
+            let what = format!(
+                "max_open_files is {}, and must be at least {LEAST_OPEN_FILES}",
+                options.max_open_files
+            );
             return Err(Error::invalid(what));
         }
         let opened = open::open(world.dir, world.clock, options)?;
@@ -207,12 +214,16 @@ impl Engine {
     /// others get [`Error::Locked`] or [`Error::Invalid`]. `lost+found` and a `LOCK` that nobody holds
     /// count as nothing.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
-        self.backup_in(&target::make(target.as_ref())?)
+        let path = target.as_ref();
+        let raw = self.state().dir.with_descriptor(|| DiskDirectory::create(path));
+        let raw = raw.map_err(|error| Error::io("make the directory", path, error))?;
+        self.backup_in(&Dir::new(Arc::new(raw)))
     }
 
     /// The same into a directory that may be simulated.
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
-        target::claim(target, |target| backup::backup(self.state(), target, || self.flush()))
+        let target = self.state().dir.of_same_engine(target);
+        target::claim(&target, |target| backup::backup(self.state(), target, || self.flush()))
     }
 
     /// The time that lifetimes and reads go by, Unix ms: the wall clock, or sure time if that is later.

@@ -55,9 +55,10 @@ pub enum Error {
         /// The last sequence.
         last: u64,
     },
-    /// The id was used for another body or other timelines: use a new id. Nothing was written.
+    /// The id was used for another batch: use a new id. Nothing was written.
     #[error(
-        "this id was used with another body or for other timelines; the first one was given sequence {sequence}"
+        "this id was used with another body, other timelines or other changes; its first append was given sequence \
+         {sequence}: use a new id"
     )]
     IdConflict {
         /// What its first append was given.
@@ -70,6 +71,17 @@ pub enum Error {
     #[error("the disk is full (writing {path}): reads go on, writes resume when there is space")]
     DiskFull {
         /// The file that could not grow.
+        path: PathBuf,
+    },
+    /// The process has no file descriptor left, and the engine none to give up: raise the limit, or let something else close
+    /// files. Nothing was changed, and it works again when there are descriptors, without a restart.
+    #[error(
+        "too many open files (to {doing} {path}): raise the limit of the process (ulimit -n), or lower max_open_files"
+    )]
+    TooManyFiles {
+        /// What was tried.
+        doing: &'static str,
+        /// On which file.
         path: PathBuf,
     },
     /// An earlier write or fsync failed, so the engine takes no more writes: restart it.
@@ -143,12 +155,7 @@ impl Error {
 
     /// Whether it is a lack of something, space or descriptors, that may pass by itself.
     pub fn is_shortage(&self) -> bool {
-        const TOO_MANY_OPEN_FILES: [Option<i32>; 2] = [Some(23), Some(24)];
-        match self {
-            Error::DiskFull { .. } => true,
-            Error::Io { source, .. } => TOO_MANY_OPEN_FILES.contains(&source.raw_os_error()),
-            _ => false,
-        }
+        matches!(self, Error::DiskFull { .. } | Error::TooManyFiles { .. })
     }
 
     /// An [`Error::Invalid`].
@@ -161,13 +168,23 @@ impl Error {
         Error::Corrupt { path: path.into(), offset, what: what.into() }
     }
 
-    /// The operating system's error with its circumstances; a full disk becomes [`Error::DiskFull`].
+    /// The operating system's error with its circumstances. A full disk becomes [`Error::DiskFull`], a lack of descriptors
+    /// [`Error::TooManyFiles`].
     pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Error {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::DiskFull { path: path.to_path_buf() }
             }
+            _ if is_out_of_descriptors(&source) => Error::TooManyFiles { doing, path: path.to_path_buf() },
             _ => Error::Io { doing, path: path.to_path_buf(), source: Arc::new(source) },
         }
     }
+}
+
+/// Whether there was no file descriptor left: of the process (EMFILE) or of the machine (ENFILE). The standard library has no
+/// kind for it.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }

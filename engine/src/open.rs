@@ -76,6 +76,9 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
 
 /// `has_space`: as far as is known.
 fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool) -> Result<Opened> {
+    let cache = Arc::new(BlockCache::new(options.cache_bytes(0), options.max_open_files));
+    let open_files = cache.clone();
+    let dir = dir.with_files_to_close(Box::new(move || open_files.close_some()));
     let lock = dir.lock(LOCK_NAME, !options.read_only)?;
     if !options.read_only {
         remove_temporary(&dir)?;
@@ -83,8 +86,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let engine_id = manifest.engine_id();
-    let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
-    let segments = open_segments(&dir, &manifest, &cache);
+    let segments = open_segments(&dir, &manifest, &cache)?;
     let (log, mut damage) = find_log(&dir, &names, &manifest, options.read_only)?;
     let checkpoint = manifest.live().checkpoint;
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
@@ -153,6 +155,19 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
     }
 }
 
+/// Step 3. A shortage is no damage: a segment that is good would stay out until the next open.
+fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Result<SegmentSet> {
+    let mut segments = SegmentSet::default();
+    for record in &manifest.live().segments {
+        let segment = Segment::open(dir, manifest.engine_id(), record.clone(), cache);
+        if let Some(shortage) = segment.damage().filter(|damage| damage.is_shortage()) {
+            return Err(shortage.clone());
+        }
+        segments.add([Arc::new(segment)]);
+    }
+    Ok(segments)
+}
+
 /// Files of work that was cut. Nothing refers to them. Any other name, whatever its ending, belongs to
 /// somebody else.
 fn remove_temporary(dir: &Dir) -> Result<()> {
@@ -161,14 +176,6 @@ fn remove_temporary(dir: &Dir) -> Result<()> {
             || [manifest::TEMPORARY_NAME, reserve::TEMPORARY_NAME].contains(&name.as_str())
     };
     dir.list()?.iter().filter(is_ours).try_for_each(|name| dir.remove(name))
-}
-
-/// Step 3.
-fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> SegmentSet {
-    let mut segments = SegmentSet::default();
-    let open = |record: &SegmentRecord| Segment::open(dir, manifest.engine_id(), record.clone(), cache);
-    segments.add(manifest.live().segments.iter().map(|record| Arc::new(open(record))));
-    segments
 }
 
 /// Step 2.

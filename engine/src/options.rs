@@ -19,6 +19,12 @@ pub struct Options {
     /// How much space is kept back, at most, to get space back on a full disk; 0: none. A small directory keeps less, a sixteenth of
     /// what it holds. Default 64 MiB, which is what a memtable of the default budget takes when it is flushed.
     pub reserve_bytes: u64,
+    /// How many files of segments are kept open, at most, so that a read need not open them. Default 256, the files of 128
+    /// segments; at least [`LEAST_OPEN_FILES`]. The engine closes them when the process has no file descriptor left, so a number
+    /// above the limit of the process (`ulimit -n`) does not stop the engine; it stops whatever else the process wants to open.
+    /// Beside them an engine has up to 20 descriptors: the directory, its lock, the log, the next log file, four in reserve, and
+    /// those that a flush, a merge and each read hold for a moment.
+    pub max_open_files: usize,
     /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is changed. Default off.
     pub read_only: bool,
 }
@@ -28,6 +34,9 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The hard cap on one batch: all its bodies and names.
 pub const MAX_BATCH_BYTES: usize = 48 * 1024 * 1024;
+
+/// The files of four segments: those that a reader, a flush, a merge and a verify use at the same time.
+pub const LEAST_OPEN_FILES: usize = 8;
 
 /// A start, a manifest and a few trims need less. Where log files are made smaller, so is this.
 const LEAST_RESERVE_BYTES: u64 = 1024 * 1024;
@@ -48,6 +57,7 @@ impl Default for Options {
             sync_ttl_ms: WEEK_MS,
             compact_bytes_per_second: 64 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
+            max_open_files: 256,
             read_only: false,
         }
     }

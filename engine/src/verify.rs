@@ -21,6 +21,7 @@ use crate::format::wal::{decode_tail, sequences_of};
 use crate::ids::{Sequence, StoreId};
 use crate::manifest::Manifest;
 use crate::open::check_log_file;
+use crate::options::LEAST_OPEN_FILES;
 use crate::segment::{BlockCache, BlockWalk, IdScan, Segment, SegmentScan, data_name, index_name};
 use crate::state::State;
 use crate::view::View;
@@ -73,6 +74,8 @@ pub struct Verification {
     pub timelines: u64,
     /// How many entries the segments hold.
     pub entries: u64,
+    /// Why not everything could be looked at, if so. It is no damage.
+    shortage: Option<Error>,
 }
 
 impl Verification {
@@ -85,7 +88,11 @@ impl Verification {
     }
 
     fn error(&mut self, error: &Error) {
-        self.add(Finding::new(error));
+        if error.is_shortage() {
+            self.shortage.get_or_insert_with(|| error.clone());
+        } else {
+            self.add(Finding::new(error));
+        }
     }
 
     fn file(&mut self, bytes: u64) {
@@ -118,7 +125,7 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     stores.sort_unstable();
     stores.dedup();
     stores.into_iter().for_each(|store| order(state, &view, store, &mut out));
-    Ok(out)
+    out.shortage.take().map_or(Ok(out), Err)
 }
 
 fn manifest(state: &State, out: &mut Verification) -> Result<()> {
@@ -188,7 +195,7 @@ impl SegmentCheck<'_> {
             Err(error) => return self.out.error(&error),
         };
         header.iter().for_each(|error| self.out.error(error));
-        let len = dir.open(&name).and_then(|file| file.len()).unwrap_or(0);
+        let len = walk.file_bytes();
         self.out.file(len);
         if len != wanted {
             let what = format!("the file has {len} bytes, the manifest says {wanted}");
@@ -209,7 +216,7 @@ impl SegmentCheck<'_> {
 
     /// Every timeline and id of the index, in a segment that is opened again: what the engine keeps in memory proves nothing.
     fn index_against_data(&mut self) {
-        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES, LEAST_OPEN_FILES));
         let record = self.record.record().clone();
         let segment = Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, &cache));
         let checked = self.timelines(&segment).and_then(|()| ids(&segment));
@@ -240,6 +247,7 @@ impl SegmentCheck<'_> {
             }
             match timeline(segment, &name, &entry) {
                 Ok(count) => (timelines, entries) = (timelines + 1, entries + count),
+                Err(error) if error.is_shortage() => return Err(error),
                 Err(error) => {
                     is_whole = false;
                     let timeline = Some((store_name(self.state, record.store), name.clone()));
@@ -309,7 +317,7 @@ fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
     for segment in view.segments.of(store).iter().rev() {
         // One that cannot be read was told before.
         if let Ok(mut scan) = SegmentScan::all(segment.clone()) {
-            let at = scan.next().unwrap_or(None);
+            let at = next_of(&mut scan, out);
             scans.push((scan, at));
         }
     }
@@ -319,7 +327,7 @@ fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
         let mut older: Option<TimelineEntry> = None;
         for (scan, at) in &mut scans {
             let Some((_, entry)) = at.take_if(|(found, _)| *found == name) else { continue };
-            *at = scan.next().unwrap_or(None);
+            *at = next_of(scan, out);
             if let Some(older) = older.filter(|older| !follows(&entry, older)) {
                 let error =
                     scan.segment().contradicted("the timeline does not go on behind an older segment");
@@ -330,6 +338,16 @@ fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
             older = Some(entry);
         }
     }
+}
+
+/// The next timeline of a scan. Damage was reported before; a shortage may be new.
+fn next_of(scan: &mut SegmentScan, out: &mut Verification) -> Option<(Vec<u8>, TimelineEntry)> {
+    scan.next().unwrap_or_else(|error| {
+        if error.is_shortage() {
+            out.error(&error);
+        }
+        None
+    })
 }
 
 /// Whether a part of a timeline can stand behind an older one.

@@ -5,13 +5,16 @@
 //!
 //!  * any call, reads included, with EIO; a sync that fails leaves ghost pages: readable, and never on the disk;
 //!  * any call that needs space with ENOSPC: creating, writing, resizing, renaming, syncing;
-//!  * with either of them a write may break off: half of its bytes are there.
+//!  * with either of them a write may break off: half of its bytes are there;
+//!  * any call that needs a file descriptor with EMFILE: creating, opening, listing, locking.
 //!
 //! Checked while it runs:
 //!  * a read shows exactly what was acknowledged, or fails by name; it is never wrong;
 //!  * after a failed write or sync of the log, or a failed sync of the directory under it, nothing is acknowledged: `Poisoned`;
 //!  * a full disk refuses with `DiskFull`, unless it was a sync that failed; reads go on; and when there is space again, writes
 //!    resume without reopening, and no left-over file keeps the space;
+//!  * without descriptors it is the same, with `TooManyFiles`; a single lack of one is not noticed at all, since the engine gives
+//!    another one up;
 //!  * nothing hangs: a watchdog ends the run.
 //!
 //! Checked afterwards, of the disk as it stands and as power cuts leave it: it opens, every acknowledged entry is there with its
@@ -73,6 +76,10 @@ fn open(dir: Dir) -> strandline::Result<Engine> {
     // Small, so that the log changes files every few appends and nothing is answered from the cache.
     let options = Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
+}
+
+fn is_shortage(error: &Error) -> bool {
+    matches!(error, Error::DiskFull { .. } | Error::TooManyFiles { .. })
 }
 
 /// Gives other threads a moment.
@@ -194,7 +201,12 @@ impl Run {
         });
         self.engine = Some(engine);
         let on = std::mem::replace(&mut self.disk.injector().on, false);
-        if self.figure("damaged_segments") > 0 {
+        let damaged = self.figure("damaged_segments");
+        assert!(
+            damaged == 0 || self.disk.injector().fault.kind != Kind::NoDescriptor,
+            "a shortage is no damage"
+        );
+        if damaged > 0 {
             // It met the fault where only one segment is hit, which stays out until the next open.
             self.engine = None;
             self.engine = Some(open(dir).expect("the next open works"));
@@ -211,6 +223,14 @@ impl Run {
         assert!(told.contains("simulated"), "the error names no file: {told}");
         let full = self.disk.injector().fault.kind.is_full();
         assert!(full || !matches!(error, Error::DiskFull { .. }), "the disk is not full: {told}");
+        let short = self.disk.injector().fault.kind == Kind::NoDescriptor;
+        assert_eq!(
+            short,
+            matches!(error, Error::TooManyFiles { .. }),
+            "no descriptor, and nothing else: {told}"
+        );
+        let stays = self.disk.injector().fault.for_ever;
+        assert!(!short || stays, "a descriptor was given up for it: {told}");
     }
 
     fn engine(&self) -> &Engine {
@@ -238,7 +258,7 @@ impl Run {
             assert!(self.disk.injector().fired > 0, "an error without a fault: {error}");
             self.check_named(error);
             let out = self.engine.is_some() && self.figure("damaged_segments") > 0;
-            let excused = out || matches!(error, Error::Poisoned { .. } | Error::DiskFull { .. });
+            let excused = out || matches!(error, Error::Poisoned { .. }) || is_shortage(error);
             assert!(excused || self.disk.injector().fired > fired, "a fault that is over: {error}");
         }
         if self.engine.is_none() {
@@ -264,7 +284,7 @@ impl Run {
                 Ok(())
             }
             Err(error) => {
-                if matches!(error, Error::DiskFull { .. }) {
+                if is_shortage(&error) {
                     self.books.sent[number].2 = Fate::Refused;
                     let poisoned = self.figure("poisoned") != 0;
                     let injector = self.disk.injector();
@@ -290,7 +310,8 @@ impl Run {
             if let Err(error) = self.books.compare(&store, timeline) {
                 self.check_named(&error);
                 let now = self.disk.injector().fired > fired;
-                let excused = self.disk.injector().fault.kind == Kind::Unreadable;
+                let kind = self.disk.injector().fault.kind;
+                let excused = matches!(kind, Kind::Unreadable | Kind::NoDescriptor);
                 // A segment that could not be read when the engine opened stays out until the next open.
                 assert!(
                     excused && (now || self.figure("damaged_segments") > 0),
@@ -309,7 +330,7 @@ impl Run {
             if self.disk.injector().sync_failed && matches!(error, Error::Poisoned { .. }) {
                 return;
             }
-            assert!(matches!(error, Error::DiskFull { .. }), "a full disk does more than refuse: {error}");
+            assert!(is_shortage(&error), "a shortage does more than refuse: {error}");
             tries += 1;
             assert!(tries < 300, "there is space again, and writes do not resume: {error}");
             pause();
@@ -375,7 +396,7 @@ fn run(fault: Fault) -> bool {
         let some = if fired && since < 2 { &all[..] } else { &all[place % all.len()..][..1] };
         run.look(some);
         since += usize::from(fired);
-        if fired && since == 4 && fault.kind.is_full() {
+        if fired && since == 4 && fault.kind.is_shortage() {
             run.check_recovered();
         }
     }
@@ -419,7 +440,11 @@ fn fail_everywhere(kind: Kind) {
             workers.into_iter().map(|worker| worker.join().expect("a run failed: see above")).sum()
         });
         println!("{kind:?}, for ever {for_ever}: {runs} places");
-        let least = if matches!(kind, Kind::Short) { 130 } else { 430 };
+        let least = match kind {
+            Kind::Short => 130,
+            Kind::NoDescriptor => 100,
+            _ => 430,
+        };
         assert!(runs > least, "the workload has more calls than {runs}");
     }
 }
@@ -447,6 +472,11 @@ fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_space() {
 #[test]
 fn a_disk_that_fills_up_within_a_write_refuses_and_takes_writes_again_as_well() {
     fail_everywhere(Kind::HalfFull);
+}
+
+#[test]
+fn without_descriptors_writes_are_refused_and_taken_again_and_one_is_always_found() {
+    fail_everywhere(Kind::NoDescriptor);
 }
 
 #[test]

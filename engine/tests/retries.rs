@@ -130,3 +130,101 @@ fn a_retry_that_asks_for_the_disk_is_answered_when_its_append_is_there() {
     let last = after.engine().store("messages").expect("is there").last(b"t").expect("reads");
     assert_eq!(last.map(|entry| entry.body), Some("once".into()));
 }
+
+/// A batch of several bodies and an edit. `texts` are the second body and the edit's.
+fn several(store: &Store, id: &[u8], texts: [&[u8]; 2]) -> Batch {
+    let users = [(store, b"u/1".as_slice()), (store, b"u/2")];
+    Batch::new()
+        .append(store, b"room", b"first")
+        .fan_out(texts[0], users)
+        .edit(store, b"edited", 1, texts[1])
+        .id(id)
+}
+
+#[test]
+fn an_id_stands_for_the_whole_batch_over_flushes_and_reopening() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for life in 0..3 {
+        let (engine, store) = open(&dir);
+        if life == 0 {
+            store.append(b"edited", b"old").expect("appends");
+            assert!(
+                !commit(&engine, several(&store, b"id", [b"second", b"new"])).expect("commits").duplicate
+            );
+        }
+        let again = || {
+            let receipt = commit(&engine, several(&store, b"id", [b"second", b"new"])).expect("is known");
+            assert_eq!((receipt.duplicate, receipt.sequences), (true, vec![1, 1, 1]));
+        };
+        let conflict = |what: &str, batch: Batch| {
+            let got = commit(&engine, batch);
+            assert!(matches!(got, Err(Error::IdConflict { sequence: 1 })), "{what} in life {life}: {got:?}");
+        };
+        again();
+        // Neither how long the entries live nor what the client waits for is part of what is asked for.
+        let shorter = Batch::new().lifetime_ms(1000).durability(Durability::Os);
+        let shorter = shorter
+            .append(&store, b"room", b"first")
+            .fan_out(b"second", [(&store, b"u/1".as_slice()), (&store, b"u/2")]);
+        let shorter = shorter.edit(&store, b"edited", 1, b"new").id(b"id");
+        assert!(commit(&engine, shorter).expect("is known").duplicate);
+
+        conflict("another second body", several(&store, b"id", [b"other", b"new"]));
+        conflict("another edit", several(&store, b"id", [b"second", b"other"]));
+        conflict(
+            "one more edit",
+            several(&store, b"id", [b"second", b"new"]).edit(&store, b"edited", 1, b"newer"),
+        );
+        conflict(
+            "one more append",
+            several(&store, b"id", [b"second", b"new"]).append(&store, b"room", b"third"),
+        );
+        let first = || Batch::new().append(&store, b"room", b"first");
+        let second = |batch: Batch, users: [&'static [u8]; 2]| {
+            batch.fan_out(b"second", users.map(|user| (&store, user)))
+        };
+        let edit = |batch: Batch, name: &[u8], sequence| batch.edit(&store, name, sequence, b"new").id(b"id");
+        let users: [&[u8]; 2] = [b"u/1", b"u/2"];
+        conflict("the first append alone", first().id(b"id"));
+        conflict("no edit", second(first(), users).id(b"id"));
+        conflict("an edit of another timeline", edit(second(first(), users), b"room", 1));
+        conflict("an edit of another entry", edit(second(first(), users), b"edited", 2));
+        conflict("other receivers", edit(second(first(), [b"u/1", b"u/3"]), b"edited", 1));
+        conflict("receivers in another order", edit(second(first(), [b"u/2", b"u/1"]), b"edited", 1));
+        let moved = first().append(&store, b"u/1", b"first").append(&store, b"u/2", b"second");
+        conflict("the same names and bodies otherwise combined", edit(moved, b"edited", 1));
+        assert_eq!(
+            [b"room".as_slice(), b"u/1", b"u/2"].map(|name| store.info(name).expect("reads").last),
+            [1, 1, 1],
+            "of a conflict nothing is kept"
+        );
+        assert_eq!(store.last(b"edited").expect("reads").expect("is there").body, "new");
+        if life == 0 {
+            engine.flush().expect("flushes");
+            again();
+            conflict("another second body", several(&store, b"id", [b"other", b"new"]));
+        }
+        if life == 1 {
+            engine.compact().expect("merges");
+            engine.close().expect("closes");
+        }
+    }
+}
+
+#[test]
+fn bodies_in_another_order_are_another_batch() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, store) = open(&dir);
+    let batch = |bodies: [&[u8]; 3]| {
+        bodies.iter().fold(Batch::new(), |batch, body| batch.append(&store, b"t", body)).id(b"id")
+    };
+    assert_eq!(commit(&engine, batch([b"a", b"b", b"c"])).expect("commits").sequences, [1, 2, 3]);
+    assert!(commit(&engine, batch([b"a", b"b", b"c"])).expect("is known").duplicate);
+    let others: [[&[u8]; 3]; 2] = [[b"a", b"c", b"b"], [b"a", b"b", b"b"]];
+    for bodies in others {
+        let got = commit(&engine, batch(bodies));
+        assert!(matches!(got, Err(Error::IdConflict { sequence: 1 })), "{got:?}");
+    }
+    let split = Batch::new().append(&store, b"t", b"ab").append(&store, b"t", b"").append(&store, b"t", b"c");
+    assert!(matches!(commit(&engine, split.id(b"id")), Err(Error::IdConflict { sequence: 1 })));
+}

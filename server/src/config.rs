@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use strandline::{MAX_BODY_BYTES, MAX_SEQUENCE, Options};
+use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options};
 
 use crate::limits::Limits;
 use crate::messaging::Options as MessagingOptions;
@@ -25,6 +25,9 @@ const MOST_REPLY_BYTES: u64 = 1 << 30;
 
 /// There are no more ports than that for one address; files are fewer.
 const MOST_CLIENTS: u64 = 1_000_000;
+
+/// No operating system gives one process more files than that unless it is told to: a mebi, 2^20.
+const MOST_OPEN_FILES: u64 = 1 << 20;
 
 /// On one connection.
 const MOST_SUBSCRIPTIONS: u64 = 10_000_000;
@@ -57,6 +60,8 @@ pub struct Config {
     pub compact_bytes_per_second: u64,
     /// How much space is kept back, at most, for getting space back on a full disk; 0: none.
     pub reserve_bytes: u64,
+    /// How many files of segments the engine keeps open, at most.
+    pub max_open_files: usize,
     /// What connections may ask for.
     pub limits: Limits,
     /// Conversations.
@@ -76,6 +81,7 @@ impl Default for Config {
             memory_budget_bytes: engine.memory_budget_bytes,
             compact_bytes_per_second: engine.compact_bytes_per_second,
             reserve_bytes: engine.reserve_bytes,
+            max_open_files: engine.max_open_files,
             limits: Limits::default(),
             messaging: MessagingOptions::default(),
         }
@@ -131,6 +137,7 @@ impl Config {
             ("sync_ttl_ms", self.sync_ttl_ms, 0, MAX_SEQUENCE),
             ("compact_bytes_per_second", self.compact_bytes_per_second, 0, MOST_BYTES),
             ("reserve_bytes", self.reserve_bytes, 0, MOST_BYTES),
+            ("max_open_files", bytes(self.max_open_files), bytes(LEAST_OPEN_FILES), MOST_OPEN_FILES),
             ("limits.max_clients", bytes(limits.max_clients), 1, MOST_CLIENTS),
             ("limits.max_body_bytes", bytes(limits.max_body_bytes), 1, bytes(MAX_BODY_BYTES)),
             ("limits.max_subscriptions", bytes(limits.max_subscriptions), 1, MOST_SUBSCRIPTIONS),
@@ -165,6 +172,7 @@ impl Config {
             sync_ttl_ms: self.sync_ttl_ms,
             compact_bytes_per_second: self.compact_bytes_per_second,
             reserve_bytes: self.reserve_bytes,
+            max_open_files: self.max_open_files,
             read_only: self.read_only,
             ..Options::default()
         }
@@ -182,6 +190,9 @@ mod tests {
         assert_eq!((config.port, config.password.as_deref(), config.limits.auth_seconds), (1, Some("p"), 3));
         assert_eq!(config.limits.max_clients, Limits::default().max_clients);
         assert_eq!(config.dir, PathBuf::from("strandline-data"));
+        let config = Config::parse("max_open_files = 8\n").expect("it parses");
+        assert!(config.check().is_ok());
+        assert_eq!(config.engine_options().max_open_files, 8);
     }
 
     #[test]
@@ -195,6 +206,8 @@ mod tests {
             ("memory_budget_bytes = 1000000", "memory_budget_bytes"),
             ("compact_bytes_per_second = 2199023255552", "compact_bytes_per_second"),
             ("reserve_bytes = 2199023255552", "reserve_bytes"),
+            ("max_open_files = 7", "max_open_files"),
+            ("max_open_files = 1048577", "max_open_files"),
             ("[limits]\nclient_stall_seconds = 18446744073709551615", "client_stall_seconds"),
             ("[limits]\nauth_seconds = 0", "auth_seconds"),
             ("[limits]\nmax_clients = 0", "max_clients"),

@@ -5,6 +5,7 @@
 //!
 //! It does not know: the log's files, or what any timeline holds.
 
+mod identity;
 mod prepared;
 
 use std::collections::BTreeMap;
@@ -15,9 +16,11 @@ use bytes::Bytes;
 
 use crate::entry::Floor;
 use crate::error::{Error, Result};
-use crate::format::checksum::{Seed, crc, name_hash};
+use crate::format::checksum::{Seed, crc};
 use crate::format::wal::{ORIGIN_BYTES, TailWriter};
 use crate::ids::{MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, TimelineRef};
+use identity::Content;
+pub(crate) use identity::{remembered, stands_for};
 pub(crate) use prepared::{
     AppendedBody, Basis, BatchId, Change, ChangeKind, Conditions, Prepared, Target, timeline_hash,
 };
@@ -67,19 +70,6 @@ struct ClientId {
     id: Vec<u8>,
     /// The hashes of what the id stands for, when that is not the whole batch.
     stands_for: Option<(u64, u64)>,
-}
-
-/// The targets' hash of an id that stands for other bytes than the batch's: only the first sequence is remembered for it.
-const STANDS_ALONE: u64 = 0;
-
-/// The hashes of an id that stands for these bytes.
-pub(crate) fn stands_for(what: &[u8]) -> (u64, u64) {
-    (name_hash(what), STANDS_ALONE)
-}
-
-/// The sequences that are remembered for an id with this hash of targets.
-pub(crate) fn remembered(targets_hash: u64, sequences: &[Sequence]) -> &[Sequence] {
-    if targets_hash == STANDS_ALONE { &sequences[..sequences.len().min(1)] } else { sequences }
 }
 
 impl Batch {
@@ -211,9 +201,10 @@ impl Batch {
         self
     }
 
-    /// A client's id, in the timeline of the first append. The same id with the same first body and appends, within the window
-    /// of [`Options::id_window_ms`], commits nothing and gives the original receipt; with others it is an
-    /// [`Error::IdConflict`]. It is remembered only if the batch is committed.
+    /// A client's id, in the timeline of the first append. The same id with the same batch, within the window of
+    /// [`Options::id_window_ms`], commits nothing and gives the original receipt; with another one it is an
+    /// [`Error::IdConflict`]. The same batch has the same appends and changes in the same order; durability, conditions and
+    /// lifetimes may differ. An id is remembered only if its batch is committed.
     #[must_use]
     pub fn id(self, id: &[u8]) -> Batch {
         self.client_id(id, None)
@@ -306,27 +297,21 @@ impl Batch {
     /// Puts the id behind the appends that it stands for.
     fn encode_id(&mut self) -> Option<BatchId> {
         let id = self.id.take()?;
-        let (Some(first), Some(body)) = (self.targets.first(), self.bodies.first()) else {
+        let Some(first) = self.targets.first() else {
             self.refuse(Error::invalid("an id needs an append that it stands for"));
             return None;
         };
-        let (body_hash, targets_hash) = match id.stands_for {
-            Some(hashes) => hashes,
-            None => (name_hash(self.tail.body_at(&body.place)), self.targets_hash()),
+        let content = Content {
+            tail: &self.tail,
+            bodies: &self.bodies,
+            targets: &self.targets,
+            changes: &self.changes,
         };
+        let (body_hash, targets_hash) = id.stands_for.unwrap_or_else(|| content.hashes());
         let name = self.tail.name_at(&first.name).to_vec();
         let timeline = TimelineRef { store: first.store, name: &name };
         let (_, id) = self.tail.id(timeline, &id.id, (body_hash, targets_hash));
         Some(BatchId { id: place_of(&id), body_hash, targets_hash })
-    }
-
-    fn targets_hash(&self) -> u64 {
-        let hash = self.targets.iter().fold(0u64, |hash, target| {
-            let name = self.tail.name_at(&target.name);
-            (hash.rotate_left(5) ^ name_hash(name) ^ u64::from(target.store.0))
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        });
-        if hash == STANDS_ALONE { 1 } else { hash }
     }
 }
 

@@ -108,9 +108,9 @@ impl Ids {
 /// What a batch with a client's id did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdRecord {
-    /// A hash of its body.
+    /// A hash of its bodies.
     pub body_hash: u64,
-    /// A hash of its targets.
+    /// A hash of its targets and changes.
     pub targets_hash: u64,
     /// When it was committed.
     pub time_ms: TimeMs,

@@ -60,6 +60,7 @@ impl SalvagedLog {
         });
         match replayed {
             Ok(tail) => damage.extend(tail.damage),
+            Err(shortage) if shortage.is_shortage() => return Err(shortage),
             Err(error) => damage.push(error),
         }
         findings.extend(damage.iter().map(Finding::new));

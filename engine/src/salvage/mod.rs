@@ -111,13 +111,16 @@ impl Wreck {
                 out.findings.push(Finding::new(&error));
                 None
             }
+            Err(shortage) if shortage.is_shortage() => return Err(shortage),
             Err(error) => {
                 out.findings.push(Finding::new(&error));
                 None
             }
         };
-        let headers: Vec<(&String, FileHeader)> =
-            names.iter().filter_map(|name| Some((name, header(source, name)?))).collect();
+        let mut headers: Vec<(&String, FileHeader)> = Vec::new();
+        for name in &names {
+            headers.extend(header(source, name)?.map(|header| (name, header)));
+        }
         let engine = match &manifest {
             Some(manifest) => manifest.engine_id(),
             None => most_frequent(&headers).ok_or_else(|| {
@@ -170,10 +173,19 @@ impl Wreck {
     }
 }
 
-fn header(source: &Dir, name: &str) -> Option<FileHeader> {
-    segment::is_file(name).or_else(|| wal::is_file(name))?;
-    let file = source.open(name).ok()?;
-    FileHeader::decode(&file.read(0, file_header::BYTES).ok()?, file.path()).ok()
+/// The header of a file of ours, if it can be read.
+fn header(source: &Dir, name: &str) -> Result<Option<FileHeader>> {
+    if segment::is_file(name).or_else(|| wal::is_file(name)).is_none() {
+        return Ok(None);
+    }
+    let read = || {
+        let file = source.open(name)?;
+        FileHeader::decode(&file.read(0, file_header::BYTES)?, file.path())
+    };
+    match read() {
+        Err(shortage) if shortage.is_shortage() => Err(shortage),
+        read => Ok(read.ok()),
+    }
 }
 
 fn most_frequent(headers: &[(&String, FileHeader)]) -> Option<EngineId> {
@@ -281,7 +293,7 @@ fn open_source(
     dropped: bool,
     writer: &mut SegmentWriter,
 ) -> Result<Source> {
-    let mut remains = Remains::open(source, engine, found);
+    let mut remains = Remains::open(source, engine, found)?;
     let mut numbers = HashMap::new();
     for number in remains.shared_numbers() {
         if let Some(left) = remains.shared(number) {

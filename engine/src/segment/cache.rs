@@ -1,6 +1,8 @@
-//! What all segments share (P7): decoded, checked blocks within one budget, and open files, so many and no more.
+//! What all segments share (P7): decoded, checked blocks within one budget, and open files, at most so many
+//! as the options say.
 //!
-//! A file is opened when a block of it must be read, and closed when others were needed more. Its name is there as long as its
+//! A file is opened when a block of it must be read, and closed when others were needed more
+//! or the process has no descriptor left. Its name is there as long as its
 //! segment has readers, so opening it again finds the same bytes; if not, no block's checksum matches.
 
 use std::io;
@@ -22,9 +24,6 @@ use crate::vfs::{Dir, File};
 
 /// Which block: the segment's number, whether it is of the index file, the place.
 type Key = (FileNumber, bool, u64);
-
-/// So many of the segments' files are open at once: those of 128 segments, or of more that are read now and then.
-const OPEN_FILES: usize = 256;
 
 #[derive(Clone)]
 struct ByBytes;
@@ -52,11 +51,11 @@ impl std::fmt::Debug for BlockCache {
 }
 
 impl BlockCache {
-    /// A cache that keeps about so many bytes.
-    pub fn new(budget_bytes: usize) -> BlockCache {
+    /// A cache that keeps about so many bytes, and at most so many files open.
+    pub fn new(budget_bytes: usize, max_open_files: usize) -> BlockCache {
         let blocks = (budget_bytes / (16 * 1024)).max(16);
         let blocks = Cache::with_weighter(blocks, budget_bytes as u64, ByBytes);
-        let files = Cache::new(OPEN_FILES);
+        let files = Cache::new(max_open_files);
         BlockCache { blocks, files, reads: AtomicU64::new(0), damaged: AtomicU64::new(0) }
     }
 
@@ -75,6 +74,14 @@ impl BlockCache {
     /// Closes a file that is to be removed: an open one would keep its space.
     pub fn close(&self, number: FileNumber, is_index: bool) {
         self.files.remove(&(number, is_index));
+    }
+
+    /// Closes half of the open files, any of them, because a descriptor is needed; later reads open what they need. False when none
+    /// was open.
+    pub fn close_some(&self) -> bool {
+        let half = self.files.len().div_ceil(2);
+        let closed: Vec<_> = self.files.iter().map(|(key, _)| key).take(half).collect();
+        closed.iter().filter(|key| self.files.remove_if(*key, |_| true).is_some()).count() > 0
     }
 
     /// How many files are open.
@@ -152,7 +159,9 @@ impl CachedFile {
         self.cache.blocks.get_or_insert_with(&key, || {
             self.cache.reads.fetch_add(1, Ordering::Relaxed);
             self.read(kind, block).inspect_err(|error| {
-                self.cache.damaged.fetch_add(1, Ordering::Relaxed);
+                if !error.is_shortage() {
+                    self.cache.damaged.fetch_add(1, Ordering::Relaxed);
+                }
                 tracing::error!(%error, "a block cannot be read");
             })
         })

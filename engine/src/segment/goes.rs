@@ -66,7 +66,7 @@ mod tests {
     /// A segment of one timeline, and the directory that it is in. Nothing of its index stays cached.
     fn segment() -> (Dir, Arc<BlockCache>, Segment) {
         let dir = Dir::new(Arc::new(SimulatedDisk::new()));
-        let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(0)));
+        let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(0, 8)));
         let plan = SegmentPlan {
             number: 6,
             store: StoreId(1),

@@ -82,8 +82,8 @@ struct Stretch {
 }
 
 impl Remains {
-    /// Begins to walk.
-    pub fn open(dir: &Dir, engine: EngineId, found: &Found) -> Remains {
+    /// Begins to walk. A file that cannot be opened is damage, unless too many are open: what it holds is not lost.
+    pub fn open(dir: &Dir, engine: EngineId, found: &Found) -> Result<Remains> {
         let mut damage = Vec::new();
         let mut walk = |name: &Option<String>, kind| {
             let (walk, error) = BlockWalk::open(dir, name.as_ref()?, engine, found.number, kind)
@@ -95,7 +95,13 @@ impl Remains {
         let numbers = walk(&found.index, FileKind::Index);
         let (index, bodies) = (walk(&found.index, FileKind::Index), walk(&found.data, FileKind::Data));
         let runs = walk(&found.data, FileKind::Data);
-        let file = found.data.as_ref().and_then(|name| dir.open(name).ok());
+        let file = match found.data.as_ref().map(|name| dir.open(name)) {
+            Some(Err(shortage)) if shortage.is_shortage() => return Err(shortage),
+            opened => opened.and_then(Result::ok),
+        };
+        if let Some(shortage) = damage.iter().find(|error| error.is_shortage()) {
+            return Err(shortage.clone());
+        }
         let mut remains = Remains {
             data: file.map(|file| (file, Seed::new(engine, found.number))),
             bodies: BTreeMap::new(),
@@ -112,7 +118,7 @@ impl Remains {
         }
         remains.step(false);
         remains.step(true);
-        remains
+        Ok(remains)
     }
 
     /// From the body table: the number of the first body of the block at each place.

@@ -30,6 +30,7 @@ pub struct WalkedBlock {
 /// A walk under way.
 pub struct BlockWalk {
     file: File,
+    file_bytes: u64,
     seed: Seed,
     at: u64,
     end: u64,
@@ -56,8 +57,14 @@ impl BlockWalk {
             at: file_header::BYTES as u64,
             end: len.saturating_sub(footer_bytes),
             file,
+            file_bytes: len,
         };
         Ok((walk, header.err()))
+    }
+
+    /// The length of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 
     /// Where the next block should start.

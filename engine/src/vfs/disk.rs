@@ -179,6 +179,10 @@ impl RawDirectory for DiskDirectory {
         unmake(&self.made);
     }
 
+    fn spare_descriptor(&self) -> io::Result<Box<dyn Send + Sync>> {
+        Ok(Box::new(self.handle.try_clone()?))
+    }
+
     fn hard_link(&self, name: &str, target: &Path) -> io::Result<()> {
         fs::hard_link(self.path.join(name), target)
     }

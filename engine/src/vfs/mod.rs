@@ -11,11 +11,15 @@
 //!  * `rename` replaces its target in one step for every observer; it is durable only after `Dir::sync`.
 //!  * Everything else may be lost, torn at 512-byte sectors, or reordered by a power cut.
 //!
+//! A call that needs a file descriptor when the process has none left gives files of its engine up and is made again
+//! (`descriptors`).
+//!
 //! `Dir` and `File` add to each failure what was tried and on which file, and to each sync the place in the source that asked
 //! for it, so that a proof can take one sync away and see whether the tests notice.
 //!
 //! It does not know: any file format, or which files belong together.
 
+mod descriptors;
 pub mod disk;
 pub mod simulated;
 mod space;
@@ -29,6 +33,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use descriptors::{CloseSome, Descriptors};
 
 /// How much of a file is copied at once.
 const COPY_BYTES: u64 = 1024 * 1024;
@@ -61,6 +66,11 @@ pub trait RawDirectory: Send + Sync {
     }
     /// Removes the directories that were made to have this one, as far as nothing is in them.
     fn unmake(&self) {}
+    /// A descriptor that is held for nothing: when it is dropped, a file can be opened. An implementation without descriptors
+    /// holds nothing.
+    fn spare_descriptor(&self) -> io::Result<Box<dyn Send + Sync>> {
+        Ok(Box::new(()))
+    }
     /// Gives a file, whose bytes are durable, a second name outside. An implementation that cannot says so.
     fn hard_link(&self, _name: &str, _target: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
@@ -88,6 +98,8 @@ pub struct Dir {
     raw: Arc<dyn RawDirectory>,
     /// The names that were made through this and its clones, oldest first, if they are recorded.
     made: Option<Arc<Mutex<Vec<String>>>>,
+    /// What its engine can give up; a directory without an engine has nothing.
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl fmt::Debug for Dir {
@@ -99,12 +111,12 @@ impl fmt::Debug for Dir {
 impl Dir {
     /// A directory over one of the implementations.
     pub fn new(raw: Arc<dyn RawDirectory>) -> Dir {
-        Dir { raw, made: None }
+        Dir { raw, made: None, descriptors: None }
     }
 
     /// The same directory, which records the names that are made through it and its clones, none so far.
     pub fn recording(&self) -> Dir {
-        Dir { raw: self.raw.clone(), made: Some(Arc::default()) }
+        Dir { made: Some(Arc::default()), ..self.clone() }
     }
 
     fn record(&self, gone: Option<&str>, made: Option<&str>) {
@@ -129,6 +141,25 @@ impl Dir {
         self.raw.unmake();
     }
 
+    /// The same directory for an engine that keeps files open for speed: they are closed when there is no descriptor left.
+    pub(crate) fn with_files_to_close(self, close_some: CloseSome) -> Dir {
+        let descriptors = Some(Arc::new(Descriptors::new(close_some, &*self.raw)));
+        Dir { descriptors, ..self }
+    }
+
+    /// Another directory that the same engine works with.
+    pub(crate) fn of_same_engine(&self, other: &Dir) -> Dir {
+        Dir { descriptors: self.descriptors.clone(), ..other.clone() }
+    }
+
+    /// Makes a call that needs a descriptor. When there is none left, gives up what can be given up and makes it again.
+    pub(crate) fn with_descriptor<T>(&self, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match &self.descriptors {
+            Some(descriptors) => descriptors.call(&*self.raw, &mut call),
+            None => call(),
+        }
+    }
+
     /// The path of a file in it, for messages.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.raw.path().join(name)
@@ -136,7 +167,7 @@ impl Dir {
 
     /// Takes the directory's lock, alone or together with other readers; the guard releases it.
     pub fn lock(&self, name: &str, alone: bool) -> Result<Box<dyn Send + Sync>> {
-        self.raw.lock(name, alone).map_err(|error| match error.kind() {
+        self.with_descriptor(|| self.raw.lock(name, alone)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 Error::Locked { path: self.path_of(name), holder: self.holder(name) }
             }
@@ -156,7 +187,8 @@ impl Dir {
 
     /// The names of all files, sorted.
     pub fn list(&self) -> Result<Vec<String>> {
-        let mut names = self.raw.list().map_err(|error| Error::io("list", &self.raw.path(), error))?;
+        let names = self.with_descriptor(|| self.raw.list());
+        let mut names = names.map_err(|error| Error::io("list", &self.raw.path(), error))?;
         names.sort();
         Ok(names)
     }
@@ -164,7 +196,9 @@ impl Dir {
     /// A new file. Leftovers of an earlier try are the caller's to remove first.
     pub fn create(&self, name: &str) -> Result<File> {
         let path = self.path_of(name);
-        let raw = self.raw.create(name).map_err(|error| Error::io("create", &path, error))?;
+        let raw = self
+            .with_descriptor(|| self.raw.create(name))
+            .map_err(|error| Error::io("create", &path, error))?;
         self.record(None, Some(name));
         Ok(File { raw, path: path.into() })
     }
@@ -172,7 +206,8 @@ impl Dir {
     /// A file to read.
     pub fn open(&self, name: &str) -> Result<File> {
         let path = self.path_of(name);
-        let raw = self.raw.open(name).map_err(|error| Error::io("open", &path, error))?;
+        let raw =
+            self.with_descriptor(|| self.raw.open(name)).map_err(|error| Error::io("open", &path, error))?;
         Ok(File { raw, path: path.into() })
     }
 

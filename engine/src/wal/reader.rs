@@ -55,7 +55,7 @@ pub fn files(dir: &Dir, names: &[String], engine: EngineId, go_on: bool) -> Resu
     for number in names.iter().filter_map(|name| is_file(name)) {
         match read_header(dir, engine, number) {
             Ok(header) => files.push((WalFile { number, start: Lsn(header.first) }, header)),
-            Err(error) if go_on => damage.push(error),
+            Err(error) if go_on && !error.is_shortage() => damage.push(error),
             Err(error) => return Err(error),
         }
     }

@@ -22,6 +22,8 @@ pub enum Kind {
     Full,
     /// As full, but a write finds space for half of its bytes.
     HalfFull,
+    /// EMFILE from a call that needs a file descriptor.
+    NoDescriptor,
     /// A sync of a file that fails and says that it worked: no engine survives that, and the judge must see it.
     Lying,
 }
@@ -29,6 +31,11 @@ pub enum Kind {
 impl Kind {
     pub fn is_full(self) -> bool {
         matches!(self, Kind::Full | Kind::HalfFull)
+    }
+
+    /// Whether it passes by itself: what was refused meanwhile works afterwards.
+    pub fn is_shortage(self) -> bool {
+        self.is_full() || self == Kind::NoDescriptor
     }
 
     pub fn leaves_half(self) -> bool {
@@ -76,10 +83,20 @@ impl Injector {
         if self.fault.kind == Kind::Unreadable && self.fires() { Err(eio()) } else { Ok(()) }
     }
 
+    fn opening(&mut self) -> io::Result<()> {
+        if self.fault.kind == Kind::NoDescriptor && self.fires() {
+            Err(io::Error::from_raw_os_error(24))
+        } else {
+            Ok(())
+        }
+    }
+
     fn changing(&mut self, op: &Op) -> Option<io::ErrorKind> {
         let met = match (self.fault.kind, op) {
             _ if self.through == Some(std::thread::current().id()) => false,
-            (Kind::Unreadable, _) | (Kind::Full | Kind::HalfFull, Op::Remove { .. }) => false,
+            (Kind::Unreadable | Kind::NoDescriptor, _) | (Kind::Full | Kind::HalfFull, Op::Remove { .. }) => {
+                false
+            }
             (Kind::Short, op) => matches!(op, Op::Write { .. }) && self.fires(),
             (Kind::Lying, op) => matches!(op, Op::Sync { .. }) && self.fires(),
             (Kind::Broken | Kind::Full | Kind::HalfFull, _) => self.fires(),
@@ -154,20 +171,24 @@ impl RawDirectory for Faulty {
     }
 
     fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
+        self.injector().opening()?;
         self.injector().looking()?;
         self.disk.lock(name, alone)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
+        self.injector().opening()?;
         self.injector().looking()?;
         self.disk.list()
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        self.injector().opening()?;
         self.disk.create(name).map(|file| self.file(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        self.injector().opening()?;
         self.injector().looking()?;
         self.disk.open(name).map(|file| self.file(file))
     }
