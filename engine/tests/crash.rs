@@ -6,9 +6,10 @@ mod simulation;
 
 use std::path::Path;
 
+use simulation::backups::{check_backup, seeded_with_backups};
 use simulation::books::{Books, Event};
 use simulation::cuts::{Counts, Plan};
-use simulation::driver::{Driver, Observer, Recording, seeded};
+use simulation::driver::{Driver, Observer, Recording, seeded, some_keys};
 use simulation::mutants::{Mutant, moves};
 use simulation::{Key, is_long, replay};
 use strandline::Durability::{Disk, Os};
@@ -232,6 +233,20 @@ fn crashes_three_deep_in_recovery_flush_merge_and_manifest_switch_lose_nothing()
         all += recording.cut_three_deep(chains, seed).unwrap_or_else(|what| panic!("{what}"));
     }
     at_least("three deep: states of more than one crash", all.nested, 20_000 * times(25));
+}
+
+#[test]
+fn a_backup_beside_trims_edits_merges_and_expiry_is_the_state_of_one_moment() {
+    let (seeds, rounds) = if is_long() { (600, 20) } else { (40, 10) };
+    let mut judged = 0;
+    for seed in 0..seeds {
+        let (events, taken) = seeded_with_backups(seed, rounds);
+        for backup in &taken {
+            check_backup(&some_keys(), &events, backup).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+            judged += 1;
+        }
+    }
+    at_least("backups", judged, if is_long() { 12_000 } else { 400 });
 }
 
 /// Every place in the engine that asks for a sync, as far as the workloads come by.

@@ -63,9 +63,11 @@ impl Content<'_> {
         self.changes.iter().fold(counted, |hash, change| {
             let hash = self.timeline(hash, change.store, &change.name);
             match &change.kind {
-                ChangeKind::Trim(floor) => [1, floor.lowest, floor.start_ms, floor.until_ms, floor.trimmed_to]
-                    .into_iter()
-                    .fold(hash, mixed),
+                ChangeKind::Trim(floor) => {
+                    [1, floor.lowest, floor.start_ms, floor.until_ms, floor.trimmed_to]
+                        .into_iter()
+                        .fold(hash, mixed)
+                }
                 ChangeKind::Remove(ranges) => {
                     let ends = ranges.iter().flat_map(|(first, last)| [*first, *last]);
                     [2, ranges.len() as u64].into_iter().chain(ends).fold(hash, mixed)

@@ -9,6 +9,7 @@
 //! Checked of each disk: see `judge.rs`. What is known at a place: see `books.rs`.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod backups;
 pub mod books;
 pub mod cuts;
 pub mod driver;
