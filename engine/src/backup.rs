@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::manifest::Live;
+use crate::format::manifest::{Live, Relaxed};
 use crate::ids::EngineId;
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, random, told};
@@ -61,6 +61,8 @@ pub fn backup(state: &State, target: &Dir) -> Result<Backup> {
     let oldest = view.memtables().last().expect("a view has an active memtable");
     live.checkpoint = oldest.from();
     live.log_file = 0;
+    // All of it is durable when the backup is whole.
+    live.relaxed = Relaxed::default();
     let mut segments: Vec<&Arc<Segment>> = view.segments.all().collect();
     for segment in &segments {
         segment.check()?;

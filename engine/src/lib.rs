@@ -36,6 +36,8 @@ mod open;
 mod options;
 mod queue;
 mod read;
+mod recovery;
+mod relaxed;
 mod reserve;
 mod running;
 mod salvage;
@@ -61,6 +63,7 @@ pub use ids::{
     BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef,
 };
 pub use options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
+pub use recovery::Recovery;
 pub use salvage::{Salvage, salvage, salvage_in};
 pub use stats::Stats;
 pub use store::Store;

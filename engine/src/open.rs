@@ -4,7 +4,8 @@
 //! 2. load the manifest; without one the directory must be empty of our files, and gets a first manifest;
 //! 3. open the segments that it names: damage is kept by the segment, not fatal;
 //! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the open;
-//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it durable, say so in the manifest;
+//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it durable, say so in the manifest; in
+//!    another boot than that which noted relaxed durability, the stores concerned begin another epoch of theirs (`relaxed`);
 //! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work, older manifests.
 //!
 //! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every step leaves a directory from
@@ -13,9 +14,11 @@
 //!
 //! If the disk is full, the reserve is given back and all is done again.
 //!
-//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; 4 goes on behind damage, and readers of a timeline
-//! that misses entries because of it are told that it is trimmed.
+//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; the epochs of stores are shown as an open for writing
+//! would begin them. 4 goes on behind damage, and readers of a timeline that misses entries because of it, or may miss some at its
+//! end, are told that it is trimmed.
 
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,11 +33,13 @@ use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind, VERSION};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
-use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
 use crate::read::Reading;
+use crate::recovery::Recovery;
+use crate::relaxed;
 use crate::reserve::{self, Reserve};
 use crate::segment::{self, BlockCache, Segment};
 use crate::sequence::Allocator;
@@ -56,6 +61,7 @@ pub struct Opened {
     pub lock: Box<dyn Send + Sync>,
     /// What a read-only open went around.
     pub damage: Vec<Error>,
+    pub recovery: Recovery,
 }
 
 /// Opens a directory. On a full disk the reserve is given back and all is done again: a try that was cut left nothing behind.
@@ -82,27 +88,26 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     }
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
-    let engine_id = manifest.engine_id();
     let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
-    let mut segments = SegmentSet::default();
-    for record in &manifest.live().segments {
-        segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), &cache))]);
-    }
+    let segments = open_segments(&dir, &manifest, &cache);
     let (log, mut damage) = find_log(&dir, &names, &manifest, options.read_only)?;
     let checkpoint = manifest.live().checkpoint;
     let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
     let mut replay = Replay::new(view, options.read_only);
-    let mut tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
-        replay.record(record).map_err(|what| replay_damage(&dir, &log, lsn, what))
-    })?;
+    let mut tail = read_log(&dir, &log, checkpoint, &mut replay)?;
+    if wal::is_end_missing(&names, manifest.live().log_file, &log) {
+        tail.whole_from = Lsn(u64::MAX);
+    }
     damage.extend(tail.damage.iter().cloned());
     damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
-    tracing::info!(entries = replay.entries, from = %checkpoint, to = %tail.end, "the log was replayed");
 
     let sure = SureTime::new(&*clock, manifest.live().seen_ms);
     let sure_now_ms = sure.now_ms(&*clock);
     let mut wal_files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
+    // As step 5 makes it: a read-only open knows it only.
+    let mut settled = manifest.live().clone();
+    let recovery = Recovery::new(replay.entries, checkpoint, &tail, &mut settled, dir.boot_id());
     let mut wal = None;
     if !options.read_only {
         let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
@@ -110,15 +115,16 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &mut tail, file_bytes, sure_now_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
+    let whole = replay.whole_since(tail.whole_from);
     let reserve = open_reserve(&dir, &options);
     let state = State {
         dir,
         clock,
         sure,
-        engine_id,
+        engine_id: manifest.engine_id(),
         writer_epoch: manifest.writer_epoch(),
         view: CurrentView::new(replay.view),
-        stores: RwLock::new(manifest.live().stores.clone()),
+        stores: RwLock::new(settled.stores),
         history: manifest.live().history,
         manifest: Mutex::new(manifest),
         applying: RwLock::default(),
@@ -137,11 +143,13 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         merge_waits: AtomicBool::new(false),
         expiring: Mutex::new(()),
         reserve,
+        unvouched: AtomicU64::new(0),
+        whole,
         progress: Progress::default(),
         closing: AtomicBool::new(false),
         options,
     };
-    Ok(Opened { state: Arc::new(state), wal, lock, damage })
+    Ok(Opened { state: Arc::new(state), wal, lock, damage, recovery })
 }
 
 /// After step 5, which needs the space more.
@@ -188,6 +196,15 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     Ok(manifest)
 }
 
+/// Step 3.
+fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> SegmentSet {
+    let mut segments = SegmentSet::default();
+    for record in &manifest.live().segments {
+        segments.add([Arc::new(Segment::open(dir, manifest.engine_id(), record.clone(), cache))]);
+    }
+    segments
+}
+
 /// While an engine opens, a failure is told to its opener, whatever it left behind.
 pub fn told(failure: Failure) -> Error {
     match failure {
@@ -213,20 +230,19 @@ fn find_log(
     read_only: bool,
 ) -> Result<(Files, Vec<Error>)> {
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
-    match check_log_file(dir, manifest.live().log_file, &log) {
+    match wal::check_last(dir, manifest.live().log_file, &log) {
         Err(missing) if !read_only => return Err(missing),
         checked => damage.extend(checked.err()),
     }
     Ok((log, damage))
 }
 
-/// The log file that the manifest counts on, if any, must be there.
-pub fn check_log_file(dir: &Dir, wanted: FileNumber, log: &Files) -> Result<()> {
-    if wanted == 0 || log.iter().any(|(file, _)| file.number >= wanted) {
-        return Ok(());
-    }
-    let path = dir.path_of(&wal::file_name(wanted));
-    Err(Error::corrupt(path, 0, "the manifest counts on this log file, but it is not there: restore it"))
+/// Step 4.
+fn read_log(dir: &Dir, log: &Files, checkpoint: Lsn, replay: &mut Replay) -> Result<Tail> {
+    wal::replay(dir, log, checkpoint, replay.go_on, &mut |lsn, record| {
+        replay.at = lsn;
+        replay.record(record).map_err(|what| replay_damage(dir, log, lsn, what))
+    })
 }
 
 fn replay_damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
@@ -257,6 +273,10 @@ struct Replay {
     entries: u64,
     /// Entries may be missing because of damage: go on, and let readers know.
     go_on: bool,
+    /// Where the group stands that is replayed.
+    at: Lsn,
+    /// Where each timeline got its last entry, if entries may be missing; `None`: some may be where a sequence was chosen.
+    got_at: HashMap<SlotId, Option<Lsn>>,
 }
 
 impl Replay {
@@ -269,7 +289,18 @@ impl Replay {
             last_time_ms: 0,
             entries: 0,
             go_on,
+            at: Lsn(0),
+            got_at: HashMap::new(),
         }
+    }
+
+    /// The timelines that got an entry in a part of the log behind which nothing is missing: since sequences are dense, they show
+    /// what is missing before. `None` when nothing is.
+    fn whole_since(&mut self, whole_from: Lsn) -> Option<HashSet<SlotId>> {
+        let whole = std::mem::take(&mut self.got_at)
+            .into_iter()
+            .filter(|(_, at)| at.is_some_and(|at| at >= whole_from));
+        (whole_from > Lsn(0)).then(|| whole.map(|(slot, _)| slot).collect())
     }
 
     /// All of a record, or nothing of it.
@@ -353,6 +384,10 @@ impl Replay {
             return Err(Wrong::Record(format!("sequence {sequence} of {timeline:?} was given before")));
         }
         self.group.entry(slot, sequence);
+        if self.go_on {
+            let got_at = self.got_at.entry(slot).or_insert(Some(self.at));
+            *got_at = got_at.and(Some(self.at).filter(|_| !chosen || sequence == last + 1));
+        }
         self.entries += 1;
         Ok(())
     }
@@ -374,7 +409,15 @@ impl Replay {
         if let Some(slot) = memtable.find(timeline, hash) {
             return Ok(slot);
         }
-        let reading = Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0 };
+        let reading = Reading {
+            view: &self.view,
+            timeline,
+            hash,
+            now_ms: 0,
+            ttl_ms: 0,
+            alive_from_ms: 0,
+            may_lack_entries: false,
+        };
         let end = match reading.end() {
             Ok(end) => end,
             Err(Error::Corrupt { .. }) => End { last: end, ..End::NEVER },
@@ -420,6 +463,7 @@ fn begin_epoch(
     let named = manifest.commit(|live| {
         live.log_file = header.number;
         live.seen_ms = live.seen_ms.max(sure_now_ms);
+        relaxed::settle(live, dir.boot_id());
     });
     named.map_err(told)?;
     wal_files.push(WalFile { number: header.number, start: tail.durable });

@@ -40,6 +40,8 @@ pub struct Reading<'v> {
     pub ttl_ms: u64,
     /// Entries of an earlier time are past it, or were when it was changed: they are not shown; 0: all are.
     pub alive_from_ms: TimeMs,
+    /// Entries at its end may be missing because of damage to the log.
+    pub may_lack_entries: bool,
 }
 
 /// A place that holds entries of the timeline.
@@ -76,7 +78,8 @@ impl<'v> Reading<'v> {
         let (ttl_ms, gone_before_ms) = state.retention(timeline.store);
         let now_ms = state.now_ms();
         let alive_from_ms = alive_from_ms(now_ms, ttl_ms, gone_before_ms);
-        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms }
+        let may_lack_entries = state.may_lack_entries(view, timeline, hash);
+        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms, may_lack_entries }
     }
 
     /// The places that know the timeline, newest first.
@@ -238,14 +241,21 @@ impl<'v> Reading<'v> {
     pub fn after(&self, cursor: Sequence, limit: Limit) -> Result<Page> {
         let (end, entries, more) = self.ascend(cursor.saturating_add(1), MAX_SEQUENCE, limit)?;
         let trimmed_to = self.trimmed_to(&end)?;
-        let verdict = if cursor > end.last {
+        // What may be missing stands behind all that is here.
+        let lacks = self.may_lack_entries && !more;
+        let verdict = if cursor > end.last && !lacks {
             Verdict::Future
-        } else if cursor < trimmed_to {
+        } else if lacks || cursor < trimmed_to {
             Verdict::Trimmed
         } else {
             Verdict::Ok
         };
-        let unmoved = if more { cursor.max(trimmed_to) } else { end.last };
+        let unmoved = match (more, lacks) {
+            (true, _) => cursor.max(trimmed_to),
+            // The reader may have seen what is missing.
+            (false, true) => cursor.max(end.last),
+            (false, false) => end.last,
+        };
         self.page(&end, verdict, entries, more, unmoved)
     }
 
