@@ -24,6 +24,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +40,7 @@ use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::MAX_SEALED;
 use crate::queue::{Filling, Queue, Submitted, find_id};
 use crate::read::Reading;
+use crate::relaxed;
 use crate::sequence::{Allocator, EndHint};
 use crate::state::State;
 use crate::wal::{Wal, WalFile};
@@ -58,6 +60,8 @@ pub struct Committer {
     last_start_ms: TimeMs,
     /// The ids of the group under construction.
     ids: HashMap<(SlotId, Bytes), IdRecord>,
+    /// The stores that a power cut may set back.
+    relaxed: relaxed::Noted,
 }
 
 impl Committer {
@@ -65,7 +69,7 @@ impl Committer {
     pub fn new(state: Arc<State>, queue: Arc<Queue>, wal: Wal) -> Committer {
         let last_start_ms = state.now_ms();
         let memtable = state.view.load().active.clone();
-        Committer {
+        let committer = Committer {
             state,
             queue,
             wal,
@@ -75,7 +79,10 @@ impl Committer {
             unnamed_file: None,
             last_start_ms,
             ids: HashMap::new(),
-        }
+            relaxed: relaxed::Noted::default(),
+        };
+        committer.tell_unvouched();
+        committer
     }
 
     /// Commits one group after another until the queue is closed.
@@ -109,15 +116,18 @@ impl Committer {
 
     /// Steps 1 to 5 of the heading, but for the tickets.
     fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        // Asked once: what is noted below is what is recorded.
+        let may_add = self.state.reserve.check();
         let start_ms = self.start_ms();
         let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes, start_ms));
-        if let Err(error) = prepared {
+        if let Err(error) = prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok())) {
             return refuse_all(group, &error);
         }
         self.ids.clear();
         let at = self.wal.end();
         let times = Times::new(self.state.stamp_ms(), start_ms, 0);
-        let outcomes: Vec<_> = group.batches.iter().map(|submitted| self.record(submitted, times)).collect();
+        let outcomes: Vec<_> =
+            group.batches.iter().map(|submitted| self.record(submitted, times, &may_add)).collect();
         if let Err(failure) = self.log(group) {
             self.allocator.fall_back(0);
             self.group.clear();
@@ -184,6 +194,17 @@ impl Committer {
         Ok(())
     }
 
+    /// The manifest must say which stores a power cut can set back before anything of them is visible that it can take.
+    fn note_relaxed(&mut self, group: &Filling, may_add: bool) -> Result<()> {
+        let is_concerned =
+            |batch: &&Prepared| batch.durability == Durability::Os && (may_add || batch.frees_only());
+        let batches = group.batches.iter().map(|submitted| &submitted.batch).filter(is_concerned);
+        self.relaxed.add(&self.state, batches.flat_map(Prepared::stores)).map_err(|failure| {
+            self.state.make_space();
+            self.state.failed(failure)
+        })
+    }
+
     fn wait_for_flush(&self) -> Result<()> {
         loop {
             let seen = self.state.progress.changes();
@@ -227,13 +248,40 @@ impl Committer {
         Ok(())
     }
 
-    /// A group, and behind it the seal for those who asked. A seal that failed is told to them only: the batches are committed.
+    /// Writes a group without records, if the last one has nothing behind it that says that it was durable. What is in segments only
+    /// needs no log; on a full disk it is tried again with the next tick of the clock.
+    fn vouch(&mut self) -> Result<(), Failure> {
+        let is_needed = self.wal.unvouched().is_some() && !self.memtable.is_empty();
+        if !is_needed || self.state.reserve.is_out() || self.state.poison.check().is_err() {
+            return Ok(());
+        }
+        if let Some(file) = self.wal.vouch()? {
+            self.in_use(file);
+        }
+        self.state.counters.vouching_groups.add(1);
+        Ok(())
+    }
+
+    /// Lets the clock's thread know whether there is something to vouch for.
+    fn tell_unvouched(&self) {
+        let end = self.wal.unvouched().filter(|_| !self.memtable.is_empty());
+        self.state.unvouched.store(end.map_or(0, |end| end.0), Ordering::Relaxed);
+    }
+
+    /// A group, and behind it what somebody asked for. A seal that failed is told to them only: the batches are committed.
     fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        let mut outcomes = self.commit(group);
+        let mut outcomes = if group.batches.is_empty() { Vec::new() } else { self.commit(group) };
+        // A group that was committed meanwhile is vouched for later, unless nothing follows it.
+        if group.vouch && group.batches.is_empty() {
+            match self.vouch() {
+                Ok(()) | Err(Failure::Refused(_)) => {}
+                Err(failure) => drop(self.state.failed(failure)),
+            }
+        }
         if group.seal {
             let asked = self.state.poison.check();
             let sealed =
-                asked.and_then(|()| if self.memtable.is_empty() { Ok(()) } else { self.seal_and_leave() });
+                asked.and_then(|()| if self.is_all_flushed() { Ok(()) } else { self.seal_and_leave() });
             if let Err(error) = sealed {
                 let askers = group
                     .batches
@@ -243,18 +291,24 @@ impl Committer {
                 askers.for_each(|(_, outcome)| *outcome = Err(error.clone()));
             }
         }
+        self.tell_unvouched();
         outcomes
     }
 
+    /// Whether the active memtable is empty and begins where the log ends, so that the checkpoint does, too.
+    fn is_all_flushed(&self) -> bool {
+        self.memtable.is_empty() && self.memtable.from() == self.wal.end()
+    }
+
     /// Step 2, for one batch. One that is refused leaves no trace.
-    fn record(&mut self, submitted: &Submitted, times: Times) -> Result<Receipt> {
+    fn record(&mut self, submitted: &Submitted, times: Times, may_add: &Result<()>) -> Result<Receipt> {
         let (batch, time_ms) = (&submitted.batch, times.time_ms);
         if batch.is_nothing() {
             return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
         }
         if !batch.frees_only() {
             // First: what is refused over and over must not leave slots behind in a memtable that cannot be flushed.
-            self.state.reserve.check()?;
+            may_add.clone()?;
         }
         let slots = self.slots(submitted)?;
         if let Some(receipt) = self.retry(submitted, &slots)? {

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::manifest::Live;
+use crate::format::manifest::{Live, Relaxed};
 use crate::ids::EngineId;
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, random, told};
@@ -54,6 +54,8 @@ pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Re
     let (view, mut live) = consistent_view(state, flush)?;
     live.checkpoint = view.flushed_to();
     live.log_file = 0;
+    // All of it is durable when the backup is whole.
+    live.relaxed = Relaxed::default();
     let mut segments: Vec<&Arc<Segment>> = view.segments.all().collect();
     for segment in &segments {
         segment.check()?;

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::StoreRecord;
 use crate::ids::{StoreId, TimeMs};
 use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
+use crate::recovery::Recovery;
 use crate::running::Running;
 use crate::state::State;
 use crate::stats::Stats;
@@ -236,9 +237,15 @@ impl Engine {
         self.state().sure_now_ms()
     }
 
-    /// The history that cursors belong to, as 16 hex digits. It changes only when an older state was restored.
+    /// The history that cursors of all stores belong to, as 16 hex digits. It changes only when an older state was restored; see
+    /// [`Store::epoch`] for what else ends an epoch.
     pub fn epoch(&self) -> String {
         format!("{:016x}", self.state().history)
+    }
+
+    /// What opening found and did.
+    pub fn recovery(&self) -> &Recovery {
+        &self.running.recovery
     }
 
     /// What a read-only open found damaged in the log and went around.
@@ -269,6 +276,8 @@ impl Engine {
                 ("wal_prepared_bytes", prepared_bytes),
                 ("wal_syncs", counters.wal_syncs.get()),
                 ("wal_files", state.wal_files.lock().len() as u64),
+                ("wal_vouching_groups", counters.vouching_groups.get()),
+                ("torn_tail_bytes", self.running.recovery.torn_tail_bytes),
                 ("memtable_bytes", view.memtables().map(|memtable| memtable.bytes() as u64).sum()),
                 ("sealed_memtables", view.sealed.len() as u64),
                 ("flushes", counters.flushes.get()),

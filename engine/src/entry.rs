@@ -311,6 +311,9 @@ pub enum Verdict {
     /// Everything after the cursor is here or follows.
     Ok,
     /// Entries after the cursor are gone for good; the page starts with what is left.
+    ///
+    /// A read-only open that went around damage in the log says so, too, where it reaches the end of a timeline and no record
+    /// behind the damage shows that the timeline is whole: entries after the last one may be missing.
     Trimmed,
     /// The cursor is above the last sequence: it belongs to another history.
     Future,

@@ -13,9 +13,10 @@
 //!
 //! Readers never see an expired entry, whatever the disk holds: this room only gives the space back. What is in memory and in the
 //! log is sealed early enough (`is_seal_due`), so that idle timelines leave too. All that goes by time is done here: the reserve is
-//! made again here, too.
+//! made again here, and the last group of an idle log is vouched for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::{Error, Failure};
@@ -34,6 +35,7 @@ const TRIM_WAIT_MS: u64 = 60_000;
 
 /// The thread that goes by time, until the engine closes. Merging, which may take long, is another's.
 pub fn run(state: &State, queue: &Queue) {
+    let mut unvouched_before = 0;
     while !state.is_closing() {
         match expire(state) {
             Ok(()) => {}
@@ -52,6 +54,12 @@ pub fn run(state: &State, queue: &Queue) {
         if state.reserve.is_out() || wanted >= (2 * state.reserve.bytes()).max(1) {
             state.reserve.make(wanted);
         }
+        // The end of the log that nothing vouches for has been the same for a tick: no group will do it soon.
+        let unvouched = state.unvouched.load(Ordering::Relaxed);
+        if unvouched != 0 && unvouched == unvouched_before {
+            queue.vouch();
+        }
+        unvouched_before = unvouched;
         state.progress.rest(TICK);
     }
 }

@@ -36,6 +36,9 @@ mod open;
 mod options;
 mod queue;
 mod read;
+mod recovery;
+mod relaxed;
+mod replay;
 mod reserve;
 mod running;
 mod salvage;
@@ -58,8 +61,11 @@ pub use change::Trim;
 pub use engine::{Engine, StoreInfo, World};
 pub use entry::{Entry, Info, Limit, Page, Receipt, Verdict};
 pub use error::{Error, Result};
-pub use ids::{Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef};
+pub use ids::{
+    BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef,
+};
 pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
+pub use recovery::Recovery;
 pub use salvage::{Salvage, salvage, salvage_in};
 pub use stats::Stats;
 pub use store::Store;

@@ -4,7 +4,8 @@
 //! 2. load the manifest; without one the directory must be empty of our files, and gets a first manifest;
 //! 3. open the segments that it names: damage is kept by the segment, not fatal;
 //! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the open;
-//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it durable, say so in the manifest;
+//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it durable, say so in the manifest; in
+//!    another boot than that which noted relaxed durability, the stores concerned begin another epoch of theirs (`relaxed`);
 //! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work, older manifests.
 //!
 //! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every step leaves a directory from
@@ -13,36 +14,35 @@
 //!
 //! If the disk is full, the reserve is given back and all is done again.
 //!
-//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; 4 goes on behind damage, and readers of a timeline
-//! that misses entries because of it are told that it is trimmed.
+//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; the epochs of stores are shown as an open for writing
+//! would begin them. 4 goes on behind damage, and readers of a timeline that misses entries because of it, or may miss some at its
+//! end, are told that it is trimmed.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{remembered, timeline_hash};
 use crate::clock::{Clock, SureTime};
-use crate::entry::{End, Floor, Times};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind, VERSION};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
-use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
-use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::format::wal::WAL_HEADER_BYTES;
+use crate::ids::{EngineId, Lsn, StoreId, TimeMs};
 use crate::manifest::{self, Manifest};
-use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
+use crate::memtable::Memtable;
 use crate::options::Options;
-use crate::read::Reading;
+use crate::recovery::Recovery;
+use crate::relaxed;
+use crate::replay::{self, Replay};
 use crate::reserve::{self, Reserve};
 use crate::segment::{self, BlockCache, Segment};
-use crate::sequence::Allocator;
 use crate::state::{Poison, Progress, State};
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
-use crate::wal::{self, Files, Tail, Wal, WalFile};
+use crate::wal::{self, Tail, Wal, WalFile};
 
 pub const LOCK_NAME: &str = "LOCK";
 
@@ -56,6 +56,7 @@ pub struct Opened {
     pub lock: Box<dyn Send + Sync>,
     /// What a read-only open went around.
     pub damage: Vec<Error>,
+    pub recovery: Recovery,
 }
 
 /// Opens a directory. On a full disk the reserve is given back and all is done again: a try that was cut left nothing behind.
@@ -85,48 +86,44 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     }
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
-    let engine_id = manifest.engine_id();
     let segments = open_segments(&dir, &manifest, &cache)?;
-    let (log, mut damage) = find_log(&dir, &names, &manifest, options.read_only)?;
-    let checkpoint = manifest.live().checkpoint;
-    let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
-    let mut replay = Replay::new(view, options.read_only);
-    let mut tail = wal::replay(&dir, &log, checkpoint, options.read_only, &mut |lsn, record| {
-        replay.record(lsn, record).map_err(|what| replay_damage(&dir, &log, lsn, what))
-    })?;
-    damage.extend(tail.damage.iter().cloned());
-    damage.extend(told_if(options.read_only, manifest.check_changes(tail.end))?);
+    let view =
+        View { active: Arc::new(Memtable::new(manifest.live().checkpoint)), sealed: Vec::new(), segments };
+    let Log { mut files, mut replay, mut tail, damage } =
+        read_log(&dir, &names, &manifest, view, options.read_only)?;
     damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
     let own_starts = replay.own_starts || manifest.live().segments.iter().any(SegmentRecord::has_own_starts);
-    tracing::info!(entries = replay.entries, from = %checkpoint, to = %tail.end, "the log was replayed");
 
     let sure = SureTime::new(&*clock, manifest.live().seen_ms);
-    let mut wal_files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
+    // As step 5 makes it: a read-only open knows it only.
+    let mut settled = manifest.live().clone();
+    let recovery = Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
     let mut wal = None;
     if !options.read_only {
         let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
         let file_bytes = (first_bytes, options.wal_file_bytes);
         let seen_ms = sure.now_ms(&*clock);
-        wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &mut tail, file_bytes, seen_ms)?);
-        remove_leftovers(&dir, &manifest, &mut wal_files)?;
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut files, &mut tail, file_bytes, seen_ms)?);
+        remove_leftovers(&dir, &manifest, &mut files)?;
     }
+    let whole = replay.whole_since(tail.whole_from);
     let reserve = open_reserve(&dir, &options);
     let state = State {
         dir,
         clock,
         sure,
         own_starts: AtomicBool::new(own_starts),
-        engine_id,
+        engine_id: manifest.engine_id(),
         writer_epoch: manifest.writer_epoch(),
         view: CurrentView::new(replay.view),
-        stores: RwLock::new(manifest.live().stores.clone()),
+        stores: RwLock::new(settled.stores),
         history: manifest.live().history,
         manifest: Mutex::new(manifest),
         applying: RwLock::default(),
         changing: std::array::from_fn(|_| Mutex::new(())),
         merging: Mutex::new(()),
-        wal_files: Mutex::new(wal_files),
+        wal_files: Mutex::new(files),
         watch: Arc::default(),
         cache,
         hasher: replay.hasher,
@@ -139,11 +136,13 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         merge_waits: AtomicBool::new(false),
         expiring: Mutex::new(()),
         reserve,
+        unvouched: AtomicU64::new(0),
+        whole,
         progress: Progress::default(),
         closing: AtomicBool::new(false),
         options,
     };
-    Ok(Opened { state: Arc::new(state), wal, lock, damage })
+    Ok(Opened { state: Arc::new(state), wal, lock, damage, recovery })
 }
 
 /// After step 5, which needs the space more.
@@ -221,16 +220,28 @@ pub fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// The log's files, and what is wrong with them when only reading.
-fn find_log(
-    dir: &Dir,
-    names: &[String],
-    manifest: &Manifest,
-    read_only: bool,
-) -> Result<(Files, Vec<Error>)> {
+/// The log, read.
+struct Log {
+    files: Vec<WalFile>,
+    replay: Replay,
+    tail: Tail,
+    /// What is wrong, when only reading.
+    damage: Vec<Error>,
+}
+
+/// Step 4.
+fn read_log(dir: &Dir, names: &[String], manifest: &Manifest, view: View, read_only: bool) -> Result<Log> {
+    let live = manifest.live();
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
-    damage.extend(told_if(read_only, check_log_file(dir, manifest.live().log_file, &log))?);
-    Ok((log, damage))
+    damage.extend(told_if(read_only, wal::check_last(dir, live.log_file, &log))?);
+    let mut replay = Replay::new(view, read_only);
+    let mut tail = replay::replay(dir, &log, live.checkpoint, &mut replay)?;
+    if wal::is_end_missing(names, live.log_file, &log) {
+        tail.whole_from = Lsn(u64::MAX);
+    }
+    damage.extend(tail.damage.iter().cloned());
+    damage.extend(told_if(read_only, manifest.check_changes(tail.end))?);
+    Ok(Log { files: log.iter().map(|(file, _)| *file).collect(), replay, tail, damage })
 }
 
 /// What does not hold refuses an open for writing; for reading it is told.
@@ -238,184 +249,6 @@ fn told_if(read_only: bool, checked: Result<()>) -> Result<Option<Error>> {
     match checked {
         Err(error) if !read_only => Err(error),
         checked => Ok(checked.err()),
-    }
-}
-
-/// The log file that the manifest counts on, if any, must be there.
-pub fn check_log_file(dir: &Dir, wanted: FileNumber, log: &Files) -> Result<()> {
-    if wanted == 0 || log.iter().any(|(file, _)| file.number >= wanted) {
-        return Ok(());
-    }
-    let path = dir.path_of(&wal::file_name(wanted));
-    Err(Error::corrupt(path, 0, "the manifest counts on this log file, but it is not there: restore it"))
-}
-
-fn replay_damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
-    let file = log.iter().rev().find(|(file, _)| file.start <= lsn).map(|(file, _)| *file);
-    match (what, file) {
-        (Wrong::Failed(error), _) => error,
-        (Wrong::Record(what), Some(file)) => {
-            let path = dir.path_of(&wal::file_name(file.number));
-            Error::corrupt(path, WAL_HEADER_BYTES + (lsn.0 - file.start.0), what)
-        }
-        (Wrong::Record(what), None) => Error::invalid(what),
-    }
-}
-
-/// Why a record cannot be replayed.
-enum Wrong {
-    Failed(Error),
-    Record(String),
-}
-
-/// Step 4: records into a memtable.
-struct Replay {
-    view: View,
-    hasher: hashbrown::DefaultHashBuilder,
-    allocator: Allocator,
-    group: Group,
-    last_time_ms: TimeMs,
-    own_starts: bool,
-    entries: u64,
-    /// Entries may be missing because of damage: go on, and let readers know.
-    go_on: bool,
-}
-
-impl Replay {
-    fn new(view: View, go_on: bool) -> Replay {
-        Replay {
-            view,
-            hasher: hashbrown::DefaultHashBuilder::default(),
-            allocator: Allocator::default(),
-            group: Group::default(),
-            last_time_ms: 0,
-            own_starts: false,
-            entries: 0,
-            go_on,
-        }
-    }
-
-    /// All of a record, or nothing of it.
-    fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
-        self.all_of(lsn, record).inspect_err(|_| {
-            self.group.clear();
-            self.allocator.fall_back(0);
-        })
-    }
-
-    fn all_of(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
-        if !self.view.active.may_start_at(record.start_ms) {
-            self.seal(lsn);
-        }
-        let tail = Bytes::copy_from_slice(record.tail);
-        self.group.hold(tail.len());
-        let operations =
-            decode_tail(&tail).ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
-        let (given, _) = sequences_of(record, &operations)
-            .ok_or_else(|| Wrong::Record("it has more or fewer sequences than its operations need".into()))?;
-        // As when they were committed, changes come after the batch's own appends, and so do their sequences.
-        let mut sequences = record.sequences.iter().copied();
-        let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
-        let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
-        for operation in appends.into_iter().chain(changes) {
-            self.operation(operation, (record, given), &mut sequences, &tail)?;
-        }
-        // What is replayed is durable before it is served.
-        self.view.active.apply(&mut self.group, lsn);
-        self.view.active.started_at(record.start_ms);
-        self.own_starts |= record.start_ms != record.time_ms;
-        self.allocator.settle();
-        self.last_time_ms = self.last_time_ms.max(record.time_ms);
-        Ok(())
-    }
-
-    /// As the commit path does where lifetimes begin earlier than those before.
-    fn seal(&mut self, lsn: Lsn) {
-        self.view.active.seal(lsn);
-        let sealed = std::mem::replace(&mut self.view.active, Arc::new(Memtable::new(lsn)));
-        self.view.sealed.insert(0, sealed);
-        self.allocator.restart();
-    }
-
-    fn operation(
-        &mut self,
-        operation: Operation<'_>,
-        (record, given): (&Record<'_>, &[Sequence]),
-        sequences: &mut impl Iterator<Item = Sequence>,
-        tail: &Bytes,
-    ) -> Result<(), Wrong> {
-        let mut next = || sequences.next().expect("they were counted");
-        match operation {
-            Operation::Append { body, stamped, lifetime_ms, targets } => {
-                let mut bytes = tail.slice(body);
-                if stamped {
-                    let origin = given.first().copied().unwrap_or(0);
-                    bytes = stamp(&bytes, origin).into();
-                    self.group.hold(bytes.len());
-                }
-                let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
-                self.group.body(Body { times, bytes });
-                for (place, timeline) in targets.into_iter().enumerate() {
-                    self.entry(timeline, next(), record.chosen && place == 0)?;
-                }
-                Ok(())
-            }
-            Operation::Trim { timeline, floor } => self.effect(timeline, next(), Effect::Trim(floor)),
-            Operation::Remove { timeline, ranges } => self.effect(timeline, next(), Effect::Remove(ranges)),
-            Operation::Edit { timeline, sequence, body } => {
-                self.effect(timeline, next(), Effect::Edit(sequence, tail.slice(body)))
-            }
-            Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
-                let sequences = remembered(targets_hash, given).into();
-                let (time_ms, start_ms) = (record.time_ms, record.start_ms);
-                let used = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
-                // Its timeline has a slot already: it is that of the first append.
-                self.effect(timeline, 0, Effect::Id(tail.slice_ref(id), used))
-            }
-        }
-    }
-
-    fn entry(&mut self, timeline: TimelineRef<'_>, sequence: Sequence, chosen: bool) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, sequence.saturating_sub(1))?;
-        let last = self.allocator.last(slot, &self.view.active);
-        if sequence > last + 1 && !chosen {
-            if !self.go_on {
-                return Err(Wrong::Record(format!("{timeline:?} goes from sequence {last} to {sequence}")));
-            }
-            let floor = self.view.active.end_of(slot).floor;
-            self.group.effect(slot, Effect::Trim(Floor { trimmed_to: sequence - 1, ..floor }));
-        }
-        if !self.allocator.take(slot, &self.view.active, sequence) {
-            return Err(Wrong::Record(format!("sequence {sequence} of {timeline:?} was given before")));
-        }
-        self.group.entry(slot, sequence);
-        self.entries += 1;
-        Ok(())
-    }
-
-    fn effect(&mut self, timeline: TimelineRef<'_>, end: Sequence, effect: Effect) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, end)?;
-        let last = self.allocator.last(slot, &self.view.active);
-        if !matches!(effect, Effect::Edit(sequence, _) if sequence > last) {
-            self.group.effect(slot, effect);
-        }
-        Ok(())
-    }
-
-    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline ended, the record tells: it is
-    /// `end`; readers meet the damage when they need what is older.
-    fn slot(&self, timeline: TimelineRef<'_>, end: Sequence) -> Result<SlotId, Wrong> {
-        let hash = timeline_hash(&self.hasher, timeline);
-        let memtable = &self.view.active;
-        if let Some(slot) = memtable.find(timeline, hash) {
-            return Ok(slot);
-        }
-        let end = match Reading::of_end(&self.view, timeline, hash).end() {
-            Ok(end) => end,
-            Err(Error::Corrupt { .. }) => End { last: end, ..End::NEVER },
-            Err(error) => return Err(Wrong::Failed(error)),
-        };
-        Ok(memtable.insert(timeline, hash, end))
     }
 }
 
@@ -455,6 +288,7 @@ fn begin_epoch(
     let named = manifest.commit(|live| {
         live.log_file = header.number;
         live.seen_ms = live.seen_ms.max(sure_now_ms);
+        relaxed::settle(live, dir.boot_id());
     });
     named.map_err(told)?;
     wal_files.push(WalFile { number: header.number, start: tail.durable });
@@ -486,43 +320,4 @@ fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>
     }
     *wal_files = kept.into_iter().map(|at| wal_files[at]).collect();
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::wal::TailWriter;
-    use crate::ids::StoreId;
-
-    const A: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"a" };
-    const B: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"b" };
-
-    fn append(replay: &mut Replay, targets: &[TimelineRef<'_>], sequences: &[Sequence]) -> bool {
-        let mut writer = TailWriter::default();
-        writer.body(b"body");
-        writer.append(false, 0, targets.len());
-        for target in targets {
-            writer.timeline(*target);
-        }
-        let (tail, _) = writer.finish();
-        let record =
-            Record { time_ms: 1, start_ms: 1, chosen: false, sequences: sequences.to_vec(), tail: &tail };
-        replay.record(Lsn(0), &record).is_ok()
-    }
-
-    #[test]
-    fn of_a_record_that_fails_halfway_nothing_is_kept() {
-        let active = Arc::new(Memtable::new(Lsn(0)));
-        let view = View { active, sealed: Vec::new(), segments: SegmentSet::default() };
-        let mut replay = Replay::new(view, true);
-        assert!(append(&mut replay, &[B], &[1]));
-        assert!(!append(&mut replay, &[A, B], &[1, 1]), "the sequence was given before");
-        assert!(!append(&mut replay, &[A], &[1, 2]), "more sequences than it needs");
-        assert!(append(&mut replay, &[A, B], &[1, 2]), "and none of it was given");
-        let last = |timeline| {
-            let slot = replay.view.active.find(timeline, timeline_hash(&replay.hasher, timeline));
-            replay.view.active.end_of(slot.expect("it has a slot")).last
-        };
-        assert_eq!((last(A), last(B)), (1, 2));
-    }
 }

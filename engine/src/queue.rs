@@ -66,6 +66,8 @@ pub struct Filling {
     memory_bytes: usize,
     /// Somebody wants the memtable sealed behind this group.
     pub seal: bool,
+    /// The last group is to have one behind it that vouches for it.
+    pub vouch: bool,
     pub closed: bool,
 }
 
@@ -116,6 +118,12 @@ impl Queue {
         Ok(ticket)
     }
 
+    /// Asks for a group without records behind the last one. Nobody waits for it.
+    pub fn vouch(&self) {
+        self.filling.lock().vouch = true;
+        self.arrived.notify_one();
+    }
+
     /// No more batches: the commit thread ends when it has committed what is queued.
     pub fn close(&self) {
         self.filling.lock().closed = true;
@@ -126,7 +134,7 @@ impl Queue {
     /// The next group, as soon as there is one; `None` when the queue is closed and empty.
     pub fn take(&self) -> Option<Filling> {
         let mut filling = self.filling.lock();
-        while filling.batches.is_empty() {
+        while filling.batches.is_empty() && !filling.vouch {
             if filling.closed {
                 return None;
             }
@@ -250,6 +258,35 @@ mod modelled {
             });
             queue.close();
             assert!(submitter.join().expect("no panic") < 2);
+        });
+    }
+
+    #[test]
+    fn a_commit_thread_that_waits_is_woken_to_vouch() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.take().is_some_and(|group| group.vouch && group.batches.is_empty())
+            });
+            queue.vouch();
+            assert!(committer.join().expect("no panic"));
+        });
+    }
+
+    #[test]
+    fn who_asks_to_vouch_beside_a_batch_and_a_close_keeps_nobody_waiting() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = commit_all(&queue);
+            let asker = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.vouch()
+            });
+            assert!(queue.seal().expect("is open").wait().is_ok());
+            queue.close();
+            asker.join().expect("no panic");
+            assert_eq!(committer.join().expect("no panic"), 1);
         });
     }
 

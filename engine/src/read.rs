@@ -45,6 +45,8 @@ pub struct Reading<'v> {
     pub alive_from_ms: TimeMs,
     /// Whether lifetimes may have begun earlier in younger entries: then what has expired says nothing of what is older.
     pub own_starts: bool,
+    /// Entries at its end may be missing because of damage to the log.
+    pub may_lack_entries: bool,
 }
 
 /// A place that holds entries of the timeline.
@@ -95,12 +97,22 @@ impl<'v> Reading<'v> {
         let (ttl_ms, gone_before_ms) = state.retention(timeline.store);
         let alive_from_ms = alive_from_ms(now_ms, ttl_ms, gone_before_ms);
         let own_starts = state.own_starts.load(Ordering::Acquire);
-        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms, own_starts }
+        let may_lack_entries = state.may_lack_entries(view, timeline, hash);
+        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms, own_starts, may_lack_entries }
     }
 
     /// A timeline of which only the end is looked for.
     pub fn of_end(view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
-        Reading { view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0, own_starts: false }
+        Reading {
+            view,
+            timeline,
+            hash,
+            now_ms: 0,
+            ttl_ms: 0,
+            alive_from_ms: 0,
+            own_starts: false,
+            may_lack_entries: false,
+        }
     }
 
     /// The places that know the timeline, newest first.
@@ -267,14 +279,21 @@ impl<'v> Reading<'v> {
     pub fn after(&self, cursor: Sequence, limit: Limit) -> Result<Page> {
         let (end, entries, more) = self.ascend(cursor.saturating_add(1), MAX_SEQUENCE, limit)?;
         let trimmed_to = self.trimmed_to(&end)?;
-        let verdict = if cursor > end.last {
+        // What may be missing stands behind all that is here.
+        let lacks = self.may_lack_entries && !more;
+        let verdict = if cursor > end.last && !lacks {
             Verdict::Future
-        } else if cursor < trimmed_to {
+        } else if lacks || cursor < trimmed_to {
             Verdict::Trimmed
         } else {
             Verdict::Ok
         };
-        let unmoved = if more { cursor.max(trimmed_to) } else { end.last };
+        let unmoved = match (more, lacks) {
+            (true, _) => cursor.max(trimmed_to),
+            // The reader may have seen what is missing.
+            (false, true) => cursor.max(end.last),
+            (false, false) => end.last,
+        };
         self.page(&end, verdict, entries, more, unmoved)
     }
 

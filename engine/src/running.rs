@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use crate::append::Committer;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::format::manifest::Relaxed;
 use crate::open::Opened;
 use crate::queue::Queue;
+use crate::recovery::Recovery;
 use crate::state::State;
 use crate::ticket::Ticket;
 use crate::{compact, expire, flush, wal};
@@ -25,6 +27,7 @@ pub struct Running {
     pub queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub damage: Vec<Error>,
+    pub recovery: Recovery,
     pub creating: Mutex<()>,
     /// Released when the threads have ended.
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -47,7 +50,8 @@ impl Running {
             None => queue.close(),
         }
         let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(opened.lock)));
-        Running { state, queue, threads, damage: opened.damage, creating: Mutex::default(), lock }
+        let (damage, recovery) = (opened.damage, opened.recovery);
+        Running { state, queue, threads, damage, recovery, creating: Mutex::default(), lock }
     }
 
     /// An error if nothing may be written.
@@ -93,13 +97,15 @@ impl Running {
         self.lock.lock().take();
     }
 
-    /// If nothing was committed since the flush, says in the manifest that no log file is needed, and removes them all.
+    /// If nothing was committed since the flush, says in the manifest that no log file is needed and no store can be set back, and
+    /// removes all log files. The checkpoint is where the log ended: the next one goes on from there.
     pub fn nothing_to_replay(&self) -> Result<()> {
         let view = self.state.view.load();
         if !self.state.options.read_only && view.active.is_empty() && view.sealed.is_empty() {
             let seen_ms = self.state.sure_now_ms();
             let committed = self.state.manifest.lock().commit(|live| {
                 live.log_file = 0;
+                live.relaxed = Relaxed::default();
                 live.seen_ms = live.seen_ms.max(seen_ms);
             });
             committed.map_err(|failure| self.state.failed(failure))?;

@@ -22,12 +22,13 @@ use crate::format::header::EngineId;
 use crate::format::manifest::{Live, StoreRecord};
 use crate::ids::{FileNumber, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
+use crate::memtable::SlotId;
 use crate::options::Options;
 use crate::reserve::Reserve;
 use crate::segment::BlockCache;
 use crate::stats::Counters;
 use crate::vfs::Dir;
-use crate::view::CurrentView;
+use crate::view::{CurrentView, View};
 use crate::wal::{Preparer, WalFile};
 use crate::watch::WatchTable;
 
@@ -78,6 +79,11 @@ pub struct State {
     pub expiring: Mutex<()>,
     /// Space kept back for getting space back.
     pub reserve: Reserve,
+    /// Where the log ends, if its last group has nothing behind it that says that it was durable; 0: it has, or there is none.
+    pub unvouched: AtomicU64,
+    /// Behind damage to the log, which only a read-only open goes around: the timelines of which a later record shows that none of
+    /// their entries is missing. Of all others some may be. `None`: there was no such damage.
+    pub whole: Option<HashSet<SlotId>>,
     pub progress: Progress,
     pub closing: AtomicBool,
 }
@@ -145,6 +151,24 @@ impl State {
         let stores = self.stores.read();
         let known = stores.iter().find(|known| known.id == store);
         known.map_or((0, 0), |known| (known.ttl_ms, known.gone_before_ms))
+    }
+
+    /// Whether entries at the end of a timeline may be missing because of damage to the log.
+    pub fn may_lack_entries(&self, view: &View, timeline: TimelineRef<'_>, hash: u64) -> bool {
+        let is_whole = |whole: &HashSet<SlotId>| {
+            view.active.find(timeline, hash).is_some_and(|slot| whole.contains(&slot))
+        };
+        self.whole.as_ref().is_some_and(|whole| !is_whole(whole))
+    }
+
+    /// The epoch of a store: the history, and the store's generation if it ever began another epoch.
+    pub fn epoch(&self, store: StoreId) -> String {
+        let stores = self.stores.read();
+        let generation = stores.iter().find(|known| known.id == store).map_or(0, |known| known.generation);
+        match generation {
+            0 => format!("{:016x}", self.history),
+            later => format!("{:016x}-{later}", self.history),
+        }
     }
 
     /// What to tell those who asked for a write that failed. What cannot be trusted any more is poisoned here.

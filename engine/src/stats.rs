@@ -28,6 +28,7 @@ pub struct Counters {
     pub wal_bytes: Counter,
     pub wal_syncs: Counter,
     pub wal_files: Counter,
+    pub vouching_groups: Counter,
     pub flushes: Counter,
     pub flush_bytes: Counter,
     pub merges: Counter,

@@ -41,6 +41,16 @@ impl Store {
         stores.iter().find(|store| store.id == self.id).map_or(0, |store| store.ttl_ms)
     }
 
+    /// The epoch that sequences of its timelines belong to: the history as 16 hex digits, and, if it ever began another epoch, `-`
+    /// and a number. A cursor of another epoch says nothing about these timelines.
+    ///
+    /// It changes when an older state was restored, and by an open after a power cut that may have taken entries of this store that
+    /// were committed with [`Durability::Os`](crate::Durability::Os): their sequences are given again. It does not change while an
+    /// engine is open.
+    pub fn epoch(&self) -> String {
+        self.running.state.epoch(self.id)
+    }
+
     /// Appends one body and waits until it is durable. For many, use [`Engine::submit`](crate::Engine::submit).
     pub fn append(&self, timeline: &[u8], body: &[u8]) -> Result<Sequence> {
         let batch = Batch::new().append(self, timeline, body);

@@ -20,7 +20,6 @@ use crate::format::index::TimelineEntry;
 use crate::format::wal::{decode_tail, sequences_of};
 use crate::ids::{Sequence, StoreId};
 use crate::manifest::Manifest;
-use crate::open::check_log_file;
 use crate::options::LEAST_OPEN_FILES;
 use crate::segment::{BlockCache, BlockWalk, IdScan, Segment, SegmentScan, data_name, index_name};
 use crate::state::State;
@@ -160,7 +159,7 @@ fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
     let manifest = state.manifest.lock();
     let (checkpoint, names) = (manifest.live().checkpoint, state.dir.list()?);
     let (files, mut damage) = wal::files(&state.dir, &names, state.engine_id, true)?;
-    damage.extend(check_log_file(&state.dir, manifest.live().log_file, &files).err());
+    damage.extend(wal::check_last(&state.dir, manifest.live().log_file, &files).err());
     drop(manifest);
     let tail = wal::replay(&state.dir, &files, checkpoint, true, &mut |lsn, record| {
         let broken = || Error::invalid(format!("the operations of a record at {lsn} cannot be read"));

@@ -29,6 +29,9 @@ fn appends() -> Recording {
         for number in 0..14 {
             let durability = if number % 5 == 3 { Os } else { Disk };
             driver.send(&engine, &keys[number % 3..][..1], 700 * (number % 4), durability);
+            if number == 8 {
+                driver.repeat(&engine);
+            }
         }
         engine.close().expect("closes");
     }
@@ -95,7 +98,7 @@ fn fixed() -> [Recording; 3] {
 
 /// How many workloads of a seed are run, and how many steps each has.
 fn seeds() -> u64 {
-    if is_long() { 1080 } else { 110 }
+    if is_long() { 1140 } else { 116 }
 }
 
 const STEPS: u64 = 25;
@@ -302,7 +305,7 @@ fn every_mutant_of_what_makes_the_engine_durable_is_caught() {
     }
     println!("{} mutants", mutants.len());
     assert!(missed.is_empty(), "not caught: {missed:#?}");
-    at_least("mutants", mutants.len() as u64, 20);
+    at_least("mutants", mutants.len() as u64, 26);
 }
 
 #[test]

@@ -32,8 +32,6 @@ pub struct Shared {
     pub engine: Engine,
     /// Conversations and users; none in a directory that was opened read-only before there were any.
     pub messaging: Option<Arc<Messaging>>,
-    /// The name of the engine's history. It changes when a backup is restored, which needs a restart: so it is asked for once.
-    pub epoch: String,
     /// What connections may ask for.
     pub limits: Limits,
     /// Who may come in.
@@ -66,7 +64,6 @@ impl Shared {
     pub fn new(engine: Engine, messaging: Option<Messaging>, config: &Config, address: SocketAddr) -> Shared {
         let clock = SystemClock::new();
         Shared {
-            epoch: engine.epoch(),
             engine,
             messaging: messaging.map(Arc::new),
             limits: config.limits.clone(),

@@ -30,7 +30,8 @@ use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 /// What a success reply means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Durability {
-    /// The operating system has it: it survives a crash of the process, not a power cut.
+    /// The operating system has it: it survives a crash of the process, not a power cut. After a power cut its sequence may be given
+    /// again, under another epoch of the store: see [`Store::epoch`](crate::Store::epoch).
     Os,
     /// The disk has it (the default).
     #[default]

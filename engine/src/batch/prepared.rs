@@ -171,6 +171,12 @@ impl Prepared {
         targets.chain(changes).map(|(store, name, hash)| (self.timeline(store, name), hash))
     }
 
+    /// The stores that it touches, once a timeline.
+    pub fn stores(&self) -> impl Iterator<Item = StoreId> {
+        let changes = self.changes.iter().map(|change| change.store);
+        self.targets.iter().map(|target| target.store).chain(changes)
+    }
+
     /// What its record can take at most in the log: header, padding and sequences of ten bytes.
     pub fn record_bytes_bound(&self) -> usize {
         64 + self.tail.len() + 10 * (self.targets.len() + self.changes.len())

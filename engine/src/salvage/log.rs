@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::format::manifest::Live;
 use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
-use crate::open::check_log_file;
 use crate::segment::SegmentWriter;
 use crate::verify::Finding;
 use crate::vfs::Dir;
@@ -49,7 +48,7 @@ impl SalvagedLog {
     ) -> Result<SalvagedLog> {
         let (files, mut damage) = wal::files(source, &source.list()?, engine, true)?;
         if let Some(live) = live {
-            damage.extend(check_log_file(source, live.log_file, &files).err());
+            damage.extend(wal::check_last(source, live.log_file, &files).err());
         }
         let start = files.first().map_or(Lsn(0), |(file, _)| file.start);
         let checkpoint = live.map_or(start, |live| live.checkpoint);

@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{RawDirectory, RawFile, Site};
+use crate::ids::BootId;
+
+/// Where Linux tells which boot this is: 32 hex digits with hyphens.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Modes of what is made; a umask can only take from them.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -196,6 +200,16 @@ impl RawDirectory for DiskDirectory {
         let space = rustix::fs::fstatvfs(&self.handle)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
+
+    fn boot_id(&self) -> Option<BootId> {
+        parse_boot_id(&fs::read_to_string(BOOT_ID).ok()?)
+    }
+}
+
+fn parse_boot_id(text: &str) -> Option<BootId> {
+    let digits = text.trim().replace('-', "");
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    (number != 0).then(|| BootId(number.to_be_bytes()))
 }
 
 struct DiskFile {
@@ -228,6 +242,17 @@ impl RawFile for DiskFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boot_id_is_32_hex_digits_and_anything_else_is_not_known() {
+        let known = parse_boot_id("01020304-0506-0708-090a-0b0c0d0e0f10\n");
+        assert_eq!(known, Some(BootId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])));
+        for text in
+            ["", "0102", "00000000-0000-0000-0000-000000000000", "x1020304-0506-0708-090a-0b0c0d0e0f10"]
+        {
+            assert_eq!(parse_boot_id(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_lock_that_was_given_up_is_free_though_a_forked_process_has_its_file_open() {

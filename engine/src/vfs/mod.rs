@@ -33,6 +33,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use crate::ids::BootId;
 use descriptors::{CloseSome, Descriptors};
 
 /// How much of a file is copied at once.
@@ -70,6 +71,10 @@ pub trait RawDirectory: Send + Sync {
     /// holds nothing.
     fn spare_descriptor(&self) -> io::Result<Box<dyn Send + Sync>> {
         Ok(Box::new(()))
+    }
+    /// Which boot of the machine this is: what was written and not synced can be read as long as it lasts. `None`: not known.
+    fn boot_id(&self) -> Option<BootId> {
+        None
     }
     /// Gives a file, whose bytes are durable, a second name outside. An implementation that cannot says so.
     fn hard_link(&self, _name: &str, _target: &Path) -> io::Result<()> {
@@ -228,6 +233,11 @@ impl Dir {
     /// How many bytes of space are left.
     pub fn free_bytes(&self) -> Result<u64> {
         self.raw.free_bytes().map_err(|error| Error::io("measure", &self.raw.path(), error))
+    }
+
+    /// Which boot of the machine this is; zeros when that is not known.
+    pub fn boot_id(&self) -> BootId {
+        self.raw.boot_id().unwrap_or_default()
     }
 
     /// Puts a file of another directory here, under the same name, which must be free: by a second name for the same bytes where

@@ -17,6 +17,9 @@
 //! where no valid group stands. That is a torn tail unless a valid group further on carries a durable watermark above it, or the
 //! file is shorter than its header says, or it is not the last file: then it is damage.
 //!
+//! The last group has none after it that carries a watermark above it, so its damage would pass for a torn tail. When a second has
+//! passed without a group, one without records is written behind it and synced, once; a new file vouches by its start as well.
+//!
 //! What was valid but above the watermark may sit in the page cache only (and after a failed sync it stays there, clean, and is
 //! lost later). So recovery copies it into a new file before anything is served; the new file starts at the watermark, which
 //! makes the old copy dead.
@@ -32,7 +35,7 @@ mod writer;
 
 use prepare::PREPARED_NAME;
 pub use prepare::Preparer;
-pub use reader::{Files, Tail, WalFile, files, is_file, replay};
+pub use reader::{Files, Tail, TornTail, WalFile, check_last, files, is_end_missing, is_file, replay};
 pub use writer::{Wal, create};
 
 use crate::ids::FileNumber;

@@ -36,6 +36,23 @@ pub struct Tail {
     pub unsynced: Vec<u8>,
     /// What was skipped, when the caller asked to go on behind damage.
     pub damage: Vec<Error>,
+    /// Where the log goes on behind the last of it: records before may be missing, records from here on are all there. 0: there was
+    /// no damage; the highest: nothing is left behind it.
+    pub whole_from: Lsn,
+    /// What was cut off at the end of the log.
+    pub torn: Option<TornTail>,
+}
+
+/// Bytes behind the last whole group of the log that are no whole group. A crash left them there while they were written, or they
+/// were the last group and are damaged: nothing tells the two apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The log file.
+    pub path: PathBuf,
+    /// Where they start in it.
+    pub offset: u64,
+    /// How many, up to the last one that is not zero.
+    pub bytes: u64,
 }
 
 /// The number in a log file's name.
@@ -61,6 +78,21 @@ pub fn files(dir: &Dir, names: &[String], engine: EngineId, go_on: bool) -> Resu
     }
     files.sort_by_key(|(file, _)| file.number);
     Ok((files, damage))
+}
+
+/// The log file that the manifest counts on, if any, must be there.
+pub fn check_last(dir: &Dir, wanted: FileNumber, files: &Files) -> Result<()> {
+    if wanted == 0 || files.iter().any(|(file, _)| file.number >= wanted) {
+        return Ok(());
+    }
+    let path = dir.path_of(&file_name(wanted));
+    Err(Error::corrupt(path, 0, "the manifest counts on this log file, but it is not there: restore it"))
+}
+
+/// Whether the last log file is known by its name only, in the directory or in the manifest.
+pub fn is_end_missing(names: &[String], wanted: FileNumber, files: &Files) -> bool {
+    let highest = names.iter().filter_map(|name| is_file(name)).max().unwrap_or(0);
+    highest.max(wanted) > files.last().map_or(0, |(file, _)| file.number)
 }
 
 fn read_header(dir: &Dir, engine: EngineId, number: FileNumber) -> Result<FileHeader> {
@@ -89,7 +121,14 @@ pub fn replay(
         on_record,
         go_on,
         checkpoint,
-        tail: Tail { end: checkpoint, durable: checkpoint, unsynced: Vec::new(), damage: Vec::new() },
+        tail: Tail {
+            end: checkpoint,
+            durable: checkpoint,
+            unsynced: Vec::new(),
+            damage: Vec::new(),
+            whole_from: Lsn(0),
+            torn: None,
+        },
         groups: Vec::new(),
     };
     for (place, (file, header)) in files.iter().enumerate() {
@@ -120,7 +159,7 @@ impl Replay<'_> {
         let len = source.len()?.min(header.second);
         if len < header.second {
             let what = format!("the file is shorter than the {} bytes that it was made with", header.second);
-            self.damaged(Error::corrupt(source.path(), len, what))?;
+            self.damaged(Error::corrupt(source.path(), len, what), next)?;
         }
         let bytes = source.read(WAL_HEADER_BYTES.min(len), len.saturating_sub(WAL_HEADER_BYTES) as usize)?;
         let bytes = Bytes::from(bytes);
@@ -131,7 +170,7 @@ impl Replay<'_> {
             path: source.path().to_path_buf(),
         };
         if file.start > self.tail.end {
-            self.damaged(log.damage(file.start, "the log before this file is missing"))?;
+            self.damaged(log.damage(file.start, "the log before this file is missing"), Some(file.start))?;
         }
         let limit = next.unwrap_or(Lsn(u64::MAX));
         // What lies before the checkpoint is dead: it is neither read nor missed.
@@ -156,7 +195,7 @@ impl Replay<'_> {
     fn group(&mut self, log: &Log<'_>, lsn: Lsn, header: &GroupHeader, records: &[Record<'_>]) -> Result<()> {
         for record in records {
             if let Err(error) = (self.on_record)(lsn, record) {
-                self.damaged(error)?;
+                self.damaged(error, Some(lsn.plus(1)))?;
             }
         }
         self.tail.end = sector_up(lsn.plus(header.group_bytes()));
@@ -176,29 +215,31 @@ impl Replay<'_> {
         }
         let further = log.headers_behind(at);
         let contradicts = further.iter().find(|(_, header)| header.durable > at);
-        if let Some(next) = next {
-            let what = format!("the log goes on at {next} in the next file, but no group can be read here");
-            self.damaged(log.damage(at, &what))?;
+        let what = if let Some(next) = next {
+            format!("the log goes on at {next} in the next file, but no group can be read here")
         } else if let Some((lsn, header)) = contradicts {
-            let what = format!(
-                "no group can be read here, but the one at {lsn} says that all below {} was durable",
-                header.durable
-            );
-            self.damaged(log.damage(at, &what))?;
+            let durable = header.durable;
+            format!(
+                "no group can be read here, but the one at {lsn} says that all below {durable} was durable"
+            )
         } else if self.tail.durable > at {
-            self.damaged(log.damage(at, "no group can be read here, but this part of the log was durable"))?;
+            "no group can be read here, but this part of the log was durable".into()
         } else {
+            self.tail.torn = log.torn(at);
             return Ok(None);
-        }
-        let whole = further.iter().find(|(lsn, _)| log.group_at(*lsn).is_some());
-        Ok(whole.map(|(lsn, _)| *lsn))
+        };
+        let whole = further.iter().map(|(lsn, _)| *lsn).find(|lsn| log.group_at(*lsn).is_some());
+        self.damaged(log.damage(at, &what), whole.or(next))?;
+        Ok(whole)
     }
 
-    fn damaged(&mut self, error: Error) -> Result<()> {
+    /// Damage, behind which the log goes on at `further`, if it does.
+    fn damaged(&mut self, error: Error, further: Option<Lsn>) -> Result<()> {
         if !self.go_on {
             return Err(error);
         }
         self.tail.damage.push(error);
+        self.tail.whole_from = self.tail.whole_from.max(further.unwrap_or(Lsn(u64::MAX)));
         Ok(())
     }
 
@@ -258,8 +299,23 @@ impl<'a> Log<'a> {
         headers
     }
 
+    /// What stands from `at` on, where no group can be read; `None` when it is zeros.
+    fn torn(&self, at: Lsn) -> Option<TornTail> {
+        let mut rest = self.from(at);
+        // A file ends in zeros, nearly always: whole pages of them are passed over at once.
+        while let Some(before) = rest.strip_suffix(ZERO_PAGE) {
+            rest = before;
+        }
+        let last = rest.iter().rposition(|byte| *byte != 0)?;
+        Some(TornTail { path: self.path.clone(), offset: self.offset_of(at), bytes: last as u64 + 1 })
+    }
+
+    fn offset_of(&self, at: Lsn) -> u64 {
+        WAL_HEADER_BYTES + (at.0 - self.start.0)
+    }
+
     fn damage(&self, at: Lsn, what: &str) -> Error {
-        Error::corrupt(&self.path, WAL_HEADER_BYTES + (at.0 - self.start.0), what)
+        Error::corrupt(&self.path, self.offset_of(at), what)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Wal {
     end: Lsn,
     /// Everything below is durable.
     durable: Lsn,
+    /// The last groups have records, and nothing behind them says that they were durable.
+    unvouched: bool,
     group: GroupWriter,
 }
 
@@ -58,6 +60,7 @@ impl Wal {
             capacity: start.plus(header.second - WAL_HEADER_BYTES),
             end,
             durable: end,
+            unvouched: start < end,
             group: GroupWriter::new(header.engine_id),
         }
     }
@@ -97,7 +100,27 @@ impl Wal {
         let bytes = self.group.finish(self.durable);
         self.file.write(at, bytes).map_err(Failure::before)?;
         self.end = sector_up(self.end.plus(bytes.len() as u64));
+        self.unvouched = !self.group.is_empty();
         Ok(())
+    }
+
+    /// Where the log ends, if damage to its last group could not be told from a write that a crash cut.
+    pub fn unvouched(&self) -> Option<Lsn> {
+        self.unvouched.then_some(self.end)
+    }
+
+    /// Writes a group without records, which says that all before it was durable, and makes it durable. Gives the file if there
+    /// was no room for it in this one: the start of the next says the same.
+    ///
+    /// No further file is made ahead for it: only durable appends need one.
+    pub fn vouch(&mut self) -> Result<Option<WalFile>, Failure> {
+        self.make_durable()?;
+        let changed = self.start_group(0)?;
+        if changed.is_none() {
+            self.write_group()?;
+            self.make_durable()?;
+        }
+        Ok(changed)
     }
 
     /// Whether there are groups that are not durable yet.
@@ -108,9 +131,16 @@ impl Wal {
     /// Makes all groups durable.
     pub fn sync(&mut self) -> Result<(), Failure> {
         if self.is_unsynced() {
+            self.make_durable()?;
+            self.preparer.ask(self.next_file_bytes());
+        }
+        Ok(())
+    }
+
+    fn make_durable(&mut self) -> Result<(), Failure> {
+        if self.is_unsynced() {
             self.file.sync().map_err(Failure::Poisoned)?;
             self.durable = self.end;
-            self.preparer.ask(self.next_file_bytes());
         }
         Ok(())
     }
@@ -150,6 +180,7 @@ impl Wal {
             self.preparer.discard();
         })?;
         self.start = self.end;
+        self.unvouched = false;
         self.capacity = self.end.plus(header.second - WAL_HEADER_BYTES);
         Ok(WalFile { number, start: self.start })
     }

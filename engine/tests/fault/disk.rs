@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::ThreadId;
 
+use strandline::BootId;
 use strandline::vfs::simulated::{Op, SimulatedDisk};
 use strandline::vfs::{RawDirectory, RawFile, Site};
 
@@ -208,6 +209,10 @@ impl RawDirectory for Faulty {
     fn free_bytes(&self) -> io::Result<u64> {
         self.injector().looking()?;
         RawDirectory::free_bytes(&self.disk)
+    }
+
+    fn boot_id(&self) -> Option<BootId> {
+        self.disk.boot_id()
     }
 }
 

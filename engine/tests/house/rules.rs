@@ -20,12 +20,12 @@ pub const FLOORS: &[(&str, &[&str])] = &[
             "reserve",
         ],
     ),
-    ("what verbs share", &["view", "state"]),
+    ("what verbs share", &["view", "state", "relaxed"]),
     (
         "verbs",
         &[
-            "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "garbage",
-            "backup", "verify", "salvage", "target",
+            "open", "replay", "recovery", "queue", "append", "read", "list", "flush", "change", "compact",
+            "expire", "garbage", "backup", "verify", "salvage", "target",
         ],
     ),
     ("the running engine", &["running"]),

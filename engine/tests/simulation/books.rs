@@ -61,6 +61,8 @@ pub enum Change {
 /// What an engine shows of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
+    /// The epoch of its store.
+    pub epoch: String,
     pub last: u64,
     pub entries: Vec<(u64, Vec<u8>)>,
 }
@@ -74,6 +76,8 @@ pub enum Event {
     Submitted(Arc<Sent>),
     /// Its ticket said so.
     Acknowledged(u64),
+    /// It was sent again, asking for the disk, and that was acknowledged as well.
+    Repeated(u64),
     /// A read, or a read after a watch was told, showed an entry.
     Observed(Key, u64),
     /// An engine was opened and served this: what is in it is durable, what is not is gone.
@@ -102,7 +106,7 @@ pub struct Batch {
     pub time_ms: u64,
     pub acknowledged: bool,
     pub observed: bool,
-    /// An open showed it, so that it is durable however it was acknowledged.
+    /// An open showed it, or a repeat that asked for the disk was acknowledged: it is durable however it was acknowledged first.
     pub settled: bool,
 }
 
@@ -151,17 +155,36 @@ impl Timeline {
     }
 }
 
+/// An entry that somebody knows, by a read or by an acknowledgement: which batch it is of, and under which epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    pub key: Key,
+    pub sequence: u64,
+    pub number: u64,
+    pub epoch: String,
+}
+
 /// What is known at a place.
 #[derive(Clone, Debug)]
 pub struct Books {
     pub now_ms: u64,
+    /// By store, as the last open showed it.
+    pub epochs: BTreeMap<&'static str, String>,
+    /// Of all lives, crashes in between.
+    pub sightings: Vec<Sighting>,
     pub batches: BTreeMap<u64, Batch>,
     pub timelines: BTreeMap<Key, Timeline>,
 }
 
 impl Default for Books {
     fn default() -> Books {
-        Books { now_ms: START_MS, batches: BTreeMap::new(), timelines: BTreeMap::new() }
+        Books {
+            now_ms: START_MS,
+            epochs: BTreeMap::new(),
+            sightings: Vec::new(),
+            batches: BTreeMap::new(),
+            timelines: BTreeMap::new(),
+        }
     }
 }
 
@@ -179,11 +202,18 @@ impl Books {
         match event {
             Event::Submitted(sent) => self.submitted(sent),
             Event::Acknowledged(number) => {
-                self.batches.get_mut(number).expect("it was submitted").acknowledged = true;
+                let batch = self.batches.get_mut(number).expect("it was submitted");
+                batch.acknowledged = true;
+                let (sent, sequences) = (batch.sent.clone(), batch.sequences.clone());
+                sent.targets.iter().zip(sequences).for_each(|(key, sequence)| self.sighted(key, sequence));
+            }
+            Event::Repeated(number) => {
+                self.batches.get_mut(number).expect("it was submitted").settled = true;
             }
             Event::Observed(key, sequence) => {
                 let number = self.timeline(key).batches[*sequence as usize - 1];
                 self.batches.get_mut(&number).expect("it was submitted").observed = true;
+                self.sighted(key, *sequence);
             }
             Event::Opened(shown) => self.opened(shown),
             Event::Asked(Change::Trim(key, below)) => {
@@ -233,7 +263,14 @@ impl Books {
         self.batches.insert(sent.number, batch);
     }
 
+    fn sighted(&mut self, key: &Key, sequence: u64) {
+        let number = self.timeline(key).batches[sequence as usize - 1];
+        let epoch = self.epochs.get(key.0).expect("it was opened").clone();
+        self.sightings.push(Sighting { key: key.clone(), sequence, number, epoch });
+    }
+
     fn opened(&mut self, shown: &Timelines) {
+        self.epochs.extend(shown.iter().map(|(key, shown)| (key.0, shown.epoch.clone())));
         let last = |key: &Key| shown.get(key).map_or(0, |shown| shown.last);
         self.batches.retain(|_, batch| {
             let there = batch.sent.targets.iter().zip(&batch.sequences).all(|(key, at)| *at <= last(key));

@@ -9,7 +9,7 @@ use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 
 use super::books::{Books, Event};
 use super::driver::{Driver, Recording, background, step};
-use super::judge::{check, check_as, check_thoroughly};
+use super::judge::{check, check_as, check_thoroughly, judge_same_epochs};
 use super::mutants::Mutant;
 use super::replay;
 
@@ -249,7 +249,8 @@ impl Recording {
                 return Ok(counts);
             }
             let disk = SimulatedDisk::from_model(model.clone());
-            check(&disk, &self.keys, books, false).map_err(|what| {
+            let judged = check(&disk, &self.keys, books, false);
+            judged.and_then(|shown| judge_same_epochs(&shown, books)).map_err(|what| {
                 // Kept as if all of the page cache had been written.
                 let image = model.power_cut(Cut::Kept, &mut Dice::new(0));
                 replay::keep(&self.keys, &image, books, false, &format!("killed: {what}"))

@@ -51,6 +51,8 @@ pub struct Driver {
     next_batch: u64,
     keys: Vec<Key>,
     lasts: BTreeMap<Key, u64>,
+    /// The last batch that asked for the operating system only and can be sent again, with its sequences.
+    repeatable: Option<(Arc<Sent>, Vec<u64>)>,
     in_flight: Vec<(Arc<Sent>, Vec<u64>, Ticket)>,
 }
 
@@ -68,6 +70,7 @@ impl Driver {
             next_batch,
             keys,
             lasts: BTreeMap::new(),
+            repeatable: None,
             in_flight: Vec::new(),
         }
     }
@@ -104,7 +107,20 @@ impl Driver {
             let receipt = ticket.wait().expect("committed");
             assert_eq!(receipt.sequences, sequences, "each append gets the next sequence");
             self.notes.note(Event::Acknowledged(sent.number));
+            if sent.durability == Durability::Os && sent.id().is_some() {
+                self.repeatable = Some((sent, sequences));
+            }
         }
+    }
+
+    /// Sends the last batch again that asked for the operating system only, and asks for the disk.
+    pub fn repeat(&mut self, engine: &Engine) {
+        self.drain();
+        let Some((sent, sequences)) = self.repeatable.take() else { return };
+        let batch = sent.batch(engine).durability(Durability::Disk);
+        let receipt = engine.submit(batch).expect("queued").wait().expect("is known");
+        assert_eq!((receipt.duplicate, receipt.sequences), (true, sequences), "it is the same entry");
+        self.notes.note(Event::Repeated(sent.number));
     }
 
     pub fn send(&mut self, engine: &Engine, targets: &[Key], filler: usize, durability: Durability) {
@@ -238,7 +254,7 @@ pub fn some_keys() -> Vec<Key> {
 pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
     let keys = some_keys();
     let pick = |dice: &mut Dice| keys[dice.below(keys.len() as u64) as usize].clone();
-    match dice.below(22) {
+    match dice.below(23) {
         0..=9 => {
             let first = dice.below(6) as usize;
             let count = 1 + dice.below(5) as usize;
@@ -286,6 +302,7 @@ pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
                 driver.edit(engine, &key, sequence);
             }
         }
+        21 => driver.repeat(engine),
         _ => return true,
     }
     false

@@ -5,6 +5,7 @@
 //!  * every batch that was acknowledged, or that a reader observed, is there, with its sequences and its bytes (P1);
 //!  * nothing is there that was not submitted, at no other place than its own (P2);
 //!  * a batch is in all of its timelines or in none (P3), and with it everything that its writer committed before;
+//!  * a sequence that somebody knows belongs to the same batch still, or to another epoch of its store (P2);
 //!  * sequences are dense; what is missing was trimmed, deleted or has expired, and what was does not come back (P4, P8); nor does
 //!    a body that was edited.
 //!
@@ -30,9 +31,9 @@ pub fn read_all<'a>(engine: &Engine, keys: impl Iterator<Item = &'a Key>) -> Res
     for key in keys {
         let name = key.1.as_bytes();
         let read = |store: strandline::Store| {
-            Ok((store.range(name, .., Limit::entries(100_000))?, store.info(name)?))
+            Ok((store.epoch(), store.range(name, .., Limit::entries(100_000))?, store.info(name)?))
         };
-        let (page, info) =
+        let (epoch, page, info) =
             engine.store(key.0).and_then(read).map_err(|error| format!("{key:?} cannot be read: {error}"))?;
         let entries: Vec<_> =
             page.entries.into_iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
@@ -43,7 +44,7 @@ pub fn read_all<'a>(engine: &Engine, keys: impl Iterator<Item = &'a Key>) -> Res
                 entries.len()
             ));
         }
-        timelines.insert(key.clone(), Shown { last: info.last, entries });
+        timelines.insert(key.clone(), Shown { epoch, last: info.last, entries });
     }
     nothing_else(engine, &timelines)?;
     Ok(timelines)
@@ -96,7 +97,36 @@ pub fn judge(timelines: &Timelines, books: &Books, power: bool) -> Result<(), St
             return Err(format!("batch {number} is there, and one that was committed before it is not"));
         }
     }
+    judge_epochs(timelines, books)
+}
+
+/// A sequence that somebody knows and that is gone is given again, and one that was given again has another entry: under another
+/// epoch.
+fn judge_epochs(timelines: &Timelines, books: &Books) -> Result<(), String> {
+    for sighting in &books.sightings {
+        let Some(shown) = timelines.get(&sighting.key).filter(|shown| shown.epoch == sighting.epoch) else {
+            continue;
+        };
+        let known = books.timelines.get(&sighting.key).map_or(&[][..], |timeline| &timeline.batches);
+        let is_same = known.get(sighting.sequence as usize - 1) == Some(&sighting.number);
+        if !is_same || sighting.sequence > shown.last {
+            return Err(format!("the sequence is given again under the same epoch: {sighting:?}"));
+        }
+    }
     Ok(())
+}
+
+/// A killed process changes no epoch.
+pub fn judge_same_epochs(timelines: &Timelines, books: &Books) -> Result<(), String> {
+    let other = timelines
+        .iter()
+        .find(|(key, shown)| books.epochs.get(key.0).is_some_and(|known| *known != shown.epoch));
+    match other {
+        Some((key, shown)) => {
+            Err(format!("{key:?} was of {:?}, and is of {:?}", books.epochs[key.0], shown.epoch))
+        }
+        None => Ok(()),
+    }
 }
 
 fn judge_timeline(key: &Key, shown: &Shown, books: &Books) -> Result<(), String> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use strandline::Lsn;
 use strandline::format::checksum::{Seed, crc};
 use strandline::format::header::{FileHeader, file_header};
-use strandline::format::manifest::{Live, decode, encode};
+use strandline::format::manifest::{Live, Relaxed, decode, encode};
 use strandline::format::wal::{GroupHeader, WAL_HEADER_BYTES, group_header};
 use strandline::vfs::Site;
 use strandline::vfs::simulated::{Image, Op};
@@ -50,6 +50,8 @@ pub struct Call<'a> {
     event: Option<&'a Event>,
     /// What the file began with.
     header: Option<FileHeader>,
+    /// It makes a manifest durable which lists a store more of which a power cut may take what was seen.
+    notes_relaxed: bool,
 }
 
 impl Mutant {
@@ -132,6 +134,7 @@ fn calls<'a>(base: &'a Image, log: &'a [Op], events: &'a [Event]) -> Vec<Call<'a
     let mut headers: HashMap<u64, FileHeader> =
         of_base.filter_map(|(file, bytes)| Some((file, header(bytes)?))).collect();
     let mut calls = Vec::with_capacity(log.len());
+    let (mut relaxed, mut notes) = (0, false);
     for op in log {
         let file = match op {
             Op::Create { file, .. } | Op::Write { file, .. } | Op::Sync { file, .. } => Some(*file),
@@ -154,7 +157,14 @@ fn calls<'a>(base: &'a Image, log: &'a [Op], events: &'a [Event]) -> Vec<Call<'a
         };
         let event = if let Op::Mark(mark) = op { events.get(*mark as usize) } else { None };
         let header = file.and_then(|file| headers.get(&file).copied());
-        calls.push(Call { op, name, event, header });
+        let mut call = Call { op, name, event, header, notes_relaxed: false };
+        if let Some(live) = call.manifest() {
+            notes = live.relaxed.stores.len() > relaxed;
+            relaxed = live.relaxed.stores.len();
+        } else if is_manifest_durable(&call) {
+            call.notes_relaxed = std::mem::take(&mut notes);
+        }
+        calls.push(call);
     }
     calls
 }
@@ -162,6 +172,13 @@ fn calls<'a>(base: &'a Image, log: &'a [Op], events: &'a [Event]) -> Vec<Call<'a
 impl Call<'_> {
     fn is_sync_at(&self, wanted: Site) -> bool {
         matches!(self.op, Op::Sync { site, .. } | Op::SyncDir { site } if *site == wanted)
+    }
+
+    /// What it writes, if that is a manifest.
+    fn manifest(&self) -> Option<Live> {
+        let Op::Write { offset: 0, bytes, .. } = self.op else { return None };
+        let header = self.header.filter(|_| self.name.starts_with("manifest"))?;
+        decode(bytes.get(file_header::BYTES..)?, &header).ok()
     }
 
     fn is_sync_of(&self, prefix: &str) -> bool {
@@ -206,11 +223,26 @@ pub fn moves() -> Vec<Mutant> {
 
 type Named = (&'static str, Change);
 
-fn log_moves() -> [Named; 5] {
+fn log_moves() -> [Named; 7] {
     [
         (
             "a batch is acknowledged before the sync of its group",
             Change::Later(is_group_sync, |call| matches!(call.event, Some(Event::Acknowledged(_)))),
+        ),
+        (
+            "a repeat is acknowledged before the sync that it asks for",
+            Change::LaterIfNone(
+                is_group_sync,
+                |call| matches!(call.event, Some(Event::Repeated(_))),
+                |call| matches!(call.event, Some(Event::Acknowledged(_))) || call.is_rename_to("wal-"),
+            ),
+        ),
+        (
+            "the boot is noted after the first acknowledgement of relaxed durability",
+            Change::Later(
+                |call| call.notes_relaxed,
+                |call| matches!(call.event, Some(Event::Acknowledged(_))),
+            ),
         ),
         (
             "an entry is shown before the sync of its group",
@@ -274,12 +306,16 @@ fn manifest_moves() -> [Named; 7] {
     ]
 }
 
-fn wrong_numbers() -> [Named; 4] {
+fn wrong_numbers() -> [Named; 5] {
     [
         ("the checkpoint is a sector too far", Change::Written(|call, bytes| manifest(call, bytes, too_far))),
         (
             "a manifest forgets where file numbers go on",
             Change::Written(|call, bytes| manifest(call, bytes, |live| live.next_file = 1)),
+        ),
+        (
+            "what a power cut takes of relaxed durability is given again under the same epoch",
+            Change::Written(|call, bytes| manifest(call, bytes, |live| live.relaxed = Relaxed::default())),
         ),
         ("the group itself counts as durable in its watermark", Change::Written(watermark)),
         (

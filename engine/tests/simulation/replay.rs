@@ -16,7 +16,7 @@ use strandline::Durability;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
 
 use super::Key;
-use super::books::{Batch, Books, Sent};
+use super::books::{Batch, Books, Sent, Sighting};
 use super::judge::check_thoroughly;
 
 /// Keeps a state that fails, and says where behind what is wrong with it.
@@ -98,6 +98,11 @@ fn known(keys: &[Key], books: &Books, power: bool) -> String {
             lines.push(format!("at {store} {name} {sequence}"));
         }
     }
+    lines.extend(books.epochs.iter().map(|(store, epoch)| format!("epoch {store} {epoch}")));
+    lines.extend(books.sightings.iter().map(|sighting| {
+        let Sighting { key: (store, name), sequence, number, epoch } = sighting;
+        format!("sighting {store} {name} {sequence} {number} {epoch}")
+    }));
     lines.join("\n")
 }
 
@@ -111,9 +116,8 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books, bool)> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |place: usize| words.get(place)?.parse::<u64>().ok();
         let rest = || words[1..].iter().map(|word| word.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
-        let key = || {
-            Some((if *words.get(1)? == "sync" { "sync" } else { "messages" }, (*words.get(2)?).to_string()))
-        };
+        let store = || Some(if *words.get(1)? == "sync" { "sync" } else { "messages" });
+        let key = || Some((store()?, (*words.get(2)?).to_string()));
         match *words.first()? {
             "now" => books.now_ms = number(1)?,
             "power" => power = number(1)? == 1,
@@ -154,6 +158,13 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books, bool)> {
                 batch.sequences.push(number(3)?);
                 Arc::get_mut(&mut batch.sent)?.targets.push(key()?);
             }
+            "epoch" => drop(books.epochs.insert(store()?, (*words.get(2)?).to_string())),
+            "sighting" => books.sightings.push(Sighting {
+                key: key()?,
+                sequence: number(3)?,
+                number: number(4)?,
+                epoch: (*words.get(5)?).to_string(),
+            }),
             _ => return None,
         }
     }

@@ -30,16 +30,18 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         return Err(Refusal::usage("TL.FOLLOW needs HELLO 3; in RESP2 use TL.READ ... BLOCK"));
     }
     keyword(arguments, 1, "AFTER")?;
-    let (mut after, mut foreign) = (0, false);
+    let (mut after, mut wanted) = (0, None);
     options(&arguments[1..], |word, value| {
         match word {
             b"AFTER" => after = integer(value)?,
-            b"EPOCH" => foreign = value != context.shared.epoch.as_bytes(),
+            b"EPOCH" => wanted = Some(value.to_vec()),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
+    let epoch = key.store.epoch();
+    let foreign = wanted.is_some_and(|wanted| wanted != epoch.as_bytes());
     if !context.connection.subscriptions.contains(Kind::Follow, &arguments[0]) {
         check_room(context, 1)?;
     }
@@ -56,7 +58,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         };
         context.connection.subscriptions.follow(&context.shared.engine, key, page.next);
     }
-    write_standing(verdict, &context.shared.epoch, &page, 6, &mut context.connection.out);
+    write_standing(verdict, &epoch, &page, 6, &mut context.connection.out);
     Ok(Flow::Done)
 }
 

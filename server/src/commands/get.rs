@@ -53,7 +53,7 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     out.field("first_time", info.first_time_ms);
     out.field("last_time", info.last_time_ms);
     out.bulk("epoch");
-    out.bulk(&context.shared.epoch);
+    out.bulk(key.store.epoch());
     out.field("trimmed_to", info.trimmed_to);
     Ok(Flow::Done)
 }

@@ -41,7 +41,7 @@ enum Query {
 struct Cursor {
     key: Key,
     after: Sequence,
-    /// The reader knows another history.
+    /// The reader knows another epoch.
     foreign: bool,
     /// The same in both arms of [`Query`]: what is left for the whole reply.
     limit: Limit,
@@ -55,12 +55,12 @@ struct Answer {
 
 fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     keyword(arguments, 1, "AFTER")?;
-    let (mut after, mut foreign, mut block) = (0, false, None);
+    let (mut after, mut wanted, mut block) = (0, None, None);
     let mut paging = Paging::default();
     options(&arguments[1..], |word, value| {
         match word {
             b"AFTER" => after = integer(value)?,
-            b"EPOCH" => foreign = value != context.shared.epoch.as_bytes(),
+            b"EPOCH" => wanted = Some(value.to_vec()),
             b"BLOCK" => block = Some(integer(value)?),
             _ => return paging.take(word, value),
         }
@@ -68,6 +68,7 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     let limit = paging.limit(&context.shared.limits);
+    let foreign = wanted.is_some_and(|wanted| wanted != key.store.epoch().as_bytes());
     run(context, Query::One(Cursor { key, after, foreign, limit }), block)
 }
 
@@ -136,7 +137,7 @@ impl Query {
                 if !now && !answer.is_telling() {
                     return Ok(false);
                 }
-                answer.write(&context.shared.epoch, &mut context.connection.out);
+                answer.write(&cursor.key.store.epoch(), &mut context.connection.out);
             }
             Query::Many(cursors) => {
                 let answers = read_all(cursors)?;
@@ -148,7 +149,7 @@ impl Query {
                 for (cursor, answer) in answers {
                     out.array(2);
                     out.bulk(cursor.key.bytes());
-                    answer.write(&context.shared.epoch, out);
+                    answer.write(&cursor.key.store.epoch(), out);
                 }
             }
         }
@@ -201,7 +202,7 @@ impl Cursor {
             let page = self.key.store.read_after(self.key.name(), self.after, limit)?;
             return Ok(Answer { verdict: verdict_word(page.verdict), page });
         }
-        // A cursor of another history says nothing about this one: start again with what there is.
+        // A cursor of another epoch says nothing about this one: start again with what there is.
         let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
         let page = self.key.store.read_after(self.key.name(), self.after, nothing)?;
         let next = page.first - 1;

@@ -52,7 +52,7 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
         fields.iter().map(|(name, value)| (*name, value.to_string())).collect()
     };
     let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
-    let mut timelines: Facts = vec![("epoch", shared.epoch.clone())];
+    let mut timelines: Facts = vec![("epoch", shared.engine.epoch())];
     timelines.extend(numbers(&shared.engine.stats().fields));
     vec![
         (

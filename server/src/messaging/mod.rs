@@ -119,15 +119,18 @@ impl Messaging {
         let own = |name: &str, ttl_ms: u64| engine.store(name).or_else(|_| engine.create_store(name, ttl_ms));
         let state = own("im.state", 0)?;
         let kept_bytes = options.ledger_memory_bytes / 2;
+        let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
+        let pulled = own("im.pulled", WEEK_MS)?;
+        let history = history(engine, [&messages, &sync, &state, &pulled]);
         Ok(Messaging {
-            messages: engine.store("messages")?,
-            sync: engine.store("sync")?,
-            pulled: own("im.pulled", WEEK_MS)?,
             conversations: Ledgers::new(state.clone(), kept_bytes),
             users: Ledgers::new(state.clone(), kept_bytes),
             state,
-            history: u64::from_str_radix(&engine.epoch(), 16).unwrap_or(0),
+            history,
             engine: engine.clone(),
+            messages,
+            sync,
+            pulled,
             options,
             turns: std::array::from_fn(|_| Mutex::default()),
         })
@@ -171,6 +174,15 @@ impl Messaging {
             }
         }
     }
+}
+
+/// What cursors belong to: the engine's history, or another number when one of the stores that they mean places in began another
+/// epoch.
+fn history(engine: &Engine, stores: [&Store; 4]) -> u64 {
+    let history = engine.epoch();
+    let begun = stores.into_iter().filter(|store| store.epoch() != history);
+    let mark = |store: &Store| names::digest(format!("{} {}", store.name(), store.epoch()).as_bytes());
+    begun.fold(u64::from_str_radix(&history, 16).unwrap_or(0), |mixed, store| mixed ^ mark(store))
 }
 
 /// The ids that a command names, in their order, each once.

@@ -89,6 +89,55 @@ fn a_read_tells_where_the_cursor_stands() {
 }
 
 #[test]
+fn a_cursor_from_before_a_power_cut_that_may_have_taken_entries_is_of_another_epoch() {
+    let mut server = TestServer::start();
+    let mut client = server.client();
+    client.line("TL.APPEND messages:a x DURABILITY os");
+    client.line("TL.APPEND sync:a x");
+    let epoch = client.line("TL.INFO messages:a").get("epoch").text();
+    assert_eq!(client.line("TL.INFO sync:a").get("epoch").text(), epoch, "today's epochs stay as they are");
+    assert_eq!(epoch.len(), 16);
+    let inbox = client.line("IM.TAIL ann").text();
+    server.restart();
+    let mut client = server.client3();
+    assert_eq!(
+        client.line("TL.INFO messages:a").get("epoch").text(),
+        epoch,
+        "nor does a restart change them"
+    );
+    assert_eq!(client.line(&format!("IM.SYNC ann {inbox}")).get("verdict").text(), "OK");
+
+    server.restart_after_power_cut(&[1]);
+    let mut client = server.client3();
+    let next = format!("{epoch}-1");
+    assert_eq!(client.line("TL.INFO messages:a").get("epoch").text(), next);
+    assert_eq!(client.line("TL.INFO sync:a").get("epoch").text(), epoch, "it was not at risk");
+    let read = |client: &mut Client, line: &str| {
+        let page = client.line(line);
+        (page.get("verdict").text(), page.get("epoch").text())
+    };
+    let told = |verdict: &str, epoch: &str| (verdict.to_owned(), epoch.to_owned());
+    assert_eq!(read(&mut client, &format!("TL.READ messages:a AFTER 1 EPOCH {epoch}")), told("EPOCH", &next));
+    assert_eq!(read(&mut client, &format!("TL.READ messages:a AFTER 1 EPOCH {next}")), told("OK", &next));
+    assert_eq!(read(&mut client, &format!("TL.READ sync:a AFTER 1 EPOCH {epoch}")), told("OK", &epoch));
+    assert_eq!(
+        read(&mut client, &format!("TL.FOLLOW messages:a AFTER 1 EPOCH {epoch}")),
+        told("EPOCH", &next)
+    );
+    assert_eq!(read(&mut client, &format!("TL.FOLLOW messages:a AFTER 1 EPOCH {next}")), told("OK", &next));
+    let many = client.line("TL.MREAD 2 messages:a sync:a AFTER 0 0");
+    let epochs: Vec<String> = many.items().iter().map(|pair| pair.items()[1].get("epoch").text()).collect();
+    assert_eq!(epochs, [next.clone(), epoch.clone()]);
+    // Cursors of messaging mean places in both stores.
+    assert_eq!(client.line(&format!("IM.SYNC ann {inbox}")).get("verdict").text(), "EPOCH");
+    let inbox = client.line("IM.TAIL ann").text();
+    server.restart();
+    let mut client = server.client();
+    assert_eq!(client.line(&format!("IM.SYNC ann {inbox}")).get("verdict").text(), "OK");
+    assert_eq!(client.line("TL.INFO messages:a").get("epoch").text(), next);
+}
+
+#[test]
 fn a_read_of_many_uses_one_budget_in_the_order_of_the_keys() {
     let server = TestServer::start();
     let mut client = server.client();

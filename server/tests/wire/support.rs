@@ -4,6 +4,9 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use strandline::format::header::{FileHeader, file_header};
+use strandline::format::manifest::{decode, encode};
+use strandline::{BootId, StoreId};
 use strandline_server::{Config, Server, StopReason};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -45,6 +48,29 @@ impl TestServer {
         let mut server = self.server.take().expect("it runs");
         server.stop();
         self.runtime.block_on(server.wait()).expect("it stops well");
+        let server = self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
+        self.address = server.address();
+        self.server = Some(server);
+    }
+
+    /// Stops it and starts it again as after a power cut in a life in which these stores took entries of relaxed durability.
+    #[allow(clippy::disallowed_methods, reason = "this is no file of the server's any more")]
+    pub fn restart_after_power_cut(&mut self, stores: &[u32]) {
+        let mut server = self.server.take().expect("it runs");
+        server.stop();
+        self.runtime.block_on(server.wait()).expect("it stops well");
+        let files = std::fs::read_dir(&self.config.dir).expect("the files are there");
+        let mut paths: Vec<_> = files.map(|entry| entry.expect("a file is there").path()).collect();
+        paths.retain(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-"))
+        });
+        let path = paths.iter().max().expect("there is a manifest");
+        let bytes = std::fs::read(path).expect("it is read");
+        let header = FileHeader::decode(&bytes, path).expect("it has a header");
+        let mut live = decode(&bytes[file_header::BYTES..], &header).expect("it is whole");
+        live.relaxed.boot = BootId([7; 16]);
+        live.relaxed.stores = stores.iter().map(|id| StoreId(*id)).collect();
+        std::fs::write(path, encode(&live, header)).expect("it is written");
         let server = self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
         self.address = server.address();
         self.server = Some(server);

@@ -13,6 +13,8 @@
 //!  * after a failed sync, what was not durable before can still be read (ghost pages), and each sector of it is there or not: a
 //!    later successful sync covers only what was written after the failure.
 //!
+//! Each power cut begins another boot; a killed process does not.
+//!
 //! Marks are the driver's own notes in the log ("batch 7 acknowledged"), in order with the calls. Faults are the driver's too.
 //!
 //! It does not know: the engine. It is part of the library, not of the tests, because embedders prove their own code with it.
@@ -31,6 +33,8 @@ pub use model::{Cut, Dice, Image, Model, Op, SECTOR_BYTES};
 
 use super::space::Space;
 use super::{RawDirectory, RawFile, Site};
+use crate::ids::BootId;
+
 /// Decides about each call before it is made: `Some(kind)` makes it fail.
 pub type Faults = Box<dyn FnMut(&Op) -> Option<io::ErrorKind> + Send>;
 
@@ -216,6 +220,10 @@ impl RawDirectory for SimulatedDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(SimulatedDisk::free_bytes(self))
     }
+
+    fn boot_id(&self) -> Option<BootId> {
+        Some(self.state.lock().model.boot)
+    }
 }
 
 struct Unlock(SimulatedDisk);
@@ -369,6 +377,16 @@ mod tests {
             let content = model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"].clone();
             assert!(content[..512].iter().chain(&content[1024..]).all(|byte| *byte == 7));
         }
+    }
+
+    #[test]
+    fn a_power_cut_begins_another_boot_and_a_kill_does_not() {
+        let disk = SimulatedDisk::new();
+        Dir::new(Arc::new(disk.clone())).create("a").expect("create");
+        let killed = SimulatedDisk::from_model(model_of(&disk));
+        let started = SimulatedDisk::from_image(&image_after(&disk, Cut::Kept));
+        assert_eq!(killed.boot_id(), disk.boot_id());
+        assert_ne!(started.boot_id(), disk.boot_id());
     }
 
     #[test]

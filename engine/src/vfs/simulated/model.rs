@@ -1,9 +1,11 @@
 //! What a disk holds after some calls, and what a power cut leaves of it: see the heading of the room.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::Bytes;
 
+use crate::ids::BootId;
 use crate::vfs::Site;
 
 /// What a disk writes in one piece.
@@ -119,6 +121,16 @@ pub struct Image {
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
+impl Image {
+    /// The boot of a machine that starts with this disk. It follows from the files alone, so that a run can be repeated; and what was
+    /// written down during a boot never holds for the boot after a power cut, since the disk that starts that one has it.
+    fn boot(&self) -> BootId {
+        let mut hasher = DefaultHasher::new();
+        self.files.hash(&mut hasher);
+        BootId((u128::from(hasher.finish()) << 64 | 1).to_be_bytes())
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileState {
     durable: Vec<u8>,
@@ -216,8 +228,10 @@ fn copy_sector(sector: usize, from: &[u8], to: &mut [u8]) {
 }
 
 /// What a disk holds after some calls: what is durable, and what is merely there.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Model {
+    /// It lasts until the power is cut: a process that is killed does not end it.
+    pub(super) boot: BootId,
     pub(super) files: BTreeMap<u64, FileState>,
     durable_names: BTreeMap<String, u64>,
     pub(super) names: BTreeMap<String, u64>,
@@ -225,10 +239,22 @@ pub struct Model {
     pending: Vec<Vec<(String, Option<u64>)>>,
 }
 
+impl Default for Model {
+    fn default() -> Model {
+        Model::from_image(&Image::default())
+    }
+}
+
 impl Model {
-    /// A disk with these files, all durable.
+    /// A disk with these files, all durable, of a machine that was just started.
     pub fn from_image(image: &Image) -> Model {
-        let mut model = Model::default();
+        let mut model = Model {
+            boot: image.boot(),
+            files: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            names: BTreeMap::new(),
+            pending: Vec::new(),
+        };
         for (number, (name, content)) in image.files.iter().enumerate() {
             let state =
                 FileState { durable: content.clone(), current: content.clone(), ..FileState::default() };
