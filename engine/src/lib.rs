@@ -57,7 +57,9 @@ pub use change::Trim;
 pub use engine::{Engine, StoreInfo, World};
 pub use entry::{Entry, Info, Limit, Page, Receipt, Verdict};
 pub use error::{Error, Result};
-pub use ids::{Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef};
+pub use ids::{
+    Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, StoreKey, TimeMs, TimelineRef,
+};
 pub use options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use salvage::{Salvage, salvage, salvage_in};
 pub use stats::Stats;

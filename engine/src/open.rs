@@ -30,7 +30,7 @@ use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
-use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{EngineId, FileNumber, Instance, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
@@ -43,6 +43,7 @@ use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
 use crate::wal::{self, Files, Tail, Wal, WalFile};
+use crate::watch::WatchTable;
 
 pub const LOCK_NAME: &str = "LOCK";
 
@@ -110,9 +111,10 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         wal = Some(begin_epoch(&dir, &mut manifest, &mut wal_files, &mut tail, file_bytes, sure_now_ms)?);
         remove_leftovers(&dir, &manifest, &mut wal_files)?;
     }
-    let reserve = open_reserve(&dir, &options);
+    let (reserve, instance) = (open_reserve(&dir, &options), Instance(random()));
     let state = State {
         dir,
+        instance,
         clock,
         sure,
         engine_id,
@@ -125,7 +127,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         changing: std::array::from_fn(|_| Mutex::new(())),
         merging: Mutex::new(()),
         wal_files: Mutex::new(wal_files),
-        watch: Arc::default(),
+        watch: Arc::new(WatchTable::new(instance)),
         cache,
         hasher: replay.hasher,
         last_time_ms: AtomicU64::new(last_time_ms),

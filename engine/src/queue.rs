@@ -150,8 +150,6 @@ impl Filling {
 
 /// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
 fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
-    let stores = batch.timelines().map(|(timeline, _)| timeline.store);
-    state.check_stores(stores.chain(batch.bases.iter().map(|basis| basis.store)))?;
     let view = state.view.load();
     let memtable = view.active.from();
     let hint = |timeline, hash| -> Result<Option<EndHint>> {

@@ -65,9 +65,8 @@ impl Running {
         if let Err(error) = self.check_writable() {
             return batches.iter().map(|_| Err(error.clone())).collect();
         }
-        let prepared =
-            batches.into_iter().map(|batch| batch.prepare(&state.options, &state.hasher)).collect();
-        self.queue.submit(state, prepared)
+        let prepare = |batch: Batch| batch.prepare(state.instance, &state.options, &state.hasher);
+        self.queue.submit(state, batches.into_iter().map(prepare).collect())
     }
 
     /// Ends the threads: the commit thread first, when all that is queued is committed, since it may wait for a flush.

@@ -20,7 +20,7 @@ use crate::clock::{Clock, SureTime};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::EngineId;
 use crate::format::manifest::{Live, StoreRecord};
-use crate::ids::{FileNumber, StoreId, TimeMs, TimelineRef};
+use crate::ids::{FileNumber, Instance, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::reserve::Reserve;
@@ -41,6 +41,8 @@ pub const CHANGE_LOCKS: usize = 64;
 pub struct State {
     pub dir: Dir,
     pub options: Options,
+    /// Which open engine this is. Handles of others are refused.
+    pub instance: Instance,
     pub clock: Arc<dyn Clock>,
     pub engine_id: EngineId,
     pub writer_epoch: u64,
@@ -125,15 +127,6 @@ impl State {
     pub fn remembered_from_ms(&self) -> TimeMs {
         // No later commit has a time below that of one now.
         self.stamp_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
-    }
-
-    /// An error if one of the stores does not exist.
-    pub fn check_stores(&self, mut stores: impl Iterator<Item = StoreId>) -> Result<()> {
-        let known = self.stores.read();
-        match stores.find(|store| known.iter().all(|known| known.id != *store)) {
-            Some(store) => Err(Error::NoStore { name: format!("with id {}", store.0) }),
-            None => Ok(()),
-        }
     }
 
     /// How long entries of a store live; 0: for ever.

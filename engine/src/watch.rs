@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::ids::{StoreId, TimelineRef};
+use crate::error::{Error, Result};
+use crate::ids::{Instance, StoreId, StoreKey, TimelineRef};
 use crate::locks::{AtomicBool, AtomicUsize, Condvar, Mutex};
 
 const SHARDS: usize = 16;
@@ -33,6 +34,8 @@ pub(crate) struct WatchTable {
     /// How many watches there are, so that an engine without any pays one load a group.
     count: AtomicUsize,
     shards: [Mutex<Watches>; SHARDS],
+    /// The engine whose timelines are watched.
+    instance: Instance,
 }
 
 struct Watch {
@@ -55,6 +58,11 @@ struct Inbox {
 }
 
 impl WatchTable {
+    /// Nothing is watched yet.
+    pub fn new(instance: Instance) -> WatchTable {
+        WatchTable { instance, ..WatchTable::default() }
+    }
+
     fn shard(&self, timeline: TimelineRef<'_>) -> &Mutex<Watches> {
         // Any spread will do: a lock is held for a look-up.
         let sum: usize = timeline.name.iter().map(|byte| usize::from(*byte)).sum();
@@ -140,25 +148,34 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Marks `token` ready whenever the timeline advances. The same timeline and token again change nothing.
-    pub fn watch(&self, store: impl Into<StoreId>, timeline: &[u8], token: u64) {
-        let timeline = TimelineRef { store: store.into(), name: timeline };
+    /// Marks `token` ready whenever the timeline advances. The same timeline and token again change nothing. A store of another
+    /// engine is an [`Error::Invalid`].
+    pub fn watch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
+        let timeline = TimelineRef { store: self.own(store)?, name: timeline };
         let key = (timeline.store, Box::from(timeline.name));
         let mut shard = self.table.shard(timeline).lock();
         let watches = shard.entry(key).or_default();
-        let Err(place) = self.place(watches, token) else { return };
+        let Err(place) = self.place(watches, token) else { return Ok(()) };
         let watch = Watch { token, ready: AtomicBool::new(false), watcher: self.state.clone() };
         watches.insert(place, Arc::new(watch));
         self.table.count.fetch_add(1, Ordering::AcqRel);
         drop(shard);
         self.watched.lock().insert((timeline.store, Box::from(timeline.name), token));
+        Ok(())
     }
 
-    /// Ends a watch. The token may be told once more if it was ready already.
-    pub fn unwatch(&self, store: impl Into<StoreId>, timeline: &[u8], token: u64) {
-        let store = store.into();
+    /// Ends a watch. The token may be told once more if it was ready already. A store of another engine is an
+    /// [`Error::Invalid`].
+    pub fn unwatch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
+        let store = self.own(store)?;
         self.watched.lock().remove(&(store, Box::from(timeline), token));
         self.end(store, timeline, token);
+        Ok(())
+    }
+
+    fn own(&self, store: impl Into<StoreKey>) -> Result<StoreId> {
+        let StoreKey { instance, id } = store.into();
+        if instance == self.table.instance { Ok(id) } else { Err(Error::foreign_store()) }
     }
 
     fn end(&self, store: StoreId, name: &[u8], token: u64) {
@@ -237,18 +254,26 @@ impl std::fmt::Debug for Watcher {
 mod tests {
     use super::*;
 
-    const STORE: StoreId = StoreId(1);
+    const STORE: StoreKey = StoreKey { instance: Instance(0), id: StoreId(1) };
 
     fn publish(table: &WatchTable, name: &[u8]) {
-        table.publish(TimelineRef { store: STORE, name });
+        table.publish(TimelineRef { store: STORE.id, name });
+    }
+
+    fn watch(watcher: &Watcher, name: &[u8], token: u64) {
+        watcher.watch(STORE, name, token).expect("a store of its engine");
+    }
+
+    fn unwatch(watcher: &Watcher, name: &[u8], token: u64) {
+        watcher.unwatch(STORE, name, token).expect("a store of its engine");
     }
 
     #[test]
     fn a_token_is_told_once_however_often_its_timeline_advances() {
         let table = Arc::new(WatchTable::default());
         let watcher = table.watcher();
-        watcher.watch(STORE, b"a", 7);
-        watcher.watch(STORE, b"b", 8);
+        watch(&watcher, b"a", 7);
+        watch(&watcher, b"b", 8);
         publish(&table, b"a");
         publish(&table, b"a");
         publish(&table, b"c");
@@ -262,11 +287,11 @@ mod tests {
         let table = Arc::new(WatchTable::default());
         let mut watchers: Vec<Watcher> = (0..300).map(|_| table.watcher()).collect();
         for watcher in &watchers {
-            (1..=2).for_each(|token| watcher.watch(STORE, b"a", token));
-            watcher.watch(STORE, b"a", 1);
+            (1..=2).for_each(|token| watch(watcher, b"a", token));
+            watch(watcher, b"a", 1);
         }
         (0..100).for_each(|place| drop(watchers.swap_remove(place)));
-        watchers.iter().step_by(2).for_each(|watcher| watcher.unwatch(STORE, b"a", 1));
+        watchers.iter().step_by(2).for_each(|watcher| unwatch(watcher, b"a", 1));
         publish(&table, b"a");
         for (place, watcher) in watchers.iter().enumerate() {
             let mut ready = watcher.ready();
@@ -282,10 +307,10 @@ mod tests {
         let table = Arc::new(WatchTable::default());
         let watcher = table.watcher();
         for token in 0..100 {
-            watcher.watch(STORE, format!("t{token}").as_bytes(), token);
+            watch(&watcher, format!("t{token}").as_bytes(), token);
         }
         publish(&table, b"t1");
-        watcher.unwatch(STORE, b"t2", 2);
+        unwatch(&watcher, b"t2", 2);
         let state = Arc::downgrade(&watcher.state);
         drop(watcher);
         assert!(table.is_idle());
@@ -297,7 +322,7 @@ mod tests {
     fn a_wait_ends_when_something_is_published() {
         let table = Arc::new(WatchTable::default());
         let watcher = table.watcher();
-        watcher.watch(STORE, b"a", 1);
+        watch(&watcher, b"a", 1);
         assert!(!watcher.wait(Duration::from_millis(1)));
         let waiting = std::thread::spawn(move || watcher.wait(Duration::from_mins(1)));
         publish(&table, b"a");
@@ -313,6 +338,18 @@ mod modelled {
 
     const HERE: TimelineRef<'static> = TimelineRef { store: StoreId(1), name: b"t" };
 
+    /// A watcher of it.
+    fn watcher(table: &Arc<WatchTable>) -> Watcher {
+        let watcher = table.watcher();
+        let store = StoreKey { instance: Instance(0), id: HERE.store };
+        watcher.watch(store, HERE.name, 7).expect("a store of its engine");
+        watcher
+    }
+
+    fn publish(table: &WatchTable) {
+        table.publish(HERE);
+    }
+
     /// The commit thread: visible first, then published, unless nobody watches.
     fn commit_two(table: &Arc<WatchTable>, visible: &Arc<Mutex<u64>>) -> JoinHandle<()> {
         let (table, visible) = (table.clone(), visible.clone());
@@ -320,7 +357,7 @@ mod modelled {
             for entry in 1..=2 {
                 *visible.lock() = entry;
                 if !table.is_idle() {
-                    table.publish(HERE);
+                    publish(&table);
                 }
             }
         })
@@ -331,8 +368,7 @@ mod modelled {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
             let committer = commit_two(&table, &visible);
-            let watcher = table.watcher();
-            watcher.watch(HERE.store, HERE.name, 7);
+            let watcher = watcher(&table);
             let mut seen: u64 = *visible.lock();
             while seen < 2 {
                 // Without an end of time: if a wake-up were lost, this would be the deadlock that the model reports.
@@ -349,14 +385,13 @@ mod modelled {
     fn what_made_a_token_ready_is_visible_without_a_lock_of_its_own() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(AtomicUsize::new(0)));
-            let watcher = table.watcher();
-            watcher.watch(HERE.store, HERE.name, 7);
+            let watcher = watcher(&table);
             let committer = loom::thread::spawn({
                 let (table, visible) = (table.clone(), visible.clone());
                 move || {
                     for entry in 1..=2 {
                         visible.store(entry, Ordering::Relaxed);
-                        table.publish(HERE);
+                        publish(&table);
                     }
                 }
             });
@@ -374,8 +409,7 @@ mod modelled {
     fn a_waker_that_was_left_is_woken_by_the_next_advance() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
-            let watcher = table.watcher();
-            watcher.watch(HERE.store, HERE.name, 7);
+            let watcher = watcher(&table);
             let committer = commit_two(&table, &visible);
             let mut seen: u64 = *visible.lock();
             while seen < 2 {
@@ -391,8 +425,7 @@ mod modelled {
     fn a_watch_that_ends_beside_a_commit_leaves_nothing_behind() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
-            let watcher = table.watcher();
-            watcher.watch(HERE.store, HERE.name, 7);
+            let watcher = watcher(&table);
             let committer = commit_two(&table, &visible);
             drop(watcher);
             committer.join().expect("no panic");
