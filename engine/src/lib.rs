@@ -48,6 +48,7 @@ mod ticket;
 mod verify;
 pub mod vfs;
 mod view;
+mod wake;
 mod wal;
 mod watch;
 

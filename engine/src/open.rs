@@ -42,6 +42,7 @@ use crate::state::{Poison, Progress, State};
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
+use crate::wake::WakeQueue;
 use crate::wal::{self, Files, Tail, Wal, WalFile};
 use crate::watch::WatchTable;
 
@@ -128,6 +129,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         merging: Mutex::new(()),
         wal_files: Mutex::new(wal_files),
         watch: Arc::new(WatchTable::new(instance)),
+        wake: WakeQueue::default(),
         cache,
         hasher: replay.hasher,
         last_time_ms: AtomicU64::new(last_time_ms),

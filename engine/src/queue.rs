@@ -184,6 +184,8 @@ pub fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Re
 
 #[cfg(all(test, loom))]
 mod modelled {
+    use std::task::Waker;
+
     use loom::thread::JoinHandle;
 
     use super::*;
@@ -197,7 +199,8 @@ mod modelled {
             while let Some(group) = queue.take() {
                 let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
                 committed += group.batches.len();
-                group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+                let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+                wakers.into_iter().for_each(Waker::wake);
             }
             committed
         })

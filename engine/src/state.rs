@@ -28,6 +28,7 @@ use crate::segment::BlockCache;
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::CurrentView;
+use crate::wake::WakeQueue;
 use crate::wal::{Preparer, WalFile};
 use crate::watch::WatchTable;
 
@@ -61,6 +62,8 @@ pub struct State {
     /// The log's files, oldest first.
     pub wal_files: Mutex<Vec<WalFile>>,
     pub watch: Arc<WatchTable>,
+    /// What calls wakers.
+    pub wake: WakeQueue,
     pub cache: Arc<BlockCache>,
     pub hasher: hashbrown::DefaultHashBuilder,
     /// The highest time given so far.

@@ -1,16 +1,21 @@
 //! Watches: who wants to know that a timeline advanced (P9, P10).
 //!
 //! ```text
-//!  commit thread ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list, its waker
+//!  commit thread ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list, threads that wait
+//!                └─<─ the wakers to be woken, outside the commit path
 //! ```
 //!
 //! A watcher is like a set of file descriptors with one wait: it holds a flag and a token a watched timeline, never entries, so
 //! that a slow reader costs the same as a fast one. Commits are visible before they are published, and a watch is in the table
 //! before `watch` returns: whoever watches first and reads then misses nothing.
 //!
+//! Wakers are code of the caller: none is woken, cloned or dropped under a lock of this room.
+//!
+//! When the engine closes, nothing advances any more: each watcher says so, and nobody waits for it in vain.
+//!
 //! It does not know: entries, sequences, or what a reader does with the hint.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
@@ -36,6 +41,15 @@ pub(crate) struct WatchTable {
     shards: [Mutex<Watches>; SHARDS],
     /// The engine whose timelines are watched.
     instance: Instance,
+    watchers: Mutex<Watchers>,
+}
+
+/// Every watcher, those that watch nothing included, to be told of the end.
+#[derive(Default)]
+struct Watchers {
+    states: BTreeMap<u64, Arc<WatcherState>>,
+    last_number: u64,
+    closed: bool,
 }
 
 struct Watch {
@@ -55,6 +69,8 @@ struct WatcherState {
 struct Inbox {
     ready: Vec<Arc<Watch>>,
     waker: Option<Waker>,
+    /// Nothing becomes ready any more.
+    closed: bool,
 }
 
 impl WatchTable {
@@ -74,18 +90,39 @@ impl WatchTable {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Tells the watches of a timeline that it advanced. What advanced must be visible already.
-    pub fn publish(&self, timeline: TimelineRef<'_>) {
+    /// Marks the watches of a timeline that advanced, wakes the threads that wait, and adds the wakers that are to be woken. What
+    /// advanced must be visible already.
+    pub fn publish(&self, timeline: TimelineRef<'_>, woken: &mut Vec<Waker>) {
         let shard = self.shard(timeline).lock();
         let Some(watches) = shard.get(&(timeline.store, timeline.name) as &dyn Key) else { return };
-        let woken: Vec<Waker> = watches.iter().filter_map(Watch::mark).collect();
-        drop(shard);
-        woken.into_iter().for_each(Waker::wake);
+        woken.extend(watches.iter().filter_map(Watch::mark));
     }
 
     /// A new watcher of nothing.
     pub fn watcher(self: &Arc<WatchTable>) -> Watcher {
-        Watcher { table: self.clone(), state: Arc::default(), watched: Mutex::default() }
+        let mut watchers = self.watchers.lock();
+        watchers.last_number += 1;
+        let (number, state) = (watchers.last_number, Arc::<WatcherState>::default());
+        state.inbox.lock().closed = watchers.closed;
+        watchers.states.insert(number, state.clone());
+        drop(watchers);
+        Watcher { table: self.clone(), number, state, watched: Mutex::default() }
+    }
+
+    /// Nothing advances any more: every watcher is closed, and threads that wait are woken. Gives the wakers to be woken.
+    pub fn close(&self) -> Vec<Waker> {
+        let mut watchers = self.watchers.lock();
+        watchers.closed = true;
+        watchers.states.values().filter_map(|state| state.close()).collect()
+    }
+}
+
+impl WatcherState {
+    fn close(&self) -> Option<Waker> {
+        let mut inbox = self.inbox.lock();
+        inbox.closed = true;
+        self.arrived.notify_all();
+        inbox.waker.take()
     }
 }
 
@@ -139,9 +176,14 @@ impl PartialEq for dyn Key + '_ {
 
 impl Eq for dyn Key + '_ {}
 
-/// A set of watched timelines with one wait. Dropping it ends its watches.
+/// A set of watched timelines with one wait. Dropping it ends its watches. When the engine closes, it is closed, too: every wait
+/// ends, and [`Watcher::is_closed`] tells why.
+///
+/// [`Watcher::wait`] blocks a plain thread. A waker that is left by [`Watcher::poll_ready`] is woken on the engine's wake thread,
+/// where it may do anything; see [`Ticket`](crate::Ticket).
 pub struct Watcher {
     table: Arc<WatchTable>,
+    number: u64,
     state: Arc<WatcherState>,
     /// What to take out of the table at the end.
     watched: Mutex<HashSet<Watched>>,
@@ -211,26 +253,40 @@ impl Watcher {
             .collect()
     }
 
-    /// Ready when [`Watcher::ready`] would return something; otherwise the waker is kept and woken once.
+    /// Ready when [`Watcher::ready`] would return something, and for ever when the watcher is closed; otherwise the waker is kept
+    /// and woken once.
     pub fn poll_ready(&self, waker: &Waker) -> Poll<()> {
+        let waker = waker.clone();
         let mut inbox = self.state.inbox.lock();
-        if !inbox.ready.is_empty() {
+        if inbox.is_over() {
+            drop(inbox);
             return Poll::Ready(());
         }
-        match &mut inbox.waker {
-            Some(kept) => kept.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        let replaced = inbox.waker.replace(waker);
+        drop(inbox);
+        drop(replaced);
         Poll::Pending
     }
 
-    /// Blocks until something is ready (true) or the time is over (false).
+    /// Blocks until something is ready (true), or the time is over or the watcher is closed (false).
     pub fn wait(&self, timeout: Duration) -> bool {
         let mut inbox = self.state.inbox.lock();
-        if inbox.ready.is_empty() {
+        if !inbox.is_over() {
             self.state.arrived.wait_for(&mut inbox, timeout);
         }
         !inbox.ready.is_empty()
+    }
+
+    /// Whether the engine was closed: no timeline advances any more. What became ready before can still be taken.
+    pub fn is_closed(&self) -> bool {
+        self.state.inbox.lock().closed
+    }
+}
+
+impl Inbox {
+    /// Whether there is nothing to wait for.
+    fn is_over(&self) -> bool {
+        self.closed || !self.ready.is_empty()
     }
 }
 
@@ -239,6 +295,7 @@ impl Drop for Watcher {
         for (store, name, token) in std::mem::take(&mut *self.watched.lock()) {
             self.end(store, &name, token);
         }
+        self.table.watchers.lock().states.remove(&self.number);
         // Watches in the ready list hold this state, which holds the list.
         self.state.inbox.lock().ready.clear();
     }
@@ -257,7 +314,9 @@ mod tests {
     const STORE: StoreKey = StoreKey { instance: Instance(0), id: StoreId(1) };
 
     fn publish(table: &WatchTable, name: &[u8]) {
-        table.publish(TimelineRef { store: STORE.id, name });
+        let mut woken = Vec::new();
+        table.publish(TimelineRef { store: STORE.id, name }, &mut woken);
+        woken.into_iter().for_each(Waker::wake);
     }
 
     fn watch(watcher: &Watcher, name: &[u8], token: u64) {
@@ -314,6 +373,7 @@ mod tests {
         let state = Arc::downgrade(&watcher.state);
         drop(watcher);
         assert!(table.is_idle());
+        assert!(table.watchers.lock().states.is_empty());
         assert!(table.shards.iter().all(|shard| shard.lock().is_empty()));
         assert!(state.upgrade().is_none());
     }
@@ -327,6 +387,20 @@ mod tests {
         let waiting = std::thread::spawn(move || watcher.wait(Duration::from_mins(1)));
         publish(&table, b"a");
         assert!(waiting.join().expect("no panic"));
+    }
+
+    #[test]
+    fn a_closed_watcher_gives_what_was_ready_and_waits_for_nothing_more() {
+        let table = Arc::new(WatchTable::default());
+        let watcher = table.watcher();
+        watch(&watcher, b"a", 1);
+        publish(&table, b"a");
+        assert!(table.close().is_empty() && watcher.is_closed());
+        assert!(watcher.wait(Duration::from_mins(1)), "something is ready");
+        assert_eq!(watcher.ready(), [1]);
+        assert!(!watcher.wait(Duration::from_mins(1)));
+        assert!(watcher.poll_ready(Waker::noop()).is_ready());
+        assert!(table.watcher().is_closed(), "nor does one that is made afterwards");
     }
 }
 
@@ -347,7 +421,9 @@ mod modelled {
     }
 
     fn publish(table: &WatchTable) {
-        table.publish(HERE);
+        let mut woken = Vec::new();
+        table.publish(HERE, &mut woken);
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// The commit thread: visible first, then published, unless nobody watches.
@@ -430,6 +506,19 @@ mod modelled {
             drop(watcher);
             committer.join().expect("no panic");
             assert!(table.is_idle());
+        });
+    }
+    #[test]
+    fn one_who_waits_and_one_who_polls_are_let_go_by_a_close() {
+        loom::model(|| {
+            let table = Arc::new(WatchTable::default());
+            let (waits, polls) = (table.watcher(), table.watcher());
+            let waiting = loom::thread::spawn(move || waits.wait(Duration::ZERO) || !waits.is_closed());
+            let closing = loom::thread::spawn(move || table.close().into_iter().for_each(Waker::wake));
+            loom::future::block_on(std::future::poll_fn(|context| polls.poll_ready(context.waker())));
+            assert!(polls.is_closed());
+            assert!(!waiting.join().expect("no panic"));
+            closing.join().expect("no panic");
         });
     }
 }

@@ -230,9 +230,15 @@ impl Subscriptions {
         }
     }
 
-    /// Whether a wake-up is to be expected.
+    /// Whether a wake-up is to be expected. None comes from an engine that was closed.
     pub fn is_watching(&self) -> bool {
-        self.watcher.is_some() && !(self.by_token.is_empty() && self.blocked.is_empty())
+        let listens = !(self.by_token.is_empty() && self.blocked.is_empty());
+        listens && self.watcher.as_ref().is_some_and(|watcher| !watcher.is_closed())
+    }
+
+    /// Whether the engine was closed, so that nothing that is listened to comes any more.
+    pub fn is_closed(&self) -> bool {
+        self.watcher.as_ref().is_some_and(Watcher::is_closed)
     }
 
     /// Ready when [`Subscriptions::collect`] has something to collect.
@@ -326,4 +332,32 @@ impl Drop for Subscriptions {
 fn last_sequence(key: &Key) -> Result<Sequence, Refusal> {
     let limit = Limit { entries: 0, body_bytes: 0, first_always: false };
     Ok(key.store.read_after(key.name(), MAX_SEQUENCE, limit)?.last)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use strandline::clock::ManualClock;
+    use strandline::vfs::Dir;
+    use strandline::vfs::simulated::SimulatedDisk;
+    use strandline::{Options, World};
+
+    use super::*;
+
+    #[test]
+    fn of_an_engine_that_was_closed_no_wake_up_is_expected() {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
+        let engine = Engine::open_in(world, Options::default()).expect("opens");
+        let mut subscriptions = Subscriptions::new(Arc::default(), None);
+        let key = Key::find(&engine, &"messages:t".into()).expect("a key");
+        subscriptions.follow(&engine, key, 0).expect("its own store");
+        assert!(subscriptions.is_watching() && !subscriptions.is_closed());
+        engine.close().expect("closes");
+        let context = Context::from_waker(Waker::noop());
+        assert!(subscriptions.poll_ready(&context).is_ready(), "the session is woken once more");
+        assert!(subscriptions.is_closed());
+        assert!(!subscriptions.is_watching(), "and then waits for nothing from it");
+    }
 }
