@@ -7,7 +7,7 @@
 //!  2. give each append its sequence, encode one record a batch          nothing is visible, nothing is durable
 //!  3. write the group; sync it, if one of its batches asked for the disk          durable
 //!  4. apply it to the memtable                                                    visible
-//!  5. tell watchers, resolve tickets                                              known
+//!  5. mark watches, resolve tickets, hand their wakers over                       known
 //! ```
 //!
 //! While one group is on its way to the disk the next one fills up: that is group commit, and there is no timer. What callers can
@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,15 +88,11 @@ impl Committer {
 
     /// Commits one group after another until the queue is closed.
     pub fn run(mut self) {
+        let state = self.state.clone();
         while let Some(group) = self.queue.take() {
-            // A panic is a broken invariant: this group and all later ones are refused, and nobody waits for it in vain.
-            let outcomes =
-                catch_unwind(AssertUnwindSafe(|| self.commit_and_seal(&group))).unwrap_or_else(|_| {
-                    let error = Error::Poisoned { why: "the commit thread panicked".into() };
-                    self.state.poison.set(&error);
-                    refuse_all(&group, &error)
-                });
-            group.fill.resolve(outcomes);
+            let outcomes = guarded(&state, || self.commit_and_seal(&group))
+                .unwrap_or_else(|error| refuse_all(&group, &error));
+            state.wake.hand_over(group.fill.resolve(outcomes));
         }
     }
 
@@ -143,7 +140,10 @@ impl Committer {
             self.memtable.apply(&mut self.group, at);
         }
         self.allocator.settle();
-        self.publish(group, &outcomes);
+        // The group is committed: what goes wrong from here on changes no outcome.
+        let mut woken = Vec::new();
+        let _poisoned = guarded(&self.state, || self.publish(group, &outcomes, &mut woken));
+        self.state.wake.hand_over(woken);
         outcomes
     }
 
@@ -279,9 +279,11 @@ impl Committer {
             }
         }
         if group.seal {
-            let asked = self.state.poison.check();
-            let sealed =
-                asked.and_then(|()| if self.is_all_flushed() { Ok(()) } else { self.seal_and_leave() });
+            let state = self.state.clone();
+            let sealed = state.poison.check().and_then(|()| {
+                let is_done = self.is_all_flushed();
+                if is_done { Ok(()) } else { guarded(&state, || self.seal_and_leave()).flatten() }
+            });
             if let Err(error) = sealed {
                 let askers = group
                     .batches
@@ -475,8 +477,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Step 5: everything is visible now.
-    fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>]) {
+    /// Step 5, but for the tickets: everything is visible now.
+    fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>) {
         let committed = group.batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
         let (mut entries, mut body_bytes) = (0, 0);
         let idle = self.state.watch.is_idle();
@@ -485,13 +487,22 @@ impl Committer {
             body_bytes += submitted.batch.body_bytes();
             if !idle {
                 let batch = &submitted.batch;
-                batch.timelines().for_each(|(timeline, _)| self.state.watch.publish(timeline));
+                batch.timelines().for_each(|(timeline, _)| self.state.watch.publish(timeline, woken));
             }
         }
         self.state.counters.batches.add(group.batches.len() as u64);
         self.state.counters.entries.add(entries);
         self.state.counters.body_bytes.add(body_bytes);
     }
+}
+
+/// Takes a step. A panic in it is a broken invariant: this and all later groups are refused, and nobody waits for them in vain.
+fn guarded<T>(state: &State, step: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(|_| {
+        let error = Error::Poisoned { why: "the commit thread panicked".into() };
+        state.poison.set(&error);
+        error
+    })
 }
 
 fn refuse_all(group: &Filling, error: &Error) -> Vec<Result<Receipt>> {

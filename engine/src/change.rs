@@ -146,12 +146,12 @@ pub fn edit(
     if Reading::new(state, &view, timeline, hash).get(sequence)?.is_none() {
         return Ok(false);
     }
-    commit(state, queue, Batch::new().edit(timeline.store, timeline.name, sequence, body))?;
+    commit(state, queue, Batch::new().edit_in(timeline, sequence, body))?;
     Ok(true)
 }
 
 fn commit(state: &State, queue: &Queue, batch: Batch) -> Result<()> {
-    let prepared = batch.prepare(&state.options, &state.hasher);
+    let prepared = batch.prepare(state.instance, &state.options, &state.hasher);
     let ticket = queue.submit(state, vec![prepared]).pop().expect("one batch, one ticket");
     ticket?.wait().map(|_| ())
 }

@@ -5,7 +5,8 @@
 //!          ├─ flush thread       flush.rs      memtable to segments
 //!          ├─ compaction thread  compact/      segments to larger segments
 //!          ├─ expiry thread      expire.rs     all that goes by time
-//!          └─ prepare thread     wal/prepare   the next log file
+//!          ├─ prepare thread     wal/prepare   the next log file
+//!          └─ wake thread        wake.rs       wakers, which are code of the caller
 //! ```
 //!
 //! Clones are the same engine; the last one that goes stops the threads. Only [`Engine::close`] flushes before.
@@ -43,7 +44,11 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
 }
 
-/// An open directory of timelines. Cheap to clone; all methods may be called from any thread.
+/// An open directory of timelines. Cheap to clone; all methods may be called from any thread, and from wakers.
+///
+/// The last handle that is dropped, of an engine or a [`Store`], stops the engine: what was submitted is committed, the threads
+/// end, and the directory's lock is released last. The drop waits for this, except in a waker: there the lock is released when
+/// the waker has returned.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -100,7 +105,7 @@ impl Engine {
             return Err(Error::invalid(what));
         }
         let opened = open::open(world.dir, world.clock, options)?;
-        Ok(Engine { running: Arc::new(Running::start(opened)) })
+        Ok(Engine { running: Arc::new(Running::start(opened)?) })
     }
 
     fn state(&self) -> &State {
@@ -318,13 +323,11 @@ impl Engine {
         }
     }
 
-    /// Flushes, and stops: the next open has no log to read. Other clones cannot write from now on.
+    /// Flushes, and stops: the next open has no log to read. Other clones cannot write from now on, and watchers are closed.
+    /// When it returns, the directory is free; if it is called in a waker, when that waker has returned.
     pub fn close(&self) -> Result<()> {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
-        self.running.stop_threads();
-        let closed = flushed.and_then(|()| self.running.nothing_to_replay());
-        self.running.unlock();
-        closed
+        self.running.close(flushed)
     }
 }
 
@@ -334,4 +337,42 @@ fn check_store_name(name: &str) -> Result<()> {
         return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _, - and ."));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::vfs::simulated::{Op, SimulatedDisk};
+
+    #[test]
+    fn a_panic_while_sealing_does_not_report_a_committed_batch_as_failed() {
+        let disk = SimulatedDisk::new();
+        let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: Arc::new(SystemClock::new()) };
+        let engine = Engine::open_in(world, Options::default()).expect("opens");
+        let store = engine.store("messages").expect("it is there");
+        let append = || engine.submit(Batch::new().append(&store, b"t", b"x")).expect("is queued");
+        let ((on_its_way, held), (go_on, goes_on)) = (channel(), channel());
+        let mut is_held = true;
+        disk.set_faults(Some(Box::new(move |op| {
+            if std::thread::current().name() == Some("strandline-commit") {
+                if std::mem::take(&mut is_held) {
+                    on_its_way.send(()).expect("the test waits");
+                    goes_on.recv().expect("the test goes on");
+                }
+                assert!(!matches!(op, Op::Create { .. } | Op::Rename { .. }), "planted in the next log file");
+            }
+            None
+        })));
+        let first = append();
+        held.recv().expect("the first group is on its way");
+        // The next group has a batch and somebody who wants the memtable sealed behind it.
+        let (second, sealed) = (append(), engine.running.queue.seal().expect("is queued"));
+        go_on.send(()).expect("the disk waits");
+        assert_eq!(first.wait().expect("commits").sequences, [1]);
+        assert_eq!(second.wait().expect("it is committed, and reported so").sequences, [2]);
+        assert!(matches!(sealed.wait(), Err(Error::Poisoned { .. })));
+        assert!(matches!(store.append(b"t", b"x"), Err(Error::Poisoned { .. })));
+    }
 }

@@ -163,6 +163,14 @@ impl Error {
         Error::Invalid { what: what.into() }
     }
 
+    /// The refusal of a store handle by an engine that did not give it.
+    pub(crate) fn foreign_store() -> Error {
+        Error::invalid(
+            "the store belongs to another engine, or to an earlier opening of this directory: \
+             take it from this engine by Engine::store",
+        )
+    }
+
     /// An [`Error::Corrupt`].
     pub fn corrupt(path: impl Into<PathBuf>, offset: u64, what: impl Into<String>) -> Error {
         Error::Corrupt { path: path.into(), offset, what: what.into() }

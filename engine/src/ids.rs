@@ -26,6 +26,18 @@ pub struct BootId(pub [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u32);
 
+/// Which open engine a handle belongs to. Every open draws another one at random, and none is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instance(pub u64);
+
+/// A store of one open engine: what batches and watchers take, from a [`Store`](crate::Store) handle. Store ids repeat in every
+/// engine, so an id alone could name an unrelated store of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreKey {
+    pub(crate) instance: Instance,
+    pub(crate) id: StoreId,
+}
+
 /// A byte position in the WAL, counted from the first byte ever logged. It goes on across files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);

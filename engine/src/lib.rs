@@ -52,6 +52,7 @@ mod ticket;
 mod verify;
 pub mod vfs;
 mod view;
+mod wake;
 mod wal;
 mod watch;
 
@@ -62,7 +63,7 @@ pub use engine::{Engine, StoreInfo, World};
 pub use entry::{Entry, Info, Limit, Page, Receipt, Verdict};
 pub use error::{Error, Result};
 pub use ids::{
-    BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, TimeMs, TimelineRef,
+    BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, StoreKey, TimeMs, TimelineRef,
 };
 pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use recovery::Recovery;

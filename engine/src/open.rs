@@ -29,7 +29,7 @@ use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind, VERSION};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::wal::WAL_HEADER_BYTES;
-use crate::ids::{EngineId, Lsn, StoreId, TimeMs};
+use crate::ids::{EngineId, Instance, Lsn, StoreId, TimeMs};
 use crate::manifest::{self, Manifest};
 use crate::memtable::Memtable;
 use crate::options::Options;
@@ -42,7 +42,9 @@ use crate::state::{Poison, Progress, State};
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
+use crate::wake::WakeQueue;
 use crate::wal::{self, Tail, Wal, WalFile};
+use crate::watch::WatchTable;
 
 pub const LOCK_NAME: &str = "LOCK";
 
@@ -108,9 +110,10 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         remove_leftovers(&dir, &manifest, &mut files)?;
     }
     let whole = replay.whole_since(tail.whole_from);
-    let reserve = open_reserve(&dir, &options);
+    let (reserve, instance) = (open_reserve(&dir, &options), Instance(random()));
     let state = State {
         dir,
+        instance,
         clock,
         sure,
         own_starts: AtomicBool::new(own_starts),
@@ -124,7 +127,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         changing: std::array::from_fn(|_| Mutex::new(())),
         merging: Mutex::new(()),
         wal_files: Mutex::new(files),
-        watch: Arc::default(),
+        watch: Arc::new(WatchTable::new(instance)),
+        wake: WakeQueue::default(),
         cache,
         hasher: replay.hasher,
         last_time_ms: AtomicU64::new(last_time_ms),

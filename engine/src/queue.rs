@@ -158,8 +158,6 @@ impl Filling {
 
 /// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
 fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
-    let stores = batch.timelines().map(|(timeline, _)| timeline.store);
-    state.check_stores(stores.chain(batch.bases.iter().map(|basis| basis.store)))?;
     let view = state.view.load();
     let memtable = view.active.from();
     let hint = |timeline, hash| -> Result<Option<EndHint>> {
@@ -194,6 +192,8 @@ pub fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Re
 
 #[cfg(all(test, loom))]
 mod modelled {
+    use std::task::Waker;
+
     use loom::thread::JoinHandle;
 
     use super::*;
@@ -207,7 +207,8 @@ mod modelled {
             while let Some(group) = queue.take() {
                 let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
                 committed += group.batches.len();
-                group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+                let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+                wakers.into_iter().for_each(Waker::wake);
             }
             committed
         })

@@ -1,9 +1,23 @@
 //! A running engine: its threads and its lock, from start to stop. Handles to it are `Engine` and `Store`.
+//!
+//! Stopping, in this order:
+//!
+//! 1. no more batches are taken; the commit thread ends when all that is queued is committed;
+//! 2. watchers are closed: nothing advances any more;
+//! 3. the threads that flush, merge and expire end, then the one that prepares log files; for a close, what is in memory was
+//!    flushed before, and the log is removed;
+//! 4. the manifest is closed: a caller who still merges gives up;
+//! 5. the wake thread wakes whatever is queued, releases the directory's lock and ends.
+//!
+//! Nothing touches the directory after its lock is released. Whoever stops the engine waits for all of this, with two exceptions:
+//! a waker may stop the engine, but the wake thread cannot wait for its own end, so step 5 comes when that waker has returned;
+//! and if another thread of the engine drops the last handle, it leaves the stopping to the wake thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
+use std::task::{Wake, Waker};
+use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::Mutex;
 
@@ -25,33 +39,32 @@ const READ_ONLY: Error = Error::Closed { what: "the engine is open for reading o
 pub struct Running {
     pub state: Arc<State>,
     pub queue: Arc<Queue>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Arc<Threads>,
     pub damage: Vec<Error>,
     pub recovery: Recovery,
     pub creating: Mutex<()>,
-    /// Released when the threads have ended.
-    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl Running {
-    /// Starts the threads of an engine that was opened.
-    pub fn start(opened: Opened) -> Running {
+    /// Starts the threads of an engine that was opened. If one cannot be started, those before it are stopped again.
+    pub fn start(opened: Opened) -> Result<Running> {
         let (state, queue) = (opened.state, Arc::new(Queue::default()));
-        let mut threads = Vec::new();
+        let threads = Arc::new(Threads::start(&state, &queue, opened.lock)?);
+        let (damage, recovery) = (opened.damage, opened.recovery);
+        let running = Running { state, queue, threads, damage, recovery, creating: Mutex::default() };
+        let (state, queue, threads) = (&running.state, &running.queue, &running.threads);
         match opened.wal {
             Some(wal) => {
                 let committer = Committer::new(state.clone(), queue.clone(), wal);
-                threads.push(start("commit", &state, move |_| committer.run()));
-                threads.push(start("flush", &state, flush::run));
-                threads.push(start("compact", &state, compact::run));
+                threads.add("commit", move |_| committer.run())?;
+                threads.add("flush", flush::run)?;
+                threads.add("compact", compact::run)?;
                 let expire_queue = queue.clone();
-                threads.push(start("expire", &state, move |state| expire::run(state, &expire_queue)));
+                threads.add("expire", move |state| expire::run(state, &expire_queue))?;
             }
             None => queue.close(),
         }
-        let (threads, lock) = (Mutex::new(threads), Mutex::new(Some(opened.lock)));
-        let (damage, recovery) = (opened.damage, opened.recovery);
-        Running { state, queue, threads, damage, recovery, creating: Mutex::default(), lock }
+        Ok(running)
     }
 
     /// An error if nothing may be written.
@@ -69,37 +82,113 @@ impl Running {
         if let Err(error) = self.check_writable() {
             return batches.iter().map(|_| Err(error.clone())).collect();
         }
-        let prepared =
-            batches.into_iter().map(|batch| batch.prepare(&state.options, &state.hasher)).collect();
-        self.queue.submit(state, prepared)
+        let prepare = |batch: Batch| batch.prepare(state.instance, &state.options, &state.hasher);
+        self.queue.submit(state, batches.into_iter().map(prepare).collect())
     }
 
-    /// Ends the threads: the commit thread first, when all that is queued is committed, since it may wait for a flush.
-    pub fn stop_threads(&self) {
-        self.queue.close();
-        let mut threads = self.threads.lock();
-        for thread in threads.drain(..) {
-            // A panic was told when it happened; what is durable is durable.
-            let _ = thread.join();
-            self.state.closing.store(true, Ordering::Release);
-            self.state.progress.end();
+    /// Stops the engine. If all that was in memory is in segments now, the next open has no log to read.
+    pub fn close(&self, flushed: Result<()>) -> Result<()> {
+        let stopped = self.threads.stop(flushed.is_ok());
+        flushed.and(stopped)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.threads.is_worker_here() {
+            self.state.wake.hand_over(vec![Waker::from(self.threads.clone())]);
+        } else {
+            self.threads.wake_by_ref();
         }
-        self.state.preparer.lock().take();
+    }
+}
+
+/// The threads of an engine.
+struct Threads {
+    state: Arc<State>,
+    queue: Arc<Queue>,
+    workers: Mutex<Workers>,
+    /// The thread that calls wakers, and releases the lock at its end.
+    waking: Mutex<Option<JoinHandle<()>>>,
+    waking_id: ThreadId,
+}
+
+/// All but the wake thread.
+#[derive(Default)]
+struct Workers {
+    /// The commit thread first.
+    threads: Vec<JoinHandle<()>>,
+    stopped: bool,
+}
+
+/// To be stopped by the wake thread is to be woken there.
+impl Wake for Threads {
+    fn wake(self: Arc<Threads>) {
+        self.wake_by_ref();
     }
 
-    /// Lets another engine have the directory. Nothing here touches it from now on.
-    pub fn unlock(&self) {
-        self.state.closing.store(true, Ordering::Release);
-        self.state.progress.end();
+    fn wake_by_ref(self: &Arc<Threads>) {
+        // Without a flush there is nothing that could fail.
+        let _stopped = self.stop(false);
+    }
+}
+
+impl Threads {
+    fn start(state: &Arc<State>, queue: &Arc<Queue>, lock: Box<dyn Send + Sync>) -> Result<Threads> {
+        let (state, queue) = (state.clone(), queue.clone());
+        let waking = start("wake", &state, |state| state.wake.run(), Some(lock))?;
+        let waking_id = waking.thread().id();
+        Ok(Threads { state, queue, workers: Mutex::default(), waking: Mutex::new(Some(waking)), waking_id })
+    }
+
+    fn add(&self, name: &'static str, work: impl FnOnce(&State) + Send + 'static) -> Result<()> {
+        let thread = start(name, &self.state, work, None)?;
+        self.workers.lock().threads.push(thread);
+        Ok(())
+    }
+
+    fn is_worker_here(&self) -> bool {
+        let here = std::thread::current().id();
+        self.workers.lock().threads.iter().any(|thread| thread.thread().id() == here)
+    }
+
+    /// Steps 1 to 5 of the heading. Several may stop an engine: each waits for the end.
+    fn stop(&self, flushed: bool) -> Result<()> {
+        let stopped = self.stop_workers(flushed);
+        self.state.wake.close();
+        if std::thread::current().id() != self.waking_id {
+            // Held while it is joined, so that others who stop wait for it, too.
+            let mut waking = self.waking.lock();
+            waking.take().into_iter().for_each(join);
+        }
+        stopped
+    }
+
+    /// Steps 1 to 4. None of them waits for a waker.
+    fn stop_workers(&self, flushed: bool) -> Result<()> {
+        let mut workers = self.workers.lock();
+        if std::mem::replace(&mut workers.stopped, true) {
+            return Ok(());
+        }
+        let state = &self.state;
+        self.queue.close();
+        let mut threads = workers.threads.drain(..);
+        threads.next().into_iter().for_each(join);
+        state.wake.hand_over(state.watch.close());
+        state.closing.store(true, Ordering::Release);
+        state.progress.end();
+        threads.for_each(join);
+        state.preparer.lock().take();
+        let removed = if flushed { self.nothing_to_replay() } else { Ok(()) };
         // A caller may be merging: it gives up, and cleans up, before another engine can have the directory.
-        let _no_merge = self.state.merging.lock();
-        self.state.manifest.lock().close();
-        self.lock.lock().take();
+        let _no_merge = state.merging.lock();
+        state.manifest.lock().close();
+        removed
     }
 
     /// If nothing was committed since the flush, says in the manifest that no log file is needed and no store can be set back, and
     /// removes all log files. The checkpoint is where the log ended: the next one goes on from there.
-    pub fn nothing_to_replay(&self) -> Result<()> {
+    fn nothing_to_replay(&self) -> Result<()> {
         let view = self.state.view.load();
         if !self.state.options.read_only && view.active.is_empty() && view.sealed.is_empty() {
             let seen_ms = self.state.sure_now_ms();
@@ -117,27 +206,33 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop_threads();
-        self.unlock();
-    }
+fn join(thread: JoinHandle<()>) {
+    // A panic was reported when it happened; what is durable is durable.
+    let _ = thread.join();
 }
 
 /// Starts a thread. If it panics, which is a broken invariant, no more writes are acknowledged and nobody waits for it in vain.
+/// A lock that it is given is released at its end.
 fn start(
     name: &'static str,
     state: &Arc<State>,
     work: impl FnOnce(&State) + Send + 'static,
-) -> JoinHandle<()> {
+    lock: Option<Box<dyn Send + Sync>>,
+) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(format!("strandline-{name}"));
+    let path = state.dir.path_of("");
     let state = state.clone();
     let guarded = move || {
         if catch_unwind(AssertUnwindSafe(|| work(&state))).is_err() {
             let error = Error::Poisoned { why: format!("the {name} thread panicked") };
             state.poison.set(&error);
             state.progress.flush_outcome(Some(error));
+            // The other threads go on: the directory stays locked until the process ends.
+            std::mem::forget(lock);
+            return;
         }
+        drop(state);
+        drop(lock);
     };
-    thread.spawn(guarded).expect("a thread can be started while the engine opens")
+    thread.spawn(guarded).map_err(|error| Error::io("start a thread for", &path, error))
 }

@@ -20,7 +20,7 @@ use crate::clock::{Clock, SureTime};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::EngineId;
 use crate::format::manifest::{Live, StoreRecord};
-use crate::ids::{FileNumber, StoreId, TimeMs, TimelineRef};
+use crate::ids::{FileNumber, Instance, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::SlotId;
 use crate::options::Options;
@@ -29,6 +29,7 @@ use crate::segment::BlockCache;
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, View};
+use crate::wake::WakeQueue;
 use crate::wal::{Preparer, WalFile};
 use crate::watch::WatchTable;
 
@@ -39,6 +40,8 @@ pub const CHANGE_LOCKS: usize = 64;
 pub struct State {
     pub dir: Dir,
     pub options: Options,
+    /// Which open engine this is. Handles of others are refused.
+    pub instance: Instance,
     pub clock: Arc<dyn Clock>,
     pub engine_id: EngineId,
     pub writer_epoch: u64,
@@ -57,6 +60,8 @@ pub struct State {
     /// The log's files, oldest first.
     pub wal_files: Mutex<Vec<WalFile>>,
     pub watch: Arc<WatchTable>,
+    /// What calls wakers.
+    pub wake: WakeQueue,
     pub cache: Arc<BlockCache>,
     pub hasher: hashbrown::DefaultHashBuilder,
     /// The highest timestamp given so far.
@@ -130,15 +135,6 @@ impl State {
     /// Ids whose window began before this are forgotten, from now on: sure time never falls.
     pub fn remembered_from_ms(&self) -> TimeMs {
         self.sure_now_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
-    }
-
-    /// An error if one of the stores does not exist.
-    pub fn check_stores(&self, mut stores: impl Iterator<Item = StoreId>) -> Result<()> {
-        let known = self.stores.read();
-        match stores.find(|store| known.iter().all(|known| known.id != *store)) {
-            Some(store) => Err(Error::NoStore { name: format!("with id {}", store.0) }),
-            None => Ok(()),
-        }
     }
 
     /// How long entries of a store live; 0: for ever.

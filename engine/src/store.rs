@@ -9,7 +9,7 @@ use crate::batch::{Batch, name_too_long, stands_for};
 use crate::change::{self, Trim};
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
-use crate::ids::{MAX_NAME_BYTES, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
 use crate::list;
 use crate::read::{self, Reading};
 use crate::running::Running;
@@ -23,9 +23,9 @@ pub struct Store {
     pub(crate) name: Arc<str>,
 }
 
-impl From<&Store> for StoreId {
-    fn from(store: &Store) -> StoreId {
-        store.id
+impl From<&Store> for StoreKey {
+    fn from(store: &Store) -> StoreKey {
+        StoreKey { instance: store.running.state.instance, id: store.id }
     }
 }
 

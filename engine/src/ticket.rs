@@ -32,8 +32,9 @@ impl Fill {
         Ticket { fill: self.clone(), place, waker: None }
     }
 
-    /// Tells every ticket. Called once.
-    pub fn resolve(&self, outcomes: Vec<Result<Receipt>>) {
+    /// Resolves every ticket, and wakes the threads that wait. Gives the wakers to be woken, outside the commit path. Called once.
+    #[must_use = "wakers that are not woken are forgotten"]
+    pub fn resolve(&self, outcomes: Vec<Result<Receipt>>) -> Vec<Waker> {
         let wakers = {
             let mut state = self.state.lock();
             assert!(state.outcomes.is_none(), "a fill is resolved once");
@@ -41,11 +42,15 @@ impl Fill {
             std::mem::take(&mut state.wakers)
         };
         self.resolved.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        wakers
     }
 }
 
 /// Resolves when its batch is durable and visible to every reader, or failed as a whole. Dropping it does not undo the batch.
+///
+/// [`Ticket::wait`] blocks a plain thread. As a future, it wakes its waker on the engine's wake thread, where a waker may do
+/// anything: append, wait, close the engine, or drop its last handle. One that blocks delays other wakers, and the engine's stop,
+/// but no append; one that panics affects nobody else.
 #[must_use = "a batch is committed only when its ticket says so"]
 pub struct Ticket {
     fill: Arc<Fill>,
@@ -74,17 +79,23 @@ impl Future for Ticket {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Receipt>> {
         let ticket = &mut *self;
+        // Cloned before the lock is taken, and what it replaces is dropped after: both are code of the caller.
+        let waker = context.waker().clone();
         let mut state = ticket.fill.state.lock();
         if let Some(outcomes) = &mut state.outcomes {
-            return Poll::Ready(outcomes[ticket.place].take().expect(TAKEN));
+            let outcome = outcomes[ticket.place].take().expect(TAKEN);
+            drop(state);
+            return Poll::Ready(outcome);
         }
-        let waker = context.waker();
-        if let Some(place) = ticket.waker {
-            state.wakers[place].clone_from(waker);
+        let replaced = if let Some(place) = ticket.waker {
+            Some(std::mem::replace(&mut state.wakers[place], waker))
         } else {
             ticket.waker = Some(state.wakers.len());
-            state.wakers.push(waker.clone());
-        }
+            state.wakers.push(waker);
+            None
+        };
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -120,7 +131,7 @@ mod tests {
         let fill = Arc::new(Fill::default());
         let (first, second) = (fill.ticket(0), fill.ticket(1));
         let waiting = std::thread::spawn(move || second.wait());
-        fill.resolve(vec![Ok(receipt(7)), Err(Error::SequenceExhausted)]);
+        assert!(fill.resolve(vec![Ok(receipt(7)), Err(Error::SequenceExhausted)]).is_empty());
         assert_eq!(first.wait().expect("committed").time_ms, 7);
         assert!(matches!(waiting.join().expect("no panic"), Err(Error::SequenceExhausted)));
     }
@@ -135,7 +146,7 @@ mod tests {
         for _ in 0..2 {
             assert!(Pin::new(&mut ticket).poll(&mut context).is_pending());
         }
-        fill.resolve(vec![Ok(receipt(1))]);
+        fill.resolve(vec![Ok(receipt(1))]).into_iter().for_each(Waker::wake);
         assert_eq!(woken.0.load(Ordering::SeqCst), 1);
         assert!(Pin::new(&mut ticket).poll(&mut context).is_ready());
     }
@@ -153,7 +164,7 @@ mod modelled {
             let waiting = loom::thread::spawn(move || waited.wait());
             let polling = loom::thread::spawn(move || loom::future::block_on(polled));
             let receipt = |time_ms| Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
-            fill.resolve(vec![receipt(1), receipt(2)]);
+            fill.resolve(vec![receipt(1), receipt(2)]).into_iter().for_each(Waker::wake);
             assert_eq!(waiting.join().expect("no panic").expect("commits").time_ms, 1);
             assert_eq!(polling.join().expect("no panic").expect("commits").time_ms, 2);
         });

@@ -90,7 +90,7 @@ fn a_watcher_hears_of_every_advance() {
     let engine = Engine::open(dir.path(), small()).expect("opens");
     let messages = engine.store("messages").expect("m");
     let watcher = engine.watcher();
-    watcher.watch(&messages, b"t", 9);
+    watcher.watch(&messages, b"t", 9).expect("its own store");
     messages.append(b"other", b"x").expect("appends");
     assert!(!watcher.wait(Duration::from_millis(1)));
     messages.append(b"t", b"x").expect("appends");

@@ -92,21 +92,25 @@ fn mixed(hash: u64, piece: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use crate::batch::Batch;
-    use crate::ids::StoreId;
+    use crate::ids::{Instance, StoreId, StoreKey};
     use crate::options::Options;
 
+    fn store(id: u32) -> StoreKey {
+        StoreKey { instance: Instance(0), id: StoreId(id) }
+    }
+
     fn hashes(batch: Batch) -> (u64, u64) {
-        let prepared =
-            batch.id(b"id").prepare(&Options::default(), &hashbrown::DefaultHashBuilder::default());
+        let hasher = hashbrown::DefaultHashBuilder::default();
+        let prepared = batch.id(b"id").prepare(Instance(0), &Options::default(), &hasher);
         let id = prepared.expect("a good batch").id.expect("it has one");
         (id.body_hash, id.targets_hash)
     }
 
     #[test]
     fn hashes_of_one_body_are_those_of_every_release() {
-        let targets = [(StoreId(1), b"c/room".as_slice()), (StoreId(2), b"u/ann"), (StoreId(2), b"u/bob")];
+        let targets = [(store(1), b"c/room".as_slice()), (store(2), b"u/ann"), (store(2), b"u/bob")];
         let golden = [
-            hashes(Batch::new().append(StoreId(1), b"c/room", b"hello")),
+            hashes(Batch::new().append(store(1), b"c/room", b"hello")),
             hashes(Batch::new().fan_out(b"hello", targets)),
         ];
         assert_eq!(
@@ -120,8 +124,8 @@ mod tests {
 
     #[test]
     fn hashes_of_several_bodies_and_changes_are_part_of_the_format() {
-        let several = || Batch::new().append(StoreId(1), b"a", b"one").append(StoreId(2), b"b", b"two");
-        let golden = [hashes(several()), hashes(several().edit(StoreId(1), b"a", 7, b"three"))];
+        let several = || Batch::new().append(store(1), b"a", b"one").append(store(2), b"b", b"two");
+        let golden = [hashes(several()), hashes(several().edit(store(1), b"a", 7, b"three"))];
         assert_eq!(
             golden,
             [

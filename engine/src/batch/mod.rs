@@ -18,7 +18,7 @@ use crate::entry::Floor;
 use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc};
 use crate::format::wal::{ORIGIN_BYTES, TailWriter};
-use crate::ids::{MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, TimelineRef};
+use crate::ids::{Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimelineRef};
 use identity::Content;
 pub(crate) use identity::{remembered, stands_for};
 pub(crate) use prepared::{
@@ -61,6 +61,8 @@ pub struct Batch {
     conditions: Conditions,
     bases: Vec<(StoreId, Vec<u8>, Sequence)>,
     id: Option<ClientId>,
+    /// The engine of its stores; none as long as it names no store.
+    engine: Option<Instance>,
     /// The first thing wrong with it, told when it is submitted.
     wrong: Option<Error>,
 }
@@ -81,13 +83,13 @@ impl Batch {
 
     /// Adds an append of a body to one timeline.
     #[must_use]
-    pub fn append(self, store: impl Into<StoreId>, timeline: &[u8], body: &[u8]) -> Batch {
+    pub fn append(self, store: impl Into<StoreKey>, timeline: &[u8], body: &[u8]) -> Batch {
         self.fan_out(body, [(store, timeline)])
     }
 
     /// Adds an append of one body to many timelines: the body is stored once, each target costs its name and a few bytes.
     #[must_use]
-    pub fn fan_out<'a, S: Into<StoreId>>(
+    pub fn fan_out<'a, S: Into<StoreKey>>(
         mut self,
         body: &[u8],
         targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
@@ -100,10 +102,7 @@ impl Batch {
         self.bodies.push(AppendedBody { place, stamped: self.stamped, lifetime_ms: self.lifetime_ms });
         self.tail.append(self.stamped, self.lifetime_ms, targets.len());
         for (store, name) in targets {
-            let timeline = TimelineRef { store: store.into(), name };
-            if !self.check_name(name) {
-                return self;
-            }
+            let Some(timeline) = self.timeline(store, name) else { return self };
             let name = place_of(&self.tail.timeline(timeline));
             let body = (self.bodies.len() - 1) as u32;
             self.targets.push(Target { store: timeline.store, name, hash: 0, body });
@@ -116,15 +115,21 @@ impl Batch {
     #[must_use]
     pub fn edit(
         mut self,
-        store: impl Into<StoreId>,
+        store: impl Into<StoreKey>,
         timeline: &[u8],
         sequence: Sequence,
         body: &[u8],
     ) -> Batch {
-        if self.check_name(timeline)
-            && let Some(body) = self.body(body)
-        {
-            let timeline = TimelineRef { store: store.into(), name: timeline };
+        match self.timeline(store, timeline) {
+            Some(timeline) => self.edit_in(timeline, sequence, body),
+            None => self,
+        }
+    }
+
+    /// The same for a timeline that was checked.
+    #[must_use]
+    pub(crate) fn edit_in(mut self, timeline: TimelineRef<'_>, sequence: Sequence, body: &[u8]) -> Batch {
+        if let Some(body) = self.body(body) {
             let name = self.tail.edit(timeline, sequence);
             self.change(timeline, &name, ChangeKind::Edit(sequence, body));
             self.check_size();
@@ -187,9 +192,9 @@ impl Batch {
     /// Commit only if the last sequence of this timeline, of any store, is this one; otherwise [`Error::LastSequence`]. May be
     /// asked for several timelines: those that the caller's decision was based on. They need not be written to.
     #[must_use]
-    pub fn if_last_of(mut self, store: impl Into<StoreId>, timeline: &[u8], last: Sequence) -> Batch {
-        if self.check_name(timeline) {
-            self.bases.push((store.into(), timeline.to_vec(), last));
+    pub fn if_last_of(mut self, store: impl Into<StoreKey>, timeline: &[u8], last: Sequence) -> Batch {
+        if let Some(timeline) = self.timeline(store, timeline) {
+            self.bases.push((timeline.store, timeline.name.to_vec(), last));
         }
         self
     }
@@ -234,13 +239,20 @@ impl Batch {
         Some(self.tail.body(body))
     }
 
-    fn check_name(&mut self, name: &[u8]) -> bool {
+    /// A timeline that it is about, unless something is wrong with it or with the batch.
+    fn timeline<'a>(&mut self, store: impl Into<StoreKey>, name: &'a [u8]) -> Option<TimelineRef<'a>> {
+        let StoreKey { instance, id: store } = store.into();
+        if *self.engine.get_or_insert(instance) != instance {
+            self.refuse(Error::invalid(
+                "a batch is committed by one engine, but its stores belong to several: make a batch for each",
+            ));
+        }
         if name.is_empty() {
             self.refuse(Error::invalid("a timeline's name must not be empty"));
         } else if name.len() > MAX_NAME_BYTES {
             self.refuse(name_too_long(name));
         }
-        self.wrong.is_none()
+        self.wrong.is_none().then_some(TimelineRef { store, name })
     }
 
     fn check_size(&mut self) {
@@ -254,8 +266,16 @@ impl Batch {
         self.wrong.get_or_insert(error);
     }
 
-    /// The batch as the commit thread wants it: encoded, summed, its names hashed.
-    pub(crate) fn prepare(mut self, options: &Options, hasher: &impl BuildHasher) -> Result<Prepared> {
+    /// The batch as the commit thread of this engine wants it: encoded, summed, its names hashed.
+    pub(crate) fn prepare(
+        mut self,
+        engine: Instance,
+        options: &Options,
+        hasher: &impl BuildHasher,
+    ) -> Result<Prepared> {
+        if self.engine.is_some_and(|own| own != engine) {
+            self.refuse(Error::foreign_store());
+        }
         let id = self.encode_id();
         let conditions = self.conditions;
         if self.targets.is_empty() && (conditions.if_last.is_some() || conditions.sequence.is_some()) {
@@ -338,10 +358,11 @@ mod tests {
     use super::*;
     use crate::format::wal::decode_tail;
 
-    const STORE: StoreId = StoreId(1);
+    const HERE: Instance = Instance(7);
+    const STORE: StoreKey = StoreKey { instance: HERE, id: StoreId(1) };
 
     fn prepare(batch: Batch) -> Result<Prepared> {
-        batch.prepare(&Options::default(), &hashbrown::DefaultHashBuilder::default())
+        batch.prepare(HERE, &Options::default(), &hashbrown::DefaultHashBuilder::default())
     }
 
     #[test]

@@ -206,7 +206,8 @@ impl Observer {
         let stopped = stop.clone();
         let watcher = engine.watcher();
         for (token, key) in (0..).zip(&keys) {
-            watcher.watch(&engine.store(key.0).expect("store"), key.1.as_bytes(), token);
+            let store = engine.store(key.0).expect("store");
+            watcher.watch(&store, key.1.as_bytes(), token).expect("its own store");
         }
         let work = move || {
             while !stopped.load(Ordering::Acquire) {

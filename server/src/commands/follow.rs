@@ -56,7 +56,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
             Verdict::Trimmed => key.store.info(key.name())?.trimmed_to.max(after),
             _ => after,
         };
-        context.connection.subscriptions.follow(&context.shared.engine, key, page.next);
+        context.connection.subscriptions.follow(&context.shared.engine, key, page.next)?;
     }
     write_standing(verdict, &epoch, &page, 6, &mut context.connection.out);
     Ok(Flow::Done)

@@ -114,7 +114,7 @@ pub(super) fn wait(
         return Ok(Flow::Done);
     };
     check_room(context, keys.len())?;
-    context.connection.subscriptions.block(&context.shared.engine, keys);
+    context.connection.subscriptions.block(&context.shared.engine, keys)?;
     match attempt(context, false) {
         Ok(false) => {
             let patience = Duration::from_millis(block_ms);

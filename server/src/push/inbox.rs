@@ -45,8 +45,7 @@ impl Inbox {
     /// Brings the watches up to date.
     pub fn watch(&mut self, messaging: &Messaging, watcher: &Watcher, token: u64) -> Result<(), Refusal> {
         let wanted = watched_keys(messaging, &self.user)?;
-        rewatch(&mut self.watched, wanted, watcher, token);
-        Ok(())
+        rewatch(&mut self.watched, wanted, watcher, token)
     }
 
     /// Writes one page; whether there is more.
@@ -118,19 +117,20 @@ fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encode
 }
 
 /// Watches what is wanted and nothing else, given what is watched under the token now.
-pub fn rewatch(known: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token: u64) {
+pub fn rewatch(known: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token: u64) -> Result<(), Refusal> {
     let is_same =
         |one: &Key, other: &Key| one.bytes() == other.bytes() && one.store.name() == other.store.name();
     if wanted.len() == known.len() && wanted.iter().zip(&*known).all(|(one, other)| is_same(one, other)) {
-        return;
+        return Ok(());
     }
     for key in &wanted {
-        watcher.watch(&key.store, key.name(), token);
+        watcher.watch(&key.store, key.name(), token)?;
     }
     for key in known.iter().filter(|key| !wanted.iter().any(|other| is_same(key, other))) {
-        watcher.unwatch(&key.store, key.name(), token);
+        watcher.unwatch(&key.store, key.name(), token)?;
     }
     *known = wanted;
+    Ok(())
 }
 
 /// The timelines that tell that there may be something new for a user.

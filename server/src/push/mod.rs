@@ -129,7 +129,7 @@ impl Subscriptions {
             (None, Err(_)) => Source::Nothing,
         };
         let token =
-            self.insert(Subscription { kind, channel: channel.clone(), source, queued: false }, engine);
+            self.insert(Subscription { kind, channel: channel.clone(), source, queued: false }, engine)?;
         // Where it starts is asked for when it is watched: nothing falls between the two.
         let started = match self.by_token.get_mut(&token).map(|one| &mut one.source) {
             Some(Source::Timeline { key, cursor }) => last_sequence(key).map(|last| *cursor = last),
@@ -146,16 +146,23 @@ impl Subscriptions {
     }
 
     /// Follows everything that reaches a user, from behind a cursor. An earlier follow of the same user ends.
-    pub fn follow_user(&mut self, engine: &Engine, user: Bytes, cursor: Vec<u8>, gap_told: bool) {
+    pub fn follow_user(
+        &mut self,
+        engine: &Engine,
+        user: Bytes,
+        cursor: Vec<u8>,
+        gap_told: bool,
+    ) -> Result<(), Refusal> {
         self.remove(Kind::UserFollow, &user);
         let source = Source::User(Inbox::new(user.clone(), cursor, gap_told));
-        let token =
-            self.insert(Subscription { kind: Kind::UserFollow, channel: user, source, queued: true }, engine);
+        let token = self
+            .insert(Subscription { kind: Kind::UserFollow, channel: user, source, queued: true }, engine)?;
         self.behind.push_back(token);
+        Ok(())
     }
 
     /// Follows a timeline from behind `cursor`. An earlier follow of the same key ends.
-    pub fn follow(&mut self, engine: &Engine, key: Key, cursor: Sequence) {
+    pub fn follow(&mut self, engine: &Engine, key: Key, cursor: Sequence) -> Result<(), Refusal> {
         let key = key.detached();
         let channel = Bytes::copy_from_slice(key.bytes());
         self.remove(Kind::Follow, &channel);
@@ -168,8 +175,9 @@ impl Subscriptions {
                 queued: true,
             },
             engine,
-        );
+        )?;
         self.behind.push_back(token);
+        Ok(())
     }
 
     /// Ends one; whether there was one.
@@ -178,7 +186,8 @@ impl Subscriptions {
         let Some(gone) = self.by_token.remove(&token) else { return false };
         if let Some(watcher) = &self.watcher {
             for key in gone.source.watched() {
-                watcher.unwatch(&key.store, key.name(), token);
+                // It was watched: it is of this engine.
+                let _ended = watcher.unwatch(&key.store, key.name(), token);
             }
         }
         self.forget(kind, &gone.channel);
@@ -207,23 +216,29 @@ impl Subscriptions {
 
     /// Watches these timelines, and no others, for a blocked command. Call it before the command's first read, and before each
     /// further one if they may have changed.
-    pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) {
+    pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) -> Result<(), Refusal> {
         let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
-        inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
+        inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED)
     }
 
     /// The blocked command is done.
     pub fn unblock(&mut self) {
         for key in self.blocked.drain(..) {
             if let Some(watcher) = &self.watcher {
-                watcher.unwatch(&key.store, key.name(), BLOCKED);
+                let _ended = watcher.unwatch(&key.store, key.name(), BLOCKED);
             }
         }
     }
 
-    /// Whether a wake-up is to be expected.
+    /// Whether a wake-up is to be expected. None comes from an engine that was closed.
     pub fn is_watching(&self) -> bool {
-        self.watcher.is_some() && !(self.by_token.is_empty() && self.blocked.is_empty())
+        let listens = !(self.by_token.is_empty() && self.blocked.is_empty());
+        listens && self.watcher.as_ref().is_some_and(|watcher| !watcher.is_closed())
+    }
+
+    /// Whether the engine was closed, so that nothing that is listened to comes any more.
+    pub fn is_closed(&self) -> bool {
+        self.watcher.as_ref().is_some_and(Watcher::is_closed)
     }
 
     /// Ready when [`Subscriptions::collect`] has something to collect.
@@ -251,9 +266,20 @@ impl Subscriptions {
         retry
     }
 
-    fn insert(&mut self, mut one: Subscription, engine: &Engine) -> u64 {
+    fn insert(&mut self, mut one: Subscription, engine: &Engine) -> Result<u64, Refusal> {
         self.last_token += 1;
         let token = self.last_token;
+        let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
+        match &mut one.source {
+            Source::Nothing => {}
+            Source::Timeline { key, .. } => watcher.watch(&key.store, key.name(), token)?,
+            Source::User(inbox) => {
+                if let Some(messaging) = &self.messaging {
+                    // What cannot be read now is told by the first turn.
+                    let _ = inbox.watch(messaging, watcher, token);
+                }
+            }
+        }
         match one.kind {
             Kind::Message => {
                 self.messages += 1;
@@ -262,20 +288,9 @@ impl Subscriptions {
             Kind::ShardMessage => self.shard_messages += 1,
             Kind::Follow | Kind::UserFollow => {}
         }
-        let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
-        match &mut one.source {
-            Source::Nothing => {}
-            Source::Timeline { key, .. } => watcher.watch(&key.store, key.name(), token),
-            Source::User(inbox) => {
-                if let Some(messaging) = &self.messaging {
-                    // What cannot be read now is told by the first turn.
-                    let _ = inbox.watch(messaging, watcher, token);
-                }
-            }
-        }
         self.tokens.insert((one.kind, one.channel.clone()), token);
         self.by_token.insert(token, one);
-        token
+        Ok(token)
     }
 
     fn forget(&mut self, kind: Kind, channel: &Bytes) {
@@ -317,4 +332,32 @@ impl Drop for Subscriptions {
 fn last_sequence(key: &Key) -> Result<Sequence, Refusal> {
     let limit = Limit { entries: 0, body_bytes: 0, first_always: false };
     Ok(key.store.read_after(key.name(), MAX_SEQUENCE, limit)?.last)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use strandline::clock::ManualClock;
+    use strandline::vfs::Dir;
+    use strandline::vfs::simulated::SimulatedDisk;
+    use strandline::{Options, World};
+
+    use super::*;
+
+    #[test]
+    fn of_an_engine_that_was_closed_no_wake_up_is_expected() {
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+        let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
+        let engine = Engine::open_in(world, Options::default()).expect("opens");
+        let mut subscriptions = Subscriptions::new(Arc::default(), None);
+        let key = Key::find(&engine, &"messages:t".into()).expect("a key");
+        subscriptions.follow(&engine, key, 0).expect("its own store");
+        assert!(subscriptions.is_watching() && !subscriptions.is_closed());
+        engine.close().expect("closes");
+        let context = Context::from_waker(Waker::noop());
+        assert!(subscriptions.poll_ready(&context).is_ready(), "the session is woken once more");
+        assert!(subscriptions.is_closed());
+        assert!(!subscriptions.is_watching(), "and then waits for nothing from it");
+    }
 }

@@ -185,7 +185,12 @@ impl Session {
 
     /// Whether something from outside, or a deadline, ends the connection now.
     fn must_end(&mut self) -> bool {
-        match self.connection.client.end() {
+        let end = match self.connection.client.end() {
+            // What it follows or waits for does not come any more.
+            End::No if self.connection.subscriptions.is_closed() => End::Finish,
+            end => end,
+        };
+        match end {
             End::No => {}
             End::Finish => {
                 if self.blocked.take().is_some() {

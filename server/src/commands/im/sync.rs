@@ -49,7 +49,7 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
         if !now {
             // The wake-up may have been that the user is in a conversation that was not watched yet.
             let keys = watched_keys(&messaging, &user)?;
-            context.connection.subscriptions.block(&context.shared.engine, keys);
+            context.connection.subscriptions.block(&context.shared.engine, keys)?;
         }
         let page = messaging.sync(&user, &cursor, limit)?;
         if !now && page.deliveries.is_empty() && page.verdict == Standing::Ok {
@@ -101,7 +101,12 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     }
     if page.verdict.goes_on() {
         let gap_told = page.verdict != Standing::Ok;
-        context.connection.subscriptions.follow_user(&context.shared.engine, user, start.clone(), gap_told);
+        context.connection.subscriptions.follow_user(
+            &context.shared.engine,
+            user,
+            start.clone(),
+            gap_told,
+        )?;
     }
     let out = &mut context.connection.out;
     out.map(3);
