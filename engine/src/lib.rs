@@ -36,6 +36,7 @@ mod open;
 mod options;
 mod queue;
 mod read;
+mod refusals;
 mod reserve;
 mod running;
 mod salvage;

@@ -35,10 +35,11 @@ use crate::manifest::Manifest;
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::options::Options;
 use crate::read::Reading;
+use crate::refusals::Refusals;
 use crate::reserve::{self, Reserve};
 use crate::segment::{self, BlockCache, Segment};
 use crate::sequence::Allocator;
-use crate::state::{Poison, Progress, State};
+use crate::state::{Lag, Poison, Progress, State};
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
@@ -63,7 +64,9 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     match open_once(dir.clone(), clock.clone(), options.clone(), true) {
         Err(Error::DiskFull { path }) if !options.read_only => {
             let lock = dir.lock(LOCK_NAME, true)?;
-            dir.remove(reserve::NAME).map_err(|_| Error::DiskFull { path })?;
+            if !reserve::remove(&dir) {
+                return Err(Error::DiskFull { path });
+            }
             drop(lock);
             tracing::warn!(
                 "the disk is full: the reserve is given back, appends are refused until there is space"
@@ -135,6 +138,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         unmergeable: Mutex::default(),
         debt_bytes: AtomicU64::new(0),
         merge_waits: AtomicBool::new(false),
+        lag: Lag::default(),
+        refusals: Refusals::default(),
         expiring: Mutex::new(()),
         reserve,
         progress: Progress::default(),
@@ -155,7 +160,7 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
 
 /// Files of work that was cut. Nothing refers to them.
 fn remove_temporary(dir: &Dir) -> Result<()> {
-    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest" || stem == reserve::NAME;
+    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest" || stem.starts_with(reserve::NAME);
     for name in dir.list()?.iter().filter(|name| name.strip_suffix(".tmp").is_some_and(ours)) {
         dir.remove(name)?;
     }
@@ -433,7 +438,7 @@ fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>
     let live = manifest.live();
     let is_needed = |name: &str, record: &SegmentRecord| {
         segment::is_file(name) == Some(record.number)
-            && !(record.dropped && name == segment::data_name(record.number))
+            && (record.has_data() || name != segment::data_name(record.number))
     };
     let is_unnamed = |name: &str| {
         segment::is_file(name).is_some() && !live.segments.iter().any(|record| is_needed(name, record))

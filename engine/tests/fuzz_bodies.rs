@@ -86,6 +86,7 @@ fn runs() -> Vec<u8> {
         run.shared(6, 0);
         run.shared(9, 300);
         run.inline(20, 1500, 9000, b"");
+        run.elsewhere(22, 1500, 9000);
         run.finish(name, &mut block);
     }
     block
@@ -133,6 +134,7 @@ fn live() -> Vec<u8> {
         partition: 0,
         tier: 2,
         dropped: false,
+        dead: false,
         data_bytes: 1 << 33,
         index_bytes: 5,
         timelines: 6,

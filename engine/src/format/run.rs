@@ -6,6 +6,7 @@
 //!  entry        := (length << 2 | own expiry << 1), time − time of the entry before, [expiry − time], body
 //!                | (step << 1 | 1)                      a shared body, step − 1 behind the last shared one of this run
 //!                | 1, n                                 n sequences that were never given
+//!                | 1, 0                                 the body of the next entry, which is empty here, is an edit in a younger segment
 //!  bodies block := slots of (time, expiry or 0, body)
 //! ```
 //!
@@ -29,6 +30,8 @@ pub enum Content {
         expire_at_ms: TimeMs,
         /// Its place in the raw block.
         body: Range<usize>,
+        /// The body is not here: the entry was edited, and a younger segment has it.
+        is_elsewhere: bool,
     },
     /// The shared body with this number in the segment.
     Shared(u32),
@@ -70,11 +73,16 @@ impl RunWriter {
         self.count == 0
     }
 
-    fn step_to(&mut self, sequence: Sequence) {
+    fn step_over(&mut self, sequence: Sequence) {
         if sequence > self.next {
             put_varint(&mut self.entries, 1);
             put_varint(&mut self.entries, sequence - self.next);
         }
+        self.next = sequence;
+    }
+
+    fn step_to(&mut self, sequence: Sequence) {
+        self.step_over(sequence);
         self.next = sequence + 1;
         self.count += 1;
     }
@@ -90,6 +98,14 @@ impl RunWriter {
             put_varint(&mut self.entries, expire_at_ms.saturating_sub(self.time_ms));
         }
         self.entries.extend_from_slice(body);
+    }
+
+    /// Adds an entry whose body a younger segment has, since it was edited.
+    pub fn elsewhere(&mut self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) {
+        self.step_over(sequence);
+        put_varint(&mut self.entries, 1);
+        put_varint(&mut self.entries, 0);
+        self.inline(sequence, time_ms, expire_at_ms, &[]);
     }
 
     /// Adds an entry whose body is the shared one with this number. Numbers do not fall inside a run.
@@ -163,12 +179,18 @@ impl<'a> RunReader<'a> {
             return None;
         }
         let mut head = self.reader.varint()?;
+        let mut is_elsewhere = false;
         while head == 1 {
-            self.sequence = self.sequence.checked_add(self.reader.varint()?)?;
+            let step = self.reader.varint()?;
+            is_elsewhere = step == 0;
+            self.sequence = self.sequence.checked_add(step)?;
             head = self.reader.varint()?;
         }
-        let content =
-            if head & 1 == 1 { self.shared_content(head >> 1)? } else { self.inline_content(head)? };
+        let content = if head & 1 == 1 {
+            self.shared_content(head >> 1)?
+        } else {
+            self.inline_content(head, is_elsewhere)?
+        };
         let sequence = self.sequence;
         self.sequence = sequence.checked_add(1)?;
         self.remaining -= 1;
@@ -180,13 +202,13 @@ impl<'a> RunReader<'a> {
         u32::try_from(self.shared).ok().map(Content::Shared)
     }
 
-    fn inline_content(&mut self, head: u64) -> Option<Content> {
+    fn inline_content(&mut self, head: u64, is_elsewhere: bool) -> Option<Content> {
         let len = usize::try_from(head >> 2).ok()?;
         self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
         let expire_at_ms = if head & 2 == 0 { 0 } else { self.time_ms.checked_add(self.reader.varint()?)? };
         let start = self.block_bytes - self.after - self.reader.rest().len();
         self.reader.bytes(len)?;
-        Some(Content::Inline { time_ms: self.time_ms, expire_at_ms, body: start..start + len })
+        Some(Content::Inline { time_ms: self.time_ms, expire_at_ms, body: start..start + len, is_elsewhere })
     }
 }
 
@@ -220,16 +242,21 @@ mod tests {
         run.shared(7, 0);
         run.inline(20, 1500, 9000, b"");
         run.shared(21, 300);
+        run.elsewhere(25, 1600, 9000);
+        run.inline(26, 1600, 0, b"");
         let mut block = b"before".to_vec();
         run.finish(b"c/1", &mut block);
         let end = block.len();
         block.extend_from_slice(b"after");
         let mut reader = RunReader::at(&block, 6).expect("a run");
-        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 5));
+        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 7));
         let mut seen = Vec::new();
         while let Some((sequence, content)) = reader.next_entry() {
             seen.push(match content {
-                Content::Inline { time_ms, expire_at_ms, body } => {
+                Content::Inline { time_ms, expire_at_ms, is_elsewhere: true, body } if body.is_empty() => {
+                    (sequence, time_ms, expire_at_ms, b"elsewhere".to_vec())
+                }
+                Content::Inline { time_ms, expire_at_ms, body, .. } => {
                     (sequence, time_ms, expire_at_ms, block[body].to_vec())
                 }
                 Content::Shared(number) => (sequence, u64::from(number), 0, b"shared".to_vec()),
@@ -243,6 +270,8 @@ mod tests {
                 (7, 0, 0, b"shared".to_vec()),
                 (20, 1500, 9000, b"".to_vec()),
                 (21, 300, 0, b"shared".to_vec()),
+                (25, 1600, 9000, b"elsewhere".to_vec()),
+                (26, 1600, 0, b"".to_vec()),
             ]
         );
         assert_eq!(reader.remaining(), 0);

@@ -60,6 +60,8 @@ pub struct Left {
     pub body: Bytes,
     /// The number of its body, if that is a shared one.
     pub shared: Option<u32>,
+    /// Its body is an edit in a younger segment.
+    pub is_elsewhere: bool,
 }
 
 /// A segment that is walked.
@@ -208,8 +210,9 @@ impl Remains {
             let Some(mut run) = RunReader::at(&block, *at) else { continue };
             while let Some((sequence, content)) = run.next_entry() {
                 let left = match content {
-                    Content::Inline { time_ms, expire_at_ms, body } => {
-                        Some(Left { time_ms, expire_at_ms, body: block.slice(body), shared: None })
+                    Content::Inline { time_ms, expire_at_ms, body, is_elsewhere } => {
+                        let body = block.slice(body);
+                        Some(Left { time_ms, expire_at_ms, body, shared: None, is_elsewhere })
                     }
                     Content::Shared(number) => self.shared(number),
                 };
@@ -232,7 +235,7 @@ impl Remains {
         let (time_ms, expire_at_ms, body) = shared_body(&block, (number - first) as usize)?;
         let body = block.slice(body);
         self.held = Some((place, block));
-        Some(Left { time_ms, expire_at_ms, body, shared: Some(number) })
+        Some(Left { time_ms, expire_at_ms, body, shared: Some(number), is_elsewhere: false })
     }
 
     /// The numbers of the shared bodies that can be read.

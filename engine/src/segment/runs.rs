@@ -196,7 +196,12 @@ impl<'a> RunsOf<'a> {
         out: &mut Collector,
     ) -> Result<bool> {
         let (time_ms, expire_at_ms, body) = match content {
-            Content::Inline { time_ms, expire_at_ms, body } => {
+            Content::Inline { time_ms, expire_at_ms, is_elsewhere: true, .. }
+                if out.needs_body(sequence, *time_ms, *expire_at_ms) =>
+            {
+                return Err(self.damaged(place, "the edit of an entry is in no younger segment"));
+            }
+            Content::Inline { time_ms, expire_at_ms, body, .. } => {
                 (*time_ms, *expire_at_ms, block.slice(body.clone()))
             }
             Content::Shared(number) => self.shared(place, *number)?,
@@ -218,6 +223,25 @@ impl<'a> RunsOf<'a> {
         let (time_ms, expire_at_ms, body) =
             found.ok_or_else(|| self.damaged(place, "an entry refers to a shared body that is not there"))?;
         Ok((time_ms, expire_at_ms, block.slice(body)))
+    }
+
+    /// Time and own expiry of an entry, if it is here.
+    pub fn times_of(&mut self, sequence: Sequence) -> Result<Option<(TimeMs, TimeMs)>> {
+        let Some(place) = self.seek(|first, _| first > sequence)? else { return Ok(None) };
+        let block = self.block(&place)?;
+        let mut run = self.run_in(&place, &block)?;
+        while let Some((found, content)) = run.next_entry() {
+            if found >= sequence {
+                return match content {
+                    _ if found > sequence => Ok(None),
+                    Content::Inline { time_ms, expire_at_ms, .. } => Ok(Some((time_ms, expire_at_ms))),
+                    Content::Shared(number) => self
+                        .shared(&place, number)
+                        .map(|(time_ms, expire_at_ms, _)| Some((time_ms, expire_at_ms))),
+                };
+            }
+        }
+        self.check_end(&place, &run).map(|()| None)
     }
 
     /// The lowest sequence whose time is `time_ms` or later.

@@ -18,6 +18,7 @@ pub const FLOORS: &[(&str, &[&str])] = &[
             "ticket",
             "idempotency",
             "reserve",
+            "refusals",
         ],
     ),
     ("what verbs share", &["view", "state"]),
