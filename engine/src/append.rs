@@ -32,6 +32,7 @@ use bytes::Bytes;
 
 use crate::batch::{Basis, ChangeKind, Durability, Prepared, remembered};
 use crate::clock::SLACK_MS;
+use crate::compact;
 use crate::entry::{End, Receipt, Times};
 use crate::error::{Error, Failure, Result};
 use crate::flush::remove_log_files;
@@ -98,6 +99,14 @@ impl Committer {
 
     /// A group. If it has something that frees space and the disk is full, the reserve is for that.
     fn commit(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let outcomes = self.commit_or_free(group);
+        for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            self.state.refusals.note(error, self.state.clock.monotonic());
+        }
+        outcomes
+    }
+
+    fn commit_or_free(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let outcomes = self.commit_once(group);
         let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {
             submitted.batch.frees_only()
@@ -162,7 +171,10 @@ impl Committer {
         let is_full = self.memtable.bytes() >= self.state.options.memtable_bytes();
         if is_full || !self.memtable.may_start_at(start_ms) {
             match self.wait_for_flush() {
-                Ok(()) => self.seal()?,
+                Ok(()) => {
+                    self.wait_for_merge();
+                    self.seal()?;
+                }
                 // What gives space back is taken all the same, into a memtable that is over its size: nothing else is.
                 Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {}
                 Err(error) => return Err(error),
@@ -215,6 +227,19 @@ impl Committer {
                 return Err(failure);
             }
             self.state.counters.stalls.add(1);
+            self.state.progress.wait(seen, Duration::from_secs(1));
+        }
+    }
+
+    /// Waits while merging is too far behind and goes on: what is written faster than it can be merged would fill the disk.
+    fn wait_for_merge(&self) {
+        loop {
+            let seen = self.state.progress.changes();
+            if self.state.reserve.is_out() || !compact::is_behind(&self.state) {
+                return;
+            }
+            self.state.counters.stalls.add(1);
+            self.state.lag.hurry(true);
             self.state.progress.wait(seen, Duration::from_secs(1));
         }
     }

@@ -134,12 +134,12 @@ fn fill(
 ) -> Result<Backup> {
     let mut backup = Backup { files: 1, ..Backup::default() };
     for record in &live.segments {
-        let data = (!record.dropped).then(|| data_name(record.number));
+        let data = record.has_data().then(|| data_name(record.number));
         for name in data.into_iter().chain([index_name(record.number)]) {
             backup.bytes += target.place(source, &name, may_link)?;
             backup.files += 1;
         }
-        backup.entries += if record.dropped { 0 } else { record.entries };
+        backup.entries += if record.has_data() { record.entries } else { 0 };
     }
     target.sync()?;
     let mut manifest = Manifest::new(target.clone(), engine_id, live).in_epoch(writer_epoch);

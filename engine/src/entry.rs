@@ -61,6 +61,12 @@ impl Changes {
         self.removed.range(..=sequence).next_back().is_some_and(|(_, last)| *last >= sequence)
     }
 
+    /// How many sequences from `low` to `high` are removed.
+    pub fn removed_within(&self, low: Sequence, high: Sequence) -> u64 {
+        let ranges = self.removed.range(..=high);
+        ranges.map(|(first, last)| ((*last).min(high) + 1).saturating_sub((*first).max(low))).sum()
+    }
+
     /// Removes a range, joined with its neighbours.
     pub fn remove(&mut self, mut first: Sequence, mut last: Sequence) {
         let touching = self.removed.range(..=last.saturating_add(1)).rev();
@@ -211,6 +217,13 @@ impl Collector {
     /// Whether something was kept back already, or would be, so that there is no use in offering more.
     pub fn is_full(&self) -> bool {
         self.more || (self.is_sufficient && self.entries.len() >= self.limit.entries)
+    }
+
+    /// Whether an entry would be shown with the body that it was written with.
+    pub fn needs_body(&self, sequence: Sequence, times: &Times) -> bool {
+        self.sight.lost.is_none()
+            && self.sight.shows(sequence, times)
+            && !self.sight.changes.edited.contains_key(&sequence)
     }
 
     /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.

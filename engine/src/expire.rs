@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::{Error, Failure};
+use crate::error::Failure;
 use crate::format::manifest::Live;
 use crate::ids::FileNumber;
 use crate::queue::Queue;
@@ -52,7 +52,7 @@ pub fn run(state: &State, queue: &Queue) {
         // Each making doubles it, so that a growing directory does not write it again and again.
         let wanted = state.options.reserve_bytes(state.segment_bytes());
         if state.reserve.is_out() || wanted >= (2 * state.reserve.bytes()).max(1) {
-            state.reserve.make(wanted);
+            state.reserve.make(wanted, state.lag.reserved_bytes());
         }
         // The end of the log that nothing vouches for has been the same for a tick: no group will do it soon.
         let unvouched = state.unvouched.load(Ordering::Relaxed);
@@ -79,7 +79,7 @@ pub fn expire(state: &State) -> Result<(), Failure> {
         return Ok(());
     }
     let numbers: Vec<FileNumber> = expired.iter().map(|segment| segment.record().number).collect();
-    let drop_all = |live: &mut Live| {
+    state.free_space(|live: &mut Live| {
         for record in live.segments.iter_mut().filter(|record| numbers.contains(&record.number)) {
             record.dropped = true;
             // A clock that goes back must not tell of entries that are not there any more.
@@ -88,32 +88,33 @@ pub fn expire(state: &State) -> Result<(), Failure> {
             }
         }
         live.seen_ms = live.seen_ms.max(now_ms);
-    };
-    let mut committed = state.change_live(drop_all);
-    if matches!(committed, Err(Failure::Refused(Error::DiskFull { .. }))) && state.reserve.give_back() {
-        committed = state.change_live(drop_all);
-    }
-    committed?;
+    })?;
     state.view.change(|view| {
         // A merge may have replaced some of them meanwhile: what it wrote is dropped next time.
-        expired.iter().for_each(|segment| view.segments.replace(Arc::new(segment.without_data())));
+        expired.iter().for_each(|segment| view.segments.replace(Arc::new(segment.expired())));
     });
     for segment in &expired {
         state.counters.expired_segments.add(1);
-        state.counters.expired_bytes.add(segment.record().data_bytes);
-        state.counters.expired_entries.add(segment.record().entries);
+        if segment.record().has_data() {
+            state.counters.expired_bytes.add(segment.record().data_bytes);
+            state.counters.expired_entries.add(segment.record().entries);
+        }
         segment.make_data_obsolete();
     }
     state.progress.announce();
     Ok(())
 }
 
+/// How long they wait where space is short.
+const SHORT_TRIM_WAIT_MS: u64 = 5_000;
+
 /// Whether the active memtable is so old that its entries could expire before they are flushed, or that its trims have waited long
 /// enough. On a full disk they do not wait.
 fn is_seal_due(state: &State) -> bool {
     let active = state.view.load().active.clone();
     let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
-    if active.frees() && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= TRIM_WAIT_MS)) {
+    let trim_wait_ms = if state.is_short_of_space() { SHORT_TRIM_WAIT_MS } else { TRIM_WAIT_MS };
+    if active.frees() && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms)) {
         return true;
     }
     let shortest = state.stores.read().iter().map(|store| store.ttl_ms).filter(|ttl_ms| *ttl_ms != 0).min();

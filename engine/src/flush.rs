@@ -23,11 +23,13 @@ use bytes::Bytes;
 use crate::entry::{Changes, Times};
 use crate::error::{Error, Failure, Result};
 use crate::format::ids::IdEntry;
+use crate::format::index::TimelineEntry;
 use crate::format::manifest::{Live, SegmentRecord};
 use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
 use crate::memtable::{Memtable, Slot};
 use crate::segment::{Segment, SegmentPlan, SegmentWriter, data_name, index_name};
 use crate::state::State;
+use crate::view::View;
 use crate::{garbage, wal};
 
 /// How long a flush that failed on a full disk waits for space.
@@ -228,7 +230,8 @@ fn write_segment(
     let store = plan.store;
     let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
     let shared = write_shared(memtable, store, &partition.starts, &mut writer)?;
-    let edits = if is_last { write_edits(memtable, store, &mut writer)? } else { Edits::new() };
+    let edits =
+        if is_last { write_edits(&state.view.load(), memtable, store, &mut writer)? } else { Edits::new() };
     for_each_by_name(memtable, store, |slot| {
         if !is_last
             && !slot.entries().any(|(_, body)| partition.starts.contains(&memtable.body(body).times.start_ms))
@@ -292,19 +295,49 @@ fn write_shared(
 /// Edits of entries in older segments, by timeline: the sequences and the numbers of the new bodies.
 type Edits = HashMap<Bytes, Vec<(Sequence, u32)>>;
 
-fn write_edits(memtable: &Memtable, store: StoreId, writer: &mut SegmentWriter) -> Result<Edits> {
+fn write_edits(
+    view: &View,
+    memtable: &Memtable,
+    store: StoreId,
+    writer: &mut SegmentWriter,
+) -> Result<Edits> {
     let mut edits = Edits::new();
     let mut outcome = Ok(());
     memtable.for_each(|slot| {
         let Some(changes) = slot.changes().filter(|_| slot.store == store && outcome.is_ok()) else { return };
-        for (sequence, body) in changes.below(slot.first()).edited {
-            match writer.body(0, 0, &body) {
-                Ok(number) => edits.entry(slot.name.clone()).or_default().push((sequence, number)),
-                Err(error) => outcome = Err(error),
-            }
+        let edited = changes.below(slot.first()).edited;
+        if edited.is_empty() {
+            return;
         }
+        let brief = brief_parts(view, slot);
+        let mut write = |sequence, body: &Bytes| {
+            let (start_ms, expire_at_ms) = own_expiry(&brief, slot, sequence);
+            let number = writer.body(start_ms, expire_at_ms, body)?;
+            edits.entry(slot.name.clone()).or_default().push((sequence, number));
+            Ok(())
+        };
+        // What was trimmed after it was edited is not shown.
+        let lowest = slot.end().floor.lowest;
+        outcome = edited.range(lowest..).try_for_each(|(sequence, body)| write(*sequence, body));
     });
     outcome.map(|()| edits)
+}
+
+/// The segments that hold entries of a timeline that expire by themselves, and what they know of it.
+fn brief_parts<'v>(view: &'v View, slot: &Slot) -> Vec<(&'v Segment, TimelineEntry)> {
+    let segments = view.segments.of(slot.store).iter();
+    let parts = segments.filter_map(|segment| Some((segment.as_ref(), segment.find(&slot.name).ok()??)));
+    parts.filter(|(_, entry)| entry.own_expiry).collect()
+}
+
+/// When the lifetime of an entry in one of these began and ends; zeros if it does not expire by itself. One that cannot be read may
+/// live for ever.
+fn own_expiry(brief: &[(&Segment, TimelineEntry)], slot: &Slot, sequence: Sequence) -> (TimeMs, TimeMs) {
+    let times = |(segment, entry): &(&Segment, TimelineEntry)| {
+        segment.times_of(&slot.name, entry, sequence).ok().flatten()
+    };
+    let times = brief.iter().find_map(times).filter(|times| times.expire_at_ms != 0).unwrap_or_default();
+    (times.start_ms, times.expire_at_ms)
 }
 
 /// The entries of a slot in a piece of time that were not removed, with their newest bodies.

@@ -4,9 +4,15 @@
 //! nothing is counted twice or looked for in the background. A timeline that was not changed costs nothing, one that was
 //! costs a look into the index of each segment that holds it.
 //!
-//! It is an estimate: entries of a timeline in one segment count as equally large. That decides when to rewrite, never what.
+//! Entries are an estimate: those of a timeline in one segment count as equally large. Bodies of edits count with their lengths,
+//! where they lie. An entry that was edited before and is removed now counts a second time, since nothing tells whether its segment
+//! was rewritten in between: the sum may pass the weight, and never stays below it when all is dead. That decides when to rewrite,
+//! never what.
+
+use std::collections::BTreeSet;
 
 use crate::entry::Changes;
+use crate::error::Result;
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
 use crate::ids::{Lsn, Sequence, StoreId};
@@ -27,19 +33,13 @@ pub struct Dead {
 pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
     let mut dead: Vec<Dead> = Vec::new();
     memtable.for_each(|slot| {
-        let none = Changes::default();
-        let changes = slot.changes().map_or(none, |changes| changes.below(slot.first()));
-        let Some(floor_before) =
-            slot.floor_before().or((!changes.is_empty()).then(|| slot.end().floor.lowest))
-        else {
-            return;
-        };
-        for segment in view.segments.of(slot.store).iter().filter(|segment| !segment.record().dropped) {
+        let Some(mut died) = Died::of(slot) else { return };
+        for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data()) {
             // One that cannot be read is not rewritten either.
             let Ok(Some(entry)) = segment.find(&slot.name) else { continue };
-            let weight = dead_weight(&entry, floor_before, slot, &changes);
+            let weight = died.entries(&entry) + died.edits(segment, &entry).unwrap_or(0);
             add(&mut dead, segment, weight);
-            if entry.count > 0 && entry.first <= floor_before {
+            if entry.count > 0 && entry.first <= died.floor_before {
                 break;
             }
         }
@@ -63,21 +63,61 @@ fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {
     }
 }
 
-/// What of a timeline's entry in a segment is dead now and was not before.
-fn dead_weight(entry: &TimelineEntry, floor_before: Sequence, slot: &Slot, changes: &Changes) -> u64 {
-    if entry.count == 0 {
-        return 0;
+/// What of one timeline died with the changes of a memtable, looked for from the newest segment to the oldest.
+struct Died {
+    floor_before: Sequence,
+    lowest: Sequence,
+    changes: Changes,
+    /// Entries that a segment met so far has another body for: the bodies of older ones died when that was flushed.
+    edited_before: BTreeSet<Sequence>,
+}
+
+impl Died {
+    /// `None` if nothing did.
+    fn of(slot: &Slot) -> Option<Died> {
+        let changes = slot.changes().map(|changes| changes.below(slot.first())).unwrap_or_default();
+        let lowest = slot.end().floor.lowest;
+        let floor_before = slot.floor_before().or((!changes.is_empty()).then_some(lowest))?;
+        Some(Died { floor_before, lowest, changes, edited_before: BTreeSet::new() })
     }
-    let lowest = slot.end().floor.lowest;
-    let (first, last) = (entry.first, entry.end.last);
-    let overlap = |from: Sequence, to: Sequence| (to.min(last) + 1).saturating_sub(from.max(first));
-    let below_floor = lowest.checked_sub(1).map_or(0, |high| overlap(floor_before, high));
-    let removed = changes.removed.iter().map(|(from, to)| overlap((*from).max(lowest), *to)).sum::<u64>();
-    let edited =
-        changes.edited.range(lowest.max(first)..).take_while(|(sequence, _)| **sequence <= last).count();
-    let sequences = u128::from(below_floor + removed + edited as u64);
-    let weight = u128::from(entry.body_bytes + ENTRY_WEIGHT * entry.count);
-    (weight * sequences / u128::from(last - first + 1)) as u64
+
+    /// What its entries in a segment weigh that are dead now.
+    fn entries(&self, entry: &TimelineEntry) -> u64 {
+        if entry.count == 0 {
+            return 0;
+        }
+        let (first, last) = (entry.first, entry.end.last);
+        let overlap = |from: Sequence, to: Sequence| (to.min(last) + 1).saturating_sub(from.max(first));
+        let weight = entry.body_bytes + ENTRY_WEIGHT * entry.count;
+        let share = |sequences: u64| {
+            (u128::from(weight) * u128::from(sequences) / u128::from(last - first + 1)) as u64
+        };
+        let below_floor = self.lowest.checked_sub(1).map_or(0, |high| overlap(self.floor_before, high));
+        let removed = self.changes.removed.iter();
+        let removed = removed.map(|(from, to)| overlap((*from).max(self.lowest), *to));
+        // Where sequences were passed over, one that was removed or edited is an entry all the same.
+        let removed = removed.filter(|count| *count > 0).map(|count| share(count).max(weight / entry.count));
+        let edited = self.changes.edited.range(self.lowest.max(first)..);
+        let edited = edited.take_while(|(sequence, _)| **sequence <= last);
+        let edited = edited.filter(|(sequence, _)| !self.edited_before.contains(sequence)).count() as u64;
+        share(below_floor) + removed.sum::<u64>() + weight * edited / entry.count
+    }
+
+    /// What its edits in a segment weigh that are dead now.
+    fn edits(&mut self, segment: &Segment, entry: &TimelineEntry) -> Result<u64> {
+        let mut weight = 0;
+        for edited in segment.edited(entry) {
+            let sequence = edited.sequence;
+            let is_gone = (self.floor_before..self.lowest).contains(&sequence)
+                || self.changes.removes(sequence)
+                || self.changes.edited.contains_key(&sequence);
+            // Of several edits of an entry the newest was alive.
+            if self.edited_before.insert(sequence) && is_gone {
+                weight += segment.edited_bytes(edited)? + ENTRY_WEIGHT;
+            }
+        }
+        Ok(weight)
+    }
 }
 
 /// Notes it. A merge may have put another segment in the place of one that was counted for.
@@ -88,7 +128,8 @@ pub fn note(dead: &[Dead], records: &mut [SegmentRecord]) {
                 && (record.from..record.to).contains(from)
         });
         if let Some(record) = holder {
-            record.dead_weight = record.dead_weight.saturating_add(*weight).min(record.weight);
+            // Above the weight, too: a merge under way takes over what was added since it began.
+            record.dead_weight = record.dead_weight.saturating_add(*weight);
         }
     }
 }

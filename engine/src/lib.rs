@@ -37,6 +37,7 @@ mod options;
 mod queue;
 mod read;
 mod recovery;
+mod refusals;
 mod relaxed;
 mod replay;
 mod reserve;

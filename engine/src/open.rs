@@ -34,11 +34,12 @@ use crate::manifest::{self, Manifest};
 use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::recovery::Recovery;
+use crate::refusals::Refusals;
 use crate::relaxed;
 use crate::replay::{self, Replay};
 use crate::reserve::{self, Reserve};
 use crate::segment::{self, BlockCache, Segment};
-use crate::state::{Poison, Progress, State};
+use crate::state::{Lag, Poison, Progress, State};
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, SegmentSet, View};
@@ -66,7 +67,9 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     match open_once(dir.clone(), clock.clone(), options.clone(), true) {
         Err(Error::DiskFull { path }) if !options.read_only => {
             let lock = dir.lock(LOCK_NAME, true)?;
-            dir.remove(reserve::NAME).map_err(|_| Error::DiskFull { path })?;
+            if !reserve::remove(&dir) {
+                return Err(Error::DiskFull { path });
+            }
             drop(lock);
             tracing::warn!(
                 "the disk is full: the reserve is given back, appends are refused until there is space"
@@ -138,6 +141,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         unmergeable: Mutex::default(),
         debt_bytes: AtomicU64::new(0),
         merge_waits: AtomicBool::new(false),
+        lag: Lag::default(),
+        refusals: Refusals::default(),
         expiring: Mutex::new(()),
         reserve,
         unvouched: AtomicU64::new(0),
@@ -176,7 +181,8 @@ fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Res
 fn remove_temporary(dir: &Dir) -> Result<()> {
     let is_ours = |name: &&String| {
         wal::is_temporary(name)
-            || [manifest::TEMPORARY_NAME, reserve::TEMPORARY_NAME].contains(&name.as_str())
+            || name.as_str() == manifest::TEMPORARY_NAME
+            || reserve::TEMPORARY_NAMES.contains(&name.as_str())
     };
     dir.list()?.iter().filter(is_ours).try_for_each(|name| dir.remove(name))
 }
@@ -304,7 +310,7 @@ fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>
     let live = manifest.live();
     let is_needed = |name: &str, record: &SegmentRecord| {
         segment::is_file(name) == Some(record.number)
-            && !(record.dropped && name == segment::data_name(record.number))
+            && (record.has_data() || name != segment::data_name(record.number))
     };
     let is_unnamed = |name: &str| {
         segment::is_file(name).is_some() && !live.segments.iter().any(|record| is_needed(name, record))

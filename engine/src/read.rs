@@ -126,8 +126,8 @@ impl<'v> Reading<'v> {
         let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
             let step = |entry: TimelineEntry| {
                 let (end, changes) = (entry.end, segment.changes(&entry)?);
-                if segment.record().dropped {
-                    return Ok(Step { end, changes, place: None, dropped_to: entry.dropped_to() });
+                if !segment.record().has_data() {
+                    return Ok(Step { end, changes, place: None, dropped_to: segment.dropped_to(&entry) });
                 }
                 let place = entry.span().map(|span| Place { span, source: Source::Segment(segment, entry) });
                 Ok(Step { end, changes, place, dropped_to: 0 })

@@ -1,12 +1,16 @@
 //! The reserve: space that is kept for getting space back (P6, P8).
 //!
 //! ```text
-//!  reserve      zeros, written and synced while there is space; nothing ever reads them
+//!  reserve        zeros, written and synced while there is space; nothing ever reads them
+//!  reserve-last   the same, a sixteenth of it
 //! ```
 //!
 //! A full disk must still be opened, and what expires or is trimmed on it must still leave; all of that writes a little first: a log
 //! file, a manifest, the memtable that holds the trims. So a file of zeros is held. It is removed when such work meets a full disk,
 //! and made again when there is twice its size.
+//!
+//! The last of it is for manifests only that give space back at once: what the trims and flushes of a full disk write may take all that
+//! was given to them, and the manifest that says what is gone must find room all the same.
 //!
 //! While it is out, appends are refused: they would take the space that the work needs. So the reserve is in place, or nothing is
 //! appended.
@@ -23,8 +27,15 @@ use crate::vfs::Dir;
 /// The file's name.
 pub const NAME: &str = "reserve";
 
-/// Its name until all of it is durable.
-pub const TEMPORARY_NAME: &str = "reserve.tmp";
+/// The name of the last of it.
+const LAST_NAME: &str = "reserve-last";
+
+/// Their names until all of each is durable.
+pub const TEMPORARY_NAMES: [&str; 2] = ["reserve.tmp", "reserve-last.tmp"];
+
+/// The last of it has this part of the rest, at least so many bytes: a manifest of some hundred segments.
+const LAST_PART: u64 = 16;
+const LEAST_LAST_BYTES: u64 = 16 * 1024;
 
 /// It is written in pieces of this many bytes.
 const PIECE_BYTES: u64 = 1024 * 1024;
@@ -35,6 +46,8 @@ pub struct Reserve {
     dir: Dir,
     /// How large the file is; 0: it is not there.
     bytes: AtomicU64,
+    /// How large the last of it is; 0: it is not there.
+    last_bytes: AtomicU64,
     /// It should be there and is not: only what gives space back is written.
     out: AtomicBool,
     changing: Mutex<()>,
@@ -43,22 +56,25 @@ pub struct Reserve {
 impl Reserve {
     /// The reserve of a directory: found, or made if there is space for it, with at least so many bytes; 0: none is kept.
     pub fn open(dir: Dir, least_bytes: u64) -> Reserve {
-        let found = dir.open(NAME).and_then(|file| file.len()).unwrap_or(0);
+        let found = |name| dir.open(name).and_then(|file| file.len()).unwrap_or(0);
+        let (found, last) = (found(NAME), found(LAST_NAME));
         let reserve = Reserve {
             dir,
             bytes: AtomicU64::new(found),
+            last_bytes: AtomicU64::new(last),
             out: AtomicBool::new(false),
             changing: Mutex::default(),
         };
-        if found < least_bytes {
-            reserve.make(least_bytes);
+        if least_bytes > 0 && (found < least_bytes || last == 0) {
+            reserve.make(least_bytes.max(found), 0);
         }
         reserve
     }
 
     /// The reserve of a directory in which nothing is changed.
     pub fn none(dir: Dir) -> Reserve {
-        Reserve { dir, bytes: AtomicU64::new(0), out: AtomicBool::new(false), changing: Mutex::default() }
+        let (bytes, last_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Reserve { dir, bytes, last_bytes, out: AtomicBool::new(false), changing: Mutex::default() }
     }
 
     /// How large it is.
@@ -95,19 +111,42 @@ impl Reserve {
         true
     }
 
-    /// Makes it, or makes it larger, with so many bytes, if the disk has twice that beyond what it holds now.
-    pub fn make(&self, bytes: u64) {
+    /// Gives the last of it to a manifest that gives space back. True when there was any.
+    pub fn give_last(&self) -> bool {
         let _alone = self.changing.lock();
-        let missing = bytes.saturating_sub(self.bytes());
-        if missing == 0 && !self.is_out() {
+        if self.last_bytes.load(Ordering::Relaxed) == 0 || self.dir.remove(LAST_NAME).is_err() {
+            return false;
+        }
+        self.last_bytes.store(0, Ordering::Relaxed);
+        self.out.store(true, Ordering::Release);
+        true
+    }
+
+    /// Makes it, or makes it larger, with so many bytes, if the disk has twice that beyond what it holds now and what others are to
+    /// write.
+    pub fn make(&self, bytes: u64, promised_bytes: u64) {
+        let _alone = self.changing.lock();
+        let last_bytes = (bytes / LAST_PART).max(LEAST_LAST_BYTES);
+        let last_missing = self.last_bytes.load(Ordering::Relaxed) == 0;
+        let missing = bytes.saturating_sub(self.bytes()) + if last_missing { last_bytes } else { 0 };
+        if bytes == 0 || (missing == 0 && !self.is_out()) {
             return;
         }
-        let has_space = self.dir.free_bytes().map_or(true, |free| free >= 2 * missing);
-        let made =
-            if has_space { self.write(bytes) } else { Err(Error::DiskFull { path: self.dir.path_of(NAME) }) };
-        match made {
+        let has_space =
+            self.dir.free_bytes().map_or(true, |free| free >= (2 * missing).saturating_add(promised_bytes));
+        let make = || {
+            if !has_space {
+                return Err(Error::DiskFull { path: self.dir.path_of(NAME) });
+            }
+            if last_missing {
+                self.write(LAST_NAME, last_bytes)?;
+                self.last_bytes.store(last_bytes, Ordering::Relaxed);
+            }
+            if bytes > self.bytes() { self.write(NAME, bytes) } else { Ok(()) }
+        };
+        match make() {
             Ok(()) => {
-                self.bytes.store(bytes, Ordering::Relaxed);
+                self.bytes.fetch_max(bytes, Ordering::Relaxed);
                 if self.out.swap(false, Ordering::AcqRel) {
                     tracing::info!(bytes, "the reserve is in place again, appends are taken");
                 }
@@ -123,10 +162,11 @@ impl Reserve {
         }
     }
 
-    fn write(&self, bytes: u64) -> Result<()> {
+    fn write(&self, name: &str, bytes: u64) -> Result<()> {
         // A larger one is written beside the smaller, so that there is always one.
-        let _ = self.dir.remove(TEMPORARY_NAME);
-        let file = self.dir.create(TEMPORARY_NAME)?;
+        let temporary = format!("{name}.tmp");
+        let _ = self.dir.remove(&temporary);
+        let file = self.dir.create(&temporary)?;
         let zeros = vec![0; PIECE_BYTES.min(bytes) as usize];
         let written = (0..bytes.div_ceil(PIECE_BYTES)).try_for_each(|piece| {
             let at = piece * PIECE_BYTES;
@@ -134,11 +174,16 @@ impl Reserve {
             // Each piece, so that a commit's own sync never waits for many megabytes of zeros.
             file.sync()
         });
-        let named = written.and_then(|()| self.dir.rename(TEMPORARY_NAME, NAME));
+        let named = written.and_then(|()| self.dir.rename(&temporary, name));
         named.inspect_err(|_| {
-            let _ = self.dir.remove(TEMPORARY_NAME);
+            let _ = self.dir.remove(&temporary);
         })
     }
+}
+
+/// Removes it from a directory that nobody has open, the last of it last. True when there was any.
+pub fn remove(dir: &Dir) -> bool {
+    dir.remove(NAME).is_ok() || dir.remove(LAST_NAME).is_ok()
 }
 
 #[cfg(test)]
@@ -153,16 +198,36 @@ mod tests {
         disk.set_capacity(Some(100 * 4096));
         let dir = Dir::new(Arc::new(disk.clone()));
         let reserve = Reserve::open(dir.clone(), 20 * 4096);
-        assert_eq!((reserve.bytes(), disk.free_bytes()), (20 * 4096, 80 * 4096));
+        // The last of it has four blocks.
+        assert_eq!((reserve.bytes(), disk.free_bytes()), (20 * 4096, 76 * 4096));
         let file = dir.create("other").expect("creates");
-        file.write(0, &vec![1; 79 * 4096]).expect("writes");
+        file.write(0, &vec![1; 75 * 4096]).expect("writes");
         assert!(reserve.give_back() && !reserve.give_back() && reserve.is_out());
-        reserve.make(20 * 4096);
+        reserve.make(20 * 4096, 0);
         assert!(reserve.is_out() && reserve.check().is_err(), "there is not twice its size");
         dir.remove("other").expect("removes");
         drop(file);
-        reserve.make(20 * 4096);
+        reserve.make(20 * 4096, 0);
         assert!(!reserve.is_out() && reserve.check().is_ok());
         assert_eq!(Reserve::open(dir, 10 * 4096).bytes(), 20 * 4096, "it is found again");
+    }
+
+    #[test]
+    fn the_last_of_it_is_there_when_the_rest_was_used_up() {
+        let disk = SimulatedDisk::new();
+        disk.set_capacity(Some(30 * 4096));
+        let dir = Dir::new(Arc::new(disk.clone()));
+        let reserve = Reserve::open(dir.clone(), 10 * 4096);
+        assert!(reserve.give_back());
+        let file = dir.create("other").expect("creates");
+        file.write(0, &vec![1; 26 * 4096]).expect("writes");
+        assert_eq!(disk.free_bytes(), 0);
+        assert!(reserve.give_last() && !reserve.give_last() && reserve.is_out());
+        assert_eq!(disk.free_bytes(), 4 * 4096);
+        dir.remove("other").expect("removes");
+        drop(file);
+        reserve.make(10 * 4096, 0);
+        assert!(!reserve.is_out());
+        assert_eq!(disk.free_bytes(), 16 * 4096, "both are in place");
     }
 }

@@ -24,6 +24,7 @@ use crate::ids::{FileNumber, Instance, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::SlotId;
 use crate::options::Options;
+use crate::refusals::Refusals;
 use crate::reserve::Reserve;
 use crate::segment::BlockCache;
 use crate::stats::Counters;
@@ -80,6 +81,10 @@ pub struct State {
     pub debt_bytes: AtomicU64,
     /// Something is due to be merged, and the disk has no room for it.
     pub merge_waits: AtomicBool,
+    /// How far merging is behind, and what it needs.
+    pub lag: Lag,
+    /// What was refused, to be told once a minute.
+    pub refusals: Refusals,
     /// Held while expired segments are dropped.
     pub expiring: Mutex<()>,
     /// Space kept back for getting space back.
@@ -198,6 +203,11 @@ impl State {
         free.saturating_sub(2 * self.options.wal_file_bytes + self.options.memtable_bytes() as u64)
     }
 
+    /// Whether the disk is full, or so nearly that there may be no space for the log or for a flush.
+    pub fn is_short_of_space(&self) -> bool {
+        self.reserve.is_out() || self.room_bytes() == 0
+    }
+
     /// The bytes of all segments' files.
     pub fn segment_bytes(&self) -> u64 {
         self.view.load().segments.all().map(|segment| segment.record().bytes()).sum()
@@ -221,9 +231,73 @@ impl State {
         Ok(())
     }
 
+    /// Changes what is live so that space is given back: if the disk is too full even for that, the reserve is for it.
+    pub fn free_space(&self, change: impl Fn(&mut Live)) -> Result<(), Failure> {
+        let mut changed = self.change_live(&change);
+        for give in [Reserve::give_back, Reserve::give_last] {
+            if matches!(changed, Err(Failure::Refused(Error::DiskFull { .. }))) && give(&self.reserve) {
+                changed = self.change_live(&change);
+            }
+        }
+        changed
+    }
+
     /// Whether the threads should end.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+}
+
+/// How far merging is behind, and what it needs.
+#[derive(Debug, Default)]
+pub struct Lag {
+    /// Commits wait for it: it does not rest.
+    hurries: AtomicBool,
+    /// The last merge failed, and is tried again after a while.
+    failing: AtomicBool,
+    /// What the merge under way will write, about.
+    reserved_bytes: AtomicU64,
+}
+
+impl Lag {
+    /// Merging goes as fast as it can, or at its rate.
+    pub fn hurry(&self, hurries: bool) {
+        self.hurries.store(hurries, Ordering::Relaxed);
+    }
+
+    /// Whether merging goes as fast as it can.
+    pub fn hurries(&self) -> bool {
+        self.hurries.load(Ordering::Relaxed)
+    }
+
+    /// The last merge failed, or did not.
+    pub fn merging_failed(&self, failed: bool) {
+        self.failing.store(failed, Ordering::Relaxed);
+    }
+
+    /// Whether the last merge failed: then nobody waits for it.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Keeps so many bytes for a merge, until it is done.
+    pub fn reserve(&self, bytes: u64) -> ReservedBytes<'_> {
+        self.reserved_bytes.store(bytes, Ordering::Relaxed);
+        ReservedBytes(self)
+    }
+
+    /// What the merge under way will write, about; 0: there is none.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.reserved_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What is kept for a merge under way.
+pub struct ReservedBytes<'a>(&'a Lag);
+
+impl Drop for ReservedBytes<'_> {
+    fn drop(&mut self) {
+        self.0.reserved_bytes.store(0, Ordering::Relaxed);
     }
 }
 

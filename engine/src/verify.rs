@@ -111,7 +111,7 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     for segment in view.segments.all() {
         let mut check = SegmentCheck { state, record: segment, out: &mut out };
         for kind in [FileKind::Index, FileKind::Data] {
-            if kind == FileKind::Index || !segment.record().dropped {
+            if kind == FileKind::Index || segment.record().has_data() {
                 check.blocks(kind, &mut |bytes| on_progress((done + bytes).min(total), total));
                 let record = segment.record();
                 done += if kind == FileKind::Index { record.index_bytes } else { record.data_bytes };
@@ -256,9 +256,9 @@ impl SegmentCheck<'_> {
             }
             before = Some(name);
         }
-        self.out.entries += if record.dropped { 0 } else { entries };
+        self.out.entries += if record.has_data() { entries } else { 0 };
         let counts = (timelines, entries);
-        if is_whole && counts != (footer.timelines, footer.entries) && !record.dropped {
+        if is_whole && counts != (footer.timelines, footer.entries) && record.has_data() {
             self.out.error(&segment.contradicted("the footer tells other numbers of timelines or entries"));
         }
         if (footer.timelines, footer.entries) != (record.timelines, record.entries) {
@@ -267,7 +267,7 @@ impl SegmentCheck<'_> {
         if is_whole && before.is_some_and(|last| last != record.last_name) {
             self.out.error(&segment.contradicted("the manifest tells another last name"));
         }
-        if record.dropped { Ok(()) } else { segment.for_each_body(|_, _, _| Ok(())) }
+        segment.for_each_body(|_, _, _| Ok(()))
     }
 }
 
@@ -276,7 +276,7 @@ fn timeline(segment: &Segment, name: &[u8], entry: &TimelineEntry) -> Result<u64
     if segment.find(name)?.as_ref() != Some(entry) {
         return Err(segment.contradicted("the tables of the index do not lead to the timeline"));
     }
-    if segment.record().dropped {
+    if !segment.record().has_data() {
         return Ok(0);
     }
     let counted = segment.count(name, entry)?;

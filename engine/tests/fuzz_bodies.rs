@@ -88,6 +88,7 @@ fn runs() -> Vec<u8> {
         run.shared(9, 300, Some(70));
         run.inline(20, times(1500, 1500, 9000), b"");
         run.inline(21, times(1500, 80, 90), b"early");
+        run.elsewhere(22, times(1500, 1500, 9000));
         run.finish(name, &mut block);
     }
     block
@@ -135,6 +136,7 @@ fn live() -> Vec<u8> {
         partition: 0,
         tier: 2,
         dropped: false,
+        dead: false,
         data_bytes: 1 << 33,
         index_bytes: 5,
         timelines: 6,

@@ -366,6 +366,67 @@ fn trimming_on_a_disk_without_a_free_byte_makes_space() {
     }
 }
 
+/// Others take what is left, but for so much.
+fn fill_up_to(house: &House, left_bytes: u64) -> strandline::vfs::File {
+    let file = house.dir().create("not ours").expect("creates");
+    while house.disk.free_bytes() > left_bytes {
+        let end = file.len().expect("measures").next_multiple_of(4096);
+        file.write(end, &vec![1; (house.disk.free_bytes() - left_bytes) as usize]).expect("there is space");
+    }
+    file
+}
+
+#[test]
+fn what_is_dead_leaves_a_disk_that_has_room_for_nothing_but_what_is_alive() {
+    // Wholly dead, and partly: a tenth is alive. The log alone needs more than what is free.
+    for (kept, reopened) in [(0, false), (0, true), (10, false), (10, true)] {
+        let house = House::new();
+        let (mut engine, mut store) = house.open();
+        fill(&store, b"t", 100);
+        engine.compact().expect("one segment");
+        soon("it is all in one", || figure(&engine, "segments") == 1);
+        house.disk.set_capacity(Some(1024 * 1024));
+        let _not_ours = fill_up_to(&house, 80 * 1024);
+        assert_eq!(store.trim(b"t", Trim::Keep(kept)).expect("trims"), 100 - kept);
+        engine.flush().expect("flushes");
+        if reopened {
+            drop((engine, store));
+            (engine, store) = house.open();
+        }
+        soon("its space comes back", || house.bodies() == kept as usize);
+        assert_eq!(figure(&engine, "reserve_is_out"), 0, "nor was the reserve needed for it");
+        assert_eq!(sequences(&store, b"t"), (101 - kept..=100).collect::<Vec<_>>());
+        let page = store.read_after(b"t", 0, Limit::entries(1)).expect("reads");
+        assert_eq!((page.verdict, page.last), (strandline::Verdict::Trimmed, 100));
+        assert_eq!(engine.verify(|_, _| {}).expect("verifies").findings, []);
+        drop((engine, store));
+        for _ in 0..2 {
+            drop(house.open());
+        }
+        let (_engine, store) = house.open();
+        assert_eq!(store.append(b"t", b"x").expect("appends"), 101);
+    }
+}
+
+#[test]
+fn commits_wait_when_merging_is_far_behind_and_it_rests_no_more() {
+    let house =
+        House { options: Options { compact_bytes_per_second: 1, ..House::new().options }, ..House::new() };
+    let (engine, store) = house.open();
+    let mut most_segments = 0;
+    for _ in 0..250 {
+        // About a memtable.
+        fill(&store, b"t", 20);
+        most_segments = most_segments.max(figure(&engine, "segments"));
+    }
+    println!("{most_segments} segments, {} stalls", figure(&engine, "write_stalls"));
+    assert!(figure(&engine, "flushes") > 200, "{} flushes", figure(&engine, "flushes"));
+    assert!((100..150).contains(&most_segments), "{most_segments} segments");
+    assert!(figure(&engine, "merges") > 0 && figure(&engine, "write_stalls") > 0);
+    assert_eq!(store.info(b"t").expect("reads").count, 250 * 20);
+    engine.close().expect("closes");
+}
+
 /// Takes all the space of a real disk.
 fn fill_up_really(dir: &Dir) {
     let file = dir.create("not ours").expect("creates");

@@ -10,9 +10,13 @@
 //! about log₈(segments) times. Neighbours only: a merged segment holds one piece of the log as any other.
 //!
 //! The space that a merge takes until its inputs go is bounded: inputs are at most an eighth of what their store holds, or 1 GiB
-//! if that is more. The largest segments are then about a 32nd of a store, so there are few of them however large it grows. A
-//! rewrite takes what is alive of one segment. If the disk has less room than that, fewer inputs are taken, or nothing is done
-//! until there is.
+//! if that is more. The largest segments are then about a 32nd of a store, so there are few of them however large it grows.
+//!
+//! What a merge will write is what is alive of its inputs, and their indexes: that much room it needs. If the disk has less, fewer
+//! inputs are taken, or nothing is done until there is. A rewrite gives back more than it takes, so it may use half of what is free.
+//!
+//! Garbage goes first, but for a row that has grown far too long: else a load that makes garbage all the time would keep everything
+//! else from being merged. Where even that is too slow, commits wait (`lag`).
 //!
 //! It does not know: where these numbers come from, or how to merge.
 
@@ -26,6 +30,9 @@ const LEAST_INPUTS: usize = FAN_IN / 2;
 
 /// So many neighbours that could be merged are too many: merging goes as fast as it can.
 const URGENT: usize = 4 * FAN_IN;
+
+/// With so many, commits wait.
+const TOO_MANY: usize = 4 * URGENT;
 
 /// The bound on the inputs of a merge in a small store.
 const LEAST_BOUND_BYTES: u64 = 1024 * 1024 * 1024;
@@ -41,8 +48,19 @@ pub struct Candidate {
     /// Whether all of it can be read.
     pub is_whole: bool,
     pub bytes: u64,
-    /// About how many bytes it would have after a rewrite, if that is worth it.
-    pub rewritten_bytes: Option<u64>,
+    /// About how many of them a merge would write again.
+    pub alive_bytes: u64,
+    /// Whether so much of it is dead that it is worth a rewrite.
+    pub is_garbage: bool,
+}
+
+/// What the disk has left.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// For merges that bring segments together.
+    pub merge_bytes: u64,
+    /// For rewrites.
+    pub rewrite_bytes: u64,
 }
 
 /// Neighbours of one kind can be merged.
@@ -65,33 +83,45 @@ pub enum Choice {
 }
 
 /// The choice in one store, newest segment first, with so much room on the disk.
-pub fn choose(newest_first: &[Candidate], room_bytes: u64) -> Choice {
-    let mut waits = false;
-    // Garbage first: it gives space back.
-    for candidate in newest_first.iter().filter(|candidate| candidate.is_whole) {
-        match candidate.rewritten_bytes {
-            Some(bytes) if bytes <= room_bytes => return Choice::Merge(vec![candidate.number], false),
-            Some(_) => waits = true,
-            None => {}
+pub fn choose(newest_first: &[Candidate], room: Room) -> Choice {
+    let merge = |inputs: &[Candidate], urgent| {
+        Choice::Merge(inputs.iter().map(|candidate| candidate.number).collect(), urgent)
+    };
+    let fitting = |due| oldest_within(due, room.merge_bytes, |candidate| candidate.alive_bytes);
+    let (mut waits, mut calm) = (false, Choice::Nothing);
+    for (row, due) in rows(newest_first).rev() {
+        let (inputs, urgent) = (fitting(due), row.len() >= URGENT);
+        match inputs.len() {
+            0 | 1 => waits = true,
+            _ if urgent => return merge(inputs, urgent),
+            _ if calm == Choice::Nothing => calm = merge(inputs, urgent),
+            _ => {}
         }
     }
-    for (row, due) in rows(newest_first).rev() {
-        let inputs = oldest_within(due, room_bytes);
-        if inputs.len() >= 2 {
-            let numbers = inputs.iter().map(|candidate| candidate.number).collect();
-            return Choice::Merge(numbers, row.len() >= URGENT);
+    for candidate in newest_first.iter().filter(|candidate| candidate.is_whole && candidate.is_garbage) {
+        if candidate.alive_bytes <= room.rewrite_bytes {
+            return merge(std::slice::from_ref(candidate), false);
         }
         waits = true;
     }
-    if waits { Choice::Wait } else { Choice::Nothing }
+    if waits && calm == Choice::Nothing { Choice::Wait } else { calm }
 }
 
 /// The bytes that wait to be merged or rewritten.
 pub fn debt_bytes(newest_first: &[Candidate]) -> u64 {
-    let garbage = newest_first.iter().filter(|candidate| candidate.rewritten_bytes.is_some());
-    let rows = rows(newest_first).flat_map(|(row, _)| row);
-    let due = rows.filter(|candidate| candidate.rewritten_bytes.is_none());
+    let garbage = newest_first.iter().filter(|candidate| candidate.is_garbage);
+    let due = rows(newest_first).flat_map(|(row, _)| row).filter(|candidate| !candidate.is_garbage);
     garbage.chain(due).map(|candidate| candidate.bytes).sum()
+}
+
+/// Whether merging is too far behind: a row is too long, or of what can be rewritten more is dead than all that is alive, and more
+/// than `least_bytes`.
+pub fn is_behind(newest_first: &[Candidate], least_bytes: u64) -> bool {
+    let whole = || newest_first.iter().filter(|candidate| candidate.is_whole);
+    let alive: u64 = newest_first.iter().map(|candidate| candidate.alive_bytes).sum();
+    let garbage = whole().filter(|candidate| candidate.is_garbage);
+    let dead: u64 = garbage.map(|candidate| candidate.bytes.saturating_sub(candidate.alive_bytes)).sum();
+    rows(newest_first).any(|(row, _)| row.len() >= TOO_MANY) || dead > alive.saturating_add(least_bytes)
 }
 
 /// The rows of neighbours that are due, newest first, and of each the oldest ones that make one merge within the store's bound.
@@ -100,15 +130,15 @@ fn rows(newest_first: &[Candidate]) -> impl DoubleEndedIterator<Item = (&[Candid
     let held: u64 = newest_first.iter().map(|candidate| candidate.bytes).sum();
     let bound_bytes = (held / BOUND_PART).max(LEAST_BOUND_BYTES);
     let rows = newest_first.chunk_by(alike).filter(|row| row.len() >= FAN_IN && row[0].is_whole);
-    rows.map(move |row| (row, oldest_within(&row[row.len() - FAN_IN..], bound_bytes)))
+    rows.map(move |row| (row, oldest_within(&row[row.len() - FAN_IN..], bound_bytes, |one| one.bytes)))
         .filter(|(_, due)| due.len() >= LEAST_INPUTS)
 }
 
 /// As many of a row, from the oldest on, as fit.
-fn oldest_within(row: &[Candidate], most_bytes: u64) -> &[Candidate] {
+fn oldest_within(row: &[Candidate], most_bytes: u64, bytes: impl Fn(&Candidate) -> u64) -> &[Candidate] {
     let mut sum = 0;
     let fits = |candidate: &&Candidate| {
-        sum += candidate.bytes;
+        sum += bytes(candidate);
         sum <= most_bytes
     };
     &row[row.len() - row.iter().rev().take_while(fits).count()..]
@@ -118,7 +148,7 @@ fn oldest_within(row: &[Candidate], most_bytes: u64) -> &[Candidate] {
 mod tests {
     use super::*;
 
-    const PLENTY: u64 = u64::MAX;
+    const PLENTY: Room = Room { merge_bytes: u64::MAX, rewrite_bytes: u64::MAX };
     const GIB: u64 = 1024 * 1024 * 1024;
 
     /// Segments of these tiers and sizes, newest first; the newest has the highest number.
@@ -128,9 +158,14 @@ mod tests {
             kind: Kind::Data(*tier, 0),
             is_whole: true,
             bytes: *bytes,
-            rewritten_bytes: None,
+            alive_bytes: *bytes,
+            is_garbage: false,
         };
         of.iter().enumerate().map(candidate).collect()
+    }
+
+    fn room(bytes: u64) -> Room {
+        Room { merge_bytes: bytes, rewrite_bytes: bytes }
     }
 
     fn merge(numbers: impl IntoIterator<Item = u64>) -> Choice {
@@ -155,9 +190,9 @@ mod tests {
     #[test]
     fn with_little_room_fewer_are_merged_and_with_none_it_waits() {
         let eight = candidates(&[(0, 10); 8]);
-        assert_eq!(choose(&eight, 79), merge((1..=7).rev()));
-        assert_eq!(choose(&eight, 20), merge([2, 1]));
-        assert_eq!(choose(&eight, 19), Choice::Wait);
+        assert_eq!(choose(&eight, room(79)), merge((1..=7).rev()));
+        assert_eq!(choose(&eight, room(20)), merge([2, 1]));
+        assert_eq!(choose(&eight, room(19)), Choice::Wait);
     }
 
     #[test]
@@ -174,9 +209,39 @@ mod tests {
     #[test]
     fn garbage_goes_first_alone_and_needs_room_for_what_is_alive_only() {
         let mut all = candidates(&[(0, 10), (0, 10), (3, 1000)]);
-        all[2].rewritten_bytes = Some(100);
-        assert_eq!((choose(&all, 100), debt_bytes(&all)), (merge([1]), 1000));
-        assert_eq!(choose(&all, 99), Choice::Wait);
+        (all[2].is_garbage, all[2].alive_bytes) = (true, 100);
+        assert_eq!((choose(&all, room(100)), debt_bytes(&all)), (merge([1]), 1000));
+        assert_eq!(choose(&all, room(99)), Choice::Wait);
+        assert_eq!(choose(&all, Room { merge_bytes: 0, rewrite_bytes: 100 }), merge([1]));
+    }
+
+    #[test]
+    fn a_merge_needs_room_for_what_is_alive_of_its_inputs_only() {
+        let mut eight = candidates(&[(0, 10); 8]);
+        eight.iter_mut().for_each(|candidate| candidate.alive_bytes = 6);
+        assert_eq!(choose(&eight, room(48)), merge((1..=8).rev()));
+        assert_eq!(choose(&eight, room(47)), merge((1..=7).rev()));
+    }
+
+    #[test]
+    fn garbage_does_not_keep_a_row_from_being_merged_that_grows_and_grows() {
+        let mut all = candidates(&[(0, 10); 31]);
+        (all[30].is_garbage, all[30].alive_bytes) = (true, 1);
+        assert_eq!(choose(&all, PLENTY), merge([1]));
+        let mut all = candidates(&[(0, 10); 32]);
+        (all[31].is_garbage, all[31].alive_bytes) = (true, 1);
+        assert!(matches!(choose(&all, PLENTY), Choice::Merge(inputs, true) if inputs.len() == 8));
+    }
+
+    #[test]
+    fn it_is_behind_with_too_long_a_row_or_more_dead_than_alive() {
+        assert!(!is_behind(&candidates(&[(0, 1); 127]), 0));
+        assert!(is_behind(&candidates(&[(0, 1); 128]), 0));
+        let mut two = candidates(&[(1, 100), (2, 205)]);
+        (two[1].is_garbage, two[1].alive_bytes) = (true, 5);
+        assert!(is_behind(&two, 94) && !is_behind(&two, 95));
+        two[1].is_whole = false;
+        assert!(!is_behind(&two, 0), "what cannot be rewritten is not waited for");
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! 2. copy the marked bodies, in commit order;
 //! 3. walk through all timelines again and write what survives.
 //!
-//! Gone is what a trim, a removal or an edit in the inputs or in a younger segment says, and what has expired by itself. What the
-//! inputs change in older segments goes along; what younger segments change stays with them. A timeline of which nothing is left
-//! here, and of which a younger segment knows the end, is left out. Ids that are past their window are left behind.
+//! Gone is what a trim or a removal in the inputs or in a younger segment says, and what has expired by itself. An edit in the inputs
+//! takes the place of the body that it replaces. Where a younger segment has the edit, only the place of the entry is kept, since the
+//! body is there. What the inputs change in older segments goes along, as far as it still shows; what younger segments change stays
+//! with them. A timeline of which nothing is left here, and of which a younger segment knows the end, is left out. Ids that are past
+//! their window are left behind.
 //!
 //! Both walks see the same time, and the second what the first saw or more. Of memtables only trims and removals are taken:
 //! a batch with one is always synced before it is applied (`Batch`), so that nothing is left out that a power cut brings back. An
@@ -14,7 +16,7 @@
 //!
 //! It does not know: why these segments are merged, or what becomes of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bodies::Bodies;
@@ -24,7 +26,7 @@ use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::run::Content;
-use crate::ids::{Sequence, TimeMs, TimelineRef};
+use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
 use crate::memtable::Memtable;
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
@@ -35,6 +37,14 @@ pub struct Younger {
     pub memtables: Vec<Arc<Memtable>>,
     /// Newest first.
     pub segments: Vec<Arc<Segment>>,
+}
+
+impl Younger {
+    /// Up to where the log is needed for what was left behind because of changes that are in memory only.
+    pub fn changes_to(&self) -> Lsn {
+        let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
+        at.map_or(Lsn(0), |at| at.plus(1))
+    }
 }
 
 /// A merge under way. Inputs are oldest first, so that each timeline's parts come in the order of its sequences.
@@ -65,12 +75,18 @@ struct Fate {
     end: End,
     /// Everything below is gone.
     lowest: Sequence,
-    /// What the inputs and younger segments change.
-    changes: Changes,
-    /// What the inputs change in older segments.
-    older: Changes,
-    /// For each edit in `older`: which input holds the body, and its number there.
+    /// What the inputs and younger places remove.
+    removed: Changes,
+    /// The newest edit of each entry in the inputs: which input holds the body, and its number there.
     edited: BTreeMap<Sequence, (usize, u32)>,
+    /// Entries of which a younger segment has the body.
+    elsewhere: BTreeSet<Sequence>,
+    /// What the inputs remove in older segments.
+    older_removed: BTreeMap<Sequence, Sequence>,
+    /// Which of the edits are of entries in older segments, and still show.
+    older_edited: BTreeMap<Sequence, (usize, u32)>,
+    /// Whether others of them have expired: they become removals, which must be written.
+    has_expired_edits: bool,
     /// Whether a younger segment knows how the timeline ends.
     known: bool,
 }
@@ -85,8 +101,22 @@ struct Survivor<'b> {
 
 /// Where its body comes from.
 enum Kept<'b> {
-    Own { times: Times, body: &'b [u8] },
-    Shared { number: u32, own_start_ms: Option<TimeMs> },
+    Own {
+        times: Times,
+        body: &'b [u8],
+    },
+    Shared {
+        number: u32,
+        own_start_ms: Option<TimeMs>,
+    },
+    /// A shared body of some input, which was written as an edit.
+    Edited {
+        times: Times,
+        input: usize,
+        number: u32,
+    },
+    /// A younger segment.
+    Elsewhere(Times),
 }
 
 impl<'a> Merge<'a> {
@@ -128,7 +158,7 @@ impl<'a> Merge<'a> {
                 let fate = self.fate(&name)?;
                 let (count, gone) = self.write_survivors(&name, &fate, writer, pace)?;
                 expired += gone;
-                if fate.known && count == 0 && fate.older.is_empty() && ids.is_empty() {
+                if fate.known && count == 0 && fate.changes_nothing() && ids.is_empty() {
                     writer.leave_out();
                 } else {
                     writer.end(fate.end)?;
@@ -138,6 +168,47 @@ impl<'a> Merge<'a> {
             self.advance(&name)?;
         }
         Ok(expired)
+    }
+
+    /// If no entry and no edit of the inputs is shown any more: how many entries had expired by themselves. Their indexes tell, or else
+    /// what they hold.
+    pub fn leaves_nothing(mut self, pace: &Pace<'_>) -> Result<Option<u64>> {
+        let mut expired = 0;
+        self.rewind()?;
+        while let Some(name) = self.name() {
+            pace.check()?;
+            let fate = self.fate(&name)?;
+            match self.all_expired(&name, &fate)? {
+                Some(count) if fate.older_edited.is_empty() && !fate.has_expired_edits => expired += count,
+                _ => return Ok(None),
+            }
+            self.advance(&name)?;
+        }
+        Ok(Some(expired))
+    }
+
+    /// If no entry of a timeline survives: how many had expired by themselves.
+    fn all_expired(&self, name: &[u8], fate: &Fate) -> Result<Option<u64>> {
+        let mut is_open = false;
+        for (_, entry) in self.parts(name).into_iter().filter(|(_, entry)| entry.count > 0) {
+            let (low, last) = (entry.first.max(fate.lowest), entry.end.last);
+            let left = (last + 1).saturating_sub(low).saturating_sub(fate.removed.removed_within(low, last));
+            let holes = (last + 1 - entry.first).saturating_sub(entry.count);
+            if left > holes && !entry.own_expiry {
+                return Ok(None);
+            }
+            // What is left may be holes, or have expired.
+            is_open |= left > 0;
+        }
+        if !is_open {
+            return Ok(Some(0));
+        }
+        let mut survivors = 0;
+        let expired = self.for_each_survivor(name, fate, |_| {
+            survivors += 1;
+            Ok(())
+        })?;
+        Ok((survivors == 0).then_some(expired))
     }
 
     /// The lowest name that a scan stands at.
@@ -170,7 +241,7 @@ impl<'a> Merge<'a> {
         while let Some(name) = self.name() {
             pace.check()?;
             let fate = self.fate(&name)?;
-            fate.edited.values().for_each(|(input, number)| bodies[*input].mark(*number));
+            fate.older_edited.values().for_each(|(input, number)| bodies[*input].mark(*number));
             self.for_each_survivor(&name, &fate, |survivor| {
                 if let Kept::Shared { number, .. } = survivor.body {
                     bodies[survivor.input].mark(number);
@@ -218,12 +289,17 @@ impl<'a> Merge<'a> {
                 Kept::Shared { number, own_start_ms } => {
                     writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
                 }
+                Kept::Edited { times, input, number } => {
+                    let body = self.segment(input).shared_body(number)?;
+                    writer.inline(sequence, times, &body)?;
+                }
+                Kept::Elsewhere(times) => writer.elsewhere(sequence, times)?,
             }
             pace.written(writer.written_bytes())
         })?;
-        let edited = fate.edited.iter();
+        let edited = fate.older_edited.iter();
         let edited = edited.map(|(sequence, (input, number))| Ok((*sequence, self.number(*input, *number)?)));
-        writer.changes(&fate.older.removed, edited.collect::<Result<_>>()?);
+        writer.changes(&fate.older_removed, edited.collect::<Result<_>>()?);
         Ok((count, expired))
     }
 
@@ -247,7 +323,8 @@ impl<'a> Merge<'a> {
     fn end_of_dropped(&self, name: &[u8]) -> End {
         let parts = self.parts(name);
         let end = parts.last().expect("the name is some input's").1.end;
-        let trimmed_to = parts.iter().map(|(_, entry)| entry.dropped_to()).max().unwrap_or(0);
+        let trimmed_to =
+            parts.iter().map(|(input, entry)| self.segment(*input).dropped_to(entry)).max().unwrap_or(0);
         let floor = Floor { lowest: end.last + 1, start_ms: 0, until_ms: 0, trimmed_to };
         End { floor, ..end }
     }
@@ -255,38 +332,65 @@ impl<'a> Merge<'a> {
     fn fate(&self, name: &[u8]) -> Result<Fate> {
         let parts = self.parts(name);
         let end = parts.last().expect("the name is some input's").1.end;
-        let (mut lowest, mut known, mut changes) = (end.floor.lowest, false, Changes::default());
+        let mut fate = Fate::of(end);
         let timeline = TimelineRef { store: self.segment(0).record().store, name };
         let hash = if self.younger.memtables.is_empty() { 0 } else { self.state.hash(timeline) };
         for memtable in &self.younger.memtables {
             if let Some((end, _, changed)) = memtable.look(timeline, hash) {
-                lowest = lowest.max(end.floor.lowest);
+                fate.lowest = fate.lowest.max(end.floor.lowest);
                 let removed = changed.map(|changed| changed.removed).unwrap_or_default();
-                changes.add_older(Changes { removed, ..Changes::default() });
+                fate.removed.add_older(Changes { removed, ..Changes::default() });
             }
         }
         for segment in &self.younger.segments {
             if let Some(entry) = segment.find(name)? {
-                (lowest, known) = (lowest.max(entry.end.floor.lowest), true);
-                changes.add_older(segment.changes(&entry)?);
+                fate.lowest = fate.lowest.max(entry.end.floor.lowest);
+                fate.known = true;
+                entry.removed.iter().for_each(|(first, last)| fate.removed.remove(*first, *last));
+                fate.elsewhere.extend(segment.edited(&entry).iter().map(|edited| edited.sequence));
             }
         }
+        self.own_changes(&parts, &mut fate)?;
+        Ok(fate)
+    }
+
+    /// What the inputs change of a timeline, in each other and in older segments.
+    fn own_changes(&self, parts: &[(usize, &TimelineEntry)], fate: &mut Fate) -> Result<()> {
         let mut own = Changes::default();
         for (input, entry) in parts.iter().rev() {
-            own.add_older(self.segment(*input).changes(entry)?);
-        }
-        let first = parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
-        let older = own.below(first.unwrap_or(end.last + 1));
-        let mut edited = BTreeMap::new();
-        for (input, entry) in parts.iter().rev() {
-            for (sequence, number) in &entry.edited {
-                if older.edited.contains_key(sequence) {
-                    edited.entry(*sequence).or_insert((*input, *number));
-                }
+            entry.removed.iter().for_each(|(first, last)| own.remove(*first, *last));
+            for edited in self.segment(*input).edited(entry) {
+                fate.edited.entry(edited.sequence).or_insert((*input, edited.body));
             }
         }
-        changes.add_older(own);
-        Ok(Fate { end, lowest, changes, older, edited, known })
+        let first = parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
+        let bound = first.unwrap_or(fate.end.last + 1);
+        let mut older = own.below(bound);
+        fate.removed.add_older(own);
+        for (sequence, (input, number)) in fate.edited.range(fate.lowest.min(bound)..bound) {
+            if fate.removed.removes(*sequence) || fate.elsewhere.contains(sequence) {
+                continue;
+            }
+            let may_expire = parts.iter().any(|(part, entry)| part == input && entry.own_expiry);
+            let (start_ms, expire_at_ms) =
+                if may_expire { self.segment(*input).shared_times(*number)? } else { (0, 0) };
+            if self.is_expired(start_ms, expire_at_ms) {
+                // The body from before must not be shown by a clock that goes back.
+                older.remove(*sequence, *sequence);
+                fate.has_expired_edits = true;
+            } else {
+                fate.older_edited.insert(*sequence, (*input, *number));
+            }
+        }
+        older.removed.retain(|_, last| *last >= fate.lowest);
+        fate.older_removed = older.removed;
+        Ok(())
+    }
+
+    /// Whether an entry has expired by itself. What the TTL takes goes with its partition, which remembers that it was lost.
+    fn is_expired(&self, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
+        let before_ttl = self.ttl_ms == 0 || expire_at_ms < start_ms.saturating_add(self.ttl_ms);
+        expire_at_ms != 0 && expire_at_ms <= self.now_ms && before_ttl
     }
 
     /// Calls `visit` for every entry of a timeline that survives. Gives how many had expired by themselves.
@@ -299,28 +403,33 @@ impl<'a> Merge<'a> {
         let mut expired = 0;
         for (input, entry) in self.parts(name) {
             let segment = self.segment(input);
+            if !segment.record().has_data() {
+                continue;
+            }
             segment.for_each(name, entry, |sequence, content, block| {
-                if sequence < fate.lowest || fate.changes.removes(sequence) {
+                if sequence < fate.lowest || fate.removed.removes(sequence) {
                     return Ok(());
                 }
-                let edited = fate.changes.edited.get(&sequence);
+                let (edited, is_elsewhere) = (fate.edited.get(&sequence), fate.elsewhere.contains(&sequence));
                 let times = match content {
                     Content::Inline { times, .. } => *times,
-                    Content::Shared { number, own_start_ms } if entry.own_expiry || edited.is_some() => {
+                    Content::Shared { number, own_start_ms }
+                        if entry.own_expiry || edited.is_some() || is_elsewhere =>
+                    {
                         let (time_ms, expire_at_ms) = segment.shared_times(*number)?;
                         Times::stored(time_ms, *own_start_ms, expire_at_ms)
                     }
                     Content::Shared { .. } => Times::default(),
                 };
-                let Times { start_ms, expire_at_ms, .. } = times;
-                // What the TTL takes goes with its partition, which remembers that it was lost.
-                let before_ttl = self.ttl_ms == 0 || expire_at_ms < start_ms.saturating_add(self.ttl_ms);
-                if expire_at_ms != 0 && expire_at_ms <= self.now_ms && before_ttl {
+                if self.is_expired(times.start_ms, times.expire_at_ms) {
                     expired += 1;
                     return Ok(());
                 }
                 let body = match (content, edited) {
-                    (_, Some(edited)) => Kept::Own { times, body: edited },
+                    _ if is_elsewhere => Kept::Elsewhere(times),
+                    (_, Some((input, number))) => Kept::Edited { times, input: *input, number: *number },
+                    // Its edit is in a younger segment that this merge did not look at.
+                    (Content::Inline { is_elsewhere: true, .. }, None) => Kept::Elsewhere(times),
                     (Content::Inline { body, .. }, None) => Kept::Own { times, body: &block[body.clone()] },
                     (Content::Shared { number, own_start_ms }, None) => {
                         Kept::Shared { number: *number, own_start_ms: *own_start_ms }
@@ -347,6 +456,28 @@ impl<'a> Merge<'a> {
             ids.extend(remembered.map(|(_, id, entry)| (id, entry)));
         }
         Ok(ids)
+    }
+}
+
+impl Fate {
+    /// Of a timeline that ends so in the newest input.
+    fn of(end: End) -> Fate {
+        Fate {
+            end,
+            lowest: end.floor.lowest,
+            removed: Changes::default(),
+            edited: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
+            older_removed: BTreeMap::new(),
+            older_edited: BTreeMap::new(),
+            has_expired_edits: false,
+            known: false,
+        }
+    }
+
+    /// Whether nothing in older segments is removed or edited here.
+    fn changes_nothing(&self) -> bool {
+        self.older_removed.is_empty() && self.older_edited.is_empty()
     }
 }
 

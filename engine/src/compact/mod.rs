@@ -1,10 +1,11 @@
 //! Merging segments (P5, P6): so that a read meets few of them, cold history lies together, compressed, and what is gone takes no
 //! space.
 //!
-//! 1. choose neighbours of a store that are due, or one that is mostly garbage (`choose`);
-//! 2. write what survives of them into a new segment, at a bounded rate (`merge`, `bodies`, `pace`);
-//! 3. commit the manifest that names the output in their place, and says up to where the log is needed with it if entries were left
-//!    out because of changes that are in memory only; change the view, and let the inputs go with their last reader.
+//! 1. remove the data of segments of which nothing is shown any more: the manifest says so, and nothing else is written (`dead`);
+//! 2. choose neighbours of a store that are due, or one that is mostly garbage (`choose`);
+//! 3. write what survives of them into a new segment, at a bounded rate (`merge`, `bodies`, `pace`);
+//! 4. commit the manifest that names it in their place, and says up to where the log is needed with it if entries were left out
+//!    because of changes that are in memory only; change the view, and let the inputs go with their last reader.
 //!
 //! From tier 2 on, blocks are compressed: recent data is read most, and decompressing costs more than it saves there.
 //!
@@ -15,6 +16,7 @@
 
 mod bodies;
 mod choose;
+mod dead;
 mod merge;
 mod pace;
 
@@ -23,7 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use choose::{Candidate, Choice, Kind, choose, debt_bytes};
+use choose::{Candidate, Choice, Kind, Room, choose, debt_bytes};
+use dead::{Looked, remove_dead};
 use merge::{Merge, Younger};
 use pace::Pace;
 
@@ -31,7 +34,7 @@ use crate::error::{Error, Failure, Result};
 use crate::flush::{make_live, remove_unfinished};
 use crate::format::manifest::SegmentRecord;
 use crate::garbage;
-use crate::ids::{FileNumber, Lsn, StoreId, TimeMs};
+use crate::ids::{FileNumber, StoreId, TimeMs};
 use crate::segment::{self, Segment, SegmentPlan, SegmentWriter};
 use crate::state::State;
 use crate::view::View;
@@ -44,6 +47,9 @@ const COOL_TIER: u8 = 2;
 const WORTH_IT: u64 = 2;
 const WORTH_MUCH: u64 = 8;
 
+/// Commits wait if more is dead than alive, and more than this many memtables: in a small store a few flushes are no hurry.
+const MEMTABLES_OF_GARBAGE: u64 = 8;
+
 /// How often the disk's room and the time are looked at when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -53,25 +59,29 @@ const LONGEST_REST: Duration = Duration::from_mins(5);
 
 /// The compaction thread: merges whatever is due, until the engine closes.
 pub fn run(state: &State) {
-    let mut rest = FIRST_REST;
+    let (mut rest, mut looked) = (FIRST_REST, Looked::default());
     loop {
         // Read before looking at anything, so that no change falls between the look and the wait.
         let seen = state.progress.changes();
         if state.is_closing() {
             return;
         }
-        let due = next(state);
-        tell_waiting(state, matches!(due, Due::Wait));
-        let Due::Merge(inputs, urgent) = due else {
-            state.progress.wait(seen, TICK);
-            continue;
+        if state.lag.hurries() && !is_behind(state) {
+            state.lag.hurry(false);
+        }
+        let done = match remove_dead(state, &mut looked) {
+            Ok(()) => merge_next(state),
+            Err(Failure::Refused(Error::DiskFull { .. })) => {
+                tell_waiting(state, true);
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
         };
-        let bytes_per_second = if urgent { 0 } else { state.options.compact_bytes_per_second };
-        match merge(state, &inputs, bytes_per_second) {
-            Ok(()) => rest = FIRST_REST,
+        state.lag.merging_failed(done.is_err());
+        match done {
+            Ok(true) => rest = FIRST_REST,
+            Ok(false) => state.progress.wait(seen, TICK),
             Err(Failure::Refused(error)) => {
-                // Nobody rests on files that may have to go meanwhile.
-                drop(inputs);
                 tracing::warn!(%error, "segments could not be merged");
                 state.progress.rest(rest);
                 rest = (2 * rest).min(LONGEST_REST);
@@ -81,6 +91,19 @@ pub fn run(state: &State) {
                 return;
             }
         }
+    }
+}
+
+/// Merges what is due next. False when nothing is, or there is no room for it.
+fn merge_next(state: &State) -> Result<bool, Failure> {
+    let due = next(state);
+    tell_waiting(state, matches!(due, Due::Wait));
+    match due {
+        Due::Merge(inputs, urgent) => {
+            let bytes_per_second = if urgent { 0 } else { state.options.compact_bytes_per_second };
+            merge(state, &inputs, bytes_per_second).map(|()| true)
+        }
+        Due::Nothing | Due::Wait => Ok(false),
     }
 }
 
@@ -103,13 +126,13 @@ fn tell_waiting(state: &State, waits: bool) {
 
 fn next(state: &State) -> Due {
     let view = state.view.load();
-    let room_bytes = state.room_bytes();
+    let room = room(state);
     let records = records(state, &view);
     let (mut due, mut debt) = (Due::Nothing, 0);
     for store in stores(&view) {
         let candidates = candidates(state, &view, store, &records);
         debt += debt_bytes(&candidates);
-        match (choose(&candidates, room_bytes), &due) {
+        match (choose(&candidates, room), &due) {
             (Choice::Merge(numbers, urgent), Due::Nothing | Due::Wait) => {
                 let segments = view.segments.of(store).iter();
                 let inputs = segments.filter(|segment| numbers.contains(&segment.record().number));
@@ -123,12 +146,32 @@ fn next(state: &State) -> Due {
     due
 }
 
+fn room(state: &State) -> Room {
+    let merge_bytes = state.room_bytes();
+    // It gives back at least as much: the log can do without the half for that long.
+    let half = state.dir.free_bytes().unwrap_or(u64::MAX) / 2;
+    Room { merge_bytes, rewrite_bytes: merge_bytes.max(half) }
+}
+
+/// Whether commits should wait until more is merged: there is too much of it, and it goes on.
+pub fn is_behind(state: &State) -> bool {
+    if state.merge_waits.load(Ordering::Relaxed) || state.lag.is_failing() || state.poison.check().is_err() {
+        return false;
+    }
+    let view = state.view.load();
+    let records = records(state, &view);
+    let least_bytes = MEMTABLES_OF_GARBAGE * state.options.memtable_bytes() as u64;
+    stores(&view)
+        .into_iter()
+        .any(|store| choose::is_behind(&candidates(state, &view, store, &records), least_bytes))
+}
+
 /// What the manifest knows of each segment: its dead weight grows after it was opened.
 type Records = HashMap<FileNumber, SegmentRecord>;
 
 fn records(state: &State, view: &View) -> Records {
     let mut records = state.manifest.lock().live().segments.clone();
-    if state.reserve.is_out() {
+    if state.is_short_of_space() {
         // There may be no space for the flush that counts this, until what it is about is gone.
         view.memtables().for_each(|memtable| garbage::note(&garbage::count(view, memtable), &mut records));
     }
@@ -144,32 +187,56 @@ fn stores(view: &View) -> Vec<StoreId> {
 
 fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> Vec<Candidate> {
     let (unmergeable, now_ms) = (state.unmergeable.lock(), state.sure_now_ms());
-    let worth_it = if state.reserve.is_out() { WORTH_MUCH } else { WORTH_IT };
+    let (is_short, worth_it) = (state.is_short_of_space(), worth_it(state));
     let candidate = |segment: &Arc<Segment>| {
         let record = segment.record();
-        let known = records.get(&record.number).filter(|_| !record.dropped);
+        let known = records.get(&record.number).unwrap_or(record);
+        let is_garbage = match record {
+            record if record.dropped => false,
+            // Its index may be smaller without what younger segments know, too.
+            record if record.dead => !is_short,
+            _ => is_garbage(known, now_ms, worth_it),
+        };
         Candidate {
             number: record.number,
             kind: if record.dropped { Kind::Dropped } else { Kind::Data(record.tier, record.partition) },
             is_whole: segment.damage().is_none() && !unmergeable.contains(&record.number),
             bytes: record.bytes(),
-            rewritten_bytes: known.and_then(|known| rewritten_bytes(known, now_ms, worth_it)),
+            alive_bytes: alive_bytes(record, known, now_ms),
+            is_garbage,
         }
     };
     view.segments.of(store).iter().map(candidate).collect()
 }
 
-/// What a segment would have after a rewrite, if so large a part of it is dead.
-fn rewritten_bytes(record: &SegmentRecord, now_ms: TimeMs, worth_it: u64) -> Option<u64> {
-    let expired = record.half_expired_ms != 0 && record.half_expired_ms <= now_ms;
-    let dead = record.dead_weight.max(if expired { record.weight.div_ceil(2) } else { 0 }).min(record.weight);
-    let alive = u128::from(record.data_bytes) * u128::from(record.weight - dead);
-    (dead > 0 && dead.saturating_mul(worth_it) >= record.weight)
-        .then(|| (alive / u128::from(record.weight)) as u64 + record.index_bytes)
+/// A segment is garbage when one part in so many is dead.
+fn worth_it(state: &State) -> u64 {
+    if state.is_short_of_space() { WORTH_MUCH } else { WORTH_IT }
+}
+
+/// How much of a segment's weight is dead.
+fn dead_weight(known: &SegmentRecord, now_ms: TimeMs) -> u64 {
+    let expired = known.half_expired_ms != 0 && known.half_expired_ms <= now_ms;
+    known.dead_weight.max(if expired { known.weight.div_ceil(2) } else { 0 }).min(known.weight)
+}
+
+/// Whether so large a part of a segment is dead that it is worth a rewrite.
+fn is_garbage(known: &SegmentRecord, now_ms: TimeMs, worth_it: u64) -> bool {
+    let dead = dead_weight(known, now_ms);
+    dead > 0 && dead.saturating_mul(worth_it) >= known.weight
+}
+
+/// About what a merge would write of a segment.
+fn alive_bytes(record: &SegmentRecord, known: &SegmentRecord, now_ms: TimeMs) -> u64 {
+    let data_bytes = if record.has_data() { record.data_bytes } else { 0 };
+    let alive = u128::from(data_bytes) * u128::from(known.weight - dead_weight(known, now_ms));
+    let alive_bytes = alive.checked_div(u128::from(known.weight)).unwrap_or(u128::from(data_bytes));
+    alive_bytes as u64 + record.index_bytes
 }
 
 /// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused if the disk has no room for it.
 pub fn merge_all(state: &State) -> Result<()> {
+    remove_dead(state, &mut Looked::default()).map_err(|failure| state.failed(failure))?;
     let view = state.view.load();
     for store in stores(&view) {
         let segments = view.segments.of(store);
@@ -184,12 +251,17 @@ pub fn merge_all(state: &State) -> Result<()> {
             let records = records(state, &view);
             let is_clean = |segment: &Arc<Segment>| {
                 let known = records.get(&segment.record().number);
-                known.is_none_or(|known| known.dead_weight == 0 && known.half_expired_ms == 0)
+                let is_whole = |known: &SegmentRecord| {
+                    known.dead_weight == 0 && known.half_expired_ms == 0 && (!known.dead || known.dropped)
+                };
+                known.is_none_or(is_whole)
             };
             if row.len() == 1 && is_clean(&row[0]) {
                 continue;
             }
-            if row.iter().map(|segment| segment.record().bytes()).sum::<u64>() > state.room_bytes() {
+            let room = room(state);
+            let room_bytes = if row.len() == 1 { room.rewrite_bytes } else { room.merge_bytes };
+            if output_bytes(state, row, &records) > room_bytes {
                 let path = state.dir.path_of(&segment::data_name(row[0].record().number));
                 return Err(Error::DiskFull { path });
             }
@@ -198,6 +270,16 @@ pub fn merge_all(state: &State) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// About what a merge of segments will write.
+fn output_bytes(state: &State, inputs: &[Arc<Segment>], records: &Records) -> u64 {
+    let now_ms = state.sure_now_ms();
+    let alive = |input: &Arc<Segment>| {
+        let record = input.record();
+        alive_bytes(record, records.get(&record.number).unwrap_or(record), now_ms)
+    };
+    inputs.iter().map(alive).sum()
 }
 
 /// Replaces neighbours, newest first, by one segment.
@@ -215,12 +297,15 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let numbers: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
     let before = records(state, &view);
     let dead_before: u64 = numbers.iter().filter_map(|number| Some(before.get(number)?.dead_weight)).sum();
-    let younger = if dead_before == 0 { Younger::default() } else { younger(state, &view, &inputs[0]) };
-    let written = write_merged(state, inputs, &younger, bytes_per_second)
-        .map_err(|error| set_aside(state, inputs, &younger.segments, error))?;
+    let is_clean = dead_before == 0 && inputs.iter().all(|input| !input.record().dead);
+    let younger = if is_clean { Younger::default() } else { younger(state, &view, &inputs[0]) };
+    let reserved = state.lag.reserve(output_bytes(state, inputs, &before));
+    let written = write_merged(state, inputs, &younger, bytes_per_second);
+    drop(reserved);
+    let written = written.map_err(|error| set_aside(state, inputs, &younger.segments, error))?;
     let Written { record, expired } = written;
     // Read when the merge is done: it may have met changes that came meanwhile.
-    let changes_to = younger.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
+    let changes_to = younger.changes_to();
     // If no timeline is left, neither is a segment.
     let records = if record.timelines == 0 { Vec::new() } else { vec![record.clone()] };
     let output = make_live(state, &records, |records, live| {
@@ -228,9 +313,9 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
         let gone = |segment: &&SegmentRecord| numbers.contains(&segment.number);
         let dead_now: u64 = live.segments.iter().filter(gone).map(|segment| segment.dead_weight).sum();
         live.segments.retain(|segment| !numbers.contains(&segment.number));
-        live.changes_to = live.changes_to.max(changes_to.map_or(Lsn(0), |lsn| lsn.plus(1)));
+        live.changes_to = live.changes_to.max(changes_to);
         for record in records {
-            let dead_weight = dead_now.saturating_sub(dead_before).min(record.weight);
+            let dead_weight = dead_now.saturating_sub(dead_before);
             live.segments.push(SegmentRecord { dead_weight, ..record.clone() });
         }
     })?;

@@ -1,6 +1,6 @@
 //! The rate at which merging writes: after each piece the thread rests as long as the piece should have taken.
 //!
-//! No lock that appends or reads take is held while it rests. It does not know: what is written.
+//! No lock that appends or reads take is held while it rests. When commits wait for merging, it does not. It does not know: what is written.
 
 use std::time::Duration;
 
@@ -9,6 +9,9 @@ use crate::state::State;
 
 /// After so many bytes the pace is looked at: a rest is then long enough to be one.
 const PIECE_BYTES: u64 = 256 * 1024;
+
+/// A rest is taken in steps, after each of which it may be over.
+const STEP: Duration = Duration::from_millis(200);
 
 /// The pace of one merge.
 pub struct Pace<'a> {
@@ -37,11 +40,20 @@ impl<'a> Pace<'a> {
         if self.bytes_per_second != 0 {
             let due = Duration::from_secs_f64(piece as f64 / self.bytes_per_second as f64);
             let taken = self.state.clock.monotonic().saturating_sub(self.since);
-            self.state.progress.rest(due.saturating_sub(taken));
+            self.rest(due.saturating_sub(taken));
             self.since = self.state.clock.monotonic();
             self.check()?;
         }
         Ok(())
+    }
+
+    /// Rests so long, but not while commits wait for the merge.
+    fn rest(&self, mut left: Duration) {
+        while !left.is_zero() && !self.state.lag.hurries() && !self.state.is_closing() {
+            let step = left.min(STEP);
+            self.state.progress.rest(step);
+            left -= step;
+        }
     }
 
     /// An error if the engine is closing.

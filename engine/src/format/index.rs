@@ -9,12 +9,13 @@
 //!  run table   := table of one timeline's runs blocks; key: first, first time
 //!  timeline    := name, flags, first, last + 1 − first, last − last lost, count, body bytes, first time, last time − first time,
 //!                 lowest, first time − its start, its expiry, trimmed to, run's place in its first block, blocks,
-//!                 removed count, (first, last − first) × removed, edited count, (sequence, body number) × edited,
+//!                 removed count, (first, last − first) × removed, edited count, edited × n,
 //!                 [first start, last start, start of the lowest]                  with flag 4
+//!  edited      := sequence, body number, [length of the body]            the length with flag 8
 //!  blocks      := block count, (at, bytes, first, first time, each but bytes minus the one before) × blocks
 //!                 | at, bytes                                          with flag 2: the root of a run table
 //!  flags       := 1: some entries expire by themselves, 2: the blocks stand in a run table,
-//!                 4: the lifetimes of some began at another time than theirs
+//!                 4: the lifetimes of some began at another time than theirs, 8: edited bodies have their lengths
 //! ```
 //!
 //! The first and last sequence make a missing head or tail of a timeline visible. A timeline's last sequence here is also its
@@ -185,6 +186,18 @@ pub const MAX_LISTED_BLOCKS: usize = 16;
 const OWN_EXPIRY: u8 = 1;
 const RUN_TABLE: u8 = 2;
 const OWN_START: u8 = 4;
+const EDITED_BYTES: u8 = 8;
+
+/// An entry of an older segment that has another body now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edited {
+    /// Its sequence.
+    pub sequence: Sequence,
+    /// The number of the new body among the shared ones.
+    pub body: u32,
+    /// The new body's length; not known in a segment of an earlier version.
+    pub body_bytes: Option<u32>,
+}
 
 /// What a segment knows of one timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -205,7 +218,7 @@ pub struct TimelineEntry {
     pub first_start_ms: TimeMs,
     /// The latest.
     pub last_start_ms: TimeMs,
-    /// Whether some entries expire by themselves.
+    /// Whether some entries expire by themselves, those that are edited here included.
     pub own_expiry: bool,
     /// Where the run starts in the first block; in the others it is the first run.
     pub run_at: u32,
@@ -213,8 +226,8 @@ pub struct TimelineEntry {
     pub blocks: RunBlocks,
     /// Sequences removed from older segments.
     pub removed: Vec<(Sequence, Sequence)>,
-    /// Entries of older segments that have another body: the number of a shared one.
-    pub edited: Vec<(Sequence, u32)>,
+    /// Entries of older segments that have another body, by sequence.
+    pub edited: Vec<Edited>,
 }
 
 impl TimelineEntry {
@@ -229,9 +242,14 @@ impl TimelineEntry {
         let floor = &self.end.floor;
         put_name(out, name);
         let has_table = matches!(self.blocks, RunBlocks::Table(_));
-        let (own_expiry, run_table) = (u8::from(self.own_expiry), u8::from(has_table));
-        let own_start = u8::from(self.has_own_start());
-        out.push((own_expiry * OWN_EXPIRY) | (run_table * RUN_TABLE) | (own_start * OWN_START));
+        let has_lengths = self.edited.iter().any(|edited| edited.body_bytes.is_some());
+        let flags = [
+            (self.own_expiry, OWN_EXPIRY),
+            (has_table, RUN_TABLE),
+            (self.has_own_start(), OWN_START),
+            (has_lengths, EDITED_BYTES),
+        ];
+        out.push(flags.iter().map(|(is_set, flag)| u8::from(*is_set) * flag).sum());
         let numbers = [
             self.first,
             (self.end.last + 1).saturating_sub(self.first),
@@ -254,9 +272,12 @@ impl TimelineEntry {
             put_varint(out, last - first);
         }
         put_varint(out, self.edited.len() as u64);
-        for (sequence, body) in &self.edited {
+        for Edited { sequence, body, body_bytes } in &self.edited {
             put_varint(out, *sequence);
             put_varint(out, u64::from(*body));
+            if has_lengths {
+                put_varint(out, u64::from(body_bytes.unwrap_or(0)));
+            }
         }
         if self.has_own_start() {
             [self.first_start_ms, self.last_start_ms, floor.start_ms]
@@ -320,7 +341,9 @@ impl TimelineEntry {
             entry.removed.push((first, first.checked_add(reader.varint()?)?));
         }
         for _ in 0..reader.varint()? {
-            entry.edited.push((reader.varint()?, reader.varint_u32()?));
+            let (sequence, body) = (reader.varint()?, reader.varint_u32()?);
+            let body_bytes = if flags & EDITED_BYTES == 0 { None } else { Some(reader.varint_u32()?) };
+            entry.edited.push(Edited { sequence, body, body_bytes });
         }
         (entry.first_start_ms, entry.last_start_ms) = (entry.first_time_ms, entry.end.last_time_ms);
         if flags & OWN_START != 0 {
@@ -393,7 +416,7 @@ mod tests {
             run_at: 77,
             blocks: RunBlocks::Listed(vec![run(4096, 10, 1_000_000), run(9999, 200, 1_000_400)]),
             removed: vec![(4, 6), (9, 9)],
-            edited: vec![(3, 12)],
+            edited: vec![Edited { sequence: 3, body: 12, body_bytes: Some(70) }],
         }
     }
 
@@ -405,7 +428,9 @@ mod tests {
         let own = TimelineEntry { first_start_ms: 5, last_start_ms: 2_000_000, ..entry() };
         let mut floor_ahead = entry();
         floor_ahead.end.floor.start_ms = 1_000_001;
-        for entry in [entry(), without_entries, long, own, floor_ahead] {
+        let earlier = vec![Edited { sequence: 3, body: 12, body_bytes: None }];
+        let of_earlier_version = TimelineEntry { edited: earlier, ..entry() };
+        for entry in [entry(), without_entries, long, own, floor_ahead, of_earlier_version] {
             let mut slot = Vec::new();
             entry.encode(b"c/1", &mut slot);
             assert_eq!(TimelineEntry::decode(&slot), Some((b"c/1".as_slice(), entry)));

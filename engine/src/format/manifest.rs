@@ -5,8 +5,9 @@
 //!  payload       := history: u64, checkpoint, log file, next file, last time, seen time, changes to,
 //!                   boot id: 16 bytes, count, store id × count, store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none), gone before, generation, copies
-//!  segment       := number, store id, partition, tier, dropped: 0 or 1, data bytes, index bytes, timelines, entries, first time, last time,
+//!  segment       := number, store id, partition, tier, gone, data bytes, index bytes, timelines, entries, first time, last time,
 //!                   lsn from, lsn to, weight, dead weight, half expired, last start, copies, first name, last name
+//!  gone          := 0: nothing, 1: the data, since all of it has expired, 2: the data, since all of it is dead, 3: both hold
 //! ```
 //!
 //! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no changes to, no boot id and no stores
@@ -66,6 +67,9 @@ pub struct SegmentRecord {
     pub tier: u8,
     /// All of its entries have expired: the data file is gone, the index still knows how timelines ended.
     pub dropped: bool,
+    /// None of its entries is shown any more: the data file is gone, the index still knows how timelines ended, which ids were used
+    /// and what is removed in older segments.
+    pub dead: bool,
     /// Length of the data file, when it was written.
     pub data_bytes: u64,
     /// Length of the index file.
@@ -82,9 +86,11 @@ pub struct SegmentRecord {
     pub from: Lsn,
     /// … to here. Segments of one store do not overlap.
     pub to: Lsn,
-    /// What its entries weigh: the bytes of their bodies, and [`ENTRY_WEIGHT`] each. A shared body counts for each of its entries.
+    /// What its entries and its edits of older ones weigh: the bytes of their bodies, and [`ENTRY_WEIGHT`] each. A shared body counts for
+    /// each of its entries.
     pub weight: u64,
-    /// How much of that was trimmed or removed since it was written, as far as flushed changes tell; an estimate.
+    /// How much of that was trimmed, removed or edited since it was written, as far as flushed changes tell; an estimate, which may be
+    /// above the weight.
     pub dead_weight: u64,
     /// From then on half of the weight has expired by itself; 0: never.
     pub half_expired_ms: TimeMs,
@@ -101,7 +107,12 @@ pub struct SegmentRecord {
 impl SegmentRecord {
     /// Length of the files that are there.
     pub fn bytes(&self) -> u64 {
-        self.index_bytes + if self.dropped { 0 } else { self.data_bytes }
+        self.index_bytes + if self.has_data() { self.data_bytes } else { 0 }
+    }
+
+    /// Whether its data file is there.
+    pub fn has_data(&self) -> bool {
+        !self.dropped && !self.dead
     }
 
     /// Where it stands among the segments of its store: a later place holds later entries of each timeline. A partition of time comes
@@ -181,7 +192,7 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         u64::from(segment.store.0),
         segment.partition,
         u64::from(segment.tier),
-        u64::from(segment.dropped),
+        u64::from(segment.dropped) | u64::from(segment.dead) << 1,
         segment.data_bytes,
         segment.index_bytes,
         segment.timelines,
@@ -246,12 +257,16 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
         live.stores.push(store);
     }
     for _ in 0..reader.varint()? {
+        let (number, store) = (reader.varint()?, StoreId(reader.varint_u32()?));
+        let (partition, tier) = (reader.varint()?, u8::try_from(reader.varint()?).ok()?);
+        let gone = reader.varint().filter(|gone| *gone <= 3)?;
         let mut segment = SegmentRecord {
-            number: reader.varint()?,
-            store: StoreId(reader.varint_u32()?),
-            partition: reader.varint()?,
-            tier: u8::try_from(reader.varint()?).ok()?,
-            dropped: reader.varint()? == 1,
+            number,
+            store,
+            partition,
+            tier,
+            dropped: gone & 1 != 0,
+            dead: gone & 2 != 0,
             data_bytes: reader.varint()?,
             index_bytes: reader.varint()?,
             timelines: reader.varint()?,
@@ -311,6 +326,7 @@ mod tests {
                 partition: 0,
                 tier: 2,
                 dropped: true,
+                dead: true,
                 data_bytes: 1 << 33,
                 index_bytes: 5,
                 timelines: 6,

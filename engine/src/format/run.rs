@@ -6,7 +6,9 @@
 //!  entry        := (length << 2 | own expiry << 1), time − time of the entry before, [expiry − start], body
 //!                | (step << 1 | 1)                      a shared body, step − 1 behind the last shared one of this run
 //!                | 1, n                                 n sequences that were never given
-//!                | 1, 0, start                          the lifetime of the entry that follows began then, not at its time
+//!                | 1, 0, 0, start                       the lifetime of the entry that follows began then, not at its time
+//!                | 1, 0, 1                              the body of the entry that follows, which is empty here, is an edit in a younger
+//!                                                       segment
 //!  bodies block := slots of (time, expiry or 0, body)
 //! ```
 //!
@@ -20,6 +22,10 @@ use super::slots::{Slots, SlotsWriter};
 pub use crate::entry::Times;
 use crate::ids::{Sequence, TimeMs};
 
+/// What an escape says of the entry that follows.
+const OWN_START: u64 = 0;
+const ELSEWHERE: u64 = 1;
+
 /// Where an entry's content is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
@@ -29,6 +35,8 @@ pub enum Content {
         times: Times,
         /// Its place in the raw block.
         body: Range<usize>,
+        /// The body is not here: the entry was edited, and a younger segment has it.
+        is_elsewhere: bool,
     },
     /// With other entries of the segment.
     Shared {
@@ -75,14 +83,19 @@ impl RunWriter {
         self.count == 0
     }
 
-    fn step_to(&mut self, sequence: Sequence, own_start_ms: Option<TimeMs>) {
+    fn step_over(&mut self, sequence: Sequence, own_start_ms: Option<TimeMs>) {
         if sequence > self.next {
             put_varint(&mut self.entries, 1);
             put_varint(&mut self.entries, sequence - self.next);
         }
         if let Some(start_ms) = own_start_ms {
-            [1, 0, start_ms].into_iter().for_each(|number| put_varint(&mut self.entries, number));
+            [1, 0, OWN_START, start_ms].into_iter().for_each(|number| put_varint(&mut self.entries, number));
         }
+        self.next = sequence;
+    }
+
+    fn step_to(&mut self, sequence: Sequence, own_start_ms: Option<TimeMs>) {
+        self.step_over(sequence, own_start_ms);
         self.next = sequence + 1;
         self.count += 1;
     }
@@ -99,6 +112,13 @@ impl RunWriter {
             put_varint(&mut self.entries, expire_at_ms.saturating_sub(times.start_ms));
         }
         self.entries.extend_from_slice(body);
+    }
+
+    /// Adds an entry whose body a younger segment has, since it was edited.
+    pub fn elsewhere(&mut self, sequence: Sequence, times: Times) {
+        self.step_over(sequence, None);
+        [1, 0, ELSEWHERE].into_iter().for_each(|number| put_varint(&mut self.entries, number));
+        self.inline(sequence, times, &[]);
     }
 
     /// Adds an entry whose body is the shared one with this number. Numbers do not fall inside a run.
@@ -172,18 +192,25 @@ impl<'a> RunReader<'a> {
             return None;
         }
         let mut head = self.reader.varint()?;
-        let mut own_start_ms = None;
+        let (mut own_start_ms, mut is_elsewhere) = (None, false);
         while head == 1 {
             match self.reader.varint()? {
-                0 => own_start_ms = Some(self.reader.varint()?),
+                0 => match self.reader.varint()? {
+                    OWN_START => own_start_ms = Some(self.reader.varint()?),
+                    ELSEWHERE => is_elsewhere = true,
+                    _ => return None,
+                },
                 passed_over => self.sequence = self.sequence.checked_add(passed_over)?,
             }
             head = self.reader.varint()?;
         }
         let content = if head & 1 == 1 {
+            if is_elsewhere {
+                return None;
+            }
             Content::Shared { number: self.shared_number(head >> 1)?, own_start_ms }
         } else {
-            self.inline_content(head, own_start_ms)?
+            self.inline_content(head, own_start_ms, is_elsewhere)?
         };
         let sequence = self.sequence;
         self.sequence = sequence.checked_add(1)?;
@@ -196,7 +223,12 @@ impl<'a> RunReader<'a> {
         u32::try_from(self.shared).ok()
     }
 
-    fn inline_content(&mut self, head: u64, own_start_ms: Option<TimeMs>) -> Option<Content> {
+    fn inline_content(
+        &mut self,
+        head: u64,
+        own_start_ms: Option<TimeMs>,
+        is_elsewhere: bool,
+    ) -> Option<Content> {
         let len = usize::try_from(head >> 2).ok()?;
         self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
         let start_ms = own_start_ms.unwrap_or(self.time_ms);
@@ -204,7 +236,7 @@ impl<'a> RunReader<'a> {
         let start = self.block_bytes - self.after - self.reader.rest().len();
         self.reader.bytes(len)?;
         let times = Times::stored(self.time_ms, own_start_ms, expire_at_ms);
-        Some(Content::Inline { times, body: start..start + len })
+        Some(Content::Inline { times, body: start..start + len, is_elsewhere })
     }
 }
 
@@ -241,6 +273,9 @@ mod tests {
         run.shared(21, 300, None);
         run.inline(22, times(1600, 200, 300), b"early");
         run.inline(23, times(1600, 1600, 1700), b"");
+        run.elsewhere(25, times(1600, 1600, 9000));
+        run.elsewhere(26, times(1600, 50, 9000));
+        run.inline(27, times(1600, 1600, 0), b"");
         let mut block = b"before".to_vec();
         run.finish(b"c/1", &mut block);
         let end = block.len();
@@ -250,7 +285,10 @@ mod tests {
         let mut seen = Vec::new();
         while let Some((sequence, content)) = reader.next_entry() {
             seen.push(match content {
-                Content::Inline { times, body } => (sequence, times, block[body].to_vec()),
+                Content::Inline { times, is_elsewhere: true, body } if body.is_empty() => {
+                    (sequence, times, b"elsewhere".to_vec())
+                }
+                Content::Inline { times, body, .. } => (sequence, times, block[body].to_vec()),
                 Content::Shared { number, own_start_ms } => {
                     let times = Times::stored(u64::from(number), own_start_ms, 0);
                     (sequence, times, b"shared".to_vec())
@@ -267,6 +305,9 @@ mod tests {
                 (21, times(300, 300, 0), b"shared".to_vec()),
                 (22, times(1600, 200, 300), b"early".to_vec()),
                 (23, times(1600, 1600, 1700), b"".to_vec()),
+                (25, times(1600, 1600, 9000), b"elsewhere".to_vec()),
+                (26, times(1600, 50, 9000), b"elsewhere".to_vec()),
+                (27, times(1600, 1600, 0), b"".to_vec()),
             ]
         );
         assert_eq!(reader.remaining(), 0);

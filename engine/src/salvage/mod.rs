@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::log::SalvagedLog;
-use self::timeline::{Source, Timeline};
+use self::timeline::{Data, Source, Timeline};
 use crate::error::{Error, Result};
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
@@ -97,8 +97,8 @@ fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
 struct Wreck {
     engine: EngineId,
     live: Option<Live>,
-    /// Oldest first: the store, the partition, whether the data was dropped, the files.
-    segments: Vec<(StoreId, u64, bool, Found)>,
+    /// Oldest first: the store, the partition, what the manifest says of the data, the files.
+    segments: Vec<(StoreId, u64, Data, Found)>,
 }
 
 impl Wreck {
@@ -139,16 +139,16 @@ impl Wreck {
                 oldest_first.sort_by_key(|record| record.place());
                 for record in oldest_first {
                     let mut found = found(record.number);
-                    found.data = found.data.filter(|_| !record.dropped);
+                    found.data = found.data.filter(|_| record.has_data());
                     missing(source, record, &found, out);
-                    segments.push((record.store, record.partition, record.dropped, found));
+                    segments.push((record.store, record.partition, data(record), found));
                 }
             }
             None => {
                 for (header, found) in files.values() {
                     // A file without a readable header is of a store that nothing tells.
                     let Some(header) = header else { continue };
-                    segments.push((StoreId(header.first as u32), header.second, false, found.clone()));
+                    segments.push((StoreId(header.first as u32), header.second, Data::There, found.clone()));
                 }
             }
         }
@@ -221,10 +221,19 @@ fn files(
     files
 }
 
+fn data(record: &SegmentRecord) -> Data {
+    match record {
+        record if record.has_data() => Data::There,
+        // What was dead before it expired was not taken by the TTL.
+        record if record.dead => Data::Dead,
+        _ => Data::Expired,
+    }
+}
+
 fn missing(source: &Dir, record: &SegmentRecord, found: &Found, out: &mut Salvage) {
     let names = [
         (segment::index_name(record.number), found.index.is_none()),
-        (segment::data_name(record.number), found.data.is_none() && !record.dropped),
+        (segment::data_name(record.number), found.data.is_none() && record.has_data()),
     ];
     for (name, _) in names.into_iter().filter(|(_, is_missing)| *is_missing) {
         let error =
@@ -258,8 +267,8 @@ fn save_store(
     };
     let mut writer = SegmentWriter::create(target, engine, 1, plan)?;
     let mut sources = Vec::new();
-    for (_, _, dropped, found) in of_store() {
-        sources.push(open_source(source, wreck.engine, found, *dropped, &mut writer)?);
+    for (_, _, data, found) in of_store() {
+        sources.push(open_source(source, wreck.engine, found, *data, &mut writer)?);
     }
     let shared = log.write_shared(store.id, &mut writer)?;
     let mut of_log = log.of(store.id).peekable();
@@ -290,7 +299,7 @@ fn open_source(
     source: &Dir,
     engine: EngineId,
     found: &Found,
-    dropped: bool,
+    data: Data,
     writer: &mut SegmentWriter,
 ) -> Result<Source> {
     let mut remains = Remains::open(source, engine, found)?;
@@ -301,5 +310,5 @@ fn open_source(
         }
     }
     let path = source.path_of(&segment::data_name(found.number));
-    Ok(Source { remains, path, dropped, numbers })
+    Ok(Source { remains, path, data, numbers })
 }

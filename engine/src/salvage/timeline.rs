@@ -6,9 +6,20 @@ use std::path::PathBuf;
 use super::log::{SalvagedLog, TimelineLog};
 use crate::entry::{Changes, End, Floor, Times};
 use crate::error::{Error, Result};
+use crate::format::index::Edited;
 use crate::ids::Sequence;
 use crate::segment::{Left, Part, Remains, SegmentWriter};
 use crate::verify::Finding;
+
+/// What the manifest says of a segment's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    There,
+    /// All of it has expired, so that nothing is missing.
+    Expired,
+    /// Nothing of it was shown any more, so that nothing is missing.
+    Dead,
+}
 
 /// A segment that entries are taken from.
 pub struct Source {
@@ -16,8 +27,8 @@ pub struct Source {
     pub remains: Remains,
     /// Its data file.
     pub path: PathBuf,
-    /// Whether all of it has expired, so that nothing is missing in it.
-    pub dropped: bool,
+    /// What the manifest says of its data.
+    pub data: Data,
     /// What its shared bodies are called in the new segment.
     pub numbers: HashMap<u32, u32>,
 }
@@ -111,17 +122,17 @@ impl<'a> Timeline<'a> {
     fn take_in(&mut self, source: &mut Source, part: &Part) {
         let Some(entry) = &part.entry else { return };
         self.floor(entry.end.floor);
-        if source.dropped {
+        if source.data == Data::Expired {
             self.end.floor.trimmed_to = self.end.floor.trimmed_to.max(entry.dropped_to());
         }
         self.end.last = self.end.last.max(entry.end.last);
         self.end.last_time_ms = self.end.last_time_ms.max(entry.end.last_time_ms);
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
-        for (sequence, number) in &entry.edited {
+        for Edited { sequence, body: number, .. } in &entry.edited {
             if let Some(left) = source.remains.shared(*number) {
                 changes.edited.insert(*sequence, left.body);
-            } else if !source.dropped && !self.changes.edited.contains_key(sequence) {
+            } else if source.data == Data::There && !self.changes.edited.contains_key(sequence) {
                 // The old body was replaced: it must not come back.
                 changes.remove(*sequence, *sequence);
                 let what = "the new body of an edited entry cannot be read";
@@ -139,7 +150,9 @@ impl<'a> Timeline<'a> {
             let number = left.shared.and_then(|number| numbers.get(&number).copied());
             self.entry(sequence, &left, number)
         })?;
-        if let Some(entry) = part.entry.as_ref().filter(|entry| !source.dropped && count < entry.count) {
+        if let Some(entry) =
+            part.entry.as_ref().filter(|entry| source.data == Data::There && count < entry.count)
+        {
             let what = format!("{} of {} entries cannot be read", entry.count - count, entry.count);
             self.lost(source.path.clone(), &what, (entry.first, entry.end.last));
         }
@@ -153,7 +166,7 @@ impl<'a> Timeline<'a> {
                 self.lost(PathBuf::new(), IN_NO_FILE, (next, sequence - 1));
             }
             let (times, body) = log.body(*number).clone();
-            let left = Left { times, body, shared: None };
+            let left = Left { times, body, shared: None, is_elsewhere: false };
             self.entry(*sequence, &left, shared.get(number).copied())?;
             self.end.last = self.end.last.max(*sequence);
             self.end.last_time_ms = self.end.last_time_ms.max(times.time_ms);
@@ -173,6 +186,12 @@ impl<'a> Timeline<'a> {
             return Ok(());
         }
         self.written = sequence;
+        if left.is_elsewhere && !self.changes.edited.contains_key(&sequence) {
+            self.end.last = self.end.last.max(sequence);
+            let what = "the new body of an edited entry is in no file that can be read";
+            self.lost(PathBuf::new(), what, (sequence, sequence));
+            return Ok(());
+        }
         self.first.get_or_insert((sequence, left.times));
         // Where the index is lost, the entries are all that tells.
         self.end.last = self.end.last.max(sequence);

@@ -93,7 +93,7 @@ impl Segment {
             let before = counted.count;
             while let Some((sequence, content)) = run.next_entry() {
                 let (time_ms, bytes) = match content {
-                    Content::Inline { times, body } => (times.time_ms, body.len()),
+                    Content::Inline { times, body, .. } => (times.time_ms, body.len()),
                     Content::Shared { number, .. } => {
                         let (time_ms, _, body) = runs.shared(&at, number)?;
                         (time_ms, body.len())

@@ -97,7 +97,7 @@ mod tests {
     fn an_index_that_two_segments_read_goes_with_the_second() {
         for first_to_go_is_older in [true, false] {
             let (dir, cache, whole) = segment();
-            let without_data = whole.without_data();
+            let without_data = whole.expired();
             whole.make_obsolete();
             without_data.make_obsolete();
             let (gone, kept) =
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn data_goes_alone_when_it_has_expired() {
         let (dir, _, whole) = segment();
-        let without_data = whole.without_data();
+        let without_data = whole.expired();
         whole.make_data_obsolete();
         assert!(whole.check().is_ok(), "a reader still has it");
         drop(whole);

@@ -59,7 +59,7 @@ impl Parts {
         let (data, dir, record) = (OnceLock::new(), dir.clone(), record.clone());
         let parts =
             Parts { data, dir, engine, record, index, footer, page_table, id_table, body_table, cache };
-        if !parts.record.dropped
+        if parts.record.has_data()
             && let Err(error) = parts.data()
         {
             tracing::error!(segment = parts.record.number, %error, "the blocks of a segment cannot be read");

@@ -2,17 +2,19 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+
 use super::cache::BlockCache;
 use super::goes::OnDisk;
 use super::parts::Parts;
 use super::runs::RunsOf;
 use super::table::Reading;
-use crate::entry::{Changes, Collector, Span};
+use crate::entry::{Changes, Collector, Span, Times};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
 use crate::format::ids::IdEntry;
-use crate::format::index::{TimelineEntry, body_key};
+use crate::format::index::{Edited, TimelineEntry, body_key};
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::{Content, shared_body};
 use crate::format::slots::Slots;
@@ -25,7 +27,7 @@ pub struct Segment {
     record: SegmentRecord,
     /// What is needed to read it, or why it cannot be.
     parts: Result<Arc<Parts>>,
-    /// Its files. Without the data it has expired.
+    /// Its files. Without the data it has expired, or is dead.
     data: Option<Arc<OnDisk>>,
     index: Arc<OnDisk>,
     /// Damage that a list met in its names.
@@ -57,13 +59,21 @@ impl Segment {
             tracing::error!(segment = record.number, %error, "a segment cannot be read; its range is not served");
         }
         let (data, index) = OnDisk::pair(dir, record.number, cache);
-        let data = (!record.dropped).then_some(data);
+        let data = record.has_data().then_some(data);
         Segment { record, parts: parts.map(Arc::new), data, index, hidden_names: OnceLock::new() }
     }
 
-    /// The same segment after its data was dropped.
-    pub fn without_data(&self) -> Segment {
-        let record = SegmentRecord { dropped: true, ..self.record.clone() };
+    /// The same segment after its data has expired.
+    pub fn expired(&self) -> Segment {
+        self.without_data(SegmentRecord { dropped: true, ..self.record.clone() })
+    }
+
+    /// The same segment after its data was removed, of which nothing was shown any more.
+    pub fn dead(&self) -> Segment {
+        self.without_data(SegmentRecord { dead: true, ..self.record.clone() })
+    }
+
+    fn without_data(&self, record: SegmentRecord) -> Segment {
         let (parts, index) = (self.parts.clone(), self.index.clone());
         Segment { record, parts, data: None, index, hidden_names: self.hidden_names.clone() }
     }
@@ -90,7 +100,7 @@ impl Segment {
 
     /// An error if any part of it cannot be read: one that was just written must be whole before it replaces anything.
     pub fn check(&self) -> Result<()> {
-        if self.record.dropped {
+        if !self.record.has_data() {
             return self.parts().map(|_| ());
         }
         let data = self.parts()?.data()?;
@@ -130,12 +140,43 @@ impl Segment {
     pub fn changes(&self, entry: &TimelineEntry) -> Result<Changes> {
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
-        // Without data the entries that were edited have expired, too.
-        let edited = if self.record.dropped { &[] } else { entry.edited.as_slice() };
-        for (sequence, number) in edited {
-            changes.edited.insert(*sequence, self.parts()?.shared_body(*number)?.2);
+        for edited in self.edited(entry) {
+            changes.edited.insert(edited.sequence, self.parts()?.shared_body(edited.body)?.2);
         }
         Ok(changes)
+    }
+
+    /// The entries of older segments that have another body here. Without data they have expired, or nobody sees these bodies.
+    pub fn edited<'e>(&self, entry: &'e TimelineEntry) -> &'e [Edited] {
+        if self.record.has_data() { &entry.edited } else { &[] }
+    }
+
+    /// The length of an edited body.
+    pub fn edited_bytes(&self, edited: &Edited) -> Result<u64> {
+        match edited.body_bytes {
+            Some(bytes) => Ok(u64::from(bytes)),
+            None => Ok(self.parts()?.shared_body(edited.body)?.2.len() as u64),
+        }
+    }
+
+    /// The highest sequence of a timeline that a trim or the TTL took, as far as this segment knows, which has lost its data.
+    pub fn dropped_to(&self, entry: &TimelineEntry) -> Sequence {
+        // What was dead is a hole, or a trim says so.
+        if self.record.dead { entry.end.floor.trimmed_to } else { entry.dropped_to() }
+    }
+
+    /// The times of an entry of a timeline; `None` when it is not here.
+    pub fn times_of(&self, name: &[u8], entry: &TimelineEntry, sequence: Sequence) -> Result<Option<Times>> {
+        if !self.record.has_data() || entry.count == 0 || !(entry.first..=entry.end.last).contains(&sequence)
+        {
+            return Ok(None);
+        }
+        RunsOf::new(self.parts()?, name, entry)?.times_of(sequence)
+    }
+
+    /// A shared body.
+    pub fn shared_body(&self, number: u32) -> Result<Bytes> {
+        Ok(self.parts()?.shared_body(number)?.2)
     }
 
     /// What a client's id was used for in a timeline, as far as this segment knows. Passed over if none here was used since `from_ms`.
@@ -194,6 +235,9 @@ impl Segment {
     /// Calls `visit` for every shared body, in order: time, expiry, bytes.
     pub fn for_each_body(&self, mut visit: impl FnMut(TimeMs, TimeMs, &[u8]) -> Result<()>) -> Result<()> {
         let parts = self.parts()?;
+        if !self.record.has_data() {
+            return Ok(());
+        }
         let table = parts.body_table(Reading::Once);
         let (mut cursor, mut next) = (table.first()?, 0);
         while let Some(mut at) = cursor.take() {
@@ -234,6 +278,7 @@ impl Segment {
 
     /// How many shared bodies it holds.
     pub fn body_count(&self) -> Result<u64> {
-        Ok(self.parts()?.footer.bodies)
+        let bodies = self.parts()?.footer.bodies;
+        Ok(if self.record.has_data() { bodies } else { 0 })
     }
 }

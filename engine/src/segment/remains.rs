@@ -58,6 +58,8 @@ pub struct Left {
     pub body: Bytes,
     /// The number of its body, if that is a shared one.
     pub shared: Option<u32>,
+    /// Its body is an edit in a younger segment.
+    pub is_elsewhere: bool,
 }
 
 /// A segment that is walked.
@@ -212,8 +214,8 @@ impl Remains {
             let Some(mut run) = RunReader::at(&block, *at) else { continue };
             while let Some((sequence, content)) = run.next_entry() {
                 let left = match content {
-                    Content::Inline { times, body } => {
-                        Some(Left { times, body: block.slice(body), shared: None })
+                    Content::Inline { times, body, is_elsewhere } => {
+                        Some(Left { times, body: block.slice(body), shared: None, is_elsewhere })
                     }
                     Content::Shared { number, own_start_ms } => self.shared(number).map(|left| {
                         let Times { time_ms, expire_at_ms, .. } = left.times;
@@ -239,7 +241,8 @@ impl Remains {
         let (time_ms, expire_at_ms, body) = shared_body(&block, (number - first) as usize)?;
         let body = block.slice(body);
         self.held = Some((place, block));
-        Some(Left { times: Times::stored(time_ms, None, expire_at_ms), body, shared: Some(number) })
+        let times = Times::stored(time_ms, None, expire_at_ms);
+        Some(Left { times, body, shared: Some(number), is_elsewhere: false })
     }
 
     /// The numbers of the shared bodies that can be read.

@@ -196,7 +196,10 @@ impl<'a> RunsOf<'a> {
         out: &mut Collector,
     ) -> Result<bool> {
         let (times, body) = match content {
-            Content::Inline { times, body } => (*times, block.slice(body.clone())),
+            Content::Inline { times, is_elsewhere: true, .. } if out.needs_body(sequence, times) => {
+                return Err(self.damaged(place, "the edit of an entry is in no younger segment"));
+            }
+            Content::Inline { times, body, .. } => (*times, block.slice(body.clone())),
             Content::Shared { number, own_start_ms } => {
                 let (time_ms, expire_at_ms, body) = self.shared(place, *number)?;
                 (Times::stored(time_ms, *own_start_ms, expire_at_ms), body)
@@ -219,6 +222,26 @@ impl<'a> RunsOf<'a> {
         let (time_ms, expire_at_ms, body) =
             found.ok_or_else(|| self.damaged(place, "an entry refers to a shared body that is not there"))?;
         Ok((time_ms, expire_at_ms, block.slice(body)))
+    }
+
+    /// The times of an entry, if it is here.
+    pub fn times_of(&mut self, sequence: Sequence) -> Result<Option<Times>> {
+        let Some(place) = self.seek(|first, _| first > sequence)? else { return Ok(None) };
+        let block = self.block(&place)?;
+        let mut run = self.run_in(&place, &block)?;
+        while let Some((found, content)) = run.next_entry() {
+            if found >= sequence {
+                return match content {
+                    _ if found > sequence => Ok(None),
+                    Content::Inline { times, .. } => Ok(Some(times)),
+                    Content::Shared { number, own_start_ms } => {
+                        let (time_ms, expire_at_ms, _) = self.shared(&place, number)?;
+                        Ok(Some(Times::stored(time_ms, own_start_ms, expire_at_ms)))
+                    }
+                };
+            }
+        }
+        self.check_end(&place, &run).map(|()| None)
     }
 
     /// The lowest sequence whose time is `time_ms` or later.

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::ids::{self, IdEntry};
-use crate::format::index::{Footer, RunBlock, TimelineEntry, name_prefix};
+use crate::format::index::{Edited, Footer, RunBlock, TimelineEntry, name_prefix};
 use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
 use crate::format::run::{RunWriter, put_shared_body};
 use crate::format::slots::SlotsWriter;
@@ -175,11 +175,21 @@ impl SegmentWriter {
         });
     }
 
-    /// What the timeline changes in older segments: removed sequences, and the shared bodies that replace others.
+    /// What the timeline changes in older segments: removed sequences, and the shared bodies that replace others. The time of such a
+    /// body is when the lifetime of the entry that it belongs to began, and its expiry is the entry's, if that expires by itself.
     pub fn changes(&mut self, removed: &BTreeMap<Sequence, Sequence>, edited: Vec<(Sequence, u32)>) {
         let timeline = self.timeline.as_mut().expect("changes come between begin and end");
         timeline.entry.removed = removed.iter().map(|(first, last)| (*first, *last)).collect();
-        timeline.entry.edited = edited;
+        for (sequence, number) in edited {
+            let (start_ms, bytes, expire_at_ms) = self.shared[number as usize];
+            let weight = u64::from(bytes) + ENTRY_WEIGHT;
+            self.weight += weight;
+            if is_brief(&self.plan, start_ms, expire_at_ms) {
+                self.lifetimes.add(start_ms, expire_at_ms, weight);
+            }
+            timeline.entry.own_expiry |= expire_at_ms != 0;
+            timeline.entry.edited.push(Edited { sequence, body: number, body_bytes: Some(bytes) });
+        }
     }
 
     /// Adds an id of the timeline. Ids come in order.
@@ -196,6 +206,12 @@ impl SegmentWriter {
         self.close_runs_if_full()
     }
 
+    /// Adds an entry whose body a younger segment has.
+    pub fn elsewhere(&mut self, sequence: Sequence, times: Times) -> Result<()> {
+        self.run(sequence, &times, 0).elsewhere(sequence, times);
+        self.close_runs_if_full()
+    }
+
     /// Adds an entry whose body is a shared one. Its lifetime began at the body's time, or when it is said.
     pub fn shared(&mut self, sequence: Sequence, number: u32, own_start_ms: Option<TimeMs>) -> Result<()> {
         let (time_ms, bytes, expire_at_ms) = self.shared[number as usize];
@@ -207,7 +223,7 @@ impl SegmentWriter {
     /// Counts an entry and gives the run that takes it.
     fn run(&mut self, sequence: Sequence, times: &Times, body_bytes: u64) -> &mut RunWriter {
         let Times { time_ms, start_ms, expire_at_ms } = *times;
-        let ttl_ms = if self.plan.ttl_ms == 0 { TimeMs::MAX } else { self.plan.ttl_ms };
+        let is_brief = is_brief(&self.plan, start_ms, expire_at_ms);
         let timeline = self.timeline.as_mut().expect("entries come between begin and end");
         let entry = &mut timeline.entry;
         if entry.count == 0 {
@@ -219,10 +235,10 @@ impl SegmentWriter {
         self.last_start_ms = self.last_start_ms.max(start_ms);
         entry.own_expiry |= expire_at_ms != 0;
         self.weight += body_bytes + ENTRY_WEIGHT;
-        if expire_at_ms == 0 || expire_at_ms >= start_ms.saturating_add(ttl_ms) {
-            entry.last_lost = sequence;
-        } else {
+        if is_brief {
             self.lifetimes.add(start_ms, expire_at_ms, body_bytes + ENTRY_WEIGHT);
+        } else {
+            entry.last_lost = sequence;
         }
         entry.count += 1;
         entry.body_bytes += body_bytes;
@@ -343,6 +359,7 @@ impl SegmentWriter {
             partition: self.plan.partition,
             tier: self.plan.tier,
             dropped: self.plan.dropped,
+            dead: false,
             data_bytes: self.footer.data_bytes,
             index_bytes,
             timelines: self.footer.timelines,
@@ -360,4 +377,10 @@ impl SegmentWriter {
             last_name: self.last_name,
         })
     }
+}
+
+/// Whether an entry expires by itself before the store's TTL takes it.
+fn is_brief(plan: &SegmentPlan, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
+    let ttl_ms = if plan.ttl_ms == 0 { TimeMs::MAX } else { plan.ttl_ms };
+    expire_at_ms != 0 && expire_at_ms < start_ms.saturating_add(ttl_ms)
 }

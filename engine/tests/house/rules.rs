@@ -19,6 +19,7 @@ pub const FLOORS: &[(&str, &[&str])] = &[
             "idempotency",
             "reserve",
             "wake",
+            "refusals",
         ],
     ),
     ("what verbs share", &["view", "state", "relaxed"]),

@@ -39,6 +39,11 @@ impl House {
     /// How many bytes all files have, but for what is kept for a full disk.
     pub fn bytes(&self) -> usize {
         let contents = self.disk.contents();
-        contents.files.iter().filter(|(name, _)| *name != "reserve").map(|(_, bytes)| bytes.len()).sum()
+        contents
+            .files
+            .iter()
+            .filter(|(name, _)| !name.starts_with("reserve"))
+            .map(|(_, bytes)| bytes.len())
+            .sum()
     }
 }
