@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::error::{Error, Result};
 use crate::ids::{Sequence, TimeMs};
 
 /// One entry of a timeline.
@@ -26,12 +27,14 @@ pub struct Limit {
     pub body_bytes: u64,
     /// Let the first entry through even if its body alone is over `body_bytes`, so that a reader always advances.
     pub first_always: bool,
+    /// Go on where something is damaged, and report in [`Page::lost`] what cannot be read. Otherwise the read fails.
+    pub around_damage: bool,
 }
 
 impl Limit {
     /// So many entries, whatever their size.
     pub fn entries(entries: usize) -> Limit {
-        Limit { entries, body_bytes: u64::MAX, first_always: true }
+        Limit { entries, body_bytes: u64::MAX, first_always: true, around_damage: false }
     }
 
     /// The same limit with a budget of body bytes.
@@ -39,7 +42,36 @@ impl Limit {
     pub fn body_bytes(self, body_bytes: u64) -> Limit {
         Limit { body_bytes, ..self }
     }
+
+    /// The same limit for a read that goes on where something is damaged.
+    #[must_use]
+    pub fn around_damage(self) -> Limit {
+        Limit { around_damage: true, ..self }
+    }
 }
+
+/// What damage takes from a read: the entries from `first` to `last`, or the body of one.
+///
+/// If [`Page::entries`] has an entry with the sequence, its body is lost, and it stands there with an empty body and the best time
+/// known. Otherwise nothing is known of the entries in the range but that they were given.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// The lowest sequence.
+    pub first: Sequence,
+    /// The highest sequence.
+    pub last: Sequence,
+    /// The damage: file, byte, timeline.
+    pub error: Error,
+}
+
+impl PartialEq for Lost {
+    fn eq(&self, other: &Lost) -> bool {
+        let text = |lost: &Lost| (lost.first, lost.last, lost.error.to_string());
+        text(self) == text(other)
+    }
+}
+
+impl Eq for Lost {}
 
 /// Changes to entries that were written before: which are removed, and which have another body. The younger change counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,15 +80,34 @@ pub(crate) struct Changes {
     pub removed: BTreeMap<Sequence, Sequence>,
     /// Bodies that replace those that were appended.
     pub edited: BTreeMap<Sequence, Bytes>,
+    /// Entries that have another body, which cannot be read: the one that it replaced is not shown instead.
+    pub unreadable: BTreeMap<Sequence, Lost>,
 }
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.edited.is_empty()
+        self.removed.is_empty() && self.edited.is_empty() && self.unreadable.is_empty()
     }
 
     pub fn removes(&self, sequence: Sequence) -> bool {
         self.removed.range(..=sequence).next_back().is_some_and(|(_, last)| *last >= sequence)
+    }
+
+    /// What of a range is not removed, ascending.
+    pub fn left_of(&self, first: Sequence, last: Sequence) -> Vec<(Sequence, Sequence)> {
+        let mut left = Vec::new();
+        let mut from = first;
+        let around = self.removed.range(..first).next_back().into_iter();
+        for (start, end) in around.chain(self.removed.range(first..=last.max(first))) {
+            if from < *start {
+                left.push((from, start - 1));
+            }
+            from = from.max(end.saturating_add(1));
+        }
+        if from <= last {
+            left.push((from, last));
+        }
+        left
     }
 
     /// Removes a range, joined with its neighbours.
@@ -77,7 +128,12 @@ impl Changes {
     pub fn below(&self, bound: Sequence) -> Changes {
         let clipped = self.removed.range(..bound).map(|(first, last)| (*first, (*last).min(bound - 1)));
         let edited = self.edited.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
-        Changes { removed: clipped.collect(), edited: edited.map(|(at, body)| (*at, body.clone())).collect() }
+        let unreadable = self.unreadable.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
+        Changes {
+            removed: clipped.collect(),
+            edited: edited.map(|(at, body)| (*at, body.clone())).collect(),
+            unreadable: unreadable.map(|(at, lost)| (*at, lost.clone())).collect(),
+        }
     }
 
     /// Takes in changes that are older than these.
@@ -85,8 +141,12 @@ impl Changes {
         for (first, last) in older.removed {
             self.remove(first, last);
         }
-        for (sequence, body) in older.edited {
-            self.edited.entry(sequence).or_insert(body);
+        let Changes { edited, unreadable, .. } = self;
+        for (sequence, body) in older.edited.into_iter().filter(|(at, _)| !unreadable.contains_key(at)) {
+            edited.entry(sequence).or_insert(body);
+        }
+        for (sequence, lost) in older.unreadable.into_iter().filter(|(at, _)| !edited.contains_key(at)) {
+            unreadable.entry(sequence).or_insert(lost);
         }
     }
 }
@@ -118,16 +178,21 @@ impl Sight {
         time_ms < self.alive_from_ms
     }
 
+    /// Whether entries of a time are not what is looked for.
+    pub fn passes_over(&self, time_ms: TimeMs) -> bool {
+        self.is_expired(time_ms) == self.lost.is_none()
+    }
+
     /// Whether an entry is what is looked for.
     pub fn shows(&self, sequence: Sequence, time_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
         // What its own expiry took before the TTL is a hole, not a loss.
-        let (passed_over, alive_at_ms) = match self.lost {
-            Some(ttl_ms) => (!self.is_expired(time_ms), time_ms.saturating_add(ttl_ms).saturating_sub(1)),
-            None => (self.is_expired(time_ms), self.now_ms),
+        let alive_at_ms = match self.lost {
+            Some(ttl_ms) => time_ms.saturating_add(ttl_ms).saturating_sub(1),
+            None => self.now_ms,
         };
         sequence >= self.lowest
             && (expire_at_ms == 0 || expire_at_ms > alive_at_ms)
-            && !passed_over
+            && !self.passes_over(time_ms)
             && !self.changes.removes(sequence)
     }
 }
@@ -139,13 +204,39 @@ pub(crate) struct Collector {
     descending: bool,
     /// What may be collected. It grows as the read meets older places.
     pub sight: Sight,
-    entries: Vec<Entry>,
+    taken: Taken,
     body_bytes: u64,
-    more: bool,
+    /// How many lost ranges were taken. Each counts as an entry.
+    ranges: usize,
+    /// Whether the last of what is lost is a range, and not the body of an entry.
+    ends_with_range: bool,
     /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
     is_sufficient: bool,
+    /// The damage that ends a read which does not go around it.
+    failure: Option<Error>,
+}
+
+/// What a read gave.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// The entries, in the direction of the read.
+    pub entries: Vec<Entry>,
+    /// What is lost, in the direction of the read.
+    pub lost: Vec<Lost>,
+    /// Whether the limit kept anything back.
+    pub more: bool,
+    /// The sequence that the read came to: of the last entry, or where the last lost range ends in its direction.
+    pub reached: Option<Sequence>,
     /// When the entry taken last expires by itself; 0: never.
-    last_until_ms: TimeMs,
+    pub last_until_ms: TimeMs,
+}
+
+impl Taken {
+    /// The lowest sequence that an ascending read gave, readable or lost.
+    pub fn lowest(&self) -> Option<Sequence> {
+        let entry = self.entries.first().map(|entry| entry.sequence);
+        entry.into_iter().chain(self.lost.first().map(|lost| lost.first)).min()
+    }
 }
 
 impl Collector {
@@ -154,11 +245,12 @@ impl Collector {
             limit,
             descending,
             sight,
-            entries: Vec::new(),
+            taken: Taken::default(),
             body_bytes: 0,
-            more: false,
+            ranges: 0,
+            ends_with_range: false,
             is_sufficient: false,
-            last_until_ms: 0,
+            failure: None,
         }
     }
 
@@ -171,14 +263,25 @@ impl Collector {
         self.descending
     }
 
+    /// How many entries and lost ranges were taken.
+    fn count(&self) -> usize {
+        self.taken.entries.len() + self.ranges
+    }
+
     /// Whether nothing was taken yet.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.count() == 0
     }
 
     /// Whether something was kept back already, or would be, so that there is no use in offering more.
     pub fn is_full(&self) -> bool {
-        self.more || (self.is_sufficient && self.entries.len() >= self.limit.entries)
+        let is_sated = self.is_sufficient && self.count() >= self.limit.entries;
+        self.taken.more || self.failure.is_some() || is_sated
+    }
+
+    /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be read.
+    pub fn may_show(&self, sequence: Sequence) -> bool {
+        sequence >= self.sight.lowest && !self.sight.changes.removes(sequence)
     }
 
     /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
@@ -188,30 +291,116 @@ impl Collector {
         body: impl FnOnce() -> Bytes,
     ) -> bool {
         if !self.sight.shows(sequence, time_ms, expire_at_ms) {
-            return !self.more;
+            return !self.taken.more;
+        }
+        if let Some(lost) = self.sight.changes.unreadable.get(&sequence) {
+            let error = lost.error.clone();
+            return self.take_without_body(sequence, time_ms, &error);
         }
         let body = self.sight.changes.edited.get(&sequence).cloned().unwrap_or_else(body);
-        let sum = self.body_bytes + body.len() as u64;
-        let first = self.limit.first_always && self.entries.is_empty();
-        let fits = self.entries.len() < self.limit.entries && (first || sum <= self.limit.body_bytes);
-        if self.more || !fits {
-            self.more = true;
+        self.take(Entry { sequence, time_ms, body }, expire_at_ms)
+    }
+
+    /// Takes an entry whose body cannot be read, nor its time, which lies between two. It is passed over only if it surely has
+    /// expired.
+    pub fn offer_without_body(
+        &mut self,
+        sequence: Sequence,
+        (from_ms, to_ms): (TimeMs, TimeMs),
+        error: &Error,
+    ) -> bool {
+        if !self.sight.shows(sequence, to_ms, 0) {
+            return !self.taken.more;
+        }
+        match self.sight.changes.edited.get(&sequence).cloned() {
+            // The damage is in a body that was replaced.
+            Some(body) => self.take(Entry { sequence, time_ms: from_ms, body }, 0),
+            None => self.take_without_body(sequence, from_ms, error),
+        }
+    }
+
+    fn take_without_body(&mut self, sequence: Sequence, time_ms: TimeMs, error: &Error) -> bool {
+        if !self.limit.around_damage {
+            return self.fail(error);
+        }
+        let before = self.taken.entries.len();
+        let goes_on = self.take(Entry { sequence, time_ms, body: Bytes::new() }, 0);
+        if self.taken.entries.len() > before {
+            self.taken.lost.push(Lost { first: sequence, last: sequence, error: error.clone() });
+            self.ends_with_range = false;
+        }
+        goes_on
+    }
+
+    fn take(&mut self, entry: Entry, expire_at_ms: TimeMs) -> bool {
+        let sum = self.body_bytes + entry.body.len() as u64;
+        let first = self.limit.first_always && self.is_empty();
+        let fits = self.count() < self.limit.entries && (first || sum <= self.limit.body_bytes);
+        if self.taken.more || !fits {
+            self.taken.more = true;
             return false;
         }
         self.body_bytes = sum;
-        self.last_until_ms = expire_at_ms;
-        self.entries.push(Entry { sequence, time_ms, body });
+        self.taken.last_until_ms = expire_at_ms;
+        self.taken.reached = Some(entry.sequence);
+        self.taken.entries.push(entry);
         !self.is_full()
     }
 
-    /// When the entry taken last expires by itself; 0: never.
-    pub fn last_until_ms(&self) -> TimeMs {
-        self.last_until_ms
+    /// Takes a range of which no entry can be read, and none is of a later time than `to_ms`: what of it was not removed. False as
+    /// for an entry.
+    pub fn offer_lost(&mut self, (first, last): (Sequence, Sequence), to_ms: TimeMs, error: &Error) -> bool {
+        let first = first.max(self.sight.lowest);
+        if first > last || self.sight.passes_over(to_ms) {
+            return !self.taken.more;
+        }
+        let mut ranges = self.sight.changes.left_of(first, last);
+        if ranges.is_empty() {
+            return !self.taken.more;
+        }
+        if !self.limit.around_damage {
+            return self.fail(error);
+        }
+        if self.descending {
+            ranges.reverse();
+        }
+        ranges.into_iter().all(|(first, last)| self.take_lost(Lost { first, last, error: error.clone() }))
     }
 
-    /// The entries, and whether the limit kept any back.
-    pub fn finish(self) -> (Vec<Entry>, bool) {
-        (self.entries, self.more)
+    fn take_lost(&mut self, lost: Lost) -> bool {
+        if self.taken.more {
+            return false;
+        }
+        let reached = if self.descending { lost.first } else { lost.last };
+        let joined = self.taken.lost.last_mut().filter(|_| self.ends_with_range).is_some_and(|before| {
+            let touches =
+                if self.descending { lost.last + 1 == before.first } else { before.last + 1 == lost.first };
+            if touches {
+                (before.first, before.last) = (before.first.min(lost.first), before.last.max(lost.last));
+            }
+            touches
+        });
+        if !joined {
+            if self.count() >= self.limit.entries {
+                self.taken.more = true;
+                return false;
+            }
+            self.ranges += 1;
+            self.ends_with_range = true;
+            self.taken.lost.push(lost);
+        }
+        self.taken.reached = Some(reached);
+        !self.is_full()
+    }
+
+    fn fail(&mut self, error: &Error) -> bool {
+        self.failure.get_or_insert_with(|| error.clone());
+        false
+    }
+
+    /// What was taken; the damage, if the read was not to go around it.
+    pub fn finish(self) -> Result<Taken> {
+        self.failure.map_or(Ok(self.taken), Err)
     }
 }
 
@@ -290,6 +479,9 @@ pub struct Page {
     pub verdict: Verdict,
     /// The entries, in the direction of the read.
     pub entries: Vec<Entry>,
+    /// What damage takes from the entries, in the direction of the read; empty unless the limit is
+    /// [`around_damage`](Limit::around_damage). A range counts as one entry of the limit.
+    pub lost: Vec<Lost>,
     /// The lowest readable sequence; `last + 1` when there is none.
     pub first: Sequence,
     /// The highest sequence ever given; 0 when the timeline was never written.
@@ -298,6 +490,23 @@ pub struct Page {
     pub next: Sequence,
     /// Whether the limit kept entries back.
     pub more: bool,
+}
+
+impl Page {
+    /// What is lost at a sequence: all of it, or the body of the entry that stands there.
+    pub fn lost_at(&self, sequence: Sequence) -> Option<&Lost> {
+        self.lost.iter().find(|lost| (lost.first..=lost.last).contains(&sequence))
+    }
+
+    /// What the page holds, entry by entry and range by range, ascending: first and last sequence of each.
+    pub(crate) fn spans(&self) -> Vec<(Sequence, Sequence)> {
+        let entries = self.entries.iter().map(|entry| (entry.sequence, entry.sequence));
+        let mut spans: BTreeMap<Sequence, Sequence> = entries.collect();
+        for lost in &self.lost {
+            spans.entry(lost.first).or_insert(lost.last);
+        }
+        spans.into_iter().collect()
+    }
 }
 
 /// Facts of one timeline.
@@ -363,6 +572,6 @@ mod tests {
         assert!(out.offer((1, 0, 0), || Bytes::from_static(b"over")));
         assert!(!out.offer((2, 0, 0), Bytes::new));
         assert!(!out.offer((3, 0, 0), Bytes::new));
-        assert_eq!(out.finish().0.len(), 1);
+        assert_eq!(out.finish().expect("no damage").entries.len(), 1);
     }
 }

@@ -16,6 +16,7 @@
 //! Read-only: nothing in the directory is changed, so 5 and 6 are left out; 4 goes on behind damage, and readers of a timeline
 //! that misses entries because of it are told that it is trimmed.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +29,7 @@ use crate::clock::{Clock, SureTime};
 use crate::entry::{End, Floor};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind, VERSION};
-use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
+use crate::format::manifest::{Live, StoreRecord};
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
@@ -84,6 +85,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let engine_id = manifest.engine_id();
     let cache = Arc::new(BlockCache::new(options.cache_bytes(0)));
+    let stores = &manifest.live().stores;
+    cache.damages().name_stores(stores.iter().map(|store| (store.id, store.name.as_str())));
     let mut segments = SegmentSet::default();
     for record in &manifest.live().segments {
         segments.add([Arc::new(Segment::open(&dir, engine_id, record.clone(), &cache))]);
@@ -155,7 +158,12 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
 
 /// Files of work that was cut. Nothing refers to them.
 fn remove_temporary(dir: &Dir) -> Result<()> {
-    let ours = |stem: &str| stem.starts_with("wal-") || stem == "manifest" || stem == reserve::NAME;
+    let ours = |stem: &str| {
+        stem.starts_with("wal-")
+            || stem == "manifest"
+            || stem == reserve::NAME
+            || segment::is_file(stem).is_some()
+    };
     for name in dir.list()?.iter().filter(|name| name.strip_suffix(".tmp").is_some_and(ours)) {
         dir.remove(name)?;
     }
@@ -374,7 +382,15 @@ impl Replay {
         if let Some(slot) = memtable.find(timeline, hash) {
             return Ok(slot);
         }
-        let reading = Reading { view: &self.view, timeline, hash, now_ms: 0, ttl_ms: 0, alive_from_ms: 0 };
+        let reading = Reading {
+            view: &self.view,
+            timeline,
+            hash,
+            now_ms: 0,
+            ttl_ms: 0,
+            alive_from_ms: 0,
+            around_damage: false,
+        };
         let end = match reading.end() {
             Ok(end) => end,
             Err(Error::Corrupt { .. }) => End { last: end, ..End::NEVER },
@@ -429,13 +445,8 @@ fn begin_epoch(
 /// Step 6.
 fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>) -> Result<()> {
     let live = manifest.live();
-    let is_needed = |name: &str, record: &SegmentRecord| {
-        segment::is_file(name) == Some(record.number)
-            && !(record.dropped && name == segment::data_name(record.number))
-    };
-    let is_unnamed = |name: &str| {
-        segment::is_file(name).is_some() && !live.segments.iter().any(|record| is_needed(name, record))
-    };
+    let needed: HashSet<String> = live.segments.iter().flat_map(segment::names).collect();
+    let is_unnamed = |name: &str| segment::is_file(name).is_some() && !needed.contains(name);
     // Listed again: steps 2 and 5 have removed and renamed files of their own.
     for name in dir.list()?.iter().filter(|name| is_unnamed(name) || manifest.is_older(name)) {
         dir.remove(name)?;

@@ -267,12 +267,12 @@ impl<'a> Merge<'a> {
         for segment in &self.younger.segments {
             if let Some(entry) = segment.find(name)? {
                 (lowest, known) = (lowest.max(entry.end.floor.lowest), true);
-                changes.add_older(segment.changes(&entry)?);
+                changes.add_older(whole(segment.changes(name, &entry)?)?);
             }
         }
         let mut own = Changes::default();
         for (input, entry) in parts.iter().rev() {
-            own.add_older(self.segment(*input).changes(entry)?);
+            own.add_older(whole(self.segment(*input).changes(name, entry)?)?);
         }
         let first = parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
         let older = own.below(first.unwrap_or(end.last + 1));
@@ -345,6 +345,14 @@ impl<'a> Merge<'a> {
             ids.extend(remembered.map(|(_, id, entry)| (id, entry)));
         }
         Ok(ids)
+    }
+}
+
+/// The changes, if all of them can be read.
+fn whole(mut changes: Changes) -> Result<Changes> {
+    match changes.unreadable.pop_first() {
+        Some((_, lost)) => Err(lost.error),
+        None => Ok(changes),
     }
 }
 

@@ -163,8 +163,10 @@ fn rewritten_bytes(record: &SegmentRecord, now_ms: TimeMs, worth_it: u64) -> Opt
     let expired = record.half_expired_ms != 0 && record.half_expired_ms <= now_ms;
     let dead = record.dead_weight.max(if expired { record.weight.div_ceil(2) } else { 0 }).min(record.weight);
     let alive = u128::from(record.data_bytes) * u128::from(record.weight - dead);
-    (dead > 0 && dead.saturating_mul(worth_it) >= record.weight)
-        .then(|| (alive / u128::from(record.weight)) as u64 + record.index_bytes)
+    (dead > 0 && dead.saturating_mul(worth_it) >= record.weight).then(|| {
+        let bytes = (alive / u128::from(record.weight)) as u64 + record.index_bytes;
+        bytes * u64::from(record.copies)
+    })
 }
 
 /// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused if the disk has no room for it.
@@ -317,6 +319,7 @@ fn write_merged(
         tier,
         dropped: newest.dropped,
         compress: tier >= COOL_TIER,
+        copies: state.copies(newest.store),
         from: oldest.from,
         to: newest.to,
     };

@@ -101,9 +101,10 @@ pub struct SegmentRecord {
 }
 
 impl SegmentRecord {
-    /// Length of the files that are there.
+    /// Length of the files that are there, all copies.
     pub fn bytes(&self) -> u64 {
-        self.index_bytes + if self.dropped { 0 } else { self.data_bytes }
+        let once = self.index_bytes + if self.dropped { 0 } else { self.data_bytes };
+        once * u64::from(self.copies)
     }
 
     /// Where it stands among the segments of its store: a later place holds later entries of each timeline.

@@ -77,8 +77,7 @@ pub fn salvage_in(source: &Dir, target: &Dir) -> Result<Salvage> {
         let record = save_store(source, target, (engine, number), &store, &wreck, &log, &mut out)?;
         if record.timelines == 0 {
             // A segment has a first and a last name.
-            target.remove(&segment::data_name(number))?;
-            target.remove(&segment::index_name(number))?;
+            segment::names(&record).iter().try_for_each(|name| target.remove(name))?;
             continue;
         }
         live.last_time_ms = live.last_time_ms.max(record.last_time_ms);
@@ -236,6 +235,7 @@ fn save_store(
         tier: TIER,
         dropped: false,
         compress: true,
+        copies: store.copies,
         from: Lsn(0),
         to: START,
     };

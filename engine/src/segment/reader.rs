@@ -3,11 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use super::cache::BlockCache;
+use super::damage::About;
 use super::goes::OnDisk;
 use super::parts::Parts;
 use super::runs::RunsOf;
 use super::table::Reading;
-use crate::entry::{Changes, Collector, Span};
+use crate::entry::{Changes, Collector, Lost, Span};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
@@ -28,6 +29,7 @@ pub struct Segment {
     /// Its files. Without the data it has expired.
     data: Option<Arc<OnDisk>>,
     index: Arc<OnDisk>,
+    cache: Arc<BlockCache>,
     /// Damage that a list met in its names.
     hidden_names: OnceLock<Error>,
 }
@@ -52,18 +54,20 @@ impl Segment {
     pub fn open(dir: &Dir, engine: EngineId, record: SegmentRecord, cache: &Arc<BlockCache>) -> Segment {
         let parts = Parts::open(dir, engine, &record, cache.clone());
         if let Err(error) = &parts {
+            cache.damages().add(record.number);
             tracing::error!(segment = record.number, %error, "a segment cannot be read; its range is not served");
         }
         let (data, index) = OnDisk::pair(dir, record.number, cache);
         let data = (!record.dropped).then_some(data);
-        Segment { record, parts: parts.map(Arc::new), data, index, hidden_names: OnceLock::new() }
+        let (parts, cache) = (parts.map(Arc::new), cache.clone());
+        Segment { record, parts, data, index, cache, hidden_names: OnceLock::new() }
     }
 
     /// The same segment after its data was dropped.
     pub fn without_data(&self) -> Segment {
         let record = SegmentRecord { dropped: true, ..self.record.clone() };
-        let (parts, index) = (self.parts.clone(), self.index.clone());
-        Segment { record, parts, data: None, index, hidden_names: self.hidden_names.clone() }
+        let (parts, index, cache) = (self.parts.clone(), self.index.clone(), self.cache.clone());
+        Segment { record, parts, data: None, index, cache, hidden_names: self.hidden_names.clone() }
     }
 
     /// What the manifest says of it.
@@ -74,6 +78,11 @@ impl Segment {
     /// Why it cannot be read, if so.
     pub fn damage(&self) -> Option<&Error> {
         self.parts.as_ref().err()
+    }
+
+    /// Whether it cannot be opened, or damage was found in it since it was.
+    pub fn has_damage(&self) -> bool {
+        self.parts.is_err() || self.cache.damages().has(self.record.number)
     }
 
     /// A list met damage in the names: later lists, which start behind it, are to know.
@@ -88,15 +97,9 @@ impl Segment {
 
     /// An error if any part of it cannot be read: one that was just written must be whole before it replaces anything.
     pub fn check(&self) -> Result<()> {
-        if self.record.dropped {
-            return self.parts().map(|_| ());
-        }
-        let data = self.parts()?.data()?;
-        if data.len == self.record.data_bytes {
-            Ok(())
-        } else {
-            Err(data.wrong_length(self.record.data_bytes))
-        }
+        let parts = self.parts()?;
+        parts.index.check(parts.engine)?;
+        if self.record.dropped { Ok(()) } else { parts.data()?.check(parts.engine) }
     }
 
     /// Its files go when the last reader lets go. The manifest without it must be durable.
@@ -121,17 +124,30 @@ impl Segment {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
             return Ok(None);
         }
-        self.parts()?.find(name)
+        self.parts_for(About::timeline(name))?.find(name)
     }
 
-    /// What the timeline changes in older segments.
-    pub fn changes(&self, entry: &TimelineEntry) -> Result<Changes> {
+    fn parts_for(&self, about: About<'_>) -> Result<&Parts> {
+        let damages = self.cache.damages();
+        self.parts.as_deref().map_err(|error| damages.told(error.clone(), self.record.store, about))
+    }
+
+    /// What the timeline changes in older segments. The new bodies that cannot be read are told.
+    pub fn changes(&self, name: &[u8], entry: &TimelineEntry) -> Result<Changes> {
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
         // Without data the entries that were edited have expired, too.
         let edited = if self.record.dropped { &[] } else { entry.edited.as_slice() };
         for (sequence, number) in edited {
-            changes.edited.insert(*sequence, self.parts()?.shared_body(*number)?.2);
+            let about = About::timeline(name).sequences(*sequence, *sequence);
+            match self.parts()?.shared_body(*number, about) {
+                Ok((_, _, body)) => drop(changes.edited.insert(*sequence, body)),
+                Err(error) if error.is_damage() => {
+                    let lost = Lost { first: *sequence, last: *sequence, error };
+                    changes.unreadable.insert(*sequence, lost);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(changes)
     }
@@ -154,18 +170,33 @@ impl Segment {
         high: Sequence,
         out: &mut Collector,
     ) -> Result<()> {
-        let mut read = RunsOf::new(self.parts()?, name, entry)?;
+        let mut read = match RunsOf::new(self.parts()?, name, entry) {
+            Ok(read) => read,
+            // Without the root of its run table nothing leads to any of the entries.
+            Err(error) if error.is_damage() => {
+                let all = (low.max(entry.first), high.min(entry.end.last));
+                out.offer_lost(all, entry.end.last_time_ms, &error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         if out.is_descending() { read.descending(low, high, out) } else { read.ascending(low, high, out) }
     }
 
-    /// The lowest sequence of a timeline here whose time is `time_ms` or later.
+    /// The lowest sequence of a timeline here whose time is `time_ms` or later; around damage, whose time may be.
     pub fn sequence_at(
         &self,
         name: &[u8],
         entry: &TimelineEntry,
-        time_ms: TimeMs,
+        (time_ms, around_damage): (TimeMs, bool),
     ) -> Result<Option<Sequence>> {
-        RunsOf::new(self.parts()?, name, entry)?.sequence_at(time_ms)
+        match RunsOf::new(self.parts()?, name, entry) {
+            Err(error) if around_damage && error.is_damage() => {
+                let is_first = entry.first_time_ms >= time_ms;
+                Ok(Some(entry.first + u64::from(!is_first)).filter(|sequence| *sequence <= entry.end.last))
+            }
+            runs => runs?.sequence_at(time_ms, around_damage),
+        }
     }
 
     /// Calls `visit` for every entry of a timeline, ascending, with its content and the block that inline bodies are in.
@@ -192,12 +223,12 @@ impl Segment {
     /// Calls `visit` for every shared body, in order: time, expiry, bytes.
     pub fn for_each_body(&self, mut visit: impl FnMut(TimeMs, TimeMs, &[u8]) -> Result<()>) -> Result<()> {
         let parts = self.parts()?;
-        let table = parts.body_table(Reading::Once);
+        let table = parts.body_table(Reading::Once, About::ALL);
         let (mut cursor, mut next) = (table.first()?, 0);
         while let Some(mut at) = cursor.take() {
             let (first, place) = (body_key(at.row().key), at.row().block);
-            let missing = || parts.data_damage(place.at, "a shared body is missing in its block");
-            let raw = parts.data()?.read(BlockKind::Bodies, place)?;
+            let missing = || parts.data_damage(place.at, "a shared body is missing in its block", About::ALL);
+            let raw = parts.data()?.read(BlockKind::Bodies, place, About::ALL)?;
             let count = Slots::new(&raw).ok_or_else(missing)?.count();
             if first != Some(next) {
                 return Err(missing());
@@ -212,20 +243,20 @@ impl Segment {
         if u64::from(next) == parts.footer.bodies {
             Ok(())
         } else {
-            Err(parts.data_damage(0, "there are fewer shared bodies than the footer says"))
+            Err(parts.data_damage(0, "there are fewer shared bodies than the footer says", About::ALL))
         }
     }
 
     /// Time and expiry of a shared body.
     pub fn shared_times(&self, number: u32) -> Result<(TimeMs, TimeMs)> {
-        let (time_ms, expire_at_ms, _) = self.parts()?.shared_body(number)?;
+        let (time_ms, expire_at_ms, _) = self.parts()?.shared_body(number, About::ALL)?;
         Ok((time_ms, expire_at_ms))
     }
 
     /// The damage of an entry whose shared body is not there.
     pub fn missing_body(&self) -> Error {
         match self.parts() {
-            Ok(parts) => parts.missing_body(),
+            Ok(parts) => parts.missing_body(About::ALL),
             Err(error) => error,
         }
     }
