@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::StoreRecord;
 use crate::ids::StoreId;
 use crate::options::{MAX_BODY_BYTES, Options};
+use crate::repair::Repair;
 use crate::running::Running;
 use crate::state::State;
 use crate::stats::Stats;
@@ -30,7 +31,7 @@ use crate::ticket::Ticket;
 use crate::verify::{self, Verification};
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::watch::Watcher;
-use crate::{compact, expire, open};
+use crate::{compact, expire, open, repair};
 
 /// The world that an engine lives in: for tests, which simulate it.
 #[derive(Clone)]
@@ -78,7 +79,7 @@ pub struct StoreInfo {
 /// let precious = StoreOptions { copies: 2, ..StoreOptions::default() };
 /// assert_eq!(precious.ttl_ms, 0);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
     /// How long entries live, in milliseconds; 0: for ever.
     pub ttl_ms: u64,
@@ -180,8 +181,8 @@ impl Engine {
         })
     }
 
-    /// Changes how often the data and indexes of a store are kept: once or twice. New segments have so many copies; those that are
-    /// there get them by [`Engine::repair`], or when they are merged.
+    /// Changes how often the data and indexes of a store are kept: once or twice. Segments that are there get their copies now; if
+    /// there is no space for that, by [`Engine::repair`], or when they are merged. Copies that there are stay until then.
     pub fn set_store_copies(&self, name: &str, copies: u8) -> Result<()> {
         check_copies(copies)?;
         self.running.check_writable()?;
@@ -189,12 +190,17 @@ impl Engine {
         if store.copies == copies {
             return Ok(());
         }
+        let of_store = |known: &&mut StoreRecord| known.id == store.id;
         self.state().change_stores(|live| {
-            live.stores
-                .iter_mut()
-                .filter(|known| known.id == store.id)
-                .for_each(|known| known.copies = copies);
-        })
+            live.stores.iter_mut().filter(of_store).for_each(|known| known.copies = copies);
+        })?;
+        match repair::repair(self.state(), Some(store.id)) {
+            Err(error) if error.is_shortage() => {
+                tracing::warn!(store = name, %error, "segments could not be copied: repair does it later");
+                Ok(())
+            }
+            repaired => repaired.map(|_| ()),
+        }
     }
 
     /// All stores, by name.
@@ -254,9 +260,17 @@ impl Engine {
     }
 
     /// Reads and checks everything that is in files: every checksum, every index against its data. Damage is a finding, not an
-    /// error. Appends go on meanwhile. `on_progress` is told how many bytes of segments were read, of how many.
+    /// error. What is damaged in one of two copies is mended, unless the engine is read-only. Appends go on meanwhile. `on_progress`
+    /// is told how many bytes of segments were read, of how many.
     pub fn verify(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<Verification> {
         verify::verify(self.state(), &mut on_progress)
+    }
+
+    /// Mends what is damaged in one copy of a file from the other, in stores that are [kept twice](StoreOptions::copies), and makes
+    /// copies that are missing. Reads and appends go on meanwhile. [`Engine::verify`] does it too, and checks all the rest.
+    pub fn repair(&self) -> Result<Repair> {
+        self.running.check_writable()?;
+        repair::repair(self.state(), None)
     }
 
     /// Makes a copy of all that is committed now in a new or empty directory. Appends go on meanwhile and are in the copy or not,

@@ -403,8 +403,15 @@ impl<'v> Reading<'v> {
     fn sequence_at_raw(&self, time_ms: TimeMs) -> Result<Option<Sequence>> {
         // Times do not fall inside a timeline: the oldest place that ends at the time or later has the answer.
         let walk = self.walk(|span| span.first_time_ms < time_ms)?;
-        for place in walk.places().filter(|place| place.span.last_time_ms >= time_ms) {
-            let found = place.sequence_at(self, time_ms)?;
+        for part in walk.parts.iter().rev() {
+            let found = match part {
+                Part::Place(place) if place.span.last_time_ms >= time_ms => {
+                    place.sequence_at(self, time_ms)?
+                }
+                // What cannot be told may be of that time.
+                Part::Gap(gap) if gap.to_ms >= time_ms => Some(gap.first),
+                _ => None,
+            };
             if found.is_some() {
                 return Ok(found);
             }

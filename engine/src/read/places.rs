@@ -40,6 +40,7 @@ pub struct Step<'v> {
 }
 
 /// What a walk meets.
+#[allow(clippy::large_enum_variant, reason = "one at a time, and nearly all are of the large kind")]
 pub enum Met<'v> {
     /// A place that knows the timeline.
     Step(Step<'v>),

@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use crate::entry::{Changes, Floor};
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::format::manifest::Live;
 use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::open::check_log_file;
 use crate::segment::SegmentWriter;
-use crate::verify::Finding;
 use crate::vfs::Dir;
 use crate::wal;
 

@@ -22,13 +22,13 @@ use self::log::SalvagedLog;
 use self::timeline::{Source, Timeline};
 use crate::backup::check_empty;
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::ids::{EngineId, Lsn, StoreId};
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, new_engine_id, random, told};
 use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
-use crate::verify::Finding;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::wal;
 
@@ -131,7 +131,9 @@ impl Wreck {
                 oldest_first.sort_by_key(|record| record.place());
                 for record in oldest_first {
                     let mut found = found(record.number);
-                    found.data = found.data.filter(|_| !record.dropped);
+                    if record.dropped {
+                        found.data.clear();
+                    }
                     missing(source, record, &found, out);
                     segments.push((record.store, record.partition, record.dropped, found));
                 }
@@ -187,8 +189,8 @@ fn files(
     for (name, header) in headers.iter().filter(|(_, header)| header.engine_id == engine) {
         let (known, found) = files.entry(header.number).or_default();
         match header.kind {
-            FileKind::Data => found.data = Some((*name).clone()),
-            FileKind::Index => found.index = Some((*name).clone()),
+            FileKind::Data => found.data.push((*name).clone()),
+            FileKind::Index => found.index.push((*name).clone()),
             FileKind::Wal | FileKind::Manifest => continue,
         }
         *known = Some(*header);
@@ -196,18 +198,23 @@ fn files(
     for name in names.iter().filter(|name| headers.iter().all(|(known, _)| known != name)) {
         let Some(number) = segment::is_file(name) else { continue };
         let (_, found) = files.entry(number).or_default();
-        let place = if *name == segment::data_name(number) { &mut found.data } else { &mut found.index };
-        place.get_or_insert_with(|| name.clone());
+        let data = segment::data_name(number);
+        let is_data = *name == data || *name == segment::twin_of(&data);
+        let place = if is_data { &mut found.data } else { &mut found.index };
+        // One that took this one's place by its header is enough, unless it is this one's other copy.
+        if place.iter().all(|known| segment::is_file(known) == Some(number)) {
+            place.push(name.clone());
+        }
     }
-    files.retain(|_, (_, found)| found.data.is_some() || found.index.is_some());
+    files.retain(|_, (_, found)| !found.data.is_empty() || !found.index.is_empty());
     files.iter_mut().for_each(|(number, (_, found))| found.number = *number);
     files
 }
 
 fn missing(source: &Dir, record: &SegmentRecord, found: &Found, out: &mut Salvage) {
     let names = [
-        (segment::index_name(record.number), found.index.is_none()),
-        (segment::data_name(record.number), found.data.is_none() && !record.dropped),
+        (segment::index_name(record.number), found.index.is_empty()),
+        (segment::data_name(record.number), found.data.is_empty() && !record.dropped),
     ];
     for (name, _) in names.into_iter().filter(|(_, is_missing)| *is_missing) {
         let error =

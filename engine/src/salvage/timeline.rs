@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use super::log::{SalvagedLog, TimelineLog};
 use crate::entry::{Changes, End, Floor};
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::ids::{Sequence, TimeMs};
 use crate::segment::{Left, Part, Remains, SegmentWriter};
-use crate::verify::Finding;
 
 /// A segment that entries are taken from.
 pub struct Source {

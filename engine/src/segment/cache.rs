@@ -67,6 +67,11 @@ impl BlockCache {
         BlockCache { blocks, files, reads, damaged, damages: Damages::default() }
     }
 
+    /// A cache for a check that reports damage itself.
+    pub fn for_check(budget_bytes: usize) -> BlockCache {
+        BlockCache { damages: Damages::quiet(), ..BlockCache::new(budget_bytes) }
+    }
+
     /// Keeps about so many bytes from now on; what is over them goes.
     pub fn set_budget(&self, budget_bytes: usize) {
         if self.blocks.capacity() != budget_bytes as u64 {
@@ -146,7 +151,7 @@ impl CachedFile {
             seed: Seed::new(engine, record.number),
             len: if is_index { record.index_bytes } else { record.data_bytes },
         };
-        opened.from_copies(0, About::ALL, |copy| opened.header(copy, engine, kind))?;
+        opened.first_good(0, About::ALL, |copy| opened.header(copy, engine, kind))?;
         Ok(opened)
     }
 
@@ -173,7 +178,7 @@ impl CachedFile {
     /// An error if no copy of the file has the length that the manifest tells.
     pub fn check_any_len(&self) -> Result<()> {
         // No block is behind the last byte.
-        self.from_copies(self.len, About::ALL, |copy| self.check_len(copy))
+        self.first_good(self.len, About::ALL, |copy| self.check_len(copy))
     }
 
     fn check_len(&self, copy: u8) -> Result<()> {
@@ -208,19 +213,23 @@ impl CachedFile {
     pub fn block(&self, kind: BlockKind, block: BlockRef, about: About<'_>) -> Result<Bytes> {
         let key = (self.number, self.is_index, block.at);
         self.cache.blocks.get_or_insert_with(&key, || {
-            self.cache.reads.fetch_add(1, Ordering::Relaxed);
-            self.read(kind, block, about)
+            self.first_good(block.at, about, |copy| {
+                self.cache.reads.fetch_add(1, Ordering::Relaxed);
+                self.decoded(copy, kind, block)
+            })
         })
     }
 
     /// The content of a block, from the disk.
     pub fn read(&self, kind: BlockKind, block: BlockRef, about: About<'_>) -> Result<Bytes> {
-        self.from_copies(block.at, about, |copy| {
-            let bytes = self.bytes(copy, block)?;
-            decode(kind, &bytes, self.seed.at(block.at))
-                .map(Bytes::from)
-                .map_err(|what| Error::corrupt(self.path_of(copy), block.at, what))
-        })
+        self.first_good(block.at, about, |copy| self.decoded(copy, kind, block))
+    }
+
+    fn decoded(&self, copy: u8, kind: BlockKind, block: BlockRef) -> Result<Bytes> {
+        let bytes = self.bytes(copy, block)?;
+        decode(kind, &bytes, self.seed.at(block.at))
+            .map(Bytes::from)
+            .map_err(|what| Error::corrupt(self.path_of(copy), block.at, what))
     }
 
     /// What `decode` makes of the bytes at a place.
@@ -229,7 +238,7 @@ impl CachedFile {
         place: BlockRef,
         decode: impl Fn(&[u8], &std::path::Path) -> Result<T>,
     ) -> Result<T> {
-        self.from_copies(place.at, About::ALL, |copy| decode(&self.bytes(copy, place)?, &self.path_of(copy)))
+        self.first_good(place.at, About::ALL, |copy| decode(&self.bytes(copy, place)?, &self.path_of(copy)))
     }
 
     /// The bytes at a place in a copy, unchecked.
@@ -244,7 +253,7 @@ impl CachedFile {
 
     /// What a read gives of the first copy in which the place is good; otherwise the damage of the first. Damage is reported when
     /// it is found, once.
-    fn from_copies<T>(&self, at: u64, about: About<'_>, read: impl Fn(u8) -> Result<T>) -> Result<T> {
+    fn first_good<T>(&self, at: u64, about: About<'_>, read: impl Fn(u8) -> Result<T>) -> Result<T> {
         let damages = &self.cache.damages;
         let mut damage = None;
         let mut found = Vec::new();
@@ -271,9 +280,10 @@ impl CachedFile {
         }
         for error in found {
             let error = damages.told(error, self.store, about);
-            match given {
-                Some(_) => tracing::warn!(%error, "damage was found; the other copy is good: repair"),
-                None => tracing::error!(%error, "damage was found"),
+            if given.is_some() {
+                tracing::warn!(%error, "damage was found; the other copy is good: repair");
+            } else {
+                tracing::error!(%error, "damage was found");
             }
         }
         self.cache.damaged.fetch_add(u64::from(damage.is_some()), Ordering::Relaxed);

@@ -52,6 +52,8 @@ impl<'a> About<'a> {
 /// All that was found damaged since the engine was opened.
 #[derive(Debug)]
 pub struct Damages {
+    /// Whether someone else reports what is found.
+    is_quiet: bool,
     /// The error, where it is certain.
     places: Cache<ReadPlace, Option<Error>>,
     segments: Mutex<BTreeSet<FileNumber>>,
@@ -60,11 +62,21 @@ pub struct Damages {
 
 impl Default for Damages {
     fn default() -> Damages {
-        Damages { places: Cache::new(REMEMBERED), segments: Mutex::default(), stores: RwLock::default() }
+        Damages {
+            is_quiet: false,
+            places: Cache::new(REMEMBERED),
+            segments: Mutex::default(),
+            stores: RwLock::default(),
+        }
     }
 }
 
 impl Damages {
+    /// For a check that reports damage itself.
+    pub fn quiet() -> Damages {
+        Damages { is_quiet: true, ..Damages::default() }
+    }
+
     /// What to call stores.
     pub fn name_stores<'s>(&self, stores: impl Iterator<Item = (StoreId, &'s str)>) {
         *self.stores.write() = stores.map(|(id, name)| (id, name.to_string())).collect();
@@ -80,7 +92,7 @@ impl Damages {
         self.segments.lock().insert(number)
     }
 
-    /// A segment was mended: what was known of it does not hold any more.
+    /// A segment was mended: what was known of it holds no more.
     pub fn forget(&self, number: FileNumber) {
         self.segments.lock().remove(&number);
         self.places.retain(|(of, ..), _| *of != number);
@@ -97,11 +109,27 @@ impl Damages {
         let is_new = self.places.get(&place).is_none();
         let is_certain = matches!(error, Error::Corrupt { .. });
         self.places.insert(place, is_certain.then(|| error.clone()));
-        is_new
+        is_new && !self.is_quiet
+    }
+
+    /// Damage was found in a file by checking all of it: it is reported, unless it was.
+    pub fn report(&self, number: FileNumber, is_index: bool, copy: u8, error: &Error) {
+        if self.keep(number, is_index, copy, error) {
+            tracing::error!(%error, "damage was found");
+        }
+    }
+
+    /// Damage that was reported is still there. True when nothing was known of it.
+    pub fn keep(&self, number: FileNumber, is_index: bool, copy: u8, error: &Error) -> bool {
+        let Error::Corrupt { offset, .. } = error else { return false };
+        self.find((number, is_index, copy, *offset), error)
     }
 
     /// The damage, with what was read.
     pub(super) fn told(&self, error: Error, store: StoreId, about: About<'_>) -> Error {
+        if self.is_quiet {
+            return error;
+        }
         let (Error::Corrupt { path, offset, mut what }, Some(name)) = (error.clone(), about.timeline) else {
             return error;
         };

@@ -26,6 +26,7 @@ mod check;
 mod damage;
 mod goes;
 mod lifetimes;
+mod mend;
 mod pages;
 mod parts;
 mod reader;
@@ -38,6 +39,7 @@ mod walk;
 mod writer;
 
 pub use cache::BlockCache;
+pub use mend::{CopyDamage, Twins};
 pub use reader::Segment;
 pub use remains::{Found, Left, Part, Remains};
 pub use scan::{FoundId, IdScan, SegmentScan};

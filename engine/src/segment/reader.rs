@@ -70,6 +70,14 @@ impl Segment {
         Segment { record, parts, data: None, index, cache, hidden_names: self.hidden_names.clone() }
     }
 
+    /// The same segment after its files were made to be kept so often.
+    pub fn with_copies(&self, dir: &Dir, engine: EngineId, copies: u8) -> Segment {
+        let record = SegmentRecord { copies, ..self.record.clone() };
+        let parts = Parts::open(dir, engine, &record, self.cache.clone()).map(Arc::new);
+        let (data, index, cache) = (self.data.clone(), self.index.clone(), self.cache.clone());
+        Segment { record, parts, data, index, cache, hidden_names: OnceLock::new() }
+    }
+
     /// What the manifest says of it.
     pub fn record(&self) -> &SegmentRecord {
         &self.record

@@ -138,14 +138,15 @@ impl<'a> RunsOf<'a> {
             (Places::Listed(listed), Position::Listed(at)) => {
                 listed.get(at + 1).map(|run| (run.first, run.first_time_ms))
             }
-            (Places::Table(root), Position::Table(cursor)) => match cursor.row_behind() {
-                Some(row) => RunBlock::decode_key(row.key),
-                None => {
+            (Places::Table(root), Position::Table(cursor)) => {
+                if let Some(row) = cursor.row_behind() {
+                    RunBlock::decode_key(row.key)
+                } else {
                     let mut cursor = cursor.clone();
                     let is_there = self.table(root).next_around(&mut cursor)?;
                     is_there.then(|| RunBlock::decode_key(cursor.row().key)).flatten()
                 }
-            },
+            }
             _ => None,
         };
         let end = (self.entry.end.last, self.entry.end.last_time_ms);
@@ -364,13 +365,13 @@ impl<'a> RunsOf<'a> {
             {
                 None
             }
-            Content::Shared(number) => match self.shared(place, *sequence, *number) {
-                Ok((time_ms, ..)) => Some(time_ms),
-                Err(_) => {
+            Content::Shared(number) => {
+                let time_ms = self.shared(place, *sequence, *number).ok().map(|(time_ms, ..)| time_ms);
+                if time_ms.is_none() {
                     self.lost_bodies = self.parts.numbers_with(*number).ok();
-                    None
                 }
-            },
+                time_ms
+            }
         }
     }
 

@@ -20,12 +20,12 @@ pub const FLOORS: &[(&str, &[&str])] = &[
             "reserve",
         ],
     ),
-    ("what verbs share", &["view", "state"]),
+    ("what verbs share", &["view", "state", "finding"]),
     (
         "verbs",
         &[
             "open", "queue", "append", "read", "list", "flush", "change", "compact", "expire", "garbage",
-            "backup", "verify", "salvage",
+            "backup", "repair", "verify", "salvage",
         ],
     ),
     ("the running engine", &["running"]),
