@@ -1,10 +1,13 @@
 //! What a timeline holds, and what a reader gets: entries, pages, verdicts and limits.
 
+mod collect;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+pub(crate) use self::collect::{Collector, Taken};
+use crate::error::Error;
 use crate::ids::{Sequence, TimeMs};
 
 /// One entry of a timeline.
@@ -197,213 +200,6 @@ impl Sight {
     }
 }
 
-/// Collects what a read gives, in the direction of the read, until the limit keeps something back.
-#[derive(Debug)]
-pub(crate) struct Collector {
-    limit: Limit,
-    descending: bool,
-    /// What may be collected. It grows as the read meets older places.
-    pub sight: Sight,
-    taken: Taken,
-    body_bytes: u64,
-    /// How many lost ranges were taken. Each counts as an entry.
-    ranges: usize,
-    /// Whether the last of what is lost is a range, and not the body of an entry.
-    ends_with_range: bool,
-    /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
-    is_sufficient: bool,
-    /// The damage that ends a read which does not go around it.
-    failure: Option<Error>,
-}
-
-/// What a read gave.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    /// The entries, in the direction of the read.
-    pub entries: Vec<Entry>,
-    /// What is lost, in the direction of the read.
-    pub lost: Vec<Lost>,
-    /// Whether the limit kept anything back.
-    pub more: bool,
-    /// The sequence that the read came to: of the last entry, or where the last lost range ends in its direction.
-    pub reached: Option<Sequence>,
-    /// When the entry taken last expires by itself; 0: never.
-    pub last_until_ms: TimeMs,
-}
-
-impl Taken {
-    /// The lowest sequence that an ascending read gave, readable or lost.
-    pub fn lowest(&self) -> Option<Sequence> {
-        let entry = self.entries.first().map(|entry| entry.sequence);
-        entry.into_iter().chain(self.lost.first().map(|lost| lost.first)).min()
-    }
-}
-
-impl Collector {
-    pub fn new(limit: Limit, descending: bool, sight: Sight) -> Collector {
-        Collector {
-            limit,
-            descending,
-            sight,
-            taken: Taken::default(),
-            body_bytes: 0,
-            ranges: 0,
-            ends_with_range: false,
-            is_sufficient: false,
-            failure: None,
-        }
-    }
-
-    /// The same for a reader who does not ask whether there is more: no place is read for that answer alone.
-    pub fn sufficient(self) -> Collector {
-        Collector { is_sufficient: true, ..self }
-    }
-
-    pub fn is_descending(&self) -> bool {
-        self.descending
-    }
-
-    /// How many entries and lost ranges were taken.
-    fn count(&self) -> usize {
-        self.taken.entries.len() + self.ranges
-    }
-
-    /// Whether nothing was taken yet.
-    pub fn is_empty(&self) -> bool {
-        self.count() == 0
-    }
-
-    /// Whether something was kept back already, or would be, so that there is no use in offering more.
-    pub fn is_full(&self) -> bool {
-        let is_sated = self.is_sufficient && self.count() >= self.limit.entries;
-        self.taken.more || self.failure.is_some() || is_sated
-    }
-
-    /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be read.
-    pub fn may_show(&self, sequence: Sequence) -> bool {
-        sequence >= self.sight.lowest && !self.sight.changes.removes(sequence)
-    }
-
-    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
-    pub fn offer(
-        &mut self,
-        (sequence, time_ms, expire_at_ms): (Sequence, TimeMs, TimeMs),
-        body: impl FnOnce() -> Bytes,
-    ) -> bool {
-        if !self.sight.shows(sequence, time_ms, expire_at_ms) {
-            return !self.taken.more;
-        }
-        if let Some(lost) = self.sight.changes.unreadable.get(&sequence) {
-            let error = lost.error.clone();
-            return self.take_without_body(sequence, time_ms, &error);
-        }
-        let body = self.sight.changes.edited.get(&sequence).cloned().unwrap_or_else(body);
-        self.take(Entry { sequence, time_ms, body }, expire_at_ms)
-    }
-
-    /// Takes an entry whose body cannot be read, nor its time, which lies between two. It is passed over only if it surely has
-    /// expired.
-    pub fn offer_without_body(
-        &mut self,
-        sequence: Sequence,
-        (from_ms, to_ms): (TimeMs, TimeMs),
-        error: &Error,
-    ) -> bool {
-        if !self.sight.shows(sequence, to_ms, 0) {
-            return !self.taken.more;
-        }
-        match self.sight.changes.edited.get(&sequence).cloned() {
-            // The damage is in a body that was replaced.
-            Some(body) => self.take(Entry { sequence, time_ms: from_ms, body }, 0),
-            None => self.take_without_body(sequence, from_ms, error),
-        }
-    }
-
-    fn take_without_body(&mut self, sequence: Sequence, time_ms: TimeMs, error: &Error) -> bool {
-        if !self.limit.around_damage {
-            return self.fail(error);
-        }
-        let before = self.taken.entries.len();
-        let goes_on = self.take(Entry { sequence, time_ms, body: Bytes::new() }, 0);
-        if self.taken.entries.len() > before {
-            self.taken.lost.push(Lost { first: sequence, last: sequence, error: error.clone() });
-            self.ends_with_range = false;
-        }
-        goes_on
-    }
-
-    fn take(&mut self, entry: Entry, expire_at_ms: TimeMs) -> bool {
-        let sum = self.body_bytes + entry.body.len() as u64;
-        let first = self.limit.first_always && self.is_empty();
-        let fits = self.count() < self.limit.entries && (first || sum <= self.limit.body_bytes);
-        if self.taken.more || !fits {
-            self.taken.more = true;
-            return false;
-        }
-        self.body_bytes = sum;
-        self.taken.last_until_ms = expire_at_ms;
-        self.taken.reached = Some(entry.sequence);
-        self.taken.entries.push(entry);
-        !self.is_full()
-    }
-
-    /// Takes a range of which no entry can be read, and none is of a later time than `to_ms`: what of it was not removed. False as
-    /// for an entry.
-    pub fn offer_lost(&mut self, (first, last): (Sequence, Sequence), to_ms: TimeMs, error: &Error) -> bool {
-        let first = first.max(self.sight.lowest);
-        if first > last || self.sight.passes_over(to_ms) {
-            return !self.taken.more;
-        }
-        let mut ranges = self.sight.changes.left_of(first, last);
-        if ranges.is_empty() {
-            return !self.taken.more;
-        }
-        if !self.limit.around_damage {
-            return self.fail(error);
-        }
-        if self.descending {
-            ranges.reverse();
-        }
-        ranges.into_iter().all(|(first, last)| self.take_lost(Lost { first, last, error: error.clone() }))
-    }
-
-    fn take_lost(&mut self, lost: Lost) -> bool {
-        if self.taken.more {
-            return false;
-        }
-        let reached = if self.descending { lost.first } else { lost.last };
-        let joined = self.taken.lost.last_mut().filter(|_| self.ends_with_range).is_some_and(|before| {
-            let touches =
-                if self.descending { lost.last + 1 == before.first } else { before.last + 1 == lost.first };
-            if touches {
-                (before.first, before.last) = (before.first.min(lost.first), before.last.max(lost.last));
-            }
-            touches
-        });
-        if !joined {
-            if self.count() >= self.limit.entries {
-                self.taken.more = true;
-                return false;
-            }
-            self.ranges += 1;
-            self.ends_with_range = true;
-            self.taken.lost.push(lost);
-        }
-        self.taken.reached = Some(reached);
-        !self.is_full()
-    }
-
-    fn fail(&mut self, error: &Error) -> bool {
-        self.failure.get_or_insert_with(|| error.clone());
-        false
-    }
-
-    /// What was taken; the damage, if the read was not to go around it.
-    pub fn finish(self) -> Result<Taken> {
-        self.failure.map_or(Ok(self.taken), Err)
-    }
-}
-
 /// From where on a timeline can be read. A trim moves it; it outlives the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floor {
@@ -564,14 +360,5 @@ mod tests {
         let mut changes = one(b"new");
         changes.add_older(one(b"old"));
         assert_eq!(changes.edited[&3], "new");
-    }
-
-    #[test]
-    fn after_the_first_body_over_the_budget_nothing_more_fits() {
-        let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
-        assert!(out.offer((1, 0, 0), || Bytes::from_static(b"over")));
-        assert!(!out.offer((2, 0, 0), Bytes::new));
-        assert!(!out.offer((3, 0, 0), Bytes::new));
-        assert_eq!(out.finish().expect("no damage").entries.len(), 1);
     }
 }

@@ -107,7 +107,7 @@ impl<'v> Reading<'v> {
             if !std::mem::replace(&mut known, true) {
                 walk.end = step.end;
             }
-            walk.parts.extend(gaps.step(&step).map(Part::Gap));
+            walk.parts.extend(gaps.step(&step, self)?.map(Part::Gap));
             walk.changes.add_older(step.changes(self)?);
             let done = match step.span() {
                 Some(span) => enough(span) || span.first <= walk.end.floor.lowest,
@@ -233,8 +233,9 @@ impl<'v> Reading<'v> {
                 found = Some(step.end);
                 high = high.min(step.end.last);
             }
-            if let Some(gap) = gaps.step(&step) {
+            if let Some(gap) = gaps.step(&step, self)? {
                 gap.read(low, high, &mut out);
+                high = high.min(gap.first.saturating_sub(1));
                 if out.is_full() {
                     return Ok((found.unwrap_or(End::NEVER), out.finish()?));
                 }
@@ -324,7 +325,7 @@ impl<'v> Reading<'v> {
                     continue;
                 }
             };
-            if let Some(gap) = gaps.step(&step) {
+            if let Some(gap) = gaps.step(&step, self)? {
                 gap.read(floor.lowest, MAX_SEQUENCE, &mut out);
             }
             dropped_to = dropped_to.max(step.dropped_to);

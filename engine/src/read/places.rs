@@ -79,6 +79,26 @@ impl<'v> Step<'v> {
         self.span.as_ref()
     }
 
+    /// The first sequence here, or of what is newer.
+    fn from(&self) -> Sequence {
+        match (&self.source, &self.span) {
+            (Source::Segment(_, entry), _) if entry.count > 0 => entry.first,
+            (_, Some(span)) => span.first,
+            _ => self.end.last + 1,
+        }
+    }
+
+    /// The last sequence here or in what is older; `None` when that is not known. A segment of a partition of time may know a later end
+    /// of the timeline than it holds; where time is not cut, all are in partition 0.
+    fn held_to(&self, reading: &Reading<'_>) -> Result<Option<Sequence>> {
+        match &self.source {
+            Source::Memtable(_) => Ok(Some(self.end.last)),
+            Source::Segment(segment, _) if segment.record().partition == 0 => Ok(Some(self.end.last)),
+            Source::Segment(_, entry) if entry.count == 0 => Ok(None),
+            Source::Segment(segment, entry) => segment.last_of(reading.timeline.name, entry).map(Some),
+        }
+    }
+
     /// The place, if it holds entries.
     pub fn place(self) -> Option<Place<'v>> {
         let source = self.source;
@@ -125,11 +145,16 @@ impl Gaps {
     }
 
     /// What hides between the newer places and one that is known.
-    pub fn step(&mut self, step: &Step<'_>) -> Option<Gap> {
-        let gap = self.close(step.end.last);
-        let from = step.span().map_or(step.end.last + 1, |span| span.first);
+    pub fn step(&mut self, step: &Step<'_>, reading: &Reading<'_>) -> Result<Option<Gap>> {
+        let mut gap = None;
+        if self.hidden.is_some() {
+            // Without an answer, an older place has it.
+            let Some(held_to) = step.held_to(reading)? else { return Ok(None) };
+            gap = self.close(held_to);
+        }
+        let from = step.from();
         self.newer_from = Some(self.newer_from.map_or(from, |newer| newer.min(from)));
-        gap
+        Ok(gap)
     }
 
     /// What hides between the newer places and a sequence up to which older ones hold all.

@@ -169,6 +169,22 @@ impl Segment {
         if parts.footer.ids_until_ms < from_ms { Ok(None) } else { parts.find_id(name, id) }
     }
 
+    /// The last sequence that it holds of a timeline. If the last block is damaged, the last before it that is certain.
+    pub fn last_of(&self, name: &[u8], entry: &TimelineEntry) -> Result<Sequence> {
+        let is_dense = entry.end.last - entry.first + 1 == entry.count;
+        if is_dense {
+            return Ok(entry.end.last);
+        }
+        if self.record.dropped {
+            return Ok(entry.last_lost.max(entry.first));
+        }
+        match RunsOf::new(self.parts()?, name, entry) {
+            Ok(runs) => Ok(runs.last()?.unwrap_or(entry.first)),
+            Err(error) if error.is_damage() => Ok(entry.first),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
     pub fn read(
         &self,
@@ -207,15 +223,20 @@ impl Segment {
         }
     }
 
-    /// Calls `visit` for every entry of a timeline, ascending, with its content and the block that inline bodies are in.
+    /// Calls `visit` for every entry of a timeline from the block on that holds `low`, ascending, with its content and the block that
+    /// inline bodies are in.
     pub fn for_each(
         &self,
         name: &[u8],
         entry: &TimelineEntry,
+        low: Sequence,
         mut visit: impl FnMut(Sequence, &Content, &[u8]) -> Result<()>,
     ) -> Result<()> {
+        if entry.count == 0 || low > entry.end.last {
+            return Ok(());
+        }
         let runs = RunsOf::new(self.parts()?, name, entry)?;
-        let mut place = runs.first()?;
+        let mut place = runs.first_from(low)?;
         while let Some(at) = place {
             let block = runs.block(&at)?;
             let mut run = runs.run_in(&at, &block)?;
@@ -228,25 +249,37 @@ impl Segment {
         Ok(())
     }
 
-    /// Calls `visit` for every shared body, in order: time, expiry, bytes.
-    pub fn for_each_body(&self, mut visit: impl FnMut(TimeMs, TimeMs, &[u8]) -> Result<()>) -> Result<()> {
+    /// Calls `visit` for every shared body, in order: number, time, expiry, bytes. Blocks in which none is wanted are not read.
+    pub fn for_each_body(
+        &self,
+        is_wanted: impl Fn(u32) -> bool,
+        mut visit: impl FnMut(u32, TimeMs, TimeMs, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let parts = self.parts()?;
         let table = parts.body_table(Reading::Once, About::ALL);
         let (mut cursor, mut next) = (table.first()?, 0);
         while let Some(mut at) = cursor.take() {
             let (first, place) = (body_key(at.row().key), at.row().block);
             let missing = || parts.data_damage(place.at, "a shared body is missing in its block", About::ALL);
-            let raw = parts.data()?.read(BlockKind::Bodies, place, About::ALL)?;
-            let count = Slots::new(&raw).ok_or_else(missing)?.count();
+            cursor = table.next(&mut at)?.then_some(at);
+            let behind = cursor.as_ref().map(|at| body_key(at.row().key));
+            let end = behind.unwrap_or(Some(parts.footer.bodies as u32)).ok_or_else(missing)?;
             if first != Some(next) {
                 return Err(missing());
             }
-            for number in 0..count {
-                let (time_ms, expire_at_ms, body) = shared_body(&raw, number).ok_or_else(missing)?;
-                visit(time_ms, expire_at_ms, &raw[body])?;
+            let numbers = next..end;
+            next = end;
+            if !numbers.clone().any(&is_wanted) {
+                continue;
             }
-            next = next.saturating_add(count as u32);
-            cursor = table.next(&mut at)?.then_some(at);
+            let raw = parts.data()?.read(BlockKind::Bodies, place, About::ALL)?;
+            if Slots::new(&raw).ok_or_else(missing)?.count() != numbers.len() {
+                return Err(missing());
+            }
+            for (slot, number) in numbers.enumerate() {
+                let (time_ms, expire_at_ms, body) = shared_body(&raw, slot).ok_or_else(missing)?;
+                visit(number, time_ms, expire_at_ms, &raw[body])?;
+            }
         }
         if u64::from(next) == parts.footer.bodies {
             Ok(())

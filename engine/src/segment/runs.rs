@@ -100,6 +100,18 @@ impl<'a> RunsOf<'a> {
         }
     }
 
+    /// The block that holds a sequence, or the first if all are above it.
+    pub fn first_from(&self, low: Sequence) -> Result<Option<Place>> {
+        self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))
+    }
+
+    /// The last sequence; if the last block is damaged, the last in it that can be read, or its first.
+    pub fn last(&self) -> Result<Option<Sequence>> {
+        let Some(place) = self.seek(|_, _| false)? else { return Ok(None) };
+        let Entries { found, .. } = self.entries(&place)?;
+        Ok(found.last().map(|(sequence, _)| *sequence).or(Some(place.run.first)))
+    }
+
     /// The block behind one.
     pub fn next(&self, place: Place) -> Result<Option<Place>> {
         match (&self.places, place.position) {
@@ -192,8 +204,7 @@ impl<'a> RunsOf<'a> {
 
     /// Offers the entries from `low` to `high`, ascending.
     pub fn ascending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
-        let mut next =
-            self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
+        let mut next = self.first_from(low)?;
         while let Some(place) = next.filter(|place| place.run.first <= high) {
             let mut from = place.run.first;
             let goes_on = match self.block_ascending(&place, low..=high, &mut from, out) {
