@@ -62,7 +62,7 @@ fn shape(with_changes: bool) -> Shape {
             }
         }
         let mut long = Batch::new();
-        for _ in 0..200 {
+        for _ in 0..300 {
             number += 1;
             long = long.append(&store, b"long", &body(number, 1000));
         }
@@ -264,7 +264,9 @@ fn what_has_expired_is_no_loss_and_what_may_live_is_not_hidden() {
             engine.flush().expect("flushes");
         }
     }
-    [b"a", b"b"].iter().for_each(|name| drop(store.append(*name, b"in the log").expect("appends")));
+    for name in [b"a", b"b"] {
+        store.append(name, b"in the log").expect("appends");
+    }
     let now_ms = strandline::clock::Clock::now_ms(&*house.clock) + TTL_MS - 25_000;
     drop((store, engine));
     let image = house.disk.contents();
@@ -304,6 +306,45 @@ fn what_has_expired_is_no_loss_and_what_may_live_is_not_hidden() {
         }
     }
     assert!(lost > 50 && unharmed > 50, "{lost} lost, {unharmed} pages unharmed");
+}
+
+#[test]
+fn a_page_of_a_run_table_hides_the_blocks_that_it_leads_to_and_no_others() {
+    const ENTRIES: u64 = 900;
+    let house = House::with(Options { memory_budget_bytes: 256 * 1024 * 1024, ..Options::default() });
+    let engine = house.engine();
+    let store = engine.store("messages").expect("a store");
+    // Each body fills a block, so that the run table has several pages.
+    for number in 0..ENTRIES / 10 {
+        let ten = (0..10).fold(Batch::new(), |batch, at| {
+            batch.append(&store, b"long", &body((10 * number + at) as usize, 16 * 1024))
+        });
+        commit(&engine, ten);
+    }
+    engine.flush().expect("flushes");
+    store.append(b"long", b"in the log").expect("appends");
+    let whole = all(&store, "long").entries;
+    drop((store, engine));
+    let image = house.disk.contents();
+    let (name, bytes) =
+        image.files.iter().find(|(name, _)| name.contains(".index")).expect("there is a segment");
+    let mut partly = 0;
+    for at in (0..bytes.len()).step_by(SECTOR_BYTES) {
+        let mut image = image.clone();
+        image.files.get_mut(name).expect("it is there")[at] ^= 0x10;
+        let (_house, engine) = engine_on(&image);
+        let store = engine.store("messages").expect("a store");
+        let limit = Limit::entries(10_000).around_damage();
+        let up = store.range(b"long", .., limit).expect("reads around damage");
+        let mut back = store.range_back(b"long", .., limit).expect("reads around damage");
+        back.entries.reverse();
+        assert_eq!((&back.entries, back.lost.len()), (&up.entries, up.lost.len()), "byte {at}");
+        let ranges: u64 = up.lost.iter().map(|lost| lost.last - lost.first + 1).sum();
+        assert_eq!(up.entries.len() as u64 + ranges, whole.len() as u64, "byte {at}");
+        assert!(up.entries.iter().all(|entry| whole.contains(entry)), "byte {at}");
+        partly += u64::from(0 < ranges && ranges < ENTRIES);
+    }
+    assert!(partly > 30, "{partly} sectors are of pages below a root");
 }
 
 #[test]

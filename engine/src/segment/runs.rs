@@ -353,12 +353,13 @@ impl<'a> RunsOf<'a> {
 
     fn time_before(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> TimeMs {
         // The index tells the time of the first.
-        let known = (1..=at.min(found.len() - 1)).rev().find_map(|at| self.time_of(place, &found[at]));
+        let known =
+            (1..=at.min(found.len().saturating_sub(1))).rev().find_map(|at| self.time_of(place, &found[at]));
         known.unwrap_or(place.run.first_time_ms)
     }
 
     fn time_behind(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> Result<TimeMs> {
-        if at == 0 {
+        if found.get(at).is_some_and(|(sequence, _)| *sequence == place.run.first) {
             return Ok(place.run.first_time_ms);
         }
         match found[at..].iter().find_map(|entry| self.time_of(place, entry)) {
