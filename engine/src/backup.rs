@@ -31,7 +31,7 @@ use crate::ids::EngineId;
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, random, told};
 use crate::options::LEAST_OPEN_FILES;
-use crate::segment::{BlockCache, Segment, data_name, index_name};
+use crate::segment::{BlockCache, Segment, names};
 use crate::state::State;
 use crate::target;
 use crate::vfs::{Dir, disk::DiskDirectory};
@@ -102,15 +102,15 @@ pub fn restore_in(source: &Dir, target: &Dir) -> Result<Backup> {
 
 /// The manifest of a backup of which all files are there.
 fn read_backup(source: &Dir) -> Result<Manifest> {
-    let names = source.list()?;
-    let Some(manifest) = Manifest::load(source, &names)? else {
+    let listed = source.list()?;
+    let Some(manifest) = Manifest::load(source, &listed)? else {
         let what = format!(
             "{} is no backup, or one that was cut: a whole one has a manifest",
             source.path_of("").display()
         );
         return Err(Error::invalid(what));
     };
-    if let Some(log) = names.iter().find(|name| wal::is_file(name).is_some()) {
+    if let Some(log) = listed.iter().find(|name| wal::is_file(name).is_some()) {
         let what = format!(
             "{} is the log of an engine that was not closed: open the directory with it, or take a backup of it",
             source.path_of(log).display()
@@ -134,8 +134,7 @@ fn fill(
 ) -> Result<Backup> {
     let mut backup = Backup { files: 1, ..Backup::default() };
     for record in &live.segments {
-        let data = record.has_data().then(|| data_name(record.number));
-        for name in data.into_iter().chain([index_name(record.number)]) {
+        for name in names(record) {
             backup.bytes += target.place(source, &name, may_link)?;
             backup.files += 1;
         }

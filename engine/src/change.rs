@@ -7,6 +7,8 @@
 //! The answer, how many entries were removed, needs a read. So a change reads first, then submits what it found, and waits; two
 //! changes of one timeline exclude each other meanwhile. Appends do not wait for changes: they only add above what was read.
 //!
+//! What is damaged can be changed all the same (P5): entries that cannot be read count by their sequences.
+//!
 //! A trim reads by sure time (`clock::SureTime`): what a wall clock that jumped ahead hides for now is alive, and a floor above it
 //! would take it away for good.
 
@@ -39,7 +41,7 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     let hash = state.hash(timeline);
     let _alone = state.changing(hash).lock();
     let view = state.view.load();
-    let reading = Reading::sure(state, &view, timeline, hash);
+    let reading = Reading::sure(state, &view, timeline, hash).around_damage(true);
     // What is appended meanwhile lies above this end, and stays.
     let end = reading.end()?;
     let keep_from = match trim {
@@ -58,28 +60,38 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     Ok(removed)
 }
 
-/// The lowest sequence of the newest `count` readable entries.
+/// The lowest sequence of the newest `count` readable entries. What damage takes counts by its sequences.
 fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequence> {
     let (mut from, mut left) = (last + 1, count);
     while left > 0 {
-        let page = reading.range(0, from - 1, Limit::entries(COUNT_PAGE.min(left as usize)), true)?;
-        let Some(oldest) = page.entries.last() else { break };
-        from = oldest.sequence;
-        left -= page.entries.len() as u64;
+        let limit = Limit::entries(COUNT_PAGE.min(left as usize)).around_damage();
+        let page = reading.range(0, from - 1, limit, true)?;
+        let spans = page.spans();
+        if spans.is_empty() {
+            break;
+        }
+        for (first, last) in spans.into_iter().rev() {
+            let taken = left.min(last - first + 1);
+            left -= taken;
+            if taken > 0 {
+                from = last + 1 - taken;
+            }
+        }
     }
     Ok(from)
 }
 
-/// How many readable entries there are up to a sequence, and the highest of them.
+/// How many readable entries there are up to a sequence, and the highest of them. What damage takes counts by its sequences.
 fn count_to(reading: &Reading<'_>, high: Sequence) -> Result<(u64, Option<Sequence>)> {
     let (mut count, mut highest) = (0, None);
     let mut low = 0;
     loop {
-        let page = reading.range(low, high, Limit::entries(COUNT_PAGE), false)?;
-        let Some(last) = page.entries.last() else { return Ok((count, highest)) };
-        count += page.entries.len() as u64;
-        highest = Some(last.sequence);
-        low = last.sequence + 1;
+        let page = reading.range(low, high, Limit::entries(COUNT_PAGE).around_damage(), false)?;
+        let spans = page.spans();
+        let Some((_, last)) = spans.last() else { return Ok((count, highest)) };
+        count += spans.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+        highest = Some(*last);
+        low = last + 1;
     }
 }
 
@@ -96,7 +108,7 @@ fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor>
     })
 }
 
-/// Removes single entries, and gives how many of them could be read.
+/// Removes single entries, and gives how many of them there were.
 pub fn delete(
     state: &State,
     queue: &Queue,
@@ -106,10 +118,10 @@ pub fn delete(
     let hash = state.hash(timeline);
     let _alone = state.changing(hash).lock();
     let view = state.view.load();
-    let reading = Reading::sure(state, &view, timeline, hash);
+    let reading = Reading::sure(state, &view, timeline, hash).around_damage(true);
     let mut ranges = BTreeMap::new();
     for sequence in sequences {
-        if reading.get(*sequence)?.is_some() {
+        if reading.has(*sequence)? {
             ranges.insert(*sequence, *sequence);
         }
     }
@@ -143,7 +155,7 @@ pub fn edit(
     let hash = state.hash(timeline);
     let _alone = state.changing(hash).lock();
     let view = state.view.load();
-    if Reading::new(state, &view, timeline, hash).get(sequence)?.is_none() {
+    if !Reading::new(state, &view, timeline, hash).around_damage(true).has(sequence)? {
         return Ok(false);
     }
     commit(state, queue, Batch::new().edit_in(timeline, sequence, body))?;

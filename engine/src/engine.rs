@@ -24,6 +24,7 @@ use crate::format::manifest::StoreRecord;
 use crate::ids::{StoreId, TimeMs};
 use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
 use crate::recovery::Recovery;
+use crate::repair::Repair;
 use crate::running::Running;
 use crate::state::State;
 use crate::stats::Stats;
@@ -33,7 +34,7 @@ use crate::ticket::Ticket;
 use crate::verify::{self, Verification};
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::watch::Watcher;
-use crate::{compact, expire, open};
+use crate::{compact, expire, open, repair};
 
 /// The world that an engine lives in: for tests, which simulate it.
 #[derive(Clone)]
@@ -74,6 +75,37 @@ pub struct StoreInfo {
     pub name: String,
     /// How long entries live, in milliseconds; 0: for ever.
     pub ttl_ms: u64,
+    /// How often its data and indexes are kept: once or twice.
+    pub copies: u8,
+}
+
+/// How a store is made.
+///
+/// ```
+/// use strandline::StoreOptions;
+/// let precious = StoreOptions { copies: 2, ..StoreOptions::default() };
+/// assert_eq!(precious.ttl_ms, 0);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How long entries live, in milliseconds; 0: for ever.
+    pub ttl_ms: u64,
+    /// How often its data and indexes are kept: 1 or 2. With two, damage to one copy is read around, and mended by
+    /// [`Engine::repair`]. They take twice the space and twice the writing of segments; the log is kept once.
+    pub copies: u8,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions { ttl_ms: 0, copies: 1 }
+    }
+}
+
+impl StoreOptions {
+    /// Entries that live for so long, kept once.
+    pub fn ttl_ms(ttl_ms: u64) -> StoreOptions {
+        StoreOptions { ttl_ms, ..StoreOptions::default() }
+    }
 }
 
 impl Engine {
@@ -124,7 +156,15 @@ impl Engine {
 
     /// Creates a store; one that exists with the same TTL is given as it is. `ttl_ms` 0: entries live for ever.
     pub fn create_store(&self, name: &str, ttl_ms: u64) -> Result<Store> {
+        self.create_store_with(name, StoreOptions::ttl_ms(ttl_ms))
+    }
+
+    /// Creates a store; one that exists with the same TTL is given as it is: [`Engine::set_store_copies`] changes how often it
+    /// is kept.
+    pub fn create_store_with(&self, name: &str, options: StoreOptions) -> Result<Store> {
+        let StoreOptions { ttl_ms, copies } = options;
         check_store_name(name)?;
+        check_copies(copies)?;
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
         match self.find_store(name) {
@@ -132,7 +172,8 @@ impl Engine {
             Some(store) => return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms }),
             None => self.state().change_stores(|live| {
                 let highest = live.stores.iter().map(|store| store.id.0).max().unwrap_or(0);
-                live.stores.push(StoreRecord::new(StoreId(highest + 1), name, ttl_ms));
+                let record = StoreRecord::new(StoreId(highest + 1), name, ttl_ms);
+                live.stores.push(StoreRecord { copies, ..record });
             })?,
         }
         self.store(name)
@@ -155,9 +196,35 @@ impl Engine {
         })
     }
 
+    /// Changes how often the data and indexes of a store are kept: once or twice. Segments that are there get their copies now; if
+    /// there is no space for that, by [`Engine::repair`], or when they are merged. Copies that there are stay until then.
+    pub fn set_store_copies(&self, name: &str, copies: u8) -> Result<()> {
+        check_copies(copies)?;
+        self.running.check_writable()?;
+        let store = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
+        if store.copies == copies {
+            return Ok(());
+        }
+        let of_store = |known: &&mut StoreRecord| known.id == store.id;
+        self.state().change_stores(|live| {
+            live.stores.iter_mut().filter(of_store).for_each(|known| known.copies = copies);
+        })?;
+        match repair::repair(self.state(), Some(store.id)) {
+            Err(error) if error.is_shortage() => {
+                tracing::warn!(store = name, %error, "segments could not be copied: repair does it later");
+                Ok(())
+            }
+            repaired => repaired.map(|_| ()),
+        }
+    }
+
     /// All stores, by name.
     pub fn stores(&self) -> Vec<StoreInfo> {
-        let info = |store: &StoreRecord| StoreInfo { name: store.name.clone(), ttl_ms: store.ttl_ms };
+        let info = |store: &StoreRecord| StoreInfo {
+            name: store.name.clone(),
+            ttl_ms: store.ttl_ms,
+            copies: store.copies,
+        };
         let mut stores: Vec<StoreInfo> = self.state().stores.read().iter().map(info).collect();
         stores.sort_by(|one, other| one.name.cmp(&other.name));
         stores
@@ -208,9 +275,17 @@ impl Engine {
     }
 
     /// Reads and checks everything that is in files: every checksum, every index against its data. Damage is a finding, not an
-    /// error. Appends go on meanwhile. `on_progress` is told how many bytes of segments were read, of how many.
+    /// error. What is damaged in one of two copies is mended, unless the engine is read-only. Appends go on meanwhile. `on_progress`
+    /// is told how many bytes of segments were read, of how many.
     pub fn verify(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<Verification> {
         verify::verify(self.state(), &mut on_progress)
+    }
+
+    /// Mends what is damaged in one copy of a file from the other, in stores that are [kept twice](StoreOptions::copies), and makes
+    /// copies that are missing. Reads and appends go on meanwhile. [`Engine::verify`] does it too, and checks all the rest.
+    pub fn repair(&self) -> Result<Repair> {
+        self.running.check_writable()?;
+        repair::repair(self.state(), None)
     }
 
     /// Makes a copy of all that is committed now in a new or empty directory. Appends go on meanwhile and are in the copy or not,
@@ -288,12 +363,17 @@ impl Engine {
                 ("flushes", counters.flushes.get()),
                 ("flush_bytes", counters.flush_bytes.get()),
                 ("segments", records().count() as u64),
-                ("segment_bytes", records().map(|record| record.data_bytes + record.index_bytes).sum()),
+                (
+                    "segment_bytes",
+                    records()
+                        .map(|record| (record.data_bytes + record.index_bytes) * u64::from(record.copies))
+                        .sum(),
+                ),
                 ("segment_timelines", records().map(|record| record.timelines).sum()),
                 ("segment_entries", records().map(|record| record.entries).sum()),
                 (
                     "damaged_segments",
-                    view.segments.all().filter(|segment| segment.damage().is_some()).count() as u64,
+                    view.segments.all().filter(|segment| segment.has_damage()).count() as u64,
                 ),
                 ("merges", counters.merges.get()),
                 ("merge_bytes", counters.merge_bytes.get()),
@@ -328,6 +408,14 @@ impl Engine {
     pub fn close(&self) -> Result<()> {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
         self.running.close(flushed)
+    }
+}
+
+fn check_copies(copies: u8) -> Result<()> {
+    if (1..=2).contains(&copies) {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("a store is kept once or twice, not {copies} times")))
     }
 }
 

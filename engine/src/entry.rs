@@ -1,9 +1,13 @@
 //! What a timeline holds, and what a reader gets: entries, pages, verdicts and limits.
 
+mod collect;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+pub(crate) use self::collect::{Collector, Taken};
+use crate::error::Error;
 use crate::ids::{Sequence, TimeMs};
 
 /// One entry of a timeline.
@@ -28,12 +32,14 @@ pub struct Limit {
     pub body_bytes: u64,
     /// Let the first entry through even if its body alone is over `body_bytes`, so that a reader always advances.
     pub first_always: bool,
+    /// Go on where something is damaged, and report in [`Page::lost`] what cannot be read. Otherwise the read fails.
+    pub around_damage: bool,
 }
 
 impl Limit {
     /// So many entries, whatever their size.
     pub fn entries(entries: usize) -> Limit {
-        Limit { entries, body_bytes: u64::MAX, first_always: true }
+        Limit { entries, body_bytes: u64::MAX, first_always: true, around_damage: false }
     }
 
     /// The same limit with a budget of body bytes.
@@ -41,7 +47,36 @@ impl Limit {
     pub fn body_bytes(self, body_bytes: u64) -> Limit {
         Limit { body_bytes, ..self }
     }
+
+    /// The same limit for a read that goes on where something is damaged.
+    #[must_use]
+    pub fn around_damage(self) -> Limit {
+        Limit { around_damage: true, ..self }
+    }
 }
+
+/// What damage takes from a read: the entries from `first` to `last`, or the body of one.
+///
+/// If [`Page::entries`] has an entry with the sequence, its body is lost, and it stands there with an empty body and the best time
+/// known. Otherwise nothing is known of the entries in the range but that they were given.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// The lowest sequence.
+    pub first: Sequence,
+    /// The highest sequence.
+    pub last: Sequence,
+    /// The damage: file, byte, timeline.
+    pub error: Error,
+}
+
+impl PartialEq for Lost {
+    fn eq(&self, other: &Lost) -> bool {
+        let text = |lost: &Lost| (lost.first, lost.last, lost.error.to_string());
+        text(self) == text(other)
+    }
+}
+
+impl Eq for Lost {}
 
 /// Changes to entries that were written before: which are removed, and which have another body. The younger change counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,11 +85,13 @@ pub(crate) struct Changes {
     pub removed: BTreeMap<Sequence, Sequence>,
     /// Bodies that replace those that were appended.
     pub edited: BTreeMap<Sequence, Bytes>,
+    /// Entries that have another body, which cannot be read: the one that it replaced is not shown instead.
+    pub unreadable: BTreeMap<Sequence, Lost>,
 }
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.edited.is_empty()
+        self.removed.is_empty() && self.edited.is_empty() && self.unreadable.is_empty()
     }
 
     pub fn removes(&self, sequence: Sequence) -> bool {
@@ -65,6 +102,23 @@ impl Changes {
     pub fn removed_within(&self, low: Sequence, high: Sequence) -> u64 {
         let ranges = self.removed.range(..=high);
         ranges.map(|(first, last)| ((*last).min(high) + 1).saturating_sub((*first).max(low))).sum()
+    }
+
+    /// What of a range is not removed, ascending.
+    pub fn left_of(&self, first: Sequence, last: Sequence) -> Vec<(Sequence, Sequence)> {
+        let mut left = Vec::new();
+        let mut from = first;
+        let around = self.removed.range(..first).next_back().into_iter();
+        for (start, end) in around.chain(self.removed.range(first..=last.max(first))) {
+            if from < *start {
+                left.push((from, start - 1));
+            }
+            from = from.max(end.saturating_add(1));
+        }
+        if from <= last {
+            left.push((from, last));
+        }
+        left
     }
 
     /// Removes a range, joined with its neighbours.
@@ -85,7 +139,12 @@ impl Changes {
     pub fn below(&self, bound: Sequence) -> Changes {
         let clipped = self.removed.range(..bound).map(|(first, last)| (*first, (*last).min(bound - 1)));
         let edited = self.edited.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
-        Changes { removed: clipped.collect(), edited: edited.map(|(at, body)| (*at, body.clone())).collect() }
+        let unreadable = self.unreadable.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
+        Changes {
+            removed: clipped.collect(),
+            edited: edited.map(|(at, body)| (*at, body.clone())).collect(),
+            unreadable: unreadable.map(|(at, lost)| (*at, lost.clone())).collect(),
+        }
     }
 
     /// Takes in changes that are older than these.
@@ -93,8 +152,12 @@ impl Changes {
         for (first, last) in older.removed {
             self.remove(first, last);
         }
-        for (sequence, body) in older.edited {
-            self.edited.entry(sequence).or_insert(body);
+        let Changes { edited, unreadable, .. } = self;
+        for (sequence, body) in older.edited.into_iter().filter(|(at, _)| !unreadable.contains_key(at)) {
+            edited.entry(sequence).or_insert(body);
+        }
+        for (sequence, lost) in older.unreadable.into_iter().filter(|(at, _)| !edited.contains_key(at)) {
+            unreadable.entry(sequence).or_insert(lost);
         }
     }
 }
@@ -155,104 +218,23 @@ impl Sight {
         start_ms < self.alive_from_ms
     }
 
+    /// Whether entries whose lifetime began at a time are not what is looked for.
+    pub fn passes_over(&self, start_ms: TimeMs) -> bool {
+        self.is_expired(start_ms) == self.lost.is_none()
+    }
+
     /// Whether an entry is what is looked for.
     pub fn shows(&self, sequence: Sequence, times: &Times) -> bool {
         let Times { start_ms, expire_at_ms, .. } = *times;
         // What its own expiry took before the TTL is a hole, not a loss.
-        let (passed_over, alive_at_ms) = match self.lost {
-            Some(ttl_ms) => (!self.is_expired(start_ms), start_ms.saturating_add(ttl_ms).saturating_sub(1)),
-            None => (self.is_expired(start_ms), self.now_ms),
+        let alive_at_ms = match self.lost {
+            Some(ttl_ms) => start_ms.saturating_add(ttl_ms).saturating_sub(1),
+            None => self.now_ms,
         };
         sequence >= self.lowest
             && (expire_at_ms == 0 || expire_at_ms > alive_at_ms)
-            && !passed_over
+            && !self.passes_over(start_ms)
             && !self.changes.removes(sequence)
-    }
-}
-
-/// Collects what a read gives, in the direction of the read, until the limit keeps something back.
-#[derive(Debug)]
-pub(crate) struct Collector {
-    limit: Limit,
-    descending: bool,
-    /// What may be collected. It grows as the read meets older places.
-    pub sight: Sight,
-    entries: Vec<Entry>,
-    body_bytes: u64,
-    more: bool,
-    /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
-    is_sufficient: bool,
-    /// The times of the entry taken last.
-    last_times: Times,
-}
-
-impl Collector {
-    pub fn new(limit: Limit, descending: bool, sight: Sight) -> Collector {
-        Collector {
-            limit,
-            descending,
-            sight,
-            entries: Vec::new(),
-            body_bytes: 0,
-            more: false,
-            is_sufficient: false,
-            last_times: Times::default(),
-        }
-    }
-
-    /// The same for a reader who does not ask whether there is more: no place is read for that answer alone.
-    pub fn sufficient(self) -> Collector {
-        Collector { is_sufficient: true, ..self }
-    }
-
-    pub fn is_descending(&self) -> bool {
-        self.descending
-    }
-
-    /// Whether nothing was taken yet.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Whether something was kept back already, or would be, so that there is no use in offering more.
-    pub fn is_full(&self) -> bool {
-        self.more || (self.is_sufficient && self.entries.len() >= self.limit.entries)
-    }
-
-    /// Whether an entry would be shown with the body that it was written with.
-    pub fn needs_body(&self, sequence: Sequence, times: &Times) -> bool {
-        self.sight.lost.is_none()
-            && self.sight.shows(sequence, times)
-            && !self.sight.changes.edited.contains_key(&sequence)
-    }
-
-    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
-    pub fn offer(&mut self, sequence: Sequence, times: Times, body: impl FnOnce() -> Bytes) -> bool {
-        if !self.sight.shows(sequence, &times) {
-            return !self.more;
-        }
-        let body = self.sight.changes.edited.get(&sequence).cloned().unwrap_or_else(body);
-        let sum = self.body_bytes + body.len() as u64;
-        let first = self.limit.first_always && self.entries.is_empty();
-        let fits = self.entries.len() < self.limit.entries && (first || sum <= self.limit.body_bytes);
-        if self.more || !fits {
-            self.more = true;
-            return false;
-        }
-        self.body_bytes = sum;
-        self.last_times = times;
-        self.entries.push(Entry { sequence, time_ms: times.time_ms, start_ms: times.start_ms, body });
-        !self.is_full()
-    }
-
-    /// The times of the entry taken last.
-    pub fn last_times(&self) -> Times {
-        self.last_times
-    }
-
-    /// The entries, and whether the limit kept any back.
-    pub fn finish(self) -> (Vec<Entry>, bool) {
-        (self.entries, self.more)
     }
 }
 
@@ -339,6 +321,9 @@ pub struct Page {
     pub verdict: Verdict,
     /// The entries, in the direction of the read.
     pub entries: Vec<Entry>,
+    /// What damage takes from the entries, in the direction of the read; empty unless the limit is
+    /// [`around_damage`](Limit::around_damage). A range counts as one entry of the limit.
+    pub lost: Vec<Lost>,
     /// The lowest readable sequence; `last + 1` when there is none.
     pub first: Sequence,
     /// The highest sequence ever given; 0 when the timeline was never written.
@@ -347,6 +332,23 @@ pub struct Page {
     pub next: Sequence,
     /// Whether the limit kept entries back.
     pub more: bool,
+}
+
+impl Page {
+    /// What is lost at a sequence: all of it, or the body of the entry that stands there.
+    pub fn lost_at(&self, sequence: Sequence) -> Option<&Lost> {
+        self.lost.iter().find(|lost| (lost.first..=lost.last).contains(&sequence))
+    }
+
+    /// What the page holds, entry by entry and range by range, ascending: first and last sequence of each.
+    pub(crate) fn spans(&self) -> Vec<(Sequence, Sequence)> {
+        let entries = self.entries.iter().map(|entry| (entry.sequence, entry.sequence));
+        let mut spans: BTreeMap<Sequence, Sequence> = entries.collect();
+        for lost in &self.lost {
+            spans.entry(lost.first).or_insert(lost.last);
+        }
+        spans.into_iter().collect()
+    }
 }
 
 /// Facts of one timeline.
@@ -404,14 +406,5 @@ mod tests {
         let mut changes = one(b"new");
         changes.add_older(one(b"old"));
         assert_eq!(changes.edited[&3], "new");
-    }
-
-    #[test]
-    fn after_the_first_body_over_the_budget_nothing_more_fits() {
-        let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
-        assert!(out.offer(1, Times::default(), || Bytes::from_static(b"over")));
-        assert!(!out.offer(2, Times::default(), Bytes::new));
-        assert!(!out.offer(3, Times::default(), Bytes::new));
-        assert_eq!(out.finish().0.len(), 1);
     }
 }

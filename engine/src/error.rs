@@ -153,6 +153,15 @@ impl Error {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether what was to be read is damaged: not as it was written, or not given by the disk. A lack of descriptors is no damage.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Corrupt { .. } => true,
+            Error::Io { doing, .. } => matches!(*doing, "read" | "open" | "measure") && !self.is_shortage(),
+            _ => false,
+        }
+    }
+
     /// Whether it is a lack of something, space or descriptors, that may pass by itself.
     pub fn is_shortage(&self) -> bool {
         matches!(self, Error::DiskFull { .. } | Error::TooManyFiles { .. })

@@ -27,7 +27,7 @@ use crate::format::index::TimelineEntry;
 use crate::format::manifest::{Live, SegmentRecord};
 use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
 use crate::memtable::{Memtable, Slot};
-use crate::segment::{Segment, SegmentPlan, SegmentWriter, data_name, index_name};
+use crate::segment::{Segment, SegmentPlan, SegmentWriter, all_names};
 use crate::state::State;
 use crate::view::View;
 use crate::{garbage, wal};
@@ -156,6 +156,7 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
                 tier: 0,
                 dropped: false,
                 compress: false,
+                copies: state.copies(store),
                 from: memtable.from(),
                 to: memtable.to(),
                 now_ms: state.now_ms(),
@@ -212,8 +213,8 @@ fn partition_ms(ttl_ms: u64) -> u64 {
 /// Removes the files of segments that will not become live.
 pub fn remove_unfinished(state: &State, numbers: impl Iterator<Item = u64>) {
     for number in numbers {
-        for (name, is_index) in [(data_name(number), false), (index_name(number), true)] {
-            state.cache.close(number, is_index);
+        [false, true].into_iter().for_each(|is_index| state.cache.close(number, is_index));
+        for name in all_names(number) {
             let _ = state.dir.remove(&name);
         }
     }

@@ -18,6 +18,7 @@
 //! would begin them. 4 goes on behind damage, and readers of a timeline that misses entries because of it, or may miss some at its
 //! end, are told that it is trimmed.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -165,6 +166,8 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
 
 /// Step 3. A shortage is no damage: a segment that is good would stay out until the next open.
 fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Result<SegmentSet> {
+    let stores = &manifest.live().stores;
+    cache.damages().name_stores(stores.iter().map(|store| (store.id, store.name.as_str())));
     let mut segments = SegmentSet::default();
     for record in &manifest.live().segments {
         let segment = Segment::open(dir, manifest.engine_id(), record.clone(), cache);
@@ -181,6 +184,7 @@ fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Res
 fn remove_temporary(dir: &Dir) -> Result<()> {
     let is_ours = |name: &&String| {
         wal::is_temporary(name)
+            || name.strip_suffix(".tmp").is_some_and(|stem| segment::is_file(stem).is_some())
             || name.as_str() == manifest::TEMPORARY_NAME
             || reserve::TEMPORARY_NAMES.contains(&name.as_str())
     };
@@ -308,13 +312,8 @@ fn begin_epoch(
 /// Step 6.
 fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>) -> Result<()> {
     let live = manifest.live();
-    let is_needed = |name: &str, record: &SegmentRecord| {
-        segment::is_file(name) == Some(record.number)
-            && (record.has_data() || name != segment::data_name(record.number))
-    };
-    let is_unnamed = |name: &str| {
-        segment::is_file(name).is_some() && !live.segments.iter().any(|record| is_needed(name, record))
-    };
+    let needed: HashSet<String> = live.segments.iter().flat_map(segment::names).collect();
+    let is_unnamed = |name: &str| segment::is_file(name).is_some() && !needed.contains(name);
     // Listed again: steps 2 and 5 have removed and renamed files of their own.
     for name in dir.list()?.iter().filter(|name| is_unnamed(name) || manifest.is_older(name)) {
         dir.remove(name)?;

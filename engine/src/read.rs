@@ -10,23 +10,21 @@
 //!
 //! It does not know: names of stores, or who is asking.
 
+mod places;
+
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
+use self::places::{Gap, Gaps, Met, Place, steps};
 use crate::entry::{
-    Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Times, Verdict, alive_from_ms,
+    Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Taken, Times, Verdict, alive_from_ms,
 };
 use crate::error::Result;
 use crate::format::ids::IdEntry;
-use crate::format::index::TimelineEntry;
 use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
-use crate::memtable::{IdRecord, Memtable};
-use crate::segment::Segment;
+use crate::memtable::IdRecord;
 use crate::state::State;
 use crate::view::View;
-
-/// Entries that must be looked at one by one to count them are held so many at a time.
-const TALLIED: Limit = Limit { entries: 1024, body_bytes: 1024 * 1024, first_always: true };
 
 /// A timeline in a view.
 #[derive(Clone, Copy)]
@@ -47,34 +45,41 @@ pub struct Reading<'v> {
     pub own_starts: bool,
     /// Entries at its end may be missing because of damage to the log.
     pub may_lack_entries: bool,
+    /// Whether it goes on where something is damaged.
+    pub around_damage: bool,
 }
 
-/// A place that holds entries of the timeline.
-struct Place<'v> {
-    span: Span,
-    source: Source<'v>,
-}
-
-enum Source<'v> {
-    Memtable(&'v Memtable),
-    Segment(&'v Segment, TimelineEntry),
-}
-
-/// One step of the walk: what a place knows.
-struct Step<'v> {
-    end: End,
-    changes: Changes,
-    place: Option<Place<'v>>,
-    /// The highest sequence that was here until the data was dropped.
-    dropped_to: Sequence,
-}
-
-/// How a timeline ends, and the places that were walked, newest first.
+/// How a timeline ends, and the parts that were walked, newest first.
 struct Walk<'v> {
     end: End,
     /// What the walked places change in older ones.
     changes: Changes,
-    places: Vec<Place<'v>>,
+    parts: Vec<Part<'v>>,
+}
+
+/// A range of a timeline's sequences.
+enum Part<'v> {
+    Place(Place<'v>),
+    Gap(Gap),
+}
+
+impl Part<'_> {
+    fn first(&self) -> Sequence {
+        match self {
+            Part::Place(place) => place.span.first,
+            Part::Gap(gap) => gap.first,
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// The places, oldest first.
+    fn places(&self) -> impl Iterator<Item = &Place<'_>> {
+        self.parts.iter().rev().filter_map(|part| match part {
+            Part::Place(place) => Some(place),
+            Part::Gap(_) => None,
+        })
+    }
 }
 
 impl<'v> Reading<'v> {
@@ -95,10 +100,14 @@ impl<'v> Reading<'v> {
         now_ms: TimeMs,
     ) -> Reading<'v> {
         let (ttl_ms, gone_before_ms) = state.retention(timeline.store);
-        let alive_from_ms = alive_from_ms(now_ms, ttl_ms, gone_before_ms);
-        let own_starts = state.own_starts.load(Ordering::Acquire);
-        let may_lack_entries = state.may_lack_entries(view, timeline, hash);
-        Reading { view, timeline, hash, now_ms, ttl_ms, alive_from_ms, own_starts, may_lack_entries }
+        Reading {
+            now_ms,
+            ttl_ms,
+            alive_from_ms: alive_from_ms(now_ms, ttl_ms, gone_before_ms),
+            own_starts: state.own_starts.load(Ordering::Acquire),
+            may_lack_entries: state.may_lack_entries(view, timeline, hash),
+            ..Reading::of_end(view, timeline, hash)
+        }
     }
 
     /// A timeline of which only the end is looked for.
@@ -112,56 +121,53 @@ impl<'v> Reading<'v> {
             alive_from_ms: 0,
             own_starts: false,
             may_lack_entries: false,
+            around_damage: false,
         }
     }
 
-    /// The places that know the timeline, newest first.
-    fn steps(&self) -> impl Iterator<Item = Result<Step<'v>>> {
-        let (view, timeline, hash) = (self.view, self.timeline, self.hash);
-        let memtables = view.memtables().filter_map(move |memtable| {
-            let (end, span, changes) = memtable.look(timeline, hash)?;
-            let place = span.map(|span| Place { span, source: Source::Memtable(memtable) });
-            Some(Ok(Step { end, changes: changes.unwrap_or_default(), place, dropped_to: 0 }))
-        });
-        let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
-            let step = |entry: TimelineEntry| {
-                let (end, changes) = (entry.end, segment.changes(&entry)?);
-                if !segment.record().has_data() {
-                    return Ok(Step { end, changes, place: None, dropped_to: segment.dropped_to(&entry) });
-                }
-                let place = entry.span().map(|span| Place { span, source: Source::Segment(segment, entry) });
-                Ok(Step { end, changes, place, dropped_to: 0 })
-            };
-            segment.find(timeline.name).transpose().map(|found| found.and_then(step))
-        });
-        memtables.chain(segments)
+    /// The same for a reader who goes around damage, or does not.
+    #[must_use]
+    pub fn around_damage(self, around_damage: bool) -> Reading<'v> {
+        Reading { around_damage, ..self }
     }
 
     /// Walks from the newest place to the oldest, until `enough` says so of one with entries, or nothing older can be readable.
     fn walk(&self, mut enough: impl FnMut(&Span) -> bool) -> Result<Walk<'v>> {
-        let mut walk = Walk { end: End::NEVER, changes: Changes::default(), places: Vec::new() };
-        let mut known = false;
-        for step in self.steps() {
-            let step = step?;
+        let mut walk = Walk { end: End::NEVER, changes: Changes::default(), parts: Vec::new() };
+        let (mut gaps, mut known) = (Gaps::default(), false);
+        for met in steps(self) {
+            let mut step = match met? {
+                Met::Step(step) => step,
+                Met::Hidden(error, latest) => {
+                    gaps.hide(error, latest)?;
+                    continue;
+                }
+            };
             if !std::mem::replace(&mut known, true) {
                 walk.end = step.end;
             }
-            walk.changes.add_older(step.changes);
-            let done = match &step.place {
-                Some(place) => enough(&place.span) || place.span.first <= walk.end.floor.lowest,
+            walk.parts.extend(gaps.step(&step, self)?.map(Part::Gap));
+            walk.changes.add_older(step.changes(self)?);
+            let done = match step.span() {
+                Some(span) => enough(span) || span.first <= walk.end.floor.lowest,
                 None => !walk.end.has_entries(),
             };
-            walk.places.extend(step.place);
+            walk.parts.extend(step.place().map(Part::Place));
             if done {
-                break;
+                return Ok(walk);
             }
         }
+        walk.parts.extend(gaps.close(walk.end.floor.lowest.saturating_sub(1)).map(Part::Gap));
         Ok(walk)
     }
 
     /// How the timeline ends, by the newest place that knows it.
     pub fn end(&self) -> Result<End> {
-        self.steps().next().map_or(Ok(End::NEVER), |step| step.map(|step| step.end))
+        match steps(self).next() {
+            None => Ok(End::NEVER),
+            Some(Ok(Met::Step(step))) => Ok(step.end),
+            Some(Ok(Met::Hidden(error, _)) | Err(error)) => Err(error),
+        }
     }
 
     /// What a client's id was used for in this timeline. Of what was used before some time nothing need be found.
@@ -193,41 +199,51 @@ impl<'v> Reading<'v> {
 
     /// The entries from `low` to `high`, in either direction.
     pub fn range(&self, low: Sequence, high: Sequence, limit: Limit, descending: bool) -> Result<Page> {
-        let (end, entries, more) =
-            if descending { self.descend(low, high, limit)? } else { self.ascend(low, high, limit)? };
-        self.page(&end, Verdict::Ok, entries, more, end.last)
+        let reading = self.around_damage(limit.around_damage);
+        let (end, taken) = if descending {
+            reading.descend(low, high, limit)?
+        } else {
+            reading.ascend(low, high, Collector::new(limit, false, Sight::default()))?
+        };
+        reading.page(&end, Verdict::Ok, taken, end.last)
     }
 
     /// The entries from `low` to `high`, ascending: the oldest place that is needed comes first.
-    fn ascend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
-        let (end, out) = self.collect_ascending(low, high, limit)?;
-        let (entries, more) = out.finish();
-        Ok((end, entries, more))
-    }
-
-    fn collect_ascending(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Collector)> {
-        let walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
-        let mut out = Collector::new(limit, false, self.sight(&walk.end, walk.changes));
+    fn ascend(&self, low: Sequence, high: Sequence, mut out: Collector) -> Result<(End, Taken)> {
+        let mut walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
+        out.sight = self.sight(&walk.end, std::mem::take(&mut walk.changes));
         // The active memtable may have grown since it told its end: what is shown goes with the end that is told.
         let high = high.min(walk.end.last);
-        for place in walk.places.iter().rev() {
-            place.read(self, low, high, &mut out)?;
+        for (at, part) in walk.parts.iter().enumerate().rev() {
+            let newer = at.checked_sub(1).map(|newer| walk.parts[newer].first());
+            let high = newer.map_or(high, |newer| high.min(newer.saturating_sub(1)));
+            match part {
+                Part::Place(place) => place.read(self, low, high, &mut out)?,
+                Part::Gap(gap) => gap.read(low, high, &mut out),
+            }
             if out.is_full() {
                 break;
             }
         }
-        Ok((walk.end, out))
+        Ok((walk.end, out.finish()?))
     }
 
-    /// The first readable entry at or above a sequence.
+    /// What there is first at or above a sequence, readable or lost.
+    fn lowest_from(&self, low: Sequence) -> Result<(End, Taken)> {
+        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
+        self.ascend(low, MAX_SEQUENCE, Collector::new(limit, false, Sight::default()).sufficient())
+    }
+
+    /// The first readable entry at or above a sequence. Of one that damage takes, the sequence only.
     pub fn first_from(&self, low: Sequence) -> Result<Option<(Sequence, Times)>> {
-        let (_, out) = self.collect_ascending(low, MAX_SEQUENCE, Limit::entries(1))?;
-        let times = out.last_times();
-        Ok(out.finish().0.first().map(|entry| (entry.sequence, times)))
+        let (_, taken) = self.lowest_from(low)?;
+        let lost = taken.lost.first().map(|lost| (lost.first, Times::default()));
+        let entry = taken.entries.first().map(|entry| (entry.sequence, taken.last_times));
+        Ok(lost.or(entry))
     }
 
     /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
-    fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Vec<Entry>, bool)> {
+    fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Taken)> {
         let sight = self.sight(&End::NEVER, Changes::default());
         self.descend_into(Collector::new(limit, true, sight), low, high)
     }
@@ -235,35 +251,48 @@ impl<'v> Reading<'v> {
     /// The newest entry from `low` to `high`.
     fn newest(&self, low: Sequence, high: Sequence) -> Result<Option<Entry>> {
         let sight = self.sight(&End::NEVER, Changes::default());
-        let out = Collector::new(Limit::entries(1), true, sight).sufficient();
-        Ok(self.descend_into(out, low, high)?.1.pop())
+        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
+        let out = Collector::new(limit, true, sight).sufficient();
+        Ok(self.descend_into(out, low, high)?.1.entries.pop())
     }
 
     /// Descending: each place is read as soon as the changes of all younger ones are known.
-    fn descend_into(
-        &self,
-        mut out: Collector,
-        low: Sequence,
-        high: Sequence,
-    ) -> Result<(End, Vec<Entry>, bool)> {
-        let mut found = None;
-        for step in self.steps() {
-            let step = step?;
+    fn descend_into(&self, mut out: Collector, low: Sequence, high: Sequence) -> Result<(End, Taken)> {
+        let (mut found, mut gaps) = (None, Gaps::default());
+        let mut high = high;
+        for met in steps(self) {
+            let mut step = match met? {
+                Met::Step(step) => step,
+                Met::Hidden(error, latest) => {
+                    gaps.hide(error, latest)?;
+                    continue;
+                }
+            };
             if found.is_none() {
                 out.sight.lowest = step.end.floor.lowest;
                 found = Some(step.end);
+                high = high.min(step.end.last);
             }
-            out.sight.changes.add_older(step.changes);
-            let Some(place) = step.place else { continue };
-            let high = high.min(found.map_or(0, |end: End| end.last));
+            if let Some(gap) = gaps.step(&step, self)? {
+                gap.read(low, high, &mut out);
+                high = high.min(gap.first.saturating_sub(1));
+                if out.is_full() {
+                    return Ok((found.unwrap_or(End::NEVER), out.finish()?));
+                }
+            }
+            out.sight.changes.add_older(step.changes(self)?);
+            let Some(place) = step.place() else { continue };
             place.read(self, low, high, &mut out)?;
+            high = high.min(place.span.first.saturating_sub(1));
             let oldest = place.span.first <= low.max(out.sight.lowest) || self.ends_with(&place.span);
             if out.is_full() || oldest {
-                break;
+                return Ok((found.unwrap_or(End::NEVER), out.finish()?));
             }
         }
-        let (entries, more) = out.finish();
-        Ok((found.unwrap_or(End::NEVER), entries, more))
+        if let Some(gap) = gaps.close(out.sight.lowest.saturating_sub(1)) {
+            gap.read(low, high, &mut out);
+        }
+        Ok((found.unwrap_or(End::NEVER), out.finish()?))
     }
 
     fn is_expired(&self, start_ms: TimeMs) -> bool {
@@ -277,10 +306,12 @@ impl<'v> Reading<'v> {
 
     /// What follows a reader's cursor.
     pub fn after(&self, cursor: Sequence, limit: Limit) -> Result<Page> {
-        let (end, entries, more) = self.ascend(cursor.saturating_add(1), MAX_SEQUENCE, limit)?;
-        let trimmed_to = self.trimmed_to(&end)?;
+        let reading = self.around_damage(limit.around_damage);
+        let out = Collector::new(limit, false, Sight::default());
+        let (end, taken) = reading.ascend(cursor.saturating_add(1), MAX_SEQUENCE, out)?;
+        let trimmed_to = reading.trimmed_to(&end)?;
         // What may be missing stands behind all that is here.
-        let lacks = self.may_lack_entries && !more;
+        let lacks = self.may_lack_entries && !taken.more;
         let verdict = if cursor > end.last && !lacks {
             Verdict::Future
         } else if lacks || cursor < trimmed_to {
@@ -288,25 +319,19 @@ impl<'v> Reading<'v> {
         } else {
             Verdict::Ok
         };
-        let unmoved = match (more, lacks) {
+        let unmoved = match (taken.more, lacks) {
             (true, _) => cursor.max(trimmed_to),
             // The reader may have seen what is missing.
             (false, true) => cursor.max(end.last),
             (false, false) => end.last,
         };
-        self.page(&end, verdict, entries, more, unmoved)
+        reading.page(&end, verdict, taken, unmoved)
     }
 
-    fn page(
-        &self,
-        end: &End,
-        verdict: Verdict,
-        entries: Vec<Entry>,
-        more: bool,
-        unmoved: Sequence,
-    ) -> Result<Page> {
-        let next = entries.last().map_or(unmoved, |entry| entry.sequence);
-        Ok(Page { verdict, first: self.first(end)?, last: end.last, next, more, entries })
+    fn page(&self, end: &End, verdict: Verdict, taken: Taken, unmoved: Sequence) -> Result<Page> {
+        let Taken { entries, lost, more, reached, .. } = taken;
+        let next = reached.unwrap_or(unmoved);
+        Ok(Page { verdict, first: self.first(end)?, last: end.last, next, more, entries, lost })
     }
 
     /// The lowest readable sequence; `last + 1` when there is none. Costs a read only when the floor's entry has expired.
@@ -319,8 +344,7 @@ impl<'v> Reading<'v> {
         if certain && (floor.until_ms == 0 || floor.until_ms > self.now_ms) {
             return Ok(floor.lowest);
         }
-        let (_, entries, _) = self.ascend(floor.lowest, MAX_SEQUENCE, Limit::entries(1))?;
-        Ok(entries.first().map_or(end.last + 1, |entry| entry.sequence))
+        Ok(self.lowest_from(floor.lowest)?.1.lowest().unwrap_or(end.last + 1))
     }
 
     /// Whether there is a readable entry.
@@ -339,13 +363,23 @@ impl<'v> Reading<'v> {
         // A hole below the first living entry was not lost: only what the TTL took counts.
         let sight = Sight { lost: Some(self.ttl_ms), ..self.sight(end, Changes::default()) };
         let whole = Reading { alive_from_ms: 0, ..*self };
-        let mut out = Collector::new(Limit::entries(1), true, sight);
-        let mut dropped_to = 0;
-        for step in self.steps() {
-            let step = step?;
+        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
+        let mut out = Collector::new(limit, true, sight).sufficient();
+        let (mut dropped_to, mut gaps) = (0, Gaps::default());
+        for met in steps(self) {
+            let mut step = match met? {
+                Met::Step(step) => step,
+                Met::Hidden(error, latest) => {
+                    gaps.hide(error, latest)?;
+                    continue;
+                }
+            };
+            if let Some(gap) = gaps.step(&step, self)? {
+                gap.read(floor.lowest, MAX_SEQUENCE, &mut out);
+            }
             dropped_to = dropped_to.max(step.dropped_to);
-            out.sight.changes.add_older(step.changes);
-            let Some(place) = step.place.filter(|place| self.is_expired(place.span.first_start_ms)) else {
+            out.sight.changes.add_older(step.changes(self)?);
+            let Some(place) = step.place().filter(|place| self.is_expired(place.span.first_start_ms)) else {
                 continue;
             };
             let alive = if self.own_starts || self.is_expired(place.span.last_start_ms) {
@@ -359,13 +393,21 @@ impl<'v> Reading<'v> {
                 break;
             }
         }
-        let lost = out.finish().0.first().map_or(0, |entry| entry.sequence);
+        let taken = out.finish()?;
+        let entry = taken.entries.first().map(|entry| entry.sequence);
+        let lost = entry.into_iter().chain(taken.lost.first().map(|lost| lost.last)).max().unwrap_or(0);
         Ok(floor.trimmed_to.max(lost).max(dropped_to))
     }
 
     /// The entry with a sequence.
     pub fn get(&self, sequence: Sequence) -> Result<Option<Entry>> {
         self.newest(sequence, sequence)
+    }
+
+    /// Whether there is an entry with a sequence, readable or lost.
+    pub fn has(&self, sequence: Sequence) -> Result<bool> {
+        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
+        Ok(self.descend(sequence, sequence, limit)?.1.reached.is_some())
     }
 
     /// The newest readable entry.
@@ -375,8 +417,8 @@ impl<'v> Reading<'v> {
 
     /// Facts of the whole timeline. Walks every place that holds it, and reads those of which something is gone or changed.
     pub fn info(&self) -> Result<Info> {
-        let walk = self.walk(|_| false)?;
-        let sight = self.sight(&walk.end, walk.changes);
+        let mut walk = self.walk(|_| false)?;
+        let sight = self.sight(&walk.end, std::mem::take(&mut walk.changes));
         let mut info = Info {
             first: self.first(&walk.end)?,
             last: walk.end.last,
@@ -386,7 +428,7 @@ impl<'v> Reading<'v> {
             last_time_ms: 0,
             trimmed_to: self.trimmed_to(&walk.end)?,
         };
-        for place in walk.places.iter().rev() {
+        for place in walk.places() {
             let (count, body_bytes, first_time_ms, last_time_ms) = place.tally(self, &sight)?;
             if count > 0 {
                 if info.count == 0 {
@@ -404,90 +446,27 @@ impl<'v> Reading<'v> {
     pub fn sequence_at(&self, time_ms: TimeMs) -> Result<Sequence> {
         let end = self.end()?;
         let Some(sequence) = self.sequence_at_raw(time_ms)? else { return Ok(end.last + 1) };
-        let (_, entries, _) = self.ascend(sequence, MAX_SEQUENCE, Limit::entries(1))?;
-        Ok(entries.first().map_or(end.last + 1, |entry| entry.sequence))
+        Ok(self.lowest_from(sequence)?.1.lowest().unwrap_or(end.last + 1))
     }
 
     /// The lowest sequence that was given at this time or later, readable or not.
     fn sequence_at_raw(&self, time_ms: TimeMs) -> Result<Option<Sequence>> {
         // Times do not fall inside a timeline: the oldest place that ends at the time or later has the answer.
         let walk = self.walk(|span| span.first_time_ms < time_ms)?;
-        for place in walk.places.iter().rev().filter(|place| place.span.last_time_ms >= time_ms) {
-            let found = place.sequence_at(self, time_ms)?;
+        for part in walk.parts.iter().rev() {
+            let found = match part {
+                Part::Place(place) if place.span.last_time_ms >= time_ms => {
+                    place.sequence_at(self, time_ms)?
+                }
+                // What cannot be told may be of that time.
+                Part::Gap(gap) if gap.latest.time_ms >= time_ms => Some(gap.first),
+                _ => None,
+            };
             if found.is_some() {
                 return Ok(found);
             }
         }
         Ok(None)
-    }
-}
-
-impl Place<'_> {
-    fn read(&self, reading: &Reading<'_>, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
-        let low = low.max(out.sight.lowest);
-        if self.span.last < low || self.span.first > high || reading.is_expired(self.span.last_start_ms) {
-            return Ok(());
-        }
-        match &self.source {
-            Source::Memtable(memtable) => {
-                memtable.read(reading.timeline, reading.hash, low, high, out);
-                Ok(())
-            }
-            Source::Segment(segment, entry) => segment.read(reading.timeline.name, entry, low, high, out),
-        }
-    }
-
-    /// The lowest sequence here that was given at this time or later.
-    fn sequence_at(&self, reading: &Reading<'_>, time_ms: TimeMs) -> Result<Option<Sequence>> {
-        match &self.source {
-            Source::Memtable(memtable) => Ok(memtable.sequence_at(reading.timeline, reading.hash, time_ms)),
-            Source::Segment(segment, entry) => segment.sequence_at(reading.timeline.name, entry, time_ms),
-        }
-    }
-
-    /// Count, bytes, first and last time of the readable entries.
-    fn tally(&self, reading: &Reading<'_>, sight: &Sight) -> Result<(u64, u64, TimeMs, TimeMs)> {
-        let span = &self.span;
-        let changed = sight
-            .changes
-            .removed
-            .range(..=span.last)
-            .next_back()
-            .is_some_and(|(_, last)| *last >= span.first)
-            || sight.changes.edited.range(span.first..=span.last).next().is_some();
-        let whole = span.first >= sight.lowest
-            && !sight.is_expired(span.first_start_ms)
-            && !span.own_expiry
-            && !changed;
-        if whole {
-            // The last sequence of a span was given, but what was removed before a flush or a merge is not there any more.
-            let dense = span.count == span.last - span.first + 1;
-            let last_time_ms = if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
-            return Ok((span.count, span.body_bytes, span.first_time_ms, last_time_ms));
-        }
-        let (mut count, mut body_bytes, mut times, mut from) = (0, 0, None, span.first);
-        loop {
-            let mut out = Collector::new(TALLIED, false, sight.clone());
-            self.read(reading, from, span.last, &mut out)?;
-            let (entries, more) = out.finish();
-            count += entries.len() as u64;
-            body_bytes += entries.iter().map(|entry| entry.body.len() as u64).sum::<u64>();
-            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { break };
-            times = Some((times.map_or(first.time_ms, |(first_ms, _)| first_ms), last.time_ms));
-            if !more {
-                break;
-            }
-            from = last.sequence + 1;
-        }
-        let (first_ms, last_ms) = times.unwrap_or_default();
-        Ok((count, body_bytes, first_ms, last_ms))
-    }
-
-    /// The time of the newest readable entry here; 0 when there is none.
-    fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight) -> Result<TimeMs> {
-        let mut out = Collector::new(Limit::entries(1), true, sight.clone());
-        self.read(reading, self.span.first, self.span.last, &mut out)?;
-        Ok(out.finish().0.first().map_or(0, |entry| entry.time_ms))
     }
 }
 

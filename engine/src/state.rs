@@ -142,6 +142,11 @@ impl State {
         self.sure_now_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
     }
 
+    /// How often files of a store's new segments are kept.
+    pub fn copies(&self, store: StoreId) -> u8 {
+        self.stores.read().iter().find(|known| known.id == store).map_or(1, |known| known.copies)
+    }
+
     /// How long entries of a store live; 0: for ever.
     pub fn ttl_ms(&self, store: StoreId) -> u64 {
         self.retention(store).0
@@ -228,6 +233,7 @@ impl State {
         let mut manifest = self.manifest.lock();
         manifest.commit(change)?;
         self.stores.write().clone_from(&manifest.live().stores);
+        self.name_stores();
         Ok(())
     }
 
@@ -240,6 +246,12 @@ impl State {
             }
         }
         changed
+    }
+
+    /// Tells what stores are called, for messages about damage.
+    pub fn name_stores(&self) {
+        let stores = self.stores.read();
+        self.cache.damages().name_stores(stores.iter().map(|store| (store.id, store.name.as_str())));
     }
 
     /// Whether the threads should end.

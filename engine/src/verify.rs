@@ -2,26 +2,28 @@
 //!
 //! 1. the manifest: its sums, and that it says what the engine goes by;
 //! 2. the log from the checkpoint on: every group and record;
-//! 3. each segment: every block of both files; then the index against the data, timeline by timeline: each block that it names
-//!    is there, sequences, times, counts, head and tail agree, shared bodies and ids are found;
+//! 3. each segment: every block of its files, of both copies; then the index against the data, timeline by timeline: each block that
+//!    it names is there, sequences, times, counts, head and tail agree, shared bodies and ids are found;
 //! 4. the segments of a store against each other: what is newer goes on behind what is older.
 //!
-//! It changes nothing and holds a view, so that it works while appends, flushes and merges go on. The log is written meanwhile:
+//! It holds a view, so that it works while appends, flushes and merges go on, and changes nothing but a copy that can be mended from
+//! the other one. The log is written meanwhile:
 //! what looks damaged there is looked at again, and told when it still is. Segments are read past the engine's cache.
 //!
-//! It does not know: how to repair anything.
+//! It does not know: how a copy is mended.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::format::header::FileKind;
 use crate::format::index::TimelineEntry;
 use crate::format::wal::{decode_tail, sequences_of};
-use crate::ids::{Sequence, StoreId};
+use crate::ids::StoreId;
 use crate::manifest::Manifest;
 use crate::options::LEAST_OPEN_FILES;
-use crate::segment::{BlockCache, BlockWalk, IdScan, Segment, SegmentScan, data_name, index_name};
+use crate::repair::{Repair, finding, kinds, repair_segment};
+use crate::segment::{BlockCache, BlockWalk, IdScan, Segment, SegmentScan, Twins, data_name, index_name};
 use crate::state::State;
 use crate::view::View;
 use crate::wal;
@@ -31,32 +33,6 @@ const MOST_FINDINGS: usize = 10_000;
 
 /// Decoded blocks of the segment at hand: neighbouring timelines share them.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
-
-/// Something that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The file.
-    pub path: PathBuf,
-    /// Where in it, in bytes.
-    pub at: u64,
-    /// What does not hold there.
-    pub what: String,
-    /// The store and the timeline that it concerns, where that is known.
-    pub timeline: Option<(String, Vec<u8>)>,
-    /// The sequences among which entries may be lost, where that is known.
-    pub sequences: Option<(Sequence, Sequence)>,
-}
-
-impl Finding {
-    pub(crate) fn new(error: &Error) -> Finding {
-        let (path, at, what) = match error {
-            Error::Corrupt { path, offset, what } => (path.clone(), *offset, what.clone()),
-            Error::Io { path, .. } => (path.clone(), 0, error.to_string()),
-            _ => (PathBuf::new(), 0, error.to_string()),
-        };
-        Finding { path, at, what, timeline: None, sequences: None }
-    }
-}
 
 /// What [`Engine::verify`](crate::Engine::verify) found.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +49,8 @@ pub struct Verification {
     pub timelines: u64,
     /// How many entries the segments hold.
     pub entries: u64,
+    /// The names of the files that were mended from their other copies.
+    pub mended: Vec<String>,
     /// Why not everything could be looked at, if so. It is no damage.
     shortage: Option<Error>,
 }
@@ -110,21 +88,36 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     let mut done = 0;
     for segment in view.segments.all() {
         let mut check = SegmentCheck { state, record: segment, out: &mut out };
-        for kind in [FileKind::Index, FileKind::Data] {
-            if kind == FileKind::Index || segment.record().has_data() {
-                check.blocks(kind, &mut |bytes| on_progress((done + bytes).min(total), total));
-                let record = segment.record();
-                done += if kind == FileKind::Index { record.index_bytes } else { record.data_bytes };
+        let is_twice = segment.record().copies > 1;
+        let mut is_mendable = false;
+        for kind in kinds(segment.record()) {
+            if is_twice {
+                is_mendable |= check.twins(*kind);
+            } else {
+                check.blocks(*kind, &mut |bytes| on_progress((done + bytes).min(total), total));
             }
         }
+        done += segment.record().bytes();
+        on_progress(done.min(total), total);
         check.index_against_data();
-        on_progress(done, total);
+        if is_mendable && !state.options.read_only {
+            mend(state, segment, &mut out);
+        }
     }
     let mut stores: Vec<StoreId> = view.segments.all().map(|segment| segment.record().store).collect();
     stores.sort_unstable();
     stores.dedup();
     stores.into_iter().for_each(|store| order(state, &view, store, &mut out));
     out.shortage.take().map_or(Ok(out), Err)
+}
+
+/// Mends the copies of a segment that can be. What keeps it from that is a finding, too.
+fn mend(state: &State, segment: &Segment, out: &mut Verification) {
+    let mut repair = Repair::default();
+    if let Err(error) = repair_segment(state, segment.record().store, segment.record().number, &mut repair) {
+        out.error(&error);
+    }
+    out.mended.extend(repair.mended);
 }
 
 fn manifest(state: &State, out: &mut Verification) -> Result<()> {
@@ -188,34 +181,56 @@ impl SegmentCheck<'_> {
             _ => (data_name(record.number), record.data_bytes),
         };
         let dir = &self.state.dir;
-        let (mut walk, header) = match BlockWalk::open(dir, &name, self.state.engine_id, record.number, kind)
-        {
+        let opened =
+            BlockWalk::open(dir, std::slice::from_ref(&name), self.state.engine_id, record.number, kind);
+        let (mut walk, header) = match opened {
             Ok(walk) => walk,
-            Err(error) => return self.out.error(&error),
+            Err(error) => return self.damage(kind, &error),
         };
-        header.iter().for_each(|error| self.out.error(error));
+        header.iter().for_each(|error| self.damage(kind, error));
         let len = walk.file_bytes();
         self.out.file(len);
         if len != wanted {
             let what = format!("the file has {len} bytes, the manifest says {wanted}");
-            self.out.error(&Error::corrupt(dir.path_of(&name), len.min(wanted), what));
+            self.damage(kind, &Error::corrupt(dir.path_of(&name), len.min(wanted), what));
         }
         while let Some(block) = walk.next() {
             match block {
                 Ok(block) if block.kind.is_of_data() == (kind == FileKind::Data) => {}
                 Ok(block) => {
                     let what = "the block belongs to the other file of a segment";
-                    self.out.error(&Error::corrupt(dir.path_of(&name), block.place.at, what));
+                    self.damage(kind, &Error::corrupt(dir.path_of(&name), block.place.at, what));
                 }
-                Err(error) => self.out.error(&error),
+                Err(error) => self.damage(kind, &error),
             }
             on_progress(walk.at());
         }
     }
 
+    /// Both copies of a file, side by side. True when one can be mended from the other.
+    fn twins(&mut self, kind: FileKind) -> bool {
+        let record = self.record.record();
+        let twins = Twins::new(&self.state.dir, self.state.engine_id, record, kind);
+        let damage = twins.compare().damage();
+        for damage in &damage {
+            self.out.add(finding(damage));
+            let is_index = kind == FileKind::Index;
+            self.state.cache.damages().report(record.number, is_index, damage.copy, &damage.error);
+        }
+        (0..record.copies).for_each(|_| self.out.file(twins.len()));
+        damage.iter().any(|damage| damage.is_mendable)
+    }
+
+    /// A finding in a file of which there is one copy.
+    fn damage(&mut self, kind: FileKind, error: &Error) {
+        self.out.error(error);
+        let number = self.record.record().number;
+        self.state.cache.damages().report(number, kind == FileKind::Index, 0, error);
+    }
+
     /// Every timeline and id of the index, in a segment that is opened again: what the engine keeps in memory proves nothing.
     fn index_against_data(&mut self) {
-        let cache = Arc::new(BlockCache::new(CACHE_BYTES, LEAST_OPEN_FILES));
+        let cache = Arc::new(BlockCache::for_check(CACHE_BYTES, LEAST_OPEN_FILES));
         let record = self.record.record().clone();
         let segment = Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, &cache));
         let checked = self.timelines(&segment).and_then(|()| ids(&segment));
@@ -267,7 +282,7 @@ impl SegmentCheck<'_> {
         if is_whole && before.is_some_and(|last| last != record.last_name) {
             self.out.error(&segment.contradicted("the manifest tells another last name"));
         }
-        segment.for_each_body(|_, _, _| Ok(()))
+        segment.for_each_body(|_| true, |_, _, _, _| Ok(()))
     }
 }
 

@@ -69,6 +69,34 @@ fn verify_ends_with_0_for_what_is_whole_1_for_damage_and_2_where_there_is_nothin
 }
 
 #[test]
+fn repair_mends_what_is_kept_twice_and_names_what_is_not() {
+    let (folder, dir) = made();
+    ends_with(&verb("repair", &[&folder.path().join("nothing")]), 2);
+    assert!(!folder.path().join("nothing").exists(), "a mistyped name makes no directory");
+    let (out, _) = ends_with(&verb("repair", &[&dir]), 0);
+    assert!(out.contains("0 files mended"), "{out}");
+    let engine = open_when_free(&dir);
+    engine.set_store_copies("messages", 2).expect("copies");
+    engine.close().expect("closes");
+    drop(engine);
+    let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
+    let file = damage(&dir);
+    assert_eq!(ends_with(&verb("dump", &[&dir]), 0).0, dump, "the other copy is read");
+    let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
+    assert!(out.contains(&file) && out.contains("its other copy is good"), "{out}");
+    let (out, _) = ends_with(&verb("repair", &[&dir]), 1);
+    assert!(out.contains("its other copy is good") && out.contains("1 files mended"), "{out}");
+    assert!(out.contains(&format!("mended {}", dir.join(&file).display())), "{out}");
+    ends_with(&verb("verify", &[&dir]), 0);
+    // What is kept once can be named only.
+    let (_folder, dir) = made();
+    let file = damage(&dir);
+    let (out, _) = ends_with(&verb("repair", &[&dir]), 1);
+    assert!(out.contains(&file) && out.contains("0 files mended"), "{out}");
+    ends_with(&verb("verify", &[&dir]), 1);
+}
+
+#[test]
 fn a_backup_is_restored_with_another_history_and_nothing_is_overwritten() {
     let (folder, dir) = made();
     let (backup, restored) = (folder.path().join("backup"), folder.path().join("restored"));
@@ -258,6 +286,7 @@ fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_i
 fn each_verb_tells_a_stranger_what_it_does() {
     for (name, word) in [
         ("verify", "checksum"),
+        ("repair", "two copies"),
         ("backup", "TL.BACKUP"),
         ("restore", "EPOCH"),
         ("salvage", "not changed"),

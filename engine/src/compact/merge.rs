@@ -261,10 +261,9 @@ impl<'a> Merge<'a> {
     /// Step 2: of all inputs in order, which is commit order.
     fn copy_bodies(&self, writer: &mut SegmentWriter, pace: &mut Pace<'_>) -> Result<()> {
         for (input, bodies) in self.inputs.iter().zip(&self.bodies) {
-            let mut number = 0;
-            input.scan.segment().for_each_body(|time_ms, expire_at_ms, body| {
-                number += 1;
-                if bodies.is_used(number - 1) {
+            let is_used = |number| bodies.is_used(number);
+            input.scan.segment().for_each_body(is_used, |number, time_ms, expire_at_ms, body| {
+                if is_used(number) {
                     writer.body(time_ms, expire_at_ms, body)?;
                 }
                 pace.written(writer.written_bytes())
@@ -406,7 +405,7 @@ impl<'a> Merge<'a> {
             if !segment.record().has_data() {
                 continue;
             }
-            segment.for_each(name, entry, |sequence, content, block| {
+            segment.for_each(name, entry, fate.lowest, |sequence, content, block| {
                 if sequence < fate.lowest || fate.removed.removes(sequence) {
                     return Ok(());
                 }

@@ -286,6 +286,11 @@ impl TimelineEntry {
         }
     }
 
+    /// When the lifetimes of entries up to a time began at the latest.
+    pub fn latest_start(&self, to_ms: TimeMs) -> TimeMs {
+        if self.has_own_start() { self.last_start_ms } else { to_ms }
+    }
+
     /// Whether a lifetime began at another time than the entry's, here or at the floor.
     fn has_own_start(&self) -> bool {
         let is_own = (self.first_start_ms, self.last_start_ms) != (self.first_time_ms, self.end.last_time_ms);

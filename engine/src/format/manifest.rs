@@ -105,9 +105,10 @@ pub struct SegmentRecord {
 }
 
 impl SegmentRecord {
-    /// Length of the files that are there.
+    /// Length of the files that are there, all copies.
     pub fn bytes(&self) -> u64 {
-        self.index_bytes + if self.has_data() { self.data_bytes } else { 0 }
+        let once = self.index_bytes + if self.has_data() { self.data_bytes } else { 0 };
+        once * u64::from(self.copies)
     }
 
     /// Whether its data file is there.

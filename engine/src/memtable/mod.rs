@@ -430,7 +430,7 @@ mod tests {
     fn sequences(memtable: &Memtable, low: Sequence, high: Sequence, descending: bool) -> Vec<Sequence> {
         let mut out = Collector::new(Limit::entries(100), descending, Sight::default());
         memtable.read(timeline(b"a"), HASH, low, high, &mut out);
-        out.finish().0.into_iter().map(|entry| entry.sequence).collect()
+        out.finish().expect("no damage").entries.into_iter().map(|entry| entry.sequence).collect()
     }
 
     #[test]

@@ -6,11 +6,11 @@ use bytes::Bytes;
 
 use crate::entry::{Changes, Floor, Times};
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::format::manifest::Live;
 use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
 use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::segment::SegmentWriter;
-use crate::verify::Finding;
 use crate::vfs::Dir;
 use crate::wal;
 

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use self::log::SalvagedLog;
 use self::timeline::{Data, Source, Timeline};
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::ids::{EngineId, Lsn, StoreId};
@@ -28,7 +29,6 @@ use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, new_engine_id, random, told};
 use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
 use crate::target;
-use crate::verify::Finding;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::wal;
 
@@ -81,8 +81,7 @@ fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
         let record = save_store(source, target, (engine, number), &store, &wreck, &log, &mut out)?;
         if record.timelines == 0 {
             // A segment has a first and a last name.
-            target.remove(&segment::data_name(number))?;
-            target.remove(&segment::index_name(number))?;
+            segment::names(&record).iter().try_for_each(|name| target.remove(name))?;
             continue;
         }
         live.last_time_ms = live.last_time_ms.max(record.last_time_ms);
@@ -139,7 +138,9 @@ impl Wreck {
                 oldest_first.sort_by_key(|record| record.place());
                 for record in oldest_first {
                     let mut found = found(record.number);
-                    found.data = found.data.filter(|_| record.has_data());
+                    if !record.has_data() {
+                        found.data.clear();
+                    }
                     missing(source, record, &found, out);
                     segments.push((record.store, record.partition, data(record), found));
                 }
@@ -204,8 +205,8 @@ fn files(
     for (name, header) in headers.iter().filter(|(_, header)| header.engine_id == engine) {
         let (known, found) = files.entry(header.number).or_default();
         match header.kind {
-            FileKind::Data => found.data = Some((*name).clone()),
-            FileKind::Index => found.index = Some((*name).clone()),
+            FileKind::Data => found.data.push((*name).clone()),
+            FileKind::Index => found.index.push((*name).clone()),
             FileKind::Wal | FileKind::Manifest => continue,
         }
         *known = Some(*header);
@@ -213,10 +214,15 @@ fn files(
     for name in names.iter().filter(|name| headers.iter().all(|(known, _)| known != name)) {
         let Some(number) = segment::is_file(name) else { continue };
         let (_, found) = files.entry(number).or_default();
-        let place = if *name == segment::data_name(number) { &mut found.data } else { &mut found.index };
-        place.get_or_insert_with(|| name.clone());
+        let data = segment::data_name(number);
+        let is_data = *name == data || *name == segment::twin_of(&data);
+        let place = if is_data { &mut found.data } else { &mut found.index };
+        // One that took this one's place by its header is enough, unless it is this one's other copy.
+        if place.iter().all(|known| segment::is_file(known) == Some(number)) {
+            place.push(name.clone());
+        }
     }
-    files.retain(|_, (_, found)| found.data.is_some() || found.index.is_some());
+    files.retain(|_, (_, found)| !found.data.is_empty() || !found.index.is_empty());
     files.iter_mut().for_each(|(number, (_, found))| found.number = *number);
     files
 }
@@ -232,8 +238,8 @@ fn data(record: &SegmentRecord) -> Data {
 
 fn missing(source: &Dir, record: &SegmentRecord, found: &Found, out: &mut Salvage) {
     let names = [
-        (segment::index_name(record.number), found.index.is_none()),
-        (segment::data_name(record.number), found.data.is_none() && record.has_data()),
+        (segment::index_name(record.number), found.index.is_empty()),
+        (segment::data_name(record.number), found.data.is_empty() && record.has_data()),
     ];
     for (name, _) in names.into_iter().filter(|(_, is_missing)| *is_missing) {
         let error =
@@ -261,6 +267,7 @@ fn save_store(
         tier: TIER,
         dropped: false,
         compress: true,
+        copies: store.copies,
         from: Lsn(0),
         to: START,
         now_ms: wreck.live.as_ref().map_or(0, |live| live.seen_ms),

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use super::log::{SalvagedLog, TimelineLog};
 use crate::entry::{Changes, End, Floor, Times};
 use crate::error::{Error, Result};
+use crate::finding::Finding;
 use crate::format::index::Edited;
 use crate::ids::Sequence;
 use crate::segment::{Left, Part, Remains, SegmentWriter};
-use crate::verify::Finding;
 
 /// What the manifest says of a segment's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,12 +6,14 @@ use crate::format::checksum::Seed;
 use crate::format::header::FileHeader;
 use crate::vfs::{Dir, File};
 
+use super::twin_of;
+
 /// How much is gathered before it is written.
 const WRITE_BYTES: usize = 1024 * 1024;
 
-/// The blocks of one file.
+/// The blocks of one file, and of its twin if there is one.
 pub(super) struct Blocks {
-    file: File,
+    files: Vec<File>,
     /// What the blocks' checksums start from.
     pub seed: Seed,
     /// What was not written yet.
@@ -20,10 +22,13 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// A new file, of which the header is written.
-    pub fn create(dir: &Dir, name: &str, header: &FileHeader) -> Result<Blocks> {
+    /// A new file, of which the header is written, in so many copies.
+    pub fn create(dir: &Dir, name: &str, header: &FileHeader, copies: u8) -> Result<Blocks> {
         let seed = Seed::new(header.engine_id, header.number);
-        Ok(Blocks { file: dir.create(name)?, seed, buffer: header.encode().to_vec(), written: 0 })
+        let twin = (copies > 1).then(|| twin_of(name));
+        let files = [Some(name.to_string()), twin].into_iter().flatten().map(|name| dir.create(&name));
+        let buffer = header.encode().to_vec();
+        Ok(Blocks { files: files.collect::<Result<_>>()?, seed, buffer, written: 0 })
     }
 
     /// Where the next block goes.
@@ -43,16 +48,18 @@ impl Blocks {
     }
 
     fn write_out(&mut self) -> Result<()> {
-        self.file.write(self.written, &self.buffer)?;
+        self.files.iter().try_for_each(|file| file.write(self.written, &self.buffer))?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
 
-    /// Writes the rest and makes the file durable; its length.
+    /// Writes the rest and makes the files durable; their length.
     pub fn finish(&mut self) -> Result<u64> {
         self.write_out()?;
-        self.file.sync()?;
+        for file in &self.files {
+            file.sync()?;
+        }
         Ok(self.written)
     }
 }

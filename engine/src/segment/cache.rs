@@ -14,16 +14,21 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::{data_name, index_name};
+use super::damage::{About, Damages};
+use super::{data_name, index_name, twin_of};
 use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef, decode};
 use crate::format::checksum::Seed;
 use crate::format::header::{FileHeader, FileKind, file_header};
-use crate::ids::{EngineId, FileNumber};
+use crate::format::manifest::SegmentRecord;
+use crate::ids::{EngineId, FileNumber, StoreId};
 use crate::vfs::{Dir, File};
 
 /// Which block: the segment's number, whether it is of the index file, the place.
 type Key = (FileNumber, bool, u64);
+
+/// A file is kept so often at most.
+const MOST_COPIES: u8 = 2;
 
 #[derive(Clone)]
 struct ByBytes;
@@ -38,10 +43,11 @@ impl Weighter<Key, Bytes> for ByBytes {
 /// The cache. One an engine, shared by all its segments.
 pub struct BlockCache {
     blocks: Cache<Key, Bytes, ByBytes>,
-    /// By number and whether it is an index.
-    files: Cache<(FileNumber, bool), File>,
+    /// By number, whether it is an index, and which copy.
+    files: Cache<(FileNumber, bool, u8), File>,
     reads: AtomicU64,
     damaged: AtomicU64,
+    damages: Damages,
 }
 
 impl std::fmt::Debug for BlockCache {
@@ -56,7 +62,13 @@ impl BlockCache {
         let blocks = (budget_bytes / (16 * 1024)).max(16);
         let blocks = Cache::with_weighter(blocks, budget_bytes as u64, ByBytes);
         let files = Cache::new(max_open_files);
-        BlockCache { blocks, files, reads: AtomicU64::new(0), damaged: AtomicU64::new(0) }
+        let (reads, damaged) = (AtomicU64::new(0), AtomicU64::new(0));
+        BlockCache { blocks, files, reads, damaged, damages: Damages::default() }
+    }
+
+    /// A cache for a check that reports damage itself.
+    pub fn for_check(budget_bytes: usize, max_open_files: usize) -> BlockCache {
+        BlockCache { damages: Damages::quiet(), ..BlockCache::new(budget_bytes, max_open_files) }
     }
 
     /// Keeps about so many bytes from now on; what is over them goes.
@@ -73,7 +85,14 @@ impl BlockCache {
 
     /// Closes a file that is to be removed: an open one would keep its space.
     pub fn close(&self, number: FileNumber, is_index: bool) {
-        self.files.remove(&(number, is_index));
+        for copy in 0..MOST_COPIES {
+            self.files.remove(&(number, is_index, copy));
+        }
+    }
+
+    /// What was found damaged.
+    pub fn damages(&self) -> &Damages {
+        &self.damages
     }
 
     /// Closes half of the open files, any of them, because a descriptor is needed; later reads open what they need. False when none
@@ -105,14 +124,17 @@ impl BlockCache {
     }
 }
 
-/// One of a segment's files, read through the cache.
+/// One of a segment's files, read through the cache: where it is kept twice, each place from the copy in which it is good.
 #[derive(Debug)]
 pub(super) struct CachedFile {
     dir: Dir,
     number: FileNumber,
+    store: StoreId,
     is_index: bool,
+    copies: u8,
     cache: Arc<BlockCache>,
     pub seed: Seed,
+    /// The length that the manifest tells.
     pub len: u64,
 }
 
@@ -121,78 +143,166 @@ impl CachedFile {
     pub fn open(
         dir: &Dir,
         engine: EngineId,
-        number: FileNumber,
+        record: &SegmentRecord,
         kind: FileKind,
         cache: Arc<BlockCache>,
     ) -> Result<CachedFile> {
-        let (is_index, seed) = (kind == FileKind::Index, Seed::new(engine, number));
-        let mut opened = CachedFile { dir: dir.clone(), number, is_index, cache, seed, len: 0 };
-        let file = opened.file().map_err(|error| match error {
+        let is_index = kind == FileKind::Index;
+        let opened = CachedFile {
+            dir: dir.clone(),
+            number: record.number,
+            store: record.store,
+            is_index,
+            copies: record.copies,
+            cache,
+            seed: Seed::new(engine, record.number),
+            len: if is_index { record.index_bytes } else { record.data_bytes },
+        };
+        opened.first_good(0, About::ALL, |copy| opened.header(copy, engine, kind))?;
+        Ok(opened)
+    }
+
+    fn header(&self, copy: u8, engine: EngineId, kind: FileKind) -> Result<()> {
+        let file = self.file(copy).map_err(|error| match error {
             Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Error::corrupt(path, 0, "the file is missing: the manifest says that it is live")
             }
             _ => error,
         })?;
         let header = FileHeader::decode(&file.read(0, file_header::BYTES)?, file.path())?;
-        header.expect(kind, engine, number, file.path())?;
-        opened.len = file.len()?;
-        Ok(opened)
+        header.expect(kind, engine, self.number, file.path()).map(|_| ())
     }
 
-    fn file(&self) -> Result<File> {
-        let open = || self.dir.open(&self.name());
-        self.cache.files.get_or_insert_with(&(self.number, self.is_index), open)
+    /// An error if a copy of the file is not there, is another file, or has not the length that the manifest tells.
+    pub fn check(&self, engine: EngineId) -> Result<()> {
+        let kind = if self.is_index { FileKind::Index } else { FileKind::Data };
+        (0..self.copies).try_for_each(|copy| {
+            self.header(copy, engine, kind)?;
+            self.check_len(copy)
+        })
     }
 
-    fn name(&self) -> String {
-        if self.is_index { index_name(self.number) } else { data_name(self.number) }
+    /// An error if no copy of the file has the length that the manifest tells.
+    pub fn check_any_len(&self) -> Result<()> {
+        // No block is behind the last byte.
+        self.first_good(self.len, About::ALL, |copy| self.check_len(copy))
+    }
+
+    fn check_len(&self, copy: u8) -> Result<()> {
+        let len = self.file(copy)?.len()?;
+        if len == self.len {
+            return Ok(());
+        }
+        let what = format!("the file has {len} bytes, the manifest says {}", self.len);
+        Err(Error::corrupt(self.path_of(copy), len.min(self.len), what))
+    }
+
+    fn file(&self, copy: u8) -> Result<File> {
+        let open = || self.dir.open(&self.name(copy));
+        self.cache.files.get_or_insert_with(&(self.number, self.is_index, copy), open)
+    }
+
+    fn name(&self, copy: u8) -> String {
+        let name = if self.is_index { index_name(self.number) } else { data_name(self.number) };
+        if copy == 0 { name } else { twin_of(&name) }
+    }
+
+    fn path_of(&self, copy: u8) -> PathBuf {
+        self.dir.path_of(&self.name(copy))
     }
 
     /// Its path, for messages.
     pub fn path(&self) -> PathBuf {
-        self.dir.path_of(&self.name())
+        self.path_of(0)
     }
 
     /// The content of a block, from the cache or the disk.
-    pub fn block(&self, kind: BlockKind, block: BlockRef) -> Result<Bytes> {
+    pub fn block(&self, kind: BlockKind, block: BlockRef, about: About<'_>) -> Result<Bytes> {
         let key = (self.number, self.is_index, block.at);
         self.cache.blocks.get_or_insert_with(&key, || {
-            self.cache.reads.fetch_add(1, Ordering::Relaxed);
-            self.read(kind, block).inspect_err(|error| {
-                if !error.is_shortage() {
-                    self.cache.damaged.fetch_add(1, Ordering::Relaxed);
-                }
-                tracing::error!(%error, "a block cannot be read");
+            self.first_good(block.at, about, |copy| {
+                self.cache.reads.fetch_add(1, Ordering::Relaxed);
+                self.decoded(copy, kind, block)
             })
         })
     }
 
     /// The content of a block, from the disk.
-    pub fn read(&self, kind: BlockKind, block: BlockRef) -> Result<Bytes> {
-        let bytes = self.bytes(block)?;
-        let raw =
-            decode(kind, &bytes, self.seed.at(block.at)).map_err(|what| self.damaged(block.at, what))?;
-        Ok(Bytes::from(raw))
+    pub fn read(&self, kind: BlockKind, block: BlockRef, about: About<'_>) -> Result<Bytes> {
+        self.first_good(block.at, about, |copy| self.decoded(copy, kind, block))
     }
 
-    /// The bytes at a place, unchecked.
-    pub fn bytes(&self, place: BlockRef) -> Result<Vec<u8>> {
+    fn decoded(&self, copy: u8, kind: BlockKind, block: BlockRef) -> Result<Bytes> {
+        let bytes = self.bytes(copy, block)?;
+        decode(kind, &bytes, self.seed.at(block.at))
+            .map(Bytes::from)
+            .map_err(|what| Error::corrupt(self.path_of(copy), block.at, what))
+    }
+
+    /// What `decode` makes of the bytes at a place.
+    pub fn piece<T>(
+        &self,
+        place: BlockRef,
+        decode: impl Fn(&[u8], &std::path::Path) -> Result<T>,
+    ) -> Result<T> {
+        self.first_good(place.at, About::ALL, |copy| decode(&self.bytes(copy, place)?, &self.path_of(copy)))
+    }
+
+    /// The bytes at a place in a copy, unchecked.
+    fn bytes(&self, copy: u8, place: BlockRef) -> Result<Vec<u8>> {
         let end = place.at.checked_add(u64::from(place.bytes));
         if end.is_none_or(|end| end > self.len) {
             let what = format!("a block of {} bytes does not fit the file's {}", place.bytes, self.len);
-            return Err(self.damaged(place.at, &what));
+            return Err(Error::corrupt(self.path_of(copy), place.at, what));
         }
-        self.file()?.read(place.at, place.bytes as usize)
+        self.file(copy)?.read(place.at, place.bytes as usize)
     }
 
-    /// The damage of a file that has not the length that the manifest tells.
-    pub fn wrong_length(&self, expected: u64) -> Error {
-        let what = format!("the file has {} bytes, the manifest says {expected}", self.len);
-        self.damaged(self.len.min(expected), &what)
+    /// What a read gives of the first copy in which the place is good; otherwise the damage of the first. Damage is reported when
+    /// it is found, once.
+    fn first_good<T>(&self, at: u64, about: About<'_>, read: impl Fn(u8) -> Result<T>) -> Result<T> {
+        let damages = &self.cache.damages;
+        let mut damage = None;
+        let mut found = Vec::new();
+        let mut given = None;
+        for copy in 0..self.copies {
+            let place = (self.number, self.is_index, copy, at);
+            let error = match damages.known(place) {
+                Some(error) => error,
+                None => match read(copy) {
+                    Ok(value) => {
+                        given = Some(value);
+                        break;
+                    }
+                    Err(error) if error.is_damage() => {
+                        if damages.find(place, &error) {
+                            found.push(error.clone());
+                        }
+                        error
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+            damage.get_or_insert(error);
+        }
+        for error in found {
+            let error = damages.told(error, self.store, about);
+            if given.is_some() {
+                tracing::warn!(%error, "damage was found; the other copy is good: repair");
+            } else {
+                tracing::error!(%error, "damage was found");
+            }
+        }
+        self.cache.damaged.fetch_add(u64::from(damage.is_some()), Ordering::Relaxed);
+        match (given, damage) {
+            (Some(given), _) => Ok(given),
+            (None, Some(error)) => Err(damages.told(error, self.store, about)),
+            (None, None) => Err(self.damaged(at, "no copy of the file is kept", about)),
+        }
     }
 
     /// Damage in this file.
-    pub fn damaged(&self, at: u64, what: &str) -> Error {
-        Error::corrupt(self.path(), at, what)
+    pub fn damaged(&self, at: u64, what: &str, about: About<'_>) -> Error {
+        self.cache.damages.told(Error::corrupt(self.path(), at, what), self.store, about)
     }
 }

@@ -1,6 +1,7 @@
 //! Counts what a timeline's runs hold, and looks for what the index says of a segment in its data (P5): for checking that the
 //! two agree. Each block was checked by itself before; what is found here was written wrong, or belongs to another file.
 
+use super::damage::About;
 use super::reader::Segment;
 use super::runs::RunsOf;
 use crate::error::{Error, Result};
@@ -76,7 +77,7 @@ impl Segment {
     /// Damage of its index that has no better place than the footer.
     pub fn contradicted(&self, what: &str) -> Error {
         match self.parts() {
-            Ok(parts) => parts.index.damaged(self.record().index_bytes, what),
+            Ok(parts) => parts.index.damaged(self.record().index_bytes, what, About::ALL),
             Err(error) => error,
         }
     }
@@ -84,7 +85,9 @@ impl Segment {
     /// Reads all that it holds of a timeline, and counts it. Every shared body must be there, those of edits too.
     pub fn count(&self, name: &[u8], entry: &TimelineEntry) -> Result<Counted> {
         let mut counted = Counted::default();
-        self.changes(entry)?;
+        if let Some((_, lost)) = self.changes(name, entry)?.unreadable.pop_first() {
+            return Err(lost.error);
+        }
         let mut runs = RunsOf::new(self.parts()?, name, entry)?;
         let mut place = runs.first()?;
         while let Some(at) = place {
@@ -95,7 +98,7 @@ impl Segment {
                 let (time_ms, bytes) = match content {
                     Content::Inline { times, body, .. } => (times.time_ms, body.len()),
                     Content::Shared { number, .. } => {
-                        let (time_ms, _, body) = runs.shared(&at, number)?;
+                        let (time_ms, _, body) = runs.shared(&at, sequence, number)?;
                         (time_ms, body.len())
                     }
                 };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::BlockCache;
-use super::{data_name, index_name};
+use super::{data_name, index_name, twin_of};
 use crate::ids::FileNumber;
 use crate::vfs::Dir;
 
@@ -45,10 +45,15 @@ impl Drop for OnDisk {
         }
         self.cache.close(self.number, self.is_index);
         let name = if self.is_index { index_name(self.number) } else { data_name(self.number) };
-        match self.dir.remove(&name) {
-            // The manifest does not name it any more: the next open removes it.
-            Err(error) if !error.is_not_found() => tracing::warn!(%error, "an obsolete file stays for now"),
-            _ => {}
+        // Whether there is a twin may have changed since.
+        for name in [twin_of(&name), name] {
+            match self.dir.remove(&name) {
+                // The manifest does not name it any more: the next open removes it.
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(%error, "an obsolete file stays for now");
+                }
+                _ => {}
+            }
         }
     }
 }
@@ -75,6 +80,7 @@ mod tests {
             tier: 0,
             dropped: false,
             compress: false,
+            copies: 1,
             from: Lsn(0),
             to: Lsn(512),
             now_ms: 5,

@@ -23,8 +23,10 @@
 mod blocks;
 mod cache;
 mod check;
+mod damage;
 mod goes;
 mod lifetimes;
+mod mend;
 mod pages;
 mod parts;
 mod reader;
@@ -37,12 +39,14 @@ mod walk;
 mod writer;
 
 pub use cache::BlockCache;
+pub use mend::{CopyDamage, Twins};
 pub use reader::Segment;
 pub use remains::{Found, Left, Part, Remains};
 pub use scan::{FoundId, IdScan, SegmentScan};
 pub use walk::BlockWalk;
 pub use writer::{SegmentPlan, SegmentWriter};
 
+use crate::format::manifest::SegmentRecord;
 use crate::ids::FileNumber;
 
 /// The name of a segment's data file.
@@ -55,9 +59,35 @@ pub fn index_name(number: FileNumber) -> String {
     format!("segment-{number:012}.index")
 }
 
-/// The number in the name of either file.
+/// The name of the second copy of a file.
+pub fn twin_of(name: &str) -> String {
+    format!("{name}{TWIN}")
+}
+
+/// What the name of a second copy ends with.
+const TWIN: &str = ".twin";
+
+/// The names of a segment's files.
+pub fn names(record: &SegmentRecord) -> Vec<String> {
+    let data = record.has_data().then(|| data_name(record.number));
+    let mut names = Vec::with_capacity(4);
+    for name in data.into_iter().chain([index_name(record.number)]) {
+        let twin = (record.copies > 1).then(|| twin_of(&name));
+        names.extend([Some(name), twin].into_iter().flatten());
+    }
+    names
+}
+
+/// All names that files of a segment can have.
+pub fn all_names(number: FileNumber) -> [String; 4] {
+    let (data, index) = (data_name(number), index_name(number));
+    [twin_of(&data), twin_of(&index), data, index]
+}
+
+/// The number in the name of any of the files.
 pub fn is_file(name: &str) -> Option<FileNumber> {
-    let (number, _kind) = name.strip_prefix("segment-")?.split_once('.')?;
+    let original = name.strip_suffix(TWIN).unwrap_or(name);
+    let (number, _kind) = original.strip_prefix("segment-")?.split_once('.')?;
     let number = number.parse().ok()?;
-    (data_name(number) == name || index_name(number) == name).then_some(number)
+    (data_name(number) == original || index_name(number) == original).then_some(number)
 }

@@ -1,11 +1,13 @@
 //! The files of a segment and what of them stays in memory: opens them, finds timelines, ids and shared bodies.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::cache::{BlockCache, CachedFile};
+use super::damage::About;
 use super::data_name;
 use super::table::{Reading, Table};
 use crate::error::{Error, Result};
@@ -43,19 +45,17 @@ impl Parts {
         record: &SegmentRecord,
         cache: Arc<BlockCache>,
     ) -> Result<Parts> {
-        let index = CachedFile::open(dir, engine, record.number, FileKind::Index, cache.clone())?;
-        if index.len != record.index_bytes {
-            return Err(index.wrong_length(record.index_bytes));
-        }
+        let index = CachedFile::open(dir, engine, record, FileKind::Index, cache.clone())?;
+        index.check_any_len()?;
         let at = index.len.saturating_sub(footer::BYTES as u64);
-        let bytes = index.bytes(BlockRef { at, bytes: footer::BYTES as u32 })?;
-        let footer = Footer::decode(&bytes, index.seed, &index.path(), at)?;
+        let place = BlockRef { at, bytes: footer::BYTES as u32 };
+        let footer = index.piece(place, |bytes, path| Footer::decode(bytes, index.seed, path, at))?;
         if footer.data_bytes != record.data_bytes {
-            return Err(index.damaged(at, "the footer belongs to another data file"));
+            return Err(index.damaged(at, "the footer belongs to another data file", About::ALL));
         }
-        let page_table = index.read(BlockKind::PageTable, footer.page_table)?;
-        let id_table = index.read(BlockKind::IdTable, footer.id_table)?;
-        let body_table = index.read(BlockKind::BodyTable, footer.body_table)?;
+        let page_table = index.read(BlockKind::PageTable, footer.page_table, About::ALL)?;
+        let id_table = index.read(BlockKind::IdTable, footer.id_table, About::ALL)?;
+        let body_table = index.read(BlockKind::BodyTable, footer.body_table, About::ALL)?;
         let (data, dir, record) = (OnceLock::new(), dir.clone(), record.clone());
         let parts =
             Parts { data, dir, engine, record, index, footer, page_table, id_table, body_table, cache };
@@ -69,21 +69,23 @@ impl Parts {
 
     /// The data file. One that was cut short is served as far as it goes.
     fn data_file(&self) -> Result<CachedFile> {
-        let (number, cache) = (self.record.number, self.cache.clone());
-        let data = CachedFile::open(&self.dir, self.engine, number, FileKind::Data, cache)?;
-        if data.len != self.record.data_bytes {
-            tracing::error!(error = %data.wrong_length(self.record.data_bytes), "some blocks of a segment are missing");
+        let cache = self.cache.clone();
+        let data = CachedFile::open(&self.dir, self.engine, &self.record, FileKind::Data, cache)?;
+        match data.check_any_len() {
+            Err(error) if !error.is_damage() => Err(error),
+            // The log has it.
+            _ => Ok(data),
         }
-        Ok(data)
     }
 
-    pub fn data_damage(&self, at: u64, what: &str) -> Error {
-        Error::corrupt(self.dir.path_of(&data_name(self.record.number)), at, what)
+    /// Damage in the data file.
+    pub fn data_damage(&self, at: u64, what: &str, about: About<'_>) -> Error {
+        self.told(Error::corrupt(self.dir.path_of(&data_name(self.record.number)), at, what), about)
     }
 
     /// The damage of an entry whose shared body is not there.
-    pub fn missing_body(&self) -> Error {
-        self.data_damage(0, "an entry refers to a shared body that is not there")
+    pub fn missing_body(&self, about: About<'_>) -> Error {
+        self.data_damage(0, "an entry refers to a shared body that is not there", about)
     }
 
     pub fn data(&self) -> Result<&CachedFile> {
@@ -94,26 +96,37 @@ impl Parts {
         Ok(self.data.get_or_init(|| data))
     }
 
+    /// The same, for someone.
+    pub fn data_for(&self, about: About<'_>) -> Result<&CachedFile> {
+        self.data().map_err(|error| self.told(error, about))
+    }
+
+    /// Damage of the whole segment, with what was read.
+    pub fn told(&self, error: Error, about: About<'_>) -> Error {
+        self.cache.damages().told(error, self.record.store, about)
+    }
+
     /// The tables above the pages of timelines or of ids.
-    pub fn pages(&self, of: Pages, reading: Reading) -> Table<'_> {
+    pub fn pages<'p>(&'p self, of: Pages, reading: Reading, about: About<'p>) -> Table<'p> {
         let (kind, root) = match of {
             Pages::Timelines => (BlockKind::PageTable, &self.page_table),
             Pages::Ids => (BlockKind::IdTable, &self.id_table),
         };
-        Table::new(&self.index, kind, root, reading)
+        Table::new(&self.index, kind, root, (reading, about))
     }
 
     /// The table of the shared bodies' blocks.
-    pub fn body_table(&self, reading: Reading) -> Table<'_> {
-        Table::new(&self.index, BlockKind::BodyTable, &self.body_table, reading)
+    pub fn body_table<'p>(&'p self, reading: Reading, about: About<'p>) -> Table<'p> {
+        Table::new(&self.index, BlockKind::BodyTable, &self.body_table, (reading, about))
     }
 
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
         let order = |bytes: &[u8]| Some(slot_name(bytes)?.cmp(name));
-        let Some((at, slot)) = self.find_slot(Pages::Timelines, &name_key(name), order)? else {
+        let about = About::timeline(name);
+        let Some((at, slot)) = self.find_slot((Pages::Timelines, about), &name_key(name), order)? else {
             return Ok(None);
         };
-        let (_, entry) = TimelineEntry::decode(&slot).ok_or_else(|| self.page_damage(at))?;
+        let (_, entry) = TimelineEntry::decode(&slot).ok_or_else(|| self.page_damage(at, about))?;
         Ok(Some(entry))
     }
 
@@ -122,62 +135,76 @@ impl Parts {
             return Ok(None);
         }
         let order = |bytes: &[u8]| Some(ids::key(bytes)?.cmp(&(name, id)));
-        let Some((at, slot)) = self.find_slot(Pages::Ids, &ids::key_bytes(name, id), order)? else {
+        let about = About::timeline(name);
+        let Some((at, slot)) = self.find_slot((Pages::Ids, about), &ids::key_bytes(name, id), order)? else {
             return Ok(None);
         };
-        IdEntry::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at))
+        IdEntry::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
     }
 
     /// The slot with a key, and where its page is. `order` compares a key, or the key that a slot begins with, to the one that is
     /// looked for.
     fn find_slot(
         &self,
-        of: Pages,
+        (of, about): (Pages, About<'_>),
         key: &[u8],
         order: impl Fn(&[u8]) -> Option<Ordering>,
     ) -> Result<Option<(u64, Bytes)>> {
         let is_after = |bytes: &[u8]| order(bytes).map(Ordering::is_gt);
-        let Some(cursor) = self.pages(of, Reading::Cached).seek(is_after)? else { return Ok(None) };
+        let Some(cursor) = self.pages(of, Reading::Cached, about).seek(is_after)? else { return Ok(None) };
         let row = cursor.row();
         if !may_contain(row.filter, key) {
             return Ok(None);
         }
-        let raw = self.index.block(of.kind(), row.block)?;
+        let raw = self.index.block(of.kind(), row.block, about)?;
         let look = || {
             let slots = Slots::new(&raw)?;
             let at = slots.partition(|slot| order(slot).map(Ordering::is_ge))?;
             let slot = slots.get(at).filter(|slot| order(slot) == Some(Ordering::Equal));
             Some(slot.map(|slot| (row.block.at, raw.slice_ref(slot))))
         };
-        look().ok_or_else(|| self.page_damage(row.block.at))
+        look().ok_or_else(|| self.page_damage(row.block.at, about))
     }
 
     /// Damage in a page of the index.
-    pub fn page_damage(&self, at: u64) -> Error {
-        self.index.damaged(at, "a page of the index is broken")
+    pub fn page_damage(&self, at: u64, about: About<'_>) -> Error {
+        self.index.damaged(at, "a page of the index is broken", about)
     }
 
     /// The root of a timeline's run table.
-    pub fn run_root(&self, root: BlockRef) -> Result<Bytes> {
-        self.index.block(BlockKind::RunTable, root)
+    pub fn run_root(&self, root: BlockRef, about: About<'_>) -> Result<Bytes> {
+        self.index.block(BlockKind::RunTable, root, about)
     }
 
     /// Time, expiry and bytes of a shared body.
-    pub fn shared_body(&self, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
-        let (first, _, block) = self.bodies_block(number)?;
+    pub fn shared_body(&self, number: u32, about: About<'_>) -> Result<(TimeMs, TimeMs, Bytes)> {
+        let (first, _, block) = self.bodies_block(number, about)?;
         let found = shared_body(&block, (number - first) as usize);
         let (time_ms, expire_at_ms, body) =
-            found.ok_or_else(|| self.data_damage(0, "a shared body is missing in its block"))?;
+            found.ok_or_else(|| self.data_damage(0, "a shared body is missing in its block", about))?;
         Ok((time_ms, expire_at_ms, block.slice(body)))
     }
 
+    /// The numbers of all bodies that are in one block with a shared body.
+    pub fn numbers_with(&self, number: u32) -> Result<Range<u32>> {
+        let table = self.body_table(Reading::Cached, About::ALL);
+        let cursor = table.seek(|key| Some(body_key(key)? > number))?;
+        let missing = || self.missing_body(About::ALL);
+        let mut cursor = cursor.ok_or_else(missing)?;
+        let first = body_key(cursor.row().key).ok_or_else(missing)?;
+        let is_last = !table.next(&mut cursor)?;
+        let next = if is_last { Some(self.footer.bodies as u32) } else { body_key(cursor.row().key) };
+        Ok(first..next.ok_or_else(missing)?)
+    }
+
     /// The block of a shared body, the number of its first body, and that of the first behind it.
-    pub fn bodies_block(&self, number: u32) -> Result<(u32, u32, Bytes)> {
-        let cursor = self.body_table(Reading::Cached).seek(|key| Some(body_key(key)? > number))?;
-        let missing = || self.missing_body();
+    pub fn bodies_block(&self, number: u32, about: About<'_>) -> Result<(u32, u32, Bytes)> {
+        let table = self.body_table(Reading::Cached, about);
+        let cursor = table.seek(|key| Some(body_key(key)? > number))?;
+        let missing = || self.missing_body(about);
         let cursor = cursor.ok_or_else(missing)?;
         let (row, first) = (cursor.row(), body_key(cursor.row().key).ok_or_else(missing)?);
-        let block = self.data()?.block(BlockKind::Bodies, row.block)?;
+        let block = self.data_for(about)?.block(BlockKind::Bodies, row.block, about)?;
         let count = Slots::new(&block).map_or(0, |slots| slots.count());
         Ok((first, first.saturating_add(count as u32), block))
     }

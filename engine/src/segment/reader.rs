@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::cache::BlockCache;
+use super::damage::About;
 use super::goes::OnDisk;
 use super::parts::Parts;
 use super::runs::RunsOf;
 use super::table::Reading;
-use crate::entry::{Changes, Collector, Span, Times};
+use crate::entry::{Changes, Collector, Lost, Span, Times};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
@@ -30,6 +31,7 @@ pub struct Segment {
     /// Its files. Without the data it has expired, or is dead.
     data: Option<Arc<OnDisk>>,
     index: Arc<OnDisk>,
+    cache: Arc<BlockCache>,
     /// Damage that a list met in its names.
     hidden_names: OnceLock<Error>,
 }
@@ -56,11 +58,13 @@ impl Segment {
     pub fn open(dir: &Dir, engine: EngineId, record: SegmentRecord, cache: &Arc<BlockCache>) -> Segment {
         let parts = Parts::open(dir, engine, &record, cache.clone());
         if let Err(error) = &parts {
+            cache.damages().add(record.number);
             tracing::error!(segment = record.number, %error, "a segment cannot be read; its range is not served");
         }
         let (data, index) = OnDisk::pair(dir, record.number, cache);
         let data = record.has_data().then_some(data);
-        Segment { record, parts: parts.map(Arc::new), data, index, hidden_names: OnceLock::new() }
+        let (parts, cache) = (parts.map(Arc::new), cache.clone());
+        Segment { record, parts, data, index, cache, hidden_names: OnceLock::new() }
     }
 
     /// The same segment after its data has expired.
@@ -74,8 +78,16 @@ impl Segment {
     }
 
     fn without_data(&self, record: SegmentRecord) -> Segment {
-        let (parts, index) = (self.parts.clone(), self.index.clone());
-        Segment { record, parts, data: None, index, hidden_names: self.hidden_names.clone() }
+        let (parts, index, cache) = (self.parts.clone(), self.index.clone(), self.cache.clone());
+        Segment { record, parts, data: None, index, cache, hidden_names: self.hidden_names.clone() }
+    }
+
+    /// The same segment after its files were made to be kept so often.
+    pub fn with_copies(&self, dir: &Dir, engine: EngineId, copies: u8) -> Segment {
+        let record = SegmentRecord { copies, ..self.record.clone() };
+        let parts = Parts::open(dir, engine, &record, self.cache.clone()).map(Arc::new);
+        let (data, index, cache) = (self.data.clone(), self.index.clone(), self.cache.clone());
+        Segment { record, parts, data, index, cache, hidden_names: OnceLock::new() }
     }
 
     /// What the manifest says of it.
@@ -86,6 +98,11 @@ impl Segment {
     /// Why it cannot be read, if so.
     pub fn damage(&self) -> Option<&Error> {
         self.parts.as_ref().err()
+    }
+
+    /// Whether it cannot be opened, or damage was found in it since it was.
+    pub fn has_damage(&self) -> bool {
+        self.parts.is_err() || self.cache.damages().has(self.record.number)
     }
 
     /// A list met damage in the names: later lists, which start behind it, are to know.
@@ -100,15 +117,9 @@ impl Segment {
 
     /// An error if any part of it cannot be read: one that was just written must be whole before it replaces anything.
     pub fn check(&self) -> Result<()> {
-        if !self.record.has_data() {
-            return self.parts().map(|_| ());
-        }
-        let data = self.parts()?.data()?;
-        if data.len == self.record.data_bytes {
-            Ok(())
-        } else {
-            Err(data.wrong_length(self.record.data_bytes))
-        }
+        let parts = self.parts()?;
+        parts.index.check(parts.engine)?;
+        if self.record.has_data() { parts.data()?.check(parts.engine) } else { Ok(()) }
     }
 
     /// Its files go when the last reader lets go. The manifest without it must be durable.
@@ -133,15 +144,29 @@ impl Segment {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
             return Ok(None);
         }
-        self.parts()?.find(name)
+        self.parts_for(About::timeline(name))?.find(name)
     }
 
-    /// What the timeline changes in older segments.
-    pub fn changes(&self, entry: &TimelineEntry) -> Result<Changes> {
+    fn parts_for(&self, about: About<'_>) -> Result<&Parts> {
+        let damages = self.cache.damages();
+        self.parts.as_deref().map_err(|error| damages.told(error.clone(), self.record.store, about))
+    }
+
+    /// What the timeline changes in older segments. The new bodies that cannot be read are told.
+    pub fn changes(&self, name: &[u8], entry: &TimelineEntry) -> Result<Changes> {
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
         for edited in self.edited(entry) {
-            changes.edited.insert(edited.sequence, self.parts()?.shared_body(edited.body)?.2);
+            let sequence = edited.sequence;
+            let about = About::timeline(name).sequences(sequence, sequence);
+            match self.parts()?.shared_body(edited.body, about) {
+                Ok((_, _, body)) => drop(changes.edited.insert(sequence, body)),
+                Err(error) if error.is_damage() => {
+                    let lost = Lost { first: sequence, last: sequence, error };
+                    changes.unreadable.insert(sequence, lost);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(changes)
     }
@@ -155,7 +180,7 @@ impl Segment {
     pub fn edited_bytes(&self, edited: &Edited) -> Result<u64> {
         match edited.body_bytes {
             Some(bytes) => Ok(u64::from(bytes)),
-            None => Ok(self.parts()?.shared_body(edited.body)?.2.len() as u64),
+            None => Ok(self.parts()?.shared_body(edited.body, About::ALL)?.2.len() as u64),
         }
     }
 
@@ -176,7 +201,7 @@ impl Segment {
 
     /// A shared body.
     pub fn shared_body(&self, number: u32) -> Result<Bytes> {
-        Ok(self.parts()?.shared_body(number)?.2)
+        Ok(self.parts()?.shared_body(number, About::ALL)?.2)
     }
 
     /// What a client's id was used for in a timeline, as far as this segment knows. Passed over if none here was used since `from_ms`.
@@ -188,6 +213,22 @@ impl Segment {
         if parts.footer.ids_until_ms < from_ms { Ok(None) } else { parts.find_id(name, id) }
     }
 
+    /// The last sequence that it holds of a timeline. If the last block is damaged, the last before it that is certain.
+    pub fn last_of(&self, name: &[u8], entry: &TimelineEntry) -> Result<Sequence> {
+        let is_dense = entry.end.last - entry.first + 1 == entry.count;
+        if is_dense {
+            return Ok(entry.end.last);
+        }
+        if !self.record.has_data() {
+            return Ok(entry.last_lost.max(entry.first));
+        }
+        match RunsOf::new(self.parts()?, name, entry) {
+            Ok(runs) => Ok(runs.last()?.unwrap_or(entry.first)),
+            Err(error) if error.is_damage() => Ok(entry.first),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
     pub fn read(
         &self,
@@ -197,29 +238,49 @@ impl Segment {
         high: Sequence,
         out: &mut Collector,
     ) -> Result<()> {
-        let mut read = RunsOf::new(self.parts()?, name, entry)?;
+        let mut read = match RunsOf::new(self.parts()?, name, entry) {
+            Ok(read) => read,
+            // Without the root of its run table nothing leads to any of the entries.
+            Err(error) if error.is_damage() => {
+                let all = (low.max(entry.first), high.min(entry.end.last));
+                out.offer_lost(all, entry.latest_start(entry.end.last_time_ms), &error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         if out.is_descending() { read.descending(low, high, out) } else { read.ascending(low, high, out) }
     }
 
-    /// The lowest sequence of a timeline here whose time is `time_ms` or later.
+    /// The lowest sequence of a timeline here whose time is `time_ms` or later; around damage, whose time may be.
     pub fn sequence_at(
         &self,
         name: &[u8],
         entry: &TimelineEntry,
-        time_ms: TimeMs,
+        (time_ms, around_damage): (TimeMs, bool),
     ) -> Result<Option<Sequence>> {
-        RunsOf::new(self.parts()?, name, entry)?.sequence_at(time_ms)
+        match RunsOf::new(self.parts()?, name, entry) {
+            Err(error) if around_damage && error.is_damage() => {
+                let is_first = entry.first_time_ms >= time_ms;
+                Ok(Some(entry.first + u64::from(!is_first)).filter(|sequence| *sequence <= entry.end.last))
+            }
+            runs => runs?.sequence_at(time_ms, around_damage),
+        }
     }
 
-    /// Calls `visit` for every entry of a timeline, ascending, with its content and the block that inline bodies are in.
+    /// Calls `visit` for every entry of a timeline from the block on that holds `low`, ascending, with its content and the block that
+    /// inline bodies are in.
     pub fn for_each(
         &self,
         name: &[u8],
         entry: &TimelineEntry,
+        low: Sequence,
         mut visit: impl FnMut(Sequence, &Content, &[u8]) -> Result<()>,
     ) -> Result<()> {
+        if entry.count == 0 || low > entry.end.last {
+            return Ok(());
+        }
         let runs = RunsOf::new(self.parts()?, name, entry)?;
-        let mut place = runs.first()?;
+        let mut place = runs.first_from(low)?;
         while let Some(at) = place {
             let block = runs.block(&at)?;
             let mut run = runs.run_in(&at, &block)?;
@@ -232,46 +293,58 @@ impl Segment {
         Ok(())
     }
 
-    /// Calls `visit` for every shared body, in order: time, expiry, bytes.
-    pub fn for_each_body(&self, mut visit: impl FnMut(TimeMs, TimeMs, &[u8]) -> Result<()>) -> Result<()> {
+    /// Calls `visit` for every shared body, in order: number, time, expiry, bytes. Blocks in which none is wanted are not read.
+    pub fn for_each_body(
+        &self,
+        is_wanted: impl Fn(u32) -> bool,
+        mut visit: impl FnMut(u32, TimeMs, TimeMs, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let parts = self.parts()?;
         if !self.record.has_data() {
             return Ok(());
         }
-        let table = parts.body_table(Reading::Once);
+        let table = parts.body_table(Reading::Once, About::ALL);
         let (mut cursor, mut next) = (table.first()?, 0);
         while let Some(mut at) = cursor.take() {
             let (first, place) = (body_key(at.row().key), at.row().block);
-            let missing = || parts.data_damage(place.at, "a shared body is missing in its block");
-            let raw = parts.data()?.read(BlockKind::Bodies, place)?;
-            let count = Slots::new(&raw).ok_or_else(missing)?.count();
+            let missing = || parts.data_damage(place.at, "a shared body is missing in its block", About::ALL);
+            cursor = table.next(&mut at)?.then_some(at);
+            let behind = cursor.as_ref().map(|at| body_key(at.row().key));
+            let end = behind.unwrap_or(Some(parts.footer.bodies as u32)).ok_or_else(missing)?;
             if first != Some(next) {
                 return Err(missing());
             }
-            for number in 0..count {
-                let (time_ms, expire_at_ms, body) = shared_body(&raw, number).ok_or_else(missing)?;
-                visit(time_ms, expire_at_ms, &raw[body])?;
+            let numbers = next..end;
+            next = end;
+            if !numbers.clone().any(&is_wanted) {
+                continue;
             }
-            next = next.saturating_add(count as u32);
-            cursor = table.next(&mut at)?.then_some(at);
+            let raw = parts.data()?.read(BlockKind::Bodies, place, About::ALL)?;
+            if Slots::new(&raw).ok_or_else(missing)?.count() != numbers.len() {
+                return Err(missing());
+            }
+            for (slot, number) in numbers.enumerate() {
+                let (time_ms, expire_at_ms, body) = shared_body(&raw, slot).ok_or_else(missing)?;
+                visit(number, time_ms, expire_at_ms, &raw[body])?;
+            }
         }
         if u64::from(next) == parts.footer.bodies {
             Ok(())
         } else {
-            Err(parts.data_damage(0, "there are fewer shared bodies than the footer says"))
+            Err(parts.data_damage(0, "there are fewer shared bodies than the footer says", About::ALL))
         }
     }
 
     /// Time and expiry of a shared body.
     pub fn shared_times(&self, number: u32) -> Result<(TimeMs, TimeMs)> {
-        let (time_ms, expire_at_ms, _) = self.parts()?.shared_body(number)?;
+        let (time_ms, expire_at_ms, _) = self.parts()?.shared_body(number, About::ALL)?;
         Ok((time_ms, expire_at_ms))
     }
 
     /// The damage of an entry whose shared body is not there.
     pub fn missing_body(&self) -> Error {
         match self.parts() {
-            Ok(parts) => parts.missing_body(),
+            Ok(parts) => parts.missing_body(About::ALL),
             Err(error) => error,
         }
     }

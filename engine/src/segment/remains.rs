@@ -33,10 +33,10 @@ use crate::vfs::{Dir, File};
 pub struct Found {
     /// The number that its sums start from.
     pub number: FileNumber,
-    /// The name of the data file.
-    pub data: Option<String>,
-    /// The name of the index file.
-    pub index: Option<String>,
+    /// The names of the copies of the data file.
+    pub data: Vec<String>,
+    /// The names of the copies of the index file.
+    pub index: Vec<String>,
 }
 
 /// A timeline's part.
@@ -64,7 +64,9 @@ pub struct Left {
 
 /// A segment that is walked.
 pub struct Remains {
-    data: Option<(File, Seed)>,
+    /// The copies of the data file.
+    data: Vec<File>,
+    seed: Seed,
     /// Blocks of shared bodies, by the number of their first.
     bodies: BTreeMap<u32, BlockRef>,
     index: Option<Stretch>,
@@ -87,8 +89,11 @@ impl Remains {
     /// Begins to walk. A file that cannot be opened is damage, unless too many are open: what it holds is not lost.
     pub fn open(dir: &Dir, engine: EngineId, found: &Found) -> Result<Remains> {
         let mut damage = Vec::new();
-        let mut walk = |name: &Option<String>, kind| {
-            let (walk, error) = BlockWalk::open(dir, name.as_ref()?, engine, found.number, kind)
+        let mut walk = |names: &Vec<String>, kind| {
+            if names.is_empty() {
+                return None;
+            }
+            let (walk, error) = BlockWalk::open(dir, names, engine, found.number, kind)
                 .map_err(|error| damage.push(error))
                 .ok()?;
             damage.extend(error);
@@ -97,15 +102,14 @@ impl Remains {
         let numbers = walk(&found.index, FileKind::Index);
         let (index, bodies) = (walk(&found.index, FileKind::Index), walk(&found.data, FileKind::Data));
         let runs = walk(&found.data, FileKind::Data);
-        let file = match found.data.as_ref().map(|name| dir.open(name)) {
-            Some(Err(shortage)) if shortage.is_shortage() => return Err(shortage),
-            opened => opened.and_then(Result::ok),
-        };
-        if let Some(shortage) = damage.iter().find(|error| error.is_shortage()) {
+        let opened: Vec<Result<File>> = found.data.iter().map(|name| dir.open(name)).collect();
+        let failed = opened.iter().filter_map(|file| file.as_ref().err());
+        if let Some(shortage) = damage.iter().chain(failed).find(|error| error.is_shortage()) {
             return Err(shortage.clone());
         }
         let mut remains = Remains {
-            data: file.map(|file| (file, Seed::new(engine, found.number))),
+            data: opened.into_iter().filter_map(Result::ok).collect(),
+            seed: Seed::new(engine, found.number),
             bodies: BTreeMap::new(),
             index: index.map(|walk| Stretch { walk, kind: BlockKind::IndexPage, waiting: Vec::new() }),
             runs: runs.map(|walk| Stretch { walk, kind: BlockKind::Runs, waiting: Vec::new() }),
@@ -257,10 +261,19 @@ impl Remains {
     }
 
     fn block(&self, kind: BlockKind, place: BlockRef) -> Result<Bytes> {
-        let (file, seed) = self.data.as_ref().ok_or_else(|| Error::invalid("there is no data file"))?;
-        let bytes = file.read(place.at, place.bytes as usize)?;
-        let raw = decode(kind, &bytes, seed.at(place.at));
-        raw.map(Bytes::from).map_err(|what| Error::corrupt(file.path(), place.at, what))
+        let mut damage = Error::invalid("there is no data file");
+        for file in &self.data {
+            let read = file.read(place.at, place.bytes as usize);
+            let decoded = read.and_then(|bytes| {
+                decode(kind, &bytes, self.seed.at(place.at))
+                    .map_err(|what| Error::corrupt(file.path(), place.at, what))
+            });
+            match decoded {
+                Ok(raw) => return Ok(raw.into()),
+                Err(error) => damage = error,
+            }
+        }
+        Err(damage)
     }
 }
 

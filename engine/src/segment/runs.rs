@@ -2,9 +2,16 @@
 //!
 //! Where to start is found in the entry's list of blocks or in its run table; either way a read costs what it gives, not what the
 //! timeline holds.
+//!
+//! Damage is given to the collector, which ends the read or goes around it (P5). A block or a page of the run table that cannot be
+//! read hides the sequences from its first, which the index tells, to the first of the next one. An entry whose shared body cannot
+//! be read is still an entry; its time lies between those of its neighbours.
+
+use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 
+use super::damage::About;
 use super::parts::Parts;
 use super::table::{Cursor, Reading, Table};
 use crate::entry::{Collector, Times};
@@ -17,11 +24,14 @@ use crate::ids::{Sequence, TimeMs};
 /// One timeline's runs in a segment.
 pub(super) struct RunsOf<'a> {
     parts: &'a Parts,
+    about: About<'a>,
     name: &'a [u8],
     entry: &'a TimelineEntry,
     places: Places<'a>,
     /// The bodies block used last: first number, first number of the next, content. Neighbours often share it.
     bodies: Option<(u32, u32, Bytes)>,
+    /// The numbers of the bodies in the block that last could not be read.
+    lost_bodies: Option<Range<u32>>,
 }
 
 /// Where the blocks are found.
@@ -31,7 +41,7 @@ enum Places<'a> {
     Table(Bytes),
 }
 
-/// One of the timeline's blocks.
+/// One of the timeline's blocks; or where the run table cannot be read, all blocks of a page of it.
 pub(super) struct Place {
     run: RunBlock,
     position: Position,
@@ -42,18 +52,29 @@ enum Position {
     Table(Cursor),
 }
 
+/// The entries of a block, as far as they can be read.
+struct Entries {
+    block: Bytes,
+    found: Vec<(Sequence, Content)>,
+    /// What hides the rest, and the sequence that the rest starts with.
+    damage: Option<(Sequence, Error)>,
+}
+
 impl<'a> RunsOf<'a> {
     /// The runs that an index entry refers to.
     pub fn new(parts: &'a Parts, name: &'a [u8], entry: &'a TimelineEntry) -> Result<RunsOf<'a>> {
+        let about = About::timeline(name);
         let places = match &entry.blocks {
             RunBlocks::Listed(listed) => Places::Listed(listed),
-            RunBlocks::Table(root) => Places::Table(parts.run_root(*root)?),
+            RunBlocks::Table(root) => {
+                Places::Table(parts.run_root(*root, about.sequences(entry.first, entry.end.last))?)
+            }
         };
-        Ok(RunsOf { parts, name, entry, places, bodies: None })
+        Ok(RunsOf { parts, about, name, entry, places, bodies: None, lost_bodies: None })
     }
 
     fn table<'t>(&'t self, root: &'t Bytes) -> Table<'t> {
-        Table::new(&self.parts.index, BlockKind::RunTable, root, Reading::Cached)
+        Table::new(&self.parts.index, BlockKind::RunTable, root, (Reading::Cached, self.about))
     }
 
     /// The last block of whose first sequence and time `is_after` says false, given that all behind it say true.
@@ -66,7 +87,7 @@ impl<'a> RunsOf<'a> {
             Places::Table(root) => {
                 let is_after =
                     |key: &[u8]| RunBlock::decode_key(key).map(|(first, time)| is_after(first, time));
-                self.table(root).seek(is_after)?.map(|cursor| self.at(cursor)).transpose()
+                self.table(root).seek_around(is_after)?.map(|cursor| self.at(cursor)).transpose()
             }
         }
     }
@@ -75,8 +96,20 @@ impl<'a> RunsOf<'a> {
     pub fn first(&self) -> Result<Option<Place>> {
         match &self.places {
             Places::Listed(listed) => Ok(Place::listed(listed, 0)),
-            Places::Table(root) => self.table(root).first()?.map(|cursor| self.at(cursor)).transpose(),
+            Places::Table(root) => self.table(root).first_around()?.map(|cursor| self.at(cursor)).transpose(),
         }
+    }
+
+    /// The block that holds a sequence, or the first if all are above it.
+    pub fn first_from(&self, low: Sequence) -> Result<Option<Place>> {
+        self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))
+    }
+
+    /// The last sequence; if the last block is damaged, the last in it that can be read, or its first.
+    pub fn last(&self) -> Result<Option<Sequence>> {
+        let Some(place) = self.seek(|_, _| false)? else { return Ok(None) };
+        let Entries { found, .. } = self.entries(&place)?;
+        Ok(found.last().map(|(sequence, _)| *sequence).or(Some(place.run.first)))
     }
 
     /// The block behind one.
@@ -84,7 +117,7 @@ impl<'a> RunsOf<'a> {
         match (&self.places, place.position) {
             (Places::Listed(listed), Position::Listed(place)) => Ok(Place::listed(listed, place + 1)),
             (Places::Table(root), Position::Table(mut cursor)) => {
-                self.table(root).next(&mut cursor)?.then(|| self.at(cursor)).transpose()
+                self.table(root).next_around(&mut cursor)?.then(|| self.at(cursor)).transpose()
             }
             _ => Ok(None),
         }
@@ -97,7 +130,7 @@ impl<'a> RunsOf<'a> {
                 Ok(place.checked_sub(1).and_then(|place| Place::listed(listed, place)))
             }
             (Places::Table(root), Position::Table(mut cursor)) => {
-                self.table(root).previous(&mut cursor)?.then(|| self.at(cursor)).transpose()
+                self.table(root).previous_around(&mut cursor)?.then(|| self.at(cursor)).transpose()
             }
             _ => Ok(None),
         }
@@ -106,20 +139,50 @@ impl<'a> RunsOf<'a> {
     fn at(&self, cursor: Cursor) -> Result<Place> {
         let row = cursor.row();
         let (first, first_time_ms) = RunBlock::decode_key(row.key)
-            .ok_or_else(|| self.parts.index.damaged(0, "a row of a run table is broken"))?;
+            .ok_or_else(|| self.parts.index.damaged(0, "a row of a run table is broken", self.about))?;
         let run = RunBlock { block: row.block, first, first_time_ms };
         Ok(Place { run, position: Position::Table(cursor) })
     }
 
+    /// The last sequence that can be in a block, and a time that no entry there is above: where the next block begins.
+    fn reach(&self, place: &Place) -> Result<(Sequence, TimeMs)> {
+        let next = match (&self.places, &place.position) {
+            (Places::Listed(listed), Position::Listed(at)) => {
+                listed.get(at + 1).map(|run| (run.first, run.first_time_ms))
+            }
+            (Places::Table(root), Position::Table(cursor)) => {
+                if let Some(row) = cursor.row_behind() {
+                    RunBlock::decode_key(row.key)
+                } else {
+                    let mut cursor = cursor.clone();
+                    let is_there = self.table(root).next_around(&mut cursor)?;
+                    is_there.then(|| RunBlock::decode_key(cursor.row().key)).flatten()
+                }
+            }
+            _ => None,
+        };
+        let end = (self.entry.end.last, self.entry.end.last_time_ms);
+        Ok(next.map_or(end, |(first, time_ms)| (first.saturating_sub(1), time_ms)))
+    }
+
+    /// For whom a block is read.
+    fn about(&self, place: &Place) -> Result<About<'a>> {
+        Ok(self.about.sequences(place.run.first, self.reach(place)?.0))
+    }
+
     /// The content of a block.
     pub fn block(&self, place: &Place) -> Result<Bytes> {
-        self.parts.data()?.block(BlockKind::Runs, place.run.block)
+        if let Some(error) = place.damage() {
+            return Err(error.clone());
+        }
+        let about = self.about(place)?;
+        self.parts.data_for(about)?.block(BlockKind::Runs, place.run.block, about)
     }
 
     /// Damage in a block of the timeline.
     pub fn damaged(&self, place: &Place, what: &str) -> Error {
-        let what = format!("{what} (timeline {})", self.name.escape_ascii());
-        self.parts.data_damage(place.run.block.at, &what)
+        let about = self.about.sequences(place.run.first, self.entry.end.last);
+        self.parts.data_damage(place.run.block.at, what, about)
     }
 
     /// The run in a block.
@@ -141,39 +204,58 @@ impl<'a> RunsOf<'a> {
 
     /// Offers the entries from `low` to `high`, ascending.
     pub fn ascending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
-        let mut next =
-            self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
-        while let Some(place) = next {
-            let block = self.block(&place)?;
-            let mut run = self.run_in(&place, &block)?;
-            while let Some((sequence, content)) = run.next_entry() {
-                if sequence > high {
-                    return Ok(());
+        let mut next = self.first_from(low)?;
+        while let Some(place) = next.filter(|place| place.run.first <= high) {
+            let mut from = place.run.first;
+            let goes_on = match self.block_ascending(&place, low..=high, &mut from, out) {
+                Err(error) if error.is_damage() => {
+                    let (last, to_ms) = self.reach(&place)?;
+                    out.offer_lost((from.max(low), last.min(high)), self.entry.latest_start(to_ms), &error)
                 }
-                if sequence >= low && !self.offer(&place, sequence, &content, &block, out)? {
-                    return Ok(());
-                }
+                goes_on => goes_on?,
+            };
+            if !goes_on {
+                return Ok(());
             }
-            self.check_end(&place, &run)?;
             next = self.next(place)?;
         }
         Ok(())
+    }
+
+    /// One block of that. `from` becomes the sequence behind the last one that was read.
+    fn block_ascending(
+        &mut self,
+        place: &Place,
+        wanted: RangeInclusive<Sequence>,
+        from: &mut Sequence,
+        out: &mut Collector,
+    ) -> Result<bool> {
+        let block = self.block(place)?;
+        let mut run = self.run_in(place, &block)?;
+        while let Some((sequence, content)) = run.next_entry() {
+            if sequence > *wanted.end() {
+                return Ok(false);
+            }
+            *from = sequence + 1;
+            if sequence >= *wanted.start() && !self.offer(place, sequence, &content, &block, out)? {
+                return Ok(false);
+            }
+        }
+        self.check_end(place, &run).map(|()| true)
     }
 
     /// Offers the entries from `high` to `low`.
     pub fn descending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
         let mut next = self.seek(|first, _| first > high)?;
         while let Some(place) = next {
-            let block = self.block(&place)?;
-            let mut run = self.run_in(&place, &block)?;
-            let mut found = Vec::with_capacity((run.remaining() as usize).min(block.len()));
-            while let Some((sequence, content)) = run.next_entry() {
-                if (low..=high).contains(&sequence) {
-                    found.push((sequence, content));
+            let Entries { block, found, damage } = self.entries(&place)?;
+            if let Some((from, error)) = damage {
+                let (last, to_ms) = self.reach(&place)?;
+                if !out.offer_lost((from.max(low), last.min(high)), self.entry.latest_start(to_ms), &error) {
+                    return Ok(());
                 }
             }
-            self.check_end(&place, &run)?;
-            for (sequence, content) in found.iter().rev() {
+            for (sequence, content) in found.iter().rev().filter(|(at, _)| (low..=high).contains(at)) {
                 if !self.offer(&place, *sequence, content, &block, out)? {
                     return Ok(());
                 }
@@ -186,6 +268,29 @@ impl<'a> RunsOf<'a> {
         Ok(())
     }
 
+    /// The entries of a block, and the damage that hides the rest of them.
+    fn entries(&self, place: &Place) -> Result<Entries> {
+        let mut entries = Entries { block: Bytes::new(), found: Vec::new(), damage: None };
+        if let Err(error) = self.fill(place, &mut entries) {
+            if !error.is_damage() {
+                return Err(error);
+            }
+            let from = entries.found.last().map_or(place.run.first, |(sequence, _)| sequence + 1);
+            entries.damage = Some((from, error));
+        }
+        Ok(entries)
+    }
+
+    fn fill(&self, place: &Place, entries: &mut Entries) -> Result<()> {
+        entries.block = self.block(place)?;
+        let mut run = self.run_in(place, &entries.block)?;
+        entries.found.reserve((run.remaining() as usize).min(entries.block.len()));
+        while let Some(entry) = run.next_entry() {
+            entries.found.push(entry);
+        }
+        self.check_end(place, &run)
+    }
+
     /// Offers an entry to the collector. Its body is a slice of its block.
     fn offer(
         &mut self,
@@ -195,32 +300,54 @@ impl<'a> RunsOf<'a> {
         block: &Bytes,
         out: &mut Collector,
     ) -> Result<bool> {
-        let (times, body) = match content {
+        let (number, own_start_ms) = match content {
             Content::Inline { times, is_elsewhere: true, .. } if out.needs_body(sequence, times) => {
-                return Err(self.damaged(place, "the edit of an entry is in no younger segment"));
+                let error = self.damaged(place, "the edit of an entry is in no younger segment");
+                return Ok(out.offer_without_body(sequence, (*times, *times), &error));
             }
-            Content::Inline { times, body, .. } => (*times, block.slice(body.clone())),
-            Content::Shared { number, own_start_ms } => {
-                let (time_ms, expire_at_ms, body) = self.shared(place, *number)?;
-                (Times::stored(time_ms, *own_start_ms, expire_at_ms), body)
+            Content::Inline { times, body, .. } => {
+                return Ok(out.offer(sequence, *times, || block.slice(body.clone())));
             }
+            Content::Shared { number, own_start_ms } => (*number, *own_start_ms),
         };
-        Ok(out.offer(sequence, times, || body))
+        if !out.may_show(sequence) {
+            return Ok(!out.is_full());
+        }
+        match self.shared(place, sequence, number) {
+            Ok((time_ms, expire_at_ms, body)) => {
+                Ok(out.offer(sequence, Times::stored(time_ms, own_start_ms, expire_at_ms), || body))
+            }
+            Err(error) if error.is_damage() => {
+                let (from_ms, to_ms) = self.times_around(place, sequence)?;
+                let times = |time_ms| Times::stored(time_ms, own_start_ms, 0);
+                Ok(out.offer_without_body(sequence, (times(from_ms), times(to_ms)), &error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Time, expiry and bytes of a shared body.
-    pub fn shared(&mut self, place: &Place, number: u32) -> Result<(TimeMs, TimeMs, Bytes)> {
+    /// Time, expiry and bytes of an entry's shared body.
+    pub fn shared(
+        &mut self,
+        place: &Place,
+        sequence: Sequence,
+        number: u32,
+    ) -> Result<(TimeMs, TimeMs, Bytes)> {
+        let about = self.about.sequences(sequence, sequence);
         let (first, block) = match &self.bodies {
             Some((first, next, block)) if (*first..*next).contains(&number) => (*first, block.clone()),
             _ => {
-                let (first, next, block) = self.parts.bodies_block(number)?;
+                let (first, next, block) = self.parts.bodies_block(number, about)?;
                 self.bodies = Some((first, next, block.clone()));
                 (first, block)
             }
         };
+        let missing = || {
+            let what = "an entry refers to a shared body that is not there";
+            self.parts.data_damage(place.run.block.at, what, about)
+        };
         let found = shared_body(&block, (number - first) as usize);
-        let (time_ms, expire_at_ms, body) =
-            found.ok_or_else(|| self.damaged(place, "an entry refers to a shared body that is not there"))?;
+        let (time_ms, expire_at_ms, body) = found.ok_or_else(missing)?;
         Ok((time_ms, expire_at_ms, block.slice(body)))
     }
 
@@ -235,7 +362,7 @@ impl<'a> RunsOf<'a> {
                     _ if found > sequence => Ok(None),
                     Content::Inline { times, .. } => Ok(Some(times)),
                     Content::Shared { number, own_start_ms } => {
-                        let (time_ms, expire_at_ms, _) = self.shared(&place, number)?;
+                        let (time_ms, expire_at_ms, _) = self.shared(&place, sequence, number)?;
                         Ok(Some(Times::stored(time_ms, own_start_ms, expire_at_ms)))
                     }
                 };
@@ -244,41 +371,110 @@ impl<'a> RunsOf<'a> {
         self.check_end(&place, &run).map(|()| None)
     }
 
-    /// The lowest sequence whose time is `time_ms` or later.
-    pub fn sequence_at(&mut self, time_ms: TimeMs) -> Result<Option<Sequence>> {
+    /// The time of the entry at or before one of a block whose time can be read, and of the one at or behind it.
+    fn times_around(&mut self, place: &Place, sequence: Sequence) -> Result<(TimeMs, TimeMs)> {
+        let Entries { found, .. } = self.entries(place)?;
+        let at = found.partition_point(|(found, _)| *found < sequence);
+        Ok((self.time_before(place, &found, at), self.time_behind(place, &found, at)?))
+    }
+
+    fn time_before(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> TimeMs {
+        // The index tells the time of the first.
+        let known =
+            (1..=at.min(found.len().saturating_sub(1))).rev().find_map(|at| self.time_of(place, &found[at]));
+        known.unwrap_or(place.run.first_time_ms)
+    }
+
+    fn time_behind(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> Result<TimeMs> {
+        if found.get(at).is_some_and(|(sequence, _)| *sequence == place.run.first) {
+            return Ok(place.run.first_time_ms);
+        }
+        match found[at..].iter().find_map(|entry| self.time_of(place, entry)) {
+            Some(time_ms) => Ok(time_ms),
+            None => self.reach(place).map(|(_, time_ms)| time_ms),
+        }
+    }
+
+    /// The time of an entry, if it can be read.
+    fn time_of(&mut self, place: &Place, (sequence, content): &(Sequence, Content)) -> Option<TimeMs> {
+        match content {
+            Content::Inline { times, .. } => Some(times.time_ms),
+            Content::Shared { number, .. }
+                if self.lost_bodies.as_ref().is_some_and(|lost| lost.contains(number)) =>
+            {
+                None
+            }
+            Content::Shared { number, .. } => {
+                let time_ms = self.shared(place, *sequence, *number).ok().map(|(time_ms, ..)| time_ms);
+                if time_ms.is_none() {
+                    self.lost_bodies = self.parts.numbers_with(*number).ok();
+                }
+                time_ms
+            }
+        }
+    }
+
+    /// The lowest sequence whose time is `time_ms` or later. Around damage, the lowest whose time may be.
+    pub fn sequence_at(&mut self, time_ms: TimeMs, around_damage: bool) -> Result<Option<Sequence>> {
         // Equal times may stand in the block before the one that starts with them.
         let start = self.seek(|_, first_time_ms| first_time_ms >= time_ms)?;
         let mut next = start.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
         while let Some(place) = next {
-            let block = self.block(&place)?;
-            let mut run = self.run_in(&place, &block)?;
-            let mut entries = Vec::with_capacity((run.remaining() as usize).min(block.len()));
-            while let Some(entry) = run.next_entry() {
-                entries.push(entry);
+            if place.run.first_time_ms >= time_ms {
+                return Ok(Some(place.run.first));
             }
-            self.check_end(&place, &run)?;
+            let Entries { found, damage, .. } = self.entries(&place)?;
+            if let Some((_, error)) = damage.as_ref().filter(|_| !around_damage) {
+                return Err(error.clone());
+            }
             // By halves: the time of each shared body may stand in a block of its own.
-            let (mut low, mut high) = (0, entries.len());
+            let (mut low, mut high) = (0, found.len());
             while low < high {
                 let middle = usize::midpoint(low, high);
-                let found = match &entries[middle].1 {
-                    Content::Inline { times, .. } => times.time_ms,
-                    Content::Shared { number, .. } => self.shared(&place, *number)?.0,
+                let time = if around_damage {
+                    self.time_behind(&place, &found, middle)?
+                } else {
+                    self.time_at(&place, &found[middle])?
                 };
-                if found < time_ms { low = middle + 1 } else { high = middle }
+                if time < time_ms { low = middle + 1 } else { high = middle }
             }
-            if let Some((sequence, _)) = entries.get(low) {
+            if let Some((sequence, _)) = found.get(low) {
                 return Ok(Some(*sequence));
+            }
+            if let Some((from, _)) = damage {
+                // The first entry of the block is of an earlier time.
+                let from = from.max(place.run.first + 1);
+                let (last, to_ms) = self.reach(&place)?;
+                if from <= last && to_ms >= time_ms {
+                    return Ok(Some(from));
+                }
             }
             next = self.next(place)?;
         }
         Ok(None)
+    }
+
+    fn time_at(&mut self, place: &Place, (sequence, content): &(Sequence, Content)) -> Result<TimeMs> {
+        match content {
+            Content::Inline { times, .. } => Ok(times.time_ms),
+            Content::Shared { number, .. } => {
+                self.shared(place, *sequence, *number).map(|(time_ms, ..)| time_ms)
+            }
+        }
     }
 }
 
 impl Place {
     fn listed(blocks: &[RunBlock], place: usize) -> Option<Place> {
         Some(Place { run: *blocks.get(place)?, position: Position::Listed(place) })
+    }
+
+    /// Why the page of the run table that it stands for cannot be read.
+    fn damage(&self) -> Option<&Error> {
+        match &self.position {
+            Position::Listed(_) => None,
+            Position::Table(cursor) => cursor.damage(),
+        }
     }
 
     /// The sequence and the time that its run starts with, as the index says.

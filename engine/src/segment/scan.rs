@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::damage::About;
 use super::parts::Pages;
 use super::reader::Segment;
 use super::table::{Cursor, Reading};
@@ -30,24 +31,29 @@ impl PageScan {
 
     /// From the first page on.
     fn all(segment: Arc<Segment>, of: Pages) -> Result<PageScan> {
-        let cursor = segment.parts()?.pages(of, Reading::Once).first()?;
+        let cursor = segment.parts()?.pages(of, Reading::Once, About::ALL).first_around()?;
         Ok(PageScan::new(segment, of, cursor))
     }
 
     /// Makes sure that the current page is there; false at the end.
     fn load(&mut self) -> Result<bool> {
         let Some(cursor) = &self.cursor else { return Ok(false) };
+        if let Some(error) = cursor.damage() {
+            return Err(error.clone());
+        }
         if self.content.is_none() {
-            self.content = Some(self.segment.parts()?.index.read(self.of.kind(), cursor.row().block)?);
+            self.content =
+                Some(self.segment.parts()?.index.read(self.of.kind(), cursor.row().block, About::ALL)?);
         }
         Ok(true)
     }
 
-    /// Goes on to the next page.
+    /// Goes on to the next page. Behind a page of the table that cannot be read, to the pages of the next one.
     fn turn(&mut self) -> Result<()> {
         (self.content, self.slot) = (None, 0);
         if let Some(mut cursor) = self.cursor.take() {
-            let is_there = self.segment.parts()?.pages(self.of, Reading::Once).next(&mut cursor)?;
+            let is_there =
+                self.segment.parts()?.pages(self.of, Reading::Once, About::ALL).next_around(&mut cursor)?;
             self.cursor = is_there.then_some(cursor);
         }
         Ok(())
@@ -56,7 +62,7 @@ impl PageScan {
     /// Damage in the current page.
     fn broken(&self) -> Error {
         let at = self.cursor.as_ref().map_or(0, |cursor| cursor.row().block.at);
-        self.segment.parts().map_or_else(|error| error, |parts| parts.page_damage(at))
+        self.segment.parts().map_or_else(|error| error, |parts| parts.page_damage(at, About::ALL))
     }
 
     /// What `decode` makes of the next slot.
@@ -89,7 +95,9 @@ impl SegmentScan {
     /// The timelines whose names are `name` or above.
     pub fn from(segment: Arc<Segment>, name: &[u8]) -> Result<SegmentScan> {
         let is_after = |key: &[u8]| Some(slot_name(key)? > name);
-        let Some(cursor) = segment.parts()?.pages(Pages::Timelines, Reading::Once).seek(is_after)? else {
+        let Some(cursor) =
+            segment.parts()?.pages(Pages::Timelines, Reading::Once, About::ALL).seek(is_after)?
+        else {
             return SegmentScan::all(segment);
         };
         let mut pages = PageScan::new(segment, Pages::Timelines, Some(cursor));

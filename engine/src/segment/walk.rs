@@ -2,7 +2,8 @@
 //! find what is left in a damaged one.
 //!
 //! Blocks stand one behind the other, and each header tells its length. Where no good block starts, the walk goes on at the next
-//! place where one does, and tells what it passed over as one piece of damage.
+//! place where one does, and tells what it passed over as one piece of damage. Of a file that is kept twice, both copies are walked
+//! as one: a block is good if it is in either.
 //!
 //! It does not know: what is in the blocks.
 
@@ -25,41 +26,66 @@ pub struct WalkedBlock {
     pub place: BlockRef,
     /// Its content.
     pub raw: Vec<u8>,
+    /// Its bytes as they stand in the file.
+    pub bytes: Vec<u8>,
 }
 
 /// A walk under way.
 pub struct BlockWalk {
-    file: File,
+    /// The copies that there are.
+    files: Vec<File>,
+    /// The length of the longest.
     file_bytes: u64,
     seed: Seed,
     at: u64,
     end: u64,
+    /// The file that blocks must be of.
+    expected: Option<FileKind>,
 }
 
 impl BlockWalk {
-    /// A walk through a file that should be what its name says. The second value tells what is wrong with its header: the blocks
-    /// may be good all the same.
+    /// A walk through a file, of which these are the copies, that should be what its name says. The second value tells what is
+    /// wrong with its header: the blocks may be good all the same.
     pub fn open(
         dir: &Dir,
-        name: &str,
+        names: &[String],
         engine: EngineId,
         number: FileNumber,
         kind: FileKind,
     ) -> Result<(BlockWalk, Option<Error>)> {
-        let file = dir.open(name)?;
-        let len = file.len()?;
-        let header = file.read(0, (file_header::BYTES as u64).min(len) as usize)?;
-        let header = FileHeader::decode(&header, file.path())
-            .and_then(|header| header.expect(kind, engine, number, file.path()));
+        let mut files = Vec::new();
+        let (mut len, mut headers, mut missing) = (0, Vec::new(), None);
+        for name in names {
+            match dir.open(name).and_then(|file| Ok((file.len()?, file))) {
+                Ok((bytes, file)) => {
+                    headers.push(check_header(&file, bytes, (kind, engine, number)));
+                    len = len.max(bytes);
+                    files.push(file);
+                }
+                Err(error) => drop(missing.get_or_insert(error)),
+            }
+        }
+        if let Some(missing) = missing.filter(|_| files.is_empty()) {
+            return Err(missing);
+        }
+        let is_good = headers.iter().any(Result::is_ok);
+        let header = headers.into_iter().find_map(Result::err).filter(|_| !is_good);
         let footer_bytes = if kind == FileKind::Index { footer::BYTES as u64 } else { 0 };
         let walk = BlockWalk {
             seed: Seed::new(engine, number),
             at: file_header::BYTES as u64,
             end: len.saturating_sub(footer_bytes),
-            file,
+            files,
             file_bytes: len,
+            expected: None,
         };
-        Ok((walk, header.err()))
+        Ok((walk, header))
+    }
+
+    /// The same walk, for blocks that are of this kind of file only and end there.
+    #[must_use]
+    pub fn expecting(self, kind: FileKind, end: u64) -> BlockWalk {
+        BlockWalk { expected: Some(kind), end, ..self }
     }
 
     /// The length of the file.
@@ -85,36 +111,55 @@ impl BlockWalk {
         }))
     }
 
-    /// The good block at a place.
+    /// The good block at a place, of the first copy that has it; otherwise what is wrong with the first copy.
     fn block(&self, at: u64) -> Result<WalkedBlock> {
-        let damaged = |what: &str| Error::corrupt(self.file.path(), at, what);
+        let mut damage = None;
+        for file in &self.files {
+            match self.block_of(file, at) {
+                Ok(block) => return Ok(block),
+                Err(error) => drop(damage.get_or_insert(error)),
+            }
+        }
+        Err(damage.unwrap_or_else(|| Error::invalid("there is no file to walk through")))
+    }
+
+    fn block_of(&self, file: &File, at: u64) -> Result<WalkedBlock> {
+        let damaged = |what: &str| Error::corrupt(file.path(), at, what);
         let left = self.end - at;
         if left < block_header::BYTES as u64 {
             return Err(damaged("the file ends within a block's header"));
         }
-        let header = self.file.read(at, block_header::BYTES)?;
+        let header = file.read(at, block_header::BYTES)?;
         let (kind, bytes) = peek(&header).ok_or_else(|| damaged("no block starts here"))?;
+        if self.expected.is_some_and(|expected| kind.is_of_data() != (expected == FileKind::Data)) {
+            return Err(damaged("the block belongs to the other file of a segment"));
+        }
         if bytes > left {
             return Err(damaged("the block is longer than the rest of the file"));
         }
         let place = BlockRef { at, bytes: bytes as u32 };
-        let raw = decode(kind, &self.file.read(at, bytes as usize)?, self.seed.at(at)).map_err(damaged)?;
-        Ok(WalkedBlock { kind, place, raw })
+        let bytes = file.read(at, bytes as usize)?;
+        let raw = decode(kind, &bytes, self.seed.at(at)).map_err(damaged)?;
+        Ok(WalkedBlock { kind, place, raw, bytes })
     }
 
     /// The first place from `at` on where a good block starts; the end when there is none.
-    fn next_good(&self, mut at: u64) -> u64 {
+    fn next_good(&self, at: u64) -> u64 {
+        self.files.iter().map(|file| self.next_good_of(file, at)).min().unwrap_or(self.end)
+    }
+
+    fn next_good_of(&self, file: &File, mut at: u64) -> u64 {
         let header_bytes = block_header::BYTES as u64;
         while at + header_bytes <= self.end {
             let len = LOOK_BYTES.min(self.end - at);
-            let Ok(bytes) = self.file.read(at, len as usize) else {
+            let Ok(bytes) = file.read(at, len as usize) else {
                 // A sector that cannot be read: what is behind it may be.
                 at += len;
                 continue;
             };
             let starts = bytes.windows(block_header::BYTES).enumerate();
             for (place, _) in starts.filter(|(_, header)| peek(header).is_some()) {
-                if self.block(at + place as u64).is_ok() {
+                if self.block_of(file, at + place as u64).is_ok() {
                     return at + place as u64;
                 }
             }
@@ -122,4 +167,14 @@ impl BlockWalk {
         }
         self.end
     }
+}
+
+/// An error if a file does not begin with the header of one of a segment's files.
+pub(super) fn check_header(
+    file: &File,
+    len: u64,
+    (kind, engine, number): (FileKind, EngineId, FileNumber),
+) -> Result<()> {
+    let header = file.read(0, (file_header::BYTES as u64).min(len) as usize)?;
+    FileHeader::decode(&header, file.path())?.expect(kind, engine, number, file.path()).map(|_| ())
 }

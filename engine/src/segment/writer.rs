@@ -45,6 +45,8 @@ pub struct SegmentPlan {
     pub dropped: bool,
     /// Whether it is cool enough to be compressed.
     pub compress: bool,
+    /// How often each of its files is kept: once or twice.
+    pub copies: u8,
     /// What of the log it holds.
     pub from: Lsn,
     /// Up to here.
@@ -99,7 +101,7 @@ impl Timeline {
 }
 
 impl SegmentWriter {
-    /// Creates both files. Left-overs of an earlier try have other numbers.
+    /// Creates its files. Left-overs of an earlier try have other numbers.
     pub fn create(
         dir: &Dir,
         engine_id: EngineId,
@@ -115,9 +117,9 @@ impl SegmentWriter {
             first: u64::from(plan.store.0),
             second: plan.partition,
         };
-        let data = Blocks::create(dir, &data_name(plan.number), &header)?;
+        let data = Blocks::create(dir, &data_name(plan.number), &header, plan.copies)?;
         let index_header = FileHeader { kind: FileKind::Index, ..header };
-        let index = Blocks::create(dir, &index_name(plan.number), &index_header)?;
+        let index = Blocks::create(dir, &index_name(plan.number), &index_header, plan.copies)?;
         Ok(SegmentWriter {
             plan,
             data,
@@ -324,9 +326,9 @@ impl SegmentWriter {
         debug_assert!(left_out.is_some_and(|timeline| timeline.entry.count == 0), "it has no entries");
     }
 
-    /// How many bytes both files have so far.
+    /// How many bytes its files have so far.
     pub fn written_bytes(&self) -> u64 {
-        self.data.end() + self.index.end()
+        (self.data.end() + self.index.end()) * u64::from(self.plan.copies)
     }
 
     fn index_entry(&mut self, timeline: Timeline) -> Result<()> {
@@ -335,7 +337,7 @@ impl SegmentWriter {
         self.pages.add(&mut self.index, |out| entry.encode(&name, out))
     }
 
-    /// Writes the rest and makes both files durable (not their names). The record is for the manifest.
+    /// Writes the rest and makes the files durable (not their names). The record is for the manifest.
     pub fn finish(mut self) -> Result<SegmentRecord> {
         self.close_bodies()?;
         self.close_runs()?;
@@ -372,7 +374,7 @@ impl SegmentWriter {
             dead_weight: 0,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
             last_start_ms: self.last_start_ms,
-            copies: 1,
+            copies: self.plan.copies,
             first_name: self.first_name,
             last_name: self.last_name,
         })

@@ -22,12 +22,12 @@ pub const FLOORS: &[(&str, &[&str])] = &[
             "refusals",
         ],
     ),
-    ("what verbs share", &["view", "state", "relaxed"]),
+    ("what verbs share", &["view", "state", "relaxed", "finding"]),
     (
         "verbs",
         &[
             "open", "replay", "recovery", "queue", "append", "read", "list", "flush", "change", "compact",
-            "expire", "garbage", "backup", "verify", "salvage", "target",
+            "expire", "garbage", "backup", "repair", "verify", "salvage", "target",
         ],
     ),
     ("the running engine", &["running"]),

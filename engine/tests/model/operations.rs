@@ -150,6 +150,7 @@ fn limit() -> impl Strategy<Value = Limit> {
         entries,
         body_bytes,
         first_always,
+        around_damage: false,
     })
 }
 

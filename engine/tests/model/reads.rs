@@ -97,7 +97,7 @@ impl Twins {
         let next = entries.last().map_or(unmoved, |entry| entry.sequence);
         let (verdict, first, last) =
             (timeline.verdict(cursor, trimmed_to), timeline.first(now), timeline.last);
-        prop_assert_eq!(page, Page { verdict, entries, first, last, next, more });
+        prop_assert_eq!(page, Page { verdict, entries, lost: Vec::new(), first, last, next, more });
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod dump;
 mod import;
 mod line;
 mod progress;
+mod repair;
 mod restore;
 mod salvage;
 mod verify;
@@ -29,6 +30,11 @@ pub enum Care {
     /// Prints one line for each finding: file, byte, what is wrong, and the timeline and sequences where they are known. Of a
     /// directory that a server runs on, ask the server: TL.VERIFY.
     Verify(verify::Arguments),
+    /// Check everything as verify does, and mend what is damaged in one of two copies from the other.
+    ///
+    /// Stores that are kept twice have two copies of each file of a segment. What is damaged in both, or is kept once, is printed and
+    /// left as it is. Ends with 1 when damage was found, mended or not. Of a directory that a server runs on, ask the server: TL.VERIFY.
+    Repair(repair::Arguments),
     /// Copy a directory into a new one, by hard links where the file system can.
     ///
     /// The copy holds everything that was acknowledged. Of a directory that a server runs on, ask the server: TL.BACKUP. Hard
@@ -69,6 +75,7 @@ pub enum Outcome {
 pub fn run(care: Care) -> ExitCode {
     let done = match care {
         Care::Verify(arguments) => verify::run(&arguments),
+        Care::Repair(arguments) => repair::run(&arguments),
         Care::Backup(arguments) => backup::run(&arguments),
         Care::Restore(arguments) => restore::run(&arguments),
         Care::Salvage(arguments) => salvage::run(&arguments),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use strandline::Verification;
 
 use super::{Outcome, finding_line, open, progress};
 
@@ -22,6 +23,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
+    Ok(print(&found))
+}
+
+/// Each finding, and the sums.
+pub(super) fn print(found: &Verification) -> Outcome {
     for finding in &found.findings {
         println!("{}", finding_line(finding));
     }
@@ -36,5 +42,5 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         found.timelines,
         found.entries
     );
-    Ok(if found.findings.is_empty() { Outcome::Fine } else { Outcome::Damaged })
+    if found.findings.is_empty() { Outcome::Fine } else { Outcome::Damaged }
 }

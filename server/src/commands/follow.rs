@@ -45,7 +45,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     if !context.connection.subscriptions.contains(Kind::Follow, &arguments[0]) {
         check_room(context, 1)?;
     }
-    let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
+    let nothing = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
     let mut page = key.store.read_after(key.name(), after, nothing)?;
     let verdict = if foreign { "EPOCH" } else { verdict_word(page.verdict) };
     if foreign {

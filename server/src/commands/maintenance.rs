@@ -21,7 +21,8 @@ pub(super) static COMMANDS: &[Command] = &[
     ),
     Command::new("TL.VERIFY", 1, Class::Admin, Run::Now(verify)).told(
         "",
-        "Checks every file; map of files, bytes, timelines, entries, left_off, and findings: an array of maps.",
+        "Checks every file, and mends what is damaged in one of two copies; map of files, bytes, timelines, entries, left_off, mended, \
+         and findings: an array of maps.",
     ),
     Command::new("TL.BACKUP", 2, Class::Admin, Run::Now(backup))
         .told("dir", "Copies all to a new or empty directory of the server's machine; map of files, bytes, entries."),
@@ -55,12 +56,13 @@ fn verify(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
 }
 
 fn write_verification(found: &Verification, out: &mut Encoder) {
-    out.map(6);
+    out.map(7);
     out.field("files", found.files);
     out.field("bytes", found.bytes);
     out.field("timelines", found.timelines);
     out.field("entries", found.entries);
     out.field("left_off", found.left_off);
+    out.field("mended", found.mended.len() as u64);
     out.bulk("findings");
     out.array(found.findings.len());
     for finding in &found.findings {

@@ -203,7 +203,7 @@ impl Cursor {
             return Ok(Answer { verdict: verdict_word(page.verdict), page });
         }
         // A cursor of another epoch says nothing about this one: start again with what there is.
-        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false };
+        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
         let page = self.key.store.read_after(self.key.name(), self.after, nothing)?;
         let next = page.first - 1;
         Ok(Answer { verdict: "EPOCH", page: Page { next, more: false, ..page } })

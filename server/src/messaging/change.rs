@@ -12,7 +12,8 @@ use super::trouble::Result;
 use super::{Decision, Messaging, names};
 
 /// Records of changes read at a time.
-const PAGE: Limit = Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true };
+const PAGE: Limit =
+    Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
 impl Messaging {
     /// Replaces the body of a message of one's own. False when there is no such message. Waits for the disk.

@@ -17,7 +17,8 @@ use super::event::{Event, Kind};
 use super::trouble::{Result, Trouble};
 
 /// Records read at a time.
-const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true };
+const PAGE: Limit =
+    Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
 
 /// A ledger gets a snapshot when it has more records than this and twice what the state would take.
 const SNAPSHOT_RECORDS: u64 = 512;

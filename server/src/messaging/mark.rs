@@ -12,7 +12,8 @@ use super::user::{Membership, User};
 use super::{Decision, Messaging, each_once, names, valid_once};
 
 /// Entries read at a time.
-const PAGE: Limit = Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true };
+const PAGE: Limit =
+    Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
 impl Messaging {
     /// Moves the read mark up; false when it was there. Waits for the disk.

@@ -17,10 +17,11 @@ use super::user::User;
 use super::{Messaging, names};
 
 /// Lines read at a time.
-const PAGE: Limit = Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true };
+const PAGE: Limit =
+    Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
 
 /// A read that asks only where a timeline starts and ends.
-pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false };
+pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
 
 /// So many lines are looked at without asking whether there is a cheaper way.
 const CHEAP_LINES: u64 = 1024;

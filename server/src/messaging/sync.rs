@@ -35,7 +35,8 @@ use super::{Messaging, names};
 
 /// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
 /// before: so what is read ahead is no more than what was given, and one entry of each conversation.
-const MOST_AHEAD: Limit = Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true };
+const MOST_AHEAD: Limit =
+    Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
 /// How often the sync timeline may move between two looks. A look takes microseconds, a commit a hundred times that.
 const MOST_LOOKS: usize = 100;

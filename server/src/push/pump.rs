@@ -9,7 +9,8 @@ use crate::refusal::Refusal;
 
 /// One turn of one subscription: small enough that many share a connection fairly, large enough that a catch-up is not paid for
 /// by the call.
-pub(super) const PAGE: Limit = Limit { entries: 256, body_bytes: 256 * 1024, first_always: true };
+pub(super) const PAGE: Limit =
+    Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
 
 impl Subscriptions {
     /// Whether [`Subscriptions::pump`] would write something.

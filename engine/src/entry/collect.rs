@@ -1,0 +1,282 @@
+//! Collects what a read gives: entries, and what damage takes away of them, until the limit keeps something back (P5).
+//!
+//! Entries and lost ranges come in the direction of the read. A read that does not go around damage ends with the first that it
+//! would have had to show.
+//!
+//! It does not know: where entries come from.
+
+use bytes::Bytes;
+
+use super::{Entry, Limit, Lost, Sight, Times};
+use crate::error::{Error, Result};
+use crate::ids::{Sequence, TimeMs};
+
+/// Collects what a read gives, in the direction of the read, until the limit keeps something back.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    limit: Limit,
+    descending: bool,
+    /// What may be collected. It grows as the read meets older places.
+    pub sight: Sight,
+    taken: Taken,
+    body_bytes: u64,
+    /// How many lost ranges were taken. Each counts as an entry.
+    ranges: usize,
+    /// Whether the last of what is lost is a range, and not the body of an entry.
+    ends_with_range: bool,
+    /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
+    is_sufficient: bool,
+    /// The damage that ends a read which does not go around it.
+    failure: Option<Error>,
+}
+
+/// What a read gave.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// The entries, in the direction of the read.
+    pub entries: Vec<Entry>,
+    /// What is lost, in the direction of the read.
+    pub lost: Vec<Lost>,
+    /// Whether the limit kept anything back.
+    pub more: bool,
+    /// The sequence that the read came to: of the last entry, or where the last lost range ends in its direction.
+    pub reached: Option<Sequence>,
+    /// The times of the entry taken last.
+    pub last_times: Times,
+}
+
+impl Taken {
+    /// The lowest sequence that an ascending read gave, readable or lost.
+    pub fn lowest(&self) -> Option<Sequence> {
+        let entry = self.entries.first().map(|entry| entry.sequence);
+        entry.into_iter().chain(self.lost.first().map(|lost| lost.first)).min()
+    }
+}
+
+impl Collector {
+    pub fn new(limit: Limit, descending: bool, sight: Sight) -> Collector {
+        Collector {
+            limit,
+            descending,
+            sight,
+            taken: Taken::default(),
+            body_bytes: 0,
+            ranges: 0,
+            ends_with_range: false,
+            is_sufficient: false,
+            failure: None,
+        }
+    }
+
+    /// The same for a reader who does not ask whether there is more: no place is read for that answer alone.
+    pub fn sufficient(self) -> Collector {
+        Collector { is_sufficient: true, ..self }
+    }
+
+    pub fn is_descending(&self) -> bool {
+        self.descending
+    }
+
+    /// How many entries and lost ranges were taken.
+    fn count(&self) -> usize {
+        self.taken.entries.len() + self.ranges
+    }
+
+    /// Whether nothing was taken yet.
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// Whether something was kept back already, or would be, so that there is no use in offering more.
+    pub fn is_full(&self) -> bool {
+        let is_sated = self.is_sufficient && self.count() >= self.limit.entries;
+        self.taken.more || self.failure.is_some() || is_sated
+    }
+
+    /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be read.
+    pub fn may_show(&self, sequence: Sequence) -> bool {
+        sequence >= self.sight.lowest && !self.sight.changes.removes(sequence)
+    }
+
+    /// Whether an entry would be shown with the body that it was written with.
+    pub fn needs_body(&self, sequence: Sequence, times: &Times) -> bool {
+        let changes = &self.sight.changes;
+        self.sight.lost.is_none()
+            && self.sight.shows(sequence, times)
+            && !changes.edited.contains_key(&sequence)
+            && !changes.unreadable.contains_key(&sequence)
+    }
+
+    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
+    pub fn offer(&mut self, sequence: Sequence, times: Times, body: impl FnOnce() -> Bytes) -> bool {
+        if !self.sight.shows(sequence, &times) {
+            return !self.taken.more;
+        }
+        if let Some(lost) = self.sight.changes.unreadable.get(&sequence) {
+            let error = lost.error.clone();
+            return self.take_without_body(sequence, times, &error);
+        }
+        let body = self.sight.changes.edited.get(&sequence).cloned().unwrap_or_else(body);
+        self.take(sequence, times, body)
+    }
+
+    /// Takes an entry whose body cannot be read, nor its times, which lie between two. It is passed over only if it surely has
+    /// expired.
+    pub fn offer_without_body(
+        &mut self,
+        sequence: Sequence,
+        (earliest, latest): (Times, Times),
+        error: &Error,
+    ) -> bool {
+        if !self.sight.shows(sequence, &latest) {
+            return !self.taken.more;
+        }
+        match self.sight.changes.edited.get(&sequence).cloned() {
+            // The damage is in a body that was replaced.
+            Some(body) => self.take(sequence, earliest, body),
+            None => self.take_without_body(sequence, earliest, error),
+        }
+    }
+
+    fn take_without_body(&mut self, sequence: Sequence, times: Times, error: &Error) -> bool {
+        if !self.limit.around_damage {
+            return self.fail(error);
+        }
+        let before = self.taken.entries.len();
+        let goes_on = self.take(sequence, times, Bytes::new());
+        if self.taken.entries.len() > before {
+            self.taken.lost.push(Lost { first: sequence, last: sequence, error: error.clone() });
+            self.ends_with_range = false;
+        }
+        goes_on
+    }
+
+    fn take(&mut self, sequence: Sequence, times: Times, body: Bytes) -> bool {
+        let sum = self.body_bytes + body.len() as u64;
+        let first = self.limit.first_always && self.is_empty();
+        let fits = self.count() < self.limit.entries && (first || sum <= self.limit.body_bytes);
+        if self.taken.more || !fits {
+            self.taken.more = true;
+            return false;
+        }
+        self.body_bytes = sum;
+        self.taken.last_times = times;
+        self.taken.reached = Some(sequence);
+        let Times { time_ms, start_ms, .. } = times;
+        self.taken.entries.push(Entry { sequence, time_ms, start_ms, body });
+        !self.is_full()
+    }
+
+    /// Takes a range of which no entry can be read, and no lifetime began later than `to_ms`: what of it was not removed. False as
+    /// for an entry.
+    pub fn offer_lost(&mut self, (first, last): (Sequence, Sequence), to_ms: TimeMs, error: &Error) -> bool {
+        let first = first.max(self.sight.lowest);
+        if first > last || self.sight.passes_over(to_ms) {
+            return !self.taken.more;
+        }
+        let mut ranges = self.sight.changes.left_of(first, last);
+        if ranges.is_empty() {
+            return !self.taken.more;
+        }
+        if !self.limit.around_damage {
+            return self.fail(error);
+        }
+        if self.descending {
+            ranges.reverse();
+        }
+        ranges.into_iter().all(|(first, last)| self.take_lost(Lost { first, last, error: error.clone() }))
+    }
+
+    fn take_lost(&mut self, lost: Lost) -> bool {
+        if self.taken.more {
+            return false;
+        }
+        let reached = if self.descending { lost.first } else { lost.last };
+        let joined = self.taken.lost.last_mut().filter(|_| self.ends_with_range).is_some_and(|before| {
+            let touches =
+                if self.descending { lost.last + 1 == before.first } else { before.last + 1 == lost.first };
+            if touches {
+                (before.first, before.last) = (before.first.min(lost.first), before.last.max(lost.last));
+            }
+            touches
+        });
+        if !joined {
+            if self.count() >= self.limit.entries {
+                self.taken.more = true;
+                return false;
+            }
+            self.ranges += 1;
+            self.ends_with_range = true;
+            self.taken.lost.push(lost);
+        }
+        self.taken.reached = Some(reached);
+        !self.is_full()
+    }
+
+    fn fail(&mut self, error: &Error) -> bool {
+        self.failure.get_or_insert_with(|| error.clone());
+        false
+    }
+
+    /// What was taken; the damage, if the read was not to go around it.
+    pub fn finish(self) -> Result<Taken> {
+        self.failure.map_or(Ok(self.taken), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_the_first_body_over_the_budget_nothing_more_fits() {
+        let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
+        assert!(out.offer(1, Times::default(), || Bytes::from_static(b"over")));
+        assert!(!out.offer(2, Times::default(), Bytes::new));
+        assert!(!out.offer(3, Times::default(), Bytes::new));
+        assert_eq!(out.finish().expect("no damage").entries.len(), 1);
+    }
+
+    #[test]
+    fn lost_ranges_are_clipped_joined_and_count_as_one() {
+        let error = Error::corrupt("file", 0, "damage");
+        let mut sight = Sight { lowest: 3, ..Sight::default() };
+        sight.changes.remove(10, 12);
+        for descending in [false, true] {
+            let limit = Limit::entries(3).around_damage();
+            let mut out = Collector::new(limit, descending, sight.clone());
+            let mut blocks = [(1, 6), (7, 14)];
+            if descending {
+                blocks.reverse();
+            }
+            for range in blocks {
+                assert!(out.offer_lost(range, 0, &error));
+            }
+            let entry = if descending { 2 } else { 15 };
+            assert!(out.offer(entry, Times::default(), Bytes::new), "below the floor nothing is kept back");
+            let taken = out.finish().expect("goes around");
+            let mut ranges: Vec<_> = taken.lost.iter().map(|lost| (lost.first, lost.last)).collect();
+            ranges.sort_unstable();
+            assert_eq!(ranges, [(3, 9), (13, 14)], "descending: {descending}");
+            assert_eq!(taken.reached, Some(if descending { 3 } else { 15 }));
+        }
+    }
+
+    #[test]
+    fn a_range_and_a_body_are_never_joined_and_strict_reads_fail() {
+        let error = Error::corrupt("file", 0, "damage");
+        let at = |time_ms| Times::stored(time_ms, None, 0);
+        let mut out = Collector::new(Limit::entries(9).around_damage(), false, Sight::default());
+        assert!(out.offer_without_body(5, (at(1), at(2)), &error));
+        assert!(out.offer_lost((6, 8), 0, &error));
+        let taken = out.finish().expect("goes around");
+        assert_eq!(
+            taken.lost.iter().map(|lost| (lost.first, lost.last)).collect::<Vec<_>>(),
+            [(5, 5), (6, 8)]
+        );
+        assert_eq!(taken.entries.len(), 1);
+        let mut out = Collector::new(Limit::entries(9), false, Sight::default());
+        assert!(!out.offer_without_body(5, (at(1), at(2)), &error) && out.is_full());
+        out.finish().expect_err("the damage");
+    }
+}

@@ -1,0 +1,253 @@
+//! The places in which a timeline lies, from the newest to the oldest: what each knows of it, and reading one.
+//!
+//! A segment whose index is damaged may know the timeline or not. Sequences are dense, so what it hides lies between where the next
+//! older place ends and where the next newer one begins; if nothing does, it hides nothing (P4, P5).
+//!
+//! It does not know: what is read, and for whom.
+
+use super::Reading;
+use crate::entry::{Changes, Collector, End, Limit, Sight, Span, Taken, Times};
+use crate::error::{Error, Result};
+use crate::format::index::TimelineEntry;
+use crate::ids::{Sequence, TimeMs};
+use crate::memtable::Memtable;
+use crate::segment::Segment;
+
+/// Entries that must be looked at one by one to count them are held so many at a time.
+const TALLIED: Limit =
+    Limit { entries: 1024, body_bytes: 1024 * 1024, first_always: true, around_damage: false };
+
+/// A place that holds entries of the timeline.
+pub struct Place<'v> {
+    pub span: Span,
+    source: Source<'v>,
+}
+
+enum Source<'v> {
+    Memtable(&'v Memtable),
+    Segment(&'v Segment, TimelineEntry),
+}
+
+/// One step of a walk: what a place knows.
+pub struct Step<'v> {
+    pub end: End,
+    span: Option<Span>,
+    source: Source<'v>,
+    /// What a memtable changes in older places.
+    changes: Changes,
+    /// The highest sequence that was here until the data was dropped.
+    pub dropped_to: Sequence,
+}
+
+/// What a walk meets.
+#[allow(clippy::large_enum_variant, reason = "one at a time, and nearly all are of the large kind")]
+pub enum Met<'v> {
+    /// A place that knows the timeline.
+    Step(Step<'v>),
+    /// A segment that cannot tell whether it does, and the latest times in it.
+    Hidden(Error, Times),
+}
+
+/// What a segment that cannot be asked may hide of a timeline.
+pub struct Gap {
+    pub first: Sequence,
+    pub last: Sequence,
+    /// The latest times in it.
+    pub latest: Times,
+    pub error: Error,
+}
+
+/// Finds gaps on the way from the newest place to the oldest.
+#[derive(Default)]
+pub struct Gaps {
+    /// Where the newer places begin; `None` while none is known.
+    newer_from: Option<Sequence>,
+    hidden: Option<(Error, Times)>,
+}
+
+impl<'v> Step<'v> {
+    /// What the place changes in older ones.
+    pub fn changes(&mut self, reading: &Reading<'_>) -> Result<Changes> {
+        match &self.source {
+            Source::Memtable(_) => Ok(std::mem::take(&mut self.changes)),
+            Source::Segment(segment, entry) => segment.changes(reading.timeline.name, entry),
+        }
+    }
+
+    /// What it holds.
+    pub fn span(&self) -> Option<&Span> {
+        self.span.as_ref()
+    }
+
+    /// The first sequence here, or of what is newer.
+    fn from(&self) -> Sequence {
+        match (&self.source, &self.span) {
+            (Source::Segment(_, entry), _) if entry.count > 0 => entry.first,
+            (_, Some(span)) => span.first,
+            _ => self.end.last + 1,
+        }
+    }
+
+    /// The last sequence here or in what is older; `None` when that is not known. A segment of a partition of time may know a later end
+    /// of the timeline than it holds; where time is not cut, all are in partition 0.
+    fn held_to(&self, reading: &Reading<'_>) -> Result<Option<Sequence>> {
+        match &self.source {
+            Source::Memtable(_) => Ok(Some(self.end.last)),
+            Source::Segment(segment, _) if segment.record().partition == 0 => Ok(Some(self.end.last)),
+            Source::Segment(_, entry) if entry.count == 0 => Ok(None),
+            Source::Segment(segment, entry) => segment.last_of(reading.timeline.name, entry).map(Some),
+        }
+    }
+
+    /// The place, if it holds entries.
+    pub fn place(self) -> Option<Place<'v>> {
+        let source = self.source;
+        self.span.map(|span| Place { span, source })
+    }
+}
+
+/// The places that know the timeline, newest first. A damaged index ends them, unless the read goes around damage.
+pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>> + use<'v> {
+    let (view, timeline, hash, around_damage) =
+        (reading.view, reading.timeline, reading.hash, reading.around_damage);
+    let memtables = view.memtables().filter_map(move |memtable| {
+        let (end, span, changes) = memtable.look(timeline, hash)?;
+        let (source, changes) = (Source::Memtable(memtable), changes.unwrap_or_default());
+        Some(Ok(Met::Step(Step { end, span, source, changes, dropped_to: 0 })))
+    });
+    let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
+        let has_data = segment.record().has_data();
+        let step = |entry: TimelineEntry| {
+            let (end, changes) = (entry.end, Changes::default());
+            let span = entry.span().filter(|_| has_data);
+            let dropped_to = if has_data { 0 } else { segment.dropped_to(&entry) };
+            Met::Step(Step { end, span, source: Source::Segment(segment, entry), changes, dropped_to })
+        };
+        match segment.find(timeline.name) {
+            Err(error) if around_damage && error.is_damage() => {
+                let record = segment.record();
+                let latest = Times::stored(record.last_time_ms, Some(record.last_start_ms), 0);
+                Some(Ok(Met::Hidden(error, latest)))
+            }
+            found => found.map(|found| found.map(step)).transpose(),
+        }
+    });
+    memtables.chain(segments)
+}
+
+impl Gaps {
+    /// A segment cannot be asked. That is an error where no newer place tells how the timeline ends.
+    pub fn hide(&mut self, error: Error, latest: Times) -> Result<()> {
+        if self.newer_from.is_none() {
+            return Err(error);
+        }
+        let (_, known) = self.hidden.get_or_insert((error, latest));
+        known.time_ms = known.time_ms.max(latest.time_ms);
+        known.start_ms = known.start_ms.max(latest.start_ms);
+        Ok(())
+    }
+
+    /// What hides between the newer places and one that is known.
+    pub fn step(&mut self, step: &Step<'_>, reading: &Reading<'_>) -> Result<Option<Gap>> {
+        let mut gap = None;
+        if self.hidden.is_some() {
+            // Without an answer, an older place has it.
+            let Some(held_to) = step.held_to(reading)? else { return Ok(None) };
+            gap = self.close(held_to);
+        }
+        let from = step.from();
+        self.newer_from = Some(self.newer_from.map_or(from, |newer| newer.min(from)));
+        Ok(gap)
+    }
+
+    /// What hides between the newer places and a sequence up to which older ones hold all.
+    pub fn close(&mut self, older_to: Sequence) -> Option<Gap> {
+        let (error, latest) = self.hidden.take()?;
+        let (first, last) = (older_to + 1, self.newer_from?.checked_sub(1)?);
+        (first <= last).then_some(Gap { first, last, latest, error })
+    }
+}
+
+impl Gap {
+    /// Offers what of it is wanted.
+    pub fn read(&self, low: Sequence, high: Sequence, out: &mut Collector) {
+        out.offer_lost((self.first.max(low), self.last.min(high)), self.latest.start_ms, &self.error);
+    }
+}
+
+impl Place<'_> {
+    pub fn read(
+        &self,
+        reading: &Reading<'_>,
+        low: Sequence,
+        high: Sequence,
+        out: &mut Collector,
+    ) -> Result<()> {
+        let low = low.max(out.sight.lowest);
+        if self.span.last < low || self.span.first > high || reading.is_expired(self.span.last_start_ms) {
+            return Ok(());
+        }
+        match &self.source {
+            Source::Memtable(memtable) => {
+                memtable.read(reading.timeline, reading.hash, low, high, out);
+                Ok(())
+            }
+            Source::Segment(segment, entry) => segment.read(reading.timeline.name, entry, low, high, out),
+        }
+    }
+
+    /// The lowest sequence here that was given at this time or later.
+    pub fn sequence_at(&self, reading: &Reading<'_>, time_ms: TimeMs) -> Result<Option<Sequence>> {
+        match &self.source {
+            Source::Memtable(memtable) => Ok(memtable.sequence_at(reading.timeline, reading.hash, time_ms)),
+            Source::Segment(segment, entry) => {
+                segment.sequence_at(reading.timeline.name, entry, (time_ms, reading.around_damage))
+            }
+        }
+    }
+
+    /// Count, bytes, first and last time of the readable entries.
+    pub fn tally(&self, reading: &Reading<'_>, sight: &Sight) -> Result<(u64, u64, TimeMs, TimeMs)> {
+        let span = &self.span;
+        let changed = sight
+            .changes
+            .removed
+            .range(..=span.last)
+            .next_back()
+            .is_some_and(|(_, last)| *last >= span.first)
+            || sight.changes.edited.range(span.first..=span.last).next().is_some();
+        let whole = span.first >= sight.lowest
+            && !sight.is_expired(span.first_start_ms)
+            && !span.own_expiry
+            && !changed;
+        if whole {
+            // The last sequence of a span was given, but what was removed before a flush or a merge is not there any more.
+            let dense = span.count == span.last - span.first + 1;
+            let last_time_ms = if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
+            return Ok((span.count, span.body_bytes, span.first_time_ms, last_time_ms));
+        }
+        let (mut count, mut body_bytes, mut times, mut from) = (0, 0, None, span.first);
+        loop {
+            let mut out = Collector::new(TALLIED, false, sight.clone());
+            self.read(reading, from, span.last, &mut out)?;
+            let Taken { entries, more, .. } = out.finish()?;
+            count += entries.len() as u64;
+            body_bytes += entries.iter().map(|entry| entry.body.len() as u64).sum::<u64>();
+            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { break };
+            times = Some((times.map_or(first.time_ms, |(first_ms, _)| first_ms), last.time_ms));
+            if !more {
+                break;
+            }
+            from = last.sequence + 1;
+        }
+        let (first_ms, last_ms) = times.unwrap_or_default();
+        Ok((count, body_bytes, first_ms, last_ms))
+    }
+
+    /// The time of the newest readable entry here; 0 when there is none.
+    fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight) -> Result<TimeMs> {
+        let mut out = Collector::new(Limit::entries(1), true, sight.clone()).sufficient();
+        self.read(reading, self.span.first, self.span.last, &mut out)?;
+        Ok(out.finish()?.entries.first().map_or(0, |entry| entry.time_ms))
+    }
+}

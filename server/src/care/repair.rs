@@ -1,0 +1,37 @@
+//! `strandline repair`: what is damaged in one of two copies is mended from the other; all else is checked.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::verify::print;
+use super::{Outcome, open, progress};
+
+/// What to repair.
+#[derive(Args)]
+pub struct Arguments {
+    /// Directory of the data.
+    dir: PathBuf,
+}
+
+/// Opens the directory as a server does, which takes in what a crash left in the log, checks it, and mends what can be.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    // An engine that is opened to write makes a directory where there is none: a mistyped name must not.
+    anyhow::ensure!(arguments.dir.is_dir(), "{} is no directory", arguments.dir.display());
+    let engine = open(&arguments.dir, false, "TL.VERIFY mends it there")?;
+    let bar = progress::bytes("repair");
+    let mut found = engine.verify(|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    // Copies that a store was to get, and that there was no space for.
+    found.mended.extend(engine.repair()?.mended);
+    engine.close()?;
+    let outcome = print(&found);
+    for name in &found.mended {
+        println!("mended {}", arguments.dir.join(name).display());
+    }
+    println!("{} files mended from their other copies", found.mended.len());
+    Ok(outcome)
+}
