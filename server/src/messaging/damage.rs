@@ -12,7 +12,10 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
 use strandline::{Engine, Limit, Trim, World};
 
-use super::{Cursor, Delivery, History, Message, Messaging, Mode, NewConversation, Options, Sending, Window};
+use super::{
+    Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options, Sending,
+    Window,
+};
 
 const START_MS: u64 = 1_700_000_000_000;
 const USERS: [&str; 4] = ["ann", "bob", "carl", "dora"];
@@ -377,4 +380,91 @@ fn what_neither_store_has_any_more_is_one_lost_entry() {
     assert!(all.iter().any(|event| event.2 == "lost"), "{all:?}");
     assert!(all.iter().any(|event| event.0 == "green" && event.1 == 35 && event.2 == "message"), "{all:?}");
     assert_eq!(table.drain("dora", 1), all, "one at a time goes on, too");
+}
+
+/// Takes ledgers away, as a salvage does that cannot read them.
+fn lose(table: &Table, is_lost: impl Fn(&str) -> bool) {
+    let state = &table.messaging.state;
+    for name in state.list(b"", None, 1000).expect("lists") {
+        if is_lost(&String::from_utf8_lossy(&name)) {
+            assert!(state.drop_timeline(&name).expect("drops"));
+        }
+    }
+}
+
+/// The same files with ledgers missing: what is lost, what is rebuilt, and the table after it.
+fn rebuilt(is_lost: impl Fn(&str) -> bool) -> (LostLedgers, Vec<(Bytes, usize)>, Table) {
+    let (image, now_ms) = scene(true);
+    let disk = SimulatedDisk::from_image(&image);
+    let table = open(&disk, now_ms);
+    lose(&table, is_lost);
+    drop(table);
+    let table = open(&disk, now_ms);
+    let lost = table.messaging.lost_ledgers().expect("reads");
+    let mut all = Vec::new();
+    let told = table.messaging.rebuild(|rebuilt| all.push((rebuilt.conv.clone(), rebuilt.members)));
+    assert_eq!(told.expect("rebuilds"), lost);
+    assert_eq!(table.messaging.lost_ledgers().expect("reads"), LostLedgers::default(), "nothing is lost now");
+    (lost, all, table)
+}
+
+fn members(table: &Table, conv: &str) -> Vec<Bytes> {
+    table.messaging.members(conv.as_bytes(), b"", 100).expect("it is there")
+}
+
+#[test]
+fn a_lost_ledger_is_refused_by_name_until_it_is_rebuilt_from_those_of_its_members() {
+    let (image, now_ms) = scene(true);
+    let table = open(&SimulatedDisk::from_image(&image), now_ms);
+    let whole: Vec<_> = conversations().map(|conv| members(&table, conv)).collect();
+    lose(&table, |name| name.starts_with("c/"));
+    let fresh = Messaging::open(&table.engine, Options::default()).expect("opens");
+    let refused = fresh.members(b"red", b"", 10).expect_err("its ledger is gone");
+    assert!(refused.to_string().contains("im.state:c/red"), "{refused}");
+
+    let (lost, all, table) = rebuilt(|name| name.starts_with("c/"));
+    assert_eq!((lost.conversations.len(), lost.users.len(), all.len()), (4, 0, 4));
+    assert_eq!(conversations().map(|conv| members(&table, conv)).collect::<Vec<_>>(), whole);
+    table.send("red", "bob", "again".into()).expect("bob is a member");
+    assert!(table.drain("carl", 100).iter().any(|event| event.3 == "again"));
+}
+
+#[test]
+fn ledgers_that_are_all_lost_are_rebuilt_from_events_and_copies() {
+    let (image, now_ms) = scene(true);
+    let before = open(&SimulatedDisk::from_image(&image), now_ms);
+    let (lost, _, table) = rebuilt(|_| true);
+    assert_eq!((lost.conversations.len(), lost.users.len()), (4, 4));
+    for conv in PUSHED {
+        assert_eq!(members(&table, conv), members(&before, conv), "{conv}");
+    }
+    assert_eq!(members(&table, PULLED), ["carl"], "of who never said anything in it nothing tells");
+    for (conv, user) in [("red", "ann"), ("green", "dora"), ("joined", "carl")] {
+        let (now, then) =
+            (table.history(conv, user, Window::Newest), before.history(conv, user, Window::Newest));
+        let kept = now.iter().filter(|event| then.contains(event)).count();
+        assert!(kept + 2 >= then.len() && now.len() == then.len(), "{conv} {user}: {now:?}");
+    }
+    let of_pushed = |table: &Table| -> Vec<Told> {
+        table.drain("ann", 100).into_iter().filter(|event| event.0 == "joined").collect()
+    };
+    assert_eq!(of_pushed(&table), of_pushed(&before));
+    let changes = |table: &Table| -> Vec<(u8, u64)> {
+        let name = super::names::changes_ledger(b"red");
+        let page = table.messaging.state.range(&name, .., Limit::entries(100)).expect("reads");
+        let records = page.entries.iter().filter_map(|entry| super::event::Event::decode(&entry.body));
+        records.filter(|record| record.about > 0).map(|record| (record.kind as u8, record.about)).collect()
+    };
+    assert_eq!(changes(&table), changes(&before));
+    assert_eq!(changes(&table).len(), 1, "one message was recalled");
+}
+
+#[test]
+fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
+    let (lost, all, table) = rebuilt(|name| name == "u/bob");
+    assert_eq!((lost.conversations.len(), lost.users, all.len()), (0, vec![Bytes::from("bob")], 0));
+    let counts = table.messaging.unread(b"bob", &[]).expect("bob is known");
+    let convs: Vec<&[u8]> = counts.iter().map(|(conv, _)| conv.as_ref()).collect();
+    assert_eq!(convs, [b"joined".as_slice(), b"lake", b"red"]);
+    assert!(table.drain("bob", 100).iter().any(|event| event.0 == PULLED));
 }

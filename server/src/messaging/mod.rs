@@ -39,8 +39,10 @@ mod page;
 mod periods;
 mod placing;
 mod pulled;
+mod rebuild;
 mod refill;
 mod send;
+mod story;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -60,6 +62,7 @@ pub use history::Window;
 pub use list::Listed;
 pub use members::NewConversation;
 pub use page::{Delivery, Shown, Standing, SyncPage};
+pub use rebuild::{LostLedgers, Rebuilt};
 pub use send::{Message, Sending};
 pub use trouble::Trouble;
 

@@ -1,10 +1,15 @@
-//! Messaging on damaged files, as terminals see it: attributes, and entries of kind `lost`.
+//! Messaging on damaged files, as terminals see it: attributes, entries of kind `lost`, and ledgers that are rebuilt.
+
+#![allow(clippy::disallowed_methods, reason = "the tests run the binary")]
+
+use std::process::{Command, Output};
 
 use crate::messaging::{all_told, send};
-use crate::support::{TestServer, Value};
+use crate::support::{Client, TestServer, Value};
 
 const MESSAGES: u8 = 1;
 const SYNC: u8 = 2;
+const LEDGERS: u8 = 3;
 
 /// The attributes of an entry, a history row or a frame.
 fn attributes(event: &Value) -> &Value {
@@ -67,4 +72,46 @@ fn a_damaged_sync_timeline_is_filled_up_and_what_is_gone_is_one_lost_entry() {
     assert_eq!(send(&mut client, "red ann four"), 4);
     let next = client.line(&format!("IM.SYNC bob {}", page.get("cursor").text()));
     assert_eq!(all_told(&next.get("entries")), ["red 4 ann message four"]);
+}
+
+fn strandline(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_strandline")).args(words).output().expect("the binary starts")
+}
+
+fn members(client: &mut Client, conv: &str) -> Vec<String> {
+    client.line(&format!("IM.MEMBERS {conv}")).items().iter().map(Value::text).collect()
+}
+
+#[test]
+fn a_salvage_names_lost_ledgers_and_members_are_rebuilt() {
+    let mut server = TestServer::start();
+    let mut client = server.client();
+    client.line("IM.CREATE red MEMBERS ann bob dora");
+    send(&mut client, "red ann one");
+    client.line("IM.JOIN red carl");
+    client.line("IM.LEAVE red dora");
+    server.damage_store(LEDGERS);
+    let mut client = server.client();
+    let refused = client.line("IM.MEMBERS red");
+    assert!(
+        matches!(&refused, Value::Error(text) if text.starts_with("CORRUPT ") && text.contains("im.state"))
+    );
+    server.pause();
+    let (dir, target) = (server.data(), server.data().with_extension("salvaged"));
+    let [from, to] = [&dir, &target].map(|path| path.to_str().expect("a name").to_owned());
+    let salvaged = strandline(&["salvage", &from, &to]);
+    let told = String::from_utf8_lossy(&salvaged.stdout).into_owned();
+    assert_eq!(salvaged.status.code(), Some(1), "{told}");
+    assert!(told.contains("the members of conversation red are lost"), "{told}");
+    assert!(told.contains("conversations and marks of user bob are lost"), "{told}");
+    let rebuilt = strandline(&["rebuild-members", &to]);
+    let told = String::from_utf8_lossy(&rebuilt.stdout).into_owned();
+    assert_eq!(rebuilt.status.code(), Some(0), "{told}");
+    assert!(told.contains("conversation red: 3 members"), "{told}");
+    let salvaged = TestServer::with(|config| config.dir = target.clone());
+    let mut client = salvaged.client();
+    assert_eq!(members(&mut client, "red"), ["ann", "bob", "carl"]);
+    assert_eq!(send(&mut client, "red bob again"), 4);
+    assert_eq!(all_told(&client.line("IM.HISTORY red carl AFTER 3")), ["4 bob message again"]);
+    server.resume();
 }
