@@ -333,6 +333,11 @@ impl Engine {
         &self.running.damage
     }
 
+    /// Whether any segment was found damaged, and not mended since. Costs nothing: for callers who then look twice.
+    pub fn has_damage(&self) -> bool {
+        self.state().cache.damages().any()
+    }
+
     /// Figures: counters since the engine was opened, and sizes of now.
     pub fn stats(&self) -> Stats {
         let state = self.state();

@@ -42,10 +42,9 @@ use tokio::task::JoinHandle;
 pub use commands::render_tables;
 pub use config::{Config, ConfigError, DEFAULT_PORT};
 pub use limits::Limits;
-pub use messaging::Options as MessagingOptions;
+pub use messaging::{LostLedgers, Messaging, Options as MessagingOptions, Rebuilt};
 pub use shared::StopReason;
 
-use crate::messaging::Messaging;
 use crate::shared::Shared;
 
 /// Why a server could not start, or did not end well.

@@ -290,6 +290,7 @@ fn each_verb_tells_a_stranger_what_it_does() {
         ("backup", "TL.BACKUP"),
         ("restore", "EPOCH"),
         ("salvage", "not changed"),
+        ("rebuild-members", "copies of its events"),
         ("dump", "NDJSON"),
         ("import", "time of the import"),
     ] {

@@ -87,6 +87,11 @@ impl Damages {
         self.segments.lock().contains(&number)
     }
 
+    /// Whether damage was found in any segment.
+    pub fn any(&self) -> bool {
+        !self.segments.lock().is_empty()
+    }
+
     /// Something in a segment is damaged. True when nothing was known of it.
     pub fn add(&self, number: FileNumber) -> bool {
         self.segments.lock().insert(number)

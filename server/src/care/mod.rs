@@ -10,6 +10,7 @@ mod dump;
 mod import;
 mod line;
 mod progress;
+mod rebuild;
 mod repair;
 mod restore;
 mod salvage;
@@ -49,8 +50,15 @@ pub enum Care {
     /// For when a server refuses to start, or a timeline cannot be read, and there is no backup. Works without the manifest, and
     /// around damage in segments and in the log. Prints what is damaged and what each timeline has lost. The new directory has
     /// another history: clients' cursors from before are answered with EPOCH. Ids of retries are forgotten. Without the manifest,
-    /// names of stores and TTLs are lost: stores are called messages, sync and store-N and keep entries for ever.
+    /// names of stores and TTLs are lost: stores are called messages, sync and store-N and keep entries for ever. Prints of which
+    /// conversations the members are lost: `strandline rebuild-members` makes them again.
     Salvage(salvage::Arguments),
+    /// Make the ledgers of conversations' members and users' conversations again, where they are lost.
+    ///
+    /// For when a salvage reports lost ledgers, or an IM command a ledger that cannot be read. Members come from the ledgers of the
+    /// members, from the joins, leaves and senders in the conversation, and from those who got copies of its events. Modes become
+    /// auto; read marks and hidden messages that cannot be read are lost. Prints a line for each conversation and user.
+    RebuildMembers(rebuild::Arguments),
     /// Write all entries to standard output as NDJSON: one JSON object a line.
     ///
     /// Fields: store, timeline, sequence, time (Unix ms), body. A name or body that is not UTF-8 is given as base64 in
@@ -79,6 +87,7 @@ pub fn run(care: Care) -> ExitCode {
         Care::Backup(arguments) => backup::run(&arguments),
         Care::Restore(arguments) => restore::run(&arguments),
         Care::Salvage(arguments) => salvage::run(&arguments),
+        Care::RebuildMembers(arguments) => rebuild::run(&arguments),
         Care::Dump(arguments) => dump::run(&arguments),
         Care::Import(arguments) => import::run(&arguments),
     };

@@ -1,10 +1,11 @@
 //! `strandline salvage`: what can be read of a damaged directory becomes a new one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use strandline_server::{LostLedgers, Messaging, MessagingOptions};
 
-use super::{Outcome, finding_line};
+use super::{Outcome, finding_line, open};
 
 /// What to salvage where to.
 #[derive(Args)]
@@ -15,11 +16,37 @@ pub struct Arguments {
     target: PathBuf,
 }
 
-/// Salvages, and tells each damaged file and each timeline that lost something.
+/// The ledgers of messaging that could not be saved whole, if messaging was used.
+fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
+    let engine = open(target, false, "stop it first")?;
+    let is_used = !engine.store("messages")?.list(b"c/{", None, 1)?.is_empty();
+    let lost = if is_used {
+        Messaging::open(&engine, MessagingOptions::default())?.lost_ledgers()?
+    } else {
+        LostLedgers::default()
+    };
+    engine.close()?;
+    Ok(lost)
+}
+
+/// Salvages, and tells each damaged file and each timeline that lost something, and the ledgers of messaging that are lost.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let saved = strandline::salvage(&arguments.dir, &arguments.target)?;
     for finding in &saved.findings {
         println!("{}", finding_line(finding));
+    }
+    let lost = lost_ledgers(&arguments.target)?;
+    for conv in &lost.conversations {
+        println!("ledger: the members of conversation {} are lost", conv.escape_ascii());
+    }
+    for conv in &lost.changes {
+        println!("ledger: edits and recalls of conversation {} are lost", conv.escape_ascii());
+    }
+    for user in &lost.users {
+        println!("ledger: conversations and marks of user {} are lost", user.escape_ascii());
+    }
+    if lost != LostLedgers::default() {
+        println!("strandline rebuild-members {} makes ledgers again", arguments.target.display());
     }
     println!(
         "{} findings; saved {} timelines, {} entries",

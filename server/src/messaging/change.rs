@@ -4,8 +4,9 @@
 //! first whether the conversation's ledger of changes has moved since the copy was written, and then shows the original.
 
 use bytes::Bytes;
-use strandline::{Batch, Entry, Limit, Sequence, TimeMs};
+use strandline::{Batch, Limit, Sequence, TimeMs};
 
+use super::copies::{Found, When};
 use super::event::{Event, Kind};
 use super::send::Audience;
 use super::trouble::Result;
@@ -33,16 +34,16 @@ impl Messaging {
         self.decide(|| {
             // Before the look at the message: a change in between makes the batch fail.
             let (changes_last, _) = self.state.end(&names::changes_ledger(&conv))?;
-            let Some((entry, message)) = self.own_message(&conv, &user, sequence)? else {
+            let Some((when, message)) = self.own_message(&conv, &user, kind, sequence)? else {
                 return Ok(Decision::Known(false));
             };
-            let rewritten = self.rewritten(kind, &entry, &message, body)?;
+            let rewritten = self.rewritten(kind, &user, (sequence, when.time_ms), &message, body)?;
             self.conversation(&conv, |ledger| {
                 if !ledger.state.has(&user) {
                     return Ok(Decision::Known(false));
                 }
                 let left_ms = message
-                    .expires_at_ms(entry.start_ms)
+                    .expires_at_ms(when.start_ms)
                     .map_or(0, |at_ms| at_ms.saturating_sub(self.engine.now_ms()).max(1));
                 let event = Event {
                     about: sequence,
@@ -67,44 +68,58 @@ impl Messaging {
         })
     }
 
-    /// The message, if this user may change it now.
-    fn own_message(&self, conv: &[u8], user: &Bytes, sequence: Sequence) -> Result<Option<(Entry, Event)>> {
-        let Some(entry) = self.messages.get(&names::conversation(conv), sequence)? else { return Ok(None) };
+    /// The message and its time, if this user may change it now.
+    ///
+    /// Of a message that is damaged some member's copy tells whose it was. Where none does, a member may still recall it: there is
+    /// nothing to take away but its place. To edit it is refused with the damage.
+    fn own_message(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        kind: Kind,
+        sequence: Sequence,
+    ) -> Result<Option<(When, Event)>> {
+        let (when, message) = match self.event_at(conv, user, sequence)? {
+            Found::Event(when, event) => (when, event),
+            Found::Lost(when, _) if kind == Kind::Recall => {
+                (when, Event { sequence, ..Event::new(Kind::Message, conv, user) })
+            }
+            Found::Lost(_, error) => return Err(error.into()),
+            Found::Nothing => return Ok(None),
+        };
         let window_ms = self.options.change_window_ms;
         // A refusal goes by sure time: a clock that jumps ahead closes no window.
-        let in_time = window_ms == 0 || self.engine.sure_now_ms() < entry.start_ms.saturating_add(window_ms);
-        let message = Event::decode(&entry.body);
-        let own = message.filter(|event| event.kind == Kind::Message && event.user == *user && in_time);
-        Ok(own.map(|message| (entry, message)))
+        let in_time = window_ms == 0 || self.engine.sure_now_ms() < when.start_ms.saturating_add(window_ms);
+        let own = message.kind == Kind::Message && message.user == *user && in_time;
+        Ok(own.then_some((when, message)))
     }
 
     /// What is stored from now on: the message, and when it is recalled also what it was edited to.
     fn rewritten(
         &self,
         kind: Kind,
-        entry: &Entry,
+        user: &Bytes,
+        (sequence, time_ms): (Sequence, TimeMs),
         message: &Event,
         body: &Bytes,
     ) -> Result<Vec<(Sequence, Event)>> {
         let recalled = kind == Kind::Recall;
         let now = Event {
-            sequence: entry.sequence,
+            sequence,
             kind: if recalled { Kind::Recall } else { Kind::Message },
             body: body.clone(),
             ..message.clone()
         };
-        let mut all = vec![(entry.sequence, now)];
+        let mut all = vec![(sequence, now)];
         if !recalled {
             return Ok(all);
         }
-        let own = names::conversation(&message.conv);
-        for change in self.changes_of(&message.conv, entry.sequence, entry.time_ms)? {
+        for change in self.changes_of(&message.conv, sequence, time_ms)? {
             if change.kind != Kind::Edit {
                 continue;
             }
-            // As it is stored: the ledger's note does not know whether it is pulled.
-            let stored = self.messages.get(&own, change.sequence)?;
-            if let Some(edit) = stored.and_then(|entry| Event::decode(&entry.body)) {
+            // As it is stored: the ledger's note does not know whether it is pulled. One that cannot be read shows no body.
+            if let Found::Event(_, edit) = self.event_at(&message.conv, user, change.sequence)? {
                 all.push((change.sequence, Event { body: Bytes::new(), ..edit }));
             }
         }

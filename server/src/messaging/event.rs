@@ -179,6 +179,11 @@ impl Event {
         self.flags & PULLED != 0
     }
 
+    /// Whether it is a user's own: how far it has read, or what it hides.
+    pub fn is_mark(&self) -> bool {
+        matches!(self.kind, Kind::Read | Kind::Hide)
+    }
+
     /// Whether a user said it, recalled or not.
     pub fn is_message(&self) -> bool {
         self.kind == Kind::Message || (self.kind == Kind::Recall && self.about == 0)

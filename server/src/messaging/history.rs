@@ -1,13 +1,16 @@
 //! Roaming: the history of a conversation, as far as a user may see it (membership periods, policy, hidden messages).
 //!
-//! It is read from the conversation's timeline alone, which has every event as it is to be seen now. Edits and recalls stand in it as
-//! events of their own; they are passed over, since the messages that they changed show it.
+//! It is read from the conversation's timeline, which has every event as it is to be seen now; where that is damaged, from the copies
+//! in the user's sync timeline. Edits and recalls stand in it as events of their own; they are passed over, since the messages that
+//! they changed show it.
 
 use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Sequence, TimeMs};
 
-use super::event::{Event, Kind};
-use super::page::Shown;
+use super::around::{self, Piece, Scan};
+use super::copies::{MOST_PAGES, When};
+use super::event::Event;
+use super::page::{Seen, Shown};
 use super::trouble::Result;
 use super::user::Membership;
 use super::{Messaging, names};
@@ -36,7 +39,7 @@ impl Messaging {
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
         self.user(&user, |ledger| match ledger.state.membership(&conv) {
-            Some(membership) => self.visible_history(&conv, membership, window, limit),
+            Some(membership) => self.visible_history(&conv, &user, membership, window, limit),
             None => Ok(Vec::new()),
         })
     }
@@ -44,38 +47,42 @@ impl Messaging {
     fn visible_history(
         &self,
         conv: &Bytes,
+        user: &Bytes,
         membership: &Membership,
         window: Window,
         limit: Limit,
     ) -> Result<Vec<Shown>> {
-        let name = names::conversation(conv);
         let (low, high, descending) = match window {
             Window::Newest => (1, MAX_SEQUENCE, true),
             Window::Before(sequence) => (1, sequence.saturating_sub(1), true),
             Window::After(sequence) => (sequence.saturating_add(1), MAX_SEQUENCE, false),
-            Window::At(time_ms) => (self.messages.sequence_at(&name, time_ms)?, MAX_SEQUENCE, false),
+            Window::At(time_ms) => {
+                let first = around::sequence_at(&self.messages, &names::conversation(conv), time_ms)?;
+                (first, MAX_SEQUENCE, false)
+            }
         };
         let mut ranges = membership.visible();
         if descending {
             ranges.reverse();
         }
+        let page = Limit::entries(limit.entries.clamp(1, PAGE_ENTRIES)).body_bytes(PAGE_BYTES);
         let mut shown = Vec::new();
         let mut used_bytes = 0;
         for (first, last) in ranges {
-            let whole =
-                self.walk(&name, (first.max(low), last.min(high)), descending, limit, |entry, event| {
-                    let wanted = event.is_message() || matches!(event.kind, Kind::Join | Kind::Leave);
-                    if !wanted || membership.hidden.contains(&entry.sequence) {
-                        return true;
-                    }
-                    used_bytes += event.body.len() as u64;
-                    let fits =
-                        shown.is_empty() || (shown.len() < limit.entries && used_bytes <= limit.body_bytes);
-                    if fits {
-                        shown.push(Shown::of(entry.time_ms, event));
-                    }
-                    fits
-                })?;
+            let range = (first.max(low), last.min(high));
+            let whole = self.walk(conv, user, range, descending, page, |seen| {
+                if !seen.is_in_history() || membership.hidden.contains(&seen.sequence) {
+                    return true;
+                }
+                let next = seen.shown();
+                used_bytes += next.body.len() as u64;
+                let fits =
+                    shown.is_empty() || (shown.len() < limit.entries && used_bytes <= limit.body_bytes);
+                if fits {
+                    shown.push(next);
+                }
+                fits
+            })?;
             if !whole {
                 break;
             }
@@ -83,31 +90,37 @@ impl Messaging {
         Ok(shown)
     }
 
-    /// Hands each event of a range to `take` until that is false. Whether it never was.
+    /// Hands each event of a range to `take` until that is false. Whether it never was. What is
+    /// damaged is read from the copies in the user's sync timeline, or handed on as damaged. `page`: how
+    /// much is read at a time.
     pub(super) fn walk(
         &self,
-        name: &[u8],
-        (mut low, mut high): (Sequence, Sequence),
+        conv: &Bytes,
+        user: &Bytes,
+        range: (Sequence, Sequence),
         descending: bool,
-        limit: Limit,
-        mut take: impl FnMut(&Entry, Event) -> bool,
+        page: Limit,
+        mut take: impl FnMut(Seen) -> bool,
     ) -> Result<bool> {
-        let page_limit = Limit::entries(limit.entries.clamp(1, PAGE_ENTRIES)).body_bytes(PAGE_BYTES);
-        while low <= high {
-            let page = if descending {
-                self.messages.range_back(name, low..=high, page_limit)?
-            } else {
-                self.messages.range(name, low..=high, page_limit)?
-            };
-            for entry in &page.entries {
-                if Event::decode(&entry.body).is_some_and(|event| !take(entry, event)) {
+        let name = names::conversation(conv);
+        let mut scan = Scan::new(&self.messages, &name, range, descending, page);
+        let mut pages = MOST_PAGES;
+        while let Some(pieces) = scan.next_page()? {
+            for piece in pieces {
+                let goes_on = match piece {
+                    Piece::Whole(entry) => match Event::decode(&entry.body) {
+                        Some(event) => {
+                            let Entry { sequence, time_ms, .. } = entry;
+                            let event = self.as_it_is_stored(user, event, When::of(&entry))?.event();
+                            take(Seen { sequence, time_ms, event })
+                        }
+                        None => true,
+                    },
+                    Piece::Lost(gap) => self.seek(conv, user, gap, descending, &mut pages, &mut take)?,
+                };
+                if !goes_on {
                     return Ok(false);
                 }
-            }
-            match page.entries.last() {
-                Some(last) if page.more && descending => high = last.sequence - 1,
-                Some(last) if page.more => low = last.sequence + 1,
-                _ => break,
             }
         }
         Ok(true)

@@ -143,20 +143,26 @@ impl<S: State> Ledgers<S> {
     }
 
     fn catch_up(&self, name: &[u8], ledger: &mut Ledger<S>) -> Result<()> {
+        let lost = |sequence| {
+            let ledger = format!("{}:{}", self.store.name(), name.escape_ascii());
+            Err(Trouble::Ledger { ledger, sequence })
+        };
         loop {
             let page = self.store.read_after(name, ledger.version, PAGE)?;
             for entry in &page.entries {
-                let record = Event::decode(&entry.body);
-                if record.as_ref().is_some_and(|record| record.kind == Kind::Reset) {
-                    *ledger = Ledger::default();
-                } else if !record.is_some_and(|record| ledger.state.apply(&record, entry.time_ms)) {
-                    let ledger = format!("{}:{}", self.store.name(), name.escape_ascii());
-                    return Err(Trouble::Ledger { ledger, sequence: entry.sequence });
+                // Records are dense, but for those that a snapshot stands for: a salvage leaves out what it cannot read.
+                let follows = entry.sequence == ledger.version + 1;
+                match Event::decode(&entry.body) {
+                    Some(record) if record.kind == Kind::Reset => *ledger = Ledger::default(),
+                    Some(record) if follows && ledger.state.apply(&record, entry.time_ms) => {}
+                    _ => return lost(entry.sequence),
                 }
                 ledger.version = entry.sequence;
                 ledger.records += 1;
             }
-            ledger.version = page.next;
+            if page.next != ledger.version {
+                return lost(page.next);
+            }
             if !page.more {
                 return Ok(());
             }

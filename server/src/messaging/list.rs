@@ -8,13 +8,17 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use bytes::Bytes;
-use strandline::{Limit, Sequence, TimeMs};
+use strandline::{Error, Limit, Sequence, TimeMs};
 
-use super::event::Event;
+use super::around::told_if_hidden;
 use super::page::Shown;
 use super::trouble::{Result, Trouble};
 use super::user::Membership;
 use super::{Messaging, names};
+
+/// Entries read at a time to find the last message.
+const PAGE: Limit =
+    Limit { entries: 8, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: true };
 
 /// One conversation of the list.
 #[derive(Clone, Debug)]
@@ -50,8 +54,9 @@ impl Messaging {
         self.user(&user, |ledger| {
             let mut heap = BinaryHeap::new();
             for (conv, membership) in ledger.state.current() {
-                let (_, last_ms) = self.messages.end(&names::conversation(conv))?;
-                let bound_ms = last_ms.max(membership.created_ms);
+                // One whose end is hidden by damage is looked at first: it may be the newest.
+                let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
+                let bound_ms = end.map_or(TimeMs::MAX, |(_, last_ms)| last_ms.max(membership.created_ms));
                 heap.push(Reverse((Reverse(bound_ms), conv.clone())));
             }
             let mut newest: HashMap<Bytes, Shown> = HashMap::new();
@@ -60,7 +65,7 @@ impl Messaging {
             while let Some(Reverse(place)) = heap.pop() {
                 let Some(membership) = ledger.state.membership(&place.1) else { continue };
                 let Some(last) = newest.get(&place.1).cloned() else {
-                    let last = self.last_message(&place.1, membership)?;
+                    let last = self.last_message(&place.1, &user, membership)?;
                     heap.push(Reverse((Reverse(last.time_ms), place.1.clone())));
                     newest.insert(place.1, last);
                     continue;
@@ -87,18 +92,23 @@ impl Messaging {
     }
 
     /// The newest message that the user may see. One that has none is as old as the conversation.
-    fn last_message(&self, conv: &Bytes, membership: &Membership) -> Result<Shown> {
-        let name = names::conversation(conv);
+    fn last_message(&self, conv: &Bytes, user: &Bytes, membership: &Membership) -> Result<Shown> {
         let mut found = None;
         for range in membership.visible().into_iter().rev() {
-            let none = self.walk(&name, range, true, Limit::entries(8), |entry, event: Event| {
-                if event.is_message() && !membership.hidden.contains(&entry.sequence) {
-                    found = Some(Shown::of(entry.time_ms, event));
+            let walked = self.walk(conv, user, range, true, PAGE, |seen| {
+                if seen.may_be_message() && !membership.hidden.contains(&seen.sequence) {
+                    found = Some(seen.shown());
                 }
                 found.is_none()
-            })?;
-            if !none {
-                break;
+            });
+            match walked {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Trouble::Engine(Error::Corrupt { .. })) => {
+                    found = Some(Shown::damaged(0, membership.created_ms));
+                    break;
+                }
+                Err(trouble) => return Err(trouble),
             }
         }
         Ok(found.unwrap_or_else(|| Shown::nothing(membership.created_ms)))

@@ -4,10 +4,11 @@
 //! that were not recalled or hidden. Nothing is counted up or down, so nothing can drift.
 
 use bytes::Bytes;
-use strandline::{Batch, Limit, Sequence};
+use strandline::{Batch, Error, Limit, MAX_SEQUENCE, Sequence};
 
+use super::copies::Found;
 use super::event::{Event, Kind};
-use super::trouble::Result;
+use super::trouble::{Result, Trouble};
 use super::user::{Membership, User};
 use super::{Decision, Messaging, each_once, names, valid_once};
 
@@ -49,7 +50,7 @@ impl Messaging {
             self.user(&user, |ledger| {
                 let mut events = Vec::new();
                 for sequence in sequences.iter().copied() {
-                    if self.shows_message(&conv, &ledger.state, sequence)? {
+                    if self.shows_message(&conv, &user, &ledger.state, sequence)? {
                         events.push(Event { sequence, ..Event::new(Kind::Hide, &conv, &user) });
                     }
                 }
@@ -73,14 +74,16 @@ impl Messaging {
         })
     }
 
-    fn shows_message(&self, conv: &Bytes, user: &User, sequence: Sequence) -> Result<bool> {
-        let Some(membership) = user.membership(conv) else { return Ok(false) };
+    fn shows_message(&self, conv: &Bytes, user: &Bytes, state: &User, sequence: Sequence) -> Result<bool> {
+        let Some(membership) = state.membership(conv) else { return Ok(false) };
         if !membership.may_see(sequence) || membership.hidden.contains(&sequence) {
             return Ok(false);
         }
-        let entry = self.messages.get(&names::conversation(conv), sequence)?;
-        let event = entry.and_then(|entry| Event::decode(&entry.body));
-        Ok(event.is_some_and(|event| event.is_message()))
+        Ok(match self.event_at(conv, user, sequence)? {
+            Found::Event(_, event) => event.is_message(),
+            Found::Lost(..) => true,
+            Found::Nothing => false,
+        })
     }
 
     /// Unread messages in these conversations, or in all that the user is a member of. One that does not exist has none.
@@ -103,23 +106,20 @@ impl Messaging {
         })
     }
 
-    pub(super) fn unread_in(&self, conv: &[u8], user: &[u8], membership: &Membership) -> Result<u64> {
+    pub(super) fn unread_in(&self, conv: &Bytes, user: &Bytes, membership: &Membership) -> Result<u64> {
         let Some(start) = membership.periods.start() else { return Ok(0) };
-        let name = names::conversation(conv);
-        let mut cursor = membership.read.max(start - 1);
+        let above = membership.read.max(start - 1) + 1;
         let mut count = 0;
-        loop {
-            let page = self.messages.range(&name, cursor + 1.., PAGE)?;
-            let events =
-                page.entries.iter().filter_map(|entry| Some((entry.sequence, Event::decode(&entry.body)?)));
-            let unread = events.filter(|(sequence, event)| {
-                event.kind == Kind::Message && event.user != user && !membership.hidden.contains(sequence)
-            });
-            count += unread.count() as u64;
-            match page.entries.last() {
-                Some(last) if page.more => cursor = last.sequence,
-                _ => return Ok(count),
-            }
+        let walked = self.walk(conv, user, (above, MAX_SEQUENCE), false, PAGE, |seen| {
+            // What is damaged may be a message: one unread too many is seen, one too few is not.
+            let is_other = seen.event.is_none_or(|event| event.kind == Kind::Message && event.user != *user);
+            count += u64::from(is_other && !membership.hidden.contains(&seen.sequence));
+            true
+        });
+        match walked {
+            // Where damage hides the end, there may be something.
+            Err(Trouble::Engine(Error::Corrupt { .. })) => Ok(count.max(1)),
+            walked => walked.map(|_| count),
         }
     }
 }

@@ -58,8 +58,7 @@ impl Messaging {
             return Err(Trouble::TooManyMembers { limit: self.options.max_members });
         }
         members.sort();
-        let digest = names::strong_digest(members.iter().map(Bytes::as_ref));
-        let founders = u64::from_le_bytes(digest[..8].try_into().expect("it has 32 bytes"));
+        let founders = names::founders_digest(&members);
         let ledger_name = names::conversation_ledger(&conv);
         self.decide(|| {
             self.conversations.read(&ledger_name, |ledger| {
@@ -180,7 +179,7 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.conversation(&conv, |ledger| {
             let Some(settings) = &ledger.state.settings else { return Err(Trouble::NotFound) };
-            let page = self.messages.read_after(&names::conversation(&conv), 0, NOTHING)?;
+            let page = self.messages.read_after(&names::conversation(&conv), 0, NOTHING.around_damage())?;
             Ok(Info {
                 members: ledger.state.member_count(),
                 mode: settings.mode,

@@ -18,10 +18,15 @@
 //! the order of its conversation, whether it was pushed or pulled. P11: verdicts. P12: an id of a send, in a conversation and from
 //! a sender, gives one message.
 
+mod around;
 mod change;
 mod conversation;
+mod copies;
 mod cursor;
+#[cfg(test)]
+mod damage;
 mod event;
+mod heads;
 mod history;
 mod ledger;
 mod list;
@@ -32,8 +37,12 @@ mod moments;
 mod names;
 mod page;
 mod periods;
+mod placing;
 mod pulled;
+mod rebuild;
+mod refill;
 mod send;
+mod story;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -45,7 +54,7 @@ use std::hash::Hash;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline::{Batch, Engine, Error, Store, WEEK_MS};
+use strandline::{Batch, Engine, Error, Store, StoreOptions, WEEK_MS};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
@@ -53,6 +62,7 @@ pub use history::Window;
 pub use list::Listed;
 pub use members::NewConversation;
 pub use page::{Delivery, Shown, Standing, SyncPage};
+pub use rebuild::{LostLedgers, Rebuilt};
 pub use send::{Message, Sending};
 pub use trouble::Trouble;
 
@@ -116,11 +126,10 @@ enum Decision<T> {
 impl Messaging {
     /// On an engine that is open. Makes the stores of its own if they are not there.
     pub fn open(engine: &Engine, options: Options) -> std::result::Result<Messaging, Error> {
-        let own = |name: &str, ttl_ms: u64| engine.store(name).or_else(|_| engine.create_store(name, ttl_ms));
-        let state = own("im.state", 0)?;
+        let state = own_store(engine, "im.state", 0)?;
         let kept_bytes = options.ledger_memory_bytes / 2;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
-        let pulled = own("im.pulled", WEEK_MS)?;
+        let pulled = own_store(engine, "im.pulled", WEEK_MS)?;
         let history = history(engine, [&messages, &sync, &state, &pulled]);
         Ok(Messaging {
             conversations: Ledgers::new(state.clone(), kept_bytes),
@@ -183,6 +192,21 @@ fn history(engine: &Engine, stores: [&Store; 4]) -> u64 {
     let begun = stores.into_iter().filter(|store| store.epoch() != history);
     let mark = |store: &Store| names::digest(format!("{} {}", store.name(), store.epoch()).as_bytes());
     begun.fold(u64::from_str_radix(&history, 16).unwrap_or(0), |mixed, store| mixed ^ mark(store))
+}
+
+/// Each block of a store of ledgers is kept so often: of what is in them there is no other copy, and all depends on them.
+const LEDGER_COPIES: u8 = 2;
+
+/// A store of ledgers, made if it is not there. One of an earlier version is kept twice from now on.
+fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<Store, Error> {
+    let Ok(store) = engine.store(name) else {
+        return engine.create_store_with(name, StoreOptions { ttl_ms, copies: LEDGER_COPIES });
+    };
+    match engine.set_store_copies(name, LEDGER_COPIES) {
+        // Of a directory that is only read nothing can be changed.
+        Ok(()) | Err(Error::Closed { .. }) => Ok(store),
+        Err(error) => Err(error),
+    }
 }
 
 /// The ids that a command names, in their order, each once.

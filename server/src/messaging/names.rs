@@ -61,6 +61,12 @@ pub fn strong_digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] 
     parts.into_iter().fold(Sha256::new(), add).finalize().into()
 }
 
+/// Stands for the sorted list of a conversation's first members.
+pub fn founders_digest(founders: &[Bytes]) -> u64 {
+    let digest = strong_digest(founders.iter().map(Bytes::as_ref));
+    u64::from_le_bytes(digest[..8].try_into().expect("it has 32 bytes"))
+}
+
 /// A number that tells users apart in cursors (FNV-1a); not for secrets, and others with the same one can be made.
 pub fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -19,7 +19,12 @@ pub struct Shown {
     pub kind: &'static str,
     /// What was said.
     pub body: Bytes,
+    /// Its body cannot be read any more; who did it is not known, nor what it is.
+    pub is_damaged: bool,
 }
+
+/// The kind of what stands for entries of a sync timeline that cannot be read.
+const LOST: &str = "lost";
 
 impl Shown {
     pub(super) fn of(time_ms: TimeMs, event: Event) -> Shown {
@@ -29,12 +34,35 @@ impl Shown {
             sender: event.user,
             kind: event.kind.word(),
             body: event.body,
+            is_damaged: false,
         }
+    }
+
+    /// Whether there is more to say of it than its five parts.
+    pub fn has_attributes(&self) -> bool {
+        self.is_damaged
+    }
+
+    /// An event that cannot be read anywhere: of a message its place is left.
+    pub(super) fn damaged(sequence: Sequence, time_ms: TimeMs) -> Shown {
+        Shown { sequence, is_damaged: true, ..Shown::nothing(time_ms) }
+    }
+
+    /// In a sync, entries of which nothing is known.
+    pub(super) fn lost() -> Shown {
+        Shown { kind: LOST, ..Shown::nothing(0) }
     }
 
     /// Where there is no message yet.
     pub(super) fn nothing(time_ms: TimeMs) -> Shown {
-        Shown { sequence: 0, time_ms, sender: Bytes::new(), kind: Kind::Message.word(), body: Bytes::new() }
+        Shown {
+            sequence: 0,
+            time_ms,
+            sender: Bytes::new(),
+            kind: Kind::Message.word(),
+            body: Bytes::new(),
+            is_damaged: false,
+        }
     }
 }
 
@@ -101,5 +129,36 @@ impl SyncPage {
     /// The cursor belongs to something else: begin with the oldest that is kept.
     pub(super) fn start_again(verdict: Standing) -> SyncPage {
         SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
+    }
+}
+
+/// One event of a conversation, read for a user.
+pub struct Seen {
+    /// Its place.
+    pub sequence: Sequence,
+    /// When it was committed; of what is damaged not later.
+    pub time_ms: TimeMs,
+    /// What it is; `None`: it is damaged, and there is no copy.
+    pub event: Option<Event>,
+}
+
+impl Seen {
+    /// Whether a history shows it: what is damaged may be a message.
+    pub fn is_in_history(&self) -> bool {
+        let shows = |event: &Event| event.is_message() || matches!(event.kind, Kind::Join | Kind::Leave);
+        self.event.as_ref().is_none_or(shows)
+    }
+
+    /// Whether it is, or may be, a message that somebody sent.
+    pub fn may_be_message(&self) -> bool {
+        self.event.as_ref().is_none_or(Event::is_message)
+    }
+
+    /// As a terminal sees it.
+    pub fn shown(self) -> Shown {
+        match self.event {
+            Some(event) => Shown::of(self.time_ms, event),
+            None => Shown::damaged(self.sequence, self.time_ms),
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use strandline::{Limit, Sequence, TimeMs, Verdict};
 
+use super::around::{Gap, sequence_at, told_if_hidden};
 use super::cursor::Position;
 use super::event::Event;
 use super::trouble::Result;
@@ -25,6 +26,9 @@ pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: fals
 
 /// So many lines are looked at without asking whether there is a cheaper way.
 const CHEAP_LINES: u64 = 1024;
+
+/// Pages of lines that are looked through for when lost events were pulled.
+const MOST_LINE_PAGES: usize = 64;
 
 /// A line costs about an eighth of a look into a timeline.
 const LINES_A_LOOK: u64 = 8;
@@ -50,7 +54,8 @@ impl Messaging {
         // The timelines of a group of commits, which has one time, become visible one after the other: a line of the newest group
         // may be there before its event is.
         for (conv, sequence) in &mut seen {
-            *sequence = self.messages.end(&names::conversation(conv))?.0.min(*sequence);
+            let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
+            *sequence = end.map_or(*sequence, |(last, _)| last.min(*sequence));
         }
         Ok(Frontier { time_ms: last_ms, seen, ..Frontier::default() })
     }
@@ -118,13 +123,17 @@ impl Messaging {
         }
         for conv in pulled {
             let name = names::conversation(conv);
-            let (last, last_ms) = self.messages.end(&name)?;
+            let Some((last, last_ms)) = told_if_hidden(self.messages.end(&name))? else {
+                // What is hidden shows by its lines, if at all.
+                moved.insert(conv.clone(), behind(conv));
+                continue;
+            };
             if last_ms < from.time_ms || user.membership(conv).is_none_or(|one| one.is_over(from.time_ms)) {
                 continue;
             }
-            let first = self.messages.sequence_at(&name, from.time_ms)?;
+            let first = sequence_at(&self.messages, &name, from.time_ms)?;
             // If nothing readable is before it, events of the same times may have been trimmed: the read from the start tells.
-            let lowest = self.messages.read_after(&name, 0, NOTHING)?.first;
+            let lowest = self.messages.read_after(&name, 0, NOTHING.around_damage())?.first;
             let first = if first == lowest { behind(conv) } else { first.max(behind(conv)) };
             if first <= last {
                 moved.insert(conv.clone(), first);
@@ -133,14 +142,48 @@ impl Messaging {
         Ok(moved)
     }
 
-    /// The first line that matters, if all that matter are still there and they are cheaper than a look into each timeline.
-    fn first_line(&self, from: &Position, looks: u64) -> Result<Option<Sequence>> {
-        let first = self.pulled.sequence_at(names::PULLED_LOG, from.time_ms)?;
+    /// The times of those events of a gap that were pulled, as the lines tell them; `None` when lines may have expired, or are too
+    /// many.
+    pub(super) fn pulled_times(&self, conv: &Bytes, gap: &Gap) -> Result<Option<BTreeMap<Sequence, TimeMs>>> {
+        let mut times = BTreeMap::new();
+        let Some(first) = self.first_kept_line(gap.from_ms)? else { return Ok(None) };
+        let mut cursor = first - 1;
+        for _ in 0..MOST_LINE_PAGES {
+            let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
+            if page.verdict == Verdict::Trimmed {
+                return Ok(None);
+            }
+            for entry in &page.entries {
+                if entry.time_ms > gap.to_ms {
+                    return Ok(Some(times));
+                }
+                let line = Event::decode(&entry.body).filter(|line| line.conv == *conv);
+                if let Some(line) = line.filter(|line| gap.sequences().contains(&line.sequence)) {
+                    times.insert(line.sequence, entry.time_ms);
+                }
+            }
+            if !page.more {
+                return Ok(Some(times));
+            }
+            cursor = page.next;
+        }
+        Ok(None)
+    }
+
+    /// The first line of a time or a later one, if all of them are still there.
+    fn first_kept_line(&self, from_ms: TimeMs) -> Result<Option<Sequence>> {
+        let first = self.pulled.sequence_at(names::PULLED_LOG, from_ms)?;
         let page = self.pulled.read_after(names::PULLED_LOG, 0, NOTHING)?;
         // Lines expire. A line of an earlier time that is still there says that none of those that matter has.
-        let is_complete = page.first == 1 || first > page.first;
-        let lines = (page.last + 1).saturating_sub(first);
+        Ok((page.first == 1 || first > page.first).then_some(first))
+    }
+
+    /// The first line that matters, if all that matter are still there and they are cheaper than a look into each timeline.
+    fn first_line(&self, from: &Position, looks: u64) -> Result<Option<Sequence>> {
+        let Some(first) = self.first_kept_line(from.time_ms)? else { return Ok(None) };
+        let (last, _) = self.pulled.end(names::PULLED_LOG)?;
+        let lines = (last + 1).saturating_sub(first);
         let is_cheap = lines <= CHEAP_LINES.max(LINES_A_LOOK * looks);
-        Ok((is_complete && is_cheap).then_some(first))
+        Ok(is_cheap.then_some(first))
     }
 }

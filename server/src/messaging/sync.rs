@@ -13,30 +13,30 @@
 //!    conversation that switched between the two keeps its order. (A mark bears the sequence that it means, and comes behind it.)
 //! 3. The position passes what is given; at the end of everything it reaches the frontier.
 //!
+//! What damage hides in one of the two is read from the other (`refill`, `copies`), or given as damaged or lost.
+//!
 //! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger of changes has moved since, the
 //! original is shown.
 //!
 //! The cost is that of what is new; see `pulled`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use strandline::{Entry, Limit, Sequence, Store, TimeMs, Verdict};
+use strandline::{Limit, Sequence, Store, TimeMs, Verdict};
 
+use super::around::{Piece, piece_at};
+use super::copies::{Found, When};
 use super::cursor::{Cursor, Position};
 use super::event::{Event, Kind};
+use super::heads::Heads;
 use super::ledger::Ledger;
 use super::page::{Delivery, Shown, Standing, SyncPage};
-use super::periods::Periods;
 use super::pulled::Frontier;
+use super::refill::{Arrival, Content};
 use super::trouble::Result;
 use super::user::User;
 use super::{Messaging, names};
-
-/// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
-/// before: so what is read ahead is no more than what was given, and one entry of each conversation.
-const MOST_AHEAD: Limit =
-    Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
 /// How often the sync timeline may move between two looks. A look takes microseconds, a commit a hundred times that.
 const MOST_LOOKS: usize = 100;
@@ -138,17 +138,20 @@ impl Messaging {
             return Ok(Some(SyncPage::start_again(Standing::Future)));
         }
         let told = *cursor != Cursor::Oldest;
-        let (heads, trimmed) = self.heads(&ledger.state, &start, &frontier)?;
+        let (heads, trimmed) = self.heads(user, &ledger.state, &start, &frontier)?;
+        let trimmed = trimmed || inbox.verdict == Verdict::Trimmed;
+        let (inbox_more, inbox_next) = (inbox.more, inbox.next);
+        let arrivals = self.arrivals(user, &ledger.state, start.inbox, inbox)?;
         let merge = Merge {
             messaging: self,
             user,
             limit,
             frontier,
             position: start,
-            trimmed: trimmed || inbox.verdict == Verdict::Trimmed,
-            inbox_more: inbox.more,
-            inbox_next: inbox.next,
-            inbox: inbox.entries.into(),
+            trimmed,
+            inbox_more,
+            inbox_next,
+            inbox: arrivals,
             heads,
             changes: HashMap::new(),
             used_bytes: 0,
@@ -169,6 +172,7 @@ impl Messaging {
         let entries = limit.entries.saturating_add(1);
         let frames = FRAME_BYTES.saturating_mul(entries as u64);
         let wanted = Limit::entries(entries).body_bytes(limit.body_bytes.saturating_add(frames));
+        let wanted = wanted.around_damage();
         for _ in 0..MOST_LOOKS {
             let page = self.sync.read_after(&name, start.inbox, wanted)?;
             let frontier = self.frontier(state)?;
@@ -180,76 +184,7 @@ impl Messaging {
         }
         Ok((self.sync.read_after(&name, start.inbox, wanted)?, start.clone()))
     }
-
-    /// The first pulled event of each conversation that moved, by time, and whether one was trimmed that this user lacks.
-    fn heads(&self, state: &User, start: &Position, frontier: &Frontier) -> Result<(Heads, bool)> {
-        let (mut heads, mut trimmed) = (Heads::new(), false);
-        for (conv, first) in self.moved(state, start)? {
-            let Some(membership) = state.membership(&conv) else { continue };
-            let first = first.max(membership.pulls_from.unwrap_or(0));
-            let pull = Pull {
-                name: names::conversation(&conv),
-                conv,
-                periods: membership.periods.clone(),
-                cursor: first.saturating_sub(1),
-                ahead: 1,
-                buffer: VecDeque::new(),
-                more: true,
-            };
-            trimmed |= self.put_back(&mut heads, pull, frontier)?;
-        }
-        Ok((heads, trimmed))
-    }
-
-    /// Puts a conversation under the time of its next event, if it has one. Whether events before that were trimmed.
-    fn put_back(&self, heads: &mut Heads, mut pull: Pull, frontier: &Frontier) -> Result<bool> {
-        let mut trimmed = false;
-        while pull.buffer.is_empty() && pull.more {
-            // Nothing outside of a membership is for this user.
-            let Some(first) = pull.periods.next(pull.cursor + 1) else { break };
-            pull.cursor = first - 1;
-            let limit = Limit { entries: pull.ahead, ..MOST_AHEAD };
-            pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
-            let page = self.messages.read_after(&pull.name, pull.cursor, limit)?;
-            trimmed |= page.verdict == Verdict::Trimmed;
-            pull.more = page.more;
-            pull.cursor = page.next;
-            for entry in page.entries {
-                let Some(event) = Event::told(&entry.body) else { continue };
-                let beyond = entry.sequence > pull.periods.last()
-                    || entry.time_ms > frontier.time_ms
-                    || (entry.time_ms == frontier.time_ms
-                        && entry.sequence > frontier.seen.get(&pull.conv).copied().unwrap_or(0));
-                if beyond {
-                    pull.more = false;
-                    break;
-                }
-                if event.is_pulled() && pull.periods.contains(entry.sequence) {
-                    pull.buffer.push_back((entry, event));
-                }
-            }
-        }
-        if let Some((entry, _)) = pull.buffer.front() {
-            heads.insert((entry.time_ms, pull.conv.clone()), pull);
-        }
-        Ok(trimmed)
-    }
 }
-
-/// A pulled conversation that is being read.
-struct Pull {
-    conv: Bytes,
-    name: Vec<u8>,
-    periods: Periods,
-    cursor: Sequence,
-    /// Entries that the next read takes.
-    ahead: usize,
-    buffer: VecDeque<(Entry, Event)>,
-    more: bool,
-}
-
-/// Pulled conversations by the time of their next event.
-type Heads = BTreeMap<(TimeMs, Bytes), Pull>;
 
 /// Step 2 and 3 of the heading.
 struct Merge<'a> {
@@ -259,7 +194,7 @@ struct Merge<'a> {
     frontier: Frontier,
     position: Position,
     trimmed: bool,
-    inbox: VecDeque<Entry>,
+    inbox: VecDeque<Arrival>,
     inbox_more: bool,
     inbox_next: Sequence,
     heads: Heads,
@@ -272,17 +207,16 @@ struct Merge<'a> {
 impl Merge<'_> {
     fn run(mut self, told: bool) -> Result<SyncPage> {
         let more = loop {
-            let next_pushed = self.inbox.front().map(|entry| (entry.time_ms, Event::told(&entry.body)));
-            let full = match next_pushed {
-                Some((_, None)) => {
-                    // Not ours: somebody appended to the timeline by itself.
-                    let passed = self.inbox.pop_front().map_or(0, |entry| entry.sequence);
-                    self.position.inbox = passed;
+            let full = match self.next_pushed()? {
+                // Not ours: somebody appended to the timeline by itself.
+                Some(Arrival { place, content: Content::Foreign, .. }) => {
+                    self.inbox.pop_front();
+                    self.position.inbox = place;
                     false
                 }
-                Some((time_ms, Some(event))) => match self.pulled_before(time_ms, &event) {
+                Some(arrival) => match self.pulled_before(&arrival) {
                     Some(place) => !self.pulled(&place)?,
-                    None => !self.pushed(event)?,
+                    None => !self.pushed(arrival)?,
                 },
                 // What is pulled may come behind what is still to be read of the sync timeline.
                 None if self.inbox_more => break true,
@@ -310,47 +244,72 @@ impl Merge<'_> {
         })
     }
 
+    /// The first of the sync timeline that was not given yet. What is lost there is read where its original is.
+    fn next_pushed(&self) -> Result<Option<Arrival>> {
+        let Some(arrival) = self.inbox.front().cloned() else { return Ok(None) };
+        let Content::Original(conv, sequence) = &arrival.content else { return Ok(Some(arrival)) };
+        let content = match self.messaging.event_at(conv, self.user, *sequence)? {
+            Found::Event(_, event) => Content::Copy(event),
+            Found::Lost(..) => Content::Damaged(conv.clone(), *sequence),
+            Found::Nothing => Content::Lost,
+        };
+        Ok(Some(Arrival { content, ..arrival }))
+    }
+
     /// The pulled conversation whose event comes before a pushed one: of an earlier time, or of the same and of the conversation itself.
-    fn pulled_before(&self, time_ms: TimeMs, pushed: &Event) -> Option<(TimeMs, Bytes)> {
+    fn pulled_before(&self, pushed: &Arrival) -> Option<(TimeMs, Bytes)> {
         let earliest = self.heads.keys().next()?;
-        if earliest.0 < time_ms {
+        if earliest.0 < pushed.time_ms {
             return Some(earliest.clone());
         }
-        let own = (time_ms, pushed.conv.clone());
-        let (entry, _) = self.heads.get(&own)?.buffer.front()?;
-        (entry.sequence <= pushed.sequence).then_some(own)
+        let (conv, sequence) = pushed.event()?;
+        let own = (pushed.time_ms, conv.clone());
+        let seen = self.heads.get(&own)?.buffer.front()?;
+        (seen.sequence <= sequence).then_some(own)
     }
 
     /// Gives the next pulled event of a conversation; false if it does not fit.
     fn pulled(&mut self, place: &(TimeMs, Bytes)) -> Result<bool> {
         let Some(mut pull) = self.heads.remove(place) else { return Ok(true) };
-        let Some((entry, event)) = pull.buffer.pop_front() else { return Ok(true) };
-        if !self.fits(&event) {
+        let Some(seen) = pull.buffer.pop_front() else { return Ok(true) };
+        let (sequence, time_ms) = (seen.sequence, seen.time_ms);
+        let shown = seen.shown();
+        if !self.fits(&shown) {
             return Ok(false);
         }
-        self.position.pass(&pull.conv, entry.sequence, entry.time_ms);
-        self.give(pull.conv.clone(), Shown::of(entry.time_ms, event));
-        self.trimmed |= self.messaging.put_back(&mut self.heads, pull, &self.frontier)?;
+        self.position.pass(&pull.conv, sequence, time_ms);
+        self.give(pull.conv.clone(), shown);
+        self.trimmed |= self.messaging.put_back(self.user, &mut self.heads, pull, &self.frontier)?;
         Ok(true)
     }
 
     /// Gives the next pushed event; false if it does not fit.
-    fn pushed(&mut self, event: Event) -> Result<bool> {
-        let Some(entry) = self.inbox.front().cloned() else { return Ok(true) };
-        let event = self.as_it_is_now(&entry, event)?;
-        if !self.fits(&event) {
+    fn pushed(&mut self, arrival: Arrival) -> Result<bool> {
+        let Arrival { place, time_ms, content } = arrival;
+        let (conv, shown) = match content {
+            Content::Copy(copy) => {
+                let (conv, sequence) = (copy.conv.clone(), copy.sequence);
+                let shown = match self.as_it_is_now(copy, time_ms)? {
+                    Some(event) => Shown::of(time_ms, event),
+                    None => Shown::damaged(sequence, time_ms),
+                };
+                (conv, shown)
+            }
+            Content::Damaged(conv, sequence) => (conv, Shown::damaged(sequence, time_ms)),
+            Content::Original(..) | Content::Foreign | Content::Lost => (Bytes::new(), Shown::lost()),
+        };
+        if !self.fits(&shown) {
             return Ok(false);
         }
         self.inbox.pop_front();
-        self.position.inbox = entry.sequence;
-        self.position.reach(entry.time_ms.min(self.frontier.time_ms));
-        let conv = event.conv.clone();
-        self.give(conv, Shown::of(entry.time_ms, event));
+        self.position.inbox = place;
+        self.position.reach(time_ms.min(self.frontier.time_ms));
+        self.give(conv, shown);
         Ok(true)
     }
 
-    fn fits(&mut self, event: &Event) -> bool {
-        let used_bytes = self.used_bytes + event.body.len() as u64;
+    fn fits(&mut self, shown: &Shown) -> bool {
+        let used_bytes = self.used_bytes + shown.body.len() as u64;
         let fits = self.deliveries.is_empty()
             || (self.deliveries.len() < self.limit.entries && used_bytes <= self.limit.body_bytes);
         if fits {
@@ -363,37 +322,32 @@ impl Merge<'_> {
         self.deliveries.push(Delivery { conv, shown, position: self.position.clone() });
     }
 
-    /// A copy, unless the original was changed after it was made.
-    fn as_it_is_now(&mut self, copy: &Entry, event: Event) -> Result<Event> {
-        if !matches!(event.kind, Kind::Message | Kind::Edit) {
-            return Ok(event);
+    /// A copy, unless the original was changed after it was made; `None` when it cannot be known what it became.
+    fn as_it_is_now(&mut self, copy: Event, copied_ms: TimeMs) -> Result<Option<Event>> {
+        if !matches!(copy.kind, Kind::Message | Kind::Edit) {
+            return Ok(Some(copy));
         }
         let messaging = self.messaging;
-        let changed_ms = if let Some(known) = self.changes.get(&event.conv) {
+        let changed_ms = if let Some(known) = self.changes.get(&copy.conv) {
             *known
         } else {
-            let (_, changed_ms) = messaging.state.end(&names::changes_ledger(&event.conv))?;
-            self.changes.insert(event.conv.clone(), changed_ms);
+            let (_, changed_ms) = messaging.state.end(&names::changes_ledger(&copy.conv))?;
+            self.changes.insert(copy.conv.clone(), changed_ms);
             changed_ms
         };
-        if changed_ms < copy.time_ms {
-            return Ok(event);
+        if changed_ms < copied_ms {
+            return Ok(Some(copy));
         }
-        let original = messaging.messages.get(&names::conversation(&event.conv), event.sequence)?;
-        if let Some(original) = original.and_then(|entry| Event::decode(&entry.body)) {
-            return Ok(original);
-        }
-        // The original is gone, so it does not tell. Rather nothing is shown than a body that was taken back.
-        let message = event.shown_sequence();
-        let mut later = messaging.changes_of(&event.conv, message, copy.time_ms)?;
-        later.retain(|change| change.sequence > event.sequence);
-        if later.iter().any(|change| change.kind == Kind::Recall) {
-            let kind = if event.kind == Kind::Message { Kind::Recall } else { event.kind };
-            return Ok(Event { kind, body: Bytes::new(), ..event });
-        }
-        let Some(newest) = later.last().filter(|_| event.kind == Kind::Message) else { return Ok(event) };
-        let edit = messaging.messages.get(&names::conversation(&event.conv), newest.sequence)?;
-        let edit = edit.and_then(|entry| Event::decode(&entry.body));
-        Ok(Event { body: edit.map(|edit| edit.body).unwrap_or_default(), ..event })
+        let name = names::conversation(&copy.conv);
+        let original = match piece_at(&messaging.messages, &name, copy.sequence)? {
+            Some(Piece::Whole(entry)) => Event::decode(&entry.body),
+            Some(Piece::Lost(_)) | None => None,
+        };
+        let found = match original {
+            Some(original) => messaging.as_it_is_stored(self.user, original, When::at(copied_ms))?,
+            // It does not tell what became of it.
+            None => messaging.as_it_became(self.user, copy, When::at(copied_ms))?,
+        };
+        Ok(found.event())
     }
 }

@@ -34,9 +34,10 @@ pub enum Trouble {
         /// The limit.
         limit: usize,
     },
-    /// A ledger holds what is no record.
+    /// A ledger does not say all that it said.
     #[error(
-        "the ledger {ledger} holds at {sequence} what is no record: restore a backup, or drop the timeline"
+        "the ledger {ledger} cannot be read at {sequence}, or lacks records before it: restore a backup, or \
+         stop the server and run strandline rebuild-members"
     )]
     Ledger {
         /// Which timeline.

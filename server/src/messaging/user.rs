@@ -77,9 +77,23 @@ impl User {
         self.conversations.iter().filter(|(_, membership)| membership.periods.is_member())
     }
 
+    /// All that it is or was a member of, in byte order.
+    pub fn all(&self) -> impl Iterator<Item = (&Bytes, &Membership)> {
+        self.conversations.iter()
+    }
+
     /// The conversations that it must look into, also those that it has left.
     pub fn pulled(&self) -> &BTreeSet<Bytes> {
         &self.pulled
+    }
+
+    /// What it has to do with a conversation that it does not know yet.
+    pub fn put(&mut self, conv: &Bytes, membership: Membership) {
+        if membership.pulls_from.is_some() {
+            self.pulled.insert(conv.clone());
+        }
+        self.bytes += HIDDEN_BYTES * membership.hidden.len() + PAST_BYTES * membership.periods.past_count();
+        *self.entry(conv) = membership;
     }
 
     fn entry(&mut self, conv: &Bytes) -> &mut Membership {
@@ -117,13 +131,9 @@ impl User {
             for _ in 0..parts.number()? {
                 hidden.insert(parts.number()?);
             }
-            self.bytes += HIDDEN_BYTES * hidden.len() + PAST_BYTES * periods.past_count();
             let history = History::of_flags(flags);
-            *self.entry(&conv) =
-                Membership { periods, history, created_ms, read, hidden, pulls_from: None, left_ms };
-            if flags & PULLS != 0 {
-                self.pulls(conv, pulls_from);
-            }
+            let pulls_from = (flags & PULLS != 0).then_some(pulls_from);
+            self.put(&conv, Membership { periods, history, created_ms, read, hidden, pulls_from, left_ms });
         }
         Some(())
     }

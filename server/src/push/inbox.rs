@@ -9,7 +9,7 @@ use strandline::Watcher;
 use super::Kind;
 use super::pump::PAGE;
 use crate::key::Key;
-use crate::messaging::{Cursor, Delivery, Messaging, Standing, SyncPage};
+use crate::messaging::{Cursor, Delivery, Messaging, Shown, Standing, SyncPage};
 use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
@@ -92,16 +92,37 @@ impl Inbox {
     }
 
     fn write_entry(&self, delivery: &Delivery, cursor: &[u8], out: &mut Encoder) {
-        out.push(9);
+        out.push(4 + shown_parts(&delivery.shown));
         out.bulk("im.entry");
         out.bulk(&self.user);
         out.bulk(cursor);
         out.bulk(&delivery.conv);
-        out.integer(delivery.shown.sequence);
-        out.integer(delivery.shown.time_ms);
-        out.bulk(&delivery.shown.sender);
-        out.bulk(delivery.shown.kind);
-        out.bulk(&delivery.shown.body);
+        write_shown(&delivery.shown, out);
+    }
+}
+
+/// How many parts [`write_shown`] writes.
+pub fn shown_parts(shown: &Shown) -> usize {
+    5 + usize::from(shown.has_attributes())
+}
+
+/// The five parts of an event, then its attributes if it has any.
+pub fn write_shown(shown: &Shown, out: &mut Encoder) {
+    out.integer(shown.sequence);
+    out.integer(shown.time_ms);
+    out.bulk(&shown.sender);
+    out.bulk(shown.kind);
+    out.bulk(&shown.body);
+    if shown.has_attributes() {
+        write_attributes(shown, out);
+    }
+}
+
+/// The map of an event's attributes.
+pub fn write_attributes(shown: &Shown, out: &mut Encoder) {
+    out.map(usize::from(shown.is_damaged));
+    if shown.is_damaged {
+        out.field("damaged", 1);
     }
 }
 

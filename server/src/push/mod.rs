@@ -12,7 +12,7 @@ mod inbox;
 mod pump;
 
 use inbox::Inbox;
-pub use inbox::watched_keys;
+pub use inbox::{shown_parts, watched_keys, write_attributes, write_shown};
 pub use pump::verdict_word;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

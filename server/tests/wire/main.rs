@@ -5,6 +5,7 @@ mod care;
 mod changes;
 mod commands;
 mod connections;
+mod damaged;
 mod document;
 mod frames;
 mod memory;

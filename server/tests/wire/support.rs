@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use strandline::format::header::{FileHeader, file_header};
@@ -45,12 +46,8 @@ impl TestServer {
 
     /// Stops it and starts it again on the same directory, at another address.
     pub fn restart(&mut self) {
-        let mut server = self.server.take().expect("it runs");
-        server.stop();
-        self.runtime.block_on(server.wait()).expect("it stops well");
-        let server = self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
-        self.address = server.address();
-        self.server = Some(server);
+        self.pause();
+        self.resume();
     }
 
     /// Stops it and starts it again as after a power cut in a life in which these stores took entries of relaxed durability.
@@ -94,6 +91,45 @@ impl TestServer {
         let mut bytes = std::fs::read(&path).expect("it is read");
         *bytes.last_mut().expect("it is not empty") ^= 1;
         std::fs::write(&path, bytes).expect("it is written");
+    }
+
+    /// The directory of the data.
+    pub fn data(&self) -> PathBuf {
+        self.config.dir.clone()
+    }
+
+    /// Stops it, so that its files can be changed; [`TestServer::resume`] starts it again.
+    pub fn pause(&mut self) {
+        let mut server = self.server.take().expect("it runs");
+        server.stop();
+        self.runtime.block_on(server.wait()).expect("it stops well");
+    }
+
+    /// Flips a bit of the last block of each data file of a store, in all copies, and starts it again on them.
+    #[allow(clippy::disallowed_methods, reason = "this is no file of the server's any more")]
+    pub fn damage_store(&mut self, store: u8) {
+        self.pause();
+        let files = std::fs::read_dir(self.data()).expect("the files are there");
+        let paths = files.map(|entry| entry.expect("a file is there").path());
+        let mut count = 0;
+        for path in paths.filter(|path| path.to_string_lossy().contains(".data")) {
+            let mut bytes = std::fs::read(&path).expect("it is read");
+            // The header of a segment's file has its store there.
+            if bytes[48] == store {
+                *bytes.last_mut().expect("it is not empty") ^= 1;
+                std::fs::write(&path, bytes).expect("it is written");
+                count += 1;
+            }
+        }
+        assert!(count > 0, "the store has files");
+        self.resume();
+    }
+
+    /// Starts it again after [`TestServer::pause`], at another address.
+    pub fn resume(&mut self) {
+        let server = self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
+        self.address = server.address();
+        self.server = Some(server);
     }
 
     pub fn client(&self) -> Client {

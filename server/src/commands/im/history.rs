@@ -6,18 +6,20 @@ use strandline::Limit;
 use super::{at_length, detached};
 use crate::commands::arguments::{Paging, after_and_count, integer, options};
 use crate::commands::row::{Class, Command, Context, Flow, Run};
-use crate::messaging::{Listed, Messaging, Shown, Window};
+use crate::messaging::{Listed, Messaging, Window};
 use crate::protocol::Encoder;
+use crate::push::{shown_parts, write_attributes, write_shown};
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] = &[
     Command::new("IM.HISTORY", -3, Class::Read, Run::Now(history)).one_key().told(
         "conv user [BEFORE seq | AFTER seq | AT time] [COUNT n]",
-        "Array of [seq, time, sender, kind, body] that the user may see; BEFORE and none: newest first.",
+        "Array of [seq, time, sender, kind, body(, attributes)] that the user may see; BEFORE and none: newest first.",
     ),
     Command::new("IM.CONVERSATIONS", -2, Class::Read, Run::Now(conversations)).one_key().told(
         "user [AFTER token] [COUNT n]",
-        "Map: next, items (maps of conv, seq, time, sender, body, unread, read), by last activity.",
+        "Map: next, items (maps of conv, seq, time, sender, body, unread, read; attributes if the last message has any), \
+         by last activity.",
     ),
 ];
 
@@ -46,19 +48,10 @@ fn history(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
     at_length(context, read, |shown, out| {
         out.array(shown.len());
         for event in shown {
-            out.array(5);
+            out.array(shown_parts(event));
             write_shown(event, out);
         }
     })
-}
-
-/// The five parts of an event.
-pub(super) fn write_shown(shown: &Shown, out: &mut Encoder) {
-    out.integer(shown.sequence);
-    out.integer(shown.time_ms);
-    out.bulk(&shown.sender);
-    out.bulk(shown.kind);
-    out.bulk(&shown.body);
 }
 
 fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -75,7 +68,8 @@ fn write_list(listed: &Listed, out: &mut Encoder) {
     out.bulk("items");
     out.array(listed.items.len());
     for item in &listed.items {
-        out.map(7);
+        let has_attributes = item.last.has_attributes();
+        out.map(7 + usize::from(has_attributes));
         out.bulk("conv");
         out.bulk(&item.conv);
         out.field("seq", item.last.sequence);
@@ -86,5 +80,9 @@ fn write_list(listed: &Listed, out: &mut Encoder) {
         out.bulk(&item.last.body);
         out.field("unread", item.unread);
         out.field("read", item.read);
+        if has_attributes {
+            out.bulk("attributes");
+            write_attributes(&item.last, out);
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use super::history::write_shown;
 use super::messaging;
 use crate::commands::arguments::paging_and_block;
 use crate::commands::read::wait;
@@ -10,17 +9,18 @@ use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::commands::subscribe::check_room;
 use crate::messaging::{Cursor, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
-use crate::push::{Kind, watched_keys};
+use crate::push::{Kind, shown_parts, watched_keys, write_shown};
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] = &[
     Command::new("IM.SYNC", -3, Class::Read, Run::Now(sync)).one_key().told(
         "user cursor [COUNT n] [BYTES n] [BLOCK ms]",
-        "Map: verdict, cursor (for next time), more, entries: array of [conv, seq, time, sender, kind, body].",
+        "Map: verdict, cursor (for next time), more, entries: array of [conv, seq, time, sender, kind, body(, attributes)].",
     ),
     Command::new("IM.FOLLOW", 3, Class::PubSub, Run::Now(follow)).one_key().told(
         "user cursor",
-        "Map: verdict, cursor, more; then push frames [im.entry, user, cursor, conv, seq, time, sender, kind, body] \
+        "Map: verdict, cursor, more; then push frames \
+         [im.entry, user, cursor, conv, seq, time, sender, kind, body(, attributes)] \
          and [im.gap, user, verdict, cursor]. RESP3 only.",
     ),
     Command::new("IM.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
@@ -71,7 +71,7 @@ fn write_page(page: &SyncPage, out: &mut Encoder) {
     out.bulk("entries");
     out.array(page.deliveries.len());
     for delivery in &page.deliveries {
-        out.array(6);
+        out.array(1 + shown_parts(&delivery.shown));
         out.bulk(&delivery.conv);
         write_shown(&delivery.shown, out);
     }

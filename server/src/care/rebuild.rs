@@ -1,0 +1,35 @@
+//! `strandline rebuild-members`: the ledgers of messaging that are lost are made again from what is left.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use strandline_server::{Messaging, MessagingOptions};
+
+use super::{Outcome, open};
+
+/// Where to rebuild.
+#[derive(Args)]
+pub struct Arguments {
+    /// Directory of the data.
+    dir: PathBuf,
+}
+
+/// Rebuilds, and prints a line for each conversation and each user.
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let engine = open(&arguments.dir, false, "stop it first")?;
+    let messaging = Messaging::open(&engine, MessagingOptions::default())?;
+    let lost = messaging.rebuild(|rebuilt| {
+        let doubt = if rebuilt.is_uncertain { "; some of its events cannot be read" } else { "" };
+        println!("conversation {}: {} members{doubt}", rebuilt.conv.escape_ascii(), rebuilt.members);
+    })?;
+    for conv in &lost.changes {
+        println!("conversation {}: edits and recalls", conv.escape_ascii());
+    }
+    for user in &lost.users {
+        println!("user {}: conversations; marks as far as they can be read", user.escape_ascii());
+    }
+    println!("rebuilt {} conversations and {} users", lost.conversations.len(), lost.users.len());
+    drop(messaging);
+    engine.close()?;
+    Ok(Outcome::Fine)
+}

@@ -1,0 +1,252 @@
+//! The events of a conversation whose timeline is damaged, from the sync timelines of its members (P5): each has a pushed event as
+//! the same frame, committed at the same time. The reader's own is asked first.
+//!
+//! A copy shows an event as it was committed. If it was edited or recalled since, the ledger of changes says so, and the copy is shown
+//! accordingly. So is an original while any damage is known: a change is stored apart from what it changes, and may be what is lost.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use strandline::{Entry, Error, Limit, Sequence, TimeMs};
+
+use super::around::{self, Gap, Piece, Scan, piece_at, sequence_at, sequence_up_to};
+use super::event::{Event, Kind};
+use super::page::Seen;
+use super::trouble::Result;
+use super::{Messaging, names};
+
+/// Entries of a sync timeline read at a time.
+const PAGE: Limit =
+    Limit { entries: 256, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: true };
+
+/// Lost entries of a conversation that are looked for at a time.
+const MOST_SOUGHT: u64 = 64;
+
+/// Pages of the sync timeline that one walk through a damaged conversation may read.
+pub const MOST_PAGES: usize = 256;
+
+/// Members whose sync timelines are looked into when the reader's own lacks a copy.
+const MOST_ASKED: usize = 8;
+
+/// When an event was committed.
+#[derive(Clone, Copy)]
+pub struct When {
+    /// Its timestamp.
+    pub time_ms: TimeMs,
+    /// When its lifetime began, which a clock that was put right makes another time.
+    pub start_ms: TimeMs,
+}
+
+impl When {
+    /// An entry's.
+    pub fn of(entry: &Entry) -> When {
+        When { time_ms: entry.time_ms, start_ms: entry.start_ms }
+    }
+
+    /// Where nothing tells that the lifetime began at another time.
+    pub fn at(time_ms: TimeMs) -> When {
+        When { time_ms, start_ms: time_ms }
+    }
+}
+
+/// What is at a sequence of a conversation.
+pub enum Found {
+    /// This event, and when it was committed.
+    Event(When, Event),
+    /// An event that cannot be read anywhere, when it was committed at the earliest, and why.
+    Lost(When, Error),
+    /// Nothing, or what is no event.
+    Nothing,
+}
+
+impl Found {
+    /// The event, if it can be read.
+    pub fn event(self) -> Option<Event> {
+        match self {
+            Found::Event(_, event) => Some(event),
+            Found::Lost(..) | Found::Nothing => None,
+        }
+    }
+}
+
+impl Messaging {
+    /// The event at a sequence of a conversation, as it is to be shown now: the original, or a copy that the user or another member
+    /// has.
+    pub(super) fn event_at(&self, conv: &Bytes, user: &Bytes, sequence: Sequence) -> Result<Found> {
+        let name = names::conversation(conv);
+        let gap = match piece_at(&self.messages, &name, sequence)? {
+            None => return Ok(Found::Nothing),
+            Some(Piece::Whole(entry)) => {
+                return match Event::decode(&entry.body) {
+                    Some(event) => self.as_it_is_stored(user, event, When::of(&entry)),
+                    None => Ok(Found::Nothing),
+                };
+            }
+            Some(Piece::Lost(gap)) => around::bounded(&self.messages, &name, gap)?,
+        };
+        match self.copies(conv, user, &gap, false, &mut { MOST_PAGES })?.remove(&sequence) {
+            Some((when, copy)) => self.as_it_became(user, copy, when),
+            None => Ok(match self.by_changes(conv, user, sequence, gap.from_ms)? {
+                Some(event) => Found::Event(When::at(gap.from_ms), event),
+                None => Found::Lost(When::at(gap.from_ms), gap.error),
+            }),
+        }
+    }
+
+    /// Hands each lost entry of a gap to `take`, as the user's copy of it says if there is one, until
+    /// that is false. Whether it never was. `pages`: how many of the sync timeline may still be read.
+    pub(super) fn seek(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        gap: Gap,
+        descending: bool,
+        pages: &mut usize,
+        take: &mut dyn FnMut(Seen) -> bool,
+    ) -> Result<bool> {
+        let mut left = around::bounded(&self.messages, &names::conversation(conv), gap)?;
+        loop {
+            let part = left.part(descending, MOST_SOUGHT);
+            let mut copies = self.copies(conv, user, &part, descending, pages)?;
+            for at in 0..part.count() {
+                let sequence = if descending { part.last - at } else { part.first + at };
+                let mut seen = Seen { sequence, time_ms: left.from_ms, event: None };
+                if let Some((when, copy)) = copies.remove(&sequence) {
+                    // Times do not fall inside a timeline: the rest is on this side of it.
+                    let bound = if descending { &mut left.to_ms } else { &mut left.from_ms };
+                    *bound = when.time_ms;
+                    seen.time_ms = when.time_ms;
+                    seen.event = self.as_it_became(user, copy, when)?.event();
+                } else {
+                    seen.event = self.by_changes(conv, user, sequence, left.from_ms)?;
+                }
+                if !take(seen) {
+                    return Ok(false);
+                }
+            }
+            if part.count() == left.count() {
+                return Ok(true);
+            }
+            if descending {
+                left.last = part.first - 1;
+            } else {
+                left.first = part.last + 1;
+            }
+        }
+    }
+
+    /// The copies of a gap's entries, as they were committed: those of the user's sync timeline, then those of other members'.
+    fn copies(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        gap: &Gap,
+        descending: bool,
+        pages: &mut usize,
+    ) -> Result<Copies> {
+        let mut copies = Copies::new();
+        self.add_copies(&mut copies, conv, user, gap, descending, pages)?;
+        let are_all = |copies: &Copies| copies.len() as u64 == gap.count();
+        if are_all(&copies) {
+            return Ok(copies);
+        }
+        // Who the members are may be lost as well: then nobody else is asked.
+        for other in self.members(conv, &[], MOST_ASKED).unwrap_or_default() {
+            if other != *user && !are_all(&copies) {
+                self.add_copies(&mut copies, conv, &other, gap, descending, pages)?;
+            }
+        }
+        Ok(copies)
+    }
+
+    fn add_copies(
+        &self,
+        copies: &mut Copies,
+        conv: &Bytes,
+        user: &Bytes,
+        gap: &Gap,
+        descending: bool,
+        pages: &mut usize,
+    ) -> Result<()> {
+        if *pages == 0 {
+            return Ok(());
+        }
+        let name = names::inbox(user);
+        let low = sequence_at(&self.sync, &name, gap.from_ms)?;
+        let high = sequence_up_to(&self.sync, &name, gap.to_ms)?;
+        let mut scan = Scan::new(&self.sync, &name, (low, high), descending, PAGE);
+        while *pages > 0
+            && (copies.len() as u64) < gap.count()
+            && let Some(pieces) = scan.next_page()?
+        {
+            *pages -= 1;
+            for entry in pieces.iter().filter_map(Piece::entry) {
+                let Some(event) = Event::told(&entry.body) else { continue };
+                let is_sought = event.conv == *conv && gap.sequences().contains(&event.sequence);
+                if is_sought && !event.is_mark() {
+                    copies.entry(event.sequence).or_insert((When::of(entry), event));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A message that cannot be read anywhere, if it was changed since a time: it is what the newest change made of it.
+    fn by_changes(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        sequence: Sequence,
+        since_ms: TimeMs,
+    ) -> Result<Option<Event>> {
+        if self.state.end(&names::changes_ledger(conv))?.1 < since_ms {
+            return Ok(None);
+        }
+        let changes = self.changes_of(conv, sequence, since_ms)?;
+        let Some(newest) = changes.last() else { return Ok(None) };
+        let message = Event { sequence, ..Event::new(Kind::Message, conv, &newest.user) };
+        if changes.iter().any(|change| change.kind == Kind::Recall) {
+            return Ok(Some(Event { kind: Kind::Recall, ..message }));
+        }
+        let edit = self.event_at(conv, user, newest.sequence)?.event();
+        Ok(edit.map(|edit| Event { body: edit.body, ..message }))
+    }
+
+    /// An original that was read. Where damage may hide that it was edited or recalled, what the ledger of changes says counts.
+    pub(super) fn as_it_is_stored(&self, user: &Bytes, event: Event, when: When) -> Result<Found> {
+        if self.engine.has_damage() {
+            return self.as_it_became(user, event, when);
+        }
+        Ok(Found::Event(when, event))
+    }
+
+    /// A copy as it is to be shown now, when the original is gone or cannot be read. Rather nothing is shown than a body that was
+    /// taken back.
+    pub(super) fn as_it_became(&self, user: &Bytes, copy: Event, when: When) -> Result<Found> {
+        let (_, changed_ms) = match copy.kind {
+            Kind::Message | Kind::Edit => self.state.end(&names::changes_ledger(&copy.conv))?,
+            _ => (0, 0),
+        };
+        if changed_ms < when.time_ms {
+            return Ok(Found::Event(when, copy));
+        }
+        let mut later = self.changes_of(&copy.conv, copy.shown_sequence(), when.time_ms)?;
+        later.retain(|change| change.sequence > copy.sequence);
+        if later.iter().any(|change| change.kind == Kind::Recall) {
+            let kind = if copy.kind == Kind::Message { Kind::Recall } else { copy.kind };
+            return Ok(Found::Event(when, Event { kind, body: Bytes::new(), ..copy }));
+        }
+        let newest = later.last().filter(|_| copy.kind == Kind::Message);
+        let Some(newest) = newest else { return Ok(Found::Event(when, copy)) };
+        // Of an edit that nothing changed since.
+        let body = match self.event_at(&copy.conv, user, newest.sequence)? {
+            Found::Event(_, edit) => edit.body,
+            Found::Nothing => Bytes::new(),
+            Found::Lost(_, error) => return Ok(Found::Lost(when, error)),
+        };
+        Ok(Found::Event(when, Event { body, ..copy }))
+    }
+}
+
+/// Copies of events by sequence, and when they were committed.
+type Copies = BTreeMap<Sequence, (When, Event)>;

@@ -1,0 +1,470 @@
+//! Messaging on damaged files (P5): after one flipped bit, wherever it is, every command of every user answers, what one of the two
+//! stores has lost is read from the other, and nothing is missing that is not told.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use strandline::clock::ManualClock;
+use strandline::format::header::FileHeader;
+use strandline::vfs::Dir;
+use strandline::vfs::simulated::{Image, SimulatedDisk};
+use strandline::{Engine, Limit, Trim, World};
+
+use super::{
+    Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options, Sending,
+    Window,
+};
+
+const START_MS: u64 = 1_700_000_000_000;
+const USERS: [&str; 4] = ["ann", "bob", "carl", "dora"];
+const PUSHED: [&str; 3] = ["red", "green", "joined"];
+const PULLED: &str = "lake";
+
+struct Table {
+    clock: Arc<ManualClock>,
+    engine: Engine,
+    messaging: Messaging,
+}
+
+fn open(disk: &SimulatedDisk, now_ms: u64) -> Table {
+    let clock = Arc::new(ManualClock::at(now_ms));
+    let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: clock.clone() };
+    let engine = Engine::open_in(world, strandline::Options::default()).expect("what a bit harms opens");
+    let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
+    Table { clock, engine, messaging }
+}
+
+/// What a terminal keeps of an event.
+type Told = (String, u64, String, String);
+
+fn told(delivery: &Delivery) -> Told {
+    let shown = &delivery.shown;
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let kind = if shown.is_damaged { "damaged" } else { shown.kind };
+    (text(&delivery.conv), shown.sequence, kind.to_string(), text(&shown.body))
+}
+
+impl Table {
+    fn create(&self, conv: &str, mode: Mode, members: &[&'static str]) {
+        let members = members.iter().map(|user| Bytes::from_static(user.as_bytes())).collect();
+        let new = NewConversation { mode, history: History::All, members };
+        assert!(self.messaging.create(conv.as_bytes(), &new).expect("it is made"));
+    }
+
+    fn send(&self, conv: &str, sender: &'static str, body: String) -> Result<(), super::Trouble> {
+        let conv = Bytes::copy_from_slice(conv.as_bytes());
+        let message = Message { conv, sender: sender.into(), body: body.into(), id: None, lifetime_ms: 0 };
+        match self.messaging.send(&message)? {
+            Sending::Commit(commit) => self.engine.submit(commit.batch)?.wait().map(drop)?,
+            Sending::Known(_) => unreachable!("there is no id"),
+        }
+        Ok(())
+    }
+
+    /// Everything that a user's new terminal gets, in pages of so many.
+    fn drain(&self, user: &str, count: usize) -> Vec<Told> {
+        let (mut all, mut cursor) = (Vec::new(), Cursor::Oldest);
+        for _ in 0..10_000 {
+            let page = self.messaging.sync(user.as_bytes(), &cursor, Limit::entries(count));
+            let page = page.unwrap_or_else(|trouble| panic!("{user} syncs: {trouble}"));
+            all.extend(page.deliveries.iter().map(told));
+            cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
+            if !page.more {
+                return all;
+            }
+        }
+        panic!("{user} never comes to the end");
+    }
+
+    fn history(&self, conv: &str, user: &str, window: Window) -> Vec<Told> {
+        let shown = self.messaging.history(conv.as_bytes(), user.as_bytes(), window, Limit::entries(1000));
+        let shown = shown.unwrap_or_else(|trouble| panic!("{user} reads {conv}: {trouble}"));
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let row = |shown: super::Shown| {
+            let kind = if shown.is_damaged { "damaged" } else { shown.kind };
+            (conv.to_string(), shown.sequence, kind.to_string(), text(&shown.body))
+        };
+        shown.into_iter().map(row).collect()
+    }
+
+    /// What the ledgers say of all conversations.
+    fn facts(&self) -> Vec<String> {
+        let fact = |conv: &str| {
+            let info = self.messaging.info(conv.as_bytes()).expect("IM.INFO answers");
+            let members = self.messaging.members(conv.as_bytes(), b"", 100).expect("IM.MEMBERS answers");
+            format!("{conv} {info:?} {members:?}")
+        };
+        PUSHED.into_iter().chain([PULLED]).map(fact).collect()
+    }
+}
+
+/// Three pushed conversations and a pulled one, in several segments a store; the newest of them is still in the log, unless it closes.
+fn scene(closes: bool) -> (Image, u64) {
+    let disk = SimulatedDisk::new();
+    let table = open(&disk, START_MS);
+    table.create("red", Mode::Push, &["ann", "bob", "carl"]);
+    table.create("green", Mode::Push, &["ann", "dora"]);
+    table.create("joined", Mode::Push, &["ann", "bob"]);
+    table.create(PULLED, Mode::Pull, &["ann", "bob", "carl", "dora"]);
+    for round in 0..40_u64 {
+        let body = |conv: &str| format!("{conv} says {round} {}", "well ".repeat(4));
+        table.send("red", ["ann", "bob", "carl"][round as usize % 3], body("red")).expect("sent");
+        table.send("green", "dora", body("green")).expect("sent");
+        if round % 3 > 0 {
+            table.clock.pass(round % 3);
+        }
+        table.send(PULLED, "carl", body(PULLED)).expect("sent");
+        table.send("joined", "ann", body("joined")).expect("sent");
+        let messaging = &table.messaging;
+        match round {
+            5 => drop(messaging.join(b"joined", &["carl".into()]).expect("there is room")),
+            9 => assert!(messaging.recall(b"red", b"ann", 1, START_MS).expect("it is ann's")),
+            11 => assert!(messaging.edit(b"green", b"dora", 2, &"edited".into(), START_MS).expect("dora's")),
+            12 => assert!(messaging.read(b"red", b"bob", 7).expect("bob is a member")),
+            16 => drop(messaging.leave(b"joined", &["carl".into()]).expect("it is a member")),
+            10 | 20 | 30 => table.engine.flush().expect("flushes"),
+            _ => {}
+        }
+    }
+    if closes {
+        table.engine.close().expect("closes");
+    }
+    drop(table);
+    (disk.contents(), START_MS + 1000)
+}
+
+/// What was there before the damage.
+struct Whole {
+    synced: BTreeMap<&'static str, Vec<Told>>,
+    histories: BTreeMap<(&'static str, &'static str), Vec<Told>>,
+    unread: BTreeMap<&'static str, u64>,
+    facts: Vec<String>,
+}
+
+fn conversations() -> impl Iterator<Item = &'static str> {
+    PUSHED.into_iter().chain([PULLED])
+}
+
+impl Whole {
+    fn of(table: &Table) -> Whole {
+        let history = |(conv, user)| ((conv, user), table.history(conv, user, Window::Newest));
+        Whole {
+            synced: USERS.map(|user| (user, table.drain(user, 100))).into(),
+            histories: conversations().flat_map(|conv| USERS.map(|user| (conv, user))).map(history).collect(),
+            unread: USERS.map(|user| (user, unread(table, user))).into(),
+            facts: table.facts(),
+        }
+    }
+
+    /// Everything that anybody may ask, on damaged files of a store.
+    fn check(&self, table: &Table, store: u64) {
+        let mut lost = 0;
+        for user in USERS {
+            let all = table.drain(user, 100);
+            assert_eq!(table.drain(user, 3), all, "{user}: pages of any size give the same");
+            lost += self.check_sync(user, &all, store);
+        }
+        if store == SYNC {
+            assert_eq!(lost, 0, "every event is still in its conversation");
+        }
+        for ((conv, user), whole) in &self.histories {
+            let mut now = table.history(conv, user, Window::Newest);
+            check_history(&now, whole, store != MESSAGES || *conv != PULLED);
+            now.reverse();
+            assert_eq!(table.history(conv, user, Window::After(0)), now, "both ways are the same");
+        }
+        for user in USERS {
+            let count = unread(table, user);
+            let whole = self.unread[user];
+            assert!(count >= whole, "{user}: {count} unread, and there were {whole}");
+            assert!(store == MESSAGES || count == whole, "{user}: {count} unread, and there were {whole}");
+        }
+        assert_eq!(table.facts(), self.facts, "the ledgers are whole");
+        for conv in conversations() {
+            let sent = table.send(conv, "ann", "after the damage".into());
+            sent.unwrap_or_else(|trouble| panic!("a send to {conv}: {trouble}"));
+        }
+        for user in USERS {
+            let newest = table.drain(user, 7);
+            assert!(newest.iter().any(|event| event.3 == "after the damage"), "{user} goes on");
+        }
+    }
+
+    /// What a user gets; how many entries are lost.
+    fn check_sync(&self, user: &str, all: &[Told], store: u64) -> usize {
+        let whole = &self.synced[user];
+        let lost = all.iter().filter(|event| event.2 == "lost").count();
+        for event in whole {
+            let damaged = (event.0.clone(), event.1, "damaged".to_string(), String::new());
+            let is_there = all.contains(event) || (event.0 == PULLED && all.contains(&damaged));
+            assert!(is_there || lost > 0, "{user} lacks {event:?} without a word");
+        }
+        if store == STATE || lost == 0 {
+            assert_eq!(all.len(), whole.len(), "{user} gets nothing twice");
+        }
+        for conv in conversations() {
+            let of_it = all.iter().filter(|event| event.0 == conv && event.2 == "message");
+            assert!(of_it.is_sorted_by_key(|event| event.1), "{user}: {conv} is in order");
+        }
+        lost
+    }
+}
+
+/// Numbers of stores in file headers.
+const MESSAGES: u64 = 1;
+const SYNC: u64 = 2;
+const STATE: u64 = 3;
+
+fn unread(table: &Table, user: &str) -> u64 {
+    let counts = table.messaging.unread(user.as_bytes(), &[]).expect("IM.UNREAD answers");
+    let listed = table.messaging.conversations(user.as_bytes(), b"", Limit::entries(100));
+    let listed = listed.expect("IM.CONVERSATIONS answers");
+    assert_eq!(listed.items.len(), counts.len(), "the list has all conversations of {user}");
+    counts.iter().map(|(_, count)| count).sum()
+}
+
+/// Each event, or that it is damaged; if it was pushed, the event.
+fn check_history(now: &[Told], whole: &[Told], is_restored: bool) {
+    if is_restored {
+        assert_eq!(now, whole);
+    }
+    let sequences: Vec<u64> = now.iter().map(|event| event.1).collect();
+    for event in whole {
+        let at = sequences.iter().position(|sequence| *sequence == event.1);
+        let found = &now[at.unwrap_or_else(|| panic!("{event:?} is missing without a word"))];
+        assert!(found == event || found.2 == "damaged", "{found:?} is not {event:?}");
+    }
+}
+
+/// Flips a bit of each file of the kind, in every so many bytes; `check` gets the store, and a word for the place.
+fn flip_everywhere(image: &Image, ending: &str, every: usize, mut check: impl FnMut(u64, &str, &Image)) {
+    let files: Vec<String> = image.files.keys().filter(|name| name.contains(ending)).cloned().collect();
+    assert!(!files.is_empty(), "there are files");
+    for name in files {
+        let bytes = &image.files[&name];
+        let header = FileHeader::decode(&bytes[..80], Path::new(&name)).expect("it is whole");
+        for at in (80..bytes.len()).step_by(every).chain([bytes.len() - 1]) {
+            let mut damaged = image.clone();
+            damaged.files.get_mut(&name).expect("it is there")[at] ^= 0x10;
+            check(header.first, &format!("{name} at {at} of {}", bytes.len()), &damaged);
+        }
+    }
+}
+
+fn check_everywhere(closes: bool, ending: &str, every: usize) {
+    let (image, now_ms) = scene(closes);
+    let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
+    assert!(whole.synced.values().all(|events| events.len() > 80), "there is something to lose");
+    let mut failures = Vec::new();
+    flip_everywhere(&image, ending, every, |store, place, damaged| {
+        let checked = std::panic::catch_unwind(|| {
+            whole.check(&open(&SimulatedDisk::from_image(damaged), now_ms), store);
+        });
+        if let Err(cause) = checked {
+            let told = cause.downcast_ref::<String>().map_or("no text", String::as_str);
+            failures.push(format!("store {store}, {place}: {}", &told[..told.len().min(1500)]));
+        }
+    });
+    assert!(failures.is_empty(), "{} places: {:#?}", failures.len(), &failures[..failures.len().min(40)]);
+}
+
+#[test]
+fn a_flipped_bit_in_data_stops_nothing_and_what_the_other_store_has_is_shown_whole() {
+    check_everywhere(true, ".data", 400);
+}
+
+/// The newest entries are in the log: where they end the indexes alone say otherwise.
+#[test]
+fn a_flipped_bit_in_an_index_stops_nothing() {
+    check_everywhere(false, ".index", 200);
+}
+
+/// Where nothing but a damaged index says where timelines end, what needs that is refused by name, for those alone.
+#[test]
+fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
+    let (image, now_ms) = scene(true);
+    let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
+    let mut hidden = 0;
+    flip_everywhere(&image, ".index", 200, |store, place, damaged| {
+        if store != MESSAGES {
+            return;
+        }
+        let table = open(&SimulatedDisk::from_image(damaged), now_ms);
+        for user in USERS {
+            let all = table.drain(user, 100);
+            let pushed = |all: &[Told]| all.iter().filter(|event| event.0 != PULLED).count();
+            assert_eq!(pushed(&all), pushed(&whole.synced[user]), "{place}: {user} has the copies");
+            assert_eq!(all.len(), whole.synced[user].len(), "{place}: {user} knows of what was pulled");
+            let listed = unread(&table, user);
+            assert!(
+                listed > 0 || whole.unread[user] == 0,
+                "{place}: {user} is told that there may be something"
+            );
+        }
+        for conv in conversations() {
+            if let Err(trouble) = table.send(conv, "ann", "more".into()) {
+                hidden += 1;
+                assert!(trouble.to_string().contains(".index"), "{place}: {trouble}");
+            }
+        }
+    });
+    assert!(hidden > 0, "an end was hidden");
+}
+
+/// A disk on which all bodies of pushed conversations are damaged in these stores, a bit in each of so many bytes.
+fn damaged_in(stores: &[u64]) -> Table {
+    let (image, now_ms) = scene(true);
+    let mut damaged = image.clone();
+    for (name, bytes) in &mut damaged.files {
+        let Ok(header) = FileHeader::decode(bytes.get(..80).unwrap_or_default(), Path::new(name)) else {
+            continue;
+        };
+        if name.contains(".data") && stores.contains(&header.first) {
+            for at in (80..bytes.len()).step_by(100) {
+                bytes[at] ^= 0x10;
+            }
+        }
+    }
+    open(&SimulatedDisk::from_image(&damaged), now_ms)
+}
+
+#[test]
+fn what_is_lost_in_both_stores_is_damaged_or_lost_and_nothing_fails() {
+    let (image, now_ms) = scene(true);
+    let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
+    let table = damaged_in(&[MESSAGES, SYNC]);
+    for user in USERS {
+        let all = table.drain(user, 100);
+        assert!(all.iter().all(|event| ["damaged", "lost", "read"].contains(&event.2.as_str())), "{all:?}");
+        assert!(all.iter().any(|event| event.2 == "lost") || all.len() >= whole.synced[user].len());
+        assert_eq!(table.drain(user, 1), all, "{user}: pages of any size give the same");
+        assert!(unread(&table, user) >= whole.unread[user]);
+    }
+    for ((conv, user), whole) in &whole.histories {
+        check_history(&table.history(conv, user, Window::Newest), whole, false);
+    }
+}
+
+#[test]
+fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
+    let edit = |table: &Table, user: &str, sequence| {
+        table.messaging.edit(b"red", user.as_bytes(), sequence, &"new".into(), START_MS)
+    };
+    let table = damaged_in(&[MESSAGES]);
+    assert!(!edit(&table, "bob", 4).expect("it answers"), "it is ann's");
+    assert!(edit(&table, "ann", 4).expect("it is ann's"));
+    assert!(!table.messaging.recall(b"red", b"carl", 4, START_MS).expect("it answers"), "it is ann's");
+    assert!(table.messaging.recall(b"red", b"ann", 7, START_MS).expect("it is ann's"));
+    let shown = table.history("red", "bob", Window::Newest);
+    assert!(shown.contains(&("red".into(), 4, "message".into(), "new".into())), "{shown:?}");
+    assert!(shown.contains(&("red".into(), 7, "recall".into(), String::new())), "{shown:?}");
+
+    let table = damaged_in(&[MESSAGES, SYNC]);
+    let refused = edit(&table, "ann", 4).expect_err("nobody knows whose it is");
+    assert!(refused.to_string().contains("c/{red}"), "{refused}");
+    assert!(
+        table.messaging.recall(b"red", b"ann", 4, START_MS).expect("there is nothing to take but its place")
+    );
+    let shown = table.history("red", "bob", Window::Newest);
+    assert!(shown.contains(&("red".into(), 4, "recall".into(), String::new())), "{shown:?}");
+}
+
+#[test]
+fn what_neither_store_has_any_more_is_one_lost_entry() {
+    let table = damaged_in(&[SYNC]);
+    let gone = table.messaging.messages.trim(&super::names::conversation(b"green"), Trim::Before(30));
+    assert!(gone.expect("trims") > 20);
+    let all = table.drain("dora", 100);
+    assert!(all.iter().any(|event| event.2 == "lost"), "{all:?}");
+    assert!(all.iter().any(|event| event.0 == "green" && event.1 == 35 && event.2 == "message"), "{all:?}");
+    assert_eq!(table.drain("dora", 1), all, "one at a time goes on, too");
+}
+
+/// Takes ledgers away, as a salvage does that cannot read them.
+fn lose(table: &Table, is_lost: impl Fn(&str) -> bool) {
+    let state = &table.messaging.state;
+    for name in state.list(b"", None, 1000).expect("lists") {
+        if is_lost(&String::from_utf8_lossy(&name)) {
+            assert!(state.drop_timeline(&name).expect("drops"));
+        }
+    }
+}
+
+/// The same files with ledgers missing: what is lost, what is rebuilt, and the table after it.
+fn rebuilt(is_lost: impl Fn(&str) -> bool) -> (LostLedgers, Vec<(Bytes, usize)>, Table) {
+    let (image, now_ms) = scene(true);
+    let disk = SimulatedDisk::from_image(&image);
+    let table = open(&disk, now_ms);
+    lose(&table, is_lost);
+    drop(table);
+    let table = open(&disk, now_ms);
+    let lost = table.messaging.lost_ledgers().expect("reads");
+    let mut all = Vec::new();
+    let told = table.messaging.rebuild(|rebuilt| all.push((rebuilt.conv.clone(), rebuilt.members)));
+    assert_eq!(told.expect("rebuilds"), lost);
+    assert_eq!(table.messaging.lost_ledgers().expect("reads"), LostLedgers::default(), "nothing is lost now");
+    (lost, all, table)
+}
+
+fn members(table: &Table, conv: &str) -> Vec<Bytes> {
+    table.messaging.members(conv.as_bytes(), b"", 100).expect("it is there")
+}
+
+#[test]
+fn a_lost_ledger_is_refused_by_name_until_it_is_rebuilt_from_those_of_its_members() {
+    let (image, now_ms) = scene(true);
+    let table = open(&SimulatedDisk::from_image(&image), now_ms);
+    let whole: Vec<_> = conversations().map(|conv| members(&table, conv)).collect();
+    lose(&table, |name| name.starts_with("c/"));
+    let fresh = Messaging::open(&table.engine, Options::default()).expect("opens");
+    let refused = fresh.members(b"red", b"", 10).expect_err("its ledger is gone");
+    assert!(refused.to_string().contains("im.state:c/red"), "{refused}");
+
+    let (lost, all, table) = rebuilt(|name| name.starts_with("c/"));
+    assert_eq!((lost.conversations.len(), lost.users.len(), all.len()), (4, 0, 4));
+    assert_eq!(conversations().map(|conv| members(&table, conv)).collect::<Vec<_>>(), whole);
+    table.send("red", "bob", "again".into()).expect("bob is a member");
+    assert!(table.drain("carl", 100).iter().any(|event| event.3 == "again"));
+}
+
+#[test]
+fn ledgers_that_are_all_lost_are_rebuilt_from_events_and_copies() {
+    let (image, now_ms) = scene(true);
+    let before = open(&SimulatedDisk::from_image(&image), now_ms);
+    let (lost, _, table) = rebuilt(|_| true);
+    assert_eq!((lost.conversations.len(), lost.users.len()), (4, 4));
+    for conv in PUSHED {
+        assert_eq!(members(&table, conv), members(&before, conv), "{conv}");
+    }
+    assert_eq!(members(&table, PULLED), ["carl"], "of who never said anything in it nothing tells");
+    for (conv, user) in [("red", "ann"), ("green", "dora"), ("joined", "carl")] {
+        let (now, then) =
+            (table.history(conv, user, Window::Newest), before.history(conv, user, Window::Newest));
+        let kept = now.iter().filter(|event| then.contains(event)).count();
+        assert!(kept + 2 >= then.len() && now.len() == then.len(), "{conv} {user}: {now:?}");
+    }
+    let of_pushed = |table: &Table| -> Vec<Told> {
+        table.drain("ann", 100).into_iter().filter(|event| event.0 == "joined").collect()
+    };
+    assert_eq!(of_pushed(&table), of_pushed(&before));
+    let changes = |table: &Table| -> Vec<(u8, u64)> {
+        let name = super::names::changes_ledger(b"red");
+        let page = table.messaging.state.range(&name, .., Limit::entries(100)).expect("reads");
+        let records = page.entries.iter().filter_map(|entry| super::event::Event::decode(&entry.body));
+        records.filter(|record| record.about > 0).map(|record| (record.kind as u8, record.about)).collect()
+    };
+    assert_eq!(changes(&table), changes(&before));
+    assert_eq!(changes(&table).len(), 1, "one message was recalled");
+}
+
+#[test]
+fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
+    let (lost, all, table) = rebuilt(|name| name == "u/bob");
+    assert_eq!((lost.conversations.len(), lost.users, all.len()), (0, vec![Bytes::from("bob")], 0));
+    let counts = table.messaging.unread(b"bob", &[]).expect("bob is known");
+    let convs: Vec<&[u8]> = counts.iter().map(|(conv, _)| conv.as_ref()).collect();
+    assert_eq!(convs, [b"joined".as_slice(), b"lake", b"red"]);
+    assert!(table.drain("bob", 100).iter().any(|event| event.0 == PULLED));
+}

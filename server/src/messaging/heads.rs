@@ -1,0 +1,196 @@
+//! The pulled conversations of a sync: each is read piece by piece from where the terminal is, and waits under the time of its next
+//! event. What damage hides of one is given as damaged: which events were pulled, and when, their lines tell (`pulled`).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use strandline::{Entry, Error, Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
+
+use super::around::{Gap, Piece, bounded, pieces};
+use super::copies::{MOST_PAGES, When};
+use super::cursor::Position;
+use super::event::Event;
+use super::page::Seen;
+use super::periods::Periods;
+use super::pulled::Frontier;
+use super::trouble::Result;
+use super::user::User;
+use super::{Messaging, names};
+
+/// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
+/// before: so what is read ahead is no more than what was given, and one entry of each conversation.
+const MOST_AHEAD: Limit =
+    Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
+
+impl Messaging {
+    /// The first pulled event of each conversation that moved, by time, and whether one was trimmed that this user lacks.
+    pub(super) fn heads(
+        &self,
+        user: &Bytes,
+        state: &User,
+        start: &Position,
+        frontier: &Frontier,
+    ) -> Result<(Heads, bool)> {
+        let (mut heads, mut trimmed) = (Heads::new(), false);
+        for (conv, first) in self.moved(state, start)? {
+            let Some(membership) = state.membership(&conv) else { continue };
+            let first = first.max(membership.pulls_from.unwrap_or(0));
+            let pull = Pull {
+                name: names::conversation(&conv),
+                conv,
+                periods: membership.periods.clone(),
+                pulls_from: membership.pulls_from.unwrap_or(Sequence::MAX),
+                cursor: first.saturating_sub(1),
+                time_ms: start.time_ms,
+                ahead: 1,
+                buffer: VecDeque::new(),
+                more: true,
+            };
+            trimmed |= self.put_back(user, &mut heads, pull, frontier)?;
+        }
+        Ok((heads, trimmed))
+    }
+
+    /// Puts a conversation under the time of its next event, if it has one. Whether events before that were trimmed.
+    pub(super) fn put_back(
+        &self,
+        user: &Bytes,
+        heads: &mut Heads,
+        mut pull: Pull,
+        frontier: &Frontier,
+    ) -> Result<bool> {
+        let mut trimmed = false;
+        while pull.buffer.is_empty() && pull.more {
+            // Nothing outside of a membership is for this user.
+            let Some(first) = pull.periods.next(pull.cursor + 1) else { break };
+            pull.cursor = first - 1;
+            let limit = Limit { entries: pull.ahead, ..MOST_AHEAD }.around_damage();
+            pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
+            let read = self.messages.read_after(&pull.name, pull.cursor, limit);
+            let page = match read {
+                Err(error @ Error::Corrupt { .. }) => {
+                    trimmed |= !self.take_hidden(&mut pull, error, frontier)?;
+                    break;
+                }
+                read => read?,
+            };
+            trimmed |= page.verdict == Verdict::Trimmed;
+            pull.more = page.more;
+            pull.cursor = page.next;
+            for piece in pieces(page, false) {
+                let goes_on = match piece {
+                    Piece::Whole(entry) => self.take_whole(user, &mut pull, &entry, frontier)?,
+                    Piece::Lost(gap) => self.take_lost(user, &mut pull, &gap, frontier)?,
+                };
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+        if let Some(seen) = pull.buffer.front() {
+            heads.insert((seen.time_ms, pull.conv.clone()), pull);
+        }
+        Ok(trimmed)
+    }
+
+    /// Takes an entry if it is a pulled event of the user's time. Whether what comes behind it is to be taken now.
+    fn take_whole(&self, user: &Bytes, pull: &mut Pull, entry: &Entry, frontier: &Frontier) -> Result<bool> {
+        let Some(event) = Event::told(&entry.body) else { return Ok(true) };
+        let (sequence, time_ms) = (entry.sequence, entry.time_ms);
+        if pull.is_beyond(sequence, time_ms, frontier) {
+            pull.more = false;
+            return Ok(false);
+        }
+        pull.time_ms = time_ms.max(pull.time_ms);
+        if event.is_pulled() && pull.periods.contains(sequence) {
+            let event = self.as_it_is_stored(user, event, When::of(entry))?.event();
+            pull.buffer.push_back(Seen { sequence, time_ms, event });
+        }
+        Ok(true)
+    }
+
+    /// Takes what a pulled conversation has lost, and was not pushed. Whether what comes behind it is to be taken now.
+    ///
+    /// Each has a time of its own, so that a cursor passes it once: that of its line in the ledger of pulled events. Without lines
+    /// it is the latest time that it can have, and what the sync timeline has a copy of was pushed.
+    fn take_lost(&self, user: &Bytes, pull: &mut Pull, gap: &Gap, frontier: &Frontier) -> Result<bool> {
+        let whole = gap.count();
+        let part = bounded(&self.messages, &pull.name, gap.part(false, MOST_AHEAD.entries as u64))?;
+        let mut lost: Vec<(Sequence, TimeMs)> = Vec::new();
+        if let Some(times) = self.pulled_times(&pull.conv, &part)? {
+            lost.extend(times);
+        } else {
+            let (conv, to_ms) = (pull.conv.clone(), part.to_ms);
+            self.seek(&conv, user, part.clone(), false, &mut { MOST_PAGES }, &mut |seen| {
+                lost.extend(seen.event.is_none().then_some((seen.sequence, to_ms)));
+                true
+            })?;
+        }
+        if !pull.give_lost(lost, frontier) {
+            return Ok(false);
+        }
+        if part.count() < whole {
+            // The rest of the gap comes with the next read.
+            (pull.cursor, pull.more) = (part.last, true);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Takes what a pulled conversation has from here on, when a damaged index hides all of it: what the ledger of pulled events says.
+    /// False when lines of it have expired.
+    fn take_hidden(&self, pull: &mut Pull, error: Error, frontier: &Frontier) -> Result<bool> {
+        let (first, from_ms, to_ms) = (pull.cursor + 1, pull.time_ms, frontier.time_ms);
+        let gap = Gap { first, last: MAX_SEQUENCE, from_ms, to_ms, error };
+        let times = self.pulled_times(&pull.conv, &gap)?;
+        let is_known = times.is_some();
+        pull.give_lost(times.unwrap_or_default(), frontier);
+        pull.more = false;
+        Ok(is_known)
+    }
+}
+
+/// A pulled conversation that is being read.
+pub struct Pull {
+    /// Which.
+    pub conv: Bytes,
+    name: Vec<u8>,
+    periods: Periods,
+    pulls_from: Sequence,
+    cursor: Sequence,
+    /// When the last event before the cursor was committed, or where the sync began: times do not fall.
+    time_ms: TimeMs,
+    /// Entries that the next read takes.
+    ahead: usize,
+    /// What was read and not given yet.
+    pub buffer: VecDeque<Seen>,
+    more: bool,
+}
+
+impl Pull {
+    /// Gives lost events of the user's time as damaged. Whether what comes behind them is to be taken now.
+    fn give_lost(&mut self, lost: impl IntoIterator<Item = (Sequence, TimeMs)>, frontier: &Frontier) -> bool {
+        for (sequence, time_ms) in lost {
+            let time_ms = time_ms.max(self.time_ms);
+            if self.is_beyond(sequence, time_ms, frontier) {
+                self.more = false;
+                return false;
+            }
+            if sequence >= self.pulls_from && self.periods.contains(sequence) {
+                self.time_ms = time_ms;
+                self.buffer.push_back(Seen { sequence, time_ms, event: None });
+            }
+        }
+        true
+    }
+
+    /// Whether an event is for later, or not for the user at all.
+    fn is_beyond(&self, sequence: Sequence, time_ms: TimeMs, frontier: &Frontier) -> bool {
+        sequence > self.periods.last()
+            || time_ms > frontier.time_ms
+            || (time_ms == frontier.time_ms && sequence > frontier.seen.get(&self.conv).copied().unwrap_or(0))
+    }
+}
+
+/// Pulled conversations by the time of their next event.
+pub type Heads = BTreeMap<(TimeMs, Bytes), Pull>;

@@ -1,0 +1,344 @@
+//! Ledgers that are lost, made again from what is left (P5): both copies were damaged, or a salvage could not save them.
+//!
+//! ```text
+//!  a conversation's members   what its members' ledgers say; its own joins, leaves and senders; who got copies of its events
+//!  a user's conversations     the records that can be read; of conversations that these do not name, the same sources
+//! ```
+//!
+//! A ledger is lost when a record cannot be read or is missing between others, and when there is none although the timeline is
+//! there. Not to be known again: mode (it becomes auto), read marks and hidden messages of lost records, and members from the start of
+//! a pulled conversation who never said anything.
+//!
+//! 1. users' ledgers, so that they can be read: what is left of each; and ledgers of changes, from the edits and recalls;
+//! 2. for each conversation its story, and with it the records that users lack;
+//! 3. the conversation's ledger last: if this is cut short, it is done again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use strandline::{Batch, Error, Limit, MAX_SEQUENCE, Sequence, Store, Trim};
+
+use super::around::{Piece, Scan, told_if_hidden};
+use super::conversation::{Mode, Settings, created_record, member_records};
+use super::event::{Event, Kind};
+use super::ledger::State;
+use super::story::Story;
+use super::trouble::{Result, Trouble};
+use super::user::{Membership, User};
+use super::{Messaging, names};
+
+/// Entries read at a time.
+const PAGE: Limit =
+    Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: true };
+
+/// Names listed at a time, and users written at a time.
+const NAMES: usize = 1000;
+
+/// Ledgers that do not say all that they said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LostLedgers {
+    /// Conversations whose members and settings are not known.
+    pub conversations: Vec<Bytes>,
+    /// Conversations of which not all edits and recalls are known.
+    pub changes: Vec<Bytes>,
+    /// Users whose conversations, read marks and hidden messages are not all known.
+    pub users: Vec<Bytes>,
+}
+
+/// A conversation whose members were rebuilt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Which.
+    pub conv: Bytes,
+    /// How many members it has now.
+    pub members: usize,
+    /// Some of its events cannot be read: members may be missing, or be there who had left.
+    pub is_uncertain: bool,
+}
+
+impl Messaging {
+    /// The ledgers that are lost. Reads all of them.
+    pub fn lost_ledgers(&self) -> Result<LostLedgers> {
+        let mut lost = LostLedgers::default();
+        let mut convs: BTreeSet<Bytes> = ids(&self.messages, b"c/{", b"}")?;
+        convs.extend(ids(&self.state, b"c/", b"")?);
+        for conv in convs {
+            if !self.is_dense(&names::changes_ledger(&conv))? {
+                lost.changes.push(conv.clone());
+            }
+            let known = self.conversations.snapshot(&names::conversation_ledger(&conv));
+            let known = known.map(|ledger| ledger.state.settings.is_some());
+            if is_lost(known, &self.messages, &names::conversation(&conv))? {
+                lost.conversations.push(conv);
+            }
+        }
+        let mut users: BTreeSet<Bytes> = ids(&self.sync, b"u/{", b"}")?;
+        users.extend(ids(&self.state, b"u/", b"")?);
+        for user in users {
+            let known = self.users.snapshot(&names::user_ledger(&user));
+            if is_lost(known.map(|ledger| ledger.version > 0), &self.sync, &names::inbox(&user))? {
+                lost.users.push(user);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Rebuilds them, and tells each conversation. Waits for the disk. While nothing else uses the engine.
+    pub fn rebuild(&self, mut told: impl FnMut(&Rebuilt)) -> Result<LostLedgers> {
+        let lost = self.lost_ledgers()?;
+        for user in &lost.users {
+            self.keep_readable(&names::user_ledger(user))?;
+        }
+        // Of a conversation whose own ledger is lost that of its changes may be lost without a trace.
+        for conv in lost.changes.iter().chain(&lost.conversations).collect::<BTreeSet<_>>() {
+            self.rebuild_changes(conv)?;
+        }
+        let lost_convs: BTreeSet<&Bytes> = lost.conversations.iter().collect();
+        // What a lost user was in may be any conversation.
+        let convs: BTreeSet<Bytes> = if lost.users.is_empty() {
+            lost.conversations.iter().cloned().collect()
+        } else {
+            let mut convs = ids(&self.messages, b"c/{", b"}")?;
+            convs.extend(ids(&self.state, b"c/", b"")?);
+            convs.extend(lost.conversations.iter().cloned());
+            convs
+        };
+        let mut copies = self.copies_by_conversation(&convs)?;
+        let claims = self.claims(&lost_convs)?;
+        for conv in &convs {
+            let mut story = self.story(conv, copies.remove(conv).unwrap_or_default())?;
+            if !lost_convs.contains(conv) {
+                self.conversation(conv, |ledger| {
+                    let members = lost.users.iter().filter(|user| ledger.state.has(user));
+                    members.for_each(|user| story.was_there(user, 1));
+                    Ok(())
+                })?;
+            }
+            let mut memberships: BTreeMap<Bytes, Membership> =
+                story.memberships().map(|(user, membership)| (user.clone(), membership)).collect();
+            memberships.extend(claims.get(conv).into_iter().flatten().cloned());
+            if !lost_convs.contains(conv) {
+                memberships.retain(|user, _| lost.users.contains(user));
+            }
+            self.add_to_users(conv, &memberships)?;
+            if lost_convs.contains(conv) {
+                let members: Vec<&Bytes> = memberships
+                    .iter()
+                    .filter(|(_, membership)| membership.periods.is_member())
+                    .map(|(user, _)| user)
+                    .collect();
+                self.write_conversation(conv, &story, &members)?;
+                let rebuilt =
+                    Rebuilt { conv: conv.clone(), members: members.len(), is_uncertain: story.is_damaged };
+                told(&rebuilt);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Step 1 of the heading: a user's ledger becomes what can be read of it.
+    fn keep_readable(&self, name: &[u8]) -> Result<()> {
+        let mut user = User::default();
+        let mut scan = Scan::new(&self.state, name, (1, MAX_SEQUENCE), false, PAGE);
+        while let Some(pieces) = scan.next_page()? {
+            for entry in pieces.iter().filter_map(Piece::entry) {
+                match Event::decode(&entry.body) {
+                    Some(record) if record.kind == Kind::Reset => user = User::default(),
+                    Some(record) => drop(user.apply(&record, entry.time_ms)),
+                    None => {}
+                }
+            }
+        }
+        self.replace(name, &user.records())
+    }
+
+    /// Whether a ledger of changes has every record since its first, or since it was rebuilt.
+    fn is_dense(&self, name: &[u8]) -> Result<bool> {
+        let mut scan = Scan::new(&self.state, name, (1, MAX_SEQUENCE), false, PAGE);
+        let mut next = 1;
+        while let Some(pieces) = scan.next_page()? {
+            for piece in pieces {
+                let Piece::Whole(entry) = piece else { return Ok(false) };
+                let begins = Event::decode(&entry.body).is_some_and(|record| record.kind == Kind::Reset);
+                if entry.sequence != next && !begins {
+                    return Ok(false);
+                }
+                next = entry.sequence + 1;
+            }
+        }
+        Ok(self.state.end(name)?.0 < next)
+    }
+
+    /// A conversation's ledger of changes becomes what its edits and recalls say, as far as they can be read.
+    fn rebuild_changes(&self, conv: &Bytes) -> Result<()> {
+        let (timeline, name) = (names::conversation(conv), names::changes_ledger(conv));
+        let mut notes = Vec::new();
+        let mut scan = Scan::new(&self.messages, &timeline, (1, MAX_SEQUENCE), false, PAGE);
+        while let Some(pieces) = scan.next_page()? {
+            for event in pieces.iter().filter_map(|piece| Event::told(&piece.entry()?.body)) {
+                if matches!(event.kind, Kind::Edit | Kind::Recall) && event.about != 0 {
+                    notes.push(Event { body: Bytes::new(), ..event });
+                }
+            }
+        }
+        if notes.is_empty() && self.state.end(&name)?.0 == 0 {
+            return Ok(());
+        }
+        self.replace(&name, &notes)
+    }
+
+    /// Writes a ledger anew; what was before goes.
+    fn replace(&self, name: &[u8], records: &[Event]) -> Result<()> {
+        let (last, _) = self.state.end(name)?;
+        let reset = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new());
+        let batch = std::iter::once(&reset)
+            .chain(records)
+            .fold(Batch::new(), |batch, record| batch.append(&self.state, name, &record.encode()));
+        self.engine.submit(batch.if_last_of(&self.state, name, last))?.wait()?;
+        self.state.trim(name, Trim::Before(last + 1))?;
+        Ok(())
+    }
+
+    /// What users' ledgers say of conversations whose own is lost.
+    fn claims(&self, convs: &BTreeSet<&Bytes>) -> Result<BTreeMap<Bytes, Vec<(Bytes, Membership)>>> {
+        let mut claims: BTreeMap<Bytes, Vec<(Bytes, Membership)>> = BTreeMap::new();
+        if convs.is_empty() {
+            return Ok(claims);
+        }
+        for user in ids(&self.state, b"u/", b"")? {
+            let ledger = self.users.snapshot(&names::user_ledger(&user))?;
+            for (conv, membership) in ledger.state.all().filter(|(conv, _)| convs.contains(conv)) {
+                claims.entry(conv.clone()).or_default().push((user.clone(), membership.clone()));
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Which users' sync timelines have something of these conversations, and its lowest sequence.
+    fn copies_by_conversation(
+        &self,
+        convs: &BTreeSet<Bytes>,
+    ) -> Result<BTreeMap<Bytes, BTreeMap<Bytes, Sequence>>> {
+        let mut copies: BTreeMap<Bytes, BTreeMap<Bytes, Sequence>> = BTreeMap::new();
+        if convs.is_empty() {
+            return Ok(copies);
+        }
+        for user in ids(&self.sync, b"u/{", b"}")? {
+            let name = names::inbox(&user);
+            let mut scan = Scan::new(&self.sync, &name, (1, MAX_SEQUENCE), false, PAGE);
+            while let Some(pieces) = scan.next_page()? {
+                for event in pieces.iter().filter_map(|piece| Event::told(&piece.entry()?.body)) {
+                    let Some(conv) = convs.get(&event.conv) else { continue };
+                    let of_conv = copies.entry(conv.clone()).or_default();
+                    of_conv.entry(user.clone()).or_insert(event.sequence);
+                }
+            }
+        }
+        Ok(copies)
+    }
+
+    fn story(&self, conv: &Bytes, copies: BTreeMap<Bytes, Sequence>) -> Result<Story> {
+        let (mut story, name) = (Story::default(), names::conversation(conv));
+        let mut scan = Scan::new(&self.messages, &name, (1, MAX_SEQUENCE), false, PAGE);
+        while let Some(pieces) = scan.next_page()? {
+            for piece in pieces {
+                let Piece::Whole(entry) = piece else {
+                    story.is_damaged = true;
+                    continue;
+                };
+                if let Some(event) = Event::told(&entry.body) {
+                    story.add(&event, entry.time_ms);
+                }
+            }
+        }
+        for (user, sequence) in copies {
+            story.got_copy(&user, sequence);
+        }
+        Ok(story)
+    }
+
+    /// Step 2 of the heading: what users' ledgers do not say of a conversation.
+    fn add_to_users(&self, conv: &Bytes, memberships: &BTreeMap<Bytes, Membership>) -> Result<()> {
+        let users: Vec<(&Bytes, &Membership)> = memberships.iter().collect();
+        for some in users.chunks(NAMES) {
+            let mut batch = Batch::new();
+            let mut is_empty = true;
+            for (user, membership) in some {
+                let name = names::user_ledger(user);
+                let ledger = self.users.snapshot(&name)?;
+                if ledger.state.membership(conv).is_some() {
+                    continue;
+                }
+                let mut added = User::default();
+                added.put(conv, (*membership).clone());
+                for record in added.records() {
+                    batch = batch.append(&self.state, &name, &record.encode());
+                    is_empty = false;
+                }
+            }
+            if !is_empty {
+                self.engine.submit(batch)?.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 3 of the heading.
+    fn write_conversation(&self, conv: &Bytes, story: &Story, members: &[&Bytes]) -> Result<()> {
+        let founders = names::founders_digest(&story.founders());
+        let settings = Settings {
+            mode: Mode::default(),
+            history: story.history,
+            founders,
+            created_ms: story.created_ms,
+        };
+        let created = created_record(conv, &settings, story.pulls_from.is_some());
+        let records: Vec<Event> =
+            std::iter::once(created).chain(member_records(members.iter().copied())).collect();
+        self.replace(&names::conversation_ledger(conv), &records)
+    }
+}
+
+/// Whether a ledger that was read is lost: it cannot be read, or there is none although its timeline has events.
+fn is_lost(is_known: Result<bool>, store: &Store, timeline: &[u8]) -> Result<bool> {
+    match is_known {
+        Ok(true) => Ok(false),
+        Ok(false) => {
+            let mut scan = Scan::new(store, timeline, (1, MAX_SEQUENCE), false, PAGE);
+            while let Some(pieces) = scan.next_page()? {
+                if pieces
+                    .iter()
+                    .any(|piece| piece.entry().is_none_or(|entry| Event::told(&entry.body).is_some()))
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Err(Trouble::Ledger { .. } | Trouble::Engine(Error::Corrupt { .. })) => Ok(true),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// The ids in the names of a store's timelines.
+fn ids(store: &Store, head: &[u8], tail: &[u8]) -> Result<BTreeSet<Bytes>> {
+    let mut ids = BTreeSet::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let Some(listed) = told_if_hidden(store.list(head, after.as_deref(), NAMES))? else {
+            tracing::warn!(
+                store = store.name(),
+                "damage hides names of timelines: what is theirs is left out"
+            );
+            return Ok(ids);
+        };
+        for name in &listed {
+            let id = name.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
+            ids.extend(id.and_then(|id| names::valid(id).ok()));
+        }
+        after = listed.into_iter().next_back();
+        if after.is_none() {
+            return Ok(ids);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a conversation's own events say about its members: when somebody joined, left, or was there because of what it did.
+//!
+//! It is what is left when a ledger is lost. Who was named when the conversation was made joined by no event, and shows by speaking,
+//! by leaving, or by the copies that it got.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use strandline::{Sequence, TimeMs};
+
+use super::conversation::History;
+use super::event::{Event, Kind};
+use super::periods::Periods;
+use super::user::Membership;
+
+/// A conversation as its events tell it.
+#[derive(Debug, Default)]
+pub struct Story {
+    /// When each user was a member.
+    periods: BTreeMap<Bytes, Periods>,
+    /// When those who left did so the last time.
+    left_ms: BTreeMap<Bytes, TimeMs>,
+    /// Those who were members from the start.
+    founders: Vec<Bytes>,
+    /// What new members see.
+    pub history: History,
+    /// When the conversation was made, or the time of its first event.
+    pub created_ms: TimeMs,
+    /// Its first pulled event.
+    pub pulls_from: Option<Sequence>,
+    /// Some of its events cannot be read.
+    pub is_damaged: bool,
+}
+
+impl Story {
+    /// What happened next.
+    pub fn add(&mut self, event: &Event, time_ms: TimeMs) {
+        if self.created_ms == 0 {
+            self.created_ms = time_ms;
+        }
+        if event.is_pulled() {
+            self.pulls_from.get_or_insert(event.sequence);
+        }
+        match event.kind {
+            Kind::Join => {
+                self.about_itself(event);
+                self.begin(&event.user, event.sequence);
+            }
+            Kind::Leave => {
+                self.about_itself(event);
+                self.was_there(&event.user, event.sequence);
+                if let Some(periods) = self.periods.get_mut(&event.user) {
+                    periods.end(event.sequence);
+                }
+                self.left_ms.insert(event.user.clone(), time_ms);
+            }
+            _ => self.was_there(&event.user, event.sequence),
+        }
+    }
+
+    /// A user got a copy of an event, or marked one. The oldest copy that is kept may be a late one.
+    pub fn got_copy(&mut self, user: &Bytes, sequence: Sequence) {
+        if !self.periods.contains_key(user) {
+            self.was_there(user, sequence);
+        }
+    }
+
+    fn about_itself(&mut self, event: &Event) {
+        self.history = History::of_flags(event.flags);
+        self.created_ms = event.about;
+    }
+
+    fn begin(&mut self, user: &Bytes, from: Sequence) {
+        self.periods.entry(Bytes::copy_from_slice(user)).or_default().begin(from);
+    }
+
+    /// A user was, or is, a member at a sequence. If no event tells since when, it was from the start, unless that event may be lost.
+    pub fn was_there(&mut self, user: &Bytes, sequence: Sequence) {
+        let known = self.periods.get(user);
+        if known.is_some_and(Periods::is_member) {
+            return;
+        }
+        let is_founder = known.is_none() && !self.is_damaged;
+        if is_founder {
+            self.founders.push(Bytes::copy_from_slice(user));
+        }
+        self.begin(user, if is_founder { 1 } else { sequence });
+    }
+
+    /// The members from the start, in byte order.
+    pub fn founders(&self) -> Vec<Bytes> {
+        let mut founders = self.founders.clone();
+        founders.sort();
+        founders
+    }
+
+    /// Everybody who is or was a member, with no marks.
+    pub fn memberships(&self) -> impl Iterator<Item = (&Bytes, Membership)> {
+        self.periods.iter().map(|(user, periods)| {
+            let since = periods.all().next().map_or(1, |(first, _)| first);
+            let membership = Membership {
+                periods: periods.clone(),
+                history: self.history,
+                created_ms: self.created_ms,
+                pulls_from: self.pulls_from.map(|from| from.max(since)),
+                left_ms: self.left_ms.get(user).copied().unwrap_or(0),
+                ..Membership::default()
+            };
+            (user, membership)
+        })
+    }
+}
