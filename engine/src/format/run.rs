@@ -281,7 +281,7 @@ mod tests {
         let end = block.len();
         block.extend_from_slice(b"after");
         let mut reader = RunReader::at(&block, 6).expect("a run");
-        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 7));
+        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 10));
         let mut seen = Vec::new();
         while let Some((sequence, content)) = reader.next_entry() {
             seen.push(match content {

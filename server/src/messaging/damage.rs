@@ -120,8 +120,8 @@ fn scene(closes: bool) -> (Image, u64) {
         let messaging = &table.messaging;
         match round {
             5 => drop(messaging.join(b"joined", &["carl".into()]).expect("there is room")),
-            9 => assert!(messaging.recall(b"red", b"ann", 1, START_MS).expect("it is ann's")),
-            11 => assert!(messaging.edit(b"green", b"dora", 2, &"edited".into(), START_MS).expect("dora's")),
+            9 => assert!(messaging.recall(b"red", b"ann", 1).expect("it is ann's")),
+            11 => assert!(messaging.edit(b"green", b"dora", 2, &"edited".into()).expect("dora's")),
             12 => assert!(messaging.read(b"red", b"bob", 7).expect("bob is a member")),
             16 => drop(messaging.leave(b"joined", &["carl".into()]).expect("it is a member")),
             10 | 20 | 30 => table.engine.flush().expect("flushes"),
@@ -350,13 +350,13 @@ fn what_is_lost_in_both_stores_is_damaged_or_lost_and_nothing_fails() {
 #[test]
 fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
     let edit = |table: &Table, user: &str, sequence| {
-        table.messaging.edit(b"red", user.as_bytes(), sequence, &"new".into(), START_MS)
+        table.messaging.edit(b"red", user.as_bytes(), sequence, &"new".into())
     };
     let table = damaged_in(&[MESSAGES]);
     assert!(!edit(&table, "bob", 4).expect("it answers"), "it is ann's");
     assert!(edit(&table, "ann", 4).expect("it is ann's"));
-    assert!(!table.messaging.recall(b"red", b"carl", 4, START_MS).expect("it answers"), "it is ann's");
-    assert!(table.messaging.recall(b"red", b"ann", 7, START_MS).expect("it is ann's"));
+    assert!(!table.messaging.recall(b"red", b"carl", 4).expect("it answers"), "it is ann's");
+    assert!(table.messaging.recall(b"red", b"ann", 7).expect("it is ann's"));
     let shown = table.history("red", "bob", Window::Newest);
     assert!(shown.contains(&("red".into(), 4, "message".into(), "new".into())), "{shown:?}");
     assert!(shown.contains(&("red".into(), 7, "recall".into(), String::new())), "{shown:?}");
@@ -364,9 +364,7 @@ fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
     let table = damaged_in(&[MESSAGES, SYNC]);
     let refused = edit(&table, "ann", 4).expect_err("nobody knows whose it is");
     assert!(refused.to_string().contains("c/{red}"), "{refused}");
-    assert!(
-        table.messaging.recall(b"red", b"ann", 4, START_MS).expect("there is nothing to take but its place")
-    );
+    assert!(table.messaging.recall(b"red", b"ann", 4).expect("there is nothing to take but its place"));
     let shown = table.history("red", "bob", Window::Newest);
     assert!(shown.contains(&("red".into(), 4, "recall".into(), String::new())), "{shown:?}");
 }
