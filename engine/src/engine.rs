@@ -20,7 +20,7 @@ use crate::backup::{self, Backup};
 use crate::batch::Batch;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
-use crate::format::manifest::StoreRecord;
+use crate::format::manifest::{Copies, StoreRecord};
 use crate::ids::{StoreId, TimeMs};
 use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
 use crate::recovery::Recovery;
@@ -75,30 +75,23 @@ pub struct StoreInfo {
     pub name: String,
     /// How long entries live, in milliseconds; 0: for ever.
     pub ttl_ms: u64,
-    /// How often its data and indexes are kept: once or twice.
-    pub copies: u8,
+    /// How often its files are kept.
+    pub copies: Copies,
 }
 
 /// How a store is made.
 ///
 /// ```
-/// use strandline::StoreOptions;
-/// let precious = StoreOptions { copies: 2, ..StoreOptions::default() };
+/// use strandline::{Copies, StoreOptions};
+/// let precious = StoreOptions { copies: Copies::Twice, ..StoreOptions::default() };
 /// assert_eq!(precious.ttl_ms, 0);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreOptions {
     /// How long entries live, in milliseconds; 0: for ever.
     pub ttl_ms: u64,
-    /// How often its data and indexes are kept: 1 or 2. With two, damage to one copy is read around, and mended by
-    /// [`Engine::repair`]. They take twice the space and twice the writing of segments; the log is kept once.
-    pub copies: u8,
-}
-
-impl Default for StoreOptions {
-    fn default() -> StoreOptions {
-        StoreOptions { ttl_ms: 0, copies: 1 }
-    }
+    /// How often its files are kept.
+    pub copies: Copies,
 }
 
 impl StoreOptions {
@@ -164,7 +157,6 @@ impl Engine {
     pub fn create_store_with(&self, name: &str, options: StoreOptions) -> Result<Store> {
         let StoreOptions { ttl_ms, copies } = options;
         check_store_name(name)?;
-        check_copies(copies)?;
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
         match self.find_store(name) {
@@ -196,10 +188,9 @@ impl Engine {
         })
     }
 
-    /// Changes how often the data and indexes of a store are kept: once or twice. Segments that are there get their copies now; if
+    /// Changes how often the files of a store are kept. Segments that are there get their copies now; if
     /// there is no space for that, by [`Engine::repair`], or when they are merged. Copies that there are stay until then.
-    pub fn set_store_copies(&self, name: &str, copies: u8) -> Result<()> {
-        check_copies(copies)?;
+    pub fn set_store_copies(&self, name: &str, copies: Copies) -> Result<()> {
         self.running.check_writable()?;
         let store = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
         if store.copies == copies {
@@ -370,9 +361,7 @@ impl Engine {
                 ("segments", records().count() as u64),
                 (
                     "segment_bytes",
-                    records()
-                        .map(|record| (record.data_bytes + record.index_bytes) * u64::from(record.copies))
-                        .sum(),
+                    records().map(|record| record.copies.bytes(record.data_bytes, record.index_bytes)).sum(),
                 ),
                 ("segment_timelines", records().map(|record| record.timelines).sum()),
                 ("segment_entries", records().map(|record| record.entries).sum()),
@@ -413,14 +402,6 @@ impl Engine {
     pub fn close(&self) -> Result<()> {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
         self.running.close(flushed)
-    }
-}
-
-fn check_copies(copies: u8) -> Result<()> {
-    if (1..=2).contains(&copies) {
-        Ok(())
-    } else {
-        Err(Error::invalid(format!("a store is kept once or twice, not {copies} times")))
     }
 }
 

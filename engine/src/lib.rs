@@ -66,6 +66,7 @@ pub use engine::{Engine, StoreInfo, StoreOptions, World};
 pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Verdict};
 pub use error::{Error, Result};
 pub use finding::Finding;
+pub use format::manifest::Copies;
 pub use ids::{
     BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, Sequence, StoreId, StoreKey, TimeMs, TimelineRef,
 };

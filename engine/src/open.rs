@@ -93,11 +93,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let segments = open_segments(&dir, &manifest, &cache)?;
-    let view =
-        View { active: Arc::new(Memtable::new(manifest.live().checkpoint)), sealed: Vec::new(), segments };
     let Log { mut files, mut replay, mut tail, damage } =
-        read_log(&dir, &names, &manifest, view, options.read_only)?;
-    damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
+        read_log(&dir, &names, &manifest, segments, options.read_only)?;
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
     let own_starts = replay.own_starts || manifest.live().segments.iter().any(SegmentRecord::has_own_starts);
 
@@ -244,8 +241,15 @@ struct Log {
 }
 
 /// Step 4.
-fn read_log(dir: &Dir, names: &[String], manifest: &Manifest, view: View, read_only: bool) -> Result<Log> {
+fn read_log(
+    dir: &Dir,
+    names: &[String],
+    manifest: &Manifest,
+    segments: SegmentSet,
+    read_only: bool,
+) -> Result<Log> {
     let live = manifest.live();
+    let view = View { active: Arc::new(Memtable::new(live.checkpoint)), sealed: Vec::new(), segments };
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
     damage.extend(told_if(read_only, wal::check_last(dir, live.log_file, &log))?);
     let mut replay = Replay::new(view, read_only);
@@ -255,6 +259,7 @@ fn read_log(dir: &Dir, names: &[String], manifest: &Manifest, view: View, read_o
     }
     damage.extend(tail.damage.iter().cloned());
     damage.extend(told_if(read_only, manifest.check_changes(tail.end))?);
+    damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
     Ok(Log { files: log.iter().map(|(file, _)| *file).collect(), replay, tail, damage })
 }
 

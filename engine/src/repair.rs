@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::error::{Error, Failure, Result};
 use crate::finding::Finding;
 use crate::format::header::FileKind;
-use crate::format::manifest::SegmentRecord;
+use crate::format::manifest::{Copies, SegmentRecord};
 use crate::ids::{FileNumber, StoreId};
 use crate::segment::{CopyDamage, Segment, Twins};
 use crate::state::State;
@@ -61,14 +61,15 @@ pub fn repair_segment(state: &State, store: StoreId, number: FileNumber, out: &m
         return Ok(());
     };
     let copies = segment.record().copies.max(state.copies(store));
-    if copies < 2 {
+    if copies == Copies::Once {
         return Ok(());
     }
     let record = SegmentRecord { copies, ..segment.record().clone() };
-    let is_new = segment.record().copies < 2;
+    let before = segment.record().copies;
     let (mended, damages) = (out.mended.len(), state.cache.damages());
     let mut left = Vec::new();
-    for kind in kinds(&record) {
+    for kind in kinds(&record).iter().filter(|kind| copies.of(**kind) > 1) {
+        let is_new = before.of(*kind) < 2;
         let twins = Twins::new(&state.dir, state.engine_id, &record, *kind);
         let compared = twins.compare();
         // A twin that never was there is no damage.
@@ -85,7 +86,7 @@ pub fn repair_segment(state: &State, store: StoreId, number: FileNumber, out: &m
     if out.mended.len() > mended {
         state.dir.sync().map_err(|error| state.failed(Failure::Poisoned(error)))?;
     }
-    if is_new {
+    if copies != before {
         make_known(state, segment, copies)?;
     }
     [false, true].into_iter().for_each(|is_index| state.cache.close(number, is_index));
@@ -116,7 +117,7 @@ pub fn finding(damage: &CopyDamage) -> Finding {
 }
 
 /// The twins are there for good: the manifest says so, and then everyone.
-fn make_known(state: &State, segment: &Segment, copies: u8) -> Result<()> {
+fn make_known(state: &State, segment: &Segment, copies: Copies) -> Result<()> {
     let number = segment.record().number;
     let told = state.change_live(|live| {
         live.segments

@@ -19,7 +19,7 @@ use crate::batch::timeline_hash;
 use crate::clock::{Clock, SureTime};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::EngineId;
-use crate::format::manifest::{Live, StoreRecord};
+use crate::format::manifest::{Copies, Live, StoreRecord};
 use crate::ids::{FileNumber, Instance, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::SlotId;
@@ -143,8 +143,8 @@ impl State {
     }
 
     /// How often files of a store's new segments are kept.
-    pub fn copies(&self, store: StoreId) -> u8 {
-        self.stores.read().iter().find(|known| known.id == store).map_or(1, |known| known.copies)
+    pub fn copies(&self, store: StoreId) -> Copies {
+        self.stores.read().iter().find(|known| known.id == store).map_or(Copies::Once, |known| known.copies)
     }
 
     /// How long entries of a store live; 0: for ever.

@@ -88,10 +88,9 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     let mut done = 0;
     for segment in view.segments.all() {
         let mut check = SegmentCheck { state, record: segment, out: &mut out };
-        let is_twice = segment.record().copies > 1;
         let mut is_mendable = false;
         for kind in kinds(segment.record()) {
-            if is_twice {
+            if segment.record().copies.of(*kind) > 1 {
                 is_mendable |= check.twins(*kind);
             } else {
                 check.blocks(*kind, &mut |bytes| on_progress((done + bytes).min(total), total));
@@ -217,7 +216,7 @@ impl SegmentCheck<'_> {
             let is_index = kind == FileKind::Index;
             self.state.cache.damages().report(record.number, is_index, damage.copy, &damage.error);
         }
-        (0..record.copies).for_each(|_| self.out.file(twins.len()));
+        (0..record.copies.of(kind)).for_each(|_| self.out.file(twins.len()));
         damage.iter().any(|damage| damage.is_mendable)
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SECTOR_BYTES, SimulatedDisk};
-use strandline::{Batch, Engine, Entry, Limit, Options, StoreOptions, Trim, restore_in, salvage_in};
+use strandline::{Batch, Copies, Engine, Entry, Limit, Options, StoreOptions, Trim, restore_in, salvage_in};
 use world::House;
 
 const STORE: &str = "ledgers";
@@ -56,7 +56,7 @@ fn fill(engine: &Engine, store: &str) {
 fn kept_twice() -> (House, Contents) {
     let house = House::with(options());
     let engine = house.engine();
-    engine.create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: 2 }).expect("is made");
+    engine.create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice }).expect("is made");
     fill(&engine, STORE);
     let contents = contents(&engine, STORE).expect("reads");
     engine.close().expect("closes");
@@ -126,7 +126,7 @@ fn each_file_is_there_twice_and_reads_cost_no_more() {
         assert_eq!(files.get(&format!("{name}.twin")), Some(bytes), "{name}");
     }
     let engine = house.engine();
-    assert!(engine.stores().iter().any(|store| store.name == STORE && store.copies == 2));
+    assert!(engine.stores().iter().any(|store| store.name == STORE && store.copies == Copies::Twice));
     let bytes: usize = files.values().map(Vec::len).sum();
     assert_eq!(engine.stats().get("segment_bytes"), Some(bytes as u64));
     contents(&engine, STORE).expect("reads");
@@ -330,7 +330,8 @@ fn damaged_by_power_cuts(log: &[Op], lying: bool) -> (usize, usize) {
 fn whenever_the_manifest_names_a_twin_it_is_durable() {
     let house = House::with(options());
     let engine = house.engine();
-    let store = engine.create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: 2 }).expect("is made");
+    let store =
+        engine.create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice }).expect("is made");
     for number in 0..3 {
         store.append(b"t", format!("entry {number}").repeat(200).as_bytes()).expect("appends");
         engine.flush().expect("flushes");
@@ -355,11 +356,8 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
     let house = on(&image);
     let engine = house.engine();
     let from = house.disk.log_len();
-    assert!(
-        engine.set_store_copies("messages", 3).is_err() && engine.set_store_copies("messages", 0).is_err()
-    );
-    engine.set_store_copies("messages", 2).expect("copies");
-    assert!(engine.stores().iter().any(|store| store.name == "messages" && store.copies == 2));
+    engine.set_store_copies("messages", Copies::Twice).expect("copies");
+    assert!(engine.stores().iter().any(|store| store.name == "messages" && store.copies == Copies::Twice));
     let twins = |image: &Image| image.files.keys().filter(|name| name.contains(".twin")).count();
     assert_eq!(twins(&house.disk.contents()), 4);
     assert_eq!(engine.verify(|_, _| ()).expect("verifies").findings, []);
@@ -372,7 +370,7 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
             let engine = house.engine();
             assert!(contents(&engine, "messages").expect("reads") == expected, "after call {at}, {cut:?}");
             assert_eq!(engine.verify(|_, _| ()).expect("verifies").findings, [], "after call {at}, {cut:?}");
-            engine.set_store_copies("messages", 2).expect("copies");
+            engine.set_store_copies("messages", Copies::Twice).expect("copies");
             engine.repair().expect("repairs");
             assert_eq!(twins(&house.disk.contents()), 4, "after call {at}, {cut:?}");
         }
@@ -383,7 +381,7 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
         assert!(contents(&house.engine(), "messages").expect("reads") == expected, "without {name}");
     }
     // A merge goes by what the store is now.
-    engine.set_store_copies("messages", 1).expect("is changed");
+    engine.set_store_copies("messages", Copies::Once).expect("is changed");
     engine.compact().expect("merges");
     assert_eq!(twins(&house.disk.contents()), 0);
     assert!(contents(&engine, "messages").expect("reads") == expected);
@@ -394,7 +392,7 @@ fn twins_go_with_their_originals() {
     const TTL_MS: u64 = 64_000;
     let house = House::with(options());
     let engine = house.engine();
-    let brief = StoreOptions { copies: 2, ..StoreOptions::ttl_ms(TTL_MS) };
+    let brief = StoreOptions { copies: Copies::Twice, ..StoreOptions::ttl_ms(TTL_MS) };
     let store = engine.create_store_with("brief", brief).expect("is made");
     for number in 0..3 {
         store.append(b"t", format!("entry {number}").as_bytes()).expect("appends");

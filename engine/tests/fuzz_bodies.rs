@@ -13,7 +13,7 @@ use strandline::format::checksum::{Seed, crc};
 use strandline::format::filter::filter;
 use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use strandline::format::index::{End, Footer, RunBlock, RunBlocks, TimelineEntry};
-use strandline::format::manifest::{self, Live, SegmentRecord, StoreRecord};
+use strandline::format::manifest::{self, Copies, Live, SegmentRecord, StoreRecord};
 use strandline::format::run::{RunWriter, Times, put_shared_body};
 use strandline::format::slots::SlotsWriter;
 use strandline::format::table::{Row, TableWriter};
@@ -149,7 +149,7 @@ fn live() -> Vec<u8> {
         dead_weight: 13,
         half_expired_ms: 14,
         last_start_ms: 15,
-        copies: 2,
+        copies: Copies::Twice,
         first_name: b"a".to_vec(),
         last_name: b"z".to_vec(),
     };

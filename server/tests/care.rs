@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use strandline::{Engine, Options};
+use strandline::{Copies, Engine, Options};
 use tempfile::TempDir;
 
 fn run(arguments: &[&Path]) -> Output {
@@ -76,7 +76,7 @@ fn repair_mends_what_is_kept_twice_and_names_what_is_not() {
     let (out, _) = ends_with(&verb("repair", &[&dir]), 0);
     assert!(out.contains("0 files mended"), "{out}");
     let engine = open_when_free(&dir);
-    engine.set_store_copies("messages", 2).expect("copies");
+    engine.set_store_copies("messages", Copies::Twice).expect("copies");
     engine.close().expect("closes");
     drop(engine);
     let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);

@@ -231,7 +231,7 @@ fn alive_bytes(record: &SegmentRecord, known: &SegmentRecord, now_ms: TimeMs) ->
     let data_bytes = if record.has_data() { record.data_bytes } else { 0 };
     let alive = u128::from(data_bytes) * u128::from(known.weight - dead_weight(known, now_ms));
     let alive_bytes = alive.checked_div(u128::from(known.weight)).unwrap_or(u128::from(data_bytes));
-    (alive_bytes as u64 + record.index_bytes) * u64::from(record.copies)
+    record.copies.bytes(alive_bytes as u64, record.index_bytes)
 }
 
 /// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused if the disk has no room for it.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no changes to, no boot id and no stores
-//! behind it, no generation, no last start and no copies.
+//! behind it, no generation, no last start and no copies. Copies are 1: once, 2: the index twice, 3: both files twice.
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
@@ -31,14 +31,44 @@ pub struct StoreRecord {
     pub gone_before_ms: TimeMs,
     /// How often sequences that may have been seen were lost with the page cache: part of the epoch of its timelines.
     pub generation: u64,
-    /// How often each file of its new segments is kept: once or twice.
-    pub copies: u8,
+    /// How often the files of its new segments are kept.
+    pub copies: Copies,
+}
+
+/// How often the files of a segment are kept. What is damaged in one copy is read from the other, and mended by
+/// [`Engine::repair`](crate::Engine::repair). The log is kept once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Copies {
+    /// Once.
+    #[default]
+    Once = 1,
+    /// The indexes twice: damage hides no entries, it takes bodies only. A few percent of the space.
+    IndexTwice = 2,
+    /// Data and indexes twice: twice the space, and twice the writing of segments.
+    Twice = 3,
+}
+
+impl Copies {
+    /// How often files of a kind are kept.
+    pub(crate) fn of(self, kind: FileKind) -> u8 {
+        match self {
+            Copies::Twice => 2,
+            Copies::IndexTwice if kind == FileKind::Index => 2,
+            Copies::IndexTwice | Copies::Once => 1,
+        }
+    }
+
+    /// How many bytes files of these lengths take.
+    pub(crate) fn bytes(self, data_bytes: u64, index_bytes: u64) -> u64 {
+        let times = |bytes: u64, kind| bytes * u64::from(self.of(kind));
+        times(data_bytes, FileKind::Data) + times(index_bytes, FileKind::Index)
+    }
 }
 
 impl StoreRecord {
     /// A store that is new.
     pub fn new(id: StoreId, name: impl Into<String>, ttl_ms: u64) -> StoreRecord {
-        StoreRecord { id, name: name.into(), ttl_ms, gone_before_ms: 0, generation: 0, copies: 1 }
+        StoreRecord { id, name: name.into(), ttl_ms, gone_before_ms: 0, generation: 0, copies: Copies::Once }
     }
 }
 
@@ -96,8 +126,8 @@ pub struct SegmentRecord {
     pub half_expired_ms: TimeMs,
     /// The highest time at which the lifetime of an entry began: its last time, unless a clock had been ahead.
     pub last_start_ms: TimeMs,
-    /// How often each of its files is kept: once or twice.
-    pub copies: u8,
+    /// How often its files are kept.
+    pub copies: Copies,
     /// The lowest name in it, so that damage to its index is local to the names between these two.
     pub first_name: Vec<u8>,
     /// The highest name in it.
@@ -107,8 +137,8 @@ pub struct SegmentRecord {
 impl SegmentRecord {
     /// Length of the files that are there, all copies.
     pub fn bytes(&self) -> u64 {
-        let once = self.index_bytes + if self.has_data() { self.data_bytes } else { 0 };
-        once * u64::from(self.copies)
+        let data_bytes = if self.has_data() { self.data_bytes } else { 0 };
+        self.copies.bytes(data_bytes, self.index_bytes)
     }
 
     /// Whether its data file is there.
@@ -173,7 +203,7 @@ pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
         put_varint(&mut payload, store.ttl_ms);
         put_varint(&mut payload, store.gone_before_ms);
         put_varint(&mut payload, store.generation);
-        put_varint(&mut payload, u64::from(store.copies));
+        put_varint(&mut payload, store.copies as u64);
     }
     put_varint(&mut payload, live.segments.len() as u64);
     live.segments.iter().for_each(|segment| put_segment(segment, &mut payload));
@@ -206,7 +236,7 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         segment.dead_weight,
         segment.half_expired_ms,
         segment.last_start_ms,
-        u64::from(segment.copies),
+        segment.copies as u64,
     ];
     numbers.into_iter().for_each(|number| put_varint(out, number));
     put_name(out, &segment.first_name);
@@ -250,7 +280,7 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
             ttl_ms: reader.varint()?,
             gone_before_ms: reader.varint()?,
             generation: 0,
-            copies: 1,
+            copies: Copies::Once,
         };
         if is_current {
             (store.generation, store.copies) = (reader.varint()?, copies(&mut reader)?);
@@ -280,7 +310,7 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
             dead_weight: reader.varint()?,
             half_expired_ms: reader.varint()?,
             last_start_ms: 0,
-            copies: 1,
+            copies: Copies::Once,
             first_name: Vec::new(),
             last_name: Vec::new(),
         };
@@ -294,8 +324,10 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
     reader.is_empty().then_some(live)
 }
 
-fn copies(reader: &mut Reader<'_>) -> Option<u8> {
-    u8::try_from(reader.varint()?).ok().filter(|copies| (1..=2).contains(copies))
+fn copies(reader: &mut Reader<'_>) -> Option<Copies> {
+    let known = [Copies::Once, Copies::IndexTwice, Copies::Twice];
+    let number = reader.varint()?;
+    known.into_iter().find(|copies| *copies as u64 == number)
 }
 
 #[cfg(test)]
@@ -318,7 +350,7 @@ mod tests {
             stores: vec![StoreRecord {
                 gone_before_ms: 3,
                 generation: 5,
-                copies: 2,
+                copies: Copies::Twice,
                 ..StoreRecord::new(StoreId(1), "messages", 0)
             }],
             segments: vec![SegmentRecord {
@@ -340,7 +372,7 @@ mod tests {
                 dead_weight: 13,
                 half_expired_ms: 14,
                 last_start_ms: 15,
-                copies: 2,
+                copies: Copies::Twice,
                 first_name: b"a".to_vec(),
                 last_name: b"z".to_vec(),
             }],

@@ -153,7 +153,7 @@ impl CachedFile {
             number: record.number,
             store: record.store,
             is_index,
-            copies: record.copies,
+            copies: record.copies.of(kind),
             cache,
             seed: Seed::new(engine, record.number),
             len: if is_index { record.index_bytes } else { record.data_bytes },

@@ -63,6 +63,7 @@ mod tests {
     use super::super::{Segment, SegmentPlan, SegmentWriter};
     use super::*;
     use crate::entry::{End, Times};
+    use crate::format::manifest::Copies;
     use crate::ids::{EngineId, Lsn, StoreId};
     use crate::vfs::simulated::SimulatedDisk;
 
@@ -80,7 +81,7 @@ mod tests {
             tier: 0,
             dropped: false,
             compress: false,
-            copies: 1,
+            copies: Copies::Once,
             from: Lsn(0),
             to: Lsn(512),
             now_ms: 5,

@@ -46,6 +46,7 @@ pub use scan::{FoundId, IdScan, SegmentScan};
 pub use walk::BlockWalk;
 pub use writer::{SegmentPlan, SegmentWriter};
 
+use crate::format::header::FileKind;
 use crate::format::manifest::SegmentRecord;
 use crate::ids::FileNumber;
 
@@ -69,10 +70,10 @@ const TWIN: &str = ".twin";
 
 /// The names of a segment's files.
 pub fn names(record: &SegmentRecord) -> Vec<String> {
-    let data = record.has_data().then(|| data_name(record.number));
+    let data = record.has_data().then(|| (data_name(record.number), FileKind::Data));
     let mut names = Vec::with_capacity(4);
-    for name in data.into_iter().chain([index_name(record.number)]) {
-        let twin = (record.copies > 1).then(|| twin_of(&name));
+    for (name, kind) in data.into_iter().chain([(index_name(record.number), FileKind::Index)]) {
+        let twin = (record.copies.of(kind) > 1).then(|| twin_of(&name));
         names.extend([Some(name), twin].into_iter().flatten());
     }
     names

@@ -16,7 +16,7 @@ use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
 use crate::format::ids::IdEntry;
 use crate::format::index::{Edited, TimelineEntry, body_key};
-use crate::format::manifest::SegmentRecord;
+use crate::format::manifest::{Copies, SegmentRecord};
 use crate::format::run::{Content, shared_body};
 use crate::format::slots::Slots;
 use crate::ids::{Sequence, TimeMs};
@@ -83,7 +83,7 @@ impl Segment {
     }
 
     /// The same segment after its files were made to be kept so often.
-    pub fn with_copies(&self, dir: &Dir, engine: EngineId, copies: u8) -> Segment {
+    pub fn with_copies(&self, dir: &Dir, engine: EngineId, copies: Copies) -> Segment {
         let record = SegmentRecord { copies, ..self.record.clone() };
         let parts = Parts::open(dir, engine, &record, self.cache.clone()).map(Arc::new);
         let (data, index, cache) = (self.data.clone(), self.index.clone(), self.cache.clone());

@@ -15,7 +15,7 @@ use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::ids::{self, IdEntry};
 use crate::format::index::{Edited, Footer, RunBlock, TimelineEntry, name_prefix};
-use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
+use crate::format::manifest::{Copies, ENTRY_WEIGHT, SegmentRecord};
 use crate::format::run::{RunWriter, put_shared_body};
 use crate::format::slots::SlotsWriter;
 use crate::format::table::{Row, TableWriter};
@@ -46,7 +46,7 @@ pub struct SegmentPlan {
     /// Whether it is cool enough to be compressed.
     pub compress: bool,
     /// How often each of its files is kept: once or twice.
-    pub copies: u8,
+    pub copies: Copies,
     /// What of the log it holds.
     pub from: Lsn,
     /// Up to here.
@@ -117,9 +117,10 @@ impl SegmentWriter {
             first: u64::from(plan.store.0),
             second: plan.partition,
         };
-        let data = Blocks::create(dir, &data_name(plan.number), &header, plan.copies)?;
+        let data = Blocks::create(dir, &data_name(plan.number), &header, plan.copies.of(FileKind::Data))?;
         let index_header = FileHeader { kind: FileKind::Index, ..header };
-        let index = Blocks::create(dir, &index_name(plan.number), &index_header, plan.copies)?;
+        let index =
+            Blocks::create(dir, &index_name(plan.number), &index_header, plan.copies.of(FileKind::Index))?;
         Ok(SegmentWriter {
             plan,
             data,
@@ -328,7 +329,7 @@ impl SegmentWriter {
 
     /// How many bytes its files have so far.
     pub fn written_bytes(&self) -> u64 {
-        (self.data.end() + self.index.end()) * u64::from(self.plan.copies)
+        self.plan.copies.bytes(self.data.end(), self.index.end())
     }
 
     fn index_entry(&mut self, timeline: Timeline) -> Result<()> {

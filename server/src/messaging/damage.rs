@@ -238,8 +238,14 @@ fn check_history(now: &[Told], whole: &[Told], is_restored: bool) {
     }
 }
 
-/// Flips a bit of each file of the kind, in every so many bytes; `check` gets the store, and a word for the place.
-fn flip_everywhere(image: &Image, ending: &str, every: usize, mut check: impl FnMut(u64, &str, &Image)) {
+/// Flips a bit of each file of the kind, in every so many bytes, and the same of its twin if `twins` says so; `check` gets the store,
+/// and a word for the place.
+fn flip_everywhere(
+    image: &Image,
+    (ending, twins): (&str, bool),
+    every: usize,
+    mut check: impl FnMut(u64, &str, &Image),
+) {
     let files: Vec<String> = image.files.keys().filter(|name| name.contains(ending)).cloned().collect();
     assert!(!files.is_empty(), "there are files");
     for name in files {
@@ -247,7 +253,9 @@ fn flip_everywhere(image: &Image, ending: &str, every: usize, mut check: impl Fn
         let header = FileHeader::decode(&bytes[..80], Path::new(&name)).expect("it is whole");
         for at in (80..bytes.len()).step_by(every).chain([bytes.len() - 1]) {
             let mut damaged = image.clone();
-            damaged.files.get_mut(&name).expect("it is there")[at] ^= 0x10;
+            for name in [name.clone(), format!("{name}.twin")].iter().take(if twins { 2 } else { 1 }) {
+                damaged.files.get_mut(name).into_iter().for_each(|bytes| bytes[at] ^= 0x10);
+            }
             check(header.first, &format!("{name} at {at} of {}", bytes.len()), &damaged);
         }
     }
@@ -258,7 +266,7 @@ fn check_everywhere(closes: bool, ending: &str, every: usize) {
     let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
     assert!(whole.synced.values().all(|events| events.len() > 80), "there is something to lose");
     let mut failures = Vec::new();
-    flip_everywhere(&image, ending, every, |store, place, damaged| {
+    flip_everywhere(&image, (ending, false), every, |store, place, damaged| {
         let checked = std::panic::catch_unwind(|| {
             whole.check(&open(&SimulatedDisk::from_image(damaged), now_ms), store);
         });
@@ -275,20 +283,22 @@ fn a_flipped_bit_in_data_stops_nothing_and_what_the_other_store_has_is_shown_who
     check_everywhere(true, ".data", 400);
 }
 
-/// The newest entries are in the log: where they end the indexes alone say otherwise.
+/// Indexes are kept twice, whether the newest entries are in the log or not.
 #[test]
 fn a_flipped_bit_in_an_index_stops_nothing() {
     check_everywhere(false, ".index", 200);
+    check_everywhere(true, ".index", 200);
 }
 
-/// Where nothing but a damaged index says where timelines end, what needs that is refused by name, for those alone.
+/// Where both copies of an index are damaged, and nothing else says where timelines end, what needs that is refused by name, for
+/// those alone.
 #[test]
 fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
     let (image, now_ms) = scene(true);
     let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
     let mut hidden = 0;
-    flip_everywhere(&image, ".index", 200, |store, place, damaged| {
-        if store != MESSAGES {
+    flip_everywhere(&image, (".index", true), 200, |store, place, damaged| {
+        if store != MESSAGES || place.contains(".twin") {
             return;
         }
         let table = open(&SimulatedDisk::from_image(damaged), now_ms);

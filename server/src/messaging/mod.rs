@@ -54,7 +54,7 @@ use std::hash::Hash;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline::{Batch, Engine, Error, Store, StoreOptions, WEEK_MS};
+use strandline::{Batch, Copies, Engine, Error, Store, StoreInfo, StoreOptions, WEEK_MS};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
@@ -129,6 +129,7 @@ impl Messaging {
         let state = own_store(engine, "im.state", 0)?;
         let kept_bytes = options.ledger_memory_bytes / 2;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
+        [&messages, &sync].into_iter().try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;
         let pulled = own_store(engine, "im.pulled", WEEK_MS)?;
         let history = history(engine, [&messages, &sync, &state, &pulled]);
         Ok(Messaging {
@@ -194,17 +195,27 @@ fn history(engine: &Engine, stores: [&Store; 4]) -> u64 {
     begun.fold(u64::from_str_radix(&history, 16).unwrap_or(0), |mixed, store| mixed ^ mark(store))
 }
 
-/// Each block of a store of ledgers is kept so often: of what is in them there is no other copy, and all depends on them.
-const LEDGER_COPIES: u8 = 2;
+/// A store of ledgers is kept so often: of what is in them there is no other copy, and all depends on them. Of events there are other
+/// copies, but without the end of a timeline nothing can be appended to it, and without its index nobody knows what was recalled.
+const LEDGER_COPIES: Copies = Copies::Twice;
 
 /// A store of ledgers, made if it is not there. One of an earlier version is kept twice from now on.
 fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<Store, Error> {
     let Ok(store) = engine.store(name) else {
         return engine.create_store_with(name, StoreOptions { ttl_ms, copies: LEDGER_COPIES });
     };
-    match engine.set_store_copies(name, LEDGER_COPIES) {
+    keep(engine, &store, LEDGER_COPIES).map(|()| store)
+}
+
+/// A store is kept at least so often from now on.
+fn keep(engine: &Engine, store: &Store, copies: Copies) -> std::result::Result<(), Error> {
+    let is_kept = |known: &StoreInfo| known.name == store.name() && known.copies >= copies;
+    if engine.stores().iter().any(is_kept) {
+        return Ok(());
+    }
+    match engine.set_store_copies(store.name(), copies) {
         // Of a directory that is only read nothing can be changed.
-        Ok(()) | Err(Error::Closed { .. }) => Ok(store),
+        Ok(()) | Err(Error::Closed { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
