@@ -162,7 +162,7 @@ fn names_that_the_engine_does_not_make_are_left_alone() {
         "manifest-000000000001.tmp",
         "manifest-1",
         "my-manifest.tmp",
-        "segment-000000000099.data.tmp",
+        "segment-99.data.tmp",
         "segment-99.data",
         "segment-000000000099.copy",
         "reserve-2.tmp",
