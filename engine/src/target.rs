@@ -8,8 +8,8 @@
 //! 4. fill it; the lock file stays, for the engine that opens the directory later.
 //!
 //! If a step fails, what was made is removed: first the files, the newest first, so that the manifest
-//! goes before the segments that it names; then the lock file, while it is still locked; then the
-//! directories. Nothing else is removed.
+//! goes before the segments that it names; then the lock file, while it is still locked. The directory
+//! stays, empty: another may be about to use it. Nothing else is removed.
 //!
 //! An engine that imports needs none of this: it holds the same lock from its open on.
 //!
@@ -25,7 +25,7 @@ use crate::vfs::{Dir, disk::DiskDirectory};
 /// Names that an empty directory may have: the lock, and what `mkfs` puts into the root of a file system.
 const IN_EMPTY: [&str; 2] = [LOCK_NAME, "lost+found"];
 
-/// The directory at `path`, made if there is none. Until it is filled, [`claim`] removes it again.
+/// The directory at `path`, made if there is none.
 pub fn make(path: &Path) -> Result<Dir> {
     let raw = DiskDirectory::create(path).map_err(|error| Error::io("make the directory", path, error))?;
     Ok(Dir::new(Arc::new(raw)))
@@ -33,10 +33,6 @@ pub fn make(path: &Path) -> Result<Dir> {
 
 /// Fills an empty directory by `fill`, which gets the directory with a record of what is made in it.
 pub fn claim<T>(target: &Dir, fill: impl FnOnce(&Dir) -> Result<T>) -> Result<T> {
-    claim_existing(target, fill).inspect_err(|_| target.unmake())
-}
-
-fn claim_existing<T>(target: &Dir, fill: impl FnOnce(&Dir) -> Result<T>) -> Result<T> {
     check_empty(target)?;
     let target = target.recording();
     // Made here and not by the lock, so that it is recorded. If it is there already, or cannot be made,

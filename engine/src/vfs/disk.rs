@@ -26,24 +26,19 @@ pub struct DiskDirectory {
     path: PathBuf,
     /// Kept open, so that its sync needs no descriptor when there is none left.
     handle: File,
-    /// The directories that were made to have this one, outermost first.
-    made: Vec<PathBuf>,
 }
 
 impl DiskDirectory {
     /// The directory at `path`.
     pub fn open(path: &Path) -> io::Result<DiskDirectory> {
-        Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)?, made: Vec::new() })
+        Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)? })
     }
 
     /// The directory at `path`, made with its parents when there is none. All names on the way are durable then: those that are
     /// there already may have been made by a process that was killed before it could see to it.
     pub fn create(path: &Path) -> io::Result<DiskDirectory> {
-        let mut made = Vec::new();
-        let opened = make_durable(path, &mut made, &mut |parent| File::open(parent)?.sync_all())
-            .and_then(|()| DiskDirectory::open(path))
-            .inspect_err(|_| unmake(&made))?;
-        Ok(DiskDirectory { made, ..opened })
+        make_durable(path, &mut |parent| File::open(parent)?.sync_all())?;
+        DiskDirectory::open(path)
     }
 
     /// Opens the lock file, made if there is none.
@@ -54,16 +49,12 @@ impl DiskDirectory {
 }
 
 /// Makes a directory and those above it that are missing, then syncs all above it, the nearest first.
-fn make_durable(
-    path: &Path,
-    made: &mut Vec<PathBuf>,
-    sync: &mut dyn FnMut(&Path) -> io::Result<()>,
-) -> io::Result<()> {
+fn make_durable(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.is_dir()).collect();
     for directory in missing.into_iter().rev() {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
-            Ok(()) => made.push(directory.to_path_buf()),
+            Ok(()) => {}
             // Another made it since, or its name ends in `..`.
             Err(_) if directory.is_dir() => {}
             Err(error) => return Err(error),
@@ -77,15 +68,6 @@ fn make_durable(
         }
     }
     Ok(())
-}
-
-/// Removes directories, the last first, until one is not empty: something else is in it by now.
-fn unmake(made: &[PathBuf]) {
-    for directory in made.iter().rev() {
-        if fs::remove_dir(directory).is_err() {
-            return;
-        }
-    }
 }
 
 /// Whether a path names the file that is open.
@@ -177,10 +159,6 @@ impl RawDirectory for DiskDirectory {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))
-    }
-
-    fn unmake(&self) {
-        unmake(&self.made);
     }
 
     fn spare_descriptor(&self) -> io::Result<Box<dyn Send + Sync>> {
@@ -319,8 +297,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let target = folder.path().join("one/two/three");
         for round in 0..2 {
-            let (mut made, mut synced) = (Vec::new(), Vec::new());
-            make_durable(&target, &mut made, &mut |parent| {
+            let mut synced = Vec::new();
+            make_durable(&target, &mut |parent| {
                 assert!(target.is_dir(), "all names are there before the first sync");
                 synced.push(parent.to_path_buf());
                 Ok(())
@@ -329,29 +307,6 @@ mod tests {
             let above: Vec<PathBuf> = target.ancestors().skip(1).map(Path::to_path_buf).collect();
             // What is there already may have been made by a process that was killed: it is synced, too.
             assert_eq!(synced, above, "round {round}");
-            let names: &[&str] = if round == 0 { &["one", "one/two", "one/two/three"] } else { &[] };
-            assert_eq!(made, names.iter().map(|name| folder.path().join(name)).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn a_directory_that_cannot_be_made_durable_is_removed_with_those_that_were_made_above_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::create_dir(folder.path().join("there")).expect("makes it");
-        fs::write(folder.path().join("there/file"), b"").expect("writes");
-        assert!(
-            DiskDirectory::create(&folder.path().join("there/file/one")).is_err(),
-            "a file is in the way"
-        );
-        let dir = DiskDirectory::create(&folder.path().join("there/one/../two/three")).expect("makes it");
-        dir.unmake();
-        let left = DiskDirectory::open(&folder.path().join("there")).expect("opens").list().expect("lists");
-        assert_eq!(left, ["file"]);
-        let dir = DiskDirectory::create(&folder.path().join("there/one/two")).expect("makes it");
-        fs::write(folder.path().join("there/one/theirs"), b"").expect("writes");
-        dir.unmake();
-        assert!(
-            !folder.path().join("there/one/two").exists() && folder.path().join("there/one/theirs").exists()
-        );
     }
 }

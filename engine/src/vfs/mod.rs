@@ -65,8 +65,6 @@ pub trait RawDirectory: Send + Sync {
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
-    /// Removes the directories that were made to have this one, as far as nothing is in them.
-    fn unmake(&self) {}
     /// A descriptor that is held for nothing: when it is dropped, a file can be opened. An implementation without descriptors
     /// holds nothing.
     fn spare_descriptor(&self) -> io::Result<Box<dyn Send + Sync>> {
@@ -139,11 +137,6 @@ impl Dir {
                 tracing::warn!(%error, "a file of work that failed stays");
             }
         }
-    }
-
-    /// Removes the directory, and those above it, if they were made for it and nothing is in them.
-    pub fn unmake(&self) {
-        self.raw.unmake();
     }
 
     /// The same directory for an engine that keeps files open for speed: they are closed when there is no descriptor left.
