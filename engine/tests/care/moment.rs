@@ -8,9 +8,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use strandline::clock::ManualClock;
 use strandline::format::header::{FileHeader, file_header};
 use strandline::format::manifest::{decode, encode};
-use strandline::vfs::simulated::SimulatedDisk;
+use strandline::vfs::simulated::{Cut, Dice, Image, Model, SimulatedDisk};
 use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
-use strandline::{Engine, Error, Limit, Lsn, Options, Trim, Verdict, World, restore_in};
+use strandline::{Engine, Error, Limit, Lsn, Options, Store, Trim, Verdict, World, restore_in};
 
 use super::directory::{changed, try_open, two_segments};
 
@@ -96,11 +96,9 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
     panic!("{what}");
 }
 
-/// A timeline gets a snapshot and is trimmed below it, as a ledger is, while a backup waits for its flush and a merge of the
-/// segment with the timeline's older entries is done.
-#[test]
-fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
-    let gates = Gates::new();
+/// Ten entries of `x` in a segment of which most is dead: its merge waits for the compaction thread's
+/// release.
+fn before_a_merge(gates: &Gates) -> (Engine, Store) {
     let world =
         World { dir: Dir::new(Arc::new(gates.clone())), clock: Arc::new(ManualClock::at(1_700_000_000_000)) };
     let options = Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() };
@@ -114,6 +112,15 @@ fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
     gates.hold(COMPACT);
     store.trim(b"most", Trim::Keep(0)).expect("trims");
     engine.flush().expect("flushes, and counts most of the segment as dead");
+    (engine, store)
+}
+
+/// A timeline gets a snapshot and is trimmed below it, as a ledger is, while a backup waits for its flush and a merge of the
+/// segment with the timeline's older entries is done.
+#[test]
+fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
+    let gates = Gates::new();
+    let (engine, store) = before_a_merge(&gates);
     store.append(b"other", b"something to flush").expect("appends");
     gates.hold(FLUSH);
     let target = SimulatedDisk::new();
@@ -135,6 +142,25 @@ fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
         engine.store("messages").expect("is there").read_after(b"x", 0, Limit::entries(100)).expect("reads");
     let bodies: Vec<_> = page.entries.iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
     assert_eq!((page.verdict, page.last, bodies), (Verdict::Trimmed, 11, vec![(11, b"snapshot".to_vec())]));
+    assert!(engine.verify(|_, _| ()).expect("reads").findings.is_empty());
+}
+
+/// A merge leaves out what it finds trimmed in a memtable, so a trim must be durable before it is visible.
+#[test]
+fn a_merge_uses_no_trim_that_a_power_cut_takes() {
+    let gates = Gates::new();
+    let (engine, store) = before_a_merge(&gates);
+    assert_eq!(store.trim(b"x", Trim::Before(6)).expect("trims"), 5);
+    gates.release(COMPACT);
+    soon("the segment is rewritten", || engine.stats().get("merges") == Some(1));
+    let mut model = Model::from_image(&Image::default());
+    gates.disk.log().iter().for_each(|op| model.apply(op, None));
+    let image = model.power_cut(Cut::Lost, &mut Dice::new(1));
+
+    let engine = try_open(&SimulatedDisk::from_image(&image), false).expect("opens after the power cut");
+    let store = engine.store("messages").expect("is there");
+    let page = store.read_after(b"x", 0, Limit::entries(100)).expect("reads");
+    assert_eq!((page.verdict, page.first, page.last, page.entries.len()), (Verdict::Trimmed, 6, 10, 5));
     assert!(engine.verify(|_, _| ()).expect("reads").findings.is_empty());
 }
 

@@ -1,0 +1,207 @@
+"""Proves that the tests can fail: each mutant of the source must be caught by its test.
+
+    mutants.py [--limit SECONDS] [NAME ...]
+
+Copies the tracked files, as they are in the work tree, into a temporary directory. For each mutant,
+replaces one piece of text, which must occur exactly once in its file, and runs the mutant's test.
+The mutant is caught if the test fails. A test that does not end within the limit also counts as
+caught, and the line says so. It is an error, not a catch, if the piece of text is not found, the
+mutant does not compile, or the test does not exist.
+
+Prints one line per mutant. Exits with 1 if a mutant survives or cannot be judged. Does not check
+that the tests pass without a mutant: `cargo test` does that.
+
+Builds are incremental, in the directory `mutants` of CARGO_TARGET_DIR or of `target`. It must not
+be shared with other builds: Cargo would take a mutant's artifacts for those of the real source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILE_LIMIT = 1800
+
+
+class Mutant(NamedTuple):
+    name: str
+    what: str  # what the engine does wrong
+    file: str
+    old: str
+    new: str
+    test: tuple[str, str]  # the target of Cargo and the full name of the test
+
+
+class Unjudged(Exception):
+    """The mutant proves nothing; the text says why."""
+
+
+MUTANTS = [
+    Mutant(
+        "same-epoch",
+        "sequences that a power cut took are given again under the same epoch",
+        "engine/src/relaxed.rs",
+        "store.generation += 1;",
+        "store.generation += 0;",
+        ("relaxed", "what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch"),
+    ),
+    Mutant(
+        "late-note",
+        "the first group of a memtable is acknowledged before its stores are noted as relaxed",
+        "engine/src/append.rs",
+        "prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok()))",
+        "prepared.and_then(|()| if self.memtable.is_empty() { Ok(()) } else {"
+        " self.note_relaxed(group, may_add.is_ok()) })",
+        ("relaxed", "a_kill_and_a_clean_stop_change_no_epoch_and_each_life_at_risk_ends_one"),
+    ),
+    Mutant(
+        "early-view",
+        "a backup takes the first view, without the changes that merges have used",
+        "engine/src/backup.rs",
+        "if live.changes_to <= view.flushed_to() {",
+        "if true {",
+        ("care", "moment::a_timeline_that_was_never_empty_is_not_empty_in_a_backup"),
+    ),
+    Mutant(
+        "unsynced-trim",
+        "trims and removals are not synced before they are visible, and merges use them",
+        "engine/src/batch/mod.rs",
+        "self.durability = Durability::Disk;",
+        "self.durability = Durability::Os;",
+        ("care", "moment::a_merge_uses_no_trim_that_a_power_cut_takes"),
+    ),
+    Mutant(
+        "weightless-edit",
+        "an edited body does not count in the weight of its segment",
+        "engine/src/segment/writer.rs",
+        "self.weight += weight;",
+        "",
+        (
+            "garbage",
+            "edited_bodies_leave_the_disk_when_their_entries_are_dropped_trimmed_or_deleted",
+        ),
+    ),
+    Mutant(
+        "loose-panic",
+        "the panic of a waker ends the wake thread",
+        "engine/src/wake.rs",
+        "catch_unwind(AssertUnwindSafe(|| waker.wake()))",
+        "std::thread::Result::Ok(waker.wake())",
+        ("threads", "a_waker_that_panics_harms_nobody"),
+    ),
+    # To be added with its code: "unread-copy", the second copy is never read.
+]
+
+
+def copy(to: Path) -> None:
+    """Copies the tracked files with new times, or Cargo would reuse the build of a mutant."""
+    names = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, to / name)
+
+
+def cargo(tree: Path, target: Path, limit: float, arguments: list[str]) -> tuple[int | None, str]:
+    """Exit status, or None if it did not end in time, and output. Leaves no process behind."""
+    command = ["cargo", "test", "-p", "strandline", *arguments]
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "CARGO_TERM_COLOR": "never"}
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=tree,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        return status, output.read()
+
+
+def message(output: str) -> str:
+    """That of the last panic, if possible of one outside the engine's threads, on one line."""
+    pattern = r"^thread '([^']*)'.* panicked at .*:\n(.*(?:\n +(?:left|right): .*)*)$"
+    panics = re.findall(pattern, output, re.MULTILINE)
+    own = [text for thread, text in panics if not thread.startswith("strandline-")]
+    text = (own or [text for _, text in panics] or ["no panic"])[-1]
+    return " ".join(text.split())
+
+
+def judge(mutant: Mutant, tree: Path, target: Path, limit: float) -> str | None:
+    """How the mutant was caught; None if it survives."""
+    path = tree / mutant.file
+    text = path.read_text()
+    if (count := text.count(mutant.old)) != 1:
+        raise Unjudged(f"{mutant.file} has `{mutant.old}` {count} times instead of once")
+    suite, test = mutant.test
+    try:
+        path.write_text(text.replace(mutant.old, mutant.new))
+        status, output = cargo(tree, target, COMPILE_LIMIT, ["--test", suite, "--no-run"])
+        if status != 0:
+            raise Unjudged("it does not compile, or not in time:\n" + output)
+        status, output = cargo(tree, target, limit, ["--test", suite, "--", "--exact", test])
+    finally:
+        path.write_text(text)
+    if "running 1 test\n" not in output:
+        raise Unjudged("its test does not exist, or did not start in time:\n" + output)
+    if status is None:
+        return f"did not end within {limit:.0f} s"
+    if status == 0:
+        return None
+    if "test result: FAILED" not in output and " panicked at " not in output:
+        raise Unjudged("its test ended without a result:\n" + output)
+    return message(output)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants to run (default: all)")
+    parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="time per test")
+    options = parser.parse_args()
+    if unknown := set(options.names) - {mutant.name for mutant in MUTANTS}:
+        parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
+    chosen = [mutant for mutant in MUTANTS if mutant.name in (options.names or [mutant.name])]
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "mutants"
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        tree = Path(directory)
+        copy(tree)
+        for mutant in chosen:
+            begin = time.monotonic()
+            try:
+                how = judge(mutant, tree, target, options.limit)
+                outcome = f"caught: {how}" if how else "SURVIVES"
+                failed += how is None
+            except Unjudged as error:
+                outcome = f"ERROR: {error}"
+                failed += 1
+            seconds = time.monotonic() - begin
+            test = "::".join(mutant.test)
+            print(f"{mutant.name} ({seconds:.0f} s), {test}: {outcome}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
