@@ -99,7 +99,14 @@ MUTANTS = [
         "std::thread::Result::Ok(waker.wake())",
         ("threads", "a_waker_that_panics_harms_nobody"),
     ),
-    # To be added with its code: "unread-copy", the second copy is never read.
+    Mutant(
+        "unread-copy",
+        "the second copy of a file is never read",
+        "engine/src/segment/cache.rs",
+        "for copy in 0..self.copies {",
+        "for copy in 0..self.copies.min(1) {",
+        ("copies", "damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte"),
+    ),
 ]
 
 
