@@ -330,6 +330,8 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
         gone.iter().for_each(|segment| segment.make_obsolete());
     });
     inputs.iter().for_each(|input| input.make_obsolete());
+    // What was damaged in them is not there any more.
+    numbers.iter().for_each(|number| state.cache.damages().forget(*number));
     state.progress.announce();
     Ok(())
 }
