@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Younger;
 use super::bodies::Bodies;
 use super::pace::Pace;
 use crate::entry::{Changes, End, Floor, Times};
@@ -27,26 +28,9 @@ use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::run::Content;
-use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
-use crate::memtable::Memtable;
+use crate::ids::{Sequence, TimeMs, TimelineRef};
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
-
-/// What tells that something in the inputs is gone. Empty when nothing is.
-#[derive(Default)]
-pub struct Younger {
-    pub memtables: Vec<Arc<Memtable>>,
-    /// Newest first.
-    pub segments: Vec<Arc<Segment>>,
-}
-
-impl Younger {
-    /// Up to where the log is needed for what was left behind because of changes that are in memory only.
-    pub fn changes_to(&self) -> Lsn {
-        let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
-        at.map_or(Lsn(0), |at| at.plus(1))
-    }
-}
 
 /// A merge under way. Inputs are oldest first, so that each timeline's parts come in the order of its sequences.
 pub struct Merge<'a> {

@@ -286,42 +286,46 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
         live.stores.push(store);
     }
     for _ in 0..reader.varint()? {
-        let (number, store) = (reader.varint()?, StoreId(reader.varint_u32()?));
-        let (partition, tier) = (reader.varint()?, u8::try_from(reader.varint()?).ok()?);
-        let gone = reader.varint().filter(|gone| *gone <= 3)?;
-        let mut segment = SegmentRecord {
-            number,
-            store,
-            partition,
-            tier,
-            dropped: gone & 1 != 0,
-            dead: gone & 2 != 0,
-            data_bytes: reader.varint()?,
-            index_bytes: reader.varint()?,
-            timelines: reader.varint()?,
-            entries: reader.varint()?,
-            first_time_ms: reader.varint()?,
-            last_time_ms: reader.varint()?,
-            from: Lsn(reader.varint()?),
-            to: Lsn(reader.varint()?),
-            weight: reader.varint()?,
-            dead_weight: reader.varint()?,
-            half_expired_ms: reader.varint()?,
-            last_start_ms: 0,
-            own_starts: false,
-            copies: Copies::Once,
-            first_name: Vec::new(),
-            last_name: Vec::new(),
-        };
-        segment.last_start_ms = segment.last_time_ms;
-        if is_current {
-            segment.last_start_ms = reader.varint()?;
-            (segment.own_starts, segment.copies) = (reader.varint()? == 1, copies(&mut reader)?);
-        }
-        (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
-        live.segments.push(segment);
+        live.segments.push(decode_segment(&mut reader, is_current)?);
     }
     reader.is_empty().then_some(live)
+}
+
+fn decode_segment(reader: &mut Reader<'_>, is_current: bool) -> Option<SegmentRecord> {
+    let (number, store) = (reader.varint()?, StoreId(reader.varint_u32()?));
+    let (partition, tier) = (reader.varint()?, u8::try_from(reader.varint()?).ok()?);
+    let gone = reader.varint().filter(|gone| *gone <= 3)?;
+    let mut segment = SegmentRecord {
+        number,
+        store,
+        partition,
+        tier,
+        dropped: gone & 1 != 0,
+        dead: gone & 2 != 0,
+        data_bytes: reader.varint()?,
+        index_bytes: reader.varint()?,
+        timelines: reader.varint()?,
+        entries: reader.varint()?,
+        first_time_ms: reader.varint()?,
+        last_time_ms: reader.varint()?,
+        from: Lsn(reader.varint()?),
+        to: Lsn(reader.varint()?),
+        weight: reader.varint()?,
+        dead_weight: reader.varint()?,
+        half_expired_ms: reader.varint()?,
+        last_start_ms: 0,
+        own_starts: false,
+        copies: Copies::Once,
+        first_name: Vec::new(),
+        last_name: Vec::new(),
+    };
+    segment.last_start_ms = segment.last_time_ms;
+    if is_current {
+        segment.last_start_ms = reader.varint()?;
+        (segment.own_starts, segment.copies) = (reader.varint()? == 1, copies(reader)?);
+    }
+    (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
+    Some(segment)
 }
 
 fn copies(reader: &mut Reader<'_>) -> Option<Copies> {
