@@ -121,14 +121,17 @@ impl Committer {
     fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         // Asked once: what is noted below is what is recorded.
         let may_add = self.state.reserve.check();
-        let start_ms = self.start_ms();
-        let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes, start_ms));
+        let room_ms = self.start_ms(self.state.now_ms());
+        let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes, room_ms));
         if let Err(error) = prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok())) {
             return refuse_all(group, &error);
         }
         self.ids.clear();
         let at = self.wal.end();
-        let times = Times::new(self.state.stamp_ms(), start_ms, 0);
+        // Making room may have taken long: a lifetime begins now. The memtable takes no start below the one it was asked for.
+        let (time_ms, now_ms) = self.state.moment();
+        let start_ms = self.start_ms(now_ms).max(room_ms);
+        let times = Times::new(time_ms, start_ms, 0);
         let outcomes: Vec<_> =
             group.batches.iter().map(|submitted| self.record(submitted, times, &may_add)).collect();
         if let Err(failure) = self.log(group) {
@@ -154,8 +157,7 @@ impl Committer {
     }
 
     /// When the lifetimes of a group begin. A clock that goes back a little makes none of them begin earlier than those before.
-    fn start_ms(&self) -> TimeMs {
-        let now_ms = self.state.now_ms();
+    fn start_ms(&self, now_ms: TimeMs) -> TimeMs {
         if self.last_start_ms.saturating_sub(now_ms) <= SLACK_MS {
             now_ms.max(self.last_start_ms)
         } else {

@@ -193,9 +193,12 @@ impl Engine {
     pub fn set_store_copies(&self, name: &str, copies: Copies) -> Result<()> {
         self.running.check_writable()?;
         let store = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
-        if store.copies == copies {
+        let view = self.state().view.load();
+        let is_done = view.segments.of(store.id).iter().all(|segment| segment.record().copies >= copies);
+        if store.copies == copies && is_done {
             return Ok(());
         }
+        drop(view);
         let of_store = |known: &&mut StoreRecord| known.id == store.id;
         self.state().change_stores(|live| {
             live.stores.iter_mut().filter(of_store).for_each(|known| known.copies = copies);

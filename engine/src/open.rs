@@ -28,7 +28,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::clock::{Clock, SureTime};
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{FileHeader, FileKind, VERSION};
-use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
+use crate::format::manifest::{Live, StoreRecord};
 use crate::format::wal::WAL_HEADER_BYTES;
 use crate::ids::{EngineId, Instance, Lsn, StoreId, TimeMs};
 use crate::manifest::{self, Manifest};
@@ -96,7 +96,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let Log { mut files, mut replay, mut tail, damage } =
         read_log(&dir, &names, &manifest, segments, options.read_only)?;
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
-    let own_starts = replay.own_starts || manifest.live().segments.iter().any(SegmentRecord::has_own_starts);
+    let own_starts = replay.own_starts || manifest.live().segments.iter().any(|record| record.own_starts);
 
     let sure = SureTime::new(&*clock, manifest.live().seen_ms);
     // As step 5 makes it: a read-only open knows it only.

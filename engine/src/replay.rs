@@ -213,7 +213,7 @@ impl Replay {
         }
         let end = match Reading::of_end(&self.view, timeline, hash).end() {
             Ok(end) => end,
-            Err(Error::Corrupt { .. }) => End { last: end, ..End::NEVER },
+            Err(error) if error.is_damage() => End { last: end, ..End::NEVER },
             Err(error) => return Err(Wrong::Failed(error)),
         };
         Ok(memtable.insert(timeline, hash, end))

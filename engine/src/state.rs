@@ -109,9 +109,13 @@ impl State {
         &self.changing[(hash >> 32) as usize % CHANGE_LOCKS]
     }
 
-    /// The timestamp of a commit: never below one that was committed, so that a wall clock that goes back changes no order.
-    pub fn stamp_ms(&self) -> TimeMs {
-        self.clock.now_ms().max(self.last_time_ms.load(Ordering::Relaxed))
+    /// The timestamp of a commit, and what its lifetimes start at, by one look at the clock. A timestamp is never below one that was
+    /// committed, so that a wall clock that goes back changes no order.
+    pub fn moment(&self) -> (TimeMs, TimeMs) {
+        // In this order: where the clocks agree, sure time is not the later one.
+        let sure_ms = self.sure_now_ms();
+        let wall_ms = self.clock.now_ms();
+        (wall_ms.max(self.last_time_ms.load(Ordering::Relaxed)), wall_ms.max(sure_ms))
     }
 
     /// What a lifetime starts at, and a read goes by (`clock::SureTime`).

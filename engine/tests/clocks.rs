@@ -235,3 +235,41 @@ fn an_id_is_not_forgotten_by_a_clock_that_jumps_and_is_by_time_that_passes() {
     assert_eq!(send(&engine), [2], "and no longer, though its timestamp is a year ahead");
     drop(store);
 }
+
+#[test]
+fn what_removes_alone_is_kept_as_long_as_what_it_removes_may_live() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    for _ in 0..10 {
+        store.append(b"t", b"alive").expect("appends");
+    }
+    engine.flush().expect("flushes");
+    for before in [3, 4] {
+        store.trim(b"t", Trim::Before(before)).expect("trims");
+        store.delete(b"t", &[before + 3]).expect("deletes");
+        engine.flush().expect("flushes");
+    }
+    let left = [4, 5, 8, 9, 10];
+    // Two ticks of the thread that drops what has expired.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    for _ in 0..2 {
+        engine.compact().expect("merges");
+        assert_eq!(sequences(&store, b"t"), left);
+    }
+    drop((engine, store));
+    assert_eq!(sequences(&house.open().1, b"t"), left);
+}
+
+#[test]
+fn where_no_clock_is_wrong_a_lifetime_begins_at_the_timestamp() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(folder.path(), Options::default()).expect("opens");
+    let store = engine.create_store("messages", 0).expect("is made");
+    for _ in 0..2000 {
+        let batch = Batch::new().durability(strandline::Durability::Os).append(&store, b"t", b"now");
+        engine.submit(batch).expect("queued").wait().expect("commits");
+    }
+    let page = store.range(b"t", .., Limit::entries(5000)).expect("reads");
+    assert_eq!(page.entries.len(), 2000);
+    assert!(page.entries.iter().all(|entry| entry.time_ms == entry.start_ms));
+}

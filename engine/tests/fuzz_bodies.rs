@@ -149,6 +149,7 @@ fn live() -> Vec<u8> {
         dead_weight: 13,
         half_expired_ms: 14,
         last_start_ms: 15,
+        own_starts: true,
         copies: Copies::Twice,
         first_name: b"a".to_vec(),
         last_name: b"z".to_vec(),

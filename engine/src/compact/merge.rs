@@ -18,7 +18,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::Younger;
 use super::bodies::Bodies;
 use super::pace::Pace;
 use crate::entry::{Changes, End, Floor, Times};
@@ -26,26 +28,9 @@ use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::run::Content;
-use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
-use crate::memtable::Memtable;
+use crate::ids::{Sequence, TimeMs, TimelineRef};
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
-
-/// What tells that something in the inputs is gone. Empty when nothing is.
-#[derive(Default)]
-pub struct Younger {
-    pub memtables: Vec<Arc<Memtable>>,
-    /// Newest first.
-    pub segments: Vec<Arc<Segment>>,
-}
-
-impl Younger {
-    /// Up to where the log is needed for what was left behind because of changes that are in memory only.
-    pub fn changes_to(&self) -> Lsn {
-        let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
-        at.map_or(Lsn(0), |at| at.plus(1))
-    }
-}
 
 /// A merge under way. Inputs are oldest first, so that each timeline's parts come in the order of its sequences.
 pub struct Merge<'a> {
@@ -152,10 +137,12 @@ impl<'a> Merge<'a> {
             let ids = self.ids_of(&name)?;
             writer.begin(&name);
             ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
-            if self.dropped {
+            // Where starts may fall, older entries may live longer: what is removed there goes along.
+            if self.dropped && !self.state.own_starts.load(Ordering::Acquire) {
                 writer.end(self.end_of_dropped(&name))?;
             } else {
-                let fate = self.fate(&name)?;
+                let mut fate = self.fate(&name)?;
+                fate.end.floor.trimmed_to = fate.end.floor.trimmed_to.max(self.dropped_to(&name));
                 let (count, gone) = self.write_survivors(&name, &fate, writer, pace)?;
                 expired += gone;
                 if fate.known && count == 0 && fate.changes_nothing() && ids.is_empty() {
@@ -322,10 +309,16 @@ impl<'a> Merge<'a> {
     fn end_of_dropped(&self, name: &[u8]) -> End {
         let parts = self.parts(name);
         let end = parts.last().expect("the name is some input's").1.end;
-        let trimmed_to =
-            parts.iter().map(|(input, entry)| self.segment(*input).dropped_to(entry)).max().unwrap_or(0);
+        let trimmed_to = self.dropped_to(name);
         let floor = Floor { lowest: end.last + 1, start_ms: 0, until_ms: 0, trimmed_to };
         End { floor, ..end }
+    }
+
+    /// The highest sequence that a trim or the TTL took from inputs that have lost their data.
+    fn dropped_to(&self, name: &[u8]) -> Sequence {
+        let parts = self.parts(name);
+        let lost = parts.iter().filter(|(input, _)| !self.segment(*input).record().has_data());
+        lost.map(|(input, entry)| self.segment(*input).dropped_to(entry)).max().unwrap_or(0)
     }
 
     fn fate(&self, name: &[u8]) -> Result<Fate> {

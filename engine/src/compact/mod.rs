@@ -27,14 +27,15 @@ use std::time::Duration;
 
 use choose::{Candidate, Choice, Kind, Room, choose, debt_bytes};
 use dead::{Looked, remove_dead};
-use merge::{Merge, Younger};
+use merge::Merge;
 use pace::Pace;
 
 use crate::error::{Error, Failure, Result};
 use crate::flush::{make_live, remove_unfinished};
 use crate::format::manifest::SegmentRecord;
 use crate::garbage;
-use crate::ids::{FileNumber, StoreId, TimeMs};
+use crate::ids::{FileNumber, Lsn, StoreId, TimeMs};
+use crate::memtable::Memtable;
 use crate::segment::{self, Segment, SegmentPlan, SegmentWriter};
 use crate::state::State;
 use crate::view::View;
@@ -330,6 +331,8 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
         gone.iter().for_each(|segment| segment.make_obsolete());
     });
     inputs.iter().for_each(|input| input.make_obsolete());
+    // What was damaged in them is not there any more.
+    numbers.iter().for_each(|number| state.cache.damages().forget(*number));
     state.progress.announce();
     Ok(())
 }
@@ -350,6 +353,22 @@ fn count(
     counters.expired_entries.add(expired);
     if inputs.len() == 1 { &counters.rewrite_reclaimed_bytes } else { &counters.merge_reclaimed_bytes }
         .add(reclaimed);
+}
+
+/// What tells that something in the inputs is gone. Empty when nothing is.
+#[derive(Default)]
+struct Younger {
+    memtables: Vec<Arc<Memtable>>,
+    /// Newest first.
+    segments: Vec<Arc<Segment>>,
+}
+
+impl Younger {
+    /// Up to where the log is needed for what was left behind because of changes that are in memory only.
+    fn changes_to(&self) -> Lsn {
+        let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
+        at.map_or(Lsn(0), |at| at.plus(1))
+    }
 }
 
 /// What is younger than the newest input, newest first, and can be read.

@@ -6,12 +6,12 @@
 //!                   boot id: 16 bytes, count, store id × count, store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none), gone before, generation, copies
 //!  segment       := number, store id, partition, tier, gone, data bytes, index bytes, timelines, entries, first time, last time,
-//!                   lsn from, lsn to, weight, dead weight, half expired, last start, copies, first name, last name
+//!                   lsn from, lsn to, weight, dead weight, half expired, last start, own starts: 0 or 1, copies, first name, last name
 //!  gone          := 0: nothing, 1: the data, since all of it has expired, 2: the data, since all of it is dead, 3: both hold
 //! ```
 //!
 //! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no changes to, no boot id and no stores
-//! behind it, no generation, no last start and no copies. Copies are 1: once, 2: the index twice, 3: both files twice.
+//! behind it, no generation, no last start, no own starts and no copies. Copies are 1: once, 2: the index twice, 3: both files twice.
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
@@ -126,6 +126,8 @@ pub struct SegmentRecord {
     pub half_expired_ms: TimeMs,
     /// The highest time at which the lifetime of an entry began: its last time, unless a clock had been ahead.
     pub last_start_ms: TimeMs,
+    /// Whether the lifetime of some entry began at another time than its timestamp.
+    pub own_starts: bool,
     /// How often its files are kept.
     pub copies: Copies,
     /// The lowest name in it, so that damage to its index is local to the names between these two.
@@ -150,11 +152,6 @@ impl SegmentRecord {
     /// again when a clock that was ahead is put right; what the log says later is later all the same.
     pub fn place(&self) -> (Lsn, u64) {
         (self.from, self.partition)
-    }
-
-    /// Whether lifetimes began at another time than the entries' timestamps.
-    pub fn has_own_starts(&self) -> bool {
-        self.last_start_ms != self.last_time_ms
     }
 }
 
@@ -236,6 +233,7 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         segment.dead_weight,
         segment.half_expired_ms,
         segment.last_start_ms,
+        u64::from(segment.own_starts),
         segment.copies as u64,
     ];
     numbers.into_iter().for_each(|number| put_varint(out, number));
@@ -288,40 +286,46 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
         live.stores.push(store);
     }
     for _ in 0..reader.varint()? {
-        let (number, store) = (reader.varint()?, StoreId(reader.varint_u32()?));
-        let (partition, tier) = (reader.varint()?, u8::try_from(reader.varint()?).ok()?);
-        let gone = reader.varint().filter(|gone| *gone <= 3)?;
-        let mut segment = SegmentRecord {
-            number,
-            store,
-            partition,
-            tier,
-            dropped: gone & 1 != 0,
-            dead: gone & 2 != 0,
-            data_bytes: reader.varint()?,
-            index_bytes: reader.varint()?,
-            timelines: reader.varint()?,
-            entries: reader.varint()?,
-            first_time_ms: reader.varint()?,
-            last_time_ms: reader.varint()?,
-            from: Lsn(reader.varint()?),
-            to: Lsn(reader.varint()?),
-            weight: reader.varint()?,
-            dead_weight: reader.varint()?,
-            half_expired_ms: reader.varint()?,
-            last_start_ms: 0,
-            copies: Copies::Once,
-            first_name: Vec::new(),
-            last_name: Vec::new(),
-        };
-        segment.last_start_ms = segment.last_time_ms;
-        if is_current {
-            (segment.last_start_ms, segment.copies) = (reader.varint()?, copies(&mut reader)?);
-        }
-        (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
-        live.segments.push(segment);
+        live.segments.push(decode_segment(&mut reader, is_current)?);
     }
     reader.is_empty().then_some(live)
+}
+
+fn decode_segment(reader: &mut Reader<'_>, is_current: bool) -> Option<SegmentRecord> {
+    let (number, store) = (reader.varint()?, StoreId(reader.varint_u32()?));
+    let (partition, tier) = (reader.varint()?, u8::try_from(reader.varint()?).ok()?);
+    let gone = reader.varint().filter(|gone| *gone <= 3)?;
+    let mut segment = SegmentRecord {
+        number,
+        store,
+        partition,
+        tier,
+        dropped: gone & 1 != 0,
+        dead: gone & 2 != 0,
+        data_bytes: reader.varint()?,
+        index_bytes: reader.varint()?,
+        timelines: reader.varint()?,
+        entries: reader.varint()?,
+        first_time_ms: reader.varint()?,
+        last_time_ms: reader.varint()?,
+        from: Lsn(reader.varint()?),
+        to: Lsn(reader.varint()?),
+        weight: reader.varint()?,
+        dead_weight: reader.varint()?,
+        half_expired_ms: reader.varint()?,
+        last_start_ms: 0,
+        own_starts: false,
+        copies: Copies::Once,
+        first_name: Vec::new(),
+        last_name: Vec::new(),
+    };
+    segment.last_start_ms = segment.last_time_ms;
+    if is_current {
+        segment.last_start_ms = reader.varint()?;
+        (segment.own_starts, segment.copies) = (reader.varint()? == 1, copies(reader)?);
+    }
+    (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
+    Some(segment)
 }
 
 fn copies(reader: &mut Reader<'_>) -> Option<Copies> {
@@ -372,6 +376,7 @@ mod tests {
                 dead_weight: 13,
                 half_expired_ms: 14,
                 last_start_ms: 15,
+                own_starts: true,
                 copies: Copies::Twice,
                 first_name: b"a".to_vec(),
                 last_name: b"z".to_vec(),

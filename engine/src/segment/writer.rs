@@ -74,6 +74,8 @@ pub struct SegmentWriter {
     weight: u64,
     lifetimes: Lifetimes,
     last_start_ms: TimeMs,
+    /// Whether a lifetime began at another time than its entry's timestamp.
+    own_starts: bool,
     first_name: Vec<u8>,
     last_name: Vec<u8>,
 }
@@ -137,6 +139,7 @@ impl SegmentWriter {
             weight: 0,
             lifetimes: Lifetimes::default(),
             last_start_ms: 0,
+            own_starts: false,
             first_name: Vec::new(),
             last_name: Vec::new(),
         })
@@ -236,6 +239,7 @@ impl SegmentWriter {
         entry.first_start_ms = entry.first_start_ms.min(start_ms);
         entry.last_start_ms = entry.last_start_ms.max(start_ms);
         self.last_start_ms = self.last_start_ms.max(start_ms);
+        self.own_starts |= start_ms != time_ms;
         entry.own_expiry |= expire_at_ms != 0;
         self.weight += body_bytes + ENTRY_WEIGHT;
         if is_brief {
@@ -303,6 +307,8 @@ impl SegmentWriter {
             (entry.first, entry.first_time_ms) = (end.last + 1, end.last_time_ms);
             (entry.first_start_ms, entry.last_start_ms) = (end.last_time_ms, end.last_time_ms);
             self.footer.last_time_ms = self.footer.last_time_ms.max(end.last_time_ms);
+            // What is removed in older segments is needed as long as these live. Timestamps may be ahead of what lifetimes go by.
+            self.last_start_ms = self.last_start_ms.max(end.last_time_ms.min(self.plan.now_ms));
         }
         if !entry.edited.is_empty() {
             // New bodies of entries in older segments are needed as long as these live: no lifetime of them began later.
@@ -375,6 +381,7 @@ impl SegmentWriter {
             dead_weight: 0,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
             last_start_ms: self.last_start_ms,
+            own_starts: self.own_starts,
             copies: self.plan.copies,
             first_name: self.first_name,
             last_name: self.last_name,

@@ -229,7 +229,7 @@ impl<'a> Scan<'a> {
 pub fn told_if_hidden<T>(told: std::result::Result<T, Error>) -> Result<Option<T>> {
     match told {
         Ok(told) => Ok(Some(told)),
-        Err(Error::Corrupt { .. }) => Ok(None),
+        Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -238,7 +238,7 @@ pub fn told_if_hidden<T>(told: std::result::Result<T, Error>) -> Result<Option<T
 pub fn piece_at(store: &Store, name: &[u8], sequence: Sequence) -> Result<Option<Piece>> {
     match store.range(name, sequence..=sequence, Limit::entries(1).around_damage()) {
         Ok(page) => Ok(pieces(page, false).into_iter().next()),
-        Err(error @ Error::Corrupt { .. }) => {
+        Err(error) if error.is_damage() => {
             let (first, last) = (sequence, sequence);
             Ok(Some(Piece::Lost(Gap { first, last, from_ms: 0, to_ms: LATEST_MS, error })))
         }
@@ -256,7 +256,8 @@ fn nearest(
     let mut scan = Scan::new(store, name, range, descending, Limit::entries(FEW));
     loop {
         match scan.next_page() {
-            Ok(None) | Err(Trouble::Engine(Error::Corrupt { .. })) => return Ok(None),
+            Ok(None) => return Ok(None),
+            Err(Trouble::Engine(error)) if error.is_damage() => return Ok(None),
             Ok(Some(pieces)) => {
                 if let Some(entry) = pieces.iter().find_map(Piece::entry) {
                     return Ok(Some((entry.sequence, entry.time_ms)));

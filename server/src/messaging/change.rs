@@ -81,10 +81,11 @@ impl Messaging {
     ) -> Result<Option<(When, Event)>> {
         let (when, message) = match self.event_at(conv, user, sequence)? {
             Found::Event(when, event) => (when, event),
-            Found::Lost(when, _) if kind == Kind::Recall => {
-                (when, Event { sequence, ..Event::new(Kind::Message, conv, user) })
+            Found::Lost(when, _, author) if kind == Kind::Recall => {
+                let author = author.unwrap_or_else(|| user.clone());
+                (when, Event { sequence, ..Event::new(Kind::Message, conv, &author) })
             }
-            Found::Lost(_, error) => return Err(error.into()),
+            Found::Lost(_, error, _) => return Err(error.into()),
             Found::Nothing => return Ok(None),
         };
         let window_ms = self.options.change_window_ms;

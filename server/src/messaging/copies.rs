@@ -53,8 +53,8 @@ impl When {
 pub enum Found {
     /// This event, and when it was committed.
     Event(When, Event),
-    /// An event that cannot be read anywhere, when it was committed at the earliest, and why.
-    Lost(When, Error),
+    /// An event that cannot be read anywhere, when it was committed at the earliest, why, and whose it is, if that is known.
+    Lost(When, Error, Option<Bytes>),
     /// Nothing, or what is no event.
     Nothing,
 }
@@ -88,7 +88,10 @@ impl Messaging {
             Some((when, copy)) => self.as_it_became(user, copy, when),
             None => Ok(match self.by_changes(conv, user, sequence, gap.from_ms)? {
                 Some(event) => Found::Event(When::at(gap.from_ms), event),
-                None => Found::Lost(When::at(gap.from_ms), gap.error),
+                None => {
+                    let author = self.author_by_changes(conv, sequence, gap.from_ms)?;
+                    Found::Lost(When::at(gap.from_ms), gap.error, author)
+                }
             }),
         }
     }
@@ -212,6 +215,12 @@ impl Messaging {
         Ok(edit.map(|edit| Event { body: edit.body, ..message }))
     }
 
+    /// Whose a message is that was edited since a time: nobody else could edit it.
+    fn author_by_changes(&self, conv: &Bytes, sequence: Sequence, since_ms: TimeMs) -> Result<Option<Bytes>> {
+        let changes = self.changes_of(conv, sequence, since_ms)?;
+        Ok(changes.into_iter().find(|change| change.kind == Kind::Edit).map(|change| change.user))
+    }
+
     /// An original that was read. Where damage may hide that it was edited or recalled, what the ledger of changes says counts.
     pub(super) fn as_it_is_stored(&self, user: &Bytes, event: Event, when: When) -> Result<Found> {
         if self.engine.has_damage() {
@@ -242,7 +251,7 @@ impl Messaging {
         let body = match self.event_at(&copy.conv, user, newest.sequence)? {
             Found::Event(_, edit) => edit.body,
             Found::Nothing => Bytes::new(),
-            Found::Lost(_, error) => return Ok(Found::Lost(when, error)),
+            Found::Lost(_, error, _) => return Ok(Found::Lost(when, error, Some(copy.user))),
         };
         Ok(Found::Event(when, Event { body, ..copy }))
     }

@@ -438,6 +438,25 @@ fn a_lost_ledger_is_refused_by_name_until_it_is_rebuilt_from_those_of_its_member
 }
 
 #[test]
+fn a_ledger_that_lost_its_last_records_is_refused_by_name_until_it_is_rebuilt() {
+    let (image, now_ms) = scene(true);
+    let table = open(&SimulatedDisk::from_image(&image), now_ms);
+    let whole = unread(&table, "bob");
+    let state = &table.messaging.state;
+    let name = super::names::user_ledger(b"bob");
+    let (last, _) = state.end(&name).expect("it is there");
+    assert_eq!(state.delete(&name, &[last]).expect("deletes"), 1);
+    let fresh = Messaging::open(&table.engine, Options::default()).expect("opens");
+    let refused = fresh.unread(b"bob", &[]).expect_err("its end is gone");
+    assert!(refused.to_string().contains("im.state:u/bob"), "{refused}");
+    assert_eq!(fresh.lost_ledgers().expect("looks").users, [Bytes::from("bob")]);
+    fresh.rebuild(|_| ()).expect("rebuilds");
+    let fresh = Messaging::open(&table.engine, Options::default()).expect("opens");
+    assert!(fresh.lost_ledgers().expect("looks").users.is_empty());
+    assert!(fresh.unread(b"bob", &[]).expect("it is known again").len() as u64 >= whole.min(1));
+}
+
+#[test]
 fn ledgers_that_are_all_lost_are_rebuilt_from_events_and_copies() {
     let (image, now_ms) = scene(true);
     let before = open(&SimulatedDisk::from_image(&image), now_ms);

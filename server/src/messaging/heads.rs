@@ -68,7 +68,7 @@ impl Messaging {
             pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
             let read = self.messages.read_after(&pull.name, pull.cursor, limit);
             let page = match read {
-                Err(error @ Error::Corrupt { .. }) => {
+                Err(error) if error.is_damage() => {
                     trimmed |= !self.take_hidden(&mut pull, error, frontier)?;
                     break;
                 }

@@ -160,8 +160,10 @@ impl<S: State> Ledgers<S> {
                 ledger.version = entry.sequence;
                 ledger.records += 1;
             }
-            if page.next != ledger.version {
-                return lost(page.next);
+            // At the end the last sequence counts: of lost records there nothing else tells.
+            let reached = if page.more { page.next } else { page.last };
+            if reached != ledger.version {
+                return lost(reached);
             }
             if !page.more {
                 return Ok(());

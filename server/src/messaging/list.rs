@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use bytes::Bytes;
-use strandline::{Error, Limit, Sequence, TimeMs};
+use strandline::{Limit, Sequence, TimeMs};
 
 use super::around::told_if_hidden;
 use super::page::Shown;
@@ -104,7 +104,7 @@ impl Messaging {
             match walked {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(Trouble::Engine(Error::Corrupt { .. })) => {
+                Err(Trouble::Engine(error)) if error.is_damage() => {
                     found = Some(Shown::damaged(0, membership.created_ms));
                     break;
                 }

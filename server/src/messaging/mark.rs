@@ -4,7 +4,7 @@
 //! that were not recalled or hidden. Nothing is counted up or down, so nothing can drift.
 
 use bytes::Bytes;
-use strandline::{Batch, Error, Limit, MAX_SEQUENCE, Sequence};
+use strandline::{Batch, Limit, MAX_SEQUENCE, Sequence};
 
 use super::copies::Found;
 use super::event::{Event, Kind};
@@ -118,7 +118,7 @@ impl Messaging {
         });
         match walked {
             // Where damage hides the end, there may be something.
-            Err(Trouble::Engine(Error::Corrupt { .. })) => Ok(count.max(1)),
+            Err(Trouble::Engine(error)) if error.is_damage() => Ok(count.max(1)),
             walked => walked.map(|_| count),
         }
     }

@@ -209,13 +209,17 @@ fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<St
 
 /// A store is kept at least so often from now on.
 fn keep(engine: &Engine, store: &Store, copies: Copies) -> std::result::Result<(), Error> {
-    let is_kept = |known: &StoreInfo| known.name == store.name() && known.copies >= copies;
-    if engine.stores().iter().any(is_kept) {
-        return Ok(());
-    }
+    let of_store = |known: &&StoreInfo| known.name == store.name();
+    // What a start before this one did not get done is done now.
+    let copies = engine.stores().iter().find(of_store).map_or(copies, |known| known.copies.max(copies));
     match engine.set_store_copies(store.name(), copies) {
         // Of a directory that is only read nothing can be changed.
         Ok(()) | Err(Error::Closed { .. }) => Ok(()),
+        // A start is what makes room: the next one tries again.
+        Err(error) if error.is_shortage() => {
+            tracing::warn!(store = store.name(), %error, "the store is not kept twice yet");
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

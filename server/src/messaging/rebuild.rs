@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use strandline::{Batch, Error, Limit, MAX_SEQUENCE, Sequence, Store, Trim};
+use strandline::{Batch, Limit, MAX_SEQUENCE, Sequence, Store, Trim};
 
 use super::around::{Piece, Scan, told_if_hidden};
 use super::conversation::{Mode, Settings, created_record, member_records};
@@ -315,7 +315,8 @@ fn is_lost(is_known: Result<bool>, store: &Store, timeline: &[u8]) -> Result<boo
             }
             Ok(false)
         }
-        Err(Trouble::Ledger { .. } | Trouble::Engine(Error::Corrupt { .. })) => Ok(true),
+        Err(Trouble::Ledger { .. }) => Ok(true),
+        Err(Trouble::Engine(error)) if error.is_damage() => Ok(true),
         Err(trouble) => Err(trouble),
     }
 }
