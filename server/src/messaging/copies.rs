@@ -86,13 +86,7 @@ impl Messaging {
         };
         match self.copies(conv, user, &gap, false, &mut { MOST_PAGES })?.remove(&sequence) {
             Some((when, copy)) => self.as_it_became(user, copy, when),
-            None => Ok(match self.by_changes(conv, user, sequence, gap.from_ms)? {
-                Some(event) => Found::Event(When::at(gap.from_ms), event),
-                None => {
-                    let author = self.author_by_changes(conv, sequence, gap.from_ms)?;
-                    Found::Lost(When::at(gap.from_ms), gap.error, author)
-                }
-            }),
+            None => self.lost(conv, user, sequence, gap),
         }
     }
 
@@ -213,6 +207,15 @@ impl Messaging {
         }
         let edit = self.event_at(conv, user, newest.sequence)?.event();
         Ok(edit.map(|edit| Event { body: edit.body, ..message }))
+    }
+
+    /// A message that cannot be read anywhere.
+    fn lost(&self, conv: &Bytes, user: &Bytes, sequence: Sequence, gap: Gap) -> Result<Found> {
+        if let Some(event) = self.by_changes(conv, user, sequence, gap.from_ms)? {
+            return Ok(Found::Event(When::at(gap.from_ms), event));
+        }
+        let author = self.author_by_changes(conv, sequence, gap.from_ms)?;
+        Ok(Found::Lost(When::at(gap.from_ms), gap.error, author))
     }
 
     /// Whose a message is that was edited since a time: nobody else could edit it.
