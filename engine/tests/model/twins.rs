@@ -20,7 +20,7 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// The engine and the map side by side.
 pub struct Twins {
-    kind: Kind,
+    pub kind: Kind,
     base: Image,
     disk: SimulatedDisk,
     clock: Arc<ManualClock>,
