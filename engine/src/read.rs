@@ -136,17 +136,11 @@ impl<'v> Reading<'v> {
         let mut walk = Walk { end: End::NEVER, changes: Changes::default(), parts: Vec::new() };
         let (mut gaps, mut known) = (Gaps::default(), false);
         for met in steps(self) {
-            let mut step = match met? {
-                Met::Step(step) => step,
-                Met::Hidden(error, latest) => {
-                    gaps.hide(error, latest)?;
-                    continue;
-                }
-            };
+            let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
             if !std::mem::replace(&mut known, true) {
                 walk.end = step.end;
             }
-            walk.parts.extend(gaps.step(&step, self)?.map(Part::Gap));
+            walk.parts.extend(gap.map(Part::Gap));
             walk.changes.add_older(step.changes(self)?);
             let done = match step.span() {
                 Some(span) => enough(span) || span.first <= walk.end.floor.lowest,
@@ -261,19 +255,13 @@ impl<'v> Reading<'v> {
         let (mut found, mut gaps) = (None, Gaps::default());
         let mut high = high;
         for met in steps(self) {
-            let mut step = match met? {
-                Met::Step(step) => step,
-                Met::Hidden(error, latest) => {
-                    gaps.hide(error, latest)?;
-                    continue;
-                }
-            };
+            let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
             if found.is_none() {
                 out.sight.lowest = step.end.floor.lowest;
                 found = Some(step.end);
                 high = high.min(step.end.last);
             }
-            if let Some(gap) = gaps.step(&step, self)? {
+            if let Some(gap) = gap {
                 gap.read(low, high, &mut out);
                 high = high.min(gap.first.saturating_sub(1));
                 if out.is_full() {
@@ -367,14 +355,8 @@ impl<'v> Reading<'v> {
         let mut out = Collector::new(limit, true, sight).sufficient();
         let (mut dropped_to, mut gaps) = (0, Gaps::default());
         for met in steps(self) {
-            let mut step = match met? {
-                Met::Step(step) => step,
-                Met::Hidden(error, latest) => {
-                    gaps.hide(error, latest)?;
-                    continue;
-                }
-            };
-            if let Some(gap) = gaps.step(&step, self)? {
+            let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
+            if let Some(gap) = gap {
                 gap.read(floor.lowest, MAX_SEQUENCE, &mut out);
             }
             dropped_to = dropped_to.max(step.dropped_to);

@@ -136,8 +136,20 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
 }
 
 impl Gaps {
+    /// A place that knows the timeline, with what hides between it and the newer ones; `None` for a segment that cannot be asked.
+    pub fn meet<'v>(
+        &mut self,
+        met: Met<'v>,
+        reading: &Reading<'_>,
+    ) -> Result<Option<(Step<'v>, Option<Gap>)>> {
+        match met {
+            Met::Step(step) => self.step(&step, reading).map(|gap| Some((step, gap))),
+            Met::Hidden(error, latest) => self.hide(error, latest).map(|()| None),
+        }
+    }
+
     /// A segment cannot be asked. That is an error where no newer place tells how the timeline ends.
-    pub fn hide(&mut self, error: Error, latest: Times) -> Result<()> {
+    fn hide(&mut self, error: Error, latest: Times) -> Result<()> {
         if self.newer_from.is_none() {
             return Err(error);
         }
@@ -148,7 +160,7 @@ impl Gaps {
     }
 
     /// What hides between the newer places and one that is known.
-    pub fn step(&mut self, step: &Step<'_>, reading: &Reading<'_>) -> Result<Option<Gap>> {
+    fn step(&mut self, step: &Step<'_>, reading: &Reading<'_>) -> Result<Option<Gap>> {
         let mut gap = None;
         if self.hidden.is_some() {
             // Without an answer, an older place has it.
