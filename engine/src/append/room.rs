@@ -27,7 +27,7 @@ impl Committer {
                     self.wait_for_merge();
                     self.seal()?;
                 }
-                // What gives space back is taken all the same, into a memtable that is over its size: nothing else is.
+                // Changes that give space back are taken all the same, into a memtable that is over its size: nothing else is.
                 Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {}
                 Err(error) => return Err(error),
             }
