@@ -13,6 +13,7 @@
 mod cuts;
 #[path = "care/directory.rs"]
 mod directory;
+mod disks;
 #[path = "care/moment.rs"]
 mod moment;
 #[path = "care/salvage.rs"]

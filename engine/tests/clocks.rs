@@ -1,8 +1,10 @@
 //! Wrong clocks (P2, P8, P12): a clock that was ahead, one that is behind, and a start after a long stop give nothing that is new a
 //! wrong lifetime, and destroy nothing that is old. `clock::SureTime` says which clock each decision goes by.
 
+mod short;
 mod world;
 
+use short::{TTL_MS, sequences};
 use strandline::{Batch, Engine, Entry, Limit, Options, Store, Trim, Verdict};
 use world::{House, START_MS};
 
@@ -10,19 +12,8 @@ const SECOND_MS: u64 = 1000;
 const HOUR_MS: u64 = 3600 * SECOND_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const YEAR_MS: u64 = 365 * DAY_MS;
-const TTL_MS: u64 = 64 * SECOND_MS;
 
 impl House {
-    fn new() -> House {
-        House::with(Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() })
-    }
-
-    fn open(&self) -> (Engine, Store) {
-        let engine = self.engine();
-        let store = engine.create_store("short", TTL_MS).expect("is there");
-        (engine, store)
-    }
-
     /// The clock is a year ahead for one append, and is put right.
     fn was_ahead_once(&self, engine: &Engine) {
         self.clock.set(START_MS + YEAR_MS);
@@ -30,11 +21,6 @@ impl House {
         store.append(b"ahead", b"while it was wrong").expect("appends");
         self.clock.set(START_MS);
     }
-}
-
-fn sequences(store: &Store, timeline: &[u8]) -> Vec<u64> {
-    let page = store.range(timeline, .., Limit::entries(1000)).expect("reads");
-    page.entries.iter().map(|entry| entry.sequence).collect()
 }
 
 fn append_for(engine: &Engine, store: &Store, timeline: &[u8], lifetime_ms: u64) {

@@ -1,36 +1,22 @@
 //! Expiry (P2, P8): exact for readers, physical by unlink, nothing forgotten, no clock that destroys.
 
+mod short;
 mod world;
 
+use short::{TTL_MS, sequences};
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
-use strandline::{Batch, Engine, Limit, Options, Store, Trim, Verdict};
+use strandline::{Batch, Limit, Trim, Verdict};
 use world::{House, START_MS};
 
-const TTL_MS: u64 = 64_000;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
 impl House {
-    fn new() -> House {
-        House::with(Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() })
-    }
-
-    fn open(&self) -> (Engine, Store) {
-        let engine = self.engine();
-        let store = engine.create_store("short", TTL_MS).expect("is there");
-        (engine, store)
-    }
-
     /// How many bytes of bodies' filler the disk holds, in any file. A few such bytes in a row may be a checksum.
     fn filler(&self) -> usize {
         let files = self.disk.contents().files;
         let rows = files.values().flat_map(|content| content.chunk_by(|one, other| one == other));
         rows.filter(|row| row[0] == b'~' && row.len() > 50).map(<[u8]>::len).sum()
     }
-}
-
-fn sequences(store: &Store, timeline: &[u8]) -> Vec<u64> {
-    let page = store.range(timeline, .., Limit::entries(1000)).expect("reads");
-    page.entries.iter().map(|entry| entry.sequence).collect()
 }
 
 #[test]

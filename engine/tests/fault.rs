@@ -23,6 +23,7 @@
 
 #[path = "fault/disk.rs"]
 mod disk;
+mod disks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};

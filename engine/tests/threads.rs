@@ -4,9 +4,10 @@
 //! does, and looks at what others notice of it. The directory is watched: when its lock is released, no other thread of the engine
 //! may be left, and from then on nothing may change in it until the next engine opens.
 
+mod disks;
+
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use disks::as_the_disk;
 use strandline::clock::SystemClock;
 use strandline::vfs::simulated::{Op, SimulatedDisk};
-use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
+use strandline::vfs::{Dir, RawDirectory};
 use strandline::{Batch, Engine, Error, Limit, Options, Receipt, Store, Ticket, World};
 
 /// Longer than anything here takes: what is not there by then never comes.
@@ -56,38 +58,12 @@ impl Drop for Lock {
 }
 
 impl RawDirectory for Watched {
-    fn path(&self) -> PathBuf {
-        self.disk.path()
-    }
+    as_the_disk!(path, list, create, open, rename, remove, sync);
 
     fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
         let inner = Some(self.disk.lock(name, alone)?);
         self.is_locked.store(true, Ordering::Release);
         Ok(Box::new(Lock { inner, watched: self.clone() }))
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        self.disk.create(name)
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        self.disk.open(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync(&self, site: Site) -> io::Result<()> {
-        self.disk.sync(site)
     }
 }
 

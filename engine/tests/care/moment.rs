@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
 use strandline::clock::ManualClock;
 use strandline::format::header::{FileHeader, file_header};
 use strandline::format::manifest::{decode, encode};
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, SimulatedDisk};
-use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
+use strandline::vfs::{Dir, RawDirectory, RawFile};
 use strandline::{Engine, Error, Limit, Lsn, Options, Store, Trim, Verdict, World, restore_in};
 
 use super::directory::{changed, try_open, two_segments};
+use crate::disks::as_the_disk;
 
 /// A disk on which threads of the engine are held, by their names.
 #[derive(Clone)]
@@ -44,37 +45,11 @@ impl Gates {
 }
 
 impl RawDirectory for Gates {
-    fn path(&self) -> PathBuf {
-        self.disk.path()
-    }
-
-    fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(name, alone)
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
+    as_the_disk!(path, lock, list, open, rename, remove, sync);
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         self.pass();
         self.disk.create(name)
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        self.disk.open(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync(&self, site: Site) -> io::Result<()> {
-        RawDirectory::sync(&self.disk, site)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

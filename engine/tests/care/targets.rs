@@ -5,16 +5,17 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Barrier};
 
 use strandline::vfs::disk::DiskDirectory;
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
+use strandline::vfs::{Dir, RawDirectory, RawFile};
 use strandline::{Engine, Error, Options, restore_in, salvage_in};
 use tempfile::TempDir;
 
 use super::directory::{changed, contents, dir, open, send, try_open, two_segments, verify};
+use crate::disks::as_the_disk;
 
 /// A way to fill a target.
 type Fill = (&'static str, Box<dyn Fn(&Path) -> Result<(), Error> + Send + Sync>);
@@ -95,37 +96,11 @@ struct Visited {
 }
 
 impl RawDirectory for Visited {
-    fn path(&self) -> PathBuf {
-        self.disk.path()
-    }
-
-    fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(name, alone)
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
+    as_the_disk!(path, lock, list, open, rename, remove, sync);
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         (self.before_create)(name);
         self.disk.create(name)
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        self.disk.open(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync(&self, site: Site) -> io::Result<()> {
-        self.disk.sync(site)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::ThreadId;
 
 use strandline::BootId;
 use strandline::vfs::simulated::{Op, SimulatedDisk};
 use strandline::vfs::{RawDirectory, RawFile, Site};
+
+use crate::disks::as_the_disk;
 
 /// Which calls fail, with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,9 +168,7 @@ impl Faulty {
 }
 
 impl RawDirectory for Faulty {
-    fn path(&self) -> PathBuf {
-        self.disk.path()
-    }
+    as_the_disk!(path, rename, remove, sync);
 
     fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
         self.injector().opening()?;
@@ -192,18 +191,6 @@ impl RawDirectory for Faulty {
         self.injector().opening()?;
         self.injector().looking()?;
         self.disk.open(name).map(|file| self.file(file))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync(&self, site: Site) -> io::Result<()> {
-        self.disk.sync(site)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
