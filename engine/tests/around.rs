@@ -363,12 +363,42 @@ fn what_was_dropped_keeps_no_damage_from_being_merged() {
         let Err(error) = engine.compact() else {
             merged += 1;
             assert_eq!(engine.verify(|_, _| ()).expect("verifies").findings, [], "{file} {at}");
+            assert_eq!(
+                engine.stats().get("damaged_segments"),
+                Some(0),
+                "{file} {at}: it went with its segment"
+            );
             continue;
         };
         // Blocks of several timelines' ends and beginnings hold some that are whole.
         assert!(error.to_string().contains(&file), "{file} {at}: {error}");
     }
     assert!(merged > 20, "{merged} were merged");
+}
+
+/// The disk does not give a file: that is damage like another.
+#[test]
+fn with_a_file_gone_the_log_is_replayed_and_nothing_is_missing_without_a_word() {
+    let shape = shape(false);
+    let files = shape.image.files.keys().filter(|name| name.starts_with("segment-"));
+    let mut lost = 0;
+    for file in files {
+        let mut image = shape.image.clone();
+        image.files.remove(file);
+        let (_house, engine) = engine_on(&image);
+        let store = engine.store("messages").expect("a store");
+        for name in NAMES {
+            let limit = Limit::entries(10_000).around_damage();
+            let page = store.range(name.as_bytes(), .., limit).expect("goes around");
+            let ranges: Vec<(u64, u64)> = page.lost.iter().map(|lost| (lost.first, lost.last)).collect();
+            lost += check(&shape, name, &page.entries, &ranges, file);
+            let newest = page.entries.last().expect("the log has one");
+            assert_eq!(newest.body, "in the log", "{file} {name}");
+            let next = store.append(name.as_bytes(), b"next").expect("where it ended is in the log");
+            assert_eq!(next, newest.sequence + 1, "{file} {name}");
+        }
+    }
+    assert!(lost > 1000, "{lost} are lost");
 }
 
 #[test]

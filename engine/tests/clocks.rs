@@ -244,6 +244,42 @@ fn what_removes_alone_is_kept_as_long_as_what_it_removes_may_live() {
     assert_eq!(sequences(&house.open().1, b"t"), left);
 }
 
+/// Segments that have expired keep what they remove in an older one whose entries live longer, also when they are merged.
+#[test]
+fn what_has_expired_still_removes_what_was_committed_while_the_clock_was_ahead() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    house.clock.set(START_MS + YEAR_MS);
+    for _ in 0..8 {
+        store.append(b"t", b"lives for a year").expect("appends");
+    }
+    engine.flush().expect("flushes");
+    house.clock.set(START_MS);
+    for deleted in [4, 6] {
+        store.trim(b"t", Trim::Before(deleted - 1)).expect("trims");
+        assert_eq!(store.delete(b"t", &[deleted]).expect("deletes"), 1);
+        store.append(b"t", b"lives for a minute").expect("appends");
+        engine.flush().expect("flushes");
+    }
+    let left = [5, 7, 8];
+    let segments = |engine: &Engine| engine.stats().get("segments").expect("a figure");
+    house.clock.pass(2 * TTL_MS);
+    for place in ["expired", "merged", "merged again"] {
+        if place != "expired" {
+            engine.compact().expect("drops, merges");
+        }
+        assert_eq!(sequences(&store, b"t"), left, "{place}");
+        let page = store.read_after(b"t", 8, Limit::entries(10)).expect("reads");
+        let found = (page.verdict, page.last, page.entries.len());
+        assert_eq!(found, (Verdict::Trimmed, 10, 0), "{place}: two have expired");
+        let page = store.read_after(b"t", 3, Limit::entries(10)).expect("reads");
+        assert_eq!(page.verdict, Verdict::Trimmed, "{place}: below the trim");
+    }
+    assert_eq!(segments(&engine), 2, "those that have expired are one");
+    drop((engine, store));
+    assert_eq!(sequences(&house.open().1, b"t"), left);
+}
+
 #[test]
 fn where_no_clock_is_wrong_a_lifetime_begins_at_the_timestamp() {
     let folder = tempfile::tempdir().expect("a directory");

@@ -102,7 +102,7 @@ fn merge_next(state: &State) -> Result<bool, Failure> {
     match due {
         Due::Merge(inputs, urgent) => {
             let bytes_per_second = if urgent { 0 } else { state.options.compact_bytes_per_second };
-            merge(state, &inputs, bytes_per_second).map(|()| true)
+            merge(state, &inputs, bytes_per_second).map(|_| true)
         }
         Due::Nothing | Due::Wait => Ok(false),
     }
@@ -238,39 +238,48 @@ fn alive_bytes(record: &SegmentRecord, known: &SegmentRecord, now_ms: TimeMs) ->
 /// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused if the disk has no room for it.
 pub fn merge_all(state: &State) -> Result<()> {
     remove_dead(state, &mut Looked::default()).map_err(|failure| state.failed(failure))?;
-    let view = state.view.load();
-    for store in stores(&view) {
-        let segments = view.segments.of(store);
-        if let Some(damage) = segments.iter().find_map(|segment| segment.damage()) {
-            return Err(damage.clone());
-        }
-        let kind = |segment: &Segment| match segment.record() {
-            record if record.dropped => (true, 0),
-            record => (false, record.partition),
-        };
-        for row in segments.chunk_by(|one, other| kind(one) == kind(other)) {
-            let records = records(state, &view);
-            let is_clean = |segment: &Arc<Segment>| {
-                let known = records.get(&segment.record().number);
-                let is_whole = |known: &SegmentRecord| {
-                    known.dead_weight == 0 && known.half_expired_ms == 0 && (!known.dead || known.dropped)
-                };
-                known.is_none_or(is_whole)
-            };
-            if row.len() == 1 && is_clean(&row[0]) {
-                continue;
-            }
-            let room = room(state);
-            let room_bytes = if row.len() == 1 { room.rewrite_bytes } else { room.merge_bytes };
-            if output_bytes(state, row, &records) > room_bytes {
-                let path = state.dir.path_of(&segment::data_name(row[0].record().number));
-                return Err(Error::DiskFull { path });
-            }
-            let bytes_per_second = state.options.compact_bytes_per_second;
-            merge(state, row, bytes_per_second).map_err(|failure| state.failed(failure))?;
-        }
+    for store in stores(&state.view.load()) {
+        // The compaction thread may have merged or taken away some of them meanwhile.
+        while !merge_store(state, store)? {}
     }
     Ok(())
+}
+
+/// Merges all segments of a store, as far as they are those that the view had at the start. False if some were not.
+fn merge_store(state: &State, store: StoreId) -> Result<bool> {
+    let view = state.view.load();
+    let segments = view.segments.of(store);
+    if let Some(damage) = segments.iter().find_map(|segment| segment.damage()) {
+        return Err(damage.clone());
+    }
+    let kind = |segment: &Segment| match segment.record() {
+        record if record.dropped => (true, 0),
+        record => (false, record.partition),
+    };
+    for row in segments.chunk_by(|one, other| kind(one) == kind(other)) {
+        let records = records(state, &view);
+        let is_clean = |segment: &Arc<Segment>| {
+            let known = records.get(&segment.record().number);
+            let is_whole = |known: &SegmentRecord| {
+                known.dead_weight == 0 && known.half_expired_ms == 0 && (!known.dead || known.dropped)
+            };
+            known.is_none_or(is_whole)
+        };
+        if row.len() == 1 && is_clean(&row[0]) {
+            continue;
+        }
+        let room = room(state);
+        let room_bytes = if row.len() == 1 { room.rewrite_bytes } else { room.merge_bytes };
+        if output_bytes(state, row, &records) > room_bytes {
+            let path = state.dir.path_of(&segment::data_name(row[0].record().number));
+            return Err(Error::DiskFull { path });
+        }
+        let bytes_per_second = state.options.compact_bytes_per_second;
+        if !merge(state, row, bytes_per_second).map_err(|failure| state.failed(failure))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// About what a merge of segments will write.
@@ -283,8 +292,8 @@ fn output_bytes(state: &State, inputs: &[Arc<Segment>], records: &Records) -> u6
     inputs.iter().map(alive).sum()
 }
 
-/// Replaces neighbours, newest first, by one segment.
-fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Result<(), Failure> {
+/// Replaces neighbours, newest first, by one segment. False if some of them are not there any more.
+fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Result<bool, Failure> {
     let _one_at_a_time = state.merging.lock();
     if state.is_closing() {
         // A caller may have waited here until the directory was another engine's.
@@ -293,7 +302,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let view = state.view.load();
     let segments = view.segments.of(inputs[0].record().store);
     if !inputs.iter().all(|input| segments.iter().any(|segment| Arc::ptr_eq(segment, input))) {
-        return Ok(());
+        return Ok(false);
     }
     let numbers: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
     let before = records(state, &view);
@@ -334,7 +343,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     // What was damaged in them is not there any more.
     numbers.iter().for_each(|number| state.cache.damages().forget(*number));
     state.progress.announce();
-    Ok(())
+    Ok(true)
 }
 
 fn count(

@@ -2,6 +2,7 @@
 //! stores has lost is read from the other, and nothing is missing that is not told.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use bytes::Bytes;
 use strandline::clock::ManualClock;
 use strandline::format::header::FileHeader;
 use strandline::vfs::Dir;
-use strandline::vfs::simulated::{Image, SimulatedDisk};
-use strandline::{Engine, Limit, Trim, World};
+use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
+use strandline::{Copies, Engine, Limit, Trim, World};
 
 use super::{
     Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options, Sending,
@@ -283,6 +284,70 @@ fn a_flipped_bit_in_data_stops_nothing_and_what_the_other_store_has_is_shown_who
     check_everywhere(true, ".data", 400);
 }
 
+/// The disk does not give a file: that is damage like another.
+#[test]
+fn a_file_that_is_gone_stops_nothing() {
+    let (image, now_ms) = scene(true);
+    let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
+    let mut gone = 0;
+    for (name, bytes) in image.files.iter().filter(|(name, _)| name.starts_with("segment-")) {
+        let header = FileHeader::decode(&bytes[..80], Path::new(name)).expect("it is whole");
+        let mut damaged = image.clone();
+        damaged.files.remove(name);
+        whole.check(&open(&SimulatedDisk::from_image(&damaged), now_ms), header.first);
+        gone += 1;
+    }
+    assert!(gone > 20, "{gone} files");
+}
+
+/// A start makes the copies that a start before it did not get done.
+#[test]
+fn copies_that_a_crash_or_a_full_disk_cut_short_are_made_by_the_next_start() {
+    let lacking = |disk: &SimulatedDisk| {
+        let files = disk.contents().files;
+        let is_kept_twice = |name: &&String| name.ends_with(".index");
+        files.keys().filter(is_kept_twice).filter(|name| !files.contains_key(&format!("{name}.twin"))).count()
+    };
+    // A directory whose stores are kept once.
+    let (image, now_ms) = scene(true);
+    let disk = SimulatedDisk::from_image(&image);
+    let table = open(&disk, now_ms);
+    for store in ["messages", "sync"] {
+        table.engine.set_store_copies(store, Copies::Once).expect("is changed");
+    }
+    table.engine.compact().expect("merges");
+    table.engine.close().expect("closes");
+    drop(table);
+    let image = disk.contents();
+    assert_eq!(lacking(&disk), 2, "one segment each");
+
+    let mut cut_short = 0;
+    let (mut model, whole) = (Model::from_image(&image), SimulatedDisk::from_image(&image));
+    drop(open(&whole, now_ms));
+    assert_eq!(lacking(&whole), 0);
+    for op in whole.log() {
+        model.apply(&op, None);
+        for cut in Cut::ALL {
+            let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(cut_short)));
+            cut_short += u64::from(lacking(&disk) > 0);
+            drop(open(&disk, now_ms));
+            assert_eq!(lacking(&disk), 0, "{cut:?} after {op:?}");
+        }
+    }
+    assert!(cut_short > 50, "{cut_short} times a copy was lacking");
+
+    let disk = SimulatedDisk::from_image(&image);
+    let is_full = |op: &Op| matches!(op, Op::Create { name, .. } if name.contains(".twin"));
+    disk.set_faults(Some(Box::new(move |op| is_full(op).then_some(ErrorKind::StorageFull))));
+    let table = open(&disk, now_ms);
+    table.send("red", "ann", "without copies".into()).expect("a start without room is a start");
+    assert_eq!(lacking(&disk), 2);
+    drop(table);
+    disk.set_faults(None);
+    drop(open(&disk, now_ms));
+    assert_eq!(lacking(&disk), 0);
+}
+
 /// Indexes are kept twice, whether the newest entries are in the log or not.
 #[test]
 fn a_flipped_bit_in_an_index_stops_nothing() {
@@ -372,6 +437,9 @@ fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
     assert!(shown.contains(&("red".into(), 7, "recall".into(), String::new())), "{shown:?}");
 
     let table = damaged_in(&[MESSAGES, SYNC]);
+    let recall = |user: &str| table.messaging.recall(b"green", user.as_bytes(), 2).expect("it answers");
+    assert!(!recall("ann"), "dora edited it: it is hers");
+    assert!(recall("dora"));
     let refused = edit(&table, "ann", 4).expect_err("nobody knows whose it is");
     assert!(refused.to_string().contains("c/{red}"), "{refused}");
     assert!(table.messaging.recall(b"red", b"ann", 4).expect("there is nothing to take but its place"));
