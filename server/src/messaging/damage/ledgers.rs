@@ -1,0 +1,110 @@
+//! Ledgers that are lost, and are rebuilt from those of others, from events and from copies.
+
+use super::*;
+use crate::messaging::{event, names};
+
+/// Takes ledgers away, as a salvage does that cannot read them.
+fn lose(table: &Table, is_lost: impl Fn(&str) -> bool) {
+    let state = &table.messaging.state;
+    for name in state.list(b"", None, 1000).expect("lists") {
+        if is_lost(&String::from_utf8_lossy(&name)) {
+            assert!(state.drop_timeline(&name).expect("drops"));
+        }
+    }
+}
+
+/// The same files with ledgers missing: what is lost, what is rebuilt, and the table after it.
+fn rebuilt(is_lost: impl Fn(&str) -> bool) -> (LostLedgers, Vec<(Bytes, usize)>, Table) {
+    let (image, now_ms) = scene(true);
+    let disk = SimulatedDisk::from_image(&image);
+    let table = open(&disk, now_ms);
+    lose(&table, is_lost);
+    drop(table);
+    let table = open(&disk, now_ms);
+    let lost = table.messaging.lost_ledgers().expect("reads");
+    let mut all = Vec::new();
+    let told = table.messaging.rebuild(|rebuilt| all.push((rebuilt.conv.clone(), rebuilt.members)));
+    assert_eq!(told.expect("rebuilds"), lost);
+    assert_eq!(table.messaging.lost_ledgers().expect("reads"), LostLedgers::default(), "nothing is lost now");
+    (lost, all, table)
+}
+
+fn members(table: &Table, conv: &str) -> Vec<Bytes> {
+    table.messaging.members(conv.as_bytes(), b"", 100).expect("it is there")
+}
+
+#[test]
+fn a_lost_ledger_is_refused_by_name_until_it_is_rebuilt_from_those_of_its_members() {
+    let (image, now_ms) = scene(true);
+    let table = open(&SimulatedDisk::from_image(&image), now_ms);
+    let whole: Vec<_> = conversations().map(|conv| members(&table, conv)).collect();
+    lose(&table, |name| name.starts_with("c/"));
+    let fresh = Messaging::open(&table.engine, Options::default()).expect("opens");
+    let refused = fresh.members(b"red", b"", 10).expect_err("its ledger is gone");
+    assert!(refused.to_string().contains("im.state:c/red"), "{refused}");
+
+    let (lost, all, table) = rebuilt(|name| name.starts_with("c/"));
+    assert_eq!((lost.conversations.len(), lost.users.len(), all.len()), (4, 0, 4));
+    assert_eq!(conversations().map(|conv| members(&table, conv)).collect::<Vec<_>>(), whole);
+    table.send("red", "bob", "again".into()).expect("bob is a member");
+    assert!(table.drain("carl", 100).iter().any(|event| event.3 == "again"));
+}
+
+#[test]
+fn a_ledger_that_lost_its_last_records_is_refused_by_name_until_it_is_rebuilt() {
+    let (image, now_ms) = scene(true);
+    let table = open(&SimulatedDisk::from_image(&image), now_ms);
+    let whole = unread(&table, "bob");
+    let state = &table.messaging.state;
+    let name = names::user_ledger(b"bob");
+    let (last, _) = state.end(&name).expect("it is there");
+    assert_eq!(state.delete(&name, &[last]).expect("deletes"), 1);
+    let fresh = Messaging::open(&table.engine, Options::default()).expect("opens");
+    let refused = fresh.unread(b"bob", &[]).expect_err("its end is gone");
+    assert!(refused.to_string().contains("im.state:u/bob"), "{refused}");
+    assert_eq!(fresh.lost_ledgers().expect("looks").users, [Bytes::from("bob")]);
+    fresh.rebuild(|_| ()).expect("rebuilds");
+    let fresh = Messaging::open(&table.engine, Options::default()).expect("opens");
+    assert!(fresh.lost_ledgers().expect("looks").users.is_empty());
+    assert!(fresh.unread(b"bob", &[]).expect("it is known again").len() as u64 >= whole.min(1));
+}
+
+#[test]
+fn ledgers_that_are_all_lost_are_rebuilt_from_events_and_copies() {
+    let (image, now_ms) = scene(true);
+    let before = open(&SimulatedDisk::from_image(&image), now_ms);
+    let (lost, _, table) = rebuilt(|_| true);
+    assert_eq!((lost.conversations.len(), lost.users.len()), (4, 4));
+    for conv in PUSHED {
+        assert_eq!(members(&table, conv), members(&before, conv), "{conv}");
+    }
+    assert_eq!(members(&table, PULLED), ["carl"], "of who never said anything in it nothing tells");
+    for (conv, user) in [("red", "ann"), ("green", "dora"), ("joined", "carl")] {
+        let (now, then) =
+            (table.history(conv, user, Window::Newest), before.history(conv, user, Window::Newest));
+        let kept = now.iter().filter(|event| then.contains(event)).count();
+        assert!(kept + 2 >= then.len() && now.len() == then.len(), "{conv} {user}: {now:?}");
+    }
+    let of_pushed = |table: &Table| -> Vec<Told> {
+        table.drain("ann", 100).into_iter().filter(|event| event.0 == "joined").collect()
+    };
+    assert_eq!(of_pushed(&table), of_pushed(&before));
+    let changes = |table: &Table| -> Vec<(u8, u64)> {
+        let name = names::changes_ledger(b"red");
+        let page = table.messaging.state.range(&name, .., Limit::entries(100)).expect("reads");
+        let records = page.entries.iter().filter_map(|entry| event::Event::decode(&entry.body));
+        records.filter(|record| record.about > 0).map(|record| (record.kind as u8, record.about)).collect()
+    };
+    assert_eq!(changes(&table), changes(&before));
+    assert_eq!(changes(&table).len(), 1, "one message was recalled");
+}
+
+#[test]
+fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
+    let (lost, all, table) = rebuilt(|name| name == "u/bob");
+    assert_eq!((lost.conversations.len(), lost.users, all.len()), (0, vec![Bytes::from("bob")], 0));
+    let counts = table.messaging.unread(b"bob", &[]).expect("bob is known");
+    let convs: Vec<&[u8]> = counts.iter().map(|(conv, _)| conv.as_ref()).collect();
+    assert_eq!(convs, [b"joined".as_slice(), b"lake", b"red"]);
+    assert!(table.drain("bob", 100).iter().any(|event| event.0 == PULLED));
+}
