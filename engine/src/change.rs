@@ -12,7 +12,7 @@
 //! A trim reads by sure time (`clock::SureTime`): what a wall clock that jumped ahead hides for now is alive, and a floor above it
 //! would take it away for good.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::batch::Batch;
 use crate::entry::{End, Floor, Limit, Times};
@@ -35,6 +35,10 @@ pub enum Trim {
 
 /// How many entries are read at a time while they are counted.
 const COUNT_PAGE: usize = 1000;
+
+/// A page of them.
+const COUNTED: Limit =
+    Limit { entries: COUNT_PAGE, body_bytes: u64::MAX, first_always: true, around_damage: true };
 
 /// Removes the start of a timeline, and gives how many readable entries that were.
 pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim) -> Result<u64> {
@@ -65,7 +69,7 @@ fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequen
     let (mut from, mut left) = (last + 1, count);
     while left > 0 {
         let limit = Limit::entries(COUNT_PAGE.min(left as usize)).around_damage();
-        let page = reading.range(0, from - 1, limit, true)?;
+        let page = reading.range_without_bodies(0, from - 1, limit, true)?;
         let spans = page.spans();
         if spans.is_empty() {
             break;
@@ -86,7 +90,7 @@ fn count_to(reading: &Reading<'_>, high: Sequence) -> Result<(u64, Option<Sequen
     let (mut count, mut highest) = (0, None);
     let mut low = 0;
     loop {
-        let page = reading.range(low, high, Limit::entries(COUNT_PAGE).around_damage(), false)?;
+        let page = reading.range_without_bodies(low, high, COUNTED, false)?;
         let spans = page.spans();
         let Some((_, last)) = spans.last() else { return Ok((count, highest)) };
         count += spans.iter().map(|(first, last)| last - first + 1).sum::<u64>();
@@ -119,29 +123,37 @@ pub fn delete(
     let _alone = state.changing(hash).lock();
     let view = state.view.load();
     let reading = Reading::sure(state, &view, timeline, hash).around_damage(true);
-    let mut ranges = BTreeMap::new();
-    for sequence in sequences {
-        if reading.has(*sequence)? {
-            ranges.insert(*sequence, *sequence);
-        }
-    }
-    if ranges.is_empty() {
+    let mut wanted = sequences.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let gone = reading.present(&wanted)?;
+    if gone.is_empty() {
         return Ok(0);
     }
     let end = reading.end()?;
+    let ranges = gone.iter().map(|sequence| (*sequence, *sequence)).collect();
     let mut batch = Batch::new().remove(timeline, &ranges);
-    if ranges.contains_key(&end.floor.lowest) {
-        let mut from = end.floor.lowest;
-        let mut floor = floor_from(&reading, from, &end)?;
-        while ranges.contains_key(&floor.lowest) {
-            from = floor.lowest + 1;
-            floor = floor_from(&reading, from, &end)?;
-        }
-        batch = batch.trim(timeline, floor);
+    if gone.contains(&end.floor.lowest) {
+        let from = lowest_beside(&reading, &gone, &end)?;
+        batch = batch.trim(timeline, floor_from(&reading, from, &end)?);
     }
     commit(state, queue, batch)?;
-    state.counters.trimmed_entries.add(ranges.len() as u64);
-    Ok(ranges.len() as u64)
+    state.counters.trimmed_entries.add(gone.len() as u64);
+    Ok(gone.len() as u64)
+}
+
+/// The lowest sequence with an entry that is not one of these; above the last when there is none.
+fn lowest_beside(reading: &Reading<'_>, gone: &BTreeSet<Sequence>, end: &End) -> Result<Sequence> {
+    let mut low = end.floor.lowest;
+    loop {
+        let spans = reading.range_without_bodies(low, end.last, COUNTED, false)?.spans();
+        let Some((_, last)) = spans.last() else { return Ok(end.last + 1) };
+        let left = spans.iter().flat_map(|(first, last)| *first..=*last).find(|at| !gone.contains(at));
+        if let Some(sequence) = left {
+            return Ok(sequence);
+        }
+        low = last + 1;
+    }
 }
 
 /// Replaces a body. False when there is no such readable entry.

@@ -1,12 +1,14 @@
 //! What a timeline holds, and what a reader gets: entries, pages, verdicts and limits.
 
 mod collect;
+mod overlay;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 pub(crate) use self::collect::{Collector, Taken};
+pub(crate) use self::overlay::{Layer, NewBody, Overlay, Sides, sides};
 use crate::error::Error;
 use crate::ids::{Sequence, TimeMs};
 
@@ -19,7 +21,8 @@ pub struct Entry {
     pub time_ms: TimeMs,
     /// When its lifetime began: `time_ms`, unless the wall clock had been ahead before it was committed, or was behind then.
     pub start_ms: TimeMs,
-    /// The caller's bytes. Cheap to clone; a clone keeps at most one block (16 KiB or one body) alive.
+    /// The caller's bytes. Cheap to clone. It keeps little more than itself in memory: a small one shares 16 KiB at most with others
+    /// of its page, a large one is at least half of what it is a part of.
     pub body: Bytes,
 }
 
@@ -85,13 +88,11 @@ pub(crate) struct Changes {
     pub removed: BTreeMap<Sequence, Sequence>,
     /// Bodies that replace those that were appended.
     pub edited: BTreeMap<Sequence, Bytes>,
-    /// Entries that have another body, which cannot be read: the one that it replaced is not shown instead.
-    pub unreadable: BTreeMap<Sequence, Lost>,
 }
 
 impl Changes {
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.edited.is_empty() && self.unreadable.is_empty()
+        self.removed.is_empty() && self.edited.is_empty()
     }
 
     pub fn removes(&self, sequence: Sequence) -> bool {
@@ -139,12 +140,7 @@ impl Changes {
     pub fn below(&self, bound: Sequence) -> Changes {
         let clipped = self.removed.range(..bound).map(|(first, last)| (*first, (*last).min(bound - 1)));
         let edited = self.edited.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
-        let unreadable = self.unreadable.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
-        Changes {
-            removed: clipped.collect(),
-            edited: edited.map(|(at, body)| (*at, body.clone())).collect(),
-            unreadable: unreadable.map(|(at, lost)| (*at, lost.clone())).collect(),
-        }
+        Changes { removed: clipped.collect(), edited: edited.map(|(at, body)| (*at, body.clone())).collect() }
     }
 
     /// Takes in changes that are older than these.
@@ -152,12 +148,8 @@ impl Changes {
         for (first, last) in older.removed {
             self.remove(first, last);
         }
-        let Changes { edited, unreadable, .. } = self;
-        for (sequence, body) in older.edited.into_iter().filter(|(at, _)| !unreadable.contains_key(at)) {
-            edited.entry(sequence).or_insert(body);
-        }
-        for (sequence, lost) in older.unreadable.into_iter().filter(|(at, _)| !edited.contains_key(at)) {
-            unreadable.entry(sequence).or_insert(lost);
+        for (sequence, body) in older.edited {
+            self.edited.entry(sequence).or_insert(body);
         }
     }
 }
@@ -199,7 +191,7 @@ pub(crate) fn alive_from_ms(now_ms: TimeMs, ttl_ms: u64, gone_before_ms: TimeMs)
 
 /// What a reader may see of a timeline, and how.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sight {
+pub(crate) struct Sight<'v> {
     /// The time of the read.
     pub now_ms: TimeMs,
     /// Lifetimes that began earlier are past the store's TTL; 0: none is.
@@ -207,12 +199,12 @@ pub(crate) struct Sight {
     /// Everything below is gone.
     pub lowest: Sequence,
     /// Changes of the places that were met so far.
-    pub changes: Changes,
+    pub overlay: Overlay<'v>,
     /// Look for what the store's TTL, which is this, took instead of what can be read.
     pub lost: Option<u64>,
 }
 
-impl Sight {
+impl Sight<'_> {
     /// Whether the store's TTL has passed for a lifetime that began at a time.
     pub fn is_expired(&self, start_ms: TimeMs) -> bool {
         start_ms < self.alive_from_ms
@@ -234,7 +226,7 @@ impl Sight {
         sequence >= self.lowest
             && (expire_at_ms == 0 || expire_at_ms > alive_at_ms)
             && !self.passes_over(start_ms)
-            && !self.changes.removes(sequence)
+            && !self.overlay.removes(sequence)
     }
 }
 

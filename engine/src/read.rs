@@ -11,13 +11,16 @@
 //! It does not know: names of stores, or who is asking.
 
 mod places;
+mod walk;
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
-use self::places::{Gap, Gaps, Met, Place, steps};
+use self::places::{Gaps, Met, steps};
+use self::walk::Part;
 use crate::entry::{
-    Changes, Collector, End, Entry, Info, Limit, Page, Sight, Span, Taken, Times, Verdict, alive_from_ms,
+    Collector, End, Entry, Info, Limit, Overlay, Page, Sight, Span, Taken, Times, Verdict, alive_from_ms,
 };
 use crate::error::Result;
 use crate::format::ids::IdEntry;
@@ -47,39 +50,6 @@ pub struct Reading<'v> {
     pub may_lack_entries: bool,
     /// Whether it goes on where something is damaged.
     pub around_damage: bool,
-}
-
-/// How a timeline ends, and the parts that were walked, newest first.
-struct Walk<'v> {
-    end: End,
-    /// What the walked places change in older ones.
-    changes: Changes,
-    parts: Vec<Part<'v>>,
-}
-
-/// A range of a timeline's sequences.
-enum Part<'v> {
-    Place(Place<'v>),
-    Gap(Gap),
-}
-
-impl Part<'_> {
-    fn first(&self) -> Sequence {
-        match self {
-            Part::Place(place) => place.span.first,
-            Part::Gap(gap) => gap.first,
-        }
-    }
-}
-
-impl Walk<'_> {
-    /// The places, oldest first.
-    fn places(&self) -> impl Iterator<Item = &Place<'_>> {
-        self.parts.iter().rev().filter_map(|part| match part {
-            Part::Place(place) => Some(place),
-            Part::Gap(_) => None,
-        })
-    }
 }
 
 impl<'v> Reading<'v> {
@@ -131,30 +101,6 @@ impl<'v> Reading<'v> {
         Reading { around_damage, ..self }
     }
 
-    /// Walks from the newest place to the oldest, until `enough` says so of one with entries, or nothing older can be readable.
-    fn walk(&self, mut enough: impl FnMut(&Span) -> bool) -> Result<Walk<'v>> {
-        let mut walk = Walk { end: End::NEVER, changes: Changes::default(), parts: Vec::new() };
-        let (mut gaps, mut known) = (Gaps::default(), false);
-        for met in steps(self) {
-            let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
-            if !std::mem::replace(&mut known, true) {
-                walk.end = step.end;
-            }
-            walk.parts.extend(gap.map(Part::Gap));
-            walk.changes.add_older(step.changes(self)?);
-            let done = match step.span() {
-                Some(span) => enough(span) || span.first <= walk.end.floor.lowest,
-                None => !walk.end.has_entries(),
-            };
-            walk.parts.extend(step.place().map(Part::Place));
-            if done {
-                return Ok(walk);
-            }
-        }
-        walk.parts.extend(gaps.close(walk.end.floor.lowest.saturating_sub(1)).map(Part::Gap));
-        Ok(walk)
-    }
-
     /// How the timeline ends, by the newest place that knows it.
     pub fn end(&self) -> Result<End> {
         match steps(self).next() {
@@ -181,31 +127,47 @@ impl<'v> Reading<'v> {
         Ok(None)
     }
 
-    fn sight(&self, end: &End, changes: Changes) -> Sight {
+    fn sight(&self, end: &End, overlay: Overlay<'v>) -> Sight<'v> {
         Sight {
             now_ms: self.now_ms,
             alive_from_ms: self.alive_from_ms,
             lowest: end.floor.lowest,
-            changes,
+            overlay,
             lost: None,
         }
     }
 
     /// The entries from `low` to `high`, in either direction.
     pub fn range(&self, low: Sequence, high: Sequence, limit: Limit, descending: bool) -> Result<Page> {
+        self.range_into(Collector::new(limit, descending, Sight::default()), low, high, limit)
+    }
+
+    /// The same without bodies, for who counts.
+    pub fn range_without_bodies(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        limit: Limit,
+        descending: bool,
+    ) -> Result<Page> {
+        let out = Collector::new(limit, descending, Sight::default()).without_bodies();
+        self.range_into(out, low, high, limit)
+    }
+
+    fn range_into(&self, out: Collector<'v>, low: Sequence, high: Sequence, limit: Limit) -> Result<Page> {
         let reading = self.around_damage(limit.around_damage);
-        let (end, taken) = if descending {
-            reading.descend(low, high, limit)?
+        let (end, taken) = if out.is_descending() {
+            reading.descend(low, high, out)?
         } else {
-            reading.ascend(low, high, Collector::new(limit, false, Sight::default()))?
+            reading.ascend(low, high, out)?
         };
         reading.page(&end, Verdict::Ok, taken, end.last)
     }
 
     /// The entries from `low` to `high`, ascending: the oldest place that is needed comes first.
-    fn ascend(&self, low: Sequence, high: Sequence, mut out: Collector) -> Result<(End, Taken)> {
+    fn ascend(&self, low: Sequence, high: Sequence, mut out: Collector<'v>) -> Result<(End, Taken)> {
         let mut walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
-        out.sight = self.sight(&walk.end, std::mem::take(&mut walk.changes));
+        out.sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay));
         // The active memtable may have grown since it told its end: what is shown goes with the end that is told.
         let high = high.min(walk.end.last);
         for (at, part) in walk.parts.iter().enumerate().rev() {
@@ -225,7 +187,11 @@ impl<'v> Reading<'v> {
     /// What there is first at or above a sequence, readable or lost.
     fn lowest_from(&self, low: Sequence) -> Result<(End, Taken)> {
         let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        self.ascend(low, MAX_SEQUENCE, Collector::new(limit, false, Sight::default()).sufficient())
+        self.ascend(
+            low,
+            MAX_SEQUENCE,
+            Collector::new(limit, false, Sight::default()).sufficient().without_bodies(),
+        )
     }
 
     /// The first readable entry at or above a sequence. Of one that damage takes, the sequence only.
@@ -236,22 +202,16 @@ impl<'v> Reading<'v> {
         Ok(lost.or(entry))
     }
 
-    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
-    fn descend(&self, low: Sequence, high: Sequence, limit: Limit) -> Result<(End, Taken)> {
-        let sight = self.sight(&End::NEVER, Changes::default());
-        self.descend_into(Collector::new(limit, true, sight), low, high)
-    }
-
     /// The newest entry from `low` to `high`.
     fn newest(&self, low: Sequence, high: Sequence) -> Result<Option<Entry>> {
-        let sight = self.sight(&End::NEVER, Changes::default());
         let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        let out = Collector::new(limit, true, sight).sufficient();
-        Ok(self.descend_into(out, low, high)?.1.entries.pop())
+        let out = Collector::new(limit, true, Sight::default()).sufficient();
+        Ok(self.descend(low, high, out)?.1.entries.pop())
     }
 
-    /// Descending: each place is read as soon as the changes of all younger ones are known.
-    fn descend_into(&self, mut out: Collector, low: Sequence, high: Sequence) -> Result<(End, Taken)> {
+    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
+    fn descend(&self, low: Sequence, high: Sequence, mut out: Collector<'v>) -> Result<(End, Taken)> {
+        out.sight = self.sight(&End::NEVER, Overlay::default());
         let (mut found, mut gaps) = (None, Gaps::default());
         let mut high = high;
         for met in steps(self) {
@@ -268,7 +228,7 @@ impl<'v> Reading<'v> {
                     return Ok((found.unwrap_or(End::NEVER), out.finish()?));
                 }
             }
-            out.sight.changes.add_older(step.changes(self)?);
+            out.sight.overlay.add_older(step.take_layer());
             let Some(place) = step.place() else { continue };
             place.read(self, low, high, &mut out)?;
             high = high.min(place.span.first.saturating_sub(1));
@@ -349,10 +309,10 @@ impl<'v> Reading<'v> {
             return Ok(floor.trimmed_to);
         }
         // A hole below the first living entry was not lost: only what the TTL took counts.
-        let sight = Sight { lost: Some(self.ttl_ms), ..self.sight(end, Changes::default()) };
+        let sight = Sight { lost: Some(self.ttl_ms), ..self.sight(end, Overlay::default()) };
         let whole = Reading { alive_from_ms: 0, ..*self };
         let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        let mut out = Collector::new(limit, true, sight).sufficient();
+        let mut out = Collector::new(limit, true, sight).sufficient().without_bodies();
         let (mut dropped_to, mut gaps) = (0, Gaps::default());
         for met in steps(self) {
             let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
@@ -360,7 +320,7 @@ impl<'v> Reading<'v> {
                 gap.read(floor.lowest, MAX_SEQUENCE, &mut out);
             }
             dropped_to = dropped_to.max(step.dropped_to);
-            out.sight.changes.add_older(step.changes(self)?);
+            out.sight.overlay.add_older(step.take_layer());
             let Some(place) = step.place().filter(|place| self.is_expired(place.span.first_start_ms)) else {
                 continue;
             };
@@ -388,8 +348,28 @@ impl<'v> Reading<'v> {
 
     /// Whether there is an entry with a sequence, readable or lost.
     pub fn has(&self, sequence: Sequence) -> Result<bool> {
+        Ok(!self.present(&[sequence])?.is_empty())
+    }
+
+    /// At which of these sequences, ascending, there is an entry, readable or lost. In one walk, however many they are.
+    pub fn present(&self, sequences: &[Sequence]) -> Result<BTreeSet<Sequence>> {
+        let Some(lowest) = sequences.first() else { return Ok(BTreeSet::new()) };
+        let mut walk = self.walk(|span| span.first <= *lowest || self.ends_with(span))?;
+        let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay));
         let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        Ok(self.descend(sequence, sequence, limit)?.1.reached.is_some())
+        let mut out = Collector::new(limit, false, sight).sufficient().without_bodies();
+        let mut present = BTreeSet::new();
+        for sequence in sequences.iter().filter(|sequence| **sequence <= walk.end.last) {
+            let Some(part) = walk.parts.iter().find(|part| part.first() <= *sequence) else { continue };
+            match part {
+                Part::Place(place) => place.read(self, *sequence, *sequence, &mut out)?,
+                Part::Gap(gap) => gap.read(*sequence, *sequence, &mut out),
+            }
+            if out.take()?.reached.is_some() {
+                present.insert(*sequence);
+            }
+        }
+        Ok(present)
     }
 
     /// The newest readable entry.
@@ -400,7 +380,7 @@ impl<'v> Reading<'v> {
     /// Facts of the whole timeline. Walks every place that holds it, and reads those of which something is gone or changed.
     pub fn info(&self) -> Result<Info> {
         let mut walk = self.walk(|_| false)?;
-        let sight = self.sight(&walk.end, std::mem::take(&mut walk.changes));
+        let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay));
         let mut info = Info {
             first: self.first(&walk.end)?,
             last: walk.end.last,

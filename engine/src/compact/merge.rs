@@ -328,10 +328,12 @@ impl<'a> Merge<'a> {
         let timeline = TimelineRef { store: self.segment(0).record().store, name };
         let hash = if self.younger.memtables.is_empty() { 0 } else { self.state.hash(timeline) };
         for memtable in &self.younger.memtables {
-            if let Some((end, _, changed)) = memtable.look(timeline, hash) {
-                fate.lowest = fate.lowest.max(end.floor.lowest);
-                let removed = changed.map(|changed| changed.removed).unwrap_or_default();
-                fate.removed.add_older(Changes { removed, ..Changes::default() });
+            if let Some(look) = memtable.look(timeline, hash) {
+                fate.lowest = fate.lowest.max(look.end.floor.lowest);
+                let removed =
+                    look.changed.map(|slot| memtable.changes_in(slot, |changes| changes.removed.clone()));
+                fate.removed
+                    .add_older(Changes { removed: removed.unwrap_or_default(), ..Changes::default() });
             }
         }
         for segment in &self.younger.segments {

@@ -3,23 +3,44 @@
 //! Entries and lost ranges come in the direction of the read. A read that does not go around damage ends with the first that it
 //! would have had to show.
 //!
+//! What a page holds is about what its limit counts: a body that is small, or a small part of the block that it is in, is copied, so
+//! that it keeps no block alive. A read that only counts keeps no bodies at all.
+//!
 //! It does not know: where entries come from.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{Entry, Limit, Lost, Sight, Times};
 use crate::error::{Error, Result};
 use crate::ids::{Sequence, TimeMs};
 
+/// Bodies up to so many bytes are copied side by side.
+const SMALL_BYTES: usize = 4096;
+
+/// Memory for small bodies is taken in pieces of at most so many bytes.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// What is done with the bodies of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bodies {
+    Kept,
+    /// Their bytes are counted.
+    Measured,
+    /// None is needed.
+    Unread,
+}
+
 /// Collects what a read gives, in the direction of the read, until the limit keeps something back.
 #[derive(Debug)]
-pub(crate) struct Collector {
+pub(crate) struct Collector<'v> {
     limit: Limit,
     descending: bool,
+    bodies: Bodies,
     /// What may be collected. It grows as the read meets older places.
-    pub sight: Sight,
+    pub sight: Sight<'v>,
     taken: Taken,
-    body_bytes: u64,
+    /// Room for small bodies.
+    room: BytesMut,
     /// How many lost ranges were taken. Each counts as an entry.
     ranges: usize,
     /// Whether the last of what is lost is a range, and not the body of an entry.
@@ -43,6 +64,8 @@ pub(crate) struct Taken {
     pub reached: Option<Sequence>,
     /// The times of the entry taken last.
     pub last_times: Times,
+    /// The sum of the bodies' bytes; 0 if none was needed.
+    pub body_bytes: u64,
 }
 
 impl Taken {
@@ -53,14 +76,15 @@ impl Taken {
     }
 }
 
-impl Collector {
-    pub fn new(limit: Limit, descending: bool, sight: Sight) -> Collector {
+impl<'v> Collector<'v> {
+    pub fn new(limit: Limit, descending: bool, sight: Sight<'v>) -> Collector<'v> {
         Collector {
             limit,
             descending,
+            bodies: Bodies::Kept,
             sight,
             taken: Taken::default(),
-            body_bytes: 0,
+            room: BytesMut::new(),
             ranges: 0,
             ends_with_range: false,
             is_sufficient: false,
@@ -69,8 +93,18 @@ impl Collector {
     }
 
     /// The same for a reader who does not ask whether there is more: no place is read for that answer alone.
-    pub fn sufficient(self) -> Collector {
+    pub fn sufficient(self) -> Collector<'v> {
         Collector { is_sufficient: true, ..self }
+    }
+
+    /// The same for a reader who only counts bodies' bytes. The entries have empty bodies.
+    pub fn measuring(self) -> Collector<'v> {
+        Collector { bodies: Bodies::Measured, ..self }
+    }
+
+    /// The same for a reader who needs no bodies. The entries have empty ones.
+    pub fn without_bodies(self) -> Collector<'v> {
+        Collector { bodies: Bodies::Unread, ..self }
     }
 
     pub fn is_descending(&self) -> bool {
@@ -95,29 +129,30 @@ impl Collector {
 
     /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be read.
     pub fn may_show(&self, sequence: Sequence) -> bool {
-        sequence >= self.sight.lowest && !self.sight.changes.removes(sequence)
+        sequence >= self.sight.lowest && !self.sight.overlay.removes(sequence)
     }
 
     /// Whether an entry would be shown with the body that it was written with.
     pub fn needs_body(&self, sequence: Sequence, times: &Times) -> bool {
-        let changes = &self.sight.changes;
-        self.sight.lost.is_none()
+        self.bodies != Bodies::Unread
+            && self.sight.lost.is_none()
             && self.sight.shows(sequence, times)
-            && !changes.edited.contains_key(&sequence)
-            && !changes.unreadable.contains_key(&sequence)
+            && !self.sight.overlay.edits(sequence)
     }
 
-    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
-    pub fn offer(&mut self, sequence: Sequence, times: Times, body: impl FnOnce() -> Bytes) -> bool {
+    /// Takes the entry if it can be read and fits. Its body keeps `of_bytes` bytes in memory, if that is known. False when
+    /// it, or one before it, did not fit: then none behind it may come.
+    pub fn offer(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        of_bytes: Option<usize>,
+        body: impl FnOnce() -> Bytes,
+    ) -> bool {
         if !self.sight.shows(sequence, &times) {
             return !self.taken.more;
         }
-        if let Some(lost) = self.sight.changes.unreadable.get(&sequence) {
-            let error = lost.error.clone();
-            return self.take_without_body(sequence, times, &error);
-        }
-        let body = self.sight.changes.edited.get(&sequence).cloned().unwrap_or_else(body);
-        self.take(sequence, times, body)
+        self.take_shown(sequence, times, of_bytes, || Ok(body()))
     }
 
     /// Takes an entry whose body cannot be read, nor its times, which lie between two. It is passed over only if it surely has
@@ -131,10 +166,32 @@ impl Collector {
         if !self.sight.shows(sequence, &latest) {
             return !self.taken.more;
         }
-        match self.sight.changes.edited.get(&sequence).cloned() {
+        if self.sight.overlay.edits(sequence) {
             // The damage is in a body that was replaced.
-            Some(body) => self.take(sequence, earliest, body),
-            None => self.take_without_body(sequence, earliest, error),
+            return self.take_shown(sequence, earliest, None, || Err(error.clone()));
+        }
+        self.take_without_body(sequence, earliest, error)
+    }
+
+    /// Takes an entry with the body that is in the place of its own, or else with that.
+    fn take_shown(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        of_bytes: Option<usize>,
+        own: impl FnOnce() -> Result<Bytes>,
+    ) -> bool {
+        if self.bodies == Bodies::Unread || self.count() >= self.limit.entries {
+            return self.take_entry(sequence, times, (Bytes::new(), None));
+        }
+        let (body, of_bytes) = match self.sight.overlay.body(sequence) {
+            Some(body) => (body, None),
+            None => (own(), of_bytes),
+        };
+        match body {
+            Ok(body) => self.take_entry(sequence, times, (body, of_bytes)),
+            Err(error) if error.is_damage() => self.take_without_body(sequence, times, &error),
+            Err(error) => self.fail(&error),
         }
     }
 
@@ -143,7 +200,7 @@ impl Collector {
             return self.fail(error);
         }
         let before = self.taken.entries.len();
-        let goes_on = self.take(sequence, times, Bytes::new());
+        let goes_on = self.take_entry(sequence, times, (Bytes::new(), None));
         if self.taken.entries.len() > before {
             self.taken.lost.push(Lost { first: sequence, last: sequence, error: error.clone() });
             self.ends_with_range = false;
@@ -151,20 +208,44 @@ impl Collector {
         goes_on
     }
 
-    fn take(&mut self, sequence: Sequence, times: Times, body: Bytes) -> bool {
-        let sum = self.body_bytes + body.len() as u64;
+    fn take_entry(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        (body, of_bytes): (Bytes, Option<usize>),
+    ) -> bool {
+        let sum = self.taken.body_bytes + body.len() as u64;
         let first = self.limit.first_always && self.is_empty();
         let fits = self.count() < self.limit.entries && (first || sum <= self.limit.body_bytes);
         if self.taken.more || !fits {
             self.taken.more = true;
             return false;
         }
-        self.body_bytes = sum;
+        self.taken.body_bytes = sum;
         self.taken.last_times = times;
         self.taken.reached = Some(sequence);
         let Times { time_ms, start_ms, .. } = times;
+        let body = if self.bodies == Bodies::Kept { self.kept(body, of_bytes) } else { Bytes::new() };
         self.taken.entries.push(Entry { sequence, time_ms, start_ms, body });
         !self.is_full()
+    }
+
+    /// A body that keeps in memory little more than itself.
+    fn kept(&mut self, body: Bytes, of_bytes: Option<usize>) -> Bytes {
+        let is_most = of_bytes.map_or(body.len() > SMALL_BYTES, |of_bytes| body.len() >= of_bytes / 2);
+        if body.is_empty() || is_most {
+            return body;
+        }
+        if body.len() > SMALL_BYTES {
+            return Bytes::copy_from_slice(&body);
+        }
+        if self.room.capacity() < body.len() {
+            let left = self.limit.entries.saturating_sub(self.taken.entries.len());
+            let wanted = left.saturating_mul(body.len()).clamp(body.len(), PIECE_BYTES);
+            self.room = BytesMut::with_capacity(wanted);
+        }
+        self.room.extend_from_slice(&body);
+        self.room.split().freeze()
     }
 
     /// Takes a range of which no entry can be read, and no lifetime began later than `to_ms`: what of it was not removed. False as
@@ -174,7 +255,7 @@ impl Collector {
         if first > last || self.sight.passes_over(to_ms) {
             return !self.taken.more;
         }
-        let mut ranges = self.sight.changes.left_of(first, last);
+        let mut ranges = self.sight.overlay.left_of(first, last);
         if ranges.is_empty() {
             return !self.taken.more;
         }
@@ -218,6 +299,13 @@ impl Collector {
         false
     }
 
+    /// What was taken so far; from here on it collects anew. The damage, if the read was not to go around it.
+    pub fn take(&mut self) -> Result<Taken> {
+        self.ranges = 0;
+        let taken = std::mem::take(&mut self.taken);
+        self.failure.take().map_or(Ok(taken), Err)
+    }
+
     /// What was taken; the damage, if the read was not to go around it.
     pub fn finish(self) -> Result<Taken> {
         self.failure.map_or(Ok(self.taken), Err)
@@ -226,14 +314,18 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
+    use crate::entry::Changes;
+    use crate::entry::overlay::tests::InMemory;
 
     #[test]
     fn after_the_first_body_over_the_budget_nothing_more_fits() {
         let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
-        assert!(out.offer(1, Times::default(), || Bytes::from_static(b"over")));
-        assert!(!out.offer(2, Times::default(), Bytes::new));
-        assert!(!out.offer(3, Times::default(), Bytes::new));
+        assert!(out.offer(1, Times::default(), None, || Bytes::from_static(b"over")));
+        assert!(!out.offer(2, Times::default(), None, Bytes::new));
+        assert!(!out.offer(3, Times::default(), None, Bytes::new));
         assert_eq!(out.finish().expect("no damage").entries.len(), 1);
     }
 
@@ -241,7 +333,9 @@ mod tests {
     fn lost_ranges_are_clipped_joined_and_count_as_one() {
         let error = Error::corrupt("file", 0, "damage");
         let mut sight = Sight { lowest: 3, ..Sight::default() };
-        sight.changes.remove(10, 12);
+        let mut changes = Changes::default();
+        changes.remove(10, 12);
+        sight.overlay.add_older(Some(Rc::new(InMemory(changes, Sequence::MAX))));
         for descending in [false, true] {
             let limit = Limit::entries(3).around_damage();
             let mut out = Collector::new(limit, descending, sight.clone());
@@ -253,7 +347,10 @@ mod tests {
                 assert!(out.offer_lost(range, 0, &error));
             }
             let entry = if descending { 2 } else { 15 };
-            assert!(out.offer(entry, Times::default(), Bytes::new), "below the floor nothing is kept back");
+            assert!(
+                out.offer(entry, Times::default(), None, Bytes::new),
+                "below the floor nothing is kept back"
+            );
             let taken = out.finish().expect("goes around");
             let mut ranges: Vec<_> = taken.lost.iter().map(|lost| (lost.first, lost.last)).collect();
             ranges.sort_unstable();

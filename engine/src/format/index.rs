@@ -22,6 +22,7 @@
 //! floor: it outlives the entries. The data file holds the runs; this file alone tells which timelines are known (P2, P5).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::block::BlockRef;
 use super::checksum::{Seed, crc};
@@ -225,9 +226,9 @@ pub struct TimelineEntry {
     /// The blocks that hold its runs.
     pub blocks: RunBlocks,
     /// Sequences removed from older segments.
-    pub removed: Vec<(Sequence, Sequence)>,
+    pub removed: Arc<[(Sequence, Sequence)]>,
     /// Entries of older segments that have another body, by sequence.
-    pub edited: Vec<Edited>,
+    pub edited: Arc<[Edited]>,
 }
 
 impl TimelineEntry {
@@ -267,12 +268,12 @@ impl TimelineEntry {
         numbers.into_iter().for_each(|number| put_varint(out, number));
         self.encode_blocks(out);
         put_varint(out, self.removed.len() as u64);
-        for (first, last) in &self.removed {
+        for (first, last) in self.removed.iter() {
             put_varint(out, *first);
             put_varint(out, last - first);
         }
         put_varint(out, self.edited.len() as u64);
-        for Edited { sequence, body, body_bytes } in &self.edited {
+        for Edited { sequence, body, body_bytes } in self.edited.iter() {
             put_varint(out, *sequence);
             put_varint(out, u64::from(*body));
             if has_lengths {
@@ -341,15 +342,19 @@ impl TimelineEntry {
             0 => entry.decode_listed(&mut reader)?,
             _ => RunBlocks::Table(BlockRef { at: reader.varint()?, bytes: reader.varint_u32()? }),
         };
-        for _ in 0..reader.varint()? {
+        let count = reader.varint()?;
+        let removed = (0..count).map(|_| {
             let first = reader.varint()?;
-            entry.removed.push((first, first.checked_add(reader.varint()?)?));
-        }
-        for _ in 0..reader.varint()? {
+            Some((first, first.checked_add(reader.varint()?)?))
+        });
+        entry.removed = removed.collect::<Option<_>>()?;
+        let count = reader.varint()?;
+        let edited = (0..count).map(|_| {
             let (sequence, body) = (reader.varint()?, reader.varint_u32()?);
             let body_bytes = if flags & EDITED_BYTES == 0 { None } else { Some(reader.varint_u32()?) };
-            entry.edited.push(Edited { sequence, body, body_bytes });
-        }
+            Some(Edited { sequence, body, body_bytes })
+        });
+        entry.edited = edited.collect::<Option<_>>()?;
         (entry.first_start_ms, entry.last_start_ms) = (entry.first_time_ms, entry.end.last_time_ms);
         if flags & OWN_START != 0 {
             (entry.first_start_ms, entry.last_start_ms) = (reader.varint()?, reader.varint()?);
@@ -420,8 +425,8 @@ mod tests {
             own_expiry: true,
             run_at: 77,
             blocks: RunBlocks::Listed(vec![run(4096, 10, 1_000_000), run(9999, 200, 1_000_400)]),
-            removed: vec![(4, 6), (9, 9)],
-            edited: vec![Edited { sequence: 3, body: 12, body_bytes: Some(70) }],
+            removed: [(4, 6), (9, 9)].into(),
+            edited: [Edited { sequence: 3, body: 12, body_bytes: Some(70) }].into(),
         }
     }
 
@@ -433,7 +438,7 @@ mod tests {
         let own = TimelineEntry { first_start_ms: 5, last_start_ms: 2_000_000, ..entry() };
         let mut floor_ahead = entry();
         floor_ahead.end.floor.start_ms = 1_000_001;
-        let earlier = vec![Edited { sequence: 3, body: 12, body_bytes: None }];
+        let earlier = [Edited { sequence: 3, body: 12, body_bytes: None }].into();
         let of_earlier_version = TimelineEntry { edited: earlier, ..entry() };
         for entry in [entry(), without_entries, long, own, floor_ahead, of_earlier_version] {
             let mut slot = Vec::new();

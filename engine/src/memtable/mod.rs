@@ -32,6 +32,9 @@ use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
 
 const SHARD_BITS: u32 = 6;
 
+/// So many entries are taken out of a slot at a time, while it is locked.
+const TAKEN: usize = 64;
+
 /// Bodies stand in pieces of this many, so that growing never moves them.
 const PIECE: usize = 4096;
 
@@ -63,6 +66,17 @@ impl SlotId {
     pub fn place(self) -> (usize, usize) {
         (self.shard as usize, self.slot as usize)
     }
+}
+
+/// What a memtable knows of a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// How it ends.
+    pub end: End,
+    /// What of it is here.
+    pub span: Option<Span>,
+    /// Where its changes are, if it has some.
+    pub changed: Option<SlotId>,
 }
 
 #[derive(Debug, Default)]
@@ -312,11 +326,20 @@ impl Memtable {
         first as u32
     }
 
-    /// How a timeline ends and what of it is here, with its changes; `None` when nothing is known of it here.
-    pub fn look(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<(End, Option<Span>, Option<Changes>)> {
-        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
-        let slot = &shard.slots[shard.find(timeline, hash)? as usize];
-        Some((slot.end(), slot.span(), slot.changes().cloned()))
+    /// How a timeline ends and what of it is here; `None` when nothing is known of it here.
+    pub fn look(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<Look> {
+        let number = Memtable::shard_of(hash);
+        let shard = self.shards[number as usize].read();
+        let place = shard.find(timeline, hash)?;
+        let slot = &shard.slots[place as usize];
+        let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: place });
+        Some(Look { end: slot.end(), span: slot.span(), changed })
+    }
+
+    /// What a timeline's changes are here, in a slot that has some.
+    pub fn changes_in<T>(&self, slot: SlotId, look: impl FnOnce(&Changes) -> T) -> T {
+        let shard = self.shards[slot.shard as usize].read();
+        look(shard.slots[slot.slot as usize].changes().expect("changes stay until the memtable goes"))
     }
 
     /// What a client's id was used for in the timeline of a slot.
@@ -331,27 +354,55 @@ impl Memtable {
         slot.id(id).cloned()
     }
 
-    /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
+    /// Gives the collector the entries of a timeline from `low` to `high`, until it is full. It looks for changes here meanwhile, so
+    /// nothing is locked when it is given entries.
     pub fn read(
         &self,
         timeline: TimelineRef<'_>,
         hash: u64,
-        low: Sequence,
-        high: Sequence,
-        out: &mut Collector,
+        mut low: Sequence,
+        mut high: Sequence,
+        out: &mut Collector<'_>,
     ) {
-        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
-        let Some(slot) = shard.find(timeline, hash) else { return };
-        let slot = &shard.slots[slot as usize];
+        let Some(slot) = self.find(timeline, hash) else { return };
+        let descending = out.is_descending();
+        let mut taken = Vec::new();
+        while low <= high {
+            self.take(slot, (low, high), descending, &mut taken);
+            let is_last = taken.len() < TAKEN;
+            for (sequence, body) in taken.drain(..) {
+                if !out.offer(sequence, body.times, None, || body.bytes) {
+                    return;
+                }
+                if descending { high = sequence.saturating_sub(1) } else { low = sequence + 1 }
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Takes the next entries of a slot.
+    fn take(
+        &self,
+        slot: SlotId,
+        (low, high): (Sequence, Sequence),
+        descending: bool,
+        taken: &mut Vec<(Sequence, Body)>,
+    ) {
+        let shard = self.shards[slot.shard as usize].read();
+        let slot = &shard.slots[slot.slot as usize];
         let places = slot.place_of(low)..slot.place_of(high.saturating_add(1));
         let bodies = self.bodies.read();
-        let descending = out.is_descending();
-        let mut give = |place: usize| {
+        let mut take = |place: usize| {
             let number = slot.bodies[place] as usize;
-            let body = &bodies[number / PIECE][number % PIECE];
-            out.offer(slot.sequence(place), body.times, || body.bytes.clone())
+            taken.push((slot.sequence(place), bodies[number / PIECE][number % PIECE].clone()));
         };
-        let _whole = if descending { places.rev().all(&mut give) } else { places.into_iter().all(&mut give) };
+        if descending {
+            places.rev().take(TAKEN).for_each(&mut take);
+        } else {
+            places.take(TAKEN).for_each(&mut take);
+        }
     }
 
     /// The lowest sequence of a timeline here whose time is `time_ms` or later.
@@ -439,7 +490,7 @@ mod tests {
         assert_eq!(sequences(&memtable, 6, 7, false), [6, 7]);
         assert_eq!(sequences(&memtable, 0, u64::MAX, true), [8, 7, 6, 5]);
         assert_eq!(sequences(&memtable, 9, u64::MAX, false), []);
-        let (end, span, _) = memtable.look(timeline(b"a"), HASH).expect("known");
+        let Look { end, span, .. } = memtable.look(timeline(b"a"), HASH).expect("known");
         assert_eq!((end.last, end.floor.lowest, span.map(|span| span.count)), (8, 1, Some(4)));
     }
 
@@ -457,7 +508,10 @@ mod tests {
         let memtable = Memtable::new(Lsn(0));
         let before = end_at(9);
         memtable.insert(timeline(b"a"), HASH, before);
-        assert_eq!(memtable.look(timeline(b"a"), HASH), Some((before, None, None)));
+        assert_eq!(
+            memtable.look(timeline(b"a"), HASH),
+            Some(Look { end: before, span: None, changed: None })
+        );
         assert_eq!(memtable.look(timeline(b"b"), HASH), None);
     }
 }

@@ -5,17 +5,22 @@
 //!
 //! It does not know: what is read, and for whom.
 
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::Reading;
-use crate::entry::{Changes, Collector, End, Limit, Sight, Span, Taken, Times};
+use crate::entry::{Collector, End, Layer, Limit, NewBody, Sides, Sight, Span, Taken, Times, sides};
 use crate::error::{Error, Result};
-use crate::format::index::TimelineEntry;
+use crate::format::index::{Edited, TimelineEntry};
 use crate::ids::{Sequence, TimeMs};
-use crate::memtable::Memtable;
+use crate::memtable::{Look, Memtable, SlotId};
 use crate::segment::Segment;
 
-/// Entries that must be looked at one by one to count them are held so many at a time.
+/// Entries that must be looked at one by one to count them are held so many at a time, without bodies.
 const TALLIED: Limit =
-    Limit { entries: 1024, body_bytes: 1024 * 1024, first_always: true, around_damage: false };
+    Limit { entries: 1024, body_bytes: u64::MAX, first_always: true, around_damage: false };
 
 /// A place that holds entries of the timeline.
 pub struct Place<'v> {
@@ -33,8 +38,8 @@ pub struct Step<'v> {
     pub end: End,
     span: Option<Span>,
     source: Source<'v>,
-    /// What a memtable changes in older places.
-    changes: Changes,
+    /// What it changes in older places.
+    layer: Option<Rc<dyn Layer + 'v>>,
     /// The highest sequence that was here until the data was dropped.
     pub dropped_to: Sequence,
 }
@@ -65,13 +70,79 @@ pub struct Gaps {
     hidden: Option<(Error, Times)>,
 }
 
+/// What a timeline changes in a memtable.
+struct InMemory<'v> {
+    memtable: &'v Memtable,
+    slot: SlotId,
+}
+
+impl Layer for InMemory<'_> {
+    fn bound(&self) -> Sequence {
+        Sequence::MAX
+    }
+
+    fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)> {
+        self.memtable.changes_in(self.slot, |changes| changes.removed_around(around, most))
+    }
+
+    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, NewBody)> {
+        self.memtable.changes_in(self.slot, |changes| changes.edited_around(around, most))
+    }
+
+    fn body(&self, sequence: Sequence, _number: u32) -> Result<Bytes> {
+        unreachable!("the body of {sequence} is in memory")
+    }
+}
+
+/// What a timeline changes in segments older than this one.
+struct InSegment<'v> {
+    segment: &'v Segment,
+    name: &'v [u8],
+    bound: Sequence,
+    removed: Arc<[(Sequence, Sequence)]>,
+    edited: Arc<[Edited]>,
+}
+
+impl<'v> InSegment<'v> {
+    fn of(segment: &'v Segment, name: &'v [u8], entry: &mut TimelineEntry) -> Option<Rc<dyn Layer + 'v>> {
+        let removed = std::mem::take(&mut entry.removed);
+        let edited =
+            if segment.record().has_data() { std::mem::take(&mut entry.edited) } else { Arc::default() };
+        if removed.is_empty() && edited.is_empty() {
+            return None;
+        }
+        Some(Rc::new(InSegment { segment, name, bound: entry.first, removed, edited }))
+    }
+}
+
+impl Layer for InSegment<'_> {
+    fn bound(&self) -> Sequence {
+        self.bound
+    }
+
+    fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)> {
+        sides(&self.removed, around, most, |(first, _)| *first, |range| *range)
+    }
+
+    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, NewBody)> {
+        sides(
+            &self.edited,
+            around,
+            most,
+            |edited| edited.sequence,
+            |edited| (edited.sequence, NewBody::Stored(edited.body)),
+        )
+    }
+
+    fn body(&self, sequence: Sequence, number: u32) -> Result<Bytes> {
+        self.segment.new_body(self.name, sequence, number)
+    }
+}
+
 impl<'v> Step<'v> {
     /// What the place changes in older ones.
-    pub fn changes(&mut self, reading: &Reading<'_>) -> Result<Changes> {
-        match &self.source {
-            Source::Memtable(_) => Ok(std::mem::take(&mut self.changes)),
-            Source::Segment(segment, entry) => segment.changes(reading.timeline.name, entry),
-        }
+    pub fn take_layer(&mut self) -> Option<Rc<dyn Layer + 'v>> {
+        self.layer.take()
     }
 
     /// What it holds.
@@ -111,17 +182,17 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
     let (view, timeline, hash, around_damage) =
         (reading.view, reading.timeline, reading.hash, reading.around_damage);
     let memtables = view.memtables().filter_map(move |memtable| {
-        let (end, span, changes) = memtable.look(timeline, hash)?;
-        let (source, changes) = (Source::Memtable(memtable), changes.unwrap_or_default());
-        Some(Ok(Met::Step(Step { end, span, source, changes, dropped_to: 0 })))
+        let Look { end, span, changed } = memtable.look(timeline, hash)?;
+        let layer = changed.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>);
+        Some(Ok(Met::Step(Step { end, span, source: Source::Memtable(memtable), layer, dropped_to: 0 })))
     });
     let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
         let has_data = segment.record().has_data();
-        let step = |entry: TimelineEntry| {
-            let (end, changes) = (entry.end, Changes::default());
+        let step = |mut entry: TimelineEntry| {
+            let (end, layer) = (entry.end, InSegment::of(segment, timeline.name, &mut entry));
             let span = entry.span().filter(|_| has_data);
             let dropped_to = if has_data { 0 } else { segment.dropped_to(&entry) };
-            Met::Step(Step { end, span, source: Source::Segment(segment, entry), changes, dropped_to })
+            Met::Step(Step { end, span, source: Source::Segment(segment, entry), layer, dropped_to })
         };
         match segment.find(timeline.name) {
             Err(error) if around_damage && error.is_damage() => {
@@ -182,7 +253,7 @@ impl Gaps {
 
 impl Gap {
     /// Offers what of it is wanted.
-    pub fn read(&self, low: Sequence, high: Sequence, out: &mut Collector) {
+    pub fn read(&self, low: Sequence, high: Sequence, out: &mut Collector<'_>) {
         out.offer_lost((self.first.max(low), self.last.min(high)), self.latest.start_ms, &self.error);
     }
 }
@@ -193,7 +264,7 @@ impl Place<'_> {
         reading: &Reading<'_>,
         low: Sequence,
         high: Sequence,
-        out: &mut Collector,
+        out: &mut Collector<'_>,
     ) -> Result<()> {
         let low = low.max(out.sight.lowest);
         if self.span.last < low || self.span.first > high || reading.is_expired(self.span.last_start_ms) {
@@ -219,15 +290,9 @@ impl Place<'_> {
     }
 
     /// Count, bytes, first and last time of the readable entries.
-    pub fn tally(&self, reading: &Reading<'_>, sight: &Sight) -> Result<(u64, u64, TimeMs, TimeMs)> {
+    pub fn tally(&self, reading: &Reading<'_>, sight: &Sight<'_>) -> Result<(u64, u64, TimeMs, TimeMs)> {
         let span = &self.span;
-        let changed = sight
-            .changes
-            .removed
-            .range(..=span.last)
-            .next_back()
-            .is_some_and(|(_, last)| *last >= span.first)
-            || sight.changes.edited.range(span.first..=span.last).next().is_some();
+        let changed = sight.overlay.touches(span.first, span.last);
         let whole = span.first >= sight.lowest
             && !sight.is_expired(span.first_start_ms)
             && !span.own_expiry
@@ -240,11 +305,11 @@ impl Place<'_> {
         }
         let (mut count, mut body_bytes, mut times, mut from) = (0, 0, None, span.first);
         loop {
-            let mut out = Collector::new(TALLIED, false, sight.clone());
+            let mut out = Collector::new(TALLIED, false, sight.clone()).measuring();
             self.read(reading, from, span.last, &mut out)?;
-            let Taken { entries, more, .. } = out.finish()?;
+            let Taken { entries, more, body_bytes: page_bytes, .. } = out.finish()?;
             count += entries.len() as u64;
-            body_bytes += entries.iter().map(|entry| entry.body.len() as u64).sum::<u64>();
+            body_bytes += page_bytes;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { break };
             times = Some((times.map_or(first.time_ms, |(first_ms, _)| first_ms), last.time_ms));
             if !more {
@@ -257,8 +322,8 @@ impl Place<'_> {
     }
 
     /// The time of the newest readable entry here; 0 when there is none.
-    fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight) -> Result<TimeMs> {
-        let mut out = Collector::new(Limit::entries(1), true, sight.clone()).sufficient();
+    fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight<'_>) -> Result<TimeMs> {
+        let mut out = Collector::new(Limit::entries(1), true, sight.clone()).sufficient().without_bodies();
         self.read(reading, self.span.first, self.span.last, &mut out)?;
         Ok(out.finish()?.entries.first().map_or(0, |entry| entry.time_ms))
     }

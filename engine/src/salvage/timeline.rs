@@ -129,7 +129,7 @@ impl<'a> Timeline<'a> {
         self.end.last_time_ms = self.end.last_time_ms.max(entry.end.last_time_ms);
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
-        for Edited { sequence, body: number, .. } in &entry.edited {
+        for Edited { sequence, body: number, .. } in entry.edited.iter() {
             if let Some(left) = source.remains.shared(*number) {
                 changes.edited.insert(*sequence, left.body);
             } else if source.data == Data::There && !self.changes.edited.contains_key(sequence) {

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef, decode};
 use crate::format::checksum::Seed;
 use crate::format::header::{FileHeader, FileKind, file_header};
+use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::ids::{EngineId, FileNumber, StoreId};
 use crate::vfs::{Dir, File};
@@ -40,9 +41,23 @@ impl Weighter<Key, Bytes> for ByBytes {
     }
 }
 
+/// Which timeline's entry: the segment's number, the place of the page, the number of the slot.
+type EntryKey = (FileNumber, u64, usize);
+
+impl Weighter<EntryKey, TimelineEntry> for ByBytes {
+    fn weight(&self, _key: &EntryKey, entry: &TimelineEntry) -> u64 {
+        (size_of_val(&*entry.removed) + size_of_val(&*entry.edited) + size_of::<TimelineEntry>()) as u64 + 128
+    }
+}
+
+/// This part of the budget is for decoded entries.
+const ENTRIES_PART: usize = 8;
+
 /// The cache. One an engine, shared by all its segments.
 pub struct BlockCache {
     blocks: Cache<Key, Bytes, ByBytes>,
+    /// What timelines with very many changes have in the index, decoded: to decode it costs what there ever was changed.
+    entries: Cache<EntryKey, TimelineEntry, ByBytes>,
     /// By number, whether it is an index, and which copy.
     files: Cache<(FileNumber, bool, u8), File>,
     reads: AtomicU64,
@@ -59,11 +74,13 @@ impl std::fmt::Debug for BlockCache {
 impl BlockCache {
     /// A cache that keeps about so many bytes, and at most so many files open.
     pub fn new(budget_bytes: usize, max_open_files: usize) -> BlockCache {
-        let blocks = (budget_bytes / (16 * 1024)).max(16);
-        let blocks = Cache::with_weighter(blocks, budget_bytes as u64, ByBytes);
+        let count = (budget_bytes / (16 * 1024)).max(16);
+        let for_entries = budget_bytes / ENTRIES_PART;
+        let blocks = Cache::with_weighter(count, (budget_bytes - for_entries) as u64, ByBytes);
+        let entries = Cache::with_weighter(64, for_entries as u64, ByBytes);
         let files = Cache::new(max_open_files);
         let (reads, damaged) = (AtomicU64::new(0), AtomicU64::new(0));
-        BlockCache { blocks, files, reads, damaged, damages: Damages::default() }
+        BlockCache { blocks, entries, files, reads, damaged, damages: Damages::default() }
     }
 
     /// A cache for a check that reports damage itself.
@@ -73,14 +90,26 @@ impl BlockCache {
 
     /// Keeps about so many bytes from now on; what is over them goes.
     pub fn set_budget(&self, budget_bytes: usize) {
-        if self.blocks.capacity() != budget_bytes as u64 {
-            self.blocks.set_capacity(budget_bytes as u64);
+        let for_entries = budget_bytes / ENTRIES_PART;
+        let for_blocks = (budget_bytes - for_entries) as u64;
+        if self.blocks.capacity() != for_blocks {
+            self.blocks.set_capacity(for_blocks);
+            self.entries.set_capacity(for_entries as u64);
         }
     }
 
     /// How many bytes are kept.
     pub fn bytes(&self) -> u64 {
-        self.blocks.weight()
+        self.blocks.weight() + self.entries.weight()
+    }
+
+    /// A decoded entry, from here or anew.
+    pub(super) fn long_entry(
+        &self,
+        key: EntryKey,
+        decode: impl FnOnce() -> Result<TimelineEntry>,
+    ) -> Result<TimelineEntry> {
+        self.entries.get_or_insert_with(&key, decode)
     }
 
     /// Closes a file that is to be removed: an open one would keep its space.

@@ -85,8 +85,8 @@ impl Segment {
     /// Reads all that it holds of a timeline, and counts it. Every shared body must be there, those of edits too.
     pub fn count(&self, name: &[u8], entry: &TimelineEntry) -> Result<Counted> {
         let mut counted = Counted::default();
-        if let Some((_, lost)) = self.changes(name, entry)?.unreadable.pop_first() {
-            return Err(lost.error);
+        for edited in self.edited(entry) {
+            self.new_body(name, edited.sequence, edited.body)?;
         }
         let mut runs = RunsOf::new(self.parts()?, name, entry)?;
         let mut place = runs.first()?;

@@ -22,6 +22,9 @@ use crate::format::slots::Slots;
 use crate::ids::{EngineId, TimeMs};
 use crate::vfs::Dir;
 
+/// An entry of so many bytes changes much in older segments: it is kept decoded.
+const LONG_ENTRY_BYTES: usize = 2048;
+
 #[derive(Debug)]
 pub(super) struct Parts {
     /// The blocks, once they could be opened. Without them the index still tells how timelines end, and the next read tries again.
@@ -123,11 +126,16 @@ impl Parts {
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
         let order = |bytes: &[u8]| Some(slot_name(bytes)?.cmp(name));
         let about = About::timeline(name);
-        let Some((at, slot)) = self.find_slot((Pages::Timelines, about), &name_key(name), order)? else {
+        let Some((at, number, slot)) = self.find_slot((Pages::Timelines, about), &name_key(name), order)?
+        else {
             return Ok(None);
         };
-        let (_, entry) = TimelineEntry::decode(&slot).ok_or_else(|| self.page_damage(at, about))?;
-        Ok(Some(entry))
+        let decode = || TimelineEntry::decode(&slot).ok_or_else(|| self.page_damage(at, about));
+        let entry = || decode().map(|(_, entry)| entry);
+        if slot.len() < LONG_ENTRY_BYTES {
+            return entry().map(Some);
+        }
+        self.cache.long_entry((self.record.number, at, number), entry).map(Some)
     }
 
     pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdEntry>> {
@@ -136,20 +144,19 @@ impl Parts {
         }
         let order = |bytes: &[u8]| Some(ids::key(bytes)?.cmp(&(name, id)));
         let about = About::timeline(name);
-        let Some((at, slot)) = self.find_slot((Pages::Ids, about), &ids::key_bytes(name, id), order)? else {
-            return Ok(None);
-        };
+        let found = self.find_slot((Pages::Ids, about), &ids::key_bytes(name, id), order)?;
+        let Some((at, _, slot)) = found else { return Ok(None) };
         IdEntry::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
     }
 
-    /// The slot with a key, and where its page is. `order` compares a key, or the key that a slot begins with, to the one that is
+    /// The slot with a key, where its page is, and its number there. `order` compares a key, or the key that a slot begins with, to the one that is
     /// looked for.
     fn find_slot(
         &self,
         (of, about): (Pages, About<'_>),
         key: &[u8],
         order: impl Fn(&[u8]) -> Option<Ordering>,
-    ) -> Result<Option<(u64, Bytes)>> {
+    ) -> Result<Option<(u64, usize, Bytes)>> {
         let is_after = |bytes: &[u8]| order(bytes).map(Ordering::is_gt);
         let Some(cursor) = self.pages(of, Reading::Cached, about).seek(is_after)? else { return Ok(None) };
         let row = cursor.row();
@@ -161,7 +168,7 @@ impl Parts {
             let slots = Slots::new(&raw)?;
             let at = slots.partition(|slot| order(slot).map(Ordering::is_ge))?;
             let slot = slots.get(at).filter(|slot| order(slot) == Some(Ordering::Equal));
-            Some(slot.map(|slot| (row.block.at, raw.slice_ref(slot))))
+            Some(slot.map(|slot| (row.block.at, at, raw.slice_ref(slot))))
         };
         look().ok_or_else(|| self.page_damage(row.block.at, about))
     }
@@ -178,11 +185,21 @@ impl Parts {
 
     /// Time, expiry and bytes of a shared body.
     pub fn shared_body(&self, number: u32, about: About<'_>) -> Result<(TimeMs, TimeMs, Bytes)> {
+        let (times, body, block) = self.body_in_block(number, about)?;
+        Ok((times.0, times.1, block.slice(body)))
+    }
+
+    /// Time and expiry of a shared body, where it is in its block, and the block.
+    pub fn body_in_block(
+        &self,
+        number: u32,
+        about: About<'_>,
+    ) -> Result<((TimeMs, TimeMs), Range<usize>, Bytes)> {
         let (first, _, block) = self.bodies_block(number, about)?;
         let found = shared_body(&block, (number - first) as usize);
         let (time_ms, expire_at_ms, body) =
             found.ok_or_else(|| self.data_damage(0, "a shared body is missing in its block", about))?;
-        Ok((time_ms, expire_at_ms, block.slice(body)))
+        Ok(((time_ms, expire_at_ms), body, block))
     }
 
     /// The numbers of all bodies that are in one block with a shared body.

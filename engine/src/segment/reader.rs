@@ -10,7 +10,7 @@ use super::goes::OnDisk;
 use super::parts::Parts;
 use super::runs::RunsOf;
 use super::table::Reading;
-use crate::entry::{Changes, Collector, Lost, Span, Times};
+use crate::entry::{Collector, Span, Times};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
@@ -152,23 +152,12 @@ impl Segment {
         self.parts.as_deref().map_err(|error| damages.told(error.clone(), self.record.store, about))
     }
 
-    /// What the timeline changes in older segments. The new bodies that cannot be read are told.
-    pub fn changes(&self, name: &[u8], entry: &TimelineEntry) -> Result<Changes> {
-        let mut changes = Changes::default();
-        entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
-        for edited in self.edited(entry) {
-            let sequence = edited.sequence;
-            let about = About::timeline(name).sequences(sequence, sequence);
-            match self.parts()?.shared_body(edited.body, about) {
-                Ok((_, _, body)) => drop(changes.edited.insert(sequence, body)),
-                Err(error) if error.is_damage() => {
-                    let lost = Lost { first: sequence, last: sequence, error };
-                    changes.unreadable.insert(sequence, lost);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(changes)
+    /// The body that an entry of an older segment has now. It keeps at most twice its size in memory.
+    pub fn new_body(&self, name: &[u8], sequence: Sequence, number: u32) -> Result<Bytes> {
+        let about = About::timeline(name).sequences(sequence, sequence);
+        let (_, body, block) = self.parts()?.body_in_block(number, about)?;
+        let is_small_part = body.len() < block.len() / 2;
+        Ok(if is_small_part { Bytes::copy_from_slice(&block[body]) } else { block.slice(body) })
     }
 
     /// The entries of older segments that have another body here. Without data they have expired, or nobody sees these bodies.
@@ -236,7 +225,7 @@ impl Segment {
         entry: &TimelineEntry,
         low: Sequence,
         high: Sequence,
-        out: &mut Collector,
+        out: &mut Collector<'_>,
     ) -> Result<()> {
         let mut read = match RunsOf::new(self.parts()?, name, entry) {
             Ok(read) => read,

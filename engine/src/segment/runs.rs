@@ -203,7 +203,7 @@ impl<'a> RunsOf<'a> {
     }
 
     /// Offers the entries from `low` to `high`, ascending.
-    pub fn ascending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
+    pub fn ascending(&mut self, low: Sequence, high: Sequence, out: &mut Collector<'_>) -> Result<()> {
         let mut next = self.first_from(low)?;
         while let Some(place) = next.filter(|place| place.run.first <= high) {
             let mut from = place.run.first;
@@ -228,7 +228,7 @@ impl<'a> RunsOf<'a> {
         place: &Place,
         wanted: RangeInclusive<Sequence>,
         from: &mut Sequence,
-        out: &mut Collector,
+        out: &mut Collector<'_>,
     ) -> Result<bool> {
         let block = self.block(place)?;
         let mut run = self.run_in(place, &block)?;
@@ -245,7 +245,7 @@ impl<'a> RunsOf<'a> {
     }
 
     /// Offers the entries from `high` to `low`.
-    pub fn descending(&mut self, low: Sequence, high: Sequence, out: &mut Collector) -> Result<()> {
+    pub fn descending(&mut self, low: Sequence, high: Sequence, out: &mut Collector<'_>) -> Result<()> {
         let mut next = self.seek(|first, _| first > high)?;
         while let Some(place) = next {
             let Entries { block, found, damage } = self.entries(&place)?;
@@ -298,7 +298,7 @@ impl<'a> RunsOf<'a> {
         sequence: Sequence,
         content: &Content,
         block: &Bytes,
-        out: &mut Collector,
+        out: &mut Collector<'_>,
     ) -> Result<bool> {
         let (number, own_start_ms) = match content {
             Content::Inline { times, is_elsewhere: true, .. } if out.needs_body(sequence, times) => {
@@ -306,7 +306,7 @@ impl<'a> RunsOf<'a> {
                 return Ok(out.offer_without_body(sequence, (*times, *times), &error));
             }
             Content::Inline { times, body, .. } => {
-                return Ok(out.offer(sequence, *times, || block.slice(body.clone())));
+                return Ok(out.offer(sequence, *times, Some(block.len()), || block.slice(body.clone())));
             }
             Content::Shared { number, own_start_ms } => (*number, *own_start_ms),
         };
@@ -315,7 +315,9 @@ impl<'a> RunsOf<'a> {
         }
         match self.shared(place, sequence, number) {
             Ok((time_ms, expire_at_ms, body)) => {
-                Ok(out.offer(sequence, Times::stored(time_ms, own_start_ms, expire_at_ms), || body))
+                let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
+                let of_bytes = self.bodies.as_ref().map(|(_, _, block)| block.len());
+                Ok(out.offer(sequence, times, of_bytes, || body))
             }
             Err(error) if error.is_damage() => {
                 let (from_ms, to_ms) = self.times_around(place, sequence)?;

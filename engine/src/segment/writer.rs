@@ -186,7 +186,7 @@ impl SegmentWriter {
     pub fn changes(&mut self, removed: &BTreeMap<Sequence, Sequence>, edited: Vec<(Sequence, u32)>) {
         let timeline = self.timeline.as_mut().expect("changes come between begin and end");
         timeline.entry.removed = removed.iter().map(|(first, last)| (*first, *last)).collect();
-        for (sequence, number) in edited {
+        let add = |(sequence, number): (Sequence, u32)| {
             let (start_ms, bytes, expire_at_ms) = self.shared[number as usize];
             let weight = u64::from(bytes) + ENTRY_WEIGHT;
             self.weight += weight;
@@ -194,8 +194,9 @@ impl SegmentWriter {
                 self.lifetimes.add(start_ms, expire_at_ms, weight);
             }
             timeline.entry.own_expiry |= expire_at_ms != 0;
-            timeline.entry.edited.push(Edited { sequence, body: number, body_bytes: Some(bytes) });
-        }
+            Edited { sequence, body: number, body_bytes: Some(bytes) }
+        };
+        timeline.entry.edited = edited.into_iter().map(add).collect();
     }
 
     /// Adds an id of the timeline. Ids come in order.

@@ -1,0 +1,70 @@
+//! A walk over the places that a read needs, from the newest to the oldest, with what each changes in older ones.
+//!
+//! It does not know: what the places hold.
+
+use super::Reading;
+use super::places::{Gap, Gaps, Place, steps};
+use crate::entry::{End, Overlay, Span};
+use crate::error::Result;
+use crate::ids::Sequence;
+
+/// How a timeline ends, and the parts that were walked, newest first.
+pub struct Walk<'v> {
+    pub end: End,
+    /// What the walked places change in older ones.
+    pub overlay: Overlay<'v>,
+    /// Newest first.
+    pub parts: Vec<Part<'v>>,
+}
+
+/// A range of a timeline's sequences.
+pub enum Part<'v> {
+    Place(Place<'v>),
+    Gap(Gap),
+}
+
+impl Part<'_> {
+    /// Its lowest sequence.
+    pub fn first(&self) -> Sequence {
+        match self {
+            Part::Place(place) => place.span.first,
+            Part::Gap(gap) => gap.first,
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// The places, oldest first.
+    pub fn places(&self) -> impl Iterator<Item = &Place<'_>> {
+        self.parts.iter().rev().filter_map(|part| match part {
+            Part::Place(place) => Some(place),
+            Part::Gap(_) => None,
+        })
+    }
+}
+
+impl<'v> Reading<'v> {
+    /// Walks from the newest place to the oldest, until `enough` says so of one with entries, or nothing older can be readable.
+    pub fn walk(&self, mut enough: impl FnMut(&Span) -> bool) -> Result<Walk<'v>> {
+        let mut walk = Walk { end: End::NEVER, overlay: Overlay::default(), parts: Vec::new() };
+        let (mut gaps, mut known) = (Gaps::default(), false);
+        for met in steps(self) {
+            let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
+            if !std::mem::replace(&mut known, true) {
+                walk.end = step.end;
+            }
+            walk.parts.extend(gap.map(Part::Gap));
+            walk.overlay.add_older(step.take_layer());
+            let done = match step.span() {
+                Some(span) => enough(span) || span.first <= walk.end.floor.lowest,
+                None => !walk.end.has_entries(),
+            };
+            walk.parts.extend(step.place().map(Part::Place));
+            if done {
+                return Ok(walk);
+            }
+        }
+        walk.parts.extend(gaps.close(walk.end.floor.lowest.saturating_sub(1)).map(Part::Gap));
+        Ok(walk)
+    }
+}
