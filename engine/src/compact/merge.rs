@@ -10,6 +10,9 @@
 //! with them. A timeline of which nothing is left here, and of which a younger segment knows the end, is left out. Ids that are past
 //! their window are left behind.
 //!
+//! A body that was changed for all its entries, in the inputs or in a younger segment, is written as it is now. The change goes along
+//! as long as a segment beside these may hold the body.
+//!
 //! Both walks see the same time, and the second what the first saw or more. Of memtables only trims and removals are taken:
 //! a batch with one is always synced before it is applied (`Batch`), so that nothing is left out that a power cut brings back. An
 //! edit there may be one that a power cut takes back.
@@ -17,6 +20,7 @@
 //! It does not know: why these segments are merged, or what becomes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -27,8 +31,8 @@ use crate::entry::{Changes, End, Floor, Times};
 use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
-use crate::format::run::Content;
-use crate::ids::{Sequence, TimeMs, TimelineRef};
+use crate::format::run::{Content, SharedBody};
+use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
 
@@ -39,6 +43,10 @@ pub struct Merge<'a> {
     /// The shared bodies of each input.
     bodies: Vec<Bodies>,
     younger: &'a Younger,
+    /// The newest change of each shared body: where it was committed, which segment has the body, and its number there.
+    changed: BTreeMap<CommitPlace, (CommitPlace, Arc<Segment>, u32)>,
+    /// What of the log other segments hold.
+    beside: Vec<Range<Lsn>>,
     dropped: bool,
     /// How long the store's entries live; 0: for ever.
     ttl_ms: u64,
@@ -62,18 +70,28 @@ struct Fate {
     lowest: Sequence,
     /// What the inputs and younger places remove.
     removed: Changes,
-    /// The newest edit of each entry in the inputs: which input holds the body, and its number there.
-    edited: BTreeMap<Sequence, (usize, u32)>,
+    /// The newest edit of each entry in the inputs.
+    edited: BTreeMap<Sequence, EditIn>,
     /// Entries of which a younger segment has the body.
     elsewhere: BTreeSet<Sequence>,
     /// What the inputs remove in older segments.
     older_removed: BTreeMap<Sequence, Sequence>,
     /// Which of the edits are of entries in older segments, and still show.
-    older_edited: BTreeMap<Sequence, (usize, u32)>,
+    older_edited: BTreeMap<Sequence, EditIn>,
     /// Whether others of them have expired: they become removals, which must be written.
     has_expired_edits: bool,
     /// Whether a younger segment knows how the timeline ends.
     known: bool,
+}
+
+/// An edit in an input.
+#[derive(Clone, Copy)]
+struct EditIn {
+    input: usize,
+    /// The number of the new body.
+    number: u32,
+    /// Where it was committed.
+    at: CommitPlace,
 }
 
 /// An entry that survives.
@@ -88,6 +106,7 @@ struct Survivor<'b> {
 enum Kept<'b> {
     Own {
         times: Times,
+        place: Option<CommitPlace>,
         body: &'b [u8],
     },
     Shared {
@@ -97,11 +116,16 @@ enum Kept<'b> {
     /// A shared body of some input, which was written as an edit.
     Edited {
         times: Times,
-        input: usize,
-        number: u32,
+        place: Option<CommitPlace>,
+        edit: EditIn,
+    },
+    /// A change of the body that it shares.
+    Changed {
+        times: Times,
+        place: CommitPlace,
     },
     /// A younger segment.
-    Elsewhere(Times),
+    Elsewhere(Times, Option<CommitPlace>),
 }
 
 impl<'a> Merge<'a> {
@@ -114,11 +138,27 @@ impl<'a> Merge<'a> {
         };
         let record = newest_first[0].record();
         let bodies = oldest_first().map(|segment| Ok(Bodies::new(segment.body_count()?)));
+        let mut changed = BTreeMap::new();
+        for segment in younger.segments.iter().chain(newest_first).filter(|segment| segment.changes_bodies())
+        {
+            let Some(entry) = segment.find(BODIES)? else { continue };
+            for edited in segment.edited(&entry) {
+                let change = (edited.at, segment.clone(), edited.body);
+                changed.entry(CommitPlace(edited.sequence)).or_insert(change);
+            }
+        }
+        let view = state.view.load();
+        let others = view.segments.of(record.store).iter().map(|segment| segment.record());
+        let others =
+            others.filter(|other| newest_first.iter().all(|input| input.record().number != other.number));
+        let beside = others.filter(|other| other.has_data()).map(|other| other.from..other.to).collect();
         Ok(Merge {
             state,
             inputs: oldest_first().map(input).collect::<Result<_>>()?,
             bodies: bodies.collect::<Result<_>>()?,
             younger,
+            changed,
+            beside,
             dropped: record.dropped,
             ttl_ms: state.ttl_ms(record.store),
             now_ms: state.sure_now_ms(),
@@ -138,14 +178,17 @@ impl<'a> Merge<'a> {
             writer.begin(&name);
             ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
             // Where starts may fall, older entries may live longer: what is removed there goes along.
-            if self.dropped && !self.state.own_starts.load(Ordering::Acquire) {
+            if name == BODIES && self.dropped {
+                writer.leave_out();
+            } else if self.dropped && !self.state.own_starts.load(Ordering::Acquire) {
                 writer.end(self.end_of_dropped(&name))?;
             } else {
                 let mut fate = self.fate(&name)?;
                 fate.end.floor.trimmed_to = fate.end.floor.trimmed_to.max(self.dropped_to(&name));
                 let (count, gone) = self.write_survivors(&name, &fate, writer, pace)?;
                 expired += gone;
-                if fate.known && count == 0 && fate.changes_nothing() && ids.is_empty() {
+                let is_known = fate.known || name == BODIES;
+                if is_known && count == 0 && fate.changes_nothing() && ids.is_empty() {
                     writer.leave_out();
                 } else {
                     writer.end(fate.end)?;
@@ -228,7 +271,7 @@ impl<'a> Merge<'a> {
         while let Some(name) = self.name() {
             pace.check()?;
             let fate = self.fate(&name)?;
-            fate.older_edited.values().for_each(|(input, number)| bodies[*input].mark(*number));
+            fate.older_edited.values().for_each(|edit| bodies[edit.input].mark(edit.number));
             self.for_each_survivor(&name, &fate, |survivor| {
                 if let Kept::Shared { number, .. } = survivor.body {
                     bodies[survivor.input].mark(number);
@@ -249,9 +292,12 @@ impl<'a> Merge<'a> {
     fn copy_bodies(&self, writer: &mut SegmentWriter, pace: &mut Pace<'_>) -> Result<()> {
         for (input, bodies) in self.inputs.iter().zip(&self.bodies) {
             let is_used = |number| bodies.is_used(number);
-            input.scan.segment().for_each_body(is_used, |number, time_ms, expire_at_ms, body| {
+            input.scan.segment().for_each_body(is_used, |number, shared, body| {
                 if is_used(number) {
-                    writer.body(time_ms, expire_at_ms, body)?;
+                    match shared.place.map(|place| self.changed_body(place)).transpose()?.flatten() {
+                        Some(changed) => writer.body(shared, &changed)?,
+                        None => writer.body(shared, body)?,
+                    };
                 }
                 pace.written(writer.written_bytes())
             })?;
@@ -271,22 +317,33 @@ impl<'a> Merge<'a> {
         let expired = self.for_each_survivor(name, fate, |Survivor { input, sequence, body }| {
             count += 1;
             match body {
-                Kept::Own { times, body } => writer.inline(sequence, times, body)?,
+                Kept::Own { times, place, body } => writer.inline(sequence, times, place, body)?,
                 Kept::Shared { number, own_start_ms } => {
                     writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
                 }
-                Kept::Edited { times, input, number } => {
-                    let body = self.segment(input).shared_body(number)?;
-                    writer.inline(sequence, times, &body)?;
+                Kept::Edited { times, place, edit } => {
+                    let body = self.segment(edit.input).shared_body(edit.number)?;
+                    writer.inline(sequence, times, place, &body)?;
                 }
-                Kept::Elsewhere(times) => writer.elsewhere(sequence, times)?,
+                Kept::Changed { times, place } => {
+                    let body = self.changed_body(place)?.unwrap_or_default();
+                    writer.inline(sequence, times, Some(place), &body)?;
+                }
+                Kept::Elsewhere(times, place) => writer.elsewhere(sequence, times, place)?,
             }
             pace.written(writer.written_bytes())
         })?;
         let edited = fate.older_edited.iter();
-        let edited = edited.map(|(sequence, (input, number))| Ok((*sequence, self.number(*input, *number)?)));
+        let edited =
+            edited.map(|(sequence, edit)| Ok((*sequence, self.number(edit.input, edit.number)?, edit.at)));
         writer.changes(&fate.older_removed, edited.collect::<Result<_>>()?);
         Ok((count, expired))
+    }
+
+    /// What became of a body that may be changed for all its entries, if it was.
+    fn changed_body(&self, place: CommitPlace) -> Result<Option<bytes::Bytes>> {
+        let changed = self.changed.get(&place);
+        changed.map(|(_, segment, number)| segment.shared_body(*number)).transpose()
     }
 
     /// What a shared body of an input is called in the output.
@@ -345,6 +402,10 @@ impl<'a> Merge<'a> {
             }
         }
         self.own_changes(&parts, &mut fate)?;
+        if name == BODIES {
+            let is_beside = |place| self.beside.iter().any(|held| held.contains(&Lsn(place)));
+            fate.older_edited.retain(|place, _| is_beside(*place));
+        }
         Ok(fate)
     }
 
@@ -354,26 +415,30 @@ impl<'a> Merge<'a> {
         for (input, entry) in parts.iter().rev() {
             entry.removed.iter().for_each(|(first, last)| own.remove(*first, *last));
             for edited in self.segment(*input).edited(entry) {
-                fate.edited.entry(edited.sequence).or_insert((*input, edited.body));
+                let edit = EditIn { input: *input, number: edited.body, at: edited.at };
+                fate.edited.entry(edited.sequence).or_insert(edit);
             }
         }
         let first = parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
         let bound = first.unwrap_or(fate.end.last + 1);
         let mut older = own.below(bound);
         fate.removed.add_older(own);
-        for (sequence, (input, number)) in fate.edited.range(fate.lowest.min(bound)..bound) {
+        for (sequence, edit) in fate.edited.range(fate.lowest.min(bound)..bound) {
             if fate.removed.removes(*sequence) || fate.elsewhere.contains(sequence) {
                 continue;
             }
-            let may_expire = parts.iter().any(|(part, entry)| part == input && entry.own_expiry);
-            let (start_ms, expire_at_ms) =
-                if may_expire { self.segment(*input).shared_times(*number)? } else { (0, 0) };
-            if self.is_expired(start_ms, expire_at_ms) {
+            let may_expire = parts.iter().any(|(part, entry)| *part == edit.input && entry.own_expiry);
+            let shared = if may_expire {
+                self.segment(edit.input).shared(edit.number)?
+            } else {
+                SharedBody::default()
+            };
+            if self.is_expired(shared.time_ms, shared.expire_at_ms) {
                 // The body from before must not be shown by a clock that goes back.
                 older.remove(*sequence, *sequence);
                 fate.has_expired_edits = true;
             } else {
-                fate.older_edited.insert(*sequence, (*input, *number));
+                fate.older_edited.insert(*sequence, *edit);
             }
         }
         older.removed.retain(|_, last| *last >= fate.lowest);
@@ -405,27 +470,34 @@ impl<'a> Merge<'a> {
                     return Ok(());
                 }
                 let (edited, is_elsewhere) = (fate.edited.get(&sequence), fate.elsewhere.contains(&sequence));
-                let times = match content {
-                    Content::Inline { times, .. } => *times,
+                let (times, place) = match content {
+                    Content::Inline { times, place, .. } => (*times, *place),
                     Content::Shared { number, own_start_ms }
                         if entry.own_expiry || edited.is_some() || is_elsewhere =>
                     {
-                        let (time_ms, expire_at_ms) = segment.shared_times(*number)?;
-                        Times::stored(time_ms, *own_start_ms, expire_at_ms)
+                        let SharedBody { time_ms, expire_at_ms, place } = segment.shared(*number)?;
+                        (Times::stored(time_ms, *own_start_ms, expire_at_ms), place)
                     }
-                    Content::Shared { .. } => Times::default(),
+                    Content::Shared { .. } => (Times::default(), None),
                 };
                 if self.is_expired(times.start_ms, times.expire_at_ms) {
                     expired += 1;
                     return Ok(());
                 }
-                let body = match (content, edited) {
-                    _ if is_elsewhere => Kept::Elsewhere(times),
-                    (_, Some((input, number))) => Kept::Edited { times, input: *input, number: *number },
+                let changed = place.filter(|place| self.changed.contains_key(place));
+                // The later change counts.
+                let edited =
+                    edited.filter(|edit| changed.is_none_or(|place| self.changed[&place].0 < edit.at));
+                let body = match (content, edited, changed) {
+                    _ if is_elsewhere => Kept::Elsewhere(times, place),
+                    (_, Some(edit), _) => Kept::Edited { times, place, edit: *edit },
+                    (Content::Inline { .. }, None, Some(place)) => Kept::Changed { times, place },
                     // Its edit is in a younger segment that this merge did not look at.
-                    (Content::Inline { is_elsewhere: true, .. }, None) => Kept::Elsewhere(times),
-                    (Content::Inline { body, .. }, None) => Kept::Own { times, body: &block[body.clone()] },
-                    (Content::Shared { number, own_start_ms }, None) => {
+                    (Content::Inline { is_elsewhere: true, .. }, None, None) => Kept::Elsewhere(times, place),
+                    (Content::Inline { body, .. }, None, None) => {
+                        Kept::Own { times, place, body: &block[body.clone()] }
+                    }
+                    (Content::Shared { number, own_start_ms }, None, _) => {
                         Kept::Shared { number: *number, own_start_ms: *own_start_ms }
                     }
                 };

@@ -13,7 +13,7 @@ use crate::ids::FileNumber;
 pub use crate::ids::EngineId;
 
 /// The version of all formats that this code writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The oldest version that it reads.
 pub const OLDEST_VERSION: u32 = 1;
@@ -25,7 +25,7 @@ layout! {
     /// Where the fields of a file header are.
     file_header {
         MAGIC: 8, "`strandln`";
-        VERSION: 4, "2; files of version 1 are read";
+        VERSION: 4, "3; files of versions 1 and 2 are read";
         KIND: 4, "1 wal, 2 segment data, 3 segment index, 4 manifest";
         ENGINE_ID: 16, "random, the same in all files of a directory";
         WRITER_EPOCH: 8, "how often the directory was opened for writing, this time included";

@@ -11,19 +11,22 @@
 //!
 //! It does not know: how the damage came about.
 
+mod bodies;
 mod log;
 mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::bodies::ChangedBodies;
 use self::log::SalvagedLog;
 use self::timeline::{Data, Source, Timeline};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
+use crate::format::run::SharedBody;
 use crate::ids::{EngineId, Lsn, StoreId};
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, new_engine_id, random, told};
@@ -273,11 +276,18 @@ fn save_store(
         now_ms: wreck.live.as_ref().map_or(0, |live| live.seen_ms),
     };
     let mut writer = SegmentWriter::create(target, engine, 1, plan)?;
-    let mut sources = Vec::new();
+    let mut opened = Vec::new();
     for (_, _, data, found) in of_store() {
-        sources.push(open_source(source, wreck.engine, found, *data, &mut writer)?);
+        opened.push((Remains::open(source, wreck.engine, found)?, *data, found));
     }
-    let shared = log.write_shared(store.id, &mut writer)?;
+    let bodies = opened.iter_mut().map(|(remains, data, _)| (remains, *data));
+    let changed = ChangedBodies::take(bodies, log, store.id);
+    let mut sources = Vec::new();
+    for (remains, data, found) in opened {
+        let path = source.path_of(&segment::data_name(found.number));
+        sources.push(with_bodies(remains, path, data, &changed, &mut writer)?);
+    }
+    let shared = log.write_shared(store.id, &changed, &mut writer)?;
     let mut of_log = log.of(store.id).peekable();
     while let Some(name) = sources
         .iter()
@@ -289,7 +299,7 @@ fn save_store(
         let from_log = of_log.next_if(|(found, _)| *found == name).map(|(_, timeline)| timeline);
         let parts = sources.iter_mut().enumerate();
         let parts = parts.filter_map(|(at, source)| Some((at, source.remains.take(&name)?))).collect();
-        let timeline = Timeline::new(&store.name, &name, &mut writer, &mut out.findings);
+        let timeline = Timeline::new((&store.name, &name), &changed, &mut writer, &mut out.findings);
         timeline.save(&mut sources, parts, from_log.map(|timeline| (timeline, log, &shared)))?;
     }
     for source in &sources {
@@ -301,21 +311,20 @@ fn save_store(
     Ok(record)
 }
 
-/// Begins with a segment: its shared bodies come first.
-fn open_source(
-    source: &Dir,
-    engine: EngineId,
-    found: &Found,
+/// Begins with a segment: its shared bodies come first, as they are now.
+fn with_bodies(
+    mut remains: Remains,
+    path: PathBuf,
     data: Data,
+    changed: &ChangedBodies,
     writer: &mut SegmentWriter,
 ) -> Result<Source> {
-    let mut remains = Remains::open(source, engine, found)?;
     let mut numbers = HashMap::new();
     for number in remains.shared_numbers() {
-        if let Some(left) = remains.shared(number) {
-            numbers.insert(number, writer.body(left.times.time_ms, left.times.expire_at_ms, &left.body)?);
-        }
+        let Some(left) = remains.shared(number) else { continue };
+        let Some(body) = changed.now(left.place, &left.body) else { continue };
+        let (time_ms, expire_at_ms) = (left.times.time_ms, left.times.expire_at_ms);
+        numbers.insert(number, writer.body(SharedBody { time_ms, expire_at_ms, place: None }, body)?);
     }
-    let path = source.path_of(&segment::data_name(found.number));
     Ok(Source { remains, path, data, numbers })
 }

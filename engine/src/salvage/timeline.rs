@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::log::{SalvagedLog, TimelineLog};
-use crate::entry::{Changes, End, Floor, Times};
+use super::bodies::ChangedBodies;
+use super::log::{LoggedBody, SalvagedLog, TimelineLog};
+use crate::entry::{Changes, Edit, End, Floor, Times};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::format::index::Edited;
@@ -41,6 +42,7 @@ pub struct Timeline<'a> {
     name: &'a [u8],
     writer: &'a mut SegmentWriter,
     findings: &'a mut Vec<Finding>,
+    bodies: &'a ChangedBodies,
     changes: Changes,
     end: End,
     /// The first entry that was written.
@@ -54,8 +56,8 @@ pub struct Timeline<'a> {
 impl<'a> Timeline<'a> {
     /// A timeline of which nothing is known yet.
     pub fn new(
-        store: &'a str,
-        name: &'a [u8],
+        (store, name): (&'a str, &'a [u8]),
+        bodies: &'a ChangedBodies,
         writer: &'a mut SegmentWriter,
         findings: &'a mut Vec<Finding>,
     ) -> Timeline<'a> {
@@ -64,6 +66,7 @@ impl<'a> Timeline<'a> {
             name,
             writer,
             findings,
+            bodies,
             changes: Changes::default(),
             end: End::NEVER,
             first: None,
@@ -129,9 +132,9 @@ impl<'a> Timeline<'a> {
         self.end.last_time_ms = self.end.last_time_ms.max(entry.end.last_time_ms);
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
-        for Edited { sequence, body: number, .. } in entry.edited.iter() {
+        for Edited { sequence, body: number, at, .. } in entry.edited.iter() {
             if let Some(left) = source.remains.shared(*number) {
-                changes.edited.insert(*sequence, left.body);
+                changes.edited.insert(*sequence, Edit { at: *at, body: left.body });
             } else if source.data == Data::There && !self.changes.edited.contains_key(sequence) {
                 // The old body was replaced: it must not come back.
                 changes.remove(*sequence, *sequence);
@@ -165,8 +168,9 @@ impl<'a> Timeline<'a> {
             if *sequence > next && !chosen {
                 self.lost(PathBuf::new(), IN_NO_FILE, (next, sequence - 1));
             }
-            let (times, body) = log.body(*number).clone();
-            let left = Left { times, body, shared: None, is_elsewhere: false };
+            let LoggedBody { times, place, bytes } = log.body(*number);
+            let (times, place, body) = (*times, Some(*place), bytes.clone());
+            let left = Left { times, body, shared: None, place, is_elsewhere: false };
             self.entry(*sequence, &left, shared.get(number).copied())?;
             self.end.last = self.end.last.max(*sequence);
             self.end.last_time_ms = self.end.last_time_ms.max(times.time_ms);
@@ -186,25 +190,28 @@ impl<'a> Timeline<'a> {
             return Ok(());
         }
         self.written = sequence;
-        if left.is_elsewhere && !self.changes.edited.contains_key(&sequence) {
+        let changed_at = self.bodies.changed_at(left.place);
+        let edited = self.changes.edited.get(&sequence);
+        let edited =
+            edited.filter(|edit| changed_at.is_none_or(|at| at < edit.at)).map(|edit| edit.body.clone());
+        let own =
+            self.bodies.now(left.place, &left.body).filter(|_| !left.is_elsewhere || changed_at.is_some());
+        let Some(body) = edited.as_ref().or(own) else {
             self.end.last = self.end.last.max(sequence);
             let what = "the new body of an edited entry is in no file that can be read";
             self.lost(PathBuf::new(), what, (sequence, sequence));
             return Ok(());
-        }
+        };
         self.first.get_or_insert((sequence, left.times));
         // Where the index is lost, the entries are all that tells.
         self.end.last = self.end.last.max(sequence);
         self.end.last_time_ms = self.end.last_time_ms.max(left.times.time_ms);
-        match (self.changes.edited.get(&sequence), number) {
+        match (&edited, number) {
             (None, Some(number)) if number >= self.shared => {
                 self.shared = number;
                 self.writer.shared(sequence, number, left.times.own_start_ms())
             }
-            (edited, _) => {
-                let body = edited.unwrap_or(&left.body);
-                self.writer.inline(sequence, left.times, body)
-            }
+            _ => self.writer.inline(sequence, left.times, None, body),
         }
     }
 
