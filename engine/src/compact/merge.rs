@@ -19,20 +19,20 @@
 //!
 //! It does not know: why these segments are merged, or what becomes of them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Younger;
 use super::bodies::Bodies;
+use super::changed::ChangedBodies;
+use super::fate::{EditIn, Fate, Kept, Survivor};
 use super::pace::Pace;
 use crate::entry::{Changes, End, Floor, Times};
 use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::run::{Content, SharedBody};
-use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
+use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
 
@@ -43,10 +43,7 @@ pub struct Merge<'a> {
     /// The shared bodies of each input.
     bodies: Vec<Bodies>,
     younger: &'a Younger,
-    /// The newest change of each shared body: where it was committed, which segment has the body, and its number there.
-    changed: BTreeMap<CommitPlace, (CommitPlace, Arc<Segment>, u32)>,
-    /// What of the log other segments hold.
-    beside: Vec<Range<Lsn>>,
+    changed: ChangedBodies,
     dropped: bool,
     /// How long the store's entries live; 0: for ever.
     ttl_ms: u64,
@@ -63,71 +60,6 @@ struct Input {
     id_at: Option<FoundId>,
 }
 
-/// What of a timeline is gone, and what goes along with it.
-struct Fate {
-    end: End,
-    /// Everything below is gone.
-    lowest: Sequence,
-    /// What the inputs and younger places remove.
-    removed: Changes,
-    /// The newest edit of each entry in the inputs.
-    edited: BTreeMap<Sequence, EditIn>,
-    /// Entries of which a younger segment has the body.
-    elsewhere: BTreeSet<Sequence>,
-    /// What the inputs remove in older segments.
-    older_removed: BTreeMap<Sequence, Sequence>,
-    /// Which of the edits are of entries in older segments, and still show.
-    older_edited: BTreeMap<Sequence, EditIn>,
-    /// Whether others of them have expired: they become removals, which must be written.
-    has_expired_edits: bool,
-    /// Whether a younger segment knows how the timeline ends.
-    known: bool,
-}
-
-/// An edit in an input.
-#[derive(Clone, Copy)]
-struct EditIn {
-    input: usize,
-    /// The number of the new body.
-    number: u32,
-    /// Where it was committed.
-    at: CommitPlace,
-}
-
-/// An entry that survives.
-struct Survivor<'b> {
-    /// Which input it is in.
-    input: usize,
-    sequence: Sequence,
-    body: Kept<'b>,
-}
-
-/// Where its body comes from.
-enum Kept<'b> {
-    Own {
-        times: Times,
-        place: Option<CommitPlace>,
-        body: &'b [u8],
-    },
-    Shared {
-        number: u32,
-        own_start_ms: Option<TimeMs>,
-    },
-    /// A shared body of some input, which was written as an edit.
-    Edited {
-        times: Times,
-        place: Option<CommitPlace>,
-        edit: EditIn,
-    },
-    /// A change of the body that it shares.
-    Changed {
-        times: Times,
-        place: CommitPlace,
-    },
-    /// A younger segment.
-    Elsewhere(Times, Option<CommitPlace>),
-}
-
 impl<'a> Merge<'a> {
     /// A merge of these segments, newest first.
     pub fn new(state: &'a State, newest_first: &[Arc<Segment>], younger: &'a Younger) -> Result<Merge<'a>> {
@@ -138,27 +70,13 @@ impl<'a> Merge<'a> {
         };
         let record = newest_first[0].record();
         let bodies = oldest_first().map(|segment| Ok(Bodies::new(segment.body_count()?)));
-        let mut changed = BTreeMap::new();
-        for segment in younger.segments.iter().chain(newest_first).filter(|segment| segment.changes_bodies())
-        {
-            let Some(entry) = segment.find(BODIES)? else { continue };
-            for edited in segment.edited(&entry) {
-                let change = (edited.at, segment.clone(), edited.body);
-                changed.entry(CommitPlace(edited.sequence)).or_insert(change);
-            }
-        }
-        let view = state.view.load();
-        let others = view.segments.of(record.store).iter().map(|segment| segment.record());
-        let others =
-            others.filter(|other| newest_first.iter().all(|input| input.record().number != other.number));
-        let beside = others.filter(|other| other.has_data()).map(|other| other.from..other.to).collect();
+        let changed = ChangedBodies::find(state, newest_first, &younger.segments)?;
         Ok(Merge {
             state,
             inputs: oldest_first().map(input).collect::<Result<_>>()?,
             bodies: bodies.collect::<Result<_>>()?,
             younger,
             changed,
-            beside,
             dropped: record.dropped,
             ttl_ms: state.ttl_ms(record.store),
             now_ms: state.sure_now_ms(),
@@ -294,8 +212,8 @@ impl<'a> Merge<'a> {
             let is_used = |number| bodies.is_used(number);
             input.scan.segment().for_each_body(is_used, |number, shared, body| {
                 if is_used(number) {
-                    match shared.place.map(|place| self.changed_body(place)).transpose()?.flatten() {
-                        Some(changed) => writer.body(shared, &changed)?,
+                    match shared.place.filter(|place| self.changed.has(*place)) {
+                        Some(place) => writer.body(shared, &self.changed.body(place)?)?,
                         None => writer.body(shared, body)?,
                     };
                 }
@@ -326,7 +244,7 @@ impl<'a> Merge<'a> {
                     writer.inline(sequence, times, place, &body)?;
                 }
                 Kept::Changed { times, place } => {
-                    let body = self.changed_body(place)?.unwrap_or_default();
+                    let body = self.changed.body(place)?;
                     writer.inline(sequence, times, Some(place), &body)?;
                 }
                 Kept::Elsewhere(times, place) => writer.elsewhere(sequence, times, place)?,
@@ -338,12 +256,6 @@ impl<'a> Merge<'a> {
             edited.map(|(sequence, edit)| Ok((*sequence, self.number(edit.input, edit.number)?, edit.at)));
         writer.changes(&fate.older_removed, edited.collect::<Result<_>>()?);
         Ok((count, expired))
-    }
-
-    /// What became of a body that may be changed for all its entries, if it was.
-    fn changed_body(&self, place: CommitPlace) -> Result<Option<bytes::Bytes>> {
-        let changed = self.changed.get(&place);
-        changed.map(|(_, segment, number)| segment.shared_body(*number)).transpose()
     }
 
     /// What a shared body of an input is called in the output.
@@ -403,8 +315,7 @@ impl<'a> Merge<'a> {
         }
         self.own_changes(&parts, &mut fate)?;
         if name == BODIES {
-            let is_beside = |place| self.beside.iter().any(|held| held.contains(&Lsn(place)));
-            fate.older_edited.retain(|place, _| is_beside(*place));
+            fate.older_edited.retain(|place, _| self.changed.is_beside(CommitPlace(*place)));
         }
         Ok(fate)
     }
@@ -484,10 +395,10 @@ impl<'a> Merge<'a> {
                     expired += 1;
                     return Ok(());
                 }
-                let changed = place.filter(|place| self.changed.contains_key(place));
+                let changed = place.filter(|place| self.changed.has(*place));
                 // The later change counts.
                 let edited =
-                    edited.filter(|edit| changed.is_none_or(|place| self.changed[&place].0 < edit.at));
+                    edited.filter(|edit| changed.is_none_or(|place| self.changed.at(place) < Some(edit.at)));
                 let body = match (content, edited, changed) {
                     _ if is_elsewhere => Kept::Elsewhere(times, place),
                     (_, Some(edit), _) => Kept::Edited { times, place, edit: *edit },
@@ -522,28 +433,6 @@ impl<'a> Merge<'a> {
             ids.extend(remembered.map(|(_, id, entry)| (id, entry)));
         }
         Ok(ids)
-    }
-}
-
-impl Fate {
-    /// Of a timeline that ends so in the newest input.
-    fn of(end: End) -> Fate {
-        Fate {
-            end,
-            lowest: end.floor.lowest,
-            removed: Changes::default(),
-            edited: BTreeMap::new(),
-            elsewhere: BTreeSet::new(),
-            older_removed: BTreeMap::new(),
-            older_edited: BTreeMap::new(),
-            has_expired_edits: false,
-            known: false,
-        }
-    }
-
-    /// Whether nothing in older segments is removed or edited here.
-    fn changes_nothing(&self) -> bool {
-        self.older_removed.is_empty() && self.older_edited.is_empty()
     }
 }
 

@@ -15,8 +15,10 @@
 //! It does not know: the log.
 
 mod bodies;
+mod changed;
 mod choose;
 mod dead;
+mod fate;
 mod merge;
 mod pace;
 

@@ -15,7 +15,7 @@
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
-use super::header::{FileHeader, FileKind, VERSION};
+use super::header::{FileHeader, FileKind};
 use crate::ids::{BootId, FileNumber, Lsn, StoreId, TimeMs};
 
 /// A named set of timelines with one retention policy.
@@ -252,8 +252,11 @@ pub fn decode(payload: &[u8], header: &FileHeader) -> Result<Live, &'static str>
     decode_live(payload, header.version).ok_or("the manifest's records do not fit its length")
 }
 
+/// The first version in which stores and segments tell their copies, and the log up to where changes were used.
+const FIRST_WITH_COPIES: u32 = 2;
+
 fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
-    let is_current = version == VERSION;
+    let is_current = version >= FIRST_WITH_COPIES;
     let mut reader = Reader::new(payload);
     let mut live = Live {
         history: reader.u64()?,
@@ -337,7 +340,7 @@ fn copies(reader: &mut Reader<'_>) -> Option<Copies> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::header::{EngineId, OLDEST_VERSION, file_header};
+    use crate::format::header::{EngineId, OLDEST_VERSION, VERSION, file_header};
     use proptest::prelude::*;
     use std::path::Path;
 

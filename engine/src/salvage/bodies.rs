@@ -8,10 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::log::SalvagedLog;
-use super::timeline::Data;
-use crate::entry::Edit;
-use crate::ids::{BODIES, CommitPlace, StoreId};
+use crate::ids::{BODIES, CommitPlace};
 use crate::segment::Remains;
 
 /// What became of the shared bodies of a store; `None` where that cannot be read.
@@ -19,27 +16,19 @@ use crate::segment::Remains;
 pub struct ChangedBodies(BTreeMap<CommitPlace, (CommitPlace, Option<Bytes>)>);
 
 impl ChangedBodies {
-    /// Takes them from the segments, each before any timeline is taken from it, and from the log.
-    pub fn take<'r>(
-        sources: impl Iterator<Item = (&'r mut Remains, Data)>,
-        log: &SalvagedLog,
-        store: StoreId,
-    ) -> ChangedBodies {
-        let mut changed = ChangedBodies::default();
-        for (remains, data) in sources {
-            let Some(entry) = remains.take(BODIES).and_then(|part| part.entry) else { continue };
-            for edited in entry.edited.iter().filter(|_| data == Data::There) {
-                let body = remains.shared(edited.body).map(|left| left.body);
-                changed.add(CommitPlace(edited.sequence), edited.at, body);
-            }
+    /// Takes those of a segment, before any timeline is taken from it. If its data went with what had expired, nobody needs them.
+    pub fn take(&mut self, remains: &mut Remains, has_data: bool) {
+        let Some(entry) = remains.take(BODIES).and_then(|part| part.entry).filter(|_| has_data) else {
+            return;
+        };
+        for edited in entry.edited.iter() {
+            let body = remains.shared(edited.body).map(|left| left.body);
+            self.add(CommitPlace(edited.sequence), edited.at, body);
         }
-        for (place, Edit { at, body }) in log.changed_bodies(store) {
-            changed.add(CommitPlace(*place), *at, Some(body.clone()));
-        }
-        changed
     }
 
-    fn add(&mut self, place: CommitPlace, at: CommitPlace, body: Option<Bytes>) {
+    /// Takes in what became of a body; `None` if that cannot be read.
+    pub fn add(&mut self, place: CommitPlace, at: CommitPlace, body: Option<Bytes>) {
         let known = self.0.entry(place).or_insert((at, body.clone()));
         if known.0 <= at {
             *known = (at, body);

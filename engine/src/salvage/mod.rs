@@ -27,7 +27,7 @@ use crate::finding::Finding;
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::run::SharedBody;
-use crate::ids::{EngineId, Lsn, StoreId};
+use crate::ids::{CommitPlace, EngineId, Lsn, StoreId};
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, new_engine_id, random, told};
 use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
@@ -280,8 +280,11 @@ fn save_store(
     for (_, _, data, found) in of_store() {
         opened.push((Remains::open(source, wreck.engine, found)?, *data, found));
     }
-    let bodies = opened.iter_mut().map(|(remains, data, _)| (remains, *data));
-    let changed = ChangedBodies::take(bodies, log, store.id);
+    let mut changed = ChangedBodies::default();
+    opened.iter_mut().for_each(|(remains, data, _)| changed.take(remains, *data == Data::There));
+    for (place, edit) in log.changed_bodies(store.id) {
+        changed.add(CommitPlace(*place), edit.at, Some(edit.body.clone()));
+    }
     let mut sources = Vec::new();
     for (remains, data, found) in opened {
         let path = source.path_of(&segment::data_name(found.number));

@@ -219,7 +219,7 @@ pub fn block(bytes: &[u8]) {
 /// Numbered records, and the shared bodies that stand in them.
 pub fn slots(bytes: &[u8]) {
     for number in [0, 1, usize::from(bytes.first().copied().unwrap_or_default())] {
-        if let Some((_, _, body)) = shared_body(bytes, number) {
+        if let Some((_, body)) = shared_body(bytes, number) {
             assert!(bytes.get(body).is_some(), "a body lies inside the block");
         }
     }
