@@ -161,6 +161,7 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
                 copies: state.copies(store),
                 from: memtable.from(),
                 to: memtable.to(),
+                changed_to: memtable.to(),
                 now_ms: state.now_ms(),
             };
             let number = plan.number;
@@ -367,7 +368,7 @@ fn own_expiry(brief: &[(&Segment, TimelineEntry)], slot: &Slot, sequence: Sequen
 fn write_entries(
     memtable: &Memtable,
     slot: &Slot,
-    (starts, changed): (&RangeInclusive<TimeMs>, &BTreeMap<Sequence, Edit>),
+    (starts, bodies): (&RangeInclusive<TimeMs>, &BTreeMap<Sequence, Edit>),
     shared: &[Option<u32>],
     writer: &mut SegmentWriter,
 ) -> Result<()> {
@@ -379,7 +380,7 @@ fn write_entries(
     {
         let number = shared[body as usize];
         let body = memtable.body(body);
-        let of_body = changed.get(&body.place.0);
+        let of_body = bodies.get(&body.place.0);
         // The later change counts.
         let edited =
             changes.edited.get(&sequence).filter(|edit| of_body.is_none_or(|other| other.at < edit.at));

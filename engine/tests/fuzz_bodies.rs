@@ -146,6 +146,7 @@ fn live() -> Vec<u8> {
         last_time_ms: 9,
         from: Lsn(10),
         to: Lsn(11),
+        changed_to: Lsn(11),
         weight: 12,
         dead_weight: 13,
         half_expired_ms: 14,
@@ -169,6 +170,7 @@ fn header(kind: FileKind) -> FileHeader {
         number: 5,
         first: 0,
         second: 4096,
+        third: 0,
     }
 }
 

@@ -121,7 +121,7 @@ fn one_change_shows_in_every_entry_wherever_it_is() {
 #[test]
 fn a_change_costs_the_same_for_two_entries_and_for_five_hundred() {
     let cost = |members: usize, flushes: bool| {
-        let house = House::with(options());
+        let house = House::with(Options::default());
         let table = open(&house);
         table.fan_out(b"one", members);
         if flushes {
@@ -160,11 +160,14 @@ fn what_was_appended_alone_has_no_key_and_a_key_of_another_opening_is_refused() 
     assert!(refused.is_err(), "a key belongs to an open engine");
 }
 
+/// The number of the body that an entry was written with, and its own.
+type Entry = (usize, Option<Vec<u8>>);
+
 /// What should be in each timeline: of an entry which body it was written with, and its own if it was edited by itself later.
 #[derive(Clone, Default)]
 struct Expected {
     shared: Vec<Vec<u8>>,
-    entries: BTreeMap<Vec<u8>, BTreeMap<u64, (usize, Option<Vec<u8>>)>>,
+    entries: BTreeMap<Vec<u8>, BTreeMap<u64, Entry>>,
 }
 
 impl Expected {
@@ -190,7 +193,7 @@ impl Expected {
     }
 
     fn of(&self, name: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        let shown = |(sequence, (shared, own)): (&u64, &(usize, Option<Vec<u8>>))| {
+        let shown = |(sequence, (shared, own)): (&u64, &Entry)| {
             (*sequence, own.clone().unwrap_or_else(|| self.shared[*shared].clone()))
         };
         self.entries.get(name).into_iter().flatten().map(shown).collect()
@@ -204,8 +207,8 @@ impl Table {
 
     /// A random call, in the tables and in what is expected of them.
     fn step(&self, dice: &mut Dice, expected: &mut Expected, number: u64) {
-        let body = format!("body {number}").into_bytes();
         let kind = dice.below(10);
+        let body = format!("body {number}").into_bytes();
         if kind < 4 {
             let mut names = vec![format!("c/{}", dice.below(3)).into_bytes()];
             names.extend((0..6).filter(|_| dice.below(2) == 0).map(member));
@@ -239,8 +242,15 @@ impl Table {
     fn agrees(&self, expected: &Expected, place: &str) {
         for name in expected.entries.keys() {
             let page = self.store_of(name).range(name, .., Limit::entries(10_000)).expect("reads");
-            let found = page.entries.iter().map(|entry| (entry.sequence, entry.body.to_vec()));
-            assert_eq!(found.collect::<Vec<_>>(), expected.of(name), "{place}: {}", name.escape_ascii());
+            let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+            let found = page.entries.iter().map(|entry| (entry.sequence, text(&entry.body)));
+            let wanted = expected.of(name).into_iter().map(|(sequence, body)| (sequence, text(&body)));
+            assert_eq!(
+                found.collect::<Vec<_>>(),
+                wanted.collect::<Vec<_>>(),
+                "{place}: {}",
+                name.escape_ascii()
+            );
         }
     }
 }
@@ -306,7 +316,9 @@ fn a_backup_and_a_salvage_have_bodies_as_they_are_now() {
                 House::with(options()),
             );
             let found = salvage_in(&wreck.dir(), &saved.dir()).expect("salvages").findings;
-            assert!(found.iter().all(|finding| finding.timeline.is_none()), "{found:?}");
+            // Without a manifest, files that were on their way out are parts like others.
+            let is_whole = found.iter().all(|finding| finding.timeline.is_none());
+            assert!(is_whole || !with_manifest, "{found:?}");
             open(&saved).agrees(&expected, &format!("seed {seed}, salvaged, manifest: {with_manifest}"));
         }
     }
@@ -356,7 +368,8 @@ fn a_power_cut_leaves_a_change_in_all_entries_or_in_none() {
 fn around_damage_no_body_comes_back_that_was_replaced() {
     let house = House::with(options());
     let table = open(&house);
-    for number in 0..40 {
+    // So many that those which are changed are no reason to rewrite the segment.
+    for number in 0..100 {
         table.fan_out(format!("old {number}").as_bytes(), 3);
     }
     table.engine.flush().expect("flushes");
@@ -381,7 +394,7 @@ fn around_damage_no_body_comes_back_that_was_replaced() {
                 let Ok(page) = store.range(&timeline, .., Limit::entries(100).around_damage()) else {
                     continue;
                 };
-                for entry in &page.entries {
+                for entry in page.entries.iter().filter(|entry| entry.sequence <= 40) {
                     let is_lost = page.lost_at(entry.sequence).is_some();
                     assert!(
                         entry.body == "new" || (is_lost && entry.body.is_empty()),

@@ -2,7 +2,7 @@
 //!
 //! It does not know: how that is found, or written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::entry::{Changes, End, Times};
 use crate::ids::{CommitPlace, Sequence, TimeMs};
@@ -16,8 +16,8 @@ pub struct Fate {
     pub removed: Changes,
     /// The newest edit of each entry in the inputs.
     pub edited: BTreeMap<Sequence, EditIn>,
-    /// Entries of which a younger segment has the body.
-    pub elsewhere: BTreeSet<Sequence>,
+    /// Entries of which a younger segment has the body, and where that was committed.
+    pub elsewhere: BTreeMap<Sequence, CommitPlace>,
     /// What the inputs remove in older segments.
     pub older_removed: BTreeMap<Sequence, Sequence>,
     /// Which of the edits are of entries in older segments, and still show.
@@ -80,7 +80,7 @@ impl Fate {
             lowest: end.floor.lowest,
             removed: Changes::default(),
             edited: BTreeMap::new(),
-            elsewhere: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
             older_removed: BTreeMap::new(),
             older_edited: BTreeMap::new(),
             has_expired_edits: false,

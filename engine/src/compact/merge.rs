@@ -32,7 +32,7 @@ use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::run::{Content, SharedBody};
-use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
+use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
 
@@ -43,7 +43,7 @@ pub struct Merge<'a> {
     /// The shared bodies of each input.
     bodies: Vec<Bodies>,
     younger: &'a Younger,
-    changed: ChangedBodies,
+    changed: &'a ChangedBodies,
     dropped: bool,
     /// How long the store's entries live; 0: for ever.
     ttl_ms: u64,
@@ -62,7 +62,12 @@ struct Input {
 
 impl<'a> Merge<'a> {
     /// A merge of these segments, newest first.
-    pub fn new(state: &'a State, newest_first: &[Arc<Segment>], younger: &'a Younger) -> Result<Merge<'a>> {
+    pub fn new(
+        state: &'a State,
+        newest_first: &[Arc<Segment>],
+        younger: &'a Younger,
+        changed: &'a ChangedBodies,
+    ) -> Result<Merge<'a>> {
         let oldest_first = || newest_first.iter().rev();
         let input = |segment: &Arc<Segment>| -> Result<Input> {
             let (scan, ids) = (SegmentScan::all(segment.clone())?, IdScan::all(segment.clone())?);
@@ -70,7 +75,6 @@ impl<'a> Merge<'a> {
         };
         let record = newest_first[0].record();
         let bodies = oldest_first().map(|segment| Ok(Bodies::new(segment.body_count()?)));
-        let changed = ChangedBodies::find(state, newest_first, &younger.segments)?;
         Ok(Merge {
             state,
             inputs: oldest_first().map(input).collect::<Result<_>>()?,
@@ -210,10 +214,11 @@ impl<'a> Merge<'a> {
     fn copy_bodies(&self, writer: &mut SegmentWriter, pace: &mut Pace<'_>) -> Result<()> {
         for (input, bodies) in self.inputs.iter().zip(&self.bodies) {
             let is_used = |number| bodies.is_used(number);
+            let since = input.scan.segment().record().changed_to;
             input.scan.segment().for_each_body(is_used, |number, shared, body| {
                 if is_used(number) {
-                    match shared.place.filter(|place| self.changed.has(*place)) {
-                        Some(place) => writer.body(shared, &self.changed.body(place)?)?,
+                    match shared.place.filter(|origin| self.changed.later(*origin, since).is_some()) {
+                        Some(origin) => writer.body(shared, &self.changed.body(origin)?)?,
                         None => writer.body(shared, body)?,
                     };
                 }
@@ -235,19 +240,19 @@ impl<'a> Merge<'a> {
         let expired = self.for_each_survivor(name, fate, |Survivor { input, sequence, body }| {
             count += 1;
             match body {
-                Kept::Own { times, place, body } => writer.inline(sequence, times, place, body)?,
+                Kept::Own { times, place: origin, body } => writer.inline(sequence, times, origin, body)?,
                 Kept::Shared { number, own_start_ms } => {
                     writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
                 }
-                Kept::Edited { times, place, edit } => {
+                Kept::Edited { times, place: origin, edit } => {
                     let body = self.segment(edit.input).shared_body(edit.number)?;
-                    writer.inline(sequence, times, place, &body)?;
+                    writer.inline(sequence, times, origin, &body)?;
                 }
-                Kept::Changed { times, place } => {
-                    let body = self.changed.body(place)?;
-                    writer.inline(sequence, times, Some(place), &body)?;
+                Kept::Changed { times, place: origin } => {
+                    let body = self.changed.body(origin)?;
+                    writer.inline(sequence, times, Some(origin), &body)?;
                 }
-                Kept::Elsewhere(times, place) => writer.elsewhere(sequence, times, place)?,
+                Kept::Elsewhere(times, origin) => writer.elsewhere(sequence, times, origin)?,
             }
             pace.written(writer.written_bytes())
         })?;
@@ -310,12 +315,14 @@ impl<'a> Merge<'a> {
                 fate.lowest = fate.lowest.max(entry.end.floor.lowest);
                 fate.known = true;
                 entry.removed.iter().for_each(|(first, last)| fate.removed.remove(*first, *last));
-                fate.elsewhere.extend(segment.edited(&entry).iter().map(|edited| edited.sequence));
+                for edited in segment.edited(&entry) {
+                    fate.elsewhere.entry(edited.sequence).or_insert(edited.at);
+                }
             }
         }
         self.own_changes(&parts, &mut fate)?;
         if name == BODIES {
-            fate.older_edited.retain(|place, _| self.changed.is_beside(CommitPlace(*place)));
+            fate.older_edited.retain(|place, edit| self.changed.is_needed(CommitPlace(*place), edit.at));
         }
         Ok(fate)
     }
@@ -335,7 +342,7 @@ impl<'a> Merge<'a> {
         let mut older = own.below(bound);
         fate.removed.add_older(own);
         for (sequence, edit) in fate.edited.range(fate.lowest.min(bound)..bound) {
-            if fate.removed.removes(*sequence) || fate.elsewhere.contains(sequence) {
+            if fate.removed.removes(*sequence) || fate.elsewhere.contains_key(sequence) {
                 continue;
             }
             let may_expire = parts.iter().any(|(part, entry)| *part == edit.input && entry.own_expiry);
@@ -380,11 +387,11 @@ impl<'a> Merge<'a> {
                 if sequence < fate.lowest || fate.removed.removes(sequence) {
                     return Ok(());
                 }
-                let (edited, is_elsewhere) = (fate.edited.get(&sequence), fate.elsewhere.contains(&sequence));
+                let (edited, elsewhere) = (fate.edited.get(&sequence), fate.elsewhere.get(&sequence));
                 let (times, place) = match content {
                     Content::Inline { times, place, .. } => (*times, *place),
                     Content::Shared { number, own_start_ms }
-                        if entry.own_expiry || edited.is_some() || is_elsewhere =>
+                        if entry.own_expiry || edited.is_some() || elsewhere.is_some() =>
                     {
                         let SharedBody { time_ms, expire_at_ms, place } = segment.shared(*number)?;
                         (Times::stored(time_ms, *own_start_ms, expire_at_ms), place)
@@ -395,16 +402,23 @@ impl<'a> Merge<'a> {
                     expired += 1;
                     return Ok(());
                 }
-                let changed = place.filter(|place| self.changed.has(*place));
-                // The later change counts.
-                let edited =
-                    edited.filter(|edit| changed.is_none_or(|place| self.changed.at(place) < Some(edit.at)));
-                let body = match (content, edited, changed) {
-                    _ if is_elsewhere => Kept::Elsewhere(times, place),
+                // What was committed before is in the input already, but for an edit that its mark means. The last one counts.
+                let is_marked = matches!(content, Content::Inline { is_elsewhere: true, .. });
+                let is_later = |at: CommitPlace| Lsn(at.0) >= segment.record().changed_to;
+                let changed_at =
+                    place.and_then(|place| self.changed.later(place, segment.record().changed_to));
+                let counts = |at: CommitPlace| {
+                    (place.is_none() || is_marked || is_later(at))
+                        && changed_at.is_none_or(|later| later < at)
+                };
+                let is_unknown = is_marked && elsewhere.or(edited.map(|edit| &edit.at)).is_none();
+                let (edited, elsewhere) =
+                    (edited.filter(|edit| counts(edit.at)), elsewhere.filter(|at| counts(**at)));
+                let body = match (content, edited, changed_at.and(place)) {
+                    // Its edit is in a younger segment, which this merge may not have looked at.
+                    _ if elsewhere.is_some() || is_unknown => Kept::Elsewhere(times, place),
                     (_, Some(edit), _) => Kept::Edited { times, place, edit: *edit },
                     (Content::Inline { .. }, None, Some(place)) => Kept::Changed { times, place },
-                    // Its edit is in a younger segment that this merge did not look at.
-                    (Content::Inline { is_elsewhere: true, .. }, None, None) => Kept::Elsewhere(times, place),
                     (Content::Inline { body, .. }, None, None) => {
                         Kept::Own { times, place, body: &block[body.clone()] }
                     }

@@ -10,9 +10,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::overlay::Found;
 use super::{Entry, Limit, Lost, Sight, Times};
 use crate::error::{Error, Result};
-use crate::ids::{CommitPlace, Sequence, TimeMs};
+use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs};
 
 /// Bodies up to so many bytes are copied side by side.
 const SMALL_BYTES: usize = 4096;
@@ -58,6 +59,10 @@ pub(crate) struct Own {
     pub of_bytes: Option<usize>,
     /// Which it is, if others share it.
     pub place: Option<CommitPlace>,
+    /// Changes before this are in it already, if others share it.
+    pub applied_to: Lsn,
+    /// But for an edit of the entry, which is in a younger place.
+    pub is_elsewhere: bool,
 }
 
 /// What a read gave.
@@ -196,7 +201,7 @@ impl<'v> Collector<'v> {
         if self.bodies == Bodies::Unread || self.count() >= self.limit.entries {
             return self.take_entry(sequence, times, (Bytes::new(), None));
         }
-        let (body, of_bytes) = match self.replaced(sequence, own.place) {
+        let (body, of_bytes) = match self.replaced(sequence, own) {
             Some(body) => (body, None),
             None => (body(), own.of_bytes),
         };
@@ -208,14 +213,16 @@ impl<'v> Collector<'v> {
     }
 
     /// The body in the place of an entry's own: a change of the entry or of the body that it shares, whichever came later.
-    fn replaced(&self, sequence: Sequence, place: Option<CommitPlace>) -> Option<Result<Bytes>> {
+    fn replaced(&self, sequence: Sequence, own: Own) -> Option<Result<Bytes>> {
         let sight = &self.sight;
         let of_entry = sight.overlay.find(sequence);
-        let Some(place) = place else { return of_entry.map(|found| sight.overlay.read(sequence, found)) };
+        let Some(place) = own.place else { return of_entry.map(|found| sight.overlay.read(sequence, found)) };
+        let is_later = |found: &Found| Lsn(found.at.0) >= own.applied_to;
+        let of_entry = of_entry.filter(|found| own.is_elsewhere || is_later(found));
         if let Some((_, error)) = sight.hidden_bodies.as_ref().filter(|(below, _)| place < *below) {
             return Some(Err(error.clone()));
         }
-        let of_body = sight.bodies.find(place.0);
+        let of_body = sight.bodies.find(place.0).filter(is_later);
         match (of_entry, of_body) {
             (None, None) => None,
             (Some(entry), Some(body)) if entry.at < body.at => Some(sight.bodies.read(place.0, body)),

@@ -32,7 +32,8 @@ layout! {
         NUMBER: 8, "the number in the file's name";
         FIRST: 8, "wal: lsn of the byte behind the header · segment: store id · manifest: bytes of the payload";
         SECOND: 8, "wal: length of the whole file · segment: time partition · manifest: CRC of the payload";
-        ZERO: 12, "zeros";
+        THIRD: 8, "segment: changes of bodies that the log has below this lsn are applied to what is here · others: zeros";
+        ZERO: 4, "zeros";
         CRC: 4, "over all of the header before it";
     }
 }
@@ -70,6 +71,7 @@ pub struct FileHeader {
     pub number: FileNumber,
     pub first: u64,
     pub second: u64,
+    pub third: u64,
 }
 
 impl FileHeader {
@@ -84,6 +86,7 @@ impl FileHeader {
         put(&mut bytes, file_header::NUMBER, &self.number.to_le_bytes());
         put(&mut bytes, file_header::FIRST, &self.first.to_le_bytes());
         put(&mut bytes, file_header::SECOND, &self.second.to_le_bytes());
+        put(&mut bytes, file_header::THIRD, &self.third.to_le_bytes());
         let sum = crc(Seed::NONE, bytes.get(..file_header::CRC.start).unwrap_or_default());
         put(&mut bytes, file_header::CRC, &sum.to_le_bytes());
         bytes
@@ -124,6 +127,7 @@ impl FileHeader {
                 number: get_u64(bytes, file_header::NUMBER)?,
                 first: get_u64(bytes, file_header::FIRST)?,
                 second: get_u64(bytes, file_header::SECOND)?,
+                third: get_u64(bytes, file_header::THIRD)?,
             })
         };
         rest().ok_or_else(|| damaged("the file header has an unknown kind"))
@@ -158,6 +162,7 @@ mod tests {
             number: 12,
             first: 1,
             second: 2,
+            third: 0,
         }
     }
 

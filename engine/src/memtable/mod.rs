@@ -417,7 +417,7 @@ impl Memtable {
             self.take(slot, (low, high), descending, &mut taken);
             let is_last = taken.len() < TAKEN;
             for (sequence, body) in taken.drain(..) {
-                let own = Own { of_bytes: None, place: body.shared_place() };
+                let own = Own { place: body.shared_place(), ..Own::default() };
                 if !out.offer(sequence, body.times, own, || body.bytes) {
                     return;
                 }

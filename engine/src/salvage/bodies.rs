@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::ids::{BODIES, CommitPlace};
+use crate::ids::{BODIES, CommitPlace, Lsn};
 use crate::segment::Remains;
 
 /// What became of the shared bodies of a store; `None` where that cannot be read.
@@ -35,16 +35,25 @@ impl ChangedBodies {
         }
     }
 
-    /// A body as it is now; `None` if that is lost.
-    pub fn now<'b>(&'b self, place: Option<CommitPlace>, own: &'b Bytes) -> Option<&'b Bytes> {
-        match place.and_then(|place| self.0.get(&place)) {
+    /// A body as it is now; `None` if that is lost. Changes before `applied_to` are in it already.
+    pub fn now<'b>(
+        &'b self,
+        place: Option<CommitPlace>,
+        applied_to: Lsn,
+        own: &'b Bytes,
+    ) -> Option<&'b Bytes> {
+        match self.change(place, applied_to) {
             Some((_, body)) => body.as_ref(),
             None => Some(own),
         }
     }
 
-    /// When a body was changed last, if it was.
-    pub fn changed_at(&self, place: Option<CommitPlace>) -> Option<CommitPlace> {
-        place.and_then(|place| self.0.get(&place)).map(|(at, _)| *at)
+    /// When a body was changed last, if it was later than that.
+    pub fn changed_at(&self, place: Option<CommitPlace>, applied_to: Lsn) -> Option<CommitPlace> {
+        self.change(place, applied_to).map(|(at, _)| *at)
+    }
+
+    fn change(&self, place: Option<CommitPlace>, applied_to: Lsn) -> Option<&(CommitPlace, Option<Bytes>)> {
+        place.and_then(|place| self.0.get(&place)).filter(|(at, _)| Lsn(at.0) >= applied_to)
     }
 }

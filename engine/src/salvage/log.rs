@@ -182,7 +182,7 @@ impl SalvagedLog {
         let mut shared = HashMap::new();
         for (number, _) in uses.into_iter().filter(|(_, uses)| *uses > 1) {
             let LoggedBody { times, place, bytes } = self.body(number);
-            let Some(body) = changed.now(Some(*place), bytes) else { continue };
+            let Some(body) = changed.now(Some(*place), Lsn(0), bytes) else { continue };
             let known = SharedBody { time_ms: times.time_ms, expire_at_ms: times.expire_at_ms, place: None };
             shared.insert(number, writer.body(known, body)?);
         }

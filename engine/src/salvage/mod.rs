@@ -100,7 +100,16 @@ struct Wreck {
     engine: EngineId,
     live: Option<Live>,
     /// Oldest first: the store, the partition, what the manifest says of the data, the files.
-    segments: Vec<(StoreId, u64, Data, Found)>,
+    segments: Vec<Wrecked>,
+}
+
+/// A segment, oldest first.
+struct Wrecked {
+    store: StoreId,
+    partition: u64,
+    data: Data,
+    changed_to: Lsn,
+    found: Found,
 }
 
 impl Wreck {
@@ -145,14 +154,17 @@ impl Wreck {
                         found.data.clear();
                     }
                     missing(source, record, &found, out);
-                    segments.push((record.store, record.partition, data(record), found));
+                    let (store, partition, changed_to) = (record.store, record.partition, record.changed_to);
+                    segments.push(Wrecked { store, partition, data: data(record), changed_to, found });
                 }
             }
             None => {
                 for (header, found) in files.values() {
                     // A file without a readable header is of a store that nothing tells.
                     let Some(header) = header else { continue };
-                    segments.push((StoreId(header.first as u32), header.second, Data::There, found.clone()));
+                    let (store, partition) = (StoreId(header.first as u32), header.second);
+                    let (data, changed_to, found) = (Data::There, Lsn(header.third), found.clone());
+                    segments.push(Wrecked { store, partition, data, changed_to, found });
                 }
             }
         }
@@ -166,7 +178,7 @@ impl Wreck {
         }
         let of_log = log.timelines.keys().map(|(store, _)| *store);
         let mut ids: BTreeSet<StoreId> =
-            self.segments.iter().map(|(store, ..)| *store).chain(of_log).collect();
+            self.segments.iter().map(|segment| segment.store).chain(of_log).collect();
         ids.extend([StoreId(1), StoreId(2)]);
         let name = |id: &StoreId| match id.0 {
             1 => "messages".to_string(),
@@ -261,11 +273,11 @@ fn save_store(
     log: &SalvagedLog,
     out: &mut Salvage,
 ) -> Result<SegmentRecord> {
-    let of_store = || wreck.segments.iter().filter(|(id, ..)| *id == store.id);
+    let of_store = || wreck.segments.iter().filter(|segment| segment.store == store.id);
     let plan = SegmentPlan {
         number,
         store: store.id,
-        partition: of_store().map(|(_, partition, ..)| *partition).max().unwrap_or(0),
+        partition: of_store().map(|segment| segment.partition).max().unwrap_or(0),
         ttl_ms: store.ttl_ms,
         tier: TIER,
         dropped: false,
@@ -273,22 +285,23 @@ fn save_store(
         copies: store.copies,
         from: Lsn(0),
         to: START,
+        changed_to: START,
         now_ms: wreck.live.as_ref().map_or(0, |live| live.seen_ms),
     };
     let mut writer = SegmentWriter::create(target, engine, 1, plan)?;
     let mut opened = Vec::new();
-    for (_, _, data, found) in of_store() {
-        opened.push((Remains::open(source, wreck.engine, found)?, *data, found));
+    for segment in of_store() {
+        opened.push((Remains::open(source, wreck.engine, &segment.found)?, segment));
     }
     let mut changed = ChangedBodies::default();
-    opened.iter_mut().for_each(|(remains, data, _)| changed.take(remains, *data == Data::There));
+    opened.iter_mut().for_each(|(remains, segment)| changed.take(remains, segment.data == Data::There));
     for (place, edit) in log.changed_bodies(store.id) {
         changed.add(CommitPlace(*place), edit.at, Some(edit.body.clone()));
     }
     let mut sources = Vec::new();
-    for (remains, data, found) in opened {
-        let path = source.path_of(&segment::data_name(found.number));
-        sources.push(with_bodies(remains, path, data, &changed, &mut writer)?);
+    for (remains, segment) in opened {
+        let path = source.path_of(&segment::data_name(segment.found.number));
+        sources.push(with_bodies(remains, path, segment, &changed, &mut writer)?);
     }
     let shared = log.write_shared(store.id, &changed, &mut writer)?;
     let mut of_log = log.of(store.id).peekable();
@@ -318,16 +331,17 @@ fn save_store(
 fn with_bodies(
     mut remains: Remains,
     path: PathBuf,
-    data: Data,
+    segment: &Wrecked,
     changed: &ChangedBodies,
     writer: &mut SegmentWriter,
 ) -> Result<Source> {
     let mut numbers = HashMap::new();
     for number in remains.shared_numbers() {
         let Some(left) = remains.shared(number) else { continue };
-        let Some(body) = changed.now(left.place, &left.body) else { continue };
+        let Some(body) = changed.now(left.place, segment.changed_to, &left.body) else { continue };
         let (time_ms, expire_at_ms) = (left.times.time_ms, left.times.expire_at_ms);
         numbers.insert(number, writer.body(SharedBody { time_ms, expire_at_ms, place: None }, body)?);
     }
-    Ok(Source { remains, path, data, numbers })
+    let (data, changed_to) = (segment.data, segment.changed_to);
+    Ok(Source { remains, path, data, changed_to, numbers })
 }

@@ -9,7 +9,7 @@ use crate::entry::{Changes, Edit, End, Floor, Times};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::format::index::Edited;
-use crate::ids::Sequence;
+use crate::ids::{CommitPlace, Lsn, Sequence};
 use crate::segment::{Left, Part, Remains, SegmentWriter};
 
 /// What the manifest says of a segment's data.
@@ -30,6 +30,8 @@ pub struct Source {
     pub path: PathBuf,
     /// What the manifest says of its data.
     pub data: Data,
+    /// Changes of bodies before this are applied to what is in it.
+    pub changed_to: Lsn,
     /// What its shared bodies are called in the new segment.
     pub numbers: HashMap<u32, u32>,
 }
@@ -147,11 +149,12 @@ impl<'a> Timeline<'a> {
 
     fn part(&mut self, source: &mut Source, part: &Part) -> Result<()> {
         let mut count = 0;
-        let Source { remains, numbers, .. } = source;
+        let Source { remains, numbers, changed_to, .. } = source;
+        let changed_to = *changed_to;
         remains.for_each(part, |sequence, left| {
             count += 1;
             let number = left.shared.and_then(|number| numbers.get(&number).copied());
-            self.entry(sequence, &left, number)
+            self.entry(sequence, &left, number, changed_to)
         })?;
         if let Some(entry) =
             part.entry.as_ref().filter(|entry| source.data == Data::There && count < entry.count)
@@ -171,7 +174,7 @@ impl<'a> Timeline<'a> {
             let LoggedBody { times, place, bytes } = log.body(*number);
             let (times, place, body) = (*times, Some(*place), bytes.clone());
             let left = Left { times, body, shared: None, place, is_elsewhere: false };
-            self.entry(*sequence, &left, shared.get(number).copied())?;
+            self.entry(*sequence, &left, shared.get(number).copied(), Lsn(0))?;
             self.end.last = self.end.last.max(*sequence);
             self.end.last_time_ms = self.end.last_time_ms.max(times.time_ms);
         }
@@ -184,18 +187,21 @@ impl<'a> Timeline<'a> {
     }
 
     /// Writes an entry, unless it is there already or was removed.
-    fn entry(&mut self, sequence: Sequence, left: &Left, number: Option<u32>) -> Result<()> {
+    fn entry(&mut self, sequence: Sequence, left: &Left, number: Option<u32>, changed_to: Lsn) -> Result<()> {
         let is_gone = sequence < self.end.floor.lowest || self.changes.removes(sequence);
         if sequence <= self.written || is_gone {
             return Ok(());
         }
         self.written = sequence;
-        let changed_at = self.bodies.changed_at(left.place);
-        let edited = self.changes.edited.get(&sequence);
+        let changed_at = self.bodies.changed_at(left.place, changed_to);
+        let is_open = |at: CommitPlace| left.place.is_none() || left.is_elsewhere || Lsn(at.0) >= changed_to;
+        let edited = self.changes.edited.get(&sequence).filter(|edit| is_open(edit.at));
         let edited =
             edited.filter(|edit| changed_at.is_none_or(|at| at < edit.at)).map(|edit| edit.body.clone());
-        let own =
-            self.bodies.now(left.place, &left.body).filter(|_| !left.is_elsewhere || changed_at.is_some());
+        let own = self
+            .bodies
+            .now(left.place, changed_to, &left.body)
+            .filter(|_| !left.is_elsewhere || changed_at.is_some());
         let Some(body) = edited.as_ref().or(own) else {
             self.end.last = self.end.last.max(sequence);
             let what = "the new body of an edited entry is in no file that can be read";

@@ -84,6 +84,7 @@ mod tests {
             copies: Copies::Once,
             from: Lsn(0),
             to: Lsn(512),
+            changed_to: Lsn(512),
             now_ms: 5,
         };
         let written = || {

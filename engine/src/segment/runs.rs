@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
 use crate::format::run::{Content, RunReader, SharedBody, shared_body};
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::{Lsn, Sequence, TimeMs};
 
 /// One timeline's runs in a segment.
 pub(super) struct RunsOf<'a> {
@@ -307,8 +307,9 @@ impl<'a> RunsOf<'a> {
                 let error = self.damaged(place, "the edit of an entry is in no younger segment");
                 return Ok(out.offer_without_body(sequence, (*times, *times), &error));
             }
-            Content::Inline { times, body, place, .. } => {
-                let own = Own { of_bytes: Some(block.len()), place: *place };
+            Content::Inline { times, body, place, is_elsewhere } => {
+                let (of_bytes, applied_to) = (Some(block.len()), self.applied_to());
+                let own = Own { of_bytes, place: *place, applied_to, is_elsewhere: *is_elsewhere };
                 return Ok(out.offer(sequence, *times, own, || block.slice(body.clone())));
             }
             Content::Shared { number, own_start_ms } => (*number, *own_start_ms),
@@ -320,7 +321,8 @@ impl<'a> RunsOf<'a> {
             Ok((SharedBody { time_ms, expire_at_ms, place }, body)) => {
                 let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
                 let of_bytes = self.bodies.as_ref().map(|(_, _, block)| block.len());
-                Ok(out.offer(sequence, times, Own { of_bytes, place }, || body))
+                let own = Own { of_bytes, place, applied_to: self.applied_to(), is_elsewhere: false };
+                Ok(out.offer(sequence, times, own, || body))
             }
             Err(error) if error.is_damage() => {
                 let (from_ms, to_ms) = self.times_around(place, sequence)?;
@@ -329,6 +331,11 @@ impl<'a> RunsOf<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes of bodies before this are in what is here.
+    fn applied_to(&self) -> Lsn {
+        self.parts.record.changed_to
     }
 
     /// An entry's shared body: what is known of it, and its bytes.

@@ -51,6 +51,8 @@ pub struct SegmentPlan {
     pub from: Lsn,
     /// Up to here.
     pub to: Lsn,
+    /// Changes of shared bodies that the log has below this place are applied to what it will hold.
+    pub changed_to: Lsn,
     /// The time of the write: no lifetime that sure time counts began later.
     pub now_ms: TimeMs,
 }
@@ -118,6 +120,7 @@ impl SegmentWriter {
             number: plan.number,
             first: u64::from(plan.store.0),
             second: plan.partition,
+            third: plan.changed_to.0,
         };
         let data = Blocks::create(dir, &data_name(plan.number), &header, plan.copies.of(FileKind::Data))?;
         let index_header = FileHeader { kind: FileKind::Index, ..header };
@@ -393,6 +396,7 @@ impl SegmentWriter {
             last_time_ms: self.footer.last_time_ms,
             from: self.plan.from,
             to: self.plan.to,
+            changed_to: self.plan.changed_to,
             weight: self.weight,
             dead_weight: 0,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),

@@ -354,6 +354,7 @@ pub fn manifest(bytes: &[u8]) {
         number: 5,
         first: bytes.len() as u64,
         second: u64::from(crc(Seed::new(ENGINE, 5), bytes)),
+        third: 0,
     };
     assert!(manifest::decode(bytes, &FileHeader { second: header.second ^ 1, ..header }).is_err());
     let Ok(live) = manifest::decode(bytes, &header) else { return };
