@@ -127,6 +127,7 @@ impl Committer {
             return refuse_all(group, &error);
         }
         self.ids.clear();
+        self.group.start();
         let at = self.wal.end();
         // Making room may have taken long: a lifetime begins now. The memtable takes no start below the one it was asked for.
         let (time_ms, now_ms) = self.state.moment();
@@ -313,7 +314,7 @@ impl Committer {
         let Times { time_ms, start_ms, .. } = times;
         self.group.hold(batch.tail.len());
         let mut staged = None;
-        for ((target, slot), sequence) in batch.targets.iter().zip(slots).zip(sequences) {
+        for (at, ((target, slot), sequence)) in batch.targets.iter().zip(slots).zip(sequences).enumerate() {
             if staged != Some(target.body) {
                 let body = &batch.bodies[target.body as usize];
                 let mut bytes = batch.tail.slice(body.place.clone());
@@ -321,7 +322,9 @@ impl Committer {
                     bytes = stamp(&bytes, sequences[0]).into();
                     self.group.hold(bytes.len());
                 }
-                self.group.body(Body { times: Times::new(time_ms, start_ms, body.lifetime_ms), bytes });
+                let times = Times::new(time_ms, start_ms, body.lifetime_ms);
+                let is_shared = batch.targets.get(at + 1).is_some_and(|next| next.body == target.body);
+                self.group.body(Body::new(times, bytes, is_shared.then_some(target.store)));
                 staged = Some(target.body);
             }
             self.group.entry(*slot, *sequence);

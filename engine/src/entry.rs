@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-pub(crate) use self::collect::{Collector, Taken};
+pub(crate) use self::collect::{Collector, Own, Taken};
 pub(crate) use self::overlay::{Layer, NewBody, Overlay, Sides, sides};
 use crate::error::Error;
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::{CommitPlace, MAX_SEQUENCE, Sequence, TimeMs};
 
 /// One entry of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,15 @@ pub(crate) struct Changes {
     /// Removed sequences, as inclusive ranges.
     pub removed: BTreeMap<Sequence, Sequence>,
     /// Bodies that replace those that were appended.
-    pub edited: BTreeMap<Sequence, Bytes>,
+    pub edited: BTreeMap<Sequence, Edit>,
+}
+
+/// A body that replaces one that was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edit {
+    /// Where it was committed: of two, the later one counts.
+    pub at: CommitPlace,
+    pub body: Bytes,
 }
 
 impl Changes {
@@ -200,6 +208,10 @@ pub(crate) struct Sight<'v> {
     pub lowest: Sequence,
     /// Changes of the places that were met so far.
     pub overlay: Overlay<'v>,
+    /// Changes of shared bodies, by place of the body.
+    pub bodies: Overlay<'v>,
+    /// Why changes of bodies that were committed below a place cannot be told, if so.
+    pub hidden_bodies: Option<(CommitPlace, Error)>,
     /// Look for what the store's TTL, which is this, took instead of what can be read.
     pub lost: Option<u64>,
 }
@@ -258,6 +270,9 @@ impl End {
     /// The end of a timeline that was never written.
     pub const NEVER: End =
         End { last: 0, last_time_ms: 0, floor: Floor { lowest: 1, start_ms: 0, until_ms: 0, trimmed_to: 0 } };
+
+    /// The end of what changes shared bodies: it takes a change of any of them, and has no entries.
+    pub const BODIES: End = End { last: MAX_SEQUENCE, ..End::NEVER };
 
     /// Whether there is an entry that was not removed. It may have expired.
     pub fn has_entries(&self) -> bool {
@@ -392,11 +407,11 @@ mod tests {
     #[test]
     fn the_younger_edit_counts() {
         let one = |body: &'static [u8]| Changes {
-            edited: BTreeMap::from([(3, Bytes::from_static(body))]),
+            edited: BTreeMap::from([(3, Edit { at: CommitPlace(1), body: Bytes::from_static(body) })]),
             ..Changes::default()
         };
         let mut changes = one(b"new");
         changes.add_older(one(b"old"));
-        assert_eq!(changes.edited[&3], "new");
+        assert_eq!(changes.edited[&3].body, "new");
     }
 }

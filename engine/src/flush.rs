@@ -16,16 +16,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::entry::{Changes, Times};
+use crate::entry::{Changes, Edit, End, Times};
 use crate::error::{Error, Failure, Result};
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::{Live, SegmentRecord};
-use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
+use crate::format::run::SharedBody;
+use crate::ids::{BODIES, CommitPlace, FileNumber, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::memtable::{Memtable, Slot};
 use crate::segment::{Segment, SegmentPlan, SegmentWriter, all_names};
 use crate::state::State;
@@ -159,6 +161,7 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
                 copies: state.copies(store),
                 from: memtable.from(),
                 to: memtable.to(),
+                changed_to: memtable.to(),
                 now_ms: state.now_ms(),
             };
             let number = plan.number;
@@ -230,7 +233,8 @@ fn write_segment(
 ) -> Result<SegmentRecord> {
     let store = plan.store;
     let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
-    let shared = write_shared(memtable, store, &partition.starts, &mut writer)?;
+    let changed = changed_bodies(state, memtable, store);
+    let shared = write_shared(memtable, store, (&partition.starts, &changed), &mut writer)?;
     let edits =
         if is_last { write_edits(&state.view.load(), memtable, store, &mut writer)? } else { Edits::new() };
     for_each_by_name(memtable, store, |slot| {
@@ -240,9 +244,14 @@ fn write_segment(
             return Ok(());
         }
         writer.begin(&slot.name);
-        write_entries(memtable, slot, &partition.starts, &shared, &mut writer)?;
+        write_entries(memtable, slot, (&partition.starts, &changed), &shared, &mut writer)?;
         if is_last {
             write_changes_and_ids(state, slot, &edits, &mut writer)?;
+        }
+        if slot.name == BODIES {
+            // What it changes may have any time up to now.
+            return writer
+                .end(End { last_time_ms: state.last_time_ms.load(Ordering::Relaxed), ..slot.end() });
         }
         writer.end(slot.end())
     })?;
@@ -273,11 +282,19 @@ fn write_changes_and_ids(
     Ok(())
 }
 
+/// The bodies of this memtable that were changed in it for all their entries in a store, by place.
+fn changed_bodies(state: &State, memtable: &Memtable, store: StoreId) -> BTreeMap<Sequence, Edit> {
+    let timeline = TimelineRef { store, name: BODIES };
+    let look = memtable.look(timeline, state.hash(timeline)).and_then(|look| look.changed);
+    let own = |changes: &Changes| changes.edited.clone().split_off(&memtable.from().0);
+    look.map(|slot| memtable.changes_in(slot, own)).unwrap_or_default()
+}
+
 /// Bodies that several timelines share stand once, in commit order. Gives their numbers in the segment.
 fn write_shared(
     memtable: &Memtable,
     store: StoreId,
-    starts: &RangeInclusive<TimeMs>,
+    (starts, changed): (&RangeInclusive<TimeMs>, &BTreeMap<Sequence, Edit>),
     writer: &mut SegmentWriter,
 ) -> Result<Vec<Option<u32>>> {
     let uses = count_uses(memtable, store);
@@ -288,13 +305,15 @@ fn write_shared(
             continue;
         }
         let Times { time_ms, expire_at_ms, .. } = body.times;
-        shared[number] = Some(writer.body(time_ms, expire_at_ms, &body.bytes)?);
+        let shared_body = SharedBody { time_ms, expire_at_ms, place: body.shared_place() };
+        let bytes = changed.get(&body.place.0).map_or(&body.bytes, |edit| &edit.body);
+        shared[number] = Some(writer.body(shared_body, bytes)?);
     }
     Ok(shared)
 }
 
-/// Edits of entries in older segments, by timeline: the sequences and the numbers of the new bodies.
-type Edits = HashMap<Bytes, Vec<(Sequence, u32)>>;
+/// Edits of entries in older segments, by timeline: the sequences, the numbers of the new bodies, and where they were committed.
+type Edits = HashMap<Bytes, Vec<(Sequence, u32, CommitPlace)>>;
 
 fn write_edits(
     view: &View,
@@ -306,20 +325,24 @@ fn write_edits(
     let mut outcome = Ok(());
     memtable.for_each(|slot| {
         let Some(changes) = slot.changes().filter(|_| slot.store == store && outcome.is_ok()) else { return };
-        let edited = changes.below(slot.first()).edited;
+        let mut edited = changes.below(slot.first()).edited;
+        if slot.name == BODIES {
+            // The bodies that are here are written as they are now.
+            edited.retain(|place, _| *place < memtable.from().0);
+        }
         if edited.is_empty() {
             return;
         }
         let brief = brief_parts(view, slot);
-        let mut write = |sequence, body: &Bytes| {
-            let (start_ms, expire_at_ms) = own_expiry(&brief, slot, sequence);
-            let number = writer.body(start_ms, expire_at_ms, body)?;
-            edits.entry(slot.name.clone()).or_default().push((sequence, number));
+        let mut write = |sequence, edit: &Edit| {
+            let (time_ms, expire_at_ms) = own_expiry(&brief, slot, sequence);
+            let number = writer.body(SharedBody { time_ms, expire_at_ms, place: None }, &edit.body)?;
+            edits.entry(slot.name.clone()).or_default().push((sequence, number, edit.at));
             Ok(())
         };
         // What was trimmed after it was edited is not shown.
         let lowest = slot.end().floor.lowest;
-        outcome = edited.range(lowest..).try_for_each(|(sequence, body)| write(*sequence, body));
+        outcome = edited.range(lowest..).try_for_each(|(sequence, edit)| write(*sequence, edit));
     });
     outcome.map(|()| edits)
 }
@@ -345,7 +368,7 @@ fn own_expiry(brief: &[(&Segment, TimelineEntry)], slot: &Slot, sequence: Sequen
 fn write_entries(
     memtable: &Memtable,
     slot: &Slot,
-    starts: &RangeInclusive<TimeMs>,
+    (starts, bodies): (&RangeInclusive<TimeMs>, &BTreeMap<Sequence, Edit>),
     shared: &[Option<u32>],
     writer: &mut SegmentWriter,
 ) -> Result<()> {
@@ -355,14 +378,19 @@ fn write_entries(
     for (sequence, body) in
         slot.entries().filter(|(sequence, _)| *sequence >= lowest && !changes.removes(*sequence))
     {
-        let edited = changes.edited.get(&sequence);
-        if let (Some(number), None) = (shared[body as usize], edited) {
-            writer.shared(sequence, number, memtable.body(body).times.own_start_ms())?;
+        let number = shared[body as usize];
+        let body = memtable.body(body);
+        let of_body = bodies.get(&body.place.0);
+        // The later change counts.
+        let edited =
+            changes.edited.get(&sequence).filter(|edit| of_body.is_none_or(|other| other.at < edit.at));
+        if let (Some(number), None) = (number, edited) {
+            writer.shared(sequence, number, body.times.own_start_ms())?;
             continue;
         }
-        let body = memtable.body(body);
         if starts.contains(&body.times.start_ms) {
-            writer.inline(sequence, body.times, edited.unwrap_or(&body.bytes))?;
+            let bytes = edited.or(of_body).map_or(&body.bytes, |edit| &edit.body);
+            writer.inline(sequence, body.times, body.shared_place(), bytes)?;
         }
     }
     Ok(())

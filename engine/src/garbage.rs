@@ -15,7 +15,7 @@ use crate::entry::Changes;
 use crate::error::Result;
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
-use crate::ids::{Lsn, Sequence, StoreId};
+use crate::ids::{BODIES, Lsn, Sequence, StoreId};
 use crate::memtable::{Memtable, Slot};
 use crate::segment::Segment;
 use crate::view::View;
@@ -33,6 +33,9 @@ pub struct Dead {
 pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
     let mut dead: Vec<Dead> = Vec::new();
     memtable.for_each(|slot| {
+        if slot.name == BODIES {
+            bodies(view, slot, &mut dead);
+        }
         let Some(mut died) = Died::of(slot) else { return };
         for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data()) {
             // One that cannot be read is not rewritten either.
@@ -45,6 +48,17 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
         }
     });
     dead
+}
+
+/// Bodies that were changed for all their entries: each counts as one of its segment.
+fn bodies(view: &View, slot: &Slot, dead: &mut Vec<Dead>) {
+    let changed = || slot.changes().into_iter().flat_map(|changes| changes.edited.keys());
+    for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data()) {
+        let record = segment.record();
+        let count = changed().filter(|place| (record.from..record.to).contains(&Lsn(**place))).count() as u64;
+        let bodies = segment.body_count().unwrap_or(0).max(1);
+        add(dead, segment, record.weight / bodies * count);
+    }
 }
 
 fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {

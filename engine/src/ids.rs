@@ -55,6 +55,21 @@ impl fmt::Display for Lsn {
     }
 }
 
+/// A change that was committed, or a body: where its group stands in the log, plus its number among those of the group, from 1 on. A
+/// group takes more bytes than it has of them, so each is unique, lies where its group does, and they rise from commit to commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct CommitPlace(pub u64);
+
+/// The body of a fan-out in an open engine, from [`Store::body_of`](crate::Store::body_of): what all its entries share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BodyKey {
+    pub(crate) instance: Instance,
+    pub(crate) place: CommitPlace,
+}
+
+/// The name that changes of shared bodies are kept under, beside the timelines of a store: no timeline's is empty.
+pub const BODIES: &[u8] = b"";
+
 /// Which timeline: its store and its name's bytes. Orders as keys do in a segment: by store, then by bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimelineRef<'a> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::ids::{StoreId, TimelineRef};
+use crate::ids::{BODIES, StoreId, TimelineRef};
 use crate::read::Reading;
 use crate::segment::{Segment, SegmentScan};
 use crate::state::State;
@@ -70,7 +70,8 @@ fn names_above(
     count: usize,
 ) -> Result<BTreeSet<Vec<u8>>> {
     let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let wanted = |name: &[u8]| name.starts_with(prefix) && after.is_none_or(|after| name > after);
+    let is_above_after = |name: &[u8]| after.is_none_or(|after| name > after);
+    let wanted = |name: &[u8]| name != BODIES && name.starts_with(prefix) && is_above_after(name);
     for memtable in view.memtables() {
         memtable.for_each(|slot| {
             if slot.store == store && wanted(&slot.name) {

@@ -156,6 +156,7 @@ impl Manifest {
             number: self.number + 1,
             first: 0,
             second: 0,
+            third: 0,
         };
         self.write(&encode(&live, header)).map_err(|error| {
             let _ = self.dir.remove(TEMPORARY_NAME);

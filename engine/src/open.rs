@@ -293,6 +293,7 @@ fn begin_epoch(
         number: manifest.take_file_number(),
         first: tail.durable.0,
         second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(wal_file_bytes),
+        third: 0,
     };
     // Not a copy: it may be as large as a memtable.
     let mut content = std::mem::take(&mut tail.unsynced);

@@ -17,14 +17,14 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
-use self::places::{Gaps, Met, steps};
+use self::places::{Gaps, Met, changed_bodies, steps};
 use self::walk::Part;
 use crate::entry::{
     Collector, End, Entry, Info, Limit, Overlay, Page, Sight, Span, Taken, Times, Verdict, alive_from_ms,
 };
 use crate::error::Result;
 use crate::format::ids::IdEntry;
-use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
+use crate::ids::{BODIES, CommitPlace, MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
 use crate::memtable::IdRecord;
 use crate::state::State;
 use crate::view::View;
@@ -50,6 +50,8 @@ pub struct Reading<'v> {
     pub may_lack_entries: bool,
     /// Whether it goes on where something is damaged.
     pub around_damage: bool,
+    /// The hash of what changes shared bodies of the store, if a memtable does.
+    pub bodies_hash: Option<u64>,
 }
 
 impl<'v> Reading<'v> {
@@ -76,6 +78,10 @@ impl<'v> Reading<'v> {
             alive_from_ms: alive_from_ms(now_ms, ttl_ms, gone_before_ms),
             own_starts: state.own_starts.load(Ordering::Acquire),
             may_lack_entries: state.may_lack_entries(view, timeline, hash),
+            bodies_hash: view
+                .memtables()
+                .any(|memtable| memtable.changes_bodies())
+                .then(|| state.hash(TimelineRef { store: timeline.store, name: BODIES })),
             ..Reading::of_end(view, timeline, hash)
         }
     }
@@ -92,6 +98,7 @@ impl<'v> Reading<'v> {
             own_starts: false,
             may_lack_entries: false,
             around_damage: false,
+            bodies_hash: None,
         }
     }
 
@@ -103,6 +110,9 @@ impl<'v> Reading<'v> {
 
     /// How the timeline ends, by the newest place that knows it.
     pub fn end(&self) -> Result<End> {
+        if self.timeline.name == BODIES {
+            return Ok(End::BODIES);
+        }
         match steps(self).next() {
             None => Ok(End::NEVER),
             Some(Ok(Met::Step(step))) => Ok(step.end),
@@ -127,14 +137,17 @@ impl<'v> Reading<'v> {
         Ok(None)
     }
 
-    fn sight(&self, end: &End, overlay: Overlay<'v>) -> Sight<'v> {
-        Sight {
+    fn sight(&self, end: &End, overlay: Overlay<'v>) -> Result<Sight<'v>> {
+        let (bodies, hidden_bodies) = changed_bodies(self)?;
+        Ok(Sight {
             now_ms: self.now_ms,
             alive_from_ms: self.alive_from_ms,
             lowest: end.floor.lowest,
             overlay,
+            bodies,
+            hidden_bodies,
             lost: None,
-        }
+        })
     }
 
     /// The entries from `low` to `high`, in either direction.
@@ -167,7 +180,7 @@ impl<'v> Reading<'v> {
     /// The entries from `low` to `high`, ascending: the oldest place that is needed comes first.
     fn ascend(&self, low: Sequence, high: Sequence, mut out: Collector<'v>) -> Result<(End, Taken)> {
         let mut walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
-        out.sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay));
+        out.sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
         // The active memtable may have grown since it told its end: what is shown goes with the end that is told.
         let high = high.min(walk.end.last);
         for (at, part) in walk.parts.iter().enumerate().rev() {
@@ -211,7 +224,7 @@ impl<'v> Reading<'v> {
 
     /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
     fn descend(&self, low: Sequence, high: Sequence, mut out: Collector<'v>) -> Result<(End, Taken)> {
-        out.sight = self.sight(&End::NEVER, Overlay::default());
+        out.sight = self.sight(&End::NEVER, Overlay::default())?;
         let (mut found, mut gaps) = (None, Gaps::default());
         let mut high = high;
         for met in steps(self) {
@@ -309,7 +322,7 @@ impl<'v> Reading<'v> {
             return Ok(floor.trimmed_to);
         }
         // A hole below the first living entry was not lost: only what the TTL took counts.
-        let sight = Sight { lost: Some(self.ttl_ms), ..self.sight(end, Overlay::default()) };
+        let sight = Sight { lost: Some(self.ttl_ms), ..self.sight(end, Overlay::default())? };
         let whole = Reading { alive_from_ms: 0, ..*self };
         let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
         let mut out = Collector::new(limit, true, sight).sufficient().without_bodies();
@@ -346,6 +359,14 @@ impl<'v> Reading<'v> {
         self.newest(sequence, sequence)
     }
 
+    /// Which body the entry with a sequence was written with, if others may share it.
+    pub fn body_of(&self, sequence: Sequence) -> Result<Option<CommitPlace>> {
+        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
+        let out = Collector::new(limit, true, Sight::default()).sufficient().without_bodies();
+        let (_, taken) = self.descend(sequence, sequence, out)?;
+        Ok(taken.entries.first().and(taken.last_body))
+    }
+
     /// Whether there is an entry with a sequence, readable or lost.
     pub fn has(&self, sequence: Sequence) -> Result<bool> {
         Ok(!self.present(&[sequence])?.is_empty())
@@ -355,7 +376,7 @@ impl<'v> Reading<'v> {
     pub fn present(&self, sequences: &[Sequence]) -> Result<BTreeSet<Sequence>> {
         let Some(lowest) = sequences.first() else { return Ok(BTreeSet::new()) };
         let mut walk = self.walk(|span| span.first <= *lowest || self.ends_with(span))?;
-        let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay));
+        let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
         let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
         let mut out = Collector::new(limit, false, sight).sufficient().without_bodies();
         let mut present = BTreeSet::new();
@@ -380,7 +401,7 @@ impl<'v> Reading<'v> {
     /// Facts of the whole timeline. Walks every place that holds it, and reads those of which something is gone or changed.
     pub fn info(&self) -> Result<Info> {
         let mut walk = self.walk(|_| false)?;
-        let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay));
+        let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
         let mut info = Info {
             first: self.first(&walk.end)?,
             last: walk.end.last,

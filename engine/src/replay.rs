@@ -93,6 +93,9 @@ impl Replay {
 
     /// All of a record, or nothing of it.
     fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
+        if lsn != self.at {
+            self.group.start();
+        }
         self.at = lsn;
         self.all_of(record).inspect_err(|_| {
             self.group.clear();
@@ -150,8 +153,10 @@ impl Replay {
                     bytes = stamp(&bytes, origin).into();
                     self.group.hold(bytes.len());
                 }
+                let Some(first) = targets.first() else { return Ok(()) };
                 let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
-                self.group.body(Body { times, bytes });
+                let original = (targets.len() > 1).then_some(first.store);
+                self.group.body(Body::new(times, bytes, original));
                 for (place, timeline) in targets.into_iter().enumerate() {
                     self.entry(timeline, next(), record.chosen && place == 0)?;
                 }

@@ -9,7 +9,7 @@ use crate::batch::{Batch, name_too_long, stands_for};
 use crate::change::{self, Trim};
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
-use crate::ids::{MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
+use crate::ids::{BodyKey, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
 use crate::list;
 use crate::read::{self, Reading};
 use crate::running::Running;
@@ -102,6 +102,15 @@ impl Store {
     /// The entry with a sequence, if it can be read.
     pub fn get(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<Entry>> {
         self.read(timeline, |reading| reading.get(sequence))
+    }
+
+    /// What to change an entry's body by for all entries that were appended with it in one batch
+    /// ([`Batch::edit_body`](crate::Batch::edit_body)). `None` when there is no such readable entry, or it was appended alone, or
+    /// before version 3 of the format, or was salvaged: then each entry is edited by itself.
+    pub fn body_of(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<BodyKey>> {
+        let place = self.read(timeline, |reading| reading.around_damage(true).body_of(sequence))?;
+        let instance = self.running.state.instance;
+        Ok(place.map(|place| BodyKey { instance, place }))
     }
 
     /// The entries inside the bounds, ascending, as far as the limit lets through.

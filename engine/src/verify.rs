@@ -281,7 +281,7 @@ impl SegmentCheck<'_> {
         if is_whole && before.is_some_and(|last| last != record.last_name) {
             self.out.error(&segment.contradicted("the manifest tells another last name"));
         }
-        segment.for_each_body(|_| true, |_, _, _, _| Ok(()))
+        segment.for_each_body(|_| true, |_, _, _| Ok(()))
     }
 }
 

@@ -79,8 +79,16 @@ fn a_log_that_passes_four_gigabytes_reads_back() {
         let store = StoreRecord::new(StoreId(1), "messages", 0);
         let live = Live { checkpoint: Lsn(start), next_file: 2, stores: vec![store], ..Live::default() };
         let (kind, engine_id) = (FileKind::Manifest, EngineId([7; 16]));
-        let header =
-            FileHeader { version: VERSION, kind, engine_id, writer_epoch: 1, number: 1, first: 0, second: 0 };
+        let header = FileHeader {
+            version: VERSION,
+            kind,
+            engine_id,
+            writer_epoch: 1,
+            number: 1,
+            first: 0,
+            second: 0,
+            third: 0,
+        };
         let mut image = Image::default();
         image.files.insert("manifest-000000000001".into(), encode(&live, header));
         let house = House::of(SimulatedDisk::from_image(&image));

@@ -205,11 +205,25 @@ fn write(path: &Path) -> String {
         engine.compact().expect("merges");
     }
     write(8);
+    change(&engine, 40, b"changed for all, and flushed");
     engine.flush().expect("flushes");
+    change(&engine, 38, b"changed for all, in the log");
     write(6);
     let text = shown(&engine);
     drop(engine);
     text
+}
+
+/// Changes the body of a message for all that got it.
+fn change(engine: &Engine, number: u64, body: &[u8]) {
+    let (messages, sync) = (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
+    let room = format!("c/{{room {}}}", number % 2).into_bytes();
+    let key = messages.body_of(&room, number / 2).expect("reads").expect("it is shared");
+    engine
+        .submit(Batch::new().edit_body(key, [&messages, &sync], body))
+        .expect("queued")
+        .wait()
+        .expect("committed");
 }
 
 /// A message to a conversation and three of its members; now and then a long one, one of any bytes, one of none.

@@ -14,7 +14,7 @@ use strandline::format::filter::filter;
 use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use strandline::format::index::{End, Footer, RunBlock, RunBlocks, TimelineEntry};
 use strandline::format::manifest::{self, Copies, Live, SegmentRecord, StoreRecord};
-use strandline::format::run::{RunWriter, Times, put_shared_body};
+use strandline::format::run::{RunWriter, SharedBody, Times, put_shared_body};
 use strandline::format::slots::SlotsWriter;
 use strandline::format::table::{Row, TableWriter};
 use strandline::format::wal::{GroupWriter, TailWriter, group_header};
@@ -96,7 +96,8 @@ fn runs() -> Vec<u8> {
 
 fn shared_bodies() -> Vec<u8> {
     let mut slots = SlotsWriter::default();
-    (0..5).for_each(|number| put_shared_body(&mut slots, number, 0, b"body"));
+    let shared = |time_ms| SharedBody { time_ms, ..SharedBody::default() };
+    (0..5).for_each(|number| put_shared_body(&mut slots, shared(number), b"body"));
     slots.finish()
 }
 
@@ -145,6 +146,7 @@ fn live() -> Vec<u8> {
         last_time_ms: 9,
         from: Lsn(10),
         to: Lsn(11),
+        changed_to: Lsn(11),
         weight: 12,
         dead_weight: 13,
         half_expired_ms: 14,
@@ -168,6 +170,7 @@ fn header(kind: FileKind) -> FileHeader {
         number: 5,
         first: 0,
         second: 4096,
+        third: 0,
     }
 }
 

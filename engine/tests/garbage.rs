@@ -270,3 +270,42 @@ fn a_power_cut_anywhere_in_the_removal_of_what_is_dead_forgets_nothing_and_bring
     println!("{states} states");
     assert!(states > 50);
 }
+
+#[test]
+fn bodies_that_were_changed_for_all_their_entries_leave_the_disk_and_so_do_the_changes() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    let commit = |batch: Batch| drop(engine.submit(batch).expect("queued").wait().expect("commits"));
+    let fan_out =
+        |body: &[u8]| commit(Batch::new().fan_out(body, [b"a".as_slice(), b"b"].map(|name| (&store, name))));
+    let change_all = |body: &[u8]| {
+        for sequence in 1..=50 {
+            let key = store.body_of(b"a", sequence).expect("reads").expect("it is shared");
+            commit(Batch::new().edit_body(key, [&store], body));
+        }
+        engine.flush().expect("flushes");
+    };
+    // What shares the segment stays.
+    fill(&store, b"other", 200, &[b'o'; 100]);
+    (0..50).for_each(|_| fan_out(&LARGE));
+    engine.flush().expect("flushes");
+    assert!(house.segment_bytes() > 50 * LARGE.len());
+    change_all(b"small");
+    house.clock.pass(61_000);
+    house.soon("what was replaced", |house| house.segment_bytes() < 5 * LARGE.len());
+    for _ in 0..4 {
+        change_all(&LARGE);
+    }
+    house.clock.pass(61_000);
+    house.soon("changes over changes", |house| house.segment_bytes() < 3 * 50 * LARGE.len());
+    assert_eq!(store.get(b"b", 7).expect("reads").expect("is there").body, LARGE.as_slice());
+    for name in [b"a", b"b"] {
+        assert!(store.drop_timeline(name).expect("drops"));
+    }
+    engine.flush().expect("flushes");
+    house.clock.pass(61_000);
+    house.soon("changes of what is gone", |house| house.segment_bytes() < 5 * LARGE.len());
+    assert_eq!(sequences(&store, b"other").len(), 200);
+    assert_eq!(figure(&engine, "compaction_debt_bytes"), 0);
+    assert_eq!(engine.verify(|_, _| ()).expect("verifies").findings, []);
+}

@@ -18,7 +18,9 @@ use crate::entry::Floor;
 use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc};
 use crate::format::wal::{ORIGIN_BYTES, TailWriter};
-use crate::ids::{Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimelineRef};
+use crate::ids::{
+    BODIES, BodyKey, Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimelineRef,
+};
 use identity::Content;
 pub(crate) use identity::{remembered, stands_for};
 pub(crate) use prepared::{
@@ -124,6 +126,30 @@ impl Batch {
             Some(timeline) => self.edit_in(timeline, sequence, body),
             None => self,
         }
+    }
+
+    /// Replaces a body for all entries of these stores that were appended with it, by one record whatever their number. An entry that
+    /// was edited by itself meanwhile shows what was committed last. See [`Store::body_of`](crate::Store::body_of).
+    #[must_use]
+    pub fn edit_body<S: Into<StoreKey>>(
+        mut self,
+        of: BodyKey,
+        stores: impl IntoIterator<Item = S>,
+        body: &[u8],
+    ) -> Batch {
+        let Some(body) = self.body(body) else { return self };
+        for store in stores {
+            let StoreKey { instance, id: store } = store.into();
+            if of.instance != instance || *self.engine.get_or_insert(instance) != instance {
+                self.refuse(Error::foreign_store());
+                return self;
+            }
+            let timeline = TimelineRef { store, name: BODIES };
+            let name = self.tail.edit(timeline, of.place.0);
+            self.change(timeline, &name, ChangeKind::Edit(of.place.0, body.clone()));
+        }
+        self.check_size();
+        self
     }
 
     /// The same for a timeline that was checked.

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::changed::ChangedBodies;
 use super::merge::Merge;
 use super::pace::Pace;
 use super::{is_garbage, records, set_aside, worth_it, younger};
@@ -94,14 +95,15 @@ fn find_dead(state: &State, view: &View, looked: &mut Looked) -> Result<Vec<Dead
         let younger = younger(state, view, segment);
         let pace = Pace::start(state, 0);
         let inputs = [segment.clone()];
-        let dead = Merge::new(state, &inputs, &younger).and_then(|merge| merge.leaves_nothing(&pace));
+        let dead = ChangedBodies::find(state, view, &inputs)
+            .and_then(|changed| Merge::new(state, &inputs, &younger, &changed)?.leaves_nothing(&pace));
         match dead {
             Ok(Some(expired)) => {
                 found.push(Dead { segment: segment.clone(), expired, changes_to: younger.changes_to() });
             }
             Ok(None) => {}
             Err(Error::Closed { .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(set_aside(state, &inputs, &younger.segments, error)),
+            Err(error) => return Err(set_aside(state, &inputs, error)),
         }
     }
     Ok(found)

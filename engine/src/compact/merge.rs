@@ -10,25 +10,29 @@
 //! with them. A timeline of which nothing is left here, and of which a younger segment knows the end, is left out. Ids that are past
 //! their window are left behind.
 //!
+//! A body that was changed for all its entries, in the inputs or in a younger segment, is written as it is now. The change goes along
+//! as long as a segment beside these may hold the body.
+//!
 //! Both walks see the same time, and the second what the first saw or more. Of memtables only trims and removals are taken:
 //! a batch with one is always synced before it is applied (`Batch`), so that nothing is left out that a power cut brings back. An
 //! edit there may be one that a power cut takes back.
 //!
 //! It does not know: why these segments are merged, or what becomes of them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Younger;
 use super::bodies::Bodies;
+use super::changed::ChangedBodies;
+use super::fate::{EditIn, Fate, Kept, Survivor};
 use super::pace::Pace;
 use crate::entry::{Changes, End, Floor, Times};
 use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
-use crate::format::run::Content;
-use crate::ids::{Sequence, TimeMs, TimelineRef};
+use crate::format::run::{Content, SharedBody};
+use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
 
@@ -39,6 +43,7 @@ pub struct Merge<'a> {
     /// The shared bodies of each input.
     bodies: Vec<Bodies>,
     younger: &'a Younger,
+    changed: &'a ChangedBodies,
     dropped: bool,
     /// How long the store's entries live; 0: for ever.
     ttl_ms: u64,
@@ -55,58 +60,14 @@ struct Input {
     id_at: Option<FoundId>,
 }
 
-/// What of a timeline is gone, and what goes along with it.
-struct Fate {
-    end: End,
-    /// Everything below is gone.
-    lowest: Sequence,
-    /// What the inputs and younger places remove.
-    removed: Changes,
-    /// The newest edit of each entry in the inputs: which input holds the body, and its number there.
-    edited: BTreeMap<Sequence, (usize, u32)>,
-    /// Entries of which a younger segment has the body.
-    elsewhere: BTreeSet<Sequence>,
-    /// What the inputs remove in older segments.
-    older_removed: BTreeMap<Sequence, Sequence>,
-    /// Which of the edits are of entries in older segments, and still show.
-    older_edited: BTreeMap<Sequence, (usize, u32)>,
-    /// Whether others of them have expired: they become removals, which must be written.
-    has_expired_edits: bool,
-    /// Whether a younger segment knows how the timeline ends.
-    known: bool,
-}
-
-/// An entry that survives.
-struct Survivor<'b> {
-    /// Which input it is in.
-    input: usize,
-    sequence: Sequence,
-    body: Kept<'b>,
-}
-
-/// Where its body comes from.
-enum Kept<'b> {
-    Own {
-        times: Times,
-        body: &'b [u8],
-    },
-    Shared {
-        number: u32,
-        own_start_ms: Option<TimeMs>,
-    },
-    /// A shared body of some input, which was written as an edit.
-    Edited {
-        times: Times,
-        input: usize,
-        number: u32,
-    },
-    /// A younger segment.
-    Elsewhere(Times),
-}
-
 impl<'a> Merge<'a> {
     /// A merge of these segments, newest first.
-    pub fn new(state: &'a State, newest_first: &[Arc<Segment>], younger: &'a Younger) -> Result<Merge<'a>> {
+    pub fn new(
+        state: &'a State,
+        newest_first: &[Arc<Segment>],
+        younger: &'a Younger,
+        changed: &'a ChangedBodies,
+    ) -> Result<Merge<'a>> {
         let oldest_first = || newest_first.iter().rev();
         let input = |segment: &Arc<Segment>| -> Result<Input> {
             let (scan, ids) = (SegmentScan::all(segment.clone())?, IdScan::all(segment.clone())?);
@@ -119,6 +80,7 @@ impl<'a> Merge<'a> {
             inputs: oldest_first().map(input).collect::<Result<_>>()?,
             bodies: bodies.collect::<Result<_>>()?,
             younger,
+            changed,
             dropped: record.dropped,
             ttl_ms: state.ttl_ms(record.store),
             now_ms: state.sure_now_ms(),
@@ -138,14 +100,17 @@ impl<'a> Merge<'a> {
             writer.begin(&name);
             ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
             // Where starts may fall, older entries may live longer: what is removed there goes along.
-            if self.dropped && !self.state.own_starts.load(Ordering::Acquire) {
+            if name == BODIES && self.dropped {
+                writer.leave_out();
+            } else if self.dropped && !self.state.own_starts.load(Ordering::Acquire) {
                 writer.end(self.end_of_dropped(&name))?;
             } else {
                 let mut fate = self.fate(&name)?;
                 fate.end.floor.trimmed_to = fate.end.floor.trimmed_to.max(self.dropped_to(&name));
                 let (count, gone) = self.write_survivors(&name, &fate, writer, pace)?;
                 expired += gone;
-                if fate.known && count == 0 && fate.changes_nothing() && ids.is_empty() {
+                let is_known = fate.known || name == BODIES;
+                if is_known && count == 0 && fate.changes_nothing() && ids.is_empty() {
                     writer.leave_out();
                 } else {
                     writer.end(fate.end)?;
@@ -228,7 +193,7 @@ impl<'a> Merge<'a> {
         while let Some(name) = self.name() {
             pace.check()?;
             let fate = self.fate(&name)?;
-            fate.older_edited.values().for_each(|(input, number)| bodies[*input].mark(*number));
+            fate.older_edited.values().for_each(|edit| bodies[edit.input].mark(edit.number));
             self.for_each_survivor(&name, &fate, |survivor| {
                 if let Kept::Shared { number, .. } = survivor.body {
                     bodies[survivor.input].mark(number);
@@ -249,9 +214,13 @@ impl<'a> Merge<'a> {
     fn copy_bodies(&self, writer: &mut SegmentWriter, pace: &mut Pace<'_>) -> Result<()> {
         for (input, bodies) in self.inputs.iter().zip(&self.bodies) {
             let is_used = |number| bodies.is_used(number);
-            input.scan.segment().for_each_body(is_used, |number, time_ms, expire_at_ms, body| {
+            let since = input.scan.segment().record().changed_to;
+            input.scan.segment().for_each_body(is_used, |number, shared, body| {
                 if is_used(number) {
-                    writer.body(time_ms, expire_at_ms, body)?;
+                    match shared.place.filter(|origin| self.changed.later(*origin, since).is_some()) {
+                        Some(origin) => writer.body(shared, &self.changed.body(origin)?)?,
+                        None => writer.body(shared, body)?,
+                    };
                 }
                 pace.written(writer.written_bytes())
             })?;
@@ -271,20 +240,25 @@ impl<'a> Merge<'a> {
         let expired = self.for_each_survivor(name, fate, |Survivor { input, sequence, body }| {
             count += 1;
             match body {
-                Kept::Own { times, body } => writer.inline(sequence, times, body)?,
+                Kept::Own { times, place: origin, body } => writer.inline(sequence, times, origin, body)?,
                 Kept::Shared { number, own_start_ms } => {
                     writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
                 }
-                Kept::Edited { times, input, number } => {
-                    let body = self.segment(input).shared_body(number)?;
-                    writer.inline(sequence, times, &body)?;
+                Kept::Edited { times, place: origin, edit } => {
+                    let body = self.segment(edit.input).shared_body(edit.number)?;
+                    writer.inline(sequence, times, origin, &body)?;
                 }
-                Kept::Elsewhere(times) => writer.elsewhere(sequence, times)?,
+                Kept::Changed { times, place: origin } => {
+                    let body = self.changed.body(origin)?;
+                    writer.inline(sequence, times, Some(origin), &body)?;
+                }
+                Kept::Elsewhere(times, origin) => writer.elsewhere(sequence, times, origin)?,
             }
             pace.written(writer.written_bytes())
         })?;
         let edited = fate.older_edited.iter();
-        let edited = edited.map(|(sequence, (input, number))| Ok((*sequence, self.number(*input, *number)?)));
+        let edited =
+            edited.map(|(sequence, edit)| Ok((*sequence, self.number(edit.input, edit.number)?, edit.at)));
         writer.changes(&fate.older_removed, edited.collect::<Result<_>>()?);
         Ok((count, expired))
     }
@@ -341,10 +315,15 @@ impl<'a> Merge<'a> {
                 fate.lowest = fate.lowest.max(entry.end.floor.lowest);
                 fate.known = true;
                 entry.removed.iter().for_each(|(first, last)| fate.removed.remove(*first, *last));
-                fate.elsewhere.extend(segment.edited(&entry).iter().map(|edited| edited.sequence));
+                for edited in segment.edited(&entry) {
+                    fate.elsewhere.entry(edited.sequence).or_insert(edited.at);
+                }
             }
         }
         self.own_changes(&parts, &mut fate)?;
+        if name == BODIES {
+            fate.older_edited.retain(|place, edit| self.changed.is_needed(CommitPlace(*place), edit.at));
+        }
         Ok(fate)
     }
 
@@ -354,26 +333,30 @@ impl<'a> Merge<'a> {
         for (input, entry) in parts.iter().rev() {
             entry.removed.iter().for_each(|(first, last)| own.remove(*first, *last));
             for edited in self.segment(*input).edited(entry) {
-                fate.edited.entry(edited.sequence).or_insert((*input, edited.body));
+                let edit = EditIn { input: *input, number: edited.body, at: edited.at };
+                fate.edited.entry(edited.sequence).or_insert(edit);
             }
         }
         let first = parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
         let bound = first.unwrap_or(fate.end.last + 1);
         let mut older = own.below(bound);
         fate.removed.add_older(own);
-        for (sequence, (input, number)) in fate.edited.range(fate.lowest.min(bound)..bound) {
-            if fate.removed.removes(*sequence) || fate.elsewhere.contains(sequence) {
+        for (sequence, edit) in fate.edited.range(fate.lowest.min(bound)..bound) {
+            if fate.removed.removes(*sequence) || fate.elsewhere.contains_key(sequence) {
                 continue;
             }
-            let may_expire = parts.iter().any(|(part, entry)| part == input && entry.own_expiry);
-            let (start_ms, expire_at_ms) =
-                if may_expire { self.segment(*input).shared_times(*number)? } else { (0, 0) };
-            if self.is_expired(start_ms, expire_at_ms) {
+            let may_expire = parts.iter().any(|(part, entry)| *part == edit.input && entry.own_expiry);
+            let shared = if may_expire {
+                self.segment(edit.input).shared(edit.number)?
+            } else {
+                SharedBody::default()
+            };
+            if self.is_expired(shared.time_ms, shared.expire_at_ms) {
                 // The body from before must not be shown by a clock that goes back.
                 older.remove(*sequence, *sequence);
                 fate.has_expired_edits = true;
             } else {
-                fate.older_edited.insert(*sequence, (*input, *number));
+                fate.older_edited.insert(*sequence, *edit);
             }
         }
         older.removed.retain(|_, last| *last >= fate.lowest);
@@ -404,28 +387,42 @@ impl<'a> Merge<'a> {
                 if sequence < fate.lowest || fate.removed.removes(sequence) {
                     return Ok(());
                 }
-                let (edited, is_elsewhere) = (fate.edited.get(&sequence), fate.elsewhere.contains(&sequence));
-                let times = match content {
-                    Content::Inline { times, .. } => *times,
+                let (edited, elsewhere) = (fate.edited.get(&sequence), fate.elsewhere.get(&sequence));
+                let (times, place) = match content {
+                    Content::Inline { times, place, .. } => (*times, *place),
                     Content::Shared { number, own_start_ms }
-                        if entry.own_expiry || edited.is_some() || is_elsewhere =>
+                        if entry.own_expiry || edited.is_some() || elsewhere.is_some() =>
                     {
-                        let (time_ms, expire_at_ms) = segment.shared_times(*number)?;
-                        Times::stored(time_ms, *own_start_ms, expire_at_ms)
+                        let SharedBody { time_ms, expire_at_ms, place } = segment.shared(*number)?;
+                        (Times::stored(time_ms, *own_start_ms, expire_at_ms), place)
                     }
-                    Content::Shared { .. } => Times::default(),
+                    Content::Shared { .. } => (Times::default(), None),
                 };
                 if self.is_expired(times.start_ms, times.expire_at_ms) {
                     expired += 1;
                     return Ok(());
                 }
-                let body = match (content, edited) {
-                    _ if is_elsewhere => Kept::Elsewhere(times),
-                    (_, Some((input, number))) => Kept::Edited { times, input: *input, number: *number },
-                    // Its edit is in a younger segment that this merge did not look at.
-                    (Content::Inline { is_elsewhere: true, .. }, None) => Kept::Elsewhere(times),
-                    (Content::Inline { body, .. }, None) => Kept::Own { times, body: &block[body.clone()] },
-                    (Content::Shared { number, own_start_ms }, None) => {
+                // What was committed before is in the input already, but for an edit that its mark means. The last one counts.
+                let is_marked = matches!(content, Content::Inline { is_elsewhere: true, .. });
+                let is_later = |at: CommitPlace| Lsn(at.0) >= segment.record().changed_to;
+                let changed_at =
+                    place.and_then(|place| self.changed.later(place, segment.record().changed_to));
+                let counts = |at: CommitPlace| {
+                    (place.is_none() || is_marked || is_later(at))
+                        && changed_at.is_none_or(|later| later < at)
+                };
+                let is_unknown = is_marked && elsewhere.or(edited.map(|edit| &edit.at)).is_none();
+                let (edited, elsewhere) =
+                    (edited.filter(|edit| counts(edit.at)), elsewhere.filter(|at| counts(**at)));
+                let body = match (content, edited, changed_at.and(place)) {
+                    // Its edit is in a younger segment, which this merge may not have looked at.
+                    _ if elsewhere.is_some() || is_unknown => Kept::Elsewhere(times, place),
+                    (_, Some(edit), _) => Kept::Edited { times, place, edit: *edit },
+                    (Content::Inline { .. }, None, Some(place)) => Kept::Changed { times, place },
+                    (Content::Inline { body, .. }, None, None) => {
+                        Kept::Own { times, place, body: &block[body.clone()] }
+                    }
+                    (Content::Shared { number, own_start_ms }, None, _) => {
                         Kept::Shared { number: *number, own_start_ms: *own_start_ms }
                     }
                 };
@@ -450,28 +447,6 @@ impl<'a> Merge<'a> {
             ids.extend(remembered.map(|(_, id, entry)| (id, entry)));
         }
         Ok(ids)
-    }
-}
-
-impl Fate {
-    /// Of a timeline that ends so in the newest input.
-    fn of(end: End) -> Fate {
-        Fate {
-            end,
-            lowest: end.floor.lowest,
-            removed: Changes::default(),
-            edited: BTreeMap::new(),
-            elsewhere: BTreeSet::new(),
-            older_removed: BTreeMap::new(),
-            older_edited: BTreeMap::new(),
-            has_expired_edits: false,
-            known: false,
-        }
-    }
-
-    /// Whether nothing in older segments is removed or edited here.
-    fn changes_nothing(&self) -> bool {
-        self.older_removed.is_empty() && self.older_edited.is_empty()
     }
 }
 

@@ -15,8 +15,10 @@
 //! It does not know: the log.
 
 mod bodies;
+mod changed;
 mod choose;
 mod dead;
+mod fate;
 mod merge;
 mod pace;
 
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use changed::ChangedBodies;
 use choose::{Candidate, Choice, Kind, Room, choose, debt_bytes};
 use dead::{Looked, remove_dead};
 use merge::Merge;
@@ -192,6 +195,9 @@ fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> 
     let candidate = |segment: &Arc<Segment>| {
         let record = segment.record();
         let known = records.get(&record.number).unwrap_or(record);
+        let needless = changed::needless_weight(view, segment);
+        let known =
+            &SegmentRecord { dead_weight: known.dead_weight.saturating_add(needless), ..known.clone() };
         let is_garbage = match record {
             record if record.dropped => false,
             // Its index may be smaller without what younger segments know, too.
@@ -307,12 +313,20 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let numbers: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
     let before = records(state, &view);
     let dead_before: u64 = numbers.iter().filter_map(|number| Some(before.get(number)?.dead_weight)).sum();
-    let is_clean = dead_before == 0 && inputs.iter().all(|input| !input.record().dead);
+    let changes_bodies = segments.iter().any(|segment| segment.changes_bodies());
+    let is_own = |record: &SegmentRecord| !record.dead && record.changed_to <= record.to;
+    let is_clean = dead_before == 0 && !changes_bodies && inputs.iter().all(|input| is_own(input.record()));
     let younger = if is_clean { Younger::default() } else { younger(state, &view, &inputs[0]) };
     let reserved = state.lag.reserve(output_bytes(state, inputs, &before));
-    let written = write_merged(state, inputs, &younger, bytes_per_second);
+    let changed = if is_clean {
+        Ok(ChangedBodies::unknown(&view, inputs))
+    } else {
+        ChangedBodies::find(state, &view, inputs)
+    };
+    let written =
+        changed.and_then(|changed| write_merged(state, inputs, (&younger, &changed), bytes_per_second));
     drop(reserved);
-    let written = written.map_err(|error| set_aside(state, inputs, &younger.segments, error))?;
+    let written = written.map_err(|error| set_aside(state, inputs, error))?;
     let Written { record, expired } = written;
     // Read when the merge is done: it may have met changes that came meanwhile.
     let changes_to = younger.changes_to();
@@ -392,12 +406,15 @@ fn younger(state: &State, view: &View, input: &Arc<Segment>) -> Younger {
 }
 
 /// What a merge read and met damage in is not merged any more, so that one bad block does not keep all others from being merged.
-fn set_aside(state: &State, inputs: &[Arc<Segment>], younger: &[Arc<Segment>], error: Error) -> Failure {
+fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
     match &error {
         _ if error.is_shortage() => Failure::before(error),
         Error::Corrupt { path, .. } | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
-            let read = inputs.iter().chain(younger).map(|segment| segment.record().number);
+            let view = state.view.load();
+            // Of any of the store bodies may have been read that replace others.
+            let read =
+                view.segments.of(inputs[0].record().store).iter().map(|segment| segment.record().number);
             let mut damaged: Vec<FileNumber> = read.filter(|read| Some(*read) == number).collect();
             if damaged.is_empty() {
                 damaged = inputs.iter().map(|input| input.record().number).collect();
@@ -419,7 +436,7 @@ struct Written {
 fn write_merged(
     state: &State,
     inputs: &[Arc<Segment>],
-    younger: &Younger,
+    (younger, changed): (&Younger, &ChangedBodies),
     bytes_per_second: u64,
 ) -> Result<Written> {
     let (newest, oldest) = (inputs[0].record(), inputs[inputs.len() - 1].record());
@@ -437,13 +454,14 @@ fn write_merged(
         copies: state.copies(newest.store),
         from: oldest.from,
         to: newest.to,
+        changed_to: changed.applied_to(),
         now_ms: state.now_ms(),
     };
     let number = plan.number;
     let written = || {
         let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
         let mut pace = Pace::start(state, bytes_per_second);
-        let expired = Merge::new(state, inputs, younger)?.write(&mut writer, &mut pace)?;
+        let expired = Merge::new(state, inputs, younger, changed)?.write(&mut writer, &mut pace)?;
         Ok(Written { record: writer.finish()?, expired })
     };
     written().inspect_err(|_| remove_unfinished(state, [number].into_iter()))

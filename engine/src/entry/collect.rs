@@ -10,9 +10,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::overlay::Found;
 use super::{Entry, Limit, Lost, Sight, Times};
 use crate::error::{Error, Result};
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs};
 
 /// Bodies up to so many bytes are copied side by side.
 const SMALL_BYTES: usize = 4096;
@@ -51,6 +52,19 @@ pub(crate) struct Collector<'v> {
     failure: Option<Error>,
 }
 
+/// The body that an entry was written with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Own {
+    /// How many bytes it keeps in memory, if that is known.
+    pub of_bytes: Option<usize>,
+    /// Which it is, if others share it.
+    pub place: Option<CommitPlace>,
+    /// Changes before this are in it already, if others share it.
+    pub applied_to: Lsn,
+    /// But for an edit of the entry, which is in a younger place.
+    pub is_elsewhere: bool,
+}
+
 /// What a read gave.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
@@ -64,6 +78,8 @@ pub(crate) struct Taken {
     pub reached: Option<Sequence>,
     /// The times of the entry taken last.
     pub last_times: Times,
+    /// Which body the entry taken last was written with, if others share it.
+    pub last_body: Option<CommitPlace>,
     /// The sum of the bodies' bytes; 0 if none was needed.
     pub body_bytes: u64,
 }
@@ -133,26 +149,27 @@ impl<'v> Collector<'v> {
     }
 
     /// Whether an entry would be shown with the body that it was written with.
-    pub fn needs_body(&self, sequence: Sequence, times: &Times) -> bool {
+    pub fn needs_body(&self, sequence: Sequence, times: &Times, place: Option<CommitPlace>) -> bool {
         self.bodies != Bodies::Unread
             && self.sight.lost.is_none()
             && self.sight.shows(sequence, times)
             && !self.sight.overlay.edits(sequence)
+            && place.is_none_or(|place| !self.sight.bodies.edits(place.0))
     }
 
-    /// Takes the entry if it can be read and fits. Its body keeps `of_bytes` bytes in memory, if that is known. False when
-    /// it, or one before it, did not fit: then none behind it may come.
+    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
     pub fn offer(
         &mut self,
         sequence: Sequence,
         times: Times,
-        of_bytes: Option<usize>,
+        own: Own,
         body: impl FnOnce() -> Bytes,
     ) -> bool {
         if !self.sight.shows(sequence, &times) {
             return !self.taken.more;
         }
-        self.take_shown(sequence, times, of_bytes, || Ok(body()))
+        self.taken.last_body = own.place;
+        self.take_shown(sequence, times, own, || Ok(body()))
     }
 
     /// Takes an entry whose body cannot be read, nor its times, which lie between two. It is passed over only if it surely has
@@ -168,7 +185,7 @@ impl<'v> Collector<'v> {
         }
         if self.sight.overlay.edits(sequence) {
             // The damage is in a body that was replaced.
-            return self.take_shown(sequence, earliest, None, || Err(error.clone()));
+            return self.take_shown(sequence, earliest, Own::default(), || Err(error.clone()));
         }
         self.take_without_body(sequence, earliest, error)
     }
@@ -178,20 +195,39 @@ impl<'v> Collector<'v> {
         &mut self,
         sequence: Sequence,
         times: Times,
-        of_bytes: Option<usize>,
-        own: impl FnOnce() -> Result<Bytes>,
+        own: Own,
+        body: impl FnOnce() -> Result<Bytes>,
     ) -> bool {
         if self.bodies == Bodies::Unread || self.count() >= self.limit.entries {
             return self.take_entry(sequence, times, (Bytes::new(), None));
         }
-        let (body, of_bytes) = match self.sight.overlay.body(sequence) {
+        let (body, of_bytes) = match self.replaced(sequence, own) {
             Some(body) => (body, None),
-            None => (own(), of_bytes),
+            None => (body(), own.of_bytes),
         };
         match body {
             Ok(body) => self.take_entry(sequence, times, (body, of_bytes)),
             Err(error) if error.is_damage() => self.take_without_body(sequence, times, &error),
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The body in the place of an entry's own: a change of the entry or of the body that it shares, whichever came later.
+    fn replaced(&self, sequence: Sequence, own: Own) -> Option<Result<Bytes>> {
+        let sight = &self.sight;
+        let of_entry = sight.overlay.find(sequence);
+        let Some(place) = own.place else { return of_entry.map(|found| sight.overlay.read(sequence, found)) };
+        let is_later = |found: &Found| Lsn(found.at.0) >= own.applied_to;
+        let of_entry = of_entry.filter(|found| own.is_elsewhere || is_later(found));
+        if let Some((_, error)) = sight.hidden_bodies.as_ref().filter(|(below, _)| place < *below) {
+            return Some(Err(error.clone()));
+        }
+        let of_body = sight.bodies.find(place.0).filter(is_later);
+        match (of_entry, of_body) {
+            (None, None) => None,
+            (Some(entry), Some(body)) if entry.at < body.at => Some(sight.bodies.read(place.0, body)),
+            (Some(entry), _) => Some(sight.overlay.read(sequence, entry)),
+            (None, Some(body)) => Some(sight.bodies.read(place.0, body)),
         }
     }
 
@@ -323,9 +359,9 @@ mod tests {
     #[test]
     fn after_the_first_body_over_the_budget_nothing_more_fits() {
         let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
-        assert!(out.offer(1, Times::default(), None, || Bytes::from_static(b"over")));
-        assert!(!out.offer(2, Times::default(), None, Bytes::new));
-        assert!(!out.offer(3, Times::default(), None, Bytes::new));
+        assert!(out.offer(1, Times::default(), Own::default(), || Bytes::from_static(b"over")));
+        assert!(!out.offer(2, Times::default(), Own::default(), Bytes::new));
+        assert!(!out.offer(3, Times::default(), Own::default(), Bytes::new));
         assert_eq!(out.finish().expect("no damage").entries.len(), 1);
     }
 
@@ -348,7 +384,7 @@ mod tests {
             }
             let entry = if descending { 2 } else { 15 };
             assert!(
-                out.offer(entry, Times::default(), None, Bytes::new),
+                out.offer(entry, Times::default(), Own::default(), Bytes::new),
                 "below the floor nothing is kept back"
             );
             let taken = out.finish().expect("goes around");

@@ -13,9 +13,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::Changes;
+use super::{Changes, Edit};
 use crate::error::Result;
-use crate::ids::Sequence;
+use crate::ids::{CommitPlace, Sequence};
 
 /// So many removed ranges and edits are taken of a layer at a time, on each side.
 const AROUND: usize = 64;
@@ -28,8 +28,8 @@ pub(crate) trait Layer {
     /// Removed ranges, at most `most` a side: those that begin at or below a sequence, downwards, and those that begin above it.
     fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)>;
 
-    /// Edits in the same way.
-    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, NewBody)>;
+    /// Edits in the same way, with where they were committed.
+    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))>;
 
     /// Reads the new body of an entry. It keeps little more than itself in memory, unless it is small.
     fn body(&self, sequence: Sequence, number: u32) -> Result<Bytes>;
@@ -65,8 +65,18 @@ struct Window {
     first: Sequence,
     last: Sequence,
     removed: Changes,
-    /// The newest body of each, and which layer has it.
-    edited: BTreeMap<Sequence, (usize, NewBody)>,
+    /// The newest body of each.
+    edited: BTreeMap<Sequence, Found>,
+}
+
+/// An edit that a window has.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// Where it was committed.
+    pub at: CommitPlace,
+    /// Which layer has it.
+    layer: usize,
+    body: NewBody,
 }
 
 impl Default for Window {
@@ -95,15 +105,19 @@ impl<'v> Overlay<'v> {
     }
 
     /// The body in the place of the one that an entry was written with, if there is one.
-    pub fn body(&self, sequence: Sequence) -> Option<Result<Bytes>> {
+    pub fn find(&self, sequence: Sequence) -> Option<Found> {
         if self.layers.is_empty() {
             return None;
         }
-        let (layer, body) = self.at(sequence, |window| window.edited.get(&sequence).cloned())?;
-        Some(match body {
+        self.at(sequence, |window| window.edited.get(&sequence).cloned())
+    }
+
+    /// Reads a body that was found.
+    pub fn read(&self, sequence: Sequence, found: Found) -> Result<Bytes> {
+        match found.body {
             NewBody::Here(bytes) => Ok(bytes),
-            NewBody::Stored(number) => self.layers[layer].body(sequence, number),
-        })
+            NewBody::Stored(number) => self.layers[found.layer].body(sequence, number),
+        }
     }
 
     /// Whether an entry in a range may have been removed or have another body.
@@ -172,8 +186,8 @@ impl Window {
             all.for_each(|(first, last)| window.removed.remove(*first, *last));
             let Sides { below, above } = layer.edited(sequence, AROUND);
             window.clip(&below, &above, |(sequence, _)| *sequence);
-            for (sequence, body) in below.into_iter().chain(above) {
-                window.edited.entry(sequence).or_insert((number, body));
+            for (sequence, (at, body)) in below.into_iter().chain(above) {
+                window.edited.entry(sequence).or_insert(Found { at, layer: number, body });
             }
         }
         window
@@ -199,8 +213,9 @@ impl Changes {
         Sides { below, above }
     }
 
-    pub fn edited_around(&self, around: Sequence, most: usize) -> Sides<(Sequence, NewBody)> {
-        let here = |(sequence, body): (&Sequence, &Bytes)| (*sequence, NewBody::Here(body.clone()));
+    pub fn edited_around(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))> {
+        let here =
+            |(sequence, edit): (&Sequence, &Edit)| (*sequence, (edit.at, NewBody::Here(edit.body.clone())));
         let below = self.edited.range(..=around).rev().take(most).map(here).collect();
         let above = self.edited.range(around.saturating_add(1)..).take(most).map(here).collect();
         Sides { below, above }
@@ -239,14 +254,15 @@ pub(super) mod tests {
             self.0.removed_around(around, most)
         }
 
-        fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, NewBody)> {
+        fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))> {
             let edited: Vec<Sequence> = self.0.edited.keys().copied().collect();
-            sides(&edited, around, most, |at| *at, |at| (*at, NewBody::Stored(*at as u32)))
+            let stored = |at: &Sequence| (*at, (CommitPlace(0), NewBody::Stored(*at as u32)));
+            sides(&edited, around, most, |at| *at, stored)
         }
 
         fn body(&self, sequence: Sequence, number: u32) -> Result<Bytes> {
             assert_eq!(sequence, Sequence::from(number));
-            Ok(self.0.edited[&sequence].clone())
+            Ok(self.0.edited[&sequence].body.clone())
         }
     }
 
@@ -273,7 +289,8 @@ pub(super) mod tests {
                     changes.remove(*first, first + more);
                 }
                 let edited = edited.iter().filter(|sequence| **sequence < bound);
-                changes.edited = edited.map(|at| (*at, Bytes::from(format!("{number} {at}")))).collect();
+                let edit = |at| Edit { at: CommitPlace(0), body: Bytes::from(format!("{number} {at}")) };
+                changes.edited = edited.map(|at| (*at, edit(at))).collect();
                 all.add_older(changes.clone());
                 overlay.add_older(Some(Rc::new(InMemory(changes, bound))));
             }
@@ -281,8 +298,8 @@ pub(super) mod tests {
             for sequence in there_and_back {
                 prop_assert_eq!(overlay.removes(sequence), all.removes(sequence));
                 prop_assert_eq!(overlay.edits(sequence), all.edited.contains_key(&sequence));
-                let body = overlay.body(sequence).transpose().expect("in memory");
-                prop_assert_eq!(body.as_ref(), all.edited.get(&sequence));
+                let body = overlay.find(sequence).map(|found| overlay.read(sequence, found).expect("in memory"));
+                prop_assert_eq!(body.as_ref(), all.edited.get(&sequence).map(|edit| &edit.body));
             }
             for pair in walk.windows(2) {
                 let (first, last) = (pair[0].min(pair[1]), pair[0].max(pair[1]));

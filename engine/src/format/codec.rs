@@ -108,10 +108,10 @@ impl<'a> Reader<'a> {
         self.bytes(len)
     }
 
-    /// A name, as [`put_name`] wrote it. An empty one is no name.
+    /// A name, as [`put_name`] wrote it. An empty one is no timeline's.
     pub fn name(&mut self) -> Option<&'a [u8]> {
         let len = self.u8()?;
-        self.bytes(usize::from(len)).filter(|name| !name.is_empty())
+        self.bytes(usize::from(len))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::ids::FileNumber;
 pub use crate::ids::EngineId;
 
 /// The version of all formats that this code writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The oldest version that it reads.
 pub const OLDEST_VERSION: u32 = 1;
@@ -25,14 +25,15 @@ layout! {
     /// Where the fields of a file header are.
     file_header {
         MAGIC: 8, "`strandln`";
-        VERSION: 4, "2; files of version 1 are read";
+        VERSION: 4, "3; files of versions 1 and 2 are read";
         KIND: 4, "1 wal, 2 segment data, 3 segment index, 4 manifest";
         ENGINE_ID: 16, "random, the same in all files of a directory";
         WRITER_EPOCH: 8, "how often the directory was opened for writing, this time included";
         NUMBER: 8, "the number in the file's name";
         FIRST: 8, "wal: lsn of the byte behind the header · segment: store id · manifest: bytes of the payload";
         SECOND: 8, "wal: length of the whole file · segment: time partition · manifest: CRC of the payload";
-        ZERO: 12, "zeros";
+        THIRD: 8, "segment: changes of bodies that the log has below this lsn are applied to what is here · others: zeros";
+        ZERO: 4, "zeros";
         CRC: 4, "over all of the header before it";
     }
 }
@@ -70,6 +71,7 @@ pub struct FileHeader {
     pub number: FileNumber,
     pub first: u64,
     pub second: u64,
+    pub third: u64,
 }
 
 impl FileHeader {
@@ -84,6 +86,7 @@ impl FileHeader {
         put(&mut bytes, file_header::NUMBER, &self.number.to_le_bytes());
         put(&mut bytes, file_header::FIRST, &self.first.to_le_bytes());
         put(&mut bytes, file_header::SECOND, &self.second.to_le_bytes());
+        put(&mut bytes, file_header::THIRD, &self.third.to_le_bytes());
         let sum = crc(Seed::NONE, bytes.get(..file_header::CRC.start).unwrap_or_default());
         put(&mut bytes, file_header::CRC, &sum.to_le_bytes());
         bytes
@@ -124,6 +127,7 @@ impl FileHeader {
                 number: get_u64(bytes, file_header::NUMBER)?,
                 first: get_u64(bytes, file_header::FIRST)?,
                 second: get_u64(bytes, file_header::SECOND)?,
+                third: get_u64(bytes, file_header::THIRD)?,
             })
         };
         rest().ok_or_else(|| damaged("the file header has an unknown kind"))
@@ -158,6 +162,7 @@ mod tests {
             number: 12,
             first: 1,
             second: 2,
+            third: 0,
         }
     }
 

@@ -11,12 +11,16 @@
 //!                 lowest, first time − its start, its expiry, trimmed to, run's place in its first block, blocks,
 //!                 removed count, (first, last − first) × removed, edited count, edited × n,
 //!                 [first start, last start, start of the lowest]                  with flag 4
-//!  edited      := sequence, body number, [length of the body]            the length with flag 8
+//!  edited      := sequence, body number, [length of the body], [place]   the length with flag 8, where it was committed with flag 16
 //!  blocks      := block count, (at, bytes, first, first time, each but bytes minus the one before) × blocks
 //!                 | at, bytes                                          with flag 2: the root of a run table
 //!  flags       := 1: some entries expire by themselves, 2: the blocks stand in a run table,
-//!                 4: the lifetimes of some began at another time than theirs, 8: edited bodies have their lengths
+//!                 4: the lifetimes of some began at another time than theirs, 8: edited bodies have their lengths,
+//!                 16: and where they were committed
 //! ```
+//!
+//! The timeline with the empty name, which is no timeline's, has the changes of shared bodies that older segments of the store hold:
+//! its sequences are the places where these bodies were committed. It has no entries, and ends at the highest sequence.
 //!
 //! The first and last sequence make a missing head or tail of a timeline visible. A timeline's last sequence here is also its
 //! floor: it outlives the entries. The data file holds the runs; this file alone tells which timelines are known (P2, P5).
@@ -30,7 +34,7 @@ use super::codec::{Reader, put_name, put_varint};
 use super::layout::{get_u32, get_u64, layout, put};
 pub use crate::entry::{End, Floor};
 use crate::error::{Error, Result};
-use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs};
+use crate::ids::{CommitPlace, MAX_SEQUENCE, Sequence, TimeMs};
 
 /// At what size an index page is closed: about a hundred timelines, one read of the disk.
 pub const TARGET_PAGE_BYTES: usize = 8 * 1024;
@@ -188,6 +192,7 @@ const OWN_EXPIRY: u8 = 1;
 const RUN_TABLE: u8 = 2;
 const OWN_START: u8 = 4;
 const EDITED_BYTES: u8 = 8;
+const EDITED_AT: u8 = 16;
 
 /// An entry of an older segment that has another body now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +203,8 @@ pub struct Edited {
     pub body: u32,
     /// The new body's length; not known in a segment of an earlier version.
     pub body_bytes: Option<u32>,
+    /// Where the edit was committed; 0 in a segment of an earlier version.
+    pub at: CommitPlace,
 }
 
 /// What a segment knows of one timeline.
@@ -244,11 +251,13 @@ impl TimelineEntry {
         put_name(out, name);
         let has_table = matches!(self.blocks, RunBlocks::Table(_));
         let has_lengths = self.edited.iter().any(|edited| edited.body_bytes.is_some());
+        let has_places = self.edited.iter().any(|edited| edited.at.0 != 0);
         let flags = [
             (self.own_expiry, OWN_EXPIRY),
             (has_table, RUN_TABLE),
             (self.has_own_start(), OWN_START),
             (has_lengths, EDITED_BYTES),
+            (has_places, EDITED_AT),
         ];
         out.push(flags.iter().map(|(is_set, flag)| u8::from(*is_set) * flag).sum());
         let numbers = [
@@ -273,11 +282,14 @@ impl TimelineEntry {
             put_varint(out, last - first);
         }
         put_varint(out, self.edited.len() as u64);
-        for Edited { sequence, body, body_bytes } in self.edited.iter() {
+        for Edited { sequence, body, body_bytes, at } in self.edited.iter() {
             put_varint(out, *sequence);
             put_varint(out, u64::from(*body));
             if has_lengths {
                 put_varint(out, u64::from(body_bytes.unwrap_or(0)));
+            }
+            if has_places {
+                put_varint(out, at.0);
             }
         }
         if self.has_own_start() {
@@ -352,7 +364,8 @@ impl TimelineEntry {
         let edited = (0..count).map(|_| {
             let (sequence, body) = (reader.varint()?, reader.varint_u32()?);
             let body_bytes = if flags & EDITED_BYTES == 0 { None } else { Some(reader.varint_u32()?) };
-            Some(Edited { sequence, body, body_bytes })
+            let at = if flags & EDITED_AT == 0 { 0 } else { reader.varint()? };
+            Some(Edited { sequence, body, body_bytes, at: CommitPlace(at) })
         });
         entry.edited = edited.collect::<Option<_>>()?;
         (entry.first_start_ms, entry.last_start_ms) = (entry.first_time_ms, entry.end.last_time_ms);
@@ -426,7 +439,7 @@ mod tests {
             run_at: 77,
             blocks: RunBlocks::Listed(vec![run(4096, 10, 1_000_000), run(9999, 200, 1_000_400)]),
             removed: [(4, 6), (9, 9)].into(),
-            edited: [Edited { sequence: 3, body: 12, body_bytes: Some(70) }].into(),
+            edited: [Edited { sequence: 3, body: 12, body_bytes: Some(70), at: CommitPlace(9) }].into(),
         }
     }
 
@@ -438,7 +451,7 @@ mod tests {
         let own = TimelineEntry { first_start_ms: 5, last_start_ms: 2_000_000, ..entry() };
         let mut floor_ahead = entry();
         floor_ahead.end.floor.start_ms = 1_000_001;
-        let earlier = [Edited { sequence: 3, body: 12, body_bytes: None }].into();
+        let earlier = [Edited { sequence: 3, body: 12, body_bytes: None, at: CommitPlace(0) }].into();
         let of_earlier_version = TimelineEntry { edited: earlier, ..entry() };
         for entry in [entry(), without_entries, long, own, floor_ahead, of_earlier_version] {
             let mut slot = Vec::new();

@@ -6,16 +6,17 @@
 //!                   boot id: 16 bytes, count, store id × count, store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none), gone before, generation, copies
 //!  segment       := number, store id, partition, tier, gone, data bytes, index bytes, timelines, entries, first time, last time,
-//!                   lsn from, lsn to, weight, dead weight, half expired, last start, own starts: 0 or 1, copies, first name, last name
+//!                   lsn from, lsn to, weight, dead weight, half expired, last start, own starts: 0 or 1, copies, changed to,
+//!                   first name, last name
 //!  gone          := 0: nothing, 1: the data, since all of it has expired, 2: the data, since all of it is dead, 3: both hold
 //! ```
 //!
 //! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no changes to, no boot id and no stores
-//! behind it, no generation, no last start, no own starts and no copies. Copies are 1: once, 2: the index twice, 3: both files twice.
+//! behind it, no generation, no last start, no own starts and no copies; versions 1 and 2 have no changed to. Copies are 1: once, 2: the index twice, 3: both files twice.
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
-use super::header::{FileHeader, FileKind, VERSION};
+use super::header::{FileHeader, FileKind};
 use crate::ids::{BootId, FileNumber, Lsn, StoreId, TimeMs};
 
 /// A named set of timelines with one retention policy.
@@ -116,6 +117,8 @@ pub struct SegmentRecord {
     pub from: Lsn,
     /// … to here. Segments of one store do not overlap.
     pub to: Lsn,
+    /// Changes of shared bodies that the log has below this place are applied to what is here.
+    pub changed_to: Lsn,
     /// What its entries and its edits of older ones weigh: the bytes of their bodies, and [`ENTRY_WEIGHT`] each. A shared body counts for
     /// each of its entries.
     pub weight: u64,
@@ -235,6 +238,7 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         segment.last_start_ms,
         u64::from(segment.own_starts),
         segment.copies as u64,
+        segment.changed_to.0,
     ];
     numbers.into_iter().for_each(|number| put_varint(out, number));
     put_name(out, &segment.first_name);
@@ -252,8 +256,14 @@ pub fn decode(payload: &[u8], header: &FileHeader) -> Result<Live, &'static str>
     decode_live(payload, header.version).ok_or("the manifest's records do not fit its length")
 }
 
+/// The first version in which stores and segments tell their copies, and the log up to where changes were used.
+const FIRST_WITH_COPIES: u32 = 2;
+
+/// The first version in which shared bodies are changed by their places.
+const FIRST_WITH_PLACES: u32 = 3;
+
 fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
-    let is_current = version == VERSION;
+    let has_copies = version >= FIRST_WITH_COPIES;
     let mut reader = Reader::new(payload);
     let mut live = Live {
         history: reader.u64()?,
@@ -264,7 +274,7 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
         seen_ms: reader.varint()?,
         ..Live::default()
     };
-    if is_current {
+    if has_copies {
         live.changes_to = Lsn(reader.varint()?);
         live.relaxed.boot = BootId(reader.bytes(16)?.try_into().ok()?);
         for _ in 0..reader.varint()? {
@@ -280,18 +290,18 @@ fn decode_live(payload: &[u8], version: u32) -> Option<Live> {
             generation: 0,
             copies: Copies::Once,
         };
-        if is_current {
+        if has_copies {
             (store.generation, store.copies) = (reader.varint()?, copies(&mut reader)?);
         }
         live.stores.push(store);
     }
     for _ in 0..reader.varint()? {
-        live.segments.push(decode_segment(&mut reader, is_current)?);
+        live.segments.push(decode_segment(&mut reader, version)?);
     }
     reader.is_empty().then_some(live)
 }
 
-fn decode_segment(reader: &mut Reader<'_>, is_current: bool) -> Option<SegmentRecord> {
+fn decode_segment(reader: &mut Reader<'_>, version: u32) -> Option<SegmentRecord> {
     let (number, store) = (reader.varint()?, StoreId(reader.varint_u32()?));
     let (partition, tier) = (reader.varint()?, u8::try_from(reader.varint()?).ok()?);
     let gone = reader.varint().filter(|gone| *gone <= 3)?;
@@ -310,6 +320,7 @@ fn decode_segment(reader: &mut Reader<'_>, is_current: bool) -> Option<SegmentRe
         last_time_ms: reader.varint()?,
         from: Lsn(reader.varint()?),
         to: Lsn(reader.varint()?),
+        changed_to: Lsn(0),
         weight: reader.varint()?,
         dead_weight: reader.varint()?,
         half_expired_ms: reader.varint()?,
@@ -320,9 +331,13 @@ fn decode_segment(reader: &mut Reader<'_>, is_current: bool) -> Option<SegmentRe
         last_name: Vec::new(),
     };
     segment.last_start_ms = segment.last_time_ms;
-    if is_current {
+    segment.changed_to = segment.to;
+    if version >= FIRST_WITH_COPIES {
         segment.last_start_ms = reader.varint()?;
         (segment.own_starts, segment.copies) = (reader.varint()? == 1, copies(reader)?);
+    }
+    if version >= FIRST_WITH_PLACES {
+        segment.changed_to = Lsn(reader.varint()?);
     }
     (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
     Some(segment)
@@ -337,7 +352,7 @@ fn copies(reader: &mut Reader<'_>) -> Option<Copies> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::header::{EngineId, OLDEST_VERSION, file_header};
+    use crate::format::header::{EngineId, OLDEST_VERSION, VERSION, file_header};
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -372,6 +387,7 @@ mod tests {
                 last_time_ms: 9,
                 from: Lsn(10),
                 to: Lsn(11),
+                changed_to: Lsn(16),
                 weight: 12,
                 dead_weight: 13,
                 half_expired_ms: 14,
@@ -393,6 +409,7 @@ mod tests {
             number: 5,
             first: 0,
             second: 0,
+            third: 0,
         };
         encode(&live(), header)
     }

@@ -9,7 +9,11 @@
 //!                | 1, 0, 0, start                       the lifetime of the entry that follows began then, not at its time
 //!                | 1, 0, 1                              the body of the entry that follows, which is empty here, is an edit in a younger
 //!                                                       segment
+//!                | 1, 0, 2, place − the one before      the entry that follows, of a body of its own, was written with the body that was
+//!                                                       committed there, which may be changed for all its entries
 //!  bodies block := slots of (time, expiry or 0, body)
+//!                | slots of (time, 1, place, expiry or 0, body)         a body that may be changed for all its entries: where it was
+//!                                                                     committed
 //! ```
 //!
 //! All numbers are varints. A run names its timeline, so that blocks can be read without an index. The time and the expiry of a
@@ -20,11 +24,12 @@ use std::ops::Range;
 use super::codec::{Reader, put_name, put_varint};
 use super::slots::{Slots, SlotsWriter};
 pub use crate::entry::Times;
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::{CommitPlace, Sequence, TimeMs};
 
 /// What an escape says of the entry that follows.
 const OWN_START: u64 = 0;
 const ELSEWHERE: u64 = 1;
+const PLACE: u64 = 2;
 
 /// Where an entry's content is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub enum Content {
         body: Range<usize>,
         /// The body is not here: the entry was edited, and a younger segment has it.
         is_elsewhere: bool,
+        /// Where the body was committed that it was written with, if that may be changed for all its entries.
+        place: Option<CommitPlace>,
     },
     /// With other entries of the segment.
     Shared {
@@ -55,6 +62,7 @@ pub struct RunWriter {
     first_time_ms: TimeMs,
     time_ms: TimeMs,
     shared: u32,
+    place: u64,
     count: u64,
     entries: Vec<u8>,
 }
@@ -68,6 +76,7 @@ impl RunWriter {
             first_time_ms,
             time_ms: first_time_ms,
             shared: 0,
+            place: 0,
             count: 0,
             entries: Vec::new(),
         }
@@ -98,6 +107,15 @@ impl RunWriter {
         self.step_over(sequence, own_start_ms);
         self.next = sequence + 1;
         self.count += 1;
+    }
+
+    /// The entry that is added next was written with the body that was committed there.
+    pub fn place(&mut self, sequence: Sequence, place: CommitPlace) {
+        self.step_over(sequence, None);
+        // Where the parts of several segments are brought together, places may fall.
+        let step = place.0.wrapping_sub(self.place);
+        [1, 0, PLACE, step].into_iter().for_each(|number| put_varint(&mut self.entries, number));
+        self.place = place.0;
     }
 
     /// Adds an entry with its own body.
@@ -151,6 +169,7 @@ pub struct RunReader<'a> {
     sequence: Sequence,
     time_ms: TimeMs,
     shared: u64,
+    place: u64,
     remaining: u64,
 }
 
@@ -158,7 +177,7 @@ impl<'a> RunReader<'a> {
     /// The run that starts at `at` in a raw block.
     pub fn at(block: &'a [u8], at: usize) -> Option<RunReader<'a>> {
         let mut reader = Reader::new(block.get(at..)?);
-        let name = reader.name()?;
+        let name = reader.name().filter(|name| !name.is_empty())?;
         let sequence = reader.varint()?;
         let time_ms = reader.varint()?;
         let remaining = reader.varint()?;
@@ -171,6 +190,7 @@ impl<'a> RunReader<'a> {
             sequence,
             time_ms,
             shared: 0,
+            place: 0,
             remaining,
         })
     }
@@ -192,12 +212,16 @@ impl<'a> RunReader<'a> {
             return None;
         }
         let mut head = self.reader.varint()?;
-        let (mut own_start_ms, mut is_elsewhere) = (None, false);
+        let (mut own_start_ms, mut is_elsewhere, mut place) = (None, false, None);
         while head == 1 {
             match self.reader.varint()? {
                 0 => match self.reader.varint()? {
                     OWN_START => own_start_ms = Some(self.reader.varint()?),
                     ELSEWHERE => is_elsewhere = true,
+                    PLACE => {
+                        self.place = self.place.wrapping_add(self.reader.varint()?);
+                        place = Some(CommitPlace(self.place));
+                    }
                     _ => return None,
                 },
                 passed_over => self.sequence = self.sequence.checked_add(passed_over)?,
@@ -205,12 +229,12 @@ impl<'a> RunReader<'a> {
             head = self.reader.varint()?;
         }
         let content = if head & 1 == 1 {
-            if is_elsewhere {
+            if is_elsewhere || place.is_some() {
                 return None;
             }
             Content::Shared { number: self.shared_number(head >> 1)?, own_start_ms }
         } else {
-            self.inline_content(head, own_start_ms, is_elsewhere)?
+            self.inline_content(head, own_start_ms, (is_elsewhere, place))?
         };
         let sequence = self.sequence;
         self.sequence = sequence.checked_add(1)?;
@@ -227,7 +251,7 @@ impl<'a> RunReader<'a> {
         &mut self,
         head: u64,
         own_start_ms: Option<TimeMs>,
-        is_elsewhere: bool,
+        (is_elsewhere, place): (bool, Option<CommitPlace>),
     ) -> Option<Content> {
         let len = usize::try_from(head >> 2).ok()?;
         self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
@@ -236,25 +260,46 @@ impl<'a> RunReader<'a> {
         let start = self.block_bytes - self.after - self.reader.rest().len();
         self.reader.bytes(len)?;
         let times = Times::stored(self.time_ms, own_start_ms, expire_at_ms);
-        Some(Content::Inline { times, body: start..start + len, is_elsewhere })
+        Some(Content::Inline { times, body: start..start + len, is_elsewhere, place })
     }
 }
 
+/// A body that several entries share, or that replaces that of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedBody {
+    /// When it was committed.
+    pub time_ms: TimeMs,
+    /// When its entries expire by themselves; 0: never.
+    pub expire_at_ms: TimeMs,
+    /// Where it was committed, if it may be changed for all its entries.
+    pub place: Option<CommitPlace>,
+}
+
+/// What stands where an expiry would, before a place.
+const PLACED: u64 = 1;
+
 /// Adds a body to a block of shared ones.
-pub fn put_shared_body(block: &mut SlotsWriter, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) {
+pub fn put_shared_body(block: &mut SlotsWriter, shared: SharedBody, body: &[u8]) {
     block.add(|out| {
-        put_varint(out, time_ms);
-        put_varint(out, expire_at_ms);
+        put_varint(out, shared.time_ms);
+        if let Some(place) = shared.place {
+            put_varint(out, PLACED);
+            put_varint(out, place.0);
+        }
+        put_varint(out, shared.expire_at_ms);
         out.extend_from_slice(body);
     });
 }
 
-/// A shared body: its time, its expiry, its place in the raw block.
-pub fn shared_body(block: &[u8], number: usize) -> Option<(TimeMs, TimeMs, Range<usize>)> {
+/// A shared body: what is known of it, and where it is in the raw block.
+pub fn shared_body(block: &[u8], number: usize) -> Option<(SharedBody, Range<usize>)> {
     let range = Slots::new(block)?.range(number)?;
     let mut reader = Reader::new(block.get(range.clone())?);
-    let (time_ms, expire_at_ms) = (reader.varint()?, reader.varint()?);
-    Some((time_ms, expire_at_ms, range.end - reader.rest().len()..range.end))
+    let (time_ms, mut expire_at_ms, mut place) = (reader.varint()?, reader.varint()?, None);
+    if expire_at_ms == PLACED {
+        (place, expire_at_ms) = (Some(CommitPlace(reader.varint()?)), reader.varint()?);
+    }
+    Some((SharedBody { time_ms, expire_at_ms, place }, range.end - reader.rest().len()..range.end))
 }
 
 #[cfg(test)]
@@ -275,17 +320,23 @@ mod tests {
         run.inline(23, times(1600, 1600, 1700), b"");
         run.elsewhere(25, times(1600, 1600, 9000));
         run.elsewhere(26, times(1600, 50, 9000));
-        run.inline(27, times(1600, 1600, 0), b"");
+        run.place(30, CommitPlace(4096));
+        run.inline(30, times(1600, 1600, 0), b"");
+        run.place(31, CommitPlace(7));
+        run.elsewhere(31, times(1600, 50, 0));
         let mut block = b"before".to_vec();
         run.finish(b"c/1", &mut block);
         let end = block.len();
         block.extend_from_slice(b"after");
         let mut reader = RunReader::at(&block, 6).expect("a run");
-        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 10));
-        let mut seen = Vec::new();
+        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 11));
+        let (mut seen, mut places) = (Vec::new(), Vec::new());
         while let Some((sequence, content)) = reader.next_entry() {
+            if let Content::Inline { place: Some(place), .. } = content {
+                places.push((sequence, place.0));
+            }
             seen.push(match content {
-                Content::Inline { times, is_elsewhere: true, body } if body.is_empty() => {
+                Content::Inline { times, is_elsewhere: true, body, .. } if body.is_empty() => {
                     (sequence, times, b"elsewhere".to_vec())
                 }
                 Content::Inline { times, body, .. } => (sequence, times, block[body].to_vec()),
@@ -307,21 +358,34 @@ mod tests {
                 (23, times(1600, 1600, 1700), b"".to_vec()),
                 (25, times(1600, 1600, 9000), b"elsewhere".to_vec()),
                 (26, times(1600, 50, 9000), b"elsewhere".to_vec()),
-                (27, times(1600, 1600, 0), b"".to_vec()),
+                (30, times(1600, 1600, 0), b"".to_vec()),
+                (31, times(1600, 50, 0), b"elsewhere".to_vec()),
             ]
         );
+        assert_eq!(places, [(30, 4096), (31, 7)]);
         assert_eq!(reader.remaining(), 0);
     }
 
     #[test]
     fn a_shared_body_reads_back_with_its_time() {
         let mut block = SlotsWriter::default();
-        put_shared_body(&mut block, 10, 0, b"one");
-        put_shared_body(&mut block, 20, 500, b"two");
+        let one = SharedBody { time_ms: 10, ..SharedBody::default() };
+        let two = SharedBody { time_ms: 20, expire_at_ms: 500, place: None };
+        let all = [
+            one,
+            two,
+            SharedBody { place: Some(CommitPlace(7)), ..one },
+            SharedBody { place: Some(CommitPlace(0)), ..two },
+        ];
+        for shared in all {
+            put_shared_body(&mut block, shared, b"body");
+        }
         let raw = block.finish();
-        let (time_ms, expire_at_ms, body) = shared_body(&raw, 1).expect("a body");
-        assert_eq!((time_ms, expire_at_ms, &raw[body]), (20, 500, b"two".as_slice()));
-        assert_eq!(shared_body(&raw, 2), None);
+        for (number, shared) in all.iter().enumerate() {
+            let (found, body) = shared_body(&raw, number).expect("a body");
+            assert_eq!((found, &raw[body]), (*shared, b"body".as_slice()));
+        }
+        assert_eq!(shared_body(&raw, 4), None);
     }
 
     proptest! {

@@ -27,8 +27,8 @@ use parking_lot::RwLock;
 
 pub use slot::{Effect, IdRecord, Slot};
 
-use crate::entry::{Changes, Collector, End, Span, Times};
-use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
+use crate::entry::{Changes, Collector, End, Own, Span, Times};
+use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 
 const SHARD_BITS: u32 = 6;
 
@@ -52,6 +52,22 @@ pub struct Body {
     pub times: Times,
     /// The caller's bytes.
     pub bytes: Bytes,
+    /// Where it was committed.
+    pub place: CommitPlace,
+    /// The store of its first entry, if it has several: the others are copies.
+    pub original: Option<StoreId>,
+}
+
+impl Body {
+    /// A body on its way into a group.
+    pub fn new(times: Times, bytes: Bytes, original: Option<StoreId>) -> Body {
+        Body { times, bytes, place: CommitPlace::default(), original }
+    }
+
+    /// Which it is, if entries share it.
+    pub fn shared_place(&self) -> Option<CommitPlace> {
+        self.original.map(|_| self.place)
+    }
 }
 
 /// Where a timeline is in the memtable.
@@ -101,7 +117,9 @@ pub struct Group {
     bodies: Vec<Body>,
     /// By shard, so that each shard is locked once.
     appends: Vec<Vec<Append>>,
-    effects: Vec<(SlotId, Effect)>,
+    effects: Vec<(SlotId, Effect, CommitPlace)>,
+    /// How many bodies and edits the group of the log has so far.
+    places: u64,
     /// Bytes of batches, of which bodies, names and ids are slices.
     held_bytes: usize,
 }
@@ -122,12 +140,24 @@ impl Default for Group {
             bodies: Vec::new(),
             appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect(),
             effects: Vec::new(),
+            places: 0,
             held_bytes: 0,
         }
     }
 }
 
 impl Group {
+    /// The next bodies and edits are of another group of the log.
+    pub fn start(&mut self) {
+        self.places = 0;
+    }
+
+    /// The place of the next body or edit, counted from where the group stands.
+    fn place(&mut self) -> CommitPlace {
+        self.places += 1;
+        CommitPlace(self.places)
+    }
+
     /// Counts a batch's bytes: as long as one of its bodies, names or ids is kept, all of them are.
     pub fn hold(&mut self, bytes: usize) {
         self.held_bytes += bytes + HOLDING_BYTES;
@@ -135,7 +165,8 @@ impl Group {
 
     /// Adds a body; the entries added next belong to it.
     pub fn body(&mut self, body: Body) {
-        self.bodies.push(body);
+        let place = self.place();
+        self.bodies.push(Body { place, ..body });
     }
 
     /// Adds an entry of the body added last.
@@ -153,7 +184,8 @@ impl Group {
 
     /// Adds what else the batch does to a timeline.
     pub fn effect(&mut self, slot: SlotId, effect: Effect) {
-        self.effects.push((slot, effect));
+        let place = if matches!(effect, Effect::Edit(..)) { self.place() } else { CommitPlace::default() };
+        self.effects.push((slot, effect, place));
     }
 
     /// Forgets all, when the group was not committed.
@@ -179,6 +211,8 @@ pub struct Memtable {
     frees: AtomicBool,
     /// The group that did so last: where it stands in the log.
     changes_at: AtomicU64,
+    /// Whether shared bodies were changed.
+    changes_bodies: AtomicBool,
     /// It holds what the log says from here …
     from: Lsn,
     /// … to here, once it is sealed.
@@ -196,6 +230,7 @@ impl Memtable {
             last_start_ms: AtomicU64::new(0),
             frees: AtomicBool::new(false),
             changes_at: AtomicU64::new(0),
+            changes_bodies: AtomicBool::new(false),
             from,
             to: OnceLock::new(),
         }
@@ -254,6 +289,11 @@ impl Memtable {
         self.frees.load(Ordering::Acquire).then(|| Lsn(self.changes_at.load(Ordering::Acquire)))
     }
 
+    /// Whether shared bodies were changed.
+    pub fn changes_bodies(&self) -> bool {
+        self.changes_bodies.load(Ordering::Acquire)
+    }
+
     fn shard_of(hash: u64) -> u32 {
         // The table inside a shard uses the low bits and the top seven.
         (hash >> 40) as u32 & ((1 << SHARD_BITS) - 1)
@@ -289,6 +329,7 @@ impl Memtable {
     /// Applies a group that stands at `at` in the log: first its bodies, then its entries, a shard at a time.
     pub fn apply(&self, group: &mut Group, at: Lsn) {
         let mut bytes = std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
+        group.bodies.iter_mut().for_each(|body| body.place.0 += at.0);
         let first = self.add_bodies(&mut group.bodies);
         for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
             if appends.is_empty() {
@@ -300,12 +341,17 @@ impl Memtable {
                 bytes += slot.push(append.sequence, first + append.body, &append);
             }
         }
-        if group.effects.iter().any(|(_, effect)| matches!(effect, Effect::Trim(_) | Effect::Remove(_))) {
+        if group.effects.iter().any(|(_, effect, _)| matches!(effect, Effect::Trim(_) | Effect::Remove(_))) {
             self.changes_at.store(at.0, Ordering::Release);
             self.frees.store(true, Ordering::Release);
         }
-        for (slot, effect) in group.effects.drain(..) {
-            bytes += self.shards[slot.shard as usize].write().slots[slot.slot as usize].take(effect);
+        for (slot, effect, place) in group.effects.drain(..) {
+            let mut shard = self.shards[slot.shard as usize].write();
+            let slot = &mut shard.slots[slot.slot as usize];
+            if slot.name == BODIES {
+                self.changes_bodies.store(true, Ordering::Release);
+            }
+            bytes += slot.take(effect, CommitPlace(at.0 + place.0));
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -371,7 +417,8 @@ impl Memtable {
             self.take(slot, (low, high), descending, &mut taken);
             let is_last = taken.len() < TAKEN;
             for (sequence, body) in taken.drain(..) {
-                if !out.offer(sequence, body.times, None, || body.bytes) {
+                let own = Own { place: body.shared_place(), ..Own::default() };
+                if !out.offer(sequence, body.times, own, || body.bytes) {
                     return;
                 }
                 if descending { high = sequence.saturating_sub(1) } else { low = sequence + 1 }
@@ -471,7 +518,7 @@ mod tests {
         let mut group = Group::default();
         for sequence in sequences {
             let bytes = Bytes::from(format!("body {sequence}"));
-            group.body(Body { times: Times::new(1000 + sequence, 1000 + sequence, 0), bytes });
+            group.body(Body::new(Times::new(1000 + sequence, 1000 + sequence, 0), bytes, None));
             group.entry(slot, *sequence);
         }
         memtable.apply(&mut group, Lsn(0));

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Append;
-use crate::entry::{Changes, End, Floor, Receipt, Span};
+use crate::entry::{Changes, Edit, End, Floor, Receipt, Span};
 use crate::error::{Error, Result};
-use crate::ids::{Sequence, StoreId, TimeMs};
+use crate::ids::{CommitPlace, Sequence, StoreId, TimeMs};
 
 /// The entries of one timeline.
 #[derive(Debug)]
@@ -220,8 +220,8 @@ impl Slot {
         allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
-    /// Takes what a batch does beside appending; how many bytes that takes.
-    pub(super) fn take(&mut self, effect: Effect) -> usize {
+    /// Takes what a batch does beside appending, an edit with where it was committed; how many bytes that takes.
+    pub(super) fn take(&mut self, effect: Effect, at: CommitPlace) -> usize {
         self.touched = true;
         let extra_bytes = if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
         // A place in a search tree that is two thirds full.
@@ -242,8 +242,8 @@ impl Slot {
                 extra_bytes + bytes
             }
             Effect::Edit(sequence, body) => {
-                self.extra.get_or_insert_default().changes.edited.insert(sequence, body);
-                extra_bytes + in_tree(size_of::<(Sequence, Bytes)>())
+                self.extra.get_or_insert_default().changes.edited.insert(sequence, Edit { at, body });
+                extra_bytes + in_tree(size_of::<(Sequence, Edit)>())
             }
             Effect::Id(id, record) => {
                 let ids = &mut self.extra.get_or_insert_default().ids;

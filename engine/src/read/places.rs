@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Reading;
-use crate::entry::{Collector, End, Layer, Limit, NewBody, Sides, Sight, Span, Taken, Times, sides};
+use crate::entry::{Collector, End, Layer, Limit, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides};
 use crate::error::{Error, Result};
 use crate::format::index::{Edited, TimelineEntry};
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{Look, Memtable, SlotId};
 use crate::segment::Segment;
 
@@ -85,7 +85,7 @@ impl Layer for InMemory<'_> {
         self.memtable.changes_in(self.slot, |changes| changes.removed_around(around, most))
     }
 
-    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, NewBody)> {
+    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))> {
         self.memtable.changes_in(self.slot, |changes| changes.edited_around(around, most))
     }
 
@@ -124,13 +124,13 @@ impl Layer for InSegment<'_> {
         sides(&self.removed, around, most, |(first, _)| *first, |range| *range)
     }
 
-    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, NewBody)> {
+    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))> {
         sides(
             &self.edited,
             around,
             most,
             |edited| edited.sequence,
-            |edited| (edited.sequence, NewBody::Stored(edited.body)),
+            |edited| (edited.sequence, (edited.at, NewBody::Stored(edited.body))),
         )
     }
 
@@ -204,6 +204,31 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
         }
     });
     memtables.chain(segments)
+}
+
+/// What the places of a view change of shared bodies in the reading's store; and where around damage some of that cannot be told, of
+/// which bodies: those that were committed below a place.
+pub fn changed_bodies<'v>(reading: &Reading<'v>) -> Result<(Overlay<'v>, Option<(CommitPlace, Error)>)> {
+    let timeline = TimelineRef { store: reading.timeline.store, name: BODIES };
+    let (mut overlay, mut hidden) = (Overlay::default(), None);
+    if let Some(hash) = reading.bodies_hash {
+        for memtable in reading.view.memtables() {
+            let slot = memtable.look(timeline, hash).and_then(|look| look.changed);
+            overlay.add_older(slot.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>));
+        }
+    }
+    let segments = reading.view.segments.of(timeline.store).iter();
+    for segment in segments.filter(|segment| segment.changes_bodies()) {
+        match segment.find(BODIES) {
+            Ok(Some(mut entry)) => overlay.add_older(InSegment::of(segment, BODIES, &mut entry)),
+            Ok(None) => {}
+            Err(error) if reading.around_damage && error.is_damage() => {
+                hidden.get_or_insert((CommitPlace(segment.record().to.0), error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((overlay, hidden))
 }
 
 impl Gaps {

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use crate::entry::{Changes, Floor, Times};
+use super::bodies::ChangedBodies;
+use crate::entry::{Changes, Edit, Floor, Times};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::format::manifest::Live;
+use crate::format::run::SharedBody;
 use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
-use crate::ids::{EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{BODIES, CommitPlace, EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::segment::SegmentWriter;
 use crate::vfs::Dir;
 use crate::wal;
@@ -17,12 +19,24 @@ use crate::wal;
 /// The whole log behind the checkpoint.
 #[derive(Default)]
 pub struct SalvagedLog {
-    /// Times and bytes of each body.
-    bodies: Vec<(Times, Bytes)>,
+    /// The bodies.
+    bodies: Vec<LoggedBody>,
+    /// The group that is read, and how many bodies and edits it had so far.
+    at: (Lsn, u64),
     /// What it says of each timeline.
     pub timelines: BTreeMap<(StoreId, Vec<u8>), TimelineLog>,
     /// The highest time in it.
     pub last_time_ms: TimeMs,
+}
+
+/// A body in the log.
+pub struct LoggedBody {
+    /// When it was committed, and how long its entries live.
+    pub times: Times,
+    /// Where.
+    pub place: CommitPlace,
+    /// Its bytes.
+    pub bytes: Bytes,
 }
 
 /// What the log says of a timeline.
@@ -55,7 +69,7 @@ impl SalvagedLog {
         let mut log = SalvagedLog::default();
         let replayed = wal::replay(source, &files, checkpoint, true, &mut |lsn, record| {
             let broken = || Error::invalid(format!("a record of the log at {lsn} cannot be read"));
-            log.record(record).ok_or_else(broken)
+            log.record(lsn, record).ok_or_else(broken)
         });
         match replayed {
             Ok(tail) => damage.extend(tail.damage),
@@ -66,7 +80,10 @@ impl SalvagedLog {
         Ok(log)
     }
 
-    fn record(&mut self, record: &Record<'_>) -> Option<()> {
+    fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Option<()> {
+        if self.at.0 != lsn {
+            self.at = (lsn, 0);
+        }
         let tail = Bytes::copy_from_slice(record.tail);
         let operations = decode_tail(&tail)?;
         let (given, ends) = sequences_of(record, &operations)?;
@@ -74,13 +91,16 @@ impl SalvagedLog {
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
         for operation in operations {
             match operation {
+                Operation::Append { targets, .. } if targets.is_empty() => {}
                 Operation::Append { body, stamped, lifetime_ms, targets } => {
                     let number = self.bodies.len() as u32;
                     let mut body = tail.slice(body);
                     if stamped {
                         body = stamp(&body, given.first().copied().unwrap_or(0)).into();
                     }
-                    self.bodies.push((Times::new(record.time_ms, record.start_ms, lifetime_ms), body));
+                    let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
+                    let place = self.place();
+                    self.bodies.push(LoggedBody { times, place, bytes: body });
                     for (place, timeline) in targets.into_iter().enumerate() {
                         let sequence = sequences.next()?;
                         self.of_timeline(timeline)
@@ -99,14 +119,25 @@ impl SalvagedLog {
                     ranges.iter().for_each(|(first, last)| changes.remove(*first, *last));
                 }
                 Operation::Edit { timeline, sequence, body } => {
-                    let changes = &mut self.changed(timeline, ends.next()?).changes;
-                    changes.edited.insert(sequence, tail.slice(body));
+                    let end = ends.next()?;
+                    // As the commit path does: the entry that gets this sequence some day is another.
+                    if sequence <= end {
+                        let edit = Edit { at: self.place(), body: tail.slice(body) };
+                        self.changed(timeline, end).changes.edited.insert(sequence, edit);
+                    }
                 }
                 // An id is of use to the client that retries, and that one starts over in the new history.
                 Operation::Id { .. } => {}
             }
         }
         Some(())
+    }
+
+    /// The place of the next body or edit, counted as the commit path does.
+    fn place(&mut self) -> CommitPlace {
+        self.at.1 += 1;
+        let (lsn, number) = self.at;
+        CommitPlace(lsn.0 + number)
     }
 
     fn of_timeline(&mut self, timeline: TimelineRef<'_>) -> &mut TimelineLog {
@@ -122,24 +153,38 @@ impl SalvagedLog {
     /// The timelines of a store, by name.
     pub fn of(&self, store: StoreId) -> impl Iterator<Item = (&[u8], &TimelineLog)> {
         let from = self.timelines.range((store, Vec::new())..);
-        from.take_while(move |((found, _), _)| *found == store).map(|((_, name), log)| (name.as_slice(), log))
+        let of_store = from.take_while(move |((found, _), _)| *found == store);
+        of_store.map(|((_, name), log)| (name.as_slice(), log)).filter(|(name, _)| *name != BODIES)
     }
 
-    /// Times and bytes of a body.
-    pub fn body(&self, number: u32) -> &(Times, Bytes) {
+    /// The changes of shared bodies of a store.
+    pub fn changed_bodies(&self, store: StoreId) -> impl Iterator<Item = (&Sequence, &Edit)> {
+        let found = self.timelines.get(&(store, BODIES.to_vec()));
+        found.into_iter().flat_map(|timeline| &timeline.changes.edited)
+    }
+
+    /// A body.
+    pub fn body(&self, number: u32) -> &LoggedBody {
         &self.bodies[number as usize]
     }
 
-    /// Writes the bodies that several timelines of a store share. Gives their numbers in the segment.
-    pub fn write_shared(&self, store: StoreId, writer: &mut SegmentWriter) -> Result<HashMap<u32, u32>> {
+    /// Writes the bodies that several timelines of a store share, as they are now. Gives their numbers in the segment.
+    pub fn write_shared(
+        &self,
+        store: StoreId,
+        changed: &ChangedBodies,
+        writer: &mut SegmentWriter,
+    ) -> Result<HashMap<u32, u32>> {
         let mut uses: BTreeMap<u32, u32> = BTreeMap::new();
         for (number, _) in self.of(store).flat_map(|(_, timeline)| timeline.entries.values()) {
             *uses.entry(*number).or_default() += 1;
         }
         let mut shared = HashMap::new();
         for (number, _) in uses.into_iter().filter(|(_, uses)| *uses > 1) {
-            let (times, body) = self.body(number);
-            shared.insert(number, writer.body(times.time_ms, times.expire_at_ms, body)?);
+            let LoggedBody { times, place, bytes } = self.body(number);
+            let Some(body) = changed.now(Some(*place), Lsn(0), bytes) else { continue };
+            let known = SharedBody { time_ms: times.time_ms, expire_at_ms: times.expire_at_ms, place: None };
+            shared.insert(number, writer.body(known, body)?);
         }
         Ok(shared)
     }

@@ -11,20 +11,23 @@
 //!
 //! It does not know: how the damage came about.
 
+mod bodies;
 mod log;
 mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::bodies::ChangedBodies;
 use self::log::SalvagedLog;
 use self::timeline::{Data, Source, Timeline};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
-use crate::ids::{EngineId, Lsn, StoreId};
+use crate::format::run::SharedBody;
+use crate::ids::{CommitPlace, EngineId, Lsn, StoreId};
 use crate::manifest::Manifest;
 use crate::open::{LOCK_NAME, new_engine_id, random, told};
 use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
@@ -97,7 +100,16 @@ struct Wreck {
     engine: EngineId,
     live: Option<Live>,
     /// Oldest first: the store, the partition, what the manifest says of the data, the files.
-    segments: Vec<(StoreId, u64, Data, Found)>,
+    segments: Vec<Wrecked>,
+}
+
+/// A segment, oldest first.
+struct Wrecked {
+    store: StoreId,
+    partition: u64,
+    data: Data,
+    changed_to: Lsn,
+    found: Found,
 }
 
 impl Wreck {
@@ -142,14 +154,17 @@ impl Wreck {
                         found.data.clear();
                     }
                     missing(source, record, &found, out);
-                    segments.push((record.store, record.partition, data(record), found));
+                    let (store, partition, changed_to) = (record.store, record.partition, record.changed_to);
+                    segments.push(Wrecked { store, partition, data: data(record), changed_to, found });
                 }
             }
             None => {
                 for (header, found) in files.values() {
                     // A file without a readable header is of a store that nothing tells.
                     let Some(header) = header else { continue };
-                    segments.push((StoreId(header.first as u32), header.second, Data::There, found.clone()));
+                    let (store, partition) = (StoreId(header.first as u32), header.second);
+                    let (data, changed_to, found) = (Data::There, Lsn(header.third), found.clone());
+                    segments.push(Wrecked { store, partition, data, changed_to, found });
                 }
             }
         }
@@ -163,7 +178,7 @@ impl Wreck {
         }
         let of_log = log.timelines.keys().map(|(store, _)| *store);
         let mut ids: BTreeSet<StoreId> =
-            self.segments.iter().map(|(store, ..)| *store).chain(of_log).collect();
+            self.segments.iter().map(|segment| segment.store).chain(of_log).collect();
         ids.extend([StoreId(1), StoreId(2)]);
         let name = |id: &StoreId| match id.0 {
             1 => "messages".to_string(),
@@ -258,11 +273,11 @@ fn save_store(
     log: &SalvagedLog,
     out: &mut Salvage,
 ) -> Result<SegmentRecord> {
-    let of_store = || wreck.segments.iter().filter(|(id, ..)| *id == store.id);
+    let of_store = || wreck.segments.iter().filter(|segment| segment.store == store.id);
     let plan = SegmentPlan {
         number,
         store: store.id,
-        partition: of_store().map(|(_, partition, ..)| *partition).max().unwrap_or(0),
+        partition: of_store().map(|segment| segment.partition).max().unwrap_or(0),
         ttl_ms: store.ttl_ms,
         tier: TIER,
         dropped: false,
@@ -270,14 +285,25 @@ fn save_store(
         copies: store.copies,
         from: Lsn(0),
         to: START,
+        changed_to: START,
         now_ms: wreck.live.as_ref().map_or(0, |live| live.seen_ms),
     };
     let mut writer = SegmentWriter::create(target, engine, 1, plan)?;
-    let mut sources = Vec::new();
-    for (_, _, data, found) in of_store() {
-        sources.push(open_source(source, wreck.engine, found, *data, &mut writer)?);
+    let mut opened = Vec::new();
+    for segment in of_store() {
+        opened.push((Remains::open(source, wreck.engine, &segment.found)?, segment));
     }
-    let shared = log.write_shared(store.id, &mut writer)?;
+    let mut changed = ChangedBodies::default();
+    opened.iter_mut().for_each(|(remains, segment)| changed.take(remains, segment.data == Data::There));
+    for (place, edit) in log.changed_bodies(store.id) {
+        changed.add(CommitPlace(*place), edit.at, Some(edit.body.clone()));
+    }
+    let mut sources = Vec::new();
+    for (remains, segment) in opened {
+        let path = source.path_of(&segment::data_name(segment.found.number));
+        sources.push(with_bodies(remains, path, segment, &changed, &mut writer)?);
+    }
+    let shared = log.write_shared(store.id, &changed, &mut writer)?;
     let mut of_log = log.of(store.id).peekable();
     while let Some(name) = sources
         .iter()
@@ -289,7 +315,7 @@ fn save_store(
         let from_log = of_log.next_if(|(found, _)| *found == name).map(|(_, timeline)| timeline);
         let parts = sources.iter_mut().enumerate();
         let parts = parts.filter_map(|(at, source)| Some((at, source.remains.take(&name)?))).collect();
-        let timeline = Timeline::new(&store.name, &name, &mut writer, &mut out.findings);
+        let timeline = Timeline::new((&store.name, &name), &changed, &mut writer, &mut out.findings);
         timeline.save(&mut sources, parts, from_log.map(|timeline| (timeline, log, &shared)))?;
     }
     for source in &sources {
@@ -301,21 +327,21 @@ fn save_store(
     Ok(record)
 }
 
-/// Begins with a segment: its shared bodies come first.
-fn open_source(
-    source: &Dir,
-    engine: EngineId,
-    found: &Found,
-    data: Data,
+/// Begins with a segment: its shared bodies come first, as they are now.
+fn with_bodies(
+    mut remains: Remains,
+    path: PathBuf,
+    segment: &Wrecked,
+    changed: &ChangedBodies,
     writer: &mut SegmentWriter,
 ) -> Result<Source> {
-    let mut remains = Remains::open(source, engine, found)?;
     let mut numbers = HashMap::new();
     for number in remains.shared_numbers() {
-        if let Some(left) = remains.shared(number) {
-            numbers.insert(number, writer.body(left.times.time_ms, left.times.expire_at_ms, &left.body)?);
-        }
+        let Some(left) = remains.shared(number) else { continue };
+        let Some(body) = changed.now(left.place, segment.changed_to, &left.body) else { continue };
+        let (time_ms, expire_at_ms) = (left.times.time_ms, left.times.expire_at_ms);
+        numbers.insert(number, writer.body(SharedBody { time_ms, expire_at_ms, place: None }, body)?);
     }
-    let path = source.path_of(&segment::data_name(found.number));
-    Ok(Source { remains, path, data, numbers })
+    let (data, changed_to) = (segment.data, segment.changed_to);
+    Ok(Source { remains, path, data, changed_to, numbers })
 }

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::log::{SalvagedLog, TimelineLog};
-use crate::entry::{Changes, End, Floor, Times};
+use super::bodies::ChangedBodies;
+use super::log::{LoggedBody, SalvagedLog, TimelineLog};
+use crate::entry::{Changes, Edit, End, Floor, Times};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
 use crate::format::index::Edited;
-use crate::ids::Sequence;
+use crate::ids::{CommitPlace, Lsn, Sequence};
 use crate::segment::{Left, Part, Remains, SegmentWriter};
 
 /// What the manifest says of a segment's data.
@@ -29,6 +30,8 @@ pub struct Source {
     pub path: PathBuf,
     /// What the manifest says of its data.
     pub data: Data,
+    /// Changes of bodies before this are applied to what is in it.
+    pub changed_to: Lsn,
     /// What its shared bodies are called in the new segment.
     pub numbers: HashMap<u32, u32>,
 }
@@ -41,6 +44,7 @@ pub struct Timeline<'a> {
     name: &'a [u8],
     writer: &'a mut SegmentWriter,
     findings: &'a mut Vec<Finding>,
+    bodies: &'a ChangedBodies,
     changes: Changes,
     end: End,
     /// The first entry that was written.
@@ -54,8 +58,8 @@ pub struct Timeline<'a> {
 impl<'a> Timeline<'a> {
     /// A timeline of which nothing is known yet.
     pub fn new(
-        store: &'a str,
-        name: &'a [u8],
+        (store, name): (&'a str, &'a [u8]),
+        bodies: &'a ChangedBodies,
         writer: &'a mut SegmentWriter,
         findings: &'a mut Vec<Finding>,
     ) -> Timeline<'a> {
@@ -64,6 +68,7 @@ impl<'a> Timeline<'a> {
             name,
             writer,
             findings,
+            bodies,
             changes: Changes::default(),
             end: End::NEVER,
             first: None,
@@ -129,9 +134,9 @@ impl<'a> Timeline<'a> {
         self.end.last_time_ms = self.end.last_time_ms.max(entry.end.last_time_ms);
         let mut changes = Changes::default();
         entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
-        for Edited { sequence, body: number, .. } in entry.edited.iter() {
+        for Edited { sequence, body: number, at, .. } in entry.edited.iter() {
             if let Some(left) = source.remains.shared(*number) {
-                changes.edited.insert(*sequence, left.body);
+                changes.edited.insert(*sequence, Edit { at: *at, body: left.body });
             } else if source.data == Data::There && !self.changes.edited.contains_key(sequence) {
                 // The old body was replaced: it must not come back.
                 changes.remove(*sequence, *sequence);
@@ -144,11 +149,12 @@ impl<'a> Timeline<'a> {
 
     fn part(&mut self, source: &mut Source, part: &Part) -> Result<()> {
         let mut count = 0;
-        let Source { remains, numbers, .. } = source;
+        let Source { remains, numbers, changed_to, .. } = source;
+        let changed_to = *changed_to;
         remains.for_each(part, |sequence, left| {
             count += 1;
             let number = left.shared.and_then(|number| numbers.get(&number).copied());
-            self.entry(sequence, &left, number)
+            self.entry(sequence, &left, number, changed_to)
         })?;
         if let Some(entry) =
             part.entry.as_ref().filter(|entry| source.data == Data::There && count < entry.count)
@@ -165,9 +171,10 @@ impl<'a> Timeline<'a> {
             if *sequence > next && !chosen {
                 self.lost(PathBuf::new(), IN_NO_FILE, (next, sequence - 1));
             }
-            let (times, body) = log.body(*number).clone();
-            let left = Left { times, body, shared: None, is_elsewhere: false };
-            self.entry(*sequence, &left, shared.get(number).copied())?;
+            let LoggedBody { times, place, bytes } = log.body(*number);
+            let (times, place, body) = (*times, Some(*place), bytes.clone());
+            let left = Left { times, body, shared: None, place, is_elsewhere: false };
+            self.entry(*sequence, &left, shared.get(number).copied(), Lsn(0))?;
             self.end.last = self.end.last.max(*sequence);
             self.end.last_time_ms = self.end.last_time_ms.max(times.time_ms);
         }
@@ -180,31 +187,37 @@ impl<'a> Timeline<'a> {
     }
 
     /// Writes an entry, unless it is there already or was removed.
-    fn entry(&mut self, sequence: Sequence, left: &Left, number: Option<u32>) -> Result<()> {
+    fn entry(&mut self, sequence: Sequence, left: &Left, number: Option<u32>, changed_to: Lsn) -> Result<()> {
         let is_gone = sequence < self.end.floor.lowest || self.changes.removes(sequence);
         if sequence <= self.written || is_gone {
             return Ok(());
         }
         self.written = sequence;
-        if left.is_elsewhere && !self.changes.edited.contains_key(&sequence) {
+        let changed_at = self.bodies.changed_at(left.place, changed_to);
+        let is_open = |at: CommitPlace| left.place.is_none() || left.is_elsewhere || Lsn(at.0) >= changed_to;
+        let edited = self.changes.edited.get(&sequence).filter(|edit| is_open(edit.at));
+        let edited =
+            edited.filter(|edit| changed_at.is_none_or(|at| at < edit.at)).map(|edit| edit.body.clone());
+        let own = self
+            .bodies
+            .now(left.place, changed_to, &left.body)
+            .filter(|_| !left.is_elsewhere || changed_at.is_some());
+        let Some(body) = edited.as_ref().or(own) else {
             self.end.last = self.end.last.max(sequence);
             let what = "the new body of an edited entry is in no file that can be read";
             self.lost(PathBuf::new(), what, (sequence, sequence));
             return Ok(());
-        }
+        };
         self.first.get_or_insert((sequence, left.times));
         // Where the index is lost, the entries are all that tells.
         self.end.last = self.end.last.max(sequence);
         self.end.last_time_ms = self.end.last_time_ms.max(left.times.time_ms);
-        match (self.changes.edited.get(&sequence), number) {
+        match (&edited, number) {
             (None, Some(number)) if number >= self.shared => {
                 self.shared = number;
                 self.writer.shared(sequence, number, left.times.own_start_ms())
             }
-            (edited, _) => {
-                let body = edited.unwrap_or(&left.body);
-                self.writer.inline(sequence, left.times, body)
-            }
+            _ => self.writer.inline(sequence, left.times, None, body),
         }
     }
 

@@ -98,8 +98,8 @@ impl Segment {
                 let (time_ms, bytes) = match content {
                     Content::Inline { times, body, .. } => (times.time_ms, body.len()),
                     Content::Shared { number, .. } => {
-                        let (time_ms, _, body) = runs.shared(&at, sequence, number)?;
-                        (time_ms, body.len())
+                        let (shared, body) = runs.shared(&at, sequence, number)?;
+                        (shared.time_ms, body.len())
                     }
                 };
                 if counted.count == before && at.start() != (sequence, time_ms) {

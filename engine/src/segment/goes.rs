@@ -84,12 +84,13 @@ mod tests {
             copies: Copies::Once,
             from: Lsn(0),
             to: Lsn(512),
+            changed_to: Lsn(512),
             now_ms: 5,
         };
         let written = || {
             let mut writer = SegmentWriter::create(&dir, engine, 1, plan)?;
             writer.begin(NAME);
-            writer.inline(1, Times::new(5, 5, 0), b"hello")?;
+            writer.inline(1, Times::new(5, 5, 0), None, b"hello")?;
             let mut end = End::NEVER;
             end.append(1, &Times::new(5, 5, 0));
             writer.end(end)?;

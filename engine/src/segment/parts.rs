@@ -17,9 +17,9 @@ use crate::format::header::FileKind;
 use crate::format::ids::{self, IdEntry};
 use crate::format::index::{Footer, TimelineEntry, body_key, footer, name_key, slot_name};
 use crate::format::manifest::SegmentRecord;
-use crate::format::run::shared_body;
+use crate::format::run::{SharedBody, shared_body};
 use crate::format::slots::Slots;
-use crate::ids::{EngineId, TimeMs};
+use crate::ids::EngineId;
 use crate::vfs::Dir;
 
 /// An entry of so many bytes changes much in older segments: it is kept decoded.
@@ -183,23 +183,19 @@ impl Parts {
         self.index.block(BlockKind::RunTable, root, about)
     }
 
-    /// Time, expiry and bytes of a shared body.
-    pub fn shared_body(&self, number: u32, about: About<'_>) -> Result<(TimeMs, TimeMs, Bytes)> {
-        let (times, body, block) = self.body_in_block(number, about)?;
-        Ok((times.0, times.1, block.slice(body)))
+    /// A shared body: what is known of it, and its bytes.
+    pub fn shared_body(&self, number: u32, about: About<'_>) -> Result<(SharedBody, Bytes)> {
+        let (shared, body, block) = self.body_in_block(number, about)?;
+        Ok((shared, block.slice(body)))
     }
 
-    /// Time and expiry of a shared body, where it is in its block, and the block.
-    pub fn body_in_block(
-        &self,
-        number: u32,
-        about: About<'_>,
-    ) -> Result<((TimeMs, TimeMs), Range<usize>, Bytes)> {
+    /// The same, with where it is in its block, and the block.
+    pub fn body_in_block(&self, number: u32, about: About<'_>) -> Result<(SharedBody, Range<usize>, Bytes)> {
         let (first, _, block) = self.bodies_block(number, about)?;
         let found = shared_body(&block, (number - first) as usize);
-        let (time_ms, expire_at_ms, body) =
+        let (shared, body) =
             found.ok_or_else(|| self.data_damage(0, "a shared body is missing in its block", about))?;
-        Ok(((time_ms, expire_at_ms), body, block))
+        Ok((shared, body, block))
     }
 
     /// The numbers of all bodies that are in one block with a shared body.

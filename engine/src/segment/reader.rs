@@ -17,9 +17,9 @@ use crate::format::header::EngineId;
 use crate::format::ids::IdEntry;
 use crate::format::index::{Edited, TimelineEntry, body_key};
 use crate::format::manifest::{Copies, SegmentRecord};
-use crate::format::run::{Content, shared_body};
+use crate::format::run::{Content, SharedBody, shared_body};
 use crate::format::slots::Slots;
-use crate::ids::{Sequence, TimeMs};
+use crate::ids::{BODIES, Sequence, TimeMs};
 use crate::vfs::Dir;
 
 /// An open segment.
@@ -152,6 +152,11 @@ impl Segment {
         self.parts.as_deref().map_err(|error| damages.told(error.clone(), self.record.store, about))
     }
 
+    /// Whether it may have changes of shared bodies in older segments: they stand under the lowest name.
+    pub fn changes_bodies(&self) -> bool {
+        self.record.first_name == BODIES && self.record.has_data()
+    }
+
     /// The body that an entry of an older segment has now. It keeps at most twice its size in memory.
     pub fn new_body(&self, name: &[u8], sequence: Sequence, number: u32) -> Result<Bytes> {
         let about = About::timeline(name).sequences(sequence, sequence);
@@ -169,7 +174,7 @@ impl Segment {
     pub fn edited_bytes(&self, edited: &Edited) -> Result<u64> {
         match edited.body_bytes {
             Some(bytes) => Ok(u64::from(bytes)),
-            None => Ok(self.parts()?.shared_body(edited.body, About::ALL)?.2.len() as u64),
+            None => Ok(self.parts()?.shared_body(edited.body, About::ALL)?.1.len() as u64),
         }
     }
 
@@ -190,7 +195,7 @@ impl Segment {
 
     /// A shared body.
     pub fn shared_body(&self, number: u32) -> Result<Bytes> {
-        Ok(self.parts()?.shared_body(number, About::ALL)?.2)
+        Ok(self.parts()?.shared_body(number, About::ALL)?.1)
     }
 
     /// What a client's id was used for in a timeline, as far as this segment knows. Passed over if none here was used since `from_ms`.
@@ -282,11 +287,12 @@ impl Segment {
         Ok(())
     }
 
-    /// Calls `visit` for every shared body, in order: number, time, expiry, bytes. Blocks in which none is wanted are not read.
+    /// Calls `visit` for every shared body, in order: its number, what is known of it, its bytes. Blocks in which none is wanted are not
+    /// read.
     pub fn for_each_body(
         &self,
         is_wanted: impl Fn(u32) -> bool,
-        mut visit: impl FnMut(u32, TimeMs, TimeMs, &[u8]) -> Result<()>,
+        mut visit: impl FnMut(u32, SharedBody, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let parts = self.parts()?;
         if !self.record.has_data() {
@@ -313,8 +319,8 @@ impl Segment {
                 return Err(missing());
             }
             for (slot, number) in numbers.enumerate() {
-                let (time_ms, expire_at_ms, body) = shared_body(&raw, slot).ok_or_else(missing)?;
-                visit(number, time_ms, expire_at_ms, &raw[body])?;
+                let (shared, body) = shared_body(&raw, slot).ok_or_else(missing)?;
+                visit(number, shared, &raw[body])?;
             }
         }
         if u64::from(next) == parts.footer.bodies {
@@ -324,10 +330,9 @@ impl Segment {
         }
     }
 
-    /// Time and expiry of a shared body.
-    pub fn shared_times(&self, number: u32) -> Result<(TimeMs, TimeMs)> {
-        let (time_ms, expire_at_ms, _) = self.parts()?.shared_body(number, About::ALL)?;
-        Ok((time_ms, expire_at_ms))
+    /// What is known of a shared body.
+    pub fn shared(&self, number: u32) -> Result<SharedBody> {
+        Ok(self.parts()?.shared_body(number, About::ALL)?.0)
     }
 
     /// The damage of an entry whose shared body is not there.

@@ -25,7 +25,7 @@ use crate::format::index::{TimelineEntry, body_key};
 use crate::format::run::{Content, RunReader, Times, shared_body};
 use crate::format::slots::Slots;
 use crate::format::table::TablePage;
-use crate::ids::{EngineId, FileNumber, Sequence};
+use crate::ids::{CommitPlace, EngineId, FileNumber, Sequence};
 use crate::vfs::{Dir, File};
 
 /// The files of a segment, as far as they were found.
@@ -58,6 +58,8 @@ pub struct Left {
     pub body: Bytes,
     /// The number of its body, if that is a shared one.
     pub shared: Option<u32>,
+    /// Where its body was committed, if it may have been changed for all its entries.
+    pub place: Option<CommitPlace>,
     /// Its body is an edit in a younger segment.
     pub is_elsewhere: bool,
 }
@@ -218,8 +220,9 @@ impl Remains {
             let Some(mut run) = RunReader::at(&block, *at) else { continue };
             while let Some((sequence, content)) = run.next_entry() {
                 let left = match content {
-                    Content::Inline { times, body, is_elsewhere } => {
-                        Some(Left { times, body: block.slice(body), shared: None, is_elsewhere })
+                    Content::Inline { times, body, is_elsewhere, place } => {
+                        let body = block.slice(body);
+                        Some(Left { times, body, shared: None, place, is_elsewhere })
                     }
                     Content::Shared { number, own_start_ms } => self.shared(number).map(|left| {
                         let Times { time_ms, expire_at_ms, .. } = left.times;
@@ -242,11 +245,11 @@ impl Remains {
             Some((held, block)) if *held == place => block.clone(),
             _ => self.block(BlockKind::Bodies, place).ok()?,
         };
-        let (time_ms, expire_at_ms, body) = shared_body(&block, (number - first) as usize)?;
+        let (shared, body) = shared_body(&block, (number - first) as usize)?;
         let body = block.slice(body);
         self.held = Some((place, block));
-        let times = Times::stored(time_ms, None, expire_at_ms);
-        Some(Left { times, body, shared: Some(number), is_elsewhere: false })
+        let times = Times::stored(shared.time_ms, None, shared.expire_at_ms);
+        Some(Left { times, body, shared: Some(number), place: shared.place, is_elsewhere: false })
     }
 
     /// The numbers of the shared bodies that can be read.

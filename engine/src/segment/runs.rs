@@ -14,12 +14,12 @@ use bytes::Bytes;
 use super::damage::About;
 use super::parts::Parts;
 use super::table::{Cursor, Reading, Table};
-use crate::entry::{Collector, Times};
+use crate::entry::{Collector, Own, Times};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
-use crate::format::run::{Content, RunReader, shared_body};
-use crate::ids::{Sequence, TimeMs};
+use crate::format::run::{Content, RunReader, SharedBody, shared_body};
+use crate::ids::{Lsn, Sequence, TimeMs};
 
 /// One timeline's runs in a segment.
 pub(super) struct RunsOf<'a> {
@@ -301,12 +301,16 @@ impl<'a> RunsOf<'a> {
         out: &mut Collector<'_>,
     ) -> Result<bool> {
         let (number, own_start_ms) = match content {
-            Content::Inline { times, is_elsewhere: true, .. } if out.needs_body(sequence, times) => {
+            Content::Inline { times, is_elsewhere: true, place: body, .. }
+                if out.needs_body(sequence, times, *body) =>
+            {
                 let error = self.damaged(place, "the edit of an entry is in no younger segment");
                 return Ok(out.offer_without_body(sequence, (*times, *times), &error));
             }
-            Content::Inline { times, body, .. } => {
-                return Ok(out.offer(sequence, *times, Some(block.len()), || block.slice(body.clone())));
+            Content::Inline { times, body, place, is_elsewhere } => {
+                let (of_bytes, applied_to) = (Some(block.len()), self.applied_to());
+                let own = Own { of_bytes, place: *place, applied_to, is_elsewhere: *is_elsewhere };
+                return Ok(out.offer(sequence, *times, own, || block.slice(body.clone())));
             }
             Content::Shared { number, own_start_ms } => (*number, *own_start_ms),
         };
@@ -314,10 +318,11 @@ impl<'a> RunsOf<'a> {
             return Ok(!out.is_full());
         }
         match self.shared(place, sequence, number) {
-            Ok((time_ms, expire_at_ms, body)) => {
+            Ok((SharedBody { time_ms, expire_at_ms, place }, body)) => {
                 let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
                 let of_bytes = self.bodies.as_ref().map(|(_, _, block)| block.len());
-                Ok(out.offer(sequence, times, of_bytes, || body))
+                let own = Own { of_bytes, place, applied_to: self.applied_to(), is_elsewhere: false };
+                Ok(out.offer(sequence, times, own, || body))
             }
             Err(error) if error.is_damage() => {
                 let (from_ms, to_ms) = self.times_around(place, sequence)?;
@@ -328,13 +333,13 @@ impl<'a> RunsOf<'a> {
         }
     }
 
-    /// Time, expiry and bytes of an entry's shared body.
-    pub fn shared(
-        &mut self,
-        place: &Place,
-        sequence: Sequence,
-        number: u32,
-    ) -> Result<(TimeMs, TimeMs, Bytes)> {
+    /// Changes of bodies before this are in what is here.
+    fn applied_to(&self) -> Lsn {
+        self.parts.record.changed_to
+    }
+
+    /// An entry's shared body: what is known of it, and its bytes.
+    pub fn shared(&mut self, place: &Place, sequence: Sequence, number: u32) -> Result<(SharedBody, Bytes)> {
         let about = self.about.sequences(sequence, sequence);
         let (first, block) = match &self.bodies {
             Some((first, next, block)) if (*first..*next).contains(&number) => (*first, block.clone()),
@@ -349,8 +354,8 @@ impl<'a> RunsOf<'a> {
             self.parts.data_damage(place.run.block.at, what, about)
         };
         let found = shared_body(&block, (number - first) as usize);
-        let (time_ms, expire_at_ms, body) = found.ok_or_else(missing)?;
-        Ok((time_ms, expire_at_ms, block.slice(body)))
+        let (shared, body) = found.ok_or_else(missing)?;
+        Ok((shared, block.slice(body)))
     }
 
     /// The times of an entry, if it is here.
@@ -364,8 +369,8 @@ impl<'a> RunsOf<'a> {
                     _ if found > sequence => Ok(None),
                     Content::Inline { times, .. } => Ok(Some(times)),
                     Content::Shared { number, own_start_ms } => {
-                        let (time_ms, expire_at_ms, _) = self.shared(&place, sequence, number)?;
-                        Ok(Some(Times::stored(time_ms, own_start_ms, expire_at_ms)))
+                        let (shared, _) = self.shared(&place, sequence, number)?;
+                        Ok(Some(Times::stored(shared.time_ms, own_start_ms, shared.expire_at_ms)))
                     }
                 };
             }
@@ -407,7 +412,7 @@ impl<'a> RunsOf<'a> {
                 None
             }
             Content::Shared { number, .. } => {
-                let time_ms = self.shared(place, *sequence, *number).ok().map(|(time_ms, ..)| time_ms);
+                let time_ms = self.shared(place, *sequence, *number).ok().map(|(shared, _)| shared.time_ms);
                 if time_ms.is_none() {
                     self.lost_bodies = self.parts.numbers_with(*number).ok();
                 }
@@ -460,7 +465,7 @@ impl<'a> RunsOf<'a> {
         match content {
             Content::Inline { times, .. } => Ok(times.time_ms),
             Content::Shared { number, .. } => {
-                self.shared(place, *sequence, *number).map(|(time_ms, ..)| time_ms)
+                self.shared(place, *sequence, *number).map(|(shared, _)| shared.time_ms)
             }
         }
     }

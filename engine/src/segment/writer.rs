@@ -16,10 +16,10 @@ use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::ids::{self, IdEntry};
 use crate::format::index::{Edited, Footer, RunBlock, TimelineEntry, name_prefix};
 use crate::format::manifest::{Copies, ENTRY_WEIGHT, SegmentRecord};
-use crate::format::run::{RunWriter, put_shared_body};
+use crate::format::run::{RunWriter, SharedBody, put_shared_body};
 use crate::format::slots::SlotsWriter;
 use crate::format::table::{Row, TableWriter};
-use crate::ids::{FileNumber, Lsn, Sequence, StoreId, TimeMs};
+use crate::ids::{CommitPlace, FileNumber, Lsn, Sequence, StoreId, TimeMs};
 use crate::vfs::Dir;
 
 use super::blocks::Blocks;
@@ -51,6 +51,8 @@ pub struct SegmentPlan {
     pub from: Lsn,
     /// Up to here.
     pub to: Lsn,
+    /// Changes of shared bodies that the log has below this place are applied to what it will hold.
+    pub changed_to: Lsn,
     /// The time of the write: no lifetime that sure time counts began later.
     pub now_ms: TimeMs,
 }
@@ -118,6 +120,7 @@ impl SegmentWriter {
             number: plan.number,
             first: u64::from(plan.store.0),
             second: plan.partition,
+            third: plan.changed_to.0,
         };
         let data = Blocks::create(dir, &data_name(plan.number), &header, plan.copies.of(FileKind::Data))?;
         let index_header = FileHeader { kind: FileKind::Index, ..header };
@@ -146,10 +149,10 @@ impl SegmentWriter {
     }
 
     /// Adds a shared body, in commit order, and gives its number.
-    pub fn body(&mut self, time_ms: TimeMs, expire_at_ms: TimeMs, body: &[u8]) -> Result<u32> {
+    pub fn body(&mut self, shared: SharedBody, body: &[u8]) -> Result<u32> {
         let number = self.shared.len() as u32;
-        put_shared_body(&mut self.bodies, time_ms, expire_at_ms, body);
-        self.shared.push((time_ms, body.len() as u32, expire_at_ms));
+        put_shared_body(&mut self.bodies, shared, body);
+        self.shared.push((shared.time_ms, body.len() as u32, shared.expire_at_ms));
         if self.bodies.raw_bytes() >= TARGET_RAW_BYTES {
             self.close_bodies()?;
         }
@@ -183,10 +186,14 @@ impl SegmentWriter {
 
     /// What the timeline changes in older segments: removed sequences, and the shared bodies that replace others. The time of such a
     /// body is when the lifetime of the entry that it belongs to began, and its expiry is the entry's, if that expires by itself.
-    pub fn changes(&mut self, removed: &BTreeMap<Sequence, Sequence>, edited: Vec<(Sequence, u32)>) {
+    pub fn changes(
+        &mut self,
+        removed: &BTreeMap<Sequence, Sequence>,
+        edited: Vec<(Sequence, u32, CommitPlace)>,
+    ) {
         let timeline = self.timeline.as_mut().expect("changes come between begin and end");
         timeline.entry.removed = removed.iter().map(|(first, last)| (*first, *last)).collect();
-        let add = |(sequence, number): (Sequence, u32)| {
+        let add = |(sequence, number, at): (Sequence, u32, CommitPlace)| {
             let (start_ms, bytes, expire_at_ms) = self.shared[number as usize];
             let weight = u64::from(bytes) + ENTRY_WEIGHT;
             self.weight += weight;
@@ -194,7 +201,7 @@ impl SegmentWriter {
                 self.lifetimes.add(start_ms, expire_at_ms, weight);
             }
             timeline.entry.own_expiry |= expire_at_ms != 0;
-            Edited { sequence, body: number, body_bytes: Some(bytes) }
+            Edited { sequence, body: number, body_bytes: Some(bytes), at }
         };
         timeline.entry.edited = edited.into_iter().map(add).collect();
     }
@@ -207,15 +214,26 @@ impl SegmentWriter {
         self.ids.add(&mut self.index, |out| entry.encode(name, id, out))
     }
 
-    /// Adds an entry with its own body.
-    pub fn inline(&mut self, sequence: Sequence, times: Times, body: &[u8]) -> Result<()> {
-        self.run(sequence, &times, body.len() as u64).inline(sequence, times, body);
+    /// Adds an entry with its own body, and where the body was committed that it was written with, if that may be changed for all its
+    /// entries.
+    pub fn inline(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        place: Option<CommitPlace>,
+        body: &[u8],
+    ) -> Result<()> {
+        let run = self.run(sequence, &times, body.len() as u64);
+        place.into_iter().for_each(|place| run.place(sequence, place));
+        run.inline(sequence, times, body);
         self.close_runs_if_full()
     }
 
     /// Adds an entry whose body a younger segment has.
-    pub fn elsewhere(&mut self, sequence: Sequence, times: Times) -> Result<()> {
-        self.run(sequence, &times, 0).elsewhere(sequence, times);
+    pub fn elsewhere(&mut self, sequence: Sequence, times: Times, place: Option<CommitPlace>) -> Result<()> {
+        let run = self.run(sequence, &times, 0);
+        place.into_iter().for_each(|place| run.place(sequence, place));
+        run.elsewhere(sequence, times);
         self.close_runs_if_full()
     }
 
@@ -316,7 +334,7 @@ impl SegmentWriter {
             self.last_start_ms = self.last_start_ms.max(end.last_time_ms).max(self.plan.now_ms);
         }
         timeline.entry.end = end;
-        if self.first_name.is_empty() {
+        if self.footer.timelines == 0 {
             self.first_name.clone_from(&timeline.name);
         }
         self.last_name.clone_from(&timeline.name);
@@ -378,6 +396,7 @@ impl SegmentWriter {
             last_time_ms: self.footer.last_time_ms,
             from: self.plan.from,
             to: self.plan.to,
+            changed_to: self.plan.changed_to,
             weight: self.weight,
             dead_weight: 0,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),

@@ -171,6 +171,7 @@ impl Wal {
             } else {
                 needed.max(self.next_file_bytes())
             },
+            third: 0,
         };
         self.file = match prepared {
             Some(file) if needed <= prepared_bytes => name_prepared(&self.dir, &header, file),

@@ -219,7 +219,7 @@ pub fn block(bytes: &[u8]) {
 /// Numbered records, and the shared bodies that stand in them.
 pub fn slots(bytes: &[u8]) {
     for number in [0, 1, usize::from(bytes.first().copied().unwrap_or_default())] {
-        if let Some((_, _, body)) = shared_body(bytes, number) {
+        if let Some((_, body)) = shared_body(bytes, number) {
             assert!(bytes.get(body).is_some(), "a body lies inside the block");
         }
     }
@@ -354,6 +354,7 @@ pub fn manifest(bytes: &[u8]) {
         number: 5,
         first: bytes.len() as u64,
         second: u64::from(crc(Seed::new(ENGINE, 5), bytes)),
+        third: 0,
     };
     assert!(manifest::decode(bytes, &FileHeader { second: header.second ^ 1, ..header }).is_err());
     let Ok(live) = manifest::decode(bytes, &header) else { return };

@@ -56,6 +56,8 @@ pub enum Change {
     Delete(Key, u64),
     /// An entry gets the body of this edit.
     Edit(Key, u64, u64),
+    /// All entries of the batch that wrote an entry do.
+    EditAll(Key, u64, u64),
 }
 
 /// What an engine shows of a timeline.
@@ -237,8 +239,25 @@ impl Books {
                 let edits = self.timeline(key).edits.entry(*sequence).or_default();
                 edits.iter_mut().filter(|edit| edit.0 == *number).for_each(|edit| edit.1 = true);
             }
+            Event::Asked(Change::EditAll(key, sequence, number)) => {
+                for (key, sequence) in self.with(key, *sequence) {
+                    self.event(&Event::Asked(Change::Edit(key, sequence, *number)));
+                }
+            }
+            Event::Done(Change::EditAll(key, sequence, number)) => {
+                for (key, sequence) in self.with(key, *sequence) {
+                    self.event(&Event::Done(Change::Edit(key, sequence, *number)));
+                }
+            }
             Event::Clock(now_ms) => self.now_ms = *now_ms,
         }
+    }
+
+    /// All entries of the batch that wrote an entry.
+    fn with(&mut self, key: &Key, sequence: u64) -> Vec<(Key, u64)> {
+        let number = self.timeline(key).batches[sequence as usize - 1];
+        let Batch { sent, sequences, .. } = &self.batches[&number];
+        sent.targets.iter().cloned().zip(sequences.iter().copied()).collect()
     }
 
     fn timeline(&mut self, key: &Key) -> &mut Timeline {

@@ -156,6 +156,17 @@ impl Driver {
         let change = Change::Edit(key.clone(), sequence, self.next_batch);
         let body = edited_body(self.next_batch);
         self.next_batch += 1;
+        let store = engine.store(key.0).expect("store");
+        let shared = store.body_of(key.1.as_bytes(), sequence).expect("reads");
+        if let Some(of) = shared.filter(|_| self.next_batch.is_multiple_of(2)) {
+            let change = Change::EditAll(key.clone(), sequence, self.next_batch - 1);
+            let all = engine.stores().into_iter().map(|store| engine.store(&store.name).expect("store"));
+            let stores: Vec<_> = all.collect();
+            self.notes.note(Event::Asked(change.clone()));
+            let batch = strandline::Batch::new().edit_body(of, &stores, &body);
+            engine.submit(batch).expect("queued").wait().expect("committed");
+            return self.notes.note(Event::Done(change));
+        }
         self.notes.note(Event::Asked(change.clone()));
         // What is gone is not edited.
         if engine.store(key.0).expect("store").edit(key.1.as_bytes(), sequence, &body).expect("edits") {

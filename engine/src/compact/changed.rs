@@ -1,0 +1,123 @@
+//! What became of shared bodies that a merge meets, by changes in any segment of the store, its inputs among them.
+//!
+//! A merge applies all of them to what it writes, and says so by the place of the log up to which it did. A change is needed as long
+//! as a segment that did not apply it may hold the body.
+//!
+//! It does not know: which entries have these bodies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
+use crate::ids::{BODIES, CommitPlace, Lsn};
+use crate::segment::Segment;
+use crate::state::State;
+use crate::view::View;
+
+/// The newest change of each body.
+pub struct ChangedBodies {
+    changed: BTreeMap<CommitPlace, Change>,
+    /// Up to where in the log all of them are applied.
+    applied_to: Lsn,
+    others: Others,
+}
+
+struct Change {
+    /// Where it was committed.
+    at: CommitPlace,
+    /// Which segment has the body, and its number there.
+    segment: Arc<Segment>,
+    number: u32,
+}
+
+/// The segments that may hold bodies which others change.
+struct Others(Vec<SegmentRecord>);
+
+impl Others {
+    fn of(view: &View, inputs: &[Arc<Segment>]) -> Others {
+        let is_input =
+            |record: &SegmentRecord| inputs.iter().any(|input| input.record().number == record.number);
+        let records = view.segments.of(inputs[0].record().store).iter().map(|segment| segment.record());
+        Others(records.filter(|record| record.has_data() && !is_input(record)).cloned().collect())
+    }
+
+    fn need(&self, place: CommitPlace, at: CommitPlace) -> bool {
+        let needs = |other: &SegmentRecord| {
+            (other.from..other.to).contains(&Lsn(place.0)) && Lsn(at.0) >= other.changed_to
+        };
+        self.0.iter().any(needs)
+    }
+}
+
+impl ChangedBodies {
+    /// Finds none, for a merge that looks at nothing but its inputs.
+    pub fn unknown(view: &View, inputs: &[Arc<Segment>]) -> ChangedBodies {
+        let applied_to = inputs.iter().map(|input| input.record().changed_to).min().unwrap_or(Lsn(0));
+        ChangedBodies { changed: BTreeMap::new(), applied_to, others: Others::of(view, inputs) }
+    }
+
+    /// Finds them for a merge of these. What a damaged segment changes is left to readers.
+    pub fn find(state: &State, view: &View, inputs: &[Arc<Segment>]) -> Result<ChangedBodies> {
+        let mut changed: BTreeMap<CommitPlace, Change> = BTreeMap::new();
+        let segments = view.segments.of(inputs[0].record().store);
+        let mut applied_to = segments.iter().map(|segment| segment.record().to).max().unwrap_or(Lsn(0));
+        for segment in segments.iter().filter(|segment| segment.record().has_data()) {
+            let is_whole =
+                segment.damage().is_none() && !state.unmergeable.lock().contains(&segment.record().number);
+            let entry = match segment.find(BODIES) {
+                Ok(entry) if is_whole => entry,
+                Err(error) if !error.is_damage() => return Err(error),
+                // What it changes was committed after it began.
+                _ => {
+                    applied_to = applied_to.min(segment.record().from);
+                    continue;
+                }
+            };
+            let Some(entry) = entry else { continue };
+            for edited in segment.edited(&entry) {
+                let (place, at) = (CommitPlace(edited.sequence), edited.at);
+                if changed.get(&place).is_none_or(|known| known.at < at) {
+                    changed.insert(place, Change { at, segment: segment.clone(), number: edited.body });
+                }
+            }
+        }
+        changed.retain(|_, change| Lsn(change.at.0) < applied_to);
+        Ok(ChangedBodies { changed, applied_to, others: Others::of(view, inputs) })
+    }
+
+    /// Up to where in the log all changes are applied to what was merged.
+    pub fn applied_to(&self) -> Lsn {
+        self.applied_to
+    }
+
+    /// Where a body was changed last, if that is not in a segment which applied all changes before a place.
+    pub fn later(&self, place: CommitPlace, applied_to: Lsn) -> Option<CommitPlace> {
+        self.changed.get(&place).map(|change| change.at).filter(|at| Lsn(at.0) >= applied_to)
+    }
+
+    /// What became of a body that was changed.
+    pub fn body(&self, place: CommitPlace) -> Result<Bytes> {
+        let Change { segment, number, .. } = &self.changed[&place];
+        segment.shared_body(*number)
+    }
+
+    /// Whether a segment, the merged one or another, may hold a body without a change.
+    pub fn is_needed(&self, place: CommitPlace, at: CommitPlace) -> bool {
+        Lsn(at.0) >= self.applied_to || self.others.need(place, at)
+    }
+}
+
+/// What the changes of shared bodies in a segment weigh that no other segment needs.
+pub fn needless_weight(view: &View, segment: &Arc<Segment>) -> u64 {
+    // One that cannot be read is not rewritten either.
+    let Some(entry) = segment.changes_bodies().then(|| segment.find(BODIES).ok()?).flatten() else {
+        return 0;
+    };
+    let others = Others::of(view, std::slice::from_ref(segment));
+    let edited = segment.edited(&entry).iter();
+    let needless = edited.filter(|edited| !others.need(CommitPlace(edited.sequence), edited.at));
+    needless.map(|edited| u64::from(edited.body_bytes.unwrap_or(0)) + ENTRY_WEIGHT).sum()
+}
