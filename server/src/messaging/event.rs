@@ -49,13 +49,15 @@ pub enum Kind {
     Memberships = 13,
     /// Ledger of pulled events: the conversation got one.
     Pulled = 14,
+    /// Ledger of pulled events: a conversation that has such ones got one that was pushed.
+    Pushed = 15,
 }
 
 impl Kind {
     fn of(number: u8) -> Option<Kind> {
         use Kind::{
-            Added, Created, Edit, Hide, Join, Leave, Members, Memberships, Message, Pulled, Pulls, Read,
-            Recall, Reset,
+            Added, Created, Edit, Hide, Join, Leave, Members, Memberships, Message, Pulled, Pulls, Pushed,
+            Read, Recall, Reset,
         };
         let all = [
             Message,
@@ -72,6 +74,7 @@ impl Kind {
             Reset,
             Memberships,
             Pulled,
+            Pushed,
         ];
         all.into_iter().find(|kind| *kind as u8 == number)
     }

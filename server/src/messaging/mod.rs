@@ -22,9 +22,12 @@ mod around;
 mod change;
 mod conversation;
 mod copies;
+#[cfg(test)]
+mod crowds;
 mod cursor;
 #[cfg(test)]
 mod damage;
+mod effort;
 mod event;
 mod heads;
 mod history;
@@ -32,6 +35,7 @@ mod ledger;
 mod list;
 mod mark;
 mod members;
+mod merge;
 #[cfg(test)]
 mod moments;
 mod names;
@@ -67,7 +71,9 @@ pub use send::{Message, Sending};
 pub use trouble::Trouble;
 
 use conversation::Conversation;
+use effort::Effort;
 use ledger::{Ledger, Ledgers};
+use pulled::Tails;
 use trouble::Result;
 use user::User;
 
@@ -107,6 +113,8 @@ pub struct Messaging {
     users: Ledgers<User>,
     options: Options,
     history: u64,
+    tails: Tails,
+    effort: Effort,
     /// Who joins or leaves takes a turn: of many who decide on the same members only one would get through, and all others, sends
     /// too, would decide again each time.
     turns: [Mutex<()>; TURNS],
@@ -142,6 +150,8 @@ impl Messaging {
             sync,
             pulled,
             options,
+            tails: pulled::tails(),
+            effort: Effort::default(),
             turns: std::array::from_fn(|_| Mutex::default()),
         })
     }

@@ -14,18 +14,19 @@ use super::{
     Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, Standing, SyncPage, names,
 };
 
-struct Table {
-    clock: Arc<ManualClock>,
-    engine: Engine,
-    messaging: Messaging,
+/// An engine in memory, at a time that is set by hand.
+pub(super) struct Table {
+    pub clock: Arc<ManualClock>,
+    pub engine: Engine,
+    pub messaging: Messaging,
 }
 
 impl Table {
-    fn new() -> Table {
+    pub fn new() -> Table {
         Table::with(Options::default().push_members)
     }
 
-    fn with(push_members: usize) -> Table {
+    pub fn with(push_members: usize) -> Table {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
         let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
@@ -34,13 +35,13 @@ impl Table {
         Table { clock, engine, messaging }
     }
 
-    fn create(&self, conv: &str, mode: Mode, members: &[&'static str]) {
+    pub fn create(&self, conv: &str, mode: Mode, members: &[&'static str]) {
         let members = members.iter().map(|user| Bytes::from_static(user.as_bytes())).collect();
         let new = NewConversation { mode, history: History::All, members };
         assert!(self.messaging.create(conv.as_bytes(), &new).expect("it is made"));
     }
 
-    fn batch(&self, conv: &str, body: impl Into<Bytes>, lifetime_ms: u64) -> Batch {
+    pub fn batch(&self, conv: &str, body: impl Into<Bytes>, lifetime_ms: u64) -> Batch {
         let conv = Bytes::copy_from_slice(conv.as_bytes());
         let message = Message { conv, sender: "ann".into(), body: body.into(), id: None, lifetime_ms };
         match self.messaging.send(&message).expect("ann is a member") {
@@ -49,29 +50,29 @@ impl Table {
         }
     }
 
-    fn commit(&self, batch: Batch) {
+    pub fn commit(&self, batch: Batch) {
         self.engine.submit(batch).expect("queued").wait().expect("committed");
     }
 
-    fn send(&self, conv: &str, body: &'static str) {
+    pub fn send(&self, conv: &str, body: &'static str) {
         self.commit(self.batch(conv, body, 0));
     }
 
-    fn append(&self, store: &Store, name: &[u8], event: &Event) {
+    pub fn append(&self, store: &Store, name: &[u8], event: &Event) {
         self.commit(Batch::new().append(store, name, &event.encode()));
     }
 
-    fn tail(&self, user: &str) -> Cursor {
+    pub fn tail(&self, user: &str) -> Cursor {
         let tail = self.messaging.tail(user.as_bytes()).expect("reads");
         self.messaging.cursor(user.as_bytes(), &tail).expect("its own")
     }
 
-    fn sync(&self, user: &str, cursor: &Cursor, count: usize) -> SyncPage {
+    pub fn sync(&self, user: &str, cursor: &Cursor, count: usize) -> SyncPage {
         self.messaging.sync(user.as_bytes(), cursor, Limit::entries(count)).expect("syncs")
     }
 
     /// Everything that a terminal gets in pages of so many.
-    fn drain(&self, user: &str, count: usize) -> Vec<String> {
+    pub fn drain(&self, user: &str, count: usize) -> Vec<String> {
         let (mut all, mut cursor) = (Vec::new(), Cursor::Oldest);
         loop {
             let page = self.sync(user, &cursor, count);
@@ -83,7 +84,7 @@ impl Table {
         }
     }
 
-    fn block_reads(&self) -> u64 {
+    pub fn block_reads(&self) -> u64 {
         self.engine.stats().get("block_reads").expect("it is counted")
     }
 }
@@ -94,7 +95,7 @@ fn incompressible(bytes: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(|| dice.below(256) as u8).take(bytes).collect()
 }
 
-fn told(page: &SyncPage) -> Vec<String> {
+pub(super) fn told(page: &SyncPage) -> Vec<String> {
     let tell = |delivery: &super::Delivery| {
         let (conv, shown) = (String::from_utf8_lossy(&delivery.conv), &delivery.shown);
         format!("{conv} {} {} {}", shown.sequence, shown.kind, String::from_utf8_lossy(&shown.body))

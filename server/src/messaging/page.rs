@@ -112,6 +112,8 @@ impl Standing {
 pub struct SyncPage {
     /// What the cursor was worth.
     pub verdict: Standing,
+    /// The place before the first event, behind what was passed over: who keeps that lacks none of them.
+    pub start: Vec<u8>,
     /// What to pass next time.
     pub cursor: Vec<u8>,
     /// Whether the limit kept something back.
@@ -121,14 +123,15 @@ pub struct SyncPage {
 }
 
 impl SyncPage {
-    /// Where this page's events start, given the cursor that it was asked for with: who keeps that lacks none of them.
-    pub fn start<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
-        if self.deliveries.is_empty() { &self.cursor } else { asked }
+    /// Nothing is behind this cursor.
+    pub(super) fn end(cursor: Vec<u8>) -> SyncPage {
+        let start = cursor.clone();
+        SyncPage { verdict: Standing::Ok, start, cursor, more: false, deliveries: Vec::new() }
     }
 
     /// The cursor belongs to something else: begin with the oldest that is kept.
     pub(super) fn start_again(verdict: Standing) -> SyncPage {
-        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
+        SyncPage { verdict, ..SyncPage::end(b"0".to_vec()) }
     }
 }
 

@@ -4,8 +4,8 @@
 //!
 //! 1. the frame, stamped by the engine with the event's own sequence, to the conversation's timeline;
 //! 2. the same frame, stored once, to each member's sync timeline, if it is pushed;
-//! 3. a line in the ledger of pulled events, if it is not; and at the first time a record for each member that it must look into
-//!    the conversation from here on;
+//! 3. a line in the ledger of pulled events, if it is not, or others of the conversation were not; and at the first time a record
+//!    for each member that it must look into the conversation from here on;
 //! 4. the condition that the members are still those.
 //!
 //! A send needs no other one to be finished: sends of a conversation fill up one group as appends do.
@@ -126,11 +126,12 @@ impl Messaging {
         targets.extend(inboxes.iter().map(|name| (&self.sync, name.as_slice())));
         let batch = batch.lifetime_ms(event.lifetime_ms).stamp_origin().fan_out(&event.encode(), targets);
         let batch = batch.if_last_of(&self.state, &ledger_name, ledger.version);
-        if pushed {
+        if pushed && !conversation.pulls {
             return batch;
         }
         let nobody = Bytes::new();
-        let moved = Event::new(Kind::Pulled, &conv, &nobody).encode();
+        let kind = if pushed { Kind::Pushed } else { Kind::Pulled };
+        let moved = Event::new(kind, &conv, &nobody).encode();
         // What expires is the event: that the conversation moved stays known.
         let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, &moved);
         if conversation.pulls {
