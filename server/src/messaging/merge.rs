@@ -167,10 +167,8 @@ impl Merge<'_> {
         if passed.by_id {
             return Ok(Ties::ById);
         }
-        if passed.line == 0 {
-            if can_be_noted(self.bytes_to_note(time_ms, passed)) {
-                return Ok(Ties::Noted);
-            }
+        if passed.line == 0 && can_be_noted(self.bytes_to_note(time_ms, passed)) {
+            return Ok(Ties::Noted);
         }
         if passed.is_before_its_time() && time_ms < self.moves.time_ms && !self.are_pushed_too(time_ms) {
             return Ok(Ties::ById);

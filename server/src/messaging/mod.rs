@@ -73,6 +73,7 @@ pub use trouble::Trouble;
 use conversation::Conversation;
 use effort::Effort;
 use ledger::{Ledger, Ledgers};
+use list::Lists;
 use pulled::Tails;
 use trouble::Result;
 use user::User;
@@ -87,7 +88,7 @@ pub struct Options {
     pub max_members: usize,
     /// How long after it was sent a message may be edited or recalled, in milliseconds; 0: for ever.
     pub change_window_ms: u64,
-    /// Memory for states of conversations and users, in bytes.
+    /// Memory for states of conversations and users, and for lists of which pages are to come, in bytes.
     pub ledger_memory_bytes: u64,
 }
 
@@ -114,6 +115,7 @@ pub struct Messaging {
     options: Options,
     history: u64,
     tails: Tails,
+    lists: Lists,
     effort: Effort,
     /// Who joins or leaves takes a turn: of many who decide on the same members only one would get through, and all others, sends
     /// too, would decide again each time.
@@ -135,14 +137,15 @@ impl Messaging {
     /// On an engine that is open. Makes the stores of its own if they are not there.
     pub fn open(engine: &Engine, options: Options) -> std::result::Result<Messaging, Error> {
         let state = own_store(engine, "im.state", 0)?;
-        let kept_bytes = options.ledger_memory_bytes / 2;
+        // Of sixteen parts two are for lists.
+        let part_bytes = options.ledger_memory_bytes / 16;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         [&messages, &sync].into_iter().try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;
         let pulled = own_store(engine, "im.pulled", WEEK_MS)?;
         let history = history(engine, [&messages, &sync, &state, &pulled]);
         Ok(Messaging {
-            conversations: Ledgers::new(state.clone(), kept_bytes),
-            users: Ledgers::new(state.clone(), kept_bytes),
+            conversations: Ledgers::new(state.clone(), 7 * part_bytes),
+            users: Ledgers::new(state.clone(), 7 * part_bytes),
             state,
             history,
             engine: engine.clone(),
@@ -151,6 +154,7 @@ impl Messaging {
             pulled,
             options,
             tails: pulled::tails(),
+            lists: Lists::new(2 * part_bytes, engine.now_ms()),
             effort: Effort::default(),
             turns: std::array::from_fn(|_| Mutex::default()),
         })
