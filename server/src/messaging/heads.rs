@@ -7,14 +7,13 @@ use bytes::Bytes;
 use strandline::{Entry, Error, Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
 
 use super::around::{Gap, Piece, bounded, pieces};
-use super::copies::{MOST_PAGES, When};
+use super::copies::MOST_PAGES;
 use super::cursor::Position;
-use super::event::Event;
+use super::event::{Event, When};
 use super::page::Seen;
-use super::periods::Periods;
 use super::pulled::Frontier;
 use super::trouble::Result;
-use super::user::User;
+use super::user::{Membership, User};
 use super::{Messaging, names};
 
 /// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
@@ -38,7 +37,11 @@ impl Messaging {
             let pull = Pull {
                 name: names::conversation(&conv),
                 conv,
-                periods: membership.periods.clone(),
+                membership: Membership {
+                    periods: membership.periods.clone(),
+                    history: membership.history,
+                    ..Membership::default()
+                },
                 pulls_from: membership.pulls_from.unwrap_or(Sequence::MAX),
                 cursor: first.saturating_sub(1),
                 time_ms: start.time_ms,
@@ -62,7 +65,7 @@ impl Messaging {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
             // Nothing outside of a membership is for this user.
-            let Some(first) = pull.periods.next(pull.cursor + 1) else { break };
+            let Some(first) = pull.membership.periods.next(pull.cursor + 1) else { break };
             pull.cursor = first - 1;
             let limit = Limit { entries: pull.ahead, ..MOST_AHEAD }.around_damage();
             pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
@@ -102,9 +105,9 @@ impl Messaging {
             return Ok(false);
         }
         pull.time_ms = time_ms.max(pull.time_ms);
-        if event.is_pulled() && pull.periods.contains(sequence) {
-            let event = self.as_it_is_stored(user, event, When::of(entry))?.event();
-            pull.buffer.push_back(Seen { sequence, time_ms, event });
+        if event.is_pulled() && pull.membership.gets(sequence, &event) {
+            let (event, edited) = self.shown_to(user, Some(&pull.membership), event, When::of(entry))?;
+            pull.buffer.push_back(Seen { sequence, time_ms, event, edited });
         }
         Ok(true)
     }
@@ -155,7 +158,8 @@ pub struct Pull {
     /// Which.
     pub conv: Bytes,
     name: Vec<u8>,
-    periods: Periods,
+    /// The user's, without its marks.
+    membership: Membership,
     pulls_from: Sequence,
     cursor: Sequence,
     /// When the last event before the cursor was committed, or where the sync began: times do not fall.
@@ -176,9 +180,9 @@ impl Pull {
                 self.more = false;
                 return false;
             }
-            if sequence >= self.pulls_from && self.periods.contains(sequence) {
+            if sequence >= self.pulls_from && self.membership.periods.contains(sequence) {
                 self.time_ms = time_ms;
-                self.buffer.push_back(Seen { sequence, time_ms, event: None });
+                self.buffer.push_back(Seen { sequence, time_ms, event: None, edited: 0 });
             }
         }
         true
@@ -186,7 +190,7 @@ impl Pull {
 
     /// Whether an event is for later, or not for the user at all.
     fn is_beyond(&self, sequence: Sequence, time_ms: TimeMs, frontier: &Frontier) -> bool {
-        sequence > self.periods.last()
+        sequence > self.membership.periods.last()
             || time_ms > frontier.time_ms
             || (time_ms == frontier.time_ms && sequence > frontier.seen.get(&self.conv).copied().unwrap_or(0))
     }
