@@ -7,7 +7,7 @@ use strandline::WEEK_MS;
 use strandline::vfs::simulated::Dice;
 
 use super::moments::{Table, told};
-use super::{Cursor, Messaging, Mode, Standing};
+use super::{Cursor, History, Messaging, Mode, Standing};
 
 const LONGEST: usize = 512;
 
@@ -311,5 +311,31 @@ impl Terminal {
         self.cursor = table.messaging.cursor(b"bob", &page.cursor).expect("its own");
         assert!(page.more || table.tail("bob") == self.cursor, "seed {seed}: the end is the tail");
         !page.more
+    }
+}
+
+#[test]
+fn the_tail_does_not_move_for_changes_of_messages_that_its_user_may_not_see() {
+    for mode in [Mode::Pull, Mode::Push] {
+        let mut table = Table::new();
+        table.create_with("room", mode, History::Joined, &["ann", "carl"]);
+        table.send("room", "before bob");
+        table.messaging.join(b"room", &["bob".into()]).expect("there is room");
+        table.send("room", "for bob");
+        let tail = table.tail("bob");
+        for pass_ms in [0, 1] {
+            table.clock.pass(pass_ms);
+            table.messaging.edit(b"room", b"ann", 1, &"not for bob".into()).expect("it is ann's");
+            for _ in 0..2 {
+                assert_eq!(table.tail("bob"), tail, "{mode:?}");
+                let (all, end) = table.rest("bob", &Cursor::Oldest, 1);
+                assert_eq!(all.len(), 2);
+                assert_eq!(table.messaging.cursor(b"bob", &end).expect("its own"), tail, "{mode:?}");
+                table.forget();
+            }
+        }
+        table.messaging.edit(b"room", b"ann", 3, &"for bob, too".into()).expect("it is ann's");
+        assert_ne!(table.tail("bob"), tail);
+        table.check_all_cursors("bob", &tail);
     }
 }

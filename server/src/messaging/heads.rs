@@ -7,13 +7,12 @@ use bytes::Bytes;
 use strandline::{Entry, Error, Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
 
 use super::around::{Gap, Piece, bounded, pieces};
-use super::copies::{MOST_PAGES, When};
-use super::event::Event;
+use super::copies::MOST_PAGES;
+use super::event::{Event, When};
 use super::page::Seen;
-use super::periods::Periods;
 use super::pulled::Moves;
 use super::trouble::Result;
-use super::user::User;
+use super::user::{Membership, User};
 use super::{Messaging, names};
 
 /// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
@@ -39,7 +38,11 @@ impl Messaging {
                 conv: conv.clone(),
                 last: stretch.last,
                 until_ms: moves.time_ms,
-                periods: membership.periods.clone(),
+                membership: Membership {
+                    periods: membership.periods.clone(),
+                    history: membership.history,
+                    ..Membership::default()
+                },
                 pulls_from: membership.pulls_from.unwrap_or(Sequence::MAX),
                 cursor: first.saturating_sub(1),
                 time_ms: since_ms,
@@ -57,7 +60,7 @@ impl Messaging {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
             // Nothing outside of a membership is for this user, and nothing behind the newest line is for now.
-            let first = pull.periods.next(pull.cursor + 1).filter(|first| *first <= pull.last);
+            let first = pull.membership.periods.next(pull.cursor + 1).filter(|first| *first <= pull.last);
             let Some(first) = first else { break };
             pull.cursor = first - 1;
             let limit = Limit { entries: pull.ahead, ..MOST_AHEAD }.around_damage();
@@ -98,9 +101,9 @@ impl Messaging {
             return Ok(false);
         }
         pull.time_ms = time_ms.max(pull.time_ms);
-        if event.is_pulled() && pull.periods.contains(sequence) {
-            let event = self.as_it_is_stored(user, event, When::of(entry))?.event();
-            pull.buffer.push_back(Seen { sequence, time_ms, event });
+        if event.is_pulled() && pull.membership.gets(sequence, &event) {
+            let (event, edited) = self.shown_to(user, Some(&pull.membership), event, When::of(entry))?;
+            pull.buffer.push_back(Seen { sequence, time_ms, event, edited });
         }
         Ok(true)
     }
@@ -151,7 +154,8 @@ pub struct Pull {
     /// Which.
     pub conv: Bytes,
     name: Vec<u8>,
-    periods: Periods,
+    /// The user's, without its marks.
+    membership: Membership,
     pulls_from: Sequence,
     /// The last that is for now.
     pub last: Sequence,
@@ -178,9 +182,9 @@ impl Pull {
                 self.more = false;
                 return false;
             }
-            if sequence >= self.pulls_from && self.periods.contains(sequence) {
+            if sequence >= self.pulls_from && self.membership.periods.contains(sequence) {
                 self.time_ms = time_ms;
-                self.buffer.push_back(Seen { sequence, time_ms, event: None });
+                self.buffer.push_back(Seen { sequence, time_ms, event: None, edited: 0 });
             }
         }
         true
@@ -188,7 +192,7 @@ impl Pull {
 
     /// Whether an event is for later, or not for the user at all.
     fn is_beyond(&self, sequence: Sequence, time_ms: TimeMs) -> bool {
-        sequence > self.periods.last() || sequence > self.last || time_ms > self.until_ms
+        sequence > self.membership.periods.last() || sequence > self.last || time_ms > self.until_ms
     }
 }
 

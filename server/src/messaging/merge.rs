@@ -12,10 +12,9 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use strandline::{Limit, Sequence, TimeMs};
 
-use super::around::{Piece, piece_at};
-use super::copies::{Found, When};
+use super::copies::Found;
 use super::cursor::{Passed, Position, can_be_noted, noted_bytes};
-use super::event::{Event, Kind};
+use super::event::{Event, Kind, When};
 use super::heads::Heads;
 use super::page::{Delivery, Shown, Standing, SyncPage};
 use super::pulled::Moves;
@@ -77,7 +76,7 @@ impl Merge<'_> {
     pub fn run(mut self, told: bool) -> Result<SyncPage> {
         let more = loop {
             let full = match self.next_pushed()? {
-                // Not ours: somebody appended to the timeline by itself.
+                // Not ours: somebody appended to the timeline by itself, or the user may not see what it is about.
                 Some(Arrival { place, content: Content::Foreign, .. }) => {
                     self.inbox.pop_front();
                     self.position.inbox = place;
@@ -112,14 +111,21 @@ impl Merge<'_> {
 
     /// The first of the sync timeline that was not given yet. What is lost there is read where its original is.
     fn next_pushed(&self) -> Result<Option<Arrival>> {
-        let Some(arrival) = self.inbox.front().cloned() else { return Ok(None) };
-        let Content::Original(conv, sequence) = &arrival.content else { return Ok(Some(arrival)) };
-        let content = match self.messaging.event_at(conv, self.user, *sequence)? {
-            Found::Event(_, event) => Content::Copy(event),
-            Found::Lost(..) => Content::Damaged(conv.clone(), *sequence),
-            Found::Nothing => Content::Lost,
-        };
-        Ok(Some(Arrival { content, ..arrival }))
+        let Some(mut arrival) = self.inbox.front().cloned() else { return Ok(None) };
+        if let Content::Original(conv, sequence) = &arrival.content {
+            arrival.content = match self.messaging.event_at(conv, self.user, *sequence)? {
+                Found::Event(_, event) => Content::Copy(event),
+                Found::Lost(..) => Content::Damaged(conv.clone(), *sequence),
+                Found::Nothing => Content::Lost,
+            };
+        }
+        if let Content::Copy(copy) = &arrival.content
+            && copy.is_change()
+            && self.state.membership(&copy.conv).is_some_and(|membership| !membership.may_see(copy.about))
+        {
+            arrival.content = Content::Foreign;
+        }
+        Ok(Some(arrival))
     }
 
     /// The pulled event that comes before a pushed one: of an earlier time, or of the same if the conversation itself has one.
@@ -248,8 +254,8 @@ impl Merge<'_> {
                 let (conv, sequence) = (copy.conv.clone(), copy.sequence);
                 lined = (!copy.is_mark()).then_some((conv.clone(), sequence));
                 let shown = match self.as_it_is_now(copy, time_ms)? {
-                    Some(event) => Shown::of(time_ms, event),
-                    None => Shown::damaged(sequence, time_ms),
+                    (Some(event), edited) => Shown::of(time_ms, event, edited),
+                    (None, _) => Shown::damaged(sequence, time_ms),
                 };
                 (conv, shown)
             }
@@ -350,10 +356,10 @@ impl Merge<'_> {
         passed
     }
 
-    /// A copy, unless the original was changed after it was made; `None` when it cannot be known what it became.
-    fn as_it_is_now(&mut self, copy: Event, copied_ms: TimeMs) -> Result<Option<Event>> {
+    /// A copy as it is now, and how often its message was edited; `None` when it cannot be known what it became.
+    fn as_it_is_now(&mut self, copy: Event, copied_ms: TimeMs) -> Result<(Option<Event>, u64)> {
         if !matches!(copy.kind, Kind::Message | Kind::Edit) {
-            return Ok(Some(copy));
+            return Ok((Some(copy), 0));
         }
         let messaging = self.messaging;
         let changed_ms = if let Some(known) = self.out.changes.get(&copy.conv) {
@@ -364,18 +370,9 @@ impl Merge<'_> {
             changed_ms
         };
         if changed_ms < copied_ms {
-            return Ok(Some(copy));
+            return Ok((Some(copy), 0));
         }
-        let name = names::conversation(&copy.conv);
-        let original = match piece_at(&messaging.messages, &name, copy.sequence)? {
-            Some(Piece::Whole(entry)) => Event::decode(&entry.body),
-            Some(Piece::Lost(_)) | None => None,
-        };
-        let found = match original {
-            Some(original) => messaging.as_it_is_stored(self.user, original, When::at(copied_ms))?,
-            // It does not tell what became of it.
-            None => messaging.as_it_became(self.user, copy, When::at(copied_ms))?,
-        };
-        Ok(found.event())
+        let membership = self.state.membership(&copy.conv);
+        messaging.copy_shown_to(self.user, membership, copy, When::at(copied_ms))
     }
 }

@@ -6,7 +6,8 @@
 //!                        im.pulled:all         which conversation moved, in pull mode             sync
 //!
 //!  ledgers (im.state):   c/conv  settings, members
-//!                        e/conv  which messages were edited or recalled
+//!                        e/conv  when a message was edited or recalled last
+//!                        m/conv{sequence}  what became of that message
 //!                        u/user  a user's conversations with its periods, read marks, hidden messages
 //! ```
 //!
@@ -19,7 +20,11 @@
 //! a sender, gives one message.
 
 mod around;
+mod became;
 mod change;
+#[cfg(test)]
+mod changing;
+mod content;
 mod conversation;
 mod copies;
 #[cfg(test)]
@@ -52,6 +57,7 @@ mod sync;
 mod tests;
 mod trouble;
 mod user;
+mod visible;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -117,9 +123,12 @@ pub struct Messaging {
     tails: Tails,
     lists: Lists,
     effort: Effort,
-    /// Who joins or leaves takes a turn: of many who decide on the same members only one would get through, and all others, sends
-    /// too, would decide again each time.
+    /// Who joins, leaves, edits or recalls takes a turn: of many who decide on the same ledger only one would get through, and all
+    /// others, sends too, would decide again each time.
     turns: [Mutex<()>; TURNS],
+    /// How often something was decided.
+    #[cfg(test)]
+    decisions: std::sync::atomic::AtomicU64,
 }
 
 /// Conversations with the same turn, by chance, only wait for each other.
@@ -157,6 +166,8 @@ impl Messaging {
             lists: Lists::new(2 * part_bytes, engine.now_ms()),
             effort: Effort::default(),
             turns: std::array::from_fn(|_| Mutex::default()),
+            #[cfg(test)]
+            decisions: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -184,9 +195,16 @@ impl Messaging {
         }
     }
 
+    /// The turn of a conversation.
+    fn turn(&self, conv: &[u8]) -> &Mutex<()> {
+        &self.turns[names::digest(conv) as usize % TURNS]
+    }
+
     /// Decides until what was decided holds. Waits for the disk.
     fn decide<T>(&self, mut decide: impl FnMut() -> Result<Decision<T>>) -> Result<T> {
         loop {
+            #[cfg(test)]
+            self.decisions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             match decide()? {
                 Decision::Known(answer) => return Ok(answer),
                 Decision::Commit(batch, answer) => match self.engine.submit(*batch)?.wait() {

@@ -24,7 +24,8 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use strandline::{Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
 
-use super::around::{Gap, sequence_at, told_if_hidden};
+use super::around::{Gap, Piece, Scan, sequence_at, told_if_hidden};
+use super::conversation::History;
 use super::cursor::{Passed, can_be_noted, noted_bytes};
 use super::event::{Event, Kind};
 use super::trouble::Result;
@@ -34,6 +35,10 @@ use super::{Messaging, names};
 /// Lines read at a time.
 const PAGE: Limit =
     Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
+
+/// Entries read at a time to find the last that is for a user, and how often.
+const LAST: Limit = Limit { entries: 4, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
+const MOST_LAST_PAGES: usize = 64;
 
 /// A read that asks only where a timeline starts and ends.
 pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
@@ -248,7 +253,7 @@ impl Messaging {
                 }
                 continue;
             };
-            let Some((last, last_ms)) = own_end(membership, end) else { continue };
+            let Some((last, last_ms)) = self.own_end(conv, membership, end)? else { continue };
             moves.newest.add(conv, last, last_ms, 0);
             let Some(start) = start.filter(|start| last_ms >= start.time_ms) else { continue };
             let first = self.first_behind(conv, start, &firsts)?;
@@ -257,6 +262,45 @@ impl Messaging {
             }
         }
         Ok(moves)
+    }
+
+    /// The last event of a conversation that is for a member, and its time, given where the timeline ends.
+    fn own_end(
+        &self,
+        conv: &Bytes,
+        membership: &Membership,
+        (last, last_ms): (Sequence, TimeMs),
+    ) -> Result<Option<(Sequence, TimeMs)>> {
+        let own = membership.periods.last().min(last);
+        if !membership.periods.contains(own) {
+            return Ok(None);
+        }
+        let end = (own, if own < last { membership.left_ms } else { last_ms });
+        if membership.history == History::All {
+            return Ok(Some(end));
+        }
+        // Changes of messages that it may not see are for others.
+        let name = names::conversation(conv);
+        let mut scan = Scan::new(&self.messages, &name, (1, own), true, LAST);
+        let mut next = own;
+        for _ in 0..MOST_LAST_PAGES {
+            let Some(pieces) = scan.next_page()? else { break };
+            for piece in pieces {
+                let Piece::Whole(entry) = piece else { return Ok(Some(end)) };
+                // One that has expired since was for it, as far as can be known.
+                if entry.sequence < next && next == own {
+                    return Ok(Some(end));
+                }
+                next = entry.sequence - 1;
+                let event = Event::told(&entry.body);
+                if membership.periods.contains(entry.sequence)
+                    && event.is_none_or(|event| membership.gets(entry.sequence, &event))
+                {
+                    return Ok(Some((entry.sequence, entry.time_ms)));
+                }
+            }
+        }
+        Ok(Some(end))
     }
 
     /// The first sequence of a conversation that a place is not behind.
@@ -447,12 +491,7 @@ impl Messaging {
 /// The user's membership, if the event of a line is for it.
 fn gets<'a>(state: &'a User, line: &Event) -> Option<&'a Membership> {
     let membership = state.membership(&line.conv).filter(|one| one.pulls_from.is_some());
-    membership.filter(|one| one.periods.contains(line.sequence))
-}
-
-/// The last event of a conversation in the time of a membership, given where its timeline ends.
-fn own_end(membership: &Membership, (last, last_ms): (Sequence, TimeMs)) -> Option<(Sequence, TimeMs)> {
-    let own = membership.periods.last().min(last);
-    let own_ms = if own < last { membership.left_ms } else { last_ms };
-    membership.periods.contains(own).then_some((own, own_ms))
+    // Of a change the line says what it is about.
+    let shows = |one: &&Membership| line.about == 0 || one.may_see(line.about);
+    membership.filter(|one| one.periods.contains(line.sequence)).filter(shows)
 }

@@ -15,8 +15,8 @@
 //!
 //! What damage hides in one of the two is read from the other (`refill`, `copies`), or given as damaged or lost.
 //!
-//! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger of changes has moved since, the
-//! original is shown.
+//! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger of changes has moved since, it is
+//! shown as it is now (`visible`). An edit or a recall of a message that the user may not see is passed over.
 //!
 //! The cost is that of what is new; see `pulled`.
 

@@ -133,9 +133,9 @@ pub fn write_shown(shown: &Shown, out: &mut Encoder) {
 
 /// The map of an event's attributes.
 pub fn write_attributes(shown: &Shown, out: &mut Encoder) {
-    out.map(usize::from(shown.is_damaged));
-    if shown.is_damaged {
-        out.field("damaged", 1);
+    out.map(shown.attributes().count());
+    for (name, value) in shown.attributes() {
+        out.field(name, value);
     }
 }
 
