@@ -275,6 +275,27 @@ fn a_message_is_changed_where_only_copies_of_it_are_left() {
 }
 
 #[test]
+fn a_message_is_refused_by_the_right_name_also_when_only_former_members_have_copies() {
+    let table = Table::new();
+    table.create("room", Mode::Push, &["ann", "bob", "carl"]);
+    table.send("room", "one");
+    table.send("room", "two");
+    table.recall("room", 2);
+    table.join("room", "dora"); // 4
+    table.send("room", "three"); // 5
+    table.leave("room", "carl");
+    table.leave("room", "bob");
+    table.leave("room", "ann");
+    let messaging = &table.messaging;
+    messaging.messages.trim(&names::conversation(b"room"), Trim::Before(6)).expect("trims");
+    for sequence in [1, 2] {
+        let refused = messaging.recall(b"room", b"dora", sequence).expect_err("it is ann's");
+        assert!(matches!(refused, Trouble::NotTheSender), "{sequence}: {refused}");
+    }
+    assert!(matches!(messaging.recall(b"room", b"dora", 4), Err(Trouble::NoMessage)), "a join is no message");
+}
+
+#[test]
 fn each_change_is_decided_once_however_many_change_something_at_once() {
     const EDITORS: u64 = 8;
     const EDITS: u64 = 40;
