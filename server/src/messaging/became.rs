@@ -139,8 +139,8 @@ impl Messaging {
         }
         let name = names::message_ledger(conv, sequence);
         if let Some(record) = self.last_record(&name)? {
-            let gone = || self.lost_record(&name, record.sequence);
-            return Became::of_record(&record).map(Some).ok_or_else(gone);
+            let unreadable = || self.lost_record(&name, record.sequence);
+            return Became::of_record(&record).map(Some).ok_or_else(unreadable);
         }
         if self.newest_record(conv)?.is_some_and(|(_, record)| is_earlier(&record)) {
             return Ok(self.earlier_changes(conv, since_ms)?.0.remove(&sequence));
@@ -322,14 +322,14 @@ impl Messaging {
         if last == 0 {
             return Ok(None);
         }
-        let gone = || self.lost_record(&name, last);
+        let unreadable = || self.lost_record(&name, last);
         let (found, record) = match self.state.last(&name)? {
-            Some(entry) => (entry.sequence, Event::decode(&entry.body).ok_or_else(gone)?),
+            Some(entry) => (entry.sequence, Event::decode(&entry.body).ok_or_else(unreadable)?),
             // Those of an earlier version expired with their messages.
             None => (last, Event::new(Kind::Reset, &Bytes::new(), &Bytes::new())),
         };
         if found != last && !is_earlier(&record) {
-            return Err(gone());
+            return Err(unreadable());
         }
         Ok(Some((last, record)))
     }

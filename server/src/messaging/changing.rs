@@ -275,6 +275,40 @@ fn a_message_is_changed_where_only_copies_of_it_are_left() {
 }
 
 #[test]
+fn a_message_is_refused_by_the_right_name_also_when_only_former_members_have_copies() {
+    let table = Table::new();
+    table.create("room", Mode::Push, &["ann", "bob", "carl"]);
+    table.send("room", "one");
+    table.send("room", "two");
+    table.recall("room", 2);
+    table.join("room", "dora"); // 4
+    table.send("room", "three"); // 5
+    table.leave("room", "carl");
+    table.leave("room", "bob");
+    table.leave("room", "ann");
+    let messaging = &table.messaging;
+    messaging.messages.trim(&names::conversation(b"room"), Trim::Before(6)).expect("trims");
+    for sequence in [1, 2] {
+        let refused = messaging.recall(b"room", b"dora", sequence).expect_err("it is ann's");
+        assert!(matches!(refused, Trouble::NotTheSender), "{sequence}: {refused}");
+    }
+    assert!(matches!(messaging.recall(b"room", b"dora", 4), Err(Trouble::NoMessage)), "a join is no message");
+}
+
+#[test]
+fn a_copy_shows_the_newest_body_also_when_only_its_author_who_left_has_that() {
+    let table = Table::new();
+    table.create("room", Mode::Push, &["ann", "bob"]);
+    table.send("room", "one"); // 1
+    table.leave("room", "bob"); // 2
+    table.edit("room", 1, "first"); // 3
+    table.leave("room", "ann"); // 4
+    table.join("room", "bob"); // 5
+    table.messaging.messages.trim(&names::conversation(b"room"), Trim::Before(5)).expect("trims");
+    assert_eq!(table.drain("bob", 1), ["room 1 message first", "room 2 leave ", "room 5 join "]);
+}
+
+#[test]
 fn each_change_is_decided_once_however_many_change_something_at_once() {
     const EDITORS: u64 = 8;
     const EDITS: u64 = 40;

@@ -4,10 +4,11 @@
 //! In a sync timeline the events of a conversation stand in their order, between those of others. So a copy is looked for by halves:
 //! the next event of the conversation behind the middle tells in which half it is.
 //!
-//! It does not know: copies of former members. A message of which only these are left is not found.
+//! Who may have a copy: the user, who changed the message last, some members, and whom the oldest events in their sync timelines name:
+//! these are former members, too. It does not know: copies of others.
 
 use bytes::Bytes;
-use strandline::{Limit, Sequence};
+use strandline::{Limit, MAX_SEQUENCE, Sequence};
 
 use super::around::{Piece, Scan, piece_at};
 use super::became::Became;
@@ -16,13 +17,17 @@ use super::copies::{Found, MOST_PAGES};
 use super::event::{Event, Kind, When};
 use super::pulled::NOTHING;
 use super::trouble::Result;
-use super::{Messaging, names};
+use super::{Messaging, each_once, names};
 
 /// Entries of a sync timeline read at a time.
 const PAGE: Limit = Limit { entries: 64, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
 
-/// Members whose sync timelines are looked into.
-const MOST_ASKED: usize = 8;
+/// Members whose sync timelines are looked into, and all users with those whom these name.
+const MOST_MEMBERS: usize = 8;
+const MOST_ASKED: usize = 32;
+
+/// Pages of a sync timeline that may name further users.
+const NAMING_PAGES: usize = 4;
 
 /// A message that can be changed, as far as it is known.
 pub struct Content {
@@ -80,16 +85,17 @@ impl Messaging {
             return Ok(None);
         }
         let is_pushed = conversation.settings.as_ref().is_none_or(|settings| settings.mode != Mode::Pull);
-        let asked: Vec<&Bytes> = std::iter::once(user)
-            .chain(conversation.members().filter(|member| *member != user).take(MOST_ASKED))
-            .filter(|_| is_pushed)
-            .collect();
-        let mut found = None;
-        for member in asked {
-            found = self.copy_of(member, conv, sequence)?;
-            if found.is_some() {
-                break;
+        let changer = became.map(|became| &became.user);
+        let members = conversation.members().take(MOST_MEMBERS);
+        let mut asked: Vec<Bytes> = each_once(std::iter::once(user).chain(changer).chain(members).cloned());
+        let (mut found, mut at) = (None, 0);
+        while is_pushed && found.is_none() && at < asked.len().min(MOST_ASKED) {
+            found = self.copy_of(&asked[at], conv, sequence)?;
+            if found.is_none() && asked.len() < MOST_ASKED {
+                asked.extend(self.named_in(&asked[at], conv)?);
+                asked = each_once(asked);
             }
+            at += 1;
         }
         if found.is_none()
             && let Some(became) = became
@@ -125,6 +131,19 @@ impl Messaging {
             let message = Event { sequence, lifetime_ms: 0, ..Event::new(Kind::Message, conv, &edit.user) };
             (sent, message)
         }))
+    }
+
+    /// Who did something in a conversation when the oldest of its events were that a user's sync timeline still has.
+    fn named_in(&self, user: &Bytes, conv: &Bytes) -> Result<Vec<Bytes>> {
+        let name = names::inbox(user);
+        let mut scan = Scan::new(&self.sync, &name, (1, MAX_SEQUENCE), false, PAGE);
+        let mut named = Vec::new();
+        for _ in 0..NAMING_PAGES {
+            let Some(pieces) = scan.next_page()? else { break };
+            let told = pieces.iter().filter_map(Piece::entry).filter_map(|entry| Event::told(&entry.body));
+            named.extend(told.filter(|event| event.conv == *conv).map(|event| event.user));
+        }
+        Ok(named)
     }
 
     /// The copy of an event in a user's sync timeline.

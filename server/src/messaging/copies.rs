@@ -267,7 +267,12 @@ impl Messaging {
             to_ms: edit_ms,
             error: Error::invalid("it is trimmed"),
         };
-        let found = self.copies(conv, user, &gap, false, &mut { MOST_PAGES })?.remove(&edit);
+        let mut found = self.copies(conv, user, &gap, false, &mut { MOST_PAGES })?;
+        if found.is_empty() {
+            // Who made it has one, too, and may have left since.
+            self.add_copies(&mut found, conv, &became.user, &gap, false, &mut { MOST_PAGES })?;
+        }
+        let found = found.remove(&edit);
         Ok(found.map_or(Found::Nothing, |(when, event)| Found::Event(when, event)))
     }
 }

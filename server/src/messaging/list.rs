@@ -55,6 +55,13 @@ pub struct Item {
     pub read: Sequence,
 }
 
+impl Item {
+    /// What the last message is; nothing when there is none.
+    pub fn kind(&self) -> &'static str {
+        if self.last.sequence == 0 && !self.last.is_damaged { "" } else { self.last.kind }
+    }
+}
+
 /// A page of the list.
 #[derive(Clone, Debug)]
 pub struct Listed {

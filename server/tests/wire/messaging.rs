@@ -129,7 +129,7 @@ fn a_pipeline_of_retries_gives_one_message() {
 fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     let server = TestServer::start();
     let mut client = server.client();
-    ["IM.CREATE c MEMBERS ann bob", "IM.SEND c ann hello"].map(|line| client.line(line));
+    let _made = ["IM.CREATE c MEMBERS ann bob", "IM.SEND c ann hello"].map(|line| client.line(line));
     let long = "x".repeat(201);
     let standing = |client: &mut Client| {
         ["IM.INFO c", "IM.MEMBERS c", "IM.TAIL ann", "IM.TAIL bob", "IM.TAIL eve", "IM.HISTORY c ann"]
