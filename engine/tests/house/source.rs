@@ -93,6 +93,10 @@ impl Source {
         let mut functions = Vec::new();
         for pair in words.windows(2) {
             let [(at, "fn"), (named, name)] = pair else { continue };
+            // The type of a function has no name: what is in its parentheses is none.
+            if !self.code[at + "fn".len()..*named].trim().is_empty() {
+                continue;
+            }
             if let Some(end) = body_end(code, named + name.len()) {
                 let lines = self.line_of(end) - self.line_of(*at) + 1;
                 functions.push(Function { line: self.line_of(*at), name: (*name).to_owned(), lines });

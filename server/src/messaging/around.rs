@@ -203,6 +203,15 @@ impl<'a> Scan<'a> {
         Scan { store, name, low: low.max(1), high, descending, limit, is_over: false }
     }
 
+    /// Goes on behind sequences that need not be read, in the direction of the read.
+    pub fn step_over(&mut self, (first, last): (Sequence, Sequence)) {
+        if self.descending {
+            self.high = self.high.min(first.saturating_sub(1));
+        } else {
+            self.low = self.low.max(last.saturating_add(1));
+        }
+    }
+
     /// The pieces of the next page; `None` when there is none.
     pub fn next_page(&mut self) -> Result<Option<Vec<Piece>>> {
         if self.is_over || self.low > self.high {

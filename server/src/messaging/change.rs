@@ -1,28 +1,44 @@
-//! Editing and recalling: what is stored changes at once, and an event tells everybody, in one batch.
+//! Editing and recalling: what is stored changes at once, and an event tells everybody who may see the message, in one batch.
 //!
-//! The conversation's own entry is edited in place: it is the truth. Copies in sync timelines are not touched; who shows one asks
-//! first whether the conversation's ledger of changes has moved since the copy was written, and then shows the original.
+//! 1. The message is found where something of it is kept (`content`), and whoever may not change it is refused by name.
+//! 2. The conversation's own entry is edited in place: it is the truth. So is the edit before this one, which then has no body; those
+//!    before that one have none already. Copies in sync timelines are not touched; who shows one asks first what became of the message
+//!    (`became`).
+//! 3. The event goes to the conversation and, in push mode, to the members who may see the message.
+//! 4. The ledgers of changes get their record.
+//!
+//! The changes of a conversation are made one after the other, and none while somebody joins or leaves: of many who decide on the same
+//! ledger only one would get through, and all others would decide again each time.
 
 use bytes::Bytes;
-use strandline::{Batch, Limit, Sequence, TimeMs};
+use strandline::{Batch, Sequence};
 
-use super::copies::{Found, When};
+use super::around::{Piece, piece_at};
+use super::became::{Became, Newest};
+use super::content::Content;
+use super::conversation::{Conversation, History};
 use super::event::{Event, Kind};
+use super::ledger::Ledger;
 use super::send::Audience;
-use super::trouble::Result;
+use super::trouble::{Result, Trouble};
 use super::{Decision, Messaging, names};
 
-/// Records of changes read at a time.
-const PAGE: Limit =
-    Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
+/// What somebody wants to do with a message.
+struct Wanted<'a> {
+    conv: &'a Bytes,
+    user: &'a Bytes,
+    sequence: Sequence,
+    kind: Kind,
+    body: &'a Bytes,
+}
 
 impl Messaging {
-    /// Replaces the body of a message of one's own. False when there is no such message. Waits for the disk.
-    pub fn edit(&self, conv: &[u8], user: &[u8], sequence: Sequence, body: &Bytes) -> Result<bool> {
-        self.change(conv, user, sequence, Kind::Edit, body)
+    /// Replaces the body of a message of one's own. Waits for the disk.
+    pub fn edit(&self, conv: &[u8], user: &[u8], sequence: Sequence, body: &Bytes) -> Result<()> {
+        self.change(conv, user, sequence, Kind::Edit, body).map(drop)
     }
 
-    /// Takes a message of one's own back: its body goes. False when there is no such message. Waits for the disk.
+    /// Takes a message of one's own back: its body goes. False when that was done before. Waits for the disk.
     pub fn recall(&self, conv: &[u8], user: &[u8], sequence: Sequence) -> Result<bool> {
         self.change(conv, user, sequence, Kind::Recall, &Bytes::new())
     }
@@ -31,115 +47,129 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
-        self.decide(|| {
-            // Before the look at the message: a change in between makes the batch fail.
-            let (changes_last, _) = self.state.end(&names::changes_ledger(&conv))?;
-            let Some((when, message)) = self.own_message(&conv, &user, kind, sequence)? else {
-                return Ok(Decision::Known(false));
-            };
-            let rewritten = self.rewritten(kind, &user, (sequence, when.time_ms), &message, body)?;
-            self.conversation(&conv, |ledger| {
-                if !ledger.state.has(&user) {
-                    return Ok(Decision::Known(false));
-                }
-                let left_ms = message
-                    .expires_at_ms(when.start_ms)
-                    .map_or(0, |at_ms| at_ms.saturating_sub(self.engine.now_ms()).max(1));
-                let event = Event {
-                    about: sequence,
-                    lifetime_ms: left_ms,
-                    body: body.clone(),
-                    ..Event::new(kind, &conv, &user)
-                };
-                let audience = Audience { conversation: &ledger.state, joiner: None };
-                let note = Event { body: Bytes::new(), ..event.clone() };
-                let batch = self.post(Batch::new(), event, &audience, ledger, &[]);
-                let changes_name = names::changes_ledger(&conv);
-                let batch = batch
-                    .lifetime_ms(left_ms)
-                    .append(&self.state, &changes_name, &note.encode())
-                    .if_last_of(&self.state, &changes_name, changes_last);
-                let own = names::conversation(&conv);
-                let batch = rewritten.iter().fold(batch, |batch, (sequence, now)| {
-                    batch.edit(&self.messages, &own, *sequence, &now.encode())
-                });
-                Ok(Decision::Commit(Box::new(batch), true))
-            })
-        })
+        let wanted = Wanted { conv: &conv, user: &user, sequence, kind, body };
+        let turn = self.turn(&conv).lock();
+        let changed = self.decide(|| self.decide_change(&wanted))?;
+        drop(turn);
+        if changed {
+            self.shorten_changes(&conv, sequence);
+        }
+        Ok(changed)
     }
 
-    /// The message and its time, if this user may change it now.
-    ///
-    /// Of a message that is damaged some member's copy tells whose it was. Where none does, a member may still recall it: there is
-    /// nothing to take away but its place. To edit it is refused with the damage.
-    fn own_message(
-        &self,
-        conv: &Bytes,
-        user: &Bytes,
-        kind: Kind,
-        sequence: Sequence,
-    ) -> Result<Option<(When, Event)>> {
-        let (when, message) = match self.event_at(conv, user, sequence)? {
-            Found::Event(when, event) => (when, event),
-            Found::Lost(when, _, author) if kind == Kind::Recall => {
-                let author = author.unwrap_or_else(|| user.clone());
-                (when, Event { sequence, ..Event::new(Kind::Message, conv, &author) })
-            }
-            Found::Lost(_, error, _) => return Err(error.into()),
-            Found::Nothing => return Ok(None),
-        };
+    fn decide_change(&self, wanted: &Wanted<'_>) -> Result<Decision<bool>> {
+        let Wanted { conv, user, sequence, kind, .. } = *wanted;
+        let ledger = self.conversations.snapshot(&names::conversation_ledger(conv))?;
+        if ledger.state.settings.is_none() {
+            return Err(Trouble::NotFound);
+        }
+        let newest = self.newest_change(conv)?;
+        let content = self.content(&ledger.state, conv, user, sequence, kind)?.ok_or(Trouble::NoMessage)?;
+        let is_recalled = content.message.kind == Kind::Recall;
+        if is_recalled && kind == Kind::Edit {
+            return Err(Trouble::NoMessage);
+        }
+        if !ledger.state.has(user) {
+            return Err(Trouble::NoPermission);
+        }
+        if content.message.user != *user {
+            return Err(Trouble::NotTheSender);
+        }
+        if is_recalled {
+            return Ok(Decision::Known(false));
+        }
         let window_ms = self.options.change_window_ms;
         // A refusal goes by sure time: a clock that jumps ahead closes no window.
-        let in_time = window_ms == 0 || self.engine.sure_now_ms() < when.start_ms.saturating_add(window_ms);
-        let own = message.kind == Kind::Message && message.user == *user && in_time;
-        Ok(own.then_some((when, message)))
+        if window_ms > 0 && self.engine.sure_now_ms() >= content.when.start_ms.saturating_add(window_ms) {
+            return Err(Trouble::TooLate { window_ms });
+        }
+        let batch = self.changing(wanted, &content, &ledger, &newest)?;
+        Ok(Decision::Commit(Box::new(batch), true))
     }
 
-    /// What is stored from now on: the message, and when it is recalled also what it was edited to.
-    fn rewritten(
+    /// Steps 2 to 4 of the heading.
+    fn changing(
         &self,
-        kind: Kind,
-        user: &Bytes,
-        (sequence, time_ms): (Sequence, TimeMs),
-        message: &Event,
-        body: &Bytes,
-    ) -> Result<Vec<(Sequence, Event)>> {
-        let recalled = kind == Kind::Recall;
-        let now = Event {
-            sequence,
-            kind: if recalled { Kind::Recall } else { Kind::Message },
+        wanted: &Wanted<'_>,
+        content: &Content,
+        ledger: &Ledger<Conversation>,
+        newest: &Newest,
+    ) -> Result<Batch> {
+        let Wanted { conv, user, sequence, kind, body } = *wanted;
+        let history = ledger.state.settings.as_ref().map_or(History::All, |settings| settings.history);
+        let left_ms = content
+            .message
+            .expires_at_ms(content.when.start_ms)
+            .map_or(0, |at_ms| at_ms.saturating_sub(self.engine.now_ms()).max(1));
+        let (last, _) = self.messages.end(&names::conversation(conv))?;
+        let event = Event {
+            about: sequence,
+            flags: history.flag(),
+            lifetime_ms: left_ms,
+            run: newest.run_up_to(last),
             body: body.clone(),
-            ..message.clone()
+            ..Event::new(kind, conv, user)
         };
-        let mut all = vec![(sequence, now)];
-        if !recalled {
-            return Ok(all);
-        }
-        for change in self.changes_of(&message.conv, sequence, time_ms)? {
-            if change.kind != Kind::Edit {
-                continue;
-            }
-            // As it is stored: the ledger's note does not know whether it is pulled. One that cannot be read shows no body.
-            if let Found::Event(_, edit) = self.event_at(&message.conv, user, change.sequence)? {
-                all.push((change.sequence, Event { body: Bytes::new(), ..edit }));
-            }
-        }
-        Ok(all)
+        let record = Became::record(content.became.as_ref(), &event, content.when, newest).encode();
+        let witnesses = match history {
+            History::All => None,
+            History::Joined => Some(self.witnesses(conv, &ledger.state, sequence)?),
+        };
+        let audience = Audience { conversation: &ledger.state, joiner: None, only: witnesses.as_deref() };
+        let batch = self.post(Batch::new(), event, &audience, ledger, &[]);
+        let (of_all, of_it) = (names::changes_ledger(conv), names::message_ledger(conv, sequence));
+        // What became of a message stays known, also where only copies of it are left.
+        let batch = batch
+            .lifetime_ms(0)
+            .fan_out(&record, [(&self.state, of_all.as_slice()), (&self.state, of_it.as_slice())])
+            .if_last_of(&self.state, &of_all, newest.last);
+        self.change_bodies(batch, wanted, content)
     }
 
-    /// The changes of a message, oldest first. They came after it, so the ledger is read from its time on.
-    pub(super) fn changes_of(&self, conv: &[u8], sequence: Sequence, since_ms: TimeMs) -> Result<Vec<Event>> {
-        let name = names::changes_ledger(conv);
-        let mut changes = Vec::new();
-        let mut cursor = self.state.sequence_at(&name, since_ms)?.saturating_sub(1);
-        loop {
-            let page = self.state.read_after(&name, cursor, PAGE)?;
-            let events = page.entries.iter().filter_map(|entry| Event::decode(&entry.body));
-            changes.extend(events.filter(|event| event.about == sequence));
-            if !page.more {
-                return Ok(changes);
+    /// The members who may see a message.
+    fn witnesses(&self, conv: &Bytes, conversation: &Conversation, sequence: Sequence) -> Result<Vec<Bytes>> {
+        let mut witnesses = Vec::new();
+        for member in conversation.members() {
+            let sees = self.users.read(&names::user_ledger(member), |ledger| {
+                Ok(ledger.state.membership(conv).is_some_and(|membership| membership.may_see(sequence)))
+            });
+            match sees {
+                Ok(true) => witnesses.push(member.clone()),
+                // Nothing is shown to who cannot be known to see it; a sync of that user is refused until its ledger is rebuilt.
+                Ok(false) | Err(Trouble::Ledger { .. }) => {}
+                Err(Trouble::Engine(error)) if error.is_damage() => {}
+                Err(trouble) => return Err(trouble),
             }
-            cursor = page.next;
         }
+        Ok(witnesses)
+    }
+
+    /// Takes the bodies away that a change replaces: that of the message, and that of the edit before.
+    fn change_bodies(&self, batch: Batch, wanted: &Wanted<'_>, content: &Content) -> Result<Batch> {
+        let Wanted { conv, sequence, kind, body, .. } = *wanted;
+        let own = names::conversation(conv);
+        let edited = content.became.as_ref().map_or(0, |became| became.edited);
+        let (kind, about) = match kind {
+            Kind::Edit => (Kind::Message, edited + 1),
+            _ => (Kind::Recall, 0),
+        };
+        let mut batch = batch;
+        if content.is_in_place {
+            let now = Event { sequence, kind, about, body: body.clone(), ..content.message.clone() };
+            batch = batch.edit(&self.messages, &own, sequence, &now.encode());
+        }
+        let Some((edit, _)) = content.became.as_ref().and_then(|became| became.edit) else {
+            return Ok(batch);
+        };
+        // One that cannot be read shows no body.
+        let stored = piece_at(&self.messages, &own, edit)?;
+        let before = stored.as_ref().and_then(Piece::entry).and_then(|entry| Event::decode(&entry.body));
+        Ok(match before {
+            Some(before) => {
+                let emptied = Event { body: Bytes::new(), ..before };
+                batch.edit(&self.messages, &own, edit, &emptied.encode())
+            }
+            None => batch,
+        })
     }
 }

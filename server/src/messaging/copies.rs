@@ -1,16 +1,17 @@
 //! The events of a conversation whose timeline is damaged, from the sync timelines of its members (P5): each has a pushed event as
 //! the same frame, committed at the same time. The reader's own is asked first.
 //!
-//! A copy shows an event as it was committed. If it was edited or recalled since, the ledger of changes says so, and the copy is shown
-//! accordingly. So is an original while any damage is known: a change is stored apart from what it changes, and may be what is lost.
+//! A copy shows an event as it was committed. If it was edited or recalled since, the ledgers of changes say so, and the copy is shown
+//! accordingly, an earlier edit with the newest body, too. So is an original while any damage is known: a change is stored apart from what it changes, and may be what is lost.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use strandline::{Entry, Error, Limit, Sequence, TimeMs};
+use strandline::{Error, Limit, Sequence, TimeMs};
 
 use super::around::{self, Gap, Piece, Scan, piece_at, sequence_at, sequence_up_to};
-use super::event::{Event, Kind};
+use super::became::Became;
+use super::event::{Event, Kind, When};
 use super::page::Seen;
 use super::trouble::Result;
 use super::{Messaging, names};
@@ -27,27 +28,6 @@ pub const MOST_PAGES: usize = 256;
 
 /// Members whose sync timelines are looked into when the reader's own lacks a copy.
 const MOST_ASKED: usize = 8;
-
-/// When an event was committed.
-#[derive(Clone, Copy)]
-pub struct When {
-    /// Its timestamp.
-    pub time_ms: TimeMs,
-    /// When its lifetime began, which a clock that was put right makes another time.
-    pub start_ms: TimeMs,
-}
-
-impl When {
-    /// An entry's.
-    pub fn of(entry: &Entry) -> When {
-        When { time_ms: entry.time_ms, start_ms: entry.start_ms }
-    }
-
-    /// Where nothing tells that the lifetime began at another time.
-    pub fn at(time_ms: TimeMs) -> When {
-        When { time_ms, start_ms: time_ms }
-    }
-}
 
 /// What is at a sequence of a conversation.
 pub enum Found {
@@ -107,7 +87,7 @@ impl Messaging {
             let mut copies = self.copies(conv, user, &part, descending, pages)?;
             for at in 0..part.count() {
                 let sequence = if descending { part.last - at } else { part.first + at };
-                let mut seen = Seen { sequence, time_ms: left.from_ms, event: None };
+                let mut seen = Seen { sequence, time_ms: left.from_ms, event: None, edited: 0 };
                 if let Some((when, copy)) = copies.remove(&sequence) {
                     // Times do not fall inside a timeline: the rest is on this side of it.
                     let bound = if descending { &mut left.to_ms } else { &mut left.from_ms };
@@ -196,17 +176,16 @@ impl Messaging {
         sequence: Sequence,
         since_ms: TimeMs,
     ) -> Result<Option<Event>> {
-        if self.state.end(&names::changes_ledger(conv))?.1 < since_ms {
-            return Ok(None);
+        let Some(became) = self.became(conv, sequence, since_ms)? else { return Ok(None) };
+        let message =
+            Event { sequence, about: became.edited, ..Event::new(Kind::Message, conv, &became.user) };
+        if became.kind == Kind::Recall {
+            return Ok(Some(Event { kind: Kind::Recall, about: 0, ..message }));
         }
-        let changes = self.changes_of(conv, sequence, since_ms)?;
-        let Some(newest) = changes.last() else { return Ok(None) };
-        let message = Event { sequence, ..Event::new(Kind::Message, conv, &newest.user) };
-        if changes.iter().any(|change| change.kind == Kind::Recall) {
-            return Ok(Some(Event { kind: Kind::Recall, ..message }));
-        }
-        let edit = self.event_at(conv, user, newest.sequence)?.event();
-        Ok(edit.map(|edit| Event { body: edit.body, ..message }))
+        Ok(self
+            .event_at(conv, user, became.sequence)?
+            .event()
+            .map(|edit| Event { body: edit.body, ..message }))
     }
 
     /// A message that cannot be read anywhere.
@@ -214,17 +193,13 @@ impl Messaging {
         if let Some(event) = self.by_changes(conv, user, sequence, gap.from_ms)? {
             return Ok(Found::Event(When::at(gap.from_ms), event));
         }
-        let author = self.author_by_changes(conv, sequence, gap.from_ms)?;
+        // Whose a message is that was edited: nobody else could edit it.
+        let became = self.became(conv, sequence, gap.from_ms)?;
+        let author = became.filter(|became| became.kind == Kind::Edit).map(|became| became.user);
         Ok(Found::Lost(When::at(gap.from_ms), gap.error, author))
     }
 
-    /// Whose a message is that was edited since a time: nobody else could edit it.
-    fn author_by_changes(&self, conv: &Bytes, sequence: Sequence, since_ms: TimeMs) -> Result<Option<Bytes>> {
-        let changes = self.changes_of(conv, sequence, since_ms)?;
-        Ok(changes.into_iter().find(|change| change.kind == Kind::Edit).map(|change| change.user))
-    }
-
-    /// An original that was read. Where damage may hide that it was edited or recalled, what the ledger of changes says counts.
+    /// An original that was read. Where damage may hide that it was edited or recalled, what the ledgers of changes say counts.
     pub(super) fn as_it_is_stored(&self, user: &Bytes, event: Event, when: When) -> Result<Found> {
         if self.engine.has_damage() {
             return self.as_it_became(user, event, when);
@@ -235,28 +210,70 @@ impl Messaging {
     /// A copy as it is to be shown now, when the original is gone or cannot be read. Rather nothing is shown than a body that was
     /// taken back.
     pub(super) fn as_it_became(&self, user: &Bytes, copy: Event, when: When) -> Result<Found> {
-        let (_, changed_ms) = match copy.kind {
-            Kind::Message | Kind::Edit => self.state.end(&names::changes_ledger(&copy.conv))?,
-            _ => (0, 0),
+        let subject = copy.shown_sequence();
+        let became = match copy.kind {
+            Kind::Message | Kind::Edit => self.became(&copy.conv, subject, when.time_ms)?,
+            _ => None,
         };
-        if changed_ms < when.time_ms {
+        let Some(became) = became else { return Ok(Found::Event(when, copy)) };
+        self.as_changed(user, copy, when, &became)
+    }
+
+    /// A copy of a message, or of an edit of it, as the newest change of that message makes it.
+    pub(super) fn as_changed(&self, user: &Bytes, copy: Event, when: When, became: &Became) -> Result<Found> {
+        if became.kind == Kind::Recall {
+            let recalled = if copy.kind == Kind::Message {
+                Event { kind: Kind::Recall, about: 0, ..copy }
+            } else {
+                copy
+            };
+            return Ok(Found::Event(when, Event { body: Bytes::new(), ..recalled }));
+        }
+        let about = if copy.kind == Kind::Message { became.edited } else { copy.about };
+        let copy = Event { about, ..copy };
+        if became.sequence <= copy.sequence {
             return Ok(Found::Event(when, copy));
         }
-        let mut later = self.changes_of(&copy.conv, copy.shown_sequence(), when.time_ms)?;
-        later.retain(|change| change.sequence > copy.sequence);
-        if later.iter().any(|change| change.kind == Kind::Recall) {
-            let kind = if copy.kind == Kind::Message { Kind::Recall } else { copy.kind };
-            return Ok(Found::Event(when, Event { kind, body: Bytes::new(), ..copy }));
+        match self.newest_body(&copy.conv, user, copy.shown_sequence(), became)? {
+            Found::Event(_, newest) => Ok(Found::Event(when, Event { body: newest.body, ..copy })),
+            Found::Nothing => Ok(Found::Event(when, Event { body: Bytes::new(), ..copy })),
+            Found::Lost(_, error, _) => Ok(Found::Lost(when, error, Some(copy.user))),
         }
-        let newest = later.last().filter(|_| copy.kind == Kind::Message);
-        let Some(newest) = newest else { return Ok(Found::Event(when, copy)) };
-        // Of an edit that nothing changed since.
-        let body = match self.event_at(&copy.conv, user, newest.sequence)? {
-            Found::Event(_, edit) => edit.body,
-            Found::Nothing => Bytes::new(),
-            Found::Lost(_, error, _) => return Ok(Found::Lost(when, error, Some(copy.user))),
+    }
+
+    /// What has the newest body of a message that was edited: the newest edit, else the message itself, else a copy of that edit.
+    fn newest_body(&self, conv: &Bytes, user: &Bytes, sequence: Sequence, became: &Became) -> Result<Found> {
+        let edit = self.event_at(conv, user, became.sequence)?;
+        if !matches!(edit, Found::Nothing) {
+            return Ok(edit);
+        }
+        // While any damage is known, it may be the message as it was before.
+        if !self.engine.has_damage()
+            && let Some(Piece::Whole(entry)) = piece_at(&self.messages, &names::conversation(conv), sequence)?
+            && let Some(event) = Event::decode(&entry.body)
+        {
+            return Ok(Found::Event(When::of(&entry), event));
+        }
+        self.kept_edit(conv, user, became)
+    }
+
+    /// The newest edit of a message, where a sync timeline has a copy of it.
+    pub(super) fn kept_edit(&self, conv: &Bytes, user: &Bytes, became: &Became) -> Result<Found> {
+        let Some((edit, edit_ms)) = became.edit else { return Ok(Found::Nothing) };
+        let gap = Gap {
+            first: edit,
+            last: edit,
+            from_ms: edit_ms,
+            to_ms: edit_ms,
+            error: Error::invalid("it is trimmed"),
         };
-        Ok(Found::Event(when, Event { body, ..copy }))
+        let mut found = self.copies(conv, user, &gap, false, &mut { MOST_PAGES })?;
+        if found.is_empty() {
+            // Who made it has one, too, and may have left since.
+            self.add_copies(&mut found, conv, &became.user, &gap, false, &mut { MOST_PAGES })?;
+        }
+        let found = found.remove(&edit);
+        Ok(found.map_or(Found::Nothing, |(when, event)| Found::Event(when, event)))
     }
 }
 

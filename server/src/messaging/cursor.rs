@@ -1,14 +1,23 @@
-//! How far a terminal has come: the opaque string of IM.SYNC.
+//! How far a terminal has come: the opaque string of IM.SYNC, at most 512 bytes.
 //!
 //! ```text
-//!  cursor := hex of: 1, history: u64, user's digest: u32, sequence in the sync timeline,
-//!            time of pulled events, (length: u8, conversation, sequence) × those of that very time
+//!  cursor := hex of: 2, history: u64, user's digest: u32, sequence in the sync timeline,
+//!            time, line, shape: u8, (length: u8, conversation, sequence) ×        plain numbers are varints
 //! ```
 //!
-//! Pushed events have their place in the user's sync timeline, one number. Pulled events stand in many timelines; what orders them is
-//! the commit time, which never decreases from one batch to the next. So "all before this time, and of this very millisecond these"
-//! is exact, however many conversations a user is in, and grows only with what one millisecond brought. Nothing of it is kept on the
-//! server: any number of terminals cost nothing.
+//! Pushed events have their place in the user's sync timeline, one number. Pulled events are in many timelines; what orders them is
+//! the commit time, which never decreases from one batch to the next. So all pulled events of earlier times are passed, and of this
+//! very time (a millisecond, or hours if the clock was put back) those that one of these names:
+//!
+//! * *noted*: of these conversations up to these sequences. As many as fit.
+//! * *by id*: all conversations below this id, and this one up to this sequence. For times that are over.
+//! * *by line*: those whose lines in the ledger of pulled events are not above this one, and those noted.
+//!
+//! At the end of everything a cursor depends on the user's events alone (`pulled`): it is then the same for every terminal, and moves
+//! only for an event that this user gets. Nothing of it is kept on the server: any number of terminals cost nothing.
+//!
+//! Cursors of version 1 had all conversations of the time and no line. They are read if they fit into 512 bytes today; longer ones are
+//! of another history (EPOCH).
 
 use std::collections::BTreeMap;
 
@@ -16,20 +25,50 @@ use bytes::Bytes;
 use strandline::{Sequence, TimeMs};
 
 use super::event::{Parts, put_name, put_number};
-use super::names::digest;
+use super::names::{MAX_ID_BYTES, digest};
 use super::trouble::{Result, Trouble};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_BEFORE: u8 = 1;
+
+/// Longest cursor, as text.
+pub const MAX_CURSOR_BYTES: usize = 512;
+
+/// A number up to 2^63 - 1 takes at most so many bytes.
+const NUMBER_BYTES: usize = 9;
+
+/// Version, history, user, three numbers and the shape.
+const FIXED_BYTES: usize = 1 + 8 + 4 + 3 * NUMBER_BYTES + 1;
+
+/// For conversations and their sequences there is so much room.
+const NOTED_BYTES: usize = MAX_CURSOR_BYTES / 2 - FIXED_BYTES;
+
+/// One always fits, also the own conversation of a user with the longest id.
+const _: () = assert!(1 + MAX_ID_BYTES + 1 + NUMBER_BYTES <= NOTED_BYTES);
+
+/// The shape by id.
+const BY_ID: u8 = 1;
 
 /// A place in everything that ever was to reach a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// The last sequence of the sync timeline.
     pub inbox: Sequence,
-    /// Pulled events of earlier times are behind it.
+    /// The pulled events that are behind it.
+    pub pulled: Passed,
+}
+
+/// Which pulled events of a user are behind a place: see the heading.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// All of earlier times.
     pub time_ms: TimeMs,
-    /// So are those of this time, up to these sequences.
-    pub seen: BTreeMap<Bytes, Sequence>,
+    /// Those of this time with a line that is not above this one; 0: this tells nothing.
+    pub line: Sequence,
+    /// Those of this time, of these conversations, up to these sequences.
+    pub noted: BTreeMap<Bytes, Sequence>,
+    /// Those of this time, of all conversations below the one that is noted.
+    pub by_id: bool,
 }
 
 /// What a terminal passes.
@@ -45,29 +84,52 @@ pub enum Cursor {
     At(Position),
 }
 
-impl Position {
-    /// A pulled event is behind it now.
-    pub fn pass(&mut self, conv: &Bytes, sequence: Sequence, time_ms: TimeMs) {
-        self.reach(time_ms);
-        self.seen.insert(conv.clone(), sequence);
+/// What a noted conversation takes in a cursor.
+pub fn noted_bytes(conv: &[u8], sequence: Sequence) -> usize {
+    let bits = (u64::BITS - sequence.leading_zeros()).max(1);
+    1 + conv.len() + bits.div_ceil(7) as usize
+}
+
+/// Whether conversations that take so many bytes can be noted.
+pub fn can_be_noted(bytes: usize) -> bool {
+    bytes <= NOTED_BYTES
+}
+
+impl Passed {
+    /// Whether an event of its time is behind it, as far as that shows without lines.
+    pub fn has(&self, conv: &Bytes, sequence: Sequence) -> bool {
+        let noted = self.noted.get(conv).is_some_and(|last| sequence <= *last);
+        noted || (self.by_id && self.noted.keys().next().is_some_and(|last| conv < last))
     }
 
-    /// All pulled events of earlier times are behind it.
+    /// All of earlier times are behind it.
     pub fn reach(&mut self, time_ms: TimeMs) {
         if time_ms > self.time_ms {
-            self.time_ms = time_ms;
-            self.seen.clear();
+            *self = Passed { time_ms, ..Passed::default() };
         }
     }
 
+    /// Whether nothing of its time is behind it.
+    pub fn is_before_its_time(&self) -> bool {
+        self.line == 0 && self.noted.is_empty()
+    }
+
+    /// What its noted conversations take in a cursor.
+    pub fn noted_bytes(&self) -> usize {
+        self.noted.iter().map(|(conv, sequence)| noted_bytes(conv, *sequence)).sum()
+    }
+}
+
+impl Position {
     /// The cursor that says so.
     pub fn encode(&self, history: u64, user: &[u8]) -> Vec<u8> {
+        let Passed { time_ms, line, noted, by_id } = &self.pulled;
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&history.to_le_bytes());
         bytes.extend_from_slice(&(digest(user) as u32).to_le_bytes());
-        put_number(&mut bytes, self.inbox);
-        put_number(&mut bytes, self.time_ms);
-        for (conv, sequence) in &self.seen {
+        [self.inbox, *time_ms, *line].into_iter().for_each(|number| put_number(&mut bytes, number));
+        bytes.push(if *by_id { BY_ID } else { 0 });
+        for (conv, sequence) in noted {
             put_name(&mut bytes, conv);
             put_number(&mut bytes, *sequence);
         }
@@ -92,7 +154,8 @@ impl Cursor {
         if owner != digest(user) as u32 {
             return Err(Trouble::Usage("this cursor is another user's"));
         }
-        Ok(Cursor::At(position))
+        let is_short = can_be_noted(position.pulled.noted_bytes());
+        Ok(if is_short { Cursor::At(position) } else { Cursor::Foreign })
     }
 }
 
@@ -103,52 +166,121 @@ fn parse(text: &[u8]) -> Option<(u64, u32, Position)> {
         _ => None,
     });
     let mut parts = Parts::new(&pairs.collect::<Option<Vec<u8>>>()?.into());
-    if parts.byte()? != VERSION {
+    let version = parts.byte()?;
+    if !matches!(version, VERSION | VERSION_BEFORE) {
         return None;
     }
     let history = u64::from_le_bytes(parts.take(8)?.as_ref().try_into().ok()?);
     let owner = u32::from_le_bytes(parts.take(4)?.as_ref().try_into().ok()?);
-    let mut position =
-        Position { inbox: parts.sequence()?, time_ms: parts.sequence()?, ..Position::default() };
-    while !parts.is_empty() {
-        position.seen.insert(parts.name()?, parts.sequence()?);
+    let inbox = parts.sequence()?;
+    let mut pulled = Passed { time_ms: parts.sequence()?, ..Passed::default() };
+    if version == VERSION {
+        pulled.line = parts.sequence()?;
+        pulled.by_id = match parts.byte()? {
+            0 => false,
+            BY_ID => true,
+            _ => return None,
+        };
     }
-    Some((history, owner, position))
+    while !parts.is_empty() {
+        pulled.noted.insert(parts.name()?, parts.sequence()?);
+    }
+    if pulled.by_id && (pulled.noted.len() != 1 || pulled.line > 0) {
+        return None;
+    }
+    Some((history, owner, Position { inbox, pulled }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use strandline::MAX_SEQUENCE;
+
+    fn noting(conv: &[u8], sequence: Sequence) -> Position {
+        let noted = [(Bytes::copy_from_slice(conv), sequence)].into();
+        let pulled = Passed { time_ms: 1_800_000_000_001, noted, ..Passed::default() };
+        Position { inbox: 70, pulled }
+    }
 
     #[test]
     fn a_cursor_reads_back_and_belongs_to_one_user_and_history() {
-        let mut position = Position { inbox: 70, time_ms: 1_800_000_000_000, ..Position::default() };
-        position.pass(&Bytes::from_static(b"c1"), 300, 1_800_000_000_001);
-        let text = position.encode(7, b"ann");
-        assert_eq!(Cursor::decode(&text, 7, b"ann").expect("a cursor"), Cursor::At(position));
-        assert_eq!(Cursor::decode(&text, 8, b"ann").expect("a cursor"), Cursor::Foreign);
-        assert!(Cursor::decode(&text, 7, b"bob").is_err());
+        let noted = noting(b"c1", 300);
+        let by_id = Position { pulled: Passed { by_id: true, ..noted.pulled.clone() }, ..noted };
+        let by_line = Position { pulled: Passed { line: 900, ..noted.pulled.clone() }, ..noted };
+        for position in [noted, by_id, by_line] {
+            let text = position.encode(7, b"ann");
+            assert_eq!(Cursor::decode(&text, 7, b"ann").expect("a cursor"), Cursor::At(position));
+            assert_eq!(Cursor::decode(&text, 8, b"ann").expect("a cursor"), Cursor::Foreign);
+            assert!(Cursor::decode(&text, 7, b"bob").is_err());
+        }
+    }
+
+    #[test]
+    fn the_longest_cursor_has_512_bytes() {
+        let longest = [b'c'; MAX_ID_BYTES];
+        let full = |noted| Position {
+            inbox: MAX_SEQUENCE,
+            pulled: Passed { time_ms: MAX_SEQUENCE, line: MAX_SEQUENCE, noted, by_id: false },
+        };
+        let one = BTreeMap::from([(Bytes::copy_from_slice(&longest), MAX_SEQUENCE)]);
+        assert!(can_be_noted(full(one.clone()).pulled.noted_bytes()));
+        assert!(full(one).encode(u64::MAX, b"ann").len() <= MAX_CURSOR_BYTES);
+        let many: BTreeMap<Bytes, Sequence> =
+            (0..43).map(|number| (Bytes::from(format!("c{number:02}")), 1)).collect();
+        assert!(can_be_noted(full(many.clone()).pulled.noted_bytes()));
+        assert_eq!(full(many).encode(0, b"ann").len(), MAX_CURSOR_BYTES);
+    }
+
+    #[test]
+    fn what_is_noted_takes_what_it_is_said_to_take() {
+        for sequence in [0, 1, 127, 128, 16_383, 16_384, MAX_SEQUENCE] {
+            let mut bytes = Vec::new();
+            put_name(&mut bytes, b"room");
+            put_number(&mut bytes, sequence);
+            assert_eq!(noted_bytes(b"room", sequence), bytes.len(), "{sequence}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_version_1_is_read_if_it_is_short() {
+        let before = |convs: usize| {
+            let mut bytes = vec![VERSION_BEFORE];
+            bytes.extend_from_slice(&7u64.to_le_bytes());
+            bytes.extend_from_slice(&(digest(b"ann") as u32).to_le_bytes());
+            put_number(&mut bytes, 70);
+            put_number(&mut bytes, 1_800_000_000_001);
+            for conv in 0..convs {
+                put_name(&mut bytes, format!("c{conv}").as_bytes());
+                put_number(&mut bytes, 300);
+            }
+            let digit = |value: u8| char::from_digit(value.into(), 16).expect("below 16");
+            let text: String = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+            Cursor::decode(text.as_bytes(), 7, b"ann").expect("a cursor")
+        };
+        let mut position = noting(b"c0", 300);
+        assert_eq!(before(1), Cursor::At(position.clone()));
+        position.pulled.noted.clear();
+        assert_eq!(before(0), Cursor::At(position));
+        assert_eq!(before(400), Cursor::Foreign);
     }
 
     #[test]
     fn a_later_time_forgets_what_the_earlier_one_brought() {
-        let mut position = Position::default();
-        let conv = Bytes::from_static(b"c");
-        position.pass(&conv, 1, 5);
-        position.reach(5);
-        assert_eq!(position.seen.len(), 1);
-        position.reach(6);
-        assert!(position.seen.is_empty());
+        let mut passed = noting(b"c", 1).pulled;
+        let time_ms = passed.time_ms;
+        passed.reach(time_ms);
+        assert!(passed.has(&"c".into(), 1) && !passed.has(&"c".into(), 2));
+        passed.reach(time_ms + 1);
+        assert!(passed.is_before_its_time());
     }
 
     #[test]
     fn a_forged_sequence_is_no_cursor() {
-        for position in [
-            Position { inbox: u64::MAX, ..Position::default() },
-            Position { seen: [(Bytes::from_static(b"c"), u64::MAX)].into(), ..Position::default() },
-        ] {
-            assert!(Cursor::decode(&position.encode(7, b"ann"), 7, b"ann").is_err());
+        let text = |position: Position| position.encode(7, b"ann");
+        let ahead = Position { inbox: u64::MAX, ..Position::default() };
+        for text in [text(ahead), text(noting(b"c", u64::MAX))] {
+            assert!(Cursor::decode(&text, 7, b"ann").is_err());
         }
     }
 

@@ -17,7 +17,7 @@ use strandline::{Copies, Engine, Limit, Trim, World};
 
 use super::{
     Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options, Sending,
-    Window,
+    Trouble, Window,
 };
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -128,7 +128,7 @@ fn scene(closes: bool) -> (Image, u64) {
         match round {
             5 => drop(messaging.join(b"joined", &["carl".into()]).expect("there is room")),
             9 => assert!(messaging.recall(b"red", b"ann", 1).expect("it is ann's")),
-            11 => assert!(messaging.edit(b"green", b"dora", 2, &"edited".into()).expect("dora's")),
+            11 => messaging.edit(b"green", b"dora", 2, &"edited".into()).expect("dora's"),
             12 => assert!(messaging.read(b"red", b"bob", 7).expect("bob is a member")),
             16 => drop(messaging.leave(b"joined", &["carl".into()]).expect("it is a member")),
             10 | 20 | 30 => table.engine.flush().expect("flushes"),
@@ -436,18 +436,21 @@ fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
         table.messaging.edit(b"red", user.as_bytes(), sequence, &"new".into())
     };
     let table = damaged_in(&[MESSAGES]);
-    assert!(!edit(&table, "bob", 4).expect("it answers"), "it is ann's");
-    assert!(edit(&table, "ann", 4).expect("it is ann's"));
-    assert!(!table.messaging.recall(b"red", b"carl", 4).expect("it answers"), "it is ann's");
+    let refused = edit(&table, "bob", 4).expect_err("it is ann's");
+    assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
+    edit(&table, "ann", 4).expect("it is ann's");
+    let refused = table.messaging.recall(b"red", b"carl", 4).expect_err("it is ann's");
+    assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
     assert!(table.messaging.recall(b"red", b"ann", 7).expect("it is ann's"));
     let shown = table.history("red", "bob", Window::Newest);
     assert!(shown.contains(&("red".into(), 4, "message".into(), "new".into())), "{shown:?}");
     assert!(shown.contains(&("red".into(), 7, "recall".into(), String::new())), "{shown:?}");
 
     let table = damaged_in(&[MESSAGES, SYNC]);
-    let recall = |user: &str| table.messaging.recall(b"green", user.as_bytes(), 2).expect("it answers");
-    assert!(!recall("ann"), "dora edited it: it is hers");
-    assert!(recall("dora"));
+    let recall = |user: &str| table.messaging.recall(b"green", user.as_bytes(), 2);
+    let refused = recall("ann").expect_err("dora edited it: it is hers");
+    assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
+    assert!(recall("dora").expect("it is hers"));
     let refused = edit(&table, "ann", 4).expect_err("nobody knows whose it is");
     assert!(refused.to_string().contains("c/{red}"), "{refused}");
     assert!(table.messaging.recall(b"red", b"ann", 4).expect("there is nothing to take but its place"));

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!  frame := sequence: u64, kind: u8, flags: u8, about, lifetime in ms (0: none),
-//!           length: u8, conversation, length: u8, user, body                         plain numbers are varints
+//!           length: u8, conversation, length: u8, user, [run], body                  plain numbers are varints
 //!  flags := 1 pulled: it is in the conversation's timeline only
 //!         | 2 the conversation has, or may come to have, pulled events
-//!         | 4 history is seen from one's own joining on
+//!         | 4 history is seen from one's own joining on; of an edit or a recall: it is for who may see the message only
+//!         | 8 there is a run
+//!  run   := first, last: so many entries of the conversation are edits and recalls, and nothing else
 //! ```
 //!
 //! The sequence is the event's own place in its conversation's timeline. The engine writes it there when it commits the event (its
@@ -13,7 +15,7 @@
 //! Whether what it names exists is for who reads it to find out.
 
 use bytes::Bytes;
-use strandline::{MAX_SEQUENCE, Sequence, TimeMs};
+use strandline::{Entry, MAX_SEQUENCE, Sequence, TimeMs};
 
 use super::names::MAX_ID_BYTES;
 
@@ -21,7 +23,7 @@ use super::names::MAX_ID_BYTES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Somebody said something.
+    /// Somebody said something; `about` is how often it was edited.
     Message = 1,
     /// A message has another body; `about` is its sequence.
     Edit = 2,
@@ -49,13 +51,15 @@ pub enum Kind {
     Memberships = 13,
     /// Ledger of pulled events: the conversation got one.
     Pulled = 14,
+    /// Ledger of pulled events: a conversation that has such ones got one that was pushed.
+    Pushed = 15,
 }
 
 impl Kind {
     fn of(number: u8) -> Option<Kind> {
         use Kind::{
-            Added, Created, Edit, Hide, Join, Leave, Members, Memberships, Message, Pulled, Pulls, Read,
-            Recall, Reset,
+            Added, Created, Edit, Hide, Join, Leave, Members, Memberships, Message, Pulled, Pulls, Pushed,
+            Read, Recall, Reset,
         };
         let all = [
             Message,
@@ -72,6 +76,7 @@ impl Kind {
             Reset,
             Memberships,
             Pulled,
+            Pushed,
         ];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -100,6 +105,29 @@ pub const PULLED: u8 = 1;
 pub const PULLS: u8 = 2;
 /// History is seen from one's own joining on.
 pub const HISTORY_JOINED: u8 = 4;
+/// It has a run; set and cleared by [`Event::encode`] alone.
+const HAS_RUN: u8 = 8;
+
+/// When an event was committed.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// Its timestamp.
+    pub time_ms: TimeMs,
+    /// When its lifetime began, which a clock that was put right makes another time.
+    pub start_ms: TimeMs,
+}
+
+impl When {
+    /// An entry's.
+    pub fn of(entry: &Entry) -> When {
+        When { time_ms: entry.time_ms, start_ms: entry.start_ms }
+    }
+
+    /// Where nothing tells that the lifetime began at another time.
+    pub fn at(time_ms: TimeMs) -> When {
+        When { time_ms, start_ms: time_ms }
+    }
+}
 
 /// A decoded frame. Its parts are slices of the entry's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +146,8 @@ pub struct Event {
     pub conv: Bytes,
     /// Who did it.
     pub user: Bytes,
+    /// Of an edit or a recall: entries before it, from the first to the last, that are such, too. A history steps over them.
+    pub run: Option<(Sequence, Sequence)>,
     /// What was said.
     pub body: Bytes,
 }
@@ -133,19 +163,25 @@ impl Event {
             lifetime_ms: 0,
             conv: conv.clone(),
             user: user.clone(),
+            run: None,
             body: Bytes::new(),
         }
     }
 
     /// The frame.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(34 + self.conv.len() + self.user.len() + self.body.len());
+        let mut out = Vec::with_capacity(54 + self.conv.len() + self.user.len() + self.body.len());
         out.extend_from_slice(&self.sequence.to_le_bytes());
-        out.extend_from_slice(&[self.kind as u8, self.flags]);
+        let flags = (self.flags & !HAS_RUN) | if self.run.is_some() { HAS_RUN } else { 0 };
+        out.extend_from_slice(&[self.kind as u8, flags]);
         put_number(&mut out, self.about);
         put_number(&mut out, self.lifetime_ms);
         put_name(&mut out, &self.conv);
         put_name(&mut out, &self.user);
+        if let Some((first, last)) = self.run {
+            put_number(&mut out, first);
+            put_number(&mut out, last);
+        }
         out.extend_from_slice(&self.body);
         out
     }
@@ -162,14 +198,16 @@ impl Event {
         if sequence > MAX_SEQUENCE {
             return None;
         }
+        let (kind, flags) = (Kind::of(parts.byte()?)?, parts.byte()?);
         Some(Event {
             sequence,
-            kind: Kind::of(parts.byte()?)?,
-            flags: parts.byte()?,
+            kind,
+            flags: flags & !HAS_RUN,
             about: parts.sequence()?,
             lifetime_ms: parts.number()?,
             conv: parts.name()?,
             user: parts.name()?,
+            run: if flags & HAS_RUN == 0 { None } else { Some((parts.sequence()?, parts.sequence()?)) },
             body: parts.rest(),
         })
     }
@@ -177,6 +215,11 @@ impl Event {
     /// Whether it is in the conversation's timeline only.
     pub fn is_pulled(&self) -> bool {
         self.flags & PULLED != 0
+    }
+
+    /// Whether it tells that a message was edited or recalled.
+    pub fn is_change(&self) -> bool {
+        matches!(self.kind, Kind::Edit | Kind::Recall) && self.about != 0
     }
 
     /// Whether it is a user's own: how far it has read, or what it hides.
@@ -192,7 +235,7 @@ impl Event {
     /// The sequence that readers are shown: of an edit or a recall that of the message.
     pub fn shown_sequence(&self) -> Sequence {
         match self.kind {
-            Kind::Edit | Kind::Recall if self.about != 0 => self.about,
+            Kind::Edit | Kind::Recall if self.is_change() => self.about,
             _ => self.sequence,
         }
     }
@@ -287,6 +330,7 @@ mod tests {
             flags: PULLED,
             about: 300,
             lifetime_ms: u64::MAX,
+            run: Some((2, 6)),
             body: Bytes::from_static(b"hello"),
             ..Event::new(Kind::Edit, &conv, &user)
         };

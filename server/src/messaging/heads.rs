@@ -7,14 +7,12 @@ use bytes::Bytes;
 use strandline::{Entry, Error, Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
 
 use super::around::{Gap, Piece, bounded, pieces};
-use super::copies::{MOST_PAGES, When};
-use super::cursor::Position;
-use super::event::Event;
+use super::copies::MOST_PAGES;
+use super::event::{Event, When};
 use super::page::Seen;
-use super::periods::Periods;
-use super::pulled::Frontier;
+use super::pulled::Moves;
 use super::trouble::Result;
-use super::user::User;
+use super::user::{Membership, User};
 use super::{Messaging, names};
 
 /// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
@@ -28,48 +26,49 @@ impl Messaging {
         &self,
         user: &Bytes,
         state: &User,
-        start: &Position,
-        frontier: &Frontier,
+        since_ms: TimeMs,
+        moves: &Moves,
     ) -> Result<(Heads, bool)> {
-        let (mut heads, mut trimmed) = (Heads::new(), false);
-        for (conv, first) in self.moved(state, start)? {
-            let Some(membership) = state.membership(&conv) else { continue };
-            let first = first.max(membership.pulls_from.unwrap_or(0));
+        let (mut heads, mut trimmed) = (Heads::new(), moves.is_trimmed);
+        for (conv, stretch) in &moves.convs {
+            let Some(membership) = state.membership(conv) else { continue };
+            let first = stretch.first.max(membership.pulls_from.unwrap_or(0));
             let pull = Pull {
-                name: names::conversation(&conv),
-                conv,
-                periods: membership.periods.clone(),
+                name: names::conversation(conv),
+                conv: conv.clone(),
+                last: stretch.last,
+                until_ms: moves.time_ms,
+                membership: Membership {
+                    periods: membership.periods.clone(),
+                    history: membership.history,
+                    ..Membership::default()
+                },
                 pulls_from: membership.pulls_from.unwrap_or(Sequence::MAX),
                 cursor: first.saturating_sub(1),
-                time_ms: start.time_ms,
+                time_ms: since_ms,
                 ahead: 1,
                 buffer: VecDeque::new(),
                 more: true,
             };
-            trimmed |= self.put_back(user, &mut heads, pull, frontier)?;
+            trimmed |= self.put_back(user, &mut heads, pull)?;
         }
         Ok((heads, trimmed))
     }
 
     /// Puts a conversation under the time of its next event, if it has one. Whether events before that were trimmed.
-    pub(super) fn put_back(
-        &self,
-        user: &Bytes,
-        heads: &mut Heads,
-        mut pull: Pull,
-        frontier: &Frontier,
-    ) -> Result<bool> {
+    pub(super) fn put_back(&self, user: &Bytes, heads: &mut Heads, mut pull: Pull) -> Result<bool> {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
-            // Nothing outside of a membership is for this user.
-            let Some(first) = pull.periods.next(pull.cursor + 1) else { break };
+            // Nothing outside of a membership is for this user, and nothing behind the newest line is for now.
+            let first = pull.membership.periods.next(pull.cursor + 1).filter(|first| *first <= pull.last);
+            let Some(first) = first else { break };
             pull.cursor = first - 1;
             let limit = Limit { entries: pull.ahead, ..MOST_AHEAD }.around_damage();
             pull.ahead = (2 * pull.ahead).min(MOST_AHEAD.entries);
             let read = self.messages.read_after(&pull.name, pull.cursor, limit);
             let page = match read {
                 Err(error) if error.is_damage() => {
-                    trimmed |= !self.take_hidden(&mut pull, error, frontier)?;
+                    trimmed |= !self.take_hidden(&mut pull, error)?;
                     break;
                 }
                 read => read?,
@@ -79,8 +78,8 @@ impl Messaging {
             pull.cursor = page.next;
             for piece in pieces(page, false) {
                 let goes_on = match piece {
-                    Piece::Whole(entry) => self.take_whole(user, &mut pull, &entry, frontier)?,
-                    Piece::Lost(gap) => self.take_lost(user, &mut pull, &gap, frontier)?,
+                    Piece::Whole(entry) => self.take_whole(user, &mut pull, &entry)?,
+                    Piece::Lost(gap) => self.take_lost(user, &mut pull, &gap)?,
                 };
                 if !goes_on {
                     break;
@@ -94,17 +93,17 @@ impl Messaging {
     }
 
     /// Takes an entry if it is a pulled event of the user's time. Whether what comes behind it is to be taken now.
-    fn take_whole(&self, user: &Bytes, pull: &mut Pull, entry: &Entry, frontier: &Frontier) -> Result<bool> {
+    fn take_whole(&self, user: &Bytes, pull: &mut Pull, entry: &Entry) -> Result<bool> {
         let Some(event) = Event::told(&entry.body) else { return Ok(true) };
         let (sequence, time_ms) = (entry.sequence, entry.time_ms);
-        if pull.is_beyond(sequence, time_ms, frontier) {
+        if pull.is_beyond(sequence, time_ms) {
             pull.more = false;
             return Ok(false);
         }
         pull.time_ms = time_ms.max(pull.time_ms);
-        if event.is_pulled() && pull.periods.contains(sequence) {
-            let event = self.as_it_is_stored(user, event, When::of(entry))?.event();
-            pull.buffer.push_back(Seen { sequence, time_ms, event });
+        if event.is_pulled() && pull.membership.gets(sequence, &event) {
+            let (event, edited) = self.shown_to(user, Some(&pull.membership), event, When::of(entry))?;
+            pull.buffer.push_back(Seen { sequence, time_ms, event, edited });
         }
         Ok(true)
     }
@@ -113,7 +112,7 @@ impl Messaging {
     ///
     /// Each has a time of its own, so that a cursor passes it once: that of its line in the ledger of pulled events. Without lines
     /// it is the latest time that it can have, and what the sync timeline has a copy of was pushed.
-    fn take_lost(&self, user: &Bytes, pull: &mut Pull, gap: &Gap, frontier: &Frontier) -> Result<bool> {
+    fn take_lost(&self, user: &Bytes, pull: &mut Pull, gap: &Gap) -> Result<bool> {
         let whole = gap.count();
         let part = bounded(&self.messages, &pull.name, gap.part(false, MOST_AHEAD.entries as u64))?;
         let mut lost: Vec<(Sequence, TimeMs)> = Vec::new();
@@ -126,7 +125,7 @@ impl Messaging {
                 true
             })?;
         }
-        if !pull.give_lost(lost, frontier) {
+        if !pull.give_lost(lost) {
             return Ok(false);
         }
         if part.count() < whole {
@@ -139,12 +138,12 @@ impl Messaging {
 
     /// Takes what a pulled conversation has from here on, when a damaged index hides all of it: what the ledger of pulled events says.
     /// False when lines of it have expired.
-    fn take_hidden(&self, pull: &mut Pull, error: Error, frontier: &Frontier) -> Result<bool> {
-        let (first, from_ms, to_ms) = (pull.cursor + 1, pull.time_ms, frontier.time_ms);
+    fn take_hidden(&self, pull: &mut Pull, error: Error) -> Result<bool> {
+        let (first, from_ms, to_ms) = (pull.cursor + 1, pull.time_ms, pull.until_ms);
         let gap = Gap { first, last: MAX_SEQUENCE, from_ms, to_ms, error };
         let times = self.pulled_times(&pull.conv, &gap)?;
         let is_known = times.is_some();
-        pull.give_lost(times.unwrap_or_default(), frontier);
+        pull.give_lost(times.unwrap_or_default());
         pull.more = false;
         Ok(is_known)
     }
@@ -155,8 +154,13 @@ pub struct Pull {
     /// Which.
     pub conv: Bytes,
     name: Vec<u8>,
-    periods: Periods,
+    /// The user's, without its marks.
+    membership: Membership,
     pulls_from: Sequence,
+    /// The last that is for now.
+    pub last: Sequence,
+    /// The time of the newest line.
+    until_ms: TimeMs,
     cursor: Sequence,
     /// When the last event before the cursor was committed, or where the sync began: times do not fall.
     time_ms: TimeMs,
@@ -169,26 +173,26 @@ pub struct Pull {
 
 impl Pull {
     /// Gives lost events of the user's time as damaged. Whether what comes behind them is to be taken now.
-    fn give_lost(&mut self, lost: impl IntoIterator<Item = (Sequence, TimeMs)>, frontier: &Frontier) -> bool {
+    fn give_lost(&mut self, lost: impl IntoIterator<Item = (Sequence, TimeMs)>) -> bool {
         for (sequence, time_ms) in lost {
-            let time_ms = time_ms.max(self.time_ms);
-            if self.is_beyond(sequence, time_ms, frontier) {
+            // That it has come is known by its sequence, where that of the end is known.
+            let latest_ms = if self.last < MAX_SEQUENCE { self.until_ms } else { TimeMs::MAX };
+            let time_ms = time_ms.max(self.time_ms).min(latest_ms);
+            if self.is_beyond(sequence, time_ms) {
                 self.more = false;
                 return false;
             }
-            if sequence >= self.pulls_from && self.periods.contains(sequence) {
+            if sequence >= self.pulls_from && self.membership.periods.contains(sequence) {
                 self.time_ms = time_ms;
-                self.buffer.push_back(Seen { sequence, time_ms, event: None });
+                self.buffer.push_back(Seen { sequence, time_ms, event: None, edited: 0 });
             }
         }
         true
     }
 
     /// Whether an event is for later, or not for the user at all.
-    fn is_beyond(&self, sequence: Sequence, time_ms: TimeMs, frontier: &Frontier) -> bool {
-        sequence > self.periods.last()
-            || time_ms > frontier.time_ms
-            || (time_ms == frontier.time_ms && sequence > frontier.seen.get(&self.conv).copied().unwrap_or(0))
+    fn is_beyond(&self, sequence: Sequence, time_ms: TimeMs) -> bool {
+        sequence > self.membership.periods.last() || sequence > self.last || time_ms > self.until_ms
     }
 }
 

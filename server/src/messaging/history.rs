@@ -2,14 +2,15 @@
 //!
 //! It is read from the conversation's timeline, which has every event as it is to be seen now; where that is damaged, from the copies
 //! in the user's sync timeline. Edits and recalls stand in it as events of their own; they are passed over, since the messages that
-//! they changed show it.
+//! they changed show it. However many follow each other, few of them are read: each says where those right before it begin, and on the
+//! way up the last of them is looked for in growing steps.
 
 use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Sequence, TimeMs};
 
-use super::around::{self, Piece, Scan};
-use super::copies::{MOST_PAGES, When};
-use super::event::Event;
+use super::around::{self, Piece, Scan, piece_at};
+use super::copies::MOST_PAGES;
+use super::event::{Event, When};
 use super::page::{Seen, Shown};
 use super::trouble::Result;
 use super::user::Membership;
@@ -18,6 +19,9 @@ use super::{Messaging, names};
 /// Entries read at a time, at least.
 const PAGE_ENTRIES: usize = 64;
 const PAGE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How far behind a page of nothing but changes the first look for more of them is.
+const FIRST_STEP: u64 = 64;
 
 /// Which part of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl Messaging {
             ranges.reverse();
         }
         let page = Limit::entries(limit.entries.clamp(1, PAGE_ENTRIES)).body_bytes(PAGE_BYTES);
-        let mut shown = Vec::new();
+        let mut found = Vec::new();
         let mut used_bytes = 0;
         for (first, last) in ranges {
             let range = (first.max(low), last.min(high));
@@ -74,12 +78,11 @@ impl Messaging {
                 if !seen.is_in_history() || membership.hidden.contains(&seen.sequence) {
                     return true;
                 }
-                let next = seen.shown();
-                used_bytes += next.body.len() as u64;
+                used_bytes += seen.event.as_ref().map_or(0, |event| event.body.len() as u64);
                 let fits =
-                    shown.is_empty() || (shown.len() < limit.entries && used_bytes <= limit.body_bytes);
+                    found.is_empty() || (found.len() < limit.entries && used_bytes <= limit.body_bytes);
                 if fits {
-                    shown.push(next);
+                    found.push(seen);
                 }
                 fits
             })?;
@@ -87,7 +90,13 @@ impl Messaging {
                 break;
             }
         }
-        Ok(shown)
+        found.into_iter().map(|seen| self.as_shown(user, membership, seen)).collect()
+    }
+
+    fn as_shown(&self, user: &Bytes, membership: &Membership, seen: Seen) -> Result<Shown> {
+        let Some(event) = seen.event else { return Ok(seen.shown()) };
+        let (event, edited) = self.shown_to(user, Some(membership), event, When::at(seen.time_ms))?;
+        Ok(Seen { event, edited, ..seen }.shown())
     }
 
     /// Hands each event of a range to `take` until that is false. Whether it never was. What is
@@ -106,23 +115,60 @@ impl Messaging {
         let mut scan = Scan::new(&self.messages, &name, range, descending, page);
         let mut pages = MOST_PAGES;
         while let Some(pieces) = scan.next_page()? {
+            let mut at_end = None;
+            let mut are_changes = true;
             for piece in pieces {
                 let goes_on = match piece {
                     Piece::Whole(entry) => match Event::decode(&entry.body) {
                         Some(event) => {
                             let Entry { sequence, time_ms, .. } = entry;
+                            are_changes &= event.is_change();
+                            at_end = Some((sequence, event.run));
                             let event = self.as_it_is_stored(user, event, When::of(&entry))?.event();
-                            take(Seen { sequence, time_ms, event })
+                            take(Seen { sequence, time_ms, event, edited: 0 })
                         }
                         None => true,
                     },
-                    Piece::Lost(gap) => self.seek(conv, user, gap, descending, &mut pages, &mut take)?,
+                    Piece::Lost(gap) => {
+                        (at_end, are_changes) = (None, false);
+                        self.seek(conv, user, gap, descending, &mut pages, &mut take)?
+                    }
                 };
                 if !goes_on {
                     return Ok(false);
                 }
             }
+            match at_end {
+                Some((sequence, Some(run))) if descending && reaches(run, sequence) => scan.step_over(run),
+                Some((sequence, _)) if !descending && are_changes => {
+                    scan.step_over((sequence, self.last_of_run(&name, sequence, range.1)?));
+                }
+                _ => {}
+            }
         }
         Ok(true)
     }
+
+    /// A change, given one that may be followed by others: no later than the last of these, and in few steps not much before it.
+    fn last_of_run(&self, name: &[u8], first: Sequence, high: Sequence) -> Result<Sequence> {
+        let (mut known, mut step) = (first, FIRST_STEP);
+        loop {
+            let next = known.saturating_add(step);
+            if next > high {
+                return Ok(known);
+            }
+            let piece = piece_at(&self.messages, name, next)?;
+            let event = piece.as_ref().and_then(Piece::entry).and_then(|entry| Event::decode(&entry.body));
+            let run = event.filter(Event::is_change).and_then(|event| event.run);
+            if !run.is_some_and(|run| reaches(run, next) && run.0 <= known + 1) {
+                return Ok(known);
+            }
+            (known, step) = (next, 2 * step);
+        }
+    }
+}
+
+/// Whether a run ends right before an event.
+fn reaches((first, last): (Sequence, Sequence), sequence: Sequence) -> bool {
+    first <= last && last.checked_add(1) == Some(sequence)
 }

@@ -1,24 +1,46 @@
 //! A user's conversations by their last activity: the first page that a new terminal shows, in one call.
 //!
-//! Where a conversation's timeline ends tells when its last message can have come at the latest. So the ends of all are looked at, and
-//! last messages are read in the order of that bound, until the next bound is below what the page has: those on the page and on pages
-//! before it, and those in which something other than a message came last.
+//! The order is that of the time of the first page. A conversation that moves between two pages (somebody says something, or the user
+//! joins it) comes at the end, once more if it was listed before: so none is missed.
+//!
+//! 1. The first page looks where each conversation ends: that tells when its last message can have come at the latest. They wait in
+//!    the order of that bound.
+//! 2. A last message is read when its conversation is next. If it is older than the bound, the conversation waits again, in its
+//!    place.
+//! 3. When none is waiting, those that moved since come, in the order of moving.
+//!
+//! What waits is kept in memory between the pages, for as many lists as there is room for: a list costs one look at each conversation
+//! when it begins and one when it ends, however many pages it has. A list that is not there any more (so many others, a restart) is
+//! begun again from its token, and goes on behind the last item. What moved in the second before the first page may be listed twice
+//! then.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use strandline::{Limit, Sequence, TimeMs};
 
-use super::around::told_if_hidden;
+use super::around::{piece_at, told_if_hidden};
 use super::page::Shown;
 use super::trouble::{Result, Trouble};
-use super::user::Membership;
+use super::user::{Membership, User};
 use super::{Messaging, names};
 
 /// Entries read at a time to find the last message.
 const PAGE: Limit =
     Limit { entries: 8, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: true };
+
+/// What a conversation takes in a list that is kept, besides its id.
+const WAITING_BYTES: usize = 200;
+
+/// A list that is begun again takes what moved so long before the first page for moved since: commits that were on their way then
+/// have the time of before.
+const MARGIN_MS: u64 = 1000;
 
 /// One conversation of the list.
 #[derive(Clone, Debug)]
@@ -33,6 +55,13 @@ pub struct Item {
     pub read: Sequence,
 }
 
+impl Item {
+    /// What the last message is; nothing when there is none.
+    pub fn kind(&self) -> &'static str {
+        if self.last.sequence == 0 && !self.last.is_damaged { "" } else { self.last.kind }
+    }
+}
+
 /// A page of the list.
 #[derive(Clone, Debug)]
 pub struct Listed {
@@ -43,52 +72,320 @@ pub struct Listed {
 }
 
 /// A place in the list: newest first, then by id.
-type Place = (Reverse<TimeMs>, Bytes);
+type Rank = (Reverse<TimeMs>, Bytes);
+
+/// What was known of a conversation when it was looked at: where it ended, and where the user's membership began.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Looked {
+    end: Sequence,
+    since: Option<Sequence>,
+}
+
+/// A list in the middle of which somebody is.
+struct List {
+    user: Bytes,
+    begun_ms: TimeMs,
+    known: HashMap<Bytes, Looked>,
+    waiting: BinaryHeap<Reverse<Rank>>,
+    /// Those that moved, as far as that shows by time only.
+    late: BTreeSet<Bytes>,
+    /// What was listed, in order.
+    listed: Vec<Bytes>,
+    /// It was begun again, behind this.
+    resumed: Option<Token>,
+}
+
+#[derive(Clone)]
+struct ByCount;
+
+impl Weighter<u64, Arc<Mutex<List>>> for ByCount {
+    fn weight(&self, _: &u64, list: &Arc<Mutex<List>>) -> u64 {
+        // It is not shared yet: nobody holds the lock.
+        list.try_lock().map_or(1, |list| {
+            list.known.keys().map(|conv| (conv.len() + WAITING_BYTES) as u64).sum::<u64>().max(1)
+        })
+    }
+}
+
+/// The lists that are not at their end, as far as there is room.
+pub struct Lists {
+    kept: Cache<u64, Arc<Mutex<List>>, ByCount>,
+    last_id: AtomicU64,
+}
+
+impl Lists {
+    /// In so many bytes. `seed`: of which start; tokens of another one mean no list of this one.
+    pub fn new(kept_bytes: u64, seed: TimeMs) -> Lists {
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(1000)
+            .weight_capacity(kept_bytes)
+            .build()
+            .expect("all that must be given is given");
+        let kept =
+            Cache::with_options(options, ByCount, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Lists { kept, last_id: AtomicU64::new(seed << 16) }
+    }
+
+    #[cfg(test)]
+    pub fn forget(&self) {
+        self.kept.clear();
+    }
+}
+
+/// What is passed for the next page: the list, and what is needed to begin it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Token {
+    id: u64,
+    begun_ms: TimeMs,
+    /// How many were listed.
+    count: usize,
+    /// Whether the last of them had moved.
+    had_moved: bool,
+    /// The place of the last of them.
+    time_ms: TimeMs,
+    conv: Bytes,
+}
+
+impl Token {
+    fn decode(text: &[u8]) -> Result<Token> {
+        let wrong = || Trouble::Usage("this is not a token of IM.CONVERSATIONS");
+        let mut parts = text.splitn(6, |byte| *byte == b':');
+        let mut number = || -> Option<u64> { std::str::from_utf8(parts.next()?).ok()?.parse().ok() };
+        let numbers = [(); 5].map(|()| number());
+        let [Some(id), Some(begun_ms), Some(count), Some(moved), Some(time_ms)] = numbers else {
+            return Err(wrong());
+        };
+        let conv = Bytes::copy_from_slice(parts.next().ok_or_else(wrong)?);
+        let count = usize::try_from(count).map_err(|_| wrong())?;
+        Ok(Token { id, begun_ms, count, had_moved: moved > 0, time_ms, conv })
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let Token { id, begun_ms, count, had_moved, time_ms, conv } = self;
+        let moved = u8::from(*had_moved);
+        [format!("{id}:{begun_ms}:{count}:{moved}:{time_ms}:").as_bytes(), conv].concat()
+    }
+}
+
+/// The next of a list.
+struct Next {
+    conv: Bytes,
+    last: Shown,
+    /// When it moved, if it did, and what was known of it then.
+    moved: Option<(TimeMs, Looked)>,
+}
 
 impl Messaging {
     /// The page behind a token; an empty token asks for the first.
     pub fn conversations(&self, user: &[u8], token: &[u8], limit: Limit) -> Result<Listed> {
         // A name that nobody can have is in no conversation.
         let Ok(user) = names::valid(user) else { return Ok(Listed { next: Vec::new(), items: Vec::new() }) };
-        let after = if token.is_empty() { None } else { Some(place(token)?) };
+        let token = if token.is_empty() { None } else { Some(Token::decode(token)?) };
         self.user(&user, |ledger| {
-            let mut heap = BinaryHeap::new();
-            for (conv, membership) in ledger.state.current() {
-                // One whose end is hidden by damage is looked at first: it may be the newest.
-                let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
-                let bound_ms = end.map_or(TimeMs::MAX, |(_, last_ms)| last_ms.max(membership.created_ms));
-                heap.push(Reverse((Reverse(bound_ms), conv.clone())));
-            }
-            let mut newest: HashMap<Bytes, Shown> = HashMap::new();
-            let mut page: Vec<(Place, Item)> = Vec::new();
-            let (mut used_bytes, mut more) = (0, false);
-            while let Some(Reverse(place)) = heap.pop() {
-                let Some(membership) = ledger.state.membership(&place.1) else { continue };
-                let Some(last) = newest.get(&place.1).cloned() else {
-                    let last = self.last_message(&place.1, &user, membership)?;
-                    heap.push(Reverse((Reverse(last.time_ms), place.1.clone())));
-                    newest.insert(place.1, last);
-                    continue;
-                };
-                if after.as_ref().is_some_and(|after| place <= *after) {
-                    continue;
-                }
-                used_bytes += last.body.len() as u64;
-                let fits = page.len() < limit.entries && used_bytes <= limit.body_bytes;
-                if !(page.is_empty() || fits) {
-                    more = true;
-                    break;
-                }
-                let unread = self.unread_in(&place.1, &user, membership)?;
-                let item = Item { conv: place.1.clone(), last, unread, read: membership.read };
-                page.push((place, item));
-            }
-            let next = match page.last() {
-                Some((place, _)) if more => [place.0.0.to_string().as_bytes(), b":", &place.1].concat(),
-                _ => Vec::new(),
+            let state = &ledger.state;
+            let kept = token.as_ref().and_then(|token| Some((token.id, self.lists.kept.get(&token.id)?)));
+            let is_it = |list: &List, token: &Token| list.user == user && list.begun_ms == token.begun_ms;
+            let kept =
+                kept.filter(|(_, list)| token.as_ref().is_some_and(|token| is_it(&list.lock(), token)));
+            let from = token.as_ref().filter(|_| kept.is_some()).map_or(0, |token| token.count);
+            let (id, list) = match kept {
+                Some(kept) => kept,
+                None => self.begin_list(&user, state, token)?,
             };
-            Ok(Listed { next, items: page.into_iter().map(|(_, item)| item).collect() })
+            let mut open = list.lock();
+            let (items, next) = self.page_of(&mut open, state, from, limit)?;
+            drop(open);
+            let Some(next) = next else { return Ok(Listed { next: Vec::new(), items }) };
+            if from == 0 {
+                self.lists.kept.insert(id, list);
+            }
+            Ok(Listed { next: Token { id, ..next }.encode(), items })
         })
+    }
+
+    /// Step 1 of the heading.
+    fn begin_list(
+        &self,
+        user: &Bytes,
+        state: &User,
+        token: Option<Token>,
+    ) -> Result<(u64, Arc<Mutex<List>>)> {
+        let id = self.lists.last_id.fetch_add(1, Ordering::Relaxed);
+        let begun_ms = match &token {
+            Some(token) => token.begun_ms,
+            None => self.engine.now_ms().saturating_sub(MARGIN_MS),
+        };
+        let (mut known, mut waiting) = (HashMap::new(), Vec::new());
+        for (conv, membership) in state.current() {
+            let (looked, last_ms) = self.look_at(conv, membership)?;
+            known.insert(conv.clone(), looked);
+            waiting.push(Reverse((Reverse(last_ms.max(membership.created_ms)), conv.clone())));
+        }
+        let list = List {
+            user: user.clone(),
+            begun_ms,
+            known,
+            waiting: waiting.into(),
+            late: BTreeSet::new(),
+            listed: Vec::new(),
+            resumed: token,
+        };
+        Ok((id, Arc::new(Mutex::new(list))))
+    }
+
+    /// Where a conversation ends, and when. One whose end is hidden by damage is looked at first: it may be the newest.
+    fn look_at(&self, conv: &Bytes, membership: &Membership) -> Result<(Looked, TimeMs)> {
+        self.effort.add_look();
+        let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
+        let (end, last_ms) = end.unwrap_or((Sequence::MAX, TimeMs::MAX));
+        Ok((Looked { end, since: membership.periods.start() }, last_ms))
+    }
+
+    /// A page behind so many items, and what to pass for the next one.
+    fn page_of(
+        &self,
+        list: &mut List,
+        state: &User,
+        from: usize,
+        limit: Limit,
+    ) -> Result<(Vec<Item>, Option<Token>)> {
+        let mut items: Vec<Item> = Vec::new();
+        let (mut used_bytes, mut last_place, mut moved) = (0, None, None);
+        let mut at = from.min(list.listed.len());
+        loop {
+            let is_again = at < list.listed.len();
+            let next = if is_again {
+                self.listed_again(list, state, at)?
+            } else {
+                self.next_in(list, state, &mut moved)?
+            };
+            let next = match next {
+                Some(next) => next,
+                None if is_again => {
+                    at += 1;
+                    continue;
+                }
+                None => return Ok((items, None)),
+            };
+            used_bytes += next.last.body.len() as u64;
+            let fits = items.len() < limit.entries && used_bytes <= limit.body_bytes;
+            if !(items.is_empty() || fits) {
+                if !is_again {
+                    list.put_back(next);
+                }
+                return Ok((items, last_place));
+            }
+            let Some(membership) = state.membership(&next.conv) else { continue };
+            at += 1;
+            last_place = Some(Token {
+                id: 0,
+                begun_ms: list.begun_ms,
+                count: at,
+                had_moved: next.moved.is_some(),
+                time_ms: next.moved.map_or(next.last.time_ms, |(moved_ms, _)| moved_ms),
+                conv: next.conv.clone(),
+            });
+            let unread = self.unread_in(&next.conv, &list.user, membership)?;
+            if !is_again {
+                list.take(&next);
+            }
+            items.push(Item { conv: next.conv, last: next.last, unread, read: membership.read });
+        }
+    }
+
+    /// One that was listed before, for who asks for that page again; `None` when the user has left it.
+    fn listed_again(&self, list: &List, state: &User, at: usize) -> Result<Option<Next>> {
+        let conv = list.listed[at].clone();
+        let membership = state.membership(&conv).filter(|one| one.periods.is_member());
+        let Some(membership) = membership else { return Ok(None) };
+        let message = self.last_message(&conv, &list.user, membership)?;
+        Ok(Some(Next { conv, last: message, moved: None }))
+    }
+
+    /// The next of a list that is not listed yet: steps 2 and 3 of the heading.
+    fn next_in(
+        &self,
+        list: &mut List,
+        state: &User,
+        moved: &mut Option<VecDeque<Next>>,
+    ) -> Result<Option<Next>> {
+        while let Some(Reverse((bound, conv))) = list.waiting.pop() {
+            let membership = state.membership(&conv).filter(|one| one.periods.is_member());
+            let Some(membership) = membership else { continue };
+            let message = self.last_message(&conv, &list.user, membership)?;
+            if let Some(moved_ms) = self.moved_ms(list, &conv, &message, membership)? {
+                if list.resumed.as_ref().is_none_or(|token| !token.had_moved || moved_ms >= token.time_ms) {
+                    list.late.insert(conv);
+                }
+                continue;
+            }
+            let rank = (Reverse(message.time_ms), conv.clone());
+            let is_later = list.waiting.peek().is_some_and(|Reverse(other)| *other < rank);
+            if rank.0 != bound && is_later {
+                list.waiting.push(Reverse(rank));
+                continue;
+            }
+            let was_listed = list
+                .resumed
+                .as_ref()
+                .is_some_and(|token| token.had_moved || rank <= (Reverse(token.time_ms), token.conv.clone()));
+            if !was_listed {
+                return Ok(Some(Next { conv, last: message, moved: None }));
+            }
+        }
+        if moved.is_none() {
+            *moved = Some(self.all_moved(list, state)?);
+        }
+        Ok(moved.as_mut().and_then(VecDeque::pop_front))
+    }
+
+    /// When a conversation moved since the list was begun, if it did.
+    fn moved_ms(
+        &self,
+        list: &List,
+        conv: &Bytes,
+        message: &Shown,
+        membership: &Membership,
+    ) -> Result<Option<TimeMs>> {
+        let since = membership.periods.start();
+        let known = list.known.get(conv);
+        let has_joined = known.is_none_or(|known| known.since != since);
+        let has_message = known.is_some_and(|known| message.sequence > known.end);
+        let by_time = list.resumed.is_some() || list.late.contains(conv);
+        if !(has_joined || has_message || by_time) {
+            return Ok(None);
+        }
+        let joined = match since {
+            Some(since) => piece_at(&self.messages, &names::conversation(conv), since)?,
+            None => None,
+        };
+        // Who was there from the start did not join by an event.
+        let joined_ms = joined.as_ref().and_then(|piece| piece.entry()).map_or(0, |entry| entry.time_ms);
+        let moved_ms = message.time_ms.max(joined_ms);
+        let is_new = has_joined || has_message || moved_ms >= list.begun_ms;
+        Ok(is_new.then_some(moved_ms))
+    }
+
+    /// All that moved and was not listed since, in the order of moving.
+    fn all_moved(&self, list: &mut List, state: &User) -> Result<VecDeque<Next>> {
+        let mut moved = Vec::new();
+        for (conv, membership) in state.current() {
+            let (looked, _) = self.look_at(conv, membership)?;
+            if list.known.get(conv) == Some(&looked) && !list.late.contains(conv) {
+                continue;
+            }
+            let message = self.last_message(conv, &list.user, membership)?;
+            match self.moved_ms(list, conv, &message, membership)? {
+                Some(moved_ms) => {
+                    moved.push(Next { conv: conv.clone(), last: message, moved: Some((moved_ms, looked)) });
+                }
+                // What came was no message.
+                None => drop(list.known.insert(conv.clone(), looked)),
+            }
+        }
+        moved.sort_by_key(|one: &Next| (one.moved.map(|(moved_ms, _)| moved_ms), one.conv.clone()));
+        Ok(moved.into())
     }
 
     /// The newest message that the user may see. One that has none is as old as the conversation.
@@ -115,9 +412,174 @@ impl Messaging {
     }
 }
 
-fn place(token: &[u8]) -> Result<Place> {
-    let wrong = || Trouble::Usage("this is not a token of IM.CONVERSATIONS");
-    let colon = token.iter().position(|byte| *byte == b':').ok_or_else(wrong)?;
-    let time = std::str::from_utf8(&token[..colon]).ok().and_then(|time| time.parse().ok());
-    Ok((Reverse(time.ok_or_else(wrong)?), Bytes::copy_from_slice(&token[colon + 1..])))
+impl List {
+    /// It is on a page.
+    fn take(&mut self, next: &Next) {
+        self.listed.push(next.conv.clone());
+        if let Some((_, looked)) = next.moved {
+            self.late.remove(&next.conv);
+            self.known.insert(next.conv.clone(), looked);
+        }
+    }
+
+    /// It is for the next page.
+    fn put_back(&mut self, next: Next) {
+        if next.moved.is_none() {
+            self.waiting.push(Reverse((Reverse(next.last.time_ms), next.conv)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline::Limit;
+
+    use super::super::Mode;
+    use super::super::moments::Table;
+    use super::*;
+
+    fn room(number: usize) -> String {
+        format!("room-{number:04}")
+    }
+
+    impl Table {
+        /// Conversations of ann and bob, each with a message, a millisecond after one another.
+        fn rooms(count: usize) -> Table {
+            let table = Table::new();
+            for number in 0..count {
+                table.create(&room(number), Mode::Push, &["ann", "bob"]);
+                table.send(&room(number), "hello");
+                table.clock.pass(1);
+            }
+            table
+        }
+
+        fn list(&self, token: &[u8], count: usize) -> (Vec<String>, Vec<u8>) {
+            let page = self.messaging.conversations(b"bob", token, Limit::entries(count)).expect("lists");
+            let named = |item: &Item| {
+                let body = String::from_utf8_lossy(&item.last.body);
+                format!("{} {} {}", String::from_utf8_lossy(&item.conv), body, item.unread)
+            };
+            (page.items.iter().map(named).collect(), page.next)
+        }
+
+        /// All pages behind a token; `between` happens after each but the last.
+        fn list_all(&self, token: &[u8], count: usize, mut between: impl FnMut(usize)) -> Vec<String> {
+            let (mut all, mut token) = (Vec::new(), token.to_vec());
+            for page in 0.. {
+                let (items, next) = self.list(&token, count);
+                all.extend(items);
+                if next.is_empty() {
+                    break;
+                }
+                between(page);
+                token = next;
+            }
+            all
+        }
+    }
+
+    fn newest_first(count: usize) -> Vec<String> {
+        (0..count).rev().map(|number| format!("{} hello 1", room(number))).collect()
+    }
+
+    #[test]
+    fn a_list_costs_the_same_in_many_pages_as_in_few() {
+        const ROOMS: usize = 400;
+        let table = Table::rooms(ROOMS);
+        let looks = |count: usize| {
+            let before = table.messaging.effort.so_far().1;
+            assert_eq!(table.list_all(b"", count, |_| {}), newest_first(ROOMS), "in pages of {count}");
+            table.messaging.effort.so_far().1 - before
+        };
+        assert_eq!([looks(ROOMS), looks(50), looks(1)], [2 * ROOMS as u64; 3]);
+    }
+
+    #[test]
+    fn what_moves_between_two_pages_comes_at_the_end() {
+        for forgets in [false, true] {
+            let table = Table::rooms(8);
+            table.clock.pass(2 * MARGIN_MS);
+            let all = table.list_all(b"", 2, |page| {
+                match page {
+                    0 => {
+                        // Listed already, not listed yet, and new.
+                        [7, 3].into_iter().for_each(|number| {
+                            table.clock.pass(1);
+                            table.send(&room(number), "moved");
+                        });
+                        table.clock.pass(1);
+                        table.create("new", Mode::Push, &["ann", "bob"]);
+                        // No message.
+                        assert!(table.messaging.read(room(1).as_bytes(), b"bob", 1).expect("a member"));
+                    }
+                    1 => assert!(
+                        table.messaging.leave(room(0).as_bytes(), &["bob".into()]).expect("left") == 1
+                    ),
+                    // The time stands still: it was listed at the end, and moves again.
+                    3 => table.send(&room(7), "again"),
+                    _ => {}
+                }
+                if forgets {
+                    table.messaging.lists.forget();
+                }
+            });
+            let [seven, six, five, four, two] =
+                [7, 6, 5, 4, 2].map(|number| format!("{} hello 1", room(number)));
+            let mut expected = vec![seven, six, five, four, two, format!("{} hello 0", room(1))];
+            expected.push(format!("{} moved 2", room(7)));
+            expected.push(format!("{} moved 2", room(3)));
+            expected.extend(["new  0".to_string(), format!("{} again 3", room(7))]);
+            let order = |all: &[String]| {
+                let mut known = Vec::new();
+                all.iter().for_each(|item| {
+                    if !known.contains(item) {
+                        known.push(item.clone());
+                    }
+                });
+                known
+            };
+            if forgets {
+                // One that is at the time where the list goes on may come twice.
+                assert_eq!(order(&all), expected);
+            } else {
+                assert_eq!(all, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_asked_for_again_is_the_same() {
+        let table = Table::rooms(10);
+        let (first, token) = table.list(b"", 3);
+        let second = table.list(&token, 3);
+        let third = table.list(&second.1, 3);
+        assert_eq!(table.list(&token, 3).0, second.0);
+        assert_eq!(table.list(&second.1, 3).0, third.0);
+        assert_eq!([first, second.0, third.0].concat(), newest_first(10)[..9]);
+        assert_eq!(table.list_all(&token, 100, |_| {}), newest_first(10)[3..]);
+    }
+
+    #[test]
+    fn lists_that_are_not_at_their_end_take_bounded_memory() {
+        let table = Table::rooms(50);
+        let lists = Lists::new(60_000, 1);
+        for id in 0..100 {
+            let list = table
+                .messaging
+                .user(b"bob", |ledger| table.messaging.begin_list(&"bob".into(), &ledger.state, None));
+            lists.kept.insert(id, list.expect("begins").1);
+        }
+        assert!((1..=6).contains(&lists.kept.len()), "{} lists", lists.kept.len());
+    }
+
+    #[test]
+    fn a_token_reads_back_and_other_text_is_none() {
+        let conv = Bytes::from_static(b"a:b");
+        let token = Token { id: 7, begun_ms: 8, count: 9, had_moved: true, time_ms: 10, conv };
+        assert_eq!(Token::decode(&token.encode()).expect("its own"), token);
+        for text in ["", "x", "1:2", "1:2:3:4", "1:2:3:4:5", "-1:2:3:4:5:c", "1800000000000:c"] {
+            assert!(Token::decode(text.as_bytes()).is_err(), "{text}");
+        }
+    }
 }

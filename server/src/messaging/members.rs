@@ -12,7 +12,7 @@ use super::ledger::Ledger;
 use super::pulled::NOTHING;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
-use super::{Decision, Messaging, TURNS, names, valid_once};
+use super::{Decision, Messaging, names, valid_once};
 
 /// How a conversation is to be.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ impl Messaging {
         })?;
         let mut count = 0;
         for user in users {
-            let turn = self.turns[names::digest(&conv) as usize % TURNS].lock();
+            let turn = self.turn(&conv).lock();
             let moved =
                 self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
             drop(turn);
@@ -160,7 +160,7 @@ impl Messaging {
             about: settings.created_ms,
             ..Event::new(kind, conv, user)
         };
-        let audience = Audience { conversation, joiner: (way == Move::Join).then_some(user) };
+        let audience = Audience { conversation, joiner: (way == Move::Join).then_some(user), only: None };
         let also: [(&Store, Vec<u8>); 2] =
             [(&self.state, names::conversation_ledger(conv)), (&self.state, names::user_ledger(user))];
         Ok(Decision::Commit(Box::new(self.post(Batch::new(), event, &audience, ledger, &also)), true))

@@ -6,7 +6,8 @@
 //!                        im.pulled:all         which conversation moved, in pull mode             sync
 //!
 //!  ledgers (im.state):   c/conv  settings, members
-//!                        e/conv  which messages were edited or recalled
+//!                        e/conv  when a message was edited or recalled last
+//!                        m/conv{sequence}  what became of that message
 //!                        u/user  a user's conversations with its periods, read marks, hidden messages
 //! ```
 //!
@@ -19,12 +20,19 @@
 //! a sender, gives one message.
 
 mod around;
+mod became;
 mod change;
+#[cfg(test)]
+mod changing;
+mod content;
 mod conversation;
 mod copies;
+#[cfg(test)]
+mod crowds;
 mod cursor;
 #[cfg(test)]
 mod damage;
+mod effort;
 mod event;
 mod heads;
 mod history;
@@ -32,6 +40,7 @@ mod ledger;
 mod list;
 mod mark;
 mod members;
+mod merge;
 #[cfg(test)]
 mod moments;
 mod names;
@@ -48,6 +57,7 @@ mod sync;
 mod tests;
 mod trouble;
 mod user;
+mod visible;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -67,7 +77,10 @@ pub use send::{Message, Sending};
 pub use trouble::Trouble;
 
 use conversation::Conversation;
+use effort::Effort;
 use ledger::{Ledger, Ledgers};
+use list::Lists;
+use pulled::Tails;
 use trouble::Result;
 use user::User;
 
@@ -81,7 +94,7 @@ pub struct Options {
     pub max_members: usize,
     /// How long after it was sent a message may be edited or recalled, in milliseconds; 0: for ever.
     pub change_window_ms: u64,
-    /// Memory for states of conversations and users, in bytes.
+    /// Memory for states of conversations and users, and for lists of which pages are to come, in bytes.
     pub ledger_memory_bytes: u64,
 }
 
@@ -107,9 +120,15 @@ pub struct Messaging {
     users: Ledgers<User>,
     options: Options,
     history: u64,
-    /// Who joins or leaves takes a turn: of many who decide on the same members only one would get through, and all others, sends
-    /// too, would decide again each time.
+    tails: Tails,
+    lists: Lists,
+    effort: Effort,
+    /// Who joins, leaves, edits or recalls takes a turn: of many who decide on the same ledger only one would get through, and all
+    /// others, sends too, would decide again each time.
     turns: [Mutex<()>; TURNS],
+    /// How often something was decided.
+    #[cfg(test)]
+    decisions: std::sync::atomic::AtomicU64,
 }
 
 /// Conversations with the same turn, by chance, only wait for each other.
@@ -127,14 +146,15 @@ impl Messaging {
     /// On an engine that is open. Makes the stores of its own if they are not there.
     pub fn open(engine: &Engine, options: Options) -> std::result::Result<Messaging, Error> {
         let state = own_store(engine, "im.state", 0)?;
-        let kept_bytes = options.ledger_memory_bytes / 2;
+        // Of sixteen parts two are for lists.
+        let part_bytes = options.ledger_memory_bytes / 16;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         [&messages, &sync].into_iter().try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;
         let pulled = own_store(engine, "im.pulled", WEEK_MS)?;
         let history = history(engine, [&messages, &sync, &state, &pulled]);
         Ok(Messaging {
-            conversations: Ledgers::new(state.clone(), kept_bytes),
-            users: Ledgers::new(state.clone(), kept_bytes),
+            conversations: Ledgers::new(state.clone(), 7 * part_bytes),
+            users: Ledgers::new(state.clone(), 7 * part_bytes),
             state,
             history,
             engine: engine.clone(),
@@ -142,7 +162,12 @@ impl Messaging {
             sync,
             pulled,
             options,
+            tails: pulled::tails(),
+            lists: Lists::new(2 * part_bytes, engine.now_ms()),
+            effort: Effort::default(),
             turns: std::array::from_fn(|_| Mutex::default()),
+            #[cfg(test)]
+            decisions: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -170,9 +195,16 @@ impl Messaging {
         }
     }
 
+    /// The turn of a conversation.
+    fn turn(&self, conv: &[u8]) -> &Mutex<()> {
+        &self.turns[names::digest(conv) as usize % TURNS]
+    }
+
     /// Decides until what was decided holds. Waits for the disk.
     fn decide<T>(&self, mut decide: impl FnMut() -> Result<Decision<T>>) -> Result<T> {
         loop {
+            #[cfg(test)]
+            self.decisions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             match decide()? {
                 Decision::Known(answer) => return Ok(answer),
                 Decision::Commit(batch, answer) => match self.engine.submit(*batch)?.wait() {

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use strandline::Sequence;
 
 use super::trouble::{Result, Trouble};
 
@@ -45,9 +46,24 @@ pub fn conversation_ledger(conv: &[u8]) -> Vec<u8> {
     joined(b"c/", conv, b"")
 }
 
-/// A conversation's ledger of edits and recalls.
+/// A conversation's ledger of edits and recalls: the newest of all.
 pub fn changes_ledger(conv: &[u8]) -> Vec<u8> {
     joined(b"e/", conv, b"")
+}
+
+/// What the names of a conversation's messages that were changed begin with. No id has a brace: so it is no other's.
+pub fn changed_messages(conv: &[u8]) -> Vec<u8> {
+    joined(b"m/", conv, b"{")
+}
+
+/// A message's ledger of edits and recalls: its newest.
+pub fn message_ledger(conv: &[u8], sequence: Sequence) -> Vec<u8> {
+    joined(&changed_messages(conv), sequence.to_string().as_bytes(), b"}")
+}
+
+/// The message whose ledger has this name, behind what it begins with.
+pub fn message_of_ledger(rest: &[u8]) -> Option<Sequence> {
+    std::str::from_utf8(rest.strip_suffix(b"}")?).ok()?.parse().ok()
 }
 
 /// A user's ledger of conversations and marks.

@@ -19,6 +19,8 @@ pub struct Shown {
     pub kind: &'static str,
     /// What was said.
     pub body: Bytes,
+    /// How often its message was edited.
+    pub edited: u64,
     /// Its body cannot be read any more; who did it is not known, nor what it is.
     pub is_damaged: bool,
 }
@@ -27,20 +29,27 @@ pub struct Shown {
 const LOST: &str = "lost";
 
 impl Shown {
-    pub(super) fn of(time_ms: TimeMs, event: Event) -> Shown {
+    pub(super) fn of(time_ms: TimeMs, event: Event, edited: u64) -> Shown {
         Shown {
             sequence: event.shown_sequence(),
             time_ms,
             sender: event.user,
             kind: event.kind.word(),
             body: event.body,
+            edited,
             is_damaged: false,
         }
     }
 
-    /// Whether there is more to say of it than its five parts.
+    /// What there is to say of it besides its five parts: names and values.
+    pub fn attributes(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let all = [("edited", self.edited), ("damaged", u64::from(self.is_damaged))];
+        all.into_iter().filter(|(_, value)| *value > 0)
+    }
+
+    /// Whether there is.
     pub fn has_attributes(&self) -> bool {
-        self.is_damaged
+        self.attributes().next().is_some()
     }
 
     /// An event that cannot be read anywhere: of a message its place is left.
@@ -61,6 +70,7 @@ impl Shown {
             sender: Bytes::new(),
             kind: Kind::Message.word(),
             body: Bytes::new(),
+            edited: 0,
             is_damaged: false,
         }
     }
@@ -112,6 +122,8 @@ impl Standing {
 pub struct SyncPage {
     /// What the cursor was worth.
     pub verdict: Standing,
+    /// The place before the first event, behind what was passed over: who keeps that lacks none of them.
+    pub start: Vec<u8>,
     /// What to pass next time.
     pub cursor: Vec<u8>,
     /// Whether the limit kept something back.
@@ -121,14 +133,15 @@ pub struct SyncPage {
 }
 
 impl SyncPage {
-    /// Where this page's events start, given the cursor that it was asked for with: who keeps that lacks none of them.
-    pub fn start<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
-        if self.deliveries.is_empty() { &self.cursor } else { asked }
+    /// Nothing is behind this cursor.
+    pub(super) fn end(cursor: Vec<u8>) -> SyncPage {
+        let start = cursor.clone();
+        SyncPage { verdict: Standing::Ok, start, cursor, more: false, deliveries: Vec::new() }
     }
 
     /// The cursor belongs to something else: begin with the oldest that is kept.
     pub(super) fn start_again(verdict: Standing) -> SyncPage {
-        SyncPage { verdict, cursor: b"0".to_vec(), more: false, deliveries: Vec::new() }
+        SyncPage { verdict, ..SyncPage::end(b"0".to_vec()) }
     }
 }
 
@@ -140,6 +153,8 @@ pub struct Seen {
     pub time_ms: TimeMs,
     /// What it is; `None`: it is damaged, and there is no copy.
     pub event: Option<Event>,
+    /// How often its message was edited, if that was looked up.
+    pub edited: u64,
 }
 
 impl Seen {
@@ -157,7 +172,12 @@ impl Seen {
     /// As a terminal sees it.
     pub fn shown(self) -> Shown {
         match self.event {
-            Some(event) => Shown::of(self.time_ms, event),
+            Some(event) => {
+                // A message as it is stored says so itself.
+                let edited =
+                    if event.kind == Kind::Message { event.about.max(self.edited) } else { self.edited };
+                Shown::of(self.time_ms, event, edited)
+            }
             None => Shown::damaged(self.sequence, self.time_ms),
         }
     }

@@ -1,25 +1,44 @@
 //! Which of a user's pulled conversations have moved: so that a sync reads what is new, and not all that the user is in.
 //!
-//! Every pulled event leaves a line in one ledger of the whole server, with its conversation and sequence. A user who was here lately
-//! has few lines to look at; one with few conversations looks at those instead. The cheaper way is taken: a sync looks at no more lines
-//! than came on the whole server since, and at no more than eight for each of the user's pulled conversations, or a thousand; else at
-//! the ends of those conversations.
+//! Every pulled event leaves a line in one ledger of the whole server, with its conversation and sequence; so does an event that is
+//! pushed in a conversation that has pulled ones, marked as such. Lines are in the order of commits, and kept for a week.
+//!
+//! ```text
+//!  by lines   those behind the place of the terminal, up to the newest:   costs what came on the whole server since
+//!  by ends    where the timeline of each of the user's conversations ends:  costs the number of these
+//! ```
+//!
+//! The cheaper way is taken: a sync looks at no more lines than came since, and at no more than eight for each of the user's pulled
+//! conversations, or a thousand; else at the ends. Neither walks through the events of one time, which may be very many: a clock
+//! that was put back holds the time for hours.
+//!
+//! Both give the same: the sequences that each conversation has up to the newest line, and the *end*, which is the place behind
+//! everything there. An end names the time of the user's own newest event and what it got at that time, nothing of what others
+//! got, so it does not move for them. What cannot be noted in a cursor is said by the line of the newest. Which line a user's end
+//! was looked up to is kept in memory (`tails`), so that nobody has to look at the same lines twice; without it the cost is more,
+//! and nothing else differs.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use strandline::{Limit, Sequence, TimeMs, Verdict};
+use quick_cache::sync::Cache;
+use strandline::{Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
 
-use super::around::{Gap, sequence_at, told_if_hidden};
-use super::cursor::Position;
-use super::event::Event;
+use super::around::{Gap, Piece, Scan, sequence_at, told_if_hidden};
+use super::conversation::History;
+use super::cursor::{Passed, can_be_noted, noted_bytes};
+use super::event::{Event, Kind};
 use super::trouble::Result;
-use super::user::User;
+use super::user::{Membership, User};
 use super::{Messaging, names};
 
 /// Lines read at a time.
 const PAGE: Limit =
     Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
+
+/// Entries read at a time to find the last that is for a user, and how often.
+const LAST: Limit = Limit { entries: 4, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
+const MOST_LAST_PAGES: usize = 64;
 
 /// A read that asks only where a timeline starts and ends.
 pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
@@ -33,54 +52,382 @@ const MOST_LINE_PAGES: usize = 64;
 /// A line costs about an eighth of a look into a timeline.
 const LINES_A_LOOK: u64 = 8;
 
-/// Pulled events that a sync may give: those of earlier times, and of this very time up to these sequences. Everything in it was
-/// visible when it was made, and everything before it too.
-pub type Frontier = Position;
+/// Users whose ends are kept in memory, of at most some 400 bytes each.
+const MOST_TAILS: usize = 8192;
 
-impl Messaging {
-    /// How far pulled events have come, as far as they concern a user.
-    pub(super) fn frontier(&self, user: &User) -> Result<Frontier> {
-        if user.pulled().is_empty() {
-            return Ok(Frontier::default());
+/// Up to which line the end of a user's pulled events was looked up.
+#[derive(Clone)]
+pub struct Tail {
+    line: Sequence,
+    end: Passed,
+}
+
+/// The ends of users who were here lately.
+pub type Tails = Cache<Bytes, Tail>;
+
+/// An empty one.
+pub fn tails() -> Tails {
+    Cache::new(MOST_TAILS)
+}
+
+/// Sequences of a conversation that a user may lack, both included.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch {
+    /// The lowest.
+    pub first: Sequence,
+    /// The highest; the highest of all where damage hides the end.
+    pub last: Sequence,
+}
+
+/// What moved between the place of a terminal and the newest line.
+pub struct Moves {
+    /// The newest line. Everything in it was visible when it was looked at, and everything before it too.
+    pub line: Sequence,
+    /// Its time.
+    pub time_ms: TimeMs,
+    /// The conversations that moved.
+    pub convs: BTreeMap<Bytes, Stretch>,
+    /// It cannot be known which events of the cursor's own time are behind it: their lines have expired.
+    pub is_trimmed: bool,
+    /// Nothing is to be pulled now.
+    pub is_still: bool,
+    newest: Newest,
+}
+
+/// The user's own newest events.
+#[derive(Default)]
+struct Newest {
+    is_known: bool,
+    time_ms: TimeMs,
+    /// The line of the newest one; 0: not known.
+    line: Sequence,
+    /// There are more at that time than can be noted, and not all of them are here.
+    is_part: bool,
+    convs: BTreeMap<Bytes, Sequence>,
+}
+
+impl Newest {
+    /// What an end says.
+    fn of(end: &Passed) -> Newest {
+        Newest {
+            is_known: true,
+            time_ms: end.time_ms,
+            line: end.line,
+            is_part: end.line > 0 || end.by_id,
+            convs: end.noted.clone(),
         }
-        let (last, last_ms) = self.pulled.end(names::PULLED_LOG)?;
-        if last == 0 {
-            return Ok(Frontier::default());
-        }
-        let Some(mut seen) = self.newest_lines(user, last, last_ms)? else {
-            // The newest line has expired: what is of its time has long been there, and what comes is of a later one.
-            return Ok(Frontier { time_ms: last_ms + 1, ..Frontier::default() });
-        };
-        // The timelines of a group of commits, which has one time, become visible one after the other: a line of the newest group
-        // may be there before its event is.
-        for (conv, sequence) in &mut seen {
-            let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
-            *sequence = end.map_or(*sequence, |(last, _)| last.min(*sequence));
-        }
-        Ok(Frontier { time_ms: last_ms, seen, ..Frontier::default() })
     }
 
-    /// The highest sequences in the lines of the newest time, of a user's conversations; `None` when those lines have expired.
-    fn newest_lines(
+    fn add(&mut self, conv: &Bytes, sequence: Sequence, time_ms: TimeMs, line: Sequence) {
+        if time_ms > self.time_ms || !self.is_known {
+            *self = Newest { is_known: true, time_ms, ..Newest::default() };
+        }
+        if time_ms == self.time_ms {
+            self.line = self.line.max(line);
+            // A slice of a line would keep its block alive.
+            let known = self.convs.entry(Bytes::copy_from_slice(conv)).or_insert(0);
+            *known = sequence.max(*known);
+        }
+    }
+
+    fn can_be_noted(&self) -> bool {
+        let bytes = self.convs.iter().map(|(conv, sequence)| noted_bytes(conv, *sequence)).sum();
+        !self.is_part && can_be_noted(bytes)
+    }
+}
+
+impl Messaging {
+    /// What moved since a place, by the cheaper way; not yet up to the newest line ([`Messaging::advance`]).
+    pub(super) fn moves_since(&self, user: &Bytes, state: &User, start: &Passed) -> Result<Moves> {
+        let moves = |line, newest| Moves {
+            line,
+            time_ms: 0,
+            convs: BTreeMap::new(),
+            is_trimmed: false,
+            is_still: false,
+            newest,
+        };
+        if state.pulled().is_empty() {
+            return Ok(moves(0, Newest { is_known: true, ..Newest::default() }));
+        }
+        let looks = state.pulled().len() as u64;
+        if let Some(tail) = self.tails.get(user).filter(|tail| tail.end == *start)
+            && self.are_kept_and_cheap(tail.line + 1, looks)?
+        {
+            return Ok(moves(tail.line, Newest::of(&tail.end)));
+        }
+        if start.line > 0 {
+            if self.are_kept_and_cheap(start.line + 1, looks)? {
+                return Ok(moves(start.line, Newest { is_part: true, ..Newest::of(start) }));
+            }
+        } else if let Some(first) = self.first_kept_line(start.time_ms)?
+            && self.are_kept_and_cheap(first, looks)?
+        {
+            return Ok(moves(first - 1, Newest::default()));
+        }
+        self.moves_by_ends(state, Some(start))
+    }
+
+    /// Goes on to the newest line: everything up to it is visible then.
+    pub(super) fn advance(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
+        if state.pulled().is_empty() {
+            return Ok(());
+        }
+        let (last, last_ms) = self.pulled.end(names::PULLED_LOG)?;
+        // The timelines of a batch become visible one after the other: a line may be there before its event is.
+        self.messages.see_whole_batches();
+        moves.time_ms = moves.time_ms.max(last_ms);
+        self.walk_lines(moves.line, last, |place, time_ms, line| {
+            let Some(membership) = gets(state, &line) else { return };
+            let newest = &mut moves.newest;
+            newest.add(&line.conv, line.sequence, time_ms, place);
+            let is_passed = time_ms < start.time_ms
+                || (time_ms == start.time_ms
+                    && (place <= start.line || start.has(&line.conv, line.sequence)));
+            if line.kind != Kind::Pulled || is_passed || membership.pulls_from.is_none() {
+                return;
+            }
+            let sequence = line.sequence;
+            if let Some(known) = moves.convs.get_mut(&line.conv) {
+                known.last = known.last.max(sequence);
+            } else {
+                let stretch = Stretch { first: sequence, last: sequence };
+                moves.convs.insert(Bytes::copy_from_slice(&line.conv), stretch);
+            }
+        })?;
+        moves.line = moves.line.max(last);
+        Ok(())
+    }
+
+    /// Hands the lines between two, the second included, to `take`: place, time, line.
+    fn walk_lines(
         &self,
-        user: &User,
+        after: Sequence,
         last: Sequence,
-        last_ms: TimeMs,
-    ) -> Result<Option<BTreeMap<Bytes, Sequence>>> {
-        let mut seen = BTreeMap::new();
-        let (mut high, mut found) = (last, false);
+        mut take: impl FnMut(Sequence, TimeMs, Event),
+    ) -> Result<()> {
+        let mut cursor = after;
+        while cursor < last {
+            let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
+            self.effort.add_lines(page.entries.len());
+            for entry in page.entries.iter().filter(|entry| entry.sequence <= last) {
+                let line = Event::decode(&entry.body);
+                if let Some(line) = line.filter(|line| matches!(line.kind, Kind::Pulled | Kind::Pushed)) {
+                    take(entry.sequence, entry.time_ms, line);
+                }
+            }
+            if !page.more {
+                return Ok(());
+            }
+            cursor = page.next;
+        }
+        Ok(())
+    }
+
+    /// What moved, by where each conversation ends; without a start only the end.
+    fn moves_by_ends(&self, state: &User, start: Option<&Passed>) -> Result<Moves> {
+        let (line, time_ms) = self.pulled.end(names::PULLED_LOG)?;
+        self.messages.see_whole_batches();
+        let mut moves = Moves {
+            line,
+            time_ms,
+            convs: BTreeMap::new(),
+            is_trimmed: false,
+            is_still: false,
+            newest: Newest { is_known: true, ..Newest::default() },
+        };
+        let firsts = match start.filter(|start| start.line > 0) {
+            Some(start) => self.firsts_behind_line(state, start)?,
+            None => Some(BTreeMap::new()),
+        };
+        moves.is_trimmed = firsts.is_none();
+        let firsts = firsts.unwrap_or_default();
+        for conv in state.pulled() {
+            let Some(membership) = state.membership(conv) else { continue };
+            self.effort.add_look();
+            let Some(end) = told_if_hidden(self.messages.end(&names::conversation(conv)))? else {
+                // What is hidden shows by its lines, if at all.
+                if let Some(start) = start {
+                    let first = start.noted.get(conv).map_or(1, |last| last + 1);
+                    moves.convs.insert(conv.clone(), Stretch { first, last: MAX_SEQUENCE });
+                }
+                continue;
+            };
+            let Some((last, last_ms)) = self.own_end(conv, membership, end)? else { continue };
+            moves.newest.add(conv, last, last_ms, 0);
+            let Some(start) = start.filter(|start| last_ms >= start.time_ms) else { continue };
+            let first = self.first_behind(conv, start, &firsts)?;
+            if first <= last {
+                moves.convs.insert(conv.clone(), Stretch { first, last });
+            }
+        }
+        Ok(moves)
+    }
+
+    /// The last event of a conversation that is for a member, and its time, given where the timeline ends.
+    fn own_end(
+        &self,
+        conv: &Bytes,
+        membership: &Membership,
+        (last, last_ms): (Sequence, TimeMs),
+    ) -> Result<Option<(Sequence, TimeMs)>> {
+        let own = membership.periods.last().min(last);
+        if !membership.periods.contains(own) {
+            return Ok(None);
+        }
+        let end = (own, if own < last { membership.left_ms } else { last_ms });
+        if membership.history == History::All {
+            return Ok(Some(end));
+        }
+        // Changes of messages that it may not see are for others.
+        let name = names::conversation(conv);
+        let mut scan = Scan::new(&self.messages, &name, (1, own), true, LAST);
+        let mut next = own;
+        for _ in 0..MOST_LAST_PAGES {
+            let Some(pieces) = scan.next_page()? else { break };
+            for piece in pieces {
+                let Piece::Whole(entry) = piece else { return Ok(Some(end)) };
+                // One that has expired since was for it, as far as can be known.
+                if entry.sequence < next && next == own {
+                    return Ok(Some(end));
+                }
+                next = entry.sequence - 1;
+                let event = Event::told(&entry.body);
+                if membership.periods.contains(entry.sequence)
+                    && event.is_none_or(|event| membership.gets(entry.sequence, &event))
+                {
+                    return Ok(Some((entry.sequence, entry.time_ms)));
+                }
+            }
+        }
+        Ok(Some(end))
+    }
+
+    /// The first sequence of a conversation that a place is not behind.
+    fn first_behind(
+        &self,
+        conv: &Bytes,
+        start: &Passed,
+        firsts: &BTreeMap<Bytes, Sequence>,
+    ) -> Result<Sequence> {
+        let name = names::conversation(conv);
+        if let Some(first) = firsts.get(conv) {
+            return Ok(*first);
+        }
+        let floor = start.noted.get(conv).map_or(1, |last| last + 1);
+        // All of that time is behind it.
+        let is_behind = start.line > 0 || (floor == 1 && start.has(conv, MAX_SEQUENCE));
+        let first = sequence_at(&self.messages, &name, start.time_ms + u64::from(is_behind))?;
+        // If nothing readable is before it, events of the same times may have been trimmed: the read from the start tells.
+        let lowest = self.messages.read_after(&name, 0, NOTHING.around_damage())?.first;
+        Ok(if first == lowest { floor } else { first.max(floor) })
+    }
+
+    /// The first sequence that each conversation has at the time of a place and behind its line; `None` when lines have expired.
+    fn firsts_behind_line(&self, state: &User, start: &Passed) -> Result<Option<BTreeMap<Bytes, Sequence>>> {
+        let mut firsts = BTreeMap::new();
+        if !self.are_kept(start.line + 1)? {
+            return Ok(None);
+        }
+        let last = self.pulled.sequence_at(names::PULLED_LOG, start.time_ms + 1)?.saturating_sub(1);
+        self.walk_lines(start.line, last, |_, _, line| {
+            let is_new = gets(state, &line).is_some() && !start.has(&line.conv, line.sequence);
+            if line.kind == Kind::Pulled && is_new && !firsts.contains_key(&line.conv) {
+                firsts.insert(Bytes::copy_from_slice(&line.conv), line.sequence);
+            }
+        })?;
+        Ok(Some(firsts))
+    }
+
+    /// The user's pulled events of a time in the order of their lines, behind a line and up to another; `None` when lines have
+    /// expired.
+    pub(super) fn lines_of_time(
+        &self,
+        state: &User,
+        time_ms: TimeMs,
+        passed: &Passed,
+        last: Sequence,
+    ) -> Result<Option<Vec<(Sequence, Bytes, Sequence)>>> {
+        let is_its_time = passed.time_ms == time_ms;
+        let first = match passed.line {
+            line if line > 0 && is_its_time => self.are_kept(line + 1)?.then_some(line + 1),
+            _ => self.first_kept_line(time_ms)?,
+        };
+        let Some(first) = first else { return Ok(None) };
+        let end = self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?.saturating_sub(1);
+        let mut lines = Vec::new();
+        self.walk_lines(first - 1, last.min(end), |place, _, line| {
+            let is_passed = is_its_time && passed.has(&line.conv, line.sequence);
+            if line.kind == Kind::Pulled && !is_passed && gets(state, &line).is_some() {
+                lines.push((place, Bytes::copy_from_slice(&line.conv), line.sequence));
+            }
+        })?;
+        Ok(Some(lines))
+    }
+
+    /// The end of a user's pulled events now.
+    pub(super) fn end_of_pulled(&self, user: &Bytes, state: &User) -> Result<Moves> {
+        let looks = state.pulled().len() as u64;
+        let start = match self.tails.get(user) {
+            Some(tail) if self.are_kept_and_cheap(tail.line + 1, looks)? => tail.end,
+            _ => {
+                let mut moves = match looks {
+                    0 => self.moves_since(user, state, &Passed::default())?,
+                    _ => self.moves_by_ends(state, None)?,
+                };
+                self.advance(state, &Passed::default(), &mut moves)?;
+                return Ok(moves);
+            }
+        };
+        let mut moves = self.moves_since(user, state, &start)?;
+        self.advance(state, &start, &mut moves)?;
+        Ok(moves)
+    }
+
+    /// The place behind everything that moved, kept for the next time.
+    pub(super) fn end_of(&self, user: &Bytes, state: &User, moves: &Moves) -> Result<Passed> {
+        if state.pulled().is_empty() {
+            return Ok(Passed::default());
+        }
+        let line = moves.line;
+        let end = if moves.newest.is_known {
+            self.end_at(state, &moves.newest, line)?
+        } else {
+            self.end_at(state, &self.moves_by_ends(state, None)?.newest, line)?
+        };
+        self.tails.insert(user.clone(), Tail { line, end: end.clone() });
+        Ok(end)
+    }
+
+    fn end_at(&self, state: &User, newest: &Newest, last: Sequence) -> Result<Passed> {
+        let time_ms = newest.time_ms;
+        if newest.can_be_noted() {
+            return Ok(Passed { time_ms, noted: newest.convs.clone(), ..Passed::default() });
+        }
+        let line = match newest.line {
+            0 => self.newest_line(state, time_ms, last)?,
+            line => line,
+        };
+        if line > 0 {
+            return Ok(Passed { time_ms, line, ..Passed::default() });
+        }
+        // So old that it cannot be told by lines: nothing is added to that time any more.
+        let noted = newest.convs.iter().next_back().map(|(conv, last)| (conv.clone(), *last));
+        Ok(Passed { time_ms, line, noted: noted.into_iter().collect(), by_id: true })
+    }
+
+    /// The user's own newest line of a time; 0 when there is none any more.
+    fn newest_line(&self, state: &User, time_ms: TimeMs, last: Sequence) -> Result<Sequence> {
+        let mut high = self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?.saturating_sub(1).min(last);
         while high > 0 {
             let page = self.pulled.range_back(names::PULLED_LOG, 1..=high, Limit::entries(64))?;
+            self.effort.add_lines(page.entries.len());
             for entry in &page.entries {
-                found = true;
-                if entry.time_ms < last_ms {
-                    return Ok(Some(seen));
+                if entry.time_ms < time_ms {
+                    return Ok(0);
                 }
-                if let Some(line) = Event::decode(&entry.body)
-                    && user.pulled().contains(&line.conv)
-                {
-                    let known = seen.entry(Bytes::copy_from_slice(&line.conv)).or_insert(0);
-                    *known = line.sequence.max(*known);
+                if Event::decode(&entry.body).is_some_and(|line| gets(state, &line).is_some()) {
+                    return Ok(entry.sequence);
                 }
             }
             match page.entries.last() {
@@ -88,58 +435,7 @@ impl Messaging {
                 _ => break,
             }
         }
-        Ok(found.then_some(seen))
-    }
-
-    /// The user's conversations that may have pulled events behind a position, and from which sequence on.
-    pub(super) fn moved(&self, user: &User, from: &Position) -> Result<BTreeMap<Bytes, Sequence>> {
-        let pulled = user.pulled();
-        let mut moved = BTreeMap::new();
-        if pulled.is_empty() {
-            return Ok(moved);
-        }
-        let behind = |conv: &Bytes| from.seen.get(conv).map_or(1, |seen| seen + 1);
-        if let Some(first) = self.first_line(from, pulled.len() as u64)? {
-            let mut cursor = first - 1;
-            loop {
-                let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
-                if page.verdict == Verdict::Trimmed {
-                    // Lines have expired since they were counted.
-                    break;
-                }
-                for line in page.entries.iter().filter_map(|entry| Event::decode(&entry.body)) {
-                    let membership =
-                        user.membership(&line.conv).filter(|membership| membership.pulls_from.is_some());
-                    let is_for_it = membership.is_some_and(|one| one.periods.contains(line.sequence));
-                    if is_for_it && line.sequence >= behind(&line.conv) {
-                        moved.entry(Bytes::copy_from_slice(&line.conv)).or_insert(line.sequence);
-                    }
-                }
-                if !page.more {
-                    return Ok(moved);
-                }
-                cursor = page.next;
-            }
-        }
-        for conv in pulled {
-            let name = names::conversation(conv);
-            let Some((last, last_ms)) = told_if_hidden(self.messages.end(&name))? else {
-                // What is hidden shows by its lines, if at all.
-                moved.insert(conv.clone(), behind(conv));
-                continue;
-            };
-            if last_ms < from.time_ms || user.membership(conv).is_none_or(|one| one.is_over(from.time_ms)) {
-                continue;
-            }
-            let first = sequence_at(&self.messages, &name, from.time_ms)?;
-            // If nothing readable is before it, events of the same times may have been trimmed: the read from the start tells.
-            let lowest = self.messages.read_after(&name, 0, NOTHING.around_damage())?.first;
-            let first = if first == lowest { behind(conv) } else { first.max(behind(conv)) };
-            if first <= last {
-                moved.insert(conv.clone(), first);
-            }
-        }
-        Ok(moved)
+        Ok(0)
     }
 
     /// The times of those events of a gap that were pulled, as the lines tell them; `None` when lines may have expired, or are too
@@ -157,7 +453,8 @@ impl Messaging {
                 if entry.time_ms > gap.to_ms {
                     return Ok(Some(times));
                 }
-                let line = Event::decode(&entry.body).filter(|line| line.conv == *conv);
+                let line = Event::decode(&entry.body);
+                let line = line.filter(|line| line.kind == Kind::Pulled && line.conv == *conv);
                 if let Some(line) = line.filter(|line| gap.sequences().contains(&line.sequence)) {
                     times.insert(line.sequence, entry.time_ms);
                 }
@@ -178,12 +475,23 @@ impl Messaging {
         Ok((page.first == 1 || first > page.first).then_some(first))
     }
 
-    /// The first line that matters, if all that matter are still there and they are cheaper than a look into each timeline.
-    fn first_line(&self, from: &Position, looks: u64) -> Result<Option<Sequence>> {
-        let Some(first) = self.first_kept_line(from.time_ms)? else { return Ok(None) };
+    /// Whether a line and all behind it are still there.
+    fn are_kept(&self, first: Sequence) -> Result<bool> {
+        Ok(self.pulled.read_after(names::PULLED_LOG, 0, NOTHING)?.first <= first)
+    }
+
+    /// And whether they are cheaper than a look into each timeline.
+    fn are_kept_and_cheap(&self, first: Sequence, looks: u64) -> Result<bool> {
         let (last, _) = self.pulled.end(names::PULLED_LOG)?;
         let lines = (last + 1).saturating_sub(first);
-        let is_cheap = lines <= CHEAP_LINES.max(LINES_A_LOOK * looks);
-        Ok(is_cheap.then_some(first))
+        Ok(lines <= CHEAP_LINES.max(LINES_A_LOOK * looks) && self.are_kept(first)?)
     }
+}
+
+/// The user's membership, if the event of a line is for it.
+fn gets<'a>(state: &'a User, line: &Event) -> Option<&'a Membership> {
+    let membership = state.membership(&line.conv).filter(|one| one.pulls_from.is_some());
+    // Of a change the line says what it is about.
+    let shows = |one: &&Membership| line.about == 0 || one.may_see(line.about);
+    membership.filter(|one| one.periods.contains(line.sequence)).filter(shows)
 }

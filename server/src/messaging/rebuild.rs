@@ -63,7 +63,7 @@ impl Messaging {
         let mut convs: BTreeSet<Bytes> = ids(&self.messages, b"c/{", b"}")?;
         convs.extend(ids(&self.state, b"c/", b"")?);
         for conv in convs {
-            if !self.is_dense(&names::changes_ledger(&conv))? {
+            if !self.has_all_changes(&conv)? {
                 lost.changes.push(conv.clone());
             }
             let known = self.conversations.snapshot(&names::conversation_ledger(&conv));
@@ -152,39 +152,27 @@ impl Messaging {
         self.replace(name, &user.records())
     }
 
-    /// Whether a ledger of changes has every record since its first, or since it was rebuilt.
-    fn is_dense(&self, name: &[u8]) -> Result<bool> {
-        let mut scan = Scan::new(&self.state, name, (1, MAX_SEQUENCE), false, PAGE);
-        let mut next = 1;
-        while let Some(pieces) = scan.next_page()? {
-            for piece in pieces {
-                let Piece::Whole(entry) = piece else { return Ok(false) };
-                let begins = Event::decode(&entry.body).is_some_and(|record| record.kind == Kind::Reset);
-                if entry.sequence != next && !begins {
-                    return Ok(false);
-                }
-                next = entry.sequence + 1;
-            }
-        }
-        Ok(self.state.end(name)?.0 < next)
-    }
-
-    /// A conversation's ledger of changes becomes what its edits and recalls say, as far as they can be read.
+    /// A conversation's ledgers of changes become what they and its edits and recalls say, as far as these can be read.
     fn rebuild_changes(&self, conv: &Bytes) -> Result<()> {
-        let (timeline, name) = (names::conversation(conv), names::changes_ledger(conv));
-        let mut notes = Vec::new();
+        let timeline = names::conversation(conv);
+        let mut told = Vec::new();
         let mut scan = Scan::new(&self.messages, &timeline, (1, MAX_SEQUENCE), false, PAGE);
         while let Some(pieces) = scan.next_page()? {
-            for event in pieces.iter().filter_map(|piece| Event::told(&piece.entry()?.body)) {
-                if matches!(event.kind, Kind::Edit | Kind::Recall) && event.about != 0 {
-                    notes.push(Event { body: Bytes::new(), ..event });
-                }
+            for entry in pieces.iter().filter_map(Piece::entry) {
+                let change = Event::told(&entry.body).filter(Event::is_change);
+                told.extend(change.map(|change| (Event { body: Bytes::new(), ..change }, entry.time_ms)));
             }
         }
-        if notes.is_empty() && self.state.end(&name)?.0 == 0 {
+        let (mut changes, _) = Messaging::changes_told(told.into_iter());
+        for (sequence, known) in self.changed_messages(conv)? {
+            if changes.get(&sequence).is_none_or(|told| told.sequence <= known.sequence) {
+                changes.insert(sequence, known);
+            }
+        }
+        if changes.is_empty() && self.state.end(&names::changes_ledger(conv))?.0 == 0 {
             return Ok(());
         }
-        self.replace(&name, &notes)
+        self.write_changes(conv, &changes)
     }
 
     /// Writes a ledger anew; what was before goes.

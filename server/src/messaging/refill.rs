@@ -243,9 +243,9 @@ impl Messaging {
                 match piece {
                     Piece::Whole(entry) => {
                         let event = Event::told(&entry.body);
-                        let is_for_it = event.is_some_and(|event| !event.is_pulled())
-                            && membership.periods.contains(entry.sequence);
-                        if is_for_it {
+                        let is_for_it =
+                            |event: &Event| !event.is_pulled() && membership.was_told(entry.sequence, event);
+                        if event.as_ref().is_some_and(is_for_it) {
                             found.push(absent(conv, entry.sequence, Nature::Readable, entry.time_ms));
                         }
                     }

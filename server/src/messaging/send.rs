@@ -3,9 +3,9 @@
 //! The batch of an event is made here, for messages as for joins and recalls:
 //!
 //! 1. the frame, stamped by the engine with the event's own sequence, to the conversation's timeline;
-//! 2. the same frame, stored once, to each member's sync timeline, if it is pushed;
-//! 3. a line in the ledger of pulled events, if it is not; and at the first time a record for each member that it must look into
-//!    the conversation from here on;
+//! 2. the same frame, stored once, to each member's sync timeline, if it is pushed; of a change of those who may see the message;
+//! 3. a line in the ledger of pulled events, if it is not, or others of the conversation were not; and at the first time a record
+//!    for each member that it must look into the conversation from here on;
 //! 4. the condition that the members are still those.
 //!
 //! A send needs no other one to be finished: sends of a conversation fill up one group as appends do.
@@ -15,7 +15,7 @@ use strandline::{Batch, MAX_ID_BYTES, Receipt, Sequence, Store};
 
 use super::Messaging;
 use super::conversation::{Conversation, Mode};
-use super::event::{Event, Kind, PULLED, PULLS};
+use super::event::{Event, HISTORY_JOINED, Kind, PULLED, PULLS};
 use super::ledger::Ledger;
 use super::names;
 use super::trouble::{Result, Trouble};
@@ -58,6 +58,8 @@ pub(super) struct Audience<'a> {
     pub conversation: &'a Conversation,
     /// One who is not a member yet.
     pub joiner: Option<&'a Bytes>,
+    /// The members who may see what the event is about; `None`: all may.
+    pub only: Option<&'a [Bytes]>,
 }
 
 impl Audience<'_> {
@@ -69,9 +71,12 @@ impl Audience<'_> {
         self.conversation.members().chain(self.joiner)
     }
 
-    /// The names of a timeline of each.
-    fn names(&self, name: fn(&[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
-        self.users().map(|user| name(user)).collect()
+    /// The sync timelines of those who are told.
+    fn inboxes(&self) -> Vec<Vec<u8>> {
+        match self.only {
+            Some(only) => only.iter().map(|user| names::inbox(user)).collect(),
+            None => self.users().map(|user| names::inbox(user)).collect(),
+        }
     }
 }
 
@@ -94,7 +99,7 @@ impl Messaging {
                 body: message.body.clone(),
                 ..Event::new(Kind::Message, &conv, &sender)
             };
-            let audience = Audience { conversation: &ledger.state, joiner: None };
+            let audience = Audience { conversation: &ledger.state, joiner: None, only: None };
             let mut batch = self.post(Batch::new(), event, &audience, ledger, &[]);
             if let Some(id) = id {
                 batch = batch.id_for(&id, &message.body);
@@ -118,25 +123,28 @@ impl Messaging {
             mode == Mode::Push || (mode == Mode::Auto && audience.count() <= self.options.push_members);
         event.flags |= if pushed { 0 } else { PULLED };
         event.flags |= if conversation.pulls || !pushed { PULLS } else { 0 };
+        // Of a change the line tells whom it is for.
+        let about = if event.is_change() { (event.about, event.flags & HISTORY_JOINED) } else { (0, 0) };
         let (conv, ledger_name) = (event.conv.clone(), names::conversation_ledger(&event.conv));
         let own = names::conversation(&conv);
-        let inboxes = if pushed { audience.names(names::inbox) } else { Vec::new() };
+        let inboxes = if pushed { audience.inboxes() } else { Vec::new() };
         let mut targets: Vec<(&Store, &[u8])> = vec![(&self.messages, &own)];
         targets.extend(also.iter().map(|(store, name)| (*store, name.as_slice())));
         targets.extend(inboxes.iter().map(|name| (&self.sync, name.as_slice())));
         let batch = batch.lifetime_ms(event.lifetime_ms).stamp_origin().fan_out(&event.encode(), targets);
         let batch = batch.if_last_of(&self.state, &ledger_name, ledger.version);
-        if pushed {
+        if pushed && !conversation.pulls {
             return batch;
         }
         let nobody = Bytes::new();
-        let moved = Event::new(Kind::Pulled, &conv, &nobody).encode();
+        let kind = if pushed { Kind::Pushed } else { Kind::Pulled };
+        let moved = Event { flags: about.1, about: about.0, ..Event::new(kind, &conv, &nobody) };
         // What expires is the event: that the conversation moved stays known.
-        let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, &moved);
+        let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, &moved.encode());
         if conversation.pulls {
             return batch;
         }
-        let ledgers = audience.names(names::user_ledger);
+        let ledgers = audience.users().map(|user| names::user_ledger(user));
         let told = [ledger_name].into_iter().chain(ledgers).collect::<Vec<_>>();
         let record = Event::new(Kind::Pulls, &conv, &nobody).encode();
         batch.fan_out(&record, told.iter().map(|name| (&self.state, name.as_slice())))

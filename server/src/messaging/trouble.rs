@@ -25,6 +25,18 @@ pub enum Trouble {
     /// Not a member.
     #[error("the sender is not a member of the conversation")]
     NoPermission,
+    /// No such message or event, or nothing of it is kept any more.
+    #[error("there is no such message, or it was recalled, or nothing of it is kept any more")]
+    NoMessage,
+    /// Somebody else's.
+    #[error("somebody else sent this message")]
+    NotTheSender,
+    /// The change window is over.
+    #[error("it is too late: messaging.change_window_ms is {window_ms}")]
+    TooLate {
+        /// How long a message may be changed.
+        window_ms: u64,
+    },
     /// It was made otherwise.
     #[error("the conversation was created with other settings")]
     OtherSettings,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use strandline::{Sequence, TimeMs};
 
 use super::conversation::History;
-use super::event::{Event, Kind, PULLS, Parts, put_name, put_number};
+use super::event::{Event, HISTORY_JOINED, Kind, PULLS, Parts, put_name, put_number};
 use super::ledger::{State, list_records};
 use super::periods::Periods;
 
@@ -45,6 +45,22 @@ impl Membership {
             History::All => self.periods.is_known() && sequence <= self.periods.last(),
             History::Joined => self.periods.contains(sequence),
         }
+    }
+
+    /// Whether an event is for it: of an edit or a recall only if it may see the message.
+    pub fn gets(&self, sequence: Sequence, event: &Event) -> bool {
+        self.periods.contains(sequence) && (!event.is_change() || self.may_see(event.about))
+    }
+
+    /// Whether it was told of an event when that was committed: earlier versions told all members of a change.
+    pub fn was_told(&self, sequence: Sequence, event: &Event) -> bool {
+        let is_for_some = event.is_change() && event.flags & HISTORY_JOINED != 0;
+        self.periods.contains(sequence) && (!is_for_some || self.periods.contains(event.about))
+    }
+
+    /// Whether text that was written at a sequence may be shown to it.
+    pub fn may_read(&self, written: Sequence) -> bool {
+        written <= self.periods.last()
     }
 
     /// The sequences that it may see, as inclusive ranges in order.

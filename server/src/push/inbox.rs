@@ -17,6 +17,7 @@ use crate::refusal::Refusal;
 /// A user's place in everything that reaches it.
 pub struct Inbox {
     user: Bytes,
+    /// That of the last frame.
     cursor: Vec<u8>,
     /// The gap at the start was told by the reply.
     gap_told: bool,
@@ -65,12 +66,13 @@ impl Inbox {
         let gap_told = std::mem::take(&mut self.gap_told);
         if kind == Kind::UserFollow && page.verdict != Standing::Ok && !gap_told {
             self.write_gap(&page, out);
+            self.cursor.clone_from(&page.start);
         }
         for delivery in &page.deliveries {
             match kind {
                 Kind::UserFollow => {
-                    let cursor = messaging.cursor_behind(&self.user, delivery);
-                    self.write_entry(delivery, &cursor, out);
+                    self.cursor = messaging.cursor_behind(&self.user, delivery);
+                    self.write_entry(delivery, out);
                 }
                 Kind::Message => write_hint("message", channel, delivery, out),
                 Kind::ShardMessage => write_hint("smessage", channel, delivery, out),
@@ -78,24 +80,35 @@ impl Inbox {
             }
         }
         metrics.pushes.add(page.deliveries.len() as u64);
+        if kind == Kind::UserFollow && !page.more && page.cursor != self.cursor {
+            self.write_cursor(&page.cursor, out);
+        }
         self.cursor = page.cursor;
         Ok(page.more)
     }
 
-    /// The events of the page come behind it, so its cursor is where they start.
+    /// The position, when it is not that of the last frame: something was passed over.
+    fn write_cursor(&self, cursor: &[u8], out: &mut Encoder) {
+        out.push(3);
+        out.bulk("im.cursor");
+        out.bulk(&self.user);
+        out.bulk(cursor);
+    }
+
+    /// The events of the page come after it, so its cursor is the place before them, behind what is gone.
     fn write_gap(&self, page: &SyncPage, out: &mut Encoder) {
         out.push(4);
         out.bulk("im.gap");
         out.bulk(&self.user);
         out.bulk(page.verdict.word());
-        out.bulk(page.start(&self.cursor));
+        out.bulk(&page.start);
     }
 
-    fn write_entry(&self, delivery: &Delivery, cursor: &[u8], out: &mut Encoder) {
+    fn write_entry(&self, delivery: &Delivery, out: &mut Encoder) {
         out.push(4 + shown_parts(&delivery.shown));
         out.bulk("im.entry");
         out.bulk(&self.user);
-        out.bulk(cursor);
+        out.bulk(&self.cursor);
         out.bulk(&delivery.conv);
         write_shown(&delivery.shown, out);
     }
@@ -120,9 +133,9 @@ pub fn write_shown(shown: &Shown, out: &mut Encoder) {
 
 /// The map of an event's attributes.
 pub fn write_attributes(shown: &Shown, out: &mut Encoder) {
-    out.map(usize::from(shown.is_damaged));
-    if shown.is_damaged {
-        out.field("damaged", 1);
+    out.map(shown.attributes().count());
+    for (name, value) in shown.attributes() {
+        out.field(name, value);
     }
 }
 
@@ -170,34 +183,106 @@ mod tests {
     use strandline::{Engine, Limit, Trim, World};
 
     use super::*;
-    use crate::messaging::{History, Mode, NewConversation, Options};
+    use crate::messaging::{History, Message, Mode, NewConversation, Options, Sending};
     use crate::protocol::Protocol;
 
+    /// Ann writes, bob follows.
+    struct Table {
+        clock: Arc<ManualClock>,
+        engine: Engine,
+        messaging: Messaging,
+    }
+
+    impl Table {
+        fn new(mode: Mode) -> Table {
+            let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+            let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
+            let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
+            let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
+            let members = vec!["ann".into(), "bob".into()];
+            let new = NewConversation { mode, history: History::All, members };
+            messaging.create(b"c", &new).expect("it is new");
+            Table { clock, engine, messaging }
+        }
+
+        fn send(&self, body: &'static str, lifetime_ms: u64) {
+            let body = body.into();
+            let message = Message { conv: "c".into(), sender: "ann".into(), body, id: None, lifetime_ms };
+            match self.messaging.send(&message).expect("ann is a member") {
+                Sending::Commit(commit) => {
+                    drop(self.engine.submit(commit.batch).expect("queued").wait().expect("committed"));
+                }
+                Sending::Known(_) => unreachable!("there is no id"),
+            }
+        }
+
+        fn tail(&self) -> String {
+            String::from_utf8(self.messaging.tail(b"bob").expect("reads")).expect("it is text")
+        }
+
+        /// Bodies behind a cursor, and the verdict.
+        fn rest(&self, cursor: &str) -> (Standing, Vec<Bytes>) {
+            let cursor = self.messaging.cursor(b"bob", cursor.as_bytes()).expect("its own");
+            let page = self.messaging.sync(b"bob", &cursor, Limit::entries(100)).expect("syncs");
+            (page.verdict, page.deliveries.into_iter().map(|delivery| delivery.shown.body).collect())
+        }
+
+        /// The frames of one turn, each as its words.
+        fn turn(&self, inbox: &mut Inbox) -> Vec<Vec<String>> {
+            let mut out = Encoder::default();
+            out.protocol = Protocol::Resp3;
+            let metrics = Metrics::default();
+            inbox.turn(Kind::UserFollow, &"bob".into(), &self.messaging, &mut out, &metrics).expect("reads");
+            let text = String::from_utf8_lossy(out.waiting()).into_owned();
+            let frames = text.split('>').skip(1);
+            let is_word = |word: &&str| !word.is_empty() && !word.starts_with('$');
+            frames
+                .map(|frame| frame.split("\r\n").skip(1).filter(is_word).map(String::from).collect())
+                .collect()
+        }
+    }
+
+    fn words(frames: &[Vec<String>]) -> Vec<&str> {
+        frames.iter().map(|frame| frame[0].as_str()).collect()
+    }
+
     #[test]
-    fn the_cursor_of_a_gap_has_every_event_that_is_written_behind_it() {
-        let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
-        let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
-        let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
-        let members = vec!["ann".into(), "bob".into()];
-        let new = NewConversation { mode: Mode::Push, history: History::All, members };
-        messaging.create(b"c", &new).expect("it is new");
-        let start = messaging.tail(b"bob").expect("reads");
-        messaging.join(b"c", &["carl".into(), "dora".into(), "eve".into()]).expect("there is room");
-        engine.store("sync").expect("it is there").trim(b"u/{bob}", Trim::Before(2)).expect("trims");
-        let mut inbox = Inbox::new("bob".into(), start, false);
-        let mut out = Encoder::default();
-        out.protocol = Protocol::Resp3;
-        inbox
-            .turn(Kind::UserFollow, &"bob".into(), &messaging, &mut out, &Metrics::default())
-            .expect("reads");
-        let text = String::from_utf8_lossy(out.waiting()).into_owned();
-        let words: Vec<&str> = text.split("\r\n").collect();
-        let gap = words.iter().position(|word| *word == "im.gap").expect("there is a gap");
-        assert_eq!((words[gap + 2], words[gap + 4]), ("bob", "TRIMMED"));
-        let cursor = messaging.cursor(b"bob", words[gap + 6].as_bytes()).expect("its own");
-        let page = messaging.sync(b"bob", &cursor, Limit::entries(100)).expect("syncs");
-        assert_eq!(page.deliveries.len(), 2, "dora and eve");
-        assert_eq!(words.iter().filter(|word| **word == "im.entry").count(), 2);
+    fn the_cursor_of_a_gap_is_the_place_before_the_first_frame_that_follows() {
+        let table = Table::new(Mode::Push);
+        let start = table.tail();
+        (0..3).for_each(|_| table.send("x", 0));
+        table.engine.store("sync").expect("it is there").trim(b"u/{bob}", Trim::Before(2)).expect("trims");
+        let mut inbox = Inbox::new("bob".into(), start.into(), false);
+        let frames = table.turn(&mut inbox);
+        assert_eq!(words(&frames), ["im.gap", "im.entry", "im.entry"]);
+        assert_eq!((frames[0][1].as_str(), frames[0][2].as_str()), ("bob", "TRIMMED"));
+        let (verdict, rest) = table.rest(&frames[0][3]);
+        assert_eq!((verdict, rest.len()), (Standing::Ok, 2), "who keeps it lacks nothing, and is told once");
+    }
+
+    #[test]
+    fn the_position_comes_by_itself_when_it_moves_without_an_entry() {
+        for mode in [Mode::Push, Mode::Pull] {
+            let table = Table::new(mode);
+            for (body, lifetime_ms) in [("gone", 5), ("one", 0), ("two", 0), ("gone, too", 5)] {
+                table.send(body, lifetime_ms);
+            }
+            table.clock.pass(5);
+            let mut inbox = Inbox::new("bob".into(), b"0".to_vec(), false);
+            let frames = table.turn(&mut inbox);
+            assert_eq!(words(&frames), ["im.entry", "im.entry", "im.cursor"], "{mode:?}");
+            assert_eq!(frames[2][1..], ["bob".to_string(), table.tail()]);
+            assert_eq!(table.rest(&frames[0][2]), (Standing::Ok, vec!["two".into()]));
+            assert_eq!(table.rest(&frames[1][2]), (Standing::Ok, vec![]));
+            assert_eq!(words(&table.turn(&mut inbox)), [""; 0], "nothing has moved");
+            table.send("live", 0);
+            let live = table.turn(&mut inbox);
+            assert_eq!((words(&live), live[0][2].clone()), (vec!["im.entry"], table.tail()));
+            // It expires before the follower has its turn.
+            table.send("soon gone", 1);
+            table.clock.pass(1);
+            let frames = table.turn(&mut inbox);
+            assert_eq!(frames, [["im.cursor".to_string(), "bob".to_string(), table.tail()]]);
+        }
     }
 }

@@ -151,6 +151,9 @@ class Terminal:
             raise Broken(f"{self.user} at {self.cursor!r}: {reply[b'verdict']!r}")
         while not self.has_all(run):
             frame = await connection.receive()
+            if frame[0] == b"im.cursor":
+                self.cursor = frame[2]
+                continue
             if frame[0] != b"im.entry":
                 raise Broken(f"{self.user} was sent {frame[:4]!r}")
             _, _, cursor, conv, seq, _, _, kind, body = frame

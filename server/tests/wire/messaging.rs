@@ -2,9 +2,14 @@
 
 use crate::support::{Client, TestServer, Value};
 
-/// An event of a reply as words, without its time: the conversation where IM.SYNC gives it, sequence, sender, kind, body.
+/// An event of a reply as words, without its time and attributes: the conversation where IM.SYNC gives it, sequence, sender, kind,
+/// body.
 pub fn told(event: &Value) -> String {
     let parts = event.items();
+    let parts = match parts.split_last() {
+        Some((Value::Array(_) | Value::Map(_), parts)) => parts,
+        _ => parts,
+    };
     let time_at = parts.len() - 4;
     let words = parts.iter().enumerate().filter(|(at, _)| *at != time_at).map(|(_, part)| match part {
         Value::Integer(number) => number.to_string(),
@@ -124,8 +129,7 @@ fn a_pipeline_of_retries_gives_one_message() {
 fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     let server = TestServer::start();
     let mut client = server.client();
-    client.line("IM.CREATE c MEMBERS ann bob");
-    client.line("IM.SEND c ann hello");
+    let _made = ["IM.CREATE c MEMBERS ann bob", "IM.SEND c ann hello"].map(|line| client.line(line));
     let long = "x".repeat(201);
     let standing = |client: &mut Client| {
         ["IM.INFO c", "IM.MEMBERS c", "IM.TAIL ann", "IM.TAIL bob", "IM.TAIL eve", "IM.HISTORY c ann"]
@@ -178,10 +182,13 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     let large = "x".repeat((1 << 20) + 1);
     assert_eq!(client.call(&["IM.SEND", "c", "ann", &large]).word(), "TOOBIG");
     assert_eq!(client.call(&["IM.EDIT", "c", "ann", "1", &large]).word(), "TOOBIG");
-    for line in ["IM.READ c eve 1", "IM.RECALL c bob 1", "IM.RECALL c eve 1", "IM.EDIT c bob 1 x"] {
-        assert_eq!(client.line(line), Value::Integer(0), "{line}");
+    for line in ["IM.RECALL c bob 1", "IM.RECALL c eve 1", "IM.EDIT c bob 1 x", "IM.EDIT c eve 1 x"] {
+        assert_eq!(client.line(line).word(), "NOPERM", "{line}");
     }
-    for line in ["IM.HIDE c eve 1", "IM.HIDE c ann 9", "IM.RECALL c ann 9", "IM.READ c ann 0"] {
+    for line in ["IM.RECALL c ann 9", "IM.RECALL c eve 9", "IM.EDIT c ann 9 x", "IM.EDIT c ann 0 x"] {
+        assert_eq!(client.line(line).word(), "NOTFOUND", "{line}");
+    }
+    for line in ["IM.READ c eve 1", "IM.HIDE c eve 1", "IM.HIDE c ann 9", "IM.READ c ann 0"] {
         assert_eq!(client.line(line), Value::Integer(0), "{line}");
     }
     assert_eq!(client.line("IM.UNREAD eve none c").items().len(), 4);
@@ -382,8 +389,13 @@ fn a_body_that_was_taken_back_or_replaced_is_shown_nowhere() {
         assert_eq!(client.line("IM.EDIT c ann 1 secret-3"), Value::Integer(1));
         assert_eq!(client.line("IM.RECALL c ann 1"), Value::Integer(1));
         assert_eq!(client.line("IM.EDIT c ann 2 better"), Value::Integer(1));
-        for line in ["IM.RECALL c ann 1", "IM.EDIT c ann 1 x", "IM.RECALL c ann 4", "IM.RECALL c bob 3"] {
-            assert_eq!(client.line(line), Value::Integer(0), "{line}");
+        assert_eq!(client.line("IM.RECALL c ann 1"), Value::Integer(0), "it is recalled already");
+        for (line, word) in [
+            ("IM.EDIT c ann 1 x", "NOTFOUND"),
+            ("IM.RECALL c ann 4", "NOTFOUND"),
+            ("IM.RECALL c bob 3", "NOPERM"),
+        ] {
+            assert_eq!(client.line(line).word(), word, "{line}");
         }
         let expected = [
             "c 1 ann recall ",
@@ -393,6 +405,10 @@ fn a_body_that_was_taken_back_or_replaced_is_shown_nowhere() {
             "c 1 ann recall ",
             "c 2 ann edit better",
         ];
+        let entries = client.line("IM.SYNC bob 0").get("entries");
+        let lengths: Vec<usize> = entries.items().iter().map(|entry| entry.items().len()).collect();
+        assert_eq!(lengths, [6, 7, 6, 6, 6, 7], "what was edited says so, {mode}");
+        assert_eq!(entries.items()[1].items()[6].get("edited"), Value::Integer(1));
         assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), expected, "{mode}");
         assert_eq!(all_told(&client.line(&format!("IM.SYNC bob {cursor}")).get("entries")), expected[1..]);
         assert_eq!(all_told(&client.line("IM.SYNC ann 0").get("entries")), expected);
@@ -412,22 +428,49 @@ fn a_body_that_was_taken_back_or_replaced_is_shown_nowhere() {
 }
 
 #[test]
+fn a_change_is_pushed_only_to_who_may_see_the_message() {
+    for mode in ["push", "pull", "auto"] {
+        let server = TestServer::start();
+        let mut client = server.client();
+        let (mut follower, mut hinted) = (server.client3(), server.client());
+        client.line(&format!("IM.CREATE c MODE {mode} HISTORY joined MEMBERS ann carl"));
+        send(&mut client, "c ann old-secret");
+        client.line("IM.JOIN c bob");
+        let start = client.line("IM.TAIL bob").text();
+        follower.line(&format!("IM.FOLLOW bob {start}"));
+        hinted.line("SUBSCRIBE im:{bob}");
+        assert_eq!(client.line("IM.EDIT c ann 1 new-secret"), Value::Integer(1));
+        assert_eq!(client.line("IM.RECALL c ann 1"), Value::Integer(1));
+        send(&mut client, "c ann open");
+        let frame = follower.receive();
+        assert_eq!(told(&Value::Array(frame.items()[3..].to_vec())), "c 5 ann message open", "{mode}");
+        assert!(hinted.receive().items()[2].text().ends_with("message\nopen"), "{mode}");
+        let of_bob = ["c 2 bob join ", "c 5 ann message open"];
+        assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), of_bob, "{mode}");
+        let of_carl = all_told(&client.line("IM.SYNC carl 0").get("entries"));
+        let expected =
+            ["c 1 ann recall ", "c 2 bob join ", "c 1 ann edit ", "c 1 ann recall ", "c 5 ann message open"];
+        assert_eq!(of_carl, expected, "{mode}");
+    }
+}
+
+#[test]
 fn a_message_is_changed_only_within_its_window_and_while_its_sender_is_a_member() {
     let server = TestServer::with(|config| config.messaging.change_window_ms = 1);
     let mut client = server.client();
     client.line("IM.CREATE c MEMBERS ann");
     send(&mut client, "c ann late");
     later();
-    assert_eq!(client.line("IM.RECALL c ann 1"), Value::Integer(0));
+    assert_eq!(client.line("IM.RECALL c ann 1").word(), "NOPERM", "too late");
     let server = TestServer::start();
     let mut client = server.client();
     client.line("IM.CREATE c MEMBERS ann bob");
     send(&mut client, "c ann x");
     client.line("IM.LEAVE c ann");
-    assert_eq!(client.line("IM.EDIT c ann 1 y"), Value::Integer(0));
+    assert_eq!(client.line("IM.EDIT c ann 1 y").word(), "NOPERM", "not a member");
     client.line("IM.JOIN c ann");
     assert_eq!(client.line("IM.EDIT c ann 1 y"), Value::Integer(1));
-    assert_eq!(client.line("IM.RECALL c ann 2"), Value::Integer(0), "a leave is no message");
+    assert_eq!(client.line("IM.RECALL c ann 2").word(), "NOTFOUND", "a leave is no message");
 }
 
 #[test]

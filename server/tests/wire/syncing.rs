@@ -298,6 +298,31 @@ fn the_cursor_in_the_reply_to_a_follow_is_where_the_frames_start() {
         let start = reply.get("cursor").text();
         assert_eq!(drain(&mut client, "bob", &start, "").0.len(), expected, "from {cursor}");
     }
+    // Behind what is gone: who keeps it, and dies before the first frame, lacks nothing and is told of the gap once.
+    send(&mut client, "c ann three");
+    for (trimmed, expected) in [("sync:u/{bob} BEFORE 3", 1), ("sync:u/{bob} BEFORE 4", 0)] {
+        client.line(&format!("TL.TRIM {trimmed}"));
+        let reply = server.client3().line(&format!("IM.FOLLOW bob {first}"));
+        assert_eq!(reply.get("verdict").text(), "TRIMMED");
+        let start = reply.get("cursor").text();
+        assert_eq!(drain(&mut client, "bob", &start, "").0.len(), expected, "{trimmed}");
+    }
+}
+
+#[test]
+fn the_cursor_in_the_reply_to_a_follow_is_behind_pulled_events_that_are_gone() {
+    let server = TestServer::start();
+    let mut client = server.client3();
+    client.line("IM.CREATE c MODE pull MEMBERS ann bob");
+    let first = client.line("IM.TAIL bob").text();
+    for (kept, expected) in [(2, 2), (1, 1), (0, 0)] {
+        (0..3).for_each(|_| assert!(send(&mut client, "c ann x") > 0));
+        client.line(&format!("TL.TRIM messages:c/{{c}} KEEP {kept}"));
+        let reply = server.client3().line(&format!("IM.FOLLOW bob {first}"));
+        assert_eq!(reply.get("verdict").text(), "TRIMMED");
+        let start = reply.get("cursor").text();
+        assert_eq!(drain(&mut client, "bob", &start, "").0.len(), expected, "{kept} are kept");
+    }
 }
 
 #[test]

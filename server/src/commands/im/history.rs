@@ -18,8 +18,8 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
     ),
     Command::new("IM.CONVERSATIONS", -2, Class::Read, Run::Now(conversations)).one_key().told(
         "user [AFTER token] [COUNT n]",
-        "Map: next, items (maps of conv, seq, time, sender, body, unread, read; attributes if the last message has any), \
-         by last activity.",
+        "Map: next, items (maps of conv, seq, time, sender, kind, body, unread, read; attributes if the last message has any), \
+         by last activity at the time of the first page; what moved since comes (again) at the end.",
     ),
 ];
 
@@ -69,13 +69,15 @@ fn write_list(listed: &Listed, out: &mut Encoder) {
     out.array(listed.items.len());
     for item in &listed.items {
         let has_attributes = item.last.has_attributes();
-        out.map(7 + usize::from(has_attributes));
+        out.map(8 + usize::from(has_attributes));
         out.bulk("conv");
         out.bulk(&item.conv);
         out.field("seq", item.last.sequence);
         out.field("time", item.last.time_ms);
         out.bulk("sender");
         out.bulk(&item.last.sender);
+        out.bulk("kind");
+        out.bulk(item.kind());
         out.bulk("body");
         out.bulk(&item.last.body);
         out.field("unread", item.unread);

@@ -17,11 +17,13 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
         .told("user [conv ...]", "Map: conv to the number of unread messages."),
     Command::new("IM.RECALL", 4, Class::Write, Run::Now(recall)).one_key().told(
         "conv user seq",
-        "1 when the message was the user's own: its body goes, and every member is told.",
+        "1: the body is gone, and every member who may see the message is told; 0: it was recalled before. NOTFOUND: no such message, \
+         or nothing of it is kept; NOPERM: not the sender, not a member, or too late.",
     ),
     Command::new("IM.EDIT", 5, Class::Write, Run::Now(edit)).one_key().told(
         "conv user seq body",
-        "1 when the message was the user's own: it has the new body for every member.",
+        "1: the message has the new body, and every member who may see it is told. Refused as IM.RECALL is; a recalled message is \
+         NOTFOUND.",
     ),
     Command::new("IM.HIDE", -4, Class::Write, Run::Now(hide))
         .one_key()
@@ -57,7 +59,8 @@ fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let (words, sequence) = (detached(arguments), integer(&arguments[2])?);
     check_body(context, &words[3])?;
     slowly(context, move |messaging| {
-        Ok(u64::from(messaging.edit(&words[0], &words[1], sequence, &words[3])?))
+        messaging.edit(&words[0], &words[1], sequence, &words[3])?;
+        Ok(1)
     })
 }
 

@@ -15,20 +15,20 @@ use crate::refusal::Refusal;
 pub(in crate::commands) static COMMANDS: &[Command] = &[
     Command::new("IM.SYNC", -3, Class::Read, Run::Now(sync)).one_key().told(
         "user cursor [COUNT n] [BYTES n] [BLOCK ms]",
-        "Map: verdict, cursor (for next time), more, entries: array of [conv, seq, time, sender, kind, body(, attributes)].",
+        "Map: verdict, cursor (for next time, at most 512 bytes), more, entries: array of [conv, seq, time, sender, kind, body(, attributes)].",
     ),
     Command::new("IM.FOLLOW", 3, Class::PubSub, Run::Now(follow)).one_key().told(
         "user cursor",
-        "Map: verdict, cursor, more; then push frames \
-         [im.entry, user, cursor, conv, seq, time, sender, kind, body(, attributes)] \
-         and [im.gap, user, verdict, cursor]. RESP3 only.",
+        "Map: verdict, cursor (the position before the first frame), more; then push frames \
+         [im.entry, user, cursor, conv, seq, time, sender, kind, body(, attributes)], \
+         [im.gap, user, verdict, cursor], and [im.cursor, user, cursor] when the position moves without an entry. RESP3 only.",
     ),
     Command::new("IM.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
         .one_key()
         .told("user", "1, or 0 when the user was not followed."),
     Command::new("IM.TAIL", 2, Class::Read, Run::Now(tail))
         .one_key()
-        .told("user", "The newest cursor: who has another one may lack something, and IM.SYNC tells."),
+        .told("user", "The newest cursor, the one at the end of IM.SYNC; it moves only with what reaches this user."),
 ];
 
 fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -95,7 +95,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     let cursor = messaging.cursor(&user, &arguments[1])?;
     // One event is enough to know how things stand. It is not in the reply: the frames bring it.
     let page = messaging.sync(&user, &cursor, strandline::Limit::entries(1))?;
-    let start = page.start(&arguments[1]).to_vec();
+    let start = page.start.clone();
     if !context.connection.subscriptions.contains(Kind::UserFollow, &user) {
         check_room(context, 1)?;
     }

@@ -1,7 +1,7 @@
 //! Ledgers that are lost, and are rebuilt from those of others, from events and from copies.
 
 use super::*;
-use crate::messaging::{event, names};
+use crate::messaging::names;
 
 /// Takes ledgers away, as a salvage does that cannot read them.
 fn lose(table: &Table, is_lost: impl Fn(&str) -> bool) {
@@ -89,11 +89,9 @@ fn ledgers_that_are_all_lost_are_rebuilt_from_events_and_copies() {
         table.drain("ann", 100).into_iter().filter(|event| event.0 == "joined").collect()
     };
     assert_eq!(of_pushed(&table), of_pushed(&before));
-    let changes = |table: &Table| -> Vec<(u8, u64)> {
-        let name = names::changes_ledger(b"red");
-        let page = table.messaging.state.range(&name, .., Limit::entries(100)).expect("reads");
-        let records = page.entries.iter().filter_map(|entry| event::Event::decode(&entry.body));
-        records.filter(|record| record.about > 0).map(|record| (record.kind as u8, record.about)).collect()
+    let changes = |table: &Table| -> Vec<(u8, u64, u64)> {
+        let known = table.messaging.changed_messages(b"red").expect("reads");
+        known.iter().map(|(about, became)| (became.kind as u8, *about, became.sequence)).collect()
     };
     assert_eq!(changes(&table), changes(&before));
     assert_eq!(changes(&table).len(), 1, "one message was recalled");

@@ -1,0 +1,349 @@
+//! What became of messages: edits and recalls, found by the message that they are about.
+//!
+//! ```text
+//!  m/conv{sequence}   one for each message that was ever changed: its newest change          which body counts, who may read it
+//!  e/conv             the newest change of all, and how many messages have a ledger          when something changed at all, runs
+//! ```
+//!
+//! Both get the same record with each change. Only the last record of a ledger says something: older ones are trimmed, so that the two
+//! are as long as there are changed messages, however often these were changed. To know what became of one message nothing of the
+//! others is read, and nothing at all if the conversation has not changed since.
+//!
+//! An earlier version kept one record for each change in `e/conv`, and nothing by message. Such a ledger is still read; the next change
+//! of its conversation makes the others from it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use strandline::{Batch, Entry, Limit, Sequence, TimeMs, Trim};
+
+use super::around::{Piece, Scan, piece_at};
+use super::event::{Event, Kind, Parts, When, put_number};
+use super::trouble::{Result, Trouble};
+use super::{Messaging, names};
+
+/// Records read at a time.
+const PAGE: Limit =
+    Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
+
+/// Records written at a time.
+const WRITTEN: usize = 500;
+
+/// A ledger is trimmed each time that it has got so many records.
+const MOST_OF_A_MESSAGE: u64 = 8;
+const MOST_OF_ALL: u64 = 64;
+
+/// What the newest change made of a message.
+#[derive(Clone, Debug)]
+pub struct Became {
+    /// An edit or a recall.
+    pub kind: Kind,
+    /// The sequence of that event.
+    pub sequence: Sequence,
+    /// Who changed it.
+    pub user: Bytes,
+    /// How often it was edited.
+    pub edited: u64,
+    /// The newest edit, and when it was committed.
+    pub edit: Option<(Sequence, TimeMs)>,
+    /// When the message was sent; zeros: not known.
+    pub message: When,
+}
+
+/// The newest change of a conversation.
+#[derive(Clone, Debug, Default)]
+pub struct Newest {
+    /// The last record of the ledger.
+    pub last: Sequence,
+    /// Its event; 0: not known, or none.
+    sequence: Sequence,
+    /// The changes right before that.
+    run: Option<(Sequence, Sequence)>,
+    /// How many messages have a ledger.
+    messages: u64,
+}
+
+impl Newest {
+    /// The changes at the end of a conversation whose last event is this one, if it ends with such.
+    pub fn run_up_to(&self, last: Sequence) -> Option<(Sequence, Sequence)> {
+        if self.sequence == 0 || self.sequence != last {
+            return None;
+        }
+        let joined = self.run.filter(|(first, end)| first <= end && end + 1 == last);
+        Some((joined.map_or(last, |(first, _)| first), last))
+    }
+}
+
+impl Became {
+    /// What a further change makes of it, which is the record of that.
+    pub fn record(before: Option<&Became>, change: &Event, when: When, newest: &Newest) -> Event {
+        let is_edit = change.kind == Kind::Edit;
+        let edited = before.map_or(0, |before| before.edited) + u64::from(is_edit);
+        let edit = before.and_then(|before| before.edit).filter(|_| !is_edit);
+        let messages = newest.messages + u64::from(before.is_none());
+        let body = body_of_record(messages, edited, edit, when);
+        Event { sequence: 0, body, ..change.clone() }
+    }
+
+    fn of_record(entry: &Entry) -> Option<Became> {
+        let Event { kind, sequence, user, body, .. } = Event::decode(&entry.body)?;
+        let mut parts = Parts::new(&body);
+        let (_, edited) = (parts.number()?, parts.number()?);
+        let (edit, edit_ms) = (parts.sequence()?, parts.number()?);
+        let message = When { time_ms: parts.number()?, start_ms: parts.number()? };
+        let edit = match kind {
+            Kind::Edit if edit == 0 => Some((sequence, entry.time_ms)),
+            _ => Some((edit, edit_ms)).filter(|(edit, _)| *edit > 0),
+        };
+        Some(Became { kind, sequence, user: Bytes::copy_from_slice(&user), edited, edit, message })
+    }
+
+    /// With one more change, which was committed at this time.
+    fn changed(before: Option<Became>, change: &Event, time_ms: TimeMs) -> Became {
+        let (edited, edit, message) = match before {
+            Some(before) => (before.edited, before.edit, before.message),
+            None => (0, None, When::at(0)),
+        };
+        let is_edit = change.kind == Kind::Edit;
+        Became {
+            kind: change.kind,
+            sequence: change.sequence,
+            user: Bytes::copy_from_slice(&change.user),
+            edited: edited + u64::from(is_edit),
+            edit: if is_edit { Some((change.sequence, time_ms)) } else { edit },
+            message,
+        }
+    }
+}
+
+fn body_of_record(messages: u64, edited: u64, edit: Option<(Sequence, TimeMs)>, when: When) -> Bytes {
+    let (edit, edit_ms) = edit.unwrap_or_default();
+    let mut body = Vec::new();
+    for number in [messages, edited, edit, edit_ms, when.time_ms, when.start_ms] {
+        put_number(&mut body, number);
+    }
+    body.into()
+}
+
+/// Whether a record is of the version that had nothing by message.
+fn is_earlier(record: &Event) -> bool {
+    record.body.is_empty()
+}
+
+impl Messaging {
+    /// What became of a message since a time, when it was as somebody knows it; `None`: nothing.
+    pub(super) fn became(&self, conv: &[u8], sequence: Sequence, since_ms: TimeMs) -> Result<Option<Became>> {
+        let (last, changed_ms) = self.state.end(&names::changes_ledger(conv))?;
+        if last == 0 || changed_ms < since_ms {
+            return Ok(None);
+        }
+        let name = names::message_ledger(conv, sequence);
+        if let Some(record) = self.last_record(&name)? {
+            let unreadable = || self.lost_record(&name, record.sequence);
+            return Became::of_record(&record).map(Some).ok_or_else(unreadable);
+        }
+        if self.newest_record(conv)?.is_some_and(|(_, record)| is_earlier(&record)) {
+            return Ok(self.earlier_changes(conv, since_ms)?.0.remove(&sequence));
+        }
+        Ok(None)
+    }
+
+    /// The newest change of a conversation, which from here on has its changes by message. Who calls it has the conversation's turn.
+    pub(super) fn newest_change(&self, conv: &Bytes) -> Result<Newest> {
+        let Some((last, record)) = self.newest_record(conv)? else { return Ok(Newest::default()) };
+        if is_earlier(&record) {
+            let (changes, superseded) = self.earlier_changes(conv, 0)?;
+            self.empty_edits(conv, &superseded)?;
+            self.write_changes(conv, &changes)?;
+            return self.newest_change(conv);
+        }
+        let messages = Parts::new(&record.body)
+            .number()
+            .ok_or_else(|| self.lost_record(&names::changes_ledger(conv), last))?;
+        Ok(Newest { last, sequence: record.sequence, run: record.run, messages })
+    }
+
+    /// Trims the two ledgers of a message that was changed, if they have become long. Waits for the disk; what was asked for is done by
+    /// then, so that a failure concerns the operator only.
+    pub(super) fn shorten_changes(&self, conv: &[u8], sequence: Sequence) {
+        let ledgers = [
+            (names::message_ledger(conv, sequence), MOST_OF_A_MESSAGE),
+            (names::changes_ledger(conv), MOST_OF_ALL),
+        ];
+        for (name, most) in ledgers {
+            let shortened = self.state.end(&name).and_then(|(last, _)| {
+                let is_long = last > 0 && last % most == 0;
+                if is_long { self.state.trim(&name, Trim::Before(last)).map(drop) } else { Ok(()) }
+            });
+            if let Err(error) = shortened {
+                let ledger = name.escape_ascii();
+                tracing::warn!(%ledger, %error, "a ledger could not be cut short: it grows until there is room");
+            }
+        }
+    }
+
+    /// Writes the ledgers of all changed messages of a conversation. Waits for the disk.
+    pub(super) fn write_changes(&self, conv: &Bytes, changes: &BTreeMap<Sequence, Became>) -> Result<()> {
+        let name = names::changes_ledger(conv);
+        let (last, _) = self.state.end(&name)?;
+        let all: Vec<(&Sequence, &Became)> = changes.iter().collect();
+        for some in all.chunks(WRITTEN) {
+            let batch = some.iter().fold(Batch::new(), |batch, (sequence, became)| {
+                let body = body_of_record(0, became.edited, became.edit, became.message);
+                let (about, user) = (**sequence, &became.user);
+                let record =
+                    Event { sequence: became.sequence, about, body, ..Event::new(became.kind, conv, user) };
+                batch.append(&self.state, &names::message_ledger(conv, about), &record.encode())
+            });
+            self.engine.submit(batch)?.wait()?;
+        }
+        let body = body_of_record(changes.len() as u64, 0, None, When::at(0));
+        let whole = Event { body, ..Event::new(Kind::Reset, conv, &Bytes::new()) };
+        let batch = Batch::new().append(&self.state, &name, &whole.encode());
+        self.engine.submit(batch.if_last_of(&self.state, &name, last))?.wait()?;
+        self.state.trim(&name, Trim::Before(last + 1))?;
+        Ok(())
+    }
+
+    /// Whether what is known of a conversation's changes is all that was written.
+    pub(super) fn has_all_changes(&self, conv: &[u8]) -> Result<bool> {
+        let newest = match self.newest_record(conv) {
+            Ok(newest) => newest,
+            Err(Trouble::Ledger { .. }) => return Ok(false),
+            Err(Trouble::Engine(error)) if error.is_damage() => return Ok(false),
+            Err(trouble) => return Err(trouble),
+        };
+        let Some((last, record)) = newest else { return Ok(true) };
+        if is_earlier(&record) {
+            return self.has_all_earlier(conv, last);
+        }
+        let known = self.changed_messages(conv)?;
+        Ok(Parts::new(&record.body).number() == Some(known.len() as u64))
+    }
+
+    /// What can be read of the ledgers of changed messages.
+    pub(super) fn changed_messages(&self, conv: &[u8]) -> Result<BTreeMap<Sequence, Became>> {
+        let (head, mut after, mut known) = (names::changed_messages(conv), None::<Vec<u8>>, BTreeMap::new());
+        loop {
+            let listed = self.state.list(&head, after.as_deref(), WRITTEN)?;
+            for name in &listed {
+                let Some(sequence) = names::message_of_ledger(&name[head.len()..]) else { continue };
+                let record = match self.last_record(name) {
+                    Err(Trouble::Ledger { .. }) => None,
+                    Err(Trouble::Engine(error)) if error.is_damage() => None,
+                    record => record?,
+                };
+                if let Some(became) = record.and_then(|record| Became::of_record(&record)) {
+                    known.insert(sequence, became);
+                }
+            }
+            after = listed.into_iter().next_back();
+            if after.is_none() {
+                return Ok(known);
+            }
+        }
+    }
+
+    /// What events say of changes, given with their times.
+    pub(super) fn changes_told(
+        events: impl Iterator<Item = (Event, TimeMs)>,
+    ) -> (BTreeMap<Sequence, Became>, Vec<Sequence>) {
+        let (mut changes, mut superseded) = (BTreeMap::<Sequence, Became>::new(), Vec::new());
+        for (event, time_ms) in events.filter(|(event, _)| event.is_change()) {
+            let before = changes.remove(&event.about);
+            superseded.extend(before.as_ref().and_then(|before| before.edit).map(|(edit, _)| edit));
+            changes.insert(event.about, Became::changed(before, &event, time_ms));
+        }
+        (changes, superseded)
+    }
+
+    /// The changes since a time that an earlier version noted, and the edits that others came after.
+    fn earlier_changes(
+        &self,
+        conv: &[u8],
+        since_ms: TimeMs,
+    ) -> Result<(BTreeMap<Sequence, Became>, Vec<Sequence>)> {
+        let name = names::changes_ledger(conv);
+        let (mut cursor, mut notes) =
+            (self.state.sequence_at(&name, since_ms)?.saturating_sub(1), Vec::new());
+        loop {
+            let page = self.state.read_after(&name, cursor, PAGE)?;
+            let told = |entry: &Entry| Some((Event::decode(&entry.body)?, entry.time_ms));
+            notes.extend(page.entries.iter().filter_map(told));
+            if !page.more {
+                return Ok(Messaging::changes_told(notes.into_iter()));
+            }
+            cursor = page.next;
+        }
+    }
+
+    /// Whether a ledger of the earlier version has every record since its first, or since it was rebuilt.
+    fn has_all_earlier(&self, conv: &[u8], last: Sequence) -> Result<bool> {
+        let (name, mut next) = (names::changes_ledger(conv), 1);
+        let mut scan = Scan::new(&self.state, &name, (1, last), false, PAGE);
+        while let Some(pieces) = scan.next_page()? {
+            for piece in pieces {
+                let Piece::Whole(entry) = piece else { return Ok(false) };
+                let begins = Event::decode(&entry.body).is_some_and(|record| record.kind == Kind::Reset);
+                if entry.sequence != next && !begins {
+                    return Ok(false);
+                }
+                next = entry.sequence + 1;
+            }
+        }
+        Ok(last < next)
+    }
+
+    /// Edits that other edits came after show no body of their own.
+    fn empty_edits(&self, conv: &Bytes, edits: &[Sequence]) -> Result<()> {
+        let own = names::conversation(conv);
+        for some in edits.chunks(WRITTEN) {
+            let mut batch = Batch::new();
+            let mut is_empty = true;
+            for edit in some {
+                let Some(Piece::Whole(entry)) = piece_at(&self.messages, &own, *edit)? else { continue };
+                if let Some(event) = Event::decode(&entry.body).filter(|event| !event.body.is_empty()) {
+                    let emptied = Event { body: Bytes::new(), ..event };
+                    batch = batch.edit(&self.messages, &own, *edit, &emptied.encode());
+                    is_empty = false;
+                }
+            }
+            if !is_empty {
+                self.engine.submit(batch)?.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a conversation's ledger ends, and the last record that it has.
+    fn newest_record(&self, conv: &[u8]) -> Result<Option<(Sequence, Event)>> {
+        let name = names::changes_ledger(conv);
+        let (last, _) = self.state.end(&name)?;
+        if last == 0 {
+            return Ok(None);
+        }
+        let unreadable = || self.lost_record(&name, last);
+        let (found, record) = match self.state.last(&name)? {
+            Some(entry) => (entry.sequence, Event::decode(&entry.body).ok_or_else(unreadable)?),
+            // Those of an earlier version expired with their messages.
+            None => (last, Event::new(Kind::Reset, &Bytes::new(), &Bytes::new())),
+        };
+        if found != last && !is_earlier(&record) {
+            return Err(unreadable());
+        }
+        Ok(Some((last, record)))
+    }
+
+    /// The last record of a ledger of which only that one says something.
+    fn last_record(&self, name: &[u8]) -> Result<Option<Entry>> {
+        let (last, _) = self.state.end(name)?;
+        if last == 0 {
+            return Ok(None);
+        }
+        self.state.get(name, last)?.map(Some).ok_or_else(|| self.lost_record(name, last))
+    }
+
+    fn lost_record(&self, name: &[u8], sequence: Sequence) -> Trouble {
+        Trouble::Ledger { ledger: format!("{}:{}", self.state.name(), name.escape_ascii()), sequence }
+    }
+}

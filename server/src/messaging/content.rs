@@ -1,0 +1,188 @@
+//! The message that somebody wants to change, wherever something of it is kept: in its conversation, or, when it was trimmed there or
+//! has expired, in a sync timeline.
+//!
+//! In a sync timeline the events of a conversation stand in their order, between those of others. So a copy is looked for by halves:
+//! the next event of the conversation behind the middle tells in which half it is.
+//!
+//! Who may have a copy: the user, who changed the message last, some members, and whom the oldest events in their sync timelines name:
+//! these are former members, too. It does not know: copies of others.
+
+use bytes::Bytes;
+use strandline::{Limit, MAX_SEQUENCE, Sequence};
+
+use super::around::{Piece, Scan, piece_at};
+use super::became::Became;
+use super::conversation::{Conversation, Mode};
+use super::copies::{Found, MOST_PAGES};
+use super::event::{Event, Kind, When};
+use super::pulled::NOTHING;
+use super::trouble::Result;
+use super::{Messaging, each_once, names};
+
+/// Entries of a sync timeline read at a time.
+const PAGE: Limit = Limit { entries: 64, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
+
+/// Members whose sync timelines are looked into, and all users with those whom these name.
+const MOST_MEMBERS: usize = 8;
+const MOST_ASKED: usize = 32;
+
+/// Pages of a sync timeline that may name further users.
+const NAMING_PAGES: usize = 4;
+
+/// A message that can be changed, as far as it is known.
+pub struct Content {
+    /// When it was sent.
+    pub when: When,
+    /// The message, with the kind of a recall when it was recalled.
+    pub message: Event,
+    /// What became of it since.
+    pub became: Option<Became>,
+    /// Whether its conversation still has it.
+    pub is_in_place: bool,
+}
+
+impl Messaging {
+    /// The message of a conversation at a sequence; `None`: there is none, or nothing of it is kept.
+    ///
+    /// Of a message that is damaged some member's copy tells whose it was. Where none does, a member may still recall it: there is
+    /// nothing to take away but its place. To edit it is refused with the damage.
+    pub(super) fn content(
+        &self,
+        conversation: &Conversation,
+        conv: &Bytes,
+        user: &Bytes,
+        sequence: Sequence,
+        kind: Kind,
+    ) -> Result<Option<Content>> {
+        let became = self.became(conv, sequence, 0)?;
+        let found = match self.event_at(conv, user, sequence)? {
+            Found::Event(when, message) if message.is_message() => Some((when, message, true)),
+            Found::Event(..) => None,
+            Found::Lost(when, _, author) if kind == Kind::Recall => {
+                let author = author.unwrap_or_else(|| user.clone());
+                let message = Event { sequence, ..Event::new(Kind::Message, conv, &author) };
+                Some((when, message, true))
+            }
+            Found::Lost(_, error, _) => return Err(error.into()),
+            Found::Nothing => {
+                let found = self.copied_content(conversation, conv, user, sequence, became.as_ref())?;
+                found.map(|(when, message)| (when, message, false))
+            }
+        };
+        Ok(found.map(|(when, message, is_in_place)| Content { when, message, became, is_in_place }))
+    }
+
+    /// A message that its conversation has not any more, from an edit or from a copy.
+    fn copied_content(
+        &self,
+        conversation: &Conversation,
+        conv: &Bytes,
+        user: &Bytes,
+        sequence: Sequence,
+        became: Option<&Became>,
+    ) -> Result<Option<(When, Event)>> {
+        if sequence > self.messages.end(&names::conversation(conv))?.0 {
+            return Ok(None);
+        }
+        let is_pushed = conversation.settings.as_ref().is_none_or(|settings| settings.mode != Mode::Pull);
+        let changer = became.map(|became| &became.user);
+        let members = conversation.members().take(MOST_MEMBERS);
+        let mut asked: Vec<Bytes> = each_once(std::iter::once(user).chain(changer).chain(members).cloned());
+        let (mut found, mut at) = (None, 0);
+        while is_pushed && found.is_none() && at < asked.len().min(MOST_ASKED) {
+            found = self.copy_of(&asked[at], conv, sequence)?;
+            if found.is_none() && asked.len() < MOST_ASKED {
+                asked.extend(self.named_in(&asked[at], conv)?);
+                asked = each_once(asked);
+            }
+            at += 1;
+        }
+        if found.is_none()
+            && let Some(became) = became
+        {
+            found = self.content_of_edit(conv, user, sequence, became)?;
+        }
+        let is_recalled = became.is_some_and(|became| became.kind == Kind::Recall);
+        Ok(found.filter(|(_, event)| event.is_message()).map(|(when, event)| {
+            let kind = if is_recalled { Kind::Recall } else { event.kind };
+            (when, Event { kind, about: 0, ..event })
+        }))
+    }
+
+    /// A message as its newest edit tells it, where that is kept.
+    fn content_of_edit(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        sequence: Sequence,
+        became: &Became,
+    ) -> Result<Option<(When, Event)>> {
+        let Some((edit, _)) = became.edit else { return Ok(None) };
+        let own = piece_at(&self.messages, &names::conversation(conv), edit)?;
+        let found = match own.as_ref().and_then(Piece::entry) {
+            Some(entry) => Event::decode(&entry.body).map(|event| (When::of(entry), event)),
+            None => match self.kept_edit(conv, user, became)? {
+                Found::Event(when, event) => Some((when, event)),
+                Found::Lost(..) | Found::Nothing => None,
+            },
+        };
+        Ok(found.map(|(when, edit)| {
+            let sent = Some(became.message).filter(|sent| sent.time_ms > 0).unwrap_or(when);
+            let message = Event { sequence, lifetime_ms: 0, ..Event::new(Kind::Message, conv, &edit.user) };
+            (sent, message)
+        }))
+    }
+
+    /// Who did something in a conversation when the oldest of its events were that a user's sync timeline still has.
+    fn named_in(&self, user: &Bytes, conv: &Bytes) -> Result<Vec<Bytes>> {
+        let name = names::inbox(user);
+        let mut scan = Scan::new(&self.sync, &name, (1, MAX_SEQUENCE), false, PAGE);
+        let mut named = Vec::new();
+        for _ in 0..NAMING_PAGES {
+            let Some(pieces) = scan.next_page()? else { break };
+            let told = pieces.iter().filter_map(Piece::entry).filter_map(|entry| Event::told(&entry.body));
+            named.extend(told.filter(|event| event.conv == *conv).map(|event| event.user));
+        }
+        Ok(named)
+    }
+
+    /// The copy of an event in a user's sync timeline.
+    fn copy_of(&self, user: &Bytes, conv: &Bytes, sequence: Sequence) -> Result<Option<(When, Event)>> {
+        let name = names::inbox(user);
+        let kept = self.sync.read_after(&name, 0, NOTHING.around_damage())?;
+        let (mut low, mut end) = (kept.first, kept.last + 1);
+        let mut pages = MOST_PAGES;
+        while low < end {
+            let middle = low + (end - low) / 2;
+            match self.next_of(&name, conv, (middle, end - 1), &mut pages)? {
+                Some((_, when, event)) if event.sequence == sequence => return Ok(Some((when, event))),
+                Some((place, _, event)) if event.sequence < sequence => low = place + 1,
+                Some(_) | None => end = middle,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first event of a conversation in a part of a sync timeline, and its place.
+    fn next_of(
+        &self,
+        name: &[u8],
+        conv: &Bytes,
+        range: (Sequence, Sequence),
+        pages: &mut usize,
+    ) -> Result<Option<(Sequence, When, Event)>> {
+        let mut scan = Scan::new(&self.sync, name, range, false, PAGE);
+        while *pages > 0
+            && let Some(pieces) = scan.next_page()?
+        {
+            *pages -= 1;
+            for entry in pieces.iter().filter_map(Piece::entry) {
+                let event = Event::told(&entry.body).filter(|event| event.conv == *conv && !event.is_mark());
+                if let Some(event) = event {
+                    return Ok(Some((entry.sequence, When::of(entry), event)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,59 @@
+//! What a user is shown of an event, as it is now.
+//!
+//! Every entry about a message shows the newest body, earlier edits included; of a recalled one it shows none. Text that was written
+//! after the end of a user's last membership is not shown to it: the body is empty then, and `edited` says why.
+//!
+//! Whether an event reaches a user at all is another question: see `Membership::gets`.
+
+use bytes::Bytes;
+
+use super::Messaging;
+use super::copies::Found;
+use super::event::{Event, Kind, When};
+use super::trouble::Result;
+use super::user::Membership;
+
+impl Messaging {
+    /// An event of a conversation's own timeline, and how often its message was edited; `None`: it cannot be known what became of it.
+    pub(super) fn shown_to(
+        &self,
+        user: &Bytes,
+        membership: Option<&Membership>,
+        event: Event,
+        when: When,
+    ) -> Result<(Option<Event>, u64)> {
+        let is_over = membership.is_some_and(|membership| !membership.periods.is_member());
+        // A message is stored as it is now.
+        if event.kind == Kind::Message && !is_over && !self.engine.has_damage() {
+            let edited = event.about;
+            return Ok((Some(event), edited));
+        }
+        self.copy_shown_to(user, membership, event, when)
+    }
+
+    /// The same for an event as it was when it was committed.
+    pub(super) fn copy_shown_to(
+        &self,
+        user: &Bytes,
+        membership: Option<&Membership>,
+        event: Event,
+        when: When,
+    ) -> Result<(Option<Event>, u64)> {
+        let became = match event.kind {
+            Kind::Message | Kind::Edit => self.became(&event.conv, event.shown_sequence(), when.time_ms)?,
+            _ => None,
+        };
+        let Some(became) = became else {
+            let edited = if event.kind == Kind::Message { event.about } else { 0 };
+            return Ok((Some(event), edited));
+        };
+        let edited = if became.kind == Kind::Edit { became.edited } else { 0 };
+        if edited > 0 && membership.is_some_and(|membership| !membership.may_read(became.sequence)) {
+            return Ok((Some(Event { body: Bytes::new(), ..event }), edited));
+        }
+        match self.as_changed(user, event, when, &became)? {
+            Found::Event(_, event) => Ok((Some(event), edited)),
+            Found::Lost(..) | Found::Nothing => Ok((None, edited)),
+        }
+    }
+}
