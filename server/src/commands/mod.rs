@@ -3,7 +3,7 @@
 //!
 //! What a command may be: most write their reply at once. A *write* makes a batch and says how its receipt is shown, so that the
 //! session can hand the batches of a whole pipeline to the engine together. A *wait* is tried again when its timelines advance.
-//! A *slow* one works on a thread that may block.
+//! A *slow* one works on a thread that may block, a *sliced* one there too, a slice at a time. Which of them is which: `place.rs`.
 //!
 //! Errors come in the contract's order: the words of the command first, then sizes, then keys and stores, then the engine.
 //! Knows nothing of sockets.
@@ -22,8 +22,10 @@ mod get;
 mod im;
 mod list;
 mod maintenance;
+mod place;
 mod range;
 mod read;
+mod read_many;
 mod row;
 mod server;
 mod store;
@@ -35,7 +37,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 pub use document::render as render_tables;
-pub use row::{Again, Command, Context, Done, Flow, Ready, Run, Waiting, Work, Write};
+pub use place::is_small;
+pub use row::{Again, Attempt, Command, Context, Done, Flow, Ready, Run, Sliced, Waiting, Work, Write};
 
 use crate::connection::Connection;
 use crate::refusal::Refusal;
