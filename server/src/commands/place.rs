@@ -17,7 +17,6 @@ use bytes::Bytes;
 use strandline::{Limit, Sequence};
 
 use super::row::{Context, Done, Flow, Reply, Sliced};
-use super::table::find;
 use crate::key::Key;
 use crate::limits::Limits;
 use crate::memory::FLOOR_BYTES;
@@ -30,13 +29,13 @@ pub const STEPS: usize = 1000;
 /// What an entry takes in a reply beside its body: heads of arrays, two numbers, line ends.
 pub const FRAME_BYTES: usize = 64;
 
-/// Whether the reply to a request is small, as far as that is known before it is run.
-pub fn is_small(request: &[Bytes]) -> bool {
+/// Whether the reply to a request of this command is small, as far as that is known before it is run.
+pub fn is_small(reply: Reply, request: &[Bytes]) -> bool {
     let bytes: usize = request.iter().map(Bytes::len).sum();
     if bytes > FLOOR_BYTES {
         return false;
     }
-    match find(&request[0]).map_or(Reply::Small, |command| command.reply) {
+    match reply {
         Reply::Small => true,
         Reply::Large => false,
         Reply::LargeWith(word) => {
@@ -94,25 +93,6 @@ pub fn in_one_slice(bytes: usize, work: impl FnOnce() -> Result<Done, Refusal> +
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn small(line: &str) -> bool {
-        is_small(&line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn small_is_what_a_connection_needs_to_live_and_to_write() {
-        for line in
-            ["PING", "hello 3", "AUTH x", "TL.APPEND a:b x", "SUBSCRIBE a:b", "INFO", "CLIENT ID", "NOPE"]
-        {
-            assert!(small(line), "{line}");
-        }
-        for line in
-            ["TL.RANGE a:b - +", "TL.MREAD 1 a:b AFTER 0", "IM.HISTORY c u", "COMMAND DOCS", "client list"]
-        {
-            assert!(!small(line), "{line}");
-        }
-        assert!(!small(&format!("ECHO {}", "x".repeat(FLOOR_BYTES))), "it comes back");
-    }
 
     #[test]
     fn work_elsewhere_is_done_once() {

@@ -43,7 +43,7 @@ fn at_length<T: Send + 'static>(
     write: fn(&T, &mut Encoder),
 ) -> Result<Flow, Refusal> {
     let messaging = Arc::clone(messaging(context.shared)?);
-    // What frames the bodies is little beside them, or they are.
+    // The frames are small beside the bodies, or small altogether: at most 10,000 entries.
     let bytes = usize::try_from(context.shared.limits.reply_bytes).unwrap_or(usize::MAX);
     Ok(elsewhere(bytes, move || {
         let found = read(&messaging)?;
