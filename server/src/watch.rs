@@ -16,9 +16,9 @@ use crate::memory::Budget;
 use crate::shared::{Shared, StopReason};
 
 /// Looks at which nothing has moved, after which a client stands still.
-const STILL: u32 = 5;
+const STILL: u32 = 10;
 
-/// Looks after which somebody must go although all move.
+/// Looks at which nobody was woken who waits, after which somebody must go although all move.
 const PATIENCE: u32 = 20;
 
 /// Who holds the most goes while memory is short.
@@ -34,6 +34,10 @@ pub struct MemoryWatch {
 struct Shortage {
     /// Looks at which it was there, without a break.
     looks: u32,
+    /// Looks since somebody who waits was woken.
+    stuck: u32,
+    /// How many were woken until the last look.
+    woken: usize,
     /// Of each connection that holds something: what it had moved when that last changed, and at which look that was.
     moved: HashMap<u64, (u64, u32)>,
 }
@@ -48,19 +52,17 @@ struct Holder {
 
 impl Shortage {
     /// Who must go so that `excess` bytes become free: those that hold the most first.
-    fn victims(&mut self, excess: usize, mut holders: Vec<Holder>) -> Vec<u64> {
-        if excess == 0 {
-            *self = Shortage::default();
-            return Vec::new();
-        }
+    fn victims(&mut self, excess: usize, woken: usize, mut holders: Vec<Holder>) -> Vec<u64> {
         let looks = self.looks;
         self.looks += 1;
+        let somebody_went_on = std::mem::replace(&mut self.woken, woken) != woken;
+        self.stuck = if somebody_went_on { 0 } else { self.stuck + 1 };
         let before = std::mem::take(&mut self.moved);
         for Holder { id, moved_bytes, .. } in &holders {
             let known = before.get(id).copied().filter(|(moved, _)| moved == moved_bytes);
             self.moved.insert(*id, known.unwrap_or((*moved_bytes, looks)));
         }
-        if looks < PATIENCE {
+        if self.stuck < PATIENCE {
             holders
                 .retain(|holder| self.moved.get(&holder.id).is_some_and(|(_, since)| looks - since >= STILL));
         }
@@ -119,7 +121,7 @@ fn look_at(
         bytes: bytes(client),
         moved_bytes: client.moved_bytes.load(Ordering::Relaxed),
     };
-    let victims = shortage.victims(excess, others.iter().map(holder).collect());
+    let victims = shortage.victims(excess, budget.woken(), others.iter().map(holder).collect());
     for client in others.iter().filter(|client| victims.contains(&client.id)) {
         warn!(client = client.id, address = %client.address, bytes = bytes(client), ?end, "memory of connections is short");
         client.tell(end);
@@ -153,20 +155,22 @@ mod tests {
     fn those_that_stand_still_go_together_the_largest_first_and_no_more_than_needed() {
         let mut shortage = Shortage::default();
         for look in 0..u64::from(STILL) {
-            assert!(shortage.victims(35, holders([0, look, 0, 0])).is_empty(), "look {look}");
+            assert!(shortage.victims(35, 0, holders([0, look, 0, 0])).is_empty(), "look {look}");
         }
-        assert_eq!(shortage.victims(35, holders([0, 99, 0, 0])), [3, 1], "the second one moves");
-        assert_eq!(shortage.victims(5, holders([0, 100, 0, 0])), [3]);
-        assert!(shortage.victims(0, holders([0, 101, 0, 0])).is_empty());
-        assert!(shortage.victims(35, holders([0, 101, 0, 0])).is_empty(), "another shortage begins");
+        assert_eq!(shortage.victims(35, 0, holders([0, 99, 0, 0])), [3, 1], "the second one moves");
+        assert_eq!(shortage.victims(5, 0, holders([0, 100, 0, 0])), [3]);
+        assert!(shortage.victims(0, 0, holders([0, 101, 0, 0])).is_empty(), "nothing is wanted");
     }
 
     #[test]
-    fn in_the_end_somebody_goes_though_all_move() {
+    fn while_all_move_somebody_goes_only_if_nobody_who_waits_goes_on() {
         let mut shortage = Shortage::default();
-        for look in 0..u64::from(PATIENCE) {
-            assert!(shortage.victims(35, holders([look; 4])).is_empty(), "look {look}");
+        for look in 0..5 * u64::from(PATIENCE) {
+            let woken = look as usize / 10;
+            assert!(shortage.victims(35, woken, holders([look; 4])).is_empty(), "look {look}");
         }
-        assert_eq!(shortage.victims(35, holders([99; 4])), [2]);
+        let mut stuck =
+            (1000..1000 + u64::from(PATIENCE)).map(|look| shortage.victims(35, 9, holders([look; 4])));
+        assert!(stuck.any(|victims| victims == [2]), "the largest");
     }
 }

@@ -126,7 +126,9 @@ pub(super) fn watch(
 fn waiting(block_ms: u64, attempt: Attempt) -> Flow {
     let patience = Duration::from_millis(block_ms);
     let deadline = (block_ms > 0 && patience < LONGEST_BLOCK).then(|| Instant::now() + patience);
-    Flow::Wait(Waiting { attempt, deadline })
+    // What is read elsewhere has not been tried yet.
+    let woken = matches!(attempt, Attempt::Elsewhere(_));
+    Flow::Wait(Waiting { attempt, deadline, woken })
 }
 
 impl Cursor {

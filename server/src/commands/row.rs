@@ -254,10 +254,13 @@ pub enum Done {
     /// Something larger, which is written when it is known.
     Reply(Box<dyn FnOnce(&mut Encoder) + Send>),
     /// Something that also concerns the connection.
-    Then(Box<dyn FnOnce(&mut Context<'_>) -> Result<(), Refusal> + Send>),
+    Then(Then),
     /// None yet: a blocked command goes on waiting.
     NotYet,
 }
+
+/// What is done at the end with the connection at hand.
+pub type Then = Box<dyn FnOnce(&mut Context<'_>) -> Result<(), Refusal> + Send>;
 
 /// A command that has nothing to tell yet. Its connection watches the timelines that it waits for.
 pub struct Waiting {
@@ -265,6 +268,8 @@ pub struct Waiting {
     pub attempt: Attempt,
     /// When there is no time left; `None`: never.
     pub deadline: Option<Instant>,
+    /// One of its timelines advanced since it was tried, or it was not tried yet.
+    pub woken: bool,
 }
 
 /// How it is tried. Called with whether this is the last attempt.

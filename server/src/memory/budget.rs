@@ -23,6 +23,8 @@ pub struct Budget {
     /// Written under the lock of `waiting` only.
     used: AtomicUsize,
     waiting: Mutex<BTreeMap<u64, Waiter>>,
+    /// How many were woken so far.
+    woken: AtomicUsize,
 }
 
 /// One who waits.
@@ -35,7 +37,7 @@ struct Waiter {
 impl Budget {
     /// A budget of which nothing is used.
     pub fn new(limit: usize) -> Budget {
-        Budget { limit, used: AtomicUsize::new(0), waiting: Mutex::default() }
+        Budget { limit, used: AtomicUsize::new(0), waiting: Mutex::default(), woken: AtomicUsize::new(0) }
     }
 
     /// How much may be used.
@@ -77,6 +79,7 @@ impl Budget {
         let limit = self.limit;
         let woken: Vec<_> = waiting.extract_if(.., |_, waiter| used + waiter.bytes <= limit).collect();
         drop(waiting);
+        self.woken.fetch_add(woken.len(), Ordering::Relaxed);
         woken.into_iter().for_each(|(_, waiter)| waiter.waker.wake());
     }
 
@@ -94,6 +97,11 @@ impl Budget {
     /// It waits no longer.
     pub fn stop_waiting(&self, id: u64) {
         self.waiting.lock().remove(&id);
+    }
+
+    /// How many of those who waited were woken so far.
+    pub fn woken(&self) -> usize {
+        self.woken.load(Ordering::Relaxed)
     }
 
     /// What must be given back before anybody who waits can go on, or the limit is kept; 0: nothing.

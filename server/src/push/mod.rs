@@ -241,9 +241,9 @@ impl Subscriptions {
     /// further one if they may have changed.
     pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) -> Result<(), Refusal> {
         let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
-        let watched = inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
+        let outcome = inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
         self.note_total();
-        watched
+        outcome
     }
 
     /// The blocked command is done.

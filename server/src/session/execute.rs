@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 use super::Session;
 use super::pace::Pace;
 use super::slow::Slices;
-use crate::commands::{Again, Attempt, Context, Flow, Ready, Run, Write, admit, is_small};
+use crate::commands::{Again, Context, Flow, Ready, Run, Write, admit, is_small};
 use crate::protocol::{Encoder, ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
@@ -126,11 +126,7 @@ impl Session {
         match result {
             Ok(Flow::Done) => {}
             Ok(Flow::Close) => self.closing = true,
-            Ok(Flow::Wait(waiting)) => {
-                // What is read elsewhere has not been tried yet.
-                self.woken = matches!(waiting.attempt, Attempt::Elsewhere(_));
-                self.blocked = Some(waiting);
-            }
+            Ok(Flow::Wait(waiting)) => self.blocked = Some(waiting),
             Ok(Flow::Slow(work)) => self.slow(work).await,
             Ok(Flow::Sliced(work)) => self.slices = Some(Slices::new(work)),
             Err(refusal) => self.refuse(&refusal),

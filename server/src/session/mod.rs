@@ -62,8 +62,6 @@ pub struct Session {
     decoder: Decoder,
     /// The command that waits for its timelines. No other one runs meanwhile.
     blocked: Option<Waiting>,
-    /// One of its timelines advanced since it was tried.
-    woken: bool,
     /// The command whose reply is made elsewhere, in slices. No other one runs meanwhile.
     slices: Option<Slices>,
     /// Bytes of output that are kept for the reply of `slices`.
@@ -101,7 +99,6 @@ impl Session {
             socket,
             decoder: Decoder::default(),
             blocked: None,
-            woken: false,
             slices: None,
             reserved: 0,
             pending: None,
@@ -184,17 +181,15 @@ impl Session {
 
     /// Tries the blocked command again when one of its timelines advanced or its time is over.
     fn retry_blocked(&mut self) -> bool {
-        self.woken |= self.connection.subscriptions.collect();
-        let Some(waiting) = &self.blocked else {
-            self.woken = false;
-            return false;
-        };
+        let woken = self.connection.subscriptions.collect();
+        let Some(waiting) = &mut self.blocked else { return false };
+        waiting.woken |= woken;
         let over = waiting.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if !(self.woken || over) || self.slices.is_some() || !self.may_make(|| false) {
+        if !(waiting.woken || over) || self.slices.is_some() || !self.may_make(|| false) {
             return false;
         }
-        self.woken = false;
         let Some(waiting) = &mut self.blocked else { return false };
+        waiting.woken = false;
         let attempt = match &mut waiting.attempt {
             Attempt::Here(attempt) => attempt,
             Attempt::Elsewhere(attempt) => {

@@ -68,9 +68,10 @@ impl Session {
         if self.reading() != Reading::Yes {
             return Ok(false);
         }
-        let room = match self.connection.logged_in {
-            true => self.decoder.buffered().clamp(READ_BYTES, MAX_READ_BYTES),
-            false => STRANGER_READ_BYTES,
+        let room = if self.connection.logged_in {
+            self.decoder.buffered().clamp(READ_BYTES, MAX_READ_BYTES)
+        } else {
+            STRANGER_READ_BYTES
         };
         let buffer = self.decoder.buffer();
         buffer.reserve(room);

@@ -11,7 +11,7 @@ fn figure(client: &mut Client, name: &str) -> i64 {
 
 #[test]
 fn who_has_not_logged_in_holds_at_most_64_kib_and_nothing_of_what_is_for_others() {
-    const STRANGERS: usize = 20;
+    const STRANGERS: i64 = 20;
     let server = TestServer::with(|config| {
         config.password = Some("secret".into());
         config.limits.client_memory_bytes = 16 << 20;
@@ -30,7 +30,7 @@ fn who_has_not_logged_in_holds_at_most_64_kib_and_nothing_of_what_is_for_others(
     let mut client = server.client();
     assert_eq!(client.line("AUTH secret"), Value::Simple("OK".into()));
     let held = figure(&mut client, "client_stranger_bytes");
-    assert!(held > 0 && held <= STRANGERS as i64 * 64 * 1024, "{held}");
+    assert!(held > 0 && held <= STRANGERS * 64 * 1024, "{held}");
     // Its own.
     assert!(figure(&mut client, "client_input_bytes") <= 32 * 1024);
     assert!(figure(&mut client, "client_output_bytes") <= 32 * 1024);
