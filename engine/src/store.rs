@@ -141,6 +141,24 @@ impl Store {
         self.read(timeline, |reading| reading.range(low, high, limit, descending))
     }
 
+    /// Whether a read of a timeline from a sequence on is answered from memory, so that it does not wait for the disk.
+    pub fn is_in_memory(&self, timeline: &[u8], from: Sequence) -> Result<bool> {
+        self.read(timeline, |reading| {
+            for memtable in reading.view.memtables() {
+                let Some(slot) = memtable.find(reading.timeline, reading.hash) else { continue };
+                let (first, floor) = memtable.with_slot(slot, |slot| (slot.first(), slot.end().floor));
+                // If the first entry has expired, older places are asked what else has.
+                let is_alive = reading.alive_from_ms == 0
+                    || floor.lowest >= first
+                    || (floor.start_ms != 0 && floor.start_ms >= reading.alive_from_ms);
+                if first <= from.max(floor.lowest) && is_alive {
+                    return Ok(true);
+                }
+            }
+            Ok(reading.view.segments.of(reading.timeline.store).is_empty())
+        })
+    }
+
     /// What follows a reader's cursor, and what the reader should know of it. The page's `next` is the cursor for next time.
     pub fn read_after(&self, timeline: &[u8], cursor: Sequence, limit: Limit) -> Result<Page> {
         self.read(timeline, |reading| reading.after(cursor, limit))

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -44,10 +44,14 @@ pub struct Client {
     pub channels: AtomicUsize,
     /// How many shard channels it subscribes to.
     pub shard_channels: AtomicUsize,
-    /// Bytes of input that it holds above the floor.
+    /// Bytes of input that it holds above the floor; before login all that it holds.
     pub input_bytes: AtomicUsize,
     /// Bytes of output that it holds above the floor.
     pub output_bytes: AtomicUsize,
+    /// Whether it is counted with those who have logged in.
+    pub logged_in: AtomicBool,
+    /// Bytes that moved in either direction so far.
+    pub moved_bytes: AtomicU64,
     end: AtomicU8,
     told: Notify,
 }
@@ -105,6 +109,8 @@ impl Clients {
             shard_channels: AtomicUsize::new(0),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            logged_in: AtomicBool::new(false),
+            moved_bytes: AtomicU64::new(0),
             end: AtomicU8::new(End::No as u8),
             told: Notify::new(),
         });
@@ -139,19 +145,23 @@ impl Clients {
     }
 }
 
-/// How many connections subscribe to each channel (not: shard channel).
+/// How many connections subscribe to each channel (not: shard channel), and how many of
+/// all kinds there are.
 #[derive(Default)]
-pub struct Channels(Mutex<HashMap<Bytes, usize>>);
+pub struct Channels {
+    counts: Mutex<HashMap<Bytes, usize>>,
+    total: AtomicUsize,
+}
 
 impl Channels {
     /// One more.
     pub fn enter(&self, channel: &Bytes) {
-        *self.0.lock().entry(channel.clone()).or_default() += 1;
+        *self.counts.lock().entry(channel.clone()).or_default() += 1;
     }
 
     /// One less.
     pub fn leave(&self, channel: &Bytes) {
-        let mut counts = self.0.lock();
+        let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(channel) {
             *count -= 1;
             if *count == 0 {
@@ -162,7 +172,18 @@ impl Channels {
 
     /// How many.
     pub fn count(&self, channel: &[u8]) -> usize {
-        self.0.lock().get(channel).copied().unwrap_or_default()
+        self.counts.lock().get(channel).copied().unwrap_or_default()
+    }
+
+    /// How many subscriptions, follows and keys that are waited for all connections have.
+    pub fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// A connection has another number of them than before.
+    pub fn change_total(&self, before: usize, now: usize) {
+        self.total.fetch_add(now, Ordering::Relaxed);
+        self.total.fetch_sub(before, Ordering::Relaxed);
     }
 }
 
@@ -204,6 +225,6 @@ mod tests {
         channels.leave(&name);
         assert_eq!(channels.count(b"sync:a"), 1);
         channels.leave(&name);
-        assert!(channels.0.lock().is_empty());
+        assert!(channels.counts.lock().is_empty());
     }
 }

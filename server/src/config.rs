@@ -32,6 +32,12 @@ const MOST_OPEN_FILES: u64 = 1 << 20;
 /// On one connection.
 const MOST_SUBSCRIPTIONS: u64 = 10_000_000;
 
+/// On all connections: at 250 bytes and two names each these take some 50 GB.
+const MOST_TOTAL_SUBSCRIPTIONS: u64 = 100_000_000;
+
+/// What Linux takes, 2^15 - 1.
+const MOST_KEEPALIVE_SECONDS: u64 = 32_767;
+
 /// The largest batch that the engine takes has room for the names of about so many.
 const MOST_MEMBERS: u64 = 200_000;
 
@@ -141,6 +147,12 @@ impl Config {
             ("limits.max_clients", bytes(limits.max_clients), 1, MOST_CLIENTS),
             ("limits.max_body_bytes", bytes(limits.max_body_bytes), 1, bytes(MAX_BODY_BYTES)),
             ("limits.max_subscriptions", bytes(limits.max_subscriptions), 1, MOST_SUBSCRIPTIONS),
+            (
+                "limits.max_total_subscriptions",
+                bytes(limits.max_total_subscriptions),
+                1,
+                MOST_TOTAL_SUBSCRIPTIONS,
+            ),
             ("limits.output_high_water_bytes", bytes(limits.output_high_water_bytes), 1024, MOST_BYTES),
             ("limits.client_memory_bytes", bytes(limits.client_memory_bytes), LEAST_MEMORY_BYTES, MOST_BYTES),
             ("limits.read_ahead_bytes", bytes(limits.read_ahead_bytes), 0, MOST_BYTES),
@@ -148,6 +160,8 @@ impl Config {
             ("limits.reply_bytes", limits.reply_bytes, 1024, MOST_REPLY_BYTES),
             ("limits.auth_seconds", limits.auth_seconds, 1, MOST_SECONDS),
             ("limits.client_stall_seconds", limits.client_stall_seconds, 1, MOST_SECONDS),
+            ("limits.keepalive_seconds", limits.keepalive_seconds, 0, MOST_KEEPALIVE_SECONDS),
+            ("limits.idle_seconds", limits.idle_seconds, 0, MOST_SECONDS),
             ("limits.stop_seconds", limits.stop_seconds, 0, MOST_SECONDS),
             ("messaging.push_members", bytes(messaging.push_members), 0, MOST_MEMBERS),
             ("messaging.max_members", bytes(messaging.max_members), 1, MOST_MEMBERS),
@@ -211,6 +225,8 @@ mod tests {
             ("[limits]\nclient_stall_seconds = 18446744073709551615", "client_stall_seconds"),
             ("[limits]\nauth_seconds = 0", "auth_seconds"),
             ("[limits]\nmax_clients = 0", "max_clients"),
+            ("[limits]\nkeepalive_seconds = 32768", "keepalive_seconds"),
+            ("[limits]\nmax_total_subscriptions = 0", "max_total_subscriptions"),
         ] {
             let refused = Config::parse(line).map(|config| config.check());
             // A number beyond what TOML knows is refused while it is read.

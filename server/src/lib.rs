@@ -82,6 +82,7 @@ impl Server {
     pub async fn start(mut config: Config) -> Result<Server, ServerError> {
         config.check()?;
         config.limits.max_clients = files::most_clients(config.limits.max_clients);
+        config.limits.reply_bytes = config.limits.reply_bytes_that_fit();
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let messaging_options = config.messaging.clone();
         let open = move || -> Result<_, strandline::Error> {

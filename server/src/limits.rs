@@ -23,9 +23,14 @@ const MAX_INLINE_BYTES: usize = 64 * 1024;
 /// Longest request: the largest batch that the engine takes (48 MiB) and room for what frames it.
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
-/// Before login: enough for HELLO with AUTH and SETNAME, and no more.
+/// Before login: enough for HELLO with AUTH and SETNAME, and no more. A request with its frame fits in what a connection may hold
+/// then (`memory::STRANGER_INPUT_BYTES`).
 const BEFORE_LOGIN_ARGUMENTS: usize = 10;
 const BEFORE_LOGIN_BULK_BYTES: usize = 16 * 1024;
+const BEFORE_LOGIN_REQUEST_BYTES: usize = 20 * 1024;
+
+/// Shortest time between two heartbeats of a follow.
+pub const LEAST_HEARTBEAT_MS: u64 = 1000;
 
 /// The limits that an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -37,6 +42,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Most subscriptions and follows of one connection.
     pub max_subscriptions: usize,
+    /// Most subscriptions, follows and keys that commands are blocked on, of all connections together.
+    pub max_total_subscriptions: usize,
     /// Output above which a connection runs no further command and is pushed nothing, until its client has taken some.
     pub output_high_water_bytes: usize,
     /// Input that has not run and output that was not taken, of all connections together, above a floor of 16 KiB each; input may
@@ -53,6 +60,10 @@ pub struct Limits {
     /// How long a client may take next to nothing while its output is over the high-water mark, or send next to nothing of a
     /// request that it began.
     pub client_stall_seconds: u64,
+    /// After so long without a byte the peer is asked whether it is still there (TCP keepalive); 0: never.
+    pub keepalive_seconds: u64,
+    /// How long a connection may be idle: no command, nothing that it follows or waits for; 0: for ever.
+    pub idle_seconds: u64,
     /// How long connections get to finish when the server stops.
     pub stop_seconds: u64,
 }
@@ -63,6 +74,7 @@ impl Default for Limits {
             max_clients: 10_000,
             max_body_bytes: 1024 * 1024,
             max_subscriptions: 100_000,
+            max_total_subscriptions: 1_000_000,
             output_high_water_bytes: 1024 * 1024,
             client_memory_bytes: 256 * 1024 * 1024,
             read_ahead_bytes: 32 * 1024 * 1024,
@@ -70,6 +82,8 @@ impl Default for Limits {
             reply_bytes: 32 * 1024 * 1024,
             auth_seconds: 10,
             client_stall_seconds: 30,
+            keepalive_seconds: 60,
+            idle_seconds: 0,
             stop_seconds: 2,
         }
     }
@@ -91,10 +105,16 @@ impl Limits {
                 arguments: BEFORE_LOGIN_ARGUMENTS,
                 bulk_bytes: BEFORE_LOGIN_BULK_BYTES,
                 inline_bytes: BEFORE_LOGIN_BULK_BYTES,
-                request_bytes: BEFORE_LOGIN_ARGUMENTS * BEFORE_LOGIN_BULK_BYTES,
+                request_bytes: BEFORE_LOGIN_REQUEST_BYTES,
                 before_login: true,
             }
         }
+    }
+
+    /// Bytes of bodies that one reply may really have: two that are made at once, each with the most, fit in the half of the memory
+    /// that is for output.
+    pub fn reply_bytes_that_fit(&self) -> u64 {
+        self.reply_bytes.min(self.client_memory_bytes as u64 / 4)
     }
 
     /// What all connections together may really read ahead: blocked ones must leave room for those that send.
@@ -110,6 +130,16 @@ impl Limits {
     /// [`Limits::client_stall_seconds`] as a duration.
     pub fn stall_timeout(&self) -> Duration {
         Duration::from_secs(self.client_stall_seconds)
+    }
+
+    /// [`Limits::keepalive_seconds`] as a duration, if it is on.
+    pub fn keepalive(&self) -> Option<Duration> {
+        (self.keepalive_seconds > 0).then(|| Duration::from_secs(self.keepalive_seconds))
+    }
+
+    /// [`Limits::idle_seconds`] as a duration, if it is on.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        (self.idle_seconds > 0).then(|| Duration::from_secs(self.idle_seconds))
     }
 
     /// [`Limits::stop_seconds`] as a duration.

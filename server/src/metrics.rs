@@ -44,6 +44,8 @@ pub struct Metrics {
     pub slow_closed: Counter,
     /// Connections closed because they did not log in in time.
     pub auth_timeouts: Counter,
+    /// Connections closed because they were idle for too long.
+    pub idle_closed: Counter,
     /// Bytes that came.
     pub input_bytes: Counter,
     /// Bytes that went.
@@ -52,7 +54,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// All of them by name, for display.
-    pub fn fields(&self) -> [(&'static str, u64); 11] {
+    pub fn fields(&self) -> [(&'static str, u64); 12] {
         [
             ("total_connections_received", self.connections.get()),
             ("rejected_connections", self.connections_refused.get()),
@@ -63,6 +65,7 @@ impl Metrics {
             ("slow_clients_closed", self.slow_closed.get()),
             ("memory_clients_closed", self.memory_closed.get()),
             ("auth_timeouts", self.auth_timeouts.get()),
+            ("idle_clients_closed", self.idle_closed.get()),
             ("total_net_input_bytes", self.input_bytes.get()),
             ("total_net_output_bytes", self.output_bytes.get()),
         ]

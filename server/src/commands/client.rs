@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::arguments::integer;
-use super::row::{Class, Command, Context, Flow, Run};
+use super::row::{Class, Command, Context, Flow, Reply, Run};
 use super::{unknown_subcommand, write_help};
 use crate::clients::{Client, End};
 use crate::refusal::Refusal;
@@ -15,7 +15,8 @@ pub(super) static COMMANDS: &[Command] = &[Command::new("CLIENT", -2, Class::Con
     "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST | KILL ID id | KILL ADDR address | KILL address | \
      NO-EVICT on|off | NO-TOUCH on|off",
     "About this connection and the others. KILL: how many were closed; in its old form OK.",
-)];
+)
+.replies(Reply::LargeWith("LIST"))];
 
 fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let word = arguments[0].to_ascii_uppercase();

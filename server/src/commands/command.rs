@@ -1,8 +1,10 @@
 //! COMMAND: the table, told to clients.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
-use super::row::{Class, Command, Context, Flow, Run};
+use super::row::{Class, Command, Context, Flow, Reply, Run};
 use super::table::{Group, all, find, find_with_group};
 use super::{unknown_subcommand, write_help};
 use crate::protocol::Encoder;
@@ -12,13 +14,15 @@ pub(super) static COMMANDS: &[Command] = &[Command::new("COMMAND", -1, Class::Co
     .told(
         "[COUNT | LIST | INFO [name ...] | DOCS [name ...] | GETKEYS command [argument ...]]",
         "The table of commands: arity, flags, key positions, documentation.",
-    )];
+    )
+    .replies(Reply::Large)];
 
 fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let word = arguments.first().map_or_else(|| b"INFO".to_vec(), |word| word.to_ascii_uppercase());
     if word == b"HELP" && arguments.len() == 1 {
         return write_help("COMMAND", context);
     }
+    let most = context.shared.limits.reply_bytes;
     let out = &mut context.connection.out;
     match (word.as_slice(), arguments.get(1..).unwrap_or_default()) {
         (b"COUNT", []) => out.integer(all().count() as u64),
@@ -28,7 +32,7 @@ fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
                 out.bulk(command.lower_name());
             }
         }
-        (b"INFO", names) => write_info(names, out),
+        (b"INFO", names) => write_info(names, most, out)?,
         (b"DOCS", names) => write_docs(names, out),
         (b"GETKEYS", request @ [name, ..]) => {
             let command = find(name).ok_or_else(|| Refusal::usage("Invalid command specified"))?;
@@ -49,21 +53,30 @@ fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
     Ok(Flow::Done)
 }
 
-fn write_info(names: &[Bytes], out: &mut Encoder) {
+fn write_info(names: &[Bytes], most: u64, out: &mut Encoder) -> Result<(), Refusal> {
     if names.is_empty() {
         out.array(all().count());
         for (_, command) in all() {
             write_row(command, out);
         }
-        return;
+        return Ok(());
     }
+    let start = out.mark();
     out.array(names.len());
     for name in names {
         match find(name) {
             Some(command) => write_row(command, out),
             None => out.null(),
         }
+        if (out.mark() - start) as u64 > most {
+            out.forget(start);
+            return Err(Refusal::new(
+                "LIMIT",
+                format!("a reply has at most {most} bytes: ask for fewer names"),
+            ));
+        }
     }
+    Ok(())
 }
 
 /// Name, arity, flags, first key, last key, step, categories, and three lists that stay empty: tips, key specifications,
@@ -91,7 +104,10 @@ fn write_docs(names: &[Bytes], out: &mut Encoder) {
     let rows: Vec<(&Group, &Command)> = if names.is_empty() {
         all().collect()
     } else {
-        names.iter().filter_map(|name| find_with_group(name)).collect()
+        // A map: each command once, however often it is asked for.
+        let mut known = HashSet::new();
+        let found = names.iter().filter_map(|name| find_with_group(name));
+        found.filter(|(_, command)| known.insert(command.name)).collect()
     };
     out.map(rows.len());
     for (group, command) in rows {

@@ -1,24 +1,28 @@
 //! Gapless push: TL.FOLLOW and TL.UNFOLLOW. The reply says where the reader stands; the frames are pushed after it, from the cursor
 //! on, catch-up and live alike (see `push`).
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use strandline::{Limit, Page, Verdict};
+use strandline::{Limit, Page, Sequence, Verdict};
 
 use super::arguments::{integer, keyword, options};
-use super::read::write_standing;
-use super::row::{Class, Command, Run};
+use super::place::{elsewhere, is_near};
+use super::read::{LONGEST_BLOCK, write_standing};
+use super::row::{Class, Command, Done, Run};
 use super::subscribe::check_room;
 use super::{Context, Flow};
 use crate::key::Key;
+use crate::limits::LEAST_HEARTBEAT_MS;
 use crate::protocol::Protocol;
 use crate::push::{Kind, verdict_word};
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.FOLLOW", -4, Class::PubSub, Run::Now(follow)).one_key().told(
-        "key AFTER seq [EPOCH e]",
-        "Map as TL.READ without entries, then push frames [tl.entry, key, seq, time, body] and \
-         [tl.gap, key, verdict, first, last]. RESP3 only.",
+        "key AFTER seq [EPOCH e] [HEARTBEAT ms]",
+        "Map as TL.READ without entries, then push frames [tl.entry, key, seq, time, body], \
+         [tl.gap, key, verdict, first, last] and, when nothing was pushed for HEARTBEAT, [tl.cursor, key, seq]. RESP3 only.",
     ),
     Command::new("TL.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
         .one_key()
@@ -30,36 +34,92 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         return Err(Refusal::usage("TL.FOLLOW needs HELLO 3; in RESP2 use TL.READ ... BLOCK"));
     }
     keyword(arguments, 1, "AFTER")?;
-    let (mut after, mut wanted) = (0, None);
+    let mut wanted = Wanted::default();
     options(&arguments[1..], |word, value| {
         match word {
-            b"AFTER" => after = integer(value)?,
-            b"EPOCH" => wanted = Some(value.to_vec()),
+            b"AFTER" => wanted.after = integer(value)?,
+            b"EPOCH" => wanted.epoch = Some(value.to_vec()),
+            b"HEARTBEAT" => wanted.heartbeat = Some(heartbeat(value)?),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let epoch = key.store.epoch();
-    let foreign = wanted.is_some_and(|wanted| wanted != epoch.as_bytes());
     if !context.connection.subscriptions.contains(Kind::Follow, &arguments[0]) {
         check_room(context, 1)?;
     }
-    let nothing = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
-    let mut page = key.store.read_after(key.name(), after, nothing)?;
-    let verdict = if foreign { "EPOCH" } else { verdict_word(page.verdict) };
-    if foreign {
-        page = Page { next: page.first - 1, more: false, ..page };
-    } else if page.verdict != Verdict::Future {
-        // The frames start behind what is gone for good; the gap is told by this reply.
-        page.next = match page.verdict {
-            Verdict::Trimmed => key.store.info(key.name())?.trimmed_to.max(after),
-            _ => after,
+    if is_near(&key, wanted.after.saturating_add(1), 1)? {
+        let standing = Standing::of(&key, &wanted)?;
+        start(context, key, &wanted, standing)?;
+        return Ok(Flow::Done);
+    }
+    // What was trimmed of a cold timeline is counted.
+    let key = key.detached();
+    Ok(elsewhere(0, move || {
+        let standing = Standing::of(&key, &wanted)?;
+        Ok(Done::Then(Box::new(move |context| start(context, key, &wanted, standing))))
+    }))
+}
+
+/// What a follower asks for.
+#[derive(Default)]
+struct Wanted {
+    after: Sequence,
+    epoch: Option<Vec<u8>>,
+    heartbeat: Option<Duration>,
+}
+
+/// Where a follower stands.
+struct Standing {
+    verdict: &'static str,
+    /// Whether frames come.
+    goes_on: bool,
+    page: Page,
+}
+
+impl Standing {
+    fn of(key: &Key, wanted: &Wanted) -> Result<Standing, Refusal> {
+        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
+        let page = key.store.read_after(key.name(), wanted.after, nothing)?;
+        if wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes()) {
+            let page = Page { next: page.first - 1, more: false, ..page };
+            return Ok(Standing { verdict: "EPOCH", goes_on: false, page });
+        }
+        let (verdict, goes_on) = (verdict_word(page.verdict), page.verdict != Verdict::Future);
+        // The frames start behind what is gone for good; the gap is told by the reply.
+        let next = match page.verdict {
+            Verdict::Future => page.next,
+            // Of what is there nothing was taken, so the page ends where what is gone does.
+            Verdict::Trimmed if page.more => page.next,
+            Verdict::Trimmed => key.store.info(key.name())?.trimmed_to.max(wanted.after),
+            Verdict::Ok => wanted.after,
         };
-        context.connection.subscriptions.follow(&context.shared.engine, key, page.next)?;
+        Ok(Standing { verdict, goes_on, page: Page { next, ..page } })
+    }
+}
+
+fn start(
+    context: &mut Context<'_>,
+    key: Key,
+    wanted: &Wanted,
+    Standing { verdict, goes_on, page }: Standing,
+) -> Result<(), Refusal> {
+    let epoch = key.store.epoch();
+    if goes_on {
+        let engine = &context.shared.engine;
+        context.connection.subscriptions.follow(engine, key, page.next, wanted.heartbeat)?;
     }
     write_standing(verdict, &epoch, &page, 6, &mut context.connection.out);
-    Ok(Flow::Done)
+    Ok(())
+}
+
+/// The milliseconds of HEARTBEAT.
+pub(super) fn heartbeat(raw: &[u8]) -> Result<Duration, Refusal> {
+    let ms = integer(raw)?;
+    if ms < LEAST_HEARTBEAT_MS {
+        return Err(Refusal::usage(format!("HEARTBEAT is at least {LEAST_HEARTBEAT_MS} ms")));
+    }
+    Ok(Duration::from_millis(ms).min(LONGEST_BLOCK))
 }
 
 fn unfollow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

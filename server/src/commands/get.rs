@@ -1,9 +1,10 @@
 //! Questions about one timeline: TL.GET, TL.LAST, TL.INFO, TL.SEQAT.
 
 use bytes::Bytes;
-use strandline::Entry;
+use strandline::{Entry, Info, MAX_SEQUENCE};
 
 use super::arguments::integer;
+use super::place::{FRAME_BYTES, answer, entry_bytes, is_near};
 use super::row::{Class, Command, Context, Flow, Run};
 use crate::key::Key;
 use crate::protocol::Encoder;
@@ -29,22 +30,27 @@ pub(super) static COMMANDS: &[Command] = &[
 fn get(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let sequence = integer(&arguments[1])?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let found = key.store.get(key.name(), sequence)?;
-    write_optional(found.as_ref(), &mut context.connection.out);
-    Ok(Flow::Done)
+    let place = (is_near(&key, sequence, 1)?, entry_bytes(&context.shared.limits));
+    let read = move |key: &Key| Ok(key.store.get(key.name(), sequence)?);
+    answer(context, key, place, read, |found, _, out| write_optional(found.as_ref(), out))
 }
 
 fn last(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let found = key.store.last(key.name())?;
-    write_optional(found.as_ref(), &mut context.connection.out);
-    Ok(Flow::Done)
+    // The newest one is as near as the end, unless it was removed.
+    let place = (is_near(&key, MAX_SEQUENCE, 1)?, entry_bytes(&context.shared.limits));
+    let read = move |key: &Key| Ok(key.store.last(key.name())?);
+    answer(context, key, place, read, |found, _, out| write_optional(found.as_ref(), out))
 }
 
 fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let info = key.store.info(key.name())?;
-    let out = &mut context.connection.out;
+    // It counts whatever is there: more steps than anybody knows before.
+    let read = |key: &Key| Ok(key.store.info(key.name())?);
+    answer(context, key, (false, 0), read, |info, key, out| write_info(info, &key.store.epoch(), out))
+}
+
+fn write_info(info: &Info, epoch: &str, out: &mut Encoder) {
     out.map(8);
     out.field("first", info.first);
     out.field("last", info.last);
@@ -53,21 +59,28 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     out.field("first_time", info.first_time_ms);
     out.field("last_time", info.last_time_ms);
     out.bulk("epoch");
-    out.bulk(key.store.epoch());
+    out.bulk(epoch);
     out.field("trimmed_to", info.trimmed_to);
-    Ok(Flow::Done)
 }
 
 fn sequence_at(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let time_ms = integer(&arguments[1])?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let sequence = key.store.sequence_at(key.name(), time_ms)?;
-    context.connection.out.integer(sequence);
-    Ok(Flow::Done)
+    let place = (is_near(&key, 1, 1)?, 0);
+    let read = move |key: &Key| Ok(key.store.sequence_at(key.name(), time_ms)?);
+    answer(context, key, place, read, |sequence, _, out| out.integer(*sequence))
 }
 
-/// An entry as the wire shows it.
-pub(super) fn write_entry(entry: &Entry, out: &mut Encoder) {
+/// Entries as the wire shows them.
+pub(super) fn write_entries(entries: &[Entry], out: &mut Encoder) {
+    let bodies: usize = entries.iter().map(|entry| entry.body.len()).sum();
+    out.expect(bodies + entries.len() * FRAME_BYTES);
+    for entry in entries {
+        write_entry(entry, out);
+    }
+}
+
+fn write_entry(entry: &Entry, out: &mut Encoder) {
     out.array(3);
     out.integer(entry.sequence);
     out.integer(entry.time_ms);

@@ -1,9 +1,11 @@
 //! Which timelines there are: TL.LIST.
 
 use bytes::Bytes;
+use strandline::MAX_NAME_BYTES;
 
 use super::arguments::after_and_count;
-use super::row::{Class, Command, Context, Flow, Run};
+use super::place::{FRAME_BYTES, elsewhere};
+use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::{find_store, split};
 use crate::refusal::Refusal;
 
@@ -17,17 +19,22 @@ fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let (store_name, prefix) =
         split(&arguments[0]).ok_or_else(|| Refusal::usage("a prefix is <store>:[start of a name]"))?;
     let store = find_store(&context.shared.engine, store_name)?;
-    let names = match start(store_name, after.as_deref()) {
-        Start::First => store.list(prefix, None, count)?,
-        Start::Above(name) => store.list(prefix, Some(name), count)?,
-        Start::Nowhere => Vec::new(),
-    };
-    let out = &mut context.connection.out;
-    out.array(names.len());
-    for name in &names {
-        out.bulk_of(&[store_name, b":", name]);
-    }
-    Ok(Flow::Done)
+    let (store_name, prefix) = (store_name.to_vec(), prefix.to_vec());
+    let after = after.map(|after| after.to_vec());
+    // Names are looked for in every segment.
+    Ok(elsewhere(count * (MAX_NAME_BYTES + FRAME_BYTES), move || {
+        let names = match start(&store_name, after.as_deref()) {
+            Start::First => store.list(&prefix, None, count)?,
+            Start::Above(name) => store.list(&prefix, Some(name), count)?,
+            Start::Nowhere => Vec::new(),
+        };
+        Ok(Done::Reply(Box::new(move |out| {
+            out.array(names.len());
+            for name in &names {
+                out.bulk_of(&[&store_name, b":", name]);
+            }
+        })))
+    }))
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use strandline::{Finding, Verification};
 
-use super::row::{Class, Command, Context, Done, Flow, Run};
+use super::row::{Class, Command, Context, Done, Flow, Reply, Run};
 use crate::key::find_store;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
@@ -23,7 +23,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "",
         "Checks every file, and mends what is damaged in one of two copies; map of files, bytes, timelines, entries, left_off, mended, \
          and findings: an array of maps.",
-    ),
+    )
+    .replies(Reply::Large),
     Command::new("TL.BACKUP", 2, Class::Admin, Run::Now(backup))
         .told("dir", "Copies all to a new or empty directory of the server's machine; map of files, bytes, entries."),
     Command::new("TL.STATS", 1, Class::Admin, Run::Now(stats))
@@ -111,9 +112,15 @@ fn backup(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 fn stats(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
     let engine = context.shared.engine.stats().fields;
     let server = context.shared.metrics.fields();
+    let memory = &context.shared.memory;
+    let held = [
+        ("client_input_bytes", memory.input.used() as u64),
+        ("client_output_bytes", memory.output.used() as u64),
+        ("client_stranger_bytes", memory.strangers.used() as u64),
+    ];
     let out = &mut context.connection.out;
-    out.map(engine.len() + server.len() + 1);
-    for (name, value) in engine.into_iter().chain(server) {
+    out.map(engine.len() + server.len() + held.len() + 1);
+    for (name, value) in engine.into_iter().chain(server).chain(held) {
         out.field(name, value);
     }
     out.field("connected_clients", context.shared.clients.count() as u64);

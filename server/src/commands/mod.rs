@@ -3,7 +3,7 @@
 //!
 //! What a command may be: most write their reply at once. A *write* makes a batch and says how its receipt is shown, so that the
 //! session can hand the batches of a whole pipeline to the engine together. A *wait* is tried again when its timelines advance.
-//! A *slow* one works on a thread that may block.
+//! A *slow* one works on a thread that may block, a *sliced* one there too, a slice at a time. Which of them is which: `place.rs`.
 //!
 //! Errors come in the contract's order: the words of the command first, then sizes, then keys and stores, then the engine.
 //! Knows nothing of sockets.
@@ -22,8 +22,10 @@ mod get;
 mod im;
 mod list;
 mod maintenance;
+mod place;
 mod range;
 mod read;
+mod read_many;
 mod row;
 mod server;
 mod store;
@@ -35,7 +37,9 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 pub use document::render as render_tables;
-pub use row::{Again, Command, Context, Done, Flow, Ready, Run, Waiting, Work, Write};
+pub use row::{Again, Attempt, Command, Context, Done, Flow, Ready, Run, Sliced, Waiting, Work, Write};
+
+use row::Reply;
 
 use crate::connection::Connection;
 use crate::refusal::Refusal;
@@ -56,6 +60,12 @@ pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Comm
         )));
     }
     Ok(command)
+}
+
+/// Whether the reply to a request is small, so that its connection gets it although memory is short.
+pub fn is_small(request: &[Bytes]) -> bool {
+    let reply = table::find(&request[0]).map_or(Reply::Small, |command| command.reply);
+    place::is_small(reply, request)
 }
 
 fn wrong_arity(command: &Command) -> Refusal {
@@ -98,4 +108,29 @@ fn write_help(command: &'static str, context: &mut Context<'_>) -> Result<Flow, 
 fn unknown_subcommand(command: &str, word: &[u8]) -> Refusal {
     let shown = String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
     Refusal::usage(format!("unknown subcommand '{shown}'. Try {command} HELP."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::FLOOR_BYTES;
+
+    fn small(line: &str) -> bool {
+        is_small(&line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn small_is_what_a_connection_needs_to_live_and_to_write() {
+        for line in
+            ["PING", "hello 3", "AUTH x", "TL.APPEND a:b x", "SUBSCRIBE a:b", "INFO", "CLIENT ID", "NOPE"]
+        {
+            assert!(small(line), "{line}");
+        }
+        for line in
+            ["TL.RANGE a:b - +", "TL.MREAD 1 a:b AFTER 0", "IM.HISTORY c u", "COMMAND DOCS", "client list"]
+        {
+            assert!(!small(line), "{line}");
+        }
+        assert!(!small(&format!("ECHO {}", "x".repeat(FLOOR_BYTES))), "it comes back");
+    }
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use strandline::Entry;
 
 use super::arguments::{Paging, lower_bound, options, upper_bound};
-use super::get::write_entry;
+use super::get::write_entries;
+use super::place::{answer, is_near, page_bytes};
 use super::row::{Class, Command, Context, Flow, Run};
 use crate::key::Key;
 use crate::refusal::Refusal;
@@ -39,17 +40,18 @@ fn page(
     let (low, high) = (lower_bound(low)?, upper_bound(high)?);
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     let limit = paging.limit(&context.shared.limits);
-    let entries: Vec<Entry> = match high {
-        Some(high) if low <= high && descending => {
-            key.store.range_back(key.name(), low..=high, limit)?.entries
-        }
-        Some(high) if low <= high => key.store.range(key.name(), low..=high, limit)?.entries,
-        _ => Vec::new(),
+    let place = (is_near(&key, low, limit.entries)?, page_bytes(limit));
+    let read = move |key: &Key| {
+        Ok(match high {
+            Some(high) if low <= high && descending => {
+                key.store.range_back(key.name(), low..=high, limit)?.entries
+            }
+            Some(high) if low <= high => key.store.range(key.name(), low..=high, limit)?.entries,
+            _ => Vec::new(),
+        })
     };
-    let out = &mut context.connection.out;
-    out.array(entries.len());
-    for entry in &entries {
-        write_entry(entry, out);
-    }
-    Ok(Flow::Done)
+    answer(context, key, place, read, |entries: &Vec<Entry>, _, out| {
+        out.array(entries.len());
+        write_entries(entries, out);
+    })
 }

@@ -82,6 +82,19 @@ pub struct Command {
     pub before_login: bool,
     /// Whether it may come on a RESP2 connection that has subscriptions.
     pub while_subscribed: bool,
+    /// Whether its reply may be large.
+    pub reply: Reply,
+}
+
+/// Whether a reply may be large: then it is made only while there is memory for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It has no more bytes than its request, and a few hundred.
+    Small,
+    /// It may have many.
+    Large,
+    /// Only with this word behind the name.
+    LargeWith(&'static str),
 }
 
 impl Command {
@@ -97,6 +110,7 @@ impl Command {
             summary: "",
             before_login: false,
             while_subscribed: false,
+            reply: if matches!(class, Class::Read) { Reply::Large } else { Reply::Small },
         }
     }
 
@@ -135,6 +149,12 @@ impl Command {
     #[must_use]
     pub const fn while_subscribed(self) -> Command {
         Command { while_subscribed: true, ..self }
+    }
+
+    /// With a reply that may be large.
+    #[must_use]
+    pub const fn replies(self, reply: Reply) -> Command {
+        Command { reply, ..self }
     }
 
     /// The name as COMMAND and error texts show it.
@@ -205,9 +225,22 @@ pub enum Flow {
     Close,
     /// The reply is not known yet.
     Wait(Waiting),
-    /// Something that takes its time, on a thread that may block.
+    /// Something that takes its time, on a thread that may block. Its reply is small.
     Slow(Work),
+    /// A reply that is made on a thread that may block, in slices, once there is memory for it.
+    Sliced(Sliced),
 }
+
+/// A reply that is made in slices.
+pub struct Sliced {
+    /// Bytes of output that are reserved before the first slice.
+    pub bytes: usize,
+    /// Does the next slice; the reply, when it is known.
+    pub slice: Slice,
+}
+
+/// One slice after the other.
+pub type Slice = Box<dyn FnMut() -> Result<Option<Done>, Refusal> + Send>;
 
 /// What runs on a thread that may block.
 pub type Work = Box<dyn FnOnce() -> Result<Done, Refusal> + Send>;
@@ -220,7 +253,14 @@ pub enum Done {
     Integer(u64),
     /// Something larger, which is written when it is known.
     Reply(Box<dyn FnOnce(&mut Encoder) + Send>),
+    /// Something that also concerns the connection.
+    Then(Then),
+    /// None yet: a blocked command goes on waiting.
+    NotYet,
 }
+
+/// What is done at the end with the connection at hand.
+pub type Then = Box<dyn FnOnce(&mut Context<'_>) -> Result<(), Refusal> + Send>;
 
 /// A command that has nothing to tell yet. Its connection watches the timelines that it waits for.
 pub struct Waiting {
@@ -228,10 +268,20 @@ pub struct Waiting {
     pub attempt: Attempt,
     /// When there is no time left; `None`: never.
     pub deadline: Option<Instant>,
+    /// One of its timelines advanced since it was tried, or it was not tried yet.
+    pub woken: bool,
 }
 
-/// Called with whether this is the last attempt.
-pub type Attempt = Box<dyn FnMut(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
+/// How it is tried. Called with whether this is the last attempt.
+pub enum Attempt {
+    /// At once.
+    Here(AttemptHere),
+    /// In slices, which end with [`Done::NotYet`] when there is nothing to tell.
+    Elsewhere(Box<dyn FnMut(bool) -> Sliced + Send + Sync>),
+}
+
+/// An attempt that is made at once: whether the reply is written.
+pub type AttemptHere = Box<dyn FnMut(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
 
 /// What becomes of a write that was not refused.
 pub enum Ready {

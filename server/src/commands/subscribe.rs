@@ -99,13 +99,17 @@ fn write_change(context: &mut Context<'_>, word: &str, name: Option<&Bytes>, cou
 
 /// Refuses so many more subscriptions if they are too many.
 pub(super) fn check_room(context: &Context<'_>, more: usize) -> Result<(), Refusal> {
-    let most = context.shared.limits.max_subscriptions;
-    if context.connection.subscriptions.total() + more <= most {
-        return Ok(());
+    let limits = &context.shared.limits;
+    for (whose, has, most) in [
+        ("a connection has", context.connection.subscriptions.total(), limits.max_subscriptions),
+        ("all connections have", context.shared.channels.total(), limits.max_total_subscriptions),
+    ] {
+        if has + more > most {
+            let text = format!("{whose} at most {most} subscriptions, follows and keys that are waited for");
+            return Err(Refusal::new("LIMIT", text));
+        }
     }
-    let text =
-        format!("a connection has at most {most} subscriptions, follows and keys that it is blocked on");
-    Err(Refusal::new("LIMIT", text))
+    Ok(())
 }
 
 fn pubsub(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

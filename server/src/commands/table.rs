@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use super::row::Command;
 use super::{
-    append, change, client, command, connection, follow, get, im, list, maintenance, range, read, server,
-    store, subscribe,
+    append, change, client, command, connection, follow, get, im, list, maintenance, range, read, read_many,
+    server, store, subscribe,
 };
 
 /// Longest name in the table, with room for names to come.
@@ -34,6 +34,7 @@ pub static GROUPS: &[Group] = &[
             get::COMMANDS,
             range::COMMANDS,
             read::COMMANDS,
+            read_many::COMMANDS,
             list::COMMANDS,
             store::COMMANDS,
             maintenance::COMMANDS,

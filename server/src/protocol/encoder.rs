@@ -39,6 +39,11 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// An empty one that speaks this dialect.
+    pub fn speaking(protocol: Protocol) -> Encoder {
+        Encoder { protocol, ..Encoder::default() }
+    }
+
     /// What waits for the socket.
     pub fn waiting(&self) -> &[u8] {
         self.bytes.get(self.taken..).unwrap_or_default()
@@ -72,6 +77,26 @@ impl Encoder {
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
+    }
+
+    /// Where the next value begins, for [`Encoder::forget`].
+    pub fn mark(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets what was written since a mark. Nothing of it was taken meanwhile.
+    pub fn forget(&mut self, mark: usize) {
+        self.bytes.truncate(mark.max(self.taken));
+    }
+
+    /// Makes room for so many bytes at once, and for no more: growing by doubling would hold up to twice as much.
+    pub fn expect(&mut self, bytes: usize) {
+        self.bytes.reserve_exact(bytes);
+    }
+
+    /// Values that were written elsewhere.
+    pub fn append(&mut self, other: &Encoder) {
+        self.bytes.extend_from_slice(other.waiting());
     }
 
     /// `+text`

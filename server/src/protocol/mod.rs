@@ -10,5 +10,5 @@ mod decoder;
 mod encoder;
 mod inline;
 
-pub use decoder::{Bounds, Decoder, Request};
+pub use decoder::{Bounds, Decoder, ProtocolError, Request};
 pub use encoder::{Encoder, Protocol};

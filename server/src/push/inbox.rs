@@ -38,6 +38,11 @@ impl Inbox {
         }
     }
 
+    /// Where it is: behind everything that was pushed.
+    pub fn cursor(&self) -> &[u8] {
+        &self.cursor
+    }
+
     /// What is watched.
     pub fn watched(&self) -> &[Key] {
         &self.watched

@@ -8,9 +8,11 @@
 //! A new subscription is watched first and read afterwards, so that no commit falls between the two. The watcher also wakes a
 //! command that is blocked, under a token of its own.
 
+mod heartbeat;
 mod inbox;
 mod pump;
 
+use heartbeat::{Heartbeat, Heartbeats};
 use inbox::Inbox;
 pub use inbox::{shown_parts, watched_keys, write_attributes, write_shown};
 pub use pump::verdict_word;
@@ -18,6 +20,7 @@ pub use pump::verdict_word;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use strandline::{Engine, Limit, MAX_SEQUENCE, Sequence, Watcher};
@@ -48,6 +51,7 @@ struct Subscription {
     channel: Bytes,
     source: Source,
     queued: bool,
+    heartbeat: Option<Heartbeat>,
 }
 
 /// Where a subscription's entries come from.
@@ -69,6 +73,9 @@ pub struct Subscriptions {
     behind: VecDeque<u64>,
     last_token: u64,
     blocked: Vec<Key>,
+    heartbeats: Heartbeats,
+    /// What is counted of this connection in the total of all.
+    counted: usize,
     messages: usize,
     shard_messages: usize,
     channels: Arc<Channels>,
@@ -85,6 +92,8 @@ impl Subscriptions {
             behind: VecDeque::new(),
             last_token: BLOCKED,
             blocked: Vec::new(),
+            heartbeats: Heartbeats::default(),
+            counted: 0,
             messages: 0,
             shard_messages: 0,
             channels,
@@ -128,8 +137,10 @@ impl Subscriptions {
             (None, Ok(key)) => Source::Timeline { key, cursor: 0 },
             (None, Err(_)) => Source::Nothing,
         };
-        let token =
-            self.insert(Subscription { kind, channel: channel.clone(), source, queued: false }, engine)?;
+        let token = self.insert(
+            Subscription { kind, channel: channel.clone(), source, queued: false, heartbeat: None },
+            engine,
+        )?;
         // Where it starts is asked for when it is watched: nothing falls between the two.
         let started = match self.by_token.get_mut(&token).map(|one| &mut one.source) {
             Some(Source::Timeline { key, cursor }) => last_sequence(key).map(|last| *cursor = last),
@@ -152,17 +163,25 @@ impl Subscriptions {
         user: Bytes,
         cursor: Vec<u8>,
         gap_told: bool,
+        heartbeat: Option<Duration>,
     ) -> Result<(), Refusal> {
         self.remove(Kind::UserFollow, &user);
         let source = Source::User(Inbox::new(user.clone(), cursor, gap_told));
-        let token = self
-            .insert(Subscription { kind: Kind::UserFollow, channel: user, source, queued: true }, engine)?;
+        let heartbeat = heartbeat.map(Heartbeat::new);
+        let one = Subscription { kind: Kind::UserFollow, channel: user, source, queued: true, heartbeat };
+        let token = self.insert(one, engine)?;
         self.behind.push_back(token);
         Ok(())
     }
 
     /// Follows a timeline from behind `cursor`. An earlier follow of the same key ends.
-    pub fn follow(&mut self, engine: &Engine, key: Key, cursor: Sequence) -> Result<(), Refusal> {
+    pub fn follow(
+        &mut self,
+        engine: &Engine,
+        key: Key,
+        cursor: Sequence,
+        heartbeat: Option<Duration>,
+    ) -> Result<(), Refusal> {
         let key = key.detached();
         let channel = Bytes::copy_from_slice(key.bytes());
         self.remove(Kind::Follow, &channel);
@@ -173,6 +192,7 @@ impl Subscriptions {
                 channel,
                 source: Source::Timeline { key, cursor },
                 queued: true,
+                heartbeat: heartbeat.map(Heartbeat::new),
             },
             engine,
         )?;
@@ -191,6 +211,7 @@ impl Subscriptions {
             }
         }
         self.forget(kind, &gone.channel);
+        self.note_total();
         true
     }
 
@@ -211,14 +232,18 @@ impl Subscriptions {
         self.tokens.clear();
         self.behind.clear();
         self.blocked.clear();
+        self.heartbeats = Heartbeats::default();
         self.watcher = None;
+        self.note_total();
     }
 
     /// Watches these timelines, and no others, for a blocked command. Call it before the command's first read, and before each
     /// further one if they may have changed.
     pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) -> Result<(), Refusal> {
         let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
-        inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED)
+        let outcome = inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
+        self.note_total();
+        outcome
     }
 
     /// The blocked command is done.
@@ -228,6 +253,13 @@ impl Subscriptions {
                 let _ended = watcher.unwatch(&key.store, key.name(), BLOCKED);
             }
         }
+        self.note_total();
+    }
+
+    /// Keeps this connection's part of the total up to date.
+    fn note_total(&mut self) {
+        let now = self.by_token.len() + self.blocked.len();
+        self.channels.change_total(std::mem::replace(&mut self.counted, now), now);
     }
 
     /// Whether a wake-up is to be expected. None comes from an engine that was closed.
@@ -289,7 +321,11 @@ impl Subscriptions {
             Kind::Follow | Kind::UserFollow => {}
         }
         self.tokens.insert((one.kind, one.channel.clone()), token);
+        if let Some(heartbeat) = &one.heartbeat {
+            self.heartbeats.set(heartbeat.due(), token);
+        }
         self.by_token.insert(token, one);
+        self.note_total();
         Ok(token)
     }
 
@@ -352,7 +388,7 @@ mod tests {
         let engine = Engine::open_in(world, Options::default()).expect("opens");
         let mut subscriptions = Subscriptions::new(Arc::default(), None);
         let key = Key::find(&engine, &"messages:t".into()).expect("a key");
-        subscriptions.follow(&engine, key, 0).expect("its own store");
+        subscriptions.follow(&engine, key, 0, None).expect("its own store");
         assert!(subscriptions.is_watching() && !subscriptions.is_closed());
         engine.close().expect("closes");
         let context = Context::from_waker(Waker::noop());

@@ -1,6 +1,7 @@
 //! Writing frames for subscriptions that are behind, as long as the connection's output has room.
 
 use strandline::{Entry, Limit, Page, Verdict};
+use tokio::time::Instant;
 
 use super::{Kind, Source, Subscription, Subscriptions};
 use crate::metrics::Metrics;
@@ -25,6 +26,7 @@ impl Subscriptions {
             let Some(token) = self.behind.pop_front() else { break };
             moved = true;
             let Some(one) = self.by_token.get_mut(&token) else { continue };
+            let before = out.mark();
             let more = match &mut one.source {
                 Source::User(inbox) => {
                     let (Some(messaging), Some(watcher)) = (&self.messaging, &self.watcher) else { continue };
@@ -34,6 +36,9 @@ impl Subscriptions {
                 }
                 _ => one.turn(out, metrics)?,
             };
+            if let Some(heartbeat) = one.heartbeat.as_mut().filter(|_| out.mark() > before) {
+                heartbeat.pushed(Instant::now());
+            }
             if more {
                 self.behind.push_back(token);
             } else {

@@ -12,8 +12,9 @@ use tracing::{debug, error, warn};
 
 use super::Session;
 use super::pace::Pace;
-use crate::commands::{Again, Context, Done, Flow, Ready, Run, Work, Write, admit};
-use crate::protocol::{Encoder, Request};
+use super::slow::Slices;
+use crate::commands::{Again, Context, Flow, Ready, Run, Write, admit, is_small};
+use crate::protocol::{Encoder, ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
 
@@ -49,14 +50,17 @@ impl Session {
         let mut collected = Collected::default();
         let mut count = 0;
         self.out_of_requests = false;
-        while count < ROUND_COMMANDS && self.blocked.is_none() && !self.closing && self.has_room() {
-            let bounds = self.shared.limits.bounds(self.connection.logged_in);
-            match self.decoder.next(&bounds) {
+        while count < ROUND_COMMANDS && !self.is_answering() && !self.closing && !self.is_full() {
+            match self.next_request() {
                 Ok(None) => {
                     self.out_of_requests = true;
                     break;
                 }
                 Ok(Some(request)) => {
+                    if !self.may_make(|| is_small(&request)) {
+                        self.pending = Some(request);
+                        break;
+                    }
                     count += 1;
                     self.one(request, &mut collected).await;
                     self.note_memory();
@@ -73,9 +77,18 @@ impl Session {
         self.settle(&mut collected).await;
         self.shared.metrics.commands.add(count as u64);
         if count > 0 {
-            self.input_pace = Pace::new(Instant::now());
+            self.last_command = Instant::now();
+            self.input_pace = Pace::new(self.last_command);
         }
         count > 0
+    }
+
+    /// The command that waited for memory, or the next one of the input.
+    fn next_request(&mut self) -> Result<Option<Request>, ProtocolError> {
+        match self.pending.take() {
+            Some(request) => Ok(Some(request)),
+            None => self.decoder.next(&self.shared.limits.bounds(self.connection.logged_in)),
+        }
     }
 
     async fn one(&mut self, request: Request, collected: &mut Collected) {
@@ -115,6 +128,7 @@ impl Session {
             Ok(Flow::Close) => self.closing = true,
             Ok(Flow::Wait(waiting)) => self.blocked = Some(waiting),
             Ok(Flow::Slow(work)) => self.slow(work).await,
+            Ok(Flow::Sliced(work)) => self.slices = Some(Slices::new(work)),
             Err(refusal) => self.refuse(&refusal),
         }
     }
@@ -172,19 +186,6 @@ impl Session {
                         (Err(refused), _) => return self.refuse(&refused.into()),
                     }
                 }
-            }
-        }
-    }
-
-    async fn slow(&mut self, work: Work) {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(Done::Ok)) => self.connection.out.ok(),
-            Ok(Ok(Done::Integer(value))) => self.connection.out.integer(value),
-            Ok(Ok(Done::Reply(write))) => write(&mut self.connection.out),
-            Ok(Err(refusal)) => self.refuse(&refusal),
-            Err(problem) => {
-                error!(%problem, "a command broke off");
-                self.refuse(&Refusal::usage("the command broke off: see the server's log"));
             }
         }
     }

@@ -9,20 +9,25 @@
 //!    └──── write ◀── output buffer ◀───────────┴── push ◀───┘
 //! ```
 //!
-//! Promises: P9: above the high-water mark of its output, or while all connections together hold too much of it, a connection runs no
-//! command and is pushed nothing, while its input is still taken, up to a bound, so that a client may send all it has before it
-//! reads. One that takes next to nothing for too long, or does not complete a request, is closed with `SLOW`. A client that is gone
-//! ends its task at once, blocked command included.
+//! Promises: P9: above the high-water mark of its output a connection runs no command and is pushed nothing, while its input is
+//! still taken, up to a bound, so that a client may send all it has before it reads. While all connections together hold too much
+//! output, nothing large is made, and one that holds some itself runs nothing; one that holds none still gets its small replies. One
+//! that takes next to nothing for too long, or does not complete a request, is closed with `SLOW`. A client that is gone ends its
+//! task at once, blocked command included.
+//!
+//! Each reason for which a connection stops has one thing that wakes it: a full output the socket, a want of memory (`short_of`) the
+//! budget. The reason is noted where it stops, and never looked for afterwards: by then it may be gone, and nothing would wake it.
 
 mod execute;
 mod pace;
+mod slow;
 mod wire;
 
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::task::Poll;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -31,16 +36,15 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::clients::{Client, End};
-use crate::commands::{Context, Waiting};
+use crate::commands::{Attempt, Context, Waiting};
 use crate::connection::Connection;
-use crate::memory::Held;
-use crate::protocol::Decoder;
+use crate::memory::{Budget, FLOOR_BYTES, Held, STRANGER_OUTPUT_BYTES};
+use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use pace::Pace;
-
-/// How often a connection looks whether there is memory again.
-const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+use slow::Slices;
+use wire::Reading;
 
 /// How a connection ends.
 enum Parting {
@@ -58,6 +62,14 @@ pub struct Session {
     decoder: Decoder,
     /// The command that waits for its timelines. No other one runs meanwhile.
     blocked: Option<Waiting>,
+    /// The command whose reply is made elsewhere, in slices. No other one runs meanwhile.
+    slices: Option<Slices>,
+    /// Bytes of output that are kept for the reply of `slices`.
+    reserved: usize,
+    /// A command that waits for memory.
+    pending: Option<Request>,
+    /// Bytes of output for which there was no room when this connection last wanted to go on: it goes on when there is.
+    short_of: Option<usize>,
     /// Every complete request of the input has run.
     out_of_requests: bool,
     /// The client sends no more.
@@ -66,6 +78,8 @@ pub struct Session {
     closing: bool,
     /// When it must have logged in.
     login_deadline: Instant,
+    /// When the last command ran.
+    last_command: Instant,
     /// How fast the client sends, counted while a request is not complete.
     input_pace: Pace,
     /// How fast the client takes, counted while it is waited for.
@@ -85,10 +99,15 @@ impl Session {
             socket,
             decoder: Decoder::default(),
             blocked: None,
+            slices: None,
+            reserved: 0,
+            pending: None,
+            short_of: None,
             out_of_requests: true,
             input_ended: false,
             closing: false,
             login_deadline: now + shared.limits.auth_timeout(),
+            last_command: now,
             input_pace: Pace::new(now),
             output_pace: Pace::new(now),
             held: Held::default(),
@@ -104,9 +123,12 @@ impl Session {
 
     async fn run(&mut self) -> io::Result<Parting> {
         loop {
+            self.short_of = None;
             let mut moved = self.execute().await;
+            moved |= self.one_slice().await;
             moved |= self.retry_blocked();
             moved |= self.push();
+            moved |= self.beat();
             moved |= self.write()?;
             if self.is_finished() {
                 return Ok(Parting::Friendly);
@@ -128,49 +150,76 @@ impl Session {
 
     /// Whether the output has so much that nothing may be added.
     fn is_full(&self) -> bool {
-        self.connection.out.len() >= self.shared.limits.output_high_water_bytes
+        self.connection.out.len() >= self.high_water_bytes()
     }
 
-    /// Whether a command may run and a frame may be pushed, for this connection's output and that of all.
-    fn has_room(&self) -> bool {
-        !self.is_full() && self.shared.memory.has_room_for_output()
+    fn high_water_bytes(&self) -> usize {
+        let most = self.shared.limits.output_high_water_bytes;
+        if self.connection.logged_in { most } else { most.min(STRANGER_OUTPUT_BYTES) }
+    }
+
+    /// Whether a reply or frames may be made, for this connection's output and that of all. If it is the latter's fault that they
+    /// may not, this connection goes on when there is room.
+    fn may_make(&mut self, is_small: impl FnOnce() -> bool) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let may = !self.connection.logged_in
+            || self.shared.memory.output.has_room(FLOOR_BYTES)
+            || (self.held.output == 0 && is_small());
+        if !may {
+            self.short_of = Some(FLOOR_BYTES);
+        }
+        may
     }
 
     /// Who has closed the sending half waits for the replies to what was sent, but for nothing that may yet happen.
     fn is_finished(&self) -> bool {
         let ends = self.closing || (self.input_ended && (self.blocked.is_some() || self.out_of_requests));
-        ends && self.connection.out.is_empty()
+        ends && self.slices.is_none() && self.connection.out.is_empty()
     }
 
     /// Tries the blocked command again when one of its timelines advanced or its time is over.
     fn retry_blocked(&mut self) -> bool {
-        if !self.shared.memory.has_room_for_output() {
-            // The wake-up is kept by the watcher for later.
-            return false;
-        }
         let woken = self.connection.subscriptions.collect();
         let Some(waiting) = &mut self.blocked else { return false };
+        waiting.woken |= woken;
         let over = waiting.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if !woken && !over {
+        if !(waiting.woken || over) || self.slices.is_some() || !self.may_make(|| false) {
             return false;
         }
+        let Some(waiting) = &mut self.blocked else { return false };
+        waiting.woken = false;
+        let attempt = match &mut waiting.attempt {
+            Attempt::Here(attempt) => attempt,
+            Attempt::Elsewhere(attempt) => {
+                self.slices = Some(Slices::new(attempt(over)));
+                return true;
+            }
+        };
         let mut context = Context { shared: &self.shared, connection: &mut self.connection };
-        match (waiting.attempt)(&mut context, over) {
+        match attempt(&mut context, over) {
             Ok(false) => return false,
             Ok(true) => {}
             Err(refusal) => self.refuse(&refusal),
         }
-        self.blocked = None;
-        self.connection.subscriptions.unblock();
+        self.unblock();
         true
+    }
+
+    /// The blocked command is done.
+    fn unblock(&mut self) {
+        if self.blocked.take().is_some() {
+            self.connection.subscriptions.unblock();
+        }
     }
 
     /// Pushes to subscriptions that are behind, as far as there is room.
     fn push(&mut self) -> bool {
-        if self.closing || !self.connection.subscriptions.is_behind() || !self.has_room() {
+        if self.closing || !self.connection.subscriptions.is_behind() || !self.may_make(|| false) {
             return false;
         }
-        let high_water = self.shared.limits.output_high_water_bytes;
+        let high_water = self.high_water_bytes();
         let Connection { subscriptions, out, .. } = &mut self.connection;
         match subscriptions.pump(out, high_water, &self.shared.metrics) {
             Ok(moved) => moved,
@@ -183,6 +232,16 @@ impl Session {
         }
     }
 
+    /// Writes the heartbeats that are due.
+    fn beat(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.connection.subscriptions.next_heartbeat().is_some_and(|due| due <= now);
+        if self.closing || !is_due || !self.may_make(|| true) {
+            return false;
+        }
+        self.connection.subscriptions.beat(now, &mut self.connection.out)
+    }
+
     /// Whether something from outside, or a deadline, ends the connection now.
     fn must_end(&mut self) -> bool {
         let end = match self.connection.client.end() {
@@ -193,9 +252,8 @@ impl Session {
         match end {
             End::No => {}
             End::Finish => {
-                if self.blocked.take().is_some() {
-                    self.connection.subscriptions.unblock();
-                }
+                self.unblock();
+                self.slices.take_if(|slices| !slices.has_begun());
                 self.closing = true;
             }
             End::Slow => {
@@ -223,6 +281,10 @@ impl Session {
             let text = format!("a request is not complete, and next to nothing came of it for {seconds} s");
             return self.cut(&Refusal::new("SLOW", text));
         }
+        if self.idle_deadline().is_some_and(|deadline| deadline <= now) {
+            self.shared.metrics.idle_closed.one();
+            return true;
+        }
         if self.login_deadline().is_some_and(|deadline| deadline <= now) {
             self.shared.metrics.auth_timeouts.one();
             return self.cut(&Refusal::new("NOAUTH", "Authentication required: the time to log in is over"));
@@ -249,44 +311,59 @@ impl Session {
 
     /// Whether the client is waited for to complete a request.
     fn input_waits(&self) -> bool {
-        self.out_of_requests && self.blocked.is_none() && !self.closing && self.decoder.buffered() > 0
+        self.out_of_requests && !self.is_busy() && !self.closing && self.decoder.buffered() > 0
     }
 
-    /// When memory is to be looked at again, if the want of it is what keeps this connection from going on.
-    fn memory_retry(&self) -> Option<Instant> {
-        let memory = &self.shared.memory;
-        let is_behind = self.connection.subscriptions.is_behind();
-        let cannot_run =
-            !memory.has_room_for_output() && (!self.out_of_requests || self.blocked.is_some() || is_behind);
-        let cannot_read = !memory.has_room_for_input() && !self.may_read() && !self.input_ended;
-        (cannot_run || cannot_read).then(|| Instant::now() + MEMORY_PAUSE)
+    /// Whether a command has begun and is not done, so that no other may run.
+    fn is_answering(&self) -> bool {
+        self.blocked.is_some() || self.slices.is_some()
+    }
+
+    /// Whether a command has begun and is not done, or waits for memory.
+    fn is_busy(&self) -> bool {
+        self.is_answering() || self.pending.is_some()
+    }
+
+    /// When it has been idle for too long. Who listens or waits for something is not idle.
+    fn idle_deadline(&self) -> Option<Instant> {
+        let is_idle = !self.is_busy() && self.connection.subscriptions.total() == 0;
+        self.shared.limits.idle_timeout().filter(|_| is_idle).map(|timeout| self.last_command + timeout)
     }
 
     fn login_deadline(&self) -> Option<Instant> {
         (self.shared.password.is_set() && !self.connection.logged_in).then_some(self.login_deadline)
     }
 
+    /// The deadlines that end a wait.
+    fn deadline(&self) -> Option<Instant> {
+        let can_make = !self.is_full() && self.short_of.is_none();
+        let block_deadline = self.blocked.as_ref().and_then(|waiting| waiting.deadline).filter(|_| can_make);
+        let heartbeat = self.connection.subscriptions.next_heartbeat().filter(|_| can_make);
+        let window = self.shared.limits.stall_timeout();
+        let output_deadline = self.output_waits().then(|| self.output_pace.end(window));
+        let input_deadline = self.input_waits().then(|| self.input_pace.end(window));
+        let (login_deadline, idle_deadline) = (self.login_deadline(), self.idle_deadline());
+        [block_deadline, heartbeat, output_deadline, input_deadline, login_deadline, idle_deadline]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     async fn wait(&self) -> io::Result<()> {
         // An error alone is asked for too: a connection that is reset is noticed while nothing may be read.
         let mut interest = Interest::ERROR;
-        if self.may_read() {
+        let reading = self.reading();
+        if reading == Reading::Yes {
             interest |= Interest::READABLE;
         }
         if !self.connection.out.is_empty() {
             interest |= Interest::WRITABLE;
         }
-        let has_room = self.has_room();
-        let block_deadline = self.blocked.as_ref().and_then(|waiting| waiting.deadline).filter(|_| has_room);
-        let window = self.shared.limits.stall_timeout();
-        let output_deadline = self.output_waits().then(|| self.output_pace.end(window));
-        let input_deadline = self.input_waits().then(|| self.input_pace.end(window));
-        let deadline =
-            [block_deadline, output_deadline, input_deadline, self.login_deadline(), self.memory_retry()]
-                .into_iter()
-                .flatten()
-                .min();
-        // While there is no room a wake-up for pushes could not be served: it is kept by the watcher for later.
-        let watching = self.connection.subscriptions.is_watching() && has_room;
+        let deadline = self.deadline();
+        let watching =
+            self.connection.subscriptions.is_watching() && !self.is_full() && self.short_of.is_none();
+        let (memory, id) = (&self.shared.memory, self.connection.client.id);
+        let short_of = self.short_of.unwrap_or_default();
         tokio::select! {
             ready = self.socket.ready(interest) => {
                 if ready?.is_error() {
@@ -294,17 +371,29 @@ impl Session {
                 }
             }
             () = poll_fn(|context| self.connection.subscriptions.poll_ready(context)), if watching => {}
+            () = poll_fn(|context| self.poll_room(&memory.output, short_of, context)), if self.short_of.is_some() => {}
+            () = poll_fn(|context| self.poll_room(&memory.input, 0, context)), if reading == Reading::NoRoom => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             () = self.connection.client.told() => {}
         }
+        memory.output.stop_waiting(id);
+        memory.input.stop_waiting(id);
         Ok(())
+    }
+
+    fn poll_room(&self, budget: &Budget, bytes: usize, context: &std::task::Context<'_>) -> Poll<()> {
+        budget.poll_room(self.connection.client.id, bytes, context.waker())
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.shared.read_ahead_bytes.fetch_sub(self.read_ahead, Ordering::Relaxed);
-        self.shared.memory.change(self.held, Held::default());
-        self.shared.clients.leave(self.connection.client.id);
+        let (memory, id) = (&self.shared.memory, self.connection.client.id);
+        memory.output.stop_waiting(id);
+        memory.input.stop_waiting(id);
+        memory.change(self.held, Held::default());
+        memory.output.change(self.reserved, 0);
+        self.shared.clients.leave(id);
     }
 }

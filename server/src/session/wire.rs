@@ -4,11 +4,12 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::Session;
-use crate::memory::{FLOOR_BYTES, Held};
+use crate::memory::{FLOOR_BYTES, Held, STRANGER_INPUT_BYTES, STRANGER_READ_BYTES};
 
 /// What one read asks for at least.
 const READ_BYTES: usize = 16 * 1024;
@@ -20,34 +21,58 @@ const MAX_READ_BYTES: usize = 256 * 1024;
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Whether input is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// It is.
+    Yes,
+    /// Not until there is room for it.
+    NoRoom,
+    /// Not until the connection has gone on.
+    No,
+}
+
 impl Session {
     /// Whether more input may be taken. A little always, so that a client that is gone is noticed; while commands run, as far as
     /// the decoder's own bounds and the memory of all connections go; while they may not, input is read ahead up to a bound for
     /// this connection and one for all.
-    pub(super) fn may_read(&self) -> bool {
+    pub(super) fn reading(&self) -> Reading {
         if self.input_ended || self.closing {
-            return false;
+            return Reading::No;
+        }
+        if !self.connection.logged_in {
+            return if self.decoder.buffered() < STRANGER_INPUT_BYTES { Reading::Yes } else { Reading::No };
         }
         if self.decoder.buffered() < FLOOR_BYTES {
-            return true;
+            return Reading::Yes;
         }
-        if !self.shared.memory.has_room_for_input() {
-            return false;
+        if !self.shared.memory.input.has_room(0) {
+            return Reading::NoRoom;
         }
-        if self.blocked.is_none() && self.has_room() {
-            return true;
+        if !self.reads_ahead() {
+            return Reading::Yes;
         }
         let limits = &self.shared.limits;
-        self.decoder.buffered() < limits.read_ahead_bytes
-            && self.shared.read_ahead_bytes.load(Ordering::Relaxed) < limits.shared_read_ahead_bytes()
+        let may_read_ahead = self.decoder.buffered() < limits.read_ahead_bytes
+            && self.shared.read_ahead_bytes.load(Ordering::Relaxed) < limits.shared_read_ahead_bytes();
+        if may_read_ahead { Reading::Yes } else { Reading::No }
+    }
+
+    /// Whether what is read cannot run now.
+    fn reads_ahead(&self) -> bool {
+        self.is_busy() || self.is_full() || self.short_of.is_some()
     }
 
     /// Takes what the socket has, one read. Whether something came, the end included.
     pub(super) fn read(&mut self) -> io::Result<bool> {
-        if !self.may_read() {
+        if self.reading() != Reading::Yes {
             return Ok(false);
         }
-        let room = self.decoder.buffered().clamp(READ_BYTES, MAX_READ_BYTES);
+        let room = if self.connection.logged_in {
+            self.decoder.buffered().clamp(READ_BYTES, MAX_READ_BYTES)
+        } else {
+            STRANGER_READ_BYTES
+        };
         let buffer = self.decoder.buffer();
         buffer.reserve(room);
         match self.socket.try_read_buf(buffer) {
@@ -58,6 +83,7 @@ impl Session {
             Ok(count) => {
                 self.shared.metrics.input_bytes.add(count as u64);
                 self.input_pace.add(count);
+                self.connection.client.moved_bytes.fetch_add(count as u64, Ordering::Relaxed);
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -76,6 +102,7 @@ impl Session {
                 Ok(count) => {
                     self.connection.out.take(count);
                     self.output_pace.add(count);
+                    self.connection.client.moved_bytes.fetch_add(count as u64, Ordering::Relaxed);
                     self.shared.metrics.output_bytes.add(count as u64);
                     moved |= count > 0;
                 }
@@ -108,19 +135,22 @@ impl Session {
 
     /// Keeps this connection's part of the sums of what all hold up to date.
     pub(super) fn note_memory(&mut self) {
-        let held = Held::of(self.decoder.held_bytes(), self.connection.out.held_bytes());
+        let pending: usize = self.pending.iter().flatten().map(Bytes::len).sum();
+        let input = self.decoder.held_bytes() + pending;
+        let held = Held::of(input, self.connection.out.held_bytes(), self.connection.logged_in);
         if held != self.held {
             self.shared.memory.change(self.held, held);
             self.held = held;
             let client = &self.connection.client;
-            client.input_bytes.store(held.input, Ordering::Relaxed);
+            client.logged_in.store(self.connection.logged_in, Ordering::Relaxed);
+            client.input_bytes.store(held.input + held.stranger, Ordering::Relaxed);
             client.output_bytes.store(held.output, Ordering::Relaxed);
         }
     }
 
     /// Keeps this connection's part of the sum of what was read ahead up to date.
     pub(super) fn note_read_ahead(&mut self) {
-        let ahead = if self.blocked.is_some() || !self.has_room() { self.decoder.buffered() } else { 0 };
+        let ahead = if self.reads_ahead() { self.decoder.buffered() } else { 0 };
         if ahead != self.read_ahead {
             let sum = &self.shared.read_ahead_bytes;
             sum.fetch_add(ahead, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The server as its clients see it: each test starts one in this process, on a free port and in a directory of its own, and talks
 //! to it over TCP.
 
+mod bounds;
 mod care;
 mod changes;
 mod commands;

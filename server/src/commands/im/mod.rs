@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::place::elsewhere;
 use super::row::{Context, Done, Flow};
 use crate::messaging::{Messaging, Trouble};
 use crate::protocol::Encoder;
@@ -34,17 +35,20 @@ fn slowly(
     Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(work(&messaging)?)))))
 }
 
-/// Runs something that reads for as long as there is something to read, on a thread that may; then writes what it found.
+/// Runs something that reads for as long as there is something to read, on a thread that may, once there is memory for its reply;
+/// then writes what it found.
 fn at_length<T: Send + 'static>(
     context: &Context<'_>,
     read: impl FnOnce(&Messaging) -> Result<T, Trouble> + Send + 'static,
     write: fn(&T, &mut Encoder),
 ) -> Result<Flow, Refusal> {
     let messaging = Arc::clone(messaging(context.shared)?);
-    Ok(Flow::Slow(Box::new(move || {
+    // The frames are small beside the bodies, or small altogether: at most 10,000 entries.
+    let bytes = usize::try_from(context.shared.limits.reply_bytes).unwrap_or(usize::MAX);
+    Ok(elsewhere(bytes, move || {
         let found = read(&messaging)?;
         Ok(Done::Reply(Box::new(move |out| write(&found, out))))
-    })))
+    }))
 }
 
 /// Own copies: slices of the input would keep all of the read that they came with alive.

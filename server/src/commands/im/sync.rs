@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::messaging;
-use crate::commands::arguments::paging_and_block;
+use crate::commands::arguments::{options, paging_and_block};
+use crate::commands::follow::heartbeat;
 use crate::commands::read::wait;
 use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::commands::subscribe::check_room;
@@ -17,11 +18,12 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
         "user cursor [COUNT n] [BYTES n] [BLOCK ms]",
         "Map: verdict, cursor (for next time, at most 512 bytes), more, entries: array of [conv, seq, time, sender, kind, body(, attributes)].",
     ),
-    Command::new("IM.FOLLOW", 3, Class::PubSub, Run::Now(follow)).one_key().told(
-        "user cursor",
+    Command::new("IM.FOLLOW", -3, Class::PubSub, Run::Now(follow)).one_key().told(
+        "user cursor [HEARTBEAT ms]",
         "Map: verdict, cursor (the position before the first frame), more; then push frames \
          [im.entry, user, cursor, conv, seq, time, sender, kind, body(, attributes)], \
-         [im.gap, user, verdict, cursor], and [im.cursor, user, cursor] when the position moves without an entry. RESP3 only.",
+         [im.gap, user, verdict, cursor], and [im.cursor, user, cursor] when the position moves without an entry or \
+         nothing was pushed for HEARTBEAT. RESP3 only.",
     ),
     Command::new("IM.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
         .one_key()
@@ -90,6 +92,14 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     if context.connection.out.protocol == Protocol::Resp2 {
         return Err(Refusal::usage("IM.FOLLOW needs HELLO 3; in RESP2 use IM.SYNC ... BLOCK"));
     }
+    let mut pause = None;
+    options(&arguments[2..], |word, value| {
+        let is_known = word == b"HEARTBEAT";
+        if is_known {
+            pause = Some(heartbeat(value)?);
+        }
+        Ok(is_known)
+    })?;
     let user = Bytes::copy_from_slice(&arguments[0]);
     let messaging = messaging(context.shared)?;
     let cursor = messaging.cursor(&user, &arguments[1])?;
@@ -106,6 +116,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
             user,
             start.clone(),
             gap_told,
+            pause,
         )?;
     }
     let out = &mut context.connection.out;

@@ -1,0 +1,104 @@
+//! Where a reply is made: one rule for all commands.
+//!
+//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small.
+//! 2. What is answered from memory in at most [`STEPS`] steps is answered at once, on the connection's thread. A step is an entry,
+//!    or a timeline that is looked up.
+//! 3. All else runs elsewhere, on a thread that may block: what may read the disk, and what takes more steps. It runs in slices of
+//!    at most [`STEPS`] steps where a reply consists of many small looks, and in one where the engine gives a whole page. The bytes
+//!    of the reply are reserved before the first slice.
+//! 4. What waits for the disk anyway (changes, maintenance) runs elsewhere as one piece ([`Flow::Slow`]).
+//!
+//! And whether there must be memory for a reply before it is made: always, but for small ones ([`is_small`]), which a connection
+//! gets in any case if it holds nothing else.
+//!
+//! Knows nothing of threads: the session, or an event loop, does what is asked for here.
+
+use bytes::Bytes;
+use strandline::{Limit, Sequence};
+
+use super::row::{Context, Done, Flow, Reply, Sliced};
+use crate::key::Key;
+use crate::limits::Limits;
+use crate::memory::FLOOR_BYTES;
+use crate::protocol::Encoder;
+use crate::refusal::Refusal;
+
+/// Steps that are taken at once: some hundred microseconds.
+pub const STEPS: usize = 1000;
+
+/// What an entry takes in a reply beside its body: heads of arrays, two numbers, line ends.
+pub const FRAME_BYTES: usize = 64;
+
+/// Whether the reply to a request of this command is small, as far as that is known before it is run.
+pub fn is_small(reply: Reply, request: &[Bytes]) -> bool {
+    let bytes: usize = request.iter().map(Bytes::len).sum();
+    if bytes > FLOOR_BYTES {
+        return false;
+    }
+    match reply {
+        Reply::Small => true,
+        Reply::Large => false,
+        Reply::LargeWith(word) => {
+            request.get(1).is_none_or(|given| !given.eq_ignore_ascii_case(word.as_bytes()))
+        }
+    }
+}
+
+/// Whether a page of a timeline is answered at once: it is in memory, and short enough.
+pub fn is_near(key: &Key, from: Sequence, entries: usize) -> Result<bool, Refusal> {
+    Ok(entries <= STEPS && key.store.is_in_memory(key.name(), from)?)
+}
+
+/// What a reply with such a page may take.
+pub fn page_bytes(limit: Limit) -> usize {
+    usize::try_from(limit.body_bytes).unwrap_or(usize::MAX).saturating_add(limit.entries * FRAME_BYTES)
+}
+
+/// What a reply with one entry may take.
+pub fn entry_bytes(limits: &Limits) -> usize {
+    limits.max_body_bytes + FRAME_BYTES
+}
+
+/// Reads a timeline from a sequence on and writes what was found; at once if that is near.
+pub fn answer<T: Send + 'static>(
+    context: &mut Context<'_>,
+    key: Key,
+    (is_near, bytes): (bool, usize),
+    read: impl FnOnce(&Key) -> Result<T, Refusal> + Send + 'static,
+    write: impl FnOnce(&T, &Key, &mut Encoder) + Send + 'static,
+) -> Result<Flow, Refusal> {
+    if is_near {
+        let found = read(&key)?;
+        write(&found, &key, &mut context.connection.out);
+        return Ok(Flow::Done);
+    }
+    let key = key.detached();
+    Ok(elsewhere(bytes, move || {
+        let found = read(&key)?;
+        Ok(Done::Reply(Box::new(move |out| write(&found, &key, out))))
+    }))
+}
+
+/// A reply of at most so many bytes that is made elsewhere, in one slice.
+pub fn elsewhere(bytes: usize, work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static) -> Flow {
+    Flow::Sliced(in_one_slice(bytes, work))
+}
+
+/// The same as work that is not handed over yet.
+pub fn in_one_slice(bytes: usize, work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static) -> Sliced {
+    let mut work = Some(work);
+    Sliced { bytes, slice: Box::new(move || work.take().map(|work| work()).transpose()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_elsewhere_is_done_once() {
+        let Flow::Sliced(Sliced { bytes: 7, mut slice }) = elsewhere(7, || Ok(Done::Ok)) else {
+            panic!("it is made in slices")
+        };
+        assert!(matches!(slice(), Ok(Some(Done::Ok))) && matches!(slice(), Ok(None)));
+    }
+}

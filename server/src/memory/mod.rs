@@ -1,0 +1,147 @@
+//! What connections hold in memory: input that has not run yet, and output that was not taken yet. One budget of each for all
+//! connections, each a half of the limit, so that what waits to be taken cannot keep what came from being run.
+//!
+//! A small floor for each connection is not counted: that much is read always, so a client that is gone is noticed always. All
+//! connections together thus hold at most the limit, the floors, and one reply for each thread that was at work when the limit
+//! was reached.
+//!
+//! A connection that has not logged in uses nothing of these budgets. It has a small one of its own, and what all such connections
+//! hold is counted for itself, so that strangers cannot delay a client that has logged in.
+//!
+//! Knows nothing of sockets, nor of who is to go when a limit is reached.
+
+mod budget;
+#[cfg(test)]
+mod modelled;
+
+mod locks {
+    //! What the budget takes its locks from, so that its models can put others there.
+
+    pub use parking_lot::Mutex;
+    pub use std::sync::atomic::AtomicUsize;
+}
+
+pub use budget::Budget;
+
+/// What each connection may hold of input, and of output, without being counted.
+pub const FLOOR_BYTES: usize = 16 * 1024;
+
+/// Input that a connection may hold before it has logged in: a request of [`crate::limits`] fits, with what frames it.
+pub const STRANGER_INPUT_BYTES: usize = 24 * 1024;
+
+/// What one read before login asks for. A buffer grows by doubling: with these pieces to 32 KiB.
+pub const STRANGER_READ_BYTES: usize = 4 * 1024;
+
+/// Output above which a connection that has not logged in runs nothing. Replies before login have less than 1 KiB, so the buffer
+/// has at most 32 KiB, and both together 64 KiB.
+pub const STRANGER_OUTPUT_BYTES: usize = 16 * 1024;
+
+/// The budgets of all connections.
+#[derive(Debug)]
+pub struct Memory {
+    /// Input of those who have logged in.
+    pub input: Budget,
+    /// Output of those who have logged in, and replies that are being made.
+    pub output: Budget,
+    /// All that those hold who have not logged in.
+    pub strangers: Budget,
+}
+
+/// What one connection is counted with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Of input.
+    pub input: usize,
+    /// Of output.
+    pub output: usize,
+    /// Of both, before login.
+    pub stranger: usize,
+}
+
+impl Held {
+    /// What holding so many bytes counts. In steps, so that a connection at work does not change the sums with each command.
+    pub fn of(input: usize, output: usize, logged_in: bool) -> Held {
+        if !logged_in {
+            return Held { stranger: input + output, ..Held::default() };
+        }
+        let counted = |bytes: usize| bytes.saturating_sub(FLOOR_BYTES).next_multiple_of(FLOOR_BYTES);
+        Held { input: counted(input), output: counted(output), stranger: 0 }
+    }
+}
+
+impl Memory {
+    /// Budgets of which nothing is used.
+    pub fn new(limit: usize) -> Memory {
+        Memory {
+            input: Budget::new(limit / 2),
+            output: Budget::new(limit / 2),
+            strangers: Budget::new(limit / 8),
+        }
+    }
+
+    /// A connection holds something else now.
+    pub fn change(&self, before: Held, now: Held) {
+        self.input.change(before.input, now.input);
+        self.output.change(before.output, now.output);
+        self.strangers.change(before.stranger, now.stranger);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    #[test]
+    fn each_half_of_the_limit_fills_by_itself_and_floors_do_not_count() {
+        let memory = Memory::new(8 * FLOOR_BYTES);
+        let room = || (memory.input.has_room(0), memory.output.has_room(0));
+        assert_eq!(Held::of(FLOOR_BYTES, FLOOR_BYTES, true), Held::default());
+        let much = Held::of(FLOOR_BYTES, 6 * FLOOR_BYTES, true);
+        memory.change(Held::default(), much);
+        assert_eq!(room(), (true, false));
+        memory.change(much, Held::of(6 * FLOOR_BYTES, 1, true));
+        assert_eq!(room(), (false, true));
+        memory.change(Held::of(6 * FLOOR_BYTES, 1, true), Held::default());
+        assert_eq!((memory.input.used(), memory.output.used()), (0, 0));
+    }
+
+    #[test]
+    fn what_strangers_hold_is_counted_from_the_first_byte_and_apart() {
+        let memory = Memory::new(64 * FLOOR_BYTES);
+        let stranger = Held::of(1, 9 * FLOOR_BYTES, false);
+        memory.change(Held::default(), stranger);
+        assert_eq!((memory.input.used(), memory.output.used()), (0, 0));
+        assert_eq!(memory.strangers.used(), 9 * FLOOR_BYTES + 1);
+        assert!(memory.strangers.excess() > 0 && memory.output.excess() == 0);
+        memory.change(stranger, Held::of(1, 9 * FLOOR_BYTES, true));
+        assert_eq!((memory.strangers.used(), memory.output.used()), (0, 8 * FLOOR_BYTES));
+    }
+
+    struct Counts(AtomicUsize);
+
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_waits_is_woken_once_there_is_room_for_it_and_counts_as_a_shortage_until_then() {
+        let (budget, counts) = (Budget::new(10), Arc::new(Counts(AtomicUsize::new(0))));
+        let waker = Waker::from(Arc::clone(&counts));
+        budget.change(0, 9);
+        assert!(budget.try_take(1) && !budget.try_take(1));
+        assert!(budget.poll_room(1, 5, &waker).is_pending() && budget.poll_room(2, 2, &waker).is_pending());
+        assert_eq!(budget.excess(), 2, "the smaller wish");
+        budget.change(9, 7);
+        assert_eq!((counts.0.load(Ordering::Relaxed), budget.excess()), (1, 3), "the second one");
+        assert!(budget.poll_room(2, 2, &waker).is_ready());
+        budget.stop_waiting(1);
+        budget.change(7, 0);
+        assert_eq!((counts.0.load(Ordering::Relaxed), budget.excess()), (1, 0), "nobody waits any more");
+    }
+}

@@ -1,0 +1,107 @@
+//! What is not done on the connection's own thread: single pieces of work, and replies that are made in slices.
+//!
+//! The bytes of a large reply are reserved before its work starts. So however many ask at once, what they make fits in the memory
+//! of all connections; the others wait without work done in vain. Between two slices the connection reads, writes and pushes as
+//! always, and may be told to end.
+
+use parking_lot::Mutex;
+use tracing::error;
+
+use super::Session;
+use crate::commands::{Context, Done, Sliced, Work};
+use crate::refusal::Refusal;
+
+/// A reply that is being made, or waits for room.
+pub(super) struct Slices {
+    /// Locked by nobody but its connection's task, which needs not be able to share it otherwise.
+    work: Mutex<Sliced>,
+    begun: bool,
+}
+
+impl Slices {
+    /// Nothing is done yet.
+    pub(super) fn new(work: Sliced) -> Slices {
+        Slices { work: Mutex::new(work), begun: false }
+    }
+
+    /// Whether something was done.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+}
+
+impl Session {
+    /// Does the next slice, if there is one and memory for its reply.
+    pub(super) async fn one_slice(&mut self) -> bool {
+        if self.slices.as_ref().is_none_or(|slices| !slices.begun && self.is_full()) {
+            return false;
+        }
+        let Some(mut slices) = self.slices.take() else { return false };
+        if !slices.begun {
+            let output = &self.shared.memory.output;
+            // A reply never needs more; of the half that is left the others have something, too.
+            let bytes = slices.work.get_mut().bytes.min(output.limit() / 2);
+            if !output.try_take(bytes) {
+                self.short_of = Some(bytes);
+                self.slices = Some(slices);
+                return false;
+            }
+            (self.reserved, slices.begun) = (bytes, true);
+        }
+        let slice = move || {
+            let outcome = (slices.work.get_mut().slice)();
+            (slices, outcome)
+        };
+        match tokio::task::spawn_blocking(slice).await {
+            Ok((slices, Ok(None))) => {
+                self.slices = Some(slices);
+                return true;
+            }
+            Ok((_, Ok(Some(done)))) => self.finish(done),
+            Ok((_, Err(refusal))) => {
+                self.unblock();
+                self.refuse(&refusal);
+            }
+            Err(problem) => {
+                self.unblock();
+                self.broke_off(&problem);
+            }
+        }
+        // First what is held now, then what was kept for it: in between both count, never neither.
+        self.note_memory();
+        self.shared.memory.output.change(std::mem::take(&mut self.reserved), 0);
+        true
+    }
+
+    /// Runs a piece of work that may block; its reply is small.
+    pub(super) async fn slow(&mut self, work: Work) {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(done)) => self.finish(done),
+            Ok(Err(refusal)) => self.refuse(&refusal),
+            Err(problem) => self.broke_off(&problem),
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let out = &mut self.connection.out;
+        match done {
+            Done::Ok => out.ok(),
+            Done::Integer(value) => out.integer(value),
+            Done::Reply(write) => write(out),
+            Done::Then(then) => {
+                let mut context = Context { shared: &self.shared, connection: &mut self.connection };
+                if let Err(refusal) = then(&mut context) {
+                    self.refuse(&refusal);
+                }
+            }
+            // A blocked command has nothing to tell yet.
+            Done::NotYet => return,
+        }
+        self.unblock();
+    }
+
+    fn broke_off(&mut self, problem: &tokio::task::JoinError) {
+        error!(%problem, "a command broke off");
+        self.refuse(&Refusal::usage("the command broke off: see the server's log"));
+    }
+}
