@@ -24,6 +24,7 @@ mod engine;
 mod entry;
 mod error;
 mod expire;
+mod figures;
 mod finding;
 mod flush;
 pub mod format;
@@ -65,6 +66,7 @@ pub use change::Trim;
 pub use engine::{Engine, StoreInfo, StoreOptions, World};
 pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Verdict};
 pub use error::{Error, Result};
+pub use figures::StoreFigures;
 pub use finding::Finding;
 pub use format::manifest::Copies;
 pub use ids::{
@@ -72,6 +74,7 @@ pub use ids::{
 };
 pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use recovery::Recovery;
+pub use refusals::OnceAMinute;
 pub use repair::Repair;
 pub use salvage::{Salvage, salvage, salvage_in};
 pub use stats::Stats;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -48,6 +48,8 @@ pub struct Client {
     pub input_bytes: AtomicUsize,
     /// Bytes of output that it holds above the floor.
     pub output_bytes: AtomicUsize,
+    /// Whether it waits in a command with BLOCK.
+    pub is_blocked: AtomicBool,
     end: AtomicU8,
     told: Notify,
 }
@@ -105,6 +107,7 @@ impl Clients {
             shard_channels: AtomicUsize::new(0),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            is_blocked: AtomicBool::new(false),
             end: AtomicU8::new(End::No as u8),
             told: Notify::new(),
         });

@@ -7,6 +7,7 @@
 
 mod care;
 
+use std::env;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,7 +18,11 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use strandline_server::{Config, Server, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Message push and sync on a storage engine made for timelines.
 #[derive(Parser)]
@@ -69,7 +74,7 @@ impl Serve {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    start_log();
     let serve = match CommandLine::parse().verb {
         Verb::Serve(serve) => serve,
         Verb::Care(care) => return care::run(care),
@@ -84,6 +89,19 @@ fn main() -> ExitCode {
             error!("{}", told_once(&problem));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The log, on standard error. `RUST_LOG` chooses how much: a level, or levels by module, as in `warn,strandline=debug`.
+fn start_log() {
+    let wanted = env::var("RUST_LOG").ok().filter(|words| !words.trim().is_empty());
+    let parsed = wanted.as_deref().map(str::parse::<Targets>);
+    let levels = parsed.iter().flatten().next().cloned();
+    let filter = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if let Some(Err(problem)) = parsed {
+        warn!(%problem, "RUST_LOG is not understood: the level is info");
     }
 }
 

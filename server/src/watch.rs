@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tracing::{error, warn};
+use tracing::{error, info};
 
 use crate::clients::{Client, End};
 use crate::shared::{Shared, StopReason};
@@ -60,7 +60,8 @@ impl MemoryWatch {
 fn end_largest(shared: &Shared, end: End, held: impl Fn(&Client) -> &AtomicUsize) {
     let bytes = |client: &Arc<Client>| held(client).load(Ordering::Relaxed);
     let Some(largest) = shared.clients.all().into_iter().max_by_key(bytes) else { return };
-    warn!(client = largest.id, address = %largest.address, bytes = bytes(&largest), ?end, "memory of connections is short");
+    // The session tells the log when it ends; this says how much it held, for who wants to know.
+    info!(client = largest.id, address = %largest.address, bytes = bytes(&largest), ?end, "memory of connections is short");
     largest.tell(end);
 }
 

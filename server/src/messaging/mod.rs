@@ -72,7 +72,7 @@ use trouble::Result;
 use user::User;
 
 /// What an operator may set.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Conversations of mode auto are pushed up to so many members, and pulled above.
@@ -144,6 +144,11 @@ impl Messaging {
             options,
             turns: std::array::from_fn(|_| Mutex::default()),
         })
+    }
+
+    /// The bytes that ledgers of conversations and users take in memory, and the most that they may take.
+    pub fn ledger_memory(&self) -> (u64, u64) {
+        (self.conversations.kept_bytes() + self.users.kept_bytes(), self.options.ledger_memory_bytes)
     }
 
     /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for microseconds.

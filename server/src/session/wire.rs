@@ -108,6 +108,7 @@ impl Session {
 
     /// Keeps this connection's part of the sums of what all hold up to date.
     pub(super) fn note_memory(&mut self) {
+        self.connection.client.is_blocked.store(self.blocked.is_some(), Ordering::Relaxed);
         let held = Held::of(self.decoder.held_bytes(), self.connection.out.held_bytes());
         if held != self.held {
             self.shared.memory.change(self.held, held);

@@ -10,6 +10,7 @@ mod document;
 mod frames;
 mod memory;
 mod messaging;
+mod operations;
 mod push;
 mod stock_client;
 mod stop;
