@@ -1,7 +1,7 @@
 //! Strandline: a log-structured storage engine made for timelines.
 //!
 //! A timeline is an append-only row of entries, numbered 1, 2, 3, …: a conversation's history, or a receiver's inbox. A batch
-//! appends to any number of timelines at once, atomically. A body that goes to many of them is stored once: one body, one log
+//! appends to any number of timelines at once, atomically. A body that goes to many of them is stored once in each store: one body, one log
 //! record, one fsync, whatever the number of receivers.
 //!
 //! * [`Engine`] opens a directory; [`Store`] reads a named set of timelines; [`Batch`] writes; [`Watcher`] tells what advanced.
