@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::format::manifest::SegmentRecord;
 use crate::ids::TimeMs;
 use crate::options::MAX_SEALED;
 use crate::state::State;
@@ -41,7 +42,7 @@ pub fn store_figures(state: &State) -> Vec<StoreFigures> {
                 ttl_ms: store.ttl_ms,
                 oldest_ms: with_data().map(|record| record.first_time_ms).min().unwrap_or(0),
                 entries: with_data().map(|record| record.entries).sum(),
-                bytes: records().map(|record| record.bytes()).sum(),
+                bytes: records().map(SegmentRecord::bytes).sum(),
             }
         })
         .collect();

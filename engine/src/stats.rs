@@ -130,7 +130,7 @@ fn bucket(micros: u64) -> usize {
         return micros as usize;
     }
     let step = bit - PRECISION_BITS;
-    (((step as u64) << PRECISION_BITS) + (micros >> step)) as usize
+    ((u64::from(step) << PRECISION_BITS) + (micros >> step)) as usize
 }
 
 /// The highest value of a bucket.

@@ -16,7 +16,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use strandline_server::{Config, Server, StopReason};
+use strandline_server::{Config, Server, ServerError, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
@@ -87,6 +87,9 @@ fn main() -> ExitCode {
         }
         Err(problem) => {
             error!("{}", told_once(&problem));
+            if let Some(ServerError::Engine(strandline::Error::Corrupt { .. })) = problem.downcast_ref() {
+                error!("next: restore a backup, or save what can be read: strandline salvage DIR TARGET");
+            }
             ExitCode::FAILURE
         }
     }

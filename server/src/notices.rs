@@ -52,7 +52,7 @@ impl Notices {
         match kind {
             Kind::FailedLogin => warn!(client = id, %address, name, count, %why, "a login failed"),
             Kind::Limit => {
-                warn!(client = id, %address, name, count, %why, "a command was refused by a limit")
+                warn!(client = id, %address, name, count, %why, "a command was refused by a limit");
             }
             _ => warn!(client = id, %address, name, count, %why, "a client was disconnected"),
         }

@@ -394,3 +394,19 @@ fn the_log_names_failed_logins_and_disconnected_clients_once_a_minute_each() {
         "{line}"
     );
 }
+
+#[test]
+fn a_server_that_meets_a_damaged_manifest_says_what_to_do_next_read_only_too() {
+    let (_folder, dir) = made();
+    let files = std::fs::read_dir(&dir).expect("lists").map(|entry| entry.expect("lists").path());
+    let is_manifest = |path: &PathBuf| path.to_string_lossy().contains("manifest-");
+    let path = files.filter(is_manifest).max().expect("there is a manifest");
+    let mut bytes = std::fs::read(&path).expect("reads");
+    *bytes.last_mut().expect("it is not empty") ^= 1;
+    std::fs::write(&path, bytes).expect("writes");
+    let serve: [&Path; 4] = [Path::new("serve"), Path::new("--read-only"), Path::new("--dir"), &dir];
+    for arguments in [&serve[..], &[serve[0], serve[2], serve[3]]] {
+        let (_, err) = ends_with(&run(arguments), 1);
+        assert!(err.contains("is damaged at byte") && err.contains("strandline salvage"), "{err}");
+    }
+}

@@ -114,10 +114,12 @@ impl<W: Write> Dump<W> {
     /// A range that cannot be read: it is named, and what is after it is dumped.
     fn lost(&mut self, store: &Store, name: &[u8], lost: &Lost) {
         self.damage += 1;
-        let (timeline, first, last) = (name.escape_ascii(), lost.first, lost.last);
         eprintln!(
-            "strandline: left out: {}:{timeline}, sequences {first} to {last}: {}",
+            "strandline: left out: {}:{}, sequences {} to {}: {}",
             store.name(),
+            name.escape_ascii(),
+            lost.first,
+            lost.last,
             lost.error
         );
     }

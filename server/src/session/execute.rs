@@ -65,7 +65,7 @@ impl Session {
                 Err(problem) => {
                     self.settle(&mut collected).await;
                     self.shared.metrics.protocol_errors.one();
-                    self.shared.note(Kind::Protocol, &self.connection.client, &problem);
+                    self.shared.note(Kind::Protocol, &self.connection.client, problem);
                     self.refuse(&Refusal::usage(format!("Protocol error: {problem}")));
                     self.closing = true;
                 }
