@@ -35,13 +35,15 @@ async function startAgain(why) {
   }
   save(cursor);
 }
+// Escape sequences and line ends in a body or an id must not control the screen. Bytes that are not UTF-8 came as U+FFFD.
+const shown = (value) => String(value).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 function apply(conv, seq, time, sender, kind, body) {
   const lines = state.shown[conv] ??= {};
   if (['message', 'join', 'leave'].includes(kind)) lines[seq] = [sender, kind, body];
   else if (kind === 'edit' && lines[seq]) lines[seq][2] = body;
   else if (kind === 'recall' || kind === 'hide') delete lines[seq];
   else if (kind === 'read') state.read[conv] = Math.max(seq, state.read[conv] ?? 0);
-  console.log(conv, seq, sender, kind, body);
+  console.log([conv, seq, sender, kind, body].map(shown).join(' '));
 }
 function save(cursor) {
   state.cursor = cursor;
@@ -50,7 +52,7 @@ function save(cursor) {
 }
 let sent = Promise.resolve(); // One after the other. An ID that is kept with its text until the reply survives this process too.
 const send = (conv, text) => sent = sent.then(() => call(sending, 'IM.SEND', conv, user, text, 'ID', randomUUID()))
-  .catch((refusal) => console.log('refused:', refusal.message));
+  .catch((refusal) => console.log('refused:', shown(refusal.message)));
 createInterface({ input: process.stdin }).on('line', (line) => send(...line.match(/^(\S*) ?(.*)/).slice(1)));
 if (!state) await startAgain('NEW');
 for (;;) { // Catching up and staying live are one: while something is lacking, BLOCK does not wait.

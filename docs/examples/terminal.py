@@ -1,12 +1,19 @@
 """A terminal of one user: it keeps what it shows, and the cursor that belongs to it, in one file. See docs/messaging.md.
-    terminal.py HOST:PORT USER FILE          each line of input, `conversation text`, is sent"""
+    terminal.py HOST:PORT USER FILE          each line of input, `conversation text`, is sent
+
+Bodies are any bytes: one that is not UTF-8 is kept with surrogate escapes, and nothing of a body or an id controls the screen."""
 import json, pathlib, redis, sys, threading, uuid
+
+def shown(value):  # Escape sequences, line ends and bytes that are not UTF-8 become \x.. and the like.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 class Terminal:
     def __init__(self, address, user, file):
         # It tries again for ever. A sync may be repeated since its cursor says where it stands, a send since it has an ID.
         again = redis.retry.Retry(redis.backoff.ConstantBackoff(0.2), -1)
-        client = redis.Redis.from_url(f"redis://{address}", protocol=3, decode_responses=True, retry=again)
+        # The timeout is above BLOCK (2 s): else a quiet server would look like a dead one. See docs/clients.md.
+        client = redis.Redis.from_url(f"redis://{address}", protocol=3, decode_responses=True, retry=again,
+            encoding_errors="surrogateescape", socket_timeout=10)
         self.call, self.user, self.file = client.execute_command, user, pathlib.Path(file)
         self.state = json.loads(self.file.read_text()) if self.file.exists() else None
     def live(self):
@@ -41,7 +48,7 @@ class Terminal:
             lines.pop(str(seq), None)
         elif kind == "read":
             read[conv] = max(seq, read.get(conv, 0))
-        print(conv, seq, sender, kind, body, flush=True)
+        print(*map(shown, (conv, seq, sender, kind, body)), flush=True)
     def save(self, cursor):
         self.state["cursor"] = cursor
         new = self.file.with_suffix(".new")
@@ -51,9 +58,10 @@ class Terminal:
         try:
             self.call("IM.SEND", conv, self.user, text, "ID", uuid.uuid4().hex)
         except redis.ResponseError as refusal:
-            print("refused:", refusal, flush=True)
+            print("refused:", shown(refusal), flush=True)
 
 if __name__ == "__main__":
+    sys.stdin.reconfigure(errors="surrogateescape")
     terminal = Terminal(*sys.argv[1:])
     sending = lambda: [terminal.send(*line.rstrip("\n").partition(" ")[::2]) for line in sys.stdin]
     threading.Thread(target=sending, daemon=True).start()

@@ -367,7 +367,10 @@ impl Committer {
         let is_asked = group.batches.iter().any(|submitted| submitted.batch.durability == Durability::Disk);
         if is_asked && self.wal.is_unsynced() {
             counters.wal_syncs.add(1);
+            let start = self.state.clock.monotonic();
             self.wal.sync()?;
+            let end = self.state.clock.monotonic();
+            counters.sync_times.add(end, end.saturating_sub(start));
         }
         Ok(())
     }

@@ -13,13 +13,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::backup::{self, Backup};
 use crate::batch::Batch;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
+use crate::figures::{self, StoreFigures};
 use crate::format::manifest::{Copies, StoreRecord};
 use crate::ids::{StoreId, TimeMs};
 use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
@@ -298,7 +298,9 @@ impl Engine {
     /// The same into a directory that may be simulated.
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
         let target = self.state().dir.of_same_engine(target);
-        target::claim(&target, |target| backup::backup(self.state(), target, || self.flush()))
+        let made = target::claim(&target, |target| backup::backup(self.state(), target, || self.flush()))?;
+        self.state().counters.last_backup_ms.raise_to(self.state().clock.now_ms());
+        Ok(made)
     }
 
     /// The time that lifetimes and reads go by, Unix ms: the wall clock, or sure time if that is later.
@@ -334,70 +336,13 @@ impl Engine {
 
     /// Figures: counters since the engine was opened, and sizes of now.
     pub fn stats(&self) -> Stats {
-        let state = self.state();
-        let view = state.view.load();
-        let counters = &state.counters;
-        let (cache_hits, cache_misses) = state.cache.hits_and_misses();
-        let prepared_bytes = state.preparer.lock().as_ref().map_or(0, |preparer| preparer.written_bytes());
-        let body_bytes = counters.body_bytes.get();
-        let written_bytes = counters.wal_bytes.get()
-            + prepared_bytes
-            + counters.flush_bytes.get()
-            + counters.merge_bytes.get();
-        let records = || view.segments.all().map(|segment| segment.record());
-        Stats {
-            fields: vec![
-                ("batches", counters.batches.get()),
-                ("groups", counters.groups.get()),
-                ("entries", counters.entries.get()),
-                ("body_bytes", body_bytes),
-                ("wal_bytes", counters.wal_bytes.get()),
-                ("wal_prepared_bytes", prepared_bytes),
-                ("wal_syncs", counters.wal_syncs.get()),
-                ("wal_files", state.wal_files.lock().len() as u64),
-                ("wal_vouching_groups", counters.vouching_groups.get()),
-                ("torn_tail_bytes", self.running.recovery.torn_tail_bytes),
-                ("memtable_bytes", view.memtables().map(|memtable| memtable.bytes() as u64).sum()),
-                ("sealed_memtables", view.sealed.len() as u64),
-                ("flushes", counters.flushes.get()),
-                ("flush_bytes", counters.flush_bytes.get()),
-                ("segments", records().count() as u64),
-                (
-                    "segment_bytes",
-                    records().map(|record| record.copies.bytes(record.data_bytes, record.index_bytes)).sum(),
-                ),
-                ("segment_timelines", records().map(|record| record.timelines).sum()),
-                ("segment_entries", records().map(|record| record.entries).sum()),
-                (
-                    "damaged_segments",
-                    view.segments.all().filter(|segment| segment.has_damage()).count() as u64,
-                ),
-                ("merges", counters.merges.get()),
-                ("merge_bytes", counters.merge_bytes.get()),
-                ("merge_reclaimed_bytes", counters.merge_reclaimed_bytes.get()),
-                ("rewrite_reclaimed_bytes", counters.rewrite_reclaimed_bytes.get()),
-                ("compaction_debt_bytes", state.debt_bytes.load(Ordering::Relaxed)),
-                ("merges_wait_for_space", u64::from(state.merge_waits.load(Ordering::Relaxed))),
-                ("expired_segments", counters.expired_segments.get()),
-                ("expired_bytes", counters.expired_bytes.get()),
-                ("expired_total", counters.expired_entries.get()),
-                ("trimmed_total", counters.trimmed_entries.get()),
-                ("expiry_held_by_clock", u64::from(state.sure.is_held())),
-                ("cache_bytes", state.cache.bytes()),
-                ("cache_hits", cache_hits),
-                ("cache_misses", cache_misses),
-                ("block_reads", state.cache.block_reads()),
-                ("open_segment_files", state.cache.open_files()),
-                ("damaged_reads", state.cache.damaged_reads()),
-                ("damaged_log_places", self.running.damage.len() as u64),
-                ("write_stalls", counters.stalls.get()),
-                ("disk_full_refusals", counters.disk_full.get()),
-                ("reserve_bytes", state.reserve.bytes()),
-                ("reserve_is_out", u64::from(state.reserve.is_out())),
-                ("write_amplification_percent", written_bytes.saturating_mul(100) / body_bytes.max(1)),
-                ("poisoned", u64::from(state.poison.check().is_err())),
-            ],
-        }
+        let (recovery, damage) = (&self.running.recovery, self.running.damage.len() as u64);
+        figures::figures(self.state(), recovery.torn_tail_bytes, damage)
+    }
+
+    /// What the disk holds of each store, sorted by name.
+    pub fn store_figures(&self) -> Vec<StoreFigures> {
+        figures::store_figures(self.state())
     }
 
     /// Flushes, and stops: the next open has no log to read. Other clones cannot write from now on, and watchers are closed.

@@ -5,7 +5,8 @@ use std::fmt;
 /// A dense position in a timeline: 1, 2, 3, …. Zero is "none": the cursor of a reader that has seen nothing.
 pub type Sequence = u64;
 
-/// The highest sequence that is ever given: 2^63 − 1, so that every client language can hold one.
+/// The highest sequence that is ever given: 2^63 − 1, which a signed 64-bit integer holds. JavaScript's numbers are
+/// exact up to 2^53 only: choose no higher sequences where such clients read.
 pub const MAX_SEQUENCE: Sequence = i64::MAX as u64;
 
 /// Unix milliseconds, as the engine's clock told them when the entry was committed.

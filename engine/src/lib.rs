@@ -1,7 +1,7 @@
 //! Strandline: a log-structured storage engine made for timelines.
 //!
 //! A timeline is an append-only row of entries, numbered 1, 2, 3, …: a conversation's history, or a receiver's inbox. A batch
-//! appends to any number of timelines at once, atomically. A body that goes to many of them is stored once: one body, one log
+//! appends to any number of timelines at once, atomically. A body that goes to many of them is stored once in each store: one body, one log
 //! record, one fsync, whatever the number of receivers.
 //!
 //! * [`Engine`] opens a directory; [`Store`] reads a named set of timelines; [`Batch`] writes; [`Watcher`] tells what advanced.
@@ -24,6 +24,7 @@ mod engine;
 mod entry;
 mod error;
 mod expire;
+mod figures;
 mod finding;
 mod flush;
 pub mod format;
@@ -65,6 +66,7 @@ pub use change::Trim;
 pub use engine::{Engine, StoreInfo, StoreOptions, World};
 pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Verdict};
 pub use error::{Error, Result};
+pub use figures::StoreFigures;
 pub use finding::Finding;
 pub use format::manifest::Copies;
 pub use ids::{
@@ -73,6 +75,7 @@ pub use ids::{
 };
 pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use recovery::Recovery;
+pub use refusals::OnceAMinute;
 pub use repair::Repair;
 pub use salvage::{Salvage, salvage, salvage_in};
 pub use stats::Stats;

@@ -52,6 +52,8 @@ pub struct Client {
     pub logged_in: AtomicBool,
     /// Bytes that moved in either direction so far.
     pub moved_bytes: AtomicU64,
+    /// Whether it waits in a command with BLOCK.
+    pub is_blocked: AtomicBool,
     end: AtomicU8,
     told: Notify,
 }
@@ -111,6 +113,7 @@ impl Clients {
             output_bytes: AtomicUsize::new(0),
             logged_in: AtomicBool::new(false),
             moved_bytes: AtomicU64::new(0),
+            is_blocked: AtomicBool::new(false),
             end: AtomicU8::new(End::No as u8),
             told: Notify::new(),
         });

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options};
 
 use crate::limits::Limits;
@@ -45,7 +45,7 @@ const MOST_MEMBERS: u64 = 200_000;
 const MOST_SECONDS: u64 = 31_536_000;
 
 /// How a server is started.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The directory of the data.

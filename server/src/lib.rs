@@ -3,7 +3,7 @@
 //! ```text
 //! main ─▶ lib ─▶ listener ─▶ watch  session ─▶ commands ─▶ (engine)
 //!                                      │           ├─▶ messaging ─▶ (engine)
-//!                protocol  push  connection  shared  key  clients  refusal  limits  auth  memory  metrics  config  files  submission
+//!                protocol  push  connection  shared  key  clients  refusal  limits  auth  memory  metrics  figures  notices  config  files  submission
 //! ```
 //!
 //! A file uses those to its right or below, never above. The engine is used through its public items only; it knows nothing of
@@ -16,6 +16,7 @@ mod clients;
 mod commands;
 mod config;
 mod connection;
+mod figures;
 mod files;
 mod key;
 mod limits;
@@ -23,6 +24,7 @@ mod listener;
 mod memory;
 mod messaging;
 mod metrics;
+mod notices;
 mod protocol;
 mod push;
 mod refusal;

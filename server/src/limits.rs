@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use strandline::MAX_BODY_BYTES;
 
 use crate::protocol::Bounds;
@@ -33,7 +33,7 @@ const BEFORE_LOGIN_REQUEST_BYTES: usize = 20 * 1024;
 pub const LEAST_HEARTBEAT_MS: u64 = 1000;
 
 /// The limits that an operator may set.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Most connections. One more is told `LIMIT` and closed.

@@ -14,6 +14,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::notices::Kind;
 use crate::session::Session;
 use crate::shared::{Shared, StopReason};
 use crate::watch::{MemoryWatch, look_at_engine};
@@ -117,6 +118,7 @@ fn admit(socket: TcpStream, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
     let most = shared.limits.max_clients;
     let Some(client) = shared.clients.join(address, shared.now_ms(), most) else {
         shared.metrics.connections_refused.one();
+        shared.note_server(Kind::Refused, format_args!("{address}: there are {most} connections already"));
         // A new socket's buffer is empty, so this does not wait; if it fails the client sees the close alone.
         let _ = socket.try_write(format!("-LIMIT the server has {most} connections already\r\n").as_bytes());
         return;

@@ -7,6 +7,7 @@
 
 mod care;
 
+use std::env;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,9 +16,13 @@ use std::thread;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use strandline_server::{Config, Server, StopReason};
+use strandline_server::{Config, Server, ServerError, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Message push and sync on a storage engine made for timelines.
 #[derive(Parser)]
@@ -69,7 +74,7 @@ impl Serve {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    start_log();
     let serve = match CommandLine::parse().verb {
         Verb::Serve(serve) => serve,
         Verb::Care(care) => return care::run(care),
@@ -82,8 +87,24 @@ fn main() -> ExitCode {
         }
         Err(problem) => {
             error!("{}", told_once(&problem));
+            if let Some(ServerError::Engine(strandline::Error::Corrupt { .. })) = problem.downcast_ref() {
+                error!("next: restore a backup, or save what can be read: strandline salvage DIR TARGET");
+            }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The log, on standard error. `RUST_LOG` chooses how much: a level, or levels by module, as in `warn,strandline=debug`.
+fn start_log() {
+    let wanted = env::var("RUST_LOG").ok().filter(|words| !words.trim().is_empty());
+    let parsed = wanted.as_deref().map(str::parse::<Targets>);
+    let levels = parsed.iter().flatten().next().cloned();
+    let filter = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if let Some(Err(problem)) = parsed {
+        warn!(%problem, "RUST_LOG is not understood: the level is info");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What all connections of a server share: the engine, the settings, the counters, the list of who is there, and the word to stop.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
@@ -9,12 +10,13 @@ use strandline::clock::{Clock as _, SystemClock};
 use tokio::sync::Notify;
 
 use crate::auth::Password;
-use crate::clients::{Channels, Clients};
+use crate::clients::{Channels, Client, Clients};
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::messaging::Messaging;
 use crate::metrics::Metrics;
+use crate::notices::{Kind, Notices};
 use crate::submission::Submission;
 
 /// Why the server stops.
@@ -38,6 +40,8 @@ pub struct Shared {
     pub password: Password,
     /// Counters.
     pub metrics: Metrics,
+    /// What the log says once a minute.
+    pub notices: Notices,
     /// Connections.
     pub clients: Clients,
     /// What connections hold.
@@ -69,6 +73,7 @@ impl Shared {
             limits: config.limits.clone(),
             password: Password::new(config.password.clone()),
             metrics: Metrics::default(),
+            notices: Notices::default(),
             clients: Clients::default(),
             memory: Memory::new(config.limits.client_memory_bytes),
             channels: Arc::default(),
@@ -86,6 +91,16 @@ impl Shared {
     /// Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// Something happened to a client that the log tells.
+    pub fn note(&self, kind: Kind, client: &Client, why: impl Display) {
+        self.notices.of_client(kind, client, why, self.clock.monotonic());
+    }
+
+    /// Something happened to the server, or to a connection without a session, that the log tells.
+    pub fn note_server(&self, kind: Kind, what: impl Display) {
+        self.notices.of_server(kind, what, self.clock.monotonic());
     }
 
     /// Asks the server to stop. The first reason holds.

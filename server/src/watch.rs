@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tracing::{error, warn};
+use tracing::{error, info};
 
 use crate::clients::{Client, End};
 use crate::memory::Budget;
@@ -123,7 +123,8 @@ fn look_at(
     };
     let victims = shortage.victims(excess, budget.woken(), others.iter().map(holder).collect());
     for client in others.iter().filter(|client| victims.contains(&client.id)) {
-        warn!(client = client.id, address = %client.address, bytes = bytes(client), ?end, "memory of connections is short");
+        // The session tells the log when it ends; this says how much it held, for who wants to know.
+        info!(client = client.id, address = %client.address, bytes = bytes(client), ?end, "memory of connections is short");
         client.tell(end);
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage files")]
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -296,5 +296,117 @@ fn each_verb_tells_a_stranger_what_it_does() {
     ] {
         let (out, _) = ends_with(&run(&[Path::new(name), Path::new("--help")]), 0);
         assert!(out.contains(word), "{out}");
+    }
+}
+
+#[test]
+fn a_dump_of_damage_leaves_out_only_the_damaged_sequences_and_names_them() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let dir = folder.path().join("data");
+    let engine = Engine::open(&dir, Options::default()).expect("opens");
+    let store = engine.store("messages").expect("a store");
+    // Bodies that do not compress: several blocks, of which the last is damaged.
+    let mut state = 1_u64;
+    let mut body = || -> Vec<u8> {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        (0..20_000).map(|_| next()).collect()
+    };
+    for _ in 0..30 {
+        store.append(b"c/1", &body()).expect("appends");
+    }
+    engine.close().expect("closes");
+    damage(&dir);
+    let (out, err) = ends_with(&verb("dump", &[&dir]), 1);
+    let left_out: Vec<&str> = err.lines().filter(|line| line.contains("left out")).collect();
+    assert_eq!(left_out.len(), 1, "{err}");
+    assert!(left_out[0].contains("messages:c/1, sequences ") && err.contains("strandline salvage"), "{err}");
+    let dumped = out.lines().count();
+    assert!((20..30).contains(&dumped), "{dumped} of 30 entries\n{err}");
+    let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
+    assert!(out.contains("next: strandline repair"), "{out}");
+}
+
+#[test]
+fn a_dump_of_a_store_that_is_not_there_names_those_that_are() {
+    let (_folder, dir) = made();
+    let output = run(&[Path::new("dump"), &dir, Path::new("--store"), Path::new("nope")]);
+    let (_, err) = ends_with(&output, 2);
+    assert!(err.contains("messages, other, sync") && !err.contains("create"), "{err}");
+}
+
+#[test]
+fn rust_log_chooses_what_is_logged() {
+    let (_folder, dir) = made();
+    let lock = Engine::open(&dir, Options::default()).expect("opens");
+    let refused = |levels: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
+        let output =
+            command.args(["serve", "--port", "0", "--dir"]).arg(&dir).env("RUST_LOG", levels).output();
+        ends_with(&output.expect("the binary starts"), 1).1
+    };
+    assert!(refused("error").contains("is locked"));
+    assert_eq!(refused("off"), "");
+    assert!(refused("strandline=loud").contains("RUST_LOG is not understood"));
+    lock.close().expect("closes");
+}
+
+/// A server of the binary's, its address, and the lines of its log.
+fn served(dir: &Path, config: &str) -> (Child, std::net::SocketAddr, impl Iterator<Item = String>) {
+    let file = dir.with_extension("toml");
+    std::fs::write(&file, config).expect("writes");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
+    command.args(["serve", "--port", "0", "--config"]).arg(&file).arg("--dir").arg(dir);
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut announced = String::new();
+    BufReader::new(process.stdout.take().expect("it is piped")).read_line(&mut announced).expect("reads");
+    let address = announced.trim().strip_prefix("listening on ").expect("an announcement").parse();
+    let log = BufReader::new(process.stderr.take().expect("it is piped"));
+    (process, address.expect("an address"), log.lines().map(|line| line.expect("reads")))
+}
+
+#[test]
+fn the_log_names_failed_logins_and_disconnected_clients_once_a_minute_each() {
+    let (_folder, dir) = made();
+    let (mut process, address, mut log) = served(&dir, "password = \"secret\"\n");
+    let mut client = std::net::TcpStream::connect(address).expect("connects");
+    let from = client.local_addr().expect("an address");
+    client.write_all(&b"AUTH wrong\r\n".repeat(5)).expect("writes");
+    client.write_all(b"AUTH secret\r\nCLIENT SETNAME ann\r\n").expect("writes");
+    let mut replies = BufReader::new(&client).lines().map(|line| line.expect("reads"));
+    let answers: Vec<String> = replies.by_ref().take(7).collect();
+    assert_eq!(answers.iter().filter(|line| line.starts_with("-WRONGPASS")).count(), 5, "{answers:?}");
+    let mut other = std::net::TcpStream::connect(address).expect("connects");
+    other.write_all(b"AUTH secret\r\nCLIENT KILL ID 1\r\n").expect("writes");
+    assert_eq!(replies.count(), 0, "the connection is closed");
+    other.write_all(b"SHUTDOWN\r\n").expect("writes");
+    let lines: Vec<String> = log.by_ref().collect();
+    assert!(process.wait().expect("ends").success());
+    let with = |text: &str| lines.iter().filter(|line| line.contains(text)).collect::<Vec<_>>();
+    let (logins, disconnected) = (with("a login failed"), with("a client was disconnected"));
+    assert_eq!((logins.len(), disconnected.len()), (1, 1), "{lines:#?}");
+    assert!(logins[0].contains(&from.to_string()) && logins[0].contains("WRONGPASS"), "{logins:?}");
+    let line = disconnected[0];
+    assert!(
+        line.contains(&from.to_string()) && line.contains("ann") && line.contains("CLIENT KILL"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_server_that_meets_a_damaged_manifest_says_what_to_do_next_read_only_too() {
+    let (_folder, dir) = made();
+    let files = std::fs::read_dir(&dir).expect("lists").map(|entry| entry.expect("lists").path());
+    let is_manifest = |path: &PathBuf| path.to_string_lossy().contains("manifest-");
+    let path = files.filter(is_manifest).max().expect("there is a manifest");
+    let mut bytes = std::fs::read(&path).expect("reads");
+    *bytes.last_mut().expect("it is not empty") ^= 1;
+    std::fs::write(&path, bytes).expect("writes");
+    let serve: [&Path; 4] = [Path::new("serve"), Path::new("--read-only"), Path::new("--dir"), &dir];
+    for arguments in [&serve[..], &[serve[0], serve[2], serve[3]]] {
+        let (_, err) = ends_with(&run(arguments), 1);
+        assert!(err.contains("is damaged at byte") && err.contains("strandline salvage"), "{err}");
     }
 }

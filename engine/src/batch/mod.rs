@@ -89,7 +89,7 @@ impl Batch {
         self.fan_out(body, [(store, timeline)])
     }
 
-    /// Adds an append of one body to many timelines: the body is stored once, each target costs its name and a few bytes.
+    /// Adds an append of one body to many timelines: the body is stored once in each store, each target costs its name and a few bytes.
     #[must_use]
     pub fn fan_out<'a, S: Into<StoreKey>>(
         mut self,

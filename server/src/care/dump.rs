@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use strandline::{Error, Limit, Store};
+use strandline::{Error, Limit, Lost, Store};
 
 use super::line::Line;
 use super::{Outcome, open, progress};
@@ -36,6 +36,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         eprintln!("strandline: {error}");
     }
     if let Some(name) = &arguments.store {
+        let names: Vec<String> = engine.stores().into_iter().map(|store| store.name).collect();
+        anyhow::ensure!(
+            names.contains(name),
+            "there is no store '{name}' in it: its stores are {}",
+            names.join(", ")
+        );
         dump.store(&engine.store(name)?)?;
     } else {
         for info in engine.stores() {
@@ -44,7 +50,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     dump.out.flush()?;
     dump.bar.finish_and_clear();
-    Ok(if dump.damage == 0 { Outcome::Fine } else { Outcome::Damaged })
+    if dump.damage > 0 {
+        eprintln!(
+            "strandline: the dump lacks what is named above: strandline repair, a backup or strandline salvage may have it"
+        );
+        return Ok(Outcome::Damaged);
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Whether an entry is only there as a place whose body cannot be read.
+fn is_lost(lost: &[Lost], sequence: u64) -> bool {
+    lost.iter().any(|range| (range.first..=range.last).contains(&sequence))
 }
 
 struct Dump<W> {
@@ -72,22 +89,39 @@ impl<W: Write> Dump<W> {
     fn timeline(&mut self, store: &Store, name: &[u8]) -> anyhow::Result<()> {
         let mut first = 0;
         loop {
-            let limit = Limit::entries(PAGE_ENTRIES).body_bytes(PAGE_BYTES);
+            // One damaged block must not leave out the rest of its timeline.
+            let limit = Limit::entries(PAGE_ENTRIES).body_bytes(PAGE_BYTES).around_damage();
             let page = match store.range(name, first.., limit) {
                 Ok(page) => page,
                 Err(error) => return self.told(error),
             };
-            for entry in &page.entries {
+            for lost in &page.lost {
+                self.lost(store, name, lost);
+            }
+            for entry in page.entries.iter().filter(|entry| !is_lost(&page.lost, entry.sequence)) {
                 let line = Line::new(store.name(), name, entry.sequence, entry.time_ms, &entry.body);
                 serde_json::to_writer(&mut self.out, &line)?;
                 self.out.write_all(b"\n")?;
-                first = entry.sequence + 1;
             }
+            first = page.next.saturating_add(1);
             self.bar.inc(page.entries.len() as u64);
             if !page.more {
                 return Ok(());
             }
         }
+    }
+
+    /// A range that cannot be read: it is named, and what is after it is dumped.
+    fn lost(&mut self, store: &Store, name: &[u8], lost: &Lost) {
+        self.damage += 1;
+        eprintln!(
+            "strandline: left out: {}:{}, sequences {} to {}: {}",
+            store.name(),
+            name.escape_ascii(),
+            lost.first,
+            lost.last,
+            lost.error
+        );
     }
 
     /// Damage is told and passed over; all else ends the dump.

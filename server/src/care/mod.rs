@@ -97,6 +97,11 @@ pub fn run(care: Care) -> ExitCode {
         Err(problem) => {
             eprintln!("strandline: {}", crate::told_once(&problem));
             let damaged = matches!(problem.downcast_ref(), Some(Error::Corrupt { .. }));
+            if damaged {
+                eprintln!(
+                    "strandline: next: restore a backup, or save what can be read: strandline salvage DIR TARGET"
+                );
+            }
             ExitCode::from(if damaged { 1 } else { 2 })
         }
     }

@@ -33,5 +33,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         println!("mended {}", arguments.dir.join(name).display());
     }
     println!("{} files mended from their other copies", found.mended.len());
+    if !found.findings.is_empty() {
+        println!(
+            "next: run strandline verify {}; for damage that is still there restore a backup, or use strandline salvage",
+            arguments.dir.display()
+        );
+    }
     Ok(outcome)
 }

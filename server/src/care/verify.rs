@@ -23,7 +23,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    Ok(print(&found))
+    let outcome = print(&found);
+    if !found.findings.is_empty() {
+        println!(
+            "next: strandline repair {} mends what has a good second copy; for the rest restore a backup, or use strandline salvage",
+            arguments.dir.display()
+        );
+    }
+    Ok(outcome)
 }
 
 /// Each finding, and the sums.
@@ -42,5 +49,8 @@ pub(super) fn print(found: &Verification) -> Outcome {
         found.timelines,
         found.entries
     );
-    if found.findings.is_empty() { Outcome::Fine } else { Outcome::Damaged }
+    if found.findings.is_empty() {
+        return Outcome::Fine;
+    }
+    Outcome::Damaged
 }

@@ -3,12 +3,15 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use strandline::{Finding, Verification};
 
 use super::row::{Class, Command, Context, Done, Flow, Reply, Run};
+use crate::figures;
 use crate::key::find_store;
+use crate::notices::Kind;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
@@ -28,7 +31,7 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.BACKUP", 2, Class::Admin, Run::Now(backup))
         .told("dir", "Copies all to a new or empty directory of the server's machine; map of files, bytes, entries."),
     Command::new("TL.STATS", 1, Class::Admin, Run::Now(stats))
-        .told("", "Map of figures of the engine and the server. Names and number may change."),
+        .told("", "Map of figures of the engine and the server: operations.md lists them. A name that is listed there keeps its meaning; more may come."),
 ];
 
 fn flush(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
@@ -97,9 +100,19 @@ fn backup(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     if !dir.is_absolute() {
         return Err(Refusal::usage("the directory must be an absolute path on the server's machine"));
     }
-    let engine = context.shared.engine.clone();
+    let shared = Arc::clone(context.shared);
     Ok(Flow::Slow(Box::new(move || {
-        let made = engine.backup(dir)?;
+        let made = match shared.engine.backup(&dir) {
+            Ok(made) => made,
+            Err(error) => {
+                shared.note_server(Kind::BackupFailed, &error);
+                return Err(error.into());
+            }
+        };
+        shared.note_server(
+            Kind::Backup,
+            format_args!("{}: {} files, {} entries", dir.display(), made.files, made.entries),
+        );
         Ok(Done::Reply(Box::new(move |out| {
             out.map(3);
             out.field("files", made.files);
@@ -110,19 +123,11 @@ fn backup(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 }
 
 fn stats(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
-    let engine = context.shared.engine.stats().fields;
-    let server = context.shared.metrics.fields();
-    let memory = &context.shared.memory;
-    let held = [
-        ("client_input_bytes", memory.input.used() as u64),
-        ("client_output_bytes", memory.output.used() as u64),
-        ("client_stranger_bytes", memory.strangers.used() as u64),
-    ];
+    let figures = figures::all(context.shared);
     let out = &mut context.connection.out;
-    out.map(engine.len() + server.len() + held.len() + 1);
-    for (name, value) in engine.into_iter().chain(server).chain(held) {
-        out.field(name, value);
+    out.map(figures.len());
+    for (name, value) in figures {
+        out.field(&name, value);
     }
-    out.field("connected_clients", context.shared.clients.count() as u64);
     Ok(Flow::Done)
 }

@@ -1,5 +1,6 @@
 //! The server as a whole: INFO, CONFIG GET, ROLE, TIME, SHUTDOWN. They say what stock clients and tools ask for when they connect.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::process;
 
@@ -8,13 +9,14 @@ use bytes::Bytes;
 use super::connection::REDIS_VERSION;
 use super::row::{Class, Command, Context, Flow, Run};
 use super::{unknown_subcommand, write_help};
+use crate::figures;
 use crate::refusal::Refusal;
 use crate::shared::{Shared, StopReason};
 
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("INFO", -1, Class::Admin, Run::Now(info)).told(
         "[section ...]",
-        "Facts as text, under headings: server, clients, persistence, stats, replication, timelines.",
+        "Facts as text, under headings: server, clients, memory, persistence, stats, replication, stores, timelines.",
     ),
     Command::new("CONFIG", -2, Class::Admin, Run::Now(config))
         .told("GET pattern [pattern ...]", "Map of the settings whose names match."),
@@ -45,39 +47,58 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     Ok(Flow::Done)
 }
 
-type Facts = Vec<(&'static str, String)>;
+type Facts = Vec<(Cow<'static, str>, String)>;
 
 fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
-    let numbers = |fields: &[(&'static str, u64)]| -> Facts {
-        fields.iter().map(|(name, value)| (*name, value.to_string())).collect()
+    let numbers = |fields: Vec<(&'static str, u64)>| -> Facts {
+        fields.into_iter().map(|(name, value)| (name.into(), value.to_string())).collect()
     };
+    let texts = |fields: Vec<(&'static str, String)>| -> Facts {
+        fields.into_iter().map(|(name, value)| (name.into(), value)).collect()
+    };
+    let mut clients = numbers(figures::clients(shared));
+    clients.push(("maxclients".into(), shared.limits.max_clients.to_string()));
     let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
-    let mut timelines: Facts = vec![("epoch", shared.engine.epoch())];
-    timelines.extend(numbers(&shared.engine.stats().fields));
+    let mut timelines: Facts = vec![("epoch".into(), shared.engine.epoch())];
+    timelines.extend(numbers(shared.engine.stats().fields));
+    let stores = figures::stores(shared).into_iter().map(|(name, value)| (name, value.to_string())).collect();
     vec![
         (
             "Server",
-            vec![
+            texts(vec![
                 ("redis_version", REDIS_VERSION.to_owned()),
                 ("redis_mode", "standalone".to_owned()),
                 ("strandline_version", env!("CARGO_PKG_VERSION").to_owned()),
                 ("process_id", process::id().to_string()),
                 ("tcp_port", shared.address.port().to_string()),
                 ("uptime_in_seconds", uptime_seconds.to_string()),
-            ],
+            ]),
         ),
-        (
-            "Clients",
-            vec![
-                ("connected_clients", shared.clients.count().to_string()),
-                ("maxclients", shared.limits.max_clients.to_string()),
-            ],
-        ),
-        ("Persistence", vec![("loading", "0".to_owned())]),
-        ("Stats", numbers(&shared.metrics.fields())),
-        ("Replication", vec![("role", "master".to_owned()), ("connected_slaves", "0".to_owned())]),
+        ("Clients", clients),
+        ("Memory", memory()),
+        ("Persistence", texts(vec![("loading", "0".to_owned())])),
+        ("Stats", numbers(shared.metrics.fields().to_vec())),
+        ("Replication", texts(vec![("role", "master".to_owned()), ("connected_slaves", "0".to_owned())])),
+        ("Stores", stores),
         ("Timelines", timelines),
     ]
+}
+
+/// The process's memory by our names, and by those under which tools for Redis look for it.
+fn memory() -> Facts {
+    let mut facts = Facts::new();
+    for (name, bytes) in figures::process() {
+        let known: &[&'static str] = match name {
+            "process_resident_bytes" => &["used_memory", "used_memory_rss"],
+            "process_resident_peak_bytes" => &["used_memory_peak"],
+            "machine_memory_bytes" => &["total_system_memory"],
+            _ => &[],
+        };
+        let names = known.iter().copied().chain([name]);
+        facts.extend(names.map(|name| (name.into(), bytes.to_string())));
+    }
+    facts.push(("maxmemory".into(), "0".into()));
+    facts
 }
 
 fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

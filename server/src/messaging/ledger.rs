@@ -112,6 +112,11 @@ impl<S: State> Ledgers<S> {
         Ledgers { store, kept }
     }
 
+    /// The bytes that are kept in memory.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept.weight()
+    }
+
     /// Looks at what a ledger says now. Who wants it caught up meanwhile waits: look for microseconds.
     pub fn read<T>(&self, name: &[u8], look: impl FnOnce(&Ledger<S>) -> Result<T>) -> Result<T> {
         let ledger = self.caught_up(name)?;

@@ -85,7 +85,7 @@ use trouble::Result;
 use user::User;
 
 /// What an operator may set.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Conversations of mode auto are pushed up to so many members, and pulled above.
@@ -169,6 +169,11 @@ impl Messaging {
             #[cfg(test)]
             decisions: std::sync::atomic::AtomicU64::new(0),
         })
+    }
+
+    /// The bytes that ledgers of conversations and users take in memory, and the most that they may take.
+    pub fn ledger_memory(&self) -> (u64, u64) {
+        (self.conversations.kept_bytes() + self.users.kept_bytes(), self.options.ledger_memory_bytes)
     }
 
     /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for microseconds.

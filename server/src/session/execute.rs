@@ -8,12 +8,13 @@ use bytes::Bytes;
 use strandline::{Batch, Error, Receipt};
 use tokio::task::consume_budget;
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use super::Session;
 use super::pace::Pace;
 use super::slow::Slices;
 use crate::commands::{Again, Context, Flow, Ready, Run, Write, admit, is_small};
+use crate::notices::Kind;
 use crate::protocol::{Encoder, ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
@@ -68,7 +69,7 @@ impl Session {
                 Err(problem) => {
                     self.settle(&mut collected).await;
                     self.shared.metrics.protocol_errors.one();
-                    debug!(client = self.connection.client.id, %problem, "protocol error");
+                    self.shared.note(Kind::Protocol, &self.connection.client, problem);
                     self.refuse(&Refusal::usage(format!("Protocol error: {problem}")));
                     self.closing = true;
                 }
@@ -203,12 +204,22 @@ impl Session {
 
     /// Writes an error reply. A poisoned engine also stops the server, since only a restart finds out what is durable.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
-        self.shared.metrics.errors.one();
-        self.connection.out.error(refusal);
+        match refusal.word {
+            "LIMIT" => self.shared.note(Kind::Limit, &self.connection.client, refusal),
+            "WRONGPASS" => self.shared.note(Kind::FailedLogin, &self.connection.client, refusal),
+            _ => {}
+        }
+        self.reply_error(refusal);
         if refusal.word == POISONED {
             error!(%refusal, "the engine takes no more writes: stopping");
             self.shared.stop(StopReason::Poisoned);
         }
+    }
+
+    /// Writes an error reply, and says nothing in the log.
+    pub(super) fn reply_error(&mut self, refusal: &Refusal) {
+        self.shared.metrics.errors.one();
+        self.connection.out.error(refusal);
     }
 }
 

@@ -39,6 +39,7 @@ use crate::clients::{Client, End};
 use crate::commands::{Attempt, Context, Waiting};
 use crate::connection::Connection;
 use crate::memory::{Budget, FLOOR_BYTES, Held, STRANGER_OUTPUT_BYTES};
+use crate::notices::Kind;
 use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -265,7 +266,10 @@ impl Session {
                 let text = "all clients together hold more input than client_memory_bytes allows";
                 return self.cut(&Refusal::new("LIMIT", text));
             }
-            End::Now => return true,
+            End::Now => {
+                self.shared.note(Kind::Killed, &self.connection.client, "CLIENT KILL");
+                return true;
+            }
         }
         let now = Instant::now();
         if self.connection.logged_in {
@@ -298,7 +302,13 @@ impl Session {
         if refusal.word == "SLOW" {
             self.shared.metrics.slow_closed.one();
         }
-        self.refuse(refusal);
+        let kind = match refusal.word {
+            "SLOW" => Kind::Slow,
+            "NOAUTH" => Kind::NoLogin,
+            _ => Kind::Memory,
+        };
+        self.shared.note(kind, &self.connection.client, refusal);
+        self.reply_error(refusal);
         // It is over, whether the socket takes it or not.
         let _ = self.write();
         true

@@ -11,6 +11,7 @@ mod document;
 mod frames;
 mod memory;
 mod messaging;
+mod operations;
 mod push;
 mod stock_client;
 mod stop;

@@ -1,0 +1,134 @@
+//! docs/operations.md and docs/messaging.md name every setting with its default and every figure, and nothing else. And what a person on
+//! duty asks for is there.
+
+#![allow(clippy::disallowed_methods, reason = "the tests read documents of the repository")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value as Json;
+use strandline_server::Config;
+
+use crate::support::{TestServer, Value};
+
+fn document(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    std::fs::read_to_string(path).expect("the document is there")
+}
+
+/// The cells of the tables of a section, which ends at the next heading.
+fn rows(text: &str, heading: &str) -> Vec<Vec<String>> {
+    let (_, section) = text.split_once(&format!("\n{heading}\n")).expect("the section is there");
+    let lines =
+        section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `"));
+    lines
+        .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+/// The words in backquotes.
+fn quoted(cell: &str) -> impl Iterator<Item = String> + '_ {
+    cell.split('`').skip(1).step_by(2).map(ToOwned::to_owned)
+}
+
+fn figures_in(heading: &str) -> BTreeSet<String> {
+    rows(&document("operations.md"), heading)
+        .iter()
+        .flat_map(|row| quoted(&row[0]).collect::<Vec<_>>())
+        .collect()
+}
+
+fn flatten(prefix: &str, value: &Json, found: &mut BTreeMap<String, String>) {
+    match value {
+        Json::Object(fields) => {
+            for (name, value) in fields {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flatten(&format!("{prefix}{dot}{name}"), value, found);
+            }
+        }
+        Json::Null => drop(found.insert(prefix.into(), "none".into())),
+        Json::String(text) => drop(found.insert(prefix.into(), text.clone())),
+        other => drop(found.insert(prefix.into(), other.to_string())),
+    }
+}
+
+#[test]
+fn the_documents_list_every_setting_with_its_default_and_no_other() {
+    let mut of_code = BTreeMap::new();
+    let defaults = serde_json::to_value(Config::default()).expect("settings are plain values");
+    flatten("", &defaults, &mut of_code);
+    let (operations, messaging) = (document("operations.md"), document("messaging.md"));
+    let tables = [rows(&operations, "## Settings"), rows(&messaging, "## Settings and limits")].concat();
+    let of_documents: BTreeMap<String, String> = tables
+        .iter()
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].trim_matches('`').to_owned()))
+        .filter(|(name, _)| name != "messaging.…")
+        .collect();
+    assert_eq!(of_documents, of_code);
+}
+
+/// A figure of a store has the name of the kind.
+fn kind(name: &str) -> String {
+    let ending = ["_oldest_ms", "_entries", "_bytes"].into_iter().find(|ending| name.ends_with(ending));
+    match (name.starts_with("store_"), ending) {
+        (true, Some(ending)) => format!("store_<name>{ending}"),
+        _ => name.to_owned(),
+    }
+}
+
+fn figures_of_code(stats: &Value) -> BTreeSet<String> {
+    stats.items().chunks(2).map(|pair| kind(&pair[0].text())).collect()
+}
+
+fn facts(info: &str) -> BTreeMap<&str, &str> {
+    info.lines().filter_map(|line| line.split_once(':')).collect()
+}
+
+#[test]
+fn the_document_lists_every_figure_and_no_other() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    let of_code = figures_of_code(&client.line("TL.STATS"));
+    assert_eq!(figures_in("### All figures"), of_code);
+    let info = client.line("INFO").text();
+    let only_in_info: BTreeSet<String> =
+        facts(&info).into_keys().map(kind).filter(|name| !of_code.contains(name)).collect();
+    assert_eq!(figures_in("### Only in INFO"), only_in_info);
+    let of_both: BTreeSet<String> = facts(&info).into_keys().map(kind).collect();
+    assert!(of_code.is_subset(&of_both), "{:?}", of_code.difference(&of_both));
+}
+
+#[test]
+fn what_is_worried_about_is_a_figure() {
+    let all = figures_in("### All figures");
+    let watched = figures_in("## What to watch");
+    assert!(watched.len() > 10 && watched.is_subset(&all), "{:?}", watched.difference(&all));
+}
+
+#[test]
+fn memory_blocked_clients_syncs_stores_and_backups_have_figures() {
+    let server = TestServer::start();
+    let (mut client, mut waiting) = (server.client(), server.client());
+    client.line("TL.APPEND messages:a one");
+    client.line("TL.FLUSH");
+    waiting.send_raw(b"TL.READ messages:a AFTER 1 BLOCK 0\r\n");
+    let figure =
+        |client: &mut crate::support::Client, name: &str| client.line("TL.STATS").get(name).integer();
+    while figure(&mut client, "blocked_clients") == 0 {
+        std::thread::yield_now();
+    }
+    assert!(figure(&mut client, "process_resident_bytes") > 1 << 20);
+    assert!(figure(&mut client, "process_resident_peak_bytes") > 1 << 20);
+    assert!(figure(&mut client, "wal_sync_us_total") >= figure(&mut client, "wal_sync_us_max"));
+    let time = client.line("TL.GET messages:a 1").items()[1].integer();
+    assert_eq!(figure(&mut client, "store_messages_oldest_ms"), time);
+    assert_eq!(figure(&mut client, "store_sync_oldest_ms"), 0);
+    assert_eq!(figure(&mut client, "last_backup_ms"), 0);
+    let target = server.data().with_file_name("backup");
+    client.line(&format!("TL.BACKUP {}", target.display()));
+    assert!(figure(&mut client, "last_backup_ms") >= time);
+    assert!(client.line("INFO memory").text().contains("\r\nused_memory_rss:"));
+    client.line("TL.APPEND messages:a two");
+    assert_eq!(waiting.receive().get("last").integer(), 2);
+    assert_eq!(figure(&mut client, "blocked_clients"), 0);
+}
