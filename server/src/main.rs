@@ -1,11 +1,13 @@
 //! The binary `strandline`: command line, settings, log, signals, exit code.
 //!
-//! Standard output carries one line, which says where the server listens; the log goes to standard error. Exit codes: 0 after a
+//! Standard output carries one line, which says where the server listens; the log goes to standard error. The server does not depend on
+//! anybody who reads them. Exit codes: 0 after a
 //! graceful stop, 1 when the server could not start or its engine refuses writes; those of the other verbs stand in `care`.
 
 #![forbid(unsafe_code)]
 
 mod care;
+mod log;
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -15,9 +17,10 @@ use std::thread;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use log::Log;
 use strandline_server::{Config, Server, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Message push and sync on a storage engine made for timelines.
 #[derive(Parser)]
@@ -69,11 +72,18 @@ impl Serve {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
-    let serve = match CommandLine::parse().verb {
-        Verb::Serve(serve) => serve,
-        Verb::Care(care) => return care::run(care),
+    let log = Log::to(io::stderr());
+    let writer = log.clone();
+    tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).init();
+    let code = match CommandLine::parse().verb {
+        Verb::Serve(serve) => run_server(serve),
+        Verb::Care(care) => care::run(care),
     };
+    log.finish();
+    code
+}
+
+fn run_server(serve: Serve) -> ExitCode {
     match run(serve) {
         Ok(StopReason::Asked) => ExitCode::SUCCESS,
         Ok(StopReason::Poisoned) => {
@@ -126,7 +136,7 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
     let dir = config.dir.clone();
     let mut server =
         Server::start(config).await.with_context(|| format!("cannot serve {}", dir.display()))?;
-    announce(&server)?;
+    announce(&server);
     tokio::select! {
         reason = server.wait() => return Ok(reason?),
         _ = terminate.recv() => info!("SIGTERM"),
@@ -136,12 +146,18 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
     Ok(server.wait().await?)
 }
 
-/// The line that whoever started the server waits for.
-fn announce(server: &Server) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "listening on {}", server.address())
-        .and_then(|()| out.flush())
-        .context("cannot write to stdout")
+/// The line that whoever started the server waits for. If nobody reads it, a thread of its own waits or fails: nothing else does.
+fn announce(server: &Server) {
+    let line = format!("listening on {}\n", server.address());
+    let told = thread::Builder::new().name("strandline-announce".into()).spawn(move || {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+            warn!(%error, "nobody reads on which address the server listens");
+        }
+    });
+    if let Err(error) = told {
+        warn!(%error, "cannot say on which address the server listens");
+    }
 }
 
 #[cfg(test)]

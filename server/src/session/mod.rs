@@ -161,6 +161,7 @@ impl Session {
             Err(refusal) => self.refuse(&refusal),
         }
         self.blocked = None;
+        self.connection.client.activity.is_blocked.store(false, Ordering::Relaxed);
         self.connection.subscriptions.unblock();
         true
     }

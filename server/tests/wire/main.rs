@@ -13,5 +13,6 @@ mod messaging;
 mod push;
 mod stock_client;
 mod stop;
+mod stores;
 mod support;
 mod syncing;
