@@ -27,13 +27,13 @@ use crate::vfs::disk::{DiskDirectory, remove_empty};
 /// Names that an empty directory may have: the lock, and what `mkfs` puts into the root of a file system.
 const IN_EMPTY: [&str; 2] = [LOCK_NAME, "lost+found"];
 
-/// Does something with the directory at `path`, made by `make` if there is none. If it fails, the directories that were made go again.
+/// Does something with the directory at `path`, made by `create` if there is none. If it fails, the directories that were made go again.
 pub fn make<T>(
     path: &Path,
-    make: impl FnOnce() -> io::Result<(DiskDirectory, Vec<PathBuf>)>,
+    create: impl FnOnce() -> io::Result<(DiskDirectory, Vec<PathBuf>)>,
     fill: impl FnOnce(&Dir) -> Result<T>,
 ) -> Result<T> {
-    let (raw, made) = make().map_err(|error| Error::io("make the directory", path, error))?;
+    let (raw, made) = create().map_err(|error| Error::io("make the directory", path, error))?;
     fill(&Dir::new(Arc::new(raw))).inspect_err(|_| remove_empty(&made))
 }
 

@@ -70,12 +70,11 @@ impl From<Error> for Refusal {
         let word = match &error {
             Error::NoStore { name } => return Refusal::no_store(name.as_bytes()),
             Error::StoreDropped => NO_STORE,
-            Error::TooManyStores { .. } => "LIMIT",
             Error::TooLarge { .. } => "TOOBIG",
             Error::StoreExists { .. } | Error::IdConflict { .. } => "CONFLICT",
             Error::LastSequence { .. } => "LASTSEQ",
             Error::SequenceOrder { .. } => "SEQORDER",
-            Error::SequenceExhausted => "LIMIT",
+            Error::SequenceExhausted | Error::TooManyStores { .. } => "LIMIT",
             Error::DiskFull { .. } => "FULL",
             Error::Poisoned { .. } => POISONED,
             Error::Corrupt { .. } => "CORRUPT",

@@ -365,7 +365,7 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_stops() {
     let closed = || std::io::pipe().expect("a pipe").1;
     // Nothing more fits into this one, and whoever writes to it waits.
     let (_nobody_reads, mut full) = std::io::pipe().expect("a pipe");
-    full.write_all(&[b'x'; 65_536]).expect("that much fits");
+    full.write_all(&vec![b'x'; 65_536]).expect("that much fits");
     let kinds: [(&str, Stdio, Stdio); 4] = [
         ("closed standard output", closed().into(), Stdio::null()),
         ("closed standard error", Stdio::null(), closed().into()),

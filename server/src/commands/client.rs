@@ -113,8 +113,11 @@ fn set_flag(flag: &AtomicBool, word: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a client is listed.
+type Filter = Box<dyn Fn(&Client) -> bool>;
+
 /// Which clients CLIENT LIST lists.
-fn list_filter(words: &[Bytes]) -> Result<Box<dyn Fn(&Client) -> bool>, Refusal> {
+fn list_filter(words: &[Bytes]) -> Result<Filter, Refusal> {
     match words {
         [] => Ok(Box::new(|_| true)),
         [word, name] if word.eq_ignore_ascii_case(b"TYPE") => match name.to_ascii_lowercase().as_slice() {
