@@ -126,6 +126,8 @@ impl Committer {
         if let Err(error) = prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok())) {
             return refuse_all(group, &error);
         }
+        let state = self.state.clone();
+        let _no_drop = state.dropping.read();
         self.ids.clear();
         self.group.start();
         let at = self.wal.end();
@@ -205,6 +207,7 @@ impl Committer {
             // First: what is refused over and over must not leave slots behind in a memtable that cannot be flushed.
             may_add.clone()?;
         }
+        self.check_stores(batch)?;
         let slots = self.slots(submitted)?;
         if let Some(receipt) = self.retry(submitted, &slots)? {
             return Ok(receipt);
@@ -218,6 +221,18 @@ impl Committer {
         sequences.truncate(given);
         self.stage(batch, times, &slots, &sequences);
         Ok(Receipt { time_ms, sequences, duplicate: false })
+    }
+
+    /// An error if a store that the batch is about was dropped since it was queued.
+    fn check_stores(&self, batch: &Prepared) -> Result<()> {
+        let mut known = None;
+        for store in batch.stores().chain(batch.bases.iter().map(|basis| basis.store)) {
+            // Those of a fan-out lie side by side: this is one look for all of them.
+            if known.replace(store) != Some(store) {
+                self.state.check_store(store)?;
+            }
+        }
+        Ok(())
     }
 
     /// The slots of all timelines of a batch in the active memtable, made where there are none.

@@ -56,7 +56,10 @@ pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Re
     live.log_file = 0;
     // All of it is durable when the backup is whole.
     live.relaxed = Relaxed::default();
-    let mut segments: Vec<&Arc<Segment>> = view.segments.all().collect();
+    // A store may have been dropped since the view was taken.
+    let is_known =
+        |segment: &&Arc<Segment>| live.stores.iter().any(|store| store.id == segment.record().store);
+    let mut segments: Vec<&Arc<Segment>> = view.segments.all().filter(is_known).collect();
     for segment in &segments {
         segment.check()?;
     }
@@ -87,7 +90,7 @@ pub fn restore(backup: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Bac
     let source =
         DiskDirectory::open(backup).map_err(|error| Error::io("open the directory", backup, error))?;
     let source = Dir::new(Arc::new(source));
-    restore_in(&source, &target::make(target)?)
+    target::make(target, || DiskDirectory::create_noting(target), |target| restore_in(&source, target))
 }
 
 /// The same with directories that may be simulated.

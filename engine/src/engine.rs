@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::figures::{self, StoreFigures};
 use crate::format::manifest::{Copies, StoreRecord};
-use crate::ids::{StoreId, TimeMs};
+use crate::ids::TimeMs;
 use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
 use crate::recovery::Recovery;
 use crate::repair::Repair;
@@ -34,7 +34,7 @@ use crate::ticket::Ticket;
 use crate::verify::{self, Verification};
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::watch::Watcher;
-use crate::{compact, expire, open, repair};
+use crate::{compact, expire, open, repair, stores};
 
 /// The world that an engine lives in: for tests, which simulate it.
 #[derive(Clone)]
@@ -162,13 +162,23 @@ impl Engine {
         match self.find_store(name) {
             Some(store) if store.ttl_ms == ttl_ms => {}
             Some(store) => return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms }),
-            None => self.state().change_stores(|live| {
-                let highest = live.stores.iter().map(|store| store.id.0).max().unwrap_or(0);
-                let record = StoreRecord::new(StoreId(highest + 1), name, ttl_ms);
-                live.stores.push(StoreRecord { copies, ..record });
-            })?,
+            None => stores::create(self.state(), name, ttl_ms, copies)?,
         }
         self.store(name)
+    }
+
+    /// Drops a store with all that is in it; one that has a readable entry only with `force`. When it returns, this is durable, and
+    /// every read and write of the store is an [`Error::StoreDropped`]: watchers of its timelines become ready to find out. A store
+    /// that is created again under its name is another: it starts empty, with another epoch.
+    ///
+    /// `messages` and `sync` are not dropped. An append that waits for its commit meanwhile is committed before or refused. Without
+    /// `force`, commits wait while it looks for readable entries a second time, which takes long only where very many timelines are
+    /// empty.
+    pub fn drop_store(&self, name: &str, force: bool) -> Result<()> {
+        self.running.check_writable()?;
+        let _one_at_a_time = self.running.creating.lock();
+        let store = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
+        stores::drop(self.state(), &store, force)
     }
 
     /// Changes the TTL of a store. It applies to what is there; what had expired stays so, as far as the time is sure
@@ -290,9 +300,8 @@ impl Engine {
     /// count as nothing.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
         let path = target.as_ref();
-        let raw = self.state().dir.with_descriptor(|| DiskDirectory::create(path));
-        let raw = raw.map_err(|error| Error::io("make the directory", path, error))?;
-        self.backup_in(&Dir::new(Arc::new(raw)))
+        let make = || self.state().dir.with_descriptor(|| DiskDirectory::create_noting(path));
+        target::make(path, make, |target| self.backup_in(target))
     }
 
     /// The same into a directory that may be simulated.

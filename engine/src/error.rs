@@ -35,6 +35,15 @@ pub enum Error {
         /// The name that was asked for.
         name: String,
     },
+    /// The store was dropped after the handle was taken: nothing of it can be read or written any more. Create it again, or let it be.
+    #[error("the store was dropped")]
+    StoreDropped,
+    /// There are as many stores as there may be: drop one that is not needed. Nothing was written.
+    #[error("there are {limit} stores already: drop one that is not needed")]
+    TooManyStores {
+        /// How many there may be.
+        limit: usize,
+    },
     /// The store exists with another TTL: use it as it is, or change its TTL.
     #[error("the store {name:?} exists with a TTL of {ttl_ms} ms")]
     StoreExists {

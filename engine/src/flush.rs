@@ -1,7 +1,7 @@
 //! The flush path: a sealed memtable becomes segments (P1, P3, P6).
 //!
 //! 1. count what the changes leave dead in older segments (`garbage`);
-//! 2. for each store, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
+//! 2. for each store that was not dropped, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
 //!    segment and sync its files;
 //! 3. sync the directory: the files have their names for good;
 //! 4. commit the manifest: the segments are live, and replay starts behind the memtable's part of the log;
@@ -86,7 +86,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
     state.counters.flush_bytes.add(segments.iter().map(|segment| segment.record().bytes()).sum());
     state.view.change(|view| {
         view.sealed.retain(|sealed| !Arc::ptr_eq(sealed, &memtable));
-        view.segments.add(segments);
+        state.add_segments(view, segments);
     });
     state.share_memory();
     remove_log_files(state, memtable.to());
@@ -94,8 +94,9 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Steps 3 and 4 for written segments: makes their names durable, opens them, and commits the manifest. If it is refused, their
-/// files go; if it is poisoned, they stay, since the manifest that names them may be there.
+/// Steps 3 and 4 for written segments: makes their names durable, opens them, and commits the manifest, in which none is of a store
+/// that was dropped meanwhile. If it is refused, their files go; if it is poisoned, they stay, since the manifest that names them may
+/// be there.
 pub fn make_live(
     state: &State,
     records: &[SegmentRecord],
@@ -109,7 +110,11 @@ pub fn make_live(
             Ok(Arc::new(segment))
         };
         let segments = records.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
-        state.manifest.lock().commit(|live| edit(records, live))?;
+        state.manifest.lock().commit(|live| {
+            let is_known = |record: &&SegmentRecord| live.stores.iter().any(|store| store.id == record.store);
+            let known: Vec<SegmentRecord> = records.iter().filter(is_known).cloned().collect();
+            edit(&known, live);
+        })?;
         Ok(segments)
     });
     if let Err(Failure::Refused(_)) = &committed {
@@ -144,6 +149,7 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
             stores.push(slot.store);
         }
     });
+    stores.retain(|store| state.has_store(*store));
     stores.sort();
     let mut records = Vec::new();
     for store in stores {

@@ -80,6 +80,9 @@ pub struct TimelineRef<'a> {
     pub name: &'a [u8],
 }
 
+/// How many stores an engine has at most: each has segments of its own in every flush that it has a part in.
+pub const MAX_STORES: usize = 1000;
+
 /// The longest client's id of a batch.
 pub const MAX_ID_BYTES: usize = 255;
 

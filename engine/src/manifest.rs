@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Failure, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
-use crate::format::manifest::{Live, decode, encode};
-use crate::ids::{FileNumber, Lsn};
+use crate::format::manifest::{Live, StoreRecord, decode, encode};
+use crate::ids::{FileNumber, Lsn, StoreId};
 use crate::vfs::Dir;
 
 /// The name until all of it is durable.
@@ -131,6 +131,19 @@ impl Manifest {
     /// A number for a new file. It is never given again in this directory.
     pub fn take_file_number(&self) -> FileNumber {
         self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An id for a new store. It is never given again in this directory, not even when the store is dropped: the next change of the
+    /// manifest keeps the counter, which is that of files. `None` when it is used up.
+    pub fn take_store_id(&self) -> Option<StoreId> {
+        self.live.stores.iter().for_each(|store| self.keep_above(store));
+        u32::try_from(self.take_file_number()).ok().map(StoreId)
+    }
+
+    /// No store that is made later has the id or the generation of this one. Ids from before there was a counter may be above it.
+    pub fn keep_above(&self, store: &StoreRecord) {
+        let highest = u64::from(store.id.0).max(store.generation);
+        self.next_file.fetch_max(highest + 1, Ordering::Relaxed);
     }
 
     /// No more changes from here.

@@ -125,6 +125,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         history: manifest.live().history,
         manifest: Mutex::new(manifest),
         applying: RwLock::default(),
+        dropping: RwLock::default(),
         changing: std::array::from_fn(|_| Mutex::new(())),
         merging: Mutex::new(()),
         wal_files: Mutex::new(files),
@@ -252,7 +253,7 @@ fn read_log(
     let view = View { active: Arc::new(Memtable::new(live.checkpoint)), sealed: Vec::new(), segments };
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
     damage.extend(told_if(read_only, wal::check_last(dir, live.log_file, &log))?);
-    let mut replay = Replay::new(view, read_only);
+    let mut replay = Replay::new(view, live, read_only);
     let mut tail = replay::replay(dir, &log, live.checkpoint, &mut replay)?;
     if wal::is_end_missing(names, live.log_file, &log) {
         tail.whole_from = Lsn(u64::MAX);

@@ -63,6 +63,10 @@ impl Default for Options {
     }
 }
 
+/// A larger memtable gains nothing: its flush only takes longer, and needs more room on the disk, which is kept free for it. A gibibyte,
+/// 2^30.
+const MOST_MEMTABLE_BYTES: usize = 1 << 30;
+
 /// How many sealed memtables may wait for their flush before commits wait too.
 pub(crate) const MAX_SEALED: usize = 2;
 
@@ -77,7 +81,7 @@ pub(crate) const MAX_SEALED: usize = 2;
 impl Options {
     /// The size at which the active memtable is sealed.
     pub(crate) fn memtable_bytes(&self) -> usize {
-        (self.memory_budget_bytes / 8).max(64 * 1024)
+        (self.memory_budget_bytes / 8).clamp(64 * 1024, MOST_MEMTABLE_BYTES)
     }
 
     /// The size of the reserve in a directory whose segments have so many bytes.
@@ -94,6 +98,19 @@ impl Options {
 
     /// What the group that fills up may take before submitting waits.
     pub(crate) fn group_bytes(&self) -> usize {
-        self.memory_budget_bytes / 24
+        (self.memory_budget_bytes / 24).min(MOST_MEMTABLE_BYTES / 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_without_end_asks_for_no_more_room_than_a_large_memtable() {
+        let options = Options { memory_budget_bytes: usize::MAX, ..Options::default() };
+        assert_eq!(options.memtable_bytes(), 1 << 30);
+        assert!(options.group_bytes() < options.memtable_bytes());
+        assert!((0..=MAX_SEALED).all(|sealed| options.cache_bytes(sealed) > options.memtable_bytes()));
     }
 }

@@ -1,6 +1,6 @@
 //! Replay: the log's records become a memtable again, with the sequences they had (P1, P5).
 //!
-//! A record is taken as a whole or not at all. One that contradicts what is there is damage: it refuses an open for writing. A
+//! A record is taken as a whole or not at all, but for what it has of stores that were dropped since. One that contradicts what is there is damage: it refuses an open for writing. A
 //! read-only open goes on behind damage, and keeps where each timeline got its last entry: since sequences are dense, an entry
 //! behind the damage shows whether some are missing before it.
 //!
@@ -14,8 +14,9 @@ use bytes::Bytes;
 use crate::batch::{remembered, timeline_hash};
 use crate::entry::{End, Floor, Times};
 use crate::error::{Error, Result};
+use crate::format::manifest::Live;
 use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
-use crate::ids::{Lsn, Sequence, TimeMs, TimelineRef};
+use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::read::Reading;
 use crate::sequence::Allocator;
@@ -51,6 +52,10 @@ enum Wrong {
 /// Records on their way into a memtable.
 pub struct Replay {
     pub view: View,
+    /// The stores that there are.
+    stores: HashSet<StoreId>,
+    /// No store was made with this id or a higher one.
+    next_store: u64,
     pub hasher: hashbrown::DefaultHashBuilder,
     allocator: Allocator,
     group: Group,
@@ -66,9 +71,11 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub fn new(view: View, go_on: bool) -> Replay {
+    pub fn new(view: View, live: &Live, go_on: bool) -> Replay {
         Replay {
             view,
+            stores: live.stores.iter().map(|store| store.id).collect(),
+            next_store: live.next_file,
             hasher: hashbrown::DefaultHashBuilder::default(),
             allocator: Allocator::default(),
             group: Group::default(),
@@ -158,7 +165,10 @@ impl Replay {
                 let original = (targets.len() > 1).then_some(first.store);
                 self.group.body(Body::new(times, bytes, original));
                 for (place, timeline) in targets.into_iter().enumerate() {
-                    self.entry(timeline, next(), record.chosen && place == 0)?;
+                    let sequence = next();
+                    if !self.is_dropped(timeline.store)? {
+                        self.entry(timeline, sequence, record.chosen && place == 0)?;
+                    }
                 }
                 Ok(())
             }
@@ -175,6 +185,15 @@ impl Replay {
                 self.effect(timeline, 0, Effect::Id(tail.slice_ref(id), used))
             }
         }
+    }
+
+    /// Whether a store was dropped since the record was written.
+    fn is_dropped(&self, store: StoreId) -> Result<bool, Wrong> {
+        let is_known = self.stores.contains(&store);
+        if is_known || u64::from(store.0) < self.next_store {
+            return Ok(!is_known);
+        }
+        Err(Wrong::Record(format!("it is about store {}, which the manifest does not know", store.0)))
     }
 
     fn entry(&mut self, timeline: TimelineRef<'_>, sequence: Sequence, chosen: bool) -> Result<(), Wrong> {
@@ -200,6 +219,9 @@ impl Replay {
     }
 
     fn effect(&mut self, timeline: TimelineRef<'_>, end: Sequence, effect: Effect) -> Result<(), Wrong> {
+        if self.is_dropped(timeline.store)? {
+            return Ok(());
+        }
         let slot = self.slot(timeline, end)?;
         let last = self.allocator.last(slot, &self.view.active);
         if !matches!(effect, Effect::Edit(sequence, _) if sequence > last) {
@@ -228,8 +250,8 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::manifest::StoreRecord;
     use crate::format::wal::TailWriter;
-    use crate::ids::StoreId;
     use crate::view::SegmentSet;
 
     const A: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"a" };
@@ -252,7 +274,8 @@ mod tests {
     fn of_a_record_that_fails_halfway_nothing_is_kept() {
         let active = Arc::new(Memtable::new(Lsn(0)));
         let view = View { active, sealed: Vec::new(), segments: SegmentSet::default() };
-        let mut replay = Replay::new(view, true);
+        let stores = vec![StoreRecord::new(StoreId(1), "messages", 0)];
+        let mut replay = Replay::new(view, &Live { stores, ..Live::default() }, true);
         assert!(append(&mut replay, &[B], &[1]));
         assert!(!append(&mut replay, &[A, B], &[1, 1]), "the sequence was given before");
         assert!(!append(&mut replay, &[A], &[1, 2]), "more sequences than it needs");

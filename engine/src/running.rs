@@ -180,8 +180,10 @@ impl Threads {
         threads.for_each(join);
         state.preparer.lock().take();
         let removed = if flushed { self.nothing_to_replay() } else { Ok(()) };
-        // A caller may be merging: it gives up, and cleans up, before another engine can have the directory.
+        // A caller may be merging: it gives up, and cleans up, before another engine can have the directory. Another may be dropping
+        // what has expired, or a store: it ends before.
         let _no_merge = state.merging.lock();
+        let _no_expiry = state.expiring.lock();
         state.manifest.lock().close();
         removed
     }

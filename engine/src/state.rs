@@ -26,7 +26,7 @@ use crate::memtable::SlotId;
 use crate::options::Options;
 use crate::refusals::Refusals;
 use crate::reserve::Reserve;
-use crate::segment::BlockCache;
+use crate::segment::{BlockCache, Segment};
 use crate::stats::Counters;
 use crate::vfs::Dir;
 use crate::view::{CurrentView, View};
@@ -54,6 +54,8 @@ pub struct State {
     pub history: u64,
     /// Held while a group becomes visible, timeline by timeline.
     pub applying: RwLock<()>,
+    /// Held for reading while a group is committed, for writing while a store is dropped: a group finds a store whole or not at all.
+    pub dropping: RwLock<()>,
     /// Held while a timeline is changed, by its hash: a change reads before it writes.
     pub changing: [Mutex<()>; CHANGE_LOCKS],
     /// Held while segments are merged: one merge at a time, so that no segment is in two.
@@ -85,7 +87,7 @@ pub struct State {
     pub lag: Lag,
     /// What was refused, to be told once a minute.
     pub refusals: Refusals,
-    /// Held while expired segments are dropped.
+    /// Held while expired segments, or a store, are dropped.
     pub expiring: Mutex<()>,
     /// Space kept back for getting space back.
     pub reserve: Reserve,
@@ -144,6 +146,24 @@ impl State {
     /// Ids whose window began before this are forgotten, from now on: sure time never falls.
     pub fn remembered_from_ms(&self) -> TimeMs {
         self.sure_now_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
+    }
+
+    /// Whether there is such a store.
+    pub fn has_store(&self, store: StoreId) -> bool {
+        self.stores.read().iter().any(|known| known.id == store)
+    }
+
+    /// An error if a store was dropped. Who reads takes the view first: a view that lacks the store's segments is then noticed.
+    pub fn check_store(&self, store: StoreId) -> Result<()> {
+        if self.has_store(store) { Ok(()) } else { Err(Error::StoreDropped) }
+    }
+
+    /// Adds segments to the view that is being changed. Those of a store that was dropped while they were written go instead.
+    pub fn add_segments(&self, view: &mut View, segments: Vec<Arc<Segment>>) {
+        let (known, dropped): (Vec<_>, Vec<_>) =
+            segments.into_iter().partition(|segment| self.has_store(segment.record().store));
+        dropped.iter().for_each(|segment| segment.make_obsolete());
+        view.segments.add(known);
     }
 
     /// How often files of a store's new segments are kept.

@@ -11,11 +11,16 @@ use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
 use crate::ids::{BodyKey, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
 use crate::list;
+use crate::queue::Queue;
 use crate::read::{self, Reading};
 use crate::running::Running;
+use crate::state::State;
 use crate::view::View;
 
 /// A named set of timelines. A timeline exists when it is first appended to; one that was never written reads as empty.
+///
+/// Of a store that was [dropped](crate::Engine::drop_store) every read and write is an [`Error::StoreDropped`], also when a store of
+/// its name was created again: that one is another.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) running: Arc<Running>,
@@ -44,6 +49,7 @@ impl Store {
     /// The epoch that sequences of its timelines belong to: the history as 16 hex digits, and, if it ever began another epoch, `-`
     /// and a number. A cursor of another epoch says nothing about these timelines.
     ///
+    /// A store that was created has an epoch of its own, which no other store of its name ever had.
     /// It changes when an older state was restored, and by an open after a power cut that may have taken entries of this store that
     /// were committed with [`Durability::Os`](crate::Durability::Os): their sequences are given again. It does not change while an
     /// engine is open.
@@ -72,26 +78,33 @@ impl Store {
         let timeline = self.timeline(timeline)?;
         let state = &self.running.state;
         let view: &View = &state.view.load();
+        state.check_store(self.id)?;
         read(Reading::new(state, view, timeline, state.hash(timeline)))
+    }
+
+    /// A change counts what it reads first: of a store that was dropped meanwhile that says nothing.
+    fn change<T>(&self, change: impl FnOnce(&State, &Queue) -> Result<T>) -> Result<T> {
+        self.running.check_writable()?;
+        let state = &self.running.state;
+        let changed = change(state, &self.running.queue)?;
+        state.check_store(self.id)?;
+        Ok(changed)
     }
 
     /// Removes the start of a timeline. Gives how many readable entries that were. Readers below are told
     /// [`Verdict::Trimmed`](crate::Verdict::Trimmed).
     pub fn trim(&self, timeline: &[u8], trim: Trim) -> Result<u64> {
-        self.running.check_writable()?;
-        change::trim(&self.running.state, &self.running.queue, self.timeline(timeline)?, trim)
+        self.change(|state, queue| change::trim(state, queue, self.timeline(timeline)?, trim))
     }
 
     /// Removes single entries. Gives how many of them could be read. What they leave is a hole, not a loss.
     pub fn delete(&self, timeline: &[u8], sequences: &[Sequence]) -> Result<u64> {
-        self.running.check_writable()?;
-        change::delete(&self.running.state, &self.running.queue, self.timeline(timeline)?, sequences)
+        self.change(|state, queue| change::delete(state, queue, self.timeline(timeline)?, sequences))
     }
 
     /// Replaces the body of an entry; its sequence and time stay. False when there is no such readable entry.
     pub fn edit(&self, timeline: &[u8], sequence: Sequence, body: &[u8]) -> Result<bool> {
-        self.running.check_writable()?;
-        change::edit(&self.running.state, &self.running.queue, self.timeline(timeline)?, sequence, body)
+        self.change(|state, queue| change::edit(state, queue, self.timeline(timeline)?, sequence, body))
     }
 
     /// Removes all entries. False when there was none to read. The timeline goes on counting.
@@ -207,6 +220,8 @@ impl Store {
     /// The names of timelines with readable entries that start with `prefix` and are above `after`, in byte order.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
         let state = &self.running.state;
-        list::list(state, &state.view.load(), self.id, prefix, after, count)
+        let view = state.view.load();
+        state.check_store(self.id)?;
+        list::list(state, &view, self.id, prefix, after, count)
     }
 }

@@ -8,27 +8,33 @@
 //! 4. fill it; the lock file stays, for the engine that opens the directory later.
 //!
 //! If a step fails, what was made is removed: first the files, the newest first, so that the manifest
-//! goes before the segments that it names; then the lock file, while it is still locked. The directory
-//! stays, empty: another may be about to use it. Nothing else is removed.
+//! goes before the segments that it names; then the lock file, while it is still locked; then the
+//! directories that were made for it, as long as they are empty. Nothing else is removed.
 //!
 //! An engine that imports needs none of this: it holds the same lock from its open on.
 //!
 //! It does not know: what the directory is filled with.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::open::LOCK_NAME;
-use crate::vfs::{Dir, disk::DiskDirectory};
+use crate::vfs::Dir;
+use crate::vfs::disk::{DiskDirectory, remove_empty};
 
 /// Names that an empty directory may have: the lock, and what `mkfs` puts into the root of a file system.
 const IN_EMPTY: [&str; 2] = [LOCK_NAME, "lost+found"];
 
-/// The directory at `path`, made if there is none.
-pub fn make(path: &Path) -> Result<Dir> {
-    let raw = DiskDirectory::create(path).map_err(|error| Error::io("make the directory", path, error))?;
-    Ok(Dir::new(Arc::new(raw)))
+/// Does something with the directory at `path`, made by `create` if there is none. If it fails, the directories that were made go again.
+pub fn make<T>(
+    path: &Path,
+    create: impl FnOnce() -> io::Result<(DiskDirectory, Vec<PathBuf>)>,
+    fill: impl FnOnce(&Dir) -> Result<T>,
+) -> Result<T> {
+    let (raw, made) = create().map_err(|error| Error::io("make the directory", path, error))?;
+    fill(&Dir::new(Arc::new(raw))).inspect_err(|_| remove_empty(&made))
 }
 
 /// Fills an empty directory by `fill`, which gets the directory with a record of what is made in it.

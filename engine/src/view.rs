@@ -52,6 +52,11 @@ impl SegmentSet {
         taken
     }
 
+    /// Takes all segments of a store out.
+    pub fn take_all(&mut self, store: StoreId) -> Vec<Arc<Segment>> {
+        self.by_store.remove(&store).unwrap_or_default()
+    }
+
     /// Puts a segment in the place of the one with its number, if that is still there.
     pub fn replace(&mut self, segment: Arc<Segment>) {
         let of_store = self.by_store.get_mut(&segment.record().store);

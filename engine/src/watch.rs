@@ -98,6 +98,17 @@ impl WatchTable {
         woken.extend(watches.iter().filter_map(Watch::mark));
     }
 
+    /// The same for all watched timelines of a store.
+    pub fn publish_store(&self, store: StoreId) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let of_store = shard.iter().filter(|((of, _), _)| *of == store);
+            woken.extend(of_store.flat_map(|(_, watches)| watches).filter_map(Watch::mark));
+        }
+        woken
+    }
+
     /// A new watcher of nothing.
     pub fn watcher(self: &Arc<WatchTable>) -> Watcher {
         let mut watchers = self.watchers.lock();

@@ -38,6 +38,10 @@ pub struct Client {
     pub since_ms: u64,
     /// What CLIENT SETNAME said.
     pub name: Mutex<Bytes>,
+    /// What CLIENT SETINFO said of its library.
+    pub library: Mutex<Library>,
+    /// What it is at.
+    pub activity: Activity,
     /// 2 or 3.
     pub protocol: AtomicU8,
     /// How many channels it subscribes to.
@@ -52,13 +56,46 @@ pub struct Client {
     pub logged_in: AtomicBool,
     /// Bytes that moved in either direction so far.
     pub moved_bytes: AtomicU64,
-    /// Whether it waits in a command with BLOCK.
-    pub is_blocked: AtomicBool,
     end: AtomicU8,
     told: Notify,
 }
 
+/// A client's library, by its own word.
+#[derive(Clone, Debug, Default)]
+pub struct Library {
+    /// Its name.
+    pub name: Bytes,
+    /// Its version.
+    pub version: Bytes,
+}
+
+/// What a connection is at.
+#[derive(Debug, Default)]
+pub struct Activity {
+    /// When its last command began, Unix ms.
+    pub last_ms: AtomicU64,
+    /// The name of its last command, in capitals; empty before the first.
+    pub command: Mutex<&'static str>,
+    /// Whether that command waits for its timelines.
+    pub is_blocked: AtomicBool,
+    /// What CLIENT NO-EVICT said.
+    pub no_evict: AtomicBool,
+    /// What CLIENT NO-TOUCH said.
+    pub no_touch: AtomicBool,
+}
+
 impl Client {
+    /// A command begins.
+    pub fn begin(&self, command: &'static str, now_ms: u64) {
+        self.activity.last_ms.store(now_ms, Ordering::Relaxed);
+        *self.activity.command.lock() = command;
+    }
+
+    /// Whether it subscribes to anything.
+    pub fn is_subscriber(&self) -> bool {
+        self.channels.load(Ordering::Relaxed) + self.shard_channels.load(Ordering::Relaxed) > 0
+    }
+
     /// Tells the connection to end. The stricter of two words holds.
     pub fn tell(&self, end: End) {
         self.end.fetch_max(end as u8, Ordering::SeqCst);
@@ -106,6 +143,8 @@ impl Clients {
             address,
             since_ms: now_ms,
             name: Mutex::default(),
+            library: Mutex::default(),
+            activity: Activity { last_ms: AtomicU64::new(now_ms), ..Activity::default() },
             protocol: AtomicU8::new(2),
             channels: AtomicUsize::new(0),
             shard_channels: AtomicUsize::new(0),
@@ -113,7 +152,6 @@ impl Clients {
             output_bytes: AtomicUsize::new(0),
             logged_in: AtomicBool::new(false),
             moved_bytes: AtomicU64::new(0),
-            is_blocked: AtomicBool::new(false),
             end: AtomicU8::new(End::No as u8),
             told: Notify::new(),
         });

@@ -17,6 +17,9 @@ pub const DEFAULT_PORT: u16 = 7411;
 /// With less the engine, or its connections, could not work.
 const LEAST_MEMORY_BYTES: u64 = 1024 * 1024;
 
+/// So many of the largest body fit into the memory of all connections: two are the doubled buffer of one, in the half for input.
+const BODY_SHARE: u64 = 4;
+
 /// A tebibyte, 2^40: more is a slip of the pen, and sums of it must not overflow.
 const MOST_BYTES: u64 = 1 << 40;
 
@@ -174,6 +177,16 @@ impl Config {
                 return Err(ConfigError::Value { what });
             }
         }
+        // A buffer grows by doubling, and input may take a half of the memory: the largest body must fit before it is whole.
+        let least = bytes(limits.max_body_bytes).saturating_mul(BODY_SHARE);
+        if bytes(limits.client_memory_bytes) < least {
+            let what = format!(
+                "limits.client_memory_bytes is {}, and must be at least {least} for limits.max_body_bytes of {}: raise the one, or lower \
+                 the other",
+                limits.client_memory_bytes, limits.max_body_bytes
+            );
+            return Err(ConfigError::Value { what });
+        }
         Ok(())
     }
 
@@ -218,6 +231,8 @@ mod tests {
         assert!(Config::default().check().is_ok());
         for (line, name) in [
             ("memory_budget_bytes = 1000000", "memory_budget_bytes"),
+            ("[limits]\nclient_memory_bytes = 1048576", "max_body_bytes"),
+            ("[limits]\nmax_body_bytes = 16777216\nclient_memory_bytes = 67108863", "client_memory_bytes"),
             ("compact_bytes_per_second = 2199023255552", "compact_bytes_per_second"),
             ("reserve_bytes = 2199023255552", "reserve_bytes"),
             ("max_open_files = 7", "max_open_files"),

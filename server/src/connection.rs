@@ -37,6 +37,9 @@ impl Connection {
     pub fn reset(&mut self, shared: &Shared) {
         self.speak(Protocol::Resp2);
         self.rename(&[]);
+        for flag in [&self.client.activity.no_evict, &self.client.activity.no_touch] {
+            flag.store(false, Ordering::Relaxed);
+        }
         self.logged_in = !shared.password.is_set();
         self.subscriptions.clear();
         self.note_subscriptions();

@@ -27,7 +27,7 @@ pub fn all(shared: &Shared) -> Vec<Figure> {
 /// Connections, what they hold, and what messaging holds, each with its limit.
 pub fn clients(shared: &Shared) -> Vec<(&'static str, u64)> {
     let all = shared.clients.all();
-    let blocked = all.iter().filter(|client| client.is_blocked.load(Ordering::Relaxed)).count();
+    let blocked = all.iter().filter(|client| client.activity.is_blocked.load(Ordering::Relaxed)).count();
     let memory = &shared.memory;
     let mut figures = vec![
         ("connected_clients", all.len() as u64),

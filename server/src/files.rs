@@ -1,15 +1,26 @@
 //! Open files: each connection needs one, and the engine needs some for its log and segments.
 //!
-//! The limit is raised as far as the process may; if that is not enough for all connections that are allowed, fewer are, so that
-//! the engine never lacks a file because of strangers.
+//! The limit is raised as far as the process may. If that is not enough for all connections that are allowed and all segment files that
+//! the engine may keep open, both get fewer: the engine never lacks a file because of strangers, and strangers are not turned away for
+//! files that are open for speed only.
 
 use tracing::{info, warn};
 
-/// Files that are kept for the engine at least.
-const LEAST_RESERVE: u64 = 64;
+/// Twenty that the engine takes beside segments (see `max_open_files`), and a dozen of the server: the standard ones, the listener, the
+/// runtime's, those of signals.
+const RESERVED: u64 = 32;
 
-/// Raises the limit on open files, and tells how many connections of those wanted it allows.
-pub fn most_clients(wanted: usize) -> usize {
+/// What connections and segment files may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Connections.
+    pub clients: usize,
+    /// Files of segments that the engine keeps open.
+    pub segment_files: usize,
+}
+
+/// Raises the limit on open files, and gives what it allows of what is wanted, with `least_files` for segments.
+pub fn share(wanted: Shares, least_files: usize) -> Shares {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
         Err(error) => {
@@ -20,35 +31,56 @@ pub fn most_clients(wanted: usize) -> usize {
             }
         }
     };
-    let allowed = allowed_clients(limit);
-    if allowed >= wanted {
-        return wanted;
+    let allowed = divide(limit, wanted, least_files);
+    if allowed != wanted {
+        info!(
+            max_clients = allowed.clients,
+            max_open_files = allowed.segment_files,
+            ?wanted,
+            limit,
+            "the limit on open files allows fewer: raise it (ulimit -Hn)"
+        );
     }
-    info!(
-        max_clients = allowed,
-        wanted, limit, "the limit on open files allows fewer connections: raise it (ulimit -Hn)"
-    );
     allowed
 }
 
-/// A quarter is the engine's.
-fn allowed_clients(limit: u64) -> usize {
-    let reserve = (limit / 4).max(LEAST_RESERVE);
-    usize::try_from(limit.saturating_sub(reserve)).unwrap_or(usize::MAX).max(1)
+/// Segments get a quarter of what is not reserved, connections the rest; what one of them does not want is the other's.
+fn divide(limit: u64, wanted: Shares, least_files: usize) -> Shares {
+    let left = usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(usize::MAX);
+    let quarter = (left / 4).max(left.saturating_sub(wanted.clients));
+    let segment_files = quarter.clamp(least_files, wanted.segment_files.max(least_files));
+    Shares { clients: wanted.clients.min(left.saturating_sub(segment_files)).max(1), segment_files }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_engine_keeps_a_quarter_of_the_files_and_at_least_some() {
-        assert_eq!([1024, 200, 65, 10].map(allowed_clients), [768, 136, 1, 1]);
-        assert_eq!(allowed_clients(u64::MAX), (u64::MAX - u64::MAX / 4) as usize);
+    fn divided(limit: u64, clients: usize, segment_files: usize) -> (usize, usize) {
+        let Shares { clients, segment_files } = divide(limit, Shares { clients, segment_files }, 8);
+        (clients, segment_files)
     }
 
     #[test]
-    fn no_more_connections_are_allowed_than_were_wanted() {
-        assert_eq!(most_clients(1), 1);
+    fn most_of_the_descriptors_that_are_left_are_for_clients() {
+        assert_eq!(divided(64, 10_000, 256), (24, 8));
+        assert_eq!(divided(200, 10_000, 256), (126, 42));
+        assert_eq!(divided(1024, 10_000, 256), (744, 248));
+        assert_eq!(divided(10, 10_000, 256), (1, 8), "it starts, and says what it lacks");
+        assert_eq!(divided(u64::MAX, 10_000, 256), (10_000, 256));
+    }
+
+    #[test]
+    fn what_one_does_not_want_is_the_others() {
+        assert_eq!(divided(1024, 100, 2000), (100, 892));
+        assert_eq!(divided(1024, 10_000, 16), (976, 16));
+    }
+
+    #[test]
+    fn no_more_is_given_than_was_wanted() {
+        assert_eq!(
+            share(Shares { clients: 1, segment_files: 8 }, 8),
+            Shares { clients: 1, segment_files: 8 }
+        );
     }
 }

@@ -37,7 +37,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use strandline::Engine;
+use strandline::{Engine, LEAST_OPEN_FILES};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -47,6 +47,7 @@ pub use limits::Limits;
 pub use messaging::{LostLedgers, Messaging, Options as MessagingOptions, Rebuilt};
 pub use shared::StopReason;
 
+use crate::files::Shares;
 use crate::shared::Shared;
 
 /// Why a server could not start, or did not end well.
@@ -83,7 +84,9 @@ impl Server {
     /// The port is taken after the engine is open: so nobody can connect to a server that does not start.
     pub async fn start(mut config: Config) -> Result<Server, ServerError> {
         config.check()?;
-        config.limits.max_clients = files::most_clients(config.limits.max_clients);
+        let wanted = Shares { clients: config.limits.max_clients, segment_files: config.max_open_files };
+        let allowed = files::share(wanted, LEAST_OPEN_FILES);
+        (config.limits.max_clients, config.max_open_files) = (allowed.clients, allowed.segment_files);
         config.limits.reply_bytes = config.limits.reply_bytes_that_fit();
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let messaging_options = config.messaging.clone();

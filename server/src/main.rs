@@ -1,11 +1,13 @@
 //! The binary `strandline`: command line, settings, log, signals, exit code.
 //!
-//! Standard output carries one line, which says where the server listens; the log goes to standard error. Exit codes: 0 after a
+//! Standard output carries one line, which says where the server listens; the log goes to standard error. The server does not depend on
+//! anybody who reads them. Exit codes: 0 after a
 //! graceful stop, 1 when the server could not start or its engine refuses writes; those of the other verbs stand in `care`.
 
 #![forbid(unsafe_code)]
 
 mod care;
+mod log;
 
 use std::env;
 use std::io::{self, Write as _};
@@ -16,6 +18,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use log::Log;
 use strandline_server::{Config, Server, ServerError, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -74,11 +77,17 @@ impl Serve {
 }
 
 fn main() -> ExitCode {
-    start_log();
-    let serve = match CommandLine::parse().verb {
-        Verb::Serve(serve) => serve,
-        Verb::Care(care) => return care::run(care),
+    let log = Log::to(io::stderr());
+    start_log(&log);
+    let code = match CommandLine::parse().verb {
+        Verb::Serve(serve) => run_server(serve),
+        Verb::Care(care) => care::run(care),
     };
+    log.finish();
+    code
+}
+
+fn run_server(serve: Serve) -> ExitCode {
     match run(serve) {
         Ok(StopReason::Asked) => ExitCode::SUCCESS,
         Ok(StopReason::Poisoned) => {
@@ -96,12 +105,13 @@ fn main() -> ExitCode {
 }
 
 /// The log, on standard error. `RUST_LOG` chooses how much: a level, or levels by module, as in `warn,strandline=debug`.
-fn start_log() {
+fn start_log(log: &Log) {
     let wanted = env::var("RUST_LOG").ok().filter(|words| !words.trim().is_empty());
     let parsed = wanted.as_deref().map(str::parse::<Targets>);
     let levels = parsed.iter().flatten().next().cloned();
     let filter = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     if let Some(Err(problem)) = parsed {
         warn!(%problem, "RUST_LOG is not understood: the level is info");
@@ -147,7 +157,7 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
     let dir = config.dir.clone();
     let mut server =
         Server::start(config).await.with_context(|| format!("cannot serve {}", dir.display()))?;
-    announce(&server)?;
+    announce(&server);
     tokio::select! {
         reason = server.wait() => return Ok(reason?),
         _ = terminate.recv() => info!("SIGTERM"),
@@ -157,12 +167,18 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
     Ok(server.wait().await?)
 }
 
-/// The line that whoever started the server waits for.
-fn announce(server: &Server) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "listening on {}", server.address())
-        .and_then(|()| out.flush())
-        .context("cannot write to stdout")
+/// The line that whoever started the server waits for. If nobody reads it, a thread of its own waits or fails: nothing else does.
+fn announce(server: &Server) {
+    let line = format!("listening on {}\n", server.address());
+    let told = thread::Builder::new().name("strandline-announce".into()).spawn(move || {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+            warn!(%error, "nobody reads on which address the server listens");
+        }
+    });
+    if let Err(error) = told {
+        warn!(%error, "cannot say on which address the server listens");
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ use crate::messaging::Trouble;
 /// The word for a failed write or fsync. After it the process must be restarted.
 pub const POISONED: &str = "POISONED";
 
+/// The word for a store that does not exist, or not any more.
+pub const NO_STORE: &str = "NOSTORE";
+
 /// Why a command was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -46,7 +49,7 @@ impl Refusal {
     pub fn no_store(name: &[u8]) -> Refusal {
         let advice =
             if is_store_name(name) { ": TL.STORE CREATE makes one" } else { ", and none can have this name" };
-        Refusal::new("NOSTORE", format!("there is no store '{}'{advice}", name.escape_ascii()))
+        Refusal::new(NO_STORE, format!("there is no store '{}'{advice}", name.escape_ascii()))
     }
 }
 
@@ -66,11 +69,12 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Refusal {
         let word = match &error {
             Error::NoStore { name } => return Refusal::no_store(name.as_bytes()),
+            Error::StoreDropped => NO_STORE,
             Error::TooLarge { .. } => "TOOBIG",
             Error::StoreExists { .. } | Error::IdConflict { .. } => "CONFLICT",
             Error::LastSequence { .. } => "LASTSEQ",
             Error::SequenceOrder { .. } => "SEQORDER",
-            Error::SequenceExhausted => "LIMIT",
+            Error::SequenceExhausted | Error::TooManyStores { .. } => "LIMIT",
             Error::DiskFull { .. } => "FULL",
             Error::Poisoned { .. } => POISONED,
             Error::Corrupt { .. } => "CORRUPT",
@@ -113,6 +117,8 @@ mod tests {
         assert_eq!(word(Error::invalid("x")), "ERR");
         assert_eq!(word(Error::TooLarge { what: "the body", actual: 2, limit: 1 }), "TOOBIG");
         assert_eq!(word(Error::NoStore { name: "x".into() }), "NOSTORE");
+        assert_eq!(word(Error::StoreDropped), "NOSTORE");
+        assert_eq!(word(Error::TooManyStores { limit: 7 }), "LIMIT");
         assert_eq!(word(Error::StoreExists { name: "x".into(), ttl_ms: 0 }), "CONFLICT");
         assert_eq!(word(Error::IdConflict { sequence: 1 }), "CONFLICT");
         assert_eq!(word(Error::LastSequence { last: 1 }), "LASTSEQ");

@@ -2,7 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage files")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -409,4 +410,114 @@ fn a_server_that_meets_a_damaged_manifest_says_what_to_do_next_read_only_too() {
         let (_, err) = ends_with(&run(arguments), 1);
         assert!(err.contains("is damaged at byte") && err.contains("strandline salvage"), "{err}");
     }
+}
+
+/// Runs a verb whose standard output nobody reads.
+fn unread(name: &str, dirs: &[&Path]) -> Output {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
+    command.arg(name).args(dirs).stdout(writer).stderr(Stdio::piped());
+    command.spawn().and_then(Child::wait_with_output).expect("the binary runs")
+}
+
+#[test]
+fn a_verb_whose_output_nobody_reads_does_its_work_and_ends_quietly_with_3() {
+    let (folder, dir) = made();
+    let [backup, restored, salvaged] = ["b", "r", "s"].map(|name| folder.path().join(name));
+    for (name, dirs) in [
+        ("verify", vec![dir.as_path()]),
+        ("repair", vec![&dir]),
+        ("dump", vec![&dir]),
+        ("backup", vec![&dir, &backup]),
+        ("restore", vec![&backup, &restored]),
+        ("salvage", vec![&dir, &salvaged]),
+        ("rebuild-members", vec![&dir]),
+    ] {
+        let (_, err) = ends_with(&unread(name, &dirs), 3);
+        assert!(!err.contains("panicked") && !err.contains("strandline: "), "{name}: {err}");
+    }
+    for whole in [&backup, &restored, &salvaged] {
+        ends_with(&verb("verify", &[whole]), 0);
+    }
+    ends_with(&unread("restore", &[&dir.join("nothing"), &folder.path().join("x")]), 2);
+    damage(&dir);
+    ends_with(&unread("verify", &[&dir]), 1);
+    for name in ["--help", "--version"] {
+        let (_, err) = text(&unread(name, &[]));
+        assert!(!err.contains("panicked"), "{err}");
+    }
+}
+
+/// A server whose standard output and standard error are these, and where it is to listen.
+fn serve(dir: &Path, out: impl Into<Stdio>, err: impl Into<Stdio>) -> (Child, SocketAddr) {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
+    command.arg("serve").arg("--dir").arg(dir).args(["--port", &free.port().to_string()]);
+    (command.stdout(out).stderr(err).spawn().expect("the binary starts"), free)
+}
+
+/// Sends lines, and gives all that comes until the connection is closed.
+fn talk(server: &mut Child, address: SocketAddr, lines: &str) -> String {
+    let mut socket = loop {
+        match TcpStream::connect(address) {
+            Ok(socket) => break socket,
+            Err(_) => assert!(server.try_wait().expect("it is a child").is_none(), "the server has ended"),
+        }
+    };
+    socket.write_all(lines.as_bytes()).expect("the server takes it");
+    let mut replies = String::new();
+    let _ = socket.read_to_string(&mut replies);
+    replies
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_starts_serves_and_stops() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let closed = || std::io::pipe().expect("a pipe").1;
+    // Nothing more fits into this one, and whoever writes to it waits.
+    let (_nobody_reads, mut full) = std::io::pipe().expect("a pipe");
+    full.write_all(&vec![b'x'; 65_536]).expect("that much fits");
+    let kinds: [(&str, Stdio, Stdio); 4] = [
+        ("closed standard output", closed().into(), Stdio::null()),
+        ("closed standard error", Stdio::null(), closed().into()),
+        ("full standard error", Stdio::null(), full.try_clone().expect("a second handle").into()),
+        ("full standard output", full.into(), Stdio::null()),
+    ];
+    for (kind, out, err) in kinds {
+        let (mut server, address) = serve(&folder.path().join("data"), out, err);
+        // Each is a line of the log.
+        for _ in 0..3 {
+            assert_eq!(talk(&mut server, address, "POST / HTTP/1.1\r\n"), "", "{kind}");
+        }
+        let replies = talk(&mut server, address, "TL.APPEND messages:a x\r\nPING\r\nQUIT\r\n");
+        assert!(replies.ends_with("+PONG\r\n+OK\r\n") && replies.starts_with(':'), "{kind}: {replies}");
+        assert_eq!(talk(&mut server, address, "SHUTDOWN\r\n"), "", "{kind}");
+        assert_eq!(server.wait().expect("it ends").code(), Some(0), "{kind}");
+    }
+}
+
+#[test]
+fn with_few_descriptors_most_of_those_that_are_left_serve_clients() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let binary = env!("CARGO_BIN_EXE_strandline");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let script = format!(
+        "ulimit -n 64; exec {binary} serve --dir {} --port {}",
+        folder.path().join("data").display(),
+        free.port()
+    );
+    let mut server = Command::new("bash").args(["-c", &script]).spawn().expect("bash starts");
+    assert_eq!(talk(&mut server, free, "PING\r\nQUIT\r\n"), "+PONG\r\n+OK\r\n");
+    let mut clients: Vec<TcpStream> =
+        (0..23).map(|_| TcpStream::connect(free).expect("the server listens")).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.write_all(format!("TL.APPEND messages:{number} x\r\n").as_bytes()).expect("it takes it");
+        let mut reply = [0; 4];
+        client.read_exact(&mut reply).expect("it answers");
+        assert_eq!(&reply, b":1\r\n", "client {number}");
+    }
+    clients.truncate(20);
+    assert_eq!(talk(&mut server, free, "TL.FLUSH\r\nSHUTDOWN\r\n"), "+OK\r\n");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
 }

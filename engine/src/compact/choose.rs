@@ -9,8 +9,14 @@
 //! Size tiers: when eight neighbours of one tier stand in a row, they become one of the next tier, so that an entry is written
 //! about log₈(segments) times. Neighbours only: a merged segment holds one piece of the log as any other.
 //!
+//! Of a segment that has expired only the index is left. Indexes have no tier, since what they had as data says nothing of their
+//! size: eight neighbours, the smallest of a row, become one when none of them has more than a quarter of their bytes. So a large one,
+//! which knows ten million timelines, is written again only with others of its size, however the sizes are mixed. In a row that has
+//! grown far too long that does not count any more.
+//!
 //! The space that a merge takes until its inputs go is bounded: inputs are at most an eighth of what their store holds, or 1 GiB
-//! if that is more. The largest segments are then about a 32nd of a store, so there are few of them however large it grows.
+//! if that is more. The largest segments are then about a 32nd of a store, so there are few of them however large it grows. Indexes
+//! have no such bound: merged, they are one entry a timeline, mostly of the same timelines, and none could be left as it is.
 //!
 //! What a merge will write is what is alive of its inputs, and their indexes: that much room it needs. If the disk has less, fewer
 //! inputs are taken, or nothing is done until there is. A rewrite gives back more than it takes, so it may use half of what is free.
@@ -68,7 +74,7 @@ pub struct Room {
 pub enum Kind {
     /// A tier, in a partition.
     Data(u8, u64),
-    /// Segments without data are alike wherever they are: what is left of them is small.
+    /// Segments without data are alike wherever they are.
     Dropped,
 }
 
@@ -124,14 +130,31 @@ pub fn is_behind(newest_first: &[Candidate], least_bytes: u64) -> bool {
     rows(newest_first).any(|(row, _)| row.len() >= TOO_MANY) || dead > alive.saturating_add(least_bytes)
 }
 
-/// The rows of neighbours that are due, newest first, and of each the oldest ones that make one merge within the store's bound.
+/// The rows of neighbours that are due, newest first, and of each those that make one merge.
 fn rows(newest_first: &[Candidate]) -> impl DoubleEndedIterator<Item = (&[Candidate], &[Candidate])> {
     let alike = |one: &Candidate, other: &Candidate| one.kind == other.kind && one.is_whole == other.is_whole;
     let held: u64 = newest_first.iter().map(|candidate| candidate.bytes).sum();
     let bound_bytes = (held / BOUND_PART).max(LEAST_BOUND_BYTES);
     let rows = newest_first.chunk_by(alike).filter(|row| row.len() >= FAN_IN && row[0].is_whole);
-    rows.map(move |row| (row, oldest_within(&row[row.len() - FAN_IN..], bound_bytes, |one| one.bytes)))
-        .filter(|(_, due)| due.len() >= LEAST_INPUTS)
+    rows.map(move |row| match row[0].kind {
+        Kind::Dropped => (row, smallest_alike(row)),
+        Kind::Data(..) => {
+            (row, oldest_within(&row[row.len() - FAN_IN..], bound_bytes, |candidate| candidate.bytes))
+        }
+    })
+    .filter(|(_, due)| due.len() >= LEAST_INPUTS)
+}
+
+/// The neighbours of a row of indexes that are cheapest to merge; none while each merge would write a large one for a few small ones,
+/// unless the row is far too long. Of equally cheap ones the oldest.
+fn smallest_alike(row: &[Candidate]) -> &[Candidate] {
+    let bytes = |neighbours: &[Candidate]| neighbours.iter().map(|candidate| candidate.bytes).sum::<u64>();
+    let are_alike = |neighbours: &&[Candidate]| {
+        let largest = neighbours.iter().map(|candidate| candidate.bytes).max().unwrap_or(0);
+        row.len() >= URGENT || largest.saturating_mul(LEAST_INPUTS as u64) <= bytes(neighbours)
+    };
+    let alike = row.windows(FAN_IN).rev().filter(are_alike);
+    alike.min_by_key(|neighbours| bytes(neighbours)).unwrap_or_default()
 }
 
 /// As many of a row, from the oldest on, as fit.
@@ -204,6 +227,72 @@ mod tests {
         let mut large = vec![(1, GIB / 3); 8];
         large.push((5, 64 * GIB));
         assert_eq!(choose(&candidates(&large), PLENTY), merge((2..=9).rev()));
+    }
+
+    /// Indexes of these sizes, newest first.
+    fn indexes(sizes: &[u64]) -> Vec<Candidate> {
+        let mut all = candidates(&sizes.iter().map(|bytes| (0, *bytes)).collect::<Vec<_>>());
+        all.iter_mut().for_each(|candidate| candidate.kind = Kind::Dropped);
+        all
+    }
+
+    /// Adds an index a day, and merges what is due; the next index has so many bytes, and merged ones as many as `merged` says. Gives the
+    /// longest row there was, and all that was written by merges.
+    fn live(
+        days: usize,
+        next: impl Fn(usize) -> u64,
+        merged: impl Fn(&[u64]) -> u64,
+    ) -> (usize, u64, Vec<u64>) {
+        let (mut row, mut longest, mut written) = (Vec::<u64>::new(), 0, 0);
+        for day in 0..days {
+            row.insert(0, next(day));
+            longest = longest.max(row.len());
+            while let Choice::Merge(numbers, _) = choose(&indexes(&row), PLENTY) {
+                let start = row.len() - *numbers.first().expect("has inputs") as usize;
+                let output = merged(&row[start..start + numbers.len()]);
+                row.splice(start..start + numbers.len(), [output]);
+                written += output;
+            }
+        }
+        (longest, written, row)
+    }
+
+    #[test]
+    fn indexes_of_many_millions_of_timelines_are_merged_again_and_again() {
+        // 15 million timelines are about 400 MB of index a partition. Each day has the same ones.
+        let (day, days) = (400_000_000, 1000);
+        let (longest, written, row) = live(days, |_| day, |inputs| *inputs.iter().max().expect("has inputs"));
+        assert!(longest <= FAN_IN && row.len() < FAN_IN, "{longest} at most, {} at the end", row.len());
+        assert!(written <= days as u64 * day / 6, "each is written once for seven that come");
+        // The tail of a day is flushed apart: sizes alternate.
+        let mixed = |day_number| if day_number % 2 == 0 { day } else { 1000 };
+        let (longest, ..) = live(days, mixed, |inputs| *inputs.iter().max().expect("has inputs"));
+        assert!(longest <= 2 * FAN_IN, "{longest}");
+    }
+
+    #[test]
+    fn indexes_of_other_timelines_each_day_are_written_again_a_few_times_only() {
+        let (days, sum) = (4096, |inputs: &[u64]| inputs.iter().sum());
+        let (longest, written, row) = live(days, |_| 1000, sum);
+        assert_eq!(row.iter().sum::<u64>(), days as u64 * 1000);
+        // Each merge makes one that is at least four times as large: log₄(4096) = 6.
+        assert!(longest <= 4 * FAN_IN && written <= 6 * days as u64 * 1000, "{longest}, {written}");
+    }
+
+    #[test]
+    fn a_large_index_is_left_alone_until_there_are_others_of_its_size_or_far_too_many() {
+        let mut sizes = vec![1; 7];
+        sizes.push(100);
+        assert_eq!((choose(&indexes(&sizes), PLENTY), debt_bytes(&indexes(&sizes))), (Choice::Nothing, 0));
+        sizes.insert(0, 1);
+        assert_eq!(choose(&indexes(&sizes), PLENTY), merge((2..=9).rev()));
+        // One large one in each eight: no neighbours are alike.
+        let peaks: Vec<u64> = (0..URGENT).map(|place| if place % 8 == 3 { 100 } else { 1 }).collect();
+        assert_eq!(choose(&indexes(&peaks[1..]), PLENTY), Choice::Nothing);
+        assert!(
+            matches!(choose(&indexes(&peaks), PLENTY), Choice::Merge(inputs, true) if inputs.len() == FAN_IN)
+        );
+        assert_eq!(choose(&indexes(&[GIB; 8]), room(GIB)), Choice::Wait, "and the room of the disk counts");
     }
 
     #[test]

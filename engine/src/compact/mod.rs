@@ -350,7 +350,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     state.view.change(|view| {
         // By number: one of them may have lost its data meanwhile.
         let gone = view.segments.take(record.store, &numbers);
-        view.segments.add(output);
+        state.add_segments(view, output);
         gone.iter().for_each(|segment| segment.make_obsolete());
     });
     inputs.iter().for_each(|input| input.make_obsolete());

@@ -22,7 +22,7 @@ use crate::ids::{BootId, FileNumber, Lsn, StoreId, TimeMs};
 /// A named set of timelines with one retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
-    /// How records and segments name it. Ids are never used twice.
+    /// How records and segments name it. Ids are never used twice: they come from the counter of files.
     pub id: StoreId,
     /// How callers name it.
     pub name: String,
@@ -30,7 +30,8 @@ pub struct StoreRecord {
     pub ttl_ms: u64,
     /// Entries of an earlier time had expired when the TTL was changed: they stay so.
     pub gone_before_ms: TimeMs,
-    /// How often sequences that may have been seen were lost with the page cache: part of the epoch of its timelines.
+    /// Part of the epoch of its timelines. A store that was made begins with its id, so that it never has the epoch of a dropped one of
+    /// its name; it rises when sequences that may have been seen were lost with the page cache. The first two stores begin with 0.
     pub generation: u64,
     /// How often the files of its new segments are kept.
     pub copies: Copies,
@@ -167,7 +168,7 @@ pub struct Live {
     pub checkpoint: Lsn,
     /// The log file that must be there, since replay needs it; 0: none (after a clean stop, and before the first file).
     pub log_file: FileNumber,
-    /// The number of the next file.
+    /// The number of the next file, or the id of the next store.
     pub next_file: FileNumber,
     /// The highest time given so far, as far as segments know: no later one may be lower.
     pub last_time_ms: TimeMs,

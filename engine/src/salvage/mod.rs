@@ -57,7 +57,7 @@ pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Sal
     let (source, target) = (source.as_ref(), target.as_ref());
     let raw = DiskDirectory::open(source).map_err(|error| Error::io("open the directory", source, error))?;
     let source = Dir::new(Arc::new(raw));
-    salvage_in(&source, &target::make(target)?)
+    target::make(target, || DiskDirectory::create_noting(target), |target| salvage_in(&source, target))
 }
 
 /// The same with directories that may be simulated.

@@ -37,8 +37,13 @@ impl DiskDirectory {
     /// The directory at `path`, made with its parents when there is none. All names on the way are durable then: those that are
     /// there already may have been made by a process that was killed before it could see to it.
     pub fn create(path: &Path) -> io::Result<DiskDirectory> {
-        make_durable(path, &mut |parent| File::open(parent)?.sync_all())?;
-        DiskDirectory::open(path)
+        DiskDirectory::create_noting(path).map(|(directory, _)| directory)
+    }
+
+    /// The same, and which directories were made for it, the outermost first: for [`remove_empty`].
+    pub fn create_noting(path: &Path) -> io::Result<(DiskDirectory, Vec<PathBuf>)> {
+        let made = make_durable(path, &mut |parent| File::open(parent)?.sync_all())?;
+        Ok((DiskDirectory::open(path)?, made))
     }
 
     /// Opens the lock file, made if there is none.
@@ -48,13 +53,20 @@ impl DiskDirectory {
     }
 }
 
-/// Makes a directory and those above it that are missing, then syncs all above it, the nearest first.
-fn make_durable(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+/// Removes directories that were made, the innermost first, up to the first that holds anything: another may have begun to use it.
+pub fn remove_empty(made: &[PathBuf]) {
+    // One that stays is empty, and in nobody's way.
+    let _ = made.iter().rev().try_for_each(fs::remove_dir);
+}
+
+/// Makes a directory and those above it that are missing, then syncs all above it, the nearest first. Gives those that it made.
+fn make_durable(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<Vec<PathBuf>> {
     let path = std::path::absolute(path)?;
+    let mut made = Vec::new();
     let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.is_dir()).collect();
     for directory in missing.into_iter().rev() {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
-            Ok(()) => {}
+            Ok(()) => made.push(directory.to_path_buf()),
             // Another made it since, or its name ends in `..`.
             Err(_) if directory.is_dir() => {}
             Err(error) => return Err(error),
@@ -67,7 +79,7 @@ fn make_durable(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> i
             synced => synced?,
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 /// Whether a path names the file that is open.

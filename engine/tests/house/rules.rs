@@ -27,7 +27,7 @@ pub const FLOORS: &[(&str, &[&str])] = &[
         "verbs",
         &[
             "open", "replay", "recovery", "queue", "append", "read", "list", "flush", "change", "compact",
-            "expire", "garbage", "figures", "backup", "repair", "verify", "salvage", "target",
+            "expire", "garbage", "figures", "backup", "repair", "verify", "salvage", "target", "stores",
         ],
     ),
     ("the running engine", &["running"]),

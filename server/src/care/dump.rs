@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use strandline::{Error, Limit, Lost, Store};
 
 use super::line::Line;
+use super::output::complain;
 use super::{Outcome, open, progress};
 
 /// Names and entries that are held at once.
@@ -33,7 +34,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         damage: engine.damage().len(),
     };
     for error in engine.damage() {
-        eprintln!("strandline: {error}");
+        complain(error);
     }
     if let Some(name) = &arguments.store {
         let names: Vec<String> = engine.stores().into_iter().map(|store| store.name).collect();
@@ -100,7 +101,7 @@ impl<W: Write> Dump<W> {
             }
             for entry in page.entries.iter().filter(|entry| !is_lost(&page.lost, entry.sequence)) {
                 let line = Line::new(store.name(), name, entry.sequence, entry.time_ms, &entry.body);
-                serde_json::to_writer(&mut self.out, &line)?;
+                serde_json::to_writer(&mut self.out, &line).map_err(io::Error::from)?;
                 self.out.write_all(b"\n")?;
             }
             first = page.next.saturating_add(1);
@@ -130,7 +131,7 @@ impl<W: Write> Dump<W> {
             return Err(error.into());
         }
         self.damage += 1;
-        eprintln!("strandline: left out: {error}");
+        complain(format_args!("left out: {error}"));
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use strandline::{Batch, Engine, Error, Store, Ticket};
 
 use super::line::Line;
+use super::output::Output;
 use super::{Outcome, open, progress};
 
 /// So many appends are under way at once: they share syncs.
@@ -25,7 +26,7 @@ pub struct Arguments {
 }
 
 /// Imports until the end of the input or the first line that cannot be taken; lines before it are in.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, false, "stop it first, or let it end")?;
     let bar = progress::count("import");
     let mut import = Import { engine: &engine, stores: HashMap::new(), under_way: VecDeque::new() };
@@ -50,7 +51,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     taken?;
     bar.finish_and_clear();
     engine.close()?;
-    println!("{lines} lines");
+    out.line(format_args!("{lines} lines"));
     Ok(Outcome::Fine)
 }
 

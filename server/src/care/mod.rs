@@ -1,7 +1,8 @@
 //! Looking after a directory from the command line, while no server runs on it: one file a verb.
 //!
-//! Exit codes: 0 all is well; 1 damage was found; 2 it could not be done, or not that way. What was found goes to standard output,
-//! one line each; progress goes to standard error, and only to a terminal.
+//! Exit codes: 0 all is well; 1 damage was found; 2 it could not be done, or not that way; 3 all is well as far as it was done, but
+//! not all of what it printed was read: the reader of standard output went away. A dump ends there; all else is done to its end. What
+//! was found goes to standard output, one line each; progress goes to standard error, and only to a terminal.
 //!
 //! It does not know: the network, or how the engine does it.
 
@@ -9,6 +10,7 @@ mod backup;
 mod dump;
 mod import;
 mod line;
+mod output;
 mod progress;
 mod rebuild;
 mod repair;
@@ -17,10 +19,12 @@ mod salvage;
 mod verify;
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use output::{Output, complain};
 use strandline::{Engine, Error, Finding, Options};
 
 /// What can be done to a directory.
@@ -71,6 +75,9 @@ pub enum Care {
     Import(import::Arguments),
 }
 
+/// The exit code when not all that was printed was read.
+const UNREAD: u8 = 3;
+
 /// How it ended.
 pub enum Outcome {
     /// All is well.
@@ -81,21 +88,24 @@ pub enum Outcome {
 
 /// Runs a verb.
 pub fn run(care: Care) -> ExitCode {
+    let mut out = Output::default();
     let done = match care {
-        Care::Verify(arguments) => verify::run(&arguments),
-        Care::Repair(arguments) => repair::run(&arguments),
-        Care::Backup(arguments) => backup::run(&arguments),
-        Care::Restore(arguments) => restore::run(&arguments),
-        Care::Salvage(arguments) => salvage::run(&arguments),
-        Care::RebuildMembers(arguments) => rebuild::run(&arguments),
+        Care::Verify(arguments) => verify::run(&arguments, &mut out),
+        Care::Repair(arguments) => repair::run(&arguments, &mut out),
+        Care::Backup(arguments) => backup::run(&arguments, &mut out),
+        Care::Restore(arguments) => restore::run(&arguments, &mut out),
+        Care::Salvage(arguments) => salvage::run(&arguments, &mut out),
+        Care::RebuildMembers(arguments) => rebuild::run(&arguments, &mut out),
         Care::Dump(arguments) => dump::run(&arguments),
-        Care::Import(arguments) => import::run(&arguments),
+        Care::Import(arguments) => import::run(&arguments, &mut out),
     };
     match done {
+        Ok(Outcome::Fine) if out.is_unread() => ExitCode::from(UNREAD),
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Damaged) => ExitCode::from(1),
+        Err(problem) if is_unread(&problem) => ExitCode::from(UNREAD),
         Err(problem) => {
-            eprintln!("strandline: {}", crate::told_once(&problem));
+            complain(crate::told_once(&problem));
             let damaged = matches!(problem.downcast_ref(), Some(Error::Corrupt { .. }));
             if damaged {
                 eprintln!(
@@ -105,6 +115,12 @@ pub fn run(care: Care) -> ExitCode {
             ExitCode::from(if damaged { 1 } else { 2 })
         }
     }
+}
+
+/// Whether a verb ended because nobody reads what it writes.
+fn is_unread(problem: &anyhow::Error) -> bool {
+    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    problem.downcast_ref().is_some_and(is_broken_pipe)
 }
 
 /// Opens a directory. When another has it, `instead` says what to do: if that is a server, what to ask it.

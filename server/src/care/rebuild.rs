@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use strandline_server::{Messaging, MessagingOptions};
 
+use super::output::Output;
 use super::{Outcome, open};
 
 /// Where to rebuild.
@@ -15,20 +16,31 @@ pub struct Arguments {
 }
 
 /// Rebuilds, and prints a line for each conversation and each user.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, false, "stop it first")?;
     let messaging = Messaging::open(&engine, MessagingOptions::default())?;
     let lost = messaging.rebuild(|rebuilt| {
         let doubt = if rebuilt.is_uncertain { "; some of its events cannot be read" } else { "" };
-        println!("conversation {}: {} members{doubt}", rebuilt.conv.escape_ascii(), rebuilt.members);
+        out.line(format_args!(
+            "conversation {}: {} members{doubt}",
+            rebuilt.conv.escape_ascii(),
+            rebuilt.members
+        ));
     })?;
     for conv in &lost.changes {
-        println!("conversation {}: edits and recalls", conv.escape_ascii());
+        out.line(format_args!("conversation {}: edits and recalls", conv.escape_ascii()));
     }
     for user in &lost.users {
-        println!("user {}: conversations; marks as far as they can be read", user.escape_ascii());
+        out.line(format_args!(
+            "user {}: conversations; marks as far as they can be read",
+            user.escape_ascii()
+        ));
     }
-    println!("rebuilt {} conversations and {} users", lost.conversations.len(), lost.users.len());
+    out.line(format_args!(
+        "rebuilt {} conversations and {} users",
+        lost.conversations.len(),
+        lost.users.len()
+    ));
     drop(messaging);
     engine.close()?;
     Ok(Outcome::Fine)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::output::Output;
 use super::verify::print;
 use super::{Outcome, open, progress};
 
@@ -15,7 +16,7 @@ pub struct Arguments {
 }
 
 /// Opens the directory as a server does, which takes in what a crash left in the log, checks it, and mends what can be.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     // An engine that is opened to write makes a directory where there is none: a mistyped name must not.
     anyhow::ensure!(arguments.dir.is_dir(), "{} is no directory", arguments.dir.display());
     let engine = open(&arguments.dir, false, "TL.VERIFY mends it there")?;
@@ -28,16 +29,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // Copies that a store was to get, and that there was no space for.
     found.mended.extend(engine.repair()?.mended);
     engine.close()?;
-    let outcome = print(&found);
+    let outcome = print(&found, out);
     for name in &found.mended {
-        println!("mended {}", arguments.dir.join(name).display());
+        out.line(format_args!("mended {}", arguments.dir.join(name).display()));
     }
-    println!("{} files mended from their other copies", found.mended.len());
+    out.line(format_args!("{} files mended from their other copies", found.mended.len()));
     if !found.findings.is_empty() {
-        println!(
+        out.line(format_args!(
             "next: run strandline verify {}; for damage that is still there restore a backup, or use strandline salvage",
             arguments.dir.display()
-        );
+        ));
     }
     Ok(outcome)
 }

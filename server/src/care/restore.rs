@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Outcome;
+use super::output::Output;
 
 /// What to restore where to.
 #[derive(Args)]
@@ -16,8 +17,8 @@ pub struct Arguments {
 }
 
 /// Copies the backup under another history.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let made = strandline::restore(&arguments.backup, &arguments.target)?;
-    println!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries);
+    out.line(format_args!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries));
     Ok(Outcome::Fine)
 }

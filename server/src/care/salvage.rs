@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use strandline_server::{LostLedgers, Messaging, MessagingOptions};
 
+use super::output::Output;
 use super::{Outcome, finding_line, open};
 
 /// What to salvage where to.
@@ -30,29 +31,32 @@ fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
 }
 
 /// Salvages, and tells each damaged file and each timeline that lost something, and the ledgers of messaging that are lost.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let saved = strandline::salvage(&arguments.dir, &arguments.target)?;
     for finding in &saved.findings {
-        println!("{}", finding_line(finding));
+        out.line(format_args!("{}", finding_line(finding)));
     }
     let lost = lost_ledgers(&arguments.target)?;
     for conv in &lost.conversations {
-        println!("ledger: the members of conversation {} are lost", conv.escape_ascii());
+        out.line(format_args!("ledger: the members of conversation {} are lost", conv.escape_ascii()));
     }
     for conv in &lost.changes {
-        println!("ledger: edits and recalls of conversation {} are lost", conv.escape_ascii());
+        out.line(format_args!("ledger: edits and recalls of conversation {} are lost", conv.escape_ascii()));
     }
     for user in &lost.users {
-        println!("ledger: conversations and marks of user {} are lost", user.escape_ascii());
+        out.line(format_args!("ledger: conversations and marks of user {} are lost", user.escape_ascii()));
     }
     if lost != LostLedgers::default() {
-        println!("strandline rebuild-members {} makes ledgers again", arguments.target.display());
+        out.line(format_args!(
+            "strandline rebuild-members {} makes ledgers again",
+            arguments.target.display()
+        ));
     }
-    println!(
+    out.line(format_args!(
         "{} findings; saved {} timelines, {} entries",
         saved.findings.len(),
         saved.timelines,
         saved.entries
-    );
+    ));
     Ok(if saved.findings.is_empty() { Outcome::Fine } else { Outcome::Damaged })
 }

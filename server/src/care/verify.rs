@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use strandline::Verification;
 
+use super::output::Output;
 use super::{Outcome, finding_line, open, progress};
 
 /// What to verify.
@@ -15,7 +16,7 @@ pub struct Arguments {
 }
 
 /// Verifies a directory that is opened read-only.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, true, "ask a server for TL.VERIFY")?;
     let bar = progress::bytes("verify");
     let found = engine.verify(|done, total| {
@@ -23,34 +24,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    let outcome = print(&found);
+    let outcome = print(&found, out);
     if !found.findings.is_empty() {
-        println!(
+        out.line(format_args!(
             "next: strandline repair {} mends what has a good second copy; for the rest restore a backup, or use strandline salvage",
             arguments.dir.display()
-        );
+        ));
     }
     Ok(outcome)
 }
 
 /// Each finding, and the sums.
-pub(super) fn print(found: &Verification) -> Outcome {
+pub(super) fn print(found: &Verification, out: &mut Output) -> Outcome {
     for finding in &found.findings {
-        println!("{}", finding_line(finding));
+        out.line(format_args!("{}", finding_line(finding)));
     }
     if found.left_off > 0 {
-        println!("and {} more", found.left_off);
+        out.line(format_args!("and {} more", found.left_off));
     }
-    println!(
+    out.line(format_args!(
         "{} findings in {} files of {} bytes; {} timelines, {} entries in segments",
         found.findings.len() as u64 + found.left_off,
         found.files,
         found.bytes,
         found.timelines,
         found.entries
-    );
-    if found.findings.is_empty() {
-        return Outcome::Fine;
-    }
-    Outcome::Damaged
+    ));
+    if found.findings.is_empty() { Outcome::Fine } else { Outcome::Damaged }
 }

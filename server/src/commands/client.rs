@@ -1,7 +1,8 @@
 //! CLIENT: names, numbers and the list of connections. What is not listed here is refused as Redis refuses what it does not know.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -12,9 +13,9 @@ use crate::clients::{Client, End};
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[Command::new("CLIENT", -2, Class::Connection, Run::Now(client)).told(
-    "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST | KILL ID id | KILL ADDR address | KILL address | \
+    "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST [TYPE type | ID id [id ...]] | KILL ID id | KILL ADDR address | KILL address | \
      NO-EVICT on|off | NO-TOUCH on|off",
-    "About this connection and the others. KILL: how many were closed; in its old form OK.",
+    "About this connection and the others. SETINFO: LIB-NAME or LIB-VER. TYPE: normal, pubsub, master, replica. KILL: how many were closed; in its old form OK.",
 )
 .replies(Reply::LargeWith("LIST"))];
 
@@ -22,7 +23,18 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     let word = arguments[0].to_ascii_uppercase();
     match (word.as_slice(), &arguments[1..]) {
         (b"HELP", []) => return write_help("CLIENT", context),
-        (b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH", [_, ..]) => context.connection.out.ok(),
+        (b"SETINFO", [attribute, value]) => {
+            set_info(context, attribute, value)?;
+            context.connection.out.ok();
+        }
+        (b"NO-EVICT", [word]) => {
+            set_flag(&context.connection.client.activity.no_evict, word)?;
+            context.connection.out.ok();
+        }
+        (b"NO-TOUCH", [word]) => {
+            set_flag(&context.connection.client.activity.no_touch, word)?;
+            context.connection.out.ok();
+        }
         (b"SETNAME", [name]) => {
             check_name(name)?;
             context.connection.rename(name);
@@ -40,10 +52,12 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
             let line = describe(&context.connection.client, context.shared.now_ms());
             context.connection.out.bulk(line);
         }
-        (b"LIST", _) => {
+        (b"LIST", filter) => {
+            let is_listed = list_filter(filter)?;
             let now_ms = context.shared.now_ms();
-            let lines: String =
-                context.shared.clients.all().iter().map(|client| describe(client, now_ms)).collect();
+            let clients = context.shared.clients.all();
+            let listed = clients.iter().filter(|client| is_listed(client));
+            let lines: String = listed.map(|client| describe(client, now_ms)).collect();
             context.connection.out.bulk(lines);
         }
         (b"KILL", [what, value]) if what.eq_ignore_ascii_case(b"ID") => {
@@ -55,6 +69,13 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
             return Ok(kill(context, |client| client.address == address));
         }
         (b"KILL", [value]) => return kill_address(context, value),
+        (b"HELP" | b"SETINFO" | b"SETNAME" | b"GETNAME" | b"ID" | b"INFO" | b"NO-EVICT" | b"NO-TOUCH", _) => {
+            let word = word.to_ascii_lowercase();
+            let word = String::from_utf8_lossy(&word);
+            let text = format!("wrong number of arguments for 'client|{word}' command");
+            return Err(Refusal::usage(text));
+        }
+        (b"KILL", _) => return Err(Refusal::syntax()),
         _ => return Err(unknown_subcommand("CLIENT", &arguments[0])),
     }
     Ok(Flow::Done)
@@ -68,16 +89,84 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), Refusal> {
     Err(Refusal::usage("Client names cannot contain spaces, newlines or special characters."))
 }
 
+fn set_info(context: &Context<'_>, attribute: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    let is_name = attribute.eq_ignore_ascii_case(b"LIB-NAME");
+    if !is_name && !attribute.eq_ignore_ascii_case(b"LIB-VER") {
+        let shown = String::from_utf8_lossy(&attribute[..attribute.len().min(128)]).into_owned();
+        return Err(Refusal::usage(format!("Unrecognized option '{shown}'")));
+    }
+    if !value.iter().all(u8::is_ascii_graphic) {
+        let attribute = if is_name { "lib-name" } else { "lib-ver" };
+        let text = format!("{attribute} cannot contain spaces, newlines or special characters.");
+        return Err(Refusal::usage(text));
+    }
+    let mut library = context.connection.client.library.lock();
+    *(if is_name { &mut library.name } else { &mut library.version }) = Bytes::copy_from_slice(value);
+    Ok(())
+}
+
+fn set_flag(flag: &AtomicBool, word: &[u8]) -> Result<(), Refusal> {
+    let is_on = word.eq_ignore_ascii_case(b"ON");
+    if !is_on && !word.eq_ignore_ascii_case(b"OFF") {
+        return Err(Refusal::syntax());
+    }
+    flag.store(is_on, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether a client is listed.
+type Filter = Box<dyn Fn(&Client) -> bool>;
+
+/// Which clients CLIENT LIST lists.
+fn list_filter(words: &[Bytes]) -> Result<Filter, Refusal> {
+    match words {
+        [] => Ok(Box::new(|_| true)),
+        [word, name] if word.eq_ignore_ascii_case(b"TYPE") => match name.to_ascii_lowercase().as_slice() {
+            b"normal" => Ok(Box::new(|client| !client.is_subscriber())),
+            b"pubsub" => Ok(Box::new(Client::is_subscriber)),
+            b"master" | b"replica" | b"slave" => Ok(Box::new(|_| false)),
+            _ => {
+                let shown = String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned();
+                Err(Refusal::usage(format!("Unknown client type '{shown}'")))
+            }
+        },
+        [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
+            let ids = ids.iter().map(|id| integer(id)).collect::<Result<HashSet<u64>, Refusal>>()?;
+            Ok(Box::new(move |client| ids.contains(&client.id)))
+        }
+        _ => Err(Refusal::syntax()),
+    }
+}
+
+/// A line of CLIENT LIST. `idle` counts from the last command; flags: P subscribes, b blocked, e NO-EVICT, T NO-TOUCH, N none of them.
 fn describe(client: &Client, now_ms: u64) -> String {
+    let activity = &client.activity;
+    let seconds_since = |time_ms: u64| now_ms.saturating_sub(time_ms) / 1000;
+    let is_set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+    let flags = [
+        (client.is_subscriber(), 'P'),
+        (is_set(&activity.is_blocked), 'b'),
+        (is_set(&activity.no_evict), 'e'),
+        (is_set(&activity.no_touch), 'T'),
+    ];
+    let flags: String = flags.iter().filter(|(holds, _)| *holds).map(|(_, letter)| letter).collect();
+    let command = activity.command.lock().to_ascii_lowercase();
+    let library = client.library.lock().clone();
     format!(
-        "id={} addr={} name={} age={} db=0 sub={} psub=0 ssub={} multi=-1 resp={}\n",
+        "id={} addr={} name={} age={} idle={} flags={} db=0 sub={} psub=0 ssub={} multi=-1 cmd={} user=default resp={} \
+         lib-name={} lib-ver={}\n",
         client.id,
         client.address,
         String::from_utf8_lossy(&client.name.lock()),
-        now_ms.saturating_sub(client.since_ms) / 1000,
+        seconds_since(client.since_ms),
+        seconds_since(activity.last_ms.load(Ordering::Relaxed)),
+        if flags.is_empty() { "N" } else { &flags },
         client.channels.load(Ordering::Relaxed),
         client.shard_channels.load(Ordering::Relaxed),
+        if command.is_empty() { "NULL" } else { &command },
         client.protocol.load(Ordering::Relaxed),
+        String::from_utf8_lossy(&library.name),
+        String::from_utf8_lossy(&library.version),
     )
 }
 

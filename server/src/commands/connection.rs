@@ -45,23 +45,30 @@ fn hello(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
             _ => return Err(Refusal::new("NOPROTO", "unsupported protocol version")),
         },
     };
+    // Everything is checked before anything is done.
+    let (mut credentials, mut name) = (None, None);
     loop {
         rest = match rest {
             [] => break,
             [word, user, password, rest @ ..] if word.eq_ignore_ascii_case(b"AUTH") => {
-                log_in(context, user, password)?;
+                credentials = Some((user, password));
                 rest
             }
-            [word, name, rest @ ..] if word.eq_ignore_ascii_case(b"SETNAME") => {
-                check_name(name)?;
-                context.connection.rename(name);
+            [word, given, rest @ ..] if word.eq_ignore_ascii_case(b"SETNAME") => {
+                check_name(given)?;
+                name = Some(given);
                 rest
             }
             _ => return Err(Refusal::usage("syntax error: HELLO [2|3] [AUTH user pass] [SETNAME name]")),
         };
     }
-    if !context.connection.logged_in {
-        return Err(Refusal::new("NOAUTH", "HELLO must be called with AUTH here"));
+    match credentials {
+        Some((user, password)) => log_in(context, user, password)?,
+        None if context.connection.logged_in => {}
+        None => return Err(Refusal::new("NOAUTH", "HELLO must be called with AUTH here")),
+    }
+    if let Some(name) = name {
+        context.connection.rename(name);
     }
     if protocol == Protocol::Resp2 {
         // Their frames are told from replies in RESP3 only.

@@ -1,4 +1,4 @@
-//! Stores and their TTL: TL.STORE CREATE, LIST, INFO, TTL.
+//! Stores and their TTL: TL.STORE CREATE, LIST, INFO, TTL, DROP.
 
 use bytes::Bytes;
 
@@ -7,10 +7,17 @@ use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::find_store;
 use crate::refusal::{Refusal, is_store_name};
 
-const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms";
+const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms | DROP name [FORCE]";
 
 pub(super) static COMMANDS: &[Command] = &[Command::new("TL.STORE", -2, Class::Write, Run::Now(store))
-    .told(USAGE, "OK, array of names, map of name and ttl, OK. TTL 0: entries are kept for ever.")];
+    .told(
+        USAGE,
+        "OK, array of names, map of name and ttl, OK, OK. TTL 0: entries are kept for ever. DROP: of an empty store, with FORCE of any \
+         but messages and sync.",
+    )];
+
+/// The stores that are there from the start, and stay.
+const PERMANENT: [&[u8]; 2] = [b"messages", b"sync"];
 
 fn store(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let word = arguments[0].to_ascii_uppercase();
@@ -22,6 +29,9 @@ fn store(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
         }
         (b"INFO", [name]) => info(context, name),
         (b"TTL", [name, ttl_ms]) => set_ttl(context, name, ttl_ms),
+        (b"DROP", [name, words @ ..]) if words.iter().all(|word| word.eq_ignore_ascii_case(b"FORCE")) => {
+            drop_store(context, name, !words.is_empty())
+        }
         _ => Err(Refusal::usage(format!("syntax error: TL.STORE {USAGE}"))),
     }
 }
@@ -43,6 +53,15 @@ fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Re
     let name = String::from_utf8_lossy(name).into_owned();
     let engine = context.shared.engine.clone();
     Ok(Flow::Slow(Box::new(move || Ok(engine.create_store(&name, ttl_ms).map(|_| Done::Ok)?))))
+}
+
+fn drop_store(context: &Context<'_>, name: &[u8], force: bool) -> Result<Flow, Refusal> {
+    if PERMANENT.contains(&name) {
+        return Err(Refusal::new("NOPERM", "this store cannot be dropped"));
+    }
+    let name = find_store(&context.shared.engine, name)?.name().to_owned();
+    let engine = context.shared.engine.clone();
+    Ok(Flow::Slow(Box::new(move || Ok(engine.drop_store(&name, force).map(|()| Done::Ok)?))))
 }
 
 fn list(context: &mut Context<'_>) {

@@ -85,6 +85,7 @@ pub struct Decoder {
     searched: usize,
     arguments: Vec<Range<usize>>,
     state: State,
+    was_inline: bool,
 }
 
 impl Default for Decoder {
@@ -95,6 +96,7 @@ impl Default for Decoder {
             searched: 0,
             arguments: Vec::new(),
             state: State::Start,
+            was_inline: false,
         }
     }
 }
@@ -121,6 +123,11 @@ impl Decoder {
             self.buffer = BytesMut::new();
             self.arguments.shrink_to(KEPT_ARGUMENTS);
         }
+    }
+
+    /// Whether the last request was an inline command, and not an array.
+    pub fn was_inline(&self) -> bool {
+        self.was_inline
     }
 
     /// The next request; `None` until more bytes have come.
@@ -161,6 +168,7 @@ impl Decoder {
         let words = inline::split(self.buffer.get(line.clone()).unwrap_or_default())
             .ok_or(ProtocolError::UnbalancedQuotes)?;
         self.skip_to(line.end + 1);
+        self.was_inline = true;
         Ok(Some(words))
     }
 
@@ -232,6 +240,7 @@ impl Decoder {
     fn finish(&mut self) -> Request {
         let frame = self.buffer.split_to(self.position).freeze();
         self.state = State::Start;
+        self.was_inline = false;
         self.position = 0;
         self.searched = 0;
         self.arguments.drain(..).map(|argument| frame.slice(argument)).collect()

@@ -121,9 +121,10 @@ impl Encoder {
         }
     }
 
-    /// An integer. Sequences and times fit in a signed 64-bit one, as every client expects.
+    /// An integer. Clients expect a signed 64-bit one: a value above 2^63 - 1, such as the sequence after the highest one, is sent as
+    /// 2^63 - 1.
     pub fn integer(&mut self, value: u64) {
-        self.line(b':', value);
+        self.line(b':', value.min(i64::MAX.unsigned_abs()));
     }
 
     /// An integer that may be negative.
@@ -207,6 +208,17 @@ mod tests {
         };
         assert_eq!(written(Protocol::Resp2, all), "*2\r\n$4\r\nlast\r\n:7\r\n*2\r\n$-1\r\n$5\r\n1 2\nx\r\n");
         assert_eq!(written(Protocol::Resp3, all), "%1\r\n$4\r\nlast\r\n:7\r\n>2\r\n_\r\n$5\r\n1 2\nx\r\n");
+    }
+
+    #[test]
+    fn no_integer_is_above_what_a_signed_one_holds() {
+        for value in [1 << 63, u64::MAX, (1 << 63) - 1] {
+            assert_eq!(written(Protocol::Resp3, |out| out.integer(value)), ":9223372036854775807\r\n");
+            assert!(
+                written(Protocol::Resp2, |out| out.field("first", value))
+                    .ends_with(":9223372036854775807\r\n")
+            );
+        }
     }
 
     #[test]

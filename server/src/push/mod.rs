@@ -127,8 +127,11 @@ impl Subscriptions {
 
     /// Subscribes to what comes from now on.
     pub fn subscribe(&mut self, engine: &Engine, kind: Kind, channel: &Bytes) -> Result<(), Refusal> {
-        if self.contains(kind, channel) {
-            return Ok(());
+        match self.tokens.get(&(kind, channel.clone())).and_then(|token| self.by_token.get(token)) {
+            // There may be such a store by now.
+            Some(Subscription { source: Source::Nothing, .. }) => drop(self.remove(kind, channel)),
+            Some(_) => return Ok(()),
+            None => {}
         }
         // An own copy: a slice of the input would keep all of the read that it came with alive.
         let channel = Bytes::copy_from_slice(channel);

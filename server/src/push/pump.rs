@@ -1,12 +1,12 @@
 //! Writing frames for subscriptions that are behind, as long as the connection's output has room.
 
-use strandline::{Entry, Limit, Page, Verdict};
+use strandline::{Entry, Limit, Sequence, Verdict};
 use tokio::time::Instant;
 
 use super::{Kind, Source, Subscription, Subscriptions};
 use crate::metrics::Metrics;
 use crate::protocol::Encoder;
-use crate::refusal::Refusal;
+use crate::refusal::{NO_STORE, Refusal};
 
 /// One turn of one subscription: small enough that many share a connection fairly, large enough that a catch-up is not paid for
 /// by the call.
@@ -34,7 +34,13 @@ impl Subscriptions {
                     inbox.watch(messaging, watcher, token)?;
                     inbox.turn(one.kind, &one.channel, messaging, out, metrics)?
                 }
-                _ => one.turn(out, metrics)?,
+                _ => match one.turn(out, metrics) {
+                    Err(refusal) if refusal.word == NO_STORE => {
+                        self.store_is_gone(token, out);
+                        continue;
+                    }
+                    turned => turned?,
+                },
             };
             if let Some(heartbeat) = one.heartbeat.as_mut().filter(|_| out.mark() > before) {
                 heartbeat.pushed(Instant::now());
@@ -47,6 +53,23 @@ impl Subscriptions {
         }
         Ok(moved)
     }
+
+    /// The store of a timeline was dropped: a follow ends, with a gap that says so; a channel falls silent.
+    fn store_is_gone(&mut self, token: u64, out: &mut Encoder) {
+        let Some(one) = self.by_token.get_mut(&token) else { return };
+        if one.kind == Kind::Follow {
+            one.write_gap("EPOCH", 1, 0, out);
+            let (kind, channel) = (one.kind, one.channel.clone());
+            self.remove(kind, &channel);
+            return;
+        }
+        one.queued = false;
+        let source = std::mem::replace(&mut one.source, Source::Nothing);
+        if let (Source::Timeline { key, .. }, Some(watcher)) = (source, &self.watcher) {
+            // It was watched: it is of this engine.
+            let _ended = watcher.unwatch(&key.store, key.name(), token);
+        }
+    }
 }
 
 impl Subscription {
@@ -56,7 +79,7 @@ impl Subscription {
         let page = key.store.read_after(key.name(), *cursor, PAGE)?;
         *cursor = page.next;
         if self.kind == Kind::Follow && page.verdict != Verdict::Ok {
-            self.write_gap(&page, out);
+            self.write_gap(verdict_word(page.verdict), page.first, page.last, out);
         }
         for entry in &page.entries {
             self.write_entry(entry, out);
@@ -65,13 +88,13 @@ impl Subscription {
         Ok(page.more)
     }
 
-    fn write_gap(&self, page: &Page, out: &mut Encoder) {
+    fn write_gap(&self, verdict: &str, first: Sequence, last: Sequence, out: &mut Encoder) {
         out.push(5);
         out.bulk("tl.gap");
         out.bulk(&self.channel);
-        out.bulk(verdict_word(page.verdict));
-        out.integer(page.first);
-        out.integer(page.last);
+        out.bulk(verdict);
+        out.integer(first);
+        out.integer(last);
     }
 
     fn write_entry(&self, entry: &Entry, out: &mut Encoder) {

@@ -94,11 +94,15 @@ impl Session {
 
     async fn one(&mut self, request: Request, collected: &mut Collected) {
         let arguments: &[Bytes] = &request[1..];
-        if is_foreign(&request) {
+        if self.decoder.was_inline() && is_foreign(&request) {
             self.settle(collected).await;
             return self.turn_away();
         }
-        let run = admit(&request, &self.connection).map(|command| command.run);
+        let admitted = admit(&request, &self.connection);
+        if let Ok(command) = &admitted {
+            self.connection.client.begin(command.name, self.shared.now_ms());
+        }
+        let run = admitted.map(|command| command.run);
         let result = match run {
             Ok(Run::Write(prepare)) => {
                 let context = Context { shared: &self.shared, connection: &mut self.connection };
@@ -127,7 +131,10 @@ impl Session {
         match result {
             Ok(Flow::Done) => {}
             Ok(Flow::Close) => self.closing = true,
-            Ok(Flow::Wait(waiting)) => self.blocked = Some(waiting),
+            Ok(Flow::Wait(waiting)) => {
+                self.connection.client.activity.is_blocked.store(true, Ordering::Relaxed);
+                self.blocked = Some(waiting);
+            }
             Ok(Flow::Slow(work)) => self.slow(work).await,
             Ok(Flow::Sliced(work)) => self.slices = Some(Slices::new(work)),
             Err(refusal) => self.refuse(&refusal),
@@ -223,7 +230,7 @@ impl Session {
     }
 }
 
-/// Whether a request is a line of HTTP.
+/// Whether an inline request is a line of HTTP. An array may have any words: no browser sends one as its first line.
 fn is_foreign(request: &[Bytes]) -> bool {
     let (first, last) = (&request[0], &request[request.len() - 1]);
     first.eq_ignore_ascii_case(b"POST")

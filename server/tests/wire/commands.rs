@@ -251,6 +251,95 @@ fn errors_have_the_contract_s_words_and_leave_the_connection_open() {
 }
 
 #[test]
+fn no_integer_of_a_timeline_at_its_highest_sequence_is_above_it() {
+    let server = TestServer::start();
+    let mut client = server.client3();
+    let highest = i64::MAX;
+    assert_eq!(client.line(&format!("TL.APPEND messages:a x SEQ {highest}")), Value::Integer(highest));
+    assert_eq!(client.line("TL.APPEND messages:a x").word(), "LIMIT");
+    assert_eq!(client.line("TL.TRIM messages:a KEEP 0"), Value::Integer(1));
+    let read = client.line("TL.READ messages:a AFTER 0");
+    assert_eq!((read.get("first"), read.get("last")), (Value::Integer(highest), Value::Integer(highest)));
+    assert_eq!(client.line("TL.INFO messages:a").get("first"), Value::Integer(highest));
+    assert_eq!(client.line("TL.SEQAT messages:a 0"), Value::Integer(highest));
+    assert_eq!(client.line("TL.FOLLOW messages:a AFTER 0").get("first"), Value::Integer(highest));
+}
+
+/// Checks that a command is refused, and that CLIENT INFO shows the same name and protocol as before.
+fn changes_nothing(client: &mut Client, line: &str, word: &str) {
+    assert_eq!(client.line(line).word(), word, "{line}");
+    assert_eq!(client.line("CLIENT GETNAME").text(), "first", "{line}");
+    let info = client.line("CLIENT INFO").text();
+    assert!(info.contains(" resp=3 ") && info.contains("lib-name=lib lib-ver=1.0"), "{line}: {info}");
+}
+
+#[test]
+fn a_refused_hello_or_client_command_changes_nothing() {
+    let server = TestServer::with(|config| config.password = Some("secret".into()));
+    let mut client = server.client();
+    for line in ["HELLO 3 AUTH default secret SETNAME a\tb", "HELLO 3 AUTH default secret NONSENSE"] {
+        assert_eq!(client.line(line).word(), "ERR", "{line}");
+        assert_eq!(client.line("PING").word(), "NOAUTH", "{line}");
+    }
+    assert!(matches!(client.line("HELLO 3 AUTH default secret SETNAME first"), Value::Map(_)));
+    client.line("CLIENT SETINFO lib-name lib");
+    client.line("CLIENT SETINFO LIB-VER 1.0");
+    for (line, word) in [
+        ("HELLO 2 SETNAME second AUTH default wrong", "WRONGPASS"),
+        ("HELLO 2 SETNAME second NONSENSE", "ERR"),
+        ("HELLO 2 SETNAME second AUTH default", "ERR"),
+        ("HELLO 2 SETNAME second SETNAME a\tb", "ERR"),
+        ("HELLO 4 SETNAME second", "NOPROTO"),
+        ("CLIENT SETNAME a\tb", "ERR"),
+        ("CLIENT SETINFO NONSENSE x", "ERR"),
+        ("CLIENT SETINFO LIB-NAME a\tb", "ERR"),
+        ("CLIENT SETINFO LIB-NAME", "ERR"),
+        ("CLIENT SETINFO LIB-NAME a b", "ERR"),
+        ("CLIENT NO-EVICT maybe", "ERR"),
+        ("CLIENT NO-EVICT", "ERR"),
+        ("CLIENT NO-TOUCH on off", "ERR"),
+        ("CLIENT LIST NONSENSE", "ERR"),
+        ("CLIENT LIST TYPE", "ERR"),
+        ("CLIENT LIST TYPE nonsense", "ERR"),
+        ("CLIENT LIST ID", "ERR"),
+        ("CLIENT LIST ID x", "ERR"),
+        ("CLIENT INFO x", "ERR"),
+        ("CLIENT ID x", "ERR"),
+    ] {
+        changes_nothing(&mut client, line, word);
+    }
+}
+
+#[test]
+fn the_list_of_clients_holds_its_filters_and_says_what_each_is_at() {
+    let server = TestServer::start();
+    let (mut one, mut reader, mut blocked) = (server.client(), server.client(), server.client());
+    let (own, read) = (one.line("CLIENT ID").integer(), reader.line("CLIENT ID").integer());
+    reader.line("SUBSCRIBE messages:x");
+    blocked.send(&["TL.READ", "messages:x", "AFTER", "0", "BLOCK", "0"]);
+    while !one.line("CLIENT LIST").text().contains(" flags=b ") {}
+    let list = |one: &mut Client, filter: &str| one.line(&format!("CLIENT LIST {filter}")).text();
+    for (filter, lines) in
+        [("TYPE normal", 2), ("TYPE pubsub", 1), ("TYPE master", 0), ("TYPE replica", 0), ("ID 999", 0)]
+    {
+        assert_eq!(list(&mut one, filter).lines().count(), lines, "{filter}");
+    }
+    assert_eq!(list(&mut one, &format!("ID {own} {read}")).lines().count(), 2);
+    let subscriber = list(&mut one, "type PubSub");
+    assert!(subscriber.contains(&format!("id={read} ")) && subscriber.contains(" flags=P "), "{subscriber}");
+    assert!(subscriber.contains(" cmd=subscribe "), "{subscriber}");
+    one.line("CLIENT NO-EVICT on");
+    one.line("CLIENT NO-TOUCH ON");
+    let info = one.line("CLIENT INFO").text();
+    for fact in [" idle=0 ", " flags=eT ", " cmd=client ", " resp=2 ", " lib-name= ", " lib-ver=\n"] {
+        assert!(info.contains(fact), "{fact:?} in {info}");
+    }
+    one.line("CLIENT NO-EVICT off");
+    one.line("RESET");
+    assert!(one.line("CLIENT INFO").text().contains(" flags=N "));
+}
+
+#[test]
 fn the_connection_commands_answer_as_redis_does() {
     let server = TestServer::start();
     let mut client = server.client();

@@ -172,6 +172,19 @@ fn a_client_that_speaks_http_is_turned_away_and_nothing_behind_runs() {
 }
 
 #[test]
+fn an_array_may_have_words_that_a_line_of_http_has() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    for line in ["TL.APPEND messages:a HTTP/1.1", "ECHO HTTP/1.0"] {
+        let reply = client.line(line);
+        assert!(!matches!(reply, Value::Error(_)), "{reply:?}");
+    }
+    assert_eq!(client.line("TL.LAST messages:a").items()[2].text(), "HTTP/1.1");
+    assert_eq!(client.line("POST / HTTP/1.1").word(), "ERR", "no such command");
+    assert_eq!(client.line("PING"), Value::Simple("PONG".into()), "and the connection goes on");
+}
+
+#[test]
 fn who_closes_the_sending_half_behind_a_blocked_command_gets_the_replies_before_it() {
     let server = TestServer::start();
     let mut client = server.client();

@@ -15,5 +15,6 @@ mod operations;
 mod push;
 mod stock_client;
 mod stop;
+mod stores;
 mod support;
 mod syncing;
