@@ -1,9 +1,8 @@
 //! Editing and recalling: what is stored changes at once, and an event tells everybody who may see the message, in one batch.
 //!
 //! 1. The message is found where something of it is kept (`content`), and whoever may not change it is refused by name.
-//! 2. The conversation's own entry is edited in place: it is the truth. So is the edit before this one, which then has no body; those
-//!    before that one have none already. Copies in sync timelines are not touched; who shows one asks first what became of the message
-//!    (`became`).
+//! 2. What is stored of it changes, in its conversation and in all copies at once (`rewrite`). So does the edit before this one, which
+//!    then has no body; those before that one have none already. Who shows a copy asks first what became of the message (`became`).
 //! 3. The event goes to the conversation and, in push mode, to the members who may see the message.
 //! 4. The ledgers of changes get their record.
 //!
@@ -146,28 +145,27 @@ impl Messaging {
 
     /// Takes the bodies away that a change replaces: that of the message, and that of the edit before.
     fn change_bodies(&self, batch: Batch, wanted: &Wanted<'_>, content: &Content) -> Result<Batch> {
-        let Wanted { conv, sequence, kind, body, .. } = *wanted;
-        let own = names::conversation(conv);
+        let Wanted { conv, user, sequence, kind, body } = *wanted;
         let edited = content.became.as_ref().map_or(0, |became| became.edited);
         let (kind, about) = match kind {
             Kind::Edit => (Kind::Message, edited + 1),
             _ => (Kind::Recall, 0),
         };
+        let now = Event { sequence, kind, about, body: body.clone(), ..content.message.clone() };
         let mut batch = batch;
-        if content.is_in_place {
-            let now = Event { sequence, kind, about, body: body.clone(), ..content.message.clone() };
-            batch = batch.edit(&self.messages, &own, sequence, &now.encode());
+        if content.is_in_place || content.copy.is_some() {
+            batch = self.rewrite(batch, (user, content.copy.as_ref()), &now)?;
         }
         let Some((edit, _)) = content.became.as_ref().and_then(|became| became.edit) else {
             return Ok(batch);
         };
         // One that cannot be read shows no body.
-        let stored = piece_at(&self.messages, &own, edit)?;
+        let stored = piece_at(&self.messages, &names::conversation(conv), edit)?;
         let before = stored.as_ref().and_then(Piece::entry).and_then(|entry| Event::decode(&entry.body));
         Ok(match before {
             Some(before) => {
                 let emptied = Event { body: Bytes::new(), ..before };
-                batch.edit(&self.messages, &own, edit, &emptied.encode())
+                self.rewrite(batch, (user, None), &emptied)?
             }
             None => batch,
         })

@@ -459,3 +459,58 @@ fn changes_that_an_earlier_version_noted_one_by_one_are_known_and_come_to_be_kep
     assert_eq!(table.history("room", "bob")[0], "1 message again 3");
     assert!(!messaging.recall(b"room", b"ann", 2).expect("it is ann's"), "recalled long ago");
 }
+
+/// All bodies in the conversation's timeline and in those of the users, as TL commands show them.
+fn stored(table: &Table, users: &[&str]) -> Vec<String> {
+    let messaging = &table.messaging;
+    let inboxes = users.iter().map(|user| (&messaging.sync, names::inbox(user.as_bytes())));
+    let all = inboxes.chain([(&messaging.messages, names::conversation(b"room"))]);
+    let read = |(store, name): (&strandline::Store, Vec<u8>)| {
+        let page = store.range(&name, .., Limit::entries(1000)).expect("reads");
+        page.entries
+            .into_iter()
+            .map(|entry| String::from_utf8_lossy(&entry.body).into_owned())
+            .collect::<Vec<_>>()
+    };
+    all.flat_map(read).collect()
+}
+
+#[test]
+fn after_a_change_no_timeline_has_the_old_body() {
+    const USERS: [&str; 3] = ["ann", "bob", "carl"];
+    for (flushes, trims) in [(false, false), (true, false), (true, true)] {
+        let table = Table::new();
+        table.create("room", Mode::Push, &USERS);
+        let settle = || {
+            if flushes {
+                table.engine.flush().expect("flushes");
+            }
+        };
+        let has = |what: &str| stored(&table, &USERS).iter().filter(|body| body.contains(what)).count();
+        table.send("room", "secret one");
+        table.send("room", "secret two");
+        assert_eq!(has("secret"), 8);
+        settle();
+        if trims {
+            let own = names::conversation(b"room");
+            table.messaging.messages.trim(&own, Trim::Before(3)).expect("trims");
+        }
+        table.edit("room", 1, "an edit");
+        // The message and the edit, each in four timelines; a conversation that was trimmed has the edit only.
+        let in_place = if trims { 0 } else { 1 };
+        assert_eq!(
+            (has("secret one"), has("an edit")),
+            (0, 7 + in_place),
+            "flushes {flushes}, trims {trims}"
+        );
+        settle();
+        table.edit("room", 1, "another");
+        assert_eq!((has("an edit"), has("another")), (0, 7 + in_place), "flushes {flushes}, trims {trims}");
+        assert!(table.messaging.recall(b"room", b"ann", 1).expect("it is ann's"));
+        assert!(table.messaging.recall(b"room", b"ann", 2).expect("it is ann's"));
+        assert_eq!((has("another"), has("secret")), (0, 0), "flushes {flushes}, trims {trims}");
+        settle();
+        table.engine.compact().expect("merges");
+        assert_eq!((has("another"), has("secret")), (0, 0), "merged, flushes {flushes}, trims {trims}");
+    }
+}

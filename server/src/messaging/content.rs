@@ -37,8 +37,16 @@ pub struct Content {
     pub message: Event,
     /// What became of it since.
     pub became: Option<Became>,
+    /// Where a copy of it is, if its conversation has it no more.
+    pub copy: Option<Copied>,
     /// Whether its conversation still has it.
     pub is_in_place: bool,
+}
+
+/// A place in a user's sync timeline.
+pub struct Copied {
+    pub user: Bytes,
+    pub place: Sequence,
 }
 
 impl Messaging {
@@ -56,20 +64,26 @@ impl Messaging {
     ) -> Result<Option<Content>> {
         let became = self.became(conv, sequence, 0)?;
         let found = match self.event_at(conv, user, sequence)? {
-            Found::Event(when, message) if message.is_message() => Some((when, message, true)),
+            Found::Event(when, message) if message.is_message() => Some((when, message, None, true)),
             Found::Event(..) => None,
             Found::Lost(when, _, author) if kind == Kind::Recall => {
                 let author = author.unwrap_or_else(|| user.clone());
                 let message = Event { sequence, ..Event::new(Kind::Message, conv, &author) };
-                Some((when, message, true))
+                Some((when, message, None, true))
             }
             Found::Lost(_, error, _) => return Err(error.into()),
             Found::Nothing => {
                 let found = self.copied_content(conversation, conv, user, sequence, became.as_ref())?;
-                found.map(|(when, message)| (when, message, false))
+                found.map(|(when, message, copy)| (when, message, copy, false))
             }
         };
-        Ok(found.map(|(when, message, is_in_place)| Content { when, message, became, is_in_place }))
+        Ok(found.map(|(when, message, copy, is_in_place)| Content {
+            when,
+            message,
+            became,
+            copy,
+            is_in_place,
+        }))
     }
 
     /// A message that its conversation has not any more, from an edit or from a copy.
@@ -80,7 +94,7 @@ impl Messaging {
         user: &Bytes,
         sequence: Sequence,
         became: Option<&Became>,
-    ) -> Result<Option<(When, Event)>> {
+    ) -> Result<Option<(When, Event, Option<Copied>)>> {
         if sequence > self.messages.end(&names::conversation(conv))?.0 {
             return Ok(None);
         }
@@ -90,7 +104,9 @@ impl Messaging {
         let mut asked: Vec<Bytes> = each_once(std::iter::once(user).chain(changer).chain(members).cloned());
         let (mut found, mut at) = (None, 0);
         while is_pushed && found.is_none() && at < asked.len().min(MOST_ASKED) {
-            found = self.copy_of(&asked[at], conv, sequence)?;
+            let copy = self.copy_of(&asked[at], conv, sequence)?;
+            found = copy
+                .map(|(place, when, event)| (when, event, Some(Copied { user: asked[at].clone(), place })));
             if found.is_none() && asked.len() < MOST_ASKED {
                 asked.extend(self.named_in(&asked[at], conv)?);
                 asked = each_once(asked);
@@ -100,12 +116,13 @@ impl Messaging {
         if found.is_none()
             && let Some(became) = became
         {
-            found = self.content_of_edit(conv, user, sequence, became)?;
+            let edit = self.content_of_edit(conv, user, sequence, became)?;
+            found = edit.map(|(when, event)| (when, event, None));
         }
         let is_recalled = became.is_some_and(|became| became.kind == Kind::Recall);
-        Ok(found.filter(|(_, event)| event.is_message()).map(|(when, event)| {
+        Ok(found.filter(|(_, event, _)| event.is_message()).map(|(when, event, copy)| {
             let kind = if is_recalled { Kind::Recall } else { event.kind };
-            (when, Event { kind, about: 0, ..event })
+            (when, Event { kind, about: 0, ..event }, copy)
         }))
     }
 
@@ -146,8 +163,13 @@ impl Messaging {
         Ok(named)
     }
 
-    /// The copy of an event in a user's sync timeline.
-    fn copy_of(&self, user: &Bytes, conv: &Bytes, sequence: Sequence) -> Result<Option<(When, Event)>> {
+    /// The copy of an event in a user's sync timeline, and its place there.
+    pub(super) fn copy_of(
+        &self,
+        user: &Bytes,
+        conv: &Bytes,
+        sequence: Sequence,
+    ) -> Result<Option<(Sequence, When, Event)>> {
         let name = names::inbox(user);
         let kept = self.sync.read_after(&name, 0, NOTHING.around_damage())?;
         let (mut low, mut end) = (kept.first, kept.last + 1);
@@ -155,7 +177,7 @@ impl Messaging {
         while low < end {
             let middle = low + (end - low) / 2;
             match self.next_of(&name, conv, (middle, end - 1), &mut pages)? {
-                Some((_, when, event)) if event.sequence == sequence => return Ok(Some((when, event))),
+                Some(found) if found.2.sequence == sequence => return Ok(Some(found)),
                 Some((place, _, event)) if event.sequence < sequence => low = place + 1,
                 Some(_) | None => end = middle,
             }

@@ -50,6 +50,7 @@ mod placing;
 mod pulled;
 mod rebuild;
 mod refill;
+mod rewrite;
 mod send;
 mod story;
 mod sync;
