@@ -497,7 +497,7 @@ fn after_a_change_no_timeline_has_the_old_body() {
         }
         table.edit("room", 1, "an edit");
         // The message and the edit, each in four timelines; a conversation that was trimmed has the edit only.
-        let in_place = if trims { 0 } else { 1 };
+        let in_place = usize::from(!trims);
         assert_eq!(
             (has("secret one"), has("an edit")),
             (0, 7 + in_place),
