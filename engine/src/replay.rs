@@ -220,6 +220,9 @@ impl Replay {
 
     fn effect(&mut self, timeline: TimelineRef<'_>, end: Sequence, effect: Effect) -> Result<(), Wrong> {
         if self.is_dropped(timeline.store)? {
+            if matches!(effect, Effect::Edit(sequence, _) if sequence <= end) {
+                self.group.pass_over();
+            }
             return Ok(());
         }
         let slot = self.slot(timeline, end)?;

@@ -160,6 +160,27 @@ fn what_was_appended_alone_has_no_key_and_a_key_of_another_opening_is_refused() 
     assert!(refused.is_err(), "a key belongs to an open engine");
 }
 
+#[test]
+fn places_are_those_of_the_commit_also_when_a_store_was_dropped_since() {
+    let house = House::with(options());
+    let table = open(&house);
+    let other = table.engine.create_store("other", 0).expect("is made");
+    other.append(b"t", b"x").expect("appends");
+    let targets = [(&table.messages, ROOM), (&table.sync, b"u/00".as_slice())];
+    let group = vec![
+        Batch::new().edit(&other, b"t", 1, b"edited"),
+        // Of an entry that was never given: it has no place.
+        Batch::new().edit(&other, b"t", 7, b"never"),
+        Batch::new().fan_out(b"old", targets),
+    ];
+    let tickets = table.engine.submit_all(group);
+    tickets.into_iter().for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
+    table.commit(Batch::new().edit_body(table.key(1), table.both(), b"new"));
+    table.engine.drop_store("other", true).expect("drops");
+    drop((table, other));
+    open(&house).check(&[b"new"], 1, "replayed without the store");
+}
+
 /// The number of the body that an entry was written with, and its own.
 type Entry = (usize, Option<Vec<u8>>);
 
