@@ -50,14 +50,16 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
     dead
 }
 
-/// Bodies that were changed for all their entries: each counts as one of its segment.
+/// Bodies that were changed for all their entries: each counts as one of its segment's that may be.
 fn bodies(view: &View, slot: &Slot, dead: &mut Vec<Dead>) {
-    let changed = || slot.changes().into_iter().flat_map(|changes| changes.edited.keys());
+    let changed = || slot.changes().into_iter().flat_map(|changes| &changes.edited);
     for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data()) {
         let record = segment.record();
-        let count = changed().filter(|place| (record.from..record.to).contains(&Lsn(**place))).count() as u64;
-        let bodies = segment.body_count().unwrap_or(0).max(1);
-        add(dead, segment, record.weight / bodies * count);
+        let here = changed().filter(|(place, _)| (record.from..record.to).contains(&Lsn(**place)));
+        // Until the segment has applied a change, both bodies are kept: the larger one counts.
+        let weight =
+            here.map(|(_, edit)| record.body_weight.max(edit.body.len() as u64 + ENTRY_WEIGHT)).sum();
+        add(dead, segment, weight);
     }
 }
 

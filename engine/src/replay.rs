@@ -219,16 +219,21 @@ impl Replay {
     }
 
     fn effect(&mut self, timeline: TimelineRef<'_>, end: Sequence, effect: Effect) -> Result<(), Wrong> {
-        if self.is_dropped(timeline.store)? {
-            if matches!(effect, Effect::Edit(sequence, _) if sequence <= end) {
-                self.group.pass_over();
+        // As the commit path did: an edit of an entry that was never given has no place.
+        let (edited, given) = match effect {
+            Effect::Edit(sequence, _) => (sequence, sequence <= end),
+            _ => (0, false),
+        };
+        let is_dropped = self.is_dropped(timeline.store)?;
+        if !is_dropped {
+            let slot = self.slot(timeline, end)?;
+            if edited <= self.allocator.last(slot, &self.view.active) {
+                self.group.effect(slot, effect);
+                return Ok(());
             }
-            return Ok(());
         }
-        let slot = self.slot(timeline, end)?;
-        let last = self.allocator.last(slot, &self.view.active);
-        if !matches!(effect, Effect::Edit(sequence, _) if sequence > last) {
-            self.group.effect(slot, effect);
+        if given {
+            self.group.place();
         }
         Ok(())
     }

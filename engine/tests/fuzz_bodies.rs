@@ -147,6 +147,7 @@ fn live() -> Vec<u8> {
         from: Lsn(10),
         to: Lsn(11),
         changed_to: Lsn(11),
+        body_weight: 3,
         weight: 12,
         dead_weight: 13,
         half_expired_ms: 14,

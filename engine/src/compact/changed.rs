@@ -6,14 +6,15 @@
 //! It does not know: which entries have these bodies.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
 use crate::ids::{BODIES, CommitPlace, Lsn};
-use crate::segment::Segment;
+use crate::segment::{Segment, data_name};
 use crate::state::State;
 use crate::view::View;
 
@@ -22,6 +23,8 @@ pub struct ChangedBodies {
     changed: BTreeMap<CommitPlace, Change>,
     /// Up to where in the log all of them are applied.
     applied_to: Lsn,
+    /// What of the log is merged.
+    merged: Range<Lsn>,
     others: Others,
 }
 
@@ -56,23 +59,33 @@ impl ChangedBodies {
     /// Finds none, for a merge that looks at nothing but its inputs.
     pub fn unknown(view: &View, inputs: &[Arc<Segment>]) -> ChangedBodies {
         let applied_to = inputs.iter().map(|input| input.record().changed_to).min().unwrap_or(Lsn(0));
-        ChangedBodies { changed: BTreeMap::new(), applied_to, others: Others::of(view, inputs) }
+        ChangedBodies {
+            changed: BTreeMap::new(),
+            applied_to,
+            merged: span(inputs),
+            others: Others::of(view, inputs),
+        }
     }
 
     /// Finds them for a merge of these. What a damaged segment changes is left to readers.
     pub fn find(state: &State, view: &View, inputs: &[Arc<Segment>]) -> Result<ChangedBodies> {
         let mut changed: BTreeMap<CommitPlace, Change> = BTreeMap::new();
         let segments = view.segments.of(inputs[0].record().store);
-        let mut applied_to = segments.iter().map(|segment| segment.record().to).max().unwrap_or(Lsn(0));
+        let mut damage = None;
+        let applied = inputs.iter().map(|input| input.record().changed_to).max().unwrap_or(Lsn(0));
+        // A segment that is gone took no change along that another one needed.
+        let mut applied_to =
+            segments.iter().map(|segment| segment.record().to).max().unwrap_or(Lsn(0)).max(applied);
         for segment in segments.iter().filter(|segment| segment.record().has_data()) {
             let is_whole =
                 segment.damage().is_none() && !state.unmergeable.lock().contains(&segment.record().number);
             let entry = match segment.find(BODIES) {
                 Ok(entry) if is_whole => entry,
                 Err(error) if !error.is_damage() => return Err(error),
-                // What it changes was committed after it began.
-                _ => {
+                found => {
+                    // What it changes was committed after it began.
                     applied_to = applied_to.min(segment.record().from);
+                    damage = found.err().or(segment.damage().cloned()).or(damage);
                     continue;
                 }
             };
@@ -84,8 +97,15 @@ impl ChangedBodies {
                 }
             }
         }
+        // What an input has applied stays so. Several inputs that applied changes which are hidden now would have to say different things.
+        if applied_to < applied && inputs.len() > 1 {
+            let what = "damage hides changes of bodies: what is beside it is merged when that is repaired";
+            let path = state.dir.path_of(&data_name(inputs[0].record().number));
+            return Err(damage.unwrap_or_else(|| Error::corrupt(path, 0, what)));
+        }
+        let applied_to = applied_to.max(applied);
         changed.retain(|_, change| Lsn(change.at.0) < applied_to);
-        Ok(ChangedBodies { changed, applied_to, others: Others::of(view, inputs) })
+        Ok(ChangedBodies { changed, applied_to, merged: span(inputs), others: Others::of(view, inputs) })
     }
 
     /// Up to where in the log all changes are applied to what was merged.
@@ -106,8 +126,14 @@ impl ChangedBodies {
 
     /// Whether a segment, the merged one or another, may hold a body without a change.
     pub fn is_needed(&self, place: CommitPlace, at: CommitPlace) -> bool {
-        Lsn(at.0) >= self.applied_to || self.others.need(place, at)
+        let is_open = self.merged.contains(&Lsn(place.0)) && Lsn(at.0) >= self.applied_to;
+        is_open || self.others.need(place, at)
     }
+}
+
+/// What of the log neighbours hold, newest first.
+fn span(inputs: &[Arc<Segment>]) -> Range<Lsn> {
+    inputs[inputs.len() - 1].record().from..inputs[0].record().to
 }
 
 /// What the changes of shared bodies in a segment weigh that no other segment needs.

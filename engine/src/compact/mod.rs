@@ -190,7 +190,7 @@ fn stores(view: &View) -> Vec<StoreId> {
 }
 
 fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> Vec<Candidate> {
-    let (unmergeable, now_ms) = (state.unmergeable.lock(), state.sure_now_ms());
+    let (unmergeable, now_ms) = (state.unmergeable.lock().clone(), state.sure_now_ms());
     let (is_short, worth_it) = (state.is_short_of_space(), worth_it(state));
     let candidate = |segment: &Arc<Segment>| {
         let record = segment.record();
@@ -339,7 +339,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
         live.segments.retain(|segment| !numbers.contains(&segment.number));
         live.changes_to = live.changes_to.max(changes_to);
         for record in records {
-            let dead_weight = dead_now.saturating_sub(dead_before);
+            let dead_weight = record.dead_weight + dead_now.saturating_sub(dead_before);
             live.segments.push(SegmentRecord { dead_weight, ..record.clone() });
         }
     })?;

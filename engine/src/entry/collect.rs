@@ -149,12 +149,19 @@ impl<'v> Collector<'v> {
     }
 
     /// Whether an entry would be shown with the body that it was written with.
-    pub fn needs_body(&self, sequence: Sequence, times: &Times, place: Option<CommitPlace>) -> bool {
+    pub fn needs_body(
+        &self,
+        sequence: Sequence,
+        times: &Times,
+        (place, applied_to): (Option<CommitPlace>, Lsn),
+    ) -> bool {
         self.bodies != Bodies::Unread
             && self.sight.lost.is_none()
             && self.sight.shows(sequence, times)
             && !self.sight.overlay.edits(sequence)
-            && place.is_none_or(|place| !self.sight.bodies.edits(place.0))
+            && place
+                .and_then(|place| self.sight.bodies.find(place.0))
+                .is_none_or(|found| Lsn(found.at.0) < applied_to)
     }
 
     /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
@@ -178,12 +185,19 @@ impl<'v> Collector<'v> {
         &mut self,
         sequence: Sequence,
         (earliest, latest): (Times, Times),
+        applied_to: Lsn,
         error: &Error,
     ) -> bool {
         if !self.sight.shows(sequence, &latest) {
             return !self.taken.more;
         }
-        if self.sight.overlay.edits(sequence) {
+        let sight = &self.sight;
+        // Which body it was nothing tells: a change of that may have come later than the edit of the entry.
+        let is_last = |found: &Found| {
+            found.at.0 == 0
+                || (Lsn(found.at.0) >= applied_to && sight.bodies.is_empty() && sight.hidden_bodies.is_none())
+        };
+        if sight.overlay.find(sequence).as_ref().is_some_and(is_last) {
             // The damage is in a body that was replaced.
             return self.take_shown(sequence, earliest, Own::default(), || Err(error.clone()));
         }
@@ -219,7 +233,8 @@ impl<'v> Collector<'v> {
         let Some(place) = own.place else { return of_entry.map(|found| sight.overlay.read(sequence, found)) };
         let is_later = |found: &Found| Lsn(found.at.0) >= own.applied_to;
         let of_entry = of_entry.filter(|found| own.is_elsewhere || is_later(found));
-        if let Some((_, error)) = sight.hidden_bodies.as_ref().filter(|(below, _)| place < *below) {
+        let is_hidden = |below: CommitPlace| place < below && own.applied_to < Lsn(below.0);
+        if let Some((_, error)) = sight.hidden_bodies.as_ref().filter(|(below, _)| is_hidden(*below)) {
             return Some(Err(error.clone()));
         }
         let of_body = sight.bodies.find(place.0).filter(is_later);
@@ -400,7 +415,7 @@ mod tests {
         let error = Error::corrupt("file", 0, "damage");
         let at = |time_ms| Times::stored(time_ms, None, 0);
         let mut out = Collector::new(Limit::entries(9).around_damage(), false, Sight::default());
-        assert!(out.offer_without_body(5, (at(1), at(2)), &error));
+        assert!(out.offer_without_body(5, (at(1), at(2)), Lsn(0), &error));
         assert!(out.offer_lost((6, 8), 0, &error));
         let taken = out.finish().expect("goes around");
         assert_eq!(
@@ -409,7 +424,7 @@ mod tests {
         );
         assert_eq!(taken.entries.len(), 1);
         let mut out = Collector::new(Limit::entries(9), false, Sight::default());
-        assert!(!out.offer_without_body(5, (at(1), at(2)), &error) && out.is_full());
+        assert!(!out.offer_without_body(5, (at(1), at(2)), Lsn(0), &error) && out.is_full());
         out.finish().expect_err("the damage");
     }
 }

@@ -94,6 +94,11 @@ impl<'v> Overlay<'v> {
         }
     }
 
+    /// Whether there are no changes at all.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
     /// Whether an entry was removed.
     pub fn removes(&self, sequence: Sequence) -> bool {
         !self.layers.is_empty() && self.at(sequence, |window| window.removed.removes(sequence))

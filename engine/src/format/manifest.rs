@@ -7,12 +7,12 @@
 //!  store         := id, name, ttl in ms (0: none), gone before, generation, copies
 //!  segment       := number, store id, partition, tier, gone, data bytes, index bytes, timelines, entries, first time, last time,
 //!                   lsn from, lsn to, weight, dead weight, half expired, last start, own starts: 0 or 1, copies, changed to,
-//!                   first name, last name
+//!                   body weight, first name, last name
 //!  gone          := 0: nothing, 1: the data, since all of it has expired, 2: the data, since all of it is dead, 3: both hold
 //! ```
 //!
 //! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no changes to, no boot id and no stores
-//! behind it, no generation, no last start, no own starts and no copies; versions 1 and 2 have no changed to. Copies are 1: once, 2: the index twice, 3: both files twice.
+//! behind it, no generation, no last start, no own starts and no copies; versions 1 and 2 have no changed to and no body weight. Copies are 1: once, 2: the index twice, 3: both files twice.
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
@@ -120,6 +120,8 @@ pub struct SegmentRecord {
     pub to: Lsn,
     /// Changes of shared bodies that the log has below this place are applied to what is here.
     pub changed_to: Lsn,
+    /// About what the entries of one body weigh that may be changed for all of them.
+    pub body_weight: u64,
     /// What its entries and its edits of older ones weigh: the bytes of their bodies, and [`ENTRY_WEIGHT`] each. A shared body counts for
     /// each of its entries.
     pub weight: u64,
@@ -240,6 +242,7 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
         u64::from(segment.own_starts),
         segment.copies as u64,
         segment.changed_to.0,
+        segment.body_weight,
     ];
     numbers.into_iter().for_each(|number| put_varint(out, number));
     put_name(out, &segment.first_name);
@@ -322,6 +325,7 @@ fn decode_segment(reader: &mut Reader<'_>, version: u32) -> Option<SegmentRecord
         from: Lsn(reader.varint()?),
         to: Lsn(reader.varint()?),
         changed_to: Lsn(0),
+        body_weight: 0,
         weight: reader.varint()?,
         dead_weight: reader.varint()?,
         half_expired_ms: reader.varint()?,
@@ -338,7 +342,7 @@ fn decode_segment(reader: &mut Reader<'_>, version: u32) -> Option<SegmentRecord
         (segment.own_starts, segment.copies) = (reader.varint()? == 1, copies(reader)?);
     }
     if version >= FIRST_WITH_PLACES {
-        segment.changed_to = Lsn(reader.varint()?);
+        (segment.changed_to, segment.body_weight) = (Lsn(reader.varint()?), reader.varint()?);
     }
     (segment.first_name, segment.last_name) = (reader.name()?.to_vec(), reader.name()?.to_vec());
     Some(segment)
@@ -389,6 +393,7 @@ mod tests {
                 from: Lsn(10),
                 to: Lsn(11),
                 changed_to: Lsn(16),
+                body_weight: 17,
                 weight: 12,
                 dead_weight: 13,
                 half_expired_ms: 14,

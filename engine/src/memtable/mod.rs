@@ -152,13 +152,8 @@ impl Group {
         self.places = 0;
     }
 
-    /// A body or edit is passed over, whose place is not given again.
-    pub fn pass_over(&mut self) {
-        self.places += 1;
-    }
-
-    /// The place of the next body or edit, counted from where the group stands.
-    fn place(&mut self) -> CommitPlace {
+    /// The place of the next body or edit, counted from where the group stands. One that is not kept is passed over.
+    pub fn place(&mut self) -> CommitPlace {
         self.places += 1;
         CommitPlace(self.places)
     }

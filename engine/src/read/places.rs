@@ -206,8 +206,8 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
     memtables.chain(segments)
 }
 
-/// What the places of a view change of shared bodies in the reading's store; and where around damage some of that cannot be told, of
-/// which bodies: those that were committed below a place.
+/// What the places of a view change of shared bodies in the reading's store; and where damage hides some of that, of which bodies:
+/// those that were committed below a place and did not have it applied.
 pub fn changed_bodies<'v>(reading: &Reading<'v>) -> Result<(Overlay<'v>, Option<(CommitPlace, Error)>)> {
     let timeline = TimelineRef { store: reading.timeline.store, name: BODIES };
     let (mut overlay, mut hidden) = (Overlay::default(), None);
@@ -222,7 +222,7 @@ pub fn changed_bodies<'v>(reading: &Reading<'v>) -> Result<(Overlay<'v>, Option<
         match segment.find(BODIES) {
             Ok(Some(mut entry)) => overlay.add_older(InSegment::of(segment, BODIES, &mut entry)),
             Ok(None) => {}
-            Err(error) if reading.around_damage && error.is_damage() => {
+            Err(error) if error.is_damage() => {
                 hidden.get_or_insert((CommitPlace(segment.record().to.0), error));
             }
             Err(error) => return Err(error),
@@ -318,7 +318,8 @@ impl Place<'_> {
     pub fn tally(&self, reading: &Reading<'_>, sight: &Sight<'_>) -> Result<(u64, u64, TimeMs, TimeMs)> {
         let span = &self.span;
         let changed = sight.overlay.touches(span.first, span.last);
-        let whole = span.first >= sight.lowest
+        let whole = sight.bodies.is_empty()
+            && span.first >= sight.lowest
             && !sight.is_expired(span.first_start_ms)
             && !span.own_expiry
             && !changed;

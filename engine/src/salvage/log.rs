@@ -89,7 +89,10 @@ impl SalvagedLog {
         let (given, ends) = sequences_of(record, &operations)?;
         let (mut sequences, mut ends) = (given.iter().copied(), ends.iter().copied());
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
-        for operation in operations {
+        // As the commit path does it: appends come first.
+        let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
+        let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
+        for operation in appends.into_iter().chain(changes) {
             match operation {
                 Operation::Append { targets, .. } if targets.is_empty() => {}
                 Operation::Append { body, stamped, lifetime_ms, targets } => {

@@ -302,10 +302,10 @@ impl<'a> RunsOf<'a> {
     ) -> Result<bool> {
         let (number, own_start_ms) = match content {
             Content::Inline { times, is_elsewhere: true, place: body, .. }
-                if out.needs_body(sequence, times, *body) =>
+                if out.needs_body(sequence, times, (*body, self.applied_to())) =>
             {
                 let error = self.damaged(place, "the edit of an entry is in no younger segment");
-                return Ok(out.offer_without_body(sequence, (*times, *times), &error));
+                return Ok(out.offer_without_body(sequence, (*times, *times), self.applied_to(), &error));
             }
             Content::Inline { times, body, place, is_elsewhere } => {
                 let (of_bytes, applied_to) = (Some(block.len()), self.applied_to());
@@ -327,7 +327,12 @@ impl<'a> RunsOf<'a> {
             Err(error) if error.is_damage() => {
                 let (from_ms, to_ms) = self.times_around(place, sequence)?;
                 let times = |time_ms| Times::stored(time_ms, own_start_ms, 0);
-                Ok(out.offer_without_body(sequence, (times(from_ms), times(to_ms)), &error))
+                Ok(out.offer_without_body(
+                    sequence,
+                    (times(from_ms), times(to_ms)),
+                    self.applied_to(),
+                    &error,
+                ))
             }
             Err(error) => Err(error),
         }

@@ -64,8 +64,10 @@ pub struct SegmentWriter {
     index: Blocks,
     bodies: SlotsWriter,
     body_table: TableWriter,
-    /// Time, length and own expiry of each shared body.
-    shared: Vec<(TimeMs, u32, TimeMs)>,
+    /// What is known of each shared body, its length, and whether an entry or a change refers to it.
+    shared: Vec<(SharedBody, u32, bool)>,
+    /// How many bodies may be changed for all their entries, and what these entries weigh.
+    placed: (u64, u64),
     runs: Vec<u8>,
     timeline: Option<Timeline>,
     /// Timelines whose last run is in the block that is still open.
@@ -133,6 +135,7 @@ impl SegmentWriter {
             bodies: SlotsWriter::default(),
             body_table: TableWriter::default(),
             shared: Vec::new(),
+            placed: (0, 0),
             runs: Vec::new(),
             timeline: None,
             waiting: Vec::new(),
@@ -152,7 +155,8 @@ impl SegmentWriter {
     pub fn body(&mut self, shared: SharedBody, body: &[u8]) -> Result<u32> {
         let number = self.shared.len() as u32;
         put_shared_body(&mut self.bodies, shared, body);
-        self.shared.push((shared.time_ms, body.len() as u32, shared.expire_at_ms));
+        self.shared.push((shared, body.len() as u32, false));
+        self.placed.0 += u64::from(shared.place.is_some());
         if self.bodies.raw_bytes() >= TARGET_RAW_BYTES {
             self.close_bodies()?;
         }
@@ -194,7 +198,10 @@ impl SegmentWriter {
         let timeline = self.timeline.as_mut().expect("changes come between begin and end");
         timeline.entry.removed = removed.iter().map(|(first, last)| (*first, *last)).collect();
         let add = |(sequence, number, at): (Sequence, u32, CommitPlace)| {
-            let (start_ms, bytes, expire_at_ms) = self.shared[number as usize];
+            let (SharedBody { time_ms: start_ms, expire_at_ms, .. }, bytes, is_used) =
+                &mut self.shared[number as usize];
+            *is_used = true;
+            let (start_ms, expire_at_ms, bytes) = (*start_ms, *expire_at_ms, *bytes);
             let weight = u64::from(bytes) + ENTRY_WEIGHT;
             self.weight += weight;
             if is_brief(&self.plan, start_ms, expire_at_ms) {
@@ -223,6 +230,9 @@ impl SegmentWriter {
         place: Option<CommitPlace>,
         body: &[u8],
     ) -> Result<()> {
+        if place.is_some() {
+            self.placed = (self.placed.0 + 1, self.placed.1 + body.len() as u64 + ENTRY_WEIGHT);
+        }
         let run = self.run(sequence, &times, body.len() as u64);
         place.into_iter().for_each(|place| run.place(sequence, place));
         run.inline(sequence, times, body);
@@ -239,7 +249,10 @@ impl SegmentWriter {
 
     /// Adds an entry whose body is a shared one. Its lifetime began at the body's time, or when it is said.
     pub fn shared(&mut self, sequence: Sequence, number: u32, own_start_ms: Option<TimeMs>) -> Result<()> {
-        let (time_ms, bytes, expire_at_ms) = self.shared[number as usize];
+        let (known, bytes, is_used) = &mut self.shared[number as usize];
+        *is_used = true;
+        let (SharedBody { time_ms, expire_at_ms, place }, bytes) = (*known, *bytes);
+        self.placed.1 += if place.is_some() { u64::from(bytes) + ENTRY_WEIGHT } else { 0 };
         let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
         self.run(sequence, &times, u64::from(bytes)).shared(sequence, number, times.own_start_ms());
         self.close_runs_if_full()
@@ -371,6 +384,10 @@ impl SegmentWriter {
             // Timelines of which only the end is known have no block.
             self.index_entry(timeline)?;
         }
+        // What was taken away between the two walks of a merge.
+        let unused = self.shared.iter().filter(|(.., is_used)| !is_used);
+        let unused: u64 = unused.map(|(_, bytes, _)| u64::from(*bytes) + ENTRY_WEIGHT).sum();
+        self.weight += unused;
         self.footer.data_bytes = self.data.finish()?;
         self.footer.bodies = self.shared.len() as u64;
         self.footer.first_time_ms = self.footer.first_time_ms.min(self.footer.last_time_ms);
@@ -397,8 +414,9 @@ impl SegmentWriter {
             from: self.plan.from,
             to: self.plan.to,
             changed_to: self.plan.changed_to,
+            body_weight: self.placed.1 / self.placed.0.max(1),
             weight: self.weight,
-            dead_weight: 0,
+            dead_weight: unused,
             half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
             last_start_ms: self.last_start_ms,
             own_starts: self.own_starts,

@@ -46,3 +46,72 @@ impl Messaging {
         Ok(told_if_hidden(self.sync.body_of(&names::inbox(&user), place))?.flatten())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::messaging::moments::Table;
+    use crate::messaging::{Mode, names};
+
+    /// All bodies in the conversation's timeline and in those of the users, as TL commands show them.
+    fn stored(table: &Table, users: &[&str]) -> Vec<String> {
+        let messaging = &table.messaging;
+        let inboxes = users.iter().map(|user| (&messaging.sync, names::inbox(user.as_bytes())));
+        let all = inboxes.chain([(&messaging.messages, names::conversation(b"room"))]);
+        let read = |(store, name): (&strandline::Store, Vec<u8>)| {
+            let page = store.range(&name, .., strandline::Limit::entries(1000)).expect("reads");
+            page.entries
+                .into_iter()
+                .map(|entry| String::from_utf8_lossy(&entry.body).into_owned())
+                .collect::<Vec<_>>()
+        };
+        all.flat_map(read).collect()
+    }
+
+    fn edit(table: &Table, body: &'static str) {
+        table.messaging.edit(b"room", b"ann", 1, &body.into()).expect("it is ann's");
+    }
+
+    #[test]
+    fn after_a_change_no_timeline_has_the_old_body() {
+        const USERS: [&str; 3] = ["ann", "bob", "carl"];
+        for (flushes, trims) in [(false, false), (true, false), (true, true)] {
+            let table = Table::new();
+            table.create("room", Mode::Push, &USERS);
+            let settle = || {
+                if flushes {
+                    table.engine.flush().expect("flushes");
+                }
+            };
+            let has = |what: &str| stored(&table, &USERS).iter().filter(|body| body.contains(what)).count();
+            table.send("room", "secret one");
+            table.send("room", "secret two");
+            assert_eq!(has("secret"), 8);
+            settle();
+            if trims {
+                let own = names::conversation(b"room");
+                table.messaging.messages.trim(&own, strandline::Trim::Before(3)).expect("trims");
+            }
+            edit(&table, "an edit");
+            // The message and the edit, each in four timelines; a conversation that was trimmed has the edit only.
+            let in_place = usize::from(!trims);
+            assert_eq!(
+                (has("secret one"), has("an edit")),
+                (0, 7 + in_place),
+                "flushes {flushes}, trims {trims}"
+            );
+            settle();
+            edit(&table, "another");
+            assert_eq!(
+                (has("an edit"), has("another")),
+                (0, 7 + in_place),
+                "flushes {flushes}, trims {trims}"
+            );
+            assert!(table.messaging.recall(b"room", b"ann", 1).expect("it is ann's"));
+            assert!(table.messaging.recall(b"room", b"ann", 2).expect("it is ann's"));
+            assert_eq!((has("another"), has("secret")), (0, 0), "flushes {flushes}, trims {trims}");
+            settle();
+            table.engine.compact().expect("merges");
+            assert_eq!((has("another"), has("secret")), (0, 0), "merged, flushes {flushes}, trims {trims}");
+        }
+    }
+}
