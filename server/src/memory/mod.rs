@@ -32,9 +32,9 @@ pub const STRANGER_INPUT_BYTES: usize = 24 * 1024;
 /// What one read before login asks for. A buffer grows by doubling: with these pieces to 32 KiB.
 pub const STRANGER_READ_BYTES: usize = 4 * 1024;
 
-/// Output above which a connection that has not logged in runs nothing. Replies before login have less than 1 KiB, so the buffer
-/// has at most 32 KiB, and both together 64 KiB.
-pub const STRANGER_OUTPUT_BYTES: usize = 16 * 1024;
+/// Output above which a connection that has not logged in runs nothing. Replies before login have less than 1 KiB, so the buffer,
+/// which grows by doubling, has less than 18 KiB; with that of the input, and the places of its arguments, less than 64 KiB.
+pub const STRANGER_OUTPUT_BYTES: usize = 8 * 1024;
 
 /// The budgets of all connections.
 #[derive(Debug)]
