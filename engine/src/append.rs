@@ -339,7 +339,7 @@ impl Committer {
                 }
                 let times = Times::new(time_ms, start_ms, body.lifetime_ms);
                 let is_shared = batch.targets.get(at + 1).is_some_and(|next| next.body == target.body);
-                self.group.body(Body::new(times, bytes, is_shared.then_some(target.store)));
+                self.group.body(Body::new(times, bytes, is_shared));
                 staged = Some(target.body);
             }
             self.group.entry(*slot, *sequence);

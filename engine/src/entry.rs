@@ -40,6 +40,9 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// Of a read that asks only where a timeline starts and ends.
+    pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
+
     /// So many entries, whatever their size.
     pub fn entries(entries: usize) -> Limit {
         Limit { entries, body_bytes: u64::MAX, first_always: true, around_damage: false }

@@ -83,6 +83,9 @@ pub struct TimelineRef<'a> {
 /// How many stores an engine has at most: each has segments of its own in every flush that it has a part in.
 pub const MAX_STORES: usize = 1000;
 
+/// The stores that are there from the start, and stay.
+pub const PERMANENT_STORES: [&str; 2] = ["messages", "sync"];
+
 /// The longest client's id of a batch.
 pub const MAX_ID_BYTES: usize = 255;
 

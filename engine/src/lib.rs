@@ -71,8 +71,8 @@ pub use figures::StoreFigures;
 pub use finding::Finding;
 pub use format::manifest::Copies;
 pub use ids::{
-    BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, Sequence, StoreId,
-    StoreKey, TimeMs, TimelineRef,
+    BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, PERMANENT_STORES, Sequence,
+    StoreId, StoreKey, TimeMs, TimelineRef,
 };
 pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use recovery::Recovery;

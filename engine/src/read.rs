@@ -197,14 +197,15 @@ impl<'v> Reading<'v> {
         Ok((walk.end, out.finish()?))
     }
 
+    /// What takes one entry, and does not ask whether there is more.
+    fn one(&self, descending: bool, sight: Sight<'v>) -> Collector<'v> {
+        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
+        Collector::new(limit, descending, sight).sufficient()
+    }
+
     /// What there is first at or above a sequence, readable or lost.
     fn lowest_from(&self, low: Sequence) -> Result<(End, Taken)> {
-        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        self.ascend(
-            low,
-            MAX_SEQUENCE,
-            Collector::new(limit, false, Sight::default()).sufficient().without_bodies(),
-        )
+        self.ascend(low, MAX_SEQUENCE, self.one(false, Sight::default()).without_bodies())
     }
 
     /// The first readable entry at or above a sequence. Of one that damage takes, the sequence only.
@@ -217,9 +218,7 @@ impl<'v> Reading<'v> {
 
     /// The newest entry from `low` to `high`.
     fn newest(&self, low: Sequence, high: Sequence) -> Result<Option<Entry>> {
-        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        let out = Collector::new(limit, true, Sight::default()).sufficient();
-        Ok(self.descend(low, high, out)?.1.entries.pop())
+        Ok(self.descend(low, high, self.one(true, Sight::default()))?.1.entries.pop())
     }
 
     /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
@@ -324,8 +323,7 @@ impl<'v> Reading<'v> {
         // A hole below the first living entry was not lost: only what the TTL took counts.
         let sight = Sight { lost: Some(self.ttl_ms), ..self.sight(end, Overlay::default())? };
         let whole = Reading { alive_from_ms: 0, ..*self };
-        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        let mut out = Collector::new(limit, true, sight).sufficient().without_bodies();
+        let mut out = self.one(true, sight).without_bodies();
         let (mut dropped_to, mut gaps) = (0, Gaps::default());
         for met in steps(self) {
             let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
@@ -361,9 +359,8 @@ impl<'v> Reading<'v> {
 
     /// Which body the entry with a sequence was written with, if others may share it.
     pub fn body_of(&self, sequence: Sequence) -> Result<Option<CommitPlace>> {
-        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        let out = Collector::new(limit, true, Sight::default()).sufficient().without_bodies();
-        let (_, taken) = self.descend(sequence, sequence, out)?;
+        let (_, taken) =
+            self.descend(sequence, sequence, self.one(true, Sight::default()).without_bodies())?;
         Ok(taken.entries.first().and(taken.last_body))
     }
 
@@ -377,8 +374,7 @@ impl<'v> Reading<'v> {
         let Some(lowest) = sequences.first() else { return Ok(BTreeSet::new()) };
         let mut walk = self.walk(|span| span.first <= *lowest || self.ends_with(span))?;
         let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
-        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
-        let mut out = Collector::new(limit, false, sight).sufficient().without_bodies();
+        let mut out = self.one(false, sight).without_bodies();
         let mut present = BTreeSet::new();
         for sequence in sequences.iter().filter(|sequence| **sequence <= walk.end.last) {
             let Some(part) = walk.parts.iter().find(|part| part.first() <= *sequence) else { continue };

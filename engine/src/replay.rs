@@ -160,10 +160,11 @@ impl Replay {
                     bytes = stamp(&bytes, origin).into();
                     self.group.hold(bytes.len());
                 }
-                let Some(first) = targets.first() else { return Ok(()) };
+                if targets.is_empty() {
+                    return Ok(());
+                }
                 let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
-                let original = (targets.len() > 1).then_some(first.store);
-                self.group.body(Body::new(times, bytes, original));
+                self.group.body(Body::new(times, bytes, targets.len() > 1));
                 for (place, timeline) in targets.into_iter().enumerate() {
                     let sequence = next();
                     if !self.is_dropped(timeline.store)? {

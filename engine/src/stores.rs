@@ -17,12 +17,9 @@
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{Copies, Live, StoreRecord};
-use crate::ids::MAX_STORES;
+use crate::ids::{MAX_STORES, PERMANENT_STORES};
 use crate::list::list;
 use crate::state::State;
-
-/// The stores that are there from the start, and stay.
-const PERMANENT: [&str; 2] = ["messages", "sync"];
 
 /// Creates a store of a name that there is none of. One at a time.
 pub fn create(state: &State, name: &str, ttl_ms: u64, copies: Copies) -> Result<()> {
@@ -37,7 +34,7 @@ pub fn create(state: &State, name: &str, ttl_ms: u64, copies: Copies) -> Result<
 
 /// Drops a store that is there. One at a time.
 pub fn drop(state: &State, store: &StoreRecord, force: bool) -> Result<()> {
-    if PERMANENT.contains(&store.name.as_str()) {
+    if PERMANENT_STORES.contains(&store.name.as_str()) {
         return Err(Error::invalid(format!("the store {:?} cannot be dropped", store.name)));
     }
     // The engine's stop waits for this lock: nothing of what follows comes after it.

@@ -27,6 +27,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+/// What to do about a directory that damage keeps from being opened.
+const AFTER_DAMAGE: &str = "next: restore a backup, or save what can be read: strandline salvage DIR TARGET";
+
 /// Message push and sync on a storage engine made for timelines.
 #[derive(Parser)]
 #[command(name = "strandline", version)]
@@ -97,7 +100,7 @@ fn run_server(serve: Serve) -> ExitCode {
         Err(problem) => {
             error!("{}", told_once(&problem));
             if let Some(ServerError::Engine(strandline::Error::Corrupt { .. })) = problem.downcast_ref() {
-                error!("next: restore a backup, or save what can be read: strandline salvage DIR TARGET");
+                error!("{AFTER_DAMAGE}");
             }
             ExitCode::FAILURE
         }

@@ -36,22 +36,20 @@ struct Change {
     number: u32,
 }
 
-/// The segments that may hold bodies which others change.
-struct Others(Vec<SegmentRecord>);
+/// The segments that may hold bodies which others change: what of the log is in them, and up to where changes are applied.
+struct Others(Vec<(Range<Lsn>, Lsn)>);
 
 impl Others {
     fn of(view: &View, inputs: &[Arc<Segment>]) -> Others {
         let is_input =
             |record: &SegmentRecord| inputs.iter().any(|input| input.record().number == record.number);
         let records = view.segments.of(inputs[0].record().store).iter().map(|segment| segment.record());
-        Others(records.filter(|record| record.has_data() && !is_input(record)).cloned().collect())
+        let others = records.filter(|record| record.has_data() && !is_input(record));
+        Others(others.map(|record| (record.from..record.to, record.changed_to)).collect())
     }
 
     fn need(&self, place: CommitPlace, at: CommitPlace) -> bool {
-        let needs = |other: &SegmentRecord| {
-            (other.from..other.to).contains(&Lsn(place.0)) && Lsn(at.0) >= other.changed_to
-        };
-        self.0.iter().any(needs)
+        self.0.iter().any(|(held, changed_to)| held.contains(&Lsn(place.0)) && Lsn(at.0) >= *changed_to)
     }
 }
 

@@ -132,6 +132,11 @@ impl<'v> Collector<'v> {
         self.taken.entries.len() + self.ranges
     }
 
+    /// How many entries it has a use for, if all are shown: one that does not fit tells that there is more.
+    pub fn wanted(&self) -> usize {
+        self.limit.entries.saturating_sub(self.count()).saturating_add(usize::from(!self.is_sufficient))
+    }
+
     /// Whether nothing was taken yet.
     pub fn is_empty(&self) -> bool {
         self.count() == 0
@@ -358,8 +363,8 @@ impl<'v> Collector<'v> {
     }
 
     /// What was taken; the damage, if the read was not to go around it.
-    pub fn finish(self) -> Result<Taken> {
-        self.failure.map_or(Ok(self.taken), Err)
+    pub fn finish(mut self) -> Result<Taken> {
+        self.take()
     }
 }
 

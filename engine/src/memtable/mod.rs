@@ -28,11 +28,11 @@ use parking_lot::RwLock;
 pub use slot::{Effect, IdRecord, Slot};
 
 use crate::entry::{Changes, Collector, End, Own, Span, Times};
-use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
 
 const SHARD_BITS: u32 = 6;
 
-/// So many entries are taken out of a slot at a time, while it is locked.
+/// So many entries at most are taken out of a slot at a time, while it is locked.
 const TAKEN: usize = 64;
 
 /// Bodies stand in pieces of this many, so that growing never moves them.
@@ -54,19 +54,19 @@ pub struct Body {
     pub bytes: Bytes,
     /// Where it was committed.
     pub place: CommitPlace,
-    /// The store of its first entry, if it has several: the others are copies.
-    pub original: Option<StoreId>,
+    /// Whether several entries have it.
+    pub is_shared: bool,
 }
 
 impl Body {
     /// A body on its way into a group.
-    pub fn new(times: Times, bytes: Bytes, original: Option<StoreId>) -> Body {
-        Body { times, bytes, place: CommitPlace::default(), original }
+    pub fn new(times: Times, bytes: Bytes, is_shared: bool) -> Body {
+        Body { times, bytes, place: CommitPlace::default(), is_shared }
     }
 
     /// Which it is, if entries share it.
     pub fn shared_place(&self) -> Option<CommitPlace> {
-        self.original.map(|_| self.place)
+        self.is_shared.then_some(self.place)
     }
 }
 
@@ -414,8 +414,9 @@ impl Memtable {
         let descending = out.is_descending();
         let mut taken = Vec::new();
         while low <= high {
-            self.take(slot, (low, high), descending, &mut taken);
-            let is_last = taken.len() < TAKEN;
+            let most = out.wanted().clamp(1, TAKEN);
+            self.take(slot, (low, high), (descending, most), &mut taken);
+            let is_last = taken.len() < most;
             for (sequence, body) in taken.drain(..) {
                 let own = Own { place: body.shared_place(), ..Own::default() };
                 if !out.offer(sequence, body.times, own, || body.bytes) {
@@ -434,7 +435,7 @@ impl Memtable {
         &self,
         slot: SlotId,
         (low, high): (Sequence, Sequence),
-        descending: bool,
+        (descending, most): (bool, usize),
         taken: &mut Vec<(Sequence, Body)>,
     ) {
         let shard = self.shards[slot.shard as usize].read();
@@ -446,9 +447,9 @@ impl Memtable {
             taken.push((slot.sequence(place), bodies[number / PIECE][number % PIECE].clone()));
         };
         if descending {
-            places.rev().take(TAKEN).for_each(&mut take);
+            places.rev().take(most).for_each(&mut take);
         } else {
-            places.take(TAKEN).for_each(&mut take);
+            places.take(most).for_each(&mut take);
         }
     }
 
@@ -518,7 +519,7 @@ mod tests {
         let mut group = Group::default();
         for sequence in sequences {
             let bytes = Bytes::from(format!("body {sequence}"));
-            group.body(Body::new(Times::new(1000 + sequence, 1000 + sequence, 0), bytes, None));
+            group.body(Body::new(Times::new(1000 + sequence, 1000 + sequence, 0), bytes, false));
             group.entry(slot, *sequence);
         }
         memtable.apply(&mut group, Lsn(0));

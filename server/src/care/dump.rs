@@ -52,8 +52,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     dump.out.flush()?;
     dump.bar.finish_and_clear();
     if dump.damage > 0 {
-        eprintln!(
-            "strandline: the dump lacks what is named above: strandline repair, a backup or strandline salvage may have it"
+        complain(
+            "the dump lacks what is named above: strandline repair, a backup or strandline salvage may have it",
         );
         return Ok(Outcome::Damaged);
     }
@@ -115,14 +115,14 @@ impl<W: Write> Dump<W> {
     /// A range that cannot be read: it is named, and what is after it is dumped.
     fn lost(&mut self, store: &Store, name: &[u8], lost: &Lost) {
         self.damage += 1;
-        eprintln!(
-            "strandline: left out: {}:{}, sequences {} to {}: {}",
+        complain(format_args!(
+            "left out: {}:{}, sequences {} to {}: {}",
             store.name(),
             name.escape_ascii(),
             lost.first,
             lost.last,
             lost.error
-        );
+        ));
     }
 
     /// Damage is told and passed over; all else ends the dump.

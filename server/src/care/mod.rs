@@ -108,9 +108,7 @@ pub fn run(care: Care) -> ExitCode {
             complain(crate::told_once(&problem));
             let damaged = matches!(problem.downcast_ref(), Some(Error::Corrupt { .. }));
             if damaged {
-                eprintln!(
-                    "strandline: next: restore a backup, or save what can be read: strandline salvage DIR TARGET"
-                );
+                complain(crate::AFTER_DAMAGE);
             }
             ExitCode::from(if damaged { 1 } else { 2 })
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::arguments::integer;
 use super::row::{Class, Command, Context, Flow, Reply, Run};
-use super::{unknown_subcommand, write_help};
+use super::{shown, unknown_subcommand, write_help};
 use crate::clients::{Client, End};
 use crate::refusal::Refusal;
 
@@ -92,8 +92,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), Refusal> {
 fn set_info(context: &Context<'_>, attribute: &[u8], value: &[u8]) -> Result<(), Refusal> {
     let is_name = attribute.eq_ignore_ascii_case(b"LIB-NAME");
     if !is_name && !attribute.eq_ignore_ascii_case(b"LIB-VER") {
-        let shown = String::from_utf8_lossy(&attribute[..attribute.len().min(128)]).into_owned();
-        return Err(Refusal::usage(format!("Unrecognized option '{shown}'")));
+        return Err(Refusal::usage(format!("Unrecognized option '{}'", shown(attribute))));
     }
     if !value.iter().all(u8::is_ascii_graphic) {
         let attribute = if is_name { "lib-name" } else { "lib-ver" };
@@ -125,10 +124,7 @@ fn list_filter(words: &[Bytes]) -> Result<Filter, Refusal> {
             b"normal" => Ok(Box::new(|client| !client.is_subscriber())),
             b"pubsub" => Ok(Box::new(Client::is_subscriber)),
             b"master" | b"replica" | b"slave" => Ok(Box::new(|_| false)),
-            _ => {
-                let shown = String::from_utf8_lossy(&name[..name.len().min(128)]).into_owned();
-                Err(Refusal::usage(format!("Unknown client type '{shown}'")))
-            }
+            _ => Err(Refusal::usage(format!("Unknown client type '{}'", shown(name)))),
         },
         [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
             let ids = ids.iter().map(|id| integer(id)).collect::<Result<HashSet<u64>, Refusal>>()?;

@@ -8,14 +8,14 @@ use strandline::{Limit, Page, Sequence, Verdict};
 
 use super::arguments::{integer, keyword, options};
 use super::place::{elsewhere, is_near};
-use super::read::{LONGEST_BLOCK, write_standing};
+use super::read::{Answer, Cursor, LONGEST_BLOCK, write_standing};
 use super::row::{Class, Command, Done, Run};
 use super::subscribe::check_room;
 use super::{Context, Flow};
 use crate::key::Key;
 use crate::limits::LEAST_HEARTBEAT_MS;
 use crate::protocol::Protocol;
-use crate::push::{Kind, verdict_word};
+use crate::push::Kind;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -79,13 +79,11 @@ struct Standing {
 
 impl Standing {
     fn of(key: &Key, wanted: &Wanted) -> Result<Standing, Refusal> {
-        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
-        let page = key.store.read_after(key.name(), wanted.after, nothing)?;
-        if wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes()) {
-            let page = Page { next: page.first - 1, more: false, ..page };
-            return Ok(Standing { verdict: "EPOCH", goes_on: false, page });
+        let foreign = wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes());
+        let Answer { verdict, page } = Cursor { after: wanted.after, foreign }.read(key, Limit::NOTHING)?;
+        if foreign {
+            return Ok(Standing { verdict, goes_on: false, page });
         }
-        let (verdict, goes_on) = (verdict_word(page.verdict), page.verdict != Verdict::Future);
         // The frames start behind what is gone for good; the gap is told by the reply.
         let next = match page.verdict {
             Verdict::Future => page.next,
@@ -94,6 +92,7 @@ impl Standing {
             Verdict::Trimmed => key.store.info(key.name())?.trimmed_to.max(wanted.after),
             Verdict::Ok => wanted.after,
         };
+        let goes_on = page.verdict != Verdict::Future;
         Ok(Standing { verdict, goes_on, page: Page { next, ..page } })
     }
 }

@@ -106,8 +106,12 @@ fn write_help(command: &'static str, context: &mut Context<'_>) -> Result<Flow, 
 }
 
 fn unknown_subcommand(command: &str, word: &[u8]) -> Refusal {
-    let shown = String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
-    Refusal::usage(format!("unknown subcommand '{shown}'. Try {command} HELP."))
+    Refusal::usage(format!("unknown subcommand '{}'. Try {command} HELP.", shown(word)))
+}
+
+/// A word that is not known, as an error text shows it.
+fn shown(word: &[u8]) -> String {
+    String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned()
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(super) struct Cursor {
 
 /// A page with the verdict that only the server can give.
 pub(super) struct Answer {
-    verdict: &'static str,
+    pub verdict: &'static str,
     pub page: Page,
 }
 
@@ -138,8 +138,7 @@ impl Cursor {
             return Ok(Answer { verdict: verdict_word(page.verdict), page });
         }
         // A cursor of another epoch says nothing about this one: start again with what there is.
-        let nothing = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
-        let page = key.store.read_after(key.name(), self.after, nothing)?;
+        let page = key.store.read_after(key.name(), self.after, Limit::NOTHING)?;
         let next = page.first - 1;
         Ok(Answer { verdict: "EPOCH", page: Page { next, more: false, ..page } })
     }

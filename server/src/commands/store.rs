@@ -1,6 +1,7 @@
 //! Stores and their TTL: TL.STORE CREATE, LIST, INFO, TTL, DROP.
 
 use bytes::Bytes;
+use strandline::PERMANENT_STORES;
 
 use super::arguments::{integer, options};
 use super::row::{Class, Command, Context, Done, Flow, Run};
@@ -15,9 +16,6 @@ pub(super) static COMMANDS: &[Command] = &[Command::new("TL.STORE", -2, Class::W
         "OK, array of names, map of name and ttl, OK, OK. TTL 0: entries are kept for ever. DROP: of an empty store, with FORCE of any \
          but messages and sync.",
     )];
-
-/// The stores that are there from the start, and stay.
-const PERMANENT: [&[u8]; 2] = [b"messages", b"sync"];
 
 fn store(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let word = arguments[0].to_ascii_uppercase();
@@ -56,7 +54,7 @@ fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Re
 }
 
 fn drop_store(context: &Context<'_>, name: &[u8], force: bool) -> Result<Flow, Refusal> {
-    if PERMANENT.contains(&name) {
+    if PERMANENT_STORES.iter().any(|permanent| permanent.as_bytes() == name) {
         return Err(Refusal::new("NOPERM", "this store cannot be dropped"));
     }
     let name = find_store(&context.shared.engine, name)?.name().to_owned();

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use strandline::{Batch, Entry, Limit, Sequence, TimeMs, Trim};
 
-use super::around::{Piece, Scan, piece_at};
+use super::around::{Piece, Scan};
 use super::event::{Event, Kind, Parts, When, put_number};
 use super::trouble::{Result, Trouble};
 use super::{Messaging, names};
@@ -209,8 +209,7 @@ impl Messaging {
     pub(super) fn has_all_changes(&self, conv: &[u8]) -> Result<bool> {
         let newest = match self.newest_record(conv) {
             Ok(newest) => newest,
-            Err(Trouble::Ledger { .. }) => return Ok(false),
-            Err(Trouble::Engine(error)) if error.is_damage() => return Ok(false),
+            Err(trouble) if trouble.is_damage() => return Ok(false),
             Err(trouble) => return Err(trouble),
         };
         let Some((last, record)) = newest else { return Ok(true) };
@@ -229,8 +228,7 @@ impl Messaging {
             for name in &listed {
                 let Some(sequence) = names::message_of_ledger(&name[head.len()..]) else { continue };
                 let record = match self.last_record(name) {
-                    Err(Trouble::Ledger { .. }) => None,
-                    Err(Trouble::Engine(error)) if error.is_damage() => None,
+                    Err(trouble) if trouble.is_damage() => None,
                     record => record?,
                 };
                 if let Some(became) = record.and_then(|record| Became::of_record(&record)) {
@@ -301,8 +299,8 @@ impl Messaging {
             let mut batch = Batch::new();
             let mut is_empty = true;
             for edit in some {
-                let Some(Piece::Whole(entry)) = piece_at(&self.messages, &own, *edit)? else { continue };
-                if let Some(event) = Event::decode(&entry.body).filter(|event| !event.body.is_empty()) {
+                let stored = self.stored_at(&own, *edit)?;
+                if let Some((_, event)) = stored.filter(|(_, event)| !event.body.is_empty()) {
                     let emptied = Event { body: Bytes::new(), ..event };
                     batch = batch.edit(&self.messages, &own, *edit, &emptied.encode());
                     is_empty = false;

@@ -12,7 +12,6 @@
 use bytes::Bytes;
 use strandline::{Batch, Sequence};
 
-use super::around::{Piece, piece_at};
 use super::became::{Became, Newest};
 use super::content::Content;
 use super::conversation::{Conversation, History};
@@ -135,8 +134,8 @@ impl Messaging {
             match sees {
                 Ok(true) => witnesses.push(member.clone()),
                 // Nothing is shown to who cannot be known to see it; a sync of that user is refused until its ledger is rebuilt.
-                Ok(false) | Err(Trouble::Ledger { .. }) => {}
-                Err(Trouble::Engine(error)) if error.is_damage() => {}
+                Ok(false) => {}
+                Err(trouble) if trouble.is_damage() => {}
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -160,10 +159,8 @@ impl Messaging {
             return Ok(batch);
         };
         // One that cannot be read shows no body.
-        let stored = piece_at(&self.messages, &names::conversation(conv), edit)?;
-        let before = stored.as_ref().and_then(Piece::entry).and_then(|entry| Event::decode(&entry.body));
-        Ok(match before {
-            Some(before) => {
+        Ok(match self.stored_at(&names::conversation(conv), edit)? {
+            Some((_, before)) => {
                 let emptied = Event { body: Bytes::new(), ..before };
                 self.rewrite(batch, (user, None), &emptied)?
             }

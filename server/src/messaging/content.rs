@@ -10,12 +10,11 @@
 use bytes::Bytes;
 use strandline::{Limit, MAX_SEQUENCE, Sequence};
 
-use super::around::{Piece, Scan, piece_at};
+use super::around::{Piece, Scan};
 use super::became::Became;
 use super::conversation::{Conversation, Mode};
 use super::copies::{Found, MOST_PAGES};
 use super::event::{Event, Kind, When};
-use super::pulled::NOTHING;
 use super::trouble::Result;
 use super::{Messaging, each_once, names};
 
@@ -135,9 +134,8 @@ impl Messaging {
         became: &Became,
     ) -> Result<Option<(When, Event)>> {
         let Some((edit, _)) = became.edit else { return Ok(None) };
-        let own = piece_at(&self.messages, &names::conversation(conv), edit)?;
-        let found = match own.as_ref().and_then(Piece::entry) {
-            Some(entry) => Event::decode(&entry.body).map(|event| (When::of(entry), event)),
+        let found = match self.stored_at(&names::conversation(conv), edit)? {
+            Some(stored) => Some(stored),
             None => match self.kept_edit(conv, user, became)? {
                 Found::Event(when, event) => Some((when, event)),
                 Found::Lost(..) | Found::Nothing => None,
@@ -171,7 +169,7 @@ impl Messaging {
         sequence: Sequence,
     ) -> Result<Option<(Sequence, When, Event)>> {
         let name = names::inbox(user);
-        let kept = self.sync.read_after(&name, 0, NOTHING.around_damage())?;
+        let kept = self.sync.read_after(&name, 0, Limit::NOTHING.around_damage())?;
         let (mut low, mut end) = (kept.first, kept.last + 1);
         let mut pages = MOST_PAGES;
         while low < end {

@@ -70,6 +70,13 @@ impl Messaging {
         }
     }
 
+    /// The event that a conversation's timeline has at a sequence, as it is stored, if that can be read.
+    pub(super) fn stored_at(&self, name: &[u8], sequence: Sequence) -> Result<Option<(When, Event)>> {
+        let piece = piece_at(&self.messages, name, sequence)?;
+        let entry = piece.as_ref().and_then(Piece::entry);
+        Ok(entry.and_then(|entry| Some((When::of(entry), Event::decode(&entry.body)?))))
+    }
+
     /// Hands each lost entry of a gap to `take`, as the user's copy of it says if there is one, until
     /// that is false. Whether it never was. `pages`: how many of the sync timeline may still be read.
     pub(super) fn seek(
@@ -210,13 +217,16 @@ impl Messaging {
     /// A copy as it is to be shown now, when the original is gone or cannot be read. Rather nothing is shown than a body that was
     /// taken back.
     pub(super) fn as_it_became(&self, user: &Bytes, copy: Event, when: When) -> Result<Found> {
-        let subject = copy.shown_sequence();
-        let became = match copy.kind {
-            Kind::Message | Kind::Edit => self.became(&copy.conv, subject, when.time_ms)?,
-            _ => None,
-        };
-        let Some(became) = became else { return Ok(Found::Event(when, copy)) };
+        let Some(became) = self.became_of(&copy, when)? else { return Ok(Found::Event(when, copy)) };
         self.as_changed(user, copy, when, &became)
+    }
+
+    /// What became of the message that an event shows, since that was committed.
+    pub(super) fn became_of(&self, event: &Event, when: When) -> Result<Option<Became>> {
+        match event.kind {
+            Kind::Message | Kind::Edit => self.became(&event.conv, event.shown_sequence(), when.time_ms),
+            _ => Ok(None),
+        }
     }
 
     /// A copy of a message, or of an edit of it, as the newest change of that message makes it.
@@ -249,10 +259,9 @@ impl Messaging {
         }
         // While any damage is known, it may be the message as it was before.
         if !self.engine.has_damage()
-            && let Some(Piece::Whole(entry)) = piece_at(&self.messages, &names::conversation(conv), sequence)?
-            && let Some(event) = Event::decode(&entry.body)
+            && let Some((when, event)) = self.stored_at(&names::conversation(conv), sequence)?
         {
-            return Ok(Found::Event(When::of(&entry), event));
+            return Ok(Found::Event(when, event));
         }
         self.kept_edit(conv, user, became)
     }

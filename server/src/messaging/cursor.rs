@@ -90,6 +90,11 @@ pub fn noted_bytes(conv: &[u8], sequence: Sequence) -> usize {
     1 + conv.len() + bits.div_ceil(7) as usize
 }
 
+/// What all of these take.
+pub fn all_noted_bytes(noted: &BTreeMap<Bytes, Sequence>) -> usize {
+    noted.iter().map(|(conv, sequence)| noted_bytes(conv, *sequence)).sum()
+}
+
 /// Whether conversations that take so many bytes can be noted.
 pub fn can_be_noted(bytes: usize) -> bool {
     bytes <= NOTED_BYTES
@@ -114,9 +119,17 @@ impl Passed {
         self.line == 0 && self.noted.is_empty()
     }
 
-    /// What its noted conversations take in a cursor.
-    pub fn noted_bytes(&self) -> usize {
-        self.noted.iter().map(|(conv, sequence)| noted_bytes(conv, *sequence)).sum()
+    /// Notes a conversation up to a sequence. False if that does not fit: then it is as it was.
+    pub fn note(&mut self, conv: &Bytes, sequence: Sequence) -> bool {
+        let before = self.noted.insert(conv.clone(), sequence);
+        let fits = can_be_noted(all_noted_bytes(&self.noted));
+        if !fits {
+            match before {
+                Some(before) => self.noted.insert(conv.clone(), before),
+                None => self.noted.remove(conv),
+            };
+        }
+        fits
     }
 }
 
@@ -154,7 +167,7 @@ impl Cursor {
         if owner != digest(user) as u32 {
             return Err(Trouble::Usage("this cursor is another user's"));
         }
-        let is_short = can_be_noted(position.pulled.noted_bytes());
+        let is_short = can_be_noted(all_noted_bytes(&position.pulled.noted));
         Ok(if is_short { Cursor::At(position) } else { Cursor::Foreign })
     }
 }
@@ -224,11 +237,11 @@ mod tests {
             pulled: Passed { time_ms: MAX_SEQUENCE, line: MAX_SEQUENCE, noted, by_id: false },
         };
         let one = BTreeMap::from([(Bytes::copy_from_slice(&longest), MAX_SEQUENCE)]);
-        assert!(can_be_noted(full(one.clone()).pulled.noted_bytes()));
+        assert!(can_be_noted(all_noted_bytes(&one)));
         assert!(full(one).encode(u64::MAX, b"ann").len() <= MAX_CURSOR_BYTES);
         let many: BTreeMap<Bytes, Sequence> =
             (0..43).map(|number| (Bytes::from(format!("c{number:02}")), 1)).collect();
-        assert!(can_be_noted(full(many.clone()).pulled.noted_bytes()));
+        assert!(can_be_noted(all_noted_bytes(&many)));
         assert_eq!(full(many).encode(0, b"ann").len(), MAX_CURSOR_BYTES);
     }
 

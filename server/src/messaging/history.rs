@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Sequence, TimeMs};
 
-use super::around::{self, Piece, Scan, piece_at};
+use super::around::{self, Piece, Scan};
 use super::copies::MOST_PAGES;
 use super::event::{Event, When};
 use super::page::{Seen, Shown};
@@ -157,9 +157,8 @@ impl Messaging {
             if next > high {
                 return Ok(known);
             }
-            let piece = piece_at(&self.messages, name, next)?;
-            let event = piece.as_ref().and_then(Piece::entry).and_then(|entry| Event::decode(&entry.body));
-            let run = event.filter(Event::is_change).and_then(|event| event.run);
+            let stored = self.stored_at(name, next)?;
+            let run = stored.filter(|(_, event)| event.is_change()).and_then(|(_, event)| event.run);
             if !run.is_some_and(|run| reaches(run, next) && run.0 <= known + 1) {
                 return Ok(known);
             }

@@ -4,12 +4,11 @@
 //! the user, so that periods begin and end at exactly its sequence.
 
 use bytes::Bytes;
-use strandline::{Batch, Sequence, Store, TimeMs};
+use strandline::{Batch, Limit, Sequence, Store, TimeMs};
 
 use super::conversation::{Conversation, History, Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind, PULLS};
 use super::ledger::Ledger;
-use super::pulled::NOTHING;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
 use super::{Decision, Messaging, names, valid_once};
@@ -179,7 +178,8 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.conversation(&conv, |ledger| {
             let Some(settings) = &ledger.state.settings else { return Err(Trouble::NotFound) };
-            let page = self.messages.read_after(&names::conversation(&conv), 0, NOTHING.around_damage())?;
+            let page =
+                self.messages.read_after(&names::conversation(&conv), 0, Limit::NOTHING.around_damage())?;
             Ok(Info {
                 members: ledger.state.member_count(),
                 mode: settings.mode,

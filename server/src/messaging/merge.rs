@@ -216,14 +216,8 @@ impl Merge<'_> {
                 passed.line = lines.pop_front().map_or(passed.line, |(line, ..)| line);
             }
             _ => {
-                let before = passed.noted.insert(conv.clone(), sequence);
                 // Without a line of its own, among too many: rather it comes again.
-                if !can_be_noted(passed.noted_bytes()) {
-                    match before {
-                        Some(before) => passed.noted.insert(conv.clone(), before),
-                        None => passed.noted.remove(conv),
-                    };
-                }
+                let _fits = passed.note(conv, sequence);
             }
         }
     }
@@ -346,12 +340,9 @@ impl Merge<'_> {
             if passed.has(conv, before) || before == 0 {
                 continue;
             }
-            let mut noted = passed.noted.clone();
-            noted.insert(conv.clone(), before);
-            if !can_be_noted(noted.iter().map(|(conv, sequence)| noted_bytes(conv, *sequence)).sum()) {
+            if !passed.note(conv, before) {
                 break;
             }
-            passed.noted = noted;
         }
         passed
     }

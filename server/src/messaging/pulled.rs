@@ -26,7 +26,7 @@ use strandline::{Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
 
 use super::around::{Gap, Piece, Scan, sequence_at, told_if_hidden};
 use super::conversation::History;
-use super::cursor::{Passed, can_be_noted, noted_bytes};
+use super::cursor::{Passed, all_noted_bytes, can_be_noted};
 use super::event::{Event, Kind};
 use super::trouble::Result;
 use super::user::{Membership, User};
@@ -39,9 +39,6 @@ const PAGE: Limit =
 /// Entries read at a time to find the last that is for a user, and how often.
 const LAST: Limit = Limit { entries: 4, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
 const MOST_LAST_PAGES: usize = 64;
-
-/// A read that asks only where a timeline starts and ends.
-pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
 
 /// So many lines are looked at without asking whether there is a cheaper way.
 const CHEAP_LINES: u64 = 1024;
@@ -131,8 +128,7 @@ impl Newest {
     }
 
     fn can_be_noted(&self) -> bool {
-        let bytes = self.convs.iter().map(|(conv, sequence)| noted_bytes(conv, *sequence)).sum();
-        !self.is_part && can_be_noted(bytes)
+        !self.is_part && can_be_noted(all_noted_bytes(&self.convs))
     }
 }
 
@@ -319,7 +315,7 @@ impl Messaging {
         let is_behind = start.line > 0 || (floor == 1 && start.has(conv, MAX_SEQUENCE));
         let first = sequence_at(&self.messages, &name, start.time_ms + u64::from(is_behind))?;
         // If nothing readable is before it, events of the same times may have been trimmed: the read from the start tells.
-        let lowest = self.messages.read_after(&name, 0, NOTHING.around_damage())?.first;
+        let lowest = self.messages.read_after(&name, 0, Limit::NOTHING.around_damage())?.first;
         Ok(if first == lowest { floor } else { first.max(floor) })
     }
 
@@ -470,14 +466,14 @@ impl Messaging {
     /// The first line of a time or a later one, if all of them are still there.
     fn first_kept_line(&self, from_ms: TimeMs) -> Result<Option<Sequence>> {
         let first = self.pulled.sequence_at(names::PULLED_LOG, from_ms)?;
-        let page = self.pulled.read_after(names::PULLED_LOG, 0, NOTHING)?;
+        let page = self.pulled.read_after(names::PULLED_LOG, 0, Limit::NOTHING)?;
         // Lines expire. A line of an earlier time that is still there says that none of those that matter has.
         Ok((page.first == 1 || first > page.first).then_some(first))
     }
 
     /// Whether a line and all behind it are still there.
     fn are_kept(&self, first: Sequence) -> Result<bool> {
-        Ok(self.pulled.read_after(names::PULLED_LOG, 0, NOTHING)?.first <= first)
+        Ok(self.pulled.read_after(names::PULLED_LOG, 0, Limit::NOTHING)?.first <= first)
     }
 
     /// And whether they are cheaper than a look into each timeline.

@@ -23,7 +23,7 @@ use super::conversation::{Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind};
 use super::ledger::State;
 use super::story::Story;
-use super::trouble::{Result, Trouble};
+use super::trouble::Result;
 use super::user::{Membership, User};
 use super::{Messaging, names};
 
@@ -303,8 +303,7 @@ fn is_lost(is_known: Result<bool>, store: &Store, timeline: &[u8]) -> Result<boo
             }
             Ok(false)
         }
-        Err(Trouble::Ledger { .. }) => Ok(true),
-        Err(Trouble::Engine(error)) if error.is_damage() => Ok(true),
+        Err(trouble) if trouble.is_damage() => Ok(true),
         Err(trouble) => Err(trouble),
     }
 }

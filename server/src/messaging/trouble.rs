@@ -61,3 +61,14 @@ pub enum Trouble {
     #[error(transparent)]
     Engine(#[from] Error),
 }
+
+impl Trouble {
+    /// Whether what was to be read is damaged, or a ledger incomplete.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Trouble::Ledger { .. } => true,
+            Trouble::Engine(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+}

@@ -39,11 +39,7 @@ impl Messaging {
         event: Event,
         when: When,
     ) -> Result<(Option<Event>, u64)> {
-        let became = match event.kind {
-            Kind::Message | Kind::Edit => self.became(&event.conv, event.shown_sequence(), when.time_ms)?,
-            _ => None,
-        };
-        let Some(became) = became else {
+        let Some(became) = self.became_of(&event, when)? else {
             let edited = if event.kind == Kind::Message { event.about } else { 0 };
             return Ok((Some(event), edited));
         };

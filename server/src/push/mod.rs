@@ -369,8 +369,7 @@ impl Drop for Subscriptions {
 
 /// The highest sequence given. A cursor that is certainly ahead is answered without looking for entries.
 fn last_sequence(key: &Key) -> Result<Sequence, Refusal> {
-    let limit = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
-    Ok(key.store.read_after(key.name(), MAX_SEQUENCE, limit)?.last)
+    Ok(key.store.read_after(key.name(), MAX_SEQUENCE, Limit::NOTHING)?.last)
 }
 
 #[cfg(test)]

@@ -211,6 +211,7 @@ impl Session {
     /// The blocked command is done.
     fn unblock(&mut self) {
         if self.blocked.take().is_some() {
+            self.connection.client.activity.is_blocked.store(false, Ordering::Relaxed);
             self.connection.subscriptions.unblock();
         }
     }

@@ -135,7 +135,6 @@ impl Session {
 
     /// Keeps this connection's part of the sums of what all hold up to date.
     pub(super) fn note_memory(&mut self) {
-        self.connection.client.activity.is_blocked.store(self.blocked.is_some(), Ordering::Relaxed);
         let pending: usize = self.pending.iter().flatten().map(Bytes::len).sum();
         let input = self.decoder.held_bytes() + pending;
         let held = Held::of(input, self.connection.out.held_bytes(), self.connection.logged_in);
