@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use strandline::vfs::simulated::Dice;
 use strandline::{Engine, Error, Limit, Options, Store, Trim};
-use world::House;
+use world::{House, soon};
 
 const CAPACITY_BYTES: u64 = 1024 * 1024;
 
@@ -41,16 +41,6 @@ struct Story {
 
 fn name(timeline: usize) -> Vec<u8> {
     format!("t/{timeline}").into_bytes()
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
-        if holds() {
-            return;
-        }
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-    panic!("{what}");
 }
 
 impl Story {
@@ -156,7 +146,7 @@ impl Story {
             )
         };
         let mut given = Err(Error::SequenceExhausted);
-        wait_until(&format!("{}: appends are taken again: {}", self.told, figures()), || {
+        soon(&format!("{}: appends are taken again: {}", self.told, figures()), || {
             given = store.append(&name(0), b"probe");
             given.is_ok()
         });
@@ -164,7 +154,7 @@ impl Story {
         assert_eq!(given.expect("appends"), self.lasts[0], "{}", self.told);
         self.kept[0].push((self.lasts[0], b"probe".to_vec()));
         let most = 2 * alive + BESIDE_BYTES + others;
-        wait_until(&format!("{}: {most} bytes at most", self.told), || self.house.bytes() <= most);
+        soon(&format!("{}: {most} bytes at most", self.told), || self.house.bytes() <= most);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, salvage_in};
-use world::House;
+use world::{House, soon};
 
 /// A body of an edit, much larger than what it replaces.
 static LARGE: [u8; 20_000] = [b'~'; 20_000];
@@ -40,15 +40,8 @@ impl House {
         self.disk.contents().files.len()
     }
 
-    /// Waits for what the engine does by itself.
     fn soon(&self, what: &str, mut holds: impl FnMut(&House) -> bool) {
-        for _ in 0..10_000 {
-            if holds(self) {
-                return;
-            }
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
-        panic!("{what}: {} files, {} bytes of segments", self.files(), self.segment_bytes());
+        soon(what, || holds(self));
     }
 }
 

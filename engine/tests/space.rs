@@ -12,7 +12,7 @@ use strandline::vfs::Dir;
 use strandline::vfs::disk::DiskDirectory;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim};
-use world::House;
+use world::{House, soon};
 
 const TTL_MS: u64 = 64_000;
 const BODY: [u8; 3000] = [b'~'; 3000];
@@ -51,17 +51,6 @@ impl House {
         }
         file
     }
-}
-
-/// Waits for what the engine does by itself.
-fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
-        if holds() {
-            return;
-        }
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-    panic!("{what}");
 }
 
 fn figure(engine: &Engine, name: &str) -> u64 {

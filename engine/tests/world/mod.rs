@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
@@ -10,6 +11,18 @@ use strandline::{Engine, Options, World};
 
 /// The time at which it starts.
 pub const START_MS: u64 = 1_700_000_000_000;
+
+/// Waits for what the engine does by itself. Files that nothing needs any more go with their last reader, which may be one of the
+/// engine's threads that just looks around.
+pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if holds() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    panic!("{what}");
+}
 
 /// Where an engine lives, while it does and after.
 pub struct House {

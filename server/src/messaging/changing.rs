@@ -296,6 +296,32 @@ fn a_message_is_refused_by_the_right_name_also_when_only_former_members_have_cop
 }
 
 #[test]
+fn a_copy_that_only_a_former_member_has_is_known_though_nothing_names_him_any_more() {
+    let table = Table::new();
+    table.create("room", Mode::Push, &["ann", "carl"]);
+    table.send("room", "one");
+    table.leave("room", "carl"); // 2
+    table.join("room", "bob"); // 3
+    let messaging = &table.messaging;
+    messaging.messages.trim(&names::conversation(b"room"), Trim::Before(4)).expect("trims");
+    messaging.sync.trim(&names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
+    for restarted in [false, true] {
+        let refused = messaging.recall(b"room", b"bob", 1).expect_err("it is ann's");
+        assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
+        if !restarted {
+            // The ledger is cut short: what is left of it are the records of a snapshot.
+            for round in 0..600 {
+                let user = format!("guest-{}", round % 3).into();
+                messaging.join(b"room", &[Bytes::clone(&user)]).expect("joins");
+                messaging.leave(b"room", &[user]).expect("leaves");
+            }
+        }
+    }
+    table.recall("room", 1);
+    assert_eq!(table.drain("carl", 9)[0], "room 1 recall ");
+}
+
+#[test]
 fn a_copy_shows_the_newest_body_also_when_only_its_author_who_left_has_that() {
     let table = Table::new();
     table.create("room", Mode::Push, &["ann", "bob"]);

@@ -4,8 +4,8 @@
 //! In a sync timeline the events of a conversation stand in their order, between those of others. So a copy is looked for by halves:
 //! the next event of the conversation behind the middle tells in which half it is.
 //!
-//! Who may have a copy: the user, who changed the message last, some members, and whom the oldest events in their sync timelines name:
-//! these are former members, too. It does not know: copies of others.
+//! Who may have a copy: the user, who changed the message last, some members, who left last, and whom the oldest events in their sync
+//! timelines name: these are former members, too. It does not know: copies of others.
 
 use bytes::Bytes;
 use strandline::{Limit, MAX_SEQUENCE, Sequence};
@@ -100,7 +100,8 @@ impl Messaging {
         let is_pushed = conversation.settings.as_ref().is_none_or(|settings| settings.mode != Mode::Pull);
         let changer = became.map(|became| &became.user);
         let members = conversation.members().take(MOST_MEMBERS);
-        let mut asked: Vec<Bytes> = each_once(std::iter::once(user).chain(changer).chain(members).cloned());
+        let likely = std::iter::once(user).chain(changer).chain(members).chain(conversation.former());
+        let mut asked: Vec<Bytes> = each_once(likely.cloned());
         let (mut found, mut at) = (None, 0);
         while is_pushed && found.is_none() && at < asked.len().min(MOST_ASKED) {
             let copy = self.copy_of(&asked[at], conv, sequence)?;

@@ -1,6 +1,7 @@
-//! What a conversation's ledger says: how it was made, and who is a member. Who was one, and when, stands in the users' ledgers.
+//! What a conversation's ledger says: how it was made, who is a member, and who left last: their sync timelines may have what no
+//! other has any more. Who was a member when, stands in the users' ledgers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -8,6 +9,9 @@ use strandline::TimeMs;
 
 use super::event::{Event, HISTORY_JOINED, Kind, PULLS, Parts, put_name, put_number};
 use super::ledger::{State, list_records};
+
+/// So many of those who left are known.
+const MOST_FORMER: usize = 16;
 
 /// How messages reach members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +89,7 @@ pub struct Conversation {
     /// Whether members must look into its timeline for what they lack.
     pub pulls: bool,
     members: BTreeSet<Bytes>,
+    former: VecDeque<Bytes>,
     bytes: usize,
 }
 
@@ -109,16 +114,29 @@ impl Conversation {
         self.members.range((Bound::Excluded(after.clone()), Bound::Unbounded))
     }
 
+    /// Those who left last, the very last first.
+    pub fn former(&self) -> impl Iterator<Item = &Bytes> {
+        self.former.iter().rev()
+    }
+
     /// The user is an own copy: a slice would keep the whole record alive.
     fn add(&mut self, user: &[u8]) {
+        if let Some(at) = self.former.iter().position(|former| former == user) {
+            self.former.remove(at);
+            self.bytes -= member_bytes(user);
+        }
         if self.members.insert(Bytes::copy_from_slice(user)) {
             self.bytes += member_bytes(user);
         }
     }
 
+    /// In a snapshot, of somebody who was no member.
     fn remove(&mut self, user: &[u8]) {
-        if self.members.remove(user) {
-            self.bytes -= member_bytes(user);
+        self.add(user);
+        self.former.extend(self.members.take(user));
+        if self.former.len() > MOST_FORMER {
+            let forgotten = self.former.pop_front();
+            self.bytes -= forgotten.map_or(0, |user| member_bytes(&user));
         }
     }
 
@@ -186,7 +204,9 @@ impl State for Conversation {
     fn records(&self) -> Vec<Event> {
         let settings = self.settings.iter();
         let created = settings.map(|settings| created_record(&Bytes::new(), settings, self.pulls));
-        created.chain(member_records(self.members.iter())).collect()
+        let left = |user: &Bytes| Event::new(Kind::Leave, &Bytes::new(), user);
+        let former = self.former.iter().map(left);
+        created.chain(member_records(self.members.iter())).chain(former).collect()
     }
 
     fn bytes(&self) -> usize {
@@ -203,17 +223,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_left_takes_no_room() {
+    fn who_has_left_takes_the_room_of_a_few() {
         let (mut conversation, conv) = (Conversation::default(), Bytes::from_static(b"c"));
         let mut happens = |kind, user: &str| {
             let record = Event::new(kind, &conv, &Bytes::copy_from_slice(user.as_bytes()));
             assert!(conversation.apply(&record, 0));
             (conversation.count(), conversation.bytes())
         };
-        let alone = happens(Kind::Join, "ann");
-        for number in 0..1000 {
+        let (_, alone) = happens(Kind::Join, "ann");
+        let few = alone + MOST_FORMER * member_bytes(b"user-999");
+        for number in (0..1000).chain((0..1000).rev()) {
             assert_eq!(happens(Kind::Join, &format!("user-{number}")).0, 2);
-            assert_eq!(happens(Kind::Leave, &format!("user-{number}")), alone);
+            let (count, bytes) = happens(Kind::Leave, &format!("user-{number}"));
+            assert!(count == 1 && bytes <= few, "{count} members in {bytes} bytes after {number}");
         }
+        let again = conversation.records().iter().fold(Conversation::default(), |mut again, record| {
+            assert!(again.apply(record, 0));
+            again
+        });
+        assert!(again.former().eq(conversation.former()), "a snapshot has them all");
+        assert_eq!(again.bytes(), conversation.bytes());
+        for number in 0..1000 {
+            conversation.add(format!("user-{number}").as_bytes());
+        }
+        assert_eq!(conversation.former().count(), 0, "who is back");
     }
 }
