@@ -109,7 +109,8 @@ impl Engine {
     /// a timeline that it may hold is read, or when the log has a change for one.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let path = dir.as_ref();
-        let raw = if options.read_only { DiskDirectory::open(path) } else { DiskDirectory::create(path) };
+        let makes = options.create && !options.read_only;
+        let raw = if makes { DiskDirectory::create(path) } else { DiskDirectory::open(path) };
         let raw = raw.map_err(|error| Error::io("open the directory", path, error))?;
         let world = World { dir: Dir::new(Arc::new(raw)), clock: Arc::new(SystemClock::new()) };
         Engine::open_in(world, options)

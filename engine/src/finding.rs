@@ -18,6 +18,8 @@ pub struct Finding {
     pub timeline: Option<(String, Vec<u8>)>,
     /// The sequences among which entries may be lost, where that is known.
     pub sequences: Option<(Sequence, Sequence)>,
+    /// Whether another copy is good there, so that it can be repaired.
+    pub is_mendable: bool,
 }
 
 impl Finding {
@@ -27,6 +29,6 @@ impl Finding {
             Error::Io { path, .. } => (path.clone(), 0, error.to_string()),
             _ => (PathBuf::new(), 0, error.to_string()),
         };
-        Finding { path, at, what, timeline: None, sequences: None }
+        Finding { path, at, what, timeline: None, sequences: None, is_mendable: false }
     }
 }

@@ -86,6 +86,10 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let cache = Arc::new(BlockCache::new(options.cache_bytes(0), options.max_open_files));
     let open_files = cache.clone();
     let dir = dir.with_files_to_close(Box::new(move || open_files.close_some()));
+    if !options.create {
+        // Before anything is made there.
+        check_there(&dir, &dir.list()?)?;
+    }
     let lock = dir.lock(LOCK_NAME, !options.read_only)?;
     if !options.read_only {
         remove_temporary(&dir)?;
@@ -194,13 +198,12 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     if let Some(manifest) = Manifest::load(dir, names)? {
         return Ok(manifest);
     }
-    let orphan = names.iter().find(|name| wal::is_file(name).is_some() || segment::is_file(name).is_some());
-    if let Some(orphan) = orphan {
+    if let Some(orphan) = names.iter().find(|name| is_of_log_or_segment(name)) {
         let what = "there is no manifest, but this file belongs to one: restore the manifest";
         return Err(Error::corrupt(dir.path_of(orphan), 0, what));
     }
     if options.read_only {
-        return Err(Error::invalid(format!("{} holds no engine to read", dir.path_of("").display())));
+        check_there(dir, names)?;
     }
     let live = Live {
         history: random(),
@@ -213,6 +216,18 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     let mut manifest = Manifest::new(dir.clone(), new_engine_id(), live);
     manifest.commit(|_| ()).map_err(told)?;
     Ok(manifest)
+}
+
+fn is_of_log_or_segment(name: &str) -> bool {
+    wal::is_file(name).is_some() || segment::is_file(name).is_some()
+}
+
+/// An error if a directory has nothing of an engine.
+fn check_there(dir: &Dir, names: &[String]) -> Result<()> {
+    if names.iter().any(|name| manifest::is_file(name).is_some() || is_of_log_or_segment(name)) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{} holds no engine", dir.path_of("").display())))
 }
 
 /// While an engine opens, a failure is told to its opener, whatever it left behind.

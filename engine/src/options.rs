@@ -25,6 +25,8 @@ pub struct Options {
     /// Beside them an engine has up to 20 descriptors: the directory, its lock, the log, the next log file, four in reserve, and
     /// those that a flush, a merge and each read hold for a moment.
     pub max_open_files: usize,
+    /// Whether a directory that holds no engine gets one. Default on: it is made if it is not there.
+    pub create: bool,
     /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is changed. Default off.
     pub read_only: bool,
 }
@@ -58,6 +60,7 @@ impl Default for Options {
             compact_bytes_per_second: 64 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
             max_open_files: 256,
+            create: true,
             read_only: false,
         }
     }

@@ -107,7 +107,7 @@ pub fn kinds(record: &SegmentRecord) -> &'static [FileKind] {
 
 /// Damage of a copy, as a finding.
 pub fn finding(damage: &CopyDamage) -> Finding {
-    let mut finding = Finding::new(&damage.error);
+    let mut finding = Finding { is_mendable: damage.is_mendable, ..Finding::new(&damage.error) };
     finding.what.push_str(if damage.is_mendable {
         "; its other copy is good"
     } else {

@@ -8,7 +8,6 @@
 mod world;
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use strandline::vfs::simulated::Dice;
 use strandline::{Engine, Error, Limit, Options, Store, Trim};

@@ -4,8 +4,6 @@
 
 mod world;
 
-use std::time::Duration;
-
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, salvage_in};
 use world::{House, soon};

@@ -6,7 +6,6 @@
 mod world;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use strandline::vfs::Dir;
 use strandline::vfs::disk::DiskDirectory;

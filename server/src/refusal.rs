@@ -94,7 +94,7 @@ impl From<Trouble> for Refusal {
             Trouble::NoPermission | Trouble::NotTheSender | Trouble::TooLate { .. } => "NOPERM",
             Trouble::OtherSettings => "CONFLICT",
             Trouble::TooManyMembers { .. } => "LIMIT",
-            Trouble::Ledger { .. } => "CORRUPT",
+            Trouble::Ledger { .. } | Trouble::DamagedLedger { .. } | Trouble::NoLedger { .. } => "CORRUPT",
         };
         Refusal::new(word, trouble.to_string())
     }

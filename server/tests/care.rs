@@ -64,6 +64,10 @@ fn verify_ends_with_0_for_what_is_whole_1_for_damage_and_2_where_there_is_nothin
     let file = damage(&dir);
     let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
     assert!(out.contains(&file) && out.contains("timeline messages:c/1, sequences 1 to 2"), "{out}");
+    assert!(
+        out.contains("next: restore a backup") && !out.contains("repair"),
+        "nothing can be mended: {out}"
+    );
     let (_, error) = ends_with(&verb("verify", &[&folder.path().join("nothing")]), 2);
     assert_eq!(error.matches("No such file").count(), 1, "{error}");
     ends_with(&verb("verify", &[]), 2);
@@ -85,6 +89,7 @@ fn repair_mends_what_is_kept_twice_and_names_what_is_not() {
     assert_eq!(ends_with(&verb("dump", &[&dir]), 0).0, dump, "the other copy is read");
     let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
     assert!(out.contains(&file) && out.contains("its other copy is good"), "{out}");
+    assert!(out.contains("next: strandline repair"), "{out}");
     let (out, _) = ends_with(&verb("repair", &[&dir]), 1);
     assert!(out.contains("its other copy is good") && out.contains("1 files mended"), "{out}");
     assert!(out.contains(&format!("mended {}", dir.join(&file).display())), "{out}");
@@ -196,6 +201,53 @@ fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
     assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
     let (_, err) = ends_with(&import(&target, &dump), 2);
     assert!(err.contains("line 1") && err.contains("above the last"), "{err}");
+    // Lines are under way at once: those behind it are not in all the same.
+    let line = |timeline: &str, sequence: u32| {
+        format!(
+            "{{\"store\":\"messages\",\"timeline\":\"{timeline}\",\"sequence\":{sequence},\"time\":1,\"body\":\"x\"}}\n"
+        )
+    };
+    let lines = [("a", 1), ("a", 3), ("b", 1), ("a", 3), ("c", 1), ("a", 4)];
+    let target = folder.path().join("in part");
+    let dump: String = lines.iter().map(|(timeline, sequence)| line(timeline, *sequence)).collect();
+    let (_, err) = ends_with(&import(&target, &dump), 2);
+    assert!(err.contains("line 4") && err.contains("above the last one, 3"), "{err}");
+    assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0).len(), 3);
+}
+
+#[test]
+fn a_directory_that_holds_no_engine_gets_none_but_where_it_is_filled() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| folder.path().join(name);
+    let listed = |dir: &Path| std::fs::read_dir(dir).map_or(0, Iterator::count);
+    std::fs::create_dir(path("empty")).expect("makes it");
+    std::fs::create_dir(path("other")).expect("makes it");
+    std::fs::write(path("other/notes.txt"), "mine").expect("writes");
+    for (name, targets) in [
+        ("verify", vec![]),
+        ("repair", vec![]),
+        ("backup", vec![path("target")]),
+        ("restore", vec![path("target")]),
+        ("salvage", vec![path("target")]),
+        ("rebuild-members", vec![]),
+        ("dump", vec![]),
+        ("import", vec![]),
+    ] {
+        for dir in ["missing", "empty", "other"] {
+            if name == "import" && dir != "other" {
+                continue;
+            }
+            let mut paths = vec![path(dir)];
+            paths.extend(targets.clone());
+            let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+            let (_, err) = ends_with(&verb(name, &paths), 2);
+            assert!(err.contains(dir), "{name}: {err}");
+            assert_eq!((listed(&path("empty")), listed(&path("other"))), (0, 1), "{name} {dir}");
+            assert!(!path("missing").exists() && !path("target").exists(), "{name} {dir}");
+        }
+    }
+    ends_with(&import(&path("empty"), ""), 0);
+    ends_with(&verb("verify", &[&path("empty")]), 0);
 }
 
 #[test]
@@ -327,7 +379,7 @@ fn a_dump_of_damage_leaves_out_only_the_damaged_sequences_and_names_them() {
     let dumped = out.lines().count();
     assert!((20..30).contains(&dumped), "{dumped} of 30 entries\n{err}");
     let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
-    assert!(out.contains("next: strandline repair"), "{out}");
+    assert!(out.contains("next: restore a backup"), "{out}");
 }
 
 #[test]

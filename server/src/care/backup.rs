@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output::Output;
-use super::{Outcome, open};
+use super::{Outcome, Use, open};
 
 /// What to copy where to.
 #[derive(Args)]
@@ -18,9 +18,7 @@ pub struct Arguments {
 
 /// Opens the directory as a server does, which takes in what a crash left in the log, and copies it.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    // An engine that is opened to write makes a directory where there is none: a mistyped name must not.
-    anyhow::ensure!(arguments.dir.is_dir(), "{} is no directory", arguments.dir.display());
-    let engine = open(&arguments.dir, false, "ask a server for TL.BACKUP")?;
+    let engine = open(&arguments.dir, Use::Write, "ask a server for TL.BACKUP")?;
     let made = engine.backup(&arguments.target)?;
     engine.close()?;
     out.line(format_args!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries));

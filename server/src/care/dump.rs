@@ -9,7 +9,7 @@ use strandline::{Error, Limit, Lost, Store};
 
 use super::line::Line;
 use super::output::complain;
-use super::{Outcome, open, progress};
+use super::{Outcome, Use, open, progress};
 
 /// Names and entries that are held at once.
 const PAGE_ENTRIES: usize = 1000;
@@ -27,7 +27,7 @@ pub struct Arguments {
 
 /// Dumps what can be read; what cannot is told, and the rest follows.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, true, "stop it first, or restore a backup and dump that")?;
+    let engine = open(&arguments.dir, Use::Read, "stop it first, or restore a backup and dump that")?;
     let mut dump = Dump {
         out: BufWriter::new(io::stdout().lock()),
         bar: progress::count("dump"),

@@ -1,5 +1,9 @@
 //! `strandline import`: the entries of a dump, appended with their sequences.
+//!
+//! Many appends are under way at once. So that none behind a line that cannot be taken gets in, a sequence is checked before it is
+//! submitted, against what is under way: what fails after that, such as a full disk, fails for all that follows.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead as _};
 use std::path::PathBuf;
@@ -10,7 +14,7 @@ use strandline::{Batch, Engine, Error, Store, Ticket};
 
 use super::line::Line;
 use super::output::Output;
-use super::{Outcome, open, progress};
+use super::{Outcome, Use, open, progress};
 
 /// So many appends are under way at once: they share syncs.
 const UNDER_WAY: usize = 4096;
@@ -27,9 +31,9 @@ pub struct Arguments {
 
 /// Imports until the end of the input or the first line that cannot be taken; lines before it are in.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, false, "stop it first, or let it end")?;
+    let engine = open(&arguments.dir, Use::Fill, "stop it first, or let it end")?;
     let bar = progress::count("import");
-    let mut import = Import { engine: &engine, stores: HashMap::new(), under_way: VecDeque::new() };
+    let mut import = Import::new(&engine);
     let mut lines = 0;
     let taken: anyhow::Result<()> = io::stdin().lock().lines().try_for_each(|line| {
         lines += 1;
@@ -58,16 +62,42 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
 struct Import<'a> {
     engine: &'a Engine,
     stores: HashMap<String, Store>,
-    /// The line and the ticket of each append that is not known to be durable.
-    under_way: VecDeque<(u64, Ticket)>,
+    /// The appends that are not known to be durable.
+    under_way: VecDeque<UnderWay>,
+    /// How many of a timeline's are, and the sequence of the last one.
+    ends: HashMap<Place, (usize, u64)>,
 }
 
-impl Import<'_> {
+/// A store's name and a timeline's.
+type Place = (String, Vec<u8>);
+
+struct UnderWay {
+    line: u64,
+    place: Place,
+    ticket: Ticket,
+}
+
+impl<'a> Import<'a> {
+    fn new(engine: &'a Engine) -> Import<'a> {
+        Import { engine, stores: HashMap::new(), under_way: VecDeque::new(), ends: HashMap::new() }
+    }
+
     fn line(&mut self, line: &str, number: u64) -> anyhow::Result<()> {
         let line: Line = serde_json::from_str(line)?;
         let store = self.store(&line.store)?;
-        let batch = Batch::new().append(&store, &line.timeline()?, &line.body()?).sequence(line.sequence);
-        self.under_way.push_back((number, self.engine.submit(batch)?));
+        let (timeline, sequence) = (line.timeline()?, line.sequence);
+        let batch = Batch::new().append(&store, &timeline, &line.body()?).sequence(sequence);
+        let place = (line.store, timeline);
+        let (under_way, last) = match self.ends.get(&place) {
+            Some(known) => *known,
+            None => (0, store.end(&place.1)?.0),
+        };
+        if sequence <= last {
+            return Err(Error::SequenceOrder { last }.into());
+        }
+        let ticket = self.engine.submit(batch)?;
+        self.ends.insert(place.clone(), (under_way + 1, sequence));
+        self.under_way.push_back(UnderWay { line: number, place, ticket });
         Ok(())
     }
 
@@ -85,9 +115,14 @@ impl Import<'_> {
 
     /// Waits for the oldest append.
     fn wait(&mut self) -> anyhow::Result<()> {
-        if let Some((line, ticket)) = self.under_way.pop_front() {
-            ticket.wait().with_context(|| format!("line {line}: {BEFORE_IT}"))?;
+        let Some(UnderWay { line, place, ticket }) = self.under_way.pop_front() else { return Ok(()) };
+        let done = ticket.wait().with_context(|| format!("line {line}: {BEFORE_IT}"));
+        if let Entry::Occupied(mut end) = self.ends.entry(place) {
+            end.get_mut().0 -= 1;
+            if end.get().0 == 0 {
+                end.remove();
+            }
         }
-        Ok(())
+        done.map(drop)
     }
 }

@@ -22,9 +22,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Subcommand;
 use output::{Output, complain};
+use strandline::vfs::Dir;
+use strandline::vfs::disk::DiskDirectory;
 use strandline::{Engine, Error, Finding, Options};
 
 /// What can be done to a directory.
@@ -121,9 +124,25 @@ fn is_unread(problem: &anyhow::Error) -> bool {
     problem.downcast_ref().is_some_and(is_broken_pipe)
 }
 
+/// What is done with a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Write,
+    /// It is made if there is none, or it is empty.
+    Fill,
+}
+
 /// Opens a directory. When another has it, `instead` says what to do: if that is a server, what to ask it.
-fn open(dir: &Path, read_only: bool, instead: &str) -> anyhow::Result<Engine> {
-    let options = Options { read_only, max_body_bytes: strandline::MAX_BODY_BYTES, ..Options::default() };
+///
+/// What is there and holds no engine is refused: a name that was mistyped must not get one.
+fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
+    let options = Options {
+        create: how == Use::Fill && is_empty(dir),
+        read_only: how == Use::Read,
+        max_body_bytes: strandline::MAX_BODY_BYTES,
+        ..Options::default()
+    };
     Engine::open(dir, options).map_err(|error| {
         let is_locked = matches!(error, Error::Locked { .. });
         let problem = anyhow::Error::from(error);
@@ -133,6 +152,13 @@ fn open(dir: &Path, read_only: bool, instead: &str) -> anyhow::Result<Engine> {
             problem
         }
     })
+}
+
+/// Whether nothing is lost by filling a directory: there is none, or nothing in it but what `mkfs` makes, and a lock.
+fn is_empty(dir: &Path) -> bool {
+    let Ok(there) = DiskDirectory::open(dir) else { return !dir.exists() };
+    let names = Dir::new(Arc::new(there)).list();
+    names.is_ok_and(|names| names.iter().all(|name| name == "lost+found" || name == "LOCK"))
 }
 
 /// A finding, in a line.

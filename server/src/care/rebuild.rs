@@ -6,7 +6,7 @@ use clap::Args;
 use strandline_server::{Messaging, MessagingOptions};
 
 use super::output::Output;
-use super::{Outcome, open};
+use super::{Outcome, Use, open};
 
 /// Where to rebuild.
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub struct Arguments {
 
 /// Rebuilds, and prints a line for each conversation and each user.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, false, "stop it first")?;
+    let engine = open(&arguments.dir, Use::Write, "stop it first")?;
     let messaging = Messaging::open(&engine, MessagingOptions::default())?;
     let lost = messaging.rebuild(|rebuilt| {
         let doubt = if rebuilt.is_uncertain { "; some of its events cannot be read" } else { "" };

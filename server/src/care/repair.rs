@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::output::Output;
 use super::verify::print;
-use super::{Outcome, open, progress};
+use super::{Outcome, Use, open, progress};
 
 /// What to repair.
 #[derive(Args)]
@@ -17,9 +17,7 @@ pub struct Arguments {
 
 /// Opens the directory as a server does, which takes in what a crash left in the log, checks it, and mends what can be.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    // An engine that is opened to write makes a directory where there is none: a mistyped name must not.
-    anyhow::ensure!(arguments.dir.is_dir(), "{} is no directory", arguments.dir.display());
-    let engine = open(&arguments.dir, false, "TL.VERIFY mends it there")?;
+    let engine = open(&arguments.dir, Use::Write, "TL.VERIFY mends it there")?;
     let bar = progress::bytes("repair");
     let mut found = engine.verify(|done, total| {
         bar.set_length(total);

@@ -6,7 +6,7 @@ use clap::Args;
 use strandline_server::{LostLedgers, Messaging, MessagingOptions};
 
 use super::output::Output;
-use super::{Outcome, finding_line, open};
+use super::{Outcome, Use, finding_line, open};
 
 /// What to salvage where to.
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub struct Arguments {
 
 /// The ledgers of messaging that could not be saved whole, if messaging was used.
 fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
-    let engine = open(target, false, "stop it first")?;
+    let engine = open(target, Use::Write, "stop it first")?;
     let is_used = !engine.store("messages")?.list(b"c/{", None, 1)?.is_empty();
     let lost = if is_used {
         Messaging::open(&engine, MessagingOptions::default())?.lost_ledgers()?

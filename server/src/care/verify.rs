@@ -6,7 +6,7 @@ use clap::Args;
 use strandline::Verification;
 
 use super::output::Output;
-use super::{Outcome, finding_line, open, progress};
+use super::{Outcome, Use, finding_line, open, progress};
 
 /// What to verify.
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub struct Arguments {
 
 /// Verifies a directory that is opened read-only.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, true, "ask a server for TL.VERIFY")?;
+    let engine = open(&arguments.dir, Use::Read, "ask a server for TL.VERIFY")?;
     let bar = progress::bytes("verify");
     let found = engine.verify(|done, total| {
         bar.set_length(total);
@@ -26,10 +26,14 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     bar.finish_and_clear();
     let outcome = print(&found, out);
     if !found.findings.is_empty() {
-        out.line(format_args!(
-            "next: strandline repair {} mends what has a good second copy; for the rest restore a backup, or use strandline salvage",
-            arguments.dir.display()
-        ));
+        if found.findings.iter().any(|finding| finding.is_mendable) {
+            out.line(format_args!(
+                "next: strandline repair {} mends what has a good second copy; for the rest restore a backup, or use strandline salvage",
+                arguments.dir.display()
+            ));
+        } else {
+            out.line(format_args!("{}", crate::AFTER_DAMAGE));
+        }
     }
     Ok(outcome)
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
-use strandline::{Batch, Engine, Limit, Sequence, Store, TimeMs, Trim};
+use strandline::{Batch, Engine, Error, Limit, Sequence, Store, TimeMs, Trim};
 
 use super::event::{Event, Kind};
 use super::trouble::{Result, Trouble};
@@ -130,7 +130,7 @@ impl<S: State> Ledgers<S> {
     }
 
     fn caught_up(&self, name: &[u8]) -> Result<Shared<S>> {
-        let (last, _) = self.store.end(name)?;
+        let (last, _) = self.store.end(name).map_err(|error| self.hidden(name, error))?;
         let known = self.kept.get(name).map(|kept| kept.ledger);
         if let Some(known) = &known
             && known.read().version >= last
@@ -148,12 +148,10 @@ impl<S: State> Ledgers<S> {
     }
 
     fn catch_up(&self, name: &[u8], ledger: &mut Ledger<S>) -> Result<()> {
-        let lost = |sequence| {
-            let ledger = format!("{}:{}", self.store.name(), name.escape_ascii());
-            Err(Trouble::Ledger { ledger, sequence })
-        };
+        let lost = |sequence| Err(Trouble::Ledger { ledger: self.told(name), sequence });
         loop {
-            let page = self.store.read_after(name, ledger.version, PAGE)?;
+            let page = self.store.read_after(name, ledger.version, PAGE);
+            let page = page.map_err(|error| self.hidden(name, error))?;
             for entry in &page.entries {
                 // Records are dense, but for those that a snapshot stands for: a salvage leaves out what it cannot read.
                 let follows = entry.sequence == ledger.version + 1;
@@ -174,6 +172,19 @@ impl<S: State> Ledgers<S> {
                 return Ok(());
             }
         }
+    }
+
+    /// The name of a ledger, for a person.
+    fn told(&self, name: &[u8]) -> String {
+        format!("{}:{}", self.store.name(), name.escape_ascii())
+    }
+
+    /// Why a ledger could not be read.
+    fn hidden(&self, name: &[u8], error: Error) -> Trouble {
+        if error.is_damage() {
+            return Trouble::DamagedLedger { ledger: self.told(name), error };
+        }
+        error.into()
     }
 
     /// Cuts a ledger short if it has become long. Waits for the disk. What was asked for is done by then: a failure concerns the
@@ -203,7 +214,7 @@ impl<S: State> Ledgers<S> {
                 Ok(())
             }
             // It has moved on: the next one shortens it.
-            Err(strandline::Error::LastSequence { .. }) => Ok(()),
+            Err(Error::LastSequence { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -37,6 +37,7 @@ mod event;
 mod heads;
 mod history;
 mod ledger;
+mod lines;
 mod list;
 mod mark;
 mod members;
@@ -65,7 +66,7 @@ use std::hash::Hash;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline::{Batch, Copies, Engine, Error, Store, StoreInfo, StoreOptions, WEEK_MS};
+use strandline::{Batch, Copies, Engine, Error, Limit, Store, StoreInfo, StoreOptions, WEEK_MS};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
@@ -79,6 +80,7 @@ pub use trouble::Trouble;
 
 use conversation::Conversation;
 use effort::Effort;
+use event::Event;
 use ledger::{Ledger, Ledgers};
 use list::Lists;
 use pulled::Tails;
@@ -151,7 +153,9 @@ impl Messaging {
         let part_bytes = options.ledger_memory_bytes / 16;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         [&messages, &sync].into_iter().try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;
+        let is_new = engine.store("im.pulled").is_err();
         let pulled = own_store(engine, "im.pulled", WEEK_MS)?;
+        lines::check(engine, &messages, &pulled, is_new).or_else(unless_read_only)?;
         let history = history(engine, [&messages, &sync, &state, &pulled]);
         Ok(Messaging {
             conversations: Ledgers::new(state.clone(), 7 * part_bytes),
@@ -184,19 +188,41 @@ impl Messaging {
         look: impl FnOnce(&Ledger<Conversation>) -> Result<T>,
     ) -> Result<T> {
         self.conversations.read(&names::conversation_ledger(conv), |ledger| {
-            if ledger.state.settings.is_some() { look(ledger) } else { Err(Trouble::NotFound) }
+            if ledger.state.settings.is_some() { look(ledger) } else { Err(self.no_conversation(conv)) }
         })
+    }
+
+    /// Why a conversation has no ledger: there is none, or its ledger is lost.
+    fn no_conversation(&self, conv: &[u8]) -> Trouble {
+        let lost =
+            self.lost_ledger(&names::conversation_ledger(conv), (&self.messages, &names::conversation(conv)));
+        lost.err().unwrap_or(Trouble::NotFound)
+    }
+
+    /// An error if a ledger that says nothing is lost: the timeline that it is about ends with an event.
+    fn lost_ledger(&self, ledger: &[u8], (store, timeline): (&Store, &[u8])) -> Result<()> {
+        let newest = store.range_back(timeline, .., Limit::entries(1).around_damage())?;
+        if newest.entries.iter().any(|entry| Event::told(&entry.body).is_some()) {
+            let ledger = format!("{}:{}", self.state.name(), ledger.escape_ascii());
+            return Err(Trouble::NoLedger { ledger });
+        }
+        Ok(())
     }
 
     /// Looks at a user, with reads of timelines if need be: nobody waits for it.
     fn user<T>(&self, user: &[u8], look: impl FnOnce(&Ledger<User>) -> Result<T>) -> Result<T> {
-        look(&*self.users.snapshot(&names::user_ledger(user))?)
+        let name = names::user_ledger(user);
+        let ledger = self.users.snapshot(&name)?;
+        if ledger.version == 0 {
+            self.lost_ledger(&name, (&self.sync, &names::inbox(user)))?;
+        }
+        look(&ledger)
     }
 
     /// Whether a conversation exists, without looking at its members.
     fn check_exists(&self, conv: &[u8]) -> Result<()> {
         match self.state.end(&names::conversation_ledger(conv))? {
-            (0, _) => Err(Trouble::NotFound),
+            (0, _) => Err(self.no_conversation(conv)),
             _ => Ok(()),
         }
     }
@@ -242,7 +268,17 @@ fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<St
     let Ok(store) = engine.store(name) else {
         return engine.create_store_with(name, StoreOptions { ttl_ms, copies: LEDGER_COPIES });
     };
+    // An import makes stores without TTL.
+    let of_store = |known: &&StoreInfo| known.name == name && known.ttl_ms == 0;
+    if ttl_ms > 0 && engine.stores().iter().any(|known| of_store(&known)) {
+        engine.set_store_ttl(name, ttl_ms).or_else(unless_read_only)?;
+    }
     keep(engine, &store, LEDGER_COPIES).map(|()| store)
+}
+
+/// Of a directory that is only read nothing can be changed.
+fn unless_read_only(error: Error) -> std::result::Result<(), Error> {
+    if matches!(error, Error::Closed { .. }) { Ok(()) } else { Err(error) }
 }
 
 /// A store is kept at least so often from now on.
@@ -251,14 +287,13 @@ fn keep(engine: &Engine, store: &Store, copies: Copies) -> std::result::Result<(
     // What a start before this one did not get done is done now.
     let copies = engine.stores().iter().find(of_store).map_or(copies, |known| known.copies.max(copies));
     match engine.set_store_copies(store.name(), copies) {
-        // Of a directory that is only read nothing can be changed.
-        Ok(()) | Err(Error::Closed { .. }) => Ok(()),
+        Ok(()) => Ok(()),
         // A start is what makes room: the next one tries again.
         Err(error) if error.is_shortage() => {
             tracing::warn!(store = store.name(), %error, "the store is not kept twice yet");
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => unless_read_only(error),
     }
 }
 

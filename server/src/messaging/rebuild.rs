@@ -16,16 +16,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use strandline::{Batch, Limit, MAX_SEQUENCE, Sequence, Store, Trim};
+use strandline::{Batch, Limit, MAX_SEQUENCE, Store, Trim};
 
 use super::around::{Piece, Scan, told_if_hidden};
 use super::conversation::{Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind};
 use super::ledger::State;
-use super::story::Story;
+use super::story::{Copied, Story};
 use super::trouble::Result;
 use super::user::{Membership, User};
-use super::{Messaging, names};
+use super::{Messaging, lines, names};
 
 /// Entries read at a time.
 const PAGE: Limit =
@@ -92,6 +92,10 @@ impl Messaging {
         // Of a conversation whose own ledger is lost that of its changes may be lost without a trace.
         for conv in lost.changes.iter().chain(&lost.conversations).collect::<BTreeSet<_>>() {
             self.rebuild_changes(conv)?;
+        }
+        if !lost.conversations.is_empty() {
+            // With the ledgers lines may be lost.
+            lines::begin_anew(&self.engine, &self.pulled)?;
         }
         let lost_convs: BTreeSet<&Bytes> = lost.conversations.iter().collect();
         // What a lost user was in may be any conversation.
@@ -202,12 +206,12 @@ impl Messaging {
         Ok(claims)
     }
 
-    /// Which users' sync timelines have something of these conversations, and its lowest sequence.
+    /// What users' sync timelines have of these conversations.
     fn copies_by_conversation(
         &self,
         convs: &BTreeSet<Bytes>,
-    ) -> Result<BTreeMap<Bytes, BTreeMap<Bytes, Sequence>>> {
-        let mut copies: BTreeMap<Bytes, BTreeMap<Bytes, Sequence>> = BTreeMap::new();
+    ) -> Result<BTreeMap<Bytes, BTreeMap<Bytes, Copied>>> {
+        let mut copies: BTreeMap<Bytes, BTreeMap<Bytes, Copied>> = BTreeMap::new();
         if convs.is_empty() {
             return Ok(copies);
         }
@@ -215,17 +219,18 @@ impl Messaging {
             let name = names::inbox(&user);
             let mut scan = Scan::new(&self.sync, &name, (1, MAX_SEQUENCE), false, PAGE);
             while let Some(pieces) = scan.next_page()? {
-                for event in pieces.iter().filter_map(|piece| Event::told(&piece.entry()?.body)) {
+                for entry in pieces.iter().filter_map(Piece::entry) {
+                    let Some(event) = Event::told(&entry.body) else { continue };
                     let Some(conv) = convs.get(&event.conv) else { continue };
                     let of_conv = copies.entry(conv.clone()).or_default();
-                    of_conv.entry(user.clone()).or_insert(event.sequence);
+                    of_conv.entry(user.clone()).or_default().add(&user, &event, entry.time_ms);
                 }
             }
         }
         Ok(copies)
     }
 
-    fn story(&self, conv: &Bytes, copies: BTreeMap<Bytes, Sequence>) -> Result<Story> {
+    fn story(&self, conv: &Bytes, copies: BTreeMap<Bytes, Copied>) -> Result<Story> {
         let (mut story, name) = (Story::default(), names::conversation(conv));
         let mut scan = Scan::new(&self.messages, &name, (1, MAX_SEQUENCE), false, PAGE);
         while let Some(pieces) = scan.next_page()? {
@@ -239,8 +244,8 @@ impl Messaging {
                 }
             }
         }
-        for (user, sequence) in copies {
-            story.got_copy(&user, sequence);
+        for (user, copies) in copies {
+            story.got_copies(&user, &copies);
         }
         Ok(story)
     }

@@ -13,6 +13,30 @@ use super::event::{Event, Kind};
 use super::periods::Periods;
 use super::user::Membership;
 
+/// What a user's sync timeline has of a conversation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Copied {
+    /// The lowest sequence.
+    pub first: Sequence,
+    /// When the user itself left, unless it joined again.
+    pub left: Option<(Sequence, TimeMs)>,
+}
+
+impl Copied {
+    /// The next copy.
+    pub fn add(&mut self, user: &Bytes, event: &Event, time_ms: TimeMs) {
+        if self.first == 0 {
+            self.first = event.sequence;
+        }
+        match event.kind {
+            Kind::Leave if event.user == *user => self.left = Some((event.sequence, time_ms)),
+            // It was there again.
+            _ if self.left.is_some_and(|(left, _)| left < event.sequence) => self.left = None,
+            _ => {}
+        }
+    }
+}
+
 /// A conversation as its events tell it.
 #[derive(Debug, Default)]
 pub struct Story {
@@ -58,10 +82,17 @@ impl Story {
         }
     }
 
-    /// A user got a copy of an event, or marked one. The oldest copy that is kept may be a late one.
-    pub fn got_copy(&mut self, user: &Bytes, sequence: Sequence) {
+    /// A user got copies of events, or marked one. The oldest copy that is kept may be a late one.
+    pub fn got_copies(&mut self, user: &Bytes, copies: &Copied) {
         if !self.periods.contains_key(user) {
-            self.was_there(user, sequence);
+            self.was_there(user, copies.first);
+        }
+        // Of who left, its own copy may be all that tells.
+        if let (Some((left, left_ms)), Some(periods)) = (copies.left, self.periods.get_mut(user))
+            && periods.start().is_some_and(|from| from <= left)
+        {
+            periods.end(left);
+            self.left_ms.insert(user.clone(), left_ms);
         }
     }
 

@@ -57,6 +57,26 @@ pub enum Trouble {
         /// Which entry.
         sequence: u64,
     },
+    /// A ledger is damaged.
+    #[error(
+        "the ledger {ledger} cannot be read: {error}: restore a backup, or stop the server and run strandline \
+         rebuild-members"
+    )]
+    DamagedLedger {
+        /// Which timeline.
+        ledger: String,
+        /// What the engine says.
+        error: Error,
+    },
+    /// There is no ledger of what has events.
+    #[error(
+        "the ledger {ledger} is lost, though there are events of it: restore a backup, or stop the server and run \
+         strandline rebuild-members"
+    )]
+    NoLedger {
+        /// Which timeline it would be.
+        ledger: String,
+    },
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] Error),
@@ -66,7 +86,7 @@ impl Trouble {
     /// Whether what was to be read is damaged, or a ledger incomplete.
     pub fn is_damage(&self) -> bool {
         match self {
-            Trouble::Ledger { .. } => true,
+            Trouble::Ledger { .. } | Trouble::DamagedLedger { .. } | Trouble::NoLedger { .. } => true,
             Trouble::Engine(error) => error.is_damage(),
             _ => false,
         }

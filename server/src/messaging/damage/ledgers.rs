@@ -106,3 +106,107 @@ fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
     assert_eq!(convs, [b"joined".as_slice(), b"lake", b"red"]);
     assert!(table.drain("bob", 100).iter().any(|event| event.0 == PULLED));
 }
+
+/// The entries of some stores in another engine, under their sequences, as an import brings them there: store by store.
+fn moved(table: &Table, stores: &[&str]) -> Table {
+    let clock = Arc::new(ManualClock::at(table.engine.now_ms()));
+    let engine = engine_on(&SimulatedDisk::new(), &clock);
+    for name in stores {
+        clock.pass(5000);
+        let (from, to) = (table.engine.store(name).expect("it is there"), engine.create_store(name, 0));
+        let to = to.or_else(|_| engine.store(name)).expect("it is made");
+        for timeline in from.list(b"", None, 1000).expect("lists") {
+            for entry in from.range(&timeline, .., Limit::entries(1000)).expect("reads").entries {
+                let batch = strandline::Batch::new().append(&to, &timeline, &entry.body);
+                engine.submit(batch.sequence(entry.sequence)).expect("queued").wait().expect("committed");
+            }
+        }
+    }
+    clock.pass(1);
+    let messaging = Messaging::open(&engine, Options::default()).expect("opens");
+    clock.pass(1);
+    Table { clock, engine, messaging }
+}
+
+fn whole_scene() -> Table {
+    let (image, now_ms) = scene(true);
+    open(&SimulatedDisk::from_image(&image), now_ms)
+}
+
+#[test]
+fn a_terminal_goes_on_from_the_end_of_what_was_imported() {
+    let before = whole_scene();
+    let table = moved(&before, &["im.pulled", "im.state", "messages", "sync"]);
+    for user in USERS {
+        let tail = table.messaging.tail(user.as_bytes()).expect("reads");
+        let cursor = table.messaging.cursor(user.as_bytes(), &tail).expect("its own");
+        let page = table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
+        assert_eq!((page.verdict, page.deliveries.len()), (super::super::Standing::Ok, 0), "{user}");
+        let of_lake = |table: &Table| -> Vec<Told> {
+            table.drain(user, 7).into_iter().filter(|event| event.0 == PULLED).collect()
+        };
+        assert_eq!(of_lake(&table)[..40], of_lake(&before), "{user}");
+        table.send(PULLED, "ann", "new".into()).expect("ann is a member");
+        let page = table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
+        assert_eq!(told(&page.deliveries[0]).3, "new", "{user}");
+    }
+    let stores = table.engine.stores();
+    let lines = stores.iter().find(|store| store.name == "im.pulled").expect("it is there");
+    assert_eq!(lines.ttl_ms, strandline::WEEK_MS, "an import makes stores without TTL");
+}
+
+#[test]
+fn events_without_ledgers_are_refused_by_name_and_pulled_ones_are_there_once_they_are_rebuilt() {
+    let before = whole_scene();
+    let table = moved(&before, &["messages", "sync"]);
+    let messaging = &table.messaging;
+    let refused = [
+        messaging.members(b"red", b"", 9).map(drop),
+        messaging.info(b"red").map(drop),
+        table.send("red", "ann", "new".into()),
+        messaging.unread(b"ann", &[]).map(drop),
+        messaging.tail(b"ann").map(drop),
+        messaging.sync(b"ann", &Cursor::Oldest, Limit::entries(9)).map(drop),
+        messaging
+            .create(
+                b"red",
+                &NewConversation { mode: Mode::Push, history: History::All, members: vec!["ann".into()] },
+            )
+            .map(drop),
+    ];
+    for (at, refused) in refused.into_iter().enumerate() {
+        let trouble = refused.expect_err("its ledger is lost");
+        assert!(trouble.is_damage(), "{at}: {trouble}");
+        let text = trouble.to_string();
+        assert!(text.contains("im.state:") && text.contains("rebuild-members"), "{at}: {text}");
+    }
+    assert!(matches!(messaging.members(b"none", b"", 9), Err(Trouble::NotFound)));
+    messaging.rebuild(|_| ()).expect("rebuilds");
+    table.clock.pass(1);
+    let of_lake = |table: &Table| -> Vec<Told> {
+        table.drain("carl", 7).into_iter().filter(|event| event.0 == PULLED).collect()
+    };
+    assert!(of_lake(&before).len() > 10);
+    assert_eq!(of_lake(&table), of_lake(&before), "no line tells of them any more");
+    let tail = messaging.tail(b"carl").expect("reads");
+    let cursor = messaging.cursor(b"carl", &tail).expect("his");
+    table.send(PULLED, "carl", "new".into()).expect("carl is a member");
+    let page = messaging.sync(b"carl", &cursor, Limit::entries(9)).expect("syncs");
+    assert_eq!(page.deliveries.iter().map(|one| told(one).3).collect::<Vec<_>>(), ["new"]);
+}
+
+#[test]
+fn who_left_is_no_member_of_what_is_rebuilt_also_when_only_copies_tell() {
+    let table = open(&SimulatedDisk::new(), START_MS);
+    table.create("room", Mode::Push, &["ann", "bob", "carl"]);
+    table.send("room", "ann", "one".into()).expect("sent");
+    let users = |user: &'static str| [Bytes::from_static(user.as_bytes())];
+    table.messaging.leave(b"room", &users("bob")).expect("leaves");
+    table.messaging.leave(b"room", &users("carl")).expect("leaves");
+    table.messaging.join(b"room", &users("carl")).expect("joins");
+    table.send("room", "ann", "two".into()).expect("sent");
+    table.messaging.messages.trim(&names::conversation(b"room"), Trim::Keep(1)).expect("trims");
+    let table = moved(&table, &["messages", "sync"]);
+    table.messaging.rebuild(|_| ()).expect("rebuilds");
+    assert_eq!(members(&table, "room"), ["ann", "carl"]);
+}
