@@ -44,7 +44,7 @@ use tokio::task::JoinHandle;
 pub use commands::render_tables;
 pub use config::{Config, ConfigError, DEFAULT_PORT};
 pub use limits::Limits;
-pub use messaging::{LostLedgers, Messaging, Options as MessagingOptions, Rebuilt};
+pub use messaging::{LostLedgers, Messaging, Options as MessagingOptions, Rebuilt, forget_lines, is_mark};
 pub use shared::StopReason;
 
 use crate::files::Shares;
@@ -87,17 +87,20 @@ impl Server {
         let wanted = Shares { clients: config.limits.max_clients, segment_files: config.max_open_files };
         let allowed = files::share(wanted, LEAST_OPEN_FILES);
         (config.limits.max_clients, config.max_open_files) = (allowed.clients, allowed.segment_files);
-        config.limits.reply_bytes = config.limits.reply_bytes_that_fit();
         let (dir, options) = (config.dir.clone(), config.engine_options());
-        let messaging_options = config.messaging.clone();
-        let open = move || -> Result<_, strandline::Error> {
-            let read_only = options.read_only;
-            let engine = Engine::open(dir, options)?;
-            match Messaging::open(&engine, messaging_options) {
-                Ok(messaging) => Ok((engine, Some(messaging))),
-                Err(strandline::Error::Closed { .. }) if read_only => Ok((engine, None)),
-                Err(error) => Err(error),
-            }
+        let engine = tokio::task::spawn_blocking(move || Engine::open(dir, options)).await??;
+        Server::start_on(engine, config).await
+    }
+
+    /// Starts to listen for an engine that is open; of the settings those of the engine do not count.
+    pub async fn start_on(engine: Engine, mut config: Config) -> Result<Server, ServerError> {
+        config.check()?;
+        config.limits.reply_bytes = config.limits.reply_bytes_that_fit();
+        let (read_only, messaging_options) = (config.read_only, config.messaging.clone());
+        let open = move || match Messaging::open(&engine, messaging_options) {
+            Ok(messaging) => Ok((engine, Some(messaging))),
+            Err(strandline::Error::Closed { .. }) if read_only => Ok((engine, None)),
+            Err(error) => Err(error),
         };
         let (engine, messaging) = tokio::task::spawn_blocking(open).await??;
         let wanted = SocketAddr::new(config.bind, config.port);

@@ -1,7 +1,7 @@
 //! `strandline import`: the entries of a dump, appended with their sequences.
 //!
-//! Many appends are under way at once. So that none behind a line that cannot be taken gets in, a sequence is checked before it is
-//! submitted, against what is under way: what fails after that, such as a full disk, fails for all that follows.
+//! Many appends are under way at once. So that none after a line that cannot be taken gets in, a sequence is checked before it is
+//! submitted, against what is under way. What fails after that, as on a full disk, may have others after it that are in.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use strandline::{Batch, Engine, Error, Store, Ticket};
+use strandline_server::{forget_lines, is_mark};
 
 use super::line::Line;
 use super::output::Output;
@@ -33,6 +34,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Fill, "stop it first, or let it end")?;
     let bar = progress::count("import");
+    forget_lines(&engine)?;
     let mut import = Import::new(&engine);
     let mut lines = 0;
     let taken: anyhow::Result<()> = io::stdin().lock().lines().try_for_each(|line| {
@@ -43,14 +45,18 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
             import.line(&line, lines).with_context(in_line)?;
         }
         if import.under_way.len() >= UNDER_WAY {
-            import.wait()?;
+            import.wait();
             bar.inc(1);
         }
+        anyhow::ensure!(import.failed.is_none(), "{BEFORE_IT}");
         Ok(())
     });
-    // A line further up that fails only now is the first one.
     while !import.under_way.is_empty() {
-        import.wait()?;
+        import.wait();
+    }
+    // A line further up that failed later is the first one.
+    if let Some(failed) = import.failed {
+        return Err(failed);
     }
     taken?;
     bar.finish_and_clear();
@@ -66,6 +72,8 @@ struct Import<'a> {
     under_way: VecDeque<UnderWay>,
     /// How many of a timeline's are, and the sequence of the last one.
     ends: HashMap<Place, (usize, u64)>,
+    /// Of those that failed the first.
+    failed: Option<anyhow::Error>,
 }
 
 /// A store's name and a timeline's.
@@ -79,7 +87,13 @@ struct UnderWay {
 
 impl<'a> Import<'a> {
     fn new(engine: &'a Engine) -> Import<'a> {
-        Import { engine, stores: HashMap::new(), under_way: VecDeque::new(), ends: HashMap::new() }
+        Import {
+            engine,
+            stores: HashMap::new(),
+            under_way: VecDeque::new(),
+            ends: HashMap::new(),
+            failed: None,
+        }
     }
 
     fn line(&mut self, line: &str, number: u64) -> anyhow::Result<()> {
@@ -88,6 +102,9 @@ impl<'a> Import<'a> {
         let (timeline, sequence) = (line.timeline()?, line.sequence);
         let batch = Batch::new().append(&store, &timeline, &line.body()?).sequence(sequence);
         let place = (line.store, timeline);
+        if is_mark(&place.0, &place.1) {
+            return Ok(());
+        }
         let (under_way, last) = match self.ends.get(&place) {
             Some(known) => *known,
             None => (0, store.end(&place.1)?.0),
@@ -114,15 +131,17 @@ impl<'a> Import<'a> {
     }
 
     /// Waits for the oldest append.
-    fn wait(&mut self) -> anyhow::Result<()> {
-        let Some(UnderWay { line, place, ticket }) = self.under_way.pop_front() else { return Ok(()) };
-        let done = ticket.wait().with_context(|| format!("line {line}: {BEFORE_IT}"));
+    fn wait(&mut self) {
+        let Some(UnderWay { line, place, ticket }) = self.under_way.pop_front() else { return };
+        if let Err(error) = ticket.wait() {
+            let in_line = || anyhow::Error::from(error).context(format!("line {line}: {BEFORE_IT}"));
+            self.failed.get_or_insert_with(in_line);
+        }
         if let Entry::Occupied(mut end) = self.ends.entry(place) {
             end.get_mut().0 -= 1;
             if end.get().0 == 0 {
                 end.remove();
             }
         }
-        done.map(drop)
     }
 }

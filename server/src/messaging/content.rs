@@ -21,9 +21,9 @@ use super::{Messaging, each_once, names};
 /// Entries of a sync timeline read at a time.
 const PAGE: Limit = Limit { entries: 64, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
 
-/// Members whose sync timelines are looked into, and all users with those whom these name.
+/// Members whose sync timelines are looked into, and all users with those who left and those whom these name.
 const MOST_MEMBERS: usize = 8;
-const MOST_ASKED: usize = 32;
+const MOST_ASKED: usize = 48;
 
 /// Pages of a sync timeline that may name further users.
 const NAMING_PAGES: usize = 4;

@@ -129,8 +129,13 @@ impl<S: State> Ledgers<S> {
         Ok(Arc::clone(&self.caught_up(name)?.read()))
     }
 
+    /// The last record of a ledger, and its time.
+    pub fn end(&self, name: &[u8]) -> Result<(Sequence, TimeMs)> {
+        self.store.end(name).map_err(|error| self.hidden(name, error))
+    }
+
     fn caught_up(&self, name: &[u8]) -> Result<Shared<S>> {
-        let (last, _) = self.store.end(name).map_err(|error| self.hidden(name, error))?;
+        let (last, _) = self.end(name)?;
         let known = self.kept.get(name).map(|kept| kept.ledger);
         if let Some(known) = &known
             && known.read().version >= last

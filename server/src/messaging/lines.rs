@@ -1,8 +1,11 @@
 //! Whether the log of pulled events is that of the conversations that are there.
 //!
-//! A line has the time of its event, since both are written by one batch; a sync goes by that (`pulled`). After an import neither
-//! holds: lines and events have the times of their imports, or lines are missing. Then the log begins anew, behind a line that is gone:
-//! what was pulled before is found as after a week, by where each conversation ends.
+//! A line has the time of its event, since one batch writes both; a sync goes by that (`pulled`). After an import it is not so: lines
+//! and events have the times of their imports, or lines are missing. So a mark says for which history of the engine the log is whole: a
+//! restore and a salvage give the engine another one, and an import takes the mark away. Without its mark the log starts again after a
+//! line that is gone. What was pulled before is then found as after a week, by where each conversation ends.
+//!
+//! The mark is written last: a start that was cut short does all again.
 
 use bytes::Bytes;
 use strandline::{Batch, Engine, Error, Limit, Store, Trim};
@@ -12,39 +15,67 @@ use super::names;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Lines that are looked at; the events of the newest may have expired.
+/// Where the mark is.
+const STORE: &str = "im.state";
+
+/// Lines that are looked at where nothing can be written.
 const LOOKED_AT: usize = 256;
 
-/// Lets the log begin anew if it is not that of these conversations: it was made just now, or its times are not theirs.
-pub fn check(engine: &Engine, messages: &Store, pulled: &Store, is_new: bool) -> Result<()> {
-    let is_another = if is_new {
-        !messages.list(b"c/{", None, 1).unwrap_or_default().is_empty()
-    } else {
-        !has_its_times(messages, pulled)
-    };
-    if is_another {
-        begin_anew(engine, pulled)?;
-        tracing::info!("the log of pulled events is not that of the conversations: it begins anew");
+/// Lets the log start again if it is not marked as that of this history.
+pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<()> {
+    let mark = state.last(names::LINES_MARK)?;
+    if mark.is_some_and(|mark| mark.body == engine.epoch().as_bytes()) {
+        return Ok(());
     }
-    Ok(())
+    let has_conversations = !messages.list(b"c/{", None, 1).is_ok_and(|names| names.is_empty());
+    let checked = if has_conversations { start_again(engine, pulled) } else { Ok(()) };
+    match checked.and_then(|()| mark_whole(engine, state)) {
+        // Of a directory that is only read nothing can be changed.
+        Err(Error::Closed { .. }) if has_its_times(messages, pulled) => Ok(()),
+        // A start is what makes room: the next one tries again.
+        Err(error) if error.is_shortage() => {
+            tracing::warn!(%error, "pulled events from before an import are not shown yet: make room, and start again");
+            Ok(())
+        }
+        checked => checked,
+    }
 }
 
-/// Whether the newest line that has its event has the event's time. What is damaged tells nothing.
-fn has_its_times(messages: &Store, pulled: &Store) -> bool {
-    let newest = pulled.range_back(names::PULLED_LOG, .., Limit::entries(LOOKED_AT));
-    let lines = newest.map(|page| page.entries).unwrap_or_default();
-    let times = lines.iter().filter_map(|line| {
-        let event =
-            Event::decode(&line.body).filter(|event| matches!(event.kind, Kind::Pulled | Kind::Pushed))?;
-        let entry = messages.get(&names::conversation(&event.conv), event.sequence).ok()??;
-        Some((line.time_ms, entry.time_ms))
-    });
-    times.into_iter().next().is_none_or(|(of_line, of_event)| of_line == of_event)
+fn mark_whole(engine: &Engine, state: &Store) -> Result<()> {
+    let last = state.append(names::LINES_MARK, engine.epoch().as_bytes())?;
+    state.trim(names::LINES_MARK, Trim::Before(last)).map(drop)
 }
 
-/// The log goes on behind a line that is gone, and of which all know that there was something.
-pub fn begin_anew(engine: &Engine, pulled: &Store) -> Result<()> {
+/// Whether a timeline is the mark: of another directory it says nothing here, so an import leaves it out.
+pub fn is_mark(store: &str, timeline: &[u8]) -> bool {
+    store == STORE && timeline == names::LINES_MARK
+}
+
+/// Takes the mark away before an import: the next start lets the log start again.
+pub fn forget(engine: &Engine) -> Result<()> {
+    match engine.store(STORE) {
+        Ok(state) => state.drop_timeline(names::LINES_MARK).map(drop),
+        Err(Error::NoStore { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The log goes on after a line that is gone, so that all know that there was something.
+pub fn start_again(engine: &Engine, pulled: &Store) -> Result<()> {
     let line = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new()).encode();
     let begun = engine.submit(Batch::new().append(pulled, names::PULLED_LOG, &line))?.wait()?;
     pulled.trim(names::PULLED_LOG, Trim::Before(begun.sequences[0] + 1)).map(drop)
+}
+
+/// Whether the newest lines that have their events have the events' times, as far as they can be read.
+fn has_its_times(messages: &Store, pulled: &Store) -> bool {
+    let newest = pulled.range_back(names::PULLED_LOG, .., Limit::entries(LOOKED_AT));
+    let lines = newest.map(|page| page.entries).unwrap_or_default();
+    let is_told = |event: &Event| matches!(event.kind, Kind::Pulled | Kind::Pushed);
+    let mut times = lines.iter().filter_map(|line| {
+        let event = Event::decode(&line.body).filter(is_told)?;
+        let entry = messages.get(&names::conversation(&event.conv), event.sequence).ok()??;
+        Some((line.time_ms, entry.time_ms))
+    });
+    times.all(|(of_line, of_event)| of_line == of_event)
 }

@@ -84,10 +84,7 @@ impl Messaging {
     ) -> Result<Batch> {
         // Entries may stand there already, if somebody appended to the timeline by itself.
         let (last, _) = self.messages.end(&names::conversation(conv))?;
-        if last > 0 {
-            let timeline = names::conversation(conv);
-            self.lost_ledger(&names::conversation_ledger(conv), (&self.messages, &timeline))?;
-        }
+        self.check_ledgers(&names::conversation_ledger(conv))?;
         let pulls = match new.mode {
             Mode::Push => false,
             Mode::Pull => true,

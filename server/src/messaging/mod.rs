@@ -63,14 +63,16 @@ mod visible;
 
 use std::collections::HashSet;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline::{Batch, Copies, Engine, Error, Limit, Store, StoreInfo, StoreOptions, WEEK_MS};
+use strandline::{Batch, Copies, Engine, Error, Store, StoreInfo, StoreOptions, WEEK_MS};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
 pub use history::Window;
+pub use lines::{forget as forget_lines, is_mark};
 pub use list::Listed;
 pub use members::NewConversation;
 pub use page::{Delivery, Shown, Standing, SyncPage};
@@ -80,7 +82,6 @@ pub use trouble::Trouble;
 
 use conversation::Conversation;
 use effort::Effort;
-use event::Event;
 use ledger::{Ledger, Ledgers};
 use list::Lists;
 use pulled::Tails;
@@ -126,6 +127,8 @@ pub struct Messaging {
     tails: Tails,
     lists: Lists,
     effort: Effort,
+    /// There are events and no ledgers at all, until they are rebuilt.
+    are_ledgers_lost: AtomicBool,
     /// Who joins, leaves, edits or recalls takes a turn: of many who decide on the same ledger only one would get through, and all
     /// others, sends too, would decide again each time.
     turns: [Mutex<()>; TURNS],
@@ -153,9 +156,14 @@ impl Messaging {
         let part_bytes = options.ledger_memory_bytes / 16;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         [&messages, &sync].into_iter().try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;
-        let is_new = engine.store("im.pulled").is_err();
         let pulled = own_store(engine, "im.pulled", WEEK_MS)?;
-        lines::check(engine, &messages, &pulled, is_new).or_else(unless_read_only)?;
+        lines::check(engine, [&state, &messages, &pulled])?;
+        let are_ledgers_lost = rebuild::are_all_lost([&state, &messages, &sync])?;
+        if are_ledgers_lost {
+            tracing::error!(
+                "there are conversations and no ledgers: stop, and run strandline rebuild-members"
+            );
+        }
         let history = history(engine, [&messages, &sync, &state, &pulled]);
         Ok(Messaging {
             conversations: Ledgers::new(state.clone(), 7 * part_bytes),
@@ -170,6 +178,7 @@ impl Messaging {
             tails: pulled::tails(),
             lists: Lists::new(2 * part_bytes, engine.now_ms()),
             effort: Effort::default(),
+            are_ledgers_lost: AtomicBool::new(are_ledgers_lost),
             turns: std::array::from_fn(|_| Mutex::default()),
             #[cfg(test)]
             decisions: std::sync::atomic::AtomicU64::new(0),
@@ -192,17 +201,14 @@ impl Messaging {
         })
     }
 
-    /// Why a conversation has no ledger: there is none, or its ledger is lost.
+    /// Why a conversation has no ledger.
     fn no_conversation(&self, conv: &[u8]) -> Trouble {
-        let lost =
-            self.lost_ledger(&names::conversation_ledger(conv), (&self.messages, &names::conversation(conv)));
-        lost.err().unwrap_or(Trouble::NotFound)
+        self.check_ledgers(&names::conversation_ledger(conv)).err().unwrap_or(Trouble::NotFound)
     }
 
-    /// An error if a ledger that says nothing is lost: the timeline that it is about ends with an event.
-    fn lost_ledger(&self, ledger: &[u8], (store, timeline): (&Store, &[u8])) -> Result<()> {
-        let newest = store.range_back(timeline, .., Limit::entries(1).around_damage())?;
-        if newest.entries.iter().any(|entry| Event::told(&entry.body).is_some()) {
+    /// An error while a ledger that says nothing may be one that is lost.
+    fn check_ledgers(&self, ledger: &[u8]) -> Result<()> {
+        if self.are_ledgers_lost.load(Ordering::Relaxed) {
             let ledger = format!("{}:{}", self.state.name(), ledger.escape_ascii());
             return Err(Trouble::NoLedger { ledger });
         }
@@ -214,14 +220,14 @@ impl Messaging {
         let name = names::user_ledger(user);
         let ledger = self.users.snapshot(&name)?;
         if ledger.version == 0 {
-            self.lost_ledger(&name, (&self.sync, &names::inbox(user)))?;
+            self.check_ledgers(&name)?;
         }
         look(&ledger)
     }
 
     /// Whether a conversation exists, without looking at its members.
     fn check_exists(&self, conv: &[u8]) -> Result<()> {
-        match self.state.end(&names::conversation_ledger(conv))? {
+        match self.conversations.end(&names::conversation_ledger(conv))? {
             (0, _) => Err(self.no_conversation(conv)),
             _ => Ok(()),
         }
@@ -271,13 +277,17 @@ fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<St
     // An import makes stores without TTL.
     let of_store = |known: &&StoreInfo| known.name == name && known.ttl_ms == 0;
     if ttl_ms > 0 && engine.stores().iter().any(|known| of_store(&known)) {
-        engine.set_store_ttl(name, ttl_ms).or_else(unless_read_only)?;
+        engine.set_store_ttl(name, ttl_ms).or_else(|error| excused(&store, error))?;
     }
     keep(engine, &store, LEDGER_COPIES).map(|()| store)
 }
 
-/// Of a directory that is only read nothing can be changed.
-fn unless_read_only(error: Error) -> std::result::Result<(), Error> {
+/// Of a directory that is only read nothing can be changed, and a start is what makes room: the next one tries again.
+fn excused(store: &Store, error: Error) -> std::result::Result<(), Error> {
+    if error.is_shortage() {
+        tracing::warn!(store = store.name(), %error, "the store is not as it should be yet");
+        return Ok(());
+    }
     if matches!(error, Error::Closed { .. }) { Ok(()) } else { Err(error) }
 }
 
@@ -286,15 +296,7 @@ fn keep(engine: &Engine, store: &Store, copies: Copies) -> std::result::Result<(
     let of_store = |known: &&StoreInfo| known.name == store.name();
     // What a start before this one did not get done is done now.
     let copies = engine.stores().iter().find(of_store).map_or(copies, |known| known.copies.max(copies));
-    match engine.set_store_copies(store.name(), copies) {
-        Ok(()) => Ok(()),
-        // A start is what makes room: the next one tries again.
-        Err(error) if error.is_shortage() => {
-            tracing::warn!(store = store.name(), %error, "the store is not kept twice yet");
-            Ok(())
-        }
-        Err(error) => unless_read_only(error),
-    }
+    engine.set_store_copies(store.name(), copies).or_else(|error| excused(store, error))
 }
 
 /// The ids that a command names, in their order, each once.

@@ -14,6 +14,9 @@ pub const MAX_ID_BYTES: usize = 200;
 /// The one ledger of pulled events, in its store.
 pub const PULLED_LOG: &[u8] = b"all";
 
+/// Says of which history of the engine the log of pulled events is, in `im.state`.
+pub const LINES_MARK: &[u8] = b"p";
+
 /// An id that may be one, with bytes of its own.
 pub fn valid(id: &[u8]) -> Result<Bytes> {
     if id.len() > MAX_ID_BYTES {

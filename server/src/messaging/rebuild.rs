@@ -14,16 +14,17 @@
 //! 3. the conversation's ledger last: if this is cut short, it is done again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use strandline::{Batch, Limit, MAX_SEQUENCE, Store, Trim};
+use strandline::{Batch, Entry, Error, Limit, MAX_SEQUENCE, Store, Trim};
 
 use super::around::{Piece, Scan, told_if_hidden};
 use super::conversation::{Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind};
 use super::ledger::State;
 use super::story::{Copied, Story};
-use super::trouble::Result;
+use super::trouble::{Result, Trouble};
 use super::user::{Membership, User};
 use super::{Messaging, lines, names};
 
@@ -68,7 +69,7 @@ impl Messaging {
             }
             let known = self.conversations.snapshot(&names::conversation_ledger(&conv));
             let known = known.map(|ledger| ledger.state.settings.is_some());
-            if is_lost(known, &self.messages, &names::conversation(&conv))? {
+            if is_lost(known, || has_events(&self.messages, &conv))? {
                 lost.conversations.push(conv);
             }
         }
@@ -76,7 +77,7 @@ impl Messaging {
         users.extend(ids(&self.state, b"u/", b"")?);
         for user in users {
             let known = self.users.snapshot(&names::user_ledger(&user));
-            if is_lost(known.map(|ledger| ledger.version > 0), &self.sync, &names::inbox(&user))? {
+            if is_lost(known.map(|ledger| ledger.version > 0), || has_copies(&self.sync, &user))? {
                 lost.users.push(user);
             }
         }
@@ -95,7 +96,7 @@ impl Messaging {
         }
         if !lost.conversations.is_empty() {
             // With the ledgers lines may be lost.
-            lines::begin_anew(&self.engine, &self.pulled)?;
+            lines::start_again(&self.engine, &self.pulled)?;
         }
         let lost_convs: BTreeSet<&Bytes> = lost.conversations.iter().collect();
         // What a lost user was in may be any conversation.
@@ -108,21 +109,32 @@ impl Messaging {
             convs
         };
         let mut copies = self.copies_by_conversation(&convs)?;
-        let claims = self.claims(&lost_convs)?;
+        let lost_users: BTreeSet<&Bytes> = lost.users.iter().collect();
+        let claims = self.claims(&convs)?;
         for conv in &convs {
             let mut story = self.story(conv, copies.remove(conv).unwrap_or_default())?;
             if !lost_convs.contains(conv) {
-                self.conversation(conv, |ledger| {
-                    let members = lost.users.iter().filter(|user| ledger.state.has(user));
-                    members.for_each(|user| story.was_there(user, 1));
-                    Ok(())
-                })?;
+                let ledger = self.conversations.snapshot(&names::conversation_ledger(conv))?;
+                if ledger.state.settings.is_none() {
+                    // Nobody's conversation: somebody appended to the timeline by itself.
+                    continue;
+                }
+                let members = lost.users.iter().filter(|user| ledger.state.has(user));
+                members.for_each(|user| story.was_there(user, 1));
             }
             let mut memberships: BTreeMap<Bytes, Membership> =
                 story.memberships().map(|(user, membership)| (user.clone(), membership)).collect();
-            memberships.extend(claims.get(conv).into_iter().flatten().cloned());
+            for (user, claim) in claims.get(conv).into_iter().flatten() {
+                let told = memberships.remove(user);
+                let known = if lost_users.contains(user) {
+                    completed(claim, told, story.is_whole())
+                } else {
+                    claim.clone()
+                };
+                memberships.insert(user.clone(), known);
+            }
             if !lost_convs.contains(conv) {
-                memberships.retain(|user, _| lost.users.contains(user));
+                memberships.retain(|user, _| lost_users.contains(user));
             }
             self.add_to_users(conv, &memberships)?;
             if lost_convs.contains(conv) {
@@ -137,6 +149,7 @@ impl Messaging {
                 told(&rebuilt);
             }
         }
+        self.are_ledgers_lost.store(false, Ordering::Relaxed);
         Ok(lost)
     }
 
@@ -191,15 +204,15 @@ impl Messaging {
         Ok(())
     }
 
-    /// What users' ledgers say of conversations whose own is lost.
-    fn claims(&self, convs: &BTreeSet<&Bytes>) -> Result<BTreeMap<Bytes, Vec<(Bytes, Membership)>>> {
+    /// What users' ledgers say of conversations.
+    fn claims(&self, convs: &BTreeSet<Bytes>) -> Result<BTreeMap<Bytes, Vec<(Bytes, Membership)>>> {
         let mut claims: BTreeMap<Bytes, Vec<(Bytes, Membership)>> = BTreeMap::new();
         if convs.is_empty() {
             return Ok(claims);
         }
         for user in ids(&self.state, b"u/", b"")? {
             let ledger = self.users.snapshot(&names::user_ledger(&user))?;
-            for (conv, membership) in ledger.state.all().filter(|(conv, _)| convs.contains(conv)) {
+            for (conv, membership) in ledger.state.all().filter(|(conv, _)| convs.contains(*conv)) {
                 claims.entry(conv.clone()).or_default().push((user.clone(), membership.clone()));
             }
         }
@@ -239,7 +252,7 @@ impl Messaging {
                     story.is_damaged = true;
                     continue;
                 };
-                if let Some(event) = Event::told(&entry.body) {
+                if let Some(event) = Event::told(&entry.body).filter(|event| event.conv == *conv) {
                     story.add(&event, entry.time_ms);
                 }
             }
@@ -259,7 +272,7 @@ impl Messaging {
             for (user, membership) in some {
                 let name = names::user_ledger(user);
                 let ledger = self.users.snapshot(&name)?;
-                if ledger.state.membership(conv).is_some() {
+                if ledger.state.membership(conv) == Some(*membership) {
                     continue;
                 }
                 let mut added = User::default();
@@ -293,23 +306,79 @@ impl Messaging {
 }
 
 /// Whether a ledger that was read is lost: it cannot be read, or there is none although its timeline has events.
-fn is_lost(is_known: Result<bool>, store: &Store, timeline: &[u8]) -> Result<bool> {
+fn is_lost(is_known: Result<bool>, has_events: impl FnOnce() -> Result<bool>) -> Result<bool> {
     match is_known {
         Ok(true) => Ok(false),
-        Ok(false) => {
-            let mut scan = Scan::new(store, timeline, (1, MAX_SEQUENCE), false, PAGE);
-            while let Some(pieces) = scan.next_page()? {
-                if pieces
-                    .iter()
-                    .any(|piece| piece.entry().is_none_or(|entry| Event::told(&entry.body).is_some()))
-                {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        }
+        Ok(false) => has_events(),
         Err(trouble) if trouble.is_damage() => Ok(true),
         Err(trouble) => Err(trouble),
+    }
+}
+
+/// Whether a conversation's timeline has events of its own: what somebody appended by itself is none.
+fn has_events(messages: &Store, conv: &Bytes) -> Result<bool> {
+    let is_own = |entry: &Entry, event: &Event| event.conv == *conv && event.sequence == entry.sequence;
+    has(messages, &names::conversation(conv), is_own)
+}
+
+/// Whether a user's sync timeline has copies of events.
+fn has_copies(sync: &Store, user: &Bytes) -> Result<bool> {
+    has(sync, &names::inbox(user), |_, event| names::valid(&event.conv).is_ok())
+}
+
+/// Whether a timeline has such events, or something that cannot be read and may be one.
+fn has(store: &Store, timeline: &[u8], is_such: impl Fn(&Entry, &Event) -> bool) -> Result<bool> {
+    let may_be = |piece: &Piece| {
+        let Some(entry) = piece.entry() else { return true };
+        Event::told(&entry.body).is_some_and(|event| is_such(entry, &event))
+    };
+    let mut scan = Scan::new(store, timeline, (1, MAX_SEQUENCE), false, PAGE);
+    while let Some(pieces) = scan.next_page()? {
+        if pieces.iter().any(may_be) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether there are events and no ledgers at all, as after an import without them, or a salvage that did not know the names of stores.
+pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result<bool, Error> {
+    let found = || -> Result<bool> {
+        if !state.list(b"c/", None, 1)?.is_empty() || !state.list(b"u/", None, 1)?.is_empty() {
+            return Ok(false);
+        }
+        for conv in ids(messages, b"c/{", b"}")? {
+            if has_events(messages, &conv)? {
+                return Ok(true);
+            }
+        }
+        for user in ids(sync, b"u/{", b"}")? {
+            if has_copies(sync, &user)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    match found() {
+        Ok(are_lost) => Ok(are_lost),
+        // What cannot be read is refused by name, one by one.
+        Err(trouble) if trouble.is_damage() => Ok(false),
+        Err(Trouble::Engine(error)) => Err(error),
+        Err(other) => Err(Error::invalid(other.to_string())),
+    }
+}
+
+/// What a user's ledger says of a conversation, if records of it may be lost: its marks, and the periods that the conversation tells,
+/// unless that is not whole either.
+fn completed(claim: &Membership, told: Option<Membership>, is_whole: bool) -> Membership {
+    match told {
+        Some(told) if is_whole || !claim.periods.is_known() => Membership {
+            read: claim.read,
+            hidden: claim.hidden.clone(),
+            pulls_from: told.pulls_from.or(claim.pulls_from),
+            ..told
+        },
+        _ => claim.clone(),
     }
 }
 

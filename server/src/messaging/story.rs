@@ -54,6 +54,10 @@ pub struct Story {
     pub pulls_from: Option<Sequence>,
     /// Some of its events cannot be read.
     pub is_damaged: bool,
+    /// Its first event that is kept.
+    first: Sequence,
+    /// Where each user was last seen to be a member.
+    seen: BTreeMap<Bytes, Sequence>,
 }
 
 impl Story {
@@ -61,6 +65,12 @@ impl Story {
     pub fn add(&mut self, event: &Event, time_ms: TimeMs) {
         if self.created_ms == 0 {
             self.created_ms = time_ms;
+        }
+        if self.first == 0 {
+            self.first = event.sequence;
+        }
+        if event.kind != Kind::Leave {
+            self.seen.insert(Bytes::copy_from_slice(&event.user), event.sequence);
         }
         if event.is_pulled() {
             self.pulls_from.get_or_insert(event.sequence);
@@ -90,10 +100,16 @@ impl Story {
         // Of who left, its own copy may be all that tells.
         if let (Some((left, left_ms)), Some(periods)) = (copies.left, self.periods.get_mut(user))
             && periods.start().is_some_and(|from| from <= left)
+            && self.seen.get(user).is_none_or(|seen| *seen <= left)
         {
             periods.end(left);
             self.left_ms.insert(user.clone(), left_ms);
         }
+    }
+
+    /// Whether nothing of it is lost, trimmed or expired at its start.
+    pub fn is_whole(&self) -> bool {
+        !self.is_damaged && self.first == 1
     }
 
     fn about_itself(&mut self, event: &Event) {

@@ -77,7 +77,7 @@ impl Messaging {
     /// Whether the user is in pulled conversations, and may have come into others since its ledger was read.
     fn has_moved_on(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<bool> {
         let pulls = !ledger.state.pulled().is_empty();
-        Ok(pulls && self.state.end(&names::user_ledger(user))?.0 != ledger.version)
+        Ok(pulls && self.users.end(&names::user_ledger(user))?.0 != ledger.version)
     }
 
     /// The timelines to watch to know when a user may have something new. Those of a user's own ledger tell when there are others.

@@ -103,13 +103,16 @@ impl User {
         &self.pulled
     }
 
-    /// What it has to do with a conversation that it does not know yet.
+    /// All that it has to do with a conversation.
     pub fn put(&mut self, conv: &Bytes, membership: Membership) {
         if membership.pulls_from.is_some() {
             self.pulled.insert(conv.clone());
         }
-        self.bytes += HIDDEN_BYTES * membership.hidden.len() + PAST_BYTES * membership.periods.past_count();
-        *self.entry(conv) = membership;
+        let bytes =
+            |one: &Membership| HIDDEN_BYTES * one.hidden.len() + PAST_BYTES * one.periods.past_count();
+        let now = bytes(&membership);
+        let before = bytes(&std::mem::replace(self.entry(conv), membership));
+        self.bytes = self.bytes + now - before;
     }
 
     fn entry(&mut self, conv: &Bytes) -> &mut Membership {

@@ -1,6 +1,9 @@
 //! Ledgers that are lost, and are rebuilt from those of others, from events and from copies.
 
+use strandline::Batch;
+
 use super::*;
+use crate::messaging::event::{Event, Kind};
 use crate::messaging::names;
 
 /// Takes ledgers away, as a salvage does that cannot read them.
@@ -108,24 +111,49 @@ fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
 }
 
 /// The entries of some stores in another engine, under their sequences, as an import brings them there: store by store.
-fn moved(table: &Table, stores: &[&str]) -> Table {
-    let clock = Arc::new(ManualClock::at(table.engine.now_ms()));
-    let engine = engine_on(&SimulatedDisk::new(), &clock);
+fn import(table: &Table, into: &Table, stores: &[&str]) {
+    let engine = &into.engine;
+    crate::messaging::forget_lines(engine).expect("is written");
     for name in stores {
-        clock.pass(5000);
+        into.clock.pass(5000);
         let (from, to) = (table.engine.store(name).expect("it is there"), engine.create_store(name, 0));
         let to = to.or_else(|_| engine.store(name)).expect("it is made");
-        for timeline in from.list(b"", None, 1000).expect("lists") {
+        let timelines = from.list(b"", None, 1000).expect("lists");
+        for timeline in timelines.into_iter().filter(|timeline| !crate::messaging::is_mark(name, timeline)) {
             for entry in from.range(&timeline, .., Limit::entries(1000)).expect("reads").entries {
-                let batch = strandline::Batch::new().append(&to, &timeline, &entry.body);
-                engine.submit(batch.sequence(entry.sequence)).expect("queued").wait().expect("committed");
+                let batch = Batch::new().append(&to, &timeline, &entry.body).sequence(entry.sequence);
+                engine.submit(batch).expect("queued").wait().expect("committed");
             }
         }
     }
+    into.clock.pass(1);
+}
+
+fn opened(clock: &Arc<ManualClock>, engine: &Engine) -> Table {
+    let messaging = Messaging::open(engine, Options::default()).expect("opens");
     clock.pass(1);
-    let messaging = Messaging::open(&engine, Options::default()).expect("opens");
-    clock.pass(1);
-    Table { clock, engine, messaging }
+    Table { clock: Arc::clone(clock), engine: engine.clone(), messaging }
+}
+
+/// A directory that a server was started on once, and what was imported there then.
+fn moved(table: &Table, stores: &[&str]) -> Table {
+    let empty = open(&SimulatedDisk::new(), table.engine.now_ms());
+    import(table, &empty, stores);
+    opened(&empty.clock, &empty.engine)
+}
+
+/// The same without a start before.
+fn moved_to_nothing(table: &Table, stores: &[&str]) -> Table {
+    let clock = Arc::new(ManualClock::at(table.engine.now_ms()));
+    let engine = engine_on(&SimulatedDisk::new(), &clock);
+    let other = open(&SimulatedDisk::new(), table.engine.now_ms());
+    let empty = Table { clock: Arc::clone(&clock), engine: engine.clone(), messaging: other.messaging };
+    import(table, &empty, stores);
+    opened(&clock, &engine)
+}
+
+fn of_lake(table: &Table, user: &str) -> Vec<Told> {
+    table.drain(user, 7).into_iter().filter(|event| event.0 == PULLED).collect()
 }
 
 fn whole_scene() -> Table {
@@ -136,16 +164,13 @@ fn whole_scene() -> Table {
 #[test]
 fn a_terminal_goes_on_from_the_end_of_what_was_imported() {
     let before = whole_scene();
-    let table = moved(&before, &["im.pulled", "im.state", "messages", "sync"]);
+    let table = moved_to_nothing(&before, &["im.pulled", "im.state", "messages", "sync"]);
     for user in USERS {
         let tail = table.messaging.tail(user.as_bytes()).expect("reads");
         let cursor = table.messaging.cursor(user.as_bytes(), &tail).expect("its own");
         let page = table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
         assert_eq!((page.verdict, page.deliveries.len()), (super::super::Standing::Ok, 0), "{user}");
-        let of_lake = |table: &Table| -> Vec<Told> {
-            table.drain(user, 7).into_iter().filter(|event| event.0 == PULLED).collect()
-        };
-        assert_eq!(of_lake(&table)[..40], of_lake(&before), "{user}");
+        assert_eq!(of_lake(&table, user)[..40], of_lake(&before, user), "{user}");
         table.send(PULLED, "ann", "new".into()).expect("ann is a member");
         let page = table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
         assert_eq!(told(&page.deliveries[0]).3, "new", "{user}");
@@ -162,6 +187,7 @@ fn events_without_ledgers_are_refused_by_name_and_pulled_ones_are_there_once_the
     let messaging = &table.messaging;
     let refused = [
         messaging.members(b"red", b"", 9).map(drop),
+        messaging.members(b"none", b"", 9).map(drop),
         messaging.info(b"red").map(drop),
         table.send("red", "ann", "new".into()),
         messaging.unread(b"ann", &[]).map(drop),
@@ -180,14 +206,11 @@ fn events_without_ledgers_are_refused_by_name_and_pulled_ones_are_there_once_the
         let text = trouble.to_string();
         assert!(text.contains("im.state:") && text.contains("rebuild-members"), "{at}: {text}");
     }
-    assert!(matches!(messaging.members(b"none", b"", 9), Err(Trouble::NotFound)));
     messaging.rebuild(|_| ()).expect("rebuilds");
     table.clock.pass(1);
-    let of_lake = |table: &Table| -> Vec<Told> {
-        table.drain("carl", 7).into_iter().filter(|event| event.0 == PULLED).collect()
-    };
-    assert!(of_lake(&before).len() > 10);
-    assert_eq!(of_lake(&table), of_lake(&before), "no line tells of them any more");
+    assert!(matches!(messaging.members(b"none", b"", 9), Err(Trouble::NotFound)));
+    assert!(of_lake(&before, "carl").len() > 10);
+    assert_eq!(of_lake(&table, "carl"), of_lake(&before, "carl"), "no line tells of them any more");
     let tail = messaging.tail(b"carl").expect("reads");
     let cursor = messaging.cursor(b"carl", &tail).expect("his");
     table.send(PULLED, "carl", "new".into()).expect("carl is a member");
@@ -209,4 +232,82 @@ fn who_left_is_no_member_of_what_is_rebuilt_also_when_only_copies_tell() {
     let table = moved(&table, &["messages", "sync"]);
     table.messaging.rebuild(|_| ()).expect("rebuilds");
     assert_eq!(members(&table, "room"), ["ann", "carl"]);
+}
+
+#[test]
+fn pulled_events_are_shown_after_an_import_whatever_lines_came_with_it() {
+    let before = whole_scene();
+    let events = of_lake(&before, "carl");
+    for stores in
+        [["im.state", "messages", "sync"].as_slice(), &["im.pulled", "im.state", "messages", "sync"]]
+    {
+        assert_eq!(of_lake(&moved(&before, stores), "carl"), events, "{stores:?}");
+        assert_eq!(of_lake(&moved_to_nothing(&before, stores), "carl"), events, "{stores:?}");
+    }
+    // Beside a conversation with lines of its own, and after a start that was cut short between the new line and its trim.
+    let own = open(&SimulatedDisk::new(), before.engine.now_ms());
+    own.create("own", Mode::Pull, &["zoe"]);
+    own.send("own", "zoe", "x".into()).expect("sent");
+    import(&before, &own, &["im.state", "messages", "sync"]);
+    let line = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new()).encode();
+    own.messaging.pulled.append(names::PULLED_LOG, &line).expect("appends");
+    assert_eq!(of_lake(&opened(&own.clock, &own.engine), "carl"), events);
+    // A log that is whole is kept.
+    let kept = |table: &Table| table.messaging.pulled.info(names::PULLED_LOG).expect("reads").count;
+    assert_eq!((kept(&before), kept(&opened(&before.clock, &before.engine))), (40, 40));
+}
+
+#[test]
+fn who_came_back_is_a_member_of_what_is_rebuilt_also_when_only_a_message_tells() {
+    let table = open(&SimulatedDisk::new(), START_MS);
+    let table = Table {
+        messaging: Messaging::open(&table.engine, Options { push_members: 3, ..Options::default() })
+            .expect("opens"),
+        ..table
+    };
+    table.create("room", Mode::Auto, &["ann", "bob", "carl"]);
+    table.messaging.leave(b"room", &["bob".into()]).expect("leaves");
+    for user in ["dora", "erin", "bob"] {
+        table.messaging.join(b"room", &[user.into()]).expect("joins");
+    }
+    table.send("room", "bob", "here I am".into()).expect("bob is a member");
+    table.messaging.messages.trim(&names::conversation(b"room"), Trim::Keep(1)).expect("trims");
+    table.messaging.messages.append(&names::conversation(b"raw"), b"no event").expect("appends");
+    let table = moved(&table, &["messages", "sync"]);
+    table.messaging.rebuild(|_| ()).expect("a timeline that is no conversation's is passed over");
+    assert!(members(&table, "room").contains(&"bob".into()));
+}
+
+#[test]
+fn a_join_counts_also_when_only_later_records_of_the_user_are_left() {
+    for is_conversation_lost in [true, false] {
+        let table = open(&SimulatedDisk::new(), START_MS);
+        table.create("room", Mode::Push, &["ann"]);
+        table.messaging.join(b"room", &["zed".into()]).expect("joins"); // 1
+        table.messaging.leave(b"room", &["zed".into()]).expect("leaves"); // 2
+        table.send("room", "ann", "one".into()).expect("sent"); // 3
+        table.messaging.join(b"room", &["zed".into()]).expect("joins"); // 4
+        table.send("room", "ann", "two".into()).expect("sent"); // 5
+        table.messaging.read(b"room", b"zed", 5).expect("reads");
+        let state = &table.messaging.state;
+        let ledger = names::user_ledger(b"zed");
+        assert_eq!(state.delete(&ledger, &[1, 2, 3]).expect("deletes"), 3, "the read mark is left");
+        if is_conversation_lost {
+            lose(&table, |name| name == "c/room");
+        }
+        let table = opened(&table.clock, &table.engine);
+        table.messaging.rebuild(|_| ()).expect("rebuilds");
+        assert_eq!(members(&table, "room"), ["ann", "zed"]);
+        let bodies: Vec<u64> =
+            table.history("room", "zed", Window::Newest).iter().map(|event| event.1).collect();
+        assert_eq!(bodies, [5, 4, 3, 2, 1]);
+        assert_eq!(
+            table.messaging.unread(b"zed", &[]).expect("reads"),
+            [(Bytes::from("room"), 0)],
+            "the mark is kept"
+        );
+        let ledger = table.messaging.users.snapshot(&ledger).expect("reads");
+        let membership = ledger.state.membership(b"room").expect("it is known");
+        assert_eq!(membership.periods.all().collect::<Vec<_>>(), [(1, 2), (4, strandline::MAX_SEQUENCE)]);
+    }
 }

@@ -1,0 +1,217 @@
+//! Who waits for the disk keeps nobody else waiting: all commands of a connection run on one thread here, the disk stands still while
+//! one of them reads, and another client is answered.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+
+use strandline::clock::SystemClock;
+use strandline::vfs::simulated::SimulatedDisk;
+use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
+use strandline::{Engine, Options, World};
+use strandline_server::{Config, Server};
+use tokio::runtime::Runtime;
+
+use super::support::{Client, PATIENCE, Value};
+
+/// A disk whose segments are not read while it stands still.
+#[derive(Clone)]
+struct GatedDisk {
+    disk: SimulatedDisk,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_closed: bool,
+    waiting: usize,
+}
+
+struct GatedFile {
+    file: Arc<dyn RawFile>,
+    gate: Arc<Gate>,
+}
+
+impl Gate {
+    fn set(&self, is_closed: bool) {
+        self.state.lock().expect("no panic").is_closed = is_closed;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().expect("no panic");
+        state.waiting += 1;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |state| state.is_closed).expect("no panic");
+        state.waiting -= 1;
+    }
+
+    /// Whether somebody comes to wait at it.
+    fn is_reached(&self) -> bool {
+        let state = self.state.lock().expect("no panic");
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| state.waiting == 0);
+        waited.expect("no panic").0.waiting > 0
+    }
+}
+
+impl RawFile for GatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.gate.pass();
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self, site: Site) -> io::Result<()> {
+        self.file.sync(site)
+    }
+}
+
+impl RawDirectory for GatedDisk {
+    fn path(&self) -> PathBuf {
+        self.disk.path()
+    }
+
+    fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
+        self.disk.lock(name, alone)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        self.disk.create(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        let file = self.disk.open(name)?;
+        if !name.starts_with("segment-") {
+            return Ok(file);
+        }
+        Ok(Arc::new(GatedFile { file, gate: Arc::clone(&self.gate) }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync(&self, site: Site) -> io::Result<()> {
+        self.disk.sync(site)
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+impl GatedDisk {
+    /// A server on it that keeps no block in memory, while `talk` talks to it. All is in segments afterwards.
+    fn serve(&self, talk: impl FnOnce(&mut dyn FnMut() -> Client)) {
+        let world = World { dir: Dir::new(Arc::new(self.clone())), clock: Arc::new(SystemClock::new()) };
+        let options = Options { memory_budget_bytes: 1, ..Options::default() };
+        let engine = Engine::open_in(world, options).expect("opens");
+        let mut config = Config { port: 0, ..Config::default() };
+        config.limits.stop_seconds = 1;
+        let runtime = runtime();
+        let mut server = runtime.block_on(Server::start_on(engine, config)).expect("the server starts");
+        let address = server.address();
+        talk(&mut || Client::connect(address));
+        server.stop();
+        runtime.block_on(server.wait()).expect("it stops well");
+    }
+}
+
+#[test]
+fn a_command_that_waits_for_the_disk_keeps_no_other_client_waiting() {
+    let disk = GatedDisk { disk: SimulatedDisk::new(), gate: Arc::default() };
+    disk.serve(|client| {
+        let mut client = client();
+        for (conv, mode) in [("pushed", "push"), ("pulled", "pull")] {
+            client.call(&["IM.CREATE", conv, "MODE", mode, "MEMBERS", "ann", "bob"]);
+            client.call(&["IM.SEND", conv, "ann", "one"]);
+            client.call(&["IM.SEND", conv, "bob", "two"]);
+            client.call(&["IM.EDIT", conv, "ann", "1", "uno"]);
+        }
+        client.call(&["TL.APPEND", "messages:t", "one"]);
+        client.call(&["TL.APPEND", "messages:t", "two"]);
+        client.call(&["TL.FLUSH"]);
+    });
+    for command in [
+        "IM.SYNC ann 0",
+        "IM.SYNC ann $",
+        "IM.SYNC ann 0 BLOCK 1000",
+        "IM.SYNC ann $ BLOCK 1",
+        "IM.TAIL ann",
+        "IM.FOLLOW ann 0",
+        "IM.UNREAD ann",
+        "IM.CONVERSATIONS ann",
+        "IM.HISTORY pulled ann",
+        "IM.MEMBERS pushed",
+        "IM.INFO pulled",
+        "IM.SEND pushed ann new",
+        "IM.READ pushed ann 1",
+        "IM.HIDE pushed ann 1",
+        "IM.EDIT pushed ann 1 new",
+        "IM.RECALL pushed ann 1",
+        "IM.JOIN pushed ann",
+        "IM.LEAVE pushed carl",
+        "IM.CREATE pushed MEMBERS ann",
+        "SUBSCRIBE im:{ann}",
+        "SUBSCRIBE messages:t",
+        "SSUBSCRIBE sync:u/{ann} messages:t",
+        "TL.FOLLOW messages:t AFTER 0",
+        "TL.READ messages:t AFTER 0",
+        "TL.READ messages:t AFTER 0 BLOCK 1000",
+        "TL.MREAD 2 messages:t messages:u AFTER 0 0",
+        "TL.GET messages:t 1",
+        "TL.RANGE messages:t - +",
+        "TL.REVRANGE messages:t + -",
+        "TL.LAST messages:t",
+        "TL.INFO messages:t",
+        "TL.SEQAT messages:t 1",
+        "TL.LIST messages",
+        "TL.EDIT messages:t 1 new",
+        "TL.DEL messages:t 1",
+        "TL.TRIM messages:t BEFORE 2",
+        "TL.APPEND messages:t new",
+    ] {
+        let image = disk.disk.contents();
+        let disk = GatedDisk { disk: SimulatedDisk::from_image(&image), gate: Arc::default() };
+        disk.serve(|client| {
+            let (mut reader, mut other) = (client(), client());
+            assert!(matches!(reader.call(&["HELLO", "3"]), Value::Map(_)));
+            assert_eq!(other.call(&["PING"]), Value::Simple("PONG".into()));
+            disk.gate.set(true);
+            reader.send(&command.split(' ').collect::<Vec<_>>());
+            assert!(disk.gate.is_reached(), "{command}: it reads from the disk");
+            assert_eq!(other.call(&["PING"]), Value::Simple("PONG".into()), "{command}");
+            disk.gate.set(false);
+            let reply = reader.receive();
+            assert!(!matches!(reply, Value::Error(_)), "{command}: {reply:?}");
+            if command.contains("FOLLOW") {
+                assert!(matches!(reader.receive(), Value::Push(_)), "{command}");
+            }
+        });
+    }
+}
