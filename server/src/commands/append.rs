@@ -7,7 +7,7 @@ use bytes::Bytes;
 use strandline::{Batch, Durability, Sequence};
 
 use super::arguments::{counted, durability, integer, options, positive};
-use super::row::{Class, Command, Context, Ready, Run, Write};
+use super::row::{Class, Command, Context, Prepared, Run, Write};
 use crate::key::Key;
 use crate::refusal::Refusal;
 
@@ -61,7 +61,7 @@ impl Wishes {
     }
 }
 
-fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal> {
+fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {
     let (name, body) = (&arguments[0], &arguments[1]);
     let mut wishes = Wishes::default();
     options(&arguments[2..], |word, value| {
@@ -74,14 +74,14 @@ fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal> 
     })?;
     check_body(context, body)?;
     let key = Key::find(&context.shared.engine, name)?;
-    Ok(Ready::Commit(Box::new(Write {
+    Ok(Prepared::from(Write {
         batch: wishes.batch().append(&key.store, key.name(), body),
         reply: |receipt, out| out.integer(receipt.sequences[0]),
         again: None,
-    })))
+    }))
 }
 
-fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal> {
+fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {
     let body = &arguments[0];
     let (names, rest) = counted(&arguments[1], &arguments[2..])?;
     let mut wishes = Wishes::default();
@@ -90,7 +90,7 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal>
     let keys: Vec<Key> =
         names.iter().map(|name| Key::find(&context.shared.engine, name)).collect::<Result<_, _>>()?;
     let targets = keys.iter().map(|key| (&key.store, key.name()));
-    Ok(Ready::Commit(Box::new(Write {
+    Ok(Prepared::from(Write {
         batch: wishes.batch().fan_out(body, targets),
         reply: |receipt, out| {
             out.array(receipt.sequences.len());
@@ -99,7 +99,7 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal>
             }
         },
         again: None,
-    })))
+    }))
 }
 
 /// Asked for here, before the keys are looked up, so that the contract's order of errors holds.

@@ -37,7 +37,10 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 
 pub use document::render as render_tables;
-pub use row::{Again, Attempt, Command, Context, Done, Flow, Ready, Run, Sliced, Waiting, Work, Write};
+pub use read::watch_instead;
+pub use row::{
+    Again, Attempt, Command, Context, Done, Flow, Prepared, Ready, Run, Sliced, Waiting, Work, Write,
+};
 
 use row::Reply;
 

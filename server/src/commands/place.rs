@@ -1,12 +1,17 @@
 //! Where a reply is made: one rule for all commands.
 //!
-//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small.
+//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small. What it is decided on is read
+//!    elsewhere if it is not in memory ([`Prepared::Elsewhere`]); where its timelines end is looked up when it is submitted
+//!    (`submission.rs`).
 //! 2. What is answered from memory in at most [`STEPS`] steps is answered at once, on the connection's thread. A step is an entry,
 //!    or a timeline that is looked up.
 //! 3. All else runs elsewhere, on a thread that may block: what may read the disk, and what takes more steps. It runs in slices of
 //!    at most [`STEPS`] steps where a reply consists of many small looks, and in one where the engine gives a whole page. The bytes
 //!    of the reply are reserved before the first slice.
 //! 4. What waits for the disk anyway (changes, maintenance) runs elsewhere as one piece ([`Flow::Slow`]).
+//! 5. Pages for followers and subscribers are read by the same rule (`push/pump.rs`).
+//!
+//! Messaging reads ledgers beside timelines, so none of its reads is near.
 //!
 //! And whether there must be memory for a reply before it is made: always, but for small ones ([`is_small`]), which a connection
 //! gets in any case if it holds nothing else.
@@ -16,6 +21,8 @@
 use bytes::Bytes;
 use strandline::{Limit, Sequence};
 
+#[cfg(doc)]
+use super::row::Prepared;
 use super::row::{Context, Done, Flow, Reply, Sliced};
 use crate::key::Key;
 use crate::limits::Limits;

@@ -100,8 +100,7 @@ pub(super) fn wait(
         attempt(context, true)?;
         return Ok(Flow::Done);
     };
-    check_room(context, keys.len())?;
-    context.connection.subscriptions.block(&context.shared.engine, keys)?;
+    watch_instead(context, keys)?;
     match attempt(context, false) {
         Ok(false) => Ok(waiting(block_ms, Attempt::Here(attempt))),
         answered => {
@@ -118,9 +117,22 @@ pub(super) fn watch(
     block_ms: u64,
     attempt: Attempt,
 ) -> Result<Flow, Refusal> {
-    check_room(context, keys.len())?;
-    context.connection.subscriptions.block(&context.shared.engine, keys)?;
+    watch_instead(context, keys)?;
     Ok(waiting(block_ms, attempt))
+}
+
+/// The same for timelines that are known after the first attempt ([`Done::NotYetOn`]).
+pub(super) fn watch_later(block_ms: u64, attempt: Attempt) -> Flow {
+    waiting(block_ms, attempt)
+}
+
+/// Waits for these timelines from now on. Whether they are others than before.
+pub fn watch_instead(context: &mut Context<'_>, keys: Vec<Key>) -> Result<bool, Refusal> {
+    let more = keys.len().saturating_sub(context.connection.subscriptions.blocked_on());
+    if more > 0 {
+        check_room(context, more)?;
+    }
+    context.connection.subscriptions.block(&context.shared.engine, keys)
 }
 
 fn waiting(block_ms: u64, attempt: Attempt) -> Flow {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::arguments::positive;
 use crate::connection::Connection;
+use crate::key::Key;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -59,7 +60,7 @@ pub enum Run {
     /// At once, in its turn.
     Now(fn(&mut Context<'_>, &[Bytes]) -> Result<Flow, Refusal>),
     /// As a batch, together with its neighbours.
-    Write(fn(&Context<'_>, &[Bytes]) -> Result<Ready, Refusal>),
+    Write(fn(&Context<'_>, &[Bytes]) -> Result<Prepared, Refusal>),
 }
 
 /// One row.
@@ -257,6 +258,8 @@ pub enum Done {
     Then(Then),
     /// None yet: a blocked command goes on waiting.
     NotYet,
+    /// None yet: a blocked command waits for these timelines, and tries again at once if they are others than before.
+    NotYetOn(Vec<Key>),
 }
 
 /// What is done at the end with the connection at hand.
@@ -289,6 +292,20 @@ pub enum Ready {
     Commit(Box<Write>),
     /// It was committed before; this is how it is shown.
     Known(Receipt, fn(&Receipt, &mut Encoder)),
+}
+
+/// A write that was prepared.
+pub enum Prepared {
+    /// It is decided.
+    Ready(Ready),
+    /// It is to be decided on a thread that may block: what it depends on must be read.
+    Elsewhere(Box<dyn FnOnce() -> Result<Ready, Refusal> + Send>),
+}
+
+impl From<Write> for Prepared {
+    fn from(write: Write) -> Prepared {
+        Prepared::Ready(Ready::Commit(Box::new(write)))
+    }
 }
 
 /// A write that is ready for the engine.

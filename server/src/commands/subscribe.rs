@@ -1,11 +1,14 @@
 //! Redis-shaped push: (S)SUBSCRIBE, (S)UNSUBSCRIBE, PUBSUB NUMSUB. A channel is a key: each entry appended afterwards comes as a
 //! message. `im:{<user>}` is a channel too, of what reaches a user. One that is neither is accepted, as Redis would, and stays silent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::row::{Class, Command, Context, Flow, Run};
+use super::place::STEPS;
+use super::row::{Class, Command, Context, Done, Flow, Run, Sliced};
 use super::{unknown_subcommand, write_help};
-use crate::push::Kind;
+use crate::push::{Kind, Start};
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -49,12 +52,52 @@ fn shard_unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<F
     Ok(Flow::Done)
 }
 
-fn enter(context: &mut Context<'_>, names: &[Bytes], kind: Kind, word: &str) -> Result<Flow, Refusal> {
+/// Looks where each channel starts, at once if all of that is in memory, then enters them.
+fn enter(
+    context: &mut Context<'_>,
+    names: &[Bytes],
+    kind: Kind,
+    word: &'static str,
+) -> Result<Flow, Refusal> {
+    let engine = &context.shared.engine;
+    let mut is_near = names.len() <= STEPS;
     for name in names {
+        is_near = is_near && Start::is_near(engine, name)?;
+    }
+    if is_near {
+        let starts = names.iter().map(|name| Start::of(engine, None, name));
+        let starts = starts.collect::<Result<Vec<_>, _>>()?;
+        return begin(context, names, starts, (kind, word)).map(|()| Flow::Done);
+    }
+    let (shared, mut starts) = (Arc::clone(context.shared), Vec::new());
+    // Own copies: slices of the input would keep all of the read that they came with alive.
+    let mut names: Vec<Bytes> = names.iter().map(|name| Bytes::copy_from_slice(name)).collect();
+    let slice = move || {
+        let left = &names[starts.len()..];
+        for name in &left[..left.len().min(STEPS)] {
+            starts.push(Start::of(&shared.engine, shared.messaging.as_deref(), name)?);
+        }
+        if starts.len() < names.len() {
+            return Ok(None);
+        }
+        let (names, starts) = (std::mem::take(&mut names), std::mem::take(&mut starts));
+        let begin = move |context: &mut Context<'_>| begin(context, &names, starts, (kind, word));
+        Ok(Some(Done::Then(Box::new(begin))))
+    };
+    Ok(Flow::Sliced(Sliced { bytes: 0, slice: Box::new(slice) }))
+}
+
+fn begin(
+    context: &mut Context<'_>,
+    names: &[Bytes],
+    starts: Vec<Start>,
+    (kind, word): (Kind, &str),
+) -> Result<(), Refusal> {
+    for (name, start) in names.iter().zip(starts) {
         if !context.connection.subscriptions.contains(kind, name) {
             check_room(context, 1)?;
         }
-        context.connection.subscriptions.subscribe(&context.shared.engine, kind, name)?;
+        context.connection.subscriptions.subscribe(&context.shared.engine, kind, name, start)?;
         let subscriptions = &context.connection.subscriptions;
         let count = match kind {
             // SUBSCRIBE counts all that puts a RESP2 connection into subscriber mode.
@@ -64,7 +107,7 @@ fn enter(context: &mut Context<'_>, names: &[Bytes], kind: Kind, word: &str) -> 
         write_change(context, word, Some(name), count);
     }
     context.connection.note_subscriptions();
-    Ok(Flow::Done)
+    Ok(())
 }
 
 fn leave(context: &mut Context<'_>, names: &[Bytes], kind: Kind, word: &str) {

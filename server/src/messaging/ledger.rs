@@ -129,6 +129,11 @@ impl<S: State> Ledgers<S> {
         Ok(Arc::clone(&self.caught_up(name)?.read()))
     }
 
+    /// Whether a ledger is in memory, so that only what came since it was read is to be read.
+    pub fn is_near(&self, name: &[u8]) -> bool {
+        self.kept.peek(name).is_some()
+    }
+
     /// The last record of a ledger, and its time.
     pub fn end(&self, name: &[u8]) -> Result<(Sequence, TimeMs)> {
         self.store.end(name).map_err(|error| self.hidden(name, error))

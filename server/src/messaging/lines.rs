@@ -23,15 +23,20 @@ const LOOKED_AT: usize = 256;
 
 /// Lets the log start again if it is not marked as that of this history.
 pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<()> {
-    let mark = state.last(names::LINES_MARK)?;
-    if mark.is_some_and(|mark| mark.body == engine.epoch().as_bytes()) {
-        return Ok(());
+    match state.last(names::LINES_MARK) {
+        Ok(Some(mark)) if mark.body == engine.epoch().as_bytes() => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.is_damage() && has_its_times(messages, pulled) => return Ok(()),
+        Err(error) if error.is_damage() => {}
+        Err(error) => return Err(error),
     }
     let has_conversations = !messages.list(b"c/{", None, 1).is_ok_and(|names| names.is_empty());
     let checked = if has_conversations { start_again(engine, pulled) } else { Ok(()) };
     match checked.and_then(|()| mark_whole(engine, state)) {
         // Of a directory that is only read nothing can be changed.
         Err(Error::Closed { .. }) if has_its_times(messages, pulled) => Ok(()),
+        // Damage is told to who meets it.
+        Err(error) if error.is_damage() => Ok(()),
         // A start is what makes room: the next one tries again.
         Err(error) if error.is_shortage() => {
             tracing::warn!(%error, "pulled events from before an import are not shown yet: make room, and start again");

@@ -75,6 +75,7 @@ pub use history::Window;
 pub use lines::{forget as forget_lines, is_mark};
 pub use list::Listed;
 pub use members::NewConversation;
+pub use names::MAX_ID_BYTES;
 pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use rebuild::{LostLedgers, Rebuilt};
 pub use send::{Message, Sending};
@@ -188,6 +189,11 @@ impl Messaging {
     /// The bytes that ledgers of conversations and users take in memory, and the most that they may take.
     pub fn ledger_memory(&self) -> (u64, u64) {
         (self.conversations.kept_bytes() + self.users.kept_bytes(), self.options.ledger_memory_bytes)
+    }
+
+    /// Whether the members of a conversation are in memory, so that a send to it is decided without a look at the disk.
+    pub fn is_near(&self, conv: &[u8]) -> bool {
+        self.conversations.is_near(&names::conversation_ledger(conv))
     }
 
     /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for microseconds.

@@ -128,7 +128,7 @@ mod tests {
         let metrics = Metrics::default();
         let pump = |subscriptions: &mut Subscriptions, out: &mut Encoder| {
             subscriptions.collect();
-            subscriptions.pump(out, 1 << 20, &metrics).expect("reads")
+            subscriptions.pump(out, &metrics)
         };
         pump(&mut subscriptions, &mut out);
         let due = subscriptions.next_heartbeat().expect("it has one");

@@ -30,14 +30,6 @@ impl Inbox {
         Inbox { user, cursor, gap_told, watched: Vec::new() }
     }
 
-    /// From behind everything that is there now.
-    pub fn start_at_end(&mut self, messaging: Option<&Messaging>) {
-        // A channel of no possible user stays silent, as other channels that are no key do.
-        if let Some(Ok(cursor)) = messaging.map(|messaging| messaging.tail(&self.user)) {
-            self.cursor = cursor;
-        }
-    }
-
     /// Where it is: behind everything that was pushed.
     pub fn cursor(&self) -> &[u8] {
         &self.cursor
@@ -51,23 +43,24 @@ impl Inbox {
     /// Brings the watches up to date.
     pub fn watch(&mut self, messaging: &Messaging, watcher: &Watcher, token: u64) -> Result<(), Refusal> {
         let wanted = watched_keys(messaging, &self.user)?;
-        rewatch(&mut self.watched, wanted, watcher, token)
+        rewatch(&mut self.watched, wanted, watcher, token).map(drop)
     }
 
-    /// Writes one page; whether there is more.
-    pub fn turn(
+    /// Reads the next page.
+    pub fn read(&self, messaging: &Messaging) -> Result<SyncPage, Refusal> {
+        let cursor: Cursor = messaging.cursor(&self.user, &self.cursor)?;
+        Ok(messaging.sync(&self.user, &cursor, PAGE)?)
+    }
+
+    /// Writes the page that was read; whether there is more.
+    pub fn write(
         &mut self,
         kind: Kind,
         channel: &Bytes,
-        messaging: &Messaging,
+        page: SyncPage,
+        (messaging, metrics): (&Messaging, &Metrics),
         out: &mut Encoder,
-        metrics: &Metrics,
-    ) -> Result<bool, Refusal> {
-        if self.cursor.is_empty() {
-            return Ok(false);
-        }
-        let cursor: Cursor = messaging.cursor(&self.user, &self.cursor)?;
-        let page = messaging.sync(&self.user, &cursor, PAGE)?;
+    ) -> bool {
         let gap_told = std::mem::take(&mut self.gap_told);
         if kind == Kind::UserFollow && page.verdict != Standing::Ok && !gap_told {
             self.write_gap(&page, out);
@@ -89,7 +82,7 @@ impl Inbox {
             self.write_cursor(&page.cursor, out);
         }
         self.cursor = page.cursor;
-        Ok(page.more)
+        page.more
     }
 
     /// The position, when it is not that of the last frame: something was passed over.
@@ -155,12 +148,17 @@ fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encode
     out.bulk_of(&[&delivery.conv, middle.as_bytes(), &shown.sender, end.as_bytes(), &shown.body]);
 }
 
-/// Watches what is wanted and nothing else, given what is watched under the token now.
-pub fn rewatch(known: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token: u64) -> Result<(), Refusal> {
+/// Watches what is wanted and nothing else, given what is watched under the token now. Whether that is not the same.
+pub fn rewatch(
+    known: &mut Vec<Key>,
+    wanted: Vec<Key>,
+    watcher: &Watcher,
+    token: u64,
+) -> Result<bool, Refusal> {
     let is_same =
         |one: &Key, other: &Key| one.bytes() == other.bytes() && one.store.name() == other.store.name();
     if wanted.len() == known.len() && wanted.iter().zip(&*known).all(|(one, other)| is_same(one, other)) {
-        return Ok(());
+        return Ok(false);
     }
     for key in &wanted {
         watcher.watch(&key.store, key.name(), token)?;
@@ -169,7 +167,7 @@ pub fn rewatch(known: &mut Vec<Key>, wanted: Vec<Key>, watcher: &Watcher, token:
         watcher.unwatch(&key.store, key.name(), token)?;
     }
     *known = wanted;
-    Ok(())
+    Ok(true)
 }
 
 /// The timelines that tell that there may be something new for a user.
@@ -237,7 +235,8 @@ mod tests {
             let mut out = Encoder::default();
             out.protocol = Protocol::Resp3;
             let metrics = Metrics::default();
-            inbox.turn(Kind::UserFollow, &"bob".into(), &self.messaging, &mut out, &metrics).expect("reads");
+            let page = inbox.read(&self.messaging).expect("reads");
+            inbox.write(Kind::UserFollow, &"bob".into(), page, (&self.messaging, &metrics), &mut out);
             let text = String::from_utf8_lossy(out.waiting()).into_owned();
             let frames = text.split('>').skip(1);
             let is_word = |word: &&str| !word.is_empty() && !word.starts_with('$');

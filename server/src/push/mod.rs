@@ -5,8 +5,10 @@
 //! and written as frames, and the cursor moves on. A client that reads slowly stays behind, at no cost but its cursor.
 //! Catch-up and live are therefore one and the same thing, and each entry comes exactly once, in order (P10).
 //!
-//! A new subscription is watched first and read afterwards, so that no commit falls between the two. The watcher also wakes a
-//! command that is blocked, under a token of its own.
+//! A new subscription is watched first and read afterwards, so that no commit falls between the two: it is behind from the start. The
+//! watcher also wakes a command that is blocked, under a token of its own.
+//!
+//! A turn reads one page: at once if that is in memory, else on a thread that may block (`commands/place.rs` has the rule).
 
 mod heartbeat;
 mod inbox;
@@ -64,10 +66,44 @@ enum Source {
     User(Inbox),
 }
 
+/// Where a channel starts: behind everything that is there.
+pub enum Start {
+    /// It is neither a timeline nor a user.
+    Nowhere,
+    /// A timeline's last sequence.
+    Timeline(Key, Sequence),
+    /// A user, and its newest cursor.
+    User(Bytes, Vec<u8>),
+}
+
+impl Start {
+    /// Looks where a channel starts. May read the disk.
+    pub fn of(engine: &Engine, messaging: Option<&Messaging>, channel: &Bytes) -> Result<Start, Refusal> {
+        if let Some(user) = user_of(channel) {
+            // A channel of no possible user stays silent, as other channels that are no key do.
+            let tail = messaging.and_then(|messaging| messaging.tail(&user).ok());
+            return Ok(tail.map_or(Start::Nowhere, |tail| Start::User(user, tail)));
+        }
+        let Ok(key) = Key::find(engine, channel) else { return Ok(Start::Nowhere) };
+        let key = key.detached();
+        let last = last_sequence(&key)?;
+        Ok(Start::Timeline(key, last))
+    }
+
+    /// Whether that is known without a look at the disk.
+    pub fn is_near(engine: &Engine, channel: &Bytes) -> Result<bool, Refusal> {
+        match Key::find(engine, channel) {
+            _ if user_of(channel).is_some() => Ok(false),
+            Ok(key) => Ok(key.store.is_in_memory(key.name(), MAX_SEQUENCE)?),
+            Err(_) => Ok(true),
+        }
+    }
+}
+
 /// Everything that one connection listens to.
 pub struct Subscriptions {
     /// Made when it is needed: most connections never listen to anything.
-    watcher: Option<Watcher>,
+    watcher: Option<Arc<Watcher>>,
     by_token: BTreeMap<u64, Subscription>,
     tokens: HashMap<(Kind, Bytes), u64>,
     behind: VecDeque<u64>,
@@ -125,8 +161,14 @@ impl Subscriptions {
         self.by_token.values().filter(|one| one.kind == kind).map(|one| one.channel.clone()).collect()
     }
 
-    /// Subscribes to what comes from now on.
-    pub fn subscribe(&mut self, engine: &Engine, kind: Kind, channel: &Bytes) -> Result<(), Refusal> {
+    /// Subscribes to what comes after a start.
+    pub fn subscribe(
+        &mut self,
+        engine: &Engine,
+        kind: Kind,
+        channel: &Bytes,
+        start: Start,
+    ) -> Result<(), Refusal> {
         match self.tokens.get(&(kind, channel.clone())).and_then(|token| self.by_token.get(token)) {
             // There may be such a store by now.
             Some(Subscription { source: Source::Nothing, .. }) => drop(self.remove(kind, channel)),
@@ -135,28 +177,13 @@ impl Subscriptions {
         }
         // An own copy: a slice of the input would keep all of the read that it came with alive.
         let channel = Bytes::copy_from_slice(channel);
-        let source = match (user_of(&channel), Key::find(engine, &channel)) {
-            (Some(user), _) => Source::User(Inbox::new(user, Vec::new(), false)),
-            (None, Ok(key)) => Source::Timeline { key, cursor: 0 },
-            (None, Err(_)) => Source::Nothing,
+        let source = match start {
+            Start::Nowhere => Source::Nothing,
+            Start::Timeline(key, cursor) => Source::Timeline { key: key.detached(), cursor },
+            Start::User(user, cursor) => Source::User(Inbox::new(user, cursor, false)),
         };
-        let token = self.insert(
-            Subscription { kind, channel: channel.clone(), source, queued: false, heartbeat: None },
-            engine,
-        )?;
-        // Where it starts is asked for when it is watched: nothing falls between the two.
-        let started = match self.by_token.get_mut(&token).map(|one| &mut one.source) {
-            Some(Source::Timeline { key, cursor }) => last_sequence(key).map(|last| *cursor = last),
-            Some(Source::User(inbox)) => {
-                inbox.start_at_end(self.messaging.as_deref());
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        if started.is_err() {
-            self.remove(kind, &channel);
-        }
-        started
+        let queued = !matches!(source, Source::Nothing);
+        self.insert(Subscription { kind, channel, source, queued, heartbeat: None }, engine)
     }
 
     /// Follows everything that reaches a user, from behind a cursor. An earlier follow of the same user ends.
@@ -172,9 +199,7 @@ impl Subscriptions {
         let source = Source::User(Inbox::new(user.clone(), cursor, gap_told));
         let heartbeat = heartbeat.map(Heartbeat::new);
         let one = Subscription { kind: Kind::UserFollow, channel: user, source, queued: true, heartbeat };
-        let token = self.insert(one, engine)?;
-        self.behind.push_back(token);
-        Ok(())
+        self.insert(one, engine)
     }
 
     /// Follows a timeline from behind `cursor`. An earlier follow of the same key ends.
@@ -188,19 +213,9 @@ impl Subscriptions {
         let key = key.detached();
         let channel = Bytes::copy_from_slice(key.bytes());
         self.remove(Kind::Follow, &channel);
-        // Behind from the start: the first page is read after the watch is set, so nothing falls between the two.
-        let token = self.insert(
-            Subscription {
-                kind: Kind::Follow,
-                channel,
-                source: Source::Timeline { key, cursor },
-                queued: true,
-                heartbeat: heartbeat.map(Heartbeat::new),
-            },
-            engine,
-        )?;
-        self.behind.push_back(token);
-        Ok(())
+        let source = Source::Timeline { key, cursor };
+        let heartbeat = heartbeat.map(Heartbeat::new);
+        self.insert(Subscription { kind: Kind::Follow, channel, source, queued: true, heartbeat }, engine)
     }
 
     /// Ends one; whether there was one.
@@ -240,10 +255,15 @@ impl Subscriptions {
         self.note_total();
     }
 
-    /// Watches these timelines, and no others, for a blocked command. Call it before the command's first read, and before each
-    /// further one if they may have changed.
-    pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) -> Result<(), Refusal> {
-        let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
+    /// How many timelines the blocked command waits for.
+    pub fn blocked_on(&self) -> usize {
+        self.blocked.len()
+    }
+
+    /// Watches these timelines, and no others, for a blocked command. Whether they are others than before: what happened in them until
+    /// now wakes nobody, so it is to be read after this.
+    pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) -> Result<bool, Refusal> {
+        let watcher = self.watcher.get_or_insert_with(|| Arc::new(engine.watcher()));
         let outcome = inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
         self.note_total();
         outcome
@@ -273,7 +293,7 @@ impl Subscriptions {
 
     /// Whether the engine was closed, so that nothing that is listened to comes any more.
     pub fn is_closed(&self) -> bool {
-        self.watcher.as_ref().is_some_and(Watcher::is_closed)
+        self.watcher.as_ref().is_some_and(|watcher| watcher.is_closed())
     }
 
     /// Ready when [`Subscriptions::collect`] has something to collect.
@@ -301,19 +321,16 @@ impl Subscriptions {
         retry
     }
 
-    fn insert(&mut self, mut one: Subscription, engine: &Engine) -> Result<u64, Refusal> {
+    fn insert(&mut self, one: Subscription, engine: &Engine) -> Result<(), Refusal> {
         self.last_token += 1;
         let token = self.last_token;
-        let watcher = self.watcher.get_or_insert_with(|| engine.watcher());
-        match &mut one.source {
-            Source::Nothing => {}
-            Source::Timeline { key, .. } => watcher.watch(&key.store, key.name(), token)?,
-            Source::User(inbox) => {
-                if let Some(messaging) = &self.messaging {
-                    // What cannot be read now is told by the first turn.
-                    let _ = inbox.watch(messaging, watcher, token);
-                }
-            }
+        let watcher = self.watcher.get_or_insert_with(|| Arc::new(engine.watcher()));
+        // What a user is to be woken by is found out in its turns.
+        if let Source::Timeline { key, .. } = &one.source {
+            watcher.watch(&key.store, key.name(), token)?;
+        }
+        if one.queued {
+            self.behind.push_back(token);
         }
         match one.kind {
             Kind::Message => {
@@ -329,7 +346,7 @@ impl Subscriptions {
         }
         self.by_token.insert(token, one);
         self.note_total();
-        Ok(token)
+        Ok(())
     }
 
     fn forget(&mut self, kind: Kind, channel: &Bytes) {

@@ -1,9 +1,14 @@
-//! Writing frames for subscriptions that are behind, as long as the connection's output has room.
+//! The turns of subscriptions that are behind: each reads one page, and writes it as frames.
 
-use strandline::{Entry, Limit, Sequence, Verdict};
+use std::sync::Arc;
+
+use strandline::{Entry, Limit, Page, Sequence, Verdict, Watcher};
 use tokio::time::Instant;
 
+use super::inbox::Inbox;
 use super::{Kind, Source, Subscription, Subscriptions};
+use crate::key::Key;
+use crate::messaging::{Messaging, SyncPage};
 use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::{NO_STORE, Refusal};
@@ -13,45 +18,115 @@ use crate::refusal::{NO_STORE, Refusal};
 pub(super) const PAGE: Limit =
     Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
 
+/// A page that is to be read for a subscription.
+pub struct Turn {
+    token: u64,
+    /// It is in memory.
+    pub is_near: bool,
+    asked: Asked,
+}
+
+enum Asked {
+    Timeline(Key, Sequence),
+    User(Inbox, Arc<Messaging>, Arc<Watcher>),
+}
+
+/// What a turn has read.
+pub struct Found {
+    token: u64,
+    page: FoundPage,
+}
+
+enum FoundPage {
+    Timeline(Result<Page, Refusal>),
+    User(Inbox, Result<SyncPage, Refusal>),
+}
+
+impl Turn {
+    /// Reads the page.
+    pub fn read(self) -> Found {
+        let page = match self.asked {
+            Asked::Timeline(key, cursor) => {
+                FoundPage::Timeline(key.store.read_after(key.name(), cursor, PAGE).map_err(Refusal::from))
+            }
+            Asked::User(mut inbox, messaging, watcher) => {
+                // Watched before it is read, so that a conversation that is joined meanwhile is not missed.
+                let read =
+                    inbox.watch(&messaging, &watcher, self.token).and_then(|()| inbox.read(&messaging));
+                FoundPage::User(inbox, read)
+            }
+        };
+        Found { token: self.token, page }
+    }
+}
+
 impl Subscriptions {
-    /// Whether [`Subscriptions::pump`] would write something.
+    /// Whether a subscription is behind.
     pub fn is_behind(&self) -> bool {
         !self.behind.is_empty()
     }
 
-    /// Writes frames until nobody is behind or the output has `high_water` bytes. Whether any turn was taken.
-    pub fn pump(&mut self, out: &mut Encoder, high_water: usize, metrics: &Metrics) -> Result<bool, Refusal> {
-        let mut moved = false;
-        while out.len() < high_water {
-            let Some(token) = self.behind.pop_front() else { break };
-            moved = true;
+    /// The next turn. What it finds is to be written before anything else is asked for here.
+    pub fn next_turn(&mut self) -> Option<Turn> {
+        loop {
+            let token = self.behind.pop_front()?;
             let Some(one) = self.by_token.get_mut(&token) else { continue };
-            let before = out.mark();
-            let more = match &mut one.source {
+            match std::mem::replace(&mut one.source, Source::Nothing) {
+                Source::Nothing => one.queued = false,
+                Source::Timeline { key, cursor } => {
+                    let is_near =
+                        key.store.is_in_memory(key.name(), cursor.saturating_add(1)).unwrap_or(true);
+                    one.source = Source::Timeline { key: key.clone(), cursor };
+                    return Some(Turn { token, is_near, asked: Asked::Timeline(key, cursor) });
+                }
                 Source::User(inbox) => {
                     let (Some(messaging), Some(watcher)) = (&self.messaging, &self.watcher) else { continue };
-                    // Before the read, so that a conversation that is joined meanwhile is not missed.
-                    inbox.watch(messaging, watcher, token)?;
-                    inbox.turn(one.kind, &one.channel, messaging, out, metrics)?
+                    let asked = Asked::User(inbox, Arc::clone(messaging), Arc::clone(watcher));
+                    return Some(Turn { token, is_near: false, asked });
                 }
-                _ => match one.turn(out, metrics) {
-                    Err(refusal) if refusal.word == NO_STORE => {
-                        self.store_is_gone(token, out);
-                        continue;
-                    }
-                    turned => turned?,
-                },
-            };
-            if let Some(heartbeat) = one.heartbeat.as_mut().filter(|_| out.mark() > before) {
-                heartbeat.pushed(Instant::now());
-            }
-            if more {
-                self.behind.push_back(token);
-            } else {
-                one.queued = false;
             }
         }
-        Ok(moved)
+    }
+
+    /// Writes what a turn has found.
+    pub fn write(&mut self, found: Found, out: &mut Encoder, metrics: &Metrics) -> Result<(), Refusal> {
+        let Found { token, page } = found;
+        let Some(one) = self.by_token.get_mut(&token) else { return Ok(()) };
+        let before = out.mark();
+        let more = match page {
+            FoundPage::Timeline(Err(refusal)) if refusal.word == NO_STORE => {
+                self.store_is_gone(token, out);
+                return Ok(());
+            }
+            FoundPage::Timeline(page) => one.write_page(&page?, out, metrics),
+            FoundPage::User(mut inbox, page) => {
+                let Some(messaging) = &self.messaging else { return Ok(()) };
+                let written =
+                    page.map(|page| inbox.write(one.kind, &one.channel, page, (messaging, metrics), out));
+                one.source = Source::User(inbox);
+                written?
+            }
+        };
+        if let Some(heartbeat) = one.heartbeat.as_mut().filter(|_| out.mark() > before) {
+            heartbeat.pushed(Instant::now());
+        }
+        if more {
+            self.behind.push_back(token);
+        } else {
+            one.queued = false;
+        }
+        Ok(())
+    }
+
+    /// Takes all turns; whether there was one.
+    #[cfg(test)]
+    pub fn pump(&mut self, out: &mut Encoder, metrics: &Metrics) -> bool {
+        let mut moved = false;
+        while let Some(turn) = self.next_turn() {
+            self.write(turn.read(), out, metrics).expect("reads");
+            moved = true;
+        }
+        moved
     }
 
     /// The store of a timeline was dropped: a follow ends, with a gap that says so; a channel falls silent.
@@ -73,10 +148,9 @@ impl Subscriptions {
 }
 
 impl Subscription {
-    /// Writes one page; whether there is more.
-    fn turn(&mut self, out: &mut Encoder, metrics: &Metrics) -> Result<bool, Refusal> {
-        let Source::Timeline { key, cursor } = &mut self.source else { return Ok(false) };
-        let page = key.store.read_after(key.name(), *cursor, PAGE)?;
+    /// Writes a page; whether there is more.
+    fn write_page(&mut self, page: &Page, out: &mut Encoder, metrics: &Metrics) -> bool {
+        let Source::Timeline { cursor, .. } = &mut self.source else { return false };
         *cursor = page.next;
         if self.kind == Kind::Follow && page.verdict != Verdict::Ok {
             self.write_gap(verdict_word(page.verdict), page.first, page.last, out);
@@ -85,7 +159,7 @@ impl Subscription {
             self.write_entry(entry, out);
         }
         metrics.pushes.add(page.entries.len() as u64);
-        Ok(page.more)
+        page.more
     }
 
     fn write_gap(&self, verdict: &str, first: Sequence, last: Sequence, out: &mut Encoder) {

@@ -12,8 +12,8 @@ use tracing::{error, warn};
 
 use super::Session;
 use super::pace::Pace;
-use super::slow::Slices;
-use crate::commands::{Again, Context, Flow, Ready, Run, Write, admit, is_small};
+use super::slow::{Slices, broke_off};
+use crate::commands::{Again, Context, Flow, Prepared, Ready, Run, Write, admit, is_small};
 use crate::notices::Kind;
 use crate::protocol::{Encoder, ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
@@ -106,7 +106,16 @@ impl Session {
         let result = match run {
             Ok(Run::Write(prepare)) => {
                 let context = Context { shared: &self.shared, connection: &mut self.connection };
-                match prepare(&context, arguments) {
+                let ready = match prepare(&context, arguments) {
+                    Ok(Prepared::Ready(ready)) => Ok(ready),
+                    Ok(Prepared::Elsewhere(decide)) => {
+                        self.settle(collected).await;
+                        let decided = tokio::task::spawn_blocking(decide).await;
+                        decided.unwrap_or_else(|problem| Err(broke_off(&problem)))
+                    }
+                    Err(refusal) => Err(refusal),
+                };
+                match ready {
                     Ok(Ready::Commit(write)) => {
                         let bytes = request.iter().map(Bytes::len).sum();
                         return self.collect(*write, bytes, collected).await;

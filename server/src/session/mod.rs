@@ -44,7 +44,7 @@ use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use pace::Pace;
-use slow::Slices;
+use slow::{Slices, broke_off};
 use wire::Reading;
 
 /// How a connection ends.
@@ -128,7 +128,7 @@ impl Session {
             let mut moved = self.execute().await;
             moved |= self.one_slice().await;
             moved |= self.retry_blocked();
-            moved |= self.push();
+            moved |= self.push().await;
             moved |= self.beat();
             moved |= self.write()?;
             if self.is_finished() {
@@ -217,21 +217,28 @@ impl Session {
     }
 
     /// Pushes to subscriptions that are behind, as far as there is room.
-    fn push(&mut self) -> bool {
-        if self.closing || !self.connection.subscriptions.is_behind() || !self.may_make(|| false) {
-            return false;
-        }
-        let high_water = self.high_water_bytes();
-        let Connection { subscriptions, out, .. } = &mut self.connection;
-        match subscriptions.pump(out, high_water, &self.shared.metrics) {
-            Ok(moved) => moved,
-            Err(refusal) => {
+    async fn push(&mut self) -> bool {
+        let mut moved = false;
+        while !self.closing && self.connection.subscriptions.is_behind() && self.may_make(|| false) {
+            let Some(turn) = self.connection.subscriptions.next_turn() else { break };
+            moved = true;
+            let found = if turn.is_near {
+                Ok(turn.read())
+            } else {
+                tokio::task::spawn_blocking(|| turn.read()).await
+            };
+            let Connection { subscriptions, out, .. } = &mut self.connection;
+            let written = found
+                .map_err(|problem| broke_off(&problem))
+                .and_then(|found| subscriptions.write(found, out, &self.shared.metrics));
+            if let Err(refusal) = written {
                 // A follower must not believe that it has seen everything.
                 self.refuse(&refusal);
                 self.closing = true;
-                true
             }
+            self.note_memory();
         }
+        moved
     }
 
     /// Writes the heartbeats that are due.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use super::Session;
-use crate::commands::{Context, Done, Sliced, Work};
+use crate::commands::{Context, Done, Sliced, Work, watch_instead};
 use crate::refusal::Refusal;
 
 /// A reply that is being made, or waits for room.
@@ -64,7 +64,7 @@ impl Session {
             }
             Err(problem) => {
                 self.unblock();
-                self.broke_off(&problem);
+                self.refuse(&broke_off(&problem));
             }
         }
         // First what is held now, then what was kept for it: in between both count, never neither.
@@ -78,7 +78,7 @@ impl Session {
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(done)) => self.finish(done),
             Ok(Err(refusal)) => self.refuse(&refusal),
-            Err(problem) => self.broke_off(&problem),
+            Err(problem) => self.refuse(&broke_off(&problem)),
         }
     }
 
@@ -96,12 +96,24 @@ impl Session {
             }
             // A blocked command has nothing to tell yet.
             Done::NotYet => return,
+            Done::NotYetOn(keys) => {
+                let mut context = Context { shared: &self.shared, connection: &mut self.connection };
+                match (watch_instead(&mut context, keys), &mut self.blocked) {
+                    (Ok(are_others), Some(waiting)) => {
+                        waiting.woken |= are_others;
+                        return;
+                    }
+                    (Ok(_), None) => {}
+                    (Err(refusal), _) => self.refuse(&refusal),
+                }
+            }
         }
         self.unblock();
     }
+}
 
-    fn broke_off(&mut self, problem: &tokio::task::JoinError) {
-        error!(%problem, "a command broke off");
-        self.refuse(&Refusal::usage("the command broke off: see the server's log"));
-    }
+/// What a client is told when work elsewhere panicked.
+pub(super) fn broke_off(problem: &tokio::task::JoinError) -> Refusal {
+    error!(%problem, "a command broke off");
+    Refusal::usage("the command broke off: see the server's log")
 }

@@ -9,6 +9,7 @@ mod connections;
 mod damaged;
 mod document;
 mod frames;
+mod gate;
 mod memory;
 mod messaging;
 mod operations;

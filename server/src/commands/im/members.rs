@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{detached, messaging, slowly};
+use super::{detached, reading, slowly};
 use crate::commands::arguments::{after_and_count, options};
+use crate::commands::place::FRAME_BYTES;
 use crate::commands::row::{Class, Command, Context, Flow, Run};
-use crate::messaging::{History, Mode, NewConversation};
+use crate::messaging::{History, MAX_ID_BYTES, Messaging, Mode, NewConversation};
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] = &[
@@ -71,26 +72,32 @@ fn leave(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
 
 fn members(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (after, count) = after_and_count(&arguments[1..])?;
-    let members = messaging(context.shared)?.members(&arguments[0], &after.unwrap_or_default(), count)?;
-    let out = &mut context.connection.out;
-    out.array(members.len());
-    for user in members {
-        out.bulk(user);
-    }
-    Ok(Flow::Done)
+    let words = detached(&[arguments[0].clone(), after.unwrap_or_default()]);
+    let read = move |messaging: &Messaging| messaging.members(&words[0], &words[1], count);
+    reading(context, count * (MAX_ID_BYTES + FRAME_BYTES), read, |members, out| {
+        out.array(members.len());
+        for user in members {
+            out.bulk(user);
+        }
+    })
 }
 
 fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let info = messaging(context.shared)?.info(&arguments[0])?;
-    let out = &mut context.connection.out;
-    out.map(6);
-    out.field("members", info.members as u64);
-    out.bulk("mode");
-    out.bulk(info.mode.word());
-    out.bulk("history");
-    out.bulk(info.history.word());
-    out.field("first", info.first);
-    out.field("last", info.last);
-    out.field("created", info.created_ms);
-    Ok(Flow::Done)
+    let words = detached(arguments);
+    reading(
+        context,
+        0,
+        move |messaging| messaging.info(&words[0]),
+        |info, out| {
+            out.map(6);
+            out.field("members", info.members as u64);
+            out.bulk("mode");
+            out.bulk(info.mode.word());
+            out.bulk("history");
+            out.bulk(info.history.word());
+            out.field("first", info.first);
+            out.field("last", info.last);
+            out.field("created", info.created_ms);
+        },
+    )
 }

@@ -42,9 +42,19 @@ fn at_length<T: Send + 'static>(
     read: impl FnOnce(&Messaging) -> Result<T, Trouble> + Send + 'static,
     write: fn(&T, &mut Encoder),
 ) -> Result<Flow, Refusal> {
-    let messaging = Arc::clone(messaging(context.shared)?);
     // The frames are small beside the bodies, or small altogether: at most 10,000 entries.
     let bytes = usize::try_from(context.shared.limits.reply_bytes).unwrap_or(usize::MAX);
+    reading(context, bytes, read, write)
+}
+
+/// The same for a reply of at most so many bytes.
+fn reading<T: Send + 'static>(
+    context: &Context<'_>,
+    bytes: usize,
+    read: impl FnOnce(&Messaging) -> Result<T, Trouble> + Send + 'static,
+    write: fn(&T, &mut Encoder),
+) -> Result<Flow, Refusal> {
+    let messaging = Arc::clone(messaging(context.shared)?);
     Ok(elsewhere(bytes, move || {
         let found = read(&messaging)?;
         Ok(Done::Reply(Box::new(move |out| write(&found, out))))

@@ -1,13 +1,15 @@
 //! IM.SEND. It is a write as TL.APPEND is: the sends of a pipeline become one submission. If the members of a conversation change
 //! between the decision and the commit, the session asks for the decision again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use strandline::Receipt;
 
 use super::messaging;
 use crate::commands::append::check_body;
 use crate::commands::arguments::{options, positive};
-use crate::commands::row::{Again, Basis, Class, Command, Context, Ready, Run, Write};
+use crate::commands::row::{Again, Basis, Class, Command, Context, Prepared, Ready, Run, Write};
 use crate::messaging::{Message, Sending};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
@@ -19,7 +21,7 @@ pub(in crate::commands) static COMMANDS: &[Command] =
         "Map: seq, time, duplicate (0 or 1). Durable, and with every member or nobody.",
     )];
 
-fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal> {
+fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {
     let (mut id, mut lifetime_ms) = (None, 0);
     options(&arguments[3..], |word, value| {
         match word {
@@ -31,7 +33,12 @@ fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Ready, Refusal> {
     })?;
     check_body(context, &arguments[2])?;
     let [conv, sender, body] = [0, 1, 2].map(|at| arguments[at].clone());
-    decide(context.shared, Message { conv, sender, body, id, lifetime_ms })
+    let message = Message { conv, sender, body, id, lifetime_ms };
+    if messaging(context.shared)?.is_near(&message.conv) {
+        return decide(context.shared, message).map(Prepared::Ready);
+    }
+    let shared = Arc::clone(context.shared);
+    Ok(Prepared::Elsewhere(Box::new(move || decide(&shared, message))))
 }
 
 fn decide(shared: &Shared, message: Message) -> Result<Ready, Refusal> {

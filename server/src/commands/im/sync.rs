@@ -1,14 +1,20 @@
 //! What a terminal lacks: IM.SYNC with BLOCK, IM.FOLLOW, IM.UNFOLLOW, IM.TAIL.
 
-use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::messaging;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use strandline::Limit;
+
+use super::{detached, messaging, reading};
 use crate::commands::arguments::{options, paging_and_block};
 use crate::commands::follow::heartbeat;
-use crate::commands::read::wait;
-use crate::commands::row::{Class, Command, Context, Flow, Run};
+use crate::commands::place::{elsewhere, in_one_slice, page_bytes};
+use crate::commands::read::watch_later;
+use crate::commands::row::{Attempt, Class, Command, Context, Done, Flow, Run};
 use crate::commands::subscribe::check_room;
-use crate::messaging::{Cursor, Standing, SyncPage};
+use crate::messaging::{Cursor, MAX_ID_BYTES, Messaging, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
 use crate::push::{Kind, shown_parts, watched_keys, write_shown};
 use crate::refusal::Refusal;
@@ -36,35 +42,50 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
 fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (paging, block) = paging_and_block(&arguments[2..])?;
     let limit = paging.limit(&context.shared.limits);
-    let messaging = messaging(context.shared)?.clone();
+    let messaging = Arc::clone(messaging(context.shared)?);
     let user = Bytes::copy_from_slice(&arguments[0]);
-    let mut cursor = messaging.cursor(&user, &arguments[1])?;
-    if cursor == Cursor::Newest {
-        // From now on, also for a blocked call: not from when it is answered.
-        cursor = messaging.cursor(&user, &messaging.tail(&user)?)?;
-    }
-    let keys = match block {
-        Some(_) => watched_keys(&messaging, &user)?,
-        None => Vec::new(),
+    let cursor = messaging.cursor(&user, &arguments[1])?;
+    let bytes = page_bytes(limit).saturating_add(limit.entries.saturating_mul(2 * MAX_ID_BYTES));
+    let mut lack = Lack { messaging, user, cursor, limit };
+    let Some(block_ms) = block else {
+        return Ok(elsewhere(bytes, move || lack.look(true)));
     };
-    let attempt = move |context: &mut Context<'_>, now: bool| {
-        if !now {
-            // The wake-up may have been that the user is in a conversation that was not watched yet.
-            let keys = watched_keys(&messaging, &user)?;
-            context.connection.subscriptions.block(&context.shared.engine, keys)?;
+    let lack = Arc::new(Mutex::new(lack));
+    let attempt = move |last| {
+        let lack = Arc::clone(&lack);
+        in_one_slice(bytes, move || lack.lock().look(last))
+    };
+    Ok(watch_later(block_ms, Attempt::Elsewhere(Box::new(attempt))))
+}
+
+/// What a terminal lacks.
+struct Lack {
+    messaging: Arc<Messaging>,
+    user: Bytes,
+    cursor: Cursor,
+    limit: Limit,
+}
+
+impl Lack {
+    /// The page, or the timelines to wait for.
+    fn look(&mut self, last: bool) -> Result<Done, Refusal> {
+        let Lack { messaging, user, limit, .. } = self;
+        if self.cursor == Cursor::Newest {
+            // From now on, also for a blocked call: not from when it is answered.
+            self.cursor = messaging.cursor(user, &messaging.tail(user)?)?;
         }
-        let page = messaging.sync(&user, &cursor, limit)?;
-        if !now && page.deliveries.is_empty() && page.verdict == Standing::Ok {
+        // Asked for before the page is read: if they are those that are watched, what comes after the page wakes.
+        let keys = if last { Vec::new() } else { watched_keys(messaging, user)? };
+        let page = messaging.sync(user, &self.cursor, *limit)?;
+        if !last && page.deliveries.is_empty() && page.verdict == Standing::Ok {
             // What was for others is not looked at again. (The oldest stays the oldest: it is never told of a trim.)
-            if cursor != Cursor::Oldest {
-                cursor = messaging.cursor(&user, &page.cursor)?;
+            if self.cursor != Cursor::Oldest {
+                self.cursor = messaging.cursor(user, &page.cursor)?;
             }
-            return Ok(false);
+            return Ok(Done::NotYetOn(keys));
         }
-        write_page(&page, &mut context.connection.out);
-        Ok(true)
-    };
-    wait(context, keys, block, Box::new(attempt))
+        Ok(Done::Reply(Box::new(move |out| write_page(&page, out))))
+    }
 }
 
 fn write_page(page: &SyncPage, out: &mut Encoder) {
@@ -101,10 +122,21 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         Ok(is_known)
     })?;
     let user = Bytes::copy_from_slice(&arguments[0]);
-    let messaging = messaging(context.shared)?;
+    let messaging = Arc::clone(messaging(context.shared)?);
     let cursor = messaging.cursor(&user, &arguments[1])?;
-    // One event is enough to know how things stand. It is not in the reply: the frames bring it.
-    let page = messaging.sync(&user, &cursor, strandline::Limit::entries(1))?;
+    Ok(elsewhere(0, move || {
+        // One event is enough to know how things stand. It is not in the reply: the frames bring it.
+        let page = messaging.sync(&user, &cursor, Limit::entries(1))?;
+        Ok(Done::Then(Box::new(move |context| begin(context, user, page, pause))))
+    }))
+}
+
+fn begin(
+    context: &mut Context<'_>,
+    user: Bytes,
+    page: SyncPage,
+    pause: Option<Duration>,
+) -> Result<(), Refusal> {
     let start = page.start.clone();
     if !context.connection.subscriptions.contains(Kind::UserFollow, &user) {
         check_room(context, 1)?;
@@ -122,7 +154,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     let out = &mut context.connection.out;
     out.map(3);
     write_standing(&SyncPage { cursor: start, more: !page.deliveries.is_empty(), ..page }, out);
-    Ok(Flow::Done)
+    Ok(())
 }
 
 fn unfollow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -132,7 +164,6 @@ fn unfollow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refu
 }
 
 fn tail(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let cursor = messaging(context.shared)?.tail(&arguments[0])?;
-    context.connection.out.bulk(cursor);
-    Ok(Flow::Done)
+    let words = detached(arguments);
+    reading(context, 0, move |messaging| messaging.tail(&words[0]), |cursor, out| out.bulk(cursor))
 }
