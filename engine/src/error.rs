@@ -77,7 +77,7 @@ pub enum Error {
     #[error("the timeline has used its highest sequence, {}", crate::ids::MAX_SEQUENCE)]
     SequenceExhausted,
     /// The disk is full: reads go on; make room and try again, without a restart.
-    #[error("the disk is full (writing {path}): reads go on, writes resume when there is space")]
+    #[error("the disk is full (writing {path}): nothing was done; make room, and it works again")]
     DiskFull {
         /// The file that could not grow.
         path: PathBuf,

@@ -27,14 +27,19 @@ use crate::vfs::disk::{DiskDirectory, remove_empty};
 /// Names that an empty directory may have: the lock, and what `mkfs` puts into the root of a file system.
 const IN_EMPTY: [&str; 2] = [LOCK_NAME, "lost+found"];
 
-/// Does something with the directory at `path`, made by `create` if there is none. If it fails, the directories that were made go again.
+/// Does something with the directory at `path`, made by `create` if there is none. If it fails, the directories that were made go again,
+/// unless it was for want of space: then it is tried again there.
 pub fn make<T>(
     path: &Path,
     create: impl FnOnce() -> io::Result<(DiskDirectory, Vec<PathBuf>)>,
     fill: impl FnOnce(&Dir) -> Result<T>,
 ) -> Result<T> {
     let (raw, made) = create().map_err(|error| Error::io("make the directory", path, error))?;
-    fill(&Dir::new(Arc::new(raw))).inspect_err(|_| remove_empty(&made))
+    fill(&Dir::new(Arc::new(raw))).inspect_err(|error| {
+        if !error.is_shortage() {
+            remove_empty(&made);
+        }
+    })
 }
 
 /// Fills an empty directory by `fill`, which gets the directory with a record of what is made in it.

@@ -19,7 +19,7 @@ pub(super) static COMMANDS: &[Command] = &[
         "Facts as text, under headings: server, clients, memory, persistence, stats, replication, stores, timelines.",
     ),
     Command::new("CONFIG", -2, Class::Admin, Run::Now(config))
-        .told("GET pattern [pattern ...]", "Map of the settings whose names match."),
+        .told("GET pattern [pattern ...]", "Map of those of a few settings, most under the names that Redis has for them, that match."),
     Command::new("ROLE", 1, Class::Admin, Run::Now(role)).told("", "Array: master, 0, no replicas."),
     Command::new("TIME", 1, Class::Connection, Run::Now(time)).told("", "Array: seconds and microseconds."),
     Command::new("SHUTDOWN", -1, Class::Admin, Run::Now(shutdown)).told(
