@@ -258,6 +258,8 @@ pub enum Done {
     Then(Then),
     /// None yet: a blocked command goes on waiting.
     NotYet,
+    /// None yet: it is to be made like this, for which there must be more memory.
+    Larger(Sliced),
     /// None yet: a blocked command waits for these timelines, and tries again at once if they are others than before.
     NotYetOn(Vec<Key>),
 }

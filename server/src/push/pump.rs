@@ -18,12 +18,24 @@ use crate::refusal::{NO_STORE, Refusal};
 pub(super) const PAGE: Limit =
     Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
 
+/// So many turns are taken together on a thread that may block, if their pages are small.
+const TOGETHER: usize = 32;
+
 /// A page that is to be read for a subscription.
 pub struct Turn {
     token: u64,
     /// It is in memory.
-    pub is_near: bool,
+    is_near: bool,
     asked: Asked,
+}
+
+/// Turns that are taken one after the other: one of which the page is in memory, or several of which it may not be.
+pub struct Turns(Vec<Turn>);
+
+/// What turns have found, and those that were not taken: a page of bodies is held at a time.
+pub struct Taken {
+    found: Vec<Found>,
+    left: Vec<Turn>,
 }
 
 enum Asked {
@@ -32,7 +44,7 @@ enum Asked {
 }
 
 /// What a turn has read.
-pub struct Found {
+struct Found {
     token: u64,
     page: FoundPage,
 }
@@ -42,9 +54,42 @@ enum FoundPage {
     User(Inbox, Result<SyncPage, Refusal>),
 }
 
+impl Turns {
+    /// Whether they are answered from memory.
+    pub fn are_near(&self) -> bool {
+        self.0.iter().all(|turn| turn.is_near)
+    }
+
+    /// Takes them.
+    pub fn take(self) -> Taken {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut turns = self.0.into_iter();
+        while bytes < PAGE.body_bytes
+            && let Some(turn) = turns.next()
+        {
+            let one = turn.read();
+            bytes += one.body_bytes();
+            found.push(one);
+        }
+        Taken { found, left: turns.collect() }
+    }
+}
+
+impl Found {
+    fn body_bytes(&self) -> u64 {
+        match &self.page {
+            FoundPage::Timeline(Ok(page)) => page.entries.iter().map(|entry| entry.body.len() as u64).sum(),
+            FoundPage::User(_, Ok(page)) => {
+                page.deliveries.iter().map(|one| one.shown.body.len() as u64).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
 impl Turn {
     /// Reads the page.
-    pub fn read(self) -> Found {
+    fn read(self) -> Found {
         let page = match self.asked {
             Asked::Timeline(key, cursor) => {
                 FoundPage::Timeline(key.store.read_after(key.name(), cursor, PAGE).map_err(Refusal::from))
@@ -66,8 +111,31 @@ impl Subscriptions {
         !self.behind.is_empty()
     }
 
-    /// The next turn. What it finds is to be written before anything else is asked for here.
-    pub fn next_turn(&mut self) -> Option<Turn> {
+    /// The next turns. What they find is to be written before anything else is asked for here.
+    pub fn next_turns(&mut self) -> Option<Turns> {
+        let mut turns = vec![self.next_turn()?];
+        while turns.len() < TOGETHER && !turns[0].is_near {
+            match self.next_turn() {
+                Some(turn) if turn.is_near => {
+                    self.put_back(turn);
+                    break;
+                }
+                Some(turn) => turns.push(turn),
+                None => break,
+            }
+        }
+        Some(Turns(turns))
+    }
+
+    fn put_back(&mut self, Turn { token, asked, .. }: Turn) {
+        let Some(one) = self.by_token.get_mut(&token) else { return };
+        if let Asked::User(inbox, ..) = asked {
+            one.source = Source::User(inbox);
+        }
+        self.behind.push_front(token);
+    }
+
+    fn next_turn(&mut self) -> Option<Turn> {
         loop {
             let token = self.behind.pop_front()?;
             let Some(one) = self.by_token.get_mut(&token) else { continue };
@@ -88,8 +156,13 @@ impl Subscriptions {
         }
     }
 
-    /// Writes what a turn has found.
-    pub fn write(&mut self, found: Found, out: &mut Encoder, metrics: &Metrics) -> Result<(), Refusal> {
+    /// Writes what turns have found.
+    pub fn write(&mut self, taken: Taken, out: &mut Encoder, metrics: &Metrics) -> Result<(), Refusal> {
+        taken.left.into_iter().rev().for_each(|turn| self.put_back(turn));
+        taken.found.into_iter().try_for_each(|found| self.write_one(found, out, metrics))
+    }
+
+    fn write_one(&mut self, found: Found, out: &mut Encoder, metrics: &Metrics) -> Result<(), Refusal> {
         let Found { token, page } = found;
         let Some(one) = self.by_token.get_mut(&token) else { return Ok(()) };
         let before = out.mark();
@@ -122,8 +195,8 @@ impl Subscriptions {
     #[cfg(test)]
     pub fn pump(&mut self, out: &mut Encoder, metrics: &Metrics) -> bool {
         let mut moved = false;
-        while let Some(turn) = self.next_turn() {
-            self.write(turn.read(), out, metrics).expect("reads");
+        while let Some(turns) = self.next_turns() {
+            self.write(turns.take(), out, metrics).expect("reads");
             moved = true;
         }
         moved

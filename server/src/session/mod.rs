@@ -220,17 +220,17 @@ impl Session {
     async fn push(&mut self) -> bool {
         let mut moved = false;
         while !self.closing && self.connection.subscriptions.is_behind() && self.may_make(|| false) {
-            let Some(turn) = self.connection.subscriptions.next_turn() else { break };
+            let Some(turns) = self.connection.subscriptions.next_turns() else { break };
             moved = true;
-            let found = if turn.is_near {
-                Ok(turn.read())
+            let taken = if turns.are_near() {
+                Ok(turns.take())
             } else {
-                tokio::task::spawn_blocking(|| turn.read()).await
+                tokio::task::spawn_blocking(|| turns.take()).await
             };
             let Connection { subscriptions, out, .. } = &mut self.connection;
-            let written = found
+            let written = taken
                 .map_err(|problem| broke_off(&problem))
-                .and_then(|found| subscriptions.write(found, out, &self.shared.metrics));
+                .and_then(|taken| subscriptions.write(taken, out, &self.shared.metrics));
             if let Err(refusal) = written {
                 // A follower must not believe that it has seen everything.
                 self.refuse(&refusal);

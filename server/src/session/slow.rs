@@ -96,6 +96,10 @@ impl Session {
             }
             // A blocked command has nothing to tell yet.
             Done::NotYet => return,
+            Done::Larger(work) => {
+                self.slices = Some(Slices::new(work));
+                return;
+            }
             Done::NotYetOn(keys) => {
                 let mut context = Context { shared: &self.shared, connection: &mut self.connection };
                 match (watch_instead(&mut context, keys), &mut self.blocked) {

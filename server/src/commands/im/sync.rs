@@ -12,7 +12,7 @@ use crate::commands::arguments::{options, paging_and_block};
 use crate::commands::follow::heartbeat;
 use crate::commands::place::{elsewhere, in_one_slice, page_bytes};
 use crate::commands::read::watch_later;
-use crate::commands::row::{Attempt, Class, Command, Context, Done, Flow, Run};
+use crate::commands::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sliced};
 use crate::commands::subscribe::check_room;
 use crate::messaging::{Cursor, MAX_ID_BYTES, Messaging, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
@@ -45,17 +45,17 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let messaging = Arc::clone(messaging(context.shared)?);
     let user = Bytes::copy_from_slice(&arguments[0]);
     let cursor = messaging.cursor(&user, &arguments[1])?;
-    let bytes = page_bytes(limit).saturating_add(limit.entries.saturating_mul(2 * MAX_ID_BYTES));
-    let mut lack = Lack { messaging, user, cursor, limit };
-    let Some(block_ms) = block else {
-        return Ok(elsewhere(bytes, move || lack.look(true)));
-    };
-    let lack = Arc::new(Mutex::new(lack));
-    let attempt = move |last| {
-        let lack = Arc::clone(&lack);
-        in_one_slice(bytes, move || lack.lock().look(last))
-    };
-    Ok(watch_later(block_ms, Attempt::Elsewhere(Box::new(attempt))))
+    // Most pages are short: memory for a long one is asked for when it is one.
+    let short =
+        Limit { body_bytes: limit.body_bytes.min(context.shared.limits.max_body_bytes as u64), ..limit };
+    let lack = Arc::new(Mutex::new(Lack { messaging, user, cursor, short, limit }));
+    Ok(match block {
+        None => Flow::Sliced(Lack::answer(&lack, true)),
+        Some(block_ms) => {
+            let attempt = move |last| Lack::answer(&lack, last);
+            watch_later(block_ms, Attempt::Elsewhere(Box::new(attempt)))
+        }
+    })
 }
 
 /// What a terminal lacks.
@@ -63,29 +63,53 @@ struct Lack {
     messaging: Arc<Messaging>,
     user: Bytes,
     cursor: Cursor,
+    /// How much is read at first.
+    short: Limit,
     limit: Limit,
 }
 
 impl Lack {
-    /// The page, or the timelines to wait for.
-    fn look(&mut self, last: bool) -> Result<Done, Refusal> {
-        let Lack { messaging, user, limit, .. } = self;
+    /// Reads a short page; a long one if it is not all.
+    fn answer(lack: &Arc<Mutex<Lack>>, last: bool) -> Sliced {
+        let lack = Arc::clone(lack);
+        let bytes = reply_bytes(lack.lock().short);
+        in_one_slice(bytes, move || {
+            let Lack { short, limit, .. } = *lack.lock();
+            if let Some(done) = lack.lock().look(last, short)? {
+                return Ok(done);
+            }
+            let look = move || Ok(lack.lock().look(last, limit)?.expect("it may be as long as this"));
+            Ok(Done::Larger(in_one_slice(reply_bytes(limit), look)))
+        })
+    }
+
+    /// The page, or the timelines to wait for; `None` if the page is longer than this limit and may be so.
+    fn look(&mut self, last: bool, limit: Limit) -> Result<Option<Done>, Refusal> {
+        let Lack { messaging, user, .. } = self;
         if self.cursor == Cursor::Newest {
             // From now on, also for a blocked call: not from when it is answered.
             self.cursor = messaging.cursor(user, &messaging.tail(user)?)?;
         }
         // Asked for before the page is read: if they are those that are watched, what comes after the page wakes.
         let keys = if last { Vec::new() } else { watched_keys(messaging, user)? };
-        let page = messaging.sync(user, &self.cursor, *limit)?;
+        let page = messaging.sync(user, &self.cursor, limit)?;
+        if page.more && page.deliveries.len() < limit.entries && limit.body_bytes < self.limit.body_bytes {
+            return Ok(None);
+        }
         if !last && page.deliveries.is_empty() && page.verdict == Standing::Ok {
             // What was for others is not looked at again. (The oldest stays the oldest: it is never told of a trim.)
             if self.cursor != Cursor::Oldest {
                 self.cursor = messaging.cursor(user, &page.cursor)?;
             }
-            return Ok(Done::NotYetOn(keys));
+            return Ok(Some(Done::NotYetOn(keys)));
         }
-        Ok(Done::Reply(Box::new(move |out| write_page(&page, out))))
+        Ok(Some(Done::Reply(Box::new(move |out| write_page(&page, out)))))
     }
+}
+
+/// What a reply with such a page may take: each entry has a conversation and a sender.
+fn reply_bytes(limit: Limit) -> usize {
+    page_bytes(limit).saturating_add(limit.entries.saturating_mul(2 * MAX_ID_BYTES))
 }
 
 fn write_page(page: &SyncPage, out: &mut Encoder) {
