@@ -104,6 +104,7 @@ impl Committer {
     }
 
     fn commit_or_free(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let given = self.state.reserve.given();
         let outcomes = self.commit_once(group);
         let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {
             submitted.batch.frees_only()
@@ -111,7 +112,10 @@ impl Committer {
                 && matches!(outcome, Err(Error::DiskFull { .. }))
         };
         // A group that met a full disk is refused as a whole, and left nothing behind.
-        if group.batches.iter().zip(&outcomes).any(refused) && self.state.reserve.give_back() {
+        let reserve = &self.state.reserve;
+        if group.batches.iter().zip(&outcomes).any(refused)
+            && (reserve.give_back() || reserve.given() > given)
+        {
             return self.commit_once(group);
         }
         outcomes

@@ -181,10 +181,13 @@ fn open_when_free(dir: &std::path::Path) -> Engine {
 fn a_dump_that_is_imported_dumps_the_same_but_for_the_times() {
     let (folder, dir) = made();
     let engine = open_when_free(&dir);
-    engine.store("messages").expect("a store").delete(b"c/1", &[1]).expect("deletes");
+    engine.store("messages").expect("a store").delete(b"c/1", &[1, 2]).expect("deletes");
+    engine.create_store("im.state", 0).expect("makes a store").append(b"u/ann", b"x").expect("appends");
     engine.close().expect("closes");
     let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
     assert_eq!(dump.lines().count(), 3, "{dump}");
+    let stores: Vec<&str> = dump.lines().filter_map(|line| line.split('"').nth(3)).collect();
+    assert_eq!(stores, ["messages", "other", "im.state"], "ledgers come last");
     let target = folder.path().join("imported");
     ends_with(&import(&target, &dump), 0);
     let (again, _) = ends_with(&verb("dump", &[&target]), 0);

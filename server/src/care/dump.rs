@@ -45,7 +45,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         );
         dump.store(&engine.store(name)?)?;
     } else {
-        for info in engine.stores() {
+        // Ledgers of messaging come last: an import gives all the time of its own, and a ledger tells of what was before it.
+        let mut stores = engine.stores();
+        stores.sort_by_key(|store| store.name.starts_with("im."));
+        for info in stores {
             dump.store(&engine.store(&info.name)?)?;
         }
     }

@@ -9,6 +9,7 @@
 //!                        e/conv  when a message was edited or recalled last
 //!                        m/conv{sequence}  what became of that message
 //!                        u/user  a user's conversations with its periods, read marks, hidden messages
+//!                        p       for which history of the engine the log of pulled events is whole
 //! ```
 //!
 //! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and submits one batch that holds only

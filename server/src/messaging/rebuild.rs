@@ -35,6 +35,9 @@ const PAGE: Limit =
 /// Names listed at a time, and users written at a time.
 const NAMES: usize = 1000;
 
+/// Timelines that a start looks at to know whether there are events: where somebody names timelines so without messaging, there are none.
+const LOOKED_AT: usize = 100;
+
 /// Ledgers that do not say all that they said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostLedgers {
@@ -69,7 +72,7 @@ impl Messaging {
             }
             let known = self.conversations.snapshot(&names::conversation_ledger(&conv));
             let known = known.map(|ledger| ledger.state.settings.is_some());
-            if is_lost(known, || has_events(&self.messages, &conv))? {
+            if is_lost(known, || has_events(&self.messages, &conv, usize::MAX))? {
                 lost.conversations.push(conv);
             }
         }
@@ -77,7 +80,8 @@ impl Messaging {
         users.extend(ids(&self.state, b"u/", b"")?);
         for user in users {
             let known = self.users.snapshot(&names::user_ledger(&user));
-            if is_lost(known.map(|ledger| ledger.version > 0), || has_copies(&self.sync, &user))? {
+            if is_lost(known.map(|ledger| ledger.version > 0), || has_copies(&self.sync, &user, usize::MAX))?
+            {
                 lost.users.push(user);
             }
         }
@@ -316,24 +320,30 @@ fn is_lost(is_known: Result<bool>, has_events: impl FnOnce() -> Result<bool>) ->
 }
 
 /// Whether a conversation's timeline has events of its own: what somebody appended by itself is none.
-fn has_events(messages: &Store, conv: &Bytes) -> Result<bool> {
+fn has_events(messages: &Store, conv: &Bytes, pages: usize) -> Result<bool> {
     let is_own = |entry: &Entry, event: &Event| event.conv == *conv && event.sequence == entry.sequence;
-    has(messages, &names::conversation(conv), is_own)
+    has(messages, &names::conversation(conv), pages, is_own)
 }
 
 /// Whether a user's sync timeline has copies of events.
-fn has_copies(sync: &Store, user: &Bytes) -> Result<bool> {
-    has(sync, &names::inbox(user), |_, event| names::valid(&event.conv).is_ok())
+fn has_copies(sync: &Store, user: &Bytes, pages: usize) -> Result<bool> {
+    has(sync, &names::inbox(user), pages, |_, event| names::valid(&event.conv).is_ok())
 }
 
-/// Whether a timeline has such events, or something that cannot be read and may be one.
-fn has(store: &Store, timeline: &[u8], is_such: impl Fn(&Entry, &Event) -> bool) -> Result<bool> {
+/// Whether so many pages of a timeline have such events, or something that cannot be read and may be one.
+fn has(
+    store: &Store,
+    timeline: &[u8],
+    pages: usize,
+    is_such: impl Fn(&Entry, &Event) -> bool,
+) -> Result<bool> {
     let may_be = |piece: &Piece| {
         let Some(entry) = piece.entry() else { return true };
         Event::told(&entry.body).is_some_and(|event| is_such(entry, &event))
     };
     let mut scan = Scan::new(store, timeline, (1, MAX_SEQUENCE), false, PAGE);
-    while let Some(pieces) = scan.next_page()? {
+    for _ in 0..pages {
+        let Some(pieces) = scan.next_page()? else { break };
         if pieces.iter().any(may_be) {
             return Ok(true);
         }
@@ -347,13 +357,13 @@ pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result
         if !state.list(b"c/", None, 1)?.is_empty() || !state.list(b"u/", None, 1)?.is_empty() {
             return Ok(false);
         }
-        for conv in ids(messages, b"c/{", b"}")? {
-            if has_events(messages, &conv)? {
+        for conv in ids(messages, b"c/{", b"}")?.iter().take(LOOKED_AT) {
+            if has_events(messages, conv, 1)? {
                 return Ok(true);
             }
         }
-        for user in ids(sync, b"u/{", b"}")? {
-            if has_copies(sync, &user)? {
+        for user in ids(sync, b"u/{", b"}")?.iter().take(LOOKED_AT) {
+            if has_copies(sync, user, 1)? {
                 return Ok(true);
             }
         }

@@ -311,3 +311,31 @@ fn a_join_counts_also_when_only_later_records_of_the_user_are_left() {
         assert_eq!(membership.periods.all().collect::<Vec<_>>(), [(1, 2), (4, strandline::MAX_SEQUENCE)]);
     }
 }
+
+#[test]
+fn an_import_with_ledgers_last_shows_who_left_and_what_was_edited_as_before() {
+    let before = open(&SimulatedDisk::new(), START_MS);
+    for (conv, mode) in [("push", Mode::Push), ("pull", Mode::Pull)] {
+        before.create(conv, mode, &["ann", "bob"]);
+        before.send(conv, "ann", "one".into()).expect("sent");
+        before.clock.pass(10);
+        before.messaging.edit(conv.as_bytes(), b"ann", 1, &"uno".into()).expect("it is ann's");
+        before.clock.pass(10);
+        before.send(conv, "ann", "two".into()).expect("sent");
+        before.messaging.leave(conv.as_bytes(), &["bob".into()]).expect("leaves");
+        before.send(conv, "ann", "three".into()).expect("sent");
+    }
+    let table = moved(&before, &["messages", "sync", "im.pulled", "im.state"]);
+    let shown = |table: &Table, user: &str| {
+        let page =
+            table.messaging.sync(user.as_bytes(), &Cursor::Oldest, Limit::entries(100)).expect("syncs");
+        let mut rows: Vec<(Told, u64)> =
+            page.deliveries.iter().map(|one| (told(one), one.shown.edited)).collect();
+        rows.sort();
+        rows
+    };
+    for user in ["ann", "bob"] {
+        assert_eq!(shown(&table, user), shown(&before, user), "{user}");
+    }
+    assert!(shown(&before, "bob").iter().any(|(_, edited)| *edited == 1));
+}
