@@ -65,6 +65,10 @@ pub struct Opened {
 
 /// Opens a directory. On a full disk the reserve is given back and all is done again: a try that was cut left nothing behind.
 pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
+    if !options.create {
+        // Before anything is made there.
+        check_there(&dir, &dir.list()?)?;
+    }
     match open_once(dir.clone(), clock.clone(), options.clone(), true) {
         Err(Error::DiskFull { path }) if !options.read_only => {
             let lock = dir.lock(LOCK_NAME, true)?;
@@ -86,10 +90,6 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let cache = Arc::new(BlockCache::new(options.cache_bytes(0), options.max_open_files));
     let open_files = cache.clone();
     let dir = dir.with_files_to_close(Box::new(move || open_files.close_some()));
-    if !options.create {
-        // Before anything is made there.
-        check_there(&dir, &dir.list()?)?;
-    }
     let lock = dir.lock(LOCK_NAME, !options.read_only)?;
     if !options.read_only {
         remove_temporary(&dir)?;

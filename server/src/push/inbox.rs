@@ -6,8 +6,7 @@
 use bytes::Bytes;
 use strandline::Watcher;
 
-use super::Kind;
-use super::pump::PAGE;
+use super::{Kind, PAGE};
 use crate::key::Key;
 use crate::messaging::{Cursor, Delivery, Messaging, Shown, Standing, SyncPage};
 use crate::metrics::Metrics;

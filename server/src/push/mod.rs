@@ -35,6 +35,10 @@ use crate::refusal::Refusal;
 /// The token under which a blocked command's timelines are watched.
 const BLOCKED: u64 = 0;
 
+/// One turn of one subscription: small enough that many share a connection fairly, large enough that a catch-up is not paid for
+/// by the call.
+const PAGE: Limit = Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
+
 /// How a subscription's entries are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {

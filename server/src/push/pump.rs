@@ -2,21 +2,16 @@
 
 use std::sync::Arc;
 
-use strandline::{Entry, Limit, Page, Sequence, Verdict, Watcher};
+use strandline::{Entry, Page, Sequence, Verdict, Watcher};
 use tokio::time::Instant;
 
 use super::inbox::Inbox;
-use super::{Kind, Source, Subscription, Subscriptions};
+use super::{Kind, PAGE, Source, Subscription, Subscriptions};
 use crate::key::Key;
 use crate::messaging::{Messaging, SyncPage};
 use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::{NO_STORE, Refusal};
-
-/// One turn of one subscription: small enough that many share a connection fairly, large enough that a catch-up is not paid for
-/// by the call.
-pub(super) const PAGE: Limit =
-    Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
 
 /// So many turns are taken together on a thread that may block, if their pages are small.
 const TOGETHER: usize = 32;

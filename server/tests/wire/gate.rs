@@ -151,6 +151,46 @@ impl GatedDisk {
     }
 }
 
+/// What may read the disk.
+const COMMANDS: &[&str] = &[
+    "IM.SYNC ann 0",
+    "IM.SYNC ann $",
+    "IM.SYNC ann 0 BLOCK 1000",
+    "IM.SYNC ann $ BLOCK 1",
+    "IM.TAIL ann",
+    "IM.FOLLOW ann 0",
+    "IM.UNREAD ann",
+    "IM.CONVERSATIONS ann",
+    "IM.HISTORY pulled ann",
+    "IM.MEMBERS pushed",
+    "IM.INFO pulled",
+    "IM.SEND pushed ann new",
+    "IM.READ pushed ann 1",
+    "IM.HIDE pushed ann 1",
+    "IM.EDIT pushed ann 1 new",
+    "IM.RECALL pushed ann 1",
+    "IM.JOIN pushed ann",
+    "IM.LEAVE pushed carl",
+    "IM.CREATE pushed MODE push MEMBERS ann bob",
+    "SUBSCRIBE im:{ann}",
+    "SUBSCRIBE messages:t",
+    "SSUBSCRIBE sync:u/{ann} messages:t",
+    "TL.FOLLOW messages:t AFTER 0",
+    "TL.READ messages:t AFTER 0",
+    "TL.READ messages:t AFTER 0 BLOCK 1000",
+    "TL.MREAD 2 messages:t messages:u AFTER 0 0",
+    "TL.GET messages:t 1",
+    "TL.RANGE messages:t - +",
+    "TL.REVRANGE messages:t + -",
+    "TL.LAST messages:t",
+    "TL.INFO messages:t",
+    "TL.SEQAT messages:t 1",
+    "TL.LIST messages:",
+    "TL.EDIT messages:t 1 new",
+    "TL.DEL messages:t 1",
+    "TL.TRIM messages:t BEFORE 2",
+];
+
 #[test]
 fn a_command_that_waits_for_the_disk_keeps_no_other_client_waiting() {
     let disk = GatedDisk { disk: SimulatedDisk::new(), gate: Arc::default() };
@@ -166,44 +206,7 @@ fn a_command_that_waits_for_the_disk_keeps_no_other_client_waiting() {
         client.call(&["TL.APPEND", "messages:t", "two"]);
         client.call(&["TL.FLUSH"]);
     });
-    for command in [
-        "IM.SYNC ann 0",
-        "IM.SYNC ann $",
-        "IM.SYNC ann 0 BLOCK 1000",
-        "IM.SYNC ann $ BLOCK 1",
-        "IM.TAIL ann",
-        "IM.FOLLOW ann 0",
-        "IM.UNREAD ann",
-        "IM.CONVERSATIONS ann",
-        "IM.HISTORY pulled ann",
-        "IM.MEMBERS pushed",
-        "IM.INFO pulled",
-        "IM.SEND pushed ann new",
-        "IM.READ pushed ann 1",
-        "IM.HIDE pushed ann 1",
-        "IM.EDIT pushed ann 1 new",
-        "IM.RECALL pushed ann 1",
-        "IM.JOIN pushed ann",
-        "IM.LEAVE pushed carl",
-        "IM.CREATE pushed MODE push MEMBERS ann bob",
-        "SUBSCRIBE im:{ann}",
-        "SUBSCRIBE messages:t",
-        "SSUBSCRIBE sync:u/{ann} messages:t",
-        "TL.FOLLOW messages:t AFTER 0",
-        "TL.READ messages:t AFTER 0",
-        "TL.READ messages:t AFTER 0 BLOCK 1000",
-        "TL.MREAD 2 messages:t messages:u AFTER 0 0",
-        "TL.GET messages:t 1",
-        "TL.RANGE messages:t - +",
-        "TL.REVRANGE messages:t + -",
-        "TL.LAST messages:t",
-        "TL.INFO messages:t",
-        "TL.SEQAT messages:t 1",
-        "TL.LIST messages:",
-        "TL.EDIT messages:t 1 new",
-        "TL.DEL messages:t 1",
-        "TL.TRIM messages:t BEFORE 2",
-    ] {
+    for command in COMMANDS {
         let image = disk.disk.contents();
         let disk = GatedDisk { disk: SimulatedDisk::from_image(&image), gate: Arc::default() };
         disk.serve(|client| {
