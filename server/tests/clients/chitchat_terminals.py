@@ -61,7 +61,7 @@ class Terminal:
         """A page; whether there is more."""
         if reply[b"verdict"] != b"OK":
             raise Broken(f"{self.user} at {self.cursor!r}: {reply[b'verdict']!r}")
-        for conv, seq, when, sender, kind, body in reply[b"entries"]:
+        for conv, seq, when, sender, kind, body, *_ in reply[b"entries"]:
             key = f"messages:{conv.decode()}"
             if seq != self.ends[key] + 1:
                 raise Broken(f"{self.user} {self.page} was given {key} {seq} behind {self.ends[key]}")

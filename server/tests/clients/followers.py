@@ -166,7 +166,7 @@ class Terminal:
             reply = await connection.call("IM.SYNC", self.user, self.cursor, "COUNT", run.dice.randint(1, 200), *block)
             if reply[b"verdict"] != b"OK":
                 raise Broken(f"{self.user} at {self.cursor!r}: {reply[b'verdict']!r}")
-            for conv, seq, _, _, kind, body in reply[b"entries"]:
+            for conv, seq, _, _, kind, body, *_ in reply[b"entries"]:
                 self.take(conv, seq, kind, body)
             self.cursor = reply[b"cursor"]
             if not (block or reply[b"more"]):

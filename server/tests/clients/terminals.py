@@ -137,7 +137,7 @@ class Account:
 
     def lines(self, conv: str, user: str) -> dict[str, list[str]]:
         history = self.call("IM.HISTORY", conv, user, "AFTER", 0, "COUNT", 1000)
-        return {str(seq): [sender, kind, body] for seq, _, sender, kind, body in history if kind != "recall"}
+        return {str(seq): [sender, kind, body] for seq, _, sender, kind, body, *_ in history if kind != "recall"}
 
     def read(self, user: str) -> dict[str, int]:
         return {item["conv"]: item["read"] for item in self.call("IM.CONVERSATIONS", user)["items"] if item["read"]}
