@@ -37,7 +37,8 @@ def python(script: Path, *words: str) -> list[str]:
 
 
 def run_seed(folder: Path, address: str, seed: int, ops: int, profile: str, without: str) -> tuple[bool, str]:
-    model = subprocess.Popen(python(folder / "oracle.py", "--port", "0"), stdout=subprocess.PIPE, text=True)
+    bounded = Path(__file__).with_name("model.py")
+    model = subprocess.Popen(python(bounded, str(folder), "--port", "0"), stdout=subprocess.PIPE, text=True)
     try:
         done = subprocess.run(
             python(folder / "differential.py", "--left", address, "--right", announced_address(model),
