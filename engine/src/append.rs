@@ -104,18 +104,17 @@ impl Committer {
     }
 
     fn commit_or_free(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        let given = self.state.reserve.given();
+        let had_reserve = self.state.reserve.bytes() > 0;
         let outcomes = self.commit_once(group);
         let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {
             submitted.batch.frees_only()
                 && !submitted.batch.is_nothing()
                 && matches!(outcome, Err(Error::DiskFull { .. }))
         };
-        // A group that met a full disk is refused as a whole, and left nothing behind.
+        // A group that met a full disk is refused as a whole, and left nothing behind. Another may have been given the reserve
+        // meanwhile.
         let reserve = &self.state.reserve;
-        if group.batches.iter().zip(&outcomes).any(refused)
-            && (reserve.give_back() || reserve.given() > given)
-        {
+        if group.batches.iter().zip(&outcomes).any(refused) && (reserve.give_back() || had_reserve) {
             return self.commit_once(group);
         }
         outcomes

@@ -81,6 +81,7 @@ pub use repair::Repair;
 pub use salvage::{Salvage, salvage, salvage_in};
 pub use stats::Stats;
 pub use store::Store;
+pub use target::is_empty_directory;
 pub use ticket::Ticket;
 pub use verify::Verification;
 pub use watch::Watcher;

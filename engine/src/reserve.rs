@@ -50,8 +50,6 @@ pub struct Reserve {
     last_bytes: AtomicU64,
     /// It should be there and is not: only what gives space back is written.
     out: AtomicBool,
-    /// How often it was given back.
-    given: AtomicU64,
     changing: Mutex<()>,
 }
 
@@ -65,7 +63,6 @@ impl Reserve {
             bytes: AtomicU64::new(found),
             last_bytes: AtomicU64::new(last),
             out: AtomicBool::new(false),
-            given: AtomicU64::new(0),
             changing: Mutex::default(),
         };
         if least_bytes > 0 && (found < least_bytes || last == 0) {
@@ -77,8 +74,7 @@ impl Reserve {
     /// The reserve of a directory in which nothing is changed.
     pub fn none(dir: Dir) -> Reserve {
         let (bytes, last_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (out, given) = (AtomicBool::new(false), AtomicU64::new(0));
-        Reserve { dir, bytes, last_bytes, out, given, changing: Mutex::default() }
+        Reserve { dir, bytes, last_bytes, out: AtomicBool::new(false), changing: Mutex::default() }
     }
 
     /// How large it is.
@@ -112,13 +108,7 @@ impl Reserve {
         );
         self.bytes.store(0, Ordering::Relaxed);
         self.out.store(true, Ordering::Release);
-        self.given.fetch_add(1, Ordering::Release);
         true
-    }
-
-    /// How often that was done: who met a full disk while another was given the space tries again, too.
-    pub fn given(&self) -> u64 {
-        self.given.load(Ordering::Acquire)
     }
 
     /// Gives the last of it to a manifest that gives space back. True when there was any.

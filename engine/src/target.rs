@@ -58,6 +58,14 @@ pub fn claim<T>(target: &Dir, fill: impl FnOnce(&Dir) -> Result<T>) -> Result<T>
     check_empty(&target).and_then(|()| fill(&target)).inspect_err(|_| target.remove_recorded())
 }
 
+/// Whether nothing is lost by filling a directory: there is none, or it is empty but for a lock and what `mkfs` makes.
+pub fn is_empty_directory(path: impl AsRef<Path>) -> bool {
+    match DiskDirectory::open(path.as_ref()) {
+        Ok(raw) => check_empty(&Dir::new(Arc::new(raw))).is_ok(),
+        Err(_) => !path.as_ref().exists(),
+    }
+}
+
 /// An error if a directory holds anything, so that nothing is ever mixed with a copy.
 fn check_empty(dir: &Dir) -> Result<()> {
     match dir.list()?.iter().find(|name| !IN_EMPTY.contains(&name.as_str())) {

@@ -20,6 +20,7 @@ mod moment;
 mod salvage;
 #[path = "care/targets.rs"]
 mod targets;
+mod world;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,6 +14,7 @@ use strandline::{Engine, Error, Limit, Lsn, Options, Store, Trim, Verdict, World
 
 use super::directory::{changed, try_open, two_segments};
 use crate::disks::as_the_disk;
+use crate::world::soon;
 
 /// A disk on which threads of the engine are held, by their names.
 #[derive(Clone)]
@@ -60,16 +61,6 @@ impl RawDirectory for Gates {
 
 const FLUSH: &str = "strandline-flush";
 const COMPACT: &str = "strandline-compact";
-
-fn soon(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..10_000 {
-        if holds() {
-            return;
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(1));
-    }
-    panic!("{what}");
-}
 
 /// Ten entries of `x` in a segment of which most is dead: its merge waits for the compaction thread's
 /// release.

@@ -22,13 +22,10 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Subcommand;
 use output::{Output, complain};
-use strandline::vfs::Dir;
-use strandline::vfs::disk::DiskDirectory;
-use strandline::{Engine, Error, Finding, Options};
+use strandline::{Engine, Error, Finding, Options, is_empty_directory};
 
 /// What can be done to a directory.
 #[derive(Subcommand)]
@@ -135,10 +132,10 @@ enum Use {
 
 /// Opens a directory. When another has it, `instead` says what to do: if that is a server, what to ask it.
 ///
-/// What is there and holds no engine is refused: a name that was mistyped must not get one.
+/// An existing directory without an engine is refused, so that a mistyped name does not create one.
 fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
     let options = Options {
-        create: how == Use::Fill && is_empty(dir),
+        create: how == Use::Fill && is_empty_directory(dir),
         read_only: how == Use::Read,
         max_body_bytes: strandline::MAX_BODY_BYTES,
         ..Options::default()
@@ -152,13 +149,6 @@ fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
             problem
         }
     })
-}
-
-/// Whether nothing is lost by filling a directory: there is none, or nothing in it but what `mkfs` makes, and a lock.
-fn is_empty(dir: &Path) -> bool {
-    let Ok(there) = DiskDirectory::open(dir) else { return !dir.exists() };
-    let names = Dir::new(Arc::new(there)).list();
-    names.is_ok_and(|names| names.iter().all(|name| name == "lost+found" || name == "LOCK"))
 }
 
 /// A finding, in a line.

@@ -1,7 +1,7 @@
 //! Where a reply is made: one rule for all commands.
 //!
-//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small. What it is decided on is read
-//!    elsewhere if it is not in memory ([`Prepared::Elsewhere`]); where its timelines end is looked up when it is submitted
+//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small. A ledger that decides it is
+//!    read elsewhere if it is not in memory ([`Prepared::Elsewhere`]); where its timelines end is looked up when it is submitted
 //!    (`submission.rs`).
 //! 2. What is answered from memory in at most [`STEPS`] steps is answered at once, on the connection's thread. A step is an entry,
 //!    or a timeline that is looked up.

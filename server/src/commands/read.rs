@@ -74,7 +74,7 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
             }
             Ok(is_over)
         };
-        return wait(context, keys, Some(block_ms), Box::new(attempt));
+        return wait(context, keys, block_ms, Box::new(attempt));
     }
     let attempt = move |last: bool| {
         let key = key.clone();
@@ -89,17 +89,13 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     watch(context, keys, block_ms, Attempt::Elsewhere(Box::new(attempt)))
 }
 
-/// Answers at once, or with BLOCK when one of the keys advances.
-pub(super) fn wait(
+/// Answers at once, or when one of the keys advances.
+fn wait(
     context: &mut Context<'_>,
     keys: Vec<Key>,
-    block_ms: Option<u64>,
+    block_ms: u64,
     mut attempt: AttemptHere,
 ) -> Result<Flow, Refusal> {
-    let Some(block_ms) = block_ms else {
-        attempt(context, true)?;
-        return Ok(Flow::Done);
-    };
     watch_instead(context, keys)?;
     match attempt(context, false) {
         Ok(false) => Ok(waiting(block_ms, Attempt::Here(attempt))),
@@ -121,11 +117,6 @@ pub(super) fn watch(
     Ok(waiting(block_ms, attempt))
 }
 
-/// The same for timelines that are known after the first attempt ([`Done::NotYetOn`]).
-pub(super) fn watch_later(block_ms: u64, attempt: Attempt) -> Flow {
-    waiting(block_ms, attempt)
-}
-
 /// Waits for these timelines from now on. Whether they are others than before.
 pub fn watch_instead(context: &mut Context<'_>, keys: Vec<Key>) -> Result<bool, Refusal> {
     let more = keys.len().saturating_sub(context.connection.subscriptions.blocked_on());
@@ -135,7 +126,8 @@ pub fn watch_instead(context: &mut Context<'_>, keys: Vec<Key>) -> Result<bool, 
     context.connection.subscriptions.block(&context.shared.engine, keys)
 }
 
-fn waiting(block_ms: u64, attempt: Attempt) -> Flow {
+/// Waits for timelines that are watched, or that the first attempt tells ([`Done::NotYetOn`]).
+pub(super) fn waiting(block_ms: u64, attempt: Attempt) -> Flow {
     let patience = Duration::from_millis(block_ms);
     let deadline = (block_ms > 0 && patience < LONGEST_BLOCK).then(|| Instant::now() + patience);
     // What is read elsewhere has not been tried yet.

@@ -59,14 +59,9 @@ fn enter(
     kind: Kind,
     word: &'static str,
 ) -> Result<Flow, Refusal> {
-    let engine = &context.shared.engine;
-    let mut is_near = names.len() <= STEPS;
-    for name in names {
-        is_near = is_near && Start::is_near(engine, name)?;
-    }
-    if is_near {
-        let starts = names.iter().map(|name| Start::of(engine, None, name));
-        let starts = starts.collect::<Result<Vec<_>, _>>()?;
+    let near = |name| Start::near(&context.shared.engine, name).transpose();
+    let starts: Vec<Start> = names.iter().take(STEPS).map_while(near).collect::<Result<_, _>>()?;
+    if starts.len() == names.len() {
         return begin(context, names, starts, (kind, word)).map(|()| Flow::Done);
     }
     let (shared, mut starts) = (Arc::clone(context.shared), Vec::new());

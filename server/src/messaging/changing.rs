@@ -305,10 +305,10 @@ fn a_copy_that_only_a_former_member_has_is_known_though_nothing_names_him_any_mo
     let messaging = &table.messaging;
     messaging.messages.trim(&names::conversation(b"room"), Trim::Before(4)).expect("trims");
     messaging.sync.trim(&names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
-    for restarted in [false, true] {
+    for is_cut_short in [false, true] {
         let refused = messaging.recall(b"room", b"bob", 1).expect_err("it is ann's");
         assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
-        if !restarted {
+        if !is_cut_short {
             // The ledger is cut short: what is left of it are the records of a snapshot.
             for round in 0..600 {
                 let user = format!("guest-{}", round % 3).into();

@@ -185,7 +185,7 @@ impl<S: State> Ledgers<S> {
     }
 
     /// The name of a ledger, for a person.
-    fn told(&self, name: &[u8]) -> String {
+    pub fn told(&self, name: &[u8]) -> String {
         format!("{}:{}", self.store.name(), name.escape_ascii())
     }
 

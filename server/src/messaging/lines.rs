@@ -3,7 +3,7 @@
 //! A line has the time of its event, since one batch writes both; a sync goes by that (`pulled`). After an import it is not so: lines
 //! and events have the times of their imports, or lines are missing. So a mark says for which history of the engine the log is whole: a
 //! restore and a salvage give the engine another one, and an import takes the mark away. Without its mark the log starts again after a
-//! line that is gone. What was pulled before is then found as after a week, by where each conversation ends.
+//! line that is gone. Events that were pulled before are then found by the end of each conversation, as after a week.
 //!
 //! The mark is written last: a start that was cut short does all again.
 
@@ -14,9 +14,6 @@ use super::event::{Event, Kind};
 use super::names;
 
 type Result<T> = std::result::Result<T, Error>;
-
-/// Where the mark is.
-const STORE: &str = "im.state";
 
 /// Lines that are looked at where nothing can be written.
 const LOOKED_AT: usize = 256;
@@ -53,12 +50,12 @@ fn mark_whole(engine: &Engine, state: &Store) -> Result<()> {
 
 /// Whether a timeline is the mark: of another directory it says nothing here, so an import leaves it out.
 pub fn is_mark(store: &str, timeline: &[u8]) -> bool {
-    store == STORE && timeline == names::LINES_MARK
+    store == names::STATE_STORE && timeline == names::LINES_MARK
 }
 
 /// Takes the mark away before an import: the next start lets the log start again.
 pub fn forget(engine: &Engine) -> Result<()> {
-    match engine.store(STORE) {
+    match engine.store(names::STATE_STORE) {
         Ok(state) => state.drop_timeline(names::LINES_MARK).map(drop),
         Err(Error::NoStore { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -153,7 +153,7 @@ enum Decision<T> {
 impl Messaging {
     /// On an engine that is open. Makes the stores of its own if they are not there.
     pub fn open(engine: &Engine, options: Options) -> std::result::Result<Messaging, Error> {
-        let state = own_store(engine, "im.state", 0)?;
+        let state = own_store(engine, names::STATE_STORE, 0)?;
         // Of sixteen parts two are for lists.
         let part_bytes = options.ledger_memory_bytes / 16;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
@@ -216,8 +216,7 @@ impl Messaging {
     /// An error while a ledger that says nothing may be one that is lost.
     fn check_ledgers(&self, ledger: &[u8]) -> Result<()> {
         if self.are_ledgers_lost.load(Ordering::Relaxed) {
-            let ledger = format!("{}:{}", self.state.name(), ledger.escape_ascii());
-            return Err(Trouble::NoLedger { ledger });
+            return Err(Trouble::NoLedger { ledger: self.users.told(ledger) });
         }
         Ok(())
     }
@@ -282,8 +281,7 @@ fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<St
         return engine.create_store_with(name, StoreOptions { ttl_ms, copies: LEDGER_COPIES });
     };
     // An import makes stores without TTL.
-    let of_store = |known: &&StoreInfo| known.name == name && known.ttl_ms == 0;
-    if ttl_ms > 0 && engine.stores().iter().any(|known| of_store(&known)) {
+    if ttl_ms > 0 && info_of(engine, name).is_some_and(|known| known.ttl_ms == 0) {
         engine.set_store_ttl(name, ttl_ms).or_else(|error| excused(&store, error))?;
     }
     keep(engine, &store, LEDGER_COPIES).map(|()| store)
@@ -298,11 +296,14 @@ fn excused(store: &Store, error: Error) -> std::result::Result<(), Error> {
     if matches!(error, Error::Closed { .. }) { Ok(()) } else { Err(error) }
 }
 
+fn info_of(engine: &Engine, name: &str) -> Option<StoreInfo> {
+    engine.stores().into_iter().find(|known| known.name == name)
+}
+
 /// A store is kept at least so often from now on.
 fn keep(engine: &Engine, store: &Store, copies: Copies) -> std::result::Result<(), Error> {
-    let of_store = |known: &&StoreInfo| known.name == store.name();
     // What a start before this one did not get done is done now.
-    let copies = engine.stores().iter().find(of_store).map_or(copies, |known| known.copies.max(copies));
+    let copies = info_of(engine, store.name()).map_or(copies, |known| known.copies.max(copies));
     engine.set_store_copies(store.name(), copies).or_else(|error| excused(store, error))
 }
 

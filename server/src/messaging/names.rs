@@ -11,10 +11,13 @@ use super::trouble::{Result, Trouble};
 /// Longest id.
 pub const MAX_ID_BYTES: usize = 200;
 
+/// The store of ledgers.
+pub const STATE_STORE: &str = "im.state";
+
 /// The one ledger of pulled events, in its store.
 pub const PULLED_LOG: &[u8] = b"all";
 
-/// Says of which history of the engine the log of pulled events is, in `im.state`.
+/// Says of which history of the engine the log of pulled events is, in the store of ledgers.
 pub const LINES_MARK: &[u8] = b"p";
 
 /// An id that may be one, with bytes of its own.

@@ -357,13 +357,13 @@ pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result
         if !state.list(b"c/", None, 1)?.is_empty() || !state.list(b"u/", None, 1)?.is_empty() {
             return Ok(false);
         }
-        for conv in ids(messages, b"c/{", b"}")?.iter().take(LOOKED_AT) {
-            if has_events(messages, conv, 1)? {
+        for conv in some_ids(messages.list(b"c/{", None, LOOKED_AT)?, b"c/{", b"}") {
+            if has_events(messages, &conv, 1)? {
                 return Ok(true);
             }
         }
-        for user in ids(sync, b"u/{", b"}")?.iter().take(LOOKED_AT) {
-            if has_copies(sync, user, 1)? {
+        for user in some_ids(sync.list(b"u/{", None, LOOKED_AT)?, b"u/{", b"}") {
+            if has_copies(sync, &user, 1)? {
                 return Ok(true);
             }
         }
@@ -371,7 +371,7 @@ pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result
     };
     match found() {
         Ok(are_lost) => Ok(are_lost),
-        // What cannot be read is refused by name, one by one.
+        // A command that needs a damaged ledger is refused and names it.
         Err(trouble) if trouble.is_damage() => Ok(false),
         Err(Trouble::Engine(error)) => Err(error),
         Err(other) => Err(Error::invalid(other.to_string())),
@@ -404,13 +404,15 @@ fn ids(store: &Store, head: &[u8], tail: &[u8]) -> Result<BTreeSet<Bytes>> {
             );
             return Ok(ids);
         };
-        for name in &listed {
-            let id = name.strip_prefix(head).and_then(|rest| rest.strip_suffix(tail));
-            ids.extend(id.and_then(|id| names::valid(id).ok()));
-        }
-        after = listed.into_iter().next_back();
+        after = listed.last().cloned();
+        ids.extend(some_ids(listed, head, tail));
         if after.is_none() {
             return Ok(ids);
         }
     }
+}
+
+/// The ids in names of timelines.
+fn some_ids(names: Vec<Vec<u8>>, head: &[u8], tail: &[u8]) -> impl Iterator<Item = Bytes> {
+    names.into_iter().filter_map(move |name| names::valid(name.strip_prefix(head)?.strip_suffix(tail)?).ok())
 }

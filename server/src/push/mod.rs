@@ -89,18 +89,18 @@ impl Start {
             return Ok(tail.map_or(Start::Nowhere, |tail| Start::User(user, tail)));
         }
         let Ok(key) = Key::find(engine, channel) else { return Ok(Start::Nowhere) };
-        let key = key.detached();
         let last = last_sequence(&key)?;
-        Ok(Start::Timeline(key, last))
+        Ok(Start::Timeline(key.detached(), last))
     }
 
-    /// Whether that is known without a look at the disk.
-    pub fn is_near(engine: &Engine, channel: &Bytes) -> Result<bool, Refusal> {
-        match Key::find(engine, channel) {
-            _ if user_of(channel).is_some() => Ok(false),
-            Ok(key) => Ok(key.store.is_in_memory(key.name(), MAX_SEQUENCE)?),
-            Err(_) => Ok(true),
-        }
+    /// The same if it is in memory.
+    pub fn near(engine: &Engine, channel: &Bytes) -> Result<Option<Start>, Refusal> {
+        let is_near = match Key::find(engine, channel) {
+            _ if user_of(channel).is_some() => false,
+            Ok(key) => key.store.is_in_memory(key.name(), MAX_SEQUENCE)?,
+            Err(_) => true,
+        };
+        is_near.then(|| Start::of(engine, None, channel)).transpose()
     }
 }
 
@@ -183,7 +183,7 @@ impl Subscriptions {
         let channel = Bytes::copy_from_slice(channel);
         let source = match start {
             Start::Nowhere => Source::Nothing,
-            Start::Timeline(key, cursor) => Source::Timeline { key: key.detached(), cursor },
+            Start::Timeline(key, cursor) => Source::Timeline { key, cursor },
             Start::User(user, cursor) => Source::User(Inbox::new(user, cursor, false)),
         };
         let queued = !matches!(source, Source::Nothing);

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::Session;
 use super::pace::Pace;
-use super::slow::{Slices, broke_off};
+use super::slow::{Slices, elsewhere};
 use crate::commands::{Again, Context, Flow, Prepared, Ready, Run, Write, admit, is_small};
 use crate::notices::Kind;
 use crate::protocol::{Encoder, ProtocolError, Request};
@@ -110,8 +110,7 @@ impl Session {
                     Ok(Prepared::Ready(ready)) => Ok(ready),
                     Ok(Prepared::Elsewhere(decide)) => {
                         self.settle(collected).await;
-                        let decided = tokio::task::spawn_blocking(decide).await;
-                        decided.unwrap_or_else(|problem| Err(broke_off(&problem)))
+                        elsewhere(decide).await.flatten()
                     }
                     Err(refusal) => Err(refusal),
                 };

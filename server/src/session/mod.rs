@@ -44,7 +44,7 @@ use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use pace::Pace;
-use slow::{Slices, broke_off};
+use slow::{Slices, elsewhere};
 use wire::Reading;
 
 /// How a connection ends.
@@ -222,15 +222,9 @@ impl Session {
         while !self.closing && self.connection.subscriptions.is_behind() && self.may_make(|| false) {
             let Some(turns) = self.connection.subscriptions.next_turns() else { break };
             moved = true;
-            let taken = if turns.are_near() {
-                Ok(turns.take())
-            } else {
-                tokio::task::spawn_blocking(|| turns.take()).await
-            };
+            let taken = if turns.are_near() { Ok(turns.take()) } else { elsewhere(|| turns.take()).await };
             let Connection { subscriptions, out, .. } = &mut self.connection;
-            let written = taken
-                .map_err(|problem| broke_off(&problem))
-                .and_then(|taken| subscriptions.write(taken, out, &self.shared.metrics));
+            let written = taken.and_then(|taken| subscriptions.write(taken, out, &self.shared.metrics));
             if let Err(refusal) = written {
                 // A follower must not believe that it has seen everything.
                 self.refuse(&refusal);

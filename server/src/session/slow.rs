@@ -52,19 +52,15 @@ impl Session {
             let outcome = (slices.work.get_mut().slice)();
             (slices, outcome)
         };
-        match tokio::task::spawn_blocking(slice).await {
+        match elsewhere(slice).await {
             Ok((slices, Ok(None))) => {
                 self.slices = Some(slices);
                 return true;
             }
             Ok((_, Ok(Some(done)))) => self.finish(done),
-            Ok((_, Err(refusal))) => {
+            Ok((_, Err(refusal))) | Err(refusal) => {
                 self.unblock();
                 self.refuse(&refusal);
-            }
-            Err(problem) => {
-                self.unblock();
-                self.refuse(&broke_off(&problem));
             }
         }
         // First what is held now, then what was kept for it: in between both count, never neither.
@@ -75,10 +71,9 @@ impl Session {
 
     /// Runs a piece of work that may block; its reply is small.
     pub(super) async fn slow(&mut self, work: Work) {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(done)) => self.finish(done),
-            Ok(Err(refusal)) => self.refuse(&refusal),
-            Err(problem) => self.refuse(&broke_off(&problem)),
+        match elsewhere(work).await.flatten() {
+            Ok(done) => self.finish(done),
+            Err(refusal) => self.refuse(&refusal),
         }
     }
 
@@ -102,13 +97,12 @@ impl Session {
             }
             Done::NotYetOn(keys) => {
                 let mut context = Context { shared: &self.shared, connection: &mut self.connection };
-                match (watch_instead(&mut context, keys), &mut self.blocked) {
-                    (Ok(are_others), Some(waiting)) => {
-                        waiting.woken |= are_others;
+                match watch_instead(&mut context, keys) {
+                    Ok(are_others) => {
+                        self.blocked.iter_mut().for_each(|waiting| waiting.woken |= are_others);
                         return;
                     }
-                    (Ok(_), None) => {}
-                    (Err(refusal), _) => self.refuse(&refusal),
+                    Err(refusal) => self.refuse(&refusal),
                 }
             }
         }
@@ -116,8 +110,12 @@ impl Session {
     }
 }
 
-/// What a client is told when work elsewhere panicked.
-pub(super) fn broke_off(problem: &tokio::task::JoinError) -> Refusal {
-    error!(%problem, "a command broke off");
-    Refusal::usage("the command broke off: see the server's log")
+/// Runs something on a thread that may block. A client is told if it panicked.
+pub(super) async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|problem| {
+        error!(%problem, "a command broke off");
+        Refusal::usage("the command broke off: see the server's log")
+    })
 }

@@ -11,7 +11,7 @@ use super::{detached, messaging, reading};
 use crate::commands::arguments::{options, paging_and_block};
 use crate::commands::follow::heartbeat;
 use crate::commands::place::{elsewhere, in_one_slice, page_bytes};
-use crate::commands::read::watch_later;
+use crate::commands::read::waiting;
 use crate::commands::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sliced};
 use crate::commands::subscribe::check_room;
 use crate::messaging::{Cursor, MAX_ID_BYTES, Messaging, Standing, SyncPage};
@@ -53,7 +53,7 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
         None => Flow::Sliced(Lack::answer(&lack, true)),
         Some(block_ms) => {
             let attempt = move |last| Lack::answer(&lack, last);
-            watch_later(block_ms, Attempt::Elsewhere(Box::new(attempt)))
+            waiting(block_ms, Attempt::Elsewhere(Box::new(attempt)))
         }
     })
 }
@@ -72,9 +72,8 @@ impl Lack {
     /// Reads a short page; a long one if it is not all.
     fn answer(lack: &Arc<Mutex<Lack>>, last: bool) -> Sliced {
         let lack = Arc::clone(lack);
-        let bytes = reply_bytes(lack.lock().short);
-        in_one_slice(bytes, move || {
-            let Lack { short, limit, .. } = *lack.lock();
+        let Lack { short, limit, .. } = *lack.lock();
+        in_one_slice(reply_bytes(short), move || {
             if let Some(done) = lack.lock().look(last, short)? {
                 return Ok(done);
             }
