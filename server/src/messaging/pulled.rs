@@ -164,13 +164,25 @@ impl Messaging {
         self.moves_by_ends(state, Some(start))
     }
 
-    /// Goes on to the newest line: everything up to it is visible then.
+    /// Goes on to the newest line: everything up to it is visible then, and nothing that `moves` names is behind it.
     pub(super) fn advance(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
         if state.pulled().is_empty() {
             return Ok(());
         }
+        self.advance_by_lines(state, start, moves)?;
+        if !moves.newest.is_known {
+            // No line of the user's is left. What came while the ends were looked up is in the lines behind these.
+            moves.newest = self.moves_by_ends(state, None)?.newest;
+            self.advance_by_lines(state, start, moves)?;
+        }
+        Ok(())
+    }
+
+    fn advance_by_lines(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
+        // The timelines of a batch become visible one after the other. An event that was seen may be there before its line...
+        self.messages.see_whole_batches();
         let (last, last_ms) = self.pulled.end(names::PULLED_LOG)?;
-        // The timelines of a batch become visible one after the other: a line may be there before its event is.
+        // ... and the newest line before its event.
         self.messages.see_whole_batches();
         moves.time_ms = moves.time_ms.max(last_ms);
         self.walk_lines(moves.line, last, |place, time_ms, line| {
@@ -385,13 +397,8 @@ impl Messaging {
         if state.pulled().is_empty() {
             return Ok(Passed::default());
         }
-        let line = moves.line;
-        let end = if moves.newest.is_known {
-            self.end_at(state, &moves.newest, line)?
-        } else {
-            self.end_at(state, &self.moves_by_ends(state, None)?.newest, line)?
-        };
-        self.tails.insert(user.clone(), Tail { line, end: end.clone() });
+        let end = self.end_at(state, &moves.newest, moves.line)?;
+        self.tails.insert(user.clone(), Tail { line: moves.line, end: end.clone() });
         Ok(end)
     }
 

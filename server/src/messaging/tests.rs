@@ -12,6 +12,7 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Engine, Limit, World};
 
+use super::cursor::{Passed, Position};
 use super::event::{Event, Kind};
 use super::{Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, names};
 
@@ -218,11 +219,20 @@ impl Crowd {
         }
     }
 
-    /// Syncs without a pause until `enough` has come.
-    fn follow(&self, user: &str, mut take: impl FnMut(&super::Delivery), enough: impl Fn() -> bool) {
+    /// Syncs without a pause until `enough` has come, as a server that has just started if it `forgets`.
+    fn follow(
+        &self,
+        user: &str,
+        forgets: bool,
+        mut take: impl FnMut(&super::Delivery),
+        enough: impl Fn() -> bool,
+    ) {
         let mut cursor = Cursor::Oldest;
         loop {
             let over = enough();
+            if forgets {
+                self.messaging.tails.clear();
+            }
             let page = self.messaging.sync(user.as_bytes(), &cursor, Limit::entries(50)).expect("syncs");
             page.deliveries.iter().for_each(&mut take);
             cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
@@ -245,7 +255,7 @@ fn a_sync_in_the_middle_of_a_commit_skips_nothing_of_a_crowd() {
     sync_in_the_middle(&rooms, 150);
 }
 
-/// One writer for each conversation, and two terminals that sync meanwhile.
+/// One writer for each conversation, and two terminals that sync meanwhile, one of which the server never remembers.
 fn sync_in_the_middle(rooms: &[String], groups: usize) {
     let crowd = Crowd::new();
     for conv in rooms {
@@ -260,8 +270,9 @@ fn sync_in_the_middle(rooms: &[String], groups: usize) {
                 written.fetch_add(1, Ordering::SeqCst);
             });
         }
-        for _ in 0..2 {
-            scope.spawn(|| {
+        for forgets in [false, true] {
+            let (crowd, written) = (&crowd, &written);
+            scope.spawn(move || {
                 let mut ends: HashMap<Bytes, u64> =
                     rooms.iter().map(|conv| (Bytes::copy_from_slice(conv.as_bytes()), 0)).collect();
                 let take = |delivery: &super::Delivery| {
@@ -269,11 +280,31 @@ fn sync_in_the_middle(rooms: &[String], groups: usize) {
                     assert_eq!(delivery.shown.sequence, *end + 1, "in {:?}", delivery.conv);
                     *end += 1;
                 };
-                crowd.follow("bob", take, || written.load(Ordering::SeqCst) == rooms.len());
+                crowd.follow("bob", forgets, take, || written.load(Ordering::SeqCst) == rooms.len());
                 assert!(ends.values().all(|end| *end == 16 * groups as u64), "{ends:?}");
             });
         }
     });
+}
+
+/// The newest events of a user for whom no line is left to tell them are looked up where each conversation ends.
+#[test]
+fn the_end_of_a_sync_is_not_behind_what_came_after_it_looked() {
+    let crowd = Crowd::new();
+    crowd.create("others", &["ann", "carl"]);
+    crowd.create("room", &["ann", "bob"]);
+    crowd.send_many("others", "ann", 1);
+    let (messaging, bob) = (&crowd.messaging, Bytes::from_static(b"bob"));
+    let end = messaging.user(b"bob", |ledger| {
+        let start = Passed::default();
+        let mut moves = messaging.moves_since(&bob, &ledger.state, &start)?;
+        messaging.advance(&ledger.state, &start, &mut moves)?;
+        crowd.send_many("room", "ann", 1);
+        messaging.end_of(&bob, &ledger.state, &moves)
+    });
+    let end = Position { inbox: 0, pulled: end.expect("reads") };
+    let page = messaging.sync(b"bob", &Cursor::At(end), Limit::entries(50)).expect("syncs");
+    assert_eq!(page.deliveries.len(), 16);
 }
 
 #[test]
