@@ -1,4 +1,5 @@
-//! One append at a time: logged and synced, each answer waited for. Rates with many in flight are `compare`'s business.
+//! One append at a time: logged and synced, each answer waited for. Rates with many in flight are
+//! `compare`'s business.
 #![allow(missing_docs, reason = "the macros make undocumented functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -10,7 +11,8 @@ const APPENDS: usize = 100_000;
 fn append(criterion: &mut Criterion) {
     let bodies = Bodies::new(1);
     let all = appends(&bodies, APPENDS, 0, 1);
-    for (durability, name) in [(Durability::Logged, "append logged"), (Durability::Synced, "append durable")]
+    for (durability, name) in
+        [(Durability::Logged, "append logged"), (Durability::Synced, "append durable")]
     {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(1));

@@ -24,7 +24,9 @@ fn fan_out(criterion: &mut Criterion) {
             group.bench_function(kind.name(), |bencher| {
                 bencher.iter(|| {
                     let one = *feed.next().expect("a cycle has no end");
-                    peer.submit(Work::FanOut(one), durability).and_then(Pending::wait).expect("acknowledged");
+                    peer.submit(Work::FanOut(one), durability)
+                        .and_then(Pending::wait)
+                        .expect("acknowledged");
                 });
             });
         }

@@ -1,13 +1,15 @@
 //! What went to the disk, by the operating system's own counts.
 //!
-//! Two figures, because neither is enough. *Call bytes* are what this process gave to write calls (`wchar` of
-//! `/proc/self/io`): exact and its own, but a small write that costs a whole block counts as small, and so does a write to a
-//! terminal. *Device bytes* are what the block device took (`/proc/diskstats`), blocks, metadata and the file system's own
-//! log included, and what everybody else wrote to it meanwhile too: on a shared machine the lowest round is the one to believe.
+//! Two figures, because neither is enough. *Call bytes* are what this process gave to write calls
+//! (`wchar` of `/proc/self/io`): exact and its own, but a small write that costs a whole block
+//! counts as small, and so does a write to a terminal. *Device bytes* are what the block device
+//! took (`/proc/diskstats`), blocks, metadata and the file system's own log included, and what
+//! everybody else wrote to it meanwhile too: on a shared machine the lowest round is the one to
+//! believe.
 //!
-//! `write_bytes` of `/proc/self/io` looks like the figure to take and is refused: it counts a page cache folio as a whole when a
-//! byte of it is made dirty. A 300-byte record into a file that was prewritten in large pieces counts up to 2 MiB, of
-//! which the file system then writes one block.
+//! `write_bytes` of `/proc/self/io` looks like the figure to take and is refused: it counts a page
+//! cache folio as a whole when a byte of it is made dirty. A 300-byte record into a file that was
+//! prewritten in large pieces counts up to 2 MiB, of which the file system then writes one block.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +31,8 @@ pub struct Written {
 }
 
 impl Written {
-    /// As of now, for the device that holds `dir`. What is still in memory is counted where it was brought by `settle`.
+    /// As of now, for the device that holds `dir`. What is still in memory is counted where it was
+    /// brought by `settle`.
     pub fn now(dir: &Path) -> Result<Written> {
         let own = fs::read_to_string("/proc/self/io").context("reading /proc/self/io")?;
         let devices = fs::read_to_string("/proc/diskstats").unwrap_or_default();
@@ -40,7 +43,8 @@ impl Written {
         })
     }
 
-    /// What was added after `earlier`, a piece of work: call bytes and device bytes, the latter not a number when unknown.
+    /// What was added after `earlier`, a piece of work: call bytes and device bytes, the latter not
+    /// a number when unknown.
     pub fn per_work_since(self, earlier: Written, works: u64) -> [f64; 2] {
         let each = |bytes: u64| bytes as f64 / works as f64;
         let device = self.device_bytes.zip(earlier.device_bytes);
@@ -51,7 +55,8 @@ impl Written {
     }
 }
 
-/// Has every file system write what it holds in memory, so that counters and fsyncs are about what comes afterwards.
+/// Has every file system write what it holds in memory, so that counters and fsyncs are about what
+/// comes afterwards.
 pub fn settle() -> Result<()> {
     let status = Command::new("sync").status().context("running sync")?;
     ensure!(status.success(), "sync failed");

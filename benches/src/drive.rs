@@ -1,9 +1,10 @@
 //! Runs feeds of work against a peer, a thread a feed, each with so much work in flight.
 //!
-//! With a window of one this is a caller who waits for each acknowledgement, which is all that a blocking peer knows. With a
-//! larger one it is an event loop: it fills the window, waits for the oldest, takes every other answer that is there
-//! by then, and fills up again. A latency runs from before the submission to when the driver has the answer in hand, so an answer
-//! that waits for the driver counts as late.
+//! With a window of one this is a caller who waits for each acknowledgement, which is all that a
+//! blocking peer knows. With a larger one it is an event loop: it fills the window, waits for the
+//! oldest, takes every other answer that is there by then, and fills up again. A latency runs from
+//! before the submission to when the driver has the answer in hand, so an answer that waits for the
+//! driver counts as late.
 
 use std::collections::VecDeque;
 use std::sync::Barrier;
@@ -23,7 +24,8 @@ pub type Feed<'w> = Box<dyn Iterator<Item = Work<'w>> + Send + 'w>;
 pub struct Pace {
     /// How much may be in flight.
     pub window: usize,
-    /// Whether what fills the window up is submitted in one call, as a server does with what its sockets brought.
+    /// Whether what fills the window up is submitted in one call, as a server does with what its
+    /// sockets brought.
     pub together: bool,
     /// What an acknowledgement promises.
     pub durability: Durability,
@@ -48,7 +50,12 @@ pub struct Outcome {
 
 impl Outcome {
     fn new() -> Outcome {
-        Outcome { works: 0, timeline_writes: 0, elapsed: Duration::ZERO, latency: latency_histogram() }
+        Outcome {
+            works: 0,
+            timeline_writes: 0,
+            elapsed: Duration::ZERO,
+            latency: latency_histogram(),
+        }
     }
 
     /// Pieces of work a second.
@@ -69,7 +76,8 @@ impl Outcome {
 
 /// Nanoseconds up to a minute, three digits.
 pub fn latency_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("constant bounds that the crate accepts")
+    Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .expect("constant bounds that the crate accepts")
 }
 
 /// Drives every feed to its end, or until it is time to stop.
@@ -132,7 +140,12 @@ fn run_feed(peer: &dyn Peer, mut feed: Feed<'_>, pace: Pace) -> Result<Outcome> 
     Ok(outcome)
 }
 
-fn fill(peer: &dyn Peer, feed: &mut Feed<'_>, pace: Pace, flying: &mut VecDeque<Flying>) -> Result<()> {
+fn fill(
+    peer: &dyn Peer,
+    feed: &mut Feed<'_>,
+    pace: Pace,
+    flying: &mut VecDeque<Flying>,
+) -> Result<()> {
     let room = pace.window - flying.len();
     if pace.together {
         let works: Vec<Work<'_>> = feed.take(room).collect();
@@ -181,7 +194,12 @@ mod tests {
             Ok(Pending::Done)
         }
 
-        fn submit_all(&self, works: &[Work<'_>], how: Durability, pending: &mut Vec<Pending>) -> Result<()> {
+        fn submit_all(
+            &self,
+            works: &[Work<'_>],
+            how: Durability,
+            pending: &mut Vec<Pending>,
+        ) -> Result<()> {
             self.calls.fetch_add(1, Ordering::SeqCst);
             works.iter().try_for_each(|&work| {
                 pending.push(self.submit(work, how)?);

@@ -96,7 +96,11 @@ impl Table {
     fn ratio(&self, row: &Row, column: usize) -> Option<Spread> {
         let first = &self.rows.first()?.rounds;
         Spread::of(
-            first.iter().zip(&row.rounds).map(|(ours, theirs)| ours[column] / theirs[column]).collect(),
+            first
+                .iter()
+                .zip(&row.rounds)
+                .map(|(ours, theirs)| ours[column] / theirs[column])
+                .collect(),
         )
     }
 }
@@ -140,8 +144,13 @@ mod tests {
 
     #[test]
     fn figures_are_shortened_to_three_digits() {
-        let cases =
-            [(0.5, "0.50"), (12.34, "12.3"), (1_234.0, "1234"), (56_780.0, "56.8 k"), (2.5e6, "2.50 M")];
+        let cases = [
+            (0.5, "0.50"),
+            (12.34, "12.3"),
+            (1_234.0, "1234"),
+            (56_780.0, "56.8 k"),
+            (2.5e6, "2.50 M"),
+        ];
         for (figure, text) in cases {
             assert_eq!(short(figure), text);
         }
@@ -153,7 +162,8 @@ mod tests {
             label: label.to_owned(),
             rounds: rounds.iter().map(|&figure| vec![figure]).collect(),
         };
-        // The machine slowed down fourfold in the second round: the figures differ, the ratio does not.
+        // The machine slowed down fourfold in the second round: the figures differ, the ratio does
+        // not.
         let table = Table {
             title: "t".to_owned(),
             columns: vec![Column::compared("x/s")],

@@ -1,7 +1,8 @@
 //! Rounds: A B C A B C, each in a fresh directory.
 //!
-//! A shared machine changes its mind by the minute, so contestants alternate and every ratio is taken inside a round. The
-//! file system is synced between contestants: the fsyncs of one must not pay for the pages of the one before.
+//! A shared machine changes its mind by the minute, so contestants alternate and every ratio is
+//! taken inside a round. The file system is synced between contestants: the fsyncs of one must not
+//! pay for the pages of the one before.
 
 use std::path::{Path, PathBuf};
 
@@ -68,8 +69,8 @@ pub fn alternate(
     for round in 1..=settings.rounds {
         for (contestant, row) in taking_part.iter().zip(&mut rows) {
             eprintln!("{title}: round {round} of {}: {}", settings.rounds, row.label);
-            let figures =
-                measure_once(settings, contestant).with_context(|| format!("{title}: {}", row.label))?;
+            let figures = measure_once(settings, contestant)
+                .with_context(|| format!("{title}: {}", row.label))?;
             ensure!(figures.len() == columns.len(), "{title}: a figure a column");
             row.rounds.push(figures);
         }

@@ -1,7 +1,8 @@
 //! What is written, and where to: timelines by Zipf, bodies like English, groups of members.
 //!
-//! Everything comes from a seed, and everything is made before a clock starts. The generator is written here, in ten
-//! lines, so that the figures of two years are about the same data whatever a crate's next version does.
+//! Everything comes from a seed, and everything is made before a clock starts. The generator is
+//! written here, in ten lines, so that the figures of two years are about the same data whatever a
+//! crate's next version does.
 
 /// Conversations, and likewise users.
 pub const TIMELINES: u32 = 100_000;
@@ -12,14 +13,16 @@ pub const BODY_BYTES: usize = 200;
 /// Groups that a fan-out writes to.
 pub const GROUPS: u32 = 192;
 
-/// No member of a group of one class is in a group of another: engines whose callers number the entries can then be
-/// written to by up to so many threads without a lock around every timeline.
+/// No member of a group of one class is in a group of another: engines whose callers number the
+/// entries can then be written to by up to so many threads without a lock around every timeline.
 pub const CLASSES: u32 = 16;
 
-/// YCSB's exponent: the most active of 100 k timelines gets 8 % of the appends, a third of them get almost none.
+/// YCSB's exponent: the most active of 100 k timelines gets 8 % of the appends, a third of them get
+/// almost none.
 const EXPONENT: f64 = 0.99;
 
-/// Distinct bodies: 3.2 MB of text, so that a compressor's window does not find the same body twice.
+/// Distinct bodies: 3.2 MB of text, so that a compressor's window does not find the same body
+/// twice.
 const BODY_POOL: usize = 16_384;
 
 /// Pseudo-random numbers (`SplitMix64`).
@@ -80,8 +83,8 @@ impl Zipf {
     }
 }
 
-/// A timeline by Zipf. Frequent ones are spread over the range, as ids of real conversations are: the factor shares no
-/// divisor with `TIMELINES`, so that ranks map to ids one to one.
+/// A timeline by Zipf. Frequent ones are spread over the range, as ids of real conversations are:
+/// the factor shares no divisor with `TIMELINES`, so that ranks map to ids one to one.
 pub fn timeline(zipf: &Zipf, random: &mut Random) -> u32 {
     (u64::from(zipf.rank(random)) * 48_271 % u64::from(TIMELINES)) as u32
 }
@@ -120,7 +123,8 @@ impl Bodies {
         let frequent = Zipf::new(words.len() as u32);
         let mut bytes = Vec::with_capacity(BODY_POOL * BODY_BYTES);
         while bytes.len() < BODY_POOL * BODY_BYTES {
-            // One word in ten is a number or a name: without them, text from a word list compresses better than text does.
+            // One word in ten is a number or a name: without them, text from a word list compresses
+            // better than text does.
             if random.below(10) == 0 {
                 bytes.extend_from_slice(format!("{:x}", random.below(1 << 20)).as_bytes());
             } else {
@@ -146,7 +150,8 @@ impl Bodies {
     }
 }
 
-/// `count` appends of writer `writer` of `writers`, which have disjoint timelines: `timeline % writers == writer`.
+/// `count` appends of writer `writer` of `writers`, which have disjoint timelines:
+/// `timeline % writers == writer`.
 pub fn appends(bodies: &Bodies, count: usize, writer: u32, writers: u32) -> Vec<Append<'_>> {
     let mut random = Random::new(0x5EED + u64::from(writer));
     let zipf = Zipf::new(TIMELINES);
@@ -166,7 +171,8 @@ pub fn groups(members_each: usize) -> Vec<Vec<u32>> {
     (0..GROUPS)
         .map(|group| {
             let mut pool: Vec<u32> = (0..TIMELINES / CLASSES).collect();
-            // The first `members_each` places of a Fisher–Yates shuffle: distinct members in no order.
+            // The first `members_each` places of a Fisher–Yates shuffle: distinct members in no
+            // order.
             for place in 0..members_each.min(pool.len()) {
                 let other = place + random.below((pool.len() - place) as u32) as usize;
                 pool.swap(place, other);
@@ -177,7 +183,8 @@ pub fn groups(members_each: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// `count` messages of writer `writer` of `writers` (a divisor of `CLASSES`), to groups of its classes only.
+/// `count` messages of writer `writer` of `writers` (a divisor of `CLASSES`), to groups of its
+/// classes only.
 pub fn fan_outs<'a>(
     bodies: &'a Bodies,
     groups: &'a [Vec<u32>],
@@ -189,19 +196,30 @@ pub fn fan_outs<'a>(
     (0..count)
         .map(|_| {
             let conversation = random.below(groups.len() as u32 / writers) * writers + writer;
-            FanOut { conversation, members: &groups[conversation as usize], body: bodies.pick(&mut random) }
+            FanOut {
+                conversation,
+                members: &groups[conversation as usize],
+                body: bodies.pick(&mut random),
+            }
         })
         .collect()
 }
 
 const WORDS: &str = "the to I and a you of it in is that for on have be this not me with are my was but so we do at just \
-    can if what out up your they all no like know get one time when there from good think see will now how or want go about \
-    going some then here been too back would had her him could them really today well who why day work did make please than \
-    more after need come great tomorrow our right over still morning way because thing say even much only look night where \
-    last take tell sure week maybe people thanks home call meeting should again before down other never things always \
-    something better let long train office dinner everyone lunch question sorry weekend later idea house message already \
-    school photo ready agree around happy friend street window paper coffee evening answer ticket problem picture garden \
-    station minutes together afternoon birthday weather somebody nothing believe remember different important understand \
+    can if what out up your they all no like know get one time when there from good think see \
+    will now how or want go about \
+    going some then here been too back would had her him could them really today well who why day \
+    work did make please than \
+    more after need come great tomorrow our right over still morning way because thing say even \
+    much only look night where \
+    last take tell sure week maybe people thanks home call meeting should again before down other \
+    never things always \
+    something better let long train office dinner everyone lunch question sorry weekend later \
+    idea house message already \
+    school photo ready agree around happy friend street window paper coffee evening answer ticket \
+    problem picture garden \
+    station minutes together afternoon birthday weather somebody nothing believe remember \
+    different important understand \
     yesterday interesting probably everything conversation";
 
 #[cfg(test)]
@@ -212,8 +230,10 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_appends() {
         let (one, two) = (Bodies::new(1), Bodies::new(1));
-        let first: Vec<_> = appends(&one, 500, 0, 1).iter().map(|a| (a.timeline, a.body.to_vec())).collect();
-        let second: Vec<_> = appends(&two, 500, 0, 1).iter().map(|a| (a.timeline, a.body.to_vec())).collect();
+        let first: Vec<_> =
+            appends(&one, 500, 0, 1).iter().map(|a| (a.timeline, a.body.to_vec())).collect();
+        let second: Vec<_> =
+            appends(&two, 500, 0, 1).iter().map(|a| (a.timeline, a.body.to_vec())).collect();
         assert_eq!(first, second);
     }
 
@@ -237,7 +257,10 @@ mod tests {
         let bodies = Bodies::new(1);
         for writer in 0..64 {
             let mine = appends(&bodies, 200, writer, 64);
-            assert!(mine.iter().all(|append| append.timeline % 64 == writer && append.timeline < TIMELINES));
+            assert!(
+                mine.iter()
+                    .all(|append| append.timeline % 64 == writer && append.timeline < TIMELINES)
+            );
         }
     }
 
@@ -245,7 +268,11 @@ mod tests {
     fn groups_have_distinct_members_of_their_class() {
         for (group, members) in groups(500).iter().enumerate() {
             assert_eq!(members.iter().collect::<HashSet<_>>().len(), 500);
-            assert!(members.iter().all(|&user| user < TIMELINES && user % CLASSES == group as u32 % CLASSES));
+            assert!(
+                members
+                    .iter()
+                    .all(|&user| user < TIMELINES && user % CLASSES == group as u32 % CLASSES)
+            );
         }
     }
 

@@ -10,14 +10,16 @@
 //!  5. mark watches, resolve tickets, hand their wakers over                       known
 //! ```
 //!
-//! While one group is on its way to the disk the next one fills up: that is group commit, and there is no timer. What callers can
-//! do they do: copying, summing and hashing when the batch is prepared, and looking up where a cold timeline ends when it is
-//! submitted. The commit thread alone gives sequences, writes the log and the memtable, so none of them needs a lock against
+//! While one group is on its way to the disk the next one fills up: that is group commit, and there
+//! is no timer. What callers can do they do: copying, summing and hashing when the batch is
+//! prepared, and looking up where a cold timeline ends when it is submitted. The commit thread
+//! alone gives sequences, writes the log and the memtable, so none of them needs a lock against
 //! another writer.
 //!
-//! A group that could not be written because the disk is full is refused as a whole and leaves no trace: its sequences fall
-//! back. If it holds trims or removals, the reserve is given back to them and it is done again; what adds is refused until the
-//! reserve is in place. After any other failure of a write or a sync nothing is known of the disk: the engine is poisoned.
+//! A group that could not be written because the disk is full is refused as a whole and leaves no
+//! trace: its sequences fall back. If it holds trims or removals, the reserve is given back to them
+//! and it is done again; what adds is refused until the reserve is in place. After any other
+//! failure of a write or a sync nothing is known of the disk: the engine is poisoned.
 //!
 //! It does not know: sockets, stores' names, or how segments are read.
 
@@ -111,10 +113,11 @@ impl Committer {
                 && !submitted.batch.is_nothing()
                 && matches!(outcome, Err(Error::DiskFull { .. }))
         };
-        // A group that met a full disk is refused as a whole, and left nothing behind. Another may have been given the reserve
-        // meanwhile.
+        // A group that met a full disk is refused as a whole, and left nothing behind. Another may
+        // have been given the reserve meanwhile.
         let reserve = &self.state.reserve;
-        if group.batches.iter().zip(&outcomes).any(refused) && (reserve.give_back() || had_reserve) {
+        if group.batches.iter().zip(&outcomes).any(refused) && (reserve.give_back() || had_reserve)
+        {
             return self.commit_once(group);
         }
         outcomes
@@ -125,7 +128,8 @@ impl Committer {
         // Asked once: what is noted below is what is recorded.
         let may_add = self.state.reserve.check();
         let room_ms = self.start_ms(self.state.now_ms());
-        let prepared = self.state.poison.check().and_then(|()| self.make_room(group.bytes, room_ms));
+        let prepared =
+            self.state.poison.check().and_then(|()| self.make_room(group.bytes, room_ms));
         if let Err(error) = prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok())) {
             return refuse_all(group, &error);
         }
@@ -134,7 +138,8 @@ impl Committer {
         self.ids.clear();
         self.group.start();
         let at = self.wal.end();
-        // Making room may have taken long: a lifetime begins now. The memtable takes no start below the one it was asked for.
+        // Making room may have taken long: a lifetime begins now. The memtable takes no start below
+        // the one it was asked for.
         let (time_ms, now_ms) = self.state.moment();
         let start_ms = self.start_ms(now_ms).max(room_ms);
         let times = Times::new(time_ms, start_ms, 0);
@@ -162,7 +167,8 @@ impl Committer {
         outcomes
     }
 
-    /// When the lifetimes of a group begin. A clock that goes back a little makes none of them begin earlier than those before.
+    /// When the lifetimes of a group begin. A clock that goes back a little makes none of them
+    /// begin earlier than those before.
     fn start_ms(&self, now_ms: TimeMs) -> TimeMs {
         if self.last_start_ms.saturating_sub(now_ms) <= SLACK_MS {
             now_ms.max(self.last_start_ms)
@@ -171,7 +177,8 @@ impl Committer {
         }
     }
 
-    /// A group, and behind it what somebody asked for. A seal that failed is told to them only: the batches are committed.
+    /// A group, and behind it what somebody asked for. A seal that failed is told to them only: the
+    /// batches are committed.
     fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let mut outcomes = if group.batches.is_empty() { Vec::new() } else { self.commit(group) };
         // A group that was committed meanwhile is vouched for later, unless nothing follows it.
@@ -201,13 +208,19 @@ impl Committer {
     }
 
     /// Step 2, for one batch. One that is refused leaves no trace.
-    fn record(&mut self, submitted: &Submitted, times: Times, may_add: &Result<()>) -> Result<Receipt> {
+    fn record(
+        &mut self,
+        submitted: &Submitted,
+        times: Times,
+        may_add: &Result<()>,
+    ) -> Result<Receipt> {
         let (batch, time_ms) = (&submitted.batch, times.time_ms);
         if batch.is_nothing() {
             return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
         }
         if !batch.frees_only() {
-            // First: what is refused over and over must not leave slots behind in a memtable that cannot be flushed.
+            // First: what is refused over and over must not leave slots behind in a memtable that
+            // cannot be flushed.
             may_add.clone()?;
         }
         self.check_stores(batch)?;
@@ -218,9 +231,17 @@ impl Committer {
         self.check(submitted, slots.first())?;
         let mut sequences = self.sequences(batch, &slots)?;
         let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
-        // Behind them the ends of the timelines that it changes, for a recovery that cannot look them up.
-        sequences.extend(slots[given..].iter().map(|slot| self.allocator.last(*slot, &self.memtable)));
-        self.wal.group().record((time_ms, times.start_ms), &sequences, chosen, &batch.tail, batch.tail_crc);
+        // Behind them the ends of the timelines that it changes, for a recovery that cannot look
+        // them up.
+        sequences
+            .extend(slots[given..].iter().map(|slot| self.allocator.last(*slot, &self.memtable)));
+        self.wal.group().record(
+            (time_ms, times.start_ms),
+            &sequences,
+            chosen,
+            &batch.tail,
+            batch.tail_crc,
+        );
         sequences.truncate(given);
         self.stage(batch, times, &slots, &sequences);
         Ok(Receipt { time_ms, sequences, duplicate: false })
@@ -245,7 +266,8 @@ impl Committer {
             if let Some(slot) = self.memtable.find(timeline, hash) {
                 return Ok(slot);
             }
-            let end = self.end_of((timeline, hash), submitted.hints.get(place).copied().flatten())?;
+            let end =
+                self.end_of((timeline, hash), submitted.hints.get(place).copied().flatten())?;
             Ok(self.memtable.insert(timeline, hash, end))
         };
         batch.timelines().enumerate().map(slot).collect()
@@ -301,8 +323,13 @@ impl Committer {
         Ok(self.end_of((timeline, basis.hash), hint)?.last)
     }
 
-    /// Where a timeline without a slot ends: as its caller found, unless the memtable was sealed since then.
-    fn end_of(&self, (timeline, hash): (TimelineRef<'_>, u64), hint: Option<EndHint>) -> Result<End> {
+    /// Where a timeline without a slot ends: as its caller found, unless the memtable was sealed
+    /// since then.
+    fn end_of(
+        &self,
+        (timeline, hash): (TimelineRef<'_>, u64),
+        hint: Option<EndHint>,
+    ) -> Result<End> {
         match hint.and_then(|hint| hint.under(&self.memtable)) {
             Some(end) => Ok(end),
             None => Reading::new(&self.state, &self.state.view.load(), timeline, hash).end(),
@@ -315,7 +342,9 @@ impl Committer {
         let mut sequences = Vec::with_capacity(batch.targets.len());
         for slot in &slots[..batch.targets.len()] {
             let given = match batch.conditions.sequence.filter(|_| sequences.is_empty()) {
-                Some(chosen) => self.allocator.take(*slot, &self.memtable, chosen).then_some(chosen),
+                Some(chosen) => {
+                    self.allocator.take(*slot, &self.memtable, chosen).then_some(chosen)
+                }
                 None => self.allocator.next(*slot, &self.memtable),
             };
             let Some(sequence) = given else {
@@ -332,7 +361,9 @@ impl Committer {
         let Times { time_ms, start_ms, .. } = times;
         self.group.hold(batch.tail.len());
         let mut staged = None;
-        for (at, ((target, slot), sequence)) in batch.targets.iter().zip(slots).zip(sequences).enumerate() {
+        for (at, ((target, slot), sequence)) in
+            batch.targets.iter().zip(slots).zip(sequences).enumerate()
+        {
             if staged != Some(target.body) {
                 let body = &batch.bodies[target.body as usize];
                 let mut bytes = batch.tail.slice(body.place.clone());
@@ -341,7 +372,8 @@ impl Committer {
                     self.group.hold(bytes.len());
                 }
                 let times = Times::new(time_ms, start_ms, body.lifetime_ms);
-                let is_shared = batch.targets.get(at + 1).is_some_and(|next| next.body == target.body);
+                let is_shared =
+                    batch.targets.get(at + 1).is_some_and(|next| next.body == target.body);
                 self.group.body(Body::new(times, bytes, is_shared));
                 staged = Some(target.body);
             }
@@ -374,7 +406,8 @@ impl Committer {
         }
     }
 
-    /// Step 3. A group without a record may still vouch for earlier ones: a retry is told that its append is durable.
+    /// Step 3. A group without a record may still vouch for earlier ones: a retry is told that its
+    /// append is durable.
     fn log(&mut self, group: &Filling) -> Result<(), Failure> {
         let counters = &self.state.counters;
         if !self.wal.group().is_empty() {
@@ -382,7 +415,8 @@ impl Committer {
             counters.wal_bytes.add(self.wal.group().len() as u64);
             self.wal.write_group()?;
         }
-        let is_asked = group.batches.iter().any(|submitted| submitted.batch.durability == Durability::Disk);
+        let is_asked =
+            group.batches.iter().any(|submitted| submitted.batch.durability == Durability::Disk);
         if is_asked && self.wal.is_unsynced() {
             counters.wal_syncs.add(1);
             let start = self.state.clock.monotonic();
@@ -403,7 +437,9 @@ impl Committer {
             body_bytes += submitted.batch.body_bytes();
             if !idle {
                 let batch = &submitted.batch;
-                batch.timelines().for_each(|(timeline, _)| self.state.watch.publish(timeline, woken));
+                batch
+                    .timelines()
+                    .for_each(|(timeline, _)| self.state.watch.publish(timeline, woken));
             }
         }
         self.state.counters.batches.add(group.batches.len() as u64);
@@ -412,7 +448,8 @@ impl Committer {
     }
 }
 
-/// Takes a step. A panic in it is a broken invariant: this and all later groups are refused, and nobody waits for them in vain.
+/// Takes a step. A panic in it is a broken invariant: this and all later groups are refused, and
+/// nobody waits for them in vain.
 fn guarded<T>(state: &State, step: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(step)).map_err(|_| {
         let error = Error::Poisoned { why: "the commit thread panicked".into() };

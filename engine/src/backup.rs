@@ -5,20 +5,24 @@
 //!  restore   a backup's segments ──copy──> a new directory, sync ──> manifest with another history ──> whole
 //! ```
 //!
-//! A backup is a directory of segments and one manifest, without a log: the flush before it put all that was committed into
-//! segments. A memtable is sealed between groups and its segments become visible in one step, so the segments of a view are all
-//! batches up to some place in the log, each as a whole. The view is held until the copy is done, so that merges and expiry remove
-//! nothing under it.
+//! A backup is a directory of segments and one manifest, without a log: the flush before it put all
+//! that was committed into segments. A memtable is sealed between groups and its segments become
+//! visible in one step, so the segments of a view are all batches up to some place in the log, each
+//! as a whole. The view is held until the copy is done, so that merges and expiry remove nothing
+//! under it.
 //!
-//! A merge may leave entries out because of a trim that is still in memory. A view that has its output but not the trim would be
-//! the state of no moment: the entries are missing, and nothing says that they were trimmed. So a view is taken after a flush, and
-//! if merges used changes above what is flushed, it is flushed again and another view is taken.
+//! A merge may leave entries out because of a trim that is still in memory. A view that has its
+//! output but not the trim would be the state of no moment: the entries are missing, and nothing
+//! says that they were trimmed. So a view is taken after a flush, and if merges used changes above
+//! what is flushed, it is flushed again and another view is taken.
 //!
-//! The target is claimed first (see `target.rs`). The manifest is written last, when the names of all files are durable: a backup
-//! that was cut has none, and neither an engine nor a restore takes it.
+//! The target is claimed first (see `target.rs`). The manifest is written last, when the names of
+//! all files are durable: a backup that was cut has none, and neither an engine nor a restore takes
+//! it.
 //!
-//! A restore changes the history, since the engine may have given sequences after the backup that clients have seen: their
-//! cursors are refused, and they read again. It copies, so that no bytes are shared between a backup and what is in use.
+//! A restore changes the history, since the engine may have given sequences after the backup that
+//! clients have seen: their cursors are refused, and they read again. It copies, so that no bytes
+//! are shared between a backup and what is in use.
 //!
 //! It does not know: which thread flushes, or what segments hold.
 
@@ -57,8 +61,9 @@ pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Re
     // All of it is durable when the backup is whole.
     live.relaxed = Relaxed::default();
     // A store may have been dropped since the view was taken.
-    let is_known =
-        |segment: &&Arc<Segment>| live.stores.iter().any(|store| store.id == segment.record().store);
+    let is_known = |segment: &&Arc<Segment>| {
+        live.stores.iter().any(|store| store.id == segment.record().store)
+    };
     let mut segments: Vec<&Arc<Segment>> = view.segments.all().filter(is_known).collect();
     for segment in &segments {
         segment.check()?;
@@ -68,8 +73,8 @@ pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Re
     fill(&state.dir, target, true, (state.engine_id, state.writer_epoch), live)
 }
 
-/// A view whose segments need nothing of the log, and what the manifest said afterwards: stores that it names and the view does
-/// not know are empty in the copy.
+/// A view whose segments need nothing of the log, and what the manifest said afterwards: stores
+/// that it names and the view does not know are empty in the copy.
 fn consistent_view(state: &State, flush: impl Fn() -> Result<()>) -> Result<(Arc<View>, Live)> {
     loop {
         flush()?;
@@ -82,15 +87,21 @@ fn consistent_view(state: &State, flush: impl Fn() -> Result<()>) -> Result<(Arc
     }
 }
 
-/// Makes a backup the content of a new or empty directory, with another history. An engine can then be opened there.
+/// Makes a backup the content of a new or empty directory, with another history. An engine can then
+/// be opened there.
 ///
-/// A directory of an engine that was closed is as good as a backup. One that has a log is refused: only an engine can read that.
+/// A directory of an engine that was closed is as good as a backup. One that has a log is refused:
+/// only an engine can read that.
 pub fn restore(backup: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Backup> {
     let (backup, target) = (backup.as_ref(), target.as_ref());
-    let source =
-        DiskDirectory::open(backup).map_err(|error| Error::io("open the directory", backup, error))?;
+    let source = DiskDirectory::open(backup)
+        .map_err(|error| Error::io("open the directory", backup, error))?;
     let source = Dir::new(Arc::new(source));
-    target::make(target, || DiskDirectory::create_noting(target), |target| restore_in(&source, target))
+    target::make(
+        target,
+        || DiskDirectory::create_noting(target),
+        |target| restore_in(&source, target),
+    )
 }
 
 /// The same with directories that may be simulated.
@@ -115,7 +126,8 @@ fn read_backup(source: &Dir) -> Result<Manifest> {
     };
     if let Some(log) = listed.iter().find(|name| wal::is_file(name).is_some()) {
         let what = format!(
-            "{} is the log of an engine that was not closed: open the directory with it, or take a backup of it",
+            "{} is the log of an engine that was not closed: open the directory with it, or take \
+             a backup of it",
             source.path_of(log).display()
         );
         return Err(Error::invalid(what));

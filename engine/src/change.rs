@@ -1,16 +1,19 @@
 //! Changes to what was written: trim, delete, edit, drop (P2, P11).
 //!
-//! A trim moves the floor of a timeline; a delete removes ranges of sequences; an edit replaces a body. Each is one log record;
-//! readers apply it to what older memtables and segments hold, and merging folds it in. There is no tombstone per entry, and a
-//! dropped timeline is one whose floor is above its last sequence: it goes on counting.
+//! A trim moves the floor of a timeline; a delete removes ranges of sequences; an edit replaces a
+//! body. Each is one log record; readers apply it to what older memtables and segments hold, and
+//! merging folds it in. There is no tombstone per entry, and a dropped timeline is one whose floor
+//! is above its last sequence: it goes on counting.
 //!
-//! The answer, how many entries were removed, needs a read. So a change reads first, then submits what it found, and waits; two
-//! changes of one timeline exclude each other meanwhile. Appends do not wait for changes: they only add above what was read.
+//! The answer, how many entries were removed, needs a read. So a change reads first, then submits
+//! what it found, and waits; two changes of one timeline exclude each other meanwhile. Appends do
+//! not wait for changes: they only add above what was read.
 //!
-//! What is damaged can be changed all the same (P5): entries that cannot be read count by their sequences.
+//! What is damaged can be changed all the same (P5): entries that cannot be read count by their
+//! sequences.
 //!
-//! A trim reads by sure time (`clock::SureTime`): what a wall clock that jumped ahead hides for now is alive, and a floor above it
-//! would take it away for good.
+//! A trim reads by sure time (`clock::SureTime`): what a wall clock that jumped ahead hides for now
+//! is alive, and a floor above it would take it away for good.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +67,8 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     Ok(removed)
 }
 
-/// The lowest sequence of the newest `count` readable entries. What damage takes counts by its sequences.
+/// The lowest sequence of the newest `count` readable entries. What damage takes counts by its
+/// sequences.
 fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequence> {
     let (mut from, mut left) = (last + 1, count);
     while left > 0 {
@@ -85,7 +89,8 @@ fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequen
     Ok(from)
 }
 
-/// How many readable entries there are up to a sequence, and the highest of them. What damage takes counts by its sequences.
+/// How many readable entries there are up to a sequence, and the highest of them. What damage takes
+/// counts by its sequences.
 fn count_to(reading: &Reading<'_>, high: Sequence) -> Result<(u64, Option<Sequence>)> {
     let (mut count, mut highest) = (0, None);
     let mut low = 0;
@@ -108,7 +113,12 @@ fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor>
             Floor { lowest, start_ms, until_ms, trimmed_to }
         }
         // Above what was given so far: whatever is appended meanwhile can be read.
-        None => Floor { lowest: (end.last + 1).min(MAX_SEQUENCE + 1), start_ms: 0, until_ms: 0, trimmed_to },
+        None => Floor {
+            lowest: (end.last + 1).min(MAX_SEQUENCE + 1),
+            start_ms: 0,
+            until_ms: 0,
+            trimmed_to,
+        },
     })
 }
 
@@ -148,7 +158,8 @@ fn lowest_beside(reading: &Reading<'_>, gone: &BTreeSet<Sequence>, end: &End) ->
     loop {
         let spans = reading.range_without_bodies(low, end.last, COUNTED, false)?.spans();
         let Some((_, last)) = spans.last() else { return Ok(end.last + 1) };
-        let left = spans.iter().flat_map(|(first, last)| *first..=*last).find(|at| !gone.contains(at));
+        let left =
+            spans.iter().flat_map(|(first, last)| *first..=*last).find(|at| !gone.contains(at));
         if let Some(sequence) = left {
             return Ok(sequence);
         }

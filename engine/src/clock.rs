@@ -9,7 +9,8 @@ use crate::ids::TimeMs;
 
 /// A source of time.
 pub trait Clock: Send + Sync {
-    /// Wall time in Unix milliseconds. It may jump either way; the commit path keeps times from decreasing.
+    /// Wall time in Unix milliseconds. It may jump either way; the commit path keeps times from
+    /// decreasing.
     fn now_ms(&self) -> TimeMs;
 
     /// Time since some fixed moment, which never goes back: for measuring, never for stamping.
@@ -47,7 +48,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Sure time: what the monotonic clock confirms, counted on from the last time that an earlier life was sure of (P8).
+/// Sure time: what the monotonic clock confirms, counted on from the last time that an earlier life
+/// was sure of (P8).
 ///
 /// | decision | goes by |
 /// |---|---|
@@ -56,9 +58,10 @@ impl Clock for SystemClock {
 /// | whether a read shows an entry (TTL, own lifetime) | [`SureTime::at_latest_ms`] at the read |
 /// | deleting, forgetting an id, refusing a change, what a trim removes, what the manifest keeps | [`SureTime::now_ms`] |
 ///
-/// Sure time never falls. A wall clock that jumps forward, while the engine runs or while it was stopped, does not move it: what goes
-/// by it waits until the wall clock has run evenly for an hour, so that a person has time to see the warning. A wall clock that is
-/// set back, or is behind after a start, does not move it either: lifetimes go on as the monotonic clock counts.
+/// Sure time never falls. A wall clock that jumps forward, while the engine runs or while it was
+/// stopped, does not move it: what goes by it waits until the wall clock has run evenly for an
+/// hour, so that a person has time to see the warning. A wall clock that is set back, or is behind
+/// after a start, does not move it either: lifetimes go on as the monotonic clock counts.
 #[derive(Debug)]
 pub struct SureTime {
     state: Mutex<SureState>,
@@ -69,9 +72,11 @@ struct SureState {
     /// A time that was believed, and the monotonic time that went with it.
     base_ms: TimeMs,
     base: Duration,
-    /// The highest time given so far: the wall clock may run ahead of what is confirmed by a little, and fall back.
+    /// The highest time given so far: the wall clock may run ahead of what is confirmed by a
+    /// little, and fall back.
     highest_ms: TimeMs,
-    /// The wall clock is ahead of what is believed: what it showed when that was noticed, and the monotonic time of it.
+    /// The wall clock is ahead of what is believed: what it showed when that was noticed, and the
+    /// monotonic time of it.
     held: Option<(TimeMs, Duration)>,
 }
 
@@ -88,7 +93,8 @@ impl SureTime {
     /// Starts from the last time that an earlier life was sure of; 0: there was none.
     pub fn new(clock: &dyn Clock, seen_ms: TimeMs) -> SureTime {
         let now_ms = clock.now_ms();
-        let believed = seen_ms == 0 || (seen_ms..=seen_ms.saturating_add(STOPPED_MS)).contains(&now_ms);
+        let believed =
+            seen_ms == 0 || (seen_ms..=seen_ms.saturating_add(STOPPED_MS)).contains(&now_ms);
         let base_ms = if believed { now_ms } else { seen_ms };
         let (base, highest_ms) = (clock.monotonic(), base_ms);
         SureTime { state: Mutex::new(SureState { base_ms, base, highest_ms, held: None }) }
@@ -102,8 +108,9 @@ impl SureTime {
         state.highest_ms
     }
 
-    /// What a lifetime starts at and a read goes by: the wall clock or sure time, whichever is later. So neither a clock that was
-    /// ahead once, nor one that is behind, nor a start after a long stop gives what is new a wrong lifetime.
+    /// What a lifetime starts at and a read goes by: the wall clock or sure time, whichever is
+    /// later. So neither a clock that was ahead once, nor one that is behind, nor a start after a
+    /// long stop gives what is new a wrong lifetime.
     pub fn at_latest_ms(&self, clock: &dyn Clock) -> TimeMs {
         self.now_ms(clock).max(clock.now_ms())
     }
@@ -163,7 +170,8 @@ impl ManualClock {
         self.now_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Sets the wall time, forwards or backwards: a jump, which the monotonic clock does not confirm.
+    /// Sets the wall time, forwards or backwards: a jump, which the monotonic clock does not
+    /// confirm.
     pub fn set(&self, now_ms: TimeMs) {
         self.now_ms.store(now_ms, Ordering::SeqCst);
     }

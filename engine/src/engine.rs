@@ -9,7 +9,8 @@
 //!          └─ wake thread        wake.rs       wakers, which are code of the caller
 //! ```
 //!
-//! Clones are the same engine; the last one that goes stops the threads. Only [`Engine::close`] flushes before.
+//! Clones are the same engine; the last one that goes stops the threads. Only [`Engine::close`]
+//! flushes before.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -45,11 +46,12 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
 }
 
-/// An open directory of timelines. Cheap to clone; all methods may be called from any thread, and from wakers.
+/// An open directory of timelines. Cheap to clone; all methods may be called from any thread, and
+/// from wakers.
 ///
-/// The last handle that is dropped, of an engine or a [`Store`], stops the engine: what was submitted is committed, the threads
-/// end, and the directory's lock is released last. The drop waits for this, except in a waker: there the lock is released when
-/// the waker has returned.
+/// The last handle that is dropped, of an engine or a [`Store`], stops the engine: what was
+/// submitted is committed, the threads end, and the directory's lock is released last. The drop
+/// waits for this, except in a waker: there the lock is released when the waker has returned.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -102,11 +104,13 @@ impl StoreOptions {
 }
 
 impl Engine {
-    /// Opens a directory, made if there is none. It is locked for this process until the engine is closed or dropped.
+    /// Opens a directory, made if there is none. It is locked for this process until the engine is
+    /// closed or dropped.
     ///
-    /// What a crash left is recovered: everything acknowledged is there. Fails with [`Error::Locked`] when another process has
-    /// the directory, and with [`Error::Corrupt`] when the manifest or the log is damaged; a damaged segment is only told when
-    /// a timeline that it may hold is read, or when the log has a change for one.
+    /// What a crash left is recovered: everything acknowledged is there. Fails with
+    /// [`Error::Locked`] when another process has the directory, and with [`Error::Corrupt`] when
+    /// the manifest or the log is damaged; a damaged segment is only told when a timeline that it
+    /// may hold is read, or when the log has a change for one.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let path = dir.as_ref();
         let makes = options.create && !options.read_only;
@@ -119,8 +123,10 @@ impl Engine {
     /// Opens an engine in a world that may be simulated.
     pub fn open_in(world: World, options: Options) -> Result<Engine> {
         if options.max_body_bytes > MAX_BODY_BYTES {
-            let what =
-                format!("max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}", options.max_body_bytes);
+            let what = format!(
+                "max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}",
+                options.max_body_bytes
+            );
             return Err(Error::invalid(what));
         }
         if options.max_open_files < LEAST_OPEN_FILES {
@@ -148,13 +154,14 @@ impl Engine {
         self.state().stores.read().iter().find(|store| store.name == name).cloned()
     }
 
-    /// Creates a store; one that exists with the same TTL is given as it is. `ttl_ms` 0: entries live for ever.
+    /// Creates a store; one that exists with the same TTL is given as it is. `ttl_ms` 0: entries
+    /// live for ever.
     pub fn create_store(&self, name: &str, ttl_ms: u64) -> Result<Store> {
         self.create_store_with(name, StoreOptions::ttl_ms(ttl_ms))
     }
 
-    /// Creates a store; one that exists with the same TTL is given as it is: [`Engine::set_store_copies`] changes how often it
-    /// is kept.
+    /// Creates a store; one that exists with the same TTL is given as it is:
+    /// [`Engine::set_store_copies`] changes how often it is kept.
     pub fn create_store_with(&self, name: &str, options: StoreOptions) -> Result<Store> {
         let StoreOptions { ttl_ms, copies } = options;
         check_store_name(name)?;
@@ -162,19 +169,22 @@ impl Engine {
         let _one_at_a_time = self.running.creating.lock();
         match self.find_store(name) {
             Some(store) if store.ttl_ms == ttl_ms => {}
-            Some(store) => return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms }),
+            Some(store) => {
+                return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms });
+            }
             None => stores::create(self.state(), name, ttl_ms, copies)?,
         }
         self.store(name)
     }
 
-    /// Drops a store with all that is in it; one that has a readable entry only with `force`. When it returns, this is durable, and
-    /// every read and write of the store is an [`Error::StoreDropped`]: watchers of its timelines become ready to find out. A store
-    /// that is created again under its name is another: it starts empty, with another epoch.
+    /// Drops a store with all that is in it; one that has a readable entry only with `force`. When
+    /// it returns, this is durable, and every read and write of the store is an
+    /// [`Error::StoreDropped`]: watchers of its timelines become ready to find out. A store that is
+    /// created again under its name is another: it starts empty, with another epoch.
     ///
-    /// `messages` and `sync` are not dropped. An append that waits for its commit meanwhile is committed before or refused. Without
-    /// `force`, commits wait while it looks for readable entries a second time, which takes long only where very many timelines are
-    /// empty.
+    /// `messages` and `sync` are not dropped. An append that waits for its commit meanwhile is
+    /// committed before or refused. Without `force`, commits wait while it looks for readable
+    /// entries a second time, which takes long only where very many timelines are empty.
     pub fn drop_store(&self, name: &str, force: bool) -> Result<()> {
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
@@ -182,14 +192,17 @@ impl Engine {
         stores::drop(self.state(), &store, force)
     }
 
-    /// Changes the TTL of a store. It applies to what is there; what had expired stays so, as far as the time is sure
-    /// ([`clock::SureTime`](crate::clock::SureTime)): a wall clock that jumped ahead ends nothing for good.
+    /// Changes the TTL of a store. It applies to what is there; what had expired stays so, as far
+    /// as the time is sure ([`clock::SureTime`](crate::clock::SureTime)): a wall clock that jumped
+    /// ahead ends nothing for good.
     pub fn set_store_ttl(&self, name: &str, ttl_ms: u64) -> Result<()> {
         self.running.check_writable()?;
         let id = self.store(name)?.id;
         let now_ms = self.state().sure_now_ms();
         self.state().change_stores(|live| {
-            for store in live.stores.iter_mut().filter(|store| store.id == id && store.ttl_ms != ttl_ms) {
+            for store in
+                live.stores.iter_mut().filter(|store| store.id == id && store.ttl_ms != ttl_ms)
+            {
                 if store.ttl_ms != 0 {
                     let gone_before_ms = now_ms.saturating_add(1).saturating_sub(store.ttl_ms);
                     store.gone_before_ms = store.gone_before_ms.max(gone_before_ms);
@@ -199,13 +212,15 @@ impl Engine {
         })
     }
 
-    /// Changes how often the files of a store are kept. Segments that are there get their copies now; if
-    /// there is no space for that, by [`Engine::repair`], or when they are merged. Copies that there are stay until then.
+    /// Changes how often the files of a store are kept. Segments that are there get their copies
+    /// now; if there is no space for that, by [`Engine::repair`], or when they are merged. Copies
+    /// that there are stay until then.
     pub fn set_store_copies(&self, name: &str, copies: Copies) -> Result<()> {
         self.running.check_writable()?;
         let store = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
         let view = self.state().view.load();
-        let is_done = view.segments.of(store.id).iter().all(|segment| segment.record().copies >= copies);
+        let is_done =
+            view.segments.of(store.id).iter().all(|segment| segment.record().copies >= copies);
         if store.copies == copies && is_done {
             return Ok(());
         }
@@ -235,9 +250,11 @@ impl Engine {
         stores
     }
 
-    /// Queues a batch. The ticket resolves when it is committed: durable as the batch asked, and visible to every reader.
+    /// Queues a batch. The ticket resolves when it is committed: durable as the batch asked, and
+    /// visible to every reader.
     ///
-    /// Does not wait for the disk, except to find where timelines end that were not written to for long.
+    /// Does not wait for the disk, except to find where timelines end that were not written to for
+    /// long.
     pub fn submit(&self, batch: Batch) -> Result<Ticket> {
         self.submit_all(vec![batch]).pop().expect("one batch, one ticket")
     }
@@ -257,7 +274,8 @@ impl Engine {
         self.running.check_writable()?;
         self.running.queue.seal()?.wait()?;
         let state = self.state();
-        // Others may seal more meanwhile: what this call is about was sealed before the memtable that is active now.
+        // Others may seal more meanwhile: what this call is about was sealed before the memtable
+        // that is active now.
         let sealed_to = state.view.load().active.from();
         loop {
             let seen = state.progress.changes();
@@ -271,34 +289,37 @@ impl Engine {
         }
     }
 
-    /// Drops what has expired and merges all segments of each store into one (of each partition, in a store with TTL). Returns
-    /// when it is done; reads and appends go on.
+    /// Drops what has expired and merges all segments of each store into one (of each partition, in
+    /// a store with TTL). Returns when it is done; reads and appends go on.
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
         expire::expire(self.state()).map_err(|failure| self.state().failed(failure))?;
         compact::merge_all(self.state())
     }
 
-    /// Reads and checks everything that is in files: every checksum, every index against its data. Damage is a finding, not an
-    /// error. What is damaged in one of two copies is mended, unless the engine is read-only. Appends go on meanwhile. `on_progress`
-    /// is told how many bytes of segments were read, of how many.
+    /// Reads and checks everything that is in files: every checksum, every index against its data.
+    /// Damage is a finding, not an error. What is damaged in one of two copies is mended, unless
+    /// the engine is read-only. Appends go on meanwhile. `on_progress` is told how many bytes of
+    /// segments were read, of how many.
     pub fn verify(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<Verification> {
         verify::verify(self.state(), &mut on_progress)
     }
 
-    /// Mends what is damaged in one copy of a file from the other, in stores that are [kept twice](StoreOptions::copies), and makes
-    /// copies that are missing. Reads and appends go on meanwhile. [`Engine::verify`] does it too, and checks all the rest.
+    /// Mends what is damaged in one copy of a file from the other, in stores that are [kept
+    /// twice](StoreOptions::copies), and makes copies that are missing. Reads and appends go on
+    /// meanwhile. [`Engine::verify`] does it too, and checks all the rest.
     pub fn repair(&self) -> Result<Repair> {
         self.running.check_writable()?;
         repair::repair(self.state(), None)
     }
 
-    /// Makes a copy of all that is committed now in a new or empty directory. Appends go on meanwhile and are in the copy or not,
-    /// batches as a whole. Files are hard-linked where the file system can. What [`restore`](crate::restore) takes.
+    /// Makes a copy of all that is committed now in a new or empty directory. Appends go on
+    /// meanwhile and are in the copy or not, batches as a whole. Files are hard-linked where the
+    /// file system can. What [`restore`](crate::restore) takes.
     ///
-    /// The directory is locked meanwhile: of several callers that fill it at once, one succeeds, and the
-    /// others get [`Error::Locked`] or [`Error::Invalid`]. `lost+found` and a `LOCK` that nobody holds
-    /// count as nothing.
+    /// The directory is locked meanwhile: of several callers that fill it at once, one succeeds,
+    /// and the others get [`Error::Locked`] or [`Error::Invalid`]. `lost+found` and a `LOCK` that
+    /// nobody holds count as nothing.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
         let path = target.as_ref();
         let make = || self.state().dir.with_descriptor(|| DiskDirectory::create_noting(path));
@@ -308,23 +329,26 @@ impl Engine {
     /// The same into a directory that may be simulated.
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
         let target = self.state().dir.of_same_engine(target);
-        let made = target::claim(&target, |target| backup::backup(self.state(), target, || self.flush()))?;
+        let made =
+            target::claim(&target, |target| backup::backup(self.state(), target, || self.flush()))?;
         self.state().counters.last_backup_ms.raise_to(self.state().clock.now_ms());
         Ok(made)
     }
 
-    /// The time that lifetimes and reads go by, Unix ms: the wall clock, or sure time if that is later.
+    /// The time that lifetimes and reads go by, Unix ms: the wall clock, or sure time if that is
+    /// later.
     pub fn now_ms(&self) -> TimeMs {
         self.state().now_ms()
     }
 
-    /// The time that deleting, forgetting and refusing go by, Unix ms: it never falls, and a clock that jumps ahead does not move it.
+    /// The time that deleting, forgetting and refusing go by, Unix ms: it never falls, and a clock
+    /// that jumps ahead does not move it.
     pub fn sure_now_ms(&self) -> TimeMs {
         self.state().sure_now_ms()
     }
 
-    /// The history that cursors of all stores belong to, as 16 hex digits. It changes only when an older state was restored; see
-    /// [`Store::epoch`] for what else ends an epoch.
+    /// The history that cursors of all stores belong to, as 16 hex digits. It changes only when an
+    /// older state was restored; see [`Store::epoch`] for what else ends an epoch.
     pub fn epoch(&self) -> String {
         format!("{:016x}", self.state().history)
     }
@@ -339,7 +363,8 @@ impl Engine {
         &self.running.damage
     }
 
-    /// Whether any segment was found damaged, and not mended since. Costs nothing: for callers who then look twice.
+    /// Whether any segment was found damaged, and not mended since. Costs nothing: for callers who
+    /// then look twice.
     pub fn has_damage(&self) -> bool {
         self.state().cache.damages().any()
     }
@@ -355,8 +380,9 @@ impl Engine {
         figures::store_figures(self.state())
     }
 
-    /// Flushes, and stops: the next open has no log to read. Other clones cannot write from now on, and watchers are closed.
-    /// When it returns, the directory is free; if it is called in a waker, when that waker has returned.
+    /// Flushes, and stops: the next open has no log to read. Other clones cannot write from now on,
+    /// and watchers are closed. When it returns, the directory is free; if it is called in a waker,
+    /// when that waker has returned.
     pub fn close(&self) -> Result<()> {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
         self.running.close(flushed)
@@ -381,7 +407,8 @@ mod tests {
     #[test]
     fn a_panic_while_sealing_does_not_report_a_committed_batch_as_failed() {
         let disk = SimulatedDisk::new();
-        let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: Arc::new(SystemClock::new()) };
+        let world =
+            World { dir: Dir::new(Arc::new(disk.clone())), clock: Arc::new(SystemClock::new()) };
         let engine = Engine::open_in(world, Options::default()).expect("opens");
         let store = engine.store("messages").expect("it is there");
         let append = || engine.submit(Batch::new().append(&store, b"t", b"x")).expect("is queued");
@@ -393,7 +420,10 @@ mod tests {
                     on_its_way.send(()).expect("the test waits");
                     goes_on.recv().expect("the test goes on");
                 }
-                assert!(!matches!(op, Op::Create { .. } | Op::Rename { .. }), "planted in the next log file");
+                assert!(
+                    !matches!(op, Op::Create { .. } | Op::Rename { .. }),
+                    "planted in the next log file"
+                );
             }
             None
         })));

@@ -19,10 +19,12 @@ pub struct Entry {
     pub sequence: Sequence,
     /// When the engine committed it. Never decreases inside a timeline.
     pub time_ms: TimeMs,
-    /// When its lifetime began: `time_ms`, unless the wall clock had been ahead before it was committed, or was behind then.
+    /// When its lifetime began: `time_ms`, unless the wall clock had been ahead before it was
+    /// committed, or was behind then.
     pub start_ms: TimeMs,
-    /// The caller's bytes. Cheap to clone. It keeps little more than itself in memory: a small one shares 16 KiB at most with others
-    /// of its page, a large one is at least half of what it is a part of.
+    /// The caller's bytes. Cheap to clone. It keeps little more than itself in memory: a small one
+    /// shares 16 KiB at most with others of its page, a large one is at least half of what it is a
+    /// part of.
     pub body: Bytes,
 }
 
@@ -33,15 +35,18 @@ pub struct Limit {
     pub entries: usize,
     /// At most so many bytes of bodies.
     pub body_bytes: u64,
-    /// Let the first entry through even if its body alone is over `body_bytes`, so that a reader always advances.
+    /// Let the first entry through even if its body alone is over `body_bytes`, so that a reader
+    /// always advances.
     pub first_always: bool,
-    /// Go on where something is damaged, and report in [`Page::lost`] what cannot be read. Otherwise the read fails.
+    /// Go on where something is damaged, and report in [`Page::lost`] what cannot be read.
+    /// Otherwise the read fails.
     pub around_damage: bool,
 }
 
 impl Limit {
     /// Of a read that asks only where a timeline starts and ends.
-    pub const NOTHING: Limit = Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
+    pub const NOTHING: Limit =
+        Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
 
     /// So many entries, whatever their size.
     pub fn entries(entries: usize) -> Limit {
@@ -63,8 +68,9 @@ impl Limit {
 
 /// What damage takes from a read: the entries from `first` to `last`, or the body of one.
 ///
-/// If [`Page::entries`] has an entry with the sequence, its body is lost, and it stands there with an empty body and the best time
-/// known. Otherwise nothing is known of the entries in the range but that they were given.
+/// If [`Page::entries`] has an entry with the sequence, its body is lost, and it stands there with
+/// an empty body and the best time known. Otherwise nothing is known of the entries in the range
+/// but that they were given.
 #[derive(Clone, Debug)]
 pub struct Lost {
     /// The lowest sequence.
@@ -84,7 +90,8 @@ impl PartialEq for Lost {
 
 impl Eq for Lost {}
 
-/// Changes to entries that were written before: which are removed, and which have another body. The younger change counts.
+/// Changes to entries that were written before: which are removed, and which have another body. The
+/// younger change counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// Removed sequences, as inclusive ranges.
@@ -149,9 +156,13 @@ impl Changes {
 
     /// The changes to sequences below one: those that are not in the place that begins with it.
     pub fn below(&self, bound: Sequence) -> Changes {
-        let clipped = self.removed.range(..bound).map(|(first, last)| (*first, (*last).min(bound - 1)));
+        let clipped =
+            self.removed.range(..bound).map(|(first, last)| (*first, (*last).min(bound - 1)));
         let edited = self.edited.range(..bound).filter(|(sequence, _)| !self.removes(**sequence));
-        Changes { removed: clipped.collect(), edited: edited.map(|(at, body)| (*at, body.clone())).collect() }
+        Changes {
+            removed: clipped.collect(),
+            edited: edited.map(|(at, body)| (*at, body.clone())).collect(),
+        }
     }
 
     /// Takes in changes that are older than these.
@@ -194,7 +205,8 @@ impl Times {
     }
 }
 
-/// Lifetimes that began before this are past a store's TTL, or were when it was changed; 0: none is.
+/// Lifetimes that began before this are past a store's TTL, or were when it was changed; 0: none
+/// is.
 pub(crate) fn alive_from_ms(now_ms: TimeMs, ttl_ms: u64, gone_before_ms: TimeMs) -> TimeMs {
     let past_ttl_ms = if ttl_ms == 0 { 0 } else { now_ms.saturating_add(1).saturating_sub(ttl_ms) };
     past_ttl_ms.max(gone_before_ms)
@@ -248,13 +260,15 @@ impl Sight<'_> {
 /// From where on a timeline can be read. A trim moves it; it outlives the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floor {
-    /// The lowest sequence that was not removed; above the last one when there is none. What expired may be above it.
+    /// The lowest sequence that was not removed; above the last one when there is none. What
+    /// expired may be above it.
     pub lowest: Sequence,
     /// When the lifetime of that entry began; 0: not known.
     pub start_ms: TimeMs,
     /// When it expires by itself; 0: never.
     pub until_ms: TimeMs,
-    /// The highest sequence that trimming or expiry removed, as far as was known when this was written.
+    /// The highest sequence that trimming or expiry removed, as far as was known when this was
+    /// written.
     pub trimmed_to: Sequence,
 }
 
@@ -271,8 +285,11 @@ pub struct End {
 
 impl End {
     /// The end of a timeline that was never written.
-    pub const NEVER: End =
-        End { last: 0, last_time_ms: 0, floor: Floor { lowest: 1, start_ms: 0, until_ms: 0, trimmed_to: 0 } };
+    pub const NEVER: End = End {
+        last: 0,
+        last_time_ms: 0,
+        floor: Floor { lowest: 1, start_ms: 0, until_ms: 0, trimmed_to: 0 },
+    };
 
     /// The end of what changes shared bodies: it takes a change of any of them, and has no entries.
     pub const BODIES: End = End { last: MAX_SEQUENCE, ..End::NEVER };
@@ -317,8 +334,9 @@ pub enum Verdict {
     Ok,
     /// Entries after the cursor are gone for good; the page starts with what is left.
     ///
-    /// A read-only open that went around damage in the log says so, too, where it reaches the end of a timeline and no record
-    /// behind the damage shows that the timeline is whole: entries after the last one may be missing.
+    /// A read-only open that went around damage in the log says so, too, where it reaches the end
+    /// of a timeline and no record behind the damage shows that the timeline is whole: entries
+    /// after the last one may be missing.
     Trimmed,
     /// The cursor is above the last sequence: it belongs to another history.
     Future,
@@ -350,7 +368,8 @@ impl Page {
         self.lost.iter().find(|lost| (lost.first..=lost.last).contains(&sequence))
     }
 
-    /// What the page holds, entry by entry and range by range, ascending: first and last sequence of each.
+    /// What the page holds, entry by entry and range by range, ascending: first and last sequence
+    /// of each.
     pub(crate) fn spans(&self) -> Vec<(Sequence, Sequence)> {
         let entries = self.entries.iter().map(|entry| (entry.sequence, entry.sequence));
         let mut spans: BTreeMap<Sequence, Sequence> = entries.collect();
@@ -404,13 +423,21 @@ mod tests {
         assert_eq!(changes.removed.iter().collect::<Vec<_>>(), [(&1, &1), (&5, &9)]);
         changes.remove(2, 20);
         assert_eq!(changes.removed.iter().collect::<Vec<_>>(), [(&1, &20)]);
-        assert!(changes.removes(1) && changes.removes(20) && !changes.removes(21) && !changes.removes(0));
+        assert!(
+            changes.removes(1)
+                && changes.removes(20)
+                && !changes.removes(21)
+                && !changes.removes(0)
+        );
     }
 
     #[test]
     fn the_younger_edit_counts() {
         let one = |body: &'static [u8]| Changes {
-            edited: BTreeMap::from([(3, Edit { at: CommitPlace(1), body: Bytes::from_static(body) })]),
+            edited: BTreeMap::from([(
+                3,
+                Edit { at: CommitPlace(1), body: Bytes::from_static(body) },
+            )]),
             ..Changes::default()
         };
         let mut changes = one(b"new");

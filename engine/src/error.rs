@@ -1,6 +1,8 @@
-//! The one error. Its variants are arranged by what the caller can do next; each says what happened, to which file or key.
+//! The one error. Its variants are arranged by what the caller can do next; each says what
+//! happened, to which file or key.
 //!
-//! Errors are cloned to every waiter of a failed group, hence the `Arc` around the operating system's error.
+//! Errors are cloned to every waiter of a failed group, hence the `Arc` around the operating
+//! system's error.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +37,8 @@ pub enum Error {
         /// The name that was asked for.
         name: String,
     },
-    /// The store was dropped after the handle was taken: nothing of it can be read or written any more. Create it again, or let it be.
+    /// The store was dropped after the handle was taken: nothing of it can be read or written any
+    /// more. Create it again, or let it be.
     #[error("the store was dropped")]
     StoreDropped,
     /// There are as many stores as there may be: drop one that is not needed. Nothing was written.
@@ -52,7 +55,8 @@ pub enum Error {
         /// The TTL that it has, 0 for none.
         ttl_ms: u64,
     },
-    /// The last sequence is another than the batch asked for: read, then decide. Nothing was written.
+    /// The last sequence is another than the batch asked for: read, then decide. Nothing was
+    /// written.
     #[error("the last sequence of the timeline is {last}")]
     LastSequence {
         /// The last sequence.
@@ -66,7 +70,8 @@ pub enum Error {
     },
     /// The id was used for another batch: use a new id. Nothing was written.
     #[error(
-        "this id was used with another body, other timelines or other changes; its first append was given sequence \
+        "this id was used with another body, other timelines or other changes; its first append \
+         was given sequence \
          {sequence}: use a new id"
     )]
     IdConflict {
@@ -82,10 +87,12 @@ pub enum Error {
         /// The file that could not grow.
         path: PathBuf,
     },
-    /// The process has no file descriptor left, and the engine none to give up: raise the limit, or let something else close
-    /// files. Nothing was changed, and it works again when there are descriptors, without a restart.
+    /// The process has no file descriptor left, and the engine none to give up: raise the limit, or
+    /// let something else close files. Nothing was changed, and it works again when there are
+    /// descriptors, without a restart.
     #[error(
-        "too many open files (to {doing} {path}): raise the limit of the process (ulimit -n), or lower max_open_files"
+        "too many open files (to {doing} {path}): raise the limit of the process (ulimit -n), or \
+         lower max_open_files"
     )]
     TooManyFiles {
         /// What was tried.
@@ -109,10 +116,11 @@ pub enum Error {
         /// What does not hold there.
         what: String,
     },
-    /// Another engine, backup, restore or salvage, likely in another process, has the directory: let it
-    /// end, or use another directory.
+    /// Another engine, backup, restore or salvage, likely in another process, has the directory:
+    /// let it end, or use another directory.
     #[error(
-        "{path} is locked{holder}: another engine, backup, restore or salvage is at work there; let it end, or use \
+        "{path} is locked{holder}: another engine, backup, restore or salvage is at work there; \
+         let it end, or use \
          another directory"
     )]
     Locked {
@@ -150,7 +158,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A failure before anything that counts was touched: a shortage passes, other failures mean that the disk is not well.
+    /// A failure before anything that counts was touched: a shortage passes, other failures mean
+    /// that the disk is not well.
     pub fn before(error: Error) -> Failure {
         if error.is_shortage() { Failure::Refused(error) } else { Failure::Poisoned(error) }
     }
@@ -162,11 +171,14 @@ impl Error {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether what was to be read is damaged: not as it was written, or not given by the disk. A lack of descriptors is no damage.
+    /// Whether what was to be read is damaged: not as it was written, or not given by the disk. A
+    /// lack of descriptors is no damage.
     pub fn is_damage(&self) -> bool {
         match self {
             Error::Corrupt { .. } => true,
-            Error::Io { doing, .. } => matches!(*doing, "read" | "open" | "measure") && !self.is_shortage(),
+            Error::Io { doing, .. } => {
+                matches!(*doing, "read" | "open" | "measure") && !self.is_shortage()
+            }
             _ => false,
         }
     }
@@ -194,21 +206,23 @@ impl Error {
         Error::Corrupt { path: path.into(), offset, what: what.into() }
     }
 
-    /// The operating system's error with its circumstances. A full disk becomes [`Error::DiskFull`], a lack of descriptors
-    /// [`Error::TooManyFiles`].
+    /// The operating system's error with its circumstances. A full disk becomes
+    /// [`Error::DiskFull`], a lack of descriptors [`Error::TooManyFiles`].
     pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Error {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::DiskFull { path: path.to_path_buf() }
             }
-            _ if is_out_of_descriptors(&source) => Error::TooManyFiles { doing, path: path.to_path_buf() },
+            _ if is_out_of_descriptors(&source) => {
+                Error::TooManyFiles { doing, path: path.to_path_buf() }
+            }
             _ => Error::Io { doing, path: path.to_path_buf(), source: Arc::new(source) },
         }
     }
 }
 
-/// Whether there was no file descriptor left: of the process (EMFILE) or of the machine (ENFILE). The standard library has no
-/// kind for it.
+/// Whether there was no file descriptor left: of the process (EMFILE) or of the machine (ENFILE).
+/// The standard library has no kind for it.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;

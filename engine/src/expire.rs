@@ -1,4 +1,5 @@
-//! Expiry (P2, P6, P8): what a store's TTL has passed leaves the disk by an unlink, without being read or rewritten.
+//! Expiry (P2, P6, P8): what a store's TTL has passed leaves the disk by an unlink, without being
+//! read or rewritten.
 //!
 //! ```text
 //!  partition  1 │ 2 │ 3 │ 4 …      each segment of a store with TTL lies in one partition of time
@@ -7,13 +8,15 @@
 //!  eight neighbours without data ──merge──> one, with the end of each timeline
 //! ```
 //!
-//! 1. a segment whose newest entry is past its TTL, by a time that is sure (`clock::SureTime`), is dropped;
+//! 1. a segment whose newest entry is past its TTL, by a time that is sure (`clock::SureTime`), is
+//!    dropped;
 //! 2. the manifest says so, durably;
 //! 3. the view has it without its data; the data file goes when the last reader lets go.
 //!
-//! Readers never see an expired entry, whatever the disk holds: this room only gives the space back. What is in memory and in the
-//! log is sealed early enough (`is_seal_due`), so that idle timelines leave too. All that goes by time is done here: the reserve is
-//! made again here, and the last group of an idle log is vouched for.
+//! Readers never see an expired entry, whatever the disk holds: this room only gives the space
+//! back. What is in memory and in the log is sealed early enough (`is_seal_due`), so that idle
+//! timelines leave too. All that goes by time is done here: the reserve is made again here, and the
+//! last group of an idle log is vouched for.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,16 +33,20 @@ use crate::ticket::Ticket;
 /// How often the time is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long trims wait in memory until they are flushed, so that the segments that they emptied are rewritten.
+/// How long trims wait in memory until they are flushed, so that the segments that they emptied are
+/// rewritten.
 const TRIM_WAIT_MS: u64 = 60_000;
 
-/// The thread that goes by time, until the engine closes. Merging, which may take long, is another's.
+/// The thread that goes by time, until the engine closes. Merging, which may take long, is
+/// another's.
 pub fn run(state: &State, queue: &Queue) {
     let mut unvouched_before = 0;
     while !state.is_closing() {
         match expire(state) {
             Ok(()) => {}
-            Err(Failure::Refused(error)) => tracing::warn!(%error, "what has expired could not be dropped"),
+            Err(Failure::Refused(error)) => {
+                tracing::warn!(%error, "what has expired could not be dropped")
+            }
             Err(failure) => {
                 state.failed(failure);
                 return;
@@ -54,7 +61,8 @@ pub fn run(state: &State, queue: &Queue) {
         if state.reserve.is_out() || wanted >= (2 * state.reserve.bytes()).max(1) {
             state.reserve.make(wanted, state.lag.reserved_bytes());
         }
-        // The end of the log that nothing vouches for has been the same for a tick: no group will do it soon.
+        // The end of the log that nothing vouches for has been the same for a tick: no group will
+        // do it soon.
         let unvouched = state.unvouched.load(Ordering::Relaxed);
         if unvouched != 0 && unvouched == unvouched_before {
             queue.vouch();
@@ -84,7 +92,8 @@ pub fn expire(state: &State) -> Result<(), Failure> {
             record.dropped = true;
             // A clock that goes back must not tell of entries that are not there any more.
             if let Some(store) = live.stores.iter_mut().find(|store| store.id == record.store) {
-                store.gone_before_ms = store.gone_before_ms.max(record.last_start_ms.saturating_add(1));
+                store.gone_before_ms =
+                    store.gone_before_ms.max(record.last_start_ms.saturating_add(1));
             }
         }
         live.seen_ms = live.seen_ms.max(now_ms);
@@ -108,15 +117,18 @@ pub fn expire(state: &State) -> Result<(), Failure> {
 /// How long they wait where space is short.
 const SHORT_TRIM_WAIT_MS: u64 = 5_000;
 
-/// Whether the active memtable is so old that its entries could expire before they are flushed, or that its trims have waited long
-/// enough. On a full disk they do not wait.
+/// Whether the active memtable is so old that its entries could expire before they are flushed, or
+/// that its trims have waited long enough. On a full disk they do not wait.
 fn is_seal_due(state: &State) -> bool {
     let active = state.view.load().active.clone();
     let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
     let trim_wait_ms = if state.is_short_of_space() { SHORT_TRIM_WAIT_MS } else { TRIM_WAIT_MS };
-    if active.frees() && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms)) {
+    if active.frees()
+        && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms))
+    {
         return true;
     }
-    let shortest = state.stores.read().iter().map(|store| store.ttl_ms).filter(|ttl_ms| *ttl_ms != 0).min();
+    let shortest =
+        state.stores.read().iter().map(|store| store.ttl_ms).filter(|ttl_ms| *ttl_ms != 0).min();
     shortest.zip(age_ms).is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000))
 }

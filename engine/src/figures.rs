@@ -1,8 +1,11 @@
-//! The figures of an engine: what its counters say, what it holds in memory against the limits of its budget, what is on the disk.
+//! The figures of an engine: what its counters say, what it holds in memory against the limits of
+//! its budget, what is on the disk.
 //!
-//! Promises: a look takes no lock that a commit holds for long, and costs a step for each segment, none for a timeline or an entry.
+//! Promises: a look takes no lock that a commit holds for long, and costs a step for each segment,
+//! none for a timeline or an entry.
 //!
-//! It does not know: who asks, or how they are shown. The names are documented in docs/operations.md; a test of the server compares.
+//! It does not know: who asks, or how they are shown. The names are documented in
+//! docs/operations.md; a test of the server compares.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +22,8 @@ pub struct StoreFigures {
     pub name: String,
     /// How long entries live, in milliseconds; 0: for ever.
     pub ttl_ms: u64,
-    /// The time of the oldest entry in its segments, Unix ms; 0: they hold none. What is in memory only is newer.
+    /// The time of the oldest entry in its segments, Unix ms; 0: they hold none. What is in memory
+    /// only is newer.
     pub oldest_ms: TimeMs,
     /// How many entries its segments hold.
     pub entries: u64,
@@ -67,7 +71,8 @@ type Fields = Vec<(&'static str, u64)>;
 /// What was committed, and how the log took it.
 fn written(state: &State) -> Fields {
     let counters = &state.counters;
-    let (sum_us, most_us, p99_us) = counters.sync_times.sum_most_and_p99_us(state.clock.monotonic());
+    let (sum_us, most_us, p99_us) =
+        counters.sync_times.sum_most_and_p99_us(state.clock.monotonic());
     vec![
         ("batches", counters.batches.get()),
         ("groups", counters.groups.get()),
@@ -107,7 +112,8 @@ fn memory(state: &State) -> Fields {
 fn segments(state: &State) -> Fields {
     let (view, counters) = (state.view.load(), &state.counters);
     let records = || view.segments.all().map(|segment| segment.record());
-    let bytes = records().map(|record| record.copies.bytes(record.data_bytes, record.index_bytes)).sum();
+    let bytes =
+        records().map(|record| record.copies.bytes(record.data_bytes, record.index_bytes)).sum();
     let damaged = view.segments.all().filter(|segment| segment.has_damage()).count() as u64;
     vec![
         ("flushes", counters.flushes.get()),
@@ -158,7 +164,8 @@ fn trouble(state: &State) -> Fields {
         ("last_backup_ms", counters.last_backup_ms.get()),
         ("poisoned", u64::from(state.poison.check().is_err())),
     ];
-    // A file system that does not say how much is free has no figure, which is not the same as none being free.
+    // A file system that does not say how much is free has no figure, which is not the same as none
+    // being free.
     if let Ok(free_bytes) = state.dir.free_bytes() {
         fields.push(("disk_free_bytes", free_bytes));
     }

@@ -1,4 +1,5 @@
-//! A finding: something in a file that is not as it was written (P5). Verify, repair and salvage report them.
+//! A finding: something in a file that is not as it was written (P5). Verify, repair and salvage
+//! report them.
 
 use std::path::PathBuf;
 

@@ -1,15 +1,17 @@
 //! The flush path: a sealed memtable becomes segments (P1, P3, P6).
 //!
 //! 1. count what the changes leave dead in older segments (`garbage`);
-//! 2. for each store that was not dropped, and each time partition of a store with TTL: count how often each body is used, sort the names, write a
-//!    segment and sync its files;
+//! 2. for each store that was not dropped, and each time partition of a store with TTL: count how
+//!    often each body is used, sort the names, write a segment and sync its files;
 //! 3. sync the directory: the files have their names for good;
-//! 4. commit the manifest: the segments are live, and replay starts behind the memtable's part of the log;
+//! 4. commit the manifest: the segments are live, and replay starts behind the memtable's part of
+//!    the log;
 //! 5. change the view: the segments take the memtable's place in one step;
 //! 6. remove the log files that nothing needs any more.
 //!
-//! Sealed memtables are flushed in order, so the checkpoint only moves forward. If the disk is full, the memtable stays, and the
-//! flush is tried again when something changed or a moment has passed.
+//! Sealed memtables are flushed in order, so the checkpoint only moves forward. If the disk is
+//! full, the memtable stays, and the flush is tried again when something changed or a moment has
+//! passed.
 //!
 //! It does not know: who sealed the memtable, or why.
 
@@ -46,7 +48,8 @@ pub fn run(state: &State) {
             Ok(false) if state.is_closing() => return,
             Ok(false) => state.progress.wait(seen, Duration::from_hours(1)),
             Err(Failure::Refused(error)) => {
-                // The reserve is for what gives space back: what was trimmed, and the log behind it.
+                // The reserve is for what gives space back: what was trimmed, and the log behind
+                // it.
                 let frees = || state.view.load().memtables().any(|memtable| memtable.frees());
                 let is_full = matches!(error, Error::DiskFull { .. });
                 if is_full && (state.make_space() || (frees() && state.reserve.give_back())) {
@@ -60,7 +63,8 @@ pub fn run(state: &State) {
                 state.progress.wait(seen, RETRY);
             }
             Err(failure) => {
-                // What is on the disk is not known; the log still has everything, and the next open reads it.
+                // What is on the disk is not known; the log still has everything, and the next open
+                // reads it.
                 state.progress.flush_outcome(Some(state.failed(failure)));
                 return;
             }
@@ -94,9 +98,9 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Steps 3 and 4 for written segments: makes their names durable, opens them, and commits the manifest, in which none is of a store
-/// that was dropped meanwhile. If it is refused, their files go; if it is poisoned, they stay, since the manifest that names them may
-/// be there.
+/// Steps 3 and 4 for written segments: makes their names durable, opens them, and commits the
+/// manifest, in which none is of a store that was dropped meanwhile. If it is refused, their files
+/// go; if it is poisoned, they stay, since the manifest that names them may be there.
 pub fn make_live(
     state: &State,
     records: &[SegmentRecord],
@@ -111,7 +115,8 @@ pub fn make_live(
         };
         let segments = records.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
         state.manifest.lock().commit(|live| {
-            let is_known = |record: &&SegmentRecord| live.stores.iter().any(|store| store.id == record.store);
+            let is_known =
+                |record: &&SegmentRecord| live.stores.iter().any(|store| store.id == record.store);
             let known: Vec<SegmentRecord> = records.iter().filter(is_known).cloned().collect();
             edit(&known, live);
         })?;
@@ -129,7 +134,8 @@ fn log_file_at(state: &State, lsn: Lsn) -> u64 {
     files.iter().rev().find(|file| file.start <= lsn).map_or(0, |file| file.number)
 }
 
-/// Removes the log files that end at or before the checkpoint. The manifest with the checkpoint is durable.
+/// Removes the log files that end at or before the checkpoint. The manifest with the checkpoint is
+/// durable.
 pub fn remove_log_files(state: &State, checkpoint: Lsn) {
     let mut files = state.wal_files.lock();
     while files.len() > 1 && files[1].start <= checkpoint {
@@ -141,7 +147,8 @@ pub fn remove_log_files(state: &State, checkpoint: Lsn) {
     }
 }
 
-/// Writes the segments of each store that the memtable has something of. Leaves no file behind when it fails.
+/// Writes the segments of each store that the memtable has something of. Leaves no file behind when
+/// it fails.
 fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecord>> {
     let mut stores: Vec<StoreId> = Vec::new();
     memtable.for_each(|slot| {
@@ -174,7 +181,10 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
             match write_segment(state, memtable, plan, partition, is_last) {
                 Ok(record) => records.push(record),
                 Err(error) => {
-                    remove_unfinished(state, records.iter().map(|record| record.number).chain([number]));
+                    remove_unfinished(
+                        state,
+                        records.iter().map(|record| record.number).chain([number]),
+                    );
                     return Err(error);
                 }
             }
@@ -191,7 +201,8 @@ struct Partition {
     starts: RangeInclusive<TimeMs>,
 }
 
-/// The partitions of a memtable's entries, ascending; at least one. A store without TTL has one for all times.
+/// The partitions of a memtable's entries, ascending; at least one. A store without TTL has one for
+/// all times.
 fn partitions(state: &State, memtable: &Memtable, store: StoreId) -> Vec<Partition> {
     let ttl_ms = state.ttl_ms(store);
     if ttl_ms == 0 {
@@ -210,11 +221,13 @@ fn partitions(state: &State, memtable: &Memtable, store: StoreId) -> Vec<Partiti
         let now_ms = state.now_ms();
         numbers.push(now_ms - now_ms % len);
     }
-    let partition = |number: u64| Partition { number, starts: number..=number.saturating_add(len - 1) };
+    let partition =
+        |number: u64| Partition { number, starts: number..=number.saturating_add(len - 1) };
     numbers.into_iter().map(partition).collect()
 }
 
-/// The length of a store's partitions: short enough that what has expired is soon gone, long enough that there are few.
+/// The length of a store's partitions: short enough that what has expired is soon gone, long enough
+/// that there are few.
 fn partition_ms(ttl_ms: u64) -> u64 {
     (ttl_ms / 64).clamp(1000, 24 * 3600 * 1000)
 }
@@ -229,7 +242,8 @@ pub fn remove_unfinished(state: &State, numbers: impl Iterator<Item = u64>) {
     }
 }
 
-/// Writes the entries of one partition. The last one also holds what else is known of each timeline.
+/// Writes the entries of one partition. The last one also holds what else is known of each
+/// timeline.
 fn write_segment(
     state: &State,
     memtable: &Memtable,
@@ -241,11 +255,16 @@ fn write_segment(
     let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
     let changed = changed_bodies(state, memtable, store);
     let shared = write_shared(memtable, store, (&partition.starts, &changed), &mut writer)?;
-    let edits =
-        if is_last { write_edits(&state.view.load(), memtable, store, &mut writer)? } else { Edits::new() };
+    let edits = if is_last {
+        write_edits(&state.view.load(), memtable, store, &mut writer)?
+    } else {
+        Edits::new()
+    };
     for_each_by_name(memtable, store, |slot| {
         if !is_last
-            && !slot.entries().any(|(_, body)| partition.starts.contains(&memtable.body(body).times.start_ms))
+            && !slot
+                .entries()
+                .any(|(_, body)| partition.starts.contains(&memtable.body(body).times.start_ms))
         {
             return Ok(());
         }
@@ -256,8 +275,10 @@ fn write_segment(
         }
         if slot.name == BODIES {
             // What it changes may have any time up to now.
-            return writer
-                .end(End { last_time_ms: state.last_time_ms.load(Ordering::Relaxed), ..slot.end() });
+            return writer.end(End {
+                last_time_ms: state.last_time_ms.load(Ordering::Relaxed),
+                ..slot.end()
+            });
         }
         writer.end(slot.end())
     })?;
@@ -296,7 +317,8 @@ fn changed_bodies(state: &State, memtable: &Memtable, store: StoreId) -> BTreeMa
     look.map(|slot| memtable.changes_in(slot, own)).unwrap_or_default()
 }
 
-/// Bodies that several timelines share stand once, in commit order. Gives their numbers in the segment.
+/// Bodies that several timelines share stand once, in commit order. Gives their numbers in the
+/// segment.
 fn write_shared(
     memtable: &Memtable,
     store: StoreId,
@@ -318,7 +340,8 @@ fn write_shared(
     Ok(shared)
 }
 
-/// Edits of entries in older segments, by timeline: the sequences, the numbers of the new bodies, and where they were committed.
+/// Edits of entries in older segments, by timeline: the sequences, the numbers of the new bodies,
+/// and where they were committed.
 type Edits = HashMap<Bytes, Vec<(Sequence, u32, CommitPlace)>>;
 
 fn write_edits(
@@ -330,7 +353,10 @@ fn write_edits(
     let mut edits = Edits::new();
     let mut outcome = Ok(());
     memtable.for_each(|slot| {
-        let Some(changes) = slot.changes().filter(|_| slot.store == store && outcome.is_ok()) else { return };
+        let Some(changes) = slot.changes().filter(|_| slot.store == store && outcome.is_ok())
+        else {
+            return;
+        };
         let mut edited = changes.below(slot.first()).edited;
         if slot.name == BODIES {
             // The bodies that are here are written as they are now.
@@ -342,7 +368,8 @@ fn write_edits(
         let brief = brief_parts(view, slot);
         let mut write = |sequence, edit: &Edit| {
             let (time_ms, expire_at_ms) = own_expiry(&brief, slot, sequence);
-            let number = writer.body(SharedBody { time_ms, expire_at_ms, place: None }, &edit.body)?;
+            let number =
+                writer.body(SharedBody { time_ms, expire_at_ms, place: None }, &edit.body)?;
             edits.entry(slot.name.clone()).or_default().push((sequence, number, edit.at));
             Ok(())
         };
@@ -353,20 +380,27 @@ fn write_edits(
     outcome.map(|()| edits)
 }
 
-/// The segments that hold entries of a timeline that expire by themselves, and what they know of it.
+/// The segments that hold entries of a timeline that expire by themselves, and what they know of
+/// it.
 fn brief_parts<'v>(view: &'v View, slot: &Slot) -> Vec<(&'v Segment, TimelineEntry)> {
     let segments = view.segments.of(slot.store).iter();
-    let parts = segments.filter_map(|segment| Some((segment.as_ref(), segment.find(&slot.name).ok()??)));
+    let parts =
+        segments.filter_map(|segment| Some((segment.as_ref(), segment.find(&slot.name).ok()??)));
     parts.filter(|(_, entry)| entry.own_expiry).collect()
 }
 
-/// When the lifetime of an entry in one of these began and ends; zeros if it does not expire by itself. One that cannot be read may
-/// live for ever.
-fn own_expiry(brief: &[(&Segment, TimelineEntry)], slot: &Slot, sequence: Sequence) -> (TimeMs, TimeMs) {
+/// When the lifetime of an entry in one of these began and ends; zeros if it does not expire by
+/// itself. One that cannot be read may live for ever.
+fn own_expiry(
+    brief: &[(&Segment, TimelineEntry)],
+    slot: &Slot,
+    sequence: Sequence,
+) -> (TimeMs, TimeMs) {
     let times = |(segment, entry): &(&Segment, TimelineEntry)| {
         segment.times_of(&slot.name, entry, sequence).ok().flatten()
     };
-    let times = brief.iter().find_map(times).filter(|times| times.expire_at_ms != 0).unwrap_or_default();
+    let times =
+        brief.iter().find_map(times).filter(|times| times.expire_at_ms != 0).unwrap_or_default();
     (times.start_ms, times.expire_at_ms)
 }
 
@@ -388,8 +422,10 @@ fn write_entries(
         let body = memtable.body(body);
         let of_body = bodies.get(&body.place.0);
         // The later change counts.
-        let edited =
-            changes.edited.get(&sequence).filter(|edit| of_body.is_none_or(|other| other.at < edit.at));
+        let edited = changes
+            .edited
+            .get(&sequence)
+            .filter(|edit| of_body.is_none_or(|other| other.at < edit.at));
         if let (Some(number), None) = (number, edited) {
             writer.shared(sequence, number, body.times.own_start_ms())?;
             continue;

@@ -1,13 +1,16 @@
-//! Counting garbage (P8): what trims, removals and edits leave dead in older segments, so that a mostly dead one is rewritten.
+//! Counting garbage (P8): what trims, removals and edits leave dead in older segments, so that a
+//! mostly dead one is rewritten.
 //!
-//! It is counted once, when the changes are flushed, and goes into the manifest that makes the flush live: so the count survives, and
-//! nothing is counted twice or looked for in the background. A timeline that was not changed costs nothing, one that was
-//! costs a look into the index of each segment that holds it.
+//! It is counted once, when the changes are flushed, and goes into the manifest that makes the
+//! flush live: so the count survives, and nothing is counted twice or looked for in the background.
+//! A timeline that was not changed costs nothing, one that was costs a look into the index of each
+//! segment that holds it.
 //!
-//! Entries are an estimate: those of a timeline in one segment count as equally large. Bodies of edits count with their lengths,
-//! where they lie. An entry that was edited before and is removed now counts a second time, since nothing tells whether its segment
-//! was rewritten in between: the sum may pass the weight, and never stays below it when all is dead. That decides when to rewrite,
-//! never what.
+//! Entries are an estimate: those of a timeline in one segment count as equally large. Bodies of
+//! edits count with their lengths, where they lie. An entry that was edited before and is removed
+//! now counts a second time, since nothing tells whether its segment was rewritten in between: the
+//! sum may pass the weight, and never stays below it when all is dead. That decides when to
+//! rewrite, never what.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +40,9 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
             bodies(view, slot, &mut dead);
         }
         let Some(mut died) = Died::of(slot) else { return };
-        for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data()) {
+        for segment in
+            view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
+        {
             // One that cannot be read is not rewritten either.
             let Ok(Some(entry)) = segment.find(&slot.name) else { continue };
             let weight = died.entries(&entry) + died.edits(segment, &entry).unwrap_or(0);
@@ -53,12 +58,14 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
 /// Bodies that were changed for all their entries: each counts as one of its segment's that may be.
 fn bodies(view: &View, slot: &Slot, dead: &mut Vec<Dead>) {
     let changed = || slot.changes().into_iter().flat_map(|changes| &changes.edited);
-    for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data()) {
+    for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
+    {
         let record = segment.record();
         let here = changed().filter(|(place, _)| (record.from..record.to).contains(&Lsn(**place)));
         // Until the segment has applied a change, both bodies are kept: the larger one counts.
-        let weight =
-            here.map(|(_, edit)| record.body_weight.max(edit.body.len() as u64 + ENTRY_WEIGHT)).sum();
+        let weight = here
+            .map(|(_, edit)| record.body_weight.max(edit.body.len() as u64 + ENTRY_WEIGHT))
+            .sum();
         add(dead, segment, weight);
     }
 }
@@ -68,10 +75,9 @@ fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {
         return;
     }
     let record = segment.record();
-    if let Some(found) = dead
-        .iter_mut()
-        .find(|dead| (dead.store, dead.partition, dead.from) == (record.store, record.partition, record.from))
-    {
+    if let Some(found) = dead.iter_mut().find(|dead| {
+        (dead.store, dead.partition, dead.from) == (record.store, record.partition, record.from)
+    }) {
         found.weight += weight;
     } else {
         let (store, partition, from) = (record.store, record.partition, record.from);
@@ -79,12 +85,14 @@ fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {
     }
 }
 
-/// What of one timeline died with the changes of a memtable, looked for from the newest segment to the oldest.
+/// What of one timeline died with the changes of a memtable, looked for from the newest segment to
+/// the oldest.
 struct Died {
     floor_before: Sequence,
     lowest: Sequence,
     changes: Changes,
-    /// Entries that a segment met so far has another body for: the bodies of older ones died when that was flushed.
+    /// Entries that a segment met so far has another body for: the bodies of older ones died when
+    /// that was flushed.
     edited_before: BTreeSet<Sequence>,
 }
 
@@ -103,19 +111,24 @@ impl Died {
             return 0;
         }
         let (first, last) = (entry.first, entry.end.last);
-        let overlap = |from: Sequence, to: Sequence| (to.min(last) + 1).saturating_sub(from.max(first));
+        let overlap =
+            |from: Sequence, to: Sequence| (to.min(last) + 1).saturating_sub(from.max(first));
         let weight = entry.body_bytes + ENTRY_WEIGHT * entry.count;
         let share = |sequences: u64| {
             (u128::from(weight) * u128::from(sequences) / u128::from(last - first + 1)) as u64
         };
-        let below_floor = self.lowest.checked_sub(1).map_or(0, |high| overlap(self.floor_before, high));
+        let below_floor =
+            self.lowest.checked_sub(1).map_or(0, |high| overlap(self.floor_before, high));
         let removed = self.changes.removed.iter();
         let removed = removed.map(|(from, to)| overlap((*from).max(self.lowest), *to));
-        // Where sequences were passed over, one that was removed or edited is an entry all the same.
-        let removed = removed.filter(|count| *count > 0).map(|count| share(count).max(weight / entry.count));
+        // Where sequences were passed over, one that was removed or edited is an entry all the
+        // same.
+        let removed =
+            removed.filter(|count| *count > 0).map(|count| share(count).max(weight / entry.count));
         let edited = self.changes.edited.range(self.lowest.max(first)..);
         let edited = edited.take_while(|(sequence, _)| **sequence <= last);
-        let edited = edited.filter(|(sequence, _)| !self.edited_before.contains(sequence)).count() as u64;
+        let edited =
+            edited.filter(|(sequence, _)| !self.edited_before.contains(sequence)).count() as u64;
         share(below_floor) + removed.sum::<u64>() + weight * edited / entry.count
     }
 

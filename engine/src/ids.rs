@@ -1,12 +1,15 @@
-//! Identifiers: small numbers and names that every other room speaks of. Nothing here does anything.
+//! Identifiers: small numbers and names that every other room speaks of. Nothing here does
+//! anything.
 
 use std::fmt;
 
-/// A dense position in a timeline: 1, 2, 3, …. Zero is "none": the cursor of a reader that has seen nothing.
+/// A dense position in a timeline: 1, 2, 3, …. Zero is "none": the cursor of a reader that has seen
+/// nothing.
 pub type Sequence = u64;
 
-/// The highest sequence that is ever given: 2^63 − 1, which a signed 64-bit integer holds. JavaScript's numbers are
-/// exact up to 2^53 only: choose no higher sequences where such clients read.
+/// The highest sequence that is ever given: 2^63 − 1, which a signed 64-bit integer holds.
+/// JavaScript's numbers are exact up to 2^53 only: choose no higher sequences where such clients
+/// read.
 pub const MAX_SEQUENCE: Sequence = i64::MAX as u64;
 
 /// Unix milliseconds, as the engine's clock told them when the entry was committed.
@@ -31,8 +34,9 @@ pub struct StoreId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instance(pub u64);
 
-/// A store of one open engine: what batches and watchers take, from a [`Store`](crate::Store) handle. Store ids repeat in every
-/// engine, so an id alone could name an unrelated store of another one.
+/// A store of one open engine: what batches and watchers take, from a [`Store`](crate::Store)
+/// handle. Store ids repeat in every engine, so an id alone could name an unrelated store of
+/// another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreKey {
     pub(crate) instance: Instance,
@@ -56,22 +60,26 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// A change that was committed, or a body: where its group stands in the log, plus its number among those of the group, from 1 on. A
-/// group takes more bytes than it has of them, so each is unique, lies where its group does, and they rise from commit to commit.
+/// A change that was committed, or a body: where its group stands in the log, plus its number among
+/// those of the group, from 1 on. A group takes more bytes than it has of them, so each is unique,
+/// lies where its group does, and they rise from commit to commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct CommitPlace(pub u64);
 
-/// The body of a fan-out in an open engine, from [`Store::body_of`](crate::Store::body_of): what all its entries share.
+/// The body of a fan-out in an open engine, from [`Store::body_of`](crate::Store::body_of): what
+/// all its entries share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BodyKey {
     pub(crate) instance: Instance,
     pub(crate) place: CommitPlace,
 }
 
-/// The name that changes of shared bodies are kept under, beside the timelines of a store: no timeline's is empty.
+/// The name that changes of shared bodies are kept under, beside the timelines of a store: no
+/// timeline's is empty.
 pub const BODIES: &[u8] = b"";
 
-/// Which timeline: its store and its name's bytes. Orders as keys do in a segment: by store, then by bytes.
+/// Which timeline: its store and its name's bytes. Orders as keys do in a segment: by store, then
+/// by bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimelineRef<'a> {
     /// The store that holds it.
@@ -80,7 +88,8 @@ pub struct TimelineRef<'a> {
     pub name: &'a [u8],
 }
 
-/// How many stores an engine has at most: each has segments of its own in every flush that it has a part in.
+/// How many stores an engine has at most: each has segments of its own in every flush that it has a
+/// part in.
 pub const MAX_STORES: usize = 1000;
 
 /// The stores that are there from the start, and stay.

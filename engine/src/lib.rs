@@ -1,17 +1,21 @@
 //! Strandline: a log-structured storage engine made for timelines.
 //!
-//! A timeline is an append-only row of entries, numbered 1, 2, 3, …: a conversation's history, or a receiver's inbox. A batch
-//! appends to any number of timelines at once, atomically. A body that goes to many of them is stored once in each store: one body, one log
-//! record, one fsync, whatever the number of receivers.
+//! A timeline is an append-only row of entries, numbered 1, 2, 3, …: a conversation's history, or a
+//! receiver's inbox. A batch appends to any number of timelines at once, atomically. A body that
+//! goes to many of them is stored once in each store: one body, one log record, one fsync, whatever
+//! the number of receivers.
 //!
-//! * [`Engine`] opens a directory; [`Store`] reads a named set of timelines; [`Batch`] writes; [`Watcher`] tells what advanced.
-//! * A success means: durable, and visible to every reader. What a reader saw is never lost, and no sequence is given twice.
-//! * Any number of timelines: a cold one costs no memory and no file. Synchronous, and it needs no async runtime; a [`Ticket`]
-//!   is a future all the same.
+//! * [`Engine`] opens a directory; [`Store`] reads a named set of timelines; [`Batch`] writes;
+//!   [`Watcher`] tells what advanced.
+//! * A success means: durable, and visible to every reader. What a reader saw is never lost, and no
+//!   sequence is given twice.
+//! * Any number of timelines: a cold one costs no memory and no file. Synchronous, and it needs no
+//!   async runtime; a [`Ticket`] is a future all the same.
 //!
-//! Where to start reading the code: `append.rs` is the write path, `read.rs` the read path, `open.rs` recovery, each from its
-//! heading down. The modules that are public beside the types are seams: [`vfs`] and [`clock`] let a test simulate the disk and
-//! the time, [`format`](mod@format) lets a tool read the files.
+//! Where to start reading the code: `append.rs` is the write path, `read.rs` the read path,
+//! `open.rs` recovery, each from its heading down. The modules that are public beside the types are
+//! seams: [`vfs`] and [`clock`] let a test simulate the disk and the time, [`format`](mod@format)
+//! lets a tool read the files.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod append;
@@ -71,8 +75,8 @@ pub use figures::StoreFigures;
 pub use finding::Finding;
 pub use format::manifest::Copies;
 pub use ids::{
-    BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, PERMANENT_STORES, Sequence,
-    StoreId, StoreKey, TimeMs, TimelineRef,
+    BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, PERMANENT_STORES,
+    Sequence, StoreId, StoreKey, TimeMs, TimelineRef,
 };
 pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use recovery::Recovery;

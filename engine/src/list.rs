@@ -1,7 +1,8 @@
 //! Listing: which timelines of a store have something to read, in the order of their names (P5).
 //!
-//! Damage takes only those names away that no other place knows: the others are listed, one that may be readable among them. An
-//! answer that would be empty is the damage instead, so that a list that goes on until nothing comes is never taken for the whole.
+//! Damage takes only those names away that no other place knows: the others are listed, one that
+//! may be readable among them. An answer that would be empty is the damage instead, so that a list
+//! that goes on until nothing comes is never taken for the whole.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use crate::view::View;
 /// So many names are looked at in one go, at least.
 const LEAST_LOOKED_AT: usize = 1024;
 
-/// The names of a store's timelines that start with `prefix`, are above `after` and have a readable entry: the first `count`.
+/// The names of a store's timelines that start with `prefix`, are above `after` and have a readable
+/// entry: the first `count`.
 ///
-/// Costs a pass over the memtables' names and, of each segment, the index pages that the answer spans.
+/// Costs a pass over the memtables' names and, of each segment, the index pages that the answer
+/// spans.
 pub fn list(
     state: &State,
     view: &View,
@@ -30,7 +33,8 @@ pub fn list(
     let mut listed = Vec::new();
     let mut after = after.map(<[u8]>::to_vec);
     while listed.len() < count {
-        // Many may have nothing to read: each look at the memtables takes in more of them than are still wanted.
+        // Many may have nothing to read: each look at the memtables takes in more of them than are
+        // still wanted.
         let looked_at = (count - listed.len()).max(LEAST_LOOKED_AT);
         let names = names_above(view, store, prefix, after.as_deref(), looked_at)?;
         let Some(last) = names.last() else { break };
@@ -51,7 +55,8 @@ pub fn list(
         // Also what an earlier answer of the same list went around.
         let hides = |segment: &Arc<Segment>| {
             let record = segment.record();
-            let concerns = record.last_name.as_slice() >= prefix && !is_above(&record.first_name, prefix);
+            let concerns =
+                record.last_name.as_slice() >= prefix && !is_above(&record.first_name, prefix);
             segment.hidden_names().filter(|_| concerns).cloned()
         };
         if let Some(damage) = view.segments.of(store).iter().find_map(hides) {
@@ -61,7 +66,8 @@ pub fn list(
     Ok(listed)
 }
 
-/// The first `count` known names, readable or not. Segments whose damage hides others are told of it.
+/// The first `count` known names, readable or not. Segments whose damage hides others are told of
+/// it.
 fn names_above(
     view: &View,
     store: StoreId,

@@ -1,7 +1,9 @@
-//! The locks and flags by which threads hand something over: the queue, tickets and watches take them from here.
+//! The locks and flags by which threads hand something over: the queue, tickets and watches take
+//! them from here.
 //!
-//! They are those of `parking_lot` and the standard library's; in a model (`--cfg loom`, tests only) those of `loom`, which tries every
-//! order in which threads could run and every value that a load could see (`docs/testing.md`).
+//! They are those of `parking_lot` and the standard library's; in a model (`--cfg loom`, tests
+//! only) those of `loom`, which tries every order in which threads could run and every value that a
+//! load could see (`docs/testing.md`).
 //!
 //! It does not know: what is handed over.
 

@@ -6,10 +6,11 @@
 //!  manifest.tmp        half written; removed by open
 //! ```
 //!
-//! A manifest is never edited: a change writes a whole new one. (1) Write it under another name and sync it; (2) rename it to
-//! its number; (3) sync the directory; (4) remove the one before. Whoever wants to remove files that the change made obsolete
-//! does so after (3). A file gets its number when it is whole, so the highest number is the truth: if it cannot be read, that is
-//! damage, and an older one is no substitute, since files that it names may be gone.
+//! A manifest is never edited: a change writes a whole new one. (1) Write it under another name and
+//! sync it; (2) rename it to its number; (3) sync the directory; (4) remove the one before. Whoever
+//! wants to remove files that the change made obsolete does so after (3). A file gets its number
+//! when it is whole, so the highest number is the truth: if it cannot be read, that is damage, and
+//! an older one is no substitute, since files that it names may be gone.
 //!
 //! It does not know: what is in the files.
 
@@ -46,8 +47,8 @@ pub struct Manifest {
     number: FileNumber,
     next_file: Arc<AtomicU64>,
     live: Live,
-    /// Why there are no more changes: the engine was closed and another may own the directory, or it is not known which manifest
-    /// counts.
+    /// Why there are no more changes: the engine was closed and another may own the directory, or
+    /// it is not known which manifest counts.
     ended: Option<Failure>,
 }
 
@@ -60,7 +61,9 @@ impl Manifest {
 
     /// The manifest that counts among `names`; `None` when there is none at all.
     pub fn load(dir: &Dir, names: &[String]) -> Result<Option<Manifest>> {
-        let Some(number) = names.iter().filter_map(|name| is_file(name)).max() else { return Ok(None) };
+        let Some(number) = names.iter().filter_map(|name| is_file(name)).max() else {
+            return Ok(None);
+        };
         let file = dir.open(&file_name(number))?;
         let bytes = file.read(0, file.len()? as usize)?;
         let header = FileHeader::decode(&bytes, file.path())?;
@@ -89,15 +92,16 @@ impl Manifest {
         &self.live
     }
 
-    /// Merges used changes of the log up to some place: without them their segments show less than was ever there. An error if
-    /// the log ends before that place.
+    /// Merges used changes of the log up to some place: without them their segments show less than
+    /// was ever there. An error if the log ends before that place.
     pub fn check_changes(&self, log_end: Lsn) -> Result<()> {
         let changes_to = self.live.changes_to;
         if changes_to <= log_end {
             return Ok(());
         }
         let what = format!(
-            "segments were merged with changes of the log up to {changes_to}, but the log ends at {log_end}: restore its files, \
+            "segments were merged with changes of the log up to {changes_to}, but the log ends at \
+             {log_end}: restore its files, \
              or salvage the directory"
         );
         Err(Error::corrupt(self.dir.path_of(&self.name()), 0, what))
@@ -133,14 +137,16 @@ impl Manifest {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// An id for a new store. It is never given again in this directory, not even when the store is dropped: the next change of the
-    /// manifest keeps the counter, which is that of files. `None` when it is used up.
+    /// An id for a new store. It is never given again in this directory, not even when the store is
+    /// dropped: the next change of the manifest keeps the counter, which is that of files. `None`
+    /// when it is used up.
     pub fn take_store_id(&self) -> Option<StoreId> {
         self.live.stores.iter().for_each(|store| self.keep_above(store));
         u32::try_from(self.take_file_number()).ok().map(StoreId)
     }
 
-    /// No store that is made later has the id or the generation of this one. Ids from before there was a counter may be above it.
+    /// No store that is made later has the id or the generation of this one. Ids from before there
+    /// was a counter may be above it.
     pub fn keep_above(&self, store: &StoreRecord) {
         let highest = u64::from(store.id.0).max(store.generation);
         self.next_file.fetch_max(highest + 1, Ordering::Relaxed);
@@ -152,8 +158,9 @@ impl Manifest {
         self.ended.get_or_insert(Failure::Refused(Error::Closed { what }));
     }
 
-    /// Changes what is live. When it returns, the change is durable. When it is refused, nothing changed. When it is poisoned, it
-    /// is not known which of the two manifests a crash would find, and both must stay valid.
+    /// Changes what is live. When it returns, the change is durable. When it is refused, nothing
+    /// changed. When it is poisoned, it is not known which of the two manifests a crash would find,
+    /// and both must stay valid.
     pub fn commit(&mut self, edit: impl FnOnce(&mut Live)) -> Result<(), Failure> {
         if let Some(ended) = &self.ended {
             return Err(ended.clone());
@@ -235,7 +242,10 @@ mod tests {
                 let image = model.power_cut(cut, &mut Dice::new(durable));
                 let dir = Dir::new(Arc::new(SimulatedDisk::from_image(&image)));
                 let found = load(&dir).expect("opens").map_or(0, |found| found.live().checkpoint.0);
-                assert!(found == durable || found == durable + 1, "{found} after {durable} was acknowledged");
+                assert!(
+                    found == durable || found == durable + 1,
+                    "{found} after {durable} was acknowledged"
+                );
             }
         }
     }

@@ -1,22 +1,29 @@
-//! Opening: from a directory, in whatever state a crash left it, to an engine that serves (P1, P2, P5, P6).
+//! Opening: from a directory, in whatever state a crash left it, to an engine that serves (P1, P2,
+//! P5, P6).
 //!
-//! 1. take the lock; remove temporary files, which nobody needs and which may hold the space that the next steps need;
-//! 2. load the manifest; without one the directory must be empty of our files, and gets a first manifest;
+//! 1. take the lock; remove temporary files, which nobody needs and which may hold the space that
+//!    the next steps need;
+//! 2. load the manifest; without one the directory must be empty of our files, and gets a first
+//!    manifest;
 //! 3. open the segments that it names: damage is kept by the segment, not fatal;
-//! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the open;
-//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it durable, say so in the manifest; in
-//!    another boot than that which noted relaxed durability, the stores concerned begin another epoch of theirs (`relaxed`);
-//! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work, older manifests.
+//! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the
+//!    open;
+//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it
+//!    durable, say so in the manifest; in another boot than that which noted relaxed durability,
+//!    the stores concerned begin another epoch of theirs (`relaxed`);
+//! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work,
+//!    older manifests.
 //!
-//! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every step leaves a directory from
-//! which the next open comes to the same state. Nothing but temporary files is removed before 5 is durable, and only names that
-//! are ours.
+//! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every
+//! step leaves a directory from which the next open comes to the same state. Nothing but temporary
+//! files is removed before 5 is durable, and only names that are ours.
 //!
 //! If the disk is full, the reserve is given back and all is done again.
 //!
-//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; the epochs of stores are shown as an open for writing
-//! would begin them. 4 goes on behind damage, and readers of a timeline that misses entries because of it, or may miss some at its
-//! end, are told that it is trimmed.
+//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; the epochs of stores
+//! are shown as an open for writing would begin them. 4 goes on behind damage, and readers of a
+//! timeline that misses entries because of it, or may miss some at its end, are told that it is
+//! trimmed.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -50,7 +57,8 @@ use crate::watch::WatchTable;
 
 pub const LOCK_NAME: &str = "LOCK";
 
-/// The first log file of an epoch: written through with zeros at once, so that the first syncs are as fast as the later ones.
+/// The first log file of an epoch: written through with zeros at once, so that the first syncs are
+/// as fast as the later ones.
 const FIRST_FILE_BYTES: u64 = 1024 * 1024;
 
 /// What opening gives: the state, and the log's writing end unless the engine is read-only.
@@ -63,7 +71,8 @@ pub struct Opened {
     pub recovery: Recovery,
 }
 
-/// Opens a directory. On a full disk the reserve is given back and all is done again: a try that was cut left nothing behind.
+/// Opens a directory. On a full disk the reserve is given back and all is done again: a try that
+/// was cut left nothing behind.
 pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
     if !options.create {
         // Before anything is made there.
@@ -77,7 +86,8 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
             }
             drop(lock);
             tracing::warn!(
-                "the disk is full: the reserve is given back, appends are refused until there is space"
+                "the disk is full: the reserve is given back, appends are refused until there is \
+                 space"
             );
             open_once(dir, clock, options, false)
         }
@@ -100,12 +110,14 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let Log { mut files, mut replay, mut tail, damage } =
         read_log(&dir, &names, &manifest, segments, options.read_only)?;
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
-    let own_starts = replay.own_starts || manifest.live().segments.iter().any(|record| record.own_starts);
+    let own_starts =
+        replay.own_starts || manifest.live().segments.iter().any(|record| record.own_starts);
 
     let sure = SureTime::new(&*clock, manifest.live().seen_ms);
     // As step 5 makes it: a read-only open knows it only.
     let mut settled = manifest.live().clone();
-    let recovery = Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
+    let recovery =
+        Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
     let mut wal = None;
     if !options.read_only {
         let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
@@ -181,8 +193,8 @@ fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Res
     Ok(segments)
 }
 
-/// Files of work that was cut. Nothing refers to them. Any other name, whatever its ending, belongs to
-/// somebody else.
+/// Files of work that was cut. Nothing refers to them. Any other name, whatever its ending, belongs
+/// to somebody else.
 fn remove_temporary(dir: &Dir) -> Result<()> {
     let is_ours = |name: &&String| {
         wal::is_temporary(name)
@@ -242,7 +254,8 @@ pub fn new_engine_id() -> EngineId {
     EngineId((u128::from(random()) << 64 | u128::from(random())).to_le_bytes())
 }
 
-/// A number that nobody has seen before: the standard library seeds its hashers from the operating system's random source.
+/// A number that nobody has seen before: the standard library seeds its hashers from the operating
+/// system's random source.
 pub fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
@@ -265,7 +278,8 @@ fn read_log(
     read_only: bool,
 ) -> Result<Log> {
     let live = manifest.live();
-    let view = View { active: Arc::new(Memtable::new(live.checkpoint)), sealed: Vec::new(), segments };
+    let view =
+        View { active: Arc::new(Memtable::new(live.checkpoint)), sealed: Vec::new(), segments };
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
     damage.extend(told_if(read_only, wal::check_last(dir, live.log_file, &log))?);
     let mut replay = Replay::new(view, live, read_only);
@@ -287,7 +301,8 @@ fn told_if(read_only: bool, checked: Result<()>) -> Result<Option<Error>> {
     }
 }
 
-/// Step 5. The order matters: the new file first, so that the manifest never counts on one that is not there.
+/// Step 5. The order matters: the new file first, so that the manifest never counts on one that is
+/// not there.
 fn begin_epoch(
     dir: &Dir,
     manifest: &mut Manifest,
@@ -317,7 +332,9 @@ fn begin_epoch(
     content.resize(unsynced + first_bytes as usize, 0);
     let file = match wal::create(dir, &header, &content) {
         // The zeros are for speed only.
-        Err(Failure::Refused(Error::DiskFull { .. })) => wal::create(dir, &header, &content[..unsynced]),
+        Err(Failure::Refused(Error::DiskFull { .. })) => {
+            wal::create(dir, &header, &content[..unsynced])
+        }
         made => made,
     };
     let file = file.map_err(told)?;
@@ -345,7 +362,8 @@ fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>
         let end = files.get(at + 1).map_or(Lsn(u64::MAX), |next| next.start);
         end > files[at].start.max(live.checkpoint)
     };
-    let (kept, dead): (Vec<_>, Vec<_>) = (0..wal_files.len()).partition(|at| needed(*at, wal_files));
+    let (kept, dead): (Vec<_>, Vec<_>) =
+        (0..wal_files.len()).partition(|at| needed(*at, wal_files));
     for at in dead {
         dir.remove(&wal::file_name(wal_files[at].number))?;
     }

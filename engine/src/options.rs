@@ -3,7 +3,8 @@
 /// How an engine is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Memory for all that grows with data: memtables, decoded blocks, groups under way, flushes and merges. Default 512 MiB.
+    /// Memory for all that grows with data: memtables, decoded blocks, groups under way, flushes
+    /// and merges. Default 512 MiB.
     pub memory_budget_bytes: usize,
     /// The size at which a WAL file is full, in bytes. Default 64 MiB.
     pub wal_file_bytes: u64,
@@ -13,21 +14,27 @@ pub struct Options {
     pub id_window_ms: u64,
     /// TTL of the store `sync` when it is created, in milliseconds. Default seven days.
     pub sync_ttl_ms: u64,
-    /// How many bytes a second merging writes at most; 0: as many as it can. Far behind, it does not keep to that. Default 64 MiB: a
-    /// disk that syncs the log meanwhile has most of its time for that, and a load of 20 MB a second is merged for ever.
+    /// How many bytes a second merging writes at most; 0: as many as it can. Far behind, it does
+    /// not keep to that. Default 64 MiB: a disk that syncs the log meanwhile has most of its time
+    /// for that, and a load of 20 MB a second is merged for ever.
     pub compact_bytes_per_second: u64,
-    /// How much space is kept back, at most, to get space back on a full disk; 0: none. A small directory keeps less, a sixteenth of
-    /// what it holds. Default 64 MiB, which is what a memtable of the default budget takes when it is flushed.
+    /// How much space is kept back, at most, to get space back on a full disk; 0: none. A small
+    /// directory keeps less, a sixteenth of what it holds. Default 64 MiB, which is what a memtable
+    /// of the default budget takes when it is flushed.
     pub reserve_bytes: u64,
-    /// How many files of segments are kept open, at most, so that a read need not open them. Default 256, the files of 128
-    /// segments; at least [`LEAST_OPEN_FILES`]. The engine closes them when the process has no file descriptor left, so a number
-    /// above the limit of the process (`ulimit -n`) does not stop the engine; it stops whatever else the process wants to open.
-    /// Beside them an engine has up to 20 descriptors: the directory, its lock, the log, the next log file, four in reserve, and
-    /// those that a flush, a merge and each read hold for a moment.
+    /// How many files of segments are kept open, at most, so that a read need not open them.
+    /// Default 256, the files of 128 segments; at least [`LEAST_OPEN_FILES`]. The engine closes
+    /// them when the process has no file descriptor left, so a number above the limit of the
+    /// process (`ulimit -n`) does not stop the engine; it stops whatever else the process wants to
+    /// open. Beside them an engine has up to 20 descriptors: the directory, its lock, the log, the
+    /// next log file, four in reserve, and those that a flush, a merge and each read hold for a
+    /// moment.
     pub max_open_files: usize,
-    /// Whether a directory that holds no engine gets one. Default on: it is made if it is not there.
+    /// Whether a directory that holds no engine gets one. Default on: it is made if it is not
+    /// there.
     pub create: bool,
-    /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is changed. Default off.
+    /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is
+    /// changed. Default off.
     pub read_only: bool,
 }
 
@@ -37,7 +44,8 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// The hard cap on one batch: all its bodies and names.
 pub const MAX_BATCH_BYTES: usize = 48 * 1024 * 1024;
 
-/// The files of four segments: those that a reader, a flush, a merge and a verify use at the same time.
+/// The files of four segments: those that a reader, a flush, a merge and a verify use at the same
+/// time.
 pub const LEAST_OPEN_FILES: usize = 8;
 
 /// A start, a manifest and a few trims need less. Where log files are made smaller, so is this.
@@ -66,14 +74,15 @@ impl Default for Options {
     }
 }
 
-/// A larger memtable gains nothing: its flush only takes longer, and needs more room on the disk, which is kept free for it. A gibibyte,
-/// 2^30.
+/// A larger memtable gains nothing: its flush only takes longer, and needs more room on the disk,
+/// which is kept free for it. A gibibyte, 2^30.
 const MOST_MEMTABLE_BYTES: usize = 1 << 30;
 
 /// How many sealed memtables may wait for their flush before commits wait too.
 pub(crate) const MAX_SEALED: usize = 2;
 
-/// How the budget is divided, in its sixteenths. What sealed memtables do not need is lent to decoded blocks.
+/// How the budget is divided, in its sixteenths. What sealed memtables do not need is lent to
+/// decoded blocks.
 ///
 /// | what | sixteenths |
 /// |---|--:|
@@ -114,6 +123,8 @@ mod tests {
         let options = Options { memory_budget_bytes: usize::MAX, ..Options::default() };
         assert_eq!(options.memtable_bytes(), 1 << 30);
         assert!(options.group_bytes() < options.memtable_bytes());
-        assert!((0..=MAX_SEALED).all(|sealed| options.cache_bytes(sealed) > options.memtable_bytes()));
+        assert!(
+            (0..=MAX_SEALED).all(|sealed| options.cache_bytes(sealed) > options.memtable_bytes())
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Where submitters and the commit thread meet: the group that fills up while the one before it is on its way to the disk.
+//! Where submitters and the commit thread meet: the group that fills up while the one before it is
+//! on its way to the disk.
 //!
-//! What callers can do they do here, on their own threads: looking up where timelines end that the active memtable does not
-//! know, and what a client's id was used for. Both are hints: they count only while the memtable that they were looked up under
-//! is still the active one, since every later commit would have left its trace in it.
+//! What callers can do they do here, on their own threads: looking up where timelines end that the
+//! active memtable does not know, and what a client's id was used for. Both are hints: they count
+//! only while the memtable that they were looked up under is still the active one, since every
+//! later commit would have left its trace in it.
 //!
 //! The group that fills up is bounded: beyond that, submitting waits.
 
@@ -80,11 +82,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Queues batches, in this order; one that was refused keeps its refusal. Waits only while the group that fills up is over
-    /// its limit.
+    /// Queues batches, in this order; one that was refused keeps its refusal. Waits only while the
+    /// group that fills up is over its limit.
     pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
-        let looked_up: Vec<Result<Submitted>> =
-            batches.into_iter().map(|batch| batch.and_then(|batch| look_up(state, batch))).collect();
+        let looked_up: Vec<Result<Submitted>> = batches
+            .into_iter()
+            .map(|batch| batch.and_then(|batch| look_up(state, batch)))
+            .collect();
         self.push(looked_up, state.options.group_bytes())
     }
 
@@ -105,7 +109,8 @@ impl Queue {
         tickets
     }
 
-    /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket tells when it is.
+    /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket
+    /// tells when it is.
     pub fn seal(&self) -> Result<Ticket> {
         let mut filling = self.filling.lock();
         if filling.closed {
@@ -156,7 +161,8 @@ impl Filling {
     }
 }
 
-/// Looks up, on the caller's thread, what the active memtable does not know: where timelines end, and what an id was used for.
+/// Looks up, on the caller's thread, what the active memtable does not know: where timelines end,
+/// and what an id was used for.
 fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
     let view = state.view.load();
     let memtable = view.active.from();
@@ -174,8 +180,11 @@ fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
             hints[place] = Some(hint);
         }
     }
-    let basis_hints =
-        batch.bases.iter().map(|basis| hint(basis.timeline(), basis.hash)).collect::<Result<_>>()?;
+    let basis_hints = batch
+        .bases
+        .iter()
+        .map(|basis| hint(basis.timeline(), basis.hash))
+        .collect::<Result<_>>()?;
     let id = match &batch.id {
         Some(id) => Some(IdHint { memtable, found: find_id(state, &view, &batch, id)? }),
         None => None,
@@ -184,10 +193,16 @@ fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
 }
 
 /// What the id of a batch was used for, as far as the view knows.
-pub fn find_id(state: &State, view: &View, batch: &Prepared, id: &BatchId) -> Result<Option<IdRecord>> {
+pub fn find_id(
+    state: &State,
+    view: &View,
+    batch: &Prepared,
+    id: &BatchId,
+) -> Result<Option<IdRecord>> {
     let first = &batch.targets[0];
     let timeline = batch.timeline(first.store, &first.name);
-    Reading::new(state, view, timeline, first.hash).id(&batch.slice(&id.id), state.remembered_from_ms())
+    Reading::new(state, view, timeline, first.hash)
+        .id(&batch.slice(&id.id), state.remembered_from_ms())
 }
 
 #[cfg(all(test, loom))]
@@ -199,13 +214,15 @@ mod modelled {
     use super::*;
     use crate::entry::Receipt;
 
-    /// A commit thread that commits nothing, and resolves each group. It ends with how many batches there were.
+    /// A commit thread that commits nothing, and resolves each group. It ends with how many batches
+    /// there were.
     fn commit_all(queue: &Arc<Queue>) -> JoinHandle<usize> {
         let queue = queue.clone();
         loom::thread::spawn(move || {
             let mut committed = 0;
             while let Some(group) = queue.take() {
-                let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
+                let receipt =
+                    || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
                 committed += group.batches.len();
                 let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
                 wakers.into_iter().for_each(Waker::wake);

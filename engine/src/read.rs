@@ -1,12 +1,15 @@
 //! The read path: one timeline, across the places of a view (P4, P5, P11).
 //!
-//! A timeline's entries lie in memtables and segments, each of which holds one range of its sequences; from the newest place to
-//! the oldest the ranges fall. So a read walks from the newest to the oldest and stops as soon as it cannot need an older one:
-//! a reader who is up to date is answered by the first place that knows the timeline, which is memory as a rule.
+//! A timeline's entries lie in memtables and segments, each of which holds one range of its
+//! sequences; from the newest place to the oldest the ranges fall. So a read walks from the newest
+//! to the oldest and stops as soon as it cannot need an older one: a reader who is up to date is
+//! answered by the first place that knows the timeline, which is memory as a rule.
 //!
 //! 1. take the view;
-//! 2. walk: each place tells how the timeline ends (the newest that knows it counts) and which range it holds;
-//! 3. read the places that were needed, in the direction of the read, until the limit keeps something back.
+//! 2. walk: each place tells how the timeline ends (the newest that knows it counts) and which
+//!    range it holds;
+//! 3. read the places that were needed, in the direction of the read, until the limit keeps
+//!    something back.
 //!
 //! It does not know: names of stores, or who is asking.
 
@@ -20,7 +23,8 @@ use std::sync::atomic::Ordering;
 use self::places::{Gaps, Met, changed_bodies, steps};
 use self::walk::Part;
 use crate::entry::{
-    Collector, End, Entry, Info, Limit, Overlay, Page, Sight, Span, Taken, Times, Verdict, alive_from_ms,
+    Collector, End, Entry, Info, Limit, Overlay, Page, Sight, Span, Taken, Times, Verdict,
+    alive_from_ms,
 };
 use crate::error::Result;
 use crate::format::ids::IdEntry;
@@ -42,9 +46,11 @@ pub struct Reading<'v> {
     pub now_ms: TimeMs,
     /// How long the store's entries live; 0: for ever.
     pub ttl_ms: u64,
-    /// Lifetimes that began earlier are past it, or were when it was changed: they are not shown; 0: all are.
+    /// Lifetimes that began earlier are past it, or were when it was changed: they are not shown;
+    /// 0: all are.
     pub alive_from_ms: TimeMs,
-    /// Whether lifetimes may have begun earlier in younger entries: then what has expired says nothing of what is older.
+    /// Whether lifetimes may have begun earlier in younger entries: then what has expired says
+    /// nothing of what is older.
     pub own_starts: bool,
     /// Entries at its end may be missing because of damage to the log.
     pub may_lack_entries: bool,
@@ -61,7 +67,12 @@ impl<'v> Reading<'v> {
     }
 
     /// A timeline as it is to be read for a decision that cannot be taken back.
-    pub fn sure(state: &State, view: &'v View, timeline: TimelineRef<'v>, hash: u64) -> Reading<'v> {
+    pub fn sure(
+        state: &State,
+        view: &'v View,
+        timeline: TimelineRef<'v>,
+        hash: u64,
+    ) -> Reading<'v> {
         Reading::at(state, view, (timeline, hash), state.sure_now_ms())
     }
 
@@ -120,7 +131,8 @@ impl<'v> Reading<'v> {
         }
     }
 
-    /// What a client's id was used for in this timeline. Of what was used before some time nothing need be found.
+    /// What a client's id was used for in this timeline. Of what was used before some time nothing
+    /// need be found.
     pub fn id(&self, id: &[u8], from_ms: TimeMs) -> Result<Option<IdRecord>> {
         for memtable in self.view.memtables() {
             if let Some(found) = memtable.id(self.timeline, self.hash, id) {
@@ -131,7 +143,13 @@ impl<'v> Reading<'v> {
             if let Some(found) = segment.find_id(self.timeline.name, id, from_ms)? {
                 let IdEntry { body_hash, targets_hash, time_ms, start_ms, sequences } = found;
                 let sequences = sequences.into();
-                return Ok(Some(IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences }));
+                return Ok(Some(IdRecord {
+                    body_hash,
+                    targets_hash,
+                    time_ms,
+                    start_ms,
+                    sequences,
+                }));
             }
         }
         Ok(None)
@@ -151,7 +169,13 @@ impl<'v> Reading<'v> {
     }
 
     /// The entries from `low` to `high`, in either direction.
-    pub fn range(&self, low: Sequence, high: Sequence, limit: Limit, descending: bool) -> Result<Page> {
+    pub fn range(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        limit: Limit,
+        descending: bool,
+    ) -> Result<Page> {
         self.range_into(Collector::new(limit, descending, Sight::default()), low, high, limit)
     }
 
@@ -167,7 +191,13 @@ impl<'v> Reading<'v> {
         self.range_into(out, low, high, limit)
     }
 
-    fn range_into(&self, out: Collector<'v>, low: Sequence, high: Sequence, limit: Limit) -> Result<Page> {
+    fn range_into(
+        &self,
+        out: Collector<'v>,
+        low: Sequence,
+        high: Sequence,
+        limit: Limit,
+    ) -> Result<Page> {
         let reading = self.around_damage(limit.around_damage);
         let (end, taken) = if out.is_descending() {
             reading.descend(low, high, out)?
@@ -178,10 +208,16 @@ impl<'v> Reading<'v> {
     }
 
     /// The entries from `low` to `high`, ascending: the oldest place that is needed comes first.
-    fn ascend(&self, low: Sequence, high: Sequence, mut out: Collector<'v>) -> Result<(End, Taken)> {
+    fn ascend(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        mut out: Collector<'v>,
+    ) -> Result<(End, Taken)> {
         let mut walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
         out.sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
-        // The active memtable may have grown since it told its end: what is shown goes with the end that is told.
+        // The active memtable may have grown since it told its end: what is shown goes with the end
+        // that is told.
         let high = high.min(walk.end.last);
         for (at, part) in walk.parts.iter().enumerate().rev() {
             let newer = at.checked_sub(1).map(|newer| walk.parts[newer].first());
@@ -208,7 +244,8 @@ impl<'v> Reading<'v> {
         self.ascend(low, MAX_SEQUENCE, self.one(false, Sight::default()).without_bodies())
     }
 
-    /// The first readable entry at or above a sequence. Of one that damage takes, the sequence only.
+    /// The first readable entry at or above a sequence. Of one that damage takes, the sequence
+    /// only.
     pub fn first_from(&self, low: Sequence) -> Result<Option<(Sequence, Times)>> {
         let (_, taken) = self.lowest_from(low)?;
         let lost = taken.lost.first().map(|lost| (lost.first, Times::default()));
@@ -221,8 +258,14 @@ impl<'v> Reading<'v> {
         Ok(self.descend(low, high, self.one(true, Sight::default()))?.1.entries.pop())
     }
 
-    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of all younger ones are known.
-    fn descend(&self, low: Sequence, high: Sequence, mut out: Collector<'v>) -> Result<(End, Taken)> {
+    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of
+    /// all younger ones are known.
+    fn descend(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        mut out: Collector<'v>,
+    ) -> Result<(End, Taken)> {
         out.sight = self.sight(&End::NEVER, Overlay::default())?;
         let (mut found, mut gaps) = (None, Gaps::default());
         let mut high = high;
@@ -244,7 +287,8 @@ impl<'v> Reading<'v> {
             let Some(place) = step.place() else { continue };
             place.read(self, low, high, &mut out)?;
             high = high.min(place.span.first.saturating_sub(1));
-            let oldest = place.span.first <= low.max(out.sight.lowest) || self.ends_with(&place.span);
+            let oldest =
+                place.span.first <= low.max(out.sight.lowest) || self.ends_with(&place.span);
             if out.is_full() || oldest {
                 return Ok((found.unwrap_or(End::NEVER), out.finish()?));
             }
@@ -294,13 +338,15 @@ impl<'v> Reading<'v> {
         Ok(Page { verdict, first: self.first(end)?, last: end.last, next, more, entries, lost })
     }
 
-    /// The lowest readable sequence; `last + 1` when there is none. Costs a read only when the floor's entry has expired.
+    /// The lowest readable sequence; `last + 1` when there is none. Costs a read only when the
+    /// floor's entry has expired.
     fn first(&self, end: &End) -> Result<Sequence> {
         let floor = &end.floor;
         if !end.has_entries() {
             return Ok(end.last + 1);
         }
-        let certain = self.alive_from_ms == 0 || (floor.start_ms != 0 && !self.is_expired(floor.start_ms));
+        let certain =
+            self.alive_from_ms == 0 || (floor.start_ms != 0 && !self.is_expired(floor.start_ms));
         if certain && (floor.until_ms == 0 || floor.until_ms > self.now_ms) {
             return Ok(floor.lowest);
         }
@@ -313,10 +359,12 @@ impl<'v> Reading<'v> {
         Ok(self.first(&end)? <= end.last)
     }
 
-    /// The highest sequence that trimming or the store's TTL removed. Costs a walk only when the floor's entry has expired.
+    /// The highest sequence that trimming or the store's TTL removed. Costs a walk only when the
+    /// floor's entry has expired.
     fn trimmed_to(&self, end: &End) -> Result<Sequence> {
         let floor = &end.floor;
-        let is_first_alive = floor.start_ms != 0 && !self.is_expired(floor.start_ms) && !self.own_starts;
+        let is_first_alive =
+            floor.start_ms != 0 && !self.is_expired(floor.start_ms) && !self.own_starts;
         if self.alive_from_ms == 0 || !end.has_entries() || is_first_alive {
             return Ok(floor.trimmed_to);
         }
@@ -332,7 +380,9 @@ impl<'v> Reading<'v> {
             }
             dropped_to = dropped_to.max(step.dropped_to);
             out.sight.overlay.add_older(step.take_layer());
-            let Some(place) = step.place().filter(|place| self.is_expired(place.span.first_start_ms)) else {
+            let Some(place) =
+                step.place().filter(|place| self.is_expired(place.span.first_start_ms))
+            else {
                 continue;
             };
             let alive = if self.own_starts || self.is_expired(place.span.last_start_ms) {
@@ -348,7 +398,8 @@ impl<'v> Reading<'v> {
         }
         let taken = out.finish()?;
         let entry = taken.entries.first().map(|entry| entry.sequence);
-        let lost = entry.into_iter().chain(taken.lost.first().map(|lost| lost.last)).max().unwrap_or(0);
+        let lost =
+            entry.into_iter().chain(taken.lost.first().map(|lost| lost.last)).max().unwrap_or(0);
         Ok(floor.trimmed_to.max(lost).max(dropped_to))
     }
 
@@ -369,7 +420,8 @@ impl<'v> Reading<'v> {
         Ok(!self.present(&[sequence])?.is_empty())
     }
 
-    /// At which of these sequences, ascending, there is an entry, readable or lost. In one walk, however many they are.
+    /// At which of these sequences, ascending, there is an entry, readable or lost. In one walk,
+    /// however many they are.
     pub fn present(&self, sequences: &[Sequence]) -> Result<BTreeSet<Sequence>> {
         let Some(lowest) = sequences.first() else { return Ok(BTreeSet::new()) };
         let mut walk = self.walk(|span| span.first <= *lowest || self.ends_with(span))?;
@@ -377,7 +429,9 @@ impl<'v> Reading<'v> {
         let mut out = self.one(false, sight).without_bodies();
         let mut present = BTreeSet::new();
         for sequence in sequences.iter().filter(|sequence| **sequence <= walk.end.last) {
-            let Some(part) = walk.parts.iter().find(|part| part.first() <= *sequence) else { continue };
+            let Some(part) = walk.parts.iter().find(|part| part.first() <= *sequence) else {
+                continue;
+            };
             match part {
                 Part::Place(place) => place.read(self, *sequence, *sequence, &mut out)?,
                 Part::Gap(gap) => gap.read(*sequence, *sequence, &mut out),
@@ -394,7 +448,8 @@ impl<'v> Reading<'v> {
         self.newest(0, MAX_SEQUENCE)
     }
 
-    /// Facts of the whole timeline. Walks every place that holds it, and reads those of which something is gone or changed.
+    /// Facts of the whole timeline. Walks every place that holds it, and reads those of which
+    /// something is gone or changed.
     pub fn info(&self) -> Result<Info> {
         let mut walk = self.walk(|_| false)?;
         let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
@@ -430,7 +485,8 @@ impl<'v> Reading<'v> {
 
     /// The lowest sequence that was given at this time or later, readable or not.
     fn sequence_at_raw(&self, time_ms: TimeMs) -> Result<Option<Sequence>> {
-        // Times do not fall inside a timeline: the oldest place that ends at the time or later has the answer.
+        // Times do not fall inside a timeline: the oldest place that ends at the time or later has
+        // the answer.
         let walk = self.walk(|span| span.first_time_ms < time_ms)?;
         for part in walk.parts.iter().rev() {
             let found = match part {

@@ -1,7 +1,8 @@
-//! What may happen very often is in the log at most once a minute: one line, with how often it happened since the last one.
+//! What may happen very often is in the log at most once a minute: one line, with how often it
+//! happened since the last one.
 //!
-//! [`OnceAMinute`] is that counter; the server uses it too. [`Refusals`] are refused commits, of which clients that try again and again
-//! can cause very many.
+//! [`OnceAMinute`] is that counter; the server uses it too. [`Refusals`] are refused commits, of
+//! which clients that try again and again can cause very many.
 //!
 //! It does not know: what is counted.
 
@@ -34,7 +35,8 @@ struct Untold {
 }
 
 impl OnceAMinute {
-    /// It happened, at a time of a monotonic clock. Returns how often since the last line, if it is time for a line.
+    /// It happened, at a time of a monotonic clock. Returns how often since the last line, if it is
+    /// time for a line.
     pub fn add(&self, now: Duration) -> Option<u64> {
         let mut untold = self.0.lock();
         untold.count += 1;

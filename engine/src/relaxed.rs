@@ -1,4 +1,5 @@
-//! Relaxed durability (P2): sequences that a power cut takes although they were seen belong to an epoch of their own.
+//! Relaxed durability (P2): sequences that a power cut takes although they were seen belong to an
+//! epoch of their own.
 //!
 //! ```text
 //!  the first batch for a store that asks for the operating system only    manifest: this boot, the store    before it is visible
@@ -7,10 +8,11 @@
 //!  an open in another boot     the end of its timelines may be gone: its generation rises     manifest: no store
 //! ```
 //!
-//! The epoch of a store is the history and the store's generation. A reader whose cursor is at a sequence that was lost is
-//! therefore answered with EPOCH, and does not take the entry that has the sequence now for the one that it has seen. Nothing is
-//! skipped, so sequences stay dense (P4). The generation rises also when nothing was lost after all: only a sync could tell, and
-//! relaxed durability is there to save it.
+//! The epoch of a store is the history and the store's generation. A reader whose cursor is at a
+//! sequence that was lost is therefore answered with EPOCH, and does not take the entry that has
+//! the sequence now for the one that it has seen. Nothing is skipped, so sequences stay dense (P4).
+//! The generation rises also when nothing was lost after all: only a sync could tell, and relaxed
+//! durability is there to save it.
 //!
 //! A boot that is not known counts as another one.
 //!
@@ -21,7 +23,8 @@ use crate::format::manifest::{Live, Relaxed};
 use crate::ids::{BootId, StoreId};
 use crate::state::State;
 
-/// The stores of which the manifest says, since this open, that a power cut may take entries that were seen.
+/// The stores of which the manifest says, since this open, that a power cut may take entries that
+/// were seen.
 #[derive(Debug, Default)]
 pub struct Noted {
     stores: Vec<StoreId>,
@@ -29,7 +32,11 @@ pub struct Noted {
 
 impl Noted {
     /// Notes the stores durably. Each costs a manifest once.
-    pub fn add(&mut self, state: &State, stores: impl Iterator<Item = StoreId>) -> Result<(), Failure> {
+    pub fn add(
+        &mut self,
+        state: &State,
+        stores: impl Iterator<Item = StoreId>,
+    ) -> Result<(), Failure> {
         let mut added: Vec<StoreId> = Vec::new();
         for store in stores {
             if !self.stores.contains(&store) && !added.contains(&store) {
@@ -48,7 +55,8 @@ impl Noted {
     }
 }
 
-/// What an open in a boot makes of what an earlier life noted. Gives the stores that begin another epoch.
+/// What an open in a boot makes of what an earlier life noted. Gives the stores that begin another
+/// epoch.
 pub fn settle(live: &mut Live, boot: BootId) -> Vec<StoreId> {
     let Relaxed { boot: noted, stores } = std::mem::take(&mut live.relaxed);
     if noted == boot && boot != BootId::default() {
@@ -65,7 +73,8 @@ mod tests {
     use super::*;
     use crate::format::manifest::StoreRecord;
 
-    /// The generations of two stores, of which the second was noted in a boot, after an open in another.
+    /// The generations of two stores, of which the second was noted in a boot, after an open in
+    /// another.
     fn settled(noted: u8, boot: u8) -> [u64; 2] {
         let relaxed = Relaxed { boot: BootId([noted; 16]), stores: vec![StoreId(2)] };
         let stores = [1, 2].map(|id| StoreRecord::new(StoreId(id), "store", 0)).to_vec();

@@ -1,11 +1,15 @@
-//! The repair path (P5, P6): what is damaged in one copy of a segment's file is written anew from the other copy.
+//! The repair path (P5, P6): what is damaged in one copy of a segment's file is written anew from
+//! the other copy.
 //!
 //! 1. compare the two copies of each file, piece by piece (`segment/mend.rs`);
-//! 2. write what can be mended into a temporary file, sync it, rename it over the damaged one; sync the directory;
-//! 3. close what was open of the file, and forget that it was damaged: the next read reads what is there now.
+//! 2. write what can be mended into a temporary file, sync it, rename it over the damaged one; sync
+//!    the directory;
+//! 3. close what was open of the file, and forget that it was damaged: the next read reads what is
+//!    there now.
 //!
-//! Segments of a store that is to be kept twice, and are kept once, get their twins in the same way; then the manifest says so. Merges
-//! and expiry wait for one segment at a time. A power cut leaves each file as it was or mended.
+//! Segments of a store that is to be kept twice, and are kept once, get their twins in the same
+//! way; then the manifest says so. Merges and expiry wait for one segment at a time. A power cut
+//! leaves each file as it was or mended.
 //!
 //! It does not know: how the damage came about, or what the log holds.
 
@@ -34,7 +38,8 @@ pub struct Repair {
 pub fn repair(state: &State, store: Option<StoreId>) -> Result<Repair> {
     let mut out = Repair::default();
     let view = state.view.load();
-    let wanted = |segment: &&Arc<Segment>| store.is_none_or(|store| segment.record().store == store);
+    let wanted =
+        |segment: &&Arc<Segment>| store.is_none_or(|store| segment.record().store == store);
     let numbers: Vec<(StoreId, FileNumber)> = view
         .segments
         .all()
@@ -49,14 +54,20 @@ pub fn repair(state: &State, store: Option<StoreId>) -> Result<Repair> {
 }
 
 /// Repairs a segment, if it is still there.
-pub fn repair_segment(state: &State, store: StoreId, number: FileNumber, out: &mut Repair) -> Result<()> {
+pub fn repair_segment(
+    state: &State,
+    store: StoreId,
+    number: FileNumber,
+    out: &mut Repair,
+) -> Result<()> {
     let _no_merge = state.merging.lock();
     let _no_expiry = state.expiring.lock();
     if state.is_closing() {
         return Err(Error::Closed { what: "the engine is closing: nothing is repaired" });
     }
     let view = state.view.load();
-    let Some(segment) = view.segments.of(store).iter().find(|segment| segment.record().number == number)
+    let Some(segment) =
+        view.segments.of(store).iter().find(|segment| segment.record().number == number)
     else {
         return Ok(());
     };

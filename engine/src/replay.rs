@@ -1,8 +1,9 @@
 //! Replay: the log's records become a memtable again, with the sequences they had (P1, P5).
 //!
-//! A record is taken as a whole or not at all, but for what it has of stores that were dropped since. One that contradicts what is there is damage: it refuses an open for writing. A
-//! read-only open goes on behind damage, and keeps where each timeline got its last entry: since sequences are dense, an entry
-//! behind the damage shows whether some are missing before it.
+//! A record is taken as a whole or not at all, but for what it has of stores that were dropped
+//! since. One that contradicts what is there is damage: it refuses an open for writing. A read-only
+//! open goes on behind damage, and keeps where each timeline got its last entry: since sequences
+//! are dense, an entry behind the damage shows whether some are missing before it.
 //!
 //! It does not know: files, or where the log ends (`wal/reader.rs`).
 
@@ -66,7 +67,8 @@ pub struct Replay {
     go_on: bool,
     /// Where the group stands that is replayed.
     at: Lsn,
-    /// Where each timeline got its last entry, if entries may be missing; `None`: some may be where a sequence was chosen.
+    /// Where each timeline got its last entry, if entries may be missing; `None`: some may be where
+    /// a sequence was chosen.
     got_at: HashMap<SlotId, Option<Lsn>>,
 }
 
@@ -88,8 +90,9 @@ impl Replay {
         }
     }
 
-    /// The timelines that got an entry in a part of the log behind which nothing is missing: since sequences are dense, they show
-    /// what is missing before. `None` when nothing is. Slots are those of one memtable: where there are more, nothing is shown.
+    /// The timelines that got an entry in a part of the log behind which nothing is missing: since
+    /// sequences are dense, they show what is missing before. `None` when nothing is. Slots are
+    /// those of one memtable: where there are more, nothing is shown.
     pub fn whole_since(&mut self, whole_from: Lsn) -> Option<HashSet<SlotId>> {
         let is_one = self.view.sealed.is_empty();
         let whole = std::mem::take(&mut self.got_at)
@@ -116,11 +119,13 @@ impl Replay {
         }
         let tail = Bytes::copy_from_slice(record.tail);
         self.group.hold(tail.len());
-        let operations =
-            decode_tail(&tail).ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
-        let (given, _) = sequences_of(record, &operations)
-            .ok_or_else(|| Wrong::Record("it has more or fewer sequences than its operations need".into()))?;
-        // As when they were committed, changes come after the batch's own appends, and so do their sequences.
+        let operations = decode_tail(&tail)
+            .ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
+        let (given, _) = sequences_of(record, &operations).ok_or_else(|| {
+            Wrong::Record("it has more or fewer sequences than its operations need".into())
+        })?;
+        // As when they were committed, changes come after the batch's own appends, and so do their
+        // sequences.
         let mut sequences = record.sequences.iter().copied();
         let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
         let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
@@ -173,8 +178,12 @@ impl Replay {
                 }
                 Ok(())
             }
-            Operation::Trim { timeline, floor } => self.effect(timeline, next(), Effect::Trim(floor)),
-            Operation::Remove { timeline, ranges } => self.effect(timeline, next(), Effect::Remove(ranges)),
+            Operation::Trim { timeline, floor } => {
+                self.effect(timeline, next(), Effect::Trim(floor))
+            }
+            Operation::Remove { timeline, ranges } => {
+                self.effect(timeline, next(), Effect::Remove(ranges))
+            }
             Operation::Edit { timeline, sequence, body } => {
                 self.effect(timeline, next(), Effect::Edit(sequence, tail.slice(body)))
             }
@@ -194,21 +203,33 @@ impl Replay {
         if is_known || u64::from(store.0) < self.next_store {
             return Ok(!is_known);
         }
-        Err(Wrong::Record(format!("it is about store {}, which the manifest does not know", store.0)))
+        Err(Wrong::Record(format!(
+            "it is about store {}, which the manifest does not know",
+            store.0
+        )))
     }
 
-    fn entry(&mut self, timeline: TimelineRef<'_>, sequence: Sequence, chosen: bool) -> Result<(), Wrong> {
+    fn entry(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        sequence: Sequence,
+        chosen: bool,
+    ) -> Result<(), Wrong> {
         let slot = self.slot(timeline, sequence.saturating_sub(1))?;
         let last = self.allocator.last(slot, &self.view.active);
         if sequence > last + 1 && !chosen {
             if !self.go_on {
-                return Err(Wrong::Record(format!("{timeline:?} goes from sequence {last} to {sequence}")));
+                return Err(Wrong::Record(format!(
+                    "{timeline:?} goes from sequence {last} to {sequence}"
+                )));
             }
             let floor = self.view.active.end_of(slot).floor;
             self.group.effect(slot, Effect::Trim(Floor { trimmed_to: sequence - 1, ..floor }));
         }
         if !self.allocator.take(slot, &self.view.active, sequence) {
-            return Err(Wrong::Record(format!("sequence {sequence} of {timeline:?} was given before")));
+            return Err(Wrong::Record(format!(
+                "sequence {sequence} of {timeline:?} was given before"
+            )));
         }
         self.group.entry(slot, sequence);
         if self.go_on {
@@ -219,7 +240,12 @@ impl Replay {
         Ok(())
     }
 
-    fn effect(&mut self, timeline: TimelineRef<'_>, end: Sequence, effect: Effect) -> Result<(), Wrong> {
+    fn effect(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        end: Sequence,
+        effect: Effect,
+    ) -> Result<(), Wrong> {
         // As the commit path did: an edit of an entry that was never given has no place.
         let (edited, given) = match effect {
             Effect::Edit(sequence, _) => (sequence, sequence <= end),
@@ -239,8 +265,8 @@ impl Replay {
         Ok(())
     }
 
-    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline ended, the record tells: it is
-    /// `end`; readers meet the damage when they need what is older.
+    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline
+    /// ended, the record tells: it is `end`; readers meet the damage when they need what is older.
     fn slot(&self, timeline: TimelineRef<'_>, end: Sequence) -> Result<SlotId, Wrong> {
         let hash = timeline_hash(&self.hasher, timeline);
         let memtable = &self.view.active;
@@ -274,8 +300,13 @@ mod tests {
             writer.timeline(*target);
         }
         let (tail, _) = writer.finish();
-        let record =
-            Record { time_ms: 1, start_ms: 1, chosen: false, sequences: sequences.to_vec(), tail: &tail };
+        let record = Record {
+            time_ms: 1,
+            start_ms: 1,
+            chosen: false,
+            sequences: sequences.to_vec(),
+            tail: &tail,
+        };
         replay.record(Lsn(0), &record).is_ok()
     }
 

@@ -5,15 +5,17 @@
 //!  reserve-last   the same, a sixteenth of it
 //! ```
 //!
-//! A full disk must still be opened, and what expires or is trimmed on it must still leave; all of that writes a little first: a log
-//! file, a manifest, the memtable that holds the trims. So a file of zeros is held. It is removed when such work meets a full disk,
-//! and made again when there is twice its size.
+//! A full disk must still be opened, and what expires or is trimmed on it must still leave; all of
+//! that writes a little first: a log file, a manifest, the memtable that holds the trims. So a file
+//! of zeros is held. It is removed when such work meets a full disk, and made again when there is
+//! twice its size.
 //!
-//! The last of it is for manifests only that give space back at once: what the trims and flushes of a full disk write may take all that
-//! was given to them, and the manifest that says what is gone must find room all the same.
+//! The last of it is for manifests only that give space back at once: what the trims and flushes of
+//! a full disk write may take all that was given to them, and the manifest that says what is gone
+//! must find room all the same.
 //!
-//! While it is out, appends are refused: they would take the space that the work needs. So the reserve is in place, or nothing is
-//! appended.
+//! While it is out, appends are refused: they would take the space that the work needs. So the
+//! reserve is in place, or nothing is appended.
 //!
 //! It does not know: what the space is needed for.
 
@@ -33,7 +35,8 @@ const LAST_NAME: &str = "reserve-last";
 /// Their names until all of each is durable.
 pub const TEMPORARY_NAMES: [&str; 2] = ["reserve.tmp", "reserve-last.tmp"];
 
-/// The last of it has this part of the rest, at least so many bytes: a manifest of some hundred segments.
+/// The last of it has this part of the rest, at least so many bytes: a manifest of some hundred
+/// segments.
 const LAST_PART: u64 = 16;
 const LEAST_LAST_BYTES: u64 = 16 * 1024;
 
@@ -54,7 +57,8 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// The reserve of a directory: found, or made if there is space for it, with at least so many bytes; 0: none is kept.
+    /// The reserve of a directory: found, or made if there is space for it, with at least so many
+    /// bytes; 0: none is kept.
     pub fn open(dir: Dir, least_bytes: u64) -> Reserve {
         let found = |name| dir.open(name).and_then(|file| file.len()).unwrap_or(0);
         let (found, last) = (found(NAME), found(LAST_NAME));
@@ -122,18 +126,21 @@ impl Reserve {
         true
     }
 
-    /// Makes it, or makes it larger, with so many bytes, if the disk has twice that beyond what it holds now and what others are to
-    /// write.
+    /// Makes it, or makes it larger, with so many bytes, if the disk has twice that beyond what it
+    /// holds now and what others are to write.
     pub fn make(&self, bytes: u64, promised_bytes: u64) {
         let _alone = self.changing.lock();
         let last_bytes = (bytes / LAST_PART).max(LEAST_LAST_BYTES);
         let last_missing = self.last_bytes.load(Ordering::Relaxed) == 0;
-        let missing = bytes.saturating_sub(self.bytes()) + if last_missing { last_bytes } else { 0 };
+        let missing =
+            bytes.saturating_sub(self.bytes()) + if last_missing { last_bytes } else { 0 };
         if bytes == 0 || (missing == 0 && !self.is_out()) {
             return;
         }
-        let has_space =
-            self.dir.free_bytes().map_or(true, |free| free >= (2 * missing).saturating_add(promised_bytes));
+        let has_space = self
+            .dir
+            .free_bytes()
+            .map_or(true, |free| free >= (2 * missing).saturating_add(promised_bytes));
         let make = || {
             if !has_space {
                 return Err(Error::DiskFull { path: self.dir.path_of(NAME) });
@@ -155,7 +162,8 @@ impl Reserve {
                 tracing::debug!(%error, "the reserve stays as small as it is");
             }
             Err(error) => {
-                // A disk that refuses for another reason than space is not made better by refusing appends.
+                // A disk that refuses for another reason than space is not made better by refusing
+                // appends.
                 self.out.store(matches!(error, Error::DiskFull { .. }), Ordering::Release);
                 let _ = self.dir.remove(NAME);
             }

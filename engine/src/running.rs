@@ -1,17 +1,19 @@
-//! A running engine: its threads and its lock, from start to stop. Handles to it are `Engine` and `Store`.
+//! A running engine: its threads and its lock, from start to stop. Handles to it are `Engine` and
+//! `Store`.
 //!
 //! Stopping, in this order:
 //!
 //! 1. no more batches are taken; the commit thread ends when all that is queued is committed;
 //! 2. watchers are closed: nothing advances any more;
-//! 3. the threads that flush, merge and expire end, then the one that prepares log files; for a close, what is in memory was
-//!    flushed before, and the log is removed;
+//! 3. the threads that flush, merge and expire end, then the one that prepares log files; for a
+//!    close, what is in memory was flushed before, and the log is removed;
 //! 4. the manifest is closed: a caller who still merges gives up;
 //! 5. the wake thread wakes whatever is queued, releases the directory's lock and ends.
 //!
-//! Nothing touches the directory after its lock is released. Whoever stops the engine waits for all of this, with two exceptions:
-//! a waker may stop the engine, but the wake thread cannot wait for its own end, so step 5 comes when that waker has returned;
-//! and if another thread of the engine drops the last handle, it leaves the stopping to the wake thread.
+//! Nothing touches the directory after its lock is released. Whoever stops the engine waits for all
+//! of this, with two exceptions: a waker may stop the engine, but the wake thread cannot wait for
+//! its own end, so step 5 comes when that waker has returned; and if another thread of the engine
+//! drops the last handle, it leaves the stopping to the wake thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -33,7 +35,8 @@ use crate::ticket::Ticket;
 use crate::{compact, expire, flush, wal};
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing is written any more" };
-const READ_ONLY: Error = Error::Closed { what: "the engine is open for reading only: nothing is written" };
+const READ_ONLY: Error =
+    Error::Closed { what: "the engine is open for reading only: nothing is written" };
 
 /// A running engine. The last handle that goes stops it.
 pub struct Running {
@@ -46,12 +49,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the threads of an engine that was opened. If one cannot be started, those before it are stopped again.
+    /// Starts the threads of an engine that was opened. If one cannot be started, those before it
+    /// are stopped again.
     pub fn start(opened: Opened) -> Result<Running> {
         let (state, queue) = (opened.state, Arc::new(Queue::default()));
         let threads = Arc::new(Threads::start(&state, &queue, opened.lock)?);
         let (damage, recovery) = (opened.damage, opened.recovery);
-        let running = Running { state, queue, threads, damage, recovery, creating: Mutex::default() };
+        let running =
+            Running { state, queue, threads, damage, recovery, creating: Mutex::default() };
         let (state, queue, threads) = (&running.state, &running.queue, &running.threads);
         match opened.wal {
             Some(wal) => {
@@ -86,7 +91,8 @@ impl Running {
         self.queue.submit(state, batches.into_iter().map(prepare).collect())
     }
 
-    /// Stops the engine. If all that was in memory is in segments now, the next open has no log to read.
+    /// Stops the engine. If all that was in memory is in segments now, the next open has no log to
+    /// read.
     pub fn close(&self, flushed: Result<()>) -> Result<()> {
         let stopped = self.threads.stop(flushed.is_ok());
         flushed.and(stopped)
@@ -134,11 +140,21 @@ impl Wake for Threads {
 }
 
 impl Threads {
-    fn start(state: &Arc<State>, queue: &Arc<Queue>, lock: Box<dyn Send + Sync>) -> Result<Threads> {
+    fn start(
+        state: &Arc<State>,
+        queue: &Arc<Queue>,
+        lock: Box<dyn Send + Sync>,
+    ) -> Result<Threads> {
         let (state, queue) = (state.clone(), queue.clone());
         let waking = start("wake", &state, |state| state.wake.run(), Some(lock))?;
         let waking_id = waking.thread().id();
-        Ok(Threads { state, queue, workers: Mutex::default(), waking: Mutex::new(Some(waking)), waking_id })
+        Ok(Threads {
+            state,
+            queue,
+            workers: Mutex::default(),
+            waking: Mutex::new(Some(waking)),
+            waking_id,
+        })
     }
 
     fn add(&self, name: &'static str, work: impl FnOnce(&State) + Send + 'static) -> Result<()> {
@@ -180,16 +196,17 @@ impl Threads {
         threads.for_each(join);
         state.preparer.lock().take();
         let removed = if flushed { self.nothing_to_replay() } else { Ok(()) };
-        // A caller may be merging: it gives up, and cleans up, before another engine can have the directory. Another may be dropping
-        // what has expired, or a store: it ends before.
+        // A caller may be merging: it gives up, and cleans up, before another engine can have the
+        // directory. Another may be dropping what has expired, or a store: it ends before.
         let _no_merge = state.merging.lock();
         let _no_expiry = state.expiring.lock();
         state.manifest.lock().close();
         removed
     }
 
-    /// If nothing was committed since the flush, says in the manifest that no log file is needed and no store can be set back, and
-    /// removes all log files. The checkpoint is where the log ended: the next one goes on from there.
+    /// If nothing was committed since the flush, says in the manifest that no log file is needed
+    /// and no store can be set back, and removes all log files. The checkpoint is where the log
+    /// ended: the next one goes on from there.
     fn nothing_to_replay(&self) -> Result<()> {
         let view = self.state.view.load();
         if !self.state.options.read_only && view.active.is_empty() && view.sealed.is_empty() {
@@ -213,8 +230,8 @@ fn join(thread: JoinHandle<()>) {
     let _ = thread.join();
 }
 
-/// Starts a thread. If it panics, which is a broken invariant, no more writes are acknowledged and nobody waits for it in vain.
-/// A lock that it is given is released at its end.
+/// Starts a thread. If it panics, which is a broken invariant, no more writes are acknowledged and
+/// nobody waits for it in vain. A lock that it is given is released at its end.
 fn start(
     name: &'static str,
     state: &Arc<State>,

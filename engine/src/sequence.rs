@@ -1,10 +1,13 @@
-//! Sequences (P2, P4): the next one of each timeline, given where the record is built and never from a cache ahead of the log.
+//! Sequences (P2, P4): the next one of each timeline, given where the record is built and never
+//! from a cache ahead of the log.
 //!
-//! Per slot of the active memtable there is one number, the last sequence given, which only the commit thread knows. It is ahead
-//! of the memtable only while a group is on its way to the disk; if the group is refused, the numbers fall back.
+//! Per slot of the active memtable there is one number, the last sequence given, which only the
+//! commit thread knows. It is ahead of the memtable only while a group is on its way to the disk;
+//! if the group is refused, the numbers fall back.
 //!
-//! Where a timeline without a slot ends is looked up by the caller, before the batch is queued: an `EndHint`. A hint counts only
-//! for the memtable it was looked up under: every later append of the timeline would have left a slot in it.
+//! Where a timeline without a slot ends is looked up by the caller, before the batch is queued: an
+//! `EndHint`. A hint counts only for the memtable it was looked up under: every later append of the
+//! timeline would have left a slot in it.
 //!
 //! It does not know: how an end is looked up, or records.
 
@@ -12,7 +15,8 @@ use crate::entry::End;
 use crate::ids::{Lsn, MAX_SEQUENCE, Sequence};
 use crate::memtable::{Memtable, SlotId};
 
-/// Where a timeline ended, as far as was known when the memtable that starts at `memtable` was the active one.
+/// Where a timeline ended, as far as was known when the memtable that starts at `memtable` was the
+/// active one.
 #[derive(Clone, Copy, Debug)]
 pub struct EndHint {
     /// Which memtable was active.
@@ -118,7 +122,10 @@ mod tests {
         let mut allocator = Allocator::default();
         assert_eq!(allocator.next(slot, &memtable), Some(42));
         let mark = allocator.mark();
-        assert_eq!((allocator.next(slot, &memtable), allocator.next(slot, &memtable)), (Some(43), Some(44)));
+        assert_eq!(
+            (allocator.next(slot, &memtable), allocator.next(slot, &memtable)),
+            (Some(43), Some(44))
+        );
         allocator.fall_back(mark);
         assert_eq!(allocator.next(slot, &memtable), Some(43));
     }

@@ -54,7 +54,8 @@ pub struct State {
     pub history: u64,
     /// Held while a group becomes visible, timeline by timeline.
     pub applying: RwLock<()>,
-    /// Held for reading while a group is committed, for writing while a store is dropped: a group finds a store whole or not at all.
+    /// Held for reading while a group is committed, for writing while a store is dropped: a group
+    /// finds a store whole or not at all.
     pub dropping: RwLock<()>,
     /// Held while a timeline is changed, by its hash: a change reads before it writes.
     pub changing: [Mutex<()>; CHANGE_LOCKS],
@@ -71,7 +72,8 @@ pub struct State {
     pub last_time_ms: AtomicU64,
     /// The time that deletion goes by, and, with the wall clock, lifetimes.
     pub sure: SureTime,
-    /// Whether some lifetimes began at another time than their entries' timestamps: then starts may fall inside a timeline.
+    /// Whether some lifetimes began at another time than their entries' timestamps: then starts may
+    /// fall inside a timeline.
     pub own_starts: AtomicBool,
     pub counters: Counters,
     pub poison: Poison,
@@ -91,10 +93,12 @@ pub struct State {
     pub expiring: Mutex<()>,
     /// Space kept back for getting space back.
     pub reserve: Reserve,
-    /// Where the log ends, if its last group has nothing behind it that says that it was durable; 0: it has, or there is none.
+    /// Where the log ends, if its last group has nothing behind it that says that it was durable;
+    /// 0: it has, or there is none.
     pub unvouched: AtomicU64,
-    /// Behind damage to the log, which only a read-only open goes around: the timelines of which a later record shows that none of
-    /// their entries is missing. Of all others some may be. `None`: there was no such damage.
+    /// Behind damage to the log, which only a read-only open goes around: the timelines of which a
+    /// later record shows that none of their entries is missing. Of all others some may be. `None`:
+    /// there was no such damage.
     pub whole: Option<HashSet<SlotId>>,
     pub progress: Progress,
     pub closing: AtomicBool,
@@ -111,8 +115,9 @@ impl State {
         &self.changing[(hash >> 32) as usize % CHANGE_LOCKS]
     }
 
-    /// The timestamp of a commit, and what its lifetimes start at, by one look at the clock. A timestamp is never below one that was
-    /// committed, so that a wall clock that goes back changes no order.
+    /// The timestamp of a commit, and what its lifetimes start at, by one look at the clock. A
+    /// timestamp is never below one that was committed, so that a wall clock that goes back changes
+    /// no order.
     pub fn moment(&self) -> (TimeMs, TimeMs) {
         // In this order: where the clocks agree, sure time is not the later one.
         let sure_ms = self.sure_now_ms();
@@ -153,12 +158,14 @@ impl State {
         self.stores.read().iter().any(|known| known.id == store)
     }
 
-    /// An error if a store was dropped. Who reads takes the view first: a view that lacks the store's segments is then noticed.
+    /// An error if a store was dropped. Who reads takes the view first: a view that lacks the
+    /// store's segments is then noticed.
     pub fn check_store(&self, store: StoreId) -> Result<()> {
         if self.has_store(store) { Ok(()) } else { Err(Error::StoreDropped) }
     }
 
-    /// Adds segments to the view that is being changed. Those of a store that was dropped while they were written go instead.
+    /// Adds segments to the view that is being changed. Those of a store that was dropped while
+    /// they were written go instead.
     pub fn add_segments(&self, view: &mut View, segments: Vec<Arc<Segment>>) {
         let (known, dropped): (Vec<_>, Vec<_>) =
             segments.into_iter().partition(|segment| self.has_store(segment.record().store));
@@ -168,7 +175,11 @@ impl State {
 
     /// How often files of a store's new segments are kept.
     pub fn copies(&self, store: StoreId) -> Copies {
-        self.stores.read().iter().find(|known| known.id == store).map_or(Copies::Once, |known| known.copies)
+        self.stores
+            .read()
+            .iter()
+            .find(|known| known.id == store)
+            .map_or(Copies::Once, |known| known.copies)
     }
 
     /// How long entries of a store live; 0: for ever.
@@ -191,17 +202,20 @@ impl State {
         self.whole.as_ref().is_some_and(|whole| !is_whole(whole))
     }
 
-    /// The epoch of a store: the history, and the store's generation if it ever began another epoch.
+    /// The epoch of a store: the history, and the store's generation if it ever began another
+    /// epoch.
     pub fn epoch(&self, store: StoreId) -> String {
         let stores = self.stores.read();
-        let generation = stores.iter().find(|known| known.id == store).map_or(0, |known| known.generation);
+        let generation =
+            stores.iter().find(|known| known.id == store).map_or(0, |known| known.generation);
         match generation {
             0 => format!("{:016x}", self.history),
             later => format!("{:016x}-{later}", self.history),
         }
     }
 
-    /// What to tell those who asked for a write that failed. What cannot be trusted any more is poisoned here.
+    /// What to tell those who asked for a write that failed. What cannot be trusted any more is
+    /// poisoned here.
     pub fn failed(&self, failure: Failure) -> Error {
         match failure {
             Failure::Refused(error) => {
@@ -222,8 +236,8 @@ impl State {
         self.preparer.lock().as_ref().is_some_and(|preparer| preparer.discard())
     }
 
-    /// How much a merge may write: what the disk has left beyond what the log and the next flush need. While the reserve is out,
-    /// all of it, since nothing is appended.
+    /// How much a merge may write: what the disk has left beyond what the log and the next flush
+    /// need. While the reserve is out, all of it, since nothing is appended.
     pub fn room_bytes(&self) -> u64 {
         let free = self.dir.free_bytes().unwrap_or(u64::MAX);
         if self.reserve.is_out() {
@@ -232,7 +246,8 @@ impl State {
         free.saturating_sub(2 * self.options.wal_file_bytes + self.options.memtable_bytes() as u64)
     }
 
-    /// Whether the disk is full, or so nearly that there may be no space for the log or for a flush.
+    /// Whether the disk is full, or so nearly that there may be no space for the log or for a
+    /// flush.
     pub fn is_short_of_space(&self) -> bool {
         self.reserve.is_out() || self.room_bytes() == 0
     }
@@ -261,11 +276,14 @@ impl State {
         Ok(())
     }
 
-    /// Changes what is live so that space is given back: if the disk is too full even for that, the reserve is for it.
+    /// Changes what is live so that space is given back: if the disk is too full even for that, the
+    /// reserve is for it.
     pub fn free_space(&self, change: impl Fn(&mut Live)) -> Result<(), Failure> {
         let mut changed = self.change_live(&change);
         for give in [Reserve::give_back, Reserve::give_last] {
-            if matches!(changed, Err(Failure::Refused(Error::DiskFull { .. }))) && give(&self.reserve) {
+            if matches!(changed, Err(Failure::Refused(Error::DiskFull { .. })))
+                && give(&self.reserve)
+            {
                 changed = self.change_live(&change);
             }
         }
@@ -275,7 +293,9 @@ impl State {
     /// Tells what stores are called, for messages about damage.
     pub fn name_stores(&self) {
         let stores = self.stores.read();
-        self.cache.damages().name_stores(stores.iter().map(|store| (store.id, store.name.as_str())));
+        self.cache
+            .damages()
+            .name_stores(stores.iter().map(|store| (store.id, store.name.as_str())));
     }
 
     /// Whether the threads should end.

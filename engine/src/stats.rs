@@ -55,13 +55,15 @@ pub struct Counters {
     pub sync_times: Times,
 }
 
-/// Values below 2^3 have a bucket each; each power of two above has 2^3, up to 2^32 µs, which is 71 minutes.
+/// Values below 2^3 have a bucket each; each power of two above has 2^3, up to 2^32 µs, which is 71
+/// minutes.
 const PRECISION_BITS: u32 = 3;
 const HIGHEST_BIT: u32 = 31;
 const BUCKETS: usize = ((HIGHEST_BIT - PRECISION_BITS + 2) << PRECISION_BITS) as usize;
 
-/// How long something takes: the sum and the maximum since the open, and a percentile of the last one to two minutes, which is at
-/// most an eighth too high. Four kilobytes, however often it happens.
+/// How long something takes: the sum and the maximum since the open, and a percentile of the last
+/// one to two minutes, which is at most an eighth too high. Four kilobytes, however often it
+/// happens.
 #[derive(Debug, Default)]
 pub struct Times(Mutex<Recent>);
 
@@ -108,8 +110,9 @@ impl Times {
     pub fn sum_most_and_p99_us(&self, now: Duration) -> (u64, u64, u64) {
         let mut recent = self.0.lock();
         recent.turn_to(now);
-        let counts =
-            || recent.current.iter().zip(&recent.previous).map(|(one, other)| u64::from(one + other));
+        let counts = || {
+            recent.current.iter().zip(&recent.previous).map(|(one, other)| u64::from(one + other))
+        };
         let mut above = counts().sum::<u64>() / 100;
         let mut p99_us = 0;
         for (bucket, count) in counts().enumerate().rev().filter(|(_, count)| *count > 0) {

@@ -17,10 +17,11 @@ use crate::running::Running;
 use crate::state::State;
 use crate::view::View;
 
-/// A named set of timelines. A timeline exists when it is first appended to; one that was never written reads as empty.
+/// A named set of timelines. A timeline exists when it is first appended to; one that was never
+/// written reads as empty.
 ///
-/// Of a store that was [dropped](crate::Engine::drop_store) every read and write is an [`Error::StoreDropped`], also when a store of
-/// its name was created again: that one is another.
+/// Of a store that was [dropped](crate::Engine::drop_store) every read and write is an
+/// [`Error::StoreDropped`], also when a store of its name was created again: that one is another.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) running: Arc<Running>,
@@ -46,21 +47,25 @@ impl Store {
         stores.iter().find(|store| store.id == self.id).map_or(0, |store| store.ttl_ms)
     }
 
-    /// The epoch that sequences of its timelines belong to: the history as 16 hex digits, and, if it ever began another epoch, `-`
-    /// and a number. A cursor of another epoch says nothing about these timelines.
+    /// The epoch that sequences of its timelines belong to: the history as 16 hex digits, and, if
+    /// it ever began another epoch, `-` and a number. A cursor of another epoch says nothing about
+    /// these timelines.
     ///
     /// A store that was created has an epoch of its own, which no other store of its name ever had.
-    /// It changes when an older state was restored, and by an open after a power cut that may have taken entries of this store that
-    /// were committed with [`Durability::Os`](crate::Durability::Os): their sequences are given again. It does not change while an
-    /// engine is open.
+    /// It changes when an older state was restored, and by an open after a power cut that may have
+    /// taken entries of this store that were committed with
+    /// [`Durability::Os`](crate::Durability::Os): their sequences are given again. It does not
+    /// change while an engine is open.
     pub fn epoch(&self) -> String {
         self.running.state.epoch(self.id)
     }
 
-    /// Appends one body and waits until it is durable. For many, use [`Engine::submit`](crate::Engine::submit).
+    /// Appends one body and waits until it is durable. For many, use
+    /// [`Engine::submit`](crate::Engine::submit).
     pub fn append(&self, timeline: &[u8], body: &[u8]) -> Result<Sequence> {
         let batch = Batch::new().append(self, timeline, body);
-        let receipt = self.running.submit_all(vec![batch]).pop().expect("one batch, one ticket")?.wait()?;
+        let receipt =
+            self.running.submit_all(vec![batch]).pop().expect("one batch, one ticket")?.wait()?;
         Ok(receipt.sequences[0])
     }
 
@@ -82,7 +87,8 @@ impl Store {
         read(Reading::new(state, view, timeline, state.hash(timeline)))
     }
 
-    /// A change counts what it reads first: of a store that was dropped meanwhile that says nothing.
+    /// A change counts what it reads first: of a store that was dropped meanwhile that says
+    /// nothing.
     fn change<T>(&self, change: impl FnOnce(&State, &Queue) -> Result<T>) -> Result<T> {
         self.running.check_writable()?;
         let state = &self.running.state;
@@ -91,20 +97,26 @@ impl Store {
         Ok(changed)
     }
 
-    /// Removes the start of a timeline. Gives how many readable entries that were. Readers below are told
-    /// [`Verdict::Trimmed`](crate::Verdict::Trimmed).
+    /// Removes the start of a timeline. Gives how many readable entries that were. Readers below
+    /// are told [`Verdict::Trimmed`](crate::Verdict::Trimmed).
     pub fn trim(&self, timeline: &[u8], trim: Trim) -> Result<u64> {
         self.change(|state, queue| change::trim(state, queue, self.timeline(timeline)?, trim))
     }
 
-    /// Removes single entries. Gives how many of them could be read. What they leave is a hole, not a loss.
+    /// Removes single entries. Gives how many of them could be read. What they leave is a hole, not
+    /// a loss.
     pub fn delete(&self, timeline: &[u8], sequences: &[Sequence]) -> Result<u64> {
-        self.change(|state, queue| change::delete(state, queue, self.timeline(timeline)?, sequences))
+        self.change(|state, queue| {
+            change::delete(state, queue, self.timeline(timeline)?, sequences)
+        })
     }
 
-    /// Replaces the body of an entry; its sequence and time stay. False when there is no such readable entry.
+    /// Replaces the body of an entry; its sequence and time stay. False when there is no such
+    /// readable entry.
     pub fn edit(&self, timeline: &[u8], sequence: Sequence, body: &[u8]) -> Result<bool> {
-        self.change(|state, queue| change::edit(state, queue, self.timeline(timeline)?, sequence, body))
+        self.change(|state, queue| {
+            change::edit(state, queue, self.timeline(timeline)?, sequence, body)
+        })
     }
 
     /// Removes all entries. False when there was none to read. The timeline goes on counting.
@@ -118,8 +130,9 @@ impl Store {
     }
 
     /// What to change an entry's body by for all entries that were appended with it in one batch
-    /// ([`Batch::edit_body`](crate::Batch::edit_body)). `None` when there is no such readable entry, or it was appended alone, or
-    /// before version 3 of the format, or was salvaged: then each entry is edited by itself.
+    /// ([`Batch::edit_body`](crate::Batch::edit_body)). `None` when there is no such readable
+    /// entry, or it was appended alone, or before version 3 of the format, or was salvaged: then
+    /// each entry is edited by itself.
     pub fn body_of(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<BodyKey>> {
         let place = self.read(timeline, |reading| reading.around_damage(true).body_of(sequence))?;
         let instance = self.running.state.instance;
@@ -127,7 +140,12 @@ impl Store {
     }
 
     /// The entries inside the bounds, ascending, as far as the limit lets through.
-    pub fn range(&self, timeline: &[u8], bounds: impl RangeBounds<Sequence>, limit: Limit) -> Result<Page> {
+    pub fn range(
+        &self,
+        timeline: &[u8],
+        bounds: impl RangeBounds<Sequence>,
+        limit: Limit,
+    ) -> Result<Page> {
         self.range_in(timeline, bounds, limit, false)
     }
 
@@ -154,12 +172,14 @@ impl Store {
         self.read(timeline, |reading| reading.range(low, high, limit, descending))
     }
 
-    /// Whether a read of a timeline from a sequence on is answered from memory, so that it does not wait for the disk.
+    /// Whether a read of a timeline from a sequence on is answered from memory, so that it does not
+    /// wait for the disk.
     pub fn is_in_memory(&self, timeline: &[u8], from: Sequence) -> Result<bool> {
         self.read(timeline, |reading| {
             for memtable in reading.view.memtables() {
                 let Some(slot) = memtable.find(reading.timeline, reading.hash) else { continue };
-                let (first, floor) = memtable.with_slot(slot, |slot| (slot.first(), slot.end().floor));
+                let (first, floor) =
+                    memtable.with_slot(slot, |slot| (slot.first(), slot.end().floor));
                 // If the first entry has expired, older places are asked what else has.
                 let is_alive = reading.alive_from_ms == 0
                     || floor.lowest >= first
@@ -172,7 +192,8 @@ impl Store {
         })
     }
 
-    /// What follows a reader's cursor, and what the reader should know of it. The page's `next` is the cursor for next time.
+    /// What follows a reader's cursor, and what the reader should know of it. The page's `next` is
+    /// the cursor for next time.
     pub fn read_after(&self, timeline: &[u8], cursor: Sequence, limit: Limit) -> Result<Page> {
         self.read(timeline, |reading| reading.after(cursor, limit))
     }
@@ -182,7 +203,8 @@ impl Store {
         self.read(timeline, |reading| reading.last())
     }
 
-    /// The highest sequence ever given and the time that went with it; zeros when the timeline was never written.
+    /// The highest sequence ever given and the time that went with it; zeros when the timeline was
+    /// never written.
     pub fn end(&self, timeline: &[u8]) -> Result<(Sequence, TimeMs)> {
         let end = self.read(timeline, |reading| reading.end())?;
         Ok((end.last, end.last_time_ms))
@@ -190,14 +212,15 @@ impl Store {
 
     /// Returns when each batch of which anything was to be seen can be seen as a whole.
     ///
-    /// A batch becomes visible in one of its timelines after the other, within microseconds. Who has read one and now reads another,
-    /// and must not miss what came with what it read, calls this between the two.
+    /// A batch becomes visible in one of its timelines after the other, within microseconds. Who
+    /// has read one and now reads another, and must not miss what came with what it read, calls
+    /// this between the two.
     pub fn see_whole_batches(&self) {
         drop(self.running.state.applying.read());
     }
 
-    /// What a batch with this id for these bytes was given, if one was committed within the window; see [`Batch::id_for`]. With
-    /// other bytes it is an [`Error::IdConflict`].
+    /// What a batch with this id for these bytes was given, if one was committed within the window;
+    /// see [`Batch::id_for`]. With other bytes it is an [`Error::IdConflict`].
     pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {
         let state = &self.running.state;
         let found = self.read(timeline, |reading| reading.id(id, state.remembered_from_ms()))?;
@@ -212,12 +235,14 @@ impl Store {
         self.read(timeline, |reading| reading.info())
     }
 
-    /// The lowest readable sequence with this time (Unix ms) or a later one; `last + 1` when there is none.
+    /// The lowest readable sequence with this time (Unix ms) or a later one; `last + 1` when there
+    /// is none.
     pub fn sequence_at(&self, timeline: &[u8], time_ms: TimeMs) -> Result<Sequence> {
         self.read(timeline, |reading| reading.sequence_at(time_ms))
     }
 
-    /// The names of timelines with readable entries that start with `prefix` and are above `after`, in byte order.
+    /// The names of timelines with readable entries that start with `prefix` and are above `after`,
+    /// in byte order.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
         let state = &self.running.state;
         let view = state.view.load();

@@ -7,11 +7,13 @@
 //!           segment files                                               go with their last reader
 //! ```
 //!
-//! Ids are never given twice, so whatever of a dropped store is still in memory, in the log or on its way to a segment is known by
-//! its id: readers and the commit path refuse it, replay and flush skip it, and a merge of it leaves nothing. The log therefore
-//! needs no record of a drop: the manifest is the truth.
+//! Ids are never given twice, so whatever of a dropped store is still in memory, in the log or on
+//! its way to a segment is known by its id: readers and the commit path refuse it, replay and flush
+//! skip it, and a merge of it leaves nothing. The log therefore needs no record of a drop: the
+//! manifest is the truth.
 //!
-//! A store that is created again has another id, and another generation: cursors from before are of another epoch.
+//! A store that is created again has another id, and another generation: cursors from before are of
+//! another epoch.
 //!
 //! It does not know: who holds handles.
 
@@ -27,8 +29,10 @@ pub fn create(state: &State, name: &str, ttl_ms: u64, copies: Copies) -> Result<
         return Err(Error::TooManyStores { limit: MAX_STORES });
     }
     let id = state.manifest.lock().take_store_id();
-    let id = id.ok_or_else(|| Error::invalid("there are no more ids for stores: restore a backup"))?;
-    let record = StoreRecord { generation: u64::from(id.0), copies, ..StoreRecord::new(id, name, ttl_ms) };
+    let id =
+        id.ok_or_else(|| Error::invalid("there are no more ids for stores: restore a backup"))?;
+    let record =
+        StoreRecord { generation: u64::from(id.0), copies, ..StoreRecord::new(id, name, ttl_ms) };
     state.change_stores(|live| live.stores.push(record))
 }
 

@@ -1,7 +1,9 @@
-//! Tickets: how the commit thread tells all submitters of a group at once what became of their batches.
+//! Tickets: how the commit thread tells all submitters of a group at once what became of their
+//! batches.
 //!
-//! A `Fill` is the group that is filling up; each ticket is a place in it. Resolving a fill takes one lock and one wake-up of
-//! all its waiters, not one a writer. A ticket is a future that needs no runtime, and can be waited for by a plain thread.
+//! A `Fill` is the group that is filling up; each ticket is a place in it. Resolving a fill takes
+//! one lock and one wake-up of all its waiters, not one a writer. A ticket is a future that needs
+//! no runtime, and can be waited for by a plain thread.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,7 +34,8 @@ impl Fill {
         Ticket { fill: self.clone(), place, waker: None }
     }
 
-    /// Resolves every ticket, and wakes the threads that wait. Gives the wakers to be woken, outside the commit path. Called once.
+    /// Resolves every ticket, and wakes the threads that wait. Gives the wakers to be woken,
+    /// outside the commit path. Called once.
     #[must_use = "wakers that are not woken are forgotten"]
     pub fn resolve(&self, outcomes: Vec<Result<Receipt>>) -> Vec<Waker> {
         let wakers = {
@@ -46,11 +49,13 @@ impl Fill {
     }
 }
 
-/// Resolves when its batch is durable and visible to every reader, or failed as a whole. Dropping it does not undo the batch.
+/// Resolves when its batch is durable and visible to every reader, or failed as a whole. Dropping
+/// it does not undo the batch.
 ///
-/// [`Ticket::wait`] blocks a plain thread. As a future, it wakes its waker on the engine's wake thread, where a waker may do
-/// anything: append, wait, close the engine, or drop its last handle. One that blocks delays other wakers, and the engine's stop,
-/// but no append; one that panics affects nobody else.
+/// [`Ticket::wait`] blocks a plain thread. As a future, it wakes its waker on the engine's wake
+/// thread, where a waker may do anything: append, wait, close the engine, or drop its last handle.
+/// One that blocks delays other wakers, and the engine's stop, but no append; one that panics
+/// affects nobody else.
 #[must_use = "a batch is committed only when its ticket says so"]
 pub struct Ticket {
     fill: Arc<Fill>,
@@ -79,7 +84,8 @@ impl Future for Ticket {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Receipt>> {
         let ticket = &mut *self;
-        // Cloned before the lock is taken, and what it replaces is dropped after: both are code of the caller.
+        // Cloned before the lock is taken, and what it replaces is dropped after: both are code of
+        // the caller.
         let waker = context.waker().clone();
         let mut state = ticket.fill.state.lock();
         if let Some(outcomes) = &mut state.outcomes {
@@ -163,7 +169,8 @@ mod modelled {
             let (waited, polled) = (fill.ticket(0), fill.ticket(1));
             let waiting = loom::thread::spawn(move || waited.wait());
             let polling = loom::thread::spawn(move || loom::future::block_on(polled));
-            let receipt = |time_ms| Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
+            let receipt =
+                |time_ms| Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
             fill.resolve(vec![receipt(1), receipt(2)]).into_iter().for_each(Waker::wake);
             assert_eq!(waiting.join().expect("no panic").expect("commits").time_ms, 1);
             assert_eq!(polling.join().expect("no panic").expect("commits").time_ms, 2);

@@ -2,13 +2,15 @@
 //!
 //! 1. the manifest: its sums, and that it says what the engine goes by;
 //! 2. the log from the checkpoint on: every group and record;
-//! 3. each segment: every block of its files, of both copies; then the index against the data, timeline by timeline: each block that
-//!    it names is there, sequences, times, counts, head and tail agree, shared bodies and ids are found;
+//! 3. each segment: every block of its files, of both copies; then the index against the data,
+//!    timeline by timeline: each block that it names is there, sequences, times, counts, head and
+//!    tail agree, shared bodies and ids are found;
 //! 4. the segments of a store against each other: what is newer goes on behind what is older.
 //!
-//! It holds a view, so that it works while appends, flushes and merges go on, and changes nothing but a copy that can be mended from
-//! the other one. The log is written meanwhile:
-//! what looks damaged there is looked at again, and told when it still is. Segments are read past the engine's cache.
+//! It holds a view, so that it works while appends, flushes and merges go on, and changes nothing
+//! but a copy that can be mended from the other one. The log is written meanwhile: what looks
+//! damaged there is looked at again, and told when it still is. Segments are read past the engine's
+//! cache.
 //!
 //! It does not know: how a copy is mended.
 
@@ -23,7 +25,9 @@ use crate::ids::StoreId;
 use crate::manifest::Manifest;
 use crate::options::LEAST_OPEN_FILES;
 use crate::repair::{Repair, finding, kinds, repair_segment};
-use crate::segment::{BlockCache, BlockWalk, IdScan, Segment, SegmentScan, Twins, data_name, index_name};
+use crate::segment::{
+    BlockCache, BlockWalk, IdScan, Segment, SegmentScan, Twins, data_name, index_name,
+};
 use crate::state::State;
 use crate::view::View;
 use crate::wal;
@@ -103,7 +107,8 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
             mend(state, segment, &mut out);
         }
     }
-    let mut stores: Vec<StoreId> = view.segments.all().map(|segment| segment.record().store).collect();
+    let mut stores: Vec<StoreId> =
+        view.segments.all().map(|segment| segment.record().store).collect();
     stores.sort_unstable();
     stores.dedup();
     stores.into_iter().for_each(|store| order(state, &view, store, &mut out));
@@ -113,7 +118,9 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
 /// Mends the copies of a segment that can be. What keeps it from that is a finding, too.
 fn mend(state: &State, segment: &Segment, out: &mut Verification) {
     let mut repair = Repair::default();
-    if let Err(error) = repair_segment(state, segment.record().store, segment.record().number, &mut repair) {
+    if let Err(error) =
+        repair_segment(state, segment.record().store, segment.record().number, &mut repair)
+    {
         out.error(&error);
     }
     out.mended.extend(repair.mended);
@@ -154,7 +161,8 @@ fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
     damage.extend(wal::check_last(&state.dir, manifest.live().log_file, &files).err());
     drop(manifest);
     let tail = wal::replay(&state.dir, &files, checkpoint, true, &mut |lsn, record| {
-        let broken = || Error::invalid(format!("the operations of a record at {lsn} cannot be read"));
+        let broken =
+            || Error::invalid(format!("the operations of a record at {lsn} cannot be read"));
         decode_tail(record.tail)
             .and_then(|operations| sequences_of(record, &operations).map(|_| ()))
             .ok_or_else(broken)
@@ -180,8 +188,13 @@ impl SegmentCheck<'_> {
             _ => (data_name(record.number), record.data_bytes),
         };
         let dir = &self.state.dir;
-        let opened =
-            BlockWalk::open(dir, std::slice::from_ref(&name), self.state.engine_id, record.number, kind);
+        let opened = BlockWalk::open(
+            dir,
+            std::slice::from_ref(&name),
+            self.state.engine_id,
+            record.number,
+            kind,
+        );
         let (mut walk, header) = match opened {
             Ok(walk) => walk,
             Err(error) => return self.damage(kind, &error),
@@ -227,11 +240,13 @@ impl SegmentCheck<'_> {
         self.state.cache.damages().report(number, kind == FileKind::Index, 0, error);
     }
 
-    /// Every timeline and id of the index, in a segment that is opened again: what the engine keeps in memory proves nothing.
+    /// Every timeline and id of the index, in a segment that is opened again: what the engine keeps
+    /// in memory proves nothing.
     fn index_against_data(&mut self) {
         let cache = Arc::new(BlockCache::for_check(CACHE_BYTES, LEAST_OPEN_FILES));
         let record = self.record.record().clone();
-        let segment = Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, &cache));
+        let segment =
+            Arc::new(Segment::open(&self.state.dir, self.state.engine_id, record, &cache));
         let checked = self.timelines(&segment).and_then(|()| ids(&segment));
         if let Err(error) = checked {
             self.out.error(&error);
@@ -264,7 +279,8 @@ impl SegmentCheck<'_> {
                 Err(error) => {
                     is_whole = false;
                     let timeline = Some((store_name(self.state, record.store), name.clone()));
-                    let sequences = Some((entry.first, entry.end.last)).filter(|(first, last)| first <= last);
+                    let sequences =
+                        Some((entry.first, entry.end.last)).filter(|(first, last)| first <= last);
                     self.out.add(Finding { timeline, sequences, ..Finding::new(&error) });
                 }
             }
@@ -273,10 +289,13 @@ impl SegmentCheck<'_> {
         self.out.entries += if record.has_data() { entries } else { 0 };
         let counts = (timelines, entries);
         if is_whole && counts != (footer.timelines, footer.entries) && record.has_data() {
-            self.out.error(&segment.contradicted("the footer tells other numbers of timelines or entries"));
+            self.out.error(
+                &segment.contradicted("the footer tells other numbers of timelines or entries"),
+            );
         }
         if (footer.timelines, footer.entries) != (record.timelines, record.entries) {
-            self.out.error(&segment.contradicted("the manifest tells other numbers than the footer"));
+            self.out
+                .error(&segment.contradicted("the manifest tells other numbers than the footer"));
         }
         if is_whole && before.is_some_and(|last| last != record.last_name) {
             self.out.error(&segment.contradicted("the manifest tells another last name"));
@@ -324,7 +343,8 @@ fn store_name(state: &State, id: StoreId) -> String {
         .map_or_else(|| format!("store {}", id.0), |store| store.name.clone())
 }
 
-/// The segments of a store side by side, oldest first: each timeline's parts must follow one another.
+/// The segments of a store side by side, oldest first: each timeline's parts must follow one
+/// another.
 fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
     let mut scans = Vec::new();
     for segment in view.segments.of(store).iter().rev() {
@@ -334,7 +354,8 @@ fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
             scans.push((scan, at));
         }
     }
-    while let Some(name) = scans.iter().filter_map(|(_, at)| at.as_ref()).map(|(name, _)| name).min().cloned()
+    while let Some(name) =
+        scans.iter().filter_map(|(_, at)| at.as_ref()).map(|(name, _)| name).min().cloned()
     {
         out.timelines += 1;
         let mut older: Option<TimelineEntry> = None;
@@ -342,8 +363,9 @@ fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
             let Some((_, entry)) = at.take_if(|(found, _)| *found == name) else { continue };
             *at = next_of(scan, out);
             if let Some(older) = older.filter(|older| !follows(&entry, older)) {
-                let error =
-                    scan.segment().contradicted("the timeline does not go on behind an older segment");
+                let error = scan
+                    .segment()
+                    .contradicted("the timeline does not go on behind an older segment");
                 let timeline = Some((store_name(state, store), name.clone()));
                 let sequences = Some((older.first, entry.end.last));
                 out.add(Finding { timeline, sequences, ..Finding::new(&error) });
@@ -366,5 +388,7 @@ fn next_of(scan: &mut SegmentScan, out: &mut Verification) -> Option<(Vec<u8>, T
 /// Whether a part of a timeline can stand behind an older one.
 fn follows(newer: &TimelineEntry, older: &TimelineEntry) -> bool {
     let is_behind = newer.count == 0 || older.count == 0 || newer.first > older.first;
-    is_behind && newer.end.last >= older.end.last && newer.end.last_time_ms >= older.end.last_time_ms
+    is_behind
+        && newer.end.last >= older.end.last
+        && newer.end.last_time_ms >= older.end.last_time_ms
 }

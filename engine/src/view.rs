@@ -4,9 +4,10 @@
 //!  View: active memtable · sealed memtables, newest first · segment set, by store, newest first
 //! ```
 //!
-//! Sealing, flushing and merging replace the view; a reader goes on with the one that it took. A flush exchanges a sealed
-//! memtable for its segments in one step, so an entry is in exactly one place of a view. For each timeline, the places from the
-//! newest to the oldest hold falling ranges of sequences.
+//! Sealing, flushing and merging replace the view; a reader goes on with the one that it took. A
+//! flush exchanges a sealed memtable for its segments in one step, so an entry is in exactly one
+//! place of a view. For each timeline, the places from the newest to the oldest hold falling ranges
+//! of sequences.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +39,8 @@ impl SegmentSet {
     pub fn add(&mut self, segments: impl IntoIterator<Item = Arc<Segment>>) {
         for segment in segments {
             let of_store = self.by_store.entry(segment.record().store).or_default();
-            let place = of_store.partition_point(|other| other.record().place() > segment.record().place());
+            let place =
+                of_store.partition_point(|other| other.record().place() > segment.record().place());
             of_store.insert(place, segment);
         }
     }
@@ -61,8 +63,8 @@ impl SegmentSet {
     pub fn replace(&mut self, segment: Arc<Segment>) {
         let of_store = self.by_store.get_mut(&segment.record().store);
         let number = segment.record().number;
-        if let Some(place) =
-            of_store.and_then(|segments| segments.iter_mut().find(|other| other.record().number == number))
+        if let Some(place) = of_store
+            .and_then(|segments| segments.iter_mut().find(|other| other.record().number == number))
         {
             *place = segment;
         }

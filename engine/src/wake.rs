@@ -1,14 +1,16 @@
-//! Wakers run here: on a thread of their own, outside the commit path and under no lock of the engine (P9).
+//! Wakers run here: on a thread of their own, outside the commit path and under no lock of the
+//! engine (P9).
 //!
 //! ```text
 //!  commit thread ──wakers of a group──> queue ──all at once──> wake thread: wakes each, drops what it owned
 //! ```
 //!
-//! A waker is code of the caller. It may sleep, panic, append, close the engine, or own its last handle, so it must not run where
-//! an append waits for it. A waker that sleeps delays other wakers only; a panic in one is logged and has no other effect.
+//! A waker is code of the caller. It may sleep, panic, append, close the engine, or own its last
+//! handle, so it must not run where an append waits for it. A waker that sleeps delays other wakers
+//! only; a panic in one is logged and has no other effect.
 //!
-//! The wake thread is the last of the engine's threads to end: a waker may stop all others. What is queued when the room is closed
-//! is woken before the thread ends.
+//! The wake thread is the last of the engine's threads to end: a waker may stop all others. What is
+//! queued when the room is closed is woken before the thread ends.
 //!
 //! It does not know: tickets, watchers, or what a waker does.
 
@@ -56,7 +58,8 @@ impl WakeQueue {
         }
     }
 
-    /// All that is queued, as soon as there is something; `None` when the queue is closed and empty.
+    /// All that is queued, as soon as there is something; `None` when the queue is closed and
+    /// empty.
     fn take(&self) -> Option<Vec<Waker>> {
         let mut waiting = self.waiting.lock();
         while waiting.wakers.is_empty() {
@@ -99,7 +102,8 @@ mod modelled {
     #[test]
     fn every_waker_is_woken_before_the_wake_thread_ends() {
         loom::model(|| {
-            let (queue, counts) = (Arc::new(WakeQueue::default()), Arc::new(Counts(AtomicUsize::new(0))));
+            let (queue, counts) =
+                (Arc::new(WakeQueue::default()), Arc::new(Counts(AtomicUsize::new(0))));
             let waking = loom::thread::spawn({
                 let queue = queue.clone();
                 move || queue.run()

@@ -5,13 +5,15 @@
 //!                └─<─ the wakers to be woken, outside the commit path
 //! ```
 //!
-//! A watcher is like a set of file descriptors with one wait: it holds a flag and a token a watched timeline, never entries, so
-//! that a slow reader costs the same as a fast one. Commits are visible before they are published, and a watch is in the table
-//! before `watch` returns: whoever watches first and reads then misses nothing.
+//! A watcher is like a set of file descriptors with one wait: it holds a flag and a token a watched
+//! timeline, never entries, so that a slow reader costs the same as a fast one. Commits are visible
+//! before they are published, and a watch is in the table before `watch` returns: whoever watches
+//! first and reads then misses nothing.
 //!
 //! Wakers are code of the caller: none is woken, cloned or dropped under a lock of this room.
 //!
-//! When the engine closes, nothing advances any more: each watcher says so, and nobody waits for it in vain.
+//! When the engine closes, nothing advances any more: each watcher says so, and nobody waits for it
+//! in vain.
 //!
 //! It does not know: entries, sequences, or what a reader does with the hint.
 
@@ -90,8 +92,8 @@ impl WatchTable {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Marks the watches of a timeline that advanced, wakes the threads that wait, and adds the wakers that are to be woken. What
-    /// advanced must be visible already.
+    /// Marks the watches of a timeline that advanced, wakes the threads that wait, and adds the
+    /// wakers that are to be woken. What advanced must be visible already.
     pub fn publish(&self, timeline: TimelineRef<'_>, woken: &mut Vec<Waker>) {
         let shard = self.shard(timeline).lock();
         let Some(watches) = shard.get(&(timeline.store, timeline.name) as &dyn Key) else { return };
@@ -120,7 +122,8 @@ impl WatchTable {
         Watcher { table: self.clone(), number, state, watched: Mutex::default() }
     }
 
-    /// Nothing advances any more: every watcher is closed, and threads that wait are woken. Gives the wakers to be woken.
+    /// Nothing advances any more: every watcher is closed, and threads that wait are woken. Gives
+    /// the wakers to be woken.
     pub fn close(&self) -> Vec<Waker> {
         let mut watchers = self.watchers.lock();
         watchers.closed = true;
@@ -138,7 +141,8 @@ impl WatcherState {
 }
 
 impl Watch {
-    /// Puts the token into its watcher's ready list, and gives the waker to wake if it was not there.
+    /// Puts the token into its watcher's ready list, and gives the waker to wake if it was not
+    /// there.
     fn mark(self: &Arc<Watch>) -> Option<Waker> {
         if self.ready.swap(true, Ordering::AcqRel) {
             return None;
@@ -187,11 +191,11 @@ impl PartialEq for dyn Key + '_ {
 
 impl Eq for dyn Key + '_ {}
 
-/// A set of watched timelines with one wait. Dropping it ends its watches. When the engine closes, it is closed, too: every wait
-/// ends, and [`Watcher::is_closed`] tells why.
+/// A set of watched timelines with one wait. Dropping it ends its watches. When the engine closes,
+/// it is closed, too: every wait ends, and [`Watcher::is_closed`] tells why.
 ///
-/// [`Watcher::wait`] blocks a plain thread. A waker that is left by [`Watcher::poll_ready`] is woken on the engine's wake thread,
-/// where it may do anything; see [`Ticket`](crate::Ticket).
+/// [`Watcher::wait`] blocks a plain thread. A waker that is left by [`Watcher::poll_ready`] is
+/// woken on the engine's wake thread, where it may do anything; see [`Ticket`](crate::Ticket).
 pub struct Watcher {
     table: Arc<WatchTable>,
     number: u64,
@@ -201,8 +205,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Marks `token` ready whenever the timeline advances. The same timeline and token again change nothing. A store of another
-    /// engine is an [`Error::Invalid`].
+    /// Marks `token` ready whenever the timeline advances. The same timeline and token again change
+    /// nothing. A store of another engine is an [`Error::Invalid`].
     pub fn watch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
         let timeline = TimelineRef { store: self.own(store)?, name: timeline };
         let key = (timeline.store, Box::from(timeline.name));
@@ -217,8 +221,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Ends a watch. The token may be told once more if it was ready already. A store of another engine is an
-    /// [`Error::Invalid`].
+    /// Ends a watch. The token may be told once more if it was ready already. A store of another
+    /// engine is an [`Error::Invalid`].
     pub fn unwatch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
         let store = self.own(store)?;
         self.watched.lock().remove(&(store, Box::from(timeline), token));
@@ -248,24 +252,28 @@ impl Watcher {
     /// Where its watch with a token is among a timeline's, or where it belongs.
     fn place(&self, watches: &[Arc<Watch>], token: u64) -> Result<usize, usize> {
         let key = |state: &Arc<WatcherState>, token| (Arc::as_ptr(state).addr(), token);
-        watches.binary_search_by_key(&key(&self.state, token), |watch| key(&watch.watcher, watch.token))
+        watches.binary_search_by_key(&key(&self.state, token), |watch| {
+            key(&watch.watcher, watch.token)
+        })
     }
 
-    /// The tokens that became ready since the last call, each once. What made them ready is visible to reads made now.
+    /// The tokens that became ready since the last call, each once. What made them ready is visible
+    /// to reads made now.
     pub fn ready(&self) -> Vec<u64> {
         let ready = std::mem::take(&mut self.state.inbox.lock().ready);
         ready
             .into_iter()
             .map(|watch| {
-                // Also an acquire: a mark that found it set, and so told nobody, is of something that is visible from here on.
+                // Also an acquire: a mark that found it set, and so told nobody, is of something
+                // that is visible from here on.
                 watch.ready.swap(false, Ordering::AcqRel);
                 watch.token
             })
             .collect()
     }
 
-    /// Ready when [`Watcher::ready`] would return something, and for ever when the watcher is closed; otherwise the waker is kept
-    /// and woken once.
+    /// Ready when [`Watcher::ready`] would return something, and for ever when the watcher is
+    /// closed; otherwise the waker is kept and woken once.
     pub fn poll_ready(&self, waker: &Waker) -> Poll<()> {
         let waker = waker.clone();
         let mut inbox = self.state.inbox.lock();
@@ -279,7 +287,8 @@ impl Watcher {
         Poll::Pending
     }
 
-    /// Blocks until something is ready (true), or the time is over or the watcher is closed (false).
+    /// Blocks until something is ready (true), or the time is over or the watcher is closed
+    /// (false).
     pub fn wait(&self, timeout: Duration) -> bool {
         let mut inbox = self.state.inbox.lock();
         if !inbox.is_over() {
@@ -288,7 +297,8 @@ impl Watcher {
         !inbox.ready.is_empty()
     }
 
-    /// Whether the engine was closed: no timeline advances any more. What became ready before can still be taken.
+    /// Whether the engine was closed: no timeline advances any more. What became ready before can
+    /// still be taken.
     pub fn is_closed(&self) -> bool {
         self.state.inbox.lock().closed
     }
@@ -458,7 +468,8 @@ mod modelled {
             let watcher = watcher(&table);
             let mut seen: u64 = *visible.lock();
             while seen < 2 {
-                // Without an end of time: if a wake-up were lost, this would be the deadlock that the model reports.
+                // Without an end of time: if a wake-up were lost, this would be the deadlock that
+                // the model reports.
                 assert!(watcher.wait(Duration::ZERO));
                 if watcher.ready() == [7] {
                     seen = *visible.lock();
@@ -500,7 +511,9 @@ mod modelled {
             let committer = commit_two(&table, &visible);
             let mut seen: u64 = *visible.lock();
             while seen < 2 {
-                loom::future::block_on(std::future::poll_fn(|context| watcher.poll_ready(context.waker())));
+                loom::future::block_on(std::future::poll_fn(|context| {
+                    watcher.poll_ready(context.waker())
+                }));
                 watcher.ready();
                 seen = *visible.lock();
             }
@@ -524,9 +537,13 @@ mod modelled {
         loom::model(|| {
             let table = Arc::new(WatchTable::default());
             let (waits, polls) = (table.watcher(), table.watcher());
-            let waiting = loom::thread::spawn(move || waits.wait(Duration::ZERO) || !waits.is_closed());
-            let closing = loom::thread::spawn(move || table.close().into_iter().for_each(Waker::wake));
-            loom::future::block_on(std::future::poll_fn(|context| polls.poll_ready(context.waker())));
+            let waiting =
+                loom::thread::spawn(move || waits.wait(Duration::ZERO) || !waits.is_closed());
+            let closing =
+                loom::thread::spawn(move || table.close().into_iter().for_each(Waker::wake));
+            loom::future::block_on(std::future::poll_fn(|context| {
+                polls.poll_ready(context.waker())
+            }));
             assert!(polls.is_closed());
             assert!(!waiting.join().expect("no panic"));
             closing.join().expect("no panic");

@@ -1,8 +1,10 @@
-//! Reads around damage (P4, P5): one damaged sector of a segment takes away what is in it, and nothing without a word.
+//! Reads around damage (P4, P5): one damaged sector of a segment takes away what is in it, and
+//! nothing without a word.
 //!
-//! Three timelines with shared and own bodies, edits and removals in three segments, and a long one with a run table, each with an
-//! entry in the log on top. Each sector of each file is damaged in turn. Around it, each entry is there as it was, or there
-//! without its body and reported as lost, or in a range that is reported as lost.
+//! Three timelines with shared and own bodies, edits and removals in three segments, and a long one
+//! with a run table, each with an entry in the log on top. Each sector of each file is damaged in
+//! turn. Around it, each entry is there as it was, or there without its body and reported as lost,
+//! or in a range that is reported as lost.
 
 mod disks;
 mod world;
@@ -27,7 +29,11 @@ const NAMES: [&str; 4] = ["a", "b", "c", "long"];
 type Entries = BTreeMap<u64, (u64, Vec<u8>)>;
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 8 * 1024 * 1024, wal_file_bytes: 64 * 1024, ..Options::default() }
+    Options {
+        memory_budget_bytes: 8 * 1024 * 1024,
+        wal_file_bytes: 64 * 1024,
+        ..Options::default()
+    }
 }
 
 fn body(number: usize, bytes: usize) -> Vec<u8> {
@@ -44,7 +50,8 @@ fn commit(engine: &Engine, batch: Batch) {
 struct Shape {
     image: Image,
     whole: BTreeMap<&'static str, Entries>,
-    /// Bodies before they were edited, and entries that were removed: what a damaged index may bring back.
+    /// Bodies before they were edited, and entries that were removed: what a damaged index may
+    /// bring back.
     former: BTreeMap<&'static str, BTreeMap<u64, Vec<u8>>>,
 }
 
@@ -73,7 +80,8 @@ fn shape(with_changes: bool) -> Shape {
         commit(&engine, long);
         if with_changes && third > 0 {
             for (name, sequence) in [("a", 20 * third), ("c", 29 * third)] {
-                let entry = store.get(name.as_bytes(), sequence).expect("reads").expect("it is there");
+                let entry =
+                    store.get(name.as_bytes(), sequence).expect("reads").expect("it is there");
                 former.entry(name).or_default().insert(sequence, entry.body.to_vec());
                 assert!(store.edit(name.as_bytes(), sequence, b"edited").expect("edits"));
             }
@@ -137,7 +145,8 @@ fn paged(mut read: impl FnMut(Option<u64>) -> Page) -> (Vec<Entry>, Vec<(u64, u6
 
 /// Whether what was read is the whole, but for what is reported. How much is lost.
 fn check(shape: &Shape, name: &str, found: &[Entry], lost: &[(u64, u64)], where_: &str) -> u64 {
-    let is_lost = |sequence: &u64| lost.iter().any(|(first, last)| (first..=last).contains(&sequence));
+    let is_lost =
+        |sequence: &u64| lost.iter().any(|(first, last)| (first..=last).contains(&sequence));
     let none = BTreeMap::new();
     let edited = shape.former.get(name).unwrap_or(&none);
     let former = if where_.contains("index") { edited } else { &none };
@@ -151,10 +160,16 @@ fn check(shape: &Shape, name: &str, found: &[Entry], lost: &[(u64, u64)], where_
         before = (entry.sequence, entry.time_ms);
         match shape.whole[name].get(&entry.sequence) {
             Some((time_ms, body)) if !is_lost(&entry.sequence) => {
-                let is_former = former.get(&entry.sequence).is_some_and(|former| *former == entry.body);
-                assert!(*body == entry.body || is_former, "{where_}: a wrong body at {}", entry.sequence);
+                let is_former =
+                    former.get(&entry.sequence).is_some_and(|former| *former == entry.body);
+                assert!(
+                    *body == entry.body || is_former,
+                    "{where_}: a wrong body at {}",
+                    entry.sequence
+                );
                 // The time of an edited entry is with its former body.
-                let may_be_earlier = edited.contains_key(&entry.sequence) && entry.time_ms < *time_ms;
+                let may_be_earlier =
+                    edited.contains_key(&entry.sequence) && entry.time_ms < *time_ms;
                 let is_right = *time_ms == entry.time_ms || may_be_earlier;
                 assert!(is_right, "{where_}: a wrong time at {}", entry.sequence);
             }
@@ -162,7 +177,11 @@ fn check(shape: &Shape, name: &str, found: &[Entry], lost: &[(u64, u64)], where_
                 assert!(entry.body.is_empty(), "{where_}: lost, but not empty");
                 assert!(entry.time_ms <= *time_ms, "{where_}: a time above the true one");
             }
-            None => assert!(former.contains_key(&entry.sequence), "{where_}: {} never was", entry.sequence),
+            None => assert!(
+                former.contains_key(&entry.sequence),
+                "{where_}: {} never was",
+                entry.sequence
+            ),
         }
     }
     for sequence in shape.whole[name].keys() {
@@ -183,7 +202,8 @@ fn around_one_damaged_sector_nothing_is_missing_without_a_word() {
         for name in NAMES {
             let where_ = format!("{file} at {at}: {name}");
             let (key, limit) = (name.as_bytes(), Limit::entries(10_000).around_damage());
-            let page = store.range(key, .., limit).unwrap_or_else(|error| panic!("{where_}: {error}"));
+            let page =
+                store.range(key, .., limit).unwrap_or_else(|error| panic!("{where_}: {error}"));
             let lost: Vec<_> = page.lost.iter().map(|lost| (lost.first, lost.last)).collect();
             for lost in &page.lost {
                 let told = lost.error.to_string();
@@ -196,10 +216,13 @@ fn around_one_damaged_sector_nothing_is_missing_without_a_word() {
             }
             // The same in pages, in each direction, and for a client that catches up.
             let seven = Limit::entries(7).around_damage();
-            let up = paged(|next| store.range(key, next.map_or(0, |next| next + 1).., seven).expect("reads"));
+            let up = paged(|next| {
+                store.range(key, next.map_or(0, |next| next + 1).., seven).expect("reads")
+            });
             assert_eq!(up.0, page.entries, "{where_}: in pages");
             check(&shape, name, &up.0, &up.1, &where_);
-            let after = paged(|next| store.read_after(key, next.unwrap_or(0), seven).expect("reads"));
+            let after =
+                paged(|next| store.read_after(key, next.unwrap_or(0), seven).expect("reads"));
             assert_eq!(after.0, up.0, "{where_}: catching up");
             check(&shape, name, &after.0, &after.1, &where_);
             let mut back = paged(|next| match next {
@@ -234,21 +257,31 @@ fn what_is_damaged_can_be_trimmed_and_dropped_and_goes_on_counting() {
                 2 => (Trim::Keep(0), last),
                 _ => (Trim::Older(whole[&(last / 2)].0), 0),
             };
-            let counted = store.trim(key, trim).unwrap_or_else(|error| panic!("{where_}: {trim:?}: {error}"));
+            let counted =
+                store.trim(key, trim).unwrap_or_else(|error| panic!("{where_}: {trim:?}: {error}"));
             let older = |time_ms| whole.values().filter(|(of, _)| *of < time_ms).count() as u64;
             match trim {
                 // A time that cannot be read may be young: it stays.
                 Trim::Older(time_ms) => assert!(counted <= older(time_ms), "{where_}: {trim:?}"),
                 _ => assert_eq!(counted, removed, "{where_}: {trim:?}"),
             }
-            let page = store.read_after(key, 0, Limit::entries(10_000).around_damage()).expect("reads");
+            let page =
+                store.read_after(key, 0, Limit::entries(10_000).around_damage()).expect("reads");
             assert_eq!(page.first, counted + 1, "{where_}: {trim:?}");
             assert_eq!(store.append(key, b"after").expect("appends"), last + 1, "{where_}");
             assert!(store.drop_timeline(key).expect("drops"), "{where_}");
-            assert_eq!(store.range(key, .., Limit::entries(1)).expect("reads").entries, [], "{where_}");
+            assert_eq!(
+                store.range(key, .., Limit::entries(1)).expect("reads").entries,
+                [],
+                "{where_}"
+            );
             assert_eq!(store.append(key, b"a new one").expect("appends"), last + 2, "{where_}");
             let found = store.range(key, .., Limit::entries(10)).expect("reads").entries;
-            assert_eq!(found.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [last + 2], "{where_}");
+            assert_eq!(
+                found.iter().map(|entry| entry.sequence).collect::<Vec<_>>(),
+                [last + 2],
+                "{where_}"
+            );
         }
     }
     assert!(met > 100, "{met} timelines were damaged");
@@ -297,10 +330,20 @@ fn what_has_expired_is_no_loss_and_what_may_live_is_not_hidden() {
                 for entry in &whole.entries {
                     let found = page.entries.iter().find(|found| found.sequence == entry.sequence);
                     let is_lost = page.lost_at(entry.sequence).is_some();
-                    assert!(is_lost || found == Some(entry), "{where_}: {} is missing", entry.sequence);
+                    assert!(
+                        is_lost || found == Some(entry),
+                        "{where_}: {} is missing",
+                        entry.sequence
+                    );
                 }
-                for found in page.entries.iter().filter(|found| page.lost_at(found.sequence).is_none()) {
-                    assert!(whole.entries.contains(found), "{where_}: {} had expired", found.sequence);
+                for found in
+                    page.entries.iter().filter(|found| page.lost_at(found.sequence).is_none())
+                {
+                    assert!(
+                        whole.entries.contains(found),
+                        "{where_}: {} had expired",
+                        found.sequence
+                    );
                 }
                 let is_told = page.verdict == whole.verdict || !page.lost.is_empty();
                 assert!(is_told && page.last == whole.last, "{where_}: {:?}", page.verdict);
@@ -315,7 +358,8 @@ fn what_has_expired_is_no_loss_and_what_may_live_is_not_hidden() {
 #[test]
 fn a_page_of_a_run_table_hides_the_blocks_that_it_leads_to_and_no_others() {
     const ENTRIES: u64 = 900;
-    let house = House::with(Options { memory_budget_bytes: 256 * 1024 * 1024, ..Options::default() });
+    let house =
+        House::with(Options { memory_budget_bytes: 256 * 1024 * 1024, ..Options::default() });
     let engine = house.engine();
     let store = engine.store("messages").expect("a store");
     // Each body fills a block, so that the run table has several pages.
@@ -376,11 +420,13 @@ fn what_was_dropped_keeps_no_damage_from_being_merged() {
     assert!(merged > 20, "{merged} were merged");
 }
 
-/// The disk does not give a file, or gives the start of it and then an I/O error: that is damage like another.
+/// The disk does not give a file, or gives the start of it and then an I/O error: that is damage
+/// like another.
 #[test]
 fn with_a_file_gone_or_unreadable_the_log_is_replayed_and_nothing_is_missing_without_a_word() {
     let shape = shape(false);
-    let files: Vec<&String> = shape.image.files.keys().filter(|name| name.starts_with("segment-")).collect();
+    let files: Vec<&String> =
+        shape.image.files.keys().filter(|name| name.starts_with("segment-")).collect();
     let mut lost = 0;
     for (file, is_gone) in files.into_iter().flat_map(|file| [(file, true), (file, false)]) {
         let mut image = shape.image.clone();
@@ -396,11 +442,13 @@ fn with_a_file_gone_or_unreadable_the_log_is_replayed_and_nothing_is_missing_wit
             let where_ = format!("{file}, gone: {is_gone}, {name}");
             let limit = Limit::entries(10_000).around_damage();
             let page = store.range(name.as_bytes(), .., limit).expect("goes around");
-            let ranges: Vec<(u64, u64)> = page.lost.iter().map(|lost| (lost.first, lost.last)).collect();
+            let ranges: Vec<(u64, u64)> =
+                page.lost.iter().map(|lost| (lost.first, lost.last)).collect();
             lost += check(&shape, name, &page.entries, &ranges, &where_);
             let newest = page.entries.last().expect("the log has one");
             assert_eq!(newest.body, "in the log", "{where_}");
-            let next = store.append(name.as_bytes(), b"next").expect("where it ended is in the log");
+            let next =
+                store.append(name.as_bytes(), b"next").expect("where it ended is in the log");
             assert_eq!(next, newest.sequence + 1, "{where_}");
         }
     }
@@ -430,7 +478,11 @@ impl RawFile for UnreadableFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        if offset == 0 { self.0.read_at(offset, buffer) } else { Err(io::Error::from_raw_os_error(5)) }
+        if offset == 0 {
+            self.0.read_at(offset, buffer)
+        } else {
+            Err(io::Error::from_raw_os_error(5))
+        }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -467,7 +519,8 @@ fn an_entry_without_its_body_can_be_deleted_or_gets_another() {
         assert!(store.edit(b"a", *edited, b"another").expect("edits"), "{file} {at}");
         assert_eq!(store.delete(b"a", &[*deleted]).expect("deletes"), 1, "{file} {at}");
         let after = read();
-        let found = after.entries.iter().find(|entry| entry.sequence == *edited).expect("it is there");
+        let found =
+            after.entries.iter().find(|entry| entry.sequence == *edited).expect("it is there");
         assert_eq!(found.body, "another");
         assert!(after.lost_at(*edited).is_none(), "it is whole again");
         assert!(after.entries.iter().all(|entry| entry.sequence != *deleted));
@@ -493,7 +546,10 @@ fn ends_appends_and_conditions_need_no_block_of_data() {
         let key = name.as_bytes();
         assert_eq!(store.end(key).expect("no block is needed").0, last);
         commit(&engine, Batch::new().if_last_of(&store, key, last).append(&store, key, b"next"));
-        assert_eq!(store.last(key).expect("it is in memory").map(|entry| entry.sequence), Some(last + 1));
+        assert_eq!(
+            store.last(key).expect("it is in memory").map(|entry| entry.sequence),
+            Some(last + 1)
+        );
     }
 }
 
@@ -540,8 +596,11 @@ impl Subscriber for Lines {
 fn a_damaged_block_is_counted_and_logged_once_and_read_once() {
     let shape = shape(false);
     let mut image = shape.image.clone();
-    let (file, bytes) =
-        image.files.iter_mut().find(|(name, _)| name.contains(".data")).expect("there is a segment");
+    let (file, bytes) = image
+        .files
+        .iter_mut()
+        .find(|(name, _)| name.contains(".data"))
+        .expect("there is a segment");
     bytes[600] ^= 0x10;
     let file = file.clone();
     let lines = Lines(Arc::default(), std::thread::current().id());
@@ -558,7 +617,8 @@ fn a_damaged_block_is_counted_and_logged_once_and_read_once() {
         let again = store.range(b"a", .., Limit::entries(10)).expect_err("still");
         assert_eq!(again.to_string(), error.to_string());
         store.range(b"c", 1..3, Limit::entries(10)).expect_err("shares the body");
-        let page = store.range(b"a", 1..3, Limit::entries(10).around_damage()).expect("goes around");
+        let page =
+            store.range(b"a", 1..3, Limit::entries(10).around_damage()).expect("goes around");
         assert_eq!(page.lost.len(), 2);
     }
     // The runs of `c` were not read before.
@@ -579,8 +639,11 @@ fn a_damaged_block_is_counted_and_logged_once_and_read_once() {
 fn a_merge_or_a_check_that_meets_damage_counts_it() {
     let shape = shape(false);
     let mut image = shape.image.clone();
-    let (_, bytes) =
-        image.files.iter_mut().find(|(name, _)| name.contains(".data")).expect("there is a segment");
+    let (_, bytes) = image
+        .files
+        .iter_mut()
+        .find(|(name, _)| name.contains(".data"))
+        .expect("there is a segment");
     bytes[600] ^= 0x10;
     for by_merge in [true, false] {
         let (_house, engine) = engine_on(&image);

@@ -13,14 +13,16 @@ fn what_was_appended_is_read_back_before_and_after_flush_and_reopen() {
     let dir = tempfile::tempdir().expect("a directory");
     for round in 0..3u64 {
         let engine = Engine::open(dir.path(), small()).expect("opens");
-        let (messages, sync) = (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
+        let (messages, sync) =
+            (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
         for number in 0..300u64 {
             let body = format!("body {round} {number} {}", "x".repeat((number % 7 * 100) as usize));
             let users: Vec<Vec<u8>> =
                 (0..5).map(|user| format!("u/{}", (number + user) % 20).into_bytes()).collect();
             let targets = users.iter().map(|user| (&sync, user.as_slice()));
-            let batch =
-                Batch::new().append(&messages, b"c/1", body.as_bytes()).fan_out(body.as_bytes(), targets);
+            let batch = Batch::new()
+                .append(&messages, b"c/1", body.as_bytes())
+                .fan_out(body.as_bytes(), targets);
             let receipt = engine.submit(batch).expect("queued").wait().expect("committed");
             assert_eq!(receipt.sequences[0], round * 300 + number + 1);
             if number == 150 {
@@ -30,19 +32,25 @@ fn what_was_appended_is_read_back_before_and_after_flush_and_reopen() {
         let check = || {
             let page = messages.range(b"c/1", .., Limit::entries(10_000)).expect("reads");
             assert_eq!(page.entries.len() as u64, (round + 1) * 300);
-            assert!(page.entries.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence));
+            assert!(
+                page.entries.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence)
+            );
             let tail = messages.range_back(b"c/1", .., Limit::entries(50)).expect("reads");
             let newest: Vec<_> = page.entries.iter().rev().take(50).cloned().collect();
             assert_eq!(tail.entries, newest);
             let all: usize = (0..20)
                 .map(|user| {
-                    sync.range(format!("u/{user}").as_bytes(), .., Limit::entries(10_000)).expect("reads")
+                    sync.range(format!("u/{user}").as_bytes(), .., Limit::entries(10_000))
+                        .expect("reads")
                 })
                 .map(|page| page.entries.len())
                 .sum();
             assert_eq!(all as u64, (round + 1) * 300 * 5);
             let info = messages.info(b"c/1").expect("reads");
-            assert_eq!((info.first, info.last, info.count), (1, (round + 1) * 300, (round + 1) * 300));
+            assert_eq!(
+                (info.first, info.last, info.count),
+                (1, (round + 1) * 300, (round + 1) * 300)
+            );
         };
         check();
         engine.flush().expect("flushes");
@@ -61,15 +69,22 @@ fn a_cursor_is_told_where_it_stands() {
     let engine = Engine::open(dir.path(), small()).expect("opens");
     let messages = engine.store("messages").expect("m");
     let page = messages.read_after(b"never", 0, Limit::entries(5)).expect("reads");
-    assert_eq!((page.verdict, page.first, page.last, page.next, page.more), (Verdict::Ok, 1, 0, 0, false));
+    assert_eq!(
+        (page.verdict, page.first, page.last, page.next, page.more),
+        (Verdict::Ok, 1, 0, 0, false)
+    );
     for _ in 0..10 {
         messages.append(b"t", b"x").expect("appends");
     }
     let page = messages.read_after(b"t", 3, Limit::entries(5)).expect("reads");
-    assert_eq!((page.verdict, page.first, page.last, page.next, page.more), (Verdict::Ok, 1, 10, 8, true));
+    assert_eq!(
+        (page.verdict, page.first, page.last, page.next, page.more),
+        (Verdict::Ok, 1, 10, 8, true)
+    );
     let page = messages.read_after(b"t", 11, Limit::entries(5)).expect("reads");
     assert_eq!((page.verdict, page.next, page.entries.len()), (Verdict::Future, 10, 0));
-    let page = messages.read_after(b"t", 5, Limit { entries: 0, ..Limit::entries(0) }).expect("reads");
+    let page =
+        messages.read_after(b"t", 5, Limit { entries: 0, ..Limit::entries(0) }).expect("reads");
     assert_eq!((page.next, page.more), (5, true));
 }
 
@@ -112,7 +127,8 @@ fn names_are_listed_in_order_from_memory_and_disk() {
     }
     messages.append(b"other", b"x").expect("appends");
     let names = messages.list(b"k", Some(b"k123"), 10).expect("lists");
-    let expected: Vec<Vec<u8>> = (124..134).map(|number| format!("k{number}").into_bytes()).collect();
+    let expected: Vec<Vec<u8>> =
+        (124..134).map(|number| format!("k{number}").into_bytes()).collect();
     assert_eq!(names, expected);
     assert_eq!(messages.list(b"k", None, 10_000).expect("lists").len(), 500);
     assert_eq!(messages.list(b"", Some(b"k499"), 10).expect("lists"), [b"other".to_vec()]);

@@ -1,4 +1,5 @@
-//! What stays within its bounds, whatever the number of segments and of ids: open files, decoded blocks, what a forgotten id costs.
+//! What stays within its bounds, whatever the number of segments and of ids: open files, decoded
+//! blocks, what a forgotten id costs.
 
 mod world;
 
@@ -27,8 +28,9 @@ fn figure(engine: &Engine, name: &str) -> u64 {
 fn more_segments_than_files_may_be_open_are_all_read() {
     let house = House::new();
     let engine = house.engine();
-    let stores: Vec<Store> =
-        (0..4).map(|store| engine.create_store(&format!("s{store}"), 64_000).expect("is made")).collect();
+    let stores: Vec<Store> = (0..4)
+        .map(|store| engine.create_store(&format!("s{store}"), 64_000).expect("is made"))
+        .collect();
     // One partition a second, and none of them expires meanwhile.
     for second in 0..60u64 {
         for store in &stores {
@@ -41,7 +43,8 @@ fn more_segments_than_files_may_be_open_are_all_read() {
     for _ in 0..2 {
         for second in 0..60u64 {
             for store in &stores {
-                let last = store.last(format!("t{second}").as_bytes()).expect("reads").expect("is there");
+                let last =
+                    store.last(format!("t{second}").as_bytes()).expect("reads").expect("is there");
                 assert_eq!(last.body, second.to_le_bytes()[..]);
             }
         }

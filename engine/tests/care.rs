@@ -1,10 +1,11 @@
-//! Looking after a directory (P5, P6, P11): verify, backup, restore; salvage, targets and power cuts have
-//! files of their own.
+//! Looking after a directory (P5, P6, P11): verify, backup, restore; salvage, targets and power
+//! cuts have files of their own.
 //!
-//!  * verify finds every flipped byte of a segment, names the file, and finds nothing in what is whole, under appends too;
+//! * verify finds every flipped byte of a segment, names the file, and finds nothing in what is
+//!    whole, under appends too;
 //!  * a segment cut short, zeroed or exchanged is named, and the timelines of others are served;
-//!  * a backup under appends and merges is the state of one moment, batches as a whole; what is restored
-//!    has another history.
+//! * a backup under appends and merges is the state of one moment, batches as a whole; what is
+//!    restored has another history.
 
 #![allow(clippy::case_sensitive_file_extension_comparisons, reason = "the engine names its files")]
 #![allow(clippy::type_complexity, reason = "a list of closures")]
@@ -25,7 +26,9 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use directory::{Entries, changed, contents, dir, names, open, send, try_open, two_segments, verify};
+use directory::{
+    Entries, changed, contents, dir, names, open, send, try_open, two_segments, verify,
+};
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Error, Limit, Options, restore_in};
 
@@ -34,7 +37,8 @@ fn what_is_whole_verifies_with_its_sums() {
     let disk = SimulatedDisk::from_image(&two_segments());
     let found = verify(&try_open(&disk, true).expect("opens"));
     assert_eq!((&found.findings[..], found.left_off), (&[][..], 0));
-    // Two stores with two segments of two files, and the manifest; 14 batches of four entries, of which one was removed.
+    // Two stores with two segments of two files, and the manifest; 14 batches of four entries, of
+    // which one was removed.
     assert_eq!((found.files, found.timelines), (9, 7));
     assert_eq!(found.entries, 14 * 4);
     let bytes: usize = disk
@@ -52,8 +56,10 @@ fn every_flipped_byte_of_a_segment_is_found_and_its_file_named() {
     let image = two_segments();
     for (name, content) in image.files.iter().filter(|(name, _)| name.starts_with("segment-")) {
         for at in 0..content.len() {
-            let disk = changed(&image, |files| files.get_mut(name).expect("it is there")[at] ^= 0x20);
-            let found = verify(&try_open(&disk, true).expect("a segment does not keep it from opening"));
+            let disk =
+                changed(&image, |files| files.get_mut(name).expect("it is there")[at] ^= 0x20);
+            let found =
+                verify(&try_open(&disk, true).expect("a segment does not keep it from opening"));
             assert!(names(&found, name), "byte {at} of {name}: {:?}", found.findings);
         }
     }
@@ -62,15 +68,23 @@ fn every_flipped_byte_of_a_segment_is_found_and_its_file_named() {
 #[test]
 fn a_finding_names_the_timeline_and_the_sequences_in_a_block_that_is_gone() {
     let image = two_segments();
-    let name = image.files.keys().find(|name| name.ends_with(".data")).expect("there is a segment").clone();
+    let name = image
+        .files
+        .keys()
+        .find(|name| name.ends_with(".data"))
+        .expect("there is a segment")
+        .clone();
     let disk = changed(&image, |files| {
         let file = files.get_mut(&name).expect("it is there");
         let last = file.len() - 1;
         file[last] ^= 1;
     });
     let found = verify(&try_open(&disk, true).expect("opens"));
-    let concerned =
-        found.findings.iter().find(|finding| finding.timeline.is_some()).expect("a timeline is named");
+    let concerned = found
+        .findings
+        .iter()
+        .find(|finding| finding.timeline.is_some())
+        .expect("a timeline is named");
     assert_eq!(concerned.timeline.as_ref().expect("just found").0, "messages");
     assert!(concerned.sequences.is_some_and(|(first, last)| first <= last));
 }
@@ -176,7 +190,8 @@ fn batches(contents: &Entries) -> usize {
         for (place, (sequence, _, body)) in entries.iter().enumerate() {
             assert_eq!(*sequence, place as u64 + 1, "{}", name.escape_ascii());
             let body = String::from_utf8_lossy(body);
-            let number: usize = body.split(' ').nth(1).expect("a number").parse().expect("a number");
+            let number: usize =
+                body.split(' ').nth(1).expect("a number").parse().expect("a number");
             assert!(number < n, "batch {number} is here, and only {n} batches");
         }
     }
@@ -204,7 +219,10 @@ fn a_backup_under_appends_and_merges_is_the_state_of_one_moment() {
             seen = n;
         }
     });
-    assert!(matches!(engine.backup(folder.path().join("b0")), Err(Error::Invalid { .. })), "it is not empty");
+    assert!(
+        matches!(engine.backup(folder.path().join("b0")), Err(Error::Invalid { .. })),
+        "it is not empty"
+    );
     assert!(
         strandline::restore(folder.path().join("b0"), folder.path().join("r0")).is_err(),
         "it is not empty"
@@ -213,7 +231,8 @@ fn a_backup_under_appends_and_merges_is_the_state_of_one_moment() {
 
 #[test]
 fn a_restored_engine_goes_on_and_the_backup_stays_as_it_was() {
-    let (disk, backup, restored) = (SimulatedDisk::new(), SimulatedDisk::new(), SimulatedDisk::new());
+    let (disk, backup, restored) =
+        (SimulatedDisk::new(), SimulatedDisk::new(), SimulatedDisk::new());
     let engine = open(&disk);
     (0..10).for_each(|number| send(&engine, number));
     engine.backup_in(&dir(&backup)).expect("backs up");
@@ -229,7 +248,8 @@ fn a_restored_engine_goes_on_and_the_backup_stays_as_it_was() {
     assert_eq!(backup.contents(), image);
 }
 
-/// The names of a store, two at a time until nothing comes, and the damage if that is what comes last.
+/// The names of a store, two at a time until nothing comes, and the damage if that is what comes
+/// last.
 fn listed(engine: &Engine, store: &str) -> (Vec<Vec<u8>>, Option<Error>) {
     let store = engine.store(store).expect("a store");
     let mut names: Vec<Vec<u8>> = Vec::new();
@@ -269,6 +289,9 @@ fn a_list_gives_all_names_that_damage_does_not_hide_and_then_the_damage() {
         assert!(damage.to_string().contains(index.as_str()), "{index}: {damage}");
         assert_eq!(names.len(), 3, "{index} hides one name of four: {names:?}");
         assert!(names.iter().any(|name| name == b"in both"), "{index}: {names:?}");
-        assert!(answers.iter().any(|(names, damage)| names.len() == 4 && damage.is_none()), "{index}");
+        assert!(
+            answers.iter().any(|(names, damage)| names.len() == 4 && damage.is_none()),
+            "{index}"
+        );
     }
 }

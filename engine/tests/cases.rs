@@ -1,5 +1,5 @@
-//! Faults that systems of this kind really had, as small tests of ours. `docs/cases.md` lists them all, with the test that
-//! covers each; the last test here sees that every test named there exists.
+//! Faults that systems of this kind really had, as small tests of ours. `docs/cases.md` lists them
+//! all, with the test that covers each; the last test here sees that every test named there exists.
 
 mod world;
 
@@ -19,7 +19,8 @@ impl House {
     }
 
     fn of(disk: SimulatedDisk) -> House {
-        let options = Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
+        let options =
+            Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
         House { disk, ..House::with(options) }
     }
 
@@ -56,16 +57,20 @@ fn old_groups_behind_the_end_of_the_log_are_not_replayed() {
     let (engine, store) = house.open();
     append_many(&store, b"old", 6);
     let old = house.disk.contents();
-    let (log, old_bytes) = old.files.iter().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
+    let (log, old_bytes) =
+        old.files.iter().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
     let groups: Vec<u8> = old_bytes[512..].to_vec();
     engine.flush().expect("flushes");
     append_many(&store, b"new", 2);
     drop((engine, store));
     let mut image = house.disk.contents();
-    let (active, bytes) = image.files.iter_mut().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
+    let (active, bytes) =
+        image.files.iter_mut().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
     assert!(active > log, "the old file was left");
     // Good groups, with good sums, at the place of the next group and at every other behind it.
-    let end = bytes.chunks(512).rposition(|sector| sector.iter().any(|byte| *byte != 0)).expect("groups") + 1;
+    let end =
+        bytes.chunks(512).rposition(|sector| sector.iter().any(|byte| *byte != 0)).expect("groups")
+            + 1;
     let room = bytes.len() - 512 * end;
     bytes[512 * end..].copy_from_slice(&groups.repeat(1 + room / groups.len())[..room]);
     let (_engine, store) = House::of(SimulatedDisk::from_image(&image)).open();
@@ -77,7 +82,8 @@ fn old_groups_behind_the_end_of_the_log_are_not_replayed() {
 fn a_log_that_passes_four_gigabytes_reads_back() {
     for start in [(1u64 << 32) - 2048, (1 << 32) - 512, 1 << 32, (1 << 48) - 1024] {
         let store = StoreRecord::new(StoreId(1), "messages", 0);
-        let live = Live { checkpoint: Lsn(start), next_file: 2, stores: vec![store], ..Live::default() };
+        let live =
+            Live { checkpoint: Lsn(start), next_file: 2, stores: vec![store], ..Live::default() };
         let (kind, engine_id) = (FileKind::Manifest, EngineId([7; 16]));
         let header = FileHeader {
             version: VERSION,
@@ -101,7 +107,8 @@ fn a_log_that_passes_four_gigabytes_reads_back() {
         append_many(&store, b"t", 1);
         drop((engine, store));
         let (_engine, store) = house.open();
-        let sequences: Vec<u64> = rows(&store, b"t").into_iter().map(|(sequence, _)| sequence).collect();
+        let sequences: Vec<u64> =
+            rows(&store, b"t").into_iter().map(|(sequence, _)| sequence).collect();
         assert_eq!(sequences, (1..=21).collect::<Vec<_>>(), "from {start}");
     }
 }
@@ -132,7 +139,9 @@ fn what_a_reader_holds_stays_right_while_its_segment_is_merged_and_expires() {
     house.clock.pass(70_000);
     engine.compact().expect("drops");
     assert_eq!(rows(&store, b"t"), []);
-    assert!(held[0].body.iter().all(|byte| *byte == 0) && held[1].body.iter().all(|byte| *byte == 1));
+    assert!(
+        held[0].body.iter().all(|byte| *byte == 0) && held[1].body.iter().all(|byte| *byte == 1)
+    );
 }
 
 #[test]
@@ -153,7 +162,9 @@ fn temporary_files_of_any_content_are_removed_and_an_empty_log_file_is_named() {
     let mut image = house.disk.contents();
     image.files.insert("wal-000000000099.log".into(), Vec::new());
     let house = House::of(SimulatedDisk::from_image(&image));
-    let Err(refused) = house.try_open() else { panic!("files get their names when they are whole") };
+    let Err(refused) = house.try_open() else {
+        panic!("files get their names when they are whole")
+    };
     assert!(refused.to_string().contains("wal-000000000099.log"), "{refused}");
     assert_eq!(house.disk.contents(), image);
 }
@@ -198,7 +209,11 @@ fn names_that_the_engine_does_not_make_are_left_alone() {
         drop(engine);
         let files = house.disk.contents().files;
         for name in THEIRS {
-            assert_eq!(files.get(*name).map(Vec::as_slice), Some(name.as_bytes()), "{name}, round {round}");
+            assert_eq!(
+                files.get(*name).map(Vec::as_slice),
+                Some(name.as_bytes()),
+                "{name}, round {round}"
+            );
         }
     }
 }
@@ -222,7 +237,11 @@ fn bytes_behind_the_end_of_a_file_delete_nothing() {
         }
         let _may_be_refused = engine.compact();
         drop((engine, store));
-        assert_eq!(house.files("segment-").len(), 2, "{name} with zeros behind its end was deleted");
+        assert_eq!(
+            house.files("segment-").len(),
+            2,
+            "{name} with zeros behind its end was deleted"
+        );
     }
 }
 
@@ -230,7 +249,8 @@ fn bytes_behind_the_end_of_a_file_delete_nothing() {
 fn a_ttl_of_any_size_expires_nothing_at_once() {
     let house = House::new();
     let (engine, _) = house.open();
-    for (number, ttl_ms) in [1 << 31, (1 << 31) + 1, 1 << 32, u64::MAX / 2, u64::MAX].into_iter().enumerate()
+    for (number, ttl_ms) in
+        [1 << 31, (1 << 31) + 1, 1 << 32, u64::MAX / 2, u64::MAX].into_iter().enumerate()
     {
         let store = engine.create_store(&format!("s{number}"), ttl_ms).expect("is made");
         store.append(b"t", b"x").expect("appends");
@@ -288,7 +308,9 @@ fn a_reader_beside_a_writer_and_flushes_after_a_restart_misses_nothing() {
             scope.spawn(|| (round % 2 == 0).then(|| engine.flush()).transpose().expect("flushes"));
             let mut cursor = last.saturating_sub(5);
             while cursor < last + 10 {
-                for entry in store.read_after(b"t", cursor, Limit::entries(3)).expect("reads").entries {
+                for entry in
+                    store.read_after(b"t", cursor, Limit::entries(3)).expect("reads").entries
+                {
                     assert_eq!(entry.sequence, cursor + 1, "round {round}");
                     cursor = entry.sequence;
                 }
@@ -325,7 +347,8 @@ fn every_range_of_a_timeline_in_three_segments_and_a_memtable_equals_the_slice()
     }
     for (from, to) in (0..14).flat_map(|from| (0..14).map(move |to| (from, to))) {
         for count in [1, 2, 7, 100] {
-            let inside: Vec<u64> = all.iter().copied().filter(|at| (from..=to).contains(at)).collect();
+            let inside: Vec<u64> =
+                all.iter().copied().filter(|at| (from..=to).contains(at)).collect();
             let found = |page: strandline::Page| -> Vec<u64> {
                 page.entries.iter().map(|entry| entry.sequence).collect()
             };
@@ -354,8 +377,13 @@ fn a_trim_at_each_boundary_takes_what_is_below_and_nothing_else() {
             }
             let removed = store.trim(b"t", Trim::Before(below)).expect("trims");
             let kept: Vec<u64> = all.iter().copied().filter(|at| *at >= below).collect();
-            let found: Vec<u64> = rows(&store, b"t").into_iter().map(|(sequence, _)| sequence).collect();
-            assert_eq!((found, removed), (kept.clone(), (all.len() - kept.len()) as u64), "below {below}");
+            let found: Vec<u64> =
+                rows(&store, b"t").into_iter().map(|(sequence, _)| sequence).collect();
+            assert_eq!(
+                (found, removed),
+                (kept.clone(), (all.len() - kept.len()) as u64),
+                "below {below}"
+            );
         }
     }
 }
@@ -369,7 +397,8 @@ fn an_append_that_a_full_disk_refused_is_appended_once_by_its_retry() {
         engine.submit(batch).and_then(strandline::Ticket::wait)
     };
     house.disk.set_faults(Some(Box::new(|op| {
-        matches!(op, Op::Write { .. } | Op::Create { .. }).then_some(std::io::ErrorKind::StorageFull)
+        matches!(op, Op::Write { .. } | Op::Create { .. })
+            .then_some(std::io::ErrorKind::StorageFull)
     })));
     assert!(matches!(send(), Err(Error::DiskFull { .. })));
     house.disk.set_faults(None);
@@ -386,8 +415,11 @@ fn a_weak_batch_beside_a_strong_one_does_not_weaken_it() {
     let (engine, store) = house.open();
     for _ in 0..20 {
         let batch = |durability| Batch::new().append(&store, b"t", b"x").durability(durability);
-        let tickets =
-            engine.submit_all(vec![batch(Durability::Os), batch(Durability::Disk), batch(Durability::Os)]);
+        let tickets = engine.submit_all(vec![
+            batch(Durability::Os),
+            batch(Durability::Disk),
+            batch(Durability::Os),
+        ]);
         tickets.into_iter().for_each(|ticket| {
             ticket.expect("queued").wait().expect("commits");
         });
@@ -462,7 +494,11 @@ fn each_test_that_the_list_of_cases_names_exists() {
         .filter(|code| code.len() > 2 && (code.contains("::") || code.contains(".py")))
         .collect();
     let file_of = |name: &str| -> Option<PathBuf> {
-        let places = [name.to_string(), format!("engine/tests/{name}.rs"), format!("server/tests/{name}.rs")];
+        let places = [
+            name.to_string(),
+            format!("engine/tests/{name}.rs"),
+            format!("server/tests/{name}.rs"),
+        ];
         places.iter().map(|place| root.join(place)).find(|path| path.is_file())
     };
     let is_there = |name: &str| {
@@ -474,11 +510,13 @@ fn each_test_that_the_list_of_cases_names_exists() {
     assert!(missing.is_empty(), "docs/cases.md names tests that do not exist: {missing:#?}");
     assert!(named.len() >= 140, "only {} tests are named", named.len());
     let rows: Vec<&str> = list.lines().filter(|line| line.starts_with("| ")).collect();
-    let all = (1..=75).map(|number| format!("| O{number} |")).chain((1..=88).filter_map(|number| {
-        let is_ours = !matches!(number, 8 | 22 | 29 | 32 | 39 | 41 | 54 | 66 | 74);
-        is_ours.then(|| format!("| {number} |"))
-    }));
-    let absent: Vec<String> = all.filter(|row| !rows.iter().any(|line| line.starts_with(row))).collect();
+    let all =
+        (1..=75).map(|number| format!("| O{number} |")).chain((1..=88).filter_map(|number| {
+            let is_ours = !matches!(number, 8 | 22 | 29 | 32 | 39 | 41 | 54 | 66 | 74);
+            is_ours.then(|| format!("| {number} |"))
+        }));
+    let absent: Vec<String> =
+        all.filter(|row| !rows.iter().any(|line| line.starts_with(row))).collect();
     assert!(
         absent.is_empty() && rows.iter().all(|row| row.matches(" | ").count() == 2),
         "no row: {absent:?}"

@@ -1,5 +1,6 @@
-//! Wrong clocks (P2, P8, P12): a clock that was ahead, one that is behind, and a start after a long stop give nothing that is new a
-//! wrong lifetime, and destroy nothing that is old. `clock::SureTime` says which clock each decision goes by.
+//! Wrong clocks (P2, P8, P12): a clock that was ahead, one that is behind, and a start after a long
+//! stop give nothing that is new a wrong lifetime, and destroy nothing that is old.
+//! `clock::SureTime` says which clock each decision goes by.
 
 mod short;
 mod world;
@@ -28,7 +29,8 @@ fn append_for(engine: &Engine, store: &Store, timeline: &[u8], lifetime_ms: u64)
     engine.submit(batch).expect("queued").wait().expect("commits");
 }
 
-/// What a reader is shown, wherever the entry is: in memory, in a segment, merged, after a reopening.
+/// What a reader is shown, wherever the entry is: in memory, in a segment, merged, after a
+/// reopening.
 fn in_every_place(house: &House, look: impl Fn(&str, &Store)) {
     let (engine, store) = house.open();
     look("in memory, or replayed", &store);
@@ -53,7 +55,11 @@ fn a_lifetime_of_its_own_is_right_after_a_clock_was_a_year_ahead_once() {
         let shared = Batch::new().lifetime_ms(HOUR_MS).fan_out(b"for a while", targets);
         engine.submit(shared).expect("queued").wait().expect("commits");
         let entry: Entry = messages.last(b"px").expect("reads").expect("is there");
-        assert_eq!((entry.time_ms, entry.start_ms), (START_MS + YEAR_MS, START_MS), "timestamps never fall");
+        assert_eq!(
+            (entry.time_ms, entry.start_ms),
+            (START_MS + YEAR_MS, START_MS),
+            "timestamps never fall"
+        );
         drop((engine, store, messages));
         house.clock.pass(passes);
         let is_there = passes < HOUR_MS;
@@ -85,7 +91,8 @@ fn the_ttl_of_a_store_is_right_for_new_entries_after_a_clock_was_a_year_ahead_on
     house.clock.pass(10 * SECOND_MS);
     in_every_place(&house, |place, store| {
         assert_eq!(sequences(store, b"t"), [], "{place}");
-        // The entry that was committed while the clock was ahead lives as long as it was promised then.
+        // The entry that was committed while the clock was ahead lives as long as it was promised
+        // then.
         assert_eq!(sequences(store, b"ahead"), [1], "{place}");
         let page = store.read_after(b"ahead", 1, Limit::entries(10)).expect("reads");
         assert_eq!(
@@ -113,7 +120,8 @@ fn bytes_leave_the_disk_in_time_after_a_clock_was_a_year_ahead_once() {
     engine.compact().expect("drops");
     soon("expired bytes leave", || {
         let files = house.disk.contents().files;
-        let mut rows = files.values().flat_map(|content| content.chunk_by(|one, other| one == other));
+        let mut rows =
+            files.values().flat_map(|content| content.chunk_by(|one, other| one == other));
         rows.all(|row| row[0] != b'~' || row.len() <= 50)
     });
     assert_eq!(sequences(&store, b"ahead"), [1]);
@@ -174,7 +182,11 @@ fn a_ttl_that_is_set_under_a_wrong_clock_destroys_nothing_and_hides_nothing_new(
         engine.close().expect("closes");
         drop((engine, store));
         let engine = house.engine();
-        assert_eq!(sequences(&engine.store("short").expect("is there"), b"t"), [1, 2], "TTL {ttl_ms}");
+        assert_eq!(
+            sequences(&engine.store("short").expect("is there"), b"t"),
+            [1, 2],
+            "TTL {ttl_ms}"
+        );
     }
 }
 
@@ -246,7 +258,8 @@ fn what_removes_alone_is_kept_as_long_as_what_it_removes_may_live() {
     assert_eq!(sequences(&house.open().1, b"t"), left);
 }
 
-/// Segments that have expired keep what they remove in an older one whose entries live longer, also when they are merged.
+/// Segments that have expired keep what they remove in an older one whose entries live longer, also
+/// when they are merged.
 #[test]
 fn what_has_expired_still_removes_what_was_committed_while_the_clock_was_ahead() {
     let house = House::new();
@@ -288,7 +301,8 @@ fn where_no_clock_is_wrong_a_lifetime_begins_at_the_timestamp() {
     let engine = Engine::open(folder.path(), Options::default()).expect("opens");
     let store = engine.create_store("messages", 0).expect("is made");
     for _ in 0..2000 {
-        let batch = Batch::new().durability(strandline::Durability::Os).append(&store, b"t", b"now");
+        let batch =
+            Batch::new().durability(strandline::Durability::Os).append(&store, b"t", b"now");
         engine.submit(batch).expect("queued").wait().expect("commits");
     }
     let page = store.range(b"t", .., Limit::entries(5000)).expect("reads");

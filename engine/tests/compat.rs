@@ -1,7 +1,9 @@
-//! Directories that earlier builds wrote stay readable: each folder in `fixtures/` was written once and is never edited.
+//! Directories that earlier builds wrote stay readable: each folder in `fixtures/` was written once
+//! and is never edited.
 //!
-//! Checked of each: it opens read-only without a change; it opens for writing; every entry, page of names and end is as its
-//! `expected.txt` says; the next append goes on above the last sequence, and all of it is there after one more opening.
+//! Checked of each: it opens read-only without a change; it opens for writing; every entry, page of
+//! names and end is as its `expected.txt` says; the next append goes on above the last sequence,
+//! and all of it is there after one more opening.
 //!
 //! A format that has not been released may still change. Then its fixture is written anew, by
 //!
@@ -9,7 +11,8 @@
 //! STRANDLINE_BLESS=1 cargo test -p strandline --test compat -- --ignored
 //! ```
 //!
-//! After a release the same command with a new version in `format::header` writes the folder of that version beside the old one.
+//! After a release the same command with a new version in `format::header` writes the folder of
+//! that version beside the old one.
 #![allow(clippy::disallowed_methods, reason = "fixtures are files on the disk")]
 
 use std::collections::BTreeSet;
@@ -52,14 +55,16 @@ fn open_later(path: &Path, read_only: bool) -> Engine {
 
 /// The sum that `expected.txt` gives of long bodies: FNV-1a, which anyone can write in five lines.
 fn sum(body: &[u8]) -> u64 {
-    body.iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    body.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Everything that a reader can see, as text.
 fn shown(engine: &Engine) -> String {
     let mut text = format!("epoch {}\n", engine.epoch());
-    let mut line = |what: std::fmt::Arguments<'_>| writeln!(text, "{what}").expect("a string takes all");
+    let mut line =
+        |what: std::fmt::Arguments<'_>| writeln!(text, "{what}").expect("a string takes all");
     for info in engine.stores() {
         line(format_args!("store {} ttl {}", info.name, info.ttl_ms));
         let store = engine.store(&info.name).expect("a store");
@@ -94,9 +99,11 @@ fn copy_of(fixture: &Path) -> tempfile::TempDir {
 
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(folder).expect("a folder");
-    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
-    let mut files: Vec<_> =
-        names.map(|name| (name.clone(), std::fs::read(folder.join(name)).expect("a file"))).collect();
+    let names =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+    let mut files: Vec<_> = names
+        .map(|name| (name.clone(), std::fs::read(folder.join(name)).expect("a file")))
+        .collect();
     files.sort();
     files
 }
@@ -144,7 +151,10 @@ fn old_directories_go_on_where_they_ended() {
         assert_eq!(shown(&open_later(copy.path(), false)), grown);
         let kept = |line: &&str| line.starts_with("  ") && !line.ends_with(" after");
         assert!(
-            grown.lines().filter(kept).eq(expected(&fixture).lines().filter(|line| line.starts_with("  ")))
+            grown
+                .lines()
+                .filter(kept)
+                .eq(expected(&fixture).lines().filter(|line| line.starts_with("  ")))
         );
     }
 }
@@ -156,15 +166,21 @@ fn a_fixture_holds_every_kind_of_file_and_block() {
         for (start, ending) in
             [("manifest-", ""), ("segment-", ".data"), ("segment-", ".index"), ("wal-", ".log")]
         {
-            let is_there = names.iter().any(|name| name.starts_with(start) && name.ends_with(ending));
+            let is_there =
+                names.iter().any(|name| name.starts_with(start) && name.ends_with(ending));
             assert!(is_there, "{}: no {start}…{ending}", fixture.display());
         }
-        let is_data = |name: &str| Path::new(name).extension().is_some_and(|ending| ending == "data");
+        let is_data =
+            |name: &str| Path::new(name).extension().is_some_and(|ending| ending == "data");
         let data = contents(&fixture).into_iter().filter(|(name, _)| is_data(name));
-        let blocks: BTreeSet<(u8, u8)> = data.flat_map(|(_, bytes)| kinds_and_codecs(&bytes)).collect();
+        let blocks: BTreeSet<(u8, u8)> =
+            data.flat_map(|(_, bytes)| kinds_and_codecs(&bytes)).collect();
         for (kind, codec) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
             let name = fixture.display();
-            assert!(blocks.contains(&(kind, codec)), "{name}: no block of kind {kind} and codec {codec}");
+            assert!(
+                blocks.contains(&(kind, codec)),
+                "{name}: no block of kind {kind} and codec {codec}"
+            );
         }
         // But for zeros.
         let files = contents(&fixture).into_iter().filter(|(name, _)| !name.starts_with("reserve"));
@@ -186,7 +202,8 @@ fn kinds_and_codecs(file: &[u8]) -> Vec<(u8, u8)> {
     found
 }
 
-/// Two conversations and their members' timelines, through segments of each tier and a log that was not flushed.
+/// Two conversations and their members' timelines, through segments of each tier and a log that was
+/// not flushed.
 fn write(path: &Path) -> String {
     let clock = Arc::new(ManualClock::at(START_MS));
     let engine = open(path, clock.clone(), options()).expect("opens");
@@ -226,7 +243,8 @@ fn change(engine: &Engine, number: u64, body: &[u8]) {
         .expect("committed");
 }
 
-/// A message to a conversation and three of its members; now and then a long one, one of any bytes, one of none.
+/// A message to a conversation and three of its members; now and then a long one, one of any bytes,
+/// one of none.
 fn send(engine: &Engine, number: u64) {
     let (messages, sync) = (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
     let body = match number % 10 {

@@ -1,5 +1,5 @@
-//! Stores that are kept twice (P5, P6): whatever happens to one copy of a file, everything reads as before; a check names the damage
-//! and mends it byte for byte, and so does a merge.
+//! Stores that are kept twice (P5, P6): whatever happens to one copy of a file, everything reads as
+//! before; a check names the damage and mends it byte for byte, and so does a merge.
 
 mod world;
 
@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SECTOR_BYTES, SimulatedDisk};
-use strandline::{Batch, Copies, Engine, Entry, Limit, Options, StoreOptions, Trim, restore_in, salvage_in};
+use strandline::{
+    Batch, Copies, Engine, Entry, Limit, Options, StoreOptions, Trim, restore_in, salvage_in,
+};
 use world::{House, soon};
 
 const STORE: &str = "ledgers";
@@ -20,7 +22,8 @@ fn names() -> Vec<String> {
     (0..40).map(|number| format!("l/{number:02}")).collect()
 }
 
-/// Two segments of forty timelines, with shared and own bodies, edits, removals, ids and a timeline of many blocks, after a clean stop.
+/// Two segments of forty timelines, with shared and own bodies, edits, removals, ids and a timeline
+/// of many blocks, after a clean stop.
 fn fill(engine: &Engine, store: &str) {
     let store = engine.store(store).expect("a store");
     for half in 0..2 {
@@ -35,9 +38,16 @@ fn fill(engine: &Engine, store: &str) {
                 .expect("is");
         }
         for (number, name) in all.iter().enumerate() {
-            let batch =
-                Batch::new().append(&store, name.as_bytes(), format!("own {number}").repeat(9).as_bytes());
-            engine.submit(batch.id(format!("id {half}").as_bytes())).expect("queued").wait().expect("is");
+            let batch = Batch::new().append(
+                &store,
+                name.as_bytes(),
+                format!("own {number}").repeat(9).as_bytes(),
+            );
+            engine
+                .submit(batch.id(format!("id {half}").as_bytes()))
+                .expect("queued")
+                .wait()
+                .expect("is");
         }
         let long = (0..30).fold(Batch::new(), |batch, number: usize| {
             let body: Vec<u8> = (0..1500).map(|at| (at * (number + 3) % 253) as u8).collect();
@@ -56,7 +66,9 @@ fn fill(engine: &Engine, store: &str) {
 fn kept_twice() -> (House, Contents) {
     let house = House::with(options());
     let engine = house.engine();
-    engine.create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice }).expect("is made");
+    engine
+        .create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice })
+        .expect("is made");
     fill(&engine, STORE);
     let contents = contents(&engine, STORE).expect("reads");
     engine.close().expect("closes");
@@ -95,7 +107,9 @@ fn damages(name: &str, bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
         change(&mut bytes);
         Some(bytes)
     };
-    for at in (0..bytes.len()).filter(|at| *at < 96 || at + 96 > bytes.len() || at % 331 == name.len() % 7) {
+    for at in (0..bytes.len())
+        .filter(|at| *at < 96 || at + 96 > bytes.len() || at % 331 == name.len() % 7)
+    {
         all.push((format!("byte {at}"), with(&|bytes| bytes[at] ^= 1 << (at % 8))));
     }
     for at in (0..bytes.len()).step_by(SECTOR_BYTES) {
@@ -126,11 +140,17 @@ fn each_file_is_there_twice_and_reads_cost_no_more() {
         assert_eq!(files.get(&format!("{name}.twin")), Some(bytes), "{name}");
     }
     let engine = house.engine();
-    assert!(engine.stores().iter().any(|store| store.name == STORE && store.copies == Copies::Twice));
+    assert!(
+        engine.stores().iter().any(|store| store.name == STORE && store.copies == Copies::Twice)
+    );
     let bytes: usize = files.values().map(Vec::len).sum();
     assert_eq!(engine.stats().get("segment_bytes"), Some(bytes as u64));
     contents(&engine, STORE).expect("reads");
-    assert_eq!(engine.stats().get("open_segment_files"), Some(4), "no twin is opened unless it is needed");
+    assert_eq!(
+        engine.stats().get("open_segment_files"),
+        Some(4),
+        "no twin is opened unless it is needed"
+    );
 }
 
 #[test]
@@ -143,26 +163,48 @@ fn damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte() {
         for (number, (what, content)) in damages(name, bytes).into_iter().enumerate() {
             let house = on(&with_file(&image, name, content));
             let engine = house.engine();
-            let found = contents(&engine, STORE).unwrap_or_else(|error| panic!("{name} {what}: {error}"));
+            let found =
+                contents(&engine, STORE).unwrap_or_else(|error| panic!("{name} {what}: {error}"));
             assert!(found == expected, "{name} {what}: other contents");
             match number % 4 {
                 // A merge reads what is good, and writes both copies anew.
                 0 => {
                     engine.compact().unwrap_or_else(|error| panic!("{name} {what}: {error}"));
-                    assert!(contents(&engine, STORE).expect("reads") == expected, "{name} {what}: merged");
+                    assert!(
+                        contents(&engine, STORE).expect("reads") == expected,
+                        "{name} {what}: merged"
+                    );
                 }
                 1 => {
-                    let repair = engine.repair().unwrap_or_else(|error| panic!("{name} {what}: {error}"));
-                    assert_eq!((repair.mended, repair.left), (vec![name.clone()], 0), "{name} {what}");
+                    let repair =
+                        engine.repair().unwrap_or_else(|error| panic!("{name} {what}: {error}"));
+                    assert_eq!(
+                        (repair.mended, repair.left),
+                        (vec![name.clone()], 0),
+                        "{name} {what}"
+                    );
                 }
                 _ => {
                     let found = engine.verify(|_, _| ()).expect("verifies");
                     let is_named = |finding: &strandline::Finding| {
-                        finding.path.ends_with(name) && finding.what.contains("its other copy is good")
+                        finding.path.ends_with(name)
+                            && finding.what.contains("its other copy is good")
                     };
-                    assert!(found.findings.iter().any(is_named), "{name} {what}: {:?}", found.findings);
-                    assert!(found.findings.iter().all(is_named), "{name} {what}: {:?}", found.findings);
-                    assert_eq!(found.mended.as_slice(), std::slice::from_ref(name), "{name} {what}");
+                    assert!(
+                        found.findings.iter().any(is_named),
+                        "{name} {what}: {:?}",
+                        found.findings
+                    );
+                    assert!(
+                        found.findings.iter().all(is_named),
+                        "{name} {what}: {:?}",
+                        found.findings
+                    );
+                    assert_eq!(
+                        found.mended.as_slice(),
+                        std::slice::from_ref(name),
+                        "{name} {what}"
+                    );
                 }
             }
             let after = engine.verify(|_, _| ()).expect("verifies");
@@ -171,7 +213,10 @@ fn damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte() {
             if number % 4 != 0 {
                 assert!(segments(&house.disk.contents()) == whole, "{name} {what}: byte for byte");
             }
-            assert!(contents(&engine, STORE).expect("reads") == expected, "{name} {what}: after all");
+            assert!(
+                contents(&engine, STORE).expect("reads") == expected,
+                "{name} {what}: after all"
+            );
             checked += 1;
         }
     }
@@ -205,13 +250,16 @@ fn both_copies_damaged_at_different_places_are_whole_together() {
     for (name, bytes) in whole.iter().filter(|(name, _)| !name.contains(".twin")) {
         let twin = format!("{name}.twin");
         // Far enough from each other to be in different blocks.
-        for (one, other) in [(10, bytes.len() - 10), (bytes.len() - 10, 10), (600, bytes.len() - 400)] {
+        for (one, other) in
+            [(10, bytes.len() - 10), (bytes.len() - 10, 10), (600, bytes.len() - 400)]
+        {
             let flipped = |at: usize| {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= 0x10;
                 Some(bytes)
             };
-            let house = on(&with_file(&with_file(&image, name, flipped(one)), &twin, flipped(other)));
+            let house =
+                on(&with_file(&with_file(&image, name, flipped(one)), &twin, flipped(other)));
             let engine = house.engine();
             assert!(contents(&engine, STORE).expect("reads") == expected, "{name}: {one}, {other}");
             let mended = engine.repair().expect("repairs");
@@ -225,7 +273,8 @@ fn both_copies_damaged_at_different_places_are_whole_together() {
 fn what_is_damaged_in_both_copies_is_named_and_left_as_it_is() {
     let (house, _) = kept_twice();
     let image = house.disk.contents();
-    let name = segments(&image).into_keys().find(|name| name.contains(".data")).expect("there is one");
+    let name =
+        segments(&image).into_keys().find(|name| name.contains(".data")).expect("there is one");
     let twin = format!("{name}.twin");
     let flipped = |name: &str, places: &[usize]| {
         let mut bytes = image.files[name].clone();
@@ -239,7 +288,9 @@ fn what_is_damaged_in_both_copies_is_named_and_left_as_it_is() {
     let repair = engine.repair().expect("repairs what it can");
     assert_eq!((repair.mended, repair.left), (vec![twin.clone()], 2));
     let after = house.disk.contents();
-    assert!(after.files[&name] == damaged.files[&name] && after.files[&twin] == damaged.files[&name]);
+    assert!(
+        after.files[&name] == damaged.files[&name] && after.files[&twin] == damaged.files[&name]
+    );
     assert_eq!(engine.stats().get("damaged_segments"), Some(1));
     assert!(contents(&engine, STORE).is_err(), "reads name it");
 }
@@ -284,7 +335,8 @@ fn a_power_cut_at_every_call_of_a_repair_leaves_the_state_before_or_after() {
         if at < from {
             continue;
         }
-        for (cut, seed) in Cut::ALL.into_iter().flat_map(|cut| (0..4).map(move |seed| (cut, seed))) {
+        for (cut, seed) in Cut::ALL.into_iter().flat_map(|cut| (0..4).map(move |seed| (cut, seed)))
+        {
             let left = model.power_cut(cut, &mut Dice::new(seed));
             for (name, bytes) in segments(&left).iter().filter(|(name, _)| !name.contains(".tmp")) {
                 assert!(
@@ -295,7 +347,10 @@ fn a_power_cut_at_every_call_of_a_repair_leaves_the_state_before_or_after() {
             }
             let house = on(&left);
             let engine = house.engine();
-            assert!(contents(&engine, STORE).expect("reads") == expected, "after call {at}, {cut:?}");
+            assert!(
+                contents(&engine, STORE).expect("reads") == expected,
+                "after call {at}, {cut:?}"
+            );
             assert!(!house.disk.contents().files.keys().any(|name| name.contains(".tmp")));
             engine.repair().expect("repairs");
             assert!(segments(&house.disk.contents()) == whole, "after call {at}, {cut:?}");
@@ -306,7 +361,8 @@ fn a_power_cut_at_every_call_of_a_repair_leaves_the_state_before_or_after() {
     assert!(log[from..].iter().any(|op| matches!(op, Op::SyncDir { .. })));
 }
 
-/// How many states of power cuts have damage in a file that the manifest names. With `lying`, syncs of twins do nothing.
+/// How many states of power cuts have damage in a file that the manifest names. With `lying`, syncs
+/// of twins do nothing.
 fn damaged_by_power_cuts(log: &[Op], lying: bool) -> (usize, usize) {
     let (mut model, mut names) = (Model::default(), BTreeMap::new());
     let (mut cuts, mut damaged) = (0, 0);
@@ -319,7 +375,8 @@ fn damaged_by_power_cuts(log: &[Op], lying: bool) -> (usize, usize) {
         }
         for cut in Cut::ALL {
             let engine = on(&model.power_cut(cut, &mut Dice::new(cuts as u64))).engine();
-            damaged += usize::from(!engine.verify(|_, _| ()).expect("verifies").findings.is_empty());
+            damaged +=
+                usize::from(!engine.verify(|_, _| ()).expect("verifies").findings.is_empty());
             cuts += 1;
         }
     }
@@ -330,8 +387,9 @@ fn damaged_by_power_cuts(log: &[Op], lying: bool) -> (usize, usize) {
 fn whenever_the_manifest_names_a_twin_it_is_durable() {
     let house = House::with(options());
     let engine = house.engine();
-    let store =
-        engine.create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice }).expect("is made");
+    let store = engine
+        .create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice })
+        .expect("is made");
     for number in 0..3 {
         store.append(b"t", format!("entry {number}").repeat(200).as_bytes()).expect("appends");
         engine.flush().expect("flushes");
@@ -341,7 +399,10 @@ fn whenever_the_manifest_names_a_twin_it_is_durable() {
     let (cuts, damaged) = damaged_by_power_cuts(&log, false);
     assert!(cuts > 300, "{cuts} power cuts");
     assert_eq!(damaged, 0, "of {cuts} power cuts");
-    assert!(damaged_by_power_cuts(&log, true).1 > 0, "a sync of a twin that is left out is noticed");
+    assert!(
+        damaged_by_power_cuts(&log, true).1 > 0,
+        "a sync of a twin that is left out is noticed"
+    );
 }
 
 #[test]
@@ -357,7 +418,12 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
     let engine = house.engine();
     let from = house.disk.log_len();
     engine.set_store_copies("messages", Copies::Twice).expect("copies");
-    assert!(engine.stores().iter().any(|store| store.name == "messages" && store.copies == Copies::Twice));
+    assert!(
+        engine
+            .stores()
+            .iter()
+            .any(|store| store.name == "messages" && store.copies == Copies::Twice)
+    );
     let twins = |image: &Image| image.files.keys().filter(|name| name.contains(".twin")).count();
     assert_eq!(twins(&house.disk.contents()), 4);
     assert_eq!(engine.verify(|_, _| ()).expect("verifies").findings, []);
@@ -368,17 +434,28 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
         for cut in Cut::ALL.into_iter().filter(|_| at >= from) {
             let house = on(&model.power_cut(cut, &mut Dice::new(at as u64)));
             let engine = house.engine();
-            assert!(contents(&engine, "messages").expect("reads") == expected, "after call {at}, {cut:?}");
-            assert_eq!(engine.verify(|_, _| ()).expect("verifies").findings, [], "after call {at}, {cut:?}");
+            assert!(
+                contents(&engine, "messages").expect("reads") == expected,
+                "after call {at}, {cut:?}"
+            );
+            assert_eq!(
+                engine.verify(|_, _| ()).expect("verifies").findings,
+                [],
+                "after call {at}, {cut:?}"
+            );
             engine.set_store_copies("messages", Copies::Twice).expect("copies");
             engine.repair().expect("repairs");
             assert_eq!(twins(&house.disk.contents()), 4, "after call {at}, {cut:?}");
         }
     }
     // They are as good as those that were written with their originals.
-    for name in segments(&house.disk.contents()).into_keys().filter(|name| !name.contains(".twin")) {
+    for name in segments(&house.disk.contents()).into_keys().filter(|name| !name.contains(".twin"))
+    {
         let house = on(&with_file(&house.disk.contents(), &name, None));
-        assert!(contents(&house.engine(), "messages").expect("reads") == expected, "without {name}");
+        assert!(
+            contents(&house.engine(), "messages").expect("reads") == expected,
+            "without {name}"
+        );
     }
     // A merge goes by what the store is now.
     engine.set_store_copies("messages", Copies::Once).expect("is changed");
@@ -398,7 +475,8 @@ fn twins_go_with_their_originals() {
         store.append(b"t", format!("entry {number}").as_bytes()).expect("appends");
         engine.flush().expect("flushes");
     }
-    let count = |end: &str| house.disk.contents().files.keys().filter(|name| name.ends_with(end)).count();
+    let count =
+        |end: &str| house.disk.contents().files.keys().filter(|name| name.ends_with(end)).count();
     let all = [".data", ".data.twin", ".index", ".index.twin"];
     assert_eq!(all.map(count), [3, 3, 3, 3]);
     engine.compact().expect("merges");
@@ -429,7 +507,8 @@ fn backup_restore_and_salvage_know_the_twins() {
     restore_in(&backup.dir(), &restored.dir()).expect("restores");
     assert!(segments(&restored.disk.contents()) == whole);
     assert!(contents(&restored.engine(), STORE).expect("reads") == expected);
-    // Of each pair one copy is gone, cut or damaged: all of it is saved, with and without the manifest.
+    // Of each pair one copy is gone, cut or damaged: all of it is saved, with and without the
+    // manifest.
     for (number, without_manifest) in [(0, false), (1, true), (2, false), (3, true)] {
         let mut image = image.clone();
         for (at, name) in whole.keys().filter(|name| !name.contains(".twin")).enumerate() {
@@ -443,13 +522,24 @@ fn backup_restore_and_salvage_know_the_twins() {
         }
         image.files.retain(|name, _| !(without_manifest && name.starts_with("manifest")));
         let target = House::with(options());
-        let found =
-            salvage_in(&Dir::new(std::sync::Arc::new(SimulatedDisk::from_image(&image))), &target.dir());
+        let found = salvage_in(
+            &Dir::new(std::sync::Arc::new(SimulatedDisk::from_image(&image))),
+            &target.dir(),
+        );
         let found = found.expect("salvages");
-        assert!(found.findings.iter().all(|finding| finding.timeline.is_none()), "{:?}", found.findings);
+        assert!(
+            found.findings.iter().all(|finding| finding.timeline.is_none()),
+            "{:?}",
+            found.findings
+        );
         let store = if without_manifest { "store-3" } else { STORE };
         assert!(contents(&target.engine(), store).expect("reads") == expected, "{number}");
-        let twins = target.disk.contents().files.keys().filter(|name| name.contains(".twin")).count();
-        assert_eq!(twins, if without_manifest { 0 } else { 2 }, "{number}: kept as often as before");
+        let twins =
+            target.disk.contents().files.keys().filter(|name| name.contains(".twin")).count();
+        assert_eq!(
+            twins,
+            if without_manifest { 0 } else { 2 },
+            "{number}: kept as often as before"
+        );
     }
 }

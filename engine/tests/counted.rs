@@ -1,5 +1,5 @@
-//! What reads cost in memory (P7): counted by the allocator of this process, so that it depends on what was asked and not on
-//! what there ever was.
+//! What reads cost in memory (P7): counted by the allocator of this process, so that it depends on
+//! what was asked and not on what there ever was.
 //!
 //! The tests take turns, and look only while no thread of the engine has work.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
@@ -129,7 +129,8 @@ fn a_page_of_small_bodies_holds_no_large_block() {
     let (_alone, folder) = (alone(), folder());
     let (engine, store) = engine(&folder);
     let fan_out = |number, len| {
-        Batch::new().fan_out(&bytes(number, len), [b"one".as_slice(), b"two"].map(|name| (&store, name)))
+        Batch::new()
+            .fan_out(&bytes(number, len), [b"one".as_slice(), b"two"].map(|name| (&store, name)))
     };
     for number in 0..ROUNDS {
         commit(&engine, fan_out(number, 20));
@@ -184,7 +185,8 @@ fn scattered(edits: bool, changes: u64) -> (tempfile::TempDir, Engine, Store) {
     let folder = folder();
     let (engine, store) = engine(&folder);
     for _ in 0..40 {
-        let batch = (0..1000).fold(Batch::new(), |batch, _| batch.append(&store, b"t", b"an entry"));
+        let batch =
+            (0..1000).fold(Batch::new(), |batch, _| batch.append(&store, b"t", b"an entry"));
         commit(&engine, batch);
     }
     engine.flush().expect("flushes");
@@ -234,7 +236,8 @@ fn reads_cost_what_they_give_however_many_entries_were_removed_or_edited() {
         let all = before.iter().zip(&after).chain(before_flushed.iter().zip(&after_flushed));
         for (few, many) in all {
             let most = |few: usize, more: usize| 2 * few + more;
-            let is_same = many.calls <= most(few.calls, 40) && many.peak <= most(few.peak, 16 * 1024);
+            let is_same =
+                many.calls <= most(few.calls, 40) && many.peak <= most(few.peak, 16 * 1024);
             assert!(is_same, "edits: {edits}, with 100 changes {few:?}, with 13,000 {many:?}");
         }
     }

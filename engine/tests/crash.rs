@@ -1,6 +1,8 @@
-//! Crashes everywhere (P1–P4, P8), and the proof that the judge sees: mutants of the engine, each of which it must catch.
+//! Crashes everywhere (P1–P4, P8), and the proof that the judge sees: mutants of the engine, each
+//! of which it must catch.
 //!
-//! `STRANDLINE_PROOF=long` judges some millions of states. A state that fails is kept, and the failure tells how to judge it again.
+//! `STRANDLINE_PROOF=long` judges some millions of states. A state that fails is kept, and the
+//! failure tells how to judge it again.
 
 mod simulation;
 
@@ -41,7 +43,8 @@ fn appends() -> Recording {
 /// Fan-outs of 50, and the kill of a process without a clean stop.
 fn fan_outs() -> Recording {
     let users = (0..60).map(|user| key("sync", user));
-    let mut driver = Driver::new(SimulatedDisk::new(), users.chain([key("messages", "room")]).collect());
+    let mut driver =
+        Driver::new(SimulatedDisk::new(), users.chain([key("messages", "room")]).collect());
     for life in 0..2 {
         let engine = driver.open().expect("opens");
         for number in 0..6 {
@@ -117,7 +120,8 @@ fn proved(name: &str, outcome: Result<Counts, String>) -> Counts {
     counts
 }
 
-/// The last test of the harness to notice that it shrank: a proof that judged less than it says is a failure.
+/// The last test of the harness to notice that it shrank: a proof that judged less than it says is
+/// a failure.
 fn at_least(what: &str, judged: u64, least: u64) {
     println!("{what}: {judged}, at least {least}");
     assert!(judged >= least, "{what}: only {judged} were judged, {least} are promised");
@@ -135,8 +139,12 @@ fn a_power_cut_anywhere_in_small_workloads_and_in_each_recovery_loses_nothing() 
 
 #[test]
 fn a_power_cut_anywhere_in_workloads_of_many_seeds_loses_nothing() {
-    let plan =
-        Plan { throws: if is_long() { 60 } else { 10 }, recovery_every: 0, thorough_every: 16, mutant: None };
+    let plan = Plan {
+        throws: if is_long() { 60 } else { 10 },
+        recovery_every: 0,
+        thorough_every: 16,
+        mutant: None,
+    };
     let mut all = Counts::default();
     for seed in 0..seeds() {
         let recording = seeded(seed, STEPS);
@@ -245,7 +253,8 @@ fn a_backup_beside_trims_edits_merges_and_expiry_is_the_state_of_one_moment() {
     for seed in 0..seeds {
         let (events, taken) = seeded_with_backups(seed, rounds);
         for backup in &taken {
-            check_backup(&some_keys(), &events, backup).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+            check_backup(&some_keys(), &events, backup)
+                .unwrap_or_else(|what| panic!("seed {seed}: {what}"));
             judged += 1;
         }
     }
@@ -276,7 +285,8 @@ fn mutants(recordings: &[Recording]) -> Vec<Mutant> {
     let removals = sites.into_iter().filter(|site| !is_for_speed(site));
     let removals = removals.flat_map(|site| {
         // The same line makes data and index durable.
-        let both: &[&str] = if site.file().contains("/segment/") { &[".data", ".index"] } else { &[""] };
+        let both: &[&str] =
+            if site.file().contains("/segment/") { &[".data", ".index"] } else { &[""] };
         both.iter().map(move |suffix| Mutant::without(site, suffix))
     });
     removals.chain(moves()).collect()
@@ -326,7 +336,8 @@ fn a_kept_state_is_judged_as_it_was() {
         println!("{}", judged.as_ref().err().map_or("it passes now", String::as_str));
         return assert!(judged.is_ok(), "the kept state fails still");
     }
-    // A disk that forgot an acknowledged batch: cut when it was submitted, judged as if it was acknowledged.
+    // A disk that forgot an acknowledged batch: cut when it was submitted, judged as if it was
+    // acknowledged.
     let recording = appends();
     let (mut model, mut books) = (Model::default(), Books::default());
     let is_submitted = |op: &&Op| matches!(op, Op::Mark(mark) if matches!(recording.events[*mark as usize], Event::Submitted(_)));
@@ -341,7 +352,10 @@ fn a_kept_state_is_judged_as_it_was() {
     let folder = kept.split("STRANDLINE_REPLAY=").nth(1).and_then(|rest| rest.split(' ').next());
     let folder = Path::new(folder.expect("it says where")).to_path_buf();
     let judged = replay::judge_again(&folder);
-    assert!(judged.as_ref().is_err_and(|what| what.contains("acknowledged and is lost")), "{judged:?}");
+    assert!(
+        judged.as_ref().is_err_and(|what| what.contains("acknowledged and is lost")),
+        "{judged:?}"
+    );
     #[allow(clippy::disallowed_methods, reason = "a kept state is files on the disk")]
     std::fs::remove_dir_all(folder).expect("it can be removed");
 }

@@ -1,24 +1,31 @@
-//! Damaged files (P5, P6): what was written is shown right, or the damage is told by name; nothing is deleted; nothing hangs.
+//! Damaged files (P5, P6): what was written is shown right, or the damage is told by name; nothing
+//! is deleted; nothing hangs.
 //!
-//! Three small stores (many timelines, one long timeline, fan-outs), each with segments and a log that is not flushed, are
-//! damaged in one place and opened: bytes get one bit flipped, become 0x00 or 0xFF; sectors become zeros, what another sector
-//! holds, or what they held before, or change places with another; files are cut short, emptied, taken away, get a header of
-//! zeros, are exchanged with another of their kind, or become an older copy of themselves or of one that is gone. A sample of all
-//! places; `STRANDLINE_PROOF=long` takes all, and merges behind each sector and file and behind one in eight bytes and lengths.
+//! Three small stores (many timelines, one long timeline, fan-outs), each with segments and a log
+//! that is not flushed, are damaged in one place and opened: bytes get one bit flipped, become 0x00
+//! or 0xFF; sectors become zeros, what another sector holds, or what they held before, or change
+//! places with another; files are cut short, emptied, taken away, get a header of zeros, are
+//! exchanged with another of their kind, or become an older copy of themselves or of one that is
+//! gone. A sample of all places; `STRANDLINE_PROOF=long` takes all, and merges behind each sector
+//! and file and behind one in eight bytes and lengths.
 //!
 //! Checked of each:
-//!  * a read shows exactly what was acknowledged, or fails and names the damaged file; so do appends, which otherwise go on with
-//!    the right sequence;
-//!  * damage to the manifest or the log refuses the open, naming the file, and changes nothing on the disk; for the log,
-//!    `read_only` opens, tells the damage, shows all that is in segments, and of the log what is intact;
+//! * a read shows exactly what was acknowledged, or fails and names the damaged file; so do
+//!    appends, which otherwise go on with the right sequence;
+//! * damage to the manifest or the log refuses the open, naming the file, and changes nothing on
+//!    the disk; for the log, `read_only` opens, tells the damage, shows all that is in segments,
+//!    and of the log what is intact;
 //!  * damage to one block of entries hits the timelines in it only;
-//!  * no damaged file is removed by a merge that meets it, and after a merge what could be read still can.
+//! * no damaged file is removed by a merge that meets it, and after a merge what could be read
+//!    still can.
 //!
-//! What cannot be told: the group of the log that was written last looks, if damaged, like one that a power cut tore before it
-//! was acknowledged; no later group says that it was durable. It is cut, the whole of it and nothing else, and the test accepts
-//! that for damage inside this group. (The same holds for all groups behind the last sync, if some asked for no sync; here each
-//! log ends with groups that did.) When it changes places with the group before it, both are cut. And an older copy of the file
-//! that ends the log is what it was then: batches are missing from some one on.
+//! What cannot be told: the group of the log that was written last looks, if damaged, like one that
+//! a power cut tore before it was acknowledged; no later group says that it was durable. It is cut,
+//! the whole of it and nothing else, and the test accepts that for damage inside this group. (The
+//! same holds for all groups behind the last sync, if some asked for no sync; here each log ends
+//! with groups that did.) When it changes places with the group before it, both are cut. And an
+//! older copy of the file that ends the log is what it was then: batches are missing from some one
+//! on.
 
 #[path = "damage/changes.rs"]
 mod changes;
@@ -49,8 +56,12 @@ const HEADER_BYTES: usize = 80;
 const AFTER: &[u8] = b"batch 0 after";
 
 fn open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
-    let options =
-        Options { memory_budget_bytes: 1, wal_file_bytes: 4 * 1024, read_only, ..Options::default() };
+    let options = Options {
+        memory_budget_bytes: 1,
+        wal_file_bytes: 4 * 1024,
+        read_only,
+        ..Options::default()
+    };
     let dir = Dir::new(Arc::new(disk.clone()));
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
 }
@@ -71,7 +82,10 @@ fn missing(key: &Key, expected: &[Vec<u8>], found: &[(u64, Vec<u8>)]) -> BTreeSe
 
 fn batch_of(body: &[u8]) -> usize {
     let text = std::str::from_utf8(body).expect("bodies are text");
-    text.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a body begins with its batch")
+    text.split(' ')
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .expect("a body begins with its batch")
 }
 
 /// One damaged shape.
@@ -112,7 +126,9 @@ impl Case<'_> {
         let all = store.range(name, .., Limit::entries(10_000)).map(rows).inspect_err(|_| {
             // What can be read although the whole cannot is right too.
             for (sequence, body) in newest.iter().flatten() {
-                let right = self.shape.expected[key].get(*sequence as usize - 1).map_or(AFTER, Vec::as_slice);
+                let right = self.shape.expected[key]
+                    .get(*sequence as usize - 1)
+                    .map_or(AFTER, Vec::as_slice);
                 assert!(right == body, "{key:?} {sequence}: a wrong body");
             }
         })?;
@@ -129,8 +145,14 @@ impl Case<'_> {
             match self.read(&engine, key) {
                 Ok(found) => lost.extend(missing(key, expected, &found)),
                 Err(error) => {
-                    assert!(self.damage.is_segment(), "{key:?} fails, and no segment is damaged: {error}");
-                    assert!(self.damage.is_told_by(&error), "{key:?} fails without naming the file: {error}");
+                    assert!(
+                        self.damage.is_segment(),
+                        "{key:?} fails, and no segment is damaged: {error}"
+                    );
+                    assert!(
+                        self.damage.is_told_by(&error),
+                        "{key:?} fails without naming the file: {error}"
+                    );
                     failed += 1;
                 }
             }
@@ -139,12 +161,18 @@ impl Case<'_> {
         let most = self.most_lost_at_end();
         let first = lost.first().copied().unwrap_or(self.shape.last_batch + 1);
         let end: Vec<usize> = (first..=self.shape.last_batch).collect();
-        assert!(lost.len() <= most && lost == end, "lost in silence: batches {lost:?}, {most} at most");
+        assert!(
+            lost.len() <= most && lost == end,
+            "lost in silence: batches {lost:?}, {most} at most"
+        );
         self.check_local(failed);
         self.check_appends(&engine, !lost.is_empty());
         let merged = if self.merges { engine.compact() } else { Ok(()) };
         if let Err(error) = &merged {
-            assert!(self.damage.is_segment() && self.damage.is_told_by(error), "the merge fails: {error}");
+            assert!(
+                self.damage.is_segment() && self.damage.is_told_by(error),
+                "the merge fails: {error}"
+            );
         }
         drop(engine);
         if self.damage.is_segment() && self.merges {
@@ -176,7 +204,11 @@ impl Case<'_> {
             match self.read(&engine, key) {
                 Ok(mut found) => {
                     found.truncate(expected.len());
-                    assert_eq!(missing(key, expected, &found), BTreeSet::new(), "{key:?} after the merge");
+                    assert_eq!(
+                        missing(key, expected, &found),
+                        BTreeSet::new(),
+                        "{key:?} after the merge"
+                    );
                 }
                 Err(error) => {
                     assert!(self.damage.is_told_by(&error), "{key:?} after the merge: {error}");
@@ -184,7 +216,10 @@ impl Case<'_> {
                 }
             }
         }
-        assert!(failed <= failed_before, "{failed} timelines fail after the merge, {failed_before} before");
+        assert!(
+            failed <= failed_before,
+            "{failed} timelines fail after the merge, {failed_before} before"
+        );
     }
 
     /// How many of the last batches can be gone without a sign: see the heading of the file.
@@ -206,7 +241,8 @@ impl Case<'_> {
         }
     }
 
-    /// One byte of a block of entries hits the timelines in that block, a sector those in the two blocks that may share it.
+    /// One byte of a block of entries hits the timelines in that block, a sector those in the two
+    /// blocks that may share it.
     fn check_local(&self, failed: usize) {
         let is_block = self.shape.name == "many timelines" && self.damage.file().contains(".data");
         if let Some(sectors) = self.damage.sectors().filter(|_| is_block) {
@@ -222,8 +258,12 @@ impl Case<'_> {
             let given = engine.store(key.0).and_then(|store| store.append(key.1.as_bytes(), AFTER));
             match given {
                 Ok(given) if last_group_lost => assert!(given <= expected.len() as u64 + 1),
-                Ok(given) => assert_eq!(given, expected.len() as u64 + 1, "{key:?}: the next sequence"),
-                Err(error) => assert!(self.damage.is_told_by(&error), "{key:?} takes no append: {error}"),
+                Ok(given) => {
+                    assert_eq!(given, expected.len() as u64 + 1, "{key:?}: the next sequence")
+                }
+                Err(error) => {
+                    assert!(self.damage.is_told_by(&error), "{key:?} takes no append: {error}")
+                }
             }
         }
     }
@@ -233,19 +273,31 @@ impl Case<'_> {
         let disk = SimulatedDisk::from_image(&self.image);
         let engine = open(&disk, true).expect("a damaged log can be opened read-only");
         let told = engine.damage();
-        assert!(told.iter().any(|error| self.damage.is_told_by(error)), "the damage is not told: {told:?}");
+        assert!(
+            told.iter().any(|error| self.damage.is_told_by(error)),
+            "the damage is not told: {told:?}"
+        );
         let mut lost = BTreeSet::new();
         for (key, expected) in &self.shape.expected {
-            let found =
-                self.read(&engine, key).unwrap_or_else(|error| panic!("{key:?} cannot be read: {error}"));
+            let found = self
+                .read(&engine, key)
+                .unwrap_or_else(|error| panic!("{key:?} cannot be read: {error}"));
             let gone = missing(key, expected, &found);
             let flushed = self.shape.flushed.get(key).copied().unwrap_or(0);
-            let flushed: BTreeSet<usize> = expected[..flushed].iter().map(|body| batch_of(body)).collect();
-            assert!(gone.is_disjoint(&flushed), "{key:?} lost batches {gone:?}, some from segments");
+            let flushed: BTreeSet<usize> =
+                expected[..flushed].iter().map(|body| batch_of(body)).collect();
+            assert!(
+                gone.is_disjoint(&flushed),
+                "{key:?} lost batches {gone:?}, some from segments"
+            );
             lost.extend(gone);
         }
         if let Some(sectors) = self.damage.sectors() {
-            assert!(lost.len() <= sectors, "{sectors} sectors take {} groups away: {lost:?}", lost.len());
+            assert!(
+                lost.len() <= sectors,
+                "{sectors} sectors take {} groups away: {lost:?}",
+                lost.len()
+            );
         }
         let refused = engine.store("messages").and_then(|store| store.append(b"c", b"body"));
         assert!(matches!(refused, Err(Error::Closed { .. })), "read-only takes no append");
@@ -274,14 +326,16 @@ fn check_all(shape: Shape) {
     let next = Arc::new(AtomicUsize::new(0));
     let (done, told) = channel();
     for _ in 0..WORKERS {
-        let (shape, damages, next, done) = (shape.clone(), damages.clone(), next.clone(), done.clone());
+        let (shape, damages, next, done) =
+            (shape.clone(), damages.clone(), next.clone(), done.clone());
         std::thread::spawn(move || {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(damage) = damages.get(number) else { return };
                 // Of bytes and lengths there are a million: a merge takes longer than all the rest.
                 let merges = !long || number.is_multiple_of(8) || !damage.is_of_many();
-                let case = Case { shape: &shape, damage, image: damage.apply(&shape.image), merges };
+                let case =
+                    Case { shape: &shape, damage, image: damage.apply(&shape.image), merges };
                 let fine = catch_unwind(AssertUnwindSafe(|| case.check())).is_ok();
                 if done.send((damage.clone(), fine)).is_err() {
                     return;
@@ -302,7 +356,9 @@ fn check_all(shape: Shape) {
             }
             Ok((damage, false)) => failed.push(damage),
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => panic!("one of these hangs: {:?}", &damages[checked..]),
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("one of these hangs: {:?}", &damages[checked..])
+            }
         }
     }
     let first: Vec<_> = failed.iter().take(10).collect();

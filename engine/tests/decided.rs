@@ -1,5 +1,5 @@
-//! Batches that were decided on what timelines held, and copies that know where their original stands: `if_last_of`,
-//! `stamp_origin`, `id_for`, each also after a kill.
+//! Batches that were decided on what timelines held, and copies that know where their original
+//! stands: `if_last_of`, `stamp_origin`, `id_for`, each also after a kill.
 
 use strandline::{Batch, Durability, Engine, Error, Limit, Options, Store};
 
@@ -36,8 +36,9 @@ fn copies_tell_the_sequence_of_the_original_also_after_replay_and_flush() {
             [u64::from(number) * 2 + 1, u64::from(number) * 2 + 2, u64::from(number) * 2 + 2]
         );
     }
-    let expected: Vec<Vec<u8>> =
-        (0..3).flat_map(|number| [b"other".to_vec(), stamped(number * 2 + 1, &[number as u8])]).collect();
+    let expected: Vec<Vec<u8>> = (0..3)
+        .flat_map(|number| [b"other".to_vec(), stamped(number * 2 + 1, &[number as u8])])
+        .collect();
     assert_eq!(bodies(&sync, b"u"), expected);
     drop((engine, messages, sync));
     let (engine, messages, sync) = open(&dir);
@@ -92,16 +93,20 @@ fn a_batch_holds_only_while_what_it_was_decided_on_stays() {
 fn an_id_for_bytes_finds_them_in_another_frame_and_for_other_receivers() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, messages, sync) = open(&dir);
-    let send =
-        |engine: &Engine, messages: &Store, sync: &Store, body: &[u8], frame: u8, receivers: &[&[u8]]| {
-            let framed = [&[frame; 8], body].concat();
-            let targets: Vec<(&Store, &[u8])> = [(messages, b"c".as_slice())]
-                .into_iter()
-                .chain(receivers.iter().map(|name| (sync, *name)))
-                .collect();
-            let batch = Batch::new().stamp_origin().id_for(b"id", body).fan_out(&framed, targets);
-            engine.submit(batch).and_then(strandline::Ticket::wait)
-        };
+    let send = |engine: &Engine,
+                messages: &Store,
+                sync: &Store,
+                body: &[u8],
+                frame: u8,
+                receivers: &[&[u8]]| {
+        let framed = [&[frame; 8], body].concat();
+        let targets: Vec<(&Store, &[u8])> = [(messages, b"c".as_slice())]
+            .into_iter()
+            .chain(receivers.iter().map(|name| (sync, *name)))
+            .collect();
+        let batch = Batch::new().stamp_origin().id_for(b"id", body).fan_out(&framed, targets);
+        engine.submit(batch).and_then(strandline::Ticket::wait)
+    };
     messages.append(b"c", b"first").expect("appends");
     assert_eq!(messages.committed(b"c", b"id", b"hello").expect("reads"), None);
     let first = send(&engine, &messages, &sync, b"hello", 0, &[b"u1", b"u2"]).expect("commits");
@@ -117,7 +122,10 @@ fn an_id_for_bytes_finds_them_in_another_frame_and_for_other_receivers() {
             send(engine, messages, sync, b"other", 0, &[]),
             Err(Error::IdConflict { sequence: 2 })
         ));
-        assert!(matches!(messages.committed(b"c", b"id", b"other"), Err(Error::IdConflict { sequence: 2 })));
+        assert!(matches!(
+            messages.committed(b"c", b"id", b"other"),
+            Err(Error::IdConflict { sequence: 2 })
+        ));
         assert_eq!(messages.end(b"c").expect("reads").0, 2);
     };
     check(&engine, &messages, &sync);
@@ -138,7 +146,8 @@ fn who_waits_for_whole_batches_never_sees_one_timeline_of_a_batch_ahead_of_anoth
         move || {
             for _ in 0..150 {
                 let batch = Batch::new().durability(Durability::Os);
-                let batch = batch.fan_out(b"to all", names.iter().map(|name| (&sync, name.as_bytes())));
+                let batch =
+                    batch.fan_out(b"to all", names.iter().map(|name| (&sync, name.as_bytes())));
                 engine.submit(batch).expect("queued").wait().expect("committed");
             }
         }

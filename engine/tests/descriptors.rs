@@ -1,7 +1,8 @@
-//! Few file descriptors (P7): whatever the number of stores, segments and engines, an engine works with a handful of them.
+//! Few file descriptors (P7): whatever the number of stores, segments and engines, an engine works
+//! with a handful of them.
 //!
-//! Each test lowers the limit of this process, `ulimit -n`, so they run one after another. What was written is flushed, closed,
-//! opened again under the same limit, read and verified.
+//! Each test lowers the limit of this process, `ulimit -n`, so they run one after another. What was
+//! written is flushed, closed, opened again under the same limit, read and verified.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -12,8 +13,8 @@ use strandline::{Engine, Error, Options, Store};
 /// The limit is one of the process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs `work` in a process that may have so many open files, the three standard ones included. What the test runner holds open
-/// beside them does not count.
+/// Runs `work` in a process that may have so many open files, the three standard ones included.
+/// What the test runner holds open beside them does not count.
 fn with_descriptors<T>(count: u64, work: impl FnOnce() -> T) -> T {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (soft, hard) = rlimit::getrlimit(Resource::NOFILE).expect("there is a limit");
@@ -50,7 +51,9 @@ fn open(dir: &Path, options: Options) -> Engine {
 }
 
 fn stores(engine: &Engine, count: usize) -> Vec<Store> {
-    (0..count).map(|number| engine.create_store(&format!("s{number}"), 0).expect("is made")).collect()
+    (0..count)
+        .map(|number| engine.create_store(&format!("s{number}"), 0).expect("is made"))
+        .collect()
 }
 
 /// A body whose first bytes say where it belongs.
@@ -73,8 +76,9 @@ fn append(stores: &[Store], rounds: std::ops::Range<u64>, bytes: usize) {
 fn check(stores: &[Store], rounds: u64, bytes: usize) {
     for (number, store) in stores.iter().enumerate() {
         for round in 0..rounds {
-            let page =
-                store.range(b"t", round + 1..=round + 1, strandline::Limit::entries(1)).expect("reads");
+            let page = store
+                .range(b"t", round + 1..=round + 1, strandline::Limit::entries(1))
+                .expect("reads");
             assert_eq!(page.entries[0].body, body(number, round, bytes), "store {number}");
         }
         assert_eq!(store.info(b"t").expect("reads").last, rounds);
@@ -83,9 +87,12 @@ fn check(stores: &[Store], rounds: u64, bytes: usize) {
 
 /// Everything is in segments, and none of it is damaged.
 fn check_flushed(engine: &Engine) {
-    for (name, wanted) in
-        [("memtable_bytes", 64 * 1024), ("sealed_memtables", 0), ("damaged_segments", 0), ("poisoned", 0)]
-    {
+    for (name, wanted) in [
+        ("memtable_bytes", 64 * 1024),
+        ("sealed_memtables", 0),
+        ("damaged_segments", 0),
+        ("poisoned", 0),
+    ] {
         let value = engine.stats().get(name).expect("is counted");
         assert!(value <= wanted, "{name} is {value}");
     }
@@ -111,8 +118,8 @@ fn a_hundred_and_fifty_stores_are_flushed_with_256_descriptors() {
     });
 }
 
-/// The least that works is 9: the three standard ones, the directory, its lock, the log, both files of a segment that is written,
-/// and one that is read. 16 leaves room for a merge beside a flush.
+/// The least that works is 9: the three standard ones, the directory, its lock, the log, both files
+/// of a segment that is written, and one that is read. 16 leaves room for a merge beside a flush.
 #[test]
 fn one_store_is_written_merged_and_read_with_16_descriptors() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -182,7 +189,9 @@ fn an_engine_that_others_leave_no_descriptor_flushes_and_when_it_cannot_says_wha
         let (mut more, mut refusal) = (Vec::new(), None);
         for round in 20..60 {
             more.extend(take_all());
-            if let Err(error) = store[0].append(b"t", &body(0, round, 1000)).and_then(|_| engine.flush()) {
+            if let Err(error) =
+                store[0].append(b"t", &body(0, round, 1000)).and_then(|_| engine.flush())
+            {
                 refusal = Some(error);
                 break;
             }
@@ -221,7 +230,8 @@ fn a_salvage_with_too_few_descriptors_fails_instead_of_leaving_entries_out() {
     assert!(segments >= 4, "{segments} segments");
     drop((engine, store));
     let (small, large) = (dir.path().join("small"), dir.path().join("large"));
-    let refused = with_descriptors(16, || strandline::salvage(dir.path(), &small)).expect_err("too few");
+    let refused =
+        with_descriptors(16, || strandline::salvage(dir.path(), &small)).expect_err("too few");
     assert!(matches!(refused, Error::TooManyFiles { .. }), "{refused}");
     let saved = with_descriptors(64, || strandline::salvage(dir.path(), &large)).expect("salvages");
     assert_eq!((saved.entries, saved.findings), (7, Vec::new()));
@@ -238,6 +248,7 @@ fn no_more_files_are_kept_open_than_the_options_say() {
     let open_files = engine.stats().get("open_segment_files").expect("is counted");
     assert!((1..=8).contains(&open_files), "{open_files} files");
     engine.close().expect("closes");
-    let refused = Engine::open(dir.path(), Options { max_open_files: 7, ..few }).err().expect("is refused");
+    let refused =
+        Engine::open(dir.path(), Options { max_open_files: 7, ..few }).err().expect("is refused");
     assert!(refused.to_string().contains("max_open_files is 7"), "{refused}");
 }

@@ -1,4 +1,5 @@
-//! Expiry (P2, P8): exact for readers, physical by unlink, nothing forgotten, no clock that destroys.
+//! Expiry (P2, P8): exact for readers, physical by unlink, nothing forgotten, no clock that
+//! destroys.
 
 mod short;
 mod world;
@@ -11,7 +12,8 @@ use world::{House, START_MS};
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
 impl House {
-    /// How many bytes of bodies' filler the disk holds, in any file. A few such bytes in a row may be a checksum.
+    /// How many bytes of bodies' filler the disk holds, in any file. A few such bytes in a row may
+    /// be a checksum.
     fn filler(&self) -> usize {
         let files = self.disk.contents().files;
         let rows = files.values().flat_map(|content| content.chunk_by(|one, other| one == other));
@@ -47,12 +49,17 @@ fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
     );
     let page = store.read_after(b"idle", 0, Limit::entries(5)).expect("reads");
     assert_eq!((page.verdict, page.first, page.last, page.next), (Verdict::Trimmed, 2, 1, 1));
-    // A file goes when its last reader lets go, and the engine's own threads may be reading just now.
+    // A file goes when its last reader lets go, and the engine's own threads may be reading just
+    // now.
     let gone = (0..10_000).any(|_| {
         std::thread::park_timeout(std::time::Duration::from_millis(1));
         house.filler() == 500
     });
-    assert!(gone, "what has expired is gone, the idle timeline's too; there are {} bytes", house.filler());
+    assert!(
+        gone,
+        "what has expired is gone, the idle timeline's too; there are {} bytes",
+        house.filler()
+    );
     assert_eq!(sequences(&store, b"busy"), (6..=10).collect::<Vec<_>>());
 }
 
@@ -106,7 +113,8 @@ fn a_power_cut_anywhere_in_expiry_forgets_no_sequence_and_shows_nothing_expired(
         started |= matches!(op, Op::Mark(0));
         for cut in Cut::ALL.into_iter().filter(|_| started) {
             let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(states)));
-            let cut_off = House { disk, clock: house.clock.clone(), options: house.options.clone() };
+            let cut_off =
+                House { disk, clock: house.clock.clone(), options: house.options.clone() };
             let (_engine, store) = cut_off.open();
             assert_eq!(sequences(&store, b"t"), (8..=12).collect::<Vec<_>>());
             assert_eq!(store.append(b"t", b"x").expect("appends"), 13);

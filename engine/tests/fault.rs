@@ -1,25 +1,29 @@
 //! Each call to the disk fails once, or from then on (P1–P4, P6).
 //!
-//! One workload of sixty operations (appends, fan-outs, flushes, merges, small log files, clean stops and kills) runs on a
-//! simulated disk again and again; in run n the n-th call fails. What fails and how:
+//! One workload of sixty operations (appends, fan-outs, flushes, merges, small log files, clean
+//! stops and kills) runs on a simulated disk again and again; in run n the n-th call fails. What
+//! fails and how:
 //!
-//!  * any call, reads included, with EIO; a sync that fails leaves ghost pages: readable, and never on the disk;
+//! * any call, reads included, with EIO; a sync that fails leaves ghost pages: readable, and never
+//!    on the disk;
 //!  * any call that needs space with ENOSPC: creating, writing, resizing, renaming, syncing;
 //!  * with either of them a write may break off: half of its bytes are there;
 //!  * any call that needs a file descriptor with EMFILE: creating, opening, listing, locking.
 //!
 //! Checked while it runs:
 //!  * a read shows exactly what was acknowledged, or fails by name; it is never wrong;
-//!  * after a failed write or sync of the log, or a failed sync of the directory under it, nothing is acknowledged: `Poisoned`;
-//!  * a full disk refuses with `DiskFull`, unless it was a sync that failed; reads go on; and when there is space again, writes
-//!    resume without reopening, and no left-over file keeps the space;
-//!  * without descriptors it is the same, with `TooManyFiles`; a single lack of one is not noticed at all, since the engine gives
-//!    another one up;
+//! * after a failed write or sync of the log, or a failed sync of the directory under it, nothing
+//!    is acknowledged: `Poisoned`;
+//! * a full disk refuses with `DiskFull`, unless it was a sync that failed; reads go on; and when
+//!    there is space again, writes resume without reopening, and no left-over file keeps the space;
+//! * without descriptors it is the same, with `TooManyFiles`; a single lack of one is not noticed
+//!    at all, since the engine gives another one up;
 //!  * nothing hangs: a watchdog ends the run.
 //!
-//! Checked afterwards, of the disk as it stands and as power cuts leave it: it opens, every acknowledged entry is there with its
-//! sequence, nothing is there that was not sent, and sequences go on without a hole. An open that meets the fault works or
-//! fails by name, and the next one works.
+//! Checked afterwards, of the disk as it stands and as power cuts leave it: it opens, every
+//! acknowledged entry is there with its sequence, nothing is there that was not sent, and sequences
+//! go on without a hole. An open that meets the fault works or fails by name, and the next one
+//! works.
 
 #[path = "fault/disk.rs"]
 mod disk;
@@ -74,8 +78,10 @@ fn keys() -> Vec<Key> {
 }
 
 fn open(dir: Dir) -> strandline::Result<Engine> {
-    // Small, so that the log changes files every few appends and nothing is answered from the cache.
-    let options = Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
+    // Small, so that the log changes files every few appends and nothing is answered from the
+    // cache.
+    let options =
+        Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
 }
 
@@ -136,20 +142,29 @@ impl Books {
         let name = STORES.iter().find(|name| **name == store.name()).expect("one of the two");
         let kept = self.kept.get(&(*name, timeline.to_string())).cloned().unwrap_or_default();
         let kept: Vec<(u64, Vec<u8>)> = (1..).zip(kept).collect();
-        assert_eq!(found, kept, "{name}:{timeline} shows something else than what was acknowledged");
+        assert_eq!(
+            found, kept,
+            "{name}:{timeline} shows something else than what was acknowledged"
+        );
         Ok(())
     }
 
-    /// What an open shows: all that is kept, perhaps batches whose fate was open, whole, and nothing else. They are kept now.
+    /// What an open shows: all that is kept, perhaps batches whose fate was open, whole, and
+    /// nothing else. They are kept now.
     fn adopt(&mut self, engine: &Engine) {
         let mut more: BTreeMap<usize, BTreeSet<Key>> = BTreeMap::new();
         for (name, timeline) in keys() {
             let store = engine.store(name).expect("a store");
-            let page =
-                store.range(timeline.as_bytes(), .., Limit::entries(1000)).expect("reads without fault");
+            let page = store
+                .range(timeline.as_bytes(), .., Limit::entries(1000))
+                .expect("reads without fault");
             let key = (name, timeline);
             let rows = self.kept.entry(key.clone()).or_default();
-            assert!(page.entries.len() >= rows.len(), "{key:?} lost some of {} entries", rows.len());
+            assert!(
+                page.entries.len() >= rows.len(),
+                "{key:?} lost some of {} entries",
+                rows.len()
+            );
             for (place, entry) in page.entries.iter().enumerate() {
                 assert_eq!(entry.sequence, place as u64 + 1, "{key:?} is dense");
                 if let Some(row) = rows.get(place) {
@@ -157,7 +172,8 @@ impl Books {
                     continue;
                 }
                 let number = self.sent.iter().position(|(_, body, _)| *body == entry.body);
-                let number = number.unwrap_or_else(|| panic!("{key:?} {}: was not sent", entry.sequence));
+                let number =
+                    number.unwrap_or_else(|| panic!("{key:?} {}: was not sent", entry.sequence));
                 let fate = self.sent[number].2;
                 assert_eq!(fate, Fate::Open, "{key:?} {}: batch {number} again", entry.sequence);
                 more.entry(number).or_default().insert(key.clone());
@@ -276,8 +292,10 @@ impl Run {
             .iter()
             .map(|(name, timeline)| (&stores[usize::from(*name == "sync")], timeline.as_bytes()))
             .collect();
-        let outcome =
-            self.engine().submit(Batch::new().fan_out(&body, named)).and_then(strandline::Ticket::wait);
+        let outcome = self
+            .engine()
+            .submit(Batch::new().fan_out(&body, named))
+            .and_then(strandline::Ticket::wait);
         match outcome {
             Ok(receipt) => {
                 assert!(!self.disk.injector().log_failed, "acknowledged after the log failed");
@@ -313,7 +331,8 @@ impl Run {
                 let now = self.disk.injector().fired > fired;
                 let kind = self.disk.injector().fault.kind;
                 let excused = matches!(kind, Kind::Unreadable | Kind::NoDescriptor);
-                // A segment that could not be read when the engine opened stays out until the next open.
+                // A segment that could not be read when the engine opened stays out until the next
+                // open.
                 assert!(
                     excused && (now || self.figure("damaged_segments") > 0),
                     "{name}:{timeline}: {error}"
@@ -322,7 +341,8 @@ impl Run {
         }
     }
 
-    /// There is space again: writes resume without reopening, unless a sync failed, and nothing unused keeps the space.
+    /// There is space again: writes resume without reopening, unless a sync failed, and nothing
+    /// unused keeps the space.
     fn check_recovered(&mut self) {
         self.disk.injector().on = false;
         let mut tries = 0;
@@ -336,19 +356,26 @@ impl Run {
             assert!(tries < 300, "there is space again, and writes do not resume: {error}");
             pause();
         }
-        // After a failed sync of the directory it is not known which manifest counts: what either names must stay.
+        // After a failed sync of the directory it is not known which manifest counts: what either
+        // names must stay.
         tries = 0;
         while !self.disk.injector().sync_failed {
             let live = self.figure("segments");
             let names = self.disk.list().expect("lists");
             let there = names.iter().filter(|name| name.starts_with("segment-")).count() as u64;
             // The next log file is prepared under such a name; all others are left over.
-            let left = names.iter().filter(|name| name.contains(".tmp") && *name != "wal-next.tmp").count();
+            let left = names
+                .iter()
+                .filter(|name| name.contains(".tmp") && *name != "wal-next.tmp")
+                .count();
             if 2 * live == there && left == 0 {
                 return;
             }
             tries += 1;
-            assert!(tries < 300, "{there} segment files, {live} live segments, {left} left over: {names:?}");
+            assert!(
+                tries < 300,
+                "{there} segment files, {live} live segments, {left} left over: {names:?}"
+            );
             pause();
         }
     }
@@ -381,7 +408,8 @@ fn check_disk(disk: &SimulatedDisk, books: &mut Books) {
     for (name, timeline) in keys() {
         let number = books.sent.len();
         let body = books.body(&[(name, timeline.clone())], 0);
-        let sequence = engine.store(name).and_then(|store| store.append(timeline.as_bytes(), &body));
+        let sequence =
+            engine.store(name).and_then(|store| store.append(timeline.as_bytes(), &body));
         books.keep(number, &[sequence.expect("it takes appends")]);
     }
 }
@@ -436,8 +464,9 @@ fn run_share(kind: Kind, for_ever: bool, worker: u64) -> u64 {
 fn fail_everywhere(kind: Kind) {
     for for_ever in [false, true] {
         let runs: u64 = std::thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..WORKERS).map(|worker| scope.spawn(move || run_share(kind, for_ever, worker))).collect();
+            let workers: Vec<_> = (0..WORKERS)
+                .map(|worker| scope.spawn(move || run_share(kind, for_ever, worker)))
+                .collect();
             workers.into_iter().map(|worker| worker.join().expect("a run failed: see above")).sum()
         });
         println!("{kind:?}, for ever {for_ever}: {runs} places");

@@ -1,11 +1,14 @@
-//! docs/format.md is kept true: what stands between its markers is rendered from the code, and compared.
+//! docs/format.md is kept true: what stands between its markers is rendered from the code, and
+//! compared.
 //!
-//! `<!-- layout: … -->` is a table of fields, `<!-- grammar: … -->` the picture from a module's heading, `<!-- numbers -->` the
-//! constants, `<!-- example -->` real bytes of a small group. Each ends at `<!-- end -->`. So the document is the golden file of
-//! the example, too: bytes that come out differently are a change of the format.
+//! `<!-- layout: … -->` is a table of fields, `<!-- grammar: … -->` the picture from a module's
+//! heading, `<!-- numbers -->` the constants, `<!-- example -->` real bytes of a small group. Each
+//! ends at `<!-- end -->`. So the document is the golden file of the example, too: bytes that come
+//! out differently are a change of the format.
 //!
-//! `STRANDLINE_BLESS=1` writes what the code says into the document instead of failing. Look at the difference before it is
-//! committed: a change of the format wants a new version and a new fixture (docs/testing.md).
+//! `STRANDLINE_BLESS=1` writes what the code says into the document instead of failing. Look at the
+//! difference before it is committed: a change of the format wants a new version and a new fixture
+//! (docs/testing.md).
 #![allow(clippy::disallowed_methods, reason = "a test of a document reads it")]
 
 use std::fmt::Write as _;
@@ -18,12 +21,17 @@ use strandline::format::wal::{
     GroupHeader, GroupWriter, TailWriter, decode_records, group_header, record_header,
 };
 use strandline::format::{block, header, index, table, wal};
-use strandline::{Lsn, MAX_BATCH_BYTES, MAX_BODY_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, StoreId, TimelineRef};
+use strandline::{
+    Lsn, MAX_BATCH_BYTES, MAX_BODY_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, StoreId, TimelineRef,
+};
 
 const END: &str = "<!-- end -->\n";
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine is a member of the workspace").into()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the engine is a member of the workspace")
+        .into()
 }
 
 /// What belongs between a marker and its end.
@@ -47,7 +55,8 @@ fn grammar(module: &str) -> String {
     let source = std::fs::read_to_string(path).expect("the marker names a module of the formats");
     let heading = source.lines().take_while(|line| line.starts_with("//!"));
     let lines = heading.map(|line| line.trim_start_matches("//!").trim_start_matches(' '));
-    let picture = lines.skip_while(|line| *line != "```text").skip(1).take_while(|line| *line != "```");
+    let picture =
+        lines.skip_while(|line| *line != "```text").skip(1).take_while(|line| *line != "```");
     let picture = picture.fold(String::new(), |all, line| all + line + "\n");
     assert!(!picture.is_empty(), "{module}.rs has a picture in its heading");
     format!("```text\n{picture}```\n")
@@ -59,9 +68,17 @@ fn numbers() -> String {
         ("file header", file_header::BYTES as u64, "bytes at the front of every file"),
         ("sector", wal::SECTOR_BYTES, "bytes; groups start at multiples of it"),
         ("first group", wal::WAL_HEADER_BYTES, "bytes from the front of a log file"),
-        ("block", block::TARGET_RAW_BYTES as u64, "raw bytes at which a block of runs or bodies is closed"),
+        (
+            "block",
+            block::TARGET_RAW_BYTES as u64,
+            "raw bytes at which a block of runs or bodies is closed",
+        ),
         ("index page", index::TARGET_PAGE_BYTES as u64, "raw bytes at which a page is closed"),
-        ("table page", table::TARGET_LEAF_BYTES as u64, "raw bytes at which one of level 0 is closed"),
+        (
+            "table page",
+            table::TARGET_LEAF_BYTES as u64,
+            "raw bytes at which one of level 0 is closed",
+        ),
         (
             "table page above",
             table::TARGET_INNER_BYTES as u64,
@@ -78,7 +95,8 @@ fn numbers() -> String {
         ("batch", MAX_BATCH_BYTES as u64, "bytes of bodies and names at most"),
         ("sequence", MAX_SEQUENCE, "at most, 1 at least"),
     ];
-    let rows = rows.iter().map(|(name, value, meaning)| format!("| {name} | {value} | {meaning} |\n"));
+    let rows =
+        rows.iter().map(|(name, value, meaning)| format!("| {name} | {value} | {meaning} |\n"));
     format!("| what | number | meaning |\n|---|---:|---|\n{}", rows.collect::<String>())
 }
 
@@ -95,7 +113,13 @@ fn example_group() -> Vec<u8> {
     let (tail, _) = tail.finish();
     let mut group = GroupWriter::new(ENGINE);
     group.start(PLACE);
-    group.record((1_700_000_000_000, 1_700_000_000_000), &[1, 300], false, &tail, crc(Seed::NONE, &tail));
+    group.record(
+        (1_700_000_000_000, 1_700_000_000_000),
+        &[1, 300],
+        false,
+        &tail,
+        crc(Seed::NONE, &tail),
+    );
     group.finish(PLACE).to_vec()
 }
 
@@ -128,14 +152,16 @@ fn example() -> String {
     let mut text = String::from("```text\n");
     let mut at = 0;
     for (len, meaning) in pieces {
-        let hex: Vec<String> = bytes[at..at + len].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<String> =
+            bytes[at..at + len].iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(text, "{at:3}  {:<24}{meaning}", hex.join(" ")).expect("a string takes all");
         at += len;
     }
     assert_eq!(at, bytes.len(), "the example explains each byte");
     // The sum of nothing is what the sum started from.
     let seed = crc(Seed::new(ENGINE, PLACE.0), &[]);
-    writeln!(text, "```\n\nThe seed of both `crc` fields is {seed:#010x}.").expect("a string takes all");
+    writeln!(text, "```\n\nThe seed of both `crc` fields is {seed:#010x}.")
+        .expect("a string takes all");
     text
 }
 
@@ -146,7 +172,8 @@ fn as_it_should_be(document: &str) -> String {
     while let Some((before, behind)) = rest.split_once("<!-- ") {
         let (marker, behind) = behind.split_once(" -->\n").expect("a marker ends on its line");
         let (_, after) = behind.split_once(END).unwrap_or_else(|| panic!("`{marker}` has no end"));
-        write!(out, "{before}<!-- {marker} -->\n{}{END}", rendered(marker)).expect("a string takes all");
+        write!(out, "{before}<!-- {marker} -->\n{}{END}", rendered(marker))
+            .expect("a string takes all");
         rest = after;
     }
     out + rest
@@ -161,10 +188,12 @@ fn the_document_says_what_the_code_says() {
         std::fs::write(&path, wanted).expect("docs/format.md can be written");
         return;
     }
-    let differs = document.lines().zip(wanted.lines()).zip(1..).find(|((is, should), _)| is != should);
+    let differs =
+        document.lines().zip(wanted.lines()).zip(1..).find(|((is, should), _)| is != should);
     if let Some(((is, should), line)) = differs {
         panic!(
-            "docs/format.md:{line} says\n  {is}\nthe code says\n  {should}\nSTRANDLINE_BLESS=1 rewrites it"
+            "docs/format.md:{line} says\n  {is}\nthe code says\n  {should}\nSTRANDLINE_BLESS=1 \
+             rewrites it"
         );
     }
     assert_eq!(
@@ -176,17 +205,25 @@ fn the_document_says_what_the_code_says() {
 
 #[test]
 fn every_layout_of_the_formats_stands_in_the_document() {
-    let document = std::fs::read_to_string(root().join("docs/format.md")).expect("docs/format.md is there");
-    let folder = std::fs::read_dir(root().join("engine/src/format")).expect("the formats are there");
+    let document =
+        std::fs::read_to_string(root().join("docs/format.md")).expect("docs/format.md is there");
+    let folder =
+        std::fs::read_dir(root().join("engine/src/format")).expect("the formats are there");
     for entry in folder {
         let path = entry.expect("an entry").path();
         let source = std::fs::read_to_string(&path).expect("a source file");
         for declared in source.split("\nlayout! {\n").skip(1) {
-            let line =
-                declared.lines().find(|line| !line.trim_start().starts_with("///")).unwrap_or_default();
+            let line = declared
+                .lines()
+                .find(|line| !line.trim_start().starts_with("///"))
+                .unwrap_or_default();
             let name = line.trim().trim_end_matches(" {");
             let marker = format!("<!-- layout: {name} -->");
-            assert!(document.contains(&marker), "{}: {name} has no table in the document", path.display());
+            assert!(
+                document.contains(&marker),
+                "{}: {name} has no table in the document",
+                path.display()
+            );
         }
     }
 }
@@ -204,7 +241,7 @@ fn a_changed_field_would_be_noticed() {
 fn the_example_is_a_group_that_reads_back() {
     let bytes = example_group();
     let header = GroupHeader::decode(&bytes, ENGINE, PLACE).expect("a group");
-    let records =
-        decode_records(&bytes[group_header::BYTES..], header.records, ENGINE, PLACE).expect("records");
+    let records = decode_records(&bytes[group_header::BYTES..], header.records, ENGINE, PLACE)
+        .expect("records");
     assert_eq!(records[0].sequences, [1, 300]);
 }

@@ -1,8 +1,10 @@
-//! Full disks by dice (P2, P6, P8): a disk fills up, most of what is on it is removed, and the space comes back.
+//! Full disks by dice (P2, P6, P8): a disk fills up, most of what is on it is removed, and the
+//! space comes back.
 //!
-//! Each story is drawn: how many timelines, how large the bodies are and whether they were edited, what else is on the disk, what is
-//! removed and how, and whether the process is killed before or after. The oracle of each: without a call from outside and
-//! without a restart, appends are taken again, what was removed leaves the disk, and each timeline goes on counting and shows what it
+//! Each story is drawn: how many timelines, how large the bodies are and whether they were edited,
+//! what else is on the disk, what is removed and how, and whether the process is killed before or
+//! after. The oracle of each: without a call from outside and without a restart, appends are taken
+//! again, what was removed leaves the disk, and each timeline goes on counting and shows what it
 //! should.
 
 mod world;
@@ -15,7 +17,8 @@ use world::{House, soon};
 
 const CAPACITY_BYTES: u64 = 1024 * 1024;
 
-/// What is on the disk beside segments, at most: the reserve, the log, a manifest and its successor, indexes.
+/// What is on the disk beside segments, at most: the reserve, the log, a manifest and its
+/// successor, indexes.
 const BESIDE_BYTES: usize = 200 * 1024;
 
 /// The trims of a story are in memory for so long, at most.
@@ -44,7 +47,8 @@ fn name(timeline: usize) -> Vec<u8> {
 
 impl Story {
     fn new(seed: u64) -> Story {
-        let options = Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
+        let options =
+            Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
         let (house, mut dice) = (House::with(options), Dice::new(seed));
         house.disk.set_capacity(Some(CAPACITY_BYTES));
         let timelines = [1, 3, 20][dice.below(3) as usize];
@@ -106,27 +110,34 @@ impl Story {
         self.tell(format_args!(", {way:?} to {keep}"));
         for timeline in 0..self.kept.len() {
             let gone = self.kept[timeline].len().saturating_sub(keep);
-            let gone: Vec<u64> = self.kept[timeline].drain(..gone).map(|(sequence, _)| sequence).collect();
+            let gone: Vec<u64> =
+                self.kept[timeline].drain(..gone).map(|(sequence, _)| sequence).collect();
             if gone.is_empty() {
                 continue;
             }
             let name = name(timeline);
             let removed = match way {
                 Way::Trim => store.trim(&name, Trim::Keep(keep as u64)),
-                Way::Drop => {
-                    store.drop_timeline(&name).map(|dropped| if dropped { gone.len() as u64 } else { 0 })
-                }
+                Way::Drop => store
+                    .drop_timeline(&name)
+                    .map(|dropped| if dropped { gone.len() as u64 } else { 0 }),
                 Way::Delete => store.delete(&name, &gone),
             };
-            assert_eq!(removed.unwrap_or_else(|error| panic!("{}: {error}", self.told)), gone.len() as u64);
+            assert_eq!(
+                removed.unwrap_or_else(|error| panic!("{}: {error}", self.told)),
+                gone.len() as u64
+            );
         }
     }
 
     fn check(&self, store: &Store) {
         for (timeline, kept) in self.kept.iter().enumerate() {
             let page = store.range(&name(timeline), .., Limit::entries(10_000)).expect("reads");
-            let shown: Vec<(u64, Vec<u8>)> =
-                page.entries.into_iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
+            let shown: Vec<(u64, Vec<u8>)> = page
+                .entries
+                .into_iter()
+                .map(|entry| (entry.sequence, entry.body.to_vec()))
+                .collect();
             assert!(shown == *kept, "{}: t/{timeline} shows something else", self.told);
         }
     }
@@ -196,6 +207,7 @@ fn play(seed: u64) {
 
 #[test]
 fn the_space_comes_back_whatever_was_on_a_full_disk_and_however_it_was_removed() {
-    let count = if std::env::var("STRANDLINE_PROOF").is_ok_and(|size| size == "long") { 300 } else { 12 };
+    let count =
+        if std::env::var("STRANDLINE_PROOF").is_ok_and(|size| size == "long") { 300 } else { 12 };
     (0..count).for_each(play);
 }

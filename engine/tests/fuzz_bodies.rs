@@ -1,5 +1,5 @@
-//! The fuzz targets' bodies, run bounded and without a fuzzer: on what encoders make, on that with a few bytes changed, and on
-//! noise. `fuzz/` runs the same bodies for as long as one likes.
+//! The fuzz targets' bodies, run bounded and without a fuzzer: on what encoders make, on that with
+//! a few bytes changed, and on noise. `fuzz/` runs the same bodies for as long as one likes.
 //!
 //! `STRANDLINE_PROOF=long` does forty times as much.
 
@@ -24,7 +24,11 @@ use strandline::{Lsn, StoreId, TimelineRef};
 const ENGINE: EngineId = EngineId([7; 16]);
 
 fn rounds(short: u64) -> u64 {
-    if std::env::var("STRANDLINE_PROOF").is_ok_and(|value| value == "long") { 40 * short } else { short }
+    if std::env::var("STRANDLINE_PROOF").is_ok_and(|value| value == "long") {
+        40 * short
+    } else {
+        short
+    }
 }
 
 fn byte(dice: &mut Dice) -> u8 {
@@ -102,7 +106,11 @@ fn shared_bodies() -> Vec<u8> {
 }
 
 fn timeline() -> Vec<u8> {
-    let run = |at, first| RunBlock { block: BlockRef { at, bytes: 900 }, first, first_time_ms: 10 * first };
+    let run = |at, first| RunBlock {
+        block: BlockRef { at, bytes: 900 },
+        first,
+        first_time_ms: 10 * first,
+    };
     let entry = TimelineEntry {
         first: 3,
         end: End { last: 90, last_time_ms: 900, ..End::default() },
@@ -181,11 +189,15 @@ fn good(target: &str) -> Vec<Vec<u8>> {
         "codec" => vec![vec![0x80, 1, 5, 1, 2, 3, 4, 5]],
         "file_header" => vec![header(FileKind::Wal).encode().to_vec()],
         "wal_group" => vec![group()],
-        "wal_records" => vec![[3u32.to_le_bytes().as_slice(), &group()[group_header::BYTES..]].concat()],
+        "wal_records" => {
+            vec![[3u32.to_le_bytes().as_slice(), &group()[group_header::BYTES..]].concat()]
+        }
         "wal_tail" => vec![tail()],
         "block" => {
             let raw = b"all work and no play ".repeat(20);
-            [false, true].map(|compress| encode(BlockKind::Runs, &raw, compress, Seed::NONE)).to_vec()
+            [false, true]
+                .map(|compress| encode(BlockKind::Runs, &raw, compress, Seed::NONE))
+                .to_vec()
         }
         "slots" => vec![shared_bodies()],
         "run" => vec![runs()],
@@ -221,7 +233,8 @@ fn write_the_corpus() {
     for (name, examples) in decoded.chain([("operations", calls)]) {
         std::fs::create_dir_all(corpus.join(name)).expect("a folder");
         for (number, example) in examples.into_iter().enumerate() {
-            std::fs::write(corpus.join(name).join(format!("example-{number}")), example).expect("a file");
+            std::fs::write(corpus.join(name).join(format!("example-{number}")), example)
+                .expect("a file");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Garbage of every kind (P2, P6, P8): a body that no entry shows any more leaves the disk, also one that came by an edit.
+//! Garbage of every kind (P2, P6, P8): a body that no entry shows any more leaves the disk, also
+//! one that came by an edit.
 //!
 //! The disk is simulated; what is counted are files and bytes, never time.
 
@@ -13,7 +14,11 @@ static LARGE: [u8; 20_000] = [b'~'; 20_000];
 
 impl House {
     fn new() -> House {
-        House::with(Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() })
+        House::with(Options {
+            memory_budget_bytes: 1,
+            wal_file_bytes: 16 * 1024,
+            ..Options::default()
+        })
     }
 
     fn open(&self) -> (Engine, Store) {
@@ -88,7 +93,11 @@ fn edited_bodies_leave_the_disk_when_their_entries_are_dropped_trimmed_or_delete
         remove(&store);
         house.clock.pass(61_000);
         house.soon(way, |house| house.segment_bytes() < LARGE.len());
-        assert_eq!((sequences(&store, b"t"), sequences(&store, b"other").len()), (vec![], 3), "{way}");
+        assert_eq!(
+            (sequences(&store, b"t"), sequences(&store, b"other").len()),
+            (vec![], 3),
+            "{way}"
+        );
         assert_eq!(figure(&engine, "compaction_debt_bytes"), 0, "{way}");
         assert_eq!(store.append(b"t", b"x").expect("appends"), 51, "{way}");
         drop((engine, store));
@@ -110,12 +119,16 @@ fn edits_over_edits_stay_within_twice_what_is_alive() {
             let body = [&LARGE[..8000], format!(" {round}").as_bytes()].concat();
             assert!(store.edit(b"t", sequence, &body).expect("edits"));
         }
-        (most_files, most_bytes) = (most_files.max(house.files()), most_bytes.max(house.segment_bytes()));
+        (most_files, most_bytes) =
+            (most_files.max(house.files()), most_bytes.max(house.segment_bytes()));
     }
     let alive = count as usize * 8000;
     println!("at most {most_files} files and {most_bytes} bytes for {alive} alive");
     // The bound of garbage in a small store: eight memtables.
-    assert!(most_files < 200 && most_bytes < 2 * alive + 2 * 8 * 64 * 1024, "{most_files} {most_bytes}");
+    assert!(
+        most_files < 200 && most_bytes < 2 * alive + 2 * 8 * 64 * 1024,
+        "{most_files} {most_bytes}"
+    );
     engine.flush().expect("flushes");
     house.soon("half of it is dead at most", |house| house.segment_bytes() < 2 * alive + 16_384);
     for sequence in 1..=count {
@@ -158,14 +171,16 @@ fn what_is_dropped_while_its_segment_is_rewritten_is_counted_to_the_output() {
     engine.compact().expect("one segment");
     edit_all(&store, b"t", 24, &vec![b'~'; 60_000]);
     engine.flush().expect("flushes");
-    // The rewrite of the entries that were not edited is under way, and rests; or it is done, which makes no difference.
+    // The rewrite of the entries that were not edited is under way, and rests; or it is done, which
+    // makes no difference.
     assert!(store.drop_timeline(b"t").expect("drops"));
     engine.flush().expect("flushes");
     house.soon("all of it leaves", |house| house.segment_bytes() < LARGE.len());
     assert_eq!((sequences(&store, b"t"), store.append(b"t", b"x").expect("appends")), (vec![], 41));
 }
 
-/// Ten entries, of which the first six were edited later and the first segment rewritten; and another timeline.
+/// Ten entries, of which the first six were edited later and the first segment rewritten; and
+/// another timeline.
 fn edited_elsewhere(house: &House) {
     let (engine, store) = house.open();
     fill(&store, b"t", 10, &LARGE[..3000]);
@@ -182,10 +197,12 @@ fn edited_elsewhere(house: &House) {
     engine.close().expect("closes");
 }
 
-/// What the disk holds, without the index of the segment with the edits: the rewritten one is younger.
+/// What the disk holds, without the index of the segment with the edits: the rewritten one is
+/// younger.
 fn without_edits(house: &House) -> Image {
     let mut image = house.disk.contents();
-    let names = image.files.keys().filter(|name| name.starts_with("segment-") && name.contains(".index"));
+    let names =
+        image.files.keys().filter(|name| name.starts_with("segment-") && name.contains(".index"));
     let edits = names.min().expect("there are two").clone();
     image.files.remove(&edits);
     image
@@ -208,7 +225,11 @@ fn an_entry_whose_edit_is_lost_is_damage_and_never_shown_with_another_body() {
     assert_eq!(store.append(b"t", b"x").expect("appends"), 11);
     for sequence in 1..=6 {
         let is_it = |range: &Option<(u64, u64)>| *range == Some((sequence, sequence));
-        assert!(report.findings.iter().any(|finding| is_it(&finding.sequences)), "{:?}", report.findings);
+        assert!(
+            report.findings.iter().any(|finding| is_it(&finding.sequences)),
+            "{:?}",
+            report.findings
+        );
     }
 }
 
@@ -248,9 +269,13 @@ fn a_power_cut_anywhere_in_the_removal_of_what_is_dead_forgets_nothing_and_bring
         model.apply(&op, None);
         started |= matches!(op, Op::Mark(0));
         for cut in Cut::ALL.into_iter().filter(|_| started) {
-            let cut_off = house.on(SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(states))));
+            let cut_off =
+                house.on(SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(states))));
             let (engine, store) = cut_off.open();
-            assert_eq!((sequences(&store, b"t"), sequences(&store, b"kept")), (vec![], vec![1, 2, 3, 4, 5]));
+            assert_eq!(
+                (sequences(&store, b"t"), sequences(&store, b"kept")),
+                (vec![], vec![1, 2, 3, 4, 5])
+            );
             assert_eq!(store.get(b"kept", 2).expect("reads").expect("is there").body, "edited");
             assert_eq!(store.info(b"t").expect("reads").trimmed_to, 10);
             assert_eq!(store.append(b"t", b"x").expect("appends"), 11);
@@ -266,9 +291,11 @@ fn a_power_cut_anywhere_in_the_removal_of_what_is_dead_forgets_nothing_and_bring
 fn bodies_that_were_changed_for_all_their_entries_leave_the_disk_and_so_do_the_changes() {
     let house = House::new();
     let (engine, store) = house.open();
-    let commit = |batch: Batch| drop(engine.submit(batch).expect("queued").wait().expect("commits"));
-    let fan_out =
-        |body: &[u8]| commit(Batch::new().fan_out(body, [b"a".as_slice(), b"b"].map(|name| (&store, name))));
+    let commit =
+        |batch: Batch| drop(engine.submit(batch).expect("queued").wait().expect("commits"));
+    let fan_out = |body: &[u8]| {
+        commit(Batch::new().fan_out(body, [b"a".as_slice(), b"b"].map(|name| (&store, name))))
+    };
     let change_all = |body: &[u8]| {
         for sequence in 1..=50 {
             let key = store.body_of(b"a", sequence).expect("reads").expect("it is shared");

@@ -1,4 +1,5 @@
-//! A store handle counts for the engine that gave it, and for no other: store ids repeat in every engine.
+//! A store handle counts for the engine that gave it, and for no other: store ids repeat in every
+//! engine.
 
 use strandline::{Batch, Engine, Error, Limit, Options, Store};
 
@@ -41,15 +42,19 @@ fn a_store_of_another_engine_is_refused_by_every_part_of_a_batch() {
         assert!(is_refused(engine.submit(mixed), "make a batch for each"));
     }
     // One that is refused does not take others with it.
-    let batches = vec![Batch::new().append(&own, name, b"x"), Batch::new().append(&foreign, name, b"x")];
-    let taken: Vec<bool> = engine.submit_all(batches).into_iter().map(|ticket| ticket.is_ok()).collect();
+    let batches =
+        vec![Batch::new().append(&own, name, b"x"), Batch::new().append(&foreign, name, b"x")];
+    let taken: Vec<bool> =
+        engine.submit_all(batches).into_iter().map(|ticket| ticket.is_ok()).collect();
     assert_eq!(taken, [true, false]);
     engine.flush().expect("flushes");
     for (store, count) in [(&own, 2), (&foreign, 1)] {
         let entries = store.range(name, .., Limit::entries(9)).expect("reads").entries;
         assert_eq!((entries.len(), &entries[0].body[..]), (count, b"original".as_slice()));
     }
-    assert!(other.submit(Batch::new().append(&foreign, name, b"x")).expect("is queued").wait().is_ok());
+    assert!(
+        other.submit(Batch::new().append(&foreign, name, b"x")).expect("is queued").wait().is_ok()
+    );
 }
 
 #[test]

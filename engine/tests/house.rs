@@ -1,9 +1,12 @@
 //! The rules of the house, as a test: layering that is only intended fails sooner or later.
 //!
 //! Checked here, each finding with its file and line, all at once:
-//!  * floors: a file of the engine uses lower floors only; stores never use each other; nothing goes in a circle;
-//!  * absences: what a room must not know (the server's protocol knows no engine, its messaging no sockets);
-//!  * every file says in a heading what it is for; files and functions stay short; nothing is left unfinished;
+//! * floors: a file of the engine uses lower floors only; stores never use each other; nothing goes
+//!    in a circle;
+//! * absences: what a room must not know (the server's protocol knows no engine, its messaging no
+//!    sockets);
+//! * every file says in a heading what it is for; files and functions stay short; nothing is left
+//!    unfinished;
 //!  * one word for one thing: names that the glossary refuses are not given to anything;
 //!  * links and paths in documents lead somewhere.
 //!
@@ -19,16 +22,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rules::{
-    ABSENCES, CIRCLE_EXCEPTIONS, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS, STORE_EXCEPTIONS,
-    STORES,
+    ABSENCES, CIRCLE_EXCEPTIONS, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS,
+    STORE_EXCEPTIONS, STORES,
 };
 use source::{Source, words};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the engine is a member of the workspace").into()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the engine is a member of the workspace")
+        .into()
 }
 
-/// The files of the workspace with this ending, as paths from its root. What is built or downloaded is left out.
+/// The files of the workspace with this ending, as paths from its root. What is built or downloaded
+/// is left out.
 fn files(ending: &str) -> Vec<PathBuf> {
     const NOT_OURS: &[&str] = &["target", "node_modules", ".git", ".venv", "corpus", "artifacts"];
     let (root, mut found, mut folders) = (root(), Vec::new(), vec![PathBuf::new()]);
@@ -37,7 +44,8 @@ fn files(ending: &str) -> Vec<PathBuf> {
             let entry = entry.expect("a folder can be read");
             let path = folder.join(entry.file_name());
             let is_folder = entry.file_type().expect("a file has a type").is_dir();
-            let is_ours = path.file_name().is_some_and(|name| NOT_OURS.iter().all(|other| name != *other));
+            let is_ours =
+                path.file_name().is_some_and(|name| NOT_OURS.iter().all(|other| name != *other));
             if is_folder && is_ours && !root.join(&path).join("CACHEDIR.TAG").exists() {
                 folders.push(path);
             } else if path.extension().is_some_and(|found| found == ending) {
@@ -90,7 +98,8 @@ fn floor_of(room: &str) -> Option<usize> {
 
 fn floor_findings(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
-    let rooms: BTreeSet<&str> = sources.iter().filter_map(|source| room(source, "engine/src")).collect();
+    let rooms: BTreeSet<&str> =
+        sources.iter().filter_map(|source| room(source, "engine/src")).collect();
     for source in sources {
         let Some(own) = room(source, "engine/src") else { continue };
         let Some(floor) = floor_of(own) else {
@@ -98,8 +107,11 @@ fn floor_findings(sources: &[Source]) -> Vec<String> {
             continue;
         };
         for (line, other) in rooms_used(source, &rooms) {
-            let excepted = STORE_EXCEPTIONS.iter().any(|(from, to, _)| (*from, *to) == (own, other.as_str()));
-            let Some(below) = floor_of(&other).filter(|_| other != own && !excepted) else { continue };
+            let excepted =
+                STORE_EXCEPTIONS.iter().any(|(from, to, _)| (*from, *to) == (own, other.as_str()));
+            let Some(below) = floor_of(&other).filter(|_| other != own && !excepted) else {
+                continue;
+            };
             if below > floor {
                 let (upper, lower) = (FLOORS[below].0, FLOORS[floor].0);
                 findings.push(at(
@@ -108,7 +120,11 @@ fn floor_findings(sources: &[Source]) -> Vec<String> {
                     format!("`{own}` ({lower}) uses `{other}` above it ({upper})"),
                 ));
             } else if below == floor && FLOORS[floor].0 == STORES {
-                findings.push(at(source, line, format!("the store `{own}` uses the store `{other}`")));
+                findings.push(at(
+                    source,
+                    line,
+                    format!("the store `{own}` uses the store `{other}`"),
+                ));
             }
         }
         let in_room = inside(source, "engine/src").is_some_and(|parts| parts.len() > 1);
@@ -130,25 +146,36 @@ fn room_graph(sources: &[Source], folder: &str) -> Graph {
     let mut graph = Graph::new();
     for source in sources {
         let Some(own) = room(source, folder).filter(|own| *own != "main") else { continue };
-        for (line, other) in rooms_used(source, &rooms).into_iter().filter(|(_, other)| other != own) {
-            graph.entry(own.into()).or_default().entry(other).or_insert_with(|| at(source, line, ""));
+        for (line, other) in
+            rooms_used(source, &rooms).into_iter().filter(|(_, other)| other != own)
+        {
+            graph
+                .entry(own.into())
+                .or_default()
+                .entry(other)
+                .or_insert_with(|| at(source, line, ""));
         }
     }
     graph
 }
 
-/// The files inside each room of a crate: what stands in a room's `mod.rs` is the room's own, and what it gives on is its file's.
+/// The files inside each room of a crate: what stands in a room's `mod.rs` is the room's own, and
+/// what it gives on is its file's.
 fn file_graph(sources: &[Source], folder: &str) -> Graph {
     let mut graph = Graph::new();
     for source in sources {
-        let Some(parts) = inside(source, folder).filter(|parts| parts.len() == 2 && parts[1] != "mod") else {
+        let Some(parts) =
+            inside(source, folder).filter(|parts| parts.len() == 2 && parts[1] != "mod")
+        else {
             continue;
         };
-        let is_file =
-            |name: &str| sources.iter().any(|file| inside(file, folder) == Some(vec![parts[0], name]));
+        let is_file = |name: &str| {
+            sources.iter().any(|file| inside(file, folder) == Some(vec![parts[0], name]))
+        };
         let door = sources.iter().find(|file| inside(file, folder) == Some(vec![parts[0], "mod"]));
         let given_on = door.map(given_on).unwrap_or_default();
-        let here = source.paths(&["super"]).into_iter().map(|used| (used.line, used.words[1..].to_vec()));
+        let here =
+            source.paths(&["super"]).into_iter().map(|used| (used.line, used.words[1..].to_vec()));
         let through_root = source.paths(&["crate"]).into_iter().filter_map(|used| {
             (used.words.get(1)? == parts[0]).then(|| (used.line, used.words[2..].to_vec()))
         });
@@ -173,7 +200,9 @@ fn given_on(door: &Source) -> BTreeMap<String, String> {
         .collect();
     let roots: Vec<&str> = children.iter().map(String::as_str).collect();
     let public = door.paths(&roots).into_iter().filter(|used| used.public);
-    public.filter_map(|used| Some((used.words.last()?.clone(), used.words.first()?.clone()))).collect()
+    public
+        .filter_map(|used| Some((used.words.last()?.clone(), used.words.first()?.clone())))
+        .collect()
 }
 
 fn cycle_findings(graph: &Graph) -> Vec<String> {
@@ -189,7 +218,8 @@ fn cycle_findings(graph: &Graph) -> Vec<String> {
         }
         false
     };
-    let edges = graph.iter().flat_map(|(from, used)| used.iter().map(move |(to, place)| (from, to, place)));
+    let edges =
+        graph.iter().flat_map(|(from, used)| used.iter().map(move |(to, place)| (from, to, place)));
     edges
         .filter(|(from, to, _)| reaches(to, from))
         .map(|(from, to, place)| format!("{place}`{from}` uses `{to}`, which uses `{from}` again"))
@@ -200,19 +230,26 @@ fn absence_findings(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for (folder, absent, why) in ABSENCES {
         let file = format!("{folder}.rs");
-        let ours = |source: &&Source| source.path.starts_with(folder) || source.path == Path::new(&file);
+        let ours =
+            |source: &&Source| source.path.starts_with(folder) || source.path == Path::new(&file);
         for source in sources.iter().filter(ours) {
             let code = source.production();
             for (place, word) in words(code) {
                 let is_path = code[place + word.len()..].starts_with("::");
-                // Below the root a path goes on with `::` before the word; what a file declares itself has none behind.
+                // Below the root a path goes on with `::` before the word; what a file declares
+                // itself has none behind.
                 let is_root = !code[..place].ends_with("::") || code[..place].ends_with("crate::");
                 if absent.contains(&word) && is_path && is_root {
-                    findings.push(at(source, source.line_of(place), format!("knows `{word}`: {why}")));
+                    findings.push(at(
+                        source,
+                        source.line_of(place),
+                        format!("knows `{word}`: {why}"),
+                    ));
                 }
             }
             for used in source.paths(&["crate"]) {
-                if let Some(word) = used.words.get(1).filter(|word| absent.contains(&word.as_str())) {
+                if let Some(word) = used.words.get(1).filter(|word| absent.contains(&word.as_str()))
+                {
                     findings.push(at(source, used.line, format!("knows `{word}`: {why}")));
                 }
             }
@@ -237,14 +274,22 @@ fn shape_findings(source: &Source) -> Vec<String> {
     }
     for function in source.functions() {
         if function.lines > MOST_FUNCTION_LINES {
-            let what =
-                format!("`{}` has {} lines, over {MOST_FUNCTION_LINES}", function.name, function.lines);
+            let what = format!(
+                "`{}` has {} lines, over {MOST_FUNCTION_LINES}",
+                function.name, function.lines
+            );
             findings.push(at(source, function.line, what));
         }
     }
     let promises = ["TODO", "FIXME", "XXX"];
-    for (place, word) in words(&source.comments).into_iter().filter(|(_, word)| promises.contains(word)) {
-        findings.push(at(source, source.line_of(place), format!("{word}: finish it, or say why it is so")));
+    for (place, word) in
+        words(&source.comments).into_iter().filter(|(_, word)| promises.contains(word))
+    {
+        findings.push(at(
+            source,
+            source.line_of(place),
+            format!("{word}: finish it, or say why it is so"),
+        ));
     }
     for (place, word) in words(&source.code) {
         let is_macro = source.code[place + word.len()..].starts_with('!');
@@ -270,15 +315,22 @@ fn words_of_name(name: &str) -> Vec<String> {
 }
 
 fn name_findings(source: &Source) -> Vec<String> {
-    let stem = source.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+    let stem =
+        source.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
     let named = source.declared().into_iter().chain([(1, stem)]);
     let mut findings = Vec::new();
     for (line, name) in named {
         // `FIRST_BLOCK` is no row of single letters.
         let parts = words_of_name(if name.to_uppercase() == name { "" } else { &name });
         let upper: Vec<String> = name.split('_').map(str::to_lowercase).collect();
-        if let Some(word) = parts.iter().chain(&upper).find(|word| REFUSED_WORDS.contains(&word.as_str())) {
-            findings.push(at(source, line, format!("`{name}` says {word}: docs/glossary.md has the word")));
+        if let Some(word) =
+            parts.iter().chain(&upper).find(|word| REFUSED_WORDS.contains(&word.as_str()))
+        {
+            findings.push(at(
+                source,
+                line,
+                format!("`{name}` says {word}: docs/glossary.md has the word"),
+            ));
         }
     }
     findings
@@ -294,12 +346,14 @@ fn links(text: &str) -> Vec<(usize, String, bool)> {
             continue;
         }
         let targets = content.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
-        let is_ours = |target: &&str| !target.contains("://") && !target.starts_with(['#', '<', 'm']);
+        let is_ours =
+            |target: &&str| !target.contains("://") && !target.starts_with(['#', '<', 'm']);
         links.extend(targets.filter(is_ours).map(|target| (line, target.to_owned(), false)));
         let quoted = content.split('`').skip(1).step_by(2);
         let folders = ["engine/", "server/", "benches/", "fuzz/", "docs/"];
         let is_path = |text: &&str| {
-            folders.iter().any(|folder| text.starts_with(folder)) && !text.contains([' ', '*', '<', '{', '…'])
+            folders.iter().any(|folder| text.starts_with(folder))
+                && !text.contains([' ', '*', '<', '{', '…'])
         };
         links.extend(quoted.filter(is_path).map(|path| (line, path.to_owned(), true)));
     }
@@ -324,11 +378,14 @@ fn link_findings(document: &Path, text: &str) -> Vec<String> {
 fn comment_findings(source: &Source) -> Vec<String> {
     let words = source.comments.split(|char: char| char.is_whitespace() || "()`,;:".contains(char));
     let documents = words.map(|word| word.trim_end_matches('.')).filter(|word| {
-        word.starts_with("docs/") && Path::new(word).extension().is_some_and(|ending| ending == "md")
+        word.starts_with("docs/")
+            && Path::new(word).extension().is_some_and(|ending| ending == "md")
     });
     documents
         .filter(|document| !root().join(document).exists())
-        .map(|document| at(source, 1, format!("a comment speaks of {document}, which is not there")))
+        .map(|document| {
+            at(source, 1, format!("a comment speaks of {document}, which is not there"))
+        })
         .collect()
 }
 
@@ -342,7 +399,10 @@ fn each_exception_for_a_store_is_still_needed() {
     let graph = room_graph(&sources(), "engine/src");
     let is_used = |from: &str, to: &str| graph.get(from).is_some_and(|used| used.contains_key(to));
     let idle = STORE_EXCEPTIONS.iter().filter(|(from, to, _)| !is_used(from, to));
-    report(idle.map(|(from, to, _)| format!("`{from}` does not use `{to}` any more: take it out")).collect());
+    report(
+        idle.map(|(from, to, _)| format!("`{from}` does not use `{to}` any more: take it out"))
+            .collect(),
+    );
 }
 
 #[test]
@@ -377,7 +437,9 @@ fn nothing_bears_a_refused_name() {
 
 #[test]
 fn links_and_paths_lead_somewhere() {
-    let read = |path: &PathBuf| std::fs::read_to_string(root().join(path)).expect("a document can be read");
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(root().join(path)).expect("a document can be read")
+    };
     let documents = files("md");
     let mut findings: Vec<String> =
         documents.iter().flat_map(|document| link_findings(document, &read(document))).collect();
@@ -392,7 +454,10 @@ fn planted(path: &str, text: &str) -> Source {
 #[test]
 fn planted_uses_are_found() {
     let sources = [
-        planted("engine/src/wal/mod.rs", "//! w\npub use reader::Tail;\nmod reader;\nmod writer;\n"),
+        planted(
+            "engine/src/wal/mod.rs",
+            "//! w\npub use reader::Tail;\nmod reader;\nmod writer;\n",
+        ),
         planted("engine/src/wal/reader.rs", "//! r\nuse super::writer::Wal;\n"),
         planted(
             "engine/src/wal/writer.rs",
@@ -403,11 +468,17 @@ fn planted_uses_are_found() {
             "//! m\n// use crate::append;\nfn f() { crate::append::g(\"'\") }\n",
         ),
         planted("engine/src/append.rs", "//! a\n#[cfg(test)]\nmod tests { use crate::engine; }\n"),
-        planted("engine/src/engine.rs", "//! e\n#[cfg(all(test, loom))]\nmod modelled { use super::*; }\n"),
+        planted(
+            "engine/src/engine.rs",
+            "//! e\n#[cfg(all(test, loom))]\nmod modelled { use super::*; }\n",
+        ),
         planted("engine/src/ids.rs", "//! i\n"),
         planted("engine/src/attic.rs", "//! a\n"),
         planted("server/src/protocol/mod.rs", "//! p\nuse strandline::Engine;\n"),
-        planted("server/src/messaging.rs", "//! m\nuse crate::{protocol::Encoder, key};\nuse tokio::time;\n"),
+        planted(
+            "server/src/messaging.rs",
+            "//! m\nuse crate::{protocol::Encoder, key};\nuse tokio::time;\n",
+        ),
     ];
     assert_eq!(
         floor_findings(&sources),
@@ -430,19 +501,23 @@ fn planted_uses_are_found() {
 #[test]
 fn planted_shapes_names_and_links_are_found() {
     let long = format!("fn long() {{\n{}}}\n", "    step();\n".repeat(MOST_FUNCTION_LINES));
-    let text =
-        format!("struct LogManager;\n// {}\nfn f() {{ {}!(\"}}\") }}\n{long}", "TO".to_owned() + "DO", "dbg");
+    let text = format!(
+        "struct LogManager;\n// {}\nfn f() {{ {}!(\"}}\") }}\n{long}",
+        "TO".to_owned() + "DO",
+        "dbg"
+    );
     let source = planted("engine/src/x.rs", &(text + &"\n".repeat(MOST_LINES)));
     let found = shape_findings(&source);
     assert_eq!(found.len(), 5, "{found:?}");
     assert_eq!(name_findings(&source).len(), 1);
     assert_eq!(name_findings(&planted("server/src/util.rs", "//! u\n")).len(), 1);
     assert_eq!(
-        name_findings(&planted("a/src/b.rs", "const JOURNAL_BYTES: u8 = 0; fn f(helper: u8) {}")).len(),
+        name_findings(&planted("a/src/b.rs", "const JOURNAL_BYTES: u8 = 0; fn f(helper: u8) {}"))
+            .len(),
         1
     );
-    let text =
-        "[a](nowhere.md) [b](https://example.org) [c](#here)\n`engine/src/nowhere.rs` `engine/src/lib.rs`\n";
+    let text = "[a](nowhere.md) [b](https://example.org) [c](#here)\n`engine/src/nowhere.rs` \
+                `engine/src/lib.rs`\n";
     assert_eq!(
         link_findings(Path::new("docs/x.md"), text),
         ["docs/x.md:1: nowhere.md is not there", "docs/x.md:2: engine/src/nowhere.rs is not there"]

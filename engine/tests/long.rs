@@ -1,4 +1,5 @@
-//! Long timelines: what a read costs is counted in blocks read from the disk, not in time, and does not grow with the timeline.
+//! Long timelines: what a read costs is counted in blocks read from the disk, not in time, and does
+//! not grow with the timeline.
 
 use std::sync::Arc;
 
@@ -18,7 +19,10 @@ struct House {
 
 impl House {
     fn new() -> House {
-        House { dir: tempfile::tempdir().expect("a directory"), clock: Arc::new(ManualClock::at(START_MS)) }
+        House {
+            dir: tempfile::tempdir().expect("a directory"),
+            clock: Arc::new(ManualClock::at(START_MS)),
+        }
     }
 
     /// An engine that has read nothing yet.
@@ -54,7 +58,11 @@ fn reads_of_a_timeline_of_thousands_of_blocks_cost_a_handful() {
     for first in (1..=ENTRIES).step_by(IN_A_BATCH as usize) {
         let batch = (first..first + IN_A_BATCH)
             .fold(Batch::new(), |batch, sequence| batch.append(&store, b"long", &body(sequence)));
-        engine.submit(batch.append(&store, b"short", b"small")).expect("queued").wait().expect("committed");
+        engine
+            .submit(batch.append(&store, b"short", b"small"))
+            .expect("queued")
+            .wait()
+            .expect("committed");
         house.clock.pass(2);
     }
     engine.compact().expect("merges");
@@ -69,7 +77,8 @@ fn reads_of_a_timeline_of_thousands_of_blocks_cost_a_handful() {
         assert_eq!((&entry.body[..], entry.time_ms), (&body(sequence)[..], time_of(sequence)));
         assert!(reads <= most, "{reads} reads for sequence {sequence}");
         for time_ms in [time_of(sequence), time_of(sequence) - 1] {
-            let (found, reads) = house.cold(|store| store.sequence_at(b"long", time_ms).expect("reads"));
+            let (found, reads) =
+                house.cold(|store| store.sequence_at(b"long", time_ms).expect("reads"));
             assert_eq!(found, (sequence - 1) / IN_A_BATCH * IN_A_BATCH + 1);
             // Equal times may begin in the block before.
             assert!(reads <= most + 2, "{reads} reads for the time of sequence {sequence}");
@@ -78,10 +87,12 @@ fn reads_of_a_timeline_of_thousands_of_blocks_cost_a_handful() {
     let (last, reads) = house.cold(|store| store.last(b"long").expect("reads"));
     assert_eq!(last.map(|entry| entry.sequence), Some(ENTRIES));
     assert!(reads <= most, "{reads} reads for the last");
-    let (page, reads) = house.cold(|store| store.range_back(b"long", .., Limit::entries(50)).expect("reads"));
+    let (page, reads) =
+        house.cold(|store| store.range_back(b"long", .., Limit::entries(50)).expect("reads"));
     assert!(page.entries.iter().map(|entry| entry.sequence).eq((ENTRIES - 49..=ENTRIES).rev()));
     assert!(reads <= most + 1, "{reads} reads for fifty");
-    let (page, _) = house.cold(|store| store.range(b"long", .., Limit::entries(usize::MAX)).expect("reads"));
+    let (page, _) =
+        house.cold(|store| store.range(b"long", .., Limit::entries(usize::MAX)).expect("reads"));
     assert!(page.entries.iter().map(|entry| entry.sequence).eq(1..=ENTRIES));
     let (entry, reads) = house.cold(|store| store.get(b"long", ENTRIES + 1).expect("reads"));
     assert!(entry.is_none() && reads <= most, "{reads} reads for what is not there");
@@ -105,7 +116,8 @@ fn the_time_of_entries_in_shared_bodies_is_found_by_halves() {
         }
     }
     engine.close().expect("closes");
-    let (found, reads) = house.cold(|store| store.sequence_at(b"b", START_MS + 999).expect("reads"));
+    let (found, reads) =
+        house.cold(|store| store.sequence_at(b"b", START_MS + 999).expect("reads"));
     let (before, _) = house.cold(|store| store.get(b"b", found - 1).expect("reads"));
     let (after, _) = house.cold(|store| store.get(b"b", found).expect("reads"));
     let times = [before, after].map(|entry| entry.expect("is there").time_ms);

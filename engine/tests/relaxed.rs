@@ -1,5 +1,6 @@
-//! What a power cut takes although it was seen, and what may be missing at the end of the log (P2, P5, P11): epochs of stores, the
-//! group that vouches for the last one, the torn tail that is counted, and verdicts of a read-only open behind damage.
+//! What a power cut takes although it was seen, and what may be missing at the end of the log (P2,
+//! P5, P11): epochs of stores, the group that vouches for the last one, the torn tail that is
+//! counted, and verdicts of a read-only open behind damage.
 
 mod world;
 
@@ -39,7 +40,13 @@ fn stores(engine: &Engine) -> (Store, Store) {
     (engine.store("messages").expect("is there"), engine.store("sync").expect("is there"))
 }
 
-fn append(engine: &Engine, store: &Store, name: &[u8], body: &[u8], durability: Durability) -> Result<u64> {
+fn append(
+    engine: &Engine,
+    store: &Store,
+    name: &[u8],
+    body: &[u8],
+    durability: Durability,
+) -> Result<u64> {
     let batch = Batch::new().append(store, name, body).durability(durability);
     Ok(engine.submit(batch)?.wait()?.sequences[0])
 }
@@ -51,20 +58,22 @@ fn bodies(store: &Store, name: &[u8]) -> Vec<(u64, Vec<u8>)> {
 
 /// The manifest that counts.
 fn live(image: &Image) -> Live {
-    let (_, bytes) = image.files.iter().rfind(|(name, _)| name.starts_with("manifest-")).expect("a manifest");
+    let (_, bytes) =
+        image.files.iter().rfind(|(name, _)| name.starts_with("manifest-")).expect("a manifest");
     let header = FileHeader::decode(bytes, Path::new("")).expect("a header");
     decode(&bytes[file_header::BYTES..], &header).expect("a manifest")
 }
 
 /// The active log file, and where the groups in it lie.
 fn groups(image: &Image) -> (String, Vec<(usize, GroupHeader)>) {
-    let (name, bytes) = image.files.iter().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
+    let (name, bytes) =
+        image.files.iter().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
     let header = FileHeader::decode(bytes, Path::new("")).expect("a header");
-    let (start, mut at, mut groups) = (WAL_HEADER_BYTES as usize, WAL_HEADER_BYTES as usize, Vec::new());
-    while let Some(group) = bytes
-        .get(at..)
-        .and_then(|rest| GroupHeader::decode(rest, header.engine_id, Lsn(header.first + (at - start) as u64)))
-    {
+    let (start, mut at, mut groups) =
+        (WAL_HEADER_BYTES as usize, WAL_HEADER_BYTES as usize, Vec::new());
+    while let Some(group) = bytes.get(at..).and_then(|rest| {
+        GroupHeader::decode(rest, header.engine_id, Lsn(header.first + (at - start) as u64))
+    }) {
         groups.push((at, group));
         at += (group.group_bytes() as usize).next_multiple_of(512);
     }
@@ -108,7 +117,11 @@ fn what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch() 
     append(&engine, &messages, b"t", b"durable", Durability::Disk).expect("commits");
     append(&engine, &sync, b"t", b"durable", Durability::Disk).expect("commits");
     let (epoch, epoch_of_sync) = (messages.epoch(), sync.epoch());
-    assert_eq!((epoch.as_str(), epoch.len()), (engine.epoch().as_str(), 16), "as long as nothing was lost");
+    assert_eq!(
+        (epoch.as_str(), epoch.len()),
+        (engine.epoch().as_str(), 16),
+        "as long as nothing was lost"
+    );
     assert_eq!(append(&engine, &messages, b"t", b"lost", Durability::Os).expect("commits"), 2);
     assert_eq!(bodies(&messages, b"t").len(), 2, "it is seen");
     let image = power_cut(&house, &Image::default());
@@ -122,7 +135,11 @@ fn what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch() 
     assert_eq!(sync.epoch(), epoch_of_sync, "nothing of it was at risk");
     assert_eq!(engine.epoch(), epoch, "the history is the same");
     assert_eq!(engine.recovery().new_epochs, ["messages"]);
-    assert_eq!(append(&engine, &messages, b"t", b"new", Durability::Disk).expect("commits"), 2, "dense");
+    assert_eq!(
+        append(&engine, &messages, b"t", b"new", Durability::Disk).expect("commits"),
+        2,
+        "dense"
+    );
     drop((engine, messages, sync));
 
     // Nothing is at risk any more: neither a kill nor a power cut changes the epoch.
@@ -156,7 +173,11 @@ fn a_kill_and_a_clean_stop_change_no_epoch_and_each_life_at_risk_ends_one() {
     for life in 1..=3 {
         drop(relaxed(&house));
         house = of(SimulatedDisk::from_image(&house.disk.contents()), false);
-        assert_eq!(epoch(&house), format!("{first}-{life}"), "whether something was lost is not known");
+        assert_eq!(
+            epoch(&house),
+            format!("{first}-{life}"),
+            "whether something was lost is not known"
+        );
     }
 }
 
@@ -170,7 +191,8 @@ fn an_edit_that_was_seen_and_lost_ends_the_epoch_too() {
     let edit = Batch::new().edit(&sync, b"t", 1, b"new").durability(Durability::Os);
     engine.submit(edit).and_then(strandline::Ticket::wait).expect("commits");
     assert_eq!(bodies(&sync, b"t"), [(1, b"new".to_vec())]);
-    let engine = of(SimulatedDisk::from_image(&power_cut(&house, &Image::default())), false).engine();
+    let engine =
+        of(SimulatedDisk::from_image(&power_cut(&house, &Image::default())), false).engine();
     let (messages, sync) = stores(&engine);
     assert_eq!(bodies(&sync, b"t"), [(1, b"old".to_vec())]);
     assert_eq!((sync.epoch(), messages.epoch()), (format!("{epoch}-1"), epoch));
@@ -183,7 +205,9 @@ fn a_store_is_noted_once_a_life() {
     let (messages, sync) = stores(&engine);
     let manifests = || {
         let log = house.disk.log();
-        log.iter().filter(|op| matches!(op, Op::Rename { to, .. } if to.starts_with("manifest-"))).count()
+        log.iter()
+            .filter(|op| matches!(op, Op::Rename { to, .. } if to.starts_with("manifest-")))
+            .count()
     };
     let before = manifests();
     for number in 0..20u8 {
@@ -206,11 +230,16 @@ fn what_cannot_be_noted_is_refused_and_is_not_seen() {
     let refused = append(&engine, &messages, b"t", b"y", Durability::Os);
     assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");
     assert_eq!(messages.end(b"t").expect("reads").0, 1);
-    assert_eq!(append(&engine, &messages, b"t", b"z", Durability::Disk).expect("commits"), 2, "others go on");
+    assert_eq!(
+        append(&engine, &messages, b"t", b"z", Durability::Disk).expect("commits"),
+        2,
+        "others go on"
+    );
     house.disk.set_faults(None);
     assert_eq!(append(&engine, &messages, b"t", b"y", Durability::Os).expect("commits"), 3);
     house.disk.set_faults(Some(Box::new(|op| {
-        matches!(op, Op::Rename { to, .. } if to.starts_with("manifest")).then_some(std::io::ErrorKind::Other)
+        matches!(op, Op::Rename { to, .. } if to.starts_with("manifest"))
+            .then_some(std::io::ErrorKind::Other)
     })));
     let (_, sync) = stores(&engine);
     let refused = append(&engine, &sync, b"t", b"y", Durability::Os);
@@ -279,7 +308,8 @@ fn an_idle_log_is_vouched_for_once_and_relaxed_entries_are_durable_then() {
     let calls = house.disk.log_len();
     let prepared = |op: &Op| matches!(op, Op::Create { name, .. } if name == "wal-next.tmp");
     assert!(!house.disk.log().iter().any(prepared), "no file is made ahead for it");
-    // Further ticks find nothing to do. One that wrote a second one would be seen, if not each time.
+    // Further ticks find nothing to do. One that wrote a second one would be seen, if not each
+    // time.
     let_ticks_pass();
     assert_eq!((vouched(&engine), house.disk.log_len()), (1, calls));
     let image = power_cut(&house, &Image::default());
@@ -297,13 +327,17 @@ fn a_clean_stop_behind_a_group_that_vouches_gives_no_place_of_the_log_twice() {
         append(&engine, &messages, b"t", b"x", Durability::Disk).expect("commits");
         wait_for_voucher(&engine);
         let (name, written) = groups(&house.disk.contents());
-        let header =
-            FileHeader::decode(&house.disk.contents().files[&name], Path::new("")).expect("a header");
+        let header = FileHeader::decode(&house.disk.contents().files[&name], Path::new(""))
+            .expect("a header");
         let (at, group) = written[written.len() - 1];
         let end = header.first + at as u64 - WAL_HEADER_BYTES + group.group_bytes();
         engine.close().expect("closes");
         let after = live(&house.disk.contents());
-        assert_eq!((after.checkpoint.0, after.log_file), (end.next_multiple_of(512), 0), "life {life}");
+        assert_eq!(
+            (after.checkpoint.0, after.log_file),
+            (end.next_multiple_of(512), 0),
+            "life {life}"
+        );
     }
 }
 
@@ -341,13 +375,17 @@ fn a_torn_tail_is_counted() {
         let (_, written) = groups(&image);
         let bytes = opened.recovery().torn_tail_bytes;
         let group = written[1].1.group_bytes();
-        assert!(bytes <= group && bytes + 8 > group, "{bytes} of {group}, which may end in padding");
+        assert!(
+            bytes <= group && bytes + 8 > group,
+            "{bytes} of {group}, which may end in padding"
+        );
         assert_eq!(opened.stats().get("torn_tail_bytes"), Some(bytes));
         assert_eq!(opened.recovery().entries, 1);
     }
 }
 
-/// Three timelines in the log, of which "late" alone gets entries behind the damage, and a fourth in a segment only.
+/// Three timelines in the log, of which "late" alone gets entries behind the damage, and a fourth
+/// in a segment only.
 fn damaged_log() -> Image {
     let house = house();
     let engine = house.engine();
@@ -413,7 +451,11 @@ fn a_sequence_that_was_chosen_shows_nothing_of_what_is_missing_before_it() {
     let mut image = house.disk.contents();
     damage(&mut image, 2);
     let (store, _) = stores(&of(SimulatedDisk::from_image(&image), true).engine());
-    assert_eq!(standing(&store, b"t", 1), (Verdict::Trimmed, 4, 2), "2 may have been passed over, or lost");
+    assert_eq!(
+        standing(&store, b"t", 1),
+        (Verdict::Trimmed, 4, 2),
+        "2 may have been passed over, or lost"
+    );
 }
 
 #[test]

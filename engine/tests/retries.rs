@@ -1,4 +1,5 @@
-//! Retries with a client's id (P12), conditions and chosen sequences, over flush, merge and reopening.
+//! Retries with a client's id (P12), conditions and chosen sequences, over flush, merge and
+//! reopening.
 
 mod world;
 
@@ -29,7 +30,8 @@ fn the_same_ids_in_many_timelines_by_many_threads_over_flushes_and_reopening() {
                 let (engine, sync) = (&engine, &sync);
                 scope.spawn(move || {
                     for round in 0..200u64 {
-                        let (key, id, body) = (round * 7 % 3, round * 13 % (8 + 8 * life), round % 5);
+                        let (key, id, body) =
+                            (round * 7 % 3, round * 13 % (8 + 8 * life), round % 5);
                         if round % 67 == 5 * thread as u64 {
                             engine.flush().expect("flushes");
                         }
@@ -45,7 +47,10 @@ fn the_same_ids_in_many_timelines_by_many_threads_over_flushes_and_reopening() {
                                 assert!(receipt.duplicate);
                                 assert_eq!(*first, (body, receipt.sequences[0]));
                             }
-                            (Some((first, sequence)), Err(Error::IdConflict { sequence: told })) => {
+                            (
+                                Some((first, sequence)),
+                                Err(Error::IdConflict { sequence: told }),
+                            ) => {
                                 assert_ne!(*first, body);
                                 assert_eq!(*sequence, told);
                             }
@@ -87,7 +92,10 @@ fn conditions_hold_or_nothing_is_written() {
     assert!(matches!(commit(&engine, append().if_last(1)), Err(Error::LastSequence { last: 0 })));
     assert_eq!(commit(&engine, append().if_last(0)).expect("holds").sequences, [1]);
     assert_eq!(commit(&engine, append().sequence(100)).expect("is above").sequences, [100]);
-    assert!(matches!(commit(&engine, append().sequence(100)), Err(Error::SequenceOrder { last: 100 })));
+    assert!(matches!(
+        commit(&engine, append().sequence(100)),
+        Err(Error::SequenceOrder { last: 100 })
+    ));
     drop((engine, sync));
     let (engine, sync) = open(&dir);
     let sequences = |sync: &Store| {
@@ -120,7 +128,8 @@ fn a_retry_that_asks_for_the_disk_is_answered_when_its_append_is_there() {
     let house = House::with(Options::default());
     let engine = house.engine();
     let store = engine.store("messages").expect("is there");
-    let batch = |durability| Batch::new().append(&store, b"t", b"once").id(b"id").durability(durability);
+    let batch =
+        |durability| Batch::new().append(&store, b"t", b"once").id(b"id").durability(durability);
     assert!(!commit(&engine, batch(Durability::Os)).expect("commits").duplicate);
     assert!(commit(&engine, batch(Durability::Disk)).expect("is known").duplicate);
     let mut model = Model::default();
@@ -149,19 +158,26 @@ fn an_id_stands_for_the_whole_batch_over_flushes_and_reopening() {
         if life == 0 {
             store.append(b"edited", b"old").expect("appends");
             assert!(
-                !commit(&engine, several(&store, b"id", [b"second", b"new"])).expect("commits").duplicate
+                !commit(&engine, several(&store, b"id", [b"second", b"new"]))
+                    .expect("commits")
+                    .duplicate
             );
         }
         let again = || {
-            let receipt = commit(&engine, several(&store, b"id", [b"second", b"new"])).expect("is known");
+            let receipt =
+                commit(&engine, several(&store, b"id", [b"second", b"new"])).expect("is known");
             assert_eq!((receipt.duplicate, receipt.sequences), (true, vec![1, 1, 1]));
         };
         let conflict = |what: &str, batch: Batch| {
             let got = commit(&engine, batch);
-            assert!(matches!(got, Err(Error::IdConflict { sequence: 1 })), "{what} in life {life}: {got:?}");
+            assert!(
+                matches!(got, Err(Error::IdConflict { sequence: 1 })),
+                "{what} in life {life}: {got:?}"
+            );
         };
         again();
-        // Neither how long the entries live nor what the client waits for is part of what is asked for.
+        // Neither how long the entries live nor what the client waits for is part of what is asked
+        // for.
         let shorter = Batch::new().lifetime_ms(1000).durability(Durability::Os);
         let shorter = shorter
             .append(&store, b"room", b"first")
@@ -183,14 +199,19 @@ fn an_id_stands_for_the_whole_batch_over_flushes_and_reopening() {
         let second = |batch: Batch, users: [&'static [u8]; 2]| {
             batch.fan_out(b"second", users.map(|user| (&store, user)))
         };
-        let edit = |batch: Batch, name: &[u8], sequence| batch.edit(&store, name, sequence, b"new").id(b"id");
+        let edit = |batch: Batch, name: &[u8], sequence| {
+            batch.edit(&store, name, sequence, b"new").id(b"id")
+        };
         let users: [&[u8]; 2] = [b"u/1", b"u/2"];
         conflict("the first append alone", first().id(b"id"));
         conflict("no edit", second(first(), users).id(b"id"));
         conflict("an edit of another timeline", edit(second(first(), users), b"room", 1));
         conflict("an edit of another entry", edit(second(first(), users), b"edited", 2));
         conflict("other receivers", edit(second(first(), [b"u/1", b"u/3"]), b"edited", 1));
-        conflict("receivers in another order", edit(second(first(), [b"u/2", b"u/1"]), b"edited", 1));
+        conflict(
+            "receivers in another order",
+            edit(second(first(), [b"u/2", b"u/1"]), b"edited", 1),
+        );
         let moved = first().append(&store, b"u/1", b"first").append(&store, b"u/2", b"second");
         conflict("the same names and bodies otherwise combined", edit(moved, b"edited", 1));
         assert_eq!(
@@ -225,6 +246,9 @@ fn bodies_in_another_order_are_another_batch() {
         let got = commit(&engine, batch(bodies));
         assert!(matches!(got, Err(Error::IdConflict { sequence: 1 })), "{got:?}");
     }
-    let split = Batch::new().append(&store, b"t", b"ab").append(&store, b"t", b"").append(&store, b"t", b"c");
+    let split = Batch::new()
+        .append(&store, b"t", b"ab")
+        .append(&store, b"t", b"")
+        .append(&store, b"t", b"c");
     assert!(matches!(commit(&engine, split.id(b"id")), Err(Error::IdConflict { sequence: 1 })));
 }

@@ -1,5 +1,5 @@
-//! Bodies that are changed for all their entries at once (P3, P5): by one record, wherever the entries are and however many, until
-//! merges have written them as they are now.
+//! Bodies that are changed for all their entries at once (P3, P5): by one record, wherever the
+//! entries are and however many, until merges have written them as they are now.
 
 mod world;
 
@@ -110,8 +110,9 @@ fn one_change_shows_in_every_entry_wherever_it_is() {
         let files = house.disk.contents().files;
         let segments = || files.iter().filter(|(name, _)| name.starts_with("segment-"));
         let count = |what: &[u8]| -> usize {
-            let within =
-                |(_, bytes): (&String, &Vec<u8>)| bytes.windows(what.len()).filter(|at| *at == what).count();
+            let within = |(_, bytes): (&String, &Vec<u8>)| {
+                bytes.windows(what.len()).filter(|at| *at == what).count()
+            };
             segments().map(within).sum()
         };
         assert_eq!((count(b"one"), count(b"changed again")), (0, 2));
@@ -184,7 +185,8 @@ fn places_are_those_of_the_commit_also_when_a_store_was_dropped_since() {
 /// The number of the body that an entry was written with, and its own.
 type Entry = (usize, Option<Vec<u8>>);
 
-/// What should be in each timeline: of an entry which body it was written with, and its own if it was edited by itself later.
+/// What should be in each timeline: of an entry which body it was written with, and its own if it
+/// was edited by itself later.
 #[derive(Clone, Default)]
 struct Expected {
     shared: Vec<Vec<u8>>,
@@ -207,9 +209,13 @@ impl Expected {
     }
 
     fn pick(&self, dice: &mut Dice) -> Option<(Vec<u8>, u64, usize)> {
-        let all: Vec<_> =
-            self.entries.iter().flat_map(|(name, all)| all.iter().map(move |at| (name, at))).collect();
-        let (name, (sequence, (shared, _))) = all.get(dice.below(all.len().max(1) as u64) as usize)?;
+        let all: Vec<_> = self
+            .entries
+            .iter()
+            .flat_map(|(name, all)| all.iter().map(move |at| (name, at)))
+            .collect();
+        let (name, (sequence, (shared, _))) =
+            all.get(dice.below(all.len().max(1) as u64) as usize)?;
         Some(((*name).clone(), **sequence, *shared))
     }
 
@@ -233,7 +239,8 @@ impl Table {
         if kind < 4 {
             let mut names = vec![format!("c/{}", dice.below(3)).into_bytes()];
             names.extend((0..6).filter(|_| dice.below(2) == 0).map(member));
-            let targets: Vec<_> = names.iter().map(|name| (self.store_of(name), name.as_slice())).collect();
+            let targets: Vec<_> =
+                names.iter().map(|name| (self.store_of(name), name.as_slice())).collect();
             let sequences = self.commit(Batch::new().fan_out(&body, targets));
             return expected.append(names, sequences, &body);
         }
@@ -265,7 +272,8 @@ impl Table {
             let page = self.store_of(name).range(name, .., Limit::entries(10_000)).expect("reads");
             let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
             let found = page.entries.iter().map(|entry| (entry.sequence, text(&entry.body)));
-            let wanted = expected.of(name).into_iter().map(|(sequence, body)| (sequence, text(&body)));
+            let wanted =
+                expected.of(name).into_iter().map(|(sequence, body)| (sequence, text(&body)));
             assert_eq!(
                 found.collect::<Vec<_>>(),
                 wanted.collect::<Vec<_>>(),
@@ -279,7 +287,8 @@ impl Table {
 #[test]
 fn of_changes_of_bodies_and_of_entries_the_last_one_shows() {
     for seed in 0..60 {
-        let (house, mut dice, mut expected) = (House::with(options()), Dice::new(seed), Expected::default());
+        let (house, mut dice, mut expected) =
+            (House::with(options()), Dice::new(seed), Expected::default());
         let mut table = open(&house);
         for number in 0..120 {
             // Over several partitions of time, and none of them expires.
@@ -315,7 +324,8 @@ fn of_changes_of_bodies_and_of_entries_the_last_one_shows() {
 #[test]
 fn a_backup_and_a_salvage_have_bodies_as_they_are_now() {
     for seed in 0..30 {
-        let (house, mut dice, mut expected) = (House::with(options()), Dice::new(seed), Expected::default());
+        let (house, mut dice, mut expected) =
+            (House::with(options()), Dice::new(seed), Expected::default());
         let table = open(&house);
         for number in 0..80 {
             house.clock.pass(dice.below(3_600_000));
@@ -340,7 +350,8 @@ fn a_backup_and_a_salvage_have_bodies_as_they_are_now() {
             // Without a manifest, files that were on their way out are parts like others.
             let is_whole = found.iter().all(|finding| finding.timeline.is_none());
             assert!(is_whole || !with_manifest, "{found:?}");
-            open(&saved).agrees(&expected, &format!("seed {seed}, salvaged, manifest: {with_manifest}"));
+            open(&saved)
+                .agrees(&expected, &format!("seed {seed}, salvaged, manifest: {with_manifest}"));
         }
     }
 }
@@ -409,10 +420,12 @@ fn around_damage_no_body_comes_back_that_was_replaced() {
                 .iter_mut()
                 .take(SECTOR_BYTES)
                 .for_each(|byte| *byte ^= 0x10);
-            let house = House { disk: SimulatedDisk::from_image(&damaged), ..House::with(options()) };
+            let house =
+                House { disk: SimulatedDisk::from_image(&damaged), ..House::with(options()) };
             let table = open(&house);
             for (store, timeline) in [(&table.messages, ROOM.to_vec()), (&table.sync, member(1))] {
-                let Ok(page) = store.range(&timeline, .., Limit::entries(100).around_damage()) else {
+                let Ok(page) = store.range(&timeline, .., Limit::entries(100).around_damage())
+                else {
                     continue;
                 };
                 for entry in page.entries.iter().filter(|entry| entry.sequence <= 40) {

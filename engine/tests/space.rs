@@ -1,7 +1,8 @@
-//! Space (P2, P6, P8): what is gone gives its space back by itself, merging takes little of it, and a full disk recovers.
+//! Space (P2, P6, P8): what is gone gives its space back by itself, merging takes little of it, and
+//! a full disk recovers.
 //!
-//! The disk is simulated, with a size: blocks of 4 KiB, taken when they are written, free when a removed file's last reader lets go.
-//! Bodies are filler, which the tests look for in the files.
+//! The disk is simulated, with a size: blocks of 4 KiB, taken when they are written, free when a
+//! removed file's last reader lets go. Bodies are filler, which the tests look for in the files.
 
 mod world;
 
@@ -18,7 +19,8 @@ const BODY: [u8; 3000] = [b'~'; 3000];
 
 impl House {
     fn new() -> House {
-        let options = Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
+        let options =
+            Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() };
         House::with(options)
     }
 
@@ -91,7 +93,10 @@ fn a_merge_leaves_shared_bodies_behind_to_which_nothing_refers_any_more() {
         assert_eq!(sequences(&store, b"b"), [11, 13, 14, 15, 16, 17, 18, 19, 20]);
         for (name, sequence) in [(b"b", 13), (b"c", 12), (b"c", 20)] {
             let body = store.get(name, sequence).expect("reads").expect("is there").body;
-            assert!(body.ends_with(format!(" {}", sequence - 1).as_bytes()), "{sequence} has its own body");
+            assert!(
+                body.ends_with(format!(" {}", sequence - 1).as_bytes()),
+                "{sequence} has its own body"
+            );
         }
         assert_eq!(store.get(b"c", 13).expect("reads").expect("is there").body, "edited");
     }
@@ -102,7 +107,11 @@ type Way = (&'static str, fn(&Store), Vec<u64>);
 
 fn ways() -> Vec<Way> {
     vec![
-        ("trim", |store| assert_eq!(store.trim(b"t", Trim::Keep(1)).expect("trims"), 99), vec![100]),
+        (
+            "trim",
+            |store| assert_eq!(store.trim(b"t", Trim::Keep(1)).expect("trims"), 99),
+            vec![100],
+        ),
         ("drop", |store| assert!(store.drop_timeline(b"t").expect("drops")), vec![]),
         (
             "delete",
@@ -128,7 +137,11 @@ fn what_is_trimmed_dropped_or_deleted_leaves_the_disk_by_itself() {
         assert!(house.bodies() > 100);
         house.clock.pass(61_000);
         soon(way, || house.bodies() == 5 + left.len());
-        assert_eq!((sequences(&store, b"t"), sequences(&store, b"other").len()), (left, 5), "{way}");
+        assert_eq!(
+            (sequences(&store, b"t"), sequences(&store, b"other").len()),
+            (left, 5),
+            "{way}"
+        );
         assert!(figure(&engine, "rewrite_reclaimed_bytes") > 50 * BODY.len() as u64);
         assert!(figure(&engine, "trimmed_total") >= 99);
         assert_eq!(store.append(b"t", b"x").expect("appends"), 101, "{way}");
@@ -158,7 +171,9 @@ fn what_was_counted_dead_is_known_after_a_kill_too() {
 fn what_expires_by_itself_leaves_the_disk_by_itself() {
     let house = House::new();
     let (engine, store) = house.open();
-    let batch = |lifetime_ms, name: &[u8]| Batch::new().lifetime_ms(lifetime_ms).append(&store, name, &BODY);
+    let batch = |lifetime_ms, name: &[u8]| {
+        Batch::new().lifetime_ms(lifetime_ms).append(&store, name, &BODY)
+    };
     for _ in 0..20 {
         engine.submit(batch(5000, b"brief")).expect("queued").wait().expect("commits");
     }
@@ -200,7 +215,10 @@ fn a_power_cut_anywhere_in_a_rewrite_loses_nothing_and_brings_nothing_back() {
         for cut in Cut::ALL.into_iter().filter(|_| started) {
             let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(states)));
             let (engine, store) = House { disk, ..house.alike() }.open();
-            assert_eq!((sequences(&store, b"t"), sequences(&store, b"alone")), (vec![9, 10], vec![]));
+            assert_eq!(
+                (sequences(&store, b"t"), sequences(&store, b"alone")),
+                (vec![9, 10], vec![])
+            );
             assert_eq!(sequences(&store, b"kept"), [8, 9, 10]);
             assert_eq!(store.get(b"kept", 8).expect("reads").expect("is there").body, "shared 8");
             assert_eq!(store.append(b"alone", b"x").expect("appends"), 11);
@@ -231,14 +249,19 @@ fn sequences_go_on_after_all_was_trimmed_and_the_process_was_killed_twice() {
             drop(house.open());
         }
         let (_engine, store) = house.open();
-        assert_eq!((sequences(&store, b"t"), store.append(b"t", b"x").expect("appends")), (vec![], 11));
+        assert_eq!(
+            (sequences(&store, b"t"), store.append(b"t", b"x").expect("appends")),
+            (vec![], 11)
+        );
     }
 }
 
 #[test]
 fn merging_that_rests_for_days_blocks_nobody() {
-    let house =
-        House { options: Options { compact_bytes_per_second: 1, ..House::new().options }, ..House::new() };
+    let house = House {
+        options: Options { compact_bytes_per_second: 1, ..House::new().options },
+        ..House::new()
+    };
     let (engine, store) = house.open();
     let short = engine.create_store("short", TTL_MS).expect("creates");
     for round in 0..8 {
@@ -263,7 +286,8 @@ fn without_room_merging_waits_and_says_so_and_goes_on_when_there_is() {
     for round in 0..8 {
         if round == 7 {
             let named = house.disk.contents().files;
-            let used: usize = named.values().map(|content| content.len().next_multiple_of(4096)).sum();
+            let used: usize =
+                named.values().map(|content| content.len().next_multiple_of(4096)).sum();
             house.disk.set_capacity(Some(used as u64 + 150_000));
         }
         fill(&store, b"t", 15);
@@ -276,7 +300,9 @@ fn without_room_merging_waits_and_says_so_and_goes_on_when_there_is() {
     assert_eq!(store.append(b"t", b"x").expect("appends go on"), 121);
     assert_eq!(sequences(&store, b"t").len(), 121);
     house.disk.set_capacity(None);
-    soon("it goes on", || figure(&engine, "merges") == 1 && figure(&engine, "merges_wait_for_space") == 0);
+    soon("it goes on", || {
+        figure(&engine, "merges") == 1 && figure(&engine, "merges_wait_for_space") == 0
+    });
     assert_eq!(sequences(&store, b"t").len(), 121);
 }
 
@@ -359,7 +385,8 @@ fn fill_up_to(house: &House, left_bytes: u64) -> strandline::vfs::File {
     let file = house.dir().create("not ours").expect("creates");
     while house.disk.free_bytes() > left_bytes {
         let end = file.len().expect("measures").next_multiple_of(4096);
-        file.write(end, &vec![1; (house.disk.free_bytes() - left_bytes) as usize]).expect("there is space");
+        file.write(end, &vec![1; (house.disk.free_bytes() - left_bytes) as usize])
+            .expect("there is space");
     }
     file
 }
@@ -398,8 +425,10 @@ fn what_is_dead_leaves_a_disk_that_has_room_for_nothing_but_what_is_alive() {
 
 #[test]
 fn commits_wait_when_merging_is_far_behind_and_it_rests_no_more() {
-    let house =
-        House { options: Options { compact_bytes_per_second: 1, ..House::new().options }, ..House::new() };
+    let house = House {
+        options: Options { compact_bytes_per_second: 1, ..House::new().options },
+        ..House::new()
+    };
     let (engine, store) = house.open();
     let mut most_segments = 0;
     for _ in 0..250 {
@@ -426,13 +455,16 @@ fn fill_up_really(dir: &Dir) {
     }
 }
 
-/// Needs a file system of some tens of megabytes that nobody else writes to: docs/testing.md has the command.
+/// Needs a file system of some tens of megabytes that nobody else writes to: docs/testing.md has
+/// the command.
 #[test]
 #[ignore = "needs a small file system, named by STRANDLINE_SMALL_DISK"]
 fn a_real_disk_without_a_free_byte_is_opened_read_trimmed_and_written_again() {
-    let path = std::env::var_os("STRANDLINE_SMALL_DISK").expect("STRANDLINE_SMALL_DISK names a directory");
+    let path =
+        std::env::var_os("STRANDLINE_SMALL_DISK").expect("STRANDLINE_SMALL_DISK names a directory");
     let path = std::path::PathBuf::from(path).join("engine");
-    let options = Options { memory_budget_bytes: 8 << 20, wal_file_bytes: 1 << 20, ..Options::default() };
+    let options =
+        Options { memory_budget_bytes: 8 << 20, wal_file_bytes: 1 << 20, ..Options::default() };
     let open = || {
         let engine = Engine::open(&path, options.clone()).expect("opens");
         let store = engine.store("messages").expect("is there");

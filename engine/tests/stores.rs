@@ -1,5 +1,5 @@
-//! Stores that are dropped and created again (P2, P3, P6, P11): over power cuts, beside commits, flushes and merges, and what is left
-//! of them in memory, in the log and on the disk.
+//! Stores that are dropped and created again (P2, P3, P6, P11): over power cuts, beside commits,
+//! flushes and merges, and what is left of them in memory, in the log and on the disk.
 
 mod world;
 
@@ -69,7 +69,8 @@ fn of_a_dropped_store_nothing_is_read_written_or_left_on_the_disk() {
     assert!(dropped(store.read_after(b"t", 0, Limit::entries(1)).map(drop)));
     assert!(dropped(store.append(b"t", b"x").map(drop)));
     assert!(
-        dropped(store.trim(b"t", Trim::Keep(0)).map(drop)) && dropped(store.delete(b"u", &[1]).map(drop))
+        dropped(store.trim(b"t", Trim::Keep(0)).map(drop))
+            && dropped(store.delete(b"u", &[1]).map(drop))
     );
     assert!(dropped(store.edit(b"t", 2, b"x").map(drop)));
     let messages = engine.store("messages").expect("is there");
@@ -138,7 +139,9 @@ fn there_are_so_many_stores_and_no_more() {
     for number in 2..most {
         engine.create_store(&format!("s{number}"), 0).expect("is made");
     }
-    assert!(matches!(engine.create_store("more", 0), Err(Error::TooManyStores { limit }) if limit == most));
+    assert!(
+        matches!(engine.create_store("more", 0), Err(Error::TooManyStores { limit }) if limit == most)
+    );
     engine.create_store("s7", 0).expect("is there");
     engine.drop_store("s7", false).expect("is dropped");
     engine.create_store("more", 0).expect("there is room");
@@ -149,7 +152,8 @@ fn a_drop_beside_appends_flushes_and_merges_leaves_nothing_behind() {
     let house = house();
     let engine = house.engine();
     for round in 0..20_usize {
-        let store = engine.create_store("box", if round % 2 == 0 { 0 } else { 64_000 }).expect("is made");
+        let store =
+            engine.create_store("box", if round % 2 == 0 { 0 } else { 64_000 }).expect("is made");
         let appending = std::thread::spawn({
             let (engine, store) = (engine.clone(), store.clone());
             move || {
@@ -202,8 +206,10 @@ fn record_drop_and_create() -> (String, String, Vec<Op>) {
     let old_epoch = old.epoch();
     house.disk.mark(CREATED);
     let append = |store: &Store, body: &[u8], durability| {
-        let batch =
-            Batch::new().append(&messages, b"t", body).append(store, b"t", body).durability(durability);
+        let batch = Batch::new()
+            .append(&messages, b"t", body)
+            .append(store, b"t", body)
+            .durability(durability);
         engine.submit(batch).expect("is queued").wait().expect("commits")
     };
     append(&old, b"old 1", Durability::Disk);
@@ -236,11 +242,16 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
     let least = [0, 0, 4, 4, 4, 5, 5][mark as usize];
     assert!(messages.len() >= least, "{messages:?} after {mark}");
     match engine.store("box") {
-        Err(_) => assert!(!(CREATED..FILLED).contains(&mark) && mark < AGAIN, "no store after {mark}"),
+        Err(_) => {
+            assert!(!(CREATED..FILLED).contains(&mark) && mark < AGAIN, "no store after {mark}")
+        }
         Ok(store) if is_of(&store, old) => {
             assert!(mark < DROPPED, "the old store is there after {mark}");
             let shown = bodies(&store, b"t");
-            assert!(mark < FILLED || shown == [b"old 2", b"old 3", b"old 4"], "{shown:?} after {mark}");
+            assert!(
+                mark < FILLED || shown == [b"old 2", b"old 3", b"old 4"],
+                "{shown:?} after {mark}"
+            );
         }
         Ok(store) => {
             assert!(mark >= DROPPED && is_of(&store, new), "{} after {mark}", store.epoch());
@@ -249,7 +260,8 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
             assert!(mark < REFILLED || shown.len() == 1, "{shown:?} after {mark}");
         }
     }
-    // Whatever was cut: a store that is created next is none that could be seen, nor has anything of one.
+    // Whatever was cut: a store that is created next is none that could be seen, nor has anything
+    // of one.
     let _ = engine.drop_store("box", true);
     let next = engine.create_store("box", 0).expect("is made");
     assert!(bodies(&next, b"t").is_empty());
@@ -258,9 +270,11 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
     assert_eq!(next.append(b"t", b"next").expect("appends"), 1);
 }
 
-/// Whether a store has the epoch, or one that began after a power cut took what was of relaxed durability.
+/// Whether a store has the epoch, or one that began after a power cut took what was of relaxed
+/// durability.
 fn is_of(store: &Store, epoch: &str) -> bool {
-    let number = |epoch: &str| epoch.rsplit('-').next().expect("a number").parse::<u64>().expect("a number");
+    let number =
+        |epoch: &str| epoch.rsplit('-').next().expect("a number").parse::<u64>().expect("a number");
     (number(epoch)..number(epoch) + 2).contains(&number(&store.epoch()))
 }
 

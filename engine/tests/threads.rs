@@ -1,8 +1,10 @@
-//! What may run where: wakers are called off the commit path, whatever they do, and an engine stops whole.
+//! What may run where: wakers are called off the commit path, whatever they do, and an engine stops
+//! whole.
 //!
-//! Wakers are code of the caller: they sleep, panic, append, close the engine, or own its last handle. Each test here has one that
-//! does, and looks at what others notice of it. The directory is watched: when its lock is released, no other thread of the engine
-//! may be left, and from then on nothing may change in it until the next engine opens.
+//! Wakers are code of the caller: they sleep, panic, append, close the engine, or own its last
+//! handle. Each test here has one that does, and looks at what others notice of it. The directory
+//! is watched: when its lock is released, no other thread of the engine may be left, and from then
+//! on nothing may change in it until the next engine opens.
 
 mod disks;
 
@@ -67,15 +69,16 @@ impl RawDirectory for Watched {
     }
 }
 
-/// The engine's threads other than this one. A thread that was joined may still be listed for a moment: what goes away while the
-/// list is read again and again was at its end.
+/// The engine's threads other than this one. A thread that was joined may still be listed for a
+/// moment: what goes away while the list is read again and again was at its end.
 #[allow(clippy::disallowed_methods, reason = "the kernel lists threads as files")]
 fn threads_left() -> Vec<String> {
     let own = std::fs::read_link("/proc/thread-self").expect("Linux lists threads");
     let look = || -> Vec<String> {
         let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists threads").flatten();
         let others = tasks.filter(|task| !own.ends_with(task.file_name()));
-        let names = others.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        let names =
+            others.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
         names.filter(|name| name.starts_with("strandline-")).collect()
     };
     let mut left = look();
@@ -104,7 +107,8 @@ impl Bench {
         let disk = SimulatedDisk::new();
         let (sender, released) = channel();
         let is_locked = Arc::new(AtomicBool::new(false));
-        let watched = Watched { disk: disk.clone(), is_locked: is_locked.clone(), released: sender };
+        let watched =
+            Watched { disk: disk.clone(), is_locked: is_locked.clone(), released: sender };
         let world = World { dir: Dir::new(Arc::new(watched)), clock: Arc::new(SystemClock::new()) };
         Bench { disk, world, is_locked, released, _alone: alone }
     }
@@ -122,8 +126,16 @@ impl Bench {
     /// Waits until the directory is free. Nothing of the engine may be left then, or come after.
     fn wait_for_release(&self) {
         let released = self.released.recv_timeout(PATIENCE).expect("the lock is released");
-        assert_eq!(released.threads, Vec::<String>::new(), "threads were left when the lock was released");
-        assert_eq!(self.disk.log_len(), released.calls, "the directory was changed after it was released");
+        assert_eq!(
+            released.threads,
+            Vec::<String>::new(),
+            "threads were left when the lock was released"
+        );
+        assert_eq!(
+            self.disk.log_len(),
+            released.calls,
+            "the directory was changed after it was released"
+        );
     }
 
     /// How many entries of the timeline `t` the next engine finds.
@@ -136,7 +148,9 @@ impl Bench {
 /// The next test starts when this engine has ended: a waker may be what drops its last handle.
 impl Drop for Bench {
     fn drop(&mut self) {
-        while self.is_locked.load(Ordering::Acquire) && self.released.recv_timeout(PATIENCE).is_ok() {}
+        while self.is_locked.load(Ordering::Acquire) && self.released.recv_timeout(PATIENCE).is_ok()
+        {
+        }
     }
 }
 
@@ -212,7 +226,10 @@ fn the_last_handle_may_be_dropped_in_a_tickets_waker() {
     let mut ticket = pending(&engine, &store, &waker);
     handles.send((engine, store)).expect("the waker takes them");
     wait_at(&was_dropped);
-    assert!(matches!(bench.try_open(), Err(Error::Locked { .. })), "a thread of the first engine is left");
+    assert!(
+        matches!(bench.try_open(), Err(Error::Locked { .. })),
+        "a thread of the first engine is left"
+    );
     may_return.send(()).expect("the waker waits");
     bench.wait_for_release();
     assert!(matches!(poll(&mut ticket, Waker::noop()), Poll::Ready(Ok(_))));
@@ -231,7 +248,10 @@ fn the_last_handle_may_be_dropped_in_a_watchers_waker() {
     let ticket = engine.submit(Batch::new().append(&store, b"t", b"x")).expect("is queued");
     handles.send((engine, store)).expect("the waker takes them");
     wait_at(&was_dropped);
-    assert!(matches!(bench.try_open(), Err(Error::Locked { .. })), "a thread of the first engine is left");
+    assert!(
+        matches!(bench.try_open(), Err(Error::Locked { .. })),
+        "a thread of the first engine is left"
+    );
     may_return.send(()).expect("the waker waits");
     bench.wait_for_release();
     assert!(ends("the wait", || ticket.wait()).is_ok());
@@ -248,7 +268,9 @@ fn the_last_handle_may_be_dropped_on_the_commit_thread_itself() {
     let handles = Arc::new(Mutex::new(None));
     let taken = handles.clone();
     bench.disk.set_faults(Some(Box::new(move |op| {
-        if matches!(op, Op::Sync { .. }) && std::thread::current().name() == Some("strandline-commit") {
+        if matches!(op, Op::Sync { .. })
+            && std::thread::current().name() == Some("strandline-commit")
+        {
             let handles: Option<(Engine, Store)> = taken.lock().expect("no panic").take();
             drop(handles);
         }
@@ -337,7 +359,8 @@ fn a_waker_may_append() {
     let (engine, store) = bench.open();
     let (appended, was_appended) = signal();
     let own = store.clone();
-    let appending = waker(move || appended.send(own.append(b"more", b"x")).expect("the test waits"));
+    let appending =
+        waker(move || appended.send(own.append(b"more", b"x")).expect("the test waits"));
     let _ticket = pending(&engine, &store, &appending);
     assert_eq!(wait_at(&was_appended).expect("appends"), 1);
 }
@@ -354,7 +377,8 @@ fn a_waker_may_close_the_engine() {
     bench.wait_for_release();
     assert!(matches!(store.append(b"t", b"x"), Err(Error::Closed { .. })));
     assert!(matches!(poll(&mut ticket, Waker::noop()), Poll::Ready(Ok(_))));
-    let logs = bench.disk.contents().files.into_keys().filter(|name| name.starts_with("wal-")).count();
+    let logs =
+        bench.disk.contents().files.into_keys().filter(|name| name.starts_with("wal-")).count();
     assert_eq!(logs, 0, "it was flushed");
     assert!(bench.entries() > 0);
 }
@@ -374,7 +398,8 @@ fn a_waker_that_sleeps_delays_no_append_and_no_waiting_thread() {
     let watcher = engine.watcher();
     watcher.watch(&store, b"t", 1).expect("its own store");
     let own = store.clone();
-    ends("an append", move || (0..10).try_for_each(|_| own.append(b"t", b"x").map(|_| ()))).expect("appends");
+    ends("an append", move || (0..10).try_for_each(|_| own.append(b"t", b"x").map(|_| ())))
+        .expect("appends");
     assert!(watcher.wait(PATIENCE));
     ends("a flush", move || engine.flush()).expect("flushes");
     wake_up.send(()).expect("the waker sleeps");
@@ -432,7 +457,11 @@ fn a_watcher_that_is_polled_is_ready_and_says_closed_when_the_engine_ends() {
         let (engine, store) = bench.open();
         let watcher = engine.watcher();
         let (woken, was_woken) = signal();
-        assert!(watcher.poll_ready(&waker(move || woken.send(()).expect("the test waits"))).is_pending());
+        assert!(
+            watcher
+                .poll_ready(&waker(move || woken.send(()).expect("the test waits")))
+                .is_pending()
+        );
         end(engine, store);
         wait_at(&was_woken);
         assert!(watcher.is_closed() && watcher.poll_ready(Waker::noop()).is_ready());
@@ -450,7 +479,9 @@ fn the_watchers_of_an_engine_that_only_reads_are_closed_as_well() {
     let engine = Engine::open_in(bench.world.clone(), options).expect("opens");
     let watcher = engine.watcher();
     let (woken, was_woken) = signal();
-    assert!(watcher.poll_ready(&waker(move || woken.send(()).expect("the test waits"))).is_pending());
+    assert!(
+        watcher.poll_ready(&waker(move || woken.send(()).expect("the test waits"))).is_pending()
+    );
     drop(engine);
     wait_at(&was_woken);
     assert!(watcher.is_closed());
@@ -468,14 +499,16 @@ fn many_may_close_an_engine_and_each_finds_the_directory_free() {
         .map(|_| {
             let (engine, is_locked) = (engine.clone(), bench.is_locked.clone());
             std::thread::spawn(move || {
-                // A close after another one has nothing left to flush, and reports that the engine is closed.
+                // A close after another one has nothing left to flush, and reports that the engine
+                // is closed.
                 let _closed = engine.close();
                 !is_locked.load(Ordering::Acquire)
             })
         })
         .collect();
     drop((engine, store));
-    let free = ends("a close", || closers.into_iter().all(|closer| closer.join().expect("no panic")));
+    let free =
+        ends("a close", || closers.into_iter().all(|closer| closer.join().expect("no panic")));
     assert!(free);
     bench.wait_for_release();
 }

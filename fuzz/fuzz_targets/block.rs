@@ -1,4 +1,5 @@
-//! Any bytes as a block of a segment. The body is `decoders::block` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as a block of a segment. The body is `decoders::block` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as varints, names and pieces. The body is `decoders::codec` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as varints, names and pieces. The body is `decoders::codec` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as the header of a file. The body is `decoders::file_header` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as the header of a file. The body is `decoders::file_header` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as the footer of an index file. The body is `decoders::footer` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as the footer of an index file. The body is `decoders::footer` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as entries and keys of an index file. The body is `decoders::index` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as entries and keys of an index file. The body is `decoders::index` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

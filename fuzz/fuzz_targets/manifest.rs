@@ -1,4 +1,5 @@
-//! Any bytes as the payload of a manifest. The body is `decoders::manifest` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as the payload of a manifest. The body is `decoders::manifest` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as calls to an engine. The body is `operations::operations` in `engine/tests/bodies/operations.rs`.
+//! Any bytes as calls to an engine. The body is `operations::operations` in
+//! `engine/tests/bodies/operations.rs`.
 #![no_main]
 
 #[path = "../../engine/tests/bodies/operations.rs"]

@@ -1,4 +1,5 @@
-//! Any bytes as what a client sends. The body is `requests::requests` in `server/tests/bodies/requests.rs`.
+//! Any bytes as what a client sends. The body is `requests::requests` in
+//! `server/tests/bodies/requests.rs`.
 #![no_main]
 
 #[allow(dead_code, unused_imports, reason = "the encoder is not asked here")]

@@ -1,4 +1,5 @@
-//! Any bytes as numbered records. The body is `decoders::slots` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as numbered records. The body is `decoders::slots` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as a page of a table. The body is `decoders::table` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as a page of a table. The body is `decoders::table` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as a group of the log. The body is `decoders::wal_group` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as a group of the log. The body is `decoders::wal_group` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

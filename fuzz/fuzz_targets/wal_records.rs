@@ -1,4 +1,5 @@
-//! Any bytes as the records of a group. The body is `decoders::wal_records` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as the records of a group. The body is `decoders::wal_records` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

@@ -1,4 +1,5 @@
-//! Any bytes as the tail of a record. The body is `decoders::wal_tail` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as the tail of a record. The body is `decoders::wal_tail` in
+//! `engine/tests/bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]

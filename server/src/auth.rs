@@ -1,6 +1,7 @@
 //! Who may come in: one user, `default`, with one password, or anybody when none is set.
 //!
-//! The comparison takes the same time wherever the passwords differ, so that a guess cannot be improved byte by byte.
+//! The comparison takes the same time wherever the passwords differ, so that a guess cannot be
+//! improved byte by byte.
 
 use std::hint::black_box;
 
@@ -34,7 +35,11 @@ impl Password {
     /// Whether these are the right words.
     pub fn check(&self, user: &[u8], password: &[u8]) -> Result<(), LoginError> {
         let expected = self.0.as_ref().ok_or(LoginError::NotConfigured)?;
-        if same(password, expected.as_bytes()) && user == USER { Ok(()) } else { Err(LoginError::Wrong) }
+        if same(password, expected.as_bytes()) && user == USER {
+            Ok(())
+        } else {
+            Err(LoginError::Wrong)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! Who is connected: one card a connection, for CLIENT LIST and CLIENT KILL, for the limit on connections, and for telling all of
-//! them to end. And how many connections subscribe to each channel, for PUBSUB NUMSUB.
+//! Who is connected: one card a connection, for CLIENT LIST and CLIENT KILL, for the limit on
+//! connections, and for telling all of them to end. And how many connections subscribe to each
+//! channel, for PUBSUB NUMSUB.
 //!
 //! Knows nothing of sockets: a session looks at its own card.
 

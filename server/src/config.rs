@@ -1,6 +1,8 @@
-//! The server's settings: defaults, then a TOML file. What the command line says is laid over them by the binary.
+//! The server's settings: defaults, then a TOML file. What the command line says is laid over them
+//! by the binary.
 //!
-//! A key that is not known is refused with its name: a misspelt limit that is silently ignored is worse than none.
+//! A key that is not known is refused with its name: a misspelt limit that is silently ignored is
+//! worse than none.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,8 @@ pub const DEFAULT_PORT: u16 = 7411;
 /// With less the engine, or its connections, could not work.
 const LEAST_MEMORY_BYTES: u64 = 1024 * 1024;
 
-/// So many of the largest body fit into the memory of all connections: two are the doubled buffer of one, in the half for input.
+/// So many of the largest body fit into the memory of all connections: two are the doubled buffer
+/// of one, in the half for input.
 const BODY_SHARE: u64 = 4;
 
 /// A tebibyte, 2^40: more is a slip of the pen, and sums of it must not overflow.
@@ -129,8 +132,10 @@ impl Config {
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-        Config::parse(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_path_buf(), source: Box::new(source) })
+        Config::parse(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_path_buf(),
+            source: Box::new(source),
+        })
     }
 
     fn parse(text: &str) -> Result<Config, toml::de::Error> {
@@ -142,11 +147,21 @@ impl Config {
         let (limits, messaging) = (&self.limits, &self.messaging);
         let bytes = |value: usize| value as u64;
         let bounds = [
-            ("memory_budget_bytes", bytes(self.memory_budget_bytes), LEAST_MEMORY_BYTES, MOST_BYTES),
+            (
+                "memory_budget_bytes",
+                bytes(self.memory_budget_bytes),
+                LEAST_MEMORY_BYTES,
+                MOST_BYTES,
+            ),
             ("sync_ttl_ms", self.sync_ttl_ms, 0, MAX_SEQUENCE),
             ("compact_bytes_per_second", self.compact_bytes_per_second, 0, MOST_BYTES),
             ("reserve_bytes", self.reserve_bytes, 0, MOST_BYTES),
-            ("max_open_files", bytes(self.max_open_files), bytes(LEAST_OPEN_FILES), MOST_OPEN_FILES),
+            (
+                "max_open_files",
+                bytes(self.max_open_files),
+                bytes(LEAST_OPEN_FILES),
+                MOST_OPEN_FILES,
+            ),
             ("limits.max_clients", bytes(limits.max_clients), 1, MOST_CLIENTS),
             ("limits.max_body_bytes", bytes(limits.max_body_bytes), 1, bytes(MAX_BODY_BYTES)),
             ("limits.max_subscriptions", bytes(limits.max_subscriptions), 1, MOST_SUBSCRIPTIONS),
@@ -156,8 +171,18 @@ impl Config {
                 1,
                 MOST_TOTAL_SUBSCRIPTIONS,
             ),
-            ("limits.output_high_water_bytes", bytes(limits.output_high_water_bytes), 1024, MOST_BYTES),
-            ("limits.client_memory_bytes", bytes(limits.client_memory_bytes), LEAST_MEMORY_BYTES, MOST_BYTES),
+            (
+                "limits.output_high_water_bytes",
+                bytes(limits.output_high_water_bytes),
+                1024,
+                MOST_BYTES,
+            ),
+            (
+                "limits.client_memory_bytes",
+                bytes(limits.client_memory_bytes),
+                LEAST_MEMORY_BYTES,
+                MOST_BYTES,
+            ),
             ("limits.read_ahead_bytes", bytes(limits.read_ahead_bytes), 0, MOST_BYTES),
             ("limits.total_read_ahead_bytes", bytes(limits.total_read_ahead_bytes), 0, MOST_BYTES),
             ("limits.reply_bytes", limits.reply_bytes, 1024, MOST_REPLY_BYTES),
@@ -169,7 +194,12 @@ impl Config {
             ("messaging.push_members", bytes(messaging.push_members), 0, MOST_MEMBERS),
             ("messaging.max_members", bytes(messaging.max_members), 1, MOST_MEMBERS),
             ("messaging.change_window_ms", messaging.change_window_ms, 0, MAX_SEQUENCE),
-            ("messaging.ledger_memory_bytes", messaging.ledger_memory_bytes, LEAST_MEMORY_BYTES, MOST_BYTES),
+            (
+                "messaging.ledger_memory_bytes",
+                messaging.ledger_memory_bytes,
+                LEAST_MEMORY_BYTES,
+                MOST_BYTES,
+            ),
         ];
         for (name, value, least, most) in bounds {
             if value < least || value > most {
@@ -177,11 +207,13 @@ impl Config {
                 return Err(ConfigError::Value { what });
             }
         }
-        // A buffer grows by doubling, and input may take a half of the memory: the largest body must fit before it is whole.
+        // A buffer grows by doubling, and input may take a half of the memory: the largest body
+        // must fit before it is whole.
         let least = bytes(limits.max_body_bytes).saturating_mul(BODY_SHARE);
         if bytes(limits.client_memory_bytes) < least {
             let what = format!(
-                "limits.client_memory_bytes is {}, and must be at least {least} for limits.max_body_bytes of {}: raise the one, or lower \
+                "limits.client_memory_bytes is {}, and must be at least {least} for \
+                 limits.max_body_bytes of {}: raise the one, or lower \
                  the other",
                 limits.client_memory_bytes, limits.max_body_bytes
             );
@@ -194,7 +226,8 @@ impl Config {
     pub fn engine_options(&self) -> Options {
         Options {
             memory_budget_bytes: self.memory_budget_bytes,
-            // The server refuses larger ones itself; messaging frames them, and its ledgers have longer records.
+            // The server refuses larger ones itself; messaging frames them, and its ledgers have
+            // longer records.
             max_body_bytes: MAX_BODY_BYTES,
             sync_ttl_ms: self.sync_ttl_ms,
             compact_bytes_per_second: self.compact_bytes_per_second,
@@ -212,9 +245,12 @@ mod tests {
 
     #[test]
     fn a_file_is_laid_over_the_defaults() {
-        let config =
-            Config::parse("port = 1\npassword = \"p\"\n[limits]\nauth_seconds = 3\n").expect("it parses");
-        assert_eq!((config.port, config.password.as_deref(), config.limits.auth_seconds), (1, Some("p"), 3));
+        let config = Config::parse("port = 1\npassword = \"p\"\n[limits]\nauth_seconds = 3\n")
+            .expect("it parses");
+        assert_eq!(
+            (config.port, config.password.as_deref(), config.limits.auth_seconds),
+            (1, Some("p"), 3)
+        );
         assert_eq!(config.limits.max_clients, Limits::default().max_clients);
         assert_eq!(config.dir, PathBuf::from("strandline-data"));
         let config = Config::parse("max_open_files = 8\n").expect("it parses");
@@ -232,7 +268,10 @@ mod tests {
         for (line, name) in [
             ("memory_budget_bytes = 1000000", "memory_budget_bytes"),
             ("[limits]\nclient_memory_bytes = 1048576", "max_body_bytes"),
-            ("[limits]\nmax_body_bytes = 16777216\nclient_memory_bytes = 67108863", "client_memory_bytes"),
+            (
+                "[limits]\nmax_body_bytes = 16777216\nclient_memory_bytes = 67108863",
+                "client_memory_bytes",
+            ),
             ("compact_bytes_per_second = 2199023255552", "compact_bytes_per_second"),
             ("reserve_bytes = 2199023255552", "reserve_bytes"),
             ("max_open_files = 7", "max_open_files"),
@@ -247,8 +286,9 @@ mod tests {
             // A number beyond what TOML knows is refused while it is read.
             assert!(
                 refused.is_err()
-                    || refused
-                        .is_ok_and(|checked| checked.is_err_and(|error| error.to_string().contains(name))),
+                    || refused.is_ok_and(
+                        |checked| checked.is_err_and(|error| error.to_string().contains(name))
+                    ),
                 "{line}"
             );
         }

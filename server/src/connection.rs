@@ -1,4 +1,5 @@
-//! What one connection knows of itself, apart from its socket: who it is, what it listens to, and what it has to send.
+//! What one connection knows of itself, apart from its socket: who it is, what it listens to, and
+//! what it has to send.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +30,10 @@ impl Connection {
             client,
             out: Encoder::default(),
             logged_in: !shared.password.is_set(),
-            subscriptions: Subscriptions::new(Arc::clone(&shared.channels), shared.messaging.clone()),
+            subscriptions: Subscriptions::new(
+                Arc::clone(&shared.channels),
+                shared.messaging.clone(),
+            ),
         }
     }
 
@@ -56,15 +60,20 @@ impl Connection {
         *self.client.name.lock() = Bytes::copy_from_slice(name);
     }
 
-    /// Whether only the commands of a subscriber are allowed: RESP2 cannot tell a reply from a message.
+    /// Whether only the commands of a subscriber are allowed: RESP2 cannot tell a reply from a
+    /// message.
     pub fn is_subscriber_only(&self) -> bool {
         self.out.protocol == Protocol::Resp2
-            && self.subscriptions.count(Kind::Message) + self.subscriptions.count(Kind::ShardMessage) > 0
+            && self.subscriptions.count(Kind::Message)
+                + self.subscriptions.count(Kind::ShardMessage)
+                > 0
     }
 
     /// Writes the numbers of subscriptions on the card.
     pub fn note_subscriptions(&self) {
         self.client.channels.store(self.subscriptions.count(Kind::Message), Ordering::Relaxed);
-        self.client.shard_channels.store(self.subscriptions.count(Kind::ShardMessage), Ordering::Relaxed);
+        self.client
+            .shard_channels
+            .store(self.subscriptions.count(Kind::ShardMessage), Ordering::Relaxed);
     }
 }

@@ -1,7 +1,8 @@
-//! The figures of INFO and TL.STATS: those of the engine, the server's counters, connections and their memory, the process, stores.
+//! The figures of INFO and TL.STATS: those of the engine, the server's counters, connections and
+//! their memory, the process, stores.
 //!
-//! docs/operations.md lists the names, and a test compares. The allocator is the system's, which reports nothing without unsafe
-//! code: resident memory is what the kernel counts.
+//! docs/operations.md lists the names, and a test compares. The allocator is the system's, which
+//! reports nothing without unsafe code: resident memory is what the kernel counts.
 //!
 //! It does not know: how figures are shown.
 
@@ -27,7 +28,8 @@ pub fn all(shared: &Shared) -> Vec<Figure> {
 /// Connections, what they hold, and what messaging holds, each with its limit.
 pub fn clients(shared: &Shared) -> Vec<(&'static str, u64)> {
     let all = shared.clients.all();
-    let blocked = all.iter().filter(|client| client.activity.is_blocked.load(Ordering::Relaxed)).count();
+    let blocked =
+        all.iter().filter(|client| client.activity.is_blocked.load(Ordering::Relaxed)).count();
     let memory = &shared.memory;
     let mut figures = vec![
         ("connected_clients", all.len() as u64),

@@ -1,13 +1,14 @@
 //! Open files: each connection needs one, and the engine needs some for its log and segments.
 //!
-//! The limit is raised as far as the process may. If that is not enough for all connections that are allowed and all segment files that
-//! the engine may keep open, both get fewer: the engine never lacks a file because of strangers, and strangers are not turned away for
-//! files that are open for speed only.
+//! The limit is raised as far as the process may. If that is not enough for all connections that
+//! are allowed and all segment files that the engine may keep open, both get fewer: the engine
+//! never lacks a file because of strangers, and strangers are not turned away for files that are
+//! open for speed only.
 
 use tracing::{info, warn};
 
-/// Twenty that the engine takes beside segments (see `max_open_files`), and a dozen of the server: the standard ones, the listener, the
-/// runtime's, those of signals.
+/// Twenty that the engine takes beside segments (see `max_open_files`), and a dozen of the server:
+/// the standard ones, the listener, the runtime's, those of signals.
 const RESERVED: u64 = 32;
 
 /// What connections and segment files may take.
@@ -19,7 +20,8 @@ pub struct Shares {
     pub segment_files: usize,
 }
 
-/// Raises the limit on open files, and gives what it allows of what is wanted, with `least_files` for segments.
+/// Raises the limit on open files, and gives what it allows of what is wanted, with `least_files`
+/// for segments.
 pub fn share(wanted: Shares, least_files: usize) -> Shares {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
@@ -44,7 +46,8 @@ pub fn share(wanted: Shares, least_files: usize) -> Shares {
     allowed
 }
 
-/// Segments get a quarter of what is not reserved, connections the rest; what one of them does not want is the other's.
+/// Segments get a quarter of what is not reserved, connections the rest; what one of them does not
+/// want is the other's.
 fn divide(limit: u64, wanted: Shares, least_files: usize) -> Shares {
     let left = usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(usize::MAX);
     let quarter = (left / 4).max(left.saturating_sub(wanted.clients));

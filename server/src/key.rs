@@ -17,7 +17,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// Finds the key's store. A key without a name is `ERR`, an unknown store `NOSTORE`, a long name `TOOBIG`, in this order.
+    /// Finds the key's store. A key without a name is `ERR`, an unknown store `NOSTORE`, a long
+    /// name `TOOBIG`, in this order.
     pub fn find(engine: &Engine, bytes: &Bytes) -> Result<Key, Refusal> {
         let (store, name) = split(bytes)
             .filter(|(_, name)| !name.is_empty())
@@ -30,7 +31,8 @@ impl Key {
         Ok(Key { store: found, bytes: bytes.clone(), name_at })
     }
 
-    /// A timeline of a store that is at hand. It was not asked for by key, so its key is its bare name.
+    /// A timeline of a store that is at hand. It was not asked for by key, so its key is its bare
+    /// name.
     pub fn of(store: Store, name: Vec<u8>) -> Key {
         Key { store, bytes: name.into(), name_at: 0 }
     }
@@ -45,7 +47,8 @@ impl Key {
         &self.bytes
     }
 
-    /// The same key with bytes of its own. A slice of the input would keep all of the read that it came with alive.
+    /// The same key with bytes of its own. A slice of the input would keep all of the read that it
+    /// came with alive.
     #[must_use]
     pub fn detached(self) -> Key {
         Key { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
@@ -58,7 +61,8 @@ pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..colon], &bytes[colon + 1..]))
 }
 
-/// The store of that name. Stores that cannot be created over the wire are the server's own, and hidden.
+/// The store of that name. Stores that cannot be created over the wire are the server's own, and
+/// hidden.
 pub fn find_store(engine: &Engine, name: &[u8]) -> Result<Store, Refusal> {
     match std::str::from_utf8(name) {
         Ok(text) if is_store_name(name) => Ok(engine.store(text)?),

@@ -1,4 +1,5 @@
-//! The Strandline server: RESP2 and RESP3 over TCP, on the `strandline` engine. docs/protocol.md is its contract.
+//! The Strandline server: RESP2 and RESP3 over TCP, on the `strandline` engine. docs/protocol.md is
+//! its contract.
 //!
 //! ```text
 //! main ─▶ lib ─▶ listener ─▶ watch  session ─▶ commands ─▶ (engine)
@@ -6,8 +7,8 @@
 //!                protocol  push  connection  shared  key  clients  refusal  limits  auth  memory  metrics  figures  notices  config  files  submission
 //! ```
 //!
-//! A file uses those to its right or below, never above. The engine is used through its public items only; it knows nothing of
-//! connections, and the server nothing of files.
+//! A file uses those to its right or below, never above. The engine is used through its public
+//! items only; it knows nothing of connections, and the server nothing of files.
 
 #![forbid(unsafe_code)]
 
@@ -44,7 +45,9 @@ use tokio::task::JoinHandle;
 pub use commands::render_tables;
 pub use config::{Config, ConfigError, DEFAULT_PORT};
 pub use limits::Limits;
-pub use messaging::{LostLedgers, Messaging, Options as MessagingOptions, Rebuilt, forget_lines, is_mark};
+pub use messaging::{
+    LostLedgers, Messaging, Options as MessagingOptions, Rebuilt, forget_lines, is_mark,
+};
 pub use shared::StopReason;
 
 use crate::files::Shares;
@@ -81,18 +84,22 @@ pub struct Server {
 impl Server {
     /// Opens the engine and starts to listen. Must be called in a multi-threaded tokio runtime.
     ///
-    /// The port is taken after the engine is open: so nobody can connect to a server that does not start.
+    /// The port is taken after the engine is open: so nobody can connect to a server that does not
+    /// start.
     pub async fn start(mut config: Config) -> Result<Server, ServerError> {
         config.check()?;
-        let wanted = Shares { clients: config.limits.max_clients, segment_files: config.max_open_files };
+        let wanted =
+            Shares { clients: config.limits.max_clients, segment_files: config.max_open_files };
         let allowed = files::share(wanted, LEAST_OPEN_FILES);
-        (config.limits.max_clients, config.max_open_files) = (allowed.clients, allowed.segment_files);
+        (config.limits.max_clients, config.max_open_files) =
+            (allowed.clients, allowed.segment_files);
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let engine = tokio::task::spawn_blocking(move || Engine::open(dir, options)).await??;
         Server::start_on(engine, config).await
     }
 
-    /// Starts to listen for an engine that is open; of the settings those of the engine do not count.
+    /// Starts to listen for an engine that is open; of the settings those of the engine do not
+    /// count.
     pub async fn start_on(engine: Engine, mut config: Config) -> Result<Server, ServerError> {
         config.check()?;
         config.limits.reply_bytes = config.limits.reply_bytes_that_fit();

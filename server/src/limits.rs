@@ -1,5 +1,5 @@
-//! Every bound that a connection runs into, in one place, so that the sum of what strangers can make the server hold is a
-//! matter of arithmetic.
+//! Every bound that a connection runs into, in one place, so that the sum of what strangers can
+//! make the server hold is a matter of arithmetic.
 //!
 //! Knows nothing of how they are enforced.
 
@@ -13,8 +13,8 @@ use crate::protocol::Bounds;
 /// Most arguments in one request.
 const MAX_ARGUMENTS: usize = 1024 * 1024;
 
-/// Longest argument that is read at all. The slack over the largest body lets a body that is a little too large be refused with
-/// `TOOBIG` on a connection that goes on.
+/// Longest argument that is read at all. The slack over the largest body lets a body that is a
+/// little too large be refused with `TOOBIG` on a connection that goes on.
 const MAX_BULK_BYTES: usize = MAX_BODY_BYTES + 1024 * 1024;
 
 /// Longest inline command.
@@ -23,8 +23,8 @@ const MAX_INLINE_BYTES: usize = 64 * 1024;
 /// Longest request: the largest batch that the engine takes (48 MiB) and room for what frames it.
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
-/// Before login: enough for HELLO with AUTH and SETNAME, and no more. A request with its frame fits in what a connection may hold
-/// then (`memory::STRANGER_INPUT_BYTES`).
+/// Before login: enough for HELLO with AUTH and SETNAME, and no more. A request with its frame fits
+/// in what a connection may hold then (`memory::STRANGER_INPUT_BYTES`).
 const BEFORE_LOGIN_ARGUMENTS: usize = 10;
 const BEFORE_LOGIN_BULK_BYTES: usize = 16 * 1024;
 const BEFORE_LOGIN_REQUEST_BYTES: usize = 20 * 1024;
@@ -42,27 +42,34 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Most subscriptions and follows of one connection.
     pub max_subscriptions: usize,
-    /// Most subscriptions, follows and keys that commands are blocked on, of all connections together.
+    /// Most subscriptions, follows and keys that commands are blocked on, of all connections
+    /// together.
     pub max_total_subscriptions: usize,
-    /// Output above which a connection runs no further command and is pushed nothing, until its client has taken some.
+    /// Output above which a connection runs no further command and is pushed nothing, until its
+    /// client has taken some.
     pub output_high_water_bytes: usize,
-    /// Input that has not run and output that was not taken, of all connections together, above a floor of 16 KiB each; input may
-    /// take a half of it, and output a half.
+    /// Input that has not run and output that was not taken, of all connections together, above a
+    /// floor of 16 KiB each; input may take a half of it, and output a half.
     pub client_memory_bytes: usize,
     /// Input that is read ahead while commands may not run, for one connection.
     pub read_ahead_bytes: usize,
-    /// The same for all connections together; at most a quarter of [`Limits::client_memory_bytes`] is used.
+    /// The same for all connections together; at most a quarter of [`Limits::client_memory_bytes`]
+    /// is used.
     pub total_read_ahead_bytes: usize,
-    /// Most bytes of bodies in one reply, whatever COUNT and BYTES ask for. The first entry always passes.
+    /// Most bytes of bodies in one reply, whatever COUNT and BYTES ask for. The first entry always
+    /// passes.
     pub reply_bytes: u64,
-    /// How long a connection may live without having logged in, when a password is set. Absolute: commands do not extend it.
+    /// How long a connection may live without having logged in, when a password is set. Absolute:
+    /// commands do not extend it.
     pub auth_seconds: u64,
-    /// How long a client may take next to nothing while its output is over the high-water mark, or send next to nothing of a
-    /// request that it began.
+    /// How long a client may take next to nothing while its output is over the high-water mark, or
+    /// send next to nothing of a request that it began.
     pub client_stall_seconds: u64,
-    /// After so long without a byte the peer is asked whether it is still there (TCP keepalive); 0: never.
+    /// After so long without a byte the peer is asked whether it is still there (TCP keepalive); 0:
+    /// never.
     pub keepalive_seconds: u64,
-    /// How long a connection may be idle: no command, nothing that it follows or waits for; 0: for ever.
+    /// How long a connection may be idle: no command, nothing that it follows or waits for; 0: for
+    /// ever.
     pub idle_seconds: u64,
     /// How long connections get to finish when the server stops.
     pub stop_seconds: u64,
@@ -111,13 +118,14 @@ impl Limits {
         }
     }
 
-    /// Bytes of bodies that one reply may really have: two that are made at once, each with the most, fit in the half of the memory
-    /// that is for output.
+    /// Bytes of bodies that one reply may really have: two that are made at once, each with the
+    /// most, fit in the half of the memory that is for output.
     pub fn reply_bytes_that_fit(&self) -> u64 {
         self.reply_bytes.min(self.client_memory_bytes as u64 / 4)
     }
 
-    /// What all connections together may really read ahead: blocked ones must leave room for those that send.
+    /// What all connections together may really read ahead: blocked ones must leave room for those
+    /// that send.
     pub fn shared_read_ahead_bytes(&self) -> usize {
         self.total_read_ahead_bytes.min(self.client_memory_bytes / 4)
     }

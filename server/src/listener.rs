@@ -1,7 +1,9 @@
-//! The open door: accepts connections up to the limit, gives each a session, and sees everybody out when the server stops.
+//! The open door: accepts connections up to the limit, gives each a session, and sees everybody out
+//! when the server stops.
 //!
-//! Stopping: nobody comes in any more; sessions finish what they are at, within a short time; then those that are stuck are cut; then
-//! the engine is closed. What was acknowledged is durable long before (P1), so a stuck client can cost nothing.
+//! Stopping: nobody comes in any more; sessions finish what they are at, within a short time; then
+//! those that are stuck are cut; then the engine is closed. What was acknowledged is durable long
+//! before (P1), so a stuck client can cost nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -19,14 +21,17 @@ use crate::session::Session;
 use crate::shared::{Shared, StopReason};
 use crate::watch::{MemoryWatch, look_at_engine};
 
-/// After a failed accept, mostly for want of file descriptors: trying at once would only burn a core.
+/// After a failed accept, mostly for want of file descriptors: trying at once would only burn a
+/// core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often the engine is asked whether it is poisoned. A background thread's failure is told to no client.
+/// How often the engine is asked whether it is poisoned. A background thread's failure is told to
+/// no client.
 const ENGINE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the kernel takes of a connection's output beyond what the peer has room for. Without a bound it takes megabytes in large
-/// steps: they are counted nowhere, and a client that reads steadily seems to stand still in between.
+/// What the kernel takes of a connection's output beyond what the peer has room for. Without a
+/// bound it takes megabytes in large steps: they are counted nowhere, and a client that reads
+/// steadily seems to stand still in between.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Probes without an answer, a third of the interval apart, after which the peer is gone.
@@ -35,7 +40,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// How often the memory of connections is looked at.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the server is told to stop, then stops it. Tells why it stopped, or that the engine did not close.
+/// Accepts until the server is told to stop, then stops it. Tells why it stopped, or that the
+/// engine did not close.
 pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReason, Error> {
     let mut sessions = JoinSet::new();
     let mut memory_watch = MemoryWatch::default();
@@ -86,7 +92,8 @@ async fn close(shared: &Shared, reason: StopReason) -> Result<StopReason, Error>
             return Ok(StopReason::Poisoned);
         }
         Ok(Err(problem)) => return Err(problem),
-        // A panic is a broken invariant: whoever waits for the server must not take it for a good end.
+        // A panic is a broken invariant: whoever waits for the server must not take it for a good
+        // end.
         Err(broken) => match broken.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(cancelled) => warn!(%cancelled, "the runtime ended before the engine was closed"),
@@ -96,7 +103,8 @@ async fn close(shared: &Shared, reason: StopReason) -> Result<StopReason, Error>
 }
 
 fn prepare(socket: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
-    // Replies are small and written whole: waiting for more to send with them costs 40 ms and gains nothing.
+    // Replies are small and written whole: waiting for more to send with them costs 40 ms and gains
+    // nothing.
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
@@ -118,9 +126,14 @@ fn admit(socket: TcpStream, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
     let most = shared.limits.max_clients;
     let Some(client) = shared.clients.join(address, shared.now_ms(), most) else {
         shared.metrics.connections_refused.one();
-        shared.note_server(Kind::Refused, format_args!("{address}: there are {most} connections already"));
-        // A new socket's buffer is empty, so this does not wait; if it fails the client sees the close alone.
-        let _ = socket.try_write(format!("-LIMIT the server has {most} connections already\r\n").as_bytes());
+        shared.note_server(
+            Kind::Refused,
+            format_args!("{address}: there are {most} connections already"),
+        );
+        // A new socket's buffer is empty, so this does not wait; if it fails the client sees the
+        // close alone.
+        let _ = socket
+            .try_write(format!("-LIMIT the server has {most} connections already\r\n").as_bytes());
         return;
     };
     shared.metrics.connections.one();

@@ -1,6 +1,8 @@
-//! Where the log goes: to standard error, by a thread of its own. Nobody who logs waits for whoever reads the log, or fails with them.
+//! Where the log goes: to standard error, by a thread of its own. Nobody who logs waits for whoever
+//! reads the log, or fails with them.
 //!
-//! A line that does not fit into the queue, since nobody reads, or that cannot be written is lost; nothing else is.
+//! A line that does not fit into the queue, since nobody reads, or that cannot be written is lost;
+//! nothing else is.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -28,7 +30,9 @@ impl Log {
     pub fn to(sink: impl Write + Send + 'static) -> Log {
         let (lines, items) = sync_channel(MOST_LINES);
         // Without the thread all lines are lost.
-        let _ = thread::Builder::new().name("strandline-log".into()).spawn(move || write_all(&items, sink));
+        let _ = thread::Builder::new()
+            .name("strandline-log".into())
+            .spawn(move || write_all(&items, sink));
         Log(lines)
     }
 
@@ -67,7 +71,8 @@ mod tests {
 
     use super::*;
 
-    /// Passes on what is written, or waits as a pipe that nobody reads, or fails as one whose reader is gone.
+    /// Passes on what is written, or waits as a pipe that nobody reads, or fails as one whose
+    /// reader is gone.
     enum Pipe {
         Read(Sender<Vec<u8>>),
         Unread(Receiver<()>),

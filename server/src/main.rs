@@ -1,8 +1,9 @@
 //! The binary `strandline`: command line, settings, log, signals, exit code.
 //!
-//! Standard output carries one line, which says where the server listens; the log goes to standard error. The server does not depend on
-//! anybody who reads them. Exit codes: 0 after a
-//! graceful stop, 1 when the server could not start or its engine refuses writes; those of the other verbs stand in `care`.
+//! Standard output carries one line, which says where the server listens; the log goes to standard
+//! error. The server does not depend on anybody who reads them. Exit codes: 0 after a graceful
+//! stop, 1 when the server could not start or its engine refuses writes; those of the other verbs
+//! stand in `care`.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +29,8 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What to do about a directory that damage keeps from being opened.
-const AFTER_DAMAGE: &str = "next: restore a backup, or save what can be read: strandline salvage DIR TARGET";
+const AFTER_DAMAGE: &str =
+    "next: restore a backup, or save what can be read: strandline salvage DIR TARGET";
 
 /// Message push and sync on a storage engine made for timelines.
 #[derive(Parser)]
@@ -99,7 +101,9 @@ fn run_server(serve: Serve) -> ExitCode {
         }
         Err(problem) => {
             error!("{}", told_once(&problem));
-            if let Some(ServerError::Engine(strandline::Error::Corrupt { .. })) = problem.downcast_ref() {
+            if let Some(ServerError::Engine(strandline::Error::Corrupt { .. })) =
+                problem.downcast_ref()
+            {
                 error!("{AFTER_DAMAGE}");
             }
             ExitCode::FAILURE
@@ -107,14 +111,16 @@ fn run_server(serve: Serve) -> ExitCode {
     }
 }
 
-/// The log, on standard error. `RUST_LOG` chooses how much: a level, or levels by module, as in `warn,strandline=debug`.
+/// The log, on standard error. `RUST_LOG` chooses how much: a level, or levels by module, as in
+/// `warn,strandline=debug`.
 fn start_log(log: &Log) {
     let wanted = env::var("RUST_LOG").ok().filter(|words| !words.trim().is_empty());
     let parsed = wanted.as_deref().map(str::parse::<Targets>);
     let levels = parsed.iter().flatten().next().cloned();
     let filter = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let writer = log.clone();
-    let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     if let Some(Err(problem)) = parsed {
         warn!(%problem, "RUST_LOG is not understood: the level is info");
@@ -139,8 +145,8 @@ fn told_once(problem: &anyhow::Error) -> String {
 
 fn run(serve: Serve) -> anyhow::Result<StopReason> {
     let config = serve.settings()?;
-    // Reads of the engine run on these threads, and a cold one waits for the disk: so there are more of them than cores, lest one
-    // connection's cold read stops the others.
+    // Reads of the engine run on these threads, and a cold one waits for the disk: so there are
+    // more of them than cores, lest one connection's cold read stops the others.
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads((2 * cores).max(4))
@@ -170,7 +176,8 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
     Ok(server.wait().await?)
 }
 
-/// The line that whoever started the server waits for. If nobody reads it, a thread of its own waits or fails: nothing else does.
+/// The line that whoever started the server waits for. If nobody reads it, a thread of its own
+/// waits or fails: nothing else does.
 fn announce(server: &Server) {
     let line = format!("listening on {}\n", server.address());
     let told = thread::Builder::new().name("strandline-announce".into()).spawn(move || {

@@ -1,4 +1,5 @@
-//! Counters of the server, shown by INFO and TL.STATS. Each is one atomic that is only added to, so counting never waits.
+//! Counters of the server, shown by INFO and TL.STATS. Each is one atomic that is only added to, so
+//! counting never waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,6 +1,6 @@
-//! What the log says of clients and of care: who was disconnected and why, failed logins, refusals by a limit, backups. Each kind has at
-//! most one line a minute, with how often it happened since the last one (`strandline::OnceAMinute`), so that no client can fill a
-//! disk with lines.
+//! What the log says of clients and of care: who was disconnected and why, failed logins, refusals
+//! by a limit, backups. Each kind has at most one line a minute, with how often it happened since
+//! the last one (`strandline::OnceAMinute`), so that no client can fill a disk with lines.
 //!
 //! It does not know: who decides that a connection ends, or how the log is written.
 

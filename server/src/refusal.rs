@@ -47,13 +47,17 @@ impl Refusal {
 
     /// No store of that name.
     pub fn no_store(name: &[u8]) -> Refusal {
-        let advice =
-            if is_store_name(name) { ": TL.STORE CREATE makes one" } else { ", and none can have this name" };
+        let advice = if is_store_name(name) {
+            ": TL.STORE CREATE makes one"
+        } else {
+            ", and none can have this name"
+        };
         Refusal::new(NO_STORE, format!("there is no store '{}'{advice}", name.escape_ascii()))
     }
 }
 
-/// Whether a store may have this name on the wire. `im` would be mistaken for the channels of messaging.
+/// Whether a store may have this name on the wire. `im` would be mistaken for the channels of
+/// messaging.
 pub fn is_store_name(name: &[u8]) -> bool {
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     (1..=32).contains(&name.len()) && name.iter().all(allowed) && name != b"im"
@@ -94,7 +98,9 @@ impl From<Trouble> for Refusal {
             Trouble::NoPermission | Trouble::NotTheSender | Trouble::TooLate { .. } => "NOPERM",
             Trouble::OtherSettings => "CONFLICT",
             Trouble::TooManyMembers { .. } => "LIMIT",
-            Trouble::Ledger { .. } | Trouble::DamagedLedger { .. } | Trouble::NoLedger { .. } => "CORRUPT",
+            Trouble::Ledger { .. } | Trouble::DamagedLedger { .. } | Trouble::NoLedger { .. } => {
+                "CORRUPT"
+            }
         };
         Refusal::new(word, trouble.to_string())
     }

@@ -1,4 +1,5 @@
-//! What all connections of a server share: the engine, the settings, the counters, the list of who is there, and the word to stop.
+//! What all connections of a server share: the engine, the settings, the counters, the list of who
+//! is there, and the word to stop.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -32,7 +33,8 @@ pub enum StopReason {
 pub struct Shared {
     /// Where the data is.
     pub engine: Engine,
-    /// Conversations and users; none in a directory that was opened read-only before there were any.
+    /// Conversations and users; none in a directory that was opened read-only before there were
+    /// any.
     pub messaging: Option<Arc<Messaging>>,
     /// What connections may ask for.
     pub limits: Limits,
@@ -65,7 +67,12 @@ pub struct Shared {
 
 impl Shared {
     /// The server of an open engine that listens on `address`.
-    pub fn new(engine: Engine, messaging: Option<Messaging>, config: &Config, address: SocketAddr) -> Shared {
+    pub fn new(
+        engine: Engine,
+        messaging: Option<Messaging>,
+        config: &Config,
+        address: SocketAddr,
+    ) -> Shared {
         let clock = SystemClock::new();
         Shared {
             engine,

@@ -1,8 +1,9 @@
 //! Handing batches to the engine from a thread of the runtime.
 //!
-//! Mostly that takes microseconds. It waits when timelines end in segments that must be read, or when the engine's queue is full;
-//! then the thread is declared to be blocked, so that the runtime moves the other connections to another one. To declare it each
-//! time costs a pipeline of eight a tenth of its throughput, so it is done only for a while after a submission that took long.
+//! Mostly that takes microseconds. It waits when timelines end in segments that must be read, or
+//! when the engine's queue is full; then the thread is declared to be blocked, so that the runtime
+//! moves the other connections to another one. To declare it each time costs a pipeline of eight a
+//! tenth of its throughput, so it is done only for a while after a submission that took long.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,9 +1,10 @@
-//! What is looked at from time to time: whether connections hold more memory than all may, and whether the engine still takes
-//! writes.
+//! What is looked at from time to time: whether connections hold more memory than all may, and
+//! whether the engine still takes writes.
 //!
-//! Sessions stop reading, or running, by themselves when memory is short (see `memory`). If somebody waits for memory, those go that
-//! hold the most and stand still, as many at once as it takes. A client that takes what is its own is let go on for a while: it
-//! makes the room that is wanted.
+//! Sessions stop reading, or running, by themselves when memory is short (see `memory`). If
+//! somebody waits for memory, those go that hold the most and stand still, as many at once as it
+//! takes. A client that takes what is its own is let go on for a while: it makes the room that is
+//! wanted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +39,8 @@ struct Shortage {
     stuck: u32,
     /// How many were woken until the last look.
     woken: usize,
-    /// Of each connection that holds something: what it had moved when that last changed, and at which look that was.
+    /// Of each connection that holds something: what it had moved when that last changed, and at
+    /// which look that was.
     moved: HashMap<u64, (u64, u32)>,
 }
 
@@ -63,8 +65,9 @@ impl Shortage {
             self.moved.insert(*id, known.unwrap_or((*moved_bytes, looks)));
         }
         if self.stuck < PATIENCE {
-            holders
-                .retain(|holder| self.moved.get(&holder.id).is_some_and(|(_, since)| looks - since >= STILL));
+            holders.retain(|holder| {
+                self.moved.get(&holder.id).is_some_and(|(_, since)| looks - since >= STILL)
+            });
         }
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
         let (mut freed, mut victims) = (0, Vec::new());
@@ -83,7 +86,8 @@ impl MemoryWatch {
     /// Looks, and ends the connections whose memory is needed.
     pub fn look(&mut self, shared: &Shared) {
         let memory = &shared.memory;
-        let (input, output): (Held, Held) = (|client| &client.input_bytes, |client| &client.output_bytes);
+        let (input, output): (Held, Held) =
+            (|client| &client.input_bytes, |client| &client.output_bytes);
         for (shortage, budget, end, held, logged_in) in [
             (&mut self.input, &memory.input, End::Full, input, true),
             (&mut self.output, &memory.output, End::Slow, output, true),
@@ -123,7 +127,8 @@ fn look_at(
     };
     let victims = shortage.victims(excess, budget.woken(), others.iter().map(holder).collect());
     for client in others.iter().filter(|client| victims.contains(&client.id)) {
-        // The session tells the log when it ends; this says how much it held, for who wants to know.
+        // The session tells the log when it ends; this says how much it held, for who wants to
+        // know.
         info!(client = client.id, address = %client.address, bytes = bytes(client), ?end, "memory of connections is short");
         client.tell(end);
     }
@@ -170,8 +175,8 @@ mod tests {
             let woken = look as usize / 10;
             assert!(shortage.victims(35, woken, holders([look; 4])).is_empty(), "look {look}");
         }
-        let mut stuck =
-            (1000..1000 + u64::from(PATIENCE)).map(|look| shortage.victims(35, 9, holders([look; 4])));
+        let mut stuck = (1000..1000 + u64::from(PATIENCE))
+            .map(|look| shortage.victims(35, 9, holders([look; 4])));
         assert!(stuck.any(|victims| victims == [2]), "the largest");
     }
 }

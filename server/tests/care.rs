@@ -1,4 +1,5 @@
-//! The binary's verbs for looking after a directory, as a person calls them: what they print and with which code they end.
+//! The binary's verbs for looking after a directory, as a person calls them: what they print and
+//! with which code they end.
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage files")]
 
@@ -12,7 +13,10 @@ use strandline::{Copies, Engine, Options};
 use tempfile::TempDir;
 
 fn run(arguments: &[&Path]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_strandline")).args(arguments).output().expect("the binary starts")
+    Command::new(env!("CARGO_BIN_EXE_strandline"))
+        .args(arguments)
+        .output()
+        .expect("the binary starts")
 }
 
 fn verb(name: &str, dirs: &[&Path]) -> Output {
@@ -36,10 +40,16 @@ fn made() -> (TempDir, PathBuf) {
     let dir = folder.path().join("data");
     let engine = Engine::open(&dir, Options::default()).expect("opens");
     let messages = engine.store("messages").expect("a store");
-    for (name, body) in [(b"c/1".as_slice(), b"hello".as_slice()), (b"c/1", &[0xFF, 0]), (&[0xFE], b"")] {
+    for (name, body) in
+        [(b"c/1".as_slice(), b"hello".as_slice()), (b"c/1", &[0xFF, 0]), (&[0xFE], b"")]
+    {
         messages.append(name, body).expect("appends");
     }
-    engine.create_store("other", 0).expect("makes a store").append(b"t", "ü\n".as_bytes()).expect("appends");
+    engine
+        .create_store("other", 0)
+        .expect("makes a store")
+        .append(b"t", "ü\n".as_bytes())
+        .expect("appends");
     engine.close().expect("closes");
     (folder, dir)
 }
@@ -63,7 +73,10 @@ fn verify_ends_with_0_for_what_is_whole_1_for_damage_and_2_where_there_is_nothin
     assert!(out.starts_with("0 findings"), "{out}");
     let file = damage(&dir);
     let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
-    assert!(out.contains(&file) && out.contains("timeline messages:c/1, sequences 1 to 2"), "{out}");
+    assert!(
+        out.contains(&file) && out.contains("timeline messages:c/1, sequences 1 to 2"),
+        "{out}"
+    );
     assert!(
         out.contains("next: restore a backup") && !out.contains("repair"),
         "nothing can be mended: {out}"
@@ -143,7 +156,8 @@ fn what_is_salvaged_verifies_and_the_losses_are_told() {
 /// A dump's lines without their times.
 fn untimed(dump: &str) -> Vec<String> {
     let line = |line: &str| {
-        let mut value: serde_json::Value = serde_json::from_str(line).expect("each line is an object");
+        let mut value: serde_json::Value =
+            serde_json::from_str(line).expect("each line is an object");
         value.as_object_mut().expect("an object").remove("time").expect("it has a time");
         value.to_string()
     };
@@ -167,7 +181,8 @@ fn import(dir: &Path, dump: &str) -> Output {
     process.wait_with_output().expect("it ends")
 }
 
-/// A child that another test is starting holds all descriptors, the lock's too, until it has become its program.
+/// A child that another test is starting holds all descriptors, the lock's too, until it has become
+/// its program.
 fn open_when_free(dir: &std::path::Path) -> Engine {
     loop {
         match Engine::open(dir, Options::default()) {
@@ -182,7 +197,11 @@ fn a_dump_that_is_imported_dumps_the_same_but_for_the_times() {
     let (folder, dir) = made();
     let engine = open_when_free(&dir);
     engine.store("messages").expect("a store").delete(b"c/1", &[1, 2]).expect("deletes");
-    engine.create_store("im.state", 0).expect("makes a store").append(b"u/ann", b"x").expect("appends");
+    engine
+        .create_store("im.state", 0)
+        .expect("makes a store")
+        .append(b"u/ann", b"x")
+        .expect("appends");
     engine.close().expect("closes");
     let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
     assert_eq!(dump.lines().count(), 3, "{dump}");
@@ -264,7 +283,8 @@ fn an_import_keeps_every_other_verb_out_of_its_directory() {
     input.write_all(dump.as_bytes()).expect("it reads");
     // It has the directory once its manifest is there, and waits for the end of its input.
     let is_open = || {
-        let files = std::fs::read_dir(&target).into_iter().flatten().map(|entry| entry.expect("lists"));
+        let files =
+            std::fs::read_dir(&target).into_iter().flatten().map(|entry| entry.expect("lists"));
         files.into_iter().any(|file| file.file_name().to_string_lossy().starts_with("wal-"))
     };
     while !is_open() {
@@ -273,7 +293,10 @@ fn an_import_keeps_every_other_verb_out_of_its_directory() {
     }
     let lock = target.join("LOCK");
     let (_, err) = ends_with(&import(&target, &dump), 2);
-    assert!(err.contains("another command") && err.contains(lock.to_str().expect("a name")), "{err}");
+    assert!(
+        err.contains("another command") && err.contains(lock.to_str().expect("a name")),
+        "{err}"
+    );
     ends_with(&verb("verify", &[&target]), 2);
     for (name, source) in [("backup", &dir), ("restore", &backup), ("salvage", &backup)] {
         let (_, err) = ends_with(&verb(name, &[source, &target]), 2);
@@ -288,7 +311,8 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
 }
 
-/// Runs a verb under a umask that takes nothing away. Returns the modes of the files in `dir` afterwards.
+/// Runs a verb under a umask that takes nothing away. Returns the modes of the files in `dir`
+/// afterwards.
 fn modes(arguments: &[&Path], dir: &Path) -> Vec<(PathBuf, u32)> {
     let under = "umask 0; exec \"$0\" \"$@\" < /dev/null";
     let mut command = Command::new("sh");
@@ -330,11 +354,16 @@ fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_i
     let open = path("open");
     std::fs::create_dir(&open).expect("makes it");
     set(&open, 0o750);
-    for (file, _) in modes(&[Path::new("verify"), &dir], &dir).iter().filter(|(file, _)| is_data(file)) {
+    for (file, _) in
+        modes(&[Path::new("verify"), &dir], &dir).iter().filter(|(file, _)| is_data(file))
+    {
         set(file, 0o640);
     }
     let files = modes(&[Path::new("backup"), &dir, &open], &open);
-    assert!(files.iter().all(|(file, mode)| *mode == if is_data(file) { 0o640 } else { 0o600 }), "{files:?}");
+    assert!(
+        files.iter().all(|(file, mode)| *mode == if is_data(file) { 0o640 } else { 0o600 }),
+        "{files:?}"
+    );
     assert_eq!(mode(&open), 0o750);
 }
 
@@ -378,7 +407,10 @@ fn a_dump_of_damage_leaves_out_only_the_damaged_sequences_and_names_them() {
     let (out, err) = ends_with(&verb("dump", &[&dir]), 1);
     let left_out: Vec<&str> = err.lines().filter(|line| line.contains("left out")).collect();
     assert_eq!(left_out.len(), 1, "{err}");
-    assert!(left_out[0].contains("messages:c/1, sequences ") && err.contains("strandline salvage"), "{err}");
+    assert!(
+        left_out[0].contains("messages:c/1, sequences ") && err.contains("strandline salvage"),
+        "{err}"
+    );
     let dumped = out.lines().count();
     assert!((20..30).contains(&dumped), "{dumped} of 30 entries\n{err}");
     let (out, _) = ends_with(&verb("verify", &[&dir]), 1);
@@ -399,8 +431,11 @@ fn rust_log_chooses_what_is_logged() {
     let lock = Engine::open(&dir, Options::default()).expect("opens");
     let refused = |levels: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
-        let output =
-            command.args(["serve", "--port", "0", "--dir"]).arg(&dir).env("RUST_LOG", levels).output();
+        let output = command
+            .args(["serve", "--port", "0", "--dir"])
+            .arg(&dir)
+            .env("RUST_LOG", levels)
+            .output();
         ends_with(&output.expect("the binary starts"), 1).1
     };
     assert!(refused("error").contains("is locked"));
@@ -415,9 +450,12 @@ fn served(dir: &Path, config: &str) -> (Child, std::net::SocketAddr, impl Iterat
     std::fs::write(&file, config).expect("writes");
     let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
     command.args(["serve", "--port", "0", "--config"]).arg(&file).arg("--dir").arg(dir);
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut process =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     let mut announced = String::new();
-    BufReader::new(process.stdout.take().expect("it is piped")).read_line(&mut announced).expect("reads");
+    BufReader::new(process.stdout.take().expect("it is piped"))
+        .read_line(&mut announced)
+        .expect("reads");
     let address = announced.trim().strip_prefix("listening on ").expect("an announcement").parse();
     let log = BufReader::new(process.stderr.take().expect("it is piped"));
     (process, address.expect("an address"), log.lines().map(|line| line.expect("reads")))
@@ -433,7 +471,11 @@ fn the_log_names_failed_logins_and_disconnected_clients_once_a_minute_each() {
     client.write_all(b"AUTH secret\r\nCLIENT SETNAME ann\r\n").expect("writes");
     let mut replies = BufReader::new(&client).lines().map(|line| line.expect("reads"));
     let answers: Vec<String> = replies.by_ref().take(7).collect();
-    assert_eq!(answers.iter().filter(|line| line.starts_with("-WRONGPASS")).count(), 5, "{answers:?}");
+    assert_eq!(
+        answers.iter().filter(|line| line.starts_with("-WRONGPASS")).count(),
+        5,
+        "{answers:?}"
+    );
     let mut other = std::net::TcpStream::connect(address).expect("connects");
     other.write_all(b"AUTH secret\r\nCLIENT KILL ID 1\r\n").expect("writes");
     assert_eq!(replies.count(), 0, "the connection is closed");
@@ -460,7 +502,8 @@ fn a_server_that_meets_a_damaged_manifest_says_what_to_do_next_read_only_too() {
     let mut bytes = std::fs::read(&path).expect("reads");
     *bytes.last_mut().expect("it is not empty") ^= 1;
     std::fs::write(&path, bytes).expect("writes");
-    let serve: [&Path; 4] = [Path::new("serve"), Path::new("--read-only"), Path::new("--dir"), &dir];
+    let serve: [&Path; 4] =
+        [Path::new("serve"), Path::new("--read-only"), Path::new("--dir"), &dir];
     for arguments in [&serve[..], &[serve[0], serve[2], serve[3]]] {
         let (_, err) = ends_with(&run(arguments), 1);
         assert!(err.contains("is damaged at byte") && err.contains("strandline salvage"), "{err}");
@@ -506,7 +549,9 @@ fn a_verb_whose_output_nobody_reads_does_its_work_and_ends_quietly_with_3() {
 
 /// A server whose standard output and standard error are these, and where it is to listen.
 fn serve(dir: &Path, out: impl Into<Stdio>, err: impl Into<Stdio>) -> (Child, SocketAddr) {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let free = TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port");
     let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
     command.arg("serve").arg("--dir").arg(dir).args(["--port", &free.port().to_string()]);
     (command.stdout(out).stderr(err).spawn().expect("the binary starts"), free)
@@ -517,7 +562,9 @@ fn talk(server: &mut Child, address: SocketAddr, lines: &str) -> String {
     let mut socket = loop {
         match TcpStream::connect(address) {
             Ok(socket) => break socket,
-            Err(_) => assert!(server.try_wait().expect("it is a child").is_none(), "the server has ended"),
+            Err(_) => {
+                assert!(server.try_wait().expect("it is a child").is_none(), "the server has ended")
+            }
         }
     };
     socket.write_all(lines.as_bytes()).expect("the server takes it");
@@ -546,7 +593,10 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_stops() {
             assert_eq!(talk(&mut server, address, "POST / HTTP/1.1\r\n"), "", "{kind}");
         }
         let replies = talk(&mut server, address, "TL.APPEND messages:a x\r\nPING\r\nQUIT\r\n");
-        assert!(replies.ends_with("+PONG\r\n+OK\r\n") && replies.starts_with(':'), "{kind}: {replies}");
+        assert!(
+            replies.ends_with("+PONG\r\n+OK\r\n") && replies.starts_with(':'),
+            "{kind}: {replies}"
+        );
         assert_eq!(talk(&mut server, address, "SHUTDOWN\r\n"), "", "{kind}");
         assert_eq!(server.wait().expect("it ends").code(), Some(0), "{kind}");
     }
@@ -556,7 +606,9 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_stops() {
 fn with_few_descriptors_most_of_those_that_are_left_serve_clients() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let binary = env!("CARGO_BIN_EXE_strandline");
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let free = TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port");
     let script = format!(
         "ulimit -n 64; exec {binary} serve --dir {} --port {}",
         folder.path().join("data").display(),
@@ -567,7 +619,9 @@ fn with_few_descriptors_most_of_those_that_are_left_serve_clients() {
     let mut clients: Vec<TcpStream> =
         (0..23).map(|_| TcpStream::connect(free).expect("the server listens")).collect();
     for (number, client) in clients.iter_mut().enumerate() {
-        client.write_all(format!("TL.APPEND messages:{number} x\r\n").as_bytes()).expect("it takes it");
+        client
+            .write_all(format!("TL.APPEND messages:{number} x\r\n").as_bytes())
+            .expect("it takes it");
         let mut reply = [0; 4];
         client.read_exact(&mut reply).expect("it answers");
         assert_eq!(&reply, b":1\r\n", "client {number}");

@@ -1,4 +1,5 @@
-//! Compares Strandline with its peers: tables in Markdown on standard output, progress on standard error.
+//! Compares Strandline with its peers: tables in Markdown on standard output, progress on standard
+//! error.
 //!
 //! `cargo run --release -p strandline-benches --features peers --bin compare -- --workload w3 --scale 0.1`
 #![forbid(unsafe_code)]
@@ -57,9 +58,13 @@ fn main() -> Result<()> {
         arguments.outstanding.iter().all(|&count| (1..=100_000).contains(&count)),
         "1 to 100000 outstanding"
     );
-    ensure!(arguments.members.iter().all(|&count| (1..=6_250).contains(&count)), "1 to 6250 members");
+    ensure!(
+        arguments.members.iter().all(|&count| (1..=6_250).contains(&count)),
+        "1 to 6250 members"
+    );
     let peers = if arguments.peers.is_empty() { Kind::built() } else { arguments.peers };
-    let settings = Settings { peers, rounds: arguments.rounds, scale: arguments.scale, dir: arguments.dir };
+    let settings =
+        Settings { peers, rounds: arguments.rounds, scale: arguments.scale, dir: arguments.dir };
     for workload in arguments.workload {
         let tables = match workload {
             Workload::W1 => append::w1(&settings)?,

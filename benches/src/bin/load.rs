@@ -42,7 +42,8 @@ struct Arguments {
     /// Members of a group, for the fan-out.
     #[arg(long, default_value_t = 500)]
     members: usize,
-    /// Ask Strandline to answer when the entry is logged, before fsync. Redis has a setting of its server for that.
+    /// Ask Strandline to answer when the entry is logged, before fsync. Redis has a setting of its
+    /// server for that.
     #[arg(long)]
     relaxed: bool,
     /// Do not fill the timelines before reading them: an earlier run has.
@@ -55,8 +56,10 @@ fn main() -> Result<()> {
     ensure!((1..=10_000).contains(&arguments.clients), "1 to 10000 clients");
     ensure!((1..=10_000).contains(&arguments.pipeline), "a pipeline of 1 to 10000");
     ensure!((1..=6_250).contains(&arguments.members), "1 to 6250 members");
-    let groups = if arguments.workload == Workload::Fanout { groups(arguments.members) } else { Vec::new() };
-    let shared = Arc::new(Shared::new(arguments.target, arguments.workload, arguments.relaxed, groups));
+    let groups =
+        if arguments.workload == Workload::Fanout { groups(arguments.members) } else { Vec::new() };
+    let shared =
+        Arc::new(Shared::new(arguments.target, arguments.workload, arguments.relaxed, groups));
     if arguments.workload == Workload::Latest && !arguments.filled {
         fill(&arguments.address, &shared)?;
     }
@@ -71,7 +74,9 @@ fn main() -> Result<()> {
     let seen = run(&plan, &shared)?;
     print_figures(&arguments, &seen, &durability(&arguments)?);
     match seen.first_error {
-        Some(error) => bail!("{} of {} replies were errors, the first: {error}", seen.errors, seen.replies),
+        Some(error) => {
+            bail!("{} of {} replies were errors, the first: {error}", seen.errors, seen.replies)
+        }
         None => Ok(()),
     }
 }
@@ -94,7 +99,8 @@ fn print_figures(arguments: &Arguments, seen: &Seen, durability: &str) {
     let rate = seen.replies as f64 / arguments.seconds;
     let micros = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1000.0;
     println!(
-        "| target | workload | clients × pipeline | durability | replies/s | timeline-writes/s | p50 µs | p99 µs | p99.9 µs | max µs | MB/s of replies |"
+        "| target | workload | clients × pipeline | durability | replies/s | timeline-writes/s | \
+         p50 µs | p99 µs | p99.9 µs | max µs | MB/s of replies |"
     );
     println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|");
     let writes = match arguments.workload {
@@ -103,7 +109,8 @@ fn print_figures(arguments: &Arguments, seen: &Seen, durability: &str) {
         Workload::Latest => "–".to_owned(),
     };
     println!(
-        "| {:?} | {:?} | {} × {} | {durability} | {rate:.0} | {writes} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |",
+        "| {:?} | {:?} | {} × {} | {durability} | {rate:.0} | {writes} | {:.0} | {:.0} | {:.0} | \
+         {:.0} | {:.1} |",
         arguments.target,
         arguments.workload,
         arguments.clients,

@@ -1,4 +1,5 @@
-//! Long runs: steady load with a TTL, and growth. Tables in Markdown on standard output; the exit code tells whether the bounds held.
+//! Long runs: steady load with a TTL, and growth. Tables in Markdown on standard output; the exit
+//! code tells whether the bounds held.
 //!
 //! `cargo run --release -p strandline-benches --bin soak -- --dir /data ttl --ttl 60 --seconds 600`
 #![forbid(unsafe_code)]
@@ -65,7 +66,13 @@ fn main() -> Result<()> {
         Run::Ttl { ttl, seconds, timelines } => {
             ensure!(ttl > 0 && timelines > 0, "a TTL and timelines");
             let load = Load { timelines, durability, most_bytes: u64::MAX };
-            ttl::run(dir.path(), load, Duration::from_secs(ttl), Duration::from_secs(seconds), every)
+            ttl::run(
+                dir.path(),
+                load,
+                Duration::from_secs(ttl),
+                Duration::from_secs(seconds),
+                every,
+            )
         }
         Run::Growth { megabytes, timelines, reads } => {
             ensure!(megabytes > 0 && timelines > 0 && reads > 0, "bytes, timelines and reads");

@@ -23,7 +23,8 @@ struct Arguments {
     /// Random reads, or retries, before memory is looked at again.
     #[arg(long, default_value_t = 100_000)]
     reads: u64,
-    /// An empty directory, or none yet, on the disk that is to be measured. It is removed at the end.
+    /// An empty directory, or none yet, on the disk that is to be measured. It is removed at the
+    /// end.
     #[arg(long)]
     dir: PathBuf,
     /// Keep the directory, for another `--step`.
@@ -77,7 +78,8 @@ fn main() -> Result<()> {
 /// Runs a step with the same arguments in a process of its own.
 fn in_own_process(step: &str) -> Result<()> {
     let this = std::env::current_exe().context("finding this program")?;
-    let status = Command::new(this).args(std::env::args_os().skip(1)).args(["--step", step]).status()?;
+    let status =
+        Command::new(this).args(std::env::args_os().skip(1)).args(["--step", step]).status()?;
     ensure!(status.success(), "the step {step} failed");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Clients that send a pipeline of commands, wait for all of its replies, and send the next.
 //!
-//! A thread runs many clients on one event loop: a thread a client would measure the scheduler. A latency runs from before the
-//! pipeline is written to when the reply is complete in the client. What begins before the warm-up is over is not counted.
+//! A thread runs many clients on one event loop: a thread a client would measure the scheduler. A
+//! latency runs from before the pipeline is written to when the reply is complete in the client.
+//! What begins before the warm-up is over is not counted.
 
 use std::sync::Arc;
 use std::thread;
@@ -72,7 +73,8 @@ pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
         let running: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn(move || {
-                    let clients = (thread..plan.clients).step_by(threads).map(|client| client as u64);
+                    let clients =
+                        (thread..plan.clients).step_by(threads).map(|client| client as u64);
                     event_loop()?.block_on(run_clients(
                         plan.clone(),
                         Arc::clone(shared),
@@ -84,7 +86,9 @@ pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
             .collect();
         running
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a client thread panicked"))))
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| Err(anyhow!("a client thread panicked")))
+            })
             .collect()
     });
     let mut sum = Seen::new();
@@ -94,7 +98,8 @@ pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
     Ok(sum)
 }
 
-/// Fills the timelines that are read, over one connection; more than one run on the same server does no harm.
+/// Fills the timelines that are read, over one connection; more than one run on the same server
+/// does no harm.
 pub fn fill(address: &str, shared: &Arc<Shared>) -> Result<()> {
     event_loop()?.block_on(async {
         let mut connection = Connection::open(address).await?;
@@ -121,7 +126,12 @@ fn event_loop() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-async fn run_clients(plan: Plan, shared: Arc<Shared>, clients: Vec<u64>, start: Instant) -> Result<Seen> {
+async fn run_clients(
+    plan: Plan,
+    shared: Arc<Shared>,
+    clients: Vec<u64>,
+    start: Instant,
+) -> Result<Seen> {
     let mut tasks = JoinSet::new();
     for client in clients {
         let commands = Commands::new(Arc::clone(&shared), client);
@@ -154,7 +164,9 @@ struct Connection {
 
 impl Connection {
     async fn open(address: &str) -> Result<Connection> {
-        let socket = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        let socket = TcpStream::connect(address)
+            .await
+            .with_context(|| format!("connecting to {address}"))?;
         socket.set_nodelay(true)?;
         Ok(Connection { socket, output: Vec::new(), input: Vec::with_capacity(64 * 1024) })
     }

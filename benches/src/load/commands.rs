@@ -1,8 +1,9 @@
 //! What a workload is in the words of each target.
 //!
-//! Redis Streams stand for what Redis users build timelines with: XADD, XREVRANGE, and for a fan-out one EVAL that adds the
-//! body to each key, which is atomic and costs one command instead of N + 3. Durability of Redis is its server's setting; of
-//! Strandline, the command's (`DURABILITY os`), with fsync as the default.
+//! Redis Streams stand for what Redis users build timelines with: XADD, XREVRANGE, and for a
+//! fan-out one EVAL that adds the body to each key, which is atomic and costs one command instead
+//! of N + 3. Durability of Redis is its server's setting; of Strandline, the command's
+//! (`DURABILITY os`), with fsync as the default.
 
 use std::sync::Arc;
 
@@ -60,7 +61,14 @@ pub struct Shared {
 impl Shared {
     /// Makes the data.
     pub fn new(target: Target, workload: Workload, relaxed: bool, groups: Vec<Vec<u32>>) -> Shared {
-        Shared { target, workload, relaxed, groups, bodies: Bodies::new(1), zipf: Zipf::new(TIMELINES) }
+        Shared {
+            target,
+            workload,
+            relaxed,
+            groups,
+            bodies: Bodies::new(1),
+            zipf: Zipf::new(TIMELINES),
+        }
     }
 }
 
@@ -90,7 +98,9 @@ impl Commands {
                     Target::Strandline => {
                         write_command(out, &[b"TL.REVRANGE", &key, b"+", b"-", b"COUNT", LATEST]);
                     }
-                    Target::Redis => write_command(out, &[b"XREVRANGE", &key, b"+", b"-", b"COUNT", LATEST]),
+                    Target::Redis => {
+                        write_command(out, &[b"XREVRANGE", &key, b"+", b"-", b"COUNT", LATEST])
+                    }
                 }
             }
         }
@@ -163,7 +173,10 @@ mod tests {
     #[test]
     fn relaxed_durability_is_asked_for_by_the_command() {
         for workload in [Workload::Append, Workload::Fanout] {
-            assert!(text(Target::Strandline, workload, true).ends_with("$10\r\nDURABILITY\r\n$2\r\nos\r\n"));
+            assert!(
+                text(Target::Strandline, workload, true)
+                    .ends_with("$10\r\nDURABILITY\r\n$2\r\nos\r\n")
+            );
             assert!(!text(Target::Strandline, workload, false).contains("DURABILITY"));
         }
     }
@@ -171,6 +184,8 @@ mod tests {
     #[test]
     fn redis_gets_its_own_words() {
         assert!(text(Target::Redis, Workload::Append, false).starts_with("*5\r\n$4\r\nXADD\r\n"));
-        assert!(text(Target::Redis, Workload::Latest, false).starts_with("*6\r\n$9\r\nXREVRANGE\r\n"));
+        assert!(
+            text(Target::Redis, Workload::Latest, false).starts_with("*6\r\n$9\r\nXREVRANGE\r\n")
+        );
     }
 }

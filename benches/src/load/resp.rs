@@ -1,4 +1,5 @@
-//! RESP, as far as a load generator needs it: commands are written, replies are measured and dropped.
+//! RESP, as far as a load generator needs it: commands are written, replies are measured and
+//! dropped.
 
 use anyhow::{Result, bail, ensure};
 

@@ -1,9 +1,11 @@
-//! fjall, with default options but for its block cache: 256 MiB, which is what Strandline's default budget gives to blocks.
+//! fjall, with default options but for its block cache: 256 MiB, which is what Strandline's default
+//! budget gives to blocks.
 //!
-//! A key is a timeline and a sequence, both big-endian, numbered by the caller from a table; stores are keyspaces. Logged:
-//! the call returns after write(2) (`PersistMode::Buffer`). Synced: after fdatasync (`PersistMode::SyncData`), made under the lock
-//! of its log: concurrent callers queue for one fdatasync each, so the workloads also measure one caller who gathers appends into
-//! a batch. Flush rotates the memtables and waits; compaction is a major one.
+//! A key is a timeline and a sequence, both big-endian, numbered by the caller from a table; stores
+//! are keyspaces. Logged: the call returns after write(2) (`PersistMode::Buffer`). Synced: after
+//! fdatasync (`PersistMode::SyncData`), made under the lock of its log: concurrent callers queue
+//! for one fdatasync each, so the workloads also measure one caller who gathers appends into a
+//! batch. Flush rotates the memtables and waits; compaction is a major one.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,7 +93,8 @@ impl Peer for Fjall {
     }
 
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
-        // The bounds come from the table, which spares the engine a search for the end of the timeline.
+        // The bounds come from the table, which spares the engine a search for the end of the
+        // timeline.
         let end = self.lasts[timeline as usize].load(Ordering::Relaxed);
         let begin = (end + 1).saturating_sub(count as u64).max(1);
         let mut found = Found::default();

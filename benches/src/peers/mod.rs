@@ -1,8 +1,9 @@
 //! Engines made to look alike: what a workload asks of each, and how to open one.
 //!
-//! A peer takes work and answers when its own acknowledgement says so. `Durability` maps to what the engine offers;
-//! each file's heading says what that is. A peer whose calls block answers `Pending::Done`; Strandline answers with its
-//! ticket, and the driver decides how many may be in flight.
+//! A peer takes work and answers when its own acknowledgement says so. `Durability` maps to what
+//! the engine offers; each file's heading says what that is. A peer whose calls block answers
+//! `Pending::Done`; Strandline answers with its ticket, and the driver decides how many may be in
+//! flight.
 
 #[cfg(feature = "peers")]
 mod fjall;
@@ -35,8 +36,8 @@ pub enum Durability {
 pub enum Copies {
     /// The body in every timeline.
     Inline,
-    /// The body in the conversation's timeline; in each member's, 12 bytes that say where. A reader of a member's timeline
-    /// pays one more look-up an entry.
+    /// The body in the conversation's timeline; in each member's, 12 bytes that say where. A reader
+    /// of a member's timeline pays one more look-up an entry.
     References,
 }
 
@@ -203,13 +204,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let peer = kind.open(dir.path(), copies).expect("an open engine");
         let bodies: Vec<Vec<u8>> = (0..60_u8).map(|number| vec![number; 20]).collect();
-        let appends: Vec<Append<'_>> = bodies.iter().map(|body| Append { timeline: 3, body }).collect();
+        let appends: Vec<Append<'_>> =
+            bodies.iter().map(|body| Append { timeline: 3, body }).collect();
         for chunk in appends.chunks(7) {
             let pending = peer.submit(Work::Appends(chunk), Durability::Logged).expect("taken");
             pending.wait().expect("acknowledged");
         }
         let message = FanOut { conversation: 3, members: &[1, 2], body: b"the last one" };
-        peer.submit(Work::FanOut(message), Durability::Synced).and_then(Pending::wait).expect("acknowledged");
+        peer.submit(Work::FanOut(message), Durability::Synced)
+            .and_then(Pending::wait)
+            .expect("acknowledged");
         let mut expected = Found::default();
         expected.add(b"the last one");
         bodies.iter().rev().take(49).for_each(|body| expected.add(body));

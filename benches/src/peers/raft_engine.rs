@@ -1,10 +1,12 @@
-//! raft-engine, with default options: a log shared by all regions, an index of every entry in memory, lz4 for batches
-//! of 8 KiB and more.
+//! raft-engine, with default options: a log shared by all regions, an index of every entry in
+//! memory, lz4 for batches of 8 KiB and more.
 //!
-//! A timeline is a region, its sequences are the region's log indexes, numbered by the caller as the engine wants it: hence the
-//! table of last indexes, and hence no two threads may write to one timeline at a time (the workloads give each its own).
-//! Logged: `write(.., sync = false)` returns after write(2). Synced: after fdatasync; concurrent callers share it in the
-//! engine's write group. It does not sort or merge what it wrote: flush is a sync, compaction only purges old files.
+//! A timeline is a region, its sequences are the region's log indexes, numbered by the caller as
+//! the engine wants it: hence the table of last indexes, and hence no two threads may write to one
+//! timeline at a time (the workloads give each its own). Logged: `write(.., sync = false)` returns
+//! after write(2). Synced: after fdatasync; concurrent callers share it in the engine's write
+//! group. It does not sort or merge what it wrote: flush is a sync, compaction only purges old
+//! files.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -28,7 +30,8 @@ impl MessageExt for Format {
     }
 }
 
-/// What a writing thread keeps from call to call, so that the engine is measured and not the allocator.
+/// What a writing thread keeps from call to call, so that the engine is measured and not the
+/// allocator.
 #[derive(Default)]
 struct Scratch {
     batch: LogBatch,
@@ -57,7 +60,9 @@ impl RaftEngine {
     /// Adds the scratch's entry to its batch, at the end of `region`; says where.
     fn push(&self, scratch: &mut Scratch, region: u32) -> Result<u64> {
         scratch.entry.index = self.lasts[region as usize].fetch_add(1, Ordering::Relaxed) + 1;
-        scratch.batch.add_entries::<Format>(u64::from(region), std::slice::from_ref(&scratch.entry))?;
+        scratch
+            .batch
+            .add_entries::<Format>(u64::from(region), std::slice::from_ref(&scratch.entry))?;
         Ok(scratch.entry.index)
     }
 
@@ -103,7 +108,13 @@ impl Peer for RaftEngine {
         let end = self.lasts[timeline as usize].load(Ordering::Relaxed) + 1;
         let begin = end.saturating_sub(count as u64).max(1);
         let mut entries = Vec::with_capacity(count);
-        self.engine.fetch_entries_to::<Format>(u64::from(timeline), begin, end, None, &mut entries)?;
+        self.engine.fetch_entries_to::<Format>(
+            u64::from(timeline),
+            begin,
+            end,
+            None,
+            &mut entries,
+        )?;
         let mut found = Found::default();
         entries.iter().rev().for_each(|entry| found.add(&entry.body));
         Ok(found)

@@ -1,7 +1,8 @@
 //! A log entry in the form that raft-engine takes: a protobuf message, written by hand.
 //!
-//! `message Entry { uint64 index = 1; bytes body = 2; }`, and no more than what encoding and decoding ask for. Generated
-//! code does the same steps; generating it would need a protobuf compiler on every machine that builds the benches.
+//! `message Entry { uint64 index = 1; bytes body = 2; }`, and no more than what encoding and
+//! decoding ask for. Generated code does the same steps; generating it would need a protobuf
+//! compiler on every machine that builds the benches.
 
 use std::any::Any;
 use std::sync::OnceLock;
@@ -46,7 +47,9 @@ impl Message for RaftEntry {
         while !input.eof()? {
             match input.read_tag_unpack()? {
                 (INDEX, WireType::WireTypeVarint) => self.index = input.read_uint64()?,
-                (BODY, WireType::WireTypeLengthDelimited) => input.read_bytes_into(&mut self.body)?,
+                (BODY, WireType::WireTypeLengthDelimited) => {
+                    input.read_bytes_into(&mut self.body)?
+                }
                 (number, wire_type) => {
                     self.unknown.add_value(number, input.read_unknown(wire_type)?);
                 }

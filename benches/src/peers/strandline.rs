@@ -1,8 +1,8 @@
 //! Strandline, with default options.
 //!
-//! Logged: the ticket resolves after write(2). Synced: after fdatasync. Visible to readers at the same moment. A fan-out
-//! stores its body once by itself, so `Copies` means nothing here. Names are made before the clock starts, as an application
-//! has them.
+//! Logged: the ticket resolves after write(2). Synced: after fdatasync. Visible to readers at the
+//! same moment. A fan-out stores its body once by itself, so `Copies` means nothing here. Names are
+//! made before the clock starts, as an application has them.
 
 use std::path::Path;
 
@@ -26,7 +26,8 @@ impl Strandline {
     pub fn open(dir: &Path) -> Result<Strandline> {
         let engine = Engine::open(dir, Options::default())?;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
-        let names = |kind: &str| (0..TIMELINES).map(|id| format!("{kind}/{id:08}").into_bytes()).collect();
+        let names =
+            |kind: &str| (0..TIMELINES).map(|id| format!("{kind}/{id:08}").into_bytes()).collect();
         Ok(Strandline { engine, messages, sync, conversations: names("c"), users: names("u") })
     }
 
@@ -37,15 +38,22 @@ impl Strandline {
         });
         match work {
             Work::Appends(appends) => appends.iter().fold(batch, |batch, append| {
-                batch.append(&self.messages, &self.conversations[append.timeline as usize], append.body)
+                batch.append(
+                    &self.messages,
+                    &self.conversations[append.timeline as usize],
+                    append.body,
+                )
             }),
             Work::FanOut(fan_out) => {
                 let conversation = self.conversations[fan_out.conversation as usize].as_slice();
-                // The conversation and then its members, as one range: a fan-out asks how many targets there will be.
+                // The conversation and then its members, as one range: a fan-out asks how many
+                // targets there will be.
                 let count = fan_out.members.len() + 1;
                 let targets = (0..count).map(|place| match place.checked_sub(1) {
                     None => (&self.messages, conversation),
-                    Some(member) => (&self.sync, self.users[fan_out.members[member] as usize].as_slice()),
+                    Some(member) => {
+                        (&self.sync, self.users[fan_out.members[member] as usize].as_slice())
+                    }
                 });
                 batch.fan_out(fan_out.body, targets)
             }

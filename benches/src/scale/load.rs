@@ -41,7 +41,11 @@ pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
             let mut batch = Batch::new().durability(Durability::Os);
             for place in first..(first + in_a_batch as u64).min(data.timelines) {
                 let timeline = data.scattered(place);
-                batch = batch.append(&store, &Data::name(timeline), bodies.piece(&mut random, data.body));
+                batch = batch.append(
+                    &store,
+                    &Data::name(timeline),
+                    bodies.piece(&mut random, data.body),
+                );
                 if data.ids {
                     batch = batch.id(&Data::id(timeline, entry));
                 }
@@ -99,11 +103,13 @@ fn settle(engine: &Engine) {
     }
 }
 
-/// Whether this process wrote something in the last moment: a merge may take longer than the rest that is waited for.
+/// Whether this process wrote something in the last moment: a merge may take longer than the rest
+/// that is waited for.
 fn is_busy() -> bool {
     use std::cell::Cell;
     thread_local!(static WRITTEN: Cell<u64> = const { Cell::new(0) });
     let own = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
-    let written = own.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).unwrap_or(0);
+    let written =
+        own.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).unwrap_or(0);
     WRITTEN.replace(written).abs_diff(written) > 64 * 1024
 }

@@ -1,6 +1,8 @@
-//! Millions of timelines: what they cost in memory, files, open time and block reads. For the binary `timelines`.
+//! Millions of timelines: what they cost in memory, files, open time and block reads. For the
+//! binary `timelines`.
 //!
-//! Each step runs in a process of its own, so that its memory is what it needs and nothing that an earlier step left behind.
+//! Each step runs in a process of its own, so that its memory is what it needs and nothing that an
+//! earlier step left behind.
 
 pub mod load;
 pub mod process;
@@ -35,7 +37,8 @@ impl Data {
         Options { memory_budget_bytes: self.budget_mib << 20, ..Options::default() }
     }
 
-    /// The timeline of a place in a round: all of them, each once, in an order that has nothing to do with that of names.
+    /// The timeline of a place in a round: all of them, each once, in an order that has nothing to
+    /// do with that of names.
     pub fn scattered(&self, place: u64) -> u64 {
         // A prime above any number of timelines that is loaded here, so that no two places meet.
         place * 2_654_435_761 % self.timelines

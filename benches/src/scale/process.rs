@@ -17,11 +17,13 @@ pub fn memory_mb(name: &str) -> Result<f64> {
     Ok(kib * 1024.0 / 1e6)
 }
 
-/// How long this thread has had a processor, in milliseconds: on a machine that is shared, what a call costs.
+/// How long this thread has had a processor, in milliseconds: on a machine that is shared, what a
+/// call costs.
 pub fn processor_ms() -> Result<f64> {
-    let text =
-        fs::read_to_string("/proc/thread-self/schedstat").context("reading the scheduler's figures")?;
-    let nanos: f64 = text.split_ascii_whitespace().next().context("no figures of the scheduler")?.parse()?;
+    let text = fs::read_to_string("/proc/thread-self/schedstat")
+        .context("reading the scheduler's figures")?;
+    let nanos: f64 =
+        text.split_ascii_whitespace().next().context("no figures of the scheduler")?.parse()?;
     Ok(nanos / 1e6)
 }
 

@@ -33,7 +33,8 @@ fn block_reads(engine: &Engine) -> u64 {
     engine.stats().get("block_reads").unwrap_or(0)
 }
 
-/// Calls `look` for some timelines that were not looked at before, and prints how many blocks each call read.
+/// Calls `look` for some timelines that were not looked at before, and prints how many blocks each
+/// call read.
 fn count_reads(
     engine: &Engine,
     what: &str,
@@ -60,7 +61,8 @@ fn count_reads(
     Ok(())
 }
 
-/// Reads the newest entry of timelines: at first, when nothing is cached; later, when what all timelines have in common is.
+/// Reads the newest entry of timelines: at first, when nothing is cached; later, when what all
+/// timelines have in common is.
 pub fn latest(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
     let store = engine.store("messages")?;
     let newest = |timeline: u64| {
@@ -69,21 +71,34 @@ pub fn latest(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
         Ok(())
     };
     let mut random = Random::new(3);
-    let mut picks =
-        |count: u64| -> Vec<u64> { (0..count).map(|_| random.next_u64() % data.timelines).collect() };
+    let mut picks = |count: u64| -> Vec<u64> {
+        (0..count).map(|_| random.next_u64() % data.timelines).collect()
+    };
     count_reads(engine, "newest entry, at first", newest, picks(LOOKED_AT).into_iter())?;
     picks(20 * LOOKED_AT).into_iter().try_for_each(newest)?;
     count_reads(engine, "newest entry, later", newest, picks(LOOKED_AT).into_iter())?;
     let start = Instant::now();
     picks(reads).into_iter().try_for_each(newest)?;
-    println!("| random reads, µs each | {:.1} |", start.elapsed().as_secs_f64() * 1e6 / reads as f64);
-    println!("| memory after {reads} random reads: resident, MB | {:.0} |", process::memory_mb("VmRSS")?);
+    println!(
+        "| random reads, µs each | {:.1} |",
+        start.elapsed().as_secs_f64() * 1e6 / reads as f64
+    );
+    println!(
+        "| memory after {reads} random reads: resident, MB | {:.0} |",
+        process::memory_mb("VmRSS")?
+    );
     println!("| … of it anonymous, MB | {:.0} |", process::memory_mb("RssAnon")?);
     println!("| … open files | {} |", process::descriptors()?);
     Ok(())
 }
 
-fn commit(engine: &Engine, store: &Store, timeline: u64, id: &[u8], body: &[u8]) -> Result<(u64, bool)> {
+fn commit(
+    engine: &Engine,
+    store: &Store,
+    timeline: u64,
+    id: &[u8],
+    body: &[u8],
+) -> Result<(u64, bool)> {
     let batch = Batch::new().durability(strandline::Durability::Os);
     let receipt = engine.submit(batch.append(store, &Data::name(timeline), body).id(id))?.wait()?;
     Ok((receipt.sequences[0], receipt.duplicate))
@@ -106,7 +121,8 @@ pub fn retries(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
         }
     };
     let fresh = |timeline: u64| {
-        let (_, duplicate) = commit(engine, &store, timeline, &Data::id(timeline, 0xF_FFFF), b"fresh")?;
+        let (_, duplicate) =
+            commit(engine, &store, timeline, &Data::id(timeline, 0xF_FFFF), b"fresh")?;
         ensure!(!duplicate, "timeline {timeline}: a fresh id was taken for a retry");
         Ok(())
     };
@@ -121,7 +137,10 @@ pub fn retries(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
     count_reads(engine, "retry, later", retry, next(LOOKED_AT))?;
     count_reads(engine, "append with a fresh id", fresh, next(LOOKED_AT))?;
     next(reads).try_for_each(retry)?;
-    println!("| memory after {reads} more retries: resident, MB | {:.0} |", process::memory_mb("VmRSS")?);
+    println!(
+        "| memory after {reads} more retries: resident, MB | {:.0} |",
+        process::memory_mb("VmRSS")?
+    );
     println!("| … of it anonymous, MB | {:.0} |", process::memory_mb("RssAnon")?);
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! W9: the append rate while a store grows, what merging writes for it, and reads of cold timelines at its end.
+//! W9: the append rate while a store grows, what merging writes for it, and reads of cold timelines
+//! at its end.
 //!
-//! Appends go at full speed while the compaction thread works at its default rate. Then the debt is waited for, the engine closed, the
-//! caches of the operating system dropped, and timelines read that nobody has read before.
+//! Appends go at full speed while the compaction thread works at its default rate. Then the debt is
+//! waited for, the engine closed, the caches of the operating system dropped, and timelines read
+//! that nobody has read before.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +33,8 @@ pub fn run(dir: &Path, load: Load, reads: u32, every: Duration) -> Result<()> {
     let rates = grow(&engine, dir, load, every)?;
     engine.flush()?;
     let start = Instant::now();
-    // The figure is as old as the last look of the compaction thread, which is a second at most when it has nothing to do.
+    // The figure is as old as the last look of the compaction thread, which is a second at most
+    // when it has nothing to do.
     loop {
         std::thread::sleep(Duration::from_secs(2));
         if figure(&engine, "compaction_debt_bytes")? == 0 || start.elapsed() >= PATIENCE {
@@ -44,7 +47,8 @@ pub fn run(dir: &Path, load: Load, reads: u32, every: Duration) -> Result<()> {
     let [calls, device] = Written::now(dir)?.per_work_since(before, appends);
     println!("\nThe debt was merged {debt_seconds:.0} s after the last append.");
     println!(
-        "Written per byte of bodies: {:.2} by the engine's count, {:.2} by calls, {:.2} by the device.",
+        "Written per byte of bodies: {:.2} by the engine's count, {:.2} by calls, {:.2} by the \
+         device.",
         figure(&engine, "write_amplification_percent")? as f64 / 100.0,
         calls / BODY_BYTES as f64,
         device / BODY_BYTES as f64
@@ -77,7 +81,9 @@ pub fn run(dir: &Path, load: Load, reads: u32, every: Duration) -> Result<()> {
 /// Appends all of it; the rate of each row.
 fn grow(engine: &Engine, dir: &Path, load: Load, every: Duration) -> Result<Vec<f64>> {
     let store = engine.store("messages")?;
-    println!("| s | appends/s | bodies MB | disk MB | written per byte | debt MB | segments | stalls |");
+    println!(
+        "| s | appends/s | bodies MB | disk MB | written per byte | debt MB | segments | stalls |"
+    );
     println!("|--:|--:|--:|--:|--:|--:|--:|--:|");
     let ingest = Ingest::start(engine, &store, load);
     let (start, mut last, mut rates) = (Instant::now(), (Duration::ZERO, 0), Vec::new());
@@ -127,14 +133,17 @@ fn cold_reads(dir: &Path, timelines: u32, reads: u32) -> Result<()> {
     }
     for (which, times) in [("first 100", &first), ("all", &all)] {
         let (middle, high) = (times.value_at_quantile(0.5), times.value_at_quantile(0.99));
-        println!("Latest {LATEST}, {which} of {reads} cold timelines: p50 {middle} µs, p99 {high} µs.");
+        println!(
+            "Latest {LATEST}, {which} of {reads} cold timelines: p50 {middle} µs, p99 {high} µs."
+        );
     }
     println!("{:.1} entries a read.", entries as f64 / f64::from(reads));
     engine.close()?;
     Ok(())
 }
 
-/// Has the operating system forget the files: all that it has, where this process may ask for that, or else each file.
+/// Has the operating system forget the files: all that it has, where this process may ask for that,
+/// or else each file.
 fn drop_caches(dir: &Path) -> Result<&'static str> {
     settle()?;
     if fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {

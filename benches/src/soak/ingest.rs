@@ -1,4 +1,5 @@
-//! Appends at full speed until told to stop: batches of a hundred entries to timelines that are picked evenly, sixteen in flight.
+//! Appends at full speed until told to stop: batches of a hundred entries to timelines that are
+//! picked evenly, sixteen in flight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

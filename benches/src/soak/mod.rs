@@ -1,7 +1,9 @@
 //! Long runs: does an engine stay what it was after the first minute?
 //!
-//! * `ttl` (W8): full speed into a store with a short TTL; how much the disk holds, and when it is empty after the last append.
-//! * `growth` (W9): many gigabytes over many timelines; the append rate as they grow, write amplification, cold reads at the end.
+//! * `ttl` (W8): full speed into a store with a short TTL; how much the disk holds, and when it is
+//!   empty after the last append.
+//! * `growth` (W9): many gigabytes over many timelines; the append rate as they grow, write
+//!   amplification, cold reads at the end.
 //! * `ingest` is the load of both: batches of appends, so many in flight, on a thread of its own.
 
 pub mod growth;

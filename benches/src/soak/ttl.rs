@@ -1,8 +1,10 @@
-//! W8: what the disk holds while entries come at full speed and live shortly, and when it is empty afterwards.
+//! W8: what the disk holds while entries come at full speed and live shortly, and when it is empty
+//! afterwards.
 //!
-//! The bound is 1.4 × (the bodies' bytes that were accepted within the last TTL + one partition); it is looked at each second, from
-//! the first moment at which something has expired. One timeline is written once at the start and never again: it must pin
-//! nothing. After the last append, all entries must have left the disk within TTL + one partition + 5 s: no data file with entries,
+//! The bound is 1.4 × (the bodies' bytes that were accepted within the last TTL + one partition);
+//! it is looked at each second, from the first moment at which something has expired. One timeline
+//! is written once at the start and never again: it must pin nothing. After the last append, all
+//! entries must have left the disk within TTL + one partition + 5 s: no data file with entries,
 //! nothing in memory that the log would have to hold.
 
 use std::collections::VecDeque;
@@ -53,8 +55,12 @@ pub fn run(dir: &Path, load: Load, ttl: Duration, time: Duration, every: Duratio
         if now.saturating_sub(row.0) >= every {
             let rate = (ingest.appends() - row.1) as f64 / now.saturating_sub(row.0).as_secs_f64();
             let log = file_bytes(dir, ".log")?.iter().sum();
-            let (disk, log, segments) = (megabytes(disk), megabytes(log), figure(&engine, "segments")?);
-            println!("| {} | {rate:.0} | {disk:.0} | {share:.2} | {log:.0} | {segments} |", now.as_secs());
+            let (disk, log, segments) =
+                (megabytes(disk), megabytes(log), figure(&engine, "segments")?);
+            println!(
+                "| {} | {rate:.0} | {disk:.0} | {share:.2} | {log:.0} | {segments} |",
+                now.as_secs()
+            );
             row = (now, ingest.appends());
         }
     }
@@ -73,7 +79,9 @@ pub fn run(dir: &Path, load: Load, ttl: Duration, time: Duration, every: Duratio
         limit.as_secs_f64()
     );
     println!("Left on the disk: {:.1} MB.", megabytes(occupied_bytes(dir)?));
-    for name in ["expired_total", "expired_bytes", "write_amplification_percent", "merges", "write_stalls"] {
+    for name in
+        ["expired_total", "expired_bytes", "write_amplification_percent", "merges", "write_stalls"]
+    {
         println!("{name}: {}", figure(&engine, name)?);
     }
     let next = store.append(b"idle", b"again")?;

@@ -1,10 +1,11 @@
 //! W1 and W2: appends by Zipf over 100 k timelines, logged and synced.
 //!
-//! W1 compares calls that return when the entry is logged (the peers) with a queue that answers later (Strandline): hence two
-//! lines for ours, one with a window in flight and one that waits for each answer. W2 holds the number of outstanding appends
-//! equal. A peer whose calls block gets a thread a writer up to 64; above that each thread's call carries several appends, since more
-//! threads only cost the peer. And because a caller could gather what is outstanding into one batch, each peer also has a line in
-//! which one caller does, all answered at once.
+//! W1 compares calls that return when the entry is logged (the peers) with a queue that answers
+//! later (Strandline): hence two lines for ours, one with a window in flight and one that waits for
+//! each answer. W2 holds the number of outstanding appends equal. A peer whose calls block gets a
+//! thread a writer up to 64; above that each thread's call carries several appends, since more
+//! threads only cost the peer. And because a caller could gather what is outstanding into one
+//! batch, each peer also has a line in which one caller does, all answered at once.
 
 use std::path::Path;
 use std::time::Duration;
@@ -34,10 +35,23 @@ pub fn w1(settings: &Settings) -> Result<Vec<Table>> {
     [(1, 1_024, "one per call"), (100, 16, "batches of 100")]
         .into_iter()
         .map(|(batch, window, name)| {
-            let mut contestants =
-                vec![logged(settings, Kind::Strandline, &all, batch, window, format!("{window} in flight"))];
+            let mut contestants = vec![logged(
+                settings,
+                Kind::Strandline,
+                &all,
+                batch,
+                window,
+                format!("{window} in flight"),
+            )];
             for kind in ENGINES {
-                contestants.push(logged(settings, kind, &all, batch, 1, "waits for each".to_owned()));
+                contestants.push(logged(
+                    settings,
+                    kind,
+                    &all,
+                    batch,
+                    1,
+                    "waits for each".to_owned(),
+                ));
             }
             let columns = vec![
                 Column::compared("appends/s"),
@@ -57,9 +71,17 @@ fn logged<'w>(
     window: usize,
     how: String,
 ) -> Contestant<'w> {
-    // A caller who waits for a cross-thread answer each time may be slow: after so long its rate is known.
-    let stop_after = (window == 1).then(|| Duration::from_secs_f64((20.0 * settings.scale).max(1.0)));
-    let pace = Pace { window, together: false, durability: Durability::Logged, stop_after, latencies: false };
+    // A caller who waits for a cross-thread answer each time may be slow: after so long its rate is
+    // known.
+    let stop_after =
+        (window == 1).then(|| Duration::from_secs_f64((20.0 * settings.scale).max(1.0)));
+    let pace = Pace {
+        window,
+        together: false,
+        durability: Durability::Logged,
+        stop_after,
+        latencies: false,
+    };
     let measure = Box::new(move |peer: &dyn Peer, dir: &Path| {
         let before = Written::now(dir)?;
         let feed: Feed<'_> = Box::new(all.chunks(batch).map(Work::Appends));
@@ -98,7 +120,8 @@ fn w2_with(settings: &Settings, bodies: &Bodies, outstanding: usize) -> Result<T
     let per_writer = |writers: u32| {
         (0..writers).map(move |writer| appends(bodies, 400_000 / writers as usize, writer, writers))
     };
-    let (alone, apart): (Vec<_>, Vec<_>) = (per_writer(1).collect(), per_writer(threads as u32).collect());
+    let (alone, apart): (Vec<_>, Vec<_>) =
+        (per_writer(1).collect(), per_writer(threads as u32).collect());
     let mut contestants = Vec::new();
     let mut add = |kind, how: &str, style: Style| {
         let feeds = if style.threads == 1 { &alone } else { &apart };
@@ -148,7 +171,9 @@ fn durable<'w>(
         let before = Written::now(dir)?;
         let feeds = writers
             .iter()
-            .map(|own| Box::new(own.chunks_exact(style.batch).cycle().map(Work::Appends)) as Feed<'_>)
+            .map(|own| {
+                Box::new(own.chunks_exact(style.batch).cycle().map(Work::Appends)) as Feed<'_>
+            })
             .collect();
         let outcome = drive::run(peer, feeds, pace)?;
         let [calls, device] =

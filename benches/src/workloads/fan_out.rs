@@ -1,8 +1,9 @@
 //! W3: one message to a conversation and its N members, atomically.
 //!
-//! Strandline stores the body once by itself. A peer has two lines: the body in every timeline, which is what a reader wants, and the
-//! body once with references to it, which is what a writer wants. With several messages in flight a peer gets a thread for
-//! each, whose groups share no member with another thread's.
+//! Strandline stores the body once by itself. A peer has two lines: the body in every timeline,
+//! which is what a reader wants, and the body once with references to it, which is what a writer
+//! wants. With several messages in flight a peer gets a thread for each, whose groups share no
+//! member with another thread's.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +29,11 @@ struct Case {
 
 const CASES: [Case; 3] = [
     Case { durability: Durability::Logged, in_flight: 1, name: "logged" },
-    Case { durability: Durability::Synced, in_flight: 1, name: "fdatasync per message, 1 in flight" },
+    Case {
+        durability: Durability::Synced,
+        in_flight: 1,
+        name: "fdatasync per message, 1 in flight",
+    },
     Case { durability: Durability::Synced, in_flight: 16, name: "fdatasync, 16 in flight" },
 ];
 

@@ -1,7 +1,8 @@
 //! W4: the newest 50 entries of a timeline, after W1, flushed and compacted, warm.
 //!
-//! Only timelines that have 50 entries are asked, each as often as another, so that every read returns 50. What was loaded fits
-//! into memory in every scale up to 1; reads of data that does not are another workload.
+//! Only timelines that have 50 entries are asked, each as often as another, so that every read
+//! returns 50. What was loaded fits into memory in every scale up to 1; reads of data that does not
+//! are another workload.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -28,17 +29,20 @@ pub fn w4(settings: &Settings) -> Result<Vec<Table>> {
     let long = timelines_with(&all, COUNT);
     ensure!(!long.is_empty(), "no timeline has {COUNT} entries at this scale");
     let mut random = Random::new(4);
-    let picks: Vec<u32> =
-        (0..settings.count(READS, 2_000)).map(|_| long[random.below(long.len() as u32) as usize]).collect();
+    let picks: Vec<u32> = (0..settings.count(READS, 2_000))
+        .map(|_| long[random.below(long.len() as u32) as usize])
+        .collect();
     let contestants: Vec<Contestant<'_>> = [Kind::Strandline, Kind::RaftEngine, Kind::Fjall]
         .into_iter()
         .map(|kind| {
             let (all, picks) = (&all, &picks);
-            let measure = Box::new(move |peer: &dyn Peer, _: &Path| measure(peer, kind, all, picks));
+            let measure =
+                Box::new(move |peer: &dyn Peer, _: &Path| measure(peer, kind, all, picks));
             Contestant { kind, how: "warm".to_owned(), copies: Copies::Inline, measure }
         })
         .collect();
-    let columns = vec![Column::compared("p50 µs"), Column::plain("p99 µs"), Column::plain("reads/s")];
+    let columns =
+        vec![Column::compared("p50 µs"), Column::plain("p99 µs"), Column::plain("reads/s")];
     let title = format!("W4 latest {COUNT}, {} timelines of {} appends", long.len(), all.len());
     Ok(vec![alternate(settings, &title, columns, &contestants)?])
 }

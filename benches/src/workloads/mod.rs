@@ -1,4 +1,5 @@
-//! W1 to W4, as docs/benchmarks.md describes them: each makes its data, names its contestants, and has them run in turns.
+//! W1 to W4, as docs/benchmarks.md describes them: each makes its data, names its contestants, and
+//! has them run in turns.
 
 pub mod append;
 pub mod fan_out;
@@ -12,8 +13,14 @@ use crate::disk::{self, Written};
 use crate::drive::Outcome;
 use crate::peers::Peer;
 
-/// Flushes, and says how many bytes were written a piece of work since `before`: call bytes, device bytes.
-fn written_per_work(peer: &dyn Peer, dir: &Path, before: Written, outcome: &Outcome) -> Result<[f64; 2]> {
+/// Flushes, and says how many bytes were written a piece of work since `before`: call bytes, device
+/// bytes.
+fn written_per_work(
+    peer: &dyn Peer,
+    dir: &Path,
+    before: Written,
+    outcome: &Outcome,
+) -> Result<[f64; 2]> {
     peer.flush()?;
     disk::settle()?;
     Ok(Written::now(dir)?.per_work_since(before, outcome.works))

@@ -1,4 +1,5 @@
-//! Step 1 of a commit: room in the memtable, in the log and on the disk, and what must be durable before anything is acknowledged.
+//! Step 1 of a commit: room in the memtable, in the log and on the disk, and what must be durable
+//! before anything is acknowledged.
 //!
 //! It does not know: what is committed.
 
@@ -27,12 +28,15 @@ impl Committer {
                     self.wait_for_merge();
                     self.seal()?;
                 }
-                // Changes that give space back are taken all the same, into a memtable that is over its size: nothing else is.
+                // Changes that give space back are taken all the same, into a memtable that is over
+                // its size: nothing else is.
                 Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {}
                 Err(error) => return Err(error),
             }
         }
-        if let Some(file) = self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))? {
+        if let Some(file) =
+            self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))?
+        {
             self.in_use(file);
         }
         self.name_file()
@@ -45,7 +49,8 @@ impl Committer {
         self.unnamed_file = Some(file.number);
     }
 
-    /// The manifest must count on the log file before anything in it is acknowledged, or its loss would not be noticed.
+    /// The manifest must count on the log file before anything in it is acknowledged, or its loss
+    /// would not be noticed.
     fn name_file(&mut self) -> Result<()> {
         if let Some(number) = self.unnamed_file {
             let named = self.state.manifest.lock().commit(|live| live.log_file = number);
@@ -58,10 +63,12 @@ impl Committer {
         Ok(())
     }
 
-    /// The manifest must say which stores a power cut can set back before anything of them is visible that it can take.
+    /// The manifest must say which stores a power cut can set back before anything of them is
+    /// visible that it can take.
     pub(super) fn note_relaxed(&mut self, group: &Filling, may_add: bool) -> Result<()> {
-        let is_concerned =
-            |batch: &&Prepared| batch.durability == Durability::Os && (may_add || batch.frees_only());
+        let is_concerned = |batch: &&Prepared| {
+            batch.durability == Durability::Os && (may_add || batch.frees_only())
+        };
         let batches = group.batches.iter().map(|submitted| &submitted.batch).filter(is_concerned);
         self.relaxed.add(&self.state, batches.flat_map(Prepared::stores)).map_err(|failure| {
             self.state.make_space();
@@ -83,7 +90,8 @@ impl Committer {
         }
     }
 
-    /// Waits while merging is too far behind and goes on: what is written faster than it can be merged would fill the disk.
+    /// Waits while merging is too far behind and goes on: what is written faster than it can be
+    /// merged would fill the disk.
     fn wait_for_merge(&self) {
         loop {
             let seen = self.state.progress.changes();
@@ -112,7 +120,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Seals, and leaves the log file: when the flush is done, the disk holds what is live in segments only.
+    /// Seals, and leaves the log file: when the flush is done, the disk holds what is live in
+    /// segments only.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
         self.wait_for_flush()?;
         self.seal()?;
@@ -125,8 +134,9 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes a group without records, if the last one has nothing behind it that says that it was durable. What is in segments only
-    /// needs no log; on a full disk it is tried again with the next tick of the clock.
+    /// Writes a group without records, if the last one has nothing behind it that says that it was
+    /// durable. What is in segments only needs no log; on a full disk it is tried again with the
+    /// next tick of the clock.
     pub(super) fn vouch(&mut self) -> Result<(), Failure> {
         let is_needed = self.wal.unvouched().is_some() && !self.memtable.is_empty();
         if !is_needed || self.state.reserve.is_out() || self.state.poison.check().is_err() {
@@ -145,7 +155,8 @@ impl Committer {
         self.state.unvouched.store(end.map_or(0, |end| end.0), Ordering::Relaxed);
     }
 
-    /// Whether the active memtable is empty and begins where the log ends, so that the checkpoint does, too.
+    /// Whether the active memtable is empty and begins where the log ends, so that the checkpoint
+    /// does, too.
     pub(super) fn is_all_flushed(&self) -> bool {
         self.memtable.is_empty() && self.memtable.from() == self.wal.end()
     }

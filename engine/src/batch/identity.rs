@@ -1,8 +1,10 @@
-//! What a client's id stands for (P12): two hashes, by which a batch with the same id is known as a repeat or as another batch.
+//! What a client's id stands for (P12): two hashes, by which a batch with the same id is known as a
+//! repeat or as another batch.
 //!
-//! The first is over bodies, the second over timelines and changes. A repeat has the same appends, to the same timelines in the
-//! same order, and the same changes. Durability, conditions, a chosen sequence, the origin's stamp and lifetimes are not compared:
-//! a client that repeats may compute a lifetime again, from the time that is left.
+//! The first is over bodies, the second over timelines and changes. A repeat has the same appends,
+//! to the same timelines in the same order, and the same changes. Durability, conditions, a chosen
+//! sequence, the origin's stamp and lifetimes are not compared: a client that repeats may compute a
+//! lifetime again, from the time that is left.
 //!
 //! The hashes are in the log and in segments: what they are made of is part of the format.
 //!
@@ -13,7 +15,8 @@ use crate::format::checksum::name_hash;
 use crate::format::wal::TailWriter;
 use crate::ids::{Sequence, StoreId};
 
-/// The targets' hash of an id that stands for other bytes than the batch's: only the first sequence is remembered for it.
+/// The targets' hash of an id that stands for other bytes than the batch's: only the first sequence
+/// is remembered for it.
 const STANDS_ALONE: u64 = 0;
 
 /// The hashes of an id that stands for these bytes.
@@ -38,8 +41,11 @@ impl Content<'_> {
     /// The hashes of an id that stands for the whole batch.
     pub fn hashes(&self) -> (u64, u64) {
         let hashes = match self.bodies {
-            // As every release made them, so that an id that was used before an update is still known after it.
-            [body] if self.changes.is_empty() => (name_hash(self.tail.body_at(&body.place)), self.targets()),
+            // As every release made them, so that an id that was used before an update is still
+            // known after it.
+            [body] if self.changes.is_empty() => {
+                (name_hash(self.tail.body_at(&body.place)), self.targets())
+            }
             bodies => {
                 let bodies = bodies.iter().map(|body| name_hash(self.tail.body_at(&body.place)));
                 (bodies.fold(0, mixed), self.operations())
@@ -108,7 +114,8 @@ mod tests {
 
     #[test]
     fn hashes_of_one_body_are_those_of_every_release() {
-        let targets = [(store(1), b"c/room".as_slice()), (store(2), b"u/ann"), (store(2), b"u/bob")];
+        let targets =
+            [(store(1), b"c/room".as_slice()), (store(2), b"u/ann"), (store(2), b"u/bob")];
         let golden = [
             hashes(Batch::new().append(store(1), b"c/room", b"hello")),
             hashes(Batch::new().fan_out(b"hello", targets)),

@@ -1,7 +1,9 @@
-//! A batch: what a caller wants committed together (P3), encoded by the caller's thread as far as it can be.
+//! A batch: what a caller wants committed together (P3), encoded by the caller's thread as far as
+//! it can be.
 //!
-//! A batch copies each body once, into the very bytes that the log will hold; the memtable later keeps slices of the same bytes.
-//! What only the commit thread knows, sequences and time, goes in front of them in the record.
+//! A batch copies each body once, into the very bytes that the log will hold; the memtable later
+//! keeps slices of the same bytes. What only the commit thread knows, sequences and time, goes in
+//! front of them in the record.
 //!
 //! It does not know: the log's files, or what any timeline holds.
 
@@ -19,7 +21,8 @@ use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc};
 use crate::format::wal::{ORIGIN_BYTES, TailWriter};
 use crate::ids::{
-    BODIES, BodyKey, Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimelineRef,
+    BODIES, BodyKey, Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey,
+    TimelineRef,
 };
 use identity::Content;
 pub(crate) use identity::{remembered, stands_for};
@@ -32,8 +35,9 @@ use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 /// What a success reply means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Durability {
-    /// The operating system has it: it survives a crash of the process, not a power cut. After a power cut its sequence may be given
-    /// again, under another epoch of the store: see [`Store::epoch`](crate::Store::epoch).
+    /// The operating system has it: it survives a crash of the process, not a power cut. After a
+    /// power cut its sequence may be given again, under another epoch of the store: see
+    /// [`Store::epoch`](crate::Store::epoch).
     Os,
     /// The disk has it (the default).
     #[default]
@@ -89,7 +93,8 @@ impl Batch {
         self.fan_out(body, [(store, timeline)])
     }
 
-    /// Adds an append of one body to many timelines: the body is stored once in each store, each target costs its name and a few bytes.
+    /// Adds an append of one body to many timelines: the body is stored once in each store, each
+    /// target costs its name and a few bytes.
     #[must_use]
     pub fn fan_out<'a, S: Into<StoreKey>>(
         mut self,
@@ -101,7 +106,11 @@ impl Batch {
             self.refuse(Error::invalid("a stamped body begins with eight bytes for its origin"));
         }
         let Some(place) = self.body(body) else { return self };
-        self.bodies.push(AppendedBody { place, stamped: self.stamped, lifetime_ms: self.lifetime_ms });
+        self.bodies.push(AppendedBody {
+            place,
+            stamped: self.stamped,
+            lifetime_ms: self.lifetime_ms,
+        });
         self.tail.append(self.stamped, self.lifetime_ms, targets.len());
         for (store, name) in targets {
             let Some(timeline) = self.timeline(store, name) else { return self };
@@ -113,7 +122,8 @@ impl Batch {
         self
     }
 
-    /// Replaces the body of an entry; its sequence and time stay. An entry that is not there stays absent.
+    /// Replaces the body of an entry; its sequence and time stay. An entry that is not there stays
+    /// absent.
     #[must_use]
     pub fn edit(
         mut self,
@@ -128,8 +138,9 @@ impl Batch {
         }
     }
 
-    /// Replaces a body for all entries of these stores that were appended with it, by one record whatever their number. An entry that
-    /// was edited by itself meanwhile shows what was committed last. See [`Store::body_of`](crate::Store::body_of).
+    /// Replaces a body for all entries of these stores that were appended with it, by one record
+    /// whatever their number. An entry that was edited by itself meanwhile shows what was committed
+    /// last. See [`Store::body_of`](crate::Store::body_of).
     #[must_use]
     pub fn edit_body<S: Into<StoreKey>>(
         mut self,
@@ -154,7 +165,12 @@ impl Batch {
 
     /// The same for a timeline that was checked.
     #[must_use]
-    pub(crate) fn edit_in(mut self, timeline: TimelineRef<'_>, sequence: Sequence, body: &[u8]) -> Batch {
+    pub(crate) fn edit_in(
+        mut self,
+        timeline: TimelineRef<'_>,
+        sequence: Sequence,
+        body: &[u8],
+    ) -> Batch {
         if let Some(body) = self.body(body) {
             let name = self.tail.edit(timeline, sequence);
             self.change(timeline, &name, ChangeKind::Edit(sequence, body));
@@ -188,15 +204,17 @@ impl Batch {
         self.changes.push(Change { store: timeline.store, name: place_of(name), hash: 0, kind });
     }
 
-    /// The appends added from here on expire by themselves after so many milliseconds; 0: only as their store says.
+    /// The appends added from here on expire by themselves after so many milliseconds; 0: only as
+    /// their store says.
     #[must_use]
     pub fn lifetime_ms(self, lifetime_ms: u64) -> Batch {
         Batch { lifetime_ms, ..self }
     }
 
-    /// The bodies appended from here on begin with eight bytes, zeros when they are submitted, in which readers find the *origin*:
-    /// the sequence that the batch's first append was given, little-endian. So the copies of a fan-out know where the original
-    /// stands, although nobody knows that before the batch is committed.
+    /// The bodies appended from here on begin with eight bytes, zeros when they are submitted, in
+    /// which readers find the *origin*: the sequence that the batch's first append was given,
+    /// little-endian. So the copies of a fan-out know where the original stands, although nobody
+    /// knows that before the batch is committed.
     #[must_use]
     pub fn stamp_origin(self) -> Batch {
         Batch { stamped: true, ..self }
@@ -208,42 +226,52 @@ impl Batch {
         Batch { durability, ..self }
     }
 
-    /// Commit only if the last sequence of the first append's timeline is this one; otherwise [`Error::LastSequence`].
+    /// Commit only if the last sequence of the first append's timeline is this one; otherwise
+    /// [`Error::LastSequence`].
     #[must_use]
     pub fn if_last(mut self, last: Sequence) -> Batch {
         self.conditions.if_last = Some(last);
         self
     }
 
-    /// Commit only if the last sequence of this timeline, of any store, is this one; otherwise [`Error::LastSequence`]. May be
-    /// asked for several timelines: those that the caller's decision was based on. They need not be written to.
+    /// Commit only if the last sequence of this timeline, of any store, is this one; otherwise
+    /// [`Error::LastSequence`]. May be asked for several timelines: those that the caller's
+    /// decision was based on. They need not be written to.
     #[must_use]
-    pub fn if_last_of(mut self, store: impl Into<StoreKey>, timeline: &[u8], last: Sequence) -> Batch {
+    pub fn if_last_of(
+        mut self,
+        store: impl Into<StoreKey>,
+        timeline: &[u8],
+        last: Sequence,
+    ) -> Batch {
         if let Some(timeline) = self.timeline(store, timeline) {
             self.bases.push((timeline.store, timeline.name.to_vec(), last));
         }
         self
     }
 
-    /// Give the first append this sequence instead of the next, for an import; it must be above the last, or the batch fails
-    /// with [`Error::SequenceOrder`]. The sequences passed over stay absent.
+    /// Give the first append this sequence instead of the next, for an import; it must be above the
+    /// last, or the batch fails with [`Error::SequenceOrder`]. The sequences passed over stay
+    /// absent.
     #[must_use]
     pub fn sequence(mut self, sequence: Sequence) -> Batch {
         self.conditions.sequence = Some(sequence);
         self
     }
 
-    /// A client's id, in the timeline of the first append. The same id with the same batch, within the window of
-    /// [`Options::id_window_ms`], commits nothing and gives the original receipt; with another one it is an
-    /// [`Error::IdConflict`]. The same batch has the same appends and changes in the same order; durability, conditions and
-    /// lifetimes may differ. An id is remembered only if its batch is committed.
+    /// A client's id, in the timeline of the first append. The same id with the same batch, within
+    /// the window of [`Options::id_window_ms`], commits nothing and gives the original receipt;
+    /// with another one it is an [`Error::IdConflict`]. The same batch has the same appends and
+    /// changes in the same order; durability, conditions and lifetimes may differ. An id is
+    /// remembered only if its batch is committed.
     #[must_use]
     pub fn id(self, id: &[u8]) -> Batch {
         self.client_id(id, None)
     }
 
-    /// The same for an id that stands for these bytes, whatever else the batch has: a retry may reach other timelines, in another
-    /// frame. The original receipt then has the sequence of the first append only.
+    /// The same for an id that stands for these bytes, whatever else the batch has: a retry may
+    /// reach other timelines, in another frame. The original receipt then has the sequence of the
+    /// first append only.
     #[must_use]
     pub fn id_for(self, id: &[u8], what: &[u8]) -> Batch {
         self.client_id(id, Some(stands_for(what)))
@@ -259,18 +287,27 @@ impl Batch {
 
     fn body(&mut self, body: &[u8]) -> Option<Range<usize>> {
         if body.len() > MAX_BODY_BYTES {
-            self.refuse(Error::TooLarge { what: "a body", actual: body.len(), limit: MAX_BODY_BYTES });
+            self.refuse(Error::TooLarge {
+                what: "a body",
+                actual: body.len(),
+                limit: MAX_BODY_BYTES,
+            });
             return None;
         }
         Some(self.tail.body(body))
     }
 
     /// A timeline that it is about, unless something is wrong with it or with the batch.
-    fn timeline<'a>(&mut self, store: impl Into<StoreKey>, name: &'a [u8]) -> Option<TimelineRef<'a>> {
+    fn timeline<'a>(
+        &mut self,
+        store: impl Into<StoreKey>,
+        name: &'a [u8],
+    ) -> Option<TimelineRef<'a>> {
         let StoreKey { instance, id: store } = store.into();
         if *self.engine.get_or_insert(instance) != instance {
             self.refuse(Error::invalid(
-                "a batch is committed by one engine, but its stores belong to several: make a batch for each",
+                "a batch is committed by one engine, but its stores belong to several: make a \
+                 batch for each",
             ));
         }
         if name.is_empty() {
@@ -304,8 +341,12 @@ impl Batch {
         }
         let id = self.encode_id();
         let conditions = self.conditions;
-        if self.targets.is_empty() && (conditions.if_last.is_some() || conditions.sequence.is_some()) {
-            self.refuse(Error::invalid("a last sequence or a chosen one needs an append that it concerns"));
+        if self.targets.is_empty()
+            && (conditions.if_last.is_some() || conditions.sequence.is_some())
+        {
+            self.refuse(Error::invalid(
+                "a last sequence or a chosen one needs an append that it concerns",
+            ));
         }
         if let Some(wrong) = self.wrong {
             return Err(wrong);
@@ -319,7 +360,8 @@ impl Batch {
         if let Some(actual) = lengths.find(|len| *len > limit) {
             return Err(Error::TooLarge { what: "a body", actual, limit });
         }
-        // A merge believes what it finds trimmed or removed in a memtable: it must not be what a power cut brings back.
+        // A merge believes what it finds trimmed or removed in a memtable: it must not be what a
+        // power cut brings back.
         let removes = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
         if self.changes.iter().any(removes) {
             self.durability = Durability::Disk;
@@ -413,14 +455,18 @@ mod tests {
 
     #[test]
     fn what_is_over_a_limit_is_refused_by_name() {
-        let long_name = prepare(Batch::new().append(STORE, &[b'n'; 256], b"x")).expect_err("too long");
+        let long_name =
+            prepare(Batch::new().append(STORE, &[b'n'; 256], b"x")).expect_err("too long");
         assert!(long_name.to_string().contains("256 bytes, over the limit of 255"), "{long_name}");
         let big = vec![0; 1024 * 1024 + 1];
         assert!(matches!(
             prepare(Batch::new().append(STORE, b"a", &big)),
             Err(Error::TooLarge { what: "a body", .. })
         ));
-        assert!(matches!(prepare(Batch::new().append(STORE, b"", b"x")), Err(Error::Invalid { .. })));
+        assert!(matches!(
+            prepare(Batch::new().append(STORE, b"", b"x")),
+            Err(Error::Invalid { .. })
+        ));
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl Prepared {
         TimelineRef { store, name: &self.tail[name.start as usize..name.end as usize] }
     }
 
-    /// All timelines that it touches, with their hashes: those of the appends, then those of the changes.
+    /// All timelines that it touches, with their hashes: those of the appends, then those of the
+    /// changes.
     pub fn timelines(&self) -> impl Iterator<Item = (TimelineRef<'_>, u64)> {
         let targets = self.targets.iter().map(|target| (target.store, &target.name, target.hash));
         let changes = self.changes.iter().map(|change| (change.store, &change.name, change.hash));
@@ -183,7 +184,8 @@ impl Prepared {
     }
 }
 
-/// The memtable's hash of a timeline: seeded at random in each engine, so that no client can choose names that collide.
+/// The memtable's hash of a timeline: seeded at random in each engine, so that no client can choose
+/// names that collide.
 pub fn timeline_hash(hasher: &impl BuildHasher, timeline: TimelineRef<'_>) -> u64 {
     hasher.hash_one((timeline.store.0, timeline.name))
 }

@@ -1,4 +1,5 @@
-//! Which shared bodies of a merge's input are still referred to, and the numbers that they get in the output.
+//! Which shared bodies of a merge's input are still referred to, and the numbers that they get in
+//! the output.
 //!
 //! A bit a body and a count for every 64 of them: a million bodies cost 190 kB.
 
@@ -23,7 +24,8 @@ impl Bodies {
         self.used.is_empty()
     }
 
-    /// A surviving entry refers to a body. One that is not there is told when its number is asked for.
+    /// A surviving entry refers to a body. One that is not there is told when its number is asked
+    /// for.
     pub fn mark(&mut self, number: u32) {
         if let Some(word) = self.used.get_mut(number as usize / 64) {
             *word |= 1 << (number % 64);

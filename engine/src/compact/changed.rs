@@ -1,7 +1,8 @@
-//! What became of shared bodies that a merge meets, by changes in any segment of the store, its inputs among them.
+//! What became of shared bodies that a merge meets, by changes in any segment of the store, its
+//! inputs among them.
 //!
-//! A merge applies all of them to what it writes, and says so by the place of the log up to which it did. A change is needed as long
-//! as a segment that did not apply it may hold the body.
+//! A merge applies all of them to what it writes, and says so by the place of the log up to which
+//! it did. A change is needed as long as a segment that did not apply it may hold the body.
 //!
 //! It does not know: which entries have these bodies.
 
@@ -36,27 +37,33 @@ struct Change {
     number: u32,
 }
 
-/// The segments that may hold bodies which others change: what of the log is in them, and up to where changes are applied.
+/// The segments that may hold bodies which others change: what of the log is in them, and up to
+/// where changes are applied.
 struct Others(Vec<(Range<Lsn>, Lsn)>);
 
 impl Others {
     fn of(view: &View, inputs: &[Arc<Segment>]) -> Others {
-        let is_input =
-            |record: &SegmentRecord| inputs.iter().any(|input| input.record().number == record.number);
-        let records = view.segments.of(inputs[0].record().store).iter().map(|segment| segment.record());
+        let is_input = |record: &SegmentRecord| {
+            inputs.iter().any(|input| input.record().number == record.number)
+        };
+        let records =
+            view.segments.of(inputs[0].record().store).iter().map(|segment| segment.record());
         let others = records.filter(|record| record.has_data() && !is_input(record));
         Others(others.map(|record| (record.from..record.to, record.changed_to)).collect())
     }
 
     fn need(&self, place: CommitPlace, at: CommitPlace) -> bool {
-        self.0.iter().any(|(held, changed_to)| held.contains(&Lsn(place.0)) && Lsn(at.0) >= *changed_to)
+        self.0
+            .iter()
+            .any(|(held, changed_to)| held.contains(&Lsn(place.0)) && Lsn(at.0) >= *changed_to)
     }
 }
 
 impl ChangedBodies {
     /// Finds none, for a merge that looks at nothing but its inputs.
     pub fn unknown(view: &View, inputs: &[Arc<Segment>]) -> ChangedBodies {
-        let applied_to = inputs.iter().map(|input| input.record().changed_to).min().unwrap_or(Lsn(0));
+        let applied_to =
+            inputs.iter().map(|input| input.record().changed_to).min().unwrap_or(Lsn(0));
         ChangedBodies {
             changed: BTreeMap::new(),
             applied_to,
@@ -75,8 +82,8 @@ impl ChangedBodies {
         let mut applied_to =
             segments.iter().map(|segment| segment.record().to).max().unwrap_or(Lsn(0)).max(applied);
         for segment in segments.iter().filter(|segment| segment.record().has_data()) {
-            let is_whole =
-                segment.damage().is_none() && !state.unmergeable.lock().contains(&segment.record().number);
+            let is_whole = segment.damage().is_none()
+                && !state.unmergeable.lock().contains(&segment.record().number);
             let entry = match segment.find(BODIES) {
                 Ok(entry) if is_whole => entry,
                 Err(error) if !error.is_damage() => return Err(error),
@@ -91,19 +98,29 @@ impl ChangedBodies {
             for edited in segment.edited(&entry) {
                 let (place, at) = (CommitPlace(edited.sequence), edited.at);
                 if changed.get(&place).is_none_or(|known| known.at < at) {
-                    changed.insert(place, Change { at, segment: segment.clone(), number: edited.body });
+                    changed.insert(
+                        place,
+                        Change { at, segment: segment.clone(), number: edited.body },
+                    );
                 }
             }
         }
-        // What an input has applied stays so. Several inputs that applied changes which are hidden now would have to say different things.
+        // What an input has applied stays so. Several inputs that applied changes which are hidden
+        // now would have to say different things.
         if applied_to < applied && inputs.len() > 1 {
-            let what = "damage hides changes of bodies: what is beside it is merged when that is repaired";
+            let what =
+                "damage hides changes of bodies: what is beside it is merged when that is repaired";
             let path = state.dir.path_of(&data_name(inputs[0].record().number));
             return Err(damage.unwrap_or_else(|| Error::corrupt(path, 0, what)));
         }
         let applied_to = applied_to.max(applied);
         changed.retain(|_, change| Lsn(change.at.0) < applied_to);
-        Ok(ChangedBodies { changed, applied_to, merged: span(inputs), others: Others::of(view, inputs) })
+        Ok(ChangedBodies {
+            changed,
+            applied_to,
+            merged: span(inputs),
+            others: Others::of(view, inputs),
+        })
     }
 
     /// Up to where in the log all changes are applied to what was merged.
@@ -111,7 +128,8 @@ impl ChangedBodies {
         self.applied_to
     }
 
-    /// Where a body was changed last, if that is not in a segment which applied all changes before a place.
+    /// Where a body was changed last, if that is not in a segment which applied all changes before
+    /// a place.
     pub fn later(&self, place: CommitPlace, applied_to: Lsn) -> Option<CommitPlace> {
         self.changed.get(&place).map(|change| change.at).filter(|at| Lsn(at.0) >= applied_to)
     }

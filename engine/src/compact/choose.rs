@@ -6,23 +6,28 @@
 //!             ▲ half of it is dead ──> rewritten alone, whatever its size
 //! ```
 //!
-//! Size tiers: when eight neighbours of one tier stand in a row, they become one of the next tier, so that an entry is written
-//! about log₈(segments) times. Neighbours only: a merged segment holds one piece of the log as any other.
+//! Size tiers: when eight neighbours of one tier stand in a row, they become one of the next tier,
+//! so that an entry is written about log₈(segments) times. Neighbours only: a merged segment holds
+//! one piece of the log as any other.
 //!
-//! Of a segment that has expired only the index is left. Indexes have no tier, since what they had as data says nothing of their
-//! size: eight neighbours, the smallest of a row, become one when none of them has more than a quarter of their bytes. So a large one,
-//! which knows ten million timelines, is written again only with others of its size, however the sizes are mixed. In a row that has
-//! grown far too long that does not count any more.
+//! Of a segment that has expired only the index is left. Indexes have no tier, since what they had
+//! as data says nothing of their size: eight neighbours, the smallest of a row, become one when
+//! none of them has more than a quarter of their bytes. So a large one, which knows ten million
+//! timelines, is written again only with others of its size, however the sizes are mixed. In a row
+//! that has grown far too long that does not count any more.
 //!
-//! The space that a merge takes until its inputs go is bounded: inputs are at most an eighth of what their store holds, or 1 GiB
-//! if that is more. The largest segments are then about a 32nd of a store, so there are few of them however large it grows. Indexes
-//! have no such bound: merged, they are one entry a timeline, mostly of the same timelines, and none could be left as it is.
+//! The space that a merge takes until its inputs go is bounded: inputs are at most an eighth of
+//! what their store holds, or 1 GiB if that is more. The largest segments are then about a 32nd of
+//! a store, so there are few of them however large it grows. Indexes have no such bound: merged,
+//! they are one entry a timeline, mostly of the same timelines, and none could be left as it is.
 //!
-//! What a merge will write is what is alive of its inputs, and their indexes: that much room it needs. If the disk has less, fewer
-//! inputs are taken, or nothing is done until there is. A rewrite gives back more than it takes, so it may use half of what is free.
+//! What a merge will write is what is alive of its inputs, and their indexes: that much room it
+//! needs. If the disk has less, fewer inputs are taken, or nothing is done until there is. A
+//! rewrite gives back more than it takes, so it may use half of what is free.
 //!
-//! Garbage goes first, but for a row that has grown far too long: else a load that makes garbage all the time would keep everything
-//! else from being merged. Where even that is too slow, commits wait (`lag`).
+//! Garbage goes first, but for a row that has grown far too long: else a load that makes garbage
+//! all the time would keep everything else from being merged. Where even that is too slow, commits
+//! wait (`lag`).
 //!
 //! It does not know: where these numbers come from, or how to merge.
 
@@ -104,7 +109,9 @@ pub fn choose(newest_first: &[Candidate], room: Room) -> Choice {
             _ => {}
         }
     }
-    for candidate in newest_first.iter().filter(|candidate| candidate.is_whole && candidate.is_garbage) {
+    for candidate in
+        newest_first.iter().filter(|candidate| candidate.is_whole && candidate.is_garbage)
+    {
         if candidate.alive_bytes <= room.rewrite_bytes {
             return merge(std::slice::from_ref(candidate), false);
         }
@@ -120,35 +127,44 @@ pub fn debt_bytes(newest_first: &[Candidate]) -> u64 {
     garbage.chain(due).map(|candidate| candidate.bytes).sum()
 }
 
-/// Whether merging is too far behind: a row is too long, or of what can be rewritten more is dead than all that is alive, and more
-/// than `least_bytes`.
+/// Whether merging is too far behind: a row is too long, or of what can be rewritten more is dead
+/// than all that is alive, and more than `least_bytes`.
 pub fn is_behind(newest_first: &[Candidate], least_bytes: u64) -> bool {
     let whole = || newest_first.iter().filter(|candidate| candidate.is_whole);
     let alive: u64 = newest_first.iter().map(|candidate| candidate.alive_bytes).sum();
     let garbage = whole().filter(|candidate| candidate.is_garbage);
-    let dead: u64 = garbage.map(|candidate| candidate.bytes.saturating_sub(candidate.alive_bytes)).sum();
-    rows(newest_first).any(|(row, _)| row.len() >= TOO_MANY) || dead > alive.saturating_add(least_bytes)
+    let dead: u64 =
+        garbage.map(|candidate| candidate.bytes.saturating_sub(candidate.alive_bytes)).sum();
+    rows(newest_first).any(|(row, _)| row.len() >= TOO_MANY)
+        || dead > alive.saturating_add(least_bytes)
 }
 
 /// The rows of neighbours that are due, newest first, and of each those that make one merge.
-fn rows(newest_first: &[Candidate]) -> impl DoubleEndedIterator<Item = (&[Candidate], &[Candidate])> {
-    let alike = |one: &Candidate, other: &Candidate| one.kind == other.kind && one.is_whole == other.is_whole;
+fn rows(
+    newest_first: &[Candidate],
+) -> impl DoubleEndedIterator<Item = (&[Candidate], &[Candidate])> {
+    let alike = |one: &Candidate, other: &Candidate| {
+        one.kind == other.kind && one.is_whole == other.is_whole
+    };
     let held: u64 = newest_first.iter().map(|candidate| candidate.bytes).sum();
     let bound_bytes = (held / BOUND_PART).max(LEAST_BOUND_BYTES);
     let rows = newest_first.chunk_by(alike).filter(|row| row.len() >= FAN_IN && row[0].is_whole);
     rows.map(move |row| match row[0].kind {
         Kind::Dropped => (row, smallest_alike(row)),
-        Kind::Data(..) => {
-            (row, oldest_within(&row[row.len() - FAN_IN..], bound_bytes, |candidate| candidate.bytes))
-        }
+        Kind::Data(..) => (
+            row,
+            oldest_within(&row[row.len() - FAN_IN..], bound_bytes, |candidate| candidate.bytes),
+        ),
     })
     .filter(|(_, due)| due.len() >= LEAST_INPUTS)
 }
 
-/// The neighbours of a row of indexes that are cheapest to merge; none while each merge would write a large one for a few small ones,
-/// unless the row is far too long. Of equally cheap ones the oldest.
+/// The neighbours of a row of indexes that are cheapest to merge; none while each merge would write
+/// a large one for a few small ones, unless the row is far too long. Of equally cheap ones the
+/// oldest.
 fn smallest_alike(row: &[Candidate]) -> &[Candidate] {
-    let bytes = |neighbours: &[Candidate]| neighbours.iter().map(|candidate| candidate.bytes).sum::<u64>();
+    let bytes =
+        |neighbours: &[Candidate]| neighbours.iter().map(|candidate| candidate.bytes).sum::<u64>();
     let are_alike = |neighbours: &&[Candidate]| {
         let largest = neighbours.iter().map(|candidate| candidate.bytes).max().unwrap_or(0);
         row.len() >= URGENT || largest.saturating_mul(LEAST_INPUTS as u64) <= bytes(neighbours)
@@ -158,7 +174,11 @@ fn smallest_alike(row: &[Candidate]) -> &[Candidate] {
 }
 
 /// As many of a row, from the oldest on, as fit.
-fn oldest_within(row: &[Candidate], most_bytes: u64, bytes: impl Fn(&Candidate) -> u64) -> &[Candidate] {
+fn oldest_within(
+    row: &[Candidate],
+    most_bytes: u64,
+    bytes: impl Fn(&Candidate) -> u64,
+) -> &[Candidate] {
     let mut sum = 0;
     let fits = |candidate: &&Candidate| {
         sum += bytes(candidate);
@@ -236,8 +256,9 @@ mod tests {
         all
     }
 
-    /// Adds an index a day, and merges what is due; the next index has so many bytes, and merged ones as many as `merged` says. Gives the
-    /// longest row there was, and all that was written by merges.
+    /// Adds an index a day, and merges what is due; the next index has so many bytes, and merged
+    /// ones as many as `merged` says. Gives the longest row there was, and all that was written by
+    /// merges.
     fn live(
         days: usize,
         next: impl Fn(usize) -> u64,
@@ -261,8 +282,13 @@ mod tests {
     fn indexes_of_many_millions_of_timelines_are_merged_again_and_again() {
         // 15 million timelines are about 400 MB of index a partition. Each day has the same ones.
         let (day, days) = (400_000_000, 1000);
-        let (longest, written, row) = live(days, |_| day, |inputs| *inputs.iter().max().expect("has inputs"));
-        assert!(longest <= FAN_IN && row.len() < FAN_IN, "{longest} at most, {} at the end", row.len());
+        let (longest, written, row) =
+            live(days, |_| day, |inputs| *inputs.iter().max().expect("has inputs"));
+        assert!(
+            longest <= FAN_IN && row.len() < FAN_IN,
+            "{longest} at most, {} at the end",
+            row.len()
+        );
         assert!(written <= days as u64 * day / 6, "each is written once for seven that come");
         // The tail of a day is flushed apart: sizes alternate.
         let mixed = |day_number| if day_number % 2 == 0 { day } else { 1000 };
@@ -283,16 +309,24 @@ mod tests {
     fn a_large_index_is_left_alone_until_there_are_others_of_its_size_or_far_too_many() {
         let mut sizes = vec![1; 7];
         sizes.push(100);
-        assert_eq!((choose(&indexes(&sizes), PLENTY), debt_bytes(&indexes(&sizes))), (Choice::Nothing, 0));
+        assert_eq!(
+            (choose(&indexes(&sizes), PLENTY), debt_bytes(&indexes(&sizes))),
+            (Choice::Nothing, 0)
+        );
         sizes.insert(0, 1);
         assert_eq!(choose(&indexes(&sizes), PLENTY), merge((2..=9).rev()));
         // One large one in each eight: no neighbours are alike.
-        let peaks: Vec<u64> = (0..URGENT).map(|place| if place % 8 == 3 { 100 } else { 1 }).collect();
+        let peaks: Vec<u64> =
+            (0..URGENT).map(|place| if place % 8 == 3 { 100 } else { 1 }).collect();
         assert_eq!(choose(&indexes(&peaks[1..]), PLENTY), Choice::Nothing);
         assert!(
             matches!(choose(&indexes(&peaks), PLENTY), Choice::Merge(inputs, true) if inputs.len() == FAN_IN)
         );
-        assert_eq!(choose(&indexes(&[GIB; 8]), room(GIB)), Choice::Wait, "and the room of the disk counts");
+        assert_eq!(
+            choose(&indexes(&[GIB; 8]), room(GIB)),
+            Choice::Wait,
+            "and the room of the disk counts"
+        );
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Removing the data of segments of which nothing is shown any more (P2, P6, P8): by the manifest alone, so that a disk without
-//! room for a rewrite gets its space back.
+//! Removing the data of segments of which nothing is shown any more (P2, P6, P8): by the manifest
+//! alone, so that a disk without room for a rewrite gets its space back.
 //!
-//! The index stays, as that of a segment that has expired: it still knows how timelines ended, which ids were used and what is
-//! removed in older segments. A later rewrite or merge, which takes it as it takes any other, leaves out what younger segments know.
+//! The index stays, as that of a segment that has expired: it still knows how timelines ended,
+//! which ids were used and what is removed in older segments. A later rewrite or merge, which takes
+//! it as it takes any other, leaves out what younger segments know.
 //!
-//! Whether nothing is shown is found exactly, by what a merge would leave behind. The estimate of garbage only says where to look.
+//! Whether nothing is shown is found exactly, by what a merge would leave behind. The estimate of
+//! garbage only says where to look.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +22,8 @@ use crate::segment::Segment;
 use crate::state::State;
 use crate::view::View;
 
-/// What it depends on whether a segment is dead: a segment is looked into once as long as nothing of this changes.
+/// What it depends on whether a segment is dead: a segment is looked into once as long as nothing
+/// of this changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     dead_weight: u64,
@@ -95,11 +98,16 @@ fn find_dead(state: &State, view: &View, looked: &mut Looked) -> Result<Vec<Dead
         let younger = younger(state, view, segment);
         let pace = Pace::start(state, 0);
         let inputs = [segment.clone()];
-        let dead = ChangedBodies::find(state, view, &inputs)
-            .and_then(|changed| Merge::new(state, &inputs, &younger, &changed)?.leaves_nothing(&pace));
+        let dead = ChangedBodies::find(state, view, &inputs).and_then(|changed| {
+            Merge::new(state, &inputs, &younger, &changed)?.leaves_nothing(&pace)
+        });
         match dead {
             Ok(Some(expired)) => {
-                found.push(Dead { segment: segment.clone(), expired, changes_to: younger.changes_to() });
+                found.push(Dead {
+                    segment: segment.clone(),
+                    expired,
+                    changes_to: younger.changes_to(),
+                });
             }
             Ok(None) => {}
             Err(Error::Closed { .. }) => return Ok(Vec::new()),

@@ -1,4 +1,5 @@
-//! What becomes of a timeline in a merge: what of it is gone, what survives and where its body comes from, and what goes along.
+//! What becomes of a timeline in a merge: what of it is gone, what survives and where its body
+//! comes from, and what goes along.
 //!
 //! It does not know: how that is found, or written.
 

@@ -1,21 +1,24 @@
 //! One merge: segments that are neighbours become one, without what is gone (P5, P6).
 //!
-//! 1. if there are shared bodies: walk through all timelines and mark those that surviving entries refer to;
+//! 1. if there are shared bodies: walk through all timelines and mark those that surviving entries
+//!    refer to;
 //! 2. copy the marked bodies, in commit order;
 //! 3. walk through all timelines again and write what survives.
 //!
-//! Gone is what a trim or a removal in the inputs or in a younger segment says, and what has expired by itself. An edit in the inputs
-//! takes the place of the body that it replaces. Where a younger segment has the edit, only the place of the entry is kept, since the
-//! body is there. What the inputs change in older segments goes along, as far as it still shows; what younger segments change stays
-//! with them. A timeline of which nothing is left here, and of which a younger segment knows the end, is left out. Ids that are past
-//! their window are left behind.
+//! Gone is what a trim or a removal in the inputs or in a younger segment says, and what has
+//! expired by itself. An edit in the inputs takes the place of the body that it replaces. Where a
+//! younger segment has the edit, only the place of the entry is kept, since the body is there. What
+//! the inputs change in older segments goes along, as far as it still shows; what younger segments
+//! change stays with them. A timeline of which nothing is left here, and of which a younger segment
+//! knows the end, is left out. Ids that are past their window are left behind.
 //!
-//! A body that was changed for all its entries, in the inputs or in a younger segment, is written as it is now. The change goes along
-//! as long as a segment beside these may hold the body.
+//! A body that was changed for all its entries, in the inputs or in a younger segment, is written
+//! as it is now. The change goes along as long as a segment beside these may hold the body.
 //!
-//! Both walks see the same time, and the second what the first saw or more. Of memtables only trims and removals are taken:
-//! a batch with one is always synced before it is applied (`Batch`), so that nothing is left out that a power cut brings back. An
-//! edit there may be one that a power cut takes back.
+//! Both walks see the same time, and the second what the first saw or more. Of memtables only trims
+//! and removals are taken: a batch with one is always synced before it is applied (`Batch`), so
+//! that nothing is left out that a power cut brings back. An edit there may be one that a power cut
+//! takes back.
 //!
 //! It does not know: why these segments are merged, or what becomes of them.
 
@@ -36,7 +39,8 @@ use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
 
-/// A merge under way. Inputs are oldest first, so that each timeline's parts come in the order of its sequences.
+/// A merge under way. Inputs are oldest first, so that each timeline's parts come in the order of
+/// its sequences.
 pub struct Merge<'a> {
     state: &'a State,
     inputs: Vec<Input>,
@@ -87,7 +91,8 @@ impl<'a> Merge<'a> {
         })
     }
 
-    /// Writes the output. Gives how many entries were left behind because they had expired by themselves.
+    /// Writes the output. Gives how many entries were left behind because they had expired by
+    /// themselves.
     pub fn write(mut self, writer: &mut SegmentWriter, pace: &mut Pace<'_>) -> Result<u64> {
         if !self.dropped && self.bodies.iter().any(|bodies| !bodies.is_empty()) {
             self.mark_bodies(pace)?;
@@ -99,7 +104,8 @@ impl<'a> Merge<'a> {
             let ids = self.ids_of(&name)?;
             writer.begin(&name);
             ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
-            // Where starts may fall, older entries may live longer: what is removed there goes along.
+            // Where starts may fall, older entries may live longer: what is removed there goes
+            // along.
             if name == BODIES && self.dropped {
                 writer.leave_out();
             } else if self.dropped && !self.state.own_starts.load(Ordering::Acquire) {
@@ -122,8 +128,8 @@ impl<'a> Merge<'a> {
         Ok(expired)
     }
 
-    /// If no entry and no edit of the inputs is shown any more: how many entries had expired by themselves. Their indexes tell, or else
-    /// what they hold.
+    /// If no entry and no edit of the inputs is shown any more: how many entries had expired by
+    /// themselves. Their indexes tell, or else what they hold.
     pub fn leaves_nothing(mut self, pace: &Pace<'_>) -> Result<Option<u64>> {
         let mut expired = 0;
         self.rewind()?;
@@ -131,7 +137,9 @@ impl<'a> Merge<'a> {
             pace.check()?;
             let fate = self.fate(&name)?;
             match self.all_expired(&name, &fate)? {
-                Some(count) if fate.older_edited.is_empty() && !fate.has_expired_edits => expired += count,
+                Some(count) if fate.older_edited.is_empty() && !fate.has_expired_edits => {
+                    expired += count
+                }
                 _ => return Ok(None),
             }
             self.advance(&name)?;
@@ -144,7 +152,9 @@ impl<'a> Merge<'a> {
         let mut is_open = false;
         for (_, entry) in self.parts(name).into_iter().filter(|(_, entry)| entry.count > 0) {
             let (low, last) = (entry.first.max(fate.lowest), entry.end.last);
-            let left = (last + 1).saturating_sub(low).saturating_sub(fate.removed.removed_within(low, last));
+            let left = (last + 1)
+                .saturating_sub(low)
+                .saturating_sub(fate.removed.removed_within(low, last));
             let holes = (last + 1 - entry.first).saturating_sub(entry.count);
             if left > holes && !entry.own_expiry {
                 return Ok(None);
@@ -217,7 +227,8 @@ impl<'a> Merge<'a> {
             let since = input.scan.segment().record().changed_to;
             input.scan.segment().for_each_body(is_used, |number, shared, body| {
                 if is_used(number) {
-                    match shared.place.filter(|origin| self.changed.later(*origin, since).is_some()) {
+                    match shared.place.filter(|origin| self.changed.later(*origin, since).is_some())
+                    {
                         Some(origin) => writer.body(shared, &self.changed.body(origin)?)?,
                         None => writer.body(shared, body)?,
                     };
@@ -228,7 +239,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Step 3 for one timeline. Gives how many entries survived, and how many had expired by themselves.
+    /// Step 3 for one timeline. Gives how many entries survived, and how many had expired by
+    /// themselves.
     fn write_survivors(
         &self,
         name: &[u8],
@@ -237,28 +249,32 @@ impl<'a> Merge<'a> {
         pace: &mut Pace<'_>,
     ) -> Result<(u64, u64)> {
         let mut count = 0;
-        let expired = self.for_each_survivor(name, fate, |Survivor { input, sequence, body }| {
-            count += 1;
-            match body {
-                Kept::Own { times, place: origin, body } => writer.inline(sequence, times, origin, body)?,
-                Kept::Shared { number, own_start_ms } => {
-                    writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
+        let expired =
+            self.for_each_survivor(name, fate, |Survivor { input, sequence, body }| {
+                count += 1;
+                match body {
+                    Kept::Own { times, place: origin, body } => {
+                        writer.inline(sequence, times, origin, body)?
+                    }
+                    Kept::Shared { number, own_start_ms } => {
+                        writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
+                    }
+                    Kept::Edited { times, place: origin, edit } => {
+                        let body = self.segment(edit.input).shared_body(edit.number)?;
+                        writer.inline(sequence, times, origin, &body)?;
+                    }
+                    Kept::Changed { times, place: origin } => {
+                        let body = self.changed.body(origin)?;
+                        writer.inline(sequence, times, Some(origin), &body)?;
+                    }
+                    Kept::Elsewhere(times, origin) => writer.elsewhere(sequence, times, origin)?,
                 }
-                Kept::Edited { times, place: origin, edit } => {
-                    let body = self.segment(edit.input).shared_body(edit.number)?;
-                    writer.inline(sequence, times, origin, &body)?;
-                }
-                Kept::Changed { times, place: origin } => {
-                    let body = self.changed.body(origin)?;
-                    writer.inline(sequence, times, Some(origin), &body)?;
-                }
-                Kept::Elsewhere(times, origin) => writer.elsewhere(sequence, times, origin)?,
-            }
-            pace.written(writer.written_bytes())
-        })?;
+                pace.written(writer.written_bytes())
+            })?;
         let edited = fate.older_edited.iter();
-        let edited =
-            edited.map(|(sequence, edit)| Ok((*sequence, self.number(edit.input, edit.number)?, edit.at)));
+        let edited = edited.map(|(sequence, edit)| {
+            Ok((*sequence, self.number(edit.input, edit.number)?, edit.at))
+        });
         writer.changes(&fate.older_removed, edited.collect::<Result<_>>()?);
         Ok((count, expired))
     }
@@ -304,10 +320,13 @@ impl<'a> Merge<'a> {
         for memtable in &self.younger.memtables {
             if let Some(look) = memtable.look(timeline, hash) {
                 fate.lowest = fate.lowest.max(look.end.floor.lowest);
-                let removed =
-                    look.changed.map(|slot| memtable.changes_in(slot, |changes| changes.removed.clone()));
-                fate.removed
-                    .add_older(Changes { removed: removed.unwrap_or_default(), ..Changes::default() });
+                let removed = look
+                    .changed
+                    .map(|slot| memtable.changes_in(slot, |changes| changes.removed.clone()));
+                fate.removed.add_older(Changes {
+                    removed: removed.unwrap_or_default(),
+                    ..Changes::default()
+                });
             }
         }
         for segment in &self.younger.segments {
@@ -322,7 +341,8 @@ impl<'a> Merge<'a> {
         }
         self.own_changes(&parts, &mut fate)?;
         if name == BODIES {
-            fate.older_edited.retain(|place, edit| self.changed.is_needed(CommitPlace(*place), edit.at));
+            fate.older_edited
+                .retain(|place, edit| self.changed.is_needed(CommitPlace(*place), edit.at));
         }
         Ok(fate)
     }
@@ -337,7 +357,8 @@ impl<'a> Merge<'a> {
                 fate.edited.entry(edited.sequence).or_insert(edit);
             }
         }
-        let first = parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
+        let first =
+            parts.iter().filter(|(_, entry)| entry.count > 0).map(|(_, entry)| entry.first).min();
         let bound = first.unwrap_or(fate.end.last + 1);
         let mut older = own.below(bound);
         fate.removed.add_older(own);
@@ -345,7 +366,8 @@ impl<'a> Merge<'a> {
             if fate.removed.removes(*sequence) || fate.elsewhere.contains_key(sequence) {
                 continue;
             }
-            let may_expire = parts.iter().any(|(part, entry)| *part == edit.input && entry.own_expiry);
+            let may_expire =
+                parts.iter().any(|(part, entry)| *part == edit.input && entry.own_expiry);
             let shared = if may_expire {
                 self.segment(edit.input).shared(edit.number)?
             } else {
@@ -364,13 +386,15 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Whether an entry has expired by itself. What the TTL takes goes with its partition, which remembers that it was lost.
+    /// Whether an entry has expired by itself. What the TTL takes goes with its partition, which
+    /// remembers that it was lost.
     fn is_expired(&self, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
         let before_ttl = self.ttl_ms == 0 || expire_at_ms < start_ms.saturating_add(self.ttl_ms);
         expire_at_ms != 0 && expire_at_ms <= self.now_ms && before_ttl
     }
 
-    /// Calls `visit` for every entry of a timeline that survives. Gives how many had expired by themselves.
+    /// Calls `visit` for every entry of a timeline that survives. Gives how many had expired by
+    /// themselves.
     fn for_each_survivor(
         &self,
         name: &[u8],
@@ -387,13 +411,15 @@ impl<'a> Merge<'a> {
                 if sequence < fate.lowest || fate.removed.removes(sequence) {
                     return Ok(());
                 }
-                let (edited, elsewhere) = (fate.edited.get(&sequence), fate.elsewhere.get(&sequence));
+                let (edited, elsewhere) =
+                    (fate.edited.get(&sequence), fate.elsewhere.get(&sequence));
                 let (times, place) = match content {
                     Content::Inline { times, place, .. } => (*times, *place),
                     Content::Shared { number, own_start_ms }
                         if entry.own_expiry || edited.is_some() || elsewhere.is_some() =>
                     {
-                        let SharedBody { time_ms, expire_at_ms, place } = segment.shared(*number)?;
+                        let SharedBody { time_ms, expire_at_ms, place } =
+                            segment.shared(*number)?;
                         (Times::stored(time_ms, *own_start_ms, expire_at_ms), place)
                     }
                     Content::Shared { .. } => (Times::default(), None),
@@ -402,7 +428,8 @@ impl<'a> Merge<'a> {
                     expired += 1;
                     return Ok(());
                 }
-                // What was committed before is in the input already, but for an edit that its mark means. The last one counts.
+                // What was committed before is in the input already, but for an edit that its mark
+                // means. The last one counts.
                 let is_marked = matches!(content, Content::Inline { is_elsewhere: true, .. });
                 let is_later = |at: CommitPlace| Lsn(at.0) >= segment.record().changed_to;
                 let changed_at =
@@ -432,7 +459,8 @@ impl<'a> Merge<'a> {
         Ok(expired)
     }
 
-    /// The ids of a timeline that are still remembered. Of one that was used again after it was forgotten, the youngest counts.
+    /// The ids of a timeline that are still remembered. Of one that was used again after it was
+    /// forgotten, the youngest counts.
     fn ids_of(&mut self, name: &[u8]) -> Result<Vec<(Vec<u8>, IdEntry)>> {
         let mut ids = Vec::new();
         while let Some(id) =

@@ -1,16 +1,20 @@
-//! Merging segments (P5, P6): so that a read meets few of them, cold history lies together, compressed, and what is gone takes no
-//! space.
+//! Merging segments (P5, P6): so that a read meets few of them, cold history lies together,
+//! compressed, and what is gone takes no space.
 //!
-//! 1. remove the data of segments of which nothing is shown any more: the manifest says so, and nothing else is written (`dead`);
+//! 1. remove the data of segments of which nothing is shown any more: the manifest says so, and
+//!    nothing else is written (`dead`);
 //! 2. choose neighbours of a store that are due, or one that is mostly garbage (`choose`);
-//! 3. write what survives of them into a new segment, at a bounded rate (`merge`, `bodies`, `pace`);
-//! 4. commit the manifest that names it in their place, and says up to where the log is needed with it if entries were left out
-//!    because of changes that are in memory only; change the view, and let the inputs go with their last reader.
+//! 3. write what survives of them into a new segment, at a bounded rate (`merge`, `bodies`,
+//!    `pace`);
+//! 4. commit the manifest that names it in their place, and says up to where the log is needed with
+//!    it if entries were left out because of changes that are in memory only; change the view, and
+//!    let the inputs go with their last reader.
 //!
-//! From tier 2 on, blocks are compressed: recent data is read most, and decompressing costs more than it saves there.
+//! From tier 2 on, blocks are compressed: recent data is read most, and decompressing costs more
+//! than it saves there.
 //!
-//! If the disk has no room for what is due, this waits, says so in the statistics and once in the log, and goes on when there is.
-//! A merge that failed is tried again after a while that grows.
+//! If the disk has no room for what is due, this waits, says so in the statistics and once in the
+//! log, and goes on when there is. A merge that failed is tried again after a while that grows.
 //!
 //! It does not know: the log.
 
@@ -46,12 +50,13 @@ use crate::view::View;
 /// From this tier on, blocks are compressed.
 const COOL_TIER: u8 = 2;
 
-/// A segment is rewritten when one part in so many is dead: each entry is then written once more for each that goes. On a full disk
-/// little is worth much.
+/// A segment is rewritten when one part in so many is dead: each entry is then written once more
+/// for each that goes. On a full disk little is worth much.
 const WORTH_IT: u64 = 2;
 const WORTH_MUCH: u64 = 8;
 
-/// Commits wait if more is dead than alive, and more than this many memtables: in a small store a few flushes are no hurry.
+/// Commits wait if more is dead than alive, and more than this many memtables: in a small store a
+/// few flushes are no hurry.
 const MEMTABLES_OF_GARBAGE: u64 = 8;
 
 /// How often the disk's room and the time are looked at when nothing else happens.
@@ -159,7 +164,10 @@ fn room(state: &State) -> Room {
 
 /// Whether commits should wait until more is merged: there is too much of it, and it goes on.
 pub fn is_behind(state: &State) -> bool {
-    if state.merge_waits.load(Ordering::Relaxed) || state.lag.is_failing() || state.poison.check().is_err() {
+    if state.merge_waits.load(Ordering::Relaxed)
+        || state.lag.is_failing()
+        || state.poison.check().is_err()
+    {
         return false;
     }
     let view = state.view.load();
@@ -177,13 +185,15 @@ fn records(state: &State, view: &View) -> Records {
     let mut records = state.manifest.lock().live().segments.clone();
     if state.is_short_of_space() {
         // There may be no space for the flush that counts this, until what it is about is gone.
-        view.memtables().for_each(|memtable| garbage::note(&garbage::count(view, memtable), &mut records));
+        view.memtables()
+            .for_each(|memtable| garbage::note(&garbage::count(view, memtable), &mut records));
     }
     records.into_iter().map(|record| (record.number, record)).collect()
 }
 
 fn stores(view: &View) -> Vec<StoreId> {
-    let mut stores: Vec<StoreId> = view.segments.all().map(|segment| segment.record().store).collect();
+    let mut stores: Vec<StoreId> =
+        view.segments.all().map(|segment| segment.record().store).collect();
     stores.sort();
     stores.dedup();
     stores
@@ -196,8 +206,10 @@ fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> 
         let record = segment.record();
         let known = records.get(&record.number).unwrap_or(record);
         let needless = changed::needless_weight(view, segment);
-        let known =
-            &SegmentRecord { dead_weight: known.dead_weight.saturating_add(needless), ..known.clone() };
+        let known = &SegmentRecord {
+            dead_weight: known.dead_weight.saturating_add(needless),
+            ..known.clone()
+        };
         let is_garbage = match record {
             record if record.dropped => false,
             // Its index may be smaller without what younger segments know, too.
@@ -206,7 +218,11 @@ fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> 
         };
         Candidate {
             number: record.number,
-            kind: if record.dropped { Kind::Dropped } else { Kind::Data(record.tier, record.partition) },
+            kind: if record.dropped {
+                Kind::Dropped
+            } else {
+                Kind::Data(record.tier, record.partition)
+            },
             is_whole: segment.damage().is_none() && !unmergeable.contains(&record.number),
             bytes: record.bytes(),
             alive_bytes: alive_bytes(record, known, now_ms),
@@ -241,7 +257,8 @@ fn alive_bytes(record: &SegmentRecord, known: &SegmentRecord, now_ms: TimeMs) ->
     record.copies.bytes(alive_bytes as u64, record.index_bytes)
 }
 
-/// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused if the disk has no room for it.
+/// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused
+/// if the disk has no room for it.
 pub fn merge_all(state: &State) -> Result<()> {
     remove_dead(state, &mut Looked::default()).map_err(|failure| state.failed(failure))?;
     for store in stores(&state.view.load()) {
@@ -251,7 +268,8 @@ pub fn merge_all(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Merges all segments of a store, as far as they are those that the view had at the start. False if some were not.
+/// Merges all segments of a store, as far as they are those that the view had at the start. False
+/// if some were not.
 fn merge_store(state: &State, store: StoreId) -> Result<bool> {
     let view = state.view.load();
     let segments = view.segments.of(store);
@@ -267,7 +285,9 @@ fn merge_store(state: &State, store: StoreId) -> Result<bool> {
         let is_clean = |segment: &Arc<Segment>| {
             let known = records.get(&segment.record().number);
             let is_whole = |known: &SegmentRecord| {
-                known.dead_weight == 0 && known.half_expired_ms == 0 && (!known.dead || known.dropped)
+                known.dead_weight == 0
+                    && known.half_expired_ms == 0
+                    && (!known.dead || known.dropped)
             };
             known.is_none_or(is_whole)
         };
@@ -303,7 +323,9 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let _one_at_a_time = state.merging.lock();
     if state.is_closing() {
         // A caller may have waited here until the directory was another engine's.
-        return Err(Failure::Refused(Error::Closed { what: "the engine is closing: nothing is merged" }));
+        return Err(Failure::Refused(Error::Closed {
+            what: "the engine is closing: nothing is merged",
+        }));
     }
     let view = state.view.load();
     let segments = view.segments.of(inputs[0].record().store);
@@ -312,10 +334,12 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     }
     let numbers: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
     let before = records(state, &view);
-    let dead_before: u64 = numbers.iter().filter_map(|number| Some(before.get(number)?.dead_weight)).sum();
+    let dead_before: u64 =
+        numbers.iter().filter_map(|number| Some(before.get(number)?.dead_weight)).sum();
     let changes_bodies = segments.iter().any(|segment| segment.changes_bodies());
     let is_own = |record: &SegmentRecord| !record.dead && record.changed_to <= record.to;
-    let is_clean = dead_before == 0 && !changes_bodies && inputs.iter().all(|input| is_own(input.record()));
+    let is_clean =
+        dead_before == 0 && !changes_bodies && inputs.iter().all(|input| is_own(input.record()));
     let younger = if is_clean { Younger::default() } else { younger(state, &view, &inputs[0]) };
     let reserved = state.lag.reserve(output_bytes(state, inputs, &before));
     let changed = if is_clean {
@@ -323,8 +347,8 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     } else {
         ChangedBodies::find(state, &view, inputs)
     };
-    let written =
-        changed.and_then(|changed| write_merged(state, inputs, (&younger, &changed), bytes_per_second));
+    let written = changed
+        .and_then(|changed| write_merged(state, inputs, (&younger, &changed), bytes_per_second));
     drop(reserved);
     let written = written.map_err(|error| set_aside(state, inputs, error))?;
     let Written { record, expired } = written;
@@ -335,7 +359,8 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let output = make_live(state, &records, |records, live| {
         // What died meanwhile was counted to the inputs, and is still in the output.
         let gone = |segment: &&SegmentRecord| numbers.contains(&segment.number);
-        let dead_now: u64 = live.segments.iter().filter(gone).map(|segment| segment.dead_weight).sum();
+        let dead_now: u64 =
+            live.segments.iter().filter(gone).map(|segment| segment.dead_weight).sum();
         live.segments.retain(|segment| !numbers.contains(&segment.number));
         live.changes_to = live.changes_to.max(changes_to);
         for record in records {
@@ -367,15 +392,20 @@ fn count(
     record: &SegmentRecord,
     expired: u64,
 ) {
-    let bytes =
-        |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.record().bytes()).sum::<u64>();
+    let bytes = |segments: &[Arc<Segment>]| {
+        segments.iter().map(|segment| segment.record().bytes()).sum::<u64>()
+    };
     let reclaimed = bytes(inputs).saturating_sub(bytes(output));
     let counters = &state.counters;
     counters.merges.add(1);
     counters.merge_bytes.add(record.bytes());
     counters.expired_entries.add(expired);
-    if inputs.len() == 1 { &counters.rewrite_reclaimed_bytes } else { &counters.merge_reclaimed_bytes }
-        .add(reclaimed);
+    if inputs.len() == 1 {
+        &counters.rewrite_reclaimed_bytes
+    } else {
+        &counters.merge_reclaimed_bytes
+    }
+    .add(reclaimed);
 }
 
 /// What tells that something in the inputs is gone. Empty when nothing is.
@@ -387,7 +417,8 @@ struct Younger {
 }
 
 impl Younger {
-    /// Up to where the log is needed for what was left behind because of changes that are in memory only.
+    /// Up to where the log is needed for what was left behind because of changes that are in memory
+    /// only.
     fn changes_to(&self) -> Lsn {
         let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
         at.map_or(Lsn(0), |at| at.plus(1))
@@ -402,19 +433,27 @@ fn younger(state: &State, view: &View, input: &Arc<Segment>) -> Younger {
     };
     let newest_first = view.segments.of(input.record().store).iter();
     let segments = newest_first.take_while(|segment| !Arc::ptr_eq(segment, input)).filter(whole);
-    Younger { memtables: view.memtables().cloned().collect(), segments: segments.cloned().collect() }
+    Younger {
+        memtables: view.memtables().cloned().collect(),
+        segments: segments.cloned().collect(),
+    }
 }
 
-/// What a merge read and met damage in is not merged any more, so that one bad block does not keep all others from being merged.
+/// What a merge read and met damage in is not merged any more, so that one bad block does not keep
+/// all others from being merged.
 fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
     match &error {
         _ if error.is_shortage() => Failure::before(error),
-        Error::Corrupt { path, .. } | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
+        Error::Corrupt { path, .. }
+        | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
             let view = state.view.load();
             // Of any of the store bodies may have been read that replace others.
-            let read =
-                view.segments.of(inputs[0].record().store).iter().map(|segment| segment.record().number);
+            let read = view
+                .segments
+                .of(inputs[0].record().store)
+                .iter()
+                .map(|segment| segment.record().number);
             let mut damaged: Vec<FileNumber> = read.filter(|read| Some(*read) == number).collect();
             if damaged.is_empty() {
                 damaged = inputs.iter().map(|input| input.record().number).collect();
@@ -459,7 +498,8 @@ fn write_merged(
     };
     let number = plan.number;
     let written = || {
-        let mut writer = SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
+        let mut writer =
+            SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
         let mut pace = Pace::start(state, bytes_per_second);
         let expired = Merge::new(state, inputs, younger, changed)?.write(&mut writer, &mut pace)?;
         Ok(Written { record: writer.finish()?, expired })

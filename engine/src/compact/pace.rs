@@ -1,6 +1,8 @@
-//! The rate at which merging writes: after each piece the thread rests as long as the piece should have taken.
+//! The rate at which merging writes: after each piece the thread rests as long as the piece should
+//! have taken.
 //!
-//! No lock that appends or reads take is held while it rests. When commits wait for merging, it does not. It does not know: what is written.
+//! No lock that appends or reads take is held while it rests. When commits wait for merging, it
+//! does not. It does not know: what is written.
 
 use std::time::Duration;
 
@@ -29,7 +31,8 @@ impl<'a> Pace<'a> {
         Pace { state, bytes_per_second, paced: 0, since: state.clock.monotonic() }
     }
 
-    /// So many bytes were written since the start. Rests if that was too fast; an error if the engine is closing.
+    /// So many bytes were written since the start. Rests if that was too fast; an error if the
+    /// engine is closing.
     pub fn written(&mut self, bytes: u64) -> Result<()> {
         let piece = bytes.saturating_sub(self.paced);
         if piece < PIECE_BYTES {

@@ -1,10 +1,12 @@
-//! Collects what a read gives: entries, and what damage takes away of them, until the limit keeps something back (P5).
+//! Collects what a read gives: entries, and what damage takes away of them, until the limit keeps
+//! something back (P5).
 //!
-//! Entries and lost ranges come in the direction of the read. A read that does not go around damage ends with the first that it
-//! would have had to show.
+//! Entries and lost ranges come in the direction of the read. A read that does not go around damage
+//! ends with the first that it would have had to show.
 //!
-//! What a page holds is about what its limit counts: a body that is small, or a small part of the block that it is in, is copied, so
-//! that it keeps no block alive. A read that only counts keeps no bodies at all.
+//! What a page holds is about what its limit counts: a body that is small, or a small part of the
+//! block that it is in, is copied, so that it keeps no block alive. A read that only counts keeps
+//! no bodies at all.
 //!
 //! It does not know: where entries come from.
 
@@ -74,7 +76,8 @@ pub(crate) struct Taken {
     pub lost: Vec<Lost>,
     /// Whether the limit kept anything back.
     pub more: bool,
-    /// The sequence that the read came to: of the last entry, or where the last lost range ends in its direction.
+    /// The sequence that the read came to: of the last entry, or where the last lost range ends in
+    /// its direction.
     pub reached: Option<Sequence>,
     /// The times of the entry taken last.
     pub last_times: Times,
@@ -108,7 +111,8 @@ impl<'v> Collector<'v> {
         }
     }
 
-    /// The same for a reader who does not ask whether there is more: no place is read for that answer alone.
+    /// The same for a reader who does not ask whether there is more: no place is read for that
+    /// answer alone.
     pub fn sufficient(self) -> Collector<'v> {
         Collector { is_sufficient: true, ..self }
     }
@@ -132,9 +136,13 @@ impl<'v> Collector<'v> {
         self.taken.entries.len() + self.ranges
     }
 
-    /// How many entries it has a use for, if all are shown: one that does not fit tells that there is more.
+    /// How many entries it has a use for, if all are shown: one that does not fit tells that there
+    /// is more.
     pub fn wanted(&self) -> usize {
-        self.limit.entries.saturating_sub(self.count()).saturating_add(usize::from(!self.is_sufficient))
+        self.limit
+            .entries
+            .saturating_sub(self.count())
+            .saturating_add(usize::from(!self.is_sufficient))
     }
 
     /// Whether nothing was taken yet.
@@ -142,13 +150,15 @@ impl<'v> Collector<'v> {
         self.count() == 0
     }
 
-    /// Whether something was kept back already, or would be, so that there is no use in offering more.
+    /// Whether something was kept back already, or would be, so that there is no use in offering
+    /// more.
     pub fn is_full(&self) -> bool {
         let is_sated = self.is_sufficient && self.count() >= self.limit.entries;
         self.taken.more || self.failure.is_some() || is_sated
     }
 
-    /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be read.
+    /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be
+    /// read.
     pub fn may_show(&self, sequence: Sequence) -> bool {
         sequence >= self.sight.lowest && !self.sight.overlay.removes(sequence)
     }
@@ -169,7 +179,8 @@ impl<'v> Collector<'v> {
                 .is_none_or(|found| Lsn(found.at.0) < applied_to)
     }
 
-    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit: then none behind it may come.
+    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit:
+    /// then none behind it may come.
     pub fn offer(
         &mut self,
         sequence: Sequence,
@@ -184,8 +195,8 @@ impl<'v> Collector<'v> {
         self.take_shown(sequence, times, own, || Ok(body()))
     }
 
-    /// Takes an entry whose body cannot be read, nor its times, which lie between two. It is passed over only if it surely has
-    /// expired.
+    /// Takes an entry whose body cannot be read, nor its times, which lie between two. It is passed
+    /// over only if it surely has expired.
     pub fn offer_without_body(
         &mut self,
         sequence: Sequence,
@@ -197,10 +208,13 @@ impl<'v> Collector<'v> {
             return !self.taken.more;
         }
         let sight = &self.sight;
-        // Which body it was nothing tells: a change of that may have come later than the edit of the entry.
+        // Which body it was nothing tells: a change of that may have come later than the edit of
+        // the entry.
         let is_last = |found: &Found| {
             found.at.0 == 0
-                || (Lsn(found.at.0) >= applied_to && sight.bodies.is_empty() && sight.hidden_bodies.is_none())
+                || (Lsn(found.at.0) >= applied_to
+                    && sight.bodies.is_empty()
+                    && sight.hidden_bodies.is_none())
         };
         if sight.overlay.find(sequence).as_ref().is_some_and(is_last) {
             // The damage is in a body that was replaced.
@@ -231,21 +245,28 @@ impl<'v> Collector<'v> {
         }
     }
 
-    /// The body in the place of an entry's own: a change of the entry or of the body that it shares, whichever came later.
+    /// The body in the place of an entry's own: a change of the entry or of the body that it
+    /// shares, whichever came later.
     fn replaced(&self, sequence: Sequence, own: Own) -> Option<Result<Bytes>> {
         let sight = &self.sight;
         let of_entry = sight.overlay.find(sequence);
-        let Some(place) = own.place else { return of_entry.map(|found| sight.overlay.read(sequence, found)) };
+        let Some(place) = own.place else {
+            return of_entry.map(|found| sight.overlay.read(sequence, found));
+        };
         let is_later = |found: &Found| Lsn(found.at.0) >= own.applied_to;
         let of_entry = of_entry.filter(|found| own.is_elsewhere || is_later(found));
         let is_hidden = |below: CommitPlace| place < below && own.applied_to < Lsn(below.0);
-        if let Some((_, error)) = sight.hidden_bodies.as_ref().filter(|(below, _)| is_hidden(*below)) {
+        if let Some((_, error)) =
+            sight.hidden_bodies.as_ref().filter(|(below, _)| is_hidden(*below))
+        {
             return Some(Err(error.clone()));
         }
         let of_body = sight.bodies.find(place.0).filter(is_later);
         match (of_entry, of_body) {
             (None, None) => None,
-            (Some(entry), Some(body)) if entry.at < body.at => Some(sight.bodies.read(place.0, body)),
+            (Some(entry), Some(body)) if entry.at < body.at => {
+                Some(sight.bodies.read(place.0, body))
+            }
             (Some(entry), _) => Some(sight.overlay.read(sequence, entry)),
             (None, Some(body)) => Some(sight.bodies.read(place.0, body)),
         }
@@ -281,14 +302,16 @@ impl<'v> Collector<'v> {
         self.taken.last_times = times;
         self.taken.reached = Some(sequence);
         let Times { time_ms, start_ms, .. } = times;
-        let body = if self.bodies == Bodies::Kept { self.kept(body, of_bytes) } else { Bytes::new() };
+        let body =
+            if self.bodies == Bodies::Kept { self.kept(body, of_bytes) } else { Bytes::new() };
         self.taken.entries.push(Entry { sequence, time_ms, start_ms, body });
         !self.is_full()
     }
 
     /// A body that keeps in memory little more than itself.
     fn kept(&mut self, body: Bytes, of_bytes: Option<usize>) -> Bytes {
-        let is_most = of_bytes.map_or(body.len() > SMALL_BYTES, |of_bytes| body.len() >= of_bytes / 2);
+        let is_most =
+            of_bytes.map_or(body.len() > SMALL_BYTES, |of_bytes| body.len() >= of_bytes / 2);
         if body.is_empty() || is_most {
             return body;
         }
@@ -304,9 +327,14 @@ impl<'v> Collector<'v> {
         self.room.split().freeze()
     }
 
-    /// Takes a range of which no entry can be read, and no lifetime began later than `to_ms`: what of it was not removed. False as
-    /// for an entry.
-    pub fn offer_lost(&mut self, (first, last): (Sequence, Sequence), to_ms: TimeMs, error: &Error) -> bool {
+    /// Takes a range of which no entry can be read, and no lifetime began later than `to_ms`: what
+    /// of it was not removed. False as for an entry.
+    pub fn offer_lost(
+        &mut self,
+        (first, last): (Sequence, Sequence),
+        to_ms: TimeMs,
+        error: &Error,
+    ) -> bool {
         let first = first.max(self.sight.lowest);
         if first > last || self.sight.passes_over(to_ms) {
             return !self.taken.more;
@@ -321,7 +349,9 @@ impl<'v> Collector<'v> {
         if self.descending {
             ranges.reverse();
         }
-        ranges.into_iter().all(|(first, last)| self.take_lost(Lost { first, last, error: error.clone() }))
+        ranges
+            .into_iter()
+            .all(|(first, last)| self.take_lost(Lost { first, last, error: error.clone() }))
     }
 
     fn take_lost(&mut self, lost: Lost) -> bool {
@@ -329,14 +359,19 @@ impl<'v> Collector<'v> {
             return false;
         }
         let reached = if self.descending { lost.first } else { lost.last };
-        let joined = self.taken.lost.last_mut().filter(|_| self.ends_with_range).is_some_and(|before| {
-            let touches =
-                if self.descending { lost.last + 1 == before.first } else { before.last + 1 == lost.first };
-            if touches {
-                (before.first, before.last) = (before.first.min(lost.first), before.last.max(lost.last));
-            }
-            touches
-        });
+        let joined =
+            self.taken.lost.last_mut().filter(|_| self.ends_with_range).is_some_and(|before| {
+                let touches = if self.descending {
+                    lost.last + 1 == before.first
+                } else {
+                    before.last + 1 == lost.first
+                };
+                if touches {
+                    (before.first, before.last) =
+                        (before.first.min(lost.first), before.last.max(lost.last));
+                }
+                touches
+            });
         if !joined {
             if self.count() >= self.limit.entries {
                 self.taken.more = true;
@@ -355,7 +390,8 @@ impl<'v> Collector<'v> {
         false
     }
 
-    /// What was taken so far; from here on it collects anew. The damage, if the read was not to go around it.
+    /// What was taken so far; from here on it collects anew. The damage, if the read was not to go
+    /// around it.
     pub fn take(&mut self) -> Result<Taken> {
         self.ranges = 0;
         let taken = std::mem::take(&mut self.taken);
@@ -408,7 +444,8 @@ mod tests {
                 "below the floor nothing is kept back"
             );
             let taken = out.finish().expect("goes around");
-            let mut ranges: Vec<_> = taken.lost.iter().map(|lost| (lost.first, lost.last)).collect();
+            let mut ranges: Vec<_> =
+                taken.lost.iter().map(|lost| (lost.first, lost.last)).collect();
             ranges.sort_unstable();
             assert_eq!(ranges, [(3, 9), (13, 14)], "descending: {descending}");
             assert_eq!(taken.reached, Some(if descending { 3 } else { 15 }));

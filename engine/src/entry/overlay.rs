@@ -1,8 +1,10 @@
-//! Changes to entries, looked up where a read is (P7): what they cost depends on what is read, not on how much was ever changed.
+//! Changes to entries, looked up where a read is (P7): what they cost depends on what is read, not
+//! on how much was ever changed.
 //!
-//! A timeline's changes stand in layers, one for each place that changes older ones, the newest first. A read that comes to an entry
-//! takes the changes around it from all layers into a window, and takes another window when it leaves this one. The body of an edit
-//! is read when it is returned, not before.
+//! A timeline's changes stand in layers, one for each place that changes older ones, the newest
+//! first. A read that comes to an entry takes the changes around it from all layers into a window,
+//! and takes another window when it leaves this one. The body of an edit is read when it is
+//! returned, not before.
 //!
 //! It does not know: where layers keep their changes.
 
@@ -25,13 +27,15 @@ pub(crate) trait Layer {
     /// Only entries below are changed.
     fn bound(&self) -> Sequence;
 
-    /// Removed ranges, at most `most` a side: those that begin at or below a sequence, downwards, and those that begin above it.
+    /// Removed ranges, at most `most` a side: those that begin at or below a sequence, downwards,
+    /// and those that begin above it.
     fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)>;
 
     /// Edits in the same way, with where they were committed.
     fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))>;
 
-    /// Reads the new body of an entry. It keeps little more than itself in memory, unless it is small.
+    /// Reads the new body of an entry. It keeps little more than itself in memory, unless it is
+    /// small.
     fn body(&self, sequence: Sequence, number: u32) -> Result<Bytes>;
 }
 
@@ -218,9 +222,14 @@ impl Changes {
         Sides { below, above }
     }
 
-    pub fn edited_around(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))> {
-        let here =
-            |(sequence, edit): (&Sequence, &Edit)| (*sequence, (edit.at, NewBody::Here(edit.body.clone())));
+    pub fn edited_around(
+        &self,
+        around: Sequence,
+        most: usize,
+    ) -> Sides<(Sequence, (CommitPlace, NewBody))> {
+        let here = |(sequence, edit): (&Sequence, &Edit)| {
+            (*sequence, (edit.at, NewBody::Here(edit.body.clone())))
+        };
         let below = self.edited.range(..=around).rev().take(most).map(here).collect();
         let above = self.edited.range(around.saturating_add(1)..).take(most).map(here).collect();
         Sides { below, above }
@@ -259,7 +268,11 @@ pub(super) mod tests {
             self.0.removed_around(around, most)
         }
 
-        fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))> {
+        fn edited(
+            &self,
+            around: Sequence,
+            most: usize,
+        ) -> Sides<(Sequence, (CommitPlace, NewBody))> {
             let edited: Vec<Sequence> = self.0.edited.keys().copied().collect();
             let stored = |at: &Sequence| (*at, (CommitPlace(0), NewBody::Stored(*at as u32)));
             sides(&edited, around, most, |at| *at, stored)
@@ -324,6 +337,10 @@ pub(super) mod tests {
         let shown = (40_000..40_100).filter(|sequence| !overlay.removes(*sequence)).count();
         assert_eq!(shown, 50);
         let window = overlay.window.borrow();
-        assert!(window.removed.removed.len() <= 2 * AROUND, "{} ranges", window.removed.removed.len());
+        assert!(
+            window.removed.removed.len() <= 2 * AROUND,
+            "{} ranges",
+            window.removed.removed.len()
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Blocks: the pieces that segment files consist of. Each is checked when it is read, and compressed when it is cool.
+//! Blocks: the pieces that segment files consist of. Each is checked when it is read, and
+//! compressed when it is cool.
 //!
-//! A block is valid if and only if its checksum matches, seeded with the engine, the file and the block's place in it, and its
-//! content has the raw length. Plain content is as long as it is stored, so its length is bounded by the file; compressed content
-//! is bounded by `MAX_RAW_BYTES` before anything is allocated for it.
+//! A block is valid if and only if its checksum matches, seeded with the engine, the file and the
+//! block's place in it, and its content has the raw length. Plain content is as long as it is
+//! stored, so its length is bounded by the file; compressed content is bounded by `MAX_RAW_BYTES`
+//! before anything is allocated for it.
 
 use super::checksum::{Seed, crc};
 use super::layout::{get_u32, layout, put};
@@ -23,10 +25,12 @@ const ZSTD_LEVEL: i32 = 1;
 layout! {
     /// Where the fields of a block header are.
     block_header {
-        CRC: 4, "over the rest of this header and the stored content; seed: engine id, file number, place";
+        CRC: 4, "over the rest of this header and the stored content; seed: engine id, file \
+                 number, place";
         STORED_BYTES: 4, "length of what follows";
         RAW_BYTES: 4, "length of the content";
-        KIND: 1, "1 bodies, 2 runs, 3 index page, 4 page table, 5 body table, 6 run table, 7 id page, 8 id table";
+        KIND: 1, "1 bodies, 2 runs, 3 index page, 4 page table, 5 body table, 6 run table, 7 id \
+                  page, 8 id table";
         CODEC: 1, "1 plain, 2 zstd";
         ZERO: 2, "zeros";
     }
@@ -76,7 +80,9 @@ pub struct BlockRef {
 pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8> {
     let packed = if compress { zstd::bulk::compress(raw, ZSTD_LEVEL).ok() } else { None };
     let (codec, stored) = match &packed {
-        Some(packed) if packed.len() + raw.len() / WORTHWHILE < raw.len() => (ZSTD, packed.as_slice()),
+        Some(packed) if packed.len() + raw.len() / WORTHWHILE < raw.len() => {
+            (ZSTD, packed.as_slice())
+        }
         _ => (PLAIN, raw),
     };
     let mut block = vec![0; block_header::BYTES];
@@ -90,12 +96,14 @@ pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8
     block
 }
 
-/// The kind and the whole length that a block's header tells; `None` when it cannot be one. Nothing is checked by sums.
+/// The kind and the whole length that a block's header tells; `None` when it cannot be one. Nothing
+/// is checked by sums.
 pub fn peek(header: &[u8]) -> Option<(BlockKind, u64)> {
     let [kind] = header.get(block_header::KIND)? else { return None };
     let is_possible = matches!(header.get(block_header::CODEC)?, [PLAIN | ZSTD])
         && header.get(block_header::ZERO)?.iter().all(|byte| *byte == 0);
-    let bytes = block_header::BYTES as u64 + u64::from(get_u32(header, block_header::STORED_BYTES)?);
+    let bytes =
+        block_header::BYTES as u64 + u64::from(get_u32(header, block_header::STORED_BYTES)?);
     BlockKind::from_number(*kind)
         .filter(|_| is_possible && u32::try_from(bytes).is_ok())
         .map(|kind| (kind, bytes))

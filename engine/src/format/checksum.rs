@@ -10,7 +10,8 @@ impl Seed {
     /// For file headers, from which everything else takes its seed.
     pub const NONE: Seed = Seed(0);
 
-    /// For what belongs to one engine and one place: a file and a position in it, or a position in the log.
+    /// For what belongs to one engine and one place: a file and a position in it, or a position in
+    /// the log.
     pub fn new(engine: EngineId, place: u64) -> Seed {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&engine.0);
@@ -39,8 +40,9 @@ pub fn crc_of_two(seed: Seed, first: &[u8], second: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The hash of a timeline's name that filters use: eight bytes a step, multiply and rotate, then mixed so that every bit depends
-/// on every byte. Not secret: it must give the same in every process that reads the file.
+/// The hash of a timeline's name that filters use: eight bytes a step, multiply and rotate, then
+/// mixed so that every bit depends on every byte. Not secret: it must give the same in every
+/// process that reads the file.
 pub fn name_hash(name: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut hash = ODD ^ name.len() as u64;

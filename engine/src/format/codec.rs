@@ -1,5 +1,5 @@
-//! Numbers and pieces of bytes: a total reader (any bytes: a value or `None`, never a panic, never an allocation from a length
-//! that was read) and the writers that match it.
+//! Numbers and pieces of bytes: a total reader (any bytes: a value or `None`, never a panic, never
+//! an allocation from a length that was read) and the writers that match it.
 
 /// The longest varint of a u64: ⌈64 / 7⌉.
 pub const MAX_VARINT_BYTES: usize = 10;

@@ -1,5 +1,6 @@
-//! Which keys may be in a page: a small Bloom filter that stands beside the page's place in the table above it, so that asking
-//! costs no read of its own. Ten bits and six probes a key: about one key in a hundred is said to be there though it is not.
+//! Which keys may be in a page: a small Bloom filter that stands beside the page's place in the
+//! table above it, so that asking costs no read of its own. Ten bits and six probes a key: about
+//! one key in a hundred is said to be there though it is not.
 
 use super::checksum::name_hash;
 
@@ -32,7 +33,8 @@ pub fn filter<'a>(keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u8> {
 /// Whether a key may be in the page of a filter. An empty filter says yes.
 pub fn may_contain(filter: &[u8], key: &[u8]) -> bool {
     filter.is_empty()
-        || bits(key, filter.len()).all(|(byte, bit)| filter.get(byte).is_none_or(|found| found & bit != 0))
+        || bits(key, filter.len())
+            .all(|(byte, bit)| filter.get(byte).is_none_or(|found| found & bit != 0))
 }
 
 #[cfg(test)]
@@ -51,7 +53,8 @@ mod tests {
             let filter = filter(keys.iter().map(Vec::as_slice));
             assert_eq!(filter.len(), 188);
             assert!(keys.iter().all(|key| may_contain(&filter, key)));
-            wrong += (100_000..100_100).filter(|number| may_contain(&filter, &name(*number))).count();
+            wrong +=
+                (100_000..100_100).filter(|number| may_contain(&filter, &name(*number))).count();
         }
         assert!(wrong < 20_000 / 60, "{wrong} of 20,000 strangers");
     }

@@ -1,7 +1,8 @@
-//! The header that every file starts with: what the file is, which engine wrote it, and in which life of that engine.
+//! The header that every file starts with: what the file is, which engine wrote it, and in which
+//! life of that engine.
 //!
-//! The engine id is random and goes into the seed of every checksum, so that a piece of another engine's file, or of another
-//! place in the same file, is never taken for good.
+//! The engine id is random and goes into the seed of every checksum, so that a piece of another
+//! engine's file, or of another place in the same file, is never taken for good.
 
 use std::path::Path;
 
@@ -30,9 +31,12 @@ layout! {
         ENGINE_ID: 16, "random, the same in all files of a directory";
         WRITER_EPOCH: 8, "how often the directory was opened for writing, this time included";
         NUMBER: 8, "the number in the file's name";
-        FIRST: 8, "wal: lsn of the byte behind the header · segment: store id · manifest: bytes of the payload";
-        SECOND: 8, "wal: length of the whole file · segment: time partition · manifest: CRC of the payload";
-        THIRD: 8, "segment: changes of bodies that the log has below this lsn are applied to what is here · others: zeros";
+        FIRST: 8, "wal: lsn of the byte behind the header · segment: store id · manifest: bytes \
+                   of the payload";
+        SECOND: 8, "wal: length of the whole file · segment: time partition · manifest: CRC of \
+                    the payload";
+        THIRD: 8, "segment: changes of bodies that the log has below this lsn are applied to what \
+                   is here · others: zeros";
         ZERO: 4, "zeros";
         CRC: 4, "over all of the header before it";
     }
@@ -113,7 +117,8 @@ impl FileHeader {
         }
         if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err(Error::invalid(format!(
-                "{} has format version {version}, this build knows {OLDEST_VERSION} to {VERSION}: open it with the build that \
+                "{} has format version {version}, this build knows {OLDEST_VERSION} to {VERSION}: \
+                 open it with the build that \
                  wrote it",
                 path.display()
             )));
@@ -142,7 +147,8 @@ impl FileHeader {
         path: &Path,
     ) -> Result<FileHeader> {
         if self.kind != kind || self.engine_id != engine_id || self.number != number {
-            let what = format!("the header is that of another file ({:?} {})", self.kind, self.number);
+            let what =
+                format!("the header is that of another file ({:?} {})", self.kind, self.number);
             return Err(Error::corrupt(path, 0, what));
         }
         Ok(self)

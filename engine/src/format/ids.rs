@@ -1,4 +1,5 @@
-//! The ids of retries in a segment's index file (P12): sorted by timeline and id, in pages as timelines are.
+//! The ids of retries in a segment's index file (P12): sorted by timeline and id, in pages as
+//! timelines are.
 //!
 //! ```text
 //!  id page  := block of slots of ids, sorted
@@ -7,7 +8,8 @@
 //!  id key   := name, length, id bytes
 //! ```
 //!
-//! The start of its window is there if it differs from the time. The filters keep nearly all questions about new ids away from the pages.
+//! The start of its window is there if it differs from the time. The filters keep nearly all
+//! questions about new ids away from the pages.
 
 use super::codec::{Reader, put_name, put_varint};
 use crate::ids::{Sequence, TimeMs};

@@ -1,5 +1,5 @@
-//! What a segment's index file holds: a sorted entry a timeline, in pages; tables that find pages, blocks and bodies; and, at the
-//! very end, the footer.
+//! What a segment's index file holds: a sorted entry a timeline, in pages; tables that find pages,
+//! blocks and bodies; and, at the very end, the footer.
 //!
 //! ```text
 //!  index file  := header, (page | id page | table page) × n, footer
@@ -19,11 +19,13 @@
 //!                 16: and where they were committed
 //! ```
 //!
-//! The timeline with the empty name, which is no timeline's, has the changes of shared bodies that older segments of the store hold:
-//! its sequences are the places where these bodies were committed. It has no entries, and ends at the highest sequence.
+//! The timeline with the empty name, which is no timeline's, has the changes of shared bodies that
+//! older segments of the store hold: its sequences are the places where these bodies were
+//! committed. It has no entries, and ends at the highest sequence.
 //!
-//! The first and last sequence make a missing head or tail of a timeline visible. A timeline's last sequence here is also its
-//! floor: it outlives the entries. The data file holds the runs; this file alone tells which timelines are known (P2, P5).
+//! The first and last sequence make a missing head or tail of a timeline visible. A timeline's last
+//! sequence here is also its floor: it outlives the entries. The data file holds the runs; this
+//! file alone tells which timelines are known (P2, P5).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -175,7 +177,8 @@ impl RunBlock {
 pub enum RunBlocks {
     /// These, at most [`MAX_LISTED_BLOCKS`].
     Listed(Vec<RunBlock>),
-    /// Those of the run table with this root, so that looking the timeline up costs the same however long it is.
+    /// Those of the run table with this root, so that looking the timeline up costs the same
+    /// however long it is.
     Table(BlockRef),
 }
 
@@ -185,7 +188,8 @@ impl Default for RunBlocks {
     }
 }
 
-/// More blocks than this get a table: the list takes about ten bytes a block of a page that is read for other timelines, too.
+/// More blocks than this get a table: the list takes about ten bytes a block of a page that is read
+/// for other timelines, too.
 pub const MAX_LISTED_BLOCKS: usize = 16;
 
 const OWN_EXPIRY: u8 = 1;
@@ -214,7 +218,8 @@ pub struct TimelineEntry {
     pub first: Sequence,
     /// How the timeline ended when the segment was written.
     pub end: End,
-    /// The highest sequence here that the store's TTL will take, not an expiry of its own; 0 when there is none.
+    /// The highest sequence here that the store's TTL will take, not an expiry of its own; 0 when
+    /// there is none.
     pub last_lost: Sequence,
     /// How many entries are here.
     pub count: u64,
@@ -239,7 +244,8 @@ pub struct TimelineEntry {
 }
 
 impl TimelineEntry {
-    /// The highest sequence here or below that a trim or the TTL took, when the TTL took all that was here.
+    /// The highest sequence here or below that a trim or the TTL took, when the TTL took all that
+    /// was here.
     pub fn dropped_to(&self) -> Sequence {
         let lost = if self.count > 0 { self.last_lost } else { 0 };
         lost.max(self.end.floor.trimmed_to)
@@ -306,7 +312,8 @@ impl TimelineEntry {
 
     /// Whether a lifetime began at another time than the entry's, here or at the floor.
     fn has_own_start(&self) -> bool {
-        let is_own = (self.first_start_ms, self.last_start_ms) != (self.first_time_ms, self.end.last_time_ms);
+        let is_own = (self.first_start_ms, self.last_start_ms)
+            != (self.first_time_ms, self.end.last_time_ms);
         is_own || self.end.floor.start_ms > self.first_time_ms
     }
 
@@ -334,10 +341,14 @@ impl TimelineEntry {
         let mut reader = Reader::new(slot);
         let name = reader.name()?;
         let flags = reader.u8()?;
-        let mut entry = TimelineEntry { own_expiry: flags & OWN_EXPIRY != 0, ..TimelineEntry::default() };
+        let mut entry =
+            TimelineEntry { own_expiry: flags & OWN_EXPIRY != 0, ..TimelineEntry::default() };
         entry.first = reader.varint()?;
-        entry.end.last =
-            entry.first.checked_add(reader.varint()?)?.checked_sub(1).filter(|last| *last <= MAX_SEQUENCE)?;
+        entry.end.last = entry
+            .first
+            .checked_add(reader.varint()?)?
+            .checked_sub(1)
+            .filter(|last| *last <= MAX_SEQUENCE)?;
         entry.last_lost = entry.end.last.checked_sub(reader.varint()?)?;
         entry.count = reader.varint()?;
         entry.body_bytes = reader.varint()?;
@@ -363,7 +374,8 @@ impl TimelineEntry {
         let count = reader.varint()?;
         let edited = (0..count).map(|_| {
             let (sequence, body) = (reader.varint()?, reader.varint_u32()?);
-            let body_bytes = if flags & EDITED_BYTES == 0 { None } else { Some(reader.varint_u32()?) };
+            let body_bytes =
+                if flags & EDITED_BYTES == 0 { None } else { Some(reader.varint_u32()?) };
             let at = if flags & EDITED_AT == 0 { 0 } else { reader.varint()? };
             Some(Edited { sequence, body, body_bytes, at: CommitPlace(at) })
         });
@@ -420,8 +432,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry() -> TimelineEntry {
-        let run =
-            |at, first, first_time_ms| RunBlock { block: BlockRef { at, bytes: 900 }, first, first_time_ms };
+        let run = |at, first, first_time_ms| RunBlock {
+            block: BlockRef { at, bytes: 900 },
+            first,
+            first_time_ms,
+        };
         TimelineEntry {
             first: 10,
             end: End {
@@ -439,19 +454,26 @@ mod tests {
             run_at: 77,
             blocks: RunBlocks::Listed(vec![run(4096, 10, 1_000_000), run(9999, 200, 1_000_400)]),
             removed: [(4, 6), (9, 9)].into(),
-            edited: [Edited { sequence: 3, body: 12, body_bytes: Some(70), at: CommitPlace(9) }].into(),
+            edited: [Edited { sequence: 3, body: 12, body_bytes: Some(70), at: CommitPlace(9) }]
+                .into(),
         }
     }
 
     #[test]
     fn a_timeline_entry_reads_back_as_written() {
-        let end = End { last: 500, last_time_ms: 7, floor: Floor { lowest: 501, ..Floor::default() } };
-        let without_entries = TimelineEntry { first: 501, end, last_lost: 500, ..TimelineEntry::default() };
-        let long = TimelineEntry { blocks: RunBlocks::Table(BlockRef { at: 1 << 40, bytes: 99 }), ..entry() };
+        let end =
+            End { last: 500, last_time_ms: 7, floor: Floor { lowest: 501, ..Floor::default() } };
+        let without_entries =
+            TimelineEntry { first: 501, end, last_lost: 500, ..TimelineEntry::default() };
+        let long = TimelineEntry {
+            blocks: RunBlocks::Table(BlockRef { at: 1 << 40, bytes: 99 }),
+            ..entry()
+        };
         let own = TimelineEntry { first_start_ms: 5, last_start_ms: 2_000_000, ..entry() };
         let mut floor_ahead = entry();
         floor_ahead.end.floor.start_ms = 1_000_001;
-        let earlier = [Edited { sequence: 3, body: 12, body_bytes: None, at: CommitPlace(0) }].into();
+        let earlier =
+            [Edited { sequence: 3, body: 12, body_bytes: None, at: CommitPlace(0) }].into();
         let of_earlier_version = TimelineEntry { edited: earlier, ..entry() };
         for entry in [entry(), without_entries, long, own, floor_ahead, of_earlier_version] {
             let mut slot = Vec::new();

@@ -1,4 +1,5 @@
-//! Tables of fixed layouts: each field starts where the one before ends, and docs/format.md is rendered from the same table.
+//! Tables of fixed layouts: each field starts where the one before ends, and docs/format.md is
+//! rendered from the same table.
 
 use std::ops::Range;
 
@@ -49,13 +50,22 @@ pub fn get_u64(bytes: &[u8], field: Range<usize>) -> Option<u64> {
 
 /// Puts bytes into a field of a buffer that the encoder made.
 pub fn put(buffer: &mut [u8], field: Range<usize>, bytes: &[u8]) {
-    buffer.get_mut(field).expect("the encoder made the buffer of the layout's size").copy_from_slice(bytes);
+    buffer
+        .get_mut(field)
+        .expect("the encoder made the buffer of the layout's size")
+        .copy_from_slice(bytes);
 }
 
 /// Renders a table for the document.
 pub fn markdown(table: &[Field]) -> String {
     let rows = table.iter().map(|field| {
-        format!("| {} | {} | `{}` | {} |\n", field.at, field.size, field.name.to_lowercase(), field.meaning)
+        format!(
+            "| {} | {} | `{}` | {} |\n",
+            field.at,
+            field.size,
+            field.name.to_lowercase(),
+            field.meaning
+        )
     });
     format!("| at | bytes | field | meaning |\n|---:|---:|---|---|\n{}", rows.collect::<String>())
 }

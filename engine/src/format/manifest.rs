@@ -11,8 +11,10 @@
 //!  gone          := 0: nothing, 1: the data, since all of it has expired, 2: the data, since all of it is dead, 3: both hold
 //! ```
 //!
-//! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no changes to, no boot id and no stores
-//! behind it, no generation, no last start, no own starts and no copies; versions 1 and 2 have no changed to and no body weight. Copies are 1: once, 2: the index twice, 3: both files twice.
+//! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no
+//! changes to, no boot id and no stores behind it, no generation, no last start, no own starts and
+//! no copies; versions 1 and 2 have no changed to and no body weight. Copies are 1: once, 2: the
+//! index twice, 3: both files twice.
 
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
@@ -22,7 +24,8 @@ use crate::ids::{BootId, FileNumber, Lsn, StoreId, TimeMs};
 /// A named set of timelines with one retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
-    /// How records and segments name it. Ids are never used twice: they come from the counter of files.
+    /// How records and segments name it. Ids are never used twice: they come from the counter of
+    /// files.
     pub id: StoreId,
     /// How callers name it.
     pub name: String,
@@ -30,21 +33,23 @@ pub struct StoreRecord {
     pub ttl_ms: u64,
     /// Entries of an earlier time had expired when the TTL was changed: they stay so.
     pub gone_before_ms: TimeMs,
-    /// Part of the epoch of its timelines. A store that was made begins with its id, so that it never has the epoch of a dropped one of
-    /// its name; it rises when sequences that may have been seen were lost with the page cache. The first two stores begin with 0.
+    /// Part of the epoch of its timelines. A store that was made begins with its id, so that it
+    /// never has the epoch of a dropped one of its name; it rises when sequences that may have been
+    /// seen were lost with the page cache. The first two stores begin with 0.
     pub generation: u64,
     /// How often the files of its new segments are kept.
     pub copies: Copies,
 }
 
-/// How often the files of a segment are kept. What is damaged in one copy is read from the other, and mended by
-/// [`Engine::repair`](crate::Engine::repair). The log is kept once.
+/// How often the files of a segment are kept. What is damaged in one copy is read from the other,
+/// and mended by [`Engine::repair`](crate::Engine::repair). The log is kept once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Copies {
     /// Once.
     #[default]
     Once = 1,
-    /// The indexes twice: damage hides no entries, it takes bodies only. A few percent of the space.
+    /// The indexes twice: damage hides no entries, it takes bodies only. A few percent of the
+    /// space.
     IndexTwice = 2,
     /// Data and indexes twice: twice the space, and twice the writing of segments.
     Twice = 3,
@@ -70,11 +75,19 @@ impl Copies {
 impl StoreRecord {
     /// A store that is new.
     pub fn new(id: StoreId, name: impl Into<String>, ttl_ms: u64) -> StoreRecord {
-        StoreRecord { id, name: name.into(), ttl_ms, gone_before_ms: 0, generation: 0, copies: Copies::Once }
+        StoreRecord {
+            id,
+            name: name.into(),
+            ttl_ms,
+            gone_before_ms: 0,
+            generation: 0,
+            copies: Copies::Once,
+        }
     }
 }
 
-/// Which stores hold entries that were acknowledged with relaxed durability, and by which boot of the machine.
+/// Which stores hold entries that were acknowledged with relaxed durability, and by which boot of
+/// the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relaxed {
     /// The boot in whose page cache they are.
@@ -97,10 +110,11 @@ pub struct SegmentRecord {
     pub partition: u64,
     /// How often what is in it was merged; flushed segments have 0.
     pub tier: u8,
-    /// All of its entries have expired: the data file is gone, the index still knows how timelines ended.
+    /// All of its entries have expired: the data file is gone, the index still knows how timelines
+    /// ended.
     pub dropped: bool,
-    /// None of its entries is shown any more: the data file is gone, the index still knows how timelines ended, which ids were used
-    /// and what is removed in older segments.
+    /// None of its entries is shown any more: the data file is gone, the index still knows how
+    /// timelines ended, which ids were used and what is removed in older segments.
     pub dead: bool,
     /// Length of the data file, when it was written.
     pub data_bytes: u64,
@@ -112,7 +126,8 @@ pub struct SegmentRecord {
     pub entries: u64,
     /// The lowest time of an entry.
     pub first_time_ms: TimeMs,
-    /// The highest time of an entry, here or of a timeline of which only changes or the end are here.
+    /// The highest time of an entry, here or of a timeline of which only changes or the end are
+    /// here.
     pub last_time_ms: TimeMs,
     /// It holds what the log said from here …
     pub from: Lsn,
@@ -122,15 +137,16 @@ pub struct SegmentRecord {
     pub changed_to: Lsn,
     /// About what the entries of one body weigh that may be changed for all of them.
     pub body_weight: u64,
-    /// What its entries and its edits of older ones weigh: the bytes of their bodies, and [`ENTRY_WEIGHT`] each. A shared body counts for
-    /// each of its entries.
+    /// What its entries and its edits of older ones weigh: the bytes of their bodies, and
+    /// [`ENTRY_WEIGHT`] each. A shared body counts for each of its entries.
     pub weight: u64,
-    /// How much of that was trimmed, removed or edited since it was written, as far as flushed changes tell; an estimate, which may be
-    /// above the weight.
+    /// How much of that was trimmed, removed or edited since it was written, as far as flushed
+    /// changes tell; an estimate, which may be above the weight.
     pub dead_weight: u64,
     /// From then on half of the weight has expired by itself; 0: never.
     pub half_expired_ms: TimeMs,
-    /// The highest time at which the lifetime of an entry began: its last time, unless a clock had been ahead.
+    /// The highest time at which the lifetime of an entry began: its last time, unless a clock had
+    /// been ahead.
     pub last_start_ms: TimeMs,
     /// Whether the lifetime of some entry began at another time than its timestamp.
     pub own_starts: bool,
@@ -154,8 +170,9 @@ impl SegmentRecord {
         !self.dropped && !self.dead
     }
 
-    /// Where it stands among the segments of its store: a later place holds later entries of each timeline. A partition of time comes
-    /// again when a clock that was ahead is put right; what the log says later is later all the same.
+    /// Where it stands among the segments of its store: a later place holds later entries of each
+    /// timeline. A partition of time comes again when a clock that was ahead is put right; what the
+    /// log says later is later all the same.
     pub fn place(&self) -> (Lsn, u64) {
         (self.from, self.partition)
     }
@@ -168,7 +185,8 @@ pub struct Live {
     pub history: u64,
     /// Replay starts here: everything before is in segments.
     pub checkpoint: Lsn,
-    /// The log file that must be there, since replay needs it; 0: none (after a clean stop, and before the first file).
+    /// The log file that must be there, since replay needs it; 0: none (after a clean stop, and
+    /// before the first file).
     pub log_file: FileNumber,
     /// The number of the next file, or the id of the next store.
     pub next_file: FileNumber,
@@ -176,8 +194,8 @@ pub struct Live {
     pub last_time_ms: TimeMs,
     /// The highest time that the engine was sure of when this was written.
     pub seen_ms: TimeMs,
-    /// Merges left entries out that changes in the log below this place removed: these segments are complete only together with
-    /// the log up to there, or with what was flushed of it.
+    /// Merges left entries out that changes in the log below this place removed: these segments are
+    /// complete only together with the log up to there, or with what was flushed of it.
     pub changes_to: Lsn,
     /// Stores whose last entries a power cut may take although they were seen.
     pub relaxed: Relaxed,
@@ -260,7 +278,8 @@ pub fn decode(payload: &[u8], header: &FileHeader) -> Result<Live, &'static str>
     decode_live(payload, header.version).ok_or("the manifest's records do not fit its length")
 }
 
-/// The first version in which stores and segments tell their copies, and the log up to where changes were used.
+/// The first version in which stores and segments tell their copies, and the log up to where
+/// changes were used.
 const FIRST_WITH_COPIES: u32 = 2;
 
 /// The first version in which shared bodies are changed by their places.

@@ -1,5 +1,5 @@
-//! What the bytes mean: encoders, and decoders that are total (any bytes give a value or an error, never a panic, and nothing is
-//! allocated from a length that was merely read).
+//! What the bytes mean: encoders, and decoders that are total (any bytes give a value or an error,
+//! never a panic, and nothing is allocated from a length that was merely read).
 //!
 //! ```text
 //!  header    every file begins with it             wal       groups and records of the log
@@ -10,8 +10,8 @@
 //!  tail      the caller's part of a record
 //! ```
 //!
-//! docs/format.md shows all of it; `tests/format_doc.rs` keeps the document equal to the tables here. It does not know: files,
-//! time or threads.
+//! docs/format.md shows all of it; `tests/format_doc.rs` keeps the document equal to the tables
+//! here. It does not know: files, time or threads.
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 

@@ -16,8 +16,9 @@
 //!                                                                     committed
 //! ```
 //!
-//! All numbers are varints. A run names its timeline, so that blocks can be read without an index. The time and the expiry of a
-//! shared body stand with it: one more receiver costs one or two bytes.
+//! All numbers are varints. A run names its timeline, so that blocks can be read without an index.
+//! The time and the expiry of a shared body stand with it: one more receiver costs one or two
+//! bytes.
 
 use std::ops::Range;
 
@@ -42,7 +43,8 @@ pub enum Content {
         body: Range<usize>,
         /// The body is not here: the entry was edited, and a younger segment has it.
         is_elsewhere: bool,
-        /// Where the body was committed that it was written with, if that may be changed for all its entries.
+        /// Where the body was committed that it was written with, if that may be changed for all
+        /// its entries.
         place: Option<CommitPlace>,
     },
     /// With other entries of the segment.
@@ -98,7 +100,9 @@ impl RunWriter {
             put_varint(&mut self.entries, sequence - self.next);
         }
         if let Some(start_ms) = own_start_ms {
-            [1, 0, OWN_START, start_ms].into_iter().for_each(|number| put_varint(&mut self.entries, number));
+            [1, 0, OWN_START, start_ms]
+                .into_iter()
+                .for_each(|number| put_varint(&mut self.entries, number));
         }
         self.next = sequence;
     }
@@ -139,7 +143,8 @@ impl RunWriter {
         self.inline(sequence, times, &[]);
     }
 
-    /// Adds an entry whose body is the shared one with this number. Numbers do not fall inside a run.
+    /// Adds an entry whose body is the shared one with this number. Numbers do not fall inside a
+    /// run.
     pub fn shared(&mut self, sequence: Sequence, body: u32, own_start_ms: Option<TimeMs>) {
         self.step_to(sequence, own_start_ms);
         put_varint(&mut self.entries, (u64::from(body - self.shared) + 1) << 1 | 1);
@@ -157,7 +162,8 @@ impl RunWriter {
     }
 }
 
-/// Reads one run. Ends with `None`; a run that breaks off before its count is damage, which `remaining` shows.
+/// Reads one run. Ends with `None`; a run that breaks off before its count is damage, which
+/// `remaining` shows.
 #[derive(Clone, Debug)]
 pub struct RunReader<'a> {
     /// The timeline's name.
@@ -256,7 +262,8 @@ impl<'a> RunReader<'a> {
         let len = usize::try_from(head >> 2).ok()?;
         self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
         let start_ms = own_start_ms.unwrap_or(self.time_ms);
-        let expire_at_ms = if head & 2 == 0 { 0 } else { start_ms.checked_add(self.reader.varint()?)? };
+        let expire_at_ms =
+            if head & 2 == 0 { 0 } else { start_ms.checked_add(self.reader.varint()?)? };
         let start = self.block_bytes - self.after - self.reader.rest().len();
         self.reader.bytes(len)?;
         let times = Times::stored(self.time_ms, own_start_ms, expire_at_ms);
@@ -329,7 +336,10 @@ mod tests {
         let end = block.len();
         block.extend_from_slice(b"after");
         let mut reader = RunReader::at(&block, 6).expect("a run");
-        assert_eq!((reader.name, reader.next_run_at(), reader.remaining()), (b"c/1".as_slice(), end, 11));
+        assert_eq!(
+            (reader.name, reader.next_run_at(), reader.remaining()),
+            (b"c/1".as_slice(), end, 11)
+        );
         let (mut seen, mut places) = (Vec::new(), Vec::new());
         while let Some((sequence, content)) = reader.next_entry() {
             if let Content::Inline { place: Some(place), .. } = content {

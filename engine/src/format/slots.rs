@@ -81,7 +81,8 @@ impl<'a> Slots<'a> {
         self.raw.get(self.range(number)?)
     }
 
-    /// The first record of which `is_after` says true, given that all behind it say true too; `None` when a record is broken.
+    /// The first record of which `is_after` says true, given that all behind it say true too;
+    /// `None` when a record is broken.
     pub fn partition(&self, mut is_after: impl FnMut(&'a [u8]) -> Option<bool>) -> Option<usize> {
         let (mut low, mut high) = (0, self.count);
         while low < high {

@@ -1,4 +1,5 @@
-//! Tables: find one of any number of blocks by its key, in few reads and without holding the table in memory.
+//! Tables: find one of any number of blocks by its key, in few reads and without holding the table
+//! in memory.
 //!
 //! ```text
 //!  table      := root: a table page                                    the other pages stand before it, anywhere in the file
@@ -7,9 +8,10 @@
 //!  filter     := the rest of the row                                   over the keys in that block; empty: none
 //! ```
 //!
-//! A key is the first one of what the row leads to, so that what is looked for can only be behind the last row whose key is not
-//! above it. A page is written when it is full, so that a writer holds one open page a level. The level falls by one with every
-//! step, so that a walk through any bytes ends.
+//! A key is the first one of what the row leads to, so that what is looked for can only be behind
+//! the last row whose key is not above it. A page is written when it is full, so that a writer
+//! holds one open page a level. The level falls by one with every step, so that a walk through any
+//! bytes ends.
 //!
 //! It does not know: what the keys mean, and where pages are written.
 
@@ -17,11 +19,12 @@ use super::block::BlockRef;
 use super::codec::{Reader, put_varint};
 use super::slots::{Slots, SlotsWriter};
 
-/// At what raw size a page of level 0 is closed: it is read for a look-up, and most of it are filters.
+/// At what raw size a page of level 0 is closed: it is read for a look-up, and most of it are
+/// filters.
 pub const TARGET_LEAF_BYTES: usize = 16 * 1024;
 
-/// At what raw size a page above is closed: there are few of these, they are held or cached, and a full one that leads to full
-/// leaves stands for ten million timelines.
+/// At what raw size a page above is closed: there are few of these, they are held or cached, and a
+/// full one that leads to full leaves stands for ten million timelines.
 pub const TARGET_INNER_BYTES: usize = 64 * 1024;
 
 /// A row of a table.
@@ -151,7 +154,10 @@ impl TableWriter {
     }
 
     /// Writes the rest, the root last, and tells where that is.
-    pub fn finish<E>(mut self, write: &mut impl FnMut(&[u8]) -> Result<BlockRef, E>) -> Result<BlockRef, E> {
+    pub fn finish<E>(
+        mut self,
+        write: &mut impl FnMut(&[u8]) -> Result<BlockRef, E>,
+    ) -> Result<BlockRef, E> {
         let mut level = 0;
         loop {
             let is_root = level + 1 == self.levels.len();
@@ -171,7 +177,9 @@ impl OpenPage {
     fn content(&mut self, level: usize) -> Vec<u8> {
         let slots = self.rows.finish();
         let mut raw = Vec::with_capacity(1 + slots.len());
-        raw.push(u8::try_from(level).expect("each level has many times fewer pages than the one below"));
+        raw.push(
+            u8::try_from(level).expect("each level has many times fewer pages than the one below"),
+        );
         raw.extend_from_slice(&slots);
         raw
     }
@@ -192,7 +200,9 @@ mod tests {
         let mut writer = TableWriter::with_targets(target, target);
         for number in 0..count {
             let block = BlockRef { at: number, bytes: 7 };
-            writer.add(Row { key: &(2 * number).to_be_bytes(), block, filter: b"f" }, &mut write).unwrap();
+            writer
+                .add(Row { key: &(2 * number).to_be_bytes(), block, filter: b"f" }, &mut write)
+                .unwrap();
         }
         let root = writer.finish(&mut write).unwrap();
         (pages, root)
@@ -203,8 +213,11 @@ mod tests {
         let (mut at, mut seen) = (root.at, 1);
         loop {
             let page = TablePage::new(&pages[at as usize]).expect("a page");
-            let behind = page.partition(|found| Some(found > key.to_be_bytes().as_slice())).expect("rows");
-            let Some(row) = behind.checked_sub(1).and_then(|row| page.row(row)) else { return (None, seen) };
+            let behind =
+                page.partition(|found| Some(found > key.to_be_bytes().as_slice())).expect("rows");
+            let Some(row) = behind.checked_sub(1).and_then(|row| page.row(row)) else {
+                return (None, seen);
+            };
             if page.level == 0 {
                 assert_eq!(row.filter, b"f");
                 return (Some(row.block.at), seen);
@@ -215,7 +228,8 @@ mod tests {
 
     #[test]
     fn every_key_leads_to_its_block_over_one_page_a_level() {
-        for (count, target, levels) in [(0, 400, 1), (1, 400, 1), (12, 400, 1), (300, 400, 3), (6000, 400, 4)]
+        for (count, target, levels) in
+            [(0, 400, 1), (1, 400, 1), (12, 400, 1), (300, 400, 3), (6000, 400, 4)]
         {
             let (pages, root) = table(count, target);
             assert_eq!(look_up(&pages, root, u64::MAX).1, levels, "{count} rows");

@@ -1,5 +1,5 @@
-//! The tail of a record: bodies and operations, encoded and summed by the caller, decoded by whoever reads the log. The grammar
-//! stands in `wal`.
+//! The tail of a record: bodies and operations, encoded and summed by the caller, decoded by
+//! whoever reads the log. The grammar stands in `wal`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,7 +27,8 @@ pub fn stamp(body: &[u8], origin: Sequence) -> Vec<u8> {
     stamped
 }
 
-/// The part of a record that a caller encodes while it builds a batch. Bodies come first, so that each is copied once.
+/// The part of a record that a caller encodes while it builds a batch. Bodies come first, so that
+/// each is copied once.
 #[derive(Clone, Debug)]
 pub struct TailWriter {
     /// The count's place, then the bodies.
@@ -96,7 +97,8 @@ impl TailWriter {
         name
     }
 
-    /// The client's id of the batch, in the timeline of its first append. Gives the places of the name and of the id.
+    /// The client's id of the batch, in the timeline of its first append. Gives the places of the
+    /// name and of the id.
     pub fn id(
         &mut self,
         timeline: TimelineRef<'_>,
@@ -113,8 +115,8 @@ impl TailWriter {
         (name, end - id.len()..end)
     }
 
-    /// Adds one timeline: a target of the append started last, or the object of a change. Gives its name's place behind
-    /// [`TailWriter::finish`]'s second value.
+    /// Adds one timeline: a target of the append started last, or the object of a change. Gives its
+    /// name's place behind [`TailWriter::finish`]'s second value.
     pub fn timeline(&mut self, timeline: TimelineRef<'_>) -> Range<usize> {
         self.number(u64::from(timeline.store.0));
         put_name(&mut self.operations, timeline.name);
@@ -153,7 +155,8 @@ impl TailWriter {
         put_varint(&mut tail, self.operation_count);
         let base = tail.len();
         tail.extend_from_slice(&self.operations);
-        // Many bodies grew the buffer by doubling, and a memtable keeps it: its cut costs no copy as a rule.
+        // Many bodies grew the buffer by doubling, and a memtable keeps it: its cut costs no copy
+        // as a rule.
         if tail.capacity() - tail.len() > tail.len() / 8 {
             tail.shrink_to_fit();
         }

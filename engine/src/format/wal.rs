@@ -16,15 +16,19 @@
 //!  timeline  := store id, name
 //! ```
 //!
-//! Plain numbers outside the two headers are varints. A group is valid if and only if its header's checksum matches, its lsn is its
-//! place, its records fill its payload exactly, and both checksums of each record match. The sequences stand in the order of the
-//! appends and their targets; behind them stands, for each trim, removal and edit, the highest sequence that its timeline was given
-//! so far, since a damaged segment may hide it; and behind those, with flag 2, when lifetimes and id windows of the batch began. An origin is the sequence of the batch's first append: it stands among the
-//! sequences, and whoever applies the record writes it over the eight zeros, little-endian.
+//! Plain numbers outside the two headers are varints. A group is valid if and only if its header's
+//! checksum matches, its lsn is its place, its records fill its payload exactly, and both checksums
+//! of each record match. The sequences stand in the order of the appends and their targets; behind
+//! them stands, for each trim, removal and edit, the highest sequence that its timeline was given
+//! so far, since a damaged segment may hide it; and behind those, with flag 2, when lifetimes and
+//! id windows of the batch began. An origin is the sequence of the batch's first append: it stands
+//! among the sequences, and whoever applies the record writes it over the eight zeros,
+//! little-endian.
 //!
-//! Every group starts at a multiple of 512, the next one behind the group before it. So a sector that holds durable bytes is
-//! never written again, and a torn write cannot harm them; and where the next group must start is never in doubt, so that one that
-//! was lost between two others is noticed. Zeros are never a valid group.
+//! Every group starts at a multiple of 512, the next one behind the group before it. So a sector
+//! that holds durable bytes is never written again, and a torn write cannot harm them; and where
+//! the next group must start is never in doubt, so that one that was lost between two others is
+//! noticed. Zeros are never a valid group.
 
 use super::checksum::{Seed, crc, crc_of_two};
 use super::codec::{Reader, put_varint};
@@ -65,7 +69,8 @@ layout! {
         TAIL_BYTES: 4, "length of the tail";
         SEQUENCE_BYTES: 4, "length of the sequences";
         SEQUENCES: 4, "how many";
-        FLAGS: 4, "1: the sequence of the first append was chosen by the caller, 2: a start stands behind the sequences";
+        FLAGS: 4, "1: the sequence of the first append was chosen by the caller, 2: a start \
+                   stands behind the sequences";
     }
 }
 
@@ -78,8 +83,8 @@ pub fn sector_up(lsn: Lsn) -> Lsn {
     Lsn(lsn.0.next_multiple_of(SECTOR_BYTES))
 }
 
-/// The sequences that a record's appends were given, and those at which the timelines ended that it changes; `None` when they are
-/// not as many as its operations need.
+/// The sequences that a record's appends were given, and those at which the timelines ended that it
+/// changes; `None` when they are not as many as its operations need.
 pub fn sequences_of<'a>(
     record: &'a Record<'_>,
     operations: &[Operation<'_>],
@@ -88,7 +93,9 @@ pub fn sequences_of<'a>(
     for operation in operations {
         match operation {
             Operation::Append { targets, .. } => appends += targets.len(),
-            Operation::Trim { .. } | Operation::Remove { .. } | Operation::Edit { .. } => changes += 1,
+            Operation::Trim { .. } | Operation::Remove { .. } | Operation::Edit { .. } => {
+                changes += 1
+            }
             Operation::Id { .. } => {}
         }
     }
@@ -130,7 +137,8 @@ impl GroupWriter {
         self.records == 0
     }
 
-    /// Adds a record that was committed at a time, of which the lifetimes began at another. See the heading for its sequences.
+    /// Adds a record that was committed at a time, of which the lifetimes began at another. See the
+    /// heading for its sequences.
     pub fn record(
         &mut self,
         (time_ms, start_ms): (TimeMs, TimeMs),
@@ -174,7 +182,8 @@ impl GroupWriter {
         put(&mut self.bytes, group_header::DURABLE, &durable.0.to_le_bytes());
         put(&mut self.bytes, group_header::PAYLOAD_BYTES, &payload.to_le_bytes());
         put(&mut self.bytes, group_header::RECORDS, &self.records.to_le_bytes());
-        let covered = self.bytes.get(group_header::CRC.end..group_header::BYTES).unwrap_or_default();
+        let covered =
+            self.bytes.get(group_header::CRC.end..group_header::BYTES).unwrap_or_default();
         let sum = crc(Seed::new(self.engine, self.lsn.0), covered);
         put(&mut self.bytes, group_header::CRC, &sum.to_le_bytes());
         &self.bytes
@@ -195,7 +204,8 @@ pub struct GroupHeader {
 impl GroupHeader {
     /// The header at the front of `bytes`, which stand at `lsn`; `None` when there is none.
     pub fn decode(bytes: &[u8], engine: EngineId, lsn: Lsn) -> Option<GroupHeader> {
-        if get_u32(bytes, group_header::MAGIC)? != GROUP_MAGIC || get_u64(bytes, group_header::LSN)? != lsn.0
+        if get_u32(bytes, group_header::MAGIC)? != GROUP_MAGIC
+            || get_u64(bytes, group_header::LSN)? != lsn.0
         {
             return None;
         }
@@ -232,7 +242,12 @@ pub struct Record<'a> {
 }
 
 /// The records of a group, whose payload is all of `payload`; `None` when any of it does not match.
-pub fn decode_records(payload: &[u8], count: u32, engine: EngineId, lsn: Lsn) -> Option<Vec<Record<'_>>> {
+pub fn decode_records(
+    payload: &[u8],
+    count: u32,
+    engine: EngineId,
+    lsn: Lsn,
+) -> Option<Vec<Record<'_>>> {
     let seed = Seed::new(engine, lsn.0);
     let mut rest = payload;
     let mut records = Vec::new();
@@ -318,7 +333,13 @@ mod tests {
         let mut group = GroupWriter::new(ENGINE);
         group.start(lsn);
         for time in 1..4 {
-            group.record((time, time.max(2)), &[time, 300], false, &tail(), crc(Seed::NONE, &tail()));
+            group.record(
+                (time, time.max(2)),
+                &[time, 300],
+                false,
+                &tail(),
+                crc(Seed::NONE, &tail()),
+            );
         }
         group.finish(Lsn(100)).to_vec()
     }
@@ -327,7 +348,12 @@ mod tests {
         let header = GroupHeader::decode(bytes, ENGINE, lsn)?;
         let payload = bytes.get(group_header::BYTES..group_header::BYTES + header.payload_bytes)?;
         let records = decode_records(payload, header.records, ENGINE, lsn)?;
-        Some(records.into_iter().map(|record| (record.time_ms, record.start_ms, record.sequences)).collect())
+        Some(
+            records
+                .into_iter()
+                .map(|record| (record.time_ms, record.start_ms, record.sequences))
+                .collect(),
+        )
     }
 
     #[test]
@@ -337,7 +363,9 @@ mod tests {
         assert_eq!(decode(&bytes, Lsn(512)), Some(expected));
         let tail = tail();
         let operations = decode_tail(&tail).expect("a tail");
-        let Operation::Append { body, targets, .. } = &operations[0] else { panic!("not an append") };
+        let Operation::Append { body, targets, .. } = &operations[0] else {
+            panic!("not an append")
+        };
         assert_eq!(&tail[body.clone()], b"hello");
         assert_eq!(targets[1], TimelineRef { store: StoreId(2), name: b"u/2" });
     }

@@ -5,14 +5,16 @@
 //!  bodies: [(times, bytes), …] in commit order
 //! ```
 //!
-//! Changes to what was written before (trims, removals, edits) are kept beside the array and applied by readers, whether the entry
-//! is here or in a segment; so are the ids of retries.
+//! Changes to what was written before (trims, removals, edits) are kept beside the array and
+//! applied by readers, whether the entry is here or in a segment; so are the ids of retries.
 //!
-//! Timelines only grow at the end, so a slot is an array in sequence order, not a search tree. An entry is the number of its body,
-//! four bytes: a fan-out to 500 receivers costs one body and 500 numbers. Names are sorted once, at flush.
+//! Timelines only grow at the end, so a slot is an array in sequence order, not a search tree. An
+//! entry is the number of its body, four bytes: a fan-out to 500 receivers costs one body and 500
+//! numbers. Names are sorted once, at flush.
 //!
-//! Only the commit thread writes: first the bodies of a group, then the entries that name them, so that a reader who finds an
-//! entry finds its body. What is here is durable as far as its batch asked, since a group is applied after its sync.
+//! Only the commit thread writes: first the bodies of a group, then the entries that name them, so
+//! that a reader who finds an entry finds its body. What is here is durable as far as its batch
+//! asked, since a group is applied after its sync.
 //!
 //! It does not know: the log, segments, or how sequences are chosen.
 
@@ -38,11 +40,13 @@ const TAKEN: usize = 64;
 /// Bodies stand in pieces of this many, so that growing never moves them.
 const PIECE: usize = 4096;
 
-/// What a slot costs beside its entries: the slot, in a row that grows by doubling and is three quarters full on average; its
-/// place in the table; and the last sequence that the commit thread gave.
+/// What a slot costs beside its entries: the slot, in a row that grows by doubling and is three
+/// quarters full on average; its place in the table; and the last sequence that the commit thread
+/// gave.
 const SLOT_BYTES: usize = size_of::<Slot>() * 4 / 3 + 24;
 
-/// What a batch's bytes cost beside themselves: the allocation's head and the count of those who hold it.
+/// What a batch's bytes cost beside themselves: the allocation's head and the count of those who
+/// hold it.
 const HOLDING_BYTES: usize = 64;
 
 /// A body with what all its entries have in common.
@@ -111,7 +115,8 @@ impl Shard {
     }
 }
 
-/// What the commit thread applies at once. It is reused, so that a group allocates nothing but what it keeps.
+/// What the commit thread applies at once. It is reused, so that a group allocates nothing but what
+/// it keeps.
 #[derive(Debug)]
 pub struct Group {
     bodies: Vec<Body>,
@@ -152,7 +157,8 @@ impl Group {
         self.places = 0;
     }
 
-    /// The place of the next body or edit, counted from where the group stands. One that is not kept is passed over.
+    /// The place of the next body or edit, counted from where the group stands. One that is not
+    /// kept is passed over.
     pub fn place(&mut self) -> CommitPlace {
         self.places += 1;
         CommitPlace(self.places)
@@ -184,7 +190,8 @@ impl Group {
 
     /// Adds what else the batch does to a timeline.
     pub fn effect(&mut self, slot: SlotId, effect: Effect) {
-        let place = if matches!(effect, Effect::Edit(..)) { self.place() } else { CommitPlace::default() };
+        let place =
+            if matches!(effect, Effect::Edit(..)) { self.place() } else { CommitPlace::default() };
         self.effects.push((slot, effect, place));
     }
 
@@ -207,7 +214,8 @@ pub struct Memtable {
     first_start_ms: AtomicU64,
     /// The same of the last.
     last_start_ms: AtomicU64,
-    /// Whether something was trimmed or removed: the sooner it is flushed, the sooner older segments can be rewritten.
+    /// Whether something was trimmed or removed: the sooner it is flushed, the sooner older
+    /// segments can be rewritten.
     frees: AtomicBool,
     /// The group that did so last: where it stands in the log.
     changes_at: AtomicU64,
@@ -263,7 +271,8 @@ impl Memtable {
 
     /// Notes when the lifetimes of a commit began.
     pub fn started_at(&self, start_ms: TimeMs) {
-        let _ = self.first_start_ms.compare_exchange(0, start_ms, Ordering::Relaxed, Ordering::Relaxed);
+        let _ =
+            self.first_start_ms.compare_exchange(0, start_ms, Ordering::Relaxed, Ordering::Relaxed);
         self.last_start_ms.store(start_ms, Ordering::Relaxed);
     }
 
@@ -272,8 +281,8 @@ impl Memtable {
         Some(self.first_start_ms.load(Ordering::Relaxed)).filter(|start_ms| *start_ms != 0)
     }
 
-    /// Whether it may take a commit whose lifetimes begin then. They do not fall inside a memtable, so that the entries of a
-    /// partition of time follow one another in each timeline.
+    /// Whether it may take a commit whose lifetimes begin then. They do not fall inside a memtable,
+    /// so that the entries of a partition of time follow one another in each timeline.
     pub fn may_start_at(&self, start_ms: TimeMs) -> bool {
         self.last_start_ms.load(Ordering::Relaxed) <= start_ms
     }
@@ -308,7 +317,8 @@ impl Memtable {
 
     /// Makes a slot for a timeline that has none and ends at `end`. `name` is kept.
     ///
-    /// The name is copied: a slice of the batch would keep all of that, also of one that is refused.
+    /// The name is copied: a slice of the batch would keep all of that, also of one that is
+    /// refused.
     pub fn insert(&self, timeline: TimelineRef<'_>, hash: u64, end: End) -> SlotId {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
@@ -326,9 +336,11 @@ impl Memtable {
         self.shards[slot.shard as usize].read().slots[slot.slot as usize].end()
     }
 
-    /// Applies a group that stands at `at` in the log: first its bodies, then its entries, a shard at a time.
+    /// Applies a group that stands at `at` in the log: first its bodies, then its entries, a shard
+    /// at a time.
     pub fn apply(&self, group: &mut Group, at: Lsn) {
-        let mut bytes = std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
+        let mut bytes =
+            std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
         group.bodies.iter_mut().for_each(|body| body.place.0 += at.0);
         let first = self.add_bodies(&mut group.bodies);
         for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
@@ -341,7 +353,11 @@ impl Memtable {
                 bytes += slot.push(append.sequence, first + append.body, &append);
             }
         }
-        if group.effects.iter().any(|(_, effect, _)| matches!(effect, Effect::Trim(_) | Effect::Remove(_))) {
+        if group
+            .effects
+            .iter()
+            .any(|(_, effect, _)| matches!(effect, Effect::Trim(_) | Effect::Remove(_)))
+        {
             self.changes_at.store(at.0, Ordering::Release);
             self.frees.store(true, Ordering::Release);
         }
@@ -385,7 +401,11 @@ impl Memtable {
     /// What a timeline's changes are here, in a slot that has some.
     pub fn changes_in<T>(&self, slot: SlotId, look: impl FnOnce(&Changes) -> T) -> T {
         let shard = self.shards[slot.shard as usize].read();
-        look(shard.slots[slot.slot as usize].changes().expect("changes stay until the memtable goes"))
+        look(
+            shard.slots[slot.slot as usize]
+                .changes()
+                .expect("changes stay until the memtable goes"),
+        )
     }
 
     /// What a client's id was used for in the timeline of a slot.
@@ -400,8 +420,8 @@ impl Memtable {
         slot.id(id).cloned()
     }
 
-    /// Gives the collector the entries of a timeline from `low` to `high`, until it is full. It looks for changes here meanwhile, so
-    /// nothing is locked when it is given entries.
+    /// Gives the collector the entries of a timeline from `low` to `high`, until it is full. It
+    /// looks for changes here meanwhile, so nothing is locked when it is given entries.
     pub fn read(
         &self,
         timeline: TimelineRef<'_>,
@@ -454,11 +474,17 @@ impl Memtable {
     }
 
     /// The lowest sequence of a timeline here whose time is `time_ms` or later.
-    pub fn sequence_at(&self, timeline: TimelineRef<'_>, hash: u64, time_ms: TimeMs) -> Option<Sequence> {
+    pub fn sequence_at(
+        &self,
+        timeline: TimelineRef<'_>,
+        hash: u64,
+        time_ms: TimeMs,
+    ) -> Option<Sequence> {
         let shard = self.shards[Memtable::shard_of(hash) as usize].read();
         let slot = &shard.slots[shard.find(timeline, hash)? as usize];
         let bodies = self.bodies.read();
-        let time_of = |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].times.time_ms;
+        let time_of =
+            |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].times.time_ms;
         let place = slot.bodies.partition_point(|number| time_of(*number) < time_ms);
         (place < slot.bodies.len()).then(|| slot.sequence(place))
     }
@@ -526,7 +552,12 @@ mod tests {
         memtable
     }
 
-    fn sequences(memtable: &Memtable, low: Sequence, high: Sequence, descending: bool) -> Vec<Sequence> {
+    fn sequences(
+        memtable: &Memtable,
+        low: Sequence,
+        high: Sequence,
+        descending: bool,
+    ) -> Vec<Sequence> {
         let mut out = Collector::new(Limit::entries(100), descending, Sight::default());
         memtable.read(timeline(b"a"), HASH, low, high, &mut out);
         out.finish().expect("no damage").entries.into_iter().map(|entry| entry.sequence).collect()

@@ -45,7 +45,8 @@ struct Extra {
     ids: Ids,
 }
 
-/// The ids of a timeline: nearly all have one or two between two flushes, and a table for these would be mostly room.
+/// The ids of a timeline: nearly all have one or two between two flushes, and a table for these
+/// would be mostly room.
 #[derive(Debug)]
 enum Ids {
     Few(Vec<(Bytes, IdRecord)>),
@@ -124,7 +125,9 @@ impl IdRecord {
     /// What to tell a retry with these hashes of its body and its targets.
     pub fn receipt(&self, hashes: (u64, u64)) -> Result<Receipt> {
         if (self.body_hash, self.targets_hash) != hashes {
-            return Err(Error::IdConflict { sequence: self.sequences.first().copied().unwrap_or(0) });
+            return Err(Error::IdConflict {
+                sequence: self.sequences.first().copied().unwrap_or(0),
+            });
         }
         Ok(Receipt { time_ms: self.time_ms, sequences: self.sequences.to_vec(), duplicate: true })
     }
@@ -180,7 +183,8 @@ impl Slot {
     pub(super) fn sequence(&self, place: usize) -> Sequence {
         let behind = self.jumps.partition_point(|(from, _)| *from as usize <= place);
         let jump = behind.checked_sub(1).map(|jump| self.jumps[jump]);
-        let (from, sequence) = jump.map_or((0, self.first), |(from, sequence)| (from as usize, sequence));
+        let (from, sequence) =
+            jump.map_or((0, self.first), |(from, sequence)| (from as usize, sequence));
         sequence + (place - from) as u64
     }
 
@@ -220,10 +224,12 @@ impl Slot {
         allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
-    /// Takes what a batch does beside appending, an edit with where it was committed; how many bytes that takes.
+    /// Takes what a batch does beside appending, an edit with where it was committed; how many
+    /// bytes that takes.
     pub(super) fn take(&mut self, effect: Effect, at: CommitPlace) -> usize {
         self.touched = true;
-        let extra_bytes = if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
+        let extra_bytes =
+            if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
         // A place in a search tree that is two thirds full.
         let in_tree = |entry_bytes: usize| entry_bytes * 3 / 2 + ALLOCATION_BYTES;
         match effect {
@@ -231,7 +237,8 @@ impl Slot {
                 let extra = self.extra.get_or_insert_default();
                 extra.floor_before.get_or_insert(self.end.floor.lowest);
                 let trimmed_to = floor.trimmed_to.max(self.end.floor.trimmed_to);
-                let higher = if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
+                let higher =
+                    if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
                 self.end.floor = Floor { trimmed_to, ..higher };
                 0
             }
@@ -242,7 +249,11 @@ impl Slot {
                 extra_bytes + bytes
             }
             Effect::Edit(sequence, body) => {
-                self.extra.get_or_insert_default().changes.edited.insert(sequence, Edit { at, body });
+                self.extra
+                    .get_or_insert_default()
+                    .changes
+                    .edited
+                    .insert(sequence, Edit { at, body });
                 extra_bytes + in_tree(size_of::<(Sequence, Edit)>())
             }
             Effect::Id(id, record) => {

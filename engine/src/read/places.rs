@@ -1,7 +1,9 @@
-//! The places in which a timeline lies, from the newest to the oldest: what each knows of it, and reading one.
+//! The places in which a timeline lies, from the newest to the oldest: what each knows of it, and
+//! reading one.
 //!
-//! A segment whose index is damaged may know the timeline or not. Sequences are dense, so what it hides lies between where the next
-//! older place ends and where the next newer one begins; if nothing does, it hides nothing (P4, P5).
+//! A segment whose index is damaged may know the timeline or not. Sequences are dense, so what it
+//! hides lies between where the next older place ends and where the next newer one begins; if
+//! nothing does, it hides nothing (P4, P5).
 //!
 //! It does not know: what is read, and for whom.
 
@@ -11,14 +13,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Reading;
-use crate::entry::{Collector, End, Layer, Limit, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides};
+use crate::entry::{
+    Collector, End, Layer, Limit, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides,
+};
 use crate::error::{Error, Result};
 use crate::format::index::{Edited, TimelineEntry};
 use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{Look, Memtable, SlotId};
 use crate::segment::Segment;
 
-/// Entries that must be looked at one by one to count them are held so many at a time, without bodies.
+/// Entries that must be looked at one by one to count them are held so many at a time, without
+/// bodies.
 const TALLIED: Limit =
     Limit { entries: 1024, body_bytes: u64::MAX, first_always: true, around_damage: false };
 
@@ -104,10 +109,17 @@ struct InSegment<'v> {
 }
 
 impl<'v> InSegment<'v> {
-    fn of(segment: &'v Segment, name: &'v [u8], entry: &mut TimelineEntry) -> Option<Rc<dyn Layer + 'v>> {
+    fn of(
+        segment: &'v Segment,
+        name: &'v [u8],
+        entry: &mut TimelineEntry,
+    ) -> Option<Rc<dyn Layer + 'v>> {
         let removed = std::mem::take(&mut entry.removed);
-        let edited =
-            if segment.record().has_data() { std::mem::take(&mut entry.edited) } else { Arc::default() };
+        let edited = if segment.record().has_data() {
+            std::mem::take(&mut entry.edited)
+        } else {
+            Arc::default()
+        };
         if removed.is_empty() && edited.is_empty() {
             return None;
         }
@@ -159,14 +171,19 @@ impl<'v> Step<'v> {
         }
     }
 
-    /// The last sequence here or in what is older; `None` when that is not known. A segment of a partition of time may know a later end
-    /// of the timeline than it holds; where time is not cut, all are in partition 0.
+    /// The last sequence here or in what is older; `None` when that is not known. A segment of a
+    /// partition of time may know a later end of the timeline than it holds; where time is not cut,
+    /// all are in partition 0.
     fn held_to(&self, reading: &Reading<'_>) -> Result<Option<Sequence>> {
         match &self.source {
             Source::Memtable(_) => Ok(Some(self.end.last)),
-            Source::Segment(segment, _) if segment.record().partition == 0 => Ok(Some(self.end.last)),
+            Source::Segment(segment, _) if segment.record().partition == 0 => {
+                Ok(Some(self.end.last))
+            }
             Source::Segment(_, entry) if entry.count == 0 => Ok(None),
-            Source::Segment(segment, entry) => segment.last_of(reading.timeline.name, entry).map(Some),
+            Source::Segment(segment, entry) => {
+                segment.last_of(reading.timeline.name, entry).map(Some)
+            }
         }
     }
 
@@ -177,14 +194,21 @@ impl<'v> Step<'v> {
     }
 }
 
-/// The places that know the timeline, newest first. A damaged index ends them, unless the read goes around damage.
+/// The places that know the timeline, newest first. A damaged index ends them, unless the read goes
+/// around damage.
 pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>> + use<'v> {
     let (view, timeline, hash, around_damage) =
         (reading.view, reading.timeline, reading.hash, reading.around_damage);
     let memtables = view.memtables().filter_map(move |memtable| {
         let Look { end, span, changed } = memtable.look(timeline, hash)?;
         let layer = changed.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>);
-        Some(Ok(Met::Step(Step { end, span, source: Source::Memtable(memtable), layer, dropped_to: 0 })))
+        Some(Ok(Met::Step(Step {
+            end,
+            span,
+            source: Source::Memtable(memtable),
+            layer,
+            dropped_to: 0,
+        })))
     });
     let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
         let has_data = segment.record().has_data();
@@ -192,7 +216,13 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
             let (end, layer) = (entry.end, InSegment::of(segment, timeline.name, &mut entry));
             let span = entry.span().filter(|_| has_data);
             let dropped_to = if has_data { 0 } else { segment.dropped_to(&entry) };
-            Met::Step(Step { end, span, source: Source::Segment(segment, entry), layer, dropped_to })
+            Met::Step(Step {
+                end,
+                span,
+                source: Source::Segment(segment, entry),
+                layer,
+                dropped_to,
+            })
         };
         match segment.find(timeline.name) {
             Err(error) if around_damage && error.is_damage() => {
@@ -206,15 +236,20 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
     memtables.chain(segments)
 }
 
-/// What the places of a view change of shared bodies in the reading's store; and where damage hides some of that, of which bodies:
-/// those that were committed below a place and did not have it applied.
-pub fn changed_bodies<'v>(reading: &Reading<'v>) -> Result<(Overlay<'v>, Option<(CommitPlace, Error)>)> {
+/// What the places of a view change of shared bodies in the reading's store; and where damage hides
+/// some of that, of which bodies: those that were committed below a place and did not have it
+/// applied.
+pub fn changed_bodies<'v>(
+    reading: &Reading<'v>,
+) -> Result<(Overlay<'v>, Option<(CommitPlace, Error)>)> {
     let timeline = TimelineRef { store: reading.timeline.store, name: BODIES };
     let (mut overlay, mut hidden) = (Overlay::default(), None);
     if let Some(hash) = reading.bodies_hash {
         for memtable in reading.view.memtables() {
             let slot = memtable.look(timeline, hash).and_then(|look| look.changed);
-            overlay.add_older(slot.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>));
+            overlay.add_older(
+                slot.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>),
+            );
         }
     }
     let segments = reading.view.segments.of(timeline.store).iter();
@@ -232,7 +267,8 @@ pub fn changed_bodies<'v>(reading: &Reading<'v>) -> Result<(Overlay<'v>, Option<
 }
 
 impl Gaps {
-    /// A place that knows the timeline, with what hides between it and the newer ones; `None` for a segment that cannot be asked.
+    /// A place that knows the timeline, with what hides between it and the newer ones; `None` for a
+    /// segment that cannot be asked.
     pub fn meet<'v>(
         &mut self,
         met: Met<'v>,
@@ -244,7 +280,8 @@ impl Gaps {
         }
     }
 
-    /// A segment cannot be asked. That is an error where no newer place tells how the timeline ends.
+    /// A segment cannot be asked. That is an error where no newer place tells how the timeline
+    /// ends.
     fn hide(&mut self, error: Error, latest: Times) -> Result<()> {
         if self.newer_from.is_none() {
             return Err(error);
@@ -279,7 +316,11 @@ impl Gaps {
 impl Gap {
     /// Offers what of it is wanted.
     pub fn read(&self, low: Sequence, high: Sequence, out: &mut Collector<'_>) {
-        out.offer_lost((self.first.max(low), self.last.min(high)), self.latest.start_ms, &self.error);
+        out.offer_lost(
+            (self.first.max(low), self.last.min(high)),
+            self.latest.start_ms,
+            &self.error,
+        );
     }
 }
 
@@ -292,7 +333,10 @@ impl Place<'_> {
         out: &mut Collector<'_>,
     ) -> Result<()> {
         let low = low.max(out.sight.lowest);
-        if self.span.last < low || self.span.first > high || reading.is_expired(self.span.last_start_ms) {
+        if self.span.last < low
+            || self.span.first > high
+            || reading.is_expired(self.span.last_start_ms)
+        {
             return Ok(());
         }
         match &self.source {
@@ -300,14 +344,18 @@ impl Place<'_> {
                 memtable.read(reading.timeline, reading.hash, low, high, out);
                 Ok(())
             }
-            Source::Segment(segment, entry) => segment.read(reading.timeline.name, entry, low, high, out),
+            Source::Segment(segment, entry) => {
+                segment.read(reading.timeline.name, entry, low, high, out)
+            }
         }
     }
 
     /// The lowest sequence here that was given at this time or later.
     pub fn sequence_at(&self, reading: &Reading<'_>, time_ms: TimeMs) -> Result<Option<Sequence>> {
         match &self.source {
-            Source::Memtable(memtable) => Ok(memtable.sequence_at(reading.timeline, reading.hash, time_ms)),
+            Source::Memtable(memtable) => {
+                Ok(memtable.sequence_at(reading.timeline, reading.hash, time_ms))
+            }
             Source::Segment(segment, entry) => {
                 segment.sequence_at(reading.timeline.name, entry, (time_ms, reading.around_damage))
             }
@@ -315,7 +363,11 @@ impl Place<'_> {
     }
 
     /// Count, bytes, first and last time of the readable entries.
-    pub fn tally(&self, reading: &Reading<'_>, sight: &Sight<'_>) -> Result<(u64, u64, TimeMs, TimeMs)> {
+    pub fn tally(
+        &self,
+        reading: &Reading<'_>,
+        sight: &Sight<'_>,
+    ) -> Result<(u64, u64, TimeMs, TimeMs)> {
         let span = &self.span;
         let changed = sight.overlay.touches(span.first, span.last);
         let whole = sight.bodies.is_empty()
@@ -324,9 +376,11 @@ impl Place<'_> {
             && !span.own_expiry
             && !changed;
         if whole {
-            // The last sequence of a span was given, but what was removed before a flush or a merge is not there any more.
+            // The last sequence of a span was given, but what was removed before a flush or a merge
+            // is not there any more.
             let dense = span.count == span.last - span.first + 1;
-            let last_time_ms = if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
+            let last_time_ms =
+                if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
             return Ok((span.count, span.body_bytes, span.first_time_ms, last_time_ms));
         }
         let (mut count, mut body_bytes, mut times, mut from) = (0, 0, None, span.first);
@@ -349,7 +403,8 @@ impl Place<'_> {
 
     /// The time of the newest readable entry here; 0 when there is none.
     fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight<'_>) -> Result<TimeMs> {
-        let mut out = Collector::new(Limit::entries(1), true, sight.clone()).sufficient().without_bodies();
+        let mut out =
+            Collector::new(Limit::entries(1), true, sight.clone()).sufficient().without_bodies();
         self.read(reading, self.span.first, self.span.last, &mut out)?;
         Ok(out.finish()?.entries.first().map_or(0, |entry| entry.time_ms))
     }

@@ -1,4 +1,5 @@
-//! A walk over the places that a read needs, from the newest to the oldest, with what each changes in older ones.
+//! A walk over the places that a read needs, from the newest to the oldest, with what each changes
+//! in older ones.
 //!
 //! It does not know: what the places hold.
 
@@ -44,7 +45,8 @@ impl Walk<'_> {
 }
 
 impl<'v> Reading<'v> {
-    /// Walks from the newest place to the oldest, until `enough` says so of one with entries, or nothing older can be readable.
+    /// Walks from the newest place to the oldest, until `enough` says so of one with entries, or
+    /// nothing older can be readable.
     pub fn walk(&self, mut enough: impl FnMut(&Span) -> bool) -> Result<Walk<'v>> {
         let mut walk = Walk { end: End::NEVER, overlay: Overlay::default(), parts: Vec::new() };
         let (mut gaps, mut known) = (Gaps::default(), false);

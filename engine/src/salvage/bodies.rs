@@ -1,8 +1,8 @@
-//! Changes of shared bodies in what is salvaged (P5): each body is written as it became. One whose change cannot be read is lost,
-//! since its old bytes must not come back.
+//! Changes of shared bodies in what is salvaged (P5): each body is written as it became. One whose
+//! change cannot be read is lost, since its old bytes must not come back.
 //!
-//! What is salvaged begins a log of its own, so no body keeps the place where it was committed: it cannot be changed for all its
-//! entries at once any more.
+//! What is salvaged begins a log of its own, so no body keeps the place where it was committed: it
+//! cannot be changed for all its entries at once any more.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,11 @@ use crate::segment::Remains;
 pub struct ChangedBodies(BTreeMap<CommitPlace, (CommitPlace, Option<Bytes>)>);
 
 impl ChangedBodies {
-    /// Takes those of a segment, before any timeline is taken from it. If its data went with what had expired, nobody needs them.
+    /// Takes those of a segment, before any timeline is taken from it. If its data went with what
+    /// had expired, nobody needs them.
     pub fn take(&mut self, remains: &mut Remains, has_data: bool) {
-        let Some(entry) = remains.take(BODIES).and_then(|part| part.entry).filter(|_| has_data) else {
+        let Some(entry) = remains.take(BODIES).and_then(|part| part.entry).filter(|_| has_data)
+        else {
             return;
         };
         for edited in entry.edited.iter() {
@@ -53,7 +55,11 @@ impl ChangedBodies {
         self.change(place, applied_to).map(|(at, _)| *at)
     }
 
-    fn change(&self, place: Option<CommitPlace>, applied_to: Lsn) -> Option<&(CommitPlace, Option<Bytes>)> {
+    fn change(
+        &self,
+        place: Option<CommitPlace>,
+        applied_to: Lsn,
+    ) -> Option<&(CommitPlace, Option<Bytes>)> {
         place.and_then(|place| self.0.get(&place)).filter(|(at, _)| Lsn(at.0) >= applied_to)
     }
 }

@@ -1,4 +1,5 @@
-//! What the log of a damaged directory says, by timeline: read around the damage, without asking segments for anything.
+//! What the log of a damaged directory says, by timeline: read around the damage, without asking
+//! segments for anything.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -123,13 +124,15 @@ impl SalvagedLog {
                 }
                 Operation::Edit { timeline, sequence, body } => {
                     let end = ends.next()?;
-                    // As the commit path does: the entry that gets this sequence some day is another.
+                    // As the commit path does: the entry that gets this sequence some day is
+                    // another.
                     if sequence <= end {
                         let edit = Edit { at: self.place(), body: tail.slice(body) };
                         self.changed(timeline, end).changes.edited.insert(sequence, edit);
                     }
                 }
-                // An id is of use to the client that retries, and that one starts over in the new history.
+                // An id is of use to the client that retries, and that one starts over in the new
+                // history.
                 Operation::Id { .. } => {}
             }
         }
@@ -171,7 +174,8 @@ impl SalvagedLog {
         &self.bodies[number as usize]
     }
 
-    /// Writes the bodies that several timelines of a store share, as they are now. Gives their numbers in the segment.
+    /// Writes the bodies that several timelines of a store share, as they are now. Gives their
+    /// numbers in the segment.
     pub fn write_shared(
         &self,
         store: StoreId,
@@ -186,7 +190,11 @@ impl SalvagedLog {
         for (number, _) in uses.into_iter().filter(|(_, uses)| *uses > 1) {
             let LoggedBody { times, place, bytes } = self.body(number);
             let Some(body) = changed.now(Some(*place), Lsn(0), bytes) else { continue };
-            let known = SharedBody { time_ms: times.time_ms, expire_at_ms: times.expire_at_ms, place: None };
+            let known = SharedBody {
+                time_ms: times.time_ms,
+                expire_at_ms: times.expire_at_ms,
+                place: None,
+            };
             shared.insert(number, writer.body(known, body)?);
         }
         Ok(shared)

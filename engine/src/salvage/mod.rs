@@ -1,13 +1,15 @@
-//! The salvage path (P5): what can be read of a damaged directory becomes a new one, and what is lost is told.
+//! The salvage path (P5): what can be read of a damaged directory becomes a new one, and what is
+//! lost is told.
 //!
 //! 1. the manifest, if it can be read; without it, whatever segments there are, and the whole log;
 //! 2. the log, around its damage, into memory: it is as large as memtables are;
-//! 3. for each store, all segments side by side by name: each timeline's parts, oldest first, then its part of the log, with all
-//!    removals and edits applied, into one segment;
+//! 3. for each store, all segments side by side by name: each timeline's parts, oldest first, then
+//!    its part of the log, with all removals and edits applied, into one segment;
 //! 4. the manifest, last, of a new engine with a new history.
 //!
-//! The source is not changed. Sequences, times, bodies, expiry, last sequences and floors are kept; ids of retries are not. What is
-//! lost reads as trimmed when it was at the start of a timeline, and as a hole elsewhere.
+//! The source is not changed. Sequences, times, bodies, expiry, last sequences and floors are kept;
+//! ids of retries are not. What is lost reads as trimmed when it was at the start of a timeline,
+//! and as a hole elsewhere.
 //!
 //! It does not know: how the damage came about.
 
@@ -55,9 +57,14 @@ pub struct Salvage {
 /// Makes a new directory of all that can be read in a damaged one, which is not changed.
 pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Salvage> {
     let (source, target) = (source.as_ref(), target.as_ref());
-    let raw = DiskDirectory::open(source).map_err(|error| Error::io("open the directory", source, error))?;
+    let raw = DiskDirectory::open(source)
+        .map_err(|error| Error::io("open the directory", source, error))?;
     let source = Dir::new(Arc::new(raw));
-    target::make(target, || DiskDirectory::create_noting(target), |target| salvage_in(&source, target))
+    target::make(
+        target,
+        || DiskDirectory::create_noting(target),
+        |target| salvage_in(&source, target),
+    )
 }
 
 /// The same with directories that may be simulated.
@@ -75,7 +82,8 @@ fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
     let log = SalvagedLog::read(source, wreck.engine, wreck.live.as_ref(), &mut out.findings)?;
     let mut live = Live { history: random(), checkpoint: START, next_file: 1, ..Live::default() };
     live.stores = wreck.stores(&log);
-    live.last_time_ms = log.last_time_ms.max(wreck.live.as_ref().map_or(0, |live| live.last_time_ms));
+    live.last_time_ms =
+        log.last_time_ms.max(wreck.live.as_ref().map_or(0, |live| live.last_time_ms));
     live.seen_ms = wreck.live.as_ref().map_or(0, |live| live.seen_ms);
     let engine = new_engine_id();
     for store in live.stores.clone() {
@@ -135,13 +143,18 @@ impl Wreck {
         let engine = match &manifest {
             Some(manifest) => manifest.engine_id(),
             None => most_frequent(&headers).ok_or_else(|| {
-                Error::invalid(format!("{} holds nothing that can be salvaged", source.path_of("").display()))
+                Error::invalid(format!(
+                    "{} holds nothing that can be salvaged",
+                    source.path_of("").display()
+                ))
             })?,
         };
         let files = files(&names, &headers, engine);
         let live = manifest.map(|manifest| manifest.live().clone());
         let found = |number| {
-            files.get(&number).map_or(Found { number, ..Found::default() }, |(_, found)| found.clone())
+            files
+                .get(&number)
+                .map_or(Found { number, ..Found::default() }, |(_, found)| found.clone())
         };
         let mut segments = Vec::new();
         match &live {
@@ -154,8 +167,15 @@ impl Wreck {
                         found.data.clear();
                     }
                     missing(source, record, &found, out);
-                    let (store, partition, changed_to) = (record.store, record.partition, record.changed_to);
-                    segments.push(Wrecked { store, partition, data: data(record), changed_to, found });
+                    let (store, partition, changed_to) =
+                        (record.store, record.partition, record.changed_to);
+                    segments.push(Wrecked {
+                        store,
+                        partition,
+                        data: data(record),
+                        changed_to,
+                        found,
+                    });
                 }
             }
             None => {
@@ -171,7 +191,8 @@ impl Wreck {
         Ok(Wreck { engine, live, segments })
     }
 
-    /// The stores of the manifest; without it, those that anything belongs to, kept for ever until someone decides.
+    /// The stores of the manifest; without it, those that anything belongs to, kept for ever until
+    /// someone decides.
     fn stores(&self, log: &SalvagedLog) -> Vec<StoreRecord> {
         if let Some(live) = &self.live {
             return live.stores.clone();
@@ -209,8 +230,8 @@ fn most_frequent(headers: &[(&String, FileHeader)]) -> Option<EngineId> {
     headers.iter().map(|(_, header)| header.engine_id).max_by_key(|id| count(*id))
 }
 
-/// The files of segments by number: by what their headers say, since files may have been exchanged; where a header cannot be read,
-/// by name.
+/// The files of segments by number: by what their headers say, since files may have been exchanged;
+/// where a header cannot be read, by name.
 fn files(
     names: &[String],
     headers: &[(&String, FileHeader)],
@@ -232,7 +253,8 @@ fn files(
         let data = segment::data_name(number);
         let is_data = *name == data || *name == segment::twin_of(&data);
         let place = if is_data { &mut found.data } else { &mut found.index };
-        // One that took this one's place by its header is enough, unless it is this one's other copy.
+        // One that took this one's place by its header is enough, unless it is this one's other
+        // copy.
         if place.iter().all(|known| segment::is_file(known) == Some(number)) {
             place.push(name.clone());
         }
@@ -257,8 +279,11 @@ fn missing(source: &Dir, record: &SegmentRecord, found: &Found, out: &mut Salvag
         (segment::data_name(record.number), found.data.is_empty() && record.has_data()),
     ];
     for (name, _) in names.into_iter().filter(|(_, is_missing)| *is_missing) {
-        let error =
-            Error::corrupt(source.path_of(&name), 0, "the file is missing or belongs to another segment");
+        let error = Error::corrupt(
+            source.path_of(&name),
+            0,
+            "the file is missing or belongs to another segment",
+        );
         out.findings.push(Finding::new(&error));
     }
 }
@@ -294,7 +319,9 @@ fn save_store(
         opened.push((Remains::open(source, wreck.engine, &segment.found)?, segment));
     }
     let mut changed = ChangedBodies::default();
-    opened.iter_mut().for_each(|(remains, segment)| changed.take(remains, segment.data == Data::There));
+    opened
+        .iter_mut()
+        .for_each(|(remains, segment)| changed.take(remains, segment.data == Data::There));
     for (place, edit) in log.changed_bodies(store.id) {
         changed.add(CommitPlace(*place), edit.at, Some(edit.body.clone()));
     }
@@ -314,8 +341,10 @@ fn save_store(
     {
         let from_log = of_log.next_if(|(found, _)| *found == name).map(|(_, timeline)| timeline);
         let parts = sources.iter_mut().enumerate();
-        let parts = parts.filter_map(|(at, source)| Some((at, source.remains.take(&name)?))).collect();
-        let timeline = Timeline::new((&store.name, &name), &changed, &mut writer, &mut out.findings);
+        let parts =
+            parts.filter_map(|(at, source)| Some((at, source.remains.take(&name)?))).collect();
+        let timeline =
+            Timeline::new((&store.name, &name), &changed, &mut writer, &mut out.findings);
         timeline.save(&mut sources, parts, from_log.map(|timeline| (timeline, log, &shared)))?;
     }
     for source in &sources {
@@ -340,7 +369,8 @@ fn with_bodies(
         let Some(left) = remains.shared(number) else { continue };
         let Some(body) = changed.now(left.place, segment.changed_to, &left.body) else { continue };
         let (time_ms, expire_at_ms) = (left.times.time_ms, left.times.expire_at_ms);
-        numbers.insert(number, writer.body(SharedBody { time_ms, expire_at_ms, place: None }, body)?);
+        numbers
+            .insert(number, writer.body(SharedBody { time_ms, expire_at_ms, place: None }, body)?);
     }
     let (data, changed_to) = (segment.data, segment.changed_to);
     Ok(Source { remains, path, data, changed_to, numbers })

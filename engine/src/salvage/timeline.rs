@@ -94,7 +94,8 @@ impl<'a> Timeline<'a> {
         }
         self.writer.begin(self.name);
         let first = |part: &Part| part.entry.as_ref().map(|entry| entry.first).or(part.first);
-        // Where a merge was cut, its inputs may be here beside its output: that one, the younger file, goes first.
+        // Where a merge was cut, its inputs may be here beside its output: that one, the younger
+        // file, goes first.
         parts.sort_by_key(|(at, part)| (first(part), usize::MAX - at));
         for (at, part) in &parts {
             self.part(&mut sources[*at], part)?;
@@ -103,7 +104,8 @@ impl<'a> Timeline<'a> {
             self.log(timeline, log, shared)?;
         }
         let trimmed_to = self.end.floor.trimmed_to;
-        let lost_to = |bound: Sequence| if self.has_lost { trimmed_to.max(bound) } else { trimmed_to };
+        let lost_to =
+            |bound: Sequence| if self.has_lost { trimmed_to.max(bound) } else { trimmed_to };
         self.end.floor = match self.first {
             Some((lowest, Times { start_ms, expire_at_ms: until_ms, .. })) => {
                 Floor { lowest, start_ms, until_ms, trimmed_to: lost_to(lowest - 1) }
@@ -165,7 +167,12 @@ impl<'a> Timeline<'a> {
         Ok(())
     }
 
-    fn log(&mut self, timeline: &TimelineLog, log: &SalvagedLog, shared: &HashMap<u32, u32>) -> Result<()> {
+    fn log(
+        &mut self,
+        timeline: &TimelineLog,
+        log: &SalvagedLog,
+        shared: &HashMap<u32, u32>,
+    ) -> Result<()> {
         for (sequence, (number, chosen)) in &timeline.entries {
             let next = self.end.last + 1;
             if *sequence > next && !chosen {
@@ -187,17 +194,25 @@ impl<'a> Timeline<'a> {
     }
 
     /// Writes an entry, unless it is there already or was removed.
-    fn entry(&mut self, sequence: Sequence, left: &Left, number: Option<u32>, changed_to: Lsn) -> Result<()> {
+    fn entry(
+        &mut self,
+        sequence: Sequence,
+        left: &Left,
+        number: Option<u32>,
+        changed_to: Lsn,
+    ) -> Result<()> {
         let is_gone = sequence < self.end.floor.lowest || self.changes.removes(sequence);
         if sequence <= self.written || is_gone {
             return Ok(());
         }
         self.written = sequence;
         let changed_at = self.bodies.changed_at(left.place, changed_to);
-        let is_open = |at: CommitPlace| left.place.is_none() || left.is_elsewhere || Lsn(at.0) >= changed_to;
+        let is_open =
+            |at: CommitPlace| left.place.is_none() || left.is_elsewhere || Lsn(at.0) >= changed_to;
         let edited = self.changes.edited.get(&sequence).filter(|edit| is_open(edit.at));
-        let edited =
-            edited.filter(|edit| changed_at.is_none_or(|at| at < edit.at)).map(|edit| edit.body.clone());
+        let edited = edited
+            .filter(|edit| changed_at.is_none_or(|at| at < edit.at))
+            .map(|edit| edit.body.clone());
         let own = self
             .bodies
             .now(left.place, changed_to, &left.body)
@@ -225,6 +240,10 @@ impl<'a> Timeline<'a> {
         self.has_lost = true;
         let timeline = Some((self.store.to_string(), self.name.to_vec()));
         let error = Error::corrupt(path, 0, what);
-        self.findings.push(Finding { timeline, sequences: Some(sequences), ..Finding::new(&error) });
+        self.findings.push(Finding {
+            timeline,
+            sequences: Some(sequences),
+            ..Finding::new(&error)
+        });
     }
 }

@@ -26,7 +26,8 @@ impl Blocks {
     pub fn create(dir: &Dir, name: &str, header: &FileHeader, copies: u8) -> Result<Blocks> {
         let seed = Seed::new(header.engine_id, header.number);
         let twin = (copies > 1).then(|| twin_of(name));
-        let files = [Some(name.to_string()), twin].into_iter().flatten().map(|name| dir.create(&name));
+        let files =
+            [Some(name.to_string()), twin].into_iter().flatten().map(|name| dir.create(&name));
         let buffer = header.encode().to_vec();
         Ok(Blocks { files: files.collect::<Result<_>>()?, seed, buffer, written: 0 })
     }

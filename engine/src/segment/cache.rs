@@ -1,9 +1,9 @@
-//! What all segments share (P7): decoded, checked blocks within one budget, and open files, at most so many
-//! as the options say.
+//! What all segments share (P7): decoded, checked blocks within one budget, and open files, at most
+//! so many as the options say.
 //!
-//! A file is opened when a block of it must be read, and closed when others were needed more
-//! or the process has no descriptor left. Its name is there as long as its
-//! segment has readers, so opening it again finds the same bytes; if not, no block's checksum matches.
+//! A file is opened when a block of it must be read, and closed when others were needed more or the
+//! process has no descriptor left. Its name is there as long as its segment has readers, so opening
+//! it again finds the same bytes; if not, no block's checksum matches.
 
 use std::io;
 use std::path::PathBuf;
@@ -46,7 +46,9 @@ type EntryKey = (FileNumber, u64, usize);
 
 impl Weighter<EntryKey, TimelineEntry> for ByBytes {
     fn weight(&self, _key: &EntryKey, entry: &TimelineEntry) -> u64 {
-        (size_of_val(&*entry.removed) + size_of_val(&*entry.edited) + size_of::<TimelineEntry>()) as u64 + 128
+        (size_of_val(&*entry.removed) + size_of_val(&*entry.edited) + size_of::<TimelineEntry>())
+            as u64
+            + 128
     }
 }
 
@@ -56,7 +58,8 @@ const ENTRIES_PART: usize = 8;
 /// The cache. One an engine, shared by all its segments.
 pub struct BlockCache {
     blocks: Cache<Key, Bytes, ByBytes>,
-    /// What timelines with very many changes have in the index, decoded: to decode it costs what there ever was changed.
+    /// What timelines with very many changes have in the index, decoded: to decode it costs what
+    /// there ever was changed.
     entries: Cache<EntryKey, TimelineEntry, ByBytes>,
     /// By number, whether it is an index, and which copy.
     files: Cache<(FileNumber, bool, u8), File>,
@@ -124,8 +127,8 @@ impl BlockCache {
         &self.damages
     }
 
-    /// Closes half of the open files, any of them, because a descriptor is needed; later reads open what they need. False when none
-    /// was open.
+    /// Closes half of the open files, any of them, because a descriptor is needed; later reads open
+    /// what they need. False when none was open.
     pub fn close_some(&self) -> bool {
         let half = self.files.len().div_ceil(2);
         let closed: Vec<_> = self.files.iter().map(|(key, _)| key).take(half).collect();
@@ -153,7 +156,8 @@ impl BlockCache {
     }
 }
 
-/// One of a segment's files, read through the cache: where it is kept twice, each place from the copy in which it is good.
+/// One of a segment's files, read through the cache: where it is kept twice, each place from the
+/// copy in which it is good.
 #[derive(Debug)]
 pub(super) struct CachedFile {
     dir: Dir,
@@ -202,7 +206,8 @@ impl CachedFile {
         header.expect(kind, engine, self.number, file.path()).map(|_| ())
     }
 
-    /// An error if a copy of the file is not there, is another file, or has not the length that the manifest tells.
+    /// An error if a copy of the file is not there, is another file, or has not the length that the
+    /// manifest tells.
     pub fn check(&self, engine: EngineId) -> Result<()> {
         let kind = if self.is_index { FileKind::Index } else { FileKind::Data };
         (0..self.copies).try_for_each(|copy| {
@@ -274,22 +279,30 @@ impl CachedFile {
         place: BlockRef,
         decode: impl Fn(&[u8], &std::path::Path) -> Result<T>,
     ) -> Result<T> {
-        self.first_good(place.at, About::ALL, |copy| decode(&self.bytes(copy, place)?, &self.path_of(copy)))
+        self.first_good(place.at, About::ALL, |copy| {
+            decode(&self.bytes(copy, place)?, &self.path_of(copy))
+        })
     }
 
     /// The bytes at a place in a copy, unchecked.
     fn bytes(&self, copy: u8, place: BlockRef) -> Result<Vec<u8>> {
         let end = place.at.checked_add(u64::from(place.bytes));
         if end.is_none_or(|end| end > self.len) {
-            let what = format!("a block of {} bytes does not fit the file's {}", place.bytes, self.len);
+            let what =
+                format!("a block of {} bytes does not fit the file's {}", place.bytes, self.len);
             return Err(Error::corrupt(self.path_of(copy), place.at, what));
         }
         self.file(copy)?.read(place.at, place.bytes as usize)
     }
 
-    /// What a read gives of the first copy in which the place is good; otherwise the damage of the first. Damage is reported when
-    /// it is found, once.
-    fn first_good<T>(&self, at: u64, about: About<'_>, read: impl Fn(u8) -> Result<T>) -> Result<T> {
+    /// What a read gives of the first copy in which the place is good; otherwise the damage of the
+    /// first. Damage is reported when it is found, once.
+    fn first_good<T>(
+        &self,
+        at: u64,
+        about: About<'_>,
+        read: impl Fn(u8) -> Result<T>,
+    ) -> Result<T> {
         let damages = &self.cache.damages;
         let mut damage = None;
         let mut found = Vec::new();

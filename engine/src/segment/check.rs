@@ -1,5 +1,6 @@
-//! Counts what a timeline's runs hold, and looks for what the index says of a segment in its data (P5): for checking that the
-//! two agree. Each block was checked by itself before; what is found here was written wrong, or belongs to another file.
+//! Counts what a timeline's runs hold, and looks for what the index says of a segment in its data
+//! (P5): for checking that the two agree. Each block was checked by itself before; what is found
+//! here was written wrong, or belongs to another file.
 
 use super::damage::About;
 use super::reader::Segment;
@@ -28,7 +29,12 @@ pub struct Counted {
 
 impl Counted {
     /// Takes an entry in; what is wrong with it, behind those before.
-    fn entry(&mut self, sequence: Sequence, time_ms: TimeMs, body_bytes: usize) -> Result<(), &'static str> {
+    fn entry(
+        &mut self,
+        sequence: Sequence,
+        time_ms: TimeMs,
+        body_bytes: usize,
+    ) -> Result<(), &'static str> {
         if self.count == 0 {
             (self.first, self.first_time_ms) = (sequence, time_ms);
         } else if sequence <= self.last {
@@ -46,7 +52,10 @@ impl Counted {
     pub fn contradiction(&self, entry: &TimelineEntry) -> Option<String> {
         let (end, floor) = (&entry.end, &entry.end.floor);
         if self.count != entry.count {
-            return Some(format!("the index tells {} entries, the data holds {}", entry.count, self.count));
+            return Some(format!(
+                "the index tells {} entries, the data holds {}",
+                entry.count, self.count
+            ));
         }
         if self.count == 0 {
             return None;
@@ -54,10 +63,19 @@ impl Counted {
         let head = (entry.first, entry.first_time_ms);
         let is_end = self.last == end.last;
         let checks = [
-            (head == (self.first, self.first_time_ms), "the timeline does not start as the index says"),
-            (self.body_bytes == entry.body_bytes, "the bodies have other lengths than the index says"),
+            (
+                head == (self.first, self.first_time_ms),
+                "the timeline does not start as the index says",
+            ),
+            (
+                self.body_bytes == entry.body_bytes,
+                "the bodies have other lengths than the index says",
+            ),
             (self.last <= end.last, "the data goes on behind the last sequence of the index"),
-            (self.last_time_ms <= end.last_time_ms, "the data goes on behind the last time of the index"),
+            (
+                self.last_time_ms <= end.last_time_ms,
+                "the data goes on behind the last time of the index",
+            ),
             (
                 !is_end || self.last_time_ms == end.last_time_ms,
                 "the timeline does not end when the index says",
@@ -82,7 +100,8 @@ impl Segment {
         }
     }
 
-    /// Reads all that it holds of a timeline, and counts it. Every shared body must be there, those of edits too.
+    /// Reads all that it holds of a timeline, and counts it. Every shared body must be there, those
+    /// of edits too.
     pub fn count(&self, name: &[u8], entry: &TimelineEntry) -> Result<Counted> {
         let mut counted = Counted::default();
         for edited in self.edited(entry) {

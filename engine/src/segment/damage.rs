@@ -1,12 +1,14 @@
-//! What is known to be damaged (P5): each place is reported once, with what it was read for, and not read again for every reader.
+//! What is known to be damaged (P5): each place is reported once, with what it was read for, and
+//! not read again for every reader.
 //!
 //! ```text
 //!  a read that fails ──> find: first time? ──> one line in the log, its segment counts as damaged
 //!  a read of a place that failed before ──> known: the same error, without the disk
 //! ```
 //!
-//! Only what does not match its checksum is taken as given: what the disk did not give at all is asked for again, since that may
-//! pass. The memory is bounded; a place that falls out of it is read, and reported, again.
+//! Only what does not match its checksum is taken as given: what the disk did not give at all is
+//! asked for again, since that may pass. The memory is bounded; a place that falls out of it is
+//! read, and reported, again.
 //!
 //! It does not know: how to mend anything.
 
@@ -22,7 +24,8 @@ use crate::ids::{FileNumber, Sequence, StoreId};
 /// So many damaged places are remembered.
 const REMEMBERED: usize = 4096;
 
-/// A place that is read at once: the segment's number, whether it is of the index, which copy, the byte.
+/// A place that is read at once: the segment's number, whether it is of the index, which copy, the
+/// byte.
 pub(super) type ReadPlace = (FileNumber, bool, u8, u64);
 
 /// For whom something is read, so that damage can be reported with it.
@@ -135,7 +138,9 @@ impl Damages {
         if self.is_quiet {
             return error;
         }
-        let (Error::Corrupt { path, offset, mut what }, Some(name)) = (error.clone(), about.timeline) else {
+        let (Error::Corrupt { path, offset, mut what }, Some(name)) =
+            (error.clone(), about.timeline)
+        else {
             return error;
         };
         let _ = write!(what, " (timeline {}:{}", self.store(store), name.escape_ascii());

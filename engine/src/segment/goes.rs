@@ -1,8 +1,8 @@
 //! When a segment's files leave the disk: with their last reader.
 //!
-//! Two segments can read one file: the index of a segment whose data has expired belongs to the one that still knows the data and
-//! to the one that no longer does. Neither may take it away while the other is read; so the file is a thing of its own, which both
-//! hold.
+//! Two segments can read one file: the index of a segment whose data has expired belongs to the one
+//! that still knows the data and to the one that no longer does. Neither may take it away while the
+//! other is read; so the file is a thing of its own, which both hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,11 @@ pub(super) struct OnDisk {
 
 impl OnDisk {
     /// The data file and the index file of a segment.
-    pub fn pair(dir: &Dir, number: FileNumber, cache: &Arc<BlockCache>) -> (Arc<OnDisk>, Arc<OnDisk>) {
+    pub fn pair(
+        dir: &Dir,
+        number: FileNumber,
+        cache: &Arc<BlockCache>,
+    ) -> (Arc<OnDisk>, Arc<OnDisk>) {
         let file = |is_index| {
             let (dir, cache) = (dir.clone(), cache.clone());
             Arc::new(OnDisk { dir, cache, number, is_index, goes: AtomicBool::new(false) })
@@ -32,7 +36,8 @@ impl OnDisk {
         (file(false), file(true))
     }
 
-    /// It is removed when nobody holds it any more. The manifest that does not need it must be durable.
+    /// It is removed when nobody holds it any more. The manifest that does not need it must be
+    /// durable.
     pub fn go(&self) {
         self.goes.store(true, Ordering::Release);
     }
@@ -69,7 +74,8 @@ mod tests {
 
     const NAME: &[u8] = b"u/ann";
 
-    /// A segment of one timeline, and the directory that it is in. Nothing of its index stays cached.
+    /// A segment of one timeline, and the directory that it is in. Nothing of its index stays
+    /// cached.
     fn segment() -> (Dir, Arc<BlockCache>, Segment) {
         let dir = Dir::new(Arc::new(SimulatedDisk::new()));
         let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(0, 8)));

@@ -2,8 +2,9 @@
 
 use crate::ids::TimeMs;
 
-/// Weights by how long after the segment's first such entry they expire, in powers of two of a millisecond: told times are at most
-/// twice as far off as they are, and the memory is a few hundred bytes.
+/// Weights by how long after the segment's first such entry they expire, in powers of two of a
+/// millisecond: told times are at most twice as far off as they are, and the memory is a few
+/// hundred bytes.
 #[derive(Debug)]
 pub(super) struct Lifetimes {
     first_ms: Option<TimeMs>,

@@ -1,4 +1,5 @@
-//! The two copies of a file side by side (P5, P6): finds what is damaged in one of them, and mends it from the other.
+//! The two copies of a file side by side (P5, P6): finds what is damaged in one of them, and mends
+//! it from the other.
 //!
 //! ```text
 //!  original  ████░░████████      a piece (header, block, footer) is good if its checksum says so,
@@ -7,8 +8,8 @@
 //!              └─> a new file: each piece from the copy in which it is good; sync; rename over the damaged one
 //! ```
 //!
-//! What is damaged in both copies stays as it is in each. A power cut leaves the copy as it was or mended, and a temporary file that
-//! the next open removes; the caller makes the names durable.
+//! What is damaged in both copies stays as it is in each. A power cut leaves the copy as it was or
+//! mended, and a temporary file that the next open removes; the caller makes the names durable.
 //!
 //! It does not know: which segments there are, or who reads them.
 
@@ -63,7 +64,9 @@ impl Compared {
     fn add(&mut self, at: u64, end: u64, bad: [Option<Error>; 2]) {
         let pattern = |bad: &[Option<Error>; 2]| [bad[0].is_some(), bad[1].is_some()];
         match self.stretches.last_mut() {
-            Some(last) if last.end == at && at < end && pattern(&last.bad) == pattern(&bad) => last.end = end,
+            Some(last) if last.end == at && at < end && pattern(&last.bad) == pattern(&bad) => {
+                last.end = end
+            }
             _ => self.stretches.push(Stretch { at, end, bad }),
         }
     }
@@ -73,20 +76,31 @@ impl Compared {
         let of = |copy: usize| {
             self.stretches.iter().filter_map(move |stretch| {
                 let error = stretch.bad[copy].clone()?;
-                Some(CopyDamage { error, copy: copy as u8, is_mendable: stretch.bad[1 - copy].is_none() })
+                Some(CopyDamage {
+                    error,
+                    copy: copy as u8,
+                    is_mendable: stretch.bad[1 - copy].is_none(),
+                })
             })
         };
         of(0).chain(of(1)).collect()
     }
 
     fn is_mendable(&self, copy: usize) -> bool {
-        self.stretches.iter().any(|stretch| stretch.bad[copy].is_some() && stretch.bad[1 - copy].is_none())
+        self.stretches
+            .iter()
+            .any(|stretch| stretch.bad[copy].is_some() && stretch.bad[1 - copy].is_none())
     }
 }
 
 impl<'a> Twins<'a> {
     /// The copies of one of a segment's files.
-    pub fn new(dir: &'a Dir, engine: EngineId, record: &'a SegmentRecord, kind: FileKind) -> Twins<'a> {
+    pub fn new(
+        dir: &'a Dir,
+        engine: EngineId,
+        record: &'a SegmentRecord,
+        kind: FileKind,
+    ) -> Twins<'a> {
         let (name, len) = match kind {
             FileKind::Index => (index_name(record.number), record.index_bytes),
             _ => (data_name(record.number), record.data_bytes),
@@ -104,7 +118,8 @@ impl<'a> Twins<'a> {
         let files = [self.open(0), self.open(1)];
         let mut out = Compared::default();
         let number = self.record.number;
-        let header = |file: &File| check_header(file, file.len()?, (self.kind, self.engine, number));
+        let header =
+            |file: &File| check_header(file, file.len()?, (self.kind, self.engine, number));
         let mut at = file_header::BYTES as u64;
         out.add(0, at, each(&files, &header));
         let names: Vec<String> = self
@@ -176,14 +191,16 @@ impl<'a> Twins<'a> {
         }
     }
 
-    /// Mends the copies that can be. Gives the names of those that were written anew; the directory is not synced.
+    /// Mends the copies that can be. Gives the names of those that were written anew; the directory
+    /// is not synced.
     pub fn mend(&self, compared: &Compared) -> Result<Vec<String>> {
         let mut mended = Vec::new();
         for copy in (0..2).filter(|copy| compared.is_mendable(*copy)) {
             let name = &self.names[copy];
             let temporary = format!("{name}.tmp");
             let _ = self.dir.remove(&temporary);
-            self.write(copy, compared, &temporary).inspect_err(|_| drop(self.dir.remove(&temporary)))?;
+            self.write(copy, compared, &temporary)
+                .inspect_err(|_| drop(self.dir.remove(&temporary)))?;
             self.dir.rename(&temporary, name)?;
             mended.push(name.clone());
         }
@@ -206,7 +223,11 @@ impl<'a> Twins<'a> {
                     Some(piece) => target.write(at, &piece)?,
                     None if other_is_better => {
                         let what = "what was good a moment ago cannot be read: try again";
-                        return Err(Error::corrupt(self.dir.path_of(&self.names[1 - copy]), at, what));
+                        return Err(Error::corrupt(
+                            self.dir.path_of(&self.names[1 - copy]),
+                            at,
+                            what,
+                        ));
                     }
                     None => target.set_len(at + bytes)?,
                 }

@@ -7,16 +7,17 @@
 //!  look-up: root, in memory ──> table page with filters ─(maybe)─> index page ─[run table]─> runs block(s) ──> bodies block(s)
 //! ```
 //!
-//! A segment holds, for one store and one time partition, what a piece of the log said. The data file is written and synced
-//! before the index, the index before the manifest names them. Two files, because the index outlives the data: when a partition
-//! expires, the data file goes by an unlink, and the index still knows each timeline's last sequence.
+//! A segment holds, for one store and one time partition, what a piece of the log said. The data
+//! file is written and synced before the index, the index before the manifest names them. Two
+//! files, because the index outlives the data: when a partition expires, the data file goes by an
+//! unlink, and the index still knows each timeline's last sequence.
 //!
-//! Every block is checked when it is read from the disk and then kept, decoded, in a cache with one budget for all segments; the
-//! only other memory is the roots of three tables, about three bytes for a thousand timelines. Files are removed when the last
-//! reader lets go.
+//! Every block is checked when it is read from the disk and then kept, decoded, in a cache with one
+//! budget for all segments; the only other memory is the roots of three tables, about three bytes
+//! for a thousand timelines. Files are removed when the last reader lets go.
 //!
-//! A segment that cannot be opened is kept as damaged: look-ups of names in its range fail with the file and the place, all
-//! others are served.
+//! A segment that cannot be opened is kept as damaged: look-ups of names in its range fail with the
+//! file and the place, all others are served.
 //!
 //! It does not know: memtables, the log, or which other segments there are.
 

@@ -1,6 +1,6 @@
-//! Writes sorted records in pages, with a table above them that finds a page by its first key and tells by filters what is in
-//! none: the timelines of a segment, and its ids of retries. One open page and one open page a level of the table are all that
-//! waits.
+//! Writes sorted records in pages, with a table above them that finds a page by its first key and
+//! tells by filters what is in none: the timelines of a segment, and its ids of retries. One open
+//! page and one open page a level of the table are all that waits.
 
 use super::blocks::Blocks;
 use crate::error::Result;
@@ -41,11 +41,14 @@ impl PagesWriter {
         let raw = self.page.finish();
         let block = index.block(self.page_kind, &raw, false)?;
         let slots = Slots::new(&raw).expect("the writer made them");
-        let key = |number| slots.get(number).and_then(self.key_of).expect("the encoder begins with the key");
+        let key = |number| {
+            slots.get(number).and_then(self.key_of).expect("the encoder begins with the key")
+        };
         let filter = filter((0..slots.count()).map(key));
         let kind = self.table_kind;
-        self.table
-            .add(Row { key: key(0), block, filter: &filter }, &mut |page| index.block(kind, page, false))
+        self.table.add(Row { key: key(0), block, filter: &filter }, &mut |page| {
+            index.block(kind, page, false)
+        })
     }
 
     /// Writes the rest, and tells where the table's root is.

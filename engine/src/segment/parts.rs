@@ -1,4 +1,5 @@
-//! The files of a segment and what of them stays in memory: opens them, finds timelines, ids and shared bodies.
+//! The files of a segment and what of them stays in memory: opens them, finds timelines, ids and
+//! shared bodies.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -27,7 +28,8 @@ const LONG_ENTRY_BYTES: usize = 2048;
 
 #[derive(Debug)]
 pub(super) struct Parts {
-    /// The blocks, once they could be opened. Without them the index still tells how timelines end, and the next read tries again.
+    /// The blocks, once they could be opened. Without them the index still tells how timelines end,
+    /// and the next read tries again.
     data: OnceLock<CachedFile>,
     pub dir: Dir,
     pub engine: EngineId,
@@ -52,7 +54,8 @@ impl Parts {
         index.check_any_len()?;
         let at = index.len.saturating_sub(footer::BYTES as u64);
         let place = BlockRef { at, bytes: footer::BYTES as u32 };
-        let footer = index.piece(place, |bytes, path| Footer::decode(bytes, index.seed, path, at))?;
+        let footer =
+            index.piece(place, |bytes, path| Footer::decode(bytes, index.seed, path, at))?;
         if footer.data_bytes != record.data_bytes {
             return Err(index.damaged(at, "the footer belongs to another data file", About::ALL));
         }
@@ -60,8 +63,18 @@ impl Parts {
         let id_table = index.read(BlockKind::IdTable, footer.id_table, About::ALL)?;
         let body_table = index.read(BlockKind::BodyTable, footer.body_table, About::ALL)?;
         let (data, dir, record) = (OnceLock::new(), dir.clone(), record.clone());
-        let parts =
-            Parts { data, dir, engine, record, index, footer, page_table, id_table, body_table, cache };
+        let parts = Parts {
+            data,
+            dir,
+            engine,
+            record,
+            index,
+            footer,
+            page_table,
+            id_table,
+            body_table,
+            cache,
+        };
         if parts.record.has_data()
             && let Err(error) = parts.data()
         {
@@ -126,7 +139,8 @@ impl Parts {
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
         let order = |bytes: &[u8]| Some(slot_name(bytes)?.cmp(name));
         let about = About::timeline(name);
-        let Some((at, number, slot)) = self.find_slot((Pages::Timelines, about), &name_key(name), order)?
+        let Some((at, number, slot)) =
+            self.find_slot((Pages::Timelines, about), &name_key(name), order)?
         else {
             return Ok(None);
         };
@@ -149,8 +163,8 @@ impl Parts {
         IdEntry::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
     }
 
-    /// The slot with a key, where its page is, and its number there. `order` compares a key, or the key that a slot begins with, to the one that is
-    /// looked for.
+    /// The slot with a key, where its page is, and its number there. `order` compares a key, or the
+    /// key that a slot begins with, to the one that is looked for.
     fn find_slot(
         &self,
         (of, about): (Pages, About<'_>),
@@ -158,7 +172,9 @@ impl Parts {
         order: impl Fn(&[u8]) -> Option<Ordering>,
     ) -> Result<Option<(u64, usize, Bytes)>> {
         let is_after = |bytes: &[u8]| order(bytes).map(Ordering::is_gt);
-        let Some(cursor) = self.pages(of, Reading::Cached, about).seek(is_after)? else { return Ok(None) };
+        let Some(cursor) = self.pages(of, Reading::Cached, about).seek(is_after)? else {
+            return Ok(None);
+        };
         let row = cursor.row();
         if !may_contain(row.filter, key) {
             return Ok(None);
@@ -190,11 +206,15 @@ impl Parts {
     }
 
     /// The same, with where it is in its block, and the block.
-    pub fn body_in_block(&self, number: u32, about: About<'_>) -> Result<(SharedBody, Range<usize>, Bytes)> {
+    pub fn body_in_block(
+        &self,
+        number: u32,
+        about: About<'_>,
+    ) -> Result<(SharedBody, Range<usize>, Bytes)> {
         let (first, _, block) = self.bodies_block(number, about)?;
         let found = shared_body(&block, (number - first) as usize);
-        let (shared, body) =
-            found.ok_or_else(|| self.data_damage(0, "a shared body is missing in its block", about))?;
+        let (shared, body) = found
+            .ok_or_else(|| self.data_damage(0, "a shared body is missing in its block", about))?;
         Ok((shared, body, block))
     }
 
@@ -206,7 +226,8 @@ impl Parts {
         let mut cursor = cursor.ok_or_else(missing)?;
         let first = body_key(cursor.row().key).ok_or_else(missing)?;
         let is_last = !table.next(&mut cursor)?;
-        let next = if is_last { Some(self.footer.bodies as u32) } else { body_key(cursor.row().key) };
+        let next =
+            if is_last { Some(self.footer.bodies as u32) } else { body_key(cursor.row().key) };
         Ok(first..next.ok_or_else(missing)?)
     }
 

@@ -55,7 +55,12 @@ impl TimelineEntry {
 
 impl Segment {
     /// Opens the segment of a record. If it cannot be opened, look-ups in its range will say why.
-    pub fn open(dir: &Dir, engine: EngineId, record: SegmentRecord, cache: &Arc<BlockCache>) -> Segment {
+    pub fn open(
+        dir: &Dir,
+        engine: EngineId,
+        record: SegmentRecord,
+        cache: &Arc<BlockCache>,
+    ) -> Segment {
         let parts = Parts::open(dir, engine, &record, cache.clone());
         if let Err(error) = &parts {
             cache.damages().add(record.number);
@@ -115,7 +120,8 @@ impl Segment {
         self.damage().or(self.hidden_names.get())
     }
 
-    /// An error if any part of it cannot be read: one that was just written must be whole before it replaces anything.
+    /// An error if any part of it cannot be read: one that was just written must be whole before it
+    /// replaces anything.
     pub fn check(&self) -> Result<()> {
         let parts = self.parts()?;
         parts.index.check(parts.engine)?;
@@ -152,12 +158,14 @@ impl Segment {
         self.parts.as_deref().map_err(|error| damages.told(error.clone(), self.record.store, about))
     }
 
-    /// Whether it may have changes of shared bodies in older segments: they stand under the lowest name.
+    /// Whether it may have changes of shared bodies in older segments: they stand under the lowest
+    /// name.
     pub fn changes_bodies(&self) -> bool {
         self.record.first_name == BODIES && self.record.has_data()
     }
 
-    /// The body that an entry of an older segment has now. It keeps at most twice its size in memory.
+    /// The body that an entry of an older segment has now. It keeps at most twice its size in
+    /// memory.
     pub fn new_body(&self, name: &[u8], sequence: Sequence, number: u32) -> Result<Bytes> {
         let about = About::timeline(name).sequences(sequence, sequence);
         let (_, body, block) = self.parts()?.body_in_block(number, about)?;
@@ -165,7 +173,8 @@ impl Segment {
         Ok(if is_small_part { Bytes::copy_from_slice(&block[body]) } else { block.slice(body) })
     }
 
-    /// The entries of older segments that have another body here. Without data they have expired, or nobody sees these bodies.
+    /// The entries of older segments that have another body here. Without data they have expired,
+    /// or nobody sees these bodies.
     pub fn edited<'e>(&self, entry: &'e TimelineEntry) -> &'e [Edited] {
         if self.record.has_data() { &entry.edited } else { &[] }
     }
@@ -178,15 +187,23 @@ impl Segment {
         }
     }
 
-    /// The highest sequence of a timeline that a trim or the TTL took, as far as this segment knows, which has lost its data.
+    /// The highest sequence of a timeline that a trim or the TTL took, as far as this segment
+    /// knows, which has lost its data.
     pub fn dropped_to(&self, entry: &TimelineEntry) -> Sequence {
         // What was dead is a hole, or a trim says so.
         if self.record.dead { entry.end.floor.trimmed_to } else { entry.dropped_to() }
     }
 
     /// The times of an entry of a timeline; `None` when it is not here.
-    pub fn times_of(&self, name: &[u8], entry: &TimelineEntry, sequence: Sequence) -> Result<Option<Times>> {
-        if !self.record.has_data() || entry.count == 0 || !(entry.first..=entry.end.last).contains(&sequence)
+    pub fn times_of(
+        &self,
+        name: &[u8],
+        entry: &TimelineEntry,
+        sequence: Sequence,
+    ) -> Result<Option<Times>> {
+        if !self.record.has_data()
+            || entry.count == 0
+            || !(entry.first..=entry.end.last).contains(&sequence)
         {
             return Ok(None);
         }
@@ -198,7 +215,8 @@ impl Segment {
         Ok(self.parts()?.shared_body(number, About::ALL)?.1)
     }
 
-    /// What a client's id was used for in a timeline, as far as this segment knows. Passed over if none here was used since `from_ms`.
+    /// What a client's id was used for in a timeline, as far as this segment knows. Passed over if
+    /// none here was used since `from_ms`.
     pub fn find_id(&self, name: &[u8], id: &[u8], from_ms: TimeMs) -> Result<Option<IdEntry>> {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
             return Ok(None);
@@ -207,7 +225,8 @@ impl Segment {
         if parts.footer.ids_until_ms < from_ms { Ok(None) } else { parts.find_id(name, id) }
     }
 
-    /// The last sequence that it holds of a timeline. If the last block is damaged, the last before it that is certain.
+    /// The last sequence that it holds of a timeline. If the last block is damaged, the last before
+    /// it that is certain.
     pub fn last_of(&self, name: &[u8], entry: &TimelineEntry) -> Result<Sequence> {
         let is_dense = entry.end.last - entry.first + 1 == entry.count;
         if is_dense {
@@ -242,10 +261,15 @@ impl Segment {
             }
             Err(error) => return Err(error),
         };
-        if out.is_descending() { read.descending(low, high, out) } else { read.ascending(low, high, out) }
+        if out.is_descending() {
+            read.descending(low, high, out)
+        } else {
+            read.ascending(low, high, out)
+        }
     }
 
-    /// The lowest sequence of a timeline here whose time is `time_ms` or later; around damage, whose time may be.
+    /// The lowest sequence of a timeline here whose time is `time_ms` or later; around damage,
+    /// whose time may be.
     pub fn sequence_at(
         &self,
         name: &[u8],
@@ -255,14 +279,15 @@ impl Segment {
         match RunsOf::new(self.parts()?, name, entry) {
             Err(error) if around_damage && error.is_damage() => {
                 let is_first = entry.first_time_ms >= time_ms;
-                Ok(Some(entry.first + u64::from(!is_first)).filter(|sequence| *sequence <= entry.end.last))
+                Ok(Some(entry.first + u64::from(!is_first))
+                    .filter(|sequence| *sequence <= entry.end.last))
             }
             runs => runs?.sequence_at(time_ms, around_damage),
         }
     }
 
-    /// Calls `visit` for every entry of a timeline from the block on that holds `low`, ascending, with its content and the block that
-    /// inline bodies are in.
+    /// Calls `visit` for every entry of a timeline from the block on that holds `low`, ascending,
+    /// with its content and the block that inline bodies are in.
     pub fn for_each(
         &self,
         name: &[u8],
@@ -287,8 +312,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Calls `visit` for every shared body, in order: its number, what is known of it, its bytes. Blocks in which none is wanted are not
-    /// read.
+    /// Calls `visit` for every shared body, in order: its number, what is known of it, its bytes.
+    /// Blocks in which none is wanted are not read.
     pub fn for_each_body(
         &self,
         is_wanted: impl Fn(u32) -> bool,
@@ -302,7 +327,8 @@ impl Segment {
         let (mut cursor, mut next) = (table.first()?, 0);
         while let Some(mut at) = cursor.take() {
             let (first, place) = (body_key(at.row().key), at.row().block);
-            let missing = || parts.data_damage(place.at, "a shared body is missing in its block", About::ALL);
+            let missing =
+                || parts.data_damage(place.at, "a shared body is missing in its block", About::ALL);
             cursor = table.next(&mut at)?.then_some(at);
             let behind = cursor.as_ref().map(|at| body_key(at.row().key));
             let end = behind.unwrap_or(Some(parts.footer.bodies as u32)).ok_or_else(missing)?;
@@ -326,7 +352,11 @@ impl Segment {
         if u64::from(next) == parts.footer.bodies {
             Ok(())
         } else {
-            Err(parts.data_damage(0, "there are fewer shared bodies than the footer says", About::ALL))
+            Err(parts.data_damage(
+                0,
+                "there are fewer shared bodies than the footer says",
+                About::ALL,
+            ))
         }
     }
 

@@ -1,4 +1,5 @@
-//! What is left of a segment whose files may be damaged (P5): found by walking both files, so that neither needs the other.
+//! What is left of a segment whose files may be damaged (P5): found by walking both files, so that
+//! neither needs the other.
 //!
 //! ```text
 //!  index file ──pages that can be read──> how timelines end, what they change   ┐
@@ -6,8 +7,8 @@
 //!  body table, or counting from the front ──> numbers of shared bodies          ┘
 //! ```
 //!
-//! Both files hold timelines in the order of their names, so that no more than one timeline is held at a time; of shared bodies,
-//! a place a block.
+//! Both files hold timelines in the order of their names, so that no more than one timeline is held
+//! at a time; of shared bodies, a place a block.
 //!
 //! It does not know: other segments, or what to do with what it finds.
 
@@ -88,7 +89,8 @@ struct Stretch {
 }
 
 impl Remains {
-    /// Begins to walk. A file that cannot be opened is damage, unless too many are open: what it holds is not lost.
+    /// Begins to walk. A file that cannot be opened is damage, unless too many are open: what it
+    /// holds is not lost.
     pub fn open(dir: &Dir, engine: EngineId, found: &Found) -> Result<Remains> {
         let mut damage = Vec::new();
         let mut walk = |names: &Vec<String>, kind| {
@@ -102,7 +104,8 @@ impl Remains {
             Some(walk)
         };
         let numbers = walk(&found.index, FileKind::Index);
-        let (index, bodies) = (walk(&found.index, FileKind::Index), walk(&found.data, FileKind::Data));
+        let (index, bodies) =
+            (walk(&found.index, FileKind::Index), walk(&found.data, FileKind::Data));
         let runs = walk(&found.data, FileKind::Data);
         let opened: Vec<Result<File>> = found.data.iter().map(|name| dir.open(name)).collect();
         let failed = opened.iter().filter_map(|file| file.as_ref().err());
@@ -113,7 +116,11 @@ impl Remains {
             data: opened.into_iter().filter_map(Result::ok).collect(),
             seed: Seed::new(engine, found.number),
             bodies: BTreeMap::new(),
-            index: index.map(|walk| Stretch { walk, kind: BlockKind::IndexPage, waiting: Vec::new() }),
+            index: index.map(|walk| Stretch {
+                walk,
+                kind: BlockKind::IndexPage,
+                waiting: Vec::new(),
+            }),
             runs: runs.map(|walk| Stretch { walk, kind: BlockKind::Runs, waiting: Vec::new() }),
             held: None,
             damage,
@@ -141,7 +148,9 @@ impl Remains {
                     continue;
                 }
             };
-            let Some(page) = TablePage::new(&block.raw).filter(|page| page.level == 0) else { continue };
+            let Some(page) = TablePage::new(&block.raw).filter(|page| page.level == 0) else {
+                continue;
+            };
             for row in (0..page.count()).filter_map(|row| page.row(row)) {
                 numbers.extend(body_key(row.key).map(|number| (row.block.at, number)));
             }
@@ -149,7 +158,8 @@ impl Remains {
         numbers
     }
 
-    /// All shared bodies stand before the first run. Behind a block that is lost, only the body table tells their numbers.
+    /// All shared bodies stand before the first run. Behind a block that is lost, only the body
+    /// table tells their numbers.
     fn number_bodies(&mut self, mut walk: BlockWalk, numbers: &BTreeMap<u64, u32>) {
         let mut next = Some(0);
         while let Some(block) = walk.next() {
@@ -185,8 +195,10 @@ impl Remains {
 
     /// The name of the next timeline.
     pub fn name(&self) -> Option<&[u8]> {
-        let heads =
-            [&self.index, &self.runs].into_iter().flatten().filter_map(|stretch| stretch.waiting.last());
+        let heads = [&self.index, &self.runs]
+            .into_iter()
+            .flatten()
+            .filter_map(|stretch| stretch.waiting.last());
         heads.map(|(name, _)| name.as_slice()).min()
     }
 
@@ -196,8 +208,9 @@ impl Remains {
         for is_index in [true, false] {
             loop {
                 let stretch = if is_index { &mut self.index } else { &mut self.runs };
-                let head =
-                    stretch.as_mut().and_then(|stretch| stretch.waiting.pop_if(|(found, _)| found == name));
+                let head = stretch
+                    .as_mut()
+                    .and_then(|stretch| stretch.waiting.pop_if(|(found, _)| found == name));
                 let Some((_, found)) = head else { break };
                 let part = part.get_or_insert_default();
                 part.entry = part.entry.take().or(found.entry);
@@ -257,8 +270,10 @@ impl Remains {
         let mut numbers = Vec::new();
         for (first, place) in self.bodies.clone() {
             let Ok(block) = self.block(BlockKind::Bodies, place) else { continue };
-            numbers
-                .extend((0..Slots::new(&block).map_or(0, |slots| slots.count() as u32)).map(|at| first + at));
+            numbers.extend(
+                (0..Slots::new(&block).map_or(0, |slots| slots.count() as u32))
+                    .map(|at| first + at),
+            );
         }
         numbers
     }
@@ -284,7 +299,9 @@ impl Remains {
 fn timelines(page: &WalkedBlock) -> Vec<(Vec<u8>, Part)> {
     let Some(slots) = Slots::new(&page.raw) else { return Vec::new() };
     let decoded = (0..slots.count()).filter_map(|slot| TimelineEntry::decode(slots.get(slot)?));
-    decoded.map(|(name, entry)| (name.to_vec(), Part { entry: Some(entry), ..Part::default() })).collect()
+    decoded
+        .map(|(name, entry)| (name.to_vec(), Part { entry: Some(entry), ..Part::default() }))
+        .collect()
 }
 
 /// The runs in a block, by name.

@@ -1,4 +1,5 @@
-//! Collects the blocks of one timeline's runs while its segment is written: a list, or a table once the list would be long.
+//! Collects the blocks of one timeline's runs while its segment is written: a list, or a table once
+//! the list would be long.
 
 use super::blocks::Blocks;
 use crate::error::Result;
@@ -38,7 +39,8 @@ impl RunList {
         match self.table {
             None => Ok(RunBlocks::Listed(self.listed)),
             Some(table) => {
-                let root = table.finish(&mut |page| index.block(BlockKind::RunTable, page, false))?;
+                let root =
+                    table.finish(&mut |page| index.block(BlockKind::RunTable, page, false))?;
                 Ok(RunBlocks::Table(root))
             }
         }

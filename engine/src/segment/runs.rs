@@ -1,11 +1,12 @@
 //! Reads one timeline's runs in a segment, in both directions.
 //!
-//! Where to start is found in the entry's list of blocks or in its run table; either way a read costs what it gives, not what the
-//! timeline holds.
+//! Where to start is found in the entry's list of blocks or in its run table; either way a read
+//! costs what it gives, not what the timeline holds.
 //!
-//! Damage is given to the collector, which ends the read or goes around it (P5). A block or a page of the run table that cannot be
-//! read hides the sequences from its first, which the index tells, to the first of the next one. An entry whose shared body cannot
-//! be read is still an entry; its time lies between those of its neighbours.
+//! Damage is given to the collector, which ends the read or goes around it (P5). A block or a page
+//! of the run table that cannot be read hides the sequences from its first, which the index tells,
+//! to the first of the next one. An entry whose shared body cannot be read is still an entry; its
+//! time lies between those of its neighbours.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -28,7 +29,8 @@ pub(super) struct RunsOf<'a> {
     name: &'a [u8],
     entry: &'a TimelineEntry,
     places: Places<'a>,
-    /// The bodies block used last: first number, first number of the next, content. Neighbours often share it.
+    /// The bodies block used last: first number, first number of the next, content. Neighbours
+    /// often share it.
     bodies: Option<(u32, u32, Bytes)>,
     /// The numbers of the bodies in the block that last could not be read.
     lost_bodies: Option<Range<u32>>,
@@ -77,7 +79,8 @@ impl<'a> RunsOf<'a> {
         Table::new(&self.parts.index, BlockKind::RunTable, root, (Reading::Cached, self.about))
     }
 
-    /// The last block of whose first sequence and time `is_after` says false, given that all behind it say true.
+    /// The last block of whose first sequence and time `is_after` says false, given that all behind
+    /// it say true.
     fn seek(&self, is_after: impl Fn(Sequence, TimeMs) -> bool) -> Result<Option<Place>> {
         match &self.places {
             Places::Listed(listed) => {
@@ -85,8 +88,9 @@ impl<'a> RunsOf<'a> {
                 Ok(behind.checked_sub(1).and_then(|place| Place::listed(listed, place)))
             }
             Places::Table(root) => {
-                let is_after =
-                    |key: &[u8]| RunBlock::decode_key(key).map(|(first, time)| is_after(first, time));
+                let is_after = |key: &[u8]| {
+                    RunBlock::decode_key(key).map(|(first, time)| is_after(first, time))
+                };
                 self.table(root).seek_around(is_after)?.map(|cursor| self.at(cursor)).transpose()
             }
         }
@@ -96,7 +100,9 @@ impl<'a> RunsOf<'a> {
     pub fn first(&self) -> Result<Option<Place>> {
         match &self.places {
             Places::Listed(listed) => Ok(Place::listed(listed, 0)),
-            Places::Table(root) => self.table(root).first_around()?.map(|cursor| self.at(cursor)).transpose(),
+            Places::Table(root) => {
+                self.table(root).first_around()?.map(|cursor| self.at(cursor)).transpose()
+            }
         }
     }
 
@@ -105,7 +111,8 @@ impl<'a> RunsOf<'a> {
         self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))
     }
 
-    /// The last sequence; if the last block is damaged, the last in it that can be read, or its first.
+    /// The last sequence; if the last block is damaged, the last in it that can be read, or its
+    /// first.
     pub fn last(&self) -> Result<Option<Sequence>> {
         let Some(place) = self.seek(|_, _| false)? else { return Ok(None) };
         let Entries { found, .. } = self.entries(&place)?;
@@ -115,7 +122,9 @@ impl<'a> RunsOf<'a> {
     /// The block behind one.
     pub fn next(&self, place: Place) -> Result<Option<Place>> {
         match (&self.places, place.position) {
-            (Places::Listed(listed), Position::Listed(place)) => Ok(Place::listed(listed, place + 1)),
+            (Places::Listed(listed), Position::Listed(place)) => {
+                Ok(Place::listed(listed, place + 1))
+            }
             (Places::Table(root), Position::Table(mut cursor)) => {
                 self.table(root).next_around(&mut cursor)?.then(|| self.at(cursor)).transpose()
             }
@@ -138,13 +147,15 @@ impl<'a> RunsOf<'a> {
 
     fn at(&self, cursor: Cursor) -> Result<Place> {
         let row = cursor.row();
-        let (first, first_time_ms) = RunBlock::decode_key(row.key)
-            .ok_or_else(|| self.parts.index.damaged(0, "a row of a run table is broken", self.about))?;
+        let (first, first_time_ms) = RunBlock::decode_key(row.key).ok_or_else(|| {
+            self.parts.index.damaged(0, "a row of a run table is broken", self.about)
+        })?;
         let run = RunBlock { block: row.block, first, first_time_ms };
         Ok(Place { run, position: Position::Table(cursor) })
     }
 
-    /// The last sequence that can be in a block, and a time that no entry there is above: where the next block begins.
+    /// The last sequence that can be in a block, and a time that no entry there is above: where the
+    /// next block begins.
     fn reach(&self, place: &Place) -> Result<(Sequence, TimeMs)> {
         let next = match (&self.places, &place.position) {
             (Places::Listed(listed), Position::Listed(at)) => {
@@ -203,14 +214,23 @@ impl<'a> RunsOf<'a> {
     }
 
     /// Offers the entries from `low` to `high`, ascending.
-    pub fn ascending(&mut self, low: Sequence, high: Sequence, out: &mut Collector<'_>) -> Result<()> {
+    pub fn ascending(
+        &mut self,
+        low: Sequence,
+        high: Sequence,
+        out: &mut Collector<'_>,
+    ) -> Result<()> {
         let mut next = self.first_from(low)?;
         while let Some(place) = next.filter(|place| place.run.first <= high) {
             let mut from = place.run.first;
             let goes_on = match self.block_ascending(&place, low..=high, &mut from, out) {
                 Err(error) if error.is_damage() => {
                     let (last, to_ms) = self.reach(&place)?;
-                    out.offer_lost((from.max(low), last.min(high)), self.entry.latest_start(to_ms), &error)
+                    out.offer_lost(
+                        (from.max(low), last.min(high)),
+                        self.entry.latest_start(to_ms),
+                        &error,
+                    )
                 }
                 goes_on => goes_on?,
             };
@@ -245,17 +265,28 @@ impl<'a> RunsOf<'a> {
     }
 
     /// Offers the entries from `high` to `low`.
-    pub fn descending(&mut self, low: Sequence, high: Sequence, out: &mut Collector<'_>) -> Result<()> {
+    pub fn descending(
+        &mut self,
+        low: Sequence,
+        high: Sequence,
+        out: &mut Collector<'_>,
+    ) -> Result<()> {
         let mut next = self.seek(|first, _| first > high)?;
         while let Some(place) = next {
             let Entries { block, found, damage } = self.entries(&place)?;
             if let Some((from, error)) = damage {
                 let (last, to_ms) = self.reach(&place)?;
-                if !out.offer_lost((from.max(low), last.min(high)), self.entry.latest_start(to_ms), &error) {
+                if !out.offer_lost(
+                    (from.max(low), last.min(high)),
+                    self.entry.latest_start(to_ms),
+                    &error,
+                ) {
                     return Ok(());
                 }
             }
-            for (sequence, content) in found.iter().rev().filter(|(at, _)| (low..=high).contains(at)) {
+            for (sequence, content) in
+                found.iter().rev().filter(|(at, _)| (low..=high).contains(at))
+            {
                 if !self.offer(&place, *sequence, content, &block, out)? {
                     return Ok(());
                 }
@@ -305,7 +336,12 @@ impl<'a> RunsOf<'a> {
                 if out.needs_body(sequence, times, (*body, self.applied_to())) =>
             {
                 let error = self.damaged(place, "the edit of an entry is in no younger segment");
-                return Ok(out.offer_without_body(sequence, (*times, *times), self.applied_to(), &error));
+                return Ok(out.offer_without_body(
+                    sequence,
+                    (*times, *times),
+                    self.applied_to(),
+                    &error,
+                ));
             }
             Content::Inline { times, body, place, is_elsewhere } => {
                 let (of_bytes, applied_to) = (Some(block.len()), self.applied_to());
@@ -321,7 +357,8 @@ impl<'a> RunsOf<'a> {
             Ok((SharedBody { time_ms, expire_at_ms, place }, body)) => {
                 let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
                 let of_bytes = self.bodies.as_ref().map(|(_, _, block)| block.len());
-                let own = Own { of_bytes, place, applied_to: self.applied_to(), is_elsewhere: false };
+                let own =
+                    Own { of_bytes, place, applied_to: self.applied_to(), is_elsewhere: false };
                 Ok(out.offer(sequence, times, own, || body))
             }
             Err(error) if error.is_damage() => {
@@ -344,10 +381,17 @@ impl<'a> RunsOf<'a> {
     }
 
     /// An entry's shared body: what is known of it, and its bytes.
-    pub fn shared(&mut self, place: &Place, sequence: Sequence, number: u32) -> Result<(SharedBody, Bytes)> {
+    pub fn shared(
+        &mut self,
+        place: &Place,
+        sequence: Sequence,
+        number: u32,
+    ) -> Result<(SharedBody, Bytes)> {
         let about = self.about.sequences(sequence, sequence);
         let (first, block) = match &self.bodies {
-            Some((first, next, block)) if (*first..*next).contains(&number) => (*first, block.clone()),
+            Some((first, next, block)) if (*first..*next).contains(&number) => {
+                (*first, block.clone())
+            }
             _ => {
                 let (first, next, block) = self.parts.bodies_block(number, about)?;
                 self.bodies = Some((first, next, block.clone()));
@@ -383,7 +427,8 @@ impl<'a> RunsOf<'a> {
         self.check_end(&place, &run).map(|()| None)
     }
 
-    /// The time of the entry at or before one of a block whose time can be read, and of the one at or behind it.
+    /// The time of the entry at or before one of a block whose time can be read, and of the one at
+    /// or behind it.
     fn times_around(&mut self, place: &Place, sequence: Sequence) -> Result<(TimeMs, TimeMs)> {
         let Entries { found, .. } = self.entries(place)?;
         let at = found.partition_point(|(found, _)| *found < sequence);
@@ -392,12 +437,18 @@ impl<'a> RunsOf<'a> {
 
     fn time_before(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> TimeMs {
         // The index tells the time of the first.
-        let known =
-            (1..=at.min(found.len().saturating_sub(1))).rev().find_map(|at| self.time_of(place, &found[at]));
+        let known = (1..=at.min(found.len().saturating_sub(1)))
+            .rev()
+            .find_map(|at| self.time_of(place, &found[at]));
         known.unwrap_or(place.run.first_time_ms)
     }
 
-    fn time_behind(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> Result<TimeMs> {
+    fn time_behind(
+        &mut self,
+        place: &Place,
+        found: &[(Sequence, Content)],
+        at: usize,
+    ) -> Result<TimeMs> {
         if found.get(at).is_some_and(|(sequence, _)| *sequence == place.run.first) {
             return Ok(place.run.first_time_ms);
         }
@@ -408,7 +459,11 @@ impl<'a> RunsOf<'a> {
     }
 
     /// The time of an entry, if it can be read.
-    fn time_of(&mut self, place: &Place, (sequence, content): &(Sequence, Content)) -> Option<TimeMs> {
+    fn time_of(
+        &mut self,
+        place: &Place,
+        (sequence, content): &(Sequence, Content),
+    ) -> Option<TimeMs> {
         match content {
             Content::Inline { times, .. } => Some(times.time_ms),
             Content::Shared { number, .. }
@@ -417,7 +472,8 @@ impl<'a> RunsOf<'a> {
                 None
             }
             Content::Shared { number, .. } => {
-                let time_ms = self.shared(place, *sequence, *number).ok().map(|(shared, _)| shared.time_ms);
+                let time_ms =
+                    self.shared(place, *sequence, *number).ok().map(|(shared, _)| shared.time_ms);
                 if time_ms.is_none() {
                     self.lost_bodies = self.parts.numbers_with(*number).ok();
                 }
@@ -426,8 +482,13 @@ impl<'a> RunsOf<'a> {
         }
     }
 
-    /// The lowest sequence whose time is `time_ms` or later. Around damage, the lowest whose time may be.
-    pub fn sequence_at(&mut self, time_ms: TimeMs, around_damage: bool) -> Result<Option<Sequence>> {
+    /// The lowest sequence whose time is `time_ms` or later. Around damage, the lowest whose time
+    /// may be.
+    pub fn sequence_at(
+        &mut self,
+        time_ms: TimeMs,
+        around_damage: bool,
+    ) -> Result<Option<Sequence>> {
         // Equal times may stand in the block before the one that starts with them.
         let start = self.seek(|_, first_time_ms| first_time_ms >= time_ms)?;
         let mut next = start.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
@@ -466,7 +527,11 @@ impl<'a> RunsOf<'a> {
         Ok(None)
     }
 
-    fn time_at(&mut self, place: &Place, (sequence, content): &(Sequence, Content)) -> Result<TimeMs> {
+    fn time_at(
+        &mut self,
+        place: &Place,
+        (sequence, content): &(Sequence, Content),
+    ) -> Result<TimeMs> {
         match content {
             Content::Inline { times, .. } => Ok(times.time_ms),
             Content::Shared { number, .. } => {

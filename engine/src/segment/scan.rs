@@ -1,4 +1,5 @@
-//! Walks a segment in order: its timelines, for merging and listing, and its ids, for merging. Reads past the cache.
+//! Walks a segment in order: its timelines, for merging and listing, and its ids, for merging.
+//! Reads past the cache.
 
 use std::sync::Arc;
 
@@ -42,18 +43,25 @@ impl PageScan {
             return Err(error.clone());
         }
         if self.content.is_none() {
-            self.content =
-                Some(self.segment.parts()?.index.read(self.of.kind(), cursor.row().block, About::ALL)?);
+            self.content = Some(self.segment.parts()?.index.read(
+                self.of.kind(),
+                cursor.row().block,
+                About::ALL,
+            )?);
         }
         Ok(true)
     }
 
-    /// Goes on to the next page. Behind a page of the table that cannot be read, to the pages of the next one.
+    /// Goes on to the next page. Behind a page of the table that cannot be read, to the pages of
+    /// the next one.
     fn turn(&mut self) -> Result<()> {
         (self.content, self.slot) = (None, 0);
         if let Some(mut cursor) = self.cursor.take() {
-            let is_there =
-                self.segment.parts()?.pages(self.of, Reading::Once, About::ALL).next_around(&mut cursor)?;
+            let is_there = self
+                .segment
+                .parts()?
+                .pages(self.of, Reading::Once, About::ALL)
+                .next_around(&mut cursor)?;
             self.cursor = is_there.then_some(cursor);
         }
         Ok(())
@@ -121,7 +129,8 @@ impl SegmentScan {
 
     /// The next timeline.
     pub fn next(&mut self) -> Result<Option<(Vec<u8>, TimelineEntry)>> {
-        self.pages.next(|slot| TimelineEntry::decode(slot).map(|(name, entry)| (name.to_vec(), entry)))
+        self.pages
+            .next(|slot| TimelineEntry::decode(slot).map(|(name, entry)| (name.to_vec(), entry)))
     }
 }
 

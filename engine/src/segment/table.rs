@@ -1,6 +1,7 @@
 //! Reads the tables of an index file: finds a row, and goes on from it in both directions.
 //!
-//! A look-up reads one page a level, through the cache; a cursor holds the pages that it stands in and nothing else.
+//! A look-up reads one page a level, through the cache; a cursor holds the pages that it stands in
+//! and nothing else.
 
 use bytes::Bytes;
 
@@ -28,19 +29,21 @@ pub(super) enum Reading {
     Once,
 }
 
-/// A place in a table: a row of the lowest level, and the rows that lead there. Where a page cannot be read, it stands at the row
-/// that leads to the page, and goes on from there.
+/// A place in a table: a row of the lowest level, and the rows that lead there. Where a page cannot
+/// be read, it stands at the row that leads to the page, and goes on from there.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     path: Vec<(Bytes, usize)>,
     damage: Option<Error>,
 }
 
-/// How many rows of a page stand before the place to go on from: the last of them is taken. `None` where one is broken.
+/// How many rows of a page stand before the place to go on from: the last of them is taken. `None`
+/// where one is broken.
 type Pick<'p> = &'p dyn Fn(&TablePage<'_>) -> Option<usize>;
 
 impl Cursor {
-    /// Why the page that the row leads to cannot be read: then the row stands for all rows of that page.
+    /// Why the page that the row leads to cannot be read: then the row stands for all rows of that
+    /// page.
     pub fn damage(&self) -> Option<&Error> {
         self.damage.as_ref()
     }
@@ -54,7 +57,9 @@ impl Cursor {
     /// The row.
     pub fn row(&self) -> Row<'_> {
         let (page, row) = self.path.last().expect("a cursor stands in a page of every level");
-        TablePage::new(page).and_then(|page| page.row(*row)).expect("the row was decoded to get here")
+        TablePage::new(page)
+            .and_then(|page| page.row(*row))
+            .expect("the row was decoded to get here")
     }
 }
 
@@ -69,7 +74,8 @@ impl<'a> Table<'a> {
         Table { file, kind, root, reading, about }
     }
 
-    /// The last row of whose key `is_after` says false, given that all behind it say true; `None` when all do.
+    /// The last row of whose key `is_after` says false, given that all behind it say true; `None`
+    /// when all do.
     pub fn seek(&self, is_after: impl Fn(&[u8]) -> Option<bool>) -> Result<Option<Cursor>> {
         whole(self.seek_around(is_after)?)
     }
@@ -95,7 +101,8 @@ impl<'a> Table<'a> {
         Ok(self.down(&mut cursor, (self.root.clone(), root.level, 0), pick)?.then_some(cursor))
     }
 
-    /// From a page of a level down to the lowest, by the rows that `pick` takes; false when it takes none of the root.
+    /// From a page of a level down to the lowest, by the rows that `pick` takes; false when it
+    /// takes none of the root.
     fn down(
         &self,
         cursor: &mut Cursor,
@@ -103,8 +110,9 @@ impl<'a> Table<'a> {
         pick: Pick<'_>,
     ) -> Result<bool> {
         loop {
-            let page =
-                TablePage::new(&raw).filter(|page| page.level == level).ok_or_else(|| self.broken(at))?;
+            let page = TablePage::new(&raw)
+                .filter(|page| page.level == level)
+                .ok_or_else(|| self.broken(at))?;
             let Some(place) = pick(&page).ok_or_else(|| self.broken(at))?.checked_sub(1) else {
                 // A page that a row led to begins with that row's key.
                 return if cursor.path.is_empty() { Ok(false) } else { Err(self.broken(at)) };
@@ -119,7 +127,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A page; `None` when it cannot be read: the cursor, which stands at the row that leads to it, says so.
+    /// A page; `None` when it cannot be read: the cursor, which stands at the row that leads to it,
+    /// says so.
     fn page(&self, block: BlockRef, cursor: &mut Cursor) -> Result<Option<Bytes>> {
         let page = match self.reading {
             Reading::Cached => self.file.block(self.kind, block, self.about),
@@ -135,7 +144,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Goes on to the next row; false, and the cursor stays, when there is none. Behind damage, the next call goes on.
+    /// Goes on to the next row; false, and the cursor stays, when there is none. Behind damage, the
+    /// next call goes on.
     pub fn next(&self, cursor: &mut Cursor) -> Result<bool> {
         let is_there = self.next_around(cursor)?;
         cursor.damage.clone().map_or(Ok(is_there), Err)
@@ -143,11 +153,14 @@ impl<'a> Table<'a> {
 
     /// The same; where a page cannot be read, the cursor says so.
     pub fn next_around(&self, cursor: &mut Cursor) -> Result<bool> {
-        let behind = |page: &TablePage<'_>, place: usize| Some(place + 1).filter(|next| *next < page.count());
+        let behind = |page: &TablePage<'_>, place: usize| {
+            Some(place + 1).filter(|next| *next < page.count())
+        };
         self.step(cursor, behind, &first_row)
     }
 
-    /// Goes back to the row before; false, and the cursor stays, when there is none. Where a page cannot be read, the cursor says so.
+    /// Goes back to the row before; false, and the cursor stays, when there is none. Where a page
+    /// cannot be read, the cursor says so.
     pub fn previous_around(&self, cursor: &mut Cursor) -> Result<bool> {
         self.step(cursor, |_, place| place.checked_sub(1), &|page| Some(page.count()))
     }

@@ -1,9 +1,10 @@
-//! Walks all blocks of a segment's file from its front to its end, without an index (P5): to check every byte of a file, and to
-//! find what is left in a damaged one.
+//! Walks all blocks of a segment's file from its front to its end, without an index (P5): to check
+//! every byte of a file, and to find what is left in a damaged one.
 //!
-//! Blocks stand one behind the other, and each header tells its length. Where no good block starts, the walk goes on at the next
-//! place where one does, and tells what it passed over as one piece of damage. Of a file that is kept twice, both copies are walked
-//! as one: a block is good if it is in either.
+//! Blocks stand one behind the other, and each header tells its length. Where no good block starts,
+//! the walk goes on at the next place where one does, and tells what it passed over as one piece of
+//! damage. Of a file that is kept twice, both copies are walked as one: a block is good if it is in
+//! either.
 //!
 //! It does not know: what is in the blocks.
 
@@ -44,8 +45,8 @@ pub struct BlockWalk {
 }
 
 impl BlockWalk {
-    /// A walk through a file, of which these are the copies, that should be what its name says. The second value tells what is
-    /// wrong with its header: the blocks may be good all the same.
+    /// A walk through a file, of which these are the copies, that should be what its name says. The
+    /// second value tells what is wrong with its header: the blocks may be good all the same.
     pub fn open(
         dir: &Dir,
         names: &[String],
@@ -104,14 +105,21 @@ impl BlockWalk {
             return None;
         }
         let at = self.at;
-        Some(self.block(at).inspect(|block| self.at += u64::from(block.place.bytes)).map_err(|error| {
-            self.at = self.next_good(at + 1);
-            let Error::Corrupt { path, offset, what } = error else { return error };
-            Error::corrupt(path, offset, format!("{what}; nothing can be read up to byte {}", self.at))
-        }))
+        Some(self.block(at).inspect(|block| self.at += u64::from(block.place.bytes)).map_err(
+            |error| {
+                self.at = self.next_good(at + 1);
+                let Error::Corrupt { path, offset, what } = error else { return error };
+                Error::corrupt(
+                    path,
+                    offset,
+                    format!("{what}; nothing can be read up to byte {}", self.at),
+                )
+            },
+        ))
     }
 
-    /// The good block at a place, of the first copy that has it; otherwise what is wrong with the first copy.
+    /// The good block at a place, of the first copy that has it; otherwise what is wrong with the
+    /// first copy.
     fn block(&self, at: u64) -> Result<WalkedBlock> {
         let mut damage = None;
         for file in &self.files {

@@ -4,8 +4,8 @@
 //!  body × n, (begin, entry × n, changes, id × n, end) × timelines, finish
 //! ```
 //!
-//! Blocks and pages go to the disk as they fill up. What waits until the end is an open page a level of each table, and of each
-//! shared body its time and length.
+//! Blocks and pages go to the disk as they fill up. What waits until the end is an open page a
+//! level of each table, and of each shared body its time and length.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,8 @@ pub struct SegmentWriter {
     index: Blocks,
     bodies: SlotsWriter,
     body_table: TableWriter,
-    /// What is known of each shared body, its length, and whether an entry or a change refers to it.
+    /// What is known of each shared body, its length, and whether an entry or a change refers to
+    /// it.
     shared: Vec<(SharedBody, u32, bool)>,
     /// How many bodies may be changed for all their entries, and what these entries weigh.
     placed: (u64, u64),
@@ -124,10 +125,15 @@ impl SegmentWriter {
             second: plan.partition,
             third: plan.changed_to.0,
         };
-        let data = Blocks::create(dir, &data_name(plan.number), &header, plan.copies.of(FileKind::Data))?;
+        let data =
+            Blocks::create(dir, &data_name(plan.number), &header, plan.copies.of(FileKind::Data))?;
         let index_header = FileHeader { kind: FileKind::Index, ..header };
-        let index =
-            Blocks::create(dir, &index_name(plan.number), &index_header, plan.copies.of(FileKind::Index))?;
+        let index = Blocks::create(
+            dir,
+            &index_name(plan.number),
+            &index_header,
+            plan.copies.of(FileKind::Index),
+        )?;
         Ok(SegmentWriter {
             plan,
             data,
@@ -167,7 +173,8 @@ impl SegmentWriter {
         let count = self.bodies.count();
         if count > 0 {
             let first = (self.shared.len() - count) as u32;
-            let block = self.data.block(BlockKind::Bodies, &self.bodies.finish(), self.plan.compress)?;
+            let block =
+                self.data.block(BlockKind::Bodies, &self.bodies.finish(), self.plan.compress)?;
             let row = Row { key: &first.to_le_bytes(), block, filter: &[] };
             let index = &mut self.index;
             self.body_table.add(row, &mut |page| index.block(BlockKind::BodyTable, page, false))?;
@@ -188,8 +195,9 @@ impl SegmentWriter {
         });
     }
 
-    /// What the timeline changes in older segments: removed sequences, and the shared bodies that replace others. The time of such a
-    /// body is when the lifetime of the entry that it belongs to began, and its expiry is the entry's, if that expires by itself.
+    /// What the timeline changes in older segments: removed sequences, and the shared bodies that
+    /// replace others. The time of such a body is when the lifetime of the entry that it belongs to
+    /// began, and its expiry is the entry's, if that expires by itself.
     pub fn changes(
         &mut self,
         removed: &BTreeMap<Sequence, Sequence>,
@@ -221,8 +229,8 @@ impl SegmentWriter {
         self.ids.add(&mut self.index, |out| entry.encode(name, id, out))
     }
 
-    /// Adds an entry with its own body, and where the body was committed that it was written with, if that may be changed for all its
-    /// entries.
+    /// Adds an entry with its own body, and where the body was committed that it was written with,
+    /// if that may be changed for all its entries.
     pub fn inline(
         &mut self,
         sequence: Sequence,
@@ -240,15 +248,26 @@ impl SegmentWriter {
     }
 
     /// Adds an entry whose body a younger segment has.
-    pub fn elsewhere(&mut self, sequence: Sequence, times: Times, place: Option<CommitPlace>) -> Result<()> {
+    pub fn elsewhere(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        place: Option<CommitPlace>,
+    ) -> Result<()> {
         let run = self.run(sequence, &times, 0);
         place.into_iter().for_each(|place| run.place(sequence, place));
         run.elsewhere(sequence, times);
         self.close_runs_if_full()
     }
 
-    /// Adds an entry whose body is a shared one. Its lifetime began at the body's time, or when it is said.
-    pub fn shared(&mut self, sequence: Sequence, number: u32, own_start_ms: Option<TimeMs>) -> Result<()> {
+    /// Adds an entry whose body is a shared one. Its lifetime began at the body's time, or when it
+    /// is said.
+    pub fn shared(
+        &mut self,
+        sequence: Sequence,
+        number: u32,
+        own_start_ms: Option<TimeMs>,
+    ) -> Result<()> {
         let (known, bytes, is_used) = &mut self.shared[number as usize];
         *is_used = true;
         let (SharedBody { time_ms, expire_at_ms, place }, bytes) = (*known, *bytes);
@@ -291,8 +310,11 @@ impl SegmentWriter {
     }
 
     fn close_runs_if_full(&mut self) -> Result<()> {
-        let run_bytes =
-            self.timeline.as_ref().and_then(|timeline| timeline.run.as_ref()).map_or(0, RunWriter::len);
+        let run_bytes = self
+            .timeline
+            .as_ref()
+            .and_then(|timeline| timeline.run.as_ref())
+            .map_or(0, RunWriter::len);
         if self.runs.len() + run_bytes < TARGET_RAW_BYTES {
             return Ok(());
         }
@@ -339,11 +361,13 @@ impl SegmentWriter {
             (entry.first, entry.first_time_ms) = (end.last + 1, end.last_time_ms);
             (entry.first_start_ms, entry.last_start_ms) = (end.last_time_ms, end.last_time_ms);
             self.footer.last_time_ms = self.footer.last_time_ms.max(end.last_time_ms);
-            // What is removed in older segments is needed as long as these live. Timestamps may be ahead of what lifetimes go by.
+            // What is removed in older segments is needed as long as these live. Timestamps may be
+            // ahead of what lifetimes go by.
             self.last_start_ms = self.last_start_ms.max(end.last_time_ms.min(self.plan.now_ms));
         }
         if !entry.edited.is_empty() {
-            // New bodies of entries in older segments are needed as long as these live: no lifetime of them began later.
+            // New bodies of entries in older segments are needed as long as these live: no lifetime
+            // of them began later.
             self.last_start_ms = self.last_start_ms.max(end.last_time_ms).max(self.plan.now_ms);
         }
         timeline.entry.end = end;
@@ -362,7 +386,10 @@ impl SegmentWriter {
     /// The timeline is not to be known here after all: it has neither entries nor ids nor changes.
     pub fn leave_out(&mut self) {
         let left_out = self.timeline.take();
-        debug_assert!(left_out.is_some_and(|timeline| timeline.entry.count == 0), "it has no entries");
+        debug_assert!(
+            left_out.is_some_and(|timeline| timeline.entry.count == 0),
+            "it has no entries"
+        );
     }
 
     /// How many bytes its files have so far.
@@ -376,7 +403,8 @@ impl SegmentWriter {
         self.pages.add(&mut self.index, |out| entry.encode(&name, out))
     }
 
-    /// Writes the rest and makes the files durable (not their names). The record is for the manifest.
+    /// Writes the rest and makes the files durable (not their names). The record is for the
+    /// manifest.
     pub fn finish(mut self) -> Result<SegmentRecord> {
         self.close_bodies()?;
         self.close_runs()?;

@@ -6,9 +6,10 @@
 //!                                              3. when there is none either: Error::TooManyFiles
 //! ```
 //!
-//! Engines of one process do not know of each other: one that has no file to close cannot make another one close its files. For
-//! that case each engine holds spare descriptors, as many as a flush, a log file and a manifest need, and takes them again after a
-//! call that found a descriptor at once.
+//! Engines of one process do not know of each other: one that has no file to close cannot make
+//! another one close its files. For that case each engine holds spare descriptors, as many as a
+//! flush, a log file and a manifest need, and takes them again after a call that found a descriptor
+//! at once.
 //!
 //! It does not know: which files are open for speed.
 
@@ -23,8 +24,8 @@ use crate::error::is_out_of_descriptors;
 /// Two for the files of a segment that is written, one for the next log file, one for a manifest.
 const SPARES: usize = 4;
 
-/// A million open files are closed after 20 halvings; with the spares that is 24 tries. More are only needed when other threads
-/// take what becomes free.
+/// A million open files are closed after 20 halvings; with the spares that is 24 tries. More are
+/// only needed when other threads take what becomes free.
 const MOST_TRIES: usize = 32;
 
 /// Closes some of the files that are open for speed only. False when there are none.
@@ -50,8 +51,13 @@ impl Descriptors {
         descriptors
     }
 
-    /// Makes a call that needs a descriptor; again, as long as there is none and something can be given up.
-    pub fn call<T>(&self, raw: &dyn RawDirectory, call: &mut dyn FnMut() -> io::Result<T>) -> io::Result<T> {
+    /// Makes a call that needs a descriptor; again, as long as there is none and something can be
+    /// given up.
+    pub fn call<T>(
+        &self,
+        raw: &dyn RawDirectory,
+        call: &mut dyn FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
         let is_short = |outcome: &io::Result<T>| outcome.as_ref().is_err_and(is_out_of_descriptors);
         let mut outcome = call();
         if !is_short(&outcome) {

@@ -1,9 +1,13 @@
-//! The operating system's files. Reads are `pread`, so that a bad sector or a file cut short under us is an error of that read
-//! and never a signal (docs/decisions/0001-reads-by-pread.md).
+//! The operating system's files. Reads are `pread`, so that a bad sector or a file cut short under
+//! us is an error of that read and never a signal (docs/decisions/0001-reads-by-pread.md).
 //!
 //! Entries are private messages: directories and files that are made here are for their owner only,
 //! whatever the umask. What was there before keeps its mode.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the room that asks")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is the room that asks"
+)]
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -34,8 +38,9 @@ impl DiskDirectory {
         Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)? })
     }
 
-    /// The directory at `path`, made with its parents when there is none. All names on the way are durable then: those that are
-    /// there already may have been made by a process that was killed before it could see to it.
+    /// The directory at `path`, made with its parents when there is none. All names on the way are
+    /// durable then: those that are there already may have been made by a process that was killed
+    /// before it could see to it.
     pub fn create(path: &Path) -> io::Result<DiskDirectory> {
         DiskDirectory::create_noting(path).map(|(directory, _)| directory)
     }
@@ -53,14 +58,19 @@ impl DiskDirectory {
     }
 }
 
-/// Removes directories that were made, the innermost first, up to the first that holds anything: another may have begun to use it.
+/// Removes directories that were made, the innermost first, up to the first that holds anything:
+/// another may have begun to use it.
 pub fn remove_empty(made: &[PathBuf]) {
     // One that stays is empty, and in nobody's way.
     let _ = made.iter().rev().try_for_each(fs::remove_dir);
 }
 
-/// Makes a directory and those above it that are missing, then syncs all above it, the nearest first. Gives those that it made.
-fn make_durable(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<Vec<PathBuf>> {
+/// Makes a directory and those above it that are missing, then syncs all above it, the nearest
+/// first. Gives those that it made.
+fn make_durable(
+    path: &Path,
+    sync: &mut dyn FnMut(&Path) -> io::Result<()>,
+) -> io::Result<Vec<PathBuf>> {
     let path = std::path::absolute(path)?;
     let mut made = Vec::new();
     let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.is_dir()).collect();
@@ -97,7 +107,8 @@ struct Locked(File);
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Closing is not enough: a process that was just forked has the file open, too, until it is another program.
+        // Closing is not enough: a process that was just forked has the file open, too, until it is
+        // another program.
         let _ = self.0.unlock();
     }
 }
@@ -119,14 +130,17 @@ impl RawDirectory for DiskDirectory {
         let mut locked = loop {
             let opened = if alone { DiskDirectory::lock_file(&path) } else { File::open(&path) };
             let file = match opened {
-                // A directory that never had a writer, or was copied without the file, has nobody to keep out.
-                Err(error) if !alone && error.kind() == io::ErrorKind::NotFound => return Ok(Box::new(())),
+                // A directory that never had a writer, or was copied without the file, has nobody
+                // to keep out.
+                Err(error) if !alone && error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Box::new(()));
+                }
                 opened => opened?,
             };
             lock_result(if alone { file.try_lock() } else { file.try_lock_shared() })?;
             let locked = Locked(file);
-            // A claim that failed may have removed the file before it was locked here. The lock of a file
-            // that has lost its name keeps nobody out.
+            // A claim that failed may have removed the file before it was locked here. The lock of
+            // a file that has lost its name keeps nobody out.
             if is_at(&locked.0, &path)? {
                 break locked;
             }
@@ -137,7 +151,8 @@ impl RawDirectory for DiskDirectory {
             return Err(io::Error::new(io::ErrorKind::NotFound, what));
         }
         if alone {
-            // The number only helps a person; a disk without room for it must not keep an engine from opening.
+            // The number only helps a person; a disk without room for it must not keep an engine
+            // from opening.
             let file = &mut locked.0;
             let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         }
@@ -147,8 +162,8 @@ impl RawDirectory for DiskDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            // A name that is not UTF-8 is not ours, and neither is what it becomes here. It is listed all
-            // the same: a directory that holds it is not empty.
+            // A name that is not UTF-8 is not ours, and neither is what it becomes here. It is
+            // listed all the same: a directory that holds it is not empty.
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
@@ -156,8 +171,12 @@ impl RawDirectory for DiskDirectory {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         let mut options = OpenOptions::new();
-        let file =
-            options.create_new(true).read(true).write(true).mode(FILE_MODE).open(self.path.join(name))?;
+        let file = options
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(self.path.join(name))?;
         Ok(Arc::new(DiskFile { file }))
     }
 
@@ -224,7 +243,8 @@ impl RawFile for DiskFile {
     }
 
     fn sync(&self, _site: Site) -> io::Result<()> {
-        // fdatasync, which also makes a grown length durable, since the bytes could not be read back without it.
+        // fdatasync, which also makes a grown length durable, since the bytes could not be read
+        // back without it.
         self.file.sync_data()
     }
 }
@@ -237,9 +257,12 @@ mod tests {
     fn a_boot_id_is_32_hex_digits_and_anything_else_is_not_known() {
         let known = parse_boot_id("01020304-0506-0708-090a-0b0c0d0e0f10\n");
         assert_eq!(known, Some(BootId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])));
-        for text in
-            ["", "0102", "00000000-0000-0000-0000-000000000000", "x1020304-0506-0708-090a-0b0c0d0e0f10"]
-        {
+        for text in [
+            "",
+            "0102",
+            "00000000-0000-0000-0000-000000000000",
+            "x1020304-0506-0708-090a-0b0c0d0e0f10",
+        ] {
             assert_eq!(parse_boot_id(text), None, "{text}");
         }
     }
@@ -250,10 +273,14 @@ mod tests {
         let dir = DiskDirectory::open(folder.path()).expect("opens");
         dir.lock("LOCK", true).map(drop).expect("is free");
         for alone in [true, false] {
-            let file =
-                OpenOptions::new().read(true).write(true).open(folder.path().join("LOCK")).expect("opens");
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(folder.path().join("LOCK"))
+                .expect("opens");
             let forked = file.try_clone().expect("is open twice");
-            lock_result(if alone { file.try_lock() } else { file.try_lock_shared() }).expect("is free");
+            lock_result(if alone { file.try_lock() } else { file.try_lock_shared() })
+                .expect("is free");
             let locked = Locked(file);
             assert!(dir.lock("LOCK", true).is_err());
             drop(locked);
@@ -279,7 +306,11 @@ mod tests {
         let contend = || {
             for _ in 0..2000 {
                 let Ok(lock) = dir.lock("LOCK", true) else { continue };
-                assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two hold it");
+                assert_eq!(
+                    holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
+                    0,
+                    "two hold it"
+                );
                 std::thread::yield_now();
                 holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                 // Without its name the file is no lock any more.
@@ -317,7 +348,8 @@ mod tests {
             })
             .expect("makes it");
             let above: Vec<PathBuf> = target.ancestors().skip(1).map(Path::to_path_buf).collect();
-            // What is there already may have been made by a process that was killed: it is synced, too.
+            // What is there already may have been made by a process that was killed: it is synced,
+            // too.
             assert_eq!(synced, above, "round {round}");
         }
     }

@@ -8,14 +8,16 @@
 //! What an implementation promises, and nothing more:
 //!  * `File::sync` returned: the file's bytes and length survive a power cut, if its name does.
 //!  * `Dir::sync` returned: every create, rename and remove before it survives a power cut.
-//!  * `rename` replaces its target in one step for every observer; it is durable only after `Dir::sync`.
+//! * `rename` replaces its target in one step for every observer; it is durable only after
+//!    `Dir::sync`.
 //!  * Everything else may be lost, torn at 512-byte sectors, or reordered by a power cut.
 //!
-//! A call that needs a file descriptor when the process has none left gives files of its engine up and is made again
-//! (`descriptors`).
+//! A call that needs a file descriptor when the process has none left gives files of its engine up
+//! and is made again (`descriptors`).
 //!
-//! `Dir` and `File` add to each failure what was tried and on which file, and to each sync the place in the source that asked
-//! for it, so that a proof can take one sync away and see whether the tests notice.
+//! `Dir` and `File` add to each failure what was tried and on which file, and to each sync the
+//! place in the source that asked for it, so that a proof can take one sync away and see whether
+//! the tests notice.
 //!
 //! It does not know: any file format, or which files belong together.
 
@@ -46,8 +48,8 @@ pub type Site = &'static Location<'static>;
 pub trait RawDirectory: Send + Sync {
     /// What messages call it.
     fn path(&self) -> PathBuf;
-    /// Takes the lock of the directory until the guard is dropped: alone, or with other readers and without changing anything.
-    /// `WouldBlock`: another has it.
+    /// Takes the lock of the directory until the guard is dropped: alone, or with other readers and
+    /// without changing anything. `WouldBlock`: another has it.
     fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>>;
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
@@ -65,16 +67,18 @@ pub trait RawDirectory: Send + Sync {
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
-    /// A descriptor that is held for nothing: when it is dropped, a file can be opened. An implementation without descriptors
-    /// holds nothing.
+    /// A descriptor that is held for nothing: when it is dropped, a file can be opened. An
+    /// implementation without descriptors holds nothing.
     fn spare_descriptor(&self) -> io::Result<Box<dyn Send + Sync>> {
         Ok(Box::new(()))
     }
-    /// Which boot of the machine this is: what was written and not synced can be read as long as it lasts. `None`: not known.
+    /// Which boot of the machine this is: what was written and not synced can be read as long as it
+    /// lasts. `None`: not known.
     fn boot_id(&self) -> Option<BootId> {
         None
     }
-    /// Gives a file, whose bytes are durable, a second name outside. An implementation that cannot says so.
+    /// Gives a file, whose bytes are durable, a second name outside. An implementation that cannot
+    /// says so.
     fn hard_link(&self, _name: &str, _target: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -117,7 +121,8 @@ impl Dir {
         Dir { raw, made: None, descriptors: None }
     }
 
-    /// The same directory, which records the names that are made through it and its clones, none so far.
+    /// The same directory, which records the names that are made through it and its clones, none so
+    /// far.
     pub fn recording(&self) -> Dir {
         Dir { made: Some(Arc::default()), ..self.clone() }
     }
@@ -139,7 +144,8 @@ impl Dir {
         }
     }
 
-    /// The same directory for an engine that keeps files open for speed: they are closed when there is no descriptor left.
+    /// The same directory for an engine that keeps files open for speed: they are closed when there
+    /// is no descriptor left.
     pub(crate) fn with_files_to_close(self, close_some: CloseSome) -> Dir {
         let descriptors = Some(Arc::new(Descriptors::new(close_some, &*self.raw)));
         Dir { descriptors, ..self }
@@ -150,8 +156,12 @@ impl Dir {
         Dir { descriptors: self.descriptors.clone(), ..other.clone() }
     }
 
-    /// Makes a call that needs a descriptor. When there is none left, gives up what can be given up and makes it again.
-    pub(crate) fn with_descriptor<T>(&self, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    /// Makes a call that needs a descriptor. When there is none left, gives up what can be given up
+    /// and makes it again.
+    pub(crate) fn with_descriptor<T>(
+        &self,
+        mut call: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
         match &self.descriptors {
             Some(descriptors) => descriptors.call(&*self.raw, &mut call),
             None => call(),
@@ -176,7 +186,8 @@ impl Dir {
     /// Who holds the lock, as far as the lock file tells.
     fn holder(&self, name: &str) -> String {
         let Ok(file) = self.open(name) else { return String::new() };
-        let text = file.len().and_then(|len| file.read(0, len.min(32) as usize)).unwrap_or_default();
+        let text =
+            file.len().and_then(|len| file.read(0, len.min(32) as usize)).unwrap_or_default();
         match std::str::from_utf8(&text).map(str::trim) {
             Ok(pid) if !pid.is_empty() => format!(" (pid {pid})"),
             _ => String::new(),
@@ -204,14 +215,17 @@ impl Dir {
     /// A file to read.
     pub fn open(&self, name: &str) -> Result<File> {
         let path = self.path_of(name);
-        let raw =
-            self.with_descriptor(|| self.raw.open(name)).map_err(|error| Error::io("open", &path, error))?;
+        let raw = self
+            .with_descriptor(|| self.raw.open(name))
+            .map_err(|error| Error::io("open", &path, error))?;
         Ok(File { raw, path: path.into() })
     }
 
     /// Renames, replacing the target.
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
-        self.raw.rename(from, to).map_err(|error| Error::io("rename", &self.path_of(from), error))?;
+        self.raw
+            .rename(from, to)
+            .map_err(|error| Error::io("rename", &self.path_of(from), error))?;
         self.record(Some(from), Some(to));
         Ok(())
     }
@@ -233,13 +247,14 @@ impl Dir {
         self.raw.boot_id().unwrap_or_default()
     }
 
-    /// Puts a file of another directory here, under the same name, which must be free: by a second name for the same bytes where
-    /// that is possible and wanted, otherwise by a copy, which is durable when this returns. The name is durable after
-    /// [`Dir::sync`]. Gives the file's length.
+    /// Puts a file of another directory here, under the same name, which must be free: by a second
+    /// name for the same bytes where that is possible and wanted, otherwise by a copy, which is
+    /// durable when this returns. The name is durable after [`Dir::sync`]. Gives the file's length.
     pub fn place(&self, from: &Dir, name: &str, may_link: bool) -> Result<u64> {
         let source = from.open(name)?;
         let len = source.len()?;
-        // Whatever keeps it from being linked (another disk, a file system without links), a copy works or tells why not.
+        // Whatever keeps it from being linked (another disk, a file system without links), a copy
+        // works or tells why not.
         if may_link && from.raw.hard_link(name, &self.path_of(name)).is_ok() {
             self.record(None, Some(name));
             return Ok(len);
@@ -288,8 +303,8 @@ impl File {
         self.raw.len().map_err(|error| Error::io("measure", &self.path, error))
     }
 
-    /// Exactly `len` bytes at `offset`. A file that ends before is damaged: callers ask for what a checked header, footer or
-    /// manifest says is there.
+    /// Exactly `len` bytes at `offset`. A file that ends before is damaged: callers ask for what a
+    /// checked header, footer or manifest says is there.
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         let mut buffer = vec![0; len];
         self.read_into(offset, &mut buffer)?;
@@ -321,7 +336,8 @@ impl File {
         self.raw.set_len(len).map_err(|error| Error::io("resize", &self.path, error))
     }
 
-    /// Makes bytes and length durable. After a failure the page cache may differ from the disk: never try again, never trust.
+    /// Makes bytes and length durable. After a failure the page cache may differ from the disk:
+    /// never try again, never trust.
     #[track_caller]
     pub fn sync(&self) -> Result<()> {
         let site = Location::caller();

@@ -1,7 +1,8 @@
 //! The space of a simulated disk: which blocks its files occupy.
 //!
-//! As file systems do it: a block is taken when something is written into it, not when a file is made longer; a file that has lost its
-//! name keeps its blocks until the last who has it open lets go; names take no space.
+//! As file systems do it: a block is taken when something is written into it, not when a file is
+//! made longer; a file that has lost its name keeps its blocks until the last who has it open lets
+//! go; names take no space.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,8 @@ impl Space {
     /// From now on there are so many bytes, of which these files occupy theirs.
     pub fn limit(&mut self, capacity_bytes: Option<u64>, files: impl Iterator<Item = (u64, u64)>) {
         self.capacity_bytes = capacity_bytes;
-        self.blocks = files.map(|(file, len)| (file, (0..len.div_ceil(BLOCK_BYTES)).collect())).collect();
+        self.blocks =
+            files.map(|(file, len)| (file, (0..len.div_ceil(BLOCK_BYTES)).collect())).collect();
     }
 
     pub fn is_limited(&self) -> bool {

@@ -1,8 +1,9 @@
-//! The next file, written ahead of need: zeros all through, synced, so that the commit path never waits for it and its syncs
-//! later need not move the end of a file.
+//! The next file, written ahead of need: zeros all through, synced, so that the commit path never
+//! waits for it and its syncs later need not move the end of a file.
 //!
-//! It costs the log's bytes a second time, so it is done only after the current file has seen durable commits, and in pieces,
-//! each synced, so that a commit's own sync never waits for many megabytes of zeros.
+//! It costs the log's bytes a second time, so it is done only after the current file has seen
+//! durable commits, and in pieces, each synced, so that a commit's own sync never waits for many
+//! megabytes of zeros.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub struct Preparer {
 #[derive(Default)]
 struct PreparerState {
     worker: Option<Worker>,
-    /// A file was asked for and not taken. It is asked for once a log file, so that a full disk is not filled again and again.
+    /// A file was asked for and not taken. It is asked for once a log file, so that a full disk is
+    /// not filled again and again.
     asked: bool,
     discarded: bool,
 }
@@ -48,7 +50,8 @@ impl Worker {
         let (done, prepared) = sync_channel(1);
         let work = move || {
             while let Ok(file_bytes) = requests.recv() {
-                // Not ours to report: the commit path makes its own file, and meets the trouble itself if there is any.
+                // Not ours to report: the commit path makes its own file, and meets the trouble
+                // itself if there is any.
                 let file = prepare(&dir, file_bytes, &written).inspect_err(|error| {
                     tracing::warn!(%error, "could not prepare the next wal file");
                     let _ = dir.remove(PREPARED_NAME);
@@ -71,7 +74,8 @@ impl PreparerState {
 }
 
 impl Preparer {
-    /// Its thread is started when a file is first asked for: an engine that writes nothing needs none.
+    /// Its thread is started when a file is first asked for: an engine that writes nothing needs
+    /// none.
     pub fn new(dir: Dir) -> Preparer {
         Preparer { dir, written: Arc::default(), state: Mutex::default() }
     }
@@ -81,21 +85,23 @@ impl Preparer {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Asks for a file of so many bytes, if none was asked for since the last one was taken, and the disk has plenty: what is there
-    /// for speed must not take the last of it.
+    /// Asks for a file of so many bytes, if none was asked for since the last one was taken, and
+    /// the disk has plenty: what is there for speed must not take the last of it.
     pub fn ask(&self, file_bytes: u64) {
         let mut state = self.state.lock();
         if state.asked || self.dir.free_bytes().is_ok_and(|free| free < 4 * file_bytes) {
             return;
         }
         if state.worker.is_none() {
-            let started = Worker::start(self.dir.clone(), self.written.clone()).inspect_err(|error| {
-                tracing::warn!(%error, "no thread can be started that prepares wal files");
-            });
+            let started =
+                Worker::start(self.dir.clone(), self.written.clone()).inspect_err(|error| {
+                    tracing::warn!(%error, "no thread can be started that prepares wal files");
+                });
             state.worker = started.ok();
         }
         // Without it nothing is prepared from here on, which costs speed only.
-        state.asked = state.worker.as_ref().is_none_or(|worker| worker.wanted.try_send(file_bytes).is_ok());
+        state.asked =
+            state.worker.as_ref().is_none_or(|worker| worker.wanted.try_send(file_bytes).is_ok());
     }
 
     /// The prepared file, if it is ready.
@@ -119,7 +125,9 @@ impl Preparer {
 
 impl Drop for Preparer {
     fn drop(&mut self) {
-        if let Some(Worker { wanted, prepared: _taken, thread }) = self.state.get_mut().worker.take() {
+        if let Some(Worker { wanted, prepared: _taken, thread }) =
+            self.state.get_mut().worker.take()
+        {
             drop(wanted);
             // It has room to hand its file over, so it ends.
             let _ = thread.join();

@@ -1,4 +1,5 @@
-//! The reading end of the log, used once, by recovery: which groups are there, and is what is missing a torn tail or damage.
+//! The reading end of the log, used once, by recovery: which groups are there, and is what is
+//! missing a torn tail or damage.
 
 use std::path::PathBuf;
 
@@ -36,15 +37,16 @@ pub struct Tail {
     pub unsynced: Vec<u8>,
     /// What was skipped, when the caller asked to go on behind damage.
     pub damage: Vec<Error>,
-    /// Where the log goes on behind the last of it: records before may be missing, records from here on are all there. 0: there was
-    /// no damage; the highest: nothing is left behind it.
+    /// Where the log goes on behind the last of it: records before may be missing, records from
+    /// here on are all there. 0: there was no damage; the highest: nothing is left behind it.
     pub whole_from: Lsn,
     /// What was cut off at the end of the log.
     pub torn: Option<TornTail>,
 }
 
-/// Bytes behind the last whole group of the log that are no whole group. A crash left them there while they were written, or they
-/// were the last group and are damaged: nothing tells the two apart.
+/// Bytes behind the last whole group of the log that are no whole group. A crash left them there
+/// while they were written, or they were the last group and are damaged: nothing tells the two
+/// apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TornTail {
     /// The log file.
@@ -65,9 +67,14 @@ pub fn is_file(name: &str) -> Option<FileNumber> {
 /// The log's files that can be read, in order, with their headers.
 pub type Files = Vec<(WalFile, FileHeader)>;
 
-/// The headers of the log's files. One that cannot be read is damage, since files get their names when they are whole; with
-/// `go_on` such files are left out and told.
-pub fn files(dir: &Dir, names: &[String], engine: EngineId, go_on: bool) -> Result<(Files, Vec<Error>)> {
+/// The headers of the log's files. One that cannot be read is damage, since files get their names
+/// when they are whole; with `go_on` such files are left out and told.
+pub fn files(
+    dir: &Dir,
+    names: &[String],
+    engine: EngineId,
+    go_on: bool,
+) -> Result<(Files, Vec<Error>)> {
     let (mut files, mut damage) = (Vec::new(), Vec::new());
     for number in names.iter().filter_map(|name| is_file(name)) {
         match read_header(dir, engine, number) {
@@ -86,7 +93,11 @@ pub fn check_last(dir: &Dir, wanted: FileNumber, files: &Files) -> Result<()> {
         return Ok(());
     }
     let path = dir.path_of(&file_name(wanted));
-    Err(Error::corrupt(path, 0, "the manifest counts on this log file, but it is not there: restore it"))
+    Err(Error::corrupt(
+        path,
+        0,
+        "the manifest counts on this log file, but it is not there: restore it",
+    ))
 }
 
 /// Whether the last log file is known by its name only, in the directory or in the manifest.
@@ -98,10 +109,18 @@ pub fn is_end_missing(names: &[String], wanted: FileNumber, files: &Files) -> bo
 fn read_header(dir: &Dir, engine: EngineId, number: FileNumber) -> Result<FileHeader> {
     let file = dir.open(&file_name(number))?;
     let bytes = file.read(0, file_header::BYTES)?;
-    let header =
-        FileHeader::decode(&bytes, file.path())?.expect(FileKind::Wal, engine, number, file.path())?;
+    let header = FileHeader::decode(&bytes, file.path())?.expect(
+        FileKind::Wal,
+        engine,
+        number,
+        file.path(),
+    )?;
     if header.second < WAL_HEADER_BYTES {
-        return Err(Error::corrupt(file.path(), 0, "the header tells a length that is not possible"));
+        return Err(Error::corrupt(
+            file.path(),
+            0,
+            "the header tells a length that is not possible",
+        ));
     }
     Ok(header)
 }
@@ -109,7 +128,8 @@ fn read_header(dir: &Dir, engine: EngineId, number: FileNumber) -> Result<FileHe
 /// What recovery does with each record: the lsn of its group, and the record.
 pub type OnRecord<'a> = &'a mut dyn FnMut(Lsn, &Record<'_>) -> Result<()>;
 
-/// Reads the log from `checkpoint` to its end. With `go_on`, damage is collected and skipped instead of returned.
+/// Reads the log from `checkpoint` to its end. With `go_on`, damage is collected and skipped
+/// instead of returned.
 pub fn replay(
     dir: &Dir,
     files: &Files,
@@ -154,14 +174,24 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn file(&mut self, dir: &Dir, file: WalFile, header: &FileHeader, next: Option<Lsn>) -> Result<()> {
+    fn file(
+        &mut self,
+        dir: &Dir,
+        file: WalFile,
+        header: &FileHeader,
+        next: Option<Lsn>,
+    ) -> Result<()> {
         let source = dir.open(&file_name(file.number))?;
         let len = source.len()?.min(header.second);
         if len < header.second {
-            let what = format!("the file is shorter than the {} bytes that it was made with", header.second);
+            let what = format!(
+                "the file is shorter than the {} bytes that it was made with",
+                header.second
+            );
             self.damaged(Error::corrupt(source.path(), len, what), next)?;
         }
-        let bytes = source.read(WAL_HEADER_BYTES.min(len), len.saturating_sub(WAL_HEADER_BYTES) as usize)?;
+        let bytes = source
+            .read(WAL_HEADER_BYTES.min(len), len.saturating_sub(WAL_HEADER_BYTES) as usize)?;
         let bytes = Bytes::from(bytes);
         let log = Log {
             engine: header.engine_id,
@@ -170,7 +200,10 @@ impl Replay<'_> {
             path: source.path().to_path_buf(),
         };
         if file.start > self.tail.end {
-            self.damaged(log.damage(file.start, "the log before this file is missing"), Some(file.start))?;
+            self.damaged(
+                log.damage(file.start, "the log before this file is missing"),
+                Some(file.start),
+            )?;
         }
         let limit = next.unwrap_or(Lsn(u64::MAX));
         // What lies before the checkpoint is dead: it is neither read nor missed.
@@ -192,7 +225,13 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn group(&mut self, log: &Log<'_>, lsn: Lsn, header: &GroupHeader, records: &[Record<'_>]) -> Result<()> {
+    fn group(
+        &mut self,
+        log: &Log<'_>,
+        lsn: Lsn,
+        header: &GroupHeader,
+        records: &[Record<'_>],
+    ) -> Result<()> {
         for record in records {
             if let Err(error) = (self.on_record)(lsn, record) {
                 self.damaged(error, Some(lsn.plus(1)))?;
@@ -208,7 +247,8 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// No valid group starts at `at`. Gives the place where the log goes on behind damage, if it was damage and goes on.
+    /// No valid group starts at `at`. Gives the place where the log goes on behind damage, if it
+    /// was damage and goes on.
     fn gap(&mut self, log: &Log<'_>, at: Lsn, next: Option<Lsn>) -> Result<Option<Lsn>> {
         if next.is_some_and(|next| at >= next) {
             return Ok(None);
@@ -220,7 +260,8 @@ impl Replay<'_> {
         } else if let Some((lsn, header)) = contradicts {
             let durable = header.durable;
             format!(
-                "no group can be read here, but the one at {lsn} says that all below {durable} was durable"
+                "no group can be read here, but the one at {lsn} says that all below {durable} \
+                 was durable"
             )
         } else if self.tail.durable > at {
             "no group can be read here, but this part of the log was durable".into()
@@ -286,7 +327,8 @@ impl<'a> Log<'a> {
         while let Some(bytes) =
             self.bytes.get((lsn.0 - self.start.0) as usize..).filter(|rest| !rest.is_empty())
         {
-            // Behind a torn tail there are zeros, nearly always: whole pages of them are passed over at once.
+            // Behind a torn tail there are zeros, nearly always: whole pages of them are passed
+            // over at once.
             if bytes.get(..PAGE_BYTES).is_some_and(|page| page == ZERO_PAGE) {
                 lsn = lsn.plus(PAGE_BYTES as u64);
                 continue;
@@ -307,7 +349,11 @@ impl<'a> Log<'a> {
             rest = before;
         }
         let last = rest.iter().rposition(|byte| *byte != 0)?;
-        Some(TornTail { path: self.path.clone(), offset: self.offset_of(at), bytes: last as u64 + 1 })
+        Some(TornTail {
+            path: self.path.clone(),
+            offset: self.offset_of(at),
+            bytes: last as u64 + 1,
+        })
     }
 
     fn offset_of(&self, at: Lsn) -> u64 {
@@ -319,5 +365,7 @@ impl<'a> Log<'a> {
     }
 }
 
-const _: () =
-    assert!(WAL_HEADER_BYTES.is_multiple_of(SECTOR_BYTES) && file_header::BYTES <= WAL_HEADER_BYTES as usize);
+const _: () = assert!(
+    WAL_HEADER_BYTES.is_multiple_of(SECTOR_BYTES)
+        && file_header::BYTES <= WAL_HEADER_BYTES as usize
+);

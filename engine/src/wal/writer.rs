@@ -70,7 +70,8 @@ impl Wal {
         self.end
     }
 
-    /// Starts a group whose records take at most so many bytes, in the next file if this one has no room. Gives the file if it is a new one.
+    /// Starts a group whose records take at most so many bytes, in the next file if this one has no
+    /// room. Gives the file if it is a new one.
     pub fn start_group(&mut self, record_bytes: usize) -> Result<Option<WalFile>, Failure> {
         let bytes = (group_header::BYTES + record_bytes) as u64;
         let mut changed = None;
@@ -91,10 +92,12 @@ impl Wal {
         &mut self.group
     }
 
-    /// Writes the group. It can be read after a crash of the process; a power cut may still take it.
+    /// Writes the group. It can be read after a crash of the process; a power cut may still take
+    /// it.
     ///
-    /// When the disk is full the log is as before: the place is written again next time, and nothing that stands there now can
-    /// be taken for a group, since it has no valid header or not all of its records.
+    /// When the disk is full the log is as before: the place is written again next time, and
+    /// nothing that stands there now can be taken for a group, since it has no valid header or not
+    /// all of its records.
     pub fn write_group(&mut self) -> Result<(), Failure> {
         let at = WAL_HEADER_BYTES + (self.end.0 - self.start.0);
         let bytes = self.group.finish(self.durable);
@@ -104,13 +107,15 @@ impl Wal {
         Ok(())
     }
 
-    /// Where the log ends, if damage to its last group could not be told from a write that a crash cut.
+    /// Where the log ends, if damage to its last group could not be told from a write that a crash
+    /// cut.
     pub fn unvouched(&self) -> Option<Lsn> {
         self.unvouched.then_some(self.end)
     }
 
-    /// Writes a group without records, which says that all before it was durable, and makes it durable. Gives the file if there
-    /// was no room for it in this one: the start of the next says the same.
+    /// Writes a group without records, which says that all before it was durable, and makes it
+    /// durable. Gives the file if there was no room for it in this one: the start of the next says
+    /// the same.
     ///
     /// No further file is made ahead for it: only durable appends need one.
     pub fn vouch(&mut self) -> Result<Option<WalFile>, Failure> {
@@ -145,8 +150,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Files start small and grow fourfold up to the size that was asked for, so that an engine that lives shortly or writes
-    /// little does not pay for large ones.
+    /// Files start small and grow fourfold up to the size that was asked for, so that an engine
+    /// that lives shortly or writes little does not pay for large ones.
     fn next_file_bytes(&self) -> u64 {
         let this = WAL_HEADER_BYTES + (self.capacity.0 - self.start.0);
         (GROWTH * this).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)
@@ -158,7 +163,8 @@ impl Wal {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let needed = WAL_HEADER_BYTES + bytes;
         let prepared = self.preparer.take();
-        let prepared_bytes = prepared.as_ref().map_or(Ok(0), File::len).map_err(Failure::Poisoned)?;
+        let prepared_bytes =
+            prepared.as_ref().map_or(Ok(0), File::len).map_err(Failure::Poisoned)?;
         let header = FileHeader {
             version: VERSION,
             kind: FileKind::Wal,
@@ -189,7 +195,8 @@ impl Wal {
 
 /// Makes a log file with `groups` at its start, and gives it its name when all of it is durable.
 ///
-/// It is not written through with zeros (see `prepare`): it only has its final length, so that a file cut short is known by it.
+/// It is not written through with zeros (see `prepare`): it only has its final length, so that a
+/// file cut short is known by it.
 pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Failure> {
     let temporary = temporary_name(header.number);
     let _ = dir.remove(&temporary);
@@ -212,9 +219,10 @@ fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Fai
     Ok(file)
 }
 
-/// Gives a file its name when `write` has made it durable. With its name the file is part of the log, and what the old file holds
-/// behind its start is dead: if it is not known whether the name is there for good, nothing can be acknowledged any more. A file
-/// that gets no name does not keep its space.
+/// Gives a file its name when `write` has made it durable. With its name the file is part of the
+/// log, and what the old file holds behind its start is dead: if it is not known whether the name
+/// is there for good, nothing can be acknowledged any more. A file that gets no name does not keep
+/// its space.
 fn give_name(
     dir: &Dir,
     temporary: &str,

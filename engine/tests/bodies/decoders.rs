@@ -1,12 +1,14 @@
-//! What the fuzzer and the bounded tests do with any bytes: decode them, and hold what comes out to what decoders promise.
+//! What the fuzzer and the bounded tests do with any bytes: decode them, and hold what comes out to
+//! what decoders promise.
 //!
 //! Promised of each decoder:
 //!  * any bytes give a value or an error, never a panic;
-//!  * a value lies inside the bytes that it came from, and what it holds is bounded by their number;
+//! * a value lies inside the bytes that it came from, and what it holds is bounded by their number;
 //!  * what was decoded, encoded again, decodes to the same.
 //!
-//! Bytes rarely have a good checksum by chance. So each body also repairs the sums in the bytes before it decodes them a second
-//! time: that is what a forger could write, and what leads behind the checks.
+//! Bytes rarely have a good checksum by chance. So each body also repairs the sums in the bytes
+//! before it decodes them a second time: that is what a forger could write, and what leads behind
+//! the checks.
 
 use std::path::Path;
 
@@ -51,7 +53,12 @@ pub const ALL: &[(&str, Body)] = &[
 ];
 
 /// Puts the sum of `covered` into the front of the bytes, if it is there.
-fn repair(bytes: &mut [u8], at: std::ops::Range<usize>, covered: std::ops::Range<usize>, seed: Seed) {
+fn repair(
+    bytes: &mut [u8],
+    at: std::ops::Range<usize>,
+    covered: std::ops::Range<usize>,
+    seed: Seed,
+) {
     if let Some(sum) = bytes.get(covered).map(|covered| crc(seed, covered)) {
         put(bytes, at, &sum.to_le_bytes());
     }
@@ -68,7 +75,10 @@ pub fn codec(bytes: &[u8]) {
     for read in [Reader::piece, Reader::name] {
         let mut reader = Reader::new(bytes);
         let Some(piece) = read(&mut reader) else { continue };
-        assert!(piece.len() + reader.rest().len() < bytes.len(), "a piece lies inside, behind its length");
+        assert!(
+            piece.len() + reader.rest().len() < bytes.len(),
+            "a piece lies inside, behind its length"
+        );
     }
 }
 
@@ -121,7 +131,13 @@ fn records_of(mut payload: Vec<u8>, count: u32) {
     group.start(PLACE);
     for record in &records {
         let sum = crc(Seed::NONE, record.tail);
-        group.record((record.time_ms, record.start_ms), &record.sequences, record.chosen, record.tail, sum);
+        group.record(
+            (record.time_ms, record.start_ms),
+            &record.sequences,
+            record.chosen,
+            record.tail,
+            sum,
+        );
         wal_tail(record.tail);
     }
     let again = group.finish(Lsn(0)).to_vec();
@@ -132,20 +148,23 @@ fn records_of(mut payload: Vec<u8>, count: u32) {
 fn repair_records(payload: &mut [u8], count: u32) {
     let mut at = 0;
     for _ in 0..count {
-        let Some(record) = payload.get_mut(at..).filter(|rest| rest.len() >= record_header::BYTES) else {
+        let Some(record) = payload.get_mut(at..).filter(|rest| rest.len() >= record_header::BYTES)
+        else {
             return;
         };
         let length = |field| get_u32(record, field).unwrap_or_default() as usize;
         let tail_at = record_header::BYTES + length(record_header::SEQUENCE_BYTES);
         let end = tail_at + length(record_header::TAIL_BYTES);
-        let (Some(tail), Some(_)) = (record.get(tail_at..end), record.get(record_header::BYTES..tail_at))
+        let (Some(tail), Some(_)) =
+            (record.get(tail_at..end), record.get(record_header::BYTES..tail_at))
         else {
             return;
         };
         let tail_sum = crc(Seed::NONE, tail);
         put(record, record_header::TAIL_CRC, &tail_sum.to_le_bytes());
         let header = &record[record_header::CRC.end..record_header::BYTES];
-        let sum = crc_of_two(Seed::new(ENGINE, PLACE.0), header, &record[record_header::BYTES..tail_at]);
+        let sum =
+            crc_of_two(Seed::new(ENGINE, PLACE.0), header, &record[record_header::BYTES..tail_at]);
         put(record, record_header::CRC, &sum.to_le_bytes());
         at += end.next_multiple_of(8);
     }
@@ -229,7 +248,8 @@ pub fn slots(bytes: &[u8]) {
     let records: Option<Vec<&[u8]>> = (0..slots.count()).map(|number| slots.get(number)).collect();
     assert_eq!(slots.get(slots.count()), None);
     // Records may overlap in forged bytes, so what is written again could be larger by the square.
-    let Some(records) = records.filter(|all| all.iter().map(|one| one.len()).sum::<usize>() <= bytes.len())
+    let Some(records) =
+        records.filter(|all| all.iter().map(|one| one.len()).sum::<usize>() <= bytes.len())
     else {
         return;
     };
@@ -305,7 +325,8 @@ pub fn table(bytes: &[u8]) {
     assert_eq!(page.row(page.count()), None);
     // Rows may overlap in forged bytes, so what is written again could be larger by the square.
     let row_bytes = |row: &strandline::format::table::Row<'_>| row.key.len() + row.filter.len();
-    let Some(rows) = rows.filter(|all| all.iter().map(row_bytes).sum::<usize>() <= bytes.len()) else {
+    let Some(rows) = rows.filter(|all| all.iter().map(row_bytes).sum::<usize>() <= bytes.len())
+    else {
         return;
     };
     let mut pages = Vec::new();

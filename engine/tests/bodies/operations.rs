@@ -1,9 +1,10 @@
 //! Any bytes as calls to an engine, which must answer as a plain map does.
 //!
-//! The engine lives on a simulated disk: reopening, killing the process and cutting the power are calls as others are. Every append
-//! is waited for, so all of them must be there after each.
+//! The engine lives on a simulated disk: reopening, killing the process and cutting the power are
+//! calls as others are. Every append is waited for, so all of them must be there after each.
 //!
-//! Checked: sequences, times and bodies of ranges both ways, single entries, cursors with their verdicts, infos, and the list of names.
+//! Checked: sequences, times and bodies of ranges both ways, single entries, cursors with their
+//! verdicts, infos, and the list of names.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -72,8 +73,14 @@ pub fn operations(bytes: &[u8]) {
     let mut input = Input { bytes };
     let disk = SimulatedDisk::new();
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-    let mut world =
-        Life { disk, base: Model::default(), clock, engine: None, openings: 0, expected: Expected::new() };
+    let mut world = Life {
+        disk,
+        base: Model::default(),
+        clock,
+        engine: None,
+        openings: 0,
+        expected: Expected::new(),
+    };
     world.open();
     for _ in 0..MOST_CALLS {
         if input.bytes.is_empty() {
@@ -86,7 +93,8 @@ pub fn operations(bytes: &[u8]) {
 
 impl Life {
     fn open(&mut self) {
-        let options = Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
+        let options =
+            Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
         let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
         self.engine = Some(Engine::open_in(world, options).expect("opens"));
         self.openings += 1;
@@ -122,7 +130,8 @@ impl Life {
 
     fn send(&mut self, body: &[u8], targets: &[(usize, Vec<u8>)]) {
         let stores = [self.store(0), self.store(1)];
-        let named: Vec<_> = targets.iter().map(|(store, name)| (&stores[*store], name.as_slice())).collect();
+        let named: Vec<_> =
+            targets.iter().map(|(store, name)| (&stores[*store], name.as_slice())).collect();
         let batch = Batch::new().fan_out(body, named);
         let receipt = self.engine().submit(batch).expect("queued").wait().expect("committed");
         assert_eq!(receipt.sequences.len(), targets.len());
@@ -158,7 +167,9 @@ impl Life {
             let page = self.store(*store).range(name, .., Limit::entries(100_000)).expect("reads");
             let found = page.entries.iter().map(|entry| (entry.time_ms, entry.body.to_vec()));
             assert!(found.eq(expected.iter().cloned()), "{store} {}", name.escape_ascii());
-            assert!(page.entries.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence));
+            assert!(
+                page.entries.iter().zip(1..).all(|(entry, sequence)| entry.sequence == sequence)
+            );
         }
     }
 
@@ -184,10 +195,18 @@ impl Life {
 
         let bounds = (Bound::Included(low), Bound::Excluded(high.max(low)));
         let page = store.range(&name, bounds, Limit::entries(count)).expect("reads");
-        assert!(page.entries.iter().map(|entry| entry.sequence).eq(wanted.iter().copied().take(count)));
+        assert!(
+            page.entries.iter().map(|entry| entry.sequence).eq(wanted.iter().copied().take(count))
+        );
         assert_eq!((page.last, page.more), (last, wanted.len() > count));
         let back = store.range_back(&name, bounds, Limit::entries(count)).expect("reads");
-        assert!(back.entries.iter().map(|entry| entry.sequence).eq(wanted.iter().rev().copied().take(count)));
+        assert!(
+            back.entries.iter().map(|entry| entry.sequence).eq(wanted
+                .iter()
+                .rev()
+                .copied()
+                .take(count))
+        );
         for entry in page.entries.iter().chain(&back.entries) {
             let (time_ms, body) = &expected[entry.sequence as usize - 1];
             assert_eq!((entry.time_ms, entry.body.as_ref()), (*time_ms, body.as_slice()));

@@ -1,10 +1,10 @@
 //! A power cut during a backup, a restore or a salvage (P1, P5): the target is whole, or refused.
 //!
-//! Each of the three is done once on a simulated disk. Then the power is cut after each of its calls;
-//! with all its syncs, and with each of them left out, which must be noticed.
+//! Each of the three is done once on a simulated disk. Then the power is cut after each of its
+//! calls; with all its syncs, and with each of them left out, which must be noticed.
 //!
-//! It does not know: directories above the target. The unit tests of `vfs/disk.rs` check that those are
-//! synced.
+//! It does not know: directories above the target. The unit tests of `vfs/disk.rs` check that those
+//! are synced.
 
 use std::collections::BTreeSet;
 
@@ -43,15 +43,20 @@ fn filled() -> [Filled; 3] {
 /// All that an engine and a restore find in a target. Both find the same.
 fn found(image: &Image) -> Result<Entries, String> {
     let again = SimulatedDisk::new();
-    restore_in(&dir(&SimulatedDisk::from_image(image)), &dir(&again)).map_err(|error| error.to_string())?;
+    restore_in(&dir(&SimulatedDisk::from_image(image)), &dir(&again))
+        .map_err(|error| error.to_string())?;
     let of = |disk: &SimulatedDisk| try_open(disk, false).map(|engine| contents(&engine));
     let restored = of(&again).map_err(|error| error.to_string())?;
     let opened = of(&SimulatedDisk::from_image(image)).map_err(|error| error.to_string())?;
-    if opened == restored { Ok(opened) } else { Err("a restore finds something else than an engine".into()) }
+    if opened == restored {
+        Ok(opened)
+    } else {
+        Err("a restore finds something else than an engine".into())
+    }
 }
 
-/// Cuts the power after each call, the sync at `without` left out. Returns how many targets were whole, or
-/// what is wrong.
+/// Cuts the power after each call, the sync at `without` left out. Returns how many targets were
+/// whole, or what is wrong.
 fn cut(filled: &Filled, without: Option<Site>) -> Result<usize, String> {
     let (mut model, mut done, mut whole) = (Model::default(), false, 0);
     for (place, op) in filled.log.iter().enumerate() {
@@ -61,7 +66,8 @@ fn cut(filled: &Filled, without: Option<Site>) -> Result<usize, String> {
             let throws = if cut == Cut::Dice { THROWS } else { 1 };
             for throw in 0..throws {
                 let image = model.power_cut(cut, &mut Dice::new(place as u64 * THROWS + throw));
-                let wrong = |what: &str| Err(format!("{} cut after call {place}: {what}", filled.by));
+                let wrong =
+                    |what: &str| Err(format!("{} cut after call {place}: {what}", filled.by));
                 // What has no manifest is seen at a glance to be no backup.
                 let has_manifest = image.files.keys().any(|name| name.starts_with("manifest-"));
                 match found(&image) {
@@ -97,7 +103,12 @@ fn without_any_of_its_syncs_a_backup_a_restore_or_a_salvage_that_was_done_can_be
         for site in sites {
             let caught = cut(&filled, Some(site));
             let by = filled.by;
-            assert!(caught.is_err(), "{by}: nothing is lost without {}:{}", site.file(), site.line());
+            assert!(
+                caught.is_err(),
+                "{by}: nothing is lost without {}:{}",
+                site.file(),
+                site.line()
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A small engine on a simulated disk, as the tests of its care need it: what it holds, and what else may become of its files.
+//! A small engine on a simulated disk, as the tests of its care need it: what it holds, and what
+//! else may become of its files.
 //!
 //! It does not know: verify, backup or salvage, but for how to ask for a verification.
 
@@ -16,7 +17,10 @@ pub fn dir(disk: &SimulatedDisk) -> Dir {
 
 pub fn try_open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
     let options = Options { memory_budget_bytes: 1, read_only, ..Options::default() };
-    Engine::open_in(World { dir: dir(disk), clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
+    Engine::open_in(
+        World { dir: dir(disk), clock: Arc::new(ManualClock::at(1_700_000_000_000)) },
+        options,
+    )
 }
 
 pub fn open(disk: &SimulatedDisk) -> Engine {
@@ -39,7 +43,10 @@ pub fn send(engine: &Engine, number: usize) {
             format!("c/{}", number % 2).as_bytes(),
             format!("body {number} of its own").as_bytes(),
         )
-        .fan_out(format!("shared {number}").as_bytes(), inboxes.iter().map(|name| (&sync, name.as_slice())))
+        .fan_out(
+            format!("shared {number}").as_bytes(),
+            inboxes.iter().map(|name| (&sync, name.as_slice())),
+        )
         .id(format!("id {number}").as_bytes());
     engine.submit(batch).expect("queued").wait().expect("committed");
 }
@@ -53,15 +60,18 @@ pub fn contents(engine: &Engine) -> Entries {
         let store = engine.store(&info.name).expect("a store");
         for name in store.list(b"", None, usize::MAX).expect("lists") {
             let page = store.range(&name, .., Limit::entries(usize::MAX)).expect("reads");
-            let entries =
-                page.entries.iter().map(|entry| (entry.sequence, entry.time_ms, entry.body.to_vec()));
+            let entries = page
+                .entries
+                .iter()
+                .map(|entry| (entry.sequence, entry.time_ms, entry.body.to_vec()));
             contents.insert((info.name.clone(), name), entries.collect());
         }
     }
     contents
 }
 
-/// Two segments a store, with edits, removals and a trim that concern the older ones, and nothing in the log.
+/// Two segments a store, with edits, removals and a trim that concern the older ones, and nothing
+/// in the log.
 pub fn two_segments() -> Image {
     let disk = SimulatedDisk::new();
     let engine = open(&disk);
@@ -76,7 +86,10 @@ pub fn two_segments() -> Image {
     disk.contents()
 }
 
-pub fn changed(image: &Image, change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> SimulatedDisk {
+pub fn changed(
+    image: &Image,
+    change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>),
+) -> SimulatedDisk {
     let mut image = image.clone();
     change(&mut image.files);
     SimulatedDisk::from_image(&image)

@@ -1,4 +1,5 @@
-//! A backup is the state of one moment, whatever merges do while it is taken (P5, P6): the threads are held at chosen calls.
+//! A backup is the state of one moment, whatever merges do while it is taken (P5, P6): the threads
+//! are held at chosen calls.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -40,7 +41,8 @@ impl Gates {
     /// Waits while the calling thread is held.
     fn pass(&self) {
         let thread = std::thread::current();
-        let is_held = |held: &mut BTreeSet<&'static str>| held.iter().any(|name| thread.name() == Some(name));
+        let is_held =
+            |held: &mut BTreeSet<&'static str>| held.iter().any(|name| thread.name() == Some(name));
         drop(self.held.1.wait_while(self.held.0.lock().expect("no panic inside"), is_held));
     }
 }
@@ -62,12 +64,15 @@ impl RawDirectory for Gates {
 const FLUSH: &str = "strandline-flush";
 const COMPACT: &str = "strandline-compact";
 
-/// Ten entries of `x` in a segment of which most is dead: its merge waits for the compaction thread's
-/// release.
+/// Ten entries of `x` in a segment of which most is dead: its merge waits for the compaction
+/// thread's release.
 fn before_a_merge(gates: &Gates) -> (Engine, Store) {
-    let world =
-        World { dir: Dir::new(Arc::new(gates.clone())), clock: Arc::new(ManualClock::at(1_700_000_000_000)) };
-    let options = Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() };
+    let world = World {
+        dir: Dir::new(Arc::new(gates.clone())),
+        clock: Arc::new(ManualClock::at(1_700_000_000_000)),
+    };
+    let options =
+        Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() };
     let engine = Engine::open_in(world, options).expect("opens");
     let store = engine.store("messages").expect("is there");
     for number in 0..10 {
@@ -81,8 +86,8 @@ fn before_a_merge(gates: &Gates) -> (Engine, Store) {
     (engine, store)
 }
 
-/// A timeline gets a snapshot and is trimmed below it, as a ledger is, while a backup waits for its flush and a merge of the
-/// segment with the timeline's older entries is done.
+/// A timeline gets a snapshot and is trimmed below it, as a ledger is, while a backup waits for its
+/// flush and a merge of the segment with the timeline's older entries is done.
 #[test]
 fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
     let gates = Gates::new();
@@ -104,14 +109,22 @@ fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
     let [from, to] = [&target, &restored].map(|disk| Dir::new(Arc::new(disk.clone())));
     restore_in(&from, &to).expect("restores");
     let engine = try_open(&restored, false).expect("opens");
-    let page =
-        engine.store("messages").expect("is there").read_after(b"x", 0, Limit::entries(100)).expect("reads");
-    let bodies: Vec<_> = page.entries.iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
-    assert_eq!((page.verdict, page.last, bodies), (Verdict::Trimmed, 11, vec![(11, b"snapshot".to_vec())]));
+    let page = engine
+        .store("messages")
+        .expect("is there")
+        .read_after(b"x", 0, Limit::entries(100))
+        .expect("reads");
+    let bodies: Vec<_> =
+        page.entries.iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
+    assert_eq!(
+        (page.verdict, page.last, bodies),
+        (Verdict::Trimmed, 11, vec![(11, b"snapshot".to_vec())])
+    );
     assert!(engine.verify(|_, _| ()).expect("reads").findings.is_empty());
 }
 
-/// A merge leaves out what it finds trimmed in a memtable, so a trim must be durable before it is visible.
+/// A merge leaves out what it finds trimmed in a memtable, so a trim must be durable before it is
+/// visible.
 #[test]
 fn a_merge_uses_no_trim_that_a_power_cut_takes() {
     let gates = Gates::new();
@@ -123,10 +136,14 @@ fn a_merge_uses_no_trim_that_a_power_cut_takes() {
     gates.disk.log().iter().for_each(|op| model.apply(op, None));
     let image = model.power_cut(Cut::Lost, &mut Dice::new(1));
 
-    let engine = try_open(&SimulatedDisk::from_image(&image), false).expect("opens after the power cut");
+    let engine =
+        try_open(&SimulatedDisk::from_image(&image), false).expect("opens after the power cut");
     let store = engine.store("messages").expect("is there");
     let page = store.read_after(b"x", 0, Limit::entries(100)).expect("reads");
-    assert_eq!((page.verdict, page.first, page.last, page.entries.len()), (Verdict::Trimmed, 6, 10, 5));
+    assert_eq!(
+        (page.verdict, page.first, page.last, page.entries.len()),
+        (Verdict::Trimmed, 6, 10, 5)
+    );
     assert!(engine.verify(|_, _| ()).expect("reads").findings.is_empty());
 }
 

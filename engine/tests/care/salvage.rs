@@ -1,6 +1,7 @@
 //! A salvage keeps every entry that is not damaged (P5).
 //!
-//! It does not know: a directory that can be opened and has its copy elsewhere; that is what a restore is for.
+//! It does not know: a directory that can be opened and has its copy elsewhere; that is what a
+//! restore is for.
 
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use strandline::clock::ManualClock;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
 use strandline::{Batch, Engine, Finding, Options, Trim, World, salvage_in};
 
-use super::directory::{Entries, changed, contents, dir, open, send, try_open, two_segments, verify};
+use super::directory::{
+    Entries, changed, contents, dir, open, send, try_open, two_segments, verify,
+};
 
 /// The same engine with entries in the log, too: appends, and changes of what is in segments.
 fn with_a_log() -> Image {
@@ -57,9 +60,13 @@ fn all_of_what_is_whole_is_salvaged_and_goes_on_counting() {
     assert_eq!(contents(&engine), contents(&whole));
     assert_ne!(engine.epoch(), whole.epoch());
     for ((store, name), _) in contents(&whole) {
-        let (old, new) = (whole.store(&store).expect("a store"), engine.store(&store).expect("a store"));
+        let (old, new) =
+            (whole.store(&store).expect("a store"), engine.store(&store).expect("a store"));
         let (info, again) = (old.info(&name).expect("reads"), new.info(&name).expect("reads"));
-        assert_eq!((again.last, again.first, again.trimmed_to), (info.last, info.first, info.trimmed_to));
+        assert_eq!(
+            (again.last, again.first, again.trimmed_to),
+            (info.last, info.first, info.trimmed_to)
+        );
         assert_eq!(new.append(&name, b"next").expect("appends"), info.last + 1);
     }
     let sync = engine.store("sync").expect("a store");
@@ -88,7 +95,11 @@ fn without_its_manifest_everything_is_salvaged_all_the_same() {
     let whole = contents(&open(&SimulatedDisk::from_image(&image)));
     for how in ["gone", "damaged"] {
         let disk = changed(&image, |files| {
-            let name = files.keys().find(|name| name.starts_with("manifest-")).expect("there is one").clone();
+            let name = files
+                .keys()
+                .find(|name| name.starts_with("manifest-"))
+                .expect("there is one")
+                .clone();
             if how == "gone" {
                 files.remove(&name);
             } else {
@@ -97,7 +108,10 @@ fn without_its_manifest_everything_is_salvaged_all_the_same() {
         });
         let (report, engine) = salvage(&disk);
         assert!(
-            report.findings.iter().any(|finding| finding.path.to_string_lossy().contains("manifest")),
+            report
+                .findings
+                .iter()
+                .any(|finding| finding.path.to_string_lossy().contains("manifest")),
             "{how}"
         );
         assert_eq!(contents(&engine), whole, "{how}");
@@ -105,19 +119,25 @@ fn without_its_manifest_everything_is_salvaged_all_the_same() {
 }
 
 #[test]
-fn a_lost_index_costs_nothing_that_was_appended_and_two_files_in_each_others_place_nothing_at_all() {
+fn a_lost_index_costs_nothing_that_was_appended_and_two_files_in_each_others_place_nothing_at_all()
+{
     let image = two_segments();
     let whole = contents(&open(&SimulatedDisk::from_image(&image)));
-    let indexes: Vec<&String> = image.files.keys().filter(|name| name.ends_with(".index")).collect();
+    let indexes: Vec<&String> =
+        image.files.keys().filter(|name| name.ends_with(".index")).collect();
     for name in &indexes {
         let (report, engine) =
             salvage(&changed(&image, |files| files.get_mut(*name).expect("there").fill(0)));
         assert!(report.findings.iter().any(|finding| finding.path.ends_with(name)), "{name}");
-        // Without the index of the younger segment, the removals and edits that it told of are lost; no append is.
+        // Without the index of the younger segment, the removals and edits that it told of are
+        // lost; no append is.
         let (found, expected) = (contents(&engine), &whole);
         for (key, entries) in expected {
             for (sequence, ..) in entries {
-                assert!(found[key].iter().any(|(found, ..)| found == sequence), "{name}: {key:?} {sequence}");
+                assert!(
+                    found[key].iter().any(|(found, ..)| found == sequence),
+                    "{name}: {key:?} {sequence}"
+                );
             }
         }
     }
@@ -143,7 +163,12 @@ fn a_flipped_byte_of_a_data_file_costs_its_block_and_the_loss_is_told() {
                 report.findings.iter().any(|finding| finding.path.ends_with(name)),
                 "byte {at} of {name}"
             );
-            assert_eq!(lost > 0, told.count() > 0, "byte {at} of {name}: {lost} lost, {:?}", report.findings);
+            assert_eq!(
+                lost > 0,
+                told.count() > 0,
+                "byte {at} of {name}: {lost} lost, {:?}",
+                report.findings
+            );
         }
     }
 }
@@ -152,7 +177,8 @@ fn a_flipped_byte_of_a_data_file_costs_its_block_and_the_loss_is_told() {
 fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
     let image = with_a_log();
     let whole = contents(&open(&SimulatedDisk::from_image(&image)));
-    let name = image.files.keys().find(|name| name.ends_with(".log")).expect("there is a log").clone();
+    let name =
+        image.files.keys().find(|name| name.ends_with(".log")).expect("there is a log").clone();
     let groups: Vec<usize> = (512..image.files[&name].len())
         .step_by(512)
         .filter(|at| image.files[&name][*at..].starts_with(b"SLgr"))
@@ -165,7 +191,11 @@ fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
         assert!(report.findings.iter().any(|finding| finding.path.ends_with(&name)));
         let lost = missing(&contents(&engine), &whole);
         let told = report.findings.iter().any(|finding| finding.timeline.is_some());
-        assert!((1..=4).contains(&lost) && told, "group at {at}: {lost} lost, {:?}", report.findings);
+        assert!(
+            (1..=4).contains(&lost) && told,
+            "group at {at}: {lost} lost, {:?}",
+            report.findings
+        );
     }
 }
 
@@ -188,7 +218,8 @@ fn a_change_in_the_log_tells_where_a_timeline_ended_of_which_nothing_is_left() {
     });
     let (report, engine) = salvage(&gone);
     let lost = |finding: &Finding| {
-        finding.timeline == Some(("messages".into(), b"c".into())) && finding.sequences == Some((3, 5))
+        finding.timeline == Some(("messages".into(), b"c".into()))
+            && finding.sequences == Some((3, 5))
     };
     assert!(report.findings.iter().any(lost), "{:?}", report.findings);
     let messages = engine.store("messages").expect("a store");

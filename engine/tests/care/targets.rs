@@ -1,5 +1,5 @@
-//! Where a backup, a restore and a salvage go (P6): each claims its target, and one that loses or fails
-//! removes only what it made.
+//! Where a backup, a restore and a salvage go (P6): each claims its target, and one that loses or
+//! fails removes only what it made.
 //!
 //! It does not know: what the copies hold; `care.rs` and `salvage.rs` check that.
 
@@ -63,9 +63,16 @@ fn of_many_at_once_into_one_directory_one_is_done_and_is_whole() {
                 let running: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
                 running.into_iter().map(|one| one.join().expect("does not panic")).collect()
             });
-            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{name}: {results:?}");
+            assert_eq!(
+                results.iter().filter(|result| result.is_ok()).count(),
+                1,
+                "{name}: {results:?}"
+            );
             for refused in results.into_iter().filter_map(Result::err) {
-                assert!(matches!(refused, Error::Locked { .. } | Error::Invalid { .. }), "{name}: {refused}");
+                assert!(
+                    matches!(refused, Error::Locked { .. } | Error::Invalid { .. }),
+                    "{name}: {refused}"
+                );
             }
             is_whole(&target, &engine);
         }
@@ -134,12 +141,16 @@ fn a_target_that_is_being_filled_is_locked_for_others_and_for_engines() {
             if file.starts_with("segment-") {
                 for (other, fill) in &others {
                     let refused = fill(&dir(&visited)).expect_err("it is being filled");
-                    let is_refused = matches!(refused, Error::Locked { .. } | Error::Invalid { .. });
+                    let is_refused =
+                        matches!(refused, Error::Locked { .. } | Error::Invalid { .. });
                     assert!(is_refused, "{other} during {name}: {refused}");
                 }
                 for read_only in [true, false] {
                     let opened = try_open(&visited, read_only).map(drop);
-                    assert!(matches!(opened, Err(Error::Locked { .. })), "during {name}: {opened:?}");
+                    assert!(
+                        matches!(opened, Err(Error::Locked { .. })),
+                        "during {name}: {opened:?}"
+                    );
                 }
             }
         });
@@ -154,8 +165,12 @@ fn a_file_that_somebody_else_made_in_the_target_stays_and_what_was_made_beside_i
     for (name, fill) in simulated_fills() {
         let whole = SimulatedDisk::new();
         fill(&dir(&whole)).expect("fills it");
-        let names: Vec<String> =
-            whole.contents().files.into_keys().filter(|file| file.starts_with("segment-")).collect();
+        let names: Vec<String> = whole
+            .contents()
+            .files
+            .into_keys()
+            .filter(|file| file.starts_with("segment-"))
+            .collect();
         assert!(names.len() >= 4, "{name}: {names:?}");
         for theirs in names {
             let disk = SimulatedDisk::new();
@@ -215,7 +230,11 @@ fn a_directory_with_lost_and_found_and_a_lock_alone_counts_as_empty_and_keeps_it
         std::fs::write(target.join("lost+found/#12"), b"found").expect("writes");
         std::fs::write(target.join("LOCK"), b"").expect("writes");
         fill(&target).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(std::fs::read(target.join("lost+found/#12")).expect("reads"), b"found", "{name}");
+        assert_eq!(
+            std::fs::read(target.join("lost+found/#12")).expect("reads"),
+            b"found",
+            "{name}"
+        );
         is_whole(&target, &engine);
     }
 }
@@ -248,7 +267,8 @@ fn what_is_refused_leaves_nothing_in_a_new_directory() {
     let (engine, fills) = fills(&folder);
     engine.close().expect("closes");
     let backup = folder.path().join("source");
-    let manifest = files(&backup).into_iter().find(|name| name.starts_with("manifest-")).expect("has one");
+    let manifest =
+        files(&backup).into_iter().find(|name| name.starts_with("manifest-")).expect("has one");
     std::fs::write(backup.join(manifest), b"").expect("writes");
     let target = folder.path().join("one/two/three");
     let mut refused = vec![("backup", (fills[0].1)(&target)), ("restore", (fills[1].1)(&target))];
@@ -270,7 +290,12 @@ fn what_is_refused_leaves_nothing_in_a_new_directory() {
 #[test]
 fn a_backup_of_what_is_damaged_is_refused_and_leaves_nothing() {
     let image = two_segments();
-    let name = image.files.keys().find(|name| name.ends_with(".data")).expect("there is a segment").clone();
+    let name = image
+        .files
+        .keys()
+        .find(|name| name.ends_with(".data"))
+        .expect("there is a segment")
+        .clone();
     let disk = changed(&image, |files| files.get_mut(&name).expect("it is there").truncate(90));
     let backup = SimulatedDisk::new();
     let error = open(&disk).backup_in(&dir(&backup)).expect_err("it is damaged");

@@ -1,8 +1,9 @@
-//! A damaged segment under a log that changes what is in it (P5): the open works, what can be read is right, and what was trimmed
-//! or removed stays so.
+//! A damaged segment under a log that changes what is in it (P5): the open works, what can be read
+//! is right, and what was trimmed or removed stays so.
 //!
-//! The log says where each timeline ended that it changes, so that nothing must be asked of the segment. What it hides is told
-//! when it is read. The same holds when the log has become a segment of its own.
+//! The log says where each timeline ended that it changes, so that nothing must be asked of the
+//! segment. What it hides is told when it is read. The same holds when the log has become a segment
+//! of its own.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,8 @@ fn body(timeline: usize, sequence: u64) -> Vec<u8> {
     format!("t/{timeline} entry {sequence} {}", "word ".repeat(30)).into_bytes()
 }
 
-/// Twelve timelines in two segments, and in the log a change of each kind, each to a timeline of its own.
+/// Twelve timelines in two segments, and in the log a change of each kind, each to a timeline of
+/// its own.
 fn changed_in_the_log() -> (Image, Expected) {
     let disk = SimulatedDisk::new();
     let engine = open(&disk, false).expect("opens");
@@ -48,13 +50,21 @@ fn changed_in_the_log() -> (Image, Expected) {
     messages.drop_timeline(of(3).as_bytes()).expect("drops");
     messages.trim(of(4).as_bytes(), Trim::Keep(1)).expect("trims");
     messages.append(of(4).as_bytes(), b"after a trim").expect("appends");
-    let batch =
-        Batch::new().append(&messages, b"new", b"with an edit").edit(&messages, of(5).as_bytes(), 1, b"too");
+    let batch = Batch::new().append(&messages, b"new", b"with an edit").edit(
+        &messages,
+        of(5).as_bytes(),
+        1,
+        b"too",
+    );
     engine.submit(batch).expect("queued").wait().expect("committed");
     messages.append(of(6).as_bytes(), b"as ever").expect("appends");
     messages.append(b"other", b"the last group").expect("appends");
     for (number, change) in [
-        (0, (&|entries: &mut Entries| entries.retain(|entry| entry.0 >= 3)) as &dyn Fn(&mut Entries)),
+        (
+            0,
+            (&|entries: &mut Entries| entries.retain(|entry| entry.0 >= 3))
+                as &dyn Fn(&mut Entries),
+        ),
         (1, &|entries| entries.retain(|entry| ![2, 6].contains(&entry.0))),
         (2, &|entries| entries[4].1 = b"edited".into()),
         (3, &|entries| entries.clear()),
@@ -79,20 +89,27 @@ fn readable(engine: &Engine, expected: &Expected, file: &str) -> usize {
     for (name, (entries, last)) in expected {
         match messages.range(name.as_bytes(), .., Limit::entries(100)) {
             Ok(page) => {
-                let found: Entries =
-                    page.entries.iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
+                let found: Entries = page
+                    .entries
+                    .iter()
+                    .map(|entry| (entry.sequence, entry.body.to_vec()))
+                    .collect();
                 assert_eq!((&found, page.last), (entries, *last), "{name}");
                 readable += 1;
             }
             Err(error) => {
-                assert!(error.to_string().contains(file), "{name} fails without naming {file}: {error}");
+                assert!(
+                    error.to_string().contains(file),
+                    "{name} fails without naming {file}: {error}"
+                );
             }
         }
     }
     readable
 }
 
-/// The image with each segment's file missing, empty and as zeros, and with each of its sectors as zeros.
+/// The image with each segment's file missing, empty and as zeros, and with each of its sectors as
+/// zeros.
 fn damaged(image: &Image) -> Vec<(String, Image)> {
     let mut all = Vec::new();
     for (name, bytes) in image.files.iter().filter(|(name, _)| name.starts_with("seg")) {
@@ -125,14 +142,15 @@ fn a_damaged_segment_refuses_no_open_whatever_the_log_changes_in_it() {
     let mut away = 0;
     for (file, image) in damaged {
         let disk = SimulatedDisk::from_image(&image);
-        let engine =
-            open(&disk, false).unwrap_or_else(|error| panic!("{file}: the open is refused: {error}"));
+        let engine = open(&disk, false)
+            .unwrap_or_else(|error| panic!("{file}: the open is refused: {error}"));
         away += 14 - readable(&engine, &expected, &file);
         let mut after = expected.clone();
         let messages = engine.store("messages").expect("a store");
         for number in 0..CHANGED {
             let (entries, last) = after.get_mut(&format!("t/{number}")).expect("it is there");
-            let given = messages.append(format!("t/{number}").as_bytes(), b"later").expect("appends");
+            let given =
+                messages.append(format!("t/{number}").as_bytes(), b"later").expect("appends");
             *last += 1;
             assert_eq!(given, *last, "{file}: t/{number}");
             entries.push((given, b"later".into()));
@@ -140,8 +158,13 @@ fn a_damaged_segment_refuses_no_open_whatever_the_log_changes_in_it() {
         let before = readable(&engine, &after, &file);
         drop(messages);
         engine.close().expect("closes");
-        let engine = open(&disk, false).unwrap_or_else(|error| panic!("{file}: a second open: {error}"));
-        assert_eq!(readable(&engine, &after, &file), before, "{file}: from a segment as from the log");
+        let engine =
+            open(&disk, false).unwrap_or_else(|error| panic!("{file}: a second open: {error}"));
+        assert_eq!(
+            readable(&engine, &after, &file),
+            before,
+            "{file}: from a segment as from the log"
+        );
     }
     assert!(away > 100, "{away} timelines were away, all in all");
 }

@@ -26,7 +26,8 @@ pub enum Damage {
         at: usize,
         to: u8,
     },
-    /// A sector holds something else: zeros, what stands in another one, or what it held itself at an earlier time.
+    /// A sector holds something else: zeros, what stands in another one, or what it held itself at
+    /// an earlier time.
     Sector {
         file: String,
         at: usize,
@@ -53,7 +54,8 @@ pub enum Damage {
         file: String,
         with: String,
     },
-    /// The whole file is what it was at an earlier time, or what one of its kind was that is not there any more.
+    /// The whole file is what it was at an earlier time, or what one of its kind was that is not
+    /// there any more.
     Older {
         file: String,
         copy: Content,
@@ -103,10 +105,13 @@ impl Damage {
         let bytes = image.files.get_mut(self.file()).expect("a file of the shape");
         match self {
             Damage::Byte { at, to, .. } => bytes[*at] = *to,
-            Damage::Sector { at, to, .. } => bytes[at * SECTOR_BYTES..][..to.0.len()].copy_from_slice(&to.0),
+            Damage::Sector { at, to, .. } => {
+                bytes[at * SECTOR_BYTES..][..to.0.len()].copy_from_slice(&to.0)
+            }
             Damage::Swapped { one, other, .. } => {
                 let (low, high) = bytes.split_at_mut(other * SECTOR_BYTES);
-                low[one * SECTOR_BYTES..][..SECTOR_BYTES].swap_with_slice(&mut high[..SECTOR_BYTES]);
+                low[one * SECTOR_BYTES..][..SECTOR_BYTES]
+                    .swap_with_slice(&mut high[..SECTOR_BYTES]);
             }
             Damage::Cut { len, .. } => bytes.truncate(*len),
             Damage::Missing { file } => drop(image.files.remove(file)),
@@ -124,10 +129,12 @@ impl Damage {
     /// Whether the error names the damaged file, or one of the two.
     pub fn is_told_by(&self, error: &Error) -> bool {
         let told = error.to_string();
-        let with = if let Damage::Exchanged { with, .. } = self { told.contains(with) } else { false };
+        let with =
+            if let Damage::Exchanged { with, .. } = self { told.contains(with) } else { false };
         // Without its manifest a directory cannot say which name the manifest had.
         let manifest = self.file().starts_with("manifest") && told.contains("manifest");
-        // Without one of its files the log breaks off in the one before, or begins in the one behind.
+        // Without one of its files the log breaks off in the one before, or begins in the one
+        // behind.
         let gap = matches!(self, Damage::Missing { .. }) && self.is_log() && told.contains("wal-");
         with || manifest || gap || told.contains(self.file())
     }
@@ -148,8 +155,11 @@ pub fn damages(shape: &Shape, every: usize) -> Vec<Damage> {
                 }
             }
         }
-        let lengths = (1..bytes.len()).filter(|len| every == 1 || (len + number).is_multiple_of(every * 2));
-        all.extend(lengths.chain([0, bytes.len() - 1]).map(|len| Damage::Cut { file: file(), len }));
+        let lengths =
+            (1..bytes.len()).filter(|len| every == 1 || (len + number).is_multiple_of(every * 2));
+        all.extend(
+            lengths.chain([0, bytes.len() - 1]).map(|len| Damage::Cut { file: file(), len }),
+        );
         all.extend([Damage::Missing { file: file() }, Damage::ZeroHeader { file: file() }]);
         let others = shape.image.files.keys();
         let others = others.filter(|other| *other > name && kind(other) == kind(name));
@@ -164,7 +174,9 @@ pub fn damages(shape: &Shape, every: usize) -> Vec<Damage> {
 
 /// Every kind of damage to sectors that leaves something else there.
 fn sectors(shape: &Shape, file: &str, bytes: &[u8]) -> Vec<Damage> {
-    let sector = |at: usize| bytes.get(at * SECTOR_BYTES..).map(|rest| &rest[..rest.len().min(SECTOR_BYTES)]);
+    let sector = |at: usize| {
+        bytes.get(at * SECTOR_BYTES..).map(|rest| &rest[..rest.len().min(SECTOR_BYTES)])
+    };
     let mut all = Vec::new();
     let mut put = |at: usize, how, to: &[u8]| {
         let there = sector(at).expect("a sector of the file");
@@ -186,8 +198,9 @@ fn sectors(shape: &Shape, file: &str, bytes: &[u8]) -> Vec<Damage> {
         put(*at, "what it held before", older);
     }
     let pairs = (0..count).flat_map(|one| [1, 2, 11].map(|far| (one, one + far)));
-    let pairs = pairs
-        .filter(|(one, other)| (other + 1) * SECTOR_BYTES <= bytes.len() && sector(*one) != sector(*other));
+    let pairs = pairs.filter(|(one, other)| {
+        (other + 1) * SECTOR_BYTES <= bytes.len() && sector(*one) != sector(*other)
+    });
     all.extend(pairs.map(|(one, other)| Damage::Swapped { file: file.into(), one, other }));
     all
 }

@@ -37,7 +37,8 @@ pub fn kind(name: &str) -> (&str, &str) {
 pub struct Past {
     /// Of each file that is there, other contents of its sectors.
     sectors: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
-    /// Of each file that is there, its contents at each of its syncs; of files that went, what they held at last, each with its name.
+    /// Of each file that is there, its contents at each of its syncs; of files that went, what they
+    /// held at last, each with its name.
     copies: Vec<(String, bool, Vec<u8>)>,
 }
 
@@ -57,10 +58,13 @@ impl Past {
                     names.insert(to, file);
                 }
                 Op::Remove { name } => {
-                    let content = names.remove(name.as_str()).and_then(|file| files.get(&file)).cloned();
+                    let content =
+                        names.remove(name.as_str()).and_then(|file| files.get(&file)).cloned();
                     past.copies.push((name.clone(), false, content.unwrap_or_default()));
                 }
-                Op::SetLen { file, len } => files.entry(*file).or_default().resize(*len as usize, 0),
+                Op::SetLen { file, len } => {
+                    files.entry(*file).or_default().resize(*len as usize, 0)
+                }
                 Op::Write { file, offset, bytes } => {
                     let content = files.entry(*file).or_default();
                     let range = *offset as usize..*offset as usize + bytes.len();
@@ -93,8 +97,12 @@ impl Past {
 
     /// Older copies of a file: of itself, and of those of its kind that are gone.
     pub fn copies(&self, file: &str) -> impl Iterator<Item = &Vec<u8>> {
-        let is_one = move |of: &str, there: bool| if there { of == file } else { kind(of) == kind(file) };
-        self.copies.iter().filter(move |(of, there, _)| is_one(of, *there)).map(|(_, _, content)| content)
+        let is_one =
+            move |of: &str, there: bool| if there { of == file } else { kind(of) == kind(file) };
+        self.copies
+            .iter()
+            .filter(move |(of, there, _)| is_one(of, *there))
+            .map(|(_, _, content)| content)
     }
 }
 
@@ -132,7 +140,8 @@ impl Builder {
 
     fn flush(&mut self) {
         self.engine.flush().expect("flushes");
-        self.flushed = self.expected.iter().map(|(key, bodies)| (key.clone(), bodies.len())).collect();
+        self.flushed =
+            self.expected.iter().map(|(key, bodies)| (key.clone(), bodies.len())).collect();
     }
 
     /// A kill, and what follows it: the last group is copied into a new log file.
@@ -148,7 +157,8 @@ impl Builder {
         let image = self.disk.contents();
         let mut logs = image.files.iter().filter(|(name, _)| name.starts_with("wal-"));
         let (log, bytes) = logs.next_back().expect("there is a log that is not flushed");
-        let start = bytes.windows(4).rposition(|window| window == b"SLgr").expect("there is a group");
+        let start =
+            bytes.windows(4).rposition(|window| window == b"SLgr").expect("there is a group");
         Shape {
             name,
             last_group: (log.clone(), start..bytes.len()),

@@ -26,7 +26,8 @@ pub enum Kind {
     HalfFull,
     /// EMFILE from a call that needs a file descriptor.
     NoDescriptor,
-    /// A sync of a file that fails and says that it worked: no engine survives that, and the judge must see it.
+    /// A sync of a file that fails and says that it worked: no engine survives that, and the judge
+    /// must see it.
     Lying,
 }
 
@@ -63,7 +64,8 @@ pub struct Injector {
     /// A thread that leaves half of its bytes: its calls are let through.
     through: Option<ThreadId>,
     names: HashMap<u64, String>,
-    /// A write or sync of the log failed: from here on nothing may be acknowledged until the next open.
+    /// A write or sync of the log failed: from here on nothing may be acknowledged until the next
+    /// open.
     pub log_failed: bool,
     /// Some sync failed.
     pub sync_failed: bool,
@@ -96,15 +98,17 @@ impl Injector {
     fn changing(&mut self, op: &Op) -> Option<io::ErrorKind> {
         let met = match (self.fault.kind, op) {
             _ if self.through == Some(std::thread::current().id()) => false,
-            (Kind::Unreadable | Kind::NoDescriptor, _) | (Kind::Full | Kind::HalfFull, Op::Remove { .. }) => {
-                false
-            }
+            (Kind::Unreadable | Kind::NoDescriptor, _)
+            | (Kind::Full | Kind::HalfFull, Op::Remove { .. }) => false,
             (Kind::Short, op) => matches!(op, Op::Write { .. }) && self.fires(),
             (Kind::Lying, op) => matches!(op, Op::Sync { .. }) && self.fires(),
             (Kind::Broken | Kind::Full | Kind::HalfFull, _) => self.fires(),
         };
-        let is_log =
-            |file| self.names.get(file).is_some_and(|name| name.starts_with("wal-") && !name.contains("tmp"));
+        let is_log = |file| {
+            self.names
+                .get(file)
+                .is_some_and(|name| name.starts_with("wal-") && !name.contains("tmp"))
+        };
         if met && self.fault.kind == Kind::Lying {
             return Some(eio().kind());
         }
@@ -116,12 +120,19 @@ impl Injector {
                 Op::SyncDir { site } => site.file().ends_with("wal/writer.rs"),
                 _ => false,
             };
-            return Some(if self.fault.kind.is_full() { io::ErrorKind::StorageFull } else { eio().kind() });
+            return Some(if self.fault.kind.is_full() {
+                io::ErrorKind::StorageFull
+            } else {
+                eio().kind()
+            });
         }
         match op {
             Op::Create { name, file } => drop(self.names.insert(*file, name.clone())),
             Op::Rename { from, to } => {
-                self.names.values_mut().filter(|name| *name == from).for_each(|name| name.clone_from(to));
+                self.names
+                    .values_mut()
+                    .filter(|name| *name == from)
+                    .for_each(|name| name.clone_from(to));
             }
             _ => {}
         }
@@ -133,7 +144,8 @@ fn eio() -> io::Error {
     io::Error::from_raw_os_error(5)
 }
 
-/// The simulated disk with an injector in front of the calls that only look; the others ask it through `set_faults`.
+/// The simulated disk with an injector in front of the calls that only look; the others ask it
+/// through `set_faults`.
 #[derive(Clone)]
 pub struct Faulty {
     pub disk: SimulatedDisk,
@@ -154,7 +166,9 @@ impl Faulty {
         };
         let (disk, injector) = (SimulatedDisk::new(), Arc::new(Mutex::new(injector)));
         let asked = injector.clone();
-        disk.set_faults(Some(Box::new(move |op| asked.lock().expect("no panic inside").changing(op))));
+        disk.set_faults(Some(Box::new(move |op| {
+            asked.lock().expect("no panic inside").changing(op)
+        })));
         Faulty { disk, injector }
     }
 
@@ -223,7 +237,8 @@ impl RawFile for FaultyFile {
         let written = self.file.write_at(offset, bytes);
         if written.is_err() && self.disk.injector().fault.kind.leaves_half() {
             self.disk.injector().through = Some(std::thread::current().id());
-            // Another thread that breaks off at the same time may take its place: then nothing is left.
+            // Another thread that breaks off at the same time may take its place: then nothing is
+            // left.
             let _ = self.file.write_at(offset, &bytes[..bytes.len() / 2]);
             self.disk.injector().through = None;
         }

@@ -26,8 +26,9 @@ pub const FLOORS: &[(&str, &[&str])] = &[
     (
         "verbs",
         &[
-            "open", "replay", "recovery", "queue", "append", "read", "list", "flush", "change", "compact",
-            "expire", "garbage", "figures", "backup", "repair", "verify", "salvage", "target", "stores",
+            "open", "replay", "recovery", "queue", "append", "read", "list", "flush", "change",
+            "compact", "expire", "garbage", "figures", "backup", "repair", "verify", "salvage",
+            "target", "stores",
         ],
     ),
     ("the running engine", &["running"]),
@@ -40,12 +41,16 @@ pub const STORES: &str = "stores";
 pub const STORE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
     "sequence",
     "memtable",
-    "the next sequence of a timeline is kept in the timeline's slot: a second table would cost a hash a sequence",
+    "the next sequence of a timeline is kept in the timeline's slot: a second table would cost a \
+     hash a sequence",
 )];
 
 /// Files of one room that use each other in a circle all the same, and why.
-pub const CIRCLE_EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("commands/command", "commands/table", "the command COMMAND stands in the table that it describes")];
+pub const CIRCLE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "commands/command",
+    "commands/table",
+    "the command COMMAND stands in the table that it describes",
+)];
 
 /// Folders or files, and the crates and rooms that they must not know.
 pub const ABSENCES: &[(&str, &[&str], &str)] = &[
@@ -63,8 +68,10 @@ pub const ABSENCES: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Words that have a better one (docs/glossary.md).
-pub const REFUSED_WORDS: &[&str] =
-    &["stream", "seqno", "journal", "sstable", "util", "utils", "helper", "helpers", "manager", "common"];
+pub const REFUSED_WORDS: &[&str] = &[
+    "stream", "seqno", "journal", "sstable", "util", "utils", "helper", "helpers", "manager",
+    "common",
+];
 
 pub const MOST_LINES: usize = 500;
 pub const MOST_FUNCTION_LINES: usize = 70;

@@ -1,8 +1,9 @@
-//! A source file as the rules of the house see it: its code without comments and strings, its comments without code, and the paths
-//! that it uses. Lines and columns stay where they were, so that a finding has its line.
+//! A source file as the rules of the house see it: its code without comments and strings, its
+//! comments without code, and the paths that it uses. Lines and columns stay where they were, so
+//! that a finding has its line.
 //!
-//! It is a lexer, not a parser: it knows comments, strings, characters and braces, and what `use` trees look like. It does not know
-//! macros: what one expands to is not seen.
+//! It is a lexer, not a parser: it knows comments, strings, characters and braces, and what `use`
+//! trees look like. It does not know macros: what one expands to is not seen.
 
 use std::path::{Path, PathBuf};
 
@@ -73,11 +74,15 @@ impl Source {
         let mut used = Vec::new();
         for (place, (at, word)) in words.iter().enumerate() {
             let before = code[..*at].trim_end();
-            if !roots.contains(word) || before.ends_with("::") || !code[at + word.len()..].starts_with("::") {
+            if !roots.contains(word)
+                || before.ends_with("::")
+                || !code[at + word.len()..].starts_with("::")
+            {
                 continue;
             }
             let previous = |back: usize| place.checked_sub(back).map(|place| words[place].1);
-            let public = previous(1) == Some("use") && matches!(previous(2), Some("pub" | "crate" | "super"));
+            let public = previous(1) == Some("use")
+                && matches!(previous(2), Some("pub" | "crate" | "super"));
             let mut paths = Vec::new();
             expand(code, *at, &mut Vec::new(), &mut paths);
             let line = self.line_of(*at);
@@ -99,7 +104,11 @@ impl Source {
             }
             if let Some(end) = body_end(code, named + name.len()) {
                 let lines = self.line_of(end) - self.line_of(*at) + 1;
-                functions.push(Function { line: self.line_of(*at), name: (*name).to_owned(), lines });
+                functions.push(Function {
+                    line: self.line_of(*at),
+                    name: (*name).to_owned(),
+                    lines,
+                });
             }
         }
         functions
@@ -107,8 +116,18 @@ impl Source {
 
     /// What the file gives a name to: modules, types, functions, constants. With their places.
     pub fn declared(&self) -> Vec<(usize, String)> {
-        const KINDS: &[&str] =
-            &["mod", "struct", "enum", "union", "trait", "type", "fn", "const", "static", "macro_rules"];
+        const KINDS: &[&str] = &[
+            "mod",
+            "struct",
+            "enum",
+            "union",
+            "trait",
+            "type",
+            "fn",
+            "const",
+            "static",
+            "macro_rules",
+        ];
         let words = words(&self.code);
         let pairs = words.windows(2).filter(|pair| KINDS.contains(&pair[0].1));
         pairs.map(|pair| (self.line_of(pair[1].0), pair[1].1.to_owned())).collect()
@@ -130,7 +149,12 @@ pub fn words(code: &str) -> Vec<(usize, &str)> {
 }
 
 /// Follows a path from `at`, through braces too, and collects what it names. Gives where it ends.
-fn expand(code: &str, mut at: usize, before: &mut Vec<String>, out: &mut Vec<Vec<String>>) -> usize {
+fn expand(
+    code: &str,
+    mut at: usize,
+    before: &mut Vec<String>,
+    out: &mut Vec<Vec<String>>,
+) -> usize {
     let depth = before.len();
     loop {
         at += code[at..].len() - code[at..].trim_start().len();
@@ -155,7 +179,8 @@ fn expand(code: &str, mut at: usize, before: &mut Vec<String>, out: &mut Vec<Vec
     at
 }
 
-/// Where the body of a function ends whose parameters start at or behind `at`; none for a declaration without one.
+/// Where the body of a function ends whose parameters start at or behind `at`; none for a
+/// declaration without one.
 fn body_end(code: &[u8], at: usize) -> Option<usize> {
     let (mut round, mut braces) = (0i32, 0i32);
     for (place, byte) in code.iter().enumerate().skip(at) {

@@ -1,8 +1,9 @@
 //! The plain map: what each timeline holds, in order, and what a reader must be told of it.
 //!
-//! What counts as lost, so that a reader below is told that it is trimmed: what a trim, a drop or the store's TTL removed. What
-//! a delete, an entry's own expiry or a chosen sequence leaves behind is a hole. When the TTL has passed for a hole too, and the
-//! data around it was dropped, it may be told as lost: nothing is left on the disk that tells the two apart.
+//! What counts as lost, so that a reader below is told that it is trimmed: what a trim, a drop or
+//! the store's TTL removed. What a delete, an entry's own expiry or a chosen sequence leaves behind
+//! is a hole. When the TTL has passed for a hole too, and the data around it was dropped, it may be
+//! told as lost: nothing is left on the disk that tells the two apart.
 //!
 //! It does not know: the engine, or anything that is not one timeline.
 
@@ -75,7 +76,8 @@ impl Timeline {
     }
 
     pub fn trimmed_to(&self, now: Now) -> u64 {
-        let expired = self.rows.iter().rev().find(|row| now.lost(row)).map_or(0, |row| row.sequence);
+        let expired =
+            self.rows.iter().rev().find(|row| now.lost(row)).map_or(0, |row| row.sequence);
         self.trimmed_to.max(expired)
     }
 
@@ -98,7 +100,9 @@ impl Timeline {
     }
 
     pub fn sequence_at(&self, time_ms: u64, now: Now) -> u64 {
-        self.readable(now).find(|row| row.time_ms >= time_ms).map_or(self.last + 1, |row| row.sequence)
+        self.readable(now)
+            .find(|row| row.time_ms >= time_ms)
+            .map_or(self.last + 1, |row| row.sequence)
     }
 
     pub fn info(&self, now: Now, trimmed_to: u64) -> Info {

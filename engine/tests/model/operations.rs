@@ -1,6 +1,7 @@
 //! What may happen: the operations, and how they are drawn.
 //!
-//! Sequences are told by where they lie, so that shrinking keeps their meaning. The map and the engine are not known here.
+//! Sequences are told by where they lie, so that shrinking keeps their meaning. The map and the
+//! engine are not known here.
 
 use std::ops::Bound;
 
@@ -93,8 +94,9 @@ pub struct Kind {
     pub time: Time,
 }
 
-/// What time does to entries. A clock that goes back brings back what expired; so where it does, nothing expires. And whether an
-/// entry's own expiry or a TTL came first has one answer only as long as the TTL stays.
+/// What time does to entries. A clock that goes back brings back what expired; so where it does,
+/// nothing expires. And whether an entry's own expiry or a TTL came first has one answer only as
+/// long as the TTL stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {
     GoesBack,
@@ -140,7 +142,11 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 fn bound() -> impl Strategy<Value = Bound<Place>> {
-    prop_oneof![place().prop_map(Bound::Included), place().prop_map(Bound::Excluded), Just(Bound::Unbounded)]
+    prop_oneof![
+        place().prop_map(Bound::Included),
+        place().prop_map(Bound::Excluded),
+        Just(Bound::Unbounded)
+    ]
 }
 
 fn limit() -> impl Strategy<Value = Limit> {

@@ -12,10 +12,11 @@ use super::operations::{Direction, Key, NAMES, Operation, Place, STORES, Time};
 use super::twins::Twins;
 
 impl Twins {
-    /// An entry as the map knows it. Where the clock goes back, timestamps go by the wall clock and lifetimes by sure time: the map
-    /// knows the first only; `clocks.rs` judges the second.
+    /// An entry as the map knows it. Where the clock goes back, timestamps go by the wall clock and
+    /// lifetimes by sure time: the map knows the first only; `clocks.rs` judges the second.
     fn told(&self, entry: Entry) -> Entry {
-        let start_ms = if self.kind.time == Time::GoesBack { entry.time_ms } else { entry.start_ms };
+        let start_ms =
+            if self.kind.time == Time::GoesBack { entry.time_ms } else { entry.start_ms };
         Entry { start_ms, ..entry }
     }
 
@@ -36,11 +37,16 @@ impl Twins {
             Operation::Range(key, low, high, limit, direction) => {
                 return self.range(*key, (*low, *high), *limit, *direction);
             }
-            Operation::ReadAfter(key, place, limit) => return self.read_after(*key, *place, *limit),
+            Operation::ReadAfter(key, place, limit) => {
+                return self.read_after(*key, *place, *limit);
+            }
             Operation::Last(key) => {
                 let found = self.store(*key).last(NAMES[key.1]).expect("reads");
                 let found = found.map(|found| self.told(found));
-                prop_assert_eq!(found, self.timeline(*key).readable(self.now(*key)).next_back().map(entry));
+                prop_assert_eq!(
+                    found,
+                    self.timeline(*key).readable(self.now(*key)).next_back().map(entry)
+                );
             }
             Operation::Info(key) => {
                 let info = self.store(*key).info(NAMES[key.1]).expect("reads");
@@ -91,7 +97,9 @@ impl Twins {
         let rows = timeline.readable(now).filter(inside);
         let (page, (entries, more)) = match direction {
             Direction::Up => (store.range(NAMES[key.1], bounds, limit), within(rows, limit)),
-            Direction::Down => (store.range_back(NAMES[key.1], bounds, limit), within(rows.rev(), limit)),
+            Direction::Down => {
+                (store.range_back(NAMES[key.1], bounds, limit), within(rows.rev(), limit))
+            }
         };
         let page = self.page_told(page.expect("reads"));
         prop_assert_eq!((page.entries, page.more, page.verdict), (entries, more, Verdict::Ok));
@@ -100,10 +108,13 @@ impl Twins {
     }
 
     fn read_after(&self, key: Key, place: Place, limit: Limit) -> Result<(), TestCaseError> {
-        let (cursor, timeline, now) = (self.sequence(key, place), self.timeline(key), self.now(key));
+        let (cursor, timeline, now) =
+            (self.sequence(key, place), self.timeline(key), self.now(key));
         let page = self.store(key).read_after(NAMES[key.1], cursor, limit).expect("reads");
-        let (entries, more) = within(timeline.readable(now).filter(|row| row.sequence > cursor), limit);
-        // What was kept back is not passed over; a cursor of another history is brought back to this one.
+        let (entries, more) =
+            within(timeline.readable(now).filter(|row| row.sequence > cursor), limit);
+        // What was kept back is not passed over; a cursor of another history is brought back to
+        // this one.
         let trimmed_to = self.store(key).info(NAMES[key.1]).expect("reads").trimmed_to;
         prop_assert!(timeline.may_be_trimmed_to(trimmed_to, now), "trimmed to {trimmed_to}");
         let unmoved = if more { cursor.max(trimmed_to) } else { timeline.last };
@@ -127,9 +138,13 @@ impl Twins {
         let mut names: Vec<Vec<u8>> = self
             .timelines
             .iter()
-            .filter(|(key, timeline)| key.0 == store && timeline.readable(self.now(**key)).next().is_some())
+            .filter(|(key, timeline)| {
+                key.0 == store && timeline.readable(self.now(**key)).next().is_some()
+            })
             .map(|(key, _)| NAMES[key.1].to_vec())
-            .filter(|name| name.starts_with(prefix) && after.is_none_or(|after| name.as_slice() > after))
+            .filter(|name| {
+                name.starts_with(prefix) && after.is_none_or(|after| name.as_slice() > after)
+            })
             .collect();
         names.sort();
         names.truncate(count);

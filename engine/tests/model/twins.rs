@@ -1,4 +1,5 @@
-//! The engine and the plain map side by side: every operation happens to both, and what a batch is told is compared.
+//! The engine and the plain map side by side: every operation happens to both, and what a batch is
+//! told is compared.
 //!
 //! It does not know: what a reader is told (`reads.rs`), or how operations are drawn.
 
@@ -9,7 +10,9 @@ use proptest::prelude::*;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{self, Dice, Image, Model, SimulatedDisk};
-use strandline::{Batch, Durability, Engine, Error, MAX_SEQUENCE, Options, Receipt, Store, Trim, World};
+use strandline::{
+    Batch, Durability, Engine, Error, MAX_SEQUENCE, Options, Receipt, Store, Trim, World,
+};
 
 use super::map::{Now, Row, Timeline, Used};
 use super::operations::{Cut, Key, Kind, NAMES, Operation, Place, STORES, Sending, Time};
@@ -94,10 +97,11 @@ impl Twins {
             ..Options::default()
         };
         let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
-        self.engine =
-            Some(Engine::open_in(world, options).expect("what a stop or a crash left can be opened"));
-        // A time that no entry has may be forgotten, or not: then the clock goes on from there, and a change without an effect
-        // makes it known.
+        self.engine = Some(
+            Engine::open_in(world, options).expect("what a stop or a crash left can be opened"),
+        );
+        // A time that no entry has may be forgotten, or not: then the clock goes on from there, and
+        // a change without an effect makes it known.
         let rows = self.timelines.values().flat_map(|timeline| &timeline.rows);
         let kept_ms = rows.map(|row| row.time_ms).max().unwrap_or(0);
         if kept_ms < self.floor_ms {
@@ -222,17 +226,23 @@ impl Twins {
         let time_ms = self.floor_ms.max(self.now_ms);
         let (mut batches, mut expected) = (Vec::new(), Vec::new());
         for sending in sendings {
-            let bodies: Vec<Vec<u8>> =
-                sending.parts.iter().map(|(bytes, _)| self.body(*bytes, sending.id.is_some())).collect();
+            let bodies: Vec<Vec<u8>> = sending
+                .parts
+                .iter()
+                .map(|(bytes, _)| self.body(*bytes, sending.id.is_some()))
+                .collect();
             let edits: Vec<(Key, u64, Vec<u8>)> = sending
                 .edits
                 .iter()
-                .map(|(key, place, bytes)| (*key, self.sequence(*key, *place), self.body(*bytes, false)))
+                .map(|(key, place, bytes)| {
+                    (*key, self.sequence(*key, *place), self.body(*bytes, false))
+                })
                 .collect();
             let head = sending.parts.iter().flat_map(|(_, targets)| targets).next().copied();
             // They concern the first append; without one there is nothing to ask for.
-            let at_head =
-                |place: Option<Place>| head.zip(place).map(|(head, place)| self.sequence(head, place));
+            let at_head = |place: Option<Place>| {
+                head.zip(place).map(|(head, place)| self.sequence(head, place))
+            };
             let (if_last, chosen) = (at_head(sending.if_last), at_head(sending.sequence));
             batches.push(self.batch(sending, &bodies, &edits, (if_last, chosen)));
             expected.push(self.expect(sending, &bodies, edits, (if_last, chosen), time_ms));
@@ -280,16 +290,16 @@ impl Twins {
         (if_last, chosen): (Option<u64>, Option<u64>),
         time_ms: u64,
     ) -> Outcome {
-        let all = sending
-            .parts
-            .iter()
-            .zip(bodies)
-            .flat_map(|((_, targets), body)| targets.iter().map(move |key| (*key, body.clone())));
+        let all =
+            sending.parts.iter().zip(bodies).flat_map(|((_, targets), body)| {
+                targets.iter().map(move |key| (*key, body.clone()))
+            });
         let appends: Vec<(Key, Vec<u8>)> = all.collect();
         let head = appends.first().map(|(key, _)| *key);
         let targets: Vec<Key> = appends.iter().map(|(key, _)| *key).collect();
-        let receipt =
-            |sequences, time_ms, duplicate| Outcome::Receipt(Receipt { time_ms, sequences, duplicate });
+        let receipt = |sequences, time_ms, duplicate| {
+            Outcome::Receipt(Receipt { time_ms, sequences, duplicate })
+        };
         if let Some(id) = sending.id
             && let Some(used) = head.and_then(|head| self.used.get(&(head, id)))
             && used.time_ms + self.id_window_ms() > time_ms
@@ -306,7 +316,9 @@ impl Twins {
         if let Some(last) = last.filter(|last| chosen.is_some_and(|chosen| chosen <= *last)) {
             return Outcome::SequenceOrder(last);
         }
-        let Some(sequences) = self.next_sequences(&targets, chosen) else { return Outcome::Exhausted };
+        let Some(sequences) = self.next_sequences(&targets, chosen) else {
+            return Outcome::Exhausted;
+        };
         let lifetime_ms = self.lifetime_ms(sending);
         let until_ms = if lifetime_ms == 0 { 0 } else { time_ms + lifetime_ms };
         for ((key, body), sequence) in appends.into_iter().zip(&sequences) {
@@ -317,7 +329,8 @@ impl Twins {
             self.timeline_mut(key).edit(sequence, &body);
         }
         if let Some((head, id)) = head.zip(sending.id) {
-            let used = Used { time_ms, body: bodies[0].clone(), targets, sequences: sequences.clone() };
+            let used =
+                Used { time_ms, body: bodies[0].clone(), targets, sequences: sequences.clone() };
             self.used.insert((head, id), used);
         }
         receipt(sequences, time_ms, false)
@@ -338,7 +351,8 @@ impl Twins {
         Some(sequences)
     }
 
-    /// A body unlike any other of its length, as far as its length allows; or one that is like all others.
+    /// A body unlike any other of its length, as far as its length allows; or one that is like all
+    /// others.
     fn body(&mut self, bytes: usize, alike: bool) -> Vec<u8> {
         self.bodies += u64::from(!alike);
         let number = if alike { [7; 8] } else { self.bodies.to_le_bytes() };
@@ -370,7 +384,8 @@ impl Twins {
     }
 
     fn edit(&mut self, key: Key, place: Place, bytes: usize) -> Result<(), TestCaseError> {
-        let (now, sequence, body) = (self.now(key), self.sequence(key, place), self.body(bytes, false));
+        let (now, sequence, body) =
+            (self.now(key), self.sequence(key, place), self.body(bytes, false));
         let edited = self.store(key).edit(NAMES[key.1], sequence, &body).expect("edits");
         let expected = self.timeline(key).readable(now).any(|row| row.sequence == sequence);
         if expected {

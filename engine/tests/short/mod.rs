@@ -9,7 +9,11 @@ pub const TTL_MS: u64 = 64_000;
 
 impl House {
     pub fn new() -> House {
-        House::with(Options { memory_budget_bytes: 1, wal_file_bytes: 16 * 1024, ..Options::default() })
+        House::with(Options {
+            memory_budget_bytes: 1,
+            wal_file_bytes: 16 * 1024,
+            ..Options::default()
+        })
     }
 
     pub fn open(&self) -> (Engine, Store) {

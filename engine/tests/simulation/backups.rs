@@ -1,8 +1,9 @@
 //! Backups that are taken while a workload goes on: each must be the state of one moment (P3, P5).
 //!
-//! A moment is a place in the driver's notes between the call of the backup and its return. What the restored directory shows is
-//! judged by the books of each of these places, as if the process had been killed there; one of them must accept it. So a backup
-//! that lacks entries which a trim removed has what was committed before that trim, too.
+//! A moment is a place in the driver's notes between the call of the backup and its return. What
+//! the restored directory shows is judged by the books of each of these places, as if the process
+//! had been killed there; one of them must accept it. So a backup that lacks entries which a trim
+//! removed has what was committed before that trim, too.
 
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Dice, SimulatedDisk};
@@ -52,7 +53,8 @@ pub fn seeded_with_backups(seed: u64, rounds: u64) -> (Vec<Event>, Vec<Taken>) {
     (driver.notes.events(), taken)
 }
 
-/// Some steps by dice, and what ledgers do: an append and a trim below it, of a timeline whose older entries a merge may have.
+/// Some steps by dice, and what ledgers do: an append and a trim below it, of a timeline whose
+/// older entries a merge may have.
 fn busy_steps(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
     let keys = some_keys();
     for _ in 0..2 + dice.below(4) {
@@ -70,7 +72,8 @@ fn busy_steps(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
 /// Restores a backup and looks for the moment of which it is the state.
 pub fn check_backup(keys: &[Key], events: &[Event], taken: &Taken) -> Result<(), String> {
     let restored = SimulatedDisk::new();
-    restore_in(&dir(&taken.target), &dir(&restored)).map_err(|error| format!("is not restored: {error}"))?;
+    restore_in(&dir(&taken.target), &dir(&restored))
+        .map_err(|error| format!("is not restored: {error}"))?;
     let mut end = Books::default();
     events[..taken.to].iter().for_each(|event| end.event(event));
     let engine = open_at(&restored, Arc::new(ManualClock::at(end.now_ms)))
@@ -90,5 +93,8 @@ pub fn check_backup(keys: &[Key], events: &[Event], taken: &Taken) -> Result<(),
             Err(what) => why = what,
         }
     }
-    Err(format!("it is the state of no moment between events {} and {}: {why}", taken.from, taken.to))
+    Err(format!(
+        "it is the state of no moment between events {} and {}: {why}",
+        taken.from, taken.to
+    ))
 }

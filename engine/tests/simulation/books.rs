@@ -1,4 +1,5 @@
-//! What is known at a place of the log: what was submitted, acknowledged, observed, trimmed, deleted and has expired by then.
+//! What is known at a place of the log: what was submitted, acknowledged, observed, trimmed,
+//! deleted and has expired by then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +34,8 @@ impl Sent {
             .iter()
             .map(|(name, timeline)| (&stores[usize::from(*name == "sync")], timeline.as_bytes()))
             .collect();
-        let batch = strandline::Batch::new().fan_out(&self.body(), named).durability(self.durability);
+        let batch =
+            strandline::Batch::new().fan_out(&self.body(), named).durability(self.durability);
         self.id().into_iter().fold(batch, |batch, id| batch.id(&id))
     }
 
@@ -93,7 +95,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether a crash behind it must leave more than one before it: else there is no new state to judge.
+    /// Whether a crash behind it must leave more than one before it: else there is no new state to
+    /// judge.
     pub fn binds(&self) -> bool {
         !matches!(self, Event::Submitted(_) | Event::Asked(_))
     }
@@ -108,7 +111,8 @@ pub struct Batch {
     pub time_ms: u64,
     pub acknowledged: bool,
     pub observed: bool,
-    /// An open showed it, or a repeat that asked for the disk was acknowledged: it is durable however it was acknowledged first.
+    /// An open showed it, or a repeat that asked for the disk was acknowledged: it is durable
+    /// however it was acknowledged first.
     pub settled: bool,
 }
 
@@ -133,12 +137,15 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// What had been asked for when a crash came has happened, or it has not: the first open tells, and it stays so.
+    /// What had been asked for when a crash came has happened, or it has not: the first open tells,
+    /// and it stays so.
     fn settle(&mut self, shown: Option<&Shown>) {
         let (last, entries) = shown.map_or((0, &[][..]), |shown| (shown.last, &shown.entries[..]));
-        let body = |sequence: u64| entries.iter().find(|entry| entry.0 == sequence).map(|entry| &entry.1);
+        let body =
+            |sequence: u64| entries.iter().find(|entry| entry.0 == sequence).map(|entry| &entry.1);
         self.batches.truncate(last as usize);
-        // What a change concerned that the crash took with it does not concern what comes in its place.
+        // What a change concerned that the crash took with it does not concern what comes in its
+        // place.
         self.trim_asked = self.trim_asked.min(last + 1);
         if entries.first().is_some_and(|entry| entry.0 < self.trim_asked) {
             self.trim_asked = self.trim_done;
@@ -157,7 +164,8 @@ impl Timeline {
     }
 }
 
-/// An entry that somebody knows, by a read or by an acknowledgement: which batch it is of, and under which epoch.
+/// An entry that somebody knows, by a read or by an acknowledgement: which batch it is of, and
+/// under which epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
     pub key: Key,
@@ -207,7 +215,10 @@ impl Books {
                 let batch = self.batches.get_mut(number).expect("it was submitted");
                 batch.acknowledged = true;
                 let (sent, sequences) = (batch.sent.clone(), batch.sequences.clone());
-                sent.targets.iter().zip(sequences).for_each(|(key, sequence)| self.sighted(key, sequence));
+                sent.targets
+                    .iter()
+                    .zip(sequences)
+                    .for_each(|(key, sequence)| self.sighted(key, sequence));
             }
             Event::Repeated(number) => {
                 self.batches.get_mut(number).expect("it was submitted").settled = true;
@@ -292,7 +303,8 @@ impl Books {
         self.epochs.extend(shown.iter().map(|(key, shown)| (key.0, shown.epoch.clone())));
         let last = |key: &Key| shown.get(key).map_or(0, |shown| shown.last);
         self.batches.retain(|_, batch| {
-            let there = batch.sent.targets.iter().zip(&batch.sequences).all(|(key, at)| *at <= last(key));
+            let there =
+                batch.sent.targets.iter().zip(&batch.sequences).all(|(key, at)| *at <= last(key));
             batch.settled |= there;
             there
         });
@@ -314,12 +326,14 @@ impl Books {
         (expired || done, expired || asked)
     }
 
-    /// Whether an entry may have this body: that of its batch, or of an edit, but none from before the last answered edit.
+    /// Whether an entry may have this body: that of its batch, or of an edit, but none from before
+    /// the last answered edit.
     pub fn may_have(&self, key: &Key, sequence: u64, body: &[u8]) -> bool {
         let Some(timeline) = self.timelines.get(key) else { return false };
         let edits = timeline.edits.get(&sequence).map_or(&[][..], Vec::as_slice);
         let last_done = edits.iter().rposition(|(_, done)| *done);
-        let is_original = || self.batches[&timeline.batches[sequence as usize - 1]].sent.body() == body;
+        let is_original =
+            || self.batches[&timeline.batches[sequence as usize - 1]].sent.body() == body;
         edits[last_done.unwrap_or(0)..].iter().any(|(number, _)| edited_body(*number) == body)
             || (last_done.is_none() && is_original())
     }

@@ -1,4 +1,5 @@
-//! Crashes at every place of a recording: power cuts, killed processes, and crashes of what comes after a crash.
+//! Crashes at every place of a recording: power cuts, killed processes, and crashes of what comes
+//! after a crash.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -59,7 +60,8 @@ impl Counts {
     }
 }
 
-/// The disks that were judged already with the same books: what comes out twice is neither judged nor counted again.
+/// The disks that were judged already with the same books: what comes out twice is neither judged
+/// nor counted again.
 #[derive(Default)]
 struct Seen(BTreeSet<u64>);
 
@@ -71,16 +73,21 @@ impl Seen {
     }
 }
 
-/// Something to do at each place at which a crash leaves something new: the place, the model and the books there.
+/// Something to do at each place at which a crash leaves something new: the place, the model and
+/// the books there.
 type AtPlace<'a> = dyn Fn(usize, &Op, &Model, &Books) -> Result<Counts, String> + Sync + 'a;
 
 impl Recording {
     /// The log as the mutant would have written it.
     fn log_of(&self, mutant: Option<&Mutant>) -> Vec<Op> {
-        mutant.map_or_else(|| self.log.clone(), |mutant| mutant.apply(&self.base, &self.log, &self.events))
+        mutant.map_or_else(
+            || self.log.clone(),
+            |mutant| mutant.apply(&self.base, &self.log, &self.events),
+        )
     }
 
-    /// Walks through the log, by several workers that each take their share of the places, until one finds something.
+    /// Walks through the log, by several workers that each take their share of the places, until
+    /// one finds something.
     fn at_each_place(&self, log: &[Op], at_place: &AtPlace<'_>) -> Result<Counts, String> {
         let found = AtomicBool::new(false);
         let share = |worker: usize| {
@@ -90,7 +97,8 @@ impl Recording {
             for op in std::iter::once(&Op::Mark(u64::MAX)).chain(log) {
                 model.apply(op, None);
                 books.note(op, &self.events);
-                let event = if let Op::Mark(mark) = op { self.events.get(*mark as usize) } else { None };
+                let event =
+                    if let Op::Mark(mark) = op { self.events.get(*mark as usize) } else { None };
                 if event.is_some_and(|event| !event.binds()) {
                     continue;
                 }
@@ -109,7 +117,8 @@ impl Recording {
             Ok(counts)
         };
         let outcomes: Vec<Result<Counts, String>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || share(worker))).collect();
+            let workers: Vec<_> =
+                (0..WORKERS).map(|worker| scope.spawn(move || share(worker))).collect();
             workers.into_iter().map(|worker| worker.join().expect("no panic")).collect()
         });
         let mut counts = Counts::default();
@@ -119,7 +128,8 @@ impl Recording {
         Ok(counts)
     }
 
-    /// Cuts the power at every place of the log, in every way, and again at every call of the recovery.
+    /// Cuts the power at every place of the log, in every way, and again at every call of the
+    /// recovery.
     pub fn cut_everywhere(&self, plan: &Plan) -> Result<Counts, String> {
         let log = self.log_of(plan.mutant.as_ref());
         let at_place = |place: usize, _: &Op, model: &Model, books: &Books| {
@@ -134,11 +144,13 @@ impl Recording {
                     let disk = SimulatedDisk::from_image(&image);
                     let thorough = plan.is_thorough(&mut dice);
                     let told = |what| format!("cut {cut:?} throw {throw}: {what}");
-                    let recovery = self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
+                    let recovery =
+                        self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
                     counts.cuts += 1;
                     if plan.recovery_every != 0 && place.is_multiple_of(plan.recovery_every) {
-                        counts.nested +=
-                            self.cut_recovery(&image, &recovery, books, plan, &mut dice).map_err(told)?;
+                        counts.nested += self
+                            .cut_recovery(&image, &recovery, books, plan, &mut dice)
+                            .map_err(told)?;
                     }
                 }
             }
@@ -181,10 +193,10 @@ impl Recording {
         dice: &mut Dice,
     ) -> Result<u64, String> {
         let mut model = Model::from_image(image);
-        let recovery = plan
-            .mutant
-            .as_ref()
-            .map_or_else(|| recovery.to_vec(), |mutant| mutant.apply(image, recovery, &self.events));
+        let recovery = plan.mutant.as_ref().map_or_else(
+            || recovery.to_vec(),
+            |mutant| mutant.apply(image, recovery, &self.events),
+        );
         let (mut seen, mut judged) = (Seen::default(), 0);
         for (place, op) in recovery.iter().enumerate() {
             model.apply(op, None);
@@ -194,8 +206,9 @@ impl Recording {
                     continue;
                 }
                 let disk = SimulatedDisk::from_image(&image);
-                let told =
-                    |what| format!("{cut:?} after call {place} of the recovery ({}): {what}", brief(op));
+                let told = |what| {
+                    format!("{cut:?} after call {place} of the recovery ({}): {what}", brief(op))
+                };
                 let thorough = plan.is_thorough(dice);
                 self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
                 judged += 1;
@@ -204,8 +217,9 @@ impl Recording {
         Ok(judged)
     }
 
-    /// Every disk that a power cut could have left, at each place where there are no more than `limit`. Gives how many different
-    /// ones were judged, and at how many of all places it was really all of them.
+    /// Every disk that a power cut could have left, at each place where there are no more than
+    /// `limit`. Gives how many different ones were judged, and at how many of all places it was
+    /// really all of them.
     pub fn cut_in_all_ways(&self, limit: usize) -> Result<(u64, usize, usize), String> {
         let (whole, places) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let at_place = |_: usize, _: &Op, model: &Model, books: &Books| {
@@ -240,8 +254,8 @@ impl Recording {
         Ok((counts.cuts, whole.into_inner(), places.into_inner()))
     }
 
-    /// Kills the process at each of one in `every` places: nothing is lost from the page cache. Then it is opened, and the power
-    /// is cut while it opens and afterwards.
+    /// Kills the process at each of one in `every` places: nothing is lost from the page cache.
+    /// Then it is opened, and the power is cut while it opens and afterwards.
     pub fn kill_everywhere(&self, every: usize) -> Result<Counts, String> {
         let at_place = |place: usize, _: &Op, model: &Model, books: &Books| {
             let mut counts = Counts::default();
@@ -256,7 +270,8 @@ impl Recording {
                 replay::keep(&self.keys, &image, books, false, &format!("killed: {what}"))
             })?;
             let recovery = disk.log();
-            let (mut dice, mut seen) = (Dice::new(place as u64), [Seen::default(), Seen::default()]);
+            let (mut dice, mut seen) =
+                (Dice::new(place as u64), [Seen::default(), Seen::default()]);
             let within = dice.below(recovery.len() as u64 + 1) as usize;
             for (calls, cut) in [
                 (within, Cut::Lost),
@@ -285,9 +300,9 @@ impl Recording {
         self.at_each_place(&self.log, &at_place)
     }
 
-    /// Chains of crashes three deep: what a cut left is opened, goes on with appends, flushes, merges, changes, manifest switches
-    /// and clean stops, and is cut at any call of that life, the opening included; and so on. `chains` of them, each from a place
-    /// by dice.
+    /// Chains of crashes three deep: what a cut left is opened, goes on with appends, flushes,
+    /// merges, changes, manifest switches and clean stops, and is cut at any call of that life, the
+    /// opening included; and so on. `chains` of them, each from a place by dice.
     pub fn cut_three_deep(&self, chains: u64, seed: u64) -> Result<Counts, String> {
         let (next, judged_before) = (AtomicUsize::new(0), Mutex::new(Seen::default()));
         let share = || {
@@ -325,8 +340,9 @@ impl Recording {
         let mut told = format!("cut at {place}");
         let mut judged = 0;
         for depth in 0..=3 {
-            let fail =
-                |what: String| replay::keep(&self.keys, &image, &books, true, &format!("{told}: {what}"));
+            let fail = |what: String| {
+                replay::keep(&self.keys, &image, &books, true, &format!("{told}: {what}"))
+            };
             let disk = SimulatedDisk::from_image(&image);
             let thorough = depth == 3 || dice.below(4) == 0;
             check_as(thorough, &disk, &self.keys, &books, true).map_err(fail)?;
@@ -336,7 +352,8 @@ impl Recording {
                 break;
             }
             let (log, events) = self.life(&image, &books, dice).map_err(fail)?;
-            // Half of the cuts fall into the opening, in which most goes on at the least known place.
+            // Half of the cuts fall into the opening, in which most goes on at the least known
+            // place.
             let opened = log.iter().position(|op| matches!(op, Op::Mark(0))).unwrap_or(log.len());
             let bound = if dice.below(2) == 0 { opened } else { log.len() };
             let place = dice.below(bound as u64 + 1) as usize;
@@ -353,10 +370,16 @@ impl Recording {
     }
 
     /// Opens what a crash left, goes on with it for a while, and gives the log of that.
-    fn life(&self, image: &Image, books: &Books, dice: &mut Dice) -> Result<(Vec<Op>, Vec<Event>), String> {
+    fn life(
+        &self,
+        image: &Image,
+        books: &Books,
+        dice: &mut Dice,
+    ) -> Result<(Vec<Op>, Vec<Event>), String> {
         let disk = SimulatedDisk::from_image(image);
         let next_batch = books.batches.keys().next_back().map_or(0, |last| last + 1) + 1000;
-        let mut driver = Driver::going_on(disk.clone(), self.keys.clone(), books.now_ms, next_batch);
+        let mut driver =
+            Driver::going_on(disk.clone(), self.keys.clone(), books.now_ms, next_batch);
         let engine = driver.open()?;
         let beside = (dice.below(4) == 0).then(|| background(&engine, 1));
         let stopped = (0..dice.below(5)).any(|_| step(&mut driver, &engine, dice));

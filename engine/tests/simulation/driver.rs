@@ -1,6 +1,8 @@
-//! The driver of recordings: submits, waits, changes, reads and reopens, and notes each in the log before or after it.
+//! The driver of recordings: submits, waits, changes, reads and reopens, and notes each in the log
+//! before or after it.
 //!
-//! Of every timeline one driver is the only writer, so that it knows which sequence each append gets.
+//! Of every timeline one driver is the only writer, so that it knows which sequence each append
+//! gets.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,7 +53,8 @@ pub struct Driver {
     next_batch: u64,
     keys: Vec<Key>,
     lasts: BTreeMap<Key, u64>,
-    /// The last batch that asked for the operating system only and can be sent again, with its sequences.
+    /// The last batch that asked for the operating system only and can be sent again, with its
+    /// sequences.
     repeatable: Option<(Arc<Sent>, Vec<u64>)>,
     in_flight: Vec<(Arc<Sent>, Vec<u64>, Ticket)>,
 }
@@ -86,10 +89,17 @@ impl Driver {
     }
 
     /// Submits one body to targets.
-    pub fn submit(&mut self, engine: &Engine, targets: &[Key], filler: usize, durability: Durability) {
+    pub fn submit(
+        &mut self,
+        engine: &Engine,
+        targets: &[Key],
+        filler: usize,
+        durability: Durability,
+    ) {
         let number = self.next_batch;
         self.next_batch += 1;
-        let sent = Arc::new(Sent { number, writer: 0, durability, filler, targets: targets.to_vec() });
+        let sent =
+            Arc::new(Sent { number, writer: 0, durability, filler, targets: targets.to_vec() });
         let mut sequences = Vec::new();
         for key in targets {
             let last = self.lasts.entry(key.clone()).or_default();
@@ -119,11 +129,21 @@ impl Driver {
         let Some((sent, sequences)) = self.repeatable.take() else { return };
         let batch = sent.batch(engine).durability(Durability::Disk);
         let receipt = engine.submit(batch).expect("queued").wait().expect("is known");
-        assert_eq!((receipt.duplicate, receipt.sequences), (true, sequences), "it is the same entry");
+        assert_eq!(
+            (receipt.duplicate, receipt.sequences),
+            (true, sequences),
+            "it is the same entry"
+        );
         self.notes.note(Event::Repeated(sent.number));
     }
 
-    pub fn send(&mut self, engine: &Engine, targets: &[Key], filler: usize, durability: Durability) {
+    pub fn send(
+        &mut self,
+        engine: &Engine,
+        targets: &[Key],
+        filler: usize,
+        durability: Durability,
+    ) {
         self.submit(engine, targets, filler, durability);
         self.drain();
     }
@@ -160,7 +180,8 @@ impl Driver {
         let shared = store.body_of(key.1.as_bytes(), sequence).expect("reads");
         if let Some(of) = shared.filter(|_| self.next_batch.is_multiple_of(2)) {
             let change = Change::EditAll(key.clone(), sequence, self.next_batch - 1);
-            let all = engine.stores().into_iter().map(|store| engine.store(&store.name).expect("store"));
+            let all =
+                engine.stores().into_iter().map(|store| engine.store(&store.name).expect("store"));
             let stores: Vec<_> = all.collect();
             self.notes.note(Event::Asked(change.clone()));
             let batch = strandline::Batch::new().edit_body(of, &stores, &body);
@@ -169,7 +190,12 @@ impl Driver {
         }
         self.notes.note(Event::Asked(change.clone()));
         // What is gone is not edited.
-        if engine.store(key.0).expect("store").edit(key.1.as_bytes(), sequence, &body).expect("edits") {
+        if engine
+            .store(key.0)
+            .expect("store")
+            .edit(key.1.as_bytes(), sequence, &body)
+            .expect("edits")
+        {
             self.notes.note(Event::Done(change));
         }
     }
@@ -257,9 +283,16 @@ pub fn background(engine: &Engine, flushes: u64) -> JoinHandle<()> {
 /// The timelines of the workloads by seed.
 pub fn some_keys() -> Vec<Key> {
     let key = |store, name: &str| (store, name.to_string());
-    [("messages", "a"), ("messages", "b"), ("messages", "c"), ("sync", "x"), ("sync", "y"), ("sync", "z")]
-        .map(|(store, name)| key(store, name))
-        .to_vec()
+    [
+        ("messages", "a"),
+        ("messages", "b"),
+        ("messages", "c"),
+        ("sync", "x"),
+        ("sync", "y"),
+        ("sync", "z"),
+    ]
+    .map(|(store, name)| key(store, name))
+    .to_vec()
 }
 
 /// One step of a workload by dice. True when the engine was stopped by it.
@@ -320,7 +353,8 @@ pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
     false
 }
 
-/// A workload of a seed: every kind of step, an observer in half of them, flushes beside it in a third.
+/// A workload of a seed: every kind of step, an observer in half of them, flushes beside it in a
+/// third.
 pub fn seeded(seed: u64, steps: u64) -> Recording {
     let mut dice = Dice::new(seed ^ 0x5EED);
     let mut driver = Driver::new(SimulatedDisk::new(), some_keys());

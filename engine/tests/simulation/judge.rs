@@ -2,15 +2,19 @@
 //!
 //! Checked of each:
 //!  * it opens (P5);
-//!  * every batch that was acknowledged, or that a reader observed, is there, with its sequences and its bytes (P1);
+//! * every batch that was acknowledged, or that a reader observed, is there, with its sequences and
+//!    its bytes (P1);
 //!  * nothing is there that was not submitted, at no other place than its own (P2);
-//!  * a batch is in all of its timelines or in none (P3), and with it everything that its writer committed before;
-//!  * a sequence that somebody knows belongs to the same batch still, or to another epoch of its store (P2);
-//!  * sequences are dense; what is missing was trimmed, deleted or has expired, and what was does not come back (P4, P8); nor does
-//!    a body that was edited.
+//! * a batch is in all of its timelines or in none (P3), and with it everything that its writer
+//!    committed before;
+//! * a sequence that somebody knows belongs to the same batch still, or to another epoch of its
+//!    store (P2);
+//! * sequences are dense; what is missing was trimmed, deleted or has expired, and what was does
+//!    not come back (P4, P8); nor does a body that was edited.
 //!
-//! Thoroughly, besides: opening twice shows the same; a batch with an id that is there is not committed again; each timeline
-//! takes an append, with the next sequence (P2); after a clean stop all of it is still there.
+//! Thoroughly, besides: opening twice shows the same; a batch with an id that is there is not
+//! committed again; each timeline takes an append, with the next sequence (P2); after a clean stop
+//! all of it is still there.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,15 +30,20 @@ use super::{Key, open_at};
 /// The body of the appends that a thorough check makes.
 const AFTER: &[u8] = b"after";
 
-pub fn read_all<'a>(engine: &Engine, keys: impl Iterator<Item = &'a Key>) -> Result<Timelines, String> {
+pub fn read_all<'a>(
+    engine: &Engine,
+    keys: impl Iterator<Item = &'a Key>,
+) -> Result<Timelines, String> {
     let mut timelines = Timelines::new();
     for key in keys {
         let name = key.1.as_bytes();
         let read = |store: strandline::Store| {
             Ok((store.epoch(), store.range(name, .., Limit::entries(100_000))?, store.info(name)?))
         };
-        let (epoch, page, info) =
-            engine.store(key.0).and_then(read).map_err(|error| format!("{key:?} cannot be read: {error}"))?;
+        let (epoch, page, info) = engine
+            .store(key.0)
+            .and_then(read)
+            .map_err(|error| format!("{key:?} cannot be read: {error}"))?;
         let entries: Vec<_> =
             page.entries.into_iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect();
         if info.count != entries.len() as u64 {
@@ -75,7 +84,8 @@ fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("a panic, see above".into()))
 }
 
-/// Whether the timelines may be what a crash left, given what was known before it. `power`: the page cache is lost too.
+/// Whether the timelines may be what a crash left, given what was known before it. `power`: the
+/// page cache is lost too.
 pub fn judge(timelines: &Timelines, books: &Books, power: bool) -> Result<(), String> {
     timelines.iter().try_for_each(|(key, shown)| judge_timeline(key, shown, books))?;
     let last = |key: &Key| timelines.get(key).map_or(0, |shown| shown.last);
@@ -85,7 +95,10 @@ pub fn judge(timelines: &Timelines, books: &Books, power: bool) -> Result<(), St
         let places = batch.sent.targets.iter().zip(&batch.sequences);
         let there = places.filter(|(key, sequence)| **sequence <= last(key)).count();
         if there != 0 && there != batch.sent.targets.len() {
-            return Err(format!("batch {number} is in {there} of {} places", batch.sent.targets.len()));
+            return Err(format!(
+                "batch {number} is in {there} of {} places",
+                batch.sent.targets.len()
+            ));
         }
         if there == 0 {
             if batch.must_stay(power) {
@@ -94,20 +107,25 @@ pub fn judge(timelines: &Timelines, books: &Books, power: bool) -> Result<(), St
             }
             ended.insert(batch.sent.writer);
         } else if ended.contains(&batch.sent.writer) {
-            return Err(format!("batch {number} is there, and one that was committed before it is not"));
+            return Err(format!(
+                "batch {number} is there, and one that was committed before it is not"
+            ));
         }
     }
     judge_epochs(timelines, books)
 }
 
-/// A sequence that somebody knows and that is gone is given again, and one that was given again has another entry: under another
-/// epoch.
+/// A sequence that somebody knows and that is gone is given again, and one that was given again has
+/// another entry: under another epoch.
 fn judge_epochs(timelines: &Timelines, books: &Books) -> Result<(), String> {
     for sighting in &books.sightings {
-        let Some(shown) = timelines.get(&sighting.key).filter(|shown| shown.epoch == sighting.epoch) else {
+        let Some(shown) =
+            timelines.get(&sighting.key).filter(|shown| shown.epoch == sighting.epoch)
+        else {
             continue;
         };
-        let known = books.timelines.get(&sighting.key).map_or(&[][..], |timeline| &timeline.batches);
+        let known =
+            books.timelines.get(&sighting.key).map_or(&[][..], |timeline| &timeline.batches);
         let is_same = known.get(sighting.sequence as usize - 1) == Some(&sighting.number);
         if !is_same || sighting.sequence > shown.last {
             return Err(format!("the sequence is given again under the same epoch: {sighting:?}"));
@@ -138,24 +156,36 @@ fn judge_timeline(key: &Key, shown: &Shown, books: &Books) -> Result<(), String>
     for sequence in 1..=shown.last {
         let (gone, may_be_gone) = books.is_gone(key, sequence);
         match entries.next_if(|(found, _)| *found == sequence) {
-            Some(_) if gone => return Err(format!("{key:?} {sequence} was taken away and came back")),
-            Some((_, body)) if !books.may_have(key, sequence, body) => {
-                return Err(format!("{key:?} {sequence} is not the entry that was given this sequence"));
+            Some(_) if gone => {
+                return Err(format!("{key:?} {sequence} was taken away and came back"));
             }
-            None if !may_be_gone => return Err(format!("{key:?} is not dense: {sequence} is missing")),
+            Some((_, body)) if !books.may_have(key, sequence, body) => {
+                return Err(format!(
+                    "{key:?} {sequence} is not the entry that was given this sequence"
+                ));
+            }
+            None if !may_be_gone => {
+                return Err(format!("{key:?} is not dense: {sequence} is missing"));
+            }
             _ => {}
         }
     }
     match entries.next() {
         None => Ok(()),
-        Some((sequence, _)) => {
-            Err(format!("{key:?} shows {sequence} out of order, or above its end at {}", shown.last))
-        }
+        Some((sequence, _)) => Err(format!(
+            "{key:?} shows {sequence} out of order, or above its end at {}",
+            shown.last
+        )),
     }
 }
 
 /// Opens what a crash left and judges it. Gives what it shows.
-pub fn check(disk: &SimulatedDisk, keys: &[Key], books: &Books, power: bool) -> Result<Timelines, String> {
+pub fn check(
+    disk: &SimulatedDisk,
+    keys: &[Key],
+    books: &Books,
+    power: bool,
+) -> Result<Timelines, String> {
     caught(|| {
         let clock = Arc::new(ManualClock::at(books.now_ms));
         let engine = open_at(disk, clock).map_err(|error| format!("does not open: {error}"))?;
@@ -169,7 +199,8 @@ pub fn check(disk: &SimulatedDisk, keys: &[Key], books: &Books, power: bool) -> 
 fn retry_all(engine: &Engine, timelines: &Timelines, books: &Books) -> Result<(), String> {
     let is_there = |batch: &&Batch| {
         let mut places = batch.sent.targets.iter().zip(&batch.sequences);
-        places.all(|(key, sequence)| timelines.get(key).is_some_and(|shown| *sequence <= shown.last))
+        places
+            .all(|(key, sequence)| timelines.get(key).is_some_and(|shown| *sequence <= shown.last))
     };
     for batch in books.batches.values().filter(|batch| batch.sent.id().is_some()).filter(is_there) {
         let number = batch.sent.number;
@@ -178,7 +209,10 @@ fn retry_all(engine: &Engine, timelines: &Timelines, books: &Books) -> Result<()
             .and_then(strandline::Ticket::wait)
             .map_err(|error| format!("batch {number}, sent again: {error}"))?;
         if !receipt.duplicate || receipt.sequences != batch.sequences {
-            return Err(format!("batch {number} had {:?}, sent again {receipt:?}", batch.sequences));
+            return Err(format!(
+                "batch {number} had {:?}, sent again {receipt:?}",
+                batch.sequences
+            ));
         }
     }
     Ok(())
@@ -211,9 +245,15 @@ pub fn check_as(
 }
 
 /// Opens it again, and goes on as a user would.
-fn go_on(disk: &SimulatedDisk, keys: &[Key], books: &Books, mut timelines: Timelines) -> Result<(), String> {
+fn go_on(
+    disk: &SimulatedDisk,
+    keys: &[Key],
+    books: &Books,
+    mut timelines: Timelines,
+) -> Result<(), String> {
     let clock = Arc::new(ManualClock::at(books.now_ms));
-    let open = || open_at(disk, clock.clone()).map_err(|error| format!("does not open again: {error}"));
+    let open =
+        || open_at(disk, clock.clone()).map_err(|error| format!("does not open again: {error}"));
     let engine = open()?;
     if read_all(&engine, keys.iter())? != timelines {
         return Err("opening again shows another state".into());

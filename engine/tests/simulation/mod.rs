@@ -1,5 +1,6 @@
-//! Record once, crash everywhere: one run of the real engine, with its real threads, on a simulated disk that logs every call;
-//! from the log the disks that a crash could have left, each opened and judged (P1–P4, P8).
+//! Record once, crash everywhere: one run of the real engine, with its real threads, on a simulated
+//! disk that logs every call; from the log the disks that a crash could have left, each opened and
+//! judged (P1–P4, P8).
 //!
 //! ```text
 //!  driver ──calls──> engine ──calls──> simulated disk ──> one log: create, write, sync, rename, … and the driver's marks
@@ -35,7 +36,12 @@ pub const TTL_MS: u64 = 64_000;
 
 /// Small files and memtables, so that a few appends go through every part.
 pub fn tiny() -> Options {
-    Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, sync_ttl_ms: TTL_MS, ..Options::default() }
+    Options {
+        memory_budget_bytes: 1,
+        wal_file_bytes: 8 * 1024,
+        sync_ttl_ms: TTL_MS,
+        ..Options::default()
+    }
 }
 
 /// Opens a disk at a time.

@@ -1,6 +1,6 @@
-//! Mutants: the engine as it would be with one fsync removed or moved, one name made durable at the wrong time, one number wrong.
-//! The code is not touched: a mutant rewrites the log of what the engine did. The harness must find a crash that it does not
-//! survive, or the harness does not see.
+//! Mutants: the engine as it would be with one fsync removed or moved, one name made durable at the
+//! wrong time, one number wrong. The code is not touched: a mutant rewrites the log of what the
+//! engine did. The harness must find a crash that it does not survive, or the harness does not see.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,7 +32,8 @@ enum Change {
     Without(Site, &'static str),
     /// Each of the first happens only behind the next of the second.
     Later(Which, Which),
-    /// As [`Change::Later`], for those of the first that nothing of the third follows before the second.
+    /// As [`Change::Later`], for those of the first that nothing of the third follows before the
+    /// second.
     LaterIfNone(Which, Which, Which),
     /// Each of the first happens already in front of the second that came before it.
     Earlier(Which, Which),
@@ -50,7 +51,8 @@ pub struct Call<'a> {
     event: Option<&'a Event>,
     /// What the file began with.
     header: Option<FileHeader>,
-    /// It makes a manifest durable which lists a store more of which a power cut may take what was seen.
+    /// It makes a manifest durable which lists a store more of which a power cut may take what was
+    /// seen.
     notes_relaxed: bool,
 }
 
@@ -95,8 +97,9 @@ impl Mutant {
 
 /// Where there is no second behind it, or a third in between, the first stays where it is.
 fn later(calls: &[Call<'_>], which: Which, behind: Which, between: Which) -> Vec<Op> {
-    let is_free =
-        |place: usize| calls[place..].iter().find(|call| behind(call) || between(call)).is_some_and(behind);
+    let is_free = |place: usize| {
+        calls[place..].iter().find(|call| behind(call) || between(call)).is_some_and(behind)
+    };
     let (mut log, mut held) = (Vec::new(), Vec::new());
     for (place, call) in calls.iter().enumerate() {
         if which(call) && is_free(place) {
@@ -128,7 +131,8 @@ fn earlier(calls: &[Call<'_>], which: Which, before: Which) -> Vec<Op> {
 
 /// The calls of a log, each with the name that its file had.
 fn calls<'a>(base: &'a Image, log: &'a [Op], events: &'a [Event]) -> Vec<Call<'a>> {
-    let mut names: HashMap<u64, &'a str> = (0..).zip(base.files.keys().map(String::as_str)).collect();
+    let mut names: HashMap<u64, &'a str> =
+        (0..).zip(base.files.keys().map(String::as_str)).collect();
     let header = |bytes: &[u8]| FileHeader::decode(bytes, Path::new("")).ok();
     let of_base = (0..).zip(base.files.values());
     let mut headers: HashMap<u64, FileHeader> =
@@ -234,7 +238,9 @@ fn log_moves() -> [Named; 7] {
             Change::LaterIfNone(
                 is_group_sync,
                 |call| matches!(call.event, Some(Event::Repeated(_))),
-                |call| matches!(call.event, Some(Event::Acknowledged(_))) || call.is_rename_to("wal-"),
+                |call| {
+                    matches!(call.event, Some(Event::Acknowledged(_))) || call.is_rename_to("wal-")
+                },
             ),
         ),
         (
@@ -246,7 +252,9 @@ fn log_moves() -> [Named; 7] {
         ),
         (
             "an entry is shown before the sync of its group",
-            Change::LaterUnanswered(is_group_sync, |call| matches!(call.event, Some(Event::Observed(..)))),
+            Change::LaterUnanswered(is_group_sync, |call| {
+                matches!(call.event, Some(Event::Observed(..)))
+            }),
         ),
         (
             "the log goes on in the next file before the old one is synced",
@@ -277,7 +285,10 @@ fn manifest_moves() -> [Named; 7] {
     [
         (
             "a manifest gets its name before its sync",
-            Change::Later(|call| call.is_sync_of("manifest"), |call| call.is_rename_to("manifest-")),
+            Change::Later(
+                |call| call.is_sync_of("manifest"),
+                |call| call.is_rename_to("manifest-"),
+            ),
         ),
         (
             "the directory is synced before a manifest gets its name",
@@ -293,7 +304,10 @@ fn manifest_moves() -> [Named; 7] {
         ),
         (
             "log files go before the manifest that does not need them is durable",
-            Change::Earlier(|call| call.is_remove_of("wal-") && is_log(call.name), is_manifest_durable),
+            Change::Earlier(
+                |call| call.is_remove_of("wal-") && is_log(call.name),
+                is_manifest_durable,
+            ),
         ),
         (
             "merged and expired files go before the manifest that does not name them is durable",
@@ -308,20 +322,26 @@ fn manifest_moves() -> [Named; 7] {
 
 fn wrong_numbers() -> [Named; 5] {
     [
-        ("the checkpoint is a sector too far", Change::Written(|call, bytes| manifest(call, bytes, too_far))),
+        (
+            "the checkpoint is a sector too far",
+            Change::Written(|call, bytes| manifest(call, bytes, too_far)),
+        ),
         (
             "a manifest forgets where file numbers go on",
             Change::Written(|call, bytes| manifest(call, bytes, |live| live.next_file = 1)),
         ),
         (
             "what a power cut takes of relaxed durability is given again under the same epoch",
-            Change::Written(|call, bytes| manifest(call, bytes, |live| live.relaxed = Relaxed::default())),
+            Change::Written(|call, bytes| {
+                manifest(call, bytes, |live| live.relaxed = Relaxed::default())
+            }),
         ),
         ("the group itself counts as durable in its watermark", Change::Written(watermark)),
         (
             "recovery does not copy what may be in the page cache only",
             Change::Written(|call, bytes| {
-                let behind = matches!(call.op, Op::Write { offset, .. } if *offset >= WAL_HEADER_BYTES);
+                let behind =
+                    matches!(call.op, Op::Write { offset, .. } if *offset >= WAL_HEADER_BYTES);
                 // A log file that is made ahead of need has another name, and is zeros anyway.
                 (is_unnamed_log(call.name) && behind).then(|| vec![0; bytes.len()])
             }),

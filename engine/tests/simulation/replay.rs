@@ -1,5 +1,5 @@
-//! A failing state is kept as a folder: the files as the crash left them, and what was known, so that it can be judged again
-//! without the run that led to it.
+//! A failing state is kept as a folder: the files as the crash left them, and what was known, so
+//! that it can be judged again without the run that led to it.
 //!
 //! ```text
 //!  <folder>/files/…      the disk
@@ -23,11 +23,12 @@ use super::judge::check_thoroughly;
 pub fn keep(keys: &[Key], image: &Image, books: &Books, power: bool, what: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failing-state-{}-{number}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("failing-state-{}-{number}", std::process::id()));
     match write(&folder, image, &known(keys, books, power), what) {
         Ok(()) => format!(
-            "{what}\nkept: STRANDLINE_REPLAY={} cargo test -p strandline --test crash a_kept_state -- --nocapture",
+            "{what}\nkept: STRANDLINE_REPLAY={} cargo test -p strandline --test crash \
+             a_kept_state -- --nocapture",
             folder.display()
         ),
         Err(error) => format!("{what}\n(it could not be kept in {}: {error})", folder.display()),
@@ -71,13 +72,18 @@ fn known(keys: &[Key], books: &Books, power: bool) -> String {
     for (store, name) in keys {
         let default = super::books::Timeline::default();
         let timeline = books.timelines.get(&(*store, name.clone())).unwrap_or(&default);
-        lines.push(format!("timeline {store} {name} {} {}", timeline.trim_asked, timeline.trim_done));
+        lines.push(format!(
+            "timeline {store} {name} {} {}",
+            timeline.trim_asked, timeline.trim_done
+        ));
         lines.push(format!("batches {}", numbers(timeline.batches.iter())));
         lines.push(format!("asked {}", numbers(timeline.delete_asked.iter())));
         lines.push(format!("done {}", numbers(timeline.delete_done.iter())));
         for (sequence, edits) in &timeline.edits {
             lines.extend(
-                edits.iter().map(|(number, done)| format!("edit {sequence} {number} {}", u8::from(*done))),
+                edits
+                    .iter()
+                    .map(|(number, done)| format!("edit {sequence} {number} {}", u8::from(*done))),
             );
         }
     }
@@ -115,7 +121,8 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books, bool)> {
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |place: usize| words.get(place)?.parse::<u64>().ok();
-        let rest = || words[1..].iter().map(|word| word.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
+        let rest =
+            || words[1..].iter().map(|word| word.parse::<u64>().ok()).collect::<Option<Vec<_>>>();
         let store = || Some(if *words.get(1)? == "sync" { "sync" } else { "messages" });
         let key = || Some((store()?, (*words.get(2)?).to_string()));
         match *words.first()? {
@@ -127,8 +134,12 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books, bool)> {
                 keys.push(key()?);
             }
             "batches" => books.timelines.get_mut(keys.last()?)?.batches = rest()?,
-            "asked" => books.timelines.get_mut(keys.last()?)?.delete_asked = rest()?.into_iter().collect(),
-            "done" => books.timelines.get_mut(keys.last()?)?.delete_done = rest()?.into_iter().collect(),
+            "asked" => {
+                books.timelines.get_mut(keys.last()?)?.delete_asked = rest()?.into_iter().collect()
+            }
+            "done" => {
+                books.timelines.get_mut(keys.last()?)?.delete_done = rest()?.into_iter().collect()
+            }
             "edit" => {
                 let edits = &mut books.timelines.get_mut(keys.last()?)?.edits;
                 edits.entry(number(1)?).or_default().push((number(2)?, number(3)? == 1));

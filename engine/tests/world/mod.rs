@@ -1,4 +1,5 @@
-//! A simulated disk, a clock that is moved by hand, and the settings of the engine that is opened on them, again and again.
+//! A simulated disk, a clock that is moved by hand, and the settings of the engine that is opened
+//! on them, again and again.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use strandline::{Engine, Options, World};
 /// The time at which it starts.
 pub const START_MS: u64 = 1_700_000_000_000;
 
-/// Waits for what the engine does by itself. Files that nothing needs any more go with their last reader, which may be one of the
-/// engine's threads that just looks around.
+/// Waits for what the engine does by itself. Files that nothing needs any more go with their last
+/// reader, which may be one of the engine's threads that just looks around.
 pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if holds() {

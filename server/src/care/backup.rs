@@ -16,7 +16,8 @@ pub struct Arguments {
     target: PathBuf,
 }
 
-/// Opens the directory as a server does, which takes in what a crash left in the log, and copies it.
+/// Opens the directory as a server does, which takes in what a crash left in the log, and copies
+/// it.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Write, "ask a server for TL.BACKUP")?;
     let made = engine.backup(&arguments.target)?;

@@ -27,7 +27,8 @@ pub struct Arguments {
 
 /// Dumps what can be read; what cannot is told, and the rest follows.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, Use::Read, "stop it first, or restore a backup and dump that")?;
+    let engine =
+        open(&arguments.dir, Use::Read, "stop it first, or restore a backup and dump that")?;
     let mut dump = Dump {
         out: BufWriter::new(io::stdout().lock()),
         bar: progress::count("dump"),
@@ -45,7 +46,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         );
         dump.store(&engine.store(name)?)?;
     } else {
-        // Ledgers of messaging come last: an import gives all the time of its own, and a ledger tells of what was before it.
+        // Ledgers of messaging come last: an import gives all the time of its own, and a ledger
+        // tells of what was before it.
         let mut stores = engine.stores();
         stores.sort_by_key(|store| store.name.starts_with("im."));
         for info in stores {
@@ -56,7 +58,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     dump.bar.finish_and_clear();
     if dump.damage > 0 {
         complain(
-            "the dump lacks what is named above: strandline repair, a backup or strandline salvage may have it",
+            "the dump lacks what is named above: strandline repair, a backup or strandline \
+             salvage may have it",
         );
         return Ok(Outcome::Damaged);
     }
@@ -103,7 +106,8 @@ impl<W: Write> Dump<W> {
                 self.lost(store, name, lost);
             }
             for entry in page.entries.iter().filter(|entry| !is_lost(&page.lost, entry.sequence)) {
-                let line = Line::new(store.name(), name, entry.sequence, entry.time_ms, &entry.body);
+                let line =
+                    Line::new(store.name(), name, entry.sequence, entry.time_ms, &entry.body);
                 serde_json::to_writer(&mut self.out, &line).map_err(io::Error::from)?;
                 self.out.write_all(b"\n")?;
             }

@@ -1,7 +1,8 @@
 //! `strandline import`: the entries of a dump, appended with their sequences.
 //!
-//! Many appends are under way at once. So that none after a line that cannot be taken gets in, a sequence is checked before it is
-//! submitted, against what is under way. What fails after that, as on a full disk, may have others after it that are in.
+//! Many appends are under way at once. So that none after a line that cannot be taken gets in, a
+//! sequence is checked before it is submitted, against what is under way. What fails after that, as
+//! on a full disk, may have others after it that are in.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -30,7 +31,8 @@ pub struct Arguments {
     dir: PathBuf,
 }
 
-/// Imports until the end of the input or the first line that cannot be taken; lines before it are in.
+/// Imports until the end of the input or the first line that cannot be taken; lines before it are
+/// in.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Fill, "stop it first, or let it end")?;
     let bar = progress::count("import");
@@ -134,7 +136,8 @@ impl<'a> Import<'a> {
     fn wait(&mut self) {
         let Some(UnderWay { line, place, ticket }) = self.under_way.pop_front() else { return };
         if let Err(error) = ticket.wait() {
-            let in_line = || anyhow::Error::from(error).context(format!("line {line}: {BEFORE_IT}"));
+            let in_line =
+                || anyhow::Error::from(error).context(format!("line {line}: {BEFORE_IT}"));
             self.failed.get_or_insert_with(in_line);
         }
         if let Entry::Occupied(mut end) = self.ends.entry(place) {

@@ -72,7 +72,8 @@ mod tests {
         for (name, body) in
             [(b"c/1".as_slice(), all.as_slice()), (&[0xFF], b""), ("ü\n\"".as_bytes(), b"\0{}")]
         {
-            let json = serde_json::to_string(&Line::new("messages", name, 7, 9, body)).expect("a line");
+            let json =
+                serde_json::to_string(&Line::new("messages", name, 7, 9, body)).expect("a line");
             assert!(!json.contains('\n'), "{json}");
             let line: Line = serde_json::from_str(&json).expect("it reads back");
             assert_eq!(line.timeline().expect("a name"), name);
@@ -85,10 +86,14 @@ mod tests {
     fn a_line_with_both_forms_of_a_body_or_none_or_a_strange_field_is_refused() {
         let line = |rest: &str| {
             let json = format!(r#"{{"store":"s","timeline":"t","sequence":1{rest}}}"#);
-            serde_json::from_str::<Line>(&json).map_err(anyhow::Error::from).and_then(|line| line.body())
+            serde_json::from_str::<Line>(&json)
+                .map_err(anyhow::Error::from)
+                .and_then(|line| line.body())
         };
         assert!(line(r#","body":"x""#).is_ok());
         assert!(line("").is_err() && line(r#","body":"x","body_base64":"eA==""#).is_err());
-        assert!(line(r#","body_base64":"!""#).is_err() && line(r#","body":"x","colour":1"#).is_err());
+        assert!(
+            line(r#","body_base64":"!""#).is_err() && line(r#","body":"x","colour":1"#).is_err()
+        );
     }
 }

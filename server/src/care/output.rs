@@ -1,5 +1,5 @@
-//! What a verb prints: lines on standard output for whoever reads them. That nobody reads any more is no failure of the verb: it is
-//! remembered, and told by the exit code.
+//! What a verb prints: lines on standard output for whoever reads them. That nobody reads any more
+//! is no failure of the verb: it is remembered, and told by the exit code.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, Write as _};

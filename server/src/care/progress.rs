@@ -18,6 +18,7 @@ fn bar(what: &'static str, template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template(template).expect("the templates of this file are good");
+    let style =
+        ProgressStyle::with_template(template).expect("the templates of this file are good");
     ProgressBar::new(0).with_prefix(what).with_style(style)
 }

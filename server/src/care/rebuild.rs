@@ -1,4 +1,5 @@
-//! `strandline rebuild-members`: the ledgers of messaging that are lost are made again from what is left.
+//! `strandline rebuild-members`: the ledgers of messaging that are lost are made again from what is
+//! left.
 
 use std::path::PathBuf;
 

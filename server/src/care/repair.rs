@@ -1,4 +1,5 @@
-//! `strandline repair`: what is damaged in one of two copies is mended from the other; all else is checked.
+//! `strandline repair`: what is damaged in one of two copies is mended from the other; all else is
+//! checked.
 
 use std::path::PathBuf;
 
@@ -15,7 +16,8 @@ pub struct Arguments {
     dir: PathBuf,
 }
 
-/// Opens the directory as a server does, which takes in what a crash left in the log, checks it, and mends what can be.
+/// Opens the directory as a server does, which takes in what a crash left in the log, checks it,
+/// and mends what can be.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Write, "TL.VERIFY mends it there")?;
     let bar = progress::bytes("repair");
@@ -34,7 +36,8 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     out.line(format_args!("{} files mended from their other copies", found.mended.len()));
     if !found.findings.is_empty() {
         out.line(format_args!(
-            "next: run strandline verify {}; for damage that is still there restore a backup, or use strandline salvage",
+            "next: run strandline verify {}; for damage that is still there restore a backup, or \
+             use strandline salvage",
             arguments.dir.display()
         ));
     }

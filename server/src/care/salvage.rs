@@ -30,7 +30,8 @@ fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
     Ok(lost)
 }
 
-/// Salvages, and tells each damaged file and each timeline that lost something, and the ledgers of messaging that are lost.
+/// Salvages, and tells each damaged file and each timeline that lost something, and the ledgers of
+/// messaging that are lost.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let saved = strandline::salvage(&arguments.dir, &arguments.target)?;
     for finding in &saved.findings {
@@ -38,13 +39,22 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     }
     let lost = lost_ledgers(&arguments.target)?;
     for conv in &lost.conversations {
-        out.line(format_args!("ledger: the members of conversation {} are lost", conv.escape_ascii()));
+        out.line(format_args!(
+            "ledger: the members of conversation {} are lost",
+            conv.escape_ascii()
+        ));
     }
     for conv in &lost.changes {
-        out.line(format_args!("ledger: edits and recalls of conversation {} are lost", conv.escape_ascii()));
+        out.line(format_args!(
+            "ledger: edits and recalls of conversation {} are lost",
+            conv.escape_ascii()
+        ));
     }
     for user in &lost.users {
-        out.line(format_args!("ledger: conversations and marks of user {} are lost", user.escape_ascii()));
+        out.line(format_args!(
+            "ledger: conversations and marks of user {} are lost",
+            user.escape_ascii()
+        ));
     }
     if lost != LostLedgers::default() {
         out.line(format_args!(

@@ -1,7 +1,8 @@
-//! Writing: TL.APPEND and TL.FANOUT. Both become a batch; the session submits it together with its neighbours in the pipeline.
+//! Writing: TL.APPEND and TL.FANOUT. Both become a batch; the session submits it together with its
+//! neighbours in the pipeline.
 //!
-//! What must hold when the batch is committed (ID, IFLAST, SEQ) is the engine's to judge, in this order: only it knows what comes
-//! before the batch.
+//! What must hold when the batch is committed (ID, IFLAST, SEQ) is the engine's to judge, in this
+//! order: only it knows what comes before the batch.
 
 use bytes::Bytes;
 use strandline::{Batch, Durability, Sequence};
@@ -14,11 +15,13 @@ use crate::refusal::Refusal;
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.APPEND", -3, Class::Write, Run::Write(append)).one_key().told(
         "key body [ID id] [SEQ n] [IFLAST n] [PX ms] [DURABILITY disk|os]",
-        "Appends a body; integer: its sequence. A retry with the same ID and body: the original sequence.",
+        "Appends a body; integer: its sequence. A retry with the same ID and body: the original \
+         sequence.",
     ),
     Command::new("TL.FANOUT", -4, Class::Write, Run::Write(fan_out)).counted_keys(2).told(
         "body numkeys key [key ...] [ID id] [PX ms] [DURABILITY disk|os]",
-        "Appends one body to every key, all or none; array: the sequences in key order. The ID belongs to the first key.",
+        "Appends one body to every key, all or none; array: the sequences in key order. The ID \
+         belongs to the first key.",
     ),
 ];
 
@@ -87,8 +90,10 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refus
     let mut wishes = Wishes::default();
     options(rest, |word, value| wishes.take(word, value))?;
     check_body(context, body)?;
-    let keys: Vec<Key> =
-        names.iter().map(|name| Key::find(&context.shared.engine, name)).collect::<Result<_, _>>()?;
+    let keys: Vec<Key> = names
+        .iter()
+        .map(|name| Key::find(&context.shared.engine, name))
+        .collect::<Result<_, _>>()?;
     let targets = keys.iter().map(|key| (&key.store, key.name()));
     Ok(Prepared::from(Write {
         batch: wishes.batch().fan_out(body, targets),

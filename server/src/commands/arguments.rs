@@ -1,6 +1,7 @@
 //! How arguments are spelled: numbers, options as pairs in any order, bounds, counted keys.
 //!
-//! A number is `-?(0|[1-9][0-9]{0,19})` and in range; anything else, and any word that is not expected, is `ERR`.
+//! A number is `-?(0|[1-9][0-9]{0,19})` and in range; anything else, and any word that is not
+//! expected, is `ERR`.
 
 use bytes::Bytes;
 use strandline::{Durability, Limit, MAX_SEQUENCE};
@@ -57,7 +58,8 @@ pub fn durability(raw: &[u8]) -> Result<Durability, Refusal> {
     }
 }
 
-/// Hands each `WORD value` pair to `take`, the word in capitals; `take` says whether it knows the word.
+/// Hands each `WORD value` pair to `take`, the word in capitals; `take` says whether it knows the
+/// word.
 pub fn options(
     words: &[Bytes],
     mut take: impl FnMut(&[u8], &Bytes) -> Result<bool, Refusal>,
@@ -148,7 +150,8 @@ impl Paging {
     }
 }
 
-/// The options of a command that pages through entries and may wait for them: COUNT, BYTES, and the milliseconds of BLOCK.
+/// The options of a command that pages through entries and may wait for them: COUNT, BYTES, and the
+/// milliseconds of BLOCK.
 pub fn paging_and_block(words: &[Bytes]) -> Result<(Paging, Option<u64>), Refusal> {
     let (mut paging, mut block_ms) = (Paging::default(), None);
     options(words, |word, value| {
@@ -188,9 +191,18 @@ mod tests {
         for (raw, value) in [("0", 0), ("-0", 0), ("7", 7), ("9223372036854775807", MAX_SEQUENCE)] {
             assert_eq!(integer(raw.as_bytes()), Ok(value));
         }
-        for raw in
-            ["", "-", "-1", "+1", "007", "1.0", "x", " 1", "9223372036854775808", "18446744073709551616"]
-        {
+        for raw in [
+            "",
+            "-",
+            "-1",
+            "+1",
+            "007",
+            "1.0",
+            "x",
+            " 1",
+            "9223372036854775808",
+            "18446744073709551616",
+        ] {
             assert!(integer(raw.as_bytes()).is_err(), "{raw}");
         }
         assert!(integer("9".repeat(200).as_bytes()).is_err() && positive(b"0").is_err());
@@ -207,11 +219,15 @@ mod tests {
     #[test]
     fn options_come_in_pairs_of_known_words() {
         let mut paging = Paging::default();
-        assert_eq!(options(&words("bytes 5 count 3"), |word, value| paging.take(word, value)), Ok(()));
+        assert_eq!(
+            options(&words("bytes 5 count 3"), |word, value| paging.take(word, value)),
+            Ok(())
+        );
         assert_eq!(paging, Paging { count: Some(3), bytes: Some(5) });
         for wrong in ["COUNT", "COUNT 1 BYTES", "SIDEWAYS 1", "COUNT x"] {
             let refused = options(&words(wrong), |word, value| paging.take(word, value));
-            let named = wrong.split(' ').next_back().filter(|word| word.len() > 2).unwrap_or(&wrong[..5]);
+            let named =
+                wrong.split(' ').next_back().filter(|word| word.len() > 2).unwrap_or(&wrong[..5]);
             assert!(refused.is_err_and(|refusal| refusal.sentence.contains(named)), "{wrong}");
         }
     }

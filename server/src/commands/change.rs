@@ -1,7 +1,7 @@
 //! Changing what was written: TL.TRIM, TL.DEL, TL.EDIT, TL.DROP.
 //!
-//! The engine reads before it changes, and waits for the disk after: so each works on a thread that may block, and the commands
-//! behind it on its connection wait.
+//! The engine reads before it changes, and waits for the disk after: so each works on a thread that
+//! may block, and the commands behind it on its connection wait.
 
 use bytes::Bytes;
 use strandline::{Sequence, Trim};
@@ -26,7 +26,8 @@ pub(super) static COMMANDS: &[Command] = &[
     ),
     Command::new("TL.DROP", 2, Class::Write, Run::Now(drop_timeline)).one_key().told(
         "key",
-        "Removes all entries; 1, or 0 when there were none. Later appends go on above the old last.",
+        "Removes all entries; 1, or 0 when there were none. Later appends go on above the old \
+         last.",
     ),
 ];
 
@@ -43,7 +44,8 @@ fn trim(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 }
 
 fn delete(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let sequences: Vec<Sequence> = arguments[1..].iter().map(|raw| integer(raw)).collect::<Result<_, _>>()?;
+    let sequences: Vec<Sequence> =
+        arguments[1..].iter().map(|raw| integer(raw)).collect::<Result<_, _>>()?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(key.store.delete(key.name(), &sequences)?)))))
 }
@@ -59,5 +61,7 @@ fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 
 fn drop_timeline(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(u64::from(key.store.drop_timeline(key.name())?))))))
+    Ok(Flow::Slow(Box::new(move || {
+        Ok(Done::Integer(u64::from(key.store.drop_timeline(key.name())?)))
+    })))
 }

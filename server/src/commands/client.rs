@@ -1,4 +1,5 @@
-//! CLIENT: names, numbers and the list of connections. What is not listed here is refused as Redis refuses what it does not know.
+//! CLIENT: names, numbers and the list of connections. What is not listed here is refused as Redis
+//! refuses what it does not know.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -12,10 +13,18 @@ use super::{shown, unknown_subcommand, write_help};
 use crate::clients::{Client, End};
 use crate::refusal::Refusal;
 
-pub(super) static COMMANDS: &[Command] = &[Command::new("CLIENT", -2, Class::Connection, Run::Now(client)).told(
-    "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST [TYPE type | ID id [id ...]] | KILL ID id | KILL ADDR address | KILL address | \
+pub(super) static COMMANDS: &[Command] = &[Command::new(
+    "CLIENT",
+    -2,
+    Class::Connection,
+    Run::Now(client),
+)
+.told(
+    "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST [TYPE type | ID id [id \
+     ...]] | KILL ID id | KILL ADDR address | KILL address | \
      NO-EVICT on|off | NO-TOUCH on|off",
-    "About this connection and the others. SETINFO: LIB-NAME or LIB-VER. TYPE: normal, pubsub, master, replica. KILL: how many were closed; in its old form OK.",
+    "About this connection and the others. SETINFO: LIB-NAME or LIB-VER. TYPE: normal, pubsub, \
+     master, replica. KILL: how many were closed; in its old form OK.",
 )
 .replies(Reply::LargeWith("LIST"))];
 
@@ -42,7 +51,11 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         }
         (b"GETNAME", []) => {
             let name = context.connection.client.name.lock().clone();
-            if name.is_empty() { context.connection.out.null() } else { context.connection.out.bulk(name) }
+            if name.is_empty() {
+                context.connection.out.null()
+            } else {
+                context.connection.out.bulk(name)
+            }
         }
         (b"ID", []) => {
             let id = context.connection.client.id;
@@ -69,7 +82,11 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
             return Ok(kill(context, |client| client.address == address));
         }
         (b"KILL", [value]) => return kill_address(context, value),
-        (b"HELP" | b"SETINFO" | b"SETNAME" | b"GETNAME" | b"ID" | b"INFO" | b"NO-EVICT" | b"NO-TOUCH", _) => {
+        (
+            b"HELP" | b"SETINFO" | b"SETNAME" | b"GETNAME" | b"ID" | b"INFO" | b"NO-EVICT"
+            | b"NO-TOUCH",
+            _,
+        ) => {
             let word = word.to_ascii_lowercase();
             let word = String::from_utf8_lossy(&word);
             let text = format!("wrong number of arguments for 'client|{word}' command");
@@ -100,7 +117,8 @@ fn set_info(context: &Context<'_>, attribute: &[u8], value: &[u8]) -> Result<(),
         return Err(Refusal::usage(text));
     }
     let mut library = context.connection.client.library.lock();
-    *(if is_name { &mut library.name } else { &mut library.version }) = Bytes::copy_from_slice(value);
+    *(if is_name { &mut library.name } else { &mut library.version }) =
+        Bytes::copy_from_slice(value);
     Ok(())
 }
 
@@ -120,21 +138,25 @@ type Filter = Box<dyn Fn(&Client) -> bool>;
 fn list_filter(words: &[Bytes]) -> Result<Filter, Refusal> {
     match words {
         [] => Ok(Box::new(|_| true)),
-        [word, name] if word.eq_ignore_ascii_case(b"TYPE") => match name.to_ascii_lowercase().as_slice() {
-            b"normal" => Ok(Box::new(|client| !client.is_subscriber())),
-            b"pubsub" => Ok(Box::new(Client::is_subscriber)),
-            b"master" | b"replica" | b"slave" => Ok(Box::new(|_| false)),
-            _ => Err(Refusal::usage(format!("Unknown client type '{}'", shown(name)))),
-        },
+        [word, name] if word.eq_ignore_ascii_case(b"TYPE") => {
+            match name.to_ascii_lowercase().as_slice() {
+                b"normal" => Ok(Box::new(|client| !client.is_subscriber())),
+                b"pubsub" => Ok(Box::new(Client::is_subscriber)),
+                b"master" | b"replica" | b"slave" => Ok(Box::new(|_| false)),
+                _ => Err(Refusal::usage(format!("Unknown client type '{}'", shown(name)))),
+            }
+        }
         [word, ids @ ..] if word.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
-            let ids = ids.iter().map(|id| integer(id)).collect::<Result<HashSet<u64>, Refusal>>()?;
+            let ids =
+                ids.iter().map(|id| integer(id)).collect::<Result<HashSet<u64>, Refusal>>()?;
             Ok(Box::new(move |client| ids.contains(&client.id)))
         }
         _ => Err(Refusal::syntax()),
     }
 }
 
-/// A line of CLIENT LIST. `idle` counts from the last command; flags: P subscribes, b blocked, e NO-EVICT, T NO-TOUCH, N none of them.
+/// A line of CLIENT LIST. `idle` counts from the last command; flags: P subscribes, b blocked, e
+/// NO-EVICT, T NO-TOUCH, N none of them.
 fn describe(client: &Client, now_ms: u64) -> String {
     let activity = &client.activity;
     let seconds_since = |time_ms: u64| now_ms.saturating_sub(time_ms) / 1000;
@@ -145,11 +167,13 @@ fn describe(client: &Client, now_ms: u64) -> String {
         (is_set(&activity.no_evict), 'e'),
         (is_set(&activity.no_touch), 'T'),
     ];
-    let flags: String = flags.iter().filter(|(holds, _)| *holds).map(|(_, letter)| letter).collect();
+    let flags: String =
+        flags.iter().filter(|(holds, _)| *holds).map(|(_, letter)| letter).collect();
     let command = activity.command.lock().to_ascii_lowercase();
     let library = client.library.lock().clone();
     format!(
-        "id={} addr={} name={} age={} idle={} flags={} db=0 sub={} psub=0 ssub={} multi=-1 cmd={} user=default resp={} \
+        "id={} addr={} name={} age={} idle={} flags={} db=0 sub={} psub=0 ssub={} multi=-1 cmd={} \
+         user=default resp={} \
          lib-name={} lib-ver={}\n",
         client.id,
         client.address,
@@ -192,7 +216,8 @@ fn kill(context: &mut Context<'_>, chosen: impl Fn(&Client) -> bool) -> Flow {
 /// The old form replies OK, or an error when there is nobody of that address.
 fn kill_address(context: &mut Context<'_>, value: &[u8]) -> Result<Flow, Refusal> {
     let address = parse_address(value)?;
-    let Some(victim) = context.shared.clients.all().into_iter().find(|client| client.address == address)
+    let Some(victim) =
+        context.shared.clients.all().into_iter().find(|client| client.address == address)
     else {
         return Err(Refusal::usage("No such client"));
     };

@@ -10,12 +10,13 @@ use super::{unknown_subcommand, write_help};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
-pub(super) static COMMANDS: &[Command] = &[Command::new("COMMAND", -1, Class::Connection, Run::Now(command))
-    .told(
-        "[COUNT | LIST | INFO [name ...] | DOCS [name ...] | GETKEYS command [argument ...]]",
-        "The table of commands: arity, flags, key positions, documentation.",
-    )
-    .replies(Reply::Large)];
+pub(super) static COMMANDS: &[Command] =
+    &[Command::new("COMMAND", -1, Class::Connection, Run::Now(command))
+        .told(
+            "[COUNT | LIST | INFO [name ...] | DOCS [name ...] | GETKEYS command [argument ...]]",
+            "The table of commands: arity, flags, key positions, documentation.",
+        )
+        .replies(Reply::Large)];
 
 fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let word = arguments.first().map_or_else(|| b"INFO".to_vec(), |word| word.to_ascii_uppercase());
@@ -79,8 +80,9 @@ fn write_info(names: &[Bytes], most: u64, out: &mut Encoder) -> Result<(), Refus
     Ok(())
 }
 
-/// Name, arity, flags, first key, last key, step, categories, and three lists that stay empty: tips, key specifications,
-/// subcommands. Of commands with counted keys only the first is told here; clients then ask GETKEYS.
+/// Name, arity, flags, first key, last key, step, categories, and three lists that stay empty:
+/// tips, key specifications, subcommands. Of commands with counted keys only the first is told
+/// here; clients then ask GETKEYS.
 fn write_row(command: &Command, out: &mut Encoder) {
     out.array(10);
     out.bulk(command.lower_name());
@@ -118,7 +120,9 @@ fn write_docs(names: &[Bytes], out: &mut Encoder) {
         } else {
             format!("{} {}: {}", command.name, command.usage, command.summary)
         };
-        for (name, value) in [("summary", summary.as_str()), ("since", "1.0.0"), ("group", group.word)] {
+        for (name, value) in
+            [("summary", summary.as_str()), ("since", "1.0.0"), ("group", group.word)]
+        {
             out.bulk(name);
             out.bulk(value);
         }

@@ -1,4 +1,5 @@
-//! The connection itself: HELLO, AUTH, PING, ECHO, QUIT, RESET, SELECT, READONLY. As Redis has them.
+//! The connection itself: HELLO, AUTH, PING, ECHO, QUIT, RESET, SELECT, READONLY. As Redis has
+//! them.
 
 use bytes::Bytes;
 
@@ -9,12 +10,16 @@ use crate::auth::LoginError;
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
 
-/// What clients take for the version of Redis whose commands of this file and its neighbours they may use.
+/// What clients take for the version of Redis whose commands of this file and its neighbours they
+/// may use.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
 
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("HELLO", -1, Class::Connection, Run::Now(hello))
-        .told("[2|3] [AUTH user pass] [SETNAME name]", "Chooses the protocol; map about the server.")
+        .told(
+            "[2|3] [AUTH user pass] [SETNAME name]",
+            "Chooses the protocol; map about the server.",
+        )
         .before_login(),
     Command::new("AUTH", -2, Class::Connection, Run::Now(auth))
         .told("[user] pass", "Logs in; OK. The only user is default.")
@@ -31,7 +36,8 @@ pub(super) static COMMANDS: &[Command] = &[
         .told("", "RESET. RESP2, no name, no subscriptions, not logged in: as after connecting.")
         .before_login()
         .while_subscribed(),
-    Command::new("SELECT", 2, Class::Connection, Run::Now(select)).told("0", "OK. There is one database."),
+    Command::new("SELECT", 2, Class::Connection, Run::Now(select))
+        .told("0", "OK. There is one database."),
     Command::new("READONLY", 1, Class::Connection, Run::Now(read_only))
         .told("", "OK, for cluster clients; it changes nothing."),
 ];
@@ -59,7 +65,11 @@ fn hello(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
                 name = Some(given);
                 rest
             }
-            _ => return Err(Refusal::usage("syntax error: HELLO [2|3] [AUTH user pass] [SETNAME name]")),
+            _ => {
+                return Err(Refusal::usage(
+                    "syntax error: HELLO [2|3] [AUTH user pass] [SETNAME name]",
+                ));
+            }
         };
     }
     match credentials {
@@ -105,10 +115,12 @@ fn auth(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 
 fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), Refusal> {
     context.shared.password.check(user, password).map_err(|error| match error {
-        LoginError::NotConfigured => {
-            Refusal::usage("AUTH <password> called without any password configured for the default user")
+        LoginError::NotConfigured => Refusal::usage(
+            "AUTH <password> called without any password configured for the default user",
+        ),
+        LoginError::Wrong => {
+            Refusal::new("WRONGPASS", "invalid username-password pair or user is disabled.")
         }
-        LoginError::Wrong => Refusal::new("WRONGPASS", "invalid username-password pair or user is disabled."),
     })?;
     context.connection.logged_in = true;
     Ok(())

@@ -1,4 +1,5 @@
-//! The tables of docs/protocol.md, rendered from the table of commands. A test keeps the file equal to it.
+//! The tables of docs/protocol.md, rendered from the table of commands. A test keeps the file equal
+//! to it.
 
 use std::fmt::Write as _;
 
@@ -12,7 +13,12 @@ pub fn render() -> String {
             .expect("a string takes all that is written");
         for command in group.rows.iter().copied().flatten() {
             let words = format!("{} {}", command.name, command.usage);
-            let row = format!("| `{}` | {} | {} |\n", words.trim(), command.class.word(), command.summary);
+            let row = format!(
+                "| `{}` | {} | {} |\n",
+                words.trim(),
+                command.class.word(),
+                command.summary
+            );
             // A bar ends a cell, even inside code.
             text.push_str(&escape_inner_bars(&row));
         }

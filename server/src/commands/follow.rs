@@ -1,5 +1,5 @@
-//! Gapless push: TL.FOLLOW and TL.UNFOLLOW. The reply says where the reader stands; the frames are pushed after it, from the cursor
-//! on, catch-up and live alike (see `push`).
+//! Gapless push: TL.FOLLOW and TL.UNFOLLOW. The reply says where the reader stands; the frames are
+//! pushed after it, from the cursor on, catch-up and live alike (see `push`).
 
 use std::time::Duration;
 
@@ -79,8 +79,10 @@ struct Standing {
 
 impl Standing {
     fn of(key: &Key, wanted: &Wanted) -> Result<Standing, Refusal> {
-        let foreign = wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes());
-        let Answer { verdict, page } = Cursor { after: wanted.after, foreign }.read(key, Limit::NOTHING)?;
+        let foreign =
+            wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes());
+        let Answer { verdict, page } =
+            Cursor { after: wanted.after, foreign }.read(key, Limit::NOTHING)?;
         if foreign {
             return Ok(Standing { verdict, goes_on: false, page });
         }

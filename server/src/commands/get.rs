@@ -19,11 +19,13 @@ pub(super) static COMMANDS: &[Command] = &[
         .told("key", "The newest readable entry, or null."),
     Command::new("TL.INFO", 2, Class::Read, Run::Now(info)).one_key().told(
         "key",
-        "Map: first, last, count and bytes of the readable entries, first_time, last_time, epoch, trimmed_to.",
+        "Map: first, last, count and bytes of the readable entries, first_time, last_time, epoch, \
+         trimmed_to.",
     ),
     Command::new("TL.SEQAT", 3, Class::Read, Run::Now(sequence_at)).one_key().told(
         "key time",
-        "Integer: the lowest readable sequence with at least that time; last + 1 when there is none.",
+        "Integer: the lowest readable sequence with at least that time; last + 1 when there is \
+         none.",
     ),
 ];
 
@@ -47,7 +49,9 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     // It counts whatever is there: more steps than anybody knows before.
     let read = |key: &Key| Ok(key.store.info(key.name())?);
-    answer(context, key, (false, 0), read, |info, key, out| write_info(info, &key.store.epoch(), out))
+    answer(context, key, (false, 0), read, |info, key, out| {
+        write_info(info, &key.store.epoch(), out)
+    })
 }
 
 fn write_info(info: &Info, epoch: &str, out: &mut Encoder) {

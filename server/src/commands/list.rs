@@ -9,15 +9,16 @@ use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::{find_store, split};
 use crate::refusal::Refusal;
 
-pub(super) static COMMANDS: &[Command] = &[Command::new("TL.LIST", -2, Class::Read, Run::Now(list)).told(
-    "prefix [AFTER key] [COUNT n]",
-    "Array of the keys with readable entries, in byte order. The prefix includes the store.",
-)];
+pub(super) static COMMANDS: &[Command] =
+    &[Command::new("TL.LIST", -2, Class::Read, Run::Now(list)).told(
+        "prefix [AFTER key] [COUNT n]",
+        "Array of the keys with readable entries, in byte order. The prefix includes the store.",
+    )];
 
 fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (after, count) = after_and_count(&arguments[1..])?;
-    let (store_name, prefix) =
-        split(&arguments[0]).ok_or_else(|| Refusal::usage("a prefix is <store>:[start of a name]"))?;
+    let (store_name, prefix) = split(&arguments[0])
+        .ok_or_else(|| Refusal::usage("a prefix is <store>:[start of a name]"))?;
     let store = find_store(&context.shared.engine, store_name)?;
     let (store_name, prefix) = (store_name.to_vec(), prefix.to_vec());
     let after = after.map(|after| after.to_vec());
@@ -44,7 +45,8 @@ enum Start<'a> {
     Nowhere,
 }
 
-/// Where the listing of a store starts. AFTER is compared as a whole key, so that it may name any store, or none.
+/// Where the listing of a store starts. AFTER is compared as a whole key, so that it may name any
+/// store, or none.
 fn start<'a>(store: &[u8], after: Option<&'a [u8]>) -> Start<'a> {
     let Some(after) = after else { return Start::First };
     match after.strip_prefix(store).and_then(|rest| rest.strip_prefix(b":")) {

@@ -20,11 +20,13 @@ pub(super) static COMMANDS: &[Command] = &[
         .told("", "Writes what is in memory to segments; OK when that is done."),
     Command::new("TL.COMPACT", -1, Class::Admin, Run::Now(compact)).told(
         "[store]",
-        "Merges segments now; OK when that is done. The store must exist; all stores are looked at.",
+        "Merges segments now; OK when that is done. The store must exist; all stores are looked \
+         at.",
     ),
     Command::new("TL.VERIFY", 1, Class::Admin, Run::Now(verify)).told(
         "",
-        "Checks every file, and mends what is damaged in one of two copies; map of files, bytes, timelines, entries, left_off, mended, \
+        "Checks every file, and mends what is damaged in one of two copies; map of files, bytes, \
+         timelines, entries, left_off, mended, \
          and findings: an array of maps.",
     )
     .replies(Reply::Large),
@@ -98,7 +100,9 @@ fn write_finding(finding: &Finding, out: &mut Encoder) {
 fn backup(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let dir = PathBuf::from(OsStr::from_bytes(&arguments[0]));
     if !dir.is_absolute() {
-        return Err(Refusal::usage("the directory must be an absolute path on the server's machine"));
+        return Err(Refusal::usage(
+            "the directory must be an absolute path on the server's machine",
+        ));
     }
     let shared = Arc::clone(context.shared);
     Ok(Flow::Slow(Box::new(move || {

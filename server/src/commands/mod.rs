@@ -1,12 +1,14 @@
-//! The commands. One file per group; in each, its rows of the table come first, then for each command the same steps in the same
-//! order: parse the arguments (leftovers are refused), find the timelines, run, write the reply.
+//! The commands. One file per group; in each, its rows of the table come first, then for each
+//! command the same steps in the same order: parse the arguments (leftovers are refused), find the
+//! timelines, run, write the reply.
 //!
-//! What a command may be: most write their reply at once. A *write* makes a batch and says how its receipt is shown, so that the
-//! session can hand the batches of a whole pipeline to the engine together. A *wait* is tried again when its timelines advance.
-//! A *slow* one works on a thread that may block, a *sliced* one there too, a slice at a time. Which of them is which: `place.rs`.
+//! What a command may be: most write their reply at once. A *write* makes a batch and says how its
+//! receipt is shown, so that the session can hand the batches of a whole pipeline to the engine
+//! together. A *wait* is tried again when its timelines advance. A *slow* one works on a thread
+//! that may block, a *sliced* one there too, a slice at a time. Which of them is which: `place.rs`.
 //!
-//! Errors come in the contract's order: the words of the command first, then sizes, then keys and stores, then the engine.
-//! Knows nothing of sockets.
+//! Errors come in the contract's order: the words of the command first, then sizes, then keys and
+//! stores, then the engine. Knows nothing of sockets.
 
 #![allow(clippy::unnecessary_wraps, reason = "the table wants one signature for all commands")]
 
@@ -39,7 +41,8 @@ use bytes::Bytes;
 pub use document::render as render_tables;
 pub use read::watch_instead;
 pub use row::{
-    Again, Attempt, Command, Context, Done, Flow, Prepared, Ready, Run, Sliced, Waiting, Work, Write,
+    Again, Attempt, Command, Context, Done, Flow, Prepared, Ready, Run, Sliced, Waiting, Work,
+    Write,
 };
 
 use row::Reply;
@@ -58,14 +61,16 @@ pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Comm
     }
     if !command.while_subscribed && connection.is_subscriber_only() {
         return Err(Refusal::usage(format!(
-            "Can't execute '{}': only (S)SUBSCRIBE / (S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            "Can't execute '{}': only (S)SUBSCRIBE / (S)UNSUBSCRIBE / PING / QUIT / RESET are \
+             allowed in this context",
             command.lower_name()
         )));
     }
     Ok(command)
 }
 
-/// Whether the reply to a request is small, so that its connection gets it although memory is short.
+/// Whether the reply to a request is small, so that its connection gets it although memory is
+/// short.
 pub fn is_small(request: &[Bytes]) -> bool {
     let reply = table::find(&request[0]).map_or(Reply::Small, |command| command.reply);
     place::is_small(reply, request)
@@ -123,19 +128,35 @@ mod tests {
     use crate::memory::FLOOR_BYTES;
 
     fn small(line: &str) -> bool {
-        is_small(&line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect::<Vec<_>>())
+        is_small(
+            &line
+                .split(' ')
+                .map(|word| Bytes::copy_from_slice(word.as_bytes()))
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn small_is_what_a_connection_needs_to_live_and_to_write() {
-        for line in
-            ["PING", "hello 3", "AUTH x", "TL.APPEND a:b x", "SUBSCRIBE a:b", "INFO", "CLIENT ID", "NOPE"]
-        {
+        for line in [
+            "PING",
+            "hello 3",
+            "AUTH x",
+            "TL.APPEND a:b x",
+            "SUBSCRIBE a:b",
+            "INFO",
+            "CLIENT ID",
+            "NOPE",
+        ] {
             assert!(small(line), "{line}");
         }
-        for line in
-            ["TL.RANGE a:b - +", "TL.MREAD 1 a:b AFTER 0", "IM.HISTORY c u", "COMMAND DOCS", "client list"]
-        {
+        for line in [
+            "TL.RANGE a:b - +",
+            "TL.MREAD 1 a:b AFTER 0",
+            "IM.HISTORY c u",
+            "COMMAND DOCS",
+            "client list",
+        ] {
             assert!(!small(line), "{line}");
         }
         assert!(!small(&format!("ECHO {}", "x".repeat(FLOOR_BYTES))), "it comes back");

@@ -1,20 +1,22 @@
 //! Where a reply is made: one rule for all commands.
 //!
-//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small. A ledger that decides it is
-//!    read elsewhere if it is not in memory ([`Prepared::Elsewhere`]); where its timelines end is looked up when it is submitted
-//!    (`submission.rs`).
-//! 2. What is answered from memory in at most [`STEPS`] steps is answered at once, on the connection's thread. A step is an entry,
-//!    or a timeline that is looked up.
-//! 3. All else runs elsewhere, on a thread that may block: what may read the disk, and what takes more steps. It runs in slices of
-//!    at most [`STEPS`] steps where a reply consists of many small looks, and in one where the engine gives a whole page. The bytes
-//!    of the reply are reserved before the first slice.
-//! 4. What waits for the disk anyway (changes, maintenance) runs elsewhere as one piece ([`Flow::Slow`]).
+//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small. A
+//!    ledger that decides it is read elsewhere if it is not in memory ([`Prepared::Elsewhere`]);
+//!    where its timelines end is looked up when it is submitted (`submission.rs`).
+//! 2. What is answered from memory in at most [`STEPS`] steps is answered at once, on the
+//!    connection's thread. A step is an entry, or a timeline that is looked up.
+//! 3. All else runs elsewhere, on a thread that may block: what may read the disk, and what takes
+//!    more steps. It runs in slices of at most [`STEPS`] steps where a reply consists of many small
+//!    looks, and in one where the engine gives a whole page. The bytes of the reply are reserved
+//!    before the first slice.
+//! 4. What waits for the disk anyway (changes, maintenance) runs elsewhere as one piece
+//!    ([`Flow::Slow`]).
 //! 5. Pages for followers and subscribers are read by the same rule (`push/pump.rs`).
 //!
 //! Messaging reads ledgers beside timelines, so none of its reads is near.
 //!
-//! And whether there must be memory for a reply before it is made: always, but for small ones ([`is_small`]), which a connection
-//! gets in any case if it holds nothing else.
+//! And whether there must be memory for a reply before it is made: always, but for small ones
+//! ([`is_small`]), which a connection gets in any case if it holds nothing else.
 //!
 //! Knows nothing of threads: the session, or an event loop, does what is asked for here.
 
@@ -36,7 +38,8 @@ pub const STEPS: usize = 1000;
 /// What an entry takes in a reply beside its body: heads of arrays, two numbers, line ends.
 pub const FRAME_BYTES: usize = 64;
 
-/// Whether the reply to a request of this command is small, as far as that is known before it is run.
+/// Whether the reply to a request of this command is small, as far as that is known before it is
+/// run.
 pub fn is_small(reply: Reply, request: &[Bytes]) -> bool {
     let bytes: usize = request.iter().map(Bytes::len).sum();
     if bytes > FLOOR_BYTES {
@@ -58,7 +61,9 @@ pub fn is_near(key: &Key, from: Sequence, entries: usize) -> Result<bool, Refusa
 
 /// What a reply with such a page may take.
 pub fn page_bytes(limit: Limit) -> usize {
-    usize::try_from(limit.body_bytes).unwrap_or(usize::MAX).saturating_add(limit.entries * FRAME_BYTES)
+    usize::try_from(limit.body_bytes)
+        .unwrap_or(usize::MAX)
+        .saturating_add(limit.entries * FRAME_BYTES)
 }
 
 /// What a reply with one entry may take.
@@ -87,12 +92,18 @@ pub fn answer<T: Send + 'static>(
 }
 
 /// A reply of at most so many bytes that is made elsewhere, in one slice.
-pub fn elsewhere(bytes: usize, work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static) -> Flow {
+pub fn elsewhere(
+    bytes: usize,
+    work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static,
+) -> Flow {
     Flow::Sliced(in_one_slice(bytes, work))
 }
 
 /// The same as work that is not handed over yet.
-pub fn in_one_slice(bytes: usize, work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static) -> Sliced {
+pub fn in_one_slice(
+    bytes: usize,
+    work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static,
+) -> Sliced {
     let mut work = Some(work);
     Sliced { bytes, slice: Box::new(move || work.take().map(|work| work()).transpose()) }
 }

@@ -1,7 +1,8 @@
 //! Catching up from a cursor: TL.READ, with BLOCK. (TL.MREAD: `read_many.rs`.)
 //!
-//! A blocked read watches first, reads, and then waits: so no commit falls between the read and the wait. It is over when there is
-//! an entry, a verdict other than OK, or no time left; meanwhile its connection is pushed to as always.
+//! A blocked read watches first, reads, and then waits: so no commit falls between the read and the
+//! wait. It is over when there is an entry, a verdict other than OK, or no time left; meanwhile its
+//! connection is pushed to as always.
 
 use std::time::Duration;
 
@@ -22,10 +23,12 @@ use crate::refusal::Refusal;
 /// Longer than this is for ever: no connection lives for a year, and timers need not count beyond.
 pub(super) const LONGEST_BLOCK: Duration = Duration::from_hours(365 * 24);
 
-pub(super) static COMMANDS: &[Command] = &[Command::new("TL.READ", -4, Class::Read, Run::Now(read)).one_key().told(
-    "key AFTER seq [EPOCH e] [COUNT n] [BYTES n] [BLOCK ms]",
-    "Map: verdict (OK, TRIMMED, FUTURE, EPOCH), epoch, first, last, next (the cursor to pass next), more, entries.",
-)];
+pub(super) static COMMANDS: &[Command] =
+    &[Command::new("TL.READ", -4, Class::Read, Run::Now(read)).one_key().told(
+        "key AFTER seq [EPOCH e] [COUNT n] [BYTES n] [BLOCK ms]",
+        "Map: verdict (OK, TRIMMED, FUTURE, EPOCH), epoch, first, last, next (the cursor to pass \
+     next), more, entries.",
+    )];
 
 /// Where a reader of one timeline stands.
 #[derive(Clone, Copy)]
@@ -59,7 +62,8 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let foreign = wanted.is_some_and(|wanted| wanted != key.store.epoch().as_bytes());
     let cursor = Cursor { after, foreign };
     let (near, bytes) = (is_near(&key, after.saturating_add(1), limit.entries)?, page_bytes(limit));
-    let write = |answer: &Answer, key: &Key, out: &mut Encoder| answer.write(&key.store.epoch(), out);
+    let write =
+        |answer: &Answer, key: &Key, out: &mut Encoder| answer.write(&key.store.epoch(), out);
     let Some(block_ms) = block else {
         return answer(context, key, (near, bytes), move |key| cursor.read(key, limit), write);
     };
@@ -163,7 +167,13 @@ impl Answer {
 }
 
 /// The head of a read's map, with `pairs` pairs in all: where the timeline and the reader stand.
-pub(super) fn write_standing(verdict: &str, epoch: &str, page: &Page, pairs: usize, out: &mut Encoder) {
+pub(super) fn write_standing(
+    verdict: &str,
+    epoch: &str,
+    page: &Page,
+    pairs: usize,
+    out: &mut Encoder,
+) {
     out.map(pairs);
     out.bulk("verdict");
     out.bulk(verdict);

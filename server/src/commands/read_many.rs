@@ -1,11 +1,11 @@
 //! Catching up from several cursors: TL.MREAD, with BLOCK.
 //!
-//! COUNT and BYTES are totals: they are used up in the order of the keys, and the first entry that does not fit ends the reply. The
-//! first entry of the whole reply always passes. Later keys still tell their verdicts, so the reply may also be too large by these:
-//! then it is refused.
+//! COUNT and BYTES are totals: they are used up in the order of the keys, and the first entry that
+//! does not fit ends the reply. The first entry of the whole reply always passes. Later keys still
+//! tell their verdicts, so the reply may also be too large by these: then it is refused.
 //!
-//! However many keys there are, the work is done in slices of [`STEPS`] steps (see `place.rs`); few keys that are all in memory are
-//! one slice, which is done at once.
+//! However many keys there are, the work is done in slices of [`STEPS`] steps (see `place.rs`); few
+//! keys that are all in memory are one slice, which is done at once.
 
 use std::sync::Arc;
 
@@ -93,7 +93,8 @@ fn read_many(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Ref
 
 fn read_blocked(context: &mut Context<'_>, query: Query, block_ms: u64) -> Result<Flow, Refusal> {
     let engine = &context.shared.engine;
-    let keys: Vec<Key> = query.keys().iter().map(|name| Key::find(engine, name)).collect::<Result<_, _>>()?;
+    let keys: Vec<Key> =
+        query.keys().iter().map(|name| Key::find(engine, name)).collect::<Result<_, _>>()?;
     let query = Arc::new(query);
     let attempt = move |last: bool| Sweep::new(Arc::clone(&query), last).sliced();
     watch(context, keys, block_ms, Attempt::Elsewhere(Box::new(attempt)))
@@ -104,7 +105,8 @@ impl Query {
         &self.words[..self.words.len() / 2]
     }
 
-    /// With words of its own: slices of the input would keep all of the read that they came with alive.
+    /// With words of its own: slices of the input would keep all of the read that they came with
+    /// alive.
     fn detached(&self) -> Query {
         let words = self.words.iter().map(|word| Bytes::copy_from_slice(word)).collect();
         let Query { limit, protocol, most_frames, .. } = *self;
@@ -116,7 +118,17 @@ impl Sweep {
     fn new(query: Arc<Query>, last: bool) -> Sweep {
         let out = Encoder::speaking(query.protocol);
         let left = query.limit;
-        Sweep { query, last, after: Vec::new(), found: 0, at: 0, left, body_bytes: 0, count: 0, out }
+        Sweep {
+            query,
+            last,
+            after: Vec::new(),
+            found: 0,
+            at: 0,
+            left,
+            body_bytes: 0,
+            count: 0,
+            out,
+        }
     }
 
     /// Whether it is one slice, in memory.
@@ -151,8 +163,8 @@ impl Sweep {
         Sliced { bytes, slice: Box::new(move || self.slice()) }
     }
 
-    /// First all sequences are read, then all stores are found, then the timelines are looked up: so a reply is refused for the
-    /// same reason however many keys there are.
+    /// First all sequences are read, then all stores are found, then the timelines are looked up:
+    /// so a reply is refused for the same reason however many keys there are.
     fn slice(&mut self) -> Result<Option<Done>, Refusal> {
         let query = Arc::clone(&self.query);
         let (keys, cursors) = query.words.split_at(query.keys().len());
@@ -193,7 +205,8 @@ impl Sweep {
         let used_bytes: u64 = entries.iter().map(|entry| entry.body.len() as u64).sum();
         let left = &mut self.left;
         left.first_always &= entries.is_empty();
-        // After a first entry that is over the budget nothing fits any more, not even an empty body.
+        // After a first entry that is over the budget nothing fits any more, not even an empty
+        // body.
         let is_closed = answer.page.more || used_bytes > left.body_bytes;
         left.body_bytes = left.body_bytes.saturating_sub(used_bytes);
         left.entries = if is_closed { 0 } else { left.entries - entries.len() };
@@ -209,7 +222,8 @@ impl Sweep {
         }
         let most = self.query.most_frames;
         if self.out.len() as u64 - self.body_bytes > most {
-            let text = format!("the verdicts of a reply have at most {most} bytes: ask for fewer keys");
+            let text =
+                format!("the verdicts of a reply have at most {most} bytes: ask for fewer keys");
             return Err(Refusal::new("LIMIT", text));
         }
         Ok(entries.len())

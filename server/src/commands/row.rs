@@ -41,7 +41,8 @@ impl Class {
     }
 }
 
-/// Where the keys stand among a request's words, counted from the command's name. All zero: there are none.
+/// Where the keys stand among a request's words, counted from the command's name. All zero: there
+/// are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
     /// The first key.
@@ -195,7 +196,9 @@ impl Command {
             return Ok(Vec::new());
         }
         let end = if count_at > 0 {
-            let count = request.get(count_at).map_or_else(|| Err(Refusal::syntax()), |raw| positive(raw))?;
+            let count = request
+                .get(count_at)
+                .map_or_else(|| Err(Refusal::syntax()), |raw| positive(raw))?;
             let end = first.saturating_add(count as usize);
             if end > request.len() {
                 return Err(Refusal::usage("Invalid arguments specified for command"));
@@ -260,7 +263,8 @@ pub enum Done {
     NotYet,
     /// None yet: it is to be made like this, for which there must be more memory.
     Larger(Sliced),
-    /// None yet: a blocked command waits for these timelines, and tries again at once if they are others than before.
+    /// None yet: a blocked command waits for these timelines, and tries again at once if they are
+    /// others than before.
     NotYetOn(Vec<Key>),
 }
 
@@ -269,7 +273,8 @@ pub type Then = Box<dyn FnOnce(&mut Context<'_>) -> Result<(), Refusal> + Send>;
 
 /// A command that has nothing to tell yet. Its connection watches the timelines that it waits for.
 pub struct Waiting {
-    /// Tries again: whether the reply is written, which it is in any case when there is no time left.
+    /// Tries again: whether the reply is written, which it is in any case when there is no time
+    /// left.
     pub attempt: Attempt,
     /// When there is no time left; `None`: never.
     pub deadline: Option<Instant>,
@@ -286,7 +291,8 @@ pub enum Attempt {
 }
 
 /// An attempt that is made at once: whether the reply is written.
-pub type AttemptHere = Box<dyn FnMut(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
+pub type AttemptHere =
+    Box<dyn FnMut(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
 
 /// What becomes of a write that was not refused.
 pub enum Ready {
@@ -331,7 +337,8 @@ pub struct Basis {
 
 /// A decision that can be made anew.
 pub struct Again {
-    /// What it was based on. Writes on another state of the same thing wait for each other, so that none overtakes.
+    /// What it was based on. Writes on another state of the same thing wait for each other, so that
+    /// none overtakes.
     pub basis: Basis,
     /// Decides.
     pub decide: Decide,

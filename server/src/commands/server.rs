@@ -1,4 +1,5 @@
-//! The server as a whole: INFO, CONFIG GET, ROLE, TIME, SHUTDOWN. They say what stock clients and tools ask for when they connect.
+//! The server as a whole: INFO, CONFIG GET, ROLE, TIME, SHUTDOWN. They say what stock clients and
+//! tools ask for when they connect.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,12 +17,17 @@ use crate::shared::{Shared, StopReason};
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("INFO", -1, Class::Admin, Run::Now(info)).told(
         "[section ...]",
-        "Facts as text, under headings: server, clients, memory, persistence, stats, replication, stores, timelines.",
+        "Facts as text, under headings: server, clients, memory, persistence, stats, replication, \
+         stores, timelines.",
     ),
-    Command::new("CONFIG", -2, Class::Admin, Run::Now(config))
-        .told("GET pattern [pattern ...]", "Map of those of a few settings, most under the names that Redis has for them, that match."),
-    Command::new("ROLE", 1, Class::Admin, Run::Now(role)).told("", "Array: master, 0, no replicas."),
-    Command::new("TIME", 1, Class::Connection, Run::Now(time)).told("", "Array: seconds and microseconds."),
+    Command::new("CONFIG", -2, Class::Admin, Run::Now(config)).told(
+        "GET pattern [pattern ...]",
+        "Map of those of a few settings, most under the names that Redis has for them, that match.",
+    ),
+    Command::new("ROLE", 1, Class::Admin, Run::Now(role))
+        .told("", "Array: master, 0, no replicas."),
+    Command::new("TIME", 1, Class::Connection, Run::Now(time))
+        .told("", "Array: seconds and microseconds."),
     Command::new("SHUTDOWN", -1, Class::Admin, Run::Now(shutdown)).told(
         "[NOSAVE | SAVE | NOW | FORCE]",
         "Stops the server gracefully; no reply. What was acknowledged is durable anyway.",
@@ -31,8 +37,8 @@ pub(super) static COMMANDS: &[Command] = &[
 fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let wanted: Vec<String> =
         arguments.iter().map(|raw| String::from_utf8_lossy(raw).to_lowercase()).collect();
-    let everything =
-        wanted.is_empty() || wanted.iter().any(|word| matches!(&word[..], "all" | "default" | "everything"));
+    let everything = wanted.is_empty()
+        || wanted.iter().any(|word| matches!(&word[..], "all" | "default" | "everything"));
     let mut text = String::new();
     for (name, facts) in sections(context.shared) {
         if everything || wanted.iter().any(|word| word.eq_ignore_ascii_case(name)) {
@@ -61,7 +67,10 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
     let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
     let mut timelines: Facts = vec![("epoch".into(), shared.engine.epoch())];
     timelines.extend(numbers(shared.engine.stats().fields));
-    let stores = figures::stores(shared).into_iter().map(|(name, value)| (name, value.to_string())).collect();
+    let stores = figures::stores(shared)
+        .into_iter()
+        .map(|(name, value)| (name, value.to_string()))
+        .collect();
     vec![
         (
             "Server",
@@ -78,7 +87,10 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
         ("Memory", memory()),
         ("Persistence", texts(vec![("loading", "0".to_owned())])),
         ("Stats", numbers(shared.metrics.fields().to_vec())),
-        ("Replication", texts(vec![("role", "master".to_owned()), ("connected_slaves", "0".to_owned())])),
+        (
+            "Replication",
+            texts(vec![("role", "master".to_owned()), ("connected_slaves", "0".to_owned())]),
+        ),
         ("Stores", stores),
         ("Timelines", timelines),
     ]
@@ -112,7 +124,8 @@ fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     if patterns.is_empty() {
         return Err(Refusal::usage("wrong number of arguments for 'config|get' command"));
     }
-    let patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+    let patterns: Vec<Vec<u8>> =
+        patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
     let found: Vec<(&str, String)> = settings(context.shared)
         .into_iter()
         .filter(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name.as_bytes())))
@@ -142,8 +155,8 @@ fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// `*` stands for any bytes, `?` for one. After a mismatch only the last star is tried again, so the time is at worst the product
-/// of the lengths.
+/// `*` stands for any bytes, `?` for one. After a mismatch only the last star is tried again, so
+/// the time is at worst the product of the lengths.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -201,9 +214,13 @@ mod tests {
 
     #[test]
     fn patterns_match_with_stars_and_question_marks() {
-        for (pattern, name) in
-            [("*", "save"), ("save", "save"), ("s?ve", "save"), ("*a*e", "save"), ("max*", "maxclients")]
-        {
+        for (pattern, name) in [
+            ("*", "save"),
+            ("save", "save"),
+            ("s?ve", "save"),
+            ("*a*e", "save"),
+            ("max*", "maxclients"),
+        ] {
             assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
         }
         for (pattern, name) in

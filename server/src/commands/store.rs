@@ -10,10 +10,11 @@ use crate::refusal::{Refusal, is_store_name};
 
 const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms | DROP name [FORCE]";
 
-pub(super) static COMMANDS: &[Command] = &[Command::new("TL.STORE", -2, Class::Write, Run::Now(store))
-    .told(
+pub(super) static COMMANDS: &[Command] =
+    &[Command::new("TL.STORE", -2, Class::Write, Run::Now(store)).told(
         USAGE,
-        "OK, array of names, map of name and ttl, OK, OK. TTL 0: entries are kept for ever. DROP: of an empty store, with FORCE of any \
+        "OK, array of names, map of name and ttl, OK, OK. TTL 0: entries are kept for ever. DROP: \
+         of an empty store, with FORCE of any \
          but messages and sync.",
     )];
 
@@ -27,7 +28,9 @@ fn store(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
         }
         (b"INFO", [name]) => info(context, name),
         (b"TTL", [name, ttl_ms]) => set_ttl(context, name, ttl_ms),
-        (b"DROP", [name, words @ ..]) if words.iter().all(|word| word.eq_ignore_ascii_case(b"FORCE")) => {
+        (b"DROP", [name, words @ ..])
+            if words.iter().all(|word| word.eq_ignore_ascii_case(b"FORCE")) =>
+        {
             drop_store(context, name, !words.is_empty())
         }
         _ => Err(Refusal::usage(format!("syntax error: TL.STORE {USAGE}"))),

@@ -1,5 +1,6 @@
-//! Redis-shaped push: (S)SUBSCRIBE, (S)UNSUBSCRIBE, PUBSUB NUMSUB. A channel is a key: each entry appended afterwards comes as a
-//! message. `im:{<user>}` is a channel too, of what reaches a user. One that is neither is accepted, as Redis would, and stays silent.
+//! Redis-shaped push: (S)SUBSCRIBE, (S)UNSUBSCRIBE, PUBSUB NUMSUB. A channel is a key: each entry
+//! appended afterwards comes as a message. `im:{<user>}` is a channel too, of what reaches a user.
+//! One that is neither is accepted, as Redis would, and stays silent.
 
 use std::sync::Arc;
 
@@ -15,8 +16,10 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("SUBSCRIBE", -2, Class::PubSub, Run::Now(subscribe))
         .told(
             "key [key ...]",
-            "Pushes [message, key, \"<seq> <time>\\n\" + body] for each entry from now on; of im:{<user>} \
-             \"<conv> <seq> <time> <sender> <kind>\\n\" + body for each event that reaches the user.",
+            "Pushes [message, key, \"<seq> <time>\\n\" + body] for each entry from now on; of \
+             im:{<user>} \
+             \"<conv> <seq> <time> <sender> <kind>\\n\" + body for each event that reaches the \
+               user.",
         )
         .while_subscribed(),
     Command::new("UNSUBSCRIBE", -1, Class::PubSub, Run::Now(unsubscribe))
@@ -30,8 +33,10 @@ pub(super) static COMMANDS: &[Command] = &[
         .all_keys()
         .told("[key ...]", "Ends these shard subscriptions, or all.")
         .while_subscribed(),
-    Command::new("PUBSUB", -2, Class::PubSub, Run::Now(pubsub))
-        .told("NUMSUB [channel ...]", "Array: each channel and how many connections SUBSCRIBE to it."),
+    Command::new("PUBSUB", -2, Class::PubSub, Run::Now(pubsub)).told(
+        "NUMSUB [channel ...]",
+        "Array: each channel and how many connections SUBSCRIBE to it.",
+    ),
 ];
 
 fn subscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -96,7 +101,9 @@ fn begin(
         let subscriptions = &context.connection.subscriptions;
         let count = match kind {
             // SUBSCRIBE counts all that puts a RESP2 connection into subscriber mode.
-            Kind::Message => subscriptions.count(Kind::Message) + subscriptions.count(Kind::ShardMessage),
+            Kind::Message => {
+                subscriptions.count(Kind::Message) + subscriptions.count(Kind::ShardMessage)
+            }
             _ => subscriptions.count(kind),
         };
         write_change(context, word, Some(name), count);
@@ -143,7 +150,9 @@ pub(super) fn check_room(context: &Context<'_>, more: usize) -> Result<(), Refus
         ("all connections have", context.shared.channels.total(), limits.max_total_subscriptions),
     ] {
         if has + more > most {
-            let text = format!("{whose} at most {most} subscriptions, follows and keys that are waited for");
+            let text = format!(
+                "{whose} at most {most} subscriptions, follows and keys that are waited for"
+            );
             return Err(Refusal::new("LIMIT", text));
         }
     }

@@ -1,4 +1,5 @@
-//! The one table of commands, put together from the rows that stand in each group's file. Dispatch, the check of arity, login and subscriber mode, COMMAND, COMMAND DOCS and the tables of
+//! The one table of commands, put together from the rows that stand in each group's file. Dispatch,
+//! the check of arity, login and subscriber mode, COMMAND, COMMAND DOCS and the tables of
 //! docs/protocol.md are all read from it, so they cannot disagree.
 
 use std::collections::HashMap;
@@ -6,8 +7,8 @@ use std::sync::LazyLock;
 
 use super::row::Command;
 use super::{
-    append, change, client, command, connection, follow, get, im, list, maintenance, range, read, read_many,
-    server, store, subscribe,
+    append, change, client, command, connection, follow, get, im, list, maintenance, range, read,
+    read_many, server, store, subscribe,
 };
 
 /// Longest name in the table, with room for names to come.
@@ -52,17 +53,25 @@ pub static GROUPS: &[Group] = &[
         ],
     },
     Group { title: "Push", word: "pubsub", rows: &[follow::COMMANDS, subscribe::COMMANDS] },
-    Group { title: "Connection", word: "connection", rows: &[connection::COMMANDS, client::COMMANDS] },
+    Group {
+        title: "Connection",
+        word: "connection",
+        rows: &[connection::COMMANDS, client::COMMANDS],
+    },
     Group { title: "Server", word: "server", rows: &[command::COMMANDS, server::COMMANDS] },
 ];
 
 /// All rows with their groups.
 pub fn all() -> impl Iterator<Item = (&'static Group, &'static Command)> {
-    GROUPS.iter().flat_map(|group| group.rows.iter().copied().flatten().map(move |command| (group, command)))
+    GROUPS
+        .iter()
+        .flat_map(|group| group.rows.iter().copied().flatten().map(move |command| (group, command)))
 }
 
 static BY_NAME: LazyLock<HashMap<&'static [u8], (&'static Group, &'static Command)>> =
-    LazyLock::new(|| all().map(|(group, command)| (command.name.as_bytes(), (group, command))).collect());
+    LazyLock::new(|| {
+        all().map(|(group, command)| (command.name.as_bytes(), (group, command))).collect()
+    });
 
 /// The row of a name, in whatever case.
 pub fn find(name: &[u8]) -> Option<&'static Command> {
@@ -91,9 +100,16 @@ mod tests {
     #[test]
     fn every_name_is_found_in_any_case_and_stands_once() {
         for (_, command) in all() {
-            assert_eq!(find(command.lower_name().as_bytes()).map(|found| found.name), Some(command.name));
+            assert_eq!(
+                find(command.lower_name().as_bytes()).map(|found| found.name),
+                Some(command.name)
+            );
             assert_eq!(command.name, command.name.to_ascii_uppercase());
-            assert!(!command.summary.is_empty() && command.name.len() <= MAX_NAME_BYTES, "{}", command.name);
+            assert!(
+                !command.summary.is_empty() && command.name.len() <= MAX_NAME_BYTES,
+                "{}",
+                command.name
+            );
         }
         assert_eq!(all().count(), BY_NAME.len());
         assert!(find(&[b'x'; 100]).is_none() && find(b"NOPE").is_none());

@@ -1,12 +1,13 @@
 //! One budget: how many bytes are used, and who waits until there is room.
 //!
-//! No wake-up is lost (P9). Whoever found no room calls [`Budget::poll_room`], which looks again and registers under one lock; whoever
-//! gives bytes back looks for waiters under the same lock. So either the look sees what was given back, or the giver sees the
-//! waiter. A decision to wait that is made by an earlier look, and not made again under the lock, is the mistake that
-//! `modelled.rs` shows.
+//! No wake-up is lost (P9). Whoever found no room calls [`Budget::poll_room`], which looks again
+//! and registers under one lock; whoever gives bytes back looks for waiters under the same lock. So
+//! either the look sees what was given back, or the giver sees the waiter. A decision to wait that
+//! is made by an earlier look, and not made again under the lock, is the mistake that `modelled.rs`
+//! shows.
 //!
-//! The sum is also readable without the lock, for the common case that there is room: such a look may be old, and then one more
-//! command runs than should.
+//! The sum is also readable without the lock, for the common case that there is room: such a look
+//! may be old, and then one more command runs than should.
 //!
 //! Knows nothing of connections, nor of what the bytes are.
 
@@ -37,7 +38,12 @@ struct Waiter {
 impl Budget {
     /// A budget of which nothing is used.
     pub fn new(limit: usize) -> Budget {
-        Budget { limit, used: AtomicUsize::new(0), waiting: Mutex::default(), woken: AtomicUsize::new(0) }
+        Budget {
+            limit,
+            used: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            woken: AtomicUsize::new(0),
+        }
     }
 
     /// How much may be used.
@@ -65,7 +71,8 @@ impl Budget {
         has_room
     }
 
-    /// Counts another number of bytes than before for somebody who has them already, whether there is room or not.
+    /// Counts another number of bytes than before for somebody who has them already, whether there
+    /// is room or not.
     pub fn change(&self, before: usize, now: usize) {
         if before == now {
             return;
@@ -77,13 +84,15 @@ impl Budget {
         }
         let used = self.used.fetch_sub(before - now, Ordering::Relaxed) - (before - now);
         let limit = self.limit;
-        let woken: Vec<_> = waiting.extract_if(.., |_, waiter| used + waiter.bytes <= limit).collect();
+        let woken: Vec<_> =
+            waiting.extract_if(.., |_, waiter| used + waiter.bytes <= limit).collect();
         drop(waiting);
         self.woken.fetch_add(woken.len(), Ordering::Relaxed);
         woken.into_iter().for_each(|(_, waiter)| waiter.waker.wake());
     }
 
-    /// Ready when so much more may be used; it is not taken. Until then the waker is kept under `id`, one for each id.
+    /// Ready when so much more may be used; it is not taken. Until then the waker is kept under
+    /// `id`, one for each id.
     pub fn poll_room(&self, id: u64, bytes: usize, waker: &Waker) -> Poll<()> {
         let mut waiting = self.waiting.lock();
         if self.has_room(bytes) {
@@ -104,7 +113,8 @@ impl Budget {
         self.woken.load(Ordering::Relaxed)
     }
 
-    /// What must be given back before anybody who waits can go on, or the limit is kept; 0: nothing.
+    /// What must be given back before anybody who waits can go on, or the limit is kept; 0:
+    /// nothing.
     pub fn excess(&self) -> usize {
         let waiting = self.waiting.lock();
         let wanted = waiting.values().map(|waiter| waiter.bytes).min().unwrap_or(0);

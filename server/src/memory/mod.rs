@@ -1,12 +1,14 @@
-//! What connections hold in memory: input that has not run yet, and output that was not taken yet. One budget of each for all
-//! connections, each a half of the limit, so that what waits to be taken cannot keep what came from being run.
+//! What connections hold in memory: input that has not run yet, and output that was not taken yet.
+//! One budget of each for all connections, each a half of the limit, so that what waits to be taken
+//! cannot keep what came from being run.
 //!
-//! A small floor for each connection is not counted: that much is read always, so a client that is gone is noticed always. All
-//! connections together thus hold at most the limit, the floors, and one reply for each thread that was at work when the limit
-//! was reached.
+//! A small floor for each connection is not counted: that much is read always, so a client that is
+//! gone is noticed always. All connections together thus hold at most the limit, the floors, and
+//! one reply for each thread that was at work when the limit was reached.
 //!
-//! A connection that has not logged in uses nothing of these budgets. It has a small one of its own, and what all such connections
-//! hold is counted for itself, so that strangers cannot delay a client that has logged in.
+//! A connection that has not logged in uses nothing of these budgets. It has a small one of its
+//! own, and what all such connections hold is counted for itself, so that strangers cannot delay a
+//! client that has logged in.
 //!
 //! Knows nothing of sockets, nor of who is to go when a limit is reached.
 
@@ -26,14 +28,16 @@ pub use budget::Budget;
 /// What each connection may hold of input, and of output, without being counted.
 pub const FLOOR_BYTES: usize = 16 * 1024;
 
-/// Input that a connection may hold before it has logged in: a request of [`crate::limits`] fits, with what frames it.
+/// Input that a connection may hold before it has logged in: a request of [`crate::limits`] fits,
+/// with what frames it.
 pub const STRANGER_INPUT_BYTES: usize = 24 * 1024;
 
 /// What one read before login asks for. A buffer grows by doubling: with these pieces to 32 KiB.
 pub const STRANGER_READ_BYTES: usize = 4 * 1024;
 
-/// Output above which a connection that has not logged in runs nothing. Replies before login have less than 1 KiB, so the buffer,
-/// which grows by doubling, has less than 18 KiB; with that of the input, and the places of its arguments, less than 64 KiB.
+/// Output above which a connection that has not logged in runs nothing. Replies before login have
+/// less than 1 KiB, so the buffer, which grows by doubling, has less than 18 KiB; with that of the
+/// input, and the places of its arguments, less than 64 KiB.
 pub const STRANGER_OUTPUT_BYTES: usize = 8 * 1024;
 
 /// The budgets of all connections.
@@ -59,12 +63,14 @@ pub struct Held {
 }
 
 impl Held {
-    /// What holding so many bytes counts. In steps, so that a connection at work does not change the sums with each command.
+    /// What holding so many bytes counts. In steps, so that a connection at work does not change
+    /// the sums with each command.
     pub fn of(input: usize, output: usize, logged_in: bool) -> Held {
         if !logged_in {
             return Held { stranger: input + output, ..Held::default() };
         }
-        let counted = |bytes: usize| bytes.saturating_sub(FLOOR_BYTES).next_multiple_of(FLOOR_BYTES);
+        let counted =
+            |bytes: usize| bytes.saturating_sub(FLOOR_BYTES).next_multiple_of(FLOOR_BYTES);
         Held { input: counted(input), output: counted(output), stranger: 0 }
     }
 }
@@ -135,13 +141,20 @@ mod tests {
         let waker = Waker::from(Arc::clone(&counts));
         budget.change(0, 9);
         assert!(budget.try_take(1) && !budget.try_take(1));
-        assert!(budget.poll_room(1, 5, &waker).is_pending() && budget.poll_room(2, 2, &waker).is_pending());
+        assert!(
+            budget.poll_room(1, 5, &waker).is_pending()
+                && budget.poll_room(2, 2, &waker).is_pending()
+        );
         assert_eq!(budget.excess(), 2, "the smaller wish");
         budget.change(9, 7);
         assert_eq!((counts.0.load(Ordering::Relaxed), budget.excess()), (1, 3), "the second one");
         assert!(budget.poll_room(2, 2, &waker).is_ready());
         budget.stop_waiting(1);
         budget.change(7, 0);
-        assert_eq!((counts.0.load(Ordering::Relaxed), budget.excess()), (1, 0), "nobody waits any more");
+        assert_eq!(
+            (counts.0.load(Ordering::Relaxed), budget.excess()),
+            (1, 0),
+            "nobody waits any more"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Models of the budget: loom tries every order in which a connection that finds no room and one that gives bytes back can run.
+//! Models of the budget: loom tries every order in which a connection that finds no room and one
+//! that gives bytes back can run.
 //!
-//! The file under test is compiled a second time here, on the locks of loom. A wake-up that is lost is a deadlock of the model.
-//! The last one models the mistake of an earlier version, so that a model that sees nothing is noticed.
+//! The file under test is compiled a second time here, on the locks of loom. A wake-up that is lost
+//! is a deadlock of the model. The last one models the mistake of an earlier version, so that a
+//! model that sees nothing is noticed.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -75,7 +77,8 @@ fn of_two_who_wait_the_second_is_woken_by_what_the_first_gives_back() {
     });
 }
 
-/// What a thread does that finds no room, and then looks again to decide how to wait: whether it waits for nothing.
+/// What a thread does that finds no room, and then looks again to decide how to wait: whether it
+/// waits for nothing.
 fn decides_late(budget: &Budget) -> bool {
     !budget.has_room(1) && budget.has_room(1)
 }

@@ -155,8 +155,8 @@ pub fn pieces(page: Page, descending: bool) -> Vec<Piece> {
     pieces
 }
 
-/// Narrows the times of gaps by those of the pieces around them, since times do not fall inside a timeline. The pieces are in
-/// ascending order.
+/// Narrows the times of gaps by those of the pieces around them, since times do not fall inside a
+/// timeline. The pieces are in ascending order.
 pub fn bound_by_neighbours<'a, I>(pieces: I)
 where
     I: IntoIterator<Item = &'a mut Piece>,
@@ -293,8 +293,8 @@ pub fn bounded(store: &Store, name: &[u8], mut gap: Gap) -> Result<Gap> {
     Ok(gap)
 }
 
-/// The lowest readable sequence with this time or a later one; `last + 1` when there is none. Where damage hides times it is the
-/// lowest that may have it.
+/// The lowest readable sequence with this time or a later one; `last + 1` when there is none. Where
+/// damage hides times it is the lowest that may have it.
 pub fn sequence_at(store: &Store, name: &[u8], time_ms: TimeMs) -> Result<Sequence> {
     if let Some(found) = told_if_hidden(store.sequence_at(name, time_ms))? {
         return Ok(found);

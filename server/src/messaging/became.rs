@@ -5,12 +5,13 @@
 //!  e/conv             the newest change of all, and how many messages have a ledger          when something changed at all, runs
 //! ```
 //!
-//! Both get the same record with each change. Only the last record of a ledger says something: older ones are trimmed, so that the two
-//! are as long as there are changed messages, however often these were changed. To know what became of one message nothing of the
-//! others is read, and nothing at all if the conversation has not changed since.
+//! Both get the same record with each change. Only the last record of a ledger says something:
+//! older ones are trimmed, so that the two are as long as there are changed messages, however often
+//! these were changed. To know what became of one message nothing of the others is read, and
+//! nothing at all if the conversation has not changed since.
 //!
-//! An earlier version kept one record for each change in `e/conv`, and nothing by message. Such a ledger is still read; the next change
-//! of its conversation makes the others from it.
+//! An earlier version kept one record for each change in `e/conv`, and nothing by message. Such a
+//! ledger is still read; the next change of its conversation makes the others from it.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +117,12 @@ impl Became {
     }
 }
 
-fn body_of_record(messages: u64, edited: u64, edit: Option<(Sequence, TimeMs)>, when: When) -> Bytes {
+fn body_of_record(
+    messages: u64,
+    edited: u64,
+    edit: Option<(Sequence, TimeMs)>,
+    when: When,
+) -> Bytes {
     let (edit, edit_ms) = edit.unwrap_or_default();
     let mut body = Vec::new();
     for number in [messages, edited, edit, edit_ms, when.time_ms, when.start_ms] {
@@ -132,7 +138,12 @@ fn is_earlier(record: &Event) -> bool {
 
 impl Messaging {
     /// What became of a message since a time, when it was as somebody knows it; `None`: nothing.
-    pub(super) fn became(&self, conv: &[u8], sequence: Sequence, since_ms: TimeMs) -> Result<Option<Became>> {
+    pub(super) fn became(
+        &self,
+        conv: &[u8],
+        sequence: Sequence,
+        since_ms: TimeMs,
+    ) -> Result<Option<Became>> {
         let (last, changed_ms) = self.state.end(&names::changes_ledger(conv))?;
         if last == 0 || changed_ms < since_ms {
             return Ok(None);
@@ -148,7 +159,8 @@ impl Messaging {
         Ok(None)
     }
 
-    /// The newest change of a conversation, which from here on has its changes by message. Who calls it has the conversation's turn.
+    /// The newest change of a conversation, which from here on has its changes by message. Who
+    /// calls it has the conversation's turn.
     pub(super) fn newest_change(&self, conv: &Bytes) -> Result<Newest> {
         let Some((last, record)) = self.newest_record(conv)? else { return Ok(Newest::default()) };
         if is_earlier(&record) {
@@ -163,8 +175,8 @@ impl Messaging {
         Ok(Newest { last, sequence: record.sequence, run: record.run, messages })
     }
 
-    /// Trims the two ledgers of a message that was changed, if they have become long. Waits for the disk; what was asked for is done by
-    /// then, so that a failure concerns the operator only.
+    /// Trims the two ledgers of a message that was changed, if they have become long. Waits for the
+    /// disk; what was asked for is done by then, so that a failure concerns the operator only.
     pub(super) fn shorten_changes(&self, conv: &[u8], sequence: Sequence) {
         let ledgers = [
             (names::message_ledger(conv, sequence), MOST_OF_A_MESSAGE),
@@ -183,7 +195,11 @@ impl Messaging {
     }
 
     /// Writes the ledgers of all changed messages of a conversation. Waits for the disk.
-    pub(super) fn write_changes(&self, conv: &Bytes, changes: &BTreeMap<Sequence, Became>) -> Result<()> {
+    pub(super) fn write_changes(
+        &self,
+        conv: &Bytes,
+        changes: &BTreeMap<Sequence, Became>,
+    ) -> Result<()> {
         let name = names::changes_ledger(conv);
         let (last, _) = self.state.end(&name)?;
         let all: Vec<(&Sequence, &Became)> = changes.iter().collect();
@@ -191,8 +207,12 @@ impl Messaging {
             let batch = some.iter().fold(Batch::new(), |batch, (sequence, became)| {
                 let body = body_of_record(0, became.edited, became.edit, became.message);
                 let (about, user) = (**sequence, &became.user);
-                let record =
-                    Event { sequence: became.sequence, about, body, ..Event::new(became.kind, conv, user) };
+                let record = Event {
+                    sequence: became.sequence,
+                    about,
+                    body,
+                    ..Event::new(became.kind, conv, user)
+                };
                 batch.append(&self.state, &names::message_ledger(conv, about), &record.encode())
             });
             self.engine.submit(batch)?.wait()?;
@@ -222,11 +242,14 @@ impl Messaging {
 
     /// What can be read of the ledgers of changed messages.
     pub(super) fn changed_messages(&self, conv: &[u8]) -> Result<BTreeMap<Sequence, Became>> {
-        let (head, mut after, mut known) = (names::changed_messages(conv), None::<Vec<u8>>, BTreeMap::new());
+        let (head, mut after, mut known) =
+            (names::changed_messages(conv), None::<Vec<u8>>, BTreeMap::new());
         loop {
             let listed = self.state.list(&head, after.as_deref(), WRITTEN)?;
             for name in &listed {
-                let Some(sequence) = names::message_of_ledger(&name[head.len()..]) else { continue };
+                let Some(sequence) = names::message_of_ledger(&name[head.len()..]) else {
+                    continue;
+                };
                 let record = match self.last_record(name) {
                     Err(trouble) if trouble.is_damage() => None,
                     record => record?,
@@ -255,7 +278,8 @@ impl Messaging {
         (changes, superseded)
     }
 
-    /// The changes since a time that an earlier version noted, and the edits that others came after.
+    /// The changes since a time that an earlier version noted, and the edits that others came
+    /// after.
     fn earlier_changes(
         &self,
         conv: &[u8],
@@ -275,14 +299,16 @@ impl Messaging {
         }
     }
 
-    /// Whether a ledger of the earlier version has every record since its first, or since it was rebuilt.
+    /// Whether a ledger of the earlier version has every record since its first, or since it was
+    /// rebuilt.
     fn has_all_earlier(&self, conv: &[u8], last: Sequence) -> Result<bool> {
         let (name, mut next) = (names::changes_ledger(conv), 1);
         let mut scan = Scan::new(&self.state, &name, (1, last), false, PAGE);
         while let Some(pieces) = scan.next_page()? {
             for piece in pieces {
                 let Piece::Whole(entry) = piece else { return Ok(false) };
-                let begins = Event::decode(&entry.body).is_some_and(|record| record.kind == Kind::Reset);
+                let begins =
+                    Event::decode(&entry.body).is_some_and(|record| record.kind == Kind::Reset);
                 if entry.sequence != next && !begins {
                     return Ok(false);
                 }
@@ -342,6 +368,9 @@ impl Messaging {
     }
 
     fn lost_record(&self, name: &[u8], sequence: Sequence) -> Trouble {
-        Trouble::Ledger { ledger: format!("{}:{}", self.state.name(), name.escape_ascii()), sequence }
+        Trouble::Ledger {
+            ledger: format!("{}:{}", self.state.name(), name.escape_ascii()),
+            sequence,
+        }
     }
 }

@@ -1,13 +1,17 @@
-//! Editing and recalling: what is stored changes at once, and an event tells everybody who may see the message, in one batch.
+//! Editing and recalling: what is stored changes at once, and an event tells everybody who may see
+//! the message, in one batch.
 //!
-//! 1. The message is found where something of it is kept (`content`), and whoever may not change it is refused by name.
-//! 2. What is stored of it changes, in its conversation and in all copies at once (`rewrite`). So does the edit before this one, which
-//!    then has no body; those before that one have none already. Who shows a copy asks first what became of the message (`became`).
+//! 1. The message is found where something of it is kept (`content`), and whoever may not change it
+//!    is refused by name.
+//! 2. What is stored of it changes, in its conversation and in all copies at once (`rewrite`). So
+//!    does the edit before this one, which then has no body; those before that one have none
+//!    already. Who shows a copy asks first what became of the message (`became`).
 //! 3. The event goes to the conversation and, in push mode, to the members who may see the message.
 //! 4. The ledgers of changes get their record.
 //!
-//! The changes of a conversation are made one after the other, and none while somebody joins or leaves: of many who decide on the same
-//! ledger only one would get through, and all others would decide again each time.
+//! The changes of a conversation are made one after the other, and none while somebody joins or
+//! leaves: of many who decide on the same ledger only one would get through, and all others would
+//! decide again each time.
 
 use bytes::Bytes;
 use strandline::{Batch, Sequence};
@@ -36,12 +40,20 @@ impl Messaging {
         self.change(conv, user, sequence, Kind::Edit, body).map(drop)
     }
 
-    /// Takes a message of one's own back: its body goes. False when that was done before. Waits for the disk.
+    /// Takes a message of one's own back: its body goes. False when that was done before. Waits for
+    /// the disk.
     pub fn recall(&self, conv: &[u8], user: &[u8], sequence: Sequence) -> Result<bool> {
         self.change(conv, user, sequence, Kind::Recall, &Bytes::new())
     }
 
-    fn change(&self, conv: &[u8], user: &[u8], sequence: Sequence, kind: Kind, body: &Bytes) -> Result<bool> {
+    fn change(
+        &self,
+        conv: &[u8],
+        user: &[u8],
+        sequence: Sequence,
+        kind: Kind,
+        body: &Bytes,
+    ) -> Result<bool> {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
@@ -62,7 +74,8 @@ impl Messaging {
             return Err(Trouble::NotFound);
         }
         let newest = self.newest_change(conv)?;
-        let content = self.content(&ledger.state, conv, user, sequence, kind)?.ok_or(Trouble::NoMessage)?;
+        let content =
+            self.content(&ledger.state, conv, user, sequence, kind)?.ok_or(Trouble::NoMessage)?;
         let is_recalled = content.message.kind == Kind::Recall;
         if is_recalled && kind == Kind::Edit {
             return Err(Trouble::NoMessage);
@@ -78,7 +91,9 @@ impl Messaging {
         }
         let window_ms = self.options.change_window_ms;
         // A refusal goes by sure time: a clock that jumps ahead closes no window.
-        if window_ms > 0 && self.engine.sure_now_ms() >= content.when.start_ms.saturating_add(window_ms) {
+        if window_ms > 0
+            && self.engine.sure_now_ms() >= content.when.start_ms.saturating_add(window_ms)
+        {
             return Err(Trouble::TooLate { window_ms });
         }
         let batch = self.changing(wanted, &content, &ledger, &newest)?;
@@ -94,7 +109,8 @@ impl Messaging {
         newest: &Newest,
     ) -> Result<Batch> {
         let Wanted { conv, user, sequence, kind, body } = *wanted;
-        let history = ledger.state.settings.as_ref().map_or(History::All, |settings| settings.history);
+        let history =
+            ledger.state.settings.as_ref().map_or(History::All, |settings| settings.history);
         let left_ms = content
             .message
             .expires_at_ms(content.when.start_ms)
@@ -113,7 +129,8 @@ impl Messaging {
             History::All => None,
             History::Joined => Some(self.witnesses(conv, &ledger.state, sequence)?),
         };
-        let audience = Audience { conversation: &ledger.state, joiner: None, only: witnesses.as_deref() };
+        let audience =
+            Audience { conversation: &ledger.state, joiner: None, only: witnesses.as_deref() };
         let batch = self.post(Batch::new(), event, &audience, ledger, &[]);
         let (of_all, of_it) = (names::changes_ledger(conv), names::message_ledger(conv, sequence));
         // What became of a message stays known, also where only copies of it are left.
@@ -125,15 +142,24 @@ impl Messaging {
     }
 
     /// The members who may see a message.
-    fn witnesses(&self, conv: &Bytes, conversation: &Conversation, sequence: Sequence) -> Result<Vec<Bytes>> {
+    fn witnesses(
+        &self,
+        conv: &Bytes,
+        conversation: &Conversation,
+        sequence: Sequence,
+    ) -> Result<Vec<Bytes>> {
         let mut witnesses = Vec::new();
         for member in conversation.members() {
             let sees = self.users.read(&names::user_ledger(member), |ledger| {
-                Ok(ledger.state.membership(conv).is_some_and(|membership| membership.may_see(sequence)))
+                Ok(ledger
+                    .state
+                    .membership(conv)
+                    .is_some_and(|membership| membership.may_see(sequence)))
             });
             match sees {
                 Ok(true) => witnesses.push(member.clone()),
-                // Nothing is shown to who cannot be known to see it; a sync of that user is refused until its ledger is rebuilt.
+                // Nothing is shown to who cannot be known to see it; a sync of that user is refused
+                // until its ledger is rebuilt.
                 Ok(false) => {}
                 Err(trouble) if trouble.is_damage() => {}
                 Err(trouble) => return Err(trouble),
@@ -142,7 +168,8 @@ impl Messaging {
         Ok(witnesses)
     }
 
-    /// Takes the bodies away that a change replaces: that of the message, and that of the edit before.
+    /// Takes the bodies away that a change replaces: that of the message, and that of the edit
+    /// before.
     fn change_bodies(&self, batch: Batch, wanted: &Wanted<'_>, content: &Content) -> Result<Batch> {
         let Wanted { conv, user, sequence, kind, body } = *wanted;
         let edited = content.became.as_ref().map_or(0, |became| became.edited);

@@ -1,5 +1,5 @@
-//! Edits and recalls: who is told of them and what is shown to whom, what refuses them, and that neither their number nor who else
-//! changes something makes anything slow (P7, P9, P10).
+//! Edits and recalls: who is told of them and what is shown to whom, what refuses them, and that
+//! neither their number nor who else changes something makes anything slow (P7, P9, P10).
 
 use std::sync::atomic::Ordering;
 
@@ -34,7 +34,8 @@ impl Table {
     }
 
     fn history_in(&self, conv: &str, user: &str, window: Window) -> Vec<String> {
-        let rows = self.messaging.history(conv.as_bytes(), user.as_bytes(), window, Limit::entries(100));
+        let rows =
+            self.messaging.history(conv.as_bytes(), user.as_bytes(), window, Limit::entries(100));
         let row = |shown: super::Shown| {
             let body = String::from_utf8_lossy(&shown.body).into_owned();
             format!("{} {} {body} {}", shown.sequence, shown.kind, shown.edited)
@@ -46,8 +47,10 @@ impl Table {
     fn records(&self, conv: &str, sequence: u64) -> (u64, u64) {
         let state = &self.messaging.state;
         let count = |name: &[u8]| state.info(name).expect("reads").count;
-        let (all, one) =
-            (names::changes_ledger(conv.as_bytes()), names::message_ledger(conv.as_bytes(), sequence));
+        let (all, one) = (
+            names::changes_ledger(conv.as_bytes()),
+            names::message_ledger(conv.as_bytes(), sequence),
+        );
         (count(&all), count(&one))
     }
 }
@@ -115,10 +118,19 @@ fn a_change_that_an_earlier_version_pushed_to_all_is_not_shown_to_who_may_not_se
     table.send("room", "before");
     table.join("room", "bob");
     let (room, ann) = (Bytes::from_static(b"room"), Bytes::from_static(b"ann"));
-    let told = Event { sequence: 3, about: 1, body: "secret".into(), ..Event::new(Kind::Edit, &room, &ann) };
+    let told = Event {
+        sequence: 3,
+        about: 1,
+        body: "secret".into(),
+        ..Event::new(Kind::Edit, &room, &ann)
+    };
     let messaging = &table.messaging;
     table.commit(Batch::new().append(&messaging.sync, &names::inbox(b"bob"), &told.encode()));
-    table.commit(Batch::new().append(&messaging.messages, &names::conversation(b"room"), &told.encode()));
+    table.commit(Batch::new().append(
+        &messaging.messages,
+        &names::conversation(b"room"),
+        &told.encode(),
+    ));
     table.send("room", "after");
     assert_eq!(table.drain("bob", 1), ["room 2 join ", "room 4 message after"]);
 }
@@ -149,7 +161,13 @@ fn text_that_was_written_after_the_end_of_the_last_membership_is_not_shown() {
             let rows = ["1 message first 1", "2 message  2", "3 recall  0", "6 leave  0"];
             assert_eq!(table.history("room", "carl"), rows, "{mode:?} {history:?}");
             table.join("room", "carl");
-            let rows = ["1 message first 1", "2 message secret 2", "3 recall  0", "6 leave  0", "9 join  0"];
+            let rows = [
+                "1 message first 1",
+                "2 message secret 2",
+                "3 recall  0",
+                "6 leave  0",
+                "9 join  0",
+            ];
             assert_eq!(table.history("room", "carl"), rows, "{mode:?} {history:?}: a member again");
             assert!(
                 table.drain("carl", 1).contains(&"room 2 edit secret".to_string()),
@@ -170,7 +188,11 @@ fn every_entry_about_a_message_shows_its_newest_body() {
             table.clock.pass(1);
         }
         let entry = |kind: &str| format!("room 1 {kind} new");
-        assert_eq!(table.drain("bob", 1), ["message", "edit", "edit", "edit"].map(entry), "{mode:?}");
+        assert_eq!(
+            table.drain("bob", 1),
+            ["message", "edit", "edit", "edit"].map(entry),
+            "{mode:?}"
+        );
         assert_eq!(table.history("room", "bob"), ["1 message new 3"], "{mode:?}");
         let stored = table
             .messaging
@@ -196,7 +218,8 @@ fn what_cannot_be_changed_is_refused_by_name() {
     table.recall("room", 2);
     table.join("room", "carl"); // 4
     let messaging = &table.messaging;
-    let edit = |user: &str, sequence| messaging.edit(b"room", user.as_bytes(), sequence, &"x".into());
+    let edit =
+        |user: &str, sequence| messaging.edit(b"room", user.as_bytes(), sequence, &"x".into());
     let recall = |user: &str, sequence| messaging.recall(b"room", user.as_bytes(), sequence);
     for (user, sequence) in [("ann", 9), ("nobody", 9), ("ann", 3), ("ann", 4), ("ann", 0)] {
         assert!(matches!(edit(user, sequence), Err(Trouble::NoMessage)), "{user} {sequence}");
@@ -260,7 +283,10 @@ fn a_message_is_changed_where_only_copies_of_it_are_left() {
         }
         messaging.messages.trim(&own, Trim::Keep(0)).expect("trims");
         messaging.sync.trim(&names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
-        assert!(matches!(messaging.recall(b"room", b"ann", 3), Err(Trouble::NoMessage)), "nothing is kept");
+        assert!(
+            matches!(messaging.recall(b"room", b"ann", 3), Err(Trouble::NoMessage)),
+            "nothing is kept"
+        );
     }
     let table = Table::new();
     table.create("room", Mode::Pull, &["ann", "bob"]);
@@ -270,7 +296,10 @@ fn a_message_is_changed_where_only_copies_of_it_are_left() {
     table.messaging.messages.delete(&names::conversation(b"room"), &[1, 2]).expect("deletes");
     assert!(matches!(table.messaging.recall(b"room", b"ann", 1), Err(Trouble::NoMessage)));
     table.recall("room", 2);
-    assert!(!table.messaging.recall(b"room", b"ann", 2).expect("it is ann's"), "its edit is still there");
+    assert!(
+        !table.messaging.recall(b"room", b"ann", 2).expect("it is ann's"),
+        "its edit is still there"
+    );
     assert_eq!(table.drain("bob", 5), ["room 2 edit ", "room 2 recall "]);
 }
 
@@ -292,7 +321,10 @@ fn a_message_is_refused_by_the_right_name_also_when_only_former_members_have_cop
         let refused = messaging.recall(b"room", b"dora", sequence).expect_err("it is ann's");
         assert!(matches!(refused, Trouble::NotTheSender), "{sequence}: {refused}");
     }
-    assert!(matches!(messaging.recall(b"room", b"dora", 4), Err(Trouble::NoMessage)), "a join is no message");
+    assert!(
+        matches!(messaging.recall(b"room", b"dora", 4), Err(Trouble::NoMessage)),
+        "a join is no message"
+    );
 }
 
 #[test]
@@ -409,8 +441,11 @@ fn a_history_steps_over_edits_in_both_directions() {
     table.send("room", "three");
     table.engine.flush().expect("flushes");
     let last = EDITS + 4;
-    let rows =
-        ["1 message new 2001".to_string(), "2 message two 0".into(), format!("{last} message three 0")];
+    let rows = [
+        "1 message new 2001".to_string(),
+        "2 message two 0".into(),
+        format!("{last} message three 0"),
+    ];
     let mut newest_first = rows.clone();
     newest_first.reverse();
     let reads = |look: &dyn Fn()| {
@@ -423,7 +458,8 @@ fn a_history_steps_over_edits_in_both_directions() {
         ("after", &|| assert_eq!(table.history("room", "bob"), rows)),
         ("unread", &|| assert_eq!(table.messaging.unread(b"bob", &[]).expect("reads")[0].1, 3)),
         ("list", &|| {
-            let listed = table.messaging.conversations(b"bob", b"", Limit::entries(9)).expect("reads");
+            let listed =
+                table.messaging.conversations(b"bob", b"", Limit::entries(9)).expect("reads");
             assert_eq!(listed.items[0].last.sequence, last);
         }),
     ];

@@ -1,11 +1,13 @@
-//! The message that somebody wants to change, wherever something of it is kept: in its conversation, or, when it was trimmed there or
-//! has expired, in a sync timeline.
+//! The message that somebody wants to change, wherever something of it is kept: in its
+//! conversation, or, when it was trimmed there or has expired, in a sync timeline.
 //!
-//! In a sync timeline the events of a conversation stand in their order, between those of others. So a copy is looked for by halves:
-//! the next event of the conversation behind the middle tells in which half it is.
+//! In a sync timeline the events of a conversation stand in their order, between those of others.
+//! So a copy is looked for by halves: the next event of the conversation behind the middle tells in
+//! which half it is.
 //!
-//! Who may have a copy: the user, who changed the message last, some members, who left last, and whom the oldest events in their sync
-//! timelines name: these are former members, too. It does not know: copies of others.
+//! Who may have a copy: the user, who changed the message last, some members, who left last, and
+//! whom the oldest events in their sync timelines name: these are former members, too. It does not
+//! know: copies of others.
 
 use bytes::Bytes;
 use strandline::{Limit, MAX_SEQUENCE, Sequence};
@@ -19,9 +21,11 @@ use super::trouble::Result;
 use super::{Messaging, each_once, names};
 
 /// Entries of a sync timeline read at a time.
-const PAGE: Limit = Limit { entries: 64, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
+const PAGE: Limit =
+    Limit { entries: 64, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
 
-/// Members whose sync timelines are looked into, and all users with those who left and those whom these name.
+/// Members whose sync timelines are looked into, and all users with those who left and those whom
+/// these name.
 const MOST_MEMBERS: usize = 8;
 const MOST_ASKED: usize = 48;
 
@@ -49,10 +53,12 @@ pub struct Copied {
 }
 
 impl Messaging {
-    /// The message of a conversation at a sequence; `None`: there is none, or nothing of it is kept.
+    /// The message of a conversation at a sequence; `None`: there is none, or nothing of it is
+    /// kept.
     ///
-    /// Of a message that is damaged some member's copy tells whose it was. Where none does, a member may still recall it: there is
-    /// nothing to take away but its place. To edit it is refused with the damage.
+    /// Of a message that is damaged some member's copy tells whose it was. Where none does, a
+    /// member may still recall it: there is nothing to take away but its place. To edit it is
+    /// refused with the damage.
     pub(super) fn content(
         &self,
         conversation: &Conversation,
@@ -63,7 +69,9 @@ impl Messaging {
     ) -> Result<Option<Content>> {
         let became = self.became(conv, sequence, 0)?;
         let found = match self.event_at(conv, user, sequence)? {
-            Found::Event(when, message) if message.is_message() => Some((when, message, None, true)),
+            Found::Event(when, message) if message.is_message() => {
+                Some((when, message, None, true))
+            }
             Found::Event(..) => None,
             Found::Lost(when, _, author) if kind == Kind::Recall => {
                 let author = author.unwrap_or_else(|| user.clone());
@@ -72,7 +80,8 @@ impl Messaging {
             }
             Found::Lost(_, error, _) => return Err(error.into()),
             Found::Nothing => {
-                let found = self.copied_content(conversation, conv, user, sequence, became.as_ref())?;
+                let found =
+                    self.copied_content(conversation, conv, user, sequence, became.as_ref())?;
                 found.map(|(when, message, copy)| (when, message, copy, false))
             }
         };
@@ -97,16 +106,19 @@ impl Messaging {
         if sequence > self.messages.end(&names::conversation(conv))?.0 {
             return Ok(None);
         }
-        let is_pushed = conversation.settings.as_ref().is_none_or(|settings| settings.mode != Mode::Pull);
+        let is_pushed =
+            conversation.settings.as_ref().is_none_or(|settings| settings.mode != Mode::Pull);
         let changer = became.map(|became| &became.user);
         let members = conversation.members().take(MOST_MEMBERS);
-        let likely = std::iter::once(user).chain(changer).chain(members).chain(conversation.former());
+        let likely =
+            std::iter::once(user).chain(changer).chain(members).chain(conversation.former());
         let mut asked: Vec<Bytes> = each_once(likely.cloned());
         let (mut found, mut at) = (None, 0);
         while is_pushed && found.is_none() && at < asked.len().min(MOST_ASKED) {
             let copy = self.copy_of(&asked[at], conv, sequence)?;
-            found = copy
-                .map(|(place, when, event)| (when, event, Some(Copied { user: asked[at].clone(), place })));
+            found = copy.map(|(place, when, event)| {
+                (when, event, Some(Copied { user: asked[at].clone(), place }))
+            });
             if found.is_none() && asked.len() < MOST_ASKED {
                 asked.extend(self.named_in(&asked[at], conv)?);
                 asked = each_once(asked);
@@ -144,19 +156,22 @@ impl Messaging {
         };
         Ok(found.map(|(when, edit)| {
             let sent = Some(became.message).filter(|sent| sent.time_ms > 0).unwrap_or(when);
-            let message = Event { sequence, lifetime_ms: 0, ..Event::new(Kind::Message, conv, &edit.user) };
+            let message =
+                Event { sequence, lifetime_ms: 0, ..Event::new(Kind::Message, conv, &edit.user) };
             (sent, message)
         }))
     }
 
-    /// Who did something in a conversation when the oldest of its events were that a user's sync timeline still has.
+    /// Who did something in a conversation when the oldest of its events were that a user's sync
+    /// timeline still has.
     fn named_in(&self, user: &Bytes, conv: &Bytes) -> Result<Vec<Bytes>> {
         let name = names::inbox(user);
         let mut scan = Scan::new(&self.sync, &name, (1, MAX_SEQUENCE), false, PAGE);
         let mut named = Vec::new();
         for _ in 0..NAMING_PAGES {
             let Some(pieces) = scan.next_page()? else { break };
-            let told = pieces.iter().filter_map(Piece::entry).filter_map(|entry| Event::told(&entry.body));
+            let told =
+                pieces.iter().filter_map(Piece::entry).filter_map(|entry| Event::told(&entry.body));
             named.extend(told.filter(|event| event.conv == *conv).map(|event| event.user));
         }
         Ok(named)
@@ -198,7 +213,8 @@ impl Messaging {
         {
             *pages -= 1;
             for entry in pieces.iter().filter_map(Piece::entry) {
-                let event = Event::told(&entry.body).filter(|event| event.conv == *conv && !event.is_mark());
+                let event = Event::told(&entry.body)
+                    .filter(|event| event.conv == *conv && !event.is_mark());
                 if let Some(event) = event {
                     return Ok(Some((entry.sequence, When::of(entry), event)));
                 }

@@ -1,5 +1,6 @@
-//! What a conversation's ledger says: how it was made, who is a member, and who left last: their sync timelines may have what no
-//! other has any more. Who was a member when, stands in the users' ledgers.
+//! What a conversation's ledger says: how it was made, who is a member, and who left last: their
+//! sync timelines may have what no other has any more. Who was a member when, stands in the users'
+//! ledgers.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -237,10 +238,11 @@ mod tests {
             let (count, bytes) = happens(Kind::Leave, &format!("user-{number}"));
             assert!(count == 1 && bytes <= few, "{count} members in {bytes} bytes after {number}");
         }
-        let again = conversation.records().iter().fold(Conversation::default(), |mut again, record| {
-            assert!(again.apply(record, 0));
-            again
-        });
+        let again =
+            conversation.records().iter().fold(Conversation::default(), |mut again, record| {
+                assert!(again.apply(record, 0));
+                again
+            });
         assert!(again.former().eq(conversation.former()), "a snapshot has them all");
         assert_eq!(again.bytes(), conversation.bytes());
         for number in 0..1000 {

@@ -1,8 +1,11 @@
-//! The events of a conversation whose timeline is damaged, from the sync timelines of its members (P5): each has a pushed event as
-//! the same frame, committed at the same time. The reader's own is asked first.
+//! The events of a conversation whose timeline is damaged, from the sync timelines of its members
+//! (P5): each has a pushed event as the same frame, committed at the same time. The reader's own is
+//! asked first.
 //!
-//! A copy shows an event as it was committed. If it was edited or recalled since, the ledgers of changes say so, and the copy is shown
-//! accordingly, an earlier edit with the newest body, too. So is an original while any damage is known: a change is stored apart from what it changes, and may be what is lost.
+//! A copy shows an event as it was committed. If it was edited or recalled since, the ledgers of
+//! changes say so, and the copy is shown accordingly, an earlier edit with the newest body, too. So
+//! is an original while any damage is known: a change is stored apart from what it changes, and may
+//! be what is lost.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +36,8 @@ const MOST_ASKED: usize = 8;
 pub enum Found {
     /// This event, and when it was committed.
     Event(When, Event),
-    /// An event that cannot be read anywhere, when it was committed at the earliest, why, and whose it is, if that is known.
+    /// An event that cannot be read anywhere, when it was committed at the earliest, why, and whose
+    /// it is, if that is known.
     Lost(When, Error, Option<Bytes>),
     /// Nothing, or what is no event.
     Nothing,
@@ -50,8 +54,8 @@ impl Found {
 }
 
 impl Messaging {
-    /// The event at a sequence of a conversation, as it is to be shown now: the original, or a copy that the user or another member
-    /// has.
+    /// The event at a sequence of a conversation, as it is to be shown now: the original, or a copy
+    /// that the user or another member has.
     pub(super) fn event_at(&self, conv: &Bytes, user: &Bytes, sequence: Sequence) -> Result<Found> {
         let name = names::conversation(conv);
         let gap = match piece_at(&self.messages, &name, sequence)? {
@@ -70,15 +74,21 @@ impl Messaging {
         }
     }
 
-    /// The event that a conversation's timeline has at a sequence, as it is stored, if that can be read.
-    pub(super) fn stored_at(&self, name: &[u8], sequence: Sequence) -> Result<Option<(When, Event)>> {
+    /// The event that a conversation's timeline has at a sequence, as it is stored, if that can be
+    /// read.
+    pub(super) fn stored_at(
+        &self,
+        name: &[u8],
+        sequence: Sequence,
+    ) -> Result<Option<(When, Event)>> {
         let piece = piece_at(&self.messages, name, sequence)?;
         let entry = piece.as_ref().and_then(Piece::entry);
         Ok(entry.and_then(|entry| Some((When::of(entry), Event::decode(&entry.body)?))))
     }
 
-    /// Hands each lost entry of a gap to `take`, as the user's copy of it says if there is one, until
-    /// that is false. Whether it never was. `pages`: how many of the sync timeline may still be read.
+    /// Hands each lost entry of a gap to `take`, as the user's copy of it says if there is one,
+    /// until that is false. Whether it never was. `pages`: how many of the sync timeline may still
+    /// be read.
     pub(super) fn seek(
         &self,
         conv: &Bytes,
@@ -119,7 +129,8 @@ impl Messaging {
         }
     }
 
-    /// The copies of a gap's entries, as they were committed: those of the user's sync timeline, then those of other members'.
+    /// The copies of a gap's entries, as they were committed: those of the user's sync timeline,
+    /// then those of other members'.
     fn copies(
         &self,
         conv: &Bytes,
@@ -175,7 +186,8 @@ impl Messaging {
         Ok(())
     }
 
-    /// A message that cannot be read anywhere, if it was changed since a time: it is what the newest change made of it.
+    /// A message that cannot be read anywhere, if it was changed since a time: it is what the
+    /// newest change made of it.
     fn by_changes(
         &self,
         conv: &Bytes,
@@ -184,8 +196,11 @@ impl Messaging {
         since_ms: TimeMs,
     ) -> Result<Option<Event>> {
         let Some(became) = self.became(conv, sequence, since_ms)? else { return Ok(None) };
-        let message =
-            Event { sequence, about: became.edited, ..Event::new(Kind::Message, conv, &became.user) };
+        let message = Event {
+            sequence,
+            about: became.edited,
+            ..Event::new(Kind::Message, conv, &became.user)
+        };
         if became.kind == Kind::Recall {
             return Ok(Some(Event { kind: Kind::Recall, about: 0, ..message }));
         }
@@ -206,7 +221,8 @@ impl Messaging {
         Ok(Found::Lost(When::at(gap.from_ms), gap.error, author))
     }
 
-    /// An original that was read. Where damage may hide that it was edited or recalled, what the ledgers of changes say counts.
+    /// An original that was read. Where damage may hide that it was edited or recalled, what the
+    /// ledgers of changes say counts.
     pub(super) fn as_it_is_stored(&self, user: &Bytes, event: Event, when: When) -> Result<Found> {
         if self.engine.has_damage() {
             return self.as_it_became(user, event, when);
@@ -214,23 +230,33 @@ impl Messaging {
         Ok(Found::Event(when, event))
     }
 
-    /// A copy as it is to be shown now, when the original is gone or cannot be read. Rather nothing is shown than a body that was
-    /// taken back.
+    /// A copy as it is to be shown now, when the original is gone or cannot be read. Rather nothing
+    /// is shown than a body that was taken back.
     pub(super) fn as_it_became(&self, user: &Bytes, copy: Event, when: When) -> Result<Found> {
-        let Some(became) = self.became_of(&copy, when)? else { return Ok(Found::Event(when, copy)) };
+        let Some(became) = self.became_of(&copy, when)? else {
+            return Ok(Found::Event(when, copy));
+        };
         self.as_changed(user, copy, when, &became)
     }
 
     /// What became of the message that an event shows, since that was committed.
     pub(super) fn became_of(&self, event: &Event, when: When) -> Result<Option<Became>> {
         match event.kind {
-            Kind::Message | Kind::Edit => self.became(&event.conv, event.shown_sequence(), when.time_ms),
+            Kind::Message | Kind::Edit => {
+                self.became(&event.conv, event.shown_sequence(), when.time_ms)
+            }
             _ => Ok(None),
         }
     }
 
     /// A copy of a message, or of an edit of it, as the newest change of that message makes it.
-    pub(super) fn as_changed(&self, user: &Bytes, copy: Event, when: When, became: &Became) -> Result<Found> {
+    pub(super) fn as_changed(
+        &self,
+        user: &Bytes,
+        copy: Event,
+        when: When,
+        became: &Became,
+    ) -> Result<Found> {
         if became.kind == Kind::Recall {
             let recalled = if copy.kind == Kind::Message {
                 Event { kind: Kind::Recall, about: 0, ..copy }
@@ -251,8 +277,15 @@ impl Messaging {
         }
     }
 
-    /// What has the newest body of a message that was edited: the newest edit, else the message itself, else a copy of that edit.
-    fn newest_body(&self, conv: &Bytes, user: &Bytes, sequence: Sequence, became: &Became) -> Result<Found> {
+    /// What has the newest body of a message that was edited: the newest edit, else the message
+    /// itself, else a copy of that edit.
+    fn newest_body(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        sequence: Sequence,
+        became: &Became,
+    ) -> Result<Found> {
         let edit = self.event_at(conv, user, became.sequence)?;
         if !matches!(edit, Found::Nothing) {
             return Ok(edit);

@@ -1,5 +1,6 @@
-//! Cursors where very much happens in one millisecond, where a clock stands still for hours, and where a terminal comes back after
-//! the lines of pulled events have expired (P9, P10): each event once, in short cursors, at the cost of what is new.
+//! Cursors where very much happens in one millisecond, where a clock stands still for hours, and
+//! where a terminal comes back after the lines of pulled events have expired (P9, P10): each event
+//! once, in short cursors, at the cost of what is new.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,8 @@ impl Table {
         table
     }
 
-    /// Everything behind a cursor in pages of so many, none of them with a long cursor, and the cursor at the end.
+    /// Everything behind a cursor in pages of so many, none of them with a long cursor, and the
+    /// cursor at the end.
     fn rest(&self, user: &str, from: &Cursor, count: usize) -> (Vec<String>, Vec<u8>) {
         let (mut all, mut cursor) = (Vec::new(), from.clone());
         loop {
@@ -60,12 +62,14 @@ impl Table {
         }
     }
 
-    /// From the cursor of each event on the rest comes, and nothing else; from the end nothing, and the end is the tail.
+    /// From the cursor of each event on the rest comes, and nothing else; from the end nothing, and
+    /// the end is the tail.
     fn check_all_cursors(&mut self, user: &str, from: &Cursor) {
         let name = user.as_bytes();
         let page = self.sync(user, from, 10_000);
         let all = told(&page);
-        let cursors = page.deliveries.iter().map(|delivery| self.messaging.cursor_behind(name, delivery));
+        let cursors =
+            page.deliveries.iter().map(|delivery| self.messaging.cursor_behind(name, delivery));
         let cursors: Vec<Vec<u8>> = std::iter::once(page.start.clone()).chain(cursors).collect();
         for (given, text) in cursors.iter().enumerate() {
             let cursor = self.messaging.cursor(name, text).expect("its own");
@@ -136,15 +140,19 @@ fn a_terminal_that_comes_back_after_the_lines_have_expired_gets_each_event_once(
         for (given, text) in cursors.iter().enumerate() {
             let cursor = table.messaging.cursor(b"bob", text).expect("its own");
             for count in [1, 1000] {
-                assert_eq!(table.rest("bob", &cursor, count).0, more[given + 1..], "behind {given}");
+                assert_eq!(
+                    table.rest("bob", &cursor, count).0,
+                    more[given + 1..],
+                    "behind {given}"
+                );
             }
         }
         table.check_all_cursors("bob", &Cursor::Oldest);
     }
 }
 
-/// More conversations in the newest millisecond than a cursor notes, more of them in that very millisecond after the terminal was
-/// here, and then a week without it: it is told to start again.
+/// More conversations in the newest millisecond than a cursor notes, more of them in that very
+/// millisecond after the terminal was here, and then a week without it: it is told to start again.
 #[test]
 fn what_can_no_longer_be_told_apart_after_a_week_is_told_as_trimmed() {
     const ROOMS: usize = 30;
@@ -174,7 +182,9 @@ fn a_sync_costs_what_is_new_also_when_the_clock_stands_still() {
         let start = table.tail("bob");
         let ready = |_| table.batch("others", "", 0);
         let tickets = table.engine.submit_all((0..MUCH).map(ready).collect());
-        tickets.into_iter().for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
+        tickets
+            .into_iter()
+            .for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
         table.burst(3, "after");
         if forgets {
             table.forget();
@@ -239,8 +249,9 @@ fn the_tail_moves_only_for_what_its_user_gets() {
     }
 }
 
-/// Terminals of one user that sync at any time, in pages of any size, while conversations switch between push and pull, members come
-/// and go, the clock stands or moves, and the server forgets what it keeps in memory.
+/// Terminals of one user that sync at any time, in pages of any size, while conversations switch
+/// between push and pull, members come and go, the clock stands or moves, and the server forgets
+/// what it keeps in memory.
 #[test]
 fn terminals_get_each_event_once_whatever_happens_at_one_time() {
     const ROOMS: u64 = 12;
@@ -258,12 +269,17 @@ fn terminals_get_each_event_once_whatever_happens_at_one_time() {
         for _ in 0..150 {
             let number = dice.below(ROOMS) as usize;
             let conv = room(number);
-            let last = |table: &Table| table.messaging.info(conv.as_bytes()).expect("it is there").last;
+            let last =
+                |table: &Table| table.messaging.info(conv.as_bytes()).expect("it is there").last;
             let (before, mut is_for_bob) = (last(&table), !away[number]);
             match dice.below(12) {
                 0 => table.clock.pass(dice.below(3)),
-                1 => drop(table.messaging.join(conv.as_bytes(), &["dora".into()]).expect("there is room")),
-                2 => drop(table.messaging.leave(conv.as_bytes(), &["dora".into()]).expect("leaves")),
+                1 => drop(
+                    table.messaging.join(conv.as_bytes(), &["dora".into()]).expect("there is room"),
+                ),
+                2 => {
+                    drop(table.messaging.leave(conv.as_bytes(), &["dora".into()]).expect("leaves"))
+                }
                 3 if away[number] => {
                     table.messaging.join(conv.as_bytes(), &["bob".into()]).expect("there is room");
                     (away[number], is_for_bob) = (false, true);
@@ -330,7 +346,11 @@ fn the_tail_does_not_move_for_changes_of_messages_that_its_user_may_not_see() {
                 assert_eq!(table.tail("bob"), tail, "{mode:?}");
                 let (all, end) = table.rest("bob", &Cursor::Oldest, 1);
                 assert_eq!(all.len(), 2);
-                assert_eq!(table.messaging.cursor(b"bob", &end).expect("its own"), tail, "{mode:?}");
+                assert_eq!(
+                    table.messaging.cursor(b"bob", &end).expect("its own"),
+                    tail,
+                    "{mode:?}"
+                );
                 table.forget();
             }
         }

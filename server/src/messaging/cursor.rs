@@ -5,19 +5,23 @@
 //!            time, line, shape: u8, (length: u8, conversation, sequence) ×        plain numbers are varints
 //! ```
 //!
-//! Pushed events have their place in the user's sync timeline, one number. Pulled events are in many timelines; what orders them is
-//! the commit time, which never decreases from one batch to the next. So all pulled events of earlier times are passed, and of this
-//! very time (a millisecond, or hours if the clock was put back) those that one of these names:
+//! Pushed events have their place in the user's sync timeline, one number. Pulled events are in
+//! many timelines; what orders them is the commit time, which never decreases from one batch to the
+//! next. So all pulled events of earlier times are passed, and of this very time (a millisecond, or
+//! hours if the clock was put back) those that one of these names:
 //!
 //! * *noted*: of these conversations up to these sequences. As many as fit.
-//! * *by id*: all conversations below this id, and this one up to this sequence. For times that are over.
-//! * *by line*: those whose lines in the ledger of pulled events are not above this one, and those noted.
+//! * *by id*: all conversations below this id, and this one up to this sequence. For times that are
+//!   over.
+//! * *by line*: those whose lines in the ledger of pulled events are not above this one, and those
+//!   noted.
 //!
-//! At the end of everything a cursor depends on the user's events alone (`pulled`): it is then the same for every terminal, and moves
-//! only for an event that this user gets. Nothing of it is kept on the server: any number of terminals cost nothing.
+//! At the end of everything a cursor depends on the user's events alone (`pulled`): it is then the
+//! same for every terminal, and moves only for an event that this user gets. Nothing of it is kept
+//! on the server: any number of terminals cost nothing.
 //!
-//! Cursors of version 1 had all conversations of the time and no line. They are read if they fit into 512 bytes today; longer ones are
-//! of another history (EPOCH).
+//! Cursors of version 1 had all conversations of the time and no line. They are read if they fit
+//! into 512 bytes today; longer ones are of another history (EPOCH).
 
 use std::collections::BTreeMap;
 
@@ -268,7 +272,8 @@ mod tests {
                 put_number(&mut bytes, 300);
             }
             let digit = |value: u8| char::from_digit(value.into(), 16).expect("below 16");
-            let text: String = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+            let text: String =
+                bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
             Cursor::decode(text.as_bytes(), 7, b"ann").expect("a cursor")
         };
         let mut position = noting(b"c0", 300);

@@ -1,5 +1,6 @@
-//! Messaging on damaged files (P5): after one flipped bit, wherever it is, every command of every user answers, what one of the two
-//! stores has lost is read from the other, and nothing is missing that is not told.
+//! Messaging on damaged files (P5): after one flipped bit, wherever it is, every command of every
+//! user answers, what one of the two stores has lost is read from the other, and nothing is missing
+//! that is not told.
 
 mod ledgers;
 
@@ -16,8 +17,8 @@ use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Copies, Engine, Limit, Trim, World};
 
 use super::{
-    Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options, Sending,
-    Trouble, Window,
+    Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options,
+    Sending, Trouble, Window,
 };
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -62,7 +63,8 @@ impl Table {
 
     fn send(&self, conv: &str, sender: &'static str, body: String) -> Result<(), super::Trouble> {
         let conv = Bytes::copy_from_slice(conv.as_bytes());
-        let message = Message { conv, sender: sender.into(), body: body.into(), id: None, lifetime_ms: 0 };
+        let message =
+            Message { conv, sender: sender.into(), body: body.into(), id: None, lifetime_ms: 0 };
         match self.messaging.send(&message)? {
             Sending::Commit(commit) => self.engine.submit(commit.batch)?.wait().map(drop)?,
             Sending::Known(_) => unreachable!("there is no id"),
@@ -86,7 +88,8 @@ impl Table {
     }
 
     fn history(&self, conv: &str, user: &str, window: Window) -> Vec<Told> {
-        let shown = self.messaging.history(conv.as_bytes(), user.as_bytes(), window, Limit::entries(1000));
+        let shown =
+            self.messaging.history(conv.as_bytes(), user.as_bytes(), window, Limit::entries(1000));
         let shown = shown.unwrap_or_else(|trouble| panic!("{user} reads {conv}: {trouble}"));
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let row = |shown: super::Shown| {
@@ -100,14 +103,16 @@ impl Table {
     fn facts(&self) -> Vec<String> {
         let fact = |conv: &str| {
             let info = self.messaging.info(conv.as_bytes()).expect("IM.INFO answers");
-            let members = self.messaging.members(conv.as_bytes(), b"", 100).expect("IM.MEMBERS answers");
+            let members =
+                self.messaging.members(conv.as_bytes(), b"", 100).expect("IM.MEMBERS answers");
             format!("{conv} {info:?} {members:?}")
         };
         PUSHED.into_iter().chain([PULLED]).map(fact).collect()
     }
 }
 
-/// Three pushed conversations and a pulled one, in several segments a store; the newest of them is still in the log, unless it closes.
+/// Three pushed conversations and a pulled one, in several segments a store; the newest of them is
+/// still in the log, unless it closes.
 fn scene(closes: bool) -> (Image, u64) {
     let disk = SimulatedDisk::new();
     let table = open(&disk, START_MS);
@@ -159,7 +164,10 @@ impl Whole {
         let history = |(conv, user)| ((conv, user), table.history(conv, user, Window::Newest));
         Whole {
             synced: USERS.map(|user| (user, table.drain(user, 100))).into(),
-            histories: conversations().flat_map(|conv| USERS.map(|user| (conv, user))).map(history).collect(),
+            histories: conversations()
+                .flat_map(|conv| USERS.map(|user| (conv, user)))
+                .map(history)
+                .collect(),
             unread: USERS.map(|user| (user, unread(table, user))).into(),
             facts: table.facts(),
         }
@@ -186,7 +194,10 @@ impl Whole {
             let count = unread(table, user);
             let whole = self.unread[user];
             assert!(count >= whole, "{user}: {count} unread, and there were {whole}");
-            assert!(store == MESSAGES || count == whole, "{user}: {count} unread, and there were {whole}");
+            assert!(
+                store == MESSAGES || count == whole,
+                "{user}: {count} unread, and there were {whole}"
+            );
         }
         assert_eq!(table.facts(), self.facts, "the ledgers are whole");
         for conv in conversations() {
@@ -245,22 +256,25 @@ fn check_history(now: &[Told], whole: &[Told], is_restored: bool) {
     }
 }
 
-/// Flips a bit of each file of the kind, in every so many bytes, and the same of its twin if `twins` says so; `check` gets the store,
-/// and a word for the place.
+/// Flips a bit of each file of the kind, in every so many bytes, and the same of its twin if
+/// `twins` says so; `check` gets the store, and a word for the place.
 fn flip_everywhere(
     image: &Image,
     (ending, twins): (&str, bool),
     every: usize,
     mut check: impl FnMut(u64, &str, &Image),
 ) {
-    let files: Vec<String> = image.files.keys().filter(|name| name.contains(ending)).cloned().collect();
+    let files: Vec<String> =
+        image.files.keys().filter(|name| name.contains(ending)).cloned().collect();
     assert!(!files.is_empty(), "there are files");
     for name in files {
         let bytes = &image.files[&name];
         let header = FileHeader::decode(&bytes[..80], Path::new(&name)).expect("it is whole");
         for at in (80..bytes.len()).step_by(every).chain([bytes.len() - 1]) {
             let mut damaged = image.clone();
-            for name in [name.clone(), format!("{name}.twin")].iter().take(if twins { 2 } else { 1 }) {
+            for name in
+                [name.clone(), format!("{name}.twin")].iter().take(if twins { 2 } else { 1 })
+            {
                 damaged.files.get_mut(name).into_iter().for_each(|bytes| bytes[at] ^= 0x10);
             }
             check(header.first, &format!("{name} at {at} of {}", bytes.len()), &damaged);
@@ -282,7 +296,12 @@ fn check_everywhere(closes: bool, ending: &str, every: usize) {
             failures.push(format!("store {store}, {place}: {}", &told[..told.len().min(1500)]));
         }
     });
-    assert!(failures.is_empty(), "{} places: {:#?}", failures.len(), &failures[..failures.len().min(40)]);
+    assert!(
+        failures.is_empty(),
+        "{} places: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(40)]
+    );
 }
 
 #[test]
@@ -311,7 +330,8 @@ fn a_file_that_is_gone_stops_nothing() {
 fn copies_that_a_crash_or_a_full_disk_cut_short_are_made_by_the_next_start() {
     let lacking = |disk: &SimulatedDisk| {
         let files = disk.contents().files;
-        let indexes = files.keys().filter(|name| name.contains(".index") && !name.contains(".twin"));
+        let indexes =
+            files.keys().filter(|name| name.contains(".index") && !name.contains(".twin"));
         indexes.filter(|name| !files.contains_key(&format!("{name}.twin"))).count()
     };
     // A directory whose stores are kept once.
@@ -342,7 +362,8 @@ fn copies_that_a_crash_or_a_full_disk_cut_short_are_made_by_the_next_start() {
     }
     assert!(cut_short > 50, "{cut_short} times a copy was lacking");
 
-    for is_full in [|op: &Op| matches!(op, Op::Create { name, .. } if name.contains(".twin")), |_: &Op| true]
+    for is_full in
+        [|op: &Op| matches!(op, Op::Create { name, .. } if name.contains(".twin")), |_: &Op| true]
     {
         let disk = SimulatedDisk::from_image(&image);
         let engine = engine_on(&disk, &Arc::new(ManualClock::at(now_ms)));
@@ -363,8 +384,8 @@ fn a_flipped_bit_in_an_index_stops_nothing() {
     check_everywhere(true, ".index", 200);
 }
 
-/// Where both copies of an index are damaged, and nothing else says where timelines end, what needs that is refused by name, for
-/// those alone.
+/// Where both copies of an index are damaged, and nothing else says where timelines end, what needs
+/// that is refused by name, for those alone.
 #[test]
 fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
     let (image, now_ms) = scene(true);
@@ -379,7 +400,11 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
             let all = table.drain(user, 100);
             let pushed = |all: &[Told]| all.iter().filter(|event| event.0 != PULLED).count();
             assert_eq!(pushed(&all), pushed(&whole.synced[user]), "{place}: {user} has the copies");
-            assert_eq!(all.len(), whole.synced[user].len(), "{place}: {user} knows of what was pulled");
+            assert_eq!(
+                all.len(),
+                whole.synced[user].len(),
+                "{place}: {user} knows of what was pulled"
+            );
             let listed = unread(&table, user);
             assert!(
                 listed > 0 || whole.unread[user] == 0,
@@ -396,12 +421,14 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
     assert!(hidden > 0, "an end was hidden");
 }
 
-/// A disk on which all bodies of pushed conversations are damaged in these stores, a bit in each of so many bytes.
+/// A disk on which all bodies of pushed conversations are damaged in these stores, a bit in each of
+/// so many bytes.
 fn damaged_in(stores: &[u64]) -> Table {
     let (image, now_ms) = scene(true);
     let mut damaged = image.clone();
     for (name, bytes) in &mut damaged.files {
-        let Ok(header) = FileHeader::decode(bytes.get(..80).unwrap_or_default(), Path::new(name)) else {
+        let Ok(header) = FileHeader::decode(bytes.get(..80).unwrap_or_default(), Path::new(name))
+        else {
             continue;
         };
         if name.contains(".data") && stores.contains(&header.first) {
@@ -420,7 +447,10 @@ fn what_is_lost_in_both_stores_is_damaged_or_lost_and_nothing_fails() {
     let table = damaged_in(&[MESSAGES, SYNC]);
     for user in USERS {
         let all = table.drain(user, 100);
-        assert!(all.iter().all(|event| ["damaged", "lost", "read"].contains(&event.2.as_str())), "{all:?}");
+        assert!(
+            all.iter().all(|event| ["damaged", "lost", "read"].contains(&event.2.as_str())),
+            "{all:?}"
+        );
         assert!(all.iter().any(|event| event.2 == "lost") || all.len() >= whole.synced[user].len());
         assert_eq!(table.drain(user, 1), all, "{user}: pages of any size give the same");
         assert!(unread(&table, user) >= whole.unread[user]);
@@ -453,7 +483,9 @@ fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
     assert!(recall("dora").expect("it is hers"));
     let refused = edit(&table, "ann", 4).expect_err("nobody knows whose it is");
     assert!(refused.to_string().contains("c/{red}"), "{refused}");
-    assert!(table.messaging.recall(b"red", b"ann", 4).expect("there is nothing to take but its place"));
+    assert!(
+        table.messaging.recall(b"red", b"ann", 4).expect("there is nothing to take but its place")
+    );
     let shown = table.history("red", "bob", Window::Newest);
     assert!(shown.contains(&("red".into(), 4, "recall".into(), String::new())), "{shown:?}");
 }
@@ -461,10 +493,14 @@ fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
 #[test]
 fn what_neither_store_has_any_more_is_one_lost_entry() {
     let table = damaged_in(&[SYNC]);
-    let gone = table.messaging.messages.trim(&super::names::conversation(b"green"), Trim::Before(30));
+    let gone =
+        table.messaging.messages.trim(&super::names::conversation(b"green"), Trim::Before(30));
     assert!(gone.expect("trims") > 20);
     let all = table.drain("dora", 100);
     assert!(all.iter().any(|event| event.2 == "lost"), "{all:?}");
-    assert!(all.iter().any(|event| event.0 == "green" && event.1 == 35 && event.2 == "message"), "{all:?}");
+    assert!(
+        all.iter().any(|event| event.0 == "green" && event.1 == 35 && event.2 == "message"),
+        "{all:?}"
+    );
     assert_eq!(table.drain("dora", 1), all, "one at a time goes on, too");
 }

@@ -1,4 +1,5 @@
-//! What stands in the bodies of messaging's timelines: events and the records of ledgers, all in one frame (docs/messaging.md).
+//! What stands in the bodies of messaging's timelines: events and the records of ledgers, all in
+//! one frame (docs/messaging.md).
 //!
 //! ```text
 //!  frame := sequence: u64, kind: u8, flags: u8, about, lifetime in ms (0: none),
@@ -10,9 +11,10 @@
 //!  run   := first, last: so many entries of the conversation are edits and recalls, and nothing else
 //! ```
 //!
-//! The sequence is the event's own place in its conversation's timeline. The engine writes it there when it commits the event (its
-//! origin), so the copy in each sync timeline knows where the original stands. Decoders are total: any bytes are an event, or `None`.
-//! Whether what it names exists is for who reads it to find out.
+//! The sequence is the event's own place in its conversation's timeline. The engine writes it there
+//! when it commits the event (its origin), so the copy in each sync timeline knows where the
+//! original stands. Decoders are total: any bytes are an event, or `None`. Whether what it names
+//! exists is for who reads it to find out.
 
 use bytes::Bytes;
 use strandline::{Entry, MAX_SEQUENCE, Sequence, TimeMs};
@@ -41,7 +43,8 @@ pub enum Kind {
     Created = 8,
     /// Ledger of a conversation: members. Body: a list.
     Members = 9,
-    /// Ledger of a user: a member from the sequence on, since the conversation was made so; `about` is when.
+    /// Ledger of a user: a member from the sequence on, since the conversation was made so; `about`
+    /// is when.
     Added = 10,
     /// Ledgers: the conversation has pulled events from here on.
     Pulls = 11,
@@ -58,8 +61,8 @@ pub enum Kind {
 impl Kind {
     fn of(number: u8) -> Option<Kind> {
         use Kind::{
-            Added, Created, Edit, Hide, Join, Leave, Members, Memberships, Message, Pulled, Pulls, Pushed,
-            Read, Recall, Reset,
+            Added, Created, Edit, Hide, Join, Leave, Members, Memberships, Message, Pulled, Pulls,
+            Pushed, Read, Recall, Reset,
         };
         let all = [
             Message,
@@ -146,7 +149,8 @@ pub struct Event {
     pub conv: Bytes,
     /// Who did it.
     pub user: Bytes,
-    /// Of an edit or a recall: entries before it, from the first to the last, that are such, too. A history steps over them.
+    /// Of an edit or a recall: entries before it, from the first to the last, that are such, too. A
+    /// history steps over them.
     pub run: Option<(Sequence, Sequence)>,
     /// What was said.
     pub body: Bytes,
@@ -207,7 +211,11 @@ impl Event {
             lifetime_ms: parts.number()?,
             conv: parts.name()?,
             user: parts.name()?,
-            run: if flags & HAS_RUN == 0 { None } else { Some((parts.sequence()?, parts.sequence()?)) },
+            run: if flags & HAS_RUN == 0 {
+                None
+            } else {
+                Some((parts.sequence()?, parts.sequence()?))
+            },
             body: parts.rest(),
         })
     }

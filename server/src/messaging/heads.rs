@@ -1,5 +1,6 @@
-//! The pulled conversations of a sync: each is read piece by piece from where the terminal is, and waits under the time of its next
-//! event. What damage hides of one is given as damaged: which events were pulled, and when, their lines tell (`pulled`).
+//! The pulled conversations of a sync: each is read piece by piece from where the terminal is, and
+//! waits under the time of its next event. What damage hides of one is given as damaged: which
+//! events were pulled, and when, their lines tell (`pulled`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,13 +16,15 @@ use super::trouble::Result;
 use super::user::{Membership, User};
 use super::{Messaging, names};
 
-/// Most of one pulled conversation that is read at a time. The first read takes one entry, each further one twice as many as the one
-/// before: so what is read ahead is no more than what was given, and one entry of each conversation.
+/// Most of one pulled conversation that is read at a time. The first read takes one entry, each
+/// further one twice as many as the one before: so what is read ahead is no more than what was
+/// given, and one entry of each conversation.
 const MOST_AHEAD: Limit =
     Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
 impl Messaging {
-    /// The first pulled event of each conversation that moved, by time, and whether one was trimmed that this user lacks.
+    /// The first pulled event of each conversation that moved, by time, and whether one was trimmed
+    /// that this user lacks.
     pub(super) fn heads(
         &self,
         user: &Bytes,
@@ -55,12 +58,15 @@ impl Messaging {
         Ok((heads, trimmed))
     }
 
-    /// Puts a conversation under the time of its next event, if it has one. Whether events before that were trimmed.
+    /// Puts a conversation under the time of its next event, if it has one. Whether events before
+    /// that were trimmed.
     pub(super) fn put_back(&self, user: &Bytes, heads: &mut Heads, mut pull: Pull) -> Result<bool> {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
-            // Nothing outside of a membership is for this user, and nothing behind the newest line is for now.
-            let first = pull.membership.periods.next(pull.cursor + 1).filter(|first| *first <= pull.last);
+            // Nothing outside of a membership is for this user, and nothing behind the newest line
+            // is for now.
+            let first =
+                pull.membership.periods.next(pull.cursor + 1).filter(|first| *first <= pull.last);
             let Some(first) = first else { break };
             pull.cursor = first - 1;
             let limit = Limit { entries: pull.ahead, ..MOST_AHEAD }.around_damage();
@@ -92,7 +98,8 @@ impl Messaging {
         Ok(trimmed)
     }
 
-    /// Takes an entry if it is a pulled event of the user's time. Whether what comes behind it is to be taken now.
+    /// Takes an entry if it is a pulled event of the user's time. Whether what comes behind it is
+    /// to be taken now.
     fn take_whole(&self, user: &Bytes, pull: &mut Pull, entry: &Entry) -> Result<bool> {
         let Some(event) = Event::told(&entry.body) else { return Ok(true) };
         let (sequence, time_ms) = (entry.sequence, entry.time_ms);
@@ -102,16 +109,19 @@ impl Messaging {
         }
         pull.time_ms = time_ms.max(pull.time_ms);
         if event.is_pulled() && pull.membership.gets(sequence, &event) {
-            let (event, edited) = self.shown_to(user, Some(&pull.membership), event, When::of(entry))?;
+            let (event, edited) =
+                self.shown_to(user, Some(&pull.membership), event, When::of(entry))?;
             pull.buffer.push_back(Seen { sequence, time_ms, event, edited });
         }
         Ok(true)
     }
 
-    /// Takes what a pulled conversation has lost, and was not pushed. Whether what comes behind it is to be taken now.
+    /// Takes what a pulled conversation has lost, and was not pushed. Whether what comes behind it
+    /// is to be taken now.
     ///
-    /// Each has a time of its own, so that a cursor passes it once: that of its line in the ledger of pulled events. Without lines
-    /// it is the latest time that it can have, and what the sync timeline has a copy of was pushed.
+    /// Each has a time of its own, so that a cursor passes it once: that of its line in the ledger
+    /// of pulled events. Without lines it is the latest time that it can have, and what the sync
+    /// timeline has a copy of was pushed.
     fn take_lost(&self, user: &Bytes, pull: &mut Pull, gap: &Gap) -> Result<bool> {
         let whole = gap.count();
         let part = bounded(&self.messages, &pull.name, gap.part(false, MOST_AHEAD.entries as u64))?;
@@ -136,8 +146,8 @@ impl Messaging {
         Ok(true)
     }
 
-    /// Takes what a pulled conversation has from here on, when a damaged index hides all of it: what the ledger of pulled events says.
-    /// False when lines of it have expired.
+    /// Takes what a pulled conversation has from here on, when a damaged index hides all of it:
+    /// what the ledger of pulled events says. False when lines of it have expired.
     fn take_hidden(&self, pull: &mut Pull, error: Error) -> Result<bool> {
         let (first, from_ms, to_ms) = (pull.cursor + 1, pull.time_ms, pull.until_ms);
         let gap = Gap { first, last: MAX_SEQUENCE, from_ms, to_ms, error };
@@ -162,7 +172,8 @@ pub struct Pull {
     /// The time of the newest line.
     until_ms: TimeMs,
     cursor: Sequence,
-    /// When the last event before the cursor was committed, or where the sync began: times do not fall.
+    /// When the last event before the cursor was committed, or where the sync began: times do not
+    /// fall.
     time_ms: TimeMs,
     /// Entries that the next read takes.
     ahead: usize,
@@ -172,7 +183,8 @@ pub struct Pull {
 }
 
 impl Pull {
-    /// Gives lost events of the user's time as damaged. Whether what comes behind them is to be taken now.
+    /// Gives lost events of the user's time as damaged. Whether what comes behind them is to be
+    /// taken now.
     fn give_lost(&mut self, lost: impl IntoIterator<Item = (Sequence, TimeMs)>) -> bool {
         for (sequence, time_ms) in lost {
             // That it has come is known by its sequence, where that of the end is known.

@@ -1,9 +1,11 @@
-//! Roaming: the history of a conversation, as far as a user may see it (membership periods, policy, hidden messages).
+//! Roaming: the history of a conversation, as far as a user may see it (membership periods, policy,
+//! hidden messages).
 //!
-//! It is read from the conversation's timeline, which has every event as it is to be seen now; where that is damaged, from the copies
-//! in the user's sync timeline. Edits and recalls stand in it as events of their own; they are passed over, since the messages that
-//! they changed show it. However many follow each other, few of them are read: each says where those right before it begin, and on the
-//! way up the last of them is looked for in growing steps.
+//! It is read from the conversation's timeline, which has every event as it is to be seen now;
+//! where that is damaged, from the copies in the user's sync timeline. Edits and recalls stand in
+//! it as events of their own; they are passed over, since the messages that they changed show it.
+//! However many follow each other, few of them are read: each says where those right before it
+//! begin, and on the way up the last of them is looked for in growing steps.
 
 use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Sequence, TimeMs};
@@ -38,7 +40,13 @@ pub enum Window {
 
 impl Messaging {
     /// What a user may see of a conversation, in the direction of the window.
-    pub fn history(&self, conv: &[u8], user: &[u8], window: Window, limit: Limit) -> Result<Vec<Shown>> {
+    pub fn history(
+        &self,
+        conv: &[u8],
+        user: &[u8],
+        window: Window,
+        limit: Limit,
+    ) -> Result<Vec<Shown>> {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
@@ -61,7 +69,8 @@ impl Messaging {
             Window::Before(sequence) => (1, sequence.saturating_sub(1), true),
             Window::After(sequence) => (sequence.saturating_add(1), MAX_SEQUENCE, false),
             Window::At(time_ms) => {
-                let first = around::sequence_at(&self.messages, &names::conversation(conv), time_ms)?;
+                let first =
+                    around::sequence_at(&self.messages, &names::conversation(conv), time_ms)?;
                 (first, MAX_SEQUENCE, false)
             }
         };
@@ -79,8 +88,8 @@ impl Messaging {
                     return true;
                 }
                 used_bytes += seen.event.as_ref().map_or(0, |event| event.body.len() as u64);
-                let fits =
-                    found.is_empty() || (found.len() < limit.entries && used_bytes <= limit.body_bytes);
+                let fits = found.is_empty()
+                    || (found.len() < limit.entries && used_bytes <= limit.body_bytes);
                 if fits {
                     found.push(seen);
                 }
@@ -95,13 +104,14 @@ impl Messaging {
 
     fn as_shown(&self, user: &Bytes, membership: &Membership, seen: Seen) -> Result<Shown> {
         let Some(event) = seen.event else { return Ok(seen.shown()) };
-        let (event, edited) = self.shown_to(user, Some(membership), event, When::at(seen.time_ms))?;
+        let (event, edited) =
+            self.shown_to(user, Some(membership), event, When::at(seen.time_ms))?;
         Ok(Seen { event, edited, ..seen }.shown())
     }
 
     /// Hands each event of a range to `take` until that is false. Whether it never was. What is
-    /// damaged is read from the copies in the user's sync timeline, or handed on as damaged. `page`: how
-    /// much is read at a time.
+    /// damaged is read from the copies in the user's sync timeline, or handed on as damaged.
+    /// `page`: how much is read at a time.
     pub(super) fn walk(
         &self,
         conv: &Bytes,
@@ -124,7 +134,8 @@ impl Messaging {
                             let Entry { sequence, time_ms, .. } = entry;
                             are_changes &= event.is_change();
                             at_end = Some((sequence, event.run));
-                            let event = self.as_it_is_stored(user, event, When::of(&entry))?.event();
+                            let event =
+                                self.as_it_is_stored(user, event, When::of(&entry))?.event();
                             take(Seen { sequence, time_ms, event, edited: 0 })
                         }
                         None => true,
@@ -139,7 +150,9 @@ impl Messaging {
                 }
             }
             match at_end {
-                Some((sequence, Some(run))) if descending && reaches(run, sequence) => scan.step_over(run),
+                Some((sequence, Some(run))) if descending && reaches(run, sequence) => {
+                    scan.step_over(run)
+                }
                 Some((sequence, _)) if !descending && are_changes => {
                     scan.step_over((sequence, self.last_of_run(&name, sequence, range.1)?));
                 }
@@ -149,7 +162,8 @@ impl Messaging {
         Ok(true)
     }
 
-    /// A change, given one that may be followed by others: no later than the last of these, and in few steps not much before it.
+    /// A change, given one that may be followed by others: no later than the last of these, and in
+    /// few steps not much before it.
     fn last_of_run(&self, name: &[u8], first: Sequence, high: Sequence) -> Result<Sequence> {
         let (mut known, mut step) = (first, FIRST_STEP);
         loop {
@@ -158,7 +172,8 @@ impl Messaging {
                 return Ok(known);
             }
             let stored = self.stored_at(name, next)?;
-            let run = stored.filter(|(_, event)| event.is_change()).and_then(|(_, event)| event.run);
+            let run =
+                stored.filter(|(_, event)| event.is_change()).and_then(|(_, event)| event.run);
             if !run.is_some_and(|run| reaches(run, next) && run.0 <= known + 1) {
                 return Ok(known);
             }

@@ -1,8 +1,10 @@
-//! Ledgers: what messaging remembers, as timelines of records, and the states that are replayed from them.
+//! Ledgers: what messaging remembers, as timelines of records, and the states that are replayed
+//! from them.
 //!
-//! A state in memory is never the truth and never written first: it is caught up from its timeline before each use, which costs
-//! one look at where the timeline ends. So nobody has to tell anybody that something changed, and a state may be forgotten at any
-//! time. A long ledger is cut short by a snapshot: a `Reset`, then the state as records, in one batch; then what is before it is
+//! A state in memory is never the truth and never written first: it is caught up from its timeline
+//! before each use, which costs one look at where the timeline ends. So nobody has to tell anybody
+//! that something changed, and a state may be forgotten at any time. A long ledger is cut short by
+//! a snapshot: a `Reset`, then the state as records, in one batch; then what is before it is
 //! trimmed. A crash between the two leaves records that the `Reset` undoes.
 
 use std::sync::Arc;
@@ -70,7 +72,8 @@ pub struct Ledger<S> {
 /// Copied when it is caught up while somebody still looks at it.
 type Shared<S> = Arc<RwLock<Arc<Ledger<S>>>>;
 
-/// A ledger in the cache. It grows there; what it weighs is told by putting it in again, never by changing this.
+/// A ledger in the cache. It grows there; what it weighs is told by putting it in again, never by
+/// changing this.
 struct Kept<S> {
     ledger: Shared<S>,
     bytes: usize,
@@ -100,15 +103,20 @@ pub struct Ledgers<S> {
 impl<S: State> Ledgers<S> {
     /// In this store; states take about so many bytes.
     pub fn new(store: Store, kept_bytes: u64) -> Ledgers<S> {
-        // One shard: the state of a user in very many conversations may take a large part of the room.
+        // One shard: the state of a user in very many conversations may take a large part of the
+        // room.
         let options = OptionsBuilder::new()
             .shards(1)
             .estimated_items_capacity(10_000)
             .weight_capacity(kept_bytes)
             .build()
             .expect("all that must be given is given");
-        let kept =
-            Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let kept = Cache::with_options(
+            options,
+            ByBytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
         Ledgers { store, kept }
     }
 
@@ -117,7 +125,8 @@ impl<S: State> Ledgers<S> {
         self.kept.weight()
     }
 
-    /// Looks at what a ledger says now. Who wants it caught up meanwhile waits: look for microseconds.
+    /// Looks at what a ledger says now. Who wants it caught up meanwhile waits: look for
+    /// microseconds.
     pub fn read<T>(&self, name: &[u8], look: impl FnOnce(&Ledger<S>) -> Result<T>) -> Result<T> {
         let ledger = self.caught_up(name)?;
         let ledger: RwLockReadGuard<'_, Arc<Ledger<S>>> = ledger.read();
@@ -163,7 +172,8 @@ impl<S: State> Ledgers<S> {
             let page = self.store.read_after(name, ledger.version, PAGE);
             let page = page.map_err(|error| self.hidden(name, error))?;
             for entry in &page.entries {
-                // Records are dense, but for those that a snapshot stands for: a salvage leaves out what it cannot read.
+                // Records are dense, but for those that a snapshot stands for: a salvage leaves out
+                // what it cannot read.
                 let follows = entry.sequence == ledger.version + 1;
                 match Event::decode(&entry.body) {
                     Some(record) if record.kind == Kind::Reset => *ledger = Ledger::default(),
@@ -197,8 +207,8 @@ impl<S: State> Ledgers<S> {
         error.into()
     }
 
-    /// Cuts a ledger short if it has become long. Waits for the disk. What was asked for is done by then: a failure concerns the
-    /// operator only, and the next one tries again.
+    /// Cuts a ledger short if it has become long. Waits for the disk. What was asked for is done by
+    /// then: a failure concerns the operator only, and the next one tries again.
     pub fn shorten(&self, engine: &Engine, name: &[u8]) {
         if let Err(error) = self.try_to_shorten(engine, name) {
             let ledger = name.escape_ascii();

@@ -1,9 +1,11 @@
 //! Whether the log of pulled events is that of the conversations that are there.
 //!
-//! A line has the time of its event, since one batch writes both; a sync goes by that (`pulled`). After an import it is not so: lines
-//! and events have the times of their imports, or lines are missing. So a mark says for which history of the engine the log is whole: a
-//! restore and a salvage give the engine another one, and an import takes the mark away. Without its mark the log starts again after a
-//! line that is gone. Events that were pulled before are then found by the end of each conversation, as after a week.
+//! A line has the time of its event, since one batch writes both; a sync goes by that (`pulled`).
+//! After an import it is not so: lines and events have the times of their imports, or lines are
+//! missing. So a mark says for which history of the engine the log is whole: a restore and a
+//! salvage give the engine another one, and an import takes the mark away. Without its mark the log
+//! starts again after a line that is gone. Events that were pulled before are then found by the end
+//! of each conversation, as after a week.
 //!
 //! The mark is written last: a start that was cut short does all again.
 
@@ -48,7 +50,8 @@ fn mark_whole(engine: &Engine, state: &Store) -> Result<()> {
     state.trim(names::LINES_MARK, Trim::Before(last)).map(drop)
 }
 
-/// Whether a timeline is the mark: of another directory it says nothing here, so an import leaves it out.
+/// Whether a timeline is the mark: of another directory it says nothing here, so an import leaves
+/// it out.
 pub fn is_mark(store: &str, timeline: &[u8]) -> bool {
     store == names::STATE_STORE && timeline == names::LINES_MARK
 }
@@ -69,7 +72,8 @@ pub fn start_again(engine: &Engine, pulled: &Store) -> Result<()> {
     pulled.trim(names::PULLED_LOG, Trim::Before(begun.sequences[0] + 1)).map(drop)
 }
 
-/// Whether the newest lines that have their events have the events' times, as far as they can be read.
+/// Whether the newest lines that have their events have the events' times, as far as they can be
+/// read.
 fn has_its_times(messages: &Store, pulled: &Store) -> bool {
     let newest = pulled.range_back(names::PULLED_LOG, .., Limit::entries(LOOKED_AT));
     let lines = newest.map(|page| page.entries).unwrap_or_default();

@@ -1,18 +1,21 @@
-//! A user's conversations by their last activity: the first page that a new terminal shows, in one call.
+//! A user's conversations by their last activity: the first page that a new terminal shows, in one
+//! call.
 //!
-//! The order is that of the time of the first page. A conversation that moves between two pages (somebody says something, or the user
-//! joins it) comes at the end, once more if it was listed before: so none is missed.
+//! The order is that of the time of the first page. A conversation that moves between two pages
+//! (somebody says something, or the user joins it) comes at the end, once more if it was listed
+//! before: so none is missed.
 //!
-//! 1. The first page looks where each conversation ends: that tells when its last message can have come at the latest. They wait in
-//!    the order of that bound.
-//! 2. A last message is read when its conversation is next. If it is older than the bound, the conversation waits again, in its
-//!    place.
+//! 1. The first page looks where each conversation ends: that tells when its last message can have
+//!    come at the latest. They wait in the order of that bound.
+//! 2. A last message is read when its conversation is next. If it is older than the bound, the
+//!    conversation waits again, in its place.
 //! 3. When none is waiting, those that moved since come, in the order of moving.
 //!
-//! What waits is kept in memory between the pages, for as many lists as there is room for: a list costs one look at each conversation
-//! when it begins and one when it ends, however many pages it has. A list that is not there any more (so many others, a restart) is
-//! begun again from its token, and goes on behind the last item. What moved in the second before the first page may be listed twice
-//! then.
+//! What waits is kept in memory between the pages, for as many lists as there is room for: a list
+//! costs one look at each conversation when it begins and one when it ends, however many pages it
+//! has. A list that is not there any more (so many others, a restart) is begun again from its
+//! token, and goes on behind the last item. What moved in the second before the first page may be
+//! listed twice then.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -38,8 +41,8 @@ const PAGE: Limit =
 /// What a conversation takes in a list that is kept, besides its id.
 const WAITING_BYTES: usize = 200;
 
-/// A list that is begun again takes what moved so long before the first page for moved since: commits that were on their way then
-/// have the time of before.
+/// A list that is begun again takes what moved so long before the first page for moved since:
+/// commits that were on their way then have the time of before.
 const MARGIN_MS: u64 = 1000;
 
 /// One conversation of the list.
@@ -74,7 +77,8 @@ pub struct Listed {
 /// A place in the list: newest first, then by id.
 type Rank = (Reverse<TimeMs>, Bytes);
 
-/// What was known of a conversation when it was looked at: where it ended, and where the user's membership began.
+/// What was known of a conversation when it was looked at: where it ended, and where the user's
+/// membership began.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Looked {
     end: Sequence,
@@ -122,8 +126,12 @@ impl Lists {
             .weight_capacity(kept_bytes)
             .build()
             .expect("all that must be given is given");
-        let kept =
-            Cache::with_options(options, ByCount, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let kept = Cache::with_options(
+            options,
+            ByCount,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
         Lists { kept, last_id: AtomicU64::new(seed << 16) }
     }
 
@@ -151,7 +159,8 @@ impl Token {
     fn decode(text: &[u8]) -> Result<Token> {
         let wrong = || Trouble::Usage("this is not a token of IM.CONVERSATIONS");
         let mut parts = text.splitn(6, |byte| *byte == b':');
-        let mut number = || -> Option<u64> { std::str::from_utf8(parts.next()?).ok()?.parse().ok() };
+        let mut number =
+            || -> Option<u64> { std::str::from_utf8(parts.next()?).ok()?.parse().ok() };
         let numbers = [(); 5].map(|()| number());
         let [Some(id), Some(begun_ms), Some(count), Some(moved), Some(time_ms)] = numbers else {
             return Err(wrong());
@@ -180,14 +189,18 @@ impl Messaging {
     /// The page behind a token; an empty token asks for the first.
     pub fn conversations(&self, user: &[u8], token: &[u8], limit: Limit) -> Result<Listed> {
         // A name that nobody can have is in no conversation.
-        let Ok(user) = names::valid(user) else { return Ok(Listed { next: Vec::new(), items: Vec::new() }) };
+        let Ok(user) = names::valid(user) else {
+            return Ok(Listed { next: Vec::new(), items: Vec::new() });
+        };
         let token = if token.is_empty() { None } else { Some(Token::decode(token)?) };
         self.user(&user, |ledger| {
             let state = &ledger.state;
-            let kept = token.as_ref().and_then(|token| Some((token.id, self.lists.kept.get(&token.id)?)));
-            let is_it = |list: &List, token: &Token| list.user == user && list.begun_ms == token.begun_ms;
             let kept =
-                kept.filter(|(_, list)| token.as_ref().is_some_and(|token| is_it(&list.lock(), token)));
+                token.as_ref().and_then(|token| Some((token.id, self.lists.kept.get(&token.id)?)));
+            let is_it =
+                |list: &List, token: &Token| list.user == user && list.begun_ms == token.begun_ms;
+            let kept = kept
+                .filter(|(_, list)| token.as_ref().is_some_and(|token| is_it(&list.lock(), token)));
             let from = token.as_ref().filter(|_| kept.is_some()).map_or(0, |token| token.count);
             let (id, list) = match kept {
                 Some(kept) => kept,
@@ -234,7 +247,8 @@ impl Messaging {
         Ok((id, Arc::new(Mutex::new(list))))
     }
 
-    /// Where a conversation ends, and when. One whose end is hidden by damage is looked at first: it may be the newest.
+    /// Where a conversation ends, and when. One whose end is hidden by damage is looked at first:
+    /// it may be the newest.
     fn look_at(&self, conv: &Bytes, membership: &Membership) -> Result<(Looked, TimeMs)> {
         self.effort.add_look();
         let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
@@ -294,7 +308,8 @@ impl Messaging {
         }
     }
 
-    /// One that was listed before, for who asks for that page again; `None` when the user has left it.
+    /// One that was listed before, for who asks for that page again; `None` when the user has left
+    /// it.
     fn listed_again(&self, list: &List, state: &User, at: usize) -> Result<Option<Next>> {
         let conv = list.listed[at].clone();
         let membership = state.membership(&conv).filter(|one| one.periods.is_member());
@@ -315,7 +330,11 @@ impl Messaging {
             let Some(membership) = membership else { continue };
             let message = self.last_message(&conv, &list.user, membership)?;
             if let Some(moved_ms) = self.moved_ms(list, &conv, &message, membership)? {
-                if list.resumed.as_ref().is_none_or(|token| !token.had_moved || moved_ms >= token.time_ms) {
+                if list
+                    .resumed
+                    .as_ref()
+                    .is_none_or(|token| !token.had_moved || moved_ms >= token.time_ms)
+                {
                     list.late.insert(conv);
                 }
                 continue;
@@ -326,10 +345,9 @@ impl Messaging {
                 list.waiting.push(Reverse(rank));
                 continue;
             }
-            let was_listed = list
-                .resumed
-                .as_ref()
-                .is_some_and(|token| token.had_moved || rank <= (Reverse(token.time_ms), token.conv.clone()));
+            let was_listed = list.resumed.as_ref().is_some_and(|token| {
+                token.had_moved || rank <= (Reverse(token.time_ms), token.conv.clone())
+            });
             if !was_listed {
                 return Ok(Some(Next { conv, last: message, moved: None }));
             }
@@ -361,7 +379,8 @@ impl Messaging {
             None => None,
         };
         // Who was there from the start did not join by an event.
-        let joined_ms = joined.as_ref().and_then(|piece| piece.entry()).map_or(0, |entry| entry.time_ms);
+        let joined_ms =
+            joined.as_ref().and_then(|piece| piece.entry()).map_or(0, |entry| entry.time_ms);
         let moved_ms = message.time_ms.max(joined_ms);
         let is_new = has_joined || has_message || moved_ms >= list.begun_ms;
         Ok(is_new.then_some(moved_ms))
@@ -378,7 +397,11 @@ impl Messaging {
             let message = self.last_message(conv, &list.user, membership)?;
             match self.moved_ms(list, conv, &message, membership)? {
                 Some(moved_ms) => {
-                    moved.push(Next { conv: conv.clone(), last: message, moved: Some((moved_ms, looked)) });
+                    moved.push(Next {
+                        conv: conv.clone(),
+                        last: message,
+                        moved: Some((moved_ms, looked)),
+                    });
                 }
                 // What came was no message.
                 None => drop(list.known.insert(conv.clone(), looked)),
@@ -455,7 +478,8 @@ mod tests {
         }
 
         fn list(&self, token: &[u8], count: usize) -> (Vec<String>, Vec<u8>) {
-            let page = self.messaging.conversations(b"bob", token, Limit::entries(count)).expect("lists");
+            let page =
+                self.messaging.conversations(b"bob", token, Limit::entries(count)).expect("lists");
             let named = |item: &Item| {
                 let body = String::from_utf8_lossy(&item.last.body);
                 format!("{} {} {}", String::from_utf8_lossy(&item.conv), body, item.unread)
@@ -464,7 +488,12 @@ mod tests {
         }
 
         /// All pages behind a token; `between` happens after each but the last.
-        fn list_all(&self, token: &[u8], count: usize, mut between: impl FnMut(usize)) -> Vec<String> {
+        fn list_all(
+            &self,
+            token: &[u8],
+            count: usize,
+            mut between: impl FnMut(usize),
+        ) -> Vec<String> {
             let (mut all, mut token) = (Vec::new(), token.to_vec());
             for page in 0.. {
                 let (items, next) = self.list(&token, count);
@@ -489,7 +518,11 @@ mod tests {
         let table = Table::rooms(ROOMS);
         let looks = |count: usize| {
             let before = table.messaging.effort.so_far().1;
-            assert_eq!(table.list_all(b"", count, |_| {}), newest_first(ROOMS), "in pages of {count}");
+            assert_eq!(
+                table.list_all(b"", count, |_| {}),
+                newest_first(ROOMS),
+                "in pages of {count}"
+            );
             table.messaging.effort.so_far().1 - before
         };
         assert_eq!([looks(ROOMS), looks(50), looks(1)], [2 * ROOMS as u64; 3]);
@@ -511,10 +544,13 @@ mod tests {
                         table.clock.pass(1);
                         table.create("new", Mode::Push, &["ann", "bob"]);
                         // No message.
-                        assert!(table.messaging.read(room(1).as_bytes(), b"bob", 1).expect("a member"));
+                        assert!(
+                            table.messaging.read(room(1).as_bytes(), b"bob", 1).expect("a member")
+                        );
                     }
                     1 => assert!(
-                        table.messaging.leave(room(0).as_bytes(), &["bob".into()]).expect("left") == 1
+                        table.messaging.leave(room(0).as_bytes(), &["bob".into()]).expect("left")
+                            == 1
                     ),
                     // The time stands still: it was listed at the end, and moves again.
                     3 => table.send(&room(7), "again"),
@@ -565,9 +601,9 @@ mod tests {
         let table = Table::rooms(50);
         let lists = Lists::new(60_000, 1);
         for id in 0..100 {
-            let list = table
-                .messaging
-                .user(b"bob", |ledger| table.messaging.begin_list(&"bob".into(), &ledger.state, None));
+            let list = table.messaging.user(b"bob", |ledger| {
+                table.messaging.begin_list(&"bob".into(), &ledger.state, None)
+            });
             lists.kept.insert(id, list.expect("begins").1);
         }
         assert!((1..=6).contains(&lists.kept.len()), "{} lists", lists.kept.len());

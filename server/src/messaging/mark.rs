@@ -1,7 +1,8 @@
 //! What a user marks for itself: how far it has read, what it hides; and what it has not read.
 //!
-//! Unread is computed from what is there, each time: readable messages of others above the read mark and the start of the membership,
-//! that were not recalled or hidden. Nothing is counted up or down, so nothing can drift.
+//! Unread is computed from what is there, each time: readable messages of others above the read
+//! mark and the start of the membership, that were not recalled or hidden. Nothing is counted up or
+//! down, so nothing can drift.
 
 use bytes::Bytes;
 use strandline::{Batch, Limit, MAX_SEQUENCE, Sequence};
@@ -27,8 +28,9 @@ impl Messaging {
         let moved = self.decide(|| {
             self.user(&user, |ledger| {
                 let membership = ledger.state.membership(&conv);
-                let moves = membership
-                    .is_some_and(|membership| membership.periods.is_member() && sequence > membership.read);
+                let moves = membership.is_some_and(|membership| {
+                    membership.periods.is_member() && sequence > membership.read
+                });
                 if !moves {
                     return Ok(Decision::Known(false));
                 }
@@ -57,7 +59,10 @@ impl Messaging {
                 if events.is_empty() {
                     return Ok(Decision::Known(0));
                 }
-                Ok(Decision::Commit(Box::new(self.mark(&user, &events, ledger.version)), events.len()))
+                Ok(Decision::Commit(
+                    Box::new(self.mark(&user, &events, ledger.version)),
+                    events.len(),
+                ))
             })
         })?;
         self.users.shorten(&self.engine, &names::user_ledger(&user));
@@ -74,7 +79,13 @@ impl Messaging {
         })
     }
 
-    fn shows_message(&self, conv: &Bytes, user: &Bytes, state: &User, sequence: Sequence) -> Result<bool> {
+    fn shows_message(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        state: &User,
+        sequence: Sequence,
+    ) -> Result<bool> {
         let Some(membership) = state.membership(conv) else { return Ok(false) };
         if !membership.may_see(sequence) || membership.hidden.contains(&sequence) {
             return Ok(false);
@@ -86,7 +97,8 @@ impl Messaging {
         })
     }
 
-    /// Unread messages in these conversations, or in all that the user is a member of. One that does not exist has none.
+    /// Unread messages in these conversations, or in all that the user is a member of. One that
+    /// does not exist has none.
     pub fn unread(&self, user: &[u8], convs: &[Bytes]) -> Result<Vec<(Bytes, u64)>> {
         let user = names::valid(user)?;
         let convs = valid_once(convs)?;
@@ -98,21 +110,27 @@ impl Messaging {
             };
             let count = |conv: Bytes| {
                 let membership = ledger.state.membership(&conv);
-                let count =
-                    membership.map_or(Ok(0), |membership| self.unread_in(&conv, &user, membership))?;
+                let count = membership
+                    .map_or(Ok(0), |membership| self.unread_in(&conv, &user, membership))?;
                 Ok((conv, count))
             };
             asked.into_iter().map(count).collect()
         })
     }
 
-    pub(super) fn unread_in(&self, conv: &Bytes, user: &Bytes, membership: &Membership) -> Result<u64> {
+    pub(super) fn unread_in(
+        &self,
+        conv: &Bytes,
+        user: &Bytes,
+        membership: &Membership,
+    ) -> Result<u64> {
         let Some(start) = membership.periods.start() else { return Ok(0) };
         let above = membership.read.max(start - 1) + 1;
         let mut count = 0;
         let walked = self.walk(conv, user, (above, MAX_SEQUENCE), false, PAGE, |seen| {
             // What is damaged may be a message: one unread too many is seen, one too few is not.
-            let is_other = seen.event.is_none_or(|event| event.kind == Kind::Message && event.user != *user);
+            let is_other =
+                seen.event.is_none_or(|event| event.kind == Kind::Message && event.user != *user);
             count += u64::from(is_other && !membership.hidden.contains(&seen.sequence));
             true
         });

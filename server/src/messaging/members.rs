@@ -1,7 +1,8 @@
 //! Making conversations, joining and leaving them, and who is there.
 //!
-//! A join or a leave is an event of the conversation like a message; the same frame stands in the conversation's ledger and in that of
-//! the user, so that periods begin and end at exactly its sequence.
+//! A join or a leave is an event of the conversation like a message; the same frame stands in the
+//! conversation's ledger and in that of the user, so that periods begin and end at exactly its
+//! sequence.
 
 use bytes::Bytes;
 use strandline::{Batch, Limit, Sequence, Store, TimeMs};
@@ -49,7 +50,8 @@ enum Move {
 }
 
 impl Messaging {
-    /// Makes a conversation. False when it was made before with the same settings. Waits for the disk.
+    /// Makes a conversation. False when it was made before with the same settings. Waits for the
+    /// disk.
     pub fn create(&self, conv: &[u8], new: &NewConversation) -> Result<bool> {
         let mut members = valid_once(&new.members)?;
         let conv = names::valid(conv)?;
@@ -62,9 +64,13 @@ impl Messaging {
         self.decide(|| {
             self.conversations.read(&ledger_name, |ledger| {
                 if let Some(known) = &ledger.state.settings {
-                    let same =
-                        (known.mode, known.history, known.founders) == (new.mode, new.history, founders);
-                    return if same { Ok(Decision::Known(false)) } else { Err(Trouble::OtherSettings) };
+                    let same = (known.mode, known.history, known.founders)
+                        == (new.mode, new.history, founders);
+                    return if same {
+                        Ok(Decision::Known(false))
+                    } else {
+                        Err(Trouble::OtherSettings)
+                    };
                 }
                 let batch = self.creation(&conv, new, founders, &members)?;
                 Ok(Decision::Commit(
@@ -94,18 +100,20 @@ impl Messaging {
         let lists = member_records(members.iter());
         let name = names::conversation_ledger(conv);
         let records = [created_record(conv, &settings, pulls)].into_iter().chain(lists);
-        let batch =
-            records.fold(Batch::new(), |batch, record| batch.append(&self.state, &name, &record.encode()));
+        let batch = records
+            .fold(Batch::new(), |batch, record| batch.append(&self.state, &name, &record.encode()));
         let added = Event {
             sequence: last + 1,
             flags: new.history.flag() | if pulls { PULLS } else { 0 },
             ..Event::new(Kind::Added, conv, &Bytes::new())
         };
         let ledgers: Vec<Vec<u8>> = members.iter().map(|user| names::user_ledger(user)).collect();
-        Ok(batch.fan_out(&added.encode(), ledgers.iter().map(|name| (&self.state, name.as_slice()))))
+        Ok(batch
+            .fan_out(&added.encode(), ledgers.iter().map(|name| (&self.state, name.as_slice()))))
     }
 
-    /// Makes users members; gives how many were not. Each is a command of its own, in this order. Waits for the disk.
+    /// Makes users members; gives how many were not. Each is a command of its own, in this order.
+    /// Waits for the disk.
     pub fn join(&self, conv: &[u8], users: &[Bytes]) -> Result<usize> {
         self.moves(conv, users, Move::Join)
     }
@@ -121,15 +129,17 @@ impl Messaging {
         let users = self.conversation(&conv, |ledger| {
             let users = valid_once(users)?;
             // Before the first of them is in: a command that cannot do all is to do nothing.
-            let joining = users.iter().filter(|user| way == Move::Join && !ledger.state.has(user)).count();
+            let joining =
+                users.iter().filter(|user| way == Move::Join && !ledger.state.has(user)).count();
             let fits = joining == 0 || ledger.state.member_count() + joining <= limit;
             if fits { Ok(users) } else { Err(Trouble::TooManyMembers { limit }) }
         })?;
         let mut count = 0;
         for user in users {
             let turn = self.turn(&conv).lock();
-            let moved =
-                self.decide(|| self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger)))?;
+            let moved = self.decide(|| {
+                self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger))
+            })?;
             drop(turn);
             count += usize::from(moved);
             self.users.shorten(&self.engine, &names::user_ledger(&user));
@@ -160,10 +170,16 @@ impl Messaging {
             about: settings.created_ms,
             ..Event::new(kind, conv, user)
         };
-        let audience = Audience { conversation, joiner: (way == Move::Join).then_some(user), only: None };
-        let also: [(&Store, Vec<u8>); 2] =
-            [(&self.state, names::conversation_ledger(conv)), (&self.state, names::user_ledger(user))];
-        Ok(Decision::Commit(Box::new(self.post(Batch::new(), event, &audience, ledger, &also)), true))
+        let audience =
+            Audience { conversation, joiner: (way == Move::Join).then_some(user), only: None };
+        let also: [(&Store, Vec<u8>); 2] = [
+            (&self.state, names::conversation_ledger(conv)),
+            (&self.state, names::user_ledger(user)),
+        ];
+        Ok(Decision::Commit(
+            Box::new(self.post(Batch::new(), event, &audience, ledger, &also)),
+            true,
+        ))
     }
 
     /// Members behind a user, in byte order.
@@ -179,8 +195,11 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.conversation(&conv, |ledger| {
             let Some(settings) = &ledger.state.settings else { return Err(Trouble::NotFound) };
-            let page =
-                self.messages.read_after(&names::conversation(&conv), 0, Limit::NOTHING.around_damage())?;
+            let page = self.messages.read_after(
+                &names::conversation(&conv),
+                0,
+                Limit::NOTHING.around_damage(),
+            )?;
             Ok(Info {
                 members: ledger.state.member_count(),
                 mode: settings.mode,

@@ -1,10 +1,12 @@
-//! One page of a sync: what was pushed and what was pulled, merged by time (steps 2 and 3 of `sync`).
+//! One page of a sync: what was pushed and what was pulled, merged by time (steps 2 and 3 of
+//! `sync`).
 //!
-//! What a cursor in the middle of a time can say decides in which order the pulled events of that time come:
+//! What a cursor in the middle of a time can say decides in which order the pulled events of that
+//! time come:
 //!
 //! 1. if the conversations that have some can be noted, by id;
-//! 2. else by id, too, when the time is over: nothing is added below an id any more. Not if one of them was also pushed to then,
-//!    whose events come in its own order;
+//! 2. else by id, too, when the time is over: nothing is added below an id any more. Not if one of
+//!    them was also pushed to then, whose events come in its own order;
 //! 3. else by the line of each event, while the lines are kept.
 
 use std::collections::{HashMap, VecDeque};
@@ -76,7 +78,8 @@ impl Merge<'_> {
     pub fn run(mut self, told: bool) -> Result<SyncPage> {
         let more = loop {
             let full = match self.next_pushed()? {
-                // Not ours: somebody appended to the timeline by itself, or the user may not see what it is about.
+                // Not ours: somebody appended to the timeline by itself, or the user may not see
+                // what it is about.
                 Some(Arrival { place, content: Content::Foreign, .. }) => {
                     self.inbox.pop_front();
                     self.position.inbox = place;
@@ -97,19 +100,25 @@ impl Merge<'_> {
                 break true;
             }
         };
-        let Merge { messaging, user, state, moves, mut position, inbox_next, out, trimmed, .. } = self;
+        let Merge { messaging, user, state, moves, mut position, inbox_next, out, trimmed, .. } =
+            self;
         if !more {
-            let pulled =
-                if moves.is_still { position.pulled } else { messaging.end_of(user, state, &moves)? };
+            let pulled = if moves.is_still {
+                position.pulled
+            } else {
+                messaging.end_of(user, state, &moves)?
+            };
             position = Position { inbox: inbox_next, pulled };
         }
         let cursor = position.encode(messaging.history, user);
-        let start = out.start.map_or_else(|| cursor.clone(), |start| start.encode(messaging.history, user));
+        let start =
+            out.start.map_or_else(|| cursor.clone(), |start| start.encode(messaging.history, user));
         let verdict = if trimmed && told { Standing::Trimmed } else { Standing::Ok };
         Ok(SyncPage { verdict, start, cursor, more, deliveries: out.deliveries })
     }
 
-    /// The first of the sync timeline that was not given yet. What is lost there is read where its original is.
+    /// The first of the sync timeline that was not given yet. What is lost there is read where its
+    /// original is.
     fn next_pushed(&self) -> Result<Option<Arrival>> {
         let Some(mut arrival) = self.inbox.front().cloned() else { return Ok(None) };
         if let Content::Original(conv, sequence) = &arrival.content {
@@ -121,14 +130,18 @@ impl Merge<'_> {
         }
         if let Content::Copy(copy) = &arrival.content
             && copy.is_change()
-            && self.state.membership(&copy.conv).is_some_and(|membership| !membership.may_see(copy.about))
+            && self
+                .state
+                .membership(&copy.conv)
+                .is_some_and(|membership| !membership.may_see(copy.about))
         {
             arrival.content = Content::Foreign;
         }
         Ok(Some(arrival))
     }
 
-    /// The pulled event that comes before a pushed one: of an earlier time, or of the same if the conversation itself has one.
+    /// The pulled event that comes before a pushed one: of an earlier time, or of the same if the
+    /// conversation itself has one.
     fn pulled_before(&mut self, pushed: &Arrival) -> Result<Option<(TimeMs, Bytes)>> {
         let Some(earliest) = self.next_pulled()? else { return Ok(None) };
         if earliest.0 < pushed.time_ms {
@@ -169,23 +182,29 @@ impl Merge<'_> {
     /// How the pulled events of a time come that is to come now.
     fn ties_of(&self, time_ms: TimeMs) -> Result<Ties> {
         let before = Passed { time_ms, ..Passed::default() };
-        let passed = if self.position.pulled.time_ms == time_ms { &self.position.pulled } else { &before };
+        let passed =
+            if self.position.pulled.time_ms == time_ms { &self.position.pulled } else { &before };
         if passed.by_id {
             return Ok(Ties::ById);
         }
         if passed.line == 0 && can_be_noted(self.bytes_to_note(time_ms, passed)) {
             return Ok(Ties::Noted);
         }
-        if passed.is_before_its_time() && time_ms < self.moves.time_ms && !self.are_pushed_too(time_ms) {
+        if passed.is_before_its_time()
+            && time_ms < self.moves.time_ms
+            && !self.are_pushed_too(time_ms)
+        {
             return Ok(Ties::ById);
         }
         let lines = self.messaging.lines_of_time(self.state, time_ms, passed, self.moves.line)?;
         Ok(lines.map_or(Ties::ById, |lines| Ties::ByLine(lines.into())))
     }
 
-    /// Whether a conversation has, or may have, both pulled and pushed events of a time: these come in its order.
+    /// Whether a conversation has, or may have, both pulled and pushed events of a time: these come
+    /// in its order.
     fn are_pushed_too(&self, time_ms: TimeMs) -> bool {
-        let is_cut = self.inbox_more && self.inbox.back().is_none_or(|last| last.time_ms <= time_ms);
+        let is_cut =
+            self.inbox_more && self.inbox.back().is_none_or(|last| last.time_ms <= time_ms);
         let of_time = self.inbox.iter().filter(|arrival| arrival.time_ms == time_ms);
         let mut convs = of_time.filter_map(Arrival::event).map(|(conv, _)| conv);
         is_cut || convs.any(|conv| self.heads.contains_key(&(time_ms, conv.clone())))
@@ -254,7 +273,9 @@ impl Merge<'_> {
                 (conv, shown)
             }
             Content::Damaged(conv, sequence) => (conv, Shown::damaged(sequence, time_ms)),
-            Content::Original(..) | Content::Foreign | Content::Lost => (Bytes::new(), Shown::lost()),
+            Content::Original(..) | Content::Foreign | Content::Lost => {
+                (Bytes::new(), Shown::lost())
+            }
         };
         if !self.fits(&shown) {
             return Ok(false);
@@ -271,7 +292,8 @@ impl Merge<'_> {
     /// A pushed event of a conversation that has pulled ones has a line, too: the end is behind it.
     fn note_pushed(&mut self, conv: &Bytes, sequence: Sequence, time_ms: TimeMs) {
         let membership = self.state.membership(conv);
-        let has_line = membership.and_then(|one| one.pulls_from).is_some_and(|from| sequence >= from);
+        let has_line =
+            membership.and_then(|one| one.pulls_from).is_some_and(|from| sequence >= from);
         let is_noted = match &self.out.ties {
             Some((known_ms, ties)) if *known_ms == time_ms => matches!(ties, Ties::Noted),
             _ => true,
@@ -327,7 +349,8 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// The place before all pulled events that are there to be given, the earliest of which are of a time.
+    /// The place before all pulled events that are there to be given, the earliest of which are of
+    /// a time.
     fn before_heads(&self, time_ms: TimeMs) -> Passed {
         let mut passed = self.position.pulled.clone();
         passed.reach(time_ms);
@@ -335,7 +358,9 @@ impl Merge<'_> {
             return passed;
         }
         // What was trimmed of them is passed over, as far as it can be noted.
-        for ((_, conv), pull) in self.heads.iter().take_while(|((other_ms, _), _)| *other_ms == time_ms) {
+        for ((_, conv), pull) in
+            self.heads.iter().take_while(|((other_ms, _), _)| *other_ms == time_ms)
+        {
             let before = pull.buffer.front().map_or(0, |seen| seen.sequence - 1);
             if passed.has(conv, before) || before == 0 {
                 continue;
@@ -347,7 +372,8 @@ impl Merge<'_> {
         passed
     }
 
-    /// A copy as it is now, and how often its message was edited; `None` when it cannot be known what it became.
+    /// A copy as it is now, and how often its message was edited; `None` when it cannot be known
+    /// what it became.
     fn as_it_is_now(&mut self, copy: Event, copied_ms: TimeMs) -> Result<(Option<Event>, u64)> {
         if !matches!(copy.kind, Kind::Message | Kind::Edit) {
             return Ok((Some(copy), 0));

@@ -1,4 +1,5 @@
-//! Messaging: conversations, members, fan-out, hybrid sync. It knows the engine, and nothing of sockets, RESP or the runtime.
+//! Messaging: conversations, members, fan-out, hybrid sync. It knows the engine, and nothing of
+//! sockets, RESP or the runtime.
 //!
 //! ```text
 //!                        messages:c/{conv}     every event of the conversation, for ever          roaming
@@ -12,13 +13,15 @@
 //!                        p       for which history of the engine the log of pulled events is whole
 //! ```
 //!
-//! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and submits one batch that holds only
-//! if those ledgers still end where they did (`Batch::if_last_of`); if they moved on it decides anew. That one condition puts
-//! sends, joins, recalls and marks in order, without a lock and without a queue.
+//! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and
+//! submits one batch that holds only if those ledgers still end where they did
+//! (`Batch::if_last_of`); if they moved on it decides anew. That one condition puts sends, joins,
+//! recalls and marks in order, without a lock and without a queue.
 //!
-//! Promises: P3: an event reaches the conversation and, in push mode, every member, or nobody. P10: from a cursor each event once, in
-//! the order of its conversation, whether it was pushed or pulled. P11: verdicts. P12: an id of a send, in a conversation and from
-//! a sender, gives one message.
+//! Promises: P3: an event reaches the conversation and, in push mode, every member, or nobody. P10:
+//! from a cursor each event once, in the order of its conversation, whether it was pushed or
+//! pulled. P11: verdicts. P12: an id of a send, in a conversation and from a sender, gives one
+//! message.
 
 mod around;
 mod became;
@@ -98,9 +101,11 @@ pub struct Options {
     pub push_members: usize,
     /// Most members of a conversation.
     pub max_members: usize,
-    /// How long after it was sent a message may be edited or recalled, in milliseconds; 0: for ever.
+    /// How long after it was sent a message may be edited or recalled, in milliseconds; 0: for
+    /// ever.
     pub change_window_ms: u64,
-    /// Memory for states of conversations and users, and for lists of which pages are to come, in bytes.
+    /// Memory for states of conversations and users, and for lists of which pages are to come, in
+    /// bytes.
     pub ledger_memory_bytes: u64,
 }
 
@@ -131,8 +136,8 @@ pub struct Messaging {
     effort: Effort,
     /// There are events and no ledgers at all, until they are rebuilt.
     are_ledgers_lost: AtomicBool,
-    /// Who joins, leaves, edits or recalls takes a turn: of many who decide on the same ledger only one would get through, and all
-    /// others, sends too, would decide again each time.
+    /// Who joins, leaves, edits or recalls takes a turn: of many who decide on the same ledger only
+    /// one would get through, and all others, sends too, would decide again each time.
     turns: [Mutex<()>; TURNS],
     /// How often something was decided.
     #[cfg(test)]
@@ -157,7 +162,9 @@ impl Messaging {
         // Of sixteen parts two are for lists.
         let part_bytes = options.ledger_memory_bytes / 16;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
-        [&messages, &sync].into_iter().try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;
+        [&messages, &sync]
+            .into_iter()
+            .try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;
         let pulled = own_store(engine, "im.pulled", WEEK_MS)?;
         lines::check(engine, [&state, &messages, &pulled])?;
         let are_ledgers_lost = rebuild::are_all_lost([&state, &messages, &sync])?;
@@ -187,24 +194,34 @@ impl Messaging {
         })
     }
 
-    /// The bytes that ledgers of conversations and users take in memory, and the most that they may take.
+    /// The bytes that ledgers of conversations and users take in memory, and the most that they may
+    /// take.
     pub fn ledger_memory(&self) -> (u64, u64) {
-        (self.conversations.kept_bytes() + self.users.kept_bytes(), self.options.ledger_memory_bytes)
+        (
+            self.conversations.kept_bytes() + self.users.kept_bytes(),
+            self.options.ledger_memory_bytes,
+        )
     }
 
-    /// Whether the members of a conversation are in memory, so that a send to it is decided without a look at the disk.
+    /// Whether the members of a conversation are in memory, so that a send to it is decided without
+    /// a look at the disk.
     pub fn is_near(&self, conv: &[u8]) -> bool {
         self.conversations.is_near(&names::conversation_ledger(conv))
     }
 
-    /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for microseconds.
+    /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for
+    /// microseconds.
     fn conversation<T>(
         &self,
         conv: &[u8],
         look: impl FnOnce(&Ledger<Conversation>) -> Result<T>,
     ) -> Result<T> {
         self.conversations.read(&names::conversation_ledger(conv), |ledger| {
-            if ledger.state.settings.is_some() { look(ledger) } else { Err(self.no_conversation(conv)) }
+            if ledger.state.settings.is_some() {
+                look(ledger)
+            } else {
+                Err(self.no_conversation(conv))
+            }
         })
     }
 
@@ -253,7 +270,8 @@ impl Messaging {
                 Decision::Known(answer) => return Ok(answer),
                 Decision::Commit(batch, answer) => match self.engine.submit(*batch)?.wait() {
                     Ok(_) => return Ok(answer),
-                    // A ledger moved on between the look and the commit. Each round means that another command got through.
+                    // A ledger moved on between the look and the commit. Each round means that
+                    // another command got through.
                     Err(Error::LastSequence { .. }) => {}
                     Err(error) => return Err(error.into()),
                 },
@@ -262,20 +280,23 @@ impl Messaging {
     }
 }
 
-/// What cursors belong to: the engine's history, or another number when one of the stores that they mean places in began another
-/// epoch.
+/// What cursors belong to: the engine's history, or another number when one of the stores that they
+/// mean places in began another epoch.
 fn history(engine: &Engine, stores: [&Store; 4]) -> u64 {
     let history = engine.epoch();
     let begun = stores.into_iter().filter(|store| store.epoch() != history);
-    let mark = |store: &Store| names::digest(format!("{} {}", store.name(), store.epoch()).as_bytes());
+    let mark =
+        |store: &Store| names::digest(format!("{} {}", store.name(), store.epoch()).as_bytes());
     begun.fold(u64::from_str_radix(&history, 16).unwrap_or(0), |mixed, store| mixed ^ mark(store))
 }
 
-/// A store of ledgers is kept so often: of what is in them there is no other copy, and all depends on them. Of events there are other
-/// copies, but without the end of a timeline nothing can be appended to it, and without its index nobody knows what was recalled.
+/// A store of ledgers is kept so often: of what is in them there is no other copy, and all depends
+/// on them. Of events there are other copies, but without the end of a timeline nothing can be
+/// appended to it, and without its index nobody knows what was recalled.
 const LEDGER_COPIES: Copies = Copies::Twice;
 
-/// A store of ledgers, made if it is not there. One of an earlier version is kept twice from now on.
+/// A store of ledgers, made if it is not there. One of an earlier version is kept twice from now
+/// on.
 fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<Store, Error> {
     let Ok(store) = engine.store(name) else {
         return engine.create_store_with(name, StoreOptions { ttl_ms, copies: LEDGER_COPIES });
@@ -287,7 +308,8 @@ fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<St
     keep(engine, &store, LEDGER_COPIES).map(|()| store)
 }
 
-/// Of a directory that is only read nothing can be changed, and a start is what makes room: the next one tries again.
+/// Of a directory that is only read nothing can be changed, and a start is what makes room: the
+/// next one tries again.
 fn excused(store: &Store, error: Error) -> std::result::Result<(), Error> {
     if error.is_shortage() {
         tracing::warn!(store = store.name(), %error, "the store is not as it should be yet");

@@ -1,5 +1,5 @@
-//! Messaging at moments that are chosen by hand: what happens in one millisecond, what has expired, what stands in a timeline that is
-//! no event, and how much is read for a page (P10, P11).
+//! Messaging at moments that are chosen by hand: what happens in one millisecond, what has expired,
+//! what stands in a timeline that is no event, and how much is read for a page (P10, P11).
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use strandline::{Batch, Engine, Limit, Store, Trim, World};
 
 use super::event::{Event, Kind};
 use super::{
-    Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, Standing, SyncPage, names,
+    Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, Standing,
+    SyncPage, names,
 };
 
 /// An engine in memory, at a time that is set by hand.
@@ -39,7 +40,13 @@ impl Table {
         self.create_with(conv, mode, History::All, members);
     }
 
-    pub(super) fn create_with(&self, conv: &str, mode: Mode, history: History, members: &[&'static str]) {
+    pub(super) fn create_with(
+        &self,
+        conv: &str,
+        mode: Mode,
+        history: History,
+        members: &[&'static str],
+    ) {
         let members = members.iter().map(|user| Bytes::from_static(user.as_bytes())).collect();
         let new = NewConversation { mode, history, members };
         assert!(self.messaging.create(conv.as_bytes(), &new).expect("it is made"));
@@ -47,7 +54,8 @@ impl Table {
 
     pub fn batch(&self, conv: &str, body: impl Into<Bytes>, lifetime_ms: u64) -> Batch {
         let conv = Bytes::copy_from_slice(conv.as_bytes());
-        let message = Message { conv, sender: "ann".into(), body: body.into(), id: None, lifetime_ms };
+        let message =
+            Message { conv, sender: "ann".into(), body: body.into(), id: None, lifetime_ms };
         match self.messaging.send(&message).expect("ann is a member") {
             Sending::Commit(commit) => commit.batch,
             Sending::Known(_) => unreachable!("there is no id"),
@@ -117,8 +125,12 @@ fn a_mark_in_the_millisecond_of_its_message_passes_nothing_earlier_elsewhere() {
     table.clock.pass(1);
     table.send("room", "three");
     assert!(table.messaging.read(b"room", b"bob", 1).expect("bob is a member"));
-    let whole =
-        ["elsewhere 1 message one", "elsewhere 2 message two", "room 1 message three", "room 1 read "];
+    let whole = [
+        "elsewhere 1 message one",
+        "elsewhere 2 message two",
+        "room 1 message three",
+        "room 1 read ",
+    ];
     for count in [1, 2, 3, 100] {
         assert_eq!(table.drain("bob", count), whole, "in pages of {count}");
     }
@@ -162,15 +174,25 @@ fn a_trim_is_told_also_when_the_way_there_is_long() {
         }
         let ready = |_| table.batch("noise", "", 0);
         let tickets = table.engine.submit_all((0..1100).map(ready).collect());
-        tickets.into_iter().for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
+        tickets
+            .into_iter()
+            .for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
         let own = names::conversation(b"room");
         // The first sequence is that of leaving.
         table.messaging.messages.trim(&own, Trim::Before(before + 1)).expect("trims");
         let page = table.sync("bob", &bob, 100);
-        assert_eq!((page.verdict, page.deliveries.len()), (Standing::Trimmed, entries), "before {before}");
+        assert_eq!(
+            (page.verdict, page.deliveries.len()),
+            (Standing::Trimmed, entries),
+            "before {before}"
+        );
         let cursor = table.messaging.cursor(b"bob", &page.cursor).expect("its own");
         assert_eq!(table.sync("bob", &cursor, 100).verdict, Standing::Ok, "it was told");
-        assert_eq!(table.sync("bob", &Cursor::Oldest, 100).verdict, Standing::Ok, "the oldest that is kept");
+        assert_eq!(
+            table.sync("bob", &Cursor::Oldest, 100).verdict,
+            Standing::Ok,
+            "the oldest that is kept"
+        );
         assert_eq!(table.sync("gone", &gone, 100).verdict, Standing::Ok, "it was for others");
     }
 }
@@ -207,7 +229,8 @@ fn that_a_conversation_moved_stays_known_when_its_message_expires() {
     table.create("room", Mode::Pull, &["ann", "bob"]);
     table.commit(table.batch("room", "soon gone", 1000));
     table.clock.pass(2000);
-    let lines = table.messaging.pulled.range(names::PULLED_LOG, .., Limit::entries(10)).expect("reads");
+    let lines =
+        table.messaging.pulled.range(names::PULLED_LOG, .., Limit::entries(10)).expect("reads");
     assert_eq!(lines.entries.len(), 1);
     assert_eq!(table.drain("bob", 10).len(), 0, "the message itself is gone");
 }
@@ -223,9 +246,12 @@ fn who_marks_something_does_not_wait_for_a_long_read_of_the_same_user() {
         let look = messaging.user(b"bob", |ledger| {
             scope.spawn(|| {
                 assert!(messaging.read(b"room", b"bob", 1).expect("bob is a member"));
-                tell.send(messaging.unread(b"bob", &[]).expect("reads")).expect("somebody waits for it");
+                tell.send(messaging.unread(b"bob", &[]).expect("reads"))
+                    .expect("somebody waits for it");
             });
-            let unread = told.recv_timeout(std::time::Duration::from_secs(30)).expect("it goes on meanwhile");
+            let unread = told
+                .recv_timeout(std::time::Duration::from_secs(30))
+                .expect("it goes on meanwhile");
             assert_eq!(unread, [("room".into(), 0)]);
             assert_eq!(ledger.state.membership(b"room").map(|membership| membership.read), Some(0));
             Ok(())
@@ -242,7 +268,9 @@ fn what_is_outside_of_memberships_or_was_pushed_is_not_read() {
     let say = |conv: &str| {
         let ready = |number| table.batch(conv, incompressible(1024, number), 0);
         let tickets = table.engine.submit_all((0..MESSAGES).map(ready).collect());
-        tickets.into_iter().for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
+        tickets
+            .into_iter()
+            .for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
     };
     table.messaging.leave(b"room", &["bob".into()]).expect("it was there");
     say("room");
@@ -277,13 +305,22 @@ fn a_copy_whose_original_is_gone_shows_what_became_of_it() {
         if recalled {
             assert!(messaging.recall(b"room", b"ann", 1).expect("it is ann's"));
         }
-        messaging.messages.trim(&names::conversation(b"room"), Trim::Before(before)).expect("trims");
+        messaging
+            .messages
+            .trim(&names::conversation(b"room"), Trim::Before(before))
+            .expect("trims");
         table.drain("bob", 1)
     };
     for before in 1..=4 {
-        assert_eq!(shown(false, before), ["room 1 message new", "room 1 edit new", "room 1 edit new"]);
+        assert_eq!(
+            shown(false, before),
+            ["room 1 message new", "room 1 edit new", "room 1 edit new"]
+        );
     }
     for before in 1..=5 {
-        assert_eq!(shown(true, before), ["room 1 recall ", "room 1 edit ", "room 1 edit ", "room 1 recall "]);
+        assert_eq!(
+            shown(true, before),
+            ["room 1 recall ", "room 1 edit ", "room 1 edit ", "room 1 recall "]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Ids of conversations and users, and the names of the timelines that are theirs.
 //!
-//! The braces are a hash tag: a timeline and the bare id share a slot, so that a cluster's client can route by the id.
+//! The braces are a hash tag: a timeline and the bare id share a slot, so that a cluster's client
+//! can route by the id.
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -25,9 +26,12 @@ pub fn valid(id: &[u8]) -> Result<Bytes> {
     if id.len() > MAX_ID_BYTES {
         return Err(Trouble::TooBig { what: "a conversation or user id", limit: MAX_ID_BYTES });
     }
-    if id.is_empty() || id.iter().any(|byte| *byte <= 32 || *byte == 127 || matches!(byte, b'{' | b'}')) {
+    if id.is_empty()
+        || id.iter().any(|byte| *byte <= 32 || *byte == 127 || matches!(byte, b'{' | b'}'))
+    {
         return Err(Trouble::Usage(
-            "a conversation or user id has no spaces, control characters or braces, and is not empty",
+            "a conversation or user id has no spaces, control characters or braces, and is not \
+             empty",
         ));
     }
     Ok(Bytes::copy_from_slice(id))
@@ -57,7 +61,8 @@ pub fn changes_ledger(conv: &[u8]) -> Vec<u8> {
     joined(b"e/", conv, b"")
 }
 
-/// What the names of a conversation's messages that were changed begin with. No id has a brace: so it is no other's.
+/// What the names of a conversation's messages that were changed begin with. No id has a brace: so
+/// it is no other's.
 pub fn changed_messages(conv: &[u8]) -> Vec<u8> {
     joined(b"m/", conv, b"{")
 }
@@ -77,9 +82,11 @@ pub fn user_ledger(user: &[u8]) -> Vec<u8> {
     joined(b"u/", user, b"")
 }
 
-/// Stands for some byte strings and nothing else: nobody finds others with the same one (SHA-256, each behind its length).
+/// Stands for some byte strings and nothing else: nobody finds others with the same one (SHA-256,
+/// each behind its length).
 pub fn strong_digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
-    let add = |hash: Sha256, part: &[u8]| hash.chain_update(part.len().to_le_bytes()).chain_update(part);
+    let add =
+        |hash: Sha256, part: &[u8]| hash.chain_update(part.len().to_le_bytes()).chain_update(part);
     parts.into_iter().fold(Sha256::new(), add).finalize().into()
 }
 
@@ -89,7 +96,8 @@ pub fn founders_digest(founders: &[Bytes]) -> u64 {
     u64::from_le_bytes(digest[..8].try_into().expect("it has 32 bytes"))
 }
 
-/// A number that tells users apart in cursors (FNV-1a); not for secrets, and others with the same one can be made.
+/// A number that tells users apart in cursors (FNV-1a); not for secrets, and others with the same
+/// one can be made.
 pub fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,4 +1,5 @@
-//! What a sync gives: a page of events as terminals see them, and what the terminal's cursor is worth (P11).
+//! What a sync gives: a page of events as terminals see them, and what the terminal's cursor is
+//! worth (P11).
 
 use bytes::Bytes;
 use strandline::{Sequence, TimeMs};
@@ -122,7 +123,8 @@ impl Standing {
 pub struct SyncPage {
     /// What the cursor was worth.
     pub verdict: Standing,
-    /// The place before the first event, behind what was passed over: who keeps that lacks none of them.
+    /// The place before the first event, behind what was passed over: who keeps that lacks none of
+    /// them.
     pub start: Vec<u8>,
     /// What to pass next time.
     pub cursor: Vec<u8>,
@@ -160,7 +162,8 @@ pub struct Seen {
 impl Seen {
     /// Whether a history shows it: what is damaged may be a message.
     pub fn is_in_history(&self) -> bool {
-        let shows = |event: &Event| event.is_message() || matches!(event.kind, Kind::Join | Kind::Leave);
+        let shows =
+            |event: &Event| event.is_message() || matches!(event.kind, Kind::Join | Kind::Leave);
         self.event.as_ref().is_none_or(shows)
     }
 
@@ -174,8 +177,11 @@ impl Seen {
         match self.event {
             Some(event) => {
                 // A message as it is stored says so itself.
-                let edited =
-                    if event.kind == Kind::Message { event.about.max(self.edited) } else { self.edited };
+                let edited = if event.kind == Kind::Message {
+                    event.about.max(self.edited)
+                } else {
+                    self.edited
+                };
                 Shown::of(self.time_ms, event, edited)
             }
             None => Shown::damaged(self.sequence, self.time_ms),

@@ -5,7 +5,8 @@
 //! committed, and that events of one conversation are there in their order. So each event has a
 //! range of places, and it is a matter of giving each place the event whose range begins last, from
 //! the newest place to the oldest. That fills as many places as can be filled. An event that finds
-//! no place shows that something is not as it seems: the places where it could have been stay empty.
+//! no place shows that something is not as it seems: the places where it could have been stay
+//! empty.
 //!
 //! It does not know: where places and events come from.
 
@@ -70,7 +71,8 @@ impl Present {
         self.places.get(conv).is_some_and(|places| places.contains_key(&sequence))
     }
 
-    /// The places between which an event must be: those of its neighbours in the conversation. A mark only comes after what it means.
+    /// The places between which an event must be: those of its neighbours in the conversation. A
+    /// mark only comes after what it means.
     fn around(&self, event: &Absent) -> (Sequence, Sequence) {
         let Some(places) = self.places.get(&event.conv) else { return (0, Sequence::MAX) };
         let before = places.range(..=event.sequence).next_back().map_or(0, |(_, place)| *place);
@@ -89,7 +91,11 @@ struct Candidate {
 }
 
 /// Puts events into places, which are in ascending order; gives the event by place.
-pub fn place(vacancies: &[Vacancy], absent: Vec<Absent>, shown: &Present) -> BTreeMap<Sequence, Absent> {
+pub fn place(
+    vacancies: &[Vacancy],
+    absent: Vec<Absent>,
+    shown: &Present,
+) -> BTreeMap<Sequence, Absent> {
     let mut candidates: Vec<Candidate> =
         absent.into_iter().filter_map(|event| candidate(event, vacancies, shown)).collect();
     candidates.sort_by_key(|candidate| candidate.end);
@@ -141,8 +147,13 @@ mod tests {
         Absent { from_ms: time_ms, conv, sequence, nature: Nature::Readable, to_ms: time_ms }
     }
 
-    fn placed(vacancies: &[Vacancy], absent: Vec<Absent>, shown: &Present) -> Vec<(Sequence, String)> {
-        let name = |event: Absent| format!("{} {}", String::from_utf8_lossy(&event.conv), event.sequence);
+    fn placed(
+        vacancies: &[Vacancy],
+        absent: Vec<Absent>,
+        shown: &Present,
+    ) -> Vec<(Sequence, String)> {
+        let name =
+            |event: Absent| format!("{} {}", String::from_utf8_lossy(&event.conv), event.sequence);
         let filled = place(vacancies, absent, shown);
         filled.into_iter().map(|(place, event)| (place, name(event))).collect()
     }
@@ -151,7 +162,8 @@ mod tests {
     fn what_was_lost_goes_where_its_time_and_its_conversation_say() {
         let mut shown = Present::default();
         shown.add(&"a".into(), 2, 11);
-        let vacancies = [vacancy(10, 5, 5), vacancy(12, 5, 5), vacancy(13, 6, 9), vacancy(14, 6, 9)];
+        let vacancies =
+            [vacancy(10, 5, 5), vacancy(12, 5, 5), vacancy(13, 6, 9), vacancy(14, 6, 9)];
         let absent = vec![event("b", 7, 8), event("a", 3, 5), event("a", 4, 7), event("b", 6, 5)];
         assert_eq!(
             placed(&vacancies, absent, &shown),

@@ -1,22 +1,26 @@
-//! Which of a user's pulled conversations have moved: so that a sync reads what is new, and not all that the user is in.
+//! Which of a user's pulled conversations have moved: so that a sync reads what is new, and not all
+//! that the user is in.
 //!
-//! Every pulled event leaves a line in one ledger of the whole server, with its conversation and sequence; so does an event that is
-//! pushed in a conversation that has pulled ones, marked as such. Lines are in the order of commits, and kept for a week.
+//! Every pulled event leaves a line in one ledger of the whole server, with its conversation and
+//! sequence; so does an event that is pushed in a conversation that has pulled ones, marked as
+//! such. Lines are in the order of commits, and kept for a week.
 //!
 //! ```text
 //!  by lines   those behind the place of the terminal, up to the newest:   costs what came on the whole server since
 //!  by ends    where the timeline of each of the user's conversations ends:  costs the number of these
 //! ```
 //!
-//! The cheaper way is taken: a sync looks at no more lines than came since, and at no more than eight for each of the user's pulled
-//! conversations, or a thousand; else at the ends. Neither walks through the events of one time, which may be very many: a clock
-//! that was put back holds the time for hours.
+//! The cheaper way is taken: a sync looks at no more lines than came since, and at no more than
+//! eight for each of the user's pulled conversations, or a thousand; else at the ends. Neither
+//! walks through the events of one time, which may be very many: a clock that was put back holds
+//! the time for hours.
 //!
-//! Both give the same: the sequences that each conversation has up to the newest line, and the *end*, which is the place behind
-//! everything there. An end names the time of the user's own newest event and what it got at that time, nothing of what others
-//! got, so it does not move for them. What cannot be noted in a cursor is said by the line of the newest. Which line a user's end
-//! was looked up to is kept in memory (`tails`), so that nobody has to look at the same lines twice; without it the cost is more,
-//! and nothing else differs.
+//! Both give the same: the sequences that each conversation has up to the newest line, and the
+//! *end*, which is the place behind everything there. An end names the time of the user's own
+//! newest event and what it got at that time, nothing of what others got, so it does not move for
+//! them. What cannot be noted in a cursor is said by the line of the newest. Which line a user's
+//! end was looked up to is kept in memory (`tails`), so that nobody has to look at the same lines
+//! twice; without it the cost is more, and nothing else differs.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +41,8 @@ const PAGE: Limit =
     Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
 
 /// Entries read at a time to find the last that is for a user, and how often.
-const LAST: Limit = Limit { entries: 4, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
+const LAST: Limit =
+    Limit { entries: 4, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
 const MOST_LAST_PAGES: usize = 64;
 
 /// So many lines are looked at without asking whether there is a cheaper way.
@@ -78,13 +83,15 @@ pub struct Stretch {
 
 /// What moved between the place of a terminal and the newest line.
 pub struct Moves {
-    /// The newest line. Everything in it was visible when it was looked at, and everything before it too.
+    /// The newest line. Everything in it was visible when it was looked at, and everything before
+    /// it too.
     pub line: Sequence,
     /// Its time.
     pub time_ms: TimeMs,
     /// The conversations that moved.
     pub convs: BTreeMap<Bytes, Stretch>,
-    /// It cannot be known which events of the cursor's own time are behind it: their lines have expired.
+    /// It cannot be known which events of the cursor's own time are behind it: their lines have
+    /// expired.
     pub is_trimmed: bool,
     /// Nothing is to be pulled now.
     pub is_still: bool,
@@ -133,7 +140,8 @@ impl Newest {
 }
 
 impl Messaging {
-    /// What moved since a place, by the cheaper way; not yet up to the newest line ([`Messaging::advance`]).
+    /// What moved since a place, by the cheaper way; not yet up to the newest line
+    /// ([`Messaging::advance`]).
     pub(super) fn moves_since(&self, user: &Bytes, state: &User, start: &Passed) -> Result<Moves> {
         let moves = |line, newest| Moves {
             line,
@@ -164,14 +172,16 @@ impl Messaging {
         self.moves_by_ends(state, Some(start))
     }
 
-    /// Goes on to the newest line: everything up to it is visible then, and nothing that `moves` names is behind it.
+    /// Goes on to the newest line: everything up to it is visible then, and nothing that `moves`
+    /// names is behind it.
     pub(super) fn advance(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
         if state.pulled().is_empty() {
             return Ok(());
         }
         self.advance_by_lines(state, start, moves)?;
         if !moves.newest.is_known {
-            // No line of the user's is left. What came while the ends were looked up is in the lines behind these.
+            // No line of the user's is left. What came while the ends were looked up is in the
+            // lines behind these.
             moves.newest = self.moves_by_ends(state, None)?.newest;
             self.advance_by_lines(state, start, moves)?;
         }
@@ -179,7 +189,8 @@ impl Messaging {
     }
 
     fn advance_by_lines(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
-        // The timelines of a batch become visible one after the other. An event that was seen may be there before its line...
+        // The timelines of a batch become visible one after the other. An event that was seen may
+        // be there before its line...
         self.messages.see_whole_batches();
         let (last, last_ms) = self.pulled.end(names::PULLED_LOG)?;
         // ... and the newest line before its event.
@@ -220,7 +231,9 @@ impl Messaging {
             self.effort.add_lines(page.entries.len());
             for entry in page.entries.iter().filter(|entry| entry.sequence <= last) {
                 let line = Event::decode(&entry.body);
-                if let Some(line) = line.filter(|line| matches!(line.kind, Kind::Pulled | Kind::Pushed)) {
+                if let Some(line) =
+                    line.filter(|line| matches!(line.kind, Kind::Pulled | Kind::Pushed))
+                {
                     take(entry.sequence, entry.time_ms, line);
                 }
             }
@@ -272,7 +285,8 @@ impl Messaging {
         Ok(moves)
     }
 
-    /// The last event of a conversation that is for a member, and its time, given where the timeline ends.
+    /// The last event of a conversation that is for a member, and its time, given where the
+    /// timeline ends.
     fn own_end(
         &self,
         conv: &Bytes,
@@ -326,13 +340,19 @@ impl Messaging {
         // All of that time is behind it.
         let is_behind = start.line > 0 || (floor == 1 && start.has(conv, MAX_SEQUENCE));
         let first = sequence_at(&self.messages, &name, start.time_ms + u64::from(is_behind))?;
-        // If nothing readable is before it, events of the same times may have been trimmed: the read from the start tells.
+        // If nothing readable is before it, events of the same times may have been trimmed: the
+        // read from the start tells.
         let lowest = self.messages.read_after(&name, 0, Limit::NOTHING.around_damage())?.first;
         Ok(if first == lowest { floor } else { first.max(floor) })
     }
 
-    /// The first sequence that each conversation has at the time of a place and behind its line; `None` when lines have expired.
-    fn firsts_behind_line(&self, state: &User, start: &Passed) -> Result<Option<BTreeMap<Bytes, Sequence>>> {
+    /// The first sequence that each conversation has at the time of a place and behind its line;
+    /// `None` when lines have expired.
+    fn firsts_behind_line(
+        &self,
+        state: &User,
+        start: &Passed,
+    ) -> Result<Option<BTreeMap<Bytes, Sequence>>> {
         let mut firsts = BTreeMap::new();
         if !self.are_kept(start.line + 1)? {
             return Ok(None);
@@ -347,8 +367,8 @@ impl Messaging {
         Ok(Some(firsts))
     }
 
-    /// The user's pulled events of a time in the order of their lines, behind a line and up to another; `None` when lines have
-    /// expired.
+    /// The user's pulled events of a time in the order of their lines, behind a line and up to
+    /// another; `None` when lines have expired.
     pub(super) fn lines_of_time(
         &self,
         state: &User,
@@ -421,7 +441,8 @@ impl Messaging {
 
     /// The user's own newest line of a time; 0 when there is none any more.
     fn newest_line(&self, state: &User, time_ms: TimeMs, last: Sequence) -> Result<Sequence> {
-        let mut high = self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?.saturating_sub(1).min(last);
+        let mut high =
+            self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?.saturating_sub(1).min(last);
         while high > 0 {
             let page = self.pulled.range_back(names::PULLED_LOG, 1..=high, Limit::entries(64))?;
             self.effort.add_lines(page.entries.len());
@@ -441,9 +462,13 @@ impl Messaging {
         Ok(0)
     }
 
-    /// The times of those events of a gap that were pulled, as the lines tell them; `None` when lines may have expired, or are too
-    /// many.
-    pub(super) fn pulled_times(&self, conv: &Bytes, gap: &Gap) -> Result<Option<BTreeMap<Sequence, TimeMs>>> {
+    /// The times of those events of a gap that were pulled, as the lines tell them; `None` when
+    /// lines may have expired, or are too many.
+    pub(super) fn pulled_times(
+        &self,
+        conv: &Bytes,
+        gap: &Gap,
+    ) -> Result<Option<BTreeMap<Sequence, TimeMs>>> {
         let mut times = BTreeMap::new();
         let Some(first) = self.first_kept_line(gap.from_ms)? else { return Ok(None) };
         let mut cursor = first - 1;
@@ -474,7 +499,8 @@ impl Messaging {
     fn first_kept_line(&self, from_ms: TimeMs) -> Result<Option<Sequence>> {
         let first = self.pulled.sequence_at(names::PULLED_LOG, from_ms)?;
         let page = self.pulled.read_after(names::PULLED_LOG, 0, Limit::NOTHING)?;
-        // Lines expire. A line of an earlier time that is still there says that none of those that matter has.
+        // Lines expire. A line of an earlier time that is still there says that none of those that
+        // matter has.
         Ok((page.first == 1 || first > page.first).then_some(first))
     }
 

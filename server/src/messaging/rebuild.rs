@@ -1,15 +1,18 @@
-//! Ledgers that are lost, made again from what is left (P5): both copies were damaged, or a salvage could not save them.
+//! Ledgers that are lost, made again from what is left (P5): both copies were damaged, or a salvage
+//! could not save them.
 //!
 //! ```text
 //!  a conversation's members   what its members' ledgers say; its own joins, leaves and senders; who got copies of its events
 //!  a user's conversations     the records that can be read; of conversations that these do not name, the same sources
 //! ```
 //!
-//! A ledger is lost when a record cannot be read or is missing between others, and when there is none although the timeline is
-//! there. Not to be known again: mode (it becomes auto), read marks and hidden messages of lost records, and members from the start of
-//! a pulled conversation who never said anything.
+//! A ledger is lost when a record cannot be read or is missing between others, and when there is
+//! none although the timeline is there. Not to be known again: mode (it becomes auto), read marks
+//! and hidden messages of lost records, and members from the start of a pulled conversation who
+//! never said anything.
 //!
-//! 1. users' ledgers, so that they can be read: what is left of each; and ledgers of changes, from the edits and recalls;
+//! 1. users' ledgers, so that they can be read: what is left of each; and ledgers of changes, from
+//!    the edits and recalls;
 //! 2. for each conversation its story, and with it the records that users lack;
 //! 3. the conversation's ledger last: if this is cut short, it is done again.
 
@@ -35,7 +38,8 @@ const PAGE: Limit =
 /// Names listed at a time, and users written at a time.
 const NAMES: usize = 1000;
 
-/// Timelines that a start looks at to know whether there are events: where somebody names timelines so without messaging, there are none.
+/// Timelines that a start looks at to know whether there are events: where somebody names timelines
+/// so without messaging, there are none.
 const LOOKED_AT: usize = 100;
 
 /// Ledgers that do not say all that they said.
@@ -80,21 +84,24 @@ impl Messaging {
         users.extend(ids(&self.state, b"u/", b"")?);
         for user in users {
             let known = self.users.snapshot(&names::user_ledger(&user));
-            if is_lost(known.map(|ledger| ledger.version > 0), || has_copies(&self.sync, &user, usize::MAX))?
-            {
+            if is_lost(known.map(|ledger| ledger.version > 0), || {
+                has_copies(&self.sync, &user, usize::MAX)
+            })? {
                 lost.users.push(user);
             }
         }
         Ok(lost)
     }
 
-    /// Rebuilds them, and tells each conversation. Waits for the disk. While nothing else uses the engine.
+    /// Rebuilds them, and tells each conversation. Waits for the disk. While nothing else uses the
+    /// engine.
     pub fn rebuild(&self, mut told: impl FnMut(&Rebuilt)) -> Result<LostLedgers> {
         let lost = self.lost_ledgers()?;
         for user in &lost.users {
             self.keep_readable(&names::user_ledger(user))?;
         }
-        // Of a conversation whose own ledger is lost that of its changes may be lost without a trace.
+        // Of a conversation whose own ledger is lost that of its changes may be lost without a
+        // trace.
         for conv in lost.changes.iter().chain(&lost.conversations).collect::<BTreeSet<_>>() {
             self.rebuild_changes(conv)?;
         }
@@ -148,8 +155,11 @@ impl Messaging {
                     .map(|(user, _)| user)
                     .collect();
                 self.write_conversation(conv, &story, &members)?;
-                let rebuilt =
-                    Rebuilt { conv: conv.clone(), members: members.len(), is_uncertain: story.is_damaged };
+                let rebuilt = Rebuilt {
+                    conv: conv.clone(),
+                    members: members.len(),
+                    is_uncertain: story.is_damaged,
+                };
                 told(&rebuilt);
             }
         }
@@ -173,7 +183,8 @@ impl Messaging {
         self.replace(name, &user.records())
     }
 
-    /// A conversation's ledgers of changes become what they and its edits and recalls say, as far as these can be read.
+    /// A conversation's ledgers of changes become what they and its edits and recalls say, as far
+    /// as these can be read.
     fn rebuild_changes(&self, conv: &Bytes) -> Result<()> {
         let timeline = names::conversation(conv);
         let mut told = Vec::new();
@@ -181,7 +192,9 @@ impl Messaging {
         while let Some(pieces) = scan.next_page()? {
             for entry in pieces.iter().filter_map(Piece::entry) {
                 let change = Event::told(&entry.body).filter(Event::is_change);
-                told.extend(change.map(|change| (Event { body: Bytes::new(), ..change }, entry.time_ms)));
+                told.extend(
+                    change.map(|change| (Event { body: Bytes::new(), ..change }, entry.time_ms)),
+                );
             }
         }
         let (mut changes, _) = Messaging::changes_told(told.into_iter());
@@ -309,7 +322,8 @@ impl Messaging {
     }
 }
 
-/// Whether a ledger that was read is lost: it cannot be read, or there is none although its timeline has events.
+/// Whether a ledger that was read is lost: it cannot be read, or there is none although its
+/// timeline has events.
 fn is_lost(is_known: Result<bool>, has_events: impl FnOnce() -> Result<bool>) -> Result<bool> {
     match is_known {
         Ok(true) => Ok(false),
@@ -319,9 +333,11 @@ fn is_lost(is_known: Result<bool>, has_events: impl FnOnce() -> Result<bool>) ->
     }
 }
 
-/// Whether a conversation's timeline has events of its own: what somebody appended by itself is none.
+/// Whether a conversation's timeline has events of its own: what somebody appended by itself is
+/// none.
 fn has_events(messages: &Store, conv: &Bytes, pages: usize) -> Result<bool> {
-    let is_own = |entry: &Entry, event: &Event| event.conv == *conv && event.sequence == entry.sequence;
+    let is_own =
+        |entry: &Entry, event: &Event| event.conv == *conv && event.sequence == entry.sequence;
     has(messages, &names::conversation(conv), pages, is_own)
 }
 
@@ -330,7 +346,8 @@ fn has_copies(sync: &Store, user: &Bytes, pages: usize) -> Result<bool> {
     has(sync, &names::inbox(user), pages, |_, event| names::valid(&event.conv).is_ok())
 }
 
-/// Whether so many pages of a timeline have such events, or something that cannot be read and may be one.
+/// Whether so many pages of a timeline have such events, or something that cannot be read and may
+/// be one.
 fn has(
     store: &Store,
     timeline: &[u8],
@@ -351,7 +368,8 @@ fn has(
     Ok(false)
 }
 
-/// Whether there are events and no ledgers at all, as after an import without them, or a salvage that did not know the names of stores.
+/// Whether there are events and no ledgers at all, as after an import without them, or a salvage
+/// that did not know the names of stores.
 pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result<bool, Error> {
     let found = || -> Result<bool> {
         if !state.list(b"c/", None, 1)?.is_empty() || !state.list(b"u/", None, 1)?.is_empty() {
@@ -378,8 +396,8 @@ pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result
     }
 }
 
-/// What a user's ledger says of a conversation, if records of it may be lost: its marks, and the periods that the conversation tells,
-/// unless that is not whole either.
+/// What a user's ledger says of a conversation, if records of it may be lost: its marks, and the
+/// periods that the conversation tells, unless that is not whole either.
 fn completed(claim: &Membership, told: Option<Membership>, is_whole: bool) -> Membership {
     match told {
         Some(told) if is_whole || !claim.periods.is_known() => Membership {
@@ -414,5 +432,7 @@ fn ids(store: &Store, head: &[u8], tail: &[u8]) -> Result<BTreeSet<Bytes>> {
 
 /// The ids in names of timelines.
 fn some_ids(names: Vec<Vec<u8>>, head: &[u8], tail: &[u8]) -> impl Iterator<Item = Bytes> {
-    names.into_iter().filter_map(move |name| names::valid(name.strip_prefix(head)?.strip_suffix(tail)?).ok())
+    names
+        .into_iter()
+        .filter_map(move |name| names::valid(name.strip_prefix(head)?.strip_suffix(tail)?).ok())
 }

@@ -19,7 +19,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Page, Sequence, TimeMs};
 
-use super::around::{LATEST_MS, Piece, Scan, bound_by_neighbours, pieces, sequence_up_to, told_if_hidden};
+use super::around::{
+    LATEST_MS, Piece, Scan, bound_by_neighbours, pieces, sequence_up_to, told_if_hidden,
+};
 use super::event::{Event, Kind};
 use super::placing::{Absent, Nature, Present, Vacancy, place};
 use super::trouble::Result;
@@ -72,7 +74,9 @@ impl Arrival {
     pub fn event(&self) -> Option<(&Bytes, Sequence)> {
         match &self.content {
             Content::Copy(event) => Some((&event.conv, event.sequence)),
-            Content::Original(conv, sequence) | Content::Damaged(conv, sequence) => Some((conv, *sequence)),
+            Content::Original(conv, sequence) | Content::Damaged(conv, sequence) => {
+                Some((conv, *sequence))
+            }
             Content::Foreign | Content::Lost => None,
         }
     }
@@ -184,7 +188,8 @@ impl Messaging {
                 if shown.has(conv, event.sequence) {
                     continue;
                 }
-                let which = if event.nature == Nature::Damaged { &mut damaged } else { &mut absent };
+                let which =
+                    if event.nature == Nature::Damaged { &mut damaged } else { &mut absent };
                 which.push(event);
             }
         }
@@ -201,7 +206,11 @@ impl Messaging {
     }
 
     /// The marks that a user set between two times, as far as its ledger still has them one by one.
-    fn absent_marks(&self, user: &Bytes, (from_ms, to_ms): (TimeMs, TimeMs)) -> Result<Vec<Absent>> {
+    fn absent_marks(
+        &self,
+        user: &Bytes,
+        (from_ms, to_ms): (TimeMs, TimeMs),
+    ) -> Result<Vec<Absent>> {
         let name = names::user_ledger(user);
         let from = self.state.sequence_at(&name, from_ms)?;
         let mut scan = Scan::new(&self.state, &name, (from, MAX_SEQUENCE), false, PAGE);
@@ -243,10 +252,16 @@ impl Messaging {
                 match piece {
                     Piece::Whole(entry) => {
                         let event = Event::told(&entry.body);
-                        let is_for_it =
-                            |event: &Event| !event.is_pulled() && membership.was_told(entry.sequence, event);
+                        let is_for_it = |event: &Event| {
+                            !event.is_pulled() && membership.was_told(entry.sequence, event)
+                        };
                         if event.as_ref().is_some_and(is_for_it) {
-                            found.push(absent(conv, entry.sequence, Nature::Readable, entry.time_ms));
+                            found.push(absent(
+                                conv,
+                                entry.sequence,
+                                Nature::Readable,
+                                entry.time_ms,
+                            ));
                         }
                     }
                     Piece::Lost(gap) => {

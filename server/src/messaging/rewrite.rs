@@ -1,8 +1,9 @@
-//! What is stored of an event changes in its conversation and in every copy of it at once: they were committed with one body, which the
-//! engine changes by reference, whatever the number of members. So no TL command shows what was taken back.
+//! What is stored of an event changes in its conversation and in every copy of it at once: they
+//! were committed with one body, which the engine changes by reference, whatever the number of
+//! members. So no TL command shows what was taken back.
 //!
-//! An event that was pulled has no copies. One from before bodies could be changed so is changed in its conversation alone; who shows a
-//! copy of it asks what became of the message (`became`).
+//! An event that was pulled has no copies. One from before bodies could be changed so is changed in
+//! its conversation alone; who shows a copy of it asks what became of the message (`became`).
 //!
 //! It does not know: why the event changes, and who may see it.
 
@@ -16,8 +17,8 @@ use super::trouble::Result;
 use super::{Messaging, names};
 
 impl Messaging {
-    /// Adds to a batch that an event is stored so from now on. `copy`: where a copy is known to be, when the conversation has it no more;
-    /// `user` is asked otherwise.
+    /// Adds to a batch that an event is stored so from now on. `copy`: where a copy is known to be,
+    /// when the conversation has it no more; `user` is asked otherwise.
     pub(super) fn rewrite(
         &self,
         batch: Batch,
@@ -37,10 +38,17 @@ impl Messaging {
         })
     }
 
-    fn body_of_copy(&self, user: &Bytes, copy: Option<&Copied>, now: &Event) -> Result<Option<BodyKey>> {
+    fn body_of_copy(
+        &self,
+        user: &Bytes,
+        copy: Option<&Copied>,
+        now: &Event,
+    ) -> Result<Option<BodyKey>> {
         let found = match copy {
             Some(Copied { user, place }) => Some((user.clone(), *place)),
-            None => self.copy_of(user, &now.conv, now.sequence)?.map(|(place, ..)| (user.clone(), place)),
+            None => self
+                .copy_of(user, &now.conv, now.sequence)?
+                .map(|(place, ..)| (user.clone(), place)),
         };
         let Some((user, place)) = found else { return Ok(None) };
         Ok(told_if_hidden(self.sync.body_of(&names::inbox(&user), place))?.flatten())
@@ -52,7 +60,8 @@ mod tests {
     use crate::messaging::moments::Table;
     use crate::messaging::{Mode, names};
 
-    /// All bodies in the conversation's timeline and in those of the users, as TL commands show them.
+    /// All bodies in the conversation's timeline and in those of the users, as TL commands show
+    /// them.
     fn stored(table: &Table, users: &[&str]) -> Vec<String> {
         let messaging = &table.messaging;
         let inboxes = users.iter().map(|user| (&messaging.sync, names::inbox(user.as_bytes())));
@@ -82,7 +91,9 @@ mod tests {
                     table.engine.flush().expect("flushes");
                 }
             };
-            let has = |what: &str| stored(&table, &USERS).iter().filter(|body| body.contains(what)).count();
+            let has = |what: &str| {
+                stored(&table, &USERS).iter().filter(|body| body.contains(what)).count()
+            };
             table.send("room", "secret one");
             table.send("room", "secret two");
             assert_eq!(has("secret"), 8);
@@ -92,7 +103,8 @@ mod tests {
                 table.messaging.messages.trim(&own, strandline::Trim::Before(3)).expect("trims");
             }
             edit(&table, "an edit");
-            // The message and the edit, each in four timelines; a conversation that was trimmed has the edit only.
+            // The message and the edit, each in four timelines; a conversation that was trimmed has
+            // the edit only.
             let in_place = usize::from(!trims);
             assert_eq!(
                 (has("secret one"), has("an edit")),
@@ -111,7 +123,11 @@ mod tests {
             assert_eq!((has("another"), has("secret")), (0, 0), "flushes {flushes}, trims {trims}");
             settle();
             table.engine.compact().expect("merges");
-            assert_eq!((has("another"), has("secret")), (0, 0), "merged, flushes {flushes}, trims {trims}");
+            assert_eq!(
+                (has("another"), has("secret")),
+                (0, 0),
+                "merged, flushes {flushes}, trims {trims}"
+            );
         }
     }
 }

@@ -2,13 +2,17 @@
 //!
 //! The batch of an event is made here, for messages as for joins and recalls:
 //!
-//! 1. the frame, stamped by the engine with the event's own sequence, to the conversation's timeline;
-//! 2. the same frame, stored once, to each member's sync timeline, if it is pushed; of a change of those who may see the message;
-//! 3. a line in the ledger of pulled events, if it is not, or others of the conversation were not; and at the first time a record
-//!    for each member that it must look into the conversation from here on;
+//! 1. the frame, stamped by the engine with the event's own sequence, to the conversation's
+//!    timeline;
+//! 2. the same frame, stored once, to each member's sync timeline, if it is pushed; of a change of
+//!    those who may see the message;
+//! 3. a line in the ledger of pulled events, if it is not, or others of the conversation were not;
+//!    and at the first time a record for each member that it must look into the conversation from
+//!    here on;
 //! 4. the condition that the members are still those.
 //!
-//! A send needs no other one to be finished: sends of a conversation fill up one group as appends do.
+//! A send needs no other one to be finished: sends of a conversation fill up one group as appends
+//! do.
 
 use bytes::Bytes;
 use strandline::{Batch, MAX_ID_BYTES, Receipt, Sequence, Store};
@@ -47,8 +51,8 @@ pub enum Sending {
 pub struct Commit {
     /// What to commit.
     pub batch: Batch,
-    /// The state of the members that it reaches. Sends of one conversation and one client must not overtake each other: those on
-    /// another state wait for each other.
+    /// The state of the members that it reaches. Sends of one conversation and one client must not
+    /// overtake each other: those on another state wait for each other.
     pub version: Sequence,
 }
 
@@ -81,7 +85,8 @@ impl Audience<'_> {
 }
 
 impl Messaging {
-    /// Makes a send ready. An unknown conversation, a sender who is no member: refused, but for the retry of a send that was done.
+    /// Makes a send ready. An unknown conversation, a sender who is no member: refused, but for the
+    /// retry of a send that was done.
     pub fn send(&self, message: &Message) -> Result<Sending> {
         let (conv, sender) = (names::valid(&message.conv)?, &message.sender);
         self.conversation(&conv, |ledger| {
@@ -89,7 +94,9 @@ impl Messaging {
             let id = message.id.as_ref().map(|id| id_of(&sender, id)).transpose()?;
             if !ledger.state.has(&sender) {
                 let done = match &id {
-                    Some(id) => self.messages.committed(&names::conversation(&conv), id, &message.body)?,
+                    Some(id) => {
+                        self.messages.committed(&names::conversation(&conv), id, &message.body)?
+                    }
                     None => None,
                 };
                 return done.map(Sending::Known).ok_or(Trouble::NoPermission);
@@ -108,7 +115,8 @@ impl Messaging {
         })
     }
 
-    /// Adds to an empty batch what an event is: see the heading. `also`: further timelines that get the frame.
+    /// Adds to an empty batch what an event is: see the heading. `also`: further timelines that get
+    /// the frame.
     pub(super) fn post(
         &self,
         batch: Batch,
@@ -119,19 +127,21 @@ impl Messaging {
     ) -> Batch {
         let conversation = audience.conversation;
         let mode = conversation.settings.as_ref().map_or(Mode::Auto, |settings| settings.mode);
-        let pushed =
-            mode == Mode::Push || (mode == Mode::Auto && audience.count() <= self.options.push_members);
+        let pushed = mode == Mode::Push
+            || (mode == Mode::Auto && audience.count() <= self.options.push_members);
         event.flags |= if pushed { 0 } else { PULLED };
         event.flags |= if conversation.pulls || !pushed { PULLS } else { 0 };
         // Of a change the line tells whom it is for.
-        let about = if event.is_change() { (event.about, event.flags & HISTORY_JOINED) } else { (0, 0) };
+        let about =
+            if event.is_change() { (event.about, event.flags & HISTORY_JOINED) } else { (0, 0) };
         let (conv, ledger_name) = (event.conv.clone(), names::conversation_ledger(&event.conv));
         let own = names::conversation(&conv);
         let inboxes = if pushed { audience.inboxes() } else { Vec::new() };
         let mut targets: Vec<(&Store, &[u8])> = vec![(&self.messages, &own)];
         targets.extend(also.iter().map(|(store, name)| (*store, name.as_slice())));
         targets.extend(inboxes.iter().map(|name| (&self.sync, name.as_slice())));
-        let batch = batch.lifetime_ms(event.lifetime_ms).stamp_origin().fan_out(&event.encode(), targets);
+        let batch =
+            batch.lifetime_ms(event.lifetime_ms).stamp_origin().fan_out(&event.encode(), targets);
         let batch = batch.if_last_of(&self.state, &ledger_name, ledger.version);
         if pushed && !conversation.pulls {
             return batch;
@@ -151,7 +161,8 @@ impl Messaging {
     }
 }
 
-/// An id belongs to a conversation and a sender. What stands for both must be nobody else's: a collision would lose a message.
+/// An id belongs to a conversation and a sender. What stands for both must be nobody else's: a
+/// collision would lose a message.
 fn id_of(sender: &[u8], id: &[u8]) -> Result<Vec<u8>> {
     if id.len() > MAX_ID_BYTES {
         return Err(Trouble::TooBig { what: "an id", limit: MAX_ID_BYTES });

@@ -1,7 +1,8 @@
-//! What a conversation's own events say about its members: when somebody joined, left, or was there because of what it did.
+//! What a conversation's own events say about its members: when somebody joined, left, or was there
+//! because of what it did.
 //!
-//! It is what is left when a ledger is lost. Who was named when the conversation was made joined by no event, and shows by speaking,
-//! by leaving, or by the copies that it got.
+//! It is what is left when a ledger is lost. Who was named when the conversation was made joined by
+//! no event, and shows by speaking, by leaving, or by the copies that it got.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +122,8 @@ impl Story {
         self.periods.entry(Bytes::copy_from_slice(user)).or_default().begin(from);
     }
 
-    /// A user was, or is, a member at a sequence. If no event tells since when, it was from the start, unless that event may be lost.
+    /// A user was, or is, a member at a sequence. If no event tells since when, it was from the
+    /// start, unless that event may be lost.
     pub fn was_there(&mut self, user: &Bytes, sequence: Sequence) {
         let known = self.periods.get(user);
         if known.is_some_and(Periods::is_member) {

@@ -1,4 +1,5 @@
-//! Syncing: everything that a terminal lacks, from its own cursor, pushed and pulled in one row (P10, P11).
+//! Syncing: everything that a terminal lacks, from its own cursor, pushed and pulled in one row
+//! (P10, P11).
 //!
 //! ```text
 //!  the user's sync timeline          ── pushed ──▶ ┐
@@ -6,17 +7,22 @@
 //!  conversations that moved (pulled) ── pulled ──▶ ┘
 //! ```
 //!
-//! 1. Read a piece of the sync timeline, then what was pulled up to the newest line (`pulled`), then look whether the sync timeline
-//!    has moved meanwhile; if so, again. Now everything before anything in the two is in the two. If the user's ledger has moved, all
-//!    begins anew: there may be a conversation more to look into.
-//! 2. Merge by time. At the same time pushed events come first, unless the conversation has a pulled one of a lower sequence: so a
-//!    conversation that switched between the two keeps its order. (A mark bears the sequence that it means, and comes behind it.)
-//! 3. The position passes what is given (`merge`); at the end of everything it is the end of both, as IM.TAIL tells it.
+//! 1. Read a piece of the sync timeline, then what was pulled up to the newest line (`pulled`),
+//!    then look whether the sync timeline has moved meanwhile; if so, again. Now everything before
+//!    anything in the two is in the two. If the user's ledger has moved, all begins anew: there may
+//!    be a conversation more to look into.
+//! 2. Merge by time. At the same time pushed events come first, unless the conversation has a
+//!    pulled one of a lower sequence: so a conversation that switched between the two keeps its
+//!    order. (A mark bears the sequence that it means, and comes behind it.)
+//! 3. The position passes what is given (`merge`); at the end of everything it is the end of both,
+//!    as IM.TAIL tells it.
 //!
-//! What damage hides in one of the two is read from the other (`refill`, `copies`), or given as damaged or lost.
+//! What damage hides in one of the two is read from the other (`refill`, `copies`), or given as
+//! damaged or lost.
 //!
-//! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger of changes has moved since, it is
-//! shown as it is now (`visible`). An edit or a recall of a message that the user may not see is passed over.
+//! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger
+//! of changes has moved since, it is shown as it is now (`visible`). An edit or a recall of a
+//! message that the user may not see is passed over.
 //!
 //! The cost is that of what is new; see `pulled`.
 
@@ -32,7 +38,8 @@ use super::trouble::Result;
 use super::user::User;
 use super::{Messaging, names};
 
-/// How often the sync timeline may move between two looks. A look takes microseconds, a commit a hundred times that.
+/// How often the sync timeline may move between two looks. A look takes microseconds, a commit a
+/// hundred times that.
 const MOST_LOOKS: usize = 100;
 
 /// Frames have at most so many bytes around a body.
@@ -63,9 +70,11 @@ impl Messaging {
         }
     }
 
-    /// The place behind everything, for a user of whom the ledger says this; `None` when it has moved on meanwhile.
+    /// The place behind everything, for a user of whom the ledger says this; `None` when it has
+    /// moved on meanwhile.
     fn newest(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<Option<Position>> {
-        // The sync timeline first: what comes behind it but before the newest line is only seen again, never missed.
+        // The sync timeline first: what comes behind it but before the newest line is only seen
+        // again, never missed.
         let (inbox, _) = self.sync.end(&names::inbox(user))?;
         let moves = self.end_of_pulled(user, &ledger.state)?;
         if self.has_moved_on(user, ledger)? {
@@ -74,13 +83,15 @@ impl Messaging {
         Ok(Some(Position { inbox, pulled: self.end_of(user, &ledger.state, &moves)? }))
     }
 
-    /// Whether the user is in pulled conversations, and may have come into others since its ledger was read.
+    /// Whether the user is in pulled conversations, and may have come into others since its ledger
+    /// was read.
     fn has_moved_on(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<bool> {
         let pulls = !ledger.state.pulled().is_empty();
         Ok(pulls && self.users.end(&names::user_ledger(user))?.0 != ledger.version)
     }
 
-    /// The timelines to watch to know when a user may have something new. Those of a user's own ledger tell when there are others.
+    /// The timelines to watch to know when a user may have something new. Those of a user's own
+    /// ledger tell when there are others.
     pub fn watched(&self, user: &[u8]) -> Result<Vec<(Store, Vec<u8>)>> {
         let user = names::valid(user)?;
         self.user(&user, |ledger| {
@@ -89,7 +100,10 @@ impl Messaging {
                 (self.state.clone(), names::user_ledger(&user)),
             ];
             let current = |conv: &&Bytes| {
-                ledger.state.membership(conv).is_some_and(|membership| membership.periods.is_member())
+                ledger
+                    .state
+                    .membership(conv)
+                    .is_some_and(|membership| membership.periods.is_member())
             };
             let pulled: Vec<&Bytes> =
                 ledger.state.pulled().iter().filter(current).take(MOST_WATCHED + 1).collect();
@@ -107,13 +121,16 @@ impl Messaging {
     pub fn sync(&self, user: &[u8], cursor: &Cursor, limit: Limit) -> Result<SyncPage> {
         let user = names::valid(user)?;
         loop {
-            if let Some(page) = self.user(&user, |ledger| self.sync_as(&user, ledger, cursor, limit))? {
+            if let Some(page) =
+                self.user(&user, |ledger| self.sync_as(&user, ledger, cursor, limit))?
+            {
                 return Ok(page);
             }
         }
     }
 
-    /// The page behind a cursor, for a user of whom the ledger says this; `None` when it has moved on meanwhile.
+    /// The page behind a cursor, for a user of whom the ledger says this; `None` when it has moved
+    /// on meanwhile.
     pub(super) fn sync_as(
         &self,
         user: &Bytes,
@@ -126,19 +143,23 @@ impl Messaging {
             Cursor::At(position) => position.clone(),
             Cursor::Newest => {
                 let newest = self.newest(user, ledger)?;
-                return Ok(newest.map(|position| SyncPage::end(position.encode(self.history, user))));
+                return Ok(
+                    newest.map(|position| SyncPage::end(position.encode(self.history, user)))
+                );
             }
             Cursor::Foreign => return Ok(Some(SyncPage::start_again(Standing::Epoch))),
         };
         let state = &ledger.state;
         let (inbox, moves) = self.look(user, state, &start, limit)?;
-        // The newest line would pass a conversation that was joined, or began to be pulled, between the two looks.
+        // The newest line would pass a conversation that was joined, or began to be pulled, between
+        // the two looks.
         if self.has_moved_on(user, ledger)? {
             return Ok(None);
         }
         let Passed { time_ms, line, .. } = start.pulled;
         // A cursor of version 1 may be one behind the newest time.
-        let ahead = !moves.is_still && (time_ms > moves.time_ms.saturating_add(1) || line > moves.line);
+        let ahead =
+            !moves.is_still && (time_ms > moves.time_ms.saturating_add(1) || line > moves.line);
         if (ahead && !state.pulled().is_empty()) || inbox.verdict == Verdict::Future {
             return Ok(Some(SyncPage::start_again(Standing::Future)));
         }
@@ -146,7 +167,8 @@ impl Messaging {
         let (heads, trimmed) = self.heads(user, state, time_ms, &moves)?;
         let trimmed = trimmed || inbox.verdict == Verdict::Trimmed;
         // At the end it is behind what has expired there, too.
-        let (inbox_more, inbox_next) = (inbox.more, if inbox.more { inbox.next } else { inbox.last });
+        let (inbox_more, inbox_next) =
+            (inbox.more, if inbox.more { inbox.next } else { inbox.last });
         let inbox = self.arrivals(user, state, start.inbox, inbox)?;
         let merge = Merge {
             messaging: self,

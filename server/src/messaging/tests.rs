@@ -1,6 +1,7 @@
-//! Messaging on the simulated disk: the power is cut at every call of a send, a join and a recall in a conversation of 50. Either
-//! all who must get the event have it or nobody has, and doing it again gives one (P3, P12). And syncs in the middle of commits,
-//! which must pass nothing that they have not seen (P10).
+//! Messaging on the simulated disk: the power is cut at every call of a send, a join and a recall
+//! in a conversation of 50. Either all who must get the event have it or nobody has, and doing it
+//! again gives one (P3, P12). And syncs in the middle of commits, which must pass nothing that they
+//! have not seen (P10).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,7 +42,10 @@ impl Scene {
     }
 
     fn open(&self, disk: &SimulatedDisk) -> (Engine, Messaging) {
-        let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: Arc::new(ManualClock::at(NOW_MS)) };
+        let world = World {
+            dir: Dir::new(Arc::new(disk.clone())),
+            clock: Arc::new(ManualClock::at(NOW_MS)),
+        };
         // Small, so that the event goes through every part.
         let options = strandline::Options {
             memory_budget_bytes: 1,
@@ -54,7 +58,8 @@ impl Scene {
         (engine, messaging)
     }
 
-    /// A conversation with one message, then the event. Gives the log and where the event begins in it.
+    /// A conversation with one message, then the event. Gives the log and where the event begins in
+    /// it.
     fn record(&self) -> (Vec<Op>, usize) {
         let disk = SimulatedDisk::new();
         let (engine, messaging) = self.open(&disk);
@@ -72,10 +77,13 @@ impl Scene {
     /// How often the event stands in the conversation and reaches each who must get it.
     fn counts(&self, messaging: &Messaging) -> Vec<usize> {
         let page = messaging.messages.range(&names::conversation(CONV), .., Limit::entries(100));
-        let events = page.expect("reads").entries.into_iter().filter_map(|entry| Event::decode(&entry.body));
+        let events =
+            page.expect("reads").entries.into_iter().filter_map(|entry| Event::decode(&entry.body));
         let own = events.filter(|event| self.is_it(event.kind.word(), &event.body)).count();
         let reached = self.users().map(|user| {
-            let page = messaging.sync(user.as_bytes(), &Cursor::Oldest, Limit::entries(100)).expect("syncs");
+            let page = messaging
+                .sync(user.as_bytes(), &Cursor::Oldest, Limit::entries(100))
+                .expect("syncs");
             let shown = page.deliveries.iter().map(|delivery| &delivery.shown);
             shown.filter(|shown| shown.sequence > 0 && self.is_it(shown.kind, &shown.body)).count()
         });
@@ -140,7 +148,9 @@ fn send(engine: &Engine, messaging: &Messaging, body: &'static str, id: &'static
         lifetime_ms: 0,
     };
     match messaging.send(&message).expect("the sender is a member") {
-        Sending::Commit(commit) => engine.submit(commit.batch).expect("queued").wait().expect("committed"),
+        Sending::Commit(commit) => {
+            engine.submit(commit.batch).expect("queued").wait().expect("committed")
+        }
         Sending::Known(receipt) => receipt,
     };
 }
@@ -152,13 +162,15 @@ fn send_second(engine: &Engine, messaging: &Messaging) {
 #[test]
 fn a_pushed_send_that_is_cut_reached_all_fifty_or_nobody_and_its_retry_gives_one() {
     let act = send_second;
-    Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Message, joiner: None }.cut_everywhere();
+    Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Message, joiner: None }
+        .cut_everywhere();
 }
 
 #[test]
 fn a_pulled_send_that_is_cut_reached_all_fifty_or_nobody_and_its_retry_gives_one() {
     let act = send_second;
-    Scene { mode: Mode::Pull, push_members: 500, act, kind: Kind::Message, joiner: None }.cut_everywhere();
+    Scene { mode: Mode::Pull, push_members: 500, act, kind: Kind::Message, joiner: None }
+        .cut_everywhere();
 }
 
 #[test]
@@ -167,7 +179,8 @@ fn a_join_that_switches_from_push_to_pull_and_is_cut_reached_all_or_nobody() {
         messaging.join(CONV, &["late".into()]).expect("there is room");
     };
     let joiner = Some("late");
-    Scene { mode: Mode::Auto, push_members: MEMBERS, act, kind: Kind::Join, joiner }.cut_everywhere();
+    Scene { mode: Mode::Auto, push_members: MEMBERS, act, kind: Kind::Join, joiner }
+        .cut_everywhere();
 }
 
 #[test]
@@ -175,7 +188,8 @@ fn a_recall_that_is_cut_took_the_body_and_told_all_or_did_neither() {
     let act = |_: &Engine, messaging: &Messaging| {
         messaging.recall(CONV, b"user-0", 1).expect("the ledgers are there");
     };
-    Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Recall, joiner: None }.cut_everywhere();
+    Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Recall, joiner: None }
+        .cut_everywhere();
 }
 
 /// Members of pulled conversations while others write as fast as they can.
@@ -219,7 +233,8 @@ impl Crowd {
         }
     }
 
-    /// Syncs without a pause until `enough` has come, as a server that has just started if it `forgets`.
+    /// Syncs without a pause until `enough` has come, as a server that has just started if it
+    /// `forgets`.
     fn follow(
         &self,
         user: &str,
@@ -233,7 +248,8 @@ impl Crowd {
             if forgets {
                 self.messaging.tails.clear();
             }
-            let page = self.messaging.sync(user.as_bytes(), &cursor, Limit::entries(50)).expect("syncs");
+            let page =
+                self.messaging.sync(user.as_bytes(), &cursor, Limit::entries(50)).expect("syncs");
             page.deliveries.iter().for_each(&mut take);
             cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
             if over && !page.more {
@@ -255,7 +271,8 @@ fn a_sync_in_the_middle_of_a_commit_skips_nothing_of_a_crowd() {
     sync_in_the_middle(&rooms, 150);
 }
 
-/// One writer for each conversation, and two terminals that sync meanwhile, one of which the server never remembers.
+/// One writer for each conversation, and two terminals that sync meanwhile, one of which the server
+/// never remembers.
 fn sync_in_the_middle(rooms: &[String], groups: usize) {
     let crowd = Crowd::new();
     for conv in rooms {
@@ -280,14 +297,16 @@ fn sync_in_the_middle(rooms: &[String], groups: usize) {
                     assert_eq!(delivery.shown.sequence, *end + 1, "in {:?}", delivery.conv);
                     *end += 1;
                 };
-                crowd.follow("bob", forgets, take, || written.load(Ordering::SeqCst) == rooms.len());
+                crowd
+                    .follow("bob", forgets, take, || written.load(Ordering::SeqCst) == rooms.len());
                 assert!(ends.values().all(|end| *end == 16 * groups as u64), "{ends:?}");
             });
         }
     });
 }
 
-/// The newest events of a user for whom no line is left to tell them are looked up where each conversation ends.
+/// The newest events of a user for whom no line is left to tell them are looked up where each
+/// conversation ends.
 #[test]
 fn the_end_of_a_sync_is_not_behind_what_came_after_it_looked() {
     let crowd = Crowd::new();

@@ -48,7 +48,8 @@ pub enum Trouble {
     },
     /// A ledger does not say all that it said.
     #[error(
-        "the ledger {ledger} cannot be read at {sequence}, or lacks records before it: restore a backup, or \
+        "the ledger {ledger} cannot be read at {sequence}, or lacks records before it: restore a \
+         backup, or \
          stop the server and run strandline rebuild-members"
     )]
     Ledger {
@@ -59,7 +60,8 @@ pub enum Trouble {
     },
     /// A ledger is damaged.
     #[error(
-        "the ledger {ledger} cannot be read: {error}: restore a backup, or stop the server and run strandline \
+        "the ledger {ledger} cannot be read: {error}: restore a backup, or stop the server and \
+         run strandline \
          rebuild-members"
     )]
     DamagedLedger {
@@ -70,7 +72,8 @@ pub enum Trouble {
     },
     /// There is no ledger of what has events.
     #[error(
-        "the ledger {ledger} is lost, though there are events of it: restore a backup, or stop the server and run \
+        "the ledger {ledger} is lost, though there are events of it: restore a backup, or stop \
+         the server and run \
          strandline rebuild-members"
     )]
     NoLedger {
@@ -86,7 +89,9 @@ impl Trouble {
     /// Whether what was to be read is damaged, or a ledger incomplete.
     pub fn is_damage(&self) -> bool {
         match self {
-            Trouble::Ledger { .. } | Trouble::DamagedLedger { .. } | Trouble::NoLedger { .. } => true,
+            Trouble::Ledger { .. } | Trouble::DamagedLedger { .. } | Trouble::NoLedger { .. } => {
+                true
+            }
             Trouble::Engine(error) => error.is_damage(),
             _ => false,
         }

@@ -1,4 +1,5 @@
-//! What a user's ledger says: of which conversations it is and was a member, how far it has read, what it hides.
+//! What a user's ledger says: of which conversations it is and was a member, how far it has read,
+//! what it hides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +28,8 @@ pub struct Membership {
     pub read: Sequence,
     /// Sequences that it does not want to see.
     pub hidden: BTreeSet<Sequence>,
-    /// From which sequence on it must look into the conversation's timeline for what it lacks; `None`: everything is pushed.
+    /// From which sequence on it must look into the conversation's timeline for what it lacks;
+    /// `None`: everything is pushed.
     pub pulls_from: Option<Sequence>,
     /// When it left the last time.
     pub left_ms: TimeMs,
@@ -52,7 +54,8 @@ impl Membership {
         self.periods.contains(sequence) && (!event.is_change() || self.may_see(event.about))
     }
 
-    /// Whether it was told of an event when that was committed: earlier versions told all members of a change.
+    /// Whether it was told of an event when that was committed: earlier versions told all members
+    /// of a change.
     pub fn was_told(&self, sequence: Sequence, event: &Event) -> bool {
         let is_for_some = event.is_change() && event.flags & HISTORY_JOINED != 0;
         self.periods.contains(sequence) && (!is_for_some || self.periods.contains(event.about))
@@ -108,8 +111,9 @@ impl User {
         if membership.pulls_from.is_some() {
             self.pulled.insert(conv.clone());
         }
-        let bytes =
-            |one: &Membership| HIDDEN_BYTES * one.hidden.len() + PAST_BYTES * one.periods.past_count();
+        let bytes = |one: &Membership| {
+            HIDDEN_BYTES * one.hidden.len() + PAST_BYTES * one.periods.past_count()
+        };
         let now = bytes(&membership);
         let before = bytes(&std::mem::replace(self.entry(conv), membership));
         self.bytes = self.bytes + now - before;
@@ -152,7 +156,10 @@ impl User {
             }
             let history = History::of_flags(flags);
             let pulls_from = (flags & PULLS != 0).then_some(pulls_from);
-            self.put(&conv, Membership { periods, history, created_ms, read, hidden, pulls_from, left_ms });
+            self.put(
+                &conv,
+                Membership { periods, history, created_ms, read, hidden, pulls_from, left_ms },
+            );
         }
         Some(())
     }
@@ -186,7 +193,9 @@ impl State for User {
     fn records(&self) -> Vec<Event> {
         list_records(Kind::Memberships, self.conversations.iter(), |(conv, membership), list| {
             put_name(list, conv);
-            list.push(membership.history.flag() | if membership.pulls_from.is_some() { PULLS } else { 0 });
+            list.push(
+                membership.history.flag() | if membership.pulls_from.is_some() { PULLS } else { 0 },
+            );
             membership.periods.encode(list);
             put_number(list, membership.created_ms);
             put_number(list, membership.read);
@@ -213,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_weighs_what_its_ledger_did() {
-        let (mut user, conv, ann) = (User::default(), Bytes::from_static(b"c"), Bytes::from_static(b"ann"));
+        let (mut user, conv, ann) =
+            (User::default(), Bytes::from_static(b"c"), Bytes::from_static(b"ann"));
         for sequence in 1..100 {
             for kind in [Kind::Join, Kind::Pulls, Kind::Hide, Kind::Leave] {
                 assert!(user.apply(&Event { sequence, ..Event::new(kind, &conv, &ann) }, 5));

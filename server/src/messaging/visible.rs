@@ -1,7 +1,8 @@
 //! What a user is shown of an event, as it is now.
 //!
-//! Every entry about a message shows the newest body, earlier edits included; of a recalled one it shows none. Text that was written
-//! after the end of a user's last membership is not shown to it: the body is empty then, and `edited` says why.
+//! Every entry about a message shows the newest body, earlier edits included; of a recalled one it
+//! shows none. Text that was written after the end of a user's last membership is not shown to it:
+//! the body is empty then, and `edited` says why.
 //!
 //! Whether an event reaches a user at all is another question: see `Membership::gets`.
 
@@ -14,7 +15,8 @@ use super::trouble::Result;
 use super::user::Membership;
 
 impl Messaging {
-    /// An event of a conversation's own timeline, and how often its message was edited; `None`: it cannot be known what became of it.
+    /// An event of a conversation's own timeline, and how often its message was edited; `None`: it
+    /// cannot be known what became of it.
     pub(super) fn shown_to(
         &self,
         user: &Bytes,
@@ -44,7 +46,8 @@ impl Messaging {
             return Ok((Some(event), edited));
         };
         let edited = if became.kind == Kind::Edit { became.edited } else { 0 };
-        if edited > 0 && membership.is_some_and(|membership| !membership.may_read(became.sequence)) {
+        if edited > 0 && membership.is_some_and(|membership| !membership.may_read(became.sequence))
+        {
             return Ok((Some(Event { body: Bytes::new(), ..event }), edited));
         }
         match self.as_changed(user, event, when, &became)? {

@@ -1,12 +1,14 @@
 //! Requests out of bytes: arrays of bulk strings, and inline commands.
 //!
-//! The picture: bytes are appended to one buffer; `position` is how far the request at its front has been understood,
-//! `searched` how far a line's end was looked for in vain. So a byte is looked at once, not once for each read. When a
-//! request is complete its bytes are split off and its arguments are slices of them, without a copy.
+//! The picture: bytes are appended to one buffer; `position` is how far the request at its front
+//! has been understood, `searched` how far a line's end was looked for in vain. So a byte is looked
+//! at once, not once for each read. When a request is complete its bytes are split off and its
+//! arguments are slices of them, without a copy.
 //!
-//! A line that starts with `*` announces arguments, each `$<length>`, the bytes, CRLF. Any other line is an inline command.
-//! Lengths are decimal without sign or leading zeros. A request without arguments (`*0`, `*-1`, an empty line) is skipped.
-//! Whether bytes are refused, and with which words, does not depend on how they were split.
+//! A line that starts with `*` announces arguments, each `$<length>`, the bytes, CRLF. Any other
+//! line is an inline command. Lengths are decimal without sign or leading zeros. A request without
+//! arguments (`*0`, `*-1`, an empty line) is skipped. Whether bytes are refused, and with which
+//! words, does not depend on how they were split.
 
 use std::ops::Range;
 
@@ -14,10 +16,12 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::inline;
 
-/// A command and its arguments. Slices of the input buffer: what is kept for longer than the command runs must be copied.
+/// A command and its arguments. Slices of the input buffer: what is kept for longer than the
+/// command runs must be copied.
 pub type Request = Vec<Bytes>;
 
-/// Longest line that announces a length: a sign, 20 digits and CRLF would do; more is no number that could be allowed.
+/// Longest line that announces a length: a sign, 20 digits and CRLF would do; more is no number
+/// that could be allowed.
 const LENGTH_LINE_BYTES: usize = 32;
 
 /// Places for arguments that an idle connection keeps.
@@ -117,7 +121,8 @@ impl Decoder {
         self.buffer.capacity() + self.arguments.capacity() * size_of::<Range<usize>>()
     }
 
-    /// Nothing is coming: an empty buffer gives its memory back, so that an idle connection holds none.
+    /// Nothing is coming: an empty buffer gives its memory back, so that an idle connection holds
+    /// none.
     pub fn rest(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
@@ -206,8 +211,11 @@ impl Decoder {
             Some(b'$') => {}
             Some(&other) => return Err(ProtocolError::ExpectedBulk(other)),
         }
-        let Some(line) = self.line(LENGTH_LINE_BYTES, ProtocolError::BulkLength)? else { return Ok(false) };
-        let bytes = self.length_digits(line.clone()).and_then(length).ok_or(ProtocolError::BulkLength)?;
+        let Some(line) = self.line(LENGTH_LINE_BYTES, ProtocolError::BulkLength)? else {
+            return Ok(false);
+        };
+        let bytes =
+            self.length_digits(line.clone()).and_then(length).ok_or(ProtocolError::BulkLength)?;
         if bytes > bounds.bulk_bytes {
             return Err(if bounds.before_login {
                 ProtocolError::BulkLengthBeforeLogin
@@ -246,12 +254,17 @@ impl Decoder {
         self.arguments.drain(..).map(|argument| frame.slice(argument)).collect()
     }
 
-    /// The line at `position`, without its LF. Only its first `limit` bytes are searched, so that the verdict on a line that is
-    /// too long does not depend on whether its end has come.
-    fn line(&mut self, limit: usize, too_long: ProtocolError) -> Result<Option<Range<usize>>, ProtocolError> {
+    /// The line at `position`, without its LF. Only its first `limit` bytes are searched, so that
+    /// the verdict on a line that is too long does not depend on whether its end has come.
+    fn line(
+        &mut self,
+        limit: usize,
+        too_long: ProtocolError,
+    ) -> Result<Option<Range<usize>>, ProtocolError> {
         let from = self.searched.max(self.position);
         let to = self.buffer.len().min(self.position + limit);
-        let found = self.buffer.get(from..to).and_then(|part| part.iter().position(|byte| *byte == b'\n'));
+        let found =
+            self.buffer.get(from..to).and_then(|part| part.iter().position(|byte| *byte == b'\n'));
         match found {
             Some(at) => Ok(Some(self.position..from + at)),
             None if to == self.position + limit => Err(too_long),
@@ -348,18 +361,29 @@ mod tests {
         assert_eq!(error, None);
         assert_eq!(
             requests,
-            [vec![Bytes::from("PING"), Bytes::from("a b")], vec![Bytes::from("ECHO"), Bytes::new()]]
+            [
+                vec![Bytes::from("PING"), Bytes::from("a b")],
+                vec![Bytes::from("ECHO"), Bytes::new()]
+            ]
         );
     }
 
     #[test]
     fn malformed_lengths_are_named() {
-        for bytes in ["*-2\r\n", "*+1\r\n", "*01\r\n", "*x\r\n", "*\r\n", "*1048577\r\n", "*1\n", "*1\rX\n"] {
+        for bytes in
+            ["*-2\r\n", "*+1\r\n", "*01\r\n", "*x\r\n", "*\r\n", "*1048577\r\n", "*1\n", "*1\rX\n"]
+        {
             assert_eq!(error_of(bytes.as_bytes()), Some(ProtocolError::ArgumentCount), "{bytes:?}");
         }
-        for bytes in
-            ["$-2\r\n", "$-1\r\n", "$+1\r\n", "$01\r\n", "$\r\n", "$1048577\r\n", "$99999999999999999999\r\n"]
-        {
+        for bytes in [
+            "$-2\r\n",
+            "$-1\r\n",
+            "$+1\r\n",
+            "$01\r\n",
+            "$\r\n",
+            "$1048577\r\n",
+            "$99999999999999999999\r\n",
+        ] {
             let request = format!("*1\r\n{bytes}");
             assert_eq!(error_of(request.as_bytes()), Some(ProtocolError::BulkLength), "{bytes:?}");
         }
@@ -373,7 +397,10 @@ mod tests {
     fn lines_without_an_end_are_refused_at_the_limit() {
         assert_eq!(error_of(&vec![b'a'; 64 * 1024]), Some(ProtocolError::InlineTooLong));
         assert_eq!(error_of(&vec![b'a'; 64 * 1024 - 1]), None);
-        assert_eq!(error_of(&[b"*".as_slice(), &[b'1'; 40]].concat()), Some(ProtocolError::ArgumentCount));
+        assert_eq!(
+            error_of(&[b"*".as_slice(), &[b'1'; 40]].concat()),
+            Some(ProtocolError::ArgumentCount)
+        );
         let bulk = format!("*1\r\n${}\r\n", "0".repeat(40));
         assert_eq!(error_of(bulk.as_bytes()), Some(ProtocolError::BulkLength));
     }
@@ -404,7 +431,8 @@ mod tests {
 
     #[test]
     fn a_large_request_in_single_bytes_costs_time_in_proportion() {
-        // 60 KiB of line and 200,000 arguments byte by byte: looking again from the start each time would be 10^12 steps.
+        // 60 KiB of line and 200,000 arguments byte by byte: looking again from the start each time
+        // would be 10^12 steps.
         let line = [vec![b'a'; 60 * 1024], b"\r\n".to_vec()].concat();
         let many = encoded(&[vec![Vec::new(); 200_000]]);
         let bytes = [line, many].concat();

@@ -1,7 +1,8 @@
 //! Replies and push frames, written straight into the connection's output buffer.
 //!
-//! A map is a RESP3 map, or in RESP2 a flat array of pairs; a push is a RESP3 push frame, or in RESP2 an array; null is `_` or
-//! `$-1`. The buffer lives between replies, but gives its memory back once a large reply has been taken.
+//! A map is a RESP3 map, or in RESP2 a flat array of pairs; a push is a RESP3 push frame, or in
+//! RESP2 an array; null is `_` or `$-1`. The buffer lives between replies, but gives its memory
+//! back once a large reply has been taken.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -73,7 +74,8 @@ impl Encoder {
             self.bytes.clear();
             self.bytes.shrink_to(KEPT_BYTES);
         } else if self.taken > self.bytes.len() / 2 && self.taken > KEPT_BYTES {
-            // A connection that is pushed to without pause never becomes empty: drop the taken half, at amortized cost 1.
+            // A connection that is pushed to without pause never becomes empty: drop the taken
+            // half, at amortized cost 1.
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
@@ -89,7 +91,8 @@ impl Encoder {
         self.bytes.truncate(mark.max(self.taken));
     }
 
-    /// Makes room for so many bytes at once, and for no more: growing by doubling would hold up to twice as much.
+    /// Makes room for so many bytes at once, and for no more: growing by doubling would hold up to
+    /// twice as much.
     pub fn expect(&mut self, bytes: usize) {
         self.bytes.reserve_exact(bytes);
     }
@@ -121,8 +124,8 @@ impl Encoder {
         }
     }
 
-    /// An integer. Clients expect a signed 64-bit one: a value above 2^63 - 1, such as the sequence after the highest one, is sent as
-    /// 2^63 - 1.
+    /// An integer. Clients expect a signed 64-bit one: a value above 2^63 - 1, such as the sequence
+    /// after the highest one, is sent as 2^63 - 1.
     pub fn integer(&mut self, value: u64) {
         self.line(b':', value.min(i64::MAX.unsigned_abs()));
     }
@@ -206,14 +209,23 @@ mod tests {
             out.null();
             out.bulk_of(&[b"1 2\n", b"x"]);
         };
-        assert_eq!(written(Protocol::Resp2, all), "*2\r\n$4\r\nlast\r\n:7\r\n*2\r\n$-1\r\n$5\r\n1 2\nx\r\n");
-        assert_eq!(written(Protocol::Resp3, all), "%1\r\n$4\r\nlast\r\n:7\r\n>2\r\n_\r\n$5\r\n1 2\nx\r\n");
+        assert_eq!(
+            written(Protocol::Resp2, all),
+            "*2\r\n$4\r\nlast\r\n:7\r\n*2\r\n$-1\r\n$5\r\n1 2\nx\r\n"
+        );
+        assert_eq!(
+            written(Protocol::Resp3, all),
+            "%1\r\n$4\r\nlast\r\n:7\r\n>2\r\n_\r\n$5\r\n1 2\nx\r\n"
+        );
     }
 
     #[test]
     fn no_integer_is_above_what_a_signed_one_holds() {
         for value in [1 << 63, u64::MAX, (1 << 63) - 1] {
-            assert_eq!(written(Protocol::Resp3, |out| out.integer(value)), ":9223372036854775807\r\n");
+            assert_eq!(
+                written(Protocol::Resp3, |out| out.integer(value)),
+                ":9223372036854775807\r\n"
+            );
             assert!(
                 written(Protocol::Resp2, |out| out.field("first", value))
                     .ends_with(":9223372036854775807\r\n")

@@ -1,11 +1,13 @@
-//! Inline commands: a line of words, as a person types them into a terminal, with the quotes that Redis knows.
+//! Inline commands: a line of words, as a person types them into a terminal, with the quotes that
+//! Redis knows.
 //!
-//! Between double quotes `\n \r \t \b \a \\ \"` and `\xHH` are escapes; between single quotes only `\'` is. A closing quote
-//! ends the word.
+//! Between double quotes `\n \r \t \b \a \\ \"` and `\xHH` are escapes; between single quotes only
+//! `\'` is. A closing quote ends the word.
 
 use bytes::Bytes;
 
-/// The words of a line, or `None` when a quote is not closed or is followed by something other than a space.
+/// The words of a line, or `None` when a quote is not closed or is followed by something other than
+/// a space.
 pub(super) fn split(line: &[u8]) -> Option<Vec<Bytes>> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -90,8 +92,9 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Option<Vec<String>> {
-        split(line.as_bytes())
-            .map(|words| words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+        split(line.as_bytes()).map(|words| {
+            words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+        })
     }
 
     #[test]
@@ -106,7 +109,10 @@ mod tests {
             words(r#"a "b c" 'd e' "" "#),
             Some(vec!["a".into(), "b c".into(), "d e".into(), String::new()])
         );
-        assert_eq!(words(r#""\x41\n\"\\q" 'it\'s \n'"#), Some(vec!["A\n\"\\q".into(), "it's \\n".into()]));
+        assert_eq!(
+            words(r#""\x41\n\"\\q" 'it\'s \n'"#),
+            Some(vec!["A\n\"\\q".into(), "it's \\n".into()])
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Heartbeats of follows: a frame with the position that was reached, when nothing was pushed for a while. It keeps an idle
-//! connection open through read timeouts of clients and proxies, and shows a client that lost its last push that it did.
+//! Heartbeats of follows: a frame with the position that was reached, when nothing was pushed for a
+//! while. It keeps an idle connection open through read timeouts of clients and proxies, and shows
+//! a client that lost its last push that it did.
 //!
-//! When a heartbeat is due is looked at only when it could be: a push moves the time of its own follow, not the order of all.
+//! When a heartbeat is due is looked at only when it could be: a push moves the time of its own
+//! follow, not the order of all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -64,8 +66,8 @@ impl Subscriptions {
         while let Some(token) = self.heartbeats.take(now) {
             let Some(one) = self.by_token.get_mut(&token) else { continue };
             // What is behind gets its entries first, and they tell more than a position.
-            let is_due =
-                !one.queued && one.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.due() <= now);
+            let is_due = !one.queued
+                && one.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.due() <= now);
             if is_due {
                 one.write_position(out);
                 written = true;

@@ -1,7 +1,8 @@
-//! Pushing what reaches a user: IM.FOLLOW from a cursor on, and SUBSCRIBE to `im:{<user>}` as hints.
+//! Pushing what reaches a user: IM.FOLLOW from a cursor on, and SUBSCRIBE to `im:{<user>}` as
+//! hints.
 //!
-//! What is watched follows from the user's conversations, and so may change: the user's own ledger is watched too, and before each
-//! read the watches are brought up to date.
+//! What is watched follows from the user's conversations, and so may change: the user's own ledger
+//! is watched too, and before each read the watches are brought up to date.
 
 use bytes::Bytes;
 use strandline::Watcher;
@@ -40,7 +41,12 @@ impl Inbox {
     }
 
     /// Brings the watches up to date.
-    pub fn watch(&mut self, messaging: &Messaging, watcher: &Watcher, token: u64) -> Result<(), Refusal> {
+    pub fn watch(
+        &mut self,
+        messaging: &Messaging,
+        watcher: &Watcher,
+        token: u64,
+    ) -> Result<(), Refusal> {
         let wanted = watched_keys(messaging, &self.user)?;
         rewatch(&mut self.watched, wanted, watcher, token).map(drop)
     }
@@ -92,7 +98,8 @@ impl Inbox {
         out.bulk(cursor);
     }
 
-    /// The events of the page come after it, so its cursor is the place before them, behind what is gone.
+    /// The events of the page come after it, so its cursor is the place before them, behind what is
+    /// gone.
     fn write_gap(&self, page: &SyncPage, out: &mut Encoder) {
         out.push(4);
         out.bulk("im.gap");
@@ -147,16 +154,20 @@ fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encode
     out.bulk_of(&[&delivery.conv, middle.as_bytes(), &shown.sender, end.as_bytes(), &shown.body]);
 }
 
-/// Watches what is wanted and nothing else, given what is watched under the token now. Whether that is not the same.
+/// Watches what is wanted and nothing else, given what is watched under the token now. Whether that
+/// is not the same.
 pub fn rewatch(
     known: &mut Vec<Key>,
     wanted: Vec<Key>,
     watcher: &Watcher,
     token: u64,
 ) -> Result<bool, Refusal> {
-    let is_same =
-        |one: &Key, other: &Key| one.bytes() == other.bytes() && one.store.name() == other.store.name();
-    if wanted.len() == known.len() && wanted.iter().zip(&*known).all(|(one, other)| is_same(one, other)) {
+    let is_same = |one: &Key, other: &Key| {
+        one.bytes() == other.bytes() && one.store.name() == other.store.name()
+    };
+    if wanted.len() == known.len()
+        && wanted.iter().zip(&*known).all(|(one, other)| is_same(one, other))
+    {
         return Ok(false);
     }
     for key in &wanted {
@@ -198,9 +209,11 @@ mod tests {
     impl Table {
         fn new(mode: Mode) -> Table {
             let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-            let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
+            let world =
+                World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
             let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
-            let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
+            let messaging =
+                Messaging::open(&engine, Options::default()).expect("its stores are there");
             let members = vec!["ann".into(), "bob".into()];
             let new = NewConversation { mode, history: History::All, members };
             messaging.create(b"c", &new).expect("it is new");
@@ -209,10 +222,17 @@ mod tests {
 
         fn send(&self, body: &'static str, lifetime_ms: u64) {
             let body = body.into();
-            let message = Message { conv: "c".into(), sender: "ann".into(), body, id: None, lifetime_ms };
+            let message =
+                Message { conv: "c".into(), sender: "ann".into(), body, id: None, lifetime_ms };
             match self.messaging.send(&message).expect("ann is a member") {
                 Sending::Commit(commit) => {
-                    drop(self.engine.submit(commit.batch).expect("queued").wait().expect("committed"));
+                    drop(
+                        self.engine
+                            .submit(commit.batch)
+                            .expect("queued")
+                            .wait()
+                            .expect("committed"),
+                    );
                 }
                 Sending::Known(_) => unreachable!("there is no id"),
             }
@@ -226,7 +246,10 @@ mod tests {
         fn rest(&self, cursor: &str) -> (Standing, Vec<Bytes>) {
             let cursor = self.messaging.cursor(b"bob", cursor.as_bytes()).expect("its own");
             let page = self.messaging.sync(b"bob", &cursor, Limit::entries(100)).expect("syncs");
-            (page.verdict, page.deliveries.into_iter().map(|delivery| delivery.shown.body).collect())
+            (
+                page.verdict,
+                page.deliveries.into_iter().map(|delivery| delivery.shown.body).collect(),
+            )
         }
 
         /// The frames of one turn, each as its words.
@@ -235,12 +258,20 @@ mod tests {
             out.protocol = Protocol::Resp3;
             let metrics = Metrics::default();
             let page = inbox.read(&self.messaging).expect("reads");
-            inbox.write(Kind::UserFollow, &"bob".into(), page, (&self.messaging, &metrics), &mut out);
+            inbox.write(
+                Kind::UserFollow,
+                &"bob".into(),
+                page,
+                (&self.messaging, &metrics),
+                &mut out,
+            );
             let text = String::from_utf8_lossy(out.waiting()).into_owned();
             let frames = text.split('>').skip(1);
             let is_word = |word: &&str| !word.is_empty() && !word.starts_with('$');
             frames
-                .map(|frame| frame.split("\r\n").skip(1).filter(is_word).map(String::from).collect())
+                .map(|frame| {
+                    frame.split("\r\n").skip(1).filter(is_word).map(String::from).collect()
+                })
                 .collect()
         }
     }
@@ -254,13 +285,22 @@ mod tests {
         let table = Table::new(Mode::Push);
         let start = table.tail();
         (0..3).for_each(|_| table.send("x", 0));
-        table.engine.store("sync").expect("it is there").trim(b"u/{bob}", Trim::Before(2)).expect("trims");
+        table
+            .engine
+            .store("sync")
+            .expect("it is there")
+            .trim(b"u/{bob}", Trim::Before(2))
+            .expect("trims");
         let mut inbox = Inbox::new("bob".into(), start.into(), false);
         let frames = table.turn(&mut inbox);
         assert_eq!(words(&frames), ["im.gap", "im.entry", "im.entry"]);
         assert_eq!((frames[0][1].as_str(), frames[0][2].as_str()), ("bob", "TRIMMED"));
         let (verdict, rest) = table.rest(&frames[0][3]);
-        assert_eq!((verdict, rest.len()), (Standing::Ok, 2), "who keeps it lacks nothing, and is told once");
+        assert_eq!(
+            (verdict, rest.len()),
+            (Standing::Ok, 2),
+            "who keeps it lacks nothing, and is told once"
+        );
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Push: what a connection follows or subscribes to, and how it gets it.
 //!
-//! A subscription is a key, a cursor and a watch: no entry is ever queued for it (P9). When the engine says that the timeline
-//! advanced, the subscription is *behind*; while the connection's output has room, a page after the cursor is read from the engine
-//! and written as frames, and the cursor moves on. A client that reads slowly stays behind, at no cost but its cursor.
-//! Catch-up and live are therefore one and the same thing, and each entry comes exactly once, in order (P10).
+//! A subscription is a key, a cursor and a watch: no entry is ever queued for it (P9). When the
+//! engine says that the timeline advanced, the subscription is *behind*; while the connection's
+//! output has room, a page after the cursor is read from the engine and written as frames, and the
+//! cursor moves on. A client that reads slowly stays behind, at no cost but its cursor. Catch-up
+//! and live are therefore one and the same thing, and each entry comes exactly once, in order
+//! (P10).
 //!
-//! A new subscription is watched first and read afterwards, so that no commit falls between the two: it is behind from the start. The
-//! watcher also wakes a command that is blocked, under a token of its own.
+//! A new subscription is watched first and read afterwards, so that no commit falls between the
+//! two: it is behind from the start. The watcher also wakes a command that is blocked, under a
+//! token of its own.
 //!
-//! A turn reads one page: at once if that is in memory, else on a thread that may block (`commands/place.rs` has the rule).
+//! A turn reads one page: at once if that is in memory, else on a thread that may block
+//! (`commands/place.rs` has the rule).
 
 mod heartbeat;
 mod inbox;
@@ -35,9 +39,10 @@ use crate::refusal::Refusal;
 /// The token under which a blocked command's timelines are watched.
 const BLOCKED: u64 = 0;
 
-/// One turn of one subscription: small enough that many share a connection fairly, large enough that a catch-up is not paid for
-/// by the call.
-const PAGE: Limit = Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
+/// One turn of one subscription: small enough that many share a connection fairly, large enough
+/// that a catch-up is not paid for by the call.
+const PAGE: Limit =
+    Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
 
 /// How a subscription's entries are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +87,11 @@ pub enum Start {
 
 impl Start {
     /// Looks where a channel starts. May read the disk.
-    pub fn of(engine: &Engine, messaging: Option<&Messaging>, channel: &Bytes) -> Result<Start, Refusal> {
+    pub fn of(
+        engine: &Engine,
+        messaging: Option<&Messaging>,
+        channel: &Bytes,
+    ) -> Result<Start, Refusal> {
         if let Some(user) = user_of(channel) {
             // A channel of no possible user stays silent, as other channels that are no key do.
             let tail = messaging.and_then(|messaging| messaging.tail(&user).ok());
@@ -151,7 +160,9 @@ impl Subscriptions {
         match kind {
             Kind::Message => self.messages,
             Kind::ShardMessage => self.shard_messages,
-            Kind::Follow | Kind::UserFollow => self.by_token.values().filter(|one| one.kind == kind).count(),
+            Kind::Follow | Kind::UserFollow => {
+                self.by_token.values().filter(|one| one.kind == kind).count()
+            }
         }
     }
 
@@ -162,7 +173,11 @@ impl Subscriptions {
 
     /// The channels of a kind, in the order in which they were subscribed to.
     pub fn names(&self, kind: Kind) -> Vec<Bytes> {
-        self.by_token.values().filter(|one| one.kind == kind).map(|one| one.channel.clone()).collect()
+        self.by_token
+            .values()
+            .filter(|one| one.kind == kind)
+            .map(|one| one.channel.clone())
+            .collect()
     }
 
     /// Subscribes to what comes after a start.
@@ -190,7 +205,8 @@ impl Subscriptions {
         self.insert(Subscription { kind, channel, source, queued, heartbeat: None }, engine)
     }
 
-    /// Follows everything that reaches a user, from behind a cursor. An earlier follow of the same user ends.
+    /// Follows everything that reaches a user, from behind a cursor. An earlier follow of the same
+    /// user ends.
     pub fn follow_user(
         &mut self,
         engine: &Engine,
@@ -202,7 +218,8 @@ impl Subscriptions {
         self.remove(Kind::UserFollow, &user);
         let source = Source::User(Inbox::new(user.clone(), cursor, gap_told));
         let heartbeat = heartbeat.map(Heartbeat::new);
-        let one = Subscription { kind: Kind::UserFollow, channel: user, source, queued: true, heartbeat };
+        let one =
+            Subscription { kind: Kind::UserFollow, channel: user, source, queued: true, heartbeat };
         self.insert(one, engine)
     }
 
@@ -219,7 +236,10 @@ impl Subscriptions {
         self.remove(Kind::Follow, &channel);
         let source = Source::Timeline { key, cursor };
         let heartbeat = heartbeat.map(Heartbeat::new);
-        self.insert(Subscription { kind: Kind::Follow, channel, source, queued: true, heartbeat }, engine)
+        self.insert(
+            Subscription { kind: Kind::Follow, channel, source, queued: true, heartbeat },
+            engine,
+        )
     }
 
     /// Ends one; whether there was one.
@@ -264,8 +284,8 @@ impl Subscriptions {
         self.blocked.len()
     }
 
-    /// Watches these timelines, and no others, for a blocked command. Whether they are others than before: what happened in them until
-    /// now wakes nobody, so it is to be read after this.
+    /// Watches these timelines, and no others, for a blocked command. Whether they are others than
+    /// before: what happened in them until now wakes nobody, so it is to be read after this.
     pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) -> Result<bool, Refusal> {
         let watcher = self.watcher.get_or_insert_with(|| Arc::new(engine.watcher()));
         let outcome = inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
@@ -308,7 +328,8 @@ impl Subscriptions {
         }
     }
 
-    /// Takes the wake-ups: subscriptions become behind. Whether the blocked command should try again.
+    /// Takes the wake-ups: subscriptions become behind. Whether the blocked command should try
+    /// again.
     pub fn collect(&mut self) -> bool {
         let Some(watcher) = &self.watcher else { return false };
         let mut retry = false;
@@ -388,7 +409,8 @@ impl Drop for Subscriptions {
     }
 }
 
-/// The highest sequence given. A cursor that is certainly ahead is answered without looking for entries.
+/// The highest sequence given. A cursor that is certainly ahead is answered without looking for
+/// entries.
 fn last_sequence(key: &Key) -> Result<Sequence, Refusal> {
     Ok(key.store.read_after(key.name(), MAX_SEQUENCE, Limit::NOTHING)?.last)
 }

@@ -24,7 +24,8 @@ pub struct Turn {
     asked: Asked,
 }
 
-/// Turns that are taken one after the other: one of which the page is in memory, or several of which it may not be.
+/// Turns that are taken one after the other: one of which the page is in memory, or several of
+/// which it may not be.
 pub struct Turns(Vec<Turn>);
 
 /// What turns have found, and those that were not taken: a page of bodies is held at a time.
@@ -73,7 +74,9 @@ impl Turns {
 impl Found {
     fn body_bytes(&self) -> u64 {
         match &self.page {
-            FoundPage::Timeline(Ok(page)) => page.entries.iter().map(|entry| entry.body.len() as u64).sum(),
+            FoundPage::Timeline(Ok(page)) => {
+                page.entries.iter().map(|entry| entry.body.len() as u64).sum()
+            }
             FoundPage::User(_, Ok(page)) => {
                 page.deliveries.iter().map(|one| one.shown.body.len() as u64).sum()
             }
@@ -86,13 +89,15 @@ impl Turn {
     /// Reads the page.
     fn read(self) -> Found {
         let page = match self.asked {
-            Asked::Timeline(key, cursor) => {
-                FoundPage::Timeline(key.store.read_after(key.name(), cursor, PAGE).map_err(Refusal::from))
-            }
+            Asked::Timeline(key, cursor) => FoundPage::Timeline(
+                key.store.read_after(key.name(), cursor, PAGE).map_err(Refusal::from),
+            ),
             Asked::User(mut inbox, messaging, watcher) => {
-                // Watched before it is read, so that a conversation that is joined meanwhile is not missed.
-                let read =
-                    inbox.watch(&messaging, &watcher, self.token).and_then(|()| inbox.read(&messaging));
+                // Watched before it is read, so that a conversation that is joined meanwhile is not
+                // missed.
+                let read = inbox
+                    .watch(&messaging, &watcher, self.token)
+                    .and_then(|()| inbox.read(&messaging));
                 FoundPage::User(inbox, read)
             }
         };
@@ -137,13 +142,17 @@ impl Subscriptions {
             match std::mem::replace(&mut one.source, Source::Nothing) {
                 Source::Nothing => one.queued = false,
                 Source::Timeline { key, cursor } => {
-                    let is_near =
-                        key.store.is_in_memory(key.name(), cursor.saturating_add(1)).unwrap_or(true);
+                    let is_near = key
+                        .store
+                        .is_in_memory(key.name(), cursor.saturating_add(1))
+                        .unwrap_or(true);
                     one.source = Source::Timeline { key: key.clone(), cursor };
                     return Some(Turn { token, is_near, asked: Asked::Timeline(key, cursor) });
                 }
                 Source::User(inbox) => {
-                    let (Some(messaging), Some(watcher)) = (&self.messaging, &self.watcher) else { continue };
+                    let (Some(messaging), Some(watcher)) = (&self.messaging, &self.watcher) else {
+                        continue;
+                    };
                     let asked = Asked::User(inbox, Arc::clone(messaging), Arc::clone(watcher));
                     return Some(Turn { token, is_near: false, asked });
                 }
@@ -152,12 +161,22 @@ impl Subscriptions {
     }
 
     /// Writes what turns have found.
-    pub fn write(&mut self, taken: Taken, out: &mut Encoder, metrics: &Metrics) -> Result<(), Refusal> {
+    pub fn write(
+        &mut self,
+        taken: Taken,
+        out: &mut Encoder,
+        metrics: &Metrics,
+    ) -> Result<(), Refusal> {
         taken.left.into_iter().rev().for_each(|turn| self.put_back(turn));
         taken.found.into_iter().try_for_each(|found| self.write_one(found, out, metrics))
     }
 
-    fn write_one(&mut self, found: Found, out: &mut Encoder, metrics: &Metrics) -> Result<(), Refusal> {
+    fn write_one(
+        &mut self,
+        found: Found,
+        out: &mut Encoder,
+        metrics: &Metrics,
+    ) -> Result<(), Refusal> {
         let Found { token, page } = found;
         let Some(one) = self.by_token.get_mut(&token) else { return Ok(()) };
         let before = out.mark();
@@ -169,8 +188,9 @@ impl Subscriptions {
             FoundPage::Timeline(page) => one.write_page(&page?, out, metrics),
             FoundPage::User(mut inbox, page) => {
                 let Some(messaging) = &self.messaging else { return Ok(()) };
-                let written =
-                    page.map(|page| inbox.write(one.kind, &one.channel, page, (messaging, metrics), out));
+                let written = page.map(|page| {
+                    inbox.write(one.kind, &one.channel, page, (messaging, metrics), out)
+                });
                 one.source = Source::User(inbox);
                 written?
             }
@@ -197,7 +217,8 @@ impl Subscriptions {
         moved
     }
 
-    /// The store of a timeline was dropped: a follow ends, with a gap that says so; a channel falls silent.
+    /// The store of a timeline was dropped: a follow ends, with a gap that says so; a channel falls
+    /// silent.
     fn store_is_gone(&mut self, token: u64, out: &mut Encoder) {
         let Some(one) = self.by_token.get_mut(&token) else { return };
         if one.kind == Kind::Follow {

@@ -1,5 +1,6 @@
-//! Running what has come. Writes that follow each other, in one read or in the rest of one, are collected and handed to the engine
-//! in one submission; any other command first waits for them, so that replies come in order and a client reads its own writes.
+//! Running what has come. Writes that follow each other, in one read or in the rest of one, are
+//! collected and handed to the engine in one submission; any other command first waits for them, so
+//! that replies come in order and a client reads its own writes.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -19,7 +20,8 @@ use crate::protocol::{Encoder, ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
 
-/// Commands in one round, so that a client that never stops sending still lets its connection write and push.
+/// Commands in one round, so that a client that never stops sending still lets its connection write
+/// and push.
 const ROUND_COMMANDS: usize = 4096;
 
 /// Bytes of collected writes in one submission: enough to fill a group, little enough to wait for.
@@ -38,7 +40,8 @@ struct Collected {
 type Reply = fn(&Receipt, &mut Encoder);
 
 impl Collected {
-    /// Whether a write on the same thing was decided on another state of it: if that one fails, this one must not be before it.
+    /// Whether a write on the same thing was decided on another state of it: if that one fails,
+    /// this one must not be before it.
     fn must_go_first(&self, write: &Write) -> bool {
         let Some(again) = &write.again else { return false };
         self.bases.get(&again.basis.name).is_some_and(|version| *version != again.basis.version)
@@ -46,7 +49,8 @@ impl Collected {
 }
 
 impl Session {
-    /// Runs complete requests until there is none, a command blocks, the output is full, or the round is over.
+    /// Runs complete requests until there is none, a command blocks, the output is full, or the
+    /// round is over.
     pub(super) async fn execute(&mut self) -> bool {
         let mut collected = Collected::default();
         let mut count = 0;
@@ -129,9 +133,13 @@ impl Session {
             }
             Ok(Run::Now(run)) => {
                 self.settle(collected).await;
-                // Reads do not wait by themselves: a long pipeline of them lets others have their turn now and then.
+                // Reads do not wait by themselves: a long pipeline of them lets others have their
+                // turn now and then.
                 consume_budget().await;
-                run(&mut Context { shared: &self.shared, connection: &mut self.connection }, arguments)
+                run(
+                    &mut Context { shared: &self.shared, connection: &mut self.connection },
+                    arguments,
+                )
             }
             Err(refusal) => Err(refusal),
         };
@@ -188,16 +196,21 @@ impl Session {
     async fn decide_anew(&mut self, mut again: Again) {
         loop {
             match (again.decide)(&self.shared) {
-                Ok(Ready::Known(receipt, reply)) => return reply(&receipt, &mut self.connection.out),
+                Ok(Ready::Known(receipt, reply)) => {
+                    return reply(&receipt, &mut self.connection.out);
+                }
                 Err(refusal) => return self.refuse(&refusal),
                 Ok(Ready::Commit(write)) => {
-                    let tickets = self.shared.submission.submit(&self.shared.engine, vec![write.batch]);
+                    let tickets =
+                        self.shared.submission.submit(&self.shared.engine, vec![write.batch]);
                     let receipt = match tickets.into_iter().next().expect("one batch, one ticket") {
                         Ok(ticket) => ticket.await,
                         Err(refused) => Err(refused),
                     };
                     match (receipt, write.again) {
-                        (Ok(receipt), _) => return (write.reply)(&receipt, &mut self.connection.out),
+                        (Ok(receipt), _) => {
+                            return (write.reply)(&receipt, &mut self.connection.out);
+                        }
                         (Err(Error::LastSequence { .. }), Some(next)) => again = next,
                         (Err(refused), _) => return self.refuse(&refused.into()),
                     }
@@ -206,8 +219,9 @@ impl Session {
         }
     }
 
-    /// Ends a connection that speaks HTTP: a browser may have been made to send what looks like commands behind its headers. The
-    /// log tells the first one only, since a page can make very many.
+    /// Ends a connection that speaks HTTP: a browser may have been made to send what looks like
+    /// commands behind its headers. The log tells the first one only, since a page can make very
+    /// many.
     fn turn_away(&mut self) {
         self.shared.metrics.protocol_errors.one();
         if !self.shared.was_foreign.swap(true, Ordering::Relaxed) {
@@ -217,7 +231,8 @@ impl Session {
         self.closing = true;
     }
 
-    /// Writes an error reply. A poisoned engine also stops the server, since only a restart finds out what is durable.
+    /// Writes an error reply. A poisoned engine also stops the server, since only a restart finds
+    /// out what is durable.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         match refusal.word {
             "LIMIT" => self.shared.note(Kind::Limit, &self.connection.client, refusal),
@@ -238,7 +253,8 @@ impl Session {
     }
 }
 
-/// Whether an inline request is a line of HTTP. An array may have any words: no browser sends one as its first line.
+/// Whether an inline request is a line of HTTP. An array may have any words: no browser sends one
+/// as its first line.
 fn is_foreign(request: &[Bytes]) -> bool {
     let (first, last) = (&request[0], &request[request.len() - 1]);
     first.eq_ignore_ascii_case(b"POST")

@@ -1,7 +1,9 @@
-//! One connection's task. It alone touches its socket, buffers, subscriptions and blocked command, so nothing here is locked.
+//! One connection's task. It alone touches its socket, buffers, subscriptions and blocked command,
+//! so nothing here is locked.
 //!
-//! Each round: run the commands that have come, try the blocked one again, push, write, read; when none of it moved anything, wait
-//! for whichever comes first: the socket, a watched timeline, a deadline, a word from outside.
+//! Each round: run the commands that have come, try the blocked one again, push, write, read; when
+//! none of it moved anything, wait for whichever comes first: the socket, a watched timeline, a
+//! deadline, a word from outside.
 //!
 //! ```text
 //! socket ── read ──▶ decoder ── execute ──▶ commands ──▶ engine
@@ -9,14 +11,16 @@
 //!    └──── write ◀── output buffer ◀───────────┴── push ◀───┘
 //! ```
 //!
-//! Promises: P9: above the high-water mark of its output a connection runs no command and is pushed nothing, while its input is
-//! still taken, up to a bound, so that a client may send all it has before it reads. While all connections together hold too much
-//! output, nothing large is made, and one that holds some itself runs nothing; one that holds none still gets its small replies. One
-//! that takes next to nothing for too long, or does not complete a request, is closed with `SLOW`. A client that is gone ends its
-//! task at once, blocked command included.
+//! Promises: P9: above the high-water mark of its output a connection runs no command and is pushed
+//! nothing, while its input is still taken, up to a bound, so that a client may send all it has
+//! before it reads. While all connections together hold too much output, nothing large is made, and
+//! one that holds some itself runs nothing; one that holds none still gets its small replies. One
+//! that takes next to nothing for too long, or does not complete a request, is closed with `SLOW`.
+//! A client that is gone ends its task at once, blocked command included.
 //!
-//! Each reason for which a connection stops has one thing that wakes it: a full output the socket, a want of memory (`short_of`) the
-//! budget. The reason is noted where it stops, and never looked for afterwards: by then it may be gone, and nothing would wake it.
+//! Each reason for which a connection stops has one thing that wakes it: a full output the socket,
+//! a want of memory (`short_of`) the budget. The reason is noted where it stops, and never looked
+//! for afterwards: by then it may be gone, and nothing would wake it.
 
 mod execute;
 mod pace;
@@ -69,7 +73,8 @@ pub struct Session {
     reserved: usize,
     /// A command that waits for memory.
     pending: Option<Request>,
-    /// Bytes of output for which there was no room when this connection last wanted to go on: it goes on when there is.
+    /// Bytes of output for which there was no room when this connection last wanted to go on: it
+    /// goes on when there is.
     short_of: Option<usize>,
     /// Every complete request of the input has run.
     out_of_requests: bool,
@@ -159,8 +164,8 @@ impl Session {
         if self.connection.logged_in { most } else { most.min(STRANGER_OUTPUT_BYTES) }
     }
 
-    /// Whether a reply or frames may be made, for this connection's output and that of all. If it is the latter's fault that they
-    /// may not, this connection goes on when there is room.
+    /// Whether a reply or frames may be made, for this connection's output and that of all. If it
+    /// is the latter's fault that they may not, this connection goes on when there is room.
     fn may_make(&mut self, is_small: impl FnOnce() -> bool) -> bool {
         if self.is_full() {
             return false;
@@ -174,9 +179,11 @@ impl Session {
         may
     }
 
-    /// Who has closed the sending half waits for the replies to what was sent, but for nothing that may yet happen.
+    /// Who has closed the sending half waits for the replies to what was sent, but for nothing that
+    /// may yet happen.
     fn is_finished(&self) -> bool {
-        let ends = self.closing || (self.input_ended && (self.blocked.is_some() || self.out_of_requests));
+        let ends =
+            self.closing || (self.input_ended && (self.blocked.is_some() || self.out_of_requests));
         ends && self.slices.is_none() && self.connection.out.is_empty()
     }
 
@@ -219,12 +226,15 @@ impl Session {
     /// Pushes to subscriptions that are behind, as far as there is room.
     async fn push(&mut self) -> bool {
         let mut moved = false;
-        while !self.closing && self.connection.subscriptions.is_behind() && self.may_make(|| false) {
+        while !self.closing && self.connection.subscriptions.is_behind() && self.may_make(|| false)
+        {
             let Some(turns) = self.connection.subscriptions.next_turns() else { break };
             moved = true;
-            let taken = if turns.are_near() { Ok(turns.take()) } else { elsewhere(|| turns.take()).await };
+            let taken =
+                if turns.are_near() { Ok(turns.take()) } else { elsewhere(|| turns.take()).await };
             let Connection { subscriptions, out, .. } = &mut self.connection;
-            let written = taken.and_then(|taken| subscriptions.write(taken, out, &self.shared.metrics));
+            let written =
+                taken.and_then(|taken| subscriptions.write(taken, out, &self.shared.metrics));
             if let Err(refusal) = written {
                 // A follower must not believe that it has seen everything.
                 self.refuse(&refusal);
@@ -260,8 +270,10 @@ impl Session {
                 self.closing = true;
             }
             End::Slow => {
-                return self
-                    .cut(&Refusal::new("SLOW", "too much waits to be taken, by all clients together"));
+                return self.cut(&Refusal::new(
+                    "SLOW",
+                    "too much waits to be taken, by all clients together",
+                ));
             }
             End::Full => {
                 self.shared.metrics.memory_closed.one();
@@ -275,16 +287,21 @@ impl Session {
         }
         let now = Instant::now();
         if self.connection.logged_in {
-            // Who logs out by RESET gets the whole time again; who never logged in does not, whatever it sends.
+            // Who logs out by RESET gets the whole time again; who never logged in does not,
+            // whatever it sends.
             self.login_deadline = now + self.shared.limits.auth_timeout();
         }
-        let (window, seconds) = (self.shared.limits.stall_timeout(), self.shared.limits.client_stall_seconds);
+        let (window, seconds) =
+            (self.shared.limits.stall_timeout(), self.shared.limits.client_stall_seconds);
         let (output_waits, input_waits) = (self.output_waits(), self.input_waits());
         if self.output_pace.is_stalled(output_waits, now, window) {
-            return self.cut(&Refusal::new("SLOW", format!("next to nothing was taken for {seconds} s")));
+            return self
+                .cut(&Refusal::new("SLOW", format!("next to nothing was taken for {seconds} s")));
         }
         if self.input_pace.is_stalled(input_waits, now, window) {
-            let text = format!("a request is not complete, and next to nothing came of it for {seconds} s");
+            let text = format!(
+                "a request is not complete, and next to nothing came of it for {seconds} s"
+            );
             return self.cut(&Refusal::new("SLOW", text));
         }
         if self.idle_deadline().is_some_and(|deadline| deadline <= now) {
@@ -293,13 +310,16 @@ impl Session {
         }
         if self.login_deadline().is_some_and(|deadline| deadline <= now) {
             self.shared.metrics.auth_timeouts.one();
-            return self.cut(&Refusal::new("NOAUTH", "Authentication required: the time to log in is over"));
+            return self.cut(&Refusal::new(
+                "NOAUTH",
+                "Authentication required: the time to log in is over",
+            ));
         }
         false
     }
 
-    /// Ends the connection. The error stands behind all that the client did not take: if it comes to read again, it learns why the
-    /// rest is missing.
+    /// Ends the connection. The error stands behind all that the client did not take: if it comes
+    /// to read again, it learns why the rest is missing.
     fn cut(&mut self, refusal: &Refusal) -> bool {
         if refusal.word == "SLOW" {
             self.shared.metrics.slow_closed.one();
@@ -339,7 +359,11 @@ impl Session {
     /// When it has been idle for too long. Who listens or waits for something is not idle.
     fn idle_deadline(&self) -> Option<Instant> {
         let is_idle = !self.is_busy() && self.connection.subscriptions.total() == 0;
-        self.shared.limits.idle_timeout().filter(|_| is_idle).map(|timeout| self.last_command + timeout)
+        self.shared
+            .limits
+            .idle_timeout()
+            .filter(|_| is_idle)
+            .map(|timeout| self.last_command + timeout)
     }
 
     fn login_deadline(&self) -> Option<Instant> {
@@ -349,7 +373,8 @@ impl Session {
     /// The deadlines that end a wait.
     fn deadline(&self) -> Option<Instant> {
         let can_make = !self.is_full() && self.short_of.is_none();
-        let block_deadline = self.blocked.as_ref().and_then(|waiting| waiting.deadline).filter(|_| can_make);
+        let block_deadline =
+            self.blocked.as_ref().and_then(|waiting| waiting.deadline).filter(|_| can_make);
         let heartbeat = self.connection.subscriptions.next_heartbeat().filter(|_| can_make);
         let window = self.shared.limits.stall_timeout();
         let output_deadline = self.output_waits().then(|| self.output_pace.end(window));
@@ -362,7 +387,8 @@ impl Session {
     }
 
     async fn wait(&self) -> io::Result<()> {
-        // An error alone is asked for too: a connection that is reset is noticed while nothing may be read.
+        // An error alone is asked for too: a connection that is reset is noticed while nothing may
+        // be read.
         let mut interest = Interest::ERROR;
         let reading = self.reading();
         if reading == Reading::Yes {
@@ -372,8 +398,9 @@ impl Session {
             interest |= Interest::WRITABLE;
         }
         let deadline = self.deadline();
-        let watching =
-            self.connection.subscriptions.is_watching() && !self.is_full() && self.short_of.is_none();
+        let watching = self.connection.subscriptions.is_watching()
+            && !self.is_full()
+            && self.short_of.is_none();
         let (memory, id) = (&self.shared.memory, self.connection.client.id);
         let short_of = self.short_of.unwrap_or_default();
         tokio::select! {
@@ -393,7 +420,12 @@ impl Session {
         Ok(())
     }
 
-    fn poll_room(&self, budget: &Budget, bytes: usize, context: &std::task::Context<'_>) -> Poll<()> {
+    fn poll_room(
+        &self,
+        budget: &Budget,
+        bytes: usize,
+        context: &std::task::Context<'_>,
+    ) -> Poll<()> {
         budget.poll_room(self.connection.client.id, bytes, context.waker())
     }
 }

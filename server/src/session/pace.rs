@@ -1,8 +1,10 @@
-//! Whether a client makes progress: so many bytes for each window of time, or it stalls. One byte now and then is no progress.
+//! Whether a client makes progress: so many bytes for each window of time, or it stalls. One byte
+//! now and then is no progress.
 //!
-//! Progress comes in steps. A receiver's TCP tells of what its program has read only when it can take a whole segment again, which is
-//! 64 KiB on a loopback interface, so a program that reads steadily seems to do nothing for several windows. Therefore what is more
-//! than one window asks for counts for later ones, as far as one step goes.
+//! Progress comes in steps. A receiver's TCP tells of what its program has read only when it can
+//! take a whole segment again, which is 64 KiB on a loopback interface, so a program that reads
+//! steadily seems to do nothing for several windows. Therefore what is more than one window asks
+//! for counts for later ones, as far as one step goes.
 
 use std::time::Duration;
 
@@ -11,7 +13,8 @@ use tokio::time::Instant;
 /// What must move for each window.
 pub(super) const LEAST_BYTES: usize = 16 * 1024;
 
-/// What counts at most, for this window and later ones: a step of 64 KiB, and one window in which it was just missed.
+/// What counts at most, for this window and later ones: a step of 64 KiB, and one window in which
+/// it was just missed.
 const MOST_BYTES: usize = 5 * LEAST_BYTES;
 
 /// The current window of one direction.
@@ -37,8 +40,8 @@ impl Pace {
         self.since + window
     }
 
-    /// Whether a window is over for which too little moved. While the client is not waited for, `waits` is false and time does not
-    /// count.
+    /// Whether a window is over for which too little moved. While the client is not waited for,
+    /// `waits` is false and time does not count.
     pub(super) fn is_stalled(&mut self, waits: bool, now: Instant, window: Duration) -> bool {
         if waits && now < self.end(window) {
             return false;
@@ -68,7 +71,10 @@ mod tests {
         pace.add(LEAST_BYTES);
         assert!(!pace.is_stalled(true, start + 2 * WINDOW, WINDOW));
         assert!(!pace.is_stalled(false, start + 9 * WINDOW, WINDOW), "nobody waited");
-        assert!(!pace.is_stalled(true, start + 9 * WINDOW, WINDOW), "the window starts when somebody waits");
+        assert!(
+            !pace.is_stalled(true, start + 9 * WINDOW, WINDOW),
+            "the window starts when somebody waits"
+        );
         assert!(pace.is_stalled(true, start + 10 * WINDOW, WINDOW));
     }
 
@@ -90,7 +96,8 @@ mod tests {
             }
             assert!(!pace.is_stalled(true, start + window * WINDOW, WINDOW), "window {window}");
         }
-        let stalled = (101..=106).any(|window| pace.is_stalled(true, start + window * WINDOW, WINDOW));
+        let stalled =
+            (101..=106).any(|window| pace.is_stalled(true, start + window * WINDOW, WINDOW));
         assert!(stalled, "it stands still");
     }
 }

@@ -1,8 +1,9 @@
-//! What is not done on the connection's own thread: single pieces of work, and replies that are made in slices.
+//! What is not done on the connection's own thread: single pieces of work, and replies that are
+//! made in slices.
 //!
-//! The bytes of a large reply are reserved before its work starts. So however many ask at once, what they make fits in the memory
-//! of all connections; the others wait without work done in vain. Between two slices the connection reads, writes and pushes as
-//! always, and may be told to end.
+//! The bytes of a large reply are reserved before its work starts. So however many ask at once,
+//! what they make fits in the memory of all connections; the others wait without work done in vain.
+//! Between two slices the connection reads, writes and pushes as always, and may be told to end.
 
 use parking_lot::Mutex;
 use tracing::error;
@@ -84,7 +85,8 @@ impl Session {
             Done::Integer(value) => out.integer(value),
             Done::Reply(write) => write(out),
             Done::Then(then) => {
-                let mut context = Context { shared: &self.shared, connection: &mut self.connection };
+                let mut context =
+                    Context { shared: &self.shared, connection: &mut self.connection };
                 if let Err(refusal) = then(&mut context) {
                     self.refuse(&refusal);
                 }
@@ -96,7 +98,8 @@ impl Session {
                 return;
             }
             Done::NotYetOn(keys) => {
-                let mut context = Context { shared: &self.shared, connection: &mut self.connection };
+                let mut context =
+                    Context { shared: &self.shared, connection: &mut self.connection };
                 match watch_instead(&mut context, keys) {
                     Ok(are_others) => {
                         self.blocked.iter_mut().for_each(|waiting| waiting.woken |= are_others);

@@ -14,7 +14,8 @@ use crate::memory::{FLOOR_BYTES, Held, STRANGER_INPUT_BYTES, STRANGER_READ_BYTES
 /// What one read asks for at least.
 const READ_BYTES: usize = 16 * 1024;
 
-/// What one read asks for at most: a large body comes in fewer, larger pieces, in proportion to what has come of it.
+/// What one read asks for at most: a large body comes in fewer, larger pieces, in proportion to
+/// what has come of it.
 const MAX_READ_BYTES: usize = 256 * 1024;
 
 /// How long, and for how many bytes, a closed connection is still listened to.
@@ -33,15 +34,19 @@ pub(super) enum Reading {
 }
 
 impl Session {
-    /// Whether more input may be taken. A little always, so that a client that is gone is noticed; while commands run, as far as
-    /// the decoder's own bounds and the memory of all connections go; while they may not, input is read ahead up to a bound for
-    /// this connection and one for all.
+    /// Whether more input may be taken. A little always, so that a client that is gone is noticed;
+    /// while commands run, as far as the decoder's own bounds and the memory of all connections go;
+    /// while they may not, input is read ahead up to a bound for this connection and one for all.
     pub(super) fn reading(&self) -> Reading {
         if self.input_ended || self.closing {
             return Reading::No;
         }
         if !self.connection.logged_in {
-            return if self.decoder.buffered() < STRANGER_INPUT_BYTES { Reading::Yes } else { Reading::No };
+            return if self.decoder.buffered() < STRANGER_INPUT_BYTES {
+                Reading::Yes
+            } else {
+                Reading::No
+            };
         }
         if self.decoder.buffered() < FLOOR_BYTES {
             return Reading::Yes;
@@ -54,7 +59,8 @@ impl Session {
         }
         let limits = &self.shared.limits;
         let may_read_ahead = self.decoder.buffered() < limits.read_ahead_bytes
-            && self.shared.read_ahead_bytes.load(Ordering::Relaxed) < limits.shared_read_ahead_bytes();
+            && self.shared.read_ahead_bytes.load(Ordering::Relaxed)
+                < limits.shared_read_ahead_bytes();
         if may_read_ahead { Reading::Yes } else { Reading::No }
     }
 
@@ -113,8 +119,9 @@ impl Session {
         Ok(moved)
     }
 
-    /// Says that nothing more comes, and lets the client say the same. Closing a socket whose input was not read resets the
-    /// connection, and a reset may overtake the last reply, which is mostly the one that says what was wrong.
+    /// Says that nothing more comes, and lets the client say the same. Closing a socket whose input
+    /// was not read resets the connection, and a reset may overtake the last reply, which is mostly
+    /// the one that says what was wrong.
     pub(super) async fn linger(&mut self) {
         if self.socket.shutdown().await.is_err() || self.input_ended {
             return;

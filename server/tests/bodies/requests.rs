@@ -1,8 +1,9 @@
 //! What the fuzzer and the bounded tests do with any bytes that a client could send.
 //!
-//! Checked: no panic; the same requests and the same complaint however the bytes were split; a request holds no more than the bytes
-//! that came, and no more than the bounds allow; what the decoder holds goes by what came, never by what was announced. The first
-//! byte of the input says how the rest is split.
+//! Checked: no panic; the same requests and the same complaint however the bytes were split; a
+//! request holds no more than the bytes that came, and no more than the bounds allow; what the
+//! decoder holds goes by what came, never by what was announced. The first byte of the input says
+//! how the rest is split.
 
 use crate::protocol::{Bounds, Decoder, Request};
 
@@ -15,7 +16,10 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// Everything that comes out of the bytes, given in pieces, up to the first complaint.
-fn outcome<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> (Vec<Request>, Option<String>) {
+fn outcome<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    bounds: Bounds,
+) -> (Vec<Request>, Option<String>) {
     let mut decoder = Decoder::default();
     let mut requests = Vec::new();
     let mut arrived = 0;
@@ -51,7 +55,8 @@ pub fn requests(bytes: &[u8]) {
         let held: usize = whole.0.iter().flatten().map(bytes::Bytes::len).sum();
         assert!(held <= bytes.len(), "arguments hold more than came");
         let is_bounded = |request: &Request| {
-            let is_inline = request.iter().map(bytes::Bytes::len).sum::<usize>() <= bounds.inline_bytes;
+            let is_inline =
+                request.iter().map(bytes::Bytes::len).sum::<usize>() <= bounds.inline_bytes;
             let fits = request.iter().all(|argument| argument.len() <= bounds.bulk_bytes);
             !request.is_empty() && (is_inline || fits && request.len() <= bounds.arguments)
         };

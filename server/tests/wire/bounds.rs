@@ -1,4 +1,5 @@
-//! What a connection may hold and ask for, and when it is over: bounds that are not about slow readers (`memory.rs`).
+//! What a connection may hold and ask for, and when it is over: bounds that are not about slow
+//! readers (`memory.rs`).
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -116,9 +117,11 @@ fn replies_that_consist_of_many_small_parts_are_bounded_too() {
     let mut client = server.client();
     assert_eq!(client.call(&many_keys(2000, "7")).word(), "LIMIT", "a verdict for each");
     assert_eq!(client.call(&many_keys(2000, "0")), Value::Array(vec![]));
-    let info: Vec<_> = ["COMMAND", "INFO"].into_iter().chain(std::iter::repeat_n("PING", 5000)).collect();
+    let info: Vec<_> =
+        ["COMMAND", "INFO"].into_iter().chain(std::iter::repeat_n("PING", 5000)).collect();
     assert_eq!(client.call(&info).word(), "LIMIT");
-    let docs: Vec<_> = ["COMMAND", "DOCS"].into_iter().chain(std::iter::repeat_n("PING", 5000)).collect();
+    let docs: Vec<_> =
+        ["COMMAND", "DOCS"].into_iter().chain(std::iter::repeat_n("PING", 5000)).collect();
     assert_eq!(client.call(&docs).items().len(), 2, "one command and its map");
     assert_eq!(client.line("PING"), Value::Simple("PONG".into()));
 }
@@ -131,7 +134,8 @@ fn a_follow_with_heartbeats_tells_its_position_when_nothing_comes() {
     client.line("TL.APPEND messages:a x");
     client.line("TL.FOLLOW messages:a AFTER 0 HEARTBEAT 1000");
     assert_eq!(client.receive().items()[0].text(), "tl.entry");
-    let position = Value::Push(vec![Value::bulk("tl.cursor"), Value::bulk("messages:a"), Value::Integer(1)]);
+    let position =
+        Value::Push(vec![Value::bulk("tl.cursor"), Value::bulk("messages:a"), Value::Integer(1)]);
     assert_eq!((client.receive(), client.receive()), (position.clone(), position));
     let mut terminal = server.client3();
     terminal.line("IM.CREATE c MEMBERS ann bob");

@@ -17,7 +17,10 @@ fn verify_tells_sums_and_findings_in_both_dialects() {
         // Beside the entry there is the mark of messaging.
         assert_eq!((found.get("entries").integer(), found.get("timelines").integer()), (2, 2));
         assert!(found.get("files").integer() >= 4 && found.get("bytes").integer() > 0);
-        assert_eq!((found.get("findings"), found.get("left_off").integer()), (Value::Array(vec![]), 0));
+        assert_eq!(
+            (found.get("findings"), found.get("left_off").integer()),
+            (Value::Array(vec![]), 0)
+        );
     }
 }
 
@@ -29,10 +32,16 @@ fn verify_names_the_file_and_the_timeline_of_what_is_damaged() {
     client.line("TL.FLUSH");
     server.damage_a_segment();
     let findings = client.line("TL.VERIFY").get("findings");
-    let named =
-        findings.items().iter().find(|finding| finding.text_of("timeline").is_some()).expect("it is named");
+    let named = findings
+        .items()
+        .iter()
+        .find(|finding| finding.text_of("timeline").is_some())
+        .expect("it is named");
     assert!(named.get("file").text().contains(".data"), "{named:?}");
-    assert_eq!((named.get("store").text(), named.get("timeline").text()), ("messages".into(), "a".into()));
+    assert_eq!(
+        (named.get("store").text(), named.get("timeline").text()),
+        ("messages".into(), "a".into())
+    );
     assert_eq!((named.get("first").integer(), named.get("last").integer()), (1, 1));
 }
 
@@ -44,7 +53,8 @@ fn a_backup_of_a_running_server_is_restored_and_holds_what_was_acknowledged() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (backup, restored) = (folder.path().join("backup"), folder.path().join("restored"));
     let made = client.call(&["TL.BACKUP", backup.to_str().expect("a name")]);
-    // The manifest, of the segment its data and both copies of its index, and both copies of messaging's ledgers, which have a mark.
+    // The manifest, of the segment its data and both copies of its index, and both copies of
+    // messaging's ledgers, which have a mark.
     assert_eq!((made.get("entries").integer(), made.get("files").integer()), (2, 8));
     client.line("TL.APPEND messages:a two");
     strandline::restore(&backup, &restored).expect("restores");

@@ -9,10 +9,16 @@ fn an_id_makes_a_retry_give_the_first_sequence_whatever_else_it_asks_for() {
     assert_eq!(client.line("TL.APPEND messages:a x ID 1"), Value::Integer(1));
     assert_eq!(client.line("TL.APPEND messages:a y"), Value::Integer(2));
     for retry in ["ID 1", "ID 1 IFLAST 9", "ID 1 SEQ 1"] {
-        assert_eq!(client.line(&format!("TL.APPEND messages:a x {retry}")), Value::Integer(1), "{retry}");
+        assert_eq!(
+            client.line(&format!("TL.APPEND messages:a x {retry}")),
+            Value::Integer(1),
+            "{retry}"
+        );
     }
     let conflict = client.line("TL.APPEND messages:a other ID 1");
-    assert!(matches!(&conflict, Value::Error(text) if text.starts_with("CONFLICT ") && text.contains('1')));
+    assert!(
+        matches!(&conflict, Value::Error(text) if text.starts_with("CONFLICT ") && text.contains('1'))
+    );
     assert_eq!(
         client.line("TL.APPEND messages:b other ID 1"),
         Value::Integer(1),
@@ -32,14 +38,23 @@ fn conditions_are_kept_and_name_the_last_sequence() {
     let mut client = server.client();
     assert_eq!(client.line("TL.APPEND messages:a x IFLAST 0"), Value::Integer(1));
     let refused = client.line("TL.APPEND messages:a x IFLAST 0 SEQ 1");
-    assert!(matches!(&refused, Value::Error(text) if text.starts_with("LASTSEQ ") && text.ends_with('1')));
+    assert!(
+        matches!(&refused, Value::Error(text) if text.starts_with("LASTSEQ ") && text.ends_with('1'))
+    );
     assert_eq!(client.line("TL.APPEND messages:a x SEQ 1").word(), "SEQORDER");
     assert_eq!(client.line("TL.APPEND messages:a x SEQ 10 IFLAST 1"), Value::Integer(10));
     assert_eq!(client.line("TL.APPEND messages:a x"), Value::Integer(11));
-    assert_eq!(client.line("TL.APPEND messages:a x SEQ 9223372036854775807"), Value::Integer(i64::MAX));
+    assert_eq!(
+        client.line("TL.APPEND messages:a x SEQ 9223372036854775807"),
+        Value::Integer(i64::MAX)
+    );
     assert_eq!(client.line("TL.APPEND messages:a x").word(), "LIMIT");
     for wrong in ["PX 0", "PX -1", "SEQ", "IFLAST x", "IFLAST 0 SIDEWAYS 1"] {
-        assert_eq!(client.line(&format!("TL.APPEND messages:b x {wrong}")).word(), "ERR", "{wrong}");
+        assert_eq!(
+            client.line(&format!("TL.APPEND messages:b x {wrong}")).word(),
+            "ERR",
+            "{wrong}"
+        );
     }
     assert_eq!(
         client.line("TL.FANOUT x 1 messages:b SEQ 5").word(),
@@ -60,7 +75,10 @@ fn entries_are_trimmed_deleted_edited_and_dropped() {
     assert_eq!(client.line("TL.DEL messages:a 4 4 99"), Value::Integer(1));
     assert_eq!(client.line("TL.EDIT messages:a 5 new"), Value::Integer(1));
     assert_eq!(client.line("TL.EDIT messages:a 4 new"), Value::Integer(0));
-    assert_eq!(client.line("TL.RANGE messages:a - 5").entries(), [(3, "m3".into()), (5, "new".into())]);
+    assert_eq!(
+        client.line("TL.RANGE messages:a - 5").entries(),
+        [(3, "m3".into()), (5, "new".into())]
+    );
     assert_eq!(client.line("TL.TRIM messages:a keep 2"), Value::Integer(5));
     assert_eq!(client.line("TL.TRIM messages:a OLDER 1"), Value::Integer(0));
     assert_eq!(client.line("TL.INFO messages:a").get("first"), Value::Integer(9));

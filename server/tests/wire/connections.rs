@@ -80,8 +80,15 @@ fn subscriptions_are_limited_and_the_limit_leaves_the_connection_open() {
     assert_eq!(client.receive().items()[2], Value::Integer(2));
     assert_eq!(client.receive().word(), "LIMIT");
     assert_eq!(client.line("TL.FOLLOW messages:a AFTER 0").word(), "LIMIT");
-    assert!(matches!(client.line("SUBSCRIBE sync:a"), Value::Push(_)), "one that is there is not one more");
-    assert_eq!(client.line("TL.MREAD 1 sync:a AFTER 0 BLOCK 1").word(), "LIMIT", "to be blocked is to watch");
+    assert!(
+        matches!(client.line("SUBSCRIBE sync:a"), Value::Push(_)),
+        "one that is there is not one more"
+    );
+    assert_eq!(
+        client.line("TL.MREAD 1 sync:a AFTER 0 BLOCK 1").word(),
+        "LIMIT",
+        "to be blocked is to watch"
+    );
     assert_eq!(client.line("TL.MREAD 1 sync:a AFTER 0"), Value::Array(vec![]));
     client.line("UNSUBSCRIBE sync:b");
     assert_eq!(client.line("TL.FOLLOW messages:a AFTER 0").get("verdict").text(), "OK");

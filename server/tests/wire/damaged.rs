@@ -1,4 +1,5 @@
-//! Messaging on damaged files, as terminals see it: attributes, entries of kind `lost`, and ledgers that are rebuilt.
+//! Messaging on damaged files, as terminals see it: attributes, entries of kind `lost`, and ledgers
+//! that are rebuilt.
 
 #![allow(clippy::disallowed_methods, reason = "the tests run the binary")]
 

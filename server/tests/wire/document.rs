@@ -14,7 +14,8 @@ fn the_tables_of_the_protocol_document_are_those_of_the_code() {
     let (tables, tail) = rest.split_once(END).expect("the tables end");
     let rendered = format!("\n{}", strandline_server::render_tables());
     if std::env::var_os("STRANDLINE_BLESS").is_some() {
-        std::fs::write(&path, [head, BEGIN, &rendered, END, tail].concat()).expect("the document is written");
+        std::fs::write(&path, [head, BEGIN, &rendered, END, tail].concat())
+            .expect("the document is written");
     } else {
         assert!(
             tables == rendered,

@@ -28,7 +28,11 @@ fn a_malformed_frame_is_named_and_the_connection_closed() {
             for piece in bytes.as_bytes().chunks(step) {
                 client.send_raw(piece);
             }
-            assert_eq!(client.receive(), Value::Simple("PONG".into()), "what came before is answered");
+            assert_eq!(
+                client.receive(),
+                Value::Simple("PONG".into()),
+                "what came before is answered"
+            );
             assert_eq!(
                 client.receive(),
                 Value::Error(format!("ERR Protocol error: {complaint}")),
@@ -79,7 +83,11 @@ fn a_request_that_is_cut_at_any_byte_hurts_nobody() {
         }
     }
     assert_eq!(witness.line("PING"), Value::Simple("PONG".into()));
-    assert_eq!(witness.line("TL.INFO messages:a").get("last"), Value::Integer(0), "nothing was half done");
+    assert_eq!(
+        witness.line("TL.INFO messages:a").get("last"),
+        Value::Integer(0),
+        "nothing was half done"
+    );
 }
 
 #[test]
@@ -162,7 +170,9 @@ fn a_client_that_takes_nothing_is_closed_and_the_others_go_on() {
 #[test]
 fn a_client_that_speaks_http_is_turned_away_and_nothing_behind_runs() {
     let server = TestServer::start();
-    for head in ["POST / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n", "host: 127.0.0.1\r\n", "HEAD /x HTTP/1.0\r\n"] {
+    for head in
+        ["POST / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n", "host: 127.0.0.1\r\n", "HEAD /x HTTP/1.0\r\n"]
+    {
         let mut client = server.client();
         client.send_raw(format!("PING\r\n{head}TL.APPEND messages:a x\r\n").as_bytes());
         assert_eq!(client.receive(), Value::Simple("PONG".into()), "what came before is answered");

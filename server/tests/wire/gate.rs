@@ -1,5 +1,6 @@
-//! Who waits for the disk keeps nobody else waiting: all connections are served by one thread here, the disk stands still while a
-//! command reads, and another client is answered. (Appends are another matter: `submission.rs` in the server's source.)
+//! Who waits for the disk keeps nobody else waiting: all connections are served by one thread here,
+//! the disk stands still while a command reads, and another client is answered. (Appends are
+//! another matter: `submission.rs` in the server's source.)
 
 use std::io;
 use std::path::PathBuf;
@@ -131,19 +132,26 @@ impl RawDirectory for GatedDisk {
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 impl GatedDisk {
-    /// A server on it that keeps no block in memory, while `talk` talks to it. All is in segments afterwards.
+    /// A server on it that keeps no block in memory, while `talk` talks to it. All is in segments
+    /// afterwards.
     fn serve(&self, talk: impl FnOnce(&mut dyn FnMut() -> Client)) {
-        let world = World { dir: Dir::new(Arc::new(self.clone())), clock: Arc::new(SystemClock::new()) };
+        let world =
+            World { dir: Dir::new(Arc::new(self.clone())), clock: Arc::new(SystemClock::new()) };
         let options = Options { memory_budget_bytes: 1, ..Options::default() };
         let engine = Engine::open_in(world, options).expect("opens");
         let mut config = Config { port: 0, ..Config::default() };
         config.limits.stop_seconds = 1;
         let runtime = runtime();
-        let mut server = runtime.block_on(Server::start_on(engine, config)).expect("the server starts");
+        let mut server =
+            runtime.block_on(Server::start_on(engine, config)).expect("the server starts");
         let address = server.address();
         talk(&mut || Client::connect(address));
         server.stop();

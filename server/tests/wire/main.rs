@@ -1,5 +1,5 @@
-//! The server as its clients see it: each test starts one in this process, on a free port and in a directory of its own, and talks
-//! to it over TCP.
+//! The server as its clients see it: each test starts one in this process, on a free port and in a
+//! directory of its own, and talks to it over TCP.
 
 mod bounds;
 mod care;

@@ -1,4 +1,5 @@
-//! What strangers can make the server hold, and that a client that is gone, stuck or slow does not stay.
+//! What strangers can make the server hold, and that a client that is gone, stuck or slow does not
+//! stay.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -29,7 +30,9 @@ fn clients_that_are_gone_are_noticed_though_others_have_used_up_the_read_ahead()
         .map(|_| {
             let mut hog = server.client();
             hog.send_raw(&block);
-            hog.socket.set_write_timeout(Some(Duration::from_millis(300))).expect("an option of the socket");
+            hog.socket
+                .set_write_timeout(Some(Duration::from_millis(300)))
+                .expect("an option of the socket");
             // As much as it takes: the server's read-ahead, then the kernel's buffers.
             while hog.socket.write_all(&encoded(&["PING"]).repeat(1000)).is_ok() {}
             hog
@@ -58,7 +61,8 @@ fn clients_that_are_gone_are_noticed_though_others_have_used_up_the_read_ahead()
 #[test]
 fn half_requests_of_many_connections_are_bounded_together_and_the_largest_goes() {
     let server = TestServer::with(|config| config.limits.client_memory_bytes = 4 << 20);
-    // Each may send its 1 MiB for itself; all of them, 20 MiB, are over the 2 MiB that input may take.
+    // Each may send its 1 MiB for itself; all of them, 20 MiB, are over the 2 MiB that input may
+    // take.
     let mut halves: Vec<_> = (0..20)
         .map(|_| {
             let mut client = server.client();
@@ -78,7 +82,9 @@ fn half_requests_of_many_connections_are_bounded_together_and_the_largest_goes()
     }
     assert_eq!(witness.line("TL.APPEND messages:a x"), Value::Integer(1), "small requests go on");
     let told = halves.iter_mut().any(|half| {
-        half.socket.set_read_timeout(Some(Duration::from_millis(10))).expect("an option of the socket");
+        half.socket
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .expect("an option of the socket");
         half.frame().is_ok_and(|frame| frame.word() == "LIMIT")
     });
     assert!(told, "somebody was told LIMIT");

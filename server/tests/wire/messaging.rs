@@ -1,9 +1,10 @@
-//! Conversations and their members, sends and their retries, history, unread, recalls: what is answered, and what is refused.
+//! Conversations and their members, sends and their retries, history, unread, recalls: what is
+//! answered, and what is refused.
 
 use crate::support::{Client, TestServer, Value};
 
-/// An event of a reply as words, without its time and attributes: the conversation where IM.SYNC gives it, sequence, sender, kind,
-/// body.
+/// An event of a reply as words, without its time and attributes: the conversation where IM.SYNC
+/// gives it, sequence, sender, kind, body.
 pub fn told(event: &Value) -> String {
     let parts = event.items();
     let parts = match parts.split_last() {
@@ -11,10 +12,11 @@ pub fn told(event: &Value) -> String {
         _ => parts,
     };
     let time_at = parts.len() - 4;
-    let words = parts.iter().enumerate().filter(|(at, _)| *at != time_at).map(|(_, part)| match part {
-        Value::Integer(number) => number.to_string(),
-        other => other.text(),
-    });
+    let words =
+        parts.iter().enumerate().filter(|(at, _)| *at != time_at).map(|(_, part)| match part {
+            Value::Integer(number) => number.to_string(),
+            other => other.text(),
+        });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -34,8 +36,12 @@ fn a_conversation_is_made_once_and_tells_who_is_in_it() {
         let server = TestServer::start();
         let mut client = if three { server.client3() } else { server.client() };
         assert_eq!(client.line("IM.CREATE c MEMBERS bob ann bob"), Value::Integer(1));
-        assert_eq!(client.line("IM.CREATE c MODE auto HISTORY all MEMBERS ann bob"), Value::Integer(0));
-        for other in ["MODE pull MEMBERS ann bob", "HISTORY joined MEMBERS ann bob", "MEMBERS ann"] {
+        assert_eq!(
+            client.line("IM.CREATE c MODE auto HISTORY all MEMBERS ann bob"),
+            Value::Integer(0)
+        );
+        for other in ["MODE pull MEMBERS ann bob", "HISTORY joined MEMBERS ann bob", "MEMBERS ann"]
+        {
             assert_eq!(client.line(&format!("IM.CREATE c {other}")).word(), "CONFLICT", "{other}");
         }
         assert_eq!(client.line("IM.JOIN c carl ann dora carl"), Value::Integer(2));
@@ -49,9 +55,16 @@ fn a_conversation_is_made_once_and_tells_who_is_in_it() {
         let info = client.line("IM.INFO c");
         let facts = ["members", "first", "last"].map(|fact| info.get(fact).integer());
         assert_eq!(facts, [3, 1, 3], "two joins and a leave have a sequence each");
-        assert_eq!((info.get("mode").text(), info.get("history").text()), ("auto".into(), "all".into()));
+        assert_eq!(
+            (info.get("mode").text(), info.get("history").text()),
+            ("auto".into(), "all".into())
+        );
         assert!(info.get("created").integer() > 1_600_000_000_000);
-        assert_eq!(client.line("IM.CREATE c MEMBERS bob ann"), Value::Integer(0), "founders, not members");
+        assert_eq!(
+            client.line("IM.CREATE c MEMBERS bob ann"),
+            Value::Integer(0),
+            "founders, not members"
+        );
     }
 }
 
@@ -66,7 +79,11 @@ fn a_conversation_of_one_is_a_note_to_oneself() {
     assert_eq!(client.line("IM.LEAVE c ann"), Value::Integer(1));
     assert_eq!(client.line("IM.MEMBERS c"), Value::Array(vec![]));
     assert_eq!(client.line("IM.SEND c ann x").word(), "NOPERM");
-    assert_eq!(client.line("IM.JOIN c bob"), Value::Integer(1), "an empty conversation can be joined");
+    assert_eq!(
+        client.line("IM.JOIN c bob"),
+        Value::Integer(1),
+        "an empty conversation can be joined"
+    );
 }
 
 #[test]
@@ -79,9 +96,15 @@ fn a_retry_gives_the_first_message_also_after_leaving_and_after_a_restart() {
     let repeats = |client: &mut Client, when: &str| {
         let again = client.line("IM.SEND c ann hello ID 1");
         assert_eq!(again.get("duplicate"), Value::Integer(1), "{when}");
-        assert_eq!((again.get("seq"), again.get("time")), (first.get("seq"), first.get("time")), "{when}");
+        assert_eq!(
+            (again.get("seq"), again.get("time")),
+            (first.get("seq"), first.get("time")),
+            "{when}"
+        );
         let other = client.line("IM.SEND c ann other ID 1");
-        assert!(matches!(&other, Value::Error(text) if text.starts_with("CONFLICT ") && text.contains('1')));
+        assert!(
+            matches!(&other, Value::Error(text) if text.starts_with("CONFLICT ") && text.contains('1'))
+        );
     };
     repeats(&mut client, "at once");
     assert_eq!(send(&mut client, "c bob hello ID 1"), 2, "an id belongs to its sender");
@@ -112,7 +135,8 @@ fn a_pipeline_of_retries_gives_one_message() {
             (0..20).for_each(|_| client.send(&["IM.SEND", "c", "ann", "hello", "ID", "1"]));
             (0..20).map(|_| client.receive()).collect::<Vec<_>>()
         };
-        let running: Vec<_> = others.into_iter().map(|client| scope.spawn(move || retry(client))).collect();
+        let running: Vec<_> =
+            others.into_iter().map(|client| scope.spawn(move || retry(client))).collect();
         running.into_iter().flat_map(|one| one.join().expect("it is answered")).collect()
     });
     assert!(replies.iter().all(|reply| reply.get("seq") == Value::Integer(1)));
@@ -129,11 +153,19 @@ fn a_pipeline_of_retries_gives_one_message() {
 fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     let server = TestServer::start();
     let mut client = server.client();
-    let _made = ["IM.CREATE c MEMBERS ann bob", "IM.SEND c ann hello"].map(|line| client.line(line));
+    let _made =
+        ["IM.CREATE c MEMBERS ann bob", "IM.SEND c ann hello"].map(|line| client.line(line));
     let long = "x".repeat(201);
     let standing = |client: &mut Client| {
-        ["IM.INFO c", "IM.MEMBERS c", "IM.TAIL ann", "IM.TAIL bob", "IM.TAIL eve", "IM.HISTORY c ann"]
-            .map(|line| client.line(line))
+        [
+            "IM.INFO c",
+            "IM.MEMBERS c",
+            "IM.TAIL ann",
+            "IM.TAIL bob",
+            "IM.TAIL eve",
+            "IM.HISTORY c ann",
+        ]
+        .map(|line| client.line(line))
     };
     let before = standing(&mut client);
     for (line, word) in [
@@ -170,9 +202,11 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     ] {
         assert_eq!(client.line(line).word(), word, "{line}");
     }
-    for line in
-        [format!("IM.CREATE {long} MEMBERS ann"), format!("IM.JOIN c {long}"), format!("IM.TAIL {long}")]
-    {
+    for line in [
+        format!("IM.CREATE {long} MEMBERS ann"),
+        format!("IM.JOIN c {long}"),
+        format!("IM.TAIL {long}"),
+    ] {
         assert_eq!(client.line(&line).word(), "TOOBIG", "{line}");
     }
     for name in ["", "a b", "a\n", "\x7f"] {
@@ -182,10 +216,12 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     let large = "x".repeat((1 << 20) + 1);
     assert_eq!(client.call(&["IM.SEND", "c", "ann", &large]).word(), "TOOBIG");
     assert_eq!(client.call(&["IM.EDIT", "c", "ann", "1", &large]).word(), "TOOBIG");
-    for line in ["IM.RECALL c bob 1", "IM.RECALL c eve 1", "IM.EDIT c bob 1 x", "IM.EDIT c eve 1 x"] {
+    for line in ["IM.RECALL c bob 1", "IM.RECALL c eve 1", "IM.EDIT c bob 1 x", "IM.EDIT c eve 1 x"]
+    {
         assert_eq!(client.line(line).word(), "NOPERM", "{line}");
     }
-    for line in ["IM.RECALL c ann 9", "IM.RECALL c eve 9", "IM.EDIT c ann 9 x", "IM.EDIT c ann 0 x"] {
+    for line in ["IM.RECALL c ann 9", "IM.RECALL c eve 9", "IM.EDIT c ann 9 x", "IM.EDIT c ann 0 x"]
+    {
         assert_eq!(client.line(line).word(), "NOTFOUND", "{line}");
     }
     for line in ["IM.READ c eve 1", "IM.HIDE c eve 1", "IM.HIDE c ann 9", "IM.READ c ann 0"] {
@@ -241,7 +277,8 @@ fn the_stores_that_messaging_keeps_for_itself_are_out_of_reach() {
     for name in ["im.state", "im.other", "im"] {
         assert_eq!(client.line(&format!("TL.STORE CREATE {name}")).word(), "ERR", "{name}");
     }
-    let listed: Vec<String> = client.line("TL.STORE LIST").items().iter().map(Value::text).collect();
+    let listed: Vec<String> =
+        client.line("TL.STORE LIST").items().iter().map(Value::text).collect();
     assert_eq!(listed, ["messages", "sync"]);
     assert_eq!(client.line("IM.INFO c").get("members"), Value::Integer(1));
 }
@@ -252,9 +289,15 @@ fn history_shows_each_its_own_periods_in_both_directions() {
     let mut client = server.client();
     for (conv, policy) in [("all", "all"), ("joined", "joined")] {
         client.line(&format!("IM.CREATE {conv} HISTORY {policy} MEMBERS ann"));
-        for step in
-            ["SEND ann m1", "JOIN bob", "SEND ann m3", "LEAVE bob", "SEND ann m5", "JOIN bob", "SEND ann m7"]
-        {
+        for step in [
+            "SEND ann m1",
+            "JOIN bob",
+            "SEND ann m3",
+            "LEAVE bob",
+            "SEND ann m5",
+            "JOIN bob",
+            "SEND ann m7",
+        ] {
             let (verb, rest) = step.split_once(' ').expect("a verb and words");
             client.line(&format!("IM.{verb} {conv} {rest}"));
         }
@@ -275,14 +318,22 @@ fn history_shows_each_its_own_periods_in_both_directions() {
     assert_eq!(sequences(&mut client, "joined ann BEFORE 3"), [2, 1]);
     client.line("IM.LEAVE all bob");
     client.line("IM.SEND all ann m9");
-    assert_eq!(sequences(&mut client, "all bob COUNT 2"), [8, 7], "to the end of the last membership");
+    assert_eq!(
+        sequences(&mut client, "all bob COUNT 2"),
+        [8, 7],
+        "to the end of the last membership"
+    );
     assert_eq!(
         client.line("IM.HIDE joined bob 3 5 7 7 3"),
         Value::Integer(2),
         "what it cannot see it cannot hide"
     );
     assert_eq!(sequences(&mut client, "joined bob AFTER 0"), [2, 4, 6]);
-    assert_eq!(sequences(&mut client, "joined ann AFTER 0"), [1, 2, 3, 4, 5, 6, 7], "hidden for bob only");
+    assert_eq!(
+        sequences(&mut client, "joined ann AFTER 0"),
+        [1, 2, 3, 4, 5, 6, 7],
+        "hidden for bob only"
+    );
 }
 
 #[test]
@@ -297,7 +348,8 @@ fn history_at_a_time_starts_with_the_first_event_that_is_not_older() {
         .map(|event| event.items()[1].integer())
         .collect();
     for time in times.iter().flat_map(|time| [time - 1, *time, time + 1]) {
-        let first = (1..).zip(&times).find(|(_, other)| **other >= time).map(|(sequence, _)| sequence);
+        let first =
+            (1..).zip(&times).find(|(_, other)| **other >= time).map(|(sequence, _)| sequence);
         let reply = client.line(&format!("IM.HISTORY c ann AT {time} COUNT 1"));
         assert_eq!(reply.items().first().map(|event| event.items()[0].integer()), first, "{time}");
     }
@@ -364,7 +416,11 @@ fn conversations_are_listed_by_their_last_message() {
             break;
         }
     }
-    assert_eq!(seen, ["c::0", "a:last-of-a:1", "d::0"], "a recalled message stands there with no body");
+    assert_eq!(
+        seen,
+        ["c::0", "a:last-of-a:1", "d::0"],
+        "a recalled message stands there with no body"
+    );
     assert_eq!(client.line("IM.CONVERSATIONS nobody").get("items"), Value::Array(vec![]));
 }
 
@@ -410,7 +466,10 @@ fn a_body_that_was_taken_back_or_replaced_is_shown_nowhere() {
         assert_eq!(lengths, [6, 7, 6, 6, 6, 7], "what was edited says so, {mode}");
         assert_eq!(entries.items()[1].items()[6].get("edited"), Value::Integer(1));
         assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), expected, "{mode}");
-        assert_eq!(all_told(&client.line(&format!("IM.SYNC bob {cursor}")).get("entries")), expected[1..]);
+        assert_eq!(
+            all_told(&client.line(&format!("IM.SYNC bob {cursor}")).get("entries")),
+            expected[1..]
+        );
         assert_eq!(all_told(&client.line("IM.SYNC ann 0").get("entries")), expected);
         let history = ["1 ann recall ", "2 ann message better", "3 ann message fine"];
         assert_eq!(all_told(&client.line("IM.HISTORY c bob AFTER 0")), history);
@@ -443,13 +502,22 @@ fn a_change_is_pushed_only_to_who_may_see_the_message() {
         assert_eq!(client.line("IM.RECALL c ann 1"), Value::Integer(1));
         send(&mut client, "c ann open");
         let frame = follower.receive();
-        assert_eq!(told(&Value::Array(frame.items()[3..].to_vec())), "c 5 ann message open", "{mode}");
+        assert_eq!(
+            told(&Value::Array(frame.items()[3..].to_vec())),
+            "c 5 ann message open",
+            "{mode}"
+        );
         assert!(hinted.receive().items()[2].text().ends_with("message\nopen"), "{mode}");
         let of_bob = ["c 2 bob join ", "c 5 ann message open"];
         assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), of_bob, "{mode}");
         let of_carl = all_told(&client.line("IM.SYNC carl 0").get("entries"));
-        let expected =
-            ["c 1 ann recall ", "c 2 bob join ", "c 1 ann edit ", "c 1 ann recall ", "c 5 ann message open"];
+        let expected = [
+            "c 1 ann recall ",
+            "c 2 bob join ",
+            "c 1 ann edit ",
+            "c 1 ann recall ",
+            "c 5 ann message open",
+        ];
         assert_eq!(of_carl, expected, "{mode}");
     }
 }

@@ -1,5 +1,5 @@
-//! docs/operations.md and docs/messaging.md name every setting with its default and every figure, and nothing else. And what a person on
-//! duty asks for is there.
+//! docs/operations.md and docs/messaging.md name every setting with its default and every figure,
+//! and nothing else. And what a person on duty asks for is there.
 
 #![allow(clippy::disallowed_methods, reason = "the tests read documents of the repository")]
 
@@ -19,10 +19,14 @@ fn document(name: &str) -> String {
 /// The cells of the tables of a section, which ends at the next heading.
 fn rows(text: &str, heading: &str) -> Vec<Vec<String>> {
     let (_, section) = text.split_once(&format!("\n{heading}\n")).expect("the section is there");
-    let lines =
-        section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `"));
+    let lines = section
+        .lines()
+        .take_while(|line| !line.starts_with('#'))
+        .filter(|line| line.starts_with("| `"));
     lines
-        .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+        .map(|line| {
+            line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+        })
         .collect()
 }
 
@@ -58,7 +62,8 @@ fn the_documents_list_every_setting_with_its_default_and_no_other() {
     let defaults = serde_json::to_value(Config::default()).expect("settings are plain values");
     flatten("", &defaults, &mut of_code);
     let (operations, messaging) = (document("operations.md"), document("messaging.md"));
-    let tables = [rows(&operations, "## Settings"), rows(&messaging, "## Settings and limits")].concat();
+    let tables =
+        [rows(&operations, "## Settings"), rows(&messaging, "## Settings and limits")].concat();
     let of_documents: BTreeMap<String, String> = tables
         .iter()
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].trim_matches('`').to_owned()))
@@ -69,7 +74,8 @@ fn the_documents_list_every_setting_with_its_default_and_no_other() {
 
 /// A figure of a store has the name of the kind.
 fn kind(name: &str) -> String {
-    let ending = ["_oldest_ms", "_entries", "_bytes"].into_iter().find(|ending| name.ends_with(ending));
+    let ending =
+        ["_oldest_ms", "_entries", "_bytes"].into_iter().find(|ending| name.ends_with(ending));
     match (name.starts_with("store_"), ending) {
         (true, Some(ending)) => format!("store_<name>{ending}"),
         _ => name.to_owned(),
@@ -112,8 +118,9 @@ fn memory_blocked_clients_syncs_stores_and_backups_have_figures() {
     client.line("TL.APPEND messages:a one");
     client.line("TL.FLUSH");
     waiting.send_raw(b"TL.READ messages:a AFTER 1 BLOCK 0\r\n");
-    let figure =
-        |client: &mut crate::support::Client, name: &str| client.line("TL.STATS").get(name).integer();
+    let figure = |client: &mut crate::support::Client, name: &str| {
+        client.line("TL.STATS").get(name).integer()
+    };
     while figure(&mut client, "blocked_clients") == 0 {
         std::thread::yield_now();
     }

@@ -45,7 +45,11 @@ fn subscribers_get_what_is_appended_afterwards_in_both_dialects() {
     let frame = three.receive();
     assert!(matches!(frame, Value::Push(_)) && message("smessage", "sync:u", 2, "hello")(&frame));
     assert_eq!(two.line("PING x"), Value::Array(vec![Value::bulk("pong"), Value::bulk("x")]));
-    assert_eq!(two.line("TL.LAST sync:u").word(), "ERR", "RESP2 cannot tell a reply from a message");
+    assert_eq!(
+        two.line("TL.LAST sync:u").word(),
+        "ERR",
+        "RESP2 cannot tell a reply from a message"
+    );
     assert_eq!(three.line("TL.LAST sync:u").items()[2].text(), "hello");
     assert_eq!(two.line("UNSUBSCRIBE").items()[2], Value::Integer(0));
     assert_eq!(two.line("TL.LAST sync:u").items()[2].text(), "hello");
@@ -71,7 +75,9 @@ fn a_channel_that_is_no_timeline_is_accepted_and_stays_silent() {
 fn a_follow_in_resp2_is_told_what_to_use() {
     let server = TestServer::start();
     let refused = server.client().line("TL.FOLLOW messages:a AFTER 0");
-    assert!(matches!(&refused, Value::Error(text) if text.contains("HELLO 3") && text.contains("BLOCK")));
+    assert!(
+        matches!(&refused, Value::Error(text) if text.contains("HELLO 3") && text.contains("BLOCK"))
+    );
 }
 
 #[test]
@@ -104,7 +110,10 @@ fn a_follow_goes_from_catch_up_to_live_without_gap_or_repetition_under_a_writer(
                 for expected in after + 1..=ENTRIES {
                     let frame = client.receive();
                     let items = frame.items();
-                    assert_eq!((items[0].text(), items[2].integer()), ("tl.entry".into(), expected));
+                    assert_eq!(
+                        (items[0].text(), items[2].integer()),
+                        ("tl.entry".into(), expected)
+                    );
                     assert_eq!(items[4].text(), expected.to_string());
                 }
                 assert_eq!(client.line("TL.UNFOLLOW messages:live"), Value::Integer(1));
@@ -124,7 +133,10 @@ fn a_follow_that_is_ahead_is_told_so_and_not_started() {
     let mut client = server.client3();
     client.line("TL.APPEND messages:a x");
     assert_eq!(client.line("TL.FOLLOW messages:a AFTER 7").get("verdict").text(), "FUTURE");
-    assert_eq!(client.line("TL.FOLLOW messages:a AFTER 0 EPOCH other").get("verdict").text(), "EPOCH");
+    assert_eq!(
+        client.line("TL.FOLLOW messages:a AFTER 0 EPOCH other").get("verdict").text(),
+        "EPOCH"
+    );
     assert_eq!(client.line("TL.UNFOLLOW messages:a"), Value::Integer(0));
     assert_eq!(client.line("TL.FOLLOW messages:a AFTER 1 COUNT 3").word(), "ERR");
 }
@@ -183,7 +195,10 @@ fn a_blocked_read_of_an_emptied_timeline_is_told_once_and_then_waits() {
     client.line("TL.APPEND messages:a x");
     client.line("TL.TRIM messages:a KEEP 0");
     let told = client.line("TL.READ messages:a AFTER 0 BLOCK 0");
-    assert_eq!((told.get("verdict").text(), told.get("entries").items().len()), ("TRIMMED".into(), 0));
+    assert_eq!(
+        (told.get("verdict").text(), told.get("entries").items().len()),
+        ("TRIMMED".into(), 0)
+    );
     let Value::Integer(next) = told.get("next") else { panic!("{told:?}") };
     let after = next.to_string();
     client.send(&["TL.READ", "messages:a", "AFTER", &after, "BLOCK", "0"]);

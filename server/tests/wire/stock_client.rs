@@ -15,8 +15,11 @@ fn a_stock_client_appends_reads_and_pipelines_in_both_dialects() {
     let server = TestServer::start();
     for (dialect, key) in [("resp2", "messages:two"), ("resp3", "messages:three")] {
         let mut connection = connect(&server, dialect);
-        let sequence: u64 =
-            redis::cmd("TL.APPEND").arg(key).arg(b"\x00\xff").query(&mut connection).expect("a reply");
+        let sequence: u64 = redis::cmd("TL.APPEND")
+            .arg(key)
+            .arg(b"\x00\xff")
+            .query(&mut connection)
+            .expect("a reply");
         assert_eq!(sequence, 1);
         let entry: (u64, u64, Vec<u8>) =
             redis::cmd("TL.GET").arg(key).arg(1).query(&mut connection).expect("a reply");
@@ -27,11 +30,18 @@ fn a_stock_client_appends_reads_and_pipelines_in_both_dialects() {
         }
         let sequences: Vec<u64> = pipeline.query(&mut connection).expect("a reply");
         assert_eq!(sequences, (2..=1001).collect::<Vec<_>>());
-        let read: std::collections::HashMap<String, Value> =
-            redis::cmd("TL.READ").arg(key).arg("AFTER").arg(0).query(&mut connection).expect("a map");
+        let read: std::collections::HashMap<String, Value> = redis::cmd("TL.READ")
+            .arg(key)
+            .arg("AFTER")
+            .arg(0)
+            .query(&mut connection)
+            .expect("a map");
         assert_eq!(read["last"], Value::Int(1001));
-        let error =
-            redis::cmd("TL.GET").arg("nope:x").arg(1).query::<Value>(&mut connection).expect_err("refused");
+        let error = redis::cmd("TL.GET")
+            .arg("nope:x")
+            .arg(1)
+            .query::<Value>(&mut connection)
+            .expect_err("refused");
         assert_eq!(error.code(), Some("NOSTORE"));
     }
 }
@@ -43,7 +53,8 @@ fn a_stock_client_s_pub_sub_gets_entries() {
     let mut subscription = listener.as_pubsub();
     subscription.subscribe("sync:u").expect("it subscribes");
     let mut writer = connect(&server, "resp2");
-    let _: u64 = redis::cmd("TL.APPEND").arg("sync:u").arg("hi").query(&mut writer).expect("a reply");
+    let _: u64 =
+        redis::cmd("TL.APPEND").arg("sync:u").arg("hi").query(&mut writer).expect("a reply");
     let message = subscription.get_message().expect("a message");
     let payload: String = message.get_payload().expect("a text");
     assert!(payload.starts_with("1 ") && payload.ends_with("\nhi"));

@@ -51,7 +51,8 @@ fn a_failure_in_the_background_stops_the_server_though_no_write_is_refused() {
     let mut client = server.client();
     client.line("TL.APPEND messages:a x");
     server.lose_files();
-    // The fourth finds the memtable full, whose segment cannot be made; the log's file is still open.
+    // The fourth finds the memtable full, whose segment cannot be made; the log's file is still
+    // open.
     let body = "x".repeat(60_000);
     for sequence in 2..=5 {
         assert_eq!(client.call(&["TL.APPEND", "messages:a", &body]), Value::Integer(sequence));
@@ -73,7 +74,8 @@ fn the_binary_says_where_it_listens_and_keeps_what_it_acknowledged_over_sigterm(
         let mut line = String::new();
         let out = process.stdout.take().expect("it is piped");
         BufReader::new(out).read_line(&mut line).expect("a line comes");
-        let address = line.trim().strip_prefix("listening on ").expect("the line names the address");
+        let address =
+            line.trim().strip_prefix("listening on ").expect("the line names the address");
         let mut client = Client::connect(address.parse().expect("an address"));
         assert_eq!(
             client.line("TL.APPEND messages:a x"),
@@ -91,7 +93,10 @@ fn the_binary_says_where_it_listens_and_keeps_what_it_acknowledged_over_sigterm(
 #[test]
 fn the_binary_tells_its_version_and_refuses_what_it_does_not_know() {
     let run = |arguments: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_strandline")).args(arguments).output().expect("the binary starts")
+        Command::new(env!("CARGO_BIN_EXE_strandline"))
+            .args(arguments)
+            .output()
+            .expect("the binary starts")
     };
     let version = run(&["--version"]);
     assert_eq!(
@@ -101,6 +106,7 @@ fn the_binary_tells_its_version_and_refuses_what_it_does_not_know() {
     assert!(!run(&["serve", "--prot", "1"]).status.success());
     let missing = run(&["serve", "--config", "no-such-file.toml"]);
     assert!(
-        !missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("no-such-file.toml")
+        !missing.status.success()
+            && String::from_utf8_lossy(&missing.stderr).contains("no-such-file.toml")
     );
 }

@@ -30,13 +30,21 @@ fn a_drop_is_refused_in_the_order_of_the_contract_and_takes_everything_with_it()
     assert_eq!(client.line("TL.STORE DROP box").word(), "ERR", "it is not empty");
     assert_eq!(client.line("TL.LAST box:a").items()[0], Value::Integer(1));
     assert_eq!(client.line("TL.STORE DROP box FORCE"), ok());
-    for line in
-        ["TL.LAST box:a", "TL.APPEND box:a x", "TL.LIST box:", "TL.STORE INFO box", "TL.STORE DROP box"]
-    {
+    for line in [
+        "TL.LAST box:a",
+        "TL.APPEND box:a x",
+        "TL.LIST box:",
+        "TL.STORE INFO box",
+        "TL.STORE DROP box",
+    ] {
         assert_eq!(client.line(line).word(), "NOSTORE", "{line}");
     }
     assert_eq!(client.line("TL.STORE CREATE box TTL 5000"), ok());
-    assert_eq!(client.line("TL.APPEND box:a y ID i"), Value::Integer(1), "the ID is forgotten, too");
+    assert_eq!(
+        client.line("TL.APPEND box:a y ID i"),
+        Value::Integer(1),
+        "the ID is forgotten, too"
+    );
     let read = client.line(&format!("TL.READ box:a AFTER 1 EPOCH {epoch}"));
     assert_eq!(read.get("verdict").text(), "EPOCH");
     assert_ne!(read.get("epoch").text(), epoch);
@@ -47,7 +55,8 @@ fn a_drop_is_refused_in_the_order_of_the_contract_and_takes_everything_with_it()
 #[test]
 fn those_who_listen_to_a_dropped_store_are_told() {
     let server = TestServer::start();
-    let (mut client, mut follower, mut blocked) = (server.client(), server.client3(), server.client());
+    let (mut client, mut follower, mut blocked) =
+        (server.client(), server.client3(), server.client());
     client.line("TL.STORE CREATE box");
     client.line("TL.APPEND box:a one");
     assert_eq!(follower.line("TL.FOLLOW box:a AFTER 0").get("verdict").text(), "OK");
@@ -74,7 +83,11 @@ fn those_who_listen_to_a_dropped_store_are_told() {
     client.line("TL.APPEND box:a two");
     client.line("TL.APPEND box:b two");
     client.line("TL.APPEND messages:a two");
-    assert_eq!(follower.receive().items()[1].text(), "messages:a", "nothing of the new store comes");
+    assert_eq!(
+        follower.receive().items()[1].text(),
+        "messages:a",
+        "nothing of the new store comes"
+    );
     assert_eq!(
         follower.line("SUBSCRIBE box:b").items()[2],
         Value::Integer(1),

@@ -50,7 +50,8 @@ impl TestServer {
         self.resume();
     }
 
-    /// Stops it and starts it again as after a power cut in a life in which these stores took entries of relaxed durability.
+    /// Stops it and starts it again as after a power cut in a life in which these stores took
+    /// entries of relaxed durability.
     #[allow(clippy::disallowed_methods, reason = "this is no file of the server's any more")]
     pub fn restart_after_power_cut(&mut self, stores: &[u32]) {
         let mut server = self.server.take().expect("it runs");
@@ -68,7 +69,8 @@ impl TestServer {
         live.relaxed.boot = BootId([7; 16]);
         live.relaxed.stores = stores.iter().map(|id| StoreId(*id)).collect();
         std::fs::write(path, encode(&live, header)).expect("it is written");
-        let server = self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
+        let server =
+            self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
         self.address = server.address();
         self.server = Some(server);
     }
@@ -105,7 +107,8 @@ impl TestServer {
         self.runtime.block_on(server.wait()).expect("it stops well");
     }
 
-    /// Flips a bit of the last block of each data file of a store, in all copies, and starts it again on them.
+    /// Flips a bit of the last block of each data file of a store, in all copies, and starts it
+    /// again on them.
     #[allow(clippy::disallowed_methods, reason = "this is no file of the server's any more")]
     pub fn damage_store(&mut self, store: u8) {
         self.pause();
@@ -127,7 +130,8 @@ impl TestServer {
 
     /// Starts it again after [`TestServer::pause`], at another address.
     pub fn resume(&mut self) {
-        let server = self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
+        let server =
+            self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
         self.address = server.address();
         self.server = Some(server);
     }
@@ -219,8 +223,12 @@ impl Value {
     pub fn get(&self, key: &str) -> Value {
         let key = Value::bulk(key);
         let found = match self {
-            Value::Map(pairs) => pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value),
-            Value::Array(flat) => flat.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| &pair[1]),
+            Value::Map(pairs) => {
+                pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+            }
+            Value::Array(flat) => {
+                flat.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| &pair[1])
+            }
             other => panic!("not a map: {other:?}"),
         };
         found.unwrap_or_else(|| panic!("no {key:?} in {self:?}")).clone()
@@ -230,14 +238,19 @@ impl Value {
     pub fn text_of(&self, key: &str) -> Option<String> {
         let key = Value::bulk(key);
         match self {
-            Value::Array(flat) => flat.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| pair[1].text()),
+            Value::Array(flat) => {
+                flat.chunks_exact(2).find(|pair| pair[0] == key).map(|pair| pair[1].text())
+            }
             other => panic!("not a flat map: {other:?}"),
         }
     }
 
     /// Sequences and bodies of an array of entries.
     pub fn entries(&self) -> Vec<(i64, String)> {
-        self.items().iter().map(|entry| (entry.items()[0].integer(), entry.items()[2].text())).collect()
+        self.items()
+            .iter()
+            .map(|entry| (entry.items()[0].integer(), entry.items()[2].text()))
+            .collect()
     }
 }
 
@@ -288,7 +301,9 @@ impl Client {
     pub fn frame(&mut self) -> io::Result<Value> {
         let mut line = String::new();
         self.reader.read_line(&mut line)?;
-        let Some(line) = line.strip_suffix("\r\n") else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let Some(line) = line.strip_suffix("\r\n") else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
         let (sign, rest) = line.split_at(1);
         let count = || rest.parse::<usize>().unwrap_or_else(|_| panic!("a length in {line:?}"));
         Ok(match sign {
@@ -307,7 +322,9 @@ impl Client {
             ">" => Value::Push(self.frames(count())?),
             "%" => {
                 let flat = self.frames(count() * 2)?;
-                Value::Map(flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+                Value::Map(
+                    flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
+                )
             }
             _ => panic!("not a frame: {line:?}"),
         })

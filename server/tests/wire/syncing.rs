@@ -1,4 +1,5 @@
-//! What a terminal gets from its own cursor: pages, blocked syncs, follows and hints, over pushed and pulled conversations.
+//! What a terminal gets from its own cursor: pages, blocked syncs, follows and hints, over pushed
+//! and pulled conversations.
 
 use std::thread;
 
@@ -57,7 +58,9 @@ fn pages_of_any_size_give_the_same_whole() {
     }
     let (whole, tail) = drain(&mut client, "ann", "0", "");
     assert!(whole.len() > 130, "{}", whole.len());
-    for options in ["COUNT 1", "COUNT 2", "COUNT 3", "COUNT 7", "BYTES 0", "BYTES 30", "COUNT 10000"] {
+    for options in
+        ["COUNT 1", "COUNT 2", "COUNT 3", "COUNT 7", "BYTES 0", "BYTES 30", "COUNT 10000"]
+    {
         let (pages, cursor) = drain(&mut client, "ann", "0", &format!(" {options}"));
         assert_eq!(pages, whole, "{options}");
         assert_eq!(drain(&mut client, "ann", &cursor, "").0.len(), 0, "{options}");
@@ -70,10 +73,15 @@ fn pages_of_any_size_give_the_same_whole() {
     }
     assert_eq!(client.line("IM.TAIL ann").text(), tail);
     for conv in ["pushed", "pulled", "other", "both"] {
-        let messages = of(conv, &whole).into_iter().filter(|event| event.contains(" message ")).cloned();
+        let messages =
+            of(conv, &whole).into_iter().filter(|event| event.contains(" message ")).cloned();
         let sequences: Vec<i64> = messages
             .map(|event| {
-                event.split(' ').nth(1).and_then(|sequence| sequence.parse().ok()).expect("a sequence")
+                event
+                    .split(' ')
+                    .nth(1)
+                    .and_then(|sequence| sequence.parse().ok())
+                    .expect("a sequence")
             })
             .collect();
         assert!(sequences.is_sorted_by(|one, next| one < next), "{conv}: {sequences:?}");
@@ -111,7 +119,10 @@ fn what_was_acknowledged_is_synced_at_once_on_another_connection() {
         let mode = if round % 3 == 0 { "pull" } else { "push" };
         send(&mut writer, &format!("{mode} ann m{round}"));
         let (fresh, next) = drain(&mut reader, "bob", &cursor, "");
-        assert!(fresh.len() == 1 && fresh[0].ends_with(&format!(" m{round}")), "{fresh:?} in round {round}");
+        assert!(
+            fresh.len() == 1 && fresh[0].ends_with(&format!(" m{round}")),
+            "{fresh:?} in round {round}"
+        );
         cursor = next;
     }
 }
@@ -220,7 +231,8 @@ fn who_leaves_gets_its_own_leaving_and_nothing_after_it() {
         send(&mut client, "c ann between");
         client.line("IM.JOIN c bob");
         send(&mut client, "c ann after");
-        let expected = ["c 1 ann message before", "c 2 bob leave ", "c 4 bob join ", "c 5 ann message after"];
+        let expected =
+            ["c 1 ann message before", "c 2 bob leave ", "c 4 bob join ", "c 5 ann message after"];
         assert_eq!(drain(&mut client, "bob", "0", "").0, expected, "{mode}");
     }
 }
@@ -244,7 +256,8 @@ fn a_follow_goes_from_any_cursor_to_live_without_gap_or_repetition() {
                     events.extend(all_told(&page.get("entries")));
                     cursor = page.get("cursor").text();
                 }
-                // Every thousand events it drops everything and resumes from the last frame's cursor.
+                // Every thousand events it drops everything and resumes from the last frame's
+                // cursor.
                 while events.len() < MESSAGES {
                     let reply = client.line(&format!("IM.FOLLOW bob {cursor}"));
                     assert_eq!(reply.get("verdict").text(), "OK");
@@ -253,7 +266,10 @@ fn a_follow_goes_from_any_cursor_to_live_without_gap_or_repetition() {
                         let (next, event) = followed(&client.receive(), "bob");
                         let mode = &event[..4];
                         let expected = of(mode, &events).len() + 1;
-                        assert!(event.starts_with(&format!("{mode} {expected} ")), "{event}, not {expected}");
+                        assert!(
+                            event.starts_with(&format!("{mode} {expected} ")),
+                            "{event}, not {expected}"
+                        );
                         events.push(event);
                         cursor = next;
                     }
@@ -298,7 +314,8 @@ fn the_cursor_in_the_reply_to_a_follow_is_where_the_frames_start() {
         let start = reply.get("cursor").text();
         assert_eq!(drain(&mut client, "bob", &start, "").0.len(), expected, "from {cursor}");
     }
-    // Behind what is gone: who keeps it, and dies before the first frame, lacks nothing and is told of the gap once.
+    // Behind what is gone: who keeps it, and dies before the first frame, lacks nothing and is told
+    // of the gap once.
     send(&mut client, "c ann three");
     for (trimmed, expected) in [("sync:u/{bob} BEFORE 3", 1), ("sync:u/{bob} BEFORE 4", 0)] {
         client.line(&format!("TL.TRIM {trimmed}"));
@@ -329,7 +346,8 @@ fn the_cursor_in_the_reply_to_a_follow_is_behind_pulled_events_that_are_gone() {
 fn a_follow_without_cursor_or_dialect_is_told_what_to_use() {
     let server = TestServer::start();
     let refused = server.client().line("IM.FOLLOW ann 0");
-    let names = |text: &str| text.contains("HELLO 3") && text.contains("IM.SYNC") && text.contains("BLOCK");
+    let names =
+        |text: &str| text.contains("HELLO 3") && text.contains("IM.SYNC") && text.contains("BLOCK");
     assert!(matches!(&refused, Value::Error(text) if text.starts_with("ERR ") && names(text)));
     let mut client = server.client3();
     assert_eq!(client.line("IM.FOLLOW ann garbage").word(), "ERR");
@@ -362,8 +380,14 @@ fn hints_carry_the_event_in_a_line_and_its_body() {
             let (head, found) = parts[2].split_once('\n').expect("a line, then the body");
             let words: Vec<&str> = head.split(' ').collect();
             let sender = if kind == "join" { "carl" } else { "ann" };
-            assert_eq!([words[0], words[1], words[3], words[4]], [conv, &sequence.to_string(), sender, kind]);
-            assert!(words.len() == 5 && words[2].parse::<u64>().is_ok_and(|time| time > 1_600_000_000_000));
+            assert_eq!(
+                [words[0], words[1], words[3], words[4]],
+                [conv, &sequence.to_string(), sender, kind]
+            );
+            assert!(
+                words.len() == 5
+                    && words[2].parse::<u64>().is_ok_and(|time| time > 1_600_000_000_000)
+            );
             assert_eq!(found, body, "{line}");
         }
     }
@@ -400,16 +424,24 @@ fn cursors_of_others_of_other_histories_and_of_the_future_are_told_apart() {
     {
         assert_eq!(client.call(&["IM.SYNC", "bob", garbage]).word(), "ERR", "{garbage:?}");
     }
-    // One byte says the version, eight the history, four the user; then comes the place in the sync timeline.
+    // One byte says the version, eight the history, four the user; then comes the place in the sync
+    // timeline.
     let other_history = format!("{}{}{}", &cursor[..2], "0123456789abcdef", &cursor[18..]);
     let ahead = format!("{}7f{}", &cursor[..26], &cursor[28..]);
     for (bad, verdict) in [(&other_history, "EPOCH"), (&ahead, "FUTURE")] {
         for options in ["", " BLOCK 0"] {
             let page = client.line(&format!("IM.SYNC bob {bad}{options}"));
-            assert_eq!((page.get("verdict").text(), page.get("more").integer()), (verdict.into(), 0));
+            assert_eq!(
+                (page.get("verdict").text(), page.get("more").integer()),
+                (verdict.into(), 0)
+            );
             assert_eq!(page.get("entries"), Value::Array(vec![]));
             let from = page.get("cursor").text();
-            assert_eq!(drain(&mut client, "bob", &from, "").0, ["c 1 ann message x"], "from the oldest");
+            assert_eq!(
+                drain(&mut client, "bob", &from, "").0,
+                ["c 1 ann message x"],
+                "from the oldest"
+            );
         }
         assert_eq!(client.line(&format!("IM.FOLLOW bob {bad}")).get("verdict").text(), verdict);
         assert_eq!(client.line("IM.UNFOLLOW bob"), Value::Integer(0), "it was not started");
@@ -448,7 +480,10 @@ fn a_terminal_that_was_away_too_long_is_told_and_recovers() {
         assert_eq!(client.line(&format!("IM.HISTORY {conv} bob")).items().len(), 4);
     }
     let reply = client.line(&format!("IM.FOLLOW bob {old}"));
-    assert_eq!((reply.get("verdict").text(), reply.get("more")), ("TRIMMED".into(), Value::Integer(1)));
+    assert_eq!(
+        (reply.get("verdict").text(), reply.get("more")),
+        ("TRIMMED".into(), Value::Integer(1))
+    );
     for event in &kept {
         assert_eq!(followed(&client.receive(), "bob").1, *event);
     }
@@ -469,8 +504,14 @@ fn everything_is_there_again_after_a_restart() {
         client.line(&format!("IM.HIDE {mode} bob 3"));
     }
     let standing = |client: &mut Client| {
-        ["IM.SYNC bob 0", "IM.TAIL bob", "IM.CONVERSATIONS bob", "IM.UNREAD bob", "IM.HISTORY push bob"]
-            .map(|line| client.line(line))
+        [
+            "IM.SYNC bob 0",
+            "IM.TAIL bob",
+            "IM.CONVERSATIONS bob",
+            "IM.UNREAD bob",
+            "IM.HISTORY push bob",
+        ]
+        .map(|line| client.line(line))
     };
     let before = standing(&mut client);
     let cursor = client.line("IM.SYNC bob 0 COUNT 5").get("cursor").text();

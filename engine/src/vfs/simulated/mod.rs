@@ -1,4 +1,5 @@
-//! A disk in memory that writes down every call, so that from one run the disks of a power cut at any point can be made.
+//! A disk in memory that writes down every call, so that from one run the disks of a power cut at
+//! any point can be made.
 //!
 //! ```text
 //!  run the engine once ──> log: create, write, sync, rename, … and the driver's marks
@@ -6,18 +7,22 @@
 //! ```
 //!
 //! What a power cut takes, in this model:
-//!  * of a file, each 512-byte sector written since its last sync comes out old, new, zero or garbage, and its length is any
-//!    that it had since then, independently. A sector that was not written since then is never harmed: that is what is assumed of
-//!    the medium.
-//!  * of the directory, each create, rename and remove since its last sync happened or did not, independently.
-//!  * after a failed sync, what was not durable before can still be read (ghost pages), and each sector of it is there or not: a
-//!    later successful sync covers only what was written after the failure.
+//! * of a file, each 512-byte sector written since its last sync comes out old, new, zero or
+//!    garbage, and its length is any that it had since then, independently. A sector that was not
+//!    written since then is never harmed: that is what is assumed of the medium.
+//! * of the directory, each create, rename and remove since its last sync happened or did not,
+//!    independently.
+//! * after a failed sync, what was not durable before can still be read (ghost pages), and each
+//!    sector of it is there or not: a later successful sync covers only what was written after the
+//!    failure.
 //!
 //! Each power cut begins another boot; a killed process does not.
 //!
-//! Marks are the driver's own notes in the log ("batch 7 acknowledged"), in order with the calls. Faults are the driver's too.
+//! Marks are the driver's own notes in the log ("batch 7 acknowledged"), in order with the calls.
+//! Faults are the driver's too.
 //!
-//! It does not know: the engine. It is part of the library, not of the tests, because embedders prove their own code with it.
+//! It does not know: the engine. It is part of the library, not of the tests, because embedders
+//! prove their own code with it.
 
 mod model;
 
@@ -76,11 +81,18 @@ impl SimulatedDisk {
         SimulatedDisk::from_model(Model::from_image(image))
     }
 
-    /// A disk as a killed process left it: nothing is lost yet, and what was not synced still is not.
+    /// A disk as a killed process left it: nothing is lost yet, and what was not synced still is
+    /// not.
     pub fn from_model(model: Model) -> SimulatedDisk {
         let next_file = model.files.keys().next_back().map_or(0, |last| last + 1);
-        let state =
-            State { model, log: Vec::new(), next_file, locked: false, faults: None, space: Space::default() };
+        let state = State {
+            model,
+            log: Vec::new(),
+            next_file,
+            locked: false,
+            faults: None,
+            space: Space::default(),
+        };
         SimulatedDisk { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -88,8 +100,9 @@ impl SimulatedDisk {
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         let state = &mut *self.state.lock();
         let model = &state.model;
-        let len =
-            |file: &u64| (*file, model.files.get(file).map_or(0, |content| content.current.len() as u64));
+        let len = |file: &u64| {
+            (*file, model.files.get(file).map_or(0, |content| content.current.len() as u64))
+        };
         state.space.limit(capacity_bytes, model.names.values().map(len));
     }
 
@@ -346,7 +359,9 @@ mod tests {
         let file = dir.create("a").expect("create");
         dir.sync().expect("sync");
         file.write(0, &[1; 512]).expect("write");
-        disk.set_faults(Some(Box::new(|op| matches!(op, Op::Sync { .. }).then_some(io::ErrorKind::Other))));
+        disk.set_faults(Some(Box::new(|op| {
+            matches!(op, Op::Sync { .. }).then_some(io::ErrorKind::Other)
+        })));
         file.sync().expect_err("the fault");
         disk.set_faults(None);
         file.write(512, &[2; 512]).expect("write");
@@ -354,7 +369,8 @@ mod tests {
         let content = image_after(&disk, Cut::Lost).files["a"].clone();
         assert_eq!((content[0], content[512]), (0, 2));
         let model = model_of(&disk);
-        let landed = (0..50).map(|seed| model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"][0]);
+        let landed =
+            (0..50).map(|seed| model.power_cut(Cut::Dice, &mut Dice::new(seed)).files["a"][0]);
         assert_eq!(
             landed.collect::<BTreeSet<_>>(),
             BTreeSet::from([0, 1]),

@@ -1,4 +1,5 @@
-//! What a disk holds after some calls, and what a power cut leaves of it: see the heading of the room.
+//! What a disk holds after some calls, and what a power cut leaves of it: see the heading of the
+//! room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -46,7 +47,8 @@ impl Dice {
         Dice { random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, walk: None }
     }
 
-    /// Dice that walk through all combinations of what a power cut decides, one a cut; see [`Dice::advance`].
+    /// Dice that walk through all combinations of what a power cut decides, one a cut; see
+    /// [`Dice::advance`].
     pub fn walk() -> Dice {
         Dice { walk: Some(Walk::default()), ..Dice::new(1) }
     }
@@ -122,8 +124,9 @@ pub struct Image {
 }
 
 impl Image {
-    /// The boot of a machine that starts with this disk. It follows from the files alone, so that a run can be repeated; and what was
-    /// written down during a boot never holds for the boot after a power cut, since the disk that starts that one has it.
+    /// The boot of a machine that starts with this disk. It follows from the files alone, so that a
+    /// run can be repeated; and what was written down during a boot never holds for the boot after
+    /// a power cut, since the disk that starts that one has it.
     fn boot(&self) -> BootId {
         let mut hasher = DefaultHasher::new();
         self.files.hash(&mut hasher);
@@ -139,7 +142,8 @@ pub(super) struct FileState {
     dirty: BTreeSet<usize>,
     /// Lengths that it had since then, but for the last one.
     lens: BTreeSet<usize>,
-    /// Sectors that a failed sync covered, and that were not written since: nobody writes them any more, and some may be there.
+    /// Sectors that a failed sync covered, and that were not written since: nobody writes them any
+    /// more, and some may be there.
     ghosts: BTreeSet<usize>,
 }
 
@@ -164,7 +168,8 @@ impl FileState {
         let (low, high) = (self.current.len().min(len), self.current.len().max(len));
         self.lens.insert(self.current.len());
         self.current.resize(len, 0);
-        // What is merely longer reads as zeros, whether its length is there or not. What was cut off may come back.
+        // What is merely longer reads as zeros, whether its length is there or not. What was cut
+        // off may come back.
         self.touch(low, high.min(self.durable.len()));
     }
 
@@ -207,7 +212,8 @@ impl FileState {
         content
     }
 
-    /// The length on the disk, any that it had since the last sync: metadata reaches the disk when it likes.
+    /// The length on the disk, any that it had since the last sync: metadata reaches the disk when
+    /// it likes.
     fn cut_len(&self, dice: &mut Dice) -> usize {
         let ends = [self.durable.len(), self.current.len()];
         let lens: BTreeSet<usize> = self.lens.iter().copied().chain(ends).collect();
@@ -256,8 +262,11 @@ impl Model {
             pending: Vec::new(),
         };
         for (number, (name, content)) in image.files.iter().enumerate() {
-            let state =
-                FileState { durable: content.clone(), current: content.clone(), ..FileState::default() };
+            let state = FileState {
+                durable: content.clone(),
+                current: content.clone(),
+                ..FileState::default()
+            };
             model.files.insert(number as u64, state);
             model.names.insert(name.clone(), number as u64);
         }
@@ -265,7 +274,8 @@ impl Model {
         model
     }
 
-    /// Carries one call out. A sync asked for at the site `without` does nothing: the code with that line removed.
+    /// Carries one call out. A sync asked for at the site `without` does nothing: the code with
+    /// that line removed.
     pub fn apply(&mut self, op: &Op, without: Option<Site>) {
         match op {
             Op::Create { name, file } => {

@@ -14,11 +14,13 @@ use crate::refusal::Refusal;
 pub(in crate::commands) static COMMANDS: &[Command] = &[
     Command::new("IM.HISTORY", -3, Class::Read, Run::Now(history)).one_key().told(
         "conv user [BEFORE seq | AFTER seq | AT time] [COUNT n]",
-        "Array of [seq, time, sender, kind, body(, attributes)] that the user may see; BEFORE and none: newest first.",
+        "Array of [seq, time, sender, kind, body(, attributes)] that the user may see; BEFORE and \
+         none: newest first.",
     ),
     Command::new("IM.CONVERSATIONS", -2, Class::Read, Run::Now(conversations)).one_key().told(
         "user [AFTER token] [COUNT n]",
-        "Map: next, items (maps of conv, seq, time, sender, kind, body, unread, read; attributes if the last message has any), \
+        "Map: next, items (maps of conv, seq, time, sender, kind, body, unread, read; attributes \
+         if the last message has any), \
          by last activity at the time of the first page; what moved since comes (again) at the end.",
     ),
 ];
@@ -34,8 +36,8 @@ fn history(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
             b"COUNT" => return paging.take(word, value),
             _ => return Ok(false),
         };
-        let is_second =
-            window != Window::Newest && std::mem::discriminant(&window) != std::mem::discriminant(&wanted);
+        let is_second = window != Window::Newest
+            && std::mem::discriminant(&window) != std::mem::discriminant(&wanted);
         if is_second {
             return Err(Refusal::usage("syntax error: one of BEFORE, AFTER, AT"));
         }
@@ -58,7 +60,11 @@ fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow,
     let (after, count) = after_and_count(&arguments[1..])?;
     let limit = Limit::entries(count).body_bytes(context.shared.limits.reply_bytes);
     let words = detached(&[arguments[0].clone(), after.unwrap_or_default()]);
-    at_length(context, move |messaging| messaging.conversations(&words[0], &words[1], limit), write_list)
+    at_length(
+        context,
+        move |messaging| messaging.conversations(&words[0], &words[1], limit),
+        write_list,
+    )
 }
 
 fn write_list(listed: &Listed, out: &mut Encoder) {

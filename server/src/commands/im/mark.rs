@@ -9,25 +9,29 @@ use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] = &[
-    Command::new("IM.READ", 4, Class::Write, Run::Now(read))
-        .one_key()
-        .told("conv user seq", "1 when the read mark moved up, else 0. Reaches the user's other terminals."),
+    Command::new("IM.READ", 4, Class::Write, Run::Now(read)).one_key().told(
+        "conv user seq",
+        "1 when the read mark moved up, else 0. Reaches the user's other terminals.",
+    ),
     Command::new("IM.UNREAD", -2, Class::Read, Run::Now(unread))
         .one_key()
         .told("user [conv ...]", "Map: conv to the number of unread messages."),
     Command::new("IM.RECALL", 4, Class::Write, Run::Now(recall)).one_key().told(
         "conv user seq",
-        "1: the body is gone, and every member who may see the message is told; 0: it was recalled before. NOTFOUND: no such message, \
+        "1: the body is gone, and every member who may see the message is told; 0: it was \
+         recalled before. NOTFOUND: no such message, \
          or nothing of it is kept; NOPERM: not the sender, not a member, or too late.",
     ),
     Command::new("IM.EDIT", 5, Class::Write, Run::Now(edit)).one_key().told(
         "conv user seq body",
-        "1: the message has the new body, and every member who may see it is told. Refused as IM.RECALL is; a recalled message is \
+        "1: the message has the new body, and every member who may see it is told. Refused as \
+         IM.RECALL is; a recalled message is \
          NOTFOUND.",
     ),
-    Command::new("IM.HIDE", -4, Class::Write, Run::Now(hide))
-        .one_key()
-        .told("conv user seq [seq ...]", "Integer: how many messages this user does not see any more."),
+    Command::new("IM.HIDE", -4, Class::Write, Run::Now(hide)).one_key().told(
+        "conv user seq [seq ...]",
+        "Integer: how many messages this user does not see any more.",
+    ),
 ];
 
 fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -52,7 +56,9 @@ fn unread(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 
 fn recall(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (words, sequence) = (detached(&arguments[..2]), integer(&arguments[2])?);
-    slowly(context, move |messaging| Ok(u64::from(messaging.recall(&words[0], &words[1], sequence)?)))
+    slowly(context, move |messaging| {
+        Ok(u64::from(messaging.recall(&words[0], &words[1], sequence)?))
+    })
 }
 
 fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

@@ -1,4 +1,5 @@
-//! Messaging on the wire: the IM commands. What they mean is in `messaging`; here words become calls, and answers replies.
+//! Messaging on the wire: the IM commands. What they mean is in `messaging`; here words become
+//! calls, and answers replies.
 
 pub(super) mod history;
 pub(super) mod mark;
@@ -21,7 +22,8 @@ use crate::shared::Shared;
 fn messaging(shared: &Shared) -> Result<&Arc<Messaging>, Refusal> {
     shared.messaging.as_ref().ok_or_else(|| {
         Refusal::usage(
-            "this directory was opened read-only before messaging was used: it has no conversations",
+            "this directory was opened read-only before messaging was used: it has no \
+             conversations",
         )
     })
 }
@@ -35,8 +37,8 @@ fn slowly(
     Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(work(&messaging)?)))))
 }
 
-/// Runs something that reads for as long as there is something to read, on a thread that may, once there is memory for its reply;
-/// then writes what it found.
+/// Runs something that reads for as long as there is something to read, on a thread that may, once
+/// there is memory for its reply; then writes what it found.
 fn at_length<T: Send + 'static>(
     context: &Context<'_>,
     read: impl FnOnce(&Messaging) -> Result<T, Trouble> + Send + 'static,

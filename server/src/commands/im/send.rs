@@ -1,5 +1,6 @@
-//! IM.SEND. It is a write as TL.APPEND is: the sends of a pipeline become one submission. If the members of a conversation change
-//! between the decision and the commit, the session asks for the decision again.
+//! IM.SEND. It is a write as TL.APPEND is: the sends of a pipeline become one submission. If the
+//! members of a conversation change between the decision and the commit, the session asks for the
+//! decision again.
 
 use std::sync::Arc;
 
@@ -46,7 +47,8 @@ fn decide(shared: &Shared, message: Message) -> Result<Ready, Refusal> {
         Sending::Known(receipt) => Ok(Ready::Known(receipt, reply)),
         Sending::Commit(commit) => {
             let basis = Basis { name: message.conv.clone(), version: commit.version };
-            let again = Again { basis, decide: Box::new(move |shared| decide(shared, message.clone())) };
+            let again =
+                Again { basis, decide: Box::new(move |shared| decide(shared, message.clone())) };
             Ok(Ready::Commit(Box::new(Write { batch: commit.batch, reply, again: Some(again) })))
         }
     }

@@ -22,13 +22,15 @@ use crate::refusal::Refusal;
 pub(in crate::commands) static COMMANDS: &[Command] = &[
     Command::new("IM.SYNC", -3, Class::Read, Run::Now(sync)).one_key().told(
         "user cursor [COUNT n] [BYTES n] [BLOCK ms]",
-        "Map: verdict, cursor (for next time, at most 512 bytes), more, entries: array of [conv, seq, time, sender, kind, body(, attributes)].",
+        "Map: verdict, cursor (for next time, at most 512 bytes), more, entries: array of [conv, \
+         seq, time, sender, kind, body(, attributes)].",
     ),
     Command::new("IM.FOLLOW", -3, Class::PubSub, Run::Now(follow)).one_key().told(
         "user cursor [HEARTBEAT ms]",
         "Map: verdict, cursor (the position before the first frame), more; then push frames \
          [im.entry, user, cursor, conv, seq, time, sender, kind, body(, attributes)], \
-         [im.gap, user, verdict, cursor], and [im.cursor, user, cursor] when the position moves without an entry or \
+         [im.gap, user, verdict, cursor], and [im.cursor, user, cursor] when the position moves \
+         without an entry or \
          nothing was pushed for HEARTBEAT. RESP3 only.",
     ),
     Command::new("IM.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
@@ -46,8 +48,10 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let user = Bytes::copy_from_slice(&arguments[0]);
     let cursor = messaging.cursor(&user, &arguments[1])?;
     // Most pages are short: memory for a long one is asked for when it is one.
-    let short =
-        Limit { body_bytes: limit.body_bytes.min(context.shared.limits.max_body_bytes as u64), ..limit };
+    let short = Limit {
+        body_bytes: limit.body_bytes.min(context.shared.limits.max_body_bytes as u64),
+        ..limit
+    };
     let lack = Arc::new(Mutex::new(Lack { messaging, user, cursor, short, limit }));
     Ok(match block {
         None => Flow::Sliced(Lack::answer(&lack, true)),
@@ -77,26 +81,33 @@ impl Lack {
             if let Some(done) = lack.lock().look(last, short)? {
                 return Ok(done);
             }
-            let look = move || Ok(lack.lock().look(last, limit)?.expect("it may be as long as this"));
+            let look =
+                move || Ok(lack.lock().look(last, limit)?.expect("it may be as long as this"));
             Ok(Done::Larger(in_one_slice(reply_bytes(limit), look)))
         })
     }
 
-    /// The page, or the timelines to wait for; `None` if the page is longer than this limit and may be so.
+    /// The page, or the timelines to wait for; `None` if the page is longer than this limit and may
+    /// be so.
     fn look(&mut self, last: bool, limit: Limit) -> Result<Option<Done>, Refusal> {
         let Lack { messaging, user, .. } = self;
         if self.cursor == Cursor::Newest {
             // From now on, also for a blocked call: not from when it is answered.
             self.cursor = messaging.cursor(user, &messaging.tail(user)?)?;
         }
-        // Asked for before the page is read: if they are those that are watched, what comes after the page wakes.
+        // Asked for before the page is read: if they are those that are watched, what comes after
+        // the page wakes.
         let keys = if last { Vec::new() } else { watched_keys(messaging, user)? };
         let page = messaging.sync(user, &self.cursor, limit)?;
-        if page.more && page.deliveries.len() < limit.entries && limit.body_bytes < self.limit.body_bytes {
+        if page.more
+            && page.deliveries.len() < limit.entries
+            && limit.body_bytes < self.limit.body_bytes
+        {
             return Ok(None);
         }
         if !last && page.deliveries.is_empty() && page.verdict == Standing::Ok {
-            // What was for others is not looked at again. (The oldest stays the oldest: it is never told of a trim.)
+            // What was for others is not looked at again. (The oldest stays the oldest: it is never
+            // told of a trim.)
             if self.cursor != Cursor::Oldest {
                 self.cursor = messaging.cursor(user, &page.cursor)?;
             }
@@ -148,7 +159,8 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     let messaging = Arc::clone(messaging(context.shared)?);
     let cursor = messaging.cursor(&user, &arguments[1])?;
     Ok(elsewhere(0, move || {
-        // One event is enough to know how things stand. It is not in the reply: the frames bring it.
+        // One event is enough to know how things stand. It is not in the reply: the frames bring
+        // it.
         let page = messaging.sync(&user, &cursor, Limit::entries(1))?;
         Ok(Done::Then(Box::new(move |context| begin(context, user, page, pause))))
     }))

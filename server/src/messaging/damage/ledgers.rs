@@ -28,7 +28,11 @@ fn rebuilt(is_lost: impl Fn(&str) -> bool) -> (LostLedgers, Vec<(Bytes, usize)>,
     let mut all = Vec::new();
     let told = table.messaging.rebuild(|rebuilt| all.push((rebuilt.conv.clone(), rebuilt.members)));
     assert_eq!(told.expect("rebuilds"), lost);
-    assert_eq!(table.messaging.lost_ledgers().expect("reads"), LostLedgers::default(), "nothing is lost now");
+    assert_eq!(
+        table.messaging.lost_ledgers().expect("reads"),
+        LostLedgers::default(),
+        "nothing is lost now"
+    );
     (lost, all, table)
 }
 
@@ -110,18 +114,23 @@ fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
     assert!(table.drain("bob", 100).iter().any(|event| event.0 == PULLED));
 }
 
-/// The entries of some stores in another engine, under their sequences, as an import brings them there: store by store.
+/// The entries of some stores in another engine, under their sequences, as an import brings them
+/// there: store by store.
 fn import(table: &Table, into: &Table, stores: &[&str]) {
     let engine = &into.engine;
     crate::messaging::forget_lines(engine).expect("is written");
     for name in stores {
         into.clock.pass(5000);
-        let (from, to) = (table.engine.store(name).expect("it is there"), engine.create_store(name, 0));
+        let (from, to) =
+            (table.engine.store(name).expect("it is there"), engine.create_store(name, 0));
         let to = to.or_else(|_| engine.store(name)).expect("it is made");
         let timelines = from.list(b"", None, 1000).expect("lists");
-        for timeline in timelines.into_iter().filter(|timeline| !crate::messaging::is_mark(name, timeline)) {
+        for timeline in
+            timelines.into_iter().filter(|timeline| !crate::messaging::is_mark(name, timeline))
+        {
             for entry in from.range(&timeline, .., Limit::entries(1000)).expect("reads").entries {
-                let batch = Batch::new().append(&to, &timeline, &entry.body).sequence(entry.sequence);
+                let batch =
+                    Batch::new().append(&to, &timeline, &entry.body).sequence(entry.sequence);
                 engine.submit(batch).expect("queued").wait().expect("committed");
             }
         }
@@ -147,7 +156,8 @@ fn moved_to_nothing(table: &Table, stores: &[&str]) -> Table {
     let clock = Arc::new(ManualClock::at(table.engine.now_ms()));
     let engine = engine_on(&SimulatedDisk::new(), &clock);
     let other = open(&SimulatedDisk::new(), table.engine.now_ms());
-    let empty = Table { clock: Arc::clone(&clock), engine: engine.clone(), messaging: other.messaging };
+    let empty =
+        Table { clock: Arc::clone(&clock), engine: engine.clone(), messaging: other.messaging };
     import(table, &empty, stores);
     opened(&clock, &engine)
 }
@@ -168,11 +178,17 @@ fn a_terminal_goes_on_from_the_end_of_what_was_imported() {
     for user in USERS {
         let tail = table.messaging.tail(user.as_bytes()).expect("reads");
         let cursor = table.messaging.cursor(user.as_bytes(), &tail).expect("its own");
-        let page = table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
-        assert_eq!((page.verdict, page.deliveries.len()), (super::super::Standing::Ok, 0), "{user}");
+        let page =
+            table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
+        assert_eq!(
+            (page.verdict, page.deliveries.len()),
+            (super::super::Standing::Ok, 0),
+            "{user}"
+        );
         assert_eq!(of_lake(&table, user)[..40], of_lake(&before, user), "{user}");
         table.send(PULLED, "ann", "new".into()).expect("ann is a member");
-        let page = table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
+        let page =
+            table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
         assert_eq!(told(&page.deliveries[0]).3, "new", "{user}");
     }
     let stores = table.engine.stores();
@@ -196,7 +212,11 @@ fn events_without_ledgers_are_refused_by_name_and_pulled_ones_are_there_once_the
         messaging
             .create(
                 b"red",
-                &NewConversation { mode: Mode::Push, history: History::All, members: vec!["ann".into()] },
+                &NewConversation {
+                    mode: Mode::Push,
+                    history: History::All,
+                    members: vec!["ann".into()],
+                },
             )
             .map(drop),
     ];
@@ -238,13 +258,15 @@ fn who_left_is_no_member_of_what_is_rebuilt_also_when_only_copies_tell() {
 fn pulled_events_are_shown_after_an_import_whatever_lines_came_with_it() {
     let before = whole_scene();
     let events = of_lake(&before, "carl");
-    for stores in
-        [["im.state", "messages", "sync"].as_slice(), &["im.pulled", "im.state", "messages", "sync"]]
-    {
+    for stores in [
+        ["im.state", "messages", "sync"].as_slice(),
+        &["im.pulled", "im.state", "messages", "sync"],
+    ] {
         assert_eq!(of_lake(&moved(&before, stores), "carl"), events, "{stores:?}");
         assert_eq!(of_lake(&moved_to_nothing(&before, stores), "carl"), events, "{stores:?}");
     }
-    // Beside a conversation with lines of its own, and after a start that was cut short between the new line and its trim.
+    // Beside a conversation with lines of its own, and after a start that was cut short between the
+    // new line and its trim.
     let own = open(&SimulatedDisk::new(), before.engine.now_ms());
     own.create("own", Mode::Pull, &["zoe"]);
     own.send("own", "zoe", "x".into()).expect("sent");
@@ -261,8 +283,11 @@ fn pulled_events_are_shown_after_an_import_whatever_lines_came_with_it() {
 fn who_came_back_is_a_member_of_what_is_rebuilt_also_when_only_a_message_tells() {
     let table = open(&SimulatedDisk::new(), START_MS);
     let table = Table {
-        messaging: Messaging::open(&table.engine, Options { push_members: 3, ..Options::default() })
-            .expect("opens"),
+        messaging: Messaging::open(
+            &table.engine,
+            Options { push_members: 3, ..Options::default() },
+        )
+        .expect("opens"),
         ..table
     };
     table.create("room", Mode::Auto, &["ann", "bob", "carl"]);
@@ -308,7 +333,10 @@ fn a_join_counts_also_when_only_later_records_of_the_user_are_left() {
         );
         let ledger = table.messaging.users.snapshot(&ledger).expect("reads");
         let membership = ledger.state.membership(b"room").expect("it is known");
-        assert_eq!(membership.periods.all().collect::<Vec<_>>(), [(1, 2), (4, strandline::MAX_SEQUENCE)]);
+        assert_eq!(
+            membership.periods.all().collect::<Vec<_>>(),
+            [(1, 2), (4, strandline::MAX_SEQUENCE)]
+        );
     }
 }
 
@@ -327,8 +355,10 @@ fn an_import_with_ledgers_last_shows_who_left_and_what_was_edited_as_before() {
     }
     let table = moved(&before, &["messages", "sync", "im.pulled", "im.state"]);
     let shown = |table: &Table, user: &str| {
-        let page =
-            table.messaging.sync(user.as_bytes(), &Cursor::Oldest, Limit::entries(100)).expect("syncs");
+        let page = table
+            .messaging
+            .sync(user.as_bytes(), &Cursor::Oldest, Limit::entries(100))
+            .expect("syncs");
         let mut rows: Vec<(Told, u64)> =
             page.deliveries.iter().map(|one| (told(one), one.shown.edited)).collect();
         rows.sort();
