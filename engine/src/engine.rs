@@ -16,26 +16,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backup::{self, Backup};
-use crate::batch::Batch;
+use crate::care::backup::{self, Backup};
+use crate::care::repair;
+use crate::care::repair::Repair;
+use crate::care::target;
+use crate::care::verify::{self, Verification};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
-use crate::figures::{self, StoreFigures};
 use crate::format::manifest::{Copies, StoreRecord};
 use crate::ids::TimeMs;
+use crate::notify::watch::Watcher;
 use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
-use crate::recovery::Recovery;
-use crate::repair::Repair;
+use crate::recover::open;
+use crate::recover::recovery::Recovery;
 use crate::running::Running;
 use crate::state::State;
+use crate::state::figures::{self, StoreFigures};
 use crate::stats::Stats;
 use crate::store::Store;
-use crate::target;
-use crate::ticket::Ticket;
-use crate::verify::{self, Verification};
+use crate::upkeep::{compact, expire, stores};
 use crate::vfs::{Dir, disk::DiskDirectory};
-use crate::watch::Watcher;
-use crate::{compact, expire, open, repair, stores};
+use crate::write::batch::Batch;
+use crate::write::ticket::Ticket;
 
 /// The world that an engine lives in: for tests, which simulate it.
 #[derive(Clone)]

@@ -163,6 +163,13 @@ impl Failure {
     pub fn before(error: Error) -> Failure {
         if error.is_shortage() { Failure::Refused(error) } else { Failure::Poisoned(error) }
     }
+
+    /// The error, where both kinds end what was begun.
+    pub fn into_error(self) -> Error {
+        match self {
+            Failure::Refused(error) | Failure::Poisoned(error) => error,
+        }
+    }
 }
 
 impl Error {

@@ -17,22 +17,21 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Wake, Waker};
 use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::Mutex;
 
-use crate::append::Committer;
-use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::manifest::Relaxed;
-use crate::open::Opened;
-use crate::queue::Queue;
-use crate::recovery::Recovery;
+use crate::recover::open::Opened;
+use crate::recover::recovery::Recovery;
 use crate::state::State;
-use crate::ticket::Ticket;
-use crate::{compact, expire, flush, wal};
+use crate::upkeep::{compact, expire, flush};
+use crate::write::batch::Batch;
+use crate::write::commit::Committer;
+use crate::write::queue::Queue;
+use crate::write::ticket::Ticket;
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing is written any more" };
 const READ_ONLY: Error =
@@ -60,7 +59,8 @@ impl Running {
         let (state, queue, threads) = (&running.state, &running.queue, &running.threads);
         match opened.wal {
             Some(wal) => {
-                let committer = Committer::new(state.clone(), queue.clone(), wal);
+                let committer =
+                    Committer::new(state.clone(), queue.clone(), wal, compact::is_behind);
                 threads.add("commit", move |_| committer.run())?;
                 threads.add("flush", flush::run)?;
                 threads.add("compact", compact::run)?;
@@ -191,15 +191,15 @@ impl Threads {
         let mut threads = workers.threads.drain(..);
         threads.next().into_iter().for_each(join);
         state.wake.hand_over(state.watch.close());
-        state.closing.store(true, Ordering::Release);
+        state.closing.set();
         state.progress.end();
         threads.for_each(join);
         state.preparer.lock().take();
         let removed = if flushed { self.nothing_to_replay() } else { Ok(()) };
         // A caller may be merging: it gives up, and cleans up, before another engine can have the
         // directory. Another may be dropping what has expired, or a store: it ends before.
-        let _no_merge = state.merging.lock();
-        let _no_expiry = state.expiring.lock();
+        let _no_merge = state.merging.turn.lock();
+        let _no_expiry = state.turns.expiring.lock();
         state.manifest.lock().close();
         removed
     }
@@ -217,9 +217,7 @@ impl Threads {
                 live.seen_ms = live.seen_ms.max(seen_ms);
             });
             committed.map_err(|failure| self.state.failed(failure))?;
-            for file in self.state.wal_files.lock().drain(..) {
-                self.state.dir.remove(&wal::file_name(file.number))?;
-            }
+            self.state.log_files.remove_all()?;
         }
         Ok(())
     }

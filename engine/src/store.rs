@@ -5,17 +5,17 @@
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use crate::batch::{Batch, name_too_long, stands_for};
-use crate::change::{self, Trim};
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
 use crate::ids::{BodyKey, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
-use crate::list;
-use crate::queue::Queue;
-use crate::read::{self, Reading};
+use crate::read::list;
+use crate::read::{Reading, page};
 use crate::running::Running;
 use crate::state::State;
-use crate::view::View;
+use crate::state::view::View;
+use crate::write::batch::{Batch, name_too_long, stands_for};
+use crate::write::change::{self, Trim};
+use crate::write::queue::Queue;
 
 /// A named set of timelines. A timeline exists when it is first appended to; one that was never
 /// written reads as empty.
@@ -84,7 +84,7 @@ impl Store {
         let state = &self.running.state;
         let view: &View = &state.view.load();
         state.check_store(self.id)?;
-        read(Reading::new(state, view, timeline, state.hash(timeline)))
+        read(Reading::new(state, view, state.key(timeline)))
     }
 
     /// A change counts what it reads first: of a store that was dropped meanwhile that says
@@ -166,7 +166,7 @@ impl Store {
         limit: Limit,
         descending: bool,
     ) -> Result<Page> {
-        let bounds = read::bounds(bounds.start_bound(), bounds.end_bound());
+        let bounds = page::bounds(bounds.start_bound(), bounds.end_bound());
         // Bounds that hold no sequence read like bounds above the last one.
         let (low, high) = bounds.unwrap_or((Sequence::MAX, 0));
         self.read(timeline, |reading| reading.range(low, high, limit, descending))
@@ -177,18 +177,18 @@ impl Store {
     pub fn is_in_memory(&self, timeline: &[u8], from: Sequence) -> Result<bool> {
         self.read(timeline, |reading| {
             for memtable in reading.view.memtables() {
-                let Some(slot) = memtable.find(reading.timeline, reading.hash) else { continue };
+                let Some(slot) = memtable.find(reading.key) else { continue };
                 let (first, floor) =
                     memtable.with_slot(slot, |slot| (slot.first(), slot.end().floor));
                 // If the first entry has expired, older places are asked what else has.
-                let is_alive = reading.alive_from_ms == 0
+                let is_alive = reading.lifetimes.alive_from_ms == 0
                     || floor.lowest >= first
-                    || (floor.start_ms != 0 && floor.start_ms >= reading.alive_from_ms);
+                    || (floor.start_ms != 0 && floor.start_ms >= reading.lifetimes.alive_from_ms);
                 if first <= from.max(floor.lowest) && is_alive {
                     return Ok(true);
                 }
             }
-            Ok(reading.view.segments.of(reading.timeline.store).is_empty())
+            Ok(reading.view.segments.of(reading.key.timeline.store).is_empty())
         })
     }
 

@@ -22,8 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rules::{
-    ABSENCES, CIRCLE_EXCEPTIONS, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS,
-    STORE_EXCEPTIONS, STORES,
+    ABSENCES, CIRCLE_EXCEPTIONS, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS, STORES,
 };
 use source::{Source, words};
 
@@ -107,11 +106,7 @@ fn floor_findings(sources: &[Source]) -> Vec<String> {
             continue;
         };
         for (line, other) in rooms_used(source, &rooms) {
-            let excepted =
-                STORE_EXCEPTIONS.iter().any(|(from, to, _)| (*from, *to) == (own, other.as_str()));
-            let Some(below) = floor_of(&other).filter(|_| other != own && !excepted) else {
-                continue;
-            };
+            let Some(below) = floor_of(&other).filter(|_| other != own) else { continue };
             if below > floor {
                 let (upper, lower) = (FLOORS[below].0, FLOORS[floor].0);
                 findings.push(at(
@@ -159,36 +154,94 @@ fn room_graph(sources: &[Source], folder: &str) -> Graph {
     graph
 }
 
-/// The files inside each room of a crate: what stands in a room's `mod.rs` is the room's own, and
-/// what it gives on is its file's.
+/// The files and folders inside each folder of a crate, at any depth. What is in a folder's `mod.rs`
+/// is the folder's own; what that re-exports belongs to the file that it comes from.
 fn file_graph(sources: &[Source], folder: &str) -> Graph {
+    let modules: BTreeSet<Vec<&str>> =
+        sources.iter().filter_map(|source| inside(source, folder)).collect();
+    let is_child = |parent: &[&str], name: &str| {
+        modules
+            .iter()
+            .any(|module| module.starts_with(parent) && module.get(parent.len()) == Some(&name))
+    };
+    let door = |parent: &[&str]| {
+        let path = [parent, &["mod"]].concat();
+        sources.iter().find(|file| inside(file, folder).is_some_and(|parts| parts == path))
+    };
     let mut graph = Graph::new();
     for source in sources {
-        let Some(parts) =
-            inside(source, folder).filter(|parts| parts.len() == 2 && parts[1] != "mod")
-        else {
-            continue;
-        };
-        let is_file = |name: &str| {
-            sources.iter().any(|file| inside(file, folder) == Some(vec![parts[0], name]))
-        };
-        let door = sources.iter().find(|file| inside(file, folder) == Some(vec![parts[0], "mod"]));
-        let given_on = door.map(given_on).unwrap_or_default();
-        let here =
-            source.paths(&["super"]).into_iter().map(|used| (used.line, used.words[1..].to_vec()));
-        let through_root = source.paths(&["crate"]).into_iter().filter_map(|used| {
-            (used.words.get(1)? == parts[0]).then(|| (used.line, used.words[2..].to_vec()))
-        });
-        for (line, words) in here.chain(through_root) {
-            let Some(word) = words.first() else { continue };
-            let other = if is_file(word) { Some(word) } else { given_on.get(word) };
-            if let Some(other) = other.filter(|other| *other != parts[1]) {
-                let (from, to) = (parts.join("/"), format!("{}/{other}", parts[0]));
-                graph.entry(from).or_default().entry(to).or_insert_with(|| at(source, line, ""));
+        let Some(parts) = inside(source, folder) else { continue };
+        for used in source.paths(&["crate", "super"]) {
+            let words = absolute(&parts, &used.words);
+            for depth in 1..parts.len() {
+                let (parent, own) = (&parts[..depth], parts[depth]);
+                let same = words.len() > depth
+                    && words.iter().zip(parent).all(|(word, part)| word == part);
+                if !same || own == "mod" {
+                    break;
+                }
+                let word = words[depth].as_str();
+                let given_on = door(parent).map(given_on).unwrap_or_default();
+                let other = if is_child(parent, word) {
+                    Some(word)
+                } else {
+                    given_on.get(word).map(String::as_str)
+                };
+                if let Some(other) = other.filter(|other| *other != own) {
+                    let parent = parent.join("/");
+                    let (from, to) = (format!("{parent}/{own}"), format!("{parent}/{other}"));
+                    graph
+                        .entry(from)
+                        .or_default()
+                        .entry(to)
+                        .or_insert_with(|| at(source, used.line, ""));
+                }
             }
         }
     }
     graph
+}
+
+/// A path from the crate's root, given the file in which it is used.
+fn absolute(parts: &[&str], words: &[String]) -> Vec<String> {
+    let module = parts.iter().filter(|part| **part != "mod");
+    let mut module: Vec<String> = module.map(|part| (*part).to_owned()).collect();
+    if words[0] == "crate" {
+        return words[1..].to_vec();
+    }
+    let ups = words.iter().take_while(|word| *word == "super").count();
+    module.truncate(module.len().saturating_sub(ups));
+    module.extend_from_slice(&words[ups..]);
+    module
+}
+
+/// Rooms that have a floor and no file, and files that no `mod` declares.
+fn module_findings(sources: &[Source], folder: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for source in sources {
+        let Some(parts) = inside(source, folder) else { continue };
+        let is_root = parts.len() == 1 && ["lib", "main"].contains(&parts[0]);
+        let own: Vec<&str> = parts.iter().copied().filter(|part| *part != "mod").collect();
+        let Some((name, parent)) = own.split_last().filter(|_| !is_root) else { continue };
+        let doors = [[parent, &["mod"]].concat(), parent.to_vec(), vec!["lib"], vec!["main"]];
+        let doors = if parent.is_empty() { &doors[2..] } else { &doors[..2] };
+        let is_declared = sources.iter().any(|door| {
+            inside(door, folder).is_some_and(|parts| doors.contains(&parts))
+                && words(&door.code).windows(2).any(|pair| pair[0].1 == "mod" && pair[1].1 == *name)
+        });
+        if !is_declared {
+            findings.push(at(source, 1, "no `mod` declares this file: nothing compiles it"));
+        }
+    }
+    findings
+}
+
+fn absent_rooms(sources: &[Source]) -> Vec<String> {
+    let rooms: BTreeSet<&str> =
+        sources.iter().filter_map(|source| room(source, "engine/src")).collect();
+    let listed = FLOORS.iter().flat_map(|(_, rooms)| rooms.iter());
+    let absent = listed.filter(|room| !rooms.contains(*room));
+    absent.map(|room| format!("`{room}` has a floor and no file: take it out of FLOORS")).collect()
 }
 
 /// What a `mod.rs` gives on of its files: `pub use reader::Tail` makes `Tail` the reader's.
@@ -395,14 +448,13 @@ fn each_file_uses_lower_floors_only_and_stores_do_not_use_each_other() {
 }
 
 #[test]
-fn each_exception_for_a_store_is_still_needed() {
-    let graph = room_graph(&sources(), "engine/src");
-    let is_used = |from: &str, to: &str| graph.get(from).is_some_and(|used| used.contains_key(to));
-    let idle = STORE_EXCEPTIONS.iter().filter(|(from, to, _)| !is_used(from, to));
-    report(
-        idle.map(|(from, to, _)| format!("`{from}` does not use `{to}` any more: take it out"))
-            .collect(),
+fn each_room_has_files_and_each_file_is_compiled() {
+    let sources = sources();
+    let mut findings = absent_rooms(&sources);
+    findings.extend(
+        ["engine/src", "server/src"].iter().flat_map(|folder| module_findings(&sources, folder)),
     );
+    report(findings);
 }
 
 #[test]
@@ -465,13 +517,17 @@ fn planted_uses_are_found() {
         ),
         planted(
             "engine/src/memtable.rs",
-            "//! m\n// use crate::append;\nfn f() { crate::append::g(\"'\") }\n",
+            "//! m\n// use crate::read;\nfn f() { crate::write::g(\"'\") }\n",
         ),
-        planted("engine/src/append.rs", "//! a\n#[cfg(test)]\nmod tests { use crate::engine; }\n"),
+        planted(
+            "engine/src/write/commit.rs",
+            "//! a\nuse crate::write::batch::Batch;\n#[cfg(test)]\nmod tests { use crate::engine; }\n",
+        ),
         planted(
             "engine/src/engine.rs",
             "//! e\n#[cfg(all(test, loom))]\nmod modelled { use super::*; }\n",
         ),
+        planted("engine/src/write/batch/mod.rs", "//! b\nuse super::commit::Committer;\n"),
         planted("engine/src/ids.rs", "//! i\n"),
         planted("engine/src/attic.rs", "//! a\n"),
         planted("server/src/protocol/mod.rs", "//! p\nuse strandline::Engine;\n"),
@@ -485,11 +541,18 @@ fn planted_uses_are_found() {
         [
             "engine/src/wal/writer.rs:3: the store `wal` uses the store `memtable`",
             "engine/src/wal/writer.rs:3: the store `wal` uses the store `memtable`",
-            "engine/src/memtable.rs:3: `memtable` (stores) uses `append` above it (verbs)",
+            "engine/src/memtable.rs:3: `memtable` (stores) uses `write` above it (writing)",
             "engine/src/attic.rs:1: `attic` has no floor: give it one in FLOORS",
         ]
     );
-    assert_eq!(cycle_findings(&file_graph(&sources, "engine/src")).len(), 2);
+    assert_eq!(cycle_findings(&file_graph(&sources, "engine/src")).len(), 4);
+    let undeclared = module_findings(&sources, "engine/src");
+    assert!(undeclared.iter().any(|finding| finding.starts_with("engine/src/attic.rs:1")));
+    assert!(undeclared.iter().all(|finding| !finding.starts_with("engine/src/wal/reader.rs")));
+    assert!(
+        absent_rooms(&sources)
+            .contains(&"`vfs` has a floor and no file: take it out of FLOORS".into())
+    );
     assert_eq!(cycle_findings(&room_graph(&sources, "engine/src")), [""; 0]);
     let absent = absence_findings(&sources);
     let lines: Vec<&str> = absent.iter().filter_map(|finding| finding.split(": ").next()).collect();

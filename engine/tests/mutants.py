@@ -50,7 +50,7 @@ MUTANTS = [
     Mutant(
         "same-epoch",
         "sequences that a power cut took are given again under the same epoch",
-        "engine/src/relaxed.rs",
+        "engine/src/write/relaxed.rs",
         "store.generation += 1;",
         "store.generation += 0;",
         ("relaxed", "what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch"),
@@ -58,7 +58,7 @@ MUTANTS = [
     Mutant(
         "late-note",
         "the first group of a memtable is acknowledged before its stores are noted as relaxed",
-        "engine/src/append.rs",
+        "engine/src/write/commit.rs",
         "prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok()))",
         "prepared.and_then(|()| if self.memtable.is_empty() { Ok(()) } else {"
         " self.note_relaxed(group, may_add.is_ok()) })",
@@ -67,7 +67,7 @@ MUTANTS = [
     Mutant(
         "early-view",
         "a backup takes the first view, without the changes that merges have used",
-        "engine/src/backup.rs",
+        "engine/src/care/backup.rs",
         "if live.changes_to <= view.flushed_to() {",
         "if true {",
         ("care", "moment::a_timeline_that_was_never_empty_is_not_empty_in_a_backup"),
@@ -75,7 +75,7 @@ MUTANTS = [
     Mutant(
         "unsynced-trim",
         "trims and removals are not synced before they are visible, and merges use them",
-        "engine/src/batch/mod.rs",
+        "engine/src/write/batch/mod.rs",
         "self.durability = Durability::Disk;",
         "self.durability = Durability::Os;",
         ("care", "moment::a_merge_uses_no_trim_that_a_power_cut_takes"),
@@ -94,7 +94,7 @@ MUTANTS = [
     Mutant(
         "loose-panic",
         "the panic of a waker ends the wake thread",
-        "engine/src/wake.rs",
+        "engine/src/notify/wake.rs",
         "catch_unwind(AssertUnwindSafe(|| waker.wake()))",
         "std::thread::Result::Ok(waker.wake())",
         ("threads", "a_waker_that_panics_harms_nobody"),

@@ -34,9 +34,9 @@ use super::block::BlockRef;
 use super::checksum::{Seed, crc};
 use super::codec::{Reader, put_name, put_varint};
 use super::layout::{get_u32, get_u64, layout, put};
-pub use crate::entry::{End, Floor};
 use crate::error::{Error, Result};
 use crate::ids::{CommitPlace, MAX_SEQUENCE, Sequence, TimeMs};
+pub use crate::timeline::{End, Floor};
 
 /// At what size an index page is closed: about a hundred timelines, one read of the disk.
 pub const TARGET_PAGE_BYTES: usize = 8 * 1024;

@@ -24,8 +24,8 @@ use std::ops::Range;
 
 use super::codec::{Reader, put_name, put_varint};
 use super::slots::{Slots, SlotsWriter};
-pub use crate::entry::Times;
 use crate::ids::{CommitPlace, Sequence, TimeMs};
+pub use crate::timeline::Times;
 
 /// What an escape says of the entry that follows.
 const OWN_START: u64 = 0;

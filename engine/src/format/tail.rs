@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::codec::{MAX_VARINT_BYTES, Reader, put_name, put_varint};
 use super::layout::put;
-use crate::entry::Floor;
 use crate::ids::{Sequence, StoreId, TimelineRef};
+use crate::timeline::Floor;
 
 /// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
 const APPEND: u8 = 1;

@@ -290,8 +290,8 @@ fn decode_sequences(reader: &mut Reader<'_>, count: u32) -> Option<Vec<Sequence>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Floor;
     use crate::ids::{StoreId, TimelineRef};
+    use crate::timeline::Floor;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

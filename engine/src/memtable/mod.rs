@@ -29,8 +29,8 @@ use parking_lot::RwLock;
 
 pub use slot::{Effect, IdRecord, Slot};
 
-use crate::entry::{Changes, Collector, End, Own, Span, Times};
-use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
+use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs};
+use crate::timeline::{Changes, Collector, End, Key, Own, Span, Times};
 
 const SHARD_BITS: u32 = 6;
 
@@ -106,7 +106,7 @@ struct Shard {
 }
 
 impl Shard {
-    fn find(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<u32> {
+    fn find(&self, Key { timeline, hash }: Key<'_>) -> Option<u32> {
         let is_it = |slot: &u32| {
             let slot = &self.slots[*slot as usize];
             slot.hash == hash && slot.store == timeline.store && slot.name == timeline.name
@@ -309,9 +309,9 @@ impl Memtable {
     }
 
     /// The slot of a timeline, if it has one.
-    pub fn find(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<SlotId> {
-        let shard = Memtable::shard_of(hash);
-        let slot = self.shards[shard as usize].read().find(timeline, hash)?;
+    pub fn find(&self, key: Key<'_>) -> Option<SlotId> {
+        let shard = Memtable::shard_of(key.hash);
+        let slot = self.shards[shard as usize].read().find(key)?;
         Some(SlotId { shard, slot })
     }
 
@@ -319,7 +319,7 @@ impl Memtable {
     ///
     /// The name is copied: a slice of the batch would keep all of that, also of one that is
     /// refused.
-    pub fn insert(&self, timeline: TimelineRef<'_>, hash: u64, end: End) -> SlotId {
+    pub fn insert(&self, Key { timeline, hash }: Key<'_>, end: End) -> SlotId {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
         let slot = shard.slots.len() as u32;
@@ -389,10 +389,10 @@ impl Memtable {
     }
 
     /// How a timeline ends and what of it is here; `None` when nothing is known of it here.
-    pub fn look(&self, timeline: TimelineRef<'_>, hash: u64) -> Option<Look> {
-        let number = Memtable::shard_of(hash);
+    pub fn look(&self, key: Key<'_>) -> Option<Look> {
+        let number = Memtable::shard_of(key.hash);
         let shard = self.shards[number as usize].read();
-        let place = shard.find(timeline, hash)?;
+        let place = shard.find(key)?;
         let slot = &shard.slots[place as usize];
         let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: place });
         Some(Look { end: slot.end(), span: slot.span(), changed })
@@ -414,9 +414,9 @@ impl Memtable {
     }
 
     /// What a client's id was used for in a timeline.
-    pub fn id(&self, timeline: TimelineRef<'_>, hash: u64, id: &[u8]) -> Option<IdRecord> {
-        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
-        let slot = &shard.slots[shard.find(timeline, hash)? as usize];
+    pub fn id(&self, key: Key<'_>, id: &[u8]) -> Option<IdRecord> {
+        let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
+        let slot = &shard.slots[shard.find(key)? as usize];
         slot.id(id).cloned()
     }
 
@@ -424,13 +424,12 @@ impl Memtable {
     /// looks for changes here meanwhile, so nothing is locked when it is given entries.
     pub fn read(
         &self,
-        timeline: TimelineRef<'_>,
-        hash: u64,
+        key: Key<'_>,
         mut low: Sequence,
         mut high: Sequence,
         out: &mut Collector<'_>,
     ) {
-        let Some(slot) = self.find(timeline, hash) else { return };
+        let Some(slot) = self.find(key) else { return };
         let descending = out.is_descending();
         let mut taken = Vec::new();
         while low <= high {
@@ -474,14 +473,9 @@ impl Memtable {
     }
 
     /// The lowest sequence of a timeline here whose time is `time_ms` or later.
-    pub fn sequence_at(
-        &self,
-        timeline: TimelineRef<'_>,
-        hash: u64,
-        time_ms: TimeMs,
-    ) -> Option<Sequence> {
-        let shard = self.shards[Memtable::shard_of(hash) as usize].read();
-        let slot = &shard.slots[shard.find(timeline, hash)? as usize];
+    pub fn sequence_at(&self, key: Key<'_>, time_ms: TimeMs) -> Option<Sequence> {
+        let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
+        let slot = &shard.slots[shard.find(key)? as usize];
         let bodies = self.bodies.read();
         let time_of =
             |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].times.time_ms;
@@ -525,13 +519,12 @@ impl Memtable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Floor, Limit, Sight};
-    use crate::ids::StoreId;
+    use crate::entry::Limit;
+    use crate::ids::{StoreId, TimelineRef};
+    use crate::timeline::{Floor, Sight};
 
-    const HASH: u64 = 0x1234_5678_9abc_def0;
-
-    fn timeline(name: &[u8]) -> TimelineRef<'_> {
-        TimelineRef { store: StoreId(1), name }
+    fn key(name: &[u8]) -> Key<'_> {
+        Key { timeline: TimelineRef { store: StoreId(1), name }, hash: 0x1234_5678_9abc_def0 }
     }
 
     fn end_at(last: Sequence) -> End {
@@ -541,7 +534,7 @@ mod tests {
     fn filled(sequences: &[Sequence]) -> Memtable {
         let memtable = Memtable::new(Lsn(0));
         let before = end_at(sequences[0] - 1);
-        let slot = memtable.insert(timeline(b"a"), HASH, before);
+        let slot = memtable.insert(key(b"a"), before);
         let mut group = Group::default();
         for sequence in sequences {
             let bytes = Bytes::from(format!("body {sequence}"));
@@ -559,7 +552,7 @@ mod tests {
         descending: bool,
     ) -> Vec<Sequence> {
         let mut out = Collector::new(Limit::entries(100), descending, Sight::default());
-        memtable.read(timeline(b"a"), HASH, low, high, &mut out);
+        memtable.read(key(b"a"), low, high, &mut out);
         out.finish().expect("no damage").entries.into_iter().map(|entry| entry.sequence).collect()
     }
 
@@ -569,7 +562,7 @@ mod tests {
         assert_eq!(sequences(&memtable, 6, 7, false), [6, 7]);
         assert_eq!(sequences(&memtable, 0, u64::MAX, true), [8, 7, 6, 5]);
         assert_eq!(sequences(&memtable, 9, u64::MAX, false), []);
-        let Look { end, span, .. } = memtable.look(timeline(b"a"), HASH).expect("known");
+        let Look { end, span, .. } = memtable.look(key(b"a")).expect("known");
         assert_eq!((end.last, end.floor.lowest, span.map(|span| span.count)), (8, 1, Some(4)));
     }
 
@@ -579,18 +572,15 @@ mod tests {
         assert_eq!(sequences(&memtable, 2, 11, false), [2, 10, 11]);
         assert_eq!(sequences(&memtable, 3, 9, false), []);
         assert_eq!(sequences(&memtable, 0, 39, true), [11, 10, 2, 1]);
-        assert_eq!(memtable.sequence_at(timeline(b"a"), HASH, 1005), Some(10));
+        assert_eq!(memtable.sequence_at(key(b"a"), 1005), Some(10));
     }
 
     #[test]
     fn a_slot_without_entries_tells_where_its_timeline_ended() {
         let memtable = Memtable::new(Lsn(0));
         let before = end_at(9);
-        memtable.insert(timeline(b"a"), HASH, before);
-        assert_eq!(
-            memtable.look(timeline(b"a"), HASH),
-            Some(Look { end: before, span: None, changed: None })
-        );
-        assert_eq!(memtable.look(timeline(b"b"), HASH), None);
+        memtable.insert(key(b"a"), before);
+        assert_eq!(memtable.look(key(b"a")), Some(Look { end: before, span: None, changed: None }));
+        assert_eq!(memtable.look(key(b"b")), None);
     }
 }

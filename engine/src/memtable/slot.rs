@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Append;
-use crate::entry::{Changes, Edit, End, Floor, Receipt, Span};
+use crate::entry::Receipt;
 use crate::error::{Error, Result};
 use crate::ids::{CommitPlace, Sequence, StoreId, TimeMs};
+use crate::timeline::{Changes, Edit, End, Floor, Span};
 
 /// The entries of one timeline.
 #[derive(Debug)]

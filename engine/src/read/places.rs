@@ -12,15 +12,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Reading;
-use crate::entry::{
-    Collector, End, Layer, Limit, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides,
-};
+use super::reading::Reading;
+use crate::entry::Limit;
 use crate::error::{Error, Result};
 use crate::format::index::{Edited, TimelineEntry};
 use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{Look, Memtable, SlotId};
 use crate::segment::Segment;
+use crate::timeline::{
+    Collector, End, Layer, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides,
+};
 
 /// Entries that must be looked at one by one to count them are held so many at a time, without
 /// bodies.
@@ -182,7 +183,7 @@ impl<'v> Step<'v> {
             }
             Source::Segment(_, entry) if entry.count == 0 => Ok(None),
             Source::Segment(segment, entry) => {
-                segment.last_of(reading.timeline.name, entry).map(Some)
+                segment.last_of(reading.key.timeline.name, entry).map(Some)
             }
         }
     }
@@ -197,10 +198,10 @@ impl<'v> Step<'v> {
 /// The places that know the timeline, newest first. A damaged index ends them, unless the read goes
 /// around damage.
 pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>> + use<'v> {
-    let (view, timeline, hash, around_damage) =
-        (reading.view, reading.timeline, reading.hash, reading.around_damage);
+    let (view, key, around_damage) = (reading.view, reading.key, reading.around_damage);
+    let timeline = key.timeline;
     let memtables = view.memtables().filter_map(move |memtable| {
-        let Look { end, span, changed } = memtable.look(timeline, hash)?;
+        let Look { end, span, changed } = memtable.look(key)?;
         let layer = changed.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>);
         Some(Ok(Met::Step(Step {
             end,
@@ -242,11 +243,11 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
 pub fn changed_bodies<'v>(
     reading: &Reading<'v>,
 ) -> Result<(Overlay<'v>, Option<(CommitPlace, Error)>)> {
-    let timeline = TimelineRef { store: reading.timeline.store, name: BODIES };
+    let timeline = TimelineRef { store: reading.key.timeline.store, name: BODIES };
     let (mut overlay, mut hidden) = (Overlay::default(), None);
-    if let Some(hash) = reading.bodies_hash {
+    if let Some(bodies) = reading.bodies {
         for memtable in reading.view.memtables() {
-            let slot = memtable.look(timeline, hash).and_then(|look| look.changed);
+            let slot = memtable.look(bodies).and_then(|look| look.changed);
             overlay.add_older(
                 slot.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>),
             );
@@ -341,11 +342,11 @@ impl Place<'_> {
         }
         match &self.source {
             Source::Memtable(memtable) => {
-                memtable.read(reading.timeline, reading.hash, low, high, out);
+                memtable.read(reading.key, low, high, out);
                 Ok(())
             }
             Source::Segment(segment, entry) => {
-                segment.read(reading.timeline.name, entry, low, high, out)
+                segment.read(reading.key.timeline.name, entry, low, high, out)
             }
         }
     }
@@ -353,12 +354,12 @@ impl Place<'_> {
     /// The lowest sequence here that was given at this time or later.
     pub fn sequence_at(&self, reading: &Reading<'_>, time_ms: TimeMs) -> Result<Option<Sequence>> {
         match &self.source {
-            Source::Memtable(memtable) => {
-                Ok(memtable.sequence_at(reading.timeline, reading.hash, time_ms))
-            }
-            Source::Segment(segment, entry) => {
-                segment.sequence_at(reading.timeline.name, entry, (time_ms, reading.around_damage))
-            }
+            Source::Memtable(memtable) => Ok(memtable.sequence_at(reading.key, time_ms)),
+            Source::Segment(segment, entry) => segment.sequence_at(
+                reading.key.timeline.name,
+                entry,
+                (time_ms, reading.around_damage),
+            ),
         }
     }
 

@@ -3,11 +3,11 @@
 //!
 //! It does not know: what the places hold.
 
-use super::Reading;
 use super::places::{Gap, Gaps, Place, steps};
-use crate::entry::{End, Overlay, Span};
+use super::reading::Reading;
 use crate::error::Result;
 use crate::ids::Sequence;
+use crate::timeline::{End, Overlay, Span};
 
 /// How a timeline ends, and the parts that were walked, newest first.
 pub struct Walk<'v> {

@@ -26,7 +26,7 @@ use crate::ids::{EngineId, FileNumber, StoreId};
 use crate::vfs::{Dir, File};
 
 /// Which block: the segment's number, whether it is of the index file, the place.
-type Key = (FileNumber, bool, u64);
+type BlockKey = (FileNumber, bool, u64);
 
 /// A file is kept so often at most.
 const MOST_COPIES: u8 = 2;
@@ -34,8 +34,8 @@ const MOST_COPIES: u8 = 2;
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Key, Bytes> for ByBytes {
-    fn weight(&self, _key: &Key, block: &Bytes) -> u64 {
+impl Weighter<BlockKey, Bytes> for ByBytes {
+    fn weight(&self, _key: &BlockKey, block: &Bytes) -> u64 {
         // What the map and the handle take beside the bytes.
         block.len() as u64 + 128
     }
@@ -57,7 +57,7 @@ const ENTRIES_PART: usize = 8;
 
 /// The cache. One an engine, shared by all its segments.
 pub struct BlockCache {
-    blocks: Cache<Key, Bytes, ByBytes>,
+    blocks: Cache<BlockKey, Bytes, ByBytes>,
     /// What timelines with very many changes have in the index, decoded: to decode it costs what
     /// there ever was changed.
     entries: Cache<EntryKey, TimelineEntry, ByBytes>,

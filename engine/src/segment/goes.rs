@@ -67,9 +67,9 @@ impl Drop for OnDisk {
 mod tests {
     use super::super::{Segment, SegmentPlan, SegmentWriter};
     use super::*;
-    use crate::entry::{End, Times};
     use crate::format::manifest::Copies;
     use crate::ids::{EngineId, Lsn, StoreId};
+    use crate::timeline::{End, Times};
     use crate::vfs::simulated::SimulatedDisk;
 
     const NAME: &[u8] = b"u/ann";

@@ -10,7 +10,6 @@ use super::goes::OnDisk;
 use super::parts::Parts;
 use super::runs::RunsOf;
 use super::table::Reading;
-use crate::entry::{Collector, Span, Times};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
@@ -20,6 +19,7 @@ use crate::format::manifest::{Copies, SegmentRecord};
 use crate::format::run::{Content, SharedBody, shared_body};
 use crate::format::slots::Slots;
 use crate::ids::{BODIES, Sequence, TimeMs};
+use crate::timeline::{Collector, Span, Times};
 use crate::vfs::Dir;
 
 /// An open segment.

@@ -15,12 +15,12 @@ use bytes::Bytes;
 use super::damage::About;
 use super::parts::Parts;
 use super::table::{Cursor, Reading, Table};
-use crate::entry::{Collector, Own, Times};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
 use crate::format::run::{Content, RunReader, SharedBody, shared_body};
 use crate::ids::{Lsn, Sequence, TimeMs};
+use crate::timeline::{Collector, Own, Times};
 
 /// One timeline's runs in a segment.
 pub(super) struct RunsOf<'a> {

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::{End, Times};
 use crate::error::Result;
 use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
@@ -20,6 +19,7 @@ use crate::format::run::{RunWriter, SharedBody, put_shared_body};
 use crate::format::slots::SlotsWriter;
 use crate::format::table::{Row, TableWriter};
 use crate::ids::{CommitPlace, FileNumber, Lsn, Sequence, StoreId, TimeMs};
+use crate::timeline::{End, Times};
 use crate::vfs::Dir;
 
 use super::blocks::Blocks;

@@ -38,6 +38,9 @@ use crate::error::{Error, Result};
 use crate::ids::BootId;
 use descriptors::{CloseSome, Descriptors};
 
+/// The file of an engine's lock in its directory.
+pub const LOCK_NAME: &str = "LOCK";
+
 /// How much of a file is copied at once.
 const COPY_BYTES: u64 = 1024 * 1024;
 

@@ -1,0 +1,249 @@
+//! One timeline, put together from what is left of its parts.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::bodies::ChangedBodies;
+use super::log::{LoggedBody, SalvagedLog, TimelineLog};
+use crate::care::finding::Finding;
+use crate::error::{Error, Result};
+use crate::format::index::Edited;
+use crate::ids::{CommitPlace, Lsn, Sequence};
+use crate::segment::{Left, Part, Remains, SegmentWriter};
+use crate::timeline::{Changes, Edit, End, Floor, Times};
+
+/// What the manifest says of a segment's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    There,
+    /// All of it has expired, so that nothing is missing.
+    Expired,
+    /// Nothing of it was shown any more, so that nothing is missing.
+    Dead,
+}
+
+/// A segment that entries are taken from.
+pub struct Source {
+    /// What is left of it.
+    pub remains: Remains,
+    /// Its data file.
+    pub path: PathBuf,
+    /// What the manifest says of its data.
+    pub data: Data,
+    /// Changes of bodies before this are applied to what is in it.
+    pub changed_to: Lsn,
+    /// What its shared bodies are called in the new segment.
+    pub numbers: HashMap<u32, u32>,
+}
+
+const IN_NO_FILE: &str = "these entries are in no file that can be read";
+
+/// A timeline under way to the new segment.
+pub struct Timeline<'a> {
+    store: &'a str,
+    name: &'a [u8],
+    writer: &'a mut SegmentWriter,
+    findings: &'a mut Vec<Finding>,
+    bodies: &'a ChangedBodies,
+    changes: Changes,
+    end: End,
+    /// The first entry that was written.
+    first: Option<(Sequence, Times)>,
+    written: Sequence,
+    /// The number of the last shared body: they must not fall.
+    shared: u32,
+    has_lost: bool,
+}
+
+impl<'a> Timeline<'a> {
+    /// A timeline of which nothing is known yet.
+    pub fn new(
+        (store, name): (&'a str, &'a [u8]),
+        bodies: &'a ChangedBodies,
+        writer: &'a mut SegmentWriter,
+        findings: &'a mut Vec<Finding>,
+    ) -> Timeline<'a> {
+        Timeline {
+            store,
+            name,
+            writer,
+            findings,
+            bodies,
+            changes: Changes::default(),
+            end: End::NEVER,
+            first: None,
+            written: 0,
+            shared: 0,
+            has_lost: false,
+        }
+    }
+
+    /// Writes what the parts, of the oldest segment first, and the log hold.
+    pub fn save(
+        mut self,
+        sources: &mut [Source],
+        mut parts: Vec<(usize, Part)>,
+        log: Option<(&TimelineLog, &SalvagedLog, &HashMap<u32, u32>)>,
+    ) -> Result<()> {
+        if let Some((timeline, ..)) = log {
+            self.changes = timeline.changes.clone();
+            self.floor(timeline.floor);
+        }
+        for (at, part) in parts.iter().rev() {
+            self.take_in(&mut sources[*at], part);
+        }
+        self.writer.begin(self.name);
+        let first = |part: &Part| part.entry.as_ref().map(|entry| entry.first).or(part.first);
+        // Where a merge was cut, its inputs may be here beside its output: that one, the younger
+        // file, goes first.
+        parts.sort_by_key(|(at, part)| (first(part), usize::MAX - at));
+        for (at, part) in &parts {
+            self.part(&mut sources[*at], part)?;
+        }
+        if let Some((timeline, log, shared)) = log {
+            self.log(timeline, log, shared)?;
+        }
+        let trimmed_to = self.end.floor.trimmed_to;
+        let lost_to =
+            |bound: Sequence| if self.has_lost { trimmed_to.max(bound) } else { trimmed_to };
+        self.end.floor = match self.first {
+            Some((lowest, Times { start_ms, expire_at_ms: until_ms, .. })) => {
+                Floor { lowest, start_ms, until_ms, trimmed_to: lost_to(lowest - 1) }
+            }
+            None => Floor {
+                lowest: self.end.last + 1,
+                start_ms: 0,
+                until_ms: 0,
+                trimmed_to: lost_to(self.end.last),
+            },
+        };
+        self.writer.end(self.end)
+    }
+
+    fn floor(&mut self, floor: Floor) {
+        self.end.floor.lowest = self.end.floor.lowest.max(floor.lowest);
+        self.end.floor.trimmed_to = self.end.floor.trimmed_to.max(floor.trimmed_to);
+    }
+
+    /// How the timeline ended in a part, and what the part changes in older ones.
+    fn take_in(&mut self, source: &mut Source, part: &Part) {
+        let Some(entry) = &part.entry else { return };
+        self.floor(entry.end.floor);
+        if source.data == Data::Expired {
+            self.end.floor.trimmed_to = self.end.floor.trimmed_to.max(entry.dropped_to());
+        }
+        self.end.last = self.end.last.max(entry.end.last);
+        self.end.last_time_ms = self.end.last_time_ms.max(entry.end.last_time_ms);
+        let mut changes = Changes::default();
+        entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
+        for Edited { sequence, body: number, at, .. } in entry.edited.iter() {
+            if let Some(left) = source.remains.shared(*number) {
+                changes.edited.insert(*sequence, Edit { at: *at, body: left.body });
+            } else if source.data == Data::There && !self.changes.edited.contains_key(sequence) {
+                // The old body was replaced: it must not come back.
+                changes.remove(*sequence, *sequence);
+                let what = "the new body of an edited entry cannot be read";
+                self.lost(source.path.clone(), what, (*sequence, *sequence));
+            }
+        }
+        self.changes.add_older(changes);
+    }
+
+    fn part(&mut self, source: &mut Source, part: &Part) -> Result<()> {
+        let mut count = 0;
+        let Source { remains, numbers, changed_to, .. } = source;
+        let changed_to = *changed_to;
+        remains.for_each(part, |sequence, left| {
+            count += 1;
+            let number = left.shared.and_then(|number| numbers.get(&number).copied());
+            self.entry(sequence, &left, number, changed_to)
+        })?;
+        if let Some(entry) =
+            part.entry.as_ref().filter(|entry| source.data == Data::There && count < entry.count)
+        {
+            let what = format!("{} of {} entries cannot be read", entry.count - count, entry.count);
+            self.lost(source.path.clone(), &what, (entry.first, entry.end.last));
+        }
+        Ok(())
+    }
+
+    fn log(
+        &mut self,
+        timeline: &TimelineLog,
+        log: &SalvagedLog,
+        shared: &HashMap<u32, u32>,
+    ) -> Result<()> {
+        for (sequence, (number, chosen)) in &timeline.entries {
+            let next = self.end.last + 1;
+            if *sequence > next && !chosen {
+                self.lost(PathBuf::new(), IN_NO_FILE, (next, sequence - 1));
+            }
+            let LoggedBody { times, place, bytes } = log.body(*number);
+            let (times, place, body) = (*times, Some(*place), bytes.clone());
+            let left = Left { times, body, shared: None, place, is_elsewhere: false };
+            self.entry(*sequence, &left, shared.get(number).copied(), Lsn(0))?;
+            self.end.last = self.end.last.max(*sequence);
+            self.end.last_time_ms = self.end.last_time_ms.max(times.time_ms);
+        }
+        let next = self.end.floor.lowest.max(self.end.last + 1);
+        if timeline.last >= next {
+            self.lost(PathBuf::new(), IN_NO_FILE, (next, timeline.last));
+        }
+        self.end.last = self.end.last.max(timeline.last);
+        Ok(())
+    }
+
+    /// Writes an entry, unless it is there already or was removed.
+    fn entry(
+        &mut self,
+        sequence: Sequence,
+        left: &Left,
+        number: Option<u32>,
+        changed_to: Lsn,
+    ) -> Result<()> {
+        let is_gone = sequence < self.end.floor.lowest || self.changes.removes(sequence);
+        if sequence <= self.written || is_gone {
+            return Ok(());
+        }
+        self.written = sequence;
+        let changed_at = self.bodies.changed_at(left.place, changed_to);
+        let is_open =
+            |at: CommitPlace| left.place.is_none() || left.is_elsewhere || Lsn(at.0) >= changed_to;
+        let edited = self.changes.edited.get(&sequence).filter(|edit| is_open(edit.at));
+        let edited = edited
+            .filter(|edit| changed_at.is_none_or(|at| at < edit.at))
+            .map(|edit| edit.body.clone());
+        let own = self
+            .bodies
+            .now(left.place, changed_to, &left.body)
+            .filter(|_| !left.is_elsewhere || changed_at.is_some());
+        let Some(body) = edited.as_ref().or(own) else {
+            self.end.last = self.end.last.max(sequence);
+            let what = "the new body of an edited entry is in no file that can be read";
+            self.lost(PathBuf::new(), what, (sequence, sequence));
+            return Ok(());
+        };
+        self.first.get_or_insert((sequence, left.times));
+        // Where the index is lost, the entries are all that tells.
+        self.end.last = self.end.last.max(sequence);
+        self.end.last_time_ms = self.end.last_time_ms.max(left.times.time_ms);
+        match (&edited, number) {
+            (None, Some(number)) if number >= self.shared => {
+                self.shared = number;
+                self.writer.shared(sequence, number, left.times.own_start_ms())
+            }
+            _ => self.writer.inline(sequence, left.times, None, body),
+        }
+    }
+
+    fn lost(&mut self, path: PathBuf, what: &str, sequences: (Sequence, Sequence)) {
+        self.has_lost = true;
+        let timeline = Some((self.store.to_string(), self.name.to_vec()));
+        let error = Error::corrupt(path, 0, what);
+        self.findings.push(Finding {
+            timeline,
+            sequences: Some(sequences),
+            ..Finding::new(&error)
+        });
+    }
+}

@@ -1,0 +1,265 @@
+//! The read path: pages of one timeline, across the places of a view (P4, P5, P11).
+//!
+//! A timeline's entries lie in memtables and segments, each of which holds one range of its
+//! sequences; from the newest place to the oldest the ranges fall. So a read walks from the newest
+//! to the oldest and stops as soon as it cannot need an older one: a reader who is up to date is
+//! answered by the first place that knows the timeline, which is memory as a rule.
+//!
+//! 1. take the view;
+//! 2. walk: each place tells how the timeline ends (the newest that knows it counts) and which
+//!    range it holds;
+//! 3. read the places that were needed, in the direction of the read, until the limit keeps
+//!    something back.
+//!
+//! It does not know: names of stores, or who is asking.
+
+use std::ops::Bound;
+
+use super::places::{Gaps, changed_bodies, steps};
+use super::reading::Reading;
+use super::walk::Part;
+use crate::entry::{Entry, Limit, Page, Verdict};
+use crate::error::Result;
+use crate::ids::{MAX_SEQUENCE, Sequence};
+use crate::timeline::{Collector, End, Lifetimes, Overlay, Sight, Taken, Wanted};
+
+impl<'v> Reading<'v> {
+    pub(super) fn sight(&self, end: &End, overlay: Overlay<'v>) -> Result<Sight<'v>> {
+        let (bodies, hidden_bodies) = changed_bodies(self)?;
+        Ok(Sight {
+            lifetimes: self.lifetimes,
+            lowest: end.floor.lowest,
+            overlay,
+            bodies,
+            hidden_bodies,
+            wanted: Wanted::Readable,
+        })
+    }
+
+    /// The entries from `low` to `high`, in either direction.
+    pub fn range(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        limit: Limit,
+        descending: bool,
+    ) -> Result<Page> {
+        self.range_into(Collector::new(limit, descending, Sight::default()), low, high, limit)
+    }
+
+    /// The same without bodies, for who counts.
+    pub fn range_without_bodies(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        limit: Limit,
+        descending: bool,
+    ) -> Result<Page> {
+        let out = Collector::new(limit, descending, Sight::default()).without_bodies();
+        self.range_into(out, low, high, limit)
+    }
+
+    fn range_into(
+        &self,
+        out: Collector<'v>,
+        low: Sequence,
+        high: Sequence,
+        limit: Limit,
+    ) -> Result<Page> {
+        let reading = self.around_damage(limit.around_damage);
+        let (end, taken) = if out.is_descending() {
+            reading.descend(low, high, out)?
+        } else {
+            reading.ascend(low, high, out)?
+        };
+        reading.page(&end, Verdict::Ok, taken, end.last)
+    }
+
+    /// The entries from `low` to `high`, ascending: the oldest place that is needed comes first.
+    pub(super) fn ascend(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        mut out: Collector<'v>,
+    ) -> Result<(End, Taken)> {
+        let mut walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
+        out.sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
+        // The active memtable may have grown since it told its end: what is shown goes with the end
+        // that is told.
+        let high = high.min(walk.end.last);
+        for (at, part) in walk.parts.iter().enumerate().rev() {
+            let newer = at.checked_sub(1).map(|newer| walk.parts[newer].first());
+            let high = newer.map_or(high, |newer| high.min(newer.saturating_sub(1)));
+            match part {
+                Part::Place(place) => place.read(self, low, high, &mut out)?,
+                Part::Gap(gap) => gap.read(low, high, &mut out),
+            }
+            if out.is_full() {
+                break;
+            }
+        }
+        Ok((walk.end, out.finish()?))
+    }
+
+    /// What takes one entry, and does not ask whether there is more.
+    pub(super) fn one(&self, descending: bool, sight: Sight<'v>) -> Collector<'v> {
+        let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
+        Collector::new(limit, descending, sight).sufficient()
+    }
+
+    /// What there is first at or above a sequence, readable or lost.
+    pub(super) fn lowest_from(&self, low: Sequence) -> Result<(End, Taken)> {
+        self.ascend(low, MAX_SEQUENCE, self.one(false, Sight::default()).without_bodies())
+    }
+
+    /// The newest entry from `low` to `high`.
+    pub(super) fn newest(&self, low: Sequence, high: Sequence) -> Result<Option<Entry>> {
+        Ok(self.descend(low, high, self.one(true, Sight::default()))?.1.entries.pop())
+    }
+
+    /// The entries from `high` to `low`, descending: each place is read as soon as the changes of
+    /// all younger ones are known.
+    pub(super) fn descend(
+        &self,
+        low: Sequence,
+        high: Sequence,
+        mut out: Collector<'v>,
+    ) -> Result<(End, Taken)> {
+        out.sight = self.sight(&End::NEVER, Overlay::default())?;
+        let (mut found, mut gaps) = (None, Gaps::default());
+        let mut high = high;
+        for met in steps(self) {
+            let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
+            if found.is_none() {
+                out.sight.lowest = step.end.floor.lowest;
+                found = Some(step.end);
+                high = high.min(step.end.last);
+            }
+            if let Some(gap) = gap {
+                gap.read(low, high, &mut out);
+                high = high.min(gap.first.saturating_sub(1));
+                if out.is_full() {
+                    return Ok((found.unwrap_or(End::NEVER), out.finish()?));
+                }
+            }
+            out.sight.overlay.add_older(step.take_layer());
+            let Some(place) = step.place() else { continue };
+            place.read(self, low, high, &mut out)?;
+            high = high.min(place.span.first.saturating_sub(1));
+            let oldest =
+                place.span.first <= low.max(out.sight.lowest) || self.ends_with(&place.span);
+            if out.is_full() || oldest {
+                return Ok((found.unwrap_or(End::NEVER), out.finish()?));
+            }
+        }
+        if let Some(gap) = gaps.close(out.sight.lowest.saturating_sub(1)) {
+            gap.read(low, high, &mut out);
+        }
+        Ok((found.unwrap_or(End::NEVER), out.finish()?))
+    }
+
+    /// What follows a reader's cursor.
+    pub fn after(&self, cursor: Sequence, limit: Limit) -> Result<Page> {
+        let reading = self.around_damage(limit.around_damage);
+        let out = Collector::new(limit, false, Sight::default());
+        let (end, taken) = reading.ascend(cursor.saturating_add(1), MAX_SEQUENCE, out)?;
+        let trimmed_to = reading.trimmed_to(&end)?;
+        // What may be missing stands behind all that is here.
+        let lacks = self.may_lack_entries && !taken.more;
+        let verdict = if cursor > end.last && !lacks {
+            Verdict::Future
+        } else if lacks || cursor < trimmed_to {
+            Verdict::Trimmed
+        } else {
+            Verdict::Ok
+        };
+        let unmoved = match (taken.more, lacks) {
+            (true, _) => cursor.max(trimmed_to),
+            // The reader may have seen what is missing.
+            (false, true) => cursor.max(end.last),
+            (false, false) => end.last,
+        };
+        reading.page(&end, verdict, taken, unmoved)
+    }
+
+    fn page(&self, end: &End, verdict: Verdict, taken: Taken, unmoved: Sequence) -> Result<Page> {
+        let Taken { entries, lost, more, reached, .. } = taken;
+        let next = reached.unwrap_or(unmoved);
+        Ok(Page { verdict, first: self.first(end)?, last: end.last, next, more, entries, lost })
+    }
+
+    /// The lowest readable sequence; `last + 1` when there is none. Costs a read only when the
+    /// floor's entry has expired.
+    pub(super) fn first(&self, end: &End) -> Result<Sequence> {
+        let floor = &end.floor;
+        if !end.has_entries() {
+            return Ok(end.last + 1);
+        }
+        let certain = self.lifetimes.alive_from_ms == 0
+            || (floor.start_ms != 0 && !self.is_expired(floor.start_ms));
+        if certain && (floor.until_ms == 0 || floor.until_ms > self.lifetimes.now_ms) {
+            return Ok(floor.lowest);
+        }
+        Ok(self.lowest_from(floor.lowest)?.1.lowest().unwrap_or(end.last + 1))
+    }
+
+    /// The highest sequence that trimming or the store's TTL removed. Costs a walk only when the
+    /// floor's entry has expired.
+    pub(super) fn trimmed_to(&self, end: &End) -> Result<Sequence> {
+        let floor = &end.floor;
+        let is_first_alive =
+            floor.start_ms != 0 && !self.is_expired(floor.start_ms) && !self.own_starts;
+        if self.lifetimes.alive_from_ms == 0 || !end.has_entries() || is_first_alive {
+            return Ok(floor.trimmed_to);
+        }
+        // A hole below the first living entry was not lost: only what the TTL took counts.
+        let sight = Sight { wanted: Wanted::TakenByTtl, ..self.sight(end, Overlay::default())? };
+        let whole =
+            Reading { lifetimes: Lifetimes { alive_from_ms: 0, ..self.lifetimes }, ..*self };
+        let mut out = self.one(true, sight).without_bodies();
+        let (mut dropped_to, mut gaps) = (0, Gaps::default());
+        for met in steps(self) {
+            let Some((mut step, gap)) = gaps.meet(met?, self)? else { continue };
+            if let Some(gap) = gap {
+                gap.read(floor.lowest, MAX_SEQUENCE, &mut out);
+            }
+            dropped_to = dropped_to.max(step.dropped_to);
+            out.sight.overlay.add_older(step.take_layer());
+            let Some(place) =
+                step.place().filter(|place| self.is_expired(place.span.first_start_ms))
+            else {
+                continue;
+            };
+            let alive = if self.own_starts || self.is_expired(place.span.last_start_ms) {
+                None
+            } else {
+                place.sequence_at(self, self.lifetimes.alive_from_ms)?
+            };
+            let high = alive.map_or(place.span.last, |alive| alive - 1);
+            place.read(&whole, floor.lowest, high, &mut out)?;
+            if !out.is_empty() {
+                break;
+            }
+        }
+        let taken = out.finish()?;
+        let entry = taken.entries.first().map(|entry| entry.sequence);
+        let lost =
+            entry.into_iter().chain(taken.lost.first().map(|lost| lost.last)).max().unwrap_or(0);
+        Ok(floor.trimmed_to.max(lost).max(dropped_to))
+    }
+}
+
+/// The lowest and the highest sequence inside bounds; `None` when there is none.
+pub fn bounds(low: Bound<&Sequence>, high: Bound<&Sequence>) -> Option<(Sequence, Sequence)> {
+    let low = match low {
+        Bound::Included(low) => *low,
+        Bound::Excluded(low) => low.checked_add(1)?,
+        Bound::Unbounded => 0,
+    };
+    let high = match high {
+        Bound::Included(high) => *high,
+        Bound::Excluded(high) => high.checked_sub(1)?,
+        Bound::Unbounded => MAX_SEQUENCE,
+    };
+    Some((low, high.min(MAX_SEQUENCE)))
+}

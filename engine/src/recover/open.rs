@@ -1,0 +1,344 @@
+//! Opening: from a directory, in whatever state a crash left it, to an engine that serves (P1, P2,
+//! P5, P6).
+//!
+//! 1. take the lock; remove temporary files, which nobody needs and which may hold the space that
+//!    the next steps need;
+//! 2. load the manifest; without one the directory must be empty of our files, and gets a first
+//!    manifest;
+//! 3. open the segments that it names: damage is kept by the segment, not fatal;
+//! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the
+//!    open;
+//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it
+//!    durable, say so in the manifest; in another boot than that which noted relaxed durability,
+//!    the stores concerned begin another epoch of theirs (`relaxed`);
+//! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work,
+//!    older manifests.
+//!
+//! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every
+//! step leaves a directory from which the next open comes to the same state. Nothing but temporary
+//! files is removed before 5 is durable, and only names that are ours.
+//!
+//! If the disk is full, the reserve is given back and all is done again.
+//!
+//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; the epochs of stores
+//! are shown as an open for writing would begin them. 4 goes on behind damage, and readers of a
+//! timeline that misses entries because of it, or may miss some at its end, are told that it is
+//! trimmed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::{Clock, SureTime};
+use crate::error::{Error, Failure, Result};
+use crate::format::header::{FileHeader, FileKind, VERSION};
+use crate::format::manifest::{Live, StoreRecord};
+use crate::format::wal::WAL_HEADER_BYTES;
+use crate::ids::{Instance, Lsn, StoreId, TimeMs};
+use crate::manifest::{self, Manifest};
+use crate::memtable::Memtable;
+use crate::notify::wake::WakeQueue;
+use crate::notify::watch::WatchTable;
+use crate::options::Options;
+use crate::random::{new_engine_id, random};
+use crate::recover::recovery::Recovery;
+use crate::recover::replay::{self, Replay};
+use crate::segment::{self, BlockCache, Segment};
+use crate::state::refusals::Refusals;
+use crate::state::reserve::{self, Reserve};
+use crate::state::view::{CurrentView, SegmentSet, View};
+use crate::state::{Closing, CommitTimes, LogFiles, Merging, Poison, Progress, State, Turns};
+use crate::stats::Counters;
+use crate::vfs::{Dir, LOCK_NAME};
+use crate::wal::{self, Tail, Wal, WalFile};
+use crate::write::relaxed;
+
+/// The first log file of an epoch: written through with zeros at once, so that the first syncs are
+/// as fast as the later ones.
+const FIRST_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What opening gives: the state, and the log's writing end unless the engine is read-only.
+pub struct Opened {
+    pub state: Arc<State>,
+    pub wal: Option<Wal>,
+    pub lock: Box<dyn Send + Sync>,
+    /// What a read-only open went around.
+    pub damage: Vec<Error>,
+    pub recovery: Recovery,
+}
+
+/// Opens a directory. On a full disk the reserve is given back and all is done again: a try that
+/// was cut left nothing behind.
+pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
+    if !options.create {
+        // Before anything is made there.
+        check_there(&dir, &dir.list()?)?;
+    }
+    match open_once(dir.clone(), clock.clone(), options.clone(), true) {
+        Err(Error::DiskFull { path }) if !options.read_only => {
+            let lock = dir.lock(LOCK_NAME, true)?;
+            if !reserve::remove(&dir) {
+                return Err(Error::DiskFull { path });
+            }
+            drop(lock);
+            tracing::warn!(
+                "the disk is full: the reserve is given back, appends are refused until there is \
+                 space"
+            );
+            open_once(dir, clock, options, false)
+        }
+        opened => opened,
+    }
+}
+
+/// `has_space`: as far as is known.
+fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool) -> Result<Opened> {
+    let cache = Arc::new(BlockCache::new(options.cache_bytes(0), options.max_open_files));
+    let open_files = cache.clone();
+    let dir = dir.with_files_to_close(Box::new(move || open_files.close_some()));
+    let lock = dir.lock(LOCK_NAME, !options.read_only)?;
+    if !options.read_only {
+        remove_temporary(&dir)?;
+    }
+    let names = dir.list()?;
+    let mut manifest = load_manifest(&dir, &names, &options)?;
+    let segments = open_segments(&dir, &manifest, &cache)?;
+    let Log { mut files, mut replay, mut tail, damage } =
+        read_log(&dir, &names, &manifest, segments, options.read_only)?;
+    let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
+    let own_starts =
+        replay.own_starts || manifest.live().segments.iter().any(|record| record.own_starts);
+
+    let sure = SureTime::new(&*clock, manifest.live().seen_ms);
+    // As step 5 makes it: a read-only open knows it only.
+    let mut settled = manifest.live().clone();
+    let recovery =
+        Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
+    let mut wal = None;
+    if !options.read_only {
+        let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
+        let file_bytes = (first_bytes, options.wal_file_bytes);
+        let seen_ms = sure.now_ms(&*clock);
+        wal = Some(begin_epoch(&dir, &mut manifest, &mut files, &mut tail, file_bytes, seen_ms)?);
+        remove_leftovers(&dir, &manifest, &mut files)?;
+    }
+    let whole = replay.whole_since(tail.whole_from);
+    let (reserve, instance) = (open_reserve(&dir, &options), Instance(random()));
+    let state = State {
+        times: CommitTimes::new(clock.clone(), sure, last_time_ms, own_starts),
+        log_files: LogFiles::new(dir.clone(), files),
+        dir,
+        instance,
+        clock,
+        engine_id: manifest.engine_id(),
+        writer_epoch: manifest.writer_epoch(),
+        view: CurrentView::new(replay.view),
+        stores: RwLock::new(settled.stores),
+        history: manifest.live().history,
+        manifest: Mutex::new(manifest),
+        applying: RwLock::default(),
+        turns: Turns::default(),
+        merging: Merging::default(),
+        watch: Arc::new(WatchTable::new(instance)),
+        wake: WakeQueue::default(),
+        cache,
+        hasher: replay.hasher,
+        counters: Counters::default(),
+        poison: Poison::default(),
+        preparer: Mutex::new(wal.as_ref().map(Wal::preparer)),
+        refusals: Refusals::default(),
+        reserve,
+        unvouched: AtomicU64::new(0),
+        whole,
+        progress: Progress::default(),
+        closing: Closing::default(),
+        options,
+    };
+    Ok(Opened { state: Arc::new(state), wal, lock, damage, recovery })
+}
+
+/// After step 5, which needs the space more.
+fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
+    if options.read_only {
+        Reserve::none(dir.clone())
+    } else {
+        Reserve::open(dir.clone(), options.reserve_bytes(0))
+    }
+}
+
+/// Step 3. A shortage is no damage: a segment that is good would stay out until the next open.
+fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Result<SegmentSet> {
+    let stores = &manifest.live().stores;
+    cache.damages().name_stores(stores.iter().map(|store| (store.id, store.name.as_str())));
+    let mut segments = SegmentSet::default();
+    for record in &manifest.live().segments {
+        let segment = Segment::open(dir, manifest.engine_id(), record.clone(), cache);
+        if let Some(shortage) = segment.damage().filter(|damage| damage.is_shortage()) {
+            return Err(shortage.clone());
+        }
+        segments.add([Arc::new(segment)]);
+    }
+    Ok(segments)
+}
+
+/// Files of work that was cut. Nothing refers to them. Any other name, whatever its ending, belongs
+/// to somebody else.
+fn remove_temporary(dir: &Dir) -> Result<()> {
+    let is_ours = |name: &&String| {
+        wal::is_temporary(name)
+            || name.strip_suffix(".tmp").is_some_and(|stem| segment::is_file(stem).is_some())
+            || name.as_str() == manifest::TEMPORARY_NAME
+            || reserve::TEMPORARY_NAMES.contains(&name.as_str())
+    };
+    dir.list()?.iter().filter(is_ours).try_for_each(|name| dir.remove(name))
+}
+
+/// Step 2.
+fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manifest> {
+    if let Some(manifest) = Manifest::load(dir, names)? {
+        return Ok(manifest);
+    }
+    if let Some(orphan) = names.iter().find(|name| is_of_log_or_segment(name)) {
+        let what = "there is no manifest, but this file belongs to one: restore the manifest";
+        return Err(Error::corrupt(dir.path_of(orphan), 0, what));
+    }
+    if options.read_only {
+        check_there(dir, names)?;
+    }
+    let live = Live {
+        history: random(),
+        stores: vec![
+            StoreRecord::new(StoreId(1), "messages", 0),
+            StoreRecord::new(StoreId(2), "sync", options.sync_ttl_ms),
+        ],
+        ..Live::default()
+    };
+    let mut manifest = Manifest::new(dir.clone(), new_engine_id(), live);
+    manifest.commit(|_| ()).map_err(Failure::into_error)?;
+    Ok(manifest)
+}
+
+fn is_of_log_or_segment(name: &str) -> bool {
+    wal::is_file(name).is_some() || segment::is_file(name).is_some()
+}
+
+/// An error if a directory has nothing of an engine.
+fn check_there(dir: &Dir, names: &[String]) -> Result<()> {
+    if names.iter().any(|name| manifest::is_file(name).is_some() || is_of_log_or_segment(name)) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{} holds no engine", dir.path_of("").display())))
+}
+
+/// The log, read.
+struct Log {
+    files: Vec<WalFile>,
+    replay: Replay,
+    tail: Tail,
+    /// What is wrong, when only reading.
+    damage: Vec<Error>,
+}
+
+/// Step 4.
+fn read_log(
+    dir: &Dir,
+    names: &[String],
+    manifest: &Manifest,
+    segments: SegmentSet,
+    read_only: bool,
+) -> Result<Log> {
+    let live = manifest.live();
+    let view =
+        View { active: Arc::new(Memtable::new(live.checkpoint)), sealed: Vec::new(), segments };
+    let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
+    damage.extend(told_if(read_only, wal::check_last(dir, live.log_file, &log))?);
+    let mut replay = Replay::new(view, live, read_only);
+    let mut tail = replay::replay(dir, &log, live.checkpoint, &mut replay)?;
+    if wal::is_end_missing(names, live.log_file, &log) {
+        tail.whole_from = Lsn(u64::MAX);
+    }
+    damage.extend(tail.damage.iter().cloned());
+    damage.extend(told_if(read_only, manifest.check_changes(tail.end))?);
+    damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
+    Ok(Log { files: log.iter().map(|(file, _)| *file).collect(), replay, tail, damage })
+}
+
+/// What does not hold refuses an open for writing; for reading it is told.
+fn told_if(read_only: bool, checked: Result<()>) -> Result<Option<Error>> {
+    match checked {
+        Err(error) if !read_only => Err(error),
+        checked => Ok(checked.err()),
+    }
+}
+
+/// Step 5. The order matters: the new file first, so that the manifest never counts on one that is
+/// not there.
+fn begin_epoch(
+    dir: &Dir,
+    manifest: &mut Manifest,
+    wal_files: &mut Vec<WalFile>,
+    tail: &mut Tail,
+    (first_bytes, wal_file_bytes): (u64, u64),
+    sure_now_ms: TimeMs,
+) -> Result<Wal> {
+    // A crash may have left a file behind that has a number which no manifest knows of.
+    let highest = wal_files.last().map_or(0, |file| file.number);
+    manifest.next_file().fetch_max(highest + 1, Ordering::Relaxed);
+    manifest.begin_epoch();
+    let needed = WAL_HEADER_BYTES + tail.unsynced.len() as u64;
+    let header = FileHeader {
+        version: VERSION,
+        kind: FileKind::Wal,
+        engine_id: manifest.engine_id(),
+        writer_epoch: manifest.writer_epoch(),
+        number: manifest.take_file_number(),
+        first: tail.durable.0,
+        second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(wal_file_bytes),
+        third: 0,
+    };
+    // Not a copy: it may be as large as a memtable.
+    let mut content = std::mem::take(&mut tail.unsynced);
+    let unsynced = content.len();
+    content.resize(unsynced + first_bytes as usize, 0);
+    let file = match wal::create(dir, &header, &content) {
+        // The zeros are for speed only.
+        Err(Failure::Refused(Error::DiskFull { .. })) => {
+            wal::create(dir, &header, &content[..unsynced])
+        }
+        made => made,
+    };
+    let file = file.map_err(Failure::into_error)?;
+    let named = manifest.commit(|live| {
+        live.log_file = header.number;
+        live.seen_ms = live.seen_ms.max(sure_now_ms);
+        relaxed::settle(live, dir.boot_id());
+    });
+    named.map_err(Failure::into_error)?;
+    wal_files.push(WalFile { number: header.number, start: tail.durable });
+    Ok(Wal::new(dir.clone(), &header, file, tail, manifest.next_file(), wal_file_bytes))
+}
+
+/// Step 6.
+fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>) -> Result<()> {
+    let live = manifest.live();
+    let needed: HashSet<String> = live.segments.iter().flat_map(segment::names).collect();
+    let is_unnamed = |name: &str| segment::is_file(name).is_some() && !needed.contains(name);
+    // Listed again: steps 2 and 5 have removed and renamed files of their own.
+    for name in dir.list()?.iter().filter(|name| is_unnamed(name) || manifest.is_older(name)) {
+        dir.remove(name)?;
+    }
+    // A file is needed up to where the next one starts, if that is behind the checkpoint.
+    let needed = |at: usize, files: &[WalFile]| {
+        let end = files.get(at + 1).map_or(Lsn(u64::MAX), |next| next.start);
+        end > files[at].start.max(live.checkpoint)
+    };
+    let (kept, dead): (Vec<_>, Vec<_>) =
+        (0..wal_files.len()).partition(|at| needed(*at, wal_files));
+    for at in dead {
+        dir.remove(&wal::file_name(wal_files[at].number))?;
+    }
+    *wal_files = kept.into_iter().map(|at| wal_files[at]).collect();
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! What opening found and did, for the caller and for the log of the process.
+//!
+//! It does not know: how a directory is opened.
+
+use crate::format::manifest::Live;
+use crate::ids::{BootId, Lsn};
+use crate::wal::{Tail, TornTail};
+use crate::write::relaxed;
+
+/// What opening found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// How many entries were read from the log.
+    pub entries: u64,
+    /// How many bytes at the end of the log were no whole group, and were left out: a crash cut
+    /// their write, or the group that was written last is damaged.
+    pub torn_tail_bytes: u64,
+    /// The stores that began another epoch, since entries that were seen may be lost; see
+    /// [`Store::epoch`](crate::Store::epoch).
+    pub new_epochs: Vec<String>,
+}
+
+impl Recovery {
+    /// Of a log that was replayed, in a boot; `live` becomes what is live after it.
+    pub fn new(entries: u64, from: Lsn, tail: &Tail, live: &mut Live, boot: BootId) -> Recovery {
+        tracing::info!(entries, %from, to = %tail.end, "the log was replayed");
+        if let Some(TornTail { path, offset, bytes }) = &tail.torn {
+            let what = "the log ends in bytes that are no whole group: a crash cut their write, \
+                        or they are damaged";
+            tracing::warn!(file = %path.display(), offset, bytes, what);
+        }
+        let begun = relaxed::settle(live, boot);
+        let begun = live.stores.iter().filter(|store| begun.contains(&store.id));
+        let new_epochs: Vec<String> = begun.map(|store| store.name.clone()).collect();
+        if !new_epochs.is_empty() {
+            let what = "a power cut may have taken entries that were seen: these stores begin \
+                        another epoch";
+            tracing::warn!(?new_epochs, what);
+        }
+        Recovery {
+            entries,
+            torn_tail_bytes: tail.torn.as_ref().map_or(0, |torn| torn.bytes),
+            new_epochs,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Replay: the log's records become a memtable again, with the sequences they had (P1, P5).
+//!
+//! A record is taken as a whole or not at all, but for what it has of stores that were dropped
+//! since. One that contradicts what is there is damage: it refuses an open for writing. A read-only
+//! open goes on behind damage, and keeps where each timeline got its last entry: since sequences
+//! are dense, an entry behind the damage shows whether some are missing before it.
+//!
+//! It does not know: files, or where the log ends (`wal/reader.rs`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::format::manifest::Live;
+use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
+use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
+use crate::read::reading::Reading;
+use crate::state::view::View;
+use crate::timeline::{End, Floor, Key, Times};
+use crate::vfs::Dir;
+use crate::wal::{self, Files, Tail};
+use crate::write::batch::remembered;
+use crate::write::sequence::Allocator;
+
+/// Reads the log from a place on.
+pub fn replay(dir: &Dir, log: &Files, from: Lsn, replay: &mut Replay) -> Result<Tail> {
+    wal::replay(dir, log, from, replay.go_on, &mut |lsn, record| {
+        replay.record(lsn, record).map_err(|what| damage(dir, log, lsn, what))
+    })
+}
+
+fn damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
+    let file = log.iter().rev().find(|(file, _)| file.start <= lsn).map(|(file, _)| *file);
+    match (what, file) {
+        (Wrong::Failed(error), _) => error,
+        (Wrong::Record(what), Some(file)) => {
+            let path = dir.path_of(&wal::file_name(file.number));
+            Error::corrupt(path, WAL_HEADER_BYTES + (lsn.0 - file.start.0), what)
+        }
+        (Wrong::Record(what), None) => Error::invalid(what),
+    }
+}
+
+/// Why a record cannot be replayed.
+enum Wrong {
+    Failed(Error),
+    Record(String),
+}
+
+/// Records on their way into a memtable.
+pub struct Replay {
+    pub view: View,
+    /// The stores that there are.
+    stores: HashSet<StoreId>,
+    /// No store was made with this id or a higher one.
+    next_store: u64,
+    pub hasher: hashbrown::DefaultHashBuilder,
+    allocator: Allocator,
+    group: Group,
+    pub last_time_ms: TimeMs,
+    pub own_starts: bool,
+    pub entries: u64,
+    /// Entries may be missing because of damage: go on, and let readers know.
+    go_on: bool,
+    /// Where the group stands that is replayed.
+    at: Lsn,
+    /// Where each timeline got its last entry, if entries may be missing; `None`: some may be where
+    /// a sequence was chosen.
+    got_at: HashMap<SlotId, Option<Lsn>>,
+}
+
+impl Replay {
+    pub fn new(view: View, live: &Live, go_on: bool) -> Replay {
+        Replay {
+            view,
+            stores: live.stores.iter().map(|store| store.id).collect(),
+            next_store: live.next_file,
+            hasher: hashbrown::DefaultHashBuilder::default(),
+            allocator: Allocator::default(),
+            group: Group::default(),
+            last_time_ms: 0,
+            own_starts: false,
+            entries: 0,
+            go_on,
+            at: Lsn(0),
+            got_at: HashMap::new(),
+        }
+    }
+
+    /// The timelines that got an entry in a part of the log behind which nothing is missing: since
+    /// sequences are dense, they show what is missing before. `None` when nothing is. Slots are
+    /// those of one memtable: where there are more, nothing is shown.
+    pub fn whole_since(&mut self, whole_from: Lsn) -> Option<HashSet<SlotId>> {
+        let is_one = self.view.sealed.is_empty();
+        let whole = std::mem::take(&mut self.got_at)
+            .into_iter()
+            .filter(|(_, at)| is_one && at.is_some_and(|at| at >= whole_from));
+        (whole_from > Lsn(0)).then(|| whole.map(|(slot, _)| slot).collect())
+    }
+
+    /// All of a record, or nothing of it.
+    fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
+        if lsn != self.at {
+            self.group.start();
+        }
+        self.at = lsn;
+        self.all_of(record).inspect_err(|_| {
+            self.group.clear();
+            self.allocator.fall_back(0);
+        })
+    }
+
+    fn all_of(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
+        if !self.view.active.may_start_at(record.start_ms) {
+            self.seal();
+        }
+        let tail = Bytes::copy_from_slice(record.tail);
+        self.group.hold(tail.len());
+        let operations = decode_tail(&tail)
+            .ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
+        let (given, _) = sequences_of(record, &operations).ok_or_else(|| {
+            Wrong::Record("it has more or fewer sequences than its operations need".into())
+        })?;
+        // As when they were committed, changes come after the batch's own appends, and so do their
+        // sequences.
+        let mut sequences = record.sequences.iter().copied();
+        let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
+        let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
+        for operation in appends.into_iter().chain(changes) {
+            self.operation(operation, (record, given), &mut sequences, &tail)?;
+        }
+        // What is replayed is durable before it is served.
+        self.view.active.apply(&mut self.group, self.at);
+        self.view.active.started_at(record.start_ms);
+        self.own_starts |= record.start_ms != record.time_ms;
+        self.allocator.settle();
+        self.last_time_ms = self.last_time_ms.max(record.time_ms);
+        Ok(())
+    }
+
+    /// As the commit path does where lifetimes begin earlier than those before.
+    fn seal(&mut self) {
+        self.view.active.seal(self.at);
+        let sealed = std::mem::replace(&mut self.view.active, Arc::new(Memtable::new(self.at)));
+        self.view.sealed.insert(0, sealed);
+        self.allocator.restart();
+    }
+
+    fn operation(
+        &mut self,
+        operation: Operation<'_>,
+        (record, given): (&Record<'_>, &[Sequence]),
+        sequences: &mut impl Iterator<Item = Sequence>,
+        tail: &Bytes,
+    ) -> Result<(), Wrong> {
+        let mut next = || sequences.next().expect("they were counted");
+        match operation {
+            Operation::Append { body, stamped, lifetime_ms, targets } => {
+                let mut bytes = tail.slice(body);
+                if stamped {
+                    let origin = given.first().copied().unwrap_or(0);
+                    bytes = stamp(&bytes, origin).into();
+                    self.group.hold(bytes.len());
+                }
+                if targets.is_empty() {
+                    return Ok(());
+                }
+                let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
+                self.group.body(Body::new(times, bytes, targets.len() > 1));
+                for (place, timeline) in targets.into_iter().enumerate() {
+                    let sequence = next();
+                    if !self.is_dropped(timeline.store)? {
+                        self.entry(timeline, sequence, record.chosen && place == 0)?;
+                    }
+                }
+                Ok(())
+            }
+            Operation::Trim { timeline, floor } => {
+                self.effect(timeline, next(), Effect::Trim(floor))
+            }
+            Operation::Remove { timeline, ranges } => {
+                self.effect(timeline, next(), Effect::Remove(ranges))
+            }
+            Operation::Edit { timeline, sequence, body } => {
+                self.effect(timeline, next(), Effect::Edit(sequence, tail.slice(body)))
+            }
+            Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
+                let sequences = remembered(targets_hash, given).into();
+                let (time_ms, start_ms) = (record.time_ms, record.start_ms);
+                let used = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
+                // Its timeline has a slot already: it is that of the first append.
+                self.effect(timeline, 0, Effect::Id(tail.slice_ref(id), used))
+            }
+        }
+    }
+
+    /// Whether a store was dropped since the record was written.
+    fn is_dropped(&self, store: StoreId) -> Result<bool, Wrong> {
+        let is_known = self.stores.contains(&store);
+        if is_known || u64::from(store.0) < self.next_store {
+            return Ok(!is_known);
+        }
+        Err(Wrong::Record(format!(
+            "it is about store {}, which the manifest does not know",
+            store.0
+        )))
+    }
+
+    fn entry(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        sequence: Sequence,
+        chosen: bool,
+    ) -> Result<(), Wrong> {
+        let slot = self.slot(timeline, sequence.saturating_sub(1))?;
+        let last = self.allocator.last(slot, &self.view.active);
+        if sequence > last + 1 && !chosen {
+            if !self.go_on {
+                return Err(Wrong::Record(format!(
+                    "{timeline:?} goes from sequence {last} to {sequence}"
+                )));
+            }
+            let floor = self.view.active.end_of(slot).floor;
+            self.group.effect(slot, Effect::Trim(Floor { trimmed_to: sequence - 1, ..floor }));
+        }
+        if !self.allocator.take(slot, &self.view.active, sequence) {
+            return Err(Wrong::Record(format!(
+                "sequence {sequence} of {timeline:?} was given before"
+            )));
+        }
+        self.group.entry(slot, sequence);
+        if self.go_on {
+            let got_at = self.got_at.entry(slot).or_insert(Some(self.at));
+            *got_at = got_at.and(Some(self.at).filter(|_| !chosen || sequence == last + 1));
+        }
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn effect(
+        &mut self,
+        timeline: TimelineRef<'_>,
+        end: Sequence,
+        effect: Effect,
+    ) -> Result<(), Wrong> {
+        // As the commit path did: an edit of an entry that was never given has no place.
+        let (edited, given) = match effect {
+            Effect::Edit(sequence, _) => (sequence, sequence <= end),
+            _ => (0, false),
+        };
+        let is_dropped = self.is_dropped(timeline.store)?;
+        if !is_dropped {
+            let slot = self.slot(timeline, end)?;
+            if edited <= self.allocator.last(slot, &self.view.active) {
+                self.group.effect(slot, effect);
+                return Ok(());
+            }
+        }
+        if given {
+            self.group.place();
+        }
+        Ok(())
+    }
+
+    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline
+    /// ended, the record tells: it is `end`; readers meet the damage when they need what is older.
+    fn slot(&self, timeline: TimelineRef<'_>, end: Sequence) -> Result<SlotId, Wrong> {
+        let key = Key::new(&self.hasher, timeline);
+        let memtable = &self.view.active;
+        if let Some(slot) = memtable.find(key) {
+            return Ok(slot);
+        }
+        let end = match Reading::of_end(&self.view, key).end() {
+            Ok(end) => end,
+            Err(error) if error.is_damage() => End { last: end, ..End::NEVER },
+            Err(error) => return Err(Wrong::Failed(error)),
+        };
+        Ok(memtable.insert(key, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::manifest::StoreRecord;
+    use crate::format::wal::TailWriter;
+    use crate::state::view::SegmentSet;
+
+    const A: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"a" };
+    const B: TimelineRef<'_> = TimelineRef { store: StoreId(1), name: b"b" };
+
+    fn append(replay: &mut Replay, targets: &[TimelineRef<'_>], sequences: &[Sequence]) -> bool {
+        let mut writer = TailWriter::default();
+        writer.body(b"body");
+        writer.append(false, 0, targets.len());
+        for target in targets {
+            writer.timeline(*target);
+        }
+        let (tail, _) = writer.finish();
+        let record = Record {
+            time_ms: 1,
+            start_ms: 1,
+            chosen: false,
+            sequences: sequences.to_vec(),
+            tail: &tail,
+        };
+        replay.record(Lsn(0), &record).is_ok()
+    }
+
+    #[test]
+    fn of_a_record_that_fails_halfway_nothing_is_kept() {
+        let active = Arc::new(Memtable::new(Lsn(0)));
+        let view = View { active, sealed: Vec::new(), segments: SegmentSet::default() };
+        let stores = vec![StoreRecord::new(StoreId(1), "messages", 0)];
+        let mut replay = Replay::new(view, &Live { stores, ..Live::default() }, true);
+        assert!(append(&mut replay, &[B], &[1]));
+        assert!(!append(&mut replay, &[A, B], &[1, 1]), "the sequence was given before");
+        assert!(!append(&mut replay, &[A], &[1, 2]), "more sequences than it needs");
+        assert!(append(&mut replay, &[A, B], &[1, 2]), "and none of it was given");
+        let last = |timeline| {
+            let slot = replay.view.active.find(Key::new(&replay.hasher, timeline));
+            replay.view.active.end_of(slot.expect("it has a slot")).last
+        };
+        assert_eq!((last(A), last(B)), (1, 2));
+    }
+}

@@ -1,0 +1,474 @@
+//! Collects what a read gives: entries, and what damage takes away of them, until the limit keeps
+//! something back (P5).
+//!
+//! Entries and lost ranges come in the direction of the read. A read that does not go around damage
+//! ends with the first that it would have had to show.
+//!
+//! What a page holds is about what its limit counts: a body that is small, or a small part of the
+//! block that it is in, is copied, so that it keeps no block alive. A read that only counts keeps
+//! no bodies at all.
+//!
+//! It does not know: where entries come from.
+
+use bytes::{Bytes, BytesMut};
+
+use super::end::Times;
+use super::overlay::Found;
+use super::sight::{Sight, Wanted};
+use crate::entry::{Entry, Limit, Lost};
+use crate::error::{Error, Result};
+use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs};
+
+/// Bodies up to so many bytes are copied side by side.
+const SMALL_BYTES: usize = 4096;
+
+/// Memory for small bodies is taken in pieces of at most so many bytes.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// What is done with the bodies of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bodies {
+    Kept,
+    /// Their bytes are counted.
+    Measured,
+    /// None is needed.
+    Unread,
+}
+
+/// Collects what a read gives, in the direction of the read, until the limit keeps something back.
+#[derive(Debug)]
+pub(crate) struct Collector<'v> {
+    limit: Limit,
+    descending: bool,
+    bodies: Bodies,
+    /// What may be collected. It grows as the read meets older places.
+    pub sight: Sight<'v>,
+    taken: Taken,
+    /// Room for small bodies.
+    room: BytesMut,
+    /// How many lost ranges were taken. Each counts as an entry.
+    ranges: usize,
+    /// Whether the last of what is lost is a range, and not the body of an entry.
+    ends_with_range: bool,
+    /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
+    is_sufficient: bool,
+    /// The damage that ends a read which does not go around it.
+    failure: Option<Error>,
+}
+
+/// The body that an entry was written with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Own {
+    /// How many bytes it keeps in memory, if that is known.
+    pub of_bytes: Option<usize>,
+    /// Which it is, if others share it.
+    pub place: Option<CommitPlace>,
+    /// Changes before this are in it already, if others share it.
+    pub applied_to: Lsn,
+    /// But for an edit of the entry, which is in a younger place.
+    pub is_elsewhere: bool,
+}
+
+/// What a read gave.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// The entries, in the direction of the read.
+    pub entries: Vec<Entry>,
+    /// What is lost, in the direction of the read.
+    pub lost: Vec<Lost>,
+    /// Whether the limit kept anything back.
+    pub more: bool,
+    /// The sequence that the read came to: of the last entry, or where the last lost range ends in
+    /// its direction.
+    pub reached: Option<Sequence>,
+    /// The times of the entry taken last.
+    pub last_times: Times,
+    /// Which body the entry taken last was written with, if others share it.
+    pub last_body: Option<CommitPlace>,
+    /// The sum of the bodies' bytes; 0 if none was needed.
+    pub body_bytes: u64,
+}
+
+impl Taken {
+    /// The lowest sequence that an ascending read gave, readable or lost.
+    pub fn lowest(&self) -> Option<Sequence> {
+        let entry = self.entries.first().map(|entry| entry.sequence);
+        entry.into_iter().chain(self.lost.first().map(|lost| lost.first)).min()
+    }
+}
+
+impl<'v> Collector<'v> {
+    pub fn new(limit: Limit, descending: bool, sight: Sight<'v>) -> Collector<'v> {
+        Collector {
+            limit,
+            descending,
+            bodies: Bodies::Kept,
+            sight,
+            taken: Taken::default(),
+            room: BytesMut::new(),
+            ranges: 0,
+            ends_with_range: false,
+            is_sufficient: false,
+            failure: None,
+        }
+    }
+
+    /// The same for a reader who does not ask whether there is more: no place is read for that
+    /// answer alone.
+    pub fn sufficient(self) -> Collector<'v> {
+        Collector { is_sufficient: true, ..self }
+    }
+
+    /// The same for a reader who only counts bodies' bytes. The entries have empty bodies.
+    pub fn measuring(self) -> Collector<'v> {
+        Collector { bodies: Bodies::Measured, ..self }
+    }
+
+    /// The same for a reader who needs no bodies. The entries have empty ones.
+    pub fn without_bodies(self) -> Collector<'v> {
+        Collector { bodies: Bodies::Unread, ..self }
+    }
+
+    pub fn is_descending(&self) -> bool {
+        self.descending
+    }
+
+    /// How many entries and lost ranges were taken.
+    fn count(&self) -> usize {
+        self.taken.entries.len() + self.ranges
+    }
+
+    /// How many entries it has a use for, if all are shown: one that does not fit tells that there
+    /// is more.
+    pub fn wanted(&self) -> usize {
+        self.limit
+            .entries
+            .saturating_sub(self.count())
+            .saturating_add(usize::from(!self.is_sufficient))
+    }
+
+    /// Whether nothing was taken yet.
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// Whether something was kept back already, or would be, so that there is no use in offering
+    /// more.
+    pub fn is_full(&self) -> bool {
+        let is_sated = self.is_sufficient && self.count() >= self.limit.entries;
+        self.taken.more || self.failure.is_some() || is_sated
+    }
+
+    /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be
+    /// read.
+    pub fn may_show(&self, sequence: Sequence) -> bool {
+        sequence >= self.sight.lowest && !self.sight.overlay.removes(sequence)
+    }
+
+    /// Whether an entry would be shown with the body that it was written with.
+    pub fn needs_body(
+        &self,
+        sequence: Sequence,
+        times: &Times,
+        (place, applied_to): (Option<CommitPlace>, Lsn),
+    ) -> bool {
+        self.bodies != Bodies::Unread
+            && self.sight.wanted == Wanted::Readable
+            && self.sight.shows(sequence, times)
+            && !self.sight.overlay.edits(sequence)
+            && place
+                .and_then(|place| self.sight.bodies.find(place.0))
+                .is_none_or(|found| Lsn(found.at.0) < applied_to)
+    }
+
+    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit:
+    /// then none behind it may come.
+    pub fn offer(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        own: Own,
+        body: impl FnOnce() -> Bytes,
+    ) -> bool {
+        if !self.sight.shows(sequence, &times) {
+            return !self.taken.more;
+        }
+        self.taken.last_body = own.place;
+        self.take_shown(sequence, times, own, || Ok(body()))
+    }
+
+    /// Takes an entry whose body cannot be read, nor its times, which lie between two. It is passed
+    /// over only if it surely has expired.
+    pub fn offer_without_body(
+        &mut self,
+        sequence: Sequence,
+        (earliest, latest): (Times, Times),
+        applied_to: Lsn,
+        error: &Error,
+    ) -> bool {
+        if !self.sight.shows(sequence, &latest) {
+            return !self.taken.more;
+        }
+        let sight = &self.sight;
+        // Which body it was nothing tells: a change of that may have come later than the edit of
+        // the entry.
+        let is_last = |found: &Found| {
+            found.at.0 == 0
+                || (Lsn(found.at.0) >= applied_to
+                    && sight.bodies.is_empty()
+                    && sight.hidden_bodies.is_none())
+        };
+        if sight.overlay.find(sequence).as_ref().is_some_and(is_last) {
+            // The damage is in a body that was replaced.
+            return self.take_shown(sequence, earliest, Own::default(), || Err(error.clone()));
+        }
+        self.take_without_body(sequence, earliest, error)
+    }
+
+    /// Takes an entry with the body that is in the place of its own, or else with that.
+    fn take_shown(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        own: Own,
+        body: impl FnOnce() -> Result<Bytes>,
+    ) -> bool {
+        if self.bodies == Bodies::Unread || self.count() >= self.limit.entries {
+            return self.take_entry(sequence, times, (Bytes::new(), None));
+        }
+        let (body, of_bytes) = match self.replaced(sequence, own) {
+            Some(body) => (body, None),
+            None => (body(), own.of_bytes),
+        };
+        match body {
+            Ok(body) => self.take_entry(sequence, times, (body, of_bytes)),
+            Err(error) if error.is_damage() => self.take_without_body(sequence, times, &error),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The body in the place of an entry's own: a change of the entry or of the body that it
+    /// shares, whichever came later.
+    fn replaced(&self, sequence: Sequence, own: Own) -> Option<Result<Bytes>> {
+        let sight = &self.sight;
+        let of_entry = sight.overlay.find(sequence);
+        let Some(place) = own.place else {
+            return of_entry.map(|found| sight.overlay.read(sequence, found));
+        };
+        let is_later = |found: &Found| Lsn(found.at.0) >= own.applied_to;
+        let of_entry = of_entry.filter(|found| own.is_elsewhere || is_later(found));
+        let is_hidden = |below: CommitPlace| place < below && own.applied_to < Lsn(below.0);
+        if let Some((_, error)) =
+            sight.hidden_bodies.as_ref().filter(|(below, _)| is_hidden(*below))
+        {
+            return Some(Err(error.clone()));
+        }
+        let of_body = sight.bodies.find(place.0).filter(is_later);
+        match (of_entry, of_body) {
+            (None, None) => None,
+            (Some(entry), Some(body)) if entry.at < body.at => {
+                Some(sight.bodies.read(place.0, body))
+            }
+            (Some(entry), _) => Some(sight.overlay.read(sequence, entry)),
+            (None, Some(body)) => Some(sight.bodies.read(place.0, body)),
+        }
+    }
+
+    fn take_without_body(&mut self, sequence: Sequence, times: Times, error: &Error) -> bool {
+        if !self.limit.around_damage {
+            return self.fail(error);
+        }
+        let before = self.taken.entries.len();
+        let goes_on = self.take_entry(sequence, times, (Bytes::new(), None));
+        if self.taken.entries.len() > before {
+            self.taken.lost.push(Lost { first: sequence, last: sequence, error: error.clone() });
+            self.ends_with_range = false;
+        }
+        goes_on
+    }
+
+    fn take_entry(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        (body, of_bytes): (Bytes, Option<usize>),
+    ) -> bool {
+        let sum = self.taken.body_bytes + body.len() as u64;
+        let first = self.limit.first_always && self.is_empty();
+        let fits = self.count() < self.limit.entries && (first || sum <= self.limit.body_bytes);
+        if self.taken.more || !fits {
+            self.taken.more = true;
+            return false;
+        }
+        self.taken.body_bytes = sum;
+        self.taken.last_times = times;
+        self.taken.reached = Some(sequence);
+        let Times { time_ms, start_ms, .. } = times;
+        let body =
+            if self.bodies == Bodies::Kept { self.kept(body, of_bytes) } else { Bytes::new() };
+        self.taken.entries.push(Entry { sequence, time_ms, start_ms, body });
+        !self.is_full()
+    }
+
+    /// A body that keeps in memory little more than itself.
+    fn kept(&mut self, body: Bytes, of_bytes: Option<usize>) -> Bytes {
+        let is_most =
+            of_bytes.map_or(body.len() > SMALL_BYTES, |of_bytes| body.len() >= of_bytes / 2);
+        if body.is_empty() || is_most {
+            return body;
+        }
+        if body.len() > SMALL_BYTES {
+            return Bytes::copy_from_slice(&body);
+        }
+        if self.room.capacity() < body.len() {
+            let left = self.limit.entries.saturating_sub(self.taken.entries.len());
+            let wanted = left.saturating_mul(body.len()).clamp(body.len(), PIECE_BYTES);
+            self.room = BytesMut::with_capacity(wanted);
+        }
+        self.room.extend_from_slice(&body);
+        self.room.split().freeze()
+    }
+
+    /// Takes a range of which no entry can be read, and no lifetime began later than `to_ms`: what
+    /// of it was not removed. False as for an entry.
+    pub fn offer_lost(
+        &mut self,
+        (first, last): (Sequence, Sequence),
+        to_ms: TimeMs,
+        error: &Error,
+    ) -> bool {
+        let first = first.max(self.sight.lowest);
+        if first > last || self.sight.passes_over(to_ms) {
+            return !self.taken.more;
+        }
+        let mut ranges = self.sight.overlay.left_of(first, last);
+        if ranges.is_empty() {
+            return !self.taken.more;
+        }
+        if !self.limit.around_damage {
+            return self.fail(error);
+        }
+        if self.descending {
+            ranges.reverse();
+        }
+        ranges
+            .into_iter()
+            .all(|(first, last)| self.take_lost(Lost { first, last, error: error.clone() }))
+    }
+
+    fn take_lost(&mut self, lost: Lost) -> bool {
+        if self.taken.more {
+            return false;
+        }
+        let reached = if self.descending { lost.first } else { lost.last };
+        let joined =
+            self.taken.lost.last_mut().filter(|_| self.ends_with_range).is_some_and(|before| {
+                let touches = if self.descending {
+                    lost.last + 1 == before.first
+                } else {
+                    before.last + 1 == lost.first
+                };
+                if touches {
+                    (before.first, before.last) =
+                        (before.first.min(lost.first), before.last.max(lost.last));
+                }
+                touches
+            });
+        if !joined {
+            if self.count() >= self.limit.entries {
+                self.taken.more = true;
+                return false;
+            }
+            self.ranges += 1;
+            self.ends_with_range = true;
+            self.taken.lost.push(lost);
+        }
+        self.taken.reached = Some(reached);
+        !self.is_full()
+    }
+
+    fn fail(&mut self, error: &Error) -> bool {
+        self.failure.get_or_insert_with(|| error.clone());
+        false
+    }
+
+    /// What was taken so far; from here on it collects anew. The damage, if the read was not to go
+    /// around it.
+    pub fn take(&mut self) -> Result<Taken> {
+        self.ranges = 0;
+        let taken = std::mem::take(&mut self.taken);
+        self.failure.take().map_or(Ok(taken), Err)
+    }
+
+    /// What was taken; the damage, if the read was not to go around it.
+    pub fn finish(mut self) -> Result<Taken> {
+        self.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::timeline::Changes;
+    use crate::timeline::overlay::tests::InMemory;
+
+    #[test]
+    fn after_the_first_body_over_the_budget_nothing_more_fits() {
+        let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
+        assert!(out.offer(1, Times::default(), Own::default(), || Bytes::from_static(b"over")));
+        assert!(!out.offer(2, Times::default(), Own::default(), Bytes::new));
+        assert!(!out.offer(3, Times::default(), Own::default(), Bytes::new));
+        assert_eq!(out.finish().expect("no damage").entries.len(), 1);
+    }
+
+    #[test]
+    fn lost_ranges_are_clipped_joined_and_count_as_one() {
+        let error = Error::corrupt("file", 0, "damage");
+        let mut sight = Sight { lowest: 3, ..Sight::default() };
+        let mut changes = Changes::default();
+        changes.remove(10, 12);
+        sight.overlay.add_older(Some(Rc::new(InMemory(changes, Sequence::MAX))));
+        for descending in [false, true] {
+            let limit = Limit::entries(3).around_damage();
+            let mut out = Collector::new(limit, descending, sight.clone());
+            let mut blocks = [(1, 6), (7, 14)];
+            if descending {
+                blocks.reverse();
+            }
+            for range in blocks {
+                assert!(out.offer_lost(range, 0, &error));
+            }
+            let entry = if descending { 2 } else { 15 };
+            assert!(
+                out.offer(entry, Times::default(), Own::default(), Bytes::new),
+                "below the floor nothing is kept back"
+            );
+            let taken = out.finish().expect("goes around");
+            let mut ranges: Vec<_> =
+                taken.lost.iter().map(|lost| (lost.first, lost.last)).collect();
+            ranges.sort_unstable();
+            assert_eq!(ranges, [(3, 9), (13, 14)], "descending: {descending}");
+            assert_eq!(taken.reached, Some(if descending { 3 } else { 15 }));
+        }
+    }
+
+    #[test]
+    fn a_range_and_a_body_are_never_joined_and_strict_reads_fail() {
+        let error = Error::corrupt("file", 0, "damage");
+        let at = |time_ms| Times::stored(time_ms, None, 0);
+        let mut out = Collector::new(Limit::entries(9).around_damage(), false, Sight::default());
+        assert!(out.offer_without_body(5, (at(1), at(2)), Lsn(0), &error));
+        assert!(out.offer_lost((6, 8), 0, &error));
+        let taken = out.finish().expect("goes around");
+        assert_eq!(
+            taken.lost.iter().map(|lost| (lost.first, lost.last)).collect::<Vec<_>>(),
+            [(5, 5), (6, 8)]
+        );
+        assert_eq!(taken.entries.len(), 1);
+        let mut out = Collector::new(Limit::entries(9), false, Sight::default());
+        assert!(!out.offer_without_body(5, (at(1), at(2)), Lsn(0), &error) && out.is_full());
+        out.finish().expect_err("the damage");
+    }
+}

@@ -1,0 +1,25 @@
+//! The parts of a timeline, wherever it is kept: its end and floor, its changes, and how a read
+//! collects entries from the places that hold it.
+//!
+//! ```text
+//!  end       last sequence, floor, times            changes   removed ranges, edits, in memory
+//!  sight     what a reader may see                  overlay   changes of older places, looked up
+//!  collect   entries and lost ranges of a page                around the position of a read
+//! ```
+//!
+//! It does not know: memtables, segments, files.
+
+mod changes;
+mod collect;
+mod end;
+mod key;
+pub(crate) mod overlay;
+mod sight;
+
+pub(crate) use changes::{Changes, Edit};
+pub(crate) use collect::{Collector, Own, Taken};
+pub(crate) use end::Span;
+pub use end::{End, Floor, Times};
+pub(crate) use key::Key;
+pub(crate) use overlay::{Layer, NewBody, Overlay, Sides, sides};
+pub(crate) use sight::{Lifetimes, Sight, Wanted};

@@ -1,0 +1,346 @@
+//! Changes to entries, looked up where a read is (P7): what they cost depends on what is read, not
+//! on how much was ever changed.
+//!
+//! A timeline's changes stand in layers, one for each place that changes older ones, the newest
+//! first. A read that comes to an entry takes the changes around it from all layers into a window,
+//! and takes another window when it leaves this one. The body of an edit is read when it is
+//! returned, not before.
+//!
+//! It does not know: where layers keep their changes.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::changes::{Changes, Edit};
+use crate::error::Result;
+use crate::ids::{CommitPlace, Sequence};
+
+/// So many removed ranges and edits are taken of a layer at a time, on each side.
+const AROUND: usize = 64;
+
+/// The changes that one place makes in older ones. Nobody else waits while it is asked.
+pub(crate) trait Layer {
+    /// Only entries below are changed.
+    fn bound(&self) -> Sequence;
+
+    /// Removed ranges, at most `most` a side: those that begin at or below a sequence, downwards,
+    /// and those that begin above it.
+    fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)>;
+
+    /// Edits in the same way, with where they were committed.
+    fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))>;
+
+    /// Reads the new body of an entry. It keeps little more than itself in memory, unless it is
+    /// small.
+    fn body(&self, sequence: Sequence, number: u32) -> Result<Bytes>;
+}
+
+/// What stands on both sides of a sequence, going away from it.
+#[derive(Debug)]
+pub(crate) struct Sides<T> {
+    pub below: Vec<T>,
+    pub above: Vec<T>,
+}
+
+/// A body in the place of the one that an entry was written with.
+#[derive(Clone, Debug)]
+pub(crate) enum NewBody {
+    /// In memory.
+    Here(Bytes),
+    /// To be read from its layer, by number.
+    Stored(u32),
+}
+
+/// What the places that were met so far change in older ones.
+#[derive(Clone, Default)]
+pub(crate) struct Overlay<'v> {
+    /// Newest first.
+    layers: Vec<Rc<dyn Layer + 'v>>,
+    window: RefCell<Window>,
+}
+
+/// All changes to a range of sequences.
+#[derive(Clone, Debug)]
+struct Window {
+    first: Sequence,
+    last: Sequence,
+    removed: Changes,
+    /// The newest body of each.
+    edited: BTreeMap<Sequence, Found>,
+}
+
+/// An edit that a window has.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// Where it was committed.
+    pub at: CommitPlace,
+    /// Which layer has it.
+    layer: usize,
+    body: NewBody,
+}
+
+impl Default for Window {
+    fn default() -> Window {
+        Window { first: 1, last: 0, removed: Changes::default(), edited: BTreeMap::new() }
+    }
+}
+
+impl<'v> Overlay<'v> {
+    /// Takes in what an older place changes.
+    pub fn add_older(&mut self, layer: Option<Rc<dyn Layer + 'v>>) {
+        if let Some(layer) = layer {
+            self.layers.push(layer);
+            self.window.take();
+        }
+    }
+
+    /// Whether there are no changes at all.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// Whether an entry was removed.
+    pub fn removes(&self, sequence: Sequence) -> bool {
+        !self.layers.is_empty() && self.at(sequence, |window| window.removed.removes(sequence))
+    }
+
+    /// Whether an entry has another body.
+    pub fn edits(&self, sequence: Sequence) -> bool {
+        !self.layers.is_empty() && self.at(sequence, |window| window.edited.contains_key(&sequence))
+    }
+
+    /// The body in the place of the one that an entry was written with, if there is one.
+    pub fn find(&self, sequence: Sequence) -> Option<Found> {
+        if self.layers.is_empty() {
+            return None;
+        }
+        self.at(sequence, |window| window.edited.get(&sequence).cloned())
+    }
+
+    /// Reads a body that was found.
+    pub fn read(&self, sequence: Sequence, found: Found) -> Result<Bytes> {
+        match found.body {
+            NewBody::Here(bytes) => Ok(bytes),
+            NewBody::Stored(number) => self.layers[found.layer].body(sequence, number),
+        }
+    }
+
+    /// Whether an entry in a range may have been removed or have another body.
+    pub fn touches(&self, first: Sequence, last: Sequence) -> bool {
+        let touches = |window: &Window| {
+            window.removed.removed_within(first, last.min(window.last)) > 0
+                || window.edited.range(first..=last.min(window.last)).next().is_some()
+        };
+        !self.layers.is_empty()
+            && first <= last
+            && self.at(first, |window| window.last < last || touches(window))
+    }
+
+    /// What of a range was not removed, ascending.
+    pub fn left_of(&self, mut first: Sequence, last: Sequence) -> Vec<(Sequence, Sequence)> {
+        let mut left: Vec<(Sequence, Sequence)> = Vec::new();
+        while first <= last {
+            let (to, more) = if self.layers.is_empty() {
+                (last, vec![(first, last)])
+            } else {
+                self.at(first, |window| {
+                    let to = window.last.min(last);
+                    (to, window.removed.left_of(first, to))
+                })
+            };
+            for (start, end) in more {
+                match left.last_mut() {
+                    Some(before) if before.1 + 1 == start => before.1 = end,
+                    _ => left.push((start, end)),
+                }
+            }
+            let Some(next) = to.checked_add(1) else { break };
+            first = next;
+        }
+        left
+    }
+
+    /// Looks into the window that has a sequence.
+    fn at<T>(&self, sequence: Sequence, look: impl FnOnce(&Window) -> T) -> T {
+        let mut window = self.window.borrow_mut();
+        if !(window.first..=window.last).contains(&sequence) {
+            *window = Window::around(&self.layers, sequence);
+        }
+        look(&window)
+    }
+}
+
+impl fmt::Debug for Overlay<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Overlay").field("layers", &self.layers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Window {
+    fn around(layers: &[Rc<dyn Layer + '_>], sequence: Sequence) -> Window {
+        let mut window = Window { first: 0, last: Sequence::MAX, ..Window::default() };
+        for (number, layer) in layers.iter().enumerate() {
+            if layer.bound() <= sequence {
+                // Further down it counts.
+                window.first = window.first.max(layer.bound());
+                continue;
+            }
+            let Sides { below, above } = layer.removed(sequence, AROUND);
+            window.clip(&below, &above, |(first, _)| *first);
+            let all = below.iter().chain(&above);
+            all.for_each(|(first, last)| window.removed.remove(*first, *last));
+            let Sides { below, above } = layer.edited(sequence, AROUND);
+            window.clip(&below, &above, |(sequence, _)| *sequence);
+            for (sequence, (at, body)) in below.into_iter().chain(above) {
+                window.edited.entry(sequence).or_insert(Found { at, layer: number, body });
+            }
+        }
+        window
+    }
+
+    /// Where a side may have more, the window ends.
+    fn clip<T>(&mut self, below: &[T], above: &[T], at: impl Fn(&T) -> Sequence) {
+        if let Some(lowest) = below.last().filter(|_| below.len() >= AROUND) {
+            self.first = self.first.max(at(lowest));
+        }
+        if let Some(highest) = above.last().filter(|_| above.len() >= AROUND) {
+            self.last = self.last.min(at(highest));
+        }
+    }
+}
+
+/// Both sides of a sequence in changes that lie in memory.
+impl Changes {
+    pub fn removed_around(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)> {
+        let pair = |(first, last): (&Sequence, &Sequence)| (*first, *last);
+        let below = self.removed.range(..=around).rev().take(most).map(pair).collect();
+        let above = self.removed.range(around.saturating_add(1)..).take(most).map(pair).collect();
+        Sides { below, above }
+    }
+
+    pub fn edited_around(
+        &self,
+        around: Sequence,
+        most: usize,
+    ) -> Sides<(Sequence, (CommitPlace, NewBody))> {
+        let here = |(sequence, edit): (&Sequence, &Edit)| {
+            (*sequence, (edit.at, NewBody::Here(edit.body.clone())))
+        };
+        let below = self.edited.range(..=around).rev().take(most).map(here).collect();
+        let above = self.edited.range(around.saturating_add(1)..).take(most).map(here).collect();
+        Sides { below, above }
+    }
+}
+
+/// Both sides of a sequence in a row that is sorted by `at`.
+pub(crate) fn sides<T, U>(
+    row: &[T],
+    around: Sequence,
+    most: usize,
+    at: impl Fn(&T) -> Sequence,
+    give: impl Fn(&T) -> U,
+) -> Sides<U> {
+    let (below, above) = row.split_at(row.partition_point(|one| at(one) <= around));
+    Sides {
+        below: below.iter().rev().take(most).map(&give).collect(),
+        above: above.iter().take(most).map(&give).collect(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Changes of entries below a sequence. An edit's number is its sequence.
+    pub struct InMemory(pub Changes, pub Sequence);
+
+    impl Layer for InMemory {
+        fn bound(&self) -> Sequence {
+            self.1
+        }
+
+        fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)> {
+            self.0.removed_around(around, most)
+        }
+
+        fn edited(
+            &self,
+            around: Sequence,
+            most: usize,
+        ) -> Sides<(Sequence, (CommitPlace, NewBody))> {
+            let edited: Vec<Sequence> = self.0.edited.keys().copied().collect();
+            let stored = |at: &Sequence| (*at, (CommitPlace(0), NewBody::Stored(*at as u32)));
+            sides(&edited, around, most, |at| *at, stored)
+        }
+
+        fn body(&self, sequence: Sequence, number: u32) -> Result<Bytes> {
+            assert_eq!(sequence, Sequence::from(number));
+            Ok(self.0.edited[&sequence].body.clone())
+        }
+    }
+
+    const LAST: Sequence = 1500;
+
+    /// Removed ranges, by first sequence and how many more, and edited sequences.
+    type Made = (Vec<(Sequence, u64)>, Vec<Sequence>);
+
+    /// Layers, newest first: those of older places have lower bounds.
+    fn layers() -> impl Strategy<Value = Vec<Made>> {
+        let removed = prop::collection::vec((1..LAST, 0..3u64), 0..300);
+        let edited = prop::collection::vec(1..LAST, 0..300);
+        prop::collection::vec((removed, edited), 1..4)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_in_windows_is_what_all_changes_together_say(of in layers(), walk in prop::collection::vec(1..LAST, 1..40)) {
+            let (mut overlay, mut all) = (Overlay::default(), Changes::default());
+            for (number, (removed, edited)) in of.iter().enumerate() {
+                let bound = if number == 0 { Sequence::MAX } else { LAST - 400 * number as u64 };
+                let mut changes = Changes::default();
+                for (first, more) in removed.iter().filter(|(first, more)| first + more < bound) {
+                    changes.remove(*first, first + more);
+                }
+                let edited = edited.iter().filter(|sequence| **sequence < bound);
+                let edit = |at| Edit { at: CommitPlace(0), body: Bytes::from(format!("{number} {at}")) };
+                changes.edited = edited.map(|at| (*at, edit(at))).collect();
+                all.add_older(changes.clone());
+                overlay.add_older(Some(Rc::new(InMemory(changes, bound))));
+            }
+            let there_and_back = (1..=LAST).chain((1..=LAST).rev()).chain(walk.iter().copied());
+            for sequence in there_and_back {
+                prop_assert_eq!(overlay.removes(sequence), all.removes(sequence));
+                prop_assert_eq!(overlay.edits(sequence), all.edited.contains_key(&sequence));
+                let body = overlay.find(sequence).map(|found| overlay.read(sequence, found).expect("in memory"));
+                prop_assert_eq!(body.as_ref(), all.edited.get(&sequence).map(|edit| &edit.body));
+            }
+            for pair in walk.windows(2) {
+                let (first, last) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
+                prop_assert_eq!(overlay.left_of(first, last), all.left_of(first, last));
+                let touched = all.removed_within(first, last) > 0 || all.edited.range(first..=last).next().is_some();
+                prop_assert!(overlay.touches(first, last) || !touched);
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_takes_what_is_around_it_and_not_all() {
+        let mut changes = Changes::default();
+        (1..=100_000).step_by(2).for_each(|sequence| changes.remove(sequence, sequence));
+        let mut overlay = Overlay::default();
+        overlay.add_older(Some(Rc::new(InMemory(changes, Sequence::MAX))));
+        let shown = (40_000..40_100).filter(|sequence| !overlay.removes(*sequence)).count();
+        assert_eq!(shown, 50);
+        let window = overlay.window.borrow();
+        assert!(
+            window.removed.removed.len() <= 2 * AROUND,
+            "{} ranges",
+            window.removed.removed.len()
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! What became of shared bodies that a merge meets, by changes in any segment of the store, its
+//! inputs among them.
+//!
+//! A merge applies all of them to what it writes, and says so by the place of the log up to which
+//! it did. A change is needed as long as a segment that did not apply it may hold the body.
+//!
+//! It does not know: which entries have these bodies.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
+use crate::ids::{BODIES, CommitPlace, Lsn};
+use crate::segment::{Segment, data_name};
+use crate::state::State;
+use crate::state::view::View;
+
+/// The newest change of each body.
+pub struct ChangedBodies {
+    changed: BTreeMap<CommitPlace, Change>,
+    /// Up to where in the log all of them are applied.
+    applied_to: Lsn,
+    /// What of the log is merged.
+    merged: Range<Lsn>,
+    others: Others,
+}
+
+struct Change {
+    /// Where it was committed.
+    at: CommitPlace,
+    /// Which segment has the body, and its number there.
+    segment: Arc<Segment>,
+    number: u32,
+}
+
+/// The segments that may hold bodies which others change: what of the log is in them, and up to
+/// where changes are applied.
+struct Others(Vec<(Range<Lsn>, Lsn)>);
+
+impl Others {
+    fn of(view: &View, inputs: &[Arc<Segment>]) -> Others {
+        let is_input = |record: &SegmentRecord| {
+            inputs.iter().any(|input| input.record().number == record.number)
+        };
+        let records =
+            view.segments.of(inputs[0].record().store).iter().map(|segment| segment.record());
+        let others = records.filter(|record| record.has_data() && !is_input(record));
+        Others(others.map(|record| (record.from..record.to, record.changed_to)).collect())
+    }
+
+    fn need(&self, place: CommitPlace, at: CommitPlace) -> bool {
+        self.0
+            .iter()
+            .any(|(held, changed_to)| held.contains(&Lsn(place.0)) && Lsn(at.0) >= *changed_to)
+    }
+}
+
+impl ChangedBodies {
+    /// Finds none, for a merge that looks at nothing but its inputs.
+    pub fn unknown(view: &View, inputs: &[Arc<Segment>]) -> ChangedBodies {
+        let applied_to =
+            inputs.iter().map(|input| input.record().changed_to).min().unwrap_or(Lsn(0));
+        ChangedBodies {
+            changed: BTreeMap::new(),
+            applied_to,
+            merged: span(inputs),
+            others: Others::of(view, inputs),
+        }
+    }
+
+    /// Finds them for a merge of these. What a damaged segment changes is left to readers.
+    pub fn find(state: &State, view: &View, inputs: &[Arc<Segment>]) -> Result<ChangedBodies> {
+        let mut changed: BTreeMap<CommitPlace, Change> = BTreeMap::new();
+        let segments = view.segments.of(inputs[0].record().store);
+        let mut damage = None;
+        let applied = inputs.iter().map(|input| input.record().changed_to).max().unwrap_or(Lsn(0));
+        // A segment that is gone took no change along that another one needed.
+        let mut applied_to =
+            segments.iter().map(|segment| segment.record().to).max().unwrap_or(Lsn(0)).max(applied);
+        for segment in segments.iter().filter(|segment| segment.record().has_data()) {
+            let is_whole = segment.damage().is_none()
+                && !state.merging.unmergeable.lock().contains(&segment.record().number);
+            let entry = match segment.find(BODIES) {
+                Ok(entry) if is_whole => entry,
+                Err(error) if !error.is_damage() => return Err(error),
+                found => {
+                    // What it changes was committed after it began.
+                    applied_to = applied_to.min(segment.record().from);
+                    damage = found.err().or(segment.damage().cloned()).or(damage);
+                    continue;
+                }
+            };
+            let Some(entry) = entry else { continue };
+            for edited in segment.edited(&entry) {
+                let (place, at) = (CommitPlace(edited.sequence), edited.at);
+                if changed.get(&place).is_none_or(|known| known.at < at) {
+                    changed.insert(
+                        place,
+                        Change { at, segment: segment.clone(), number: edited.body },
+                    );
+                }
+            }
+        }
+        // What an input has applied stays so. Several inputs that applied changes which are hidden
+        // now would have to say different things.
+        if applied_to < applied && inputs.len() > 1 {
+            let what =
+                "damage hides changes of bodies: what is beside it is merged when that is repaired";
+            let path = state.dir.path_of(&data_name(inputs[0].record().number));
+            return Err(damage.unwrap_or_else(|| Error::corrupt(path, 0, what)));
+        }
+        let applied_to = applied_to.max(applied);
+        changed.retain(|_, change| Lsn(change.at.0) < applied_to);
+        Ok(ChangedBodies {
+            changed,
+            applied_to,
+            merged: span(inputs),
+            others: Others::of(view, inputs),
+        })
+    }
+
+    /// Up to where in the log all changes are applied to what was merged.
+    pub fn applied_to(&self) -> Lsn {
+        self.applied_to
+    }
+
+    /// Where a body was changed last, if that is not in a segment which applied all changes before
+    /// a place.
+    pub fn later(&self, place: CommitPlace, applied_to: Lsn) -> Option<CommitPlace> {
+        self.changed.get(&place).map(|change| change.at).filter(|at| Lsn(at.0) >= applied_to)
+    }
+
+    /// What became of a body that was changed.
+    pub fn body(&self, place: CommitPlace) -> Result<Bytes> {
+        let Change { segment, number, .. } = &self.changed[&place];
+        segment.shared_body(*number)
+    }
+
+    /// Whether a segment, the merged one or another, may hold a body without a change.
+    pub fn is_needed(&self, place: CommitPlace, at: CommitPlace) -> bool {
+        let is_open = self.merged.contains(&Lsn(place.0)) && Lsn(at.0) >= self.applied_to;
+        is_open || self.others.need(place, at)
+    }
+}
+
+/// What of the log neighbours hold, newest first.
+fn span(inputs: &[Arc<Segment>]) -> Range<Lsn> {
+    inputs[inputs.len() - 1].record().from..inputs[0].record().to
+}
+
+/// What the changes of shared bodies in a segment weigh that no other segment needs.
+pub fn needless_weight(view: &View, segment: &Arc<Segment>) -> u64 {
+    // One that cannot be read is not rewritten either.
+    let Some(entry) = segment.changes_bodies().then(|| segment.find(BODIES).ok()?).flatten() else {
+        return 0;
+    };
+    let others = Others::of(view, std::slice::from_ref(segment));
+    let edited = segment.edited(&entry).iter();
+    let needless = edited.filter(|edited| !others.need(CommitPlace(edited.sequence), edited.at));
+    needless.map(|edited| u64::from(edited.body_bytes.unwrap_or(0)) + ENTRY_WEIGHT).sum()
+}

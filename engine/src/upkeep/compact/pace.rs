@@ -1,0 +1,69 @@
+//! The rate at which merging writes: after each piece the thread rests as long as the piece should
+//! have taken.
+//!
+//! No lock that appends or reads take is held while it rests. When commits wait for merging, it
+//! does not. It does not know: what is written.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::state::State;
+
+/// After so many bytes the pace is looked at: a rest is then long enough to be one.
+const PIECE_BYTES: u64 = 256 * 1024;
+
+/// A rest is taken in steps, after each of which it may be over.
+const STEP: Duration = Duration::from_millis(200);
+
+/// The pace of one merge.
+pub struct Pace<'a> {
+    state: &'a State,
+    /// 0: as fast as it goes.
+    bytes_per_second: u64,
+    /// The bytes that were paced so far.
+    paced: u64,
+    since: Duration,
+}
+
+impl<'a> Pace<'a> {
+    /// A merge starts.
+    pub fn start(state: &'a State, bytes_per_second: u64) -> Pace<'a> {
+        Pace { state, bytes_per_second, paced: 0, since: state.clock.monotonic() }
+    }
+
+    /// So many bytes were written since the start. Rests if that was too fast; an error if the
+    /// engine is closing.
+    pub fn written(&mut self, bytes: u64) -> Result<()> {
+        let piece = bytes.saturating_sub(self.paced);
+        if piece < PIECE_BYTES {
+            return Ok(());
+        }
+        self.check()?;
+        self.paced = bytes;
+        if self.bytes_per_second != 0 {
+            let due = Duration::from_secs_f64(piece as f64 / self.bytes_per_second as f64);
+            let taken = self.state.clock.monotonic().saturating_sub(self.since);
+            self.rest(due.saturating_sub(taken));
+            self.since = self.state.clock.monotonic();
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Rests so long, but not while commits wait for the merge.
+    fn rest(&self, mut left: Duration) {
+        while !left.is_zero() && !self.state.merging.lag.hurries() && !self.state.is_closing() {
+            let step = left.min(STEP);
+            self.state.progress.rest(step);
+            left -= step;
+        }
+    }
+
+    /// An error if the engine is closing.
+    pub fn check(&self) -> Result<()> {
+        if self.state.is_closing() {
+            return Err(Error::Closed { what: "the engine is closing: the merge is given up" });
+        }
+        Ok(())
+    }
+}

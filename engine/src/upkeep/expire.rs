@@ -1,0 +1,134 @@
+//! Expiry (P2, P6, P8): what a store's TTL has passed leaves the disk by an unlink, without being
+//! read or rewritten.
+//!
+//! ```text
+//!  partition  1 │ 2 │ 3 │ 4 …      each segment of a store with TTL lies in one partition of time
+//!             ▼
+//!  data file unlinked, index kept: every timeline's last sequence is still known
+//!  eight neighbours without data ──merge──> one, with the end of each timeline
+//! ```
+//!
+//! 1. a segment whose newest entry is past its TTL, by a time that is sure (`clock::SureTime`), is
+//!    dropped;
+//! 2. the manifest says so, durably;
+//! 3. the view has it without its data; the data file goes when the last reader lets go.
+//!
+//! Readers never see an expired entry, whatever the disk holds: this room only gives the space
+//! back. What is in memory and in the log is sealed early enough (`is_seal_due`), so that idle
+//! timelines leave too. All that goes by time is done here: the reserve is made again here, and the
+//! last group of an idle log is vouched for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Failure;
+use crate::format::manifest::Live;
+use crate::ids::FileNumber;
+use crate::segment::Segment;
+use crate::state::State;
+use crate::write::queue::Queue;
+use crate::write::ticket::Ticket;
+
+/// How often the time is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long trims wait in memory until they are flushed, so that the segments that they emptied are
+/// rewritten.
+const TRIM_WAIT_MS: u64 = 60_000;
+
+/// The thread that goes by time, until the engine closes. Merging, which may take long, is
+/// another's.
+pub fn run(state: &State, queue: &Queue) {
+    let mut unvouched_before = 0;
+    while !state.is_closing() {
+        match expire(state) {
+            Ok(()) => {}
+            Err(Failure::Refused(error)) => {
+                tracing::warn!(%error, "what has expired could not be dropped")
+            }
+            Err(failure) => {
+                state.failed(failure);
+                return;
+            }
+        }
+        if is_seal_due(state) {
+            // The flush thread goes on from there; a queue that is closed has nothing left to seal.
+            let _sealed = queue.seal().and_then(Ticket::wait);
+        }
+        // Each making doubles it, so that a growing directory does not write it again and again.
+        let wanted = state.options.reserve_bytes(state.segment_bytes());
+        if state.reserve.is_out() || wanted >= (2 * state.reserve.bytes()).max(1) {
+            state.reserve.make(wanted, state.merging.lag.reserved_bytes());
+        }
+        // The end of the log that nothing vouches for has been the same for a tick: no group will
+        // do it soon.
+        let unvouched = state.unvouched.load(Ordering::Relaxed);
+        if unvouched != 0 && unvouched == unvouched_before {
+            queue.vouch();
+        }
+        unvouched_before = unvouched;
+        state.progress.rest(TICK);
+    }
+}
+
+/// Drops what has expired.
+pub fn expire(state: &State) -> Result<(), Failure> {
+    let _one_at_a_time = state.turns.expiring.lock();
+    let now_ms = state.sure_now_ms();
+    let view = state.view.load();
+    let is_over = |segment: &&Arc<Segment>| {
+        let record = segment.record();
+        let ttl_ms = state.ttl_ms(record.store);
+        !record.dropped && ttl_ms != 0 && record.last_start_ms.saturating_add(ttl_ms) <= now_ms
+    };
+    let expired: Vec<Arc<Segment>> = view.segments.all().filter(is_over).cloned().collect();
+    if expired.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<FileNumber> = expired.iter().map(|segment| segment.record().number).collect();
+    state.free_space(|live: &mut Live| {
+        for record in live.segments.iter_mut().filter(|record| numbers.contains(&record.number)) {
+            record.dropped = true;
+            // A clock that goes back must not tell of entries that are not there any more.
+            if let Some(store) = live.stores.iter_mut().find(|store| store.id == record.store) {
+                store.gone_before_ms =
+                    store.gone_before_ms.max(record.last_start_ms.saturating_add(1));
+            }
+        }
+        live.seen_ms = live.seen_ms.max(now_ms);
+    })?;
+    state.view.change(|view| {
+        // A merge may have replaced some of them meanwhile: what it wrote is dropped next time.
+        expired.iter().for_each(|segment| view.segments.replace(Arc::new(segment.expired())));
+    });
+    for segment in &expired {
+        state.counters.expired_segments.add(1);
+        if segment.record().has_data() {
+            state.counters.expired_bytes.add(segment.record().data_bytes);
+            state.counters.expired_entries.add(segment.record().entries);
+        }
+        segment.make_data_obsolete();
+    }
+    state.progress.announce();
+    Ok(())
+}
+
+/// How long they wait where space is short.
+const SHORT_TRIM_WAIT_MS: u64 = 5_000;
+
+/// Whether the active memtable is so old that its entries could expire before they are flushed, or
+/// that its trims have waited long enough. On a full disk they do not wait.
+fn is_seal_due(state: &State) -> bool {
+    let active = state.view.load().active.clone();
+    let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
+    let trim_wait_ms = if state.is_short_of_space() { SHORT_TRIM_WAIT_MS } else { TRIM_WAIT_MS };
+    if active.frees()
+        && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms))
+    {
+        return true;
+    }
+    let shortest =
+        state.stores.read().iter().map(|store| store.ttl_ms).filter(|ttl_ms| *ttl_ms != 0).min();
+    shortest.zip(age_ms).is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000))
+}

@@ -1,0 +1,164 @@
+//! Counting garbage (P8): what trims, removals and edits leave dead in older segments, so that a
+//! mostly dead one is rewritten.
+//!
+//! It is counted once, when the changes are flushed, and goes into the manifest that makes the
+//! flush live: so the count survives, and nothing is counted twice or looked for in the background.
+//! A timeline that was not changed costs nothing, one that was costs a look into the index of each
+//! segment that holds it.
+//!
+//! Entries are an estimate: those of a timeline in one segment count as equally large. Bodies of
+//! edits count with their lengths, where they lie. An entry that was edited before and is removed
+//! now counts a second time, since nothing tells whether its segment was rewritten in between: the
+//! sum may pass the weight, and never stays below it when all is dead. That decides when to
+//! rewrite, never what.
+
+use std::collections::BTreeSet;
+
+use crate::error::Result;
+use crate::format::index::TimelineEntry;
+use crate::format::manifest::{ENTRY_WEIGHT, SegmentRecord};
+use crate::ids::{BODIES, Lsn, Sequence, StoreId};
+use crate::memtable::{Memtable, Slot};
+use crate::segment::Segment;
+use crate::state::view::View;
+use crate::timeline::Changes;
+
+/// So much died in the segment that holds this place of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Dead {
+    store: StoreId,
+    partition: u64,
+    from: Lsn,
+    weight: u64,
+}
+
+/// What a memtable's changes leave dead in the segments of now, which are all older.
+pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
+    let mut dead: Vec<Dead> = Vec::new();
+    memtable.for_each(|slot| {
+        if slot.name == BODIES {
+            bodies(view, slot, &mut dead);
+        }
+        let Some(mut died) = Died::of(slot) else { return };
+        for segment in
+            view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
+        {
+            // One that cannot be read is not rewritten either.
+            let Ok(Some(entry)) = segment.find(&slot.name) else { continue };
+            let weight = died.entries(&entry) + died.edits(segment, &entry).unwrap_or(0);
+            add(&mut dead, segment, weight);
+            if entry.count > 0 && entry.first <= died.floor_before {
+                break;
+            }
+        }
+    });
+    dead
+}
+
+/// Bodies that were changed for all their entries: each counts as one of its segment's that may be.
+fn bodies(view: &View, slot: &Slot, dead: &mut Vec<Dead>) {
+    let changed = || slot.changes().into_iter().flat_map(|changes| &changes.edited);
+    for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
+    {
+        let record = segment.record();
+        let here = changed().filter(|(place, _)| (record.from..record.to).contains(&Lsn(**place)));
+        // Until the segment has applied a change, both bodies are kept: the larger one counts.
+        let weight = here
+            .map(|(_, edit)| record.body_weight.max(edit.body.len() as u64 + ENTRY_WEIGHT))
+            .sum();
+        add(dead, segment, weight);
+    }
+}
+
+fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {
+    if weight == 0 {
+        return;
+    }
+    let record = segment.record();
+    if let Some(found) = dead.iter_mut().find(|dead| {
+        (dead.store, dead.partition, dead.from) == (record.store, record.partition, record.from)
+    }) {
+        found.weight += weight;
+    } else {
+        let (store, partition, from) = (record.store, record.partition, record.from);
+        dead.push(Dead { store, partition, from, weight });
+    }
+}
+
+/// What of one timeline died with the changes of a memtable, looked for from the newest segment to
+/// the oldest.
+struct Died {
+    floor_before: Sequence,
+    lowest: Sequence,
+    changes: Changes,
+    /// Entries that a segment met so far has another body for: the bodies of older ones died when
+    /// that was flushed.
+    edited_before: BTreeSet<Sequence>,
+}
+
+impl Died {
+    /// `None` if nothing did.
+    fn of(slot: &Slot) -> Option<Died> {
+        let changes = slot.changes().map(|changes| changes.below(slot.first())).unwrap_or_default();
+        let lowest = slot.end().floor.lowest;
+        let floor_before = slot.floor_before().or((!changes.is_empty()).then_some(lowest))?;
+        Some(Died { floor_before, lowest, changes, edited_before: BTreeSet::new() })
+    }
+
+    /// What its entries in a segment weigh that are dead now.
+    fn entries(&self, entry: &TimelineEntry) -> u64 {
+        if entry.count == 0 {
+            return 0;
+        }
+        let (first, last) = (entry.first, entry.end.last);
+        let overlap =
+            |from: Sequence, to: Sequence| (to.min(last) + 1).saturating_sub(from.max(first));
+        let weight = entry.body_bytes + ENTRY_WEIGHT * entry.count;
+        let share = |sequences: u64| {
+            (u128::from(weight) * u128::from(sequences) / u128::from(last - first + 1)) as u64
+        };
+        let below_floor =
+            self.lowest.checked_sub(1).map_or(0, |high| overlap(self.floor_before, high));
+        let removed = self.changes.removed.iter();
+        let removed = removed.map(|(from, to)| overlap((*from).max(self.lowest), *to));
+        // Where sequences were passed over, one that was removed or edited is an entry all the
+        // same.
+        let removed =
+            removed.filter(|count| *count > 0).map(|count| share(count).max(weight / entry.count));
+        let edited = self.changes.edited.range(self.lowest.max(first)..);
+        let edited = edited.take_while(|(sequence, _)| **sequence <= last);
+        let edited =
+            edited.filter(|(sequence, _)| !self.edited_before.contains(sequence)).count() as u64;
+        share(below_floor) + removed.sum::<u64>() + weight * edited / entry.count
+    }
+
+    /// What its edits in a segment weigh that are dead now.
+    fn edits(&mut self, segment: &Segment, entry: &TimelineEntry) -> Result<u64> {
+        let mut weight = 0;
+        for edited in segment.edited(entry) {
+            let sequence = edited.sequence;
+            let is_gone = (self.floor_before..self.lowest).contains(&sequence)
+                || self.changes.removes(sequence)
+                || self.changes.edited.contains_key(&sequence);
+            // Of several edits of an entry the newest was alive.
+            if self.edited_before.insert(sequence) && is_gone {
+                weight += segment.edited_bytes(edited)? + ENTRY_WEIGHT;
+            }
+        }
+        Ok(weight)
+    }
+}
+
+/// Notes it. A merge may have put another segment in the place of one that was counted for.
+pub fn note(dead: &[Dead], records: &mut [SegmentRecord]) {
+    for Dead { store, partition, from, weight } in dead {
+        let holder = records.iter_mut().find(|record| {
+            (record.store, record.partition) == (*store, *partition)
+                && (record.from..record.to).contains(from)
+        });
+        if let Some(record) = holder {
+            // Above the weight, too: a merge under way takes over what was added since it began.
+            record.dead_weight = record.dead_weight.saturating_add(*weight);
+        }
+    }
+}

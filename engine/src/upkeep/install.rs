@@ -1,0 +1,49 @@
+//! New segments become live, or their files go: what a flush and a merge do alike.
+
+use std::sync::Arc;
+
+use crate::error::{Failure, Result};
+use crate::format::manifest::{Live, SegmentRecord};
+use crate::ids::FileNumber;
+use crate::segment::{Segment, all_names};
+use crate::state::State;
+
+/// Makes the names of written segments durable, opens them, and commits the
+/// manifest, in which none is of a store that was dropped meanwhile. If it is refused, their files
+/// go; if it is poisoned, they stay, since the manifest that names them may be there.
+pub fn make_live(
+    state: &State,
+    records: &[SegmentRecord],
+    edit: impl FnOnce(&[SegmentRecord], &mut Live),
+) -> Result<Vec<Arc<Segment>>, Failure> {
+    let numbers: Vec<FileNumber> = records.iter().map(|record| record.number).collect();
+    let committed = state.dir.sync().map_err(Failure::Poisoned).and_then(|()| {
+        let open = |record: &SegmentRecord| {
+            let segment = Segment::open(&state.dir, state.engine_id, record.clone(), &state.cache);
+            segment.check().map_err(Failure::before)?;
+            Ok(Arc::new(segment))
+        };
+        let segments = records.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
+        state.manifest.lock().commit(|live| {
+            let is_known =
+                |record: &&SegmentRecord| live.stores.iter().any(|store| store.id == record.store);
+            let known: Vec<SegmentRecord> = records.iter().filter(is_known).cloned().collect();
+            edit(&known, live);
+        })?;
+        Ok(segments)
+    });
+    if let Err(Failure::Refused(_)) = &committed {
+        remove_unfinished(state, numbers.into_iter());
+    }
+    committed
+}
+
+/// Removes the files of segments that will not become live.
+pub fn remove_unfinished(state: &State, numbers: impl Iterator<Item = u64>) {
+    for number in numbers {
+        [false, true].into_iter().for_each(|is_index| state.cache.close(number, is_index));
+        for name in all_names(number) {
+            let _ = state.dir.remove(&name);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Creating and dropping stores (P2, P3, P6, P11).
+//!
+//! ```text
+//!  create   id and generation from the counter of the manifest          manifest: the store          known
+//!  drop     no group is committed meanwhile                             manifest: no store, none of its segments
+//!           view without its segments                                   watchers of its timelines are told
+//!           segment files                                               go with their last reader
+//! ```
+//!
+//! Ids are never given twice, so whatever of a dropped store is still in memory, in the log or on
+//! its way to a segment is known by its id: readers and the commit path refuse it, replay and flush
+//! skip it, and a merge of it leaves nothing. The log therefore needs no record of a drop: the
+//! manifest is the truth.
+//!
+//! A store that is created again has another id, and another generation: cursors from before are of
+//! another epoch.
+//!
+//! It does not know: who holds handles.
+
+use crate::error::{Error, Result};
+use crate::format::manifest::{Copies, Live, StoreRecord};
+use crate::ids::{MAX_STORES, PERMANENT_STORES};
+use crate::read::list::list;
+use crate::state::State;
+
+/// Creates a store of a name that there is none of. One at a time.
+pub fn create(state: &State, name: &str, ttl_ms: u64, copies: Copies) -> Result<()> {
+    if state.stores.read().len() >= MAX_STORES {
+        return Err(Error::TooManyStores { limit: MAX_STORES });
+    }
+    let id = state.manifest.lock().take_store_id();
+    let id =
+        id.ok_or_else(|| Error::invalid("there are no more ids for stores: restore a backup"))?;
+    let record =
+        StoreRecord { generation: u64::from(id.0), copies, ..StoreRecord::new(id, name, ttl_ms) };
+    state.change_stores(|live| live.stores.push(record))
+}
+
+/// Drops a store that is there. One at a time.
+pub fn drop(state: &State, store: &StoreRecord, force: bool) -> Result<()> {
+    if PERMANENT_STORES.contains(&store.name.as_str()) {
+        return Err(Error::invalid(format!("the store {:?} cannot be dropped", store.name)));
+    }
+    // The engine's stop waits for this lock: nothing of what follows comes after it.
+    let _no_stop = state.turns.expiring.lock();
+    if !force {
+        // Most of what this reads is in memory when it is read again below.
+        check_empty(state, store)?;
+    }
+    let no_commit = state.turns.dropping.write();
+    if !force {
+        check_empty(state, store)?;
+    }
+    state.manifest.lock().keep_above(store);
+    let id = store.id;
+    let dropped = state.free_space(|live: &mut Live| {
+        live.stores.retain(|known| known.id != id);
+        live.segments.retain(|segment| segment.store != id);
+        live.relaxed.stores.retain(|known| *known != id);
+    });
+    dropped.map_err(|failure| state.failed(failure))?;
+    let mut gone = Vec::new();
+    state.view.change(|view| gone = view.segments.take_all(id));
+    std::mem::drop(no_commit);
+    for segment in gone {
+        segment.make_obsolete();
+        state.cache.damages().forget(segment.record().number);
+    }
+    state.wake.hand_over(state.watch.publish_store(id));
+    state.progress.announce();
+    Ok(())
+}
+
+fn check_empty(state: &State, store: &StoreRecord) -> Result<()> {
+    let StoreRecord { id, name, .. } = store;
+    if list(state, &state.view.load(), *id, b"", None, 1)?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the store {name:?} is not empty: force drops it with its entries")))
+}

@@ -1,0 +1,144 @@
+//! What a client's id stands for (P12): two hashes, by which a batch with the same id is known as a
+//! repeat or as another batch.
+//!
+//! The first is over bodies, the second over timelines and changes. A repeat has the same appends,
+//! to the same timelines in the same order, and the same changes. Durability, conditions, a chosen
+//! sequence, the origin's stamp and lifetimes are not compared: a client that repeats may compute a
+//! lifetime again, from the time that is left.
+//!
+//! The hashes are in the log and in segments: what they are made of is part of the format.
+//!
+//! It does not know: where ids are kept.
+
+use super::{AppendedBody, Change, ChangeKind, Target};
+use crate::format::checksum::name_hash;
+use crate::format::wal::TailWriter;
+use crate::ids::{Sequence, StoreId};
+
+/// The targets' hash of an id that stands for other bytes than the batch's: only the first sequence
+/// is remembered for it.
+const STANDS_ALONE: u64 = 0;
+
+/// The hashes of an id that stands for these bytes.
+pub(crate) fn stands_for(what: &[u8]) -> (u64, u64) {
+    (name_hash(what), STANDS_ALONE)
+}
+
+/// The sequences that are remembered for an id with this hash of targets.
+pub(crate) fn remembered(targets_hash: u64, sequences: &[Sequence]) -> &[Sequence] {
+    if targets_hash == STANDS_ALONE { &sequences[..sequences.len().min(1)] } else { sequences }
+}
+
+/// A batch that is not finished yet, whose places are those in the writer.
+pub(super) struct Content<'a> {
+    pub tail: &'a TailWriter,
+    pub bodies: &'a [AppendedBody],
+    pub targets: &'a [Target],
+    pub changes: &'a [Change],
+}
+
+impl Content<'_> {
+    /// The hashes of an id that stands for the whole batch.
+    pub fn hashes(&self) -> (u64, u64) {
+        let hashes = match self.bodies {
+            // As every release made them, so that an id that was used before an update is still
+            // known after it.
+            [body] if self.changes.is_empty() => {
+                (name_hash(self.tail.body_at(&body.place)), self.targets())
+            }
+            bodies => {
+                let bodies = bodies.iter().map(|body| name_hash(self.tail.body_at(&body.place)));
+                (bodies.fold(0, mixed), self.operations())
+            }
+        };
+        (hashes.0, if hashes.1 == STANDS_ALONE { 1 } else { hashes.1 })
+    }
+
+    /// Over the targets, in their order.
+    fn targets(&self) -> u64 {
+        self.targets.iter().fold(0, |hash, target| self.timeline(hash, target.store, &target.name))
+    }
+
+    /// Over the targets, each with the number of its body, and over the changes, in their order.
+    fn operations(&self) -> u64 {
+        let appended = self.targets.iter().fold(0, |hash, target| {
+            mixed(self.timeline(hash, target.store, &target.name), u64::from(target.body))
+        });
+        // The counts keep a target and a change apart.
+        let counted = mixed(mixed(appended, self.targets.len() as u64), self.changes.len() as u64);
+        self.changes.iter().fold(counted, |hash, change| {
+            let hash = self.timeline(hash, change.store, &change.name);
+            match &change.kind {
+                ChangeKind::Trim(floor) => {
+                    [1, floor.lowest, floor.start_ms, floor.until_ms, floor.trimmed_to]
+                        .into_iter()
+                        .fold(hash, mixed)
+                }
+                ChangeKind::Remove(ranges) => {
+                    let ends = ranges.iter().flat_map(|(first, last)| [*first, *last]);
+                    [2, ranges.len() as u64].into_iter().chain(ends).fold(hash, mixed)
+                }
+                ChangeKind::Edit(sequence, body) => {
+                    [3, *sequence, name_hash(self.tail.body_at(body))].into_iter().fold(hash, mixed)
+                }
+            }
+        })
+    }
+
+    fn timeline(&self, hash: u64, store: StoreId, name: &std::ops::Range<u32>) -> u64 {
+        mixed(hash, name_hash(self.tail.name_at(name)) ^ u64::from(store.0))
+    }
+}
+
+/// A hash of pieces in their order, with one more piece.
+fn mixed(hash: u64, piece: u64) -> u64 {
+    (hash.rotate_left(5) ^ piece).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::{Instance, StoreId, StoreKey};
+    use crate::options::Options;
+    use crate::write::batch::Batch;
+
+    fn store(id: u32) -> StoreKey {
+        StoreKey { instance: Instance(0), id: StoreId(id) }
+    }
+
+    fn hashes(batch: Batch) -> (u64, u64) {
+        let hasher = hashbrown::DefaultHashBuilder::default();
+        let prepared = batch.id(b"id").prepare(Instance(0), &Options::default(), &hasher);
+        let id = prepared.expect("a good batch").id.expect("it has one");
+        (id.body_hash, id.targets_hash)
+    }
+
+    #[test]
+    fn hashes_of_one_body_are_those_of_every_release() {
+        let targets =
+            [(store(1), b"c/room".as_slice()), (store(2), b"u/ann"), (store(2), b"u/bob")];
+        let golden = [
+            hashes(Batch::new().append(store(1), b"c/room", b"hello")),
+            hashes(Batch::new().fan_out(b"hello", targets)),
+        ];
+        assert_eq!(
+            golden,
+            [
+                (14_992_991_971_677_993_776, 765_651_957_383_144_124),
+                (14_992_991_971_677_993_776, 13_672_566_675_628_291_477)
+            ]
+        );
+    }
+
+    #[test]
+    fn hashes_of_several_bodies_and_changes_are_part_of_the_format() {
+        let several = || Batch::new().append(store(1), b"a", b"one").append(store(2), b"b", b"two");
+        let golden = [hashes(several()), hashes(several().edit(store(1), b"a", 7, b"three"))];
+        assert_eq!(
+            golden,
+            [
+                (12_839_987_010_458_640_500, 6_466_323_927_798_519_918),
+                (12_839_987_010_458_640_500, 16_441_232_576_518_758_657)
+            ]
+        );
+    }
+}

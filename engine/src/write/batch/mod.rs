@@ -1,0 +1,480 @@
+//! A batch: what a caller wants committed together (P3), encoded by the caller's thread as far as
+//! it can be.
+//!
+//! A batch copies each body once, into the very bytes that the log will hold; the memtable later
+//! keeps slices of the same bytes. What only the commit thread knows, sequences and time, goes in
+//! front of them in the record.
+//!
+//! It does not know: the log's files, or what any timeline holds.
+
+mod identity;
+mod prepared;
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::format::checksum::{Seed, crc};
+use crate::format::wal::{ORIGIN_BYTES, TailWriter};
+use crate::ids::{
+    BODIES, BodyKey, Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey,
+    TimelineRef,
+};
+use crate::timeline::{Floor, Key};
+use identity::Content;
+pub(crate) use identity::{remembered, stands_for};
+pub(crate) use prepared::{
+    AppendedBody, Basis, BatchId, Change, ChangeKind, Conditions, Prepared, Target,
+};
+
+use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
+
+/// What a success reply means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Durability {
+    /// The operating system has it: it survives a crash of the process, not a power cut. After a
+    /// power cut its sequence may be given again, under another epoch of the store: see
+    /// [`Store::epoch`](crate::Store::epoch).
+    Os,
+    /// The disk has it (the default).
+    #[default]
+    Disk,
+}
+
+/// Appends that are committed together: all of them or none, after any crash.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
+/// let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
+/// let targets = [(&messages, b"c/room".as_slice()), (&sync, b"u/ann"), (&sync, b"u/bob")];
+/// let receipt = engine.submit(strandline::Batch::new().fan_out(b"hello", targets))?.wait()?;
+/// assert_eq!(receipt.sequences, [1, 1, 1]);
+/// # Ok::<(), strandline::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Batch {
+    tail: TailWriter,
+    targets: Vec<Target>,
+    changes: Vec<Change>,
+    bodies: Vec<AppendedBody>,
+    lifetime_ms: u64,
+    stamped: bool,
+    durability: Durability,
+    conditions: Conditions,
+    bases: Vec<(StoreId, Vec<u8>, Sequence)>,
+    id: Option<ClientId>,
+    /// The engine of its stores; none as long as it names no store.
+    engine: Option<Instance>,
+    /// The first thing wrong with it, told when it is submitted.
+    wrong: Option<Error>,
+}
+
+/// An id as its client gave it.
+#[derive(Clone, Debug)]
+struct ClientId {
+    id: Vec<u8>,
+    /// The hashes of what the id stands for, when that is not the whole batch.
+    stands_for: Option<(u64, u64)>,
+}
+
+impl Batch {
+    /// A batch of nothing.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// Adds an append of a body to one timeline.
+    #[must_use]
+    pub fn append(self, store: impl Into<StoreKey>, timeline: &[u8], body: &[u8]) -> Batch {
+        self.fan_out(body, [(store, timeline)])
+    }
+
+    /// Adds an append of one body to many timelines: the body is stored once in each store, each
+    /// target costs its name and a few bytes.
+    #[must_use]
+    pub fn fan_out<'a, S: Into<StoreKey>>(
+        mut self,
+        body: &[u8],
+        targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
+    ) -> Batch {
+        let targets = targets.into_iter();
+        if self.stamped && body.len() < ORIGIN_BYTES {
+            self.refuse(Error::invalid("a stamped body begins with eight bytes for its origin"));
+        }
+        let Some(place) = self.body(body) else { return self };
+        self.bodies.push(AppendedBody {
+            place,
+            stamped: self.stamped,
+            lifetime_ms: self.lifetime_ms,
+        });
+        self.tail.append(self.stamped, self.lifetime_ms, targets.len());
+        for (store, name) in targets {
+            let Some(timeline) = self.timeline(store, name) else { return self };
+            let name = place_of(&self.tail.timeline(timeline));
+            let body = (self.bodies.len() - 1) as u32;
+            self.targets.push(Target { store: timeline.store, name, hash: 0, body });
+        }
+        self.check_size();
+        self
+    }
+
+    /// Replaces the body of an entry; its sequence and time stay. An entry that is not there stays
+    /// absent.
+    #[must_use]
+    pub fn edit(
+        mut self,
+        store: impl Into<StoreKey>,
+        timeline: &[u8],
+        sequence: Sequence,
+        body: &[u8],
+    ) -> Batch {
+        match self.timeline(store, timeline) {
+            Some(timeline) => self.edit_in(timeline, sequence, body),
+            None => self,
+        }
+    }
+
+    /// Replaces a body for all entries of these stores that were appended with it, by one record
+    /// whatever their number. An entry that was edited by itself meanwhile shows what was committed
+    /// last. See [`Store::body_of`](crate::Store::body_of).
+    #[must_use]
+    pub fn edit_body<S: Into<StoreKey>>(
+        mut self,
+        of: BodyKey,
+        stores: impl IntoIterator<Item = S>,
+        body: &[u8],
+    ) -> Batch {
+        let Some(body) = self.body(body) else { return self };
+        for store in stores {
+            let StoreKey { instance, id: store } = store.into();
+            if of.instance != instance || *self.engine.get_or_insert(instance) != instance {
+                self.refuse(Error::foreign_store());
+                return self;
+            }
+            let timeline = TimelineRef { store, name: BODIES };
+            let name = self.tail.edit(timeline, of.place.0);
+            self.change(timeline, &name, ChangeKind::Edit(of.place.0, body.clone()));
+        }
+        self.check_size();
+        self
+    }
+
+    /// The same for a timeline that was checked.
+    #[must_use]
+    pub(crate) fn edit_in(
+        mut self,
+        timeline: TimelineRef<'_>,
+        sequence: Sequence,
+        body: &[u8],
+    ) -> Batch {
+        if let Some(body) = self.body(body) {
+            let name = self.tail.edit(timeline, sequence);
+            self.change(timeline, &name, ChangeKind::Edit(sequence, body));
+            self.check_size();
+        }
+        self
+    }
+
+    /// Removes entries, as inclusive ranges of sequences. What is not there stays absent.
+    #[must_use]
+    pub(crate) fn remove(
+        mut self,
+        timeline: TimelineRef<'_>,
+        ranges: &BTreeMap<Sequence, Sequence>,
+    ) -> Batch {
+        let name = self.tail.remove(timeline, ranges);
+        let ranges = ranges.iter().map(|(first, last)| (*first, *last)).collect();
+        self.change(timeline, &name, ChangeKind::Remove(ranges));
+        self
+    }
+
+    /// Moves the floor of a timeline.
+    #[must_use]
+    pub(crate) fn trim(mut self, timeline: TimelineRef<'_>, floor: Floor) -> Batch {
+        let name = self.tail.trim(timeline, floor);
+        self.change(timeline, &name, ChangeKind::Trim(floor));
+        self
+    }
+
+    fn change(&mut self, timeline: TimelineRef<'_>, name: &Range<usize>, kind: ChangeKind) {
+        self.changes.push(Change { store: timeline.store, name: place_of(name), hash: 0, kind });
+    }
+
+    /// The appends added from here on expire by themselves after so many milliseconds; 0: only as
+    /// their store says.
+    #[must_use]
+    pub fn lifetime_ms(self, lifetime_ms: u64) -> Batch {
+        Batch { lifetime_ms, ..self }
+    }
+
+    /// The bodies appended from here on begin with eight bytes, zeros when they are submitted, in
+    /// which readers find the *origin*: the sequence that the batch's first append was given,
+    /// little-endian. So the copies of a fan-out know where the original stands, although nobody
+    /// knows that before the batch is committed.
+    #[must_use]
+    pub fn stamp_origin(self) -> Batch {
+        Batch { stamped: true, ..self }
+    }
+
+    /// What a success means for this batch. Among the batches of one fsync the strictest wins.
+    #[must_use]
+    pub fn durability(self, durability: Durability) -> Batch {
+        Batch { durability, ..self }
+    }
+
+    /// Commit only if the last sequence of the first append's timeline is this one; otherwise
+    /// [`Error::LastSequence`].
+    #[must_use]
+    pub fn if_last(mut self, last: Sequence) -> Batch {
+        self.conditions.if_last = Some(last);
+        self
+    }
+
+    /// Commit only if the last sequence of this timeline, of any store, is this one; otherwise
+    /// [`Error::LastSequence`]. May be asked for several timelines: those that the caller's
+    /// decision was based on. They need not be written to.
+    #[must_use]
+    pub fn if_last_of(
+        mut self,
+        store: impl Into<StoreKey>,
+        timeline: &[u8],
+        last: Sequence,
+    ) -> Batch {
+        if let Some(timeline) = self.timeline(store, timeline) {
+            self.bases.push((timeline.store, timeline.name.to_vec(), last));
+        }
+        self
+    }
+
+    /// Give the first append this sequence instead of the next, for an import; it must be above the
+    /// last, or the batch fails with [`Error::SequenceOrder`]. The sequences passed over stay
+    /// absent.
+    #[must_use]
+    pub fn sequence(mut self, sequence: Sequence) -> Batch {
+        self.conditions.sequence = Some(sequence);
+        self
+    }
+
+    /// A client's id, in the timeline of the first append. The same id with the same batch, within
+    /// the window of [`Options::id_window_ms`], commits nothing and gives the original receipt;
+    /// with another one it is an [`Error::IdConflict`]. The same batch has the same appends and
+    /// changes in the same order; durability, conditions and lifetimes may differ. An id is
+    /// remembered only if its batch is committed.
+    #[must_use]
+    pub fn id(self, id: &[u8]) -> Batch {
+        self.client_id(id, None)
+    }
+
+    /// The same for an id that stands for these bytes, whatever else the batch has: a retry may
+    /// reach other timelines, in another frame. The original receipt then has the sequence of the
+    /// first append only.
+    #[must_use]
+    pub fn id_for(self, id: &[u8], what: &[u8]) -> Batch {
+        self.client_id(id, Some(stands_for(what)))
+    }
+
+    fn client_id(mut self, id: &[u8], stands_for: Option<(u64, u64)>) -> Batch {
+        if id.len() > MAX_ID_BYTES {
+            self.refuse(Error::TooLarge { what: "an id", actual: id.len(), limit: MAX_ID_BYTES });
+        }
+        self.id = Some(ClientId { id: id.to_vec(), stands_for });
+        self
+    }
+
+    fn body(&mut self, body: &[u8]) -> Option<Range<usize>> {
+        if body.len() > MAX_BODY_BYTES {
+            self.refuse(Error::TooLarge {
+                what: "a body",
+                actual: body.len(),
+                limit: MAX_BODY_BYTES,
+            });
+            return None;
+        }
+        Some(self.tail.body(body))
+    }
+
+    /// A timeline that it is about, unless something is wrong with it or with the batch.
+    fn timeline<'a>(
+        &mut self,
+        store: impl Into<StoreKey>,
+        name: &'a [u8],
+    ) -> Option<TimelineRef<'a>> {
+        let StoreKey { instance, id: store } = store.into();
+        if *self.engine.get_or_insert(instance) != instance {
+            self.refuse(Error::invalid(
+                "a batch is committed by one engine, but its stores belong to several: make a \
+                 batch for each",
+            ));
+        }
+        if name.is_empty() {
+            self.refuse(Error::invalid("a timeline's name must not be empty"));
+        } else if name.len() > MAX_NAME_BYTES {
+            self.refuse(name_too_long(name));
+        }
+        self.wrong.is_none().then_some(TimelineRef { store, name })
+    }
+
+    fn check_size(&mut self) {
+        let actual = self.tail.byte_count();
+        if actual > MAX_BATCH_BYTES {
+            self.refuse(Error::TooLarge { what: "a batch", actual, limit: MAX_BATCH_BYTES });
+        }
+    }
+
+    fn refuse(&mut self, error: Error) {
+        self.wrong.get_or_insert(error);
+    }
+
+    /// The batch as the commit thread of this engine wants it: encoded, summed, its names hashed.
+    pub(crate) fn prepare(
+        mut self,
+        engine: Instance,
+        options: &Options,
+        hasher: &impl BuildHasher,
+    ) -> Result<Prepared> {
+        if self.engine.is_some_and(|own| own != engine) {
+            self.refuse(Error::foreign_store());
+        }
+        let id = self.encode_id();
+        let conditions = self.conditions;
+        if self.targets.is_empty()
+            && (conditions.if_last.is_some() || conditions.sequence.is_some())
+        {
+            self.refuse(Error::invalid(
+                "a last sequence or a chosen one needs an append that it concerns",
+            ));
+        }
+        if let Some(wrong) = self.wrong {
+            return Err(wrong);
+        }
+        let limit = options.max_body_bytes.min(MAX_BODY_BYTES);
+        let edited = self.changes.iter().filter_map(|change| match &change.kind {
+            ChangeKind::Edit(_, body) => Some(body.len()),
+            _ => None,
+        });
+        let mut lengths = self.bodies.iter().map(|body| body.place.len()).chain(edited);
+        if let Some(actual) = lengths.find(|len| *len > limit) {
+            return Err(Error::TooLarge { what: "a body", actual, limit });
+        }
+        // A merge believes what it finds trimmed or removed in a memtable: it must not be what a
+        // power cut brings back.
+        let removes = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
+        if self.changes.iter().any(removes) {
+            self.durability = Durability::Disk;
+        }
+        let (tail, names_at) = self.tail.finish();
+        let mut prepared = Prepared {
+            tail_crc: crc(Seed::NONE, &tail),
+            tail: Bytes::from(tail),
+            targets: self.targets,
+            changes: self.changes,
+            bodies: self.bodies,
+            durability: self.durability,
+            conditions: self.conditions,
+            bases: Vec::new(),
+            id,
+        };
+        prepared.bases = bases(self.bases, hasher);
+        prepared.place_names(names_at as u32, hasher);
+        Ok(prepared)
+    }
+
+    /// Puts the id behind the appends that it stands for.
+    fn encode_id(&mut self) -> Option<BatchId> {
+        let id = self.id.take()?;
+        let Some(first) = self.targets.first() else {
+            self.refuse(Error::invalid("an id needs an append that it stands for"));
+            return None;
+        };
+        let content = Content {
+            tail: &self.tail,
+            bodies: &self.bodies,
+            targets: &self.targets,
+            changes: &self.changes,
+        };
+        let (body_hash, targets_hash) = id.stands_for.unwrap_or_else(|| content.hashes());
+        let name = self.tail.name_at(&first.name).to_vec();
+        let timeline = TimelineRef { store: first.store, name: &name };
+        let (_, id) = self.tail.id(timeline, &id.id, (body_hash, targets_hash));
+        Some(BatchId { id: place_of(&id), body_hash, targets_hash })
+    }
+}
+
+fn bases(bases: Vec<(StoreId, Vec<u8>, Sequence)>, state: &impl BuildHasher) -> Vec<Basis> {
+    let make = |(store, name, last): (StoreId, Vec<u8>, Sequence)| {
+        let hash = Key::new(state, TimelineRef { store, name: &name }).hash;
+        Basis { store, name, hash, last }
+    };
+    bases.into_iter().map(make).collect()
+}
+
+fn place_of(range: &Range<usize>) -> Range<u32> {
+    range.start as u32..range.end as u32
+}
+
+/// The refusal of a name over the limit.
+pub(crate) fn name_too_long(name: &[u8]) -> Error {
+    Error::TooLarge { what: "a timeline's name", actual: name.len(), limit: MAX_NAME_BYTES }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::wal::decode_tail;
+
+    const HERE: Instance = Instance(7);
+    const STORE: StoreKey = StoreKey { instance: HERE, id: StoreId(1) };
+
+    fn prepare(batch: Batch) -> Result<Prepared> {
+        batch.prepare(HERE, &Options::default(), &hashbrown::DefaultHashBuilder::default())
+    }
+
+    #[test]
+    fn targets_and_bodies_are_found_in_the_tail() {
+        let batch = Batch::new()
+            .append(STORE, b"a", b"one")
+            .fan_out(b"two", [(STORE, b"b".as_slice()), (STORE, b"c")]);
+        let prepared = prepare(batch).expect("a good batch");
+        let seen: Vec<_> = prepared
+            .targets
+            .iter()
+            .map(|target| {
+                (
+                    prepared.timeline(target.store, &target.name).name,
+                    &prepared.tail[prepared.bodies[target.body as usize].place.clone()],
+                )
+            })
+            .collect();
+        assert_eq!(seen, [(&b"a"[..], &b"one"[..]), (b"b", b"two"), (b"c", b"two")]);
+        assert_eq!(decode_tail(&prepared.tail).expect("decodes").len(), 2);
+    }
+
+    #[test]
+    fn what_is_over_a_limit_is_refused_by_name() {
+        let long_name =
+            prepare(Batch::new().append(STORE, &[b'n'; 256], b"x")).expect_err("too long");
+        assert!(long_name.to_string().contains("256 bytes, over the limit of 255"), "{long_name}");
+        let big = vec![0; 1024 * 1024 + 1];
+        assert!(matches!(
+            prepare(Batch::new().append(STORE, b"a", &big)),
+            Err(Error::TooLarge { what: "a body", .. })
+        ));
+        assert!(matches!(
+            prepare(Batch::new().append(STORE, b"", b"x")),
+            Err(Error::Invalid { .. })
+        ));
+    }
+
+    #[test]
+    fn conditions_without_an_append_are_refused() {
+        let edit = || Batch::new().edit(STORE, b"a", 1, b"x");
+        for batch in [Batch::new().if_last(0), edit().if_last(0), edit().sequence(7)] {
+            assert!(matches!(prepare(batch), Err(Error::Invalid { .. })));
+        }
+        assert!(prepare(edit()).is_ok() && prepare(Batch::new()).is_ok());
+    }
+}

@@ -1,0 +1,187 @@
+//! A batch as the commit thread wants it: encoded, summed, its names hashed.
+//!
+//! It does not know: how a caller built it, or what any timeline holds.
+
+use std::hash::BuildHasher;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::Durability;
+use crate::ids::{Sequence, StoreId, TimelineRef};
+use crate::timeline::{Floor, Key};
+
+/// A body that is appended.
+#[derive(Clone, Debug)]
+pub struct AppendedBody {
+    /// Its place in the tail.
+    pub place: Range<usize>,
+    /// Whether it begins with the place of its origin.
+    pub stamped: bool,
+    /// After how many milliseconds its entries expire by themselves; 0: never.
+    pub lifetime_ms: u64,
+}
+
+/// A timeline that a batch was decided on: it must end where it did then.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    pub store: StoreId,
+    pub name: Vec<u8>,
+    /// The memtable's hash of store and name.
+    pub hash: u64,
+    pub last: Sequence,
+}
+
+impl Basis {
+    pub fn key(&self) -> Key<'_> {
+        Key { timeline: TimelineRef { store: self.store, name: &self.name }, hash: self.hash }
+    }
+}
+
+/// One timeline that gets an entry.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub store: StoreId,
+    /// Its name's place in the tail.
+    pub name: Range<u32>,
+    /// The memtable's hash of store and name.
+    pub hash: u64,
+    /// Which of the batch's bodies.
+    pub body: u32,
+}
+
+/// One timeline that is changed otherwise.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub store: StoreId,
+    /// Its name's place in the tail.
+    pub name: Range<u32>,
+    /// The memtable's hash of store and name.
+    pub hash: u64,
+    pub kind: ChangeKind,
+}
+
+/// What is changed.
+#[derive(Clone, Debug)]
+pub enum ChangeKind {
+    Trim(Floor),
+    Remove(Vec<(Sequence, Sequence)>),
+    /// The sequence, and the place of the new body in the tail.
+    Edit(Sequence, Range<usize>),
+}
+
+/// What must hold when the batch is committed; it concerns the first append's timeline.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions {
+    /// Its last sequence is this one.
+    pub if_last: Option<Sequence>,
+    /// The append gets this sequence, which is above the last.
+    pub sequence: Option<Sequence>,
+}
+
+/// The client's id of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchId {
+    /// Its place in the tail.
+    pub id: Range<u32>,
+    pub body_hash: u64,
+    pub targets_hash: u64,
+}
+
+/// A batch ready for the commit thread.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// The record's tail: bodies, stores and names.
+    pub tail: Bytes,
+    /// Its checksum.
+    pub tail_crc: u32,
+    /// The timelines that get an entry, in the caller's order.
+    pub targets: Vec<Target>,
+    /// The timelines that are changed otherwise.
+    pub changes: Vec<Change>,
+    /// The appended bodies.
+    pub bodies: Vec<AppendedBody>,
+    /// What a success means.
+    pub durability: Durability,
+    pub conditions: Conditions,
+    /// What it was decided on.
+    pub bases: Vec<Basis>,
+    pub id: Option<BatchId>,
+}
+
+impl Prepared {
+    /// A batch of nothing, for who only wants to know that all before it was committed.
+    pub fn nothing() -> Prepared {
+        Prepared { durability: Durability::Os, ..Prepared::default() }
+    }
+
+    /// Whether it would leave no record.
+    pub fn is_nothing(&self) -> bool {
+        self.targets.is_empty() && self.changes.is_empty()
+    }
+
+    /// Whether all that it does gives space back, sooner or later.
+    pub fn frees_only(&self) -> bool {
+        let frees = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
+        self.targets.is_empty() && self.changes.iter().all(frees)
+    }
+
+    /// The bytes of its bodies, those of edits included.
+    pub fn body_bytes(&self) -> u64 {
+        let edited = self.changes.iter().filter_map(|change| match &change.kind {
+            ChangeKind::Edit(_, body) => Some(body.len()),
+            _ => None,
+        });
+        self.bodies.iter().map(|body| body.place.len()).chain(edited).map(|len| len as u64).sum()
+    }
+
+    /// Names are known by their places once the tail is finished.
+    pub fn place_names(&mut self, names_at: u32, hasher: &impl BuildHasher) {
+        let tail = &self.tail;
+        let finish = |store: StoreId, name: &mut Range<u32>| {
+            *name = name.start + names_at..name.end + names_at;
+            let name = &tail[name.start as usize..name.end as usize];
+            Key::new(hasher, TimelineRef { store, name }).hash
+        };
+        for target in &mut self.targets {
+            target.hash = finish(target.store, &mut target.name);
+        }
+        for change in &mut self.changes {
+            change.hash = finish(change.store, &mut change.name);
+        }
+        if let Some(id) = &mut self.id {
+            id.id = id.id.start + names_at..id.id.end + names_at;
+        }
+    }
+
+    /// Bytes of the tail.
+    pub fn slice(&self, range: &Range<u32>) -> Bytes {
+        self.tail.slice(range.start as usize..range.end as usize)
+    }
+
+    /// A timeline by the place of its name.
+    pub fn timeline(&self, store: StoreId, name: &Range<u32>) -> TimelineRef<'_> {
+        TimelineRef { store, name: &self.tail[name.start as usize..name.end as usize] }
+    }
+
+    /// All timelines that it touches, with their hashes: those of the appends, then those of the
+    /// changes.
+    pub fn timelines(&self) -> impl Iterator<Item = Key<'_>> {
+        let targets = self.targets.iter().map(|target| (target.store, &target.name, target.hash));
+        let changes = self.changes.iter().map(|change| (change.store, &change.name, change.hash));
+        targets
+            .chain(changes)
+            .map(|(store, name, hash)| Key { timeline: self.timeline(store, name), hash })
+    }
+
+    /// The stores that it touches, once a timeline.
+    pub fn stores(&self) -> impl Iterator<Item = StoreId> {
+        let changes = self.changes.iter().map(|change| change.store);
+        self.targets.iter().map(|target| target.store).chain(changes)
+    }
+
+    /// What its record can take at most in the log: header, padding and sequences of ten bytes.
+    pub fn record_bytes_bound(&self) -> usize {
+        64 + self.tail.len() + 10 * (self.targets.len() + self.changes.len())
+    }
+}

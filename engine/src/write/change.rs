@@ -1,0 +1,193 @@
+//! Changes to what was written: trim, delete, edit, drop (P2, P11).
+//!
+//! A trim moves the floor of a timeline; a delete removes ranges of sequences; an edit replaces a
+//! body. Each is one log record; readers apply it to what older memtables and segments hold, and
+//! merging folds it in. There is no tombstone per entry, and a dropped timeline is one whose floor
+//! is above its last sequence: it goes on counting.
+//!
+//! The answer, how many entries were removed, needs a read. So a change reads first, then submits
+//! what it found, and waits; two changes of one timeline exclude each other meanwhile. Appends do
+//! not wait for changes: they only add above what was read.
+//!
+//! What is damaged can be changed all the same (P5): entries that cannot be read count by their
+//! sequences.
+//!
+//! A trim reads by sure time (`clock::SureTime`): what a wall clock that jumped ahead hides for now
+//! is alive, and a floor above it would take it away for good.
+
+use std::collections::BTreeSet;
+
+use crate::entry::Limit;
+use crate::error::Result;
+use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
+use crate::read::reading::Reading;
+use crate::state::State;
+use crate::timeline::{End, Floor, Times};
+use crate::write::batch::Batch;
+use crate::write::queue::Queue;
+
+/// What a trim removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trim {
+    /// Sequences below this one.
+    Before(Sequence),
+    /// Entries of an earlier time, Unix ms.
+    Older(TimeMs),
+    /// All but so many of the newest readable entries.
+    Keep(u64),
+}
+
+/// How many entries are read at a time while they are counted.
+const COUNT_PAGE: usize = 1000;
+
+/// A page of them.
+const COUNTED: Limit =
+    Limit { entries: COUNT_PAGE, body_bytes: u64::MAX, first_always: true, around_damage: true };
+
+/// Removes the start of a timeline, and gives how many readable entries that were.
+pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim) -> Result<u64> {
+    let key = state.key(timeline);
+    let _alone = state.turns.changing(key).lock();
+    let view = state.view.load();
+    let reading = Reading::sure(state, &view, key).around_damage(true);
+    // What is appended meanwhile lies above this end, and stays.
+    let end = reading.end()?;
+    let keep_from = match trim {
+        Trim::Before(sequence) => sequence,
+        Trim::Older(time_ms) => reading.sequence_at(time_ms)?,
+        Trim::Keep(count) => keep_from(&reading, count, end.last)?,
+    };
+    let keep_from = keep_from.min(end.last + 1);
+    let Some(below) = keep_from.checked_sub(1) else { return Ok(0) };
+    let (removed, highest) = count_to(&reading, below)?;
+    let Some(highest) = highest else { return Ok(0) };
+    let floor = floor_from(&reading, keep_from, &end)?;
+    let batch = Batch::new().trim(timeline, Floor { trimmed_to: highest, ..floor });
+    commit(state, queue, batch)?;
+    state.counters.trimmed_entries.add(removed);
+    Ok(removed)
+}
+
+/// The lowest sequence of the newest `count` readable entries. What damage takes counts by its
+/// sequences.
+fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequence> {
+    let (mut from, mut left) = (last + 1, count);
+    while left > 0 {
+        let limit = Limit::entries(COUNT_PAGE.min(left as usize)).around_damage();
+        let page = reading.range_without_bodies(0, from - 1, limit, true)?;
+        let spans = page.spans();
+        if spans.is_empty() {
+            break;
+        }
+        for (first, last) in spans.into_iter().rev() {
+            let taken = left.min(last - first + 1);
+            left -= taken;
+            if taken > 0 {
+                from = last + 1 - taken;
+            }
+        }
+    }
+    Ok(from)
+}
+
+/// How many readable entries there are up to a sequence, and the highest of them. What damage takes
+/// counts by its sequences.
+fn count_to(reading: &Reading<'_>, high: Sequence) -> Result<(u64, Option<Sequence>)> {
+    let (mut count, mut highest) = (0, None);
+    let mut low = 0;
+    loop {
+        let page = reading.range_without_bodies(low, high, COUNTED, false)?;
+        let spans = page.spans();
+        let Some((_, last)) = spans.last() else { return Ok((count, highest)) };
+        count += spans.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+        highest = Some(*last);
+        low = last + 1;
+    }
+}
+
+/// The floor of a timeline of which everything below `from` is gone.
+fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor> {
+    let trimmed_to = end.floor.trimmed_to;
+    let first = reading.first_from(from)?;
+    Ok(match first {
+        Some((lowest, Times { start_ms, expire_at_ms: until_ms, .. })) => {
+            Floor { lowest, start_ms, until_ms, trimmed_to }
+        }
+        // Above what was given so far: whatever is appended meanwhile can be read.
+        None => Floor {
+            lowest: (end.last + 1).min(MAX_SEQUENCE + 1),
+            start_ms: 0,
+            until_ms: 0,
+            trimmed_to,
+        },
+    })
+}
+
+/// Removes single entries, and gives how many of them there were.
+pub fn delete(
+    state: &State,
+    queue: &Queue,
+    timeline: TimelineRef<'_>,
+    sequences: &[Sequence],
+) -> Result<u64> {
+    let key = state.key(timeline);
+    let _alone = state.turns.changing(key).lock();
+    let view = state.view.load();
+    let reading = Reading::sure(state, &view, key).around_damage(true);
+    let mut wanted = sequences.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let gone = reading.present(&wanted)?;
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    let end = reading.end()?;
+    let ranges = gone.iter().map(|sequence| (*sequence, *sequence)).collect();
+    let mut batch = Batch::new().remove(timeline, &ranges);
+    if gone.contains(&end.floor.lowest) {
+        let from = lowest_beside(&reading, &gone, &end)?;
+        batch = batch.trim(timeline, floor_from(&reading, from, &end)?);
+    }
+    commit(state, queue, batch)?;
+    state.counters.trimmed_entries.add(gone.len() as u64);
+    Ok(gone.len() as u64)
+}
+
+/// The lowest sequence with an entry that is not one of these; above the last when there is none.
+fn lowest_beside(reading: &Reading<'_>, gone: &BTreeSet<Sequence>, end: &End) -> Result<Sequence> {
+    let mut low = end.floor.lowest;
+    loop {
+        let spans = reading.range_without_bodies(low, end.last, COUNTED, false)?.spans();
+        let Some((_, last)) = spans.last() else { return Ok(end.last + 1) };
+        let left =
+            spans.iter().flat_map(|(first, last)| *first..=*last).find(|at| !gone.contains(at));
+        if let Some(sequence) = left {
+            return Ok(sequence);
+        }
+        low = last + 1;
+    }
+}
+
+/// Replaces a body. False when there is no such readable entry.
+pub fn edit(
+    state: &State,
+    queue: &Queue,
+    timeline: TimelineRef<'_>,
+    sequence: Sequence,
+    body: &[u8],
+) -> Result<bool> {
+    let key = state.key(timeline);
+    let _alone = state.turns.changing(key).lock();
+    let view = state.view.load();
+    if !Reading::new(state, &view, key).around_damage(true).has(sequence)? {
+        return Ok(false);
+    }
+    commit(state, queue, Batch::new().edit_in(timeline, sequence, body))?;
+    Ok(true)
+}
+
+fn commit(state: &State, queue: &Queue, batch: Batch) -> Result<()> {
+    let prepared = batch.prepare(state.instance, &state.options, &state.hasher);
+    let ticket = queue.submit(state, vec![prepared]).pop().expect("one batch, one ticket");
+    ticket?.wait().map(|_| ())
+}

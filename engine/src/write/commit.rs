@@ -1,0 +1,463 @@
+//! The write path: from a batch to a durable, visible entry (P1, P2, P3, P4).
+//!
+//! ```text
+//!  callers ──submit──> queue: the group that fills up ──take──> commit thread ──resolve──> tickets
+//!
+//!  1. make room: seal a full memtable, or one whose lifetimes began later than these; change to the next log file
+//!  2. give each append its sequence, encode one record a batch          nothing is visible, nothing is durable
+//!  3. write the group; sync it, if one of its batches asked for the disk          durable
+//!  4. apply it to the memtable                                                    visible
+//!  5. mark watches, resolve tickets, hand their wakers over                       known
+//! ```
+//!
+//! While one group is on its way to the disk the next one fills up: that is group commit, and there
+//! is no timer. What callers can do they do: copying, summing and hashing when the batch is
+//! prepared, and looking up where a cold timeline ends when it is submitted. The commit thread
+//! alone gives sequences, writes the log and the memtable, so none of them needs a lock against
+//! another writer.
+//!
+//! A group that could not be written because the disk is full is refused as a whole and leaves no
+//! trace: its sequences fall back. If it holds trims or removals, the reserve is given back to them
+//! and it is done again; what adds is refused until the reserve is in place. After any other
+//! failure of a write or a sync nothing is known of the disk: the engine is poisoned.
+//!
+//! It does not know: sockets, stores' names, or how segments are read.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use crate::clock::SLACK_MS;
+use crate::entry::Receipt;
+use crate::error::{Error, Failure, Result};
+use crate::format::wal::stamp;
+use crate::ids::{FileNumber, Sequence, TimeMs};
+use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
+use crate::read::reading::Reading;
+use crate::state::State;
+use crate::timeline::{End, Key, Times};
+use crate::wal::Wal;
+use crate::write::batch::{Basis, ChangeKind, Durability, Prepared, remembered};
+use crate::write::queue::{Filling, Queue, Submitted, find_id};
+use crate::write::relaxed;
+use crate::write::sequence::{Allocator, EndHint};
+
+/// The commit thread's own things.
+pub struct Committer {
+    pub(super) state: Arc<State>,
+    queue: Arc<Queue>,
+    pub(super) wal: Wal,
+    pub(super) memtable: Arc<Memtable>,
+    pub(super) allocator: Allocator,
+    /// What is applied when the group is durable.
+    group: Group,
+    /// A log file that is in use and that the manifest does not count on yet.
+    pub(super) unnamed_file: Option<FileNumber>,
+    /// When the lifetimes of the last group began.
+    last_start_ms: TimeMs,
+    /// The ids of the group under construction.
+    ids: HashMap<(SlotId, Bytes), IdRecord>,
+    /// Whether merging is so far behind that commits wait for it.
+    pub(super) is_merge_behind: fn(&State) -> bool,
+    /// The stores that a power cut may set back.
+    pub(super) relaxed: relaxed::Noted,
+}
+
+impl Committer {
+    /// A committer that goes on behind what recovery found.
+    pub fn new(
+        state: Arc<State>,
+        queue: Arc<Queue>,
+        wal: Wal,
+        is_merge_behind: fn(&State) -> bool,
+    ) -> Committer {
+        let last_start_ms = state.now_ms();
+        let memtable = state.view.load().active.clone();
+        let committer = Committer {
+            state,
+            queue,
+            wal,
+            memtable,
+            allocator: Allocator::default(),
+            group: Group::default(),
+            unnamed_file: None,
+            last_start_ms,
+            ids: HashMap::new(),
+            is_merge_behind,
+            relaxed: relaxed::Noted::default(),
+        };
+        committer.tell_unvouched();
+        committer
+    }
+
+    /// Commits one group after another until the queue is closed.
+    pub fn run(mut self) {
+        let state = self.state.clone();
+        while let Some(group) = self.queue.take() {
+            let outcomes = guarded(&state, || self.commit_and_seal(&group))
+                .unwrap_or_else(|error| refuse_all(&group, &error));
+            state.wake.hand_over(group.fill.resolve(outcomes));
+        }
+    }
+
+    /// A group. If it has something that frees space and the disk is full, the reserve is for that.
+    fn commit(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let outcomes = self.commit_or_free(group);
+        for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            self.state.refusals.note(error, self.state.clock.monotonic());
+        }
+        outcomes
+    }
+
+    fn commit_or_free(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let had_reserve = self.state.reserve.bytes() > 0;
+        let outcomes = self.commit_once(group);
+        let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {
+            submitted.batch.frees_only()
+                && !submitted.batch.is_nothing()
+                && matches!(outcome, Err(Error::DiskFull { .. }))
+        };
+        // A group that met a full disk is refused as a whole, and left nothing behind. Another may
+        // have been given the reserve meanwhile.
+        let reserve = &self.state.reserve;
+        if group.batches.iter().zip(&outcomes).any(refused) && (reserve.give_back() || had_reserve)
+        {
+            return self.commit_once(group);
+        }
+        outcomes
+    }
+
+    /// Steps 1 to 5 of the heading, but for the tickets.
+    fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        // Asked once: what is noted below is what is recorded.
+        let may_add = self.state.reserve.check();
+        let room_ms = self.start_ms(self.state.now_ms());
+        let prepared =
+            self.state.poison.check().and_then(|()| self.make_room(group.bytes, room_ms));
+        if let Err(error) = prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok())) {
+            return refuse_all(group, &error);
+        }
+        let state = self.state.clone();
+        let _no_drop = state.turns.dropping.read();
+        self.ids.clear();
+        self.group.start();
+        let at = self.wal.end();
+        // Making room may have taken long: a lifetime begins now. The memtable takes no start below
+        // the one it was asked for.
+        let (time_ms, now_ms) = self.state.times.moment();
+        let start_ms = self.start_ms(now_ms).max(room_ms);
+        let times = Times::new(time_ms, start_ms, 0);
+        let outcomes: Vec<_> =
+            group.batches.iter().map(|submitted| self.record(submitted, times, &may_add)).collect();
+        if let Err(failure) = self.log(group) {
+            self.allocator.fall_back(0);
+            self.group.clear();
+            return refuse_all(group, &self.state.failed(failure));
+        }
+        if !self.wal.group().is_empty() {
+            self.state.times.committed_at(times.time_ms, start_ms);
+            self.memtable.started_at(start_ms);
+            self.last_start_ms = start_ms;
+        }
+        {
+            let _in_part = self.state.applying.write();
+            self.memtable.apply(&mut self.group, at);
+        }
+        self.allocator.settle();
+        // The group is committed: what goes wrong from here on changes no outcome.
+        let mut woken = Vec::new();
+        let _poisoned = guarded(&self.state, || self.publish(group, &outcomes, &mut woken));
+        self.state.wake.hand_over(woken);
+        outcomes
+    }
+
+    /// When the lifetimes of a group begin. A clock that goes back a little makes none of them
+    /// begin earlier than those before.
+    fn start_ms(&self, now_ms: TimeMs) -> TimeMs {
+        if self.last_start_ms.saturating_sub(now_ms) <= SLACK_MS {
+            now_ms.max(self.last_start_ms)
+        } else {
+            now_ms
+        }
+    }
+
+    /// A group, and behind it what somebody asked for. A seal that failed is told to them only: the
+    /// batches are committed.
+    fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let mut outcomes = if group.batches.is_empty() { Vec::new() } else { self.commit(group) };
+        // A group that was committed meanwhile is vouched for later, unless nothing follows it.
+        if group.vouch && group.batches.is_empty() {
+            match self.vouch() {
+                Ok(()) | Err(Failure::Refused(_)) => {}
+                Err(failure) => drop(self.state.failed(failure)),
+            }
+        }
+        if group.seal {
+            let state = self.state.clone();
+            let sealed = state.poison.check().and_then(|()| {
+                let is_done = self.is_all_flushed();
+                if is_done { Ok(()) } else { guarded(&state, || self.seal_and_leave()).flatten() }
+            });
+            if let Err(error) = sealed {
+                let askers = group
+                    .batches
+                    .iter()
+                    .zip(&mut outcomes)
+                    .filter(|(submitted, _)| submitted.batch.is_nothing());
+                askers.for_each(|(_, outcome)| *outcome = Err(error.clone()));
+            }
+        }
+        self.tell_unvouched();
+        outcomes
+    }
+
+    /// Step 2, for one batch. One that is refused leaves no trace.
+    fn record(
+        &mut self,
+        submitted: &Submitted,
+        times: Times,
+        may_add: &Result<()>,
+    ) -> Result<Receipt> {
+        let (batch, time_ms) = (&submitted.batch, times.time_ms);
+        if batch.is_nothing() {
+            return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
+        }
+        if !batch.frees_only() {
+            // First: what is refused over and over must not leave slots behind in a memtable that
+            // cannot be flushed.
+            may_add.clone()?;
+        }
+        self.check_stores(batch)?;
+        let slots = self.slots(submitted)?;
+        if let Some(receipt) = self.retry(submitted, &slots)? {
+            return Ok(receipt);
+        }
+        self.check(submitted, slots.first())?;
+        let mut sequences = self.sequences(batch, &slots)?;
+        let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
+        // Behind them the ends of the timelines that it changes, for a recovery that cannot look
+        // them up.
+        sequences
+            .extend(slots[given..].iter().map(|slot| self.allocator.last(*slot, &self.memtable)));
+        self.wal.group().record(
+            (time_ms, times.start_ms),
+            &sequences,
+            chosen,
+            &batch.tail,
+            batch.tail_crc,
+        );
+        sequences.truncate(given);
+        self.stage(batch, times, &slots, &sequences);
+        Ok(Receipt { time_ms, sequences, duplicate: false })
+    }
+
+    /// An error if a store that the batch is about was dropped since it was queued.
+    fn check_stores(&self, batch: &Prepared) -> Result<()> {
+        let mut known = None;
+        for store in batch.stores().chain(batch.bases.iter().map(|basis| basis.store)) {
+            // Those of a fan-out lie side by side: this is one look for all of them.
+            if known.replace(store) != Some(store) {
+                self.state.check_store(store)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots of all timelines of a batch in the active memtable, made where there are none.
+    fn slots(&self, submitted: &Submitted) -> Result<Vec<SlotId>> {
+        let batch = &submitted.batch;
+        let slot = |(place, key): (usize, Key<'_>)| {
+            if let Some(slot) = self.memtable.find(key) {
+                return Ok(slot);
+            }
+            let end = self.end_of(key, submitted.hints.get(place).copied().flatten())?;
+            Ok(self.memtable.insert(key, end))
+        };
+        batch.timelines().enumerate().map(slot).collect()
+    }
+
+    /// The original receipt, if the batch's id was used within the window.
+    fn retry(&self, submitted: &Submitted, slots: &[SlotId]) -> Result<Option<Receipt>> {
+        let batch = &submitted.batch;
+        let Some(id) = &batch.id else { return Ok(None) };
+        let bytes = batch.slice(&id.id);
+        let here = self.ids.get(&(slots[0], bytes.clone())).cloned();
+        let found = match here.or_else(|| self.memtable.id_in(slots[0], &bytes)) {
+            Some(found) => Some(found),
+            None => match &submitted.id {
+                Some(hint) if hint.memtable == self.memtable.from() => hint.found.clone(),
+                _ => find_id(&self.state, &self.state.view.load(), batch, id)?,
+            },
+        };
+        let Some(found) = found.filter(|found| self.state.remembers(found.start_ms)) else {
+            return Ok(None);
+        };
+        found.receipt((id.body_hash, id.targets_hash)).map(Some)
+    }
+
+    fn check(&mut self, submitted: &Submitted, first: Option<&SlotId>) -> Result<()> {
+        for (basis, hint) in submitted.batch.bases.iter().zip(&submitted.basis_hints) {
+            let last = self.last_of(basis, *hint)?;
+            if last != basis.last {
+                return Err(Error::LastSequence { last });
+            }
+        }
+        let conditions = &submitted.batch.conditions;
+        let Some(slot) = first else { return Ok(()) };
+        if conditions.if_last.is_none() && conditions.sequence.is_none() {
+            return Ok(());
+        }
+        let last = self.allocator.last(*slot, &self.memtable);
+        if conditions.if_last.is_some_and(|wanted| wanted != last) {
+            return Err(Error::LastSequence { last });
+        }
+        if conditions.sequence.is_some_and(|chosen| chosen <= last) {
+            return Err(Error::SequenceOrder { last });
+        }
+        Ok(())
+    }
+
+    /// Where a timeline ends that a batch was decided on. It gets no slot for that.
+    fn last_of(&mut self, basis: &Basis, hint: Option<EndHint>) -> Result<Sequence> {
+        let key = basis.key();
+        if let Some(slot) = self.memtable.find(key) {
+            return Ok(self.allocator.last(slot, &self.memtable));
+        }
+        Ok(self.end_of(key, hint)?.last)
+    }
+
+    /// Where a timeline without a slot ends: as its caller found, unless the memtable was sealed
+    /// since then.
+    fn end_of(&self, key: Key<'_>, hint: Option<EndHint>) -> Result<End> {
+        match hint.and_then(|hint| hint.under(&self.memtable)) {
+            Some(end) => Ok(end),
+            None => Reading::new(&self.state, &self.state.view.load(), key).end(),
+        }
+    }
+
+    /// A sequence for each append: the chosen one for the first, if one was chosen, else the next.
+    fn sequences(&mut self, batch: &Prepared, slots: &[SlotId]) -> Result<Vec<Sequence>> {
+        let mark = self.allocator.mark();
+        let mut sequences = Vec::with_capacity(batch.targets.len());
+        for slot in &slots[..batch.targets.len()] {
+            let given = match batch.conditions.sequence.filter(|_| sequences.is_empty()) {
+                Some(chosen) => {
+                    self.allocator.take(*slot, &self.memtable, chosen).then_some(chosen)
+                }
+                None => self.allocator.next(*slot, &self.memtable),
+            };
+            let Some(sequence) = given else {
+                self.allocator.fall_back(mark);
+                return Err(Error::SequenceExhausted);
+            };
+            sequences.push(sequence);
+        }
+        Ok(sequences)
+    }
+
+    /// Notes what step 4 will apply.
+    fn stage(&mut self, batch: &Prepared, times: Times, slots: &[SlotId], sequences: &[Sequence]) {
+        let Times { time_ms, start_ms, .. } = times;
+        self.group.hold(batch.tail.len());
+        let mut staged = None;
+        for (at, ((target, slot), sequence)) in
+            batch.targets.iter().zip(slots).zip(sequences).enumerate()
+        {
+            if staged != Some(target.body) {
+                let body = &batch.bodies[target.body as usize];
+                let mut bytes = batch.tail.slice(body.place.clone());
+                if body.stamped {
+                    bytes = stamp(&bytes, sequences[0]).into();
+                    self.group.hold(bytes.len());
+                }
+                let times = Times::new(time_ms, start_ms, body.lifetime_ms);
+                let is_shared =
+                    batch.targets.get(at + 1).is_some_and(|next| next.body == target.body);
+                self.group.body(Body::new(times, bytes, is_shared));
+                staged = Some(target.body);
+            }
+            self.group.entry(*slot, *sequence);
+        }
+        for (change, slot) in batch.changes.iter().zip(&slots[batch.targets.len()..]) {
+            // Or the entry that gets this sequence some day would come with the edited body.
+            let last = self.allocator.last(*slot, &self.memtable);
+            if matches!(change.kind, ChangeKind::Edit(sequence, _) if sequence > last) {
+                continue;
+            }
+            self.group.effect(
+                *slot,
+                match &change.kind {
+                    ChangeKind::Trim(floor) => Effect::Trim(*floor),
+                    ChangeKind::Remove(ranges) => Effect::Remove(ranges.clone()),
+                    ChangeKind::Edit(sequence, body) => {
+                        Effect::Edit(*sequence, batch.tail.slice(body.clone()))
+                    }
+                },
+            );
+        }
+        if let Some(id) = &batch.id {
+            let (body_hash, targets_hash) = (id.body_hash, id.targets_hash);
+            let sequences = remembered(targets_hash, sequences).into();
+            let record = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
+            let bytes = batch.slice(&id.id);
+            self.ids.insert((slots[0], bytes.clone()), record.clone());
+            self.group.effect(slots[0], Effect::Id(bytes, record));
+        }
+    }
+
+    /// Step 3. A group without a record may still vouch for earlier ones: a retry is told that its
+    /// append is durable.
+    fn log(&mut self, group: &Filling) -> Result<(), Failure> {
+        let counters = &self.state.counters;
+        if !self.wal.group().is_empty() {
+            counters.groups.add(1);
+            counters.wal_bytes.add(self.wal.group().len() as u64);
+            self.wal.write_group()?;
+        }
+        let is_asked =
+            group.batches.iter().any(|submitted| submitted.batch.durability == Durability::Disk);
+        if is_asked && self.wal.is_unsynced() {
+            counters.wal_syncs.add(1);
+            let start = self.state.clock.monotonic();
+            self.wal.sync()?;
+            let end = self.state.clock.monotonic();
+            counters.sync_times.add(end, end.saturating_sub(start));
+        }
+        Ok(())
+    }
+
+    /// Step 5, but for the tickets: everything is visible now.
+    fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>) {
+        let committed = group.batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let (mut entries, mut body_bytes) = (0, 0);
+        let idle = self.state.watch.is_idle();
+        for (submitted, _) in committed {
+            entries += submitted.batch.targets.len() as u64;
+            body_bytes += submitted.batch.body_bytes();
+            if !idle {
+                let batch = &submitted.batch;
+                batch.timelines().for_each(|key| self.state.watch.publish(key.timeline, woken));
+            }
+        }
+        self.state.counters.batches.add(group.batches.len() as u64);
+        self.state.counters.entries.add(entries);
+        self.state.counters.body_bytes.add(body_bytes);
+    }
+}
+
+/// Takes a step. A panic in it is a broken invariant: this and all later groups are refused, and
+/// nobody waits for them in vain.
+fn guarded<T>(state: &State, step: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(|_| {
+        let error = Error::Poisoned { why: "the commit thread panicked".into() };
+        state.poison.set(&error);
+        error
+    })
+}
+
+fn refuse_all(group: &Filling, error: &Error) -> Vec<Result<Receipt>> {
+    group.batches.iter().map(|_| Err(error.clone())).collect()
+}

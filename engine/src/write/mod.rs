@@ -1,0 +1,16 @@
+//! The write path: from a batch to a durable, visible entry.
+//!
+//! ```text
+//!  batch ─prepare─> queue ─group─> commit: rotate, sequence, record, log, apply ─resolve─> ticket
+//! ```
+//!
+//! `commit` is the path; everything else here is a step of it, or builds what it takes.
+
+pub mod batch;
+pub mod change;
+pub mod commit;
+pub mod queue;
+pub mod relaxed;
+mod rotate;
+pub mod sequence;
+pub mod ticket;

@@ -1,0 +1,321 @@
+//! Where submitters and the commit thread meet: the group that fills up while the one before it is
+//! on its way to the disk.
+//!
+//! What callers can do they do here, on their own threads: looking up where timelines end that the
+//! active memtable does not know, and what a client's id was used for. Both are hints: they count
+//! only while the memtable that they were looked up under is still the active one, since every
+//! later commit would have left its trace in it.
+//!
+//! The group that fills up is bounded: beyond that, submitting waits.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::ids::Lsn;
+use crate::locks::{Condvar, Mutex};
+use crate::memtable::IdRecord;
+use crate::read::reading::Reading;
+use crate::state::State;
+use crate::state::view::View;
+use crate::timeline::Key;
+use crate::write::batch::{BatchId, Prepared};
+use crate::write::sequence::EndHint;
+use crate::write::ticket::{Fill, Ticket};
+
+const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
+
+/// A batch on its way, with what its submitter found out about cold timelines.
+pub struct Submitted {
+    pub batch: Prepared,
+    /// For each timeline that had no slot in the active memtable: where it ended.
+    pub hints: Vec<Option<EndHint>>,
+    /// The same for each timeline that it was decided on.
+    pub basis_hints: Vec<Option<EndHint>>,
+    /// What its id was used for before, as far as the active memtable does not know.
+    pub id: Option<IdHint>,
+}
+
+impl Submitted {
+    fn nothing() -> Submitted {
+        let batch = Prepared::nothing();
+        Submitted { batch, hints: Vec::new(), basis_hints: Vec::new(), id: None }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let batch = &self.batch;
+        size_of::<Submitted>()
+            + batch.tail.len()
+            + size_of_val(batch.targets.as_slice())
+            + size_of_val(batch.changes.as_slice())
+            + size_of_val(batch.bodies.as_slice())
+            + self.hints.len() * size_of::<Option<EndHint>>()
+    }
+}
+
+/// An answer that counts only while the same memtable is the active one.
+pub struct IdHint {
+    pub memtable: Lsn,
+    pub found: Option<IdRecord>,
+}
+
+/// The group that fills up.
+#[derive(Default)]
+pub struct Filling {
+    pub batches: Vec<Submitted>,
+    pub fill: Arc<Fill>,
+    /// What its records take in the log, at most.
+    pub bytes: usize,
+    /// What it takes in memory.
+    memory_bytes: usize,
+    /// Somebody wants the memtable sealed behind this group.
+    pub seal: bool,
+    /// The last group is to have one behind it that vouches for it.
+    pub vouch: bool,
+    pub closed: bool,
+}
+
+/// Where submitters and the commit thread meet.
+#[derive(Default)]
+pub struct Queue {
+    filling: Mutex<Filling>,
+    arrived: Condvar,
+    taken: Condvar,
+}
+
+impl Queue {
+    /// Queues batches, in this order; one that was refused keeps its refusal. Waits only while the
+    /// group that fills up is over its limit.
+    pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
+        let looked_up: Vec<Result<Submitted>> = batches
+            .into_iter()
+            .map(|batch| batch.and_then(|batch| look_up(state, batch)))
+            .collect();
+        self.push(looked_up, state.options.group_bytes())
+    }
+
+    fn push(&self, looked_up: Vec<Result<Submitted>>, limit: usize) -> Vec<Result<Ticket>> {
+        let mut filling = self.filling.lock();
+        let mut tickets = Vec::with_capacity(looked_up.len());
+        for submitted in looked_up {
+            while filling.memory_bytes > limit && !filling.closed {
+                self.arrived.notify_one();
+                self.taken.wait(&mut filling);
+            }
+            tickets.push(submitted.and_then(|submitted| {
+                if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) }
+            }));
+        }
+        drop(filling);
+        self.arrived.notify_one();
+        tickets
+    }
+
+    /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket
+    /// tells when it is.
+    pub fn seal(&self) -> Result<Ticket> {
+        let mut filling = self.filling.lock();
+        if filling.closed {
+            return Err(CLOSED);
+        }
+        filling.seal = true;
+        let ticket = filling.push(Submitted::nothing());
+        drop(filling);
+        self.arrived.notify_one();
+        Ok(ticket)
+    }
+
+    /// Asks for a group without records behind the last one. Nobody waits for it.
+    pub fn vouch(&self) {
+        self.filling.lock().vouch = true;
+        self.arrived.notify_one();
+    }
+
+    /// No more batches: the commit thread ends when it has committed what is queued.
+    pub fn close(&self) {
+        self.filling.lock().closed = true;
+        self.arrived.notify_all();
+        self.taken.notify_all();
+    }
+
+    /// The next group, as soon as there is one; `None` when the queue is closed and empty.
+    pub fn take(&self) -> Option<Filling> {
+        let mut filling = self.filling.lock();
+        while filling.batches.is_empty() && !filling.vouch {
+            if filling.closed {
+                return None;
+            }
+            self.arrived.wait(&mut filling);
+        }
+        let next = Filling { closed: filling.closed, ..Filling::default() };
+        let group = std::mem::replace(&mut *filling, next);
+        self.taken.notify_all();
+        Some(group)
+    }
+}
+
+impl Filling {
+    fn push(&mut self, submitted: Submitted) -> Ticket {
+        self.bytes += submitted.batch.record_bytes_bound();
+        self.memory_bytes += submitted.memory_bytes();
+        self.batches.push(submitted);
+        self.fill.ticket(self.batches.len() - 1)
+    }
+}
+
+/// Looks up, on the caller's thread, what the active memtable does not know: where timelines end,
+/// and what an id was used for.
+fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
+    let view = state.view.load();
+    let memtable = view.active.from();
+    let hint = |key| -> Result<Option<EndHint>> {
+        if view.active.find(key).is_some() {
+            return Ok(None);
+        }
+        let end = Reading::new(state, &view, key).end()?;
+        Ok(Some(EndHint { memtable, end }))
+    };
+    let mut hints = Vec::new();
+    for (place, key) in batch.timelines().enumerate() {
+        if let Some(hint) = hint(key)? {
+            hints.resize(place + 1, None);
+            hints[place] = Some(hint);
+        }
+    }
+    let basis_hints = batch.bases.iter().map(|basis| hint(basis.key())).collect::<Result<_>>()?;
+    let id = match &batch.id {
+        Some(id) => Some(IdHint { memtable, found: find_id(state, &view, &batch, id)? }),
+        None => None,
+    };
+    Ok(Submitted { batch, hints, basis_hints, id })
+}
+
+/// What the id of a batch was used for, as far as the view knows.
+pub fn find_id(
+    state: &State,
+    view: &View,
+    batch: &Prepared,
+    id: &BatchId,
+) -> Result<Option<IdRecord>> {
+    let first = &batch.targets[0];
+    let key = Key { timeline: batch.timeline(first.store, &first.name), hash: first.hash };
+    Reading::new(state, view, key).id(&batch.slice(&id.id), state.remembered_from_ms())
+}
+
+#[cfg(all(test, loom))]
+mod modelled {
+    use std::task::Waker;
+
+    use loom::thread::JoinHandle;
+
+    use super::*;
+    use crate::entry::Receipt;
+
+    /// A commit thread that commits nothing, and resolves each group. It ends with how many batches
+    /// there were.
+    fn commit_all(queue: &Arc<Queue>) -> JoinHandle<usize> {
+        let queue = queue.clone();
+        loom::thread::spawn(move || {
+            let mut committed = 0;
+            while let Some(group) = queue.take() {
+                let receipt =
+                    || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
+                committed += group.batches.len();
+                let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+                wakers.into_iter().for_each(Waker::wake);
+            }
+            committed
+        })
+    }
+
+    #[test]
+    fn every_submitted_batch_is_answered_and_the_commit_thread_ends() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = commit_all(&queue);
+            let submitter = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.seal().expect("is open").wait().is_ok()
+            });
+            assert!(queue.seal().expect("is open").wait().is_ok());
+            assert!(submitter.join().expect("no panic"));
+            queue.close();
+            assert_eq!(committer.join().expect("no panic"), 2);
+        });
+    }
+
+    /// Two batches into a group that is over its limit with one.
+    fn push_two(queue: &Queue) -> Vec<Ticket> {
+        let tickets = queue.push((0..2).map(|_| Ok(Submitted::nothing())).collect(), 0);
+        tickets.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn who_waits_for_room_in_the_group_goes_on_when_it_is_taken() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = commit_all(&queue);
+            let tickets = push_two(&queue);
+            assert_eq!(tickets.len(), 2);
+            tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+            queue.close();
+            assert_eq!(committer.join().expect("no panic"), 2);
+        });
+    }
+
+    #[test]
+    fn who_waits_for_room_in_the_group_is_let_go_by_a_close_though_nobody_takes_it() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let submitter = loom::thread::spawn({
+                let queue = queue.clone();
+                move || push_two(&queue).len()
+            });
+            queue.close();
+            assert!(submitter.join().expect("no panic") < 2);
+        });
+    }
+
+    #[test]
+    fn a_commit_thread_that_waits_is_woken_to_vouch() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.take().is_some_and(|group| group.vouch && group.batches.is_empty())
+            });
+            queue.vouch();
+            assert!(committer.join().expect("no panic"));
+        });
+    }
+
+    #[test]
+    fn who_asks_to_vouch_beside_a_batch_and_a_close_keeps_nobody_waiting() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = commit_all(&queue);
+            let asker = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.vouch()
+            });
+            assert!(queue.seal().expect("is open").wait().is_ok());
+            queue.close();
+            asker.join().expect("no panic");
+            assert_eq!(committer.join().expect("no panic"), 1);
+        });
+    }
+
+    #[test]
+    fn a_batch_beside_a_close_is_refused_or_answered() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::default());
+            let committer = commit_all(&queue);
+            let submitter = loom::thread::spawn({
+                let queue = queue.clone();
+                move || queue.seal().map(|ticket| ticket.wait().expect("commits")).is_ok()
+            });
+            queue.close();
+            let taken = submitter.join().expect("no panic");
+            assert_eq!(committer.join().expect("no panic"), usize::from(taken));
+        });
+    }
+}

@@ -1,0 +1,161 @@
+//! Step 1 of a commit: room in the memtable, in the log and on the disk, and what must be durable
+//! before anything is acknowledged.
+//!
+//! It does not know: what is committed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::commit::Committer;
+use crate::error::{Error, Failure, Result};
+use crate::ids::TimeMs;
+use crate::memtable::Memtable;
+use crate::options::MAX_SEALED;
+use crate::wal::WalFile;
+use crate::write::batch::{Durability, Prepared};
+use crate::write::queue::Filling;
+
+impl Committer {
+    /// Step 1. Waits if memtables are sealed faster than they are flushed, unless the disk is full.
+    pub(super) fn make_room(&mut self, bytes: usize, start_ms: TimeMs) -> Result<()> {
+        let is_full = self.memtable.bytes() >= self.state.options.memtable_bytes();
+        if is_full || !self.memtable.may_start_at(start_ms) {
+            match self.wait_for_flush() {
+                Ok(()) => {
+                    self.wait_for_merge();
+                    self.seal()?;
+                }
+                // Changes that give space back are taken all the same, into a memtable that is over
+                // its size: nothing else is.
+                Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(file) =
+            self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))?
+        {
+            self.in_use(file);
+        }
+        self.name_file()
+    }
+
+    /// A log file was put to use.
+    fn in_use(&mut self, file: WalFile) {
+        self.state.counters.wal_files.add(1);
+        self.state.log_files.add(file);
+        self.unnamed_file = Some(file.number);
+    }
+
+    /// The manifest must count on the log file before anything in it is acknowledged, or its loss
+    /// would not be noticed.
+    fn name_file(&mut self) -> Result<()> {
+        if let Some(number) = self.unnamed_file {
+            let named = self.state.manifest.lock().commit(|live| live.log_file = number);
+            named.map_err(|failure| {
+                self.state.make_space();
+                self.state.failed(failure)
+            })?;
+            self.unnamed_file = None;
+        }
+        Ok(())
+    }
+
+    /// The manifest must say which stores a power cut can set back before anything of them is
+    /// visible that it can take.
+    pub(super) fn note_relaxed(&mut self, group: &Filling, may_add: bool) -> Result<()> {
+        let is_concerned = |batch: &&Prepared| {
+            batch.durability == Durability::Os && (may_add || batch.frees_only())
+        };
+        let batches = group.batches.iter().map(|submitted| &submitted.batch).filter(is_concerned);
+        self.relaxed.add(&self.state, batches.flat_map(Prepared::stores)).map_err(|failure| {
+            self.state.make_space();
+            self.state.failed(failure)
+        })
+    }
+
+    fn wait_for_flush(&self) -> Result<()> {
+        loop {
+            let seen = self.state.progress.changes();
+            if self.state.view.load().sealed.len() < MAX_SEALED {
+                return Ok(());
+            }
+            if let Some(failure) = self.state.progress.flush_failure() {
+                return Err(failure);
+            }
+            self.state.counters.stalls.add(1);
+            self.state.progress.wait(seen, Duration::from_secs(1));
+        }
+    }
+
+    /// Waits while merging is too far behind and goes on: what is written faster than it can be
+    /// merged would fill the disk.
+    fn wait_for_merge(&self) {
+        loop {
+            let seen = self.state.progress.changes();
+            if self.state.reserve.is_out() || !(self.is_merge_behind)(&self.state) {
+                return;
+            }
+            self.state.counters.stalls.add(1);
+            self.state.merging.lag.hurry(true);
+            self.state.progress.wait(seen, Duration::from_secs(1));
+        }
+    }
+
+    /// The active memtable ends here, at a durable place of the log; a new one begins.
+    fn seal(&mut self) -> Result<()> {
+        self.wal.sync().map_err(|failure| self.state.failed(failure))?;
+        let next = Arc::new(Memtable::new(self.wal.end()));
+        self.memtable.seal(self.wal.end());
+        let sealed = std::mem::replace(&mut self.memtable, next);
+        self.allocator.restart();
+        self.state.view.change(|view| {
+            view.sealed.insert(0, sealed);
+            view.active = self.memtable.clone();
+        });
+        self.state.share_memory();
+        self.state.progress.announce();
+        Ok(())
+    }
+
+    /// Seals, and leaves the log file: when the flush is done, the disk holds what is live in
+    /// segments only.
+    pub(super) fn seal_and_leave(&mut self) -> Result<()> {
+        self.wait_for_flush()?;
+        self.seal()?;
+        let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
+        self.in_use(file);
+        self.name_file()?;
+        // The flush may have been done before there was a file to change to.
+        let checkpoint = self.state.manifest.lock().live().checkpoint;
+        self.state.log_files.remove_below(checkpoint);
+        Ok(())
+    }
+
+    /// Writes a group without records, if the last one has nothing behind it that says that it was
+    /// durable. What is in segments only needs no log; on a full disk it is tried again with the
+    /// next tick of the clock.
+    pub(super) fn vouch(&mut self) -> Result<(), Failure> {
+        let is_needed = self.wal.unvouched().is_some() && !self.memtable.is_empty();
+        if !is_needed || self.state.reserve.is_out() || self.state.poison.check().is_err() {
+            return Ok(());
+        }
+        if let Some(file) = self.wal.vouch()? {
+            self.in_use(file);
+        }
+        self.state.counters.vouching_groups.add(1);
+        Ok(())
+    }
+
+    /// Lets the clock's thread know whether there is something to vouch for.
+    pub(super) fn tell_unvouched(&self) {
+        let end = self.wal.unvouched().filter(|_| !self.memtable.is_empty());
+        self.state.unvouched.store(end.map_or(0, |end| end.0), Ordering::Relaxed);
+    }
+
+    /// Whether the active memtable is empty and begins where the log ends, so that the checkpoint
+    /// does, too.
+    pub(super) fn is_all_flushed(&self) -> bool {
+        self.memtable.is_empty() && self.memtable.from() == self.wal.end()
+    }
+}
