@@ -167,8 +167,8 @@ impl TailWriter {
 /// One operation of a decoded tail. Bodies and ids are places in the tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the heading's grammar")]
-pub enum Operation<'a> {
-    Append { body: Range<usize>, stamped: bool, lifetime_ms: u64, targets: Vec<TimelineRef<'a>> },
+pub enum Operation<'a, T = Vec<TimelineRef<'a>>> {
+    Append { body: Range<usize>, stamped: bool, lifetime_ms: u64, targets: T },
     Trim { timeline: TimelineRef<'a>, floor: Floor },
     Remove { timeline: TimelineRef<'a>, ranges: Vec<(Sequence, Sequence)> },
     Edit { timeline: TimelineRef<'a>, sequence: Sequence, body: Range<usize> },

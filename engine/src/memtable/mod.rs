@@ -123,8 +123,6 @@ pub struct Group {
     /// By shard, so that each shard is locked once.
     appends: Vec<Vec<Append>>,
     effects: Vec<(SlotId, Effect, CommitPlace)>,
-    /// How many bodies and edits the group of the log has so far.
-    places: u64,
     /// Bytes of batches, of which bodies, names and ids are slices.
     held_bytes: usize,
 }
@@ -145,25 +143,12 @@ impl Default for Group {
             bodies: Vec::new(),
             appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect(),
             effects: Vec::new(),
-            places: 0,
             held_bytes: 0,
         }
     }
 }
 
 impl Group {
-    /// The next bodies and edits are of another group of the log.
-    pub fn start(&mut self) {
-        self.places = 0;
-    }
-
-    /// The place of the next body or edit, counted from where the group stands. One that is not
-    /// kept is passed over.
-    pub fn place(&mut self) -> CommitPlace {
-        self.places += 1;
-        CommitPlace(self.places)
-    }
-
     /// Counts a batch's bytes: as long as one of its bodies, names or ids is kept, all of them are.
     pub fn hold(&mut self, bytes: usize) {
         self.held_bytes += bytes + HOLDING_BYTES;
@@ -171,8 +156,7 @@ impl Group {
 
     /// Adds a body; the entries added next belong to it.
     pub fn body(&mut self, body: Body) {
-        let place = self.place();
-        self.bodies.push(Body { place, ..body });
+        self.bodies.push(body);
     }
 
     /// Adds an entry of the body added last.
@@ -188,10 +172,8 @@ impl Group {
         });
     }
 
-    /// Adds what else the batch does to a timeline.
-    pub fn effect(&mut self, slot: SlotId, effect: Effect) {
-        let place =
-            if matches!(effect, Effect::Edit(..)) { self.place() } else { CommitPlace::default() };
+    /// Adds what else the batch does to a timeline, and where an edit was committed.
+    pub fn effect(&mut self, slot: SlotId, effect: Effect, place: CommitPlace) {
         self.effects.push((slot, effect, place));
     }
 
@@ -341,7 +323,6 @@ impl Memtable {
     pub fn apply(&self, group: &mut Group, at: Lsn) {
         let mut bytes =
             std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
-        group.bodies.iter_mut().for_each(|body| body.place.0 += at.0);
         let first = self.add_bodies(&mut group.bodies);
         for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
             if appends.is_empty() {
@@ -367,7 +348,7 @@ impl Memtable {
             if slot.name == BODIES {
                 self.changes_bodies.store(true, Ordering::Release);
             }
-            bytes += slot.take(effect, CommitPlace(at.0 + place.0));
+            bytes += slot.take(effect, place);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }

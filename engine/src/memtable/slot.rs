@@ -135,7 +135,7 @@ impl IdRecord {
 }
 
 /// What a batch does beside appending.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The timeline can be read from here on only.
     Trim(Floor),

@@ -14,15 +14,15 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::format::manifest::Live;
-use crate::format::wal::{Operation, Record, WAL_HEADER_BYTES, decode_tail, sequences_of, stamp};
-use crate::ids::{Lsn, Sequence, StoreId, TimeMs, TimelineRef};
-use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
+use crate::format::wal::{Record, WAL_HEADER_BYTES};
+use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::memtable::{Body, Effect, Group, Memtable, SlotId};
 use crate::read::reading::Reading;
 use crate::state::view::View;
-use crate::timeline::{End, Floor, Key, Times};
+use crate::timeline::{End, Floor, Key};
 use crate::vfs::Dir;
 use crate::wal::{self, Files, Tail};
-use crate::write::batch::remembered;
+use crate::write::apply::{CommitPlaces, Named, Sink, apply_record};
 use crate::write::sequence::Allocator;
 
 /// Reads the log from a place on.
@@ -45,7 +45,7 @@ fn damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
 }
 
 /// Why a record cannot be replayed.
-enum Wrong {
+pub enum Wrong {
     Failed(Error),
     Record(String),
 }
@@ -67,6 +67,8 @@ pub struct Replay {
     go_on: bool,
     /// Where the group stands that is replayed.
     at: Lsn,
+    /// The places of the group's bodies and edits.
+    places: CommitPlaces,
     /// Where each timeline got its last entry, if entries may be missing; `None`: some may be where
     /// a sequence was chosen.
     got_at: HashMap<SlotId, Option<Lsn>>,
@@ -86,6 +88,7 @@ impl Replay {
             entries: 0,
             go_on,
             at: Lsn(0),
+            places: CommitPlaces::default(),
             got_at: HashMap::new(),
         }
     }
@@ -103,9 +106,7 @@ impl Replay {
 
     /// All of a record, or nothing of it.
     fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
-        if lsn != self.at {
-            self.group.start();
-        }
+        self.places.of_group(lsn);
         self.at = lsn;
         self.all_of(record).inspect_err(|_| {
             self.group.clear();
@@ -119,19 +120,10 @@ impl Replay {
         }
         let tail = Bytes::copy_from_slice(record.tail);
         self.group.hold(tail.len());
-        let operations = decode_tail(&tail)
-            .ok_or_else(|| Wrong::Record("its operations cannot be read".into()))?;
-        let (given, _) = sequences_of(record, &operations).ok_or_else(|| {
-            Wrong::Record("it has more or fewer sequences than its operations need".into())
-        })?;
-        // As when they were committed, changes come after the batch's own appends, and so do their
-        // sequences.
-        let mut sequences = record.sequences.iter().copied();
-        let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
-        let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
-        for operation in appends.into_iter().chain(changes) {
-            self.operation(operation, (record, given), &mut sequences, &tail)?;
-        }
+        let mut places = self.places;
+        let applied = apply_record(record, &tail, &mut places, self);
+        self.places = places;
+        applied.map_err(|what| Wrong::Record(what.into()))??;
         // What is replayed is durable before it is served.
         self.view.active.apply(&mut self.group, self.at);
         self.view.active.started_at(record.start_ms);
@@ -149,54 +141,6 @@ impl Replay {
         self.allocator.restart();
     }
 
-    fn operation(
-        &mut self,
-        operation: Operation<'_>,
-        (record, given): (&Record<'_>, &[Sequence]),
-        sequences: &mut impl Iterator<Item = Sequence>,
-        tail: &Bytes,
-    ) -> Result<(), Wrong> {
-        let mut next = || sequences.next().expect("they were counted");
-        match operation {
-            Operation::Append { body, stamped, lifetime_ms, targets } => {
-                let mut bytes = tail.slice(body);
-                if stamped {
-                    let origin = given.first().copied().unwrap_or(0);
-                    bytes = stamp(&bytes, origin).into();
-                    self.group.hold(bytes.len());
-                }
-                if targets.is_empty() {
-                    return Ok(());
-                }
-                let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
-                self.group.body(Body::new(times, bytes, targets.len() > 1));
-                for (place, timeline) in targets.into_iter().enumerate() {
-                    let sequence = next();
-                    if !self.is_dropped(timeline.store)? {
-                        self.entry(timeline, sequence, record.chosen && place == 0)?;
-                    }
-                }
-                Ok(())
-            }
-            Operation::Trim { timeline, floor } => {
-                self.effect(timeline, next(), Effect::Trim(floor))
-            }
-            Operation::Remove { timeline, ranges } => {
-                self.effect(timeline, next(), Effect::Remove(ranges))
-            }
-            Operation::Edit { timeline, sequence, body } => {
-                self.effect(timeline, next(), Effect::Edit(sequence, tail.slice(body)))
-            }
-            Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
-                let sequences = remembered(targets_hash, given).into();
-                let (time_ms, start_ms) = (record.time_ms, record.start_ms);
-                let used = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
-                // Its timeline has a slot already: it is that of the first append.
-                self.effect(timeline, 0, Effect::Id(tail.slice_ref(id), used))
-            }
-        }
-    }
-
     /// Whether a store was dropped since the record was written.
     fn is_dropped(&self, store: StoreId) -> Result<bool, Wrong> {
         let is_known = self.stores.contains(&store);
@@ -207,62 +151,6 @@ impl Replay {
             "it is about store {}, which the manifest does not know",
             store.0
         )))
-    }
-
-    fn entry(
-        &mut self,
-        timeline: TimelineRef<'_>,
-        sequence: Sequence,
-        chosen: bool,
-    ) -> Result<(), Wrong> {
-        let slot = self.slot(timeline, sequence.saturating_sub(1))?;
-        let last = self.allocator.last(slot, &self.view.active);
-        if sequence > last + 1 && !chosen {
-            if !self.go_on {
-                return Err(Wrong::Record(format!(
-                    "{timeline:?} goes from sequence {last} to {sequence}"
-                )));
-            }
-            let floor = self.view.active.end_of(slot).floor;
-            self.group.effect(slot, Effect::Trim(Floor { trimmed_to: sequence - 1, ..floor }));
-        }
-        if !self.allocator.take(slot, &self.view.active, sequence) {
-            return Err(Wrong::Record(format!(
-                "sequence {sequence} of {timeline:?} was given before"
-            )));
-        }
-        self.group.entry(slot, sequence);
-        if self.go_on {
-            let got_at = self.got_at.entry(slot).or_insert(Some(self.at));
-            *got_at = got_at.and(Some(self.at).filter(|_| !chosen || sequence == last + 1));
-        }
-        self.entries += 1;
-        Ok(())
-    }
-
-    fn effect(
-        &mut self,
-        timeline: TimelineRef<'_>,
-        end: Sequence,
-        effect: Effect,
-    ) -> Result<(), Wrong> {
-        // As the commit path did: an edit of an entry that was never given has no place.
-        let (edited, given) = match effect {
-            Effect::Edit(sequence, _) => (sequence, sequence <= end),
-            _ => (0, false),
-        };
-        let is_dropped = self.is_dropped(timeline.store)?;
-        if !is_dropped {
-            let slot = self.slot(timeline, end)?;
-            if edited <= self.allocator.last(slot, &self.view.active) {
-                self.group.effect(slot, effect);
-                return Ok(());
-            }
-        }
-        if given {
-            self.group.place();
-        }
-        Ok(())
     }
 
     /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline
@@ -279,6 +167,67 @@ impl Replay {
             Err(error) => return Err(Wrong::Failed(error)),
         };
         Ok(memtable.insert(key, end))
+    }
+}
+
+impl Sink for Replay {
+    type Error = Wrong;
+
+    fn body(&mut self, body: Body, is_copy: bool) {
+        if is_copy {
+            self.group.hold(body.bytes.len());
+        }
+        self.group.body(body);
+    }
+
+    fn entry(
+        &mut self,
+        named: Named<'_>,
+        sequence: Sequence,
+        is_chosen: bool,
+    ) -> Result<(), Wrong> {
+        let timeline = named.timeline;
+        if self.is_dropped(timeline.store)? {
+            return Ok(());
+        }
+        let slot = self.slot(timeline, sequence.saturating_sub(1))?;
+        let last = self.allocator.last(slot, &self.view.active);
+        if sequence > last + 1 && !is_chosen {
+            if !self.go_on {
+                return Err(Wrong::Record(format!(
+                    "{timeline:?} goes from sequence {last} to {sequence}"
+                )));
+            }
+            let floor = self.view.active.end_of(slot).floor;
+            let effect = Effect::Trim(Floor { trimmed_to: sequence - 1, ..floor });
+            self.group.effect(slot, effect, CommitPlace::default());
+        }
+        if !self.allocator.take(slot, &self.view.active, sequence) {
+            return Err(Wrong::Record(format!(
+                "sequence {sequence} of {timeline:?} was given before"
+            )));
+        }
+        self.group.entry(slot, sequence);
+        if self.go_on {
+            let got_at = self.got_at.entry(slot).or_insert(Some(self.at));
+            *got_at = got_at.and(Some(self.at).filter(|_| !is_chosen || sequence == last + 1));
+        }
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        named: Named<'_>,
+        end: Sequence,
+        effect: Effect,
+        place: CommitPlace,
+    ) -> Result<(), Wrong> {
+        if !self.is_dropped(named.timeline.store)? {
+            let slot = self.slot(named.timeline, end)?;
+            self.group.effect(slot, effect, place);
+        }
+        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@
 //! It does not know: sockets, stores' names, or how segments are read.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
@@ -33,14 +34,14 @@ use bytes::Bytes;
 use crate::clock::SLACK_MS;
 use crate::entry::Receipt;
 use crate::error::{Error, Failure, Result};
-use crate::format::wal::stamp;
-use crate::ids::{FileNumber, Sequence, TimeMs};
+use crate::ids::{CommitPlace, FileNumber, Sequence, TimeMs};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::timeline::{End, Key, Times};
 use crate::wal::Wal;
-use crate::write::batch::{Basis, ChangeKind, Durability, Prepared, remembered};
+use crate::write::apply::{CommitPlaces, Named, RecordFacts, Sink, apply};
+use crate::write::batch::{Basis, Durability, Prepared};
 use crate::write::queue::{Filling, Queue, Submitted, find_id};
 use crate::write::relaxed;
 use crate::write::sequence::{Allocator, EndHint};
@@ -54,6 +55,8 @@ pub struct Committer {
     pub(super) allocator: Allocator,
     /// What is applied when the group is durable.
     group: Group,
+    /// The places of its bodies and edits.
+    places: CommitPlaces,
     /// A log file that is in use and that the manifest does not count on yet.
     pub(super) unnamed_file: Option<FileNumber>,
     /// When the lifetimes of the last group began.
@@ -83,6 +86,7 @@ impl Committer {
             memtable,
             allocator: Allocator::default(),
             group: Group::default(),
+            places: CommitPlaces::default(),
             unnamed_file: None,
             last_start_ms,
             ids: HashMap::new(),
@@ -143,8 +147,8 @@ impl Committer {
         let state = self.state.clone();
         let _no_drop = state.turns.dropping.read();
         self.ids.clear();
-        self.group.start();
         let at = self.wal.end();
+        self.places = CommitPlaces::new(at);
         // Making room may have taken long: a lifetime begins now. The memtable takes no start below
         // the one it was asked for.
         let (time_ms, now_ms) = self.state.times.moment();
@@ -249,8 +253,8 @@ impl Committer {
             &batch.tail,
             batch.tail_crc,
         );
-        sequences.truncate(given);
         self.stage(batch, times, &slots, &sequences);
+        sequences.truncate(given);
         Ok(Receipt { time_ms, sequences, duplicate: false })
     }
 
@@ -358,54 +362,20 @@ impl Committer {
         Ok(sequences)
     }
 
-    /// Notes what step 4 will apply.
+    /// Collects what step 4 will apply.
     fn stage(&mut self, batch: &Prepared, times: Times, slots: &[SlotId], sequences: &[Sequence]) {
-        let Times { time_ms, start_ms, .. } = times;
+        let (given, ends) = sequences.split_at(batch.targets.len());
+        let facts = RecordFacts {
+            time_ms: times.time_ms,
+            start_ms: times.start_ms,
+            chosen: batch.conditions.sequence.is_some(),
+            given,
+            ends,
+            tail: &batch.tail,
+        };
         self.group.hold(batch.tail.len());
-        let mut staged = None;
-        for (at, ((target, slot), sequence)) in
-            batch.targets.iter().zip(slots).zip(sequences).enumerate()
-        {
-            if staged != Some(target.body) {
-                let body = &batch.bodies[target.body as usize];
-                let mut bytes = batch.tail.slice(body.place.clone());
-                if body.stamped {
-                    bytes = stamp(&bytes, sequences[0]).into();
-                    self.group.hold(bytes.len());
-                }
-                let times = Times::new(time_ms, start_ms, body.lifetime_ms);
-                let is_shared =
-                    batch.targets.get(at + 1).is_some_and(|next| next.body == target.body);
-                self.group.body(Body::new(times, bytes, is_shared));
-                staged = Some(target.body);
-            }
-            self.group.entry(*slot, *sequence);
-        }
-        for (change, slot) in batch.changes.iter().zip(&slots[batch.targets.len()..]) {
-            // Or the entry that gets this sequence some day would come with the edited body.
-            let last = self.allocator.last(*slot, &self.memtable);
-            if matches!(change.kind, ChangeKind::Edit(sequence, _) if sequence > last) {
-                continue;
-            }
-            self.group.effect(
-                *slot,
-                match &change.kind {
-                    ChangeKind::Trim(floor) => Effect::Trim(*floor),
-                    ChangeKind::Remove(ranges) => Effect::Remove(ranges.clone()),
-                    ChangeKind::Edit(sequence, body) => {
-                        Effect::Edit(*sequence, batch.tail.slice(body.clone()))
-                    }
-                },
-            );
-        }
-        if let Some(id) = &batch.id {
-            let (body_hash, targets_hash) = (id.body_hash, id.targets_hash);
-            let sequences = remembered(targets_hash, sequences).into();
-            let record = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
-            let bytes = batch.slice(&id.id);
-            self.ids.insert((slots[0], bytes.clone()), record.clone());
-            self.group.effect(slots[0], Effect::Id(bytes, record));
-        }
+        let mut staging = Staging { group: &mut self.group, ids: &mut self.ids, slots };
+        let Ok(()) = apply(batch.operations(), facts, &mut self.places, &mut staging);
     }
 
     /// Step 3. A group without a record may still vouch for earlier ones: a retry is told that its
@@ -445,6 +415,46 @@ impl Committer {
         self.state.counters.batches.add(group.batches.len() as u64);
         self.state.counters.entries.add(entries);
         self.state.counters.body_bytes.add(body_bytes);
+    }
+}
+
+/// What a group will apply to the memtable, by slot.
+struct Staging<'a> {
+    group: &'a mut Group,
+    /// The ids of the group under construction.
+    ids: &'a mut HashMap<(SlotId, Bytes), IdRecord>,
+    /// Those of the record's timelines, by number.
+    slots: &'a [SlotId],
+}
+
+impl Sink for Staging<'_> {
+    type Error = Infallible;
+
+    fn body(&mut self, body: Body, is_copy: bool) {
+        if is_copy {
+            self.group.hold(body.bytes.len());
+        }
+        self.group.body(body);
+    }
+
+    fn entry(&mut self, named: Named<'_>, sequence: Sequence, _: bool) -> Result<(), Infallible> {
+        self.group.entry(self.slots[named.number], sequence);
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        named: Named<'_>,
+        _: Sequence,
+        effect: Effect,
+        place: CommitPlace,
+    ) -> Result<(), Infallible> {
+        let slot = self.slots[named.number];
+        if let Effect::Id(id, record) = &effect {
+            self.ids.insert((slot, id.clone()), record.clone());
+        }
+        self.group.effect(slot, effect, place);
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! `commit` is the path; everything else here is a step of it, or builds what it takes.
 
+pub mod apply;
 pub mod batch;
 pub mod change;
 pub mod commit;

@@ -2,6 +2,7 @@
 //! segments for anything.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 
 use bytes::Bytes;
 
@@ -10,34 +11,26 @@ use crate::care::finding::Finding;
 use crate::error::{Error, Result};
 use crate::format::manifest::Live;
 use crate::format::run::SharedBody;
-use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
+use crate::format::wal::Record;
 use crate::ids::{BODIES, CommitPlace, EngineId, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
+use crate::memtable::{Body, Effect};
 use crate::segment::SegmentWriter;
-use crate::timeline::{Changes, Edit, Floor, Times};
+use crate::timeline::{Changes, Edit, Floor};
 use crate::vfs::Dir;
 use crate::wal;
+use crate::write::apply::{CommitPlaces, Named, Sink, apply_record};
 
 /// The whole log behind the checkpoint.
 #[derive(Default)]
 pub struct SalvagedLog {
     /// The bodies.
-    bodies: Vec<LoggedBody>,
-    /// The group that is read, and how many bodies and edits it had so far.
-    at: (Lsn, u64),
+    bodies: Vec<Body>,
+    /// The places of bodies and edits of the group that is read.
+    places: CommitPlaces,
     /// What it says of each timeline.
     pub timelines: BTreeMap<(StoreId, Vec<u8>), TimelineLog>,
     /// The highest time in it.
     pub last_time_ms: TimeMs,
-}
-
-/// A body in the log.
-pub struct LoggedBody {
-    /// When it was committed, and how long its entries live.
-    pub times: Times,
-    /// Where.
-    pub place: CommitPlace,
-    /// Its bytes.
-    pub bytes: Bytes,
 }
 
 /// What the log says of a timeline.
@@ -82,68 +75,13 @@ impl SalvagedLog {
     }
 
     fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Option<()> {
-        if self.at.0 != lsn {
-            self.at = (lsn, 0);
-        }
         let tail = Bytes::copy_from_slice(record.tail);
-        let operations = decode_tail(&tail)?;
-        let (given, ends) = sequences_of(record, &operations)?;
-        let (mut sequences, mut ends) = (given.iter().copied(), ends.iter().copied());
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
-        // As the commit path does it: appends come first.
-        let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
-        let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
-        for operation in appends.into_iter().chain(changes) {
-            match operation {
-                Operation::Append { targets, .. } if targets.is_empty() => {}
-                Operation::Append { body, stamped, lifetime_ms, targets } => {
-                    let number = self.bodies.len() as u32;
-                    let mut body = tail.slice(body);
-                    if stamped {
-                        body = stamp(&body, given.first().copied().unwrap_or(0)).into();
-                    }
-                    let times = Times::new(record.time_ms, record.start_ms, lifetime_ms);
-                    let place = self.place();
-                    self.bodies.push(LoggedBody { times, place, bytes: body });
-                    for (place, timeline) in targets.into_iter().enumerate() {
-                        let sequence = sequences.next()?;
-                        self.of_timeline(timeline)
-                            .entries
-                            .insert(sequence, (number, record.chosen && place == 0));
-                    }
-                }
-                Operation::Trim { timeline, floor } => {
-                    let of_timeline = self.changed(timeline, ends.next()?);
-                    if floor.lowest >= of_timeline.floor.lowest {
-                        of_timeline.floor = floor;
-                    }
-                }
-                Operation::Remove { timeline, ranges } => {
-                    let changes = &mut self.changed(timeline, ends.next()?).changes;
-                    ranges.iter().for_each(|(first, last)| changes.remove(*first, *last));
-                }
-                Operation::Edit { timeline, sequence, body } => {
-                    let end = ends.next()?;
-                    // As the commit path does: the entry that gets this sequence some day is
-                    // another.
-                    if sequence <= end {
-                        let edit = Edit { at: self.place(), body: tail.slice(body) };
-                        self.changed(timeline, end).changes.edited.insert(sequence, edit);
-                    }
-                }
-                // An id is of use to the client that retries, and that one starts over in the new
-                // history.
-                Operation::Id { .. } => {}
-            }
-        }
-        Some(())
-    }
-
-    /// The place of the next body or edit, counted as the commit path does.
-    fn place(&mut self) -> CommitPlace {
-        self.at.1 += 1;
-        let (lsn, number) = self.at;
-        CommitPlace(lsn.0 + number)
+        let mut places = self.places;
+        places.of_group(lsn);
+        let applied = apply_record(record, &tail, &mut places, self);
+        self.places = places;
+        applied.ok()?.ok()
     }
 
     fn of_timeline(&mut self, timeline: TimelineRef<'_>) -> &mut TimelineLog {
@@ -170,7 +108,7 @@ impl SalvagedLog {
     }
 
     /// A body.
-    pub fn body(&self, number: u32) -> &LoggedBody {
+    pub fn body(&self, number: u32) -> &Body {
         &self.bodies[number as usize]
     }
 
@@ -188,7 +126,7 @@ impl SalvagedLog {
         }
         let mut shared = HashMap::new();
         for (number, _) in uses.into_iter().filter(|(_, uses)| *uses > 1) {
-            let LoggedBody { times, place, bytes } = self.body(number);
+            let Body { times, place, bytes, .. } = self.body(number);
             let Some(body) = changed.now(Some(*place), Lsn(0), bytes) else { continue };
             let known = SharedBody {
                 time_ms: times.time_ms,
@@ -198,5 +136,52 @@ impl SalvagedLog {
             shared.insert(number, writer.body(known, body)?);
         }
         Ok(shared)
+    }
+}
+
+impl Sink for SalvagedLog {
+    type Error = Infallible;
+
+    fn body(&mut self, body: Body, _: bool) {
+        self.bodies.push(body);
+    }
+
+    fn entry(
+        &mut self,
+        named: Named<'_>,
+        sequence: Sequence,
+        is_chosen: bool,
+    ) -> Result<(), Infallible> {
+        let number = self.bodies.len() as u32 - 1;
+        self.of_timeline(named.timeline).entries.insert(sequence, (number, is_chosen));
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        named: Named<'_>,
+        end: Sequence,
+        effect: Effect,
+        place: CommitPlace,
+    ) -> Result<(), Infallible> {
+        match effect {
+            Effect::Trim(floor) => {
+                let of_timeline = self.changed(named.timeline, end);
+                if floor.lowest >= of_timeline.floor.lowest {
+                    of_timeline.floor = floor;
+                }
+            }
+            Effect::Remove(ranges) => {
+                let changes = &mut self.changed(named.timeline, end).changes;
+                ranges.iter().for_each(|(first, last)| changes.remove(*first, *last));
+            }
+            Effect::Edit(sequence, body) => {
+                let edited = &mut self.changed(named.timeline, end).changes.edited;
+                edited.insert(sequence, Edit { at: place, body });
+            }
+            // An id is of use to the client that retries; in the new history it starts over.
+            Effect::Id(..) => {}
+        }
+        Ok(())
     }
 }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::bodies::ChangedBodies;
-use super::log::{LoggedBody, SalvagedLog, TimelineLog};
+use super::log::{SalvagedLog, TimelineLog};
 use crate::care::finding::Finding;
 use crate::error::{Error, Result};
 use crate::format::index::Edited;
 use crate::ids::{CommitPlace, Lsn, Sequence};
+use crate::memtable::Body;
 use crate::segment::{Left, Part, Remains, SegmentWriter};
 use crate::timeline::{Changes, Edit, End, Floor, Times};
 
@@ -178,7 +179,7 @@ impl<'a> Timeline<'a> {
             if *sequence > next && !chosen {
                 self.lost(PathBuf::new(), IN_NO_FILE, (next, sequence - 1));
             }
-            let LoggedBody { times, place, bytes } = log.body(*number);
+            let Body { times, place, bytes, .. } = log.body(*number);
             let (times, place, body) = (*times, Some(*place), bytes.clone());
             let left = Left { times, body, shared: None, place, is_elsewhere: false };
             self.entry(*sequence, &left, shared.get(number).copied(), Lsn(0))?;

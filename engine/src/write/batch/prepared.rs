@@ -8,6 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Durability;
+use crate::format::wal::Operation;
 use crate::ids::{Sequence, StoreId, TimelineRef};
 use crate::timeline::{Floor, Key};
 
@@ -172,6 +173,40 @@ impl Prepared {
         targets
             .chain(changes)
             .map(|(store, name, hash)| Key { timeline: self.timeline(store, name), hash })
+    }
+
+    /// What it does, as a record says it: appends, then changes, then the id.
+    pub fn operations(
+        &self,
+    ) -> impl Iterator<Item = Operation<'_, impl ExactSizeIterator<Item = TimelineRef<'_>>>> {
+        let appends = self.targets.chunk_by(|one, other| one.body == other.body).map(|targets| {
+            let AppendedBody { place, stamped, lifetime_ms } =
+                &self.bodies[targets[0].body as usize];
+            let targets = targets.iter().map(|target| self.timeline(target.store, &target.name));
+            let (body, lifetime_ms) = (place.clone(), *lifetime_ms);
+            Operation::Append { body, stamped: *stamped, lifetime_ms, targets }
+        });
+        let changes = self.changes.iter().map(|change| {
+            let timeline = self.timeline(change.store, &change.name);
+            match &change.kind {
+                ChangeKind::Trim(floor) => Operation::Trim { timeline, floor: *floor },
+                ChangeKind::Remove(ranges) => {
+                    Operation::Remove { timeline, ranges: ranges.clone() }
+                }
+                ChangeKind::Edit(sequence, body) => {
+                    Operation::Edit { timeline, sequence: *sequence, body: body.clone() }
+                }
+            }
+        });
+        let id = self.id.iter().map(|BatchId { id, body_hash, targets_hash }| {
+            let first = &self.targets[0];
+            Operation::Id {
+                timeline: self.timeline(first.store, &first.name),
+                id: &self.tail[id.start as usize..id.end as usize],
+                hashes: (*body_hash, *targets_hash),
+            }
+        });
+        appends.chain(changes).chain(id)
     }
 
     /// The stores that it touches, once a timeline.

@@ -1,0 +1,371 @@
+//! The one interpreter of records (P1, P2, P3): what the operations of a batch do, and in which order.
+//!
+//! A commit, a replay and a salvage each call [`apply`] with a sink of their own. So a record means
+//! the same when it is committed, after a crash, and when it is rescued from a damaged directory.
+//!
+//! 1. Appends come first. Each target takes the next of the record's sequences.
+//! 2. A body that has a target takes the next place of its group. A stamped body begins with its
+//!    origin, the sequence of the record's first append.
+//! 3. Changes follow. Each has the last sequence of its timeline after step 1. An edit above that is
+//!    skipped and takes no place: the entry that gets this sequence later is another one.
+//! 4. The client's id remembers the sequences that were given.
+//!
+//! It does not know: slots, dropped stores, or where a sink keeps what it is given.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::batch::remembered;
+use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
+use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
+use crate::memtable::{Body, Effect, IdRecord};
+use crate::timeline::Times;
+
+/// Numbers the bodies and edits of one group of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CommitPlaces {
+    at: Lsn,
+    taken: u64,
+}
+
+impl CommitPlaces {
+    /// Those of the group that starts at `at`.
+    pub fn new(at: Lsn) -> CommitPlaces {
+        CommitPlaces { at, taken: 0 }
+    }
+
+    /// Starts over if a record is in another group than the one before.
+    pub fn of_group(&mut self, at: Lsn) {
+        if self.at != at {
+            *self = CommitPlaces::new(at);
+        }
+    }
+
+    fn next(&mut self) -> CommitPlace {
+        self.taken += 1;
+        CommitPlace(self.at.0 + self.taken)
+    }
+}
+
+/// A record's own facts, beside its operations.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordFacts<'a> {
+    /// Its commit time.
+    pub time_ms: TimeMs,
+    /// When lifetimes and id windows of the batch began.
+    pub start_ms: TimeMs,
+    /// Whether the caller chose the first sequence.
+    pub chosen: bool,
+    /// The sequences of its appends.
+    pub given: &'a [Sequence],
+    /// The last sequence of each timeline that it changes, in the order of the changes.
+    pub ends: &'a [Sequence],
+    /// The bytes that hold its bodies, names and ids.
+    pub tail: &'a Bytes,
+}
+
+/// A timeline that a record names: appends are numbered first, then changes, from 0 on. An id has
+/// the number of the first append.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    pub number: usize,
+    pub timeline: TimelineRef<'a>,
+}
+
+/// Takes what a record does.
+pub trait Sink {
+    /// Why a record cannot be taken.
+    type Error;
+
+    /// A body; the entries that follow have it. `is_copy`: its bytes are not part of the tail.
+    fn body(&mut self, body: Body, is_copy: bool);
+
+    /// An entry of the last body. `is_chosen`: the caller chose its sequence.
+    fn entry(
+        &mut self,
+        named: Named<'_>,
+        sequence: Sequence,
+        is_chosen: bool,
+    ) -> Result<(), Self::Error>;
+
+    /// A change. `end` is the last sequence of the timeline, or 0 for an id, whose timeline was
+    /// appended to; `place` is where an edit was committed.
+    fn change(
+        &mut self,
+        named: Named<'_>,
+        end: Sequence,
+        effect: Effect,
+        place: CommitPlace,
+    ) -> Result<(), Self::Error>;
+}
+
+/// Applies a record's operations to a sink: see the heading. Appends come before changes in
+/// `operations`; the facts have as many sequences and ends as they need.
+pub fn apply<'a, T, S>(
+    operations: impl Iterator<Item = Operation<'a, T>>,
+    facts: RecordFacts<'_>,
+    places: &mut CommitPlaces,
+    sink: &mut S,
+) -> Result<(), S::Error>
+where
+    T: IntoIterator<Item = TimelineRef<'a>, IntoIter: ExactSizeIterator>,
+    S: Sink,
+{
+    const COUNTED: &str = "a record has a sequence for each append and change";
+    let RecordFacts { time_ms, start_ms, chosen, given, ends, tail } = facts;
+    let (mut sequences, mut ends) = (given.iter().copied(), ends.iter().copied());
+    let mut number = 0;
+    for operation in operations {
+        let (timeline, effect) = match operation {
+            Operation::Append { body, stamped, lifetime_ms, targets } => {
+                let targets = targets.into_iter();
+                if targets.len() == 0 {
+                    continue;
+                }
+                let times = Times::new(time_ms, start_ms, lifetime_ms);
+                let bytes =
+                    if stamped { stamped_body(tail, body, given) } else { tail.slice(body) };
+                let is_shared = targets.len() > 1;
+                sink.body(Body { times, bytes, place: places.next(), is_shared }, stamped);
+                for timeline in targets {
+                    let sequence = sequences.next().expect(COUNTED);
+                    sink.entry(Named { number, timeline }, sequence, chosen && number == 0)?;
+                    number += 1;
+                }
+                continue;
+            }
+            Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
+                let sequences = remembered(targets_hash, given).into();
+                let used = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
+                let effect = Effect::Id(tail.slice_ref(id), used);
+                sink.change(Named { number: 0, timeline }, 0, effect, CommitPlace::default())?;
+                continue;
+            }
+            Operation::Trim { timeline, floor } => (timeline, Effect::Trim(floor)),
+            Operation::Remove { timeline, ranges } => (timeline, Effect::Remove(ranges)),
+            Operation::Edit { timeline, sequence, body } => {
+                (timeline, Effect::Edit(sequence, tail.slice(body)))
+            }
+        };
+        let (end, named) = (ends.next().expect(COUNTED), Named { number, timeline });
+        number += 1;
+        let place = match effect {
+            Effect::Edit(sequence, _) if sequence > end => continue,
+            Effect::Edit(..) => places.next(),
+            _ => CommitPlace::default(),
+        };
+        sink.change(named, end, effect, place)?;
+    }
+    Ok(())
+}
+
+fn stamped_body(tail: &Bytes, body: Range<usize>, given: &[Sequence]) -> Bytes {
+    stamp(&tail[body], given.first().copied().unwrap_or(0)).into()
+}
+
+/// Applies a record of the log. The outer error says what is wrong with the record itself.
+pub fn apply_record<S: Sink>(
+    record: &Record<'_>,
+    tail: &Bytes,
+    places: &mut CommitPlaces,
+    sink: &mut S,
+) -> Result<Result<(), S::Error>, &'static str> {
+    let operations = decode_tail(tail).ok_or("its operations cannot be read")?;
+    let (given, ends) = sequences_of(record, &operations)
+        .ok_or("it has more or fewer sequences than its operations need")?;
+    let facts = RecordFacts {
+        time_ms: record.time_ms,
+        start_ms: record.start_ms,
+        chosen: record.chosen,
+        given,
+        ends,
+        tail,
+    };
+    let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
+    let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
+    Ok(apply(appends.into_iter().chain(changes), facts, places, sink))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::wal::ORIGIN_BYTES;
+    use crate::ids::{Instance, StoreId, StoreKey};
+    use crate::options::Options;
+    use crate::timeline::Floor;
+    use crate::write::batch::{Batch, Prepared};
+
+    const STORE: StoreId = StoreId(7);
+    const AT: Lsn = Lsn(4096);
+
+    /// Keeps what it is given.
+    #[derive(Debug, Default, PartialEq)]
+    struct Taken {
+        bodies: Vec<(Bytes, CommitPlace, bool)>,
+        /// Timeline, sequence, number of the body, whether the sequence was chosen.
+        entries: Vec<(Vec<u8>, Sequence, usize, bool)>,
+        changes: Vec<(Vec<u8>, Sequence, Effect, CommitPlace)>,
+        numbers: Vec<usize>,
+    }
+
+    impl Sink for Taken {
+        type Error = Infallible;
+
+        fn body(&mut self, body: Body, _: bool) {
+            self.bodies.push((body.bytes, body.place, body.is_shared));
+        }
+
+        fn entry(
+            &mut self,
+            named: Named<'_>,
+            sequence: Sequence,
+            chosen: bool,
+        ) -> Result<(), Infallible> {
+            let name = named.timeline.name.to_vec();
+            self.entries.push((name, sequence, self.bodies.len() - 1, chosen));
+            self.numbers.push(named.number);
+            Ok(())
+        }
+
+        fn change(
+            &mut self,
+            named: Named<'_>,
+            end: Sequence,
+            effect: Effect,
+            place: CommitPlace,
+        ) -> Result<(), Infallible> {
+            self.changes.push((named.timeline.name.to_vec(), end, effect, place));
+            self.numbers.push(named.number);
+            Ok(())
+        }
+    }
+
+    /// One call on a batch.
+    #[derive(Clone, Debug)]
+    enum Call {
+        Append(u8, usize),
+        FanOut(Vec<u8>, usize),
+        Trim(u8, Sequence),
+        Remove(u8, Sequence),
+        Edit(u8, Sequence),
+    }
+
+    fn calls() -> impl Strategy<Value = Vec<Call>> {
+        let timeline = 0..4_u8;
+        let call = prop_oneof![
+            3 => (timeline.clone(), 0..20_usize).prop_map(|(to, bytes)| Call::Append(to, bytes)),
+            2 => (vec(timeline.clone(), 0..5), 0..20_usize)
+                .prop_map(|(to, bytes)| Call::FanOut(to, bytes)),
+            1 => (timeline.clone(), 1..9_u64).prop_map(|(of, lowest)| Call::Trim(of, lowest)),
+            1 => (timeline.clone(), 1..9_u64).prop_map(|(of, at)| Call::Remove(of, at)),
+            2 => (timeline, 1..9_u64).prop_map(|(of, at)| Call::Edit(of, at)),
+        ];
+        vec(call, 1..12)
+    }
+
+    fn prepared(calls: &[Call], stamped: bool) -> Option<Prepared> {
+        let store = StoreKey { instance: Instance(0), id: STORE };
+        let timeline = |name: &'static [u8]| TimelineRef { store: STORE, name };
+        let name = |number: &u8| [&b"a"[..], b"b", b"c", b"d"][usize::from(*number)];
+        let body = |bytes: &usize| vec![b'x'; ORIGIN_BYTES + bytes];
+        let mut batch = Batch::new();
+        if stamped {
+            batch = batch.stamp_origin();
+        }
+        for call in calls {
+            batch = match call {
+                Call::Append(to, bytes) => batch.append(store, name(to), &body(bytes)),
+                Call::FanOut(to, bytes) => {
+                    let mut to = to.clone();
+                    to.sort_unstable();
+                    to.dedup();
+                    batch.fan_out(&body(bytes), to.iter().map(|to| (store, name(to))))
+                }
+                Call::Trim(of, lowest) => {
+                    batch.trim(timeline(name(of)), Floor { lowest: *lowest, ..Floor::default() })
+                }
+                Call::Remove(of, at) => {
+                    batch.remove(timeline(name(of)), &BTreeMap::from([(*at, *at)]))
+                }
+                Call::Edit(of, at) => batch.edit(store, name(of), *at, b"new"),
+            };
+        }
+        let hasher = hashbrown::DefaultHashBuilder::default();
+        batch.id(b"id").prepare(Instance(0), &Options::default(), &hasher).ok()
+    }
+
+    proptest! {
+        /// What a commit applies is what a replay of its record applies; sequences rise by one in
+        /// each timeline, places by one in the group, and edits above the end take none.
+        #[test]
+        fn a_record_means_the_same_when_it_is_committed_and_when_it_is_replayed(
+            calls in calls(),
+            stamped: bool,
+        ) {
+            let Some(batch) = prepared(&calls, stamped) else { return Ok(()) };
+            // As the commit path gives sequences: one after the other, in each timeline.
+            let mut last: BTreeMap<Vec<u8>, Sequence> = BTreeMap::new();
+            let mut sequences = Vec::new();
+            for target in batch.timelines().take(batch.targets.len()) {
+                let last = last.entry(target.timeline.name.to_vec()).or_default();
+                *last += 1;
+                sequences.push(*last);
+            }
+            let changed = batch.timelines().skip(batch.targets.len());
+            let ends = changed.map(|key| last.get(key.timeline.name).copied().unwrap_or(0));
+            let ends: Vec<Sequence> = ends.collect();
+            let (time_ms, start_ms, chosen) = (5, 6, true);
+            let tail = &batch.tail;
+            let facts =
+                RecordFacts { time_ms, start_ms, chosen, given: &sequences, ends: &ends, tail };
+            let mut committed = Taken::default();
+            let mut places = CommitPlaces::new(AT);
+            let Ok(()) = apply(batch.operations(), facts, &mut places, &mut committed);
+            let both = [sequences.clone(), ends.clone()].concat();
+            let record = Record { time_ms, start_ms, chosen, sequences: both, tail };
+            let mut replayed = Taken::default();
+            let mut places = CommitPlaces::default();
+            places.of_group(AT);
+            let Ok(()) =
+                apply_record(&record, tail, &mut places, &mut replayed).expect("a record");
+            prop_assert_eq!(&committed, &replayed);
+
+            let given: Vec<Sequence> = committed.entries.iter().map(|entry| entry.1).collect();
+            prop_assert_eq!(given, sequences.clone());
+            let chosen = committed.entries.iter().filter(|entry| entry.3).count();
+            prop_assert_eq!(chosen, sequences.len().min(1));
+            let edits = committed.changes.iter().filter_map(|(_, end, effect, place)| match effect {
+                Effect::Edit(sequence, _) => Some((*sequence, *end, *place)),
+                _ => None,
+            });
+            let edits: Vec<_> = edits.collect();
+            prop_assert!(edits.iter().all(|(sequence, end, _)| sequence <= end));
+            let bodies = committed.bodies.iter().map(|(_, place, _)| *place);
+            let places: Vec<u64> =
+                bodies.chain(edits.iter().map(|edit| edit.2)).map(|place| place.0).collect();
+            let expected: Vec<u64> = (AT.0 + 1..).take(places.len()).collect();
+            prop_assert_eq!(places, expected);
+            for (bytes, ..) in committed.bodies.iter().filter(|_| stamped) {
+                prop_assert_eq!(&bytes[..ORIGIN_BYTES], sequences[0].to_le_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_with_too_few_sequences_is_not_applied() {
+        let batch = prepared(&[Call::Append(0, 3)], false).expect("a good batch");
+        let tail = &batch.tail;
+        let record = Record { time_ms: 1, start_ms: 1, chosen: false, sequences: vec![], tail };
+        let mut taken = Taken::default();
+        let applied = apply_record(&record, tail, &mut CommitPlaces::default(), &mut taken);
+        assert!(applied.is_err());
+        assert_eq!(taken, Taken::default());
+    }
+}
