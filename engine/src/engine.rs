@@ -30,6 +30,7 @@ use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
 use crate::recover::open;
 use crate::recover::recovery::Recovery;
 use crate::running::Running;
+use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::state::figures::{self, StoreFigures};
 use crate::stats::Stats;
@@ -149,7 +150,7 @@ impl Engine {
     /// The store of that name.
     pub fn store(&self, name: &str) -> Result<Store> {
         let found = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
-        Ok(Store { running: self.running.clone(), id: found.id, name: name.into() })
+        Ok(Store { running: self.running.clone(), id: found.id, name: name.into(), at: None })
     }
 
     fn find_store(&self, name: &str) -> Option<StoreRecord> {
@@ -250,6 +251,12 @@ impl Engine {
         let mut stores: Vec<StoreInfo> = self.state().stores.read().iter().map(info).collect();
         stores.sort_by(|one, other| one.name.cmp(&other.name));
         stores
+    }
+
+    /// The state of now, of all stores, for reads that belong together: see [`Store::at`].
+    pub fn snapshot(&self) -> Snapshot {
+        let held = self.state().held.hold(self.state().view.moment());
+        Snapshot { running: self.running.clone(), held }
     }
 
     /// Queues a batch. The ticket resolves when it is committed: durable as the batch asked, and

@@ -41,6 +41,10 @@ pub enum Error {
     /// more. Create it again, or let it be.
     #[error("the store was dropped")]
     StoreDropped,
+    /// The snapshot is too old: the memtables that it keeps take more than their share of the memory
+    /// budget. Take a new snapshot and begin again; hold it for a shorter time.
+    #[error("the snapshot is too old: take a new one")]
+    SnapshotTooOld,
     /// There are as many stores as there may be: drop one that is not needed. Nothing was written.
     #[error("there are {limit} stores already: drop one that is not needed")]
     TooManyStores {

@@ -35,6 +35,7 @@ mod read;
 mod recover;
 mod running;
 mod segment;
+mod snapshot;
 mod state;
 mod stats;
 mod store;
@@ -61,6 +62,7 @@ pub use ids::{
 pub use notify::watch::Watcher;
 pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
 pub use recover::recovery::Recovery;
+pub use snapshot::Snapshot;
 pub use state::figures::StoreFigures;
 pub use state::refusals::OnceAMinute;
 pub use stats::Stats;

@@ -11,8 +11,9 @@ use crate::ids::{BodyKey, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimeMs, T
 use crate::read::list;
 use crate::read::{Reading, page};
 use crate::running::Running;
+use crate::snapshot::Snapshot;
 use crate::state::State;
-use crate::state::view::View;
+use crate::state::moment::{HeldMoment, Moment};
 use crate::write::batch::{Batch, name_too_long, stands_for};
 use crate::write::change::{self, Trim};
 use crate::write::queue::Queue;
@@ -27,6 +28,8 @@ pub struct Store {
     pub(crate) running: Arc<Running>,
     pub(crate) id: StoreId,
     pub(crate) name: Arc<str>,
+    /// Reads are of this moment; `None`: of now.
+    pub(crate) at: Option<Arc<HeldMoment>>,
 }
 
 impl From<&Store> for StoreKey {
@@ -69,6 +72,28 @@ impl Store {
         Ok(receipt.sequences[0])
     }
 
+    /// The same store as it was when a snapshot was taken: its reads show that moment, and nothing
+    /// that was committed later. Entries expire meanwhile all the same. Writes are as ever.
+    ///
+    /// # Panics
+    /// If the snapshot is of another engine.
+    #[must_use]
+    pub fn at(&self, snapshot: &Snapshot) -> Store {
+        let is_same = Arc::ptr_eq(&self.running, &snapshot.running);
+        assert!(is_same, "a snapshot shows the stores of its own engine");
+        Store { at: Some(snapshot.held.clone()), ..self.clone() }
+    }
+
+    /// The moment that reads show.
+    fn moment(&self) -> Result<Moment> {
+        let moment = match &self.at {
+            Some(held) => held.moment()?,
+            None => self.running.state.view.moment(),
+        };
+        self.running.state.check_store(self.id)?;
+        Ok(moment)
+    }
+
     fn timeline<'a>(&self, name: &'a [u8]) -> Result<TimelineRef<'a>> {
         if name.is_empty() {
             return Err(Error::invalid("a timeline's name must not be empty"));
@@ -82,9 +107,8 @@ impl Store {
     fn read<T>(&self, timeline: &[u8], read: impl FnOnce(Reading<'_>) -> Result<T>) -> Result<T> {
         let timeline = self.timeline(timeline)?;
         let state = &self.running.state;
-        let view: &View = &state.view.load();
-        state.check_store(self.id)?;
-        read(Reading::new(state, view, state.key(timeline)))
+        let moment = self.moment()?;
+        read(Reading::new(state, &moment, state.key(timeline)))
     }
 
     /// A change counts what it reads first: of a store that was dropped meanwhile that says
@@ -210,15 +234,6 @@ impl Store {
         Ok((end.last, end.last_time_ms))
     }
 
-    /// Returns when each batch of which anything was to be seen can be seen as a whole.
-    ///
-    /// A batch becomes visible in one of its timelines after the other, within microseconds. Who
-    /// has read one and now reads another, and must not miss what came with what it read, calls
-    /// this between the two.
-    pub fn see_whole_batches(&self) {
-        drop(self.running.state.applying.read());
-    }
-
     /// What a batch with this id for these bytes was given, if one was committed within the window;
     /// see [`Batch::id_for`]. With other bytes it is an [`Error::IdConflict`].
     pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {
@@ -245,8 +260,7 @@ impl Store {
     /// in byte order.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
         let state = &self.running.state;
-        let view = state.view.load();
-        state.check_store(self.id)?;
-        list::list(state, &view, self.id, prefix, after, count)
+        let moment = self.moment()?;
+        list::list(state, &moment, self.id, prefix, after, count)
     }
 }

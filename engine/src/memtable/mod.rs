@@ -18,8 +18,11 @@
 //!
 //! It does not know: the log, segments, or how sequences are chosen.
 
+mod group;
+mod history;
 mod slot;
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -27,10 +30,13 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
 
-pub use slot::{Effect, IdRecord, Slot};
+pub use group::{Body, Effect, Group, IdRecord};
+use history::Undone;
+pub use history::{edited_without, removed_without};
+pub use slot::Slot;
 
-use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs};
-use crate::timeline::{Changes, Collector, End, Key, Own, Span, Times};
+use crate::ids::{BODIES, Lsn, Sequence, TimeMs};
+use crate::timeline::{Changes, Collector, End, Key, Own, Span};
 
 const SHARD_BITS: u32 = 6;
 
@@ -45,35 +51,6 @@ const PIECE: usize = 4096;
 /// gave.
 const SLOT_BYTES: usize = size_of::<Slot>() * 4 / 3 + 24;
 
-/// What a batch's bytes cost beside themselves: the allocation's head and the count of those who
-/// hold it.
-const HOLDING_BYTES: usize = 64;
-
-/// A body with what all its entries have in common.
-#[derive(Clone, Debug)]
-pub struct Body {
-    /// When it was committed, and how long its entries live.
-    pub times: Times,
-    /// The caller's bytes.
-    pub bytes: Bytes,
-    /// Where it was committed.
-    pub place: CommitPlace,
-    /// Whether several entries have it.
-    pub is_shared: bool,
-}
-
-impl Body {
-    /// A body on its way into a group.
-    pub fn new(times: Times, bytes: Bytes, is_shared: bool) -> Body {
-        Body { times, bytes, place: CommitPlace::default(), is_shared }
-    }
-
-    /// Which it is, if entries share it.
-    pub fn shared_place(&self) -> Option<CommitPlace> {
-        self.is_shared.then_some(self.place)
-    }
-}
-
 /// Where a timeline is in the memtable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotId {
@@ -86,6 +63,20 @@ impl SlotId {
     pub fn place(self) -> (usize, usize) {
         (self.shard as usize, self.slot as usize)
     }
+}
+
+/// How much of a memtable is published: a reader ignores what is above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// Groups that start below this position of the log.
+    pub lsn: Lsn,
+    /// Bodies with numbers below this one: those of these groups.
+    pub bodies: u32,
+}
+
+impl Watermark {
+    /// All of a memtable: of a sealed one, or for those who change it.
+    pub const ALL: Watermark = Watermark { lsn: Lsn(u64::MAX), bodies: u32::MAX };
 }
 
 /// What a memtable knows of a timeline.
@@ -112,77 +103,6 @@ impl Shard {
             slot.hash == hash && slot.store == timeline.store && slot.name == timeline.name
         };
         self.table.find(hash, is_it).copied()
-    }
-}
-
-/// What the commit thread applies at once. It is reused, so that a group allocates nothing but what
-/// it keeps.
-#[derive(Debug)]
-pub struct Group {
-    bodies: Vec<Body>,
-    /// By shard, so that each shard is locked once.
-    appends: Vec<Vec<Append>>,
-    effects: Vec<(SlotId, Effect, CommitPlace)>,
-    /// Bytes of batches, of which bodies, names and ids are slices.
-    held_bytes: usize,
-}
-
-#[derive(Debug)]
-struct Append {
-    slot: u32,
-    sequence: Sequence,
-    /// The body's number in the group.
-    body: u32,
-    times: Times,
-    body_bytes: u32,
-}
-
-impl Default for Group {
-    fn default() -> Group {
-        Group {
-            bodies: Vec::new(),
-            appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect(),
-            effects: Vec::new(),
-            held_bytes: 0,
-        }
-    }
-}
-
-impl Group {
-    /// Counts a batch's bytes: as long as one of its bodies, names or ids is kept, all of them are.
-    pub fn hold(&mut self, bytes: usize) {
-        self.held_bytes += bytes + HOLDING_BYTES;
-    }
-
-    /// Adds a body; the entries added next belong to it.
-    pub fn body(&mut self, body: Body) {
-        self.bodies.push(body);
-    }
-
-    /// Adds an entry of the body added last.
-    pub fn entry(&mut self, slot: SlotId, sequence: Sequence) {
-        let number = self.bodies.len() - 1;
-        let body = &self.bodies[number];
-        self.appends[slot.shard as usize].push(Append {
-            slot: slot.slot,
-            sequence,
-            body: number as u32,
-            times: body.times,
-            body_bytes: body.bytes.len() as u32,
-        });
-    }
-
-    /// Adds what else the batch does to a timeline, and where an edit was committed.
-    pub fn effect(&mut self, slot: SlotId, effect: Effect, place: CommitPlace) {
-        self.effects.push((slot, effect, place));
-    }
-
-    /// Forgets all, when the group was not committed.
-    pub fn clear(&mut self) {
-        self.bodies.clear();
-        self.appends.iter_mut().for_each(Vec::clear);
-        self.effects.clear();
-        self.held_bytes = 0;
     }
 }
 
@@ -313,14 +233,16 @@ impl Memtable {
         SlotId { shard: number, slot }
     }
 
-    /// Where the timeline of a slot ends.
+    /// Where the timeline of a slot ends, published or not.
     pub fn end_of(&self, slot: SlotId) -> End {
         self.shards[slot.shard as usize].read().slots[slot.slot as usize].end()
     }
 
-    /// Applies a group that stands at `at` in the log: first its bodies, then its entries, a shard
-    /// at a time.
-    pub fn apply(&self, group: &mut Group, at: Lsn) {
+    /// Applies a group that starts at `at` in the log: first its bodies, then its entries, a shard at
+    /// a time, then its changes. No reader needs the state before a commit below `settled`.
+    ///
+    /// Readers ignore the group until the watermark is above it.
+    pub fn apply(&self, group: &mut Group, at: Lsn, settled: Lsn) {
         let mut bytes =
             std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
         let first = self.add_bodies(&mut group.bodies);
@@ -342,15 +264,16 @@ impl Memtable {
             self.changes_at.store(at.0, Ordering::Release);
             self.frees.store(true, Ordering::Release);
         }
+        let mut grown = bytes as isize;
         for (slot, effect, place) in group.effects.drain(..) {
             let mut shard = self.shards[slot.shard as usize].write();
             let slot = &mut shard.slots[slot.slot as usize];
             if slot.name == BODIES {
                 self.changes_bodies.store(true, Ordering::Release);
             }
-            bytes += slot.take(effect, place);
+            grown += slot.take(effect, place, at, settled);
         }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(grown.max(0) as usize, Ordering::Relaxed);
     }
 
     fn add_bodies(&self, added: &mut Vec<Body>) -> u32 {
@@ -369,24 +292,50 @@ impl Memtable {
         first as u32
     }
 
-    /// How a timeline ends and what of it is here; `None` when nothing is known of it here.
-    pub fn look(&self, key: Key<'_>) -> Option<Look> {
+    /// How a timeline ends and what of it is here, up to the watermark; `None` when nothing is
+    /// known of it here.
+    pub fn look(&self, key: Key<'_>, watermark: Watermark) -> Option<Look> {
         let number = Memtable::shard_of(key.hash);
         let shard = self.shards[number as usize].read();
         let place = shard.find(key)?;
         let slot = &shard.slots[place as usize];
-        let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: place });
-        Some(Look { end: slot.end(), span: slot.span(), changed })
+        let (end, span) = match slot.visible(watermark) {
+            visible if visible == slot.bodies.len() => (slot.end_at(watermark), slot.span()),
+            visible => {
+                let bodies = self.bodies.read();
+                let body = |number: u32| &bodies[number as usize / PIECE][number as usize % PIECE];
+                slot.end_and_span(visible, watermark, body)
+            }
+        };
+        let changed = slot.has_changes().then_some(SlotId { shard: number, slot: place });
+        Some(Look { end, span, changed })
     }
 
     /// What a timeline's changes are here, in a slot that has some.
     pub fn changes_in<T>(&self, slot: SlotId, look: impl FnOnce(&Changes) -> T) -> T {
+        self.changes_for(slot, Watermark::ALL, |changes, _| look(changes))
+    }
+
+    /// The removed ranges of a slot that has changes, without those above the watermark.
+    pub fn removed(&self, slot: SlotId, watermark: Watermark) -> BTreeMap<Sequence, Sequence> {
+        self.changes_for(slot, watermark, |changes, undone| {
+            let most = changes.removed.len();
+            removed_without(changes, undone, (Sequence::MAX, most)).below.into_iter().collect()
+        })
+    }
+
+    /// The same for a reader: all changes here, and those above the watermark, which the reader
+    /// takes out.
+    pub fn changes_for<T>(
+        &self,
+        slot: SlotId,
+        watermark: Watermark,
+        look: impl FnOnce(&Changes, &[Undone]) -> T,
+    ) -> T {
         let shard = self.shards[slot.shard as usize].read();
-        look(
-            shard.slots[slot.slot as usize]
-                .changes()
-                .expect("changes stay until the memtable goes"),
-        )
+        let slot = &shard.slots[slot.slot as usize];
+        let changes = slot.changes().expect("changes stay until the memtable goes");
+        look(changes, slot.undone_above(watermark))
     }
 
     /// What a client's id was used for in the timeline of a slot.
@@ -394,11 +343,16 @@ impl Memtable {
         self.with_slot(slot, |slot| slot.id(id).cloned())
     }
 
-    /// What a client's id was used for in a timeline.
-    pub fn id(&self, key: Key<'_>, id: &[u8]) -> Option<IdRecord> {
+    /// What a client's id was used for in a timeline, by a batch below the watermark.
+    pub fn id(&self, key: Key<'_>, id: &[u8], watermark: Watermark) -> Option<IdRecord> {
         let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
         let slot = &shard.slots[shard.find(key)? as usize];
-        slot.id(id).cloned()
+        let visible = slot.visible(watermark);
+        // The batch with the id appended to this timeline, and its first sequence is remembered.
+        let last = visible.checked_sub(1).map_or(0, |last| slot.sequence(last));
+        let is_visible =
+            |used: &&IdRecord| used.sequences.first().is_none_or(|first| *first <= last);
+        slot.id(id).filter(is_visible).cloned()
     }
 
     /// Gives the collector the entries of a timeline from `low` to `high`, until it is full. It
@@ -408,6 +362,7 @@ impl Memtable {
         key: Key<'_>,
         mut low: Sequence,
         mut high: Sequence,
+        watermark: Watermark,
         out: &mut Collector<'_>,
     ) {
         let Some(slot) = self.find(key) else { return };
@@ -415,7 +370,7 @@ impl Memtable {
         let mut taken = Vec::new();
         while low <= high {
             let most = out.wanted().clamp(1, TAKEN);
-            self.take(slot, (low, high), (descending, most), &mut taken);
+            self.take(slot, (low, high), (descending, most), watermark, &mut taken);
             let is_last = taken.len() < most;
             for (sequence, body) in taken.drain(..) {
                 let own = Own { place: body.shared_place(), ..Own::default() };
@@ -436,11 +391,13 @@ impl Memtable {
         slot: SlotId,
         (low, high): (Sequence, Sequence),
         (descending, most): (bool, usize),
+        watermark: Watermark,
         taken: &mut Vec<(Sequence, Body)>,
     ) {
         let shard = self.shards[slot.shard as usize].read();
         let slot = &shard.slots[slot.slot as usize];
-        let places = slot.place_of(low)..slot.place_of(high.saturating_add(1));
+        let end = slot.place_of(high.saturating_add(1)).min(slot.visible(watermark));
+        let places = slot.place_of(low).min(end)..end;
         let bodies = self.bodies.read();
         let mut take = |place: usize| {
             let number = slot.bodies[place] as usize;
@@ -454,14 +411,20 @@ impl Memtable {
     }
 
     /// The lowest sequence of a timeline here whose time is `time_ms` or later.
-    pub fn sequence_at(&self, key: Key<'_>, time_ms: TimeMs) -> Option<Sequence> {
+    pub fn sequence_at(
+        &self,
+        key: Key<'_>,
+        time_ms: TimeMs,
+        watermark: Watermark,
+    ) -> Option<Sequence> {
         let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
         let slot = &shard.slots[shard.find(key)? as usize];
         let bodies = self.bodies.read();
         let time_of =
             |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].times.time_ms;
-        let place = slot.bodies.partition_point(|number| time_of(*number) < time_ms);
-        (place < slot.bodies.len()).then(|| slot.sequence(place))
+        let visible = &slot.bodies[..slot.visible(watermark)];
+        let place = visible.partition_point(|number| time_of(*number) < time_ms);
+        (place < visible.len()).then(|| slot.sequence(place))
     }
 
     /// Calls `visit` for every slot that something was committed to.
@@ -501,8 +464,8 @@ impl Memtable {
 mod tests {
     use super::*;
     use crate::entry::Limit;
-    use crate::ids::{StoreId, TimelineRef};
-    use crate::timeline::{Floor, Sight};
+    use crate::ids::{CommitPlace, StoreId, TimelineRef};
+    use crate::timeline::{Floor, Sight, Times};
 
     fn key(name: &[u8]) -> Key<'_> {
         Key { timeline: TimelineRef { store: StoreId(1), name }, hash: 0x1234_5678_9abc_def0 }
@@ -519,10 +482,15 @@ mod tests {
         let mut group = Group::default();
         for sequence in sequences {
             let bytes = Bytes::from(format!("body {sequence}"));
-            group.body(Body::new(Times::new(1000 + sequence, 1000 + sequence, 0), bytes, false));
+            group.body(Body {
+                times: Times::new(1000 + sequence, 1000 + sequence, 0),
+                bytes,
+                place: CommitPlace(*sequence),
+                is_shared: false,
+            });
             group.entry(slot, *sequence);
         }
-        memtable.apply(&mut group, Lsn(0));
+        memtable.apply(&mut group, Lsn(0), Lsn(0));
         memtable
     }
 
@@ -533,7 +501,7 @@ mod tests {
         descending: bool,
     ) -> Vec<Sequence> {
         let mut out = Collector::new(Limit::entries(100), descending, Sight::default());
-        memtable.read(key(b"a"), low, high, &mut out);
+        memtable.read(key(b"a"), low, high, Watermark::ALL, &mut out);
         out.finish().expect("no damage").entries.into_iter().map(|entry| entry.sequence).collect()
     }
 
@@ -543,7 +511,7 @@ mod tests {
         assert_eq!(sequences(&memtable, 6, 7, false), [6, 7]);
         assert_eq!(sequences(&memtable, 0, u64::MAX, true), [8, 7, 6, 5]);
         assert_eq!(sequences(&memtable, 9, u64::MAX, false), []);
-        let Look { end, span, .. } = memtable.look(key(b"a")).expect("known");
+        let Look { end, span, .. } = memtable.look(key(b"a"), Watermark::ALL).expect("known");
         assert_eq!((end.last, end.floor.lowest, span.map(|span| span.count)), (8, 1, Some(4)));
     }
 
@@ -553,7 +521,7 @@ mod tests {
         assert_eq!(sequences(&memtable, 2, 11, false), [2, 10, 11]);
         assert_eq!(sequences(&memtable, 3, 9, false), []);
         assert_eq!(sequences(&memtable, 0, 39, true), [11, 10, 2, 1]);
-        assert_eq!(memtable.sequence_at(key(b"a"), 1005), Some(10));
+        assert_eq!(memtable.sequence_at(key(b"a"), 1005, Watermark::ALL), Some(10));
     }
 
     #[test]
@@ -561,7 +529,10 @@ mod tests {
         let memtable = Memtable::new(Lsn(0));
         let before = end_at(9);
         memtable.insert(key(b"a"), before);
-        assert_eq!(memtable.look(key(b"a")), Some(Look { end: before, span: None, changed: None }));
-        assert_eq!(memtable.look(key(b"b")), None);
+        assert_eq!(
+            memtable.look(key(b"a"), Watermark::ALL),
+            Some(Look { end: before, span: None, changed: None })
+        );
+        assert_eq!(memtable.look(key(b"b"), Watermark::ALL), None);
     }
 }

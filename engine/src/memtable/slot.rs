@@ -1,14 +1,13 @@
 //! What a memtable holds of one timeline.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Append;
-use crate::entry::Receipt;
-use crate::error::{Error, Result};
-use crate::ids::{CommitPlace, Sequence, StoreId, TimeMs};
+use super::Watermark;
+use super::group::{Append, Body, Effect, IdRecord};
+use super::history::{self, Before, Undone};
+use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs};
 use crate::timeline::{Changes, Edit, End, Floor, Span};
 
 /// The entries of one timeline.
@@ -32,6 +31,8 @@ pub struct Slot {
     first_start_ms: TimeMs,
     last_start_ms: TimeMs,
     own_expiry: bool,
+    /// The last sequence, and its time, when the slot was made.
+    before: (Sequence, TimeMs),
     /// Whether anything was committed here: a refused batch may leave a slot without.
     touched: bool,
     /// What few timelines have.
@@ -43,6 +44,8 @@ struct Extra {
     /// The lowest sequence before the first trim here.
     floor_before: Option<Sequence>,
     changes: Changes,
+    /// What readers of earlier moments take out of that, oldest first.
+    history: Vec<Undone>,
     ids: Ids,
 }
 
@@ -107,46 +110,6 @@ impl Ids {
     }
 }
 
-/// What a batch with a client's id did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdRecord {
-    /// A hash of its bodies.
-    pub body_hash: u64,
-    /// A hash of its targets and changes.
-    pub targets_hash: u64,
-    /// When it was committed.
-    pub time_ms: TimeMs,
-    /// When its window began.
-    pub start_ms: TimeMs,
-    /// The sequences that it was given.
-    pub sequences: Arc<[Sequence]>,
-}
-
-impl IdRecord {
-    /// What to tell a retry with these hashes of its body and its targets.
-    pub fn receipt(&self, hashes: (u64, u64)) -> Result<Receipt> {
-        if (self.body_hash, self.targets_hash) != hashes {
-            return Err(Error::IdConflict {
-                sequence: self.sequences.first().copied().unwrap_or(0),
-            });
-        }
-        Ok(Receipt { time_ms: self.time_ms, sequences: self.sequences.to_vec(), duplicate: true })
-    }
-}
-
-/// What a batch does beside appending.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// The timeline can be read from here on only.
-    Trim(Floor),
-    /// These are removed.
-    Remove(Vec<(Sequence, Sequence)>),
-    /// This one has another body.
-    Edit(Sequence, Bytes),
-    /// A retry with this id is answered by the record.
-    Id(Bytes, IdRecord),
-}
-
 /// What an allocation costs beside what was asked for.
 const ALLOCATION_BYTES: usize = 16;
 
@@ -166,6 +129,7 @@ impl Slot {
             first_start_ms: 0,
             last_start_ms: 0,
             own_expiry: false,
+            before: (end.last, end.last_time_ms),
             touched: false,
             extra: None,
         }
@@ -225,46 +189,125 @@ impl Slot {
         allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
-    /// Takes what a batch does beside appending, an edit with where it was committed; how many
-    /// bytes that takes.
-    pub(super) fn take(&mut self, effect: Effect, at: CommitPlace) -> usize {
+    /// Takes what a batch does beside appending, an edit with its place. The group starts at `at`;
+    /// no reader needs the state before a commit below `settled`. Returns by how many bytes it grew.
+    pub(super) fn take(
+        &mut self,
+        effect: Effect,
+        place: CommitPlace,
+        at: Lsn,
+        settled: Lsn,
+    ) -> isize {
         self.touched = true;
-        let extra_bytes =
-            if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
+        let mut bytes = self.forget_below(settled);
+        if self.extra.is_none() {
+            bytes += (size_of::<Extra>() + ALLOCATION_BYTES) as isize;
+        }
         // A place in a search tree that is two thirds full.
-        let in_tree = |entry_bytes: usize| entry_bytes * 3 / 2 + ALLOCATION_BYTES;
-        match effect {
+        let in_tree = |entry_bytes: usize| (entry_bytes * 3 / 2 + ALLOCATION_BYTES) as isize;
+        let extra = self.extra.get_or_insert_default();
+        let before = match effect {
             Effect::Trim(floor) => {
-                let extra = self.extra.get_or_insert_default();
-                extra.floor_before.get_or_insert(self.end.floor.lowest);
-                let trimmed_to = floor.trimmed_to.max(self.end.floor.trimmed_to);
-                let higher =
-                    if floor.lowest > self.end.floor.lowest { floor } else { self.end.floor };
+                let before = self.end.floor;
+                extra.floor_before.get_or_insert(before.lowest);
+                let trimmed_to = floor.trimmed_to.max(before.trimmed_to);
+                let higher = if floor.lowest > before.lowest { floor } else { before };
                 self.end.floor = Floor { trimmed_to, ..higher };
-                0
+                Before::Floor(before)
             }
             Effect::Remove(ranges) => {
-                let changes = &mut self.extra.get_or_insert_default().changes;
-                let bytes = ranges.len() * in_tree(size_of::<(Sequence, Sequence)>());
-                ranges.into_iter().for_each(|(first, last)| changes.remove(first, last));
-                extra_bytes + bytes
+                let changes = &mut extra.changes;
+                bytes += ranges.len() as isize * in_tree(size_of::<(Sequence, Sequence)>());
+                let mut added = Vec::new();
+                for (first, last) in ranges {
+                    added.extend(changes.left_of(first, last));
+                    changes.remove(first, last);
+                }
+                Before::NotRemoved(added)
             }
             Effect::Edit(sequence, body) => {
-                self.extra
-                    .get_or_insert_default()
-                    .changes
-                    .edited
-                    .insert(sequence, Edit { at, body });
-                extra_bytes + in_tree(size_of::<(Sequence, Edit)>())
+                bytes += in_tree(size_of::<(Sequence, Edit)>());
+                let edit = Edit { at: place, body };
+                Before::Edit(sequence, extra.changes.edited.insert(sequence, edit))
             }
             Effect::Id(id, record) => {
-                let ids = &mut self.extra.get_or_insert_default().ids;
-                let (before, sequences) = (ids.bytes(), record.sequences.len());
-                ids.insert(id, record);
-                let grown = ids.bytes().saturating_sub(before);
-                extra_bytes + grown + sequences * size_of::<Sequence>() + 2 * ALLOCATION_BYTES
+                let (before, sequences) = (extra.ids.bytes(), record.sequences.len());
+                extra.ids.insert(id, record);
+                let grown = extra.ids.bytes().saturating_sub(before);
+                let record_bytes = sequences * size_of::<Sequence>() + 2 * ALLOCATION_BYTES;
+                return bytes + (grown + record_bytes) as isize;
             }
+        };
+        let undone = Undone { at, before };
+        bytes += undone.bytes() as isize;
+        extra.history.push(undone);
+        bytes
+    }
+
+    /// Forgets what no reader needs any more. Returns by how many bytes it grew, which is not above
+    /// zero.
+    fn forget_below(&mut self, settled: Lsn) -> isize {
+        let Some(extra) = &mut self.extra else { return 0 };
+        let settled = extra.history.partition_point(|undone| undone.at < settled);
+        -(extra.history.drain(..settled).map(|undone| undone.bytes() as isize).sum::<isize>())
+    }
+
+    /// The changes above a watermark.
+    pub(super) fn undone_above(&self, watermark: Watermark) -> &[Undone] {
+        let history = self.extra.as_ref().map_or(&[][..], |extra| &extra.history);
+        match history.last() {
+            Some(last) if last.at >= watermark.lsn => {
+                &history[history.partition_point(|undone| undone.at < watermark.lsn)..]
+            }
+            _ => &[],
         }
+    }
+
+    /// How many entries are below a watermark.
+    pub(super) fn visible(&self, watermark: Watermark) -> usize {
+        match self.bodies.last() {
+            Some(last) if *last >= watermark.bodies => {
+                self.bodies.partition_point(|body| *body < watermark.bodies)
+            }
+            _ => self.bodies.len(),
+        }
+    }
+
+    /// Whether entries are removed or edited here, by any commit.
+    pub(super) fn has_changes(&self) -> bool {
+        self.changes().is_some()
+    }
+
+    /// How the timeline ends for a reader who sees all entries.
+    pub(super) fn end_at(&self, watermark: Watermark) -> End {
+        let floor = history::floor_before(self.end.floor, self.undone_above(watermark));
+        End { floor, ..self.end }
+    }
+
+    /// How the timeline ends for a reader who sees the first `visible` entries, and what of it is
+    /// here.
+    pub(super) fn end_and_span<'b>(
+        &self,
+        visible: usize,
+        watermark: Watermark,
+        body: impl Fn(u32) -> &'b Body,
+    ) -> (End, Option<Span>) {
+        let floor = self.end_at(watermark).floor;
+        let Some(span) = self.span().filter(|_| visible > 0) else {
+            let (last, last_time_ms) = self.before;
+            return (End { last, last_time_ms, floor }, None);
+        };
+        let unseen = self.bodies[visible..].iter().map(|number| body(*number).bytes.len() as u64);
+        let times = body(self.bodies[visible - 1]).times;
+        let span = Span {
+            last: self.sequence(visible - 1),
+            count: visible as u64,
+            body_bytes: self.body_bytes - unseen.sum::<u64>(),
+            last_time_ms: times.time_ms,
+            last_start_ms: times.start_ms,
+            ..span
+        };
+        (End { last: span.last, last_time_ms: span.last_time_ms, floor }, Some(span))
     }
 
     /// How the timeline ends now.

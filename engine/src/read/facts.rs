@@ -28,8 +28,8 @@ impl Reading<'_> {
     /// What a client's id was used for in this timeline. Of what was used before some time nothing
     /// need be found.
     pub fn id(&self, id: &[u8], from_ms: TimeMs) -> Result<Option<IdRecord>> {
-        for memtable in self.view.memtables() {
-            if let Some(found) = memtable.id(self.key, id) {
+        for (memtable, watermark) in self.view.memtables_below(self.watermark) {
+            if let Some(found) = memtable.id(self.key, id, watermark) {
                 return Ok(Some(found));
             }
         }

@@ -12,6 +12,7 @@ use crate::ids::{BODIES, StoreId, TimelineRef};
 use crate::read::reading::Reading;
 use crate::segment::{Segment, SegmentScan};
 use crate::state::State;
+use crate::state::moment::Moment;
 use crate::state::view::View;
 
 /// So many names are looked at in one go, at least.
@@ -24,12 +25,13 @@ const LEAST_LOOKED_AT: usize = 1024;
 /// spans.
 pub fn list(
     state: &State,
-    view: &View,
+    moment: &Moment,
     store: StoreId,
     prefix: &[u8],
     after: Option<&[u8]>,
     count: usize,
 ) -> Result<Vec<Vec<u8>>> {
+    let view: &View = &moment.view;
     let mut listed = Vec::new();
     let mut after = after.map(<[u8]>::to_vec);
     while listed.len() < count {
@@ -41,7 +43,7 @@ pub fn list(
         after = Some(last.clone());
         for name in names {
             let timeline = TimelineRef { store, name: &name };
-            match Reading::new(state, view, state.key(timeline)).has_readable() {
+            match Reading::new(state, moment, state.key(timeline)).has_readable() {
                 Ok(true) | Err(Error::Corrupt { .. }) => listed.push(name),
                 Ok(false) => {}
                 Err(error) => return Err(error),

@@ -17,7 +17,7 @@ use crate::entry::Limit;
 use crate::error::{Error, Result};
 use crate::format::index::{Edited, TimelineEntry};
 use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
-use crate::memtable::{Look, Memtable, SlotId};
+use crate::memtable::{Look, Memtable, SlotId, Watermark, edited_without, removed_without};
 use crate::segment::Segment;
 use crate::timeline::{
     Collector, End, Layer, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides,
@@ -35,7 +35,7 @@ pub struct Place<'v> {
 }
 
 enum Source<'v> {
-    Memtable(&'v Memtable),
+    Memtable(&'v Memtable, Watermark),
     Segment(&'v Segment, TimelineEntry),
 }
 
@@ -80,6 +80,7 @@ pub struct Gaps {
 struct InMemory<'v> {
     memtable: &'v Memtable,
     slot: SlotId,
+    watermark: Watermark,
 }
 
 impl Layer for InMemory<'_> {
@@ -88,11 +89,15 @@ impl Layer for InMemory<'_> {
     }
 
     fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)> {
-        self.memtable.changes_in(self.slot, |changes| changes.removed_around(around, most))
+        self.memtable.changes_for(self.slot, self.watermark, |changes, undone| {
+            removed_without(changes, undone, (around, most))
+        })
     }
 
     fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))> {
-        self.memtable.changes_in(self.slot, |changes| changes.edited_around(around, most))
+        self.memtable.changes_for(self.slot, self.watermark, |changes, undone| {
+            edited_without(changes, undone, (around, most))
+        })
     }
 
     fn body(&self, sequence: Sequence, _number: u32) -> Result<Bytes> {
@@ -177,7 +182,7 @@ impl<'v> Step<'v> {
     /// all are in partition 0.
     fn held_to(&self, reading: &Reading<'_>) -> Result<Option<Sequence>> {
         match &self.source {
-            Source::Memtable(_) => Ok(Some(self.end.last)),
+            Source::Memtable(..) => Ok(Some(self.end.last)),
             Source::Segment(segment, _) if segment.record().partition == 0 => {
                 Ok(Some(self.end.last))
             }
@@ -200,13 +205,15 @@ impl<'v> Step<'v> {
 pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>> + use<'v> {
     let (view, key, around_damage) = (reading.view, reading.key, reading.around_damage);
     let timeline = key.timeline;
-    let memtables = view.memtables().filter_map(move |memtable| {
-        let Look { end, span, changed } = memtable.look(key)?;
-        let layer = changed.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>);
+    let memtables = view.memtables_below(reading.watermark);
+    let memtables = memtables.filter_map(move |(memtable, watermark)| {
+        let Look { end, span, changed } = memtable.look(key, watermark)?;
+        let layer = changed
+            .map(|slot| Rc::new(InMemory { memtable, slot, watermark }) as Rc<dyn Layer + 'v>);
         Some(Ok(Met::Step(Step {
             end,
             span,
-            source: Source::Memtable(memtable),
+            source: Source::Memtable(memtable, watermark),
             layer,
             dropped_to: 0,
         })))
@@ -246,10 +253,12 @@ pub fn changed_bodies<'v>(
     let timeline = TimelineRef { store: reading.key.timeline.store, name: BODIES };
     let (mut overlay, mut hidden) = (Overlay::default(), None);
     if let Some(bodies) = reading.bodies {
-        for memtable in reading.view.memtables() {
-            let slot = memtable.look(bodies).and_then(|look| look.changed);
+        for (memtable, watermark) in reading.view.memtables_below(reading.watermark) {
+            let slot = memtable.look(bodies, watermark).and_then(|look| look.changed);
             overlay.add_older(
-                slot.map(|slot| Rc::new(InMemory { memtable, slot }) as Rc<dyn Layer + 'v>),
+                slot.map(|slot| {
+                    Rc::new(InMemory { memtable, slot, watermark }) as Rc<dyn Layer + 'v>
+                }),
             );
         }
     }
@@ -341,8 +350,8 @@ impl Place<'_> {
             return Ok(());
         }
         match &self.source {
-            Source::Memtable(memtable) => {
-                memtable.read(reading.key, low, high, out);
+            Source::Memtable(memtable, watermark) => {
+                memtable.read(reading.key, low, high, *watermark, out);
                 Ok(())
             }
             Source::Segment(segment, entry) => {
@@ -354,7 +363,9 @@ impl Place<'_> {
     /// The lowest sequence here that was given at this time or later.
     pub fn sequence_at(&self, reading: &Reading<'_>, time_ms: TimeMs) -> Result<Option<Sequence>> {
         match &self.source {
-            Source::Memtable(memtable) => Ok(memtable.sequence_at(reading.key, time_ms)),
+            Source::Memtable(memtable, watermark) => {
+                Ok(memtable.sequence_at(reading.key, time_ms, *watermark))
+            }
             Source::Segment(segment, entry) => segment.sequence_at(
                 reading.key.timeline.name,
                 entry,

@@ -4,15 +4,19 @@
 //! `facts`).
 
 use crate::ids::{BODIES, TimeMs, TimelineRef};
+use crate::memtable::Watermark;
 use crate::state::State;
+use crate::state::moment::Moment;
 use crate::state::view::View;
 use crate::timeline::{Key, Lifetimes, Span};
 
 /// A timeline in a view.
 #[derive(Clone, Copy)]
 pub struct Reading<'v> {
-    /// What can be read.
+    /// Where it is read.
     pub view: &'v View,
+    /// How much of the view's active memtable is visible.
+    pub watermark: Watermark,
     /// Which timeline.
     pub key: Key<'v>,
     /// Which lifetimes have passed.
@@ -29,17 +33,31 @@ pub struct Reading<'v> {
 }
 
 impl<'v> Reading<'v> {
-    /// A timeline as it can be read now.
-    pub fn new(state: &State, view: &'v View, key: Key<'v>) -> Reading<'v> {
-        Reading::at(state, view, key, state.now_ms())
+    /// A timeline as a reader sees it.
+    pub fn new(state: &State, moment: &'v Moment, key: Key<'v>) -> Reading<'v> {
+        Reading::at(state, moment, key, state.now_ms())
+    }
+
+    /// A timeline as the next commit finds it: all that was applied, published or not.
+    pub fn for_commit(state: &State, view: &'v View, key: Key<'v>) -> Reading<'v> {
+        Reading::in_view(state, (view, Watermark::ALL), key, state.now_ms())
     }
 
     /// A timeline as it is to be read for a decision that cannot be taken back.
-    pub fn sure(state: &State, view: &'v View, key: Key<'v>) -> Reading<'v> {
-        Reading::at(state, view, key, state.sure_now_ms())
+    pub fn sure(state: &State, moment: &'v Moment, key: Key<'v>) -> Reading<'v> {
+        Reading::at(state, moment, key, state.sure_now_ms())
     }
 
-    fn at(state: &State, view: &'v View, key: Key<'v>, now_ms: TimeMs) -> Reading<'v> {
+    fn at(state: &State, moment: &'v Moment, key: Key<'v>, now_ms: TimeMs) -> Reading<'v> {
+        Reading::in_view(state, (&moment.view, moment.watermark), key, now_ms)
+    }
+
+    fn in_view(
+        state: &State,
+        (view, watermark): (&'v View, Watermark),
+        key: Key<'v>,
+        now_ms: TimeMs,
+    ) -> Reading<'v> {
         let (ttl_ms, gone_before_ms) = state.retention(key.timeline.store);
         Reading {
             lifetimes: Lifetimes::at(now_ms, ttl_ms, gone_before_ms),
@@ -49,6 +67,7 @@ impl<'v> Reading<'v> {
                 .memtables()
                 .any(|memtable| memtable.changes_bodies())
                 .then(|| state.key(TimelineRef { store: key.timeline.store, name: BODIES })),
+            watermark,
             ..Reading::of_end(view, key)
         }
     }
@@ -57,6 +76,7 @@ impl<'v> Reading<'v> {
     pub fn of_end(view: &'v View, key: Key<'v>) -> Reading<'v> {
         Reading {
             view,
+            watermark: Watermark::ALL,
             key,
             lifetimes: Lifetimes::default(),
             own_starts: false,

@@ -46,6 +46,7 @@ use crate::random::{new_engine_id, random};
 use crate::recover::recovery::Recovery;
 use crate::recover::replay::{self, Replay};
 use crate::segment::{self, BlockCache, Segment};
+use crate::state::moment::HeldMoments;
 use crate::state::refusals::Refusals;
 use crate::state::reserve::{self, Reserve};
 use crate::state::view::{CurrentView, SegmentSet, View};
@@ -125,6 +126,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         remove_leftovers(&dir, &manifest, &mut files)?;
     }
     let whole = replay.whole_since(tail.whole_from);
+    let log_end = wal.as_ref().map_or(tail.end, Wal::end);
     let (reserve, instance) = (open_reserve(&dir, &options), Instance(random()));
     let state = State {
         times: CommitTimes::new(clock.clone(), sure, last_time_ms, own_starts),
@@ -134,11 +136,11 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         clock,
         engine_id: manifest.engine_id(),
         writer_epoch: manifest.writer_epoch(),
-        view: CurrentView::new(replay.view),
+        view: CurrentView::new(replay.view, log_end),
         stores: RwLock::new(settled.stores),
         history: manifest.live().history,
         manifest: Mutex::new(manifest),
-        applying: RwLock::default(),
+        held: HeldMoments::default(),
         turns: Turns::default(),
         merging: Merging::default(),
         watch: Arc::new(WatchTable::new(instance)),

@@ -125,7 +125,7 @@ impl Replay {
         self.places = places;
         applied.map_err(|what| Wrong::Record(what.into()))??;
         // What is replayed is durable before it is served.
-        self.view.active.apply(&mut self.group, self.at);
+        self.view.active.apply(&mut self.group, self.at, Lsn(u64::MAX));
         self.view.active.started_at(record.start_ms);
         self.own_starts |= record.start_ms != record.time_ms;
         self.allocator.settle();

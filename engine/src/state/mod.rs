@@ -10,6 +10,7 @@
 pub mod figures;
 mod log_files;
 mod merging;
+pub mod moment;
 pub mod refusals;
 pub mod reserve;
 mod signals;
@@ -40,6 +41,7 @@ use crate::vfs::Dir;
 use crate::wal::Preparer;
 pub use log_files::LogFiles;
 pub use merging::Merging;
+use moment::HeldMoments;
 use refusals::Refusals;
 use reserve::Reserve;
 pub use signals::{Closing, Poison, Progress};
@@ -62,8 +64,8 @@ pub struct State {
     pub stores: RwLock<Vec<StoreRecord>>,
     /// The history that cursors belong to.
     pub history: u64,
-    /// Held while a group becomes visible, timeline by timeline.
-    pub applying: RwLock<()>,
+    /// The moments that callers hold.
+    pub held: HeldMoments,
     /// Which paths exclude each other.
     pub turns: Turns,
     /// What merging shares.

@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::moment::{Moment, Pins};
 use crate::ids::{FileNumber, Lsn, StoreId};
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, Watermark};
 use crate::segment::Segment;
 
 /// The segments of all stores.
@@ -92,30 +93,70 @@ impl View {
     pub fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         std::iter::once(&self.active).chain(&self.sealed)
     }
+
+    /// The memtables, newest first, each with how much of it a reader sees.
+    pub fn memtables_below(
+        &self,
+        watermark: Watermark,
+    ) -> impl Iterator<Item = (&Arc<Memtable>, Watermark)> {
+        let sealed = self.sealed.iter().map(|memtable| (memtable, Watermark::ALL));
+        std::iter::once((&self.active, watermark)).chain(sealed)
+    }
 }
 
-/// The view of now.
+/// The view and the watermark of now. Both are read in one step.
 #[derive(Debug)]
 pub struct CurrentView {
-    view: RwLock<Arc<View>>,
+    current: RwLock<(Arc<View>, Watermark)>,
+    pins: Arc<Pins>,
 }
 
 impl CurrentView {
-    /// Starts with a view.
-    pub fn new(view: View) -> CurrentView {
-        CurrentView { view: RwLock::new(Arc::new(view)) }
+    /// Starts with a view, all of which is published. The next group starts at `end` in the log.
+    pub fn new(view: View, end: Lsn) -> CurrentView {
+        let watermark = Watermark { lsn: end, bodies: view.active.body_count() as u32 };
+        CurrentView { current: RwLock::new((Arc::new(view), watermark)), pins: Arc::default() }
     }
 
-    /// The view of now, to hold as long as a read takes.
+    /// The view of now, for those who change it or look at all of it, published or not.
     pub fn load(&self) -> Arc<View> {
-        self.view.read().clone()
+        self.current.read().0.clone()
     }
 
-    /// Replaces the view by a changed one.
+    /// What a reader may see now, to hold as long as the read takes.
+    pub fn moment(&self) -> Moment {
+        self.pins.pin(|| {
+            let current = self.current.read();
+            (current.0.clone(), current.1)
+        })
+    }
+
+    /// Publishes what was applied to the active memtable: in one step, all of it is visible.
+    pub fn publish(&self, end: Lsn) {
+        let mut current = self.current.write();
+        current.1 = Watermark { lsn: end, bodies: current.0.active.body_count() as u32 };
+    }
+
+    /// What is published.
+    pub fn published(&self) -> Watermark {
+        self.current.read().1
+    }
+
+    /// No reader needs the state before a commit below this position. A reader that comes later
+    /// starts at the published watermark.
+    pub fn settled(&self) -> Lsn {
+        let published = self.published().lsn;
+        self.pins.lowest().map_or(published, |lowest| lowest.min(published))
+    }
+
+    /// Replaces the view by a changed one. All of what a sealed memtable holds is published.
     pub fn change(&self, change: impl FnOnce(&mut View)) {
-        let mut view = self.view.write();
-        let mut changed = View::clone(&view);
+        let mut current = self.current.write();
+        let mut changed = View::clone(&current.0);
         change(&mut changed);
-        *view = Arc::new(changed);
+        if !Arc::ptr_eq(&changed.active, &current.0.active) {
+            current.1.bodies = changed.active.body_count() as u32;
+        }
+        current.0 = Arc::new(changed);
     }
 }

@@ -21,5 +21,7 @@ pub(crate) use collect::{Collector, Own, Taken};
 pub(crate) use end::Span;
 pub use end::{End, Floor, Times};
 pub(crate) use key::Key;
-pub(crate) use overlay::{Layer, NewBody, Overlay, Sides, sides};
+pub(crate) use overlay::{
+    EditSides, Layer, NewBody, Overlay, RemovedSides, Sides, edit_sides, removed_sides, sides,
+};
 pub(crate) use sight::{Lifetimes, Sight, Wanted};

@@ -227,13 +227,44 @@ impl Changes {
         around: Sequence,
         most: usize,
     ) -> Sides<(Sequence, (CommitPlace, NewBody))> {
-        let here = |(sequence, edit): (&Sequence, &Edit)| {
-            (*sequence, (edit.at, NewBody::Here(edit.body.clone())))
-        };
-        let below = self.edited.range(..=around).rev().take(most).map(here).collect();
-        let above = self.edited.range(around.saturating_add(1)..).take(most).map(here).collect();
-        Sides { below, above }
+        let Sides { below, above } = self.edits_around(around, most);
+        Sides { below: below.iter().map(here).collect(), above: above.iter().map(here).collect() }
     }
+
+    /// The same, as they are kept.
+    pub fn edits_around(&self, around: Sequence, most: usize) -> Sides<(Sequence, &Edit)> {
+        let below = self.edited.range(..=around).rev().take(most);
+        let above = self.edited.range(around.saturating_add(1)..).take(most);
+        Sides {
+            below: below.map(|(sequence, edit)| (*sequence, edit)).collect(),
+            above: above.map(|(sequence, edit)| (*sequence, edit)).collect(),
+        }
+    }
+}
+
+/// An edit in memory, as a layer returns it.
+fn here((sequence, edit): &(Sequence, &Edit)) -> (Sequence, (CommitPlace, NewBody)) {
+    (*sequence, (edit.at, NewBody::Here(edit.body.clone())))
+}
+
+/// Removed ranges on both sides of a sequence.
+pub(crate) type RemovedSides = Sides<(Sequence, Sequence)>;
+
+/// Edits on both sides of a sequence.
+pub(crate) type EditSides = Sides<(Sequence, (CommitPlace, NewBody))>;
+
+/// Both sides of a sequence in sorted ranges.
+pub(crate) fn removed_sides(
+    ranges: &[(Sequence, Sequence)],
+    around: Sequence,
+    most: usize,
+) -> RemovedSides {
+    sides(ranges, around, most, |(first, _)| *first, |range| *range)
+}
+
+/// Both sides of a sequence in sorted edits.
+pub(crate) fn edit_sides(edits: &[(Sequence, &Edit)], around: Sequence, most: usize) -> EditSides {
+    sides(edits, around, most, |(sequence, _)| *sequence, here)
 }
 
 /// Both sides of a sequence in a row that is sorted by `at`.

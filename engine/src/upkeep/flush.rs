@@ -28,7 +28,7 @@ use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::SharedBody;
 use crate::ids::{BODIES, CommitPlace, Sequence, StoreId, TimeMs, TimelineRef};
-use crate::memtable::{Memtable, Slot};
+use crate::memtable::{Memtable, Slot, Watermark};
 use crate::segment::{Segment, SegmentPlan, SegmentWriter};
 use crate::state::State;
 use crate::state::view::View;
@@ -93,6 +93,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
         state.add_segments(view, segments);
     });
     state.share_memory();
+    state.held.flushed(&memtable, state.options.memtable_bytes());
     state.log_files.remove_below(memtable.to());
     state.progress.flush_outcome(None);
     Ok(true)
@@ -250,7 +251,7 @@ fn write_changes_and_ids(
 /// The bodies of this memtable that were changed in it for all their entries in a store, by place.
 fn changed_bodies(state: &State, memtable: &Memtable, store: StoreId) -> BTreeMap<Sequence, Edit> {
     let timeline = TimelineRef { store, name: BODIES };
-    let look = memtable.look(state.key(timeline)).and_then(|look| look.changed);
+    let look = memtable.look(state.key(timeline), Watermark::ALL).and_then(|look| look.changed);
     let own = |changes: &Changes| changes.edited.clone().split_off(&memtable.from().0);
     look.map(|slot| memtable.changes_in(slot, own)).unwrap_or_default()
 }

@@ -73,7 +73,7 @@ pub fn drop(state: &State, store: &StoreRecord, force: bool) -> Result<()> {
 
 fn check_empty(state: &State, store: &StoreRecord) -> Result<()> {
     let StoreRecord { id, name, .. } = store;
-    if list(state, &state.view.load(), *id, b"", None, 1)?.is_empty() {
+    if list(state, &state.view.moment(), *id, b"", None, 1)?.is_empty() {
         return Ok(());
     }
     Err(Error::invalid(format!("the store {name:?} is not empty: force drops it with its entries")))

@@ -48,8 +48,8 @@ const COUNTED: Limit =
 pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim) -> Result<u64> {
     let key = state.key(timeline);
     let _alone = state.turns.changing(key).lock();
-    let view = state.view.load();
-    let reading = Reading::sure(state, &view, key).around_damage(true);
+    let moment = state.view.moment();
+    let reading = Reading::sure(state, &moment, key).around_damage(true);
     // What is appended meanwhile lies above this end, and stays.
     let end = reading.end()?;
     let keep_from = match trim {
@@ -132,8 +132,8 @@ pub fn delete(
 ) -> Result<u64> {
     let key = state.key(timeline);
     let _alone = state.turns.changing(key).lock();
-    let view = state.view.load();
-    let reading = Reading::sure(state, &view, key).around_damage(true);
+    let moment = state.view.moment();
+    let reading = Reading::sure(state, &moment, key).around_damage(true);
     let mut wanted = sequences.to_vec();
     wanted.sort_unstable();
     wanted.dedup();
@@ -178,8 +178,8 @@ pub fn edit(
 ) -> Result<bool> {
     let key = state.key(timeline);
     let _alone = state.turns.changing(key).lock();
-    let view = state.view.load();
-    if !Reading::new(state, &view, key).around_damage(true).has(sequence)? {
+    let moment = state.view.moment();
+    if !Reading::new(state, &moment, key).around_damage(true).has(sequence)? {
         return Ok(false);
     }
     commit(state, queue, Batch::new().edit_in(timeline, sequence, body))?;

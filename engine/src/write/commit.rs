@@ -166,10 +166,8 @@ impl Committer {
             self.memtable.started_at(start_ms);
             self.last_start_ms = start_ms;
         }
-        {
-            let _in_part = self.state.applying.write();
-            self.memtable.apply(&mut self.group, at);
-        }
+        self.memtable.apply(&mut self.group, at, self.state.view.settled());
+        self.state.view.publish(self.wal.end());
         self.allocator.settle();
         // The group is committed: what goes wrong from here on changes no outcome.
         let mut woken = Vec::new();
@@ -338,7 +336,7 @@ impl Committer {
     fn end_of(&self, key: Key<'_>, hint: Option<EndHint>) -> Result<End> {
         match hint.and_then(|hint| hint.under(&self.memtable)) {
             Some(end) => Ok(end),
-            None => Reading::new(&self.state, &self.state.view.load(), key).end(),
+            None => Reading::for_commit(&self.state, &self.state.view.load(), key).end(),
         }
     }
 

@@ -171,7 +171,7 @@ fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
         if view.active.find(key).is_some() {
             return Ok(None);
         }
-        let end = Reading::new(state, &view, key).end()?;
+        let end = Reading::for_commit(state, &view, key).end()?;
         Ok(Some(EndHint { memtable, end }))
     };
     let mut hints = Vec::new();
@@ -198,7 +198,7 @@ pub fn find_id(
 ) -> Result<Option<IdRecord>> {
     let first = &batch.targets[0];
     let key = Key { timeline: batch.timeline(first.store, &first.name), hash: first.hash };
-    Reading::new(state, view, key).id(&batch.slice(&id.id), state.remembered_from_ms())
+    Reading::for_commit(state, view, key).id(&batch.slice(&id.id), state.remembered_from_ms())
 }
 
 #[cfg(all(test, loom))]

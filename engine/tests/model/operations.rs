@@ -17,6 +17,9 @@ pub const STORES: [&str; 3] = ["messages", "sync", "brief"];
 pub const NAMES: [&[u8]; 10] =
     [b"a", b"a\0", b"ab", b"a/1", b"a/10", b"a/2", b"b", b"\xff", b"\xff\xff", &[b'n'; 255]];
 
+/// How many snapshots are held at once.
+pub const SNAPSHOTS: usize = 3;
+
 /// A timeline: the number of its store and of its name.
 pub type Key = (usize, usize);
 
@@ -75,6 +78,10 @@ pub enum Operation {
         after: Option<usize>,
         count: usize,
     },
+    /// Takes a snapshot, in the place of the one with this number.
+    Snapshot(usize),
+    /// A read at a snapshot, if it is there.
+    At(usize, Box<Operation>),
     /// Back only in worlds where nothing expires.
     MoveClock(i64),
     /// Only in worlds whose TTLs change.
@@ -259,6 +266,9 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         36 => vec(prop_oneof![4 => sending(), 1 => retry()], 1..4).prop_map(Operation::Send),
         16 => change(),
         46 => reading(),
+        5 => (0..SNAPSHOTS).prop_map(Operation::Snapshot),
+        20 => (0..SNAPSHOTS, reading())
+            .prop_map(|(number, reading)| Operation::At(number, Box::new(reading))),
         5 => (-20..40_i64).prop_map(Operation::MoveClock),
         4 => Just(Operation::Flush),
         1 => Just(Operation::Compact),

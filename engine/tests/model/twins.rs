@@ -11,11 +11,13 @@ use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{self, Dice, Image, Model, SimulatedDisk};
 use strandline::{
-    Batch, Durability, Engine, Error, MAX_SEQUENCE, Options, Receipt, Store, Trim, World,
+    Batch, Durability, Engine, Error, MAX_SEQUENCE, Options, Receipt, Snapshot, Store, Trim, World,
 };
 
 use super::map::{Now, Row, Timeline, Used};
-use super::operations::{Cut, Key, Kind, NAMES, Operation, Place, STORES, Sending, Time};
+use super::operations::{
+    Cut, Key, Kind, NAMES, Operation, Place, SNAPSHOTS, STORES, Sending, Time,
+};
 
 const START_MS: u64 = 1_700_000_000_000;
 const BRIEF_TTL_MS: u64 = 90;
@@ -33,6 +35,10 @@ pub struct Twins {
     gone_before_ms: [u64; 3],
     pub timelines: BTreeMap<Key, Timeline>,
     used: BTreeMap<(Key, u8), Used>,
+    /// Snapshots, each with what the map had then.
+    snapshots: [Option<(Snapshot, BTreeMap<Key, Timeline>)>; SNAPSHOTS],
+    /// What is read now, if not the newest state.
+    at: Option<Snapshot>,
     /// The highest time that the engine gave.
     floor_ms: u64,
     bodies: u64,
@@ -77,6 +83,8 @@ impl Twins {
             gone_before_ms: [0; 3],
             timelines: BTreeMap::new(),
             used: BTreeMap::new(),
+            snapshots: [const { None }; SNAPSHOTS],
+            at: None,
             floor_ms: 0,
             bodies: 0,
         };
@@ -90,6 +98,7 @@ impl Twins {
     }
 
     fn open(&mut self) {
+        self.snapshots = [const { None }; SNAPSHOTS];
         let options = Options {
             memory_budget_bytes: 1,
             wal_file_bytes: 16 * 1024,
@@ -122,7 +131,9 @@ impl Twins {
     }
 
     pub fn store(&self, key: Key) -> Store {
-        self.engine().store(STORES[key.0]).expect("stores are there from the first open")
+        let store = self.engine().store(STORES[key.0]);
+        let store = store.expect("stores are there from the first open");
+        self.at.as_ref().map_or_else(|| store.clone(), |snapshot| store.at(snapshot))
     }
 
     pub fn now(&self, key: Key) -> Now {
@@ -181,6 +192,11 @@ impl Twins {
                     }
                 }
             }
+            Operation::Snapshot(number) => {
+                let snapshot = self.engine().snapshot();
+                self.snapshots[*number] = Some((snapshot, self.timelines.clone()));
+            }
+            Operation::At(number, reading) => return self.read_at(*number, reading),
             Operation::Flush => {
                 self.engine().flush().expect("flushes");
                 return self.compare_facts();
@@ -201,6 +217,21 @@ impl Twins {
             reading => return self.read(reading),
         }
         Ok(())
+    }
+
+    /// A read at a snapshot, unless that was revoked.
+    fn read_at(&mut self, number: usize, reading: &Operation) -> Result<(), TestCaseError> {
+        let Some((snapshot, timelines)) = self.snapshots[number].take() else { return Ok(()) };
+        let probe = self.store((0, 0)).at(&snapshot).end(NAMES[0]);
+        if matches!(probe, Err(Error::SnapshotTooOld)) {
+            return Ok(());
+        }
+        let newest = std::mem::replace(&mut self.timelines, timelines);
+        self.at = Some(snapshot);
+        let read = self.read(reading);
+        let timelines = std::mem::replace(&mut self.timelines, newest);
+        self.snapshots[number] = self.at.take().map(|snapshot| (snapshot, timelines));
+        read
     }
 
     fn cut_power(&mut self, seed: u64) {

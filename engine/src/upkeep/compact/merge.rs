@@ -34,6 +34,7 @@ use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::run::{Content, SharedBody};
 use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
+use crate::memtable::Watermark;
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
 use crate::timeline::{Changes, End, Floor, Times};
@@ -316,12 +317,12 @@ impl<'a> Merge<'a> {
         let mut fate = Fate::of(end);
         let timeline = TimelineRef { store: self.segment(0).record().store, name };
         let key = self.state.key(timeline);
+        // What is not published yet may still be seen by a reader of this merge's output.
+        let published = Watermark { bodies: u32::MAX, ..self.state.view.published() };
         for memtable in &self.younger.memtables {
-            if let Some(look) = memtable.look(key) {
+            if let Some(look) = memtable.look(key, published) {
                 fate.lowest = fate.lowest.max(look.end.floor.lowest);
-                let removed = look
-                    .changed
-                    .map(|slot| memtable.changes_in(slot, |changes| changes.removed.clone()));
+                let removed = look.changed.map(|slot| memtable.removed(slot, published));
                 fate.removed.add_older(Changes {
                     removed: removed.unwrap_or_default(),
                     ..Changes::default()

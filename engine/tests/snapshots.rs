@@ -1,0 +1,168 @@
+//! Snapshots: one moment of all stores (P3).
+//!
+//! Checked here:
+//!  * a snapshot shows each batch as a whole, while others commit, seal and flush;
+//!  * whatever is appended, edited, deleted, trimmed, dropped, flushed or merged later, the reads of
+//!    a snapshot stay the same;
+//!  * a snapshot that keeps too much memory is revoked, the oldest first.
+//!
+//! Random operations with snapshots among them are in the model (`model`).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use strandline::{Batch, Durability, Engine, Error, Limit, Options, Snapshot, Store, Trim};
+
+const NAMES: usize = 40;
+
+fn name(number: usize) -> Vec<u8> {
+    format!("t/{number}").into_bytes()
+}
+
+/// Small memtables, so that many are sealed.
+fn small() -> Options {
+    Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() }
+}
+
+/// Every batch appends to all timelines and writes its own number over the first entry of each: in
+/// a snapshot, the last sequence of each timeline is that number.
+#[test]
+fn a_snapshot_shows_each_batch_as_a_whole() {
+    const BATCHES: u64 = 1500;
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let store = engine.create_store("store", 0).expect("is new");
+    let is_over = AtomicBool::new(false);
+    let commit = |number: u64| {
+        let body = vec![b'x'; 600];
+        let names: Vec<Vec<u8>> = (0..NAMES).map(name).collect();
+        let targets = names.iter().map(|name| (&store, name.as_slice()));
+        let batch = Batch::new().durability(Durability::Os).fan_out(&body, targets);
+        let batch = names
+            .iter()
+            .fold(batch, |batch, name| batch.edit(&store, name, 1, &number.to_le_bytes()));
+        engine.submit(batch).expect("queued").wait().expect("committed");
+    };
+    commit(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (2..=BATCHES).for_each(commit);
+            is_over.store(true, Ordering::SeqCst);
+        });
+        for offset in [0, NAMES / 2] {
+            let (store, engine, is_over) = (&store, &engine, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    let snapshot = engine.snapshot();
+                    let at = store.at(&snapshot);
+                    let seen: Result<Vec<(u64, u64)>, Error> = (0..NAMES)
+                        .map(|number| {
+                            let name = name((number + offset) % NAMES);
+                            let first = at.get(&name, 1)?.expect("it is there from the start");
+                            let edited = first.body[..8].try_into().expect("eight bytes");
+                            Ok((at.end(&name)?.0, u64::from_le_bytes(edited)))
+                        })
+                        .collect();
+                    match seen {
+                        Ok(seen) => {
+                            let one = seen[0];
+                            assert_eq!(one.0, one.1, "the end and the edit are of one batch");
+                            assert!(seen.iter().all(|other| *other == one), "{seen:?}");
+                        }
+                        Err(Error::SnapshotTooOld) => {}
+                        Err(error) => panic!("a read failed: {error}"),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(store.end(&name(0)).expect("reads").0, BATCHES);
+}
+
+/// All that reads tell of some timelines.
+fn all_of(store: &Store, names: &[&[u8]]) -> String {
+    let mut told = format!("{:?}\n", store.list(b"", None, 100).expect("lists"));
+    for name in names {
+        let up = store.range(name, .., Limit::entries(1000)).expect("reads");
+        let down = store.range_back(name, .., Limit::entries(1000)).expect("reads");
+        let after = store.read_after(name, 2, Limit::entries(3)).expect("reads");
+        let (info, end) = (store.info(name).expect("reads"), store.end(name).expect("reads"));
+        let last = store.last(name).expect("reads");
+        let at = store.sequence_at(name, 1).expect("reads");
+        told += &format!("{up:?}\n{down:?}\n{after:?}\n{info:?}\n{end:?}\n{last:?}\n{at}\n");
+    }
+    told
+}
+
+#[test]
+fn whatever_happens_later_the_reads_of_a_snapshot_stay_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), Options::default()).expect("opens");
+    let store = engine.create_store("store", 0).expect("is new");
+    let names: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
+    let shared = |body: &[u8]| {
+        let targets = names.iter().take(4).map(|name| (&store, *name));
+        let batch = Batch::new().fan_out(body, targets);
+        engine.submit(batch).expect("queued").wait().expect("committed")
+    };
+    let mut snapshots: Vec<(Snapshot, String)> = Vec::new();
+    let steps: [&dyn Fn(); 12] = [
+        &|| drop((0..5).map(|number| shared(&[number])).collect::<Vec<_>>()),
+        &|| engine.flush().expect("flushes"),
+        &|| drop(shared(b"in memory")),
+        &|| assert_eq!(store.delete(b"a", &[1, 3, 6]).expect("deletes"), 3),
+        &|| assert!(store.edit(b"b", 6, b"another body").expect("edits")),
+        &|| assert!(store.edit(b"b", 6, b"and another").expect("edits")),
+        &|| {
+            let key = store.body_of(b"c", 6).expect("reads").expect("it is shared");
+            let batch = Batch::new().edit_body(key, [&store], b"for all");
+            engine.submit(batch).expect("queued").wait().expect("committed");
+        },
+        &|| assert_eq!(store.trim(b"c", Trim::Before(4)).expect("trims"), 3),
+        &|| assert!(store.drop_timeline(b"d").expect("drops")),
+        &|| assert_eq!(store.append(b"d", b"again").expect("appends"), 7),
+        &|| assert_eq!(store.delete(b"a", &[2, 4]).expect("deletes"), 2),
+        &|| engine.compact().expect("merges"),
+    ];
+    for step in steps {
+        step();
+        assert_eq!(store.append(b"e", b"e").expect("appends"), snapshots.len() as u64 + 1);
+        let snapshot = engine.snapshot();
+        let told = all_of(&store.at(&snapshot), &names);
+        assert_eq!(told, all_of(&store, &names), "a new snapshot shows what is there now");
+        snapshots.push((snapshot, told));
+        for (number, (snapshot, told)) in snapshots.iter().enumerate() {
+            assert_eq!(&all_of(&store.at(snapshot), &names), told, "snapshot {number}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_keeps_too_much_memory_is_revoked_the_oldest_first() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let store = engine.create_store("store", 0).expect("is new");
+    let fill = || {
+        for _ in 0..20 {
+            store.append(b"t", &vec![b'x'; 100_000]).expect("appends");
+        }
+        engine.flush().expect("flushes");
+    };
+    store.append(b"t", b"first").expect("appends");
+    let oldest = engine.snapshot();
+    let mut snapshots = Vec::new();
+    let is_revoked =
+        |snapshot: &Snapshot| matches!(store.at(snapshot).end(b"t"), Err(Error::SnapshotTooOld));
+    for _ in 0..100 {
+        fill();
+        snapshots.push(engine.snapshot());
+        if is_revoked(&oldest) {
+            break;
+        }
+    }
+    assert!(is_revoked(&oldest), "2 MB after 2 MB stay in memory");
+    let newest = snapshots.last().expect("there are some");
+    let end = |store: &Store| store.end(b"t").expect("reads");
+    assert_eq!(end(&store.at(newest)), end(&store), "the newest is not revoked");
+    let revoked = snapshots.iter().map(is_revoked).collect::<Vec<_>>();
+    assert!(revoked.is_sorted_by(|older, newer| older >= newer), "{revoked:?}");
+}
