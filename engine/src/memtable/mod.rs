@@ -319,8 +319,9 @@ impl Memtable {
     /// The removed ranges of a slot that has changes, without those above the watermark.
     pub fn removed(&self, slot: SlotId, watermark: Watermark) -> BTreeMap<Sequence, Sequence> {
         self.changes_for(slot, watermark, |changes, undone| {
-            let most = changes.removed.len();
-            removed_without(changes, undone, (Sequence::MAX, most)).below.into_iter().collect()
+            // What comes back may split ranges: there may be more than before.
+            let all = (Sequence::MAX, usize::MAX / 2);
+            removed_without(changes, undone, all).below.into_iter().collect()
         })
     }
 
@@ -534,5 +535,97 @@ mod tests {
             Some(Look { end: before, span: None, changed: None })
         );
         assert_eq!(memtable.look(key(b"b"), Watermark::ALL), None);
+    }
+
+    /// A memtable, the slot of a timeline with the sequences 1 to 3, and the next group's place.
+    fn with_three() -> (Memtable, SlotId, Lsn) {
+        let memtable = filled(&[1, 2, 3]);
+        let slot = memtable.find(key(b"a")).expect("it has one");
+        (memtable, slot, Lsn(1000))
+    }
+
+    fn append(group: &mut Group, slot: SlotId, sequence: Sequence) {
+        let times = Times::new(1000 + sequence, 1000 + sequence, 0);
+        let place = CommitPlace(1000 + sequence);
+        group.body(Body { times, bytes: Bytes::from_static(b"x"), place, is_shared: false });
+        group.entry(slot, sequence);
+    }
+
+    fn readable(memtable: &Memtable, watermark: Watermark) -> (Sequence, Vec<Sequence>) {
+        let Look { end, changed, .. } = memtable.look(key(b"a"), watermark).expect("known");
+        let mut out = Collector::new(Limit::entries(100), false, Sight::default());
+        let low = end.floor.lowest;
+        memtable.read(key(b"a"), low, end.last, watermark, &mut out);
+        let removed = changed.map(|slot| memtable.removed(slot, watermark)).unwrap_or_default();
+        let changes = Changes { removed, ..Changes::default() };
+        let entries = out.finish().expect("no damage").entries.into_iter();
+        let left = entries.map(|entry| entry.sequence).filter(|at| !changes.removes(*at));
+        (end.last, left.collect())
+    }
+
+    #[test]
+    fn a_reader_of_before_sees_neither_the_entry_nor_the_trim_of_one_batch() {
+        let (memtable, slot, at) = with_three();
+        let before = Watermark { lsn: at, bodies: memtable.body_count() as u32 };
+        let mut group = Group::default();
+        append(&mut group, slot, 4);
+        let floor = Floor { lowest: 4, trimmed_to: 3, ..Floor::default() };
+        group.effect(slot, Effect::Trim(floor), CommitPlace::default());
+        memtable.apply(&mut group, at, at);
+        let after = Watermark { lsn: Lsn(2000), bodies: memtable.body_count() as u32 };
+        assert_eq!(readable(&memtable, before), (3, vec![1, 2, 3]));
+        assert_eq!(readable(&memtable, after), (4, vec![4]));
+        assert_eq!(readable(&memtable, Watermark::ALL), (4, vec![4]));
+        let span = memtable.look(key(b"a"), before).and_then(|look| look.span).expect("entries");
+        let whole = (span.last, span.count, span.body_bytes, span.last_time_ms);
+        assert_eq!(whole, (3, 3, 3 * 6, 1003));
+        assert_eq!(memtable.sequence_at(key(b"a"), 1004, before), None);
+    }
+
+    #[test]
+    fn changes_above_the_watermark_are_taken_out_until_nobody_needs_the_state_before() {
+        let (memtable, slot, _) = with_three();
+        let bodies = memtable.body_count() as u32;
+        let removals = [vec![(1, 1)], vec![(3, 3)], vec![(1, 3)]];
+        for (number, ranges) in (1..).zip(removals) {
+            let mut group = Group::default();
+            group.effect(slot, Effect::Remove(ranges), CommitPlace::default());
+            memtable.apply(&mut group, Lsn(number * 1000), Lsn(0));
+        }
+        let at = |lsn| readable(&memtable, Watermark { lsn: Lsn(lsn), bodies }).1;
+        assert_eq!((at(1000), at(2000), at(3000)), (vec![1, 2, 3], vec![2, 3], vec![2]));
+        assert_eq!(at(3001), Vec::<Sequence>::new());
+        // The next change forgets what all readers see.
+        let held = memtable.bytes();
+        let mut group = Group::default();
+        group.effect(slot, Effect::Edit(2, Bytes::from_static(b"new")), CommitPlace(4001));
+        memtable.apply(&mut group, Lsn(4000), Lsn(3001));
+        assert!(
+            memtable
+                .with_slot(slot, |slot| slot.undone_above(Watermark { lsn: Lsn(0), bodies }).len())
+                == 1
+        );
+        assert!(memtable.bytes() <= held + 2 * size_of::<Undone>() + 100, "{held}");
+        assert_eq!(at(4001), Vec::<Sequence>::new());
+    }
+
+    #[test]
+    fn the_edit_before_comes_back_for_a_reader_of_before() {
+        let (memtable, slot, _) = with_three();
+        for number in 1..4 {
+            let mut group = Group::default();
+            let body = Bytes::from(format!("edit {number}"));
+            group.effect(slot, Effect::Edit(2, body), CommitPlace(number * 1000 + 1));
+            memtable.apply(&mut group, Lsn(number * 1000), Lsn(0));
+        }
+        let edited = |lsn| {
+            let watermark = Watermark { lsn: Lsn(lsn), bodies: u32::MAX };
+            let sides = memtable.changes_for(slot, watermark, |changes, undone| {
+                edited_without(changes, undone, (2, 4))
+            });
+            sides.below.first().map(|(_, (at, _))| at.0)
+        };
+        let seen = [1000, 2000, 3000, 4000].map(edited);
+        assert_eq!(seen, [None, Some(1001), Some(2001), Some(3001)]);
     }
 }
