@@ -1,5 +1,5 @@
-//! What the log of a damaged directory says, by timeline: read around the damage, without asking
-//! segments for anything.
+//! The content of a damaged directory's log, by timeline: damage is skipped, and segments are not
+//! consulted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,14 +17,14 @@ use crate::timeline::{Changes, Edit, Floor, Times};
 use crate::vfs::Dir;
 use crate::wal;
 
-/// The whole log behind the checkpoint.
+/// The whole log after the checkpoint.
 #[derive(Default)]
 pub struct SalvagedLog {
     /// The bodies.
     bodies: Vec<LoggedBody>,
-    /// The group that is read, and how many bodies and edits it had so far.
+    /// The group that is read, and the number of bodies and edits in it so far.
     at: (Lsn, u64),
-    /// What it says of each timeline.
+    /// Its content for each timeline.
     pub timelines: BTreeMap<(StoreId, Vec<u8>), TimelineLog>,
     /// The highest time in it.
     pub last_time_ms: TimeMs,
@@ -32,15 +32,15 @@ pub struct SalvagedLog {
 
 /// A body in the log.
 pub struct LoggedBody {
-    /// When it was committed, and how long its entries live.
+    /// Its commit time, and the lifetime of its entries.
     pub times: Times,
-    /// Where.
+    /// The place of its commit.
     pub place: CommitPlace,
     /// Its bytes.
     pub bytes: Bytes,
 }
 
-/// What the log says of a timeline.
+/// The log's content for one timeline.
 #[derive(Default)]
 pub struct TimelineLog {
     /// The number of each entry's body, and whether its sequence was chosen by the caller.
@@ -49,12 +49,12 @@ pub struct TimelineLog {
     pub changes: Changes,
     /// The last trim.
     pub floor: Floor,
-    /// Where it ended when it was changed.
+    /// The highest sequence of the timeline when it was changed.
     pub last: Sequence,
 }
 
 impl SalvagedLog {
-    /// Reads the log from the checkpoint on; all of it when nothing tells the checkpoint.
+    /// Reads the log from the checkpoint on; all of it if the checkpoint is unknown.
     pub fn read(
         source: &Dir,
         engine: EngineId,
@@ -90,7 +90,7 @@ impl SalvagedLog {
         let (given, ends) = sequences_of(record, &operations)?;
         let (mut sequences, mut ends) = (given.iter().copied(), ends.iter().copied());
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
-        // As the commit path does it: appends come first.
+        // As in the commit path, appends come first.
         let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
         let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
         for operation in appends.into_iter().chain(changes) {
@@ -124,22 +124,22 @@ impl SalvagedLog {
                 }
                 Operation::Edit { timeline, sequence, body } => {
                     let end = ends.next()?;
-                    // As the commit path does: the entry that gets this sequence some day is
-                    // another.
+                    // As in the commit path: an entry that gets this sequence later is another
+                    // entry.
                     if sequence <= end {
                         let edit = Edit { at: self.place(), body: tail.slice(body) };
                         self.changed(timeline, end).changes.edited.insert(sequence, edit);
                     }
                 }
-                // An id is of use to the client that retries, and that one starts over in the new
-                // history.
+                // An id is useful only to the client that retries, and that client starts over in
+                // the new history.
                 Operation::Id { .. } => {}
             }
         }
         Some(())
     }
 
-    /// The place of the next body or edit, counted as the commit path does.
+    /// The place of the next body or edit, counted as in the commit path.
     fn place(&mut self) -> CommitPlace {
         self.at.1 += 1;
         let (lsn, number) = self.at;
@@ -174,8 +174,8 @@ impl SalvagedLog {
         &self.bodies[number as usize]
     }
 
-    /// Writes the bodies that several timelines of a store share, as they are now. Gives their
-    /// numbers in the segment.
+    /// Writes the bodies that several timelines of a store share, in their current form. Returns
+    /// their numbers in the segment.
     pub fn write_shared(
         &self,
         store: StoreId,
