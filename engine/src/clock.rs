@@ -50,7 +50,7 @@ impl Clock for SystemClock {
 }
 
 /// Sure time: the time that the monotonic clock confirms, counted from the last time that an
-/// earlier process was sure of (P8).
+/// earlier run of the engine was sure of (P8).
 ///
 /// | decision | clock |
 /// |---|---|

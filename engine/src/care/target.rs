@@ -2,9 +2,9 @@
 //! anything is written there (P6).
 //!
 //! 1. check that it is empty, so that nothing is written into a directory with other content;
-//! 2. take the lock that an engine takes: of several processes that get this far, one continues,
-//!    and no engine opens the directory meanwhile;
-//! 3. check again: another process may have filled the directory between 1 and 2;
+//! 2. take the lock that an engine takes: of several callers that get this far, one continues, and
+//!    no engine opens the directory meanwhile;
+//! 3. check again: another caller may have filled the directory between 1 and 2;
 //! 4. fill it; the lock file stays, for the engine that opens the directory later.
 //!
 //! If a step fails, everything created is removed: first the files, the newest first, so that the

@@ -1,4 +1,4 @@
-//! Checksums and the hash of timeline names. Both are part of the format.
+//! Checksums, and the hash of filter keys and of retried batches. Both are part of the format.
 
 use crate::ids::EngineId;
 
@@ -40,9 +40,9 @@ pub fn crc_of_two(seed: Seed, first: &[u8], second: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The hash of a key that filters use: eight bytes a step, multiply and rotate, then a final mix so
-/// that every bit depends on every byte. Not secret: every process that reads the file must compute
-/// the same value.
+/// The hash of a filter's keys, and of the bodies and names of a batch with an id: eight bytes a
+/// step, multiply and rotate, then a final mix so that every bit depends on every byte. Not secret:
+/// every process that reads the file must compute the same value.
 pub fn name_hash(name: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut hash = ODD ^ name.len() as u64;

@@ -42,7 +42,7 @@ pub fn key(slot: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((reader.name()?, reader.piece()?))
 }
 
-    /// The key that a slot begins with.
+/// The key that a slot begins with.
 pub fn key_prefix(slot: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(slot);
     reader.name()?;

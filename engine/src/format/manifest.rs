@@ -180,7 +180,7 @@ impl SegmentRecord {
     }
 }
 
-    /// Everything that is live.
+/// Everything that is live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Live {
     /// The history that clients' cursors belong to. A restore changes it.

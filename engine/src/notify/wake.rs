@@ -20,7 +20,7 @@ use std::task::Waker;
 
 use crate::locks::{Condvar, Mutex};
 
-/// Wakers on their way to the wake thread.
+/// Wakers that are queued for the wake thread.
 #[derive(Default)]
 pub(crate) struct WakeQueue {
     waiting: Mutex<Waiting>,

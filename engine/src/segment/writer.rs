@@ -456,7 +456,7 @@ impl SegmentWriter {
     }
 }
 
-/// Whether an entry expires by itself before the store's TTL takes it.
+/// Whether an entry's own lifetime ends before the store's TTL removes it.
 fn is_brief(plan: &SegmentPlan, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
     let ttl_ms = if plan.ttl_ms == 0 { TimeMs::MAX } else { plan.ttl_ms };
     expire_at_ms != 0 && expire_at_ms < start_ms.saturating_add(ttl_ms)

@@ -32,7 +32,7 @@ const MOST_TRIES: usize = 32;
 /// Closes some of the files that are open for speed only. False when there are none.
 pub type CloseSome = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The descriptors that one engine can give up.
+/// The descriptors that one engine can release.
 pub(super) struct Descriptors {
     close_some: CloseSome,
     spares: Mutex<Vec<Box<dyn Send + Sync>>>,

@@ -18,7 +18,7 @@ const GROWTH: u64 = 4;
 /// The minimum size of a file, unless a smaller one was requested.
 const MIN_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The writing end.
+/// The writer of the log.
 pub struct Wal {
     dir: Dir,
     engine: EngineId,

@@ -325,12 +325,10 @@ mod tests {
         let peaks: Vec<u64> =
             (0..URGENT).map(|place| if place % 8 == 3 { 100 } else { 1 }).collect();
         assert_eq!(choose(&indexes(&peaks[1..]), PLENTY), Choice::Nothing);
-        assert!(
-            matches!(
-                choose(&indexes(&peaks), PLENTY),
-                Choice::Merge(inputs, true) if inputs.len() == FAN_IN
-            )
-        );
+        assert!(matches!(
+            choose(&indexes(&peaks), PLENTY),
+            Choice::Merge(inputs, true) if inputs.len() == FAN_IN
+        ));
         assert_eq!(
             choose(&indexes(&[GIB; 8]), room(GIB)),
             Choice::Wait,

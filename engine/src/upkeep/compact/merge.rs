@@ -385,7 +385,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Whether an entry's own lifetime has ended. An entry that the TTL removes goes with its
+    /// Whether an entry's own lifetime has ended. An entry that the TTL removes leaves with its
     /// partition, which records the loss.
     fn is_expired(&self, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
         let before_ttl = self.ttl_ms == 0 || expire_at_ms < start_ms.saturating_add(self.ttl_ms);
