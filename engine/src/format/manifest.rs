@@ -27,14 +27,15 @@ use crate::ids::{BootId, FileNumber, Lsn, StoreId, TimeMs};
 /// A named set of timelines with one retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
-    /// The name of the store in records and segments. Ids are never reused: they come from the
+    /// Identifies the store in records and segments. Ids are never reused: they come from the
     /// counter of files.
     pub id: StoreId,
     /// The name of the store for callers.
     pub name: String,
     /// The lifetime of its entries; 0: no limit.
     pub ttl_ms: u64,
-    /// Entries of an earlier time had expired when the TTL was changed; they remain expired.
+    /// Entries whose lifetime began before this time remain expired: they had expired when the TTL
+    /// was changed or when their segment was dropped.
     pub gone_before_ms: TimeMs,
     /// Part of the epoch of its timelines. The first two stores begin with 0. Every other store
     /// begins with its id, so that it never has the epoch of a dropped store of the same name. The
@@ -145,7 +146,7 @@ pub struct SegmentRecord {
     /// The part of the weight that was trimmed, removed or edited since the segment was written,
     /// according to flushed changes; an estimate, which may exceed the weight.
     pub dead_weight: u64,
-    /// The time at which half of the weight has expired by expiries of its own; 0: never.
+    /// From this time on, half of the weight has expired by the entries' own lifetimes; 0: never.
     pub half_expired_ms: TimeMs,
     /// The highest time at which the lifetime of an entry began: its last time, unless a clock was
     /// ahead.
