@@ -6,9 +6,9 @@
 //!  a read of a place that failed before ──> known: the same error, without the disk
 //! ```
 //!
-//! Only a checksum mismatch is remembered as an error. If the disk returned no bytes, the next
-//! reader reads again, because the failure may be transient. The number of remembered places is
-//! bounded; a place that is evicted is read, and reported, again.
+//! Only certain damage (`Error::Corrupt`) is remembered as an error. If the disk returned no bytes,
+//! the next reader reads again, because the failure may be transient. The number of remembered
+//! places is bounded; a place that is evicted is read, and reported, again.
 //!
 //! This file does not know how to repair damage.
 

@@ -14,10 +14,10 @@
 //! other, holds one contiguous part of the log.
 //!
 //! An expired segment consists of its index only. Indexes have no tier, since the size of the
-//! former data is unrelated to their own: the eight neighbours of a row that have the fewest bytes
-//! become one if none of them has more than a quarter of their bytes. So a large index, with ten
-//! million timelines, is rewritten only with others of its size, in whatever order the sizes are.
-//! This rule does not apply to a row that has grown far too long.
+//! former data is unrelated to their own. Eight neighbours of a row qualify if none of them has
+//! more than a quarter of their bytes; of those that qualify, the ones with the fewest bytes become
+//! one. So a large index, with ten million timelines, is rewritten only with others of its size, in
+//! whatever order the sizes are. In a row that has grown far too long, all neighbours qualify.
 //!
 //! The space that a merge takes until its inputs are removed is bounded: inputs are at most an
 //! eighth of their store, or 1 GiB if that is more. The largest segments are then about 1/32 of a
