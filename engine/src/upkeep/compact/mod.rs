@@ -16,7 +16,7 @@
 //! in the diagnostic log, and continues when there is space. A failed merge is tried again after a
 //! delay that grows.
 //!
-//! This file does not know the log.
+//! This folder does not know the log.
 
 mod bodies;
 mod changed;
