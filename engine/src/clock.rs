@@ -1,4 +1,5 @@
-//! Time as a parameter. Nothing else in the engine asks the operating system what time it is.
+//! Time, as a parameter of the engine. No other file of the engine asks the operating system for
+//! the time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,11 +10,11 @@ use crate::ids::TimeMs;
 
 /// A source of time.
 pub trait Clock: Send + Sync {
-    /// Wall time in Unix milliseconds. It may jump either way; the commit path keeps times from
-    /// decreasing.
+    /// Wall time in Unix milliseconds. It may jump in both directions; the commit path keeps
+    /// timestamps from decreasing.
     fn now_ms(&self) -> TimeMs;
 
-    /// Time since some fixed moment, which never goes back: for measuring, never for stamping.
+    /// Time since some fixed moment, which never decreases: for measurements, never for timestamps.
     fn monotonic(&self) -> Duration;
 }
 
@@ -48,20 +49,22 @@ impl Clock for SystemClock {
     }
 }
 
-/// Sure time: what the monotonic clock confirms, counted on from the last time that an earlier life
-/// was sure of (P8).
+/// Sure time: the time that the monotonic clock confirms, counted from the last time that an
+/// earlier run of the engine was sure of (P8).
 ///
-/// | decision | goes by |
+/// | decision | clock |
 /// |---|---|
-/// | the timestamp of an entry | the wall clock, never below the last timestamp |
-/// | the start of a lifetime, of an id's window, of a change window | [`SureTime::at_latest_ms`] at the commit |
-/// | whether a read shows an entry (TTL, own lifetime) | [`SureTime::at_latest_ms`] at the read |
-/// | deleting, forgetting an id, refusing a change, what a trim removes, what the manifest keeps | [`SureTime::now_ms`] |
+/// | timestamp of an entry | wall clock, never below the last timestamp |
+/// | start of a lifetime or of an id's or change window | [`SureTime::at_latest_ms`] at commit |
+/// | visibility of an entry (TTL, own lifetime) | [`SureTime::at_latest_ms`] at read |
+/// | deletion, forgetting an id, refusal of a change, removal by a trim | [`SureTime::now_ms`] |
+/// | the time in the manifest | [`SureTime::now_ms`] |
 ///
-/// Sure time never falls. A wall clock that jumps forward, while the engine runs or while it was
-/// stopped, does not move it: what goes by it waits until the wall clock has run evenly for an
-/// hour, so that a person has time to see the warning. A wall clock that is set back, or is behind
-/// after a start, does not move it either: lifetimes go on as the monotonic clock counts.
+/// Sure time never decreases. A wall clock that jumps forward, while the engine runs or while it
+/// was stopped, does not move it: decisions by sure time wait until the wall clock has run evenly
+/// for an hour, so that an operator has time to see the warning. A wall clock that is set back, or
+/// is behind after a start, does not move it either: lifetimes continue as the monotonic clock
+/// counts.
 #[derive(Debug)]
 pub struct SureTime {
     state: Mutex<SureState>,
@@ -69,28 +72,28 @@ pub struct SureTime {
 
 #[derive(Debug)]
 struct SureState {
-    /// A time that was believed, and the monotonic time that went with it.
+    /// A trusted time, and the monotonic time at that moment.
     base_ms: TimeMs,
     base: Duration,
-    /// The highest time given so far: the wall clock may run ahead of what is confirmed by a
-    /// little, and fall back.
+    /// The highest time given so far: the wall clock may be slightly ahead of the confirmed time,
+    /// and then fall back.
     highest_ms: TimeMs,
-    /// The wall clock is ahead of what is believed: what it showed when that was noticed, and the
-    /// monotonic time of it.
+    /// Set if the wall clock is ahead of the trusted time: its value when that was noticed, and the
+    /// monotonic time of that moment.
     held: Option<(TimeMs, Duration)>,
 }
 
-/// How far ahead the wall clock may run: it is corrected now and then.
+/// How far ahead the wall clock may be: it is corrected now and then.
 pub(crate) const SLACK_MS: u64 = 60_000;
 
 /// How long an engine may have been stopped before its clock is doubted.
 const STOPPED_MS: u64 = 24 * 3600 * 1000;
 
-/// How long a doubted clock must run evenly before it is believed.
+/// How long a doubted clock must run evenly before it is trusted.
 const TRUST: Duration = Duration::from_hours(1);
 
 impl SureTime {
-    /// Starts from the last time that an earlier life was sure of; 0: there was none.
+    /// Starts from the last time that an earlier run of the engine was sure of; 0: there was none.
     pub fn new(clock: &dyn Clock, seen_ms: TimeMs) -> SureTime {
         let now_ms = clock.now_ms();
         let believed =
@@ -100,7 +103,7 @@ impl SureTime {
         SureTime { state: Mutex::new(SureState { base_ms, base, highest_ms, held: None }) }
     }
 
-    /// The time that deleting, forgetting and refusing go by.
+    /// The time that deletion, forgetting and refusal use.
     pub fn now_ms(&self, clock: &dyn Clock) -> TimeMs {
         let (now_ms, now) = (clock.now_ms(), clock.monotonic());
         let mut state = self.state.lock();
@@ -108,9 +111,9 @@ impl SureTime {
         state.highest_ms
     }
 
-    /// What a lifetime starts at and a read goes by: the wall clock or sure time, whichever is
-    /// later. So neither a clock that was ahead once, nor one that is behind, nor a start after a
-    /// long stop gives what is new a wrong lifetime.
+    /// The time at which a lifetime starts, and by which a read judges it: the wall clock or sure
+    /// time, whichever is later. So a new entry gets a correct lifetime even if the clock was ahead
+    /// once, is behind, or the engine starts after a long stop.
     pub fn at_latest_ms(&self, clock: &dyn Clock) -> TimeMs {
         self.now_ms(clock).max(clock.now_ms())
     }
@@ -151,7 +154,7 @@ impl SureState {
     }
 }
 
-/// A clock that a test moves by hand.
+/// A clock that a test sets.
 #[derive(Debug)]
 pub struct ManualClock {
     now_ms: AtomicU64,
@@ -159,7 +162,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at `now_ms`.
+    /// A clock that shows `now_ms`.
     pub fn at(now_ms: TimeMs) -> ManualClock {
         ManualClock { now_ms: AtomicU64::new(now_ms), monotonic_ms: AtomicU64::new(0) }
     }

@@ -1,6 +1,6 @@
 //! The public types of reads and receipts: entries, pages, verdicts, limits.
 //!
-//! It does not know: how a timeline is stored or read.
+//! This file does not know how a timeline is stored or read.
 
 use std::collections::BTreeMap;
 
@@ -14,60 +14,60 @@ use crate::ids::{Sequence, TimeMs};
 pub struct Entry {
     /// Its position in the timeline.
     pub sequence: Sequence,
-    /// When the engine committed it. Never decreases inside a timeline.
+    /// The time at which the engine committed it. Never decreases inside a timeline.
     pub time_ms: TimeMs,
-    /// When its lifetime began: `time_ms`, unless the wall clock had been ahead before it was
-    /// committed, or was behind then.
+    /// The start of its lifetime: `time_ms`, unless the wall clock had been ahead before the
+    /// commit, or was behind then.
     pub start_ms: TimeMs,
-    /// The caller's bytes. Cheap to clone. It keeps little more than itself in memory: a small one
-    /// shares 16 KiB at most with others of its page, a large one is at least half of what it is a
-    /// part of.
+    /// The caller's bytes. Cheap to clone. A body keeps little more than itself in memory: a small
+    /// body shares at most 16 KiB with others of its page, a large one is at least half of its
+    /// allocation.
     pub body: Bytes,
 }
 
-/// How much a read may return.
+/// The limits of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// At most so many entries.
+    /// The maximum number of entries.
     pub entries: usize,
-    /// At most so many bytes of bodies.
+    /// The maximum number of bytes of bodies.
     pub body_bytes: u64,
-    /// Let the first entry through even if its body alone is over `body_bytes`, so that a reader
-    /// always advances.
+    /// Return the first entry even if its body alone exceeds `body_bytes`, so that a reader always
+    /// advances.
     pub first_always: bool,
-    /// Go on where something is damaged, and report in [`Page::lost`] what cannot be read.
-    /// Otherwise the read fails.
+    /// Continue after damage, and report in [`Page::lost`] what cannot be read. Otherwise the read
+    /// fails.
     pub around_damage: bool,
 }
 
 impl Limit {
-    /// Of a read that asks only where a timeline starts and ends.
+    /// For a read that asks only for the start and the end of a timeline.
     pub const NOTHING: Limit =
         Limit { entries: 0, body_bytes: 0, first_always: false, around_damage: false };
 
-    /// So many entries, whatever their size.
+    /// A limit of entries, whatever their size.
     pub fn entries(entries: usize) -> Limit {
         Limit { entries, body_bytes: u64::MAX, first_always: true, around_damage: false }
     }
 
-    /// The same limit with a budget of body bytes.
+    /// Also limits the bytes of bodies.
     #[must_use]
     pub fn body_bytes(self, body_bytes: u64) -> Limit {
         Limit { body_bytes, ..self }
     }
 
-    /// The same limit for a read that goes on where something is damaged.
+    /// Lets the read continue after damage.
     #[must_use]
     pub fn around_damage(self) -> Limit {
         Limit { around_damage: true, ..self }
     }
 }
 
-/// What damage takes from a read: the entries from `first` to `last`, or the body of one.
+/// Entries that a read lost to damage: all entries from `first` to `last`, or the body of one.
 ///
-/// If [`Page::entries`] has an entry with the sequence, its body is lost, and it stands there with
-/// an empty body and the best time known. Otherwise nothing is known of the entries in the range
-/// but that they were given.
+/// If [`Page::entries`] has an entry with the sequence, only its body is lost: the entry has an
+/// empty body and the best known time. Otherwise nothing is known of the entries in the range,
+/// except that their sequences were given.
 #[derive(Clone, Debug)]
 pub struct Lost {
     /// The lowest sequence.
@@ -87,49 +87,49 @@ impl PartialEq for Lost {
 
 impl Eq for Lost {}
 
-/// What an answer says about the reader's cursor (P11).
+/// The state of the reader's cursor (P11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Everything after the cursor is here or follows.
     Ok,
-    /// Entries after the cursor are gone for good; the page starts with what is left.
+    /// Entries after the cursor are permanently gone; the page starts with the first remaining
+    /// entry.
     ///
-    /// A read-only open that went around damage in the log says so, too, where it reaches the end
-    /// of a timeline and no record behind the damage shows that the timeline is whole: entries
-    /// after the last one may be missing.
+    /// A read-only open that skipped damage in the log also returns this at the end of a timeline,
+    /// if no record after the damage shows that the timeline is complete: entries after the last
+    /// one may be missing.
     Trimmed,
     /// The cursor is above the last sequence: it belongs to another history.
     Future,
 }
 
-/// What a read returns: some entries and where the timeline stands.
+/// The result of a read: some entries and the bounds of the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// What the reader should know of its cursor. Range reads without a cursor are always `Ok`.
+    /// The state of the reader's cursor. Range reads without a cursor always return `Ok`.
     pub verdict: Verdict,
     /// The entries, in the direction of the read.
     pub entries: Vec<Entry>,
-    /// What damage takes from the entries, in the direction of the read; empty unless the limit is
+    /// Entries and bodies lost to damage, in the direction of the read; empty unless the limit is
     /// [`around_damage`](Limit::around_damage). A range counts as one entry of the limit.
     pub lost: Vec<Lost>,
-    /// The lowest readable sequence; `last + 1` when there is none.
+    /// The lowest readable sequence; `last + 1` if there is none.
     pub first: Sequence,
-    /// The highest sequence ever given; 0 when the timeline was never written.
+    /// The highest sequence ever given; 0 if the timeline was never written.
     pub last: Sequence,
     /// The cursor to pass next time.
     pub next: Sequence,
-    /// Whether the limit kept entries back.
+    /// Whether the limit excluded entries.
     pub more: bool,
 }
 
 impl Page {
-    /// What is lost at a sequence: all of it, or the body of the entry that stands there.
+    /// The loss at a sequence: the whole entry, or the body of the entry in the page.
     pub fn lost_at(&self, sequence: Sequence) -> Option<&Lost> {
         self.lost.iter().find(|lost| (lost.first..=lost.last).contains(&sequence))
     }
 
-    /// What the page holds, entry by entry and range by range, ascending: first and last sequence
-    /// of each.
+    /// The first and last sequence of each entry and each lost range of the page, ascending.
     pub(crate) fn spans(&self) -> Vec<(Sequence, Sequence)> {
         let entries = self.entries.iter().map(|entry| (entry.sequence, entry.sequence));
         let mut spans: BTreeMap<Sequence, Sequence> = entries.collect();
@@ -140,32 +140,32 @@ impl Page {
     }
 }
 
-/// Facts of one timeline.
+/// Properties of one timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// The lowest readable sequence; `last + 1` when there is none.
+    /// The lowest readable sequence; `last + 1` if there is none.
     pub first: Sequence,
-    /// The highest sequence ever given; 0 when the timeline was never written.
+    /// The highest sequence ever given; 0 if the timeline was never written.
     pub last: Sequence,
-    /// Readable entries.
+    /// The number of readable entries.
     pub count: u64,
-    /// The sum of their bodies' bytes.
+    /// The total length of their bodies in bytes.
     pub body_bytes: u64,
-    /// The time of the first readable entry; 0 when there is none.
+    /// The time of the first readable entry; 0 if there is none.
     pub first_time_ms: TimeMs,
-    /// The time of the last readable entry; 0 when there is none.
+    /// The time of the last readable entry; 0 if there is none.
     pub last_time_ms: TimeMs,
-    /// The highest sequence that trimming or expiry removed; 0 when nothing was.
+    /// The highest sequence that a trim or expiry removed; 0 if there was none.
     pub trimmed_to: Sequence,
 }
 
-/// What a committed batch was given.
+/// The result of a committed batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The commit time, the same for every entry of the batch.
     pub time_ms: TimeMs,
     /// The sequence of each append, in the order in which the batch named them.
     pub sequences: Vec<Sequence>,
-    /// Whether this was a retry: the batch with this id was committed before, as this says.
+    /// Whether this was a retry: the batch with this id was committed before, with this result.
     pub duplicate: bool,
 }

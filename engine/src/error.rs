@@ -1,17 +1,17 @@
-//! The one error. Its variants are arranged by what the caller can do next; each says what
-//! happened, to which file or key.
+//! The error type of the engine. Its variants are arranged by what the caller can do next; each one
+//! describes what happened, and to which file or key.
 //!
-//! Errors are cloned to every waiter of a failed group, hence the `Arc` around the operating
+//! Errors are cloned for every waiter of a failed group, hence the `Arc` around the operating
 //! system's error.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The result of everything here that can fail.
+/// The result of all functions that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong.
+/// An error of the engine.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,34 +21,34 @@ pub enum Error {
         /// What is wrong, and what is allowed.
         what: String,
     },
-    /// Something is over a limit: make it smaller. Nothing was written.
+    /// Something exceeds a limit: make it smaller. Nothing was written.
     #[error("{what} has {actual} bytes, over the limit of {limit}")]
     TooLarge {
         /// What is too large.
         what: &'static str,
         /// Its size.
         actual: usize,
-        /// The limit that it broke.
+        /// The limit that it exceeds.
         limit: usize,
     },
     /// There is no store of that name: create it.
     #[error("there is no store {name:?}: create it first")]
     NoStore {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
-    /// The store was dropped after the handle was taken: nothing of it can be read or written any
-    /// more. Create it again, or let it be.
+    /// The store was dropped after the handle was taken: it can no longer be read or written.
+    /// Create it again if it is needed.
     #[error("the store was dropped")]
     StoreDropped,
-    /// The snapshot is too old: the memtables that it keeps take more than their share of the memory
+    /// The snapshot is too old: the memtables that it keeps exceed their share of the memory
     /// budget. Take a new snapshot and begin again; hold it for a shorter time.
     #[error("the snapshot is too old: take a new one")]
     SnapshotTooOld,
-    /// There are as many stores as there may be: drop one that is not needed. Nothing was written.
+    /// The maximum number of stores exists: drop one that is not needed. Nothing was written.
     #[error("there are {limit} stores already: drop one that is not needed")]
     TooManyStores {
-        /// How many there may be.
+        /// The maximum number.
         limit: usize,
     },
     /// The store exists with another TTL: use it as it is, or change its TTL.
@@ -56,10 +56,10 @@ pub enum Error {
     StoreExists {
         /// The store's name.
         name: String,
-        /// The TTL that it has, 0 for none.
+        /// Its TTL in milliseconds, 0 for none.
         ttl_ms: u64,
     },
-    /// The last sequence is another than the batch asked for: read, then decide. Nothing was
+    /// The last sequence is not the one that the batch expected: read, then decide. Nothing was
     /// written.
     #[error("the last sequence of the timeline is {last}")]
     LastSequence {
@@ -79,32 +79,32 @@ pub enum Error {
          {sequence}: use a new id"
     )]
     IdConflict {
-        /// What its first append was given.
+        /// The sequence that its first append was given.
         sequence: u64,
     },
     /// The timeline has used its highest sequence: write to another one.
     #[error("the timeline has used its highest sequence, {}", crate::ids::MAX_SEQUENCE)]
     SequenceExhausted,
-    /// The disk is full: reads go on; make room and try again, without a restart.
+    /// The disk is full: reads continue; free space and try again, without a restart.
     #[error("the disk is full (writing {path}): nothing was done; make room, and it works again")]
     DiskFull {
         /// The file that could not grow.
         path: PathBuf,
     },
-    /// The process has no file descriptor left, and the engine none to give up: raise the limit, or
-    /// let something else close files. Nothing was changed, and it works again when there are
+    /// The process has no file descriptor left, and the engine has none that it can close: raise
+    /// the limit, or close other files. Nothing was changed; calls succeed again when there are
     /// descriptors, without a restart.
     #[error(
         "too many open files (to {doing} {path}): raise the limit of the process (ulimit -n), or \
          lower max_open_files"
     )]
     TooManyFiles {
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
     },
-    /// An earlier write or fsync failed, so the engine takes no more writes: restart it.
+    /// An earlier write or fsync failed, so the engine accepts no more writes: restart it.
     #[error("writes are refused since {why}: restart to recover what is durable")]
     Poisoned {
         /// The first failure.
@@ -115,13 +115,13 @@ pub enum Error {
     Corrupt {
         /// The damaged file.
         path: PathBuf,
-        /// Where in the file.
+        /// The byte offset in the file.
         offset: u64,
-        /// What does not hold there.
+        /// A description of the damage.
         what: String,
     },
-    /// Another engine, backup, restore or salvage, likely in another process, has the directory:
-    /// let it end, or use another directory.
+    /// Another engine, backup, restore or salvage, probably in another process, holds the
+    /// directory: wait until it ends, or use another directory.
     #[error(
         "{path} is locked{holder}: another engine, backup, restore or salvage is at work there; \
          let it end, or use \
@@ -130,45 +130,45 @@ pub enum Error {
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// ` (pid …)`, when the lock file tells.
+        /// ` (pid …)`, if the lock file contains it.
         holder: String,
     },
     /// The engine was opened read-only, or is closing.
     #[error("{what}")]
     Closed {
-        /// Which of the two, and what to do.
+        /// Which of the two it is, and what to do.
         what: &'static str,
     },
-    /// The operating system refused: see its reason.
+    /// The operating system returned an error.
     #[error("cannot {doing} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         #[source]
         source: Arc<io::Error>,
     },
 }
 
-/// What a failed write to the disk leaves behind.
+/// The state after a failed write to the disk.
 #[derive(Clone, Debug)]
 pub enum Failure {
-    /// Nothing changed: what was asked for is refused, and may work later.
+    /// Nothing changed: the operation is refused, and may succeed later.
     Refused(Error),
-    /// What is on the disk is not known any more: no further write may be acknowledged.
+    /// The content of the disk is unknown: no further write may be acknowledged.
     Poisoned(Error),
 }
 
 impl Failure {
-    /// A failure before anything that counts was touched: a shortage passes, other failures mean
-    /// that the disk is not well.
+    /// A failure before anything that matters was changed: a shortage is temporary, other failures
+    /// mean that the disk is faulty.
     pub fn before(error: Error) -> Failure {
         if error.is_shortage() { Failure::Refused(error) } else { Failure::Poisoned(error) }
     }
 
-    /// The error, where both kinds end what was begun.
+    /// The error, for callers that treat both kinds alike.
     pub fn into_error(self) -> Error {
         match self {
             Failure::Refused(error) | Failure::Poisoned(error) => error,
@@ -177,13 +177,13 @@ impl Failure {
 }
 
 impl Error {
-    /// Whether a file was not there.
+    /// Whether a file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether what was to be read is damaged: not as it was written, or not given by the disk. A
-    /// lack of descriptors is no damage.
+    /// Whether the data to be read is damaged: not as it was written, or not returned by the disk.
+    /// A shortage is no damage.
     pub fn is_damage(&self) -> bool {
         match self {
             Error::Corrupt { .. } => true,
@@ -194,7 +194,7 @@ impl Error {
         }
     }
 
-    /// Whether it is a lack of something, space or descriptors, that may pass by itself.
+    /// Whether it is a shortage of space or descriptors, which may be temporary.
     pub fn is_shortage(&self) -> bool {
         matches!(self, Error::DiskFull { .. } | Error::TooManyFiles { .. })
     }
@@ -204,7 +204,7 @@ impl Error {
         Error::Invalid { what: what.into() }
     }
 
-    /// The refusal of a store handle by an engine that did not give it.
+    /// The refusal of a store handle by an engine that did not issue it.
     pub(crate) fn foreign_store() -> Error {
         Error::invalid(
             "the store belongs to another engine, or to an earlier opening of this directory: \
@@ -217,7 +217,7 @@ impl Error {
         Error::Corrupt { path: path.into(), offset, what: what.into() }
     }
 
-    /// The operating system's error with its circumstances. A full disk becomes
+    /// The operating system's error with the operation and the file. A full disk becomes
     /// [`Error::DiskFull`], a lack of descriptors [`Error::TooManyFiles`].
     pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Error {
         match source.kind() {

@@ -1,49 +1,49 @@
-//! Identifiers: small numbers and names that every other room speaks of. Nothing here does
-//! anything.
+//! Identifiers: numbers and names that the whole engine uses. They have no behaviour beyond their
+//! arithmetic and text form.
 
 use std::fmt;
 
-/// A dense position in a timeline: 1, 2, 3, …. Zero is "none": the cursor of a reader that has seen
-/// nothing.
+/// A dense position in a timeline: 1, 2, 3, …. Zero means "none": the cursor of a reader that has
+/// seen nothing.
 pub type Sequence = u64;
 
-/// The highest sequence that is ever given: 2^63 − 1, which a signed 64-bit integer holds.
-/// JavaScript's numbers are exact up to 2^53 only: choose no higher sequences where such clients
-/// read.
+/// The highest sequence that can be given: 2^63 − 1, which fits a signed 64-bit integer.
+/// JavaScript's numbers are exact up to 2^53 only: do not choose higher sequences for such clients.
 pub const MAX_SEQUENCE: Sequence = i64::MAX as u64;
 
-/// Unix milliseconds, as the engine's clock told them when the entry was committed.
+/// Unix milliseconds, from the engine's clock.
 pub type TimeMs = u64;
 
-/// The number in a file's name. Numbers rise and are never used twice in a directory.
+/// The number in a file's name. Numbers increase and are never reused in a directory.
 pub type FileNumber = u64;
 
-/// Which engine a file belongs to.
+/// The id of the engine that a file belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct EngineId(pub [u8; 16]);
 
-/// Which boot of the machine: the page cache lives as long. Zeros: not known.
+/// The id of a boot of the machine, which is the lifetime of the page cache. Zeros: unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct BootId(pub [u8; 16]);
 
-/// A store, as records and segments name it. The manifest maps it to its name and settings.
+/// The id of a store in records and segments. The manifest maps it to its name and settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u32);
 
-/// Which open engine a handle belongs to. Every open draws another one at random, and none is kept.
+/// The open engine that a handle belongs to. Every open draws another random value; it is not
+/// stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instance(pub u64);
 
-/// A store of one open engine: what batches and watchers take, from a [`Store`](crate::Store)
-/// handle. Store ids repeat in every engine, so an id alone could name an unrelated store of
-/// another one.
+/// A store of one open engine, from a [`Store`](crate::Store) handle; batches and watchers take it.
+/// Store ids repeat in every engine, so an id alone could refer to an unrelated store of another
+/// engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreKey {
     pub(crate) instance: Instance,
     pub(crate) id: StoreId,
 }
 
-/// A byte position in the WAL, counted from the first byte ever logged. It goes on across files.
+/// A byte position in the WAL, counted from the first byte ever logged. It continues across files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
 
@@ -60,45 +60,45 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// A change that was committed, or a body: where its group stands in the log, plus its number among
-/// those of the group, from 1 on. A group takes more bytes than it has of them, so each is unique,
-/// lies where its group does, and they rise from commit to commit.
+/// The place of a committed change or body: the lsn of its group, plus its number among the changes
+/// and bodies of the group, from 1 on. A group has more bytes than changes and bodies, so each
+/// place is unique, lies inside its group, and increases from commit to commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct CommitPlace(pub u64);
 
-/// The body of a fan-out in an open engine, from [`Store::body_of`](crate::Store::body_of): what
-/// all its entries share.
+/// The body of a fan-out in an open engine, which all its entries share; from
+/// [`Store::body_of`](crate::Store::body_of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BodyKey {
     pub(crate) instance: Instance,
     pub(crate) place: CommitPlace,
 }
 
-/// The name that changes of shared bodies are kept under, beside the timelines of a store: no
-/// timeline's is empty.
+/// The name under which changes of shared bodies are stored, beside the timelines of a store. No
+/// timeline has the empty name.
 pub const BODIES: &[u8] = b"";
 
-/// Which timeline: its store and its name's bytes. Orders as keys do in a segment: by store, then
-/// by bytes.
+/// A timeline: its store and the bytes of its name. Ordered as keys in a segment: by store, then by
+/// bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimelineRef<'a> {
     /// The store that holds it.
     pub store: StoreId,
-    /// Its name inside the store: 1 to [`MAX_NAME_BYTES`] bytes, any.
+    /// Its name inside the store: 1 to [`MAX_NAME_BYTES`] arbitrary bytes.
     pub name: &'a [u8],
 }
 
-/// How many stores an engine has at most: each has segments of its own in every flush that it has a
-/// part in.
+/// The maximum number of stores of an engine: each store has segments of its own in every flush
+/// that contains its data.
 pub const MAX_STORES: usize = 1000;
 
-/// The stores that are there from the start, and stay.
+/// The stores that always exist.
 pub const PERMANENT_STORES: [&str; 2] = ["messages", "sync"];
 
-/// The longest client's id of a batch.
+/// The maximum length of a client's id of a batch.
 pub const MAX_ID_BYTES: usize = 255;
 
-/// The longest timeline name.
+/// The maximum length of a timeline's name.
 pub const MAX_NAME_BYTES: usize = 255;
 
 impl fmt::Debug for TimelineRef<'_> {

@@ -1,11 +1,11 @@
-//! The locks and flags by which threads hand something over: the queue, tickets and watches take
+//! The locks and flags by which threads hand something over: the queue, tickets and watches use
 //! them from here.
 //!
-//! They are those of `parking_lot` and the standard library's; in a model (`--cfg loom`, tests
-//! only) those of `loom`, which tries every order in which threads could run and every value that a
-//! load could see (`docs/testing.md`).
+//! They are those of `parking_lot` and the standard library; in a model (`--cfg loom`, tests only)
+//! those of `loom`, which tries every order in which threads could run and every value that a load
+//! could see (`docs/testing.md`).
 //!
-//! It does not know: what is handed over.
+//! This file does not know what is handed over.
 
 #[cfg(not(all(test, loom)))]
 pub use parking_lot::{Condvar, Mutex};
@@ -27,7 +27,7 @@ mod modelled {
     #[derive(Debug, Default)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
 
-    /// The guard is away while its thread waits.
+    /// `None` while the guard's thread waits.
     pub struct Guard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
@@ -58,7 +58,7 @@ mod modelled {
             guard.0 = Some(self.0.wait(guard.0.take().expect(WHOLE)).expect(WHOLE));
         }
 
-        /// In a model time does not pass: a wait that nobody ends is a deadlock, and reported.
+        /// In a model time does not pass: a wait that no thread ends is a deadlock, and reported.
         pub fn wait_for<T>(&self, guard: &mut Guard<'_, T>, _timeout: Duration) {
             self.wait(guard);
         }

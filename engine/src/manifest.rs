@@ -1,18 +1,22 @@
-//! The manifest (P1, P5, P6): which files are live.
+//! The manifest (P1, P5, P6): the list of live files.
 //!
 //! ```text
-//!  manifest-…04        what was live before; removed once 5 is durable
-//!  manifest-…05        what is live: the highest number counts
-//!  manifest.tmp        half written; removed by open
+//!  manifest-…04        the previous manifest; removed once 5 is durable
+//!  manifest-…05        the current manifest: the highest number counts
+//!  manifest.tmp        incomplete; removed by open
 //! ```
 //!
-//! A manifest is never edited: a change writes a whole new one. (1) Write it under another name and
-//! sync it; (2) rename it to its number; (3) sync the directory; (4) remove the one before. Whoever
-//! wants to remove files that the change made obsolete does so after (3). A file gets its number
-//! when it is whole, so the highest number is the truth: if it cannot be read, that is damage, and
-//! an older one is no substitute, since files that it names may be gone.
+//! A manifest is never edited: each change writes a complete new one.
+//! 1. Write it under another name and sync it;
+//! 2. rename it to its number;
+//! 3. sync the directory;
+//! 4. remove the previous one.
 //!
-//! It does not know: what is in the files.
+//! Files that the change made obsolete are removed only after step 3. A file gets its number when
+//! it is complete, so the manifest with the highest number is authoritative: if it cannot be read,
+//! that is damage, and an older one is no substitute, since files that it names may be gone.
+//!
+//! This file does not know the content of the files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +27,7 @@ use crate::format::manifest::{Live, StoreRecord, decode, encode};
 use crate::ids::{FileNumber, Lsn, StoreId};
 use crate::vfs::Dir;
 
-/// The name until all of it is durable.
+/// The name of a manifest until all of it is durable.
 pub const TEMPORARY_NAME: &str = "manifest.tmp";
 
 /// The name of a manifest.
@@ -37,18 +41,18 @@ pub fn is_file(name: &str) -> Option<FileNumber> {
     (file_name(number) == name).then_some(number)
 }
 
-/// The live set and the file that says so.
+/// The live files and the manifest file that lists them.
 #[derive(Debug)]
 pub struct Manifest {
     dir: Dir,
     engine_id: EngineId,
     writer_epoch: u64,
-    /// The number of the manifest that counts; 0 when none was written yet.
+    /// The number of the current manifest; 0 if none was written yet.
     number: FileNumber,
     next_file: Arc<AtomicU64>,
     live: Live,
-    /// Why there are no more changes: the engine was closed and another may own the directory, or
-    /// it is not known which manifest counts.
+    /// The reason why no more changes are possible: the engine was closed and another may own the
+    /// directory, or it is unknown which manifest is current.
     ended: Option<Failure>,
 }
 
@@ -59,7 +63,7 @@ impl Manifest {
         Manifest { dir, engine_id, writer_epoch: 0, number: 0, next_file, live, ended: None }
     }
 
-    /// The manifest that counts among `names`; `None` when there is none at all.
+    /// The current manifest among `names`; `None` if there is none.
     pub fn load(dir: &Dir, names: &[String]) -> Result<Option<Manifest>> {
         let Some(number) = names.iter().filter_map(|name| is_file(name)).max() else {
             return Ok(None);
@@ -82,18 +86,18 @@ impl Manifest {
         }))
     }
 
-    /// The name of the file that counts.
+    /// The name of the current file.
     pub fn name(&self) -> String {
         file_name(self.number)
     }
 
-    /// What is live.
+    /// Everything that is live.
     pub fn live(&self) -> &Live {
         &self.live
     }
 
-    /// Merges used changes of the log up to some place: without them their segments show less than
-    /// was ever there. An error if the log ends before that place.
+    /// Merges used changes of the log up to some lsn: without these changes their segments are not
+    /// complete. Fails if the log ends before that lsn.
     pub fn check_changes(&self, log_end: Lsn) -> Result<()> {
         let changes_to = self.live.changes_to;
         if changes_to <= log_end {
@@ -107,27 +111,27 @@ impl Manifest {
         Err(Error::corrupt(self.dir.path_of(&self.name()), 0, what))
     }
 
-    /// Whose files these are.
+    /// The id of the engine that the files belong to.
     pub fn engine_id(&self) -> EngineId {
         self.engine_id
     }
 
-    /// In which life of the engine the manifest was written.
+    /// The writer epoch in which the manifest was written.
     pub fn writer_epoch(&self) -> u64 {
         self.writer_epoch
     }
 
-    /// The same, of a later life.
+    /// The same manifest in another writer epoch.
     pub fn in_epoch(self, writer_epoch: u64) -> Manifest {
         Manifest { writer_epoch, ..self }
     }
 
-    /// A new life begins: later manifests say so.
+    /// Begins a new writer epoch, which later manifests contain.
     pub fn begin_epoch(&mut self) {
         self.writer_epoch += 1;
     }
 
-    /// The source of file numbers, shared by all who make files.
+    /// The source of file numbers, shared by everything that creates files.
     pub fn next_file(&self) -> Arc<AtomicU64> {
         self.next_file.clone()
     }
@@ -137,30 +141,30 @@ impl Manifest {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// An id for a new store. It is never given again in this directory, not even when the store is
-    /// dropped: the next change of the manifest keeps the counter, which is that of files. `None`
-    /// when it is used up.
+    /// An id for a new store. It is never given again in this directory, not even after the store
+    /// is dropped: the next change of the manifest stores the counter, which is that of files.
+    /// `None` if the ids are used up.
     pub fn take_store_id(&self) -> Option<StoreId> {
         self.live.stores.iter().for_each(|store| self.keep_above(store));
         u32::try_from(self.take_file_number()).ok().map(StoreId)
     }
 
-    /// No store that is made later has the id or the generation of this one. Ids from before there
-    /// was a counter may be above it.
+    /// Ensures that no later store gets the id or the generation of this one. Ids from before the
+    /// counter existed may be above it.
     pub fn keep_above(&self, store: &StoreRecord) {
         let highest = u64::from(store.id.0).max(store.generation);
         self.next_file.fetch_max(highest + 1, Ordering::Relaxed);
     }
 
-    /// No more changes from here.
+    /// Refuses all changes from now on.
     pub fn close(&mut self) {
         let what = "the engine is closed: nothing is changed any more";
         self.ended.get_or_insert(Failure::Refused(Error::Closed { what }));
     }
 
-    /// Changes what is live. When it returns, the change is durable. When it is refused, nothing
-    /// changed. When it is poisoned, it is not known which of the two manifests a crash would find,
-    /// and both must stay valid.
+    /// Changes the live set. On success the change is durable. If it is refused, nothing changed.
+    /// If it is poisoned, it is unknown which of the two manifests a crash would find, and both
+    /// must stay valid.
     pub fn commit(&mut self, edit: impl FnOnce(&mut Live)) -> Result<(), Failure> {
         if let Some(ended) = &self.ended {
             return Err(ended.clone());
@@ -206,7 +210,7 @@ impl Manifest {
         file.sync()
     }
 
-    /// Whether a name is that of a manifest that a crash left behind.
+    /// Whether a name is that of a superseded manifest that a crash left.
     pub fn is_older(&self, name: &str) -> bool {
         is_file(name).is_some_and(|number| number < self.number)
     }

@@ -1,39 +1,38 @@
-//! The few settings. Each has a default that is right for a server; a test makes them small.
+//! The options of an engine. The defaults are right for a server; tests use small values.
 
-/// How an engine is opened.
+/// The options for opening an engine.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Memory for all that grows with data: memtables, decoded blocks, groups under way, flushes
-    /// and merges. Default 512 MiB.
+    /// Memory for everything that grows with data: memtables, decoded blocks, groups in progress,
+    /// flushes and merges. Default 512 MiB.
     pub memory_budget_bytes: usize,
     /// The size at which a WAL file is full, in bytes. Default 64 MiB.
     pub wal_file_bytes: u64,
     /// The largest body, in bytes. Default 1 MiB; at most [`MAX_BODY_BYTES`].
     pub max_body_bytes: usize,
-    /// How long a client's id is remembered, in milliseconds. Default one day.
+    /// The time for which a client's id is remembered, in milliseconds. Default one day.
     pub id_window_ms: u64,
     /// TTL of the store `sync` when it is created, in milliseconds. Default seven days.
     pub sync_ttl_ms: u64,
-    /// How many bytes a second merging writes at most; 0: as many as it can. Far behind, it does
-    /// not keep to that. Default 64 MiB: a disk that syncs the log meanwhile has most of its time
-    /// for that, and a load of 20 MB a second is merged for ever.
+    /// The maximum number of bytes that merging writes per second; 0: no limit. Merging that is far
+    /// behind ignores the limit. Default 64 MiB: a disk that syncs the log at the same time keeps
+    /// most of its time for that, and a load of 20 MB a second can be merged indefinitely.
     pub compact_bytes_per_second: u64,
-    /// How much space is kept back, at most, to get space back on a full disk; 0: none. A small
-    /// directory keeps less, a sixteenth of what it holds. Default 64 MiB, which is what a memtable
-    /// of the default budget takes when it is flushed.
+    /// The maximum size of the reserve that is used to reclaim space on a full disk, in bytes; 0:
+    /// no reserve. A small directory keeps less, a sixteenth of its size. Default 64 MiB, the size
+    /// of a flushed memtable of the default budget.
     pub reserve_bytes: u64,
-    /// How many files of segments are kept open, at most, so that a read need not open them.
-    /// Default 256, the files of 128 segments; at least [`LEAST_OPEN_FILES`]. The engine closes
-    /// them when the process has no file descriptor left, so a number above the limit of the
-    /// process (`ulimit -n`) does not stop the engine; it stops whatever else the process wants to
-    /// open. Beside them an engine has up to 20 descriptors: the directory, its lock, the log, the
-    /// next log file, four in reserve, and those that a flush, a merge and each read hold for a
-    /// moment.
+    /// The maximum number of open segment files, so that a read need not open them. Default 256,
+    /// the files of 128 segments; at least [`LEAST_OPEN_FILES`]. The engine closes them when the
+    /// process has no file descriptor left, so a number above the limit of the process (`ulimit
+    /// -n`) does not stop the engine; it affects other parts of the process that open files. In
+    /// addition an engine has up to 20 descriptors: the directory, its lock, the log, the next log
+    /// file, four in reserve, and those that a flush, a merge and each read hold temporarily.
     pub max_open_files: usize,
-    /// Whether a directory that holds no engine gets one. Default on: it is made if it is not
-    /// there.
+    /// Whether an engine is created in a directory without one. Default on: the directory is
+    /// created if it does not exist.
     pub create: bool,
-    /// Open for reading what is intact, also when the WAL is damaged. Nothing in the directory is
+    /// Open for reading the intact part, also if the WAL is damaged. Nothing in the directory is
     /// changed. Default off.
     pub read_only: bool,
 }
@@ -48,10 +47,11 @@ pub const MAX_BATCH_BYTES: usize = 48 * 1024 * 1024;
 /// time.
 pub const LEAST_OPEN_FILES: usize = 8;
 
-/// A start, a manifest and a few trims need less. Where log files are made smaller, so is this.
+/// The minimum size of the reserve: a start, a manifest and a few trims need less. It is smaller if
+/// log files are smaller.
 const LEAST_RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// What part of the segments the reserve has.
+/// The reserve is 1/RESERVE_PART of the segments.
 const RESERVE_PART: u64 = 16;
 
 /// Seven days.
@@ -74,41 +74,41 @@ impl Default for Options {
     }
 }
 
-/// A larger memtable gains nothing: its flush only takes longer, and needs more room on the disk,
-/// which is kept free for it. A gibibyte, 2^30.
+/// The maximum size of a memtable, one gibibyte, 2^30. A larger one has no advantage: its flush
+/// only takes longer, and needs more space on the disk, which is kept free for it.
 const MOST_MEMTABLE_BYTES: usize = 1 << 30;
 
-/// How many sealed memtables may wait for their flush before commits wait too.
+/// The number of sealed memtables that may wait for their flush before commits wait too.
 pub(crate) const MAX_SEALED: usize = 2;
 
-/// How the budget is divided, in its sixteenths. What sealed memtables do not need is lent to
-/// decoded blocks.
+/// The division of the memory budget, in sixteenths. Memory that sealed memtables do not need is
+/// lent to decoded blocks.
 ///
-/// | what | sixteenths |
+/// | use | sixteenths |
 /// |---|--:|
 /// | memtables: the active one, one that readers may still hold, each sealed one | 2 each |
 /// | groups: the one that fills up, the one that is committed, its records | 2 |
-/// | a flush and a merge at work | 1 |
-/// | decoded blocks | 5, and 2 for each sealed memtable that there is not |
+/// | a flush and a merge in progress | 1 |
+/// | decoded blocks | 5, and 2 for each sealed memtable that is not in use |
 impl Options {
     /// The size at which the active memtable is sealed.
     pub(crate) fn memtable_bytes(&self) -> usize {
         (self.memory_budget_bytes / 8).clamp(64 * 1024, MOST_MEMTABLE_BYTES)
     }
 
-    /// The size of the reserve in a directory whose segments have so many bytes.
+    /// The size of the reserve in a directory whose segments have `segment_bytes`.
     pub(crate) fn reserve_bytes(&self, segment_bytes: u64) -> u64 {
         let least = LEAST_RESERVE_BYTES.min(4 * self.wal_file_bytes);
         (segment_bytes / RESERVE_PART).max(least).min(self.reserve_bytes)
     }
 
-    /// What decoded blocks may take while so many sealed memtables wait.
+    /// The memory for decoded blocks while `sealed` memtables wait.
     pub(crate) fn cache_bytes(&self, sealed: usize) -> usize {
         let lent = 2 * MAX_SEALED.saturating_sub(sealed);
         self.memory_budget_bytes / 16 * (5 + lent)
     }
 
-    /// What the group that fills up may take before submitting waits.
+    /// The maximum size of the group that fills up before a submit waits.
     pub(crate) fn group_bytes(&self) -> usize {
         (self.memory_budget_bytes / 24).min(MOST_MEMTABLE_BYTES / 3)
     }

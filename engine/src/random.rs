@@ -1,11 +1,11 @@
-//! Numbers that nobody has seen before: the standard library seeds its hashers from the operating
-//! system's random source.
+//! Random numbers: the standard library seeds its hashers from the operating system's random
+//! source.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::ids::EngineId;
 
-/// Such a number.
+/// A random number.
 pub fn random() -> u64 {
     RandomState::new().hash_one(0)
 }

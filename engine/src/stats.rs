@@ -1,4 +1,4 @@
-//! Counters that rooms raise as they work, and the figures that a caller gets.
+//! Counters that all parts of the engine increment, and the statistics that a caller gets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it.
+    /// Adds `amount`.
     pub fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// Raises it, if it is lower.
+    /// Raises it to `value`, if it is lower.
     pub fn raise_to(&self, value: u64) {
         self.0.fetch_max(value, Ordering::Relaxed);
     }
@@ -26,7 +26,7 @@ impl Counter {
     }
 }
 
-/// What was done since the engine was opened.
+/// The counters since the engine was opened.
 #[derive(Debug, Default)]
 #[allow(missing_docs, reason = "the names are those that stats show")]
 pub struct Counters {
@@ -50,20 +50,20 @@ pub struct Counters {
     pub body_bytes: Counter,
     pub disk_full: Counter,
     pub stalls: Counter,
-    /// Unix ms of the last backup that was completed; 0: there was none.
+    /// Unix ms of the last completed backup; 0 if there was none.
     pub last_backup_ms: Counter,
     pub sync_times: Times,
 }
 
-/// Values below 2^3 have a bucket each; each power of two above has 2^3, up to 2^32 µs, which is 71
-/// minutes.
+/// The buckets: values below 2^3 have a bucket each; each power of two above has 2^3 buckets, up to
+/// 2^32 µs, which is 71 minutes.
 const PRECISION_BITS: u32 = 3;
 const HIGHEST_BIT: u32 = 31;
 const BUCKETS: usize = ((HIGHEST_BIT - PRECISION_BITS + 2) << PRECISION_BITS) as usize;
 
-/// How long something takes: the sum and the maximum since the open, and a percentile of the last
-/// one to two minutes, which is at most an eighth too high. Four kilobytes, however often it
-/// happens.
+/// The durations of an operation: the sum and the maximum since the open, and a percentile of the
+/// last one to two minutes, which is at most an eighth too high. Takes four kilobytes, however
+/// often the operation happens.
 #[derive(Debug, Default)]
 pub struct Times(Mutex<Recent>);
 
@@ -83,7 +83,7 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// Forgets what is older than the minute before this one.
+    /// Forgets values older than the minute before this one.
     fn turn_to(&mut self, now: Duration) {
         let minute = now.as_secs() / 60;
         if minute == self.minute {
@@ -96,7 +96,7 @@ impl Recent {
 }
 
 impl Times {
-    /// It took so long, and ended at a time of the monotonic clock.
+    /// Adds a duration that ended at `now` of the monotonic clock.
     pub fn add(&self, now: Duration, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mut recent = self.0.lock();
@@ -106,7 +106,7 @@ impl Times {
         recent.most_us = recent.most_us.max(micros);
     }
 
-    /// The sum, the maximum, and what 99 of 100 recent ones were not above, in microseconds.
+    /// The sum, the maximum, and the 99th percentile of recent values, in microseconds.
     pub fn sum_most_and_p99_us(&self, now: Duration) -> (u64, u64, u64) {
         let mut recent = self.0.lock();
         recent.turn_to(now);
@@ -144,15 +144,16 @@ fn most_in(bucket: usize) -> u64 {
     ((lowest + 1) << step) - 1
 }
 
-/// Figures of an engine: since it was opened, and of now. More may come.
+/// Statistics of an engine: totals since it was opened, and current values. Later versions may add
+/// fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Names and values; units stand in the names.
+    /// Names and values; the names contain the units.
     pub fields: Vec<(&'static str, u64)>,
 }
 
 impl Stats {
-    /// A figure by its name.
+    /// A value by its name.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.fields.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
     }

@@ -1,30 +1,32 @@
-//! The backup path, and back: a consistent copy of a directory while appends go on (P5, P6, P11).
+//! Backup and restore: a consistent copy of a directory while appends continue (P5, P6, P11).
 //!
 //! ```text
-//!  backup    memory ──flush──> segments of a held view ──link or copy──> target, sync ──> manifest ──> whole
-//!  restore   a backup's segments ──copy──> a new directory, sync ──> manifest with another history ──> whole
+//!  backup    memory ──flush──> segments of a held view ──link or copy──> target, sync
+//!                  ──> manifest ──> complete
+//!  restore   a backup's segments ──copy──> a new directory, sync
+//!                  ──> manifest with another history ──> complete
 //! ```
 //!
-//! A backup is a directory of segments and one manifest, without a log: the flush before it put all
-//! that was committed into segments. A memtable is sealed between groups and its segments become
-//! visible in one step, so the segments of a view are all batches up to some place in the log, each
-//! as a whole. The view is held until the copy is done, so that merges and expiry remove nothing
-//! under it.
+//! A backup is a directory of segments and one manifest, without a log: the flush before it put
+//! everything committed into segments. A memtable is sealed between groups and its segments become
+//! visible in one step, so the segments of a view are all batches up to one position of the log,
+//! each complete. The view is held until the copy is done, so that merges and expiry remove nothing
+//! that is being copied.
 //!
-//! A merge may leave entries out because of a trim that is still in memory. A view that has its
-//! output but not the trim would be the state of no moment: the entries are missing, and nothing
-//! says that they were trimmed. So a view is taken after a flush, and if merges used changes above
-//! what is flushed, it is flushed again and another view is taken.
+//! A merge may leave entries out because of a trim that is still in memory. A view with the output
+//! of the merge but without the trim would be a state that never existed: the entries are missing,
+//! and nothing records that they were trimmed. So a view is taken after a flush, and if merges used
+//! changes above what is flushed, it flushes again and takes another view.
 //!
 //! The target is claimed first (see `target.rs`). The manifest is written last, when the names of
-//! all files are durable: a backup that was cut has none, and neither an engine nor a restore takes
-//! it.
+//! all files are durable: an interrupted backup has no manifest, and neither an engine nor a
+//! restore accepts it.
 //!
-//! A restore changes the history, since the engine may have given sequences after the backup that
-//! clients have seen: their cursors are refused, and they read again. It copies, so that no bytes
-//! are shared between a backup and what is in use.
+//! A restore changes the history, since after the backup the engine may have given sequences that
+//! clients have seen: their cursors are refused, and they read again. A restore copies, so that no
+//! bytes are shared between a backup and a directory in use.
 //!
-//! It does not know: which thread flushes, or what segments hold.
+//! This file does not know which thread flushes, or what segments hold.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,23 +45,23 @@ use crate::vfs::LOCK_NAME;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::wal;
 
-/// What was copied.
+/// The size of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backup {
-    /// How many files, the manifest included.
+    /// The number of files, the manifest included.
     pub files: u64,
-    /// The bytes of segments.
+    /// The number of bytes of segments.
     pub bytes: u64,
-    /// How many entries they hold.
+    /// The number of entries in them.
     pub entries: u64,
 }
 
-/// Copies what is in segments after `flush`. The target is claimed.
+/// Copies all segments after `flush`. The target must be claimed.
 pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Result<Backup> {
     let (view, mut live) = consistent_view(state, flush)?;
     live.checkpoint = view.flushed_to();
     live.log_file = 0;
-    // All of it is durable when the backup is whole.
+    // Everything is durable when the backup is complete.
     live.relaxed = Relaxed::default();
     // A store may have been dropped since the view was taken.
     let is_known = |segment: &&Arc<Segment>| {
@@ -74,13 +76,13 @@ pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Re
     fill(&state.dir, target, true, (state.engine_id, state.writer_epoch), live)
 }
 
-/// A view whose segments need nothing of the log, and what the manifest said afterwards: stores
-/// that it names and the view does not know are empty in the copy.
+/// A view whose segments do not need the log, and the manifest's content after that: stores that
+/// are in the manifest but not in the view are empty in the copy.
 fn consistent_view(state: &State, flush: impl Fn() -> Result<()>) -> Result<(Arc<View>, Live)> {
     loop {
         flush()?;
         let view = state.view.load();
-        // After the view: no merge that is in it is missing here.
+        // After the view: no merge that is in the view is missing here.
         let live = state.manifest.lock().live().clone();
         if live.changes_to <= view.flushed_to() {
             return Ok((view, live));
@@ -88,11 +90,11 @@ fn consistent_view(state: &State, flush: impl Fn() -> Result<()>) -> Result<(Arc
     }
 }
 
-/// Makes a backup the content of a new or empty directory, with another history. An engine can then
-/// be opened there.
+/// Copies a backup into a new or empty directory, with another history. An engine can then be
+/// opened there.
 ///
-/// A directory of an engine that was closed is as good as a backup. One that has a log is refused:
-/// only an engine can read that.
+/// The directory of an engine that was closed can be used like a backup. A directory with a log is
+/// refused: only an engine can read the log.
 pub fn restore(backup: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Backup> {
     let (backup, target) = (backup.as_ref(), target.as_ref());
     let source = DiskDirectory::open(backup)
@@ -105,7 +107,7 @@ pub fn restore(backup: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Bac
     )
 }
 
-/// The same with directories that may be simulated.
+/// As [`restore`], with directories that may be simulated.
 pub fn restore_in(source: &Dir, target: &Dir) -> Result<Backup> {
     target::claim(target, |target| {
         let _lock = source.lock(LOCK_NAME, false)?;
@@ -115,7 +117,7 @@ pub fn restore_in(source: &Dir, target: &Dir) -> Result<Backup> {
     })
 }
 
-/// The manifest of a backup of which all files are there.
+/// The manifest of a backup; fails if a file is missing.
 fn read_backup(source: &Dir) -> Result<Manifest> {
     let listed = source.list()?;
     let Some(manifest) = Manifest::load(source, &listed)? else {
@@ -140,7 +142,7 @@ fn read_backup(source: &Dir) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Fills a claimed directory: the segments, then their names for good, then the manifest.
+/// Fills a claimed directory: the segments, a sync of their names, then the manifest.
 fn fill(
     source: &Dir,
     target: &Dir,

@@ -1,25 +1,24 @@
-//! A finding: something in a file that is not as it was written (P5). Verify, repair and salvage
-//! report them.
+//! A finding: damage in a file (P5). Verify, repair and salvage report findings.
 
 use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::ids::Sequence;
 
-/// Something that is not as it was written.
+/// Content of a file that differs from what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The file.
     pub path: PathBuf,
-    /// Where in it, in bytes.
+    /// The byte offset in the file.
     pub at: u64,
-    /// What does not hold there.
+    /// A description of the damage.
     pub what: String,
-    /// The store and the timeline that it concerns, where that is known.
+    /// The affected store and timeline, if known.
     pub timeline: Option<(String, Vec<u8>)>,
-    /// The sequences among which entries may be lost, where that is known.
+    /// The sequences among which entries may be lost, if known.
     pub sequences: Option<(Sequence, Sequence)>,
-    /// Whether another copy is good there, so that it can be repaired.
+    /// Whether another copy is valid there, so that it can be repaired.
     pub is_mendable: bool,
 }
 

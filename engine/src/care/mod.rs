@@ -1,4 +1,4 @@
-//! What an operator asks for: check, repair, copy, rescue.
+//! The operator's tools: backup and restore, verify, repair, salvage.
 
 pub mod backup;
 pub mod finding;

@@ -1,17 +1,17 @@
-//! The repair path (P5, P6): what is damaged in one copy of a segment's file is written anew from
-//! the other copy.
+//! The repair path (P5, P6): rewrites damaged parts of one copy of a segment's file from the other
+//! copy.
 //!
 //! 1. compare the two copies of each file, piece by piece (`segment/mend.rs`);
-//! 2. write what can be mended into a temporary file, sync it, rename it over the damaged one; sync
+//! 2. write the repaired file under a temporary name, sync it, rename it over the damaged one; sync
 //!    the directory;
-//! 3. close what was open of the file, and forget that it was damaged: the next read reads what is
-//!    there now.
+//! 3. close the open descriptors of the file, and forget its known damage: the next read uses the
+//!    new file.
 //!
-//! Segments of a store that is to be kept twice, and are kept once, get their twins in the same
-//! way; then the manifest says so. Merges and expiry wait for one segment at a time. A power cut
-//! leaves each file as it was or mended.
+//! Segments that have one copy, in a store that requires two, get their second copy in the same
+//! way; then the manifest records this. Merges and expiry wait for one segment at a time. After a
+//! power cut each file is either unchanged or repaired.
 //!
-//! It does not know: how the damage came about, or what the log holds.
+//! This file does not know the cause of the damage, or the content of the log.
 
 use std::sync::Arc;
 
@@ -23,18 +23,18 @@ use crate::ids::{FileNumber, StoreId};
 use crate::segment::{CopyDamage, Segment, Twins};
 use crate::state::State;
 
-/// What [`Engine::repair`](crate::Engine::repair) found and did.
+/// The result of [`Engine::repair`](crate::Engine::repair).
 #[derive(Clone, Debug, Default)]
 pub struct Repair {
-    /// What is or was damaged in the files that are kept twice.
+    /// The damage, repaired or not, in files with two copies.
     pub findings: Vec<Finding>,
-    /// How many of the findings could not be mended, since both copies are damaged.
+    /// The number of findings that could not be repaired, because both copies are damaged.
     pub left: u64,
-    /// The names of the files that were written anew, missing ones included.
+    /// The names of the files that were rewritten, missing ones included.
     pub mended: Vec<String>,
 }
 
-/// Repairs all segments that are kept twice or are to be; of one store, or of all.
+/// Repairs all segments that have two copies or should have them; of one store, or of all.
 pub fn repair(state: &State, store: Option<StoreId>) -> Result<Repair> {
     let mut out = Repair::default();
     let view = state.view.load();
@@ -53,7 +53,7 @@ pub fn repair(state: &State, store: Option<StoreId>) -> Result<Repair> {
     Ok(out)
 }
 
-/// Repairs a segment, if it is still there.
+/// Repairs a segment, if it still exists.
 pub fn repair_segment(
     state: &State,
     store: StoreId,
@@ -83,7 +83,7 @@ pub fn repair_segment(
         let is_new = before.of(*kind) < 2;
         let twins = Twins::new(&state.dir, state.engine_id, &record, *kind);
         let compared = twins.compare();
-        // A twin that never was there is no damage.
+        // A second copy that never existed is no damage.
         for damage in compared.damage().into_iter().filter(|damage| !is_new || damage.copy == 0) {
             damages.report(number, *kind == FileKind::Index, damage.copy, &damage.error);
             out.findings.push(finding(&damage));
@@ -127,7 +127,7 @@ pub fn finding(damage: &CopyDamage) -> Finding {
     finding
 }
 
-/// The twins are there for good: the manifest says so, and then everyone.
+/// The second copies are durable: records this in the manifest, then in the view.
 fn make_known(state: &State, segment: &Segment, copies: Copies) -> Result<()> {
     let number = segment.record().number;
     let told = state.change_live(|live| {

@@ -1,18 +1,18 @@
-//! The verify path (P5): reads everything, and tells what is not as it was written.
+//! The verify path (P5): reads everything, and reports everything that is not as it was written.
 //!
-//! 1. the manifest: its sums, and that it says what the engine goes by;
+//! 1. the manifest: its checksums, and that it equals the one in memory;
 //! 2. the log from the checkpoint on: every group and record;
 //! 3. each segment: every block of its files, of both copies; then the index against the data,
-//!    timeline by timeline: each block that it names is there, sequences, times, counts, head and
+//!    timeline by timeline: each block that it names exists, sequences, times, counts, head and
 //!    tail agree, shared bodies and ids are found;
-//! 4. the segments of a store against each other: what is newer goes on behind what is older.
+//! 4. the segments of a store against each other: newer parts follow older ones.
 //!
-//! It holds a view, so that it works while appends, flushes and merges go on, and changes nothing
-//! but a copy that can be mended from the other one. The log is written meanwhile: what looks
-//! damaged there is looked at again, and told when it still is. Segments are read past the engine's
-//! cache.
+//! It holds a view, so that it works while appends, flushes and merges continue. It changes nothing
+//! except a copy that can be repaired from the other one. The log is written meanwhile: apparent
+//! damage there is checked a second time, and reported if it is still there. Segments are read
+//! without the engine's cache.
 //!
-//! It does not know: how a copy is mended.
+//! This file does not know how a copy is repaired.
 
 use std::sync::Arc;
 
@@ -32,30 +32,30 @@ use crate::state::State;
 use crate::state::view::View;
 use crate::wal;
 
-/// So many findings are told; of more, the number.
+/// The maximum number of findings that are listed; further ones are only counted.
 const MOST_FINDINGS: usize = 10_000;
 
-/// Decoded blocks of the segment at hand: neighbouring timelines share them.
+/// The cache for decoded blocks of the current segment: consecutive timelines share them.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// What [`Engine::verify`](crate::Engine::verify) found.
+/// The result of [`Engine::verify`](crate::Engine::verify).
 #[derive(Clone, Debug, Default)]
 pub struct Verification {
-    /// What is wrong; empty when all is well.
+    /// The findings; empty if there is no damage.
     pub findings: Vec<Finding>,
-    /// How many findings there are beside those.
+    /// The number of further findings.
     pub left_off: u64,
-    /// How many files were read.
+    /// The number of files read.
     pub files: u64,
-    /// How many bytes they have.
+    /// Their total length in bytes.
     pub bytes: u64,
-    /// How many timelines the segments know.
+    /// The number of timelines in the segments.
     pub timelines: u64,
-    /// How many entries the segments hold.
+    /// The number of entries in the segments.
     pub entries: u64,
-    /// The names of the files that were mended from their other copies.
+    /// The names of the files that were repaired from their other copies.
     pub mended: Vec<String>,
-    /// Why not everything could be looked at, if so. It is no damage.
+    /// The reason why not everything could be read, if so. It is no damage.
     shortage: Option<Error>,
 }
 
@@ -82,7 +82,8 @@ impl Verification {
     }
 }
 
-/// Verifies everything. `on_progress` is told how many bytes of segments were read, of how many.
+/// Verifies everything. `on_progress` gets the number of bytes of segments read so far, and the
+/// total.
 pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
     let mut out = Verification::default();
     manifest(state, &mut out)?;
@@ -115,7 +116,7 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     out.shortage.take().map_or(Ok(out), Err)
 }
 
-/// Mends the copies of a segment that can be. What keeps it from that is a finding, too.
+/// Repairs the copies of a segment that can be repaired. An obstacle to this is also a finding.
 fn mend(state: &State, segment: &Segment, out: &mut Verification) {
     let mut repair = Repair::default();
     if let Err(error) =
@@ -142,7 +143,8 @@ fn manifest(state: &State, out: &mut Verification) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with the log and is no accident of reading it while it is written: twice the same.
+/// Reports damage of the log that is found twice, and so is no effect of reading the log while it
+/// is written.
 fn log(state: &State, out: &mut Verification) {
     let look = || log_damage(state).unwrap_or_else(|error| (0, 0, vec![error]));
     let (files, bytes, mut damage) = look();
@@ -172,7 +174,7 @@ fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
     Ok((files.len() as u64, bytes, damage))
 }
 
-/// One segment under check.
+/// The check of one segment.
 struct SegmentCheck<'a> {
     state: &'a State,
     record: &'a Segment,
@@ -180,7 +182,7 @@ struct SegmentCheck<'a> {
 }
 
 impl SegmentCheck<'_> {
-    /// Every block of a file.
+    /// Checks every block of a file.
     fn blocks(&mut self, kind: FileKind, on_progress: &mut dyn FnMut(u64)) {
         let record = self.record.record();
         let (name, wanted) = match kind {
@@ -219,7 +221,7 @@ impl SegmentCheck<'_> {
         }
     }
 
-    /// Both copies of a file, side by side. True when one can be mended from the other.
+    /// Compares both copies of a file. True if one can be repaired from the other.
     fn twins(&mut self, kind: FileKind) -> bool {
         let record = self.record.record();
         let twins = Twins::new(&self.state.dir, self.state.engine_id, record, kind);
@@ -233,15 +235,15 @@ impl SegmentCheck<'_> {
         damage.iter().any(|damage| damage.is_mendable)
     }
 
-    /// A finding in a file of which there is one copy.
+    /// Reports damage in a file with one copy.
     fn damage(&mut self, kind: FileKind, error: &Error) {
         self.out.error(error);
         let number = self.record.record().number;
         self.state.cache.damages().report(number, kind == FileKind::Index, 0, error);
     }
 
-    /// Every timeline and id of the index, in a segment that is opened again: what the engine keeps
-    /// in memory proves nothing.
+    /// Checks every timeline and id of the index, in a segment that is opened again: the engine's
+    /// state in memory proves nothing.
     fn index_against_data(&mut self) {
         let cache = Arc::new(BlockCache::for_check(CACHE_BYTES, LEAST_OPEN_FILES));
         let record = self.record.record().clone();
@@ -304,7 +306,7 @@ impl SegmentCheck<'_> {
     }
 }
 
-/// One timeline: how many entries its runs hold.
+/// Checks one timeline; returns the number of entries in its runs.
 fn timeline(segment: &Segment, name: &[u8], entry: &TimelineEntry) -> Result<u64> {
     if segment.find(name)?.as_ref() != Some(entry) {
         return Err(segment.contradicted("the tables of the index do not lead to the timeline"));
@@ -343,12 +345,12 @@ fn store_name(state: &State, id: StoreId) -> String {
         .map_or_else(|| format!("store {}", id.0), |store| store.name.clone())
 }
 
-/// The segments of a store side by side, oldest first: each timeline's parts must follow one
+/// Merges the segments of a store by name, oldest first: each timeline's parts must follow one
 /// another.
 fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
     let mut scans = Vec::new();
     for segment in view.segments.of(store).iter().rev() {
-        // One that cannot be read was told before.
+        // A segment that cannot be read was reported before.
         if let Ok(mut scan) = SegmentScan::all(segment.clone()) {
             let at = next_of(&mut scan, out);
             scans.push((scan, at));
@@ -385,7 +387,7 @@ fn next_of(scan: &mut SegmentScan, out: &mut Verification) -> Option<(Vec<u8>, T
     })
 }
 
-/// Whether a part of a timeline can stand behind an older one.
+/// Whether a part of a timeline can follow an older one.
 fn follows(newer: &TimelineEntry, older: &TimelineEntry) -> bool {
     let is_behind = newer.count == 0 || older.count == 0 || newer.first > older.first;
     is_behind

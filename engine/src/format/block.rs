@@ -1,29 +1,29 @@
-//! Blocks: the pieces that segment files consist of. Each is checked when it is read, and
-//! compressed when it is cool.
+//! Blocks, the units of segment files: each block is verified when it is read, and compressed if
+//! the writer asks for it and compression saves enough.
 //!
-//! A block is valid if and only if its checksum matches, seeded with the engine, the file and the
-//! block's place in it, and its content has the raw length. Plain content is as long as it is
-//! stored, so its length is bounded by the file; compressed content is bounded by `MAX_RAW_BYTES`
-//! before anything is allocated for it.
+//! A block is valid if and only if its checksum matches, seeded with the engine id, the file number
+//! and the block's position in the file, and its content has the raw length. Plain content is as
+//! long as its stored form, so its length is bounded by the file; compressed content is bounded by
+//! `MAX_RAW_BYTES` before anything is allocated for it.
 
 use super::checksum::{Seed, crc};
 use super::layout::{get_u32, layout, put};
 use crate::options::MAX_BODY_BYTES;
 
-/// At what raw size a block is closed.
+/// The raw size at which a block is closed.
 pub const TARGET_RAW_BYTES: usize = 16 * 1024;
 
-/// The largest compressed content: the largest body, behind a block that was nearly full.
+/// The largest compressed content: the largest body, after a block that was nearly full.
 const MAX_RAW_BYTES: usize = MAX_BODY_BYTES + 2 * TARGET_RAW_BYTES;
 
-/// A compressed form must save a sixteenth, or reading it is not worth the time.
+/// A compressed form is used only if it saves more than 1/16: less is not worth the decompression.
 const WORTHWHILE: usize = 16;
 
-/// Fast to make, and as fast to read as higher levels.
+/// The level that is fastest to compress; it decompresses as fast as higher levels.
 const ZSTD_LEVEL: i32 = 1;
 
 layout! {
-    /// Where the fields of a block header are.
+    /// The byte ranges of a block header's fields.
     block_header {
         CRC: 4, "over the rest of this header and the stored content; seed: engine id, file \
                  number, place";
@@ -36,7 +36,7 @@ layout! {
     }
 }
 
-/// What a block holds.
+/// The kind of a block's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the layout table says what they mean")]
 pub enum BlockKind {
@@ -51,7 +51,7 @@ pub enum BlockKind {
 }
 
 impl BlockKind {
-    /// Whether it stands in data files; other kinds stand in index files.
+    /// Whether blocks of this kind are in data files; all other kinds are in index files.
     pub fn is_of_data(self) -> bool {
         matches!(self, BlockKind::Bodies | BlockKind::Runs)
     }
@@ -67,16 +67,16 @@ impl BlockKind {
 const PLAIN: u8 = 1;
 const ZSTD: u8 = 2;
 
-/// Where a block is in its file.
+/// The position of a block in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct BlockRef {
-    /// Its first byte.
+    /// The offset of its first byte.
     pub at: u64,
-    /// Its length with the header.
+    /// Its length, header included.
     pub bytes: u32,
 }
 
-/// The block's bytes, compressed if asked for and worth it.
+/// Encodes a block; compresses the content if `compress` is set and it saves enough.
 pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8> {
     let packed = if compress { zstd::bulk::compress(raw, ZSTD_LEVEL).ok() } else { None };
     let (codec, stored) = match &packed {
@@ -96,8 +96,8 @@ pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8
     block
 }
 
-/// The kind and the whole length that a block's header tells; `None` when it cannot be one. Nothing
-/// is checked by sums.
+/// The kind and the total length that a block's header claims; `None` if it cannot be a header.
+/// No checksum is verified.
 pub fn peek(header: &[u8]) -> Option<(BlockKind, u64)> {
     let [kind] = header.get(block_header::KIND)? else { return None };
     let is_possible = matches!(header.get(block_header::CODEC)?, [PLAIN | ZSTD])
@@ -109,7 +109,7 @@ pub fn peek(header: &[u8]) -> Option<(BlockKind, u64)> {
         .map(|kind| (kind, bytes))
 }
 
-/// The content of the block that is all of `block`; otherwise what does not hold.
+/// The content of a block, which must fill `block` exactly; otherwise the check that failed.
 pub fn decode(kind: BlockKind, block: &[u8], seed: Seed) -> Result<Vec<u8>, &'static str> {
     let header = block.get(..block_header::BYTES).ok_or("the block is shorter than its header")?;
     let stored = block.get(block_header::BYTES..).unwrap_or_default();

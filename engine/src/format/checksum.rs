@@ -1,17 +1,17 @@
-//! Checksums and the hash of timeline names. Both are part of the format.
+//! Checksums, and the hash of filter keys and of retried batches. Both are part of the format.
 
 use crate::ids::EngineId;
 
-/// What a checksum starts from, so that good bytes at the wrong place do not match.
+/// The start value of a checksum, so that valid bytes at a wrong position do not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(u32);
 
 impl Seed {
-    /// For file headers, from which everything else takes its seed.
+    /// For file headers: they contain the engine id, which all other seeds start from.
     pub const NONE: Seed = Seed(0);
 
-    /// For what belongs to one engine and one place: a file and a position in it, or a position in
-    /// the log.
+    /// The seed for one engine and one position: a file number (refined by [`Seed::at`]) or a
+    /// position in the log.
     pub fn new(engine: EngineId, place: u64) -> Seed {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&engine.0);
@@ -19,7 +19,7 @@ impl Seed {
         Seed(hasher.finalize())
     }
 
-    /// The seed for a position below this one.
+    /// The seed for a position inside the one that this seed is for.
     pub fn at(self, place: u64) -> Seed {
         Seed(crc(self, &place.to_le_bytes()))
     }
@@ -32,7 +32,7 @@ pub fn crc(seed: Seed, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The CRC-32 of two pieces, one behind the other.
+/// The CRC-32 of two consecutive pieces.
 pub fn crc_of_two(seed: Seed, first: &[u8], second: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed.0);
     hasher.update(first);
@@ -40,9 +40,9 @@ pub fn crc_of_two(seed: Seed, first: &[u8], second: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The hash of a timeline's name that filters use: eight bytes a step, multiply and rotate, then
-/// mixed so that every bit depends on every byte. Not secret: it must give the same in every
-/// process that reads the file.
+/// The hash of a filter's keys, and of the bodies and names of a batch with an id: eight bytes a
+/// step, multiply and rotate, then a final mix so that every bit depends on every byte. Not secret:
+/// every process that reads the file must compute the same value.
 pub fn name_hash(name: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut hash = ODD ^ name.len() as u64;
@@ -79,7 +79,7 @@ mod tests {
     fn similar_names_fall_far_apart() {
         let low: HashSet<u64> =
             (0..10_000).map(|n| name_hash(format!("u/{n}").as_bytes()) & 0xFFFF).collect();
-        // 10,000 balls into 65,536 bins fill 9,300 of them when thrown evenly.
+        // 10,000 balls thrown evenly into 65,536 bins fill 9,300 of them.
         assert!(low.len() > 9_100, "only {} different low words", low.len());
     }
 

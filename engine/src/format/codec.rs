@@ -1,10 +1,10 @@
-//! Numbers and pieces of bytes: a total reader (any bytes: a value or `None`, never a panic, never
-//! an allocation from a length that was read) and the writers that match it.
+//! Numbers and byte strings: a total reader (any bytes give a value or `None`, never a panic, and
+//! no length that was read causes an allocation) and the matching writers.
 
 /// The longest varint of a u64: ⌈64 / 7⌉.
 pub const MAX_VARINT_BYTES: usize = 10;
 
-/// Appends a number in groups of seven bits, low first (LEB128).
+/// Appends a number in groups of seven bits, the lowest first (LEB128).
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -19,7 +19,7 @@ pub fn put_name(out: &mut Vec<u8>, name: &[u8]) {
     out.extend_from_slice(name);
 }
 
-/// Reads from the front of some bytes.
+/// Reads from the front of a byte slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -31,12 +31,12 @@ impl<'a> Reader<'a> {
         Reader { rest: bytes }
     }
 
-    /// What is left.
+    /// The bytes that are not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Whether all was read.
+    /// Whether everything was read.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A varint that is a length of something in memory.
+    /// A varint that fits `usize`: the length of something in memory.
     pub fn length(&mut self) -> Option<usize> {
         usize::try_from(self.varint()?).ok()
     }
@@ -102,13 +102,13 @@ impl<'a> Reader<'a> {
         u32::try_from(self.varint()?).ok()
     }
 
-    /// A piece of bytes with its length before it.
+    /// A byte string, preceded by its length as a varint.
     pub fn piece(&mut self) -> Option<&'a [u8]> {
         let len = self.length()?;
         self.bytes(len)
     }
 
-    /// A name, as [`put_name`] wrote it. An empty one is no timeline's.
+    /// A name as [`put_name`] writes it. It may be empty; no timeline has the empty name.
     pub fn name(&mut self) -> Option<&'a [u8]> {
         let len = self.u8()?;
         self.bytes(usize::from(len))

@@ -1,19 +1,19 @@
-//! Which keys may be in a page: a small Bloom filter that stands beside the page's place in the
-//! table above it, so that asking costs no read of its own. Ten bits and six probes a key: about
-//! one key in a hundred is said to be there though it is not.
+//! A small Bloom filter over the keys of a page. It is stored beside the page's position in the
+//! table above, so that checking it costs no read of its own. Ten bits and six probes a key give
+//! about one false positive in a hundred keys.
 
 use super::checksum::name_hash;
 
 const BITS_PER_KEY: usize = 10;
 const PROBES: u32 = 6;
 
-/// The bits of a key: double hashing, each sum scaled to the filter's size.
+/// The bits of a key: double hashing, with each sum scaled to the filter's size.
 fn bits(key: &[u8], filter_bytes: usize) -> impl Iterator<Item = (usize, u8)> {
     let (hash, bits) = (name_hash(key), filter_bytes as u64 * 8);
     let (start, step) = (hash as u32, (hash >> 32) as u32 | 1);
     (0..PROBES).map(move |probe| {
         let sum = start.wrapping_add(step.wrapping_mul(probe));
-        // Below `bits` when those are fewer than 2^32, as in every filter that was written.
+        // Below `bits` if `bits` is below 2^32, as in every filter that was written.
         let bit = (u64::from(sum).saturating_mul(bits)) >> 32;
         ((bit / 8) as usize, 1 << (bit % 8))
     })
@@ -30,7 +30,7 @@ pub fn filter<'a>(keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u8> {
     filter
 }
 
-/// Whether a key may be in the page of a filter. An empty filter says yes.
+/// Whether a key may be in the page of a filter. An empty filter answers yes.
 pub fn may_contain(filter: &[u8], key: &[u8]) -> bool {
     filter.is_empty()
         || bits(key, filter.len())

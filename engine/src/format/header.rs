@@ -1,8 +1,8 @@
-//! The header that every file starts with: what the file is, which engine wrote it, and in which
-//! life of that engine.
+//! The header at the start of every file: the kind of the file, the engine that wrote it, and the
+//! writer epoch in which it was written.
 //!
-//! The engine id is random and goes into the seed of every checksum, so that a piece of another
-//! engine's file, or of another place in the same file, is never taken for good.
+//! The engine id is random and is part of the seed of every checksum, so that a piece of another
+//! engine's file, or of another position in the same file, is never accepted as valid.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::ids::FileNumber;
 
 pub use crate::ids::EngineId;
 
-/// The version of all formats that this code writes.
+/// The format version that this code writes, one for all files.
 pub const VERSION: u32 = 3;
 
-/// The oldest version that it reads.
+/// The oldest version that this code reads.
 pub const OLDEST_VERSION: u32 = 1;
 
 /// The first bytes of every file.
 pub const MAGIC: &[u8; 8] = b"strandln";
 
 layout! {
-    /// Where the fields of a file header are.
+    /// The byte ranges of a file header's fields.
     file_header {
         MAGIC: 8, "`strandln`";
         VERSION: 4, "3; files of versions 1 and 2 are read";
@@ -42,10 +42,10 @@ layout! {
     }
 }
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A piece of the log.
+    /// A file of the log.
     Wal = 1,
     /// The blocks of a segment.
     Data = 2,
@@ -96,7 +96,7 @@ impl FileHeader {
         bytes
     }
 
-    /// The header in `bytes`, which stand at the front of `path`; otherwise what is wrong with it.
+    /// The header in `bytes`, the first bytes of `path`; otherwise the check that failed.
     pub fn decode(bytes: &[u8], path: &Path) -> Result<FileHeader> {
         let damaged = |what: &str| Error::corrupt(path, 0, what);
         let fields = || {
@@ -138,7 +138,7 @@ impl FileHeader {
         rest().ok_or_else(|| damaged("the file header has an unknown kind"))
     }
 
-    /// Checks that this is the header of the file that it should be.
+    /// Checks that this is the header of the expected file.
     pub fn expect(
         self,
         kind: FileKind,

@@ -1,29 +1,30 @@
-//! The ids of retries in a segment's index file (P12): sorted by timeline and id, in pages as
+//! The ids of retries in a segment's index file (P12): sorted by timeline and id, in pages as the
 //! timelines are.
 //!
 //! ```text
 //!  id page  := block of slots of ids, sorted
 //!  id table := table of id pages; key: the page's first id key; filters over the id keys
-//!  id       := id key, body hash: u64, targets hash: u64, time, sequence count, sequence × count, [start]
+//!  id       := id key, body hash: u64, targets hash: u64, time,
+//!              sequence count, sequence × count, [start]
 //!  id key   := name, length, id bytes
 //! ```
 //!
-//! The start of its window is there if it differs from the time. The filters keep nearly all
-//! questions about new ids away from the pages.
+//! The start of the id's window is present if it differs from the time. The filters answer nearly
+//! all look-ups of new ids without a page read.
 
 use super::codec::{Reader, put_name, put_varint};
 use crate::ids::{Sequence, TimeMs};
 
-/// What an id was used for.
+/// A used id: the request that it belonged to, and the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdEntry {
     /// A hash of the body.
     pub body_hash: u64,
     /// A hash of the targets.
     pub targets_hash: u64,
-    /// When it was committed.
+    /// When the batch was committed.
     pub time_ms: TimeMs,
-    /// When its window began.
+    /// When the id's window began.
     pub start_ms: TimeMs,
     /// The sequences that were given.
     pub sequences: Vec<Sequence>,
@@ -49,7 +50,7 @@ pub fn key_prefix(slot: &[u8]) -> Option<&[u8]> {
     slot.get(..slot.len() - reader.rest().len())
 }
 
-/// The bytes that stand in the table and that filters hash.
+/// The bytes of a key as the table stores them and filters hash them.
 pub fn key_bytes(name: &[u8], id: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len() + id.len() + 11);
     put_key(name, id, &mut bytes);
@@ -70,7 +71,7 @@ impl IdEntry {
         }
     }
 
-    /// The id in a page's slot; `None` when the bytes are not one.
+    /// The id in a page's slot; `None` if the bytes are not an id.
     pub fn decode(slot: &[u8]) -> Option<IdEntry> {
         let mut reader = Reader::new(slot);
         reader.name()?;

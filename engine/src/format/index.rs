@@ -1,31 +1,40 @@
-//! What a segment's index file holds: a sorted entry a timeline, in pages; tables that find pages,
-//! blocks and bodies; and, at the very end, the footer.
+//! The content of a segment's index file: one sorted entry per timeline, in pages; tables that find
+//! pages, blocks and bodies; and, at the very end, the footer.
 //!
 //! ```text
-//!  index file  := header, (page | id page | table page) × n, footer
-//!  page        := block of slots of timeline entries, sorted by name
-//!  page table  := table of pages; key: name, the page's first; filters over the names with their lengths
-//!  body table  := table of the data file's bodies blocks; key: number of the block's first body: u32
-//!  run table   := table of one timeline's runs blocks; key: first, first time
-//!  timeline    := name, flags, first, last + 1 − first, last − last lost, count, body bytes, first time, last time − first time,
-//!                 lowest, first time − its start, its expiry, trimmed to, run's place in its first block, blocks,
-//!                 removed count, (first, last − first) × removed, edited count, edited × n,
-//!                 [first start, last start, start of the lowest]                  with flag 4
-//!  edited      := sequence, body number, [length of the body], [place]   the length with flag 8, where it was committed with flag 16
-//!  blocks      := block count, (at, bytes, first, first time, each but bytes minus the one before) × blocks
-//!                 | at, bytes                                          with flag 2: the root of a run table
-//!  flags       := 1: some entries expire by themselves, 2: the blocks stand in a run table,
-//!                 4: the lifetimes of some began at another time than theirs, 8: edited bodies have their lengths,
-//!                 16: and where they were committed
+//!  index file := header, (page | id page | table page) × n, footer
+//!  page       := block of slots of timeline entries, sorted by name
+//!  page table := table of pages; key: name, the page's first;
+//!                filters over the names with their lengths
+//!  body table := table of the data file's bodies blocks;
+//!                key: number of the block's first body: u32
+//!  run table  := table of one timeline's runs blocks; key: first, first time
+//!  timeline   := name, flags, first, last + 1 − first, last − last lost, count, body bytes,
+//!                first time, last time − first time, floor, run's place in its first block,
+//!                blocks, removed count, (first, last − first) × removed,
+//!                edited count, edited × n,
+//!                [first start, last start, start of the lowest]     ; with flag 4
+//!  floor      := lowest, first time − its start, its expiry, trimmed to
+//!  edited     := sequence, body number,
+//!                [length of the body],                              ; with flag 8
+//!                [place of the edit's commit]                       ; with flag 16
+//!  blocks     := block count, (at, bytes, first, first time) × blocks
+//!                                 ; each number except bytes minus the one of the block before
+//!              | at, bytes        ; with flag 2: the root of a run table
+//!  flags      := 1: some entries have an expiry of their own,
+//!                2: the blocks are in a run table,
+//!                4: some lifetimes began at another time than the entry's,
+//!                8: edited bodies have their lengths,
+//!                16: edited bodies have the places of their commits
 //! ```
 //!
-//! The timeline with the empty name, which is no timeline's, has the changes of shared bodies that
-//! older segments of the store hold: its sequences are the places where these bodies were
-//! committed. It has no entries, and ends at the highest sequence.
+//! The entry under the empty name, which no timeline has, holds the changes of shared bodies in
+//! older segments of the store: its sequences are the places where these bodies were committed. It
+//! has no entries, and ends at the highest sequence.
 //!
-//! The first and last sequence make a missing head or tail of a timeline visible. A timeline's last
-//! sequence here is also its floor: it outlives the entries. The data file holds the runs; this
-//! file alone tells which timelines are known (P2, P5).
+//! The first and last sequence make a missing head or tail of a timeline detectable. The last
+//! sequence is kept here after the entries are gone, so that it is never given again. The data file
+//! holds the runs; only this file lists the timelines that the segment knows (P2, P5).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,14 +47,14 @@ use crate::error::{Error, Result};
 use crate::ids::{CommitPlace, MAX_SEQUENCE, Sequence, TimeMs};
 pub use crate::timeline::{End, Floor};
 
-/// At what size an index page is closed: about a hundred timelines, one read of the disk.
+/// The size at which an index page is closed: about a hundred timelines, one read of the disk.
 pub const TARGET_PAGE_BYTES: usize = 8 * 1024;
 
 /// The last bytes of an index file.
 pub const FOOTER_MAGIC: &[u8; 8] = b"slfooter";
 
 layout! {
-    /// Where the fields of a footer are.
+    /// The byte ranges of a footer's fields.
     footer {
         CRC: 4, "over the rest of the footer; seed: engine id, file number";
         PAGE_TABLE_BYTES: 4, "length of the page table's root";
@@ -107,7 +116,7 @@ impl Footer {
         bytes
     }
 
-    /// The footer in `bytes`, which stand at `at` in `path`; otherwise what is wrong.
+    /// The footer in `bytes`, which are at byte `at` of `path`; otherwise the check that failed.
     pub fn decode(bytes: &[u8], seed: Seed, path: &Path, at: u64) -> Result<Footer> {
         let covered = bytes.get(footer::CRC.end..footer::BYTES).unwrap_or_default();
         if bytes.get(footer::MAGIC) != Some(FOOTER_MAGIC.as_slice()) {
@@ -144,7 +153,7 @@ impl Footer {
     }
 }
 
-/// A block of a timeline's runs, and what its run there starts with.
+/// A block of a timeline's runs, with the start of the timeline's run in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct RunBlock {
     /// Where the block is.
@@ -175,10 +184,10 @@ impl RunBlock {
 /// The blocks that hold a timeline's runs, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunBlocks {
-    /// These, at most [`MAX_LISTED_BLOCKS`].
+    /// A list of at most [`MAX_LISTED_BLOCKS`] blocks.
     Listed(Vec<RunBlock>),
-    /// Those of the run table with this root, so that looking the timeline up costs the same
-    /// however long it is.
+    /// The root of a run table: a look-up of the timeline costs the same whatever the number of its
+    /// blocks.
     Table(BlockRef),
 }
 
@@ -188,8 +197,8 @@ impl Default for RunBlocks {
     }
 }
 
-/// More blocks than this get a table: the list takes about ten bytes a block of a page that is read
-/// for other timelines, too.
+/// A timeline with more blocks than this gets a table: a list takes about ten bytes a block in a
+/// page that is read for other timelines too.
 pub const MAX_LISTED_BLOCKS: usize = 16;
 
 const OWN_EXPIRY: u8 = 1;
@@ -205,35 +214,35 @@ pub struct Edited {
     pub sequence: Sequence,
     /// The number of the new body among the shared ones.
     pub body: u32,
-    /// The new body's length; not known in a segment of an earlier version.
+    /// The new body's length; unknown in a segment of an earlier format version.
     pub body_bytes: Option<u32>,
-    /// Where the edit was committed; 0 in a segment of an earlier version.
+    /// The place of the edit's commit; 0 in a segment of an earlier format version.
     pub at: CommitPlace,
 }
 
-/// What a segment knows of one timeline.
+/// A segment's record of one timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct TimelineEntry {
-    /// The lowest sequence here; above the last when there are no entries here.
+    /// The lowest sequence here; above the last if there are no entries here.
     pub first: Sequence,
-    /// How the timeline ended when the segment was written.
+    /// The end of the timeline when the segment was written.
     pub end: End,
-    /// The highest sequence here that the store's TTL will take, not an expiry of its own; 0 when
+    /// The highest sequence here that the store's TTL will remove, not an expiry of its own; 0 if
     /// there is none.
     pub last_lost: Sequence,
-    /// How many entries are here.
+    /// The number of entries here.
     pub count: u64,
-    /// The sum of their bodies' bytes.
+    /// The total length of their bodies in bytes.
     pub body_bytes: u64,
-    /// The time of the first.
+    /// The time of the first entry.
     pub first_time_ms: TimeMs,
     /// The earliest start of a lifetime here.
     pub first_start_ms: TimeMs,
-    /// The latest.
+    /// The latest start of a lifetime here.
     pub last_start_ms: TimeMs,
-    /// Whether some entries expire by themselves, those that are edited here included.
+    /// Whether some entries have an expiry of their own, those that are edited here included.
     pub own_expiry: bool,
-    /// Where the run starts in the first block; in the others it is the first run.
+    /// The offset of the run in the first block; in every other block the run is the first one.
     pub run_at: u32,
     /// The blocks that hold its runs.
     pub blocks: RunBlocks,
@@ -244,8 +253,8 @@ pub struct TimelineEntry {
 }
 
 impl TimelineEntry {
-    /// The highest sequence here or below that a trim or the TTL took, when the TTL took all that
-    /// was here.
+    /// The highest sequence, here or below, that a trim or the TTL removed, given that the TTL
+    /// removed everything that was here.
     pub fn dropped_to(&self) -> Sequence {
         let lost = if self.count > 0 { self.last_lost } else { 0 };
         lost.max(self.end.floor.trimmed_to)
@@ -305,12 +314,12 @@ impl TimelineEntry {
         }
     }
 
-    /// When the lifetimes of entries up to a time began at the latest.
+    /// The latest start of the lifetimes of entries whose time is at most `to_ms`.
     pub fn latest_start(&self, to_ms: TimeMs) -> TimeMs {
         if self.has_own_start() { self.last_start_ms } else { to_ms }
     }
 
-    /// Whether a lifetime began at another time than the entry's, here or at the floor.
+    /// Whether a lifetime, here or at the floor, began at another time than the entry's.
     fn has_own_start(&self) -> bool {
         let is_own = (self.first_start_ms, self.last_start_ms)
             != (self.first_time_ms, self.end.last_time_ms);
@@ -336,7 +345,7 @@ impl TimelineEntry {
         }
     }
 
-    /// The name and the entry in a page's slot; `None` when the bytes are not one.
+    /// The name and the entry in a page's slot; `None` if the bytes are not an entry.
     pub fn decode(slot: &[u8]) -> Option<(&[u8], TimelineEntry)> {
         let mut reader = Reader::new(slot);
         let name = reader.name()?;
@@ -390,7 +399,7 @@ impl TimelineEntry {
 
     fn decode_listed(&self, reader: &mut Reader<'_>) -> Option<RunBlocks> {
         let count = reader.length()?;
-        // Four bytes at least a block: the count cannot make us reserve more than is there.
+        // A block takes at least four bytes: the count cannot reserve more than the bytes justify.
         let mut listed = Vec::with_capacity(count.min(reader.rest().len() / 4));
         let (mut at, mut first, mut time_ms) = (0u64, self.first, self.first_time_ms);
         for _ in 0..count {
@@ -414,7 +423,7 @@ pub fn name_prefix(slot: &[u8]) -> Option<&[u8]> {
     slot.get(..1 + slot_name(slot)?.len())
 }
 
-/// The bytes of a name that stand in the page table and that filters hash.
+/// A name's bytes as the page table stores them and filters hash them.
 pub fn name_key(name: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(name.len() + 1);
     put_name(&mut key, name);

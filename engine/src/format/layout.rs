@@ -1,5 +1,5 @@
-//! Tables of fixed layouts: each field starts where the one before ends, and docs/format.md is
-//! rendered from the same table.
+//! Fixed layouts, declared as tables: each field starts where the one before it ends, and
+//! docs/format.md is rendered from the same table.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use std::ops::Range;
 pub struct Field {
     /// Its name in the code.
     pub name: &'static str,
-    /// Where it starts.
+    /// The byte at which it starts.
     pub at: usize,
-    /// How many bytes.
+    /// Its length in bytes.
     pub size: usize,
-    /// What it means.
+    /// Its meaning.
     pub meaning: &'static str,
 }
 
-/// Declares a module of byte ranges, with `BYTES`, the whole size, and `TABLE` for the document.
+/// Declares a module of byte ranges, with `BYTES`, the total size, and `TABLE` for the document.
 macro_rules! layout {
     ($(#[$about:meta])* $name:ident { $($field:ident: $size:literal, $meaning:literal;)* }) => {
         $(#[$about])*
@@ -38,17 +38,17 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// The little-endian number in a field; `None` when the bytes are not there.
+/// The little-endian number in a field; `None` if the bytes are too short.
 pub fn get_u32(bytes: &[u8], field: Range<usize>) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(field)?.try_into().ok()?))
 }
 
-/// The little-endian number in a field; `None` when the bytes are not there.
+/// The little-endian number in a field; `None` if the bytes are too short.
 pub fn get_u64(bytes: &[u8], field: Range<usize>) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(field)?.try_into().ok()?))
 }
 
-/// Puts bytes into a field of a buffer that the encoder made.
+/// Writes a field of a buffer that the encoder made.
 pub fn put(buffer: &mut [u8], field: Range<usize>, bytes: &[u8]) {
     buffer
         .get_mut(field)

@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!  manifest file := header, payload
-//!  payload       := history: u64, checkpoint, log file, next file, last time, seen time, changes to,
-//!                   boot id: 16 bytes, count, store id × count, store count, store × n, segment count, segment × m
+//!  payload       := history: u64, checkpoint, log file, next file, last time, seen time,
+//!                   changes to, boot id: 16 bytes, count, store id × count,
+//!                   store count, store × n, segment count, segment × m
 //!  store         := id, name, ttl in ms (0: none), gone before, generation, copies
-//!  segment       := number, store id, partition, tier, gone, data bytes, index bytes, timelines, entries, first time, last time,
-//!                   lsn from, lsn to, weight, dead weight, half expired, last start, own starts: 0 or 1, copies, changed to,
-//!                   body weight, first name, last name
-//!  gone          := 0: nothing, 1: the data, since all of it has expired, 2: the data, since all of it is dead, 3: both hold
+//!  segment       := number, store id, partition, tier, gone, data bytes, index bytes,
+//!                   timelines, entries, first time, last time, lsn from, lsn to,
+//!                   weight, dead weight, half expired, last start, own starts: 0 or 1,
+//!                   copies, changed to, body weight, first name, last name
+//!  gone          := 0: nothing, 1: the data, since all of it has expired,
+//!                   2: the data, since all of it is dead, 3: both hold
 //! ```
 //!
-//! Plain numbers are varints. The header tells the payload's length and checksum. Version 1 has no
-//! changes to, no boot id and no stores behind it, no generation, no last start, no own starts and
-//! no copies; versions 1 and 2 have no changed to and no body weight. Copies are 1: once, 2: the
+//! Numbers without a type are varints. The file header holds the payload's length and checksum.
+//! Version 1 lacks: changes to, boot id and the store ids after it, generation, last start, own
+//! starts, copies. Versions 1 and 2 lack: changed to, body weight. Copies are 1: once, 2: the
 //! index twice, 3: both files twice.
 
 use super::checksum::{Seed, crc};
@@ -24,39 +27,40 @@ use crate::ids::{BootId, FileNumber, Lsn, StoreId, TimeMs};
 /// A named set of timelines with one retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
-    /// How records and segments name it. Ids are never used twice: they come from the counter of
-    /// files.
+    /// Identifies the store in records and segments. Ids are never reused: they come from the
+    /// counter of files.
     pub id: StoreId,
-    /// How callers name it.
+    /// The name of the store for callers.
     pub name: String,
-    /// How long entries live; 0: for ever.
+    /// The lifetime of its entries; 0: no limit.
     pub ttl_ms: u64,
-    /// Entries of an earlier time had expired when the TTL was changed: they stay so.
+    /// Entries whose lifetime began before this time remain expired: they had expired when the TTL
+    /// was changed or when their segment was dropped.
     pub gone_before_ms: TimeMs,
-    /// Part of the epoch of its timelines. A store that was made begins with its id, so that it
-    /// never has the epoch of a dropped one of its name; it rises when sequences that may have been
-    /// seen were lost with the page cache. The first two stores begin with 0.
+    /// Part of the epoch of its timelines. The first two stores begin with 0. Every other store
+    /// begins with its id, so that it never has the epoch of a dropped store of the same name. The
+    /// generation rises when sequences that may have been seen were lost with the page cache.
     pub generation: u64,
-    /// How often the files of its new segments are kept.
+    /// The number of copies of the files of its new segments.
     pub copies: Copies,
 }
 
-/// How often the files of a segment are kept. What is damaged in one copy is read from the other,
-/// and mended by [`Engine::repair`](crate::Engine::repair). The log is kept once.
+/// The number of copies of a segment's files. Damage in one copy is read from the other copy, and
+/// repaired by [`Engine::repair`](crate::Engine::repair). The log has one copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Copies {
     /// Once.
     #[default]
     Once = 1,
-    /// The indexes twice: damage hides no entries, it takes bodies only. A few percent of the
-    /// space.
+    /// Two copies of the indexes: damage hides no entries, it can only destroy bodies. Takes a few
+    /// percent more space.
     IndexTwice = 2,
-    /// Data and indexes twice: twice the space, and twice the writing of segments.
+    /// Two copies of data and indexes: twice the space, and twice the writing of segments.
     Twice = 3,
 }
 
 impl Copies {
-    /// How often files of a kind are kept.
+    /// The number of copies of files of a kind.
     pub(crate) fn of(self, kind: FileKind) -> u8 {
         match self {
             Copies::Twice => 2,
@@ -65,7 +69,7 @@ impl Copies {
         }
     }
 
-    /// How many bytes files of these lengths take.
+    /// The total length of all copies of files of these lengths.
     pub(crate) fn bytes(self, data_bytes: u64, index_bytes: u64) -> u64 {
         let times = |bytes: u64, kind| bytes * u64::from(self.of(kind));
         times(data_bytes, FileKind::Data) + times(index_bytes, FileKind::Index)
@@ -73,7 +77,7 @@ impl Copies {
 }
 
 impl StoreRecord {
-    /// A store that is new.
+    /// A new store.
     pub fn new(id: StoreId, name: impl Into<String>, ttl_ms: u64) -> StoreRecord {
         StoreRecord {
             id,
@@ -86,93 +90,92 @@ impl StoreRecord {
     }
 }
 
-/// Which stores hold entries that were acknowledged with relaxed durability, and by which boot of
-/// the machine.
+/// The stores with entries that were acknowledged with relaxed durability, and the boot of the
+/// machine in which that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relaxed {
-    /// The boot in whose page cache they are.
+    /// The boot whose page cache holds these entries.
     pub boot: BootId,
-    /// The stores; empty: there is no such entry.
+    /// The stores; empty if there are no such entries.
     pub stores: Vec<StoreId>,
 }
 
-/// What an entry weighs beside its body: about what it takes of its run.
+/// The weight of an entry beside its body: about the bytes that it takes in its run.
 pub const ENTRY_WEIGHT: u64 = 16;
 
 /// A live segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentRecord {
-    /// The number in its two files' names.
+    /// The number in the names of its files.
     pub number: FileNumber,
-    /// Whose timelines it holds.
+    /// The store whose timelines it holds.
     pub store: StoreId,
     /// Its time partition; 0 in a store without TTL.
     pub partition: u64,
-    /// How often what is in it was merged; flushed segments have 0.
+    /// The number of times that its content was merged; flushed segments have 0.
     pub tier: u8,
-    /// All of its entries have expired: the data file is gone, the index still knows how timelines
-    /// ended.
+    /// All of its entries have expired: the data file is gone, the index still has the ends of the
+    /// timelines.
     pub dropped: bool,
-    /// None of its entries is shown any more: the data file is gone, the index still knows how
-    /// timelines ended, which ids were used and what is removed in older segments.
+    /// None of its entries is visible any more: the data file is gone, the index still has the ends
+    /// of the timelines, the used ids and the removals in older segments.
     pub dead: bool,
-    /// Length of the data file, when it was written.
+    /// Length of the data file when it was written.
     pub data_bytes: u64,
     /// Length of the index file.
     pub index_bytes: u64,
-    /// How many timelines it knows.
+    /// The number of timelines with an entry in its index.
     pub timelines: u64,
-    /// How many entries it holds.
+    /// The number of entries in it.
     pub entries: u64,
     /// The lowest time of an entry.
     pub first_time_ms: TimeMs,
-    /// The highest time of an entry, here or of a timeline of which only changes or the end are
-    /// here.
+    /// The highest time of an entry here, or of a timeline that has only changes or its end here.
     pub last_time_ms: TimeMs,
-    /// It holds what the log said from here …
+    /// It holds the log from this lsn on …
     pub from: Lsn,
-    /// … to here. Segments of one store do not overlap.
+    /// … up to this one. Segments of one store do not overlap.
     pub to: Lsn,
-    /// Changes of shared bodies that the log has below this place are applied to what is here.
+    /// Changes of shared bodies below this lsn of the log are applied to its content.
     pub changed_to: Lsn,
-    /// About what the entries of one body weigh that may be changed for all of them.
+    /// About the weight of the entries of one body that can be changed for all of them.
     pub body_weight: u64,
-    /// What its entries and its edits of older ones weigh: the bytes of their bodies, and
-    /// [`ENTRY_WEIGHT`] each. A shared body counts for each of its entries.
+    /// The weight of its entries and of its edits of older ones: the bytes of their bodies, plus
+    /// [`ENTRY_WEIGHT`] each. A shared body counts once for each of its entries.
     pub weight: u64,
-    /// How much of that was trimmed, removed or edited since it was written, as far as flushed
-    /// changes tell; an estimate, which may be above the weight.
+    /// The part of the weight that was trimmed, removed or edited since the segment was written,
+    /// according to flushed changes; an estimate, which may exceed the weight.
     pub dead_weight: u64,
-    /// From then on half of the weight has expired by itself; 0: never.
+    /// From this time on, half of the weight has expired by the entries' own lifetimes; 0: never.
     pub half_expired_ms: TimeMs,
-    /// The highest time at which the lifetime of an entry began: its last time, unless a clock had
-    /// been ahead.
+    /// The highest time at which the lifetime of an entry began: its last time, unless a clock was
+    /// ahead.
     pub last_start_ms: TimeMs,
     /// Whether the lifetime of some entry began at another time than its timestamp.
     pub own_starts: bool,
-    /// How often its files are kept.
+    /// The number of copies of its files.
     pub copies: Copies,
-    /// The lowest name in it, so that damage to its index is local to the names between these two.
+    /// The lowest name in it: damage to its index affects only names between this and the last one.
     pub first_name: Vec<u8>,
     /// The highest name in it.
     pub last_name: Vec<u8>,
 }
 
 impl SegmentRecord {
-    /// Length of the files that are there, all copies.
+    /// The total length of its existing files, all copies.
     pub fn bytes(&self) -> u64 {
         let data_bytes = if self.has_data() { self.data_bytes } else { 0 };
         self.copies.bytes(data_bytes, self.index_bytes)
     }
 
-    /// Whether its data file is there.
+    /// Whether its data file exists.
     pub fn has_data(&self) -> bool {
         !self.dropped && !self.dead
     }
 
-    /// Where it stands among the segments of its store: a later place holds later entries of each
-    /// timeline. A partition of time comes again when a clock that was ahead is put right; what the
-    /// log says later is later all the same.
+    /// Its position among the segments of its store: a segment at a higher position holds later
+    /// entries of each timeline. The lsn decides first, because a time partition comes again when a
+    /// clock that was ahead is corrected, and later records of the log are later all the same.
     pub fn place(&self) -> (Lsn, u64) {
         (self.from, self.partition)
     }
@@ -185,27 +188,27 @@ pub struct Live {
     pub history: u64,
     /// Replay starts here: everything before is in segments.
     pub checkpoint: Lsn,
-    /// The log file that must be there, since replay needs it; 0: none (after a clean stop, and
+    /// The log file that must exist because replay needs it; 0: none (after a clean stop, and
     /// before the first file).
     pub log_file: FileNumber,
     /// The number of the next file, or the id of the next store.
     pub next_file: FileNumber,
-    /// The highest time given so far, as far as segments know: no later one may be lower.
+    /// The highest time given so far, as far as segments have it: no later time may be lower.
     pub last_time_ms: TimeMs,
-    /// The highest time that the engine was sure of when this was written.
+    /// The highest sure time when this was written.
     pub seen_ms: TimeMs,
-    /// Merges left entries out that changes in the log below this place removed: these segments are
-    /// complete only together with the log up to there, or with what was flushed of it.
+    /// Merges left out entries that changes below this lsn of the log removed: the segments are
+    /// complete only together with the log up to there, or with the segments flushed from it.
     pub changes_to: Lsn,
-    /// Stores whose last entries a power cut may take although they were seen.
+    /// Stores whose last entries a power cut may remove although they were seen.
     pub relaxed: Relaxed,
     /// All stores.
     pub stores: Vec<StoreRecord>,
-    /// All segments. Their places tell which is older, not their order here.
+    /// All segments. [`SegmentRecord::place`] gives their order, not this list.
     pub segments: Vec<SegmentRecord>,
 }
 
-/// The manifest's file. `header` tells who writes; its last two fields are filled in.
+/// The manifest's file. `header` names the writer; its last two fields are filled in.
 pub fn encode(live: &Live, header: FileHeader) -> Vec<u8> {
     let mut payload = live.history.to_le_bytes().to_vec();
     put_varint(&mut payload, live.checkpoint.0);
@@ -267,7 +270,8 @@ fn put_segment(segment: &SegmentRecord, out: &mut Vec<u8>) {
     put_name(out, &segment.last_name);
 }
 
-/// What is live, from the bytes behind a manifest's checked header; otherwise what does not hold.
+/// Everything that is live, from the bytes after a manifest's checked header; otherwise the check
+/// that failed.
 pub fn decode(payload: &[u8], header: &FileHeader) -> Result<Live, &'static str> {
     if payload.len() as u64 != header.first {
         return Err("the manifest has another length than its header says");
@@ -278,8 +282,8 @@ pub fn decode(payload: &[u8], header: &FileHeader) -> Result<Live, &'static str>
     decode_live(payload, header.version).ok_or("the manifest's records do not fit its length")
 }
 
-/// The first version in which stores and segments tell their copies, and the log up to where
-/// changes were used.
+/// The first version in which stores and segments have copies, and in which the manifest has
+/// `changes_to`.
 const FIRST_WITH_COPIES: u32 = 2;
 
 /// The first version in which shared bodies are changed by their places.

@@ -1,17 +1,18 @@
-//! What the bytes mean: encoders, and decoders that are total (any bytes give a value or an error,
-//! never a panic, and nothing is allocated from a length that was merely read).
+//! The file formats: encoders, and total decoders (any bytes give a value or an error, never a
+//! panic, and no length that was merely read causes an allocation).
 //!
 //! ```text
-//!  header    every file begins with it             wal       groups and records of the log
-//!  block     a checksummed, maybe compressed piece  index     what a segment's index file holds
-//!  run       a timeline's entries in a block        table     finds blocks by keys, whatever their number
-//!  slots     numbered records in a block            filter    which keys may be behind a row of a table
-//!  manifest  everything that is live                ids       what the ids of retries were used for
-//!  tail      the caller's part of a record
+//!  header    the start of every file             wal     groups and records of the log
+//!  block     a checksummed piece of a segment    index   the content of a segment's index file
+//!  run       a timeline's entries in a block     table   finds one of any number of blocks by key
+//!  slots     numbered records in a block         filter  the keys that may be below a table row
+//!  manifest  everything that is live             ids     the uses of retry ids
+//!  tail      the caller's part of a record       layout  tables of fixed layouts
+//!  checksum  checksums and the key hash          codec   varints, names and byte strings
 //! ```
 //!
-//! docs/format.md shows all of it; `tests/format_doc.rs` keeps the document equal to the tables
-//! here. It does not know: files, time or threads.
+//! docs/format.md describes all of it; `tests/format_doc.rs` keeps the document equal to the tables
+//! here. This folder does not know files (only their paths, for errors), time or threads.
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 

@@ -3,22 +3,30 @@
 //! ```text
 //!  runs block   := run × n
 //!  run          := name, first sequence, first time, count, length of entries, entries
-//!  entry        := (length << 2 | own expiry << 1), time − time of the entry before, [expiry − start], body
-//!                | (step << 1 | 1)                      a shared body, step − 1 behind the last shared one of this run
-//!                | 1, n                                 n sequences that were never given
-//!                | 1, 0, 0, start                       the lifetime of the entry that follows began then, not at its time
-//!                | 1, 0, 1                              the body of the entry that follows, which is empty here, is an edit in a younger
-//!                                                       segment
-//!                | 1, 0, 2, place − the one before      the entry that follows, of a body of its own, was written with the body that was
-//!                                                       committed there, which may be changed for all its entries
-//!  bodies block := slots of (time, expiry or 0, body)
-//!                | slots of (time, 1, place, expiry or 0, body)         a body that may be changed for all its entries: where it was
-//!                                                                     committed
+//!  entry        := (length << 2 | own expiry << 1), time − time of the entry before,
+//!                  [expiry − start], body
+//!                | (step << 1 | 1)                  ; the shared body whose number is step − 1
+//!                                                   ; after the last shared one of this run
+//!                | escape, entry
+//!  escape       := 1, n                             ; n sequences that were never given
+//!                | 1, 0, 0, start                   ; the entry's lifetime began at start, not
+//!                                                   ; at its time
+//!                | 1, 0, 1                          ; the entry's body, empty here, is an edit
+//!                                                   ; in a younger segment
+//!                | 1, 0, 2, place − the one before  ; the entry, of a body of its own, was
+//!                                                   ; written with the body committed at this
+//!                                                   ; place, which may be changed for all its
+//!                                                   ; entries
+//!  bodies block := slots of shared body
+//!  shared body  := time, expiry or 0, body
+//!                | time, 1, place, expiry or 0, body
+//!                                                   ; a body that may be changed for all its
+//!                                                   ; entries: the place of its commit
 //! ```
 //!
-//! All numbers are varints. A run names its timeline, so that blocks can be read without an index.
-//! The time and the expiry of a shared body stand with it: one more receiver costs one or two
-//! bytes.
+//! All numbers are varints. A run contains its timeline's name, so that blocks can be read without
+//! an index. The time and the expiry of a shared body are stored with the body: one more receiver
+//! costs one or two bytes.
 
 use std::ops::Range;
 
@@ -27,31 +35,31 @@ use super::slots::{Slots, SlotsWriter};
 use crate::ids::{CommitPlace, Sequence, TimeMs};
 pub use crate::timeline::Times;
 
-/// What an escape says of the entry that follows.
+/// The meaning of an escape before an entry.
 const OWN_START: u64 = 0;
 const ELSEWHERE: u64 = 1;
 const PLACE: u64 = 2;
 
-/// Where an entry's content is.
+/// The location of an entry's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// In the run itself.
     Inline {
-        /// When it was committed, and how long it lives.
+        /// Its commit time, and its lifetime.
         times: Times,
-        /// Its place in the raw block.
+        /// The byte range of the body in the raw block.
         body: Range<usize>,
-        /// The body is not here: the entry was edited, and a younger segment has it.
+        /// The body is not here: the entry was edited, and the new body is in a younger segment.
         is_elsewhere: bool,
-        /// Where the body was committed that it was written with, if that may be changed for all
-        /// its entries.
+        /// The place of the commit of the body that the entry was written with, if that body may
+        /// be changed for all its entries.
         place: Option<CommitPlace>,
     },
-    /// With other entries of the segment.
+    /// In a body that other entries of the segment share.
     Shared {
         /// The number of the body.
         number: u32,
-        /// When the lifetime began, if not at the body's time.
+        /// The start of the lifetime, if it is not the body's time.
         own_start_ms: Option<TimeMs>,
     },
 }
@@ -84,7 +92,7 @@ impl RunWriter {
         }
     }
 
-    /// How many bytes so far.
+    /// The number of bytes so far.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -113,10 +121,10 @@ impl RunWriter {
         self.count += 1;
     }
 
-    /// The entry that is added next was written with the body that was committed there.
+    /// Marks the entry that is added next: it was written with the body committed at `place`.
     pub fn place(&mut self, sequence: Sequence, place: CommitPlace) {
         self.step_over(sequence, None);
-        // Where the parts of several segments are brought together, places may fall.
+        // When parts of several segments are merged, places may decrease.
         let step = place.0.wrapping_sub(self.place);
         [1, 0, PLACE, step].into_iter().for_each(|number| put_varint(&mut self.entries, number));
         self.place = place.0;
@@ -136,15 +144,14 @@ impl RunWriter {
         self.entries.extend_from_slice(body);
     }
 
-    /// Adds an entry whose body a younger segment has, since it was edited.
+    /// Adds an entry that was edited: its body is in a younger segment.
     pub fn elsewhere(&mut self, sequence: Sequence, times: Times) {
         self.step_over(sequence, None);
         [1, 0, ELSEWHERE].into_iter().for_each(|number| put_varint(&mut self.entries, number));
         self.inline(sequence, times, &[]);
     }
 
-    /// Adds an entry whose body is the shared one with this number. Numbers do not fall inside a
-    /// run.
+    /// Adds an entry with the shared body of this number. Numbers do not decrease inside a run.
     pub fn shared(&mut self, sequence: Sequence, body: u32, own_start_ms: Option<TimeMs>) {
         self.step_to(sequence, own_start_ms);
         put_varint(&mut self.entries, (u64::from(body - self.shared) + 1) << 1 | 1);
@@ -162,7 +169,7 @@ impl RunWriter {
     }
 }
 
-/// Reads one run. Ends with `None`; a run that breaks off before its count is damage, which
+/// Reads one run. `None` is the end; a run that breaks off before its count is damage, which
 /// `remaining` shows.
 #[derive(Clone, Debug)]
 pub struct RunReader<'a> {
@@ -170,7 +177,7 @@ pub struct RunReader<'a> {
     pub name: &'a [u8],
     reader: Reader<'a>,
     block_bytes: usize,
-    /// Bytes of the block behind this run.
+    /// The number of bytes of the block after this run.
     after: usize,
     sequence: Sequence,
     time_ms: TimeMs,
@@ -201,17 +208,17 @@ impl<'a> RunReader<'a> {
         })
     }
 
-    /// Where the run behind this one starts, if there is one.
+    /// The offset of the next run, if there is one; otherwise the end of the block.
     pub fn next_run_at(&self) -> usize {
         self.block_bytes - self.after
     }
 
-    /// How many entries are still to come.
+    /// The number of entries that are not read yet.
     pub fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    /// The next entry; `None` at the end or where the bytes are broken.
+    /// The next entry; `None` at the end and at broken bytes.
     #[inline]
     pub fn next_entry(&mut self) -> Option<(Sequence, Content)> {
         if self.remaining == 0 {
@@ -271,21 +278,21 @@ impl<'a> RunReader<'a> {
     }
 }
 
-/// A body that several entries share, or that replaces that of an entry.
+/// A body that several entries share, or that replaces an entry's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SharedBody {
-    /// When it was committed.
+    /// Its commit time.
     pub time_ms: TimeMs,
-    /// When its entries expire by themselves; 0: never.
+    /// The time at which its entries expire by an expiry of their own; 0: never.
     pub expire_at_ms: TimeMs,
-    /// Where it was committed, if it may be changed for all its entries.
+    /// The place of its commit, if it may be changed for all its entries.
     pub place: Option<CommitPlace>,
 }
 
-/// What stands where an expiry would, before a place.
+/// Marks a shared body with a place; it is in the position of the expiry.
 const PLACED: u64 = 1;
 
-/// Adds a body to a block of shared ones.
+/// Adds a body to a block of shared bodies.
 pub fn put_shared_body(block: &mut SlotsWriter, shared: SharedBody, body: &[u8]) {
     block.add(|out| {
         put_varint(out, shared.time_ms);
@@ -298,7 +305,7 @@ pub fn put_shared_body(block: &mut SlotsWriter, shared: SharedBody, body: &[u8])
     });
 }
 
-/// A shared body: what is known of it, and where it is in the raw block.
+/// The properties of a shared body, and its byte range in the raw block.
 pub fn shared_body(block: &[u8], number: usize) -> Option<(SharedBody, Range<usize>)> {
     let range = Slots::new(block)?.range(number)?;
     let mut reader = Reader::new(block.get(range.clone())?);

@@ -1,7 +1,7 @@
-//! Numbered records in one piece of bytes: found by number without reading the others.
+//! Numbered records in one byte string: each is found by its number without reading the others.
 //!
 //! ```text
-//!  slots := count: u32, (end: u32) × count, record × count      an end is counted from the first record
+//!  slots := count: u32, (end: u32) × count, record × count   ; ends count from the first record
 //! ```
 
 use std::ops::Range;
@@ -20,17 +20,17 @@ impl SlotsWriter {
         self.ends.push(self.records.len() as u32);
     }
 
-    /// How many records.
+    /// The number of records.
     pub fn count(&self) -> usize {
         self.ends.len()
     }
 
-    /// How many bytes so far.
+    /// The number of bytes so far.
     pub fn raw_bytes(&self) -> usize {
         4 + 4 * self.ends.len() + self.records.len()
     }
 
-    /// The bytes; the writer is empty again.
+    /// The bytes. The writer is empty afterwards.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut raw = Vec::with_capacity(self.raw_bytes());
         raw.extend_from_slice(&(self.ends.len() as u32).to_le_bytes());
@@ -50,7 +50,7 @@ pub struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    /// The slots that are all of `raw`; `None` when it cannot be that.
+    /// The slots that fill `raw`; `None` if the bytes cannot be slots.
     pub fn new(raw: &'a [u8]) -> Option<Slots<'a>> {
         let (count, rest) = raw.split_first_chunk::<4>()?;
         let count = u32::from_le_bytes(*count) as usize;
@@ -58,7 +58,7 @@ impl<'a> Slots<'a> {
         Some(Slots { count, ends, raw })
     }
 
-    /// How many records.
+    /// The number of records.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -68,7 +68,7 @@ impl<'a> Slots<'a> {
         Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
     }
 
-    /// Where a record stands in the raw bytes.
+    /// The byte range of a record in the raw bytes.
     pub fn range(&self, number: usize) -> Option<Range<usize>> {
         let base = 4 + self.ends.len();
         let start = if number == 0 { 0 } else { self.end(number - 1)? };
@@ -81,8 +81,8 @@ impl<'a> Slots<'a> {
         self.raw.get(self.range(number)?)
     }
 
-    /// The first record of which `is_after` says true, given that all behind it say true too;
-    /// `None` when a record is broken.
+    /// The number of the first record for which `is_after` is true, given that it is true for all
+    /// records after that; `None` if a record is broken.
     pub fn partition(&self, mut is_after: impl FnMut(&'a [u8]) -> Option<bool>) -> Option<usize> {
         let (mut low, mut high) = (0, self.count);
         while low < high {

@@ -2,29 +2,30 @@
 //! in memory.
 //!
 //! ```text
-//!  table      := root: a table page                                    the other pages stand before it, anywhere in the file
+//!  table      := root: a table page; the other pages are before it, anywhere in the file
 //!  table page := block of level: u8, slots of rows, sorted by key
-//!  row        := length, key, at: u64, bytes: u32, filter              of level 0: a block of the table; above: a page of the level below
-//!  filter     := the rest of the row                                   over the keys in that block; empty: none
+//!  row        := length, key, at: u64, bytes: u32, filter
+//!                ; level 0: leads to a block of the table; above: to a page of the level below
+//!  filter     := the rest of the row                ; over the keys in that block; empty: none
 //! ```
 //!
-//! A key is the first one of what the row leads to, so that what is looked for can only be behind
-//! the last row whose key is not above it. A page is written when it is full, so that a writer
-//! holds one open page a level. The level falls by one with every step, so that a walk through any
-//! bytes ends.
+//! A row's key is the first key of the block or page that the row leads to, so that a key can only
+//! be below the last row whose key is not above it. A page is written when it is full, so that a
+//! writer holds one open page a level. The level falls by one with every step, so that a walk
+//! through any bytes ends.
 //!
-//! It does not know: what the keys mean, and where pages are written.
+//! This file does not know the meaning of the keys, and where pages are written.
 
 use super::block::BlockRef;
 use super::codec::{Reader, put_varint};
 use super::slots::{Slots, SlotsWriter};
 
-/// At what raw size a page of level 0 is closed: it is read for a look-up, and most of it are
-/// filters.
+/// The raw size at which a page of level 0 is closed: such a page is read for each look-up, and
+/// filters are most of its content.
 pub const TARGET_LEAF_BYTES: usize = 16 * 1024;
 
-/// At what raw size a page above is closed: there are few of these, they are held or cached, and a
-/// full one that leads to full leaves stands for ten million timelines.
+/// The raw size at which a page above level 0 is closed. There are few such pages and they are held
+/// or cached; a full one that leads to full leaves covers ten million timelines.
 pub const TARGET_INNER_BYTES: usize = 64 * 1024;
 
 /// A row of a table.
@@ -32,7 +33,7 @@ pub const TARGET_INNER_BYTES: usize = 64 * 1024;
 pub struct Row<'a> {
     /// The first key of the block.
     pub key: &'a [u8],
-    /// Where the block is.
+    /// The position of the block.
     pub block: BlockRef,
     /// The filter over its keys.
     pub filter: &'a [u8],
@@ -59,19 +60,19 @@ impl<'a> Row<'a> {
 /// A decoded page.
 #[derive(Clone, Copy, Debug)]
 pub struct TablePage<'a> {
-    /// How many levels are below.
+    /// The number of levels below.
     pub level: u8,
     slots: Slots<'a>,
 }
 
 impl<'a> TablePage<'a> {
-    /// The page that is all of `raw`; `None` when it is none.
+    /// The page that fills `raw`; `None` if the bytes cannot be a page.
     pub fn new(raw: &'a [u8]) -> Option<TablePage<'a>> {
         let (level, slots) = raw.split_first()?;
         Some(TablePage { level: *level, slots: Slots::new(slots)? })
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub fn count(&self) -> usize {
         self.slots.count()
     }
@@ -81,7 +82,8 @@ impl<'a> TablePage<'a> {
         Row::decode(self.slots.get(number)?)
     }
 
-    /// The first row of whose key `is_after` says true, given that all behind it say true too.
+    /// The number of the first row for whose key `is_after` is true, given that it is true for all
+    /// rows after that.
     pub fn partition(&self, mut is_after: impl FnMut(&'a [u8]) -> Option<bool>) -> Option<usize> {
         self.slots.partition(|slot| is_after(Row::decode(slot)?.key))
     }
@@ -109,12 +111,13 @@ impl Default for TableWriter {
 }
 
 impl TableWriter {
-    /// A table whose pages are closed at other sizes: small ones make a test's table high.
+    /// A table whose pages are closed at other sizes: small sizes give a test a table of many
+    /// levels.
     pub fn with_targets(leaf_bytes: usize, inner_bytes: usize) -> TableWriter {
         TableWriter { levels: vec![OpenPage::default()], leaf_bytes, inner_bytes }
     }
 
-    /// Adds a row. `write` is called with each page that is full and tells where it is.
+    /// Adds a row. `write` is called with each page that is full and returns its position.
     pub fn add<E>(
         &mut self,
         row: Row<'_>,
@@ -141,7 +144,7 @@ impl TableWriter {
         if page.rows.raw_bytes() >= target { self.close(level, write) } else { Ok(()) }
     }
 
-    /// Writes the open page of a level and tells the level above.
+    /// Writes the open page of a level and adds its row to the level above.
     fn close<E>(
         &mut self,
         level: usize,
@@ -153,7 +156,7 @@ impl TableWriter {
         self.add_at(level + 1, Row { key: &page.first_key, block, filter: &[] }, write)
     }
 
-    /// Writes the rest, the root last, and tells where that is.
+    /// Writes the remaining pages, the root last, and returns the root's position.
     pub fn finish<E>(
         mut self,
         write: &mut impl FnMut(&[u8]) -> Result<BlockRef, E>,
@@ -190,7 +193,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The pages of a table of `count` rows, by their places, and its root.
+    /// The pages of a table of `count` rows, in the order of their positions, and its root.
     fn table(count: u64, target: usize) -> (Vec<Vec<u8>>, BlockRef) {
         let mut pages = Vec::new();
         let mut write = |page: &[u8]| {
@@ -208,7 +211,7 @@ mod tests {
         (pages, root)
     }
 
-    /// The block to which a key leads, and over how many pages.
+    /// The block to which a key leads, and the number of pages read on the way.
     fn look_up(pages: &[Vec<u8>], root: BlockRef, key: u64) -> (Option<u64>, usize) {
         let (mut at, mut seen) = (root.at, 1);
         loop {

@@ -1,5 +1,5 @@
-//! The tail of a record: bodies and operations, encoded and summed by the caller, decoded by
-//! whoever reads the log. The grammar stands in `wal`.
+//! The tail of a record: bodies and operations. The caller encodes and checksums it; every reader
+//! of the log decodes it. The grammar is in `wal`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ const EDIT: u8 = 5;
 const ID: u8 = 6;
 const STAMPED: u8 = 7;
 
-/// What a stamped body begins with.
+/// The number of bytes at the start of a stamped body that receive its origin.
 pub const ORIGIN_BYTES: usize = 8;
 
 /// A stamped body as readers see it.
@@ -31,7 +31,7 @@ pub fn stamp(body: &[u8], origin: Sequence) -> Vec<u8> {
 /// each is copied once.
 #[derive(Clone, Debug)]
 pub struct TailWriter {
-    /// The count's place, then the bodies.
+    /// Space for the count, then the bodies.
     bodies: Vec<u8>,
     body_count: u32,
     operations: Vec<u8>,
@@ -45,7 +45,7 @@ impl Default for TailWriter {
 }
 
 impl TailWriter {
-    /// Adds a body and gives its place in the finished tail.
+    /// Adds a body and returns its byte range in the finished tail.
     pub fn body(&mut self, body: &[u8]) -> Range<usize> {
         self.bodies.reserve(body.len() + MAX_VARINT_BYTES);
         put_varint(&mut self.bodies, body.len() as u64);
@@ -62,7 +62,7 @@ impl TailWriter {
         self.number(targets as u64);
     }
 
-    /// A trim: from where on the timeline can be read.
+    /// Adds a trim: the timeline's new floor.
     pub fn trim(&mut self, timeline: TimelineRef<'_>, floor: Floor) -> Range<usize> {
         self.start(TRIM);
         let name = self.timeline(timeline);
@@ -72,7 +72,7 @@ impl TailWriter {
         name
     }
 
-    /// A removal of ranges of sequences.
+    /// Adds a removal of ranges of sequences.
     pub fn remove(
         &mut self,
         timeline: TimelineRef<'_>,
@@ -88,7 +88,7 @@ impl TailWriter {
         name
     }
 
-    /// An edit: the body added last replaces that of an entry.
+    /// Adds an edit: the body added last replaces the body of an entry.
     pub fn edit(&mut self, timeline: TimelineRef<'_>, sequence: Sequence) -> Range<usize> {
         self.start(EDIT);
         let name = self.timeline(timeline);
@@ -97,8 +97,8 @@ impl TailWriter {
         name
     }
 
-    /// The client's id of the batch, in the timeline of its first append. Gives the places of the
-    /// name and of the id.
+    /// Adds the client's id of the batch, in the timeline of its first append. Returns the byte
+    /// ranges of the name and of the id.
     pub fn id(
         &mut self,
         timeline: TimelineRef<'_>,
@@ -115,20 +115,20 @@ impl TailWriter {
         (name, end - id.len()..end)
     }
 
-    /// Adds one timeline: a target of the append started last, or the object of a change. Gives its
-    /// name's place behind [`TailWriter::finish`]'s second value.
+    /// Adds one timeline: a target of the append started last, or the object of a change. Returns
+    /// the byte range of its name, counted from [`TailWriter::finish`]'s second value.
     pub fn timeline(&mut self, timeline: TimelineRef<'_>) -> Range<usize> {
         self.number(u64::from(timeline.store.0));
         put_name(&mut self.operations, timeline.name);
         self.operations.len() - timeline.name.len()..self.operations.len()
     }
 
-    /// A body by its place.
+    /// A body by its byte range.
     pub fn body_at(&self, place: &Range<usize>) -> &[u8] {
         self.bodies.get(place.clone()).unwrap_or_default()
     }
 
-    /// A name by its place, before the tail is finished.
+    /// A name by its byte range, before the tail is finished.
     pub fn name_at(&self, place: &Range<u32>) -> &[u8] {
         self.operations.get(place.start as usize..place.end as usize).unwrap_or_default()
     }
@@ -142,12 +142,12 @@ impl TailWriter {
         put_varint(&mut self.operations, number);
     }
 
-    /// How many bytes so far.
+    /// The number of bytes so far.
     pub fn byte_count(&self) -> usize {
         self.bodies.len() + self.operations.len()
     }
 
-    /// The tail's bytes, and where in them the places of names start.
+    /// The tail's bytes, and the offset in them that the byte ranges of names count from.
     pub fn finish(mut self) -> (Vec<u8>, usize) {
         put(&mut self.bodies, 0..4, &self.body_count.to_le_bytes());
         let mut tail = self.bodies;
@@ -155,8 +155,8 @@ impl TailWriter {
         put_varint(&mut tail, self.operation_count);
         let base = tail.len();
         tail.extend_from_slice(&self.operations);
-        // Many bodies grew the buffer by doubling, and a memtable keeps it: its cut costs no copy
-        // as a rule.
+        // The buffer of many bodies grew by doubling, and a memtable keeps it. As a rule shrinking
+        // it costs no copy.
         if tail.capacity() - tail.len() > tail.len() / 8 {
             tail.shrink_to_fit();
         }
@@ -164,7 +164,7 @@ impl TailWriter {
     }
 }
 
-/// One operation of a decoded tail. Bodies and ids are places in the tail.
+/// One operation of a decoded tail. Bodies and ids are byte ranges in the tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the heading's grammar")]
 pub enum Operation<'a, T = Vec<TimelineRef<'a>>> {
@@ -175,7 +175,7 @@ pub enum Operation<'a, T = Vec<TimelineRef<'a>>> {
     Id { timeline: TimelineRef<'a>, id: &'a [u8], hashes: (u64, u64) },
 }
 
-/// The operations of a tail; `None` when the bytes are not one.
+/// The operations of a tail; `None` if the bytes are not a tail.
 pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
     let mut reader = Reader::new(tail);
     let mut bodies = Vec::new();

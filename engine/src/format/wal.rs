@@ -1,34 +1,43 @@
-//! The log's bytes: groups of records (P1, P3, P5).
+//! The format of the log: groups of records (P1, P3, P5).
 //!
 //! ```text
-//!  wal file  := header, zeros up to 512, group, group, …, zeros
-//!  group     := group header, record × n                                  one write, one sync
-//!  record    := record header, sequences, tail, zeros up to 8             one batch
-//!  tail      := bodies, operations                                        encoded and summed by the caller
-//!  bodies    := count: u32, (length, bytes) × count
+//!  wal file   := header, zeros up to 512, group, group, …, zeros
+//!  group      := group header, record × n                             ; one write, one sync
+//!  record     := record header, sequences, tail, zeros up to 8        ; one batch
+//!  tail       := bodies, operations                  ; encoded and checksummed by the caller
+//!  bodies     := count: u32, (length, bytes) × count
 //!  operations := count, operation × count
-//!  operation := 1, body index, lifetime in ms (0: none), target count, timeline × targets       append
-//!             | 7, as 1: of a body that begins with its origin, eight zeros                 stamped append
-//!             | 3, timeline, lowest, its start, its expiry, trimmed to                            trim
-//!             | 4, timeline, range count, (first, last − first) × ranges                         remove
-//!             | 5, timeline, sequence, body index                                                edit
-//!             | 6, timeline, length, id bytes, body hash: u64, targets hash: u64                 id of the batch's first append
-//!  timeline  := store id, name
+//!  operation  := 1, body index, lifetime in ms (0: none),             ; append
+//!                   target count, timeline × targets
+//!              | 7, as 1: of a body that begins with its origin,      ; stamped append
+//!                   eight zeros
+//!              | 3, timeline, lowest, its start, its expiry,          ; trim
+//!                   trimmed to
+//!              | 4, timeline, range count,                            ; remove
+//!                   (first, last − first) × ranges
+//!              | 5, timeline, sequence, body index                    ; edit
+//!              | 6, timeline, length, id bytes,                       ; id of the batch's
+//!                   body hash: u64, targets hash: u64                 ; first append
+//!  timeline   := store id, name
 //! ```
 //!
-//! Plain numbers outside the two headers are varints. A group is valid if and only if its header's
-//! checksum matches, its lsn is its place, its records fill its payload exactly, and both checksums
-//! of each record match. The sequences stand in the order of the appends and their targets; behind
-//! them stands, for each trim, removal and edit, the highest sequence that its timeline was given
-//! so far, since a damaged segment may hide it; and behind those, with flag 2, when lifetimes and
-//! id windows of the batch began. An origin is the sequence of the batch's first append: it stands
-//! among the sequences, and whoever applies the record writes it over the eight zeros,
-//! little-endian.
+//! Numbers without a type, outside the two headers, are varints. A group is valid if and only if
+//! its header's checksum matches, its lsn is its position, its records fill its payload exactly,
+//! and both checksums of each record match.
 //!
-//! Every group starts at a multiple of 512, the next one behind the group before it. So a sector
-//! that holds durable bytes is never written again, and a torn write cannot harm them; and where
-//! the next group must start is never in doubt, so that one that was lost between two others is
-//! noticed. Zeros are never a valid group.
+//! The sequences of a record are, in this order:
+//! 1. the sequence of each target of each append, in the order of the operations;
+//! 2. for each trim, removal and edit, the highest sequence that its timeline was given so far,
+//!    because a damaged segment may hide it;
+//! 3. with flag 2, the time at which lifetimes and id windows of the batch began.
+//!
+//! An origin is the sequence of the batch's first append, which is among the sequences. Whoever
+//! applies the record writes it over the eight zeros, little-endian.
+//!
+//! Every group starts at a multiple of 512, the first one at or after the end of the group before
+//! it. So a sector that holds durable bytes is never written again, and a torn write cannot damage
+//! them; and the start of the next group is always known, so that the loss of a group between two
+//! others is noticed. Zeros are never a valid group.
 
 use super::checksum::{Seed, crc, crc_of_two};
 use super::codec::{Reader, put_varint};
@@ -37,19 +46,19 @@ use super::layout::{get_u32, get_u64, layout, put};
 pub use super::tail::{ORIGIN_BYTES, Operation, TailWriter, decode_tail, stamp};
 use crate::ids::{Lsn, Sequence, TimeMs};
 
-/// Groups start at multiples of this.
+/// The alignment of groups in bytes.
 pub const SECTOR_BYTES: u64 = 512;
 
-/// Where the first group of a file starts.
+/// The position of the first group in a file.
 pub const WAL_HEADER_BYTES: u64 = SECTOR_BYTES;
 
 const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"SLgr");
 
-/// How much of a group's buffer is kept for the next one.
+/// The number of bytes of a group's buffer that are kept for the next group.
 const KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 layout! {
-    /// Where the fields of a group header are.
+    /// The byte ranges of a group header's fields.
     group_header {
         MAGIC: 4, "`SLgr`";
         CRC: 4, "over the rest of this header; seed: engine id, lsn";
@@ -61,7 +70,7 @@ layout! {
 }
 
 layout! {
-    /// Where the fields of a record header are.
+    /// The byte ranges of a record header's fields.
     record_header {
         CRC: 4, "over the rest of this header and the sequences; seed: engine id, lsn of the group";
         TAIL_CRC: 4, "over the tail; seed: none";
@@ -78,13 +87,13 @@ layout! {
 const CHOSEN: u32 = 1;
 const OWN_START: u32 = 2;
 
-/// Where the next group starts behind one that ends here.
+/// The start of the group that follows a group with this end.
 pub fn sector_up(lsn: Lsn) -> Lsn {
     Lsn(lsn.0.next_multiple_of(SECTOR_BYTES))
 }
 
-/// The sequences that a record's appends were given, and those at which the timelines ended that it
-/// changes; `None` when they are not as many as its operations need.
+/// The sequences that a record's appends were given, and the highest sequence of the timeline of
+/// each change; `None` if their number does not fit the operations.
 pub fn sequences_of<'a>(
     record: &'a Record<'_>,
     operations: &[Operation<'_>],
@@ -102,7 +111,7 @@ pub fn sequences_of<'a>(
     record.sequences.split_at_checked(appends).filter(|(_, ends)| ends.len() == changes)
 }
 
-/// A group under construction: its header's place, then records.
+/// A group under construction: space for its header, then records.
 #[derive(Debug)]
 pub struct GroupWriter {
     engine: EngineId,
@@ -112,12 +121,12 @@ pub struct GroupWriter {
 }
 
 impl GroupWriter {
-    /// An empty group, which keeps its buffer from one use to the next.
+    /// An empty group. Its buffer is reused for the next group.
     pub fn new(engine: EngineId) -> GroupWriter {
         GroupWriter { engine, bytes: Vec::new(), records: 0, lsn: Lsn(0) }
     }
 
-    /// Starts over, for a group that will stand at `lsn`.
+    /// Starts a new group, whose position will be `lsn`.
     pub fn start(&mut self, lsn: Lsn) {
         self.bytes.clear();
         // One very large group must not keep its memory for ever.
@@ -127,7 +136,7 @@ impl GroupWriter {
         self.lsn = lsn;
     }
 
-    /// How many bytes so far.
+    /// The number of bytes so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -137,8 +146,8 @@ impl GroupWriter {
         self.records == 0
     }
 
-    /// Adds a record that was committed at a time, of which the lifetimes began at another. See the
-    /// heading for its sequences.
+    /// Adds a record that was committed at `time_ms` and whose lifetimes began at `start_ms`. The
+    /// file's heading describes its sequences.
     pub fn record(
         &mut self,
         (time_ms, start_ms): (TimeMs, TimeMs),
@@ -173,7 +182,7 @@ impl GroupWriter {
         self.records += 1;
     }
 
-    /// The group's bytes, given that everything below `durable` is.
+    /// The group's bytes. `durable` is the lsn below which everything is durable.
     pub fn finish(&mut self, durable: Lsn) -> &[u8] {
         let payload = u32::try_from(self.bytes.len() - group_header::BYTES)
             .expect("the queue is bounded far below 4 GiB");
@@ -190,19 +199,19 @@ impl GroupWriter {
     }
 }
 
-/// A decoded group header: what can be trusted even when the records behind it cannot.
+/// A decoded group header: it can be trusted even if the records after it cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupHeader {
-    /// The claim about what was durable before.
+    /// Everything below this lsn was durable before the group was written.
     pub durable: Lsn,
-    /// Bytes of records.
+    /// The number of bytes of records.
     pub payload_bytes: usize,
-    /// How many records.
+    /// The number of records.
     pub records: u32,
 }
 
 impl GroupHeader {
-    /// The header at the front of `bytes`, which stand at `lsn`; `None` when there is none.
+    /// The header at the start of `bytes`, whose position is `lsn`; `None` if there is none.
     pub fn decode(bytes: &[u8], engine: EngineId, lsn: Lsn) -> Option<GroupHeader> {
         if get_u32(bytes, group_header::MAGIC)? != GROUP_MAGIC
             || get_u64(bytes, group_header::LSN)? != lsn.0
@@ -220,7 +229,7 @@ impl GroupHeader {
         })
     }
 
-    /// The whole group's length.
+    /// The total length of the group.
     pub fn group_bytes(&self) -> u64 {
         (group_header::BYTES + self.payload_bytes) as u64
     }
@@ -231,9 +240,9 @@ impl GroupHeader {
 pub struct Record<'a> {
     /// Its commit time.
     pub time_ms: TimeMs,
-    /// When lifetimes and id windows of the batch began.
+    /// The time at which lifetimes and id windows of the batch began.
     pub start_ms: TimeMs,
-    /// Whether the first sequence was chosen by the caller, so that some may have been passed over.
+    /// Whether the caller chose the first sequence, so that sequences before it may be skipped.
     pub chosen: bool,
     /// The sequences that its appends were given.
     pub sequences: Vec<Sequence>,
@@ -241,7 +250,7 @@ pub struct Record<'a> {
     pub tail: &'a [u8],
 }
 
-/// The records of a group, whose payload is all of `payload`; `None` when any of it does not match.
+/// The records of a group, whose payload must be all of `payload`; `None` if any check fails.
 pub fn decode_records(
     payload: &[u8],
     count: u32,
@@ -279,7 +288,7 @@ pub fn decode_records(
 }
 
 fn decode_sequences(reader: &mut Reader<'_>, count: u32) -> Option<Vec<Sequence>> {
-    // A sequence takes a byte at least: the count cannot make us reserve more than is there.
+    // A sequence takes at least one byte: the count cannot reserve more than the bytes justify.
     let mut sequences = Vec::with_capacity(reader.rest().len().min(count as usize));
     for _ in 0..count {
         sequences.push(reader.varint()?);
@@ -374,7 +383,7 @@ mod tests {
     fn every_changed_byte_makes_a_group_invalid() {
         let good = group(Lsn(512));
         let zeros = |at: usize| {
-            // Padding between records is not covered; nothing is read from it.
+            // Padding between records is not covered by a checksum; nothing is read from it.
             let mut bad = good.clone();
             bad[at] ^= 0x40;
             decode(&bad, Lsn(512)) == decode(&good, Lsn(512))

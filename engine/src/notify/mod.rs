@@ -1,4 +1,4 @@
-//! News: who is told that a timeline moved, and where wakers run.
+//! Notification: watches of timelines, and the thread that runs wakers.
 
 pub mod wake;
 pub mod watch;

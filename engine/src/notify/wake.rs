@@ -1,25 +1,26 @@
-//! Wakers run here: on a thread of their own, outside the commit path and under no lock of the
-//! engine (P9).
+//! Runs wakers: on a thread of their own, outside the commit path and without a lock of the engine
+//! (P9).
 //!
 //! ```text
-//!  commit thread ──wakers of a group──> queue ──all at once──> wake thread: wakes each, drops what it owned
+//!  commit thread ──wakers of a group──> queue ──all at once──> wake thread: wakes each,
+//!                                                              drops what it owned
 //! ```
 //!
 //! A waker is code of the caller. It may sleep, panic, append, close the engine, or own its last
-//! handle, so it must not run where an append waits for it. A waker that sleeps delays other wakers
-//! only; a panic in one is logged and has no other effect.
+//! handle, so it must not run where an append waits for it. A waker that sleeps delays only other
+//! wakers; a panic in one is logged and has no other effect.
 //!
-//! The wake thread is the last of the engine's threads to end: a waker may stop all others. What is
-//! queued when the room is closed is woken before the thread ends.
+//! The wake thread is the last of the engine's threads to end: a waker may stop all others. Wakers
+//! that are queued when the queue is closed are woken before the thread ends.
 //!
-//! It does not know: tickets, watchers, or what a waker does.
+//! This file does not know tickets, watchers, or what a waker does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::locks::{Condvar, Mutex};
 
-/// Wakers on their way to the wake thread.
+/// Wakers that are queued for the wake thread.
 #[derive(Default)]
 pub(crate) struct WakeQueue {
     waiting: Mutex<Waiting>,
@@ -33,7 +34,7 @@ struct Waiting {
 }
 
 impl WakeQueue {
-    /// Leaves wakers to the wake thread. Does not wait for it; nothing is done if there are none.
+    /// Queues wakers for the wake thread. Does not wait for it; does nothing if there are none.
     pub fn hand_over(&self, wakers: Vec<Waker>) {
         if wakers.is_empty() {
             return;
@@ -45,7 +46,7 @@ impl WakeQueue {
         self.arrived.notify_one();
     }
 
-    /// Nothing more comes: the wake thread ends when it has woken what is queued.
+    /// Closes the queue: the wake thread ends when it has woken what is queued.
     pub fn close(&self) {
         self.waiting.lock().closed = true;
         self.arrived.notify_all();
@@ -58,8 +59,7 @@ impl WakeQueue {
         }
     }
 
-    /// All that is queued, as soon as there is something; `None` when the queue is closed and
-    /// empty.
+    /// All queued wakers, as soon as there are any; `None` when the queue is closed and empty.
     fn take(&self) -> Option<Vec<Waker>> {
         let mut waiting = self.waiting.lock();
         while waiting.wakers.is_empty() {
@@ -76,7 +76,7 @@ impl WakeQueue {
 fn wake(waker: Waker) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) else { return };
     tracing::error!("a waker panicked: nothing but its own task is affected");
-    // What it panicked with is the caller's as well, and may panic in its turn.
+    // The panic's payload is also the caller's, and its drop may panic in turn.
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }

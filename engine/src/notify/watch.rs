@@ -1,21 +1,22 @@
-//! Watches: who wants to know that a timeline advanced (P9, P10).
+//! Watches: notify watchers that a timeline advanced (P9, P10).
 //!
 //! ```text
-//!  commit thread ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list, threads that wait
-//!                └─<─ the wakers to be woken, outside the commit path
+//!  commit thread ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list,
+//!                │                                                    waiting threads
+//!                └──> returns the wakers to be woken, outside the commit path
 //! ```
 //!
-//! A watcher is like a set of file descriptors with one wait: it holds a flag and a token a watched
-//! timeline, never entries, so that a slow reader costs the same as a fast one. Commits are visible
-//! before they are published, and a watch is in the table before `watch` returns: whoever watches
-//! first and reads then misses nothing.
+//! A watcher resembles a set of file descriptors with one wait: it holds a flag and a token per
+//! watched timeline, never entries, so that a slow reader costs the same as a fast one. Commits are
+//! visible before they are published, and a watch is in the table before `watch` returns: a caller
+//! that watches first and then reads misses nothing.
 //!
-//! Wakers are code of the caller: none is woken, cloned or dropped under a lock of this room.
+//! Wakers are code of the caller: none is woken, cloned or dropped under a lock of this file.
 //!
-//! When the engine closes, nothing advances any more: each watcher says so, and nobody waits for it
-//! in vain.
+//! When the engine closes, no timeline advances any more: every watcher is closed, and all waits
+//! end.
 //!
-//! It does not know: entries, sequences, or what a reader does with the hint.
+//! This file does not know entries, sequences, or what a reader does with the hint.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -32,13 +33,14 @@ const SHARDS: usize = 16;
 /// A timeline and the token that its advance makes ready.
 type Watched = (StoreId, Box<[u8]>, u64);
 
-/// In the order of watchers and tokens: a hundred thousand may watch one timeline, and come and go.
+/// Sorted by watcher and token: a hundred thousand watchers may watch one timeline, and come and
+/// go.
 type Watches = HashMap<(StoreId, Box<[u8]>), Vec<Arc<Watch>>>;
 
 /// All watches of an engine.
 #[derive(Default)]
 pub(crate) struct WatchTable {
-    /// How many watches there are, so that an engine without any pays one load a group.
+    /// The number of watches, so that an engine without any pays one load per group.
     count: AtomicUsize,
     shards: [Mutex<Watches>; SHARDS],
     /// The engine whose timelines are watched.
@@ -46,7 +48,7 @@ pub(crate) struct WatchTable {
     watchers: Mutex<Watchers>,
 }
 
-/// Every watcher, those that watch nothing included, to be told of the end.
+/// Every watcher, those without watches included, so that all can be closed.
 #[derive(Default)]
 struct Watchers {
     states: BTreeMap<u64, Arc<WatcherState>>,
@@ -56,7 +58,7 @@ struct Watchers {
 
 struct Watch {
     token: u64,
-    /// Whether the token stands in the ready list.
+    /// Whether the token is in the ready list.
     ready: AtomicBool,
     watcher: Arc<WatcherState>,
 }
@@ -71,29 +73,29 @@ struct WatcherState {
 struct Inbox {
     ready: Vec<Arc<Watch>>,
     waker: Option<Waker>,
-    /// Nothing becomes ready any more.
+    /// The engine was closed: nothing becomes ready any more.
     closed: bool,
 }
 
 impl WatchTable {
-    /// Nothing is watched yet.
+    /// A table without watches.
     pub fn new(instance: Instance) -> WatchTable {
         WatchTable { instance, ..WatchTable::default() }
     }
 
     fn shard(&self, timeline: TimelineRef<'_>) -> &Mutex<Watches> {
-        // Any spread will do: a lock is held for a look-up.
+        // Any distribution is good enough: a lock is held only for a look-up.
         let sum: usize = timeline.name.iter().map(|byte| usize::from(*byte)).sum();
         &self.shards[sum % SHARDS]
     }
 
-    /// Whether anyone watches anything.
+    /// Whether there are no watches.
     pub fn is_idle(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Marks the watches of a timeline that advanced, wakes the threads that wait, and adds the
-    /// wakers that are to be woken. What advanced must be visible already.
+    /// Marks the watches of a timeline that advanced, wakes waiting threads, and adds the wakers
+    /// that are to be woken to `woken`. The advance must be visible already.
     pub fn publish(&self, timeline: TimelineRef<'_>, woken: &mut Vec<Waker>) {
         let shard = self.shard(timeline).lock();
         let Some(watches) = shard.get(&(timeline.store, timeline.name) as &dyn WatchKey) else {
@@ -102,7 +104,7 @@ impl WatchTable {
         woken.extend(watches.iter().filter_map(Watch::mark));
     }
 
-    /// The same for all watched timelines of a store.
+    /// Marks the watches of all timelines of a store; returns the wakers that are to be woken.
     pub fn publish_store(&self, store: StoreId) -> Vec<Waker> {
         let mut woken = Vec::new();
         for shard in &self.shards {
@@ -113,7 +115,7 @@ impl WatchTable {
         woken
     }
 
-    /// A new watcher of nothing.
+    /// A new watcher without watches.
     pub fn watcher(self: &Arc<WatchTable>) -> Watcher {
         let mut watchers = self.watchers.lock();
         watchers.last_number += 1;
@@ -124,8 +126,7 @@ impl WatchTable {
         Watcher { table: self.clone(), number, state, watched: Mutex::default() }
     }
 
-    /// Nothing advances any more: every watcher is closed, and threads that wait are woken. Gives
-    /// the wakers to be woken.
+    /// Closes every watcher and wakes waiting threads. Returns the wakers that are to be woken.
     pub fn close(&self) -> Vec<Waker> {
         let mut watchers = self.watchers.lock();
         watchers.closed = true;
@@ -143,8 +144,8 @@ impl WatcherState {
 }
 
 impl Watch {
-    /// Puts the token into its watcher's ready list, and gives the waker to wake if it was not
-    /// there.
+    /// Puts the token into its watcher's ready list, and returns the waker to wake; `None` if the
+    /// token was there already or there is no waker.
     fn mark(self: &Arc<Watch>) -> Option<Waker> {
         if self.ready.swap(true, Ordering::AcqRel) {
             return None;
@@ -156,7 +157,7 @@ impl Watch {
     }
 }
 
-/// A look-up key that is not owned: `HashMap` would want a boxed name otherwise.
+/// A borrowed look-up key: without it, `HashMap` would require a boxed name.
 trait WatchKey {
     fn parts(&self) -> (StoreId, &[u8]);
 }
@@ -194,21 +195,21 @@ impl PartialEq for dyn WatchKey + '_ {
 impl Eq for dyn WatchKey + '_ {}
 
 /// A set of watched timelines with one wait. Dropping it ends its watches. When the engine closes,
-/// it is closed, too: every wait ends, and [`Watcher::is_closed`] tells why.
+/// the watcher is closed too: every wait ends, and [`Watcher::is_closed`] returns true.
 ///
-/// [`Watcher::wait`] blocks a plain thread. A waker that is left by [`Watcher::poll_ready`] is
-/// woken on the engine's wake thread, where it may do anything; see [`Ticket`](crate::Ticket).
+/// [`Watcher::wait`] blocks a plain thread. A waker that is registered by [`Watcher::poll_ready`]
+/// is woken on the engine's wake thread, where it may do anything; see [`Ticket`](crate::Ticket).
 pub struct Watcher {
     table: Arc<WatchTable>,
     number: u64,
     state: Arc<WatcherState>,
-    /// What to take out of the table at the end.
+    /// The watches to remove from the table at the end.
     watched: Mutex<HashSet<Watched>>,
 }
 
 impl Watcher {
-    /// Marks `token` ready whenever the timeline advances. The same timeline and token again change
-    /// nothing. A store of another engine is an [`Error::Invalid`].
+    /// Marks `token` ready whenever the timeline advances. A second call with the same timeline and
+    /// token has no effect. A store of another engine is an [`Error::Invalid`].
     pub fn watch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
         let timeline = TimelineRef { store: self.own(store)?, name: timeline };
         let key = (timeline.store, Box::from(timeline.name));
@@ -223,8 +224,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Ends a watch. The token may be told once more if it was ready already. A store of another
-    /// engine is an [`Error::Invalid`].
+    /// Ends a watch. The token may be returned once more if it was ready already. A store of
+    /// another engine is an [`Error::Invalid`].
     pub fn unwatch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
         let store = self.own(store)?;
         self.watched.lock().remove(&(store, Box::from(timeline), token));
@@ -251,7 +252,8 @@ impl Watcher {
         }
     }
 
-    /// Where its watch with a token is among a timeline's, or where it belongs.
+    /// The index of its watch with a token among a timeline's watches, or the index to insert it
+    /// at.
     fn place(&self, watches: &[Arc<Watch>], token: u64) -> Result<usize, usize> {
         let key = |state: &Arc<WatcherState>, token| (Arc::as_ptr(state).addr(), token);
         watches.binary_search_by_key(&key(&self.state, token), |watch| {
@@ -259,23 +261,23 @@ impl Watcher {
         })
     }
 
-    /// The tokens that became ready since the last call, each once. What made them ready is visible
-    /// to reads made now.
+    /// The tokens that became ready since the last call, each once. The advances that made them
+    /// ready are visible to reads from now on.
     pub fn ready(&self) -> Vec<u64> {
         let ready = std::mem::take(&mut self.state.inbox.lock().ready);
         ready
             .into_iter()
             .map(|watch| {
-                // Also an acquire: a mark that found it set, and so told nobody, is of something
-                // that is visible from here on.
+                // Also an acquire: a mark that found the flag set, and so notified nobody, is of an
+                // advance that is visible from here on.
                 watch.ready.swap(false, Ordering::AcqRel);
                 watch.token
             })
             .collect()
     }
 
-    /// Ready when [`Watcher::ready`] would return something, and for ever when the watcher is
-    /// closed; otherwise the waker is kept and woken once.
+    /// Ready if [`Watcher::ready`] would return something, and always if the watcher is closed;
+    /// otherwise the waker is kept and woken once.
     pub fn poll_ready(&self, waker: &Waker) -> Poll<()> {
         let waker = waker.clone();
         let mut inbox = self.state.inbox.lock();
@@ -289,7 +291,7 @@ impl Watcher {
         Poll::Pending
     }
 
-    /// Blocks until something is ready (true), or the time is over or the watcher is closed
+    /// Blocks until something is ready (true), or the timeout has passed or the watcher is closed
     /// (false).
     pub fn wait(&self, timeout: Duration) -> bool {
         let mut inbox = self.state.inbox.lock();
@@ -299,8 +301,8 @@ impl Watcher {
         !inbox.ready.is_empty()
     }
 
-    /// Whether the engine was closed: no timeline advances any more. What became ready before can
-    /// still be taken.
+    /// Whether the engine was closed: no timeline advances any more. Tokens that became ready
+    /// before can still be taken.
     pub fn is_closed(&self) -> bool {
         self.state.inbox.lock().closed
     }
@@ -435,7 +437,7 @@ mod modelled {
 
     const HERE: TimelineRef<'static> = TimelineRef { store: StoreId(1), name: b"t" };
 
-    /// A watcher of it.
+    /// A watcher of the timeline.
     fn watcher(table: &Arc<WatchTable>) -> Watcher {
         let watcher = table.watcher();
         let store = StoreKey { instance: Instance(0), id: HERE.store };
@@ -449,7 +451,7 @@ mod modelled {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// The commit thread: visible first, then published, unless nobody watches.
+    /// The commit thread: makes each entry visible, then publishes it unless nobody watches.
     fn commit_two(table: &Arc<WatchTable>, visible: &Arc<Mutex<u64>>) -> JoinHandle<()> {
         let (table, visible) = (table.clone(), visible.clone());
         loom::thread::spawn(move || {
@@ -470,8 +472,8 @@ mod modelled {
             let watcher = watcher(&table);
             let mut seen: u64 = *visible.lock();
             while seen < 2 {
-                // Without an end of time: if a wake-up were lost, this would be the deadlock that
-                // the model reports.
+                // Without a time limit: a lost wake-up would be the deadlock that the model
+                // reports.
                 assert!(watcher.wait(Duration::ZERO));
                 if watcher.ready() == [7] {
                     seen = *visible.lock();

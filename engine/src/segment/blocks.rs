@@ -1,4 +1,4 @@
-//! The blocks of one file that is being written.
+//! Writes the blocks of one file.
 
 use crate::error::Result;
 use crate::format::block::{BlockKind, BlockRef, encode};
@@ -8,21 +8,21 @@ use crate::vfs::{Dir, File};
 
 use super::twin_of;
 
-/// How much is gathered before it is written.
+/// The number of buffered bytes at which they are written.
 const WRITE_BYTES: usize = 1024 * 1024;
 
-/// The blocks of one file, and of its twin if there is one.
+/// The blocks of one file, and of its second copy if there is one.
 pub(super) struct Blocks {
     files: Vec<File>,
-    /// What the blocks' checksums start from.
+    /// The seed that the blocks' checksums start from.
     pub seed: Seed,
-    /// What was not written yet.
+    /// Bytes that are not written yet.
     pub buffer: Vec<u8>,
     written: u64,
 }
 
 impl Blocks {
-    /// A new file, of which the header is written, in so many copies.
+    /// Creates the file, in one or two copies, and puts its header into the buffer.
     pub fn create(dir: &Dir, name: &str, header: &FileHeader, copies: u8) -> Result<Blocks> {
         let seed = Seed::new(header.engine_id, header.number);
         let twin = (copies > 1).then(|| twin_of(name));
@@ -32,7 +32,7 @@ impl Blocks {
         Ok(Blocks { files: files.collect::<Result<_>>()?, seed, buffer, written: 0 })
     }
 
-    /// Where the next block goes.
+    /// The position of the next block.
     pub fn end(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
@@ -55,7 +55,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Writes the rest and makes the files durable; their length.
+    /// Writes the remaining bytes and makes the files durable. Returns their length.
     pub fn finish(&mut self) -> Result<u64> {
         self.write_out()?;
         for file in &self.files {

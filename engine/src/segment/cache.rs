@@ -1,9 +1,9 @@
-//! What all segments share (P7): decoded, checked blocks within one budget, and open files, at most
-//! so many as the options say.
+//! The state that all segments share (P7): decoded, verified blocks within one budget, decoded
+//! entries of timelines with many changes, and open files, at most as many as the options allow.
 //!
-//! A file is opened when a block of it must be read, and closed when others were needed more or the
-//! process has no descriptor left. Its name is there as long as its segment has readers, so opening
-//! it again finds the same bytes; if not, no block's checksum matches.
+//! A file is opened when a block of it must be read. It is closed when other files are used more,
+//! or when the process has no descriptor left. The file's name exists as long as its segment has
+//! readers, so opening it again finds the same bytes; otherwise no block's checksum matches.
 
 use std::io;
 use std::path::PathBuf;
@@ -25,10 +25,10 @@ use crate::format::manifest::SegmentRecord;
 use crate::ids::{EngineId, FileNumber, StoreId};
 use crate::vfs::{Dir, File};
 
-/// Which block: the segment's number, whether it is of the index file, the place.
+/// The key of a block: the segment's number, whether the block is in the index file, its position.
 type BlockKey = (FileNumber, bool, u64);
 
-/// A file is kept so often at most.
+/// The maximum number of copies of a file.
 const MOST_COPIES: u8 = 2;
 
 #[derive(Clone)]
@@ -36,12 +36,13 @@ struct ByBytes;
 
 impl Weighter<BlockKey, Bytes> for ByBytes {
     fn weight(&self, _key: &BlockKey, block: &Bytes) -> u64 {
-        // What the map and the handle take beside the bytes.
+        // The overhead of the map and the handle.
         block.len() as u64 + 128
     }
 }
 
-/// Which timeline's entry: the segment's number, the place of the page, the number of the slot.
+/// The key of a timeline's entry: the segment's number, the position of the page, the slot's
+/// number.
 type EntryKey = (FileNumber, u64, usize);
 
 impl Weighter<EntryKey, TimelineEntry> for ByBytes {
@@ -52,16 +53,16 @@ impl Weighter<EntryKey, TimelineEntry> for ByBytes {
     }
 }
 
-/// This part of the budget is for decoded entries.
+/// 1/ENTRIES_PART of the budget is for decoded entries.
 const ENTRIES_PART: usize = 8;
 
-/// The cache. One an engine, shared by all its segments.
+/// The cache. An engine has one, shared by all its segments.
 pub struct BlockCache {
     blocks: Cache<BlockKey, Bytes, ByBytes>,
-    /// What timelines with very many changes have in the index, decoded: to decode it costs what
-    /// there ever was changed.
+    /// The decoded index entries of timelines with very many changes: decoding one costs time
+    /// proportional to the number of all its changes.
     entries: Cache<EntryKey, TimelineEntry, ByBytes>,
-    /// By number, whether it is an index, and which copy.
+    /// By segment number, whether it is the index, and the number of the copy.
     files: Cache<(FileNumber, bool, u8), File>,
     reads: AtomicU64,
     damaged: AtomicU64,
@@ -75,7 +76,7 @@ impl std::fmt::Debug for BlockCache {
 }
 
 impl BlockCache {
-    /// A cache that keeps about so many bytes, and at most so many files open.
+    /// A cache that keeps about `budget_bytes`, and at most `max_open_files` open files.
     pub fn new(budget_bytes: usize, max_open_files: usize) -> BlockCache {
         let count = (budget_bytes / (16 * 1024)).max(16);
         let for_entries = budget_bytes / ENTRIES_PART;
@@ -91,7 +92,7 @@ impl BlockCache {
         BlockCache { damages: Damages::quiet(), ..BlockCache::new(budget_bytes, max_open_files) }
     }
 
-    /// Keeps about so many bytes from now on; what is over them goes.
+    /// Sets the budget; content beyond it is evicted.
     pub fn set_budget(&self, budget_bytes: usize) {
         let for_entries = budget_bytes / ENTRIES_PART;
         let for_blocks = (budget_bytes - for_entries) as u64;
@@ -101,12 +102,12 @@ impl BlockCache {
         }
     }
 
-    /// How many bytes are kept.
+    /// The number of bytes in the cache.
     pub fn bytes(&self) -> u64 {
         self.blocks.weight() + self.entries.weight()
     }
 
-    /// A decoded entry, from here or anew.
+    /// A decoded entry, from the cache or decoded now.
     pub(super) fn long_entry(
         &self,
         key: EntryKey,
@@ -115,49 +116,49 @@ impl BlockCache {
         self.entries.get_or_insert_with(&key, decode)
     }
 
-    /// Closes a file that is to be removed: an open one would keep its space.
+    /// Closes a file that is to be removed: an open file would keep its space.
     pub fn close(&self, number: FileNumber, is_index: bool) {
         for copy in 0..MOST_COPIES {
             self.files.remove(&(number, is_index, copy));
         }
     }
 
-    /// What was found damaged.
+    /// The known damage.
     pub fn damages(&self) -> &Damages {
         &self.damages
     }
 
-    /// Closes half of the open files, any of them, because a descriptor is needed; later reads open
-    /// what they need. False when none was open.
+    /// Closes half of the open files, in no particular order, because a descriptor is needed; later
+    /// reads open the files that they need. False if no file was open.
     pub fn close_some(&self) -> bool {
         let half = self.files.len().div_ceil(2);
         let closed: Vec<_> = self.files.iter().map(|(key, _)| key).take(half).collect();
         closed.iter().filter(|key| self.files.remove_if(*key, |_| true).is_some()).count() > 0
     }
 
-    /// How many files are open.
+    /// The number of open files.
     pub fn open_files(&self) -> u64 {
         self.files.len() as u64
     }
 
-    /// How many blocks were read from files because they were not here.
+    /// The number of blocks that were read from files because they were not in the cache.
     pub fn block_reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// How often something that was read was damaged.
+    /// The number of reads that found damage.
     pub fn damaged_reads(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// How often a block was here, and how often it had to be read.
+    /// The number of cache hits, and of cache misses.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.blocks.hits(), self.blocks.misses())
     }
 }
 
-/// One of a segment's files, read through the cache: where it is kept twice, each place from the
-/// copy in which it is good.
+/// One of a segment's files, read through the cache. If the file has two copies, each read uses a
+/// copy in which the bytes are valid.
 #[derive(Debug)]
 pub(super) struct CachedFile {
     dir: Dir,
@@ -167,12 +168,12 @@ pub(super) struct CachedFile {
     copies: u8,
     cache: Arc<BlockCache>,
     pub seed: Seed,
-    /// The length that the manifest tells.
+    /// The length according to the manifest.
     pub len: u64,
 }
 
 impl CachedFile {
-    /// The file of a segment, after a look at its header.
+    /// Opens the file of a segment and checks its header.
     pub fn open(
         dir: &Dir,
         engine: EngineId,
@@ -206,8 +207,8 @@ impl CachedFile {
         header.expect(kind, engine, self.number, file.path()).map(|_| ())
     }
 
-    /// An error if a copy of the file is not there, is another file, or has not the length that the
-    /// manifest tells.
+    /// Fails if a copy of the file is missing, is another file, or does not have the length
+    /// according to the manifest.
     pub fn check(&self, engine: EngineId) -> Result<()> {
         let kind = if self.is_index { FileKind::Index } else { FileKind::Data };
         (0..self.copies).try_for_each(|copy| {
@@ -216,9 +217,9 @@ impl CachedFile {
         })
     }
 
-    /// An error if no copy of the file has the length that the manifest tells.
+    /// Fails if no copy of the file has the length according to the manifest.
     pub fn check_any_len(&self) -> Result<()> {
-        // No block is behind the last byte.
+        // No block is after the last byte.
         self.first_good(self.len, About::ALL, |copy| self.check_len(copy))
     }
 
@@ -273,7 +274,7 @@ impl CachedFile {
             .map_err(|what| Error::corrupt(self.path_of(copy), block.at, what))
     }
 
-    /// What `decode` makes of the bytes at a place.
+    /// The result of `decode` for the bytes at `place`.
     pub fn piece<T>(
         &self,
         place: BlockRef,
@@ -284,7 +285,7 @@ impl CachedFile {
         })
     }
 
-    /// The bytes at a place in a copy, unchecked.
+    /// The bytes at `place` in a copy, not verified.
     fn bytes(&self, copy: u8, place: BlockRef) -> Result<Vec<u8>> {
         let end = place.at.checked_add(u64::from(place.bytes));
         if end.is_none_or(|end| end > self.len) {
@@ -295,8 +296,8 @@ impl CachedFile {
         self.file(copy)?.read(place.at, place.bytes as usize)
     }
 
-    /// What a read gives of the first copy in which the place is good; otherwise the damage of the
-    /// first. Damage is reported when it is found, once.
+    /// The result of `read` for the first copy that is valid at `at`; otherwise the damage of the
+    /// first copy. Damage is reported once, when it is found.
     fn first_good<T>(
         &self,
         at: u64,

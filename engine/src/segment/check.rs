@@ -1,6 +1,6 @@
-//! Counts what a timeline's runs hold, and looks for what the index says of a segment in its data
-//! (P5): for checking that the two agree. Each block was checked by itself before; what is found
-//! here was written wrong, or belongs to another file.
+//! Checks that the index and the data of a segment agree (P5): counts a timeline's runs and
+//! compares the count with the index entry. The checksum of each block was verified before; an
+//! error found here was written wrong, or the block belongs to another file.
 
 use super::damage::About;
 use super::reader::Segment;
@@ -10,12 +10,12 @@ use crate::format::index::{Footer, TimelineEntry};
 use crate::format::run::Content;
 use crate::ids::{Sequence, TimeMs};
 
-/// What the runs of a timeline hold.
+/// The content of a timeline's runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// How many entries.
+    /// The number of entries.
     pub count: u64,
-    /// The sum of their bodies' bytes.
+    /// The total length of their bodies in bytes.
     pub body_bytes: u64,
     /// The first sequence.
     pub first: Sequence,
@@ -28,7 +28,8 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Takes an entry in; what is wrong with it, behind those before.
+    /// Counts an entry. Returns an error if its sequence or time is wrong after the entries before
+    /// it.
     fn entry(
         &mut self,
         sequence: Sequence,
@@ -48,7 +49,7 @@ impl Counted {
         Ok(())
     }
 
-    /// What the index says otherwise.
+    /// The first difference between the count and the index entry, if there is one.
     pub fn contradiction(&self, entry: &TimelineEntry) -> Option<String> {
         let (end, floor) = (&entry.end, &entry.end.floor);
         if self.count != entry.count {
@@ -87,12 +88,13 @@ impl Counted {
 }
 
 impl Segment {
-    /// What the footer says.
+    /// The footer.
     pub fn footer(&self) -> Result<&Footer> {
         Ok(&self.parts()?.footer)
     }
 
-    /// Damage of its index that has no better place than the footer.
+    /// Damage in its index, reported at the end of the file because no more exact position is
+    /// known.
     pub fn contradicted(&self, what: &str) -> Error {
         match self.parts() {
             Ok(parts) => parts.index.damaged(self.record().index_bytes, what, About::ALL),
@@ -100,8 +102,8 @@ impl Segment {
         }
     }
 
-    /// Reads all that it holds of a timeline, and counts it. Every shared body must be there, those
-    /// of edits too.
+    /// Reads and counts everything that the segment holds of a timeline. Every shared body must
+    /// exist, bodies of edits included.
     pub fn count(&self, name: &[u8], entry: &TimelineEntry) -> Result<Counted> {
         let mut counted = Counted::default();
         for edited in self.edited(entry) {

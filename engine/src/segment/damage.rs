@@ -1,16 +1,16 @@
-//! What is known to be damaged (P5): each place is reported once, with what it was read for, and
-//! not read again for every reader.
+//! The known damage of segment files (P5): each damaged place is reported once, with the timeline
+//! that it was read for, and is not read again for every reader.
 //!
 //! ```text
-//!  a read that fails ──> find: first time? ──> one line in the log, its segment counts as damaged
+//!  a read fails ──> find: first time? ──> it is logged; the segment counts as damaged
 //!  a read of a place that failed before ──> known: the same error, without the disk
 //! ```
 //!
-//! Only what does not match its checksum is taken as given: what the disk did not give at all is
-//! asked for again, since that may pass. The memory is bounded; a place that falls out of it is
-//! read, and reported, again.
+//! Only certain damage (`Error::Corrupt`) is remembered as an error. If the disk returned no bytes,
+//! the next reader reads again, because the failure may be transient. The number of remembered
+//! places is bounded; a place that is evicted is read, and reported, again.
 //!
-//! It does not know: how to mend anything.
+//! This file does not know how to repair damage.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -21,24 +21,24 @@ use quick_cache::sync::Cache;
 use crate::error::Error;
 use crate::ids::{FileNumber, Sequence, StoreId};
 
-/// So many damaged places are remembered.
+/// The number of damaged places that are remembered.
 const REMEMBERED: usize = 4096;
 
-/// A place that is read at once: the segment's number, whether it is of the index, which copy, the
-/// byte.
+/// A place that is read as one piece: the segment's number, whether it is in the index, the number
+/// of the copy, the byte offset.
 pub(super) type ReadPlace = (FileNumber, bool, u8, u64);
 
-/// For whom something is read, so that damage can be reported with it.
+/// The purpose of a read, so that damage can be reported with it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct About<'a> {
-    /// The timeline; `None`: for none alone.
+    /// The timeline; `None` if the read is not for a single timeline.
     pub timeline: Option<&'a [u8]>,
-    /// Its sequences that are concerned, if they are known.
+    /// The sequences of the timeline that are affected, if they are known.
     pub sequences: Option<(Sequence, Sequence)>,
 }
 
 impl<'a> About<'a> {
-    /// For no timeline alone, as walks through all of a segment read.
+    /// For no single timeline, as in walks through a whole segment.
     pub const ALL: About<'static> = About { timeline: None, sequences: None };
 
     /// For a timeline.
@@ -52,12 +52,12 @@ impl<'a> About<'a> {
     }
 }
 
-/// All that was found damaged since the engine was opened.
+/// The damage that was found since the engine was opened.
 #[derive(Debug)]
 pub struct Damages {
-    /// Whether someone else reports what is found.
+    /// Whether the caller reports damage itself.
     is_quiet: bool,
-    /// The error, where it is certain.
+    /// The error, if it is certain.
     places: Cache<ReadPlace, Option<Error>>,
     segments: Mutex<BTreeSet<FileNumber>>,
     stores: RwLock<HashMap<StoreId, String>>,
@@ -80,7 +80,7 @@ impl Damages {
         Damages { is_quiet: true, ..Damages::default() }
     }
 
-    /// What to call stores.
+    /// Sets the names of stores, for messages.
     pub fn name_stores<'s>(&self, stores: impl Iterator<Item = (StoreId, &'s str)>) {
         *self.stores.write() = stores.map(|(id, name)| (id, name.to_string())).collect();
     }
@@ -95,12 +95,12 @@ impl Damages {
         !self.segments.lock().is_empty()
     }
 
-    /// Something in a segment is damaged. True when nothing was known of it.
+    /// Marks a segment as damaged. True if it was not marked before.
     pub fn add(&self, number: FileNumber) -> bool {
         self.segments.lock().insert(number)
     }
 
-    /// A segment was mended: what was known of it holds no more.
+    /// A segment was repaired: forgets its damage.
     pub fn forget(&self, number: FileNumber) {
         self.segments.lock().remove(&number);
         self.places.retain(|(of, ..), _| *of != number);
@@ -111,7 +111,7 @@ impl Damages {
         self.places.get(&place).flatten()
     }
 
-    /// A place was found damaged. True when that was not known.
+    /// Records damage at a place. True if it is new and should be reported.
     pub(super) fn find(&self, place: ReadPlace, error: &Error) -> bool {
         self.add(place.0);
         let is_new = self.places.get(&place).is_none();
@@ -120,20 +120,20 @@ impl Damages {
         is_new && !self.is_quiet
     }
 
-    /// Damage was found in a file by checking all of it: it is reported, unless it was.
+    /// Records damage that a check of the whole file found; logs it if it is new.
     pub fn report(&self, number: FileNumber, is_index: bool, copy: u8, error: &Error) {
         if self.keep(number, is_index, copy, error) {
             tracing::error!(%error, "damage was found");
         }
     }
 
-    /// Damage that was reported is still there. True when nothing was known of it.
+    /// Records damage without logging it. True if it is new and should be reported.
     pub fn keep(&self, number: FileNumber, is_index: bool, copy: u8, error: &Error) -> bool {
         let Error::Corrupt { offset, .. } = error else { return false };
         self.find((number, is_index, copy, *offset), error)
     }
 
-    /// The damage, with what was read.
+    /// The error, with the timeline and the sequences that were read added to its text.
     pub(super) fn told(&self, error: Error, store: StoreId, about: About<'_>) -> Error {
         if self.is_quiet {
             return error;

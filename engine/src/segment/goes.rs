@@ -1,8 +1,8 @@
-//! When a segment's files leave the disk: with their last reader.
+//! Removes a segment's files when their last reader is gone.
 //!
-//! Two segments can read one file: the index of a segment whose data has expired belongs to the one
-//! that still knows the data and to the one that no longer does. Neither may take it away while the
-//! other is read; so the file is a thing of its own, which both hold.
+//! Two segments can share one file: after a segment's data expired, the old segment (with data) and
+//! the new one (without) have the same index file. Neither may remove the file while the other is
+//! read; so the file is an object of its own, which both hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,8 +36,8 @@ impl OnDisk {
         (file(false), file(true))
     }
 
-    /// It is removed when nobody holds it any more. The manifest that does not need it must be
-    /// durable.
+    /// Removes the file as soon as nobody holds it any more. The manifest that no longer needs it
+    /// must be durable.
     pub fn go(&self) {
         self.goes.store(true, Ordering::Release);
     }
@@ -50,10 +50,10 @@ impl Drop for OnDisk {
         }
         self.cache.close(self.number, self.is_index);
         let name = if self.is_index { index_name(self.number) } else { data_name(self.number) };
-        // Whether there is a twin may have changed since.
+        // The number of copies may have changed since.
         for name in [twin_of(&name), name] {
             match self.dir.remove(&name) {
-                // The manifest does not name it any more: the next open removes it.
+                // The manifest does not name the file any more: the next open removes it.
                 Err(error) if !error.is_not_found() => {
                     tracing::warn!(%error, "an obsolete file stays for now");
                 }
@@ -74,8 +74,7 @@ mod tests {
 
     const NAME: &[u8] = b"u/ann";
 
-    /// A segment of one timeline, and the directory that it is in. Nothing of its index stays
-    /// cached.
+    /// A segment of one timeline, and its directory. No part of its index stays cached.
     fn segment() -> (Dir, Arc<BlockCache>, Segment) {
         let dir = Dir::new(Arc::new(SimulatedDisk::new()));
         let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(0, 8)));

@@ -1,10 +1,10 @@
-//! When the entries of a segment expire by themselves: enough of it to tell when half of them have.
+//! Estimates when half of a segment has expired by expiries of its entries' own.
 
 use crate::ids::TimeMs;
 
-/// Weights by how long after the segment's first such entry they expire, in powers of two of a
-/// millisecond: told times are at most twice as far off as they are, and the memory is a few
-/// hundred bytes.
+/// Weights by the time from the segment's first such entry to the expiry, in powers of two of a
+/// millisecond: an estimate is at most twice the true distance, and the memory is a few hundred
+/// bytes.
 #[derive(Debug)]
 pub(super) struct Lifetimes {
     first_ms: Option<TimeMs>,
@@ -18,14 +18,14 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
-    /// Something of a weight, committed at a time, expires.
+    /// Adds `weight`, committed at `time_ms`, that expires at `expire_at_ms`.
     pub fn add(&mut self, time_ms: TimeMs, expire_at_ms: TimeMs, weight: u64) {
         let first_ms = *self.first_ms.get_or_insert(time_ms);
         let power = expire_at_ms.saturating_sub(first_ms).checked_ilog2().unwrap_or(0);
         self.weights[power as usize] += weight;
     }
 
-    /// When half of all that weighs `whole` will have expired; 0: never.
+    /// The time at which half of the weight `whole` will have expired; 0: never.
     pub fn half_expired_ms(&self, whole: u64) -> TimeMs {
         let Some(first_ms) = self.first_ms else { return 0 };
         let mut sum = 0;

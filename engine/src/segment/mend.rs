@@ -1,17 +1,18 @@
-//! The two copies of a file side by side (P5, P6): finds what is damaged in one of them, and mends
-//! it from the other.
+//! Compares the two copies of a file, and repairs damage in one of them from the other (P5, P6).
 //!
 //! ```text
-//!  original  ████░░████████      a piece (header, block, footer) is good if its checksum says so,
-//!  twin      ████████████░░      and the same piece of the other copy if it has the same bytes
+//!  original  ████░░████████   a piece (header, block, footer) is valid if its checksum matches,
+//!  twin      ████████████░░   and so is the same piece of the other copy if its bytes are equal
 //!              │
-//!              └─> a new file: each piece from the copy in which it is good; sync; rename over the damaged one
+//!              └─> a new file: each piece from the copy in which it is valid;
+//!                  sync; rename over the damaged file
 //! ```
 //!
-//! What is damaged in both copies stays as it is in each. A power cut leaves the copy as it was or
-//! mended, and a temporary file that the next open removes; the caller makes the names durable.
+//! A piece that is damaged in both copies stays as it is in each. After a power cut a copy is
+//! either unchanged or repaired, and there may be a temporary file that the next open removes. The
+//! caller makes the names durable.
 //!
-//! It does not know: which segments there are, or who reads them.
+//! This file does not know which segments exist, or who reads them.
 
 use super::walk::{BlockWalk, check_header};
 use super::{data_name, index_name, twin_of};
@@ -23,7 +24,7 @@ use crate::format::manifest::SegmentRecord;
 use crate::ids::EngineId;
 use crate::vfs::{Dir, File};
 
-/// So much is copied at once.
+/// The number of bytes that are copied at once.
 const COPY_BYTES: u64 = 1024 * 1024;
 
 /// Both copies of a segment's file.
@@ -36,15 +37,15 @@ pub struct Twins<'a> {
     len: u64,
 }
 
-/// Neighbouring pieces of the file that are equally well.
+/// Adjacent pieces of the file with the same validity in both copies.
 struct Stretch {
     at: u64,
     end: u64,
-    /// What is wrong with them in each copy.
+    /// The damage in each copy.
     bad: [Option<Error>; 2],
 }
 
-/// How the two copies are.
+/// The result of a comparison of two copies.
 #[derive(Default)]
 pub struct Compared {
     stretches: Vec<Stretch>,
@@ -52,11 +53,11 @@ pub struct Compared {
 
 /// Damage of a copy.
 pub struct CopyDamage {
-    /// File, byte, what is wrong.
+    /// The file, the byte and the damage.
     pub error: Error,
-    /// Which copy.
+    /// The number of the copy.
     pub copy: u8,
-    /// Whether the other copy is good there.
+    /// Whether the other copy is valid there.
     pub is_mendable: bool,
 }
 
@@ -71,7 +72,7 @@ impl Compared {
         }
     }
 
-    /// All that is damaged.
+    /// All damage, of both copies.
     pub fn damage(&self) -> Vec<CopyDamage> {
         let of = |copy: usize| {
             self.stretches.iter().filter_map(move |stretch| {
@@ -108,7 +109,7 @@ impl<'a> Twins<'a> {
         Twins { dir, engine, record, kind, names: [name.clone(), twin_of(&name)], len }
     }
 
-    /// The length that each should have.
+    /// The length that each copy should have.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -142,7 +143,7 @@ impl<'a> Twins<'a> {
                 at = walk.at();
             }
         }
-        // Without any file there was no walk.
+        // If neither copy can be opened, there was no walk.
         if at < end {
             out.add(
                 at,
@@ -186,13 +187,13 @@ impl<'a> Twins<'a> {
                 let what = format!("the file has {len} bytes, the manifest says {}", self.len);
                 Err(Error::corrupt(file.path(), self.len, what))
             }
-            // Shorter: what is missing was found before.
+            // A shorter file: the missing part was found before.
             _ => Ok(()),
         }
     }
 
-    /// Mends the copies that can be. Gives the names of those that were written anew; the directory
-    /// is not synced.
+    /// Repairs the copies that can be repaired. Returns the names of the files that were rewritten;
+    /// the directory is not synced.
     pub fn mend(&self, compared: &Compared) -> Result<Vec<String>> {
         let mut mended = Vec::new();
         for copy in (0..2).filter(|copy| compared.is_mendable(*copy)) {
@@ -207,12 +208,12 @@ impl<'a> Twins<'a> {
         Ok(mended)
     }
 
-    /// A copy as it should be: each stretch from where it is good.
+    /// Writes a repaired copy: each stretch from the copy in which it is valid.
     fn write(&self, copy: usize, compared: &Compared, temporary: &str) -> Result<()> {
         let files = [self.open(copy), self.open(1 - copy)];
         let target = self.dir.create(temporary)?;
         for stretch in &compared.stretches {
-            // What is damaged in both stays what it is, as far as it can be read.
+            // A stretch that is damaged in both copies stays as it is, as far as it can be read.
             let other_is_better = stretch.bad[copy].is_some() && stretch.bad[1 - copy].is_none();
             let order: &[usize] = if other_is_better { &[1] } else { &[0, 1] };
             let mut at = stretch.at;
@@ -238,7 +239,7 @@ impl<'a> Twins<'a> {
     }
 }
 
-/// What is wrong with each of the files.
+/// The damage of each of the files.
 fn each(files: &[Result<File>; 2], check: &dyn Fn(&File) -> Result<()>) -> [Option<Error>; 2] {
     let look = |file: &Result<File>| file.as_ref().map_err(Clone::clone).and_then(check).err();
     [look(&files[0]), look(&files[1])]
@@ -252,7 +253,7 @@ fn same(file: &File, at: u64, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// The same damage in another copy.
+/// The same damage, reported for the other copy.
 fn moved(error: &Error, file: &File) -> Error {
     match error {
         Error::Corrupt { offset, what, .. } => Error::corrupt(file.path(), *offset, what.clone()),

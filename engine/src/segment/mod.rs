@@ -1,25 +1,27 @@
-//! Segments: sorted, immutable, two files each (P1, P5, P6, P7).
+//! Segments: sorted and immutable, each in two files (P1, P5, P6, P7).
 //!
 //! ```text
 //!  segment-…12.data    header, bodies block × n, runs block × m
 //!  segment-…12.index   header, (index page | id page | table page) × p, footer
 //!
-//!  look-up: root, in memory ──> table page with filters ─(maybe)─> index page ─[run table]─> runs block(s) ──> bodies block(s)
+//!  look-up: root, in memory ──> table page with filters ─(maybe)─> index page
+//!               ─[run table]─> runs block(s) ──> bodies block(s)
 //! ```
 //!
-//! A segment holds, for one store and one time partition, what a piece of the log said. The data
-//! file is written and synced before the index, the index before the manifest names them. Two
-//! files, because the index outlives the data: when a partition expires, the data file goes by an
-//! unlink, and the index still knows each timeline's last sequence.
+//! A segment holds, for one store and one time partition, the content of a part of the log. The
+//! data file is written and synced before the index, and the index before the manifest names them.
+//! There are two files because the index outlives the data: when a partition expires, the data file
+//! is unlinked, and the index still has each timeline's last sequence. If a store keeps copies, a
+//! file has a second copy, with `.twin` after its name.
 //!
-//! Every block is checked when it is read from the disk and then kept, decoded, in a cache with one
-//! budget for all segments; the only other memory is the roots of three tables, about three bytes
-//! for a thousand timelines. Files are removed when the last reader lets go.
+//! Every block is verified when it is read from the disk, and then kept, decoded, in a cache with
+//! one budget for all segments. The only other memory is the roots of three tables, about three
+//! bytes for a thousand timelines. Files are removed when the last reader has released them.
 //!
 //! A segment that cannot be opened is kept as damaged: look-ups of names in its range fail with the
-//! file and the place, all others are served.
+//! file and the position, all others are served.
 //!
-//! It does not know: memtables, the log, or which other segments there are.
+//! This folder does not know memtables, the log, or which other segments exist.
 
 mod blocks;
 mod cache;
@@ -66,7 +68,7 @@ pub fn twin_of(name: &str) -> String {
     format!("{name}{TWIN}")
 }
 
-/// What the name of a second copy ends with.
+/// The suffix of the name of a second copy.
 const TWIN: &str = ".twin";
 
 /// The names of a segment's files.
@@ -86,7 +88,7 @@ pub fn all_names(number: FileNumber) -> [String; 4] {
     [twin_of(&data), twin_of(&index), data, index]
 }
 
-/// The number in the name of any of the files.
+/// The segment number in the name of any of the files.
 pub fn is_file(name: &str) -> Option<FileNumber> {
     let original = name.strip_suffix(TWIN).unwrap_or(name);
     let (number, _kind) = original.strip_prefix("segment-")?.split_once('.')?;

@@ -1,6 +1,6 @@
-//! Writes sorted records in pages, with a table above them that finds a page by its first key and
-//! tells by filters what is in none: the timelines of a segment, and its ids of retries. One open
-//! page and one open page a level of the table are all that waits.
+//! Writes sorted records (a segment's timelines, or its retry ids) in pages, with a table above
+//! them. The table finds a page by its first key, and its filters exclude keys that are in no page.
+//! The memory is one open page and one open page per level of the table.
 
 use super::blocks::Blocks;
 use crate::error::Result;
@@ -51,7 +51,7 @@ impl PagesWriter {
         })
     }
 
-    /// Writes the rest, and tells where the table's root is.
+    /// Writes the remaining pages and returns the position of the table's root.
     pub fn finish(mut self, index: &mut Blocks) -> Result<BlockRef> {
         if self.page.count() > 0 {
             self.close(index)?;

@@ -1,5 +1,5 @@
-//! The files of a segment and what of them stays in memory: opens them, finds timelines, ids and
-//! shared bodies.
+//! The open files of a segment and the parts of them that stay in memory: opens the files, finds
+//! timelines, ids and shared bodies.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -23,20 +23,20 @@ use crate::format::slots::Slots;
 use crate::ids::EngineId;
 use crate::vfs::Dir;
 
-/// An entry of so many bytes changes much in older segments: it is kept decoded.
+/// An entry of at least this many bytes has many changes of older segments: it is kept decoded.
 const LONG_ENTRY_BYTES: usize = 2048;
 
 #[derive(Debug)]
 pub(super) struct Parts {
-    /// The blocks, once they could be opened. Without them the index still tells how timelines end,
-    /// and the next read tries again.
+    /// The data file, once it could be opened. Without it the index still has the ends of the
+    /// timelines, and the next read tries again.
     data: OnceLock<CachedFile>,
     pub dir: Dir,
     pub engine: EngineId,
     pub record: SegmentRecord,
     pub index: CachedFile,
     pub footer: Footer,
-    /// The roots of the tables; what is below goes through the cache.
+    /// The roots of the tables; pages below them are read through the cache.
     page_table: Bytes,
     id_table: Bytes,
     body_table: Bytes,
@@ -78,18 +78,22 @@ impl Parts {
         if parts.record.has_data()
             && let Err(error) = parts.data()
         {
-            tracing::error!(segment = parts.record.number, %error, "the blocks of a segment cannot be read");
+            tracing::error!(
+                segment = parts.record.number,
+                %error,
+                "the blocks of a segment cannot be read"
+            );
         }
         Ok(parts)
     }
 
-    /// The data file. One that was cut short is served as far as it goes.
+    /// Opens the data file. A truncated file is served as far as it can be read.
     fn data_file(&self) -> Result<CachedFile> {
         let cache = self.cache.clone();
         let data = CachedFile::open(&self.dir, self.engine, &self.record, FileKind::Data, cache)?;
         match data.check_any_len() {
             Err(error) if !error.is_damage() => Err(error),
-            // The log has it.
+            // The damage was logged when it was found.
             _ => Ok(data),
         }
     }
@@ -99,7 +103,7 @@ impl Parts {
         self.told(Error::corrupt(self.dir.path_of(&data_name(self.record.number)), at, what), about)
     }
 
-    /// The damage of an entry whose shared body is not there.
+    /// The error for an entry whose shared body is missing.
     pub fn missing_body(&self, about: About<'_>) -> Error {
         self.data_damage(0, "an entry refers to a shared body that is not there", about)
     }
@@ -112,17 +116,17 @@ impl Parts {
         Ok(self.data.get_or_init(|| data))
     }
 
-    /// The same, for someone.
+    /// As [`Parts::data`], with the purpose of the read added to an error.
     pub fn data_for(&self, about: About<'_>) -> Result<&CachedFile> {
         self.data().map_err(|error| self.told(error, about))
     }
 
-    /// Damage of the whole segment, with what was read.
+    /// Damage of the whole segment, with the purpose of the read.
     pub fn told(&self, error: Error, about: About<'_>) -> Error {
         self.cache.damages().told(error, self.record.store, about)
     }
 
-    /// The tables above the pages of timelines or of ids.
+    /// The table above the pages of timelines or of ids.
     pub fn pages<'p>(&'p self, of: Pages, reading: Reading, about: About<'p>) -> Table<'p> {
         let (kind, root) = match of {
             Pages::Timelines => (BlockKind::PageTable, &self.page_table),
@@ -163,8 +167,8 @@ impl Parts {
         IdEntry::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
     }
 
-    /// The slot with a key, where its page is, and its number there. `order` compares a key, or the
-    /// key that a slot begins with, to the one that is looked for.
+    /// The slot with a key, the position of its page, and the slot's number. `order` compares a
+    /// key, or the key that a slot begins with, to the wanted key.
     fn find_slot(
         &self,
         (of, about): (Pages, About<'_>),
@@ -199,13 +203,13 @@ impl Parts {
         self.index.block(BlockKind::RunTable, root, about)
     }
 
-    /// A shared body: what is known of it, and its bytes.
+    /// A shared body: its properties and its bytes.
     pub fn shared_body(&self, number: u32, about: About<'_>) -> Result<(SharedBody, Bytes)> {
         let (shared, body, block) = self.body_in_block(number, about)?;
         Ok((shared, block.slice(body)))
     }
 
-    /// The same, with where it is in its block, and the block.
+    /// A shared body: its properties, its byte range in its block, and the block.
     pub fn body_in_block(
         &self,
         number: u32,
@@ -218,7 +222,7 @@ impl Parts {
         Ok((shared, body, block))
     }
 
-    /// The numbers of all bodies that are in one block with a shared body.
+    /// The numbers of all bodies in the block of a shared body.
     pub fn numbers_with(&self, number: u32) -> Result<Range<u32>> {
         let table = self.body_table(Reading::Cached, About::ALL);
         let cursor = table.seek(|key| Some(body_key(key)? > number))?;
@@ -231,7 +235,8 @@ impl Parts {
         Ok(first..next.ok_or_else(missing)?)
     }
 
-    /// The block of a shared body, the number of its first body, and that of the first behind it.
+    /// The number of the first body in a shared body's block, the number of the first body after
+    /// the block, and the block.
     pub fn bodies_block(&self, number: u32, about: About<'_>) -> Result<(u32, u32, Bytes)> {
         let table = self.body_table(Reading::Cached, about);
         let cursor = table.seek(|key| Some(body_key(key)? > number))?;
@@ -244,7 +249,7 @@ impl Parts {
     }
 }
 
-/// What stands in the pages of an index file.
+/// The content of the pages of an index file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pages {
     Timelines,

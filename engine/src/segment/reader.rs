@@ -1,4 +1,5 @@
-//! Reads a segment: finds a timeline, gives its entries.
+//! Reads a segment: opens it, finds timelines and ids, returns entries, and marks its files
+//! obsolete.
 
 use std::sync::{Arc, OnceLock};
 
@@ -26,18 +27,18 @@ use crate::vfs::Dir;
 #[derive(Debug)]
 pub struct Segment {
     record: SegmentRecord,
-    /// What is needed to read it, or why it cannot be.
+    /// The open files, or the reason why they cannot be opened.
     parts: Result<Arc<Parts>>,
-    /// Its files. Without the data it has expired, or is dead.
+    /// Its files. A segment without data has expired, or is dead.
     data: Option<Arc<OnDisk>>,
     index: Arc<OnDisk>,
     cache: Arc<BlockCache>,
-    /// Damage that a list met in its names.
+    /// Damage of its list of names that a listing found.
     hidden_names: OnceLock<Error>,
 }
 
 impl TimelineEntry {
-    /// What is here, if there are entries here.
+    /// The entries here, summarized, if there are any.
     pub(crate) fn span(&self) -> Option<Span> {
         (self.count > 0).then_some(Span {
             first: self.first,
@@ -54,7 +55,7 @@ impl TimelineEntry {
 }
 
 impl Segment {
-    /// Opens the segment of a record. If it cannot be opened, look-ups in its range will say why.
+    /// Opens the segment of a record. If that fails, look-ups in its range return the reason.
     pub fn open(
         dir: &Dir,
         engine: EngineId,
@@ -64,7 +65,11 @@ impl Segment {
         let parts = Parts::open(dir, engine, &record, cache.clone());
         if let Err(error) = &parts {
             cache.damages().add(record.number);
-            tracing::error!(segment = record.number, %error, "a segment cannot be read; its range is not served");
+            tracing::error!(
+                segment = record.number,
+                %error,
+                "a segment cannot be read; its range is not served"
+            );
         }
         let (data, index) = OnDisk::pair(dir, record.number, cache);
         let data = record.has_data().then_some(data);
@@ -77,7 +82,7 @@ impl Segment {
         self.without_data(SegmentRecord { dropped: true, ..self.record.clone() })
     }
 
-    /// The same segment after its data was removed, of which nothing was shown any more.
+    /// The same segment after its data was removed because none of it was visible any more.
     pub fn dead(&self) -> Segment {
         self.without_data(SegmentRecord { dead: true, ..self.record.clone() })
     }
@@ -87,7 +92,7 @@ impl Segment {
         Segment { record, parts, data: None, index, cache, hidden_names: self.hidden_names.clone() }
     }
 
-    /// The same segment after its files were made to be kept so often.
+    /// The same segment with another number of copies of its files.
     pub fn with_copies(&self, dir: &Dir, engine: EngineId, copies: Copies) -> Segment {
         let record = SegmentRecord { copies, ..self.record.clone() };
         let parts = Parts::open(dir, engine, &record, self.cache.clone()).map(Arc::new);
@@ -95,46 +100,48 @@ impl Segment {
         Segment { record, parts, data, index, cache, hidden_names: OnceLock::new() }
     }
 
-    /// What the manifest says of it.
+    /// Its record in the manifest.
     pub fn record(&self) -> &SegmentRecord {
         &self.record
     }
 
-    /// Why it cannot be read, if so.
+    /// The reason why it cannot be read, if so.
     pub fn damage(&self) -> Option<&Error> {
         self.parts.as_ref().err()
     }
 
-    /// Whether it cannot be opened, or damage was found in it since it was.
+    /// Whether it cannot be opened, or damage was found in it since it was opened.
     pub fn has_damage(&self) -> bool {
         self.parts.is_err() || self.cache.damages().has(self.record.number)
     }
 
-    /// A list met damage in the names: later lists, which start behind it, are to know.
+    /// Remembers damage in the names that a listing found, for later listings that start after it.
     pub fn hide_names(&self, damage: Error) {
         self.hidden_names.get_or_init(|| damage);
     }
 
-    /// The damage, as far as it was met, that hides names of timelines.
+    /// The known damage that hides names of timelines.
     pub fn hidden_names(&self) -> Option<&Error> {
         self.damage().or(self.hidden_names.get())
     }
 
-    /// An error if any part of it cannot be read: one that was just written must be whole before it
-    /// replaces anything.
+    /// Fails if a file or a copy of it is missing, is another file or has the wrong length: a
+    /// segment that was just written must be complete before it replaces anything.
     pub fn check(&self) -> Result<()> {
         let parts = self.parts()?;
         parts.index.check(parts.engine)?;
         if self.record.has_data() { parts.data()?.check(parts.engine) } else { Ok(()) }
     }
 
-    /// Its files go when the last reader lets go. The manifest without it must be durable.
+    /// Removes its files when the last reader has released them. The manifest without it must be
+    /// durable.
     pub fn make_obsolete(&self) {
         self.index.go();
         self.make_data_obsolete();
     }
 
-    /// Its data file goes when the last reader lets go. The manifest that says so must be durable.
+    /// Removes its data file when the last reader has released it. The manifest that records this
+    /// must be durable.
     pub fn make_data_obsolete(&self) {
         if let Some(data) = &self.data {
             data.go();
@@ -145,7 +152,7 @@ impl Segment {
         self.parts.as_deref().map_err(Clone::clone)
     }
 
-    /// What it knows of a timeline; `None` when it does not know it.
+    /// Its entry for a timeline; `None` if it has none.
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
             return Ok(None);
@@ -158,14 +165,14 @@ impl Segment {
         self.parts.as_deref().map_err(|error| damages.told(error.clone(), self.record.store, about))
     }
 
-    /// Whether it may have changes of shared bodies in older segments: they stand under the lowest
+    /// Whether it may have changes of shared bodies in older segments: they are under the lowest
     /// name.
     pub fn changes_bodies(&self) -> bool {
         self.record.first_name == BODIES && self.record.has_data()
     }
 
-    /// The body that an entry of an older segment has now. It keeps at most twice its size in
-    /// memory.
+    /// The body that an entry of an older segment has now. The result keeps at most twice its size
+    /// in memory.
     pub fn new_body(&self, name: &[u8], sequence: Sequence, number: u32) -> Result<Bytes> {
         let about = About::timeline(name).sequences(sequence, sequence);
         let (_, body, block) = self.parts()?.body_in_block(number, about)?;
@@ -173,8 +180,8 @@ impl Segment {
         Ok(if is_small_part { Bytes::copy_from_slice(&block[body]) } else { block.slice(body) })
     }
 
-    /// The entries of older segments that have another body here. Without data they have expired,
-    /// or nobody sees these bodies.
+    /// The entries of older segments that have another body here. If this segment has no data,
+    /// these entries have expired, or their bodies are not visible any more.
     pub fn edited<'e>(&self, entry: &'e TimelineEntry) -> &'e [Edited] {
         if self.record.has_data() { &entry.edited } else { &[] }
     }
@@ -187,14 +194,14 @@ impl Segment {
         }
     }
 
-    /// The highest sequence of a timeline that a trim or the TTL took, as far as this segment
-    /// knows, which has lost its data.
+    /// The highest sequence of a timeline that a trim or the TTL removed, as far as this segment,
+    /// which has lost its data, knows.
     pub fn dropped_to(&self, entry: &TimelineEntry) -> Sequence {
-        // What was dead is a hole, or a trim says so.
+        // Entries that were dead are a hole, or a trim accounts for them.
         if self.record.dead { entry.end.floor.trimmed_to } else { entry.dropped_to() }
     }
 
-    /// The times of an entry of a timeline; `None` when it is not here.
+    /// The times of an entry of a timeline; `None` if the entry is not here.
     pub fn times_of(
         &self,
         name: &[u8],
@@ -215,8 +222,8 @@ impl Segment {
         Ok(self.parts()?.shared_body(number, About::ALL)?.1)
     }
 
-    /// What a client's id was used for in a timeline, as far as this segment knows. Passed over if
-    /// none here was used since `from_ms`.
+    /// The use of a client's id in a timeline, as far as this segment knows. The segment is skipped
+    /// if the windows of all its ids began before `from_ms`.
     pub fn find_id(&self, name: &[u8], id: &[u8], from_ms: TimeMs) -> Result<Option<IdEntry>> {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
             return Ok(None);
@@ -225,8 +232,8 @@ impl Segment {
         if parts.footer.ids_until_ms < from_ms { Ok(None) } else { parts.find_id(name, id) }
     }
 
-    /// The last sequence that it holds of a timeline. If the last block is damaged, the last before
-    /// it that is certain.
+    /// The last sequence that it holds of a timeline. If the last block is damaged, the last
+    /// sequence before it that is certain.
     pub fn last_of(&self, name: &[u8], entry: &TimelineEntry) -> Result<Sequence> {
         let is_dense = entry.end.last - entry.first + 1 == entry.count;
         if is_dense {
@@ -242,7 +249,7 @@ impl Segment {
         }
     }
 
-    /// Gives the collector the entries of a timeline from `low` to `high`, until it is full.
+    /// Offers the entries of a timeline from `low` to `high` to the collector, until it is full.
     pub fn read(
         &self,
         name: &[u8],
@@ -253,7 +260,7 @@ impl Segment {
     ) -> Result<()> {
         let mut read = match RunsOf::new(self.parts()?, name, entry) {
             Ok(read) => read,
-            // Without the root of its run table nothing leads to any of the entries.
+            // Without the root of its run table no entry can be found.
             Err(error) if error.is_damage() => {
                 let all = (low.max(entry.first), high.min(entry.end.last));
                 out.offer_lost(all, entry.latest_start(entry.end.last_time_ms), &error);
@@ -268,8 +275,8 @@ impl Segment {
         }
     }
 
-    /// The lowest sequence of a timeline here whose time is `time_ms` or later; around damage,
-    /// whose time may be.
+    /// The lowest sequence of a timeline here whose time is at least `time_ms`; with
+    /// `around_damage`, the lowest sequence whose time may be.
     pub fn sequence_at(
         &self,
         name: &[u8],
@@ -286,7 +293,7 @@ impl Segment {
         }
     }
 
-    /// Calls `visit` for every entry of a timeline from the block on that holds `low`, ascending,
+    /// Calls `visit` for every entry of a timeline from the block that holds `low` on, ascending,
     /// with its content and the block that inline bodies are in.
     pub fn for_each(
         &self,
@@ -312,8 +319,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Calls `visit` for every shared body, in order: its number, what is known of it, its bytes.
-    /// Blocks in which none is wanted are not read.
+    /// Calls `visit` for every shared body, in order: its number, its properties, its bytes. Blocks
+    /// without a wanted body are not read.
     pub fn for_each_body(
         &self,
         is_wanted: impl Fn(u32) -> bool,
@@ -360,12 +367,12 @@ impl Segment {
         }
     }
 
-    /// What is known of a shared body.
+    /// The properties of a shared body.
     pub fn shared(&self, number: u32) -> Result<SharedBody> {
         Ok(self.parts()?.shared_body(number, About::ALL)?.0)
     }
 
-    /// The damage of an entry whose shared body is not there.
+    /// The error for an entry whose shared body is missing.
     pub fn missing_body(&self) -> Error {
         match self.parts() {
             Ok(parts) => parts.missing_body(About::ALL),
@@ -373,7 +380,7 @@ impl Segment {
         }
     }
 
-    /// How many shared bodies it holds.
+    /// The number of shared bodies in it.
     pub fn body_count(&self) -> Result<u64> {
         let bodies = self.parts()?.footer.bodies;
         Ok(if self.record.has_data() { bodies } else { 0 })

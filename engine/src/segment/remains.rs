@@ -1,16 +1,16 @@
-//! What is left of a segment whose files may be damaged (P5): found by walking both files, so that
-//! neither needs the other.
+//! Reads the valid part of a segment whose files may be damaged (P5), by walking both files, so
+//! that neither needs the other.
 //!
 //! ```text
-//!  index file ──pages that can be read──> how timelines end, what they change   ┐
-//!  data file  ──runs that can be read───> entries                               ├ by name, side by side
-//!  body table, or counting from the front ──> numbers of shared bodies          ┘
+//!  index file ──valid pages──> ends of timelines, their changes of older segments  ┐ merged
+//!  data file  ──valid runs───> entries                                             ├ by name
+//!  body table, or counting from the start ──> numbers of shared bodies             ┘
 //! ```
 //!
 //! Both files hold timelines in the order of their names, so that no more than one timeline is held
-//! at a time; of shared bodies, a place a block.
+//! at a time; for shared bodies, one position per block.
 //!
-//! It does not know: other segments, or what to do with what it finds.
+//! This file does not know other segments, or how the result is used.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -32,7 +32,7 @@ use crate::vfs::{Dir, File};
 /// The files of a segment, as far as they were found.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// The number that its sums start from.
+    /// The number that the seeds of its checksums contain.
     pub number: FileNumber,
     /// The names of the copies of the data file.
     pub data: Vec<String>,
@@ -40,12 +40,12 @@ pub struct Found {
     pub index: Vec<String>,
 }
 
-/// A timeline's part.
+/// One timeline's part of the segment.
 #[derive(Debug, Default)]
 pub struct Part {
-    /// What the index says, if that can be read.
+    /// The index entry, if it can be read.
     pub entry: Option<TimelineEntry>,
-    /// Its runs: the block, and the place in it.
+    /// Its runs: the block, and the offset in it.
     runs: Vec<(BlockRef, usize)>,
     /// The first sequence in its runs.
     pub first: Option<Sequence>,
@@ -53,13 +53,13 @@ pub struct Part {
 
 /// An entry that can be read.
 pub struct Left {
-    /// When it was committed, and how long it lives.
+    /// Its commit time and its lifetime.
     pub times: Times,
     /// Its body.
     pub body: Bytes,
-    /// The number of its body, if that is a shared one.
+    /// The number of its body, if that is a shared body.
     pub shared: Option<u32>,
-    /// Where its body was committed, if it may have been changed for all its entries.
+    /// The place of its body's commit, if the body may have been changed for all its entries.
     pub place: Option<CommitPlace>,
     /// Its body is an edit in a younger segment.
     pub is_elsewhere: bool,
@@ -70,13 +70,13 @@ pub struct Remains {
     /// The copies of the data file.
     data: Vec<File>,
     seed: Seed,
-    /// Blocks of shared bodies, by the number of their first.
+    /// Blocks of shared bodies, by the number of their first body.
     bodies: BTreeMap<u32, BlockRef>,
     index: Option<Stretch>,
     runs: Option<Stretch>,
     /// The block used last.
     held: Option<(BlockRef, Bytes)>,
-    /// What is wrong with the files, as far as they were walked.
+    /// The damage of the files, as far as they were walked.
     pub damage: Vec<Error>,
 }
 
@@ -84,13 +84,13 @@ pub struct Remains {
 struct Stretch {
     walk: BlockWalk,
     kind: BlockKind,
-    /// Of the current block: what stands in it, lowest name last.
+    /// The content of the current block, lowest name last.
     waiting: Vec<(Vec<u8>, Part)>,
 }
 
 impl Remains {
-    /// Begins to walk. A file that cannot be opened is damage, unless too many are open: what it
-    /// holds is not lost.
+    /// Starts the walk. A file that cannot be opened is damage, unless too many files are open: in
+    /// that case its content is not lost.
     pub fn open(dir: &Dir, engine: EngineId, found: &Found) -> Result<Remains> {
         let mut damage = Vec::new();
         let mut walk = |names: &Vec<String>, kind| {
@@ -125,7 +125,7 @@ impl Remains {
             held: None,
             damage,
         };
-        // The header of each file was looked at twice.
+        // The header of each file was checked twice.
         remains.damage.dedup_by_key(|error| error.to_string());
         let numbers = numbers.map(|walk| remains.numbers(walk)).unwrap_or_default();
         if let Some(walk) = bodies {
@@ -136,7 +136,7 @@ impl Remains {
         Ok(remains)
     }
 
-    /// From the body table: the number of the first body of the block at each place.
+    /// From the body table: the number of the first body of the block at each position.
     fn numbers(&mut self, mut walk: BlockWalk) -> BTreeMap<u64, u32> {
         let mut numbers = BTreeMap::new();
         while let Some(block) = walk.next() {
@@ -158,8 +158,8 @@ impl Remains {
         numbers
     }
 
-    /// All shared bodies stand before the first run. Behind a block that is lost, only the body
-    /// table tells their numbers.
+    /// Numbers the blocks of shared bodies. All shared bodies are before the first run. After a
+    /// block that is lost, only the body table has their numbers.
     fn number_bodies(&mut self, mut walk: BlockWalk, numbers: &BTreeMap<u64, u32>) {
         let mut next = Some(0);
         while let Some(block) = walk.next() {
@@ -186,7 +186,7 @@ impl Remains {
                     stretch.waiting = if is_index { timelines(&block) } else { runs(&block) };
                     stretch.waiting.reverse();
                 }
-                // What is wrong with the index was told when it was walked for numbers.
+                // Damage of the index was reported when it was walked for numbers.
                 Some(Err(error)) if !is_index => self.damage.push(error),
                 Some(_) => {}
             }

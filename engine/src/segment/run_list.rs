@@ -1,5 +1,5 @@
-//! Collects the blocks of one timeline's runs while its segment is written: a list, or a table once
-//! the list would be long.
+//! Collects the blocks of one timeline's runs while its segment is written: as a list, or as a
+//! table once the list would be long.
 
 use super::blocks::Blocks;
 use crate::error::Result;
@@ -15,7 +15,7 @@ pub(super) struct RunList {
 }
 
 impl RunList {
-    /// Whether there is none yet.
+    /// Whether there is no block yet.
     pub fn is_empty(&self) -> bool {
         self.listed.is_empty() && self.table.is_none()
     }
@@ -34,7 +34,7 @@ impl RunList {
         Ok(())
     }
 
-    /// What the timeline's entry says of them.
+    /// The blocks, as the timeline's entry stores them.
     pub fn finish(self, index: &mut Blocks) -> Result<RunBlocks> {
         match self.table {
             None => Ok(RunBlocks::Listed(self.listed)),

@@ -1,12 +1,12 @@
 //! Reads one timeline's runs in a segment, in both directions.
 //!
-//! Where to start is found in the entry's list of blocks or in its run table; either way a read
-//! costs what it gives, not what the timeline holds.
+//! The start is found in the entry's list of blocks or in its run table; either way the cost of a
+//! read depends on what it returns, not on the length of the timeline.
 //!
-//! Damage is given to the collector, which ends the read or goes around it (P5). A block or a page
-//! of the run table that cannot be read hides the sequences from its first, which the index tells,
-//! to the first of the next one. An entry whose shared body cannot be read is still an entry; its
-//! time lies between those of its neighbours.
+//! Damage is passed to the collector, which ends the read or continues after it (P5). A block or a
+//! page of the run table that cannot be read hides the sequences from its first one, which is in
+//! the index, to the first one of the next. An entry whose shared body cannot be read is still an
+//! entry; its time is between those of its neighbours.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -29,21 +29,22 @@ pub(super) struct RunsOf<'a> {
     name: &'a [u8],
     entry: &'a TimelineEntry,
     places: Places<'a>,
-    /// The bodies block used last: first number, first number of the next, content. Neighbours
-    /// often share it.
+    /// The bodies block used last: its first number, the first number after it, its content.
+    /// Consecutive entries often share it.
     bodies: Option<(u32, u32, Bytes)>,
-    /// The numbers of the bodies in the block that last could not be read.
+    /// The numbers of the bodies in the unreadable block that was found last.
     lost_bodies: Option<Range<u32>>,
 }
 
-/// Where the blocks are found.
+/// The source of the blocks.
 enum Places<'a> {
     Listed(&'a [RunBlock]),
     /// The run table's root.
     Table(Bytes),
 }
 
-/// One of the timeline's blocks; or where the run table cannot be read, all blocks of a page of it.
+/// One of the timeline's blocks; if a page of the run table cannot be read, all blocks of that
+/// page.
 pub(super) struct Place {
     run: RunBlock,
     position: Position,
@@ -58,7 +59,7 @@ enum Position {
 struct Entries {
     block: Bytes,
     found: Vec<(Sequence, Content)>,
-    /// What hides the rest, and the sequence that the rest starts with.
+    /// The first hidden sequence, and the damage that hides it and the rest of the block.
     damage: Option<(Sequence, Error)>,
 }
 
@@ -79,8 +80,8 @@ impl<'a> RunsOf<'a> {
         Table::new(&self.parts.index, BlockKind::RunTable, root, (Reading::Cached, self.about))
     }
 
-    /// The last block of whose first sequence and time `is_after` says false, given that all behind
-    /// it say true.
+    /// The last block for whose first sequence and time `is_after` is false, given that it is true
+    /// for all blocks after that.
     fn seek(&self, is_after: impl Fn(Sequence, TimeMs) -> bool) -> Result<Option<Place>> {
         match &self.places {
             Places::Listed(listed) => {
@@ -111,7 +112,7 @@ impl<'a> RunsOf<'a> {
         self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))
     }
 
-    /// The last sequence; if the last block is damaged, the last in it that can be read, or its
+    /// The last sequence; if the last block is damaged, the last one in it that can be read, or its
     /// first.
     pub fn last(&self) -> Result<Option<Sequence>> {
         let Some(place) = self.seek(|_, _| false)? else { return Ok(None) };
@@ -119,7 +120,7 @@ impl<'a> RunsOf<'a> {
         Ok(found.last().map(|(sequence, _)| *sequence).or(Some(place.run.first)))
     }
 
-    /// The block behind one.
+    /// The block after `place`.
     pub fn next(&self, place: Place) -> Result<Option<Place>> {
         match (&self.places, place.position) {
             (Places::Listed(listed), Position::Listed(place)) => {
@@ -132,7 +133,7 @@ impl<'a> RunsOf<'a> {
         }
     }
 
-    /// The block before one.
+    /// The block before `place`.
     fn previous(&self, place: Place) -> Result<Option<Place>> {
         match (&self.places, place.position) {
             (Places::Listed(listed), Position::Listed(place)) => {
@@ -154,8 +155,8 @@ impl<'a> RunsOf<'a> {
         Ok(Place { run, position: Position::Table(cursor) })
     }
 
-    /// The last sequence that can be in a block, and a time that no entry there is above: where the
-    /// next block begins.
+    /// The last sequence that can be in a block, and an upper bound of the times there: both follow
+    /// from the start of the next block.
     fn reach(&self, place: &Place) -> Result<(Sequence, TimeMs)> {
         let next = match (&self.places, &place.position) {
             (Places::Listed(listed), Position::Listed(at)) => {
@@ -176,7 +177,7 @@ impl<'a> RunsOf<'a> {
         Ok(next.map_or(end, |(first, time_ms)| (first.saturating_sub(1), time_ms)))
     }
 
-    /// For whom a block is read.
+    /// The purpose of reading a block.
     fn about(&self, place: &Place) -> Result<About<'a>> {
         Ok(self.about.sequences(place.run.first, self.reach(place)?.0))
     }
@@ -204,7 +205,7 @@ impl<'a> RunsOf<'a> {
             .ok_or_else(|| self.damaged(place, "the index refers to a run that is not there"))
     }
 
-    /// Whether a run was read to its end.
+    /// Fails if a run was not read to its end.
     pub fn check_end(&self, place: &Place, run: &RunReader<'_>) -> Result<()> {
         if run.remaining() == 0 {
             Ok(())
@@ -242,7 +243,8 @@ impl<'a> RunsOf<'a> {
         Ok(())
     }
 
-    /// One block of that. `from` becomes the sequence behind the last one that was read.
+    /// Offers the entries of one block. `from` becomes the sequence after the last one that was
+    /// read.
     fn block_ascending(
         &mut self,
         place: &Place,
@@ -375,12 +377,12 @@ impl<'a> RunsOf<'a> {
         }
     }
 
-    /// Changes of bodies before this are in what is here.
+    /// Changes of bodies below this lsn are applied to this segment.
     fn applied_to(&self) -> Lsn {
         self.parts.record.changed_to
     }
 
-    /// An entry's shared body: what is known of it, and its bytes.
+    /// An entry's shared body: its properties and its bytes.
     pub fn shared(
         &mut self,
         place: &Place,
@@ -427,8 +429,8 @@ impl<'a> RunsOf<'a> {
         self.check_end(&place, &run).map(|()| None)
     }
 
-    /// The time of the entry at or before one of a block whose time can be read, and of the one at
-    /// or behind it.
+    /// The time of the closest entry at or before `sequence` whose time can be read, and of the
+    /// closest one at or after it.
     fn times_around(&mut self, place: &Place, sequence: Sequence) -> Result<(TimeMs, TimeMs)> {
         let Entries { found, .. } = self.entries(place)?;
         let at = found.partition_point(|(found, _)| *found < sequence);
@@ -436,7 +438,7 @@ impl<'a> RunsOf<'a> {
     }
 
     fn time_before(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> TimeMs {
-        // The index tells the time of the first.
+        // The time of the first entry is in the index.
         let known = (1..=at.min(found.len().saturating_sub(1)))
             .rev()
             .find_map(|at| self.time_of(place, &found[at]));
@@ -482,14 +484,14 @@ impl<'a> RunsOf<'a> {
         }
     }
 
-    /// The lowest sequence whose time is `time_ms` or later. Around damage, the lowest whose time
-    /// may be.
+    /// The lowest sequence whose time is at least `time_ms`; with `around_damage`, the lowest whose
+    /// time may be.
     pub fn sequence_at(
         &mut self,
         time_ms: TimeMs,
         around_damage: bool,
     ) -> Result<Option<Sequence>> {
-        // Equal times may stand in the block before the one that starts with them.
+        // Entries with an equal time may be in the block before the one that starts with that time.
         let start = self.seek(|_, first_time_ms| first_time_ms >= time_ms)?;
         let mut next = start.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
         while let Some(place) = next {
@@ -500,7 +502,7 @@ impl<'a> RunsOf<'a> {
             if let Some((_, error)) = damage.as_ref().filter(|_| !around_damage) {
                 return Err(error.clone());
             }
-            // By halves: the time of each shared body may stand in a block of its own.
+            // A binary search: the time of each shared body may be in a block of its own.
             let (mut low, mut high) = (0, found.len());
             while low < high {
                 let middle = usize::midpoint(low, high);
@@ -515,7 +517,7 @@ impl<'a> RunsOf<'a> {
                 return Ok(Some(*sequence));
             }
             if let Some((from, _)) = damage {
-                // The first entry of the block is of an earlier time.
+                // The first entry of the block has an earlier time.
                 let from = from.max(place.run.first + 1);
                 let (last, to_ms) = self.reach(&place)?;
                 if from <= last && to_ms >= time_ms {
@@ -546,7 +548,7 @@ impl Place {
         Some(Place { run: *blocks.get(place)?, position: Position::Listed(place) })
     }
 
-    /// Why the page of the run table that it stands for cannot be read.
+    /// The damage of the run table's page that this place covers.
     fn damage(&self) -> Option<&Error> {
         match &self.position {
             Position::Listed(_) => None,
@@ -554,7 +556,7 @@ impl Place {
         }
     }
 
-    /// The sequence and the time that its run starts with, as the index says.
+    /// The first sequence and the first time of its run, from the index.
     pub fn start(&self) -> (Sequence, TimeMs) {
         (self.run.first, self.run.first_time_ms)
     }

@@ -1,5 +1,5 @@
-//! Walks a segment in order: its timelines, for merging and listing, and its ids, for merging.
-//! Reads past the cache.
+//! Walks a segment in order, without filling the cache: its timelines, for merges and listings, and
+//! its ids, for merges.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::format::slots::Slots;
 struct PageScan {
     segment: Arc<Segment>,
     of: Pages,
-    /// The page's row in the table; `None` when there is no more.
+    /// The page's row in the table; `None` at the end.
     cursor: Option<Cursor>,
     content: Option<Bytes>,
     slot: usize,
 }
 
 impl PageScan {
-    /// From the page on that a cursor stands at.
+    /// From the page at the cursor on.
     fn new(segment: Arc<Segment>, of: Pages, cursor: Option<Cursor>) -> PageScan {
         PageScan { segment, of, cursor, content: None, slot: 0 }
     }
@@ -36,7 +36,7 @@ impl PageScan {
         Ok(PageScan::new(segment, of, cursor))
     }
 
-    /// Makes sure that the current page is there; false at the end.
+    /// Loads the current page; false at the end.
     fn load(&mut self) -> Result<bool> {
         let Some(cursor) = &self.cursor else { return Ok(false) };
         if let Some(error) = cursor.damage() {
@@ -52,8 +52,8 @@ impl PageScan {
         Ok(true)
     }
 
-    /// Goes on to the next page. Behind a page of the table that cannot be read, to the pages of
-    /// the next one.
+    /// Moves to the next page. After a page of the table that cannot be read, moves to the first
+    /// page of the next table page.
     fn turn(&mut self) -> Result<()> {
         (self.content, self.slot) = (None, 0);
         if let Some(mut cursor) = self.cursor.take() {
@@ -73,7 +73,7 @@ impl PageScan {
         self.segment.parts().map_or_else(|error| error, |parts| parts.page_damage(at, About::ALL))
     }
 
-    /// What `decode` makes of the next slot.
+    /// The result of `decode` for the next slot.
     fn next<T>(&mut self, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
         while self.load()? {
             let content = self.content.as_ref().expect("load loaded it");
@@ -122,7 +122,7 @@ impl SegmentScan {
         &self.pages.segment
     }
 
-    /// Goes on behind a page that cannot be read.
+    /// Skips the current page, which cannot be read.
     pub fn pass_over(&mut self) -> Result<()> {
         self.pages.turn()
     }
@@ -134,7 +134,7 @@ impl SegmentScan {
     }
 }
 
-/// An id of a segment: timeline, id, what it was used for.
+/// An id in a segment: the timeline, the id, its use.
 pub type FoundId = (Vec<u8>, Vec<u8>, IdEntry);
 
 /// A walk through a segment's ids.

@@ -1,7 +1,7 @@
-//! Reads the tables of an index file: finds a row, and goes on from it in both directions.
+//! Reads the tables of an index file: finds a row, and moves from it in both directions.
 //!
-//! A look-up reads one page a level, through the cache; a cursor holds the pages that it stands in
-//! and nothing else.
+//! A look-up reads one page a level, through the cache; a cursor holds the pages on its path and
+//! nothing else.
 
 use bytes::Bytes;
 
@@ -20,35 +20,34 @@ pub(super) struct Table<'a> {
     about: About<'a>,
 }
 
-/// How pages are read.
+/// The way in which pages are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     /// Through the cache.
     Cached,
-    /// Past it, as walks over all of a table do.
+    /// Directly, without filling the cache, as in walks over a whole table.
     Once,
 }
 
-/// A place in a table: a row of the lowest level, and the rows that lead there. Where a page cannot
-/// be read, it stands at the row that leads to the page, and goes on from there.
+/// A position in a table: a row of the lowest level, and the rows that lead to it. If a page cannot
+/// be read, the cursor is at the row that leads to the page, and moves on from there.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor {
     path: Vec<(Bytes, usize)>,
     damage: Option<Error>,
 }
 
-/// How many rows of a page stand before the place to go on from: the last of them is taken. `None`
-/// where one is broken.
+/// Returns the number of rows of a page before the position to descend to: the last of them is
+/// taken. `None` if a row is broken.
 type Pick<'p> = &'p dyn Fn(&TablePage<'_>) -> Option<usize>;
 
 impl Cursor {
-    /// Why the page that the row leads to cannot be read: then the row stands for all rows of that
-    /// page.
+    /// The damage of the page that the row leads to; the row then represents all rows of that page.
     pub fn damage(&self) -> Option<&Error> {
         self.damage.as_ref()
     }
 
-    /// The row behind, if the same page has it.
+    /// The next row, if it is in the same page.
     pub fn row_behind(&self) -> Option<Row<'_>> {
         let (page, row) = self.path.last()?;
         TablePage::new(page)?.row(row + 1)
@@ -74,13 +73,13 @@ impl<'a> Table<'a> {
         Table { file, kind, root, reading, about }
     }
 
-    /// The last row of whose key `is_after` says false, given that all behind it say true; `None`
-    /// when all do.
+    /// The last row for whose key `is_after` is false, given that it is true for all rows after
+    /// that; `None` if it is true for all rows.
     pub fn seek(&self, is_after: impl Fn(&[u8]) -> Option<bool>) -> Result<Option<Cursor>> {
         whole(self.seek_around(is_after)?)
     }
 
-    /// The same; where a page cannot be read, the cursor says so.
+    /// As [`Table::seek`], but a page that cannot be read is reported by the cursor.
     pub fn seek_around(&self, is_after: impl Fn(&[u8]) -> Option<bool>) -> Result<Option<Cursor>> {
         self.descend(&|page| page.partition(&is_after))
     }
@@ -90,7 +89,7 @@ impl<'a> Table<'a> {
         whole(self.first_around()?)
     }
 
-    /// The same; where a page cannot be read, the cursor says so.
+    /// As [`Table::first`], but a page that cannot be read is reported by the cursor.
     pub fn first_around(&self) -> Result<Option<Cursor>> {
         self.descend(&first_row)
     }
@@ -101,8 +100,8 @@ impl<'a> Table<'a> {
         Ok(self.down(&mut cursor, (self.root.clone(), root.level, 0), pick)?.then_some(cursor))
     }
 
-    /// From a page of a level down to the lowest, by the rows that `pick` takes; false when it
-    /// takes none of the root.
+    /// Descends from a page to the lowest level, by the rows that `pick` takes; false if it takes
+    /// no row of the root.
     fn down(
         &self,
         cursor: &mut Cursor,
@@ -114,7 +113,7 @@ impl<'a> Table<'a> {
                 .filter(|page| page.level == level)
                 .ok_or_else(|| self.broken(at))?;
             let Some(place) = pick(&page).ok_or_else(|| self.broken(at))?.checked_sub(1) else {
-                // A page that a row led to begins with that row's key.
+                // A page begins with the key of the row that led to it.
                 return if cursor.path.is_empty() { Ok(false) } else { Err(self.broken(at)) };
             };
             let below = page.row(place).ok_or_else(|| self.broken(at))?.block;
@@ -127,8 +126,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A page; `None` when it cannot be read: the cursor, which stands at the row that leads to it,
-    /// says so.
+    /// A page; `None` if it cannot be read: the cursor, which is at the row that leads to it, has
+    /// the damage.
     fn page(&self, block: BlockRef, cursor: &mut Cursor) -> Result<Option<Bytes>> {
         let page = match self.reading {
             Reading::Cached => self.file.block(self.kind, block, self.about),
@@ -144,14 +143,14 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Goes on to the next row; false, and the cursor stays, when there is none. Behind damage, the
-    /// next call goes on.
+    /// Moves to the next row; false, without moving, if there is none. After damage, the next call
+    /// continues.
     pub fn next(&self, cursor: &mut Cursor) -> Result<bool> {
         let is_there = self.next_around(cursor)?;
         cursor.damage.clone().map_or(Ok(is_there), Err)
     }
 
-    /// The same; where a page cannot be read, the cursor says so.
+    /// As [`Table::next`], but a page that cannot be read is reported by the cursor.
     pub fn next_around(&self, cursor: &mut Cursor) -> Result<bool> {
         let behind = |page: &TablePage<'_>, place: usize| {
             Some(place + 1).filter(|next| *next < page.count())
@@ -159,13 +158,13 @@ impl<'a> Table<'a> {
         self.step(cursor, behind, &first_row)
     }
 
-    /// Goes back to the row before; false, and the cursor stays, when there is none. Where a page
-    /// cannot be read, the cursor says so.
+    /// Moves to the previous row; false, without moving, if there is none. A page that cannot be
+    /// read is reported by the cursor.
     pub fn previous_around(&self, cursor: &mut Cursor) -> Result<bool> {
         self.step(cursor, |_, place| place.checked_sub(1), &|page| Some(page.count()))
     }
 
-    /// Moves the lowest row of the path that has a neighbour, and goes down from it by `pick`.
+    /// Moves the lowest row of the path that has a neighbour, and descends from it by `pick`.
     fn step(
         &self,
         cursor: &mut Cursor,
@@ -194,7 +193,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A cursor for a caller who cannot go around damage.
+/// A cursor for a caller that cannot skip damage.
 fn whole(cursor: Option<Cursor>) -> Result<Option<Cursor>> {
     match cursor.as_ref().and_then(Cursor::damage) {
         Some(error) => Err(error.clone()),

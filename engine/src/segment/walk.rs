@@ -1,12 +1,12 @@
-//! Walks all blocks of a segment's file from its front to its end, without an index (P5): to check
-//! every byte of a file, and to find what is left in a damaged one.
+//! Walks all blocks of a segment's file from its start to its end, without an index (P5): to verify
+//! every byte of a file, and to find the valid blocks of a damaged one.
 //!
-//! Blocks stand one behind the other, and each header tells its length. Where no good block starts,
-//! the walk goes on at the next place where one does, and tells what it passed over as one piece of
-//! damage. Of a file that is kept twice, both copies are walked as one: a block is good if it is in
+//! Blocks are adjacent, and each header has its block's length. Where no valid block starts, the
+//! walk continues at the next position where one does, and reports the skipped bytes as one piece
+//! of damage. If a file has two copies, both are walked as one: a block is valid if it is valid in
 //! either.
 //!
-//! It does not know: what is in the blocks.
+//! This file does not know the content of the blocks.
 
 use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef, block_header, decode, peek};
@@ -16,37 +16,37 @@ use crate::format::index::footer;
 use crate::ids::{EngineId, FileNumber};
 use crate::vfs::{Dir, File};
 
-/// How much is read at once to look for the next good block.
+/// The number of bytes that are read at once to find the next valid block.
 const LOOK_BYTES: u64 = 64 * 1024;
 
-/// A good block.
+/// A valid block.
 pub struct WalkedBlock {
-    /// What it holds.
+    /// The kind of its content.
     pub kind: BlockKind,
-    /// Where it is.
+    /// Its position.
     pub place: BlockRef,
     /// Its content.
     pub raw: Vec<u8>,
-    /// Its bytes as they stand in the file.
+    /// Its bytes as stored in the file.
     pub bytes: Vec<u8>,
 }
 
-/// A walk under way.
+/// A walk in progress.
 pub struct BlockWalk {
-    /// The copies that there are.
+    /// The copies that exist.
     files: Vec<File>,
-    /// The length of the longest.
+    /// The length of the longest copy.
     file_bytes: u64,
     seed: Seed,
     at: u64,
     end: u64,
-    /// The file that blocks must be of.
+    /// If set, only blocks of this kind of file are valid.
     expected: Option<FileKind>,
 }
 
 impl BlockWalk {
-    /// A walk through a file, of which these are the copies, that should be what its name says. The
-    /// second value tells what is wrong with its header: the blocks may be good all the same.
+    /// A walk through the copies of a file, which should be what its name says. The second value is
+    /// the damage of its header: the blocks may be valid nevertheless.
     pub fn open(
         dir: &Dir,
         names: &[String],
@@ -83,7 +83,7 @@ impl BlockWalk {
         Ok((walk, header))
     }
 
-    /// The same walk, for blocks that are of this kind of file only and end there.
+    /// The same walk, restricted to blocks of this kind of file, up to `end`.
     #[must_use]
     pub fn expecting(self, kind: FileKind, end: u64) -> BlockWalk {
         BlockWalk { expected: Some(kind), end, ..self }
@@ -94,12 +94,12 @@ impl BlockWalk {
         self.file_bytes
     }
 
-    /// Where the next block should start.
+    /// The position at which the next block should start.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The next good block, or what is wrong before it.
+    /// The next valid block, or the damage before it.
     pub fn next(&mut self) -> Option<Result<WalkedBlock>> {
         if self.at >= self.end {
             return None;
@@ -118,7 +118,7 @@ impl BlockWalk {
         ))
     }
 
-    /// The good block at a place, of the first copy that has it; otherwise what is wrong with the
+    /// The valid block at a position, from the first copy that has it; otherwise the damage of the
     /// first copy.
     fn block(&self, at: u64) -> Result<WalkedBlock> {
         let mut damage = None;
@@ -151,7 +151,7 @@ impl BlockWalk {
         Ok(WalkedBlock { kind, place, raw, bytes })
     }
 
-    /// The first place from `at` on where a good block starts; the end when there is none.
+    /// The first position from `at` on at which a valid block starts; the end if there is none.
     fn next_good(&self, at: u64) -> u64 {
         self.files.iter().map(|file| self.next_good_of(file, at)).min().unwrap_or(self.end)
     }
@@ -161,7 +161,7 @@ impl BlockWalk {
         while at + header_bytes <= self.end {
             let len = LOOK_BYTES.min(self.end - at);
             let Ok(bytes) = file.read(at, len as usize) else {
-                // A sector that cannot be read: what is behind it may be.
+                // A sector that cannot be read: the bytes after it may be readable.
                 at += len;
                 continue;
             };
@@ -177,7 +177,7 @@ impl BlockWalk {
     }
 }
 
-/// An error if a file does not begin with the header of one of a segment's files.
+/// Fails if a file does not begin with the header of one of a segment's files.
 pub(super) fn check_header(
     file: &File,
     len: u64,

@@ -4,8 +4,8 @@
 //!  body × n, (begin, entry × n, changes, id × n, end) × timelines, finish
 //! ```
 //!
-//! Blocks and pages go to the disk as they fill up. What waits until the end is an open page a
-//! level of each table, and of each shared body its time and length.
+//! Blocks and pages are written to the disk as they fill up. Until the end, only an open page per
+//! level of each table and, for each shared body, its properties and its length are kept in memory.
 
 use std::collections::BTreeMap;
 
@@ -28,30 +28,30 @@ use super::pages::PagesWriter;
 use super::run_list::RunList;
 use super::{data_name, index_name};
 
-/// What a segment is to be.
+/// The properties of a segment that is to be written.
 #[derive(Clone, Debug)]
 pub struct SegmentPlan {
     /// The number in its files' names.
     pub number: FileNumber,
-    /// Whose timelines.
+    /// The store whose timelines it holds.
     pub store: StoreId,
     /// The time partition; 0 in a store without TTL.
     pub partition: u64,
-    /// How long the store's entries live; 0: for ever.
+    /// The store's TTL; 0: no limit.
     pub ttl_ms: u64,
-    /// How often its content was merged.
+    /// The number of times that its content was merged.
     pub tier: u8,
-    /// Whether it knows only how timelines ended, of which all entries here have expired.
+    /// Whether it has only the ends of timelines, all of whose entries here have expired.
     pub dropped: bool,
-    /// Whether it is cool enough to be compressed.
+    /// Whether its blocks are compressed.
     pub compress: bool,
-    /// How often each of its files is kept: once or twice.
+    /// The number of copies of each of its files: one or two.
     pub copies: Copies,
-    /// What of the log it holds.
+    /// It holds the log from this lsn on …
     pub from: Lsn,
-    /// Up to here.
+    /// … up to this one.
     pub to: Lsn,
-    /// Changes of shared bodies that the log has below this place are applied to what it will hold.
+    /// Changes of shared bodies below this lsn of the log are applied to its content.
     pub changed_to: Lsn,
     /// The time of the write: no lifetime that sure time counts began later.
     pub now_ms: TimeMs,
@@ -64,10 +64,11 @@ pub struct SegmentWriter {
     index: Blocks,
     bodies: SlotsWriter,
     body_table: TableWriter,
-    /// What is known of each shared body, its length, and whether an entry or a change refers to
+    /// For each shared body: its properties, its length, and whether an entry or a change refers to
     /// it.
     shared: Vec<(SharedBody, u32, bool)>,
-    /// How many bodies may be changed for all their entries, and what these entries weigh.
+    /// The number of bodies that may be changed for all their entries, and the weight of these
+    /// entries.
     placed: (u64, u64),
     runs: Vec<u8>,
     timeline: Option<Timeline>,
@@ -97,7 +98,7 @@ struct Timeline {
 }
 
 impl Timeline {
-    /// The block of its last run was written.
+    /// The block of its last run was written at `block`.
     fn place(&mut self, block: BlockRef, index: &mut Blocks) -> Result<()> {
         if !std::mem::take(&mut self.is_waiting) {
             return Ok(());
@@ -108,7 +109,7 @@ impl Timeline {
 }
 
 impl SegmentWriter {
-    /// Creates its files. Left-overs of an earlier try have other numbers.
+    /// Creates its files. Leftovers of an earlier attempt have other numbers.
     pub fn create(
         dir: &Dir,
         engine_id: EngineId,
@@ -157,7 +158,7 @@ impl SegmentWriter {
         })
     }
 
-    /// Adds a shared body, in commit order, and gives its number.
+    /// Adds a shared body, in commit order, and returns its number.
     pub fn body(&mut self, shared: SharedBody, body: &[u8]) -> Result<u32> {
         let number = self.shared.len() as u32;
         put_shared_body(&mut self.bodies, shared, body);
@@ -195,9 +196,9 @@ impl SegmentWriter {
         });
     }
 
-    /// What the timeline changes in older segments: removed sequences, and the shared bodies that
-    /// replace others. The time of such a body is when the lifetime of the entry that it belongs to
-    /// began, and its expiry is the entry's, if that expires by itself.
+    /// Adds the timeline's changes of older segments: removed sequences, and the shared bodies that
+    /// replace others. The time of such a body is the start of the lifetime of the edited entry,
+    /// and its expiry is that entry's own expiry, if it has one.
     pub fn changes(
         &mut self,
         removed: &BTreeMap<Sequence, Sequence>,
@@ -229,8 +230,8 @@ impl SegmentWriter {
         self.ids.add(&mut self.index, |out| entry.encode(name, id, out))
     }
 
-    /// Adds an entry with its own body, and where the body was committed that it was written with,
-    /// if that may be changed for all its entries.
+    /// Adds an entry with its own body. `place` is the place of the commit of the body that it was
+    /// written with, if that body may be changed for all its entries.
     pub fn inline(
         &mut self,
         sequence: Sequence,
@@ -247,7 +248,7 @@ impl SegmentWriter {
         self.close_runs_if_full()
     }
 
-    /// Adds an entry whose body a younger segment has.
+    /// Adds an entry whose body is in a younger segment.
     pub fn elsewhere(
         &mut self,
         sequence: Sequence,
@@ -260,8 +261,8 @@ impl SegmentWriter {
         self.close_runs_if_full()
     }
 
-    /// Adds an entry whose body is a shared one. Its lifetime began at the body's time, or when it
-    /// is said.
+    /// Adds an entry with a shared body. Its lifetime began at the body's time, or at
+    /// `own_start_ms`.
     pub fn shared(
         &mut self,
         sequence: Sequence,
@@ -277,7 +278,7 @@ impl SegmentWriter {
         self.close_runs_if_full()
     }
 
-    /// Counts an entry and gives the run that takes it.
+    /// Counts an entry and returns the run that takes it.
     fn run(&mut self, sequence: Sequence, times: &Times, body_bytes: u64) -> &mut RunWriter {
         let Times { time_ms, start_ms, expire_at_ms } = *times;
         let is_brief = is_brief(&self.plan, start_ms, expire_at_ms);
@@ -329,12 +330,12 @@ impl SegmentWriter {
         if timeline.blocks.is_empty() {
             timeline.entry.run_at = self.runs.len() as u32;
         }
-        // Where the block will be is known when it is closed.
+        // The position of the block is known when it is closed.
         timeline.is_waiting = true;
         run.finish(&timeline.name, &mut self.runs);
     }
 
-    /// Writes the open block and tells its place to the timelines that have a run in it.
+    /// Writes the open block and records its position in the timelines that have a run in it.
     fn close_runs(&mut self) -> Result<()> {
         if self.runs.is_empty() {
             return Ok(());
@@ -352,7 +353,7 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Ends the timeline, which as a whole ends so.
+    /// Ends the timeline. `end` is the end of the timeline as a whole.
     pub fn end(&mut self, end: End) -> Result<()> {
         self.end_run();
         let mut timeline = self.timeline.take().expect("end follows begin");
@@ -361,13 +362,13 @@ impl SegmentWriter {
             (entry.first, entry.first_time_ms) = (end.last + 1, end.last_time_ms);
             (entry.first_start_ms, entry.last_start_ms) = (end.last_time_ms, end.last_time_ms);
             self.footer.last_time_ms = self.footer.last_time_ms.max(end.last_time_ms);
-            // What is removed in older segments is needed as long as these live. Timestamps may be
-            // ahead of what lifetimes go by.
+            // Removals in older segments are needed as long as these live. Timestamps may be ahead
+            // of the clock that lifetimes use.
             self.last_start_ms = self.last_start_ms.max(end.last_time_ms.min(self.plan.now_ms));
         }
         if !entry.edited.is_empty() {
-            // New bodies of entries in older segments are needed as long as these live: no lifetime
-            // of them began later.
+            // New bodies of entries in older segments are needed as long as these live: none of
+            // their lifetimes began later.
             self.last_start_ms = self.last_start_ms.max(end.last_time_ms).max(self.plan.now_ms);
         }
         timeline.entry.end = end;
@@ -383,7 +384,7 @@ impl SegmentWriter {
         if self.runs.len() >= TARGET_RAW_BYTES { self.close_runs() } else { Ok(()) }
     }
 
-    /// The timeline is not to be known here after all: it has neither entries nor ids nor changes.
+    /// Omits the timeline: it has no entries, no ids and no changes.
     pub fn leave_out(&mut self) {
         let left_out = self.timeline.take();
         debug_assert!(
@@ -392,7 +393,7 @@ impl SegmentWriter {
         );
     }
 
-    /// How many bytes its files have so far.
+    /// The number of bytes of its files so far.
     pub fn written_bytes(&self) -> u64 {
         self.plan.copies.bytes(self.data.end(), self.index.end())
     }
@@ -403,16 +404,16 @@ impl SegmentWriter {
         self.pages.add(&mut self.index, |out| entry.encode(&name, out))
     }
 
-    /// Writes the rest and makes the files durable (not their names). The record is for the
-    /// manifest.
+    /// Writes the remaining content and makes the files durable (not their names). Returns the
+    /// record for the manifest.
     pub fn finish(mut self) -> Result<SegmentRecord> {
         self.close_bodies()?;
         self.close_runs()?;
         for timeline in std::mem::take(&mut self.waiting) {
-            // Timelines of which only the end is known have no block.
+            // Timelines that have only an end here have no block.
             self.index_entry(timeline)?;
         }
-        // What was taken away between the two walks of a merge.
+        // Bodies that became unused between the two passes of a merge.
         let unused = self.shared.iter().filter(|(.., is_used)| !is_used);
         let unused: u64 = unused.map(|(_, bytes, _)| u64::from(*bytes) + ENTRY_WEIGHT).sum();
         self.weight += unused;
@@ -455,7 +456,7 @@ impl SegmentWriter {
     }
 }
 
-/// Whether an entry expires by itself before the store's TTL takes it.
+/// Whether an entry's own lifetime ends before the store's TTL removes it.
 fn is_brief(plan: &SegmentPlan, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
     let ttl_ms = if plan.ttl_ms == 0 { TimeMs::MAX } else { plan.ttl_ms };
     expire_at_ms != 0 && expire_at_ms < start_ms.saturating_add(ttl_ms)

@@ -1,4 +1,4 @@
-//! Changes to entries that were written before: removed ranges and edits, in memory.
+//! Changes of entries that were written before, in memory: removed ranges and edits.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::ids::{CommitPlace, Sequence};
 
-/// Changes to entries that were written before: which are removed, and which have another body. The
-/// younger change counts.
+/// Changes of entries that were written before: removed sequences and new bodies. The younger
+/// change counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// Removed sequences, as inclusive ranges.
@@ -19,7 +19,7 @@ pub(crate) struct Changes {
 /// A body that replaces one that was appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edit {
-    /// Where it was committed: of two, the later one counts.
+    /// The place of its commit: of two edits, the later one counts.
     pub at: CommitPlace,
     pub body: Bytes,
 }
@@ -33,13 +33,13 @@ impl Changes {
         self.removed.range(..=sequence).next_back().is_some_and(|(_, last)| *last >= sequence)
     }
 
-    /// How many sequences from `low` to `high` are removed.
+    /// The number of removed sequences from `low` to `high`.
     pub fn removed_within(&self, low: Sequence, high: Sequence) -> u64 {
         let ranges = self.removed.range(..=high);
         ranges.map(|(first, last)| ((*last).min(high) + 1).saturating_sub((*first).max(low))).sum()
     }
 
-    /// What of a range is not removed, ascending.
+    /// The parts of a range that are not removed, ascending.
     pub fn left_of(&self, first: Sequence, last: Sequence) -> Vec<(Sequence, Sequence)> {
         let mut left = Vec::new();
         let mut from = first;
@@ -56,7 +56,7 @@ impl Changes {
         left
     }
 
-    /// Removes a range, joined with its neighbours.
+    /// Removes a range and joins it with adjacent ones.
     pub fn remove(&mut self, mut first: Sequence, mut last: Sequence) {
         let touching = self.removed.range(..=last.saturating_add(1)).rev();
         let joined: Vec<Sequence> = touching
@@ -70,7 +70,8 @@ impl Changes {
         self.removed.insert(first, last);
     }
 
-    /// The changes to sequences below one: those that are not in the place that begins with it.
+    /// The changes of sequences below `bound`: those of entries in places that are older than the
+    /// one that begins with `bound`.
     pub fn below(&self, bound: Sequence) -> Changes {
         let clipped =
             self.removed.range(..bound).map(|(first, last)| (*first, (*last).min(bound - 1)));
@@ -81,7 +82,7 @@ impl Changes {
         }
     }
 
-    /// Takes in changes that are older than these.
+    /// Adds changes that are older than these.
     pub fn add_older(&mut self, older: Changes) {
         for (first, last) in older.removed {
             self.remove(first, last);

@@ -1,14 +1,13 @@
-//! Collects what a read gives: entries, and what damage takes away of them, until the limit keeps
-//! something back (P5).
+//! Collects the result of a read: entries, and ranges lost to damage, until the limit is reached
+//! (P5).
 //!
-//! Entries and lost ranges come in the direction of the read. A read that does not go around damage
-//! ends with the first that it would have had to show.
+//! Entries and lost ranges come in the direction of the read. A read that does not continue after
+//! damage ends with the first damage that it would have had to report.
 //!
-//! What a page holds is about what its limit counts: a body that is small, or a small part of the
-//! block that it is in, is copied, so that it keeps no block alive. A read that only counts keeps
-//! no bodies at all.
+//! The memory of a page is about what its limit counts: a body that is small, or a small part of
+//! its block, is copied, so that it keeps no block alive. A read that only counts keeps no bodies.
 //!
-//! It does not know: where entries come from.
+//! This file does not know where entries come from.
 
 use bytes::{Bytes, BytesMut};
 
@@ -19,78 +18,79 @@ use crate::entry::{Entry, Limit, Lost};
 use crate::error::{Error, Result};
 use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs};
 
-/// Bodies up to so many bytes are copied side by side.
+/// The size up to which bodies are copied into shared memory.
 const SMALL_BYTES: usize = 4096;
 
-/// Memory for small bodies is taken in pieces of at most so many bytes.
+/// The maximum size of a piece of memory for small bodies.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// What is done with the bodies of a read.
+/// The treatment of bodies in a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bodies {
     Kept,
-    /// Their bytes are counted.
+    /// Only their bytes are counted.
     Measured,
-    /// None is needed.
+    /// They are not read.
     Unread,
 }
 
-/// Collects what a read gives, in the direction of the read, until the limit keeps something back.
+/// Collects the result of a read, in the direction of the read, until the limit is reached.
 #[derive(Debug)]
 pub(crate) struct Collector<'v> {
     limit: Limit,
     descending: bool,
     bodies: Bodies,
-    /// What may be collected. It grows as the read meets older places.
+    /// The entries that may be collected. It changes as the read comes to older places.
     pub sight: Sight<'v>,
     taken: Taken,
-    /// Room for small bodies.
+    /// Memory for small bodies.
     room: BytesMut,
-    /// How many lost ranges were taken. Each counts as an entry.
+    /// The number of lost ranges taken. Each counts as an entry.
     ranges: usize,
-    /// Whether the last of what is lost is a range, and not the body of an entry.
+    /// Whether the last element of `lost` is a range, not the body of an entry.
     ends_with_range: bool,
-    /// Whether nobody asks if there is more: then it is full with the last entry that it may take.
+    /// Whether `more` is not needed: then the collector is full with the last entry that it may
+    /// take.
     is_sufficient: bool,
-    /// The damage that ends a read which does not go around it.
+    /// The damage that ended the read, if it does not continue after damage.
     failure: Option<Error>,
 }
 
 /// The body that an entry was written with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Own {
-    /// How many bytes it keeps in memory, if that is known.
+    /// The number of bytes that it keeps in memory, if known.
     pub of_bytes: Option<usize>,
-    /// Which it is, if others share it.
+    /// Its place, if other entries share it.
     pub place: Option<CommitPlace>,
-    /// Changes before this are in it already, if others share it.
+    /// Changes below this lsn are applied to it already, if other entries share it.
     pub applied_to: Lsn,
-    /// But for an edit of the entry, which is in a younger place.
+    /// Whether the entry's body is an edit in a younger place, which is not applied to it.
     pub is_elsewhere: bool,
 }
 
-/// What a read gave.
+/// The result of a read.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     /// The entries, in the direction of the read.
     pub entries: Vec<Entry>,
-    /// What is lost, in the direction of the read.
+    /// The lost ranges and bodies, in the direction of the read.
     pub lost: Vec<Lost>,
-    /// Whether the limit kept anything back.
+    /// Whether the limit excluded anything.
     pub more: bool,
-    /// The sequence that the read came to: of the last entry, or where the last lost range ends in
-    /// its direction.
+    /// The sequence that the read reached: that of the last entry, or the end of the last lost
+    /// range in the direction of the read.
     pub reached: Option<Sequence>,
     /// The times of the entry taken last.
     pub last_times: Times,
-    /// Which body the entry taken last was written with, if others share it.
+    /// The place of the body that the entry taken last was written with, if other entries share it.
     pub last_body: Option<CommitPlace>,
-    /// The sum of the bodies' bytes; 0 if none was needed.
+    /// The total length of the bodies in bytes; 0 if they were not needed.
     pub body_bytes: u64,
 }
 
 impl Taken {
-    /// The lowest sequence that an ascending read gave, readable or lost.
+    /// The lowest sequence that an ascending read returned, readable or lost.
     pub fn lowest(&self) -> Option<Sequence> {
         let entry = self.entries.first().map(|entry| entry.sequence);
         entry.into_iter().chain(self.lost.first().map(|lost| lost.first)).min()
@@ -113,18 +113,17 @@ impl<'v> Collector<'v> {
         }
     }
 
-    /// The same for a reader who does not ask whether there is more: no place is read for that
-    /// answer alone.
+    /// Stops when the page is full; does not read on to learn whether more exists.
     pub fn sufficient(self) -> Collector<'v> {
         Collector { is_sufficient: true, ..self }
     }
 
-    /// The same for a reader who only counts bodies' bytes. The entries have empty bodies.
+    /// Only counts the bodies' bytes. The entries have empty bodies.
     pub fn measuring(self) -> Collector<'v> {
         Collector { bodies: Bodies::Measured, ..self }
     }
 
-    /// The same for a reader who needs no bodies. The entries have empty ones.
+    /// Reads no bodies. The entries have empty bodies.
     pub fn without_bodies(self) -> Collector<'v> {
         Collector { bodies: Bodies::Unread, ..self }
     }
@@ -133,13 +132,13 @@ impl<'v> Collector<'v> {
         self.descending
     }
 
-    /// How many entries and lost ranges were taken.
+    /// The number of entries and lost ranges taken.
     fn count(&self) -> usize {
         self.taken.entries.len() + self.ranges
     }
 
-    /// How many entries it has a use for, if all are shown: one that does not fit tells that there
-    /// is more.
+    /// The number of entries that it can use, if all are visible: one more than fits shows that
+    /// there is more.
     pub fn wanted(&self) -> usize {
         self.limit
             .entries
@@ -152,20 +151,19 @@ impl<'v> Collector<'v> {
         self.count() == 0
     }
 
-    /// Whether something was kept back already, or would be, so that there is no use in offering
-    /// more.
+    /// Whether something was excluded already, or would be, so that further offers are useless.
     pub fn is_full(&self) -> bool {
         let is_sated = self.is_sufficient && self.count() >= self.limit.entries;
         self.taken.more || self.failure.is_some() || is_sated
     }
 
-    /// Whether an entry can be shown at all, whatever its time is: if not, its body need not be
+    /// Whether an entry can be visible at all, whatever its time is: if not, its body need not be
     /// read.
     pub fn may_show(&self, sequence: Sequence) -> bool {
         sequence >= self.sight.lowest && !self.sight.overlay.removes(sequence)
     }
 
-    /// Whether an entry would be shown with the body that it was written with.
+    /// Whether an entry would be returned with the body that it was written with.
     pub fn needs_body(
         &self,
         sequence: Sequence,
@@ -181,8 +179,8 @@ impl<'v> Collector<'v> {
                 .is_none_or(|found| Lsn(found.at.0) < applied_to)
     }
 
-    /// Takes the entry if it can be read and fits. False when it, or one before it, did not fit:
-    /// then none behind it may come.
+    /// Takes the entry if it is visible and fits. False if this entry, or one before it, did not
+    /// fit: then no further entry may be offered.
     pub fn offer(
         &mut self,
         sequence: Sequence,
@@ -197,8 +195,8 @@ impl<'v> Collector<'v> {
         self.take_shown(sequence, times, own, || Ok(body()))
     }
 
-    /// Takes an entry whose body cannot be read, nor its times, which lie between two. It is passed
-    /// over only if it surely has expired.
+    /// Takes an entry whose body cannot be read, nor its times, which are between `earliest` and
+    /// `latest`. It is skipped only if it has certainly expired.
     pub fn offer_without_body(
         &mut self,
         sequence: Sequence,
@@ -210,8 +208,8 @@ impl<'v> Collector<'v> {
             return !self.taken.more;
         }
         let sight = &self.sight;
-        // Which body it was nothing tells: a change of that may have come later than the edit of
-        // the entry.
+        // The entry's body is unknown: a change of that body may be later than the edit of the
+        // entry.
         let is_last = |found: &Found| {
             found.at.0 == 0
                 || (Lsn(found.at.0) >= applied_to
@@ -225,7 +223,7 @@ impl<'v> Collector<'v> {
         self.take_without_body(sequence, earliest, error)
     }
 
-    /// Takes an entry with the body that is in the place of its own, or else with that.
+    /// Takes an entry with its replaced body, or else with its own.
     fn take_shown(
         &mut self,
         sequence: Sequence,
@@ -247,8 +245,8 @@ impl<'v> Collector<'v> {
         }
     }
 
-    /// The body in the place of an entry's own: a change of the entry or of the body that it
-    /// shares, whichever came later.
+    /// The body that replaces an entry's own: a change of the entry or of the body that it shares,
+    /// whichever is later.
     fn replaced(&self, sequence: Sequence, own: Own) -> Option<Result<Bytes>> {
         let sight = &self.sight;
         let of_entry = sight.overlay.find(sequence);
@@ -310,7 +308,7 @@ impl<'v> Collector<'v> {
         !self.is_full()
     }
 
-    /// A body that keeps in memory little more than itself.
+    /// A body that keeps little more than itself in memory.
     fn kept(&mut self, body: Bytes, of_bytes: Option<usize>) -> Bytes {
         let is_most =
             of_bytes.map_or(body.len() > SMALL_BYTES, |of_bytes| body.len() >= of_bytes / 2);
@@ -329,8 +327,8 @@ impl<'v> Collector<'v> {
         self.room.split().freeze()
     }
 
-    /// Takes a range of which no entry can be read, and no lifetime began later than `to_ms`: what
-    /// of it was not removed. False as for an entry.
+    /// Takes a range in which no entry can be read, and no lifetime began later than `to_ms`: the
+    /// parts of it that were not removed. False as in [`Collector::offer`].
     pub fn offer_lost(
         &mut self,
         (first, last): (Sequence, Sequence),
@@ -392,15 +390,15 @@ impl<'v> Collector<'v> {
         false
     }
 
-    /// What was taken so far; from here on it collects anew. The damage, if the read was not to go
-    /// around it.
+    /// The result so far; afterwards the collector is empty. The damage, if the read does not
+    /// continue after damage.
     pub fn take(&mut self) -> Result<Taken> {
         self.ranges = 0;
         let taken = std::mem::take(&mut self.taken);
         self.failure.take().map_or(Ok(taken), Err)
     }
 
-    /// What was taken; the damage, if the read was not to go around it.
+    /// The result; the damage, if the read does not continue after damage.
     pub fn finish(mut self) -> Result<Taken> {
         self.take()
     }

@@ -1,27 +1,27 @@
-//! Where a timeline begins and ends, and the times of its entries: what outlives the entries, and
-//! what one place holds of them.
+//! The start and the end of a timeline, which outlive its entries; the times of its entries; and
+//! the summary of its part in one place.
 
 use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs};
 
-/// When an entry was committed, and how long it lives.
+/// The commit time of an entry, and its lifetime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// Its timestamp. Never decreases inside a timeline.
     pub time_ms: TimeMs,
-    /// When its lifetime began.
+    /// The start of its lifetime.
     pub start_ms: TimeMs,
-    /// When it expires by itself; 0: never.
+    /// The time at which its own lifetime ends; 0: never.
     pub expire_at_ms: TimeMs,
 }
 
 impl Times {
-    /// Those of an append with a lifetime of its own; 0: it has none.
+    /// The times of an append with a lifetime of its own; `lifetime_ms` is 0 if it has none.
     pub fn new(time_ms: TimeMs, start_ms: TimeMs, lifetime_ms: u64) -> Times {
         let expire_at_ms = if lifetime_ms == 0 { 0 } else { start_ms.saturating_add(lifetime_ms) };
         Times { time_ms, start_ms, expire_at_ms }
     }
 
-    /// Those of an entry whose start is stored only if it differs from its timestamp.
+    /// The times of an entry whose start is stored only if it differs from its timestamp.
     pub fn stored(time_ms: TimeMs, own_start_ms: Option<TimeMs>, expire_at_ms: TimeMs) -> Times {
         Times { time_ms, start_ms: own_start_ms.unwrap_or(time_ms), expire_at_ms }
     }
@@ -32,29 +32,29 @@ impl Times {
     }
 }
 
-/// From where on a timeline can be read. A trim moves it; it outlives the entries.
+/// The start of the readable part of a timeline. A trim moves it; it outlives the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floor {
-    /// The lowest sequence that was not removed; above the last one when there is none. What
-    /// expired may be above it.
+    /// The lowest sequence that was not removed; above the last one if there is none. Expired
+    /// entries may be above it.
     pub lowest: Sequence,
-    /// When the lifetime of that entry began; 0: not known.
+    /// The start of that entry's lifetime; 0: unknown.
     pub start_ms: TimeMs,
-    /// When it expires by itself; 0: never.
+    /// The end of that entry's own lifetime; 0: never.
     pub until_ms: TimeMs,
-    /// The highest sequence that trimming or expiry removed, as far as was known when this was
+    /// The highest sequence that a trim or expiry removed, as far as was known when this was
     /// written.
     pub trimmed_to: Sequence,
 }
 
-/// How a timeline ends: what outlives all of its entries.
+/// The end of a timeline, which outlives all of its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct End {
-    /// The highest sequence ever given; 0 when it was never written.
+    /// The highest sequence ever given; 0 if the timeline was never written.
     pub last: Sequence,
-    /// The time that went with it.
+    /// The time of that sequence.
     pub last_time_ms: TimeMs,
-    /// From where on it can be read.
+    /// The start of the readable part.
     pub floor: Floor,
 }
 
@@ -66,7 +66,8 @@ impl End {
         floor: Floor { lowest: 1, start_ms: 0, until_ms: 0, trimmed_to: 0 },
     };
 
-    /// The end of what changes shared bodies: it takes a change of any of them, and has no entries.
+    /// The end of the pseudo-timeline of body changes: it accepts a change of any body, and has no
+    /// entries.
     pub const BODIES: End = End { last: MAX_SEQUENCE, ..End::NEVER };
 
     /// Whether there is an entry that was not removed. It may have expired.
@@ -74,7 +75,7 @@ impl End {
         self.floor.lowest <= self.last
     }
 
-    /// Takes an append in.
+    /// Applies an append.
     pub fn append(&mut self, sequence: Sequence, times: &Times) {
         if !self.has_entries() {
             let trimmed_to = self.floor.trimmed_to;
@@ -85,7 +86,7 @@ impl End {
     }
 }
 
-/// What one place, a memtable or a segment, holds of a timeline.
+/// The part of a timeline in one place, a memtable or a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub first: Sequence,
@@ -96,8 +97,8 @@ pub(crate) struct Span {
     pub last_time_ms: TimeMs,
     /// The earliest start of a lifetime.
     pub first_start_ms: TimeMs,
-    /// The latest.
+    /// The latest start of a lifetime.
     pub last_start_ms: TimeMs,
-    /// Whether some of them expire by themselves.
+    /// Whether some entries have a lifetime of their own.
     pub own_expiry: bool,
 }

@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use crate::ids::TimelineRef;
 
-/// A timeline and the hash that the memtables of one open engine find it by.
+/// A timeline and the hash by which the memtables of one open engine find it.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
     pub timeline: TimelineRef<'a>,

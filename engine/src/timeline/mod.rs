@@ -1,13 +1,14 @@
-//! The parts of a timeline, wherever it is kept: its end and floor, its changes, and how a read
-//! collects entries from the places that hold it.
+//! The parts of a timeline that all places share: its end and floor, its changes, and the
+//! collection of entries by a read from the places that hold it.
 //!
 //! ```text
 //!  end       last sequence, floor, times            changes   removed ranges, edits, in memory
-//!  sight     what a reader may see                  overlay   changes of older places, looked up
+//!  sight     the entries that a read may see        overlay   changes of older places, looked up
 //!  collect   entries and lost ranges of a page                around the position of a read
+//!  key       a timeline with its hash
 //! ```
 //!
-//! It does not know: memtables, segments, files.
+//! This folder does not know memtables, segments or files.
 
 mod changes;
 mod collect;

@@ -1,12 +1,12 @@
-//! Changes to entries, looked up where a read is (P7): what they cost depends on what is read, not
-//! on how much was ever changed.
+//! Changes of entries, looked up around the position of a read (P7): their cost depends on what is
+//! read, not on the total number of changes.
 //!
-//! A timeline's changes stand in layers, one for each place that changes older ones, the newest
-//! first. A read that comes to an entry takes the changes around it from all layers into a window,
-//! and takes another window when it leaves this one. The body of an edit is read when it is
+//! A timeline's changes are in layers, one for each place that changes older ones, the newest
+//! first. A read that comes to an entry loads the changes around it from all layers into a window,
+//! and loads another window when it leaves this one. The body of an edit is read when it is
 //! returned, not before.
 //!
-//! It does not know: where layers keep their changes.
+//! This file does not know where layers keep their changes.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,19 +19,19 @@ use super::changes::{Changes, Edit};
 use crate::error::Result;
 use crate::ids::{CommitPlace, Sequence};
 
-/// So many removed ranges and edits are taken of a layer at a time, on each side.
+/// The number of removed ranges and edits that are loaded from a layer at once, on each side.
 const AROUND: usize = 64;
 
-/// The changes that one place makes in older ones. Nobody else waits while it is asked.
+/// The changes that one place makes in older ones. A look-up blocks nobody else.
 pub(crate) trait Layer {
-    /// Only entries below are changed.
+    /// Only entries below this sequence are changed.
     fn bound(&self) -> Sequence;
 
-    /// Removed ranges, at most `most` a side: those that begin at or below a sequence, downwards,
-    /// and those that begin above it.
+    /// Removed ranges, at most `most` per side: those that begin at or below `around`, descending,
+    /// and those that begin above it, ascending.
     fn removed(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)>;
 
-    /// Edits in the same way, with where they were committed.
+    /// Edits in the same order, with the places of their commits.
     fn edited(&self, around: Sequence, most: usize) -> Sides<(Sequence, (CommitPlace, NewBody))>;
 
     /// Reads the new body of an entry. It keeps little more than itself in memory, unless it is
@@ -39,23 +39,23 @@ pub(crate) trait Layer {
     fn body(&self, sequence: Sequence, number: u32) -> Result<Bytes>;
 }
 
-/// What stands on both sides of a sequence, going away from it.
+/// The elements on both sides of a sequence, in order of distance from it.
 #[derive(Debug)]
 pub(crate) struct Sides<T> {
     pub below: Vec<T>,
     pub above: Vec<T>,
 }
 
-/// A body in the place of the one that an entry was written with.
+/// A body that replaces the one that an entry was written with.
 #[derive(Clone, Debug)]
 pub(crate) enum NewBody {
     /// In memory.
     Here(Bytes),
-    /// To be read from its layer, by number.
+    /// In its layer, by number.
     Stored(u32),
 }
 
-/// What the places that were met so far change in older ones.
+/// The changes that the places visited so far make in older ones.
 #[derive(Clone, Default)]
 pub(crate) struct Overlay<'v> {
     /// Newest first.
@@ -69,16 +69,16 @@ struct Window {
     first: Sequence,
     last: Sequence,
     removed: Changes,
-    /// The newest body of each.
+    /// The newest edit of each sequence.
     edited: BTreeMap<Sequence, Found>,
 }
 
-/// An edit that a window has.
+/// An edit in a window.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    /// Where it was committed.
+    /// The place of its commit.
     pub at: CommitPlace,
-    /// Which layer has it.
+    /// The index of its layer.
     layer: usize,
     body: NewBody,
 }
@@ -90,7 +90,7 @@ impl Default for Window {
 }
 
 impl<'v> Overlay<'v> {
-    /// Takes in what an older place changes.
+    /// Adds the changes of an older place.
     pub fn add_older(&mut self, layer: Option<Rc<dyn Layer + 'v>>) {
         if let Some(layer) = layer {
             self.layers.push(layer);
@@ -113,7 +113,7 @@ impl<'v> Overlay<'v> {
         !self.layers.is_empty() && self.at(sequence, |window| window.edited.contains_key(&sequence))
     }
 
-    /// The body in the place of the one that an entry was written with, if there is one.
+    /// The body that replaces the one that an entry was written with, if there is one.
     pub fn find(&self, sequence: Sequence) -> Option<Found> {
         if self.layers.is_empty() {
             return None;
@@ -140,7 +140,7 @@ impl<'v> Overlay<'v> {
             && self.at(first, |window| window.last < last || touches(window))
     }
 
-    /// What of a range was not removed, ascending.
+    /// The parts of a range that were not removed, ascending.
     pub fn left_of(&self, mut first: Sequence, last: Sequence) -> Vec<(Sequence, Sequence)> {
         let mut left: Vec<(Sequence, Sequence)> = Vec::new();
         while first <= last {
@@ -164,7 +164,7 @@ impl<'v> Overlay<'v> {
         left
     }
 
-    /// Looks into the window that has a sequence.
+    /// Passes the window that contains `sequence` to `look`.
     fn at<T>(&self, sequence: Sequence, look: impl FnOnce(&Window) -> T) -> T {
         let mut window = self.window.borrow_mut();
         if !(window.first..=window.last).contains(&sequence) {
@@ -185,7 +185,7 @@ impl Window {
         let mut window = Window { first: 0, last: Sequence::MAX, ..Window::default() };
         for (number, layer) in layers.iter().enumerate() {
             if layer.bound() <= sequence {
-                // Further down it counts.
+                // The layer applies below its bound.
                 window.first = window.first.max(layer.bound());
                 continue;
             }
@@ -202,7 +202,7 @@ impl Window {
         window
     }
 
-    /// Where a side may have more, the window ends.
+    /// Limits the window to the part in which no changes were left out.
     fn clip<T>(&mut self, below: &[T], above: &[T], at: impl Fn(&T) -> Sequence) {
         if let Some(lowest) = below.last().filter(|_| below.len() >= AROUND) {
             self.first = self.first.max(at(lowest));
@@ -213,7 +213,7 @@ impl Window {
     }
 }
 
-/// Both sides of a sequence in changes that lie in memory.
+/// Look-ups in changes that are in memory.
 impl Changes {
     pub fn removed_around(&self, around: Sequence, most: usize) -> Sides<(Sequence, Sequence)> {
         let pair = |(first, last): (&Sequence, &Sequence)| (*first, *last);
@@ -267,7 +267,7 @@ pub(crate) fn edit_sides(edits: &[(Sequence, &Edit)], around: Sequence, most: us
     sides(edits, around, most, |(sequence, _)| *sequence, here)
 }
 
-/// Both sides of a sequence in a row that is sorted by `at`.
+/// The elements of a list sorted by `at`, on both sides of a sequence.
 pub(crate) fn sides<T, U>(
     row: &[T],
     around: Sequence,
@@ -317,7 +317,7 @@ pub(super) mod tests {
 
     const LAST: Sequence = 1500;
 
-    /// Removed ranges, by first sequence and how many more, and edited sequences.
+    /// Removed ranges, as the first sequence and the number of further ones, and edited sequences.
     type Made = (Vec<(Sequence, u64)>, Vec<Sequence>);
 
     /// Layers, newest first: those of older places have lower bounds.
@@ -329,7 +329,10 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_in_windows_is_what_all_changes_together_say(of in layers(), walk in prop::collection::vec(1..LAST, 1..40)) {
+        fn what_is_found_in_windows_is_what_all_changes_together_say(
+            of in layers(),
+            walk in prop::collection::vec(1..LAST, 1..40),
+        ) {
             let (mut overlay, mut all) = (Overlay::default(), Changes::default());
             for (number, (removed, edited)) in of.iter().enumerate() {
                 let bound = if number == 0 { Sequence::MAX } else { LAST - 400 * number as u64 };
@@ -338,7 +341,9 @@ pub(super) mod tests {
                     changes.remove(*first, first + more);
                 }
                 let edited = edited.iter().filter(|sequence| **sequence < bound);
-                let edit = |at| Edit { at: CommitPlace(0), body: Bytes::from(format!("{number} {at}")) };
+                let edit = |at| {
+                    Edit { at: CommitPlace(0), body: Bytes::from(format!("{number} {at}")) }
+                };
                 changes.edited = edited.map(|at| (*at, edit(at))).collect();
                 all.add_older(changes.clone());
                 overlay.add_older(Some(Rc::new(InMemory(changes, bound))));
@@ -347,13 +352,16 @@ pub(super) mod tests {
             for sequence in there_and_back {
                 prop_assert_eq!(overlay.removes(sequence), all.removes(sequence));
                 prop_assert_eq!(overlay.edits(sequence), all.edited.contains_key(&sequence));
-                let body = overlay.find(sequence).map(|found| overlay.read(sequence, found).expect("in memory"));
+                let body = overlay
+                    .find(sequence)
+                    .map(|found| overlay.read(sequence, found).expect("in memory"));
                 prop_assert_eq!(body.as_ref(), all.edited.get(&sequence).map(|edit| &edit.body));
             }
             for pair in walk.windows(2) {
                 let (first, last) = (pair[0].min(pair[1]), pair[0].max(pair[1]));
                 prop_assert_eq!(overlay.left_of(first, last), all.left_of(first, last));
-                let touched = all.removed_within(first, last) > 0 || all.edited.range(first..=last).next().is_some();
+                let touched = all.removed_within(first, last) > 0
+                    || all.edited.range(first..=last).next().is_some();
                 prop_assert!(overlay.touches(first, last) || !touched);
             }
         }

@@ -1,22 +1,23 @@
-//! Expiry (P2, P6, P8): what a store's TTL has passed leaves the disk by an unlink, without being
-//! read or rewritten.
+//! Expiry (P2, P6, P8): removes data that is past its store's TTL from the disk by an unlink,
+//! without reading or rewriting it. This file also contains the thread for all work that depends on
+//! time.
 //!
 //! ```text
-//!  partition  1 │ 2 │ 3 │ 4 …      each segment of a store with TTL lies in one partition of time
+//!  partition  1 │ 2 │ 3 │ 4 …   each segment of a store with TTL is in one time partition
 //!             ▼
 //!  data file unlinked, index kept: every timeline's last sequence is still known
 //!  eight neighbours without data ──merge──> one, with the end of each timeline
 //! ```
 //!
-//! 1. a segment whose newest entry is past its TTL, by a time that is sure (`clock::SureTime`), is
-//!    dropped;
-//! 2. the manifest says so, durably;
-//! 3. the view has it without its data; the data file goes when the last reader lets go.
+//! 1. a segment whose newest entry is past its TTL, by sure time (`clock::SureTime`), is dropped;
+//! 2. the manifest records this durably;
+//! 3. the view has the segment without its data; the data file is removed when the last reader has
+//!    released it.
 //!
-//! Readers never see an expired entry, whatever the disk holds: this room only gives the space
-//! back. What is in memory and in the log is sealed early enough (`is_seal_due`), so that idle
-//! timelines leave too. All that goes by time is done here: the reserve is made again here, and the
-//! last group of an idle log is vouched for.
+//! Readers never see an expired entry, whatever is on the disk: this file only frees space. Entries
+//! in memory and in the log are sealed early enough (`is_seal_due`), so that idle timelines are
+//! removed too. The thread also recreates the reserve, and vouches for the last group of an idle
+//! log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,15 +31,15 @@ use crate::state::State;
 use crate::write::queue::Queue;
 use crate::write::ticket::Ticket;
 
-/// How often the time is looked at.
+/// The interval between checks of the time.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long trims wait in memory until they are flushed, so that the segments that they emptied are
-/// rewritten.
+/// The time that trims wait in memory until they are flushed, so that the segments that they
+/// emptied are rewritten.
 const TRIM_WAIT_MS: u64 = 60_000;
 
-/// The thread that goes by time, until the engine closes. Merging, which may take long, is
-/// another's.
+/// The thread for work that depends on time, until the engine closes. Merging, which may take long,
+/// has another thread.
 pub fn run(state: &State, queue: &Queue) {
     let mut unvouched_before = 0;
     while !state.is_closing() {
@@ -53,16 +54,17 @@ pub fn run(state: &State, queue: &Queue) {
             }
         }
         if is_seal_due(state) {
-            // The flush thread goes on from there; a queue that is closed has nothing left to seal.
+            // The flush thread does the rest; a queue that is closed has nothing left to seal.
             let _sealed = queue.seal().and_then(Ticket::wait);
         }
-        // Each making doubles it, so that a growing directory does not write it again and again.
+        // The reserve at least doubles each time, so that a growing directory does not rewrite it
+        // again and again.
         let wanted = state.options.reserve_bytes(state.segment_bytes());
         if state.reserve.is_out() || wanted >= (2 * state.reserve.bytes()).max(1) {
             state.reserve.make(wanted, state.merging.lag.reserved_bytes());
         }
-        // The end of the log that nothing vouches for has been the same for a tick: no group will
-        // do it soon.
+        // The unvouched end of the log has been the same for a tick: no group will vouch for it
+        // soon.
         let unvouched = state.unvouched.load(Ordering::Relaxed);
         if unvouched != 0 && unvouched == unvouched_before {
             queue.vouch();
@@ -72,7 +74,7 @@ pub fn run(state: &State, queue: &Queue) {
     }
 }
 
-/// Drops what has expired.
+/// Drops all expired segments.
 pub fn expire(state: &State) -> Result<(), Failure> {
     let _one_at_a_time = state.turns.expiring.lock();
     let now_ms = state.sure_now_ms();
@@ -90,7 +92,7 @@ pub fn expire(state: &State) -> Result<(), Failure> {
     state.free_space(|live: &mut Live| {
         for record in live.segments.iter_mut().filter(|record| numbers.contains(&record.number)) {
             record.dropped = true;
-            // A clock that goes back must not tell of entries that are not there any more.
+            // A clock that is set back must not make dropped entries appear to exist.
             if let Some(store) = live.stores.iter_mut().find(|store| store.id == record.store) {
                 store.gone_before_ms =
                     store.gone_before_ms.max(record.last_start_ms.saturating_add(1));
@@ -99,7 +101,7 @@ pub fn expire(state: &State) -> Result<(), Failure> {
         live.seen_ms = live.seen_ms.max(now_ms);
     })?;
     state.view.change(|view| {
-        // A merge may have replaced some of them meanwhile: what it wrote is dropped next time.
+        // A merge may have replaced some of them meanwhile: its output is dropped next time.
         expired.iter().for_each(|segment| view.segments.replace(Arc::new(segment.expired())));
     });
     for segment in &expired {
@@ -114,11 +116,11 @@ pub fn expire(state: &State) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How long they wait where space is short.
+/// The time that trims wait if space is short.
 const SHORT_TRIM_WAIT_MS: u64 = 5_000;
 
 /// Whether the active memtable is so old that its entries could expire before they are flushed, or
-/// that its trims have waited long enough. On a full disk they do not wait.
+/// its trims have waited long enough. On a full disk trims do not wait.
 fn is_seal_due(state: &State) -> bool {
     let active = state.view.load().active.clone();
     let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));

@@ -1,19 +1,19 @@
 //! The flush path: a sealed memtable becomes segments (P1, P3, P6).
 //!
-//! 1. count what the changes leave dead in older segments (`garbage`);
-//! 2. for each store that was not dropped, and each time partition of a store with TTL: count how
-//!    often each body is used, sort the names, write a segment and sync its files;
-//! 3. sync the directory: the files have their names for good;
-//! 4. commit the manifest: the segments are live, and replay starts behind the memtable's part of
+//! 1. count the garbage that the changes create in older segments (`garbage`);
+//! 2. for each store that was not dropped, and each time partition of a store with TTL: count the
+//!    uses of each body, sort the names, write a segment and sync its files;
+//! 3. sync the directory: the files' names are durable;
+//! 4. commit the manifest: the segments are live, and replay starts after the memtable's part of
 //!    the log;
-//! 5. change the view: the segments take the memtable's place in one step;
-//! 6. remove the log files that nothing needs any more.
+//! 5. change the view: the segments replace the memtable in one step;
+//! 6. remove the log files that are not needed any more.
 //!
 //! Sealed memtables are flushed in order, so the checkpoint only moves forward. If the disk is
-//! full, the memtable stays, and the flush is tried again when something changed or a moment has
-//! passed.
+//! full, the memtable stays, and the flush is tried again when something changed or after a short
+//! delay (`RETRY`).
 //!
-//! It does not know: who sealed the memtable, or why.
+//! This file does not know who sealed the memtable, or why.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -36,7 +36,7 @@ use crate::timeline::{Changes, Edit, End, Times};
 use crate::upkeep::garbage;
 use crate::upkeep::install::{make_live, remove_unfinished};
 
-/// How long a flush that failed on a full disk waits for space.
+/// The time that a flush that failed on a full disk waits for space.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The flush thread: flushes whatever is sealed until the engine closes.
@@ -48,8 +48,8 @@ pub fn run(state: &State) {
             Ok(false) if state.is_closing() => return,
             Ok(false) => state.progress.wait(seen, Duration::from_hours(1)),
             Err(Failure::Refused(error)) => {
-                // The reserve is for what gives space back: what was trimmed, and the log behind
-                // it.
+                // The reserve is for work that frees space: trimmed entries, and the log before the
+                // checkpoint.
                 let frees = || state.view.load().memtables().any(|memtable| memtable.frees());
                 let is_full = matches!(error, Error::DiskFull { .. });
                 if is_full && (state.make_space() || (frees() && state.reserve.give_back())) {
@@ -63,8 +63,8 @@ pub fn run(state: &State) {
                 state.progress.wait(seen, RETRY);
             }
             Err(failure) => {
-                // What is on the disk is not known; the log still has everything, and the next open
-                // reads it.
+                // The content of the disk is unknown; the log still has everything, and the next
+                // open reads it.
                 state.progress.flush_outcome(Some(state.failed(failure)));
                 return;
             }
@@ -72,7 +72,7 @@ pub fn run(state: &State) {
     }
 }
 
-/// Flushes the oldest sealed memtable. False when there is none.
+/// Flushes the oldest sealed memtable. False if there is none.
 fn flush_oldest(state: &State) -> Result<bool, Failure> {
     let Some(memtable) = state.view.load().sealed.last().cloned() else { return Ok(false) };
     let dead = garbage::count(&state.view.load(), &memtable);
@@ -99,8 +99,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Writes the segments of each store that the memtable has something of. Leaves no file behind when
-/// it fails.
+/// Writes the segments of each store in the memtable. Leaves no file if it fails.
 fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecord>> {
     let mut stores: Vec<StoreId> = Vec::new();
     memtable.for_each(|slot| {
@@ -145,16 +144,16 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
     Ok(records)
 }
 
-/// A piece of time whose entries go into one segment and expire together.
+/// A time range whose entries go into one segment and expire together.
 struct Partition {
-    /// What the manifest calls it: the time at which it begins.
+    /// Its number in the manifest: the time at which it begins.
     number: u64,
-    /// The starts of lifetimes in it.
+    /// The range of the starts of lifetimes in it.
     starts: RangeInclusive<TimeMs>,
 }
 
-/// The partitions of a memtable's entries, ascending; at least one. A store without TTL has one for
-/// all times.
+/// The partitions of a memtable's entries, ascending; at least one. A store without TTL has one
+/// partition for all times.
 fn partitions(state: &State, memtable: &Memtable, store: StoreId) -> Vec<Partition> {
     let ttl_ms = state.ttl_ms(store);
     if ttl_ms == 0 {
@@ -178,14 +177,14 @@ fn partitions(state: &State, memtable: &Memtable, store: StoreId) -> Vec<Partiti
     numbers.into_iter().map(partition).collect()
 }
 
-/// The length of a store's partitions: short enough that what has expired is soon gone, long enough
-/// that there are few.
+/// The length of a store's partitions: short enough that expired data is removed soon, long enough
+/// that there are few partitions.
 fn partition_ms(ttl_ms: u64) -> u64 {
     (ttl_ms / 64).clamp(1000, 24 * 3600 * 1000)
 }
 
-/// Writes the entries of one partition. The last one also holds what else is known of each
-/// timeline.
+/// Writes the entries of one partition. The last one also contains everything else that is known of
+/// each timeline.
 fn write_segment(
     state: &State,
     memtable: &Memtable,
@@ -216,7 +215,7 @@ fn write_segment(
             write_changes_and_ids(state, slot, &edits, &mut writer)?;
         }
         if slot.name == BODIES {
-            // What it changes may have any time up to now.
+            // The entries that it changes may have any time up to now.
             return writer.end(End { last_time_ms: state.times.last_ms(), ..slot.end() });
         }
         writer.end(slot.end())
@@ -256,8 +255,8 @@ fn changed_bodies(state: &State, memtable: &Memtable, store: StoreId) -> BTreeMa
     look.map(|slot| memtable.changes_in(slot, own)).unwrap_or_default()
 }
 
-/// Bodies that several timelines share stand once, in commit order. Gives their numbers in the
-/// segment.
+/// Writes the bodies that several timelines share, each once, in commit order. Returns their
+/// numbers in the segment.
 fn write_shared(
     memtable: &Memtable,
     store: StoreId,
@@ -280,7 +279,7 @@ fn write_shared(
 }
 
 /// Edits of entries in older segments, by timeline: the sequences, the numbers of the new bodies,
-/// and where they were committed.
+/// and the places of the commits.
 type Edits = HashMap<Bytes, Vec<(Sequence, u32, CommitPlace)>>;
 
 fn write_edits(
@@ -298,7 +297,7 @@ fn write_edits(
         };
         let mut edited = changes.below(slot.first()).edited;
         if slot.name == BODIES {
-            // The bodies that are here are written as they are now.
+            // The bodies in this memtable are written with their changes applied.
             edited.retain(|place, _| *place < memtable.from().0);
         }
         if edited.is_empty() {
@@ -312,15 +311,15 @@ fn write_edits(
             edits.entry(slot.name.clone()).or_default().push((sequence, number, edit.at));
             Ok(())
         };
-        // What was trimmed after it was edited is not shown.
+        // An entry that was trimmed after it was edited is not visible.
         let lowest = slot.end().floor.lowest;
         outcome = edited.range(lowest..).try_for_each(|(sequence, edit)| write(*sequence, edit));
     });
     outcome.map(|()| edits)
 }
 
-/// The segments that hold entries of a timeline that expire by themselves, and what they know of
-/// it.
+/// The segments that hold entries of a timeline with a lifetime of their own, and their index
+/// entries for it.
 fn brief_parts<'v>(view: &'v View, slot: &Slot) -> Vec<(&'v Segment, TimelineEntry)> {
     let segments = view.segments.of(slot.store).iter();
     let parts =
@@ -328,8 +327,8 @@ fn brief_parts<'v>(view: &'v View, slot: &Slot) -> Vec<(&'v Segment, TimelineEnt
     parts.filter(|(_, entry)| entry.own_expiry).collect()
 }
 
-/// When the lifetime of an entry in one of these began and ends; zeros if it does not expire by
-/// itself. One that cannot be read may live for ever.
+/// The start and the end of an entry's own lifetime, according to these segments; zeros if it has
+/// none. An entry that cannot be read may live for ever.
 fn own_expiry(
     brief: &[(&Segment, TimelineEntry)],
     slot: &Slot,
@@ -343,7 +342,7 @@ fn own_expiry(
     (times.start_ms, times.expire_at_ms)
 }
 
-/// The entries of a slot in a piece of time that were not removed, with their newest bodies.
+/// Writes the entries of a slot in a time range that were not removed, with their newest bodies.
 fn write_entries(
     memtable: &Memtable,
     slot: &Slot,
@@ -377,7 +376,7 @@ fn write_entries(
     Ok(())
 }
 
-/// How many entries of a store's timelines use each body.
+/// The number of entries of a store's timelines that use each body.
 fn count_uses(memtable: &Memtable, store: StoreId) -> Vec<u32> {
     let mut uses = vec![0u32; memtable.body_count()];
     memtable.for_each(|slot| {

@@ -1,16 +1,16 @@
-//! Counting garbage (P8): what trims, removals and edits leave dead in older segments, so that a
-//! mostly dead one is rewritten.
+//! Counts garbage (P8): the weight that trims, removals and edits make dead in older segments, so
+//! that a segment that is mostly dead is rewritten.
 //!
-//! It is counted once, when the changes are flushed, and goes into the manifest that makes the
-//! flush live: so the count survives, and nothing is counted twice or looked for in the background.
-//! A timeline that was not changed costs nothing, one that was costs a look into the index of each
-//! segment that holds it.
+//! It is counted once, when the changes are flushed, and stored in the manifest that makes the
+//! flush live: so the count survives, and nothing is counted twice or searched for in the
+//! background. An unchanged timeline costs nothing; a changed one costs a look-up in the index of
+//! each segment that holds it.
 //!
-//! Entries are an estimate: those of a timeline in one segment count as equally large. Bodies of
-//! edits count with their lengths, where they lie. An entry that was edited before and is removed
-//! now counts a second time, since nothing tells whether its segment was rewritten in between: the
-//! sum may pass the weight, and never stays below it when all is dead. That decides when to
-//! rewrite, never what.
+//! The weight of entries is an estimate: the entries of a timeline in one segment count as equally
+//! large. Bodies of edits count with their lengths, in the segments that hold them. An entry that
+//! was edited before and is removed now counts a second time, since it is unknown whether its
+//! segment was rewritten in between: the sum may exceed the weight, and is never below it when all
+//! is dead. The sum decides when to rewrite, never what.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::segment::Segment;
 use crate::state::view::View;
 use crate::timeline::Changes;
 
-/// So much died in the segment that holds this place of the log.
+/// The weight that died in the segment that holds this part of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Dead {
     store: StoreId,
@@ -32,7 +32,7 @@ pub struct Dead {
     weight: u64,
 }
 
-/// What a memtable's changes leave dead in the segments of now, which are all older.
+/// The weight that a memtable's changes make dead in the current segments, which are all older.
 pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
     let mut dead: Vec<Dead> = Vec::new();
     memtable.for_each(|slot| {
@@ -43,7 +43,7 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
         for segment in
             view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
         {
-            // One that cannot be read is not rewritten either.
+            // A segment that cannot be read is not rewritten either.
             let Ok(Some(entry)) = segment.find(&slot.name) else { continue };
             let weight = died.entries(&entry) + died.edits(segment, &entry).unwrap_or(0);
             add(&mut dead, segment, weight);
@@ -55,7 +55,8 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
     dead
 }
 
-/// Bodies that were changed for all their entries: each counts as one of its segment's that may be.
+/// Adds bodies that were changed for all their entries: each counts as an average one of the bodies
+/// of its segment that may be changed.
 fn bodies(view: &View, slot: &Slot, dead: &mut Vec<Dead>) {
     let changed = || slot.changes().into_iter().flat_map(|changes| &changes.edited);
     for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
@@ -85,19 +86,19 @@ fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {
     }
 }
 
-/// What of one timeline died with the changes of a memtable, looked for from the newest segment to
-/// the oldest.
+/// The part of one timeline that died with the changes of a memtable, computed from the newest
+/// segment to the oldest.
 struct Died {
     floor_before: Sequence,
     lowest: Sequence,
     changes: Changes,
-    /// Entries that a segment met so far has another body for: the bodies of older ones died when
-    /// that was flushed.
+    /// Entries for which a segment visited so far has another body: the older bodies died when that
+    /// segment was flushed.
     edited_before: BTreeSet<Sequence>,
 }
 
 impl Died {
-    /// `None` if nothing did.
+    /// `None` if nothing died.
     fn of(slot: &Slot) -> Option<Died> {
         let changes = slot.changes().map(|changes| changes.below(slot.first())).unwrap_or_default();
         let lowest = slot.end().floor.lowest;
@@ -105,7 +106,7 @@ impl Died {
         Some(Died { floor_before, lowest, changes, edited_before: BTreeSet::new() })
     }
 
-    /// What its entries in a segment weigh that are dead now.
+    /// The weight of its entries in a segment that are dead now.
     fn entries(&self, entry: &TimelineEntry) -> u64 {
         if entry.count == 0 {
             return 0;
@@ -121,8 +122,8 @@ impl Died {
             self.lowest.checked_sub(1).map_or(0, |high| overlap(self.floor_before, high));
         let removed = self.changes.removed.iter();
         let removed = removed.map(|(from, to)| overlap((*from).max(self.lowest), *to));
-        // Where sequences were passed over, one that was removed or edited is an entry all the
-        // same.
+        // In a timeline with skipped sequences, a removed or edited sequence is an entry
+        // nevertheless.
         let removed =
             removed.filter(|count| *count > 0).map(|count| share(count).max(weight / entry.count));
         let edited = self.changes.edited.range(self.lowest.max(first)..);
@@ -132,7 +133,7 @@ impl Died {
         share(below_floor) + removed.sum::<u64>() + weight * edited / entry.count
     }
 
-    /// What its edits in a segment weigh that are dead now.
+    /// The weight of its edits in a segment that are dead now.
     fn edits(&mut self, segment: &Segment, entry: &TimelineEntry) -> Result<u64> {
         let mut weight = 0;
         for edited in segment.edited(entry) {
@@ -140,7 +141,7 @@ impl Died {
             let is_gone = (self.floor_before..self.lowest).contains(&sequence)
                 || self.changes.removes(sequence)
                 || self.changes.edited.contains_key(&sequence);
-            // Of several edits of an entry the newest was alive.
+            // Of several edits of an entry, the newest was alive.
             if self.edited_before.insert(sequence) && is_gone {
                 weight += segment.edited_bytes(edited)? + ENTRY_WEIGHT;
             }
@@ -149,7 +150,8 @@ impl Died {
     }
 }
 
-/// Notes it. A merge may have put another segment in the place of one that was counted for.
+/// Adds the dead weight to the segments' records. A merge may have replaced a segment by another
+/// since the count.
 pub fn note(dead: &[Dead], records: &mut [SegmentRecord]) {
     for Dead { store, partition, from, weight } in dead {
         let holder = records.iter_mut().find(|record| {
@@ -157,7 +159,8 @@ pub fn note(dead: &[Dead], records: &mut [SegmentRecord]) {
                 && (record.from..record.to).contains(from)
         });
         if let Some(record) = holder {
-            // Above the weight, too: a merge under way takes over what was added since it began.
+            // The sum may exceed the weight: a merge in progress takes over what was added since it
+            // began.
             record.dead_weight = record.dead_weight.saturating_add(*weight);
         }
     }

@@ -1,4 +1,4 @@
-//! New segments become live, or their files go: what a flush and a merge do alike.
+//! The steps that a flush and a merge share: make new segments live, or remove their files.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use crate::ids::FileNumber;
 use crate::segment::{Segment, all_names};
 use crate::state::State;
 
-/// Makes the names of written segments durable, opens them, and commits the
-/// manifest, in which none is of a store that was dropped meanwhile. If it is refused, their files
-/// go; if it is poisoned, they stay, since the manifest that names them may be there.
+/// Makes the names of written segments durable, opens the segments, and commits the manifest
+/// without those whose store was dropped meanwhile. If the commit is refused, their files are
+/// removed; if it is poisoned, they stay, since the manifest that names them may be durable.
 pub fn make_live(
     state: &State,
     records: &[SegmentRecord],

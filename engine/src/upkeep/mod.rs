@@ -1,5 +1,5 @@
-//! Maintenance, on threads of its own: memtables to segments, segments to larger segments, and
-//! what has expired or was dropped off the disk.
+//! Maintenance, most of it on threads of its own: flushes memtables to segments, merges segments,
+//! removes expired and dropped data from the disk, and creates and drops stores.
 
 pub mod compact;
 pub mod expire;

@@ -1,21 +1,24 @@
-//! Creating and dropping stores (P2, P3, P6, P11).
+//! Creates and drops stores (P2, P3, P6, P11).
 //!
 //! ```text
-//!  create   id and generation from the counter of the manifest          manifest: the store          known
-//!  drop     no group is committed meanwhile                             manifest: no store, none of its segments
-//!           view without its segments                                   watchers of its timelines are told
-//!           segment files                                               go with their last reader
+//!  create   1. take id and generation from the counter of the manifest
+//!           2. commit the manifest with the store
+//!  drop     1. block commits
+//!           2. commit the manifest without the store and its segments
+//!           3. change the view: without its segments
+//!           4. mark its segment files: they are removed when their last reader has released them
+//!           5. notify the watchers of its timelines
 //! ```
 //!
-//! Ids are never given twice, so whatever of a dropped store is still in memory, in the log or on
-//! its way to a segment is known by its id: readers and the commit path refuse it, replay and flush
-//! skip it, and a merge of it leaves nothing. The log therefore needs no record of a drop: the
-//! manifest is the truth.
+//! Ids are never reused, so everything of a dropped store that is still in memory, in the log or
+//! about to become a segment is recognized by its id: readers and the commit path refuse it, replay
+//! and flush skip it, and a merge of it leaves nothing. The log therefore needs no record of a
+//! drop: the manifest is authoritative.
 //!
-//! A store that is created again has another id, and another generation: cursors from before are of
-//! another epoch.
+//! A store that is created again has another id, and another generation: cursors from before belong
+//! to another epoch.
 //!
-//! It does not know: who holds handles.
+//! This file does not know who holds handles.
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{Copies, Live, StoreRecord};
@@ -23,7 +26,7 @@ use crate::ids::{MAX_STORES, PERMANENT_STORES};
 use crate::read::list::list;
 use crate::state::State;
 
-/// Creates a store of a name that there is none of. One at a time.
+/// Creates a store whose name is not in use. Callers must not run this concurrently.
 pub fn create(state: &State, name: &str, ttl_ms: u64, copies: Copies) -> Result<()> {
     if state.stores.read().len() >= MAX_STORES {
         return Err(Error::TooManyStores { limit: MAX_STORES });
@@ -36,15 +39,15 @@ pub fn create(state: &State, name: &str, ttl_ms: u64, copies: Copies) -> Result<
     state.change_stores(|live| live.stores.push(record))
 }
 
-/// Drops a store that is there. One at a time.
+/// Drops an existing store. Callers must not run this concurrently.
 pub fn drop(state: &State, store: &StoreRecord, force: bool) -> Result<()> {
     if PERMANENT_STORES.contains(&store.name.as_str()) {
         return Err(Error::invalid(format!("the store {:?} cannot be dropped", store.name)));
     }
-    // The engine's stop waits for this lock: nothing of what follows comes after it.
+    // The engine's stop waits for this lock: nothing below happens after it.
     let _no_stop = state.turns.expiring.lock();
     if !force {
-        // Most of what this reads is in memory when it is read again below.
+        // Most of what this reads is cached when it is read again below.
         check_empty(state, store)?;
     }
     let no_commit = state.turns.dropping.write();

@@ -1,17 +1,18 @@
-//! What an engine gives up when the process has no file descriptor left (P7).
+//! Frees file descriptors when the process has none left (P7).
 //!
 //! ```text
-//!  open, create, list ──too many open files──> 1. close half of the files that are open for speed only ──> again
-//!                                              2. when there are none: let go of a spare descriptor ─────> again
-//!                                              3. when there is none either: Error::TooManyFiles
+//!  open, create, list ──too many open files──>
+//!    1. close half of the files that are open for speed only; call again
+//!    2. if there are none: release a spare descriptor; call again
+//!    3. if there is none either: Error::TooManyFiles
 //! ```
 //!
-//! Engines of one process do not know of each other: one that has no file to close cannot make
-//! another one close its files. For that case each engine holds spare descriptors, as many as a
-//! flush, a log file and a manifest need, and takes them again after a call that found a descriptor
-//! at once.
+//! The engines of one process do not know each other: an engine that has no file to close cannot
+//! make another one close its files. For that case each engine holds spare descriptors, as many as
+//! a flush, a log file and a manifest need, and takes them again after a call that found a
+//! descriptor at once.
 //!
-//! It does not know: which files are open for speed.
+//! This file does not know which files are open for speed.
 
 use std::fmt;
 use std::io;
@@ -24,14 +25,14 @@ use crate::error::is_out_of_descriptors;
 /// Two for the files of a segment that is written, one for the next log file, one for a manifest.
 const SPARES: usize = 4;
 
-/// A million open files are closed after 20 halvings; with the spares that is 24 tries. More are
-/// only needed when other threads take what becomes free.
+/// A million open files are closed after 20 halvings; with the spares that is 24 attempts. More are
+/// needed only if other threads take the descriptors that become free.
 const MOST_TRIES: usize = 32;
 
 /// Closes some of the files that are open for speed only. False when there are none.
 pub type CloseSome = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The descriptors that one engine can give up.
+/// The descriptors that one engine can release.
 pub(super) struct Descriptors {
     close_some: CloseSome,
     spares: Mutex<Vec<Box<dyn Send + Sync>>>,
@@ -51,8 +52,8 @@ impl Descriptors {
         descriptors
     }
 
-    /// Makes a call that needs a descriptor; again, as long as there is none and something can be
-    /// given up.
+    /// Makes a call that needs a descriptor; repeats it as long as there is none and something can
+    /// be released.
     pub fn call<T>(
         &self,
         raw: &dyn RawDirectory,

@@ -1,8 +1,8 @@
-//! The operating system's files. Reads are `pread`, so that a bad sector or a file cut short under
-//! us is an error of that read and never a signal (docs/decisions/0001-reads-by-pread.md).
+//! The operating system's files. Reads use `pread`, so that a bad sector or a truncated file is an
+//! error of that read and never a signal (docs/decisions/0001-reads-by-pread.md).
 //!
-//! Entries are private messages: directories and files that are made here are for their owner only,
-//! whatever the umask. What was there before keeps its mode.
+//! Entries are private messages: directories and files that are created here are accessible by
+//! their owner only, whatever the umask. Existing files keep their mode.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -18,17 +18,17 @@ use std::sync::Arc;
 use super::{RawDirectory, RawFile, Site};
 use crate::ids::BootId;
 
-/// Where Linux tells which boot this is: 32 hex digits with hyphens.
+/// The file with Linux's boot id: 32 hex digits with hyphens.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Modes of what is made; a umask can only take from them.
+/// Modes of created directories and files; a umask can only remove bits.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
 /// A directory of the operating system.
 pub struct DiskDirectory {
     path: PathBuf,
-    /// Kept open, so that its sync needs no descriptor when there is none left.
+    /// Kept open, so that a sync of the directory needs no descriptor when there is none left.
     handle: File,
 }
 
@@ -38,35 +38,36 @@ impl DiskDirectory {
         Ok(DiskDirectory { path: path.to_path_buf(), handle: File::open(path)? })
     }
 
-    /// The directory at `path`, made with its parents when there is none. All names on the way are
-    /// durable then: those that are there already may have been made by a process that was killed
-    /// before it could see to it.
+    /// The directory at `path`; created, with its parents, if there is none. All names on the path
+    /// are durable afterwards, those of existing directories too: they may have been created by a
+    /// process that was killed before it could sync them.
     pub fn create(path: &Path) -> io::Result<DiskDirectory> {
         DiskDirectory::create_noting(path).map(|(directory, _)| directory)
     }
 
-    /// The same, and which directories were made for it, the outermost first: for [`remove_empty`].
+    /// As [`DiskDirectory::create`], also returning the directories that were created, the
+    /// outermost first: for [`remove_empty`].
     pub fn create_noting(path: &Path) -> io::Result<(DiskDirectory, Vec<PathBuf>)> {
         let made = make_durable(path, &mut |parent| File::open(parent)?.sync_all())?;
         Ok((DiskDirectory::open(path)?, made))
     }
 
-    /// Opens the lock file, made if there is none.
+    /// Opens the lock file; creates it if there is none.
     fn lock_file(path: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true).mode(FILE_MODE).open(path)
     }
 }
 
-/// Removes directories that were made, the innermost first, up to the first that holds anything:
-/// another may have begun to use it.
+/// Removes directories that were created, the innermost first, up to the first one that is not
+/// empty: another process may have begun to use it.
 pub fn remove_empty(made: &[PathBuf]) {
-    // One that stays is empty, and in nobody's way.
+    // A directory that remains is empty and harmless.
     let _ = made.iter().rev().try_for_each(fs::remove_dir);
 }
 
-/// Makes a directory and those above it that are missing, then syncs all above it, the nearest
-/// first. Gives those that it made.
+/// Creates a directory and its missing ancestors, then syncs all ancestors, the nearest first.
+/// Returns the created directories.
 fn make_durable(
     path: &Path,
     sync: &mut dyn FnMut(&Path) -> io::Result<()>,
@@ -77,14 +78,14 @@ fn make_durable(
     for directory in missing.into_iter().rev() {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
             Ok(()) => made.push(directory.to_path_buf()),
-            // Another made it since, or its name ends in `..`.
+            // Another process created it meanwhile, or its name ends in `..`.
             Err(_) if directory.is_dir() => {}
             Err(error) => return Err(error),
         }
     }
     for parent in path.ancestors().skip(1) {
         match sync(parent) {
-            // Where this user may not even look, somebody else made the name.
+            // Another user created a name in a directory that this user may not read.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
             synced => synced?,
         }
@@ -107,8 +108,8 @@ struct Locked(File);
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Closing is not enough: a process that was just forked has the file open, too, until it is
-        // another program.
+        // Closing is not enough: a process that was just forked also has the file open, until it
+        // executes another program.
         let _ = self.0.unlock();
     }
 }
@@ -130,8 +131,8 @@ impl RawDirectory for DiskDirectory {
         let mut locked = loop {
             let opened = if alone { DiskDirectory::lock_file(&path) } else { File::open(&path) };
             let file = match opened {
-                // A directory that never had a writer, or was copied without the file, has nobody
-                // to keep out.
+                // A directory that never had a writer, or was copied without the lock file, needs
+                // no exclusion.
                 Err(error) if !alone && error.kind() == io::ErrorKind::NotFound => {
                     return Ok(Box::new(()));
                 }
@@ -139,20 +140,21 @@ impl RawDirectory for DiskDirectory {
             };
             lock_result(if alone { file.try_lock() } else { file.try_lock_shared() })?;
             let locked = Locked(file);
-            // A claim that failed may have removed the file before it was locked here. The lock of
-            // a file that has lost its name keeps nobody out.
+            // A failed claim may have removed the file before it was locked here. The lock of a
+            // file without a name excludes nobody.
             if is_at(&locked.0, &path)? {
                 break locked;
             }
         };
         if !is_at(&self.handle, &self.path)? {
-            // A sync would go to the directory that was opened, files to the one that has its name.
+            // A sync would apply to the directory that was opened, files to the one that has its
+            // name.
             let what = "the directory was removed or replaced while it was opened: try again";
             return Err(io::Error::new(io::ErrorKind::NotFound, what));
         }
         if alone {
-            // The number only helps a person; a disk without room for it must not keep an engine
-            // from opening.
+            // The process id only informs a person; a full disk must not prevent an engine from
+            // opening.
             let file = &mut locked.0;
             let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         }
@@ -162,8 +164,8 @@ impl RawDirectory for DiskDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path)? {
-            // A name that is not UTF-8 is not ours, and neither is what it becomes here. It is
-            // listed all the same: a directory that holds it is not empty.
+            // A name that is not UTF-8 is not a file of the engine, and neither is its lossy form.
+            // It is listed nevertheless: a directory that holds it is not empty.
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
@@ -205,7 +207,7 @@ impl RawDirectory for DiskDirectory {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        // What an ordinary user may still take, not what the file system keeps for root.
+        // The space for an ordinary user, without the file system's reserve for root.
         let space = rustix::fs::fstatvfs(&self.handle)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
@@ -301,7 +303,7 @@ mod tests {
             assert!(dir.lock("LOCK", alone).is_err(), "it is held");
         }
         drop(kept);
-        // Many who lock, remove and unlock: never do two have the lock at once.
+        // Many threads lock, remove and unlock: never do two have the lock at the same time.
         let holders = std::sync::atomic::AtomicUsize::new(0);
         let contend = || {
             for _ in 0..2000 {
@@ -348,8 +350,8 @@ mod tests {
             })
             .expect("makes it");
             let above: Vec<PathBuf> = target.ancestors().skip(1).map(Path::to_path_buf).collect();
-            // What is there already may have been made by a process that was killed: it is synced,
-            // too.
+            // Existing directories may have been created by a process that was killed: they are
+            // synced too.
             assert_eq!(synced, above, "round {round}");
         }
     }

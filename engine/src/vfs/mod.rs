@@ -1,25 +1,26 @@
-//! The outside world's disk, as a parameter: one flat directory of named files.
+//! The disk, as a parameter of the engine: one flat directory of named files.
 //!
 //! ```text
-//!  engine rooms ──> Dir, File ──> RawDirectory, RawFile ──┬── disk       the operating system
-//!                   (this file)                           └── simulated  memory, with a log of every call
+//!  the engine ──> Dir, File ──> RawDirectory, RawFile ──┬── disk       the operating system
+//!                 (this file)                           └── simulated  memory, with a log of
+//!                                                                      every call
 //! ```
 //!
-//! What an implementation promises, and nothing more:
-//!  * `File::sync` returned: the file's bytes and length survive a power cut, if its name does.
-//!  * `Dir::sync` returned: every create, rename and remove before it survives a power cut.
-//! * `rename` replaces its target in one step for every observer; it is durable only after
-//!    `Dir::sync`.
-//!  * Everything else may be lost, torn at 512-byte sectors, or reordered by a power cut.
+//! An implementation guarantees this, and nothing more:
+//! * `File::sync` returned: the file's bytes and length survive a power cut, if its name does.
+//! * `Dir::sync` returned: every create, rename and remove before it survives a power cut.
+//! * `rename` replaces its target atomically for every observer; it is durable only after
+//!   `Dir::sync`.
+//! * A power cut may lose, tear at 512-byte sectors, or reorder everything else.
 //!
-//! A call that needs a file descriptor when the process has none left gives files of its engine up
-//! and is made again (`descriptors`).
+//! If a call needs a file descriptor and the process has none left, files of the same engine are
+//! closed and the call is repeated (`descriptors`).
 //!
-//! `Dir` and `File` add to each failure what was tried and on which file, and to each sync the
-//! place in the source that asked for it, so that a proof can take one sync away and see whether
-//! the tests notice.
+//! `Dir` and `File` add to each error the operation and the file, and to each sync the source
+//! location that requested it, so that a test can disable one sync and see whether the tests
+//! notice.
 //!
-//! It does not know: any file format, or which files belong together.
+//! This folder does not know any file format, or which files belong together.
 
 mod descriptors;
 pub mod disk;
@@ -41,58 +42,59 @@ use descriptors::{CloseSome, Descriptors};
 /// The file of an engine's lock in its directory.
 pub const LOCK_NAME: &str = "LOCK";
 
-/// How much of a file is copied at once.
+/// The number of bytes of a file that are copied at once.
 const COPY_BYTES: u64 = 1024 * 1024;
 
-/// The place in the source that asked for a sync.
+/// The source location that requested a sync.
 pub type Site = &'static Location<'static>;
 
-/// What an implementation of a directory does. Rooms use [`Dir`].
+/// The operations of a directory's implementation. The engine uses [`Dir`].
 pub trait RawDirectory: Send + Sync {
-    /// What messages call it.
+    /// Its path, for messages.
     fn path(&self) -> PathBuf;
-    /// Takes the lock of the directory until the guard is dropped: alone, or with other readers and
-    /// without changing anything. `WouldBlock`: another has it.
+    /// Takes the lock of the directory until the guard is dropped: exclusively if `alone`,
+    /// otherwise shared with other readers and without changing anything. `WouldBlock`: another
+    /// process holds it.
     fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>>;
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// A new, empty, writable file. The name must be free.
+    /// A new, empty, writable file. The name must not be in use.
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
     /// An existing file, to read from.
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
-    /// Gives a file another name, replacing what has it.
+    /// Renames a file, replacing the target.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a name. Readers that have the file open keep it.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes names durable.
     fn sync(&self, site: Site) -> io::Result<()>;
-    /// How many bytes of space there are left; as many as one likes when that is not known.
+    /// The number of free bytes; `u64::MAX` if unknown.
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
-    /// A descriptor that is held for nothing: when it is dropped, a file can be opened. An
-    /// implementation without descriptors holds nothing.
+    /// A spare descriptor: when it is dropped, a file can be opened. An implementation without
+    /// descriptors holds nothing.
     fn spare_descriptor(&self) -> io::Result<Box<dyn Send + Sync>> {
         Ok(Box::new(()))
     }
-    /// Which boot of the machine this is: what was written and not synced can be read as long as it
-    /// lasts. `None`: not known.
+    /// The id of the machine's current boot: unsynced writes can be read as long as the boot lasts.
+    /// `None`: unknown.
     fn boot_id(&self) -> Option<BootId> {
         None
     }
-    /// Gives a file, whose bytes are durable, a second name outside. An implementation that cannot
-    /// says so.
+    /// Gives a file, whose bytes are durable, a second name in another directory. An implementation
+    /// without hard links returns `Unsupported`.
     fn hard_link(&self, _name: &str, _target: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
 
 #[allow(clippy::len_without_is_empty, reason = "a length, not a container")]
-/// What an implementation of a file does. Rooms use [`File`].
+/// The operations of a file's implementation. The engine uses [`File`].
 pub trait RawFile: Send + Sync {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Reads exactly `buffer.len()` bytes at `offset`; `UnexpectedEof` when the file ends before.
+    /// Reads exactly `buffer.len()` bytes at `offset`; `UnexpectedEof` if the file ends before.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all of `bytes` at `offset`, growing the file as needed.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -106,9 +108,10 @@ pub trait RawFile: Send + Sync {
 #[derive(Clone)]
 pub struct Dir {
     raw: Arc<dyn RawDirectory>,
-    /// The names that were made through this and its clones, oldest first, if they are recorded.
+    /// The names that were created through this value and its clones, oldest first, if they are
+    /// recorded.
     made: Option<Arc<Mutex<Vec<String>>>>,
-    /// What its engine can give up; a directory without an engine has nothing.
+    /// The descriptors that its engine can release; `None` for a directory without an engine.
     descriptors: Option<Arc<Descriptors>>,
 }
 
@@ -124,8 +127,8 @@ impl Dir {
         Dir { raw, made: None, descriptors: None }
     }
 
-    /// The same directory, which records the names that are made through it and its clones, none so
-    /// far.
+    /// The same directory, which records the names that are created through it and its clones,
+    /// starting with none.
     pub fn recording(&self) -> Dir {
         Dir { made: Some(Arc::default()), ..self.clone() }
     }
@@ -137,7 +140,7 @@ impl Dir {
         names.extend(made.map(String::from));
     }
 
-    /// Removes what was made and is recorded, the newest first, as far as that works.
+    /// Removes the recorded files, the newest first, as far as possible.
     pub fn remove_recorded(&self) {
         let names = self.made.as_ref().map(|names| std::mem::take(&mut *names.lock()));
         for name in names.into_iter().flatten().rev() {
@@ -154,13 +157,13 @@ impl Dir {
         Dir { descriptors, ..self }
     }
 
-    /// Another directory that the same engine works with.
+    /// Another directory that the same engine uses.
     pub(crate) fn of_same_engine(&self, other: &Dir) -> Dir {
         Dir { descriptors: self.descriptors.clone(), ..other.clone() }
     }
 
-    /// Makes a call that needs a descriptor. When there is none left, gives up what can be given up
-    /// and makes it again.
+    /// Makes a call that needs a descriptor. If there is none left, releases what can be released
+    /// and repeats the call.
     pub(crate) fn with_descriptor<T>(
         &self,
         mut call: impl FnMut() -> io::Result<T>,
@@ -176,7 +179,7 @@ impl Dir {
         self.raw.path().join(name)
     }
 
-    /// Takes the directory's lock, alone or together with other readers; the guard releases it.
+    /// Takes the directory's lock, exclusively or shared with other readers; the guard releases it.
     pub fn lock(&self, name: &str, alone: bool) -> Result<Box<dyn Send + Sync>> {
         self.with_descriptor(|| self.raw.lock(name, alone)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
@@ -186,7 +189,7 @@ impl Dir {
         })
     }
 
-    /// Who holds the lock, as far as the lock file tells.
+    /// The holder of the lock, if the lock file names it.
     fn holder(&self, name: &str) -> String {
         let Ok(file) = self.open(name) else { return String::new() };
         let text =
@@ -205,7 +208,7 @@ impl Dir {
         Ok(names)
     }
 
-    /// A new file. Leftovers of an earlier try are the caller's to remove first.
+    /// A new file. The caller removes leftovers of an earlier attempt first.
     pub fn create(&self, name: &str) -> Result<File> {
         let path = self.path_of(name);
         let raw = self
@@ -240,24 +243,24 @@ impl Dir {
         Ok(())
     }
 
-    /// How many bytes of space are left.
+    /// The number of free bytes.
     pub fn free_bytes(&self) -> Result<u64> {
         self.raw.free_bytes().map_err(|error| Error::io("measure", &self.raw.path(), error))
     }
 
-    /// Which boot of the machine this is; zeros when that is not known.
+    /// The id of the machine's current boot; zeros if unknown.
     pub fn boot_id(&self) -> BootId {
         self.raw.boot_id().unwrap_or_default()
     }
 
-    /// Puts a file of another directory here, under the same name, which must be free: by a second
-    /// name for the same bytes where that is possible and wanted, otherwise by a copy, which is
-    /// durable when this returns. The name is durable after [`Dir::sync`]. Gives the file's length.
+    /// Puts a file of another directory here, under the same name, which must not be in use: by a
+    /// hard link if that is possible and `may_link`, otherwise by a copy, which is durable when
+    /// this returns. The name is durable after [`Dir::sync`]. Returns the file's length.
     pub fn place(&self, from: &Dir, name: &str, may_link: bool) -> Result<u64> {
         let source = from.open(name)?;
         let len = source.len()?;
-        // Whatever keeps it from being linked (another disk, a file system without links), a copy
-        // works or tells why not.
+        // Whatever prevents the link (another disk, a file system without links), a copy works or
+        // returns the error.
         if may_link && from.raw.hard_link(name, &self.path_of(name)).is_ok() {
             self.record(None, Some(name));
             return Ok(len);
@@ -306,8 +309,8 @@ impl File {
         self.raw.len().map_err(|error| Error::io("measure", &self.path, error))
     }
 
-    /// Exactly `len` bytes at `offset`. A file that ends before is damaged: callers ask for what a
-    /// checked header, footer or manifest says is there.
+    /// Exactly `len` bytes at `offset`. A file that ends before is damaged: callers read only what
+    /// a verified header, footer or manifest says exists.
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
         let mut buffer = vec![0; len];
         self.read_into(offset, &mut buffer)?;
@@ -339,8 +342,8 @@ impl File {
         self.raw.set_len(len).map_err(|error| Error::io("resize", &self.path, error))
     }
 
-    /// Makes bytes and length durable. After a failure the page cache may differ from the disk:
-    /// never try again, never trust.
+    /// Makes bytes and length durable. After a failure the page cache may differ from the disk: the
+    /// caller must neither retry nor trust the file.
     #[track_caller]
     pub fn sync(&self) -> Result<()> {
         let site = Location::caller();

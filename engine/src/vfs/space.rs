@@ -1,25 +1,26 @@
-//! The space of a simulated disk: which blocks its files occupy.
+//! The space of a simulated disk: the blocks that its files occupy.
 //!
-//! As file systems do it: a block is taken when something is written into it, not when a file is
-//! made longer; a file that has lost its name keeps its blocks until the last who has it open lets
-//! go; names take no space.
+//! As in real file systems, a block is allocated when something is written into it, not when a
+//! file's length grows; a file that has lost its name keeps its blocks until the last user that has
+//! it open closes it; names take no space.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 const BLOCK_BYTES: u64 = 4096;
 
-/// The space of a disk. Files are known by number.
+/// The space of a disk. Files are identified by number.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    /// `None`: there is always more.
+    /// `None`: unlimited.
     capacity_bytes: Option<u64>,
     blocks: BTreeMap<u64, BTreeSet<u64>>,
-    /// How often each file is open.
+    /// The number of times that each file is open.
     open: BTreeMap<u64, usize>,
 }
 
 impl Space {
-    /// From now on there are so many bytes, of which these files occupy theirs.
+    /// Limits the disk to `capacity_bytes`, of which these files, by number and length, occupy
+    /// theirs.
     pub fn limit(&mut self, capacity_bytes: Option<u64>, files: impl Iterator<Item = (u64, u64)>) {
         self.capacity_bytes = capacity_bytes;
         self.blocks =
@@ -42,7 +43,7 @@ impl Space {
         }
     }
 
-    /// What is left, when these files have names.
+    /// The free bytes, given the files that have names.
     pub fn free_bytes(&mut self, named: &BTreeSet<u64>) -> u64 {
         let Some(capacity_bytes) = self.capacity_bytes else { return u64::MAX };
         let open = &self.open;
@@ -51,7 +52,7 @@ impl Space {
         capacity_bytes.saturating_sub(used as u64 * BLOCK_BYTES)
     }
 
-    /// Takes the blocks of a piece of a file. False when there are not enough.
+    /// Allocates the blocks of a piece of a file. False if there are not enough.
     pub fn take(&mut self, named: &BTreeSet<u64>, file: u64, offset: u64, len: usize) -> bool {
         if !self.is_limited() || len == 0 {
             return true;
@@ -67,7 +68,7 @@ impl Space {
         fits
     }
 
-    /// A file has another length.
+    /// A file got the length `len`: frees the blocks beyond it.
     pub fn cut(&mut self, file: u64, len: u64) {
         if let Some(taken) = self.blocks.get_mut(&file) {
             taken.retain(|block| *block < len.div_ceil(BLOCK_BYTES));

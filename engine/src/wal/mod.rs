@@ -1,37 +1,45 @@
-//! The write-ahead log (P1, P3, P5): where a batch becomes durable.
+//! The write-ahead log (P1, P3, P5): a batch is durable when its group is synced here.
 //!
 //! ```text
-//!  wal-…07.log   [header | group | group | group 000000000]      full or superseded: readable up to where the next one starts
-//!  wal-…08.log   [header | group | group 0000000000000000]      active: groups are written at `end`
-//!  wal-next.tmp  [0000000000000000000000000000000000000000]      prepared: zeros, written and synced ahead of need
+//!  wal-…07.log   [header | group | group | group 000000000]   full or superseded: read up to
+//!                                                             the start of the next file
+//!  wal-…08.log   [header | group | group 0000000000000000]   active: groups are written at `end`
+//!  wal-next.tmp  [0000000000000000000000000000000000000000]   prepared: zeros, written and synced
+//!                                                             ahead of need
 //! ```
 //!
-//! The log is one row of bytes, numbered by lsn, cut into files. A file says in its header at which
-//! lsn it starts. What it holds beyond the start of the file after it is dead.
+//! The log is one sequence of bytes, numbered by lsn and cut into files. A file's header contains
+//! the lsn at which the file starts. The content of a file beyond the start of the next file is
+//! dead.
 //!
-//! Writing: a group is written at `end` and then synced; only then does `end` count as durable, and
-//! the next group starts at the next sector. Files change in this order: (1) sync the old file, (2)
-//! write the new one under another name and sync it, (3) rename it, (4) sync the directory. So a
-//! file that has its name is whole, and everything before its start is durable.
+//! Writing: a group is written at `end` and then synced; only then is everything below `end`
+//! durable, and the next group starts at the next sector. The change to the next file has these
+//! steps, in this order:
+//! 1. sync the old file;
+//! 2. write the new file under another name and sync it;
+//! 3. rename it;
+//! 4. sync the directory.
+//!
+//! So a file that has its final name is complete, and everything before its start is durable.
 //!
 //! Reading: the files in order, each from its start to the start of the next. In the last file the
-//! log ends at the first place where no valid group stands. That is a torn tail unless a valid
-//! group further on carries a durable watermark above it, or the file is shorter than its header
-//! says, or it is not the last file: then it is damage.
+//! log ends at the first position without a valid group. The rest is a torn tail, except in these
+//! cases, in which it is damage: a valid group after that position has a durable watermark above
+//! the position; the file is shorter than its header says; the file is not the last.
 //!
-//! The last group has none after it that carries a watermark above it, so its damage would pass for
-//! a torn tail. When a second has passed without a group, one without records is written behind it
-//! and synced, once; a new file vouches by its start as well.
+//! No group after the last one has a watermark above it, so damage of the last group would pass for
+//! a torn tail. Therefore, when a second has passed without a group, one empty group is written
+//! after it and synced; the start of a new file proves the same.
 //!
-//! What was valid but above the watermark may sit in the page cache only (and after a failed sync
-//! it stays there, clean, and is lost later). So recovery copies it into a new file before anything
-//! is served; the new file starts at the watermark, which makes the old copy dead.
+//! Groups that are valid but above the watermark may be in the page cache only (after a failed sync
+//! they stay there, clean, and are lost later). So recovery copies them into a new file before
+//! anything is served; the new file starts at the watermark, which makes the old copy dead.
 //!
-//! Files are not recycled: old records with good checksums are how recycled logs go wrong. Zeros
-//! are written ahead instead, because on common disks a sync into blocks that were written before
-//! costs half of one that also moves the end of the file.
+//! Files are not recycled: old records with valid checksums are the usual failure of recycled logs.
+//! Instead, zeros are written ahead, because on common disks a sync into blocks that were written
+//! before costs half of a sync that also moves the end of the file.
 //!
-//! It does not know: what a record means.
+//! This folder does not know the meaning of a record.
 
 mod prepare;
 mod reader;
@@ -56,7 +64,7 @@ fn temporary_name(number: FileNumber) -> String {
     format!("{}.tmp", file_name(number))
 }
 
-/// Whether a name is that of a log file that is not finished.
+/// Whether a name is that of an unfinished log file.
 pub fn is_temporary(name: &str) -> bool {
     name == PREPARED_NAME || name.strip_suffix(".tmp").is_some_and(|stem| is_file(stem).is_some())
 }

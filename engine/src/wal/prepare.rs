@@ -1,9 +1,9 @@
-//! The next file, written ahead of need: zeros all through, synced, so that the commit path never
-//! waits for it and its syncs later need not move the end of a file.
+//! Prepares the next file ahead of need: it is filled with zeros and synced, so that the commit
+//! path does not wait for it and its later syncs need not move the end of a file.
 //!
-//! It costs the log's bytes a second time, so it is done only after the current file has seen
-//! durable commits, and in pieces, each synced, so that a commit's own sync never waits for many
-//! megabytes of zeros.
+//! Preparation writes the log's bytes a second time, so it starts only after the current file has
+//! seen durable commits. It is done in pieces, each synced, so that a commit's own sync never waits
+//! for many megabytes of zeros.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::vfs::{Dir, File};
 
-/// The prepared file's name until it is put to use. Open removes a left-over.
+/// The prepared file's name until it is used. An open removes a leftover.
 pub const PREPARED_NAME: &str = "wal-next.tmp";
 
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -24,7 +24,7 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// Makes prepared files, one at a time, on a thread of its own.
 pub struct Preparer {
     dir: Dir,
-    /// The zeros that were written.
+    /// The number of zero bytes written.
     written: Arc<AtomicU64>,
     state: Mutex<PreparerState>,
 }
@@ -32,8 +32,8 @@ pub struct Preparer {
 #[derive(Default)]
 struct PreparerState {
     worker: Option<Worker>,
-    /// A file was asked for and not taken. It is asked for once a log file, so that a full disk is
-    /// not filled again and again.
+    /// A file was requested and not taken. A file is requested once per log file, so that a full
+    /// disk is not filled again and again.
     asked: bool,
     discarded: bool,
 }
@@ -50,8 +50,8 @@ impl Worker {
         let (done, prepared) = sync_channel(1);
         let work = move || {
             while let Ok(file_bytes) = requests.recv() {
-                // Not ours to report: the commit path makes its own file, and meets the trouble
-                // itself if there is any.
+                // Not reported as an error: the commit path creates its own file, and returns the
+                // error itself if there still is one.
                 let file = prepare(&dir, file_bytes, &written).inspect_err(|error| {
                     tracing::warn!(%error, "could not prepare the next wal file");
                     let _ = dir.remove(PREPARED_NAME);
@@ -67,26 +67,26 @@ impl Worker {
 }
 
 impl PreparerState {
-    /// What the worker has done, if it is ready.
+    /// The worker's result, if it is ready.
     fn answer(&self) -> Result<Option<File>, TryRecvError> {
         self.worker.as_ref().ok_or(TryRecvError::Empty)?.prepared.try_recv()
     }
 }
 
 impl Preparer {
-    /// Its thread is started when a file is first asked for: an engine that writes nothing needs
-    /// none.
+    /// Its thread is started with the first request: an engine that writes nothing needs no thread.
     pub fn new(dir: Dir) -> Preparer {
         Preparer { dir, written: Arc::default(), state: Mutex::default() }
     }
 
-    /// How many bytes of zeros were written so far.
+    /// The number of zero bytes written so far.
     pub fn written_bytes(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Asks for a file of so many bytes, if none was asked for since the last one was taken, and
-    /// the disk has plenty: what is there for speed must not take the last of it.
+    /// Requests a file of `file_bytes`, unless one was requested since the last one was taken, or
+    /// the disk has less than four times that space free: a file that only improves speed must not
+    /// use the last space.
     pub fn ask(&self, file_bytes: u64) {
         let mut state = self.state.lock();
         if state.asked || self.dir.free_bytes().is_ok_and(|free| free < 4 * file_bytes) {
@@ -99,7 +99,7 @@ impl Preparer {
                 });
             state.worker = started.ok();
         }
-        // Without it nothing is prepared from here on, which costs speed only.
+        // Without a worker nothing is prepared from here on, which costs speed only.
         state.asked =
             state.worker.as_ref().is_none_or(|worker| worker.wanted.try_send(file_bytes).is_ok());
     }
@@ -114,7 +114,8 @@ impl Preparer {
         answer.flatten()
     }
 
-    /// Gives the space of a prepared file back: somebody needs it more. True when there was one.
+    /// Frees the space of a prepared file because it is needed elsewhere. True if there was such a
+    /// file.
     pub fn discard(&self) -> bool {
         let mut state = self.state.lock();
         let Ok(answer) = state.answer() else { return false };
@@ -129,7 +130,7 @@ impl Drop for Preparer {
             self.state.get_mut().worker.take()
         {
             drop(wanted);
-            // It has room to hand its file over, so it ends.
+            // Its channel has room for the result, so it ends.
             let _ = thread.join();
         }
         let _ = self.dir.remove(PREPARED_NAME);

@@ -1,5 +1,5 @@
-//! The reading end of the log, used once, by recovery: which groups are there, and is what is
-//! missing a torn tail or damage.
+//! The reading end of the log, used once, by recovery: finds the valid groups, and decides whether
+//! the end of the log is a torn tail or damage.
 
 use std::path::PathBuf;
 
@@ -22,38 +22,39 @@ const ZERO_PAGE: &[u8] = &[0; PAGE_BYTES];
 pub struct WalFile {
     /// The number in its name.
     pub number: FileNumber,
-    /// The lsn of its first byte behind the header.
+    /// The lsn of its first byte after the header.
     pub start: Lsn,
 }
 
-/// Where the log ends.
+/// The end of the log.
 #[derive(Clone, Debug)]
 pub struct Tail {
-    /// The next group would stand here.
+    /// The position of the next group.
     pub end: Lsn,
-    /// Everything below is known to be durable.
+    /// Everything below this lsn is known to be durable.
     pub durable: Lsn,
     /// The bytes of the log from `durable` to `end`.
     pub unsynced: Vec<u8>,
-    /// What was skipped, when the caller asked to go on behind damage.
+    /// The damage that was skipped, if the caller asked to continue after damage.
     pub damage: Vec<Error>,
-    /// Where the log goes on behind the last of it: records before may be missing, records from
-    /// here on are all there. 0: there was no damage; the highest: nothing is left behind it.
+    /// The lsn at which the log continues after the last damage: records before it may be missing,
+    /// records from here on are complete. 0: there was no damage; the maximum: nothing follows the
+    /// damage.
     pub whole_from: Lsn,
-    /// What was cut off at the end of the log.
+    /// The torn tail that was cut off.
     pub torn: Option<TornTail>,
 }
 
-/// Bytes behind the last whole group of the log that are no whole group. A crash left them there
-/// while they were written, or they were the last group and are damaged: nothing tells the two
-/// apart.
+/// Bytes after the last complete group of the log that are no complete group. Either a crash
+/// interrupted their write, or they were the last group and are damaged: the two cannot be
+/// distinguished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TornTail {
     /// The log file.
     pub path: PathBuf,
-    /// Where they start in it.
+    /// Their first byte in the file.
     pub offset: u64,
-    /// How many, up to the last one that is not zero.
+    /// Their number, up to the last one that is not zero.
     pub bytes: u64,
 }
 
@@ -67,8 +68,9 @@ pub fn is_file(name: &str) -> Option<FileNumber> {
 /// The log's files that can be read, in order, with their headers.
 pub type Files = Vec<(WalFile, FileHeader)>;
 
-/// The headers of the log's files. One that cannot be read is damage, since files get their names
-/// when they are whole; with `go_on` such files are left out and told.
+/// Reads the headers of the log's files. A header that cannot be read is damage, since files get
+/// their names when they are complete; with `go_on` such files are left out and their damage is
+/// returned.
 pub fn files(
     dir: &Dir,
     names: &[String],
@@ -87,7 +89,7 @@ pub fn files(
     Ok((files, damage))
 }
 
-/// The log file that the manifest counts on, if any, must be there.
+/// Fails if the log file that the manifest requires, if any, is missing.
 pub fn check_last(dir: &Dir, wanted: FileNumber, files: &Files) -> Result<()> {
     if wanted == 0 || files.iter().any(|(file, _)| file.number >= wanted) {
         return Ok(());
@@ -125,7 +127,7 @@ fn read_header(dir: &Dir, engine: EngineId, number: FileNumber) -> Result<FileHe
     Ok(header)
 }
 
-/// What recovery does with each record: the lsn of its group, and the record.
+/// Recovery's callback for each record: the lsn of its group, and the record.
 pub type OnRecord<'a> = &'a mut dyn FnMut(Lsn, &Record<'_>) -> Result<()>;
 
 /// Reads the log from `checkpoint` to its end. With `go_on`, damage is collected and skipped
@@ -153,7 +155,7 @@ pub fn replay(
     };
     for (place, (file, header)) in files.iter().enumerate() {
         let next = files.get(place + 1).map(|(next, _)| next.start);
-        // A file is made only when everything before its start is durable.
+        // A file is created only when everything before its start is durable.
         replay.tail.durable = replay.tail.durable.max(file.start);
         let superseded = next.is_some_and(|next| next <= file.start.max(checkpoint));
         if !superseded {
@@ -206,7 +208,7 @@ impl Replay<'_> {
             )?;
         }
         let limit = next.unwrap_or(Lsn(u64::MAX));
-        // What lies before the checkpoint is dead: it is neither read nor missed.
+        // Everything before the checkpoint is dead: it is not read, and its loss is not damage.
         let mut at = file.start.max(self.checkpoint);
         loop {
             match log.group_at(at) {
@@ -247,8 +249,8 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// No valid group starts at `at`. Gives the place where the log goes on behind damage, if it
-    /// was damage and goes on.
+    /// Handles a position without a valid group. Returns the position at which the log continues
+    /// after damage, if this is damage and the log continues.
     fn gap(&mut self, log: &Log<'_>, at: Lsn, next: Option<Lsn>) -> Result<Option<Lsn>> {
         if next.is_some_and(|next| at >= next) {
             return Ok(None);
@@ -274,7 +276,7 @@ impl Replay<'_> {
         Ok(whole)
     }
 
-    /// Damage, behind which the log goes on at `further`, if it does.
+    /// Records damage, after which the log continues at `further`, if it does.
     fn damaged(&mut self, error: Error, further: Option<Lsn>) -> Result<()> {
         if !self.go_on {
             return Err(error);
@@ -295,7 +297,7 @@ impl Replay<'_> {
     }
 }
 
-/// The bytes of one file behind its header.
+/// The bytes of one file after its header.
 struct Log<'a> {
     engine: EngineId,
     start: Lsn,
@@ -320,15 +322,15 @@ impl<'a> Log<'a> {
         Some((lsn, header, records))
     }
 
-    /// The group headers behind `at` that can be trusted.
+    /// The valid group headers after `at`.
     fn headers_behind(&self, at: Lsn) -> Vec<(Lsn, GroupHeader)> {
         let mut headers = Vec::new();
         let mut lsn = at.plus(SECTOR_BYTES);
         while let Some(bytes) =
             self.bytes.get((lsn.0 - self.start.0) as usize..).filter(|rest| !rest.is_empty())
         {
-            // Behind a torn tail there are zeros, nearly always: whole pages of them are passed
-            // over at once.
+            // After a torn tail there are nearly always zeros: whole pages of them are skipped at
+            // once.
             if bytes.get(..PAGE_BYTES).is_some_and(|page| page == ZERO_PAGE) {
                 lsn = lsn.plus(PAGE_BYTES as u64);
                 continue;
@@ -341,10 +343,10 @@ impl<'a> Log<'a> {
         headers
     }
 
-    /// What stands from `at` on, where no group can be read; `None` when it is zeros.
+    /// The bytes from `at` on, where no group can be read; `None` if they are zeros.
     fn torn(&self, at: Lsn) -> Option<TornTail> {
         let mut rest = self.from(at);
-        // A file ends in zeros, nearly always: whole pages of them are passed over at once.
+        // A file nearly always ends in zeros: whole pages of them are skipped at once.
         while let Some(before) = rest.strip_suffix(ZERO_PAGE) {
             rest = before;
         }

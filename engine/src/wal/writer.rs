@@ -1,4 +1,5 @@
-//! The writing end of the log: one file that grows by groups, and the change to the next one.
+//! The writing end of the log: one file to which groups are appended, and the change to the next
+//! file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +12,13 @@ use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, group_header, sector_up}
 use crate::ids::{FileNumber, Lsn};
 use crate::vfs::{Dir, File};
 
-/// How much larger the next file is, until files are as large as was asked for.
+/// The factor by which the next file is larger, until files have the requested size.
 const GROWTH: u64 = 4;
 
-/// No file is made smaller, unless that was asked for.
+/// The minimum size of a file, unless a smaller one was requested.
 const MIN_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The writing end.
+/// The writer of the log.
 pub struct Wal {
     dir: Dir,
     engine: EngineId,
@@ -28,17 +29,17 @@ pub struct Wal {
     file: File,
     start: Lsn,
     capacity: Lsn,
-    /// Where the next group goes.
+    /// The position of the next group.
     end: Lsn,
-    /// Everything below is durable.
+    /// Everything below this lsn is durable.
     durable: Lsn,
-    /// The last groups have records, and nothing behind them says that they were durable.
+    /// The last groups have records, and nothing after them proves that they were durable.
     unvouched: bool,
     group: GroupWriter,
 }
 
 impl Wal {
-    /// Goes on in `active`, an open file that holds a durable log up to `end`.
+    /// Continues in `active`, an open file that holds a durable log up to `end`.
     pub fn new(
         dir: Dir,
         header: &FileHeader,
@@ -65,13 +66,13 @@ impl Wal {
         }
     }
 
-    /// Where the next group will start.
+    /// The position of the next group.
     pub fn end(&self) -> Lsn {
         self.end
     }
 
-    /// Starts a group whose records take at most so many bytes, in the next file if this one has no
-    /// room. Gives the file if it is a new one.
+    /// Starts a group whose records take at most `record_bytes`, in the next file if this one has
+    /// no space left. Returns the file if it is a new one.
     pub fn start_group(&mut self, record_bytes: usize) -> Result<Option<WalFile>, Failure> {
         let bytes = (group_header::BYTES + record_bytes) as u64;
         let mut changed = None;
@@ -82,7 +83,7 @@ impl Wal {
         Ok(changed)
     }
 
-    /// The maker of the next files: it can give its space back.
+    /// The preparer of the next files: it can free its space.
     pub fn preparer(&self) -> Arc<Preparer> {
         self.preparer.clone()
     }
@@ -92,12 +93,12 @@ impl Wal {
         &mut self.group
     }
 
-    /// Writes the group. It can be read after a crash of the process; a power cut may still take
+    /// Writes the group. It can be read after a crash of the process; a power cut may still remove
     /// it.
     ///
-    /// When the disk is full the log is as before: the place is written again next time, and
-    /// nothing that stands there now can be taken for a group, since it has no valid header or not
-    /// all of its records.
+    /// If the disk is full, the log is unchanged: the same position is written again next time, and
+    /// the bytes that are there now cannot be taken for a group, since there is no valid header or
+    /// not all of its records.
     pub fn write_group(&mut self) -> Result<(), Failure> {
         let at = WAL_HEADER_BYTES + (self.end.0 - self.start.0);
         let bytes = self.group.finish(self.durable);
@@ -107,17 +108,17 @@ impl Wal {
         Ok(())
     }
 
-    /// Where the log ends, if damage to its last group could not be told from a write that a crash
-    /// cut.
+    /// The end of the log, if damage of its last group could not be distinguished from an
+    /// interrupted write.
     pub fn unvouched(&self) -> Option<Lsn> {
         self.unvouched.then_some(self.end)
     }
 
-    /// Writes a group without records, which says that all before it was durable, and makes it
-    /// durable. Gives the file if there was no room for it in this one: the start of the next says
-    /// the same.
+    /// Writes a group without records, which proves that everything before it was durable, and
+    /// makes it durable. Returns the file if there was no space for the group in this one: the
+    /// start of the next file proves the same.
     ///
-    /// No further file is made ahead for it: only durable appends need one.
+    /// This does not request the preparation of a further file: only durable appends need one.
     pub fn vouch(&mut self) -> Result<Option<WalFile>, Failure> {
         self.make_durable()?;
         let changed = self.start_group(0)?;
@@ -150,14 +151,15 @@ impl Wal {
         Ok(())
     }
 
-    /// Files start small and grow fourfold up to the size that was asked for, so that an engine
-    /// that lives shortly or writes little does not pay for large ones.
+    /// Files start small and grow fourfold up to the requested size, so that an engine that runs
+    /// for a short time or writes little does not pay for large files.
     fn next_file_bytes(&self) -> u64 {
         let this = WAL_HEADER_BYTES + (self.capacity.0 - self.start.0);
         (GROWTH * this).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)
     }
 
-    /// Steps (1) to (4) of the room's heading. The new file has room for a group of so many bytes.
+    /// Steps 1 to 4 of the change to the next file, described in `wal`. The new file has space for
+    /// a group of `bytes`.
     pub fn change_file(&mut self, bytes: u64) -> Result<WalFile, Failure> {
         self.sync()?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
@@ -193,10 +195,11 @@ impl Wal {
     }
 }
 
-/// Makes a log file with `groups` at its start, and gives it its name when all of it is durable.
+/// Creates a log file with `groups` at its start, and gives it its final name when all of it is
+/// durable.
 ///
-/// It is not written through with zeros (see `prepare`): it only has its final length, so that a
-/// file cut short is known by it.
+/// It is not filled with zeros (see `prepare`): only its final length is set, so that a truncated
+/// file is detected.
 pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Failure> {
     let temporary = temporary_name(header.number);
     let _ = dir.remove(&temporary);
@@ -219,10 +222,10 @@ fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Fai
     Ok(file)
 }
 
-/// Gives a file its name when `write` has made it durable. With its name the file is part of the
-/// log, and what the old file holds behind its start is dead: if it is not known whether the name
-/// is there for good, nothing can be acknowledged any more. A file that gets no name does not keep
-/// its space.
+/// Gives a file its final name after `write` has made it durable. With this name the file is part
+/// of the log, and the content of the old file beyond its start is dead: if it is unknown whether
+/// the name is durable, nothing can be acknowledged any more. A file that does not get its name
+/// does not keep its space.
 fn give_name(
     dir: &Dir,
     temporary: &str,

@@ -1,8 +1,8 @@
-//! Changes of shared bodies in what is salvaged (P5): each body is written as it became. One whose
-//! change cannot be read is lost, since its old bytes must not come back.
+//! Changes of shared bodies in a salvage (P5): each body is written in its current form. A body
+//! whose change cannot be read is lost, since its old bytes must not come back.
 //!
-//! What is salvaged begins a log of its own, so no body keeps the place where it was committed: it
-//! cannot be changed for all its entries at once any more.
+//! The salvaged directory starts a log of its own, so no body keeps the place of its commit: it can
+//! no longer be changed for all its entries at once.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::ids::{BODIES, CommitPlace, Lsn};
 use crate::segment::Remains;
 
-/// What became of the shared bodies of a store; `None` where that cannot be read.
+/// The current bytes of the changed shared bodies of a store; `None` if they cannot be read.
 #[derive(Default)]
 pub struct ChangedBodies(BTreeMap<CommitPlace, (CommitPlace, Option<Bytes>)>);
 
 impl ChangedBodies {
-    /// Takes those of a segment, before any timeline is taken from it. If its data went with what
-    /// had expired, nobody needs them.
+    /// Adds the changes in a segment, before any timeline is taken from it. If its data is gone
+    /// because it expired or was dead, no entry needs them.
     pub fn take(&mut self, remains: &mut Remains, has_data: bool) {
         let Some(entry) = remains.take(BODIES).and_then(|part| part.entry).filter(|_| has_data)
         else {
@@ -29,7 +29,7 @@ impl ChangedBodies {
         }
     }
 
-    /// Takes in what became of a body; `None` if that cannot be read.
+    /// Adds a change of a body; `None` if the new body cannot be read.
     pub fn add(&mut self, place: CommitPlace, at: CommitPlace, body: Option<Bytes>) {
         let known = self.0.entry(place).or_insert((at, body.clone()));
         if known.0 <= at {
@@ -37,7 +37,8 @@ impl ChangedBodies {
         }
     }
 
-    /// A body as it is now; `None` if that is lost. Changes before `applied_to` are in it already.
+    /// The current bytes of a body; `None` if they are lost. Changes below `applied_to` are applied
+    /// to `own` already.
     pub fn now<'b>(
         &'b self,
         place: Option<CommitPlace>,
@@ -50,7 +51,7 @@ impl ChangedBodies {
         }
     }
 
-    /// When a body was changed last, if it was later than that.
+    /// The place of a body's last change, if that is not below `applied_to`.
     pub fn changed_at(&self, place: Option<CommitPlace>, applied_to: Lsn) -> Option<CommitPlace> {
         self.change(place, applied_to).map(|(at, _)| *at)
     }

@@ -1,5 +1,5 @@
-//! What the log of a damaged directory says, by timeline: read around the damage, without asking
-//! segments for anything.
+//! The content of a damaged directory's log, by timeline: damage is skipped, and segments are not
+//! consulted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -20,20 +20,20 @@ use crate::vfs::Dir;
 use crate::wal;
 use crate::write::apply::{CommitPlaces, Named, Sink, apply_record};
 
-/// The whole log behind the checkpoint.
+/// The whole log after the checkpoint.
 #[derive(Default)]
 pub struct SalvagedLog {
     /// The bodies.
     bodies: Vec<Body>,
     /// The places of bodies and edits of the group that is read.
     places: CommitPlaces,
-    /// What it says of each timeline.
+    /// Its content for each timeline.
     pub timelines: BTreeMap<(StoreId, Vec<u8>), TimelineLog>,
     /// The highest time in it.
     pub last_time_ms: TimeMs,
 }
 
-/// What the log says of a timeline.
+/// The content of the log for one timeline.
 #[derive(Default)]
 pub struct TimelineLog {
     /// The number of each entry's body, and whether its sequence was chosen by the caller.
@@ -42,12 +42,12 @@ pub struct TimelineLog {
     pub changes: Changes,
     /// The last trim.
     pub floor: Floor,
-    /// Where it ended when it was changed.
+    /// The highest sequence of the timeline when it was changed.
     pub last: Sequence,
 }
 
 impl SalvagedLog {
-    /// Reads the log from the checkpoint on; all of it when nothing tells the checkpoint.
+    /// Reads the log from the checkpoint on; all of it if the checkpoint is unknown.
     pub fn read(
         source: &Dir,
         engine: EngineId,
@@ -112,8 +112,8 @@ impl SalvagedLog {
         &self.bodies[number as usize]
     }
 
-    /// Writes the bodies that several timelines of a store share, as they are now. Gives their
-    /// numbers in the segment.
+    /// Writes the bodies that several timelines of a store share, in their current form. Returns
+    /// their numbers in the segment.
     pub fn write_shared(
         &self,
         store: StoreId,

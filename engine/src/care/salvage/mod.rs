@@ -1,17 +1,17 @@
-//! The salvage path (P5): what can be read of a damaged directory becomes a new one, and what is
-//! lost is told.
+//! The salvage path (P5): writes everything readable in a damaged directory to a new one, and
+//! reports what is lost.
 //!
-//! 1. the manifest, if it can be read; without it, whatever segments there are, and the whole log;
-//! 2. the log, around its damage, into memory: it is as large as memtables are;
-//! 3. for each store, all segments side by side by name: each timeline's parts, oldest first, then
-//!    its part of the log, with all removals and edits applied, into one segment;
+//! 1. the manifest, if it can be read; without it, all segment files that exist, and the whole log;
+//! 2. the log, without its damaged parts, into memory: it is as large as memtables are;
+//! 3. for each store, all segments merged by name: each timeline's parts, oldest first, then its
+//!    part of the log, with all removals and edits applied, into one segment;
 //! 4. the manifest, last, of a new engine with a new history.
 //!
 //! The source is not changed. Sequences, times, bodies, expiry, last sequences and floors are kept;
-//! ids of retries are not. What is lost reads as trimmed when it was at the start of a timeline,
-//! and as a hole elsewhere.
+//! ids of retries are not. Lost entries read as trimmed at the start of a timeline, and as a hole
+//! elsewhere.
 //!
-//! It does not know: how the damage came about.
+//! This folder does not know the cause of the damage.
 
 mod bodies;
 mod log;
@@ -38,24 +38,24 @@ use crate::vfs::LOCK_NAME;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::wal;
 
-/// Where the log of the new directory starts: its segments stand for what was before.
+/// The start of the new directory's log: its segments hold everything before.
 const START: Lsn = Lsn(512);
 
-/// As if it had been merged so often: it is large, and cold.
+/// The tier of the new segments: they are large, and cold.
 const TIER: u8 = 3;
 
-/// What [`salvage`] saved, and what it could not.
+/// The result of [`salvage`].
 #[derive(Clone, Debug, Default)]
 pub struct Salvage {
-    /// What is damaged, file by file, and what each timeline has lost.
+    /// The damage, file by file, and the losses of each timeline.
     pub findings: Vec<Finding>,
-    /// How many timelines are in the new directory.
+    /// The number of timelines in the new directory.
     pub timelines: u64,
-    /// How many entries.
+    /// The number of entries in it.
     pub entries: u64,
 }
 
-/// Makes a new directory of all that can be read in a damaged one, which is not changed.
+/// Creates a new directory from everything readable in a damaged one, which is not changed.
 pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Salvage> {
     let (source, target) = (source.as_ref(), target.as_ref());
     let raw = DiskDirectory::open(source)
@@ -68,7 +68,7 @@ pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Sal
     )
 }
 
-/// The same with directories that may be simulated.
+/// As [`salvage`], with directories that may be simulated.
 pub fn salvage_in(source: &Dir, target: &Dir) -> Result<Salvage> {
     target::claim(target, |target| {
         let _lock = source.lock(LOCK_NAME, false)?;
@@ -76,7 +76,7 @@ pub fn salvage_in(source: &Dir, target: &Dir) -> Result<Salvage> {
     })
 }
 
-/// Saves all that can be read to a claimed directory.
+/// Saves everything readable to a claimed directory.
 fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
     let mut out = Salvage::default();
     let wreck = Wreck::look(source, &mut out)?;
@@ -92,7 +92,7 @@ fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
         live.next_file += 1;
         let record = save_store(source, target, (engine, number), &store, &wreck, &log, &mut out)?;
         if record.timelines == 0 {
-            // A segment has a first and a last name.
+            // A segment must have a first and a last name.
             segment::names(&record).iter().try_for_each(|name| target.remove(name))?;
             continue;
         }
@@ -104,15 +104,15 @@ fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
     Ok(out)
 }
 
-/// What there is to salvage from.
+/// The source of a salvage.
 struct Wreck {
     engine: EngineId,
     live: Option<Live>,
-    /// Oldest first: the store, the partition, what the manifest says of the data, the files.
+    /// The segments, oldest first.
     segments: Vec<Wrecked>,
 }
 
-/// A segment, oldest first.
+/// A segment: its store, its partition, the state of its data in the manifest, its files.
 struct Wrecked {
     store: StoreId,
     partition: u64,
@@ -181,7 +181,7 @@ impl Wreck {
             }
             None => {
                 for (header, found) in files.values() {
-                    // A file without a readable header is of a store that nothing tells.
+                    // The store of a file without a readable header is unknown.
                     let Some(header) = header else { continue };
                     let (store, partition) = (StoreId(header.first as u32), header.second);
                     let (data, changed_to, found) = (Data::There, Lsn(header.third), found.clone());
@@ -192,8 +192,8 @@ impl Wreck {
         Ok(Wreck { engine, live, segments })
     }
 
-    /// The stores of the manifest; without it, those that anything belongs to, kept for ever until
-    /// someone decides.
+    /// The stores of the manifest; without it, all stores that anything belongs to, without a TTL
+    /// until an operator sets one.
     fn stores(&self, log: &SalvagedLog) -> Vec<StoreRecord> {
         if let Some(live) = &self.live {
             return live.stores.clone();
@@ -211,7 +211,7 @@ impl Wreck {
     }
 }
 
-/// The header of a file of ours, if it can be read.
+/// The header of a segment or log file, if it can be read.
 fn header(source: &Dir, name: &str) -> Result<Option<FileHeader>> {
     if segment::is_file(name).or_else(|| wal::is_file(name)).is_none() {
         return Ok(None);
@@ -231,8 +231,8 @@ fn most_frequent(headers: &[(&String, FileHeader)]) -> Option<EngineId> {
     headers.iter().map(|(_, header)| header.engine_id).max_by_key(|id| count(*id))
 }
 
-/// The files of segments by number: by what their headers say, since files may have been exchanged;
-/// where a header cannot be read, by name.
+/// The files of segments by number: the number in the header, since files may have been exchanged;
+/// if a header cannot be read, the number in the name.
 fn files(
     names: &[String],
     headers: &[(&String, FileHeader)],
@@ -254,8 +254,7 @@ fn files(
         let data = segment::data_name(number);
         let is_data = *name == data || *name == segment::twin_of(&data);
         let place = if is_data { &mut found.data } else { &mut found.index };
-        // One that took this one's place by its header is enough, unless it is this one's other
-        // copy.
+        // A file that belongs here by its header is enough, unless it is this file's other copy.
         if place.iter().all(|known| segment::is_file(known) == Some(number)) {
             place.push(name.clone());
         }
@@ -268,7 +267,7 @@ fn files(
 fn data(record: &SegmentRecord) -> Data {
     match record {
         record if record.has_data() => Data::There,
-        // What was dead before it expired was not taken by the TTL.
+        // Data that was dead before it expired was not removed by the TTL.
         record if record.dead => Data::Dead,
         _ => Data::Expired,
     }
@@ -289,7 +288,7 @@ fn missing(source: &Dir, record: &SegmentRecord, found: &Found, out: &mut Salvag
     }
 }
 
-/// Saves a store: all of it becomes one segment.
+/// Saves a store into one segment.
 fn save_store(
     source: &Dir,
     target: &Dir,
@@ -357,7 +356,7 @@ fn save_store(
     Ok(record)
 }
 
-/// Begins with a segment: its shared bodies come first, as they are now.
+/// Writes a segment's shared bodies, in their current form, before any timeline.
 fn with_bodies(
     mut remains: Remains,
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! One timeline, put together from what is left of its parts.
+//! Assembles one timeline from the readable parts of segments and the log.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,33 +13,33 @@ use crate::memtable::Body;
 use crate::segment::{Left, Part, Remains, SegmentWriter};
 use crate::timeline::{Changes, Edit, End, Floor, Times};
 
-/// What the manifest says of a segment's data.
+/// The state of a segment's data according to the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
     There,
-    /// All of it has expired, so that nothing is missing.
+    /// All of it has expired, so nothing is missing.
     Expired,
-    /// Nothing of it was shown any more, so that nothing is missing.
+    /// None of it was visible any more, so nothing is missing.
     Dead,
 }
 
 /// A segment that entries are taken from.
 pub struct Source {
-    /// What is left of it.
+    /// Its readable content.
     pub remains: Remains,
     /// Its data file.
     pub path: PathBuf,
-    /// What the manifest says of its data.
+    /// The state of its data according to the manifest.
     pub data: Data,
-    /// Changes of bodies before this are applied to what is in it.
+    /// Changes of bodies below this lsn are applied to its content.
     pub changed_to: Lsn,
-    /// What its shared bodies are called in the new segment.
+    /// The numbers of its shared bodies in the new segment.
     pub numbers: HashMap<u32, u32>,
 }
 
 const IN_NO_FILE: &str = "these entries are in no file that can be read";
 
-/// A timeline under way to the new segment.
+/// A timeline that is written to the new segment.
 pub struct Timeline<'a> {
     store: &'a str,
     name: &'a [u8],
@@ -51,13 +51,13 @@ pub struct Timeline<'a> {
     /// The first entry that was written.
     first: Option<(Sequence, Times)>,
     written: Sequence,
-    /// The number of the last shared body: they must not fall.
+    /// The number of the last shared body: numbers must not decrease.
     shared: u32,
     has_lost: bool,
 }
 
 impl<'a> Timeline<'a> {
-    /// A timeline of which nothing is known yet.
+    /// A timeline without content so far.
     pub fn new(
         (store, name): (&'a str, &'a [u8]),
         bodies: &'a ChangedBodies,
@@ -79,7 +79,7 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    /// Writes what the parts, of the oldest segment first, and the log hold.
+    /// Writes the content of the parts, the oldest segment first, and of the log.
     pub fn save(
         mut self,
         sources: &mut [Source],
@@ -95,8 +95,8 @@ impl<'a> Timeline<'a> {
         }
         self.writer.begin(self.name);
         let first = |part: &Part| part.entry.as_ref().map(|entry| entry.first).or(part.first);
-        // Where a merge was cut, its inputs may be here beside its output: that one, the younger
-        // file, goes first.
+        // After an interrupted merge its inputs may exist beside its output: the output, which is
+        // the younger file, goes first.
         parts.sort_by_key(|(at, part)| (first(part), usize::MAX - at));
         for (at, part) in &parts {
             self.part(&mut sources[*at], part)?;
@@ -126,7 +126,7 @@ impl<'a> Timeline<'a> {
         self.end.floor.trimmed_to = self.end.floor.trimmed_to.max(floor.trimmed_to);
     }
 
-    /// How the timeline ended in a part, and what the part changes in older ones.
+    /// Adds the timeline's end in a part, and the part's changes of older ones.
     fn take_in(&mut self, source: &mut Source, part: &Part) {
         let Some(entry) = &part.entry else { return };
         self.floor(entry.end.floor);
@@ -194,7 +194,7 @@ impl<'a> Timeline<'a> {
         Ok(())
     }
 
-    /// Writes an entry, unless it is there already or was removed.
+    /// Writes an entry, unless it was written already or removed.
     fn entry(
         &mut self,
         sequence: Sequence,
@@ -225,7 +225,7 @@ impl<'a> Timeline<'a> {
             return Ok(());
         };
         self.first.get_or_insert((sequence, left.times));
-        // Where the index is lost, the entries are all that tells.
+        // If the index is lost, the end is known from the entries only.
         self.end.last = self.end.last.max(sequence);
         self.end.last_time_ms = self.end.last_time_ms.max(left.times.time_ms);
         match (&edited, number) {

@@ -1,20 +1,20 @@
-//! Which shared bodies of a merge's input are still referred to, and the numbers that they get in
-//! the output.
+//! The shared bodies of a merge's input that are still referred to, and their numbers in the
+//! output.
 //!
-//! A bit a body and a count for every 64 of them: a million bodies cost 190 kB.
+//! The memory is a bit per body and a count for every 64 of them: a million bodies take 190 kB.
 
 /// The shared bodies of one input.
 #[derive(Debug, Default)]
 pub struct Bodies {
     used: Vec<u64>,
-    /// How many used ones stand before each word.
+    /// The number of used bodies before each word.
     before: Vec<u32>,
-    /// The number that the first used one has in the output.
+    /// The number of the first used body in the output.
     first: u32,
 }
 
 impl Bodies {
-    /// So many bodies, none of them used.
+    /// `count` bodies, none of them used.
     pub fn new(count: u64) -> Bodies {
         Bodies { used: vec![0; (count as usize).div_ceil(64)], before: Vec::new(), first: 0 }
     }
@@ -24,8 +24,8 @@ impl Bodies {
         self.used.is_empty()
     }
 
-    /// A surviving entry refers to a body. One that is not there is told when its number is asked
-    /// for.
+    /// Marks a body that a surviving entry refers to. A body that does not exist is reported when
+    /// its number is requested.
     pub fn mark(&mut self, number: u32) {
         if let Some(word) = self.used.get_mut(number as usize / 64) {
             *word |= 1 << (number % 64);
@@ -37,7 +37,8 @@ impl Bodies {
         self.used.get(number as usize / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
 
-    /// All are marked: numbers begin at `first` in the output. Gives where they end.
+    /// Assigns numbers from `first` on, after all bodies were marked. Returns the first free
+    /// number.
     pub fn number_from(&mut self, first: u32) -> u32 {
         self.first = first;
         let mut sum = 0;

@@ -1,10 +1,10 @@
-//! What became of shared bodies that a merge meets, by changes in any segment of the store, its
-//! inputs among them.
+//! The current content of shared bodies in a merge, after changes in any segment of the store, its
+//! inputs included.
 //!
-//! A merge applies all of them to what it writes, and says so by the place of the log up to which
-//! it did. A change is needed as long as a segment that did not apply it may hold the body.
+//! A merge applies all of these changes to its output, and records the lsn up to which it did. A
+//! change is needed as long as a segment to which it was not applied may hold the body.
 //!
-//! It does not know: which entries have these bodies.
+//! This file does not know which entries have these bodies.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,23 +22,23 @@ use crate::state::view::View;
 /// The newest change of each body.
 pub struct ChangedBodies {
     changed: BTreeMap<CommitPlace, Change>,
-    /// Up to where in the log all of them are applied.
+    /// The lsn up to which all changes are applied.
     applied_to: Lsn,
-    /// What of the log is merged.
+    /// The part of the log that is merged.
     merged: Range<Lsn>,
     others: Others,
 }
 
 struct Change {
-    /// Where it was committed.
+    /// The place of its commit.
     at: CommitPlace,
-    /// Which segment has the body, and its number there.
+    /// The segment that has the body, and the body's number there.
     segment: Arc<Segment>,
     number: u32,
 }
 
-/// The segments that may hold bodies which others change: what of the log is in them, and up to
-/// where changes are applied.
+/// The segments that may hold bodies which other segments change: the part of the log in each, and
+/// the lsn up to which changes are applied to it.
 struct Others(Vec<(Range<Lsn>, Lsn)>);
 
 impl Others {
@@ -60,7 +60,7 @@ impl Others {
 }
 
 impl ChangedBodies {
-    /// Finds none, for a merge that looks at nothing but its inputs.
+    /// Finds no changes, for a merge that uses nothing but its inputs.
     pub fn unknown(view: &View, inputs: &[Arc<Segment>]) -> ChangedBodies {
         let applied_to =
             inputs.iter().map(|input| input.record().changed_to).min().unwrap_or(Lsn(0));
@@ -72,13 +72,14 @@ impl ChangedBodies {
         }
     }
 
-    /// Finds them for a merge of these. What a damaged segment changes is left to readers.
+    /// Finds the changes for a merge of these inputs. Changes in a damaged segment are left to
+    /// readers.
     pub fn find(state: &State, view: &View, inputs: &[Arc<Segment>]) -> Result<ChangedBodies> {
         let mut changed: BTreeMap<CommitPlace, Change> = BTreeMap::new();
         let segments = view.segments.of(inputs[0].record().store);
         let mut damage = None;
         let applied = inputs.iter().map(|input| input.record().changed_to).max().unwrap_or(Lsn(0));
-        // A segment that is gone took no change along that another one needed.
+        // A segment that is gone had no change that another one needed.
         let mut applied_to =
             segments.iter().map(|segment| segment.record().to).max().unwrap_or(Lsn(0)).max(applied);
         for segment in segments.iter().filter(|segment| segment.record().has_data()) {
@@ -88,7 +89,7 @@ impl ChangedBodies {
                 Ok(entry) if is_whole => entry,
                 Err(error) if !error.is_damage() => return Err(error),
                 found => {
-                    // What it changes was committed after it began.
+                    // Its changes were committed after its start.
                     applied_to = applied_to.min(segment.record().from);
                     damage = found.err().or(segment.damage().cloned()).or(damage);
                     continue;
@@ -105,8 +106,8 @@ impl ChangedBodies {
                 }
             }
         }
-        // What an input has applied stays so. Several inputs that applied changes which are hidden
-        // now would have to say different things.
+        // Changes that an input has applied stay applied. If several inputs applied changes which
+        // are hidden now, the output would need several different values of `applied_to`.
         if applied_to < applied && inputs.len() > 1 {
             let what =
                 "damage hides changes of bodies: what is beside it is merged when that is repaired";
@@ -123,38 +124,39 @@ impl ChangedBodies {
         })
     }
 
-    /// Up to where in the log all changes are applied to what was merged.
+    /// The lsn up to which all changes are applied to the output.
     pub fn applied_to(&self) -> Lsn {
         self.applied_to
     }
 
-    /// Where a body was changed last, if that is not in a segment which applied all changes before
-    /// a place.
+    /// The place of a body's last change, if that is not applied to a segment with this
+    /// `applied_to`.
     pub fn later(&self, place: CommitPlace, applied_to: Lsn) -> Option<CommitPlace> {
         self.changed.get(&place).map(|change| change.at).filter(|at| Lsn(at.0) >= applied_to)
     }
 
-    /// What became of a body that was changed.
+    /// The current bytes of a changed body.
     pub fn body(&self, place: CommitPlace) -> Result<Bytes> {
         let Change { segment, number, .. } = &self.changed[&place];
         segment.shared_body(*number)
     }
 
-    /// Whether a segment, the merged one or another, may hold a body without a change.
+    /// Whether a segment, the output or another one, may hold a body to which a change is not
+    /// applied.
     pub fn is_needed(&self, place: CommitPlace, at: CommitPlace) -> bool {
         let is_open = self.merged.contains(&Lsn(place.0)) && Lsn(at.0) >= self.applied_to;
         is_open || self.others.need(place, at)
     }
 }
 
-/// What of the log neighbours hold, newest first.
+/// The part of the log in neighbours, which are given newest first.
 fn span(inputs: &[Arc<Segment>]) -> Range<Lsn> {
     inputs[inputs.len() - 1].record().from..inputs[0].record().to
 }
 
-/// What the changes of shared bodies in a segment weigh that no other segment needs.
+/// The weight of a segment's changes of shared bodies that no other segment needs.
 pub fn needless_weight(view: &View, segment: &Arc<Segment>) -> u64 {
-    // One that cannot be read is not rewritten either.
+    // A segment that cannot be read is not rewritten either.
     let Some(entry) = segment.changes_bodies().then(|| segment.find(BODIES).ok()?).flatten() else {
         return 0;
     };

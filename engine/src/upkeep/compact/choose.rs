@@ -1,57 +1,62 @@
-//! Which segments to merge next: by size tiers, and those that are mostly garbage.
+//! Chooses the segments to merge next: by size tiers, and those that are mostly garbage.
 //!
 //! ```text
 //!  oldest                                                              newest
-//!  tier 3 │ tier 2 │ tier 2 │ tier 1 │ tier 0 tier 0 tier 0 … (8 of them) ──> one of tier 1
+//!  tier 3 │ tier 2 │ tier 2 │ tier 1 │ tier 0 tier 0 … (8 of them) ──> one of tier 1
 //!             ▲ half of it is dead ──> rewritten alone, whatever its size
 //! ```
 //!
-//! Size tiers: when eight neighbours of one tier stand in a row, they become one of the next tier,
-//! so that an entry is written about log₈(segments) times. Neighbours only: a merged segment holds
-//! one piece of the log as any other.
+//! Neighbours are segments that are adjacent in age. A row is a maximal list of neighbours of one
+//! kind.
 //!
-//! Of a segment that has expired only the index is left. Indexes have no tier, since what they had
-//! as data says nothing of their size: eight neighbours, the smallest of a row, become one when
-//! none of them has more than a quarter of their bytes. So a large one, which knows ten million
-//! timelines, is written again only with others of its size, however the sizes are mixed. In a row
-//! that has grown far too long that does not count any more.
+//! Size tiers: eight neighbours of one tier become one of the next tier, so that an entry is
+//! written about log₈(segments) times. Only neighbours are merged: a merged segment, like any
+//! other, holds one contiguous part of the log.
 //!
-//! The space that a merge takes until its inputs go is bounded: inputs are at most an eighth of
-//! what their store holds, or 1 GiB if that is more. The largest segments are then about a 32nd of
-//! a store, so there are few of them however large it grows. Indexes have no such bound: merged,
-//! they are one entry a timeline, mostly of the same timelines, and none could be left as it is.
+//! An expired segment consists of its index only. Indexes have no tier, since the size of the
+//! former data is unrelated to their own. Eight neighbours of a row qualify if none of them has
+//! more than a quarter of their bytes; of those that qualify, the ones with the fewest bytes become
+//! one. So a large index, with ten million timelines, is rewritten only with others of its size, in
+//! whatever order the sizes are. In a row that has grown far too long, all neighbours qualify.
 //!
-//! What a merge will write is what is alive of its inputs, and their indexes: that much room it
-//! needs. If the disk has less, fewer inputs are taken, or nothing is done until there is. A
-//! rewrite gives back more than it takes, so it may use half of what is free.
+//! The space that a merge takes until its inputs are removed is bounded: inputs are at most an
+//! eighth of their store, or 1 GiB if that is more. The largest segments are then about 1/32 of a
+//! store, so there are few of them however large it grows. Indexes have no such bound: the merged
+//! index has one entry per timeline, the inputs have mostly the same timelines, and none could be
+//! left as it is.
 //!
-//! Garbage goes first, but for a row that has grown far too long: else a load that makes garbage
-//! all the time would keep everything else from being merged. Where even that is too slow, commits
-//! wait (`lag`).
+//! A merge needs space for the living part of its inputs, and their indexes. If the disk has less,
+//! fewer inputs are taken, or the merge waits for space. A rewrite frees more than it takes, so it
+//! may use half of the free space.
 //!
-//! It does not know: where these numbers come from, or how to merge.
+//! Garbage goes first, except before a row that has grown far too long: otherwise a load that
+//! constantly makes garbage would keep everything else from being merged. If even that is too slow,
+//! commits wait (`lag`).
+//!
+//! This file does not know where these numbers come from, or how to merge.
 
 use crate::ids::FileNumber;
 
-/// How many segments of one tier become one of the next.
+/// The number of segments of one tier that become one of the next.
 const FAN_IN: usize = 8;
 
-/// With fewer inputs a merge within the bound of a store costs more writing than it saves reading.
+/// The minimum number of inputs: with fewer, a merge within the bound of a store costs more writing
+/// than it saves reading.
 const LEAST_INPUTS: usize = FAN_IN / 2;
 
-/// So many neighbours that could be merged are too many: merging goes as fast as it can.
+/// The length of a row from which on merging runs at full speed.
 const URGENT: usize = 4 * FAN_IN;
 
-/// With so many, commits wait.
+/// The length of a row from which on commits wait.
 const TOO_MANY: usize = 4 * URGENT;
 
 /// The bound on the inputs of a merge in a small store.
 const LEAST_BOUND_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// A larger store has a larger bound: this part of what it holds.
+/// The bound in a larger store is 1/BOUND_PART of its size.
 const BOUND_PART: u64 = 8;
 
-/// A segment, as far as the choice needs to know it.
+/// The properties of a segment that matter for the choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     pub number: FileNumber,
@@ -59,41 +64,41 @@ pub struct Candidate {
     /// Whether all of it can be read.
     pub is_whole: bool,
     pub bytes: u64,
-    /// About how many of them a merge would write again.
+    /// About how many bytes a merge would write again.
     pub alive_bytes: u64,
-    /// Whether so much of it is dead that it is worth a rewrite.
+    /// Whether so much of it is dead that a rewrite is worthwhile.
     pub is_garbage: bool,
 }
 
-/// What the disk has left.
+/// The free space of the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// For merges that bring segments together.
+    /// For merges of several segments.
     pub merge_bytes: u64,
     /// For rewrites.
     pub rewrite_bytes: u64,
 }
 
-/// Neighbours of one kind can be merged.
+/// The kind of a segment: neighbours of one kind can be merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A tier, in a partition.
+    /// With data: its tier and its partition.
     Data(u8, u64),
-    /// Segments without data are alike wherever they are.
+    /// Without data: such segments are alike in all partitions.
     Dropped,
 }
 
-/// What to do next.
+/// The next action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     Nothing,
-    /// Merge these, newest first; in a hurry or not.
+    /// Merge these segments, newest first; true: at full speed.
     Merge(Vec<FileNumber>, bool),
-    /// Something is due, and the disk has no room for it.
+    /// Something is due, but the disk has no space for it.
     Wait,
 }
 
-/// The choice in one store, newest segment first, with so much room on the disk.
+/// The choice in one store, whose segments are given newest first, with this free space.
 pub fn choose(newest_first: &[Candidate], room: Room) -> Choice {
     let merge = |inputs: &[Candidate], urgent| {
         Choice::Merge(inputs.iter().map(|candidate| candidate.number).collect(), urgent)
@@ -127,8 +132,8 @@ pub fn debt_bytes(newest_first: &[Candidate]) -> u64 {
     garbage.chain(due).map(|candidate| candidate.bytes).sum()
 }
 
-/// Whether merging is too far behind: a row is too long, or of what can be rewritten more is dead
-/// than all that is alive, and more than `least_bytes`.
+/// Whether merging is too far behind: a row is too long, or the dead bytes that a rewrite can
+/// remove exceed all living bytes plus `least_bytes`.
 pub fn is_behind(newest_first: &[Candidate], least_bytes: u64) -> bool {
     let whole = || newest_first.iter().filter(|candidate| candidate.is_whole);
     let alive: u64 = newest_first.iter().map(|candidate| candidate.alive_bytes).sum();
@@ -139,7 +144,7 @@ pub fn is_behind(newest_first: &[Candidate], least_bytes: u64) -> bool {
         || dead > alive.saturating_add(least_bytes)
 }
 
-/// The rows of neighbours that are due, newest first, and of each those that make one merge.
+/// The rows that are due, newest first, and the part of each that makes one merge.
 fn rows(
     newest_first: &[Candidate],
 ) -> impl DoubleEndedIterator<Item = (&[Candidate], &[Candidate])> {
@@ -159,8 +164,8 @@ fn rows(
     .filter(|(_, due)| due.len() >= LEAST_INPUTS)
 }
 
-/// The neighbours of a row of indexes that are cheapest to merge; none while each merge would write
-/// a large one for a few small ones, unless the row is far too long. Of equally cheap ones the
+/// The neighbours in a row of indexes that are cheapest to merge; none if each merge would rewrite
+/// a large index for a few small ones, unless the row is far too long. Of equally cheap ones the
 /// oldest.
 fn smallest_alike(row: &[Candidate]) -> &[Candidate] {
     let bytes =
@@ -243,7 +248,7 @@ mod tests {
         assert_eq!(choose(&candidates(&[(1, GIB / 4); 8]), PLENTY), merge((1..=4).rev()));
         let alone = candidates(&[(1, GIB / 3); 8]);
         assert_eq!((choose(&alone, PLENTY), debt_bytes(&alone)), (Choice::Nothing, 0));
-        // In a store that holds 64 times as much, eight of them are within the bound.
+        // In a store of 64 times that size, eight of them are within the bound.
         let mut large = vec![(1, GIB / 3); 8];
         large.push((5, 64 * GIB));
         assert_eq!(choose(&candidates(&large), PLENTY), merge((2..=9).rev()));
@@ -256,9 +261,9 @@ mod tests {
         all
     }
 
-    /// Adds an index a day, and merges what is due; the next index has so many bytes, and merged
-    /// ones as many as `merged` says. Gives the longest row there was, and all that was written by
-    /// merges.
+    /// Adds an index a day, and merges what is due. `next` gives the size of the next index,
+    /// `merged` that of a merged one. Returns the length of the longest row, and the number of
+    /// bytes that merges wrote.
     fn live(
         days: usize,
         next: impl Fn(usize) -> u64,
@@ -280,7 +285,8 @@ mod tests {
 
     #[test]
     fn indexes_of_many_millions_of_timelines_are_merged_again_and_again() {
-        // 15 million timelines are about 400 MB of index a partition. Each day has the same ones.
+        // 15 million timelines are about 400 MB of index a partition. Each day has the same
+        // timelines.
         let (day, days) = (400_000_000, 1000);
         let (longest, written, row) =
             live(days, |_| day, |inputs| *inputs.iter().max().expect("has inputs"));
@@ -290,7 +296,7 @@ mod tests {
             row.len()
         );
         assert!(written <= days as u64 * day / 6, "each is written once for seven that come");
-        // The tail of a day is flushed apart: sizes alternate.
+        // The tail of a day is flushed separately: sizes alternate.
         let mixed = |day_number| if day_number % 2 == 0 { day } else { 1000 };
         let (longest, ..) = live(days, mixed, |inputs| *inputs.iter().max().expect("has inputs"));
         assert!(longest <= 2 * FAN_IN, "{longest}");
@@ -301,7 +307,7 @@ mod tests {
         let (days, sum) = (4096, |inputs: &[u64]| inputs.iter().sum());
         let (longest, written, row) = live(days, |_| 1000, sum);
         assert_eq!(row.iter().sum::<u64>(), days as u64 * 1000);
-        // Each merge makes one that is at least four times as large: log₄(4096) = 6.
+        // Each merge makes an index that is at least four times as large: log₄(4096) = 6.
         assert!(longest <= 4 * FAN_IN && written <= 6 * days as u64 * 1000, "{longest}, {written}");
     }
 
@@ -315,13 +321,14 @@ mod tests {
         );
         sizes.insert(0, 1);
         assert_eq!(choose(&indexes(&sizes), PLENTY), merge((2..=9).rev()));
-        // One large one in each eight: no neighbours are alike.
+        // One large index in every eight: no neighbours are alike.
         let peaks: Vec<u64> =
             (0..URGENT).map(|place| if place % 8 == 3 { 100 } else { 1 }).collect();
         assert_eq!(choose(&indexes(&peaks[1..]), PLENTY), Choice::Nothing);
-        assert!(
-            matches!(choose(&indexes(&peaks), PLENTY), Choice::Merge(inputs, true) if inputs.len() == FAN_IN)
-        );
+        assert!(matches!(
+            choose(&indexes(&peaks), PLENTY),
+            Choice::Merge(inputs, true) if inputs.len() == FAN_IN
+        ));
         assert_eq!(
             choose(&indexes(&[GIB; 8]), room(GIB)),
             Choice::Wait,

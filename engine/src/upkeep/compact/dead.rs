@@ -1,12 +1,12 @@
-//! Removing the data of segments of which nothing is shown any more (P2, P6, P8): by the manifest
-//! alone, so that a disk without room for a rewrite gets its space back.
+//! Removes the data of segments without visible entries (P2, P6, P8): by the manifest alone, so
+//! that a disk without space for a rewrite gets its space back.
 //!
-//! The index stays, as that of a segment that has expired: it still knows how timelines ended,
-//! which ids were used and what is removed in older segments. A later rewrite or merge, which takes
-//! it as it takes any other, leaves out what younger segments know.
+//! The index stays, as that of an expired segment: it still has the ends of the timelines, the used
+//! ids and the removals in older segments. A later rewrite or merge treats it as any other index,
+//! and leaves out what younger segments know.
 //!
-//! Whether nothing is shown is found exactly, by what a merge would leave behind. The estimate of
-//! garbage only says where to look.
+//! Whether no entry is visible is determined exactly, by computing what a merge would keep. The
+//! estimate of garbage only selects the segments to examine.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,21 +22,21 @@ use crate::segment::Segment;
 use crate::state::State;
 use crate::state::view::View;
 
-/// What it depends on whether a segment is dead: a segment is looked into once as long as nothing
-/// of this changes.
+/// The state on which it depends whether a segment is dead: a segment is examined once as long as
+/// this does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     dead_weight: u64,
-    /// Flushes so far: they may have brought changes that are counted too low.
+    /// Flushes so far: they may have brought changes whose weight is underestimated.
     flushes: u64,
-    /// The minute, if entries expire by themselves.
+    /// The minute, if entries have lifetimes of their own.
     minute: TimeMs,
 }
 
-/// The last look into each segment that is mostly dead.
+/// The state at the last examination of each segment that is mostly dead.
 pub type Looked = HashMap<FileNumber, Look>;
 
-/// Removes the data of all segments of which nothing is shown any more.
+/// Removes the data of all segments without visible entries.
 pub fn remove_dead(state: &State, looked: &mut Looked) -> Result<(), Failure> {
     let _one_at_a_time = state.merging.turn.lock();
     if state.is_closing() {
@@ -47,7 +47,7 @@ pub fn remove_dead(state: &State, looked: &mut Looked) -> Result<(), Failure> {
     if found.is_empty() {
         return Ok(());
     }
-    // No expiry meanwhile: it would take the same data.
+    // No expiry meanwhile: it would remove the same data.
     let _no_expiry = state.turns.expiring.lock();
     let numbers: Vec<FileNumber> = found.iter().map(|dead| dead.segment.record().number).collect();
     let changes_to = found.iter().map(|dead| dead.changes_to).max().unwrap_or(Lsn(0));
@@ -57,7 +57,7 @@ pub fn remove_dead(state: &State, looked: &mut Looked) -> Result<(), Failure> {
             record.dead = true;
         }
     });
-    // What was refused is found again.
+    // A refused removal is attempted again.
     committed.inspect_err(|_| looked.clear())?;
     state.view.change(|view| {
         let now: Vec<Arc<Segment>> = view.segments.all().cloned().collect();
@@ -73,12 +73,12 @@ pub fn remove_dead(state: &State, looked: &mut Looked) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A segment of which nothing is shown any more.
+/// A segment without visible entries.
 struct Dead {
     segment: Arc<Segment>,
-    /// How many of its entries had expired by themselves.
+    /// The number of its entries whose own lifetime had ended.
     expired: u64,
-    /// Up to where the log is needed with it, for changes that are in memory only.
+    /// The lsn up to which the log is needed with it, for changes that are in memory only.
     changes_to: Lsn,
 }
 

@@ -1,31 +1,31 @@
-//! What becomes of a timeline in a merge: what of it is gone, what survives and where its body
-//! comes from, and what goes along.
+//! The result of a merge for one timeline: the part that is gone, the surviving entries and the
+//! sources of their bodies, and the changes that are kept.
 //!
-//! It does not know: how that is found, or written.
+//! This file does not know how this is computed, or written.
 
 use std::collections::BTreeMap;
 
 use crate::ids::{CommitPlace, Sequence, TimeMs};
 use crate::timeline::{Changes, End, Times};
 
-/// What of a timeline is gone, and what goes along with it.
+/// The part of a timeline that is gone, and the changes that are kept.
 pub struct Fate {
     pub end: End,
-    /// Everything below is gone.
+    /// Everything below this sequence is gone.
     pub lowest: Sequence,
-    /// What the inputs and younger places remove.
+    /// The removals in the inputs and in younger places.
     pub removed: Changes,
     /// The newest edit of each entry in the inputs.
     pub edited: BTreeMap<Sequence, EditIn>,
-    /// Entries of which a younger segment has the body, and where that was committed.
+    /// Entries whose body is in a younger segment, with the place of its commit.
     pub elsewhere: BTreeMap<Sequence, CommitPlace>,
-    /// What the inputs remove in older segments.
+    /// The inputs' removals in older segments.
     pub older_removed: BTreeMap<Sequence, Sequence>,
-    /// Which of the edits are of entries in older segments, and still show.
+    /// The edits of entries in older segments that are still visible.
     pub older_edited: BTreeMap<Sequence, EditIn>,
-    /// Whether others of them have expired: they become removals, which must be written.
+    /// Whether other such edits have expired: they become removals, which must be written.
     pub has_expired_edits: bool,
-    /// Whether a younger segment knows how the timeline ends.
+    /// Whether a younger segment has the end of the timeline.
     pub known: bool,
 }
 
@@ -35,19 +35,19 @@ pub struct EditIn {
     pub input: usize,
     /// The number of the new body.
     pub number: u32,
-    /// Where it was committed.
+    /// The place of its commit.
     pub at: CommitPlace,
 }
 
-/// An entry that survives.
+/// A surviving entry.
 pub struct Survivor<'b> {
-    /// Which input it is in.
+    /// The index of its input.
     pub input: usize,
     pub sequence: Sequence,
     pub body: Kept<'b>,
 }
 
-/// Where its body comes from.
+/// The source of its body.
 pub enum Kept<'b> {
     Own {
         times: Times,
@@ -74,7 +74,7 @@ pub enum Kept<'b> {
 }
 
 impl Fate {
-    /// Of a timeline that ends so in the newest input.
+    /// The fate of a timeline with this end in the newest input.
     pub fn of(end: End) -> Fate {
         Fate {
             end,

@@ -1,26 +1,26 @@
-//! One merge: segments that are neighbours become one, without what is gone (P5, P6).
+//! One merge: neighbouring segments become one, without entries that are gone (P5, P6).
 //!
-//! 1. if there are shared bodies: walk through all timelines and mark those that surviving entries
-//!    refer to;
+//! 1. if there are shared bodies: walk through all timelines and mark the bodies that surviving
+//!    entries refer to;
 //! 2. copy the marked bodies, in commit order;
-//! 3. walk through all timelines again and write what survives.
+//! 3. walk through all timelines again and write the survivors.
 //!
-//! Gone is what a trim or a removal in the inputs or in a younger segment says, and what has
-//! expired by itself. An edit in the inputs takes the place of the body that it replaces. Where a
-//! younger segment has the edit, only the place of the entry is kept, since the body is there. What
-//! the inputs change in older segments goes along, as far as it still shows; what younger segments
-//! change stays with them. A timeline of which nothing is left here, and of which a younger segment
-//! knows the end, is left out. Ids that are past their window are left behind.
+//! An entry is gone if it is trimmed or removed by the inputs or a younger segment, or if its own
+//! lifetime has ended. An edit in the inputs replaces the body. If a younger segment has the edit,
+//! only the entry's position is kept, since the body is there. Changes that the inputs make in
+//! older segments are kept as far as they are still visible; changes of younger segments stay
+//! there. A timeline with nothing left here, whose end a younger segment has, is omitted. Ids past
+//! their window are dropped.
 //!
 //! A body that was changed for all its entries, in the inputs or in a younger segment, is written
-//! as it is now. The change goes along as long as a segment beside these may hold the body.
+//! in its current form. The change is kept as long as a segment other than these may hold the body.
 //!
-//! Both walks see the same time, and the second what the first saw or more. Of memtables only trims
-//! and removals are taken: a batch with one is always synced before it is applied (`Batch`), so
-//! that nothing is left out that a power cut brings back. An edit there may be one that a power cut
-//! takes back.
+//! Both walks use the same time, and the second one sees what the first saw or more. Only trims and
+//! removals are taken from memtables: a batch with one is always synced before it is applied
+//! (`Batch`), so that no entry is left out that a power cut brings back. An edit in a memtable may
+//! be one that a power cut takes back.
 //!
-//! It does not know: why these segments are merged, or what becomes of them.
+//! This file does not know why these segments are merged, or what becomes of them.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
 use crate::state::State;
 use crate::timeline::{Changes, End, Floor, Times};
 
-/// A merge under way. Inputs are oldest first, so that each timeline's parts come in the order of
+/// A merge in progress. Inputs are oldest first, so that each timeline's parts come in the order of
 /// its sequences.
 pub struct Merge<'a> {
     state: &'a State,
@@ -49,18 +49,18 @@ pub struct Merge<'a> {
     younger: &'a Younger,
     changed: &'a ChangedBodies,
     dropped: bool,
-    /// How long the store's entries live; 0: for ever.
+    /// The store's TTL; 0: no limit.
     ttl_ms: u64,
-    /// The time by which entries that expire by themselves are left behind.
+    /// The time by which entries with a lifetime of their own have expired.
     now_ms: TimeMs,
 }
 
 struct Input {
     scan: SegmentScan,
-    /// The timeline that the scan stands at.
+    /// The timeline at the scan's position.
     at: Option<(Vec<u8>, TimelineEntry)>,
     ids: IdScan,
-    /// The id that its scan stands at.
+    /// The id at the scan's position.
     id_at: Option<FoundId>,
 }
 
@@ -91,8 +91,8 @@ impl<'a> Merge<'a> {
         })
     }
 
-    /// Writes the output. Gives how many entries were left behind because they had expired by
-    /// themselves.
+    /// Writes the output. Returns the number of entries left out because their own lifetime had
+    /// ended.
     pub fn write(mut self, writer: &mut SegmentWriter, pace: &mut Pace<'_>) -> Result<u64> {
         if !self.dropped && self.bodies.iter().any(|bodies| !bodies.is_empty()) {
             self.mark_bodies(pace)?;
@@ -104,8 +104,8 @@ impl<'a> Merge<'a> {
             let ids = self.ids_of(&name)?;
             writer.begin(&name);
             ids.iter().try_for_each(|(id, entry)| writer.id(id, entry))?;
-            // Where starts may fall, older entries may live longer: what is removed there goes
-            // along.
+            // If starts of lifetimes may decrease, older entries may live longer: their removals
+            // are kept.
             if name == BODIES && self.dropped {
                 writer.leave_out();
             } else if self.dropped && !self.state.times.own_starts() {
@@ -128,8 +128,8 @@ impl<'a> Merge<'a> {
         Ok(expired)
     }
 
-    /// If no entry and no edit of the inputs is shown any more: how many entries had expired by
-    /// themselves. Their indexes tell, or else what they hold.
+    /// If no entry and no edit of the inputs is visible any more: the number of entries whose own
+    /// lifetime had ended. Decided by the indexes, or else by the data.
     pub fn leaves_nothing(mut self, pace: &Pace<'_>) -> Result<Option<u64>> {
         let mut expired = 0;
         self.rewind()?;
@@ -147,7 +147,7 @@ impl<'a> Merge<'a> {
         Ok(Some(expired))
     }
 
-    /// If no entry of a timeline survives: how many had expired by themselves.
+    /// If no entry of a timeline survives: the number whose own lifetime had ended.
     fn all_expired(&self, name: &[u8], fate: &Fate) -> Result<Option<u64>> {
         let mut is_open = false;
         for (_, entry) in self.parts(name).into_iter().filter(|(_, entry)| entry.count > 0) {
@@ -159,7 +159,7 @@ impl<'a> Merge<'a> {
             if left > holes && !entry.own_expiry {
                 return Ok(None);
             }
-            // What is left may be holes, or have expired.
+            // The rest may be holes, or have expired.
             is_open |= left > 0;
         }
         if !is_open {
@@ -173,12 +173,12 @@ impl<'a> Merge<'a> {
         Ok((survivors == 0).then_some(expired))
     }
 
-    /// The lowest name that a scan stands at.
+    /// The lowest name at which a scan is.
     fn name(&self) -> Option<Vec<u8>> {
         self.inputs.iter().filter_map(Input::name).min().map(<[u8]>::to_vec)
     }
 
-    /// All scans go to the first timeline.
+    /// Moves all scans to the first timeline.
     fn rewind(&mut self) -> Result<()> {
         for input in &mut self.inputs {
             let segment = input.scan.segment().clone();
@@ -188,7 +188,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Scans that stand at a timeline go to their next one.
+    /// Moves the scans that are at a timeline to their next one.
     fn advance(&mut self, name: &[u8]) -> Result<()> {
         for input in self.inputs.iter_mut().filter(|input| input.name() == Some(name)) {
             input.at = input.scan.next()?;
@@ -220,7 +220,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Step 2: of all inputs in order, which is commit order.
+    /// Step 2, for all inputs in order, which is commit order.
     fn copy_bodies(&self, writer: &mut SegmentWriter, pace: &mut Pace<'_>) -> Result<()> {
         for (input, bodies) in self.inputs.iter().zip(&self.bodies) {
             let is_used = |number| bodies.is_used(number);
@@ -239,8 +239,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Step 3 for one timeline. Gives how many entries survived, and how many had expired by
-    /// themselves.
+    /// Step 3 for one timeline. Returns the number of survivors, and the number of entries whose
+    /// own lifetime had ended.
     fn write_survivors(
         &self,
         name: &[u8],
@@ -279,13 +279,13 @@ impl<'a> Merge<'a> {
         Ok((count, expired))
     }
 
-    /// What a shared body of an input is called in the output.
+    /// The number of an input's shared body in the output.
     fn number(&self, input: usize, number: u32) -> Result<u32> {
         let missing = || self.inputs[input].scan.segment().missing_body();
         self.bodies[input].number(number).ok_or_else(missing)
     }
 
-    /// What the inputs know of a timeline, oldest first: which input, and its entry.
+    /// The index entries of a timeline in the inputs, oldest first, with the inputs' indexes.
     fn parts(&self, name: &[u8]) -> Vec<(usize, &TimelineEntry)> {
         let places = self.inputs.iter().enumerate();
         places.filter_map(|(place, input)| Some((place, input.at_name(name)?))).collect()
@@ -295,7 +295,7 @@ impl<'a> Merge<'a> {
         self.inputs[input].scan.segment()
     }
 
-    /// How a timeline ends of which all entries here have expired, and older ones too.
+    /// The end of a timeline whose entries here, and all older ones, have expired.
     fn end_of_dropped(&self, name: &[u8]) -> End {
         let parts = self.parts(name);
         let end = parts.last().expect("the name is some input's").1.end;
@@ -304,7 +304,7 @@ impl<'a> Merge<'a> {
         End { floor, ..end }
     }
 
-    /// The highest sequence that a trim or the TTL took from inputs that have lost their data.
+    /// The highest sequence that a trim or the TTL removed from inputs that have lost their data.
     fn dropped_to(&self, name: &[u8]) -> Sequence {
         let parts = self.parts(name);
         let lost = parts.iter().filter(|(input, _)| !self.segment(*input).record().has_data());
@@ -347,7 +347,7 @@ impl<'a> Merge<'a> {
         Ok(fate)
     }
 
-    /// What the inputs change of a timeline, in each other and in older segments.
+    /// Adds the inputs' changes of a timeline, in each other and in older segments.
     fn own_changes(&self, parts: &[(usize, &TimelineEntry)], fate: &mut Fate) -> Result<()> {
         let mut own = Changes::default();
         for (input, entry) in parts.iter().rev() {
@@ -374,7 +374,7 @@ impl<'a> Merge<'a> {
                 SharedBody::default()
             };
             if self.is_expired(shared.time_ms, shared.expire_at_ms) {
-                // The body from before must not be shown by a clock that goes back.
+                // A clock that is set back must not make the old body visible again.
                 older.remove(*sequence, *sequence);
                 fate.has_expired_edits = true;
             } else {
@@ -386,15 +386,15 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Whether an entry has expired by itself. What the TTL takes goes with its partition, which
-    /// remembers that it was lost.
+    /// Whether an entry's own lifetime has ended. An entry that the TTL removes leaves with its
+    /// partition, which records the loss.
     fn is_expired(&self, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool {
         let before_ttl = self.ttl_ms == 0 || expire_at_ms < start_ms.saturating_add(self.ttl_ms);
         expire_at_ms != 0 && expire_at_ms <= self.now_ms && before_ttl
     }
 
-    /// Calls `visit` for every entry of a timeline that survives. Gives how many had expired by
-    /// themselves.
+    /// Calls `visit` for every surviving entry of a timeline. Returns the number of entries whose
+    /// own lifetime had ended.
     fn for_each_survivor(
         &self,
         name: &[u8],
@@ -428,8 +428,8 @@ impl<'a> Merge<'a> {
                     expired += 1;
                     return Ok(());
                 }
-                // What was committed before is in the input already, but for an edit that its mark
-                // means. The last one counts.
+                // An earlier change is applied to the input already, except an edit marked as
+                // `is_elsewhere`. The last change counts.
                 let is_marked = matches!(content, Content::Inline { is_elsewhere: true, .. });
                 let is_later = |at: CommitPlace| Lsn(at.0) >= segment.record().changed_to;
                 let changed_at =
@@ -442,7 +442,7 @@ impl<'a> Merge<'a> {
                 let (edited, elsewhere) =
                     (edited.filter(|edit| counts(edit.at)), elsewhere.filter(|at| counts(**at)));
                 let body = match (content, edited, changed_at.and(place)) {
-                    // Its edit is in a younger segment, which this merge may not have looked at.
+                    // Its edit is in a younger segment, which this merge may not have read.
                     _ if elsewhere.is_some() || is_unknown => Kept::Elsewhere(times, place),
                     (_, Some(edit), _) => Kept::Edited { times, place, edit: *edit },
                     (Content::Inline { .. }, None, Some(place)) => Kept::Changed { times, place },
@@ -459,8 +459,8 @@ impl<'a> Merge<'a> {
         Ok(expired)
     }
 
-    /// The ids of a timeline that are still remembered. Of one that was used again after it was
-    /// forgotten, the youngest counts.
+    /// The ids of a timeline that are still remembered. If an id was used again after it was
+    /// forgotten, the youngest use counts.
     fn ids_of(&mut self, name: &[u8]) -> Result<Vec<(Vec<u8>, IdEntry)>> {
         let mut ids = Vec::new();
         while let Some(id) =

@@ -1,22 +1,22 @@
-//! Merging segments (P5, P6): so that a read meets few of them, cold history lies together,
-//! compressed, and what is gone takes no space.
+//! Merges segments (P5, P6), so that a read visits few of them, cold history is stored together,
+//! compressed, and removed entries take no space.
 //!
-//! 1. remove the data of segments of which nothing is shown any more: the manifest says so, and
-//!    nothing else is written (`dead`);
-//! 2. choose neighbours of a store that are due, or one that is mostly garbage (`choose`);
-//! 3. write what survives of them into a new segment, at a bounded rate (`merge`, `bodies`,
+//! 1. remove the data of segments without visible entries: only the manifest is written (`dead`);
+//! 2. choose neighbours of a store that are due, or a segment that is mostly garbage (`choose`);
+//! 3. write the surviving entries into a new segment, at a bounded rate (`merge`, `bodies`,
 //!    `pace`);
-//! 4. commit the manifest that names it in their place, and says up to where the log is needed with
-//!    it if entries were left out because of changes that are in memory only; change the view, and
-//!    let the inputs go with their last reader.
+//! 4. commit the manifest that names it instead of the inputs, with the lsn up to which the log is
+//!    needed if entries were left out because of changes that are in memory only; change the view;
+//!    the inputs' files are removed when their last reader has released them.
 //!
-//! From tier 2 on, blocks are compressed: recent data is read most, and decompressing costs more
-//! than it saves there.
+//! From tier 2 on, blocks are compressed: recent data is read most, and there decompression costs
+//! more than compression saves.
 //!
-//! If the disk has no room for what is due, this waits, says so in the statistics and once in the
-//! log, and goes on when there is. A merge that failed is tried again after a while that grows.
+//! If the disk has no space for what is due, merging waits, reports it in the statistics and once
+//! in the diagnostic log, and continues when there is space. A failed merge is tried again after a
+//! delay that grows.
 //!
-//! It does not know: the log.
+//! This folder does not know the log.
 
 mod bodies;
 mod changed;
@@ -49,19 +49,19 @@ use crate::upkeep::install::{make_live, remove_unfinished};
 /// From this tier on, blocks are compressed.
 const COOL_TIER: u8 = 2;
 
-/// A segment is rewritten when one part in so many is dead: each entry is then written once more
-/// for each that goes. On a full disk little is worth much.
+/// Rewrite a segment when 1/WORTH_IT of it is dead, on a full disk when 1/WORTH_MUCH is: with 2,
+/// each removed entry costs the rewrite of one other entry.
 const WORTH_IT: u64 = 2;
 const WORTH_MUCH: u64 = 8;
 
-/// Commits wait if more is dead than alive, and more than this many memtables: in a small store a
-/// few flushes are no hurry.
+/// Commits wait if the dead bytes exceed the living bytes plus this many memtables: in a small
+/// store a few flushes are not urgent.
 const MEMTABLES_OF_GARBAGE: u64 = 8;
 
-/// How often the disk's room and the time are looked at when nothing else happens.
+/// The interval of checks of the free space and the time when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long the thread rests after a merge failed; twice as long each time, up to the longest.
+/// The delay after a failed merge; it doubles each time, up to the longest.
 const FIRST_REST: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_mins(5);
 
@@ -69,7 +69,8 @@ const LONGEST_REST: Duration = Duration::from_mins(5);
 pub fn run(state: &State) {
     let (mut rest, mut looked) = (FIRST_REST, Looked::default());
     loop {
-        // Read before looking at anything, so that no change falls between the look and the wait.
+        // Read before the state is examined, so that no change is missed between examination and
+        // wait.
         let seen = state.progress.changes();
         if state.is_closing() {
             return;
@@ -102,7 +103,7 @@ pub fn run(state: &State) {
     }
 }
 
-/// Merges what is due next. False when nothing is, or there is no room for it.
+/// Merges what is due next. False if nothing is, or there is no space for it.
 fn merge_next(state: &State) -> Result<bool, Failure> {
     let due = next(state);
     tell_waiting(state, matches!(due, Due::Wait));
@@ -115,7 +116,7 @@ fn merge_next(state: &State) -> Result<bool, Failure> {
     }
 }
 
-/// What is to be done, in any store.
+/// The action that is due, in any store.
 enum Due {
     Nothing,
     Wait,
@@ -156,12 +157,13 @@ fn next(state: &State) -> Due {
 
 fn room(state: &State) -> Room {
     let merge_bytes = state.room_bytes();
-    // It gives back at least as much: the log can do without the half for that long.
+    // A rewrite frees at least as much: the log can do without half of the free space for that
+    // time.
     let half = state.dir.free_bytes().unwrap_or(u64::MAX) / 2;
     Room { merge_bytes, rewrite_bytes: merge_bytes.max(half) }
 }
 
-/// Whether commits should wait until more is merged: there is too much of it, and it goes on.
+/// Whether commits should wait until more is merged: too much is due, and merging makes progress.
 pub fn is_behind(state: &State) -> bool {
     if state.merging.waits_for_space()
         || state.merging.lag.is_failing()
@@ -177,13 +179,14 @@ pub fn is_behind(state: &State) -> bool {
         .any(|store| choose::is_behind(&candidates(state, &view, store, &records), least_bytes))
 }
 
-/// What the manifest knows of each segment: its dead weight grows after it was opened.
+/// The manifest's records of segments: their dead weight grows after the segments were opened.
 type Records = HashMap<FileNumber, SegmentRecord>;
 
 fn records(state: &State, view: &View) -> Records {
     let mut records = state.manifest.lock().live().segments.clone();
     if state.is_short_of_space() {
-        // There may be no space for the flush that counts this, until what it is about is gone.
+        // There may be no space for the flush that counts these changes until the removed data is
+        // freed.
         view.memtables()
             .for_each(|memtable| garbage::note(&garbage::count(view, memtable), &mut records));
     }
@@ -211,7 +214,7 @@ fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> 
         };
         let is_garbage = match record {
             record if record.dropped => false,
-            // Its index may be smaller without what younger segments know, too.
+            // Its index may also become smaller without what younger segments know.
             record if record.dead => !is_short,
             _ => is_garbage(known, now_ms, worth_it),
         };
@@ -231,24 +234,24 @@ fn candidates(state: &State, view: &View, store: StoreId, records: &Records) -> 
     view.segments.of(store).iter().map(candidate).collect()
 }
 
-/// A segment is garbage when one part in so many is dead.
+/// A segment is garbage if 1/`worth_it` of it is dead.
 fn worth_it(state: &State) -> u64 {
     if state.is_short_of_space() { WORTH_MUCH } else { WORTH_IT }
 }
 
-/// How much of a segment's weight is dead.
+/// The dead part of a segment's weight.
 fn dead_weight(known: &SegmentRecord, now_ms: TimeMs) -> u64 {
     let expired = known.half_expired_ms != 0 && known.half_expired_ms <= now_ms;
     known.dead_weight.max(if expired { known.weight.div_ceil(2) } else { 0 }).min(known.weight)
 }
 
-/// Whether so large a part of a segment is dead that it is worth a rewrite.
+/// Whether enough of a segment is dead for a rewrite.
 fn is_garbage(known: &SegmentRecord, now_ms: TimeMs, worth_it: u64) -> bool {
     let dead = dead_weight(known, now_ms);
     dead > 0 && dead.saturating_mul(worth_it) >= known.weight
 }
 
-/// About what a merge would write of a segment.
+/// About the number of bytes that a merge would write for a segment.
 fn alive_bytes(record: &SegmentRecord, known: &SegmentRecord, now_ms: TimeMs) -> u64 {
     let data_bytes = if record.has_data() { record.data_bytes } else { 0 };
     let alive = u128::from(data_bytes) * u128::from(known.weight - dead_weight(known, now_ms));
@@ -257,18 +260,18 @@ fn alive_bytes(record: &SegmentRecord, known: &SegmentRecord, now_ms: TimeMs) ->
 }
 
 /// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused
-/// if the disk has no room for it.
+/// if the disk has no space for it.
 pub fn merge_all(state: &State) -> Result<()> {
     remove_dead(state, &mut Looked::default()).map_err(|failure| state.failed(failure))?;
     for store in stores(&state.view.load()) {
-        // The compaction thread may have merged or taken away some of them meanwhile.
+        // The compaction thread may have merged or removed some of them meanwhile.
         while !merge_store(state, store)? {}
     }
     Ok(())
 }
 
-/// Merges all segments of a store, as far as they are those that the view had at the start. False
-/// if some were not.
+/// Merges all segments of a store, as far as they are those of the view at the start. False if some
+/// were not.
 fn merge_store(state: &State, store: StoreId) -> Result<bool> {
     let view = state.view.load();
     let segments = view.segments.of(store);
@@ -307,7 +310,7 @@ fn merge_store(state: &State, store: StoreId) -> Result<bool> {
     Ok(true)
 }
 
-/// About what a merge of segments will write.
+/// About the number of bytes that a merge of segments will write.
 fn output_bytes(state: &State, inputs: &[Arc<Segment>], records: &Records) -> u64 {
     let now_ms = state.sure_now_ms();
     let alive = |input: &Arc<Segment>| {
@@ -317,11 +320,11 @@ fn output_bytes(state: &State, inputs: &[Arc<Segment>], records: &Records) -> u6
     inputs.iter().map(alive).sum()
 }
 
-/// Replaces neighbours, newest first, by one segment. False if some of them are not there any more.
+/// Replaces neighbours, newest first, by one segment. False if some of them do not exist any more.
 fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Result<bool, Failure> {
     let _one_at_a_time = state.merging.turn.lock();
     if state.is_closing() {
-        // A caller may have waited here until the directory was another engine's.
+        // A caller may have waited here until the directory belonged to another engine.
         return Err(Failure::Refused(Error::Closed {
             what: "the engine is closing: nothing is merged",
         }));
@@ -351,12 +354,12 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     drop(reserved);
     let written = written.map_err(|error| set_aside(state, inputs, error))?;
     let Written { record, expired } = written;
-    // Read when the merge is done: it may have met changes that came meanwhile.
+    // Read after the merge: it may have seen changes that came meanwhile.
     let changes_to = younger.changes_to();
-    // If no timeline is left, neither is a segment.
+    // If no timeline is left, no segment is.
     let records = if record.timelines == 0 { Vec::new() } else { vec![record.clone()] };
     let output = make_live(state, &records, |records, live| {
-        // What died meanwhile was counted to the inputs, and is still in the output.
+        // The weight that died meanwhile was added to the inputs, and is still in the output.
         let gone = |segment: &&SegmentRecord| numbers.contains(&segment.number);
         let dead_now: u64 =
             live.segments.iter().filter(gone).map(|segment| segment.dead_weight).sum();
@@ -378,7 +381,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
         gone.iter().for_each(|segment| segment.make_obsolete());
     });
     inputs.iter().for_each(|input| input.make_obsolete());
-    // What was damaged in them is not there any more.
+    // Their damaged parts do not exist any more.
     numbers.iter().for_each(|number| state.cache.damages().forget(*number));
     state.progress.announce();
     Ok(true)
@@ -407,7 +410,7 @@ fn count(
     .add(reclaimed);
 }
 
-/// What tells that something in the inputs is gone. Empty when nothing is.
+/// The places whose changes remove entries from the inputs. Empty if there are none.
 #[derive(Default)]
 struct Younger {
     memtables: Vec<Arc<Memtable>>,
@@ -416,15 +419,15 @@ struct Younger {
 }
 
 impl Younger {
-    /// Up to where the log is needed for what was left behind because of changes that are in memory
-    /// only.
+    /// The lsn up to which the log is needed for entries that were left out because of changes that
+    /// are in memory only.
     fn changes_to(&self) -> Lsn {
         let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
         at.map_or(Lsn(0), |at| at.plus(1))
     }
 }
 
-/// What is younger than the newest input, newest first, and can be read.
+/// The readable places that are younger than the newest input, newest first.
 fn younger(state: &State, view: &View, input: &Arc<Segment>) -> Younger {
     let unmergeable = state.merging.unmergeable.lock();
     let whole = |segment: &&Arc<Segment>| {
@@ -438,8 +441,8 @@ fn younger(state: &State, view: &View, input: &Arc<Segment>) -> Younger {
     }
 }
 
-/// What a merge read and met damage in is not merged any more, so that one bad block does not keep
-/// all others from being merged.
+/// Excludes segments in which a merge found damage from merging, so that one bad block does not
+/// keep all others from being merged.
 fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
     match &error {
         _ if error.is_shortage() => Failure::before(error),
@@ -447,7 +450,7 @@ fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
         | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
             let view = state.view.load();
-            // Of any of the store bodies may have been read that replace others.
+            // Replacing bodies may have been read from any segment of the store.
             let read = view
                 .segments
                 .of(inputs[0].record().store)
@@ -467,7 +470,7 @@ fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
 
 struct Written {
     record: SegmentRecord,
-    /// How many entries were left behind because they had expired by themselves.
+    /// The number of entries left out because their own lifetime had ended.
     expired: u64,
 }
 
@@ -479,7 +482,7 @@ fn write_merged(
 ) -> Result<Written> {
     let (newest, oldest) = (inputs[0].record(), inputs[inputs.len() - 1].record());
     let highest = inputs.iter().map(|input| input.record().tier).max().unwrap_or(0);
-    // A rewrite brings nothing together.
+    // A rewrite does not bring segments together.
     let tier = if inputs.len() == 1 { highest } else { highest.saturating_add(1) };
     let plan = SegmentPlan {
         number: state.manifest.lock().take_file_number(),

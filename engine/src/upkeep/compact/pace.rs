@@ -1,37 +1,39 @@
-//! The rate at which merging writes: after each piece the thread rests as long as the piece should
-//! have taken.
+//! Limits the rate at which merging writes: after each piece the thread rests for the rest of the
+//! time that the piece should have taken.
 //!
-//! No lock that appends or reads take is held while it rests. When commits wait for merging, it
-//! does not. It does not know: what is written.
+//! No lock that appends or reads take is held during a rest. There is no rest while commits wait
+//! for merging.
+//!
+//! This file does not know what is written.
 
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::state::State;
 
-/// After so many bytes the pace is looked at: a rest is then long enough to be one.
+/// The number of bytes after which the pace is checked: large enough that a rest is not too short.
 const PIECE_BYTES: u64 = 256 * 1024;
 
-/// A rest is taken in steps, after each of which it may be over.
+/// A rest is taken in steps; after each it is checked whether the rest is over.
 const STEP: Duration = Duration::from_millis(200);
 
 /// The pace of one merge.
 pub struct Pace<'a> {
     state: &'a State,
-    /// 0: as fast as it goes.
+    /// 0: no limit.
     bytes_per_second: u64,
-    /// The bytes that were paced so far.
+    /// The number of bytes that were paced so far.
     paced: u64,
     since: Duration,
 }
 
 impl<'a> Pace<'a> {
-    /// A merge starts.
+    /// Starts the pace of a merge.
     pub fn start(state: &'a State, bytes_per_second: u64) -> Pace<'a> {
         Pace { state, bytes_per_second, paced: 0, since: state.clock.monotonic() }
     }
 
-    /// So many bytes were written since the start. Rests if that was too fast; an error if the
+    /// Reports that `bytes` were written since the start. Rests if that was too fast; fails if the
     /// engine is closing.
     pub fn written(&mut self, bytes: u64) -> Result<()> {
         let piece = bytes.saturating_sub(self.paced);
@@ -50,7 +52,7 @@ impl<'a> Pace<'a> {
         Ok(())
     }
 
-    /// Rests so long, but not while commits wait for the merge.
+    /// Rests for `left`, but not while commits wait for the merge.
     fn rest(&self, mut left: Duration) {
         while !left.is_zero() && !self.state.merging.lag.hurries() && !self.state.is_closing() {
             let step = left.min(STEP);
@@ -59,7 +61,7 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// An error if the engine is closing.
+    /// Fails if the engine is closing.
     pub fn check(&self) -> Result<()> {
         if self.state.is_closing() {
             return Err(Error::Closed { what: "the engine is closing: the merge is given up" });

@@ -1,28 +1,29 @@
-//! A disk in memory that writes down every call, so that from one run the disks of a power cut at
-//! any point can be made.
+//! A disk in memory that records every call, so that from one run the disk after a power cut at any
+//! point can be derived.
 //!
 //! ```text
 //!  run the engine once ──> log: create, write, sync, rename, … and the driver's marks
-//!  for each place in the log: replay up to there ──> Model ──power_cut(dice)──> Image ──> a new disk to open
+//!  for each position in the log:
+//!    replay up to there ──> Model ──power_cut(dice)──> Image ──> a new disk to open
 //! ```
 //!
-//! What a power cut takes, in this model:
-//! * of a file, each 512-byte sector written since its last sync comes out old, new, zero or
-//!    garbage, and its length is any that it had since then, independently. A sector that was not
-//!    written since then is never harmed: that is what is assumed of the medium.
-//! * of the directory, each create, rename and remove since its last sync happened or did not,
-//!    independently.
-//! * after a failed sync, what was not durable before can still be read (ghost pages), and each
-//!    sector of it is there or not: a later successful sync covers only what was written after the
-//!    failure.
+//! The effects of a power cut in this model:
+//! * File: each 512-byte sector written since the last sync comes out old, new, zero or garbage,
+//!   independently, and the length is any that the file had since then. A sector that was not
+//!   written since then is never harmed: this is what is assumed of the medium.
+//! * Directory: each create, rename and remove since the last sync happened or did not,
+//!   independently.
+//! * Failed sync: bytes that were not durable before can still be read (ghost pages), and each
+//!   sector of them is on the disk or not: a later successful sync covers only what was written
+//!   after the failure.
 //!
-//! Each power cut begins another boot; a killed process does not.
+//! Each power cut starts another boot; a killed process does not.
 //!
-//! Marks are the driver's own notes in the log ("batch 7 acknowledged"), in order with the calls.
-//! Faults are the driver's too.
+//! Marks are the driver's own notes in the log ("batch 7 acknowledged"), ordered with the calls.
+//! The driver also decides which calls fail.
 //!
-//! It does not know: the engine. It is part of the library, not of the tests, because embedders
-//! prove their own code with it.
+//! This folder does not know the engine. It is part of the library, not of the tests, because
+//! embedders test their own code with it.
 
 mod model;
 
@@ -40,7 +41,7 @@ use super::space::Space;
 use super::{RawDirectory, RawFile, Site};
 use crate::ids::BootId;
 
-/// Decides about each call before it is made: `Some(kind)` makes it fail.
+/// Decides each call before it is made: `Some(kind)` makes it fail.
 pub type Faults = Box<dyn FnMut(&Op) -> Option<io::ErrorKind> + Send>;
 
 struct State {
@@ -76,13 +77,13 @@ impl SimulatedDisk {
         SimulatedDisk::default()
     }
 
-    /// A disk that comes back with these files.
+    /// A disk that starts with these files.
     pub fn from_image(image: &Image) -> SimulatedDisk {
         SimulatedDisk::from_model(Model::from_image(image))
     }
 
-    /// A disk as a killed process left it: nothing is lost yet, and what was not synced still is
-    /// not.
+    /// A disk as a killed process left it: nothing is lost yet, and unsynced writes are still
+    /// unsynced.
     pub fn from_model(model: Model) -> SimulatedDisk {
         let next_file = model.files.keys().next_back().map_or(0, |last| last + 1);
         let state = State {
@@ -96,7 +97,7 @@ impl SimulatedDisk {
         SimulatedDisk { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// From now on the disk has so many bytes, in blocks of 4 KiB; `None`: there is always more.
+    /// Sets the disk's size, in blocks of 4 KiB; `None`: unlimited.
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         let state = &mut *self.state.lock();
         let model = &state.model;
@@ -106,14 +107,14 @@ impl SimulatedDisk {
         state.space.limit(capacity_bytes, model.names.values().map(len));
     }
 
-    /// How many bytes are left.
+    /// The number of free bytes.
     pub fn free_bytes(&self) -> u64 {
         let mut state = self.state.lock();
         let named = state.named();
         state.space.free_bytes(&named)
     }
 
-    /// A note of the driver in the log.
+    /// Adds a note of the driver to the log.
     pub fn mark(&self, mark: u64) {
         self.state.lock().log.push(Op::Mark(mark));
     }
@@ -123,7 +124,7 @@ impl SimulatedDisk {
         self.state.lock().log.clone()
     }
 
-    /// How many calls so far.
+    /// The number of calls so far.
     pub fn log_len(&self) -> usize {
         self.state.lock().log.len()
     }
@@ -139,7 +140,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// Lets `faults` decide about every call from now on.
+    /// Lets `faults` decide every call from now on.
     pub fn set_faults(&self, faults: Option<Faults>) {
         self.state.lock().faults = faults;
     }

@@ -1,5 +1,4 @@
-//! What a disk holds after some calls, and what a power cut leaves of it: see the heading of the
-//! room.
+//! The content of a disk after some calls, and after a power cut: see the heading of `simulated`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -9,10 +8,10 @@ use bytes::Bytes;
 use crate::ids::BootId;
 use crate::vfs::Site;
 
-/// What a disk writes in one piece.
+/// The number of bytes that a disk writes atomically.
 pub const SECTOR_BYTES: usize = 512;
 
-/// One call, as it stands in the log. Files are known by number, since a name may change.
+/// One call, as recorded in the log. Files are identified by number, since a name may change.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the fields are the arguments of the calls")]
 pub enum Op {
@@ -27,14 +26,15 @@ pub enum Op {
     Mark(u64),
 }
 
-/// A source of decisions: the same for the same seed (xorshift64*), or all combinations in turn.
+/// A source of decisions: a sequence determined by a seed (xorshift64*), or all combinations in
+/// turn.
 #[derive(Clone, Debug)]
 pub struct Dice {
     random: u64,
     walk: Option<Walk>,
 }
 
-/// One combination of decisions: what was decided, of how many.
+/// One combination of decisions: each decision, and its number of alternatives.
 #[derive(Clone, Debug, Default)]
 struct Walk {
     decided: Vec<(u64, u64)>,
@@ -42,18 +42,18 @@ struct Walk {
 }
 
 impl Dice {
-    /// Dice that fall as the seed says.
+    /// Dice determined by the seed.
     pub fn new(seed: u64) -> Dice {
         Dice { random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, walk: None }
     }
 
-    /// Dice that walk through all combinations of what a power cut decides, one a cut; see
+    /// Dice that go through all combinations of a power cut's decisions, one per cut; see
     /// [`Dice::advance`].
     pub fn walk() -> Dice {
         Dice { walk: Some(Walk::default()), ..Dice::new(1) }
     }
 
-    /// Goes on to the next combination. False when the one before was the last.
+    /// Moves to the next combination. False if the previous one was the last.
     pub fn advance(&mut self) -> bool {
         let Some(walk) = &mut self.walk else { return true };
         walk.at = 0;
@@ -74,7 +74,8 @@ impl Dice {
         self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound
     }
 
-    /// One of `weights`, as often as it says; a walk takes each in turn.
+    /// An index into `weights`, with a probability proportional to its weight; a walk takes each in
+    /// turn.
     fn choose(&mut self, weights: &[u64]) -> usize {
         let Some(walk) = &mut self.walk else {
             let mut left = self.below(weights.iter().sum());
@@ -96,27 +97,27 @@ impl Dice {
     }
 }
 
-/// How a power cut decides about what was not synced.
+/// The fate of unsynced changes in a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// All of it is lost.
+    /// All are lost.
     Lost,
-    /// All of it happened to reach the disk.
+    /// All reached the disk.
     Kept,
-    /// Names happened to reach the disk, the bytes of files did not.
+    /// Names reached the disk, the bytes of files did not.
     NamesOnly,
-    /// Bytes happened to reach the disk, the names did not.
+    /// Bytes reached the disk, the names did not.
     BytesOnly,
-    /// Each sector, length and name by dice.
+    /// Each sector, length and name is decided by dice.
     Dice,
 }
 
 impl Cut {
-    /// Every way.
+    /// All variants.
     pub const ALL: [Cut; 5] = [Cut::Lost, Cut::Kept, Cut::NamesOnly, Cut::BytesOnly, Cut::Dice];
 }
 
-/// Files as a disk that was just powered on has them: all durable.
+/// The files of a disk that was just powered on: all are durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// The content of each file, by name.
@@ -124,9 +125,9 @@ pub struct Image {
 }
 
 impl Image {
-    /// The boot of a machine that starts with this disk. It follows from the files alone, so that a
-    /// run can be repeated; and what was written down during a boot never holds for the boot after
-    /// a power cut, since the disk that starts that one has it.
+    /// The boot of a machine that starts with this disk. It is derived from the files alone, so
+    /// that a run can be repeated. A boot id that was written to the disk never equals that of the
+    /// boot after a power cut, since the disk that starts that boot contains it.
     fn boot(&self) -> BootId {
         let mut hasher = DefaultHasher::new();
         self.files.hash(&mut hasher);
@@ -138,12 +139,12 @@ impl Image {
 pub(super) struct FileState {
     durable: Vec<u8>,
     pub(super) current: Vec<u8>,
-    /// Sectors written since the last sync that worked.
+    /// Sectors written since the last successful sync.
     dirty: BTreeSet<usize>,
-    /// Lengths that it had since then, but for the last one.
+    /// Lengths that it had since then, except the current one.
     lens: BTreeSet<usize>,
-    /// Sectors that a failed sync covered, and that were not written since: nobody writes them any
-    /// more, and some may be there.
+    /// Sectors that a failed sync covered, and that were not written since: they are not written to
+    /// the disk any more, and some may be there.
     ghosts: BTreeSet<usize>,
 }
 
@@ -168,8 +169,8 @@ impl FileState {
         let (low, high) = (self.current.len().min(len), self.current.len().max(len));
         self.lens.insert(self.current.len());
         self.current.resize(len, 0);
-        // What is merely longer reads as zeros, whether its length is there or not. What was cut
-        // off may come back.
+        // A part that only grew reads as zeros, whether its length is durable or not. A part that
+        // was cut off may come back.
         self.touch(low, high.min(self.durable.len()));
     }
 
@@ -212,8 +213,8 @@ impl FileState {
         content
     }
 
-    /// The length on the disk, any that it had since the last sync: metadata reaches the disk when
-    /// it likes.
+    /// The length on the disk, any that the file had since the last sync: metadata reaches the disk
+    /// in any order.
     fn cut_len(&self, dice: &mut Dice) -> usize {
         let ends = [self.durable.len(), self.current.len()];
         let lens: BTreeSet<usize> = self.lens.iter().copied().chain(ends).collect();
@@ -226,22 +227,23 @@ impl FileState {
     }
 }
 
-/// Copies a sector, as far as both files go.
+/// Copies a sector, as far as both files contain it.
 fn copy_sector(sector: usize, from: &[u8], to: &mut [u8]) {
     let end = (sector * SECTOR_BYTES + SECTOR_BYTES).min(from.len()).min(to.len());
     let start = (sector * SECTOR_BYTES).min(end);
     to[start..end].copy_from_slice(&from[start..end]);
 }
 
-/// What a disk holds after some calls: what is durable, and what is merely there.
+/// The content of a disk after some calls: the durable part, and the part that is merely visible.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// It lasts until the power is cut: a process that is killed does not end it.
+    /// It lasts until the power is cut: a killed process does not end it.
     pub(super) boot: BootId,
     pub(super) files: BTreeMap<u64, FileState>,
     durable_names: BTreeMap<String, u64>,
     pub(super) names: BTreeMap<String, u64>,
-    /// Name changes since the directory's last sync: the name, and what it then stood for.
+    /// Name changes since the directory's last sync: the name, and the file that it then referred
+    /// to.
     pending: Vec<Vec<(String, Option<u64>)>>,
 }
 
@@ -274,8 +276,8 @@ impl Model {
         model
     }
 
-    /// Carries one call out. A sync asked for at the site `without` does nothing: the code with
-    /// that line removed.
+    /// Applies one call. A sync requested at the site `without` does nothing, as if that line were
+    /// removed from the code.
     pub fn apply(&mut self, op: &Op, without: Option<Site>) {
         match op {
             Op::Create { name, file } => {
@@ -310,7 +312,7 @@ impl Model {
         self.pending.push(changes);
     }
 
-    /// The disk as it comes back after the power went now.
+    /// The disk after a power cut at this moment.
     pub fn power_cut(&self, cut: Cut, dice: &mut Dice) -> Image {
         let mut names = self.durable_names.clone();
         for changes in &self.pending {
@@ -330,7 +332,7 @@ impl Model {
         Image { files: files.collect() }
     }
 
-    /// Whether a power cut now could take anything.
+    /// Whether a power cut at this moment could not change anything.
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty()
             && self
