@@ -144,9 +144,36 @@ impl Config {
 
     /// Refuses values that could not work.
     pub fn check(&self) -> Result<(), ConfigError> {
+        for (name, value, least, most) in self.bounds() {
+            if value < least || value > most {
+                let what = format!("{name} is {value}, and must be from {least} to {most}");
+                return Err(ConfigError::Value { what });
+            }
+        }
+        self.check_largest_body()
+    }
+
+    /// A buffer grows by doubling, and input may take a half of the memory: the largest body must
+    /// fit before it is whole.
+    fn check_largest_body(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let least = (limits.max_body_bytes as u64).saturating_mul(BODY_SHARE);
+        if limits.client_memory_bytes as u64 >= least {
+            return Ok(());
+        }
+        let what = format!(
+            "limits.client_memory_bytes is {}, and must be at least {least} for \
+             limits.max_body_bytes of {}: raise the one, or lower the other",
+            limits.client_memory_bytes, limits.max_body_bytes
+        );
+        Err(ConfigError::Value { what })
+    }
+
+    /// Each number with its name, its least value and its largest.
+    fn bounds(&self) -> Vec<(&'static str, u64, u64, u64)> {
         let (limits, messaging) = (&self.limits, &self.messaging);
         let bytes = |value: usize| value as u64;
-        let bounds = [
+        vec![
             (
                 "memory_budget_bytes",
                 bytes(self.memory_budget_bytes),
@@ -200,26 +227,7 @@ impl Config {
                 LEAST_MEMORY_BYTES,
                 MOST_BYTES,
             ),
-        ];
-        for (name, value, least, most) in bounds {
-            if value < least || value > most {
-                let what = format!("{name} is {value}, and must be from {least} to {most}");
-                return Err(ConfigError::Value { what });
-            }
-        }
-        // A buffer grows by doubling, and input may take a half of the memory: the largest body
-        // must fit before it is whole.
-        let least = bytes(limits.max_body_bytes).saturating_mul(BODY_SHARE);
-        if bytes(limits.client_memory_bytes) < least {
-            let what = format!(
-                "limits.client_memory_bytes is {}, and must be at least {least} for \
-                 limits.max_body_bytes of {}: raise the one, or lower \
-                 the other",
-                limits.client_memory_bytes, limits.max_body_bytes
-            );
-            return Err(ConfigError::Value { what });
-        }
-        Ok(())
+        ]
     }
 
     /// The engine's part of the settings.
