@@ -53,6 +53,7 @@ mod page;
 mod periods;
 mod placing;
 mod pulled;
+mod pulled_log;
 mod rebuild;
 mod refill;
 mod rewrite;

@@ -1,0 +1,174 @@
+//! The log of pulled events, as a sync reads it: one ledger of the whole server, a line for each
+//! pulled event, in the order of commits. Lines expire after a week, so each answer says whether
+//! the lines that it needs are still there. What is made of them: `pulled`. Whether the log is that
+//! of the conversations that are there: `lines`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use strandline::{Limit, Sequence, TimeMs, Verdict};
+
+use super::around::Gap;
+use super::cursor::Passed;
+use super::event::{Event, Kind};
+use super::trouble::Result;
+use super::user::{Membership, User};
+use super::{Messaging, names};
+
+/// Lines read at a time.
+const PAGE: Limit =
+    Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
+
+/// So many lines are looked at without asking whether there is a cheaper way.
+const CHEAP_LINES: u64 = 1024;
+
+/// Pages of lines that are looked through for when lost events were pulled.
+const MOST_LINE_PAGES: usize = 64;
+
+/// A line costs about an eighth of a look into a timeline.
+const LINES_A_LOOK: u64 = 8;
+
+impl Messaging {
+    /// Hands the lines between two, the second included, to `take`: place, time, line.
+    pub(super) fn walk_lines(
+        &self,
+        after: Sequence,
+        last: Sequence,
+        mut take: impl FnMut(Sequence, TimeMs, Event),
+    ) -> Result<()> {
+        let mut cursor = after;
+        while cursor < last {
+            let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
+            self.effort.add_lines(page.entries.len());
+            for entry in page.entries.iter().filter(|entry| entry.sequence <= last) {
+                let line = Event::decode(&entry.body);
+                if let Some(line) =
+                    line.filter(|line| matches!(line.kind, Kind::Pulled | Kind::Pushed))
+                {
+                    take(entry.sequence, entry.time_ms, line);
+                }
+            }
+            if !page.more {
+                return Ok(());
+            }
+            cursor = page.next;
+        }
+        Ok(())
+    }
+
+    /// The user's pulled events of a time in the order of their lines, behind a line and up to
+    /// another; `None` when lines have expired.
+    pub(super) fn lines_of_time(
+        &self,
+        state: &User,
+        time_ms: TimeMs,
+        passed: &Passed,
+        last: Sequence,
+    ) -> Result<Option<Vec<(Sequence, Bytes, Sequence)>>> {
+        let is_its_time = passed.time_ms == time_ms;
+        let first = match passed.line {
+            line if line > 0 && is_its_time => self.are_kept(line + 1)?.then_some(line + 1),
+            _ => self.first_kept_line(time_ms)?,
+        };
+        let Some(first) = first else { return Ok(None) };
+        let end = self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?.saturating_sub(1);
+        let mut lines = Vec::new();
+        self.walk_lines(first - 1, last.min(end), |place, _, line| {
+            let is_passed = is_its_time && passed.has(&line.conv, line.sequence);
+            if line.kind == Kind::Pulled && !is_passed && gets(state, &line).is_some() {
+                lines.push((place, Bytes::copy_from_slice(&line.conv), line.sequence));
+            }
+        })?;
+        Ok(Some(lines))
+    }
+
+    /// The user's own newest line of a time; 0 when there is none any more.
+    pub(super) fn newest_line(
+        &self,
+        state: &User,
+        time_ms: TimeMs,
+        last: Sequence,
+    ) -> Result<Sequence> {
+        let mut high =
+            self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?.saturating_sub(1).min(last);
+        while high > 0 {
+            let page = self.pulled.range_back(names::PULLED_LOG, 1..=high, Limit::entries(64))?;
+            self.effort.add_lines(page.entries.len());
+            for entry in &page.entries {
+                if entry.time_ms < time_ms {
+                    return Ok(0);
+                }
+                if Event::decode(&entry.body).is_some_and(|line| gets(state, &line).is_some()) {
+                    return Ok(entry.sequence);
+                }
+            }
+            match page.entries.last() {
+                Some(entry) if page.more => high = entry.sequence - 1,
+                _ => break,
+            }
+        }
+        Ok(0)
+    }
+
+    /// The times of those events of a gap that were pulled, as the lines tell them; `None` when
+    /// lines may have expired, or are too many.
+    pub(super) fn pulled_times(
+        &self,
+        conv: &Bytes,
+        gap: &Gap,
+    ) -> Result<Option<BTreeMap<Sequence, TimeMs>>> {
+        let mut times = BTreeMap::new();
+        let Some(first) = self.first_kept_line(gap.from_ms)? else { return Ok(None) };
+        let mut cursor = first - 1;
+        for _ in 0..MOST_LINE_PAGES {
+            let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
+            if page.verdict == Verdict::Trimmed {
+                return Ok(None);
+            }
+            for entry in &page.entries {
+                if entry.time_ms > gap.to_ms {
+                    return Ok(Some(times));
+                }
+                let line = Event::decode(&entry.body);
+                let line = line.filter(|line| line.kind == Kind::Pulled && line.conv == *conv);
+                if let Some(line) = line.filter(|line| gap.sequences().contains(&line.sequence)) {
+                    times.insert(line.sequence, entry.time_ms);
+                }
+            }
+            if !page.more {
+                return Ok(Some(times));
+            }
+            cursor = page.next;
+        }
+        Ok(None)
+    }
+
+    /// The first line of a time or a later one, if all of them are still there.
+    pub(super) fn first_kept_line(&self, from_ms: TimeMs) -> Result<Option<Sequence>> {
+        let first = self.pulled.sequence_at(names::PULLED_LOG, from_ms)?;
+        let page = self.pulled.read_after(names::PULLED_LOG, 0, Limit::NOTHING)?;
+        // Lines expire. A line of an earlier time that is still there says that none of those that
+        // matter has.
+        Ok((page.first == 1 || first > page.first).then_some(first))
+    }
+
+    /// Whether a line and all behind it are still there.
+    pub(super) fn are_kept(&self, first: Sequence) -> Result<bool> {
+        Ok(self.pulled.read_after(names::PULLED_LOG, 0, Limit::NOTHING)?.first <= first)
+    }
+
+    /// And whether they are cheaper than a look into each timeline.
+    pub(super) fn are_kept_and_cheap(&self, first: Sequence, looks: u64) -> Result<bool> {
+        let (last, _) = self.pulled.end(names::PULLED_LOG)?;
+        let lines = (last + 1).saturating_sub(first);
+        Ok(lines <= CHEAP_LINES.max(LINES_A_LOOK * looks) && self.are_kept(first)?)
+    }
+}
+
+/// The user's membership, if the event of a line is for it.
+pub fn gets<'a>(state: &'a User, line: &Event) -> Option<&'a Membership> {
+    let membership = state.membership(&line.conv).filter(|one| one.pulls_from.is_some());
+    // Of a change the line says what it is about.
+    let shows = |one: &&Membership| line.about == 0 || one.may_see(line.about);
+    membership.filter(|one| one.periods.contains(line.sequence)).filter(shows)
+}
