@@ -110,15 +110,7 @@ impl Messaging {
             lines::start_again(&self.engine, &self.pulled)?;
         }
         let lost_convs: BTreeSet<&Bytes> = lost.conversations.iter().collect();
-        // What a lost user was in may be any conversation.
-        let convs: BTreeSet<Bytes> = if lost.users.is_empty() {
-            lost.conversations.iter().cloned().collect()
-        } else {
-            let mut convs = ids(&self.messages, b"c/{", b"}")?;
-            convs.extend(ids(&self.state, b"c/", b"")?);
-            convs.extend(lost.conversations.iter().cloned());
-            convs
-        };
+        let convs = self.concerned(&lost)?;
         let mut copies = self.copies_by_conversation(&convs)?;
         let lost_users: BTreeSet<&Bytes> = lost.users.iter().collect();
         let claims = self.claims(&convs)?;
@@ -165,6 +157,16 @@ impl Messaging {
         }
         self.are_ledgers_lost.store(false, Ordering::Relaxed);
         Ok(lost)
+    }
+
+    /// The conversations of which something may be lost. What a lost user was in may be any.
+    fn concerned(&self, lost: &LostLedgers) -> Result<BTreeSet<Bytes>> {
+        let mut convs: BTreeSet<Bytes> = lost.conversations.iter().cloned().collect();
+        if !lost.users.is_empty() {
+            convs.extend(ids(&self.messages, b"c/{", b"}")?);
+            convs.extend(ids(&self.state, b"c/", b"")?);
+        }
+        Ok(convs)
     }
 
     /// Step 1 of the heading: a user's ledger becomes what can be read of it.
