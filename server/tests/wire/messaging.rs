@@ -149,6 +149,40 @@ fn a_pipeline_of_retries_gives_one_message() {
     }
 }
 
+/// Commands that name no conversation or nobody's, or are misspelt, and the words that refuse them.
+const REFUSED: [(&str, &str); 30] = [
+    ("IM.SEND none ann x", "NOTFOUND"),
+    ("IM.JOIN none ann", "NOTFOUND"),
+    ("IM.LEAVE none ann", "NOTFOUND"),
+    ("IM.MEMBERS none", "NOTFOUND"),
+    ("IM.INFO none", "NOTFOUND"),
+    ("IM.HISTORY none ann", "NOTFOUND"),
+    ("IM.READ none ann 1", "NOTFOUND"),
+    ("IM.RECALL none ann 1", "NOTFOUND"),
+    ("IM.EDIT none ann 1 x", "NOTFOUND"),
+    ("IM.HIDE none ann 1", "NOTFOUND"),
+    ("IM.SEND c eve x", "NOPERM"),
+    ("IM.SEND c eve x ID 1", "NOPERM"),
+    ("IM.SEND c ann x PX 0", "ERR"),
+    ("IM.SEND c ann x SEQ 9", "ERR"),
+    ("IM.SEND c ann", "ERR"),
+    ("IM.CREATE d MEMBERS", "ERR"),
+    ("IM.CREATE d MODE pull ann", "ERR"),
+    ("IM.CREATE d MODE loud MEMBERS ann", "ERR"),
+    ("IM.CREATE d{ MEMBERS ann", "ERR"),
+    ("IM.CREATE d MEMBERS ann }", "ERR"),
+    ("IM.READ c ann x", "ERR"),
+    ("IM.READ c ann -1", "ERR"),
+    ("IM.HIDE c ann 1 x", "ERR"),
+    ("IM.HISTORY c ann BEFORE 3 AFTER 1", "ERR"),
+    ("IM.HISTORY c ann AT -1", "ERR"),
+    ("IM.HISTORY c ann AT 9223372036854775808", "ERR"),
+    ("IM.CONVERSATIONS ann AFTER token", "ERR"),
+    ("IM.SYNC ann garbage", "ERR"),
+    ("IM.SYNC ann 1", "ERR"),
+    ("IM.SYNC ann 0 BLOCK -1", "ERR"),
+];
+
 #[test]
 fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
     let server = TestServer::start();
@@ -168,38 +202,7 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
         .map(|line| client.line(line))
     };
     let before = standing(&mut client);
-    for (line, word) in [
-        ("IM.SEND none ann x", "NOTFOUND"),
-        ("IM.JOIN none ann", "NOTFOUND"),
-        ("IM.LEAVE none ann", "NOTFOUND"),
-        ("IM.MEMBERS none", "NOTFOUND"),
-        ("IM.INFO none", "NOTFOUND"),
-        ("IM.HISTORY none ann", "NOTFOUND"),
-        ("IM.READ none ann 1", "NOTFOUND"),
-        ("IM.RECALL none ann 1", "NOTFOUND"),
-        ("IM.EDIT none ann 1 x", "NOTFOUND"),
-        ("IM.HIDE none ann 1", "NOTFOUND"),
-        ("IM.SEND c eve x", "NOPERM"),
-        ("IM.SEND c eve x ID 1", "NOPERM"),
-        ("IM.SEND c ann x PX 0", "ERR"),
-        ("IM.SEND c ann x SEQ 9", "ERR"),
-        ("IM.SEND c ann", "ERR"),
-        ("IM.CREATE d MEMBERS", "ERR"),
-        ("IM.CREATE d MODE pull ann", "ERR"),
-        ("IM.CREATE d MODE loud MEMBERS ann", "ERR"),
-        ("IM.CREATE d{ MEMBERS ann", "ERR"),
-        ("IM.CREATE d MEMBERS ann }", "ERR"),
-        ("IM.READ c ann x", "ERR"),
-        ("IM.READ c ann -1", "ERR"),
-        ("IM.HIDE c ann 1 x", "ERR"),
-        ("IM.HISTORY c ann BEFORE 3 AFTER 1", "ERR"),
-        ("IM.HISTORY c ann AT -1", "ERR"),
-        ("IM.HISTORY c ann AT 9223372036854775808", "ERR"),
-        ("IM.CONVERSATIONS ann AFTER token", "ERR"),
-        ("IM.SYNC ann garbage", "ERR"),
-        ("IM.SYNC ann 1", "ERR"),
-        ("IM.SYNC ann 0 BLOCK -1", "ERR"),
-    ] {
+    for (line, word) in REFUSED {
         assert_eq!(client.line(line).word(), word, "{line}");
     }
     for line in [
