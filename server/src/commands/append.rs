@@ -77,11 +77,8 @@ fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusa
     })?;
     check_body(context, body)?;
     let key = Key::find(&context.shared.engine, name)?;
-    Ok(Prepared::from(Write {
-        batch: wishes.batch().append(&key.store, key.name(), body),
-        reply: |receipt, out| out.integer(receipt.sequences[0]),
-        again: None,
-    }))
+    let batch = wishes.batch().append(&key.store, key.name(), body);
+    Ok(Prepared::Decided(Write::of(batch, |receipt, out| out.integer(receipt.sequences[0]))))
 }
 
 fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {
@@ -95,16 +92,13 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refus
         .map(|name| Key::find(&context.shared.engine, name))
         .collect::<Result<_, _>>()?;
     let targets = keys.iter().map(|key| (&key.store, key.name()));
-    Ok(Prepared::from(Write {
-        batch: wishes.batch().fan_out(body, targets),
-        reply: |receipt, out| {
-            out.array(receipt.sequences.len());
-            for sequence in &receipt.sequences {
-                out.integer(*sequence);
-            }
-        },
-        again: None,
-    }))
+    let batch = wishes.batch().fan_out(body, targets);
+    Ok(Prepared::Decided(Write::of(batch, |receipt, out| {
+        out.array(receipt.sequences.len());
+        for sequence in &receipt.sequences {
+            out.integer(*sequence);
+        }
+    })))
 }
 
 /// Asked for here, before the keys are looked up, so that the contract's order of errors holds.

@@ -41,8 +41,8 @@ use bytes::Bytes;
 pub use document::render as render_tables;
 pub use read::watch_instead;
 pub use row::{
-    Again, Attempt, Command, Context, Done, Flow, Prepared, Ready, Run, Sliced, Waiting, Work,
-    Write,
+    Again, Attempt, Command, Context, Done, Flow, Prepared, Run, Sliced, Waiting, Work, Write,
+    WriteReply,
 };
 
 use row::Reply;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::arguments::positive;
 use crate::connection::Connection;
 use crate::key::Key;
+use crate::messaging::Decision;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -295,54 +296,32 @@ pub type AttemptHere =
     Box<dyn FnMut(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
 
 /// What becomes of a write that was not refused.
-pub enum Ready {
-    /// It is to be committed.
-    Commit(Box<Write>),
-    /// It was committed before; this is how it is shown.
-    Known(Receipt, fn(&Receipt, &mut Encoder)),
-}
-
-/// A write that was prepared.
 pub enum Prepared {
     /// It is decided.
-    Ready(Ready),
+    Decided(Write),
     /// It is to be decided on a thread that may block: what it depends on must be read.
-    Elsewhere(Box<dyn FnOnce() -> Result<Ready, Refusal> + Send>),
+    Elsewhere(Box<dyn FnOnce() -> Result<Write, Refusal> + Send>),
 }
 
-impl From<Write> for Prepared {
-    fn from(write: Write) -> Prepared {
-        Prepared::Ready(Ready::Commit(Box::new(write)))
-    }
-}
-
-/// A write that is ready for the engine.
+/// A write that was decided.
 pub struct Write {
-    /// What to commit.
-    pub batch: Batch,
+    /// What to commit, or what was committed before.
+    pub decision: Decision<Receipt>,
     /// How the receipt is shown.
-    pub reply: fn(&Receipt, &mut Encoder),
-    /// How to decide anew when what it was decided on has changed.
+    pub reply: WriteReply,
+    /// What to do if the basis of the decision has moved before the commit.
     pub again: Option<Again>,
 }
 
-/// What a write was decided on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Basis {
-    /// Of what.
-    pub name: Bytes,
-    /// Which state.
-    pub version: u64,
-}
+/// How a receipt is shown.
+pub type WriteReply = fn(&Receipt, &mut Encoder);
 
-/// A decision that can be made anew.
-pub struct Again {
-    /// What it was based on. Writes on another state of the same thing wait for each other, so that
-    /// none overtakes.
-    pub basis: Basis,
-    /// Decides.
-    pub decide: Decide,
-}
+/// Decides and commits, until a decision holds; on a thread that may block.
+pub type Again = Box<dyn FnOnce() -> Result<Receipt, Refusal> + Send>;
 
-/// Decides what to write.
-pub type Decide = Box<dyn Fn(&Shared) -> Result<Ready, Refusal> + Send>;
+impl Write {
+    /// A batch that was decided on nothing: if one of its conditions fails, the client is told.
+    pub fn of(batch: Batch, reply: WriteReply) -> Write {
+        Write { decision: Decision::Commit(Box::new(batch), None), reply, again: None }
+    }
+}

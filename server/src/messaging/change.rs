@@ -19,11 +19,12 @@ use strandline::{Batch, Sequence};
 use super::became::{Became, Newest};
 use super::content::Content;
 use super::conversation::{Conversation, History};
+use super::decision::Decision;
 use super::event::{Event, Kind};
 use super::ledger::Ledger;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
-use super::{Decision, Messaging, names};
+use super::{Messaging, names};
 
 /// What somebody wants to do with a message.
 struct Wanted<'a> {
@@ -59,7 +60,7 @@ impl Messaging {
         let user = names::valid(user)?;
         let wanted = Wanted { conv: &conv, user: &user, sequence, kind, body };
         let turn = self.turn(&conv).lock();
-        let changed = self.decide(|| self.decide_change(&wanted))?;
+        let changed = self.settle(|| self.decide_change(&wanted), |_| true)?;
         drop(turn);
         if changed {
             self.shorten_changes(&conv, sequence);
@@ -97,7 +98,7 @@ impl Messaging {
             return Err(Trouble::TooLate { window_ms });
         }
         let batch = self.changing(wanted, &content, &ledger, &newest)?;
-        Ok(Decision::Commit(Box::new(batch), true))
+        Ok(Decision::on(conv, ledger.version, batch))
     }
 
     /// Steps 2 to 4 of the heading.

@@ -18,7 +18,7 @@ use strandline::{Engine, Limit, Trim, World};
 
 use super::{
     Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options,
-    Sending, Trouble, Window,
+    Trouble, Window,
 };
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -65,11 +65,7 @@ impl Table {
         let conv = Bytes::copy_from_slice(conv.as_bytes());
         let message =
             Message { conv, sender: sender.into(), body: body.into(), id: None, lifetime_ms: 0 };
-        match self.messaging.send(&message)? {
-            Sending::Commit(commit) => self.engine.submit(commit.batch)?.wait().map(drop)?,
-            Sending::Known(_) => unreachable!("there is no id"),
-        }
-        Ok(())
+        self.messaging.send(&message).map(drop)
     }
 
     /// Everything that a user's new terminal gets, in pages of so many.

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use strandline::{Batch, Limit, MAX_SEQUENCE, Sequence};
 
 use super::copies::Found;
+use super::decision::Decision;
 use super::event::{Event, Kind};
 use super::trouble::{Result, Trouble};
 use super::user::{Membership, User};
-use super::{Decision, Messaging, each_once, names, valid_once};
+use super::{Messaging, each_once, names, valid_once};
 
 /// Entries read at a time.
 const PAGE: Limit =
@@ -25,7 +26,7 @@ impl Messaging {
         let user = names::valid(user)?;
         let (last, _) = self.messages.end(&names::conversation(&conv))?;
         let sequence = sequence.min(last);
-        let moved = self.decide(|| {
+        let decide = || {
             self.user(&user, |ledger| {
                 let membership = ledger.state.membership(&conv);
                 let moves = membership.is_some_and(|membership| {
@@ -35,9 +36,11 @@ impl Messaging {
                     return Ok(Decision::Known(false));
                 }
                 let event = Event { sequence, ..Event::new(Kind::Read, &conv, &user) };
-                Ok(Decision::Commit(Box::new(self.mark(&user, &[event], ledger.version)), true))
+                let batch = self.mark(&user, &[event], ledger.version);
+                Ok(Decision::on(&user, ledger.version, batch))
             })
-        })?;
+        };
+        let moved = self.settle(decide, |_| true)?;
         self.users.shorten(&self.engine, &names::user_ledger(&user));
         Ok(moved)
     }
@@ -48,7 +51,8 @@ impl Messaging {
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
         let sequences = each_once(sequences.iter().copied());
-        let count = self.decide(|| {
+        let mut count = 0;
+        let decide = || {
             self.user(&user, |ledger| {
                 let mut events = Vec::new();
                 for sequence in sequences.iter().copied() {
@@ -56,15 +60,15 @@ impl Messaging {
                         events.push(Event { sequence, ..Event::new(Kind::Hide, &conv, &user) });
                     }
                 }
+                count = events.len();
                 if events.is_empty() {
-                    return Ok(Decision::Known(0));
+                    return Ok(Decision::Known(()));
                 }
-                Ok(Decision::Commit(
-                    Box::new(self.mark(&user, &events, ledger.version)),
-                    events.len(),
-                ))
+                let batch = self.mark(&user, &events, ledger.version);
+                Ok(Decision::on(&user, ledger.version, batch))
             })
-        })?;
+        };
+        self.settle(decide, drop)?;
         self.users.shorten(&self.engine, &names::user_ledger(&user));
         Ok(count)
     }

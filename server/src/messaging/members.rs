@@ -8,11 +8,12 @@ use bytes::Bytes;
 use strandline::{Batch, Limit, Sequence, Store, TimeMs};
 
 use super::conversation::{Conversation, History, Mode, Settings, created_record, member_records};
+use super::decision::Decision;
 use super::event::{Event, Kind, PULLS};
 use super::ledger::Ledger;
 use super::send::Audience;
 use super::trouble::{Result, Trouble};
-use super::{Decision, Messaging, names, valid_once};
+use super::{Messaging, names, valid_once};
 
 /// How a conversation is to be.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl Messaging {
         members.sort();
         let founders = names::founders_digest(&members);
         let ledger_name = names::conversation_ledger(&conv);
-        self.decide(|| {
+        let decide = || {
             self.conversations.read(&ledger_name, |ledger| {
                 if let Some(known) = &ledger.state.settings {
                     let same = (known.mode, known.history, known.founders)
@@ -73,12 +74,11 @@ impl Messaging {
                     };
                 }
                 let batch = self.creation(&conv, new, founders, &members)?;
-                Ok(Decision::Commit(
-                    Box::new(batch.if_last_of(&self.state, &ledger_name, ledger.version)),
-                    true,
-                ))
+                let batch = batch.if_last_of(&self.state, &ledger_name, ledger.version);
+                Ok(Decision::on(&conv, ledger.version, batch))
             })
-        })
+        };
+        self.settle(decide, |_| true)
     }
 
     fn creation(
@@ -137,9 +137,8 @@ impl Messaging {
         let mut count = 0;
         for user in users {
             let turn = self.turn(&conv).lock();
-            let moved = self.decide(|| {
-                self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger))
-            })?;
+            let decide = || self.conversation(&conv, |ledger| self.step(&conv, &user, way, ledger));
+            let moved = self.settle(decide, |_| true)?;
             drop(turn);
             count += usize::from(moved);
             self.users.shorten(&self.engine, &names::user_ledger(&user));
@@ -176,10 +175,8 @@ impl Messaging {
             (&self.state, names::conversation_ledger(conv)),
             (&self.state, names::user_ledger(user)),
         ];
-        Ok(Decision::Commit(
-            Box::new(self.post(Batch::new(), event, &audience, ledger, &also)),
-            true,
-        ))
+        let batch = self.post(Batch::new(), event, &audience, ledger, &also);
+        Ok(Decision::on(conv, ledger.version, batch))
     }
 
     /// Members behind a user, in byte order.

@@ -15,8 +15,8 @@
 //!
 //! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and
 //! submits one batch that holds only if those ledgers still end where they did
-//! (`Batch::if_last_of`); if they moved on it decides anew. That one condition puts sends, joins,
-//! recalls and marks in order, without a lock and without a queue.
+//! (`Batch::if_last_of`); if they moved on it decides anew (`decision`). That one condition puts
+//! sends, joins, recalls and marks in order, without a lock and without a queue.
 //!
 //! Promises: P3: an event reaches the conversation and, in push mode, every member, or nobody. P10:
 //! from a cursor each event once, in the order of its conversation, whether it was pushed or
@@ -36,6 +36,7 @@ mod crowds;
 mod cursor;
 #[cfg(test)]
 mod damage;
+mod decision;
 mod effort;
 mod event;
 mod heads;
@@ -72,10 +73,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline::{Batch, Copies, Engine, Error, Store, StoreInfo, StoreOptions, WEEK_MS};
+use strandline::{Copies, Engine, Error, Store, StoreInfo, StoreOptions, WEEK_MS};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
+pub use decision::{Basis, Decision};
 pub use history::Window;
 pub use lines::{forget as forget_lines, is_mark};
 pub use list::Listed;
@@ -83,7 +85,7 @@ pub use members::NewConversation;
 pub use names::MAX_ID_BYTES;
 pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use rebuild::{LostLedgers, Rebuilt};
-pub use send::{Message, Sending};
+pub use send::Message;
 pub use trouble::Trouble;
 
 use conversation::Conversation;
@@ -147,14 +149,6 @@ pub struct Messaging {
 
 /// Conversations with the same turn, by chance, only wait for each other.
 const TURNS: usize = 64;
-
-/// What a command decided.
-enum Decision<T> {
-    /// Nothing is to be written.
-    Known(T),
-    /// This, if the ledgers still say what they said.
-    Commit(Box<Batch>, T),
-}
 
 impl Messaging {
     /// On an engine that is open. Makes the stores of its own if they are not there.
@@ -260,24 +254,6 @@ impl Messaging {
     /// The turn of a conversation.
     fn turn(&self, conv: &[u8]) -> &Mutex<()> {
         &self.turns[names::digest(conv) as usize % TURNS]
-    }
-
-    /// Decides until what was decided holds. Waits for the disk.
-    fn decide<T>(&self, mut decide: impl FnMut() -> Result<Decision<T>>) -> Result<T> {
-        loop {
-            #[cfg(test)]
-            self.decisions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            match decide()? {
-                Decision::Known(answer) => return Ok(answer),
-                Decision::Commit(batch, answer) => match self.engine.submit(*batch)?.wait() {
-                    Ok(_) => return Ok(answer),
-                    // A ledger moved on between the look and the commit. Each round means that
-                    // another command got through.
-                    Err(Error::LastSequence { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                },
-            }
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use strandline::{Batch, Engine, Limit, Store, Trim, World};
 
 use super::event::{Event, Kind};
 use super::{
-    Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, Standing,
+    Cursor, Decision, History, Message, Messaging, Mode, NewConversation, Options, Standing,
     SyncPage, names,
 };
 
@@ -56,9 +56,9 @@ impl Table {
         let conv = Bytes::copy_from_slice(conv.as_bytes());
         let message =
             Message { conv, sender: "ann".into(), body: body.into(), id: None, lifetime_ms };
-        match self.messaging.send(&message).expect("ann is a member") {
-            Sending::Commit(commit) => commit.batch,
-            Sending::Known(_) => unreachable!("there is no id"),
+        match self.messaging.decide_send(&message).expect("ann is a member") {
+            Decision::Commit(batch, _) => *batch,
+            Decision::Known(_) => unreachable!("there is no id"),
         }
     }
 

@@ -15,10 +15,11 @@
 //! do.
 
 use bytes::Bytes;
-use strandline::{Batch, MAX_ID_BYTES, Receipt, Sequence, Store};
+use strandline::{Batch, MAX_ID_BYTES, Receipt, Store};
 
 use super::Messaging;
 use super::conversation::{Conversation, Mode};
+use super::decision::Decision;
 use super::event::{Event, HISTORY_JOINED, Kind, PULLED, PULLS};
 use super::ledger::Ledger;
 use super::names;
@@ -37,23 +38,6 @@ pub struct Message {
     pub id: Option<Bytes>,
     /// After how many milliseconds it expires; 0: as long as the stores say.
     pub lifetime_ms: u64,
-}
-
-/// A send that is ready for the engine, or was done before.
-pub enum Sending {
-    /// Commit this. On [`strandline::Error::LastSequence`] the members have changed: send again.
-    Commit(Box<Commit>),
-    /// A retry by somebody who is no member any more.
-    Known(Receipt),
-}
-
-/// A batch and what it was decided on.
-pub struct Commit {
-    /// What to commit.
-    pub batch: Batch,
-    /// The state of the members that it reaches. Sends of one conversation and one client must not
-    /// overtake each other: those on another state wait for each other.
-    pub version: Sequence,
 }
 
 /// Who gets an event besides the conversation.
@@ -85,9 +69,15 @@ impl Audience<'_> {
 }
 
 impl Messaging {
-    /// Makes a send ready. An unknown conversation, a sender who is no member: refused, but for the
-    /// retry of a send that was done.
-    pub fn send(&self, message: &Message) -> Result<Sending> {
+    /// Sends. Waits for the disk.
+    pub fn send(&self, message: &Message) -> Result<Receipt> {
+        self.settle(|| self.decide_send(message), |receipt| receipt)
+    }
+
+    /// The batch of a send, for a caller that submits it with others. An unknown conversation or a
+    /// sender that is no member is refused, except for the retry of a send that was done. If the
+    /// members change before the batch is committed, its basis has moved: [`Messaging::send`] it.
+    pub fn decide_send(&self, message: &Message) -> Result<Decision<Receipt>> {
         let (conv, sender) = (names::valid(&message.conv)?, &message.sender);
         self.conversation(&conv, |ledger| {
             let sender = names::valid(sender)?;
@@ -99,7 +89,7 @@ impl Messaging {
                     }
                     None => None,
                 };
-                return done.map(Sending::Known).ok_or(Trouble::NoPermission);
+                return done.map(Decision::Known).ok_or(Trouble::NoPermission);
             }
             let event = Event {
                 lifetime_ms: message.lifetime_ms,
@@ -111,7 +101,7 @@ impl Messaging {
             if let Some(id) = id {
                 batch = batch.id_for(&id, &message.body);
             }
-            Ok(Sending::Commit(Box::new(Commit { batch, version: ledger.version })))
+            Ok(Decision::on(&conv, ledger.version, batch))
         })
     }
 

@@ -15,7 +15,7 @@ use strandline::{Engine, Limit, World};
 
 use super::cursor::{Passed, Position};
 use super::event::{Event, Kind};
-use super::{Cursor, History, Message, Messaging, Mode, NewConversation, Options, Sending, names};
+use super::{Cursor, Decision, History, Message, Messaging, Mode, NewConversation, Options, names};
 
 const MEMBERS: usize = 50;
 
@@ -30,7 +30,7 @@ struct Scene {
     mode: Mode,
     push_members: usize,
     /// Does it; done again it changes nothing.
-    act: fn(&Engine, &Messaging),
+    act: fn(&Messaging),
     kind: Kind,
     /// Who gets it, besides the founders.
     joiner: Option<&'static str>,
@@ -66,9 +66,9 @@ impl Scene {
         let members = (0..MEMBERS).map(|number| format!("user-{number}").into()).collect();
         let new = NewConversation { mode: self.mode, history: History::All, members };
         messaging.create(CONV, &new).expect("it is new");
-        send(&engine, &messaging, "first", "0");
+        send(&messaging, "first", "0");
         let start = disk.log_len();
-        (self.act)(&engine, &messaging);
+        (self.act)(&messaging);
         disk.mark(ACKNOWLEDGED);
         engine.close().expect("closes");
         (disk.log(), start)
@@ -96,7 +96,7 @@ impl Scene {
 
     /// What a cut left; `due`: the event was acknowledged.
     fn judge(&self, disk: &SimulatedDisk, due: bool) -> Result<(), String> {
-        let (engine, messaging) = self.open(disk);
+        let (_engine, messaging) = self.open(disk);
         let counts = self.counts(&messaging);
         let (least, most) = (counts.iter().min(), counts.iter().max());
         if least != most {
@@ -106,8 +106,8 @@ impl Scene {
         if due && !there {
             return Err("it was acknowledged and is lost".into());
         }
-        (self.act)(&engine, &messaging);
-        (self.act)(&engine, &messaging);
+        (self.act)(&messaging);
+        (self.act)(&messaging);
         let again = self.counts(&messaging);
         // A recall shows twice: in the place of the message, and as the event that tells.
         let expected = if self.kind == Kind::Recall { 2 } else { 1 };
@@ -139,7 +139,7 @@ impl Scene {
     }
 }
 
-fn send(engine: &Engine, messaging: &Messaging, body: &'static str, id: &'static str) {
+fn send(messaging: &Messaging, body: &'static str, id: &'static str) {
     let message = Message {
         conv: Bytes::from_static(CONV),
         sender: Bytes::from_static(b"user-0"),
@@ -147,16 +147,11 @@ fn send(engine: &Engine, messaging: &Messaging, body: &'static str, id: &'static
         id: Some(id.into()),
         lifetime_ms: 0,
     };
-    match messaging.send(&message).expect("the sender is a member") {
-        Sending::Commit(commit) => {
-            engine.submit(commit.batch).expect("queued").wait().expect("committed")
-        }
-        Sending::Known(receipt) => receipt,
-    };
+    messaging.send(&message).expect("the sender is a member");
 }
 
-fn send_second(engine: &Engine, messaging: &Messaging) {
-    send(engine, messaging, "second", "1");
+fn send_second(messaging: &Messaging) {
+    send(messaging, "second", "1");
 }
 
 #[test]
@@ -175,7 +170,7 @@ fn a_pulled_send_that_is_cut_reached_all_fifty_or_nobody_and_its_retry_gives_one
 
 #[test]
 fn a_join_that_switches_from_push_to_pull_and_is_cut_reached_all_or_nobody() {
-    let act = |_: &Engine, messaging: &Messaging| {
+    let act = |messaging: &Messaging| {
         messaging.join(CONV, &["late".into()]).expect("there is room");
     };
     let joiner = Some("late");
@@ -185,7 +180,7 @@ fn a_join_that_switches_from_push_to_pull_and_is_cut_reached_all_or_nobody() {
 
 #[test]
 fn a_recall_that_is_cut_took_the_body_and_told_all_or_did_neither() {
-    let act = |_: &Engine, messaging: &Messaging| {
+    let act = |messaging: &Messaging| {
         messaging.recall(CONV, b"user-0", 1).expect("the ledgers are there");
     };
     Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Recall, joiner: None }
@@ -224,9 +219,9 @@ impl Crowd {
                 lifetime_ms: 0,
             };
             let tickets: Vec<_> = (0..16)
-                .map(|_| match self.messaging.send(&message).expect("a member") {
-                    Sending::Commit(commit) => self.engine.submit(commit.batch).expect("queued"),
-                    Sending::Known(_) => unreachable!("there is no id"),
+                .map(|_| match self.messaging.decide_send(&message).expect("a member") {
+                    Decision::Commit(batch, _) => self.engine.submit(*batch).expect("queued"),
+                    Decision::Known(_) => unreachable!("there is no id"),
                 })
                 .collect();
             tickets.into_iter().for_each(|ticket| drop(ticket.wait().expect("committed")));

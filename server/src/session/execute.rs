@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use strandline::{Batch, Error, Receipt};
+use strandline::Batch;
 use tokio::task::consume_budget;
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -14,9 +14,10 @@ use tracing::{error, warn};
 use super::Session;
 use super::pace::Pace;
 use super::slow::{Slices, elsewhere};
-use crate::commands::{Again, Context, Flow, Prepared, Ready, Run, Write, admit, is_small};
+use crate::commands::{Again, Context, Flow, Prepared, Run, Write, WriteReply, admit, is_small};
+use crate::messaging::{Basis, Decision};
 use crate::notices::Kind;
-use crate::protocol::{Encoder, ProtocolError, Request};
+use crate::protocol::{ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
 
@@ -31,20 +32,17 @@ const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Default)]
 struct Collected {
     batches: Vec<Batch>,
-    replies: Vec<(Reply, Option<Again>)>,
+    replies: Vec<(WriteReply, Option<Again>)>,
     /// The states on which they were decided, by what it is: one of each.
     bases: HashMap<Bytes, u64>,
     bytes: usize,
 }
 
-type Reply = fn(&Receipt, &mut Encoder);
-
 impl Collected {
     /// Whether a write on the same thing was decided on another state of it: if that one fails,
     /// this one must not be before it.
-    fn must_go_first(&self, write: &Write) -> bool {
-        let Some(again) = &write.again else { return false };
-        self.bases.get(&again.basis.name).is_some_and(|version| *version != again.basis.version)
+    fn must_go_first(&self, basis: &Basis) -> bool {
+        self.bases.get(&basis.name).is_some_and(|version| *version != basis.version)
     }
 }
 
@@ -110,23 +108,18 @@ impl Session {
         let result = match run {
             Ok(Run::Write(prepare)) => {
                 let context = Context { shared: &self.shared, connection: &mut self.connection };
-                let ready = match prepare(&context, arguments) {
-                    Ok(Prepared::Ready(ready)) => Ok(ready),
+                let write = match prepare(&context, arguments) {
+                    Ok(Prepared::Decided(write)) => Ok(write),
                     Ok(Prepared::Elsewhere(decide)) => {
                         self.settle(collected).await;
                         elsewhere(decide).await.flatten()
                     }
                     Err(refusal) => Err(refusal),
                 };
-                match ready {
-                    Ok(Ready::Commit(write)) => {
+                match write {
+                    Ok(write) => {
                         let bytes = request.iter().map(Bytes::len).sum();
-                        return self.collect(*write, bytes, collected).await;
-                    }
-                    Ok(Ready::Known(receipt, reply)) => {
-                        self.settle(collected).await;
-                        reply(&receipt, &mut self.connection.out);
-                        Ok(Flow::Done)
+                        return self.collect(write, bytes, collected).await;
                     }
                     Err(refusal) => Err(refusal),
                 }
@@ -157,15 +150,24 @@ impl Session {
         }
     }
 
+    /// Adds a write to the collected ones, or replies if it was committed before.
     async fn collect(&mut self, write: Write, bytes: usize, collected: &mut Collected) {
-        if collected.must_go_first(&write) {
-            self.settle(collected).await;
+        let Write { decision, reply, again } = write;
+        let (batch, basis) = match decision {
+            Decision::Known(receipt) => {
+                self.settle(collected).await;
+                return reply(&receipt, &mut self.connection.out);
+            }
+            Decision::Commit(batch, basis) => (batch, basis),
+        };
+        if let Some(basis) = basis {
+            if collected.must_go_first(&basis) {
+                self.settle(collected).await;
+            }
+            collected.bases.insert(basis.name, basis.version);
         }
-        if let Some(Again { basis, .. }) = &write.again {
-            collected.bases.insert(basis.name.clone(), basis.version);
-        }
-        collected.batches.push(write.batch);
-        collected.replies.push((write.reply, write.again));
+        collected.batches.push(*batch);
+        collected.replies.push((reply, again));
         collected.bytes += bytes;
         if collected.bytes >= SUBMISSION_BYTES {
             self.settle(collected).await;
@@ -180,41 +182,19 @@ impl Session {
         let Collected { batches, replies, .. } = std::mem::take(collected);
         let tickets = self.shared.submission.submit(&self.shared.engine, batches);
         for (ticket, (reply, again)) in tickets.into_iter().zip(replies) {
-            let receipt = match ticket {
+            let outcome = match ticket {
                 Ok(ticket) => ticket.await,
                 Err(refused) => Err(refused),
             };
-            match (receipt, again) {
-                (Ok(receipt), _) => reply(&receipt, &mut self.connection.out),
-                (Err(Error::LastSequence { .. }), Some(again)) => self.decide_anew(again).await,
-                (Err(refused), _) => self.refuse(&refused.into()),
-            }
-        }
-    }
-
-    /// What a write was decided on has changed before it was committed: until it has not.
-    async fn decide_anew(&mut self, mut again: Again) {
-        loop {
-            match (again.decide)(&self.shared) {
-                Ok(Ready::Known(receipt, reply)) => {
-                    return reply(&receipt, &mut self.connection.out);
+            let receipt = match (outcome, again) {
+                (Err(error), Some(again)) if Basis::has_moved(&error) => {
+                    elsewhere(again).await.flatten()
                 }
-                Err(refusal) => return self.refuse(&refusal),
-                Ok(Ready::Commit(write)) => {
-                    let tickets =
-                        self.shared.submission.submit(&self.shared.engine, vec![write.batch]);
-                    let receipt = match tickets.into_iter().next().expect("one batch, one ticket") {
-                        Ok(ticket) => ticket.await,
-                        Err(refused) => Err(refused),
-                    };
-                    match (receipt, write.again) {
-                        (Ok(receipt), _) => {
-                            return (write.reply)(&receipt, &mut self.connection.out);
-                        }
-                        (Err(Error::LastSequence { .. }), Some(next)) => again = next,
-                        (Err(refused), _) => return self.refuse(&refused.into()),
-                    }
-                }
+                (outcome, _) => outcome.map_err(Refusal::from),
+            };
+            match receipt {
+                Ok(receipt) => reply(&receipt, &mut self.connection.out),
+                Err(refusal) => self.refuse(&refusal),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! IM.SEND. It is a write as TL.APPEND is: the sends of a pipeline become one submission. If the
-//! members of a conversation change between the decision and the commit, the session asks for the
-//! decision again.
+//! members of a conversation change between the decision and the commit, the session has messaging
+//! send by itself, on a thread that may block.
 
 use std::sync::Arc;
 
@@ -10,11 +10,10 @@ use strandline::Receipt;
 use super::messaging;
 use crate::commands::append::check_body;
 use crate::commands::arguments::{options, positive};
-use crate::commands::row::{Again, Basis, Class, Command, Context, Prepared, Ready, Run, Write};
-use crate::messaging::{Message, Sending};
+use crate::commands::row::{Class, Command, Context, Prepared, Run, Write};
+use crate::messaging::{Message, Messaging};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
-use crate::shared::Shared;
 
 pub(in crate::commands) static COMMANDS: &[Command] =
     &[Command::new("IM.SEND", -4, Class::Write, Run::Write(send)).one_key().told(
@@ -35,23 +34,19 @@ fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal>
     check_body(context, &arguments[2])?;
     let [conv, sender, body] = [0, 1, 2].map(|at| arguments[at].clone());
     let message = Message { conv, sender, body, id, lifetime_ms };
-    if messaging(context.shared)?.is_near(&message.conv) {
-        return decide(context.shared, message).map(Prepared::Ready);
+    let messaging = messaging(context.shared)?;
+    if messaging.is_near(&message.conv) {
+        return decide(messaging, message).map(Prepared::Decided);
     }
-    let shared = Arc::clone(context.shared);
-    Ok(Prepared::Elsewhere(Box::new(move || decide(&shared, message))))
+    let messaging = Arc::clone(messaging);
+    Ok(Prepared::Elsewhere(Box::new(move || decide(&messaging, message))))
 }
 
-fn decide(shared: &Shared, message: Message) -> Result<Ready, Refusal> {
-    match messaging(shared)?.send(&message)? {
-        Sending::Known(receipt) => Ok(Ready::Known(receipt, reply)),
-        Sending::Commit(commit) => {
-            let basis = Basis { name: message.conv.clone(), version: commit.version };
-            let again =
-                Again { basis, decide: Box::new(move |shared| decide(shared, message.clone())) };
-            Ok(Ready::Commit(Box::new(Write { batch: commit.batch, reply, again: Some(again) })))
-        }
-    }
+fn decide(messaging: &Arc<Messaging>, message: Message) -> Result<Write, Refusal> {
+    let decision = messaging.decide_send(&message)?;
+    let messaging = Arc::clone(messaging);
+    let again = move || Ok(messaging.send(&message)?);
+    Ok(Write { decision, reply, again: Some(Box::new(again)) })
 }
 
 fn reply(receipt: &Receipt, out: &mut Encoder) {
