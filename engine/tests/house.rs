@@ -21,9 +21,7 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rules::{
-    ABSENCES, CIRCLE_EXCEPTIONS, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS, STORES,
-};
+use rules::{ABSENCES, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS, STORES};
 use source::{Source, words};
 
 fn root() -> PathBuf {
@@ -463,11 +461,7 @@ fn nothing_goes_in_a_circle() {
     let mut findings = Vec::new();
     for folder in ["engine/src", "server/src"] {
         findings.extend(cycle_findings(&room_graph(&sources, folder)));
-        let mut files = file_graph(&sources, folder);
-        for (from, to, _) in CIRCLE_EXCEPTIONS {
-            files.get_mut(*from).map(|used| used.remove(*to));
-        }
-        findings.extend(cycle_findings(&files));
+        findings.extend(cycle_findings(&file_graph(&sources, folder)));
     }
     report(findings);
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::clients::Client;
 use crate::protocol::{Encoder, Protocol};
 use crate::push::{Kind, Subscriptions};
+use crate::refusal::Refusal;
 use crate::shared::Shared;
 
 /// One connection.
@@ -67,6 +68,23 @@ impl Connection {
             && self.subscriptions.count(Kind::Message)
                 + self.subscriptions.count(Kind::ShardMessage)
                 > 0
+    }
+
+    /// Refuses so many more subscriptions if they are too many.
+    pub fn check_room(&self, shared: &Shared, more: usize) -> Result<(), Refusal> {
+        let limits = &shared.limits;
+        for (whose, has, most) in [
+            ("a connection has", self.subscriptions.total(), limits.max_subscriptions),
+            ("all connections have", shared.channels.total(), limits.max_total_subscriptions),
+        ] {
+            if has + more > most {
+                let text = format!(
+                    "{whose} at most {most} subscriptions, follows and keys that are waited for"
+                );
+                return Err(Refusal::new("LIMIT", text));
+            }
+        }
+        Ok(())
     }
 
     /// Writes the numbers of subscriptions on the card.

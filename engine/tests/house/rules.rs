@@ -1,4 +1,4 @@
-//! What the house allows: floors, absences, exceptions with their reasons, words and lengths.
+//! What the house allows: floors, absences, words and lengths.
 
 /// The engine's floors, lowest first. A room is a file or a folder directly in `engine/src`.
 pub const FLOORS: &[(&str, &[&str])] = &[
@@ -17,13 +17,6 @@ pub const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 pub const STORES: &str = "stores";
-
-/// Files of one room that use each other in a circle all the same, and why.
-pub const CIRCLE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
-    "commands/command",
-    "commands/table",
-    "the command COMMAND stands in the table that it describes",
-)];
 
 /// Folders or files, and the crates and rooms that they must not know.
 pub const ABSENCES: &[(&str, &[&str], &str)] = &[

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use strandline::{Batch, Durability, Sequence};
 
-use super::arguments::{counted, durability, integer, options, positive};
+use super::arguments::{check_body, counted, durability, integer, options, positive};
 use super::row::{Class, Command, Context, Prepared, Run, Write};
 use crate::key::Key;
 use crate::refusal::Refusal;
@@ -75,7 +75,7 @@ fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusa
         }
         Ok(true)
     })?;
-    check_body(context, body)?;
+    check_body(body, &context.shared.limits)?;
     let key = Key::find(&context.shared.engine, name)?;
     let batch = wishes.batch().append(&key.store, key.name(), body);
     Ok(Prepared::Decided(Write::of(batch, |receipt, out| out.integer(receipt.sequences[0]))))
@@ -86,7 +86,7 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refus
     let (names, rest) = counted(&arguments[1], &arguments[2..])?;
     let mut wishes = Wishes::default();
     options(rest, |word, value| wishes.take(word, value))?;
-    check_body(context, body)?;
+    check_body(body, &context.shared.limits)?;
     let keys: Vec<Key> = names
         .iter()
         .map(|name| Key::find(&context.shared.engine, name))
@@ -99,10 +99,4 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refus
             out.integer(*sequence);
         }
     })))
-}
-
-/// Asked for here, before the keys are looked up, so that the contract's order of errors holds.
-pub(super) fn check_body(context: &Context<'_>, body: &[u8]) -> Result<(), Refusal> {
-    let limit = context.shared.limits.max_body_bytes;
-    if body.len() > limit { Err(Refusal::too_big("a body", limit)) } else { Ok(()) }
 }

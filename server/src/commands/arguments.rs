@@ -1,12 +1,15 @@
-//! How arguments are spelled: numbers, options as pairs in any order, bounds, counted keys.
+//! How arguments are spelled: numbers, options as pairs in any order, bounds, counted keys; and how
+//! large they may be.
 //!
 //! A number is `-?(0|[1-9][0-9]{0,19})` and in range; anything else, and any word that is not
 //! expected, is `ERR`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use strandline::{Durability, Limit, MAX_SEQUENCE};
 
-use crate::limits::Limits;
+use crate::limits::{LEAST_HEARTBEAT_MS, Limits};
 use crate::refusal::Refusal;
 
 /// Entries in a reply when COUNT is not given.
@@ -17,6 +20,9 @@ const SHOWN_BYTES: usize = 32;
 
 /// Most entries in a reply.
 const MAX_COUNT: u64 = 10_000;
+
+/// Longer than this is for ever: no connection lives for a year, and timers need not count beyond.
+pub const LONGEST_BLOCK: Duration = Duration::from_hours(365 * 24);
 
 /// A number from 0 to 2^63 − 1.
 pub fn integer(raw: &[u8]) -> Result<u64, Refusal> {
@@ -58,6 +64,22 @@ pub fn durability(raw: &[u8]) -> Result<Durability, Refusal> {
     }
 }
 
+/// Refuses a body that is too large. Called before keys are looked up, so that the contract's order
+/// of errors holds.
+pub fn check_body(body: &[u8], limits: &Limits) -> Result<(), Refusal> {
+    let limit = limits.max_body_bytes;
+    if body.len() > limit { Err(Refusal::too_big("a body", limit)) } else { Ok(()) }
+}
+
+/// The milliseconds of HEARTBEAT.
+pub fn heartbeat(raw: &[u8]) -> Result<Duration, Refusal> {
+    let ms = integer(raw)?;
+    if ms < LEAST_HEARTBEAT_MS {
+        return Err(Refusal::usage(format!("HEARTBEAT is at least {LEAST_HEARTBEAT_MS} ms")));
+    }
+    Ok(Duration::from_millis(ms).min(LONGEST_BLOCK))
+}
+
 /// Hands each `WORD value` pair to `take`, the word in capitals; `take` says whether it knows the
 /// word.
 pub fn options(
@@ -83,6 +105,16 @@ pub fn options(
 fn about(word: &[u8], complaint: &str) -> Refusal {
     let shown = String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned();
     Refusal::usage(format!("{complaint} (option '{shown}')"))
+}
+
+/// Refuses the word behind a command's name.
+pub fn unknown_subcommand(command: &str, word: &[u8]) -> Refusal {
+    Refusal::usage(format!("unknown subcommand '{}'. Try {command} HELP.", shown(word)))
+}
+
+/// A word that is not known, as an error text shows it.
+pub fn shown(word: &[u8]) -> String {
+    String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned()
 }
 
 /// The word that must stand at a place.

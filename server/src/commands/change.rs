@@ -6,8 +6,7 @@
 use bytes::Bytes;
 use strandline::{Sequence, Trim};
 
-use super::append::check_body;
-use super::arguments::integer;
+use super::arguments::{check_body, integer};
 use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::Key;
 use crate::refusal::Refusal;
@@ -52,7 +51,7 @@ fn delete(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 
 fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (sequence, body) = (integer(&arguments[1])?, arguments[2].clone());
-    check_body(context, &body)?;
+    check_body(&body, &context.shared.limits)?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     Ok(Flow::Slow(Box::new(move || {
         Ok(Done::Integer(u64::from(key.store.edit(key.name(), sequence, &body)?)))

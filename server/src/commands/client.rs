@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use super::arguments::integer;
+use super::arguments::{integer, shown, unknown_subcommand};
+use super::reply::write_help;
 use super::row::{Class, Command, Context, Flow, Reply, Run};
-use super::{shown, unknown_subcommand, write_help};
 use crate::clients::{Client, End};
 use crate::refusal::Refusal;
 

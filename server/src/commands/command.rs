@@ -1,12 +1,12 @@
-//! COMMAND: the table, told to clients.
+//! COMMAND: the table, as clients ask for it.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::row::{Class, Command, Context, Flow, Reply, Run};
-use super::table::{Group, all, find, find_with_group};
-use super::{unknown_subcommand, write_help};
+use super::arguments::unknown_subcommand;
+use super::reply::write_help;
+use super::row::{Class, Command, CommandTable, Context, Flow, Group, Reply, Run};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
@@ -23,20 +23,21 @@ fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
     if word == b"HELP" && arguments.len() == 1 {
         return write_help("COMMAND", context);
     }
-    let most = context.shared.limits.reply_bytes;
+    let (table, most) = (context.table, context.shared.limits.reply_bytes);
     let out = &mut context.connection.out;
     match (word.as_slice(), arguments.get(1..).unwrap_or_default()) {
-        (b"COUNT", []) => out.integer(all().count() as u64),
+        (b"COUNT", []) => out.integer(table.all().count() as u64),
         (b"LIST", []) => {
-            out.array(all().count());
-            for (_, command) in all() {
+            out.array(table.all().count());
+            for (_, command) in table.all() {
                 out.bulk(command.lower_name());
             }
         }
-        (b"INFO", names) => write_info(names, most, out)?,
-        (b"DOCS", names) => write_docs(names, out),
+        (b"INFO", names) => write_info(table, names, most, out)?,
+        (b"DOCS", names) => write_docs(table, names, out),
         (b"GETKEYS", request @ [name, ..]) => {
-            let command = find(name).ok_or_else(|| Refusal::usage("Invalid command specified"))?;
+            let command =
+                table.find(name).ok_or_else(|| Refusal::usage("Invalid command specified"))?;
             if !command.takes(request.len()) {
                 return Err(Refusal::usage("Invalid number of arguments specified for command"));
             }
@@ -54,10 +55,15 @@ fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
     Ok(Flow::Done)
 }
 
-fn write_info(names: &[Bytes], most: u64, out: &mut Encoder) -> Result<(), Refusal> {
+fn write_info(
+    table: &CommandTable,
+    names: &[Bytes],
+    most: u64,
+    out: &mut Encoder,
+) -> Result<(), Refusal> {
     if names.is_empty() {
-        out.array(all().count());
-        for (_, command) in all() {
+        out.array(table.all().count());
+        for (_, command) in table.all() {
             write_row(command, out);
         }
         return Ok(());
@@ -65,7 +71,7 @@ fn write_info(names: &[Bytes], most: u64, out: &mut Encoder) -> Result<(), Refus
     let start = out.mark();
     out.array(names.len());
     for name in names {
-        match find(name) {
+        match table.find(name) {
             Some(command) => write_row(command, out),
             None => out.null(),
         }
@@ -102,13 +108,13 @@ fn write_row(command: &Command, out: &mut Encoder) {
     }
 }
 
-fn write_docs(names: &[Bytes], out: &mut Encoder) {
+fn write_docs(table: &CommandTable, names: &[Bytes], out: &mut Encoder) {
     let rows: Vec<(&Group, &Command)> = if names.is_empty() {
-        all().collect()
+        table.all().collect()
     } else {
         // A map: each command once, however often it is asked for.
         let mut known = HashSet::new();
-        let found = names.iter().filter_map(|name| find_with_group(name));
+        let found = names.iter().filter_map(|name| table.find_with_group(name));
         found.filter(|(_, command)| known.insert(command.name)).collect()
     };
     out.map(rows.len());

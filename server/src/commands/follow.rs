@@ -6,14 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use strandline::{Limit, Page, Sequence, Verdict};
 
-use super::arguments::{integer, keyword, options};
+use super::arguments::{heartbeat, integer, keyword, options};
 use super::place::{elsewhere, is_near};
-use super::read::{Answer, Cursor, LONGEST_BLOCK, write_standing};
-use super::row::{Class, Command, Done, Run};
-use super::subscribe::check_room;
-use super::{Context, Flow};
+use super::read::{Answer, Cursor};
+use super::reply::write_standing;
+use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::Key;
-use crate::limits::LEAST_HEARTBEAT_MS;
 use crate::protocol::Protocol;
 use crate::push::Kind;
 use crate::refusal::Refusal;
@@ -46,7 +44,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     if !context.connection.subscriptions.contains(Kind::Follow, &arguments[0]) {
-        check_room(context, 1)?;
+        context.connection.check_room(context.shared, 1)?;
     }
     if is_near(&key, wanted.after.saturating_add(1), 1)? {
         let standing = Standing::of(&key, &wanted)?;
@@ -112,15 +110,6 @@ fn start(
     }
     write_standing(verdict, &epoch, &page, 6, &mut context.connection.out);
     Ok(())
-}
-
-/// The milliseconds of HEARTBEAT.
-pub(super) fn heartbeat(raw: &[u8]) -> Result<Duration, Refusal> {
-    let ms = integer(raw)?;
-    if ms < LEAST_HEARTBEAT_MS {
-        return Err(Refusal::usage(format!("HEARTBEAT is at least {LEAST_HEARTBEAT_MS} ms")));
-    }
-    Ok(Duration::from_millis(ms).min(LONGEST_BLOCK))
 }
 
 fn unfollow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

@@ -1,10 +1,11 @@
 //! Questions about one timeline: TL.GET, TL.LAST, TL.INFO, TL.SEQAT.
 
 use bytes::Bytes;
-use strandline::{Entry, Info, MAX_SEQUENCE};
+use strandline::{Info, MAX_SEQUENCE};
 
 use super::arguments::integer;
-use super::place::{FRAME_BYTES, answer, entry_bytes, is_near};
+use super::place::{answer, entry_bytes, is_near};
+use super::reply::write_optional;
 use super::row::{Class, Command, Context, Flow, Run};
 use crate::key::Key;
 use crate::protocol::Encoder;
@@ -73,27 +74,4 @@ fn sequence_at(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, R
     let place = (is_near(&key, 1, 1)?, 0);
     let read = move |key: &Key| Ok(key.store.sequence_at(key.name(), time_ms)?);
     answer(context, key, place, read, |sequence, _, out| out.integer(*sequence))
-}
-
-/// Entries as the wire shows them.
-pub(super) fn write_entries(entries: &[Entry], out: &mut Encoder) {
-    let bodies: usize = entries.iter().map(|entry| entry.body.len()).sum();
-    out.expect(bodies + entries.len() * FRAME_BYTES);
-    for entry in entries {
-        write_entry(entry, out);
-    }
-}
-
-fn write_entry(entry: &Entry, out: &mut Encoder) {
-    out.array(3);
-    out.integer(entry.sequence);
-    out.integer(entry.time_ms);
-    out.bulk(&entry.body);
-}
-
-fn write_optional(entry: Option<&Entry>, out: &mut Encoder) {
-    match entry {
-        Some(entry) => write_entry(entry, out),
-        None => out.null(),
-    }
 }

@@ -28,31 +28,41 @@ mod place;
 mod range;
 mod read;
 mod read_many;
+mod reply;
 mod row;
 mod server;
 mod store;
 mod subscribe;
 mod table;
+mod wait;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 pub use document::render as render_tables;
-pub use read::watch_instead;
 pub use row::{
     Again, Attempt, Command, Context, Done, Flow, Prepared, Run, Sliced, Waiting, Work, Write,
     WriteReply,
 };
+pub use wait::watch_instead;
 
 use row::Reply;
+use table::TABLE;
 
 use crate::connection::Connection;
 use crate::refusal::Refusal;
+use crate::shared::Shared;
+
+/// What the commands of a connection work with.
+pub fn context<'a>(shared: &'a Arc<Shared>, connection: &'a mut Connection) -> Context<'a> {
+    Context { shared, connection, table: &TABLE }
+}
 
 /// Finds the command of a request and checks whether it may run here and now.
 pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Command, Refusal> {
-    let command = table::find(&request[0]).ok_or_else(|| unknown(request))?;
+    let command = TABLE.find(&request[0]).ok_or_else(|| unknown(request))?;
     if !connection.logged_in && !command.before_login {
         return Err(Refusal::new("NOAUTH", "Authentication required."));
     }
@@ -72,7 +82,7 @@ pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Comm
 /// Whether the reply to a request is small, so that its connection gets it although memory is
 /// short.
 pub fn is_small(request: &[Bytes]) -> bool {
-    let reply = table::find(&request[0]).map_or(Reply::Small, |command| command.reply);
+    let reply = TABLE.find(&request[0]).map_or(Reply::Small, |command| command.reply);
     place::is_small(reply, request)
 }
 
@@ -97,29 +107,6 @@ fn unknown(request: &[Bytes]) -> Refusal {
         "unknown command '{}', with args beginning with: {arguments}",
         String::from_utf8_lossy(name)
     ))
-}
-
-/// The reply to `<command> HELP`: its forms, one a line, as the table has them.
-fn write_help(command: &'static str, context: &mut Context<'_>) -> Result<Flow, Refusal> {
-    let usage = table::find(command.as_bytes()).map_or("", |row| row.usage);
-    let forms: Vec<&str> = usage.trim_matches(['[', ']']).split(" | ").collect();
-    let out = &mut context.connection.out;
-    out.array(forms.len() + 2);
-    out.simple(&format!("{command} <subcommand> [<argument> ...]. Subcommands:"));
-    for form in forms {
-        out.simple(form);
-    }
-    out.simple("HELP");
-    Ok(Flow::Done)
-}
-
-fn unknown_subcommand(command: &str, word: &[u8]) -> Refusal {
-    Refusal::usage(format!("unknown subcommand '{}'. Try {command} HELP.", shown(word)))
-}
-
-/// A word that is not known, as an error text shows it.
-fn shown(word: &[u8]) -> String {
-    String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use strandline::Entry;
 
 use super::arguments::{Paging, lower_bound, options, upper_bound};
-use super::get::write_entries;
 use super::place::{answer, is_near, page_bytes};
+use super::reply::write_entries;
 use super::row::{Class, Command, Context, Flow, Run};
 use crate::key::Key;
 use crate::refusal::Refusal;

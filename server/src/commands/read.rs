@@ -1,27 +1,20 @@
 //! Catching up from a cursor: TL.READ, with BLOCK. (TL.MREAD: `read_many.rs`.)
 //!
-//! A blocked read watches first, reads, and then waits: so no commit falls between the read and the
-//! wait. It is over when there is an entry, a verdict other than OK, or no time left; meanwhile its
-//! connection is pushed to as always.
-
-use std::time::Duration;
+//! A blocked read is over when there is an entry, a verdict other than OK, or no time left;
+//! meanwhile its connection is pushed to as always.
 
 use bytes::Bytes;
 use strandline::{Limit, Page, Sequence, Verdict};
-use tokio::time::Instant;
 
 use super::arguments::{Paging, integer, keyword, options};
-use super::get::write_entries;
 use super::place::{answer, in_one_slice, is_near, page_bytes};
-use super::row::{Attempt, AttemptHere, Class, Command, Context, Done, Flow, Run, Waiting};
-use super::subscribe::check_room;
+use super::reply::{write_entries, write_standing};
+use super::row::{Attempt, Class, Command, Context, Done, Flow, Run};
+use super::wait::{wait, watch};
 use crate::key::Key;
 use crate::protocol::Encoder;
 use crate::push::verdict_word;
 use crate::refusal::Refusal;
-
-/// Longer than this is for ever: no connection lives for a year, and timers need not count beyond.
-pub(super) const LONGEST_BLOCK: Duration = Duration::from_hours(365 * 24);
 
 pub(super) static COMMANDS: &[Command] =
     &[Command::new("TL.READ", -4, Class::Read, Run::Now(read)).one_key().told(
@@ -93,52 +86,6 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     watch(context, keys, block_ms, Attempt::Elsewhere(Box::new(attempt)))
 }
 
-/// Answers at once, or when one of the keys advances.
-fn wait(
-    context: &mut Context<'_>,
-    keys: Vec<Key>,
-    block_ms: u64,
-    mut attempt: AttemptHere,
-) -> Result<Flow, Refusal> {
-    watch_instead(context, keys)?;
-    match attempt(context, false) {
-        Ok(false) => Ok(waiting(block_ms, Attempt::Here(attempt))),
-        answered => {
-            context.connection.subscriptions.unblock();
-            answered.map(|_| Flow::Done)
-        }
-    }
-}
-
-/// Waits for one of the keys; the session makes the first attempt at once.
-pub(super) fn watch(
-    context: &mut Context<'_>,
-    keys: Vec<Key>,
-    block_ms: u64,
-    attempt: Attempt,
-) -> Result<Flow, Refusal> {
-    watch_instead(context, keys)?;
-    Ok(waiting(block_ms, attempt))
-}
-
-/// Waits for these timelines from now on. Whether they are others than before.
-pub fn watch_instead(context: &mut Context<'_>, keys: Vec<Key>) -> Result<bool, Refusal> {
-    let more = keys.len().saturating_sub(context.connection.subscriptions.blocked_on());
-    if more > 0 {
-        check_room(context, more)?;
-    }
-    context.connection.subscriptions.block(&context.shared.engine, keys)
-}
-
-/// Waits for timelines that are watched, or that the first attempt tells ([`Done::NotYetOn`]).
-pub(super) fn waiting(block_ms: u64, attempt: Attempt) -> Flow {
-    let patience = Duration::from_millis(block_ms);
-    let deadline = (block_ms > 0 && patience < LONGEST_BLOCK).then(|| Instant::now() + patience);
-    // What is read elsewhere has not been tried yet.
-    let woken = matches!(attempt, Attempt::Elsewhere(_));
-    Flow::Wait(Waiting { attempt, deadline, woken })
-}
-
 impl Cursor {
     pub(super) fn read(self, key: &Key, limit: Limit) -> Result<Answer, Refusal> {
         if !self.foreign {
@@ -164,23 +111,4 @@ impl Answer {
         out.array(self.page.entries.len());
         write_entries(&self.page.entries, out);
     }
-}
-
-/// The head of a read's map, with `pairs` pairs in all: where the timeline and the reader stand.
-pub(super) fn write_standing(
-    verdict: &str,
-    epoch: &str,
-    page: &Page,
-    pairs: usize,
-    out: &mut Encoder,
-) {
-    out.map(pairs);
-    out.bulk("verdict");
-    out.bulk(verdict);
-    out.bulk("epoch");
-    out.bulk(epoch);
-    out.field("first", page.first);
-    out.field("last", page.last);
-    out.field("next", page.next);
-    out.field("more", u64::from(page.more));
 }

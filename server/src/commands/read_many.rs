@@ -14,8 +14,9 @@ use strandline::{Engine, Limit, Sequence};
 
 use super::arguments::{counted, integer, keyword, paging_and_block};
 use super::place::{FRAME_BYTES, STEPS, is_near, page_bytes};
-use super::read::{Cursor, watch};
+use super::read::Cursor;
 use super::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sliced};
+use super::wait::watch;
 use crate::key::Key;
 use crate::protocol::{Encoder, Protocol};
 use crate::refusal::Refusal;

@@ -1,5 +1,7 @@
-//! What a command is: a row of the table, what it works with, and what may become of it.
+//! What a command is: a row of the table, what it works with, and what may become of it. A command
+//! is handed the table (COMMAND lists it), so the table's type is here, and its rows are in `table`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -87,6 +89,56 @@ pub struct Command {
     pub while_subscribed: bool,
     /// Whether its reply may be large.
     pub reply: Reply,
+}
+
+/// Longest name of a command, with room for names to come.
+pub const MAX_NAME_BYTES: usize = 32;
+
+/// A part of the table, under a heading.
+pub struct Group {
+    /// The heading.
+    pub title: &'static str,
+    /// One word for COMMAND DOCS.
+    pub word: &'static str,
+    /// The rows.
+    pub rows: &'static [&'static [Command]],
+}
+
+/// All rows.
+pub struct CommandTable {
+    groups: &'static [Group],
+    by_name: HashMap<&'static [u8], (&'static Group, &'static Command)>,
+}
+
+impl CommandTable {
+    /// The rows of these groups.
+    pub fn new(groups: &'static [Group]) -> CommandTable {
+        let mut table = CommandTable { groups, by_name: HashMap::new() };
+        table.by_name =
+            table.all().map(|(group, row)| (row.name.as_bytes(), (group, row))).collect();
+        table
+    }
+
+    /// All rows with their groups, in the order in which they are shown.
+    pub fn all(&self) -> impl Iterator<Item = (&'static Group, &'static Command)> + use<> {
+        self.groups
+            .iter()
+            .flat_map(|group| group.rows.iter().copied().flatten().map(move |row| (group, row)))
+    }
+
+    /// The row of a name, in whatever case.
+    pub fn find(&self, name: &[u8]) -> Option<&'static Command> {
+        self.find_with_group(name).map(|(_, command)| command)
+    }
+
+    /// The row of a name with its group.
+    pub fn find_with_group(&self, name: &[u8]) -> Option<(&'static Group, &'static Command)> {
+        let mut capitals = [0; MAX_NAME_BYTES];
+        let capitals = capitals.get_mut(..name.len())?;
+        capitals.copy_from_slice(name);
+        capitals.make_ascii_uppercase();
+        self.by_name.get(&*capitals).copied()
+    }
 }
 
 /// Whether a reply may be large: then it is made only while there is memory for it.
@@ -220,6 +272,8 @@ pub struct Context<'a> {
     pub shared: &'a Arc<Shared>,
     /// Its own connection.
     pub connection: &'a mut Connection,
+    /// All commands.
+    pub table: &'static CommandTable,
 }
 
 /// What becomes of a command that was not refused.

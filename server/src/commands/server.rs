@@ -7,9 +7,10 @@ use std::process;
 
 use bytes::Bytes;
 
+use super::arguments::unknown_subcommand;
 use super::connection::REDIS_VERSION;
+use super::reply::write_help;
 use super::row::{Class, Command, Context, Flow, Run};
-use super::{unknown_subcommand, write_help};
 use crate::figures;
 use crate::refusal::Refusal;
 use crate::shared::{Shared, StopReason};

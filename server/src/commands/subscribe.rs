@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::arguments::unknown_subcommand;
 use super::place::STEPS;
+use super::reply::write_help;
 use super::row::{Class, Command, Context, Done, Flow, Run, Sliced};
-use super::{unknown_subcommand, write_help};
 use crate::push::{Kind, Start};
 use crate::refusal::Refusal;
 
@@ -95,7 +96,7 @@ fn begin(
 ) -> Result<(), Refusal> {
     for (name, start) in names.iter().zip(starts) {
         if !context.connection.subscriptions.contains(kind, name) {
-            check_room(context, 1)?;
+            context.connection.check_room(context.shared, 1)?;
         }
         context.connection.subscriptions.subscribe(&context.shared.engine, kind, name, start)?;
         let subscriptions = &context.connection.subscriptions;
@@ -140,23 +141,6 @@ fn write_change(context: &mut Context<'_>, word: &str, name: Option<&Bytes>, cou
         None => out.null(),
     }
     out.integer(count as u64);
-}
-
-/// Refuses so many more subscriptions if they are too many.
-pub(super) fn check_room(context: &Context<'_>, more: usize) -> Result<(), Refusal> {
-    let limits = &context.shared.limits;
-    for (whose, has, most) in [
-        ("a connection has", context.connection.subscriptions.total(), limits.max_subscriptions),
-        ("all connections have", context.shared.channels.total(), limits.max_total_subscriptions),
-    ] {
-        if has + more > most {
-            let text = format!(
-                "{whose} at most {most} subscriptions, follows and keys that are waited for"
-            );
-            return Err(Refusal::new("LIMIT", text));
-        }
-    }
-    Ok(())
 }
 
 fn pubsub(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

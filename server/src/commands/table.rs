@@ -2,27 +2,13 @@
 //! the check of arity, login and subscriber mode, COMMAND, COMMAND DOCS and the tables of
 //! docs/protocol.md are all read from it, so they cannot disagree.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::row::Command;
+use super::row::{CommandTable, Group};
 use super::{
     append, change, client, command, connection, follow, get, im, list, maintenance, range, read,
     read_many, server, store, subscribe,
 };
-
-/// Longest name in the table, with room for names to come.
-const MAX_NAME_BYTES: usize = 32;
-
-/// A part of the table, under a heading.
-pub struct Group {
-    /// The heading.
-    pub title: &'static str,
-    /// One word for COMMAND DOCS.
-    pub word: &'static str,
-    /// The rows.
-    pub rows: &'static [&'static [Command]],
-}
 
 /// The whole table, in the order in which it is shown.
 pub static GROUPS: &[Group] = &[
@@ -61,37 +47,17 @@ pub static GROUPS: &[Group] = &[
     Group { title: "Server", word: "server", rows: &[command::COMMANDS, server::COMMANDS] },
 ];
 
-/// All rows with their groups.
-pub fn all() -> impl Iterator<Item = (&'static Group, &'static Command)> {
-    GROUPS
-        .iter()
-        .flat_map(|group| group.rows.iter().copied().flatten().map(move |command| (group, command)))
-}
-
-static BY_NAME: LazyLock<HashMap<&'static [u8], (&'static Group, &'static Command)>> =
-    LazyLock::new(|| {
-        all().map(|(group, command)| (command.name.as_bytes(), (group, command))).collect()
-    });
-
-/// The row of a name, in whatever case.
-pub fn find(name: &[u8]) -> Option<&'static Command> {
-    find_with_group(name).map(|(_, command)| command)
-}
-
-/// The row of a name with its group.
-pub fn find_with_group(name: &[u8]) -> Option<(&'static Group, &'static Command)> {
-    let mut capitals = [0; MAX_NAME_BYTES];
-    let capitals = capitals.get_mut(..name.len())?;
-    capitals.copy_from_slice(name);
-    capitals.make_ascii_uppercase();
-    BY_NAME.get(&*capitals).copied()
-}
+/// The same, in which commands are found by their names.
+pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| CommandTable::new(GROUPS));
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use bytes::Bytes;
 
     use super::*;
+    use crate::commands::row::MAX_NAME_BYTES;
 
     fn words(text: &str) -> Vec<Bytes> {
         text.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
@@ -99,9 +65,9 @@ mod tests {
 
     #[test]
     fn every_name_is_found_in_any_case_and_stands_once() {
-        for (_, command) in all() {
+        for (_, command) in TABLE.all() {
             assert_eq!(
-                find(command.lower_name().as_bytes()).map(|found| found.name),
+                TABLE.find(command.lower_name().as_bytes()).map(|found| found.name),
                 Some(command.name)
             );
             assert_eq!(command.name, command.name.to_ascii_uppercase());
@@ -111,15 +77,16 @@ mod tests {
                 command.name
             );
         }
-        assert_eq!(all().count(), BY_NAME.len());
-        assert!(find(&[b'x'; 100]).is_none() && find(b"NOPE").is_none());
+        let names: HashSet<&str> = TABLE.all().map(|(_, command)| command.name).collect();
+        assert_eq!(TABLE.all().count(), names.len());
+        assert!(TABLE.find(&[b'x'; 100]).is_none() && TABLE.find(b"NOPE").is_none());
     }
 
     #[test]
     fn keys_are_where_the_table_says() {
         let keys = |text: &str| {
             let request = words(text);
-            let command = find(&request[0]).expect("a command of the table");
+            let command = TABLE.find(&request[0]).expect("a command of the table");
             command.keys_of(&request).map(|keys| keys.into_iter().cloned().collect::<Vec<_>>())
         };
         assert_eq!(keys("tl.append a:b body"), Ok(words("a:b")));
@@ -134,9 +101,9 @@ mod tests {
 
     #[test]
     fn arity_counts_the_name_and_negative_means_at_least() {
-        let append = find(b"TL.APPEND").expect("it is there");
+        let append = TABLE.find(b"TL.APPEND").expect("it is there");
         assert!(!append.takes(2) && append.takes(3) && append.takes(9));
-        let get = find(b"TL.GET").expect("it is there");
+        let get = TABLE.find(b"TL.GET").expect("it is there");
         assert!(get.takes(3) && !get.takes(4));
     }
 }

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use super::Session;
 use super::pace::Pace;
 use super::slow::{Slices, elsewhere};
-use crate::commands::{Again, Context, Flow, Prepared, Run, Write, WriteReply, admit, is_small};
+use crate::commands::{Again, Flow, Prepared, Run, Write, WriteReply, admit, context, is_small};
 use crate::messaging::{Basis, Decision};
 use crate::notices::Kind;
 use crate::protocol::{ProtocolError, Request};
@@ -107,7 +107,7 @@ impl Session {
         let run = admitted.map(|command| command.run);
         let result = match run {
             Ok(Run::Write(prepare)) => {
-                let context = Context { shared: &self.shared, connection: &mut self.connection };
+                let context = context(&self.shared, &mut self.connection);
                 let write = match prepare(&context, arguments) {
                     Ok(Prepared::Decided(write)) => Ok(write),
                     Ok(Prepared::Elsewhere(decide)) => {
@@ -129,10 +129,7 @@ impl Session {
                 // Reads do not wait by themselves: a long pipeline of them lets others have their
                 // turn now and then.
                 consume_budget().await;
-                run(
-                    &mut Context { shared: &self.shared, connection: &mut self.connection },
-                    arguments,
-                )
+                run(&mut context(&self.shared, &mut self.connection), arguments)
             }
             Err(refusal) => Err(refusal),
         };

@@ -40,7 +40,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::clients::{Client, End};
-use crate::commands::{Attempt, Context, Waiting};
+use crate::commands::{Attempt, Waiting, context};
 use crate::connection::Connection;
 use crate::memory::{Budget, FLOOR_BYTES, Held, STRANGER_OUTPUT_BYTES};
 use crate::notices::Kind;
@@ -205,7 +205,7 @@ impl Session {
                 return true;
             }
         };
-        let mut context = Context { shared: &self.shared, connection: &mut self.connection };
+        let mut context = context(&self.shared, &mut self.connection);
         match attempt(&mut context, over) {
             Ok(false) => return false,
             Ok(true) => {}

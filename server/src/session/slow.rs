@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tracing::error;
 
 use super::Session;
-use crate::commands::{Context, Done, Sliced, Work, watch_instead};
+use crate::commands::{Done, Sliced, Work, context, watch_instead};
 use crate::refusal::Refusal;
 
 /// A reply that is being made, or waits for room.
@@ -85,8 +85,7 @@ impl Session {
             Done::Integer(value) => out.integer(value),
             Done::Reply(write) => write(out),
             Done::Then(then) => {
-                let mut context =
-                    Context { shared: &self.shared, connection: &mut self.connection };
+                let mut context = context(&self.shared, &mut self.connection);
                 if let Err(refusal) = then(&mut context) {
                     self.refuse(&refusal);
                 }
@@ -98,8 +97,7 @@ impl Session {
                 return;
             }
             Done::NotYetOn(keys) => {
-                let mut context =
-                    Context { shared: &self.shared, connection: &mut self.connection };
+                let mut context = context(&self.shared, &mut self.connection);
                 match watch_instead(&mut context, keys) {
                     Ok(are_others) => {
                         self.blocked.iter_mut().for_each(|waiting| waiting.woken |= are_others);

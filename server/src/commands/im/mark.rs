@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use super::{at_length, detached, slowly};
-use crate::commands::append::check_body;
-use crate::commands::arguments::integer;
+use crate::commands::arguments::{check_body, integer};
 use crate::commands::row::{Class, Command, Context, Flow, Run};
 use crate::refusal::Refusal;
 
@@ -63,7 +62,7 @@ fn recall(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 
 fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (words, sequence) = (detached(arguments), integer(&arguments[2])?);
-    check_body(context, &words[3])?;
+    check_body(&words[3], &context.shared.limits)?;
     slowly(context, move |messaging| {
         messaging.edit(&words[0], &words[1], sequence, &words[3])?;
         Ok(1)

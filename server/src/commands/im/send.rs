@@ -8,8 +8,7 @@ use bytes::Bytes;
 use strandline::Receipt;
 
 use super::messaging;
-use crate::commands::append::check_body;
-use crate::commands::arguments::{options, positive};
+use crate::commands::arguments::{check_body, options, positive};
 use crate::commands::row::{Class, Command, Context, Prepared, Run, Write};
 use crate::messaging::{Message, Messaging};
 use crate::protocol::Encoder;
@@ -31,7 +30,7 @@ fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal>
         }
         Ok(true)
     })?;
-    check_body(context, &arguments[2])?;
+    check_body(&arguments[2], &context.shared.limits)?;
     let [conv, sender, body] = [0, 1, 2].map(|at| arguments[at].clone());
     let message = Message { conv, sender, body, id, lifetime_ms };
     let messaging = messaging(context.shared)?;

@@ -8,12 +8,10 @@ use parking_lot::Mutex;
 use strandline::Limit;
 
 use super::{detached, messaging, reading};
-use crate::commands::arguments::{options, paging_and_block};
-use crate::commands::follow::heartbeat;
+use crate::commands::arguments::{heartbeat, options, paging_and_block};
 use crate::commands::place::{elsewhere, in_one_slice, page_bytes};
-use crate::commands::read::waiting;
 use crate::commands::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sliced};
-use crate::commands::subscribe::check_room;
+use crate::commands::wait::waiting;
 use crate::messaging::{Cursor, MAX_ID_BYTES, Messaging, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
 use crate::push::{Kind, shown_parts, watched_keys, write_shown};
@@ -174,7 +172,7 @@ fn begin(
 ) -> Result<(), Refusal> {
     let start = page.start.clone();
     if !context.connection.subscriptions.contains(Kind::UserFollow, &user) {
-        check_room(context, 1)?;
+        context.connection.check_room(context.shared, 1)?;
     }
     if page.verdict.goes_on() {
         let gap_told = page.verdict != Standing::Ok;
