@@ -274,11 +274,11 @@ fn terminals_get_each_event_once_whatever_happens_at_one_time() {
             let (before, mut is_for_bob) = (last(&table), !away[number]);
             match dice.below(12) {
                 0 => table.clock.pass(dice.below(3)),
-                1 => drop(
-                    table.messaging.join(conv.as_bytes(), &["dora".into()]).expect("there is room"),
-                ),
+                1 => {
+                    table.messaging.join(conv.as_bytes(), &["dora".into()]).expect("there is room");
+                }
                 2 => {
-                    drop(table.messaging.leave(conv.as_bytes(), &["dora".into()]).expect("leaves"))
+                    table.messaging.leave(conv.as_bytes(), &["dora".into()]).expect("leaves");
                 }
                 3 if away[number] => {
                     table.messaging.join(conv.as_bytes(), &["bob".into()]).expect("there is room");

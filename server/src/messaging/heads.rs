@@ -10,11 +10,12 @@ use strandline::{Entry, Error, Limit, MAX_SEQUENCE, Sequence, TimeMs, Verdict};
 use super::around::{Gap, Piece, bounded, pieces};
 use super::copies::MOST_PAGES;
 use super::event::{Event, When};
+use super::moment::Moment;
+use super::names;
 use super::page::Seen;
 use super::pulled::Moves;
 use super::trouble::Result;
 use super::user::{Membership, User};
-use super::{Messaging, names};
 
 /// Most of one pulled conversation that is read at a time. The first read takes one entry, each
 /// further one twice as many as the one before: so what is read ahead is no more than what was
@@ -22,7 +23,7 @@ use super::{Messaging, names};
 const MOST_AHEAD: Limit =
     Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
-impl Messaging {
+impl Moment<'_> {
     /// The first pulled event of each conversation that moved, by time, and whether one was trimmed
     /// that this user lacks.
     pub(super) fn heads(

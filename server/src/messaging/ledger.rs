@@ -145,7 +145,12 @@ impl<S: State> Ledgers<S> {
 
     /// The last record of a ledger, and its time.
     pub fn end(&self, name: &[u8]) -> Result<(Sequence, TimeMs)> {
-        self.store.end(name).map_err(|error| self.hidden(name, error))
+        self.end_in(&self.store, name)
+    }
+
+    /// The same at the moment that a handle of the store shows.
+    pub fn end_in(&self, store: &Store, name: &[u8]) -> Result<(Sequence, TimeMs)> {
+        store.end(name).map_err(|error| self.hidden(name, error))
     }
 
     fn caught_up(&self, name: &[u8]) -> Result<Shared<S>> {

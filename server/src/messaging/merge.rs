@@ -18,17 +18,18 @@ use super::copies::Found;
 use super::cursor::{Passed, Position, can_be_noted, noted_bytes};
 use super::event::{Event, Kind, When};
 use super::heads::Heads;
+use super::moment::Moment;
+use super::names;
 use super::page::{Delivery, Shown, Standing, SyncPage};
 use super::pulled::Moves;
 use super::refill::{Arrival, Content};
 use super::trouble::Result;
 use super::user::User;
-use super::{Messaging, names};
 
 /// A page in the making.
 pub struct Merge<'a> {
     /// All there is.
-    pub messaging: &'a Messaging,
+    pub moment: &'a Moment<'a>,
     /// Whose page.
     pub user: &'a Bytes,
     /// What the user's ledger says.
@@ -100,19 +101,14 @@ impl Merge<'_> {
                 break true;
             }
         };
-        let Merge { messaging, user, state, moves, mut position, inbox_next, out, trimmed, .. } =
-            self;
+        let Merge { moment, user, state, moves, mut position, inbox_next, out, trimmed, .. } = self;
         if !more {
-            let pulled = if moves.is_still {
-                position.pulled
-            } else {
-                messaging.end_of(user, state, &moves)?
-            };
+            let pulled = moment.end_of(user, state, &moves)?;
             position = Position { inbox: inbox_next, pulled };
         }
-        let cursor = position.encode(messaging.history, user);
+        let cursor = position.encode(moment.history, user);
         let start =
-            out.start.map_or_else(|| cursor.clone(), |start| start.encode(messaging.history, user));
+            out.start.map_or_else(|| cursor.clone(), |start| start.encode(moment.history, user));
         let verdict = if trimmed && told { Standing::Trimmed } else { Standing::Ok };
         Ok(SyncPage { verdict, start, cursor, more, deliveries: out.deliveries })
     }
@@ -122,7 +118,7 @@ impl Merge<'_> {
     fn next_pushed(&self) -> Result<Option<Arrival>> {
         let Some(mut arrival) = self.inbox.front().cloned() else { return Ok(None) };
         if let Content::Original(conv, sequence) = &arrival.content {
-            arrival.content = match self.messaging.event_at(conv, self.user, *sequence)? {
+            arrival.content = match self.moment.event_at(conv, self.user, *sequence)? {
                 Found::Event(_, event) => Content::Copy(event),
                 Found::Lost(..) => Content::Damaged(conv.clone(), *sequence),
                 Found::Nothing => Content::Lost,
@@ -196,7 +192,7 @@ impl Merge<'_> {
         {
             return Ok(Ties::ById);
         }
-        let lines = self.messaging.lines_of_time(self.state, time_ms, passed, self.moves.line)?;
+        let lines = self.moment.lines_of_time(self.state, time_ms, passed, self.moves.line)?;
         Ok(lines.map_or(Ties::ById, |lines| Ties::ByLine(lines.into())))
     }
 
@@ -253,7 +249,7 @@ impl Merge<'_> {
         }
         self.pass(&pull.conv, sequence, time_ms);
         self.give(pull.conv.clone(), shown);
-        self.trimmed |= self.messaging.put_back(self.user, &mut self.heads, pull)?;
+        self.trimmed |= self.moment.put_back(self.user, &mut self.heads, pull)?;
         Ok(true)
     }
 
@@ -299,7 +295,7 @@ impl Merge<'_> {
             _ => true,
         };
         // Those of earlier versions have no line: the newest one may be before them.
-        let is_before_end = !self.moves.is_still && time_ms <= self.moves.time_ms;
+        let is_before_end = time_ms <= self.moves.time_ms;
         if !(has_line && is_noted && is_before_end && time_ms >= self.position.pulled.time_ms) {
             return;
         }
@@ -340,9 +336,7 @@ impl Merge<'_> {
         };
         let pulled = match self.heads.keys().next() {
             Some((time_ms, _)) => self.before_heads(*time_ms),
-            None if self.trimmed && !self.moves.is_still => {
-                self.messaging.end_of(self.user, self.state, &self.moves)?
-            }
+            None if self.trimmed => self.moment.end_of(self.user, self.state, &self.moves)?,
             None => self.position.pulled.clone(),
         };
         self.out.start = Some(Position { inbox, pulled });
@@ -378,11 +372,11 @@ impl Merge<'_> {
         if !matches!(copy.kind, Kind::Message | Kind::Edit) {
             return Ok((Some(copy), 0));
         }
-        let messaging = self.messaging;
+        let moment = self.moment;
         let changed_ms = if let Some(known) = self.out.changes.get(&copy.conv) {
             *known
         } else {
-            let (_, changed_ms) = messaging.state.end(&names::changes_ledger(&copy.conv))?;
+            let (_, changed_ms) = moment.state.end(&names::changes_ledger(&copy.conv))?;
             self.out.changes.insert(copy.conv.clone(), changed_ms);
             changed_ms
         };
@@ -390,6 +384,6 @@ impl Merge<'_> {
             return Ok((Some(copy), 0));
         }
         let membership = self.state.membership(&copy.conv);
-        messaging.copy_shown_to(self.user, membership, copy, When::at(copied_ms))
+        moment.copy_shown_to(self.user, membership, copy, When::at(copied_ms))
     }
 }

@@ -47,6 +47,7 @@ mod list;
 mod mark;
 mod members;
 mod merge;
+mod moment;
 #[cfg(test)]
 mod moments;
 mod names;

@@ -32,10 +32,11 @@ use super::around::{Piece, Scan, sequence_at, told_if_hidden};
 use super::conversation::History;
 use super::cursor::{Passed, all_noted_bytes, can_be_noted};
 use super::event::{Event, Kind};
+use super::moment::Moment;
+use super::names;
 use super::pulled_log::gets;
 use super::trouble::Result;
 use super::user::{Membership, User};
-use super::{Messaging, names};
 
 /// Entries read at a time to find the last that is for a user, and how often.
 const LAST: Limit =
@@ -81,8 +82,6 @@ pub struct Moves {
     /// It cannot be known which events of the cursor's own time are behind it: their lines have
     /// expired.
     pub is_trimmed: bool,
-    /// Nothing is to be pulled now.
-    pub is_still: bool,
     newest: Newest,
 }
 
@@ -127,7 +126,7 @@ impl Newest {
     }
 }
 
-impl Messaging {
+impl Moment<'_> {
     /// What moved since a place, by the cheaper way; not yet up to the newest line
     /// ([`Messaging::advance`]).
     pub(super) fn moves_since(&self, user: &Bytes, state: &User, start: &Passed) -> Result<Moves> {
@@ -136,7 +135,6 @@ impl Messaging {
             time_ms: 0,
             convs: BTreeMap::new(),
             is_trimmed: false,
-            is_still: false,
             newest,
         };
         if state.pulled().is_empty() {
@@ -160,29 +158,12 @@ impl Messaging {
         self.moves_by_ends(state, Some(start))
     }
 
-    /// Goes on to the newest line: everything up to it is visible then, and nothing that `moves`
-    /// names is behind it.
+    /// Adds the lines after those that were looked at, up to the newest.
     pub(super) fn advance(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
         if state.pulled().is_empty() {
             return Ok(());
         }
-        self.advance_by_lines(state, start, moves)?;
-        if !moves.newest.is_known {
-            // No line of the user's is left. What came while the ends were looked up is in the
-            // lines behind these.
-            moves.newest = self.moves_by_ends(state, None)?.newest;
-            self.advance_by_lines(state, start, moves)?;
-        }
-        Ok(())
-    }
-
-    fn advance_by_lines(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
-        // The timelines of a batch become visible one after the other. An event that was seen may
-        // be there before its line...
-        self.messages.see_whole_batches();
         let (last, last_ms) = self.pulled.end(names::PULLED_LOG)?;
-        // ... and the newest line before its event.
-        self.messages.see_whole_batches();
         moves.time_ms = moves.time_ms.max(last_ms);
         self.walk_lines(moves.line, last, |place, time_ms, line| {
             let Some(membership) = gets(state, &line) else { return };
@@ -203,19 +184,21 @@ impl Messaging {
             }
         })?;
         moves.line = moves.line.max(last);
+        if !moves.newest.is_known {
+            // No line of the user's is left.
+            moves.newest = self.moves_by_ends(state, None)?.newest;
+        }
         Ok(())
     }
 
     /// What moved, by where each conversation ends; without a start only the end.
     fn moves_by_ends(&self, state: &User, start: Option<&Passed>) -> Result<Moves> {
         let (line, time_ms) = self.pulled.end(names::PULLED_LOG)?;
-        self.messages.see_whole_batches();
         let mut moves = Moves {
             line,
             time_ms,
             convs: BTreeMap::new(),
             is_trimmed: false,
-            is_still: false,
             newest: Newest { is_known: true, ..Newest::default() },
         };
         let firsts = match start.filter(|start| start.line > 0) {

@@ -11,9 +11,10 @@ use strandline::{Limit, Sequence, TimeMs, Verdict};
 use super::around::Gap;
 use super::cursor::Passed;
 use super::event::{Event, Kind};
+use super::moment::Moment;
+use super::names;
 use super::trouble::Result;
 use super::user::{Membership, User};
-use super::{Messaging, names};
 
 /// Lines read at a time.
 const PAGE: Limit =
@@ -28,7 +29,7 @@ const MOST_LINE_PAGES: usize = 64;
 /// A line costs about an eighth of a look into a timeline.
 const LINES_A_LOOK: u64 = 8;
 
-impl Messaging {
+impl Moment<'_> {
     /// Hands the lines between two, the second included, to `take`: place, time, line.
     pub(super) fn walk_lines(
         &self,

@@ -7,10 +7,9 @@
 //!  conversations that moved (pulled) ── pulled ──▶ ┘
 //! ```
 //!
-//! 1. Read a piece of the sync timeline, then what was pulled up to the newest line (`pulled`),
-//!    then look whether the sync timeline has moved meanwhile; if so, again. Now everything before
-//!    anything in the two is in the two. If the user's ledger has moved, all begins anew: there may
-//!    be a conversation more to look into.
+//! 1. In one snapshot (`moment`), read a page of the sync timeline and what was pulled up to the
+//!    newest line (`pulled`). If the user's ledger has moved, start over: there may be another
+//!    conversation to read.
 //! 2. Merge by time. At the same time pushed events come first, unless the conversation has a
 //!    pulled one of a lower sequence: so a conversation that switched between the two keeps its
 //!    order. (A mark bears the sequence that it means, and comes behind it.)
@@ -27,20 +26,16 @@
 //! The cost is that of what is new; see `pulled`.
 
 use bytes::Bytes;
-use strandline::{Limit, Store, Verdict};
+use strandline::{Error, Limit, Page, Sequence, Store, Verdict};
 
 use super::cursor::{Cursor, Passed, Position};
 use super::ledger::Ledger;
 use super::merge::{Given, Merge};
+use super::moment::Moment;
 use super::page::{Delivery, Standing, SyncPage};
-use super::pulled::Moves;
-use super::trouble::Result;
+use super::trouble::{Result, Trouble};
 use super::user::User;
 use super::{Messaging, names};
-
-/// How often the sync timeline may move between two looks. A look takes microseconds, a commit a
-/// hundred times that.
-const MOST_LOOKS: usize = 100;
 
 /// Frames have at most so many bytes around a body.
 const FRAME_BYTES: u64 = 450;
@@ -63,31 +58,8 @@ impl Messaging {
     /// The cursor behind everything that is there now.
     pub fn tail(&self, user: &[u8]) -> Result<Vec<u8>> {
         let user = names::valid(user)?;
-        loop {
-            if let Some(position) = self.user(&user, |ledger| self.newest(&user, ledger))? {
-                return Ok(position.encode(self.history, &user));
-            }
-        }
-    }
-
-    /// The place behind everything, for a user of whom the ledger says this; `None` when it has
-    /// moved on meanwhile.
-    fn newest(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<Option<Position>> {
-        // The sync timeline first: what comes behind it but before the newest line is only seen
-        // again, never missed.
-        let (inbox, _) = self.sync.end(&names::inbox(user))?;
-        let moves = self.end_of_pulled(user, &ledger.state)?;
-        if self.has_moved_on(user, ledger)? {
-            return Ok(None);
-        }
-        Ok(Some(Position { inbox, pulled: self.end_of(user, &ledger.state, &moves)? }))
-    }
-
-    /// Whether the user is in pulled conversations, and may have come into others since its ledger
-    /// was read.
-    fn has_moved_on(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<bool> {
-        let pulls = !ledger.state.pulled().is_empty();
-        Ok(pulls && self.users.end(&names::user_ledger(user))?.0 != ledger.version)
+        let position = self.at_one_moment(&user, |moment, ledger| moment.newest(&user, ledger))?;
+        Ok(position.encode(self.history, &user))
     }
 
     /// The timelines to watch to know when a user may have something new. Those of a user's own
@@ -120,13 +92,43 @@ impl Messaging {
     /// The page behind a cursor.
     pub fn sync(&self, user: &[u8], cursor: &Cursor, limit: Limit) -> Result<SyncPage> {
         let user = names::valid(user)?;
+        self.at_one_moment(&user, |moment, ledger| moment.sync_as(&user, ledger, cursor, limit))
+    }
+
+    /// Reads at one moment for which the user's ledger is known: `read` returns `None` if it is not.
+    fn at_one_moment<T>(
+        &self,
+        user: &Bytes,
+        read: impl Fn(&Moment<'_>, &Ledger<User>) -> Result<Option<T>>,
+    ) -> Result<T> {
         loop {
-            if let Some(page) =
-                self.user(&user, |ledger| self.sync_as(&user, ledger, cursor, limit))?
-            {
-                return Ok(page);
+            match self.user(user, |ledger| read(&self.now(), ledger)) {
+                Ok(Some(answer)) => return Ok(answer),
+                // The snapshot was revoked because memory was short.
+                Ok(None) | Err(Trouble::Engine(Error::SnapshotTooOld)) => {}
+                Err(trouble) => return Err(trouble),
             }
         }
+    }
+}
+
+impl Moment<'_> {
+    /// The place behind everything, for a user of whom the ledger says this; `None` when it has
+    /// moved on meanwhile.
+    fn newest(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<Option<Position>> {
+        let (inbox, _) = self.sync.end(&names::inbox(user))?;
+        let moves = self.end_of_pulled(user, &ledger.state)?;
+        if self.has_moved_on(user, ledger)? {
+            return Ok(None);
+        }
+        Ok(Some(Position { inbox, pulled: self.end_of(user, &ledger.state, &moves)? }))
+    }
+
+    /// Whether the user is in pulled conversations, and at this moment its ledger is not as it was
+    /// read: there may be another conversation.
+    fn has_moved_on(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<bool> {
+        let pulls = !ledger.state.pulled().is_empty();
+        Ok(pulls && self.users.end_in(&self.state, &names::user_ledger(user))?.0 != ledger.version)
     }
 
     /// The page behind a cursor, for a user of whom the ledger says this; `None` when it has moved
@@ -150,16 +152,16 @@ impl Messaging {
             Cursor::Foreign => return Ok(Some(SyncPage::start_again(Standing::Epoch))),
         };
         let state = &ledger.state;
-        let (inbox, moves) = self.look(user, state, &start, limit)?;
-        // The newest line would pass a conversation that was joined, or began to be pulled, between
-        // the two looks.
+        let inbox = self.pushed_after(user, start.inbox, limit)?;
+        let mut moves = self.moves_since(user, state, &start.pulled)?;
+        self.advance(state, &start.pulled, &mut moves)?;
+        // The newest line would pass a conversation that the ledger, as it was read, does not name.
         if self.has_moved_on(user, ledger)? {
             return Ok(None);
         }
         let Passed { time_ms, line, .. } = start.pulled;
         // A cursor of version 1 may be one behind the newest time.
-        let ahead =
-            !moves.is_still && (time_ms > moves.time_ms.saturating_add(1) || line > moves.line);
+        let ahead = time_ms > moves.time_ms.saturating_add(1) || line > moves.line;
         if (ahead && !state.pulled().is_empty()) || inbox.verdict == Verdict::Future {
             return Ok(Some(SyncPage::start_again(Standing::Future)));
         }
@@ -171,7 +173,7 @@ impl Messaging {
             (inbox.more, if inbox.more { inbox.next } else { inbox.last });
         let inbox = self.arrivals(user, state, start.inbox, inbox)?;
         let merge = Merge {
-            messaging: self,
+            moment: self,
             user,
             state,
             limit,
@@ -187,31 +189,11 @@ impl Messaging {
         merge.run(told).map(Some)
     }
 
-    /// Step 1 of the heading.
-    fn look(
-        &self,
-        user: &Bytes,
-        state: &User,
-        start: &Position,
-        limit: Limit,
-    ) -> Result<(strandline::Page, Moves)> {
-        let name = names::inbox(user);
+    /// A page of the sync timeline, with one entry more than the limit lets through.
+    fn pushed_after(&self, user: &Bytes, cursor: Sequence, limit: Limit) -> Result<Page> {
         let entries = limit.entries.saturating_add(1);
         let frames = FRAME_BYTES.saturating_mul(entries as u64);
         let wanted = Limit::entries(entries).body_bytes(limit.body_bytes.saturating_add(frames));
-        let wanted = wanted.around_damage();
-        let mut moves = self.moves_since(user, state, &start.pulled)?;
-        for _ in 0..MOST_LOOKS {
-            let page = self.sync.read_after(&name, start.inbox, wanted)?;
-            self.advance(state, &start.pulled, &mut moves)?;
-            // The batch of the newest line may have an entry for the sync timeline, too.
-            self.sync.see_whole_batches();
-            if page.more || state.pulled().is_empty() || self.sync.end(&name)?.0 == page.last {
-                return Ok((page, moves));
-            }
-        }
-        moves.convs.clear();
-        moves.is_still = true;
-        Ok((self.sync.read_after(&name, start.inbox, wanted)?, moves))
+        Ok(self.sync.read_after(&names::inbox(user), cursor, wanted.around_damage())?)
     }
 }

@@ -311,10 +311,11 @@ fn the_end_of_a_sync_is_not_behind_what_came_after_it_looked() {
     let (messaging, bob) = (&crowd.messaging, Bytes::from_static(b"bob"));
     let end = messaging.user(b"bob", |ledger| {
         let start = Passed::default();
-        let mut moves = messaging.moves_since(&bob, &ledger.state, &start)?;
-        messaging.advance(&ledger.state, &start, &mut moves)?;
+        let moment = messaging.now();
+        let mut moves = moment.moves_since(&bob, &ledger.state, &start)?;
+        moment.advance(&ledger.state, &start, &mut moves)?;
         crowd.send_many("room", "ann", 1);
-        messaging.end_of(&bob, &ledger.state, &moves)
+        moment.end_of(&bob, &ledger.state, &moves)
     });
     let end = Position { inbox: 0, pulled: end.expect("reads") };
     let page = messaging.sync(b"bob", &Cursor::At(end), Limit::entries(50)).expect("syncs");
@@ -327,7 +328,8 @@ fn a_sync_that_a_join_overtakes_begins_anew() {
     crowd.create("busy", &["ann", "bob"]);
     crowd.create("room", &["ann"]);
     let (messaging, bob) = (&crowd.messaging, Bytes::from_static(b"bob"));
-    let sync = |ledger: &_| messaging.sync_as(&bob, ledger, &Cursor::Oldest, Limit::entries(50));
+    let sync =
+        |ledger: &_| messaging.now().sync_as(&bob, ledger, &Cursor::Oldest, Limit::entries(50));
     std::thread::scope(|scope| {
         let look = messaging.user(b"bob", |ledger| {
             assert!(sync(ledger)?.is_some(), "nothing has moved");
