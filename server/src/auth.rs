@@ -1,28 +1,28 @@
-//! Who may come in: one user, `default`, with one password, or anybody when none is set.
+//! Authentication: one user, `default`, with one password; none if no password is set.
 //!
 //! The comparison takes the same time wherever the passwords differ, so that a guess cannot be
 //! improved byte by byte.
 
 use std::hint::black_box;
 
-/// The only user there is.
+/// The only user.
 const USER: &[u8] = b"default";
 
 /// The server's password, if it has one.
 #[derive(Clone, Default)]
 pub struct Password(Option<String>);
 
-/// Why a login was not accepted.
+/// The reason why a login was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginError {
-    /// There is no password to give.
+    /// The server has no password.
     NotConfigured,
-    /// Not this user or not this password; which of them is not told.
+    /// The user or the password is wrong; the error does not show which.
     Wrong,
 }
 
 impl Password {
-    /// An empty password is none.
+    /// The password of the server; an empty one means none.
     pub fn new(password: Option<String>) -> Password {
         Password(password.filter(|password| !password.is_empty()))
     }
@@ -32,7 +32,7 @@ impl Password {
         self.0.is_some()
     }
 
-    /// Whether these are the right words.
+    /// Checks a user and a password.
     pub fn check(&self, user: &[u8], password: &[u8]) -> Result<(), LoginError> {
         let expected = self.0.as_ref().ok_or(LoginError::NotConfigured)?;
         if same(password, expected.as_bytes()) && user == USER {

@@ -1,8 +1,8 @@
-//! Who is connected: one card a connection, for CLIENT LIST and CLIENT KILL, for the limit on
-//! connections, and for telling all of them to end. And how many connections subscribe to each
-//! channel, for PUBSUB NUMSUB.
+//! The list of connections: one record per connection, for CLIENT LIST and CLIENT KILL, for the
+//! limit on connections, and for ending all of them. Also the number of connections that subscribe
+//! to each channel, for PUBSUB NUMSUB.
 //!
-//! Knows nothing of sockets: a session looks at its own card.
+//! It knows nothing of sockets: each session checks its own record.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,55 +13,55 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Whether a connection may go on.
+/// Whether a connection may continue, and if not, how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
-    /// It may.
+    /// It may continue.
     No,
-    /// It finishes what it is at, sends what it has to send, and closes.
+    /// It finishes its current command, sends its output, and closes.
     Finish,
-    /// It holds the most output while memory is short: it is told `SLOW`, and closes.
+    /// It holds the most output while memory is short: it gets the error `SLOW`, and closes.
     Slow,
-    /// It holds the most input while memory is short: it is told `LIMIT`, and closes.
+    /// It holds the most input while memory is short: it gets the error `LIMIT`, and closes.
     Full,
     /// It closes at once.
     Now,
 }
 
-/// One connection, as others see it.
+/// The shared record of a connection.
 #[derive(Debug)]
 pub struct Client {
-    /// Its number, never used twice while the server runs.
+    /// Its number, never reused while the server runs.
     pub id: u64,
-    /// Where it comes from.
+    /// The address of the peer.
     pub address: SocketAddr,
-    /// When it came.
+    /// When it connected, Unix ms.
     pub since_ms: u64,
-    /// What CLIENT SETNAME said.
+    /// The name set by CLIENT SETNAME.
     pub name: Mutex<Bytes>,
-    /// What CLIENT SETINFO said of its library.
+    /// The library set by CLIENT SETINFO.
     pub library: Mutex<Library>,
-    /// What it is at.
+    /// Its current and last activity.
     pub activity: Activity,
-    /// 2 or 3.
+    /// The RESP version: 2 or 3.
     pub protocol: AtomicU8,
-    /// How many channels it subscribes to.
+    /// The number of channels that it subscribes to.
     pub channels: AtomicUsize,
-    /// How many shard channels it subscribes to.
+    /// The number of shard channels that it subscribes to.
     pub shard_channels: AtomicUsize,
-    /// Bytes of input that it holds above the floor; before login all that it holds.
+    /// The bytes of input that it holds above the floor; before login, all that it holds.
     pub input_bytes: AtomicUsize,
-    /// Bytes of output that it holds above the floor.
+    /// The bytes of output that it holds above the floor.
     pub output_bytes: AtomicUsize,
-    /// Whether it is counted with those who have logged in.
+    /// Whether it is counted with the connections that have logged in.
     pub logged_in: AtomicBool,
-    /// Bytes that moved in either direction so far.
+    /// The bytes that were read and written so far.
     pub moved_bytes: AtomicU64,
     end: AtomicU8,
     told: Notify,
 }
 
-/// A client's library, by its own word.
+/// The library of a client, as the client states it.
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     /// Its name.
@@ -70,40 +70,40 @@ pub struct Library {
     pub version: Bytes,
 }
 
-/// What a connection is at.
+/// The activity of a connection.
 #[derive(Debug, Default)]
 pub struct Activity {
     /// When its last command began, Unix ms.
     pub last_ms: AtomicU64,
     /// The name of its last command, in capitals; empty before the first.
     pub command: Mutex<&'static str>,
-    /// Whether that command waits for its timelines.
+    /// Whether that command is blocked.
     pub is_blocked: AtomicBool,
-    /// What CLIENT NO-EVICT said.
+    /// The flag set by CLIENT NO-EVICT.
     pub no_evict: AtomicBool,
-    /// What CLIENT NO-TOUCH said.
+    /// The flag set by CLIENT NO-TOUCH.
     pub no_touch: AtomicBool,
 }
 
 impl Client {
-    /// A command begins.
+    /// Notes the start of a command.
     pub fn begin(&self, command: &'static str, now_ms: u64) {
         self.activity.last_ms.store(now_ms, Ordering::Relaxed);
         *self.activity.command.lock() = command;
     }
 
-    /// Whether it subscribes to anything.
+    /// Whether it subscribes to any channel.
     pub fn is_subscriber(&self) -> bool {
         self.channels.load(Ordering::Relaxed) + self.shard_channels.load(Ordering::Relaxed) > 0
     }
 
-    /// Tells the connection to end. The stricter of two words holds.
+    /// Asks the connection to end. Of several requests the strictest holds.
     pub fn tell(&self, end: End) {
         self.end.fetch_max(end as u8, Ordering::SeqCst);
         self.told.notify_one();
     }
 
-    /// What it was told.
+    /// The strictest request so far.
     pub fn end(&self) -> End {
         match self.end.load(Ordering::SeqCst) {
             0 => End::No,
@@ -114,7 +114,7 @@ impl Client {
         }
     }
 
-    /// Waits until it is told something. For its own session only: one word wakes one waiter.
+    /// Waits for a request to end. For its own session only: one request wakes one waiter.
     pub async fn told(&self) {
         self.told.notified().await;
     }
@@ -132,7 +132,7 @@ struct Connected {
 pub struct Clients(Mutex<Connected>);
 
 impl Clients {
-    /// Lets a connection in, unless there are `most` already or the server is stopping.
+    /// Adds a connection, unless there are `most` already or the server is stopping.
     pub fn join(&self, address: SocketAddr, now_ms: u64, most: usize) -> Option<Arc<Client>> {
         let mut connected = self.0.lock();
         if connected.stopping || connected.by_id.len() >= most {
@@ -160,24 +160,24 @@ impl Clients {
         Some(client)
     }
 
-    /// The connection is gone.
+    /// Removes a connection.
     pub fn leave(&self, id: u64) {
         self.0.lock().by_id.remove(&id);
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub fn count(&self) -> usize {
         self.0.lock().by_id.len()
     }
 
-    /// All of them, oldest first.
+    /// All connections, oldest first.
     pub fn all(&self) -> Vec<Arc<Client>> {
         let mut all: Vec<_> = self.0.lock().by_id.values().cloned().collect();
         all.sort_by_key(|client| client.id);
         all
     }
 
-    /// Tells everybody to finish, and lets nobody in any more.
+    /// Asks all connections to finish, and refuses new ones.
     pub fn finish_all(&self) {
         let mut connected = self.0.lock();
         connected.stopping = true;
@@ -187,8 +187,8 @@ impl Clients {
     }
 }
 
-/// How many connections subscribe to each channel (not: shard channel), and how many of
-/// all kinds there are.
+/// The number of connections that subscribe to each channel (not: shard channel), and the total of
+/// subscriptions of all kinds.
 #[derive(Default)]
 pub struct Channels {
     counts: Mutex<HashMap<Bytes, usize>>,
@@ -196,12 +196,12 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// One more.
+    /// Adds a subscriber.
     pub fn enter(&self, channel: &Bytes) {
         *self.counts.lock().entry(channel.clone()).or_default() += 1;
     }
 
-    /// One less.
+    /// Removes a subscriber.
     pub fn leave(&self, channel: &Bytes) {
         let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(channel) {
@@ -212,17 +212,18 @@ impl Channels {
         }
     }
 
-    /// How many.
+    /// The number of subscribers.
     pub fn count(&self, channel: &[u8]) -> usize {
         self.counts.lock().get(channel).copied().unwrap_or_default()
     }
 
-    /// How many subscriptions, follows and keys that are waited for all connections have.
+    /// The number of subscriptions, follows and keys of blocked commands, of all connections
+    /// together.
     pub fn total(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// A connection has another number of them than before.
+    /// Replaces the part of a connection in the total.
     pub fn change_total(&self, before: usize, now: usize) {
         self.total.fetch_add(now, Ordering::Relaxed);
         self.total.fetch_sub(before, Ordering::Relaxed);

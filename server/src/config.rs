@@ -1,8 +1,8 @@
-//! The server's settings: defaults, then a TOML file. What the command line says is laid over them
-//! by the binary.
+//! The server's settings: defaults, overridden by a TOML file. The binary overrides these with the
+//! options of the command line.
 //!
-//! A key that is not known is refused with its name: a misspelt limit that is silently ignored is
-//! worse than none.
+//! An unknown key is refused with its name: a misspelt limit that is silently ignored is worse than
+//! none.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,44 +13,44 @@ use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options};
 use crate::limits::Limits;
 use crate::messaging::Options as MessagingOptions;
 
-/// The port when none is given.
+/// The default port.
 pub const DEFAULT_PORT: u16 = 7411;
 
-/// With less the engine, or its connections, could not work.
+/// With less memory the engine, or the connections, could not work.
 const LEAST_MEMORY_BYTES: u64 = 1024 * 1024;
 
-/// So many of the largest body fit into the memory of all connections: two are the doubled buffer
-/// of one, in the half for input.
+/// The memory of all connections must be at least this many times the largest body: the buffer of a
+/// body, doubled, takes two, and input gets half of the memory.
 const BODY_SHARE: u64 = 4;
 
-/// A tebibyte, 2^40: more is a slip of the pen, and sums of it must not overflow.
+/// A tebibyte, 2^40. More is a typing error, and sums must not overflow.
 const MOST_BYTES: u64 = 1 << 40;
 
-/// One reply is made in memory as a whole: a gibibyte, 2^30.
+/// A gibibyte, 2^30: one reply is built in memory as a whole.
 const MOST_REPLY_BYTES: u64 = 1 << 30;
 
-/// There are no more ports than that for one address; files are fewer.
+/// More than the ports of one address; files limit it further.
 const MOST_CLIENTS: u64 = 1_000_000;
 
-/// No operating system gives one process more files than that unless it is told to: a mebi, 2^20.
+/// A mebi, 2^20: by default no operating system gives one process more files.
 const MOST_OPEN_FILES: u64 = 1 << 20;
 
-/// On one connection.
+/// For one connection.
 const MOST_SUBSCRIPTIONS: u64 = 10_000_000;
 
-/// On all connections: at 250 bytes and two names each these take some 50 GB.
+/// For all connections: at 250 bytes and two names each, they take about 50 GB.
 const MOST_TOTAL_SUBSCRIPTIONS: u64 = 100_000_000;
 
-/// What Linux takes, 2^15 - 1.
+/// The limit of Linux, 2^15 - 1.
 const MOST_KEEPALIVE_SECONDS: u64 = 32_767;
 
-/// The largest batch that the engine takes has room for the names of about so many.
+/// About as many names fit into the largest batch of the engine.
 const MOST_MEMBERS: u64 = 200_000;
 
-/// A year, 365 · 24 · 3600: a time that far off can still be reckoned with.
+/// A year, 365 · 24 · 3600: times that far ahead can still be computed.
 const MOST_SECONDS: u64 = 31_536_000;
 
-/// How a server is started.
+/// The settings of a server.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -58,25 +58,25 @@ pub struct Config {
     pub dir: PathBuf,
     /// The address to listen on.
     pub bind: IpAddr,
-    /// The port to listen on; 0 takes a free one.
+    /// The port to listen on; 0: any free port.
     pub port: u16,
-    /// Clients must log in with it, when it is given and not empty.
+    /// The password that clients must give, if it is set and not empty.
     pub password: Option<String>,
-    /// Serve what is intact and take no writes.
+    /// Serve intact data and refuse writes.
     pub read_only: bool,
-    /// TTL of the store `sync` when it is made, in milliseconds.
+    /// The TTL of the store `sync` when it is created, in milliseconds.
     pub sync_ttl_ms: u64,
-    /// Memory of the engine, in bytes.
+    /// The memory of the engine, in bytes.
     pub memory_budget_bytes: usize,
-    /// How many bytes a second merging of segments writes at most; 0: as many as it can.
+    /// The most bytes per second that merging of segments writes; 0: no limit.
     pub compact_bytes_per_second: u64,
-    /// How much space is kept back, at most, for getting space back on a full disk; 0: none.
+    /// The most space that is reserved for reclaiming space on a full disk, in bytes; 0: none.
     pub reserve_bytes: u64,
-    /// How many files of segments the engine keeps open, at most.
+    /// The most files of segments that the engine keeps open.
     pub max_open_files: usize,
-    /// What connections may ask for.
+    /// The limits of connections.
     pub limits: Limits,
-    /// Conversations.
+    /// The settings of messaging.
     pub messaging: MessagingOptions,
 }
 
@@ -100,7 +100,7 @@ impl Default for Config {
     }
 }
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -108,27 +108,27 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file's text is not a configuration.
+    /// The text of the file is not a valid configuration.
     #[error("{path} is no configuration")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The position and the error.
         source: Box<toml::de::Error>,
     },
-    /// A value that cannot be used.
+    /// A value is not allowed.
     #[error("{what}")]
     Value {
-        /// Which, and what is allowed.
+        /// The setting, and the allowed range.
         what: String,
     },
 }
 
 impl Config {
-    /// The defaults with what the file says.
+    /// The defaults, overridden by a file.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
@@ -142,7 +142,7 @@ impl Config {
         toml::from_str(text)
     }
 
-    /// Refuses values that could not work.
+    /// Refuses values outside of their ranges.
     pub fn check(&self) -> Result<(), ConfigError> {
         for (name, value, least, most) in self.bounds() {
             if value < least || value > most {
@@ -153,8 +153,8 @@ impl Config {
         self.check_largest_body()
     }
 
-    /// A buffer grows by doubling, and input may take a half of the memory: the largest body must
-    /// fit before it is whole.
+    /// A buffer grows by doubling, and input may take half of the memory: the largest body must fit
+    /// before it is complete.
     fn check_largest_body(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
         let least = (limits.max_body_bytes as u64).saturating_mul(BODY_SHARE);
@@ -169,7 +169,7 @@ impl Config {
         Err(ConfigError::Value { what })
     }
 
-    /// Each number with its name, its least value and its largest.
+    /// Each number with its name, its lowest and its highest allowed value.
     fn bounds(&self) -> Vec<(&'static str, u64, u64, u64)> {
         let (limits, messaging) = (&self.limits, &self.messaging);
         let bytes = |value: usize| value as u64;
@@ -230,12 +230,12 @@ impl Config {
         ]
     }
 
-    /// The engine's part of the settings.
+    /// The settings of the engine.
     pub fn engine_options(&self) -> Options {
         Options {
             memory_budget_bytes: self.memory_budget_bytes,
-            // The server refuses larger ones itself; messaging frames them, and its ledgers have
-            // longer records.
+            // The server itself refuses bodies over its limit. Messaging adds a frame to them, and
+            // its ledgers have longer records.
             max_body_bytes: MAX_BODY_BYTES,
             sync_ttl_ms: self.sync_ttl_ms,
             compact_bytes_per_second: self.compact_bytes_per_second,
@@ -291,7 +291,7 @@ mod tests {
             ("[limits]\nmax_total_subscriptions = 0", "max_total_subscriptions"),
         ] {
             let refused = Config::parse(line).map(|config| config.check());
-            // A number beyond what TOML knows is refused while it is read.
+            // TOML rejects a number outside of its range while parsing.
             assert!(
                 refused.is_err()
                     || refused.is_ok_and(

@@ -1,5 +1,4 @@
-//! What one connection knows of itself, apart from its socket: who it is, what it listens to, and
-//! what it has to send.
+//! The state of one connection besides its socket: its client, its subscriptions, and its output.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,18 +13,18 @@ use crate::shared::Shared;
 
 /// One connection.
 pub struct Connection {
-    /// Its card in the list of all.
+    /// Its record in the list of connections.
     pub client: Arc<Client>,
-    /// Replies and pushes on their way out.
+    /// Replies and pushes that wait to be sent.
     pub out: Encoder,
-    /// Whether it gave the password, or none is asked for.
+    /// Whether it gave the password, or none is required.
     pub logged_in: bool,
-    /// What it is pushed, and what its blocked command waits for.
+    /// Its subscriptions, and the timelines that its blocked command waits for.
     pub subscriptions: Subscriptions,
 }
 
 impl Connection {
-    /// A new one.
+    /// The state of a new connection.
     pub fn new(client: Arc<Client>, shared: &Shared) -> Connection {
         Connection {
             client,
@@ -38,7 +37,7 @@ impl Connection {
         }
     }
 
-    /// Back to how it started, but for what waits to be sent.
+    /// Resets everything except the output that waits to be sent.
     pub fn reset(&mut self, shared: &Shared) {
         self.speak(Protocol::Resp2);
         self.rename(&[]);
@@ -50,19 +49,19 @@ impl Connection {
         self.note_subscriptions();
     }
 
-    /// Changes the dialect.
+    /// Changes the protocol version.
     pub fn speak(&mut self, protocol: Protocol) {
         self.out.protocol = protocol;
         self.client.protocol.store(protocol.number(), Ordering::Relaxed);
     }
 
-    /// Changes the name.
+    /// Changes the name of the client.
     pub fn rename(&mut self, name: &[u8]) {
         *self.client.name.lock() = Bytes::copy_from_slice(name);
     }
 
-    /// Whether only the commands of a subscriber are allowed: RESP2 cannot tell a reply from a
-    /// message.
+    /// Whether only the commands of a subscriber are allowed: in RESP2 a reply cannot be
+    /// distinguished from a message.
     pub fn is_subscriber_only(&self) -> bool {
         self.out.protocol == Protocol::Resp2
             && self.subscriptions.count(Kind::Message)
@@ -70,7 +69,7 @@ impl Connection {
                 > 0
     }
 
-    /// Refuses so many more subscriptions if they are too many.
+    /// Refuses `more` subscriptions if they exceed a limit.
     pub fn check_room(&self, shared: &Shared, more: usize) -> Result<(), Refusal> {
         let limits = &shared.limits;
         for (whose, has, most) in [
@@ -87,7 +86,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes the numbers of subscriptions on the card.
+    /// Updates the numbers of subscriptions in the record.
     pub fn note_subscriptions(&self) {
         self.client.channels.store(self.subscriptions.count(Kind::Message), Ordering::Relaxed);
         self.client

@@ -1,10 +1,10 @@
 //! The figures of INFO and TL.STATS: those of the engine, the server's counters, connections and
-//! their memory, the process, stores.
+//! their memory, the process, and stores.
 //!
-//! docs/operations.md lists the names, and a test compares. The allocator is the system's, which
-//! reports nothing without unsafe code: resident memory is what the kernel counts.
+//! docs/operations.md lists the names, and a test compares the two. The allocator is the system's,
+//! which reports nothing without unsafe code: resident memory is measured by the kernel.
 //!
-//! It does not know: how figures are shown.
+//! It does not know how figures are shown.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::shared::Shared;
 /// A name and a value.
 pub type Figure = (Cow<'static, str>, u64);
 
-/// All, as TL.STATS shows them.
+/// All figures, as TL.STATS shows them.
 pub fn all(shared: &Shared) -> Vec<Figure> {
     let fixed = |(name, value): (&'static str, u64)| (Cow::Borrowed(name), value);
     let mut figures: Vec<Figure> = shared.engine.stats().fields.into_iter().map(fixed).collect();
@@ -25,7 +25,8 @@ pub fn all(shared: &Shared) -> Vec<Figure> {
     figures
 }
 
-/// Connections, what they hold, and what messaging holds, each with its limit.
+/// The numbers of connections, the memory of connections and of messaging's ledgers, and the
+/// limits.
 pub fn clients(shared: &Shared) -> Vec<(&'static str, u64)> {
     let all = shared.clients.all();
     let blocked =
@@ -46,7 +47,7 @@ pub fn clients(shared: &Shared) -> Vec<(&'static str, u64)> {
     figures
 }
 
-/// The memory of the process and of the machine, as far as the operating system tells.
+/// The memory of the process and of the machine, as far as the operating system reports it.
 pub fn process() -> Vec<(&'static str, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let machine = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -66,7 +67,7 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
     Some(number * 1024)
 }
 
-/// What the disk holds of each store: three figures, with the store's name in theirs.
+/// Three figures for each store on the disk; their names contain the name of the store.
 pub fn stores(shared: &Shared) -> Vec<Figure> {
     let figures = shared.engine.store_figures();
     let of_store = |store: strandline::StoreFigures| {

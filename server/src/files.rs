@@ -1,27 +1,27 @@
 //! Open files: each connection needs one, and the engine needs some for its log and segments.
 //!
-//! The limit is raised as far as the process may. If that is not enough for all connections that
-//! are allowed and all segment files that the engine may keep open, both get fewer: the engine
-//! never lacks a file because of strangers, and strangers are not turned away for files that are
-//! open for speed only.
+//! The limit is raised as far as the process may. If that is not enough for all allowed connections
+//! and all segment files that the engine may keep open, both get fewer: connections of strangers
+//! never take the files that the engine needs, and connections are not refused for segment files
+//! that are open only for speed.
 
 use tracing::{info, warn};
 
-/// Twenty that the engine takes beside segments (see `max_open_files`), and a dozen of the server:
-/// the standard ones, the listener, the runtime's, those of signals.
+/// Twenty for the engine besides segments (see `max_open_files`), and a dozen for the server: the
+/// standard ones, the listener, those of the runtime and of signals.
 const RESERVED: u64 = 32;
 
-/// What connections and segment files may take.
+/// The files of connections and of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
-    /// Connections.
+    /// The number of connections.
     pub clients: usize,
-    /// Files of segments that the engine keeps open.
+    /// The files of segments that the engine keeps open.
     pub segment_files: usize,
 }
 
-/// Raises the limit on open files, and gives what it allows of what is wanted, with `least_files`
-/// for segments.
+/// Raises the limit on open files. Returns how much of `wanted` the limit allows, with at least
+/// `least_files` for segments.
 pub fn share(wanted: Shares, least_files: usize) -> Shares {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
@@ -46,8 +46,8 @@ pub fn share(wanted: Shares, least_files: usize) -> Shares {
     allowed
 }
 
-/// Segments get a quarter of what is not reserved, connections the rest; what one of them does not
-/// want is the other's.
+/// Segments get a quarter of the files that are not reserved, connections the rest. What one of
+/// them does not want goes to the other.
 fn divide(limit: u64, wanted: Shares, least_files: usize) -> Shares {
     let left = usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(usize::MAX);
     let quarter = (left / 4).max(left.saturating_sub(wanted.clients));

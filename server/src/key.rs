@@ -1,24 +1,24 @@
-//! Keys: `<store>:<name>`. The first colon ends the store's name; the name may hold any bytes.
+//! Keys: `<store>:<name>`. The first colon ends the store's name; the name may have any bytes.
 
 use bytes::Bytes;
 use strandline::{Engine, MAX_NAME_BYTES, Store};
 
 use crate::refusal::{Refusal, is_store_name};
 
-/// A key whose store exists.
+/// A key of an existing store.
 #[derive(Clone)]
 pub struct Key {
     /// The store.
     pub store: Store,
     /// The whole key.
     bytes: Bytes,
-    /// Where the name starts in it.
+    /// The start of the name in `bytes`.
     name_at: usize,
 }
 
 impl Key {
-    /// Finds the key's store. A key without a name is `ERR`, an unknown store `NOSTORE`, a long
-    /// name `TOOBIG`, in this order.
+    /// Finds the store of a key. The errors are, in this order: `ERR` for a key without a name,
+    /// `NOSTORE` for an unknown store, `TOOBIG` for a long name.
     pub fn find(engine: &Engine, bytes: &Bytes) -> Result<Key, Refusal> {
         let (store, name) = split(bytes)
             .filter(|(_, name)| !name.is_empty())
@@ -31,8 +31,7 @@ impl Key {
         Ok(Key { store: found, bytes: bytes.clone(), name_at })
     }
 
-    /// A timeline of a store that is at hand. It was not asked for by key, so its key is its bare
-    /// name.
+    /// A timeline of a given store. It was not requested by a key, so its key is only its name.
     pub fn of(store: Store, name: Vec<u8>) -> Key {
         Key { store, bytes: name.into(), name_at: 0 }
     }
@@ -42,26 +41,26 @@ impl Key {
         &self.bytes[self.name_at..]
     }
 
-    /// The key as it was given.
+    /// The key as it was given; for [`Key::of`] only the name.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The same key with bytes of its own. A slice of the input would keep all of the read that it
-    /// came with alive.
+    /// The same key with a copy of its bytes. A slice of the input would keep the whole read buffer
+    /// alive.
     #[must_use]
     pub fn detached(self) -> Key {
         Key { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
     }
 }
 
-/// The parts around the first colon.
+/// The parts before and after the first colon.
 pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = bytes.iter().position(|byte| *byte == b':')?;
     Some((&bytes[..colon], &bytes[colon + 1..]))
 }
 
-/// The store of that name. Stores that cannot be created over the wire are the server's own, and
+/// The store of that name. Stores whose names cannot be created over the wire are internal, and
 /// hidden.
 pub fn find_store(engine: &Engine, name: &[u8]) -> Result<Store, Refusal> {
     match std::str::from_utf8(name) {

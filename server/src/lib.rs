@@ -2,13 +2,22 @@
 //! its contract.
 //!
 //! ```text
-//! main ─▶ lib ─▶ listener ─▶ watch  session ─▶ commands ─▶ (engine)
-//!                                      │           ├─▶ messaging ─▶ (engine)
-//!                protocol  push  connection  shared  key  clients  refusal  limits  auth  memory  metrics  figures  notices  config  files  submission
+//!  main
+//!  lib
+//!  listener
+//!  session  watch
+//!  commands
+//!  connection  figures
+//!  push  shared
+//!  config  key  notices
+//!  limits  refusal
+//!  auth  clients  files  memory  messaging  metrics  protocol  submission
+//!  (engine)
 //! ```
 //!
-//! A file uses those to its right or below, never above. The engine is used through its public
-//! items only; it knows nothing of connections, and the server nothing of files.
+//! A module uses only modules on lines below its own, and the engine. The engine is used only
+//! through its public items. It knows nothing of connections, and the server nothing of the
+//! engine's files.
 
 #![forbid(unsafe_code)]
 
@@ -53,24 +62,24 @@ pub use shared::StopReason;
 use crate::files::Shares;
 use crate::shared::Shared;
 
-/// Why a server could not start, or did not end well.
+/// The reason why a server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// A setting cannot be used.
+    /// A setting is not allowed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The engine did not open or close.
+    /// The engine did not open, or did not close.
     #[error(transparent)]
     Engine(#[from] strandline::Error),
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The operating system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The server's own task broke off.
+    /// The server's own task panicked or was cancelled.
     #[error("the server broke off")]
     BrokeOff(#[from] tokio::task::JoinError),
 }
@@ -84,8 +93,8 @@ pub struct Server {
 impl Server {
     /// Opens the engine and starts to listen. Must be called in a multi-threaded tokio runtime.
     ///
-    /// The port is taken after the engine is open: so nobody can connect to a server that does not
-    /// start.
+    /// The port is bound after the engine is open, so that no client can connect to a server that
+    /// does not start.
     pub async fn start(mut config: Config) -> Result<Server, ServerError> {
         config.check()?;
         let wanted =
@@ -98,8 +107,7 @@ impl Server {
         Server::start_on(engine, config).await
     }
 
-    /// Starts to listen for an engine that is open; of the settings those of the engine do not
-    /// count.
+    /// Starts to listen for an open engine. The engine's settings in `config` are ignored.
     pub async fn start_on(engine: Engine, mut config: Config) -> Result<Server, ServerError> {
         config.check()?;
         config.limits.reply_bytes = config.limits.reply_bytes_that_fit();
@@ -119,17 +127,17 @@ impl Server {
         Ok(Server { shared, task })
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.shared.address
     }
 
-    /// Asks it to stop gracefully. [`Server::wait`] tells when it has.
+    /// Asks the server to stop gracefully. [`Server::wait`] returns when it has stopped.
     pub fn stop(&self) {
         self.shared.stop(StopReason::Asked);
     }
 
-    /// Waits until it has stopped, for whatever reason, and its engine is closed.
+    /// Waits until the server has stopped, for whatever reason, and its engine is closed.
     pub async fn wait(&mut self) -> Result<StopReason, ServerError> {
         Ok((&mut self.task).await??)
     }

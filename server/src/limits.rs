@@ -1,7 +1,7 @@
-//! Every bound that a connection runs into, in one place, so that the sum of what strangers can
-//! make the server hold is a matter of arithmetic.
+//! The limits of connections, in one place, so that the sum of what strangers can make the server
+//! hold can be computed. `memory` has the amounts of memory that follow from them.
 //!
-//! Knows nothing of how they are enforced.
+//! It does not know how the limits are enforced.
 
 use std::time::Duration;
 
@@ -10,68 +10,66 @@ use strandline::MAX_BODY_BYTES;
 
 use crate::protocol::Bounds;
 
-/// Most arguments in one request.
+/// The most arguments in one request.
 const MAX_ARGUMENTS: usize = 1024 * 1024;
 
-/// Longest argument that is read at all. The slack over the largest body lets a body that is a
-/// little too large be refused with `TOOBIG` on a connection that goes on.
+/// The longest argument that is read at all. It is longer than the largest body, so that a body
+/// that is a little too large is refused with `TOOBIG` on a connection that goes on.
 const MAX_BULK_BYTES: usize = MAX_BODY_BYTES + 1024 * 1024;
 
-/// Longest inline command.
+/// The longest inline command.
 const MAX_INLINE_BYTES: usize = 64 * 1024;
 
-/// Longest request: the largest batch that the engine takes (48 MiB) and room for what frames it.
+/// The longest request: the largest batch of the engine (48 MiB) and its framing.
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
-/// Before login: enough for HELLO with AUTH and SETNAME, and no more. A request with its frame fits
-/// in what a connection may hold then (`memory::STRANGER_INPUT_BYTES`).
+/// Before login: enough for HELLO with AUTH and SETNAME, and no more. A request with its framing
+/// fits into the input that a connection may hold then (`memory::STRANGER_INPUT_BYTES`).
 const BEFORE_LOGIN_ARGUMENTS: usize = 10;
 const BEFORE_LOGIN_BULK_BYTES: usize = 16 * 1024;
 const BEFORE_LOGIN_REQUEST_BYTES: usize = 20 * 1024;
 
-/// Shortest time between two heartbeats of a follow.
+/// The shortest time between two heartbeats of a follow.
 pub const LEAST_HEARTBEAT_MS: u64 = 1000;
 
 /// The limits that an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Most connections. One more is told `LIMIT` and closed.
+    /// The most connections. Further ones get the error `LIMIT` and are closed.
     pub max_clients: usize,
-    /// Largest body, in bytes; at most 16 MiB.
+    /// The largest body, in bytes; at most 16 MiB.
     pub max_body_bytes: usize,
-    /// Most subscriptions and follows of one connection.
+    /// The most subscriptions and follows of one connection.
     pub max_subscriptions: usize,
-    /// Most subscriptions, follows and keys that commands are blocked on, of all connections
-    /// together.
+    /// The most subscriptions, follows and keys of blocked commands, of all connections together.
     pub max_total_subscriptions: usize,
-    /// Output above which a connection runs no further command and is pushed nothing, until its
-    /// client has taken some.
+    /// The output above which a connection runs no further command and gets no pushes, until its
+    /// client has taken some of it.
     pub output_high_water_bytes: usize,
-    /// Input that has not run and output that was not taken, of all connections together, above a
-    /// floor of 16 KiB each; input may take a half of it, and output a half.
+    /// The memory for input that has not run and output that was not taken, of all connections
+    /// together, above a floor of 16 KiB each. Input may take half of it, and output half.
     pub client_memory_bytes: usize,
-    /// Input that is read ahead while commands may not run, for one connection.
+    /// The input that one connection reads ahead while commands may not run.
     pub read_ahead_bytes: usize,
-    /// The same for all connections together; at most a quarter of [`Limits::client_memory_bytes`]
-    /// is used.
+    /// The input that all connections together read ahead; at most a quarter of
+    /// [`Limits::client_memory_bytes`] is used.
     pub total_read_ahead_bytes: usize,
-    /// Most bytes of bodies in one reply, whatever COUNT and BYTES ask for. The first entry always
-    /// passes.
+    /// The most bytes of bodies in one reply, whatever COUNT and BYTES request. The first entry is
+    /// always returned.
     pub reply_bytes: u64,
-    /// How long a connection may live without having logged in, when a password is set. Absolute:
-    /// commands do not extend it.
+    /// How long a connection may exist without having logged in, when a password is set. Commands
+    /// do not extend it.
     pub auth_seconds: u64,
     /// How long a client may take next to nothing while its output is over the high-water mark, or
-    /// send next to nothing of a request that it began.
+    /// send next to nothing of a request that it has begun.
     pub client_stall_seconds: u64,
-    /// After so long without a byte the peer is asked whether it is still there (TCP keepalive); 0:
-    /// never.
+    /// After this time without a byte the peer is probed (TCP keepalive); 0: never.
     pub keepalive_seconds: u64,
-    /// How long a connection may be idle: no command, nothing that it follows or waits for; 0: for
-    /// ever.
+    /// How long a connection may be idle: no command, no subscription or follow, no blocked
+    /// command; 0: without limit.
     pub idle_seconds: u64,
-    /// How long connections get to finish when the server stops.
+    /// How long connections may take to finish when the server stops.
     pub stop_seconds: u64,
 }
 
@@ -97,7 +95,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What the decoder may let through for a peer that has, or has not, logged in.
+    /// The bounds of requests for a peer that has, or has not, logged in.
     pub fn bounds(&self, logged_in: bool) -> Bounds {
         if logged_in {
             Bounds {
@@ -118,14 +116,14 @@ impl Limits {
         }
     }
 
-    /// Bytes of bodies that one reply may really have: two that are made at once, each with the
-    /// most, fit in the half of the memory that is for output.
+    /// The bytes of bodies that one reply can really have: two replies at once, each of this size,
+    /// fit into the half of the memory that is for output.
     pub fn reply_bytes_that_fit(&self) -> u64 {
         self.reply_bytes.min(self.client_memory_bytes as u64 / 4)
     }
 
-    /// What all connections together may really read ahead: blocked ones must leave room for those
-    /// that send.
+    /// The bytes that all connections together may really read ahead: blocked connections must
+    /// leave space for those that send.
     pub fn shared_read_ahead_bytes(&self) -> usize {
         self.total_read_ahead_bytes.min(self.client_memory_bytes / 4)
     }

@@ -1,9 +1,9 @@
-//! The open door: accepts connections up to the limit, gives each a session, and sees everybody out
-//! when the server stops.
+//! Accepts connections up to the limit, gives each a session, and ends all sessions when the server
+//! stops.
 //!
-//! Stopping: nobody comes in any more; sessions finish what they are at, within a short time; then
-//! those that are stuck are cut; then the engine is closed. What was acknowledged is durable long
-//! before (P1), so a stuck client can cost nothing.
+//! Stopping: no connection is accepted any more; sessions finish their current work, within a short
+//! time; the remaining ones are cut; then the engine is closed. Everything that was acknowledged
+//! has been durable since (P1), so a stuck client costs nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use crate::session::Session;
 use crate::shared::{Shared, StopReason};
 use crate::watch::{MemoryWatch, look_at_engine};
 
-/// After a failed accept, mostly for want of file descriptors: trying at once would only burn a
-/// core.
+/// After a failed accept, mostly for lack of file descriptors: trying again at once would only use
+/// up a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often the engine is asked whether it is poisoned. A background thread's failure is told to
-/// no client.
+/// How often the engine is checked for being poisoned. A failure of a background thread is reported
+/// to no client.
 const ENGINE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the kernel takes of a connection's output beyond what the peer has room for. Without a
-/// bound it takes megabytes in large steps: they are counted nowhere, and a client that reads
-/// steadily seems to stand still in between.
+/// The most output of a connection that the kernel takes beyond what the peer has space for.
+/// Without a limit it takes megabytes in large steps. They would not be counted anywhere, and a
+/// client that reads steadily would seem to make no progress in between.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
-/// Probes without an answer, a third of the interval apart, after which the peer is gone.
+/// The number of unanswered probes, a third of the interval apart, after which the peer is gone.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// How often the memory of connections is looked at.
+/// How often the memory of connections is checked.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the server is told to stop, then stops it. Tells why it stopped, or that the
-/// engine did not close.
+/// Accepts connections until the server is asked to stop, then stops it. Returns the reason, or the
+/// error if the engine did not close.
 pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReason, Error> {
     let mut sessions = JoinSet::new();
     let mut memory_watch = MemoryWatch::default();
@@ -78,22 +78,24 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReaso
     close(&shared, reason).await
 }
 
-/// Closes the engine. A failure that loses nothing is no failure.
+/// Closes the engine. A failure that loses nothing is not returned.
 async fn close(shared: &Shared, reason: StopReason) -> Result<StopReason, Error> {
     let engine = shared.engine.clone();
     match spawn_blocking(move || engine.close()).await {
         Ok(Ok(())) => info!("stopped"),
         Ok(Err(Error::DiskFull { path })) => {
-            warn!(path = %path.display(), "the disk is full, so memory was not written to segments. Nothing is lost: the log has it, \
-                and the next start reads it");
+            warn!(
+                path = %path.display(),
+                "the disk is full, so memory was not written to segments. Nothing is lost: the \
+                 log has it, and the next start reads it"
+            );
         }
         Ok(Err(problem @ Error::Poisoned { .. })) => {
             error!(%problem, "stopped without a flush");
             return Ok(StopReason::Poisoned);
         }
         Ok(Err(problem)) => return Err(problem),
-        // A panic is a broken invariant: whoever waits for the server must not take it for a good
-        // end.
+        // A panic is a broken invariant: the caller must not take it for a graceful stop.
         Err(broken) => match broken.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(cancelled) => warn!(%cancelled, "the runtime ended before the engine was closed"),
@@ -103,8 +105,8 @@ async fn close(shared: &Shared, reason: StopReason) -> Result<StopReason, Error>
 }
 
 fn prepare(socket: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
-    // Replies are small and written whole: waiting for more to send with them costs 40 ms and gains
-    // nothing.
+    // Replies are small and written as a whole: waiting for more data to send with them costs 40 ms
+    // and gains nothing.
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
@@ -130,8 +132,8 @@ fn admit(socket: TcpStream, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
             Kind::Refused,
             format_args!("{address}: there are {most} connections already"),
         );
-        // A new socket's buffer is empty, so this does not wait; if it fails the client sees the
-        // close alone.
+        // The buffer of a new socket is empty, so this does not wait. If it fails, the client only
+        // sees the close.
         let _ = socket
             .try_write(format!("-LIMIT the server has {most} connections already\r\n").as_bytes());
         return;

@@ -1,27 +1,27 @@
-//! Where the log goes: to standard error, by a thread of its own. Nobody who logs waits for whoever
-//! reads the log, or fails with them.
+//! The log: lines are written to standard error by a thread of its own. Code that logs does not
+//! wait for the reader of the log, and does not fail with it.
 //!
-//! A line that does not fit into the queue, since nobody reads, or that cannot be written is lost;
-//! nothing else is.
+//! A line is lost if the queue is full, since nobody reads, or if it cannot be written. Nothing
+//! else is lost.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// So many lines wait at most: a burst, and a few hundred KB.
+/// The most lines that wait: a burst, and a few hundred KB.
 const MOST_LINES: usize = 4096;
 
-/// How long the end of the process waits for lines that are still to be written.
+/// How long the end of the process waits for the remaining lines.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 enum Item {
     Line(Vec<u8>),
-    /// Everything before it is written.
+    /// Answered when everything before it is written.
     Mark(SyncSender<()>),
 }
 
-/// The writing end. Each write is a line.
+/// The writing end. Each write is one line.
 #[derive(Clone)]
 pub struct Log(SyncSender<Item>);
 
@@ -29,14 +29,14 @@ impl Log {
     /// A log to `sink`, which may block and fail.
     pub fn to(sink: impl Write + Send + 'static) -> Log {
         let (lines, items) = sync_channel(MOST_LINES);
-        // Without the thread all lines are lost.
+        // If the thread cannot be started, all lines are lost.
         let _ = thread::Builder::new()
             .name("strandline-log".into())
             .spawn(move || write_all(&items, sink));
         Log(lines)
     }
 
-    /// Waits until all lines are written, but not long.
+    /// Waits until all lines are written, but not longer than `PATIENCE`.
     pub fn finish(&self) {
         let (done, is_done) = sync_channel(1);
         if self.0.try_send(Item::Mark(done)).is_ok() {
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// Passes on what is written, or waits as a pipe that nobody reads, or fails as one whose
+    /// Passes on what is written, or blocks like a pipe that nobody reads, or fails like one whose
     /// reader is gone.
     enum Pipe {
         Read(Sender<Vec<u8>>),

@@ -1,9 +1,9 @@
 //! The binary `strandline`: command line, settings, log, signals, exit code.
 //!
-//! Standard output carries one line, which says where the server listens; the log goes to standard
-//! error. The server does not depend on anybody who reads them. Exit codes: 0 after a graceful
-//! stop, 1 when the server could not start or its engine refuses writes; those of the other verbs
-//! stand in `care`.
+//! Standard output gets one line, with the address on which the server listens; the log goes to
+//! standard error. The server does not depend on readers of either. Exit codes of `serve`: 0 after
+//! a graceful stop; 1 if the server could not start, if its engine refuses writes, or if it did not
+//! close. `care` has those of the other verbs.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What to do about a directory that damage keeps from being opened.
+/// The advice for a directory that cannot be opened because of damage.
 const AFTER_DAMAGE: &str =
     "next: restore a backup, or save what can be read: strandline salvage DIR TARGET";
 
@@ -59,10 +59,10 @@ struct Serve {
     /// Port to listen on; 0 takes a free one [default: 7411].
     #[arg(long)]
     port: Option<u16>,
-    /// TOML file with settings. The other options are laid over it.
+    /// TOML file with settings. The other options override it.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Serve what is intact and take no writes.
+    /// Serve intact data and refuse writes.
     #[arg(long)]
     read_only: bool,
 }
@@ -111,8 +111,8 @@ fn run_server(serve: Serve) -> ExitCode {
     }
 }
 
-/// The log, on standard error. `RUST_LOG` chooses how much: a level, or levels by module, as in
-/// `warn,strandline=debug`.
+/// The log, on standard error. `RUST_LOG` sets the levels: one for everything, or levels by module,
+/// as in `warn,strandline=debug`.
 fn start_log(log: &Log) {
     let wanted = env::var("RUST_LOG").ok().filter(|words| !words.trim().is_empty());
     let parsed = wanted.as_deref().map(str::parse::<Targets>);
@@ -127,7 +127,8 @@ fn start_log(log: &Log) {
     }
 }
 
-/// The chain of causes. Some texts carry their cause's, which is then not told again.
+/// The chain of causes as text. The text of some errors ends with that of their cause, which is
+/// then not repeated.
 fn told_once(problem: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in problem.chain() {
@@ -145,8 +146,8 @@ fn told_once(problem: &anyhow::Error) -> String {
 
 fn run(serve: Serve) -> anyhow::Result<StopReason> {
     let config = serve.settings()?;
-    // Reads of the engine run on these threads, and a cold one waits for the disk: so there are
-    // more of them than cores, lest one connection's cold read stops the others.
+    // The engine reads on these threads, and a cold read waits for the disk. So there are more
+    // threads than cores, and a cold read of one connection does not stop the others.
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads((2 * cores).max(4))
@@ -155,7 +156,7 @@ fn run(serve: Serve) -> anyhow::Result<StopReason> {
         .build()
         .context("cannot start the runtime")?;
     let reason = runtime.block_on(serve_until_stopped(config))?;
-    // Nothing is left to wait for: the engine is closed.
+    // There is nothing to wait for: the engine is closed.
     runtime.shutdown_background();
     Ok(reason)
 }
@@ -176,8 +177,8 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
     Ok(server.wait().await?)
 }
 
-/// The line that whoever started the server waits for. If nobody reads it, a thread of its own
-/// waits or fails: nothing else does.
+/// Prints the address, for whoever started the server. If nobody reads it, only a thread of its own
+/// blocks or fails.
 fn announce(server: &Server) {
     let line = format!("listening on {}\n", server.address());
     let told = thread::Builder::new().name("strandline-announce".into()).spawn(move || {

@@ -29,9 +29,9 @@ impl Counter {
 pub struct Metrics {
     /// Connections that were accepted.
     pub connections: Counter,
-    /// Connections that were over the limit.
+    /// Connections that were refused because of the limit.
     pub connections_refused: Counter,
-    /// Commands that were run, refused ones included.
+    /// Commands that were run, including refused ones.
     pub commands: Counter,
     /// Error replies.
     pub errors: Counter,
@@ -45,16 +45,16 @@ pub struct Metrics {
     pub slow_closed: Counter,
     /// Connections closed because they did not log in in time.
     pub auth_timeouts: Counter,
-    /// Connections closed because they were idle for too long.
+    /// Connections closed because they were idle too long.
     pub idle_closed: Counter,
-    /// Bytes that came.
+    /// Bytes received.
     pub input_bytes: Counter,
-    /// Bytes that went.
+    /// Bytes sent.
     pub output_bytes: Counter,
 }
 
 impl Metrics {
-    /// All of them by name, for display.
+    /// All counters with their names.
     pub fn fields(&self) -> [(&'static str, u64); 12] {
         [
             ("total_connections_received", self.connections.get()),

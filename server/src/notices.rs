@@ -1,8 +1,9 @@
-//! What the log says of clients and of care: who was disconnected and why, failed logins, refusals
-//! by a limit, backups. Each kind has at most one line a minute, with how often it happened since
-//! the last one (`strandline::OnceAMinute`), so that no client can fill a disk with lines.
+//! Lines of the log about clients and maintenance: disconnections with their reasons, failed
+//! logins, refusals by a limit, backups. Each kind writes at most one line per minute, with the
+//! number of occurrences since the last line (`strandline::OnceAMinute`), so that no client can
+//! fill a disk with lines.
 //!
-//! It does not know: who decides that a connection ends, or how the log is written.
+//! It does not know why a connection ends, nor how the log is written.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::clients::Client;
 
-/// What is told.
+/// The kinds of events that are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A client was disconnected because it took or sent too little.
@@ -25,7 +26,7 @@ pub enum Kind {
     Killed,
     /// A client was disconnected because it does not speak RESP.
     Protocol,
-    /// A connection was not let in, since there are too many.
+    /// A connection was refused, since there are too many.
     Refused,
     /// A login failed.
     FailedLogin,
@@ -44,7 +45,7 @@ const KINDS: usize = Kind::BackupFailed as usize + 1;
 pub struct Notices([OnceAMinute; KINDS]);
 
 impl Notices {
-    /// It happened to a client, at a time of the monotonic clock.
+    /// Logs an event of a client, at a time of the monotonic clock.
     pub fn of_client(&self, kind: Kind, client: &Client, why: impl Display, now: Duration) {
         let Some(count) = self.0[kind as usize].add(now) else { return };
         let name = client.name.lock().escape_ascii().to_string();
@@ -58,7 +59,7 @@ impl Notices {
         }
     }
 
-    /// It happened to a connection that has no session, or to nobody.
+    /// Logs an event of a connection without a session, or of the server.
     pub fn of_server(&self, kind: Kind, what: impl Display, now: Duration) {
         let Some(count) = self.0[kind as usize].add(now) else { return };
         match kind {

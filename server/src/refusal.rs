@@ -1,6 +1,6 @@
-//! Error replies: a first word that a program can switch on, then a sentence for a person.
+//! Error replies: a first word for programs, then a sentence for people.
 //!
-//! Every error of the engine becomes its word here and nowhere else.
+//! Every error of the engine is mapped to its word here and nowhere else.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,18 +9,18 @@ use strandline::Error;
 
 use crate::messaging::Trouble;
 
-/// The word for a failed write or fsync. After it the process must be restarted.
+/// The word for a failed write or fsync. The process must be restarted after it.
 pub const POISONED: &str = "POISONED";
 
-/// The word for a store that does not exist, or not any more.
+/// The word for a store that does not exist, or was dropped.
 pub const NO_STORE: &str = "NOSTORE";
 
-/// Why a command was not done.
+/// The reason why a command was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What a program switches on.
+    /// The word, which programs can test.
     pub word: &'static str,
-    /// What a person reads.
+    /// The sentence, for people.
     pub sentence: Cow<'static, str>,
 }
 
@@ -30,7 +30,7 @@ impl Refusal {
         Refusal { word, sentence: sentence.into() }
     }
 
-    /// `ERR`: the command is used wrongly.
+    /// `ERR`: the command was used incorrectly.
     pub fn usage(sentence: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal::new("ERR", sentence)
     }
@@ -40,12 +40,12 @@ impl Refusal {
         Refusal::usage("syntax error")
     }
 
-    /// The body, key or batch is over a limit.
+    /// `TOOBIG`: the body, key or batch is over a limit.
     pub fn too_big(what: &str, limit: usize) -> Refusal {
         Refusal::new("TOOBIG", format!("{what} has at most {limit} bytes"))
     }
 
-    /// No store of that name.
+    /// `NOSTORE`: there is no store of that name.
     pub fn no_store(name: &[u8]) -> Refusal {
         let advice = if is_store_name(name) {
             ": TL.STORE CREATE makes one"
@@ -56,7 +56,7 @@ impl Refusal {
     }
 }
 
-/// Whether a store may have this name on the wire. `im` would be mistaken for the channels of
+/// Whether a store may have this name on the wire. `im` would be ambiguous with the channels of
 /// messaging.
 pub fn is_store_name(name: &[u8]) -> bool {
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');

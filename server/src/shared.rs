@@ -1,5 +1,5 @@
-//! What all connections of a server share: the engine, the settings, the counters, the list of who
-//! is there, and the word to stop.
+//! The state that all connections of a server share: the engine, the settings, the counters, the
+//! list of connections, and the request to stop.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -20,45 +20,44 @@ use crate::metrics::Metrics;
 use crate::notices::{Kind, Notices};
 use crate::submission::Submission;
 
-/// Why the server stops.
+/// The reason why the server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// It was asked to, by a signal or by SHUTDOWN.
+    /// It was asked to by a signal or by SHUTDOWN.
     Asked,
-    /// The engine takes no more writes since one failed: only a restart finds out what is durable.
+    /// The engine refuses writes since one failed: only a restart can determine what is durable.
     Poisoned,
 }
 
-/// The server, as its connections see it.
+/// The shared state of a server.
 pub struct Shared {
-    /// Where the data is.
+    /// The engine with the data.
     pub engine: Engine,
-    /// Conversations and users; none in a directory that was opened read-only before there were
-    /// any.
+    /// Conversations and users; `None` if the directory was opened read-only and has none.
     pub messaging: Option<Arc<Messaging>>,
-    /// What connections may ask for.
+    /// The limits of connections.
     pub limits: Limits,
-    /// Who may come in.
+    /// The password of the server.
     pub password: Password,
-    /// Counters.
+    /// The counters.
     pub metrics: Metrics,
-    /// What the log says once a minute.
+    /// The lines that are logged at most once per minute.
     pub notices: Notices,
-    /// Connections.
+    /// The list of connections.
     pub clients: Clients,
-    /// What connections hold.
+    /// The budgets of the memory of connections.
     pub memory: Memory,
-    /// Subscribers.
+    /// The subscribers of channels.
     pub channels: Arc<Channels>,
-    /// Where the server listens.
+    /// The address on which the server listens.
     pub address: SocketAddr,
-    /// When it started.
+    /// When it started, Unix ms.
     pub since_ms: u64,
-    /// Bytes that all connections together have read ahead of what they may run.
+    /// The bytes that all connections together have read ahead of the commands that may run.
     pub read_ahead_bytes: AtomicUsize,
-    /// Where writes go to the engine.
+    /// The path of writes to the engine.
     pub submission: Submission,
-    /// Whether a client spoke HTTP.
+    /// Whether a client has sent HTTP.
     pub was_foreign: AtomicBool,
     clock: SystemClock,
     reason: OnceLock<StopReason>,
@@ -66,7 +65,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The server of an open engine that listens on `address`.
+    /// The shared state of a server with an open engine that listens on `address`.
     pub fn new(
         engine: Engine,
         messaging: Option<Messaging>,
@@ -95,17 +94,17 @@ impl Shared {
         }
     }
 
-    /// Unix milliseconds.
+    /// The time in Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.clock.now_ms()
     }
 
-    /// Something happened to a client that the log tells.
+    /// Logs an event of a client.
     pub fn note(&self, kind: Kind, client: &Client, why: impl Display) {
         self.notices.of_client(kind, client, why, self.clock.monotonic());
     }
 
-    /// Something happened to the server, or to a connection without a session, that the log tells.
+    /// Logs an event of the server, or of a connection without a session.
     pub fn note_server(&self, kind: Kind, what: impl Display) {
         self.notices.of_server(kind, what, self.clock.monotonic());
     }
@@ -117,7 +116,7 @@ impl Shared {
         }
     }
 
-    /// Waits for the word to stop. For the listener only: one word wakes one waiter.
+    /// Waits for the request to stop. For the listener only: one request wakes one waiter.
     pub async fn stopped(&self) -> StopReason {
         loop {
             if let Some(reason) = self.reason.get() {

@@ -1,10 +1,10 @@
-//! What is looked at from time to time: whether connections hold more memory than all may, and
-//! whether the engine still takes writes.
+//! Periodic checks: whether connections hold more memory than allowed, and whether the engine still
+//! accepts writes.
 //!
-//! Sessions stop reading, or running, by themselves when memory is short (see `memory`). If
-//! somebody waits for memory, those go that hold the most and stand still, as many at once as it
-//! takes. A client that takes what is its own is let go on for a while: it makes the room that is
-//! wanted.
+//! Sessions stop reading, or running commands, by themselves when memory is short (see `memory`).
+//! If a connection waits for memory, the connections that hold the most and make no progress are
+//! ended, as many at once as needed. A client that takes its output is spared for a while: it
+//! releases the memory that is needed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use crate::clients::{Client, End};
 use crate::memory::Budget;
 use crate::shared::{Shared, StopReason};
 
-/// Looks at which nothing has moved, after which a client stands still.
+/// The number of checks without progress after which a client counts as stalled.
 const STILL: u32 = 10;
 
-/// Looks at which nobody was woken who waits, after which somebody must go although all move.
+/// The number of checks without a waiter being woken, after which connections are ended although
+/// all make progress.
 const PATIENCE: u32 = 20;
 
-/// Who holds the most goes while memory is short.
+/// Ends the connections that hold the most while memory is short.
 #[derive(Debug, Default)]
 pub struct MemoryWatch {
     input: Shortage,
@@ -33,18 +34,18 @@ pub struct MemoryWatch {
 /// A shortage of one budget.
 #[derive(Debug, Default)]
 struct Shortage {
-    /// Looks at which it was there, without a break.
+    /// The number of consecutive checks with a shortage.
     looks: u32,
-    /// Looks since somebody who waits was woken.
+    /// The number of checks since a waiter was woken.
     stuck: u32,
-    /// How many were woken until the last look.
+    /// The number of waiters woken until the last check.
     woken: usize,
-    /// Of each connection that holds something: what it had moved when that last changed, and at
-    /// which look that was.
+    /// For each connection that holds memory: the bytes it had moved when that number last changed,
+    /// and the check at which it changed.
     moved: HashMap<u64, (u64, u32)>,
 }
 
-/// One who holds memory.
+/// A connection that holds memory.
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     id: u64,
@@ -53,7 +54,7 @@ struct Holder {
 }
 
 impl Shortage {
-    /// Who must go so that `excess` bytes become free: those that hold the most first.
+    /// The connections to end so that `excess` bytes become free: those that hold the most first.
     fn victims(&mut self, excess: usize, woken: usize, mut holders: Vec<Holder>) -> Vec<u64> {
         let looks = self.looks;
         self.looks += 1;
@@ -83,7 +84,7 @@ impl Shortage {
 }
 
 impl MemoryWatch {
-    /// Looks, and ends the connections whose memory is needed.
+    /// Checks the budgets, and ends the connections whose memory is needed.
     pub fn look(&mut self, shared: &Shared) {
         let memory = &shared.memory;
         let (input, output): (Held, Held) =
@@ -98,7 +99,7 @@ impl MemoryWatch {
     }
 }
 
-/// What a client holds of a budget.
+/// The bytes that a client holds of a budget.
 type Held = fn(&Client) -> &AtomicUsize;
 
 fn look_at(
@@ -114,7 +115,7 @@ fn look_at(
     }
     let bytes = |client: &Arc<Client>| held(client).load(Ordering::Relaxed);
     let clients: Vec<_> = shared.clients.all();
-    // What those hold who were told to end, and have not ended yet, will be free without more.
+    // Connections that were already asked to end will release their memory.
     let (ending, others): (Vec<_>, Vec<_>) = clients
         .into_iter()
         .filter(|client| client.logged_in.load(Ordering::Relaxed) == logged_in)
@@ -127,17 +128,19 @@ fn look_at(
     };
     let victims = shortage.victims(excess, budget.woken(), others.iter().map(holder).collect());
     for client in others.iter().filter(|client| victims.contains(&client.id)) {
-        // The session tells the log when it ends; this says how much it held, for who wants to
-        // know.
-        info!(client = client.id, address = %client.address, bytes = bytes(client), ?end, "memory of connections is short");
+        // The session logs its end; this line adds how much it held.
+        info!(
+            client = client.id, address = %client.address, bytes = bytes(client), ?end,
+            "memory of connections is short"
+        );
         client.tell(end);
     }
 }
 
-/// Stops the server when the engine is poisoned: only a restart finds out what is durable.
+/// Stops the server if the engine is poisoned: only a restart can determine what is durable.
 pub fn look_at_engine(shared: &Shared) {
     if shared.engine.stats().get("poisoned") == Some(1) {
-        // A poisoned engine refuses this at once, and says since when.
+        // A poisoned engine refuses this at once, with the reason.
         if let Err(problem) = shared.engine.flush() {
             error!(%problem, "the engine takes no more writes: stopping");
         }

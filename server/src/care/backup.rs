@@ -1,4 +1,4 @@
-//! `strandline backup`: a consistent copy of a directory that no server runs on.
+//! `strandline backup`: makes a consistent copy of a directory on which no server runs.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use super::output::Output;
 use super::{Outcome, Use, open};
 
-/// What to copy where to.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
     /// Directory of the data.
@@ -16,8 +16,7 @@ pub struct Arguments {
     target: PathBuf,
 }
 
-/// Opens the directory as a server does, which takes in what a crash left in the log, and copies
-/// it.
+/// Opens the directory as a server does, which replays the log after a crash, and copies it.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Write, "ask a server for TL.BACKUP")?;
     let made = engine.backup(&arguments.target)?;

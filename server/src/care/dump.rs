@@ -1,4 +1,4 @@
-//! `strandline dump`: all entries as NDJSON, by store, timeline and sequence.
+//! `strandline dump`: writes all entries as NDJSON, by store, timeline and sequence.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use super::line::Line;
 use super::output::complain;
 use super::{Outcome, Use, open, progress};
 
-/// Names and entries that are held at once.
+/// Names and entries that are held in memory at once.
 const PAGE_ENTRIES: usize = 1000;
 const PAGE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// What to dump.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
     /// Directory of the data.
@@ -25,7 +25,7 @@ pub struct Arguments {
     store: Option<String>,
 }
 
-/// Dumps what can be read; what cannot is told, and the rest follows.
+/// Dumps what can be read. Reports what cannot, and continues after it.
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let engine =
         open(&arguments.dir, Use::Read, "stop it first, or restore a backup and dump that")?;
@@ -46,8 +46,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         );
         dump.store(&engine.store(name)?)?;
     } else {
-        // Ledgers of messaging come last: an import gives all the time of its own, and a ledger
-        // tells of what was before it.
+        // Ledgers of messaging come last: an import gives every entry the time of the import, and a
+        // ledger refers to events before it.
         let mut stores = engine.stores();
         stores.sort_by_key(|store| store.name.starts_with("im."));
         for info in stores {
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// Whether an entry is only there as a place whose body cannot be read.
+/// Whether an entry's body is lost: then only its sequence is known.
 fn is_lost(lost: &[Lost], sequence: u64) -> bool {
     lost.iter().any(|range| (range.first..=range.last).contains(&sequence))
 }
@@ -96,7 +96,7 @@ impl<W: Write> Dump<W> {
     fn timeline(&mut self, store: &Store, name: &[u8]) -> anyhow::Result<()> {
         let mut first = 0;
         loop {
-            // One damaged block must not leave out the rest of its timeline.
+            // One damaged block must not hide the rest of its timeline.
             let limit = Limit::entries(PAGE_ENTRIES).body_bytes(PAGE_BYTES).around_damage();
             let page = match store.range(name, first.., limit) {
                 Ok(page) => page,
@@ -119,7 +119,7 @@ impl<W: Write> Dump<W> {
         }
     }
 
-    /// A range that cannot be read: it is named, and what is after it is dumped.
+    /// Reports a range that cannot be read. The dump continues after it.
     fn lost(&mut self, store: &Store, name: &[u8], lost: &Lost) {
         self.damage += 1;
         complain(format_args!(
@@ -132,7 +132,7 @@ impl<W: Write> Dump<W> {
         ));
     }
 
-    /// Damage is told and passed over; all else ends the dump.
+    /// Reports damage, after which the dump continues; any other error ends the dump.
     fn told(&mut self, error: Error) -> anyhow::Result<()> {
         if !matches!(error, Error::Corrupt { .. }) {
             return Err(error.into());

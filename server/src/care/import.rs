@@ -1,8 +1,8 @@
-//! `strandline import`: the entries of a dump, appended with their sequences.
+//! `strandline import`: appends the entries of a dump with their sequences.
 //!
-//! Many appends are under way at once. So that none after a line that cannot be taken gets in, a
-//! sequence is checked before it is submitted, against what is under way. What fails after that, as
-//! on a full disk, may have others after it that are in.
+//! Many appends are in flight at once. A sequence is checked before it is submitted, also against
+//! the appends in flight, so that after a line that is refused none is imported. If an append fails
+//! later, as on a full disk, appends after it may have succeeded.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -18,21 +18,21 @@ use super::line::Line;
 use super::output::Output;
 use super::{Outcome, Use, open, progress};
 
-/// So many appends are under way at once: they share syncs.
+/// The most appends in flight: they share fsyncs.
 const UNDER_WAY: usize = 4096;
 
-/// What is told with the line that ended it.
+/// Added to the error of the line that ended the import.
 const BEFORE_IT: &str = "the lines before it are imported";
 
-/// Where to import to.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
-    /// Directory of the data, made if there is none.
+    /// Directory of the data, created if it does not exist.
     dir: PathBuf,
 }
 
-/// Imports until the end of the input or the first line that cannot be taken; lines before it are
-/// in.
+/// Imports until the end of the input or the first line that is refused; the lines before it are
+/// imported.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Fill, "stop it first, or let it end")?;
     let bar = progress::count("import");
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     while !import.under_way.is_empty() {
         import.wait();
     }
-    // A line further up that failed later is the first one.
+    // If an earlier line failed later, it is the first one.
     if let Some(failed) = import.failed {
         return Err(failed);
     }
@@ -72,13 +72,13 @@ struct Import<'a> {
     stores: HashMap<String, Store>,
     /// The appends that are not known to be durable.
     under_way: VecDeque<UnderWay>,
-    /// How many of a timeline's are, and the sequence of the last one.
+    /// The number of a timeline's appends in flight, and the sequence of the last one.
     ends: HashMap<Place, (usize, u64)>,
-    /// Of those that failed the first.
+    /// The error of the first append that failed.
     failed: Option<anyhow::Error>,
 }
 
-/// A store's name and a timeline's.
+/// The names of a store and of a timeline.
 type Place = (String, Vec<u8>);
 
 struct UnderWay {

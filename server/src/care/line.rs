@@ -5,17 +5,17 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// A line. Of a text and its base64 form, one is there: the text when the bytes are UTF-8.
+/// A line. It has a text or its base64 form: the text if the bytes are UTF-8.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
-    /// The store's name.
+    /// The name of the store.
     pub store: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeline: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeline_base64: Option<String>,
-    /// The entry's sequence.
+    /// The sequence of the entry.
     pub sequence: u64,
     /// When it was committed, Unix ms.
     #[serde(default)]
@@ -27,19 +27,19 @@ pub struct Line {
 }
 
 impl Line {
-    /// The line of an entry.
+    /// The line for an entry.
     pub fn new(store: &str, timeline: &[u8], sequence: u64, time: u64, body: &[u8]) -> Line {
         let (timeline, timeline_base64) = told(timeline);
         let (body, body_base64) = told(body);
         Line { store: store.into(), timeline, timeline_base64, sequence, time, body, body_base64 }
     }
 
-    /// The timeline's name.
+    /// The name of the timeline.
     pub fn timeline(&self) -> anyhow::Result<Vec<u8>> {
         bytes("timeline", self.timeline.as_deref(), self.timeline_base64.as_deref())
     }
 
-    /// The entry's body.
+    /// The body of the entry.
     pub fn body(&self) -> anyhow::Result<Vec<u8>> {
         bytes("body", self.body.as_deref(), self.body_base64.as_deref())
     }

@@ -1,11 +1,12 @@
-//! Looking after a directory from the command line, while no server runs on it: one file a verb.
+//! The verbs that maintain a directory from the command line while no server runs on it; one file
+//! per verb.
 //!
-//! Exit codes: 0 all is well; 1 damage was found; 2 it could not be done, or not that way; 3 all is
-//! well as far as it was done, but not all of what it printed was read: the reader of standard
-//! output went away. A dump ends there; all else is done to its end. What was found goes to
-//! standard output, one line each; progress goes to standard error, and only to a terminal.
+//! Exit codes: 0: success. 1: damage was found. 2: the verb failed, or the command line is wrong.
+//! 3: success, but the output was not read completely, since the reader of standard output went
+//! away. A dump ends then; all other verbs are completed. Findings go to standard output, one per
+//! line; progress goes to standard error, and only to a terminal.
 //!
-//! It does not know: the network, or how the engine does it.
+//! It knows nothing of the network, nor of how the engine does the work.
 
 mod backup;
 mod dump;
@@ -28,71 +29,73 @@ use clap::Subcommand;
 use output::{Output, complain};
 use strandline::{Engine, Error, Finding, Options, is_empty_directory};
 
-/// What can be done to a directory.
+/// The verbs that maintain a directory.
 #[derive(Subcommand)]
 pub enum Care {
     /// Check every checksum of every file and every index against its data. Changes nothing.
     ///
     /// Prints one line for each finding: file, byte, what is wrong, and the timeline and sequences
-    /// where they are known. Of a directory that a server runs on, ask the server: TL.VERIFY.
+    /// if they are known. While a server runs on the directory, use TL.VERIFY of the server
+    /// instead.
     Verify(verify::Arguments),
-    /// Check everything as verify does, and mend what is damaged in one of two copies from the
+    /// Check everything as verify does, and repair what is damaged in one of two copies from the
     /// other.
     ///
-    /// Stores that are kept twice have two copies of each file of a segment. What is damaged in
-    /// both, or is kept once, is printed and left as it is. Ends with 1 when damage was found,
-    /// mended or not. Of a directory that a server runs on, ask the server: TL.VERIFY.
+    /// Stores that are kept twice have two copies of each file of a segment. Damage in both copies,
+    /// or in files that are kept once, is printed and left as it is. Ends with 1 if damage was
+    /// found, repaired or not. While a server runs on the directory, use TL.VERIFY of the server
+    /// instead.
     Repair(repair::Arguments),
     /// Copy a directory into a new one, by hard links where the file system can.
     ///
-    /// The copy holds everything that was acknowledged. Of a directory that a server runs on, ask
-    /// the server: TL.BACKUP. Hard links are quick and share their bytes with the original: copy
-    /// the backup to another disk to survive the loss of this one.
+    /// The copy holds everything that was acknowledged. While a server runs on the directory, use
+    /// TL.BACKUP of the server instead. Hard links are quick and share their bytes with the
+    /// original: copy the backup to another disk to survive the loss of this one.
     Backup(backup::Arguments),
     /// Make a new directory from a backup, for a server to run on.
     ///
-    /// It gets another history: clients' cursors from before are answered with EPOCH, and they read
-    /// again.
+    /// It gets another history: cursors of clients from before get the verdict EPOCH, and the
+    /// clients read again.
     Restore(restore::Arguments),
     /// Save what can be read of a damaged directory into a new one. The damaged one is not changed.
     ///
-    /// For when a server refuses to start, or a timeline cannot be read, and there is no backup.
-    /// Works without the manifest, and around damage in segments and in the log. Prints what is
-    /// damaged and what each timeline has lost. The new directory has another history: clients'
-    /// cursors from before are answered with EPOCH. Ids of retries are forgotten. Without the
-    /// manifest, names of stores and TTLs are lost: stores are called messages, sync and store-N
-    /// and keep entries for ever. Prints of which conversations the members are lost:
-    /// `strandline rebuild-members` makes them again.
+    /// For use when a server refuses to start, or a timeline cannot be read, and there is no
+    /// backup. Works without the manifest, and around damage in segments and in the log. Prints
+    /// what is damaged and what each timeline has lost. The new directory has another history:
+    /// cursors of clients from before get the verdict EPOCH. Ids of retries are forgotten. Without
+    /// the manifest, names of stores and TTLs are lost: stores are called messages, sync and
+    /// store-N and keep entries without a TTL. Prints the conversations whose members are lost:
+    /// `strandline rebuild-members` rebuilds these.
     Salvage(salvage::Arguments),
-    /// Make the ledgers of conversations' members and users' conversations again, where they are
-    /// lost.
+    /// Rebuild the ledgers of conversations' members and users' conversations, where they are lost.
     ///
-    /// For when a salvage reports lost ledgers, or an IM command a ledger that cannot be read.
+    /// For use when a salvage reports lost ledgers, or an IM command a ledger that cannot be read.
     /// Members come from the ledgers of the members, from the joins, leaves and senders in the
-    /// conversation, and from those who got copies of its events. Modes become auto; read marks and
-    /// hidden messages that cannot be read are lost. Prints a line for each conversation and user.
+    /// conversation, and from the users who got copies of its events. Modes become auto; read marks
+    /// and hidden messages that cannot be read are lost. Prints a line for each conversation and
+    /// user.
     RebuildMembers(rebuild::Arguments),
-    /// Write all entries to standard output as NDJSON: one JSON object a line.
+    /// Write all entries to standard output as NDJSON: one JSON object per line.
     ///
     /// Fields: store, timeline, sequence, time (Unix ms), body. A name or body that is not UTF-8 is
     /// given as base64 in `timeline_base64` or `body_base64` instead.
     Dump(dump::Arguments),
     /// Append the entries of a dump, read from standard input, with their sequences.
     ///
-    /// Entries get the time of the import, since times never fall inside a timeline and deletion by
-    /// age goes by the server's clock; the field time is not used. A store that is missing is made,
-    /// without TTL.
+    /// Entries get the time of the import, since times never decrease within a timeline and expiry
+    /// uses the server's clock; the field time is ignored. A store that is missing is created,
+    /// without a TTL.
     Import(import::Arguments),
 }
 
-/// The exit code when not all that was printed was read.
+/// The exit code if the output was not read completely.
 const UNREAD: u8 = 3;
 
-/// How it ended.
+/// The result of a verb.
 pub enum Outcome {
-    /// All is well.
+    /// Success.
     Fine,
-    /// Damage was found, and told.
+    /// Damage was found and reported.
     Damaged,
 }
 
@@ -125,23 +128,23 @@ pub fn run(care: Care) -> ExitCode {
     }
 }
 
-/// Whether a verb ended because nobody reads what it writes.
+/// Whether a verb ended because nobody reads its output.
 fn is_unread(problem: &anyhow::Error) -> bool {
     let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     problem.downcast_ref().is_some_and(is_broken_pipe)
 }
 
-/// What is done with a directory.
+/// How a directory is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
     Read,
     Write,
-    /// It is made if there is none, or it is empty.
+    /// The directory is created if it does not exist, or is empty.
     Fill,
 }
 
-/// Opens a directory. When another has it, `instead` says what to do: if that is a server, what to
-/// ask it.
+/// Opens a directory. If another process has it open, the error includes `instead`: what the user
+/// can do.
 ///
 /// An existing directory without an engine is refused, so that a mistyped name does not create one.
 fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
@@ -165,7 +168,7 @@ fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
     })
 }
 
-/// A finding, in a line.
+/// A finding as a line of text.
 fn finding_line(finding: &Finding) -> String {
     let mut line = if finding.path.as_os_str().is_empty() {
         finding.what.clone()

@@ -1,5 +1,5 @@
-//! What a verb prints: lines on standard output for whoever reads them. That nobody reads any more
-//! is no failure of the verb: it is remembered, and told by the exit code.
+//! The output of a verb: lines on standard output. If the reader is gone, the verb does not fail:
+//! the output remembers it, and the exit code reports it.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ pub struct Output {
 impl Output {
     /// Prints a line.
     pub fn line(&mut self, line: Arguments<'_>) {
-        // The rest would be lost, too.
+        // All further lines would be lost too.
         if !self.is_unread {
             self.is_unread = writeln!(io::stdout(), "{line}").is_err();
         }
@@ -26,7 +26,7 @@ impl Output {
     }
 }
 
-/// Says what is wrong on standard error, if anybody reads it.
+/// Reports a problem on standard error. It is not an error if nobody reads it.
 pub fn complain(what: impl Display) {
     let _ = writeln!(io::stderr(), "strandline: {what}");
 }

@@ -1,15 +1,15 @@
-//! A bar on a terminal; nothing elsewhere, so that logs and pipes stay clean.
+//! Progress bars on a terminal. Shows nothing elsewhere, so that logs and pipes stay clean.
 
 use std::io::{self, IsTerminal as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar of bytes.
+/// A bar for a number of bytes.
 pub fn bytes(what: &'static str) -> ProgressBar {
     bar(what, "{prefix} {wide_bar} {bytes} of {total_bytes}, {eta} left")
 }
 
-/// A count that has no end that is known.
+/// A counter without a known end.
 pub fn count(what: &'static str) -> ProgressBar {
     bar(what, "{prefix} {spinner} {human_pos} entries, {per_sec}")
 }

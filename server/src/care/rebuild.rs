@@ -1,5 +1,4 @@
-//! `strandline rebuild-members`: the ledgers of messaging that are lost are made again from what is
-//! left.
+//! `strandline rebuild-members`: rebuilds lost ledgers of messaging from what is left.
 
 use std::path::PathBuf;
 
@@ -9,7 +8,7 @@ use strandline_server::{Messaging, MessagingOptions};
 use super::output::Output;
 use super::{Outcome, Use, open};
 
-/// Where to rebuild.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
     /// Directory of the data.

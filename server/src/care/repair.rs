@@ -1,5 +1,5 @@
-//! `strandline repair`: what is damaged in one of two copies is mended from the other; all else is
-//! checked.
+//! `strandline repair`: checks everything, and restores what is damaged in one of two copies from
+//! the other.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ use super::output::Output;
 use super::verify::print;
 use super::{Outcome, Use, open, progress};
 
-/// What to repair.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
     /// Directory of the data.
     dir: PathBuf,
 }
 
-/// Opens the directory as a server does, which takes in what a crash left in the log, checks it,
-/// and mends what can be.
+/// Opens the directory as a server does, which replays the log after a crash, checks it, and
+/// repairs what has a good copy.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Write, "TL.VERIFY mends it there")?;
     let bar = progress::bytes("repair");
@@ -26,7 +26,7 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    // Copies that a store was to get, and that there was no space for.
+    // Also makes copies of stores for which there was no space before.
     found.mended.extend(engine.repair()?.mended);
     engine.close()?;
     let outcome = print(&found, out);

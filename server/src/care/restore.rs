@@ -1,4 +1,4 @@
-//! `strandline restore`: a backup becomes a directory to run on.
+//! `strandline restore`: makes a directory for a server from a backup.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use super::Outcome;
 use super::output::Output;
 
-/// What to restore where to.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
     /// Directory of the backup.
@@ -16,7 +16,7 @@ pub struct Arguments {
     target: PathBuf,
 }
 
-/// Copies the backup under another history.
+/// Copies the backup and gives the copy another history.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let made = strandline::restore(&arguments.backup, &arguments.target)?;
     out.line(format_args!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries));

@@ -1,4 +1,4 @@
-//! `strandline salvage`: what can be read of a damaged directory becomes a new one.
+//! `strandline salvage`: saves what can be read of a damaged directory into a new one.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,16 @@ use strandline_server::{LostLedgers, Messaging, MessagingOptions};
 use super::output::Output;
 use super::{Outcome, Use, finding_line, open};
 
-/// What to salvage where to.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
     /// The damaged directory.
     dir: PathBuf,
-    /// Directory of what is saved: new, or empty.
+    /// Directory for what is saved: new, or empty.
     target: PathBuf,
 }
 
-/// The ledgers of messaging that could not be saved whole, if messaging was used.
+/// The ledgers of messaging that could not be saved completely, if messaging was used.
 fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
     let engine = open(target, Use::Write, "stop it first")?;
     let is_used = !engine.store("messages")?.list(b"c/{", None, 1)?.is_empty();
@@ -30,8 +30,8 @@ fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
     Ok(lost)
 }
 
-/// Salvages, and tells each damaged file and each timeline that lost something, and the ledgers of
-/// messaging that are lost.
+/// Salvages the directory. Prints each damaged file, each timeline that lost entries, and the lost
+/// ledgers of messaging.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let saved = strandline::salvage(&arguments.dir, &arguments.target)?;
     for finding in &saved.findings {

@@ -1,4 +1,4 @@
-//! `strandline verify`: everything is read and checked; each finding is a line.
+//! `strandline verify`: reads and checks everything, and prints a line for each finding.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use strandline::Verification;
 use super::output::Output;
 use super::{Outcome, Use, finding_line, open, progress};
 
-/// What to verify.
+/// The arguments of the verb.
 #[derive(Args)]
 pub struct Arguments {
     /// Directory of the data.
     dir: PathBuf,
 }
 
-/// Verifies a directory that is opened read-only.
+/// Opens the directory read-only and verifies it.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Read, "ask a server for TL.VERIFY")?;
     let bar = progress::bytes("verify");
@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Each finding, and the sums.
+/// Prints each finding, and the totals.
 pub(super) fn print(found: &Verification, out: &mut Output) -> Outcome {
     for finding in &found.findings {
         out.line(format_args!("{}", finding_line(finding)));

@@ -1,8 +1,8 @@
-//! Writing: TL.APPEND and TL.FANOUT. Both become a batch; the session submits it together with its
-//! neighbours in the pipeline.
+//! Writing: TL.APPEND and TL.FANOUT. Both become a batch; the session submits it together with the
+//! other writes of the pipeline.
 //!
-//! What must hold when the batch is committed (ID, IFLAST, SEQ) is the engine's to judge, in this
-//! order: only it knows what comes before the batch.
+//! The conditions of a commit (ID, IFLAST, SEQ) are checked by the engine, in this order: only the
+//! engine knows which batches come before.
 
 use bytes::Bytes;
 use strandline::{Batch, Durability, Sequence};
@@ -25,19 +25,19 @@ pub(super) static COMMANDS: &[Command] = &[
     ),
 ];
 
-/// What the options of a write ask for.
+/// The options of a write.
 #[derive(Default)]
 struct Wishes {
     id: Option<Bytes>,
     sequence: Option<Sequence>,
     if_last: Option<Sequence>,
-    /// 0: as long as the store says.
+    /// 0: as long as the store's TTL.
     lifetime_ms: u64,
     durability: Durability,
 }
 
 impl Wishes {
-    /// Takes an option that every write has; false for another word.
+    /// Takes an option that all writes have. False for another word.
     fn take(&mut self, word: &[u8], value: &Bytes) -> Result<bool, Refusal> {
         match word {
             b"ID" => self.id = Some(value.clone()),
@@ -48,7 +48,7 @@ impl Wishes {
         Ok(true)
     }
 
-    /// A batch that is asked for so.
+    /// An empty batch with these options.
     fn batch(&self) -> Batch {
         let mut batch = Batch::new().lifetime_ms(self.lifetime_ms).durability(self.durability);
         if let Some(id) = &self.id {

@@ -1,8 +1,8 @@
-//! How arguments are spelled: numbers, options as pairs in any order, bounds, counted keys; and how
-//! large they may be.
+//! The syntax of arguments: numbers, options as pairs in any order, bounds, counted keys; and the
+//! limit of bodies.
 //!
-//! A number is `-?(0|[1-9][0-9]{0,19})` and in range; anything else, and any word that is not
-//! expected, is `ERR`.
+//! A number is `-?(0|[1-9][0-9]{0,19})` and in range; anything else, and any unexpected word, is an
+//! `ERR`.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use strandline::{Durability, Limit, MAX_SEQUENCE};
 use crate::limits::{LEAST_HEARTBEAT_MS, Limits};
 use crate::refusal::Refusal;
 
-/// Entries in a reply when COUNT is not given.
+/// Entries in a reply without COUNT.
 const DEFAULT_COUNT: u64 = 100;
 
-/// So much of a word that is not known is shown.
+/// An unknown word is shown up to this length.
 const SHOWN_BYTES: usize = 32;
 
-/// Most entries in a reply.
+/// The most entries in a reply.
 const MAX_COUNT: u64 = 10_000;
 
-/// Longer than this is for ever: no connection lives for a year, and timers need not count beyond.
+/// A longer time means no limit: no connection lives for a year, and timers need not count further.
 pub const LONGEST_BLOCK: Duration = Duration::from_hours(365 * 24);
 
 /// A number from 0 to 2^63 − 1.
@@ -53,7 +53,7 @@ pub fn positive(raw: &[u8]) -> Result<u64, Refusal> {
     }
 }
 
-/// `disk` or `os`.
+/// Parses `disk` or `os`.
 pub fn durability(raw: &[u8]) -> Result<Durability, Refusal> {
     if raw.eq_ignore_ascii_case(b"disk") {
         Ok(Durability::Disk)
@@ -64,14 +64,14 @@ pub fn durability(raw: &[u8]) -> Result<Durability, Refusal> {
     }
 }
 
-/// Refuses a body that is too large. Called before keys are looked up, so that the contract's order
-/// of errors holds.
+/// Refuses a body that is too large. Called before keys are looked up, to keep the contract's order
+/// of errors.
 pub fn check_body(body: &[u8], limits: &Limits) -> Result<(), Refusal> {
     let limit = limits.max_body_bytes;
     if body.len() > limit { Err(Refusal::too_big("a body", limit)) } else { Ok(()) }
 }
 
-/// The milliseconds of HEARTBEAT.
+/// Parses the milliseconds of HEARTBEAT.
 pub fn heartbeat(raw: &[u8]) -> Result<Duration, Refusal> {
     let ms = integer(raw)?;
     if ms < LEAST_HEARTBEAT_MS {
@@ -80,8 +80,8 @@ pub fn heartbeat(raw: &[u8]) -> Result<Duration, Refusal> {
     Ok(Duration::from_millis(ms).min(LONGEST_BLOCK))
 }
 
-/// Hands each `WORD value` pair to `take`, the word in capitals; `take` says whether it knows the
-/// word.
+/// Passes each `WORD value` pair to `take`, the word in capitals. `take` returns whether it knows
+/// the word.
 pub fn options(
     words: &[Bytes],
     mut take: impl FnMut(&[u8], &Bytes) -> Result<bool, Refusal>,
@@ -101,23 +101,23 @@ pub fn options(
     Ok(())
 }
 
-/// A complaint about an option, which is named.
+/// An error about an option, with its name.
 fn about(word: &[u8], complaint: &str) -> Refusal {
     let shown = String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned();
     Refusal::usage(format!("{complaint} (option '{shown}')"))
 }
 
-/// Refuses the word behind a command's name.
+/// The error for an unknown word after a command's name.
 pub fn unknown_subcommand(command: &str, word: &[u8]) -> Refusal {
     Refusal::usage(format!("unknown subcommand '{}'. Try {command} HELP.", shown(word)))
 }
 
-/// A word that is not known, as an error text shows it.
+/// An unknown word, shortened for an error text.
 pub fn shown(word: &[u8]) -> String {
     String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned()
 }
 
-/// The word that must stand at a place.
+/// Checks the word at a position.
 pub fn keyword(words: &[Bytes], at: usize, word: &str) -> Result<(), Refusal> {
     match words.get(at) {
         Some(found) if found.eq_ignore_ascii_case(word.as_bytes()) => Ok(()),
@@ -125,14 +125,14 @@ pub fn keyword(words: &[Bytes], at: usize, word: &str) -> Result<(), Refusal> {
     }
 }
 
-/// The keys behind the number of keys, and what follows them.
+/// Splits the words after the number of keys into the keys and the rest.
 pub fn counted<'a>(count: &[u8], rest: &'a [Bytes]) -> Result<(&'a [Bytes], &'a [Bytes]), Refusal> {
     let count = positive(count)?;
     rest.split_at_checked(usize::try_from(count).unwrap_or(usize::MAX))
         .ok_or_else(|| Refusal::usage("syntax error: numkeys is above the number of keys"))
 }
 
-/// The lower bound of a range. It may come to lie above all sequences.
+/// The lower bound of a range. It may be above all sequences.
 pub fn lower_bound(raw: &[u8]) -> Result<u64, Refusal> {
     match raw {
         b"-" => Ok(0),
@@ -142,7 +142,7 @@ pub fn lower_bound(raw: &[u8]) -> Result<u64, Refusal> {
     }
 }
 
-/// The upper bound of a range. `None` lies below all sequences.
+/// The upper bound of a range. `None` is below all sequences.
 pub fn upper_bound(raw: &[u8]) -> Result<Option<u64>, Refusal> {
     match raw {
         b"-" => Ok(Some(0)),
@@ -152,7 +152,7 @@ pub fn upper_bound(raw: &[u8]) -> Result<Option<u64>, Refusal> {
     }
 }
 
-/// COUNT brought into bounds: 0 is 1, and what is over the cap is the cap.
+/// Limits COUNT: 0 becomes 1, and a value above the maximum becomes the maximum.
 pub fn bounded_count(count: Option<u64>) -> usize {
     count.unwrap_or(DEFAULT_COUNT).clamp(1, MAX_COUNT) as usize
 }
@@ -165,7 +165,7 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// Takes COUNT or BYTES; false for another word.
+    /// Takes COUNT or BYTES. False for another word.
     pub fn take(&mut self, word: &[u8], value: &[u8]) -> Result<bool, Refusal> {
         match word {
             b"COUNT" => self.count = Some(integer(value)?),
@@ -175,15 +175,15 @@ impl Paging {
         Ok(true)
     }
 
-    /// What one reply may carry. A reply's bodies are bounded also when BYTES is not given.
+    /// The limit of one reply. Its bodies are limited even without BYTES.
     pub fn limit(self, limits: &Limits) -> Limit {
         let bytes = self.bytes.unwrap_or(u64::MAX).min(limits.reply_bytes);
         Limit::entries(bounded_count(self.count)).body_bytes(bytes)
     }
 }
 
-/// The options of a command that pages through entries and may wait for them: COUNT, BYTES, and the
-/// milliseconds of BLOCK.
+/// The options of a command that returns pages of entries and may wait for them: COUNT, BYTES, and
+/// the milliseconds of BLOCK.
 pub fn paging_and_block(words: &[Bytes]) -> Result<(Paging, Option<u64>), Refusal> {
     let (mut paging, mut block_ms) = (Paging::default(), None);
     options(words, |word, value| {
@@ -196,7 +196,8 @@ pub fn paging_and_block(words: &[Bytes]) -> Result<(Paging, Option<u64>), Refusa
     Ok((paging, block_ms))
 }
 
-/// The options of a command that pages through names: what to go on behind, and how many.
+/// The options of a command that returns pages of names: the name to continue after, and the
+/// number.
 pub fn after_and_count(words: &[Bytes]) -> Result<(Option<Bytes>, usize), Refusal> {
     let (mut after, mut count) = (None, None);
     options(words, |word, value| {

@@ -1,7 +1,7 @@
-//! Changing what was written: TL.TRIM, TL.DEL, TL.EDIT, TL.DROP.
+//! Changes of stored entries: TL.TRIM, TL.DEL, TL.EDIT, TL.DROP.
 //!
-//! The engine reads before it changes, and waits for the disk after: so each works on a thread that
-//! may block, and the commands behind it on its connection wait.
+//! The engine reads before a change, and waits for the disk after it. So each of these commands
+//! runs on a thread that may block, and the commands after it on its connection wait.
 
 use bytes::Bytes;
 use strandline::{Sequence, Trim};

@@ -1,5 +1,5 @@
-//! CLIENT: names, numbers and the list of connections. What is not listed here is refused as Redis
-//! refuses what it does not know.
+//! CLIENT: names, ids and the list of connections. Other subcommands are refused, as Redis refuses
+//! unknown ones.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     Ok(Flow::Done)
 }
 
-/// A name must not break the lines of CLIENT LIST.
+/// Checks that a name does not break the lines of CLIENT LIST.
 pub(super) fn check_name(name: &[u8]) -> Result<(), Refusal> {
     if name.iter().all(u8::is_ascii_graphic) {
         return Ok(());
@@ -134,7 +134,7 @@ fn set_flag(flag: &AtomicBool, word: &[u8]) -> Result<(), Refusal> {
 /// Whether a client is listed.
 type Filter = Box<dyn Fn(&Client) -> bool>;
 
-/// Which clients CLIENT LIST lists.
+/// The filter of CLIENT LIST.
 fn list_filter(words: &[Bytes]) -> Result<Filter, Refusal> {
     match words {
         [] => Ok(Box::new(|_| true)),
@@ -155,7 +155,7 @@ fn list_filter(words: &[Bytes]) -> Result<Filter, Refusal> {
     }
 }
 
-/// A line of CLIENT LIST. `idle` counts from the last command; flags: P subscribes, b blocked, e
+/// A line of CLIENT LIST. `idle` counts from the last command. Flags: P subscribes, b blocked, e
 /// NO-EVICT, T NO-TOUCH, N none of them.
 fn describe(client: &Client, now_ms: u64) -> String {
     let activity = &client.activity;
@@ -203,7 +203,7 @@ fn kill(context: &mut Context<'_>, chosen: impl Fn(&Client) -> bool) -> Flow {
     for victim in context.shared.clients.all().iter().filter(|client| chosen(client)) {
         count += 1;
         if victim.id == context.connection.client.id {
-            // Its own reply still has to go out.
+            // Its own reply must still be sent.
             flow = Flow::Close;
         } else {
             victim.tell(End::Now);
@@ -213,7 +213,7 @@ fn kill(context: &mut Context<'_>, chosen: impl Fn(&Client) -> bool) -> Flow {
     flow
 }
 
-/// The old form replies OK, or an error when there is nobody of that address.
+/// The old form replies OK, or an error if no client has that address.
 fn kill_address(context: &mut Context<'_>, value: &[u8]) -> Result<Flow, Refusal> {
     let address = parse_address(value)?;
     let Some(victim) =

@@ -1,4 +1,4 @@
-//! COMMAND: the table, as clients ask for it.
+//! COMMAND: describes the table of commands to clients.
 
 use std::collections::HashSet;
 
@@ -86,9 +86,9 @@ fn write_info(
     Ok(())
 }
 
-/// Name, arity, flags, first key, last key, step, categories, and three lists that stay empty:
-/// tips, key specifications, subcommands. Of commands with counted keys only the first is told
-/// here; clients then ask GETKEYS.
+/// Name, arity, flags, first key, last key, step, categories, and three empty lists: tips, key
+/// specifications, subcommands. For commands with counted keys this has only the first key; clients
+/// then use GETKEYS.
 fn write_row(command: &Command, out: &mut Encoder) {
     out.array(10);
     out.bulk(command.lower_name());
@@ -112,7 +112,7 @@ fn write_docs(table: &CommandTable, names: &[Bytes], out: &mut Encoder) {
     let rows: Vec<(&Group, &Command)> = if names.is_empty() {
         table.all().collect()
     } else {
-        // A map: each command once, however often it is asked for.
+        // The reply is a map, so each command is in it only once.
         let mut known = HashSet::new();
         let found = names.iter().filter_map(|name| table.find_with_group(name));
         found.filter(|(_, command)| known.insert(command.name)).collect()

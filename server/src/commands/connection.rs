@@ -1,5 +1,4 @@
-//! The connection itself: HELLO, AUTH, PING, ECHO, QUIT, RESET, SELECT, READONLY. As Redis has
-//! them.
+//! The connection itself: HELLO, AUTH, PING, ECHO, QUIT, RESET, SELECT, READONLY, as in Redis.
 
 use bytes::Bytes;
 
@@ -10,8 +9,8 @@ use crate::auth::LoginError;
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
 
-/// What clients take for the version of Redis whose commands of this file and its neighbours they
-/// may use.
+/// The version of Redis that clients see. It tells them which commands of this group and of CLIENT
+/// they can use.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -51,7 +50,7 @@ fn hello(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
             _ => return Err(Refusal::new("NOPROTO", "unsupported protocol version")),
         },
     };
-    // Everything is checked before anything is done.
+    // All arguments are checked before any of them takes effect.
     let (mut credentials, mut name) = (None, None);
     loop {
         rest = match rest {
@@ -81,7 +80,7 @@ fn hello(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
         context.connection.rename(name);
     }
     if protocol == Protocol::Resp2 {
-        // Their frames are told from replies in RESP3 only.
+        // Only in RESP3 can the frames of follows be distinguished from replies.
         context.connection.subscriptions.end_follows();
     }
     context.connection.speak(protocol);

@@ -1,5 +1,5 @@
-//! The tables of docs/protocol.md, rendered from the table of commands. A test keeps the file equal
-//! to it.
+//! Renders the tables of docs/protocol.md from the table of commands. A test checks that the file
+//! agrees with it.
 
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ pub fn render() -> String {
     text
 }
 
-/// Usage stands between backquotes, so the bars in it are told from those between cells.
+/// The usage is between backquotes, which distinguishes the bars in it from those between cells.
 fn escape_inner_bars(row: &str) -> String {
     let mut in_code = false;
     let mut text = String::with_capacity(row.len());

@@ -1,5 +1,6 @@
-//! Gapless push: TL.FOLLOW and TL.UNFOLLOW. The reply says where the reader stands; the frames are
-//! pushed after it, from the cursor on, catch-up and live alike (see `push`).
+//! Push without gaps: TL.FOLLOW and TL.UNFOLLOW. The reply has the verdict on the cursor; then
+//! frames are pushed from the cursor on, first older entries and then new ones in the same way (see
+//! `push`).
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.FOLLOW", -4, Class::PubSub, Run::Now(follow)).one_key().told(
         "key AFTER seq [EPOCH e] [HEARTBEAT ms]",
         "Map as TL.READ without entries, then push frames [tl.entry, key, seq, time, body], \
-         [tl.gap, key, verdict, first, last] and, when nothing was pushed for HEARTBEAT, [tl.cursor, key, seq]. RESP3 only.",
+         [tl.gap, key, verdict, first, last] and, when nothing was pushed for HEARTBEAT, \
+         [tl.cursor, key, seq]. RESP3 only.",
     ),
     Command::new("TL.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
         .one_key()
@@ -51,7 +53,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         start(context, key, &wanted, standing)?;
         return Ok(Flow::Done);
     }
-    // What was trimmed of a cold timeline is counted.
+    // A gap in a cold timeline is measured by `info`, which counts all its entries.
     let key = key.detached();
     Ok(elsewhere(0, move || {
         let standing = Standing::of(&key, &wanted)?;
@@ -59,7 +61,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     }))
 }
 
-/// What a follower asks for.
+/// The arguments of a follow.
 #[derive(Default)]
 struct Wanted {
     after: Sequence,
@@ -67,10 +69,10 @@ struct Wanted {
     heartbeat: Option<Duration>,
 }
 
-/// Where a follower stands.
+/// The start of a follow.
 struct Standing {
     verdict: &'static str,
-    /// Whether frames come.
+    /// Whether frames follow the reply.
     goes_on: bool,
     page: Page,
 }
@@ -84,10 +86,10 @@ impl Standing {
         if foreign {
             return Ok(Standing { verdict, goes_on: false, page });
         }
-        // The frames start behind what is gone for good; the gap is told by the reply.
+        // The frames start after the entries that are gone for good; the gap is in the reply.
         let next = match page.verdict {
             Verdict::Future => page.next,
-            // Of what is there nothing was taken, so the page ends where what is gone does.
+            // The limit excluded all entries that exist, so the page ends where the gap ends.
             Verdict::Trimmed if page.more => page.next,
             Verdict::Trimmed => key.store.info(key.name())?.trimmed_to.max(wanted.after),
             Verdict::Ok => wanted.after,

@@ -1,4 +1,4 @@
-//! Questions about one timeline: TL.GET, TL.LAST, TL.INFO, TL.SEQAT.
+//! Queries of one timeline: TL.GET, TL.LAST, TL.INFO, TL.SEQAT.
 
 use bytes::Bytes;
 use strandline::{Info, MAX_SEQUENCE};
@@ -40,7 +40,7 @@ fn get(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> 
 
 fn last(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    // The newest one is as near as the end, unless it was removed.
+    // The newest entry is in memory if the end is, unless it was removed.
     let place = (is_near(&key, MAX_SEQUENCE, 1)?, entry_bytes(&context.shared.limits));
     let read = move |key: &Key| Ok(key.store.last(key.name())?);
     answer(context, key, place, read, |found, _, out| write_optional(found.as_ref(), out))
@@ -48,7 +48,7 @@ fn last(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 
 fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    // It counts whatever is there: more steps than anybody knows before.
+    // It counts all entries, and the number of steps is not known in advance.
     let read = |key: &Key| Ok(key.store.info(key.name())?);
     answer(context, key, (false, 0), read, |info, key, out| {
         write_info(info, &key.store.epoch(), out)

@@ -1,4 +1,4 @@
-//! Which timelines there are: TL.LIST.
+//! Listing timelines: TL.LIST.
 
 use bytes::Bytes;
 use strandline::MAX_NAME_BYTES;
@@ -22,7 +22,7 @@ fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let store = find_store(&context.shared.engine, store_name)?;
     let (store_name, prefix) = (store_name.to_vec(), prefix.to_vec());
     let after = after.map(|after| after.to_vec());
-    // Names are looked for in every segment.
+    // Names are searched for in every segment.
     Ok(elsewhere(count * (MAX_NAME_BYTES + FRAME_BYTES), move || {
         let names = match start(&store_name, after.as_deref()) {
             Start::First => store.list(&prefix, None, count)?,
@@ -45,8 +45,8 @@ enum Start<'a> {
     Nowhere,
 }
 
-/// Where the listing of a store starts. AFTER is compared as a whole key, so that it may name any
-/// store, or none.
+/// Where the listing of a store starts. AFTER is compared as a whole key, so it may name any store,
+/// or none.
 fn start<'a>(store: &[u8], after: Option<&'a [u8]>) -> Start<'a> {
     let Some(after) = after else { return Start::First };
     match after.strip_prefix(store).and_then(|rest| rest.strip_prefix(b":")) {

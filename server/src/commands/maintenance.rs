@@ -1,4 +1,4 @@
-//! Looking after the engine: TL.FLUSH, TL.COMPACT, TL.VERIFY, TL.BACKUP, TL.STATS.
+//! Maintenance of the engine: TL.FLUSH, TL.COMPACT, TL.VERIFY, TL.BACKUP, TL.STATS.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,14 +26,19 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.VERIFY", 1, Class::Admin, Run::Now(verify)).told(
         "",
         "Checks every file, and mends what is damaged in one of two copies; map of files, bytes, \
-         timelines, entries, left_off, mended, \
-         and findings: an array of maps.",
+         timelines, entries, left_off, mended, and findings: an array of maps.",
     )
     .replies(Reply::Large),
-    Command::new("TL.BACKUP", 2, Class::Admin, Run::Now(backup))
-        .told("dir", "Copies all to a new or empty directory of the server's machine; map of files, bytes, entries."),
-    Command::new("TL.STATS", 1, Class::Admin, Run::Now(stats))
-        .told("", "Map of figures of the engine and the server: operations.md lists them. A name that is listed there keeps its meaning; more may come."),
+    Command::new("TL.BACKUP", 2, Class::Admin, Run::Now(backup)).told(
+        "dir",
+        "Copies all to a new or empty directory of the server's machine; map of files, bytes, \
+         entries.",
+    ),
+    Command::new("TL.STATS", 1, Class::Admin, Run::Now(stats)).told(
+        "",
+        "Map of figures of the engine and the server: operations.md lists them. A name that is \
+         listed there keeps its meaning; more may come.",
+    ),
 ];
 
 fn flush(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
@@ -76,7 +81,7 @@ fn write_verification(found: &Verification, out: &mut Encoder) {
     }
 }
 
-/// A finding; what is not known of it is left out.
+/// Writes a finding; parts that are not known are omitted.
 fn write_finding(finding: &Finding, out: &mut Encoder) {
     let known = usize::from(finding.timeline.is_some()) + usize::from(finding.sequences.is_some());
     out.map(3 + 2 * known);

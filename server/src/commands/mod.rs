@@ -1,14 +1,14 @@
-//! The commands. One file per group; in each, its rows of the table come first, then for each
-//! command the same steps in the same order: parse the arguments (leftovers are refused), find the
-//! timelines, run, write the reply.
+//! The commands: one file per group, and files that the groups share. The file of a group begins
+//! with its rows of the table; then each command has the same steps in the same order: parse the
+//! arguments (leftovers are refused), find the timelines, run, write the reply.
 //!
-//! What a command may be: most write their reply at once. A *write* makes a batch and says how its
-//! receipt is shown, so that the session can hand the batches of a whole pipeline to the engine
-//! together. A *wait* is tried again when its timelines advance. A *slow* one works on a thread
-//! that may block, a *sliced* one there too, a slice at a time. Which of them is which: `place.rs`.
+//! Kinds of commands: most write their reply at once. A *write* makes a batch and a function that
+//! writes its receipt, so that the session can submit the batches of a whole pipeline together. A
+//! *wait* is tried again when its timelines advance. A *slow* command runs on a thread that may
+//! block, and so does a *sliced* one, one slice at a time. `place.rs` has the rule for the choice.
 //!
-//! Errors come in the contract's order: the words of the command first, then sizes, then keys and
-//! stores, then the engine. Knows nothing of sockets.
+//! Errors have the contract's order: the words of the command first, then sizes, then keys and
+//! stores, then the engine. This module knows nothing of sockets.
 
 #![allow(clippy::unnecessary_wraps, reason = "the table wants one signature for all commands")]
 
@@ -55,12 +55,12 @@ use crate::connection::Connection;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 
-/// What the commands of a connection work with.
+/// The context in which the commands of a connection run.
 pub fn context<'a>(shared: &'a Arc<Shared>, connection: &'a mut Connection) -> Context<'a> {
     Context { shared, connection, table: &TABLE }
 }
 
-/// Finds the command of a request and checks whether it may run here and now.
+/// Finds the command of a request and checks whether it may run now.
 pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Command, Refusal> {
     let command = TABLE.find(&request[0]).ok_or_else(|| unknown(request))?;
     if !connection.logged_in && !command.before_login {
@@ -79,7 +79,7 @@ pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Comm
     Ok(command)
 }
 
-/// Whether the reply to a request is small, so that its connection gets it although memory is
+/// Whether the reply to a request is small, so that its connection gets it even when memory is
 /// short.
 pub fn is_small(request: &[Bytes]) -> bool {
     let reply = TABLE.find(&request[0]).map_or(Reply::Small, |command| command.reply);
@@ -90,7 +90,7 @@ fn wrong_arity(command: &Command) -> Refusal {
     Refusal::usage(format!("wrong number of arguments for '{}' command", command.lower_name()))
 }
 
-/// Redis' own text, which clients look for to find out what a server can do.
+/// The text of Redis, from which clients detect the commands that a server has.
 fn unknown(request: &[Bytes]) -> Refusal {
     const SHOWN_BYTES: usize = 128;
     let mut arguments = String::new();

@@ -1,24 +1,25 @@
-//! Where a reply is made: one rule for all commands.
+//! The place where a reply is made: one rule for all commands.
 //!
-//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small. A
-//!    ledger that decides it is read elsewhere if it is not in memory ([`Prepared::Elsewhere`]);
-//!    where its timelines end is looked up when it is submitted (`submission.rs`).
-//! 2. What is answered from memory in at most [`STEPS`] steps is answered at once, on the
-//!    connection's thread. A step is an entry, or a timeline that is looked up.
-//! 3. All else runs elsewhere, on a thread that may block: what may read the disk, and what takes
-//!    more steps. It runs in slices of at most [`STEPS`] steps where a reply consists of many small
-//!    looks, and in one where the engine gives a whole page. The bytes of the reply are reserved
-//!    before the first slice.
-//! 4. What waits for the disk anyway (changes, maintenance) runs elsewhere as one piece
+//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small.
+//!    If a decision needs a ledger that is not in memory, the ledger is read elsewhere
+//!    ([`Prepared::Elsewhere`]). The ends of the timelines are looked up when the batch is
+//!    submitted (`submission.rs`).
+//! 2. A reply from memory of at most [`STEPS`] steps is made at once, on the connection's thread. A
+//!    step is an entry, or a timeline that is looked up.
+//! 3. Every other reply is made elsewhere, on a thread that may block: if it may read the disk, or
+//!    takes more steps. It is made in slices of at most [`STEPS`] steps if it consists of many
+//!    small lookups, and in one slice if the engine returns a whole page. The bytes of the reply
+//!    are reserved before the first slice.
+//! 4. Work that waits for the disk anyway (changes, maintenance) runs elsewhere as one piece
 //!    ([`Flow::Slow`]).
-//! 5. Pages for followers and subscribers are read by the same rule (`push/pump.rs`).
+//! 5. Pages for follows and subscriptions are read by the same rule (`push/pump.rs`).
 //!
-//! Messaging reads ledgers beside timelines, so none of its reads is near.
+//! Messaging reads ledgers besides timelines, so none of its reads counts as a reply from memory.
 //!
-//! And whether there must be memory for a reply before it is made: always, but for small ones
-//! ([`is_small`]), which a connection gets in any case if it holds nothing else.
+//! A reply is made only when there is memory for it, except for small replies ([`is_small`]): a
+//! connection that holds no other output always gets these.
 //!
-//! Knows nothing of threads: the session, or an event loop, does what is asked for here.
+//! This module knows nothing of threads: the session, or an event loop, does what it asks for.
 
 use bytes::Bytes;
 use strandline::{Limit, Sequence};
@@ -32,14 +33,13 @@ use crate::memory::FLOOR_BYTES;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
-/// Steps that are taken at once: some hundred microseconds.
+/// The steps of a reply that is made at once: a few hundred microseconds.
 pub const STEPS: usize = 1000;
 
-/// What an entry takes in a reply beside its body: heads of arrays, two numbers, line ends.
+/// The bytes of an entry in a reply besides its body: heads of arrays, two numbers, line ends.
 pub const FRAME_BYTES: usize = 64;
 
-/// Whether the reply to a request of this command is small, as far as that is known before it is
-/// run.
+/// Whether the reply to a request of this command is small, as far as that is known in advance.
 pub fn is_small(reply: Reply, request: &[Bytes]) -> bool {
     let bytes: usize = request.iter().map(Bytes::len).sum();
     if bytes > FLOOR_BYTES {
@@ -54,24 +54,25 @@ pub fn is_small(reply: Reply, request: &[Bytes]) -> bool {
     }
 }
 
-/// Whether a page of a timeline is answered at once: it is in memory, and short enough.
+/// Whether a page of a timeline is read at once: it is in memory, and short enough.
 pub fn is_near(key: &Key, from: Sequence, entries: usize) -> Result<bool, Refusal> {
     Ok(entries <= STEPS && key.store.is_in_memory(key.name(), from)?)
 }
 
-/// What a reply with such a page may take.
+/// The most that a reply with such a page takes.
 pub fn page_bytes(limit: Limit) -> usize {
     usize::try_from(limit.body_bytes)
         .unwrap_or(usize::MAX)
         .saturating_add(limit.entries * FRAME_BYTES)
 }
 
-/// What a reply with one entry may take.
+/// The most that a reply with one entry takes.
 pub fn entry_bytes(limits: &Limits) -> usize {
     limits.max_body_bytes + FRAME_BYTES
 }
 
-/// Reads a timeline from a sequence on and writes what was found; at once if that is near.
+/// Reads a timeline from a sequence on and writes the result; at once if `is_near`, and elsewhere
+/// otherwise.
 pub fn answer<T: Send + 'static>(
     context: &mut Context<'_>,
     key: Key,
@@ -91,7 +92,7 @@ pub fn answer<T: Send + 'static>(
     }))
 }
 
-/// A reply of at most so many bytes that is made elsewhere, in one slice.
+/// A reply of at most `bytes` bytes that is made elsewhere, in one slice.
 pub fn elsewhere(
     bytes: usize,
     work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static,
@@ -99,7 +100,7 @@ pub fn elsewhere(
     Flow::Sliced(in_one_slice(bytes, work))
 }
 
-/// The same as work that is not handed over yet.
+/// The same as slices that the caller passes on.
 pub fn in_one_slice(
     bytes: usize,
     work: impl FnOnce() -> Result<Done, Refusal> + Send + 'static,

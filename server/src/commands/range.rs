@@ -1,4 +1,4 @@
-//! Pages without a cursor: TL.RANGE upwards, TL.REVRANGE downwards.
+//! Pages without a cursor: TL.RANGE in ascending order, TL.REVRANGE in descending order.
 
 use bytes::Bytes;
 use strandline::Entry;

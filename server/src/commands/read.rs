@@ -1,7 +1,7 @@
-//! Catching up from a cursor: TL.READ, with BLOCK. (TL.MREAD: `read_many.rs`.)
+//! Reading from a cursor: TL.READ, with BLOCK. (TL.MREAD: `read_many.rs`.)
 //!
-//! A blocked read is over when there is an entry, a verdict other than OK, or no time left;
-//! meanwhile its connection is pushed to as always.
+//! A blocked read ends when there is an entry or a verdict other than OK, or when its time is over.
+//! Meanwhile its connection gets pushes as always.
 
 use bytes::Bytes;
 use strandline::{Limit, Page, Sequence, Verdict};
@@ -23,15 +23,15 @@ pub(super) static COMMANDS: &[Command] =
      next), more, entries.",
     )];
 
-/// Where a reader of one timeline stands.
+/// The cursor of a reader of one timeline.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor {
     pub after: Sequence,
-    /// The reader knows another epoch.
+    /// Whether the cursor is of another epoch.
     pub foreign: bool,
 }
 
-/// A page with the verdict that only the server can give.
+/// A page, with the verdict EPOCH if the cursor is foreign, which only the server knows.
 pub(super) struct Answer {
     pub verdict: &'static str,
     pub page: Page,
@@ -92,7 +92,8 @@ impl Cursor {
             let page = key.store.read_after(key.name(), self.after, limit)?;
             return Ok(Answer { verdict: verdict_word(page.verdict), page });
         }
-        // A cursor of another epoch says nothing about this one: start again with what there is.
+        // A cursor of another epoch has no meaning in this one: the reader starts again with the
+        // oldest entry.
         let page = key.store.read_after(key.name(), self.after, Limit::NOTHING)?;
         let next = page.first - 1;
         Ok(Answer { verdict: "EPOCH", page: Page { next, more: false, ..page } })
@@ -100,7 +101,7 @@ impl Cursor {
 }
 
 impl Answer {
-    /// Whether a blocked reader wants to know it.
+    /// Whether a blocked reader gets this answer.
     pub(super) fn is_telling(&self) -> bool {
         !self.page.entries.is_empty() || self.verdict != verdict_word(Verdict::Ok)
     }

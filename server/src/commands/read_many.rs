@@ -1,8 +1,8 @@
-//! Catching up from several cursors: TL.MREAD, with BLOCK.
+//! Reading from several cursors: TL.MREAD, with BLOCK.
 //!
 //! COUNT and BYTES are totals: they are used up in the order of the keys, and the first entry that
-//! does not fit ends the reply. The first entry of the whole reply always passes. Later keys still
-//! tell their verdicts, so the reply may also be too large by these: then it is refused.
+//! does not fit ends the entries. The first entry of the whole reply is always returned. Later keys
+//! still get their verdicts; if these make the reply too large, it is refused.
 //!
 //! However many keys there are, the work is done in slices of [`STEPS`] steps (see `place.rs`); few
 //! keys that are all in memory are one slice, which is done at once.
@@ -21,10 +21,10 @@ use crate::key::Key;
 use crate::protocol::{Encoder, Protocol};
 use crate::refusal::Refusal;
 
-/// What the map of one key takes beside the key and its entries.
+/// The bytes of a key's map besides the key and its entries.
 const MAP_BYTES: usize = 192;
 
-/// Looking at a word or for a store takes a small part of a step.
+/// Checking a word or finding a store takes a small part of a step.
 const WORDS: usize = 10 * STEPS;
 
 pub(super) static COMMANDS: &[Command] =
@@ -33,32 +33,32 @@ pub(super) static COMMANDS: &[Command] =
         "Array of [key, map as TL.READ] for the keys with entries or a verdict other than OK.",
     )];
 
-/// What is asked for.
+/// The request.
 struct Query {
     engine: Engine,
-    /// The keys, then as many sequences as they came.
+    /// The keys, then the same number of sequences, as they were received.
     words: Vec<Bytes>,
     limit: Limit,
     protocol: Protocol,
-    /// Most bytes of the reply beside the bodies.
+    /// The most bytes of the reply besides the bodies.
     most_frames: u64,
 }
 
-/// How far it is answered.
+/// The progress of the reply.
 struct Sweep {
     query: Arc<Query>,
-    /// Whether the answer is given although it is empty.
+    /// Whether an empty reply is returned.
     last: bool,
-    /// The sequences that were read so far.
+    /// The sequences that were parsed so far.
     after: Vec<Sequence>,
-    /// Keys whose store was found so far.
+    /// The number of keys whose store was found so far.
     found: usize,
-    /// Keys that were looked up so far.
+    /// The number of keys that were looked up so far.
     at: usize,
-    /// What is left for the whole reply.
+    /// The limit that is left for the whole reply.
     left: Limit,
     body_bytes: u64,
-    /// Keys in the reply, and what is written of it.
+    /// The number of keys in the reply, and the part of it that is written.
     count: usize,
     out: Encoder,
 }
@@ -70,7 +70,7 @@ fn read_many(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Ref
         .split_at_checked(names.len())
         .ok_or_else(|| Refusal::usage("syntax error: one sequence for each key"))?;
     if names.len() <= STEPS {
-        // Else this is a part of the work.
+        // Otherwise the slices do this.
         cursors.iter().try_for_each(|raw| integer(raw).map(|_| ()))?;
     }
     let (paging, block) = paging_and_block(rest)?;
@@ -106,8 +106,7 @@ impl Query {
         &self.words[..self.words.len() / 2]
     }
 
-    /// With words of its own: slices of the input would keep all of the read that they came with
-    /// alive.
+    /// With a copy of the words: slices of the input would keep the whole read buffer alive.
     fn detached(&self) -> Query {
         let words = self.words.iter().map(|word| Bytes::copy_from_slice(word)).collect();
         let Query { limit, protocol, most_frames, .. } = *self;
@@ -132,7 +131,7 @@ impl Sweep {
         }
     }
 
-    /// Whether it is one slice, in memory.
+    /// Whether one slice, from memory, is enough.
     fn is_near(&self) -> Result<bool, Refusal> {
         let (keys, entries) = (self.query.keys(), self.query.limit.entries);
         if keys.len() + entries > STEPS {
@@ -164,8 +163,8 @@ impl Sweep {
         Sliced { bytes, slice: Box::new(move || self.slice()) }
     }
 
-    /// First all sequences are read, then all stores are found, then the timelines are looked up:
-    /// so a reply is refused for the same reason however many keys there are.
+    /// First all sequences are parsed, then all stores are found, then the timelines are looked up.
+    /// So a request is refused for the same reason, however many keys it has.
     fn slice(&mut self) -> Result<Option<Done>, Refusal> {
         let query = Arc::clone(&self.query);
         let (keys, cursors) = query.words.split_at(query.keys().len());
@@ -198,7 +197,7 @@ impl Sweep {
         }))))
     }
 
-    /// Looks one timeline up; how many entries it gave.
+    /// Looks up one timeline. Returns the number of its entries.
     fn look_up(&mut self, name: &Bytes, after: Sequence) -> Result<usize, Refusal> {
         let key = Key::find(&self.query.engine, name)?;
         let answer = Cursor { after, foreign: false }.read(&key, self.left)?;
@@ -206,8 +205,8 @@ impl Sweep {
         let used_bytes: u64 = entries.iter().map(|entry| entry.body.len() as u64).sum();
         let left = &mut self.left;
         left.first_always &= entries.is_empty();
-        // After a first entry that is over the budget nothing fits any more, not even an empty
-        // body.
+        // After a first entry that is larger than the budget nothing fits any more, not even an
+        // empty body.
         let is_closed = answer.page.more || used_bytes > left.body_bytes;
         left.body_bytes = left.body_bytes.saturating_sub(used_bytes);
         left.entries = if is_closed { 0 } else { left.entries - entries.len() };

@@ -1,4 +1,4 @@
-//! Parts of replies that several commands have in common.
+//! Parts of replies that several commands share.
 
 use strandline::{Entry, Page};
 
@@ -7,7 +7,7 @@ use super::row::{Context, Flow};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
-/// Entries as the wire shows them.
+/// Writes entries in the form of the protocol.
 pub fn write_entries(entries: &[Entry], out: &mut Encoder) {
     let bodies: usize = entries.iter().map(|entry| entry.body.len()).sum();
     out.expect(bodies + entries.len() * FRAME_BYTES);
@@ -23,7 +23,7 @@ fn write_entry(entry: &Entry, out: &mut Encoder) {
     out.bulk(&entry.body);
 }
 
-/// One entry, or null.
+/// Writes one entry, or null.
 pub fn write_optional(entry: Option<&Entry>, out: &mut Encoder) {
     match entry {
         Some(entry) => write_entry(entry, out),
@@ -31,7 +31,7 @@ pub fn write_optional(entry: Option<&Entry>, out: &mut Encoder) {
     }
 }
 
-/// The head of a read's map, with `pairs` pairs in all: where the timeline and the reader stand.
+/// Writes the head of a read's map, with `pairs` pairs in all: the verdict and the positions.
 pub fn write_standing(verdict: &str, epoch: &str, page: &Page, pairs: usize, out: &mut Encoder) {
     out.map(pairs);
     out.bulk("verdict");
@@ -44,7 +44,7 @@ pub fn write_standing(verdict: &str, epoch: &str, page: &Page, pairs: usize, out
     out.field("more", u64::from(page.more));
 }
 
-/// The reply to `<command> HELP`: its forms, one a line, as the table has them.
+/// Writes the reply to `<command> HELP`: its forms, one per line, from the table.
 pub fn write_help(command: &'static str, context: &mut Context<'_>) -> Result<Flow, Refusal> {
     let usage = context.table.find(command.as_bytes()).map_or("", |row| row.usage);
     let forms: Vec<&str> = usage.trim_matches(['[', ']']).split(" | ").collect();

@@ -1,5 +1,6 @@
-//! What a command is: a row of the table, what it works with, and what may become of it. A command
-//! is handed the table (COMMAND lists it), so the table's type is here, and its rows are in `table`.
+//! A command: its row in the table, the context in which it runs, and its possible outcomes. The
+//! context includes the table, which COMMAND lists. So the type of the table is here, and its rows
+//! are in `table`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,18 +17,18 @@ use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 
-/// What a command needs the permission for.
+/// The permission that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The connection itself.
+    /// Commands about the connection itself.
     Connection,
     /// Reading timelines.
     Read,
     /// Writing timelines.
     Write,
-    /// Being pushed.
+    /// Receiving pushes.
     PubSub,
-    /// Running the server.
+    /// Managing the server.
     Admin,
 }
 
@@ -44,74 +45,75 @@ impl Class {
     }
 }
 
-/// Where the keys stand among a request's words, counted from the command's name. All zero: there
-/// are none.
+/// The positions of the keys in a request's words, counted from the command's name. All zero: no
+/// keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
     /// The first key.
     pub first: usize,
-    /// The last key; negative: counted from the end. With `count_at`: of a request with one key.
+    /// The last key; negative: counted from the end. With `count_at`: the last key of a request
+    /// with one key.
     pub last: isize,
-    /// From one key to the next.
+    /// The distance from one key to the next.
     pub step: usize,
-    /// Where the number of keys stands; 0 when it is not given.
+    /// The position of the number of keys; 0 if the request does not state it.
     pub count_at: usize,
 }
 
-/// How a command is run. The words behind its name are handed over.
+/// How a command is run. It gets the words after its name.
 #[derive(Clone, Copy)]
 pub enum Run {
     /// At once, in its turn.
     Now(fn(&mut Context<'_>, &[Bytes]) -> Result<Flow, Refusal>),
-    /// As a batch, together with its neighbours.
+    /// As a batch, together with the writes around it.
     Write(fn(&Context<'_>, &[Bytes]) -> Result<Prepared, Refusal>),
 }
 
-/// One row.
+/// A row of the table.
 pub struct Command {
-    /// In capitals.
+    /// The name, in capitals.
     pub name: &'static str,
-    /// Number of words, the name included; negative: at least so many.
+    /// The number of words, including the name; negative: at least that many.
     pub arity: i32,
     /// The permission that it needs.
     pub class: Class,
     /// How it is run.
     pub run: Run,
-    /// Where its keys stand.
+    /// The positions of its keys.
     pub keys: Keys,
-    /// The words behind the name.
+    /// The words after the name.
     pub usage: &'static str,
-    /// What it does and replies, in a line.
+    /// What it does and what it replies, in one line.
     pub summary: &'static str,
-    /// Whether it may come before the password.
+    /// Whether it is allowed before login.
     pub before_login: bool,
-    /// Whether it may come on a RESP2 connection that has subscriptions.
+    /// Whether it is allowed on a RESP2 connection with subscriptions.
     pub while_subscribed: bool,
     /// Whether its reply may be large.
     pub reply: Reply,
 }
 
-/// Longest name of a command, with room for names to come.
+/// The longest name of a command, with space for future names.
 pub const MAX_NAME_BYTES: usize = 32;
 
-/// A part of the table, under a heading.
+/// A part of the table, with its own heading.
 pub struct Group {
     /// The heading.
     pub title: &'static str,
-    /// One word for COMMAND DOCS.
+    /// The word for COMMAND DOCS.
     pub word: &'static str,
     /// The rows.
     pub rows: &'static [&'static [Command]],
 }
 
-/// All rows.
+/// The table of commands, with an index by name.
 pub struct CommandTable {
     groups: &'static [Group],
     by_name: HashMap<&'static [u8], (&'static Group, &'static Command)>,
 }
 
 impl CommandTable {
-    /// The rows of these groups.
+    /// The table of the rows of these groups.
     pub fn new(groups: &'static [Group]) -> CommandTable {
         let mut table = CommandTable { groups, by_name: HashMap::new() };
         table.by_name =
@@ -119,14 +121,14 @@ impl CommandTable {
         table
     }
 
-    /// All rows with their groups, in the order in which they are shown.
+    /// All rows with their groups, in the order of the document.
     pub fn all(&self) -> impl Iterator<Item = (&'static Group, &'static Command)> + use<> {
         self.groups
             .iter()
             .flat_map(|group| group.rows.iter().copied().flatten().map(move |row| (group, row)))
     }
 
-    /// The row of a name, in whatever case.
+    /// The row of a name, in any case.
     pub fn find(&self, name: &[u8]) -> Option<&'static Command> {
         self.find_with_group(name).map(|(_, command)| command)
     }
@@ -141,14 +143,14 @@ impl CommandTable {
     }
 }
 
-/// Whether a reply may be large: then it is made only while there is memory for it.
+/// Whether a reply may be large. A large reply is made only when there is memory for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// It has no more bytes than its request, and a few hundred.
     Small,
-    /// It may have many.
+    /// It may have many bytes.
     Large,
-    /// Only with this word behind the name.
+    /// It may have many bytes only if this word follows the name.
     LargeWith(&'static str),
 }
 
@@ -169,19 +171,19 @@ impl Command {
         }
     }
 
-    /// With one key behind the name.
+    /// With one key, the first word after the name.
     #[must_use]
     pub const fn one_key(self) -> Command {
         Command { keys: Keys { first: 1, last: 1, step: 1, count_at: 0 }, ..self }
     }
 
-    /// With keys from the first word to the last.
+    /// With keys from the first word after the name to the last.
     #[must_use]
     pub const fn all_keys(self) -> Command {
         Command { keys: Keys { first: 1, last: -1, step: 1, count_at: 0 }, ..self }
     }
 
-    /// With the number of keys at a word, and the keys behind it.
+    /// With the number of keys at a word, and the keys after it.
     #[must_use]
     pub const fn counted_keys(self, count_at: usize) -> Command {
         let first = count_at + 1;
@@ -212,18 +214,18 @@ impl Command {
         Command { reply, ..self }
     }
 
-    /// The name as COMMAND and error texts show it.
+    /// The name in lower case, as in COMMAND and in error texts.
     pub fn lower_name(&self) -> String {
         self.name.to_ascii_lowercase()
     }
 
-    /// Whether a request of so many words is possible.
+    /// Whether a request may have this many words.
     pub fn takes(&self, words: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
         if self.arity >= 0 { words == arity } else { words >= arity }
     }
 
-    /// The flags, as COMMAND names them.
+    /// The flags, as in COMMAND.
     pub fn flags(&self) -> Vec<&'static str> {
         let mut flags = Vec::new();
         match self.class {
@@ -266,115 +268,116 @@ impl Command {
     }
 }
 
-/// What a command works with.
+/// The context in which a command runs.
 pub struct Context<'a> {
     /// The server.
     pub shared: &'a Arc<Shared>,
     /// Its own connection.
     pub connection: &'a mut Connection,
-    /// All commands.
+    /// The table of commands.
     pub table: &'static CommandTable,
 }
 
-/// What becomes of a command that was not refused.
+/// The outcome of a command that was not refused.
 pub enum Flow {
     /// The reply is written.
     Done,
-    /// The reply is written, and the connection ends.
+    /// The reply is written, and the connection is to be closed.
     Close,
     /// The reply is not known yet.
     Wait(Waiting),
-    /// Something that takes its time, on a thread that may block. Its reply is small.
+    /// Work on a thread that may block. Its reply is small.
     Slow(Work),
-    /// A reply that is made on a thread that may block, in slices, once there is memory for it.
+    /// A reply that is made on a thread that may block, in slices, as soon as there is memory for
+    /// it.
     Sliced(Sliced),
 }
 
 /// A reply that is made in slices.
 pub struct Sliced {
-    /// Bytes of output that are reserved before the first slice.
+    /// The bytes of output that are reserved before the first slice.
     pub bytes: usize,
-    /// Does the next slice; the reply, when it is known.
+    /// Does the next slice. Returns the reply when it is complete.
     pub slice: Slice,
 }
 
-/// One slice after the other.
+/// The function that does the slices one after the other.
 pub type Slice = Box<dyn FnMut() -> Result<Option<Done>, Refusal> + Send>;
 
-/// What runs on a thread that may block.
+/// Work on a thread that may block.
 pub type Work = Box<dyn FnOnce() -> Result<Done, Refusal> + Send>;
 
-/// The reply to something slow.
+/// The result of work on a thread that may block.
 pub enum Done {
     /// `OK`.
     Ok,
     /// A number.
     Integer(u64),
-    /// Something larger, which is written when it is known.
+    /// A larger reply, and the function that writes it.
     Reply(Box<dyn FnOnce(&mut Encoder) + Send>),
-    /// Something that also concerns the connection.
+    /// A step that also concerns the connection.
     Then(Then),
-    /// None yet: a blocked command goes on waiting.
+    /// No reply yet: a blocked command continues to wait.
     NotYet,
-    /// None yet: it is to be made like this, for which there must be more memory.
+    /// No reply yet: it is to be made by these slices, which need more memory.
     Larger(Sliced),
-    /// None yet: a blocked command waits for these timelines, and tries again at once if they are
-    /// others than before.
+    /// No reply yet: a blocked command waits for these timelines, and tries again at once if they
+    /// are not the ones watched before.
     NotYetOn(Vec<Key>),
 }
 
-/// What is done at the end with the connection at hand.
+/// A final step that needs the connection.
 pub type Then = Box<dyn FnOnce(&mut Context<'_>) -> Result<(), Refusal> + Send>;
 
-/// A command that has nothing to tell yet. Its connection watches the timelines that it waits for.
+/// A command that has no reply yet. Its connection watches the timelines that it waits for.
 pub struct Waiting {
-    /// Tries again: whether the reply is written, which it is in any case when there is no time
-    /// left.
+    /// Tries again. The last attempt always produces the reply.
     pub attempt: Attempt,
-    /// When there is no time left; `None`: never.
+    /// When the last attempt is due; `None`: never.
     pub deadline: Option<Instant>,
-    /// One of its timelines advanced since it was tried, or it was not tried yet.
+    /// One of its timelines advanced since the last attempt, or there was no attempt yet.
     pub woken: bool,
 }
 
-/// How it is tried. Called with whether this is the last attempt.
+/// How an attempt is made. The argument is whether it is the last one.
 pub enum Attempt {
     /// At once.
     Here(AttemptHere),
-    /// In slices, which end with [`Done::NotYet`] when there is nothing to tell.
+    /// In slices, which end with [`Done::NotYet`] if there is no reply yet.
     Elsewhere(Box<dyn FnMut(bool) -> Sliced + Send + Sync>),
 }
 
-/// An attempt that is made at once: whether the reply is written.
+/// An attempt that is made at once. Returns whether the reply is written.
 pub type AttemptHere =
     Box<dyn FnMut(&mut Context<'_>, bool) -> Result<bool, Refusal> + Send + Sync>;
 
-/// What becomes of a write that was not refused.
+/// The outcome of a write that was not refused.
 pub enum Prepared {
     /// It is decided.
     Decided(Write),
-    /// It is to be decided on a thread that may block: what it depends on must be read.
+    /// It must be decided on a thread that may block, since the ledger that it depends on must be
+    /// read.
     Elsewhere(Box<dyn FnOnce() -> Result<Write, Refusal> + Send>),
 }
 
 /// A write that was decided.
 pub struct Write {
-    /// What to commit, or what was committed before.
+    /// The batch to commit, or the receipt of an earlier commit.
     pub decision: Decision<Receipt>,
-    /// How the receipt is shown.
+    /// Writes the receipt.
     pub reply: WriteReply,
-    /// What to do if the basis of the decision has moved before the commit.
+    /// Repeats the decision if its basis has moved before the commit.
     pub again: Option<Again>,
 }
 
-/// How a receipt is shown.
+/// Writes a receipt as a reply.
 pub type WriteReply = fn(&Receipt, &mut Encoder);
 
-/// Decides and commits, until a decision holds; on a thread that may block.
+/// Decides and commits until a commit succeeds; on a thread that may block.
 pub type Again = Box<dyn FnOnce() -> Result<Receipt, Refusal> + Send>;
 
 impl Write {
-    /// A batch that was decided on nothing: if one of its conditions fails, the client is told.
+    /// A batch without a basis: if one of its conditions fails, the client gets the error.
     pub fn of(batch: Batch, reply: WriteReply) -> Write {
         Write { decision: Decision::Commit(Box::new(batch), None), reply, again: None }
     }

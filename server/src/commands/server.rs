@@ -1,5 +1,5 @@
-//! The server as a whole: INFO, CONFIG GET, ROLE, TIME, SHUTDOWN. They say what stock clients and
-//! tools ask for when they connect.
+//! The server as a whole: INFO, CONFIG GET, ROLE, TIME, SHUTDOWN. They report what stock clients
+//! and tools request when they connect.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -97,7 +97,7 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
     ]
 }
 
-/// The process's memory by our names, and by those under which tools for Redis look for it.
+/// The memory of the process, under our names and under those that tools for Redis look for.
 fn memory() -> Facts {
     let mut facts = Facts::new();
     for (name, bytes) in figures::process() {
@@ -156,8 +156,8 @@ fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// `*` stands for any bytes, `?` for one. After a mismatch only the last star is tried again, so
-/// the time is at worst the product of the lengths.
+/// Matches a pattern: `*` for any bytes, `?` for one. After a mismatch only the last star is tried
+/// again, so the time is at most proportional to the product of the lengths.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut position) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

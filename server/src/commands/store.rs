@@ -1,4 +1,4 @@
-//! Stores and their TTL: TL.STORE CREATE, LIST, INFO, TTL, DROP.
+//! Stores and their TTLs: TL.STORE CREATE, LIST, INFO, TTL, DROP.
 
 use bytes::Bytes;
 use strandline::PERMANENT_STORES;

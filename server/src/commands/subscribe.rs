@@ -1,6 +1,6 @@
-//! Redis-shaped push: (S)SUBSCRIBE, (S)UNSUBSCRIBE, PUBSUB NUMSUB. A channel is a key: each entry
-//! appended afterwards comes as a message. `im:{<user>}` is a channel too, of what reaches a user.
-//! One that is neither is accepted, as Redis would, and stays silent.
+//! Push as in Redis: (S)SUBSCRIBE, (S)UNSUBSCRIBE, PUBSUB NUMSUB. A channel is a key: each later
+//! entry is pushed as a message. `im:{<user>}` is also a channel, for the events of a user. A
+//! channel that is neither is accepted, as by Redis, and stays silent.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ fn shard_unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<F
     Ok(Flow::Done)
 }
 
-/// Looks where each channel starts, at once if all of that is in memory, then enters them.
+/// Determines the start of each channel, at once if all are in memory, and then subscribes to them.
 fn enter(
     context: &mut Context<'_>,
     names: &[Bytes],
@@ -71,7 +71,7 @@ fn enter(
         return begin(context, names, starts, (kind, word)).map(|()| Flow::Done);
     }
     let (shared, mut starts) = (Arc::clone(context.shared), Vec::new());
-    // Own copies: slices of the input would keep all of the read that they came with alive.
+    // Copies: slices of the input would keep the whole read buffer alive.
     let mut names: Vec<Bytes> = names.iter().map(|name| Bytes::copy_from_slice(name)).collect();
     let slice = move || {
         let left = &names[starts.len()..];
@@ -101,7 +101,7 @@ fn begin(
         context.connection.subscriptions.subscribe(&context.shared.engine, kind, name, start)?;
         let subscriptions = &context.connection.subscriptions;
         let count = match kind {
-            // SUBSCRIBE counts all that puts a RESP2 connection into subscriber mode.
+            // SUBSCRIBE counts everything that puts a RESP2 connection into subscriber mode.
             Kind::Message => {
                 subscriptions.count(Kind::Message) + subscriptions.count(Kind::ShardMessage)
             }

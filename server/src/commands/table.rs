@@ -1,6 +1,6 @@
-//! The one table of commands, put together from the rows that stand in each group's file. Dispatch,
-//! the check of arity, login and subscriber mode, COMMAND, COMMAND DOCS and the tables of
-//! docs/protocol.md are all read from it, so they cannot disagree.
+//! The table of commands, composed of the rows in the files of the groups. Dispatch, the checks of
+//! arity, login and subscriber mode, COMMAND, COMMAND DOCS and the tables of docs/protocol.md all
+//! use it, so they cannot disagree.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use super::{
     read_many, server, store, subscribe,
 };
 
-/// The whole table, in the order in which it is shown.
+/// The whole table, in the order of the document.
 pub static GROUPS: &[Group] = &[
     Group {
         title: "Timelines",
@@ -47,7 +47,7 @@ pub static GROUPS: &[Group] = &[
     Group { title: "Server", word: "server", rows: &[command::COMMANDS, server::COMMANDS] },
 ];
 
-/// The same, in which commands are found by their names.
+/// The same table, with an index by name.
 pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| CommandTable::new(GROUPS));
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Waiting for timelines: commands with BLOCK.
 //!
-//! A blocked command watches first, reads, and then waits: so no commit falls between the read and
-//! the wait.
+//! A blocked command first watches, then reads, then waits, so that no commit is missed between the
+//! read and the wait.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::row::{Attempt, AttemptHere, Context, Flow, Waiting};
 use crate::key::Key;
 use crate::refusal::Refusal;
 
-/// Answers at once, or when one of the keys advances.
+/// Replies at once, or when one of the keys advances.
 pub fn wait(
     context: &mut Context<'_>,
     keys: Vec<Key>,
@@ -31,7 +31,7 @@ pub fn wait(
     }
 }
 
-/// Waits for one of the keys; the session makes the first attempt at once.
+/// Waits for one of the keys. The session makes the first attempt at once.
 pub fn watch(
     context: &mut Context<'_>,
     keys: Vec<Key>,
@@ -42,7 +42,7 @@ pub fn watch(
     Ok(waiting(block_ms, attempt))
 }
 
-/// Waits for these timelines from now on. Whether they are others than before.
+/// Waits for these timelines from now on. Returns whether they are not the ones watched before.
 pub fn watch_instead(context: &mut Context<'_>, keys: Vec<Key>) -> Result<bool, Refusal> {
     let more = keys.len().saturating_sub(context.connection.subscriptions.blocked_on());
     if more > 0 {
@@ -51,11 +51,11 @@ pub fn watch_instead(context: &mut Context<'_>, keys: Vec<Key>) -> Result<bool, 
     context.connection.subscriptions.block(&context.shared.engine, keys)
 }
 
-/// Waits for timelines that are watched, or that the first attempt tells ([`Done::NotYetOn`]).
+/// Waits for timelines that are watched, or that the first attempt returns ([`Done::NotYetOn`]).
 pub fn waiting(block_ms: u64, attempt: Attempt) -> Flow {
     let patience = Duration::from_millis(block_ms);
     let deadline = (block_ms > 0 && patience < LONGEST_BLOCK).then(|| Instant::now() + patience);
-    // What is read elsewhere has not been tried yet.
+    // An attempt elsewhere has not been made yet.
     let woken = matches!(attempt, Attempt::Elsewhere(_));
     Flow::Wait(Waiting { attempt, deadline, woken })
 }

@@ -1,15 +1,15 @@
-//! One budget: how many bytes are used, and who waits until there is room.
+//! A budget: the number of bytes in use, and the connections that wait until there is space.
 //!
-//! No wake-up is lost (P9). Whoever found no room calls [`Budget::poll_room`], which looks again
-//! and registers under one lock; whoever gives bytes back looks for waiters under the same lock. So
-//! either the look sees what was given back, or the giver sees the waiter. A decision to wait that
-//! is made by an earlier look, and not made again under the lock, is the mistake that `modelled.rs`
-//! shows.
+//! No wake-up is lost (P9). A connection that found no space calls [`Budget::poll_room`], which
+//! checks again and registers under one lock; a release of bytes checks for waiters under the same
+//! lock. So either the check sees the released bytes, or the release sees the waiter. A decision to
+//! wait that is based on an earlier check, and not repeated under the lock, loses wake-ups;
+//! `modelled.rs` shows that.
 //!
-//! The sum is also readable without the lock, for the common case that there is room: such a look
-//! may be old, and then one more command runs than should.
+//! The sum can also be read without the lock, for the common case that there is space. Such a value
+//! may be old, and then one command more runs than should.
 //!
-//! Knows nothing of connections, nor of what the bytes are.
+//! It knows nothing of connections, nor of the meaning of the bytes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -17,18 +17,18 @@ use std::task::{Poll, Waker};
 
 use super::locks::{AtomicUsize, Mutex};
 
-/// Bytes that may be used, and those that are.
+/// The limit of bytes, and the bytes in use.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
     /// Written under the lock of `waiting` only.
     used: AtomicUsize,
     waiting: Mutex<BTreeMap<u64, Waiter>>,
-    /// How many were woken so far.
+    /// The number of waiters woken so far.
     woken: AtomicUsize,
 }
 
-/// One who waits.
+/// A connection that waits.
 #[derive(Debug)]
 struct Waiter {
     bytes: usize,
@@ -36,7 +36,7 @@ struct Waiter {
 }
 
 impl Budget {
-    /// A budget of which nothing is used.
+    /// A budget with no bytes in use.
     pub fn new(limit: usize) -> Budget {
         Budget {
             limit,
@@ -46,22 +46,22 @@ impl Budget {
         }
     }
 
-    /// How much may be used.
+    /// The limit, in bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// How much is used.
+    /// The bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether so much more may be used.
+    /// Whether this many more bytes may be used.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.used() + bytes <= self.limit
     }
 
-    /// Uses so much if there is room for it.
+    /// Takes bytes if there is space for them.
     pub fn try_take(&self, bytes: usize) -> bool {
         let _waiting = self.waiting.lock();
         let has_room = self.has_room(bytes);
@@ -71,8 +71,8 @@ impl Budget {
         has_room
     }
 
-    /// Counts another number of bytes than before for somebody who has them already, whether there
-    /// is room or not.
+    /// Replaces the number of bytes that a connection already holds, whether there is space or not.
+    /// Wakes waiters if bytes are released.
     pub fn change(&self, before: usize, now: usize) {
         if before == now {
             return;
@@ -91,8 +91,8 @@ impl Budget {
         woken.into_iter().for_each(|(_, waiter)| waiter.waker.wake());
     }
 
-    /// Ready when so much more may be used; it is not taken. Until then the waker is kept under
-    /// `id`, one for each id.
+    /// Ready when this many more bytes may be used; does not take them. Until then keeps the waker
+    /// under `id`, one for each id.
     pub fn poll_room(&self, id: u64, bytes: usize, waker: &Waker) -> Poll<()> {
         let mut waiting = self.waiting.lock();
         if self.has_room(bytes) {
@@ -103,18 +103,18 @@ impl Budget {
         Poll::Pending
     }
 
-    /// It waits no longer.
+    /// Removes the waiter of an id.
     pub fn stop_waiting(&self, id: u64) {
         self.waiting.lock().remove(&id);
     }
 
-    /// How many of those who waited were woken so far.
+    /// The number of waiters woken so far.
     pub fn woken(&self) -> usize {
         self.woken.load(Ordering::Relaxed)
     }
 
-    /// What must be given back before anybody who waits can go on, or the limit is kept; 0:
-    /// nothing.
+    /// The bytes that must be released until the first waiter can continue or, if there is none,
+    /// until the limit is kept; 0: none.
     pub fn excess(&self) -> usize {
         let waiting = self.waiting.lock();
         let wanted = waiting.values().map(|waiter| waiter.bytes).min().unwrap_or(0);

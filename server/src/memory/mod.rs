@@ -1,23 +1,23 @@
-//! What connections hold in memory: input that has not run yet, and output that was not taken yet.
-//! One budget of each for all connections, each a half of the limit, so that what waits to be taken
-//! cannot keep what came from being run.
+//! The memory of connections: input that has not run yet, and output that was not taken yet. Each
+//! has one budget for all connections, half of the limit, so that output that waits for clients
+//! cannot keep input from being run.
 //!
-//! A small floor for each connection is not counted: that much is read always, so a client that is
-//! gone is noticed always. All connections together thus hold at most the limit, the floors, and
-//! one reply for each thread that was at work when the limit was reached.
+//! A small floor for each connection is not counted: that much is always read, so a client that is
+//! gone is always noticed. All connections that have logged in together hold at most the limit, the
+//! floors, and one reply for each thread that was building one when the limit was reached.
 //!
-//! A connection that has not logged in uses nothing of these budgets. It has a small one of its
-//! own, and what all such connections hold is counted for itself, so that strangers cannot delay a
-//! client that has logged in.
+//! A connection that has not logged in uses neither of these budgets. It has a small limit of its
+//! own, and all such connections share a third budget, an eighth of the limit in addition to it. So
+//! strangers cannot delay a client that has logged in.
 //!
-//! Knows nothing of sockets, nor of who is to go when a limit is reached.
+//! It knows nothing of sockets, nor of which connections are closed when a limit is reached.
 
 mod budget;
 #[cfg(test)]
 mod modelled;
 
 mod locks {
-    //! What the budget takes its locks from, so that its models can put others there.
+    //! The source of the budget's locks, which its models replace.
 
     pub use parking_lot::Mutex;
     pub use std::sync::atomic::AtomicUsize;
@@ -25,46 +25,47 @@ mod locks {
 
 pub use budget::Budget;
 
-/// What each connection may hold of input, and of output, without being counted.
+/// The input, and the output, that each connection may hold without being counted.
 pub const FLOOR_BYTES: usize = 16 * 1024;
 
-/// Input that a connection may hold before it has logged in: a request of [`crate::limits`] fits,
-/// with what frames it.
+/// The input that a connection may hold before it has logged in: a request within the bounds of
+/// [`crate::limits`] fits, with its framing.
 pub const STRANGER_INPUT_BYTES: usize = 24 * 1024;
 
-/// What one read before login asks for. A buffer grows by doubling: with these pieces to 32 KiB.
+/// The size of one read before login. A buffer grows by doubling: with reads of this size to 32
+/// KiB.
 pub const STRANGER_READ_BYTES: usize = 4 * 1024;
 
-/// Output above which a connection that has not logged in runs nothing. Replies before login have
-/// less than 1 KiB, so the buffer, which grows by doubling, has less than 18 KiB; with that of the
-/// input, and the places of its arguments, less than 64 KiB.
+/// The output above which a connection that has not logged in runs no command. Replies before login
+/// have less than 1 KiB, so the buffer, which grows by doubling, has less than 18 KiB; with that of
+/// the input, and the list of its arguments, less than 64 KiB.
 pub const STRANGER_OUTPUT_BYTES: usize = 8 * 1024;
 
 /// The budgets of all connections.
 #[derive(Debug)]
 pub struct Memory {
-    /// Input of those who have logged in.
+    /// The input of connections that have logged in.
     pub input: Budget,
-    /// Output of those who have logged in, and replies that are being made.
+    /// The output of connections that have logged in, and replies that are being built.
     pub output: Budget,
-    /// All that those hold who have not logged in.
+    /// Everything that connections hold that have not logged in.
     pub strangers: Budget,
 }
 
-/// What one connection is counted with.
+/// The bytes that are counted for one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Of input.
+    /// The bytes of input.
     pub input: usize,
-    /// Of output.
+    /// The bytes of output.
     pub output: usize,
-    /// Of both, before login.
+    /// The bytes of both, before login.
     pub stranger: usize,
 }
 
 impl Held {
-    /// What holding so many bytes counts. In steps, so that a connection at work does not change
-    /// the sums with each command.
+    /// The count for these bytes of input and output: the bytes above the floor, rounded up to
+    /// steps, so that a busy connection does not change the sums with each command.
     pub fn of(input: usize, output: usize, logged_in: bool) -> Held {
         if !logged_in {
             return Held { stranger: input + output, ..Held::default() };
@@ -76,7 +77,7 @@ impl Held {
 }
 
 impl Memory {
-    /// Budgets of which nothing is used.
+    /// Budgets with no bytes in use.
     pub fn new(limit: usize) -> Memory {
         Memory {
             input: Budget::new(limit / 2),
@@ -85,7 +86,7 @@ impl Memory {
         }
     }
 
-    /// A connection holds something else now.
+    /// Replaces the count of a connection.
     pub fn change(&self, before: Held, now: Held) {
         self.input.change(before.input, now.input);
         self.output.change(before.output, now.output);

@@ -1,16 +1,16 @@
-//! Models of the budget: loom tries every order in which a connection that finds no room and one
-//! that gives bytes back can run.
+//! Models of the budget: loom runs every interleaving of a connection that finds no space and one
+//! that releases bytes.
 //!
-//! The file under test is compiled a second time here, on the locks of loom. A wake-up that is lost
-//! is a deadlock of the model. The last one models the mistake of an earlier version, so that a
-//! model that sees nothing is noticed.
+//! The file under test is compiled a second time here, with the locks of loom. A lost wake-up is a
+//! deadlock of the model. The last model has the mistake of an earlier version and must find it,
+//! which shows that the models detect it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod locks {
-    //! The locks of loom, in the form of `parking_lot`.
+    //! The locks of loom, with the interface of `parking_lot`.
 
     pub use loom::sync::atomic::AtomicUsize;
 
@@ -30,14 +30,14 @@ mod budget;
 
 use budget::Budget;
 
-/// A budget of 2 of which 2 are used.
+/// A budget of 2 bytes, both in use.
 fn full() -> Arc<Budget> {
     let budget = Arc::new(Budget::new(2));
     assert!(budget.try_take(2));
     budget
 }
 
-/// Takes bytes as a connection does: waits whenever there is no room.
+/// Takes bytes as a connection does: waits while there is no space.
 fn take(budget: &Budget, id: u64, bytes: usize) {
     while !budget.try_take(bytes) {
         loom::future::block_on(poll_fn(|context| budget.poll_room(id, bytes, context.waker())));
@@ -77,8 +77,8 @@ fn of_two_who_wait_the_second_is_woken_by_what_the_first_gives_back() {
     });
 }
 
-/// What a thread does that finds no room, and then looks again to decide how to wait: whether it
-/// waits for nothing.
+/// The mistake: a thread finds no space, and then checks again to decide how to wait. Returns
+/// whether it would wait in vain.
 fn decides_late(budget: &Budget) -> bool {
     !budget.has_room(1) && budget.has_room(1)
 }

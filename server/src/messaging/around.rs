@@ -1,10 +1,11 @@
-//! Reading a timeline of messaging around damage (P5). All reads for users go through this room.
+//! Reads timelines of messaging around damage (P5). Every read of events that are shown to users
+//! goes through this module.
 //!
-//! The engine reports what it cannot read beside what it can. Here both become one row of pieces:
-//! entries, and gaps of consecutive lost entries with the times between which they were committed.
-//! A lost body is a gap of one entry.
+//! The engine reports what it cannot read separately from what it can. This module merges both into
+//! one list of pieces: entries, and gaps of consecutive lost entries with the times between which
+//! they were committed. A lost body is a gap of one entry.
 //!
-//! It does not know: what the bodies say, or where another copy of a lost entry is (`copies`,
+//! It does not know what the bodies mean, nor where another copy of a lost entry is (`copies`,
 //! `refill`).
 
 use std::ops::RangeInclusive;
@@ -13,10 +14,10 @@ use strandline::{Entry, Error, Limit, MAX_SEQUENCE, Page, Sequence, Store, TimeM
 
 use super::trouble::{Result, Trouble};
 
-/// Entries read at a time where one is wanted.
+/// Entries read at a time when one entry is wanted.
 const FEW: usize = 8;
 
-/// Later than any time: the upper bound of a gap when none is known.
+/// Later than any time: the upper bound of a gap if none is known.
 pub const LATEST_MS: TimeMs = TimeMs::MAX;
 
 /// A piece of a timeline.
@@ -39,7 +40,7 @@ pub struct Gap {
     pub from_ms: TimeMs,
     /// None of them was committed later; [`LATEST_MS`]: not known.
     pub to_ms: TimeMs,
-    /// Which file is damaged, and where.
+    /// The damaged file, and where in it.
     pub error: Error,
 }
 
@@ -97,12 +98,12 @@ impl Gap {
         Gap { first, last, ..self.clone() }
     }
 
-    /// The sequences.
+    /// The sequences of the gap.
     pub fn sequences(&self) -> RangeInclusive<Sequence> {
         self.first..=self.last
     }
 
-    /// How many entries it has.
+    /// The number of entries in the gap.
     pub fn count(&self) -> u64 {
         self.last - self.first + 1
     }
@@ -134,7 +135,7 @@ pub fn pieces(page: Page, descending: bool) -> Vec<Piece> {
                 pieces.push(gap(next, entry.sequence - 1, 0, LATEST_MS));
             }
             next = entry.sequence + 1;
-            // No frame is empty: an entry with a body has one that came later, by an edit.
+            // No frame is empty. If an entry in a lost range has a body, a later edit supplied it.
             let is_whole = !entry.body.is_empty();
             pieces.push(if is_whole {
                 Piece::Whole(entry)
@@ -155,7 +156,7 @@ pub fn pieces(page: Page, descending: bool) -> Vec<Piece> {
     pieces
 }
 
-/// Narrows the times of gaps by those of the pieces around them, since times do not fall inside a
+/// Narrows the times of gaps to those of the adjacent pieces, since times never decrease within a
 /// timeline. The pieces are in ascending order.
 pub fn bound_by_neighbours<'a, I>(pieces: I)
 where
@@ -179,7 +180,7 @@ where
     }
 }
 
-/// A read of a range, page by page.
+/// A read of a range of a timeline, page by page.
 pub struct Scan<'a> {
     store: &'a Store,
     name: &'a [u8],
@@ -191,7 +192,7 @@ pub struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Of the sequences from `low` to `high`, with this limit for each page.
+    /// Reads the sequences from `low` to `high`, with this limit for each page.
     pub fn new(
         store: &'a Store,
         name: &'a [u8],
@@ -203,7 +204,7 @@ impl<'a> Scan<'a> {
         Scan { store, name, low: low.max(1), high, descending, limit, is_over: false }
     }
 
-    /// Goes on behind sequences that need not be read, in the direction of the read.
+    /// Continues after a range of sequences that need not be read, in the direction of the read.
     pub fn step_over(&mut self, (first, last): (Sequence, Sequence)) {
         if self.descending {
             self.high = self.high.min(first.saturating_sub(1));
@@ -234,7 +235,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// `None` where a damaged index hides the answer: where a timeline ends, which no read goes around.
+/// Returns `None` if a damaged index hides the answer. Used for the end of a timeline, which no
+/// read can obtain around damage.
 pub fn told_if_hidden<T>(told: std::result::Result<T, Error>) -> Result<Option<T>> {
     match told {
         Ok(told) => Ok(Some(told)),
@@ -243,7 +245,7 @@ pub fn told_if_hidden<T>(told: std::result::Result<T, Error>) -> Result<Option<T
     }
 }
 
-/// What is at a sequence; `None` when nothing is.
+/// The piece at a sequence; `None` if there is none.
 pub fn piece_at(store: &Store, name: &[u8], sequence: Sequence) -> Result<Option<Piece>> {
     match store.range(name, sequence..=sequence, Limit::entries(1).around_damage()) {
         Ok(page) => Ok(pieces(page, false).into_iter().next()),
@@ -277,7 +279,7 @@ fn nearest(
     }
 }
 
-/// The gap with times that the entries around it allow.
+/// The gap, with its times narrowed to those of the nearest readable entries.
 pub fn bounded(store: &Store, name: &[u8], mut gap: Gap) -> Result<Gap> {
     if gap.from_ms == 0 {
         let before = nearest(store, name, (1, gap.first.saturating_sub(1)), true)?;
@@ -293,8 +295,8 @@ pub fn bounded(store: &Store, name: &[u8], mut gap: Gap) -> Result<Gap> {
     Ok(gap)
 }
 
-/// The lowest readable sequence with this time or a later one; `last + 1` when there is none. Where
-/// damage hides times it is the lowest that may have it.
+/// The lowest readable sequence with this time or a later one; `last + 1` if there is none. If
+/// damage hides times, the lowest sequence that may have such a time.
 pub fn sequence_at(store: &Store, name: &[u8], time_ms: TimeMs) -> Result<Sequence> {
     if let Some(found) = told_if_hidden(store.sequence_at(name, time_ms))? {
         return Ok(found);

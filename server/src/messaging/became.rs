@@ -1,17 +1,21 @@
-//! What became of messages: edits and recalls, found by the message that they are about.
+//! The newest change of each message: edits and recalls, found by the message that they change.
 //!
 //! ```text
-//!  m/conv{sequence}   one for each message that was ever changed: its newest change          which body counts, who may read it
-//!  e/conv             the newest change of all, and how many messages have a ledger          when something changed at all, runs
+//!  ledger             content                                    answers
+//!  m/conv{sequence}   the newest change of that message; one     which body is current,
+//!                     ledger for each message ever changed       who may read it
+//!  e/conv             the newest change of the conversation,     whether anything changed
+//!                     and how many messages have a ledger        since a time; runs
 //! ```
 //!
-//! Both get the same record with each change. Only the last record of a ledger says something:
-//! older ones are trimmed, so that the two are as long as there are changed messages, however often
-//! these were changed. To know what became of one message nothing of the others is read, and
-//! nothing at all if the conversation has not changed since.
+//! Each change appends the same record to both. Only the last record of a ledger counts; older ones
+//! are trimmed. So the size of the ledgers depends on the number of changed messages, not on how
+//! often they were changed. Looking up one message reads no record of other messages, and no record
+//! at all if the conversation has not changed since.
 //!
-//! An earlier version kept one record for each change in `e/conv`, and nothing by message. Such a
-//! ledger is still read; the next change of its conversation makes the others from it.
+//! An earlier version kept one record for each change in `e/conv`, and no ledgers of messages. Such
+//! a ledger is still read; the next change in its conversation writes the ledgers of messages from
+//! it.
 
 use std::collections::BTreeMap;
 
@@ -30,20 +34,20 @@ const PAGE: Limit =
 /// Records written at a time.
 const WRITTEN: usize = 500;
 
-/// A ledger is trimmed each time that it has got so many records.
+/// A ledger is trimmed to its last record each time its last sequence is a multiple of this.
 const MOST_OF_A_MESSAGE: u64 = 8;
 const MOST_OF_ALL: u64 = 64;
 
-/// What the newest change made of a message.
+/// The state of a message after its newest change.
 #[derive(Clone, Debug)]
 pub struct Became {
-    /// An edit or a recall.
+    /// The kind of the newest change: an edit or a recall.
     pub kind: Kind,
-    /// The sequence of that event.
+    /// The sequence of the newest change.
     pub sequence: Sequence,
-    /// Who changed it.
+    /// The user who made it.
     pub user: Bytes,
-    /// How often it was edited.
+    /// How often the message was edited.
     pub edited: u64,
     /// The newest edit, and when it was committed.
     pub edit: Option<(Sequence, TimeMs)>,
@@ -54,18 +58,19 @@ pub struct Became {
 /// The newest change of a conversation.
 #[derive(Clone, Debug, Default)]
 pub struct Newest {
-    /// The last record of the ledger.
+    /// The sequence of the ledger's last record.
     pub last: Sequence,
-    /// Its event; 0: not known, or none.
+    /// The sequence of the change; 0: not known, or there is none.
     sequence: Sequence,
-    /// The changes right before that.
+    /// The changes directly before it.
     run: Option<(Sequence, Sequence)>,
-    /// How many messages have a ledger.
+    /// The number of messages that have a ledger.
     messages: u64,
 }
 
 impl Newest {
-    /// The changes at the end of a conversation whose last event is this one, if it ends with such.
+    /// The changes at the end of a conversation whose last event is `last`, if it ends with
+    /// changes.
     pub fn run_up_to(&self, last: Sequence) -> Option<(Sequence, Sequence)> {
         if self.sequence == 0 || self.sequence != last {
             return None;
@@ -76,7 +81,7 @@ impl Newest {
 }
 
 impl Became {
-    /// What a further change makes of it, which is the record of that.
+    /// The record of a further change of a message.
     pub fn record(before: Option<&Became>, change: &Event, when: When, newest: &Newest) -> Event {
         let is_edit = change.kind == Kind::Edit;
         let edited = before.map_or(0, |before| before.edited) + u64::from(is_edit);
@@ -99,7 +104,7 @@ impl Became {
         Some(Became { kind, sequence, user: Bytes::copy_from_slice(&user), edited, edit, message })
     }
 
-    /// With one more change, which was committed at this time.
+    /// The state after one more change, which was committed at `time_ms`.
     fn changed(before: Option<Became>, change: &Event, time_ms: TimeMs) -> Became {
         let (edited, edit, message) = match before {
             Some(before) => (before.edited, before.edit, before.message),
@@ -131,13 +136,15 @@ fn body_of_record(
     body.into()
 }
 
-/// Whether a record is of the version that had nothing by message.
+/// Whether a record is of the version that kept no ledgers of messages.
 fn is_earlier(record: &Event) -> bool {
     record.body.is_empty()
 }
 
 impl Messaging {
-    /// What became of a message since a time, when it was as somebody knows it; `None`: nothing.
+    /// The newest change of a message; `None` if there is none. `since_ms`: the caller knows the
+    /// message as of this time, so `None` is also returned if nothing in the conversation changed
+    /// since. A change before that time may be returned.
     pub(super) fn became(
         &self,
         conv: &[u8],
@@ -159,8 +166,8 @@ impl Messaging {
         Ok(None)
     }
 
-    /// The newest change of a conversation, which from here on has its changes by message. Who
-    /// calls it has the conversation's turn.
+    /// The newest change of a conversation. Migrates the ledger of an earlier version, if it is
+    /// one. The caller must hold the conversation's turn.
     pub(super) fn newest_change(&self, conv: &Bytes) -> Result<Newest> {
         let Some((last, record)) = self.newest_record(conv)? else { return Ok(Newest::default()) };
         if is_earlier(&record) {
@@ -175,8 +182,8 @@ impl Messaging {
         Ok(Newest { last, sequence: record.sequence, run: record.run, messages })
     }
 
-    /// Trims the two ledgers of a message that was changed, if they have become long. Waits for the
-    /// disk; what was asked for is done by then, so that a failure concerns the operator only.
+    /// Trims the two ledgers of a changed message if they have become long. Waits for the disk. The
+    /// command is done by then, so a failure is logged for the operator and not returned.
     pub(super) fn shorten_changes(&self, conv: &[u8], sequence: Sequence) {
         let ledgers = [
             (names::message_ledger(conv, sequence), MOST_OF_A_MESSAGE),
@@ -189,7 +196,10 @@ impl Messaging {
             });
             if let Err(error) = shortened {
                 let ledger = name.escape_ascii();
-                tracing::warn!(%ledger, %error, "a ledger could not be cut short: it grows until there is room");
+                tracing::warn!(
+                    %ledger, %error,
+                    "a ledger could not be cut short: it grows until there is room"
+                );
             }
         }
     }
@@ -225,7 +235,7 @@ impl Messaging {
         Ok(())
     }
 
-    /// Whether what is known of a conversation's changes is all that was written.
+    /// Whether all changes that were written for a conversation can be read.
     pub(super) fn has_all_changes(&self, conv: &[u8]) -> Result<bool> {
         let newest = match self.newest_record(conv) {
             Ok(newest) => newest,
@@ -240,7 +250,7 @@ impl Messaging {
         Ok(Parts::new(&record.body).number() == Some(known.len() as u64))
     }
 
-    /// What can be read of the ledgers of changed messages.
+    /// The changes of a conversation's messages, as far as their ledgers can be read.
     pub(super) fn changed_messages(&self, conv: &[u8]) -> Result<BTreeMap<Sequence, Became>> {
         let (head, mut after, mut known) =
             (names::changed_messages(conv), None::<Vec<u8>>, BTreeMap::new());
@@ -265,7 +275,8 @@ impl Messaging {
         }
     }
 
-    /// What events say of changes, given with their times.
+    /// Derives the changed messages from events with their times. Also returns the edits that a
+    /// later edit superseded.
     pub(super) fn changes_told(
         events: impl Iterator<Item = (Event, TimeMs)>,
     ) -> (BTreeMap<Sequence, Became>, Vec<Sequence>) {
@@ -278,8 +289,8 @@ impl Messaging {
         (changes, superseded)
     }
 
-    /// The changes since a time that an earlier version noted, and the edits that others came
-    /// after.
+    /// The changes since a time in a ledger of the earlier version, and the edits that a later edit
+    /// superseded.
     fn earlier_changes(
         &self,
         conv: &[u8],
@@ -299,8 +310,8 @@ impl Messaging {
         }
     }
 
-    /// Whether a ledger of the earlier version has every record since its first, or since it was
-    /// rebuilt.
+    /// Whether a ledger of the earlier version has every record since its first, or since a
+    /// rebuild.
     fn has_all_earlier(&self, conv: &[u8], last: Sequence) -> Result<bool> {
         let (name, mut next) = (names::changes_ledger(conv), 1);
         let mut scan = Scan::new(&self.state, &name, (1, last), false, PAGE);
@@ -318,7 +329,7 @@ impl Messaging {
         Ok(last < next)
     }
 
-    /// Edits that other edits came after show no body of their own.
+    /// Removes the bodies of superseded edits.
     fn empty_edits(&self, conv: &Bytes, edits: &[Sequence]) -> Result<()> {
         let own = names::conversation(conv);
         for some in edits.chunks(WRITTEN) {
@@ -339,7 +350,7 @@ impl Messaging {
         Ok(())
     }
 
-    /// Where a conversation's ledger ends, and the last record that it has.
+    /// The end of a conversation's ledger, and its last record.
     fn newest_record(&self, conv: &[u8]) -> Result<Option<(Sequence, Event)>> {
         let name = names::changes_ledger(conv);
         let (last, _) = self.state.end(&name)?;
@@ -349,7 +360,7 @@ impl Messaging {
         let unreadable = || self.lost_record(&name, last);
         let (found, record) = match self.state.last(&name)? {
             Some(entry) => (entry.sequence, Event::decode(&entry.body).ok_or_else(unreadable)?),
-            // Those of an earlier version expired with their messages.
+            // The records of the earlier version expired together with their messages.
             None => (last, Event::new(Kind::Reset, &Bytes::new(), &Bytes::new())),
         };
         if found != last && !is_earlier(&record) {
@@ -358,7 +369,7 @@ impl Messaging {
         Ok(Some((last, record)))
     }
 
-    /// The last record of a ledger of which only that one says something.
+    /// The last record of a ledger in which only the last record counts.
     fn last_record(&self, name: &[u8]) -> Result<Option<Entry>> {
         let (last, _) = self.state.end(name)?;
         if last == 0 {

@@ -1,17 +1,17 @@
-//! Editing and recalling: what is stored changes at once, and an event tells everybody who may see
-//! the message, in one batch.
+//! Edits and recalls. One batch changes the stored message and adds an event for every member who
+//! may see the message.
 //!
-//! 1. The message is found where something of it is kept (`content`), and whoever may not change it
-//!    is refused by name.
-//! 2. What is stored of it changes, in its conversation and in all copies at once (`rewrite`). So
-//!    does the edit before this one, which then has no body; those before that one have none
-//!    already. Who shows a copy asks first what became of the message (`became`).
+//! 1. The message is looked up where any of it is kept (`content`). A user who may not change it
+//!    gets an error that names the reason.
+//! 2. The stored body changes, in the conversation and in all copies at once (`rewrite`). The edit
+//!    before this one loses its body in the same way; edits before that one have none already.
+//!    Before a copy is shown, the newest change of its message is looked up (`became`).
 //! 3. The event goes to the conversation and, in push mode, to the members who may see the message.
 //! 4. The ledgers of changes get their record.
 //!
-//! The changes of a conversation are made one after the other, and none while somebody joins or
-//! leaves: of many who decide on the same ledger only one would get through, and all others would
-//! decide again each time.
+//! Changes of a conversation are serialized with each other and with joins and leaves. Otherwise
+//! only one of many concurrent decisions on the same ledger could commit, and the others would be
+//! computed again each time.
 
 use bytes::Bytes;
 use strandline::{Batch, Sequence};
@@ -26,7 +26,7 @@ use super::send::Audience;
 use super::trouble::{Result, Trouble};
 use super::{Messaging, names};
 
-/// What somebody wants to do with a message.
+/// A requested change of a message.
 struct Wanted<'a> {
     conv: &'a Bytes,
     user: &'a Bytes,
@@ -36,13 +36,13 @@ struct Wanted<'a> {
 }
 
 impl Messaging {
-    /// Replaces the body of a message of one's own. Waits for the disk.
+    /// Replaces the body of a message. Only its sender may. Waits for the disk.
     pub fn edit(&self, conv: &[u8], user: &[u8], sequence: Sequence, body: &Bytes) -> Result<()> {
         self.change(conv, user, sequence, Kind::Edit, body).map(drop)
     }
 
-    /// Takes a message of one's own back: its body goes. False when that was done before. Waits for
-    /// the disk.
+    /// Recalls a message, which removes its body. Only its sender may. False if it was recalled
+    /// before. Waits for the disk.
     pub fn recall(&self, conv: &[u8], user: &[u8], sequence: Sequence) -> Result<bool> {
         self.change(conv, user, sequence, Kind::Recall, &Bytes::new())
     }
@@ -91,7 +91,7 @@ impl Messaging {
             return Ok(Decision::Known(false));
         }
         let window_ms = self.options.change_window_ms;
-        // A refusal goes by sure time: a clock that jumps ahead closes no window.
+        // The refusal uses the sure time: a clock that jumps ahead does not close the window.
         if window_ms > 0
             && self.engine.sure_now_ms() >= content.when.start_ms.saturating_add(window_ms)
         {
@@ -134,7 +134,7 @@ impl Messaging {
             Audience { conversation: &ledger.state, joiner: None, only: witnesses.as_deref() };
         let batch = self.post(Batch::new(), event, &audience, ledger, &[]);
         let (of_all, of_it) = (names::changes_ledger(conv), names::message_ledger(conv, sequence));
-        // What became of a message stays known, also where only copies of it are left.
+        // The record of a change does not expire: copies of the message may outlive the original.
         let batch = batch
             .lifetime_ms(0)
             .fan_out(&record, [(&self.state, of_all.as_slice()), (&self.state, of_it.as_slice())])
@@ -159,8 +159,8 @@ impl Messaging {
             });
             match sees {
                 Ok(true) => witnesses.push(member.clone()),
-                // Nothing is shown to who cannot be known to see it; a sync of that user is refused
-                // until its ledger is rebuilt.
+                // A member whose rights cannot be read is shown nothing. A sync of that user is
+                // refused until its ledger is rebuilt.
                 Ok(false) => {}
                 Err(trouble) if trouble.is_damage() => {}
                 Err(trouble) => return Err(trouble),
@@ -169,8 +169,7 @@ impl Messaging {
         Ok(witnesses)
     }
 
-    /// Takes the bodies away that a change replaces: that of the message, and that of the edit
-    /// before.
+    /// Removes the bodies that a change replaces: that of the message, and that of the edit before.
     fn change_bodies(&self, batch: Batch, wanted: &Wanted<'_>, content: &Content) -> Result<Batch> {
         let Wanted { conv, user, sequence, kind, body } = *wanted;
         let edited = content.became.as_ref().map_or(0, |became| became.edited);
@@ -186,7 +185,7 @@ impl Messaging {
         let Some((edit, _)) = content.became.as_ref().and_then(|became| became.edit) else {
             return Ok(batch);
         };
-        // One that cannot be read shows no body.
+        // An edit that cannot be read shows no body.
         Ok(match self.stored_at(&names::conversation(conv), edit)? {
             Some((_, before)) => {
                 let emptied = Event { body: Bytes::new(), ..before };

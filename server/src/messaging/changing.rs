@@ -1,5 +1,5 @@
-//! Edits and recalls: which members get them, which body each member is shown, and what is refused
-//! (P10).
+//! Tests of edits and recalls: which members get them, which body each member is shown, and what is
+//! refused (P10).
 
 mod cost;
 mod remains;
@@ -44,7 +44,7 @@ impl Table {
         rows.expect("reads").into_iter().map(row).collect()
     }
 
-    /// How many records the ledgers of changes of a conversation and of one message have.
+    /// The number of records in the ledgers of changes of a conversation and of one message.
     fn records(&self, conv: &str, sequence: u64) -> (u64, u64) {
         let state = &self.messaging.state;
         let count = |name: &[u8]| state.info(name).expect("reads").count;

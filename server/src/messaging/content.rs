@@ -1,13 +1,14 @@
-//! The message that somebody wants to change, wherever something of it is kept: in its
-//! conversation, or, when it was trimmed there or has expired, in a sync timeline.
+//! Finds the message that a user wants to change, wherever it is kept: in its conversation; if it
+//! was trimmed or has expired there, in a sync timeline; or, if no copy is found, in its newest
+//! edit.
 //!
-//! In a sync timeline the events of a conversation stand in their order, between those of others.
-//! So a copy is looked for by halves: the next event of the conversation behind the middle tells in
-//! which half it is.
+//! The events of a conversation are in a sync timeline in their order, interleaved with those of
+//! other conversations. So a copy is found by binary search: the next event of the conversation at
+//! or after the middle shows which half has the copy.
 //!
-//! Who may have a copy: the user, who changed the message last, some members, who left last, and
-//! whom the oldest events in their sync timelines name: these are former members, too. It does not
-//! know: copies of others.
+//! The sync timelines that are searched are those of: the user, the user who changed the message
+//! last, the first members, the users who left last, and the users that the oldest events in these
+//! sync timelines name, who may be former members. Copies that other users have are not found.
 
 use bytes::Bytes;
 use strandline::{Limit, MAX_SEQUENCE, Sequence};
@@ -24,41 +25,41 @@ use super::{Messaging, each_once, names};
 const PAGE: Limit =
     Limit { entries: 64, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
 
-/// Members whose sync timelines are looked into, and all users with those who left and those whom
-/// these name.
+/// The number of members whose sync timelines are searched, and the number of all users, including
+/// those who left and those whom events name.
 const MOST_MEMBERS: usize = 8;
 const MOST_ASKED: usize = 48;
 
-/// Pages of a sync timeline that may name further users.
+/// Pages of a sync timeline that are searched for names of further users.
 const NAMING_PAGES: usize = 4;
 
-/// A message that can be changed, as far as it is known.
+/// A message that can be changed, as far as it can be read.
 pub struct Content {
-    /// When it was sent.
+    /// When the message was sent.
     pub when: When,
-    /// The message, with the kind of a recall when it was recalled.
+    /// The message; its kind is that of a recall if it was recalled.
     pub message: Event,
-    /// What became of it since.
+    /// Its newest change.
     pub became: Option<Became>,
-    /// Where a copy of it is, if its conversation has it no more.
+    /// Where a copy of it is, if its conversation does not have it any more.
     pub copy: Option<Copied>,
     /// Whether its conversation still has it.
     pub is_in_place: bool,
 }
 
-/// A place in a user's sync timeline.
+/// A position in a user's sync timeline.
 pub struct Copied {
     pub user: Bytes,
     pub place: Sequence,
 }
 
 impl Messaging {
-    /// The message of a conversation at a sequence; `None`: there is none, or nothing of it is
+    /// The message at a sequence of a conversation; `None` if there is none, or nothing of it is
     /// kept.
     ///
-    /// Of a message that is damaged some member's copy tells whose it was. Where none does, a
-    /// member may still recall it: there is nothing to take away but its place. To edit it is
-    /// refused with the damage.
+    /// The sender of a damaged message is read from a member's copy. If there is no copy, any
+    /// member may recall the message, since only its position is left. An edit is then refused with
+    /// the error of the damage.
     pub(super) fn content(
         &self,
         conversation: &Conversation,
@@ -94,7 +95,7 @@ impl Messaging {
         }))
     }
 
-    /// A message that its conversation has not any more, from an edit or from a copy.
+    /// A message that its conversation does not have any more, from a copy or from an edit.
     fn copied_content(
         &self,
         conversation: &Conversation,
@@ -138,7 +139,7 @@ impl Messaging {
         }))
     }
 
-    /// A message as its newest edit tells it, where that is kept.
+    /// A message as its newest edit describes it, if that edit is kept.
     fn content_of_edit(
         &self,
         conv: &Bytes,
@@ -162,8 +163,8 @@ impl Messaging {
         }))
     }
 
-    /// Who did something in a conversation when the oldest of its events were that a user's sync
-    /// timeline still has.
+    /// The users who acted in a conversation, according to the oldest of its events in a user's
+    /// sync timeline.
     fn named_in(&self, user: &Bytes, conv: &Bytes) -> Result<Vec<Bytes>> {
         let name = names::inbox(user);
         let mut scan = Scan::new(&self.sync, &name, (1, MAX_SEQUENCE), false, PAGE);
@@ -177,7 +178,7 @@ impl Messaging {
         Ok(named)
     }
 
-    /// The copy of an event in a user's sync timeline, and its place there.
+    /// The copy of an event in a user's sync timeline, and its position there.
     pub(super) fn copy_of(
         &self,
         user: &Bytes,
@@ -199,7 +200,7 @@ impl Messaging {
         Ok(None)
     }
 
-    /// The first event of a conversation in a part of a sync timeline, and its place.
+    /// The first event of a conversation in a range of a sync timeline, and its position.
     fn next_of(
         &self,
         name: &[u8],

@@ -1,6 +1,6 @@
-//! What a conversation's ledger says: how it was made, who is a member, and who left last: their
-//! sync timelines may have what no other has any more. Who was a member when, stands in the users'
-//! ledgers.
+//! The state of a conversation's ledger: its settings, its members, and the users who left last,
+//! since their sync timelines may have the last copy of an event. The periods of membership are in
+//! the users' ledgers.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -11,14 +11,14 @@ use strandline::TimeMs;
 use super::event::{Event, HISTORY_JOINED, Kind, PULLS, Parts, put_name, put_number};
 use super::ledger::{State, list_records};
 
-/// So many of those who left are known.
+/// The number of former members that are remembered.
 const MOST_FORMER: usize = 16;
 
-/// How messages reach members.
+/// How events reach members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// Push up to the threshold, pull above.
+    /// Push up to `push_members` members, pull above.
     #[default]
     Auto = 1,
     /// A copy in each member's sync timeline.
@@ -31,10 +31,10 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum History {
-    /// Everything.
+    /// Everything, also from before it joined.
     #[default]
     All = 1,
-    /// Only its own periods.
+    /// Only the periods in which it is a member.
     Joined = 2,
 }
 
@@ -58,36 +58,36 @@ impl History {
         }
     }
 
-    /// Its flag in events.
+    /// The flag in events.
     pub fn flag(self) -> u8 {
         if self == History::Joined { HISTORY_JOINED } else { 0 }
     }
 
-    /// What an event's flags say.
+    /// The history that the flags of an event state.
     pub fn of_flags(flags: u8) -> History {
         if flags & HISTORY_JOINED != 0 { History::Joined } else { History::All }
     }
 }
 
-/// How a conversation was made.
+/// The settings of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How messages reach members.
+    /// How events reach members.
     pub mode: Mode,
-    /// What new members see.
+    /// What members see of the time before they joined.
     pub history: History,
-    /// Stands for the sorted list of its first members.
+    /// A digest of the sorted list of its first members.
     pub founders: u64,
-    /// When.
+    /// When it was created.
     pub created_ms: TimeMs,
 }
 
 /// A conversation.
 #[derive(Clone, Debug, Default)]
 pub struct Conversation {
-    /// `None`: there is none of that name.
+    /// `None`: there is no conversation of that name.
     pub settings: Option<Settings>,
-    /// Whether members must look into its timeline for what they lack.
+    /// Whether members must read its timeline for events that are not pushed.
     pub pulls: bool,
     members: BTreeSet<Bytes>,
     former: VecDeque<Bytes>,
@@ -110,17 +110,17 @@ impl Conversation {
         self.members.iter()
     }
 
-    /// Its members behind one, in byte order.
+    /// Its members after one, in byte order.
     pub fn members_after<'a>(&'a self, after: &Bytes) -> impl Iterator<Item = &'a Bytes> + use<'a> {
         self.members.range((Bound::Excluded(after.clone()), Bound::Unbounded))
     }
 
-    /// Those who left last, the very last first.
+    /// The users who left last, the latest first.
     pub fn former(&self) -> impl Iterator<Item = &Bytes> {
         self.former.iter().rev()
     }
 
-    /// The user is an own copy: a slice would keep the whole record alive.
+    /// Copies the user: a slice would keep the whole record alive.
     fn add(&mut self, user: &[u8]) {
         if let Some(at) = self.former.iter().position(|former| former == user) {
             self.former.remove(at);
@@ -131,7 +131,7 @@ impl Conversation {
         }
     }
 
-    /// In a snapshot, of somebody who was no member.
+    /// Adds first: a snapshot has leave records of users who are not members in it.
     fn remove(&mut self, user: &[u8]) {
         self.add(user);
         self.former.extend(self.members.take(user));
@@ -166,12 +166,12 @@ impl Conversation {
     }
 }
 
-/// What a member takes in memory.
+/// The memory that a member takes, in bytes.
 fn member_bytes(user: &[u8]) -> usize {
     user.len() + 80
 }
 
-/// The record of how a conversation was made.
+/// The record of a conversation's creation.
 pub fn created_record(conv: &Bytes, settings: &Settings, pulls: bool) -> Event {
     let mut body = vec![settings.mode as u8];
     put_number(&mut body, settings.founders);

@@ -1,11 +1,11 @@
-//! The events of a conversation whose timeline is damaged, from the sync timelines of its members
-//! (P5): each has a pushed event as the same frame, committed at the same time. The reader's own is
-//! asked first.
+//! Restores the events of a damaged conversation from the sync timelines of its members (P5): each
+//! has a pushed event as the same frame, committed at the same time. The sync timeline of the
+//! reader is searched first.
 //!
-//! A copy shows an event as it was committed. If it was edited or recalled since, the ledgers of
-//! changes say so, and the copy is shown accordingly, an earlier edit with the newest body, too. So
-//! is an original while any damage is known: a change is stored apart from what it changes, and may
-//! be what is lost.
+//! A copy shows an event as it was committed. If the event was edited or recalled since, the
+//! ledgers of changes show it, and the copy is changed accordingly; an earlier edit also gets the
+//! newest body. The same is done for an original while any damage is known: a change is stored
+//! separately from the entry that it changes, and may be lost.
 
 use std::collections::BTreeMap;
 
@@ -23,23 +23,23 @@ use super::{Messaging, names};
 const PAGE: Limit =
     Limit { entries: 256, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: true };
 
-/// Lost entries of a conversation that are looked for at a time.
+/// Lost entries of a conversation that are searched for at a time.
 const MOST_SOUGHT: u64 = 64;
 
 /// Pages of the sync timeline that one walk through a damaged conversation may read.
 pub const MOST_PAGES: usize = 256;
 
-/// Members whose sync timelines are looked into when the reader's own lacks a copy.
+/// Members whose sync timelines are searched if the reader's own has no copy.
 const MOST_ASKED: usize = 8;
 
-/// What is at a sequence of a conversation.
+/// The event at a sequence of a conversation.
 pub enum Found {
-    /// This event, and when it was committed.
+    /// The event, and when it was committed.
     Event(When, Event),
-    /// An event that cannot be read anywhere, when it was committed at the earliest, why, and whose
-    /// it is, if that is known.
+    /// An event that cannot be read anywhere: the earliest time at which it was committed, the
+    /// error, and its author, if known.
     Lost(When, Error, Option<Bytes>),
-    /// Nothing, or what is no event.
+    /// There is nothing, or the entry is not an event.
     Nothing,
 }
 
@@ -54,8 +54,8 @@ impl Found {
 }
 
 impl Messaging {
-    /// The event at a sequence of a conversation, as it is to be shown now: the original, or a copy
-    /// that the user or another member has.
+    /// The event at a sequence of a conversation as it is shown now: the original, or a copy of the
+    /// user or of another member.
     pub(super) fn event_at(&self, conv: &Bytes, user: &Bytes, sequence: Sequence) -> Result<Found> {
         let name = names::conversation(conv);
         let gap = match piece_at(&self.messages, &name, sequence)? {
@@ -74,8 +74,7 @@ impl Messaging {
         }
     }
 
-    /// The event that a conversation's timeline has at a sequence, as it is stored, if that can be
-    /// read.
+    /// The event that is stored at a sequence of a conversation's timeline, if it can be read.
     pub(super) fn stored_at(
         &self,
         name: &[u8],
@@ -86,9 +85,9 @@ impl Messaging {
         Ok(entry.and_then(|entry| Some((When::of(entry), Event::decode(&entry.body)?))))
     }
 
-    /// Hands each lost entry of a gap to `take`, as the user's copy of it says if there is one,
-    /// until that is false. Whether it never was. `pages`: how many of the sync timeline may still
-    /// be read.
+    /// Passes each lost entry of a gap to `take`, with the user's copy if there is one, until
+    /// `take` returns false. Returns whether it never did. `pages`: how many pages of the sync
+    /// timeline may still be read.
     pub(super) fn seek(
         &self,
         conv: &Bytes,
@@ -106,7 +105,8 @@ impl Messaging {
                 let sequence = if descending { part.last - at } else { part.first + at };
                 let mut seen = Seen { sequence, time_ms: left.from_ms, event: None, edited: 0 };
                 if let Some((when, copy)) = copies.remove(&sequence) {
-                    // Times do not fall inside a timeline: the rest is on this side of it.
+                    // Times never decrease within a timeline, so this time bounds the rest of the
+                    // gap.
                     let bound = if descending { &mut left.to_ms } else { &mut left.from_ms };
                     *bound = when.time_ms;
                     seen.time_ms = when.time_ms;
@@ -129,8 +129,8 @@ impl Messaging {
         }
     }
 
-    /// The copies of a gap's entries, as they were committed: those of the user's sync timeline,
-    /// then those of other members'.
+    /// The copies of a gap's entries, as they were committed: first from the user's sync timeline,
+    /// then from those of other members.
     fn copies(
         &self,
         conv: &Bytes,
@@ -145,7 +145,7 @@ impl Messaging {
         if are_all(&copies) {
             return Ok(copies);
         }
-        // Who the members are may be lost as well: then nobody else is asked.
+        // The list of members may be lost as well. Then nobody else is searched.
         for other in self.members(conv, &[], MOST_ASKED).unwrap_or_default() {
             if other != *user && !are_all(&copies) {
                 self.add_copies(&mut copies, conv, &other, gap, descending, pages)?;
@@ -186,8 +186,8 @@ impl Messaging {
         Ok(())
     }
 
-    /// A message that cannot be read anywhere, if it was changed since a time: it is what the
-    /// newest change made of it.
+    /// A message that cannot be read anywhere, as the newest change since `since_ms` left it;
+    /// `None` if there is none.
     fn by_changes(
         &self,
         conv: &Bytes,
@@ -210,19 +210,19 @@ impl Messaging {
             .map(|edit| Event { body: edit.body, ..message }))
     }
 
-    /// A message that cannot be read anywhere.
+    /// The result for an event that cannot be read anywhere.
     fn lost(&self, conv: &Bytes, user: &Bytes, sequence: Sequence, gap: Gap) -> Result<Found> {
         if let Some(event) = self.by_changes(conv, user, sequence, gap.from_ms)? {
             return Ok(Found::Event(When::at(gap.from_ms), event));
         }
-        // Whose a message is that was edited: nobody else could edit it.
+        // The author of a message that was edited is known: nobody else could have edited it.
         let became = self.became(conv, sequence, gap.from_ms)?;
         let author = became.filter(|became| became.kind == Kind::Edit).map(|became| became.user);
         Ok(Found::Lost(When::at(gap.from_ms), gap.error, author))
     }
 
-    /// An original that was read. Where damage may hide that it was edited or recalled, what the
-    /// ledgers of changes say counts.
+    /// The result for an original that was read. If damage may hide an edit or a recall, the
+    /// ledgers of changes decide.
     pub(super) fn as_it_is_stored(&self, user: &Bytes, event: Event, when: When) -> Result<Found> {
         if self.engine.has_damage() {
             return self.as_it_became(user, event, when);
@@ -230,8 +230,8 @@ impl Messaging {
         Ok(Found::Event(when, event))
     }
 
-    /// A copy as it is to be shown now, when the original is gone or cannot be read. Rather nothing
-    /// is shown than a body that was taken back.
+    /// A copy as it is shown now, when the original is gone or cannot be read. If in doubt, shows
+    /// nothing rather than a body that was recalled.
     pub(super) fn as_it_became(&self, user: &Bytes, copy: Event, when: When) -> Result<Found> {
         let Some(became) = self.became_of(&copy, when)? else {
             return Ok(Found::Event(when, copy));
@@ -239,7 +239,7 @@ impl Messaging {
         self.as_changed(user, copy, when, &became)
     }
 
-    /// What became of the message that an event shows, since that was committed.
+    /// The newest change of the message that an event shows, since the event was committed.
     pub(super) fn became_of(&self, event: &Event, when: When) -> Result<Option<Became>> {
         match event.kind {
             Kind::Message | Kind::Edit => {
@@ -249,7 +249,7 @@ impl Messaging {
         }
     }
 
-    /// A copy of a message, or of an edit of it, as the newest change of that message makes it.
+    /// A copy of a message, or of an edit of it, with the newest change of that message applied.
     pub(super) fn as_changed(
         &self,
         user: &Bytes,
@@ -277,8 +277,8 @@ impl Messaging {
         }
     }
 
-    /// What has the newest body of a message that was edited: the newest edit, else the message
-    /// itself, else a copy of that edit.
+    /// The event with the newest body of an edited message: the newest edit; if that is gone, the
+    /// message itself; otherwise a copy of that edit.
     fn newest_body(
         &self,
         conv: &Bytes,
@@ -290,7 +290,7 @@ impl Messaging {
         if !matches!(edit, Found::Nothing) {
             return Ok(edit);
         }
-        // While any damage is known, it may be the message as it was before.
+        // While any damage is known, the stored message may lack the edit.
         if !self.engine.has_damage()
             && let Some((when, event)) = self.stored_at(&names::conversation(conv), sequence)?
         {
@@ -299,7 +299,7 @@ impl Messaging {
         self.kept_edit(conv, user, became)
     }
 
-    /// The newest edit of a message, where a sync timeline has a copy of it.
+    /// The newest edit of a message, if a sync timeline has a copy of it.
     pub(super) fn kept_edit(&self, conv: &Bytes, user: &Bytes, became: &Became) -> Result<Found> {
         let Some((edit, edit_ms)) = became.edit else { return Ok(Found::Nothing) };
         let gap = Gap {
@@ -311,7 +311,7 @@ impl Messaging {
         };
         let mut found = self.copies(conv, user, &gap, false, &mut { MOST_PAGES })?;
         if found.is_empty() {
-            // Who made it has one, too, and may have left since.
+            // The author of the edit has a copy too, and may have left since.
             self.add_copies(&mut found, conv, &became.user, &gap, false, &mut { MOST_PAGES })?;
         }
         let found = found.remove(&edit);

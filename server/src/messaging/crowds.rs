@@ -1,6 +1,6 @@
-//! Cursors where very much happens in one millisecond, where a clock stands still for hours, and
-//! where a terminal comes back after the lines of pulled events have expired (P9, P10): each event
-//! once, in short cursors, at the cost of what is new.
+//! Tests of cursors when many events have the same millisecond, when a clock stands still for
+//! hours, and when a terminal returns after the lines of pulled events have expired (P9, P10): each
+//! event arrives once, with short cursors, at a cost that depends only on what is new.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +12,19 @@ use super::{Cursor, History, Messaging, Mode, Standing};
 
 const LONGEST: usize = 512;
 
-/// A conversation's id that is long enough for a few of them to fill a cursor.
+/// An id of a conversation, long enough for a few of them to fill a cursor.
 fn room(number: usize) -> String {
     format!("{number:04}-{}", "x".repeat(60))
 }
 
 impl Table {
-    /// The same stores, as a server knows them that has just started.
+    /// Replaces messaging as a restart of the server does: the same stores, and nothing in memory.
     fn forget(&mut self) {
         self.messaging =
             Messaging::open(&self.engine, self.messaging.options.clone()).expect("they are there");
     }
 
-    /// A message to each of so many conversations, all in one millisecond.
+    /// Sends a message to each of `rooms` conversations, all in one millisecond.
     fn burst(&self, rooms: usize, body: &str) {
         for number in 0..rooms {
             self.commit(self.batch(&room(number), body.to_owned(), 0));
@@ -38,8 +38,8 @@ impl Table {
         table
     }
 
-    /// Everything behind a cursor in pages of so many, none of them with a long cursor, and the
-    /// cursor at the end.
+    /// Everything after a cursor in pages of `count` events, and the cursor at the end. Checks that
+    /// no page has a long cursor.
     fn rest(&self, user: &str, from: &Cursor, count: usize) -> (Vec<String>, Vec<u8>) {
         let (mut all, mut cursor) = (Vec::new(), from.clone());
         loop {
@@ -62,8 +62,8 @@ impl Table {
         }
     }
 
-    /// From the cursor of each event on the rest comes, and nothing else; from the end nothing, and
-    /// the end is the tail.
+    /// Checks that the cursor of each event gives the rest and nothing else, that the cursor at the
+    /// end gives nothing, and that it is the tail.
     fn check_all_cursors(&mut self, user: &str, from: &Cursor) {
         let name = user.as_bytes();
         let page = self.sync(user, from, 10_000);
@@ -100,7 +100,7 @@ fn a_burst_into_hundreds_of_conversations_gives_short_cursors_and_each_event_onc
     for from in [Cursor::Oldest, start.clone()] {
         table.check_all_cursors("bob", &from);
     }
-    // The clock stands still, and more comes at that time than was there.
+    // The clock stands still, and more events come at this time than there were.
     let (_, middle) = table.rest("bob", &start, 20);
     let middle = table.messaging.cursor(b"bob", &middle).expect("its own");
     table.send("others", "for carl");
@@ -151,8 +151,9 @@ fn a_terminal_that_comes_back_after_the_lines_have_expired_gets_each_event_once(
     }
 }
 
-/// More conversations in the newest millisecond than a cursor notes, more of them in that very
-/// millisecond after the terminal was here, and then a week without it: it is told to start again.
+/// More conversations have events in the newest millisecond than a cursor can note, more of them
+/// get events in the same millisecond after the terminal has read it, and the terminal stays away
+/// for a week: it gets the verdict TRIMMED.
 #[test]
 fn what_can_no_longer_be_told_apart_after_a_week_is_told_as_trimmed() {
     const ROOMS: usize = 30;
@@ -249,9 +250,9 @@ fn the_tail_moves_only_for_what_its_user_gets() {
     }
 }
 
-/// Terminals of one user that sync at any time, in pages of any size, while conversations switch
-/// between push and pull, members come and go, the clock stands or moves, and the server forgets
-/// what it keeps in memory.
+/// Terminals of one user sync at any time, in pages of any size, while conversations switch between
+/// push and pull, members join and leave, the clock stands or moves, and the server forgets its
+/// state in memory.
 #[test]
 fn terminals_get_each_event_once_whatever_happens_at_one_time() {
     const ROOMS: u64 = 12;
@@ -307,7 +308,7 @@ fn terminals_get_each_event_once_whatever_happens_at_one_time() {
     }
 }
 
-/// A terminal of bob's: its cursor, and what it has of each conversation.
+/// A terminal of bob's: its cursor, and the sequences that it has of each conversation.
 #[derive(Clone)]
 struct Terminal {
     cursor: Cursor,
@@ -315,7 +316,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Takes a page of so many. Whether it is at the end.
+    /// Takes a page of `count` events. Returns whether the terminal is at the end.
     fn take(&mut self, table: &Table, count: usize, seed: u64) -> bool {
         let page = table.sync("bob", &self.cursor, count);
         assert_eq!(page.verdict, Standing::Ok);

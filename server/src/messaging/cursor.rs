@@ -1,27 +1,29 @@
-//! How far a terminal has come: the opaque string of IM.SYNC, at most 512 bytes.
+//! The position of a terminal: the opaque string of IM.SYNC, at most 512 bytes.
 //!
 //! ```text
-//!  cursor := hex of: 2, history: u64, user's digest: u32, sequence in the sync timeline,
-//!            time, line, shape: u8, (length: u8, conversation, sequence) ×        plain numbers are varints
+//!  cursor := hex of: 2, history: u64, user's digest: u32, sequence in the sync timeline, time,
+//!            line, shape: u8, (length: u8, conversation, sequence) ×    plain numbers are varints
 //! ```
 //!
-//! Pushed events have their place in the user's sync timeline, one number. Pulled events are in
-//! many timelines; what orders them is the commit time, which never decreases from one batch to the
-//! next. So all pulled events of earlier times are passed, and of this very time (a millisecond, or
-//! hours if the clock was put back) those that one of these names:
+//! For pushed events the position is one number, a sequence of the user's sync timeline. Pulled
+//! events are in many timelines and are ordered by their commit time, which never decreases from
+//! one batch to the next. So the cursor has passed all pulled events of earlier times. Of the
+//! events of its own time (a millisecond, or hours if the clock was set back) it has passed those
+//! that one of these names:
 //!
-//! * *noted*: of these conversations up to these sequences. As many as fit.
-//! * *by id*: all conversations below this id, and this one up to this sequence. For times that are
-//!   over.
-//! * *by line*: those whose lines in the ledger of pulled events are not above this one, and those
-//!   noted.
+//! * *noted*: the events of these conversations up to these sequences. As many conversations as
+//!   fit.
+//! * *by id*: the events of all conversations with a lower id than this one, and those of this one
+//!   up to this sequence. Only for times that are over.
+//! * *by line*: the events whose lines in the ledger of pulled events are not after this line, and
+//!   those noted.
 //!
-//! At the end of everything a cursor depends on the user's events alone (`pulled`): it is then the
-//! same for every terminal, and moves only for an event that this user gets. Nothing of it is kept
-//! on the server: any number of terminals cost nothing.
+//! At the end of all events a cursor depends only on the user's own events (`pulled`): it is the
+//! same for every terminal, and moves only when this user gets an event. The server keeps no
+//! cursors, so the number of terminals costs nothing.
 //!
-//! Cursors of version 1 had all conversations of the time and no line. They are read if they fit
-//! into 512 bytes today; longer ones are of another history (EPOCH).
+//! Cursors of version 1 list all conversations of their time and have no line. They are read if
+//! they fit into 512 bytes today; longer ones count as cursors of another history (EPOCH).
 
 use std::collections::BTreeMap;
 
@@ -35,95 +37,97 @@ use super::trouble::{Result, Trouble};
 const VERSION: u8 = 2;
 const VERSION_BEFORE: u8 = 1;
 
-/// Longest cursor, as text.
+/// The longest cursor, as text.
 pub const MAX_CURSOR_BYTES: usize = 512;
 
-/// A number up to 2^63 - 1 takes at most so many bytes.
+/// The most bytes that a number up to 2^63 - 1 takes.
 const NUMBER_BYTES: usize = 9;
 
 /// Version, history, user, three numbers and the shape.
 const FIXED_BYTES: usize = 1 + 8 + 4 + 3 * NUMBER_BYTES + 1;
 
-/// For conversations and their sequences there is so much room.
+/// The bytes that are left for conversations and their sequences.
 const NOTED_BYTES: usize = MAX_CURSOR_BYTES / 2 - FIXED_BYTES;
 
-/// One always fits, also the own conversation of a user with the longest id.
+/// One conversation always fits, also one with the longest id.
 const _: () = assert!(1 + MAX_ID_BYTES + 1 + NUMBER_BYTES <= NOTED_BYTES);
 
-/// The shape by id.
+/// The shape of a cursor by id.
 const BY_ID: u8 = 1;
 
-/// A place in everything that ever was to reach a user.
+/// A position in the sequence of all events of a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// The last sequence of the sync timeline.
     pub inbox: Sequence,
-    /// The pulled events that are behind it.
+    /// The pulled events that it has passed.
     pub pulled: Passed,
 }
 
-/// Which pulled events of a user are behind a place: see the heading.
+/// The pulled events of a user that a position has passed: see the heading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
-    /// All of earlier times.
+    /// All events of earlier times are passed.
     pub time_ms: TimeMs,
-    /// Those of this time with a line that is not above this one; 0: this tells nothing.
+    /// The events of this time whose line is not after this one are passed; 0: no line is given.
     pub line: Sequence,
-    /// Those of this time, of these conversations, up to these sequences.
+    /// The events of this time, of these conversations, up to these sequences are passed.
     pub noted: BTreeMap<Bytes, Sequence>,
-    /// Those of this time, of all conversations below the one that is noted.
+    /// The events of this time, of all conversations with a lower id than the noted one, are
+    /// passed.
     pub by_id: bool,
 }
 
-/// What a terminal passes.
+/// The cursor that a terminal sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cursor {
-    /// `0`: the oldest that is kept.
+    /// `0`: from the oldest event that is kept.
     Oldest,
     /// `$`: from now on.
     Newest,
-    /// Of another history.
+    /// A cursor of another history.
     Foreign,
-    /// What an earlier call gave.
+    /// A cursor that an earlier call returned.
     At(Position),
 }
 
-/// What a noted conversation takes in a cursor.
+/// The bytes that a noted conversation takes in a cursor.
 pub fn noted_bytes(conv: &[u8], sequence: Sequence) -> usize {
     let bits = (u64::BITS - sequence.leading_zeros()).max(1);
     1 + conv.len() + bits.div_ceil(7) as usize
 }
 
-/// What all of these take.
+/// The bytes that these noted conversations take together.
 pub fn all_noted_bytes(noted: &BTreeMap<Bytes, Sequence>) -> usize {
     noted.iter().map(|(conv, sequence)| noted_bytes(conv, *sequence)).sum()
 }
 
-/// Whether conversations that take so many bytes can be noted.
+/// Whether conversations that take this many bytes can be noted.
 pub fn can_be_noted(bytes: usize) -> bool {
     bytes <= NOTED_BYTES
 }
 
 impl Passed {
-    /// Whether an event of its time is behind it, as far as that shows without lines.
+    /// Whether an event of its time is passed, as far as that is known without lines.
     pub fn has(&self, conv: &Bytes, sequence: Sequence) -> bool {
         let noted = self.noted.get(conv).is_some_and(|last| sequence <= *last);
         noted || (self.by_id && self.noted.keys().next().is_some_and(|last| conv < last))
     }
 
-    /// All of earlier times are behind it.
+    /// Passes all events of times before `time_ms`.
     pub fn reach(&mut self, time_ms: TimeMs) {
         if time_ms > self.time_ms {
             *self = Passed { time_ms, ..Passed::default() };
         }
     }
 
-    /// Whether nothing of its time is behind it.
+    /// Whether no event of its time is passed.
     pub fn is_before_its_time(&self) -> bool {
         self.line == 0 && self.noted.is_empty()
     }
 
-    /// Notes a conversation up to a sequence. False if that does not fit: then it is as it was.
+    /// Notes a conversation up to a sequence. Returns false, and changes nothing, if that does not
+    /// fit.
     pub fn note(&mut self, conv: &Bytes, sequence: Sequence) -> bool {
         let before = self.noted.insert(conv.clone(), sequence);
         let fits = can_be_noted(all_noted_bytes(&self.noted));
@@ -138,7 +142,7 @@ impl Passed {
 }
 
 impl Position {
-    /// The cursor that says so.
+    /// The text of the cursor.
     pub fn encode(&self, history: u64, user: &[u8]) -> Vec<u8> {
         let Passed { time_ms, line, noted, by_id } = &self.pulled;
         let mut bytes = vec![VERSION];
@@ -156,7 +160,7 @@ impl Position {
 }
 
 impl Cursor {
-    /// Reads what a terminal passes.
+    /// Parses the cursor that a terminal sends.
     pub fn decode(text: &[u8], history: u64, user: &[u8]) -> Result<Cursor> {
         match text {
             b"0" => return Ok(Cursor::Oldest),

@@ -1,6 +1,8 @@
-//! Messaging on damaged files (P5): after one flipped bit, wherever it is, every command of every
-//! user answers, what one of the two stores has lost is read from the other, and nothing is missing
-//! that is not told.
+//! Tests of messaging on damaged files (P5). After one flipped bit, or one missing file, every
+//! command of every user answers; events that one of the stores `messages` and `sync` has lost are
+//! read from the other; and every event that is missing is reported. If both copies of an index are
+//! damaged, only the commands that need it are refused, with the name of the file. Events lost in
+//! both stores are shown as damaged or lost.
 
 mod ledgers;
 mod twins;
@@ -44,7 +46,7 @@ fn open(disk: &SimulatedDisk, now_ms: u64) -> Table {
     Table { clock, engine, messaging }
 }
 
-/// What a terminal keeps of an event.
+/// The parts of an event that a terminal keeps.
 type Told = (String, u64, String, String);
 
 fn told(delivery: &Delivery) -> Told {
@@ -68,7 +70,7 @@ impl Table {
         self.messaging.send(&message).map(drop)
     }
 
-    /// Everything that a user's new terminal gets, in pages of so many.
+    /// Everything that a new terminal of a user gets, in pages of `count` events.
     fn drain(&self, user: &str, count: usize) -> Vec<Told> {
         let (mut all, mut cursor) = (Vec::new(), Cursor::Oldest);
         for _ in 0..10_000 {
@@ -95,7 +97,7 @@ impl Table {
         shown.into_iter().map(row).collect()
     }
 
-    /// What the ledgers say of all conversations.
+    /// The facts and members of all conversations, as the ledgers state them.
     fn facts(&self) -> Vec<String> {
         let fact = |conv: &str| {
             let info = self.messaging.info(conv.as_bytes()).expect("IM.INFO answers");
@@ -107,8 +109,8 @@ impl Table {
     }
 }
 
-/// Three pushed conversations and a pulled one, in several segments a store; the newest of them is
-/// still in the log, unless it closes.
+/// Three pushed conversations and a pulled one, in several segments a store. The newest events are
+/// still in the log, unless `closes`.
 fn scene(closes: bool) -> (Image, u64) {
     let disk = SimulatedDisk::new();
     let table = open(&disk, START_MS);
@@ -143,7 +145,7 @@ fn scene(closes: bool) -> (Image, u64) {
     (disk.contents(), START_MS + 1000)
 }
 
-/// What was there before the damage.
+/// The answers before the damage.
 struct Whole {
     synced: BTreeMap<&'static str, Vec<Told>>,
     histories: BTreeMap<(&'static str, &'static str), Vec<Told>>,
@@ -169,7 +171,7 @@ impl Whole {
         }
     }
 
-    /// Everything that anybody may ask, on damaged files of a store.
+    /// Checks every answer to every user while files of `store` are damaged.
     fn check(&self, table: &Table, store: u64) {
         let mut lost = 0;
         for user in USERS {
@@ -206,7 +208,7 @@ impl Whole {
         }
     }
 
-    /// What a user gets; how many entries are lost.
+    /// Checks the events that a user gets. Returns the number of lost entries.
     fn check_sync(&self, user: &str, all: &[Told], store: u64) -> usize {
         let whole = &self.synced[user];
         let lost = all.iter().filter(|event| event.2 == "lost").count();
@@ -226,7 +228,7 @@ impl Whole {
     }
 }
 
-/// Numbers of stores in file headers.
+/// The ids of stores in file headers.
 const MESSAGES: u64 = 1;
 const SYNC: u64 = 2;
 const STATE: u64 = 3;
@@ -239,7 +241,8 @@ fn unread(table: &Table, user: &str) -> u64 {
     counts.iter().map(|(_, count)| count).sum()
 }
 
-/// Each event, or that it is damaged; if it was pushed, the event.
+/// Checks that each event is there or is shown as damaged; with `is_restored`, that all are there
+/// unchanged.
 fn check_history(now: &[Told], whole: &[Told], is_restored: bool) {
     if is_restored {
         assert_eq!(now, whole);
@@ -252,8 +255,8 @@ fn check_history(now: &[Told], whole: &[Told], is_restored: bool) {
     }
 }
 
-/// Flips a bit of each file of the kind, in every so many bytes, and the same of its twin if
-/// `twins` says so; `check` gets the store, and a word for the place.
+/// Flips a bit of each file of the kind, once in every `every` bytes, and the same bit of its twin
+/// if `twins`. `check` gets the store, a description of the position, and the damaged files.
 fn flip_everywhere(
     image: &Image,
     (ending, twins): (&str, bool),
@@ -305,7 +308,7 @@ fn a_flipped_bit_in_data_stops_nothing_and_what_the_other_store_has_is_shown_who
     check_everywhere(true, ".data", 400);
 }
 
-/// The disk does not give a file: that is damage like another.
+/// A file that the disk does not return counts as damage.
 #[test]
 fn a_file_that_is_gone_stops_nothing() {
     let (image, now_ms) = scene(true);
@@ -328,8 +331,8 @@ fn a_flipped_bit_in_an_index_stops_nothing() {
     check_everywhere(true, ".index", 200);
 }
 
-/// Where both copies of an index are damaged, and nothing else says where timelines end, what needs
-/// that is refused by name, for those alone.
+/// If both copies of an index are damaged, and nothing else knows where timelines end, only the
+/// commands that need these ends are refused, with the name of the file.
 #[test]
 fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
     let (image, now_ms) = scene(true);
@@ -365,8 +368,8 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
     assert!(hidden > 0, "an end was hidden");
 }
 
-/// A disk on which all bodies of pushed conversations are damaged in these stores, a bit in each of
-/// so many bytes.
+/// A table on which all bodies of pushed conversations in these stores are damaged, by a flipped
+/// bit in every 100 bytes.
 fn damaged_in(stores: &[u64]) -> Table {
     let (image, now_ms) = scene(true);
     let mut damaged = image.clone();

@@ -1,12 +1,13 @@
-//! What a command decided, and the one place where a decision is made again.
+//! The decision of a command, and the only loop in which a decision is repeated.
 //!
-//! A command looks at ledgers, decides, and submits one batch on the condition that they still end
+//! A command reads ledgers, decides, and submits one batch on the condition that they still end
 //! where they did (`Batch::if_last_of`). If another command was committed in between, the engine
-//! refuses the batch with [`Error::LastSequence`], and the command decides again. Each round means
-//! that another command got through.
+//! refuses the batch with [`Error::LastSequence`], and the command decides again. Each repetition
+//! means that another command was committed.
 //!
-//! A server may submit the batch itself, together with others ([`Messaging::decide_send`]). If the
-//! basis of such a batch has moved, it calls [`Messaging::send`], which ends here.
+//! A caller may submit the batch of a send itself, together with others
+//! ([`Messaging::decide_send`]). If the basis of such a batch has moved, it calls
+//! [`Messaging::send`], which uses this loop.
 
 use bytes::Bytes;
 use strandline::{Batch, Error, Receipt, Sequence};
@@ -14,22 +15,23 @@ use strandline::{Batch, Error, Receipt, Sequence};
 use super::Messaging;
 use super::trouble::Result;
 
-/// What a command decided.
+/// The decision of a command.
 pub enum Decision<T> {
-    /// Nothing is to be written: the answer is known.
+    /// There is nothing to write: the answer is known.
     Known(T),
-    /// Commit this batch. It fails if it was decided on a basis that has moved; without a basis
-    /// nothing but the batch's own conditions matters.
+    /// Commit this batch. With a basis, the commit is refused if the basis has moved; without one,
+    /// only the batch's own conditions apply.
     Commit(Box<Batch>, Option<Basis>),
 }
 
-/// The state that something was decided on. Batches on different states of one thing must not be
-/// submitted together: the second could be committed, and the first refused.
+/// The state on which a decision is based. Batches that are based on different states of the same
+/// conversation or user must not be submitted together: the second could be committed, and the
+/// first refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Basis {
     /// The conversation or user.
     pub name: Bytes,
-    /// How far its ledger was read.
+    /// The last record of its ledger that was read.
     pub version: Sequence,
 }
 
@@ -41,15 +43,15 @@ impl Basis {
 }
 
 impl<T> Decision<T> {
-    /// Commit a batch that was decided on a state of a conversation or user.
+    /// The decision to commit a batch that is based on the state of a conversation or user.
     pub(super) fn on(name: &Bytes, version: Sequence, batch: Batch) -> Decision<T> {
         Decision::Commit(Box::new(batch), Some(Basis { name: name.clone(), version }))
     }
 }
 
 impl Messaging {
-    /// Decides and commits until a decision holds. The answer to a commit is made from its receipt.
-    /// Waits for the disk.
+    /// Decides and commits until a commit succeeds. `answer` makes the result of a commit from its
+    /// receipt. Waits for the disk.
     pub(super) fn settle<T>(
         &self,
         mut decide: impl FnMut() -> Result<Decision<T>>,

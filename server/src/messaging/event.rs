@@ -1,60 +1,61 @@
-//! What stands in the bodies of messaging's timelines: events and the records of ledgers, all in
+//! The encoding of the bodies in messaging's timelines: events and the records of ledgers, all in
 //! one frame (docs/messaging.md).
 //!
 //! ```text
 //!  frame := sequence: u64, kind: u8, flags: u8, about, lifetime in ms (0: none),
-//!           length: u8, conversation, length: u8, user, [run], body                  plain numbers are varints
-//!  flags := 1 pulled: it is in the conversation's timeline only
+//!           length: u8, conversation, length: u8, user, [run], body     plain numbers are varints
+//!  flags := 1 pulled: the event is in the conversation's timeline only
 //!         | 2 the conversation has, or may come to have, pulled events
-//!         | 4 history is seen from one's own joining on; of an edit or a recall: it is for who may see the message only
+//!         | 4 members see the history only from their own joining on; of an edit or a recall:
+//!           only members who may see the message get it
 //!         | 8 there is a run
-//!  run   := first, last: so many entries of the conversation are edits and recalls, and nothing else
+//!  run   := first, last: the entries of the conversation from first to last are edits and recalls
 //! ```
 //!
-//! The sequence is the event's own place in its conversation's timeline. The engine writes it there
-//! when it commits the event (its origin), so the copy in each sync timeline knows where the
-//! original stands. Decoders are total: any bytes are an event, or `None`. Whether what it names
-//! exists is for who reads it to find out.
+//! The sequence is the event's own position in its conversation's timeline. The engine writes it
+//! when it commits the event (its origin), so the copy in each sync timeline refers to the
+//! original. Decoders are total: any bytes are an event, or `None`. The reader checks whether the
+//! things that an event names exist.
 
 use bytes::Bytes;
 use strandline::{Entry, MAX_SEQUENCE, Sequence, TimeMs};
 
 use super::names::MAX_ID_BYTES;
 
-/// What happened, or what a ledger notes. Persisted: numbers are never used again.
+/// The kind of an event, or of a record in a ledger. Persisted: numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Somebody said something; `about` is how often it was edited.
+    /// A user sent a message; `about` is how often it was edited.
     Message = 1,
-    /// A message has another body; `about` is its sequence.
+    /// A message has a new body; `about` is its sequence.
     Edit = 2,
-    /// A message is gone; `about` is its sequence, or 0 in the place of the message itself.
+    /// A message was recalled; `about` is its sequence, or 0 in the entry of the message itself.
     Recall = 3,
     /// A user has read up to the sequence.
     Read = 4,
-    /// A user became a member; `about` is when the conversation was made.
+    /// A user became a member; `about` is when the conversation was created.
     Join = 5,
-    /// A user is no member any more.
+    /// A user is not a member any more; `about` is when the conversation was created.
     Leave = 6,
-    /// A user wants not to see the sequence.
+    /// A user hides the message at the sequence from itself.
     Hide = 7,
-    /// Ledger of a conversation: it was made. Body: settings.
+    /// Ledger of a conversation: it was created. Body: settings.
     Created = 8,
     /// Ledger of a conversation: members. Body: a list.
     Members = 9,
-    /// Ledger of a user: a member from the sequence on, since the conversation was made so; `about`
-    /// is when.
+    /// Ledger of a user: it is a member from the sequence on, by the creation of the conversation.
+    /// The time of the entry is that of the creation.
     Added = 10,
     /// Ledgers: the conversation has pulled events from here on.
     Pulls = 11,
-    /// Ledgers: a snapshot begins; everything before is in it.
+    /// Ledgers: a snapshot begins. It replaces all records before it.
     Reset = 12,
     /// Ledger of a user: conversations with periods and marks. Body: a list.
     Memberships = 13,
-    /// Ledger of pulled events: the conversation got one.
+    /// Ledger of pulled events: the conversation got a pulled event.
     Pulled = 14,
-    /// Ledger of pulled events: a conversation that has such ones got one that was pushed.
+    /// Ledger of pulled events: a conversation that has pulled events got a pushed one.
     Pushed = 15,
 }
 
@@ -99,34 +100,34 @@ impl Kind {
     }
 }
 
-/// The word for what only ledgers have.
+/// The word for kinds that only ledgers have.
 const NOTE: &str = "note";
 
-/// It is in the conversation's timeline only.
+/// The event is in the conversation's timeline only.
 pub const PULLED: u8 = 1;
 /// The conversation has, or may come to have, pulled events.
 pub const PULLS: u8 = 2;
-/// History is seen from one's own joining on.
+/// Members see the history only from their own joining on.
 pub const HISTORY_JOINED: u8 = 4;
-/// It has a run; set and cleared by [`Event::encode`] alone.
+/// The event has a run; set and cleared by [`Event::encode`] alone.
 const HAS_RUN: u8 = 8;
 
-/// When an event was committed.
+/// The times of an event.
 #[derive(Clone, Copy, Debug)]
 pub struct When {
-    /// Its timestamp.
+    /// Its timestamp: when it was committed.
     pub time_ms: TimeMs,
-    /// When its lifetime began, which a clock that was put right makes another time.
+    /// When its lifetime began; another time than the timestamp after a clock was corrected.
     pub start_ms: TimeMs,
 }
 
 impl When {
-    /// An entry's.
+    /// The times of an entry.
     pub fn of(entry: &Entry) -> When {
         When { time_ms: entry.time_ms, start_ms: entry.start_ms }
     }
 
-    /// Where nothing tells that the lifetime began at another time.
+    /// Both times, if no other start of the lifetime is known.
     pub fn at(time_ms: TimeMs) -> When {
         When { time_ms, start_ms: time_ms }
     }
@@ -135,29 +136,30 @@ impl When {
 /// A decoded frame. Its parts are slices of the entry's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its own place in the conversation's timeline; of reads and hides the place that is meant.
+    /// Its own sequence in the conversation's timeline; of reads and hides the sequence that is
+    /// marked.
     pub sequence: Sequence,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// See [`PULLED`], [`PULLS`], [`HISTORY_JOINED`].
     pub flags: u8,
-    /// What it is about: see [`Kind`].
+    /// The thing that it is about: see [`Kind`].
     pub about: u64,
-    /// After how long it expires by itself, in milliseconds; 0: never.
+    /// The lifetime after which it expires, in milliseconds; 0: none.
     pub lifetime_ms: u64,
     /// The conversation.
     pub conv: Bytes,
-    /// Who did it.
+    /// The user who caused it.
     pub user: Bytes,
-    /// Of an edit or a recall: entries before it, from the first to the last, that are such, too. A
-    /// history steps over them.
+    /// Of an edit or a recall: the entries directly before it, from the first to the last, that are
+    /// edits and recalls too. A history skips them.
     pub run: Option<(Sequence, Sequence)>,
-    /// What was said.
+    /// The content.
     pub body: Bytes,
 }
 
 impl Event {
-    /// An event without flags and body.
+    /// An event without flags and without a body.
     pub fn new(kind: Kind, conv: &Bytes, user: &Bytes) -> Event {
         Event {
             sequence: 0,
@@ -172,7 +174,7 @@ impl Event {
         }
     }
 
-    /// The frame.
+    /// The encoded frame.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(54 + self.conv.len() + self.user.len() + self.body.len());
         out.extend_from_slice(&self.sequence.to_le_bytes());
@@ -190,12 +192,12 @@ impl Event {
         out
     }
 
-    /// The event in a body that members are told of; `None` also for a record of a ledger.
+    /// Decodes an event that members get; `None` for other bytes and for records of ledgers.
     pub fn told(bytes: &Bytes) -> Option<Event> {
         Event::decode(bytes).filter(|event| event.kind.word() != NOTE)
     }
 
-    /// The event or record in a body; `None` when it is none.
+    /// Decodes an event or a record; `None` for other bytes.
     pub fn decode(bytes: &Bytes) -> Option<Event> {
         let mut parts = Parts::new(bytes);
         let sequence = u64::from_le_bytes(parts.take(8)?.as_ref().try_into().ok()?);
@@ -220,27 +222,27 @@ impl Event {
         })
     }
 
-    /// Whether it is in the conversation's timeline only.
+    /// Whether the event is in the conversation's timeline only.
     pub fn is_pulled(&self) -> bool {
         self.flags & PULLED != 0
     }
 
-    /// Whether it tells that a message was edited or recalled.
+    /// Whether it is an edit or a recall of a message.
     pub fn is_change(&self) -> bool {
         matches!(self.kind, Kind::Edit | Kind::Recall) && self.about != 0
     }
 
-    /// Whether it is a user's own: how far it has read, or what it hides.
+    /// Whether it is a mark of a user: how far it has read, or what it hides.
     pub fn is_mark(&self) -> bool {
         matches!(self.kind, Kind::Read | Kind::Hide)
     }
 
-    /// Whether a user said it, recalled or not.
+    /// Whether it is a message, recalled or not.
     pub fn is_message(&self) -> bool {
         self.kind == Kind::Message || (self.kind == Kind::Recall && self.about == 0)
     }
 
-    /// The sequence that readers are shown: of an edit or a recall that of the message.
+    /// The sequence that readers are shown: that of the message for an edit or a recall.
     pub fn shown_sequence(&self) -> Sequence {
         match self.kind {
             Kind::Edit | Kind::Recall if self.is_change() => self.about,
@@ -248,13 +250,13 @@ impl Event {
         }
     }
 
-    /// When it expires by itself, if it does, given when its lifetime began.
+    /// When it expires, if it has a lifetime, given when the lifetime began.
     pub fn expires_at_ms(&self, start_ms: TimeMs) -> Option<TimeMs> {
         (self.lifetime_ms > 0).then(|| start_ms.saturating_add(self.lifetime_ms))
     }
 }
 
-/// Appends a number: seven bits a byte, the lowest first.
+/// Appends a varint: seven bits per byte, the lowest first.
 pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -263,7 +265,7 @@ pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Appends a conversation's or user's id, which has at most 200 bytes.
+/// Appends the id of a conversation or user, which has at most 200 bytes.
 pub fn put_name(out: &mut Vec<u8>, name: &[u8]) {
     out.push(name.len() as u8);
     out.extend_from_slice(name);
@@ -275,22 +277,22 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Of these bytes.
+    /// Reads from these bytes.
     pub fn new(bytes: &Bytes) -> Parts {
         Parts { rest: bytes.clone() }
     }
 
-    /// So many bytes.
+    /// The next `count` bytes.
     pub fn take(&mut self, count: usize) -> Option<Bytes> {
         (count <= self.rest.len()).then(|| self.rest.split_to(count))
     }
 
-    /// One byte.
+    /// The next byte.
     pub fn byte(&mut self) -> Option<u8> {
         self.take(1).map(|byte| byte[0])
     }
 
-    /// A number.
+    /// The next varint.
     pub fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for place in 0..10 {
@@ -303,23 +305,23 @@ impl Parts {
         None
     }
 
-    /// A sequence, or a time, which has as many bits.
+    /// The next varint, which is a sequence or a time; both have at most 63 bits.
     pub fn sequence(&mut self) -> Option<Sequence> {
         self.number().filter(|sequence| *sequence <= MAX_SEQUENCE)
     }
 
-    /// An id.
+    /// The next id.
     pub fn name(&mut self) -> Option<Bytes> {
         let len = usize::from(self.byte()?);
         (len <= MAX_ID_BYTES).then(|| self.take(len))?
     }
 
-    /// All that is left.
+    /// All bytes that are left.
     pub fn rest(self) -> Bytes {
         self.rest
     }
 
-    /// Whether nothing is left.
+    /// Whether no bytes are left.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

@@ -1,6 +1,6 @@
-//! The pulled conversations of a sync: each is read piece by piece from where the terminal is, and
-//! waits under the time of its next event. What damage hides of one is given as damaged: which
-//! events were pulled, and when, their lines tell (`pulled`).
+//! The pulled conversations of a sync. Each is read in pages from the position of the terminal, and
+//! is ordered by the time of its next event. Events that damage hides are delivered as damaged: the
+//! lines in the ledger of pulled events show which events were pulled, and when (`pulled_log`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,15 +17,15 @@ use super::pulled::Moves;
 use super::trouble::Result;
 use super::user::{Membership, User};
 
-/// Most of one pulled conversation that is read at a time. The first read takes one entry, each
-/// further one twice as many as the one before: so what is read ahead is no more than what was
-/// given, and one entry of each conversation.
+/// The most that is read of one pulled conversation at a time. The first read takes one entry, each
+/// further read twice as many as the one before. So the entries read ahead are at most as many as
+/// those delivered, plus one of each conversation.
 const MOST_AHEAD: Limit =
     Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
 impl Moment<'_> {
-    /// The first pulled event of each conversation that moved, by time, and whether one was trimmed
-    /// that this user lacks.
+    /// The first pulled event of each conversation that moved, by time, and whether entries were
+    /// trimmed that this user lacks.
     pub(super) fn heads(
         &self,
         user: &Bytes,
@@ -59,13 +59,13 @@ impl Moment<'_> {
         Ok((heads, trimmed))
     }
 
-    /// Puts a conversation under the time of its next event, if it has one. Whether events before
-    /// that were trimmed.
+    /// Reads a conversation on if necessary, and files it under the time of its next event, if it
+    /// has one. Returns whether events before that were trimmed.
     pub(super) fn put_back(&self, user: &Bytes, heads: &mut Heads, mut pull: Pull) -> Result<bool> {
         let mut trimmed = false;
         while pull.buffer.is_empty() && pull.more {
-            // Nothing outside of a membership is for this user, and nothing behind the newest line
-            // is for now.
+            // Events outside of memberships are not for this user. Events after the newest line are
+            // for a later sync.
             let first =
                 pull.membership.periods.next(pull.cursor + 1).filter(|first| *first <= pull.last);
             let Some(first) = first else { break };
@@ -99,8 +99,8 @@ impl Moment<'_> {
         Ok(trimmed)
     }
 
-    /// Takes an entry if it is a pulled event of the user's time. Whether what comes behind it is
-    /// to be taken now.
+    /// Takes an entry if it is a pulled event for the user. Returns whether the entries after it
+    /// are to be taken now.
     fn take_whole(&self, user: &Bytes, pull: &mut Pull, entry: &Entry) -> Result<bool> {
         let Some(event) = Event::told(&entry.body) else { return Ok(true) };
         let (sequence, time_ms) = (entry.sequence, entry.time_ms);
@@ -117,12 +117,11 @@ impl Moment<'_> {
         Ok(true)
     }
 
-    /// Takes what a pulled conversation has lost, and was not pushed. Whether what comes behind it
-    /// is to be taken now.
+    /// Takes the pulled events of a gap. Returns whether the entries after it are to be taken now.
     ///
-    /// Each has a time of its own, so that a cursor passes it once: that of its line in the ledger
-    /// of pulled events. Without lines it is the latest time that it can have, and what the sync
-    /// timeline has a copy of was pushed.
+    /// Each lost event has a time of its own, so that a cursor passes it once: the time of its line
+    /// in the ledger of pulled events. If there are no lines, it is the latest time that the event
+    /// can have, and events with a copy in the sync timeline are skipped, since they were pushed.
     fn take_lost(&self, user: &Bytes, pull: &mut Pull, gap: &Gap) -> Result<bool> {
         let whole = gap.count();
         let part = bounded(&self.messages, &pull.name, gap.part(false, MOST_AHEAD.entries as u64))?;
@@ -140,15 +139,15 @@ impl Moment<'_> {
             return Ok(false);
         }
         if part.count() < whole {
-            // The rest of the gap comes with the next read.
+            // The rest of the gap is taken by the next read.
             (pull.cursor, pull.more) = (part.last, true);
             return Ok(false);
         }
         Ok(true)
     }
 
-    /// Takes what a pulled conversation has from here on, when a damaged index hides all of it:
-    /// what the ledger of pulled events says. False when lines of it have expired.
+    /// Takes the pulled events of a conversation from here on when a damaged index hides all of it,
+    /// as the ledger of pulled events lists them. Returns false if lines of them have expired.
     fn take_hidden(&self, pull: &mut Pull, error: Error) -> Result<bool> {
         let (first, from_ms, to_ms) = (pull.cursor + 1, pull.time_ms, pull.until_ms);
         let gap = Gap { first, last: MAX_SEQUENCE, from_ms, to_ms, error };
@@ -162,33 +161,34 @@ impl Moment<'_> {
 
 /// A pulled conversation that is being read.
 pub struct Pull {
-    /// Which.
+    /// The conversation.
     pub conv: Bytes,
     name: Vec<u8>,
-    /// The user's, without its marks.
+    /// The user's membership, without its marks.
     membership: Membership,
     pulls_from: Sequence,
-    /// The last that is for now.
+    /// The last sequence that is for this sync.
     pub last: Sequence,
     /// The time of the newest line.
     until_ms: TimeMs,
     cursor: Sequence,
-    /// When the last event before the cursor was committed, or where the sync began: times do not
-    /// fall.
+    /// When the last event before the cursor was committed, or where the sync began: times never
+    /// decrease.
     time_ms: TimeMs,
-    /// Entries that the next read takes.
+    /// The number of entries that the next read takes.
     ahead: usize,
-    /// What was read and not given yet.
+    /// The events that were read and not delivered yet.
     pub buffer: VecDeque<Seen>,
     more: bool,
 }
 
 impl Pull {
-    /// Gives lost events of the user's time as damaged. Whether what comes behind them is to be
+    /// Adds lost events for the user as damaged. Returns whether the entries after them are to be
     /// taken now.
     fn give_lost(&mut self, lost: impl IntoIterator<Item = (Sequence, TimeMs)>) -> bool {
         for (sequence, time_ms) in lost {
-            // That it has come is known by its sequence, where that of the end is known.
+            // If the end of the conversation is known, the sequence alone shows that an event is
+            // for this sync.
             let latest_ms = if self.last < MAX_SEQUENCE { self.until_ms } else { TimeMs::MAX };
             let time_ms = time_ms.max(self.time_ms).min(latest_ms);
             if self.is_beyond(sequence, time_ms) {
@@ -203,7 +203,7 @@ impl Pull {
         true
     }
 
-    /// Whether an event is for later, or not for the user at all.
+    /// Whether an event is for a later sync, or not for the user at all.
     fn is_beyond(&self, sequence: Sequence, time_ms: TimeMs) -> bool {
         sequence > self.membership.periods.last() || sequence > self.last || time_ms > self.until_ms
     }

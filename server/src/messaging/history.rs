@@ -1,11 +1,12 @@
 //! Roaming: the history of a conversation, as far as a user may see it (membership periods, policy,
 //! hidden messages).
 //!
-//! It is read from the conversation's timeline, which has every event as it is to be seen now;
-//! where that is damaged, from the copies in the user's sync timeline. Edits and recalls stand in
-//! it as events of their own; they are passed over, since the messages that they changed show it.
-//! However many follow each other, few of them are read: each says where those right before it
-//! begin, and on the way up the last of them is looked for in growing steps.
+//! It is read from the conversation's timeline, which has each message in its newest form; where
+//! that is damaged, from the copies in the sync timelines of the user and of other members. The
+//! timeline also has edits and recalls as events of their own. They are skipped, since the changed
+//! messages show them. Of a long run of such events only a few are read: each event has the start
+//! of the run directly before it, and in ascending order the end of the run is found in steps of
+//! growing size.
 
 use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Sequence, TimeMs};
@@ -18,14 +19,14 @@ use super::trouble::Result;
 use super::user::Membership;
 use super::{Messaging, names};
 
-/// Entries read at a time, at least.
+/// The most entries that are read at a time.
 const PAGE_ENTRIES: usize = 64;
 const PAGE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How far behind a page of nothing but changes the first look for more of them is.
+/// The distance of the first probe after a page of edits and recalls only.
 const FIRST_STEP: u64 = 64;
 
-/// Which part of a history.
+/// A part of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     /// The newest first.
@@ -39,7 +40,7 @@ pub enum Window {
 }
 
 impl Messaging {
-    /// What a user may see of a conversation, in the direction of the window.
+    /// The events of a conversation that a user may see, in the direction of the window.
     pub fn history(
         &self,
         conv: &[u8],
@@ -109,9 +110,9 @@ impl Messaging {
         Ok(Seen { event, edited, ..seen }.shown())
     }
 
-    /// Hands each event of a range to `take` until that is false. Whether it never was. What is
-    /// damaged is read from the copies in the user's sync timeline, or handed on as damaged.
-    /// `page`: how much is read at a time.
+    /// Passes each event of a range to `take` until `take` returns false. Returns whether it never
+    /// did. Damaged events are read from copies in sync timelines, or passed on as damaged. `page`:
+    /// how much is read at a time.
     pub(super) fn walk(
         &self,
         conv: &Bytes,
@@ -162,8 +163,8 @@ impl Messaging {
         Ok(true)
     }
 
-    /// A change, given one that may be followed by others: no later than the last of these, and in
-    /// few steps not much before it.
+    /// Searches for the end of a run of edits and recalls, with probes at doubling distances.
+    /// Returns a change of the run; it may be before the last one, but never after it.
     fn last_of_run(&self, name: &[u8], first: Sequence, high: Sequence) -> Result<Sequence> {
         let (mut known, mut step) = (first, FIRST_STEP);
         loop {
@@ -182,7 +183,7 @@ impl Messaging {
     }
 }
 
-/// Whether a run ends right before an event.
+/// Whether a run ends directly before an event.
 fn reaches((first, last): (Sequence, Sequence), sequence: Sequence) -> bool {
     first <= last && last.checked_add(1) == Some(sequence)
 }

@@ -1,11 +1,11 @@
-//! Ledgers: what messaging remembers, as timelines of records, and the states that are replayed
-//! from them.
+//! Ledgers: the state of messaging as timelines of records, and the states in memory that are
+//! replayed from them.
 //!
-//! A state in memory is never the truth and never written first: it is caught up from its timeline
-//! before each use, which costs one look at where the timeline ends. So nobody has to tell anybody
-//! that something changed, and a state may be forgotten at any time. A long ledger is cut short by
-//! a snapshot: a `Reset`, then the state as records, in one batch; then what is before it is
-//! trimmed. A crash between the two leaves records that the `Reset` undoes.
+//! A state in memory is a cache: it is never written first, and it is brought up to date from its
+//! timeline before each use, which costs one lookup of the timeline's end. So no notifications of
+//! changes are needed, and a state may be evicted at any time. A long ledger is shortened by a
+//! snapshot: a `Reset` and the state as records are appended in one batch, then everything before
+//! is trimmed. If a crash comes between the two, the `Reset` makes the old records ineffective.
 
 use std::sync::Arc;
 
@@ -22,13 +22,14 @@ use super::trouble::{Result, Trouble};
 const PAGE: Limit =
     Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
 
-/// A ledger gets a snapshot when it has more records than this and twice what the state would take.
+/// A ledger gets a snapshot when it has more records than this, and more than twice as many as its
+/// state has items.
 const SNAPSHOT_RECORDS: u64 = 512;
 
-/// A list in a snapshot is cut at about so many bytes.
+/// A list in a snapshot is split at about this many bytes.
 const LIST_BYTES: usize = 256 * 1024;
 
-/// Records of a kind that list things, cut so that none is long.
+/// Records of a kind that contain lists, split so that no record is long.
 pub fn list_records<T>(
     kind: Kind,
     things: impl Iterator<Item = T>,
@@ -46,34 +47,34 @@ pub fn list_records<T>(
     lists.into_iter().map(record).collect()
 }
 
-/// What is replayed from records.
+/// A state that is replayed from records.
 pub trait State: Clone + Default {
-    /// Takes a record in; false when it is none of this kind of ledger.
+    /// Applies a record. Returns false if it is not a record of this kind of ledger.
     fn apply(&mut self, record: &Event, time_ms: TimeMs) -> bool;
     /// The whole state as records.
     fn records(&self) -> Vec<Event>;
-    /// Memory, roughly, in bytes.
+    /// Its memory, roughly, in bytes.
     fn bytes(&self) -> usize;
-    /// How many things it knows.
+    /// The number of its items.
     fn count(&self) -> usize;
 }
 
 /// A state and how far its ledger was replayed.
 #[derive(Clone, Default)]
 pub struct Ledger<S> {
-    /// What the ledger says.
+    /// The state.
     pub state: S,
-    /// The last record that is in it.
+    /// The sequence of the last record that was applied.
     pub version: Sequence,
-    /// Records since the last snapshot began.
+    /// The number of records since the last snapshot began.
     records: u64,
 }
 
-/// Copied when it is caught up while somebody still looks at it.
+/// The inner `Arc` is copied when the ledger is updated while a snapshot of it is in use.
 type Shared<S> = Arc<RwLock<Arc<Ledger<S>>>>;
 
-/// A ledger in the cache. It grows there; what it weighs is told by putting it in again, never by
-/// changing this.
+/// A ledger in the cache. Its state grows in place; its weight changes only by inserting it again,
+/// never by changing `bytes`.
 struct Kept<S> {
     ledger: Shared<S>,
     bytes: usize,
@@ -94,17 +95,17 @@ impl<S> Weighter<Bytes, Kept<S>> for ByBytes {
     }
 }
 
-/// All ledgers of one kind, as far as there is room to keep them.
+/// The ledgers of one kind. As many states as fit are kept in memory.
 pub struct Ledgers<S> {
     store: Store,
     kept: Cache<Bytes, Kept<S>, ByBytes>,
 }
 
 impl<S: State> Ledgers<S> {
-    /// In this store; states take about so many bytes.
+    /// Ledgers of this store, whose states may take about `kept_bytes` in memory.
     pub fn new(store: Store, kept_bytes: u64) -> Ledgers<S> {
         // One shard: the state of a user in very many conversations may take a large part of the
-        // room.
+        // space.
         let options = OptionsBuilder::new()
             .shards(1)
             .estimated_items_capacity(10_000)
@@ -125,25 +126,25 @@ impl<S: State> Ledgers<S> {
         self.kept.weight()
     }
 
-    /// Looks at what a ledger says now. Who wants it caught up meanwhile waits: look for
-    /// microseconds.
+    /// Calls `look` on the current state of a ledger. It holds a lock that delays the next update
+    /// of the state, so `look` must take microseconds only.
     pub fn read<T>(&self, name: &[u8], look: impl FnOnce(&Ledger<S>) -> Result<T>) -> Result<T> {
         let ledger = self.caught_up(name)?;
         let ledger: RwLockReadGuard<'_, Arc<Ledger<S>>> = ledger.read();
         look(&ledger)
     }
 
-    /// What a ledger says now, to look at for as long as it takes.
+    /// The current state of a ledger, which may be used for any length of time.
     pub fn snapshot(&self, name: &[u8]) -> Result<Arc<Ledger<S>>> {
         Ok(Arc::clone(&self.caught_up(name)?.read()))
     }
 
-    /// Whether a ledger is in memory, so that only what came since it was read is to be read.
+    /// Whether a ledger is in memory, so that only newer records must be read.
     pub fn is_near(&self, name: &[u8]) -> bool {
         self.kept.peek(name).is_some()
     }
 
-    /// The last record of a ledger, and its time.
+    /// The sequence and the time of the last record of a ledger.
     pub fn end(&self, name: &[u8]) -> Result<(Sequence, TimeMs)> {
         self.end_in(&self.store, name)
     }
@@ -177,8 +178,8 @@ impl<S: State> Ledgers<S> {
             let page = self.store.read_after(name, ledger.version, PAGE);
             let page = page.map_err(|error| self.hidden(name, error))?;
             for entry in &page.entries {
-                // Records are dense, but for those that a snapshot stands for: a salvage leaves out
-                // what it cannot read.
+                // Sequences have no gaps, except for records that a snapshot replaced: a salvage
+                // omits records that it cannot read.
                 let follows = entry.sequence == ledger.version + 1;
                 match Event::decode(&entry.body) {
                     Some(record) if record.kind == Kind::Reset => *ledger = Ledger::default(),
@@ -188,7 +189,8 @@ impl<S: State> Ledgers<S> {
                 ledger.version = entry.sequence;
                 ledger.records += 1;
             }
-            // At the end the last sequence counts: of lost records there nothing else tells.
+            // At the end, the last sequence is compared: nothing else shows that records at the end
+            // are lost.
             let reached = if page.more { page.next } else { page.last };
             if reached != ledger.version {
                 return lost(reached);
@@ -199,12 +201,12 @@ impl<S: State> Ledgers<S> {
         }
     }
 
-    /// The name of a ledger, for a person.
+    /// The name of a ledger for messages to people.
     pub fn told(&self, name: &[u8]) -> String {
         format!("{}:{}", self.store.name(), name.escape_ascii())
     }
 
-    /// Why a ledger could not be read.
+    /// The error for a ledger that could not be read.
     fn hidden(&self, name: &[u8], error: Error) -> Trouble {
         if error.is_damage() {
             return Trouble::DamagedLedger { ledger: self.told(name), error };
@@ -212,12 +214,15 @@ impl<S: State> Ledgers<S> {
         error.into()
     }
 
-    /// Cuts a ledger short if it has become long. Waits for the disk. What was asked for is done by
-    /// then: a failure concerns the operator only, and the next one tries again.
+    /// Shortens a ledger if it has become long. Waits for the disk. The command is done by then, so
+    /// a failure is logged for the operator and not returned; the next command tries again.
     pub fn shorten(&self, engine: &Engine, name: &[u8]) {
         if let Err(error) = self.try_to_shorten(engine, name) {
             let ledger = name.escape_ascii();
-            tracing::warn!(%ledger, %error, "a ledger could not be cut short: it grows until there is room");
+            tracing::warn!(
+                %ledger, %error,
+                "a ledger could not be cut short: it grows until there is room"
+            );
         }
     }
 
@@ -238,7 +243,7 @@ impl<S: State> Ledgers<S> {
                 self.store.trim(name, Trim::Before(receipt.sequences[0]))?;
                 Ok(())
             }
-            // It has moved on: the next one shortens it.
+            // The ledger has advanced: the next command shortens it.
             Err(Error::LastSequence { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

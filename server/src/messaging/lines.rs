@@ -1,13 +1,13 @@
-//! Whether the log of pulled events is that of the conversations that are there.
+//! Checks that the log of pulled events belongs to the conversations in the engine.
 //!
-//! A line has the time of its event, since one batch writes both; a sync goes by that (`pulled`).
-//! After an import it is not so: lines and events have the times of their imports, or lines are
-//! missing. So a mark says for which history of the engine the log is whole: a restore and a
-//! salvage give the engine another one, and an import takes the mark away. Without its mark the log
-//! starts again after a line that is gone. Events that were pulled before are then found by the end
-//! of each conversation, as after a week.
+//! A line has the same time as its event, since one batch writes both, and a sync depends on that
+//! (`pulled`). After an import it is not so: lines and events have the times of their imports, or
+//! lines are missing. So a mark names the history of the engine for which the log is complete. A
+//! restore or a salvage gives the engine another history, and an import removes the mark. If the
+//! mark does not match, the log is restarted: it then begins after a line that is gone. Events that
+//! were pulled before that are found by the ends of the conversations, as after a week.
 //!
-//! The mark is written last: a start that was cut short does all again.
+//! The mark is written last: after an interrupted start, the next one repeats everything.
 
 use bytes::Bytes;
 use strandline::{Batch, Engine, Error, Limit, Store, Trim};
@@ -17,10 +17,10 @@ use super::names;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Lines that are looked at where nothing can be written.
+/// The number of lines that are checked when nothing can be written.
 const LOOKED_AT: usize = 256;
 
-/// Lets the log start again if it is not marked as that of this history.
+/// Restarts the log if its mark does not name this history.
 pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<()> {
     match state.last(names::LINES_MARK) {
         Ok(Some(mark)) if mark.body == engine.epoch().as_bytes() => return Ok(()),
@@ -32,13 +32,16 @@ pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<
     let has_conversations = !messages.list(b"c/{", None, 1).is_ok_and(|names| names.is_empty());
     let checked = if has_conversations { start_again(engine, pulled) } else { Ok(()) };
     match checked.and_then(|()| mark_whole(engine, state)) {
-        // Of a directory that is only read nothing can be changed.
+        // A directory that is open read-only cannot be changed.
         Err(Error::Closed { .. }) if has_its_times(messages, pulled) => Ok(()),
-        // Damage is told to who meets it.
+        // The commands that meet the damage report it.
         Err(error) if error.is_damage() => Ok(()),
-        // A start is what makes room: the next one tries again.
+        // The start must go on, since it is what frees space. The next start tries again.
         Err(error) if error.is_shortage() => {
-            tracing::warn!(%error, "pulled events from before an import are not shown yet: make room, and start again");
+            tracing::warn!(
+                %error,
+                "pulled events from before an import are not shown yet: make room, and start again"
+            );
             Ok(())
         }
         checked => checked,
@@ -50,13 +53,13 @@ fn mark_whole(engine: &Engine, state: &Store) -> Result<()> {
     state.trim(names::LINES_MARK, Trim::Before(last)).map(drop)
 }
 
-/// Whether a timeline is the mark: of another directory it says nothing here, so an import leaves
-/// it out.
+/// Whether a timeline is the mark. An import skips it: the mark of another directory is meaningless
+/// here.
 pub fn is_mark(store: &str, timeline: &[u8]) -> bool {
     store == names::STATE_STORE && timeline == names::LINES_MARK
 }
 
-/// Takes the mark away before an import: the next start lets the log start again.
+/// Removes the mark before an import, so that the next start restarts the log.
 pub fn forget(engine: &Engine) -> Result<()> {
     match engine.store(names::STATE_STORE) {
         Ok(state) => state.drop_timeline(names::LINES_MARK).map(drop),
@@ -65,15 +68,16 @@ pub fn forget(engine: &Engine) -> Result<()> {
     }
 }
 
-/// The log goes on after a line that is gone, so that all know that there was something.
+/// Restarts the log: appends a line and trims all lines including this one, so that readers know
+/// that there were lines.
 pub fn start_again(engine: &Engine, pulled: &Store) -> Result<()> {
     let line = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new()).encode();
     let begun = engine.submit(Batch::new().append(pulled, names::PULLED_LOG, &line))?.wait()?;
     pulled.trim(names::PULLED_LOG, Trim::Before(begun.sequences[0] + 1)).map(drop)
 }
 
-/// Whether the newest lines that have their events have the events' times, as far as they can be
-/// read.
+/// Whether the newest lines have the times of their events, as far as both can be read. Lines
+/// without an event do not count.
 fn has_its_times(messages: &Store, pulled: &Store) -> bool {
     let newest = pulled.range_back(names::PULLED_LOG, .., Limit::entries(LOOKED_AT));
     let lines = newest.map(|page| page.entries).unwrap_or_default();

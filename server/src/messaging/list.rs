@@ -1,21 +1,22 @@
-//! A user's conversations by their last activity: the first page that a new terminal shows, in one
-//! call.
+//! Lists a user's conversations by their last activity, in pages: a new terminal needs one call for
+//! its first screen.
 //!
-//! The order is that of the time of the first page. A conversation that moves between two pages
-//! (somebody says something, or the user joins it) comes at the end, once more if it was listed
-//! before: so none is missed.
+//! The order is that of the time of the first page. A conversation that gets activity between two
+//! pages (a message, or the joining of the user) comes at the end, a second time if it was listed
+//! before; so none is missed.
 //!
-//! 1. The first page looks where each conversation ends: that tells when its last message can have
-//!    come at the latest. They wait in the order of that bound.
-//! 2. A last message is read when its conversation is next. If it is older than the bound, the
-//!    conversation waits again, in its place.
-//! 3. When none is waiting, those that moved since come, in the order of moving.
+//! 1. The first page looks up the end of each conversation, which gives an upper bound for the time
+//!    of its last message. The conversations wait in the order of these bounds.
+//! 2. When a conversation is next, its last message is read. If that is older than the bound, the
+//!    conversation waits again, at the message's own time.
+//! 3. When no conversation is waiting, those with new activity follow, in the order of the
+//!    activity.
 //!
-//! What waits is kept in memory between the pages, for as many lists as there is room for: a list
-//! costs one look at each conversation when it begins and one when it ends, however many pages it
-//! has. A list that is not there any more (so many others, a restart) is begun again from its
-//! token, and goes on behind the last item. What moved in the second before the first page may be
-//! listed twice then.
+//! The waiting conversations are kept in memory between pages, for as many lists as fit. A list
+//! costs one lookup for each conversation when it begins and one when it ends, however many pages
+//! it has. A list that was evicted or lost by a restart is begun again from its token, and
+//! continues after the last item. Conversations with activity in the second before the first page
+//! may then be listed twice.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -38,28 +39,28 @@ use super::{Messaging, names};
 const PAGE: Limit =
     Limit { entries: 8, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: true };
 
-/// What a conversation takes in a list that is kept, besides its id.
+/// The memory that a conversation takes in a kept list, besides its id.
 const WAITING_BYTES: usize = 200;
 
-/// A list that is begun again takes what moved so long before the first page for moved since:
-/// commits that were on their way then have the time of before.
+/// When a list is begun again, activity this long before the first page counts as new: commits in
+/// progress at that time have earlier timestamps.
 const MARGIN_MS: u64 = 1000;
 
 /// One conversation of the list.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Which.
+    /// The conversation.
     pub conv: Bytes,
-    /// Its last message that the user may see; sequence 0 when there is none.
+    /// The last message that the user may see; its sequence is 0 if there is none.
     pub last: Shown,
-    /// How many messages the user has not read.
+    /// The number of unread messages.
     pub unread: u64,
-    /// How far it has read.
+    /// The user's read mark.
     pub read: Sequence,
 }
 
 impl Item {
-    /// What the last message is; nothing when there is none.
+    /// The kind of the last message; empty if there is none.
     pub fn kind(&self) -> &'static str {
         if self.last.sequence == 0 && !self.last.is_damaged { "" } else { self.last.kind }
     }
@@ -68,34 +69,33 @@ impl Item {
 /// A page of the list.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// What to pass for the next page; empty: there is none.
+    /// The token of the next page; empty if there is none.
     pub next: Vec<u8>,
-    /// The conversations, the newest activity first.
+    /// The conversations, those with the newest activity first.
     pub items: Vec<Item>,
 }
 
-/// A place in the list: newest first, then by id.
+/// The order of the list: newest first, then by id.
 type Rank = (Reverse<TimeMs>, Bytes);
 
-/// What was known of a conversation when it was looked at: where it ended, and where the user's
-/// membership began.
+/// The last known end of a conversation, and the start of the user's current membership.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Looked {
     end: Sequence,
     since: Option<Sequence>,
 }
 
-/// A list in the middle of which somebody is.
+/// A list that is not at its end.
 struct List {
     user: Bytes,
     begun_ms: TimeMs,
     known: HashMap<Bytes, Looked>,
     waiting: BinaryHeap<Reverse<Rank>>,
-    /// Those that moved, as far as that shows by time only.
+    /// Conversations whose activity is known by time only.
     late: BTreeSet<Bytes>,
-    /// What was listed, in order.
+    /// The conversations that were listed, in order.
     listed: Vec<Bytes>,
-    /// It was begun again, behind this.
+    /// The token after which the list was begun again.
     resumed: Option<Token>,
 }
 
@@ -104,21 +104,22 @@ struct ByCount;
 
 impl Weighter<u64, Arc<Mutex<List>>> for ByCount {
     fn weight(&self, _: &u64, list: &Arc<Mutex<List>>) -> u64 {
-        // It is not shared yet: nobody holds the lock.
+        // The list is not shared yet, so the lock is free.
         list.try_lock().map_or(1, |list| {
             list.known.keys().map(|conv| (conv.len() + WAITING_BYTES) as u64).sum::<u64>().max(1)
         })
     }
 }
 
-/// The lists that are not at their end, as far as there is room.
+/// The unfinished lists, as many as fit.
 pub struct Lists {
     kept: Cache<u64, Arc<Mutex<List>>, ByCount>,
     last_id: AtomicU64,
 }
 
 impl Lists {
-    /// In so many bytes. `seed`: of which start; tokens of another one mean no list of this one.
+    /// Lists that take at most `kept_bytes`. `seed` makes ids differ between starts, so that a
+    /// token of another start matches no list of this one.
     pub fn new(kept_bytes: u64, seed: TimeMs) -> Lists {
         let options = OptionsBuilder::new()
             .shards(1)
@@ -141,16 +142,16 @@ impl Lists {
     }
 }
 
-/// What is passed for the next page: the list, and what is needed to begin it again.
+/// The token of the next page: it names the list, and has enough to begin it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Token {
     id: u64,
     begun_ms: TimeMs,
-    /// How many were listed.
+    /// The number of conversations listed so far.
     count: usize,
-    /// Whether the last of them had moved.
+    /// Whether the last of them was listed for new activity.
     had_moved: bool,
-    /// The place of the last of them.
+    /// The time of the last of them in the order of the list.
     time_ms: TimeMs,
     conv: Bytes,
 }
@@ -177,18 +178,18 @@ impl Token {
     }
 }
 
-/// The next of a list.
+/// The next conversation of a list.
 struct Next {
     conv: Bytes,
     last: Shown,
-    /// When it moved, if it did, and what was known of it then.
+    /// The time of its new activity, and its end then, if there was any.
     moved: Option<(TimeMs, Looked)>,
 }
 
 impl Messaging {
-    /// The page behind a token; an empty token asks for the first.
+    /// The page after a token; an empty token requests the first page.
     pub fn conversations(&self, user: &[u8], token: &[u8], limit: Limit) -> Result<Listed> {
-        // A name that nobody can have is in no conversation.
+        // An invalid user id is a member of no conversation.
         let Ok(user) = names::valid(user) else {
             return Ok(Listed { next: Vec::new(), items: Vec::new() });
         };
@@ -247,8 +248,8 @@ impl Messaging {
         Ok((id, Arc::new(Mutex::new(list))))
     }
 
-    /// Where a conversation ends, and when. One whose end is hidden by damage is looked at first:
-    /// it may be the newest.
+    /// The end of a conversation and its time. If damage hides the end, the conversation comes
+    /// first: it may be the newest.
     fn look_at(&self, conv: &Bytes, membership: &Membership) -> Result<(Looked, TimeMs)> {
         self.effort.add_look();
         let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
@@ -256,7 +257,7 @@ impl Messaging {
         Ok((Looked { end, since: membership.periods.start() }, last_ms))
     }
 
-    /// A page behind so many items, and what to pass for the next one.
+    /// The page after `from` items, and the token of the next one.
     fn page_of(
         &self,
         list: &mut List,
@@ -308,8 +309,8 @@ impl Messaging {
         }
     }
 
-    /// One that was listed before, for who asks for that page again; `None` when the user has left
-    /// it.
+    /// A conversation of a page that is requested again; `None` if the user has left the
+    /// conversation since.
     fn listed_again(&self, list: &List, state: &User, at: usize) -> Result<Option<Next>> {
         let conv = list.listed[at].clone();
         let membership = state.membership(&conv).filter(|one| one.periods.is_member());
@@ -318,7 +319,7 @@ impl Messaging {
         Ok(Some(Next { conv, last: message, moved: None }))
     }
 
-    /// The next of a list that is not listed yet: steps 2 and 3 of the heading.
+    /// The next conversation of a list: steps 2 and 3 of the heading.
     fn next_in(
         &self,
         list: &mut List,
@@ -358,7 +359,7 @@ impl Messaging {
         Ok(moved.as_mut().and_then(VecDeque::pop_front))
     }
 
-    /// When a conversation moved since the list was begun, if it did.
+    /// The time of a conversation's new activity since the list was begun, if there was any.
     fn moved_ms(
         &self,
         list: &List,
@@ -378,7 +379,7 @@ impl Messaging {
             Some(since) => piece_at(&self.messages, &names::conversation(conv), since)?,
             None => None,
         };
-        // Who was there from the start did not join by an event.
+        // Members from the creation on did not join by an event.
         let joined_ms =
             joined.as_ref().and_then(|piece| piece.entry()).map_or(0, |entry| entry.time_ms);
         let moved_ms = message.time_ms.max(joined_ms);
@@ -386,7 +387,7 @@ impl Messaging {
         Ok(is_new.then_some(moved_ms))
     }
 
-    /// All that moved and was not listed since, in the order of moving.
+    /// All conversations with new activity that was not listed yet, in the order of the activity.
     fn all_moved(&self, list: &mut List, state: &User) -> Result<VecDeque<Next>> {
         let mut moved = Vec::new();
         for (conv, membership) in state.current() {
@@ -403,7 +404,7 @@ impl Messaging {
                         moved: Some((moved_ms, looked)),
                     });
                 }
-                // What came was no message.
+                // The new events are not messages.
                 None => drop(list.known.insert(conv.clone(), looked)),
             }
         }
@@ -411,7 +412,8 @@ impl Messaging {
         Ok(moved.into())
     }
 
-    /// The newest message that the user may see. One that has none is as old as the conversation.
+    /// The newest message that the user may see. If there is none, the result has the time of the
+    /// conversation's creation.
     fn last_message(&self, conv: &Bytes, user: &Bytes, membership: &Membership) -> Result<Shown> {
         let mut found = None;
         for range in membership.visible().into_iter().rev() {
@@ -436,7 +438,7 @@ impl Messaging {
 }
 
 impl List {
-    /// It is on a page.
+    /// The conversation is on a page.
     fn take(&mut self, next: &Next) {
         self.listed.push(next.conv.clone());
         if let Some((_, looked)) = next.moved {
@@ -445,7 +447,7 @@ impl List {
         }
     }
 
-    /// It is for the next page.
+    /// The conversation is for the next page.
     fn put_back(&mut self, next: Next) {
         if next.moved.is_none() {
             self.waiting.push(Reverse((Reverse(next.last.time_ms), next.conv)));
@@ -466,7 +468,7 @@ mod tests {
     }
 
     impl Table {
-        /// Conversations of ann and bob, each with a message, a millisecond after one another.
+        /// Conversations of ann and bob, each with a message, one millisecond apart.
         fn rooms(count: usize) -> Table {
             let table = Table::new();
             for number in 0..count {
@@ -487,7 +489,7 @@ mod tests {
             (page.items.iter().map(named).collect(), page.next)
         }
 
-        /// All pages behind a token; `between` happens after each but the last.
+        /// All pages after a token; `between` is called after each page but the last.
         fn list_all(
             &self,
             token: &[u8],
@@ -536,14 +538,14 @@ mod tests {
             let all = table.list_all(b"", 2, |page| {
                 match page {
                     0 => {
-                        // Listed already, not listed yet, and new.
+                        // One listed already, one not listed yet, and a new one.
                         [7, 3].into_iter().for_each(|number| {
                             table.clock.pass(1);
                             table.send(&room(number), "moved");
                         });
                         table.clock.pass(1);
                         table.create("new", Mode::Push, &["ann", "bob"]);
-                        // No message.
+                        // A mark, which is not a message.
                         assert!(
                             table.messaging.read(room(1).as_bytes(), b"bob", 1).expect("a member")
                         );
@@ -552,7 +554,7 @@ mod tests {
                         table.messaging.leave(room(0).as_bytes(), &["bob".into()]).expect("left")
                             == 1
                     ),
-                    // The time stands still: it was listed at the end, and moves again.
+                    // The time stands still: it was listed at the end, and gets activity again.
                     3 => table.send(&room(7), "again"),
                     _ => {}
                 }
@@ -576,7 +578,7 @@ mod tests {
                 known
             };
             if forgets {
-                // One that is at the time where the list goes on may come twice.
+                // A conversation at the time where the list continues may come twice.
                 assert_eq!(order(&all), expected);
             } else {
                 assert_eq!(all, expected);

@@ -1,8 +1,9 @@
-//! What a user marks for itself: how far it has read, what it hides; and what it has not read.
+//! A user's own marks: how far it has read, and what it hides; and the number of its unread
+//! messages.
 //!
-//! Unread is computed from what is there, each time: readable messages of others above the read
-//! mark and the start of the membership, that were not recalled or hidden. Nothing is counted up or
-//! down, so nothing can drift.
+//! The unread messages are counted anew each time: readable messages of others after the read mark,
+//! within the current membership, that were not recalled or hidden. No counter is kept, so none can
+//! drift.
 
 use bytes::Bytes;
 use strandline::{Batch, Limit, MAX_SEQUENCE, Sequence};
@@ -19,7 +20,7 @@ const PAGE: Limit =
     Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
 impl Messaging {
-    /// Moves the read mark up; false when it was there. Waits for the disk.
+    /// Advances the read mark. False if it was there already. Waits for the disk.
     pub fn read(&self, conv: &[u8], user: &[u8], sequence: Sequence) -> Result<bool> {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
@@ -45,7 +46,7 @@ impl Messaging {
         Ok(moved)
     }
 
-    /// Hides messages from this user; gives how many it could see. Waits for the disk.
+    /// Hides messages from this user. Returns how many of them it could see. Waits for the disk.
     pub fn hide(&self, conv: &[u8], user: &[u8], sequences: &[Sequence]) -> Result<usize> {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
@@ -73,7 +74,7 @@ impl Messaging {
         Ok(count)
     }
 
-    /// A user's own events: to its terminals and to its ledger.
+    /// The batch of a user's marks: for its terminals and for its ledger.
     fn mark(&self, user: &Bytes, events: &[Event], version: Sequence) -> Batch {
         let (inbox, ledger) = (names::inbox(user), names::user_ledger(user));
         let batch = Batch::new().if_last_of(&self.state, &ledger, version);
@@ -101,8 +102,8 @@ impl Messaging {
         })
     }
 
-    /// Unread messages in these conversations, or in all that the user is a member of. One that
-    /// does not exist has none.
+    /// The number of unread messages in these conversations, or in all conversations of the user.
+    /// It is 0 for a conversation that does not exist.
     pub fn unread(&self, user: &[u8], convs: &[Bytes]) -> Result<Vec<(Bytes, u64)>> {
         let user = names::valid(user)?;
         let convs = valid_once(convs)?;
@@ -132,14 +133,15 @@ impl Messaging {
         let above = membership.read.max(start - 1) + 1;
         let mut count = 0;
         let walked = self.walk(conv, user, (above, MAX_SEQUENCE), false, PAGE, |seen| {
-            // What is damaged may be a message: one unread too many is seen, one too few is not.
+            // A damaged event may be a message: a user notices one unread message too many, but not
+            // one too few.
             let is_other =
                 seen.event.is_none_or(|event| event.kind == Kind::Message && event.user != *user);
             count += u64::from(is_other && !membership.hidden.contains(&seen.sequence));
             true
         });
         match walked {
-            // Where damage hides the end, there may be something.
+            // If damage hides the end of the conversation, there may be an unread message.
             Err(Trouble::Engine(error)) if error.is_damage() => Ok(count.max(1)),
             walked => walked.map(|_| count),
         }

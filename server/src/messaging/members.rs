@@ -1,7 +1,7 @@
-//! Making conversations, joining and leaving them, and who is there.
+//! Creating conversations, joining and leaving them, and listing their members.
 //!
-//! A join or a leave is an event of the conversation like a message; the same frame stands in the
-//! conversation's ledger and in that of the user, so that periods begin and end at exactly its
+//! A join or a leave is an event of the conversation, like a message. The same frame is in the
+//! conversation's ledger and in the user's ledger, so periods begin and end at exactly its
 //! sequence.
 
 use bytes::Bytes;
@@ -15,35 +15,35 @@ use super::send::Audience;
 use super::trouble::{Result, Trouble};
 use super::{Messaging, names, valid_once};
 
-/// How a conversation is to be.
+/// The requested settings and members of a conversation.
 #[derive(Clone, Debug)]
 pub struct NewConversation {
-    /// How messages reach members.
+    /// How events reach members.
     pub mode: Mode,
-    /// What new members see.
+    /// What members see of the time before they joined.
     pub history: History,
     /// The first members.
     pub members: Vec<Bytes>,
 }
 
-/// Facts of a conversation.
+/// The facts of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// How many members it has now.
+    /// The number of members now.
     pub members: usize,
-    /// How messages reach members.
+    /// How events reach members.
     pub mode: Mode,
-    /// What new members see.
+    /// What members see of the time before they joined.
     pub history: History,
-    /// The lowest sequence that can be read; `last + 1` when there is none.
+    /// The lowest sequence that can be read; `last + 1` if there is none.
     pub first: Sequence,
     /// The highest sequence.
     pub last: Sequence,
-    /// When it was made.
+    /// When it was created.
     pub created_ms: TimeMs,
 }
 
-/// Joining or leaving.
+/// A change of membership.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Move {
     Join,
@@ -51,7 +51,7 @@ enum Move {
 }
 
 impl Messaging {
-    /// Makes a conversation. False when it was made before with the same settings. Waits for the
+    /// Creates a conversation. False if it was created before with the same settings. Waits for the
     /// disk.
     pub fn create(&self, conv: &[u8], new: &NewConversation) -> Result<bool> {
         let mut members = valid_once(&new.members)?;
@@ -88,7 +88,7 @@ impl Messaging {
         founders: u64,
         members: &[Bytes],
     ) -> Result<Batch> {
-        // Entries may stand there already, if somebody appended to the timeline by itself.
+        // The timeline may have entries already, if a client appended to it directly.
         let (last, _) = self.messages.end(&names::conversation(conv))?;
         self.check_ledgers(&names::conversation_ledger(conv))?;
         let pulls = match new.mode {
@@ -112,13 +112,13 @@ impl Messaging {
             .fan_out(&added.encode(), ledgers.iter().map(|name| (&self.state, name.as_slice()))))
     }
 
-    /// Makes users members; gives how many were not. Each is a command of its own, in this order.
-    /// Waits for the disk.
+    /// Makes users members. Returns how many were not members before. Each is decided and committed
+    /// separately, in this order. Waits for the disk.
     pub fn join(&self, conv: &[u8], users: &[Bytes]) -> Result<usize> {
         self.moves(conv, users, Move::Join)
     }
 
-    /// Ends memberships; gives how many there were. Waits for the disk.
+    /// Ends memberships. Returns how many there were. Waits for the disk.
     pub fn leave(&self, conv: &[u8], users: &[Bytes]) -> Result<usize> {
         self.moves(conv, users, Move::Leave)
     }
@@ -128,7 +128,8 @@ impl Messaging {
         let limit = self.options.max_members;
         let users = self.conversation(&conv, |ledger| {
             let users = valid_once(users)?;
-            // Before the first of them is in: a command that cannot do all is to do nothing.
+            // Checked before the first user joins: a command that cannot do everything does
+            // nothing.
             let joining =
                 users.iter().filter(|user| way == Move::Join && !ledger.state.has(user)).count();
             let fits = joining == 0 || ledger.state.member_count() + joining <= limit;
@@ -179,7 +180,7 @@ impl Messaging {
         Ok(Decision::on(conv, ledger.version, batch))
     }
 
-    /// Members behind a user, in byte order.
+    /// The members after a user, in byte order.
     pub fn members(&self, conv: &[u8], after: &[u8], count: usize) -> Result<Vec<Bytes>> {
         let after = Bytes::copy_from_slice(after);
         self.conversation(&names::valid(conv)?, |ledger| {
@@ -187,7 +188,7 @@ impl Messaging {
         })
     }
 
-    /// Facts of a conversation.
+    /// The facts of a conversation.
     pub fn info(&self, conv: &[u8]) -> Result<Info> {
         let conv = names::valid(conv)?;
         self.conversation(&conv, |ledger| {

@@ -1,13 +1,13 @@
-//! One page of a sync: what was pushed and what was pulled, merged by time (steps 2 and 3 of
-//! `sync`).
+//! Builds one page of a sync: merges pushed and pulled events by time (steps 2 and 3 of `sync`).
 //!
-//! What a cursor in the middle of a time can say decides in which order the pulled events of that
-//! time come:
+//! The order of the pulled events of one time depends on what a cursor in the middle of that time
+//! can express:
 //!
-//! 1. if the conversations that have some can be noted, by id;
-//! 2. else by id, too, when the time is over: nothing is added below an id any more. Not if one of
-//!    them was also pushed to then, whose events come in its own order;
-//! 3. else by the line of each event, while the lines are kept.
+//! 1. If all conversations with events at that time can be noted in the cursor, the order is by id.
+//! 2. Otherwise the order is by id as well, if the time is over, so that no conversation with a
+//!    lower id gets an event of that time; except if one of the conversations also has pushed
+//!    events of that time, whose order must be kept.
+//! 3. Otherwise the order is that of the events' lines, as long as the lines are kept.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -26,48 +26,48 @@ use super::refill::{Arrival, Content};
 use super::trouble::Result;
 use super::user::User;
 
-/// A page in the making.
+/// A page that is being built.
 pub struct Merge<'a> {
-    /// All there is.
+    /// The conversations and users.
     pub moment: &'a Moment<'a>,
-    /// Whose page.
+    /// The user whose page it is.
     pub user: &'a Bytes,
-    /// What the user's ledger says.
+    /// The state of the user's ledger.
     pub state: &'a User,
-    /// How much of it.
+    /// The limit of the page.
     pub limit: Limit,
-    /// What was pulled.
+    /// The conversations with pulled events.
     pub moves: Moves,
-    /// How far it is.
+    /// The position reached so far.
     pub position: Position,
-    /// Something is gone that the user lacks.
+    /// Entries that the user lacks are gone.
     pub trimmed: bool,
-    /// What was pushed.
+    /// The pushed events.
     pub inbox: VecDeque<Arrival>,
-    /// There is more of that.
+    /// Whether there are more pushed events.
     pub inbox_more: bool,
-    /// Where that goes on.
+    /// The position after the pushed events read so far.
     pub inbox_next: Sequence,
-    /// The next pulled events.
+    /// The next pulled event of each conversation.
     pub heads: Heads,
-    /// What is given so far.
+    /// The page so far.
     pub out: Given,
 }
 
-/// What a page has so far.
+/// The page so far.
 #[derive(Default)]
 pub struct Given {
-    /// The place before the first event.
+    /// The position before the first event.
     start: Option<Position>,
-    /// The time whose pulled events come now, and how.
+    /// The time of the current pulled events, and their order.
     ties: Option<(TimeMs, Ties)>,
-    /// When each conversation's ledger of changes moved last.
+    /// When each conversation's ledger of changes last advanced.
     changes: HashMap<Bytes, TimeMs>,
     used_bytes: u64,
     deliveries: Vec<Delivery>,
 }
 
-/// How the pulled events of one time are ordered, and said to be passed: see the heading.
+/// How the pulled events of one time are ordered and passed: see the heading.
 enum Ties {
     Noted,
     ById,
@@ -75,12 +75,12 @@ enum Ties {
 }
 
 impl Merge<'_> {
-    /// The page. `told`: whether the terminal hears of what was trimmed.
+    /// Builds the page. `told`: whether the verdict reports trimmed entries.
     pub fn run(mut self, told: bool) -> Result<SyncPage> {
         let more = loop {
             let full = match self.next_pushed()? {
-                // Not ours: somebody appended to the timeline by itself, or the user may not see
-                // what it is about.
+                // Skipped: either a client appended to the timeline directly, or the user may not
+                // see the message that the event is about.
                 Some(Arrival { place, content: Content::Foreign, .. }) => {
                     self.inbox.pop_front();
                     self.position.inbox = place;
@@ -90,7 +90,7 @@ impl Merge<'_> {
                     Some(place) => !self.pulled(&place)?,
                     None => !self.pushed(arrival)?,
                 },
-                // What is pulled may come behind what is still to be read of the sync timeline.
+                // Pulled events may come after entries of the sync timeline that were not read yet.
                 None if self.inbox_more => break true,
                 None => match self.next_pulled()? {
                     Some(place) => !self.pulled(&place)?,
@@ -113,8 +113,8 @@ impl Merge<'_> {
         Ok(SyncPage { verdict, start, cursor, more, deliveries: out.deliveries })
     }
 
-    /// The first of the sync timeline that was not given yet. What is lost there is read where its
-    /// original is.
+    /// The first entry of the sync timeline that was not delivered yet. A lost entry is read from
+    /// its original.
     fn next_pushed(&self) -> Result<Option<Arrival>> {
         let Some(mut arrival) = self.inbox.front().cloned() else { return Ok(None) };
         if let Content::Original(conv, sequence) = &arrival.content {
@@ -136,8 +136,8 @@ impl Merge<'_> {
         Ok(Some(arrival))
     }
 
-    /// The pulled event that comes before a pushed one: of an earlier time, or of the same if the
-    /// conversation itself has one.
+    /// The pulled event that comes before a pushed one: one of an earlier time, or one of the same
+    /// time if the conversation has an earlier pulled event of that time.
     fn pulled_before(&mut self, pushed: &Arrival) -> Result<Option<(TimeMs, Bytes)>> {
         let Some(earliest) = self.next_pulled()? else { return Ok(None) };
         if earliest.0 < pushed.time_ms {
@@ -149,12 +149,12 @@ impl Merge<'_> {
         if seen.is_none_or(|seen| seen.sequence > sequence) {
             return Ok(None);
         }
-        // Those before it in its order come before it.
+        // The events before that one in the order of the time come first.
         let is_noted = matches!(&self.out.ties, Some((_, Ties::Noted)));
         Ok(Some(if is_noted { own } else { earliest }))
     }
 
-    /// The conversation of the next pulled event, and its time.
+    /// The conversation and the time of the next pulled event.
     fn next_pulled(&mut self) -> Result<Option<(TimeMs, Bytes)>> {
         let Some(earliest) = self.heads.keys().next().cloned() else { return Ok(None) };
         let time_ms = earliest.0;
@@ -168,14 +168,14 @@ impl Merge<'_> {
                 if next.is_some_and(|seen| seen.sequence <= *sequence) {
                     return Ok(Some(place));
                 }
-                // It has expired, or was trimmed.
+                // The event has expired, or was trimmed.
                 lines.pop_front();
             }
         }
         Ok(Some(earliest))
     }
 
-    /// How the pulled events of a time come that is to come now.
+    /// The order of the pulled events of a time.
     fn ties_of(&self, time_ms: TimeMs) -> Result<Ties> {
         let before = Passed { time_ms, ..Passed::default() };
         let passed =
@@ -196,8 +196,8 @@ impl Merge<'_> {
         Ok(lines.map_or(Ties::ById, |lines| Ties::ByLine(lines.into())))
     }
 
-    /// Whether a conversation has, or may have, both pulled and pushed events of a time: these come
-    /// in its order.
+    /// Whether a conversation has, or may have, both pulled and pushed events of a time, whose
+    /// common order must be kept.
     fn are_pushed_too(&self, time_ms: TimeMs) -> bool {
         let is_cut =
             self.inbox_more && self.inbox.back().is_none_or(|last| last.time_ms <= time_ms);
@@ -206,7 +206,8 @@ impl Merge<'_> {
         is_cut || convs.any(|conv| self.heads.contains_key(&(time_ms, conv.clone())))
     }
 
-    /// What is noted, and what is to come of a time, if each is noted.
+    /// The bytes for noting every conversation that was passed at a time or has events of it to
+    /// come.
     fn bytes_to_note(&self, time_ms: TimeMs, passed: &Passed) -> usize {
         let place = |conv: &Bytes| (time_ms, conv.clone());
         let done = passed.noted.iter().filter(|(conv, _)| !self.heads.contains_key(&place(conv)));
@@ -216,7 +217,7 @@ impl Merge<'_> {
             + waiting.map(|((_, conv), pull)| noted_bytes(conv, pull.last)).sum::<usize>()
     }
 
-    /// A pulled event is passed.
+    /// Passes a pulled event.
     fn pass(&mut self, conv: &Bytes, sequence: Sequence, time_ms: TimeMs) {
         let passed = &mut self.position.pulled;
         passed.reach(time_ms);
@@ -231,13 +232,14 @@ impl Merge<'_> {
                 passed.line = lines.pop_front().map_or(passed.line, |(line, ..)| line);
             }
             _ => {
-                // Without a line of its own, among too many: rather it comes again.
+                // The event has no line, and the conversation cannot be noted either: it may be
+                // delivered again, but is not missed.
                 let _fits = passed.note(conv, sequence);
             }
         }
     }
 
-    /// Gives the next pulled event of a conversation; false if it does not fit.
+    /// Delivers the next pulled event of a conversation. False if it does not fit.
     fn pulled(&mut self, place: &(TimeMs, Bytes)) -> Result<bool> {
         self.note_start()?;
         let Some(mut pull) = self.heads.remove(place) else { return Ok(true) };
@@ -253,7 +255,7 @@ impl Merge<'_> {
         Ok(true)
     }
 
-    /// Gives the next pushed event; false if it does not fit.
+    /// Delivers the next pushed event. False if it does not fit.
     fn pushed(&mut self, arrival: Arrival) -> Result<bool> {
         self.note_start()?;
         let Arrival { place, time_ms, content } = arrival;
@@ -285,7 +287,8 @@ impl Merge<'_> {
         Ok(true)
     }
 
-    /// A pushed event of a conversation that has pulled ones has a line, too: the end is behind it.
+    /// Notes a pushed event of a conversation that has pulled events. Such an event has a line too,
+    /// so the position at the end is after it.
     fn note_pushed(&mut self, conv: &Bytes, sequence: Sequence, time_ms: TimeMs) {
         let membership = self.state.membership(conv);
         let has_line =
@@ -294,7 +297,8 @@ impl Merge<'_> {
             Some((known_ms, ties)) if *known_ms == time_ms => matches!(ties, Ties::Noted),
             _ => true,
         };
-        // Those of earlier versions have no line: the newest one may be before them.
+        // Pushed events of earlier versions have no line, so they may be later than the newest
+        // line.
         let is_before_end = time_ms <= self.moves.time_ms;
         if !(has_line && is_noted && is_before_end && time_ms >= self.position.pulled.time_ms) {
             return;
@@ -322,13 +326,13 @@ impl Merge<'_> {
         self.out.deliveries.push(Delivery { conv, shown, position: self.position.clone() });
     }
 
-    /// Before the first event: the place before it, behind all that was passed over.
+    /// Before the first event, records the position before it, after everything that was skipped.
     fn note_start(&mut self) -> Result<()> {
         if self.out.start.is_some() {
             return Ok(());
         }
         let inbox = match self.inbox.front() {
-            // It stands for a range, the end of which is its place.
+            // A lost entry stands for a range, and has the sequence of the range's end.
             Some(Arrival { content: Content::Lost, .. }) => self.position.inbox,
             Some(arrival) => self.position.inbox.max(arrival.place - 1),
             None if self.inbox_more => self.position.inbox,
@@ -343,15 +347,15 @@ impl Merge<'_> {
         Ok(())
     }
 
-    /// The place before all pulled events that are there to be given, the earliest of which are of
-    /// a time.
+    /// The position before all pulled events that are to be delivered. `time_ms`: the time of the
+    /// earliest ones.
     fn before_heads(&self, time_ms: TimeMs) -> Passed {
         let mut passed = self.position.pulled.clone();
         passed.reach(time_ms);
         if !self.trimmed || passed.line > 0 || passed.by_id {
             return passed;
         }
-        // What was trimmed of them is passed over, as far as it can be noted.
+        // The position passes trimmed events of that time, as far as they can be noted.
         for ((_, conv), pull) in
             self.heads.iter().take_while(|((other_ms, _), _)| *other_ms == time_ms)
         {
@@ -366,8 +370,8 @@ impl Merge<'_> {
         passed
     }
 
-    /// A copy as it is now, and how often its message was edited; `None` when it cannot be known
-    /// what it became.
+    /// A copy in its current form, and how often its message was edited; `None` if the current form
+    /// cannot be known.
     fn as_it_is_now(&mut self, copy: Event, copied_ms: TimeMs) -> Result<(Option<Event>, u64)> {
         if !matches!(copy.kind, Kind::Message | Kind::Edit) {
             return Ok((Some(copy), 0));

@@ -2,24 +2,30 @@
 //! sockets, RESP or the runtime.
 //!
 //! ```text
-//!                        messages:c/{conv}     every event of the conversation, for ever          roaming
-//!  send ── one batch ──▶ sync:u/{user} × N     a copy for each member, in push mode               sync
-//!                        im.pulled:all         which conversation moved, in pull mode             sync
+//!  send ── one batch ─┬▶ messages:c/{conv}   every event of the conversation, kept   roaming
+//!                     │                      without a TTL by default
+//!                     ├▶ sync:u/{user} × N   a copy for each member, if it is        sync
+//!                     │                      pushed
+//!                     └▶ im.pulled:all       a line with the conversation's id, if   sync
+//!                                            it has pulled events
 //!
-//!  ledgers (im.state):   c/conv  settings, members
-//!                        e/conv  when a message was edited or recalled last
-//!                        m/conv{sequence}  what became of that message
-//!                        u/user  a user's conversations with its periods, read marks, hidden messages
-//!                        p       for which history of the engine the log of pulled events is whole
+//!  ledgers (im.state):   c/conv            settings, members
+//!                        e/conv            when a message was last edited or recalled
+//!                        m/conv{sequence}  the newest change of that message
+//!                        u/user            the user's conversations with periods, read
+//!                                          marks and hidden messages
+//!                        p                 the history of the engine for which the log
+//!                                          of pulled events is complete
 //! ```
 //!
-//! Everything it remembers lives in timelines. A command reads what the ledgers say, decides, and
-//! submits one batch that holds only if those ledgers still end where they did
-//! (`Batch::if_last_of`); if they moved on it decides anew (`decision`). That one condition puts
-//! sends, joins, recalls and marks in order, without a lock and without a queue.
+//! All state is kept in timelines. A command reads the ledgers, decides, and submits one batch that
+//! is valid only if those ledgers still end where they did (`Batch::if_last_of`); if one of them
+//! has advanced, the command decides again (`decision`). This condition alone orders sends, joins,
+//! recalls and marks; there is no queue. Joins, leaves, edits and recalls of a conversation also
+//! take a lock, but only to avoid repeated decisions (`Messaging::turns`).
 //!
 //! Promises: P3: an event reaches the conversation and, in push mode, every member, or nobody. P10:
-//! from a cursor each event once, in the order of its conversation, whether it was pushed or
+//! from a cursor, each event once, in the order of its conversation, whether it was pushed or
 //! pulled. P11: verdicts. P12: an id of a send, in a conversation and from a sender, gives one
 //! message.
 
@@ -97,19 +103,19 @@ use pulled::Tails;
 use trouble::Result;
 use user::User;
 
-/// What an operator may set.
+/// The settings of messaging.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Conversations of mode auto are pushed up to so many members, and pulled above.
+    /// A conversation of mode auto is pushed while it has at most this many members, and pulled
+    /// above.
     pub push_members: usize,
-    /// Most members of a conversation.
+    /// The most members that a conversation may have.
     pub max_members: usize,
-    /// How long after it was sent a message may be edited or recalled, in milliseconds; 0: for
-    /// ever.
+    /// How long a message may be edited or recalled after it was sent, in milliseconds; 0: without
+    /// limit.
     pub change_window_ms: u64,
-    /// Memory for states of conversations and users, and for lists of which pages are to come, in
-    /// bytes.
+    /// Memory for the states of conversations and users and for unfinished lists, in bytes.
     pub ledger_memory_bytes: u64,
 }
 
@@ -124,7 +130,7 @@ impl Default for Options {
     }
 }
 
-/// Conversations and users on an engine.
+/// The conversations and users of an engine.
 pub struct Messaging {
     engine: Engine,
     messages: Store,
@@ -138,24 +144,25 @@ pub struct Messaging {
     tails: Tails,
     lists: Lists,
     effort: Effort,
-    /// There are events and no ledgers at all, until they are rebuilt.
+    /// The engine has events and no ledgers at all. False again after a rebuild.
     are_ledgers_lost: AtomicBool,
-    /// Who joins, leaves, edits or recalls takes a turn: of many who decide on the same ledger only
-    /// one would get through, and all others, sends too, would decide again each time.
+    /// The turns of conversations. Joins, leaves, edits and recalls of a conversation are
+    /// serialized. Otherwise only one of many concurrent decisions on the same ledger could commit,
+    /// and all others, including those of sends, would be computed again each time.
     turns: [Mutex<()>; TURNS],
-    /// How often something was decided.
+    /// The number of decisions so far.
     #[cfg(test)]
     decisions: std::sync::atomic::AtomicU64,
 }
 
-/// Conversations with the same turn, by chance, only wait for each other.
+/// Conversations that share a turn by chance only wait for each other.
 const TURNS: usize = 64;
 
 impl Messaging {
-    /// On an engine that is open. Makes the stores of its own if they are not there.
+    /// Opens messaging on an open engine. Creates its own stores if they do not exist.
     pub fn open(engine: &Engine, options: Options) -> std::result::Result<Messaging, Error> {
         let state = own_store(engine, names::STATE_STORE, 0)?;
-        // Of sixteen parts two are for lists.
+        // Two of sixteen parts are for lists.
         let part_bytes = options.ledger_memory_bytes / 16;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         [&messages, &sync]
@@ -190,8 +197,8 @@ impl Messaging {
         })
     }
 
-    /// The bytes that ledgers of conversations and users take in memory, and the most that they may
-    /// take.
+    /// The bytes that the ledgers of conversations and users take in memory, and the limit of
+    /// `ledger_memory_bytes`.
     pub fn ledger_memory(&self) -> (u64, u64) {
         (
             self.conversations.kept_bytes() + self.users.kept_bytes(),
@@ -200,13 +207,13 @@ impl Messaging {
     }
 
     /// Whether the members of a conversation are in memory, so that a send to it is decided without
-    /// a look at the disk.
+    /// a read from the disk.
     pub fn is_near(&self, conv: &[u8]) -> bool {
         self.conversations.is_near(&names::conversation_ledger(conv))
     }
 
-    /// Looks at a conversation that must exist. Who joins it meanwhile waits for that: look for
-    /// microseconds.
+    /// Calls `look` on a conversation, which must exist. `look` holds a lock that delays the next
+    /// change of the conversation's state, so it must take microseconds only.
     fn conversation<T>(
         &self,
         conv: &[u8],
@@ -221,12 +228,12 @@ impl Messaging {
         })
     }
 
-    /// Why a conversation has no ledger.
+    /// The reason why a conversation has no ledger.
     fn no_conversation(&self, conv: &[u8]) -> Trouble {
         self.check_ledgers(&names::conversation_ledger(conv)).err().unwrap_or(Trouble::NotFound)
     }
 
-    /// An error while a ledger that says nothing may be one that is lost.
+    /// An error while all ledgers are lost: an empty ledger may then be a lost one.
     fn check_ledgers(&self, ledger: &[u8]) -> Result<()> {
         if self.are_ledgers_lost.load(Ordering::Relaxed) {
             return Err(Trouble::NoLedger { ledger: self.users.told(ledger) });
@@ -234,7 +241,7 @@ impl Messaging {
         Ok(())
     }
 
-    /// Looks at a user, with reads of timelines if need be: nobody waits for it.
+    /// Calls `look` on a user. It may read timelines: nobody waits for it.
     fn user<T>(&self, user: &[u8], look: impl FnOnce(&Ledger<User>) -> Result<T>) -> Result<T> {
         let name = names::user_ledger(user);
         let ledger = self.users.snapshot(&name)?;
@@ -244,7 +251,7 @@ impl Messaging {
         look(&ledger)
     }
 
-    /// Whether a conversation exists, without looking at its members.
+    /// Checks that a conversation exists, without loading its members.
     fn check_exists(&self, conv: &[u8]) -> Result<()> {
         match self.conversations.end(&names::conversation_ledger(conv))? {
             (0, _) => Err(self.no_conversation(conv)),
@@ -258,8 +265,8 @@ impl Messaging {
     }
 }
 
-/// What cursors belong to: the engine's history, or another number when one of the stores that they
-/// mean places in began another epoch.
+/// The history that cursors belong to: that of the engine, or another number if one of the stores
+/// that cursors refer to has begun another epoch.
 fn history(engine: &Engine, stores: [&Store; 4]) -> u64 {
     let history = engine.epoch();
     let begun = stores.into_iter().filter(|store| store.epoch() != history);
@@ -268,26 +275,28 @@ fn history(engine: &Engine, stores: [&Store; 4]) -> u64 {
     begun.fold(u64::from_str_radix(&history, 16).unwrap_or(0), |mixed, store| mixed ^ mark(store))
 }
 
-/// A store of ledgers is kept so often: of what is in them there is no other copy, and all depends
-/// on them. Of events there are other copies, but without the end of a timeline nothing can be
-/// appended to it, and without its index nobody knows what was recalled.
+/// How many copies are kept of the stores of ledgers. There is no other copy of a ledger, and every
+/// command depends on ledgers. Events have other copies. But without the end of a timeline nothing
+/// can be appended to it, and without its index it is unknown what was recalled; so the indexes of
+/// the event stores are kept twice.
 const LEDGER_COPIES: Copies = Copies::Twice;
 
-/// A store of ledgers, made if it is not there. One of an earlier version is kept twice from now
-/// on.
+/// Opens a store of ledgers, or creates it. A store that an earlier version created is kept twice
+/// from now on.
 fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<Store, Error> {
     let Ok(store) = engine.store(name) else {
         return engine.create_store_with(name, StoreOptions { ttl_ms, copies: LEDGER_COPIES });
     };
-    // An import makes stores without TTL.
+    // An import creates stores without a TTL.
     if ttl_ms > 0 && info_of(engine, name).is_some_and(|known| known.ttl_ms == 0) {
         engine.set_store_ttl(name, ttl_ms).or_else(|error| excused(&store, error))?;
     }
     keep(engine, &store, LEDGER_COPIES).map(|()| store)
 }
 
-/// Of a directory that is only read nothing can be changed, and a start is what makes room: the
-/// next one tries again.
+/// Excuses a failed change of a store's options. A directory that is open read-only cannot be
+/// changed. On a full disk the start must go on, since it is what frees space; the next start tries
+/// again.
 fn excused(store: &Store, error: Error) -> std::result::Result<(), Error> {
     if error.is_shortage() {
         tracing::warn!(store = store.name(), %error, "the store is not as it should be yet");
@@ -300,20 +309,20 @@ fn info_of(engine: &Engine, name: &str) -> Option<StoreInfo> {
     engine.stores().into_iter().find(|known| known.name == name)
 }
 
-/// A store is kept at least so often from now on.
+/// Keeps at least this many copies of a store from now on.
 fn keep(engine: &Engine, store: &Store, copies: Copies) -> std::result::Result<(), Error> {
-    // What a start before this one did not get done is done now.
+    // Also done if the option is set already: it completes what an earlier start left undone.
     let copies = info_of(engine, store.name()).map_or(copies, |known| known.copies.max(copies));
     engine.set_store_copies(store.name(), copies).or_else(|error| excused(store, error))
 }
 
-/// The ids that a command names, in their order, each once.
+/// The valid ids of a command, in their order, without duplicates.
 fn valid_once(ids: &[Bytes]) -> Result<Vec<Bytes>> {
     let valid: Vec<Bytes> = ids.iter().map(|id| names::valid(id)).collect::<Result<_>>()?;
     Ok(each_once(valid))
 }
 
-/// The same in the same order, each once.
+/// The same values in the same order, without duplicates.
 fn each_once<T: Clone + Eq + Hash>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut seen = HashSet::new();
     all.into_iter().filter(|one| seen.insert(one.clone())).collect()

@@ -1,5 +1,5 @@
-//! Messaging at moments that are chosen by hand: what happens in one millisecond, what has expired,
-//! what stands in a timeline that is no event, and how much is read for a page (P10, P11).
+//! Tests of messaging at chosen times: events of one millisecond, expired events, entries that are
+//! not events, and how much is read for a page (P10, P11).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
     SyncPage, names,
 };
 
-/// An engine in memory, at a time that is set by hand.
+/// An engine in memory whose time is set by hand.
 pub(super) struct Table {
     pub(super) clock: Arc<ManualClock>,
     pub(super) engine: Engine,
@@ -83,7 +83,7 @@ impl Table {
         self.messaging.sync(user.as_bytes(), cursor, Limit::entries(count)).expect("syncs")
     }
 
-    /// Everything that a terminal gets in pages of so many.
+    /// Everything that a terminal gets in pages of `count` events.
     pub(super) fn drain(&self, user: &str, count: usize) -> Vec<String> {
         let (mut all, mut cursor) = (Vec::new(), Cursor::Oldest);
         loop {
@@ -145,7 +145,7 @@ fn a_page_reads_little_of_the_conversations_that_it_does_not_reach() {
         let conv = format!("room-{room}");
         table.create(&conv, Mode::Pull, &["ann", "bob"]);
         for _ in 0..MESSAGES {
-            // Each takes a block.
+            // Each message takes a block.
             table.commit(table.batch(&conv, incompressible(32 * 1024, 1), 0));
         }
     }
@@ -178,7 +178,7 @@ fn a_trim_is_told_also_when_the_way_there_is_long() {
             .into_iter()
             .for_each(|ticket| drop(ticket.expect("queued").wait().expect("committed")));
         let own = names::conversation(b"room");
-        // The first sequence is that of leaving.
+        // The first sequence is that of the leave.
         table.messaging.messages.trim(&own, Trim::Before(before + 1)).expect("trims");
         let page = table.sync("bob", &bob, 100);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! What a sync gives: a page of events as terminals see them, and what the terminal's cursor is
-//! worth (P11).
+//! The result of a sync: a page of events as terminals see them, and the verdict on the terminal's
+//! cursor (P11).
 
 use bytes::Bytes;
 use strandline::{Sequence, TimeMs};
@@ -10,23 +10,23 @@ use super::event::{Event, Kind};
 /// An event as a terminal sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// Its sequence; of an edit or a recall that of the message.
+    /// Its sequence; that of the message for an edit or a recall.
     pub sequence: Sequence,
-    /// When it happened.
+    /// When it was committed.
     pub time_ms: TimeMs,
-    /// Who did it.
+    /// The user who caused it.
     pub sender: Bytes,
-    /// What it is.
+    /// Its kind.
     pub kind: &'static str,
-    /// What was said.
+    /// The content.
     pub body: Bytes,
     /// How often its message was edited.
     pub edited: u64,
-    /// Its body cannot be read any more; who did it is not known, nor what it is.
+    /// The body cannot be read any more; the sender and the kind are not known.
     pub is_damaged: bool,
 }
 
-/// The kind of what stands for entries of a sync timeline that cannot be read.
+/// The kind that stands for entries of a sync timeline that cannot be read.
 const LOST: &str = "lost";
 
 impl Shown {
@@ -42,18 +42,18 @@ impl Shown {
         }
     }
 
-    /// What there is to say of it besides its five parts: names and values.
+    /// Its attributes besides the five parts: names and values.
     pub fn attributes(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         let all = [("edited", self.edited), ("damaged", u64::from(self.is_damaged))];
         all.into_iter().filter(|(_, value)| *value > 0)
     }
 
-    /// Whether there is.
+    /// Whether it has attributes.
     pub fn has_attributes(&self) -> bool {
         self.attributes().next().is_some()
     }
 
-    /// An event that cannot be read anywhere: of a message its place is left.
+    /// An event that cannot be read anywhere: only its sequence is known.
     pub(super) fn damaged(sequence: Sequence, time_ms: TimeMs) -> Shown {
         Shown { sequence, is_damaged: true, ..Shown::nothing(time_ms) }
     }
@@ -63,7 +63,7 @@ impl Shown {
         Shown { kind: LOST, ..Shown::nothing(0) }
     }
 
-    /// Where there is no message yet.
+    /// The value where there is no message yet.
     pub(super) fn nothing(time_ms: TimeMs) -> Shown {
         Shown {
             sequence: 0,
@@ -77,27 +77,27 @@ impl Shown {
     }
 }
 
-/// An event on its way to a terminal.
+/// An event on a page.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Its conversation.
     pub conv: Bytes,
     /// The event.
     pub shown: Shown,
-    /// The place behind it.
+    /// The position after it.
     pub(super) position: Position,
 }
 
-/// What a cursor is worth.
+/// The verdict on a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Everything behind it is here or follows.
+    /// Everything after it is on this page or a later one.
     Ok,
-    /// Something behind it is gone for good.
+    /// Something after it is gone for good.
     Trimmed,
-    /// It is ahead of everything: an older copy of the directory was put back.
+    /// It is after the end of everything: an older copy of the directory was put back.
     Future,
-    /// It is of another history.
+    /// It belongs to another history.
     Epoch,
 }
 
@@ -112,71 +112,72 @@ impl Standing {
         }
     }
 
-    /// Whether one can go on from it.
+    /// Whether a terminal can continue from it.
     pub fn goes_on(self) -> bool {
         matches!(self, Standing::Ok | Standing::Trimmed)
     }
 }
 
-/// A page of what a terminal lacks.
+/// A page of the events that a terminal lacks.
 #[derive(Clone, Debug)]
 pub struct SyncPage {
-    /// What the cursor was worth.
+    /// The verdict on the cursor.
     pub verdict: Standing,
-    /// The place before the first event, behind what was passed over: who keeps that lacks none of
-    /// them.
+    /// The cursor before the first event, after everything that was skipped. A terminal that keeps
+    /// this cursor misses none of the events.
     pub start: Vec<u8>,
-    /// What to pass next time.
+    /// The cursor for the next sync.
     pub cursor: Vec<u8>,
-    /// Whether the limit kept something back.
+    /// Whether there is more, which the limit excluded.
     pub more: bool,
     /// The events.
     pub deliveries: Vec<Delivery>,
 }
 
 impl SyncPage {
-    /// Nothing is behind this cursor.
+    /// The page for a cursor after which there is nothing.
     pub(super) fn end(cursor: Vec<u8>) -> SyncPage {
         let start = cursor.clone();
         SyncPage { verdict: Standing::Ok, start, cursor, more: false, deliveries: Vec::new() }
     }
 
-    /// The cursor belongs to something else: begin with the oldest that is kept.
+    /// The page for a cursor of something else: the terminal begins with the oldest event that is
+    /// kept.
     pub(super) fn start_again(verdict: Standing) -> SyncPage {
         SyncPage { verdict, ..SyncPage::end(b"0".to_vec()) }
     }
 }
 
-/// One event of a conversation, read for a user.
+/// An event of a conversation, read for a user.
 pub struct Seen {
-    /// Its place.
+    /// Its sequence.
     pub sequence: Sequence,
-    /// When it was committed; of what is damaged not later.
+    /// When it was committed; of a damaged event, an estimate.
     pub time_ms: TimeMs,
-    /// What it is; `None`: it is damaged, and there is no copy.
+    /// The event; `None`: it is damaged, and there is no copy.
     pub event: Option<Event>,
     /// How often its message was edited, if that was looked up.
     pub edited: u64,
 }
 
 impl Seen {
-    /// Whether a history shows it: what is damaged may be a message.
+    /// Whether a history shows it. A damaged event counts, since it may be a message.
     pub fn is_in_history(&self) -> bool {
         let shows =
             |event: &Event| event.is_message() || matches!(event.kind, Kind::Join | Kind::Leave);
         self.event.as_ref().is_none_or(shows)
     }
 
-    /// Whether it is, or may be, a message that somebody sent.
+    /// Whether it is, or may be, a message.
     pub fn may_be_message(&self) -> bool {
         self.event.as_ref().is_none_or(Event::is_message)
     }
 
-    /// As a terminal sees it.
+    /// The event as a terminal sees it.
     pub fn shown(self) -> Shown {
         match self.event {
             Some(event) => {
-                // A message as it is stored says so itself.
+                // A stored message has the number of its edits in `about`.
                 let edited = if event.kind == Kind::Message {
                     event.about.max(self.edited)
                 } else {

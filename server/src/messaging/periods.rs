@@ -1,4 +1,4 @@
-//! When somebody was a member, as sequences of the conversation's timeline, both ends included.
+//! Periods of membership, as sequences of the conversation's timeline, both ends included.
 
 use strandline::{MAX_SEQUENCE, Sequence};
 
@@ -7,19 +7,19 @@ use super::event::{Parts, put_number};
 /// One user's memberships of one conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Periods {
-    /// Where the current one starts; 0 when there is none.
+    /// The start of the current period; 0 if there is none.
     from: Sequence,
-    /// Those that are over, in order.
+    /// The periods that are over, in order.
     past: Vec<(Sequence, Sequence)>,
 }
 
 impl Periods {
-    /// One that starts.
+    /// Begins a period.
     pub fn begin(&mut self, from: Sequence) {
         self.from = from.max(1);
     }
 
-    /// The current one is over with this sequence.
+    /// Ends the current period with this sequence.
     pub fn end(&mut self, last: Sequence) {
         if self.from > 0 {
             self.past.push((self.from, last));
@@ -27,47 +27,47 @@ impl Periods {
         }
     }
 
-    /// Whether there is a current one.
+    /// Whether there is a current period.
     pub fn is_member(&self) -> bool {
         self.from > 0
     }
 
-    /// Whether there ever was one.
+    /// Whether there ever was a period.
     pub fn is_known(&self) -> bool {
         self.from > 0 || !self.past.is_empty()
     }
 
-    /// How many are over.
+    /// The number of periods that are over.
     pub fn past_count(&self) -> usize {
         self.past.len()
     }
 
-    /// Where the current one starts.
+    /// The start of the current period.
     pub fn start(&self) -> Option<Sequence> {
         (self.from > 0).then_some(self.from)
     }
 
-    /// Where the last one ends: at the highest sequence while it goes on.
+    /// The end of the last period; the highest sequence if it is current.
     pub fn last(&self) -> Sequence {
         if self.from > 0 { MAX_SEQUENCE } else { self.past.last().map_or(0, |(_, last)| *last) }
     }
 
-    /// Whether a sequence is inside one.
+    /// Whether a sequence is within a period.
     pub fn contains(&self, sequence: Sequence) -> bool {
         self.all().any(|(first, last)| (first..=last).contains(&sequence))
     }
 
-    /// The lowest sequence that is inside one and not below this one.
+    /// The lowest sequence that is within a period and not below this one.
     pub fn next(&self, sequence: Sequence) -> Option<Sequence> {
         self.all().find(|(_, last)| *last >= sequence).map(|(first, _)| first.max(sequence))
     }
 
-    /// All of them, in order.
+    /// All periods, in order.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = (Sequence, Sequence)> {
         self.past.iter().copied().chain(self.start().map(|from| (from, MAX_SEQUENCE)))
     }
 
-    /// Appends them to a ledger's list.
+    /// Appends the periods to a list in a ledger.
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, self.from);
         put_number(out, self.past.len() as u64);
@@ -77,7 +77,7 @@ impl Periods {
         }
     }
 
-    /// Reads them from a ledger's list.
+    /// Reads the periods from a list in a ledger.
     pub fn decode(parts: &mut Parts) -> Option<Periods> {
         let from = parts.number()?;
         let mut past = Vec::new();

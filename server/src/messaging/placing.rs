@@ -1,14 +1,14 @@
-//! Which lost entry of a sync timeline was which event: the events that must be there and are not,
-//! put into the places whose entries are lost.
+//! Determines which lost entry of a sync timeline was which event: assigns the events that must be
+//! there, and are not shown, to the lost places.
 //!
-//! A place is a sequence of the sync timeline. It is known between which times its entry was
-//! committed, and that events of one conversation are there in their order. So each event has a
-//! range of places, and it is a matter of giving each place the event whose range begins last, from
-//! the newest place to the oldest. That fills as many places as can be filled. An event that finds
-//! no place shows that something is not as it seems: the places where it could have been stay
-//! empty.
+//! A place is a sequence of the sync timeline. Two things are known: the times between which its
+//! entry was committed, and that the events of one conversation are in their order. So each event
+//! has a range of possible places. The places are filled from the newest to the oldest; each gets
+//! the event whose range begins last, among those whose range includes it. This fills as many
+//! places as possible. An event without a place shows that an assumption is wrong: all places of
+//! its range stay empty, except if the range begins before everything that is kept.
 //!
-//! It does not know: where places and events come from.
+//! It does not know where places and events come from.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
@@ -18,61 +18,61 @@ use strandline::{Sequence, TimeMs};
 /// A lost entry of the sync timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vacancy {
-    /// Its sequence there.
+    /// Its sequence in the sync timeline.
     pub sequence: Sequence,
-    /// It was committed no earlier; 0: not known.
+    /// The earliest time at which it was committed; 0: not known.
     pub from_ms: TimeMs,
-    /// It was committed no later.
+    /// The latest time at which it was committed.
     pub to_ms: TimeMs,
 }
 
-/// An event that must be in one of the places. The order is that of times, then of a conversation.
+/// An event that must be in one of the places. Ordered by time, then by conversation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Absent {
-    /// It was committed no earlier.
+    /// The earliest time at which it was committed.
     pub from_ms: TimeMs,
     /// Its conversation.
     pub conv: Bytes,
-    /// Its sequence there; of a mark the sequence that is meant.
+    /// Its sequence there; of a mark, the sequence that is marked.
     pub sequence: Sequence,
-    /// What it is.
+    /// What is known of it.
     pub nature: Nature,
-    /// It was committed no later.
+    /// The latest time at which it was committed.
     pub to_ms: TimeMs,
 }
 
-/// What is known of an event that is looked for.
+/// What is known of an event that needs a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Nature {
     /// It can be read in its conversation.
     Readable,
-    /// It is in its conversation and cannot be read there, either.
+    /// It is in its conversation and cannot be read there either.
     Damaged,
     /// The user's own read mark.
     Read,
-    /// The user hid a message.
+    /// A hide mark of the user.
     Hide,
 }
 
-/// Where the events are that the sync timeline still shows: the place by conversation and sequence.
+/// The events that the sync timeline still shows: their places by conversation and sequence.
 #[derive(Debug, Default)]
 pub struct Present {
     places: HashMap<Bytes, BTreeMap<Sequence, Sequence>>,
 }
 
 impl Present {
-    /// This event is there.
+    /// Adds an event that is shown.
     pub fn add(&mut self, conv: &Bytes, sequence: Sequence, place: Sequence) {
         self.places.entry(conv.clone()).or_default().insert(sequence, place);
     }
 
-    /// Whether an event is there.
+    /// Whether an event is shown.
     pub fn has(&self, conv: &Bytes, sequence: Sequence) -> bool {
         self.places.get(conv).is_some_and(|places| places.contains_key(&sequence))
     }
 
     /// The places between which an event must be: those of its neighbours in the conversation. A
-    /// mark only comes after what it means.
+    /// mark only has a lower bound: it comes after the event that it marks.
     fn around(&self, event: &Absent) -> (Sequence, Sequence) {
         let Some(places) = self.places.get(&event.conv) else { return (0, Sequence::MAX) };
         let before = places.range(..=event.sequence).next_back().map_or(0, |(_, place)| *place);
@@ -82,7 +82,7 @@ impl Present {
     }
 }
 
-/// An event and the places where it can be, as positions in the list of places.
+/// An event and its range of places, as indexes into the list of places.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     first: usize,
@@ -90,7 +90,7 @@ struct Candidate {
     end: usize,
 }
 
-/// Puts events into places, which are in ascending order; gives the event by place.
+/// Assigns events to places, which are in ascending order. Returns the events by place.
 pub fn place(
     vacancies: &[Vacancy],
     absent: Vec<Absent>,
@@ -114,7 +114,7 @@ pub fn place(
     }
     left_over.extend(fitting);
     for candidate in left_over {
-        // Of what was before everything that is kept more may be found than was lost.
+        // Before everything that is kept there may be more events than lost entries.
         if vacancies[candidate.first].from_ms > 0 {
             for vacancy in &vacancies[candidate.first..candidate.end] {
                 filled.remove(&vacancy.sequence);

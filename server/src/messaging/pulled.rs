@@ -1,26 +1,28 @@
-//! Which of a user's pulled conversations have moved: so that a sync reads what is new, and not all
-//! that the user is in.
+//! Finds which of a user's pulled conversations have new events, so that a sync reads what is new
+//! and not all conversations of the user.
 //!
-//! Every pulled event leaves a line in one ledger of the whole server, with its conversation and
-//! sequence; so does an event that is pushed in a conversation that has pulled ones, marked as
-//! such. Lines are in the order of commits, and kept for a week.
+//! Every pulled event adds a line to one ledger of the whole server, with its conversation and
+//! sequence. So does every pushed event of a conversation that has pulled events, marked as pushed.
+//! Lines are in commit order, and are kept for a week.
 //!
 //! ```text
-//!  by lines   those behind the place of the terminal, up to the newest:   costs what came on the whole server since
-//!  by ends    where the timeline of each of the user's conversations ends:  costs the number of these
+//!  by lines   reads the lines after the terminal's position,    cost: the events on the whole
+//!             up to the newest                                  server since then
+//!  by ends    looks up the end of the timeline of each of the   cost: the number of these
+//!             user's pulled conversations                       conversations
 //! ```
 //!
-//! The cheaper way is taken: a sync looks at no more lines than came since, and at no more than
-//! eight for each of the user's pulled conversations, or a thousand; else at the ends. Neither
-//! walks through the events of one time, which may be very many: a clock that was put back holds
-//! the time for hours.
+//! The cheaper way is taken. A sync reads lines if those since its position are at most 1024, or at
+//! most eight for each of the user's pulled conversations; otherwise it looks up the ends. Neither
+//! way walks through all events of one time, which may be very many: a clock that was set back
+//! stands still for hours.
 //!
-//! Both give the same: the sequences that each conversation has up to the newest line, and the
-//! *end*, which is the place behind everything there. An end names the time of the user's own
-//! newest event and what it got at that time, nothing of what others got, so it does not move for
-//! them. What cannot be noted in a cursor is said by the line of the newest. Which line a user's
-//! end was looked up to is kept in memory (`tails`), so that nobody has to look at the same lines
-//! twice; without it the cost is more, and nothing else differs.
+//! Both ways give the same result: the sequences that each conversation has up to the newest line,
+//! and the *end*, which is the position after all of them. An end names the time of the user's own
+//! newest event and the events that the user got at that time. It names no events of others, so it
+//! does not move for them. If these events cannot be noted in a cursor, the end has the line of the
+//! newest one instead. The line up to which a user's end is known is kept in memory (`tails`), so
+//! that the same lines are not read twice. Without it the cost is higher, and nothing else differs.
 
 use std::collections::BTreeMap;
 
@@ -38,48 +40,47 @@ use super::pulled_log::gets;
 use super::trouble::Result;
 use super::user::{Membership, User};
 
-/// Entries read at a time to find the last that is for a user, and how often.
+/// Entries read at a time to find the last one that is for a user, and the most reads.
 const LAST: Limit =
     Limit { entries: 4, body_bytes: 1024 * 1024, first_always: true, around_damage: true };
 const MOST_LAST_PAGES: usize = 64;
 
-/// Users whose ends are kept in memory, of at most some 400 bytes each.
+/// The number of users whose ends are kept in memory, at most about 400 bytes each.
 const MOST_TAILS: usize = 8192;
 
-/// Up to which line the end of a user's pulled events was looked up.
+/// The end of a user's pulled events, and the line up to which it is valid.
 #[derive(Clone)]
 pub struct Tail {
     line: Sequence,
     end: Passed,
 }
 
-/// The ends of users who were here lately.
+/// The ends of users who synced recently.
 pub type Tails = Cache<Bytes, Tail>;
 
-/// An empty one.
+/// An empty cache of ends.
 pub fn tails() -> Tails {
     Cache::new(MOST_TAILS)
 }
 
-/// Sequences of a conversation that a user may lack, both included.
+/// The sequences of a conversation that a user may lack, both ends included.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch {
     /// The lowest.
     pub first: Sequence,
-    /// The highest; the highest of all where damage hides the end.
+    /// The highest; `MAX_SEQUENCE` if damage hides the end.
     pub last: Sequence,
 }
 
-/// What moved between the place of a terminal and the newest line.
+/// The new events between the position of a terminal and the newest line.
 pub struct Moves {
-    /// The newest line. Everything in it was visible when it was looked at, and everything before
-    /// it too.
+    /// The newest line. It was read when its whole batch, and every batch before it, was visible.
     pub line: Sequence,
     /// Its time.
     pub time_ms: TimeMs,
-    /// The conversations that moved.
+    /// The conversations with new events.
     pub convs: BTreeMap<Bytes, Stretch>,
-    /// It cannot be known which events of the cursor's own time are behind it: their lines have
+    /// It is unknown which events of the cursor's own time the cursor has passed: their lines have
     /// expired.
     pub is_trimmed: bool,
     newest: Newest,
@@ -90,15 +91,15 @@ pub struct Moves {
 struct Newest {
     is_known: bool,
     time_ms: TimeMs,
-    /// The line of the newest one; 0: not known.
+    /// The line of the newest event; 0: not known.
     line: Sequence,
-    /// There are more at that time than can be noted, and not all of them are here.
+    /// The events of that time cannot all be noted, and not all of them are in `convs`.
     is_part: bool,
     convs: BTreeMap<Bytes, Sequence>,
 }
 
 impl Newest {
-    /// What an end says.
+    /// The newest events according to an end.
     fn of(end: &Passed) -> Newest {
         Newest {
             is_known: true,
@@ -127,7 +128,7 @@ impl Newest {
 }
 
 impl Moment<'_> {
-    /// What moved since a place, by the cheaper way; not yet up to the newest line
+    /// The new events since a position, by the cheaper way; not yet up to the newest line
     /// ([`Messaging::advance`]).
     pub(super) fn moves_since(&self, user: &Bytes, state: &User, start: &Passed) -> Result<Moves> {
         let moves = |line, newest| Moves {
@@ -158,7 +159,7 @@ impl Moment<'_> {
         self.moves_by_ends(state, Some(start))
     }
 
-    /// Adds the lines after those that were looked at, up to the newest.
+    /// Advances to the newest line of the moment.
     pub(super) fn advance(&self, state: &User, start: &Passed, moves: &mut Moves) -> Result<()> {
         if state.pulled().is_empty() {
             return Ok(());
@@ -191,7 +192,8 @@ impl Moment<'_> {
         Ok(())
     }
 
-    /// What moved, by where each conversation ends; without a start only the end.
+    /// The new events, by the end of each conversation. Without a start, only the user's newest
+    /// events.
     fn moves_by_ends(&self, state: &User, start: Option<&Passed>) -> Result<Moves> {
         let (line, time_ms) = self.pulled.end(names::PULLED_LOG)?;
         let mut moves = Moves {
@@ -211,7 +213,7 @@ impl Moment<'_> {
             let Some(membership) = state.membership(conv) else { continue };
             self.effort.add_look();
             let Some(end) = told_if_hidden(self.messages.end(&names::conversation(conv)))? else {
-                // What is hidden shows by its lines, if at all.
+                // Hidden events can only be found by their lines.
                 if let Some(start) = start {
                     let first = start.noted.get(conv).map_or(1, |last| last + 1);
                     moves.convs.insert(conv.clone(), Stretch { first, last: MAX_SEQUENCE });
@@ -229,8 +231,8 @@ impl Moment<'_> {
         Ok(moves)
     }
 
-    /// The last event of a conversation that is for a member, and its time, given where the
-    /// timeline ends.
+    /// The last event of a conversation that is for a member, and its time, given the end of the
+    /// timeline.
     fn own_end(
         &self,
         conv: &Bytes,
@@ -245,7 +247,7 @@ impl Moment<'_> {
         if membership.history == History::All {
             return Ok(Some(end));
         }
-        // Changes of messages that it may not see are for others.
+        // Edits and recalls of messages that the member may not see are not for it.
         let name = names::conversation(conv);
         let mut scan = Scan::new(&self.messages, &name, (1, own), true, LAST);
         let mut next = own;
@@ -253,7 +255,7 @@ impl Moment<'_> {
             let Some(pieces) = scan.next_page()? else { break };
             for piece in pieces {
                 let Piece::Whole(entry) = piece else { return Ok(Some(end)) };
-                // One that has expired since was for it, as far as can be known.
+                // The last event has expired: it is assumed that it was for the member.
                 if entry.sequence < next && next == own {
                     return Ok(Some(end));
                 }
@@ -269,7 +271,7 @@ impl Moment<'_> {
         Ok(Some(end))
     }
 
-    /// The first sequence of a conversation that a place is not behind.
+    /// The first sequence of a conversation that a position has not passed.
     fn first_behind(
         &self,
         conv: &Bytes,
@@ -281,17 +283,17 @@ impl Moment<'_> {
             return Ok(*first);
         }
         let floor = start.noted.get(conv).map_or(1, |last| last + 1);
-        // All of that time is behind it.
+        // Whether the position has passed all events of its time.
         let is_behind = start.line > 0 || (floor == 1 && start.has(conv, MAX_SEQUENCE));
         let first = sequence_at(&self.messages, &name, start.time_ms + u64::from(is_behind))?;
-        // If nothing readable is before it, events of the same times may have been trimmed: the
-        // read from the start tells.
+        // If nothing readable is before it, events of the same times may have been trimmed. The
+        // read from the start shows that.
         let lowest = self.messages.read_after(&name, 0, Limit::NOTHING.around_damage())?.first;
         Ok(if first == lowest { floor } else { first.max(floor) })
     }
 
-    /// The first sequence that each conversation has at the time of a place and behind its line;
-    /// `None` when lines have expired.
+    /// The first sequence of each conversation that has the time of a position and comes after its
+    /// line; `None` if lines have expired.
     fn firsts_behind_line(
         &self,
         state: &User,
@@ -311,7 +313,7 @@ impl Moment<'_> {
         Ok(Some(firsts))
     }
 
-    /// The end of a user's pulled events now.
+    /// The current end of a user's pulled events.
     pub(super) fn end_of_pulled(&self, user: &Bytes, state: &User) -> Result<Moves> {
         let looks = state.pulled().len() as u64;
         let start = match self.tails.get(user) {
@@ -330,7 +332,7 @@ impl Moment<'_> {
         Ok(moves)
     }
 
-    /// The place behind everything that moved, kept for the next time.
+    /// The position after everything in `moves`; it is kept for the next sync.
     pub(super) fn end_of(&self, user: &Bytes, state: &User, moves: &Moves) -> Result<Passed> {
         if state.pulled().is_empty() {
             return Ok(Passed::default());
@@ -352,7 +354,7 @@ impl Moment<'_> {
         if line > 0 {
             return Ok(Passed { time_ms, line, ..Passed::default() });
         }
-        // So old that it cannot be told by lines: nothing is added to that time any more.
+        // The lines have expired. The time is long over, so the order by id can be used.
         let noted = newest.convs.iter().next_back().map(|(conv, last)| (conv.clone(), *last));
         Ok(Passed { time_ms, line, noted: noted.into_iter().collect(), by_id: true })
     }

@@ -1,7 +1,7 @@
-//! The log of pulled events, as a sync reads it: one ledger of the whole server, a line for each
-//! pulled event, in the order of commits. Lines expire after a week, so each answer says whether
-//! the lines that it needs are still there. What is made of them: `pulled`. Whether the log is that
-//! of the conversations that are there: `lines`.
+//! The log of pulled events, as a sync reads it: one ledger of the whole server, with a line for
+//! each pulled event, in commit order. Lines expire after a week, so each function reports whether
+//! the lines that it needs are still there. `pulled` uses the lines; `lines` checks that the log
+//! belongs to the conversations in the engine.
 
 use std::collections::BTreeMap;
 
@@ -20,17 +20,17 @@ use super::user::{Membership, User};
 const PAGE: Limit =
     Limit { entries: 4096, body_bytes: 8 * 1024 * 1024, first_always: true, around_damage: false };
 
-/// So many lines are looked at without asking whether there is a cheaper way.
+/// This many lines are read without comparing the costs.
 const CHEAP_LINES: u64 = 1024;
 
-/// Pages of lines that are looked through for when lost events were pulled.
+/// Pages of lines that are searched for the times of lost events.
 const MOST_LINE_PAGES: usize = 64;
 
-/// A line costs about an eighth of a look into a timeline.
+/// A line costs about an eighth of a lookup of an end.
 const LINES_A_LOOK: u64 = 8;
 
 impl Moment<'_> {
-    /// Hands the lines between two, the second included, to `take`: place, time, line.
+    /// Passes the lines after `after` up to `last` to `take`: sequence, time, line.
     pub(super) fn walk_lines(
         &self,
         after: Sequence,
@@ -57,8 +57,8 @@ impl Moment<'_> {
         Ok(())
     }
 
-    /// The user's pulled events of a time in the order of their lines, behind a line and up to
-    /// another; `None` when lines have expired.
+    /// The user's pulled events of a time, in the order of their lines, after the line that was
+    /// passed and up to `last`; `None` if lines have expired.
     pub(super) fn lines_of_time(
         &self,
         state: &User,
@@ -83,7 +83,7 @@ impl Moment<'_> {
         Ok(Some(lines))
     }
 
-    /// The user's own newest line of a time; 0 when there is none any more.
+    /// The user's own newest line of a time; 0 if there is none any more.
     pub(super) fn newest_line(
         &self,
         state: &User,
@@ -111,8 +111,8 @@ impl Moment<'_> {
         Ok(0)
     }
 
-    /// The times of those events of a gap that were pulled, as the lines tell them; `None` when
-    /// lines may have expired, or are too many.
+    /// The times of the pulled events of a gap, from their lines; `None` if lines may have expired,
+    /// or are too many.
     pub(super) fn pulled_times(
         &self,
         conv: &Bytes,
@@ -144,21 +144,21 @@ impl Moment<'_> {
         Ok(None)
     }
 
-    /// The first line of a time or a later one, if all of them are still there.
+    /// The first line of a time or a later one, if all these lines are still there.
     pub(super) fn first_kept_line(&self, from_ms: TimeMs) -> Result<Option<Sequence>> {
         let first = self.pulled.sequence_at(names::PULLED_LOG, from_ms)?;
         let page = self.pulled.read_after(names::PULLED_LOG, 0, Limit::NOTHING)?;
-        // Lines expire. A line of an earlier time that is still there says that none of those that
-        // matter has.
+        // Lines expire from the oldest on. If a line of an earlier time is still there, no line of
+        // interest has expired.
         Ok((page.first == 1 || first > page.first).then_some(first))
     }
 
-    /// Whether a line and all behind it are still there.
+    /// Whether a line and all lines after it are still there.
     pub(super) fn are_kept(&self, first: Sequence) -> Result<bool> {
         Ok(self.pulled.read_after(names::PULLED_LOG, 0, Limit::NOTHING)?.first <= first)
     }
 
-    /// And whether they are cheaper than a look into each timeline.
+    /// Whether these lines are also cheaper than a lookup of each end.
     pub(super) fn are_kept_and_cheap(&self, first: Sequence, looks: u64) -> Result<bool> {
         let (last, _) = self.pulled.end(names::PULLED_LOG)?;
         let lines = (last + 1).saturating_sub(first);
@@ -166,10 +166,10 @@ impl Moment<'_> {
     }
 }
 
-/// The user's membership, if the event of a line is for it.
+/// The user's membership, if the event of a line is for the user.
 pub fn gets<'a>(state: &'a User, line: &Event) -> Option<&'a Membership> {
     let membership = state.membership(&line.conv).filter(|one| one.pulls_from.is_some());
-    // Of a change the line says what it is about.
+    // The line of an edit or a recall names the message, if not all members may see it.
     let shows = |one: &&Membership| line.about == 0 || one.may_see(line.about);
     membership.filter(|one| one.periods.contains(line.sequence)).filter(shows)
 }

@@ -1,20 +1,22 @@
-//! Ledgers that are lost, made again from what is left (P5): both copies were damaged, or a salvage
-//! could not save them.
+//! Rebuilds lost ledgers from what is left (P5): both copies were damaged, or a salvage could not
+//! save them.
 //!
 //! ```text
-//!  a conversation's members   what its members' ledgers say; its own joins, leaves and senders; who got copies of its events
-//!  a user's conversations     the records that can be read; of conversations that these do not name, the same sources
+//!  a conversation's members   from the ledgers of its members; from its own joins, leaves and
+//!                             senders; from the users who got copies of its events
+//!  a user's conversations     from the records that can be read; for conversations that these do
+//!                             not name, from the same sources
 //! ```
 //!
-//! A ledger is lost when a record cannot be read or is missing between others, and when there is
-//! none although the timeline is there. Not to be known again: mode (it becomes auto), read marks
-//! and hidden messages of lost records, and members from the start of a pulled conversation who
-//! never said anything.
+//! A ledger is lost if a record of it cannot be read or is missing, or if it does not exist
+//! although its timeline has events. Not recovered are: the mode (it becomes auto), the read marks
+//! and hidden messages of lost records, and first members of a pulled conversation who never sent
+//! anything.
 //!
-//! 1. users' ledgers, so that they can be read: what is left of each; and ledgers of changes, from
-//!    the edits and recalls;
-//! 2. for each conversation its story, and with it the records that users lack;
-//! 3. the conversation's ledger last: if this is cut short, it is done again.
+//! 1. Each lost ledger of a user is replaced by what can be read of it. Ledgers of changes are
+//!    rebuilt from the edits and recalls.
+//! 2. For each conversation its story is read, and users get the records that they lack.
+//! 3. The conversation's ledger is written last: after an interruption all this is repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -38,11 +40,11 @@ const PAGE: Limit =
 /// Names listed at a time, and users written at a time.
 const NAMES: usize = 1000;
 
-/// Timelines that a start looks at to know whether there are events: where somebody names timelines
-/// so without messaging, there are none.
+/// The number of timelines that a start reads to learn whether there are events. Timelines with
+/// such names may have other entries, if clients use them without messaging.
 const LOOKED_AT: usize = 100;
 
-/// Ledgers that do not say all that they said.
+/// The ledgers that are not complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostLedgers {
     /// Conversations whose members and settings are not known.
@@ -56,11 +58,11 @@ pub struct LostLedgers {
 /// A conversation whose members were rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Which.
+    /// The conversation.
     pub conv: Bytes,
-    /// How many members it has now.
+    /// The number of members now.
     pub members: usize,
-    /// Some of its events cannot be read: members may be missing, or be there who had left.
+    /// Some of its events cannot be read: members may be missing, or former members may be listed.
     pub is_uncertain: bool,
 }
 
@@ -93,20 +95,20 @@ impl Messaging {
         Ok(lost)
     }
 
-    /// Rebuilds them, and tells each conversation. Waits for the disk. While nothing else uses the
-    /// engine.
+    /// Rebuilds the lost ledgers, and reports each conversation. Waits for the disk. Nothing else
+    /// may use the engine.
     pub fn rebuild(&self, mut told: impl FnMut(&Rebuilt)) -> Result<LostLedgers> {
         let lost = self.lost_ledgers()?;
         for user in &lost.users {
             self.keep_readable(&names::user_ledger(user))?;
         }
-        // Of a conversation whose own ledger is lost that of its changes may be lost without a
+        // If a conversation's own ledger is lost, its ledger of changes may be lost without a
         // trace.
         for conv in lost.changes.iter().chain(&lost.conversations).collect::<BTreeSet<_>>() {
             self.rebuild_changes(conv)?;
         }
         if !lost.conversations.is_empty() {
-            // With the ledgers lines may be lost.
+            // If ledgers are lost, lines may be lost too.
             lines::start_again(&self.engine, &self.pulled)?;
         }
         let lost_convs: BTreeSet<&Bytes> = lost.conversations.iter().collect();
@@ -119,7 +121,7 @@ impl Messaging {
             if !lost_convs.contains(conv) {
                 let ledger = self.conversations.snapshot(&names::conversation_ledger(conv))?;
                 if ledger.state.settings.is_none() {
-                    // Nobody's conversation: somebody appended to the timeline by itself.
+                    // Not a conversation: a client appended to the timeline directly.
                     continue;
                 }
                 let members = lost.users.iter().filter(|user| ledger.state.has(user));
@@ -159,7 +161,8 @@ impl Messaging {
         Ok(lost)
     }
 
-    /// The conversations of which something may be lost. What a lost user was in may be any.
+    /// The conversations of which something may be lost. A user whose ledger is lost may have been
+    /// in any conversation.
     fn concerned(&self, lost: &LostLedgers) -> Result<BTreeSet<Bytes>> {
         let mut convs: BTreeSet<Bytes> = lost.conversations.iter().cloned().collect();
         if !lost.users.is_empty() {
@@ -169,7 +172,7 @@ impl Messaging {
         Ok(convs)
     }
 
-    /// Step 1 of the heading: a user's ledger becomes what can be read of it.
+    /// Step 1 of the heading: replaces a user's ledger by the records that can be read.
     fn keep_readable(&self, name: &[u8]) -> Result<()> {
         let mut user = User::default();
         let mut scan = Scan::new(&self.state, name, (1, MAX_SEQUENCE), false, PAGE);
@@ -185,8 +188,8 @@ impl Messaging {
         self.replace(name, &user.records())
     }
 
-    /// A conversation's ledgers of changes become what they and its edits and recalls say, as far
-    /// as these can be read.
+    /// Rebuilds a conversation's ledgers of changes from these ledgers and from the edits and
+    /// recalls, as far as they can be read.
     fn rebuild_changes(&self, conv: &Bytes) -> Result<()> {
         let timeline = names::conversation(conv);
         let mut told = Vec::new();
@@ -211,7 +214,7 @@ impl Messaging {
         self.write_changes(conv, &changes)
     }
 
-    /// Writes a ledger anew; what was before goes.
+    /// Replaces the records of a ledger.
     fn replace(&self, name: &[u8], records: &[Event]) -> Result<()> {
         let (last, _) = self.state.end(name)?;
         let reset = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new());
@@ -223,7 +226,7 @@ impl Messaging {
         Ok(())
     }
 
-    /// What users' ledgers say of conversations.
+    /// The memberships in these conversations, according to the users' ledgers.
     fn claims(&self, convs: &BTreeSet<Bytes>) -> Result<BTreeMap<Bytes, Vec<(Bytes, Membership)>>> {
         let mut claims: BTreeMap<Bytes, Vec<(Bytes, Membership)>> = BTreeMap::new();
         if convs.is_empty() {
@@ -238,7 +241,7 @@ impl Messaging {
         Ok(claims)
     }
 
-    /// What users' sync timelines have of these conversations.
+    /// The copies of these conversations in the users' sync timelines.
     fn copies_by_conversation(
         &self,
         convs: &BTreeSet<Bytes>,
@@ -282,7 +285,7 @@ impl Messaging {
         Ok(story)
     }
 
-    /// Step 2 of the heading: what users' ledgers do not say of a conversation.
+    /// Step 2 of the heading: appends the memberships that differ to the users' ledgers.
     fn add_to_users(&self, conv: &Bytes, memberships: &BTreeMap<Bytes, Membership>) -> Result<()> {
         let users: Vec<(&Bytes, &Membership)> = memberships.iter().collect();
         for some in users.chunks(NAMES) {
@@ -324,8 +327,7 @@ impl Messaging {
     }
 }
 
-/// Whether a ledger that was read is lost: it cannot be read, or there is none although its
-/// timeline has events.
+/// Whether a ledger is lost: it cannot be read, or does not exist although its timeline has events.
 fn is_lost(is_known: Result<bool>, has_events: impl FnOnce() -> Result<bool>) -> Result<bool> {
     match is_known {
         Ok(true) => Ok(false),
@@ -335,8 +337,8 @@ fn is_lost(is_known: Result<bool>, has_events: impl FnOnce() -> Result<bool>) ->
     }
 }
 
-/// Whether a conversation's timeline has events of its own: what somebody appended by itself is
-/// none.
+/// Whether a conversation's timeline has events of its own. Entries that a client appended directly
+/// do not count.
 fn has_events(messages: &Store, conv: &Bytes, pages: usize) -> Result<bool> {
     let is_own =
         |entry: &Entry, event: &Event| event.conv == *conv && event.sequence == entry.sequence;
@@ -348,7 +350,7 @@ fn has_copies(sync: &Store, user: &Bytes, pages: usize) -> Result<bool> {
     has(sync, &names::inbox(user), pages, |_, event| names::valid(&event.conv).is_ok())
 }
 
-/// Whether so many pages of a timeline have such events, or something that cannot be read and may
+/// Whether the first pages of a timeline have such events, or a piece that cannot be read and may
 /// be one.
 fn has(
     store: &Store,
@@ -370,8 +372,8 @@ fn has(
     Ok(false)
 }
 
-/// Whether there are events and no ledgers at all, as after an import without them, or a salvage
-/// that did not know the names of stores.
+/// Whether there are events and no ledgers at all, as after an import without them, or after a
+/// salvage that did not know the names of stores.
 pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result<bool, Error> {
     let found = || -> Result<bool> {
         if !state.list(b"c/", None, 1)?.is_empty() || !state.list(b"u/", None, 1)?.is_empty() {
@@ -391,15 +393,15 @@ pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result
     };
     match found() {
         Ok(are_lost) => Ok(are_lost),
-        // A command that needs a damaged ledger is refused and names it.
+        // Each command that needs a damaged ledger is refused with its name.
         Err(trouble) if trouble.is_damage() => Ok(false),
         Err(Trouble::Engine(error)) => Err(error),
         Err(other) => Err(Error::invalid(other.to_string())),
     }
 }
 
-/// What a user's ledger says of a conversation, if records of it may be lost: its marks, and the
-/// periods that the conversation tells, unless that is not whole either.
+/// A membership of a user whose records may be lost: the marks of its own ledger, and the periods
+/// according to the conversation, unless the conversation is not complete either.
 fn completed(claim: &Membership, told: Option<Membership>, is_whole: bool) -> Membership {
     match told {
         Some(told) if is_whole || !claim.periods.is_known() => Membership {

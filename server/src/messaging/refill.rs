@@ -1,17 +1,18 @@
-//! A damaged sync timeline, filled up from the conversations (P5, P10).
+//! Restores a damaged sync timeline from the conversations (P5, P10).
 //!
 //! A lost entry of a sync timeline was a copy of an event that is still in its conversation, at the
-//! same time; which conversation is lost with it. So what the user's conversations pushed in that
-//! time, without what the sync timeline still shows, is what was lost (`placing`). A user's own
-//! marks are in its ledger. What is not found is one entry of kind `lost` for each range: a
-//! terminal then reads the history again.
+//! same time; but it is unknown which conversation. So the lost events are those that the user's
+//! conversations pushed in that time, without those that the sync timeline still shows (`placing`).
+//! A user's own marks are in its ledger. Entries that cannot be restored become one entry of kind
+//! `lost` for each range; the terminal then reads the history again.
 //!
-//! 1. The pieces of the page, and those around it of the same times as its gaps.
-//! 2. All events of these times that must be in this sync timeline: keys only, since bodies are
-//!    read when their turn comes.
-//! 3. Each lost place gets an event, or is lost.
+//! 1. Collect the pieces of the page, and those before and after it with the same times as its
+//!    gaps.
+//! 2. Collect all events of these times that must be in this sync timeline. Only their keys are
+//!    kept; bodies are read when the events are delivered.
+//! 3. Assign an event to each lost place, or mark the place as lost.
 //!
-//! The result depends on the timelines alone, not on where a page begins: a terminal that reads on
+//! The result depends on the timelines alone, not on where a page begins: a terminal that continues
 //! in the middle of a gap gets what it lacks and nothing twice.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -32,35 +33,36 @@ use super::{Messaging, names};
 const PAGE: Limit =
     Limit { entries: 64, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: true };
 
-/// Of more lost entries than this none is looked for.
+/// If more entries than this are lost, none of them is restored.
 const MOST_VACANCIES: u64 = 4096;
 
-/// Pages read before and behind a page for what is of the same time as its gaps.
+/// Pages read before and after a page for entries of the same time as its gaps.
 const MOST_PAGES: usize = 64;
 
-/// An entry of a sync timeline on its way to a terminal.
+/// An entry of a sync timeline that is to be delivered.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Its sequence there.
+    /// Its sequence in the sync timeline.
     pub place: Sequence,
-    /// When it was committed; of what is lost not later.
+    /// When it was committed; of a lost entry, a lower bound.
     pub time_ms: TimeMs,
-    /// What it is.
+    /// Its content.
     pub content: Content,
 }
 
-/// What an entry of a sync timeline is.
+/// The content of an entry of a sync timeline.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// No event: somebody appended to the timeline by itself.
+    /// Not an event: a client appended to the timeline directly.
     Foreign,
     /// The copy of an event.
     Copy(Event),
-    /// The copy is lost; this is the event in its conversation.
+    /// The copy is lost; the event is there in its conversation.
     Original(Bytes, Sequence),
-    /// It cannot be read anywhere, but this is where it is.
+    /// The event cannot be read anywhere, but its conversation and sequence are known.
     Damaged(Bytes, Sequence),
-    /// It is not known what it was; nor, if they are lost, what those before it were.
+    /// The event is not known. If the entries directly before are lost as well, the entry stands
+    /// for all of them.
     Lost,
 }
 
@@ -70,7 +72,7 @@ impl Arrival {
         Arrival { place: entry.sequence, time_ms: entry.time_ms, content }
     }
 
-    /// Its conversation and sequence, if they are known.
+    /// Its conversation and sequence, if known.
     pub fn event(&self) -> Option<(&Bytes, Sequence)> {
         match &self.content {
             Content::Copy(event) => Some((&event.conv, event.sequence)),
@@ -83,7 +85,8 @@ impl Arrival {
 }
 
 impl Messaging {
-    /// What a page of a user's sync timeline brings, which was read around damage behind a cursor.
+    /// The entries of a page of a user's sync timeline, which was read after `cursor` and around
+    /// damage.
     pub(super) fn arrivals(
         &self,
         user: &Bytes,
@@ -108,7 +111,7 @@ impl Messaging {
                 arrivals.extend(piece.entry().map(Arrival::of));
                 continue;
             };
-            // Of a long gap the end is enough: nothing was looked for.
+            // Of a long gap the last entry is enough: nothing was searched for.
             let first = if filled.is_empty() { gap.last } else { gap.first };
             for place in first..=gap.last {
                 let lost = Arrival { place, time_ms: gap.from_ms, content: Content::Lost };
@@ -119,7 +122,7 @@ impl Messaging {
         Ok(one_for_each_range(arrivals))
     }
 
-    /// Step 1 of the heading: adds what is of the same times as the gaps, before and behind.
+    /// Step 1 of the heading: adds the pieces with the same times as the gaps, before and after.
     fn surround(&self, user: &Bytes, pieces: &mut VecDeque<Piece>) -> Result<()> {
         let name = names::inbox(user);
         let (first, last) = match (pieces.front(), pieces.back()) {
@@ -158,7 +161,7 @@ impl Messaging {
         Ok(())
     }
 
-    /// Steps 2 and 3 of the heading: what was in the vacant places, by place.
+    /// Steps 2 and 3 of the heading: the restored entries, by place.
     fn fill(
         &self,
         user: &Bytes,
@@ -181,7 +184,7 @@ impl Messaging {
         let mut absent = self.absent_marks(user, times)?;
         absent.retain(|mark| !marks.contains(mark));
         let mut damaged = Vec::new();
-        // No conversation can have more of what is lost and what is shown.
+        // No conversation can have more events that matter than there are lost and shown entries.
         let most = vacancies.len() + pieces.len();
         for (conv, membership) in state.all() {
             for event in self.pushed_in(conv, membership, times, most)? {
@@ -205,7 +208,8 @@ impl Messaging {
         Ok(filled.into_iter().map(|(place, event)| (place, arrival(user, place, event))).collect())
     }
 
-    /// The marks that a user set between two times, as far as its ledger still has them one by one.
+    /// The marks that a user set between two times, as far as its ledger has them as single
+    /// records.
     fn absent_marks(
         &self,
         user: &Bytes,
@@ -227,8 +231,8 @@ impl Messaging {
         Ok(found)
     }
 
-    /// The events of a conversation that were pushed to a member between two times, the newest
-    /// first, and those that cannot be read and may be such. At most so many.
+    /// The events of a conversation that were pushed to a member between two times, and those that
+    /// cannot be read and may have been; the newest first, at most `most`.
     fn pushed_in(
         &self,
         conv: &Bytes,
@@ -302,17 +306,17 @@ fn arrival(user: &Bytes, place: Sequence, event: Absent) -> Arrival {
     Arrival { place, time_ms: from_ms, content }
 }
 
-/// Each lost entry as a place.
+/// The lost entries as places.
 fn vacancies(pieces: &VecDeque<Piece>) -> Vec<Vacancy> {
     let gaps = pieces.iter().filter_map(Piece::gap);
     let places = gaps.flat_map(|gap| {
         gap.sequences().map(|sequence| Vacancy { sequence, from_ms: gap.from_ms, to_ms: gap.to_ms })
     });
-    // One more than are looked for tells that they are too many.
+    // One more than the limit shows that there are too many.
     places.take(MOST_VACANCIES as usize + 1).collect()
 }
 
-/// The same with one lost entry for each range of them.
+/// The same entries, with one lost entry for each range of them.
 fn one_for_each_range(arrivals: VecDeque<Arrival>) -> VecDeque<Arrival> {
     let mut merged: VecDeque<Arrival> = VecDeque::new();
     for arrival in arrivals {

@@ -1,11 +1,12 @@
-//! What is stored of an event changes in its conversation and in every copy of it at once: they
-//! were committed with one body, which the engine changes by reference, whatever the number of
-//! members. So no TL command shows what was taken back.
+//! Changes the stored form of an event in its conversation and in all copies at once. All of them
+//! were committed with one shared body, which the engine replaces by reference, whatever the number
+//! of members. So no TL command shows a body that was recalled.
 //!
-//! An event that was pulled has no copies. One from before bodies could be changed so is changed in
-//! its conversation alone; who shows a copy of it asks what became of the message (`became`).
+//! A pulled event has no copies. An event of an earlier version, which has no shared body, is
+//! changed in its conversation only; before a copy of it is shown, the newest change of its message
+//! is looked up (`became`).
 //!
-//! It does not know: why the event changes, and who may see it.
+//! It does not know why the event changes, nor who may see it.
 
 use bytes::Bytes;
 use strandline::{Batch, BodyKey};
@@ -17,8 +18,9 @@ use super::trouble::Result;
 use super::{Messaging, names};
 
 impl Messaging {
-    /// Adds to a batch that an event is stored so from now on. `copy`: where a copy is known to be,
-    /// when the conversation has it no more; `user` is asked otherwise.
+    /// Adds the new stored form of an event to a batch. `copy`: where a copy is, if the
+    /// conversation does not have the event any more; otherwise the sync timeline of `user` is
+    /// searched for one.
     pub(super) fn rewrite(
         &self,
         batch: Batch,
@@ -60,8 +62,8 @@ mod tests {
     use crate::messaging::moments::Table;
     use crate::messaging::{Mode, names};
 
-    /// All bodies in the conversation's timeline and in those of the users, as TL commands show
-    /// them.
+    /// All bodies in the conversation's timeline and in the users' sync timelines, as TL commands
+    /// show them.
     fn stored(table: &Table, users: &[&str]) -> Vec<String> {
         let messaging = &table.messaging;
         let inboxes = users.iter().map(|user| (&messaging.sync, names::inbox(user.as_bytes())));

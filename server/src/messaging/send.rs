@@ -1,18 +1,17 @@
 //! Sending: one event to a conversation and to all who must get it, as one batch (P3).
 //!
-//! The batch of an event is made here, for messages as for joins and recalls:
+//! This module builds the batch of every event: messages, joins, leaves, edits and recalls. It has:
 //!
-//! 1. the frame, stamped by the engine with the event's own sequence, to the conversation's
-//!    timeline;
-//! 2. the same frame, stored once, to each member's sync timeline, if it is pushed; of a change of
-//!    those who may see the message;
-//! 3. a line in the ledger of pulled events, if it is not, or others of the conversation were not;
-//!    and at the first time a record for each member that it must look into the conversation from
-//!    here on;
-//! 4. the condition that the members are still those.
+//! 1. the frame for the conversation's timeline, in which the engine writes the event's own
+//!    sequence;
+//! 2. if the event is pushed, the same frame, stored once, for each member's sync timeline; of an
+//!    edit or a recall only for members who may see the message;
+//! 3. if the event is pulled, or the conversation may have pulled events, a line in the ledger of
+//!    pulled events; and with the first pulled event a record in the ledgers of the conversation
+//!    and of each member, that the member must read the conversation's timeline from here on;
+//! 4. the condition that membership has not changed.
 //!
-//! A send needs no other one to be finished: sends of a conversation fill up one group as appends
-//! do.
+//! A send does not wait for other sends: the sends of a conversation fill one group, as appends do.
 
 use bytes::Bytes;
 use strandline::{Batch, MAX_ID_BYTES, Receipt, Store};
@@ -25,28 +24,28 @@ use super::ledger::Ledger;
 use super::names;
 use super::trouble::{Result, Trouble};
 
-/// What somebody wants to say.
+/// A message that a user wants to send.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Where.
+    /// The conversation.
     pub conv: Bytes,
-    /// Who.
+    /// The sender.
     pub sender: Bytes,
-    /// What.
+    /// The content.
     pub body: Bytes,
     /// The client's id for retries.
     pub id: Option<Bytes>,
-    /// After how many milliseconds it expires; 0: as long as the stores say.
+    /// After how many milliseconds it expires; 0: when its stores say.
     pub lifetime_ms: u64,
 }
 
-/// Who gets an event besides the conversation.
+/// The users who get an event.
 pub(super) struct Audience<'a> {
     /// The members.
     pub conversation: &'a Conversation,
-    /// One who is not a member yet.
+    /// A user who is not a member yet.
     pub joiner: Option<&'a Bytes>,
-    /// The members who may see what the event is about; `None`: all may.
+    /// The members who may see the message that the event is about; `None`: all may.
     pub only: Option<&'a [Bytes]>,
 }
 
@@ -59,7 +58,7 @@ impl Audience<'_> {
         self.conversation.members().chain(self.joiner)
     }
 
-    /// The sync timelines of those who are told.
+    /// The sync timelines of the users who get the event.
     fn inboxes(&self) -> Vec<Vec<u8>> {
         match self.only {
             Some(only) => only.iter().map(|user| names::inbox(user)).collect(),
@@ -69,14 +68,15 @@ impl Audience<'_> {
 }
 
 impl Messaging {
-    /// Sends. Waits for the disk.
+    /// Sends a message. Waits for the disk.
     pub fn send(&self, message: &Message) -> Result<Receipt> {
         self.settle(|| self.decide_send(message), |receipt| receipt)
     }
 
-    /// The batch of a send, for a caller that submits it with others. An unknown conversation or a
-    /// sender that is no member is refused, except for the retry of a send that was done. If the
-    /// members change before the batch is committed, its basis has moved: [`Messaging::send`] it.
+    /// The decision of a send, for a caller that submits the batch together with others. A send is
+    /// refused if the conversation does not exist, or if the sender is not a member; except for the
+    /// retry of a send that was committed. If the members change before the batch is committed, its
+    /// basis has moved, and the caller must use [`Messaging::send`].
     pub fn decide_send(&self, message: &Message) -> Result<Decision<Receipt>> {
         let (conv, sender) = (names::valid(&message.conv)?, &message.sender);
         self.conversation(&conv, |ledger| {
@@ -105,8 +105,8 @@ impl Messaging {
         })
     }
 
-    /// Adds to an empty batch what an event is: see the heading. `also`: further timelines that get
-    /// the frame.
+    /// Adds the parts of an event to an empty batch: see the heading. `also`: further timelines
+    /// that get the frame.
     pub(super) fn post(
         &self,
         batch: Batch,
@@ -121,7 +121,8 @@ impl Messaging {
             || (mode == Mode::Auto && audience.count() <= self.options.push_members);
         event.flags |= if pushed { 0 } else { PULLED };
         event.flags |= if conversation.pulls || !pushed { PULLS } else { 0 };
-        // Of a change the line tells whom it is for.
+        // The line of an edit or a recall names the message, and whether only some members may see
+        // it.
         let about =
             if event.is_change() { (event.about, event.flags & HISTORY_JOINED) } else { (0, 0) };
         let (conv, ledger_name) = (event.conv.clone(), names::conversation_ledger(&event.conv));
@@ -139,7 +140,8 @@ impl Messaging {
         let nobody = Bytes::new();
         let kind = if pushed { Kind::Pushed } else { Kind::Pulled };
         let moved = Event { flags: about.1, about: about.0, ..Event::new(kind, &conv, &nobody) };
-        // What expires is the event: that the conversation moved stays known.
+        // The event expires, but the line that the conversation has an event does not expire with
+        // it.
         let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, &moved.encode());
         if conversation.pulls {
             return batch;
@@ -151,8 +153,8 @@ impl Messaging {
     }
 }
 
-/// An id belongs to a conversation and a sender. What stands for both must be nobody else's: a
-/// collision would lose a message.
+/// The engine's id of a send. Ids are per conversation and sender. The digest must be unique for
+/// the pair of sender and id: a collision would lose a message.
 fn id_of(sender: &[u8], id: &[u8]) -> Result<Vec<u8>> {
     if id.len() > MAX_ID_BYTES {
         return Err(Trouble::TooBig { what: "an id", limit: MAX_ID_BYTES });

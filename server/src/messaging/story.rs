@@ -1,8 +1,8 @@
-//! What a conversation's own events say about its members: when somebody joined, left, or was there
-//! because of what it did.
+//! What the events of a conversation show about its members: who joined and left, and who was a
+//! member because of what it did.
 //!
-//! It is what is left when a ledger is lost. Who was named when the conversation was made joined by
-//! no event, and shows by speaking, by leaving, or by the copies that it got.
+//! It replaces a ledger that is lost. The first members did not join by an event. They are found by
+//! the messages that they sent, by their leaving, or by the copies that they got.
 
 use std::collections::BTreeMap;
 
@@ -14,55 +14,55 @@ use super::event::{Event, Kind};
 use super::periods::Periods;
 use super::user::Membership;
 
-/// What a user's sync timeline has of a conversation.
+/// What a user's sync timeline shows about a conversation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Copied {
     /// The lowest sequence.
     pub first: Sequence,
-    /// When the user itself left, unless it joined again.
+    /// When the user left, unless there are later copies.
     pub left: Option<(Sequence, TimeMs)>,
 }
 
 impl Copied {
-    /// The next copy.
+    /// Adds the next copy.
     pub fn add(&mut self, user: &Bytes, event: &Event, time_ms: TimeMs) {
         if self.first == 0 {
             self.first = event.sequence;
         }
         match event.kind {
             Kind::Leave if event.user == *user => self.left = Some((event.sequence, time_ms)),
-            // It was there again.
+            // A later copy shows that the user was a member again.
             _ if self.left.is_some_and(|(left, _)| left < event.sequence) => self.left = None,
             _ => {}
         }
     }
 }
 
-/// A conversation as its events tell it.
+/// A conversation, as its events show it.
 #[derive(Debug, Default)]
 pub struct Story {
-    /// When each user was a member.
+    /// The periods of each user.
     periods: BTreeMap<Bytes, Periods>,
-    /// When those who left did so the last time.
+    /// When each former member last left.
     left_ms: BTreeMap<Bytes, TimeMs>,
-    /// Those who were members from the start.
+    /// The first members.
     founders: Vec<Bytes>,
-    /// What new members see.
+    /// What members see of the time before they joined.
     pub history: History,
-    /// When the conversation was made, or the time of its first event.
+    /// When the conversation was created, or the time of its first event.
     pub created_ms: TimeMs,
     /// Its first pulled event.
     pub pulls_from: Option<Sequence>,
-    /// Some of its events cannot be read.
+    /// Whether some of its events cannot be read.
     pub is_damaged: bool,
-    /// Its first event that is kept.
+    /// The sequence of its first event that is kept.
     first: Sequence,
-    /// Where each user was last seen to be a member.
+    /// The last event that shows each user to be a member.
     seen: BTreeMap<Bytes, Sequence>,
 }
 
 impl Story {
-    /// What happened next.
+    /// Adds the next event.
     pub fn add(&mut self, event: &Event, time_ms: TimeMs) {
         if self.created_ms == 0 {
             self.created_ms = time_ms;
@@ -93,12 +93,13 @@ impl Story {
         }
     }
 
-    /// A user got copies of events, or marked one. The oldest copy that is kept may be a late one.
+    /// Adds the copies in a user's sync timeline, which show that the user was a member. Older
+    /// copies may have expired.
     pub fn got_copies(&mut self, user: &Bytes, copies: &Copied) {
         if !self.periods.contains_key(user) {
             self.was_there(user, copies.first);
         }
-        // Of who left, its own copy may be all that tells.
+        // For a user who left, its own copy may be the only trace of that.
         if let (Some((left, left_ms)), Some(periods)) = (copies.left, self.periods.get_mut(user))
             && periods.start().is_some_and(|from| from <= left)
             && self.seen.get(user).is_none_or(|seen| *seen <= left)
@@ -108,7 +109,7 @@ impl Story {
         }
     }
 
-    /// Whether nothing of it is lost, trimmed or expired at its start.
+    /// Whether no event is lost, and none at the start is trimmed or expired.
     pub fn is_whole(&self) -> bool {
         !self.is_damaged && self.first == 1
     }
@@ -122,8 +123,8 @@ impl Story {
         self.periods.entry(Bytes::copy_from_slice(user)).or_default().begin(from);
     }
 
-    /// A user was, or is, a member at a sequence. If no event tells since when, it was from the
-    /// start, unless that event may be lost.
+    /// Notes that a user was a member at a sequence. If no event shows since when, it was a first
+    /// member, unless that event may be lost.
     pub fn was_there(&mut self, user: &Bytes, sequence: Sequence) {
         let known = self.periods.get(user);
         if known.is_some_and(Periods::is_member) {
@@ -136,14 +137,14 @@ impl Story {
         self.begin(user, if is_founder { 1 } else { sequence });
     }
 
-    /// The members from the start, in byte order.
+    /// The first members, in byte order.
     pub fn founders(&self) -> Vec<Bytes> {
         let mut founders = self.founders.clone();
         founders.sort();
         founders
     }
 
-    /// Everybody who is or was a member, with no marks.
+    /// The memberships of all present and former members, without marks.
     pub fn memberships(&self) -> impl Iterator<Item = (&Bytes, Membership)> {
         self.periods.iter().map(|(user, periods)| {
             let since = periods.all().next().map_or(1, |(first, _)| first);

@@ -1,29 +1,29 @@
-//! Syncing: everything that a terminal lacks, from its own cursor, pushed and pulled in one row
-//! (P10, P11).
+//! Syncing: all events that a terminal lacks, from its own cursor, pushed and pulled ones in one
+//! list (P10, P11).
 //!
 //! ```text
 //!  the user's sync timeline          ── pushed ──▶ ┐
-//!                                                  ├─ by time, each conversation in its order ─▶ page, cursor
-//!  conversations that moved (pulled) ── pulled ──▶ ┘
+//!                                                  ├─ by time, each conversation ─▶ page, cursor
+//!  conversations that moved (pulled) ── pulled ──▶ ┘  in its order
 //! ```
 //!
 //! 1. In one snapshot (`moment`), read a page of the sync timeline and what was pulled up to the
 //!    newest line (`pulled`). If the user's ledger has moved, start over: there may be another
 //!    conversation to read.
 //! 2. Merge by time. At the same time pushed events come first, unless the conversation has a
-//!    pulled one of a lower sequence: so a conversation that switched between the two keeps its
-//!    order. (A mark bears the sequence that it means, and comes behind it.)
-//! 3. The position passes what is given (`merge`); at the end of everything it is the end of both,
-//!    as IM.TAIL tells it.
+//!    pulled event of a lower sequence: so a conversation that switched between push and pull keeps
+//!    its order. (A mark has the sequence that it marks, and comes after it.)
+//! 3. The position passes what is delivered (`merge`). At the end of all events it is the end of
+//!    both sources, the same as that of IM.TAIL.
 //!
-//! What damage hides in one of the two is read from the other (`refill`, `copies`), or given as
-//! damaged or lost.
+//! Events that damage hides in one of the two are read from the other (`refill`, `copies`), or
+//! delivered as damaged or lost.
 //!
 //! A copy in the sync timeline may be older than an edit or a recall: if the conversation's ledger
-//! of changes has moved since, it is shown as it is now (`visible`). An edit or a recall of a
-//! message that the user may not see is passed over.
+//! of changes has advanced since, the copy is shown in its current form (`visible`). An edit or a
+//! recall of a message that the user may not see is skipped.
 //!
-//! The cost is that of what is new; see `pulled`.
+//! The cost depends only on what is new; see `pulled`.
 
 use bytes::Bytes;
 use strandline::{Error, Limit, Page, Sequence, Store, Verdict};
@@ -37,33 +37,34 @@ use super::trouble::{Result, Trouble};
 use super::user::User;
 use super::{Messaging, names};
 
-/// Frames have at most so many bytes around a body.
+/// The most bytes that a frame has besides its body.
 const FRAME_BYTES: u64 = 450;
 
-/// Pulled conversations watched one by one; who is in more watches the ledger of them all.
+/// The most pulled conversations that are watched one by one. For members of more conversations the
+/// ledger of pulled events is watched.
 const MOST_WATCHED: usize = 256;
 
 impl Messaging {
-    /// Reads a cursor of a user.
+    /// Parses a cursor of a user.
     pub fn cursor(&self, user: &[u8], text: &[u8]) -> Result<Cursor> {
         names::valid(user)?;
         Cursor::decode(text, self.history, user)
     }
 
-    /// The cursor behind one event of a page, for who takes them one by one.
+    /// The cursor after one event of a page, for callers that deliver them one by one.
     pub fn cursor_behind(&self, user: &[u8], delivery: &Delivery) -> Vec<u8> {
         delivery.position.encode(self.history, user)
     }
 
-    /// The cursor behind everything that is there now.
+    /// The cursor at the end of all events now.
     pub fn tail(&self, user: &[u8]) -> Result<Vec<u8>> {
         let user = names::valid(user)?;
         let position = self.at_one_moment(&user, |moment, ledger| moment.newest(&user, ledger))?;
         Ok(position.encode(self.history, &user))
     }
 
-    /// The timelines to watch to know when a user may have something new. Those of a user's own
-    /// ledger tell when there are others.
+    /// The timelines to watch for new events of a user. The user's own ledger is one of them: it
+    /// shows when the list changes.
     pub fn watched(&self, user: &[u8]) -> Result<Vec<(Store, Vec<u8>)>> {
         let user = names::valid(user)?;
         self.user(&user, |ledger| {
@@ -89,7 +90,7 @@ impl Messaging {
         })
     }
 
-    /// The page behind a cursor.
+    /// The page after a cursor.
     pub fn sync(&self, user: &[u8], cursor: &Cursor, limit: Limit) -> Result<SyncPage> {
         let user = names::valid(user)?;
         self.at_one_moment(&user, |moment, ledger| moment.sync_as(&user, ledger, cursor, limit))
@@ -131,8 +132,8 @@ impl Moment<'_> {
         Ok(pulls && self.users.end_in(&self.state, &names::user_ledger(user))?.0 != ledger.version)
     }
 
-    /// The page behind a cursor, for a user of whom the ledger says this; `None` when it has moved
-    /// on meanwhile.
+    /// The page after a cursor, for a user with this state; `None` if the user's ledger has
+    /// advanced meanwhile.
     pub(super) fn sync_as(
         &self,
         user: &Bytes,
@@ -155,12 +156,13 @@ impl Moment<'_> {
         let inbox = self.pushed_after(user, start.inbox, limit)?;
         let mut moves = self.moves_since(user, state, &start.pulled)?;
         self.advance(state, &start.pulled, &mut moves)?;
-        // The newest line would pass a conversation that the ledger, as it was read, does not name.
+        // Otherwise the newest line could pass a conversation that the user joined, or that began
+        // to be pulled, after the ledger was read.
         if self.has_moved_on(user, ledger)? {
             return Ok(None);
         }
         let Passed { time_ms, line, .. } = start.pulled;
-        // A cursor of version 1 may be one behind the newest time.
+        // A cursor of version 1 may be one millisecond after the newest time.
         let ahead = time_ms > moves.time_ms.saturating_add(1) || line > moves.line;
         if (ahead && !state.pulled().is_empty()) || inbox.verdict == Verdict::Future {
             return Ok(Some(SyncPage::start_again(Standing::Future)));
@@ -168,7 +170,7 @@ impl Moment<'_> {
         let told = *cursor != Cursor::Oldest;
         let (heads, trimmed) = self.heads(user, state, time_ms, &moves)?;
         let trimmed = trimmed || inbox.verdict == Verdict::Trimmed;
-        // At the end it is behind what has expired there, too.
+        // At the end the position also passes expired entries.
         let (inbox_more, inbox_next) =
             (inbox.more, if inbox.more { inbox.next } else { inbox.last });
         let inbox = self.arrivals(user, state, start.inbox, inbox)?;

@@ -1,7 +1,7 @@
-//! Messaging on the simulated disk: the power is cut at every call of a send, a join and a recall
-//! in a conversation of 50. Either all who must get the event have it or nobody has, and doing it
-//! again gives one (P3, P12). And syncs in the middle of commits, which must pass nothing that they
-//! have not seen (P10).
+//! Tests of messaging on the simulated disk. The power is cut at every call of a send, a join and a
+//! recall in a conversation of 50: either all who must get the event have it or nobody has, and
+//! repeating the command gives one event (P3, P12). Syncs run in the middle of commits, and must
+//! not pass events that they have not seen (P10).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use super::{Cursor, Decision, History, Message, Messaging, Mode, NewConversation
 
 const MEMBERS: usize = 50;
 
-/// The driver's note in the log: from here on the event may not be lost.
+/// The test's mark in the disk's log: from here on the event must not be lost.
 const ACKNOWLEDGED: u64 = 1;
 
 const CONV: &[u8] = b"c";
 const NOW_MS: u64 = 1_700_000_000_000;
 
-/// One event that is cut.
+/// An event during which the power is cut.
 struct Scene {
     mode: Mode,
     push_members: usize,
-    /// Does it; done again it changes nothing.
+    /// Causes the event; when repeated, changes nothing.
     act: fn(&Messaging),
     kind: Kind,
-    /// Who gets it, besides the founders.
+    /// The user who gets it besides the first members.
     joiner: Option<&'static str>,
 }
 
@@ -46,7 +46,7 @@ impl Scene {
             dir: Dir::new(Arc::new(disk.clone())),
             clock: Arc::new(ManualClock::at(NOW_MS)),
         };
-        // Small, so that the event goes through every part.
+        // Small, so that the event reaches every part of the engine.
         let options = strandline::Options {
             memory_budget_bytes: 1,
             wal_file_bytes: 64 * 1024,
@@ -58,8 +58,8 @@ impl Scene {
         (engine, messaging)
     }
 
-    /// A conversation with one message, then the event. Gives the log and where the event begins in
-    /// it.
+    /// Creates a conversation with one message, then causes the event. Returns the disk's log, and
+    /// where the event begins in it.
     fn record(&self) -> (Vec<Op>, usize) {
         let disk = SimulatedDisk::new();
         let (engine, messaging) = self.open(&disk);
@@ -74,7 +74,8 @@ impl Scene {
         (disk.log(), start)
     }
 
-    /// How often the event stands in the conversation and reaches each who must get it.
+    /// How often the event is in the conversation, and how often it reaches each user who must get
+    /// it.
     fn counts(&self, messaging: &Messaging) -> Vec<usize> {
         let page = messaging.messages.range(&names::conversation(CONV), .., Limit::entries(100));
         let events =
@@ -94,7 +95,7 @@ impl Scene {
         kind == self.kind.word() && body != b"first"
     }
 
-    /// What a cut left; `due`: the event was acknowledged.
+    /// Checks the state after a power cut; `due`: the event was acknowledged.
     fn judge(&self, disk: &SimulatedDisk, due: bool) -> Result<(), String> {
         let (_engine, messaging) = self.open(disk);
         let counts = self.counts(&messaging);
@@ -109,7 +110,7 @@ impl Scene {
         (self.act)(&messaging);
         (self.act)(&messaging);
         let again = self.counts(&messaging);
-        // A recall shows twice: in the place of the message, and as the event that tells.
+        // A recall shows twice: in place of the message, and as the event itself.
         let expected = if self.kind == Kind::Recall { 2 } else { 1 };
         if again.iter().any(|count| *count != expected) || (there && again != counts) {
             return Err(format!("done again, it is there {again:?} times; it was {counts:?}"));
@@ -117,7 +118,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Cuts the power behind every call of the event, in every way.
+    /// Cuts the power after every call of the event, in every way.
     fn cut_everywhere(&self) {
         let (log, start) = self.record();
         let mut model = Model::default();
@@ -208,7 +209,7 @@ impl Crowd {
         self.messaging.create(conv.as_bytes(), &new).expect("it is new");
     }
 
-    /// Sends a group at a time.
+    /// Sends messages in groups.
     fn send_many(&self, conv: &str, sender: &'static str, groups: usize) {
         for _ in 0..groups {
             let message = Message {
@@ -228,8 +229,8 @@ impl Crowd {
         }
     }
 
-    /// Syncs without a pause until `enough` has come, as a server that has just started if it
-    /// `forgets`.
+    /// Syncs without a pause until `enough` holds and everything has come. If `forgets`, the server
+    /// keeps no ends in memory, as after a restart.
     fn follow(
         &self,
         user: &str,
@@ -266,8 +267,8 @@ fn a_sync_in_the_middle_of_a_commit_skips_nothing_of_a_crowd() {
     sync_in_the_middle(&rooms, 150);
 }
 
-/// One writer for each conversation, and two terminals that sync meanwhile, one of which the server
-/// never remembers.
+/// One writer for each conversation, and two terminals that sync meanwhile. For one of them the
+/// server keeps nothing in memory.
 fn sync_in_the_middle(rooms: &[String], groups: usize) {
     let crowd = Crowd::new();
     for conv in rooms {
@@ -300,8 +301,8 @@ fn sync_in_the_middle(rooms: &[String], groups: usize) {
     });
 }
 
-/// The newest events of a user for whom no line is left to tell them are looked up where each
-/// conversation ends.
+/// If no line of a user is left, the user's newest events are found by the end of each
+/// conversation.
 #[test]
 fn the_end_of_a_sync_is_not_behind_what_came_after_it_looked() {
     let crowd = Crowd::new();
@@ -337,7 +338,7 @@ fn a_sync_that_a_join_overtakes_begins_anew() {
             while messaging.state.end(&names::user_ledger(b"bob"))?.0 == ledger.version {
                 std::thread::yield_now();
             }
-            // A later event that is behind the frontier now.
+            // A later event, which moves the newest line past the join.
             crowd.send_many("busy", "ann", 1);
             assert!(sync(ledger)?.is_none(), "it would pass the room that it does not know");
             Ok(())

@@ -1,61 +1,61 @@
-//! Why messaging does not do what it is asked for, by what the caller can do next.
+//! The errors of messaging, arranged by what the caller can do next.
 
 use strandline::Error;
 
 /// The result of everything in messaging that can fail.
 pub type Result<T> = std::result::Result<T, Trouble>;
 
-/// What is wrong.
+/// An error of messaging.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Trouble {
-    /// The call itself.
+    /// The call is wrong.
     #[error("{0}")]
     Usage(&'static str),
-    /// A name or a body over its limit.
+    /// An id or a body is over its limit.
     #[error("{what} has at most {limit} bytes")]
     TooBig {
-        /// Which.
+        /// The thing that is too big.
         what: &'static str,
-        /// Its limit.
+        /// The limit.
         limit: usize,
     },
-    /// No such conversation.
+    /// The conversation does not exist.
     #[error("there is no such conversation: IM.CREATE makes one")]
     NotFound,
-    /// Not a member.
+    /// The user is not a member.
     #[error("the sender is not a member of the conversation")]
     NoPermission,
-    /// No such message or event, or nothing of it is kept any more.
+    /// The message or event does not exist, or nothing of it is kept any more.
     #[error("there is no such message, or it was recalled, or nothing of it is kept any more")]
     NoMessage,
-    /// Somebody else's.
+    /// The message is somebody else's.
     #[error("somebody else sent this message")]
     NotTheSender,
-    /// The change window is over.
+    /// The time for changes is over.
     #[error("it is too late: messaging.change_window_ms is {window_ms}")]
     TooLate {
-        /// How long a message may be changed.
+        /// How long a message may be changed, in milliseconds.
         window_ms: u64,
     },
-    /// It was made otherwise.
+    /// The conversation exists with other settings.
     #[error("the conversation was created with other settings")]
     OtherSettings,
-    /// Too many members.
+    /// The conversation would have too many members.
     #[error("a conversation has at most {limit} members")]
     TooManyMembers {
         /// The limit.
         limit: usize,
     },
-    /// A ledger does not say all that it said.
+    /// A ledger is incomplete.
     #[error(
         "the ledger {ledger} cannot be read at {sequence}, or lacks records before it: restore a \
          backup, or \
          stop the server and run strandline rebuild-members"
     )]
     Ledger {
-        /// Which timeline.
+        /// The timeline of the ledger.
         ledger: String,
-        /// Which entry.
+        /// The entry that cannot be read, or before which records are missing.
         sequence: u64,
     },
     /// A ledger is damaged.
@@ -65,28 +65,28 @@ pub enum Trouble {
          rebuild-members"
     )]
     DamagedLedger {
-        /// Which timeline.
+        /// The timeline of the ledger.
         ledger: String,
-        /// What the engine says.
+        /// The engine's error.
         error: Error,
     },
-    /// There is no ledger of what has events.
+    /// A conversation or a user has events and no ledger.
     #[error(
         "the ledger {ledger} is lost, though there are events of it: restore a backup, or stop \
          the server and run \
          strandline rebuild-members"
     )]
     NoLedger {
-        /// Which timeline it would be.
+        /// The timeline that the ledger would have.
         ledger: String,
     },
-    /// The engine refused.
+    /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] Error),
 }
 
 impl Trouble {
-    /// Whether what was to be read is damaged, or a ledger incomplete.
+    /// Whether data is damaged or lost, or a ledger incomplete.
     pub fn is_damage(&self) -> bool {
         match self {
             Trouble::Ledger { .. } | Trouble::DamagedLedger { .. } | Trouble::NoLedger { .. } => {

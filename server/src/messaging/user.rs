@@ -1,5 +1,5 @@
-//! What a user's ledger says: of which conversations it is and was a member, how far it has read,
-//! what it hides.
+//! The state of a user's ledger: the conversations of which it is or was a member, how far it has
+//! read them, and what it hides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,32 +11,32 @@ use super::event::{Event, HISTORY_JOINED, Kind, PULLS, Parts, put_name, put_numb
 use super::ledger::{State, list_records};
 use super::periods::Periods;
 
-/// What a hidden message and a past membership take in memory.
+/// The memory of a hidden message and of a past membership, in bytes.
 const HIDDEN_BYTES: usize = 24;
 const PAST_BYTES: usize = 32;
 
-/// A user and one conversation.
+/// A user's membership of one conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// When it was a member.
+    /// The periods of membership.
     pub periods: Periods,
-    /// What it sees of earlier times.
+    /// What it sees of the time before it joined.
     pub history: History,
-    /// When the conversation was made.
+    /// When the conversation was created.
     pub created_ms: TimeMs,
     /// How far it has read.
     pub read: Sequence,
-    /// Sequences that it does not want to see.
+    /// The sequences that it hides.
     pub hidden: BTreeSet<Sequence>,
-    /// From which sequence on it must look into the conversation's timeline for what it lacks;
-    /// `None`: everything is pushed.
+    /// The sequence from which on it must read the conversation's timeline for events that are not
+    /// pushed; `None`: all events are pushed.
     pub pulls_from: Option<Sequence>,
-    /// When it left the last time.
+    /// When it last left.
     pub left_ms: TimeMs,
 }
 
 impl Membership {
-    /// Whether nothing of a time or later concerns it.
+    /// Whether nothing at or after a time concerns it.
     pub fn is_over(&self, from_ms: TimeMs) -> bool {
         !self.periods.is_member() && self.left_ms < from_ms
     }
@@ -49,24 +49,24 @@ impl Membership {
         }
     }
 
-    /// Whether an event is for it: of an edit or a recall only if it may see the message.
+    /// Whether it gets an event: an edit or a recall only if it may see the message.
     pub fn gets(&self, sequence: Sequence, event: &Event) -> bool {
         self.periods.contains(sequence) && (!event.is_change() || self.may_see(event.about))
     }
 
-    /// Whether it was told of an event when that was committed: earlier versions told all members
-    /// of a change.
+    /// Whether it got an event when the event was committed. Earlier versions sent an edit or a
+    /// recall to all members.
     pub fn was_told(&self, sequence: Sequence, event: &Event) -> bool {
         let is_for_some = event.is_change() && event.flags & HISTORY_JOINED != 0;
         self.periods.contains(sequence) && (!is_for_some || self.periods.contains(event.about))
     }
 
-    /// Whether text that was written at a sequence may be shown to it.
+    /// Whether it may be shown text that was written at a sequence.
     pub fn may_read(&self, written: Sequence) -> bool {
         written <= self.periods.last()
     }
 
-    /// The sequences that it may see, as inclusive ranges in order.
+    /// The sequences that it may see, as inclusive ranges in ascending order.
     pub fn visible(&self) -> Vec<(Sequence, Sequence)> {
         match self.history {
             History::All if self.periods.is_known() => vec![(1, self.periods.last())],
@@ -76,17 +76,17 @@ impl Membership {
     }
 }
 
-/// A user.
+/// The state of a user.
 #[derive(Clone, Debug, Default)]
 pub struct User {
     conversations: BTreeMap<Bytes, Membership>,
-    /// Those that it must look into.
+    /// The conversations that it must read for pulled events.
     pulled: BTreeSet<Bytes>,
     bytes: usize,
 }
 
 impl User {
-    /// What it has to do with a conversation.
+    /// Its membership of a conversation, if it is or was a member.
     pub fn membership(&self, conv: &[u8]) -> Option<&Membership> {
         self.conversations.get(conv)
     }
@@ -96,17 +96,17 @@ impl User {
         self.conversations.iter().filter(|(_, membership)| membership.periods.is_member())
     }
 
-    /// All that it is or was a member of, in byte order.
+    /// All its present and past memberships, by conversation in byte order.
     pub fn all(&self) -> impl Iterator<Item = (&Bytes, &Membership)> {
         self.conversations.iter()
     }
 
-    /// The conversations that it must look into, also those that it has left.
+    /// The conversations that it must read for pulled events, including those that it has left.
     pub fn pulled(&self) -> &BTreeSet<Bytes> {
         &self.pulled
     }
 
-    /// All that it has to do with a conversation.
+    /// Sets its membership of a conversation.
     pub fn put(&mut self, conv: &Bytes, membership: Membership) {
         if membership.pulls_from.is_some() {
             self.pulled.insert(conv.clone());
@@ -167,7 +167,7 @@ impl User {
 
 impl State for User {
     fn apply(&mut self, record: &Event, time_ms: TimeMs) -> bool {
-        // An own copy: a slice would keep the record's block alive.
+        // A copy: a slice would keep the record's block alive.
         let conv = Bytes::copy_from_slice(&record.conv);
         match record.kind {
             Kind::Added => self.begin(record, conv, time_ms),

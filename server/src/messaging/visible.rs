@@ -1,10 +1,10 @@
-//! What a user is shown of an event, as it is now.
+//! The form in which an event is shown to a user now.
 //!
-//! Every entry about a message shows the newest body, earlier edits included; of a recalled one it
-//! shows none. Text that was written after the end of a user's last membership is not shown to it:
-//! the body is empty then, and `edited` says why.
+//! Every entry about a message shows the newest body, earlier edits included; entries about a
+//! recalled message show none. Text that was written after the end of the user's last membership is
+//! not shown: the body is empty then, and `edited` shows the reason.
 //!
-//! Whether an event reaches a user at all is another question: see `Membership::gets`.
+//! Whether an event reaches a user at all is decided by `Membership::gets`.
 
 use bytes::Bytes;
 
@@ -15,8 +15,8 @@ use super::trouble::Result;
 use super::user::Membership;
 
 impl Messaging {
-    /// An event of a conversation's own timeline, and how often its message was edited; `None`: it
-    /// cannot be known what became of it.
+    /// An event of a conversation's own timeline in its current form, and how often its message was
+    /// edited; `None` if the current form cannot be known.
     pub(super) fn shown_to(
         &self,
         user: &Bytes,
@@ -25,7 +25,7 @@ impl Messaging {
         when: When,
     ) -> Result<(Option<Event>, u64)> {
         let is_over = membership.is_some_and(|membership| !membership.periods.is_member());
-        // A message is stored as it is now.
+        // Messages are stored in their current form.
         if event.kind == Kind::Message && !is_over && !self.engine.has_damage() {
             let edited = event.about;
             return Ok((Some(event), edited));
@@ -33,7 +33,7 @@ impl Messaging {
         self.copy_shown_to(user, membership, event, when)
     }
 
-    /// The same for an event as it was when it was committed.
+    /// The same for an event in the form in which it was committed.
     pub(super) fn copy_shown_to(
         &self,
         user: &Bytes,

@@ -1,14 +1,14 @@
-//! Requests out of bytes: arrays of bulk strings, and inline commands.
+//! Decodes bytes into requests: arrays of bulk strings, and inline commands.
 //!
-//! The picture: bytes are appended to one buffer; `position` is how far the request at its front
-//! has been understood, `searched` how far a line's end was looked for in vain. So a byte is looked
-//! at once, not once for each read. When a request is complete its bytes are split off and its
+//! Bytes are appended to one buffer. `position` is the end of the decoded part of the request at
+//! its front; `searched` is how far a line's end was searched for without success. So each byte is
+//! scanned once, not once per read. When a request is complete, its bytes are split off, and its
 //! arguments are slices of them, without a copy.
 //!
 //! A line that starts with `*` announces arguments, each `$<length>`, the bytes, CRLF. Any other
 //! line is an inline command. Lengths are decimal without sign or leading zeros. A request without
 //! arguments (`*0`, `*-1`, an empty line) is skipped. Whether bytes are refused, and with which
-//! words, does not depend on how they were split.
+//! error, does not depend on how they were split.
 
 use std::ops::Range;
 
@@ -16,60 +16,60 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::inline;
 
-/// A command and its arguments. Slices of the input buffer: what is kept for longer than the
-/// command runs must be copied.
+/// A command and its arguments. They are slices of the input buffer: bytes that are kept for longer
+/// than the command runs must be copied.
 pub type Request = Vec<Bytes>;
 
-/// Longest line that announces a length: a sign, 20 digits and CRLF would do; more is no number
-/// that could be allowed.
+/// The longest line with a length: a sign, 20 digits and CRLF would be enough; a longer number
+/// cannot be allowed.
 const LENGTH_LINE_BYTES: usize = 32;
 
-/// Places for arguments that an idle connection keeps.
+/// The capacity for arguments that an idle connection keeps.
 const KEPT_ARGUMENTS: usize = 16;
 
-/// What a peer may ask for. It differs before and after login, so it is given for each request.
+/// The limits of a request. They differ before and after login, so they are given for each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Most arguments in one request, the command's name included.
+    /// The most arguments in one request, including the command's name.
     pub arguments: usize,
-    /// Longest argument.
+    /// The longest argument, in bytes.
     pub bulk_bytes: usize,
-    /// Longest inline command.
+    /// The longest inline command, in bytes.
     pub inline_bytes: usize,
-    /// Longest request as a whole.
+    /// The longest request as a whole, in bytes.
     pub request_bytes: usize,
-    /// Whether the peer has yet to log in: then the complaint says so.
+    /// Whether the peer has not logged in yet. Errors then say so.
     pub before_login: bool,
 }
 
-/// The peer's bytes are not RESP, or ask for too much. After it the connection is of no use.
+/// The peer's bytes are not RESP, or exceed a limit. The connection cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// A line without end.
+    /// A line is too long or has no end.
     #[error("too big inline request")]
     InlineTooLong,
-    /// A quote that does not close.
+    /// A quote is not closed.
     #[error("unbalanced quotes in request")]
     UnbalancedQuotes,
-    /// What stands behind `*` is not a count, or too large a one.
+    /// The bytes after `*` are not a number, or it is too large.
     #[error("invalid multibulk length")]
     ArgumentCount,
-    /// A count that is allowed after login only.
+    /// The number of arguments is allowed only after login.
     #[error("unauthenticated multibulk length")]
     ArgumentCountBeforeLogin,
-    /// An argument that does not start with `$`.
+    /// An argument does not start with `$`.
     #[error("expected '$', got '{}'", .0.escape_ascii())]
     ExpectedBulk(u8),
-    /// What stands behind `$` is not a length, or too large a one.
+    /// The bytes after `$` are not a length, or it is too large.
     #[error("invalid bulk length")]
     BulkLength,
-    /// A length that is allowed after login only.
+    /// The length is allowed only after login.
     #[error("unauthenticated bulk length")]
     BulkLengthBeforeLogin,
-    /// The bytes behind an argument.
+    /// An argument is not followed by CRLF.
     #[error("a bulk string must end with CRLF")]
     BulkEnd,
-    /// All arguments together.
+    /// The arguments together are too long.
     #[error("too big request")]
     RequestTooLong,
 }
@@ -106,23 +106,23 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Where the socket's bytes are appended. Nothing else may be done with it.
+    /// The buffer to which the socket's bytes are appended. It must not be used for anything else.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// Bytes that came and were not yet given out.
+    /// The number of bytes that arrived and were not returned as requests yet.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Memory that it holds.
+    /// The memory that it holds, in bytes.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity() + self.arguments.capacity() * size_of::<Range<usize>>()
     }
 
-    /// Nothing is coming: an empty buffer gives its memory back, so that an idle connection holds
-    /// none.
+    /// Releases the memory of an empty buffer while no input is expected, so that an idle
+    /// connection holds none.
     pub fn rest(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
@@ -135,7 +135,7 @@ impl Decoder {
         self.was_inline
     }
 
-    /// The next request; `None` until more bytes have come.
+    /// The next request; `None` until more bytes have arrived.
     pub fn next(&mut self, bounds: &Bounds) -> Result<Option<Request>, ProtocolError> {
         loop {
             match self.state {
@@ -177,7 +177,7 @@ impl Decoder {
         Ok(Some(words))
     }
 
-    /// `*<count>`; false until the line is whole.
+    /// Decodes `*<count>`. False until the line is complete.
     fn head(&mut self, bounds: &Bounds) -> Result<bool, ProtocolError> {
         let Some(line) = self.line(LENGTH_LINE_BYTES, ProtocolError::ArgumentCount)? else {
             return Ok(false);
@@ -204,7 +204,7 @@ impl Decoder {
         Ok(true)
     }
 
-    /// `$<length>`; false until the line is whole.
+    /// Decodes `$<length>`. False until the line is complete.
     fn bulk_head(&mut self, missing: usize, bounds: &Bounds) -> Result<bool, ProtocolError> {
         match self.buffer.get(self.position) {
             None => return Ok(false),
@@ -231,7 +231,7 @@ impl Decoder {
         Ok(true)
     }
 
-    /// The bytes of an argument; false until they are all there.
+    /// Decodes the bytes of an argument. False until they have all arrived.
     fn bulk(&mut self, missing: usize, bytes: usize) -> Result<bool, ProtocolError> {
         let end = self.position + bytes;
         match self.buffer.get(end..) {
@@ -255,7 +255,7 @@ impl Decoder {
     }
 
     /// The line at `position`, without its LF. Only its first `limit` bytes are searched, so that
-    /// the verdict on a line that is too long does not depend on whether its end has come.
+    /// the error for a line that is too long does not depend on whether its end has arrived.
     fn line(
         &mut self,
         limit: usize,
@@ -275,7 +275,7 @@ impl Decoder {
         }
     }
 
-    /// A length line without its sign and CR; `None` when the CR is missing.
+    /// A line with a length, without its sign and CR; `None` if the CR is missing.
     fn length_digits(&self, line: Range<usize>) -> Option<&[u8]> {
         self.buffer.get(line)?.strip_suffix(b"\r")?.get(1..)
     }
@@ -315,7 +315,7 @@ mod tests {
         before_login: false,
     };
 
-    /// Everything that comes out of the bytes, given in pieces.
+    /// All requests and the error that result from bytes in pieces.
     fn outcome<'a>(
         pieces: impl IntoIterator<Item = &'a [u8]>,
         bounds: Bounds,
@@ -431,8 +431,8 @@ mod tests {
 
     #[test]
     fn a_large_request_in_single_bytes_costs_time_in_proportion() {
-        // 60 KiB of line and 200,000 arguments byte by byte: looking again from the start each time
-        // would be 10^12 steps.
+        // 60 KiB of line and 200,000 arguments byte by byte: rescanning from the start would be
+        // 10^12 steps.
         let line = [vec![b'a'; 60 * 1024], b"\r\n".to_vec()].concat();
         let many = encoded(&[vec![Vec::new(); 200_000]]);
         let bytes = [line, many].concat();
@@ -449,8 +449,10 @@ mod tests {
         ) {
             let bytes = encoded(&requests);
             let (found, error) = outcome(pieces(&bytes, &cuts), BOUNDS);
-            let found: Vec<Vec<Vec<u8>>> =
-                found.into_iter().map(|request| request.iter().map(|part| part.to_vec()).collect()).collect();
+            let found: Vec<Vec<Vec<u8>>> = found
+                .into_iter()
+                .map(|request| request.iter().map(|part| part.to_vec()).collect())
+                .collect();
             prop_assert_eq!(error, None);
             prop_assert_eq!(found, requests);
         }
@@ -458,12 +460,16 @@ mod tests {
         #[test]
         fn any_bytes_give_the_same_however_they_are_split(
             tokens in prop::collection::vec(
-                prop::sample::select(vec!["*", "$", "1", "2", "0", "-", "\r\n", "\n", "\r", "a", "\"", "'", "\\", " ", "*1\r\n$1\r\na\r\n"]),
+                prop::sample::select(vec![
+                    "*", "$", "1", "2", "0", "-", "\r\n", "\n", "\r", "a", "\"", "'", "\\", " ",
+                    "*1\r\n$1\r\na\r\n",
+                ]),
                 0..40),
             cuts in prop::collection::vec(1_usize..5, 1..20),
         ) {
             let bytes = tokens.concat().into_bytes();
-            prop_assert_eq!(outcome(pieces(&bytes, &cuts), BOUNDS), outcome([bytes.as_slice()], BOUNDS));
+            let whole = outcome([bytes.as_slice()], BOUNDS);
+            prop_assert_eq!(outcome(pieces(&bytes, &cuts), BOUNDS), whole);
         }
     }
 

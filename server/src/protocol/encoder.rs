@@ -1,19 +1,19 @@
-//! Replies and push frames, written straight into the connection's output buffer.
+//! Encodes replies and push frames directly into the connection's output buffer.
 //!
 //! A map is a RESP3 map, or in RESP2 a flat array of pairs; a push is a RESP3 push frame, or in
-//! RESP2 an array; null is `_` or `$-1`. The buffer lives between replies, but gives its memory
-//! back once a large reply has been taken.
+//! RESP2 an array; null is `_` or `$-1`. The buffer is kept between replies, but its memory is
+//! released after a large reply was sent.
 
 use std::fmt::Display;
 use std::io::Write as _;
 
-/// An idle connection keeps no more than this: 10,000 of them then hold 160 MiB at the very most.
+/// The most that an idle connection keeps: 10,000 connections then hold at most 160 MiB.
 const KEPT_BYTES: usize = 16 * 1024;
 
-/// The dialect that a connection speaks. Chosen by HELLO.
+/// The protocol version of a connection. Chosen by HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Protocol {
-    /// RESP2, what every connection starts with.
+    /// RESP2, the version of every new connection.
     #[default]
     Resp2,
     /// RESP3.
@@ -30,42 +30,42 @@ impl Protocol {
     }
 }
 
-/// The output of one connection: what was written and not yet taken by the socket.
+/// The output of one connection: bytes that were written and not taken by the socket yet.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    /// The dialect of what is written from now on.
+    /// The protocol version of the values that are written from now on.
     pub protocol: Protocol,
     bytes: Vec<u8>,
     taken: usize,
 }
 
 impl Encoder {
-    /// An empty one that speaks this dialect.
+    /// An empty encoder with this protocol version.
     pub fn speaking(protocol: Protocol) -> Encoder {
         Encoder { protocol, ..Encoder::default() }
     }
 
-    /// What waits for the socket.
+    /// The bytes that wait for the socket.
     pub fn waiting(&self) -> &[u8] {
         self.bytes.get(self.taken..).unwrap_or_default()
     }
 
-    /// How much waits.
+    /// The number of bytes that wait.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.taken
     }
 
-    /// Memory that it holds.
+    /// The memory that it holds, in bytes.
     pub fn held_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Whether the socket has taken all.
+    /// Whether the socket has taken all bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The socket took `count` bytes.
+    /// Removes `count` bytes that the socket took.
     pub fn take(&mut self, count: usize) {
         self.taken += count;
         assert!(self.taken <= self.bytes.len(), "the socket takes no more than what waits");
@@ -74,30 +74,30 @@ impl Encoder {
             self.bytes.clear();
             self.bytes.shrink_to(KEPT_BYTES);
         } else if self.taken > self.bytes.len() / 2 && self.taken > KEPT_BYTES {
-            // A connection that is pushed to without pause never becomes empty: drop the taken
-            // half, at amortized cost 1.
+            // With a constant flow of pushes the buffer never becomes empty: the half that was
+            // taken is dropped, at amortized cost 1.
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
     }
 
-    /// Where the next value begins, for [`Encoder::forget`].
+    /// The position of the next value, for [`Encoder::forget`].
     pub fn mark(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Forgets what was written since a mark. Nothing of it was taken meanwhile.
+    /// Removes the values that were written since a mark. The socket must not have taken any of
+    /// them.
     pub fn forget(&mut self, mark: usize) {
         self.bytes.truncate(mark.max(self.taken));
     }
 
-    /// Makes room for so many bytes at once, and for no more: growing by doubling would hold up to
-    /// twice as much.
+    /// Reserves exactly this many bytes: growing by doubling would hold up to twice as much.
     pub fn expect(&mut self, bytes: usize) {
         self.bytes.reserve_exact(bytes);
     }
 
-    /// Values that were written elsewhere.
+    /// Appends values that another encoder wrote.
     pub fn append(&mut self, other: &Encoder) {
         self.bytes.extend_from_slice(other.waiting());
     }
@@ -112,7 +112,7 @@ impl Encoder {
         self.simple("OK");
     }
 
-    /// An error line; what would break the line becomes spaces.
+    /// Writes an error line. Characters that would end the line are replaced by spaces.
     pub fn error(&mut self, text: impl Display) {
         let start = self.bytes.len();
         self.line(b'-', text);
@@ -124,23 +124,23 @@ impl Encoder {
         }
     }
 
-    /// An integer. Clients expect a signed 64-bit one: a value above 2^63 - 1, such as the sequence
-    /// after the highest one, is sent as 2^63 - 1.
+    /// Writes an integer. Clients expect a signed 64-bit one: a value above 2^63 - 1, such as the
+    /// sequence after the highest one, is sent as 2^63 - 1.
     pub fn integer(&mut self, value: u64) {
         self.line(b':', value.min(i64::MAX.unsigned_abs()));
     }
 
-    /// An integer that may be negative.
+    /// Writes an integer that may be negative.
     pub fn signed(&mut self, value: i64) {
         self.line(b':', value);
     }
 
-    /// A bulk string.
+    /// Writes a bulk string.
     pub fn bulk(&mut self, bytes: impl AsRef<[u8]>) {
         self.bulk_of(&[bytes.as_ref()]);
     }
 
-    /// One bulk string from several parts, so that nobody has to join them first.
+    /// Writes one bulk string from several parts, so that callers need not join them first.
     pub fn bulk_of(&mut self, parts: &[&[u8]]) {
         self.line(b'$', parts.iter().map(|part| part.len()).sum::<usize>());
         for part in parts {
@@ -149,7 +149,7 @@ impl Encoder {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// The absent value.
+    /// Writes the null value.
     pub fn null(&mut self) {
         self.bytes.extend_from_slice(match self.protocol {
             Protocol::Resp2 => b"$-1\r\n",
@@ -157,12 +157,12 @@ impl Encoder {
         });
     }
 
-    /// The head of an array of `count` values, which follow.
+    /// Writes the head of an array; `count` values must follow.
     pub fn array(&mut self, count: usize) {
         self.line(b'*', count);
     }
 
-    /// The head of a map of `pairs` keys and values, which follow in turn.
+    /// Writes the head of a map; `pairs` pairs of key and value must follow.
     pub fn map(&mut self, pairs: usize) {
         match self.protocol {
             Protocol::Resp2 => self.line(b'*', pairs * 2),
@@ -170,7 +170,7 @@ impl Encoder {
         }
     }
 
-    /// The head of an out-of-band frame of `count` values, which follow.
+    /// Writes the head of an out-of-band frame; `count` values must follow.
     pub fn push(&mut self, count: usize) {
         match self.protocol {
             Protocol::Resp2 => self.line(b'*', count),
@@ -178,7 +178,7 @@ impl Encoder {
         }
     }
 
-    /// A key of a map with an integer.
+    /// Writes a key of a map and its integer value.
     pub fn field(&mut self, name: &str, value: u64) {
         self.bulk(name);
         self.integer(value);

@@ -1,5 +1,4 @@
-//! Inline commands: a line of words, as a person types them into a terminal, with the quotes that
-//! Redis knows.
+//! Inline commands: a line of words, as typed into a terminal, with the quoting rules of Redis.
 //!
 //! Between double quotes `\n \r \t \b \a \\ \"` and `\xHH` are escapes; between single quotes only
 //! `\'` is. A closing quote ends the word.
@@ -47,7 +46,7 @@ fn one_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     Some((word, rest))
 }
 
-/// Reads up to the closing quote; returns what stands behind it.
+/// Reads up to the closing quote; returns the bytes after it.
 fn quoted<'a>(quote: u8, mut rest: &'a [u8], word: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         let (&byte, behind) = rest.split_first()?;

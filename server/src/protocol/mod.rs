@@ -1,9 +1,9 @@
-//! RESP2 and RESP3, the server's half: requests come out of bytes, replies go into bytes.
+//! RESP2 and RESP3 on the server's side: decodes requests, encodes replies.
 //!
-//! Promises: decoding is total (any bytes give requests, "not yet", or one named error), costs time
+//! Promises: decoding is total (any bytes give requests, "not yet", or one named error), takes time
 //! in proportion to the bytes however they were split, and allocates in proportion to the bytes
-//! that arrived, never to a length that a peer only announced. Knows nothing of sockets, commands
-//! or timelines.
+//! that arrived, never to a length that a peer only announced. It knows nothing of sockets,
+//! commands or timelines.
 
 #![deny(clippy::indexing_slicing)]
 

@@ -1,9 +1,9 @@
-//! Heartbeats of follows: a frame with the position that was reached, when nothing was pushed for a
-//! while. It keeps an idle connection open through read timeouts of clients and proxies, and shows
-//! a client that lost its last push that it did.
+//! Heartbeats of follows: a frame with the current position when nothing was pushed for a while. It
+//! keeps an idle connection open through read timeouts of clients and proxies, and a client that
+//! missed its last push can see that from the position.
 //!
-//! When a heartbeat is due is looked at only when it could be: a push moves the time of its own
-//! follow, not the order of all.
+//! The order of heartbeats is updated lazily: a push only moves the due time of its own follow, and
+//! the order is corrected when the old time is reached.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::protocol::Encoder;
 /// The heartbeat of one follow.
 pub struct Heartbeat {
     every: Duration,
-    /// When something was pushed last.
+    /// When something was last pushed.
     pushed: Instant,
 }
 
 impl Heartbeat {
-    /// After so long without a push.
+    /// A heartbeat that is due after `every` without a push.
     pub fn new(every: Duration) -> Heartbeat {
         Heartbeat { every, pushed: Instant::now() }
     }
 
-    /// Something was pushed.
+    /// Notes a push.
     pub fn pushed(&mut self, now: Instant) {
         self.pushed = now;
     }
@@ -37,17 +37,18 @@ impl Heartbeat {
     }
 }
 
-/// When which subscription is to be looked at; it may be due later, or be gone.
+/// The times at which subscriptions are checked. A subscription may be due later by then, or be
+/// gone.
 #[derive(Default)]
 pub struct Heartbeats(BTreeSet<(Instant, u64)>);
 
 impl Heartbeats {
-    /// It is to be looked at then.
+    /// Schedules a check.
     pub fn set(&mut self, due: Instant, token: u64) {
         self.0.insert((due, token));
     }
 
-    /// The next one that is to be looked at by now.
+    /// Removes the next subscription whose check is due.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let (due, _) = self.0.first()?;
         if *due <= now { self.0.pop_first().map(|(_, token)| token) } else { None }
@@ -55,17 +56,17 @@ impl Heartbeats {
 }
 
 impl Subscriptions {
-    /// When [`Subscriptions::beat`] is to be called next.
+    /// When [`Subscriptions::beat`] must be called next.
     pub fn next_heartbeat(&self) -> Option<Instant> {
         self.heartbeats.0.first().map(|(due, _)| *due)
     }
 
-    /// Writes the frames that are due. Whether there were any.
+    /// Writes the frames that are due. Returns whether there were any.
     pub fn beat(&mut self, now: Instant, out: &mut Encoder) -> bool {
         let mut written = false;
         while let Some(token) = self.heartbeats.take(now) {
             let Some(one) = self.by_token.get_mut(&token) else { continue };
-            // What is behind gets its entries first, and they tell more than a position.
+            // A subscription that is behind gets its entries first; they include the position.
             let is_due = !one.queued
                 && one.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.due() <= now);
             if is_due {
@@ -140,7 +141,8 @@ mod tests {
         assert_eq!(out.waiting(), frame.as_bytes());
         assert_eq!(subscriptions.next_heartbeat(), Some(due + every));
         store.append(b"t", b"x").expect("appends");
-        // The wake-up may come later than the reply: what is behind is read in any case.
+        // The wake-up may come later than the reply: subscriptions that are behind are read in any
+        // case.
         while !pump(&mut subscriptions, &mut out) {
             std::hint::spin_loop();
         }

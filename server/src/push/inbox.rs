@@ -1,8 +1,8 @@
-//! Pushing what reaches a user: IM.FOLLOW from a cursor on, and SUBSCRIBE to `im:{<user>}` as
+//! Pushes the events of a user: IM.FOLLOW from a cursor on, and SUBSCRIBE to `im:{<user>}` as
 //! hints.
 //!
-//! What is watched follows from the user's conversations, and so may change: the user's own ledger
-//! is watched too, and before each read the watches are brought up to date.
+//! The watched timelines depend on the user's conversations and may change. So the user's own
+//! ledger is watched too, and the watches are updated before each read.
 
 use bytes::Bytes;
 use strandline::Watcher;
@@ -14,33 +14,33 @@ use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
-/// A user's place in everything that reaches it.
+/// A user's position in its events.
 pub struct Inbox {
     user: Bytes,
-    /// That of the last frame.
+    /// The cursor of the last frame.
     cursor: Vec<u8>,
-    /// The gap at the start was told by the reply.
+    /// The gap at the start was in the reply.
     gap_told: bool,
     watched: Vec<Key>,
 }
 
 impl Inbox {
-    /// From behind a cursor.
+    /// Starts after a cursor.
     pub fn new(user: Bytes, cursor: Vec<u8>, gap_told: bool) -> Inbox {
         Inbox { user, cursor, gap_told, watched: Vec::new() }
     }
 
-    /// Where it is: behind everything that was pushed.
+    /// The position after everything that was pushed.
     pub fn cursor(&self) -> &[u8] {
         &self.cursor
     }
 
-    /// What is watched.
+    /// The watched timelines.
     pub fn watched(&self) -> &[Key] {
         &self.watched
     }
 
-    /// Brings the watches up to date.
+    /// Updates the watches.
     pub fn watch(
         &mut self,
         messaging: &Messaging,
@@ -57,7 +57,7 @@ impl Inbox {
         Ok(messaging.sync(&self.user, &cursor, PAGE)?)
     }
 
-    /// Writes the page that was read; whether there is more.
+    /// Writes a page. Returns whether there is more.
     pub fn write(
         &mut self,
         kind: Kind,
@@ -90,7 +90,8 @@ impl Inbox {
         page.more
     }
 
-    /// The position, when it is not that of the last frame: something was passed over.
+    /// Writes the position if it is not that of the last frame, which means that entries were
+    /// skipped.
     fn write_cursor(&self, cursor: &[u8], out: &mut Encoder) {
         out.push(3);
         out.bulk("im.cursor");
@@ -98,8 +99,8 @@ impl Inbox {
         out.bulk(cursor);
     }
 
-    /// The events of the page come after it, so its cursor is the place before them, behind what is
-    /// gone.
+    /// Writes a gap. The events of the page come after it, so its cursor is the position before
+    /// them, after the entries that are gone.
     fn write_gap(&self, page: &SyncPage, out: &mut Encoder) {
         out.push(4);
         out.bulk("im.gap");
@@ -118,7 +119,7 @@ impl Inbox {
     }
 }
 
-/// How many parts [`write_shown`] writes.
+/// The number of parts that [`write_shown`] writes.
 pub fn shown_parts(shown: &Shown) -> usize {
     5 + usize::from(shown.has_attributes())
 }
@@ -143,7 +144,7 @@ pub fn write_attributes(shown: &Shown, out: &mut Encoder) {
     }
 }
 
-/// `"<conv> <seq> <time> <sender> <kind>\n"` and the body.
+/// Writes `"<conv> <seq> <time> <sender> <kind>\n"` and the body.
 fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encoder) {
     let shown = &delivery.shown;
     out.push(3);
@@ -154,8 +155,8 @@ fn write_hint(word: &str, channel: &Bytes, delivery: &Delivery, out: &mut Encode
     out.bulk_of(&[&delivery.conv, middle.as_bytes(), &shown.sender, end.as_bytes(), &shown.body]);
 }
 
-/// Watches what is wanted and nothing else, given what is watched under the token now. Whether that
-/// is not the same.
+/// Watches the wanted timelines and no others, given those that are watched under the token now.
+/// Returns whether the two lists differ.
 pub fn rewatch(
     known: &mut Vec<Key>,
     wanted: Vec<Key>,
@@ -180,7 +181,7 @@ pub fn rewatch(
     Ok(true)
 }
 
-/// The timelines that tell that there may be something new for a user.
+/// The timelines whose changes show that there may be new events for a user.
 pub fn watched_keys(messaging: &Messaging, user: &[u8]) -> Result<Vec<Key>, Refusal> {
     let timelines = messaging.watched(user)?;
     Ok(timelines.into_iter().map(|(store, name)| Key::of(store, name)).collect())
@@ -231,7 +232,7 @@ mod tests {
             String::from_utf8(self.messaging.tail(b"bob").expect("reads")).expect("it is text")
         }
 
-        /// Bodies behind a cursor, and the verdict.
+        /// The bodies after a cursor, and the verdict.
         fn rest(&self, cursor: &str) -> (Standing, Vec<Bytes>) {
             let cursor = self.messaging.cursor(b"bob", cursor.as_bytes()).expect("its own");
             let page = self.messaging.sync(b"bob", &cursor, Limit::entries(100)).expect("syncs");
@@ -310,7 +311,7 @@ mod tests {
             table.send("live", 0);
             let live = table.turn(&mut inbox);
             assert_eq!((words(&live), live[0][2].clone()), (vec!["im.entry"], table.tail()));
-            // It expires before the follower has its turn.
+            // It expires before the turn of the follow.
             table.send("soon gone", 1);
             table.clock.pass(1);
             let frames = table.turn(&mut inbox);

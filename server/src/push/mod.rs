@@ -1,17 +1,15 @@
-//! Push: what a connection follows or subscribes to, and how it gets it.
+//! Push: the follows and subscriptions of a connection, and the delivery of their entries.
 //!
 //! A subscription is a key, a cursor and a watch: no entry is ever queued for it (P9). When the
-//! engine says that the timeline advanced, the subscription is *behind*; while the connection's
-//! output has room, a page after the cursor is read from the engine and written as frames, and the
-//! cursor moves on. A client that reads slowly stays behind, at no cost but its cursor. Catch-up
-//! and live are therefore one and the same thing, and each entry comes exactly once, in order
-//! (P10).
+//! engine signals that the timeline advanced, the subscription is *behind*. While the connection's
+//! output has space, a page after the cursor is read from the engine and written as frames, and the
+//! cursor advances. A client that reads slowly stays behind, and costs only its cursor. So catching
+//! up and following live are the same, and each entry is delivered exactly once, in order (P10).
 //!
-//! A new subscription is watched first and read afterwards, so that no commit falls between the
-//! two: it is behind from the start. The watcher also wakes a command that is blocked, under a
-//! token of its own.
+//! A new subscription is first watched and then read, so that no commit is missed between the two:
+//! it is behind from the start. The watcher also wakes a blocked command, under a token of its own.
 //!
-//! A turn reads one page: at once if that is in memory, else on a thread that may block
+//! A turn reads one page: at once if the page is in memory, otherwise on a thread that may block
 //! (`commands/place.rs` has the rule).
 
 mod heartbeat;
@@ -36,24 +34,24 @@ use crate::key::Key;
 use crate::messaging::Messaging;
 use crate::refusal::Refusal;
 
-/// The token under which a blocked command's timelines are watched.
+/// The token for the timelines of a blocked command.
 const BLOCKED: u64 = 0;
 
-/// One turn of one subscription: small enough that many share a connection fairly, large enough
-/// that a catch-up is not paid for by the call.
+/// The page of one turn of a subscription: small enough for many subscriptions to share a
+/// connection fairly, large enough for the cost of the call not to dominate a catch-up.
 const PAGE: Limit =
     Limit { entries: 256, body_bytes: 256 * 1024, first_always: true, around_damage: false };
 
-/// How a subscription's entries are framed.
+/// The form of a subscription's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// TL.FOLLOW: every entry from a cursor on, and a gap where some are gone.
+    /// TL.FOLLOW: every entry from a cursor on, and a gap where entries are gone.
     Follow,
     /// SUBSCRIBE: a hint for each entry from now on.
     Message,
     /// SSUBSCRIBE: the same under another name.
     ShardMessage,
-    /// IM.FOLLOW: everything that reaches a user, from a cursor on.
+    /// IM.FOLLOW: every event of a user, from a cursor on.
     UserFollow,
 }
 
@@ -65,35 +63,37 @@ struct Subscription {
     heartbeat: Option<Heartbeat>,
 }
 
-/// Where a subscription's entries come from.
+/// The source of a subscription's entries.
 enum Source {
-    /// A channel that is neither: it is accepted, as Redis would, and stays silent.
+    /// A channel that is neither a timeline nor a user: it is accepted, as by Redis, and stays
+    /// silent.
     Nothing,
-    /// A timeline, from behind a sequence.
+    /// A timeline, after a sequence.
     Timeline { key: Key, cursor: Sequence },
-    /// Everything that reaches a user, from behind a cursor of messaging.
+    /// The events of a user, after a cursor of messaging.
     User(Inbox),
 }
 
-/// Where a channel starts: behind everything that is there.
+/// The start of a channel, after everything that exists.
 pub enum Start {
-    /// It is neither a timeline nor a user.
+    /// The channel is neither a timeline nor a user.
     Nowhere,
-    /// A timeline's last sequence.
+    /// A timeline and its last sequence.
     Timeline(Key, Sequence),
-    /// A user, and its newest cursor.
+    /// A user and its newest cursor.
     User(Bytes, Vec<u8>),
 }
 
 impl Start {
-    /// Looks where a channel starts. May read the disk.
+    /// Determines the start of a channel. May read the disk.
     pub fn of(
         engine: &Engine,
         messaging: Option<&Messaging>,
         channel: &Bytes,
     ) -> Result<Start, Refusal> {
         if let Some(user) = user_of(channel) {
-            // A channel of no possible user stays silent, as other channels that are no key do.
+            // A channel with an invalid user id stays silent, like other channels that are not
+            // keys.
             let tail = messaging.and_then(|messaging| messaging.tail(&user).ok());
             return Ok(tail.map_or(Start::Nowhere, |tail| Start::User(user, tail)));
         }
@@ -102,7 +102,7 @@ impl Start {
         Ok(Start::Timeline(key.detached(), last))
     }
 
-    /// The same if it is in memory.
+    /// The same, if it needs no read from the disk; otherwise `None`.
     pub fn near(engine: &Engine, channel: &Bytes) -> Result<Option<Start>, Refusal> {
         let is_near = match Key::find(engine, channel) {
             _ if user_of(channel).is_some() => false,
@@ -113,9 +113,9 @@ impl Start {
     }
 }
 
-/// Everything that one connection listens to.
+/// The subscriptions and follows of one connection.
 pub struct Subscriptions {
-    /// Made when it is needed: most connections never listen to anything.
+    /// Created when needed: most connections never subscribe to anything.
     watcher: Option<Arc<Watcher>>,
     by_token: BTreeMap<u64, Subscription>,
     tokens: HashMap<(Kind, Bytes), u64>,
@@ -123,7 +123,7 @@ pub struct Subscriptions {
     last_token: u64,
     blocked: Vec<Key>,
     heartbeats: Heartbeats,
-    /// What is counted of this connection in the total of all.
+    /// The part of this connection in the total of all connections.
     counted: usize,
     messages: usize,
     shard_messages: usize,
@@ -132,7 +132,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// None yet.
+    /// No subscriptions yet.
     pub fn new(channels: Arc<Channels>, messaging: Option<Arc<Messaging>>) -> Subscriptions {
         Subscriptions {
             watcher: None,
@@ -150,12 +150,12 @@ impl Subscriptions {
         }
     }
 
-    /// How many of all kinds.
+    /// The number of subscriptions and follows.
     pub fn total(&self) -> usize {
         self.by_token.len()
     }
 
-    /// How many of a kind.
+    /// The number of a kind.
     pub fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Message => self.messages,
@@ -166,12 +166,12 @@ impl Subscriptions {
         }
     }
 
-    /// Whether there is one of that kind and channel.
+    /// Whether there is one of this kind and channel.
     pub fn contains(&self, kind: Kind, channel: &Bytes) -> bool {
         self.tokens.contains_key(&(kind, channel.clone()))
     }
 
-    /// The channels of a kind, in the order in which they were subscribed to.
+    /// The channels of a kind, in the order of their subscription.
     pub fn names(&self, kind: Kind) -> Vec<Bytes> {
         self.by_token
             .values()
@@ -180,7 +180,7 @@ impl Subscriptions {
             .collect()
     }
 
-    /// Subscribes to what comes after a start.
+    /// Subscribes to the entries after a start.
     pub fn subscribe(
         &mut self,
         engine: &Engine,
@@ -189,12 +189,12 @@ impl Subscriptions {
         start: Start,
     ) -> Result<(), Refusal> {
         match self.tokens.get(&(kind, channel.clone())).and_then(|token| self.by_token.get(token)) {
-            // There may be such a store by now.
+            // Its store may exist by now.
             Some(Subscription { source: Source::Nothing, .. }) => drop(self.remove(kind, channel)),
             Some(_) => return Ok(()),
             None => {}
         }
-        // An own copy: a slice of the input would keep all of the read that it came with alive.
+        // A copy: a slice of the input would keep the whole read buffer alive.
         let channel = Bytes::copy_from_slice(channel);
         let source = match start {
             Start::Nowhere => Source::Nothing,
@@ -205,8 +205,7 @@ impl Subscriptions {
         self.insert(Subscription { kind, channel, source, queued, heartbeat: None }, engine)
     }
 
-    /// Follows everything that reaches a user, from behind a cursor. An earlier follow of the same
-    /// user ends.
+    /// Follows the events of a user after a cursor. An earlier follow of the same user ends.
     pub fn follow_user(
         &mut self,
         engine: &Engine,
@@ -223,7 +222,7 @@ impl Subscriptions {
         self.insert(one, engine)
     }
 
-    /// Follows a timeline from behind `cursor`. An earlier follow of the same key ends.
+    /// Follows a timeline after `cursor`. An earlier follow of the same key ends.
     pub fn follow(
         &mut self,
         engine: &Engine,
@@ -242,13 +241,13 @@ impl Subscriptions {
         )
     }
 
-    /// Ends one; whether there was one.
+    /// Ends a subscription or follow. Returns whether it existed.
     pub fn remove(&mut self, kind: Kind, channel: &Bytes) -> bool {
         let Some(token) = self.tokens.remove(&(kind, channel.clone())) else { return false };
         let Some(gone) = self.by_token.remove(&token) else { return false };
         if let Some(watcher) = &self.watcher {
             for key in gone.source.watched() {
-                // It was watched: it is of this engine.
+                // The key was watched, so it belongs to this engine.
                 let _ended = watcher.unwatch(&key.store, key.name(), token);
             }
         }
@@ -266,7 +265,7 @@ impl Subscriptions {
         }
     }
 
-    /// Ends all.
+    /// Ends all subscriptions and follows.
     pub fn clear(&mut self) {
         for one in std::mem::take(&mut self.by_token).into_values() {
             self.forget(one.kind, &one.channel);
@@ -279,13 +278,14 @@ impl Subscriptions {
         self.note_total();
     }
 
-    /// How many timelines the blocked command waits for.
+    /// The number of timelines that the blocked command waits for.
     pub fn blocked_on(&self) -> usize {
         self.blocked.len()
     }
 
-    /// Watches these timelines, and no others, for a blocked command. Whether they are others than
-    /// before: what happened in them until now wakes nobody, so it is to be read after this.
+    /// Watches these timelines, and no others, for a blocked command. Returns whether they are not
+    /// the ones watched before: earlier events wake nobody, so the caller must read the timelines
+    /// after this.
     pub fn block(&mut self, engine: &Engine, keys: Vec<Key>) -> Result<bool, Refusal> {
         let watcher = self.watcher.get_or_insert_with(|| Arc::new(engine.watcher()));
         let outcome = inbox::rewatch(&mut self.blocked, keys, watcher, BLOCKED);
@@ -293,7 +293,7 @@ impl Subscriptions {
         outcome
     }
 
-    /// The blocked command is done.
+    /// Ends the watches of a blocked command.
     pub fn unblock(&mut self) {
         for key in self.blocked.drain(..) {
             if let Some(watcher) = &self.watcher {
@@ -303,19 +303,19 @@ impl Subscriptions {
         self.note_total();
     }
 
-    /// Keeps this connection's part of the total up to date.
+    /// Updates the part of this connection in the total.
     fn note_total(&mut self) {
         let now = self.by_token.len() + self.blocked.len();
         self.channels.change_total(std::mem::replace(&mut self.counted, now), now);
     }
 
-    /// Whether a wake-up is to be expected. None comes from an engine that was closed.
+    /// Whether a wake-up may come. An engine that was closed sends none.
     pub fn is_watching(&self) -> bool {
         let listens = !(self.by_token.is_empty() && self.blocked.is_empty());
         listens && self.watcher.as_ref().is_some_and(|watcher| !watcher.is_closed())
     }
 
-    /// Whether the engine was closed, so that nothing that is listened to comes any more.
+    /// Whether the engine was closed, so that no entries come any more.
     pub fn is_closed(&self) -> bool {
         self.watcher.as_ref().is_some_and(|watcher| watcher.is_closed())
     }
@@ -328,8 +328,8 @@ impl Subscriptions {
         }
     }
 
-    /// Takes the wake-ups: subscriptions become behind. Whether the blocked command should try
-    /// again.
+    /// Takes the wake-ups and marks their subscriptions as behind. Returns whether the blocked
+    /// command should try again.
     pub fn collect(&mut self) -> bool {
         let Some(watcher) = &self.watcher else { return false };
         let mut retry = false;
@@ -350,7 +350,7 @@ impl Subscriptions {
         self.last_token += 1;
         let token = self.last_token;
         let watcher = self.watcher.get_or_insert_with(|| Arc::new(engine.watcher()));
-        // What a user is to be woken by is found out in its turns.
+        // The timelines of a user are watched by the turns of the subscription.
         if let Source::Timeline { key, .. } = &one.source {
             watcher.watch(&key.store, key.name(), token)?;
         }
@@ -387,7 +387,7 @@ impl Subscriptions {
 }
 
 impl Source {
-    /// The timelines that tell of something new.
+    /// The watched timelines.
     fn watched(&self) -> &[Key] {
         match self {
             Source::Nothing => &[],
@@ -409,8 +409,8 @@ impl Drop for Subscriptions {
     }
 }
 
-/// The highest sequence given. A cursor that is certainly ahead is answered without looking for
-/// entries.
+/// The highest sequence that was assigned. A cursor that is certainly ahead is answered without a
+/// search for entries.
 fn last_sequence(key: &Key) -> Result<Sequence, Refusal> {
     Ok(key.store.read_after(key.name(), MAX_SEQUENCE, Limit::NOTHING)?.last)
 }

@@ -1,4 +1,4 @@
-//! The turns of subscriptions that are behind: each reads one page, and writes it as frames.
+//! The turns of subscriptions that are behind: each reads one page and writes it as frames.
 
 use std::sync::Arc;
 
@@ -13,22 +13,23 @@ use crate::metrics::Metrics;
 use crate::protocol::Encoder;
 use crate::refusal::{NO_STORE, Refusal};
 
-/// So many turns are taken together on a thread that may block, if their pages are small.
+/// The most turns that are taken together on a thread that may block, if their pages are small.
 const TOGETHER: usize = 32;
 
-/// A page that is to be read for a subscription.
+/// The read of a page for a subscription.
 pub struct Turn {
     token: u64,
-    /// It is in memory.
+    /// Whether the page is in memory.
     is_near: bool,
     asked: Asked,
 }
 
-/// Turns that are taken one after the other: one of which the page is in memory, or several of
-/// which it may not be.
+/// Turns that are taken one after the other: one whose page is in memory, or several whose pages
+/// may not be.
 pub struct Turns(Vec<Turn>);
 
-/// What turns have found, and those that were not taken: a page of bodies is held at a time.
+/// The pages that turns have read, and the turns that were not taken because the pages read have
+/// enough bytes.
 pub struct Taken {
     found: Vec<Found>,
     left: Vec<Turn>,
@@ -39,7 +40,7 @@ enum Asked {
     User(Inbox, Arc<Messaging>, Arc<Watcher>),
 }
 
-/// What a turn has read.
+/// The page that a turn has read.
 struct Found {
     token: u64,
     page: FoundPage,
@@ -51,12 +52,12 @@ enum FoundPage {
 }
 
 impl Turns {
-    /// Whether they are answered from memory.
+    /// Whether all pages are in memory.
     pub fn are_near(&self) -> bool {
         self.0.iter().all(|turn| turn.is_near)
     }
 
-    /// Takes them.
+    /// Reads the pages.
     pub fn take(self) -> Taken {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let mut turns = self.0.into_iter();
@@ -93,7 +94,7 @@ impl Turn {
                 key.store.read_after(key.name(), cursor, PAGE).map_err(Refusal::from),
             ),
             Asked::User(mut inbox, messaging, watcher) => {
-                // Watched before it is read, so that a conversation that is joined meanwhile is not
+                // Watched before the read, so that a conversation that is joined meanwhile is not
                 // missed.
                 let read = inbox
                     .watch(&messaging, &watcher, self.token)
@@ -111,7 +112,7 @@ impl Subscriptions {
         !self.behind.is_empty()
     }
 
-    /// The next turns. What they find is to be written before anything else is asked for here.
+    /// The next turns. Their pages must be written before the next call.
     pub fn next_turns(&mut self) -> Option<Turns> {
         let mut turns = vec![self.next_turn()?];
         while turns.len() < TOGETHER && !turns[0].is_near {
@@ -160,7 +161,7 @@ impl Subscriptions {
         }
     }
 
-    /// Writes what turns have found.
+    /// Writes the pages that turns have read.
     pub fn write(
         &mut self,
         taken: Taken,
@@ -206,7 +207,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Takes all turns; whether there was one.
+    /// Takes all turns. Returns whether there were any.
     #[cfg(test)]
     pub fn pump(&mut self, out: &mut Encoder, metrics: &Metrics) -> bool {
         let mut moved = false;
@@ -217,8 +218,8 @@ impl Subscriptions {
         moved
     }
 
-    /// The store of a timeline was dropped: a follow ends, with a gap that says so; a channel falls
-    /// silent.
+    /// The store of a timeline was dropped: a follow ends with a gap that has the verdict EPOCH; a
+    /// channel becomes silent.
     fn store_is_gone(&mut self, token: u64, out: &mut Encoder) {
         let Some(one) = self.by_token.get_mut(&token) else { return };
         if one.kind == Kind::Follow {
@@ -230,14 +231,14 @@ impl Subscriptions {
         one.queued = false;
         let source = std::mem::replace(&mut one.source, Source::Nothing);
         if let (Source::Timeline { key, .. }, Some(watcher)) = (source, &self.watcher) {
-            // It was watched: it is of this engine.
+            // The key was watched, so it belongs to this engine.
             let _ended = watcher.unwatch(&key.store, key.name(), token);
         }
     }
 }
 
 impl Subscription {
-    /// Writes a page; whether there is more.
+    /// Writes a page. Returns whether there is more.
     fn write_page(&mut self, page: &Page, out: &mut Encoder, metrics: &Metrics) -> bool {
         let Source::Timeline { cursor, .. } = &mut self.source else { return false };
         *cursor = page.next;
@@ -283,7 +284,7 @@ impl Subscription {
     }
 }
 
-/// The verdict as the wire names it.
+/// The word of a verdict on the wire.
 pub fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Ok => "OK",

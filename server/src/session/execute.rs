@@ -1,6 +1,6 @@
-//! Running what has come. Writes that follow each other, in one read or in the rest of one, are
-//! collected and handed to the engine in one submission; any other command first waits for them, so
-//! that replies come in order and a client reads its own writes.
+//! Runs the requests that have arrived. Consecutive writes, from one read or from the rest of one,
+//! are collected and submitted to the engine together. Any other command first waits for them, so
+//! that replies are in order and a client reads its own writes.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -21,33 +21,35 @@ use crate::protocol::{ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
 
-/// Commands in one round, so that a client that never stops sending still lets its connection write
-/// and push.
+/// The most commands in one round, so that a connection writes and pushes even if its client never
+/// stops sending.
 const ROUND_COMMANDS: usize = 4096;
 
-/// Bytes of collected writes in one submission: enough to fill a group, little enough to wait for.
+/// The bytes of collected writes in one submission: enough to fill a group, and short enough to
+/// wait for.
 const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
 
-/// Writes on their way to the engine.
+/// Writes that are to be submitted together.
 #[derive(Default)]
 struct Collected {
     batches: Vec<Batch>,
     replies: Vec<(WriteReply, Option<Again>)>,
-    /// The states on which they were decided, by what it is: one of each.
+    /// The versions that they are based on, by conversation or user.
     bases: HashMap<Bytes, u64>,
     bytes: usize,
 }
 
 impl Collected {
-    /// Whether a write on the same thing was decided on another state of it: if that one fails,
-    /// this one must not be before it.
+    /// Whether a collected write is based on another version of the same conversation or user. It
+    /// must then be committed first: otherwise this write could be committed and the earlier one
+    /// refused.
     fn must_go_first(&self, basis: &Basis) -> bool {
         self.bases.get(&basis.name).is_some_and(|version| *version != basis.version)
     }
 }
 
 impl Session {
-    /// Runs complete requests until there is none, a command blocks, the output is full, or the
+    /// Runs complete requests until there are no more, a command blocks, the output is full, or the
     /// round is over.
     pub(super) async fn execute(&mut self) -> bool {
         let mut collected = Collected::default();
@@ -86,7 +88,7 @@ impl Session {
         count > 0
     }
 
-    /// The command that waited for memory, or the next one of the input.
+    /// The command that waited for memory, or the next one from the input.
     fn next_request(&mut self) -> Result<Option<Request>, ProtocolError> {
         match self.pending.take() {
             Some(request) => Ok(Some(request)),
@@ -126,8 +128,8 @@ impl Session {
             }
             Ok(Run::Now(run)) => {
                 self.settle(collected).await;
-                // Reads do not wait by themselves: a long pipeline of them lets others have their
-                // turn now and then.
+                // Reads do not wait by themselves: a long pipeline of reads yields to others now
+                // and then.
                 consume_budget().await;
                 run(&mut context(&self.shared, &mut self.connection), arguments)
             }
@@ -171,7 +173,7 @@ impl Session {
         }
     }
 
-    /// Commits what was collected and writes the replies.
+    /// Commits the collected writes and writes the replies.
     async fn settle(&mut self, collected: &mut Collected) {
         if collected.batches.is_empty() {
             return;
@@ -196,8 +198,8 @@ impl Session {
         }
     }
 
-    /// Ends a connection that speaks HTTP: a browser may have been made to send what looks like
-    /// commands behind its headers. The log tells the first one only, since a page can make very
+    /// Ends a connection that speaks HTTP: a browser may have been made to send a body that looks
+    /// like commands after its headers. Only the first one is logged, since a page can open very
     /// many.
     fn turn_away(&mut self) {
         self.shared.metrics.protocol_errors.one();
@@ -208,8 +210,8 @@ impl Session {
         self.closing = true;
     }
 
-    /// Writes an error reply. A poisoned engine also stops the server, since only a restart finds
-    /// out what is durable.
+    /// Writes an error reply. If the engine is poisoned, also stops the server, since only a
+    /// restart can determine what is durable.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         match refusal.word {
             "LIMIT" => self.shared.note(Kind::Limit, &self.connection.client, refusal),
@@ -223,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Writes an error reply, and says nothing in the log.
+    /// Writes an error reply, and logs nothing.
     pub(super) fn reply_error(&mut self, refusal: &Refusal) {
         self.shared.metrics.errors.one();
         self.connection.out.error(refusal);

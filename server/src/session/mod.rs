@@ -1,9 +1,9 @@
-//! One connection's task. It alone touches its socket, buffers, subscriptions and blocked command,
-//! so nothing here is locked.
+//! The task of one connection. Only this task uses its socket, buffers, subscriptions and blocked
+//! command, so they need no locks.
 //!
-//! Each round: run the commands that have come, try the blocked one again, push, write, read; when
-//! none of it moved anything, wait for whichever comes first: the socket, a watched timeline, a
-//! deadline, a word from outside.
+//! Each round: run the commands that have arrived, do a slice of a reply, try the blocked command
+//! again, push, write heartbeats that are due, write, read. If none of these moved anything, wait
+//! for whichever comes first: the socket, a watched timeline, memory, a deadline, a request to end.
 //!
 //! ```text
 //! socket ── read ──▶ decoder ── execute ──▶ commands ──▶ engine
@@ -11,16 +11,17 @@
 //!    └──── write ◀── output buffer ◀───────────┴── push ◀───┘
 //! ```
 //!
-//! Promises: P9: above the high-water mark of its output a connection runs no command and is pushed
-//! nothing, while its input is still taken, up to a bound, so that a client may send all it has
-//! before it reads. While all connections together hold too much output, nothing large is made, and
-//! one that holds some itself runs nothing; one that holds none still gets its small replies. One
-//! that takes next to nothing for too long, or does not complete a request, is closed with `SLOW`.
-//! A client that is gone ends its task at once, blocked command included.
+//! Promises: P9: above the high-water mark of its output a connection runs no command and gets no
+//! pushes, while its input is still read, up to a limit, so that a client may send everything
+//! before it reads. While all connections together hold too much output, no large reply is made,
+//! and a connection that holds some output itself runs nothing; one that holds none still gets its
+//! small replies. A client that takes next to nothing for too long, or does not complete a request,
+//! is closed with `SLOW`. If a client is gone, its task ends at once, even with a blocked command.
 //!
-//! Each reason for which a connection stops has one thing that wakes it: a full output the socket,
-//! a want of memory (`short_of`) the budget. The reason is noted where it stops, and never looked
-//! for afterwards: by then it may be gone, and nothing would wake it.
+//! Each reason for which a connection stops has one source of wake-ups: for a full output it is the
+//! socket, for a lack of memory (`short_of`) the budget. The reason is recorded where the
+//! connection stops, and not determined later: by then it may be gone, and nothing would wake the
+//! connection.
 
 mod execute;
 mod pace;
@@ -53,9 +54,9 @@ use wire::Reading;
 
 /// How a connection ends.
 enum Parting {
-    /// All was said, and sent.
+    /// Everything was sent.
     Friendly,
-    /// Nobody listens any more, or nobody is to be listened to.
+    /// The client is gone, or must not be waited for.
     Sudden,
 }
 
@@ -65,39 +66,39 @@ pub struct Session {
     shared: Arc<Shared>,
     connection: Connection,
     decoder: Decoder,
-    /// The command that waits for its timelines. No other one runs meanwhile.
+    /// The command that waits for its timelines. No other command runs meanwhile.
     blocked: Option<Waiting>,
-    /// The command whose reply is made elsewhere, in slices. No other one runs meanwhile.
+    /// The command whose reply is made elsewhere, in slices. No other command runs meanwhile.
     slices: Option<Slices>,
-    /// Bytes of output that are kept for the reply of `slices`.
+    /// The bytes of output that are reserved for the reply of `slices`.
     reserved: usize,
-    /// A command that waits for memory.
+    /// A command that waits for memory for its reply.
     pending: Option<Request>,
-    /// Bytes of output for which there was no room when this connection last wanted to go on: it
-    /// goes on when there is.
+    /// The bytes of output for which there was no space when this connection last tried to
+    /// continue. It continues when there is space.
     short_of: Option<usize>,
     /// Every complete request of the input has run.
     out_of_requests: bool,
-    /// The client sends no more.
+    /// The client has closed its sending half.
     input_ended: bool,
-    /// No further command runs; what is written still goes out.
+    /// No further command runs; the output is still sent.
     closing: bool,
-    /// When it must have logged in.
+    /// The deadline for logging in.
     login_deadline: Instant,
     /// When the last command ran.
     last_command: Instant,
-    /// How fast the client sends, counted while a request is not complete.
+    /// The rate at which the client sends, measured while a request is not complete.
     input_pace: Pace,
-    /// How fast the client takes, counted while it is waited for.
+    /// The rate at which the client takes output, measured while it is waited for.
     output_pace: Pace,
-    /// What this connection is counted with in the memory of all.
+    /// The part of this connection in the memory of all connections.
     held: Held,
-    /// What this connection has added to the sum of what all have read ahead.
+    /// The part of this connection in the input that all connections have read ahead.
     read_ahead: usize,
 }
 
 impl Session {
-    /// Serves a client until one of the two is done with the other.
+    /// Serves a client until the client or the server ends the connection.
     pub async fn serve(socket: TcpStream, client: Arc<Client>, shared: Arc<Shared>) {
         let now = Instant::now();
         let mut session = Session {
@@ -143,7 +144,7 @@ impl Session {
             self.note_read_ahead();
             self.note_memory();
             if moved {
-                // A busy connection lets the others of its thread have their turn.
+                // A busy connection yields to the others of its thread.
                 consume_budget().await;
             } else {
                 self.wait().await?;
@@ -154,7 +155,7 @@ impl Session {
         }
     }
 
-    /// Whether the output has so much that nothing may be added.
+    /// Whether nothing may be added to the output.
     fn is_full(&self) -> bool {
         self.connection.out.len() >= self.high_water_bytes()
     }
@@ -164,8 +165,9 @@ impl Session {
         if self.connection.logged_in { most } else { most.min(STRANGER_OUTPUT_BYTES) }
     }
 
-    /// Whether a reply or frames may be made, for this connection's output and that of all. If it
-    /// is the latter's fault that they may not, this connection goes on when there is room.
+    /// Whether a reply or frames may be made, given the output of this connection and of all
+    /// connections. If the output of all is the obstacle, this connection continues when there is
+    /// space.
     fn may_make(&mut self, is_small: impl FnOnce() -> bool) -> bool {
         if self.is_full() {
             return false;
@@ -179,15 +181,15 @@ impl Session {
         may
     }
 
-    /// Who has closed the sending half waits for the replies to what was sent, but for nothing that
-    /// may yet happen.
+    /// Whether everything was sent and the connection is over. A client that has closed its sending
+    /// half still gets the replies to its requests, but no command waits for future events.
     fn is_finished(&self) -> bool {
         let ends =
             self.closing || (self.input_ended && (self.blocked.is_some() || self.out_of_requests));
         ends && self.slices.is_none() && self.connection.out.is_empty()
     }
 
-    /// Tries the blocked command again when one of its timelines advanced or its time is over.
+    /// Tries the blocked command again if one of its timelines has advanced or its time is over.
     fn retry_blocked(&mut self) -> bool {
         let woken = self.connection.subscriptions.collect();
         let Some(waiting) = &mut self.blocked else { return false };
@@ -215,7 +217,7 @@ impl Session {
         true
     }
 
-    /// The blocked command is done.
+    /// Ends the blocked command.
     fn unblock(&mut self) {
         if self.blocked.take().is_some() {
             self.connection.client.activity.is_blocked.store(false, Ordering::Relaxed);
@@ -223,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Pushes to subscriptions that are behind, as far as there is room.
+    /// Pushes to subscriptions that are behind, as far as there is space.
     async fn push(&mut self) -> bool {
         let mut moved = false;
         while !self.closing && self.connection.subscriptions.is_behind() && self.may_make(|| false)
@@ -236,7 +238,7 @@ impl Session {
             let written =
                 taken.and_then(|taken| subscriptions.write(taken, out, &self.shared.metrics));
             if let Err(refusal) = written {
-                // A follower must not believe that it has seen everything.
+                // A follower must not assume that it has seen everything.
                 self.refuse(&refusal);
                 self.closing = true;
             }
@@ -255,10 +257,10 @@ impl Session {
         self.connection.subscriptions.beat(now, &mut self.connection.out)
     }
 
-    /// Whether something from outside, or a deadline, ends the connection now.
+    /// Whether a request from outside, or a deadline, ends the connection now.
     fn must_end(&mut self) -> bool {
         let end = match self.connection.client.end() {
-            // What it follows or waits for does not come any more.
+            // The timelines that it follows or waits for do not advance any more.
             End::No if self.connection.subscriptions.is_closed() => End::Finish,
             end => end,
         };
@@ -287,8 +289,8 @@ impl Session {
         }
         let now = Instant::now();
         if self.connection.logged_in {
-            // Who logs out by RESET gets the whole time again; who never logged in does not,
-            // whatever it sends.
+            // A client that logs out by RESET gets the whole time again. A client that never logged
+            // in does not, whatever it sends.
             self.login_deadline = now + self.shared.limits.auth_timeout();
         }
         let (window, seconds) =
@@ -318,8 +320,8 @@ impl Session {
         false
     }
 
-    /// Ends the connection. The error stands behind all that the client did not take: if it comes
-    /// to read again, it learns why the rest is missing.
+    /// Ends the connection. The error comes after all output that the client has not taken: if the
+    /// client reads again, it learns why the rest is missing.
     fn cut(&mut self, refusal: &Refusal) -> bool {
         if refusal.word == "SLOW" {
             self.shared.metrics.slow_closed.one();
@@ -331,32 +333,33 @@ impl Session {
         };
         self.shared.note(kind, &self.connection.client, refusal);
         self.reply_error(refusal);
-        // It is over, whether the socket takes it or not.
+        // The connection ends whether the socket takes it or not.
         let _ = self.write();
         true
     }
 
-    /// Whether the client is waited for to take something.
+    /// Whether the client must take some output.
     fn output_waits(&self) -> bool {
         self.is_full() || ((self.closing || self.input_ended) && !self.connection.out.is_empty())
     }
 
-    /// Whether the client is waited for to complete a request.
+    /// Whether the client must complete a request.
     fn input_waits(&self) -> bool {
         self.out_of_requests && !self.is_busy() && !self.closing && self.decoder.buffered() > 0
     }
 
-    /// Whether a command has begun and is not done, so that no other may run.
+    /// Whether a command has begun and has not ended, so that no other may run.
     fn is_answering(&self) -> bool {
         self.blocked.is_some() || self.slices.is_some()
     }
 
-    /// Whether a command has begun and is not done, or waits for memory.
+    /// Whether a command has begun and has not ended, or waits for memory.
     fn is_busy(&self) -> bool {
         self.is_answering() || self.pending.is_some()
     }
 
-    /// When it has been idle for too long. Who listens or waits for something is not idle.
+    /// When it has been idle for too long. A connection with subscriptions or a blocked command is
+    /// not idle.
     fn idle_deadline(&self) -> Option<Instant> {
         let is_idle = !self.is_busy() && self.connection.subscriptions.total() == 0;
         self.shared
@@ -370,7 +373,7 @@ impl Session {
         (self.shared.password.is_set() && !self.connection.logged_in).then_some(self.login_deadline)
     }
 
-    /// The deadlines that end a wait.
+    /// The earliest deadline that ends a wait.
     fn deadline(&self) -> Option<Instant> {
         let can_make = !self.is_full() && self.short_of.is_none();
         let block_deadline =
@@ -387,8 +390,8 @@ impl Session {
     }
 
     async fn wait(&self) -> io::Result<()> {
-        // An error alone is asked for too: a connection that is reset is noticed while nothing may
-        // be read.
+        // Errors are always included: a reset of the connection is noticed while nothing may be
+        // read.
         let mut interest = Interest::ERROR;
         let reading = self.reading();
         if reading == Reading::Yes {
@@ -406,12 +409,16 @@ impl Session {
         tokio::select! {
             ready = self.socket.ready(interest) => {
                 if ready?.is_error() {
-                    return Err(self.socket.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
+                    let reset = || io::ErrorKind::ConnectionReset.into();
+                    return Err(self.socket.take_error()?.unwrap_or_else(reset));
                 }
             }
-            () = poll_fn(|context| self.connection.subscriptions.poll_ready(context)), if watching => {}
-            () = poll_fn(|context| self.poll_room(&memory.output, short_of, context)), if self.short_of.is_some() => {}
-            () = poll_fn(|context| self.poll_room(&memory.input, 0, context)), if reading == Reading::NoRoom => {}
+            () = poll_fn(|context| self.connection.subscriptions.poll_ready(context)),
+                if watching => {}
+            () = poll_fn(|context| self.poll_room(&memory.output, short_of, context)),
+                if self.short_of.is_some() => {}
+            () = poll_fn(|context| self.poll_room(&memory.input, 0, context)),
+                if reading == Reading::NoRoom => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             () = self.connection.client.told() => {}
         }

@@ -1,20 +1,20 @@
-//! Whether a client makes progress: so many bytes for each window of time, or it stalls. One byte
-//! now and then is no progress.
+//! Measures whether a client makes progress: it must move a number of bytes in each window of time,
+//! or it is stalled. A single byte now and then is not progress.
 //!
-//! Progress comes in steps. A receiver's TCP tells of what its program has read only when it can
-//! take a whole segment again, which is 64 KiB on a loopback interface, so a program that reads
-//! steadily seems to do nothing for several windows. Therefore what is more than one window asks
-//! for counts for later ones, as far as one step goes.
+//! Progress is seen in steps. A receiver's TCP reports what its program has read only when it can
+//! take a whole segment again, which is 64 KiB on a loopback interface. So a program that reads
+//! steadily seems to do nothing for several windows. Therefore bytes beyond those that a window
+//! needs count for later windows, up to one step.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What must move for each window.
+/// The bytes that must move in each window.
 pub(super) const LEAST_BYTES: usize = 16 * 1024;
 
-/// What counts at most, for this window and later ones: a step of 64 KiB, and one window in which
-/// it was just missed.
+/// The most bytes that count for this window and later ones: a step of 64 KiB, and one window in
+/// which the step was just missed.
 const MOST_BYTES: usize = 5 * LEAST_BYTES;
 
 /// The current window of one direction.
@@ -25,23 +25,23 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// A window that starts now.
+    /// Starts a window.
     pub(super) fn new(now: Instant) -> Pace {
         Pace { since: now, bytes: 0 }
     }
 
-    /// Bytes moved.
+    /// Counts bytes that moved.
     pub(super) fn add(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes).min(MOST_BYTES);
     }
 
-    /// When it must be looked at.
+    /// When the window ends and must be checked.
     pub(super) fn end(&self, window: Duration) -> Instant {
         self.since + window
     }
 
-    /// Whether a window is over for which too little moved. While the client is not waited for,
-    /// `waits` is false and time does not count.
+    /// Whether a window has ended in which too little moved. `waits`: whether the client is waited
+    /// for; otherwise the time does not count.
     pub(super) fn is_stalled(&mut self, waits: bool, now: Instant, window: Duration) -> bool {
         if waits && now < self.end(window) {
             return false;
@@ -80,11 +80,11 @@ mod tests {
 
     #[test]
     fn a_steady_reader_whose_bytes_are_acknowledged_in_large_steps_is_none() {
-        /// What the loopback interface of Linux carries in a segment.
+        /// The size of a segment on the loopback interface of Linux.
         const STEP: usize = 65_483;
         let start = Instant::now();
         let mut pace = Pace::new(start);
-        // What the buffers of both sides took before anybody waited.
+        // The bytes that the buffers of both sides took before the client was waited for.
         pace.add(3_000_000);
         assert!(!pace.is_stalled(false, start, WINDOW));
         let mut read = 0;

@@ -1,9 +1,10 @@
-//! What is not done on the connection's own thread: single pieces of work, and replies that are
-//! made in slices.
+//! Work that is not done on the connection's own thread: single pieces of work, and replies that
+//! are made in slices.
 //!
-//! The bytes of a large reply are reserved before its work starts. So however many ask at once,
-//! what they make fits in the memory of all connections; the others wait without work done in vain.
-//! Between two slices the connection reads, writes and pushes as always, and may be told to end.
+//! The bytes of a large reply are reserved before its work starts. So however many clients request
+//! large replies at once, these fit into the memory of all connections; the others wait, and no
+//! work is done in vain. Between two slices the connection reads, writes and pushes as always, and
+//! may be asked to end.
 
 use parking_lot::Mutex;
 use tracing::error;
@@ -12,27 +13,28 @@ use super::Session;
 use crate::commands::{Done, Sliced, Work, context, watch_instead};
 use crate::refusal::Refusal;
 
-/// A reply that is being made, or waits for room.
+/// A reply that is being made, or waits for memory.
 pub(super) struct Slices {
-    /// Locked by nobody but its connection's task, which needs not be able to share it otherwise.
+    /// Only the task of the connection locks it. Without the lock the task could not be sent to
+    /// another thread.
     work: Mutex<Sliced>,
     begun: bool,
 }
 
 impl Slices {
-    /// Nothing is done yet.
+    /// A reply whose work has not begun.
     pub(super) fn new(work: Sliced) -> Slices {
         Slices { work: Mutex::new(work), begun: false }
     }
 
-    /// Whether something was done.
+    /// Whether the work has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }
 }
 
 impl Session {
-    /// Does the next slice, if there is one and memory for its reply.
+    /// Does the next slice, if there is one and there is memory for its reply.
     pub(super) async fn one_slice(&mut self) -> bool {
         if self.slices.as_ref().is_none_or(|slices| !slices.begun && self.is_full()) {
             return false;
@@ -40,7 +42,7 @@ impl Session {
         let Some(mut slices) = self.slices.take() else { return false };
         if !slices.begun {
             let output = &self.shared.memory.output;
-            // A reply never needs more; of the half that is left the others have something, too.
+            // No reply needs more; half of the budget remains for the others.
             let bytes = slices.work.get_mut().bytes.min(output.limit() / 2);
             if !output.try_take(bytes) {
                 self.short_of = Some(bytes);
@@ -64,13 +66,14 @@ impl Session {
                 self.refuse(&refusal);
             }
         }
-        // First what is held now, then what was kept for it: in between both count, never neither.
+        // First the current output is counted, then the reservation is released: in between both
+        // count, never neither.
         self.note_memory();
         self.shared.memory.output.change(std::mem::take(&mut self.reserved), 0);
         true
     }
 
-    /// Runs a piece of work that may block; its reply is small.
+    /// Runs work that may block; its reply is small.
     pub(super) async fn slow(&mut self, work: Work) {
         match elsewhere(work).await.flatten() {
             Ok(done) => self.finish(done),
@@ -90,7 +93,7 @@ impl Session {
                     self.refuse(&refusal);
                 }
             }
-            // A blocked command has nothing to tell yet.
+            // A blocked command has no reply yet.
             Done::NotYet => return,
             Done::Larger(work) => {
                 self.slices = Some(Slices::new(work));
@@ -111,7 +114,7 @@ impl Session {
     }
 }
 
-/// Runs something on a thread that may block. A client is told if it panicked.
+/// Runs work on a thread that may block. If it panics, the client gets an error.
 pub(super) async fn elsewhere<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -1,4 +1,4 @@
-//! The socket's side of a session: bytes in, bytes out, never waiting.
+//! The socket of a session: reads and writes that never wait.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
@@ -11,32 +11,33 @@ use tokio::time::timeout;
 use super::Session;
 use crate::memory::{FLOOR_BYTES, Held, STRANGER_INPUT_BYTES, STRANGER_READ_BYTES};
 
-/// What one read asks for at least.
+/// The minimum size of a read.
 const READ_BYTES: usize = 16 * 1024;
 
-/// What one read asks for at most: a large body comes in fewer, larger pieces, in proportion to
-/// what has come of it.
+/// The maximum size of a read: a large body arrives in fewer, larger pieces, in proportion to the
+/// part that has arrived.
 const MAX_READ_BYTES: usize = 256 * 1024;
 
-/// How long, and for how many bytes, a closed connection is still listened to.
+/// How long, and for how many bytes, a connection that is being closed still reads.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// Whether input is taken.
+/// Whether input is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// It is.
+    /// It is read.
     Yes,
-    /// Not until there is room for it.
+    /// Not until there is memory for it.
     NoRoom,
-    /// Not until the connection has gone on.
+    /// Not until the connection has made progress.
     No,
 }
 
 impl Session {
-    /// Whether more input may be taken. A little always, so that a client that is gone is noticed;
-    /// while commands run, as far as the decoder's own bounds and the memory of all connections go;
-    /// while they may not, input is read ahead up to a bound for this connection and one for all.
+    /// Whether more input may be read. A little is always read, so that a client that is gone is
+    /// noticed. While commands run, the limits are the decoder's own bounds and the memory of all
+    /// connections. While they may not run, input is read ahead, up to a limit for this connection
+    /// and one for all.
     pub(super) fn reading(&self) -> Reading {
         if self.input_ended || self.closing {
             return Reading::No;
@@ -64,12 +65,13 @@ impl Session {
         if may_read_ahead { Reading::Yes } else { Reading::No }
     }
 
-    /// Whether what is read cannot run now.
+    /// Whether commands that are read cannot run now.
     fn reads_ahead(&self) -> bool {
         self.is_busy() || self.is_full() || self.short_of.is_some()
     }
 
-    /// Takes what the socket has, one read. Whether something came, the end included.
+    /// Reads from the socket once. Returns whether anything arrived, including the end of the
+    /// input.
     pub(super) fn read(&mut self) -> io::Result<bool> {
         if self.reading() != Reading::Yes {
             return Ok(false);
@@ -100,7 +102,7 @@ impl Session {
         }
     }
 
-    /// Gives the socket what it takes. Whether it took something.
+    /// Writes as much as the socket takes. Returns whether it took anything.
     pub(super) fn write(&mut self) -> io::Result<bool> {
         let mut moved = false;
         while !self.connection.out.is_empty() {
@@ -119,9 +121,9 @@ impl Session {
         Ok(moved)
     }
 
-    /// Says that nothing more comes, and lets the client say the same. Closing a socket whose input
-    /// was not read resets the connection, and a reset may overtake the last reply, which is mostly
-    /// the one that says what was wrong.
+    /// Closes the sending half, and waits for the client to do the same. Closing a socket with
+    /// unread input resets the connection, and the reset may overtake the last reply, which is
+    /// usually the error that explains the close.
     pub(super) async fn linger(&mut self) {
         if self.socket.shutdown().await.is_err() || self.input_ended {
             return;
@@ -136,11 +138,11 @@ impl Session {
                 unread.clear();
             }
         };
-        // Either way the connection is over.
+        // The connection ends in either case.
         let _ = timeout(LINGER, listening).await;
     }
 
-    /// Keeps this connection's part of the sums of what all hold up to date.
+    /// Updates this connection's part of the memory of all connections.
     pub(super) fn note_memory(&mut self) {
         let pending: usize = self.pending.iter().flatten().map(Bytes::len).sum();
         let input = self.decoder.held_bytes() + pending;
@@ -155,7 +157,7 @@ impl Session {
         }
     }
 
-    /// Keeps this connection's part of the sum of what was read ahead up to date.
+    /// Updates this connection's part of the input that all connections have read ahead.
     pub(super) fn note_read_ahead(&mut self) {
         let ahead = if self.reads_ahead() { self.decoder.buffered() } else { 0 };
         if ahead != self.read_ahead {

@@ -1,4 +1,4 @@
-//! State that travels: IM.READ, IM.UNREAD, IM.RECALL, IM.EDIT, IM.HIDE.
+//! Marks and changes of messages: IM.READ, IM.UNREAD, IM.RECALL, IM.EDIT, IM.HIDE.
 
 use bytes::Bytes;
 

@@ -29,7 +29,7 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
 ];
 
 fn create(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    // Behind the name, options come in pairs up to MEMBERS.
+    // Between the name and MEMBERS there are options, in pairs.
     let at = (1..arguments.len())
         .step_by(2)
         .find(|at| arguments[*at].eq_ignore_ascii_case(b"MEMBERS"))

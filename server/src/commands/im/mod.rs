@@ -1,5 +1,5 @@
-//! Messaging on the wire: the IM commands. What they mean is in `messaging`; here words become
-//! calls, and answers replies.
+//! The IM commands: translates arguments into calls of `messaging`, and results into replies. The
+//! semantics are in `messaging`.
 
 pub(super) mod history;
 pub(super) mod mark;
@@ -28,7 +28,7 @@ fn messaging(shared: &Shared) -> Result<&Arc<Messaging>, Refusal> {
     })
 }
 
-/// Runs something that waits for the disk, on a thread that may; its answer is a number.
+/// Runs work that waits for the disk, on a thread that may block; its result is a number.
 fn slowly(
     context: &Context<'_>,
     work: impl FnOnce(&Messaging) -> Result<u64, Trouble> + Send + 'static,
@@ -37,19 +37,19 @@ fn slowly(
     Ok(Flow::Slow(Box::new(move || Ok(Done::Integer(work(&messaging)?)))))
 }
 
-/// Runs something that reads for as long as there is something to read, on a thread that may, once
-/// there is memory for its reply; then writes what it found.
+/// Runs a read of any length on a thread that may block, once there is memory for its reply; then
+/// writes the result.
 fn at_length<T: Send + 'static>(
     context: &Context<'_>,
     read: impl FnOnce(&Messaging) -> Result<T, Trouble> + Send + 'static,
     write: fn(&T, &mut Encoder),
 ) -> Result<Flow, Refusal> {
-    // The frames are small beside the bodies, or small altogether: at most 10,000 entries.
+    // The framing is small compared to the bodies, or small in total: at most 10,000 entries.
     let bytes = usize::try_from(context.shared.limits.reply_bytes).unwrap_or(usize::MAX);
     reading(context, bytes, read, write)
 }
 
-/// The same for a reply of at most so many bytes.
+/// The same for a reply of at most `bytes` bytes.
 fn reading<T: Send + 'static>(
     context: &Context<'_>,
     bytes: usize,
@@ -63,7 +63,7 @@ fn reading<T: Send + 'static>(
     }))
 }
 
-/// Own copies: slices of the input would keep all of the read that they came with alive.
+/// Copies: slices of the input would keep the whole read buffer alive.
 fn detached(words: &[Bytes]) -> Vec<Bytes> {
     words.iter().map(|word| Bytes::copy_from_slice(word)).collect()
 }

@@ -1,6 +1,6 @@
-//! IM.SEND. It is a write as TL.APPEND is: the sends of a pipeline become one submission. If the
-//! members of a conversation change between the decision and the commit, the session has messaging
-//! send by itself, on a thread that may block.
+//! IM.SEND. It is a write like TL.APPEND: the sends of a pipeline become one submission. If the
+//! members of a conversation change between the decision and the commit, the session repeats the
+//! send with `Messaging::send`, on a thread that may block.
 
 use std::sync::Arc;
 

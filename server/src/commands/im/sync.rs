@@ -1,4 +1,4 @@
-//! What a terminal lacks: IM.SYNC with BLOCK, IM.FOLLOW, IM.UNFOLLOW, IM.TAIL.
+//! The events that a terminal lacks: IM.SYNC with BLOCK, IM.FOLLOW, IM.UNFOLLOW, IM.TAIL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +28,16 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
         "Map: verdict, cursor (the position before the first frame), more; then push frames \
          [im.entry, user, cursor, conv, seq, time, sender, kind, body(, attributes)], \
          [im.gap, user, verdict, cursor], and [im.cursor, user, cursor] when the position moves \
-         without an entry or \
-         nothing was pushed for HEARTBEAT. RESP3 only.",
+         without an entry or nothing was pushed for HEARTBEAT. RESP3 only.",
     ),
     Command::new("IM.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
         .one_key()
         .told("user", "1, or 0 when the user was not followed."),
-    Command::new("IM.TAIL", 2, Class::Read, Run::Now(tail))
-        .one_key()
-        .told("user", "The newest cursor, the one at the end of IM.SYNC; it moves only with what reaches this user."),
+    Command::new("IM.TAIL", 2, Class::Read, Run::Now(tail)).one_key().told(
+        "user",
+        "The newest cursor, the one at the end of IM.SYNC; it moves only with what reaches this \
+         user.",
+    ),
 ];
 
 fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -45,7 +46,7 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let messaging = Arc::clone(messaging(context.shared)?);
     let user = Bytes::copy_from_slice(&arguments[0]);
     let cursor = messaging.cursor(&user, &arguments[1])?;
-    // Most pages are short: memory for a long one is asked for when it is one.
+    // Most pages are short: memory for a long page is reserved only when one is needed.
     let short = Limit {
         body_bytes: limit.body_bytes.min(context.shared.limits.max_body_bytes as u64),
         ..limit
@@ -60,18 +61,18 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     })
 }
 
-/// What a terminal lacks.
+/// The sync of a terminal.
 struct Lack {
     messaging: Arc<Messaging>,
     user: Bytes,
     cursor: Cursor,
-    /// How much is read at first.
+    /// The limit of the first attempt.
     short: Limit,
     limit: Limit,
 }
 
 impl Lack {
-    /// Reads a short page; a long one if it is not all.
+    /// Reads a short page, and a long one if the short one does not have everything.
     fn answer(lack: &Arc<Mutex<Lack>>, last: bool) -> Sliced {
         let lack = Arc::clone(lack);
         let Lack { short, limit, .. } = *lack.lock();
@@ -85,16 +86,16 @@ impl Lack {
         })
     }
 
-    /// The page, or the timelines to wait for; `None` if the page is longer than this limit and may
-    /// be so.
+    /// Returns the page, or the timelines to wait for. Returns `None` if `limit` cut the page
+    /// short, but the full limit allows more.
     fn look(&mut self, last: bool, limit: Limit) -> Result<Option<Done>, Refusal> {
         let Lack { messaging, user, .. } = self;
         if self.cursor == Cursor::Newest {
-            // From now on, also for a blocked call: not from when it is answered.
+            // "Now" is the time of the call, also if the call blocks: not the time of the answer.
             self.cursor = messaging.cursor(user, &messaging.tail(user)?)?;
         }
-        // Asked for before the page is read: if they are those that are watched, what comes after
-        // the page wakes.
+        // Determined before the page is read: if these timelines are being watched already, any
+        // event after the page causes a wake-up.
         let keys = if last { Vec::new() } else { watched_keys(messaging, user)? };
         let page = messaging.sync(user, &self.cursor, limit)?;
         if page.more
@@ -104,8 +105,8 @@ impl Lack {
             return Ok(None);
         }
         if !last && page.deliveries.is_empty() && page.verdict == Standing::Ok {
-            // What was for others is not looked at again. (The oldest stays the oldest: it is never
-            // told of a trim.)
+            // Events for others are not read again. (`Oldest` remains, since it never gets the
+            // verdict TRIMMED.)
             if self.cursor != Cursor::Oldest {
                 self.cursor = messaging.cursor(user, &page.cursor)?;
             }
@@ -115,7 +116,7 @@ impl Lack {
     }
 }
 
-/// What a reply with such a page may take: each entry has a conversation and a sender.
+/// The most that a reply with such a page takes: each entry has a conversation and a sender.
 fn reply_bytes(limit: Limit) -> usize {
     page_bytes(limit).saturating_add(limit.entries.saturating_mul(2 * MAX_ID_BYTES))
 }
@@ -132,7 +133,7 @@ fn write_page(page: &SyncPage, out: &mut Encoder) {
     }
 }
 
-/// The first three pairs.
+/// Writes the first three pairs.
 fn write_standing(page: &SyncPage, out: &mut Encoder) {
     out.bulk("verdict");
     out.bulk(page.verdict.word());
@@ -157,8 +158,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
     let messaging = Arc::clone(messaging(context.shared)?);
     let cursor = messaging.cursor(&user, &arguments[1])?;
     Ok(elsewhere(0, move || {
-        // One event is enough to know how things stand. It is not in the reply: the frames bring
-        // it.
+        // One event is enough to determine the verdict. It is not in the reply, but in the frames.
         let page = messaging.sync(&user, &cursor, Limit::entries(1))?;
         Ok(Done::Then(Box::new(move |context| begin(context, user, page, pause))))
     }))

@@ -1,5 +1,5 @@
-//! What edits and recalls cost: neither the number of changes nor changes of other messages at the
-//! same time make anything slow (P7, P9).
+//! Tests of the cost of edits and recalls: neither the number of changes nor concurrent changes of
+//! other messages make anything slow (P7, P9).
 
 use std::sync::atomic::Ordering;
 

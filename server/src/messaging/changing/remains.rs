@@ -1,5 +1,5 @@
-//! Edits and recalls of messages whose conversation no longer has them: what copies of a message
-//! are left in sync timelines decides.
+//! Tests of edits and recalls of messages that their conversation no longer has: the copies that
+//! are left in sync timelines decide.
 
 use strandline::Trim;
 
@@ -111,7 +111,7 @@ fn a_copy_that_only_a_former_member_has_is_known_though_nothing_names_him_any_mo
         let refused = messaging.recall(b"room", b"bob", 1).expect_err("it is ann's");
         assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
         if !is_cut_short {
-            // The ledger is cut short: what is left of it are the records of a snapshot.
+            // The ledger is shortened: only the records of a snapshot remain.
             for round in 0..600 {
                 let user = format!("guest-{}", round % 3).into();
                 messaging.join(b"room", &[Bytes::clone(&user)]).expect("joins");

@@ -1,4 +1,4 @@
-//! Ledgers that are lost, and are rebuilt from those of others, from events and from copies.
+//! Tests of lost ledgers, which are rebuilt from other ledgers, from events and from copies.
 
 use strandline::Batch;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::messaging::event::{Event, Kind};
 use crate::messaging::names;
 
-/// Takes ledgers away, as a salvage does that cannot read them.
+/// Removes ledgers, as a salvage does with those that it cannot read.
 fn lose(table: &Table, is_lost: impl Fn(&str) -> bool) {
     let state = &table.messaging.state;
     for name in state.list(b"", None, 1000).expect("lists") {
@@ -16,7 +16,8 @@ fn lose(table: &Table, is_lost: impl Fn(&str) -> bool) {
     }
 }
 
-/// The same files with ledgers missing: what is lost, what is rebuilt, and the table after it.
+/// Removes ledgers and rebuilds them. Returns the lost ledgers, the rebuilt conversations, and the
+/// table.
 fn rebuilt(is_lost: impl Fn(&str) -> bool) -> (LostLedgers, Vec<(Bytes, usize)>, Table) {
     let (image, now_ms) = scene(true);
     let disk = SimulatedDisk::from_image(&image);
@@ -114,8 +115,8 @@ fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
     assert!(table.drain("bob", 100).iter().any(|event| event.0 == PULLED));
 }
 
-/// The entries of some stores in another engine, under their sequences, as an import brings them
-/// there: store by store.
+/// Appends the entries of some stores to another engine, with their sequences, store by store, as
+/// an import does.
 fn import(table: &Table, into: &Table, stores: &[&str]) {
     let engine = &into.engine;
     crate::messaging::forget_lines(engine).expect("is written");
@@ -144,14 +145,14 @@ fn opened(clock: &Arc<ManualClock>, engine: &Engine) -> Table {
     Table { clock: Arc::clone(clock), engine: engine.clone(), messaging }
 }
 
-/// A directory that a server was started on once, and what was imported there then.
+/// A directory on which a server was started once, and into which the stores were then imported.
 fn moved(table: &Table, stores: &[&str]) -> Table {
     let empty = open(&SimulatedDisk::new(), table.engine.now_ms());
     import(table, &empty, stores);
     opened(&empty.clock, &empty.engine)
 }
 
-/// The same without a start before.
+/// The same without a start before the import.
 fn moved_to_nothing(table: &Table, stores: &[&str]) -> Table {
     let clock = Arc::new(ManualClock::at(table.engine.now_ms()));
     let engine = engine_on(&SimulatedDisk::new(), &clock);
@@ -265,8 +266,8 @@ fn pulled_events_are_shown_after_an_import_whatever_lines_came_with_it() {
         assert_eq!(of_lake(&moved(&before, stores), "carl"), events, "{stores:?}");
         assert_eq!(of_lake(&moved_to_nothing(&before, stores), "carl"), events, "{stores:?}");
     }
-    // Beside a conversation with lines of its own, and after a start that was cut short between the
-    // new line and its trim.
+    // Into a directory that has a conversation with its own lines, and after a start that was
+    // interrupted between the new line and its trim.
     let own = open(&SimulatedDisk::new(), before.engine.now_ms());
     own.create("own", Mode::Pull, &["zoe"]);
     own.send("own", "zoe", "x".into()).expect("sent");
@@ -274,7 +275,7 @@ fn pulled_events_are_shown_after_an_import_whatever_lines_came_with_it() {
     let line = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new()).encode();
     own.messaging.pulled.append(names::PULLED_LOG, &line).expect("appends");
     assert_eq!(of_lake(&opened(&own.clock, &own.engine), "carl"), events);
-    // A log that is whole is kept.
+    // A complete log is kept.
     let kept = |table: &Table| table.messaging.pulled.info(names::PULLED_LOG).expect("reads").count;
     assert_eq!((kept(&before), kept(&opened(&before.clock, &before.engine))), (40, 40));
 }

@@ -1,5 +1,5 @@
-//! The second copies of files that a start makes: none is lacking after it, whatever cut the one
-//! before it short.
+//! Tests of the second copies of files, which a start makes: after a start every copy exists,
+//! whatever interrupted the start before.
 
 use std::io::ErrorKind;
 
@@ -8,7 +8,7 @@ use strandline::vfs::simulated::{Cut, Dice, Model, Op};
 
 use super::*;
 
-/// A start makes the copies that a start before it did not get done.
+/// A start makes the copies that an earlier start did not complete.
 #[test]
 fn copies_that_a_crash_or_a_full_disk_cut_short_are_made_by_the_next_start() {
     let lacking = |disk: &SimulatedDisk| {
