@@ -1,4 +1,4 @@
-//! Directories of tests that change some calls of a simulated disk: the other calls are the disk's.
+//! Directories of tests that change some calls of a simulated disk and pass on the others.
 
 /// The named methods of `RawDirectory`, as the field `disk` has them.
 macro_rules! as_the_disk {

@@ -1,4 +1,4 @@
-//! What the house allows: floors, absences, exceptions with their reasons, words and lengths.
+//! The limits of the house: floors, absences, exceptions with their reasons, words and lengths.
 
 /// The engine's floors, lowest first. A room is a file or a folder directly in `engine/src`.
 pub const FLOORS: &[(&str, &[&str])] = &[
@@ -18,7 +18,7 @@ pub const FLOORS: &[(&str, &[&str])] = &[
 
 pub const STORES: &str = "stores";
 
-/// Files of one room that use each other in a circle all the same, and why.
+/// Files of one room that use each other in a cycle nevertheless, and why.
 pub const CIRCLE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
     "commands/command",
     "commands/table",
@@ -40,7 +40,7 @@ pub const ABSENCES: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Words that have a better one (docs/glossary.md).
+/// Words that have a better alternative (docs/glossary.md).
 pub const REFUSED_WORDS: &[&str] = &[
     "stream", "seqno", "journal", "sstable", "util", "utils", "helper", "helpers", "manager",
     "common",

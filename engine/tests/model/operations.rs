@@ -1,6 +1,6 @@
-//! What may happen: the operations, and how they are drawn.
+//! The operations, and how they are drawn.
 //!
-//! Sequences are told by where they lie, so that shrinking keeps their meaning. The map and the
+//! Sequences are given by their position, so that shrinking keeps their meaning. The map and the
 //! engine are not known here.
 
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use strandline::{Durability, Limit};
 /// The last one gets a TTL that passes.
 pub const STORES: [&str; 3] = ["messages", "sync", "brief"];
 
-/// Names that sort and share prefixes in odd ways.
+/// Names that sort and share prefixes in unusual ways.
 pub const NAMES: [&[u8]; 10] =
     [b"a", b"a\0", b"ab", b"a/1", b"a/10", b"a/2", b"b", b"\xff", b"\xff\xff", &[b'n'; 255]];
 
@@ -25,14 +25,14 @@ pub type Key = (usize, usize);
 pub enum Place {
     At(u64),
     FromLast(i64),
-    /// The first that can be read, and behind it.
+    /// The first readable one, and later ones.
     FromFirst(u64),
     Half,
     Highest,
     BehindAll,
 }
 
-/// Some bodies, each for some timelines, and what else a batch can ask for.
+/// Some bodies, each for some timelines, and the other options of a batch.
 #[derive(Clone, Debug)]
 pub struct Sending {
     pub parts: Vec<(usize, Vec<Key>)>,
@@ -41,16 +41,16 @@ pub struct Sending {
     pub id: Option<u8>,
     pub if_last: Option<Place>,
     pub sequence: Option<Place>,
-    /// Only in worlds whose entries expire by themselves.
+    /// Only in worlds whose entries have their own expiry.
     pub lifetime_ms: u64,
     pub durability: Durability,
 }
 
-/// What a trim removes.
+/// The range of a trim.
 #[derive(Clone, Copy, Debug)]
 pub enum Cut {
     Before(Place),
-    /// So far from now.
+    /// This far from now.
     Older(i64),
     Keep(u64),
 }
@@ -87,16 +87,16 @@ pub enum Operation {
     PowerCut(u64),
 }
 
-/// What a case draws once.
+/// The properties that a case draws once.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     pub power: bool,
     pub time: Time,
 }
 
-/// What time does to entries. A clock that goes back brings back what expired; so where it does,
-/// nothing expires. And whether an entry's own expiry or a TTL came first has one answer only as
-/// long as the TTL stays.
+/// The effect of time on entries. A clock that goes back brings expired entries back, so in worlds
+/// where it does, nothing expires. And whether an entry's own expiry or a TTL came first has one
+/// answer only as long as the TTL stays the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {
     GoesBack,
@@ -104,7 +104,7 @@ pub enum Time {
     TtlChanges,
 }
 
-/// A case, which prints an operation a line: what a failure shrinks to is for reading.
+/// A case, which prints one operation per line, so that a shrunk failure can be read.
 #[derive(Clone)]
 pub struct Case(pub Vec<Operation>);
 
@@ -198,7 +198,7 @@ fn sending() -> impl Strategy<Value = Sending> {
         })
 }
 
-/// A batch that may well have been sent before.
+/// A batch that may have been sent before.
 fn retry() -> impl Strategy<Value = Sending> {
     let target = (0..STORES.len(), 0..2_usize);
     let targets = prop_oneof![6 => vec(target.clone(), 1), 1 => vec(target, 2)];
