@@ -1,5 +1,4 @@
-//! The binary's verbs for looking after a directory, as a person calls them: what they print and
-//! with which code they end.
+//! The binary's commands for the care of a directory: their output and exit codes.
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage files")]
 
@@ -34,7 +33,7 @@ fn ends_with(output: &Output, code: i32) -> (String, String) {
     (out, err)
 }
 
-/// A directory with entries, closed: names and bodies that are text, and such that are not.
+/// A closed directory with entries: names and bodies that are text, and some that are not.
 fn made() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let dir = folder.path().join("data");
@@ -107,7 +106,7 @@ fn repair_mends_what_is_kept_twice_and_names_what_is_not() {
     assert!(out.contains("its other copy is good") && out.contains("1 files mended"), "{out}");
     assert!(out.contains(&format!("mended {}", dir.join(&file).display())), "{out}");
     ends_with(&verb("verify", &[&dir]), 0);
-    // What is kept once can be named only.
+    // Damage to files that are kept once can only be reported.
     let (_folder, dir) = made();
     let file = damage(&dir);
     let (out, _) = ends_with(&verb("repair", &[&dir]), 1);
@@ -181,8 +180,8 @@ fn import(dir: &Path, dump: &str) -> Output {
     process.wait_with_output().expect("it ends")
 }
 
-/// A child that another test is starting holds all descriptors, the lock's too, until it has become
-/// its program.
+/// A child that another test is starting holds all descriptors, including the lock's, until it
+/// executes its program.
 fn open_when_free(dir: &std::path::Path) -> Engine {
     loop {
         match Engine::open(dir, Options::default()) {
@@ -223,7 +222,7 @@ fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
     assert_eq!(untimed(&ends_with(&verb("dump", &[&target]), 0).0), untimed(&dump));
     let (_, err) = ends_with(&import(&target, &dump), 2);
     assert!(err.contains("line 1") && err.contains("above the last"), "{err}");
-    // Lines are under way at once: those behind it are not in all the same.
+    // Several lines are imported at once: later ones are not imported nevertheless.
     let line = |timeline: &str, sequence: u32| {
         format!(
             "{{\"store\":\"messages\",\"timeline\":\"{timeline}\",\"sequence\":{sequence},\"time\":1,\"body\":\"x\"}}\n"
@@ -311,7 +310,7 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
 }
 
-/// Runs a verb under a umask that takes nothing away. Returns the modes of the files in `dir`
+/// Runs a command under a umask that removes no permission. Returns the modes of the files in `dir`
 /// afterwards.
 fn modes(arguments: &[&Path], dir: &Path) -> Vec<(PathBuf, u32)> {
     let under = "umask 0; exec \"$0\" \"$@\" < /dev/null";
@@ -349,7 +348,7 @@ fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_i
         let above = target.parent().expect("it has one");
         assert_eq!((mode(target), mode(above), mode(&shared)), (0o700, 0o700, 0o755), "{name}");
     }
-    // What is linked or was there before is as its owner wants it.
+    // Linked files, and those that were there before, keep their owner's modes.
     let is_data = |file: &Path| file.extension().is_some_and(|ending| ending == "data");
     let open = path("open");
     std::fs::create_dir(&open).expect("makes it");
@@ -444,7 +443,7 @@ fn rust_log_chooses_what_is_logged() {
     lock.close().expect("closes");
 }
 
-/// A server of the binary's, its address, and the lines of its log.
+/// A server process of the binary, its address, and the lines of its log.
 fn served(dir: &Path, config: &str) -> (Child, std::net::SocketAddr, impl Iterator<Item = String>) {
     let file = dir.with_extension("toml");
     std::fs::write(&file, config).expect("writes");
@@ -510,7 +509,7 @@ fn a_server_that_meets_a_damaged_manifest_says_what_to_do_next_read_only_too() {
     }
 }
 
-/// Runs a verb whose standard output nobody reads.
+/// Runs a command whose standard output is not read.
 fn unread(name: &str, dirs: &[&Path]) -> Output {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -547,7 +546,7 @@ fn a_verb_whose_output_nobody_reads_does_its_work_and_ends_quietly_with_3() {
     }
 }
 
-/// A server whose standard output and standard error are these, and where it is to listen.
+/// A server with this standard output and standard error, and the address where it is to listen.
 fn serve(dir: &Path, out: impl Into<Stdio>, err: impl Into<Stdio>) -> (Child, SocketAddr) {
     let free = TcpListener::bind("127.0.0.1:0")
         .and_then(|socket| socket.local_addr())
@@ -557,7 +556,7 @@ fn serve(dir: &Path, out: impl Into<Stdio>, err: impl Into<Stdio>) -> (Child, So
     (command.stdout(out).stderr(err).spawn().expect("the binary starts"), free)
 }
 
-/// Sends lines, and gives all that comes until the connection is closed.
+/// Sends lines, and returns everything received until the connection is closed.
 fn talk(server: &mut Child, address: SocketAddr, lines: &str) -> String {
     let mut socket = loop {
         match TcpStream::connect(address) {
@@ -577,7 +576,7 @@ fn talk(server: &mut Child, address: SocketAddr, lines: &str) -> String {
 fn a_server_whose_log_nobody_reads_starts_serves_and_stops() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let closed = || std::io::pipe().expect("a pipe").1;
-    // Nothing more fits into this one, and whoever writes to it waits.
+    // Nothing more fits into this one, and a process that writes to it waits.
     let (_nobody_reads, mut full) = std::io::pipe().expect("a pipe");
     full.write_all(&vec![b'x'; 65_536]).expect("that much fits");
     let kinds: [(&str, Stdio, Stdio); 4] = [

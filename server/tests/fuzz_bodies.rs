@@ -1,8 +1,8 @@
 //! The fuzz target of the request decoder, run bounded and without a fuzzer. `fuzz/` runs the same
-//! body for as long as one likes.
+//! body without a bound.
 //!
-//! The protocol's room is private to the server, and needs nothing of it: it is compiled here as it
-//! is there.
+//! The protocol's room is private to the server, and needs nothing of it: its files are compiled
+//! here unchanged.
 
 #[allow(dead_code, unused_imports, reason = "the encoder is not asked here")]
 #[path = "../src/protocol/mod.rs"]

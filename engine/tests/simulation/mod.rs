@@ -3,9 +3,10 @@
 //! opened and judged (P1–P4, P8).
 //!
 //! ```text
-//! driver ──calls──> engine ──calls──> simulated disk ──> one log: calls and the driver's marks
-//! cuts ──replay the log up to a position, cut, open──> judge ──compares with the facts there──>
-//! books
+//!  driver ──calls──> engine ──calls──> simulated disk ──> one log: create, write, sync, rename, …,
+//!                                                         and the driver's marks
+//!  cuts   ──replays the log up to a position, cuts, opens──> judge
+//!  judge  ──compares with what was known at that position──> books
 //! ```
 //!
 //! The checks for each disk: see `judge.rs`. The facts at a position: see `books.rs`.

@@ -2,9 +2,9 @@
 //! that it can be judged again without the run that led to it.
 //!
 //! ```text
-//! <folder>/files/… the disk
-//! <folder>/known.txt one line per event: the facts that bind the judge
-//! <folder>/why.txt the judge's report
+//!  <folder>/files/…      the disk
+//!  <folder>/known.txt    one line per event: the facts that bind the judge
+//!  <folder>/why.txt      the judge's report
 //! ```
 
 use std::fs;

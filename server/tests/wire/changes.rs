@@ -1,4 +1,4 @@
-//! Conditions of a write, retries, and what changes or removes entries afterwards.
+//! Conditions of a write, retries, and later changes and removals of entries.
 
 use crate::support::{TestServer, Value, encoded};
 
