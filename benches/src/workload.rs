@@ -205,22 +205,18 @@ pub fn fan_outs<'a>(
         .collect()
 }
 
-const WORDS: &str = "the to I and a you of it in is that for on have be this not me with are my was but so we do at just \
-    can if what out up your they all no like know get one time when there from good think see \
-    will now how or want go about \
-    going some then here been too back would had her him could them really today well who why day \
-    work did make please than \
-    more after need come great tomorrow our right over still morning way because thing say even \
-    much only look night where \
+const WORDS: &str = "\
+    the to I and a you of it in is that for on have be this not me with are my was but so we do \
+    at just can if what out up your they all no like know get one time when there from good think \
+    see will now how or want go about going some then here been too back would had her him could \
+    them really today well who why day work did make please than more after need come great \
+    tomorrow our right over still morning way because thing say even much only look night where \
     last take tell sure week maybe people thanks home call meeting should again before down other \
-    never things always \
-    something better let long train office dinner everyone lunch question sorry weekend later \
-    idea house message already \
-    school photo ready agree around happy friend street window paper coffee evening answer ticket \
-    problem picture garden \
-    station minutes together afternoon birthday weather somebody nothing believe remember \
-    different important understand \
-    yesterday interesting probably everything conversation";
+    never things always something better let long train office dinner everyone lunch question \
+    sorry weekend later idea house message already school photo ready agree around happy friend \
+    street window paper coffee evening answer ticket problem picture garden station minutes \
+    together afternoon birthday weather somebody nothing believe remember different important \
+    understand yesterday interesting probably everything conversation";
 
 #[cfg(test)]
 mod tests {

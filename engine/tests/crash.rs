@@ -340,7 +340,10 @@ fn a_kept_state_is_judged_as_it_was() {
     // acknowledged.
     let recording = appends();
     let (mut model, mut books) = (Model::default(), Books::default());
-    let is_submitted = |op: &&Op| matches!(op, Op::Mark(mark) if matches!(recording.events[*mark as usize], Event::Submitted(_)));
+    let is_submitted = |op: &&Op| {
+        let Op::Mark(mark) = op else { return false };
+        matches!(recording.events[*mark as usize], Event::Submitted(_))
+    };
     let before = recording.log.iter().take_while(|op| !is_submitted(op));
     before.for_each(|op| model.apply(op, None));
     let mut log = recording.log.iter();

@@ -522,7 +522,8 @@ fn planted_uses_are_found() {
         ),
         planted(
             "engine/src/write/commit.rs",
-            "//! a\nuse crate::write::batch::Batch;\n#[cfg(test)]\nmod tests { use crate::engine; }\n",
+            "//! a\nuse crate::write::batch::Batch;\n\
+             #[cfg(test)]\nmod tests { use crate::engine; }\n",
         ),
         planted(
             "engine/src/engine.rs",

@@ -139,9 +139,8 @@ fn there_are_so_many_stores_and_no_more() {
     for number in 2..most {
         engine.create_store(&format!("s{number}"), 0).expect("is made");
     }
-    assert!(
-        matches!(engine.create_store("more", 0), Err(Error::TooManyStores { limit }) if limit == most)
-    );
+    let refused = engine.create_store("more", 0);
+    assert!(matches!(refused, Err(Error::TooManyStores { limit }) if limit == most));
     engine.create_store("s7", 0).expect("is there");
     engine.drop_store("s7", false).expect("is dropped");
     engine.create_store("more", 0).expect("there is room");

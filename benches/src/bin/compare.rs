@@ -1,7 +1,10 @@
 //! Compares Strandline with its peers: tables in Markdown on standard output, progress on standard
 //! error.
 //!
-//! `cargo run --release -p strandline-benches --features peers --bin compare -- --workload w3 --scale 0.1`
+//! ```sh
+//! cargo run --release -p strandline-benches --features peers --bin compare -- \
+//!     --workload w3 --scale 0.1
+//! ```
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;

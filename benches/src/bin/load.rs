@@ -1,6 +1,9 @@
 //! Loads a server over TCP and prints rates and latencies.
 //!
-//! `cargo run --release -p strandline-benches --bin load -- --workload append --clients 50 --pipeline 16 --seconds 5`
+//! ```sh
+//! cargo run --release -p strandline-benches --bin load -- \
+//!     --workload append --clients 50 --pipeline 16 --seconds 5
+//! ```
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;

@@ -1,6 +1,9 @@
 //! The cost of millions of timelines, or of ids. A table in Markdown on standard output.
 //!
-//! `cargo run --release -p strandline-benches --bin timelines -- --timelines 1000000 --entries 5 --body 200 --dir D`
+//! ```sh
+//! cargo run --release -p strandline-benches --bin timelines -- \
+//!     --timelines 1000000 --entries 5 --body 200 --dir D
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark's own directory is its own business")]
 

@@ -113,7 +113,10 @@ pub fn retries(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
         match commit(engine, &store, timeline, &Data::id(timeline, entry), b"another") {
             Err(error) => {
                 let conflict = error.downcast_ref::<strandline::Error>();
-                let found = matches!(conflict, Some(strandline::Error::IdConflict { sequence }) if *sequence == entry);
+                let found = matches!(
+                    conflict,
+                    Some(strandline::Error::IdConflict { sequence }) if *sequence == entry
+                );
                 ensure!(found, "timeline {timeline}: {error}");
                 Ok(())
             }

@@ -19,12 +19,18 @@ macro_rules! as_the_disk {
         }
     };
     (@create) => {
-        fn create(&self, name: &str) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
+        fn create(
+            &self,
+            name: &str,
+        ) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
             strandline::vfs::RawDirectory::create(&self.disk, name)
         }
     };
     (@open) => {
-        fn open(&self, name: &str) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
+        fn open(
+            &self,
+            name: &str,
+        ) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
             strandline::vfs::RawDirectory::open(&self.disk, name)
         }
     };

@@ -176,7 +176,10 @@ fn chosen() -> impl Strategy<Value = Place> {
 fn sending() -> impl Strategy<Value = Sending> {
     let body_bytes = prop_oneof![12 => 0..80_usize, 3 => 80..1500_usize, 1 => 1500..20_000_usize];
     let targets = prop_oneof![3 => vec(key(), 1), 1 => vec(key(), 0..8)];
-    let edits = prop_oneof![9 => vec((key(), place(), 0..80_usize), 0), 1 => vec((key(), place(), 0..80_usize), 1..3)];
+    let edits = prop_oneof![
+        9 => vec((key(), place(), 0..80_usize), 0),
+        1 => vec((key(), place(), 0..80_usize), 1..3),
+    ];
     let if_last = option::weighted(0.05, prop_oneof![2 => Just(Place::FromLast(0)), 1 => place()]);
     let lifetime_ms = prop_oneof![4 => Just(0_u64), 1 => 1..120_u64];
     (
@@ -227,7 +230,8 @@ fn change() -> impl Strategy<Value = Operation> {
     prop_oneof![
         5 => (key(), cut).prop_map(|(key, cut)| Operation::Trim(key, cut)),
         6 => (key(), vec(place(), 0..6)).prop_map(|(key, places)| Operation::Delete(key, places)),
-        6 => (key(), place(), 0..80_usize).prop_map(|(key, place, bytes)| Operation::Edit(key, place, bytes)),
+        6 => (key(), place(), 0..80_usize)
+            .prop_map(|(key, place, bytes)| Operation::Edit(key, place, bytes)),
         1 => key().prop_map(Operation::Drop),
         1 => (0..STORES.len(), prop_oneof![1 => Just(0_u64), 3 => 1..150_u64])
             .prop_map(|(store, ttl_ms)| Operation::SetTtl(store, ttl_ms)),
@@ -245,12 +249,15 @@ fn reading() -> impl Strategy<Value = Operation> {
         6 => (key(), place()).prop_map(|(key, place)| Operation::Get(key, place)),
         16 => (key(), bound(), bound(), limit(), direction)
             .prop_map(|(key, low, high, limit, to)| Operation::Range(key, low, high, limit, to)),
-        12 => (key(), place(), limit()).prop_map(|(key, place, limit)| Operation::ReadAfter(key, place, limit)),
+        12 => (key(), place(), limit())
+            .prop_map(|(key, place, limit)| Operation::ReadAfter(key, place, limit)),
         3 => key().prop_map(Operation::Last),
         6 => key().prop_map(Operation::Info),
         6 => (key(), -60..60_i64).prop_map(|(key, time)| Operation::SequenceAt(key, time)),
         4 => (0..STORES.len(), prefix, option::of(0..NAMES.len()), 0..8_usize)
-            .prop_map(|(store, prefix, after, count)| Operation::List { store, prefix, after, count }),
+            .prop_map(|(store, prefix, after, count)| {
+                Operation::List { store, prefix, after, count }
+            }),
     ]
 }
 

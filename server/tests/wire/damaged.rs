@@ -94,9 +94,8 @@ fn a_salvage_names_lost_ledgers_and_members_are_rebuilt() {
     server.damage_store(LEDGERS);
     let mut client = server.client();
     let refused = client.line("IM.MEMBERS red");
-    assert!(
-        matches!(&refused, Value::Error(text) if text.starts_with("CORRUPT ") && text.contains("im.state"))
-    );
+    assert!(matches!(&refused, Value::Error(text)
+            if text.starts_with("CORRUPT ") && text.contains("im.state")));
     server.pause();
     let (dir, target) = (server.data(), server.data().with_extension("salvaged"));
     let [from, to] = [&dir, &target].map(|path| path.to_str().expect("a name").to_owned());

@@ -102,9 +102,8 @@ fn a_retry_gives_the_first_message_also_after_leaving_and_after_a_restart() {
             "{when}"
         );
         let other = client.line("IM.SEND c ann other ID 1");
-        assert!(
-            matches!(&other, Value::Error(text) if text.starts_with("CONFLICT ") && text.contains('1'))
-        );
+        assert!(matches!(&other, Value::Error(text)
+                if text.starts_with("CONFLICT ") && text.contains('1')));
     };
     repeats(&mut client, "at once");
     assert_eq!(send(&mut client, "c bob hello ID 1"), 2, "an id belongs to its sender");
