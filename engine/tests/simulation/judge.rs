@@ -60,7 +60,7 @@ pub fn read_all<'a>(
     Ok(timelines)
 }
 
-/// No other timeline exists, and none can be read only with errors.
+/// No other timeline exists, and the engine reports no damage.
 fn nothing_else(engine: &Engine, timelines: &Timelines) -> Result<(), String> {
     for info in engine.stores() {
         let names = engine.store(&info.name).and_then(|store| store.list(b"", None, usize::MAX));

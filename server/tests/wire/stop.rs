@@ -8,7 +8,7 @@ use strandline_server::StopReason;
 
 use crate::support::{Client, TestServer, Value, encoded};
 
-/// The documented limit is five seconds; the tests' servers give connections one.
+/// A stop must take at most five seconds; the tests' servers give connections one.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 #[allow(clippy::disallowed_methods, reason = "the test measures")]
