@@ -1,5 +1,5 @@
-//! One append at a time: logged and synced, each answer waited for. Rates with many in flight are
-//! `compare`'s business.
+//! One append at a time: logged and synced, each answer waited for. `compare` measures rates with
+//! many in flight.
 #![allow(missing_docs, reason = "the macros make undocumented functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,4 +1,5 @@
-//! The newest 50 entries of a timeline: from memory as just written, and flushed and compacted.
+//! The newest 50 entries of a timeline: from memory directly after writing, and flushed and
+//! compacted.
 #![allow(missing_docs, reason = "the macros make undocumented functions")]
 
 use std::hint::black_box;

@@ -1,14 +1,14 @@
-//! What went to the disk, by the operating system's own counts.
+//! The bytes written to the disk, by the operating system's own counters.
 //!
-//! Two figures, because neither is enough. *Call bytes* are what this process gave to write calls
-//! (`wchar` of `/proc/self/io`): exact and its own, but a small write that costs a whole block
-//! counts as small, and so does a write to a terminal. *Device bytes* are what the block device
-//! took (`/proc/diskstats`), blocks, metadata and the file system's own log included, and what
-//! everybody else wrote to it meanwhile too: on a shared machine the lowest round is the one to
-//! believe.
+//! Two figures, because neither is enough. *Call bytes* are the bytes that this process passed to
+//! write calls (`wchar` of `/proc/self/io`): exact and its own, but a small write that costs a
+//! whole block counts as small, and writes to a terminal count too. *Device bytes* are the bytes
+//! that the block device took (`/proc/diskstats`), including blocks, metadata, the file system's
+//! own log, and the writes of all other processes meanwhile: on a shared machine the lowest round
+//! is the most reliable.
 //!
-//! `write_bytes` of `/proc/self/io` looks like the figure to take and is refused: it counts a page
-//! cache folio as a whole when a byte of it is made dirty. A 300-byte record into a file that was
+//! `write_bytes` of `/proc/self/io` seems to be the right figure and is not used: it counts a page
+//! cache folio as a whole when a byte of it becomes dirty. A 300-byte record into a file that was
 //! prewritten in large pieces counts up to 2 MiB, of which the file system then writes one block.
 
 use std::fs;
@@ -18,21 +18,21 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// A sector of `/proc/diskstats`, whatever the device's own is.
+/// A sector of `/proc/diskstats`, whatever the sector size of the device is.
 const SECTOR_BYTES: u64 = 512;
 
 /// Counters as of some moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written {
-    /// Bytes given to write calls by this process.
+    /// Bytes passed to write calls by this process.
     pub call_bytes: u64,
     /// Bytes that the device under a directory took; `None` when no device of that name is counted.
     pub device_bytes: Option<u64>,
 }
 
 impl Written {
-    /// As of now, for the device that holds `dir`. What is still in memory is counted where it was
-    /// brought by `settle`.
+    /// The current values, for the device that holds `dir`. Data that is still in memory is counted
+    /// only after `settle`.
     pub fn now(dir: &Path) -> Result<Written> {
         let own = fs::read_to_string("/proc/self/io").context("reading /proc/self/io")?;
         let devices = fs::read_to_string("/proc/diskstats").unwrap_or_default();
@@ -43,7 +43,7 @@ impl Written {
         })
     }
 
-    /// What was added after `earlier`, a piece of work: call bytes and device bytes, the latter not
+    /// The increase since `earlier`, per piece of work: call bytes and device bytes, the latter not
     /// a number when unknown.
     pub fn per_work_since(self, earlier: Written, works: u64) -> [f64; 2] {
         let each = |bytes: u64| bytes as f64 / works as f64;
@@ -55,8 +55,8 @@ impl Written {
     }
 }
 
-/// Has every file system write what it holds in memory, so that counters and fsyncs are about what
-/// comes afterwards.
+/// Makes every file system write the data that it holds in memory, so that later counters and
+/// fsyncs do not include it.
 pub fn settle() -> Result<()> {
     let status = Command::new("sync").status().context("running sync")?;
     ensure!(status.success(), "sync failed");
@@ -73,7 +73,7 @@ fn field(text: &str, name: &str) -> Result<u64> {
 
 /// The sectors written to the device of this number: the seventh figure after the name.
 fn written_sectors(diskstats: &str, device: u64) -> Option<u64> {
-    // The layout of Linux' device numbers as stat(2) gives them, for minors below 2^20.
+    // The layout of Linux device numbers as stat(2) returns them, for minors below 2^20.
     let (major, minor) = ((device >> 8) & 0xFFF, (device & 0xFF) | ((device >> 12) & 0xF_FF00));
     diskstats.lines().find_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -82,12 +82,12 @@ fn written_sectors(diskstats: &str, device: u64) -> Option<u64> {
     })
 }
 
-/// The blocks that the files below `dir` occupy, in bytes: a sparse file counts what was allocated.
+/// The blocks that the files below `dir` occupy, in bytes: for a sparse file, the allocated ones.
 pub fn occupied_bytes(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // A file may go between being listed and being looked at.
+        // A file may be removed after it was listed.
         let Ok(facts) = entry.metadata() else { continue };
         sum += if facts.is_dir() { occupied_bytes(&entry.path())? } else { facts.blocks() * 512 };
     }

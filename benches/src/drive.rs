@@ -1,10 +1,11 @@
-//! Runs feeds of work against a peer, a thread a feed, each with so much work in flight.
+//! Runs feeds of work against a peer, one thread per feed, each with a fixed amount of work in
+//! flight.
 //!
-//! With a window of one this is a caller who waits for each acknowledgement, which is all that a
-//! blocking peer knows. With a larger one it is an event loop: it fills the window, waits for the
-//! oldest, takes every other answer that is there by then, and fills up again. A latency runs from
-//! before the submission to when the driver has the answer in hand, so an answer that waits for the
-//! driver counts as late.
+//! With a window of one this is a caller that waits for each acknowledgement, which is all that a
+//! blocking peer supports. With a larger window it is an event loop: it fills the window, waits for
+//! the oldest, takes every other answer that has arrived, and fills the window again. A latency
+//! lasts from before the submission until the driver has the answer, so an answer that waits for
+//! the driver counts as late.
 
 use std::collections::VecDeque;
 use std::sync::Barrier;
@@ -22,20 +23,20 @@ pub type Feed<'w> = Box<dyn Iterator<Item = Work<'w>> + Send + 'w>;
 /// How a feed is driven.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// How much may be in flight.
+    /// The amount of work in flight.
     pub window: usize,
-    /// Whether what fills the window up is submitted in one call, as a server does with what its
-    /// sockets brought.
+    /// Whether the work that refills the window is submitted in one call, as a server does with the
+    /// requests that its sockets received.
     pub together: bool,
     /// What an acknowledgement promises.
     pub durability: Durability,
-    /// When to take no more work; `None`: when the feed ends.
+    /// When to stop taking work; `None`: when the feed ends.
     pub stop_after: Option<Duration>,
-    /// Whether to ask the clock twice for each piece of work.
+    /// Whether to read the clock twice for each piece of work.
     pub latencies: bool,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Pieces of work that were acknowledged.
@@ -58,12 +59,12 @@ impl Outcome {
         }
     }
 
-    /// Pieces of work a second.
+    /// Pieces of work per second.
     pub fn works_per_second(&self) -> f64 {
         self.works as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Entries a second.
+    /// Entries per second.
     pub fn timeline_writes_per_second(&self) -> f64 {
         self.timeline_writes as f64 / self.elapsed.as_secs_f64()
     }
@@ -242,7 +243,7 @@ mod tests {
         let peer = Counter::default();
         let feed: Feed<'_> = Box::new(appends.chunks(1).map(Work::Appends));
         run(&peer, vec![feed], pace(4, true)).expect("a run");
-        // Three full windows, and the call that finds the feed at its end.
+        // Three full windows, and the call that finds the end of the feed.
         assert_eq!(peer.calls.load(Ordering::SeqCst), 4);
     }
 }

@@ -1,20 +1,20 @@
 //! Benchmarks: the workloads of docs/benchmarks.md, run against Strandline and its peers by the
 //! same code.
 //!
-//! * `workload` makes the data: who writes to which timeline, and what. Deterministic, so that
+//! * `workload` makes the data: the timelines of each writer and the bodies. Deterministic, so that
 //!   every contestant of every round gets the same bytes in the same order.
-//! * `peers` makes engines look alike: one trait, one file an engine, each with what it promises on
-//!   acknowledgement.
+//! * `peers` gives engines a common interface: one trait, one file per engine, each with the
+//!   meaning of its acknowledgement.
 //! * `drive` runs a feed of work against a peer: threads × work in flight, with latencies.
 //! * `workloads` holds W1 to W4; `rounds` alternates the contestants; `report` prints medians and
 //!   ratios.
-//! * `disk` asks the operating system what was written.
-//! * `soak` runs for minutes and looks at what changes.
+//! * `disk` reads the operating system's counters of written bytes.
+//! * `soak` runs for minutes and measures changes over time.
 //! * `load` speaks RESP to a server, for the binary of that name.
 //! * `scale` fills a directory with millions of timelines or ids, for the binary `timelines`.
 //!
-//! Nothing here knows how an engine works inside: a benchmark that did would measure its own idea
-//! of it.
+//! Nothing here knows the internals of an engine: a benchmark that did would measure its own
+//! assumptions about them.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,

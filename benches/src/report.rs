@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 /// A column of figures.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// What it is, with its unit.
+    /// Its name, with its unit.
     pub title: &'static str,
     /// Whether to add a column with the first row's figure divided by each row's.
     pub ratio: bool,
@@ -26,16 +26,16 @@ impl Column {
 /// A contestant's figures.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Who.
+    /// The contestant.
     pub label: String,
-    /// A list a round, a figure a column.
+    /// One list per round, one figure per column.
     pub rounds: Vec<Vec<f64>>,
 }
 
-/// A comparison. The first row is what the ratios are of.
+/// A comparison. Ratios are relative to the first row.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// What was compared.
+    /// The title of the comparison.
     pub title: String,
     /// In their order.
     pub columns: Vec<Column>,
@@ -43,7 +43,7 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
-/// The middle of some figures and their ends.
+/// The median of some figures and their extremes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
     median: f64,

@@ -1,8 +1,8 @@
 //! Rounds: A B C A B C, each in a fresh directory.
 //!
-//! A shared machine changes its mind by the minute, so contestants alternate and every ratio is
-//! taken inside a round. The file system is synced between contestants: the fsyncs of one must not
-//! pay for the pages of the one before.
+//! The speed of a shared machine changes from minute to minute, so contestants alternate and every
+//! ratio is taken inside a round. The file system is synced between contestants: the fsyncs of one
+//! must not pay for the pages of the one before.
 
 use std::path::{Path, PathBuf};
 
@@ -12,37 +12,37 @@ use crate::disk;
 use crate::peers::{Copies, Kind, Peer};
 use crate::report::{Column, Row, Table};
 
-/// What a comparison was asked to be.
+/// The arguments of a comparison.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who takes part.
+    /// The engines.
     pub peers: Vec<Kind>,
-    /// How often.
+    /// The number of rounds.
     pub rounds: usize,
     /// The amount of work, 1 being that of docs/benchmarks.md.
     pub scale: f64,
-    /// Where the temporary directories are made: on the disk that is to be measured.
+    /// The parent of the temporary directories: on the disk that is to be measured.
     pub dir: PathBuf,
 }
 
 impl Settings {
     /// `full` at this scale, and at least `least`.
     pub fn count(&self, full: usize, least: usize) -> usize {
-        // A scale is above 0: main has looked.
+        // A scale is above 0: main has checked it.
         #[allow(clippy::cast_sign_loss, reason = "neither factor is negative")]
         let scaled = (full as f64 * self.scale) as usize;
         scaled.max(least)
     }
 }
 
-/// Measures an open engine in its directory: one figure a column.
+/// Measures an open engine in its directory: one figure per column.
 pub type Measure<'w> = Box<dyn Fn(&dyn Peer, &Path) -> Result<Vec<f64>> + 'w>;
 
 /// One line of a table, to be measured in each round.
 pub struct Contestant<'w> {
     /// The engine.
     pub kind: Kind,
-    /// What sets it apart from another line of the same engine.
+    /// The difference from another line of the same engine.
     pub how: String,
     /// How it stores a fan-out.
     pub copies: Copies,

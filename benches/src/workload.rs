@@ -1,7 +1,7 @@
-//! What is written, and where to: timelines by Zipf, bodies like English, groups of members.
+//! The data and its timelines: timelines by Zipf, bodies that resemble English, groups of members.
 //!
-//! Everything comes from a seed, and everything is made before a clock starts. The generator is
-//! written here, in ten lines, so that the figures of two years are about the same data whatever a
+//! Everything comes from a seed, and everything is generated before a clock starts. The generator
+//! is written here, in ten lines, so that figures of different years use the same data whatever a
 //! crate's next version does.
 
 /// Conversations, and likewise users.
@@ -14,7 +14,7 @@ pub const BODY_BYTES: usize = 200;
 pub const GROUPS: u32 = 192;
 
 /// No member of a group of one class is in a group of another: engines whose callers number the
-/// entries can then be written to by up to so many threads without a lock around every timeline.
+/// entries can then be written to by up to `CLASSES` threads without a lock around every timeline.
 pub const CLASSES: u32 = 16;
 
 /// YCSB's exponent: the most active of 100 k timelines gets 8 % of the appends, a third of them get
@@ -30,7 +30,7 @@ const BODY_POOL: usize = 16_384;
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of this seed.
+    /// The sequence for this seed.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
@@ -55,7 +55,7 @@ impl Random {
     }
 }
 
-/// Picks of `0..count`, a few of them often and most of them rarely.
+/// Samples from `0..count`, a few of them often and most of them rarely.
 #[derive(Debug)]
 pub struct Zipf {
     cumulative: Vec<f64>,
@@ -92,9 +92,9 @@ pub fn timeline(zipf: &Zipf, random: &mut Random) -> u32 {
 /// One append: to a conversation's timeline.
 #[derive(Clone, Copy, Debug)]
 pub struct Append<'a> {
-    /// Which, below `TIMELINES`.
+    /// The conversation, below `TIMELINES`.
     pub timeline: u32,
-    /// What.
+    /// The body.
     pub body: &'a [u8],
 }
 
@@ -105,7 +105,7 @@ pub struct FanOut<'a> {
     pub conversation: u32,
     /// The members' sync timelines.
     pub members: &'a [u32],
-    /// What.
+    /// The body.
     pub body: &'a [u8],
 }
 
@@ -142,7 +142,7 @@ impl Bodies {
         &self.bytes[at..at + BODY_BYTES]
     }
 
-    /// Some bytes of the pool, so many.
+    /// This many bytes of the pool.
     pub fn piece(&self, random: &mut Random, bytes: usize) -> &[u8] {
         let bytes = bytes.min(self.bytes.len());
         let at = random.below((self.bytes.len() - bytes + 1) as u32) as usize;
@@ -205,22 +205,18 @@ pub fn fan_outs<'a>(
         .collect()
 }
 
-const WORDS: &str = "the to I and a you of it in is that for on have be this not me with are my was but so we do at just \
-    can if what out up your they all no like know get one time when there from good think see \
-    will now how or want go about \
-    going some then here been too back would had her him could them really today well who why day \
-    work did make please than \
-    more after need come great tomorrow our right over still morning way because thing say even \
-    much only look night where \
+const WORDS: &str = "\
+    the to I and a you of it in is that for on have be this not me with are my was but so we do \
+    at just can if what out up your they all no like know get one time when there from good think \
+    see will now how or want go about going some then here been too back would had her him could \
+    them really today well who why day work did make please than more after need come great \
+    tomorrow our right over still morning way because thing say even much only look night where \
     last take tell sure week maybe people thanks home call meeting should again before down other \
-    never things always \
-    something better let long train office dinner everyone lunch question sorry weekend later \
-    idea house message already \
-    school photo ready agree around happy friend street window paper coffee evening answer ticket \
-    problem picture garden \
-    station minutes together afternoon birthday weather somebody nothing believe remember \
-    different important understand \
-    yesterday interesting probably everything conversation";
+    never things always something better let long train office dinner everyone lunch question \
+    sorry weekend later idea house message already school photo ready agree around happy friend \
+    street window paper coffee evening answer ticket problem picture garden station minutes \
+    together afternoon birthday weather somebody nothing believe remember different important \
+    understand yesterday interesting probably everything conversation";
 
 #[cfg(test)]
 mod tests {

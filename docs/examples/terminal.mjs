@@ -1,4 +1,5 @@
-// A terminal of one user: it keeps what it shows, and the cursor that belongs to it, in one file. See docs/messaging.md.
+// A terminal of one user: it keeps the lines it shows, and the cursor that belongs to them, in one
+// file. See docs/messaging.md.
 //     node terminal.mjs HOST:PORT USER FILE          each line of input, `conversation text`, is sent
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -9,9 +10,10 @@ import { ErrorReply, createClient } from 'redis';
 const [address, user, file] = process.argv.slice(2);
 const options = { url: `redis://${address}`, RESP: 3, socket: { reconnectStrategy: 200 } };
 const connect = () => createClient(options).on('error', () => {}).connect();
-const [reading, sending] = await Promise.all([connect(), connect()]); // what blocks has a connection of its own
+// Blocking commands have a connection of their own.
+const [reading, sending] = await Promise.all([connect(), connect()]);
 let state = existsSync(file) ? JSON.parse(readFileSync(file)) : null;
-// It tries again for ever. A sync may be repeated since its cursor says where it stands, a send since it has an ID.
+// Retries for ever. A sync may be repeated since it has a cursor, a send since it has an ID.
 async function call(client, ...words) {
   for (;;) {
     try { return await client.sendCommand(words.map(String)); } catch (error) {
@@ -20,7 +22,8 @@ async function call(client, ...words) {
     }
   }
 }
-// The cursor first, then the newest of each conversation: what comes twice is harmless.
+// The cursor first, then the newest entries of each conversation: entries that arrive twice are
+// harmless.
 async function startAgain(why) {
   console.log('start', why);
   const cursor = await call(reading, 'IM.TAIL', user);
@@ -35,7 +38,8 @@ async function startAgain(why) {
   }
   save(cursor);
 }
-// Escape sequences and line ends in a body or an id must not control the screen. Bytes that are not UTF-8 came as U+FFFD.
+// Escape sequences and line ends in a body or an id must not control the screen. The client has
+// replaced bytes that are not UTF-8 by U+FFFD.
 const shown = (value) => String(value).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 function apply(conv, seq, time, sender, kind, body) {
   const lines = state.shown[conv] ??= {};

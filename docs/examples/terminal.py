@@ -1,7 +1,9 @@
-"""A terminal of one user: it keeps what it shows, and the cursor that belongs to it, in one file. See docs/messaging.md.
+"""A terminal of one user: it keeps the lines it shows, and the cursor that belongs to them, in one
+file. See docs/messaging.md.
     terminal.py HOST:PORT USER FILE          each line of input, `conversation text`, is sent
 
-Bodies are any bytes: one that is not UTF-8 is kept with surrogate escapes, and nothing of a body or an id controls the screen."""
+Bodies are any bytes: one that is not UTF-8 is kept with surrogate escapes, and no part of a body or
+an id controls the screen."""
 import json, pathlib, redis, sys, threading, uuid
 
 def shown(value):  # Escape sequences, line ends and bytes that are not UTF-8 become \x.. and the like.
@@ -9,9 +11,10 @@ def shown(value):  # Escape sequences, line ends and bytes that are not UTF-8 be
 
 class Terminal:
     def __init__(self, address, user, file):
-        # It tries again for ever. A sync may be repeated since its cursor says where it stands, a send since it has an ID.
+        # Retries for ever. A sync may be repeated since it has a cursor, a send since it has an ID.
         again = redis.retry.Retry(redis.backoff.ConstantBackoff(0.2), -1)
-        # The timeout is above BLOCK (2 s): else a quiet server would look like a dead one. See docs/clients.md.
+        # The timeout is above BLOCK (2 s): otherwise a quiet server would look like a dead one. See
+        # docs/clients.md.
         client = redis.Redis.from_url(f"redis://{address}", protocol=3, decode_responses=True, retry=again,
             encoding_errors="surrogateescape", socket_timeout=10)
         self.call, self.user, self.file = client.execute_command, user, pathlib.Path(file)
@@ -19,15 +22,19 @@ class Terminal:
     def live(self):
         if self.state is None:
             self.start_again("NEW")
-        while True:  # Catching up and staying live are one: while something is lacking, BLOCK does not wait.
+        # Catching up and staying live are the same: while entries are missing, BLOCK does not wait.
+        while True:
             page = self.call("IM.SYNC", self.user, self.state["cursor"], "COUNT", 10, "BLOCK", 2000)
-            if page["verdict"] != "OK":  # TRIMMED: it was away for too long. EPOCH, FUTURE: the server has another history.
+            # TRIMMED: it was away for too long. EPOCH, FUTURE: the server has another history.
+            if page["verdict"] != "OK":
                 self.start_again(page["verdict"])
                 continue
             for entry in page["entries"]:
                 self.apply(*entry[:6])
             self.save(page["cursor"])
-    def start_again(self, why):  # The cursor first, then the newest of each conversation: what comes twice is harmless.
+    # The cursor first, then the newest entries of each conversation: entries that arrive twice are
+    # harmless.
+    def start_again(self, why):
         print("start", why, flush=True)
         cursor, after, self.state = self.call("IM.TAIL", self.user), None, {"shown": {}, "read": {}}
         while after != "":

@@ -1,10 +1,10 @@
-//! Reads around damage (P4, P5): one damaged sector of a segment takes away what is in it, and
-//! nothing without a word.
+//! Reads around damage (P4, P5): one damaged sector of a segment removes only its own content, and
+//! everything removed is reported.
 //!
 //! Three timelines with shared and own bodies, edits and removals in three segments, and a long one
 //! with a run table, each with an entry in the log on top. Each sector of each file is damaged in
-//! turn. Around it, each entry is there as it was, or there without its body and reported as lost,
-//! or in a range that is reported as lost.
+//! turn. For each entry, a read around the damage returns it unchanged, or without its body and
+//! reported as lost, or inside a range that is reported as lost.
 
 mod disks;
 mod world;
@@ -25,7 +25,7 @@ use world::House;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "long"];
 
-/// What is in a timeline: time and body by sequence.
+/// The content of a timeline: time and body by sequence.
 type Entries = BTreeMap<u64, (u64, Vec<u8>)>;
 
 fn options() -> Options {
@@ -46,12 +46,12 @@ fn commit(engine: &Engine, batch: Batch) {
     engine.submit(batch).expect("queued").wait().expect("committed");
 }
 
-/// The files, and what they hold.
+/// The files, and their content.
 struct Shape {
     image: Image,
     whole: BTreeMap<&'static str, Entries>,
-    /// Bodies before they were edited, and entries that were removed: what a damaged index may
-    /// bring back.
+    /// Bodies before they were edited, and entries that were removed: a damaged index may bring
+    /// them back.
     former: BTreeMap<&'static str, BTreeMap<u64, Vec<u8>>>,
 }
 
@@ -128,7 +128,7 @@ fn damaged(image: &Image) -> Vec<(String, usize, Image)> {
     all
 }
 
-/// A read in pages: all of it.
+/// A complete read in pages.
 fn paged(mut read: impl FnMut(Option<u64>) -> Page) -> (Vec<Entry>, Vec<(u64, u64)>) {
     let (mut entries, mut lost, mut next) = (Vec::new(), Vec::new(), None);
     loop {
@@ -143,7 +143,7 @@ fn paged(mut read: impl FnMut(Option<u64>) -> Page) -> (Vec<Entry>, Vec<(u64, u6
     }
 }
 
-/// Whether what was read is the whole, but for what is reported. How much is lost.
+/// Checks that the result is complete except for what is reported. Returns how much is lost.
 fn check(shape: &Shape, name: &str, found: &[Entry], lost: &[(u64, u64)], where_: &str) -> u64 {
     let is_lost =
         |sequence: &u64| lost.iter().any(|(first, last)| (first..=last).contains(&sequence));
@@ -167,7 +167,7 @@ fn check(shape: &Shape, name: &str, found: &[Entry], lost: &[(u64, u64)], where_
                     "{where_}: a wrong body at {}",
                     entry.sequence
                 );
-                // The time of an edited entry is with its former body.
+                // The time of an edited entry is stored with its former body.
                 let may_be_earlier =
                     edited.contains_key(&entry.sequence) && entry.time_ms < *time_ms;
                 let is_right = *time_ms == entry.time_ms || may_be_earlier;
@@ -261,7 +261,7 @@ fn what_is_damaged_can_be_trimmed_and_dropped_and_goes_on_counting() {
                 store.trim(key, trim).unwrap_or_else(|error| panic!("{where_}: {trim:?}: {error}"));
             let older = |time_ms| whole.values().filter(|(of, _)| *of < time_ms).count() as u64;
             match trim {
-                // A time that cannot be read may be young: it stays.
+                // An entry whose time cannot be read may be young: it stays.
                 Trim::Older(time_ms) => assert!(counted <= older(time_ms), "{where_}: {trim:?}"),
                 _ => assert_eq!(counted, removed, "{where_}: {trim:?}"),
             }
@@ -414,14 +414,14 @@ fn what_was_dropped_keeps_no_damage_from_being_merged() {
             assert!(!engine.has_damage(), "{file} {at}: it went with its segment");
             continue;
         };
-        // Blocks of several timelines' ends and beginnings hold some that are whole.
+        // Among the blocks with ends and beginnings of several timelines, some are whole.
         assert!(error.to_string().contains(&file), "{file} {at}: {error}");
     }
     assert!(merged > 20, "{merged} were merged");
 }
 
-/// The disk does not give a file, or gives the start of it and then an I/O error: that is damage
-/// like another.
+/// The disk does not return a file, or returns the start of it and then an I/O error: that is
+/// handled like other damage.
 #[test]
 fn with_a_file_gone_or_unreadable_the_log_is_replayed_and_nothing_is_missing_without_a_word() {
     let shape = shape(false);
@@ -455,7 +455,7 @@ fn with_a_file_gone_or_unreadable_the_log_is_replayed_and_nothing_is_missing_wit
     assert!(lost > 2000, "{lost} are lost");
 }
 
-/// A simulated disk that gives no byte of a file behind its header.
+/// A simulated disk that returns no byte of a file after its header.
 struct Unreadable {
     disk: SimulatedDisk,
     file: String,
@@ -535,7 +535,7 @@ fn ends_appends_and_conditions_need_no_block_of_data() {
     let mut image = shape.image.clone();
     let data = image.files.iter_mut().filter(|(name, _)| name.contains(".data"));
     data.for_each(|(_, bytes)| bytes.iter_mut().skip(80).for_each(|byte| *byte ^= 0x10));
-    // Nothing is in memory that would know.
+    // Nothing is in memory that could answer.
     let (house, engine) = engine_on(&image);
     engine.close().expect("closes");
     drop(engine);
@@ -553,7 +553,7 @@ fn ends_appends_and_conditions_need_no_block_of_data() {
     }
 }
 
-/// Collects what the log says on one thread.
+/// Collects the log lines of one thread.
 #[derive(Clone)]
 struct Lines(Arc<Mutex<Vec<String>>>, ThreadId);
 
@@ -629,7 +629,7 @@ fn a_damaged_block_is_counted_and_logged_once_and_read_once() {
     for part in [file.as_str(), "at byte", "messages:a", "sequences 1 to 1"] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
-    // A check finds the same, and says it to its caller.
+    // A check finds the same, and returns it to its caller.
     let found = engine.verify(|_, _| ()).expect("verifies").findings;
     assert!(found.iter().any(|finding| finding.path.ends_with(&file)), "{found:?}");
     assert_eq!(lines.0.lock().expect("no panic").len(), 1, "the log has it already");

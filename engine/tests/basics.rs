@@ -1,4 +1,4 @@
-//! What a caller sees: appends, fan-outs, reads, reopening, watching.
+//! The behavior that a caller sees: appends, fan-outs, reads, reopening, watching.
 
 use std::time::Duration;
 

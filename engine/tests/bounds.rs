@@ -1,5 +1,5 @@
-//! What stays within its bounds, whatever the number of segments and of ids: open files, decoded
-//! blocks, what a forgotten id costs.
+//! Bounds that hold whatever the number of segments and of ids: open files, decoded blocks, the
+//! cost of a forgotten id.
 
 mod world;
 
@@ -31,7 +31,7 @@ fn more_segments_than_files_may_be_open_are_all_read() {
     let stores: Vec<Store> = (0..4)
         .map(|store| engine.create_store(&format!("s{store}"), 64_000).expect("is made"))
         .collect();
-    // One partition a second, and none of them expires meanwhile.
+    // One partition per second, and none of them expires meanwhile.
     for second in 0..60u64 {
         for store in &stores {
             store.append(format!("t{second}").as_bytes(), &second.to_le_bytes()).expect("appends");
@@ -93,7 +93,8 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
     assert!(receipt.duplicate);
     assert_eq!(receipt.sequences, [701]);
     let reads = figure(&engine, "block_reads");
-    // The root of the ids' table is in memory; a page of ids. Beside it, where the timeline ends.
+    // The root of the id table is in memory; one page of ids is read. In addition, the read that
+    // finds the timeline's end.
     assert!(reads <= 2, "{reads} reads for a retry");
     drop(engine);
 

@@ -1,11 +1,12 @@
-//! Looking after a directory (P5, P6, P11): verify, backup, restore; salvage, targets and power
-//! cuts have files of their own.
+//! Verify, backup and restore (P5, P6, P11); salvage, targets and power cuts have files of their
+//! own.
 //!
-//! * verify finds every flipped byte of a segment, names the file, and finds nothing in what is
-//!    whole, under appends too;
-//!  * a segment cut short, zeroed or exchanged is named, and the timelines of others are served;
-//! * a backup under appends and merges is the state of one moment, batches as a whole; what is
-//!    restored has another history.
+//! * verify finds every flipped byte of a segment, names the file, and finds nothing in intact
+//!   files, under appends too;
+//! * a segment that is truncated, zeroed or exchanged is named, and the timelines of others are
+//!   served;
+//! * a backup under appends and merges is the state of one moment, with whole batches; a restored
+//!   directory has another history.
 
 #![allow(clippy::case_sensitive_file_extension_comparisons, reason = "the engine names its files")]
 #![allow(clippy::type_complexity, reason = "a list of closures")]
@@ -37,8 +38,8 @@ fn what_is_whole_verifies_with_its_sums() {
     let disk = SimulatedDisk::from_image(&two_segments());
     let found = verify(&try_open(&disk, true).expect("opens"));
     assert_eq!((&found.findings[..], found.left_off), (&[][..], 0));
-    // Two stores with two segments of two files, and the manifest; 14 batches of four entries, of
-    // which one was removed.
+    // Two stores with two segments of two files, and the manifest; 14 batches of four entries, one
+    // of which was removed.
     assert_eq!((found.files, found.timelines), (9, 7));
     assert_eq!(found.entries, 14 * 4);
     let bytes: usize = disk
@@ -181,7 +182,7 @@ fn nothing_is_found_while_it_is_written_and_merged() {
     });
 }
 
-/// Whether the entries are those of the first n batches of `send`, for some n, which is given.
+/// Whether the entries are those of the first n batches of `send`, for some n, which is returned.
 fn batches(contents: &Entries) -> usize {
     let count: usize = contents.values().map(Vec::len).sum();
     assert_eq!(count % 4, 0, "a batch is here in part");
@@ -248,8 +249,7 @@ fn a_restored_engine_goes_on_and_the_backup_stays_as_it_was() {
     assert_eq!(backup.contents(), image);
 }
 
-/// The names of a store, two at a time until nothing comes, and the damage if that is what comes
-/// last.
+/// The names of a store, two at a time until the list is empty, and the damage if that comes last.
 fn listed(engine: &Engine, store: &str) -> (Vec<Vec<u8>>, Option<Error>) {
     let store = engine.store(store).expect("a store");
     let mut names: Vec<Vec<u8>> = Vec::new();

@@ -1,5 +1,5 @@
-//! Faults that systems of this kind really had, as small tests of ours. `docs/cases.md` lists them
-//! all, with the test that covers each; the last test here sees that every test named there exists.
+//! Faults that systems of this kind have had, as small tests. `docs/cases.md` lists all of them,
+//! with the test that covers each; the last test here checks that every test named there exists.
 
 mod world;
 
@@ -67,7 +67,7 @@ fn old_groups_behind_the_end_of_the_log_are_not_replayed() {
     let (active, bytes) =
         image.files.iter_mut().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
     assert!(active > log, "the old file was left");
-    // Good groups, with good sums, at the place of the next group and at every other behind it.
+    // Valid groups, with valid checksums, at the position of the next group and at every later one.
     let end =
         bytes.chunks(512).rposition(|sector| sector.iter().any(|byte| *byte != 0)).expect("groups")
             + 1;

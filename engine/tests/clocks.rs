@@ -1,6 +1,6 @@
 //! Wrong clocks (P2, P8, P12): a clock that was ahead, one that is behind, and a start after a long
-//! stop give nothing that is new a wrong lifetime, and destroy nothing that is old.
-//! `clock::SureTime` says which clock each decision goes by.
+//! stop give new entries no wrong lifetime, and destroy no old data. `clock::SureTime` lists which
+//! clock each decision uses.
 
 mod short;
 mod world;
@@ -15,7 +15,7 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 const YEAR_MS: u64 = 365 * DAY_MS;
 
 impl House {
-    /// The clock is a year ahead for one append, and is put right.
+    /// The clock is a year ahead for one append, and is corrected.
     fn was_ahead_once(&self, engine: &Engine) {
         self.clock.set(START_MS + YEAR_MS);
         let store = engine.store("short").expect("is there");
@@ -29,7 +29,7 @@ fn append_for(engine: &Engine, store: &Store, timeline: &[u8], lifetime_ms: u64)
     engine.submit(batch).expect("queued").wait().expect("commits");
 }
 
-/// What a reader is shown, wherever the entry is: in memory, in a segment, merged, after a
+/// The entries that a reader is shown, wherever they are: in memory, in a segment, merged, after a
 /// reopening.
 fn in_every_place(house: &House, look: impl Fn(&str, &Store)) {
     let (engine, store) = house.open();
@@ -91,7 +91,7 @@ fn the_ttl_of_a_store_is_right_for_new_entries_after_a_clock_was_a_year_ahead_on
     house.clock.pass(10 * SECOND_MS);
     in_every_place(&house, |place, store| {
         assert_eq!(sequences(store, b"t"), [], "{place}");
-        // The entry that was committed while the clock was ahead lives as long as it was promised
+        // The entry that was committed while the clock was ahead keeps the lifetime that it got
         // then.
         assert_eq!(sequences(store, b"ahead"), [1], "{place}");
         let page = store.read_after(b"ahead", 1, Limit::entries(10)).expect("reads");
@@ -134,7 +134,7 @@ fn after_a_stop_of_three_days_a_lifetime_of_an_hour_is_an_hour() {
     store.append(b"t", b"x").expect("appends");
     engine.close().expect("closes");
     drop((engine, store));
-    // Neither clock of the process counts what passes while it is stopped.
+    // Neither clock of the process counts the time while it is stopped.
     house.clock.set(START_MS + 3 * DAY_MS);
     let (engine, store) = house.open();
     let messages = engine.store("messages").expect("is there");
@@ -258,7 +258,7 @@ fn what_removes_alone_is_kept_as_long_as_what_it_removes_may_live() {
     assert_eq!(sequences(&house.open().1, b"t"), left);
 }
 
-/// Segments that have expired keep what they remove in an older one whose entries live longer, also
+/// Segments that have expired keep their removals for an older one whose entries live longer, also
 /// when they are merged.
 #[test]
 fn what_has_expired_still_removes_what_was_committed_while_the_clock_was_ahead() {

@@ -1,11 +1,11 @@
 //! Directories that earlier builds wrote stay readable: each folder in `fixtures/` was written once
 //! and is never edited.
 //!
-//! Checked of each: it opens read-only without a change; it opens for writing; every entry, page of
-//! names and end is as its `expected.txt` says; the next append goes on above the last sequence,
-//! and all of it is there after one more opening.
+//! Checked for each: it opens read-only without a change; it opens for writing; every entry, page
+//! of names and end matches its `expected.txt`; the next append gets the sequence after the last
+//! one, and everything is still there after another opening.
 //!
-//! A format that has not been released may still change. Then its fixture is written anew, by
+//! A format that has not been released may still change. Then its fixture is written again by
 //!
 //! ```text
 //! STRANDLINE_BLESS=1 cargo test -p strandline --test compat -- --ignored
@@ -28,10 +28,10 @@ use strandline::vfs::{Dir, disk::DiskDirectory};
 use strandline::{Batch, Engine, Limit, Options, World};
 
 const START_MS: u64 = 1_700_000_000_000;
-/// When fixtures are read: before anything in `sync` expires.
+/// The time at which fixtures are read: before anything in `sync` expires.
 const READ_MS: u64 = START_MS + 3_600_000;
 
-/// A body of more bytes is told by its length and sum.
+/// A longer body is shown by its length and checksum.
 const SHOWN_BYTES: usize = 48;
 
 fn fixtures() -> PathBuf {
@@ -53,7 +53,8 @@ fn open_later(path: &Path, read_only: bool) -> Engine {
     opened.unwrap_or_else(|error| panic!("{} does not open: {error}", path.display()))
 }
 
-/// The sum that `expected.txt` gives of long bodies: FNV-1a, which anyone can write in five lines.
+/// The checksum that `expected.txt` has for long bodies: FNV-1a, which takes five lines in any
+/// language.
 fn sum(body: &[u8]) -> u64 {
     body.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -86,7 +87,7 @@ fn shown(engine: &Engine) -> String {
     text
 }
 
-/// All files of a fixture but the text, in a directory of its own.
+/// All files of a fixture except the text, in a directory of its own.
 fn copy_of(fixture: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a directory");
     for (name, bytes) in contents(fixture) {
@@ -108,7 +109,7 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// The fixtures that this build must read: one a version up to its own.
+/// The fixtures that this build must read: one per version, up to its own.
 fn readable() -> Vec<PathBuf> {
     (1..=VERSION).map(|version| fixtures().join(format!("v{version}"))).collect()
 }
@@ -182,7 +183,7 @@ fn a_fixture_holds_every_kind_of_file_and_block() {
                 "{name}: no block of kind {kind} and codec {codec}"
             );
         }
-        // But for zeros.
+        // Except for zeros.
         let files = contents(&fixture).into_iter().filter(|(name, _)| !name.starts_with("reserve"));
         let bytes: usize = files.map(|(_, bytes)| bytes.len()).sum();
         assert!(bytes < 32 * 1024, "{} has {bytes} bytes", fixture.display());
@@ -202,7 +203,7 @@ fn kinds_and_codecs(file: &[u8]) -> Vec<(u8, u8)> {
     found
 }
 
-/// Two conversations and their members' timelines, through segments of each tier and a log that was
+/// Two conversations and their members' timelines, in segments of each tier and in a log that was
 /// not flushed.
 fn write(path: &Path) -> String {
     let clock = Arc::new(ManualClock::at(START_MS));
@@ -216,7 +217,7 @@ fn write(path: &Path) -> String {
             send(&engine, number);
         }
     };
-    // Merged and merged again, so that what is oldest is compressed.
+    // Merged twice, so that the oldest part is compressed.
     for count in [16, 15, 14] {
         write(count);
         engine.compact().expect("merges");
@@ -231,7 +232,7 @@ fn write(path: &Path) -> String {
     text
 }
 
-/// Changes the body of a message for all that got it.
+/// Changes the body of a message for all its receivers.
 fn change(engine: &Engine, number: u64, body: &[u8]) {
     let (messages, sync) = (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
     let room = format!("c/{{room {}}}", number % 2).into_bytes();
@@ -243,8 +244,8 @@ fn change(engine: &Engine, number: u64, body: &[u8]) {
         .expect("committed");
 }
 
-/// A message to a conversation and three of its members; now and then a long one, one of any bytes,
-/// one of none.
+/// A message to a conversation and three of its members; some are long, some of arbitrary bytes,
+/// some empty.
 fn send(engine: &Engine, number: u64) {
     let (messages, sync) = (engine.store("messages").expect("m"), engine.store("sync").expect("s"));
     let body = match number % 10 {
@@ -279,7 +280,7 @@ fn write_the_fixture() {
     let written = tempfile::tempdir().expect("a directory");
     let text = write(written.path());
     let fixture = fixtures().join(format!("v{VERSION}"));
-    // A folder that is not there yet needs no removal.
+    // A missing folder needs no removal.
     let _ = std::fs::remove_dir_all(&fixture);
     std::fs::create_dir_all(&fixture).expect("a folder");
     for (name, bytes) in contents(written.path()) {

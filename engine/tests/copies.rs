@@ -1,5 +1,5 @@
-//! Stores that are kept twice (P5, P6): whatever happens to one copy of a file, everything reads as
-//! before; a check names the damage and mends it byte for byte, and so does a merge.
+//! Stores that are kept twice (P5, P6): whatever happens to one copy of a file, every read returns
+//! the same as before; a check names the damage and repairs it byte for byte, and so does a merge.
 
 mod world;
 
@@ -93,13 +93,13 @@ fn on(image: &Image) -> House {
     House { disk: SimulatedDisk::from_image(image), ..House::with(options()) }
 }
 
-/// The files of the store's segments, as they are now.
+/// The current files of the store's segments.
 fn segments(image: &Image) -> BTreeMap<String, Vec<u8>> {
     let files = image.files.iter().filter(|(name, _)| name.starts_with("segment-"));
     files.map(|(name, bytes)| (name.clone(), bytes.clone())).collect()
 }
 
-/// What can happen to one file: what, and what is left of it.
+/// The kinds of damage to one file, and what is left of it.
 fn damages(name: &str, bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     let mut all = vec![("gone".into(), None), ("empty".into(), Some(Vec::new()))];
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
@@ -167,7 +167,7 @@ fn damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte() {
                 contents(&engine, STORE).unwrap_or_else(|error| panic!("{name} {what}: {error}"));
             assert!(found == expected, "{name} {what}: other contents");
             match number % 4 {
-                // A merge reads what is good, and writes both copies anew.
+                // A merge reads the good copy, and writes both copies again.
                 0 => {
                     engine.compact().unwrap_or_else(|error| panic!("{name} {what}: {error}"));
                     assert!(
@@ -249,7 +249,7 @@ fn both_copies_damaged_at_different_places_are_whole_together() {
     let whole = segments(&image);
     for (name, bytes) in whole.iter().filter(|(name, _)| !name.contains(".twin")) {
         let twin = format!("{name}.twin");
-        // Far enough from each other to be in different blocks.
+        // Far enough apart to be in different blocks.
         for (one, other) in
             [(10, bytes.len() - 10), (bytes.len() - 10, 10), (600, bytes.len() - 400)]
         {
@@ -317,7 +317,7 @@ fn a_power_cut_at_every_call_of_a_repair_leaves_the_state_before_or_after() {
     let whole = segments(&image);
     let mut damaged = image.clone();
     for (number, (name, bytes)) in whole.iter().enumerate() {
-        // Of one pair the original, of the next the twin.
+        // The original of one pair, the twin of the next.
         if name.contains(".twin") == (number / 2 % 2 == 0) {
             damaged.files.get_mut(name).expect("it is there")[bytes.len() / 2] ^= 0x10;
         }
@@ -448,7 +448,7 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
             assert_eq!(twins(&house.disk.contents()), 4, "after call {at}, {cut:?}");
         }
     }
-    // They are as good as those that were written with their originals.
+    // They are as good as twins that were written with their originals.
     for name in segments(&house.disk.contents()).into_keys().filter(|name| !name.contains(".twin"))
     {
         let house = on(&with_file(&house.disk.contents(), &name, None));
@@ -457,7 +457,7 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
             "without {name}"
         );
     }
-    // A merge goes by what the store is now.
+    // A merge uses the current setting of the store.
     engine.set_store_copies("messages", Copies::Once).expect("is changed");
     engine.compact().expect("merges");
     soon("the twins go", || twins(&house.disk.contents()) == 0);
@@ -485,7 +485,7 @@ fn twins_go_with_their_originals() {
     engine.compact().expect("drops what has expired");
     soon("the index stays, twice", || all.map(count) == [0, 0, 1, 1]);
     assert_eq!(store.append(b"t", b"next").expect("appends"), 4);
-    // What no manifest names goes at the next open.
+    // Files that no manifest names are removed at the next open.
     drop((store, engine));
     let mut image = house.disk.contents();
     image.files.insert("segment-000000000900.data.twin".into(), b"left over".into());
@@ -507,8 +507,8 @@ fn backup_restore_and_salvage_know_the_twins() {
     restore_in(&backup.dir(), &restored.dir()).expect("restores");
     assert!(segments(&restored.disk.contents()) == whole);
     assert!(contents(&restored.engine(), STORE).expect("reads") == expected);
-    // Of each pair one copy is gone, cut or damaged: all of it is saved, with and without the
-    // manifest.
+    // One copy of each pair is missing, truncated or damaged: everything is salvaged, with and
+    // without the manifest.
     for (number, without_manifest) in [(0, false), (1, true), (2, false), (3, true)] {
         let mut image = image.clone();
         for (at, name) in whole.keys().filter(|name| !name.contains(".twin")).enumerate() {

@@ -1,7 +1,7 @@
-//! What reads cost in memory (P7): counted by the allocator of this process, so that it depends on
-//! what was asked and not on what there ever was.
+//! Memory cost of reads (P7), counted by the allocator of this process: the cost must depend on the
+//! request, not on the number of entries that ever existed.
 //!
-//! The tests take turns, and look only while no thread of the engine has work.
+//! The tests run one at a time, and measure only while no thread of the engine has work.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -22,17 +22,17 @@ fn grow(bytes: usize) {
     PEAK.fetch_max(live, Ordering::Relaxed);
 }
 
-// SAFETY: the system's allocator does the work; counting touches nothing that it gives.
+// SAFETY: the system's allocator does the work; counting does not touch the memory that it returns.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
-        // SAFETY: as the caller promised for this call.
+        // SAFETY: the caller's guarantees for this call are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised for this call.
+        // SAFETY: the caller's guarantees for this call are passed on.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -40,12 +40,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What something cost.
+/// The cost of a call.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
-    /// Most bytes that were held beside those before, at any time.
+    /// Largest number of bytes held at any time, beyond those held before.
     peak: usize,
-    /// Bytes that are still held, with the result.
+    /// Bytes that are still held, including the result.
     held: usize,
     /// Calls of the allocator.
     calls: usize,
@@ -63,7 +63,7 @@ fn counted<T>(run: impl FnOnce() -> T) -> (T, Cost) {
     (result, cost)
 }
 
-/// One test at a time counts.
+/// Only one test counts at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,7 +71,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 const MIB: usize = 1024 * 1024;
 
-/// An engine that keeps few blocks.
+/// An engine that caches few blocks.
 fn engine(folder: &tempfile::TempDir) -> (Engine, Store) {
     let options = Options { memory_budget_bytes: 64 * MIB, ..Options::default() };
     let engine = Engine::open(folder.path(), options).expect("opens");
@@ -108,7 +108,7 @@ fn a_read_loads_no_edited_body_that_it_does_not_return() {
     let (engine, store) = self::engine(&folder);
     let (entry, cost) = counted(|| store.get(b"t", 7).expect("reads").expect("is there"));
     assert_eq!(entry.body, bytes(6, MIB));
-    // The block as it was read, decoded, and in the cache.
+    // The block as read, decoded, and in the cache.
     assert!(cost.peak < 7 * MIB, "one entry: {cost:?}");
     let limit = Limit { entries: 100, body_bytes: MIB as u64 + 10, ..Limit::entries(100) };
     let (page, cost) = counted(|| store.range(b"t", 20.., limit).expect("reads"));
@@ -205,7 +205,7 @@ fn scattered(edits: bool, changes: u64) -> (tempfile::TempDir, Engine, Store) {
     (folder, engine, store)
 }
 
-/// What the reads of a chat cost, when all that they need is in memory.
+/// The cost of a chat's reads, when everything that they need is in memory.
 fn read_costs(store: &Store) -> Vec<Cost> {
     let reads: [&dyn Fn() -> usize; 4] = [
         &|| store.get(b"t", 301).expect("reads").into_iter().count(),

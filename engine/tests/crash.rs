@@ -1,8 +1,8 @@
-//! Crashes everywhere (P1–P4, P8), and the proof that the judge sees: mutants of the engine, each
-//! of which it must catch.
+//! Crashes everywhere (P1–P4, P8), and the proof that the judge detects errors: mutants of the
+//! engine, each of which it must catch.
 //!
 //! `STRANDLINE_PROOF=long` judges some millions of states. A state that fails is kept, and the
-//! failure tells how to judge it again.
+//! failure message shows how to judge it again.
 
 mod simulation;
 
@@ -61,7 +61,7 @@ fn fan_outs() -> Recording {
     driver.finish("fan-outs")
 }
 
-/// Appends while one thread flushes and merges, and another reads what it is told of.
+/// Appends while one thread flushes and merges, and another reads when it is notified.
 fn flushes() -> Recording {
     let keys: Vec<Key> = [key("messages", 0), key("messages", 1), key("sync", "all")]
         .into_iter()
@@ -99,14 +99,14 @@ fn fixed() -> [Recording; 3] {
     [appends(), fan_outs(), flushes()]
 }
 
-/// How many workloads of a seed are run, and how many steps each has.
+/// How many workloads by seed are run, and how many steps each has.
 fn seeds() -> u64 {
     if is_long() { 1140 } else { 116 }
 }
 
 const STEPS: u64 = 25;
 
-/// In a long proof, so many times as much.
+/// The factor for a long proof.
 fn times(long: u64) -> u64 {
     if is_long() { long } else { 1 }
 }
@@ -120,8 +120,8 @@ fn proved(name: &str, outcome: Result<Counts, String>) -> Counts {
     counts
 }
 
-/// The last test of the harness to notice that it shrank: a proof that judged less than it says is
-/// a failure.
+/// Guards against a harness that has become smaller: a proof that judged fewer states than it
+/// claims is a failure.
 fn at_least(what: &str, judged: u64, least: u64) {
     println!("{what}: {judged}, at least {least}");
     assert!(judged >= least, "{what}: only {judged} were judged, {least} are promised");
@@ -172,7 +172,7 @@ fn every_disk_that_a_power_cut_can_leave_of_tiny_workloads_loses_nothing() {
     assert!(4 * whole > 3 * places, "only at {whole} of {places} places all states were judged");
 }
 
-/// One thing each, so that all combinations of what was not synced can be judged.
+/// One feature each, so that all combinations of unsynced data can be judged.
 fn tiny() -> Vec<Recording> {
     let keys = || vec![key("messages", "a"), key("sync", "b")];
     let one = |name: &str, work: &dyn Fn(&mut Driver)| {
@@ -261,7 +261,7 @@ fn a_backup_beside_trims_edits_merges_and_expiry_is_the_state_of_one_moment() {
     at_least("backups", judged, if is_long() { 12_000 } else { 400 });
 }
 
-/// Every place in the engine that asks for a sync, as far as the workloads come by.
+/// Every source position in the engine that requests a sync, as far as the workloads reach it.
 fn sites(recordings: &[Recording]) -> Vec<Site> {
     let mut sites: Vec<Site> = Vec::new();
     for op in recordings.iter().flat_map(|recording| &recording.log) {
@@ -303,7 +303,7 @@ fn every_mutant_of_what_makes_the_engine_durable_is_caught() {
             let mutant = Some(mutant.clone());
             Plan { throws, recovery_every, thorough_every: 3, mutant }
         };
-        // Most are caught without cutting recoveries, which is dear.
+        // Most are caught without cutting recoveries, which is expensive.
         let plans = [(plan(2, 0), &recordings[..3]), (plan(8, 5), &recordings[..])];
         let caught = plans.iter().find_map(|(plan, recordings)| {
             recordings.iter().find_map(|recording| recording.cut_everywhere(plan).err())
@@ -336,11 +336,14 @@ fn a_kept_state_is_judged_as_it_was() {
         println!("{}", judged.as_ref().err().map_or("it passes now", String::as_str));
         return assert!(judged.is_ok(), "the kept state fails still");
     }
-    // A disk that forgot an acknowledged batch: cut when it was submitted, judged as if it was
+    // A disk that lost an acknowledged batch: cut when it was submitted, judged as if it was
     // acknowledged.
     let recording = appends();
     let (mut model, mut books) = (Model::default(), Books::default());
-    let is_submitted = |op: &&Op| matches!(op, Op::Mark(mark) if matches!(recording.events[*mark as usize], Event::Submitted(_)));
+    let is_submitted = |op: &&Op| {
+        let Op::Mark(mark) = op else { return false };
+        matches!(recording.events[*mark as usize], Event::Submitted(_))
+    };
     let before = recording.log.iter().take_while(|op| !is_submitted(op));
     before.for_each(|op| model.apply(op, None));
     let mut log = recording.log.iter();

@@ -1,31 +1,32 @@
-//! Damaged files (P5, P6): what was written is shown right, or the damage is told by name; nothing
-//! is deleted; nothing hangs.
+//! Damaged files (P5, P6): either the original data is shown, or the damage is reported by name;
+//! nothing is deleted; nothing hangs.
 //!
 //! Three small stores (many timelines, one long timeline, fan-outs), each with segments and a log
-//! that is not flushed, are damaged in one place and opened: bytes get one bit flipped, become 0x00
-//! or 0xFF; sectors become zeros, what another sector holds, or what they held before, or change
-//! places with another; files are cut short, emptied, taken away, get a header of zeros, are
-//! exchanged with another of their kind, or become an older copy of themselves or of one that is
-//! gone. A sample of all places; `STRANDLINE_PROOF=long` takes all, and merges behind each sector
-//! and file and behind one in eight bytes and lengths.
+//! that is not flushed, are damaged in one position and opened. Bytes get one bit flipped, become
+//! 0x00 or 0xFF. Sectors become zeros, get the content of another sector or their earlier content,
+//! or change positions with another. Files are truncated, emptied, removed, get a header of zeros,
+//! are exchanged with another of their kind, or become an older copy of themselves or of a removed
+//! file. A sample of all positions is tested; `STRANDLINE_PROOF=long` takes all, and merges after
+//! each sector and file and after one in eight bytes and lengths.
 //!
-//! Checked of each:
+//! Checked for each:
+//!
 //! * a read shows exactly what was acknowledged, or fails and names the damaged file; so do
-//!    appends, which otherwise go on with the right sequence;
+//!   appends, which otherwise continue with the right sequence;
 //! * damage to the manifest or the log refuses the open, naming the file, and changes nothing on
-//!    the disk; for the log, `read_only` opens, tells the damage, shows all that is in segments,
-//!    and of the log what is intact;
-//!  * damage to one block of entries hits the timelines in it only;
-//! * no damaged file is removed by a merge that meets it, and after a merge what could be read
-//!    still can.
+//!   the disk; for the log, `read_only` opens, reports the damage, shows everything in segments,
+//!   and the intact part of the log;
+//! * damage to one block of entries affects only the timelines in it;
+//! * no damaged file is removed by a merge that meets it, and data that could be read before a
+//!   merge can be read after it.
 //!
-//! What cannot be told: the group of the log that was written last looks, if damaged, like one that
-//! a power cut tore before it was acknowledged; no later group says that it was durable. It is cut,
-//! the whole of it and nothing else, and the test accepts that for damage inside this group. (The
-//! same holds for all groups behind the last sync, if some asked for no sync; here each log ends
-//! with groups that did.) When it changes places with the group before it, both are cut. And an
-//! older copy of the file that ends the log is what it was then: batches are missing from some one
-//! on.
+//! Damage that cannot be detected: the group of the log that was written last looks, if damaged,
+//! like one that a power cut tore before it was acknowledged; no later group confirms that it was
+//! durable. It is cut, the whole of it and nothing else, and the test accepts that for damage
+//! inside this group. (The same holds for all groups after the last sync, if some asked for no
+//! sync; here each log ends with groups that did.) When it changes positions with the group before
+//! it, both are cut. An older copy of the file that ends the log has the state of its time: all
+//! batches from some one on are missing.
 
 #[path = "damage/changes.rs"]
 mod changes;
@@ -52,7 +53,7 @@ use shapes::{Key, Shape, fan_outs, many_timelines, one_long_timeline};
 
 const HEADER_BYTES: usize = 80;
 
-/// The body of what is appended to a damaged store.
+/// The body that is appended to a damaged store.
 const AFTER: &[u8] = b"batch 0 after";
 
 fn open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
@@ -66,7 +67,7 @@ fn open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
 }
 
-/// What is missing of a timeline, by batch; everything that is there is right.
+/// The missing entries of a timeline, by batch; everything present is right.
 fn missing(key: &Key, expected: &[Vec<u8>], found: &[(u64, Vec<u8>)]) -> BTreeSet<usize> {
     let mut found = found.iter().peekable();
     let mut missing = BTreeSet::new();
@@ -124,7 +125,7 @@ impl Case<'_> {
         };
         let newest = store.range_back(name, .., Limit::entries(2)).map(rows);
         let all = store.range(name, .., Limit::entries(10_000)).map(rows).inspect_err(|_| {
-            // What can be read although the whole cannot is right too.
+            // A part that can be read although the whole cannot is right too.
             for (sequence, body) in newest.iter().flatten() {
                 let right = self.shape.expected[key]
                     .get(*sequence as usize - 1)
@@ -196,7 +197,8 @@ impl Case<'_> {
         }
     }
 
-    /// After a merge, whether it met the damage or not: what could be read still can, and is right.
+    /// After a merge, whether it met the damage or not: data that could be read before can be read,
+    /// and is right.
     fn check_after_merge(&self, disk: &SimulatedDisk, failed_before: usize) {
         let engine = open(disk, false).expect("opens again");
         let mut failed = 0;
@@ -222,7 +224,7 @@ impl Case<'_> {
         );
     }
 
-    /// How many of the last batches can be gone without a sign: see the heading of the file.
+    /// How many of the last batches can be lost undetected: see the heading of the file.
     fn most_lost_at_end(&self) -> usize {
         let (file, place) = &self.shape.last_group;
         if self.damage.file() != file {
@@ -241,8 +243,8 @@ impl Case<'_> {
         }
     }
 
-    /// One byte of a block of entries hits the timelines in that block, a sector those in the two
-    /// blocks that may share it.
+    /// One byte of a block of entries affects the timelines in that block, a sector those in the
+    /// two blocks that may share it.
     fn check_local(&self, failed: usize) {
         let is_block = self.shape.name == "many timelines" && self.damage.file().contains(".data");
         if let Some(sectors) = self.damage.sectors().filter(|_| is_block) {
@@ -268,7 +270,7 @@ impl Case<'_> {
         }
     }
 
-    /// Read-only, a damaged log is gone around.
+    /// Read-only, the damaged part of a log is skipped.
     fn check_salvage(&self) {
         let disk = SimulatedDisk::from_image(&self.image);
         let engine = open(&disk, true).expect("a damaged log can be opened read-only");
@@ -332,7 +334,7 @@ fn check_all(shape: Shape) {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(damage) = damages.get(number) else { return };
-                // Of bytes and lengths there are a million: a merge takes longer than all the rest.
+                // There are a million bytes and lengths: a merge takes longer than all the rest.
                 let merges = !long || number.is_multiple_of(8) || !damage.is_of_many();
                 let case =
                     Case { shape: &shape, damage, image: damage.apply(&shape.image), merges };

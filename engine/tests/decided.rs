@@ -1,5 +1,5 @@
-//! Batches that were decided on what timelines held, and copies that know where their original
-//! stands: `if_last_of`, `stamp_origin`, `id_for`, each also after a kill.
+//! Batches that depend on the content of timelines, and copies that know the position of their
+//! original: `if_last_of`, `stamp_origin`, `id_for`, each also after a kill.
 
 use strandline::{Batch, Durability, Engine, Error, Limit, Options, Store};
 
@@ -77,7 +77,7 @@ fn a_batch_holds_only_while_what_it_was_decided_on_stays() {
     assert!(send(1, 0).is_ok());
     assert!(matches!(send(0, 0), Err(Error::LastSequence { last: 1 })));
     assert!(matches!(send(1, 1), Err(Error::LastSequence { last: 0 })));
-    // Batches of one group see those before them.
+    // Batches of one group see the earlier ones.
     let join = Batch::new().append(&sync, b"members", b"leaves");
     let late = Batch::new().append(&messages, b"c", b"x").if_last_of(&sync, b"members", 1);
     let mut tickets = engine.submit_all(vec![join, late]).into_iter();

@@ -1,8 +1,8 @@
 //! Few file descriptors (P7): whatever the number of stores, segments and engines, an engine works
-//! with a handful of them.
+//! with a small number of them.
 //!
-//! Each test lowers the limit of this process, `ulimit -n`, so they run one after another. What was
-//! written is flushed, closed, opened again under the same limit, read and verified.
+//! Each test lowers the limit of this process, `ulimit -n`, so the tests run one after another.
+//! Data that was written is flushed, closed, opened again under the same limit, read and verified.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use rlimit::Resource;
 use strandline::{Engine, Error, Options, Store};
 
-/// The limit is one of the process.
+/// The limit is a property of the process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs `work` in a process that may have so many open files, the three standard ones included.
-/// What the test runner holds open beside them does not count.
+/// Runs `work` in a process that may have this many open files, the three standard ones included.
+/// Files that the test runner holds open are not counted.
 fn with_descriptors<T>(count: u64, work: impl FnOnce() -> T) -> T {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (soft, hard) = rlimit::getrlimit(Resource::NOFILE).expect("there is a limit");
@@ -26,7 +26,7 @@ fn with_descriptors<T>(count: u64, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// The limit before, put back also when a test fails.
+/// The previous limit, restored also when a test fails.
 struct Restore(u64, u64);
 
 impl Drop for Restore {
@@ -56,7 +56,7 @@ fn stores(engine: &Engine, count: usize) -> Vec<Store> {
         .collect()
 }
 
-/// A body whose first bytes say where it belongs.
+/// A body whose first bytes identify its timeline.
 fn body(store: usize, round: u64, bytes: usize) -> Vec<u8> {
     let mut body = format!("store {store} round {round} ").into_bytes();
     body.resize(body.len().max(bytes), b'.');
@@ -72,7 +72,7 @@ fn append(stores: &[Store], rounds: std::ops::Range<u64>, bytes: usize) {
     }
 }
 
-/// All of them are there, in order.
+/// All entries are there, in order.
 fn check(stores: &[Store], rounds: u64, bytes: usize) {
     for (number, store) in stores.iter().enumerate() {
         for round in 0..rounds {
@@ -85,7 +85,7 @@ fn check(stores: &[Store], rounds: u64, bytes: usize) {
     }
 }
 
-/// Everything is in segments, and none of it is damaged.
+/// All data is in segments, and none of it is damaged.
 fn check_flushed(engine: &Engine) {
     for (name, wanted) in [
         ("memtable_bytes", 64 * 1024),
@@ -105,7 +105,7 @@ fn a_hundred_and_fifty_stores_are_flushed_with_256_descriptors() {
     let dir = tempfile::tempdir().expect("a directory");
     with_descriptors(256, || {
         let engine = open(dir.path(), options());
-        // Five memtables, each of all stores.
+        // Five memtables, each with entries of all stores.
         append(&stores(&engine, 150), 0..18, 2000);
         engine.flush().expect("flushes");
         check_flushed(&engine);
@@ -118,8 +118,8 @@ fn a_hundred_and_fifty_stores_are_flushed_with_256_descriptors() {
     });
 }
 
-/// The least that works is 9: the three standard ones, the directory, its lock, the log, both files
-/// of a segment that is written, and one that is read. 16 leaves room for a merge beside a flush.
+/// The minimum is 9: the three standard ones, the directory, its lock, the log, both files of a
+/// segment that is written, and one that is read. 16 leaves room for a merge beside a flush.
 #[test]
 fn one_store_is_written_merged_and_read_with_16_descriptors() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -185,7 +185,7 @@ fn an_engine_that_others_leave_no_descriptor_flushes_and_when_it_cannot_says_wha
         append(&store, 10..20, 1000);
         engine.flush().expect("has descriptors of its own");
         check(&store, 20, 1000);
-        // Now also those, each time that they are free for a moment.
+        // Also take those that become free for a moment.
         let (mut more, mut refusal) = (Vec::new(), None);
         for round in 20..60 {
             more.extend(take_all());

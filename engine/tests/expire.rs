@@ -1,5 +1,5 @@
-//! Expiry (P2, P8): exact for readers, physical by unlink, nothing forgotten, no clock that
-//! destroys.
+//! Expiry (P2, P8): exact for readers, physical by unlink, without losing sequences, and no clock
+//! destroys data.
 
 mod short;
 mod world;
@@ -49,8 +49,8 @@ fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
     );
     let page = store.read_after(b"idle", 0, Limit::entries(5)).expect("reads");
     assert_eq!((page.verdict, page.first, page.last, page.next), (Verdict::Trimmed, 2, 1, 1));
-    // A file goes when its last reader lets go, and the engine's own threads may be reading just
-    // now.
+    // A file is removed when its last reader releases it, and the engine's own threads may be
+    // reading at this moment.
     let gone = (0..10_000).any(|_| {
         std::thread::park_timeout(std::time::Duration::from_millis(1));
         house.filler() == 500
@@ -71,7 +71,7 @@ fn sequences_go_on_after_all_has_expired_and_the_process_was_killed_twice() {
         store.append(b"t", b"x").expect("appends");
     }
     engine.flush().expect("flushes");
-    // Many partitions expire after it, so that what is left of it is merged with others.
+    // Many partitions expire after it, so that its remains are merged with others.
     for round in 0..20 {
         house.clock.pass(2000);
         store.append(format!("other {round}").as_bytes(), b"x").expect("appends");

@@ -1,28 +1,30 @@
 //! Each call to the disk fails once, or from then on (P1–P4, P6).
 //!
 //! One workload of sixty operations (appends, fan-outs, flushes, merges, small log files, clean
-//! stops and kills) runs on a simulated disk again and again; in run n the n-th call fails. What
-//! fails and how:
+//! stops and kills) runs on a simulated disk repeatedly; in run n the n-th call fails. The kinds of
+//! failure:
 //!
 //! * any call, reads included, with EIO; a sync that fails leaves ghost pages: readable, and never
-//!    on the disk;
-//!  * any call that needs space with ENOSPC: creating, writing, resizing, renaming, syncing;
-//!  * with either of them a write may break off: half of its bytes are there;
-//!  * any call that needs a file descriptor with EMFILE: creating, opening, listing, locking.
+//!   on the disk;
+//! * any call that needs space with ENOSPC: creating, writing, resizing, renaming, syncing;
+//! * with either of them a write may break off: half of its bytes are there;
+//! * any call that needs a file descriptor with EMFILE: creating, opening, listing, locking.
 //!
 //! Checked while it runs:
-//!  * a read shows exactly what was acknowledged, or fails by name; it is never wrong;
-//! * after a failed write or sync of the log, or a failed sync of the directory under it, nothing
-//!    is acknowledged: `Poisoned`;
-//! * a full disk refuses with `DiskFull`, unless it was a sync that failed; reads go on; and when
-//!    there is space again, writes resume without reopening, and no left-over file keeps the space;
-//! * without descriptors it is the same, with `TooManyFiles`; a single lack of one is not noticed
-//!    at all, since the engine gives another one up;
-//!  * nothing hangs: a watchdog ends the run.
 //!
-//! Checked afterwards, of the disk as it stands and as power cuts leave it: it opens, every
+//! * a read shows exactly what was acknowledged, or fails by name; it is never wrong;
+//! * after a failed write or sync of the log, or a failed sync of the directory under it, nothing
+//!   is acknowledged: `Poisoned`;
+//! * a full disk refuses writes with `DiskFull`, unless a sync failed; reads continue; and when
+//!   there is space again, writes resume without reopening, and no left-over file keeps the space;
+//! * without descriptors it is the same, with `TooManyFiles`; a single lack of one is not noticed
+//!   at all, since the engine closes another one;
+//! * nothing hangs: a watchdog ends the run.
+//!
+//! Checked afterwards, on the disk in its current state and as power cuts leave it: it opens, every
 //! acknowledged entry is there with its sequence, nothing is there that was not sent, and sequences
-//! go on without a hole. An open that meets the fault works or fails by name, and the next one
+//! continue without a hole. An open that meets the fault works or fails by name, and the next one
+//! works.
 //! works.
 
 #[path = "fault/disk.rs"]
@@ -45,7 +47,7 @@ use strandline::{Batch, Engine, Error, Limit, Options, Store, World};
 type Key = (&'static str, String);
 
 enum Step {
-    /// A body of so many bytes to these timelines.
+    /// A body of this many bytes to these timelines.
     Send(Vec<Key>, usize),
     Flush,
     Compact,
@@ -95,7 +97,7 @@ fn pause() {
     let _ = never.recv_timeout(Duration::from_millis(10));
 }
 
-/// What a batch came to.
+/// The outcome of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It was acknowledged, or seen after an open: it stays.
@@ -108,11 +110,11 @@ enum Fate {
 
 type Timelines = BTreeMap<Key, Vec<Vec<u8>>>;
 
-/// What was sent, and what must be there.
+/// The batches that were sent, and those that must be there.
 #[derive(Clone, Default)]
 struct Books {
     sent: Vec<(Vec<Key>, Vec<u8>, Fate)>,
-    /// In order: place 0 is sequence 1.
+    /// In order: index 0 is sequence 1.
     kept: Timelines,
 }
 
@@ -134,7 +136,7 @@ impl Books {
         }
     }
 
-    /// What an engine shows must be exactly what is kept.
+    /// An engine must show exactly the kept batches.
     fn compare(&self, store: &Store, timeline: &str) -> Result<(), Error> {
         let page = store.range(timeline.as_bytes(), .., Limit::entries(1000))?;
         let found: Vec<(u64, Vec<u8>)> =
@@ -149,8 +151,8 @@ impl Books {
         Ok(())
     }
 
-    /// What an open shows: all that is kept, perhaps batches whose fate was open, whole, and
-    /// nothing else. They are kept now.
+    /// Takes the content that an open shows: all kept batches, possibly batches of unknown outcome,
+    /// each complete, and nothing else. These are kept from now on.
     fn adopt(&mut self, engine: &Engine) {
         let mut more: BTreeMap<usize, BTreeSet<Key>> = BTreeMap::new();
         for (name, timeline) in keys() {
@@ -204,7 +206,7 @@ impl Run {
         run
     }
 
-    /// Opens, if need be a second time without the fault.
+    /// Opens, if necessary a second time without the fault.
     fn open(&mut self) {
         let dir = Dir::new(Arc::new(self.disk.clone()));
         let fired = self.disk.injector().fired;
@@ -224,7 +226,7 @@ impl Run {
             "a shortage is no damage"
         );
         if damaged > 0 {
-            // It met the fault where only one segment is hit, which stays out until the next open.
+            // The fault hit a single segment only, which is not served until the next open.
             self.engine = None;
             self.engine = Some(open(dir).expect("the next open works"));
         }
@@ -234,7 +236,7 @@ impl Run {
         (injector.on, injector.log_failed, injector.sync_failed) = (on, false, false);
     }
 
-    /// An error says where: which file, or why writes are refused.
+    /// An error names its location: a file, or the reason why writes are refused.
     fn check_named(&self, error: &Error) {
         let told = error.to_string();
         assert!(told.contains("simulated"), "the error names no file: {told}");
@@ -311,7 +313,7 @@ impl Run {
                         !injector.log_failed,
                         "a sync of the log that failed is not told as that: {error}"
                     );
-                    // A flush beside this may have met a sync that failed.
+                    // A concurrent flush may have met a sync that failed.
                     assert!(!poisoned || injector.sync_failed, "a full disk poisons: {error}");
                 }
                 let told = failed_before && !matches!(error, Error::Poisoned { .. });
@@ -331,8 +333,8 @@ impl Run {
                 let now = self.disk.injector().fired > fired;
                 let kind = self.disk.injector().fault.kind;
                 let excused = matches!(kind, Kind::Unreadable | Kind::NoDescriptor);
-                // A segment that could not be read when the engine opened stays out until the next
-                // open.
+                // A segment that could not be read when the engine opened is not served until the
+                // next open.
                 assert!(
                     excused && (now || self.figure("damaged_segments") > 0),
                     "{name}:{timeline}: {error}"
@@ -341,8 +343,8 @@ impl Run {
         }
     }
 
-    /// There is space again: writes resume without reopening, unless a sync failed, and nothing
-    /// unused keeps the space.
+    /// There is space again: writes resume without reopening, unless a sync failed, and no unused
+    /// file keeps space.
     fn check_recovered(&mut self) {
         self.disk.injector().on = false;
         let mut tries = 0;
@@ -356,8 +358,8 @@ impl Run {
             assert!(tries < 300, "there is space again, and writes do not resume: {error}");
             pause();
         }
-        // After a failed sync of the directory it is not known which manifest counts: what either
-        // names must stay.
+        // After a failed sync of the directory it is not known which manifest is current: the files
+        // that either names must stay.
         tries = 0;
         while !self.disk.injector().sync_failed {
             let live = self.figure("segments");
@@ -380,7 +382,7 @@ impl Run {
         }
     }
 
-    /// The disk as it stands, and as power cuts leave it.
+    /// The disk in its current state, and as power cuts leave it.
     fn check_afterwards(mut self) {
         self.engine = None;
         self.disk.disk.set_faults(None);
@@ -401,7 +403,7 @@ impl Run {
     }
 }
 
-/// It opens, shows what is kept, and goes on.
+/// It opens, shows the kept batches, and continues.
 fn check_disk(disk: &SimulatedDisk, books: &mut Books) {
     let engine = open(Dir::new(Arc::new(disk.clone()))).expect("it opens without faults");
     books.adopt(&engine);
@@ -414,7 +416,7 @@ fn check_disk(disk: &SimulatedDisk, books: &mut Books) {
     }
 }
 
-/// Runs the workload with a fault. False when the fault was not met.
+/// Runs the workload with a fault. Returns false when the fault was not met.
 fn run(fault: Fault) -> bool {
     let mut run = Run::new(fault);
     let all = keys();
@@ -435,12 +437,12 @@ fn run(fault: Fault) -> bool {
     met
 }
 
-/// How many runs go on at once: their threads mostly wait for each other.
+/// Number of concurrent runs: their threads mostly wait for each other.
 const WORKERS: u64 = 6;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// One run after another, each watched, until the workload ends before the fault.
+/// Starts runs, each with a watchdog, until the workload ends before the fault.
 fn run_share(kind: Kind, for_ever: bool, worker: u64) -> u64 {
     for place in 0.. {
         let fault = Fault { kind, at: worker + place * WORKERS, for_ever };

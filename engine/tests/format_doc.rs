@@ -1,13 +1,12 @@
-//! docs/format.md is kept true: what stands between its markers is rendered from the code, and
-//! compared.
+//! Keeps docs/format.md true: the text between its markers is rendered from the code, and compared.
 //!
 //! `<!-- layout: … -->` is a table of fields, `<!-- grammar: … -->` the picture from a module's
 //! heading, `<!-- numbers -->` the constants, `<!-- example -->` real bytes of a small group. Each
-//! ends at `<!-- end -->`. So the document is the golden file of the example, too: bytes that come
-//! out differently are a change of the format.
+//! ends at `<!-- end -->`. The document is therefore the golden file of the example, too: different
+//! bytes are a change of the format.
 //!
-//! `STRANDLINE_BLESS=1` writes what the code says into the document instead of failing. Look at the
-//! difference before it is committed: a change of the format wants a new version and a new fixture
+//! `STRANDLINE_BLESS=1` writes the rendered text into the document instead of failing. Check the
+//! difference before it is committed: a change of the format needs a new version and a new fixture
 //! (docs/testing.md).
 #![allow(clippy::disallowed_methods, reason = "a test of a document reads it")]
 
@@ -34,7 +33,7 @@ fn root() -> PathBuf {
         .into()
 }
 
-/// What belongs between a marker and its end.
+/// The text between a marker and its end.
 fn rendered(marker: &str) -> String {
     match marker.split_once(": ") {
         Some(("layout", "file_header")) => markdown(file_header::TABLE),
@@ -123,7 +122,7 @@ fn example_group() -> Vec<u8> {
     group.finish(PLACE).to_vec()
 }
 
-/// The bytes of the example, a line a field.
+/// The bytes of the example, one field per line.
 fn example() -> String {
     let bytes = example_group();
     let mut pieces: Vec<(usize, String)> = Vec::new();
@@ -158,14 +157,14 @@ fn example() -> String {
         at += len;
     }
     assert_eq!(at, bytes.len(), "the example explains each byte");
-    // The sum of nothing is what the sum started from.
+    // The checksum of no bytes is the seed.
     let seed = crc(Seed::new(ENGINE, PLACE.0), &[]);
     writeln!(text, "```\n\nThe seed of both `crc` fields is {seed:#010x}.")
         .expect("a string takes all");
     text
 }
 
-/// The document with everything between markers as the code says it.
+/// The document with everything between markers as the code renders it.
 fn as_it_should_be(document: &str) -> String {
     let mut out = String::new();
     let mut rest = document;

@@ -1,11 +1,11 @@
-//! Full disks by dice (P2, P6, P8): a disk fills up, most of what is on it is removed, and the
-//! space comes back.
+//! Random full disks (P2, P6, P8): a disk fills up, most of its content is removed, and the space
+//! is reclaimed.
 //!
-//! Each story is drawn: how many timelines, how large the bodies are and whether they were edited,
-//! what else is on the disk, what is removed and how, and whether the process is killed before or
-//! after. The oracle of each: without a call from outside and without a restart, appends are taken
-//! again, what was removed leaves the disk, and each timeline goes on counting and shows what it
-//! should.
+//! Each story is drawn: the number of timelines, the size of the bodies and whether they were
+//! edited, the other content of the disk, what is removed and how, and whether the process is
+//! killed before or after. The oracle of each: without a call from outside and without a restart,
+//! appends are accepted again, removed data leaves the disk, and each timeline continues its
+//! sequences and shows the expected entries.
 
 mod world;
 
@@ -17,11 +17,11 @@ use world::{House, soon};
 
 const CAPACITY_BYTES: u64 = 1024 * 1024;
 
-/// What is on the disk beside segments, at most: the reserve, the log, a manifest and its
+/// Upper limit for everything on the disk except segments: the reserve, the log, a manifest and its
 /// successor, indexes.
 const BESIDE_BYTES: usize = 200 * 1024;
 
-/// The trims of a story are in memory for so long, at most.
+/// The trims of a story are in memory for at most this long.
 const PATIENCE_MS: u64 = 61_000;
 
 /// A way to remove entries: all but the newest `keep`.
@@ -35,7 +35,7 @@ enum Way {
 struct Story {
     house: House,
     dice: Dice,
-    /// What each timeline shows: sequence and body.
+    /// The expected content of each timeline: sequence and body.
     kept: Vec<Vec<(u64, Vec<u8>)>>,
     lasts: Vec<u64>,
     told: String,
@@ -56,7 +56,7 @@ impl Story {
         Story { house, dice, kept: vec![Vec::new(); timelines], lasts: vec![0; timelines], told }
     }
 
-    /// What the story is, for a failure.
+    /// The description of the story, for a failure.
     fn tell(&mut self, what: std::fmt::Arguments<'_>) {
         self.told.write_fmt(what).expect("a string takes all");
     }
@@ -72,7 +72,7 @@ impl Story {
         vec![b'a' + self.dice.below(26) as u8; bytes]
     }
 
-    /// Appends and edits until the disk takes no more.
+    /// Appends and edits until the disk is full.
     fn fill(&mut self, store: &Store) {
         let edits = self.dice.below(3);
         self.tell(format_args!(", {edits} of 4 are edits"));

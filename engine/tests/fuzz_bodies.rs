@@ -1,5 +1,5 @@
-//! The fuzz targets' bodies, run bounded and without a fuzzer: on what encoders make, on that with
-//! a few bytes changed, and on noise. `fuzz/` runs the same bodies for as long as one likes.
+//! The fuzz targets' bodies, run bounded and without a fuzzer: on the output of encoders, on that
+//! with a few bytes changed, and on noise. `fuzz/` runs the same bodies without a bound.
 //!
 //! `STRANDLINE_PROOF=long` does forty times as much.
 
@@ -39,7 +39,7 @@ fn noise(dice: &mut Dice, most: u64) -> Vec<u8> {
     (0..dice.below(most)).map(|_| byte(dice)).collect()
 }
 
-/// The bytes with a few changes: other values, pieces taken out, pieces twice, the end cut off.
+/// The bytes with a few changes: other values, pieces removed, pieces repeated, the end cut off.
 fn changed(good: &[u8], dice: &mut Dice) -> Vec<u8> {
     let mut bytes = good.to_vec();
     for _ in 0..=dice.below(4) {
@@ -183,7 +183,7 @@ fn header(kind: FileKind) -> FileHeader {
     }
 }
 
-/// What each decoder reads when all is well.
+/// Valid input for each decoder.
 fn good(target: &str) -> Vec<Vec<u8>> {
     match target {
         "codec" => vec![vec![0x80, 1, 5, 1, 2, 3, 4, 5]],

@@ -1,7 +1,7 @@
-//! Garbage of every kind (P2, P6, P8): a body that no entry shows any more leaves the disk, also
-//! one that came by an edit.
+//! Garbage of every kind (P2, P6, P8): a body that no entry shows any more leaves the disk,
+//! including one written by an edit.
 //!
-//! The disk is simulated; what is counted are files and bytes, never time.
+//! The disk is simulated; the tests count files and bytes, never time.
 
 mod world;
 
@@ -9,7 +9,7 @@ use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, salvage_in};
 use world::{House, soon};
 
-/// A body of an edit, much larger than what it replaces.
+/// The body of an edit, much larger than the one that it replaces.
 static LARGE: [u8; 20_000] = [b'~'; 20_000];
 
 impl House {
@@ -27,12 +27,12 @@ impl House {
         (engine, store)
     }
 
-    /// Another with the same clock and settings, and this disk.
+    /// Another one with the same clock and settings, and this disk.
     fn on(&self, disk: SimulatedDisk) -> House {
         House { disk, clock: self.clock.clone(), options: self.options.clone() }
     }
 
-    /// How many bytes the files of segments have.
+    /// The total size of the segment files in bytes.
     fn segment_bytes(&self) -> usize {
         let contents = self.disk.contents();
         let segments = contents.files.iter().filter(|(name, _)| name.starts_with("segment-"));
@@ -171,8 +171,8 @@ fn what_is_dropped_while_its_segment_is_rewritten_is_counted_to_the_output() {
     engine.compact().expect("one segment");
     edit_all(&store, b"t", 24, &vec![b'~'; 60_000]);
     engine.flush().expect("flushes");
-    // The rewrite of the entries that were not edited is under way, and rests; or it is done, which
-    // makes no difference.
+    // The rewrite of the unedited entries is in progress and paused; or it is done, which makes no
+    // difference.
     assert!(store.drop_timeline(b"t").expect("drops"));
     engine.flush().expect("flushes");
     house.soon("all of it leaves", |house| house.segment_bytes() < LARGE.len());
@@ -197,7 +197,7 @@ fn edited_elsewhere(house: &House) {
     engine.close().expect("closes");
 }
 
-/// What the disk holds, without the index of the segment with the edits: the rewritten one is
+/// The content of the disk, without the index of the segment with the edits: the rewritten one is
 /// younger.
 fn without_edits(house: &House) -> Image {
     let mut image = house.disk.contents();
@@ -303,7 +303,7 @@ fn bodies_that_were_changed_for_all_their_entries_leave_the_disk_and_so_do_the_c
         }
         engine.flush().expect("flushes");
     };
-    // What shares the segment stays.
+    // Other data in the same segment stays.
     fill(&store, b"other", 200, &[b'o'; 100]);
     (0..50).for_each(|_| fan_out(&LARGE));
     engine.flush().expect("flushes");

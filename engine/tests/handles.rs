@@ -1,5 +1,5 @@
-//! A store handle counts for the engine that gave it, and for no other: store ids repeat in every
-//! engine.
+//! A store handle is valid for the engine that returned it, and for no other: store ids repeat in
+//! every engine.
 
 use strandline::{Batch, Engine, Error, Limit, Options, Store};
 
@@ -9,7 +9,7 @@ fn open(dir: &tempfile::TempDir) -> (Engine, Store) {
     (engine, store)
 }
 
-/// Whether it is refused as a wrong call, with a text that tells what to do.
+/// Whether it is refused as a wrong call, with a text that says what to do.
 fn is_refused<T>(outcome: strandline::Result<T>, advice: &str) -> bool {
     matches!(outcome, Err(Error::Invalid { what }) if what.contains(advice))
 }
@@ -41,7 +41,7 @@ fn a_store_of_another_engine_is_refused_by_every_part_of_a_batch() {
     ] {
         assert!(is_refused(engine.submit(mixed), "make a batch for each"));
     }
-    // One that is refused does not take others with it.
+    // A refused batch does not affect others.
     let batches =
         vec![Batch::new().append(&own, name, b"x"), Batch::new().append(&foreign, name, b"x")];
     let taken: Vec<bool> =

@@ -1,16 +1,17 @@
 //! The rules of the house, as a test: layering that is only intended fails sooner or later.
 //!
-//! Checked here, each finding with its file and line, all at once:
-//! * floors: a file of the engine uses lower floors only; stores never use each other; nothing goes
-//!    in a circle;
-//! * absences: what a room must not know (the server's protocol knows no engine, its messaging no
-//!    sockets);
-//! * every file says in a heading what it is for; files and functions stay short; nothing is left
-//!    unfinished;
-//!  * one word for one thing: names that the glossary refuses are not given to anything;
-//!  * links and paths in documents lead somewhere.
+//! The rules, whose findings are reported all at once, each with its file and line:
 //!
-//! The last tests plant violations, so that a rule that sees nothing is noticed too.
+//! * floors: a file of the engine uses lower floors only; stores never use each other; there are no
+//!   cycles;
+//! * absences: dependencies that a room must not have (the server's protocol knows no engine, its
+//!   messaging no sockets);
+//! * every file states its purpose in a heading; files and functions stay short; nothing is left
+//!   unfinished;
+//! * one word for one thing: no identifier has a name that the glossary refuses;
+//! * links and paths in documents lead somewhere.
+//!
+//! The last tests plant violations, so that a rule that detects nothing is noticed too.
 #![allow(clippy::disallowed_methods, reason = "a test of the sources reads them")]
 
 #[path = "house/rules.rs"]
@@ -31,8 +32,8 @@ fn root() -> PathBuf {
         .into()
 }
 
-/// The files of the workspace with this ending, as paths from its root. What is built or downloaded
-/// is left out.
+/// The files of the workspace with this ending, as paths from its root, without built and
+/// downloaded ones.
 fn files(ending: &str) -> Vec<PathBuf> {
     const NOT_OURS: &[&str] = &["target", "node_modules", ".git", ".venv", "corpus", "artifacts"];
     let (root, mut found, mut folders) = (root(), Vec::new(), vec![PathBuf::new()]);
@@ -80,7 +81,7 @@ fn room<'a>(source: &'a Source, folder: &str) -> Option<&'a str> {
     inside(source, folder).map(|parts| parts[0])
 }
 
-/// The rooms that a file uses, with lines. What stands in the crate's root belongs to `lib`.
+/// The rooms that a file uses, with lines. Items of the crate's root belong to `lib`.
 fn rooms_used(source: &Source, rooms: &BTreeSet<&str>) -> Vec<(usize, String)> {
     let paths = source.paths(&["crate"]).into_iter();
     let named = paths.filter_map(|used| Some((used.line, used.words.get(1)?.clone())));
@@ -130,7 +131,7 @@ fn floor_findings(sources: &[Source]) -> Vec<String> {
     findings
 }
 
-/// Which node uses which, and where that was seen first.
+/// Which node uses which, with the position of the first use.
 type Graph = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The rooms of a crate.
@@ -152,8 +153,8 @@ fn room_graph(sources: &[Source], folder: &str) -> Graph {
     graph
 }
 
-/// The files and folders inside each folder of a crate, at any depth. What is in a folder's `mod.rs`
-/// is the folder's own; what that re-exports belongs to the file that it comes from.
+/// The files and folders inside each folder of a crate, at any depth. Items in a folder's `mod.rs`
+/// belong to the folder; items that it re-exports belong to the file that they come from.
 fn file_graph(sources: &[Source], folder: &str) -> Graph {
     let modules: BTreeSet<Vec<&str>> =
         sources.iter().filter_map(|source| inside(source, folder)).collect();
@@ -242,7 +243,7 @@ fn absent_rooms(sources: &[Source]) -> Vec<String> {
     absent.map(|room| format!("`{room}` has a floor and no file: take it out of FLOORS")).collect()
 }
 
-/// What a `mod.rs` gives on of its files: `pub use reader::Tail` makes `Tail` the reader's.
+/// The re-exports of a `mod.rs`: `pub use reader::Tail` makes `Tail` the reader's.
 fn given_on(door: &Source) -> BTreeMap<String, String> {
     let children: Vec<String> = words(door.production())
         .windows(2)
@@ -287,8 +288,8 @@ fn absence_findings(sources: &[Source]) -> Vec<String> {
             let code = source.production();
             for (place, word) in words(code) {
                 let is_path = code[place + word.len()..].starts_with("::");
-                // Below the root a path goes on with `::` before the word; what a file declares
-                // itself has none behind.
+                // Below the root a path has a `::` before the word; a declaration has none after
+                // it.
                 let is_root = !code[..place].ends_with("::") || code[..place].ends_with("crate::");
                 if absent.contains(&word) && is_path && is_root {
                     findings.push(at(
@@ -351,7 +352,7 @@ fn shape_findings(source: &Source) -> Vec<String> {
     findings
 }
 
-/// The words of a name: `SegmentSet` and `segment_set` are both segment and set.
+/// The words of a name: `SegmentSet` and `segment_set` both give segment and set.
 fn words_of_name(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     for char in name.chars() {
@@ -371,7 +372,7 @@ fn name_findings(source: &Source) -> Vec<String> {
     let named = source.declared().into_iter().chain([(1, stem)]);
     let mut findings = Vec::new();
     for (line, name) in named {
-        // `FIRST_BLOCK` is no row of single letters.
+        // `FIRST_BLOCK` is not a list of single letters.
         let parts = words_of_name(if name.to_uppercase() == name { "" } else { &name });
         let upper: Vec<String> = name.split('_').map(str::to_lowercase).collect();
         if let Some(word) =
@@ -425,7 +426,7 @@ fn link_findings(document: &Path, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Documents that comments speak of.
+/// Documents that comments refer to.
 fn comment_findings(source: &Source) -> Vec<String> {
     let words = source.comments.split(|char: char| char.is_whitespace() || "()`,;:".contains(char));
     let documents = words.map(|word| word.trim_end_matches('.')).filter(|word| {
@@ -515,7 +516,8 @@ fn planted_uses_are_found() {
         ),
         planted(
             "engine/src/write/commit.rs",
-            "//! a\nuse crate::write::batch::Batch;\n#[cfg(test)]\nmod tests { use crate::engine; }\n",
+            "//! a\nuse crate::write::batch::Batch;\n\
+             #[cfg(test)]\nmod tests { use crate::engine; }\n",
         ),
         planted(
             "engine/src/engine.rs",

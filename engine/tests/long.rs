@@ -1,5 +1,5 @@
-//! Long timelines: what a read costs is counted in blocks read from the disk, not in time, and does
-//! not grow with the timeline.
+//! Long timelines: the cost of a read is counted in blocks read from the disk, not in time, and
+//! does not grow with the timeline.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl House {
         (engine, store)
     }
 
-    /// What a call on a timeline that nobody has read gives, and how many blocks it reads.
+    /// The result of a call on a timeline that was not read before, and how many blocks it reads.
     fn cold<T>(&self, call: impl FnOnce(&Store) -> T) -> (T, u64) {
         let (engine, store) = self.open();
         let result = call(&store);
@@ -46,7 +46,7 @@ fn body(sequence: Sequence) -> Vec<u8> {
     format!("{sequence:>100}").into_bytes()
 }
 
-/// The time of a batch: the clock moves by two a batch.
+/// The time of a batch: the clock moves by two per batch.
 fn time_of(sequence: Sequence) -> u64 {
     START_MS + 2 * ((sequence - 1) / IN_A_BATCH)
 }
@@ -96,7 +96,7 @@ fn reads_of_a_timeline_of_thousands_of_blocks_cost_a_handful() {
     assert!(page.entries.iter().map(|entry| entry.sequence).eq(1..=ENTRIES));
     let (entry, reads) = house.cold(|store| store.get(b"long", ENTRIES + 1).expect("reads"));
     assert!(entry.is_none() && reads <= most, "{reads} reads for what is not there");
-    // The neighbour's entry stands in the same page: it is as small as it would be alone.
+    // The neighbour's entry is in the same page: it is as small as it would be alone.
     let (last, reads) = house.cold(|store| store.last(b"short").expect("reads"));
     assert_eq!(last.map(|entry| entry.sequence), Some(ENTRIES / IN_A_BATCH));
     assert!(reads <= 2, "{reads} reads for a small timeline");
@@ -122,6 +122,6 @@ fn the_time_of_entries_in_shared_bodies_is_found_by_halves() {
     let (after, _) = house.cold(|store| store.get(b"b", found).expect("reads"));
     let times = [before, after].map(|entry| entry.expect("is there").time_ms);
     assert!(times[0] < START_MS + 999 && times[1] >= START_MS + 999, "{found}: {times:?}");
-    // Of 250 blocks of bodies, as many as halving a block of up to 16,384 entries asks for.
+    // Of 250 blocks of bodies, as many as a binary search in a block of up to 16,384 entries needs.
     assert!(reads <= 4 + 14, "{reads} reads");
 }

@@ -1,14 +1,14 @@
-//! Random operations on the engine and on a plain map, which must answer alike (P1–P4, P8, P11,
-//! P12).
+//! Random operations on the engine and on a plain map, which must return the same results (P1–P4,
+//! P8, P11, P12).
 //!
-//! The map knows for each timeline its entries in order; everything that the engine has beside that
-//! (memtables, segments, log files, caches, threads) must not be seen in any answer. Among the
-//! operations are changes to what was written, retries, conditions, TTLs, a clock that moves,
+//! The map has the entries of each timeline in order; everything that the engine has in addition
+//! (memtables, segments, log files, caches, threads) must not be visible in any result. The
+//! operations include changes to existing entries, retries, conditions, TTLs, a clock that moves,
 //! flushes, merges, clean stops, kills and power cuts of the simulated disk.
 //!
 //! A case draws once whether its power may be cut. If so, all its batches are durable on the disk
 //! and the map simply keeps everything; if not, batches ask for either durability, and a kill must
-//! lose neither. It also draws what time does to entries.
+//! lose neither. It also draws the effect of time on entries.
 //!
 //! About 20,000 operations; `STRANDLINE_PROOF=long` makes it a million. A failing case is shrunk to
 //! the few operations that matter.
@@ -46,7 +46,7 @@ proptest! {
     #[test]
     fn the_engine_answers_like_a_plain_map(
         kind in kind(),
-        // Short cases too, so that stops and cuts meet an engine that has just begun, and so that
+        // Short cases too, so that stops and cuts meet an engine that has just started, and so that
         // failures can shrink.
         operations in vec(operation(), 1..2 * OPERATIONS_PER_CASE).prop_map(Case),
     ) {

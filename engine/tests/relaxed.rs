@@ -1,6 +1,6 @@
-//! What a power cut takes although it was seen, and what may be missing at the end of the log (P2,
-//! P5, P11): epochs of stores, the group that vouches for the last one, the torn tail that is
-//! counted, and verdicts of a read-only open behind damage.
+//! Entries that a power cut takes although they were seen, and entries that may be missing at the
+//! end of the log (P2, P5, P11): epochs of stores, the group that vouches for the last one, the
+//! torn tail that is counted, and verdicts of a read-only open after damage.
 
 mod world;
 
@@ -31,7 +31,7 @@ fn model(house: &House, base: &Image) -> Model {
     model
 }
 
-/// The disk after a power cut that took all that was not synced.
+/// The disk after a power cut that took all unsynced data.
 fn power_cut(house: &House, base: &Image) -> Image {
     model(house, base).power_cut(Cut::Lost, &mut Dice::new(1))
 }
@@ -56,7 +56,7 @@ fn bodies(store: &Store, name: &[u8]) -> Vec<(u64, Vec<u8>)> {
     page.entries.into_iter().map(|entry| (entry.sequence, entry.body.to_vec())).collect()
 }
 
-/// The manifest that counts.
+/// The current manifest.
 fn live(image: &Image) -> Live {
     let (_, bytes) =
         image.files.iter().rfind(|(name, _)| name.starts_with("manifest-")).expect("a manifest");
@@ -64,7 +64,7 @@ fn live(image: &Image) -> Live {
     decode(&bytes[file_header::BYTES..], &header).expect("a manifest")
 }
 
-/// The active log file, and where the groups in it lie.
+/// The active log file, and the positions of its groups.
 fn groups(image: &Image) -> (String, Vec<(usize, GroupHeader)>) {
     let (name, bytes) =
         image.files.iter().rfind(|(name, _)| name.starts_with("wal-0")).expect("a log");
@@ -80,7 +80,7 @@ fn groups(image: &Image) -> (String, Vec<(usize, GroupHeader)>) {
     (name.clone(), groups)
 }
 
-/// Flips a bit in the group at this place from the end.
+/// Flips a bit in the n-th group from the end.
 fn damage(image: &mut Image, from_end: usize) {
     let (name, groups) = groups(image);
     let (at, group) = groups[groups.len() - 1 - from_end];
@@ -88,7 +88,7 @@ fn damage(image: &mut Image, from_end: usize) {
     bytes[at + group.group_bytes() as usize - 9] ^= 1;
 }
 
-/// Waits until the group that vouches for the last one is there, which takes a second or two.
+/// Waits for the group that vouches for the last one, which takes a second or two.
 fn wait_for_voucher(engine: &Engine) {
     for _ in 0..3000 {
         if vouched(engine) > 0 {
@@ -308,8 +308,8 @@ fn an_idle_log_is_vouched_for_once_and_relaxed_entries_are_durable_then() {
     let calls = house.disk.log_len();
     let prepared = |op: &Op| matches!(op, Op::Create { name, .. } if name == "wal-next.tmp");
     assert!(!house.disk.log().iter().any(prepared), "no file is made ahead for it");
-    // Further ticks find nothing to do. One that wrote a second one would be seen, if not each
-    // time.
+    // Further ticks find nothing to do. A tick that wrote a second group would be detected, if not
+    // each time.
     let_ticks_pass();
     assert_eq!((vouched(&engine), house.disk.log_len()), (1, calls));
     let image = power_cut(&house, &Image::default());
@@ -384,8 +384,8 @@ fn a_torn_tail_is_counted() {
     }
 }
 
-/// Three timelines in the log, of which "late" alone gets entries behind the damage, and a fourth
-/// in a segment only.
+/// Three timelines in the log, of which only "late" gets entries after the damage, and a fourth in
+/// a segment only.
 fn damaged_log() -> Image {
     let house = house();
     let engine = house.engine();
@@ -413,7 +413,7 @@ fn readers_behind_damage_to_the_log_learn_that_something_may_be_missing() {
     let engine = of(SimulatedDisk::from_image(&image), true).engine();
     let (store, sync) = stores(&engine);
     assert_eq!(engine.damage().len(), 1);
-    // It lost an entry. Another one lost none: nothing tells the two apart.
+    // It lost an entry. Another one lost none: nothing distinguishes the two.
     for name in [b"lossy".as_slice(), b"early", b"cold"] {
         let name_shown = String::from_utf8_lossy(name);
         assert_eq!(
@@ -430,7 +430,7 @@ fn readers_behind_damage_to_the_log_learn_that_something_may_be_missing() {
     }
     assert_eq!(standing(&store, b"never", 0), (Verdict::Trimmed, 0, 0));
     assert_eq!(standing(&sync, b"never", 0), (Verdict::Trimmed, 0, 0), "whatever store it was");
-    // Its last entry has the sequence behind the one before: nothing can be missing.
+    // Its last entry has the sequence after the one before: nothing can be missing.
     assert_eq!(standing(&store, b"late ", 0), (Verdict::Ok, 2, 2));
     assert_eq!(standing(&store, b"late ", 2), (Verdict::Ok, 2, 0));
     assert_eq!(standing(&store, b"late ", 3), (Verdict::Future, 2, 0));
@@ -512,7 +512,7 @@ fn a_log_that_lost_its_last_file_or_its_end_makes_every_end_uncertain() {
         assert_eq!(standing(&store, b"t", 0), (Verdict::Trimmed, last, entries));
         assert_eq!(standing(&store, b"t", 9), (Verdict::Trimmed, 9, 0));
     }
-    // Without damage nothing is doubted.
+    // Without damage there is no doubt.
     let engine = of(SimulatedDisk::from_image(&whole), true).engine();
     let (store, _) = stores(&engine);
     assert_eq!(standing(&store, b"t", 0), (Verdict::Ok, 1, 1));
@@ -535,7 +535,7 @@ fn a_machine_that_tells_no_boot_ends_the_epoch_after_a_kill() {
     assert_eq!(stores(&open()).0.epoch(), format!("{epoch}-1"));
 }
 
-/// A simulated disk of a machine that does not say which boot it is.
+/// A simulated disk of a machine that does not report its boot id.
 mod unknown {
     use std::io;
     use std::path::PathBuf;

@@ -117,7 +117,7 @@ fn an_id_is_forgotten_after_its_window() {
     let append = |body: &[u8]| commit(&engine, Batch::new().append(&sync, b"a", body).id(b"id"));
     let first = append(b"x").expect("commits");
     while append(b"other").is_err() {
-        // The clock moves by itself.
+        // The clock moves automatically.
         std::thread::yield_now();
     }
     assert_eq!((first.sequences, sync.info(b"a").expect("reads").last), (vec![1], 2));
@@ -202,8 +202,8 @@ fn an_id_stands_for_the_whole_batch_over_flushes_and_reopening() {
             );
         };
         again();
-        // Neither how long the entries live nor what the client waits for is part of what is asked
-        // for.
+        // Neither the lifetime of the entries nor the durability that the client waits for is part
+        // of the request's identity.
         let shorter = Batch::new().lifetime_ms(1000).durability(Durability::Os);
         let shorter = shorter
             .append(&store, b"room", b"first")

@@ -1,5 +1,5 @@
 //! Bodies that are changed for all their entries at once (P3, P5): by one record, wherever the
-//! entries are and however many, until merges have written them as they are now.
+//! entries are and however many, until merges have written the changed bodies.
 
 mod world;
 
@@ -106,7 +106,7 @@ fn one_change_shows_in_every_entry_wherever_it_is() {
         table.check(&expected, MEMBERS, "reopened");
         let names = table.sync.list(b"", None, 100).expect("lists");
         assert_eq!(names.len(), MEMBERS, "nothing else is listed");
-        // What was replaced has left the disk, and what replaced it is there once in each store.
+        // The replaced body has left the disk, and its replacement is there once in each store.
         let files = house.disk.contents().files;
         let segments = || files.iter().filter(|(name, _)| name.starts_with("segment-"));
         let count = |what: &[u8]| -> usize {
@@ -170,7 +170,7 @@ fn places_are_those_of_the_commit_also_when_a_store_was_dropped_since() {
     let targets = [(&table.messages, ROOM), (&table.sync, b"u/00".as_slice())];
     let group = vec![
         Batch::new().edit(&other, b"t", 1, b"edited"),
-        // Of an entry that was never given: it has no place.
+        // For an entry that was never assigned: it has no place.
         Batch::new().edit(&other, b"t", 7, b"never"),
         Batch::new().fan_out(b"old", targets),
     ];
@@ -185,8 +185,8 @@ fn places_are_those_of_the_commit_also_when_a_store_was_dropped_since() {
 /// The number of the body that an entry was written with, and its own.
 type Entry = (usize, Option<Vec<u8>>);
 
-/// What should be in each timeline: of an entry which body it was written with, and its own if it
-/// was edited by itself later.
+/// The expected content of each timeline: for each entry the body that it was written with, and its
+/// own if it was edited individually later.
 #[derive(Clone, Default)]
 struct Expected {
     shared: Vec<Vec<u8>>,
@@ -232,7 +232,7 @@ impl Table {
         if name.starts_with(b"c/") { &self.messages } else { &self.sync }
     }
 
-    /// A random call, in the tables and in what is expected of them.
+    /// A random call, on the engine and on the expected content.
     fn step(&self, dice: &mut Dice, expected: &mut Expected, number: u64) {
         let kind = dice.below(10);
         let body = format!("body {number}").into_bytes();
@@ -248,7 +248,7 @@ impl Table {
         let store = self.store_of(&name);
         match kind {
             4..=6 => {
-                // Without a key it was appended alone, and is edited by itself.
+                // Without a key it was appended alone, and is edited individually.
                 let batch = match store.body_of(&name, sequence).expect("reads") {
                     Some(key) => Batch::new().edit_body(key, self.both(), &body),
                     None => Batch::new().edit(store, &name, sequence, &body),
@@ -347,7 +347,7 @@ fn a_backup_and_a_salvage_have_bodies_as_they_are_now() {
                 House::with(options()),
             );
             let found = salvage_in(&wreck.dir(), &saved.dir()).expect("salvages").findings;
-            // Without a manifest, files that were on their way out are parts like others.
+            // Without a manifest, files that were about to be removed are parts like others.
             let is_whole = found.iter().all(|finding| finding.timeline.is_none());
             assert!(is_whole || !with_manifest, "{found:?}");
             open(&saved)
@@ -400,7 +400,7 @@ fn a_power_cut_leaves_a_change_in_all_entries_or_in_none() {
 fn around_damage_no_body_comes_back_that_was_replaced() {
     let house = House::with(options());
     let table = open(&house);
-    // So many that those which are changed are no reason to rewrite the segment.
+    // So many that the changed ones are no reason to rewrite the segment.
     for number in 0..100 {
         table.fan_out(format!("old {number}").as_bytes(), 3);
     }

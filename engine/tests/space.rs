@@ -1,8 +1,9 @@
-//! Space (P2, P6, P8): what is gone gives its space back by itself, merging takes little of it, and
-//! a full disk recovers.
+//! Space (P2, P6, P8): the space of removed data is reclaimed automatically, merging takes little
+//! temporary space, and a full disk recovers.
 //!
-//! The disk is simulated, with a size: blocks of 4 KiB, taken when they are written, free when a
-//! removed file's last reader lets go. Bodies are filler, which the tests look for in the files.
+//! The disk is simulated, with a size: blocks of 4 KiB, taken when they are written, free when the
+//! last reader of a removed file releases it. Bodies are filler, which the tests look for in the
+//! files.
 
 mod world;
 
@@ -24,7 +25,7 @@ impl House {
         House::with(options)
     }
 
-    /// Another with the same clock and settings, and an empty disk.
+    /// Another one with the same clock and settings, and an empty disk.
     fn alike(&self) -> House {
         House { clock: self.clock.clone(), ..House::with(self.options.clone()) }
     }
@@ -45,7 +46,7 @@ impl House {
     /// Takes all the space that is left, so that not a byte is free.
     fn fill_up(&self) -> strandline::vfs::File {
         let file = self.dir().create("not ours").expect("creates");
-        // The engine may still be giving something back.
+        // The engine may still be freeing space.
         while self.disk.free_bytes() > 0 {
             let end = file.len().expect("measures").next_multiple_of(4096);
             let _ = file.write(end, &vec![1; self.disk.free_bytes() as usize]);
@@ -102,7 +103,7 @@ fn a_merge_leaves_shared_bodies_behind_to_which_nothing_refers_any_more() {
     }
 }
 
-/// Each way in which most of a timeline goes, and what is left of it.
+/// The ways in which most of a timeline is removed, and what is left of it.
 type Way = (&'static str, fn(&Store), Vec<u64>);
 
 fn ways() -> Vec<Way> {
@@ -282,7 +283,7 @@ fn merging_that_rests_for_days_blocks_nobody() {
 fn without_room_merging_waits_and_says_so_and_goes_on_when_there_is() {
     let house = House::new();
     let (engine, store) = house.open();
-    // Seven segments; the eighth comes when there is room for itself only.
+    // Seven segments; the eighth arrives when there is room for itself only.
     for round in 0..8 {
         if round == 7 {
             let named = house.disk.contents().files;
@@ -346,7 +347,7 @@ fn a_disk_without_a_free_byte_is_opened_and_what_has_expired_makes_space() {
     });
     assert_eq!(given.expect("appends"), count as u64 + 1);
     assert_eq!((figure(&engine, "reserve_is_out"), figure(&engine, "poisoned")), (0, 0));
-    // The log that holds the last of it is left when what was appended since is old enough.
+    // The log file that holds the rest is removed when the later appends are old enough.
     house.clock.pass(10_000);
     soon("all of it leaves", || house.bodies() == 0);
 }
@@ -380,7 +381,7 @@ fn trimming_on_a_disk_without_a_free_byte_makes_space() {
     }
 }
 
-/// Others take what is left, but for so much.
+/// Other files take the remaining space, except this much.
 fn fill_up_to(house: &House, left_bytes: u64) -> strandline::vfs::File {
     let file = house.dir().create("not ours").expect("creates");
     while house.disk.free_bytes() > left_bytes {
@@ -393,7 +394,7 @@ fn fill_up_to(house: &House, left_bytes: u64) -> strandline::vfs::File {
 
 #[test]
 fn what_is_dead_leaves_a_disk_that_has_room_for_nothing_but_what_is_alive() {
-    // Wholly dead, and partly: a tenth is alive. The log alone needs more than what is free.
+    // One wholly dead, one with a tenth alive. The log alone needs more than what is free.
     for (kept, reopened) in [(0, false), (0, true), (10, false), (10, true)] {
         let house = House::new();
         let (mut engine, mut store) = house.open();
@@ -432,7 +433,7 @@ fn commits_wait_when_merging_is_far_behind_and_it_rests_no_more() {
     let (engine, store) = house.open();
     let mut most_segments = 0;
     for _ in 0..250 {
-        // About a memtable.
+        // About one memtable.
         fill(&store, b"t", 20);
         most_segments = most_segments.max(figure(&engine, "segments"));
     }
@@ -455,8 +456,8 @@ fn fill_up_really(dir: &Dir) {
     }
 }
 
-/// Needs a file system of some tens of megabytes that nobody else writes to: docs/testing.md has
-/// the command.
+/// Needs a file system of some tens of megabytes that no other process writes to: docs/testing.md
+/// has the command.
 #[test]
 #[ignore = "needs a small file system, named by STRANDLINE_SMALL_DISK"]
 fn a_real_disk_without_a_free_byte_is_opened_read_trimmed_and_written_again() {

@@ -1,5 +1,5 @@
 //! Stores that are dropped and created again (P2, P3, P6, P11): over power cuts, beside commits,
-//! flushes and merges, and what is left of them in memory, in the log and on the disk.
+//! flushes and merges, and their remains in memory, in the log and on the disk.
 
 mod world;
 
@@ -139,9 +139,8 @@ fn there_are_so_many_stores_and_no_more() {
     for number in 2..most {
         engine.create_store(&format!("s{number}"), 0).expect("is made");
     }
-    assert!(
-        matches!(engine.create_store("more", 0), Err(Error::TooManyStores { limit }) if limit == most)
-    );
+    let refused = engine.create_store("more", 0);
+    assert!(matches!(refused, Err(Error::TooManyStores { limit }) if limit == most));
     engine.create_store("s7", 0).expect("is there");
     engine.drop_store("s7", false).expect("is dropped");
     engine.create_store("more", 0).expect("there is room");
@@ -189,7 +188,7 @@ fn a_drop_beside_appends_flushes_and_merges_leaves_nothing_behind() {
     assert_eq!(house.engine().stores().len(), 2);
 }
 
-/// What happened in the recording of a drop and a re-creation, in order.
+/// The events in the recording of a drop and a re-creation, in order.
 const CREATED: u64 = 1;
 const FILLED: u64 = 2;
 const DROPPED: u64 = 3;
@@ -236,7 +235,7 @@ fn open(image: &Image) -> Engine {
     Engine::open_in(World { dir, clock }, house().options).expect("opens")
 }
 
-/// What an engine shows after a cut behind the last mark.
+/// The content that an engine shows after a cut after the last mark.
 fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
     let messages = bodies(&engine.store("messages").expect("is there"), b"t");
     let least = [0, 0, 4, 4, 4, 5, 5][mark as usize];
@@ -260,7 +259,7 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
             assert!(mark < REFILLED || shown.len() == 1, "{shown:?} after {mark}");
         }
     }
-    // Whatever was cut: a store that is created next is none that could be seen, nor has anything
+    // Whatever was cut: a store that is created next is not one that could be seen, and has nothing
     // of one.
     let _ = engine.drop_store("box", true);
     let next = engine.create_store("box", 0).expect("is made");
@@ -270,7 +269,7 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
     assert_eq!(next.append(b"t", b"next").expect("appends"), 1);
 }
 
-/// Whether a store has the epoch, or one that began after a power cut took what was of relaxed
+/// Whether a store has the epoch, or one that began after a power cut took entries of relaxed
 /// durability.
 fn is_of(store: &Store, epoch: &str) -> bool {
     let number =

@@ -1,10 +1,10 @@
-//! What may run where: wakers are called off the commit path, whatever they do, and an engine stops
-//! whole.
+//! Threads: wakers are called off the commit path, whatever they do, and an engine stops
+//! completely.
 //!
 //! Wakers are code of the caller: they sleep, panic, append, close the engine, or own its last
-//! handle. Each test here has one that does, and looks at what others notice of it. The directory
-//! is watched: when its lock is released, no other thread of the engine may be left, and from then
-//! on nothing may change in it until the next engine opens.
+//! handle. Each test here has one that does, and checks the effect on others. The directory is
+//! watched: when its lock is released, no other thread of the engine may be left, and from then on
+//! nothing may change in it until the next engine opens.
 
 mod disks;
 
@@ -23,17 +23,17 @@ use strandline::vfs::simulated::{Op, SimulatedDisk};
 use strandline::vfs::{Dir, RawDirectory};
 use strandline::{Batch, Engine, Error, Limit, Options, Receipt, Store, Ticket, World};
 
-/// Longer than anything here takes: what is not there by then never comes.
+/// Longer than anything here takes: an event that has not happened by then never happens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The threads of an engine are counted in the whole process, so there is one engine at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// What was found when the directory's lock was released.
+/// The state when the directory's lock was released.
 struct Released {
-    /// The threads of the engine that were left, but for the one that released it.
+    /// The threads of the engine that were left, except the one that released it.
     threads: Vec<String>,
-    /// How many calls the disk had seen.
+    /// How many calls the disk had received.
     calls: usize,
 }
 
@@ -70,7 +70,7 @@ impl RawDirectory for Watched {
 }
 
 /// The engine's threads other than this one. A thread that was joined may still be listed for a
-/// moment: what goes away while the list is read again and again was at its end.
+/// moment: a thread that disappears while the list is read repeatedly had ended.
 #[allow(clippy::disallowed_methods, reason = "the kernel lists threads as files")]
 fn threads_left() -> Vec<String> {
     let own = std::fs::read_link("/proc/thread-self").expect("Linux lists threads");
@@ -92,7 +92,7 @@ fn threads_left() -> Vec<String> {
     left
 }
 
-/// A disk, the engine on it, and what is reported of its end.
+/// A disk, the engine on it, and the reports of its end.
 struct Bench {
     disk: SimulatedDisk,
     world: World,
@@ -123,7 +123,8 @@ impl Bench {
         (engine, store)
     }
 
-    /// Waits until the directory is free. Nothing of the engine may be left then, or come after.
+    /// Waits until the directory is released. No thread of the engine may be left then, and nothing
+    /// may change later.
     fn wait_for_release(&self) {
         let released = self.released.recv_timeout(PATIENCE).expect("the lock is released");
         assert_eq!(
@@ -145,7 +146,7 @@ impl Bench {
     }
 }
 
-/// The next test starts when this engine has ended: a waker may be what drops its last handle.
+/// The next test starts when this engine has ended: a waker may drop its last handle.
 impl Drop for Bench {
     fn drop(&mut self) {
         while self.is_locked.load(Ordering::Acquire) && self.released.recv_timeout(PATIENCE).is_ok()
@@ -181,7 +182,7 @@ fn pending(engine: &Engine, store: &Store, waker: &Waker) -> Ticket {
     }
 }
 
-/// What runs to its end, or fails the test instead of hanging it.
+/// Runs `run` to its end, or fails the test instead of hanging it.
 fn ends<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
     std::thread::spawn(move || sender.send(run()));
@@ -198,7 +199,8 @@ fn wait_at<T>(receiver: &Mutex<Receiver<T>>) -> T {
     receiver.lock().expect("no panic").recv_timeout(PATIENCE).expect("comes in time")
 }
 
-/// A waker that drops the handles that it is sent, reports that it did, and returns when it may.
+/// A waker that drops the handles that it receives, reports that it did, and returns when it is
+/// allowed to.
 struct Dropping {
     waker: Waker,
     handles: Sender<(Engine, Store)>,
@@ -288,7 +290,7 @@ fn the_last_handle_may_be_dropped_on_the_commit_thread_itself() {
 
 #[test]
 fn a_waker_that_is_replaced_may_own_the_last_handle() {
-    /// Lets the disk go on when it is dropped, and then drops the handles.
+    /// Lets the disk continue when it is dropped, and then drops the handles.
     struct Owner(Mutex<Option<(Engine, Store)>>, Sender<()>);
     impl Wake for Owner {
         fn wake(self: Arc<Self>) {}
@@ -424,7 +426,7 @@ fn no_waker_is_forgotten_when_the_engine_closes() {
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
 }
 
-/// What ends an engine.
+/// The ways to end an engine.
 const ENDS: [fn(Engine, Store); 2] =
     [|engine, _store| engine.close().expect("closes"), |engine, store| drop((engine, store))];
 

@@ -1,4 +1,4 @@
-//! Any bytes as what a client sends. The body is `requests::requests` in
+//! Any bytes as the input of a client. The body is `requests::requests` in
 //! `server/tests/bodies/requests.rs`.
 #![no_main]
 

@@ -38,7 +38,7 @@ fn ends_with(output: &Output, code: i32) -> (String, String) {
     (out, err)
 }
 
-/// A directory with entries, closed: names and bodies that are text, and such that are not.
+/// A closed directory with entries: names and bodies that are text, and some that are not.
 fn made() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let dir = folder.path().join("data");
@@ -122,7 +122,7 @@ fn repair_mends_what_is_kept_twice_and_names_what_is_not() {
     assert!(out.contains("its other copy is good") && out.contains("1 files mended"), "{out}");
     assert!(out.contains(&format!("mended {}", dir.join(&file).display())), "{out}");
     ends_with(&verb("verify", &[&dir]), 0);
-    // What is kept once can be named only.
+    // Damage to files that are kept once can only be reported.
     let (_folder, dir) = made();
     let file = damage(&dir);
     let (out, _) = ends_with(&verb("repair", &[&dir]), 1);
@@ -207,7 +207,7 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
 }
 
-/// Runs a verb under a umask that takes nothing away. Returns the modes of the files in `dir`
+/// Runs a command under a umask that removes no permission. Returns the modes of the files in `dir`
 /// afterwards.
 fn modes(arguments: &[&Path], dir: &Path) -> Vec<(PathBuf, u32)> {
     let under = "umask 0; exec \"$0\" \"$@\" < /dev/null";
@@ -245,7 +245,7 @@ fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_i
         let above = target.parent().expect("it has one");
         assert_eq!((mode(target), mode(above), mode(&shared)), (0o700, 0o700, 0o755), "{name}");
     }
-    // What is linked or was there before is as its owner wants it.
+    // Linked files, and those that were there before, keep their owner's modes.
     let is_data = |file: &Path| file.extension().is_some_and(|ending| ending == "data");
     let open = path("open");
     std::fs::create_dir(&open).expect("makes it");

@@ -1,7 +1,10 @@
 //! Compares Strandline with its peers: tables in Markdown on standard output, progress on standard
 //! error.
 //!
-//! `cargo run --release -p strandline-benches --features peers --bin compare -- --workload w3 --scale 0.1`
+//! ```sh
+//! cargo run --release -p strandline-benches --features peers --bin compare -- \
+//!     --workload w3 --scale 0.1
+//! ```
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -15,25 +18,25 @@ use strandline_benches::workloads::{append, fan_out, latest};
 #[derive(Parser)]
 #[command(about = "Compares Strandline with its peers, in turns, and prints medians and ratios.")]
 struct Arguments {
-    /// Which workload; may be repeated.
+    /// The workload; may be repeated.
     #[arg(long, required = true, value_delimiter = ',')]
     workload: Vec<Workload>,
-    /// Who takes part. Default: every engine that this build knows.
+    /// The engines to compare. Default: every engine that this build knows.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<Kind>,
-    /// How often each contestant runs.
+    /// The number of runs of each contestant.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// The amount of work: 1 is what the documentation describes.
+    /// The amount of work: 1 is the amount that the documentation describes.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// W2: how many appends are outstanding.
+    /// W2: the number of outstanding appends.
     #[arg(long, value_delimiter = ',', default_values_t = [64])]
     outstanding: Vec<usize>,
-    /// W3: how many members a group has.
+    /// W3: the number of members of a group.
     #[arg(long, value_delimiter = ',', default_values_t = [500])]
     members: Vec<usize>,
-    /// Where to make the temporary directories: a directory on the disk that is to be measured.
+    /// The parent of the temporary directories: a directory on the disk that is to be measured.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
 }

@@ -1,6 +1,9 @@
 //! Loads a server over TCP and prints rates and latencies.
 //!
-//! `cargo run --release -p strandline-benches --bin load -- --workload append --clients 50 --pipeline 16 --seconds 5`
+//! ```sh
+//! cargo run --release -p strandline-benches --bin load -- \
+//!     --workload append --clients 50 --pipeline 16 --seconds 5
+//! ```
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
@@ -18,35 +21,35 @@ struct Arguments {
     /// The server's host and port.
     #[arg(long, default_value = "127.0.0.1:7411")]
     address: String,
-    /// Whose commands to send.
+    /// The server whose commands to send.
     #[arg(long, value_enum, default_value = "strandline")]
     target: Target,
-    /// What to do.
+    /// The workload.
     #[arg(long, value_enum)]
     workload: Workload,
     /// Connections.
     #[arg(long, default_value_t = 50)]
     clients: usize,
-    /// Commands that a client sends at once.
+    /// The number of commands that a client sends at once.
     #[arg(long, default_value_t = 1)]
     pipeline: usize,
     /// Threads of the load generator.
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// How long to measure.
+    /// The time to measure.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// How long to run before measuring.
+    /// The time to run before measuring.
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
     /// Members of a group, for the fan-out.
     #[arg(long, default_value_t = 500)]
     members: usize,
-    /// Ask Strandline to answer when the entry is logged, before fsync. Redis has a setting of its
-    /// server for that.
+    /// Ask Strandline to answer when the entry is logged, before fsync. For Redis it is a setting
+    /// of its server.
     #[arg(long)]
     relaxed: bool,
-    /// Do not fill the timelines before reading them: an earlier run has.
+    /// Do not fill the timelines before reading them: an earlier run has filled them.
     #[arg(long)]
     filled: bool,
 }
@@ -81,7 +84,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// What a positive reply means: no figure without it.
+/// The durability that a positive reply means: no figure is printed without it.
 fn durability(arguments: &Arguments) -> Result<String> {
     Ok(match (arguments.target, arguments.relaxed) {
         (Target::Strandline, false) => "fdatasync before the reply".to_owned(),

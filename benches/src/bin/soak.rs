@@ -1,5 +1,5 @@
 //! Long runs: steady load with a TTL, and growth. Tables in Markdown on standard output; the exit
-//! code tells whether the bounds held.
+//! code shows whether the bounds held.
 //!
 //! `cargo run --release -p strandline-benches --bin soak -- --dir /data ttl --ttl 60 --seconds 600`
 #![forbid(unsafe_code)]
@@ -16,13 +16,13 @@ use strandline_benches::soak::{growth, ttl};
 #[derive(Parser)]
 #[command(about = "Runs an engine for long and looks whether it stays what it was.")]
 struct Arguments {
-    /// Where to make the temporary directory: on the disk that is to be measured.
+    /// The parent of the temporary directory: on the disk that is to be measured.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
     /// Answers come when an append is logged, before fsync.
     #[arg(long)]
     relaxed: bool,
-    /// How many seconds a row of the table is about.
+    /// The number of seconds per row of the table.
     #[arg(long, default_value_t = 60)]
     every: u64,
     #[command(subcommand)]
@@ -33,25 +33,25 @@ struct Arguments {
 enum Run {
     /// W8: full speed into a store with a TTL; then nothing, until it is empty.
     Ttl {
-        /// How long an entry lives, in seconds.
+        /// The lifetime of an entry, in seconds.
         #[arg(long, default_value_t = 60)]
         ttl: u64,
-        /// How long to append.
+        /// The time to append.
         #[arg(long, default_value_t = 600)]
         seconds: u64,
-        /// How many timelines.
+        /// The number of timelines.
         #[arg(long, default_value_t = 100_000)]
         timelines: u32,
     },
-    /// W9: entries of 200 bytes until there are so many; then cold reads.
+    /// W9: entries of 200 bytes up to a total size; then cold reads.
     Growth {
         /// Megabytes of bodies.
         #[arg(long, default_value_t = 20_000)]
         megabytes: u64,
-        /// How many timelines.
+        /// The number of timelines.
         #[arg(long, default_value_t = 1_000_000)]
         timelines: u32,
-        /// How many of them to read at the end.
+        /// The number of timelines to read at the end.
         #[arg(long, default_value_t = 2000)]
         reads: u32,
     },

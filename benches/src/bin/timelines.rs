@@ -1,6 +1,9 @@
-//! Millions of timelines, or of ids: what they cost. A table in Markdown on standard output.
+//! The cost of millions of timelines, or of ids. A table in Markdown on standard output.
 //!
-//! `cargo run --release -p strandline-benches --bin timelines -- --timelines 1000000 --entries 5 --body 200 --dir D`
+//! ```sh
+//! cargo run --release -p strandline-benches --bin timelines -- \
+//!     --timelines 1000000 --entries 5 --body 200 --dir D
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "a benchmark's own directory is its own business")]
 
@@ -20,7 +23,7 @@ struct Arguments {
     /// How the load ends.
     #[arg(long, value_enum, default_value = "settled")]
     end: Ends,
-    /// Random reads, or retries, before memory is looked at again.
+    /// Random reads, or retries, before memory is measured again.
     #[arg(long, default_value_t = 100_000)]
     reads: u64,
     /// An empty directory, or none yet, on the disk that is to be measured. It is removed at the
@@ -37,11 +40,11 @@ struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Ends {
-    /// Closed when the engine has merged what it wants to.
+    /// Closed when the engine's own merges are done.
     Settled,
     /// Closed when all is merged into one segment.
     Compacted,
-    /// Cut off without flush: what was appended last is in the log only.
+    /// Cut off without flush: the last appends are in the log only.
     Killed,
 }
 

@@ -1,8 +1,8 @@
 //! Clients that send a pipeline of commands, wait for all of its replies, and send the next.
 //!
-//! A thread runs many clients on one event loop: a thread a client would measure the scheduler. A
-//! latency runs from before the pipeline is written to when the reply is complete in the client.
-//! What begins before the warm-up is over is not counted.
+//! A thread runs many clients on one event loop: one thread per client would measure the scheduler.
+//! A latency lasts from before the pipeline is written until the reply is complete in the client.
+//! Commands that begin before the warm-up is over are not counted.
 
 use std::sync::Arc;
 use std::thread;
@@ -29,13 +29,13 @@ pub struct Plan {
     pub pipeline: usize,
     /// Threads that the clients are spread over.
     pub threads: usize,
-    /// Not counted at the start.
+    /// Time at the start that is not counted.
     pub warm_up: Duration,
-    /// Counted.
+    /// Time that is counted.
     pub measured: Duration,
 }
 
-/// What they saw.
+/// The result of the clients.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Replies.
@@ -65,7 +65,7 @@ impl Seen {
     }
 }
 
-/// Runs all clients for as long as the plan says.
+/// Runs all clients for the time of the plan.
 pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
     let threads = plan.threads.clamp(1, plan.clients);
     let start = Instant::now();
@@ -98,8 +98,8 @@ pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
     Ok(sum)
 }
 
-/// Fills the timelines that are read, over one connection; more than one run on the same server
-/// does no harm.
+/// Fills the timelines that are read, over one connection; repeating it on the same server is
+/// harmless.
 pub fn fill(address: &str, shared: &Arc<Shared>) -> Result<()> {
     event_loop()?.block_on(async {
         let mut connection = Connection::open(address).await?;
@@ -171,7 +171,8 @@ impl Connection {
         Ok(Connection { socket, output: Vec::new(), input: Vec::with_capacity(64 * 1024) })
     }
 
-    /// Sends what `output` holds and takes so many replies; returns the last one's first bytes.
+    /// Sends the content of `output` and takes this many replies; returns the last one's first
+    /// bytes.
     async fn exchange(&mut self, replies: usize, mut seen: Option<&mut Seen>) -> Result<String> {
         let since = Instant::now();
         self.socket.write_all(&self.output).await?;
@@ -210,7 +211,7 @@ impl Connection {
     }
 }
 
-/// The first bytes of a reply, for a person.
+/// The first bytes of a reply, as readable text.
 fn shown(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(&reply[..reply.len().min(200)]);
     text.split("\r\n").collect::<Vec<_>>().join(" ").trim_end().to_owned()

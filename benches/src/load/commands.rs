@@ -1,8 +1,8 @@
-//! What a workload is in the words of each target.
+//! The commands of each workload for each target.
 //!
-//! Redis Streams stand for what Redis users build timelines with: XADD, XREVRANGE, and for a
+//! Redis Streams are used because Redis users build timelines with them: XADD, XREVRANGE, and for a
 //! fan-out one EVAL that adds the body to each key, which is atomic and costs one command instead
-//! of N + 3. Durability of Redis is its server's setting; of Strandline, the command's
+//! of N + 3. Durability is a setting of the server in Redis, and of the command in Strandline
 //! (`DURABILITY os`), with fsync as the default.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use super::resp::{begin_command, write_command, write_part};
 use crate::workload::{Bodies, GROUPS, Random, TIMELINES, Zipf, timeline};
 
-/// Who answers.
+/// The target server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Target {
     /// This project's server.
@@ -21,7 +21,7 @@ pub enum Target {
     Redis,
 }
 
-/// What is asked.
+/// The workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
     /// One entry to one timeline, by Zipf over 100 k timelines.
@@ -46,9 +46,9 @@ const FAN_OUT_SCRIPT: &[u8] =
 /// The data that all clients share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Who answers.
+    /// The target server.
     pub target: Target,
-    /// What is asked.
+    /// The workload.
     pub workload: Workload,
     /// Whether to ask Strandline for `DURABILITY os`.
     pub relaxed: bool,
@@ -72,7 +72,7 @@ impl Shared {
     }
 }
 
-/// One client's commands, without end.
+/// An endless sequence of commands for one client.
 pub struct Commands {
     shared: Arc<Shared>,
     random: Random,

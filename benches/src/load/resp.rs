@@ -1,9 +1,9 @@
-//! RESP, as far as a load generator needs it: commands are written, replies are measured and
+//! The part of RESP that a load generator needs: commands are written, replies are measured and
 //! dropped.
 
 use anyhow::{Result, bail, ensure};
 
-/// Nested deeper than this, a reply is none that our commands can bring.
+/// Nested deeper than this, a value cannot be a reply to these commands.
 const DEEPEST: usize = 16;
 
 /// Appends one command to `out`.
@@ -14,7 +14,7 @@ pub fn write_command(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-/// Appends the head of a command of so many parts, which `write_part` must follow.
+/// Appends the head of a command of this many parts, which `write_part` must follow.
 pub fn begin_command(out: &mut Vec<u8>, parts: usize) {
     out.extend_from_slice(format!("*{parts}\r\n").as_bytes());
 }
@@ -35,7 +35,7 @@ pub struct Reply {
     pub is_error: bool,
 }
 
-/// The reply at the front of `buffer`; `None` when more of it has to come.
+/// The reply at the front of `buffer`; `None` when it is not complete yet.
 pub fn first_reply(buffer: &[u8]) -> Result<Option<Reply>> {
     let Some(bytes) = end_of_value(buffer, 0, 0)? else { return Ok(None) };
     let is_error = matches!(buffer.first(), Some(b'-' | b'!'));

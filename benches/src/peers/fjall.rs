@@ -1,10 +1,10 @@
-//! fjall, with default options but for its block cache: 256 MiB, which is what Strandline's default
+//! fjall, with default options except its block cache: 256 MiB, as much as Strandline's default
 //! budget gives to blocks.
 //!
 //! A key is a timeline and a sequence, both big-endian, numbered by the caller from a table; stores
 //! are keyspaces. Logged: the call returns after write(2) (`PersistMode::Buffer`). Synced: after
 //! fdatasync (`PersistMode::SyncData`), made under the lock of its log: concurrent callers queue
-//! for one fdatasync each, so the workloads also measure one caller who gathers appends into a
+//! for one fdatasync each, so the workloads also measure one caller that gathers appends into a
 //! batch. Flush rotates the memtables and waits; compaction is a major one.
 
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Fjall {
         Ok(Fjall { database, messages, sync, copies, lasts })
     }
 
-    /// The next key of a timeline; those of users stand above `TIMELINES`.
+    /// The next key of a timeline; those of users are above `TIMELINES`.
     fn next_key(&self, timeline: u32) -> [u8; 12] {
         key(timeline, self.lasts[timeline as usize].fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -93,7 +93,7 @@ impl Peer for Fjall {
     }
 
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
-        // The bounds come from the table, which spares the engine a search for the end of the
+        // The bounds come from the table, which saves the engine a search for the end of the
         // timeline.
         let end = self.lasts[timeline as usize].load(Ordering::Relaxed);
         let begin = (end + 1).saturating_sub(count as u64).max(1);

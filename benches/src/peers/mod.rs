@@ -1,9 +1,10 @@
-//! Engines made to look alike: what a workload asks of each, and how to open one.
+//! A common interface to engines: the operations that a workload needs, and how to open each
+//! engine.
 //!
-//! A peer takes work and answers when its own acknowledgement says so. `Durability` maps to what
-//! the engine offers; each file's heading says what that is. A peer whose calls block answers
-//! `Pending::Done`; Strandline answers with its ticket, and the driver decides how many may be in
-//! flight.
+//! A peer takes work and answers according to its own acknowledgement. `Durability` maps to the
+//! levels that the engine offers; each file's heading describes them. A peer whose calls block
+//! answers `Pending::Done`; Strandline answers with its ticket, and the driver decides how many may
+//! be in flight.
 
 #[cfg(feature = "peers")]
 mod fjall;
@@ -22,12 +23,12 @@ use clap::ValueEnum;
 
 use crate::workload::{Append, FanOut};
 
-/// What an acknowledgement promises.
+/// The meaning of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// The operating system has the bytes: a crash of the process does not take them.
+    /// The operating system has the bytes: they survive a crash of the process.
     Logged,
-    /// fdatasync returned: a power cut does not take them.
+    /// fdatasync returned: they survive a power cut.
     Synced,
 }
 
@@ -36,8 +37,8 @@ pub enum Durability {
 pub enum Copies {
     /// The body in every timeline.
     Inline,
-    /// The body in the conversation's timeline; in each member's, 12 bytes that say where. A reader
-    /// of a member's timeline pays one more look-up an entry.
+    /// The body in the conversation's timeline; in each member's, 12 bytes with its position. A
+    /// reader of a member's timeline needs one more look-up per entry.
     References,
 }
 
@@ -64,7 +65,7 @@ impl Work<'_> {
 pub enum Pending {
     /// It is acknowledged already.
     Done,
-    /// It will be.
+    /// It will be acknowledged later.
     Ticket(::strandline::Ticket),
 }
 
@@ -77,7 +78,7 @@ impl Pending {
         }
     }
 
-    /// Looks whether it is acknowledged, without waiting.
+    /// Checks whether it is acknowledged, without waiting.
     pub fn is_done(&mut self) -> Result<bool> {
         if let Pending::Ticket(ticket) = self {
             match Pin::new(ticket).poll_once() {
@@ -90,7 +91,7 @@ impl Pending {
     }
 }
 
-/// Asks a future once, with nobody to wake.
+/// Polls a future once, without a task to wake.
 trait PollOnce: Future {
     fn poll_once(self: Pin<&mut Self>) -> Poll<Self::Output> {
         self.poll(&mut Context::from_waker(Waker::noop()))
@@ -99,12 +100,12 @@ trait PollOnce: Future {
 
 impl<F: Future> PollOnce for F {}
 
-/// What a read found.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Entries.
     pub entries: usize,
-    /// The sum of their bodies' first bytes: a reader touches what it reads.
+    /// The sum of their bodies' first bytes, so that a reader accesses the data.
     pub checksum: u64,
 }
 
@@ -137,14 +138,14 @@ pub trait Peer: Send + Sync {
     /// Reads the newest `count` entries of a conversation's timeline, newest first.
     fn latest(&self, timeline: u32, count: usize) -> Result<Found>;
 
-    /// Brings what was written to where it rests until compaction.
+    /// Writes buffered data to the files that hold it until compaction.
     fn flush(&self) -> Result<()>;
 
-    /// Merges what rests, as far as the engine does that.
+    /// Merges these files, as far as the engine does that.
     fn compact(&self) -> Result<()>;
 }
 
-/// Which engine.
+/// The kind of engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// This project's.

@@ -2,11 +2,10 @@
 //! memory, lz4 for batches of 8 KiB and more.
 //!
 //! A timeline is a region, its sequences are the region's log indexes, numbered by the caller as
-//! the engine wants it: hence the table of last indexes, and hence no two threads may write to one
+//! the engine requires: hence the table of last indexes, and hence no two threads may write to one
 //! timeline at a time (the workloads give each its own). Logged: `write(.., sync = false)` returns
 //! after write(2). Synced: after fdatasync; concurrent callers share it in the engine's write
-//! group. It does not sort or merge what it wrote: flush is a sync, compaction only purges old
-//! files.
+//! group. It does not sort or merge its data: flush is a sync, compaction only purges old files.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -19,7 +18,7 @@ use super::raft_entry::RaftEntry;
 use super::{Copies, Durability, Found, Peer, Pending, Work};
 use crate::workload::TIMELINES;
 
-/// Tells the engine where an entry keeps its index.
+/// Returns the index of an entry to the engine.
 struct Format;
 
 impl MessageExt for Format {
@@ -30,8 +29,8 @@ impl MessageExt for Format {
     }
 }
 
-/// What a writing thread keeps from call to call, so that the engine is measured and not the
-/// allocator.
+/// Buffers that a writing thread keeps from call to call, so that the engine is measured and not
+/// the allocator.
 #[derive(Default)]
 struct Scratch {
     batch: LogBatch,
@@ -57,7 +56,7 @@ impl RaftEngine {
         Ok(RaftEngine { engine: Engine::open(config)?, copies, lasts })
     }
 
-    /// Adds the scratch's entry to its batch, at the end of `region`; says where.
+    /// Adds the scratch's entry to its batch, at the end of `region`; returns its position.
     fn push(&self, scratch: &mut Scratch, region: u32) -> Result<u64> {
         scratch.entry.index = self.lasts[region as usize].fetch_add(1, Ordering::Relaxed) + 1;
         scratch

@@ -1,8 +1,8 @@
 //! A log entry in the form that raft-engine takes: a protobuf message, written by hand.
 //!
-//! `message Entry { uint64 index = 1; bytes body = 2; }`, and no more than what encoding and
-//! decoding ask for. Generated code does the same steps; generating it would need a protobuf
-//! compiler on every machine that builds the benches.
+//! `message Entry { uint64 index = 1; bytes body = 2; }`, with only the functions that encoding and
+//! decoding need. Generated code does the same steps; generating it would need a protobuf compiler
+//! on every machine that builds the benches.
 
 use std::any::Any;
 use std::sync::OnceLock;

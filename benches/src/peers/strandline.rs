@@ -1,7 +1,7 @@
 //! Strandline, with default options.
 //!
 //! Logged: the ticket resolves after write(2). Synced: after fdatasync. Visible to readers at the
-//! same moment. A fan-out stores its body once by itself, so `Copies` means nothing here. Names are
+//! same moment. A fan-out always stores its body once, so `Copies` means nothing here. Names are
 //! made before the clock starts, as an application has them.
 
 use std::path::Path;
@@ -46,8 +46,8 @@ impl Strandline {
             }),
             Work::FanOut(fan_out) => {
                 let conversation = self.conversations[fan_out.conversation as usize].as_slice();
-                // The conversation and then its members, as one range: a fan-out asks how many
-                // targets there will be.
+                // The conversation and then its members, as one range: a fan-out needs the number
+                // of targets in advance.
                 let count = fan_out.members.len() + 1;
                 let targets = (0..count).map(|place| match place.checked_sub(1) {
                     None => (&self.messages, conversation),

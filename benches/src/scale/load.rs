@@ -1,4 +1,4 @@
-//! Fills a directory, and lets it come to rest.
+//! Fills a directory, and waits until the engine is idle.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -10,10 +10,10 @@ use strandline::{Batch, Durability, Engine, Ticket};
 use super::{Data, process};
 use crate::workload::{Bodies, Random};
 
-/// How many batches are on their way at once.
+/// The number of batches in flight.
 const IN_FLIGHT: usize = 64;
 
-/// How long nothing must be merged before the directory is at rest.
+/// The time without merges after which the engine counts as idle.
 const REST: Duration = Duration::from_secs(6);
 
 /// How a load ends.
@@ -23,11 +23,11 @@ pub enum End {
     Settled,
     /// Everything merged into one segment, then closed.
     Compacted,
-    /// As after a kill: the log has what was not flushed.
+    /// As after a kill: the log has the data that was not flushed.
     Killed,
 }
 
-/// Loads all entries. With ids an append is a batch, otherwise a hundred are.
+/// Loads all entries. With ids a batch is one append, otherwise a hundred.
 pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
     let engine = Engine::open(dir, data.options())?;
     let store = engine.store("messages")?;
@@ -61,7 +61,7 @@ pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
     let appends = data.timelines * data.entries;
     println!("| loading, appends/s | {:.0} |", appends as f64 / seconds);
     if end == End::Killed {
-        // Nothing of the engine is dropped or told.
+        // No part of the engine is dropped or notified.
         std::process::exit(0);
     }
     engine.flush()?;
@@ -103,8 +103,8 @@ fn settle(engine: &Engine) {
     }
 }
 
-/// Whether this process wrote something in the last moment: a merge may take longer than the rest
-/// that is waited for.
+/// Whether this process wrote something in the last moment: a merge may take longer than the idle
+/// time.
 fn is_busy() -> bool {
     use std::cell::Cell;
     thread_local!(static WRITTEN: Cell<u64> = const { Cell::new(0) });

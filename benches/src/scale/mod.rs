@@ -1,8 +1,8 @@
-//! Millions of timelines: what they cost in memory, files, open time and block reads. For the
-//! binary `timelines`.
+//! The cost of millions of timelines in memory, files, open time and block reads. For the binary
+//! `timelines`.
 //!
-//! Each step runs in a process of its own, so that its memory is what it needs and nothing that an
-//! earlier step left behind.
+//! Each step runs in a process of its own, so that its memory does not include the leftovers of an
+//! earlier step.
 
 pub mod load;
 pub mod process;
@@ -11,13 +11,13 @@ pub mod reads;
 use clap::Args;
 use strandline::Options;
 
-/// What is there.
+/// The content of the directory.
 #[derive(Args, Clone, Debug)]
 pub struct Data {
-    /// How many timelines.
+    /// The number of timelines.
     #[arg(long, default_value_t = 1_000_000)]
     pub timelines: u64,
-    /// How many entries each has; they come round by round, in no order of names.
+    /// The number of entries of each; they are appended round by round, in no order of names.
     #[arg(long, default_value_t = 5)]
     pub entries: u64,
     /// Bytes of a body.
@@ -37,10 +37,11 @@ impl Data {
         Options { memory_budget_bytes: self.budget_mib << 20, ..Options::default() }
     }
 
-    /// The timeline of a place in a round: all of them, each once, in an order that has nothing to
-    /// do with that of names.
+    /// The timeline at a position in a round: all of them, each once, in an order unrelated to that
+    /// of names.
     pub fn scattered(&self, place: u64) -> u64 {
-        // A prime above any number of timelines that is loaded here, so that no two places meet.
+        // A prime above any number of timelines that is loaded here, so that no two positions
+        // collide.
         place * 2_654_435_761 % self.timelines
     }
 

@@ -1,4 +1,4 @@
-//! What the operating system says of this process and of a directory.
+//! The operating system's figures for this process and a directory.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +17,7 @@ pub fn memory_mb(name: &str) -> Result<f64> {
     Ok(kib * 1024.0 / 1e6)
 }
 
-/// How long this thread has had a processor, in milliseconds: on a machine that is shared, what a
-/// call costs.
+/// The processor time of this thread in milliseconds: the cost of a call on a shared machine.
 pub fn processor_ms() -> Result<f64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat")
         .context("reading the scheduler's figures")?;
@@ -27,7 +26,7 @@ pub fn processor_ms() -> Result<f64> {
     Ok(nanos / 1e6)
 }
 
-/// How many files a directory has, and their bytes.
+/// The number of files in a directory, and their size in bytes.
 pub fn files(dir: &Path) -> Result<(u64, u64)> {
     let (mut count, mut bytes) = (0, 0);
     for entry in fs::read_dir(dir)? {
@@ -37,7 +36,7 @@ pub fn files(dir: &Path) -> Result<(u64, u64)> {
     Ok((count, bytes))
 }
 
-/// How many files this process has open.
+/// The number of files that this process has open.
 pub fn descriptors() -> Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count())
 }

@@ -1,4 +1,4 @@
-//! Opens what was loaded, and reads timelines that nobody has read.
+//! Opens the loaded directory, and reads timelines that were not read before.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,10 +10,10 @@ use strandline::{Batch, Engine, Store};
 use super::{Data, process};
 use crate::workload::Random;
 
-/// Timelines that are looked at one by one.
+/// Timelines that are read one by one.
 const LOOKED_AT: u64 = 1000;
 
-/// Opens, and tells what an engine that did nothing yet takes.
+/// Opens, and prints the memory of an engine that has done nothing yet.
 pub fn open(data: &Data, dir: &Path) -> Result<Engine> {
     let (files, bytes) = process::files(dir)?;
     println!("| files | {files} |");
@@ -33,8 +33,8 @@ fn block_reads(engine: &Engine) -> u64 {
     engine.stats().get("block_reads").unwrap_or(0)
 }
 
-/// Calls `look` for some timelines that were not looked at before, and prints how many blocks each
-/// call read.
+/// Calls `look` for some timelines that were not read before, and prints how many blocks each call
+/// read.
 fn count_reads(
     engine: &Engine,
     what: &str,
@@ -61,8 +61,8 @@ fn count_reads(
     Ok(())
 }
 
-/// Reads the newest entry of timelines: at first, when nothing is cached; later, when what all
-/// timelines have in common is.
+/// Reads the newest entry of timelines: first with an empty cache; later, with everything cached
+/// that all timelines share.
 pub fn latest(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
     let store = engine.store("messages")?;
     let newest = |timeline: u64| {
@@ -104,16 +104,19 @@ fn commit(
     Ok((receipt.sequences[0], receipt.duplicate))
 }
 
-/// Tries appends again whose ids were used before the restart, and appends with ids that were not.
+/// Repeats appends whose ids were used before the restart, and makes appends with new ids.
 pub fn retries(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
     let store = engine.store("messages")?;
     let retry = |timeline: u64| {
         let entry = 1 + timeline % data.entries;
-        // The body differs from the one that was sent, so the engine must find the id to refuse it.
+        // The body differs from the original one, so the engine must find the id to refuse it.
         match commit(engine, &store, timeline, &Data::id(timeline, entry), b"another") {
             Err(error) => {
                 let conflict = error.downcast_ref::<strandline::Error>();
-                let found = matches!(conflict, Some(strandline::Error::IdConflict { sequence }) if *sequence == entry);
+                let found = matches!(
+                    conflict,
+                    Some(strandline::Error::IdConflict { sequence }) if *sequence == entry
+                );
                 ensure!(found, "timeline {timeline}: {error}");
                 Ok(())
             }

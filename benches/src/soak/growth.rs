@@ -1,9 +1,9 @@
-//! W9: the append rate while a store grows, what merging writes for it, and reads of cold timelines
-//! at its end.
+//! W9: the append rate while a store grows, the bytes that merging writes for it, and reads of cold
+//! timelines at its end.
 //!
-//! Appends go at full speed while the compaction thread works at its default rate. Then the debt is
-//! waited for, the engine closed, the caches of the operating system dropped, and timelines read
-//! that nobody has read before.
+//! Appends run at full speed while the compaction thread works at its default rate. Then the run
+//! waits for the debt, closes the engine, drops the caches of the operating system, and reads
+//! timelines that were not read before.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,21 +20,21 @@ use super::{figure, megabytes};
 use crate::disk::{Written, occupied_bytes, settle};
 use crate::workload::{BODY_BYTES, Random};
 
-/// What a user sees on opening a conversation.
+/// The number of entries that a user sees on opening a conversation.
 const LATEST: usize = 50;
 
-/// How long the debt may take at the end.
+/// The time limit for the debt at the end.
 const PATIENCE: Duration = Duration::from_hours(2);
 
-/// Runs it and prints a row every `every`, and what came of it.
+/// Runs it and prints a row every `every`, and the result.
 pub fn run(dir: &Path, load: Load, reads: u32, every: Duration) -> Result<()> {
     let engine = Engine::open(dir, Options::default())?;
     let before = Written::now(dir)?;
     let rates = grow(&engine, dir, load, every)?;
     engine.flush()?;
     let start = Instant::now();
-    // The figure is as old as the last look of the compaction thread, which is a second at most
-    // when it has nothing to do.
+    // The figure was computed by the compaction thread in its last pass, at most a second ago when
+    // it is idle.
     loop {
         std::thread::sleep(Duration::from_secs(2));
         if figure(&engine, "compaction_debt_bytes")? == 0 || start.elapsed() >= PATIENCE {
@@ -78,7 +78,7 @@ pub fn run(dir: &Path, load: Load, reads: u32, every: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Appends all of it; the rate of each row.
+/// Appends all of it; returns the rate of each row.
 fn grow(engine: &Engine, dir: &Path, load: Load, every: Duration) -> Result<Vec<f64>> {
     let store = engine.store("messages")?;
     println!(
@@ -142,8 +142,8 @@ fn cold_reads(dir: &Path, timelines: u32, reads: u32) -> Result<()> {
     Ok(())
 }
 
-/// Has the operating system forget the files: all that it has, where this process may ask for that,
-/// or else each file.
+/// Makes the operating system drop its file caches: all of them if this process may request that,
+/// or else those of each file.
 fn drop_caches(dir: &Path) -> Result<&'static str> {
     settle()?;
     if fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {

@@ -1,4 +1,4 @@
-//! Appends at full speed until told to stop: batches of a hundred entries to timelines that are
+//! Appends at full speed until it is stopped: batches of a hundred entries to timelines that are
 //! picked evenly, sixteen in flight.
 
 use std::collections::VecDeque;
@@ -19,9 +19,9 @@ const IN_FLIGHT: usize = 16;
 pub struct Load {
     /// How many timelines there are.
     pub timelines: u32,
-    /// What an acknowledgement means.
+    /// The meaning of an acknowledgement.
     pub durability: Durability,
-    /// It ends after so many bytes of bodies, if not before.
+    /// It ends after this many bytes of bodies, if not before.
     pub most_bytes: u64,
 }
 
@@ -55,17 +55,17 @@ impl Ingest {
         self.told.appends.load(Ordering::Relaxed)
     }
 
-    /// Their bodies' bytes.
+    /// The bytes of their bodies.
     pub fn body_bytes(&self) -> u64 {
         self.appends() * BODY_BYTES as u64
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has ended on its own.
     pub fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Ends it, when all that is in flight is acknowledged.
+    /// Ends it, when everything in flight is acknowledged.
     pub fn stop(self) -> Result<()> {
         self.told.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the appending thread panicked"))?

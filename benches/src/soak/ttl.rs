@@ -1,11 +1,11 @@
-//! W8: what the disk holds while entries come at full speed and live shortly, and when it is empty
-//! afterwards.
+//! W8: the size on disk while entries arrive at full speed with a short lifetime, and the time at
+//! which the disk is empty afterwards.
 //!
 //! The bound is 1.4 × (the bodies' bytes that were accepted within the last TTL + one partition);
-//! it is looked at each second, from the first moment at which something has expired. One timeline
-//! is written once at the start and never again: it must pin nothing. After the last append, all
-//! entries must have left the disk within TTL + one partition + 5 s: no data file with entries,
-//! nothing in memory that the log would have to hold.
+//! it is checked each second, from the first moment at which something has expired. One timeline is
+//! written once at the start and never again: it must keep nothing else on the disk. After the last
+//! append, all entries must have left the disk within TTL + one partition + 5 s: no data file with
+//! entries, nothing in memory that the log would have to hold.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -20,10 +20,10 @@ use crate::disk::occupied_bytes;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The part of the bound that is for everything but bodies.
+/// The factor of the bound for everything but bodies.
 const FACTOR: f64 = 1.4;
 
-/// A data file without entries is its header.
+/// A data file without entries consists of its header.
 const EMPTY_DATA_BYTES: u64 = 128;
 
 /// Runs it and prints a row every `every` and a summary.

@@ -1,11 +1,12 @@
 //! W1 and W2: appends by Zipf over 100 k timelines, logged and synced.
 //!
 //! W1 compares calls that return when the entry is logged (the peers) with a queue that answers
-//! later (Strandline): hence two lines for ours, one with a window in flight and one that waits for
-//! each answer. W2 holds the number of outstanding appends equal. A peer whose calls block gets a
-//! thread a writer up to 64; above that each thread's call carries several appends, since more
-//! threads only cost the peer. And because a caller could gather what is outstanding into one
-//! batch, each peer also has a line in which one caller does, all answered at once.
+//! later (Strandline): hence two lines for Strandline, one with a window in flight and one that
+//! waits for each answer. W2 keeps the number of outstanding appends equal. A peer whose calls
+//! block gets one thread per writer up to 64; above that each thread's call carries several
+//! appends, since more threads only slow the peer down. Because a caller could gather what is
+//! outstanding into one batch, each engine also has a line in which one caller does that, with one
+//! answer for all.
 
 use std::path::Path;
 use std::time::Duration;
@@ -71,8 +72,8 @@ fn logged<'w>(
     window: usize,
     how: String,
 ) -> Contestant<'w> {
-    // A caller who waits for a cross-thread answer each time may be slow: after so long its rate is
-    // known.
+    // A caller that waits for a cross-thread answer each time may be slow: after this time its rate
+    // is known.
     let stop_after =
         (window == 1).then(|| Duration::from_secs_f64((20.0 * settings.scale).max(1.0)));
     let pace = Pace {
@@ -101,7 +102,7 @@ struct Style {
     batch: usize,
 }
 
-/// W2, a table for each number of outstanding appends.
+/// W2, one table for each number of outstanding appends.
 pub fn w2(settings: &Settings, outstanding: &[usize]) -> Result<Vec<Table>> {
     let bodies = Bodies::new(1);
     outstanding.iter().map(|&count| w2_with(settings, &bodies, count)).collect()
@@ -116,7 +117,7 @@ fn w2_with(settings: &Settings, bodies: &Bodies, outstanding: usize) -> Result<T
         1 => format!("{threads} threads"),
         batch => format!("{threads} threads × {batch} a call"),
     };
-    // Long enough that no contestant reaches the end and starts again before a second has gone by.
+    // Long enough that no contestant reaches the end and starts again within a second.
     let per_writer = |writers: u32| {
         (0..writers).map(move |writer| appends(bodies, 400_000 / writers as usize, writer, writers))
     };

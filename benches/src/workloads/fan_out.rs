@@ -1,9 +1,9 @@
 //! W3: one message to a conversation and its N members, atomically.
 //!
-//! Strandline stores the body once by itself. A peer has two lines: the body in every timeline,
-//! which is what a reader wants, and the body once with references to it, which is what a writer
-//! wants. With several messages in flight a peer gets a thread for each, whose groups share no
-//! member with another thread's.
+//! Strandline always stores the body once. A peer has two lines: the body in every timeline, which
+//! is best for readers, and the body once with references to it, which is best for writers. With
+//! several messages in flight a peer gets a thread for each, whose groups share no member with
+//! another thread's.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! W4: the newest 50 entries of a timeline, after W1, flushed and compacted, warm.
 //!
-//! Only timelines that have 50 entries are asked, each as often as another, so that every read
-//! returns 50. What was loaded fits into memory in every scale up to 1; reads of data that does not
-//! are another workload.
+//! Only timelines that have 50 entries are read, each equally often, so that every read returns 50.
+//! The loaded data fits into memory in every scale up to 1; reads of larger data are another
+//! workload.
 
 use std::hint::black_box;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! W1 to W4, as docs/benchmarks.md describes them: each makes its data, names its contestants, and
-//! has them run in turns.
+//! runs them in turns.
 
 pub mod append;
 pub mod fan_out;
@@ -13,7 +13,7 @@ use crate::disk::{self, Written};
 use crate::drive::Outcome;
 use crate::peers::Peer;
 
-/// Flushes, and says how many bytes were written a piece of work since `before`: call bytes, device
+/// Flushes, and returns the bytes written per piece of work since `before`: call bytes, device
 /// bytes.
 fn written_per_work(
     peer: &dyn Peer,

@@ -1,14 +1,15 @@
-//! What the fuzzer and the bounded tests do with any bytes: decode them, and hold what comes out to
-//! what decoders promise.
+//! The checks of the fuzzer and the bounded tests for arbitrary bytes: decode them, and compare the
+//! result with the guarantees of decoders.
 //!
-//! Promised of each decoder:
-//!  * any bytes give a value or an error, never a panic;
-//! * a value lies inside the bytes that it came from, and what it holds is bounded by their number;
-//!  * what was decoded, encoded again, decodes to the same.
+//! Guarantees of each decoder:
 //!
-//! Bytes rarely have a good checksum by chance. So each body also repairs the sums in the bytes
-//! before it decodes them a second time: that is what a forger could write, and what leads behind
-//! the checks.
+//! * any bytes give a value or an error, never a panic;
+//! * a value is inside the bytes that it was decoded from, and its size is bounded by their number;
+//! * a decoded value, encoded again, decodes to the same value.
+//!
+//! Bytes rarely have a valid checksum by chance. So each body also repairs the checksums in the
+//! bytes and decodes them a second time: a forger could write such bytes, and they reach the code
+//! after the checks.
 
 use std::path::Path;
 
@@ -52,7 +53,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("manifest", manifest),
 ];
 
-/// Puts the sum of `covered` into the front of the bytes, if it is there.
+/// Writes the checksum of `covered` to the front of the bytes, if there is room.
 fn repair(
     bytes: &mut [u8],
     at: std::ops::Range<usize>,
@@ -113,7 +114,7 @@ pub fn wal_group(bytes: &[u8]) {
     records_of(payload, header.records);
 }
 
-/// The records of a group: the first four bytes say how many.
+/// The records of a group: the first four bytes give the number.
 pub fn wal_records(bytes: &[u8]) {
     let Some((count, payload)) = bytes.split_first_chunk::<4>() else { return };
     let count = u32::from_le_bytes(*count);
@@ -144,7 +145,7 @@ fn records_of(mut payload: Vec<u8>, count: u32) {
     assert_eq!(decode_records(&again[group_header::BYTES..], count, ENGINE, PLACE), Some(records));
 }
 
-/// Gives each record that lies inside the payload its sums.
+/// Gives each record inside the payload its checksums.
 fn repair_records(payload: &mut [u8], count: u32) {
     let mut at = 0;
     for _ in 0..count {
@@ -216,7 +217,7 @@ const KINDS: [BlockKind; 8] = [
     BlockKind::IdTable,
 ];
 
-/// A block, as it is and with its lengths and sum made right.
+/// A block, as it is and with its lengths and checksum corrected.
 pub fn block(bytes: &[u8]) {
     let mut forged = bytes.to_vec();
     if forged.len() >= block_header::BYTES {
@@ -235,7 +236,7 @@ pub fn block(bytes: &[u8]) {
     }
 }
 
-/// Numbered records, and the shared bodies that stand in them.
+/// Numbered records, and the shared bodies in them.
 pub fn slots(bytes: &[u8]) {
     for number in [0, 1, usize::from(bytes.first().copied().unwrap_or_default())] {
         if let Some((_, body)) = shared_body(bytes, number) {
@@ -247,7 +248,7 @@ pub fn slots(bytes: &[u8]) {
     let _ = slots.partition(|record| Some(record > b"m".as_slice()));
     let records: Option<Vec<&[u8]>> = (0..slots.count()).map(|number| slots.get(number)).collect();
     assert_eq!(slots.get(slots.count()), None);
-    // Records may overlap in forged bytes, so what is written again could be larger by the square.
+    // Records may overlap in forged bytes, so the encoded form could be quadratically larger.
     let Some(records) =
         records.filter(|all| all.iter().map(|one| one.len()).sum::<usize>() <= bytes.len())
     else {
@@ -260,7 +261,7 @@ pub fn slots(bytes: &[u8]) {
     assert!(records.iter().enumerate().all(|(number, record)| again.get(number) == Some(record)));
 }
 
-/// A block of runs: from the first to wherever they lead.
+/// A block of runs: from the first to the last that can be reached.
 pub fn run(bytes: &[u8]) {
     let mut at = 0;
     while let Some(mut run) = RunReader::at(bytes, at) {
@@ -284,7 +285,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// What stands in an index file's pages and tables.
+/// The content of an index file's pages and tables.
 pub fn index(bytes: &[u8]) {
     if let Some((name, entry)) = TimelineEntry::decode(bytes) {
         if let RunBlocks::Listed(listed) = &entry.blocks {
@@ -292,7 +293,7 @@ pub fn index(bytes: &[u8]) {
         }
         let mut again = Vec::new();
         entry.encode(name, &mut again);
-        // The end of an emptied timeline is all that is kept of its span.
+        // Of the span of an emptied timeline, only the end is kept.
         let span_is_kept = entry.end.last + 1 >= entry.first;
         assert!(!span_is_kept || TimelineEntry::decode(&again) == Some((name, entry)));
     }
@@ -323,7 +324,7 @@ pub fn table(bytes: &[u8]) {
     let _ = page.partition(|key| Some(key > b"m".as_slice()));
     let rows: Option<Vec<_>> = (0..page.count()).map(|number| page.row(number)).collect();
     assert_eq!(page.row(page.count()), None);
-    // Rows may overlap in forged bytes, so what is written again could be larger by the square.
+    // Rows may overlap in forged bytes, so the encoded form could be quadratically larger.
     let row_bytes = |row: &strandline::format::table::Row<'_>| row.key.len() + row.filter.len();
     let Some(rows) = rows.filter(|all| all.iter().map(row_bytes).sum::<usize>() <= bytes.len())
     else {
@@ -356,7 +357,7 @@ pub fn footer(bytes: &[u8]) {
     }
 }
 
-/// A filter, asked for a key: the first byte says how long the key is.
+/// A filter, queried for a key: the first byte is the length of the key.
 pub fn filter(bytes: &[u8]) {
     let Some((length, rest)) = bytes.split_first() else { return };
     let (key, filter) = rest.split_at(usize::from(*length).min(rest.len()));
@@ -365,7 +366,7 @@ pub fn filter(bytes: &[u8]) {
     assert!(may_contain(&built, key) && may_contain(&built, filter));
 }
 
-/// A manifest behind its header.
+/// A manifest after its header.
 pub fn manifest(bytes: &[u8]) {
     let header = FileHeader {
         version: strandline::format::header::VERSION,

@@ -1,10 +1,10 @@
-//! Any bytes as calls to an engine, which must answer as a plain map does.
+//! Any bytes as calls to an engine, which must return the same results as a plain map.
 //!
-//! The engine lives on a simulated disk: reopening, killing the process and cutting the power are
-//! calls as others are. Every append is waited for, so all of them must be there after each.
+//! The engine is on a simulated disk: reopening, killing the process and cutting the power are
+//! calls like others. Every append is waited for, so all of them must be there after each.
 //!
-//! Checked: sequences, times and bodies of ranges both ways, single entries, cursors with their
-//! verdicts, infos, and the list of names.
+//! Checked: sequences, times and bodies of ranges in both directions, single entries, cursors with
+//! their verdicts, infos, and the list of names.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,17 +15,17 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Model, SimulatedDisk};
 use strandline::{Batch, Engine, Limit, Options, Store, Verdict, World};
 
-/// What may stand between two calls of one input, so that an input cannot run for ever.
+/// Limit of calls per input, so that an input cannot run for ever.
 const MOST_CALLS: usize = 60;
-/// Openings cost threads.
+/// Limit of openings, which cost threads.
 const MOST_OPENINGS: usize = 4;
 
-/// What every timeline must hold, by store and name: time and body, in the order of the sequences.
+/// The expected content of every timeline, by store and name: time and body, in sequence order.
 type Expected = BTreeMap<(usize, Vec<u8>), Vec<(u64, Vec<u8>)>>;
 
 const STORES: [&str; 2] = ["messages", "sync"];
 
-/// Bytes as small numbers, zeros when they are used up.
+/// Bytes as small numbers; zeros after the end.
 struct Input<'a> {
     bytes: &'a [u8],
 }
@@ -60,7 +60,7 @@ impl Input<'_> {
 
 struct Life {
     disk: SimulatedDisk,
-    /// What the disk holds below the log of this life.
+    /// The content of the disk below the log of this life.
     base: Model,
     clock: Arc<ManualClock>,
     engine: Option<Engine>,
@@ -68,7 +68,7 @@ struct Life {
     expected: Expected,
 }
 
-/// Runs the calls that the bytes mean.
+/// Runs the calls that the bytes encode.
 pub fn operations(bytes: &[u8]) {
     let mut input = Input { bytes };
     let disk = SimulatedDisk::new();

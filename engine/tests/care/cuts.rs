@@ -1,4 +1,5 @@
-//! A power cut during a backup, a restore or a salvage (P1, P5): the target is whole, or refused.
+//! A power cut during a backup, a restore or a salvage (P1, P5): the target is complete, or
+//! refused.
 //!
 //! Each of the three is done once on a simulated disk. Then the power is cut after each of its
 //! calls; with all its syncs, and with each of them left out, which must be noticed.
@@ -14,17 +15,17 @@ use strandline::{restore_in, salvage_in};
 
 use super::directory::{Entries, contents, dir, open, send, try_open};
 
-/// How many throws of the dice each call gets.
+/// How many random cuts each call gets.
 const THROWS: u64 = 8;
 
-/// A target that was filled: by what, call by call, and the entries that it holds.
+/// A target that was filled: the calls that filled it, and its entries.
 struct Filled {
     by: &'static str,
     log: Vec<Op>,
     expected: Entries,
 }
 
-/// The targets of a backup, of its restore, and of a salvage of what was restored.
+/// The targets of a backup, of its restore, and of a salvage of the restored directory.
 fn filled() -> [Filled; 3] {
     let disk = SimulatedDisk::new();
     let engine = open(&disk);
@@ -40,7 +41,7 @@ fn filled() -> [Filled; 3] {
     })
 }
 
-/// All that an engine and a restore find in a target. Both find the same.
+/// The entries that an engine and a restore find in a target. Both find the same.
 fn found(image: &Image) -> Result<Entries, String> {
     let again = SimulatedDisk::new();
     restore_in(&dir(&SimulatedDisk::from_image(image)), &dir(&again))
@@ -56,7 +57,7 @@ fn found(image: &Image) -> Result<Entries, String> {
 }
 
 /// Cuts the power after each call, the sync at `without` left out. Returns how many targets were
-/// whole, or what is wrong.
+/// complete, or what is wrong.
 fn cut(filled: &Filled, without: Option<Site>) -> Result<usize, String> {
     let (mut model, mut done, mut whole) = (Model::default(), false, 0);
     for (place, op) in filled.log.iter().enumerate() {
@@ -68,7 +69,7 @@ fn cut(filled: &Filled, without: Option<Site>) -> Result<usize, String> {
                 let image = model.power_cut(cut, &mut Dice::new(place as u64 * THROWS + throw));
                 let wrong =
                     |what: &str| Err(format!("{} cut after call {place}: {what}", filled.by));
-                // What has no manifest is seen at a glance to be no backup.
+                // A directory without manifest is refused as a backup without reading further.
                 let has_manifest = image.files.keys().any(|name| name.starts_with("manifest-"));
                 match found(&image) {
                     Ok(entries) if entries == filled.expected => whole += 1,

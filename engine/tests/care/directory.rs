@@ -1,7 +1,7 @@
-//! A small engine on a simulated disk, as the tests of its care need it: what it holds, and what
-//! else may become of its files.
+//! A small engine on a simulated disk for the tests of care: its content, and changed versions of
+//! its files.
 //!
-//! It does not know: verify, backup or salvage, but for how to ask for a verification.
+//! It does not know: verify, backup or salvage, except how to request a verification.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub fn send(engine: &Engine, number: usize) {
 
 pub type Entries = BTreeMap<(String, Vec<u8>), Vec<(u64, u64, Vec<u8>)>>;
 
-/// Everything that can be read: sequence, time and body of each entry.
+/// Everything readable: sequence, time and body of each entry.
 pub fn contents(engine: &Engine) -> Entries {
     let mut contents = Entries::new();
     for info in engine.stores() {
@@ -70,8 +70,8 @@ pub fn contents(engine: &Engine) -> Entries {
     contents
 }
 
-/// Two segments a store, with edits, removals and a trim that concern the older ones, and nothing
-/// in the log.
+/// Two segments per store, with edits, removals and a trim that apply to the older ones, and
+/// nothing in the log.
 pub fn two_segments() -> Image {
     let disk = SimulatedDisk::new();
     let engine = open(&disk);

@@ -64,8 +64,8 @@ impl RawDirectory for Gates {
 const FLUSH: &str = "strandline-flush";
 const COMPACT: &str = "strandline-compact";
 
-/// Ten entries of `x` in a segment of which most is dead: its merge waits for the compaction
-/// thread's release.
+/// Ten entries of `x` in a segment that is mostly dead: its merge waits for the compaction thread's
+/// release.
 fn before_a_merge(gates: &Gates) -> (Engine, Store) {
     let world = World {
         dir: Dir::new(Arc::new(gates.clone())),
@@ -123,8 +123,8 @@ fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
     assert!(engine.verify(|_, _| ()).expect("reads").findings.is_empty());
 }
 
-/// A merge leaves out what it finds trimmed in a memtable, so a trim must be durable before it is
-/// visible.
+/// A merge leaves out entries that a memtable has as trimmed, so a trim must be durable before it
+/// is visible.
 #[test]
 fn a_merge_uses_no_trim_that_a_power_cut_takes() {
     let gates = Gates::new();

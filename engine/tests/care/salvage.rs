@@ -1,7 +1,6 @@
 //! A salvage keeps every entry that is not damaged (P5).
 //!
-//! It does not know: a directory that can be opened and has its copy elsewhere; that is what a
-//! restore is for.
+//! It does not know: a directory that can be opened and has a backup; that is a case for restore.
 
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use super::directory::{
     Entries, changed, contents, dir, open, send, try_open, two_segments, verify,
 };
 
-/// The same engine with entries in the log, too: appends, and changes of what is in segments.
+/// The same engine with entries in the log, too: appends, and changes of entries in segments.
 fn with_a_log() -> Image {
     let disk = SimulatedDisk::from_image(&two_segments());
     let engine = open(&disk);
@@ -28,7 +27,7 @@ fn with_a_log() -> Image {
     disk.contents()
 }
 
-/// What is salvaged from a disk: the report, and the new engine. The disk is as it was.
+/// The result of a salvage: the report, and the new engine. The disk is unchanged.
 fn salvage(disk: &SimulatedDisk) -> (strandline::Salvage, Engine) {
     let before = disk.contents();
     let target = SimulatedDisk::new();
@@ -39,7 +38,7 @@ fn salvage(disk: &SimulatedDisk) -> (strandline::Salvage, Engine) {
     (report, engine)
 }
 
-/// Every salvaged entry is one that was there; gives how many are missing.
+/// Every salvaged entry is one of the original ones; returns how many are missing.
 fn missing(salvaged: &Entries, whole: &Entries) -> usize {
     for (key, entries) in salvaged {
         let known = whole.get(key).unwrap_or_else(|| panic!("{key:?} was never there"));
@@ -129,8 +128,7 @@ fn a_lost_index_costs_nothing_that_was_appended_and_two_files_in_each_others_pla
         let (report, engine) =
             salvage(&changed(&image, |files| files.get_mut(*name).expect("there").fill(0)));
         assert!(report.findings.iter().any(|finding| finding.path.ends_with(name)), "{name}");
-        // Without the index of the younger segment, the removals and edits that it told of are
-        // lost; no append is.
+        // Without the index of the younger segment, its removals and edits are lost; no append is.
         let (found, expected) = (contents(&engine), &whole);
         for (key, entries) in expected {
             for (sequence, ..) in entries {

@@ -1,7 +1,7 @@
-//! Where a backup, a restore and a salvage go (P6): each claims its target, and one that loses or
-//! fails removes only what it made.
+//! The targets of a backup, a restore and a salvage (P6): each claims its target, and one that
+//! loses or fails removes only what it made.
 //!
-//! It does not know: what the copies hold; `care.rs` and `salvage.rs` check that.
+//! It does not know: the content of the copies; `care.rs` and `salvage.rs` check that.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -96,7 +96,7 @@ fn a_directory_that_another_has_claimed_is_refused_by_name_and_left_as_it_is() {
     }
 }
 
-/// A directory in which something else happens just before a file is made.
+/// A directory in which another action happens just before a file is made.
 struct Visited {
     disk: SimulatedDisk,
     before_create: Box<dyn Fn(&str) + Send + Sync>,

@@ -1,9 +1,9 @@
-//! A damaged segment under a log that changes what is in it (P5): the open works, what can be read
-//! is right, and what was trimmed or removed stays so.
+//! A damaged segment under a log that changes its content (P5): the open works, readable data is
+//! right, and trimmed and removed entries stay so.
 //!
-//! The log says where each timeline ended that it changes, so that nothing must be asked of the
-//! segment. What it hides is told when it is read. The same holds when the log has become a segment
-//! of its own.
+//! The log records the end of each timeline that it changes, so that the segment is not needed for
+//! it. Data that the damage hides is reported when it is read. The same holds when the log has
+//! become a segment of its own.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::open;
 
 type Entries = Vec<(u64, Vec<u8>)>;
 
-/// What is in each timeline of `messages`, and where it ends.
+/// The content of each timeline of `messages`, and its end.
 type Expected = BTreeMap<String, (Entries, u64)>;
 
-/// The timelines of which the log tells the end.
+/// The timelines whose end is in the log.
 const CHANGED: usize = 7;
 
 fn body(timeline: usize, sequence: u64) -> Vec<u8> {
@@ -82,7 +82,7 @@ fn changed_in_the_log() -> (Image, Expected) {
     (disk.contents(), expected)
 }
 
-/// How many timelines can be read, all right; of the others the file is named.
+/// How many timelines can be read, all of them right; for the others the error names the file.
 fn readable(engine: &Engine, expected: &Expected, file: &str) -> usize {
     let messages = engine.store("messages").expect("a store");
     let mut readable = 0;

@@ -1,4 +1,4 @@
-//! What can happen to the files of a shape.
+//! The kinds of damage to the files of a shape.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use strandline::vfs::simulated::{Image, SECTOR_BYTES};
 use super::HEADER_BYTES;
 use super::shapes::{Shape, kind};
 
-/// Bytes that are put somewhere; a failure tells how many, not which.
+/// Replacement bytes; a failure shows how many, not which.
 #[derive(Clone)]
 pub struct Content(pub Vec<u8>);
 
@@ -18,7 +18,7 @@ impl fmt::Debug for Content {
     }
 }
 
-/// What happens to a shape's files.
+/// A kind of damage to a shape's files.
 #[derive(Clone, Debug)]
 pub enum Damage {
     Byte {
@@ -26,8 +26,7 @@ pub enum Damage {
         at: usize,
         to: u8,
     },
-    /// A sector holds something else: zeros, what stands in another one, or what it held itself at
-    /// an earlier time.
+    /// A sector has other content: zeros, that of another sector, or its own at an earlier time.
     Sector {
         file: String,
         at: usize,
@@ -54,8 +53,7 @@ pub enum Damage {
         file: String,
         with: String,
     },
-    /// The whole file is what it was at an earlier time, or what one of its kind was that is not
-    /// there any more.
+    /// The whole file is what it was at an earlier time, or what a removed file of its kind was.
     Older {
         file: String,
         copy: Content,
@@ -85,12 +83,12 @@ impl Damage {
         self.file().starts_with("segment-")
     }
 
-    /// Whether there is one of it at every byte.
+    /// Whether it exists once for every byte.
     pub fn is_of_many(&self) -> bool {
         matches!(self, Damage::Byte { .. } | Damage::Cut { .. })
     }
 
-    /// How many sectors it touches, when it is no more than sectors behind the header.
+    /// How many sectors it touches, if it consists of sectors after the header.
     pub fn sectors(&self) -> Option<usize> {
         match self {
             Damage::Byte { at, .. } => (*at >= HEADER_BYTES).then_some(1),
@@ -131,22 +129,21 @@ impl Damage {
         let told = error.to_string();
         let with =
             if let Damage::Exchanged { with, .. } = self { told.contains(with) } else { false };
-        // Without its manifest a directory cannot say which name the manifest had.
+        // Without its manifest a directory does not have the name of the manifest.
         let manifest = self.file().starts_with("manifest") && told.contains("manifest");
-        // Without one of its files the log breaks off in the one before, or begins in the one
-        // behind.
+        // Without one of its files the log breaks off in the one before, or begins in the next one.
         let gap = matches!(self, Damage::Missing { .. }) && self.is_log() && told.contains("wal-");
         with || manifest || gap || told.contains(self.file())
     }
 }
 
-/// Every kind of damage to every file; of bytes and lengths one in `every`.
+/// Every kind of damage to every file; for bytes and lengths one in `every`.
 pub fn damages(shape: &Shape, every: usize) -> Vec<Damage> {
     let mut all = Vec::new();
     for (number, (name, bytes)) in shape.image.files.iter().enumerate() {
         let file = || name.clone();
         for at in 0..bytes.len() {
-            // Headers and ends hold what everything else depends on.
+            // Headers and ends contain what everything else depends on.
             let dense = at < HEADER_BYTES || at + HEADER_BYTES > bytes.len();
             let step = if dense { every.min(5) } else { every };
             for (kind, to) in [bytes[at] ^ (1 << (at % 8)), 0x00, 0xFF].into_iter().enumerate() {
@@ -172,7 +169,7 @@ pub fn damages(shape: &Shape, every: usize) -> Vec<Damage> {
     all
 }
 
-/// Every kind of damage to sectors that leaves something else there.
+/// Every kind of damage that replaces the content of sectors.
 fn sectors(shape: &Shape, file: &str, bytes: &[u8]) -> Vec<Damage> {
     let sector = |at: usize| {
         bytes.get(at * SECTOR_BYTES..).map(|rest| &rest[..rest.len().min(SECTOR_BYTES)])

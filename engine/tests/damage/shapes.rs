@@ -1,4 +1,4 @@
-//! The stores to damage, and what their files held before.
+//! The stores to damage, and the earlier content of their files.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,29 +21,29 @@ pub struct Shape {
     pub expected: Timelines,
     /// How many entries of each timeline are in segments.
     pub flushed: BTreeMap<Key, usize>,
-    /// The log file that ends the log, and where in it the last group stands.
+    /// The log file that ends the log, and the position of the last group in it.
     pub last_group: (String, Range<usize>),
     pub last_batch: usize,
     pub past: Past,
 }
 
-/// What kind of file a name is of: what it begins and what it ends with.
+/// The kind of file of a name: its prefix and suffix.
 pub fn kind(name: &str) -> (&str, &str) {
     (name.split('-').next().unwrap_or_default(), name.split('.').nth(1).unwrap_or_default())
 }
 
-/// What files held at earlier times.
+/// The content of files at earlier times.
 #[derive(Default)]
 pub struct Past {
-    /// Of each file that is there, other contents of its sectors.
+    /// For each existing file, other contents of its sectors.
     sectors: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
-    /// Of each file that is there, its contents at each of its syncs; of files that went, what they
-    /// held at last, each with its name.
+    /// For each existing file, its contents at each of its syncs; for removed files, their last
+    /// contents, each with its name.
     copies: Vec<(String, bool, Vec<u8>)>,
 }
 
 impl Past {
-    /// Goes through what a disk was told to do.
+    /// Goes through the calls of a disk.
     fn of(log: &[Op], image: &Image) -> Past {
         let mut past = Past::default();
         let mut names: BTreeMap<&str, u64> = BTreeMap::new();
@@ -95,7 +95,7 @@ impl Past {
         self.sectors.get(file).map_or(&[], Vec::as_slice)
     }
 
-    /// Older copies of a file: of itself, and of those of its kind that are gone.
+    /// Older copies of a file: of itself, and of removed files of its kind.
     pub fn copies(&self, file: &str) -> impl Iterator<Item = &Vec<u8>> {
         let is_one =
             move |of: &str, there: bool| if there { of == file } else { kind(of) == kind(file) };
@@ -144,7 +144,7 @@ impl Builder {
             self.expected.iter().map(|(key, bodies)| (key.clone(), bodies.len())).collect();
     }
 
-    /// A kill, and what follows it: the last group is copied into a new log file.
+    /// A kill and its consequence: the last group is copied into a new log file.
     fn kill(self) -> Builder {
         let Builder { disk, engine, expected, flushed, batches } = self;
         drop(engine);

@@ -1,4 +1,4 @@
-//! Directories of tests that change some calls of a simulated disk: the other calls are the disk's.
+//! Directories of tests that change some calls of a simulated disk and pass on the others.
 
 /// The named methods of `RawDirectory`, as the field `disk` has them.
 macro_rules! as_the_disk {
@@ -19,12 +19,18 @@ macro_rules! as_the_disk {
         }
     };
     (@create) => {
-        fn create(&self, name: &str) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
+        fn create(
+            &self,
+            name: &str,
+        ) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
             strandline::vfs::RawDirectory::create(&self.disk, name)
         }
     };
     (@open) => {
-        fn open(&self, name: &str) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
+        fn open(
+            &self,
+            name: &str,
+        ) -> std::io::Result<std::sync::Arc<dyn strandline::vfs::RawFile>> {
             strandline::vfs::RawDirectory::open(&self.disk, name)
         }
     };

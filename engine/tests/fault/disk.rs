@@ -11,14 +11,14 @@ use strandline::vfs::{RawDirectory, RawFile, Site};
 
 use crate::disks::as_the_disk;
 
-/// Which calls fail, with what.
+/// The calls that fail, and the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// EIO from a call that changes something.
     Broken,
-    /// EIO from a write, behind half of its bytes.
+    /// EIO from a write, after half of its bytes.
     Short,
-    /// EIO from a call that only looks.
+    /// EIO from a call that only reads.
     Unreadable,
     /// ENOSPC from a call that needs space.
     Full,
@@ -26,8 +26,8 @@ pub enum Kind {
     HalfFull,
     /// EMFILE from a call that needs a file descriptor.
     NoDescriptor,
-    /// A sync of a file that fails and says that it worked: no engine survives that, and the judge
-    /// must see it.
+    /// A sync of a file that fails and reports success: no engine survives that, and the judge must
+    /// detect it.
     Lying,
 }
 
@@ -36,7 +36,7 @@ impl Kind {
         matches!(self, Kind::Full | Kind::HalfFull)
     }
 
-    /// Whether it passes by itself: what was refused meanwhile works afterwards.
+    /// Whether it is temporary: a call that was refused meanwhile works afterwards.
     pub fn is_shortage(self) -> bool {
         self.is_full() || self == Kind::NoDescriptor
     }
@@ -49,19 +49,19 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub kind: Kind,
-    /// The number of the call, among those that the kind can meet.
+    /// The number of the call, among those that the kind can affect.
     pub at: u64,
     pub for_ever: bool,
 }
 
-/// Decides about every call.
+/// Decides for every call.
 pub struct Injector {
     pub fault: Fault,
-    /// Off while the test itself looks, and when the disk is repaired.
+    /// Off while the test itself reads, and when the disk is repaired.
     pub on: bool,
     calls: u64,
     pub fired: u64,
-    /// A thread that leaves half of its bytes: its calls are let through.
+    /// A thread that wrote half of its bytes: its calls are let through.
     through: Option<ThreadId>,
     names: HashMap<u64, String>,
     /// A write or sync of the log failed: from here on nothing may be acknowledged until the next
@@ -144,8 +144,8 @@ fn eio() -> io::Error {
     io::Error::from_raw_os_error(5)
 }
 
-/// The simulated disk with an injector in front of the calls that only look; the others ask it
-/// through `set_faults`.
+/// The simulated disk with an injector before the calls that only read; the others ask it through
+/// `set_faults`.
 #[derive(Clone)]
 pub struct Faulty {
     pub disk: SimulatedDisk,
@@ -237,8 +237,7 @@ impl RawFile for FaultyFile {
         let written = self.file.write_at(offset, bytes);
         if written.is_err() && self.disk.injector().fault.kind.leaves_half() {
             self.disk.injector().through = Some(std::thread::current().id());
-            // Another thread that breaks off at the same time may take its place: then nothing is
-            // left.
+            // Another thread that breaks off at the same time may replace it: then nothing is left.
             let _ = self.file.write_at(offset, &bytes[..bytes.len() / 2]);
             self.disk.injector().through = None;
         }

@@ -33,7 +33,7 @@ pub const ABSENCES: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Words that have a better one (docs/glossary.md).
+/// Words that have a better alternative (docs/glossary.md).
 pub const REFUSED_WORDS: &[&str] = &[
     "stream", "seqno", "journal", "sstable", "util", "utils", "helper", "helpers", "manager",
     "common",

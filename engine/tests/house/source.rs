@@ -1,9 +1,9 @@
 //! A source file as the rules of the house see it: its code without comments and strings, its
-//! comments without code, and the paths that it uses. Lines and columns stay where they were, so
-//! that a finding has its line.
+//! comments without code, and the paths that it uses. Lines and columns are preserved, so that a
+//! finding has its line.
 //!
-//! It is a lexer, not a parser: it knows comments, strings, characters and braces, and what `use`
-//! trees look like. It does not know macros: what one expands to is not seen.
+//! It is a lexer, not a parser: it knows comments, strings, characters and braces, and the form of
+//! `use` trees. It does not know macros: code that one expands to is not seen.
 
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,9 @@ pub struct Source {
     pub path: PathBuf,
     /// All of it.
     pub text: String,
-    /// Comments and what stands in quotes are blanks.
+    /// Comments and quoted text are blanks.
     pub code: String,
-    /// Everything but comments is blanks.
+    /// Everything except comments is blanks.
     pub comments: String,
 }
 
@@ -23,7 +23,7 @@ pub struct Source {
 pub struct Used {
     pub line: usize,
     pub words: Vec<String>,
-    /// Whether it is given on: `pub use`.
+    /// Whether it is re-exported: `pub use`.
     pub public: bool,
 }
 
@@ -45,12 +45,12 @@ impl Source {
         Source { path, text, code, comments }
     }
 
-    /// The line of a place in the text.
+    /// The line of a position in the text.
     pub fn line_of(&self, at: usize) -> usize {
         self.text[..at].matches('\n').count() + 1
     }
 
-    /// How many lines stand before the file's own tests.
+    /// How many lines precede the file's own tests.
     pub fn production_lines(&self) -> usize {
         let lines: Vec<&str> = self.code.lines().collect();
         let is_tests = |at: &usize| {
@@ -98,7 +98,7 @@ impl Source {
         let mut functions = Vec::new();
         for pair in words.windows(2) {
             let [(at, "fn"), (named, name)] = pair else { continue };
-            // The type of a function has no name: what is in its parentheses is none.
+            // The type of a function has no name: its parentheses do not follow one.
             if !self.code[at + "fn".len()..*named].trim().is_empty() {
                 continue;
             }
@@ -114,7 +114,8 @@ impl Source {
         functions
     }
 
-    /// What the file gives a name to: modules, types, functions, constants. With their places.
+    /// The names that the file declares: modules, types, functions, constants. With their
+    /// positions.
     pub fn declared(&self) -> Vec<(usize, String)> {
         const KINDS: &[&str] = &[
             "mod",
@@ -134,7 +135,7 @@ impl Source {
     }
 }
 
-/// The identifiers and keywords of some code, with their places.
+/// The identifiers and keywords of some code, with their positions.
 pub fn words(code: &str) -> Vec<(usize, &str)> {
     let is_part = |char: char| char.is_alphanumeric() || char == '_';
     let mut words = Vec::new();
@@ -148,7 +149,7 @@ pub fn words(code: &str) -> Vec<(usize, &str)> {
     words
 }
 
-/// Follows a path from `at`, through braces too, and collects what it names. Gives where it ends.
+/// Follows a path from `at`, through braces too, and collects its names. Returns where it ends.
 fn expand(
     code: &str,
     mut at: usize,
@@ -179,7 +180,7 @@ fn expand(
     at
 }
 
-/// Where the body of a function ends whose parameters start at or behind `at`; none for a
+/// Where the body of a function ends whose parameters start at or after `at`; none for a
 /// declaration without one.
 fn body_end(code: &[u8], at: usize) -> Option<usize> {
     let (mut round, mut braces) = (0i32, 0i32);
@@ -250,7 +251,7 @@ fn piece(bytes: &[u8], at: usize) -> (usize, Kind) {
         return (found.map_or(rest.len(), |found| body + found + end.len()), Kind::Quoted);
     }
     if rest[0] == b'\'' {
-        // A lifetime has no closing quote behind its first character.
+        // A lifetime has no closing quote after its first character.
         let char_len = if rest.get(1) == Some(&b'\\') {
             rest.iter().skip(3).position(|byte| *byte == b'\'').map(|end| end + 4)
         } else {

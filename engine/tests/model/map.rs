@@ -1,11 +1,11 @@
-//! The plain map: what each timeline holds, in order, and what a reader must be told of it.
+//! The plain map: the entries of each timeline, in order, and the results that a reader must get.
 //!
-//! What counts as lost, so that a reader below is told that it is trimmed: what a trim, a drop or
-//! the store's TTL removed. What a delete, an entry's own expiry or a chosen sequence leaves behind
-//! is a hole. When the TTL has passed for a hole too, and the data around it was dropped, it may be
-//! told as lost: nothing is left on the disk that tells the two apart.
+//! Entries count as lost, so that a cursor below them gets TRIMMED, if a trim, a drop or the
+//! store's TTL removed them. Deletes, an entry's own expiry and chosen sequences leave holes. When
+//! the TTL has passed for a hole too, and the data around it was dropped, it may be reported as
+//! lost: nothing is left on the disk that distinguishes the two.
 //!
-//! It does not know: the engine, or anything that is not one timeline.
+//! It does not know: the engine, or anything beyond one timeline.
 
 use strandline::{Entry, Info, Limit, Trim, Verdict};
 
@@ -16,18 +16,18 @@ use super::operations::Key;
 pub struct Row {
     pub sequence: u64,
     pub time_ms: u64,
-    /// When it expires by itself; 0: never.
+    /// The time of its own expiry; 0: never.
     pub until_ms: u64,
     pub body: Vec<u8>,
 }
 
-/// The time of a read, and how long the store's entries live.
+/// The time of a read, and the lifetime of the store's entries.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::struct_field_names, reason = "units stand last")]
 pub struct Now {
     pub now_ms: u64,
     pub ttl_ms: u64,
-    /// What is older had expired when the TTL was changed.
+    /// Older entries had expired when the TTL was changed.
     pub gone_before_ms: u64,
 }
 
@@ -44,7 +44,7 @@ impl Now {
         !self.past_ttl(row) && (row.until_ms == 0 || row.until_ms > self.now_ms)
     }
 
-    /// Whether it was the store's TTL that took the row, and not the row's own expiry before it.
+    /// Whether the store's TTL removed the entry, and not the entry's own expiry before it.
     fn lost(self, row: &Row) -> bool {
         self.past_ttl(row) && (row.until_ms == 0 || row.until_ms >= row.time_ms + self.ttl_ms)
     }
@@ -56,7 +56,7 @@ pub struct Timeline {
     pub last: u64,
     trimmed_to: u64,
     pub rows: Vec<Row>,
-    /// Sequence and time of all that was ever given.
+    /// Sequence and time of every entry that was ever assigned.
     given: Vec<(u64, u64)>,
 }
 
@@ -118,7 +118,7 @@ impl Timeline {
         }
     }
 
-    /// Removes the start. What expired in there goes with it, but only if something readable does.
+    /// Removes the start. Expired entries in it are removed too, but only if a readable one is.
     pub fn trim(&mut self, trim: Trim, now: Now) -> u64 {
         let from = match trim {
             Trim::Before(sequence) => sequence,
@@ -146,7 +146,7 @@ impl Timeline {
         (before - self.rows.len()) as u64
     }
 
-    /// Replaces a body, also one that nobody can read.
+    /// Replaces a body, also one that no reader can see.
     pub fn edit(&mut self, sequence: u64, body: &[u8]) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.sequence == sequence) {
             row.body = body.to_vec();
@@ -163,7 +163,7 @@ pub fn entry(row: &Row) -> Entry {
     }
 }
 
-/// The entries that a limit lets through, and whether it kept any back.
+/// The entries within a limit, and whether more follow.
 pub fn within<'r>(rows: impl Iterator<Item = &'r Row>, limit: Limit) -> (Vec<Entry>, bool) {
     let (mut entries, mut body_bytes) = (Vec::new(), 0);
     for row in rows {
@@ -177,7 +177,7 @@ pub fn within<'r>(rows: impl Iterator<Item = &'r Row>, limit: Limit) -> (Vec<Ent
     (entries, false)
 }
 
-/// What an id was used for.
+/// The batch that an id was used for.
 #[derive(Clone, Debug)]
 pub struct Used {
     pub time_ms: u64,

@@ -1,6 +1,6 @@
-//! What may happen: the operations, and how they are drawn.
+//! The operations, and how they are drawn.
 //!
-//! Sequences are told by where they lie, so that shrinking keeps their meaning. The map and the
+//! Sequences are given by their position, so that shrinking keeps their meaning. The map and the
 //! engine are not known here.
 
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use strandline::{Durability, Limit};
 /// The last one gets a TTL that passes.
 pub const STORES: [&str; 3] = ["messages", "sync", "brief"];
 
-/// Names that sort and share prefixes in odd ways.
+/// Names that sort and share prefixes in unusual ways.
 pub const NAMES: [&[u8]; 10] =
     [b"a", b"a\0", b"ab", b"a/1", b"a/10", b"a/2", b"b", b"\xff", b"\xff\xff", &[b'n'; 255]];
 
@@ -28,14 +28,14 @@ pub type Key = (usize, usize);
 pub enum Place {
     At(u64),
     FromLast(i64),
-    /// The first that can be read, and behind it.
+    /// The first readable one, and later ones.
     FromFirst(u64),
     Half,
     Highest,
     BehindAll,
 }
 
-/// Some bodies, each for some timelines, and what else a batch can ask for.
+/// Some bodies, each for some timelines, and the other options of a batch.
 #[derive(Clone, Debug)]
 pub struct Sending {
     pub parts: Vec<(usize, Vec<Key>)>,
@@ -44,16 +44,16 @@ pub struct Sending {
     pub id: Option<u8>,
     pub if_last: Option<Place>,
     pub sequence: Option<Place>,
-    /// Only in worlds whose entries expire by themselves.
+    /// Only in worlds whose entries have their own expiry.
     pub lifetime_ms: u64,
     pub durability: Durability,
 }
 
-/// What a trim removes.
+/// The range of a trim.
 #[derive(Clone, Copy, Debug)]
 pub enum Cut {
     Before(Place),
-    /// So far from now.
+    /// This far from now.
     Older(i64),
     Keep(u64),
 }
@@ -94,16 +94,16 @@ pub enum Operation {
     PowerCut(u64),
 }
 
-/// What a case draws once.
+/// The properties that a case draws once.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     pub power: bool,
     pub time: Time,
 }
 
-/// What time does to entries. A clock that goes back brings back what expired; so where it does,
-/// nothing expires. And whether an entry's own expiry or a TTL came first has one answer only as
-/// long as the TTL stays.
+/// The effect of time on entries. A clock that goes back brings expired entries back, so in worlds
+/// where it does, nothing expires. And whether an entry's own expiry or a TTL came first has one
+/// answer only as long as the TTL stays the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {
     GoesBack,
@@ -111,7 +111,7 @@ pub enum Time {
     TtlChanges,
 }
 
-/// A case, which prints an operation a line: what a failure shrinks to is for reading.
+/// A case, which prints one operation per line, so that a shrunk failure can be read.
 #[derive(Clone)]
 pub struct Case(pub Vec<Operation>);
 
@@ -183,7 +183,10 @@ fn chosen() -> impl Strategy<Value = Place> {
 fn sending() -> impl Strategy<Value = Sending> {
     let body_bytes = prop_oneof![12 => 0..80_usize, 3 => 80..1500_usize, 1 => 1500..20_000_usize];
     let targets = prop_oneof![3 => vec(key(), 1), 1 => vec(key(), 0..8)];
-    let edits = prop_oneof![9 => vec((key(), place(), 0..80_usize), 0), 1 => vec((key(), place(), 0..80_usize), 1..3)];
+    let edits = prop_oneof![
+        9 => vec((key(), place(), 0..80_usize), 0),
+        1 => vec((key(), place(), 0..80_usize), 1..3),
+    ];
     let if_last = option::weighted(0.05, prop_oneof![2 => Just(Place::FromLast(0)), 1 => place()]);
     let lifetime_ms = prop_oneof![4 => Just(0_u64), 1 => 1..120_u64];
     (
@@ -205,7 +208,7 @@ fn sending() -> impl Strategy<Value = Sending> {
         })
 }
 
-/// A batch that may well have been sent before.
+/// A batch that may have been sent before.
 fn retry() -> impl Strategy<Value = Sending> {
     let target = (0..STORES.len(), 0..2_usize);
     let targets = prop_oneof![6 => vec(target.clone(), 1), 1 => vec(target, 2)];
@@ -234,7 +237,8 @@ fn change() -> impl Strategy<Value = Operation> {
     prop_oneof![
         5 => (key(), cut).prop_map(|(key, cut)| Operation::Trim(key, cut)),
         6 => (key(), vec(place(), 0..6)).prop_map(|(key, places)| Operation::Delete(key, places)),
-        6 => (key(), place(), 0..80_usize).prop_map(|(key, place, bytes)| Operation::Edit(key, place, bytes)),
+        6 => (key(), place(), 0..80_usize)
+            .prop_map(|(key, place, bytes)| Operation::Edit(key, place, bytes)),
         1 => key().prop_map(Operation::Drop),
         1 => (0..STORES.len(), prop_oneof![1 => Just(0_u64), 3 => 1..150_u64])
             .prop_map(|(store, ttl_ms)| Operation::SetTtl(store, ttl_ms)),
@@ -252,12 +256,15 @@ fn reading() -> impl Strategy<Value = Operation> {
         6 => (key(), place()).prop_map(|(key, place)| Operation::Get(key, place)),
         16 => (key(), bound(), bound(), limit(), direction)
             .prop_map(|(key, low, high, limit, to)| Operation::Range(key, low, high, limit, to)),
-        12 => (key(), place(), limit()).prop_map(|(key, place, limit)| Operation::ReadAfter(key, place, limit)),
+        12 => (key(), place(), limit())
+            .prop_map(|(key, place, limit)| Operation::ReadAfter(key, place, limit)),
         3 => key().prop_map(Operation::Last),
         6 => key().prop_map(Operation::Info),
         6 => (key(), -60..60_i64).prop_map(|(key, time)| Operation::SequenceAt(key, time)),
         4 => (0..STORES.len(), prefix, option::of(0..NAMES.len()), 0..8_usize)
-            .prop_map(|(store, prefix, after, count)| Operation::List { store, prefix, after, count }),
+            .prop_map(|(store, prefix, after, count)| {
+                Operation::List { store, prefix, after, count }
+            }),
     ]
 }
 

@@ -1,6 +1,6 @@
-//! What a reader is told, by the engine and by the map.
+//! The results of reads, from the engine and from the map.
 //!
-//! It does not know: how the two came to hold what they hold (`twins.rs`).
+//! It does not know: how the two got their content (`twins.rs`).
 
 use std::ops::Bound;
 
@@ -12,8 +12,8 @@ use super::operations::{Direction, Key, NAMES, Operation, Place, STORES, Time};
 use super::twins::Twins;
 
 impl Twins {
-    /// An entry as the map knows it. Where the clock goes back, timestamps go by the wall clock and
-    /// lifetimes by sure time: the map knows the first only; `clocks.rs` judges the second.
+    /// An entry as the map knows it. In worlds where the clock goes back, timestamps use the wall
+    /// clock and lifetimes sure time: the map knows the first only; `clocks.rs` tests the second.
     fn told(&self, entry: Entry) -> Entry {
         let start_ms =
             if self.kind.time == Time::GoesBack { entry.time_ms } else { entry.start_ms };
@@ -113,8 +113,8 @@ impl Twins {
         let page = self.store(key).read_after(NAMES[key.1], cursor, limit).expect("reads");
         let (entries, more) =
             within(timeline.readable(now).filter(|row| row.sequence > cursor), limit);
-        // What was kept back is not passed over; a cursor of another history is brought back to
-        // this one.
+        // Entries beyond the limit are not skipped; a cursor of another history is set back to this
+        // one.
         let trimmed_to = self.store(key).info(NAMES[key.1]).expect("reads").trimmed_to;
         prop_assert!(timeline.may_be_trimmed_to(trimmed_to, now), "trimmed to {trimmed_to}");
         let unmoved = if more { cursor.max(trimmed_to) } else { timeline.last };
@@ -153,7 +153,7 @@ impl Twins {
         Ok(())
     }
 
-    /// The facts of all timelines: what is counted must not depend on where it lies.
+    /// The facts of all timelines: counts must not depend on where entries are stored.
     pub fn compare_facts(&self) -> Result<(), TestCaseError> {
         keys().try_for_each(|key| self.read(&Operation::Info(key)))
     }

@@ -1,7 +1,7 @@
-//! The engine and the plain map side by side: every operation happens to both, and what a batch is
-//! told is compared.
+//! The engine and the plain map side by side: every operation is applied to both, and the outcomes
+//! of batches are compared.
 //!
-//! It does not know: what a reader is told (`reads.rs`), or how operations are drawn.
+//! It does not know: the results of reads (`reads.rs`), or how operations are drawn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub struct Twins {
     bodies: u64,
 }
 
-/// What a batch is expected to be told.
+/// The expected outcome of a batch.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Receipt(Receipt),
@@ -109,8 +109,8 @@ impl Twins {
         self.engine = Some(
             Engine::open_in(world, options).expect("what a stop or a crash left can be opened"),
         );
-        // A time that no entry has may be forgotten, or not: then the clock goes on from there, and
-        // a change without an effect makes it known.
+        // A time that no entry has may or may not be forgotten: then the clock continues from
+        // there, and a change without an effect reveals it.
         let rows = self.timelines.values().flat_map(|timeline| &timeline.rows);
         let kept_ms = rows.map(|row| row.time_ms).max().unwrap_or(0);
         if kept_ms < self.floor_ms {
@@ -246,7 +246,7 @@ impl Twins {
         self.open();
     }
 
-    /// Something was committed now, or not.
+    /// Records whether something was committed now.
     fn changed(&mut self, changed: bool) {
         if changed {
             self.floor_ms = self.floor_ms.max(self.now_ms);
@@ -270,7 +270,7 @@ impl Twins {
                 })
                 .collect();
             let head = sending.parts.iter().flat_map(|(_, targets)| targets).next().copied();
-            // They concern the first append; without one there is nothing to ask for.
+            // They apply to the first append; without one they have no effect.
             let at_head = |place: Option<Place>| {
                 head.zip(place).map(|(head, place)| self.sequence(head, place))
             };
@@ -312,7 +312,7 @@ impl Twins {
         sending.id.into_iter().fold(batch, |batch, id| batch.id(&[id]))
     }
 
-    /// What the map says to a batch, and what the batch does to the map.
+    /// The map's outcome of a batch, and the batch's effect on the map.
     fn expect(
         &mut self,
         sending: &Sending,
@@ -382,8 +382,8 @@ impl Twins {
         Some(sequences)
     }
 
-    /// A body unlike any other of its length, as far as its length allows; or one that is like all
-    /// others.
+    /// A body different from any other of its length, as far as its length allows; or one equal to
+    /// all others.
     fn body(&mut self, bytes: usize, alike: bool) -> Vec<u8> {
         self.bodies += u64::from(!alike);
         let number = if alike { [7; 8] } else { self.bodies.to_le_bytes() };

@@ -1,4 +1,4 @@
-//! A house with a store whose entries live for about a minute, and small memtables and log files.
+//! An engine with a store whose entries live for about a minute, and small memtables and log files.
 
 use strandline::{Engine, Limit, Options, Store};
 
@@ -23,7 +23,7 @@ impl House {
     }
 }
 
-/// What can be read of a timeline.
+/// The readable entries of a timeline.
 pub fn sequences(store: &Store, timeline: &[u8]) -> Vec<u64> {
     let page = store.range(timeline, .., Limit::entries(1000)).expect("reads");
     page.entries.iter().map(|entry| entry.sequence).collect()

@@ -1,9 +1,9 @@
-//! Backups that are taken while a workload goes on: each must be the state of one moment (P3, P5).
+//! Backups that are taken during a workload: each must be the state of one moment (P3, P5).
 //!
-//! A moment is a place in the driver's notes between the call of the backup and its return. What
-//! the restored directory shows is judged by the books of each of these places, as if the process
-//! had been killed there; one of them must accept it. So a backup that lacks entries which a trim
-//! removed has what was committed before that trim, too.
+//! A moment is a position in the driver's notes between the call of the backup and its return. The
+//! content of the restored directory is judged by the books of each of these positions, as if the
+//! process had been killed there; one of them must accept it. So a backup that lacks entries which
+//! a trim removed also has everything that was committed before that trim.
 
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Dice, SimulatedDisk};
@@ -18,7 +18,7 @@ use super::driver::{Driver, some_keys, step};
 use super::judge::{judge, read_all};
 use super::{Key, open_at};
 
-/// A backup, and how many events there were when it was asked for and when it was done.
+/// A backup, and how many events there were when it was requested and when it was done.
 pub struct Taken {
     target: SimulatedDisk,
     from: usize,
@@ -29,7 +29,7 @@ fn dir(disk: &SimulatedDisk) -> Dir {
     Dir::new(Arc::new(disk.clone()))
 }
 
-/// A workload of a seed with a backup beside every few steps. Gives the notes and the backups.
+/// A workload of a seed with a backup beside every few steps. Returns the notes and the backups.
 pub fn seeded_with_backups(seed: u64, rounds: u64) -> (Vec<Event>, Vec<Taken>) {
     let mut dice = Dice::new(seed ^ 0xBAC);
     let mut driver = Driver::new(SimulatedDisk::new(), some_keys());
@@ -53,8 +53,8 @@ pub fn seeded_with_backups(seed: u64, rounds: u64) -> (Vec<Event>, Vec<Taken>) {
     (driver.notes.events(), taken)
 }
 
-/// Some steps by dice, and what ledgers do: an append and a trim below it, of a timeline whose
-/// older entries a merge may have.
+/// Some random steps, and the operations of ledgers: an append and a trim below it, for a timeline
+/// whose older entries a merge may have.
 fn busy_steps(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
     let keys = some_keys();
     for _ in 0..2 + dice.below(4) {
@@ -86,7 +86,7 @@ pub fn check_backup(keys: &[Key], events: &[Event], taken: &Taken) -> Result<(),
         if place + 1 < taken.from {
             continue;
         }
-        // What expires by the end is not shown at the end, whichever moment it is.
+        // Entries that expire by the end are not shown at the end, whichever moment it is.
         let now = Books { now_ms: end.now_ms, ..books.clone() };
         match judge(&shown, &now, false) {
             Ok(()) => return Ok(()),

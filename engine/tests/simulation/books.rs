@@ -1,5 +1,5 @@
-//! What is known at a place of the log: what was submitted, acknowledged, observed, trimmed,
-//! deleted and has expired by then.
+//! The facts at a position of the log: everything that was submitted, acknowledged, observed,
+//! trimmed, deleted and has expired by then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,12 +45,12 @@ impl Sent {
     }
 }
 
-/// The body that an edit of this number puts in an entry's place.
+/// The body that an edit of this number gives to an entry.
 pub fn edited_body(number: u64) -> Vec<u8> {
     format!("edit {number}").into_bytes()
 }
 
-/// What can be taken away from a timeline, or put in its place.
+/// A removal or replacement in a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Everything below a sequence; a dropped timeline is one that is trimmed to above its end.
@@ -58,11 +58,11 @@ pub enum Change {
     Delete(Key, u64),
     /// An entry gets the body of this edit.
     Edit(Key, u64, u64),
-    /// All entries of the batch that wrote an entry do.
+    /// All entries of the batch that wrote an entry get it.
     EditAll(Key, u64, u64),
 }
 
-/// What an engine shows of a timeline.
+/// The content of a timeline in an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The epoch of its store.
@@ -73,36 +73,36 @@ pub struct Shown {
 
 pub type Timelines = BTreeMap<Key, Shown>;
 
-/// What a driver notes in the log: mark n stands for event n.
+/// The events that a driver notes in the log: mark n refers to event n.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// About to be submitted. From here on it may be there.
     Submitted(Arc<Sent>),
-    /// Its ticket said so.
+    /// Its ticket resolved with success.
     Acknowledged(u64),
-    /// It was sent again, asking for the disk, and that was acknowledged as well.
+    /// It was sent again with disk durability, and that was acknowledged as well.
     Repeated(u64),
-    /// A read, or a read after a watch was told, showed an entry.
+    /// A read, or a read after a watch notification, returned an entry.
     Observed(Key, u64),
-    /// An engine was opened and served this: what is in it is durable, what is not is gone.
+    /// An engine was opened and showed this: its content is durable, everything else is gone.
     Opened(Timelines),
-    /// About to be asked for. From here on it may have happened.
+    /// About to be requested. From here on it may have happened.
     Asked(Change),
     /// It was answered.
     Done(Change),
-    /// What time it is from here on.
+    /// The time from here on.
     Clock(u64),
 }
 
 impl Event {
-    /// Whether a crash behind it must leave more than one before it: else there is no new state to
-    /// judge.
+    /// Whether a crash after it must leave more than one before it: otherwise there is no new state
+    /// to judge.
     pub fn binds(&self) -> bool {
         !matches!(self, Event::Submitted(_) | Event::Asked(_))
     }
 }
 
-/// A batch, and what is known of it.
+/// A batch, and the facts about it.
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub sent: Arc<Sent>,
@@ -124,7 +124,7 @@ impl Batch {
     }
 }
 
-/// A timeline: which batch each sequence belongs to, and what was taken away.
+/// A timeline: which batch each sequence belongs to, and what was removed.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     pub batches: Vec<u64>,
@@ -137,15 +137,15 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// What had been asked for when a crash came has happened, or it has not: the first open tells,
-    /// and it stays so.
+    /// A change that had been requested when a crash came has happened, or it has not: the first
+    /// open decides, and it stays so.
     fn settle(&mut self, shown: Option<&Shown>) {
         let (last, entries) = shown.map_or((0, &[][..]), |shown| (shown.last, &shown.entries[..]));
         let body =
             |sequence: u64| entries.iter().find(|entry| entry.0 == sequence).map(|entry| &entry.1);
         self.batches.truncate(last as usize);
-        // What a change concerned that the crash took with it does not concern what comes in its
-        // place.
+        // A change to an entry that the crash took does not apply to the entry that gets its
+        // position.
         self.trim_asked = self.trim_asked.min(last + 1);
         if entries.first().is_some_and(|entry| entry.0 < self.trim_asked) {
             self.trim_asked = self.trim_done;
@@ -164,8 +164,7 @@ impl Timeline {
     }
 }
 
-/// An entry that somebody knows, by a read or by an acknowledgement: which batch it is of, and
-/// under which epoch.
+/// An entry that was seen, by a read or by an acknowledgement: its batch and its epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {
     pub key: Key,
@@ -174,13 +173,13 @@ pub struct Sighting {
     pub epoch: String,
 }
 
-/// What is known at a place.
+/// The facts at a position.
 #[derive(Clone, Debug)]
 pub struct Books {
     pub now_ms: u64,
     /// By store, as the last open showed it.
     pub epochs: BTreeMap<&'static str, String>,
-    /// Of all lives, crashes in between.
+    /// Of all lives, separated by crashes.
     pub sightings: Vec<Sighting>,
     pub batches: BTreeMap<u64, Batch>,
     pub timelines: BTreeMap<Key, Timeline>,
@@ -199,7 +198,7 @@ impl Default for Books {
 }
 
 impl Books {
-    /// Takes note of what an operation of the log tells.
+    /// Records the effect of an operation of the log.
     pub fn note(&mut self, op: &Op, events: &[Event]) {
         if let Op::Mark(mark) = op
             && let Some(event) = events.get(*mark as usize)
@@ -338,7 +337,7 @@ impl Books {
             || (last_done.is_none() && is_original())
     }
 
-    /// How often something that binds is known: a proof about nothing would pass.
+    /// How many binding facts there are: a proof about nothing would pass.
     pub fn promises(&self) -> usize {
         self.batches.values().filter(|batch| batch.acknowledged || batch.observed).count()
     }

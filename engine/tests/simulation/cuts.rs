@@ -1,4 +1,4 @@
-//! Crashes at every place of a recording: power cuts, killed processes, and crashes of what comes
+//! Crashes at every position of a recording: power cuts, killed processes, and crashes of the work
 //! after a crash.
 
 use std::collections::BTreeSet;
@@ -14,17 +14,17 @@ use super::judge::{check, check_as, check_thoroughly, judge_same_epochs};
 use super::mutants::Mutant;
 use super::replay;
 
-/// How many disks are judged at once: an engine's threads mostly wait for each other.
+/// Number of disks judged at once: an engine's threads mostly wait for each other.
 const WORKERS: usize = 6;
 
 /// How thoroughly to cut.
 #[derive(Clone, Default)]
 pub struct Plan {
-    /// How often the dice are thrown at each place.
+    /// How many random cuts at each position.
     pub throws: u64,
-    /// Recovery is cut at every call for one in so many places; 0: never.
+    /// Recovery is cut at every call for one in this many positions; 0: never.
     pub recovery_every: usize,
-    /// One in so many states is gone on with, too.
+    /// One in this many states is also continued.
     pub thorough_every: u64,
     pub mutant: Option<Mutant>,
 }
@@ -35,12 +35,12 @@ impl Plan {
     }
 }
 
-/// How many states were judged, by how they came about.
+/// How many states were judged, by their origin.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// A power cut at a place of the recording.
+    /// A power cut at a position of the recording.
     pub cuts: u64,
-    /// A power cut in what came after such a cut.
+    /// A power cut in the work after such a cut.
     pub nested: u64,
     /// A power cut in or after the open that followed a killed process.
     pub killed: u64,
@@ -60,8 +60,8 @@ impl Counts {
     }
 }
 
-/// The disks that were judged already with the same books: what comes out twice is neither judged
-/// nor counted again.
+/// The disks that were judged already with the same books: duplicates are neither judged nor
+/// counted again.
 #[derive(Default)]
 struct Seen(BTreeSet<u64>);
 
@@ -73,7 +73,7 @@ impl Seen {
     }
 }
 
-/// Something to do at each place at which a crash leaves something new: the place, the model and
+/// The action at each position at which a crash leaves something new: the position, the model and
 /// the books there.
 type AtPlace<'a> = dyn Fn(usize, &Op, &Model, &Books) -> Result<Counts, String> + Sync + 'a;
 
@@ -86,7 +86,7 @@ impl Recording {
         )
     }
 
-    /// Walks through the log, by several workers that each take their share of the places, until
+    /// Walks through the log, by several workers that each take their share of the positions, until
     /// one finds something.
     fn at_each_place(&self, log: &[Op], at_place: &AtPlace<'_>) -> Result<Counts, String> {
         let found = AtomicBool::new(false);
@@ -128,7 +128,7 @@ impl Recording {
         Ok(counts)
     }
 
-    /// Cuts the power at every place of the log, in every way, and again at every call of the
+    /// Cuts the power at every position of the log, in every way, and again at every call of the
     /// recovery.
     pub fn cut_everywhere(&self, plan: &Plan) -> Result<Counts, String> {
         let log = self.log_of(plan.mutant.as_ref());
@@ -159,7 +159,7 @@ impl Recording {
         self.at_each_place(&log, &at_place)
     }
 
-    /// Judges one disk, and keeps it if it fails. Gives the log of its first opening.
+    /// Judges one disk, and keeps it if it fails. Returns the log of its first opening.
     fn judged(
         &self,
         disk: &SimulatedDisk,
@@ -217,9 +217,9 @@ impl Recording {
         Ok(judged)
     }
 
-    /// Every disk that a power cut could have left, at each place where there are no more than
-    /// `limit`. Gives how many different ones were judged, and at how many of all places it was
-    /// really all of them.
+    /// Every disk that a power cut could have left, at each position where there are no more than
+    /// `limit`. Returns how many different ones were judged, and at how many of all positions all
+    /// of them were.
     pub fn cut_in_all_ways(&self, limit: usize) -> Result<(u64, usize, usize), String> {
         let (whole, places) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let at_place = |_: usize, _: &Op, model: &Model, books: &Books| {
@@ -244,7 +244,7 @@ impl Recording {
                 }
             }
             if left == 0 {
-                // The walk changes the last decisions first: dice look at the others.
+                // The walk changes the last decisions first: random cuts change the others.
                 (0..limit as u64).try_for_each(|throw| judge(&mut Dice::new(throw)))?;
             }
             places.fetch_add(1, Ordering::Relaxed);
@@ -254,7 +254,7 @@ impl Recording {
         Ok((counts.cuts, whole.into_inner(), places.into_inner()))
     }
 
-    /// Kills the process at each of one in `every` places: nothing is lost from the page cache.
+    /// Kills the process at each of one in `every` positions: nothing is lost from the page cache.
     /// Then it is opened, and the power is cut while it opens and afterwards.
     pub fn kill_everywhere(&self, every: usize) -> Result<Counts, String> {
         let at_place = |place: usize, _: &Op, model: &Model, books: &Books| {
@@ -282,7 +282,8 @@ impl Recording {
                 let mut later = model.clone();
                 recovery[..calls].iter().for_each(|op| later.apply(op, None));
                 let image = later.power_cut(cut, &mut dice);
-                // Once it was open, even what was acknowledged for a process crash only is durable.
+                // Once it was open, even batches that were acknowledged for a process crash only
+                // are durable.
                 let power = calls < recovery.len();
                 if !seen[usize::from(power)].is_new(&image) {
                     continue;
@@ -300,9 +301,9 @@ impl Recording {
         self.at_each_place(&self.log, &at_place)
     }
 
-    /// Chains of crashes three deep: what a cut left is opened, goes on with appends, flushes,
-    /// merges, changes, manifest switches and clean stops, and is cut at any call of that life, the
-    /// opening included; and so on. `chains` of them, each from a place by dice.
+    /// Chains of crashes three deep: the disk after a cut is opened, continues with appends,
+    /// flushes, merges, changes, manifest switches and clean stops, and is cut at any call of that
+    /// life, the opening included; and so on. `chains` of them, each from a random position.
     pub fn cut_three_deep(&self, chains: u64, seed: u64) -> Result<Counts, String> {
         let (next, judged_before) = (AtomicUsize::new(0), Mutex::new(Seen::default()));
         let share = || {
@@ -328,7 +329,7 @@ impl Recording {
         Ok(counts)
     }
 
-    /// One chain. Gives how many new states were judged that more than one cut made.
+    /// One chain. Returns how many new states were judged that more than one cut made.
     fn chain(&self, dice: &mut Dice, judged_before: &Mutex<Seen>) -> Result<u64, String> {
         let (mut model, mut books) = (Model::from_image(&self.base), Books::default());
         let place = dice.below(self.log.len() as u64 + 1) as usize;
@@ -352,8 +353,7 @@ impl Recording {
                 break;
             }
             let (log, events) = self.life(&image, &books, dice).map_err(fail)?;
-            // Half of the cuts fall into the opening, in which most goes on at the least known
-            // place.
+            // Half of the cuts are in the opening, where the least is known and most happens.
             let opened = log.iter().position(|op| matches!(op, Op::Mark(0))).unwrap_or(log.len());
             let bound = if dice.below(2) == 0 { opened } else { log.len() };
             let place = dice.below(bound as u64 + 1) as usize;
@@ -369,7 +369,7 @@ impl Recording {
         Ok(judged)
     }
 
-    /// Opens what a crash left, goes on with it for a while, and gives the log of that.
+    /// Opens the disk after a crash, continues for a while, and returns the log of that.
     fn life(
         &self,
         image: &Image,

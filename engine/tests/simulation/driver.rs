@@ -1,8 +1,8 @@
 //! The driver of recordings: submits, waits, changes, reads and reopens, and notes each in the log
 //! before or after it.
 //!
-//! Of every timeline one driver is the only writer, so that it knows which sequence each append
-//! gets.
+//! Each timeline has one driver as its only writer, so that the driver knows which sequence each
+//! append gets.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +78,7 @@ impl Driver {
         }
     }
 
-    /// Opens, and notes what is there now.
+    /// Opens, and notes the current content.
     pub fn open(&mut self) -> Result<Engine, String> {
         let engine = open_at(&self.notes.disk, self.clock.clone())
             .map_err(|error| format!("does not open: {error}"))?;
@@ -111,7 +111,7 @@ impl Driver {
         self.in_flight.push((sent, sequences, engine.submit(batch).expect("queued")));
     }
 
-    /// Waits for all that was submitted.
+    /// Waits for all submitted batches.
     pub fn drain(&mut self) {
         for (sent, sequences, ticket) in std::mem::take(&mut self.in_flight) {
             let receipt = ticket.wait().expect("committed");
@@ -123,7 +123,7 @@ impl Driver {
         }
     }
 
-    /// Sends the last batch again that asked for the operating system only, and asks for the disk.
+    /// Sends the last batch that asked for the operating system only again, and asks for the disk.
     pub fn repeat(&mut self, engine: &Engine) {
         self.drain();
         let Some((sent, sequences)) = self.repeatable.take() else { return };
@@ -148,7 +148,7 @@ impl Driver {
         self.drain();
     }
 
-    /// Reads a timeline and notes what it shows.
+    /// Reads a timeline and notes the result.
     pub fn look(&self, engine: &Engine, key: &Key) {
         observe(&self.notes, engine, key, &mut 0);
     }
@@ -189,7 +189,7 @@ impl Driver {
             return self.notes.note(Event::Done(change));
         }
         self.notes.note(Event::Asked(change.clone()));
-        // What is gone is not edited.
+        // Removed entries are not edited.
         if engine
             .store(key.0)
             .expect("store")
@@ -204,11 +204,11 @@ impl Driver {
         self.lasts.get(key).copied().unwrap_or(0)
     }
 
-    /// Time passes: what has expired by then is not shown any more.
+    /// Time passes: entries that have expired by then are not shown any more.
     pub fn pass(&mut self, ms: u64) {
         self.drain();
         self.now_ms += ms;
-        // First: a merge beside it may expire something as soon as the clock says so.
+        // First: a concurrent merge may expire something as soon as the clock says so.
         self.notes.note(Event::Clock(self.now_ms));
         self.clock.pass(ms);
     }
@@ -229,7 +229,7 @@ fn observe(notes: &Notes, engine: &Engine, key: &Key, cursor: &mut u64) {
     }
 }
 
-/// A reader on a thread of its own, who is woken by watches and reads what is new.
+/// A reader on its own thread, which is woken by watches and reads new entries.
 pub struct Observer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -295,7 +295,7 @@ pub fn some_keys() -> Vec<Key> {
     .to_vec()
 }
 
-/// One step of a workload by dice. True when the engine was stopped by it.
+/// One random step of a workload. True when the engine was stopped by it.
 pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
     let keys = some_keys();
     let pick = |dice: &mut Dice| keys[dice.below(keys.len() as u64) as usize].clone();
@@ -322,7 +322,7 @@ pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
         14 => {
             let key = pick(dice);
             driver.drain();
-            // A dropped timeline, mostly; one that was never written stays as it is.
+            // Mostly a dropped timeline; one that was never written stays as it is.
             let end = driver.last(&key) + 1;
             driver.trim(engine, &key, end);
         }
@@ -353,7 +353,7 @@ pub fn step(driver: &mut Driver, engine: &Engine, dice: &mut Dice) -> bool {
     false
 }
 
-/// A workload of a seed: every kind of step, an observer in half of them, flushes beside it in a
+/// A workload of a seed: every kind of step, an observer in half of them, concurrent flushes in a
 /// third.
 pub fn seeded(seed: u64, steps: u64) -> Recording {
     let mut dice = Dice::new(seed ^ 0x5EED);

@@ -1,20 +1,21 @@
-//! The judge of a disk that a crash left.
+//! The judge of a disk after a crash.
 //!
-//! Checked of each:
-//!  * it opens (P5);
+//! Checked for each:
+//!
+//! * it opens (P5);
 //! * every batch that was acknowledged, or that a reader observed, is there, with its sequences and
-//!    its bytes (P1);
-//!  * nothing is there that was not submitted, at no other place than its own (P2);
+//!   its bytes (P1);
+//! * nothing is there that was not submitted, and everything is only in its own position (P2);
 //! * a batch is in all of its timelines or in none (P3), and with it everything that its writer
-//!    committed before;
-//! * a sequence that somebody knows belongs to the same batch still, or to another epoch of its
-//!    store (P2);
-//! * sequences are dense; what is missing was trimmed, deleted or has expired, and what was does
-//!    not come back (P4, P8); nor does a body that was edited.
+//!   committed before;
+//! * a sequence that was seen still belongs to the same batch, or to another epoch of its store
+//!   (P2);
+//! * sequences are dense; missing entries were trimmed, deleted or have expired, and those do not
+//!   come back (P4, P8); nor does a body that was edited.
 //!
-//! Thoroughly, besides: opening twice shows the same; a batch with an id that is there is not
-//! committed again; each timeline takes an append, with the next sequence (P2); after a clean stop
-//! all of it is still there.
+//! A thorough check also requires: opening twice shows the same; a batch with an id that is there
+//! is not committed again; each timeline takes an append, with the next sequence (P2); after a
+//! clean stop all of it is still there.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,7 +60,7 @@ pub fn read_all<'a>(
     Ok(timelines)
 }
 
-/// It has no timeline that was never written, and nothing in it is broken.
+/// No other timeline exists, and the engine reports no damage.
 fn nothing_else(engine: &Engine, timelines: &Timelines) -> Result<(), String> {
     for info in engine.stores() {
         let names = engine.store(&info.name).and_then(|store| store.list(b"", None, usize::MAX));
@@ -79,12 +80,12 @@ fn nothing_else(engine: &Engine, timelines: &Timelines) -> Result<(), String> {
     Ok(())
 }
 
-/// A panic is a finding as any other.
+/// A panic is a finding like any other.
 fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("a panic, see above".into()))
 }
 
-/// Whether the timelines may be what a crash left, given what was known before it. `power`: the
+/// Whether the timelines may be the result of a crash, given what was known before it. `power`: the
 /// page cache is lost too.
 pub fn judge(timelines: &Timelines, books: &Books, power: bool) -> Result<(), String> {
     timelines.iter().try_for_each(|(key, shown)| judge_timeline(key, shown, books))?;
@@ -115,8 +116,8 @@ pub fn judge(timelines: &Timelines, books: &Books, power: bool) -> Result<(), St
     judge_epochs(timelines, books)
 }
 
-/// A sequence that somebody knows and that is gone is given again, and one that was given again has
-/// another entry: under another epoch.
+/// A sequence that was seen and lost is assigned again, and one that was assigned again has another
+/// entry: under another epoch.
 fn judge_epochs(timelines: &Timelines, books: &Books) -> Result<(), String> {
     for sighting in &books.sightings {
         let Some(shown) =
@@ -179,7 +180,7 @@ fn judge_timeline(key: &Key, shown: &Shown, books: &Books) -> Result<(), String>
     }
 }
 
-/// Opens what a crash left and judges it. Gives what it shows.
+/// Opens the disk after a crash and judges it. Returns its content.
 pub fn check(
     disk: &SimulatedDisk,
     keys: &[Key],
@@ -218,7 +219,7 @@ fn retry_all(engine: &Engine, timelines: &Timelines, books: &Books) -> Result<()
     Ok(())
 }
 
-/// As [`check`], then goes on with it.
+/// As [`check`], then continues with it.
 pub fn check_thoroughly(
     disk: &SimulatedDisk,
     keys: &[Key],
@@ -244,7 +245,7 @@ pub fn check_as(
     }
 }
 
-/// Opens it again, and goes on as a user would.
+/// Opens it again, and continues as a user would.
 fn go_on(
     disk: &SimulatedDisk,
     keys: &[Key],

@@ -1,13 +1,15 @@
 //! Record once, crash everywhere: one run of the real engine, with its real threads, on a simulated
-//! disk that logs every call; from the log the disks that a crash could have left, each opened and
-//! judged (P1–P4, P8).
+//! disk that logs every call. From the log, the disks that a crash could have left are built,
+//! opened and judged (P1–P4, P8).
 //!
 //! ```text
-//!  driver ──calls──> engine ──calls──> simulated disk ──> one log: create, write, sync, rename, … and the driver's marks
-//!  cuts   ──replays the log up to a place, cuts, opens──> judge ──compares with what was known at that place──> books
+//!  driver ──calls──> engine ──calls──> simulated disk ──> one log: create, write, sync, rename, …,
+//!                                                         and the driver's marks
+//!  cuts   ──replays the log up to a position, cuts, opens──> judge
+//!  judge  ──compares with what was known at that position──> books
 //! ```
 //!
-//! Checked of each disk: see `judge.rs`. What is known at a place: see `books.rs`.
+//! The checks for each disk: see `judge.rs`. The facts at a position: see `books.rs`.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod backups;
@@ -28,13 +30,13 @@ use strandline::{Engine, Options, World};
 /// A store and a timeline.
 pub type Key = (&'static str, String);
 
-/// The time at which every recording starts.
+/// The initial time of every recording.
 pub const START_MS: u64 = 1_700_000_000_000;
 
-/// How long entries of the store `sync` live; those of `messages` live for ever.
+/// The lifetime of entries of the store `sync`; those of `messages` live for ever.
 pub const TTL_MS: u64 = 64_000;
 
-/// Small files and memtables, so that a few appends go through every part.
+/// Small files and memtables, so that a few appends reach every part.
 pub fn tiny() -> Options {
     Options {
         memory_budget_bytes: 1,
@@ -49,7 +51,7 @@ pub fn open_at(disk: &SimulatedDisk, clock: Arc<ManualClock>) -> strandline::Res
     Engine::open_in(World { dir: Dir::new(Arc::new(disk.clone())), clock }, tiny())
 }
 
-/// Whether the long form of the proofs was asked for.
+/// Whether the long form of the proofs was requested.
 pub fn is_long() -> bool {
     std::env::var("STRANDLINE_PROOF").is_ok_and(|size| size == "long")
 }

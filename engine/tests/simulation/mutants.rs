@@ -1,6 +1,7 @@
 //! Mutants: the engine as it would be with one fsync removed or moved, one name made durable at the
-//! wrong time, one number wrong. The code is not touched: a mutant rewrites the log of what the
-//! engine did. The harness must find a crash that it does not survive, or the harness does not see.
+//! wrong time, one number wrong. The code is not changed: a mutant rewrites the log of the engine's
+//! calls. The harness must find a crash that the mutant does not survive; otherwise the harness
+//! detects nothing.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,18 +29,18 @@ type Which = fn(&Call<'_>) -> bool;
 
 #[derive(Clone)]
 enum Change {
-    /// The sync at a place in the source is not there, for files whose names end so.
+    /// The sync at a source position is missing, for files whose names have this ending.
     Without(Site, &'static str),
-    /// Each of the first happens only behind the next of the second.
+    /// Each of the first happens only after the next of the second.
     Later(Which, Which),
-    /// As [`Change::Later`], for those of the first that nothing of the third follows before the
-    /// second.
+    /// As [`Change::Later`], for those of the first that are not followed by one of the third
+    /// before the second.
     LaterIfNone(Which, Which, Which),
-    /// Each of the first happens already in front of the second that came before it.
+    /// Each of the first happens before the second that preceded it.
     Earlier(Which, Which),
-    /// Acknowledgements are not believed: what readers observed must do.
+    /// Acknowledgements are ignored: the observations of readers must be enough.
     LaterUnanswered(Which, Which),
-    /// What is written is something else.
+    /// The written content is different.
     Written(fn(&Call<'_>, &[u8]) -> Option<Vec<u8>>),
 }
 
@@ -47,12 +48,12 @@ enum Change {
 pub struct Call<'a> {
     pub op: &'a Op,
     pub name: &'a str,
-    /// What the driver noted, if it is a mark.
+    /// The driver's note, if it is a mark.
     event: Option<&'a Event>,
-    /// What the file began with.
+    /// The initial content of the file.
     header: Option<FileHeader>,
-    /// It makes a manifest durable which lists a store more of which a power cut may take what was
-    /// seen.
+    /// It makes a manifest durable which lists a further store from which a power cut may take
+    /// entries that were seen.
     notes_relaxed: bool,
 }
 
@@ -64,7 +65,7 @@ impl Mutant {
         Mutant { name, change: Change::Without(site, suffix) }
     }
 
-    /// What the engine would have done.
+    /// The calls that the mutant would have made.
     pub fn apply(&self, base: &Image, log: &[Op], events: &[Event]) -> Vec<Op> {
         let mut calls = calls(base, log, events);
         if matches!(self.change, Change::LaterUnanswered(..)) {
@@ -95,7 +96,7 @@ impl Mutant {
     }
 }
 
-/// Where there is no second behind it, or a third in between, the first stays where it is.
+/// If there is no second after it, or a third in between, the first stays where it is.
 fn later(calls: &[Call<'_>], which: Which, behind: Which, between: Which) -> Vec<Op> {
     let is_free = |place: usize| {
         calls[place..].iter().find(|call| behind(call) || between(call)).is_some_and(behind)
@@ -178,7 +179,7 @@ impl Call<'_> {
         matches!(self.op, Op::Sync { site, .. } | Op::SyncDir { site } if *site == wanted)
     }
 
-    /// What it writes, if that is a manifest.
+    /// The manifest that it writes, if it writes one.
     fn manifest(&self) -> Option<Live> {
         let Op::Write { offset: 0, bytes, .. } = self.op else { return None };
         let header = self.header.filter(|_| self.name.starts_with("manifest"))?;
@@ -219,7 +220,7 @@ fn is_manifest_durable(call: &Call<'_>) -> bool {
     call.is_directory_sync_in("manifest.rs")
 }
 
-/// Every move and every wrong number. Removals come from the sites that a recording meets.
+/// Every move and every wrong number. Removals use the source positions that a recording meets.
 pub fn moves() -> Vec<Mutant> {
     let all = log_moves().into_iter().chain(manifest_moves()).chain(wrong_numbers());
     all.map(|(name, change)| Mutant { name: name.into(), change }).collect()
@@ -353,7 +354,7 @@ fn too_far(live: &mut Live) {
     live.checkpoint.0 += if live.checkpoint.0 > 0 { 512 } else { 0 };
 }
 
-/// A manifest with something else in it.
+/// A manifest with different content.
 fn manifest(call: &Call<'_>, bytes: &[u8], change: fn(&mut Live)) -> Option<Vec<u8>> {
     if !call.name.starts_with("manifest") {
         return None;

@@ -1,10 +1,10 @@
-//! A failing state is kept as a folder: the files as the crash left them, and what was known, so
+//! A failing state is kept as a folder: the files as the crash left them, and the known facts, so
 //! that it can be judged again without the run that led to it.
 //!
 //! ```text
 //!  <folder>/files/…      the disk
-//!  <folder>/known.txt    one line an event: what binds the judge
-//!  <folder>/why.txt      what the judge said
+//!  <folder>/known.txt    one line per event: the facts that bind the judge
+//!  <folder>/why.txt      the judge's report
 //! ```
 
 use std::fs;
@@ -19,7 +19,7 @@ use super::Key;
 use super::books::{Batch, Books, Sent, Sighting};
 use super::judge::check_thoroughly;
 
-/// Keeps a state that fails, and says where behind what is wrong with it.
+/// Keeps a failing state, and returns its folder with the report.
 pub fn keep(keys: &[Key], image: &Image, books: &Books, power: bool, what: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +66,7 @@ pub fn judge_again(folder: &Path) -> Result<(), String> {
     check_thoroughly(&SimulatedDisk::from_image(&image), &keys, &books, power)
 }
 
-/// What is known as text. Timelines have names without spaces here.
+/// The known facts as text. Timelines have names without spaces here.
 fn known(keys: &[Key], books: &Books, power: bool) -> String {
     let mut lines = vec![format!("now {}", books.now_ms), format!("power {}", u8::from(power))];
     for (store, name) in keys {

@@ -1,5 +1,5 @@
 //! A simulated disk, a clock that is moved by hand, and the settings of the engine that is opened
-//! on them, again and again.
+//! on them repeatedly.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Options, World};
 
-/// The time at which it starts.
+/// The initial time.
 pub const START_MS: u64 = 1_700_000_000_000;
 
-/// Waits for what the engine does by itself. Files that nothing needs any more go with their last
-/// reader, which may be one of the engine's threads that just looks around.
+/// Waits for the engine's background work. Files that are no longer needed are removed with their
+/// last reader, which may be one of the engine's threads that is reading at this moment.
 pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if holds() {
@@ -25,7 +25,7 @@ pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("{what}");
 }
 
-/// Where an engine lives, while it does and after.
+/// The environment of an engine, while it runs and afterwards.
 pub struct House {
     pub disk: SimulatedDisk,
     pub clock: Arc<ManualClock>,
@@ -50,7 +50,7 @@ impl House {
         self.try_engine().expect("opens")
     }
 
-    /// How many bytes all files have, but for what is kept for a full disk.
+    /// The size of all files in bytes, except the reserve for a full disk.
     pub fn bytes(&self) -> usize {
         let contents = self.disk.contents();
         contents

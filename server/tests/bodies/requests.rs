@@ -1,9 +1,9 @@
-//! What the fuzzer and the bounded tests do with any bytes that a client could send.
+//! The checks of the fuzzer and the bounded tests for arbitrary bytes from a client.
 //!
-//! Checked: no panic; the same requests and the same complaint however the bytes were split; a
-//! request holds no more than the bytes that came, and no more than the bounds allow; what the
-//! decoder holds goes by what came, never by what was announced. The first byte of the input says
-//! how the rest is split.
+//! Checked: no panic; the same requests and the same error however the bytes were split; a request
+//! holds no more than the bytes that arrived, and no more than the bounds allow; the memory of the
+//! decoder depends on the bytes that arrived, never on announced lengths. The first byte of the
+//! input determines how the rest is split.
 
 use crate::protocol::{Bounds, Decoder, Request};
 
@@ -15,7 +15,7 @@ const BOUNDS: Bounds = Bounds {
     before_login: false,
 };
 
-/// Everything that comes out of the bytes, given in pieces, up to the first complaint.
+/// The result for the bytes, given in pieces, up to the first error.
 fn outcome<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     bounds: Bounds,
@@ -33,7 +33,8 @@ fn outcome<'a>(
                 Err(error) => return (requests, Some(error.to_string())),
             }
         }
-        // Buffers double; an empty argument takes six bytes to send, and the place of one sixteen.
+        // Buffers double; an empty argument takes six bytes to send, and its slot sixteen in
+        // memory.
         let held = decoder.held_bytes();
         assert!(held <= 8 * arrived + 64 * 1024, "{held} bytes are held, and {arrived} came");
     }

@@ -1,10 +1,12 @@
-// node-redis and ioredis against the server, each with its default settings and in the other protocol version.
+// node-redis and ioredis against the server, each with its default settings and with the other
+// protocol version.
 //
 //     node check_node.mjs HOST:PORT
 //
-// What is specific to each library stands in its adapter: how it sends a command, how it subscribes, how maps look.
-// The checks are the same for both and assert replies. Keys are fresh for each run, so that the server need not be
-// empty. What node-redis does with a push frame that is no pub/sub is its own: TL.FOLLOW is checked by redis-py.
+// Each library has an adapter for its differences: sending a command, subscribing, the form of maps.
+// The checks are the same for both and assert replies. Keys are fresh for each run, so that the
+// server need not be empty. node-redis handles push frames other than pub/sub in its own way:
+// TL.FOLLOW is checked by check_redis_py.py.
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
@@ -71,7 +73,7 @@ function asMap(reply) {
   return Object.fromEntries(pairs.map(([key, value]) => [String(key), value]));
 }
 
-// --- the checks; each name is what it shows
+// --- the checks; each name says what it shows
 
 const checks = {
   'INFO names a Redis version': async ({ info }) => {

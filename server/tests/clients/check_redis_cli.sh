@@ -3,9 +3,9 @@
 #
 #     check_redis_cli.sh HOST:PORT
 #
-# The shapes are what redis-cli prints, so that a reply of the wrong type shows. Keys are fresh for each run, so that
-# the server need not be empty. redis-benchmark's figures are printed as a by-product, not judged: what is judged is
-# that as many entries are there as it was answered for.
+# The expected texts are the output of redis-cli, so that a reply of the wrong type is noticed. Keys
+# are fresh for each run, so that the server need not be empty. redis-benchmark's figures are printed
+# as a by-product; the check is that the number of entries equals the number of its replies.
 set -euo pipefail
 
 [[ $# == 1 ]] || { echo "usage: check_redis_cli.sh HOST:PORT" >&2; exit 2; }
@@ -18,7 +18,8 @@ checks=0
 cli() { redis-cli -h "$host" -p "$port" "$@"; }
 fail() { echo "redis-cli: $1" >&2; exit 1; }
 
-# expect SENTENCE WANTED WORD... : what redis-cli prints for these words; times are masked, since they differ.
+# expect SENTENCE WANTED WORD... : the output of redis-cli for these words; times are masked, since
+# they differ.
 expect() {
   local sentence=$1 wanted=$2 found
   found=$(cli "${@:3}" 2>&1 | sed -E 's/\b1[0-9]{12}\b/TIME/g') || true
@@ -26,7 +27,7 @@ expect() {
   checks=$((checks + 1))
 }
 
-# expect_within SENTENCE PART WORD... : a part of what it prints.
+# expect_within SENTENCE PART WORD... : a part of its output.
 expect_within() {
   local found
   found=$(cli "${@:3}" 2>&1) || true
@@ -59,8 +60,9 @@ for at in $(seq 1000); do printf 'TL.APPEND %s-pipe body-%d\r\n' "$key" "$at"; d
   fail "--pipe: some requests were refused or not answered"
 expect "all of --pipe is there" $'1000\nTIME\nbody-1000' TL.LAST "$key-pipe"
 
-# A subscriber runs until it is stopped: redis-cli has no limit to wait for. It is called by its own name, since a
-# function in the background would be a shell around it, and the shell would be what `kill` hits.
+# A subscriber runs until it is stopped: redis-cli has no limit to wait for. It is called by its own
+# name, since a function in the background would run in a shell around it, and `kill` would hit the
+# shell.
 received=$(mktemp)
 trap 'rm -f "$received"' EXIT
 redis-cli -h "$host" -p "$port" SUBSCRIBE "$key-push" > "$received" &
@@ -80,7 +82,8 @@ pushed" ]] || fail "the push of an append: got '$(cat "$received")'"
 checks=$((checks + 1))
 echo "ok $(cli --version): $checks checks"
 
-# benchmark TIMELINES WORD... : one run of $requests appends; pipelines are sent whole, so up to one more a client.
+# benchmark TIMELINES WORD... : one run of $requests appends; pipelines are sent whole, so up to one
+# more per client.
 benchmark() {
   local timelines=$1 found=0 at
   redis-benchmark -h "$host" -p "$port" -q -n "$requests" "${@:2}" 2>&1 | tr '\r' '\n' | grep 'requests per second' ||

@@ -1,10 +1,11 @@
-"""Stock redis-py against the server, with the library's own defaults and with each protocol version asked for.
+"""Stock redis-py against the server, with the library's defaults and with each protocol version.
 
     check_redis_py.py HOST:PORT
 
-Every check asserts replies, not just that there was one. Keys are fresh for each run, so that the server need not be
-empty. MULTI is not part of the contract: pipelines are asked for without a transaction. TL.FOLLOW's push frames are
-no pub/sub, so they are read from the library's connection, whose parser hands them over.
+Every check asserts replies, not only that there was one. Keys are fresh for each run, so that the
+server need not be empty. MULTI is not part of the contract: pipelines are used without a
+transaction. TL.FOLLOW's push frames are not pub/sub, so they are read from the library's
+connection, whose parser returns them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ VERSIONS = {"default": None, "RESP2": 2, "RESP3": 3}
 
 
 class Check:
-    """One protocol version's checks. Each method is one, and its name is what it shows."""
+    """The checks of one protocol version. Each method is one, and its name says what it shows."""
 
     def __init__(self, address: str, label: str, version: int | None):
         self.host, port = address.rsplit(":", 1)
@@ -201,7 +202,7 @@ CHECKS: tuple[Callable[[Check], None], ...] = (
 
 
 def as_map(reply: dict | list) -> dict:
-    """RESP2 has no maps: pairs come flat."""
+    """RESP2 has no maps: pairs come as a flat array."""
     return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2]))
 
 

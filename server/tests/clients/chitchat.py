@@ -1,26 +1,32 @@
-"""A real conversation corpus through the server by stock redis-py, optionally under SIGKILL, compared to the last byte.
+"""A real conversation corpus through the server by stock redis-py, optionally under SIGKILL,
+compared to the last byte.
 
-The corpus is the PyPI package chitchat-dataset: 7,168 conversations of one or two senders. Its messages, in the order
-of their timestamps over all conversations, are sent one TL.FANOUT each: to `messages:<conversation>` and to
-`sync:<user>` of every participant. One connection sends them all, with a window of unanswered requests.
+The corpus is the PyPI package chitchat-dataset: 7,168 conversations of one or two senders. Its
+messages, in the order of their timestamps over all conversations, are sent one TL.FANOUT each: to
+`messages:<conversation>` and to `sync:<user>` of every participant. One connection sends them all,
+with a window of unanswered requests.
 
-What must hold, checked while it runs:
-  - each reply names exactly the sequences that counting gives: dense, from 1, none twice (P2, P4);
-  - after a SIGKILL in the middle of that window, what TL.INFO says of all conversations and users describes a prefix
-    of the order of sending that is whole for each message (P3) and holds everything acknowledged (P1). The server
-    commits one connection's requests in order, so anything but a prefix is a loss. Sending goes on behind the prefix;
-  - a message that survived unacknowledged is not sent again, one that did not is: so the end does not depend on kills;
+Checked while it runs:
+  - each reply has exactly the sequences that counting gives: dense, from 1, none twice (P2, P4);
+  - after a SIGKILL in the middle of that window, the TL.INFO of all conversations and users
+    describes a prefix of the order of sending that is complete for each message (P3) and holds
+    everything acknowledged (P1). The server commits one connection's requests in order, so anything
+    but a prefix is a loss. Sending continues after the prefix;
+  - a message that survived unacknowledged is not sent again, one that did not is: the result does
+    not depend on kills;
   - a server that is killed once more while it restarts (every third time) holds no less;
   - the epoch of a timeline is the same after every restart (P11).
 
-What must hold at the end, with kills as without, from memory and again after a flush and a restart:
+Checked at the end, with and without kills, from memory and again after a flush and a restart:
   - each conversation, paged by TL.READ, equals the dataset in sender, text and timestamp;
-  - each sync timeline, paged by TL.RANGE, equals the union of its user's conversations in the order of sending;
+  - each sync timeline, paged by TL.RANGE, equals the union of its user's conversations in the order
+    of sending;
   - every acknowledged (key, sequence) holds the body that was acknowledged.
 
-    chitchat.py (--server PATH [--dir D] [--kills N] | --address HOST:PORT) [--messages N] [--window N] [--seed N]
+    chitchat.py (--server PATH [--dir D] [--kills N] | --address HOST:PORT)
+                [--messages N] [--window N] [--seed N]
 
-With --address, or a --dir that exists, sending resumes behind what is there already.
+With --address, or a --dir that exists, sending resumes after the messages that are there already.
 """
 
 from __future__ import annotations
@@ -43,18 +49,20 @@ import redis
 from running import RunningServer, directory_bytes
 
 PIPELINE = 64  # requests handed to the socket at once
-PAGE = 500  # entries of one page: above the default, so that COUNT matters; below long timelines, so that paging does
+# Entries of one page: above the default, so that COUNT matters; below long timelines, so that
+# paging does.
+PAGE = 500
 LONGEST_FUSE_SECONDS = 0.02  # between the request that lights it and the SIGKILL
 
 
 class Broken(Exception):
-    """A promise did not hold; the text is the sentence for the person who runs this."""
+    """A promise did not hold; the text is a sentence for the person who runs the check."""
 
 
 @dataclass(frozen=True)
 class Message:
     keys: tuple[str, ...]  # the conversation's timeline, then the participants'
-    seqs: tuple[int, ...]  # what counting says they must get
+    seqs: tuple[int, ...]  # the sequences that counting gives
     body: bytes
 
 
@@ -70,8 +78,8 @@ class Corpus:
                          for name, conversation in chitchat_dataset.Dataset().items()}
         participants = {key: [f"sync:{user}" for user in dict.fromkeys(each["sender"] for each in messages)]
                         for key, messages in conversations.items()}
-        # All timestamps are UTC of one width, so that they sort as text; the sort is stable and each conversation is
-        # ascending, so that it keeps its own order.
+        # All timestamps are UTC of one width, so that they sort as text; the sort is stable and
+        # each conversation is ascending, so that it keeps its own order.
         arrivals = sorted(((key, each) for key, messages in conversations.items() for each in messages),
                           key=lambda arrival: arrival[1]["timestamp"])[:limit]
         ends: Counter[str] = Counter()
@@ -109,7 +117,7 @@ class Figures:
 
 
 class Sending:
-    """The state of the run: how much of the order was acknowledged, and what each acknowledgement said."""
+    """The state of the run: how much of the order was acknowledged, and each acknowledgement."""
 
     def __init__(self, corpus: Corpus, window: int, server: RunningServer | None = None,
                  kill_points: Iterable[int] = (), seed: int = 0):
@@ -135,7 +143,7 @@ class Sending:
         self.figures.sending_seconds = time.monotonic() - started
 
     def send_from(self, first: int, address: str) -> tuple[int, int]:
-        """Send until everything is answered or the connection breaks: how far was sent, how far answered."""
+        """Send until everything is answered or the connection breaks: counts sent and answered."""
         order, sent, answered = self.corpus.order, first, first
         connection = connect(address).connection_pool.get_connection()
         fuse: threading.Thread | None = None
@@ -143,7 +151,8 @@ class Sending:
             while answered < len(order):
                 while sent < len(order) and sent - answered <= self.window - PIPELINE:
                     chunk = order[sent:sent + PIPELINE]
-                    sent += len(chunk)  # before it is handed over: a part of it may arrive although sending fails
+                    # Before it is sent: a part of it may arrive although sending fails.
+                    sent += len(chunk)
                     connection.send_packed_command(connection.pack_commands(map(self.request, chunk)))
                     if self.kill_points and sent >= self.kill_points[0] and fuse is None:
                         self.kill_points.popleft()
@@ -190,7 +199,7 @@ class Sending:
         return self.server.address
 
     def resume(self, client: redis.Redis, floor: int, ceiling: int) -> int:
-        """How many messages the server holds, by TL.INFO of every timeline; it must be a prefix of the order."""
+        """How many messages the server holds, by TL.INFO of every timeline; must be a prefix."""
         keys = [*self.corpus.conversations, *self.corpus.users()]
         infos = dict(zip(keys, pipelined(client, [("TL.INFO", key) for key in keys])))
         held = sum(infos[key][b"last"] for key in self.corpus.conversations)
@@ -208,7 +217,7 @@ class Sending:
         return held
 
     def compare(self, address: str) -> None:
-        """Everything read back: against the dataset, the order of sending, and what was acknowledged."""
+        """Reads everything back and compares it with the dataset, the order and the replies."""
         started = time.monotonic()
         client = connect(address)
         self.confirmed = 0
@@ -230,7 +239,7 @@ class Sending:
         self.figures.reading_seconds = time.monotonic() - started
 
     def checked(self, key: str, entries: Iterator[list]) -> list[bytes]:
-        """The bodies, once sequences are dense, times do not go back, and acknowledgements are found kept."""
+        """The bodies; checks that sequences are dense, times do not fall, acknowledgements hold."""
         bodies, newest = [], 0
         for expected, (seq, when, body) in enumerate(entries, start=1):
             if seq != expected or when < newest:
@@ -328,7 +337,7 @@ def check_own_server(sending: Sending, server: RunningServer, directory: str, ki
 
 
 def kills_among(total: int, arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> list[int]:
-    """Behind which messages the server is killed: away from both ends, so that something is before and behind each."""
+    """The message counts at which the server is killed: away from both ends of the order."""
     if arguments.kills > total // 100:
         parser.error("at most one kill for each hundred messages")
     return random.Random(arguments.seed).sample(range(total // 50, total - total // 20), arguments.kills)

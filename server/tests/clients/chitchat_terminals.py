@@ -1,19 +1,23 @@
-"""The corpus of chitchat.py as conversations: IM.CREATE, IM.SEND with ids, and three terminals a user that IM.SYNC.
+"""The corpus of chitchat.py as conversations: IM.CREATE, IM.SEND with ids, and three terminals per
+user that IM.SYNC.
 
-Every conversation of the dataset is made with its senders as members; every fourth is pulled, the others are pushed.
-One connection sends all messages in the order of their timestamps, each with an id. While it sends, three terminals
-of every user sync, each with its own page size, from nothing but their own cursors; they drop connections, also
-between a request and its reply, and forget what they did not read to the end. After a SIGKILL everything that was not
-acknowledged is sent again with its id.
+Every conversation of the dataset is made with its senders as members; every fourth is pulled, the
+others are pushed. One connection sends all messages in the order of their timestamps, each with an
+id. While it sends, three terminals of every user sync, each with its own page size, from nothing
+but their own cursors; they drop connections, also between a request and its reply, and forget what
+they did not read to the end. After a SIGKILL everything that was not acknowledged is sent again
+with its id.
 
-What must hold:
-  - each reply names the sequence that counting gives, whether the message was sent once or twice (P2, P4, P12);
-  - no terminal is ever given an entry that it has, or one out of the order of its conversation, or times that go
-    back, or a body that is not the dataset's, kills or not (P1, P10);
-  - at the end the three terminals of a user have the same entries, and these are the messages of the user's
-    conversations in the order of sending. Only messages of one millisecond may come in another order between
-    conversations, and not even these for a user all of whose conversations are pushed;
-  - a fourth terminal that comes after a flush and a restart, with nothing, gets the same.
+Checked:
+  - each reply has the sequence that counting gives, whether the message was sent once or twice (P2,
+    P4, P12);
+  - no terminal ever gets an entry that it has, or one out of the order of its conversation, or
+    times that go back, or a body that differs from the dataset's, with and without kills (P1, P10);
+  - at the end the three terminals of a user have the same entries, and these are the messages of
+    the user's conversations in the order of sending. Only messages of one millisecond may come in
+    another order between conversations, and not even these for a user all of whose conversations
+    are pushed;
+  - a fourth terminal that starts after a flush and a restart, with nothing, gets the same.
 
     chitchat_terminals.py --server PATH [--kills N] [--messages N] [--window N] [--seed N]
 """
@@ -35,20 +39,20 @@ import redis
 from chitchat import Broken, Corpus, Message, Sending, connect, kills_among
 from running import RunningServer
 
-PULLED = 4  # one conversation in so many
+PULLED = 4  # one conversation in this many
 PAGES = (("COUNT", 3), ("COUNT", 100), ("COUNT", 1000, "BYTES", 20_000))
 LATECOMER = ("COUNT", 10_000)
 WORKERS = 3  # threads that play the terminals
-DROP = 0.05  # of all syncs lose their connection before the reply is read
+DROP = 0.05  # the part of all syncs that lose their connection before the reply is read
 
 
 def bare(key: str) -> str:
-    """The name behind the store."""
+    """The name after the store."""
     return key.split(":", 1)[1]
 
 
 class Terminal:
-    """One device: its cursor and what it was given, as places in the order of sending."""
+    """One device: its cursor and the entries it got, as positions in the order of sending."""
 
     def __init__(self, user: str, page: tuple, truth: Truth):
         self.user, self.page, self.truth = user, page, truth
@@ -58,7 +62,7 @@ class Terminal:
         self.ends: Counter[str] = Counter()
 
     def take(self, reply: dict) -> bool:
-        """A page; whether there is more."""
+        """A page; returns whether there is more."""
         if reply[b"verdict"] != b"OK":
             raise Broken(f"{self.user} at {self.cursor!r}: {reply[b'verdict']!r}")
         for conv, seq, when, sender, kind, body, *_ in reply[b"entries"]:
@@ -84,13 +88,13 @@ class Terminal:
             pass
 
     def in_order(self) -> list[int]:
-        """Its places, those of one millisecond in the order of sending."""
+        """Its positions, those of one millisecond in the order of sending."""
         return [place for _, group in itertools.groupby(zip(self.times, self.places), lambda pair: pair[0])
                 for place in sorted(place for _, place in group)]
 
 
 class Truth:
-    """What the dataset says that each user must get."""
+    """What each user must get according to the dataset."""
 
     def __init__(self, corpus: Corpus):
         self.order = corpus.order
@@ -120,7 +124,7 @@ class Truth:
 
 
 class Conversations(Sending):
-    """Sending by IM.SEND: after a kill all that was not answered is sent again, with its id."""
+    """Sending by IM.SEND: after a kill all unanswered messages are sent again, with their ids."""
 
     def __init__(self, corpus: Corpus, truth: Truth, window: int, server: RunningServer,
                  kill_points: Iterable[int], seed: int):
@@ -166,7 +170,7 @@ class Conversations(Sending):
 
 
 class Playing:
-    """Threads in which terminals come, sync, lose their connection, and come again."""
+    """Threads in which terminals connect, sync, lose their connection, and connect again."""
 
     def __init__(self, terminals: list[Terminal], server: RunningServer, seed: int):
         self.terminals, self.server, self.seed = terminals, server, seed

@@ -1,10 +1,12 @@
-"""The server against the reference model of the wire contract: the same random commands to both, the same replies.
+"""The server against the reference model of the wire contract: the same random commands to both
+must get the same replies.
 
     differential.py --server PATH [--seeds 20] [--ops 20000] [--without WORDS] [--jobs 2]
 
-The model (oracle.py, differential.py) is not part of this repository: it is looked for in the folder that
-STRANDLINE_ORACLE names, else in ../shared/oracle beside the repository's root. Without it this check fails. The seeds
-share one server, at `jobs` at a time, so that they disturb each other as strangers would; each has a model of its own.
+The model (oracle.py, differential.py) is not part of this repository: it is looked for in the
+folder that STRANDLINE_ORACLE names, else in ../shared/oracle beside the repository's root. Without
+it this check fails. The seeds share one server, `jobs` at a time, so that they disturb each other
+as unrelated clients would; each has a model of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def run_seed(folder: Path, address: str, seed: int, ops: int, profile: str, with
     finally:
         model.kill()
         model.wait()
-    # A run that its time limit cut short ends well too, with fewer operations.
+    # A run that its time limit cut short also ends with success, with fewer operations.
     return done.returncode == 0 and f" {ops} ops equal" in done.stdout, done.stdout.strip()
 
 

@@ -1,15 +1,19 @@
-"""Writers at full speed, and terminals that connect, drop and resume at random: each entry exactly once, in order (P10).
+"""Writers at full speed, and terminals that connect, drop and resume at random: each entry exactly
+once, in order (P10).
 
-Every user is in one pushed conversation with nine others and in one pulled conversation with everybody. Writers send to
-both, each with a window of unanswered requests, as fast as they are answered. Each terminal has a user and a cursor.
-Over and over it connects, takes what comes by IM.FOLLOW or page by page by IM.SYNC, now and then blocked, for a random
-while, and drops the connection in the middle of whatever it is doing. It goes on behind the last entry that it got
-whole.
+Every user is in one pushed conversation with nine others and in one pulled conversation with all
+users. Writers send to both, each with a window of unanswered requests, as fast as they are
+answered. Each terminal has a user and a cursor. Repeatedly it connects, receives entries by
+IM.FOLLOW or page by page by IM.SYNC, sometimes blocked, for a random time, and drops the connection
+in the middle of whatever it is doing. It continues after the last entry that it received
+completely.
 
-What must hold:
-  - the sequences that a terminal gets of a conversation are 1, 2, 3, … with no gap and no repetition, all the time;
-  - at the end it has of each of its conversations all that was acknowledged, with the bodies that were sent;
-  - its cursor has nothing behind it then, and no connection was ended by the server.
+Checked:
+  - the sequences that a terminal gets of a conversation are 1, 2, 3, … with no gap and no
+    repetition, all the time;
+  - at the end it has of each of its conversations everything that was acknowledged, with the bodies
+    that were sent;
+  - nothing is after its cursor then, and no connection was ended by the server.
 
     followers.py --server PATH [--followers N] [--messages N] [--seed N]
 
@@ -33,21 +37,21 @@ GROUP = 10  # members of a pushed conversation
 TERMINALS = 2  # of a user
 WRITERS = 4
 WINDOW = 32  # requests of a writer without an answer
-PULLED = 0.1  # of all messages go to everybody
+PULLED = 0.1  # the part of all messages that go to all users
 PATIENCE_SECONDS = 300  # for terminals to catch up when the writers are done
 CROWD = b"crowd"
 
 
 class Broken(Exception):
-    """A promise did not hold; the text is the sentence for the person who runs this."""
+    """A promise did not hold; the text is a sentence for the person who runs the check."""
 
 
 class Incomplete(Exception):
-    """The rest of a frame is still on its way."""
+    """The rest of a frame has not arrived yet."""
 
 
 def parse(data: bytes, at: int) -> tuple[object, int]:
-    """The RESP3 frame at a place, and where it ends."""
+    """The RESP3 frame at a position, and where it ends."""
     end = data.find(b"\r\n", at)
     if end < 0:
         raise Incomplete
@@ -174,7 +178,7 @@ class Terminal:
 
 
 async def write(run: Run, writer: int, count: int, groups: dict[bytes, list[str]]) -> None:
-    """Sends, with a window, and notes under which sequence each body was acknowledged."""
+    """Sends, with a window, and notes the sequence under which each body was acknowledged."""
     connection, dice = await Connection.open(run.address), random.Random(run.dice.random())
     waiting: list[tuple[bytes, bytes]] = []
     for number in range(count + WINDOW):
@@ -240,7 +244,7 @@ async def play(address: str, followers: int, messages: int, seed: int) -> None:
 
 
 def leaves(group: BaseExceptionGroup) -> list[BaseException]:
-    """The exceptions themselves: tasks in tasks wrap them twice."""
+    """The exceptions themselves: nested tasks wrap them twice."""
     return [leaf for one in group.exceptions
             for leaf in (leaves(one) if isinstance(one, BaseExceptionGroup) else [one])]
 

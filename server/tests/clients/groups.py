@@ -1,11 +1,12 @@
-"""What a message costs: groups of several sizes, and a user who is in very many conversations.
+"""The cost of a message: groups of several sizes, and a user in very many conversations.
 
     python3 groups.py --server PATH [--conversations 100000] [--sends 200] [--seconds 10]
 
-Prints tables for docs/benchmarks.md: for each size the latency of IM.SEND, one after the other, each durable, and the bytes that
-the log took for it; a chat of two beside the largest group; then, for the user of many conversations, what a sync of ten new
-messages and a first page cost. It asserts what does not depend on the machine: who gets what. Run it on a quiet machine; only
-what one run says can be compared.
+Prints tables for docs/benchmarks.md: for each size the latency of IM.SEND, one after the other,
+each durable, and the bytes that the log took for it; a chat of two beside the largest group; then,
+for the user of many conversations, the cost of a sync of ten new messages and of a first page. It
+asserts what does not depend on the machine: which users get which messages. Run it on a quiet
+machine; only figures of one run can be compared.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def many_conversations(client: redis.Redis, port: int, count: int, mode: str) ->
 
 
 def beside_a_large_group(client: redis.Redis, port: int, seconds: float) -> None:
-    """Two people chat; then again while the group of 100,000 gets a hundred messages a second."""
+    """Two users chat; then again while the group of 100,000 gets a hundred messages a second."""
     client.execute_command("IM.CREATE", "two", "MEMBERS", "ann", "bob")
     stop = threading.Event()
 

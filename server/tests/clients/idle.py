@@ -1,10 +1,11 @@
-"""What the documents offer to copy, on a server that is quiet for a minute, with the clients' own defaults for all that the
-examples do not set: it must still be there afterwards, get past a body that is not UTF-8, and print nothing that controls a screen.
+"""The examples of the documents, on a server that is quiet for a minute, with the clients' own
+defaults for everything that the examples do not set. They must still run afterwards, continue after
+a body that is not UTF-8, and print nothing that controls a terminal.
 
     idle.py --server PATH
 
-Run are docs/examples/terminal.py and terminal.mjs, and the Python example of docs/protocol.md as it stands there. It knows nothing of
-how the server is built.
+It runs docs/examples/terminal.py and terminal.mjs, and the Python example of docs/protocol.md
+unchanged. It knows nothing of how the server is built.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The reference model of the wire contract, but that it sends no integer above 2^63 - 1.
+"""The reference model of the wire contract, except that it sends no integer above 2^63 - 1.
 
     model.py FOLDER [option of oracle.py ...]
 
-Sequences are integers from 1 to 2^63 - 1, and clients have no others: at the highest one the server says that for the
-place behind it, too (docs/protocol.md). The model in FOLDER counts on.
+Sequences are integers from 1 to 2^63 - 1, and clients have no others: at the highest sequence the
+server also returns it as the one after it (docs/protocol.md). The model in FOLDER returns one more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
             value = HIGHEST
         return encode(value, protocol)
 
-    resp.encode = bounded  # also for what is inside of an array or a map
+    resp.encode = bounded  # also for the elements of an array or a map
     import oracle
 
     oracle.main()

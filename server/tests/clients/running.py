@@ -1,12 +1,13 @@
 """A server process for the checks: started on a directory, killed or stopped, started again.
 
-It knows the three sentences of the process contract: the server says `listening on HOST:PORT` when it is ready,
-SIGTERM ends it gracefully with status 0, and SIGKILL is survived. It knows nothing of what is stored.
+It knows the three rules of the process contract: the server prints `listening on HOST:PORT` when it
+is ready, SIGTERM ends it gracefully with status 0, and SIGKILL is survived. It knows nothing of the
+stored data.
 
     running.py PATH COMMAND [WORD ...]
 
-runs a command against a fresh server in a temporary directory, with its address as the last word, and exits as the
-command does.
+runs a command against a fresh server in a temporary directory, with its address as the last word,
+and exits with the command's status.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ STOP_SECONDS = 60
 
 
 class RunningServer:
-    """One server process at a time on one directory; without a port of its own, each start may get another."""
+    """One server process at a time on one directory; each start may get another port."""
 
     def __init__(self, binary: str, directory: str, port: int = 0, log: Path | None = None):
         self.command = [binary, "serve", "--dir", directory, "--port", str(port)]
-        self.log = log  # where its standard error goes; default: where ours goes
+        self.log = log  # the file for its standard error; default: the standard error of the check
         self.process: subprocess.Popen | None = None
         self.address = ""
 
@@ -40,7 +41,7 @@ class RunningServer:
         self.address = announced_address(self.process)
 
     def start_and_kill(self, seconds: float) -> None:
-        """SIGKILL on the way to readiness, most likely in the recovery."""
+        """SIGKILL before the server is ready, most likely in the recovery."""
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
         time.sleep(seconds)
         self.kill()
@@ -49,7 +50,7 @@ class RunningServer:
         return self._process().poll() is None
 
     def kill(self) -> None:
-        """SIGKILL: no handler runs, what the process had not handed to the kernel is gone."""
+        """SIGKILL: no handler runs, data not passed to the kernel is lost."""
         self._process().kill()
         self._process().wait()
 
@@ -73,7 +74,7 @@ class RunningServer:
 
 
 def announced_address(process: subprocess.Popen[str]) -> str:
-    """The address it says it listens on. The rest of its output is read on, so that no full pipe stops it."""
+    """The address it listens on. The rest of its output is read, so that no full pipe stops it."""
     announced: queue.Queue[str] = queue.Queue()
 
     def read_on() -> None:
@@ -95,7 +96,7 @@ def announced_address(process: subprocess.Popen[str]) -> str:
 
 
 def directory_bytes(directory: str) -> int:
-    """What the files take on the disk, which for preallocated and sparse files differs from their lengths."""
+    """The space of the files on disk; differs from the length of preallocated and sparse files."""
     return sum(path.stat().st_blocks * 512 for path in Path(directory).rglob("*") if path.is_file())
 
 

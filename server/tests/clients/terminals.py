@@ -1,15 +1,21 @@
-"""The terminals of docs/examples, two of one user and one of another, over SIGKILL of the server, absence and lost cursors.
+"""The terminals of docs/examples, two of one user and one of another, over SIGKILL of the server,
+absence and lost cursors.
 
-Each terminal is a process as its reader would run it: lines to send go to its standard input, what it shows stands in its
-file and on its standard output. The server's own account, IM.HISTORY, says what they must show.
+Each terminal is a process as a reader of the documents would run it: lines to send go to its
+standard input, the lines it shows are in its file and on its standard output. The server's
+IM.HISTORY determines what they must show.
 
-What must hold:
-  - lines sent by all terminals while the server is killed and started again are in the history once each, and each
-    terminal shows each of them once, in the order of its conversation, pushed or pulled (P1, P10, P12);
-  - a line whose reply is lost with the connection is sent again by itself, and is in the history once (P12);
-  - a terminal that was away while messages were edited, recalled, hidden and read shows what the one that stayed shows;
-  - one whose place in the sync timeline is gone (TRIMMED), and all of them when the server comes back with another
-    history (EPOCH), start again by themselves and show what is there.
+Checked:
+  - lines sent by all terminals while the server is killed and started again are in the history once
+    each, and each terminal shows each of them once, in the order of its conversation, pushed or
+    pulled (P1, P10, P12);
+  - a line whose reply is lost with the connection is sent again by the terminal, and is in the
+    history once (P12);
+  - a terminal that was away while messages were edited, recalled, hidden and read shows the same as
+    the one that stayed;
+  - a terminal whose position in the sync timeline is gone (TRIMMED), and all of them when the
+    server comes back with another history (EPOCH), start again by themselves and show the current
+    state.
 
     terminals.py --server PATH
 """
@@ -36,16 +42,18 @@ from running import RunningServer
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parents[2] / "docs" / "examples"
 WAIT_SECONDS = 60
-LINES = 7  # from each terminal to each conversation; all together stay below the window of a terminal that starts again
+# From each terminal to each conversation; all together are fewer than the window of a terminal that
+# starts again.
+LINES = 7
 CONVERSATIONS = {"pair": "push", "hall": "pull"}
 
 
 class Broken(Exception):
-    """What must hold did not; the text is the sentence for the person who runs this."""
+    """A promise did not hold; the text is a sentence for the person who runs the check."""
 
 
 class Wire:
-    """What the terminals connect to: it passes bytes to and from the server, and can lose the way back."""
+    """A proxy for the terminals: passes bytes to and from the server, and can drop the replies."""
 
     def __init__(self, server: str):
         host, port = server.split(":")
@@ -124,7 +132,7 @@ class Terminal:
 
 
 class Account:
-    """What the server says that a user must be shown."""
+    """The state that a user must be shown, according to the server."""
 
     def __init__(self, address: str):
         host, port = address.split(":")
@@ -153,7 +161,7 @@ def until(holds, sentence: str):
 
 
 def await_account(account: Account, terminals: list[Terminal], when: str) -> None:
-    """Waits until each terminal shows what the server says; nothing may change meanwhile."""
+    """Waits until each terminal shows the server's state; nothing may change meanwhile."""
     for terminal in terminals:
         shown = {conv: account.lines(conv, terminal.user) for conv in CONVERSATIONS}
         read = account.read(terminal.user)
@@ -214,7 +222,8 @@ def check_lost_replies(wire: Wire, account: Account, terminals: list[Terminal]) 
     wire.loses_replies = False
     wire.cut()
     for terminal in terminals:
-        terminal.send("pair", f"{terminal.name}, behind")  # a terminal sends in order, so the repetition came before it
+        # A terminal sends in order, so the repetition came before this line.
+        terminal.send("pair", f"{terminal.name}, behind")
 
     def followed() -> bool:
         return sum(body.endswith(", behind") for _, _, body in account.lines("pair", "ann").values()) == len(terminals)
@@ -246,7 +255,7 @@ def check_trimmed(account: Account, terminals: list[Terminal]) -> None:
     for conv in CONVERSATIONS:
         account.call("IM.SEND", conv, "bob", "while it was away")
     await_account(account, terminals[1:], "before the trim")
-    # What the TTL of the sync timeline does after a week.
+    # The effect of the sync timeline's TTL after a week.
     account.call("TL.TRIM", "sync:u/{ann}", "KEEP", 0)
     trimmed.start()
     await_account(account, terminals, "after the trim")
@@ -271,7 +280,7 @@ def free_port() -> int:
 
 
 def check(binary: str, directory: Path) -> None:
-    # A terminal in JavaScript finds its client library beside itself, as in a project of its own.
+    # A terminal in JavaScript finds its client library in its own folder, as in a normal project.
     script = shutil.copy(EXAMPLES / "terminal.mjs", directory)
     (directory / "node_modules").symlink_to(HERE / "node_modules")
     log = directory / "server.log"
@@ -302,7 +311,7 @@ def check(binary: str, directory: Path) -> None:
     finally:
         for terminal in terminals:
             terminal.kill()
-    # Terminals try again, and so would hide a session that broke off.
+    # Terminals retry, which would hide a session that broke off.
     if "panicked" in log.read_text():
         raise Broken(f"the server panicked:\n{log.read_text()[-4000:]}")
 

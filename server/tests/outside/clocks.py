@@ -1,14 +1,17 @@
-"""The wall clock is wrong: 1970, behind 2038, behind 2262, ten years off either way, one life after the other.
+"""Wrong wall clocks: 1970, after 2038, after 2262, ten years off in either direction, one life
+after the other.
 
     clocks.py PATH
 
-The library of `faketime` shifts what the server's process sees of the wall clock; its monotonic clock runs on. It is loaded
-without the command of that name, which would stand between the server and its signals.
+The library of `faketime` shifts the wall clock of the server's process; its monotonic clock runs
+on. It is loaded without the command of that name, which would be between the server and its
+signals.
 
-What must hold (P2, P8):
-  - it starts, takes appends and answers, whatever the clock says;
-  - sequences go on, times of entries do not fall;
-  - nothing is destroyed: when the clock is right again, every entry that is alive by it is there, in the store with TTL too.
+Checked (P2, P8):
+  - the server starts, takes appends and answers, whatever the clock says;
+  - sequences continue, times of entries do not fall;
+  - nothing is destroyed: when the clock is right again, every entry that is alive by it is there,
+    in the store with TTL too.
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from ledger import Broken, directory, entries, parser_of, server, told
 from resp import Connection, Refused, pairs
 
 KEYS = ("messages:clock", "sync:clock")
-# Behind the first of these, times of entries stand at what was highest so far.
+# After the first of these, times of entries stay at the highest time so far.
 CLOCKS = ("-10y", "@1970-01-02 00:00:00", "+0", "@2038-01-20 00:00:00", "+0", "+10y", "@2262-04-13 00:00:00", "-10y", "+0")
 
 
 def at(clock: str) -> list[str]:
-    """The command that starts a server whose wall clock says this."""
+    """The command that starts a server with this wall clock."""
     if clock == "+0":
         return []
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))

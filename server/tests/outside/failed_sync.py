@@ -1,12 +1,14 @@
-"""An fsync that fails, once, at each place: `strace` makes the N-th fdatasync or fsync of each thread give EIO.
+"""An fsync that fails once, at each position: `strace` makes the N-th fdatasync or fsync of each
+thread return EIO.
 
     failed_sync.py PATH [--places N]
 
-What must hold (P1):
-  - when the server serves and a sync of its log fails, no write is acknowledged any more; they are refused with POISONED, and
-    the server ends by itself with a status that is not 0;
-  - when the failure comes while the server starts, it says so and ends with a status that is not 0;
-  - the next start has everything that was acknowledged.
+Checked (P1):
+  - when the server serves and a sync of its log fails, no write is acknowledged any more; writes
+    are refused with POISONED, and the server exits by itself with a status that is not 0;
+  - when the failure happens while the server starts, it reports it and exits with a status that is
+    not 0;
+  - after the next start everything that was acknowledged is there.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def with_failure(binary: str, path: str, call: str, place: int, ledger: Ledger) -> str:
-    """A life in which one sync fails. Says what became of it."""
+    """A life in which one sync fails. Returns the outcome."""
     prefix = ["strace", "-f", "-qq", "-o", f"{path}/trace", "-e", f"trace={call}",
               "-e", f"inject={call}:error=EIO:when={place}"]
     failing = server(binary, f"{path}/data", prefix)

@@ -1,14 +1,15 @@
-"""A small file system filled, freed and filled again, with reads all the while.
+"""A small file system filled, freed and filled again, with reads all the time.
 
     full_disk.py PATH [--cycles N]
 
-It mounts a tmpfs of 48 MiB in a mount namespace of its own (`unshare -Urm`), which takes no rights. Each cycle fills what is
-free with a file of zeros and writes until the server refuses with FULL; then the zeros go.
+It mounts a tmpfs of 48 MiB in a mount namespace of its own (`unshare -Urm`), which needs no
+privileges. Each cycle fills the free space with a file of zeros and writes until the server refuses
+with FULL; then the zeros are removed.
 
-What must hold (P1, P6):
-  - a write is refused with FULL or acknowledged, nothing else; the server stays;
+Checked (P1, P6):
+  - a write is refused with FULL or acknowledged, nothing else; the server stays up;
   - reads of old and of fresh entries are right at any time;
-  - a write is acknowledged within a second of there being space, without a restart;
+  - a write is acknowledged within a second after space is freed, without a restart;
   - at the end, and after a restart, everything acknowledged is there and nothing that was refused.
 """
 
@@ -30,7 +31,7 @@ SPACE_SECONDS = 1.0
 
 
 class Reader(threading.Thread):
-    """Reads without a pause, and compares."""
+    """Reads continuously, and compares."""
 
     def __init__(self, address: str, acknowledged: list[bytes], old: list[bytes]):
         super().__init__(daemon=True)
@@ -65,7 +66,8 @@ def fill(path: Path) -> None:
 
 
 def cycle(connection: Connection, zeros: Path, acknowledged: list[bytes]) -> tuple[int, float]:
-    """Fills, is refused, frees. Gives how many writes were refused, and how long the first one took that was not."""
+    """Fills the disk, is refused, frees it. Returns the number of refused writes, and the time of
+    the first accepted one."""
     fill(zeros)
     refused = 0
     for _ in range(5000):
@@ -123,7 +125,7 @@ def run(arguments: argparse.Namespace) -> str:
             if not running.alive():
                 raise Broken(f"in cycle {number} the server ended")
             if number % 8 == 7:
-                # Or the data itself would fill the disk some day.
+                # Otherwise the data itself would fill the disk in the end.
                 connection.call("TL.TRIM", KEY, "KEEP", 10)
                 connection.call("TL.COMPACT")
                 first = len(acknowledged) - 9

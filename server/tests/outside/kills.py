@@ -1,9 +1,9 @@
-"""SIGKILL under sixteen writers, again and again; the client keeps the log of what was acknowledged.
+"""SIGKILL under sixteen writers, repeatedly; the client keeps the log of acknowledged entries.
 
     kills.py PATH [--cycles N] [--seed N]
 
-Flushes and merges are asked for beside the writers, so that kills fall into them too. One in four restarts is killed as well,
-most likely in its recovery. What must hold stands in `ledger.py`.
+Flushes and merges are requested beside the writers, so that kills hit them too. One in four
+restarts is killed as well, most likely in its recovery. `ledger.py` lists what is checked.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""What was acknowledged, kept by the client, and the judge that compares a server with it (P1-P4, P12).
+"""A log of acknowledged entries, kept by the client, and the judge that compares a server with it
+(P1-P4, P12).
 
-Sixteen writers, each with a connection of its own, send fan-outs to three timelines: one of their own in `messages`, one of their
-own in `sync`, and one that all share. Each message has an id, and a writer that does not know what became of its last one sends
-it again with the same id.
+Sixteen writers, each with a connection of its own, send fan-outs to three timelines: one of their
+own in `messages`, one of their own in `sync`, and one that all share. Each message has an id, and a
+writer that does not know the outcome of its last message sends it again with the same id.
 
-What must hold after each restart:
-  - each acknowledged entry is where it was acknowledged, with its body;
+Checked after each restart:
+  - each acknowledged entry has its acknowledged sequence and body;
   - each timeline is dense from 1, and no body is there twice, retries included;
   - a message is in all three timelines or in none;
-  - nothing is there that nobody sent.
+  - nothing is there that was not sent.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from running import RunningServer  # noqa: E402
 
 WRITERS = 16
 SHARED = "messages:all"
-SMALL = "memory_budget_bytes = 1048576\n"  # so that a few seconds of writing go through flushes and merges
+# So that a few seconds of writing cause flushes and merges.
+SMALL = "memory_budget_bytes = 1048576\n"
 
 
 class Broken(Exception):
-    """A promise did not hold; the text is the sentence for the person who runs this."""
+    """A promise did not hold; the text is a sentence for the person who runs the check."""
 
 
 def server(binary: str, directory: str, prefix: list[str] | None = None, settings: str = SMALL) -> RunningServer:
@@ -50,7 +52,7 @@ class Writer:
         self.keys = (f"messages:w{number}", f"sync:w{number}", SHARED)
         self.random = random.Random(number)
         self.count = 0
-        self.pending: bytes | None = None  # sent, and nobody knows what became of it
+        self.pending: bytes | None = None  # sent, outcome unknown
         self.refusal: Refused | None = None
 
     def body(self) -> bytes:
@@ -83,9 +85,10 @@ class Ledger:
         self.sent: set[bytes] = set()
         self.acknowledged: dict[tuple[str, int], bytes] = {}
         self.retries = 0
-        self.problem: str | None = None  # what a writer's thread found, for the next comparison to tell
+        # The finding of a writer's thread, reported by the next comparison.
+        self.problem: str | None = None
         self.writers = [Writer(self, number) for number in range(WRITERS)]
-        # What was found by the last comparison is durable: it must stay.
+        # Entries found by the last comparison are durable: they must stay.
         self.held: dict[str, list[bytes]] = {}
 
     def acknowledge(self, keys: tuple[str, ...], seqs: list[int], body: bytes, again: bool) -> None:
@@ -104,13 +107,13 @@ class Ledger:
         return threads, stop
 
     def expect_no_refusal(self) -> None:
-        """For whom nothing stands in the way of a write."""
+        """When nothing prevents a write."""
         for writer in self.writers:
             if writer.refusal:
                 raise Broken(f"writer {writer.number} was refused: {writer.refusal}")
 
     def expect_work(self, cycles: int) -> None:
-        """A server that takes nothing would lose nothing."""
+        """A server that accepts nothing would lose nothing."""
         if len(self.acknowledged) < 30 * cycles:
             raise Broken(f"only {len(self.acknowledged)} entries were acknowledged in {cycles} cycles")
 
@@ -118,7 +121,8 @@ class Ledger:
         return sorted({key for writer in self.writers for key in writer.keys})
 
     def compare(self, address: str, from_start: bool = False) -> None:
-        """Judges what the server holds; of what was there last time only the end, unless it is to begin from the start."""
+        """Judges the content of the server; of entries found before only the end, unless it is to
+        begin from the start."""
         if self.problem:
             raise Broken(self.problem)
         connection = Connection(address)
@@ -171,7 +175,7 @@ def program(path: str) -> str:
 
 
 def parser_of(document: str, **numbers: int) -> argparse.ArgumentParser:
-    """What every check is called with: the binary, and its own numbers with what they are by default."""
+    """The arguments of every check: the binary, and its own numbers with their defaults."""
     parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=program, help="the server's binary")
     for name, number in numbers.items():
@@ -180,7 +184,7 @@ def parser_of(document: str, **numbers: int) -> argparse.ArgumentParser:
 
 
 def told(run) -> int:
-    """Runs a check and says how it ended."""
+    """Runs a check and prints its result."""
     try:
         print(f"ok {run()}")
     except Broken as problem:

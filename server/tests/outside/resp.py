@@ -1,7 +1,7 @@
 """A RESP2 client of a few lines, so that these checks need nothing but Python.
 
-It knows requests as arrays of bulk strings, and replies of the kinds that RESP2 has. A refusal is a value (`Refused`), since
-here refusals are what is looked for; a connection that breaks raises OSError.
+It knows requests as arrays of bulk strings, and replies of the RESP2 kinds. A refusal is a value
+(`Refused`), since these checks test refusals; a broken connection raises OSError.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import socket
 
 
 class Refused(str):
-    """An error reply: its first word says which."""
+    """An error reply, identified by its first word."""
 
     @property
     def word(self) -> str:

@@ -2,10 +2,11 @@
 
     shortage.py PATH
 
-What must hold:
-  - a second server on the same directory is refused by name, ends with a status that is not 0, and hurts nothing;
-  - with few descriptors (`ulimit -n`), fewer connections are let in; those that are in go on, flushes and merges work, and
-    when connections go, others come in;
+Checked:
+  - a second server on the same directory is refused by name, exits with a status that is not 0, and
+    does no damage;
+  - with few descriptors (`ulimit -n`), fewer connections are accepted; accepted ones continue,
+    flushes and merges work, and when connections end, others are accepted;
   - everything acknowledged meanwhile is there after a restart.
 """
 
@@ -42,7 +43,7 @@ def second_open(binary: str) -> int:
 
 
 def let_in(address: str) -> Connection:
-    """A connection behind others that were closed: the server has to notice first that they went."""
+    """A connection after others that were closed: the server must first notice that they ended."""
     for _ in range(100):
         connection = Connection(address, timeout=60)
         try:

@@ -2,8 +2,9 @@
 
     stopped.py PATH [--cycles N] [--seed N]
 
-A stopped process is one that a machine forgot for a while: its clocks jump, its clients wait. What must hold stands in
-`ledger.py`; besides, a server that goes on answers as if nothing had been, and a backup that was cut is no harm to the server.
+A stopped process is like one on a machine that was suspended: its clocks jump, its clients wait.
+`ledger.py` lists what is checked; in addition, a continued server answers as before, and an
+interrupted backup does not affect the server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-//! What a connection may hold and ask for, and when it is over: bounds that are not about slow
+//! The limits on a connection's memory and requests, and on its lifetime, other than those for slow
 //! readers (`memory.rs`).
 
 use std::io::Write as _;
@@ -23,7 +23,7 @@ fn who_has_not_logged_in_holds_at_most_64_kib_and_nothing_of_what_is_for_others(
             let mut stranger = server.client();
             let patience = Some(Duration::from_millis(50));
             stranger.socket.set_write_timeout(patience).expect("an option of the socket");
-            // Until it takes no more: nobody reads the replies.
+            // Until it takes no more: the replies are not read.
             while stranger.socket.write_all(&encoded(&["PING"]).repeat(1000)).is_ok() {}
             stranger
         })

@@ -1,4 +1,4 @@
-//! TL.VERIFY and TL.BACKUP: of a server that runs.
+//! TL.VERIFY and TL.BACKUP on a running server.
 
 #![allow(clippy::disallowed_methods, reason = "the tests look at files")]
 
@@ -14,7 +14,7 @@ fn verify_tells_sums_and_findings_in_both_dialects() {
     writer.line("TL.FLUSH");
     for mut client in [server.client(), server.client3()] {
         let found = client.line("TL.VERIFY");
-        // Beside the entry there is the mark of messaging.
+        // In addition to the entry there is the mark of messaging.
         assert_eq!((found.get("entries").integer(), found.get("timelines").integer()), (2, 2));
         assert!(found.get("files").integer() >= 4 && found.get("bytes").integer() > 0);
         assert_eq!(
@@ -53,7 +53,7 @@ fn a_backup_of_a_running_server_is_restored_and_holds_what_was_acknowledged() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (backup, restored) = (folder.path().join("backup"), folder.path().join("restored"));
     let made = client.call(&["TL.BACKUP", backup.to_str().expect("a name")]);
-    // The manifest, of the segment its data and both copies of its index, and both copies of
+    // The manifest; the data of the segment and both copies of its index; and both copies of
     // messaging's ledgers, which have a mark.
     assert_eq!((made.get("entries").integer(), made.get("files").integer()), (2, 8));
     client.line("TL.APPEND messages:a two");

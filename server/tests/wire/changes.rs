@@ -1,4 +1,4 @@
-//! Conditions of a write, retries, and what changes or removes entries afterwards.
+//! Conditions of a write, retries, and later changes and removals of entries.
 
 use crate::support::{TestServer, Value, encoded};
 
@@ -16,9 +16,8 @@ fn an_id_makes_a_retry_give_the_first_sequence_whatever_else_it_asks_for() {
         );
     }
     let conflict = client.line("TL.APPEND messages:a other ID 1");
-    assert!(
-        matches!(&conflict, Value::Error(text) if text.starts_with("CONFLICT ") && text.contains('1'))
-    );
+    assert!(matches!(&conflict, Value::Error(text)
+            if text.starts_with("CONFLICT ") && text.contains('1')));
     assert_eq!(
         client.line("TL.APPEND messages:b other ID 1"),
         Value::Integer(1),
@@ -38,9 +37,8 @@ fn conditions_are_kept_and_name_the_last_sequence() {
     let mut client = server.client();
     assert_eq!(client.line("TL.APPEND messages:a x IFLAST 0"), Value::Integer(1));
     let refused = client.line("TL.APPEND messages:a x IFLAST 0 SEQ 1");
-    assert!(
-        matches!(&refused, Value::Error(text) if text.starts_with("LASTSEQ ") && text.ends_with('1'))
-    );
+    assert!(matches!(&refused, Value::Error(text)
+            if text.starts_with("LASTSEQ ") && text.ends_with('1')));
     assert_eq!(client.line("TL.APPEND messages:a x SEQ 1").word(), "SEQORDER");
     assert_eq!(client.line("TL.APPEND messages:a x SEQ 10 IFLAST 1"), Value::Integer(10));
     assert_eq!(client.line("TL.APPEND messages:a x"), Value::Integer(11));

@@ -1,4 +1,4 @@
-//! Every command's reply, in both dialects, and the errors' first words.
+//! Every command's reply, in both dialects, and the first words of the errors.
 
 use crate::support::{Client, TestServer, Value};
 
@@ -169,7 +169,7 @@ fn a_cursor_from_before_a_power_cut_that_may_have_taken_entries_is_of_another_ep
     let epochs: Vec<String> =
         many.items().iter().map(|pair| pair.items()[1].get("epoch").text()).collect();
     assert_eq!(epochs, [next.clone(), epoch.clone()]);
-    // Cursors of messaging mean places in both stores.
+    // Cursors of messaging refer to positions in both stores.
     assert_eq!(client.line(&format!("IM.SYNC ann {inbox}")).get("verdict").text(), "EPOCH");
     let inbox = client.line("IM.TAIL ann").text();
     server.restart();

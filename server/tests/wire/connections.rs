@@ -1,4 +1,4 @@
-//! Who may come in, how many, and for how long.
+//! Which connections are accepted, how many, and for how long.
 
 use std::thread;
 use std::time::Duration;

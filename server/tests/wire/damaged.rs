@@ -1,5 +1,5 @@
-//! Messaging on damaged files, as terminals see it: attributes, entries of kind `lost`, and ledgers
-//! that are rebuilt.
+//! Messaging on damaged files, as terminals see it: attributes, entries of kind `lost`, and rebuilt
+//! ledgers.
 
 #![allow(clippy::disallowed_methods, reason = "the tests run the binary")]
 
@@ -12,7 +12,7 @@ const MESSAGES: u8 = 1;
 const SYNC: u8 = 2;
 const LEDGERS: u8 = 3;
 
-/// The attributes of an entry, a history row or a frame.
+/// The attributes of an entry, a history item or a frame.
 fn attributes(event: &Value) -> &Value {
     event.items().last().expect("it has parts")
 }
@@ -94,9 +94,8 @@ fn a_salvage_names_lost_ledgers_and_members_are_rebuilt() {
     server.damage_store(LEDGERS);
     let mut client = server.client();
     let refused = client.line("IM.MEMBERS red");
-    assert!(
-        matches!(&refused, Value::Error(text) if text.starts_with("CORRUPT ") && text.contains("im.state"))
-    );
+    assert!(matches!(&refused, Value::Error(text)
+            if text.starts_with("CORRUPT ") && text.contains("im.state")));
     server.pause();
     let (dir, target) = (server.data(), server.data().with_extension("salvaged"));
     let [from, to] = [&dir, &target].map(|path| path.to_str().expect("a name").to_owned());

@@ -1,4 +1,4 @@
-//! docs/protocol.md shows the table of commands as it is.
+//! Keeps the command tables of docs/protocol.md equal to the table of commands.
 
 use std::path::Path;
 

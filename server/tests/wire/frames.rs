@@ -1,4 +1,4 @@
-//! Bytes that are no requests, requests that are cut, and very many of them.
+//! Bytes that are not requests, requests that are cut, and very many requests.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -137,7 +137,7 @@ fn large_replies_to_a_pipeline_that_is_read_late_all_come() {
     let mut client = server.client();
     let body = "x".repeat(2000);
     client.call(&["TL.APPEND", "messages:a", &body]);
-    // 40 MB of replies: far over the high-water mark and what the kernel holds.
+    // 40 MB of replies: far over the high-water mark and the kernel's buffers.
     client.send_raw(&encoded(&["TL.LAST", "messages:a"]).repeat(READS));
     for _ in 0..READS {
         assert_eq!(client.receive().items()[2].text().len(), 2000);
@@ -200,7 +200,7 @@ fn who_closes_the_sending_half_behind_a_blocked_command_gets_the_replies_before_
     let mut client = server.client();
     let body = "x".repeat(1 << 20);
     client.call(&["TL.APPEND", "messages:big", &body]);
-    // More than the kernel takes at once, so that replies wait when the end comes.
+    // More than the kernel takes at once, so that replies wait when the end arrives.
     let mut bytes = encoded(&["TL.LAST", "messages:big"]).repeat(16);
     bytes.extend(encoded(&["TL.READ", "messages:none", "AFTER", "0", "BLOCK", "0"]));
     client.send_raw(&bytes);
@@ -211,7 +211,7 @@ fn who_closes_the_sending_half_behind_a_blocked_command_gets_the_replies_before_
     assert!(client.is_closed());
 }
 
-/// Reads what is left; the end, or a reset, must come.
+/// Reads the rest; the end, or a reset, must follow.
 fn drain(mut client: Client) {
     let mut rest = Vec::new();
     let _ = client.socket.read_to_end(&mut rest);

@@ -1,6 +1,6 @@
-//! Who waits for the disk keeps nobody else waiting: all connections are served by one thread here,
-//! the disk stands still while a command reads, and another client is answered. (Appends are
-//! another matter: `submission.rs` in the server's source.)
+//! A command that waits for the disk delays no other client: all connections are served by one
+//! thread here, the disk blocks while a command reads, and another client gets its reply. (Appends
+//! are tested elsewhere: `submission.rs` in the server's source.)
 
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::support::{Client, PATIENCE, Value};
 
-/// A disk whose segments are not read while it stands still.
+/// A disk whose segments cannot be read while it is blocked.
 #[derive(Clone)]
 struct GatedDisk {
     disk: SimulatedDisk,
@@ -53,7 +53,7 @@ impl Gate {
         state.waiting -= 1;
     }
 
-    /// Whether somebody comes to wait at it.
+    /// Whether a reader starts to wait for it.
     fn is_reached(&self) -> bool {
         let state = self.state.lock().expect("no panic");
         let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| state.waiting == 0);
@@ -61,7 +61,7 @@ impl Gate {
     }
 }
 
-/// Opens it at the end, so that a test that has failed ends.
+/// Unblocks the disk at the end, so that a failed test ends.
 struct Opened<'a>(&'a Gate);
 
 impl Drop for Opened<'_> {
@@ -140,8 +140,8 @@ fn runtime() -> Runtime {
 }
 
 impl GatedDisk {
-    /// A server on it that keeps no block in memory, while `talk` talks to it. All is in segments
-    /// afterwards.
+    /// A server on it that keeps no block in memory, while `talk` talks to it. All data is in
+    /// segments afterwards.
     fn serve(&self, talk: impl FnOnce(&mut dyn FnMut() -> Client)) {
         let world =
             World { dir: Dir::new(Arc::new(self.clone())), clock: Arc::new(SystemClock::new()) };
@@ -159,7 +159,7 @@ impl GatedDisk {
     }
 }
 
-/// What may read the disk.
+/// The commands that may read the disk.
 const COMMANDS: &[&str] = &[
     "IM.SYNC ann 0",
     "IM.SYNC ann $",

@@ -1,5 +1,5 @@
-//! What strangers can make the server hold, and that a client that is gone, stuck or slow does not
-//! stay.
+//! The memory that unknown clients can make the server hold, and the closing of clients that are
+//! gone, stuck or slow.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn clients_that_are_gone_are_noticed_though_others_have_used_up_the_read_ahead()
             hog.socket
                 .set_write_timeout(Some(Duration::from_millis(300)))
                 .expect("an option of the socket");
-            // As much as it takes: the server's read-ahead, then the kernel's buffers.
+            // As much as it accepts: the server's read-ahead, then the kernel's buffers.
             while hog.socket.write_all(&encoded(&["PING"]).repeat(1000)).is_ok() {}
             hog
         })
@@ -61,7 +61,7 @@ fn clients_that_are_gone_are_noticed_though_others_have_used_up_the_read_ahead()
 #[test]
 fn half_requests_of_many_connections_are_bounded_together_and_the_largest_goes() {
     let server = TestServer::with(|config| config.limits.client_memory_bytes = 4 << 20);
-    // Each may send its 1 MiB for itself; all of them, 20 MiB, are over the 2 MiB that input may
+    // Each may send its own 1 MiB; all of them together, 20 MiB, exceed the 2 MiB that input may
     // take.
     let mut halves: Vec<_> = (0..20)
         .map(|_| {
@@ -71,7 +71,8 @@ fn half_requests_of_many_connections_are_bounded_together_and_the_largest_goes()
                 .socket
                 .set_write_timeout(Some(Duration::from_millis(100)))
                 .expect("an option of the socket");
-            // What the server does not read stays in the kernel's buffers, or is not taken.
+            // Bytes that the server does not read stay in the kernel's buffers, or are not
+            // accepted.
             let _ = client.socket.write_all(&vec![b'x'; 1_000_000]);
             client
         })
@@ -98,7 +99,7 @@ fn slow_readers_of_large_replies_are_bounded_together_and_the_others_go_on() {
     for _ in 0..8 {
         writer.call(&["TL.APPEND", "messages:a", &body]);
     }
-    // Each asks for 8 MiB and takes none of it; output may take 8 MiB.
+    // Each requests 8 MiB and reads none of it; output may take 8 MiB.
     let readers: Vec<_> = (0..10)
         .map(|_| {
             let mut reader = server.client();

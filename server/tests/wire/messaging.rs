@@ -1,10 +1,10 @@
-//! Conversations and their members, sends and their retries, history, unread, recalls: what is
-//! answered, and what is refused.
+//! Conversations and their members, sends and their retries, history, unread, recalls: the replies
+//! and the refusals.
 
 use crate::support::{Client, TestServer, Value};
 
-/// An event of a reply as words, without its time and attributes: the conversation where IM.SYNC
-/// gives it, sequence, sender, kind, body.
+/// An event of a reply as words, without its time and attributes: the conversation if IM.SYNC
+/// returned it, sequence, sender, kind, body.
 pub fn told(event: &Value) -> String {
     let parts = event.items();
     let parts = match parts.split_last() {
@@ -25,7 +25,7 @@ pub fn all_told(events: &Value) -> Vec<String> {
     events.items().iter().map(told).collect()
 }
 
-/// Sends; gives the sequence.
+/// Sends; returns the sequence.
 pub fn send(client: &mut Client, words: &str) -> i64 {
     client.line(&format!("IM.SEND {words}")).get("seq").integer()
 }
@@ -102,9 +102,8 @@ fn a_retry_gives_the_first_message_also_after_leaving_and_after_a_restart() {
             "{when}"
         );
         let other = client.line("IM.SEND c ann other ID 1");
-        assert!(
-            matches!(&other, Value::Error(text) if text.starts_with("CONFLICT ") && text.contains('1'))
-        );
+        assert!(matches!(&other, Value::Error(text)
+                if text.starts_with("CONFLICT ") && text.contains('1')));
     };
     repeats(&mut client, "at once");
     assert_eq!(send(&mut client, "c bob hello ID 1"), 2, "an id belongs to its sender");
@@ -427,7 +426,7 @@ fn conversations_are_listed_by_their_last_message() {
     assert_eq!(client.line("IM.CONVERSATIONS nobody").get("items"), Value::Array(vec![]));
 }
 
-/// Times are milliseconds: what is to be ordered by them needs one between.
+/// Times are milliseconds: events that are to be ordered by time need one in between.
 #[allow(clippy::disallowed_methods, reason = "the test lets time pass")]
 fn later() {
     std::thread::sleep(std::time::Duration::from_millis(3));

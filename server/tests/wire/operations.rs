@@ -1,5 +1,5 @@
-//! docs/operations.md and docs/messaging.md name every setting with its default and every figure,
-//! and nothing else. And what a person on duty asks for is there.
+//! docs/operations.md and docs/messaging.md list every setting with its default and every figure,
+//! and nothing else. The figures that operators need exist.
 
 #![allow(clippy::disallowed_methods, reason = "the tests read documents of the repository")]
 
@@ -72,7 +72,7 @@ fn the_documents_list_every_setting_with_its_default_and_no_other() {
     assert_eq!(of_documents, of_code);
 }
 
-/// A figure of a store has the name of the kind.
+/// The documented name of a figure: those of stores have a placeholder.
 fn kind(name: &str) -> String {
     let ending =
         ["_oldest_ms", "_entries", "_bytes"].into_iter().find(|ending| name.ends_with(ending));

@@ -1,4 +1,4 @@
-//! What comes without being asked for each time: blocked reads, subscriptions, follows.
+//! Data that arrives without a request for each: blocked reads, subscriptions, follows.
 
 use std::net::Shutdown;
 use std::thread;
@@ -202,7 +202,7 @@ fn a_blocked_read_of_an_emptied_timeline_is_told_once_and_then_waits() {
     let Value::Integer(next) = told.get("next") else { panic!("{told:?}") };
     let after = next.to_string();
     client.send(&["TL.READ", "messages:a", "AFTER", &after, "BLOCK", "0"]);
-    // It waits also when the timeline goes: that one goes on counting.
+    // It also waits when the timeline is dropped, because the timeline continues its sequences.
     let mut other = server.client();
     other.line("TL.APPEND messages:b x");
     other.line("TL.DROP messages:a");

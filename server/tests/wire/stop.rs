@@ -8,7 +8,7 @@ use strandline_server::StopReason;
 
 use crate::support::{Client, TestServer, Value, encoded};
 
-/// The promise is five seconds; the tests' servers give connections one.
+/// A stop must take at most five seconds; the tests' servers give connections one.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 #[allow(clippy::disallowed_methods, reason = "the test measures")]
@@ -51,7 +51,7 @@ fn a_failure_in_the_background_stops_the_server_though_no_write_is_refused() {
     let mut client = server.client();
     client.line("TL.APPEND messages:a x");
     server.lose_files();
-    // The fourth finds the memtable full, whose segment cannot be made; the log's file is still
+    // The fourth append meets a full memtable whose segment cannot be made; the log's file is still
     // open.
     let body = "x".repeat(60_000);
     for sequence in 2..=5 {

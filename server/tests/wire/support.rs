@@ -12,7 +12,7 @@ use strandline_server::{Config, Server, StopReason};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Long enough for a busy machine; a test that waits for it has failed.
+/// Long enough for a busy machine; a test that reaches it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server. Dropping it stops it.
@@ -75,9 +75,9 @@ impl TestServer {
         self.server = Some(server);
     }
 
-    /// Takes the files away under the server.
+    /// Removes the files while the server runs.
     pub fn lose_files(&self) {
-        // The engine may make a file, such as its next log, while the others are taken away.
+        // The engine may make a file, such as its next log, while the others are removed.
         while let Err(error) = std::fs::remove_dir_all(self.dir.path()) {
             assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty, "{error}");
         }
@@ -107,8 +107,8 @@ impl TestServer {
         self.runtime.block_on(server.wait()).expect("it stops well");
     }
 
-    /// Flips a bit of the last block of each data file of a store, in all copies, and starts it
-    /// again on them.
+    /// Flips a bit of the last block of each data file of a store, in all copies, and starts the
+    /// server again on them.
     #[allow(clippy::disallowed_methods, reason = "this is no file of the server's any more")]
     pub fn damage_store(&mut self, store: u8) {
         self.pause();
@@ -117,7 +117,7 @@ impl TestServer {
         let mut count = 0;
         for path in paths.filter(|path| path.to_string_lossy().contains(".data")) {
             let mut bytes = std::fs::read(&path).expect("it is read");
-            // The header of a segment's file has its store there.
+            // The header of a segment file has the store at this position.
             if bytes[48] == store {
                 *bytes.last_mut().expect("it is not empty") ^= 1;
                 std::fs::write(&path, bytes).expect("it is written");
@@ -281,7 +281,7 @@ impl Client {
         self.receive()
     }
 
-    /// One command as words of a line.
+    /// One command, given as the words of a line.
     pub fn line(&mut self, line: &str) -> Value {
         self.call(&line.split(' ').collect::<Vec<_>>())
     }

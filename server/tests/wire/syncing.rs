@@ -1,12 +1,12 @@
-//! What a terminal gets from its own cursor: pages, blocked syncs, follows and hints, over pushed
-//! and pulled conversations.
+//! The events that a terminal gets from its own cursor: pages, blocked syncs, follows and hints,
+//! over pushed and pulled conversations.
 
 use std::thread;
 
 use crate::messaging::{all_told, send, told};
 use crate::support::{Client, TestServer, Value};
 
-/// Everything behind a cursor, and the cursor behind it all.
+/// Everything after a cursor, and the cursor at the end.
 fn drain(client: &mut Client, user: &str, cursor: &str, options: &str) -> (Vec<String>, String) {
     let (mut all, mut cursor) = (Vec::new(), cursor.to_owned());
     loop {
@@ -65,7 +65,7 @@ fn pages_of_any_size_give_the_same_whole() {
         assert_eq!(pages, whole, "{options}");
         assert_eq!(drain(&mut client, "ann", &cursor, "").0.len(), 0, "{options}");
     }
-    // From any place on, the rest.
+    // From any position, the rest.
     let mut cursor = "0".to_owned();
     for place in 0..whole.len() {
         assert_eq!(drain(&mut client, "ann", &cursor, "").0, whole[place..]);
@@ -149,7 +149,7 @@ fn a_blocked_sync_wakes_on_what_is_pushed_pulled_or_joined() {
         assert_eq!(all_told(&page.get("entries")), [expected]);
         cursor = page.get("cursor").text();
     }
-    // One that was already waiting hears of a conversation that it is not in yet.
+    // A sync that was already waiting is notified of a conversation that its user has just joined.
     let tail = reader.line("IM.TAIL eve").text();
     reader.send(&["IM.SYNC", "eve", &tail, "BLOCK", "0"]);
     writer.line("IM.CREATE new MODE pull MEMBERS ann eve");
@@ -256,8 +256,8 @@ fn a_follow_goes_from_any_cursor_to_live_without_gap_or_repetition() {
                     events.extend(all_told(&page.get("entries")));
                     cursor = page.get("cursor").text();
                 }
-                // Every thousand events it drops everything and resumes from the last frame's
-                // cursor.
+                // Every thousand events it drops everything and resumes from the cursor of the last
+                // frame.
                 while events.len() < MESSAGES {
                     let reply = client.line(&format!("IM.FOLLOW bob {cursor}"));
                     assert_eq!(reply.get("verdict").text(), "OK");
@@ -314,8 +314,8 @@ fn the_cursor_in_the_reply_to_a_follow_is_where_the_frames_start() {
         let start = reply.get("cursor").text();
         assert_eq!(drain(&mut client, "bob", &start, "").0.len(), expected, "from {cursor}");
     }
-    // Behind what is gone: who keeps it, and dies before the first frame, lacks nothing and is told
-    // of the gap once.
+    // After the missing entries: a client that stores it, and stops before the first frame, misses
+    // nothing and gets the gap once.
     send(&mut client, "c ann three");
     for (trimmed, expected) in [("sync:u/{bob} BEFORE 3", 1), ("sync:u/{bob} BEFORE 4", 0)] {
         client.line(&format!("TL.TRIM {trimmed}"));
@@ -424,8 +424,8 @@ fn cursors_of_others_of_other_histories_and_of_the_future_are_told_apart() {
     {
         assert_eq!(client.call(&["IM.SYNC", "bob", garbage]).word(), "ERR", "{garbage:?}");
     }
-    // One byte says the version, eight the history, four the user; then comes the place in the sync
-    // timeline.
+    // One byte is the version, eight the history, four the user; then follows the position in the
+    // sync timeline.
     let other_history = format!("{}{}{}", &cursor[..2], "0123456789abcdef", &cursor[18..]);
     let ahead = format!("{}7f{}", &cursor[..26], &cursor[28..]);
     for (bad, verdict) in [(&other_history, "EPOCH"), (&ahead, "FUTURE")] {
@@ -472,7 +472,7 @@ fn a_terminal_that_was_away_too_long_is_told_and_recovers() {
         "OK",
         "who asks for the oldest misses nothing"
     );
-    // One look at the list, one at each conversation: everything is on the screen again.
+    // One look at the list, one at each conversation: everything is displayed again.
     let items = client.line("IM.CONVERSATIONS bob").get("items");
     let listed: Vec<String> = items.items().iter().map(|item| item.get("conv").text()).collect();
     assert_eq!(listed.len(), 2);
