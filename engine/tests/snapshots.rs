@@ -2,7 +2,7 @@
 //!
 //! Checked here:
 //!  * a snapshot shows each batch as a whole, while others commit, seal and flush;
-//!  * whatever is appended, edited, deleted, trimmed, dropped, flushed or merged later, the reads of
+//! * whatever is appended, edited, deleted, trimmed, dropped, flushed or merged later, the reads of
 //!    a snapshot stay the same;
 //!  * a snapshot that keeps too much memory is revoked, the oldest first.
 //!

@@ -1,5 +1,6 @@
 //! The binary's verbs for looking after a directory, as a person calls them: what they print and
-//! with which code they end. Dumps and imports, and the binary as a server, have files of their own.
+//! with which code they end. Dumps and imports, and the binary as a server, have files of their
+//! own.
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage files")]
 

@@ -2,8 +2,8 @@
 //!
 //! A slot holds its newest state. A reader whose watermark is below a commit takes the changes of
 //! that commit out of what it reads: a removal did not happen, an edited entry has the body of
-//! before, and the floor is the one of before. Only a reader of an earlier moment pays for this; the
-//! cost is that of the changes made since.
+//! before, and the floor is the one of before. Only a reader of an earlier moment pays for this;
+//! the cost is that of the changes made since.
 
 use std::collections::BTreeMap;
 

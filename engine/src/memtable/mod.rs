@@ -238,8 +238,8 @@ impl Memtable {
         self.shards[slot.shard as usize].read().slots[slot.slot as usize].end()
     }
 
-    /// Applies a group that starts at `at` in the log: first its bodies, then its entries, a shard at
-    /// a time, then its changes. No reader needs the state before a commit below `settled`.
+    /// Applies a group that starts at `at` in the log: first its bodies, then its entries, a shard
+    /// at a time, then its changes. No reader needs the state before a commit below `settled`.
     ///
     /// Readers ignore the group until the watermark is above it.
     pub fn apply(&self, group: &mut Group, at: Lsn, settled: Lsn) {

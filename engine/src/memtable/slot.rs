@@ -190,7 +190,8 @@ impl Slot {
     }
 
     /// Takes what a batch does beside appending, an edit with its place. The group starts at `at`;
-    /// no reader needs the state before a commit below `settled`. Returns by how many bytes it grew.
+    /// no reader needs the state before a commit below `settled`. Returns by how many bytes it
+    /// grew.
     pub(super) fn take(
         &mut self,
         effect: Effect,

@@ -1,8 +1,8 @@
 //! What a reader holds: a view, and the watermark that was published with it (P3).
 //!
 //! A batch is applied to many timelines, and published in one step. A reader ignores what is above
-//! its watermark, so it sees all of a batch or nothing of it. While it reads, the memtable keeps what
-//! it needs of the state of its moment: the reader's *pin* says which commits it does not see.
+//! its watermark, so it sees all of a batch or nothing of it. While it reads, the memtable keeps
+//! what it needs of the state of its moment: the reader's *pin* says which commits it does not see.
 //!
 //! 1. Under the lock of its shard of pins, the reader takes view and watermark and adds its pin.
 //! 2. The commit thread asks for the lowest pin before it applies a group. A reader that it misses

@@ -1,4 +1,5 @@
-//! The one interpreter of records (P1, P2, P3): what the operations of a batch do, and in which order.
+//! The one interpreter of records (P1, P2, P3): what the operations of a batch do, and in which
+//! order.
 //!
 //! A commit, a replay and a salvage each call [`apply`] with a sink of their own. So a record means
 //! the same when it is committed, after a crash, and when it is rescued from a damaged directory.
@@ -6,8 +7,8 @@
 //! 1. Appends come first. Each target takes the next of the record's sequences.
 //! 2. A body that has a target takes the next place of its group. A stamped body begins with its
 //!    origin, the sequence of the record's first append.
-//! 3. Changes follow. Each has the last sequence of its timeline after step 1. An edit above that is
-//!    skipped and takes no place: the entry that gets this sequence later is another one.
+//! 3. Changes follow. Each has the last sequence of its timeline after step 1. An edit above that
+//!    is skipped and takes no place: the entry that gets this sequence later is another one.
 //! 4. The client's id remembers the sequences that were given.
 //!
 //! It does not know: slots, dropped stores, or where a sink keeps what it is given.

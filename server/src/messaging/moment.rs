@@ -1,9 +1,9 @@
 //! Messaging at one moment: what a sync reads belongs together.
 //!
-//! A sync reads the user's sync timeline, the log of pulled events, and the user's conversations. It
-//! reads all of them in one snapshot of the engine, so a batch is in all of them or in none. What an
-//! event became since (`visible`), and what is read around damage (`copies`, `refill`), comes from
-//! the newest state: it never hides an event.
+//! A sync reads the user's sync timeline, the log of pulled events, and the user's conversations.
+//! It reads all of them in one snapshot of the engine, so a batch is in all of them or in none.
+//! What an event became since (`visible`), and what is read around damage (`copies`, `refill`),
+//! comes from the newest state: it never hides an event.
 
 use std::ops::Deref;
 

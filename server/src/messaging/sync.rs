@@ -96,7 +96,8 @@ impl Messaging {
         self.at_one_moment(&user, |moment, ledger| moment.sync_as(&user, ledger, cursor, limit))
     }
 
-    /// Reads at one moment for which the user's ledger is known: `read` returns `None` if it is not.
+    /// Reads at one moment for which the user's ledger is known: `read` returns `None` if it is
+    /// not.
     fn at_one_moment<T>(
         &self,
         user: &Bytes,
