@@ -234,7 +234,9 @@ impl Engine {
         })?;
         match repair::repair(self.state(), Some(store.id)) {
             Err(error) if error.is_shortage() => {
-                tracing::warn!(store = name, %error, "segments could not be copied: repair does it later");
+                tracing::warn!(
+                    store = name, %error, "segments could not be copied: repair does it later"
+                );
                 Ok(())
             }
             repaired => repaired.map(|_| ()),

@@ -49,8 +49,10 @@ use crate::segment::{self, BlockCache, Segment};
 use crate::state::moment::HeldMoments;
 use crate::state::refusals::Refusals;
 use crate::state::reserve::{self, Reserve};
-use crate::state::view::{CurrentView, SegmentSet, View};
-use crate::state::{Closing, CommitTimes, LogFiles, Merging, Poison, Progress, State, Turns};
+use crate::state::view::{SegmentSet, View};
+use crate::state::{
+    Closing, CommitTimes, CurrentView, LogFiles, Merging, Poison, Progress, State, Turns,
+};
 use crate::stats::Counters;
 use crate::vfs::{Dir, LOCK_NAME};
 use crate::wal::{self, Tail, Wal, WalFile};

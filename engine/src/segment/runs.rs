@@ -24,7 +24,7 @@ use crate::timeline::{Collector, Own, Times};
 
 /// One timeline's runs in a segment.
 pub(super) struct RunsOf<'a> {
-    parts: &'a Parts,
+    pub(super) parts: &'a Parts,
     about: About<'a>,
     name: &'a [u8],
     entry: &'a TimelineEntry,
@@ -33,7 +33,7 @@ pub(super) struct RunsOf<'a> {
     /// Consecutive entries often share it.
     bodies: Option<(u32, u32, Bytes)>,
     /// The numbers of the bodies in the unreadable block that was found last.
-    lost_bodies: Option<Range<u32>>,
+    pub(super) lost_bodies: Option<Range<u32>>,
 }
 
 /// The source of the blocks.
@@ -46,7 +46,7 @@ enum Places<'a> {
 /// One of the timeline's blocks; if a page of the run table cannot be read, all blocks of that
 /// page.
 pub(super) struct Place {
-    run: RunBlock,
+    pub(super) run: RunBlock,
     position: Position,
 }
 
@@ -56,11 +56,11 @@ enum Position {
 }
 
 /// The entries of a block, as far as they can be read.
-struct Entries {
+pub(super) struct Entries {
     block: Bytes,
-    found: Vec<(Sequence, Content)>,
+    pub(super) found: Vec<(Sequence, Content)>,
     /// The first hidden sequence, and the damage that hides it and the rest of the block.
-    damage: Option<(Sequence, Error)>,
+    pub(super) damage: Option<(Sequence, Error)>,
 }
 
 impl<'a> RunsOf<'a> {
@@ -82,7 +82,10 @@ impl<'a> RunsOf<'a> {
 
     /// The last block for whose first sequence and time `is_after` is false, given that it is true
     /// for all blocks after that.
-    fn seek(&self, is_after: impl Fn(Sequence, TimeMs) -> bool) -> Result<Option<Place>> {
+    pub(super) fn seek(
+        &self,
+        is_after: impl Fn(Sequence, TimeMs) -> bool,
+    ) -> Result<Option<Place>> {
         match &self.places {
             Places::Listed(listed) => {
                 let behind = listed.partition_point(|run| !is_after(run.first, run.first_time_ms));
@@ -134,7 +137,7 @@ impl<'a> RunsOf<'a> {
     }
 
     /// The block before `place`.
-    fn previous(&self, place: Place) -> Result<Option<Place>> {
+    pub(super) fn previous(&self, place: Place) -> Result<Option<Place>> {
         match (&self.places, place.position) {
             (Places::Listed(listed), Position::Listed(place)) => {
                 Ok(place.checked_sub(1).and_then(|place| Place::listed(listed, place)))
@@ -157,7 +160,7 @@ impl<'a> RunsOf<'a> {
 
     /// The last sequence that can be in a block, and an upper bound of the times there: both follow
     /// from the start of the next block.
-    fn reach(&self, place: &Place) -> Result<(Sequence, TimeMs)> {
+    pub(super) fn reach(&self, place: &Place) -> Result<(Sequence, TimeMs)> {
         let next = match (&self.places, &place.position) {
             (Places::Listed(listed), Position::Listed(at)) => {
                 listed.get(at + 1).map(|run| (run.first, run.first_time_ms))
@@ -302,7 +305,7 @@ impl<'a> RunsOf<'a> {
     }
 
     /// The entries of a block, and the damage that hides the rest of them.
-    fn entries(&self, place: &Place) -> Result<Entries> {
+    pub(super) fn entries(&self, place: &Place) -> Result<Entries> {
         let mut entries = Entries { block: Bytes::new(), found: Vec::new(), damage: None };
         if let Err(error) = self.fill(place, &mut entries) {
             if !error.is_damage() {
@@ -407,139 +410,6 @@ impl<'a> RunsOf<'a> {
         let found = shared_body(&block, (number - first) as usize);
         let (shared, body) = found.ok_or_else(missing)?;
         Ok((shared, block.slice(body)))
-    }
-
-    /// The times of an entry, if it is here.
-    pub fn times_of(&mut self, sequence: Sequence) -> Result<Option<Times>> {
-        let Some(place) = self.seek(|first, _| first > sequence)? else { return Ok(None) };
-        let block = self.block(&place)?;
-        let mut run = self.run_in(&place, &block)?;
-        while let Some((found, content)) = run.next_entry() {
-            if found >= sequence {
-                return match content {
-                    _ if found > sequence => Ok(None),
-                    Content::Inline { times, .. } => Ok(Some(times)),
-                    Content::Shared { number, own_start_ms } => {
-                        let (shared, _) = self.shared(&place, sequence, number)?;
-                        Ok(Some(Times::stored(shared.time_ms, own_start_ms, shared.expire_at_ms)))
-                    }
-                };
-            }
-        }
-        self.check_end(&place, &run).map(|()| None)
-    }
-
-    /// The time of the closest entry at or before `sequence` whose time can be read, and of the
-    /// closest one at or after it.
-    fn times_around(&mut self, place: &Place, sequence: Sequence) -> Result<(TimeMs, TimeMs)> {
-        let Entries { found, .. } = self.entries(place)?;
-        let at = found.partition_point(|(found, _)| *found < sequence);
-        Ok((self.time_before(place, &found, at), self.time_behind(place, &found, at)?))
-    }
-
-    fn time_before(&mut self, place: &Place, found: &[(Sequence, Content)], at: usize) -> TimeMs {
-        // The time of the first entry is in the index.
-        let known = (1..=at.min(found.len().saturating_sub(1)))
-            .rev()
-            .find_map(|at| self.time_of(place, &found[at]));
-        known.unwrap_or(place.run.first_time_ms)
-    }
-
-    fn time_behind(
-        &mut self,
-        place: &Place,
-        found: &[(Sequence, Content)],
-        at: usize,
-    ) -> Result<TimeMs> {
-        if found.get(at).is_some_and(|(sequence, _)| *sequence == place.run.first) {
-            return Ok(place.run.first_time_ms);
-        }
-        match found[at..].iter().find_map(|entry| self.time_of(place, entry)) {
-            Some(time_ms) => Ok(time_ms),
-            None => self.reach(place).map(|(_, time_ms)| time_ms),
-        }
-    }
-
-    /// The time of an entry, if it can be read.
-    fn time_of(
-        &mut self,
-        place: &Place,
-        (sequence, content): &(Sequence, Content),
-    ) -> Option<TimeMs> {
-        match content {
-            Content::Inline { times, .. } => Some(times.time_ms),
-            Content::Shared { number, .. }
-                if self.lost_bodies.as_ref().is_some_and(|lost| lost.contains(number)) =>
-            {
-                None
-            }
-            Content::Shared { number, .. } => {
-                let time_ms =
-                    self.shared(place, *sequence, *number).ok().map(|(shared, _)| shared.time_ms);
-                if time_ms.is_none() {
-                    self.lost_bodies = self.parts.numbers_with(*number).ok();
-                }
-                time_ms
-            }
-        }
-    }
-
-    /// The lowest sequence whose time is at least `time_ms`; with `around_damage`, the lowest whose
-    /// time may be.
-    pub fn sequence_at(
-        &mut self,
-        time_ms: TimeMs,
-        around_damage: bool,
-    ) -> Result<Option<Sequence>> {
-        // Entries with an equal time may be in the block before the one that starts with that time.
-        let start = self.seek(|_, first_time_ms| first_time_ms >= time_ms)?;
-        let mut next = start.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
-        while let Some(place) = next {
-            if place.run.first_time_ms >= time_ms {
-                return Ok(Some(place.run.first));
-            }
-            let Entries { found, damage, .. } = self.entries(&place)?;
-            if let Some((_, error)) = damage.as_ref().filter(|_| !around_damage) {
-                return Err(error.clone());
-            }
-            // A binary search: the time of each shared body may be in a block of its own.
-            let (mut low, mut high) = (0, found.len());
-            while low < high {
-                let middle = usize::midpoint(low, high);
-                let time = if around_damage {
-                    self.time_behind(&place, &found, middle)?
-                } else {
-                    self.time_at(&place, &found[middle])?
-                };
-                if time < time_ms { low = middle + 1 } else { high = middle }
-            }
-            if let Some((sequence, _)) = found.get(low) {
-                return Ok(Some(*sequence));
-            }
-            if let Some((from, _)) = damage {
-                // The first entry of the block has an earlier time.
-                let from = from.max(place.run.first + 1);
-                let (last, to_ms) = self.reach(&place)?;
-                if from <= last && to_ms >= time_ms {
-                    return Ok(Some(from));
-                }
-            }
-            next = self.next(place)?;
-        }
-        Ok(None)
-    }
-
-    fn time_at(
-        &mut self,
-        place: &Place,
-        (sequence, content): &(Sequence, Content),
-    ) -> Result<TimeMs> {
-        match content {
-            Content::Inline { times, .. } => Ok(times.time_ms),
-            Content::Shared { number, .. } => {
-                self.shared(place, *sequence, *number).map(|(shared, _)| shared.time_ms)
-            }
-        }
     }
 }
 

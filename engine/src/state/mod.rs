@@ -7,6 +7,7 @@
 //!
 //! It does not know: what any verb does.
 
+mod current;
 pub mod figures;
 mod log_files;
 mod merging;
@@ -39,6 +40,7 @@ use crate::stats::Counters;
 use crate::timeline::Key;
 use crate::vfs::Dir;
 use crate::wal::Preparer;
+pub use current::CurrentView;
 pub use log_files::LogFiles;
 pub use merging::Merging;
 use moment::HeldMoments;
@@ -47,7 +49,7 @@ use reserve::Reserve;
 pub use signals::{Closing, Poison, Progress};
 pub use times::CommitTimes;
 pub use turns::Turns;
-use view::{CurrentView, View};
+use view::View;
 
 /// The parts of an open engine.
 pub struct State {

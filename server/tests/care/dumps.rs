@@ -66,7 +66,8 @@ fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
     // Lines are under way at once: those behind it are not in all the same.
     let line = |timeline: &str, sequence: u32| {
         format!(
-            "{{\"store\":\"messages\",\"timeline\":\"{timeline}\",\"sequence\":{sequence},\"time\":1,\"body\":\"x\"}}\n"
+            "{{\"store\":\"messages\",\"timeline\":\"{timeline}\",\"sequence\":{sequence},\
+             \"time\":1,\"body\":\"x\"}}\n"
         )
     };
     let lines = [("a", 1), ("a", 3), ("b", 1), ("a", 3), ("c", 1), ("a", 4)];

@@ -24,11 +24,11 @@
 
 use std::sync::Arc;
 
-use super::Younger;
 use super::bodies::Bodies;
 use super::changed::ChangedBodies;
 use super::fate::{EditIn, Fate, Kept, Survivor};
 use super::pace::Pace;
+use super::younger::Younger;
 use crate::error::Result;
 use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;

@@ -25,6 +25,7 @@ mod dead;
 mod fate;
 mod merge;
 mod pace;
+mod younger;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,13 +39,13 @@ use pace::Pace;
 
 use crate::error::{Error, Failure, Result};
 use crate::format::manifest::SegmentRecord;
-use crate::ids::{FileNumber, Lsn, StoreId, TimeMs};
-use crate::memtable::Memtable;
+use crate::ids::{FileNumber, StoreId, TimeMs};
 use crate::segment::{self, Segment, SegmentPlan, SegmentWriter};
 use crate::state::State;
 use crate::state::view::View;
 use crate::upkeep::garbage;
 use crate::upkeep::install::{make_live, remove_unfinished};
+use younger::{Younger, younger};
 
 /// From this tier on, blocks are compressed.
 const COOL_TIER: u8 = 2;
@@ -408,37 +409,6 @@ fn count(
         &counters.merge_reclaimed_bytes
     }
     .add(reclaimed);
-}
-
-/// The places whose changes remove entries from the inputs. Empty if there are none.
-#[derive(Default)]
-struct Younger {
-    memtables: Vec<Arc<Memtable>>,
-    /// Newest first.
-    segments: Vec<Arc<Segment>>,
-}
-
-impl Younger {
-    /// The lsn up to which the log is needed for entries that were left out because of changes that
-    /// are in memory only.
-    fn changes_to(&self) -> Lsn {
-        let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
-        at.map_or(Lsn(0), |at| at.plus(1))
-    }
-}
-
-/// The readable places that are younger than the newest input, newest first.
-fn younger(state: &State, view: &View, input: &Arc<Segment>) -> Younger {
-    let unmergeable = state.merging.unmergeable.lock();
-    let whole = |segment: &&Arc<Segment>| {
-        segment.damage().is_none() && !unmergeable.contains(&segment.record().number)
-    };
-    let newest_first = view.segments.of(input.record().store).iter();
-    let segments = newest_first.take_while(|segment| !Arc::ptr_eq(segment, input)).filter(whole);
-    Younger {
-        memtables: view.memtables().cloned().collect(),
-        segments: segments.cloned().collect(),
-    }
 }
 
 /// Excludes segments in which a merge found damage from merging, so that one bad block does not

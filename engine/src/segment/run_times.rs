@@ -1,0 +1,154 @@
+//! The times of one timeline's entries in a segment, and the search for a time.
+//!
+//! The time of an entry with a shared body is kept with the body. If that cannot be read, the time
+//! is between those of the neighbours.
+
+use super::runs::{Entries, Place, RunsOf};
+use crate::error::Result;
+use crate::format::run::Content;
+use crate::ids::{Sequence, TimeMs};
+use crate::timeline::Times;
+
+impl RunsOf<'_> {
+    /// The times of an entry, if it is here.
+    pub fn times_of(&mut self, sequence: Sequence) -> Result<Option<Times>> {
+        let Some(place) = self.seek(|first, _| first > sequence)? else { return Ok(None) };
+        let block = self.block(&place)?;
+        let mut run = self.run_in(&place, &block)?;
+        while let Some((found, content)) = run.next_entry() {
+            if found >= sequence {
+                return match content {
+                    _ if found > sequence => Ok(None),
+                    Content::Inline { times, .. } => Ok(Some(times)),
+                    Content::Shared { number, own_start_ms } => {
+                        let (shared, _) = self.shared(&place, sequence, number)?;
+                        Ok(Some(Times::stored(shared.time_ms, own_start_ms, shared.expire_at_ms)))
+                    }
+                };
+            }
+        }
+        self.check_end(&place, &run).map(|()| None)
+    }
+
+    /// The time of the closest entry at or before `sequence` whose time can be read, and of the
+    /// closest one at or after it.
+    pub(super) fn times_around(
+        &mut self,
+        place: &Place,
+        sequence: Sequence,
+    ) -> Result<(TimeMs, TimeMs)> {
+        let Entries { found, .. } = self.entries(place)?;
+        let at = found.partition_point(|(found, _)| *found < sequence);
+        Ok((self.time_before(place, &found, at), self.time_behind(place, &found, at)?))
+    }
+
+    pub(super) fn time_before(
+        &mut self,
+        place: &Place,
+        found: &[(Sequence, Content)],
+        at: usize,
+    ) -> TimeMs {
+        // The time of the first entry is in the index.
+        let known = (1..=at.min(found.len().saturating_sub(1)))
+            .rev()
+            .find_map(|at| self.time_of(place, &found[at]));
+        known.unwrap_or(place.run.first_time_ms)
+    }
+
+    fn time_behind(
+        &mut self,
+        place: &Place,
+        found: &[(Sequence, Content)],
+        at: usize,
+    ) -> Result<TimeMs> {
+        if found.get(at).is_some_and(|(sequence, _)| *sequence == place.run.first) {
+            return Ok(place.run.first_time_ms);
+        }
+        match found[at..].iter().find_map(|entry| self.time_of(place, entry)) {
+            Some(time_ms) => Ok(time_ms),
+            None => self.reach(place).map(|(_, time_ms)| time_ms),
+        }
+    }
+
+    /// The time of an entry, if it can be read.
+    fn time_of(
+        &mut self,
+        place: &Place,
+        (sequence, content): &(Sequence, Content),
+    ) -> Option<TimeMs> {
+        match content {
+            Content::Inline { times, .. } => Some(times.time_ms),
+            Content::Shared { number, .. }
+                if self.lost_bodies.as_ref().is_some_and(|lost| lost.contains(number)) =>
+            {
+                None
+            }
+            Content::Shared { number, .. } => {
+                let time_ms =
+                    self.shared(place, *sequence, *number).ok().map(|(shared, _)| shared.time_ms);
+                if time_ms.is_none() {
+                    self.lost_bodies = self.parts.numbers_with(*number).ok();
+                }
+                time_ms
+            }
+        }
+    }
+
+    /// The lowest sequence whose time is at least `time_ms`; with `around_damage`, the lowest whose
+    /// time may be.
+    pub fn sequence_at(
+        &mut self,
+        time_ms: TimeMs,
+        around_damage: bool,
+    ) -> Result<Option<Sequence>> {
+        // Entries with an equal time may be in the block before the one that starts with that time.
+        let start = self.seek(|_, first_time_ms| first_time_ms >= time_ms)?;
+        let mut next = start.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
+        while let Some(place) = next {
+            if place.run.first_time_ms >= time_ms {
+                return Ok(Some(place.run.first));
+            }
+            let Entries { found, damage, .. } = self.entries(&place)?;
+            if let Some((_, error)) = damage.as_ref().filter(|_| !around_damage) {
+                return Err(error.clone());
+            }
+            // A binary search: the time of each shared body may be in a block of its own.
+            let (mut low, mut high) = (0, found.len());
+            while low < high {
+                let middle = usize::midpoint(low, high);
+                let time = if around_damage {
+                    self.time_behind(&place, &found, middle)?
+                } else {
+                    self.time_at(&place, &found[middle])?
+                };
+                if time < time_ms { low = middle + 1 } else { high = middle }
+            }
+            if let Some((sequence, _)) = found.get(low) {
+                return Ok(Some(*sequence));
+            }
+            if let Some((from, _)) = damage {
+                // The first entry of the block has an earlier time.
+                let from = from.max(place.run.first + 1);
+                let (last, to_ms) = self.reach(&place)?;
+                if from <= last && to_ms >= time_ms {
+                    return Ok(Some(from));
+                }
+            }
+            next = self.next(place)?;
+        }
+        Ok(None)
+    }
+
+    fn time_at(
+        &mut self,
+        place: &Place,
+        (sequence, content): &(Sequence, Content),
+    ) -> Result<TimeMs> {
+        match content {
+            Content::Inline { times, .. } => Ok(times.time_ms),
+            Content::Shared { number, .. } => {
+                self.shared(place, *sequence, *number).map(|(shared, _)| shared.time_ms)
+            }
+        }
+    }
+}
