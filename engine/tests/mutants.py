@@ -107,6 +107,23 @@ MUTANTS = [
         "for copy in 0..self.copies.min(1) {",
         ("copies", "damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte"),
     ),
+    Mutant(
+        "early-watermark",
+        "a reader takes the watermark before the view",
+        "engine/src/state/current.rs",
+        "            let current = self.current.read();\n            (current.0.clone(), current.1)\n",
+        "            let watermark = self.published();\n            std::thread::yield_now();\n"
+        "            (self.load(), watermark)\n",
+        ("snapshots", "a_snapshot_shows_each_batch_as_a_whole"),
+    ),
+    Mutant(
+        "unpinned-reader",
+        "the memtable forgets the state that a reader of an earlier moment needs",
+        "engine/src/state/current.rs",
+        "self.pins.lowest().map_or(published, |lowest| lowest.min(published))",
+        "published",
+        ("snapshots", "whatever_happens_later_the_reads_of_a_snapshot_stay_the_same"),
+    ),
 ]
 
 
