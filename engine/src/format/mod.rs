@@ -10,8 +10,8 @@
 //!  tail      the caller's part of a record
 //! ```
 //!
-//! docs/format.md shows all of it; `tests/format_doc.rs` keeps the document equal to the tables
-//! here. It does not know: files, time or threads.
+//! docs/format.md shows all of it; `tests/format/format_doc.rs` keeps the document equal to the
+//! tables here. It does not know: files, time or threads.
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(test, allow(clippy::indexing_slicing))]
 
