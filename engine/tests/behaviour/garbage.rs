@@ -275,7 +275,7 @@ fn bodies_that_were_changed_for_all_their_entries_leave_the_disk_and_so_do_the_c
     let commit =
         |batch: Batch| drop(engine.submit(batch).expect("queued").wait().expect("commits"));
     let fan_out = |body: &[u8]| {
-        commit(Batch::new().fan_out(body, [b"a".as_slice(), b"b"].map(|name| (&store, name))))
+        commit(Batch::new().fan_out(body, [b"a".as_slice(), b"b"].map(|name| (&store, name))));
     };
     let change_all = |body: &[u8]| {
         for sequence in 1..=50 {

@@ -149,6 +149,32 @@ fn several(store: &Store, id: &[u8], texts: [&[u8]; 2]) -> Batch {
         .id(id)
 }
 
+/// Batches with the id of `several` that differ from it, each in one thing.
+fn others(store: &Store) -> Vec<(&'static str, Batch)> {
+    let same = || several(store, b"id", [b"second", b"new"]);
+    let first = || Batch::new().append(store, b"room", b"first");
+    let second = |batch: Batch, users: [&'static [u8]; 2]| {
+        batch.fan_out(b"second", users.map(|user| (store, user)))
+    };
+    let edit =
+        |batch: Batch, name: &[u8], sequence| batch.edit(store, name, sequence, b"new").id(b"id");
+    let users: [&[u8]; 2] = [b"u/1", b"u/2"];
+    let moved = first().append(store, b"u/1", b"first").append(store, b"u/2", b"second");
+    vec![
+        ("another second body", several(store, b"id", [b"other", b"new"])),
+        ("another edit", several(store, b"id", [b"second", b"other"])),
+        ("one more edit", same().edit(store, b"edited", 1, b"newer")),
+        ("one more append", same().append(store, b"room", b"third")),
+        ("the first append alone", first().id(b"id")),
+        ("no edit", second(first(), users).id(b"id")),
+        ("an edit of another timeline", edit(second(first(), users), b"room", 1)),
+        ("an edit of another entry", edit(second(first(), users), b"edited", 2)),
+        ("other receivers", edit(second(first(), [b"u/1", b"u/3"]), b"edited", 1)),
+        ("receivers in another order", edit(second(first(), [b"u/2", b"u/1"]), b"edited", 1)),
+        ("the same names and bodies otherwise combined", edit(moved, b"edited", 1)),
+    ]
+}
+
 #[test]
 fn an_id_stands_for_the_whole_batch_over_flushes_and_reopening() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -184,35 +210,7 @@ fn an_id_stands_for_the_whole_batch_over_flushes_and_reopening() {
         let shorter = shorter.edit(&store, b"edited", 1, b"new").id(b"id");
         assert!(commit(&engine, shorter).expect("is known").duplicate);
 
-        conflict("another second body", several(&store, b"id", [b"other", b"new"]));
-        conflict("another edit", several(&store, b"id", [b"second", b"other"]));
-        conflict(
-            "one more edit",
-            several(&store, b"id", [b"second", b"new"]).edit(&store, b"edited", 1, b"newer"),
-        );
-        conflict(
-            "one more append",
-            several(&store, b"id", [b"second", b"new"]).append(&store, b"room", b"third"),
-        );
-        let first = || Batch::new().append(&store, b"room", b"first");
-        let second = |batch: Batch, users: [&'static [u8]; 2]| {
-            batch.fan_out(b"second", users.map(|user| (&store, user)))
-        };
-        let edit = |batch: Batch, name: &[u8], sequence| {
-            batch.edit(&store, name, sequence, b"new").id(b"id")
-        };
-        let users: [&[u8]; 2] = [b"u/1", b"u/2"];
-        conflict("the first append alone", first().id(b"id"));
-        conflict("no edit", second(first(), users).id(b"id"));
-        conflict("an edit of another timeline", edit(second(first(), users), b"room", 1));
-        conflict("an edit of another entry", edit(second(first(), users), b"edited", 2));
-        conflict("other receivers", edit(second(first(), [b"u/1", b"u/3"]), b"edited", 1));
-        conflict(
-            "receivers in another order",
-            edit(second(first(), [b"u/2", b"u/1"]), b"edited", 1),
-        );
-        let moved = first().append(&store, b"u/1", b"first").append(&store, b"u/2", b"second");
-        conflict("the same names and bodies otherwise combined", edit(moved, b"edited", 1));
+        others(&store).into_iter().for_each(|(what, batch)| conflict(what, batch));
         assert_eq!(
             [b"room".as_slice(), b"u/1", b"u/2"].map(|name| store.info(name).expect("reads").last),
             [1, 1, 1],

@@ -238,7 +238,7 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
     assert!(messages.len() >= least, "{messages:?} after {mark}");
     match engine.store("box") {
         Err(_) => {
-            assert!(!(CREATED..FILLED).contains(&mark) && mark < AGAIN, "no store after {mark}")
+            assert!(!(CREATED..FILLED).contains(&mark) && mark < AGAIN, "no store after {mark}");
         }
         Ok(store) if is_of(&store, old) => {
             assert!(mark < DROPPED, "the old store is there after {mark}");

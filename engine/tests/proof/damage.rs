@@ -256,10 +256,10 @@ impl Case<'_> {
             match given {
                 Ok(given) if last_group_lost => assert!(given <= expected.len() as u64 + 1),
                 Ok(given) => {
-                    assert_eq!(given, expected.len() as u64 + 1, "{key:?}: the next sequence")
+                    assert_eq!(given, expected.len() as u64 + 1, "{key:?}: the next sequence");
                 }
                 Err(error) => {
-                    assert!(self.damage.is_told_by(&error), "{key:?} takes no append: {error}")
+                    assert!(self.damage.is_told_by(&error), "{key:?} takes no append: {error}");
                 }
             }
         }

@@ -106,7 +106,7 @@ impl Damage {
         match self {
             Damage::Byte { at, to, .. } => bytes[*at] = *to,
             Damage::Sector { at, to, .. } => {
-                bytes[at * SECTOR_BYTES..][..to.0.len()].copy_from_slice(&to.0)
+                bytes[at * SECTOR_BYTES..][..to.0.len()].copy_from_slice(&to.0);
             }
             Damage::Swapped { one, other, .. } => {
                 let (low, high) = bytes.split_at_mut(other * SECTOR_BYTES);

@@ -63,7 +63,7 @@ impl Past {
                     past.copies.push((name.clone(), false, content.unwrap_or_default()));
                 }
                 Op::SetLen { file, len } => {
-                    files.entry(*file).or_default().resize(*len as usize, 0)
+                    files.entry(*file).or_default().resize(*len as usize, 0);
                 }
                 Op::Write { file, offset, bytes } => {
                     let content = files.entry(*file).or_default();

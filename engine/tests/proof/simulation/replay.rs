@@ -135,10 +135,10 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books, bool)> {
             }
             "batches" => books.timelines.get_mut(keys.last()?)?.batches = rest()?,
             "asked" => {
-                books.timelines.get_mut(keys.last()?)?.delete_asked = rest()?.into_iter().collect()
+                books.timelines.get_mut(keys.last()?)?.delete_asked = rest()?.into_iter().collect();
             }
             "done" => {
-                books.timelines.get_mut(keys.last()?)?.delete_done = rest()?.into_iter().collect()
+                books.timelines.get_mut(keys.last()?)?.delete_done = rest()?.into_iter().collect();
             }
             "edit" => {
                 let edits = &mut books.timelines.get_mut(keys.last()?)?.edits;
