@@ -53,7 +53,11 @@ MUTANTS = [
         "engine/src/write/relaxed.rs",
         "store.generation += 1;",
         "store.generation += 0;",
-        ("relaxed", "what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch"),
+        (
+            "behaviour",
+            "relaxed::"
+            "what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch",
+        ),
     ),
     Mutant(
         "late-note",
@@ -62,7 +66,10 @@ MUTANTS = [
         "prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok()))",
         "prepared.and_then(|()| if self.memtable.is_empty() { Ok(()) } else {"
         " self.note_relaxed(group, may_add.is_ok()) })",
-        ("relaxed", "a_kill_and_a_clean_stop_change_no_epoch_and_each_life_at_risk_ends_one"),
+        (
+            "behaviour",
+            "relaxed::a_kill_and_a_clean_stop_change_no_epoch_and_each_life_at_risk_ends_one",
+        ),
     ),
     Mutant(
         "early-view",
@@ -70,7 +77,7 @@ MUTANTS = [
         "engine/src/care/backup.rs",
         "if live.changes_to <= view.flushed_to() {",
         "if true {",
-        ("care", "moment::a_timeline_that_was_never_empty_is_not_empty_in_a_backup"),
+        ("behaviour", "care::moment::a_timeline_that_was_never_empty_is_not_empty_in_a_backup"),
     ),
     Mutant(
         "unsynced-trim",
@@ -78,7 +85,7 @@ MUTANTS = [
         "engine/src/write/batch/mod.rs",
         "self.durability = Durability::Disk;",
         "self.durability = Durability::Os;",
-        ("care", "moment::a_merge_uses_no_trim_that_a_power_cut_takes"),
+        ("behaviour", "care::moment::a_merge_uses_no_trim_that_a_power_cut_takes"),
     ),
     Mutant(
         "weightless-edit",
@@ -87,7 +94,8 @@ MUTANTS = [
         "self.weight += weight;",
         "",
         (
-            "garbage",
+            "behaviour",
+            "garbage::"
             "edited_bodies_leave_the_disk_when_their_entries_are_dropped_trimmed_or_deleted",
         ),
     ),
@@ -97,7 +105,7 @@ MUTANTS = [
         "engine/src/notify/wake.rs",
         "catch_unwind(AssertUnwindSafe(|| waker.wake()))",
         "std::thread::Result::Ok(waker.wake())",
-        ("threads", "a_waker_that_panics_harms_nobody"),
+        ("alone", "threads::a_waker_that_panics_harms_nobody"),
     ),
     Mutant(
         "unread-copy",
@@ -105,7 +113,7 @@ MUTANTS = [
         "engine/src/segment/cache.rs",
         "for copy in 0..self.copies {",
         "for copy in 0..self.copies.min(1) {",
-        ("copies", "damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte"),
+        ("behaviour", "copies::damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte"),
     ),
     Mutant(
         "early-watermark",
@@ -114,7 +122,7 @@ MUTANTS = [
         "            let current = self.current.read();\n            (current.0.clone(), current.1)\n",
         "            let watermark = self.published();\n            std::thread::yield_now();\n"
         "            (self.load(), watermark)\n",
-        ("snapshots", "a_snapshot_shows_each_batch_as_a_whole"),
+        ("behaviour", "snapshots::a_snapshot_shows_each_batch_as_a_whole"),
     ),
     Mutant(
         "unpinned-reader",
@@ -122,7 +130,7 @@ MUTANTS = [
         "engine/src/state/current.rs",
         "self.pins.lowest().map_or(published, |lowest| lowest.min(published))",
         "published",
-        ("snapshots", "whatever_happens_later_the_reads_of_a_snapshot_stay_the_same"),
+        ("behaviour", "snapshots::whatever_happens_later_the_reads_of_a_snapshot_stay_the_same"),
     ),
 ]
 

@@ -1,8 +1,9 @@
-//! Any bytes as a block of runs. The body is `decoders::run` in `engine/tests/bodies/decoders.rs`.
+//! Any bytes as a block of runs. The body is `decoders::run` in
+//! `engine/tests/proof/fuzz_bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]
-#[path = "../../engine/tests/bodies/decoders.rs"]
+#[path = "../../engine/tests/proof/fuzz_bodies/decoders.rs"]
 mod decoders;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| decoders::run(bytes));

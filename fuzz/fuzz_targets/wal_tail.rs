@@ -1,9 +1,9 @@
 //! Any bytes as the tail of a record. The body is `decoders::wal_tail` in
-//! `engine/tests/bodies/decoders.rs`.
+//! `engine/tests/proof/fuzz_bodies/decoders.rs`.
 #![no_main]
 
 #[allow(dead_code, reason = "each target uses one body")]
-#[path = "../../engine/tests/bodies/decoders.rs"]
+#[path = "../../engine/tests/proof/fuzz_bodies/decoders.rs"]
 mod decoders;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| decoders::wal_tail(bytes));

@@ -1,0 +1,23 @@
+//! Tests that look at their whole process, or change it: what its allocator gives, how many file
+//! descriptors it may have, which threads it runs.
+//!
+//! * `counted` needs an allocator of its own, which counts for all threads;
+//! * `descriptors` lowers `ulimit -n`, and takes the descriptors that are left;
+//! * `threads` expects that no thread of any engine is left.
+//!
+//! So this is a binary of its own, and its tests take turns: each holds [`alone`] from before its
+//! first engine until after its last.
+
+mod counted;
+mod descriptors;
+#[path = "../disks/mod.rs"]
+mod disks;
+mod threads;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Waits until no other test of this process runs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

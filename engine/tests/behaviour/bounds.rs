@@ -1,0 +1,147 @@
+//! Bounds that hold whatever the number of segments and of ids: open files, decoded blocks, the
+//! cost of a forgotten id.
+
+use strandline::{Batch, Engine, Options, Store};
+
+use crate::world::House;
+
+const WINDOW_MS: u64 = 3_600_000;
+
+fn house() -> House {
+    House::with(Options {
+        memory_budget_bytes: 1024 * 1024,
+        wal_file_bytes: 64 * 1024,
+        id_window_ms: WINDOW_MS,
+        ..Options::default()
+    })
+}
+
+fn figure(engine: &Engine, name: &str) -> u64 {
+    engine.stats().get(name).expect("is counted")
+}
+
+#[test]
+fn more_segments_than_files_may_be_open_are_all_read() {
+    let house = house();
+    let engine = house.engine();
+    let stores: Vec<Store> = (0..4)
+        .map(|store| engine.create_store(&format!("s{store}"), 64_000).expect("is made"))
+        .collect();
+    // One partition per second, and none of them expires meanwhile.
+    for second in 0..60u64 {
+        for store in &stores {
+            store.append(format!("t{second}").as_bytes(), &second.to_le_bytes()).expect("appends");
+        }
+        engine.flush().expect("flushes");
+        house.clock.pass(1000);
+    }
+    assert!(figure(&engine, "segments") >= 240);
+    for _ in 0..2 {
+        for second in 0..60u64 {
+            for store in &stores {
+                let last =
+                    store.last(format!("t{second}").as_bytes()).expect("reads").expect("is there");
+                assert_eq!(last.body, second.to_le_bytes()[..]);
+            }
+        }
+    }
+    assert!(figure(&engine, "open_segment_files") <= 256);
+}
+
+#[test]
+fn blocks_and_memtables_stay_within_the_budget() {
+    let house = house();
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    for round in 0..200u64 {
+        let batch = (0..100).fold(Batch::new(), |batch, timeline| {
+            batch.append(&store, format!("t{timeline}").as_bytes(), &[round as u8; 200])
+        });
+        engine.submit(batch).expect("queued").wait().expect("committed");
+        store.last(format!("t{}", round % 100).as_bytes()).expect("reads");
+        let taken = figure(&engine, "memtable_bytes") + figure(&engine, "cache_bytes");
+        // A group may overfill the active memtable.
+        let most = house.options.memory_budget_bytes as u64 + 100 * 1024;
+        assert!(taken <= most, "{taken} bytes in round {round}");
+    }
+}
+
+#[test]
+fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge() {
+    let house = house();
+    let append = |engine: &Engine, number: u64, body: &[u8]| {
+        let store = engine.store("messages").expect("is there");
+        let id = format!("an id of some length, number {number}");
+        let batch = Batch::new().append(&store, b"c/1", body).id(id.as_bytes());
+        engine.submit(batch).expect("queued").wait().expect("committed")
+    };
+    let engine = house.engine();
+    for number in 0..2000 {
+        assert!(!append(&engine, number, b"body").duplicate);
+    }
+    engine.compact().expect("merges");
+    engine.close().expect("closes");
+    let with_ids = house.bytes();
+
+    house.clock.pass(WINDOW_MS - 1);
+    let engine = house.engine();
+    let receipt = append(&engine, 700, b"body");
+    assert!(receipt.duplicate);
+    assert_eq!(receipt.sequences, [701]);
+    let reads = figure(&engine, "block_reads");
+    // The root of the id table is in memory; one page of ids is read. In addition, the read that
+    // finds the timeline's end.
+    assert!(reads <= 2, "{reads} reads for a retry");
+    drop(engine);
+
+    house.clock.pass(1);
+    let engine = house.engine();
+    let receipt = append(&engine, 700, b"body");
+    assert!(!receipt.duplicate, "the window is over");
+    let reads = figure(&engine, "block_reads");
+    assert!(reads <= 1, "{reads} reads for an id that is forgotten");
+    engine.compact().expect("merges");
+    engine.close().expect("closes");
+    assert!(house.bytes() + 2000 * 50 < with_ids, "{} bytes after {with_ids}", house.bytes());
+}
+
+#[test]
+fn what_a_timeline_holds_is_counted_piece_by_piece_when_something_of_it_was_removed() {
+    let house = house();
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    let engine_holds = || {
+        let info = store.info(b"t").expect("reads");
+        (info.first, info.last, info.count, info.body_bytes, info.first_time_ms, info.last_time_ms)
+    };
+    for number in 0..3000 {
+        store.append(b"t", format!("{number:04}").as_bytes()).expect("appends");
+    }
+    house.clock.pass(1000);
+    for _ in 0..2 {
+        store.append(b"t", &vec![7; 1024 * 1024]).expect("appends");
+    }
+    store.append(b"t", b"last").expect("appends");
+    let before = engine_holds();
+    store.delete(b"t", &[1500]).expect("deletes");
+    let without_one = (before.0, before.1, before.2 - 1, before.3 - 4, before.4, before.5);
+    assert_eq!(without_one.2, 3002);
+    assert_eq!(engine_holds(), without_one);
+    engine.flush().expect("flushes");
+    assert_eq!(engine_holds(), without_one);
+}
+
+#[test]
+fn nothing_is_merged_in_a_directory_that_was_closed() {
+    let house = house();
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    for _ in 0..3 {
+        store.append(b"t", b"x").expect("appends");
+        engine.flush().expect("flushes");
+    }
+    engine.close().expect("closes");
+    let calls = house.disk.log_len();
+    assert!(matches!(engine.compact(), Err(strandline::Error::Closed { .. })));
+    assert_eq!(house.disk.log_len(), calls, "nothing was done to the disk");
+}
