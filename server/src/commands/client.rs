@@ -52,9 +52,9 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         (b"GETNAME", []) => {
             let name = context.connection.client.name.lock().clone();
             if name.is_empty() {
-                context.connection.out.null()
+                context.connection.out.null();
             } else {
-                context.connection.out.bulk(name)
+                context.connection.out.bulk(name);
             }
         }
         (b"ID", []) => {

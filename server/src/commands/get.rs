@@ -51,7 +51,7 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     // It counts all entries, and the number of steps is not known in advance.
     let read = |key: &Key| Ok(key.store.info(key.name())?);
     answer(context, key, (false, 0), read, |info, key, out| {
-        write_info(info, &key.store.epoch(), out)
+        write_info(info, &key.store.epoch(), out);
     })
 }
 

@@ -152,7 +152,7 @@ impl Messaging {
             }
             match at_end {
                 Some((sequence, Some(run))) if descending && reaches(run, sequence) => {
-                    scan.step_over(run)
+                    scan.step_over(run);
                 }
                 Some((sequence, _)) if !descending && are_changes => {
                     scan.step_over((sequence, self.last_of_run(&name, sequence, range.1)?));

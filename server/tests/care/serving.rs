@@ -106,7 +106,10 @@ fn talk(server: &mut Child, address: SocketAddr, lines: &str) -> String {
         match TcpStream::connect(address) {
             Ok(socket) => break socket,
             Err(_) => {
-                assert!(server.try_wait().expect("it is a child").is_none(), "the server has ended")
+                assert!(
+                    server.try_wait().expect("it is a child").is_none(),
+                    "the server has ended"
+                );
             }
         }
     };
