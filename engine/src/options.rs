@@ -51,7 +51,7 @@ pub const LEAST_OPEN_FILES: usize = 8;
 /// log files are smaller.
 const LEAST_RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// The reserve is 1/RESERVE_PART of the segments.
+/// The reserve is `1/RESERVE_PART` of the segments.
 const RESERVE_PART: u64 = 16;
 
 /// Seven days.

@@ -99,7 +99,7 @@ impl Commands {
                         write_command(out, &[b"TL.REVRANGE", &key, b"+", b"-", b"COUNT", LATEST]);
                     }
                     Target::Redis => {
-                        write_command(out, &[b"XREVRANGE", &key, b"+", b"-", b"COUNT", LATEST])
+                        write_command(out, &[b"XREVRANGE", &key, b"+", b"-", b"COUNT", LATEST]);
                     }
                 }
             }

@@ -103,7 +103,7 @@ pub fn sequences_of<'a>(
         match operation {
             Operation::Append { targets, .. } => appends += targets.len(),
             Operation::Trim { .. } | Operation::Remove { .. } | Operation::Edit { .. } => {
-                changes += 1
+                changes += 1;
             }
             Operation::Id { .. } => {}
         }

@@ -264,16 +264,19 @@ impl Memtable {
             self.changes_at.store(at.0, Ordering::Release);
             self.frees.store(true, Ordering::Release);
         }
-        let mut grown = bytes as isize;
+        let mut freed_bytes = 0;
         for (slot, effect, place) in group.effects.drain(..) {
             let mut shard = self.shards[slot.shard as usize].write();
             let slot = &mut shard.slots[slot.slot as usize];
             if slot.name == BODIES {
                 self.changes_bodies.store(true, Ordering::Release);
             }
-            grown += slot.take(effect, place, at, settled);
+            let (added, freed) = slot.take(effect, place, at, settled);
+            bytes += added;
+            freed_bytes += freed;
         }
-        self.bytes.fetch_add(grown.max(0) as usize, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
     }
 
     fn add_bodies(&self, added: &mut Vec<Body>) -> u32 {

@@ -189,23 +189,22 @@ impl Slot {
         allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
-    /// Takes what a batch does beside appending, an edit with its place. The group starts at `at`;
-    /// no reader needs the state before a commit below `settled`. Returns by how many bytes it
-    /// grew.
+    /// Takes what a batch does beside appending, an edit with its place. The group starts at `at`; no
+    /// reader needs the state before a commit below `settled`. Returns how many bytes it added and
+    /// how many it freed.
     pub(super) fn take(
         &mut self,
         effect: Effect,
         place: CommitPlace,
         at: Lsn,
         settled: Lsn,
-    ) -> isize {
+    ) -> (usize, usize) {
         self.touched = true;
-        let mut bytes = self.forget_below(settled);
-        if self.extra.is_none() {
-            bytes += (size_of::<Extra>() + ALLOCATION_BYTES) as isize;
-        }
+        let freed = self.forget_below(settled);
+        let mut bytes =
+            if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
         // A place in a search tree that is two thirds full.
-        let in_tree = |entry_bytes: usize| (entry_bytes * 3 / 2 + ALLOCATION_BYTES) as isize;
+        let in_tree = |entry_bytes: usize| entry_bytes * 3 / 2 + ALLOCATION_BYTES;
         let extra = self.extra.get_or_insert_default();
         let before = match effect {
             Effect::Trim(floor) => {
@@ -218,7 +217,7 @@ impl Slot {
             }
             Effect::Remove(ranges) => {
                 let changes = &mut extra.changes;
-                bytes += ranges.len() as isize * in_tree(size_of::<(Sequence, Sequence)>());
+                bytes += ranges.len() * in_tree(size_of::<(Sequence, Sequence)>());
                 let mut added = Vec::new();
                 for (first, last) in ranges {
                     added.extend(changes.left_of(first, last));
@@ -236,21 +235,20 @@ impl Slot {
                 extra.ids.insert(id, record);
                 let grown = extra.ids.bytes().saturating_sub(before);
                 let record_bytes = sequences * size_of::<Sequence>() + 2 * ALLOCATION_BYTES;
-                return bytes + (grown + record_bytes) as isize;
+                return (bytes + grown + record_bytes, freed);
             }
         };
         let undone = Undone { at, before };
-        bytes += undone.bytes() as isize;
+        bytes += undone.bytes();
         extra.history.push(undone);
-        bytes
+        (bytes, freed)
     }
 
-    /// Forgets what no reader needs any more. Returns by how many bytes it grew, which is not above
-    /// zero.
-    fn forget_below(&mut self, settled: Lsn) -> isize {
+    /// Forgets what no reader needs any more. Returns how many bytes that frees.
+    fn forget_below(&mut self, settled: Lsn) -> usize {
         let Some(extra) = &mut self.extra else { return 0 };
         let settled = extra.history.partition_point(|undone| undone.at < settled);
-        -(extra.history.drain(..settled).map(|undone| undone.bytes() as isize).sum::<isize>())
+        extra.history.drain(..settled).map(|undone| undone.bytes()).sum()
     }
 
     /// The changes above a watermark.

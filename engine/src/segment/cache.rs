@@ -53,7 +53,7 @@ impl Weighter<EntryKey, TimelineEntry> for ByBytes {
     }
 }
 
-/// 1/ENTRIES_PART of the budget is for decoded entries.
+/// `1/ENTRIES_PART` of the budget is for decoded entries.
 const ENTRIES_PART: usize = 8;
 
 /// The cache. An engine has one, shared by all its segments.

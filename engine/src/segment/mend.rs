@@ -66,7 +66,7 @@ impl Compared {
         let pattern = |bad: &[Option<Error>; 2]| [bad[0].is_some(), bad[1].is_some()];
         match self.stretches.last_mut() {
             Some(last) if last.end == at && at < end && pattern(&last.bad) == pattern(&bad) => {
-                last.end = end
+                last.end = end;
             }
             _ => self.stretches.push(Stretch { at, end, bad }),
         }

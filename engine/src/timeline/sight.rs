@@ -8,6 +8,7 @@ use crate::ids::{CommitPlace, Sequence, TimeMs};
 
 /// The lifetimes that have passed at the time of a read.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_field_names, reason = "times end in their unit")]
 pub(crate) struct Lifetimes {
     /// The time of the read.
     pub now_ms: TimeMs,

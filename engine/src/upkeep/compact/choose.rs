@@ -53,7 +53,7 @@ const TOO_MANY: usize = 4 * URGENT;
 /// The bound on the inputs of a merge in a small store.
 const LEAST_BOUND_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// The bound in a larger store is 1/BOUND_PART of its size.
+/// The bound in a larger store is `1/BOUND_PART` of its size.
 const BOUND_PART: u64 = 8;
 
 /// The properties of a segment that matter for the choice.

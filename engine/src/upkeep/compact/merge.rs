@@ -138,7 +138,7 @@ impl<'a> Merge<'a> {
             let fate = self.fate(&name)?;
             match self.all_expired(&name, &fate)? {
                 Some(count) if fate.older_edited.is_empty() && !fate.has_expired_edits => {
-                    expired += count
+                    expired += count;
                 }
                 _ => return Ok(None),
             }
@@ -254,7 +254,7 @@ impl<'a> Merge<'a> {
                 count += 1;
                 match body {
                     Kept::Own { times, place: origin, body } => {
-                        writer.inline(sequence, times, origin, body)?
+                        writer.inline(sequence, times, origin, body)?;
                     }
                     Kept::Shared { number, own_start_ms } => {
                         writer.shared(sequence, self.number(input, number)?, own_start_ms)?;
