@@ -8,6 +8,7 @@
 //! A call costs less than one of the system's allocator: counts show what the engine does with
 //! memory, not what an allocator does.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
+#![allow(clippy::cast_ptr_alignment, reason = "every block of a list is aligned to 16 bytes")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
