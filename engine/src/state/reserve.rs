@@ -190,8 +190,8 @@ impl Reserve {
     }
 }
 
-/// Removes the reserve from a directory that no engine has open, the second file last. True if
-/// there was any.
+/// Gives back space of the reserve in a directory that no engine has open: removes the first file,
+/// or, if there is none, the second. True if a file was removed.
 pub fn remove(dir: &Dir) -> bool {
     dir.remove(NAME).is_ok() || dir.remove(LAST_NAME).is_ok()
 }
