@@ -114,8 +114,9 @@ impl Engine {
     ///
     /// After a crash the engine is recovered: everything that was acknowledged is there. Fails with
     /// [`Error::Locked`] if another process has the directory open, and with [`Error::Corrupt`] if
-    /// the manifest or the log is damaged. A damaged segment is reported only when a timeline that
-    /// it may contain is read, or when the log contains a record for such a timeline.
+    /// the manifest or the log is damaged; a read-only open skips damage of the log and reports it
+    /// ([`Engine::damage`]). A damaged segment is reported only when a timeline that it may contain
+    /// is read, or when the log contains a record for such a timeline.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let path = dir.as_ref();
         let makes = options.create && !options.read_only;

@@ -8,7 +8,8 @@
 //! 2. watchers are closed, since nothing advances any more;
 //! 3. the flush, compaction and expiry threads end, then the prepare thread; if the engine is
 //!    closed after a flush and nothing was committed since, the log is removed;
-//! 4. the manifest is closed, after merges and expiry of callers have ended: a merge gives up;
+//! 4. a caller that merges gives up, and a caller that drops data finishes; then the manifest is
+//!    closed;
 //! 5. the wake thread wakes all queued wakers, releases the directory's lock and ends.
 //!
 //! Nothing touches the directory after its lock is released. A thread that stops the engine waits
@@ -128,7 +129,8 @@ struct Workers {
     stopped: bool,
 }
 
-/// A waker that stops the engine: it is handed to the wake thread, which wakes it there.
+/// As a waker, it stops the engine: a worker thread that drops the last handle hands it to the wake
+/// thread.
 impl Wake for Threads {
     fn wake(self: Arc<Threads>) {
         self.wake_by_ref();

@@ -11,8 +11,8 @@
 //! 5. begin a new writer epoch: copy the groups that may be only in the page cache into a new log
 //!    file, make it durable, record it in the manifest; if relaxed durability was recorded in
 //!    another boot, the stores concerned begin another epoch of their own (`relaxed`);
-//! 6. remove the files that the manifest does not name: log files that end at or before the
-//!    checkpoint, segments of unfinished work, older manifests.
+//! 6. remove the files that are not needed: log files that end at or before the checkpoint or that
+//!    the new one replaces completely, segments that the manifest does not name, older manifests.
 //!
 //! No read is answered and no sequence is given before step 5 is done. A crash during the open is
 //! harmless: every step leaves a directory from which the next open reaches the same state. Apart
@@ -333,7 +333,8 @@ fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>
     for name in dir.list()?.iter().filter(|name| is_unnamed(name) || manifest.is_older(name)) {
         dir.remove(name)?;
     }
-    // A file is needed if the next one starts after the checkpoint.
+    // A file contains the log up to the start of the next one. It is needed if that start is after
+    // its own start and after the checkpoint.
     let needed = |at: usize, files: &[WalFile]| {
         let end = files.get(at + 1).map_or(Lsn(u64::MAX), |next| next.start);
         end > files[at].start.max(live.checkpoint)

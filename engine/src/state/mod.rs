@@ -230,7 +230,8 @@ impl State {
         self.view.load().segments.all().map(|segment| segment.record().bytes()).sum()
     }
 
-    /// Sets the budget of decoded blocks to what the sealed memtables leave.
+    /// Sets the budget of decoded blocks to the part of the memory budget that sealed memtables
+    /// leave.
     pub fn share_memory(&self) {
         self.cache.set_budget(self.options.cache_bytes(self.view.load().sealed.len()));
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  reserve        zeros, written and synced while there is space; they are never read
-//!  reserve-last   the same, a sixteenth of the size
+//!  reserve-last   the same, a sixteenth of the size of `reserve`
 //! ```
 //!
 //! A full disk must still be opened, and expired or trimmed entries on it must still be removed.
