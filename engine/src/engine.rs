@@ -1,16 +1,18 @@
-//! The front door: an engine and its stores, and the wiring of its threads.
+//! The public interface: an engine and its stores.
 //!
 //! ```text
-//!  Engine ─┬─ commit thread      append.rs     the only writer
-//!          ├─ flush thread       flush.rs      memtable to segments
-//!          ├─ compaction thread  compact/      segments to larger segments
-//!          ├─ expiry thread      expire.rs     all that goes by time
-//!          ├─ prepare thread     wal/prepare   the next log file
-//!          └─ wake thread        wake.rs       wakers, which are code of the caller
+//!  Engine ─┬─ commit thread      write/commit.rs     the only writer of the log and the memtable
+//!          ├─ flush thread       upkeep/flush.rs     memtables to segments
+//!          ├─ compaction thread  upkeep/compact/     segments to larger segments
+//!          ├─ expiry thread      upkeep/expire.rs    all work that depends on time
+//!          ├─ prepare thread     wal/prepare.rs      the next log file; started when first needed
+//!          └─ wake thread        notify/wake.rs      wakers, which are code of the caller
 //! ```
 //!
-//! Clones are the same engine; the last one that goes stops the threads. Only [`Engine::close`]
-//! flushes before.
+//! `running.rs` starts and stops the threads. A read-only engine has only the wake thread.
+//!
+//! Clones are handles of the same engine; dropping the last handle stops the threads. Only
+//! [`Engine::close`] flushes before it stops them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,21 +42,21 @@ use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::write::batch::Batch;
 use crate::write::ticket::Ticket;
 
-/// The world that an engine lives in: for tests, which simulate it.
+/// The environment of an engine: its files and its clock. Tests simulate it.
 #[derive(Clone)]
 pub struct World {
     /// Its files.
     pub dir: Dir,
-    /// Its time.
+    /// Its clock.
     pub clock: Arc<dyn Clock>,
 }
 
-/// An open directory of timelines. Cheap to clone; all methods may be called from any thread, and
-/// from wakers.
+/// An open directory of timelines. It is cheap to clone; all methods may be called from any thread,
+/// and from wakers.
 ///
-/// The last handle that is dropped, of an engine or a [`Store`], stops the engine: what was
-/// submitted is committed, the threads end, and the directory's lock is released last. The drop
-/// waits for this, except in a waker: there the lock is released when the waker has returned.
+/// The engine stops when its last handle is dropped: an engine, a [`Store`] or a [`Snapshot`].
+/// Submitted batches are committed, the threads end, and the directory's lock is released last. The
+/// drop waits for this, except in a waker: there the lock is released after the waker has returned.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -78,13 +80,13 @@ pub struct Engine {
 pub struct StoreInfo {
     /// Its name.
     pub name: String,
-    /// How long entries live, in milliseconds; 0: for ever.
+    /// The TTL of entries in milliseconds; 0: no limit.
     pub ttl_ms: u64,
-    /// How often its files are kept.
+    /// The number of copies of its files.
     pub copies: Copies,
 }
 
-/// How a store is made.
+/// The settings of a new store.
 ///
 /// ```
 /// use strandline::{Copies, StoreOptions};
@@ -93,27 +95,28 @@ pub struct StoreInfo {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// How long entries live, in milliseconds; 0: for ever.
+    /// The TTL of entries in milliseconds; 0: no limit.
     pub ttl_ms: u64,
-    /// How often its files are kept.
+    /// The number of copies of its files.
     pub copies: Copies,
 }
 
 impl StoreOptions {
-    /// Entries that live for so long, kept once.
+    /// A store with this TTL in milliseconds and one copy of its files.
     pub fn ttl_ms(ttl_ms: u64) -> StoreOptions {
         StoreOptions { ttl_ms, ..StoreOptions::default() }
     }
 }
 
 impl Engine {
-    /// Opens a directory, made if there is none. It is locked for this process until the engine is
-    /// closed or dropped.
+    /// Opens a directory, and creates it if it does not exist. It is locked for this process until
+    /// the engine is closed or dropped.
     ///
-    /// What a crash left is recovered: everything acknowledged is there. Fails with
-    /// [`Error::Locked`] when another process has the directory, and with [`Error::Corrupt`] when
-    /// the manifest or the log is damaged; a damaged segment is only told when a timeline that it
-    /// may hold is read, or when the log has a change for one.
+    /// After a crash the engine is recovered: everything that was acknowledged is there. Fails with
+    /// [`Error::Locked`] if another process has the directory open, and with [`Error::Corrupt`] if
+    /// the manifest or the log is damaged; a read-only open skips damage of the log and reports it
+    /// ([`Engine::damage`]). A damaged segment is reported only when a timeline that it may contain
+    /// is read, or when the log contains a record for such a timeline.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Engine> {
         let path = dir.as_ref();
         let makes = options.create && !options.read_only;
@@ -123,7 +126,7 @@ impl Engine {
         Engine::open_in(world, options)
     }
 
-    /// Opens an engine in a world that may be simulated.
+    /// Opens an engine in an environment that may be simulated.
     pub fn open_in(world: World, options: Options) -> Result<Engine> {
         if options.max_body_bytes > MAX_BODY_BYTES {
             let what = format!(
@@ -147,7 +150,7 @@ impl Engine {
         &self.running.state
     }
 
-    /// The store of that name.
+    /// The store with this name.
     pub fn store(&self, name: &str) -> Result<Store> {
         let found = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
         Ok(Store { running: self.running.clone(), id: found.id, name: name.into(), at: None })
@@ -157,14 +160,14 @@ impl Engine {
         self.state().stores.read().iter().find(|store| store.name == name).cloned()
     }
 
-    /// Creates a store; one that exists with the same TTL is given as it is. `ttl_ms` 0: entries
-    /// live for ever.
+    /// Creates a store. If it exists with the same TTL, it is returned unchanged. `ttl_ms` 0:
+    /// entries live for ever.
     pub fn create_store(&self, name: &str, ttl_ms: u64) -> Result<Store> {
         self.create_store_with(name, StoreOptions::ttl_ms(ttl_ms))
     }
 
-    /// Creates a store; one that exists with the same TTL is given as it is:
-    /// [`Engine::set_store_copies`] changes how often it is kept.
+    /// Creates a store. If it exists with the same TTL, it is returned unchanged; to change the
+    /// number of its copies, use [`Engine::set_store_copies`].
     pub fn create_store_with(&self, name: &str, options: StoreOptions) -> Result<Store> {
         let StoreOptions { ttl_ms, copies } = options;
         check_store_name(name)?;
@@ -180,14 +183,16 @@ impl Engine {
         self.store(name)
     }
 
-    /// Drops a store with all that is in it; one that has a readable entry only with `force`. When
-    /// it returns, this is durable, and every read and write of the store is an
-    /// [`Error::StoreDropped`]: watchers of its timelines become ready to find out. A store that is
-    /// created again under its name is another: it starts empty, with another epoch.
+    /// Drops a store with everything in it. A store that has a readable entry is dropped only with
+    /// `force`. When the call returns, the drop is durable, and every read and write of the store
+    /// returns [`Error::StoreDropped`]; watchers of its timelines become ready, so that they
+    /// notice. A store that is created later with the same name is a different store: it starts
+    /// empty, with another epoch.
     ///
-    /// `messages` and `sync` are not dropped. An append that waits for its commit meanwhile is
-    /// committed before or refused. Without `force`, commits wait while it looks for readable
-    /// entries a second time, which takes long only where very many timelines are empty.
+    /// `messages` and `sync` cannot be dropped. A batch that waits for its commit meanwhile is
+    /// either committed before the drop or refused. Without `force`, commits wait while the call
+    /// looks for readable entries a second time; this takes long only if a great number of
+    /// timelines are empty.
     pub fn drop_store(&self, name: &str, force: bool) -> Result<()> {
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
@@ -195,9 +200,10 @@ impl Engine {
         stores::drop(self.state(), &store, force)
     }
 
-    /// Changes the TTL of a store. It applies to what is there; what had expired stays so, as far
-    /// as the time is sure ([`clock::SureTime`](crate::clock::SureTime)): a wall clock that jumped
-    /// ahead ends nothing for good.
+    /// Changes the TTL of a store. The new TTL also applies to existing entries. Entries that had
+    /// expired stay expired, as far as sure time goes
+    /// ([`clock::SureTime`](crate::clock::SureTime)): a wall clock that jumped ahead removes
+    /// nothing for good.
     pub fn set_store_ttl(&self, name: &str, ttl_ms: u64) -> Result<()> {
         self.running.check_writable()?;
         let id = self.store(name)?.id;
@@ -215,9 +221,9 @@ impl Engine {
         })
     }
 
-    /// Changes how often the files of a store are kept. Segments that are there get their copies
-    /// now; if there is no space for that, by [`Engine::repair`], or when they are merged. Copies
-    /// that there are stay until then.
+    /// Changes the number of copies of a store's files. Existing segments get their copies now. If
+    /// there is no space for that, they get them from [`Engine::repair`], or when they are merged.
+    /// Copies that are no longer required stay until the segments are merged.
     pub fn set_store_copies(&self, name: &str, copies: Copies) -> Result<()> {
         self.running.check_writable()?;
         let store = self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })?;
@@ -235,7 +241,9 @@ impl Engine {
         match repair::repair(self.state(), Some(store.id)) {
             Err(error) if error.is_shortage() => {
                 tracing::warn!(
-                    store = name, %error, "segments could not be copied: repair does it later"
+                    store = name,
+                    %error,
+                    "segments could not be copied: repair does it later"
                 );
                 Ok(())
             }
@@ -243,7 +251,7 @@ impl Engine {
         }
     }
 
-    /// All stores, by name.
+    /// All stores, sorted by name.
     pub fn stores(&self) -> Vec<StoreInfo> {
         let info = |store: &StoreRecord| StoreInfo {
             name: store.name.clone(),
@@ -255,17 +263,18 @@ impl Engine {
         stores
     }
 
-    /// The state of now, of all stores, for reads that belong together: see [`Store::at`].
+    /// The current state of all stores, for reads that must be consistent with each other: see
+    /// [`Store::at`].
     pub fn snapshot(&self) -> Snapshot {
         let held = self.state().held.hold(self.state().view.moment());
         Snapshot { running: self.running.clone(), held }
     }
 
-    /// Queues a batch. The ticket resolves when it is committed: durable as the batch asked, and
-    /// visible to every reader.
+    /// Queues a batch. The ticket resolves when the batch is committed: durable as the batch asked,
+    /// and visible to every reader.
     ///
-    /// Does not wait for the disk, except to find where timelines end that were not written to for
-    /// long.
+    /// The call does not wait for the disk, except to find the ends of timelines that were not
+    /// written to for a long time. It waits while the queue is full.
     pub fn submit(&self, batch: Batch) -> Result<Ticket> {
         self.submit_all(vec![batch]).pop().expect("one batch, one ticket")
     }
@@ -275,7 +284,7 @@ impl Engine {
         self.running.submit_all(batches)
     }
 
-    /// A watcher of no timelines yet.
+    /// A watcher without timelines.
     pub fn watcher(&self) -> Watcher {
         self.state().watch.watcher()
     }
@@ -285,8 +294,8 @@ impl Engine {
         self.running.check_writable()?;
         self.running.queue.seal()?.wait()?;
         let state = self.state();
-        // Others may seal more meanwhile: what this call is about was sealed before the memtable
-        // that is active now.
+        // Other threads may seal more memtables meanwhile. The data of this call was sealed before
+        // the memtable that is active now.
         let sealed_to = state.view.load().active.from();
         loop {
             let seen = state.progress.changes();
@@ -300,37 +309,37 @@ impl Engine {
         }
     }
 
-    /// Drops what has expired and merges all segments of each store into one (of each partition, in
-    /// a store with TTL). Returns when it is done; reads and appends go on.
+    /// Drops expired data and merges all segments of each store into one (in a store with TTL, one
+    /// per partition). Returns when this is done; reads and appends continue meanwhile.
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
         expire::expire(self.state()).map_err(|failure| self.state().failed(failure))?;
         compact::merge_all(self.state())
     }
 
-    /// Reads and checks everything that is in files: every checksum, every index against its data.
-    /// Damage is a finding, not an error. What is damaged in one of two copies is mended, unless
-    /// the engine is read-only. Appends go on meanwhile. `on_progress` is told how many bytes of
-    /// segments were read, of how many.
+    /// Reads and checks everything in files: every checksum, and every index against its data.
+    /// Damage is a finding, not an error. Damage in one of two copies is repaired, unless the
+    /// engine is read-only. Appends continue meanwhile. `on_progress` is called with the number of
+    /// bytes of segments that were read, and their total.
     pub fn verify(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<Verification> {
         verify::verify(self.state(), &mut on_progress)
     }
 
-    /// Mends what is damaged in one copy of a file from the other, in stores that are [kept
-    /// twice](StoreOptions::copies), and makes copies that are missing. Reads and appends go on
-    /// meanwhile. [`Engine::verify`] does it too, and checks all the rest.
+    /// Repairs damage in one copy of a file from the other copy, in stores that are [kept
+    /// twice](StoreOptions::copies), and creates missing copies. Reads and appends continue
+    /// meanwhile. [`Engine::verify`] repairs damaged copies too, and checks everything else.
     pub fn repair(&self) -> Result<Repair> {
         self.running.check_writable()?;
         repair::repair(self.state(), None)
     }
 
-    /// Makes a copy of all that is committed now in a new or empty directory. Appends go on
-    /// meanwhile and are in the copy or not, batches as a whole. Files are hard-linked where the
-    /// file system can. What [`restore`](crate::restore) takes.
+    /// Writes a backup of everything that is committed now to a new or empty directory, for
+    /// [`restore`](crate::restore). Appends continue meanwhile; each later batch is in the backup
+    /// either completely or not at all. Files are hard-linked if the file system supports it.
     ///
-    /// The directory is locked meanwhile: of several callers that fill it at once, one succeeds,
-    /// and the others get [`Error::Locked`] or [`Error::Invalid`]. `lost+found` and a `LOCK` that
-    /// nobody holds count as nothing.
+    /// The directory is locked meanwhile: of several callers that fill it at the same time, one
+    /// succeeds, and the others get [`Error::Locked`] or [`Error::Invalid`]. A directory that
+    /// contains only `lost+found` and a `LOCK` that nobody holds counts as empty.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
         let path = target.as_ref();
         let make = || self.state().dir.with_descriptor(|| DiskDirectory::create_noting(path));
@@ -346,54 +355,54 @@ impl Engine {
         Ok(made)
     }
 
-    /// The time that lifetimes and reads go by, Unix ms: the wall clock, or sure time if that is
+    /// The time that lifetimes and reads use, Unix ms: the wall clock or sure time, whichever is
     /// later.
     pub fn now_ms(&self) -> TimeMs {
         self.state().now_ms()
     }
 
-    /// The time that deleting, forgetting and refusing go by, Unix ms: it never falls, and a clock
+    /// The time that deletion, forgetting and refusal use, Unix ms: it never decreases, and a clock
     /// that jumps ahead does not move it.
     pub fn sure_now_ms(&self) -> TimeMs {
         self.state().sure_now_ms()
     }
 
-    /// The history that cursors of all stores belong to, as 16 hex digits. It changes only when an
-    /// older state was restored; see [`Store::epoch`] for what else ends an epoch.
+    /// The history that the cursors of all stores belong to, as 16 hex digits. It changes only when
+    /// an older state is restored; see [`Store::epoch`] for the other events that end an epoch.
     pub fn epoch(&self) -> String {
         format!("{:016x}", self.state().history)
     }
 
-    /// What opening found and did.
+    /// The results of opening the engine.
     pub fn recovery(&self) -> &Recovery {
         &self.running.recovery
     }
 
-    /// What a read-only open found damaged in the log and went around.
+    /// The damage in the log that a read-only open found and skipped.
     pub fn damage(&self) -> &[Error] {
         &self.running.damage
     }
 
-    /// Whether any segment was found damaged, and not mended since. Costs nothing: for callers who
-    /// then look twice.
+    /// Whether damage was found in a segment and not repaired since. The call costs nothing, so
+    /// that a caller can check this before it looks for details.
     pub fn has_damage(&self) -> bool {
         self.state().cache.damages().any()
     }
 
-    /// Figures: counters since the engine was opened, and sizes of now.
+    /// Figures: counters since the engine was opened, and current sizes.
     pub fn stats(&self) -> Stats {
         let (recovery, damage) = (&self.running.recovery, self.running.damage.len() as u64);
         figures::figures(self.state(), recovery.torn_tail_bytes, damage)
     }
 
-    /// What the disk holds of each store, sorted by name.
+    /// The data of each store on the disk, sorted by name.
     pub fn store_figures(&self) -> Vec<StoreFigures> {
         figures::store_figures(self.state())
     }
 
-    /// Flushes, and stops: the next open has no log to read. Other clones cannot write from now on,
-    /// and watchers are closed. When it returns, the directory is free; if it is called in a waker,
-    /// when that waker has returned.
+    /// Flushes, and stops the engine: the next open has no log to read. Other clones cannot write
+    /// from now on, and watchers are closed. When the call returns, the directory is free; if it is
+    /// called in a waker, the directory is free after that waker has returned.
     pub fn close(&self) -> Result<()> {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
         self.running.close(flushed)
@@ -440,7 +449,7 @@ mod tests {
         })));
         let first = append();
         held.recv().expect("the first group is on its way");
-        // The next group has a batch and somebody who wants the memtable sealed behind it.
+        // The next group contains a batch, and a request to seal the memtable after it.
         let (second, sealed) = (append(), engine.running.queue.seal().expect("is queued"));
         go_on.send(()).expect("the disk waits");
         assert_eq!(first.wait().expect("commits").sequences, [1]);

@@ -1,21 +1,21 @@
 //! Strandline: a log-structured storage engine made for timelines.
 //!
-//! A timeline is an append-only row of entries, numbered 1, 2, 3, …: a conversation's history, or a
-//! receiver's inbox. A batch appends to any number of timelines at once, atomically. A body that
-//! goes to many of them is stored once in each store: one body, one log record, one fsync, whatever
-//! the number of receivers.
+//! A timeline is an append-only list of entries, numbered 1, 2, 3, …: the history of a
+//! conversation, or the inbox of a receiver. A batch appends to any number of timelines at once,
+//! atomically. A body that is appended to many of them is stored once in each store: one body, one
+//! log record, one fsync, whatever the number of receivers.
 //!
 //! * [`Engine`] opens a directory; [`Store`] reads a named set of timelines; [`Batch`] writes;
-//!   [`Watcher`] tells what advanced.
-//! * A success means: durable, and visible to every reader. What a reader saw is never lost, and no
-//!   sequence is given twice.
-//! * Any number of timelines: a cold one costs no memory and no file. Synchronous, and it needs no
-//!   async runtime; a [`Ticket`] is a future all the same.
+//!   [`Watcher`] reports the timelines that advanced.
+//! * A success means: durable, and visible to every reader. Entries that a reader has seen are
+//!   never lost, and no sequence is given twice.
+//! * The number of timelines is not limited: a cold one costs no memory and no file. The engine is
+//!   synchronous and needs no async runtime; still, a [`Ticket`] is a future.
 //!
-//! Where to start reading the code: `append.rs` is the write path, `read.rs` the read path,
-//! `open.rs` recovery, each from its heading down. The modules that are public beside the types are
-//! seams: [`vfs`] and [`clock`] let a test simulate the disk and the time, [`format`](mod@format)
-//! lets a tool read the files.
+//! To read the code, start with `write/commit.rs` for the write path, `read/page.rs` for the read
+//! path, and `recover/open.rs` for recovery, each from its heading down. The public modules are
+//! interfaces: [`vfs`] and [`clock`] let a test simulate the disk and the time, and
+//! [`format`](mod@format) lets a tool read the files.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod care;

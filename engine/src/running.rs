@@ -1,19 +1,21 @@
-//! A running engine: its threads and its lock, from start to stop. Handles to it are `Engine` and
-//! `Store`.
+//! A running engine: its threads and its lock, from start to stop. Handles of it are `Engine`,
+//! `Store` and `Snapshot`.
 //!
-//! Stopping, in this order:
+//! The engine stops in this order:
 //!
-//! 1. no more batches are taken; the commit thread ends when all that is queued is committed;
-//! 2. watchers are closed: nothing advances any more;
-//! 3. the threads that flush, merge and expire end, then the one that prepares log files; for a
-//!    close, what is in memory was flushed before, and the log is removed;
-//! 4. the manifest is closed: a caller who still merges gives up;
-//! 5. the wake thread wakes whatever is queued, releases the directory's lock and ends.
+//! 1. the queue takes no more batches; the commit thread ends when all queued batches are
+//!    committed;
+//! 2. watchers are closed, since nothing advances any more;
+//! 3. the flush, compaction and expiry threads end, then the prepare thread; if the engine is
+//!    closed after a flush and nothing was committed since, the log is removed;
+//! 4. a caller that merges gives up, and a caller that drops data finishes; then the manifest is
+//!    closed;
+//! 5. the wake thread wakes all queued wakers, releases the directory's lock and ends.
 //!
-//! Nothing touches the directory after its lock is released. Whoever stops the engine waits for all
-//! of this, with two exceptions: a waker may stop the engine, but the wake thread cannot wait for
-//! its own end, so step 5 comes when that waker has returned; and if another thread of the engine
-//! drops the last handle, it leaves the stopping to the wake thread.
+//! Nothing touches the directory after its lock is released. A thread that stops the engine waits
+//! for all of this, with two exceptions. A waker may stop the engine, but the wake thread cannot
+//! wait for its own end, so step 5 is done after that waker has returned. If another thread of the
+//! engine drops the last handle, it leaves the stop to the wake thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,7 +39,7 @@ const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing is wr
 const READ_ONLY: Error =
     Error::Closed { what: "the engine is open for reading only: nothing is written" };
 
-/// A running engine. The last handle that goes stops it.
+/// A running engine. It stops when its last handle is dropped.
 pub struct Running {
     pub state: Arc<State>,
     pub queue: Arc<Queue>,
@@ -48,8 +50,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the threads of an engine that was opened. If one cannot be started, those before it
-    /// are stopped again.
+    /// Starts the threads of an engine that was opened. If a thread cannot be started, those
+    /// started before it are stopped again.
     pub fn start(opened: Opened) -> Result<Running> {
         let (state, queue) = (opened.state, Arc::new(Queue::default()));
         let threads = Arc::new(Threads::start(&state, &queue, opened.lock)?);
@@ -91,8 +93,8 @@ impl Running {
         self.queue.submit(state, batches.into_iter().map(prepare).collect())
     }
 
-    /// Stops the engine. If all that was in memory is in segments now, the next open has no log to
-    /// read.
+    /// Stops the engine. If everything that was in memory is in segments now, the next open has no
+    /// log to read.
     pub fn close(&self, flushed: Result<()>) -> Result<()> {
         let stopped = self.threads.stop(flushed.is_ok());
         flushed.and(stopped)
@@ -119,22 +121,23 @@ struct Threads {
     waking_id: ThreadId,
 }
 
-/// All but the wake thread.
+/// All threads except the wake thread.
 #[derive(Default)]
 struct Workers {
-    /// The commit thread first.
+    /// The commit thread is the first.
     threads: Vec<JoinHandle<()>>,
     stopped: bool,
 }
 
-/// To be stopped by the wake thread is to be woken there.
+/// As a waker, it stops the engine: a worker thread that drops the last handle hands it to the wake
+/// thread.
 impl Wake for Threads {
     fn wake(self: Arc<Threads>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Threads>) {
-        // Without a flush there is nothing that could fail.
+        // Without a flush, there is nothing that could fail.
         let _stopped = self.stop(false);
     }
 }
@@ -168,12 +171,12 @@ impl Threads {
         self.workers.lock().threads.iter().any(|thread| thread.thread().id() == here)
     }
 
-    /// Steps 1 to 5 of the heading. Several may stop an engine: each waits for the end.
+    /// Steps 1 to 5 of the heading. Several threads may stop an engine: each waits for the end.
     fn stop(&self, flushed: bool) -> Result<()> {
         let stopped = self.stop_workers(flushed);
         self.state.wake.close();
         if std::thread::current().id() != self.waking_id {
-            // Held while it is joined, so that others who stop wait for it, too.
+            // Held during the join, so that other threads that stop the engine wait for it too.
             let mut waking = self.waking.lock();
             waking.take().into_iter().for_each(join);
         }
@@ -196,17 +199,17 @@ impl Threads {
         threads.for_each(join);
         state.preparer.lock().take();
         let removed = if flushed { self.nothing_to_replay() } else { Ok(()) };
-        // A caller may be merging: it gives up, and cleans up, before another engine can have the
-        // directory. Another may be dropping what has expired, or a store: it ends before.
+        // A caller may be merging: it gives up and cleans up before another engine can open the
+        // directory. A caller that drops expired data or a store finishes before that.
         let _no_merge = state.merging.turn.lock();
         let _no_expiry = state.turns.expiring.lock();
         state.manifest.lock().close();
         removed
     }
 
-    /// If nothing was committed since the flush, says in the manifest that no log file is needed
-    /// and no store can be set back, and removes all log files. The checkpoint is where the log
-    /// ended: the next one goes on from there.
+    /// If nothing was committed since the flush, records in the manifest that no log file is needed
+    /// and no store can be set back, and removes all log files. The checkpoint is the end of the
+    /// log: the next log continues there.
     fn nothing_to_replay(&self) -> Result<()> {
         let view = self.state.view.load();
         if !self.state.options.read_only && view.active.is_empty() && view.sealed.is_empty() {
@@ -224,12 +227,12 @@ impl Threads {
 }
 
 fn join(thread: JoinHandle<()>) {
-    // A panic was reported when it happened; what is durable is durable.
+    // A panic was reported when it happened; data that is durable stays durable.
     let _ = thread.join();
 }
 
-/// Starts a thread. If it panics, which is a broken invariant, no more writes are acknowledged and
-/// nobody waits for it in vain. A lock that it is given is released at its end.
+/// Starts a thread. If it panics, which is a broken invariant, no more writes are acknowledged, and
+/// nobody waits for it in vain. A lock that is passed to it is released at its end.
 fn start(
     name: &'static str,
     state: &Arc<State>,
@@ -244,7 +247,8 @@ fn start(
             let error = Error::Poisoned { why: format!("the {name} thread panicked") };
             state.poison.set(&error);
             state.progress.flush_outcome(Some(error));
-            // The other threads go on: the directory stays locked until the process ends.
+            // The other threads continue, so the lock is not released: if this thread has it, the
+            // directory stays locked until the process ends.
             std::mem::forget(lock);
             return;
         }

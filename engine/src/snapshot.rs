@@ -1,18 +1,18 @@
-//! Snapshots: one moment of all stores, for reads that belong together.
+//! Snapshots: one moment of all stores, for reads that must be consistent with each other.
 
 use std::sync::Arc;
 
 use crate::running::Running;
 use crate::state::moment::HeldMoment;
 
-/// A moment of an engine, from [`Engine::snapshot`](crate::Engine::snapshot). Reads by
-/// [`Store::at`](crate::Store::at) see each batch that was committed before it as a whole, and
-/// nothing of later ones.
+/// A moment of an engine, from [`Engine::snapshot`](crate::Engine::snapshot). Reads through
+/// [`Store::at`](crate::Store::at) see every batch that was committed before it completely, and
+/// nothing of later batches.
 ///
-/// A snapshot keeps memtables and segment files that others do not need any more. When flushed
-/// memtables take more than their share of the memory budget (an eighth) because snapshots keep
-/// them, the oldest snapshots are revoked: their reads are
-/// [`Error::SnapshotTooOld`](crate::Error::SnapshotTooOld) from then on.
+/// A snapshot keeps memtables and segment files that are otherwise not needed any more. If
+/// snapshots keep more flushed memtables than their share of the memory budget (an eighth, but at
+/// least 64 KiB and at most 1 GiB), the oldest snapshots are revoked: from then on their reads
+/// return [`Error::SnapshotTooOld`](crate::Error::SnapshotTooOld).
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;

@@ -1,6 +1,7 @@
-//! A store: a named set of timelines, as a caller reads and changes it.
+//! A store: a named set of timelines, with the methods by which a caller reads and changes it.
 //!
-//! It does not know: how any of it is done; each method hands over to a verb.
+//! This file does not know how any of this is done; each method calls a function of the read or
+//! write path.
 
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -18,17 +19,18 @@ use crate::write::batch::{Batch, name_too_long, stands_for};
 use crate::write::change::{self, Trim};
 use crate::write::queue::Queue;
 
-/// A named set of timelines. A timeline exists when it is first appended to; one that was never
-/// written reads as empty.
+/// A named set of timelines. A timeline exists once it was appended to; one that was never written
+/// reads as empty.
 ///
-/// Of a store that was [dropped](crate::Engine::drop_store) every read and write is an
-/// [`Error::StoreDropped`], also when a store of its name was created again: that one is another.
+/// After a store was [dropped](crate::Engine::drop_store), each of its reads and writes returns
+/// [`Error::StoreDropped`], even if a store with the same name was created again: that is a
+/// different store.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) running: Arc<Running>,
     pub(crate) id: StoreId,
     pub(crate) name: Arc<str>,
-    /// Reads are of this moment; `None`: of now.
+    /// The moment that reads show; `None`: the current state.
     pub(crate) at: Option<Arc<HeldMoment>>,
 }
 
@@ -44,19 +46,19 @@ impl Store {
         &self.name
     }
 
-    /// How long entries live, in milliseconds; 0: for ever.
+    /// The TTL of entries in milliseconds; 0: no limit.
     pub fn ttl_ms(&self) -> u64 {
         let stores = self.running.state.stores.read();
         stores.iter().find(|store| store.id == self.id).map_or(0, |store| store.ttl_ms)
     }
 
-    /// The epoch that sequences of its timelines belong to: the history as 16 hex digits, and, if
-    /// it ever began another epoch, `-` and a number. A cursor of another epoch says nothing about
-    /// these timelines.
+    /// The epoch that the sequences of its timelines belong to: the history as 16 hex digits, and,
+    /// if the store ever began another epoch, `-` and a number. A cursor of another epoch says
+    /// nothing about these timelines.
     ///
     /// A store that was created has an epoch of its own, which no other store of its name ever had.
-    /// It changes when an older state was restored, and by an open after a power cut that may have
-    /// taken entries of this store that were committed with
+    /// The epoch changes when an older state is restored. It also changes when the engine is opened
+    /// after a power cut that may have lost entries of this store that were committed with
     /// [`Durability::Os`](crate::Durability::Os): their sequences are given again. It does not
     /// change while an engine is open.
     pub fn epoch(&self) -> String {
@@ -72,8 +74,8 @@ impl Store {
         Ok(receipt.sequences[0])
     }
 
-    /// The same store as it was when a snapshot was taken: its reads show that moment, and nothing
-    /// that was committed later. Entries expire meanwhile all the same. Writes are as ever.
+    /// The same store as of a snapshot: its reads show that moment, and nothing that was committed
+    /// later. Entries still expire meanwhile. Writes are not affected.
     ///
     /// # Panics
     /// If the snapshot is of another engine.
@@ -111,8 +113,8 @@ impl Store {
         read(Reading::new(state, &moment, state.key(timeline)))
     }
 
-    /// A change counts what it reads first: of a store that was dropped meanwhile that says
-    /// nothing.
+    /// Runs a change. A change first counts the entries that it reads: if the store was dropped
+    /// meanwhile, that count is meaningless, and the result is an error.
     fn change<T>(&self, change: impl FnOnce(&State, &Queue) -> Result<T>) -> Result<T> {
         self.running.check_writable()?;
         let state = &self.running.state;
@@ -121,21 +123,21 @@ impl Store {
         Ok(changed)
     }
 
-    /// Removes the start of a timeline. Gives how many readable entries that were. Readers below
-    /// are told [`Verdict::Trimmed`](crate::Verdict::Trimmed).
+    /// Removes the start of a timeline. Returns the number of readable entries removed. Readers
+    /// with a cursor below that get the verdict [`Verdict::Trimmed`](crate::Verdict::Trimmed).
     pub fn trim(&self, timeline: &[u8], trim: Trim) -> Result<u64> {
         self.change(|state, queue| change::trim(state, queue, self.timeline(timeline)?, trim))
     }
 
-    /// Removes single entries. Gives how many of them could be read. What they leave is a hole, not
-    /// a loss.
+    /// Removes single entries. Returns the number of entries removed: those that were readable, and
+    /// those lost to damage. A removed entry leaves a hole, not a loss.
     pub fn delete(&self, timeline: &[u8], sequences: &[Sequence]) -> Result<u64> {
         self.change(|state, queue| {
             change::delete(state, queue, self.timeline(timeline)?, sequences)
         })
     }
 
-    /// Replaces the body of an entry; its sequence and time stay. False when there is no such
+    /// Replaces the body of an entry; its sequence and time stay. False if there is no such
     /// readable entry.
     pub fn edit(&self, timeline: &[u8], sequence: Sequence, body: &[u8]) -> Result<bool> {
         self.change(|state, queue| {
@@ -143,27 +145,28 @@ impl Store {
         })
     }
 
-    /// Removes all entries. False when there was none to read. The timeline goes on counting.
+    /// Removes all entries. False if there was no readable entry. The sequences of the timeline
+    /// continue.
     pub fn drop_timeline(&self, timeline: &[u8]) -> Result<bool> {
         Ok(self.trim(timeline, Trim::Keep(0))? > 0)
     }
 
-    /// The entry with a sequence, if it can be read.
+    /// The entry with a sequence, if it is readable.
     pub fn get(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<Entry>> {
         self.read(timeline, |reading| reading.get(sequence))
     }
 
-    /// What to change an entry's body by for all entries that were appended with it in one batch
-    /// ([`Batch::edit_body`](crate::Batch::edit_body)). `None` when there is no such readable
-    /// entry, or it was appended alone, or before version 3 of the format, or was salvaged: then
-    /// each entry is edited by itself.
+    /// The key for changing the body of an entry in all entries that were appended with it in one
+    /// batch ([`Batch::edit_body`](crate::Batch::edit_body)). `None` if there is no such readable
+    /// entry, or if it was appended alone, before version 3 of the format, or by a salvage: then
+    /// each entry is edited individually.
     pub fn body_of(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<BodyKey>> {
         let place = self.read(timeline, |reading| reading.around_damage(true).body_of(sequence))?;
         let instance = self.running.state.instance;
         Ok(place.map(|place| BodyKey { instance, place }))
     }
 
-    /// The entries inside the bounds, ascending, as far as the limit lets through.
+    /// The entries inside the bounds, ascending, up to the limit.
     pub fn range(
         &self,
         timeline: &[u8],
@@ -191,7 +194,7 @@ impl Store {
         descending: bool,
     ) -> Result<Page> {
         let bounds = page::bounds(bounds.start_bound(), bounds.end_bound());
-        // Bounds that hold no sequence read like bounds above the last one.
+        // Bounds that contain no sequence are read like bounds above the last one.
         let (low, high) = bounds.unwrap_or((Sequence::MAX, 0));
         self.read(timeline, |reading| reading.range(low, high, limit, descending))
     }
@@ -204,7 +207,8 @@ impl Store {
                 let Some(slot) = memtable.find(reading.key) else { continue };
                 let (first, floor) =
                     memtable.with_slot(slot, |slot| (slot.first(), slot.end().floor));
-                // If the first entry has expired, older places are asked what else has.
+                // If the first entry has expired, older places must be asked which other entries
+                // have.
                 let is_alive = reading.lifetimes.alive_from_ms == 0
                     || floor.lowest >= first
                     || (floor.start_ms != 0 && floor.start_ms >= reading.lifetimes.alive_from_ms);
@@ -216,8 +220,8 @@ impl Store {
         })
     }
 
-    /// What follows a reader's cursor, and what the reader should know of it. The page's `next` is
-    /// the cursor for next time.
+    /// The entries after a reader's cursor, and the verdict on the cursor. The page's `next` is the
+    /// cursor for the next call.
     pub fn read_after(&self, timeline: &[u8], cursor: Sequence, limit: Limit) -> Result<Page> {
         self.read(timeline, |reading| reading.after(cursor, limit))
     }
@@ -227,15 +231,14 @@ impl Store {
         self.read(timeline, |reading| reading.last())
     }
 
-    /// The highest sequence ever given and the time that went with it; zeros when the timeline was
-    /// never written.
+    /// The highest sequence ever given and its time; zeros if the timeline was never written.
     pub fn end(&self, timeline: &[u8]) -> Result<(Sequence, TimeMs)> {
         let end = self.read(timeline, |reading| reading.end())?;
         Ok((end.last, end.last_time_ms))
     }
 
-    /// What a batch with this id for these bytes was given, if one was committed within the window;
-    /// see [`Batch::id_for`]. With other bytes it is an [`Error::IdConflict`].
+    /// The receipt of a batch with this id for these bytes, if one was committed within the window;
+    /// see [`Batch::id_for`]. If the id stands for other bytes, it is an [`Error::IdConflict`].
     pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {
         let state = &self.running.state;
         let found = self.read(timeline, |reading| reading.id(id, state.remembered_from_ms()))?;
@@ -250,14 +253,14 @@ impl Store {
         self.read(timeline, |reading| reading.info())
     }
 
-    /// The lowest readable sequence with this time (Unix ms) or a later one; `last + 1` when there
-    /// is none.
+    /// The lowest readable sequence with this time (Unix ms) or a later one; `last + 1` if there is
+    /// none.
     pub fn sequence_at(&self, timeline: &[u8], time_ms: TimeMs) -> Result<Sequence> {
         self.read(timeline, |reading| reading.sequence_at(time_ms))
     }
 
     /// The names of timelines with readable entries that start with `prefix` and are above `after`,
-    /// in byte order.
+    /// in byte order; at most `count`.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
         let state = &self.running.state;
         let moment = self.moment()?;

@@ -1,6 +1,6 @@
-//! A group on its way into a memtable: bodies, entries and changes, in the order of the commit.
+//! A group to be applied to a memtable: bodies, entries and changes, in commit order.
 //!
-//! It does not know: what is in the memtable, or whether the group is durable.
+//! This file does not know the content of the memtable, or whether the group is durable.
 
 use std::sync::Arc;
 
@@ -12,39 +12,39 @@ use crate::error::{Error, Result};
 use crate::ids::{CommitPlace, Sequence, TimeMs};
 use crate::timeline::{Floor, Times};
 
-/// What a batch's bytes cost beside themselves: the allocation's head and the count of those who
-/// hold it.
+/// The memory that a batch takes in addition to its bytes: the header of the allocation, and its
+/// reference count.
 const HOLDING_BYTES: usize = 64;
 
-/// A body with what all its entries have in common.
+/// A body, with everything that all its entries share.
 #[derive(Clone, Debug)]
 pub struct Body {
-    /// When it was committed, and how long its entries live.
+    /// The commit time, and the lifetime of its entries.
     pub times: Times,
     /// The caller's bytes.
     pub bytes: Bytes,
-    /// Where it was committed.
+    /// The place of its commit.
     pub place: CommitPlace,
-    /// Whether several entries have it.
+    /// Whether several entries share it.
     pub is_shared: bool,
 }
 
 impl Body {
-    /// Which it is, if entries share it.
+    /// Its place, if entries share it.
     pub fn shared_place(&self) -> Option<CommitPlace> {
         self.is_shared.then_some(self.place)
     }
 }
 
-/// What the commit thread applies at once. It is reused, so that a group allocates nothing but what
-/// it keeps.
+/// The part that the commit thread applies at once. It is reused, so that a group allocates only
+/// what it keeps.
 #[derive(Debug)]
 pub struct Group {
     pub(super) bodies: Vec<Body>,
     /// By shard, so that each shard is locked once.
     pub(super) appends: Vec<Vec<Append>>,
     pub(super) effects: Vec<(SlotId, Effect, CommitPlace)>,
-    /// Bytes of batches, of which bodies, names and ids are slices.
+    /// The bytes of batches, of which bodies, names and ids are slices.
     pub(super) held_bytes: usize,
 }
 
@@ -75,7 +75,7 @@ impl Group {
         self.held_bytes += bytes + HOLDING_BYTES;
     }
 
-    /// Adds a body; the entries added next belong to it.
+    /// Adds a body; the entries that are added next have this body.
     pub fn body(&mut self, body: Body) {
         self.bodies.push(body);
     }
@@ -93,12 +93,17 @@ impl Group {
         });
     }
 
-    /// Adds what else the batch does to a timeline, and where an edit was committed.
+    /// Adds a change or an id of a timeline, with the commit place of an edit.
     pub fn effect(&mut self, slot: SlotId, effect: Effect, place: CommitPlace) {
         self.effects.push((slot, effect, place));
     }
 
-    /// Forgets all, when the group was not committed.
+    /// Whether it changes anything beside appending.
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// Empties the group, if it was not committed.
     pub fn clear(&mut self) {
         self.bodies.clear();
         self.appends.iter_mut().for_each(Vec::clear);
@@ -107,23 +112,24 @@ impl Group {
     }
 }
 
-/// What a batch with a client's id did.
+/// The result of a batch with a client's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdRecord {
     /// A hash of its bodies.
     pub body_hash: u64,
     /// A hash of its targets and changes.
     pub targets_hash: u64,
-    /// When it was committed.
+    /// Its commit time.
     pub time_ms: TimeMs,
-    /// When its window began.
+    /// The start of the id's window.
     pub start_ms: TimeMs,
-    /// The sequences that it was given.
+    /// The sequences that the batch was given.
     pub sequences: Arc<[Sequence]>,
 }
 
 impl IdRecord {
-    /// What to tell a retry with these hashes of its body and its targets.
+    /// The answer to a retry with these hashes of its bodies and its targets: the original receipt,
+    /// or [`Error::IdConflict`].
     pub fn receipt(&self, hashes: (u64, u64)) -> Result<Receipt> {
         if (self.body_hash, self.targets_hash) != hashes {
             return Err(Error::IdConflict {
@@ -134,14 +140,14 @@ impl IdRecord {
     }
 }
 
-/// What a batch does beside appending.
+/// An operation of a batch other than an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The timeline can be read from here on only.
+    /// The timeline is readable only from this floor on.
     Trim(Floor),
-    /// These are removed.
+    /// These ranges are removed.
     Remove(Vec<(Sequence, Sequence)>),
-    /// This one has another body.
+    /// This entry has a new body.
     Edit(Sequence, Bytes),
     /// A retry with this id is answered by the record.
     Id(Bytes, IdRecord),

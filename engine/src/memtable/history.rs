@@ -1,37 +1,37 @@
-//! What commits changed in a slot, kept as long as a reader may need the state before them (P3).
+//! The changes of commits in a slot, kept as long as a reader may need the state before them (P3).
 //!
-//! A slot holds its newest state. A reader whose watermark is below a commit takes the changes of
-//! that commit out of what it reads: a removal did not happen, an edited entry has the body of
-//! before, and the floor is the one of before. Only a reader of an earlier moment pays for this;
-//! the cost is that of the changes made since.
+//! A slot contains its newest state. A reader whose watermark is below a commit undoes the changes
+//! of that commit in what it reads: a removal did not happen, an edited entry has its earlier body,
+//! and the floor is the earlier one. Only readers of an earlier moment pay for this; the cost
+//! depends on the number of changes made since that moment.
 
 use std::collections::BTreeMap;
 
 use crate::ids::{Lsn, Sequence};
 use crate::timeline::{Changes, Edit, EditSides, Floor, RemovedSides, edit_sides, removed_sides};
 
-/// One change, and how to take it out.
+/// One change, and the data to undo it.
 #[derive(Debug)]
 pub struct Undone {
-    /// Where the group of the commit starts.
+    /// The lsn at which the commit's group starts.
     pub at: Lsn,
-    /// What was before.
+    /// The state that the change replaced.
     pub before: Before,
 }
 
-/// What a change replaced.
+/// The state that a change replaced.
 #[derive(Debug)]
 pub enum Before {
     /// The floor.
     Floor(Floor),
-    /// These sequences were not removed.
+    /// The sequences of a removal that were not removed before.
     NotRemoved(Vec<(Sequence, Sequence)>),
-    /// The edit of this entry, if it had one.
+    /// The earlier edit of this entry, if it had one.
     Edit(Sequence, Option<Edit>),
 }
 
 impl Undone {
-    /// How much memory it takes.
+    /// Its size in memory.
     pub fn bytes(&self) -> usize {
         let kept = match &self.before {
             Before::Floor(_) | Before::Edit(..) => 0,
@@ -41,7 +41,7 @@ impl Undone {
     }
 }
 
-/// The floor before the oldest of these changes, given the newest.
+/// The floor before the oldest of these changes; `floor` is the newest.
 pub fn floor_before(floor: Floor, undone: &[Undone]) -> Floor {
     let oldest = undone.iter().find_map(|undone| match undone.before {
         Before::Floor(before) => Some(before),
@@ -50,7 +50,7 @@ pub fn floor_before(floor: Floor, undone: &[Undone]) -> Floor {
     oldest.unwrap_or(floor)
 }
 
-/// Removed ranges on both sides of a sequence, without what these changes removed.
+/// Removed ranges on both sides of a sequence, without those that these changes removed.
 pub fn removed_without(
     changes: &Changes,
     undone: &[Undone],
@@ -62,7 +62,7 @@ pub fn removed_without(
     });
     let mut back = Changes::default();
     ranges.flatten().for_each(|(first, last)| back.remove(*first, *last));
-    // Each range that comes back lies in one removed range, and takes at most that one away.
+    // Each range to be undone is inside one removed range, and removes at most that one.
     let found = changes.removed_around(around, most + back.removed.len());
     if back.removed.is_empty() {
         return found;

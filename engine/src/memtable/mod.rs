@@ -1,22 +1,24 @@
-//! What was committed since the last flush, in memory (P7).
+//! Everything committed since the last flush, in memory (P7).
 //!
 //! ```text
-//!  shard: hash of (store, name) → slot        slot: the end before, first sequence, [body number, body number, …]
+//!  shard: hash of (store, name) → slot    slot: end, first sequence, [body number, body number, …]
 //!  bodies: [(times, bytes), …] in commit order
 //! ```
 //!
-//! Changes to what was written before (trims, removals, edits) are kept beside the array and
-//! applied by readers, whether the entry is here or in a segment; so are the ids of retries.
+//! Changes of entries that were written before (trims, removals, edits) are kept beside the array
+//! of body numbers. Readers apply them, whether the entry is in the memtable or in a segment. The
+//! ids of batches, by which retries are recognized, are kept there too.
 //!
 //! Timelines only grow at the end, so a slot is an array in sequence order, not a search tree. An
 //! entry is the number of its body, four bytes: a fan-out to 500 receivers costs one body and 500
-//! numbers. Names are sorted once, at flush.
+//! numbers. Names are not kept in order; a flush sorts them once.
 //!
-//! Only the commit thread writes: first the bodies of a group, then the entries that name them, so
-//! that a reader who finds an entry finds its body. What is here is durable as far as its batch
-//! asked, since a group is applied after its sync.
+//! Only one thread writes: the commit thread, or the thread that opens the engine, during replay.
+//! It first adds the bodies of a group, then the entries that name them, so that a reader that
+//! finds an entry also finds its body. A group is applied after its sync, so its content is as
+//! durable as its batches asked.
 //!
-//! It does not know: the log, segments, or how sequences are chosen.
+//! This folder does not know the log, segments, or how sequences are chosen.
 
 mod group;
 mod history;
@@ -40,18 +42,18 @@ use crate::timeline::{Changes, Collector, End, Key, Own, Span};
 
 const SHARD_BITS: u32 = 6;
 
-/// So many entries at most are taken out of a slot at a time, while it is locked.
+/// The maximum number of entries that are read from a slot at a time, while it is locked.
 const TAKEN: usize = 64;
 
-/// Bodies stand in pieces of this many, so that growing never moves them.
+/// Bodies are stored in pieces of this many, so that growth never moves them.
 const PIECE: usize = 4096;
 
-/// What a slot costs beside its entries: the slot, in a row that grows by doubling and is three
-/// quarters full on average; its place in the table; and the last sequence that the commit thread
-/// gave.
+/// The memory of a slot without its entries: the slot, in a list that grows by doubling and is
+/// three quarters full on average; its index in the table; and the last sequence that the commit
+/// thread gave.
 const SLOT_BYTES: usize = size_of::<Slot>() * 4 / 3 + 24;
 
-/// Where a timeline is in the memtable.
+/// The position of a timeline in the memtable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotId {
     shard: u32,
@@ -59,34 +61,35 @@ pub struct SlotId {
 }
 
 impl SlotId {
-    /// The number of its shard, and its number in there.
+    /// The number of its shard, and its index in that shard.
     pub fn place(self) -> (usize, usize) {
         (self.shard as usize, self.slot as usize)
     }
 }
 
-/// How much of a memtable is published: a reader ignores what is above.
+/// The published part of a memtable: a reader ignores everything above the watermark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
-    /// Groups that start below this position of the log.
+    /// The lsn below which groups are visible: those that start below it.
     pub lsn: Lsn,
-    /// Bodies with numbers below this one: those of these groups.
+    /// The body number below which bodies are visible: those of the visible groups.
     pub bodies: u32,
 }
 
 impl Watermark {
-    /// All of a memtable: of a sealed one, or for those who change it.
+    /// Everything in a memtable: for readers of a sealed one, and for the threads that change or
+    /// flush it.
     pub const ALL: Watermark = Watermark { lsn: Lsn(u64::MAX), bodies: u32::MAX };
 }
 
-/// What a memtable knows of a timeline.
+/// A memtable's knowledge of a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// How it ends.
+    /// The end of the timeline.
     pub end: End,
-    /// What of it is here.
+    /// The part of the timeline that is in the memtable.
     pub span: Option<Span>,
-    /// Where its changes are, if it has some.
+    /// The slot with its changes, if it has any.
     pub changed: Option<SlotId>,
 }
 
@@ -106,31 +109,31 @@ impl Shard {
     }
 }
 
-/// A memtable: active while it takes groups, sealed while it waits to be flushed.
+/// A memtable: active while groups are applied to it, sealed while it waits to be flushed.
 #[derive(Debug)]
 pub struct Memtable {
     shards: Vec<RwLock<Shard>>,
     bodies: RwLock<Vec<Vec<Body>>>,
     bytes: AtomicUsize,
-    /// When the lifetimes of the first commit in it began; 0: there was none.
+    /// The start of the lifetimes of the first commit in it; 0: there was none.
     first_start_ms: AtomicU64,
-    /// The same of the last.
+    /// The start of the lifetimes of the last commit in it; 0: there was none.
     last_start_ms: AtomicU64,
     /// Whether something was trimmed or removed: the sooner it is flushed, the sooner older
     /// segments can be rewritten.
     frees: AtomicBool,
-    /// The group that did so last: where it stands in the log.
+    /// The lsn of the last group that trimmed or removed something.
     changes_at: AtomicU64,
     /// Whether shared bodies were changed.
     changes_bodies: AtomicBool,
-    /// It holds what the log says from here …
+    /// The lsn at which its part of the log starts.
     from: Lsn,
-    /// … to here, once it is sealed.
+    /// The lsn at which its part of the log ends, once it is sealed.
     to: OnceLock<Lsn>,
 }
 
 impl Memtable {
-    /// An empty memtable for what the log says from `from` on.
+    /// An empty memtable for the part of the log that starts at `from`.
     pub fn new(from: Lsn) -> Memtable {
         Memtable {
             shards: (0..1 << SHARD_BITS).map(|_| RwLock::default()).collect(),
@@ -146,45 +149,46 @@ impl Memtable {
         }
     }
 
-    /// Where in the log it starts.
+    /// The lsn at which its part of the log starts.
     pub fn from(&self) -> Lsn {
         self.from
     }
 
-    /// Where in the log it ends; only sealed memtables have an end.
+    /// The lsn at which its part of the log ends; only a sealed memtable has one.
     pub fn to(&self) -> Lsn {
         *self.to.get().expect("only a sealed memtable is flushed")
     }
 
-    /// No more groups: it ends at `to`.
+    /// Seals the memtable: it takes no more groups, and its part of the log ends at `to`.
     pub fn seal(&self, to: Lsn) {
         self.to.set(to).expect("a memtable is sealed once");
     }
 
-    /// Roughly how much memory it takes.
+    /// Its approximate size in memory.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether it holds nothing.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes() == 0
     }
 
-    /// Notes when the lifetimes of a commit began.
+    /// Records the start of the lifetimes of a commit.
     pub fn started_at(&self, start_ms: TimeMs) {
         let _ =
             self.first_start_ms.compare_exchange(0, start_ms, Ordering::Relaxed, Ordering::Relaxed);
         self.last_start_ms.store(start_ms, Ordering::Relaxed);
     }
 
-    /// When the lifetimes of the first commit in it began; `None` when there was none.
+    /// The start of the lifetimes of the first commit in it; `None` if there was none.
     pub fn first_start_ms(&self) -> Option<TimeMs> {
         Some(self.first_start_ms.load(Ordering::Relaxed)).filter(|start_ms| *start_ms != 0)
     }
 
-    /// Whether it may take a commit whose lifetimes begin then. They do not fall inside a memtable,
-    /// so that the entries of a partition of time follow one another in each timeline.
+    /// Whether a commit whose lifetimes start at `start_ms` may be applied to it. Starts do not
+    /// decrease inside a memtable, so that the entries of a time partition are consecutive in each
+    /// timeline.
     pub fn may_start_at(&self, start_ms: TimeMs) -> bool {
         self.last_start_ms.load(Ordering::Relaxed) <= start_ms
     }
@@ -194,9 +198,9 @@ impl Memtable {
         self.frees.load(Ordering::Relaxed)
     }
 
-    /// The group that trimmed or removed something last, if one did: where it stands in the log.
+    /// The lsn of the last group that trimmed or removed something, if there is one.
     pub fn changes_at(&self) -> Option<Lsn> {
-        // Noted before the changes can be seen.
+        // It is stored before the changes become visible.
         self.frees.load(Ordering::Acquire).then(|| Lsn(self.changes_at.load(Ordering::Acquire)))
     }
 
@@ -217,10 +221,10 @@ impl Memtable {
         Some(SlotId { shard, slot })
     }
 
-    /// Makes a slot for a timeline that has none and ends at `end`. `name` is kept.
+    /// Creates a slot for a timeline that has none and ends at `end`.
     ///
-    /// The name is copied: a slice of the batch would keep all of that, also of one that is
-    /// refused.
+    /// The name is copied: a slice of the batch would keep the whole batch in memory, even one that
+    /// is refused.
     pub fn insert(&self, Key { timeline, hash }: Key<'_>, end: End) -> SlotId {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
@@ -233,18 +237,20 @@ impl Memtable {
         SlotId { shard: number, slot }
     }
 
-    /// Where the timeline of a slot ends, published or not.
+    /// The end of a slot's timeline, published or not.
     pub fn end_of(&self, slot: SlotId) -> End {
         self.shards[slot.shard as usize].read().slots[slot.slot as usize].end()
     }
 
-    /// Applies a group that starts at `at` in the log: first its bodies, then its entries, a shard
-    /// at a time, then its changes. No reader needs the state before a commit below `settled`.
+    /// Applies a group that starts at `at` in the log: first its bodies, then its entries, one
+    /// shard at a time, then its changes. No reader needs the state before a commit below
+    /// `settled`.
     ///
     /// Readers ignore the group until the watermark is above it.
-    pub fn apply(&self, group: &mut Group, at: Lsn, settled: Lsn) {
+    pub fn apply(&self, group: &mut Group, at: Lsn, settled: Lsn) -> usize {
         let mut bytes =
             std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
+        let added_bodies = group.bodies.len();
         let first = self.add_bodies(&mut group.bodies);
         for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
             if appends.is_empty() {
@@ -277,6 +283,7 @@ impl Memtable {
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
+        first as usize + added_bodies
     }
 
     fn add_bodies(&self, added: &mut Vec<Body>) -> u32 {
@@ -295,8 +302,8 @@ impl Memtable {
         first as u32
     }
 
-    /// How a timeline ends and what of it is here, up to the watermark; `None` when nothing is
-    /// known of it here.
+    /// The end of a timeline, and its part in the memtable, up to the watermark; `None` if the
+    /// memtable does not know the timeline.
     pub fn look(&self, key: Key<'_>, watermark: Watermark) -> Option<Look> {
         let number = Memtable::shard_of(key.hash);
         let shard = self.shards[number as usize].read();
@@ -314,22 +321,22 @@ impl Memtable {
         Some(Look { end, span, changed })
     }
 
-    /// What a timeline's changes are here, in a slot that has some.
+    /// Passes the changes of a slot that has some to `look`.
     pub fn changes_in<T>(&self, slot: SlotId, look: impl FnOnce(&Changes) -> T) -> T {
         self.changes_for(slot, Watermark::ALL, |changes, _| look(changes))
     }
 
-    /// The removed ranges of a slot that has changes, without those above the watermark.
+    /// The removed ranges of a slot that has changes, without those removed above the watermark.
     pub fn removed(&self, slot: SlotId, watermark: Watermark) -> BTreeMap<Sequence, Sequence> {
         self.changes_for(slot, watermark, |changes, undone| {
-            // What comes back may split ranges: there may be more than before.
+            // Undoing a removal may split ranges, so there may be more ranges than before.
             let all = (Sequence::MAX, usize::MAX / 2);
             removed_without(changes, undone, all).below.into_iter().collect()
         })
     }
 
-    /// The same for a reader: all changes here, and those above the watermark, which the reader
-    /// takes out.
+    /// Passes all changes of a slot to `look`, with those above the watermark, which a reader must
+    /// undo.
     pub fn changes_for<T>(
         &self,
         slot: SlotId,
@@ -342,12 +349,12 @@ impl Memtable {
         look(changes, slot.undone_above(watermark))
     }
 
-    /// What a client's id was used for in the timeline of a slot.
+    /// The use of a client's id in the timeline of a slot.
     pub fn id_in(&self, slot: SlotId, id: &[u8]) -> Option<IdRecord> {
         self.with_slot(slot, |slot| slot.id(id).cloned())
     }
 
-    /// What a client's id was used for in a timeline, by a batch below the watermark.
+    /// The use of a client's id in a timeline, by a batch below the watermark.
     pub fn id(&self, key: Key<'_>, id: &[u8], watermark: Watermark) -> Option<IdRecord> {
         let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
         let slot = &shard.slots[shard.find(key)? as usize];
@@ -359,8 +366,9 @@ impl Memtable {
         slot.id(id).filter(is_visible).cloned()
     }
 
-    /// Gives the collector the entries of a timeline from `low` to `high`, until it is full. It
-    /// looks for changes here meanwhile, so nothing is locked when it is given entries.
+    /// Offers the entries of a timeline from `low` to `high` to the collector, until it is full.
+    /// The collector looks up changes in this memtable meanwhile, so nothing is locked when an
+    /// entry is offered.
     pub fn read(
         &self,
         key: Key<'_>,
@@ -389,7 +397,7 @@ impl Memtable {
         }
     }
 
-    /// Takes the next entries of a slot.
+    /// Takes the next entries of a slot, at most `most`.
     fn take(
         &self,
         slot: SlotId,
@@ -414,7 +422,7 @@ impl Memtable {
         }
     }
 
-    /// The lowest sequence of a timeline here whose time is `time_ms` or later.
+    /// The lowest sequence of a timeline in the memtable whose time is `time_ms` or later.
     pub fn sequence_at(
         &self,
         key: Key<'_>,
@@ -431,12 +439,12 @@ impl Memtable {
         (place < visible.len()).then(|| slot.sequence(place))
     }
 
-    /// Calls `visit` for every slot that something was committed to.
+    /// Calls `visit` for each slot that something was committed to.
     pub fn for_each(&self, mut visit: impl FnMut(&Slot)) {
         self.for_each_with_id(|_, slot| visit(slot));
     }
 
-    /// Calls `visit` for every slot that something was committed to, and tells where it is.
+    /// Calls `visit` for each slot that something was committed to, with the slot's id.
     pub fn for_each_with_id(&self, mut visit: impl FnMut(SlotId, &Slot)) {
         for (shard, locked) in self.shards.iter().enumerate() {
             for (slot, content) in
@@ -457,7 +465,7 @@ impl Memtable {
         self.bodies.read()[number as usize / PIECE][number as usize % PIECE].clone()
     }
 
-    /// How many bodies there are.
+    /// The number of bodies.
     pub fn body_count(&self) -> usize {
         let pieces = self.bodies.read();
         pieces.last().map_or(0, |last| (pieces.len() - 1) * PIECE + last.len())
@@ -540,7 +548,7 @@ mod tests {
         assert_eq!(memtable.look(key(b"b"), Watermark::ALL), None);
     }
 
-    /// A memtable, the slot of a timeline with the sequences 1 to 3, and the next group's place.
+    /// A memtable, the slot of a timeline with the sequences 1 to 3, and the lsn of the next group.
     fn with_three() -> (Memtable, SlotId, Lsn) {
         let memtable = filled(&[1, 2, 3]);
         let slot = memtable.find(key(b"a")).expect("it has one");

@@ -1,4 +1,4 @@
-//! What a memtable holds of one timeline.
+//! The part of one timeline in a memtable.
 
 use std::collections::HashMap;
 
@@ -13,51 +13,51 @@ use crate::timeline::{Changes, Edit, End, Floor, Span};
 /// The entries of one timeline.
 #[derive(Debug)]
 pub struct Slot {
-    /// Whose they are.
+    /// The store of the timeline.
     pub store: StoreId,
-    /// Its name.
+    /// The timeline's name.
     pub name: Bytes,
     pub(super) hash: u64,
-    /// How the timeline ends.
+    /// The end of the timeline.
     end: End,
     /// Body numbers, in sequence order.
     pub(super) bodies: Vec<u32>,
-    /// The sequence of the first.
+    /// The sequence of the first entry.
     first: Sequence,
-    /// Where sequences were passed over: from this entry on, this sequence.
+    /// The places where sequences were skipped: the index of an entry, and its sequence.
     jumps: Vec<(u32, Sequence)>,
     body_bytes: u64,
     first_time_ms: TimeMs,
     first_start_ms: TimeMs,
     last_start_ms: TimeMs,
     own_expiry: bool,
-    /// The last sequence, and its time, when the slot was made.
+    /// The last sequence and its time when the slot was created.
     before: (Sequence, TimeMs),
-    /// Whether anything was committed here: a refused batch may leave a slot without.
+    /// Whether anything was committed here: a refused batch may leave an empty slot.
     touched: bool,
-    /// What few timelines have.
+    /// Data that few timelines have.
     extra: Option<Box<Extra>>,
 }
 
 #[derive(Debug, Default)]
 struct Extra {
-    /// The lowest sequence before the first trim here.
+    /// The lowest sequence before the first trim in this memtable.
     floor_before: Option<Sequence>,
     changes: Changes,
-    /// What readers of earlier moments take out of that, oldest first.
+    /// The changes that readers of earlier moments undo, oldest first.
     history: Vec<Undone>,
     ids: Ids,
 }
 
-/// The ids of a timeline: nearly all have one or two between two flushes, and a table for these
-/// would be mostly room.
+/// The ids of a timeline. Nearly all timelines have one or two ids between two flushes, for which a
+/// table would be mostly empty space.
 #[derive(Debug)]
 enum Ids {
     Few(Vec<(Bytes, IdRecord)>),
     Many(HashMap<Bytes, IdRecord>),
 }
 
-/// More ids than this get a table.
+/// The number of ids above which they are kept in a table.
 const FEW_IDS: usize = 8;
 
 impl Default for Ids {
@@ -99,22 +99,22 @@ impl Ids {
         few.into_iter().flatten().map(|(id, record)| (id, record)).chain(many.into_iter().flatten())
     }
 
-    /// How much memory it takes, beside what the ids themselves do.
+    /// Its size in memory, without the ids themselves.
     fn bytes(&self) -> usize {
         let place_bytes = size_of::<(Bytes, IdRecord)>();
         match self {
             Ids::Few(few) => few.capacity() * place_bytes,
-            // A table keeps an eighth of its places free, and a byte for each.
+            // A table keeps an eighth of its places free, and uses one more byte for each place.
             Ids::Many(many) => many.capacity() * 8 / 7 * (place_bytes + 1),
         }
     }
 }
 
-/// What an allocation costs beside what was asked for.
+/// The memory that an allocation takes in addition to the requested size.
 const ALLOCATION_BYTES: usize = 16;
 
 impl Slot {
-    /// A slot without entries of a timeline that ends at `end`.
+    /// A slot without entries, of a timeline that ends at `end`.
     pub fn new(store: StoreId, name: Bytes, hash: u64, end: End) -> Slot {
         Slot {
             store,
@@ -140,7 +140,7 @@ impl Slot {
         self.touched
     }
 
-    /// What an id was used for.
+    /// The use of an id.
     pub fn id(&self, id: &[u8]) -> Option<&IdRecord> {
         self.extra.as_ref()?.ids.get(id)
     }
@@ -153,7 +153,7 @@ impl Slot {
         sequence + (place - from) as u64
     }
 
-    /// The place of the first entry at or above a sequence.
+    /// The index of the first entry at or above a sequence.
     pub(super) fn place_of(&self, sequence: Sequence) -> usize {
         let (mut low, mut high) = (0, self.bodies.len());
         if self.jumps.is_empty() {
@@ -166,7 +166,7 @@ impl Slot {
         low
     }
 
-    /// Adds an entry; how many bytes that takes.
+    /// Adds an entry. Returns the number of bytes that it takes.
     pub(super) fn push(&mut self, sequence: Sequence, body: u32, append: &Append) -> usize {
         let before = self.bodies.capacity();
         if self.bodies.is_empty() {
@@ -189,9 +189,9 @@ impl Slot {
         allocated + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
-    /// Takes what a batch does beside appending, an edit with its place. The group starts at `at`; no
-    /// reader needs the state before a commit below `settled`. Returns how many bytes it added and
-    /// how many it freed.
+    /// Applies a change or an id of a batch; `place` is the commit place of an edit. The group
+    /// starts at `at`; no reader needs the state before a commit below `settled`. Returns the
+    /// numbers of bytes that it added and freed.
     pub(super) fn take(
         &mut self,
         effect: Effect,
@@ -244,7 +244,7 @@ impl Slot {
         (bytes, freed)
     }
 
-    /// Forgets what no reader needs any more. Returns how many bytes that frees.
+    /// Forgets the history that no reader needs any more. Returns the number of bytes that it frees.
     fn forget_below(&mut self, settled: Lsn) -> usize {
         let Some(extra) = &mut self.extra else { return 0 };
         let settled = extra.history.partition_point(|undone| undone.at < settled);
@@ -262,7 +262,7 @@ impl Slot {
         }
     }
 
-    /// How many entries are below a watermark.
+    /// The number of entries below a watermark.
     pub(super) fn visible(&self, watermark: Watermark) -> usize {
         match self.bodies.last() {
             Some(last) if *last >= watermark.bodies => {
@@ -272,19 +272,19 @@ impl Slot {
         }
     }
 
-    /// Whether entries are removed or edited here, by any commit.
+    /// Whether any commit removed or edited entries here.
     pub(super) fn has_changes(&self) -> bool {
         self.changes().is_some()
     }
 
-    /// How the timeline ends for a reader who sees all entries.
+    /// The end of the timeline for a reader that sees all entries of the slot.
     pub(super) fn end_at(&self, watermark: Watermark) -> End {
         let floor = history::floor_before(self.end.floor, self.undone_above(watermark));
         End { floor, ..self.end }
     }
 
-    /// How the timeline ends for a reader who sees the first `visible` entries, and what of it is
-    /// here.
+    /// The end of the timeline for a reader that sees the first `visible` entries, and the part of
+    /// it that is here.
     pub(super) fn end_and_span<'b>(
         &self,
         visible: usize,
@@ -309,12 +309,12 @@ impl Slot {
         (End { last: span.last, last_time_ms: span.last_time_ms, floor }, Some(span))
     }
 
-    /// How the timeline ends now.
+    /// The current end of the timeline.
     pub fn end(&self) -> End {
         self.end
     }
 
-    /// The changes that were made since the last flush.
+    /// The changes since the last flush.
     pub fn changes(&self) -> Option<&Changes> {
         self.extra.as_ref().map(|extra| &extra.changes).filter(|changes| !changes.is_empty())
     }
@@ -329,7 +329,7 @@ impl Slot {
         self.extra.iter().flat_map(|extra| extra.ids.iter())
     }
 
-    /// The lowest sequence here; above the last when there is no entry here.
+    /// The lowest sequence here; above the last one if there is no entry here.
     pub fn first(&self) -> Sequence {
         if self.bodies.is_empty() { self.end.last + 1 } else { self.first }
     }
@@ -349,7 +349,7 @@ impl Slot {
         })
     }
 
-    /// Sequence and body number of every entry.
+    /// The sequence and the body number of each entry.
     pub fn entries(&self) -> impl Iterator<Item = (Sequence, u32)> + '_ {
         self.bodies.iter().enumerate().map(|(place, body)| (self.sequence(place), *body))
     }

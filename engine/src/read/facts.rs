@@ -13,7 +13,7 @@ use crate::memtable::IdRecord;
 use crate::timeline::{End, Sight, Times};
 
 impl Reading<'_> {
-    /// How the timeline ends, by the newest place that knows it.
+    /// The end of the timeline, according to the newest place that knows it.
     pub fn end(&self) -> Result<End> {
         if self.key.timeline.name == BODIES {
             return Ok(End::BODIES);
@@ -25,8 +25,8 @@ impl Reading<'_> {
         }
     }
 
-    /// What a client's id was used for in this timeline. Of what was used before some time nothing
-    /// need be found.
+    /// The use of a client's id in this timeline. A use before `from_ms` may be missing from the
+    /// result.
     pub fn id(&self, id: &[u8], from_ms: TimeMs) -> Result<Option<IdRecord>> {
         for (memtable, watermark) in self.view.memtables_below(self.watermark) {
             if let Some(found) = memtable.id(self.key, id, watermark) {
@@ -49,8 +49,8 @@ impl Reading<'_> {
         Ok(None)
     }
 
-    /// The first readable entry at or above a sequence. Of one that damage takes, the sequence
-    /// only.
+    /// The first readable entry at or above a sequence. If that entry is lost to damage, only its
+    /// sequence is known.
     pub fn first_from(&self, low: Sequence) -> Result<Option<(Sequence, Times)>> {
         let (_, taken) = self.lowest_from(low)?;
         let lost = taken.lost.first().map(|lost| (lost.first, Times::default()));
@@ -69,7 +69,8 @@ impl Reading<'_> {
         self.newest(sequence, sequence)
     }
 
-    /// Which body the entry with a sequence was written with, if others may share it.
+    /// The place of the body that the entry with a sequence was written with, if other entries may
+    /// share it.
     pub fn body_of(&self, sequence: Sequence) -> Result<Option<CommitPlace>> {
         let (_, taken) =
             self.descend(sequence, sequence, self.one(true, Sight::default()).without_bodies())?;
@@ -81,8 +82,8 @@ impl Reading<'_> {
         Ok(!self.present(&[sequence])?.is_empty())
     }
 
-    /// At which of these sequences, ascending, there is an entry, readable or lost. In one walk,
-    /// however many they are.
+    /// The sequences of an ascending list at which there is an entry, readable or lost. It needs
+    /// one walk, whatever their number.
     pub fn present(&self, sequences: &[Sequence]) -> Result<BTreeSet<Sequence>> {
         let Some(lowest) = sequences.first() else { return Ok(BTreeSet::new()) };
         let mut walk = self.walk(|span| span.first <= *lowest || self.ends_with(span))?;
@@ -109,8 +110,8 @@ impl Reading<'_> {
         self.newest(0, MAX_SEQUENCE)
     }
 
-    /// Facts of the whole timeline. Walks every place that holds it, and reads those of which
-    /// something is gone or changed.
+    /// Facts of the whole timeline. Walks every place that contains it, and reads those in which
+    /// entries are gone or changed.
     pub fn info(&self) -> Result<Info> {
         let mut walk = self.walk(|_| false)?;
         let sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
@@ -137,7 +138,7 @@ impl Reading<'_> {
         Ok(info)
     }
 
-    /// The lowest readable sequence with this time or a later one; `last + 1` when there is none.
+    /// The lowest readable sequence with this time or a later one; `last + 1` if there is none.
     pub fn sequence_at(&self, time_ms: TimeMs) -> Result<Sequence> {
         let end = self.end()?;
         let Some(sequence) = self.sequence_at_raw(time_ms)? else { return Ok(end.last + 1) };
@@ -146,15 +147,15 @@ impl Reading<'_> {
 
     /// The lowest sequence that was given at this time or later, readable or not.
     fn sequence_at_raw(&self, time_ms: TimeMs) -> Result<Option<Sequence>> {
-        // Times do not fall inside a timeline: the oldest place that ends at the time or later has
-        // the answer.
+        // Times do not decrease inside a timeline, so the oldest place whose last time is `time_ms`
+        // or later has the answer.
         let walk = self.walk(|span| span.first_time_ms < time_ms)?;
         for part in walk.parts.iter().rev() {
             let found = match part {
                 Part::Place(place) if place.span.last_time_ms >= time_ms => {
                     place.sequence_at(self, time_ms)?
                 }
-                // What cannot be told may be of that time.
+                // The times in a gap are unknown: its first sequence may have this time.
                 Part::Gap(gap) if gap.latest.time_ms >= time_ms => Some(gap.first),
                 _ => None,
             };

@@ -1,8 +1,8 @@
-//! Listing: which timelines of a store have something to read, in the order of their names (P5).
+//! Lists the timelines of a store that have something to read, in the order of their names (P5).
 //!
-//! Damage takes only those names away that no other place knows: the others are listed, one that
-//! may be readable among them. An answer that would be empty is the damage instead, so that a list
-//! that goes on until nothing comes is never taken for the whole.
+//! Damage hides only those names that no other place knows. The others are listed, including names
+//! whose entries cannot be read because of damage. If damage leaves a page empty, the damage is
+//! returned as an error: an empty page would mean that the list is complete.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::state::State;
 use crate::state::moment::Moment;
 use crate::state::view::View;
 
-/// So many names are looked at in one go, at least.
+/// The least number of names that are checked in one pass.
 const LEAST_LOOKED_AT: usize = 1024;
 
 /// The names of a store's timelines that start with `prefix`, are above `after` and have a readable
 /// entry: the first `count`.
 ///
-/// Costs a pass over the memtables' names and, of each segment, the index pages that the answer
-/// spans.
+/// The cost is a pass over the memtables' names, and over the index pages of each segment that the
+/// answer spans.
 pub fn list(
     state: &State,
     moment: &Moment,
@@ -35,8 +35,8 @@ pub fn list(
     let mut listed = Vec::new();
     let mut after = after.map(<[u8]>::to_vec);
     while listed.len() < count {
-        // Many may have nothing to read: each look at the memtables takes in more of them than are
-        // still wanted.
+        // Many timelines may have nothing to read, so each pass over the memtables collects more
+        // names than are still wanted.
         let looked_at = (count - listed.len()).max(LEAST_LOOKED_AT);
         let names = names_above(view, store, prefix, after.as_deref(), looked_at)?;
         let Some(last) = names.last() else { break };
@@ -54,7 +54,7 @@ pub fn list(
         }
     }
     if listed.is_empty() && count > 0 {
-        // Also what an earlier answer of the same list went around.
+        // This includes damage that an earlier page of the same list skipped.
         let hides = |segment: &Arc<Segment>| {
             let record = segment.record();
             let concerns =
@@ -68,8 +68,8 @@ pub fn list(
     Ok(listed)
 }
 
-/// The first `count` known names, readable or not. Segments whose damage hides others are told of
-/// it.
+/// The first `count` known names, readable or not. A segment whose damage hides names remembers the
+/// damage.
 fn names_above(
     view: &View,
     store: StoreId,
@@ -116,20 +116,20 @@ fn names_above(
     Ok(names)
 }
 
-/// A walk over a segment's names from one on; `None` when damage leaves none to be known.
+/// A scan of a segment's names from `start` on; `None` if damage hides all of them.
 fn scan_from(segment: &Arc<Segment>, start: &[u8]) -> Result<Option<SegmentScan>> {
     match SegmentScan::from(Arc::clone(segment), start) {
         Ok(scan) => return Ok(Some(scan)),
         Err(error) => go_around(segment, error)?,
     }
-    // The page with the start is damaged: those behind it may be whole.
+    // The page with the start is damaged, but later pages may be intact.
     match SegmentScan::all(Arc::clone(segment)) {
         Ok(scan) => Ok(Some(scan)),
         Err(error) => go_around(segment, error).map(|()| None),
     }
 }
 
-/// Lets the segment remember that damage hides names; any other failure ends the list.
+/// Records in the segment that damage hides names; any other failure ends the list.
 fn go_around(segment: &Segment, error: Error) -> Result<()> {
     if !matches!(error, Error::Corrupt { .. }) {
         return Err(error);
@@ -138,7 +138,7 @@ fn go_around(segment: &Segment, error: Error) -> Result<()> {
     Ok(())
 }
 
-/// Whether a name is above all that start with the prefix.
+/// Whether a name is above all names that start with the prefix.
 fn is_above(name: &[u8], prefix: &[u8]) -> bool {
     !name.starts_with(prefix) && name > prefix
 }

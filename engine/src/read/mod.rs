@@ -1,8 +1,8 @@
-//! The read path: from a view to pages, and the list of names.
+//! The read path: from a view to pages, and to the list of names.
 //!
 //! ```text
-//!  reading   a timeline in a view            page    what follows a cursor, ranges
-//!  places    where a timeline is kept        facts   its end, one entry, counts, ids
+//!  reading   a timeline in a view            page    entries after a cursor, ranges
+//!  places    where a timeline is stored      facts   its end, one entry, counts, ids
 //!  walk      from the newest place down      list    names of timelines
 //! ```
 

@@ -1,17 +1,19 @@
 //! The read path: pages of one timeline, across the places of a view (P4, P5, P11).
 //!
-//! A timeline's entries lie in memtables and segments, each of which holds one range of its
-//! sequences; from the newest place to the oldest the ranges fall. So a read walks from the newest
-//! to the oldest and stops as soon as it cannot need an older one: a reader who is up to date is
-//! answered by the first place that knows the timeline, which is memory as a rule.
+//! The entries of a timeline are in memtables and segments, each of which contains one range of its
+//! sequences. From the newest place to the oldest, these ranges fall. So a read walks from the
+//! newest place to the oldest, and stops as soon as it cannot need an older one. A reader that is
+//! up to date is answered by the first place that knows the timeline, usually a memtable.
 //!
-//! 1. take the view;
-//! 2. walk: each place tells how the timeline ends (the newest that knows it counts) and which
-//!    range it holds;
-//! 3. read the places that were needed, in the direction of the read, until the limit keeps
-//!    something back.
+//! 1. take the view and its watermark;
+//! 2. walk: each place reports the end of the timeline (the newest place that knows it counts) and
+//!    the range that it contains;
+//! 3. read the places that are needed, in the direction of the read, until the limit is reached.
 //!
-//! It does not know: names of stores, or who is asking.
+//! An ascending read walks first and then reads the places from the oldest to the newest; a
+//! descending read reads each place during the walk.
+//!
+//! This file does not know the names of stores, or who reads.
 
 use std::ops::Bound;
 
@@ -47,7 +49,7 @@ impl<'v> Reading<'v> {
         self.range_into(Collector::new(limit, descending, Sight::default()), low, high, limit)
     }
 
-    /// The same without bodies, for who counts.
+    /// The same without bodies, for callers that only count.
     pub fn range_without_bodies(
         &self,
         low: Sequence,
@@ -75,7 +77,7 @@ impl<'v> Reading<'v> {
         reading.page(&end, Verdict::Ok, taken, end.last)
     }
 
-    /// The entries from `low` to `high`, ascending: the oldest place that is needed comes first.
+    /// The entries from `low` to `high`, ascending: the oldest place that is needed is read first.
     pub(super) fn ascend(
         &self,
         low: Sequence,
@@ -84,8 +86,8 @@ impl<'v> Reading<'v> {
     ) -> Result<(End, Taken)> {
         let mut walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
         out.sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
-        // The active memtable may have grown since it told its end: what is shown goes with the end
-        // that is told.
+        // The active memtable may have grown since it reported its end. The page must agree with
+        // the end that it returns, so nothing above that end is read.
         let high = high.min(walk.end.last);
         for (at, part) in walk.parts.iter().enumerate().rev() {
             let newer = at.checked_sub(1).map(|newer| walk.parts[newer].first());
@@ -101,13 +103,13 @@ impl<'v> Reading<'v> {
         Ok((walk.end, out.finish()?))
     }
 
-    /// What takes one entry, and does not ask whether there is more.
+    /// A collector of one entry, which stops there and does not learn whether more exists.
     pub(super) fn one(&self, descending: bool, sight: Sight<'v>) -> Collector<'v> {
         let limit = Limit { around_damage: self.around_damage, ..Limit::entries(1) };
         Collector::new(limit, descending, sight).sufficient()
     }
 
-    /// What there is first at or above a sequence, readable or lost.
+    /// The first entry or lost range at or above a sequence.
     pub(super) fn lowest_from(&self, low: Sequence) -> Result<(End, Taken)> {
         self.ascend(low, MAX_SEQUENCE, self.one(false, Sight::default()).without_bodies())
     }
@@ -118,7 +120,7 @@ impl<'v> Reading<'v> {
     }
 
     /// The entries from `high` to `low`, descending: each place is read as soon as the changes of
-    /// all younger ones are known.
+    /// all younger places are known.
     pub(super) fn descend(
         &self,
         low: Sequence,
@@ -158,13 +160,13 @@ impl<'v> Reading<'v> {
         Ok((found.unwrap_or(End::NEVER), out.finish()?))
     }
 
-    /// What follows a reader's cursor.
+    /// The entries after a reader's cursor.
     pub fn after(&self, cursor: Sequence, limit: Limit) -> Result<Page> {
         let reading = self.around_damage(limit.around_damage);
         let out = Collector::new(limit, false, Sight::default());
         let (end, taken) = reading.ascend(cursor.saturating_add(1), MAX_SEQUENCE, out)?;
         let trimmed_to = reading.trimmed_to(&end)?;
-        // What may be missing stands behind all that is here.
+        // Entries that may be missing are above all that are here.
         let lacks = self.may_lack_entries && !taken.more;
         let verdict = if cursor > end.last && !lacks {
             Verdict::Future
@@ -175,7 +177,7 @@ impl<'v> Reading<'v> {
         };
         let unmoved = match (taken.more, lacks) {
             (true, _) => cursor.max(trimmed_to),
-            // The reader may have seen what is missing.
+            // The reader may have seen the missing entries.
             (false, true) => cursor.max(end.last),
             (false, false) => end.last,
         };
@@ -188,8 +190,8 @@ impl<'v> Reading<'v> {
         Ok(Page { verdict, first: self.first(end)?, last: end.last, next, more, entries, lost })
     }
 
-    /// The lowest readable sequence; `last + 1` when there is none. Costs a read only when the
-    /// floor's entry has expired.
+    /// The lowest readable sequence; `last + 1` if there is none. It needs a read only if the entry
+    /// at the floor has expired, or may have.
     pub(super) fn first(&self, end: &End) -> Result<Sequence> {
         let floor = &end.floor;
         if !end.has_entries() {
@@ -203,8 +205,8 @@ impl<'v> Reading<'v> {
         Ok(self.lowest_from(floor.lowest)?.1.lowest().unwrap_or(end.last + 1))
     }
 
-    /// The highest sequence that trimming or the store's TTL removed. Costs a walk only when the
-    /// floor's entry has expired.
+    /// The highest sequence that a trim or the store's TTL removed. It needs a walk only if the
+    /// entry at the floor has expired, or may have.
     pub(super) fn trimmed_to(&self, end: &End) -> Result<Sequence> {
         let floor = &end.floor;
         let is_first_alive =
@@ -212,7 +214,8 @@ impl<'v> Reading<'v> {
         if self.lifetimes.alive_from_ms == 0 || !end.has_entries() || is_first_alive {
             return Ok(floor.trimmed_to);
         }
-        // A hole below the first living entry was not lost: only what the TTL took counts.
+        // A hole below the first living entry is not a loss: only entries that the TTL removed
+        // count.
         let sight = Sight { wanted: Wanted::TakenByTtl, ..self.sight(end, Overlay::default())? };
         let whole =
             Reading { lifetimes: Lifetimes { alive_from_ms: 0, ..self.lifetimes }, ..*self };
@@ -249,7 +252,7 @@ impl<'v> Reading<'v> {
     }
 }
 
-/// The lowest and the highest sequence inside bounds; `None` when there is none.
+/// The lowest and the highest sequence inside bounds; `None` if there is none.
 pub fn bounds(low: Bound<&Sequence>, high: Bound<&Sequence>) -> Option<(Sequence, Sequence)> {
     let low = match low {
         Bound::Included(low) => *low,

@@ -1,11 +1,11 @@
-//! The places in which a timeline lies, from the newest to the oldest: what each knows of it, and
-//! reading one.
+//! The places that contain a timeline, from the newest to the oldest: what each knows of the
+//! timeline, and how one is read.
 //!
-//! A segment whose index is damaged may know the timeline or not. Sequences are dense, so what it
-//! hides lies between where the next older place ends and where the next newer one begins; if
-//! nothing does, it hides nothing (P4, P5).
+//! A segment whose index is damaged may or may not contain the timeline. Sequences are dense, so
+//! what it hides is between the end of the next older place and the start of the next newer one. If
+//! no sequence is between them, it hides nothing (P4, P5).
 //!
-//! It does not know: what is read, and for whom.
+//! This file does not know what is read, or who reads.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use crate::timeline::{
     Collector, End, Layer, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides,
 };
 
-/// Entries that must be looked at one by one to count them are held so many at a time, without
-/// bodies.
+/// If entries must be read one by one to be counted, a page of this size is in memory at a time,
+/// without bodies.
 const TALLIED: Limit =
     Limit { entries: 1024, body_bytes: u64::MAX, first_always: true, around_damage: false };
 
-/// A place that holds entries of the timeline.
+/// A place that contains entries of the timeline.
 pub struct Place<'v> {
     pub span: Span,
     source: Source<'v>,
@@ -39,27 +39,27 @@ enum Source<'v> {
     Segment(&'v Segment, TimelineEntry),
 }
 
-/// One step of a walk: what a place knows.
+/// One step of a walk: the knowledge of one place.
 pub struct Step<'v> {
     pub end: End,
     span: Option<Span>,
     source: Source<'v>,
-    /// What it changes in older places.
+    /// The changes that it makes in older places.
     layer: Option<Rc<dyn Layer + 'v>>,
     /// The highest sequence that was here until the data was dropped.
     pub dropped_to: Sequence,
 }
 
-/// What a walk meets.
+/// The result of one step of a walk.
 #[allow(clippy::large_enum_variant, reason = "one at a time, and nearly all are of the large kind")]
 pub enum Met<'v> {
     /// A place that knows the timeline.
     Step(Step<'v>),
-    /// A segment that cannot tell whether it does, and the latest times in it.
+    /// A segment that cannot report whether it knows the timeline, and the latest times in it.
     Hidden(Error, Times),
 }
 
-/// What a segment that cannot be asked may hide of a timeline.
+/// The range of a timeline that a segment with a damaged index may hide.
 pub struct Gap {
     pub first: Sequence,
     pub last: Sequence,
@@ -68,15 +68,15 @@ pub struct Gap {
     pub error: Error,
 }
 
-/// Finds gaps on the way from the newest place to the oldest.
+/// Finds gaps during a walk from the newest place to the oldest.
 #[derive(Default)]
 pub struct Gaps {
-    /// Where the newer places begin; `None` while none is known.
+    /// The lowest sequence of the newer places; `None` while none is known.
     newer_from: Option<Sequence>,
     hidden: Option<(Error, Times)>,
 }
 
-/// What a timeline changes in a memtable.
+/// The changes of a timeline in a memtable.
 struct InMemory<'v> {
     memtable: &'v Memtable,
     slot: SlotId,
@@ -105,7 +105,7 @@ impl Layer for InMemory<'_> {
     }
 }
 
-/// What a timeline changes in segments older than this one.
+/// The changes of a timeline in a segment, which apply to older segments.
 struct InSegment<'v> {
     segment: &'v Segment,
     name: &'v [u8],
@@ -158,17 +158,17 @@ impl Layer for InSegment<'_> {
 }
 
 impl<'v> Step<'v> {
-    /// What the place changes in older ones.
+    /// The changes that the place makes in older ones.
     pub fn take_layer(&mut self) -> Option<Rc<dyn Layer + 'v>> {
         self.layer.take()
     }
 
-    /// What it holds.
+    /// The part of the timeline in this place.
     pub fn span(&self) -> Option<&Span> {
         self.span.as_ref()
     }
 
-    /// The first sequence here, or of what is newer.
+    /// The first sequence in this place, or, if it has none, the one after its end.
     fn from(&self) -> Sequence {
         match (&self.source, &self.span) {
             (Source::Segment(_, entry), _) if entry.count > 0 => entry.first,
@@ -177,9 +177,9 @@ impl<'v> Step<'v> {
         }
     }
 
-    /// The last sequence here or in what is older; `None` when that is not known. A segment of a
-    /// partition of time may know a later end of the timeline than it holds; where time is not cut,
-    /// all are in partition 0.
+    /// The last sequence in this place or in older ones; `None` if it is unknown. A segment of a
+    /// time partition may know a later end of the timeline than it contains; in a store without
+    /// partitions, all segments are in partition 0.
     fn held_to(&self, reading: &Reading<'_>) -> Result<Option<Sequence>> {
         match &self.source {
             Source::Memtable(..) => Ok(Some(self.end.last)),
@@ -193,15 +193,15 @@ impl<'v> Step<'v> {
         }
     }
 
-    /// The place, if it holds entries.
+    /// The place, if it contains entries.
     pub fn place(self) -> Option<Place<'v>> {
         let source = self.source;
         self.span.map(|span| Place { span, source })
     }
 }
 
-/// The places that know the timeline, newest first. A damaged index ends them, unless the read goes
-/// around damage.
+/// The places that know the timeline, newest first. A damaged index is an error, unless the read
+/// continues after damage.
 pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>> + use<'v> {
     let (view, key, around_damage) = (reading.view, reading.key, reading.around_damage);
     let timeline = key.timeline;
@@ -244,9 +244,9 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
     memtables.chain(segments)
 }
 
-/// What the places of a view change of shared bodies in the reading's store; and where damage hides
-/// some of that, of which bodies: those that were committed below a place and did not have it
-/// applied.
+/// The changes of shared bodies that the places of a view make in the reading's store. If damage
+/// hides some of these changes, also returns the damage and the bodies concerned: those that were
+/// committed below a place and do not have the changes applied.
 pub fn changed_bodies<'v>(
     reading: &Reading<'v>,
 ) -> Result<(Overlay<'v>, Option<(CommitPlace, Error)>)> {
@@ -277,7 +277,7 @@ pub fn changed_bodies<'v>(
 }
 
 impl Gaps {
-    /// A place that knows the timeline, with what hides between it and the newer ones; `None` for a
+    /// A place that knows the timeline, with the gap between it and the newer ones; `None` for a
     /// segment that cannot be asked.
     pub fn meet<'v>(
         &mut self,
@@ -290,8 +290,8 @@ impl Gaps {
         }
     }
 
-    /// A segment cannot be asked. That is an error where no newer place tells how the timeline
-    /// ends.
+    /// Records a segment that cannot be asked. That is an error if no newer place reports the end
+    /// of the timeline.
     fn hide(&mut self, error: Error, latest: Times) -> Result<()> {
         if self.newer_from.is_none() {
             return Err(error);
@@ -302,11 +302,11 @@ impl Gaps {
         Ok(())
     }
 
-    /// What hides between the newer places and one that is known.
+    /// The gap between the newer places and a place that is known.
     fn step(&mut self, step: &Step<'_>, reading: &Reading<'_>) -> Result<Option<Gap>> {
         let mut gap = None;
         if self.hidden.is_some() {
-            // Without an answer, an older place has it.
+            // If this place does not know, an older place does.
             let Some(held_to) = step.held_to(reading)? else { return Ok(None) };
             gap = self.close(held_to);
         }
@@ -315,7 +315,8 @@ impl Gaps {
         Ok(gap)
     }
 
-    /// What hides between the newer places and a sequence up to which older ones hold all.
+    /// The gap between the newer places and `older_to`, the sequence up to which older ones are
+    /// complete.
     pub fn close(&mut self, older_to: Sequence) -> Option<Gap> {
         let (error, latest) = self.hidden.take()?;
         let (first, last) = (older_to + 1, self.newer_from?.checked_sub(1)?);
@@ -324,7 +325,7 @@ impl Gaps {
 }
 
 impl Gap {
-    /// Offers what of it is wanted.
+    /// Offers the part of it that is wanted.
     pub fn read(&self, low: Sequence, high: Sequence, out: &mut Collector<'_>) {
         out.offer_lost(
             (self.first.max(low), self.last.min(high)),
@@ -374,7 +375,7 @@ impl Place<'_> {
         }
     }
 
-    /// Count, bytes, first and last time of the readable entries.
+    /// The number, the body bytes, the first time and the last time of the readable entries.
     pub fn tally(
         &self,
         reading: &Reading<'_>,
@@ -388,8 +389,8 @@ impl Place<'_> {
             && !span.own_expiry
             && !changed;
         if whole {
-            // The last sequence of a span was given, but what was removed before a flush or a merge
-            // is not there any more.
+            // The last sequence of a span was given, but an entry that was removed before a flush
+            // or a merge is not in it any more.
             let dense = span.count == span.last - span.first + 1;
             let last_time_ms =
                 if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
@@ -413,7 +414,7 @@ impl Place<'_> {
         Ok((count, body_bytes, first_ms, last_ms))
     }
 
-    /// The time of the newest readable entry here; 0 when there is none.
+    /// The time of the newest readable entry here; 0 if there is none.
     fn newest_time_ms(&self, reading: &Reading<'_>, sight: &Sight<'_>) -> Result<TimeMs> {
         let mut out =
             Collector::new(Limit::entries(1), true, sight.clone()).sufficient().without_bodies();

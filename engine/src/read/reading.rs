@@ -1,6 +1,7 @@
-//! A timeline in a view, and how it is read: at which time, and whether around damage.
+//! A timeline in a view, and the settings of its read: the time, and whether it continues after
+//! damage.
 //!
-//! It does not know: which places hold the timeline (`places`), or what is asked of it (`page`,
+//! This file does not know which places contain the timeline (`places`), or what is read (`page`,
 //! `facts`).
 
 use crate::ids::{BODIES, TimeMs, TimelineRef};
@@ -13,22 +14,22 @@ use crate::timeline::{Key, Lifetimes, Span};
 /// A timeline in a view.
 #[derive(Clone, Copy)]
 pub struct Reading<'v> {
-    /// Where it is read.
+    /// The view that is read.
     pub view: &'v View,
-    /// How much of the view's active memtable is visible.
+    /// The visible part of the view's active memtable.
     pub watermark: Watermark,
-    /// Which timeline.
+    /// The timeline.
     pub key: Key<'v>,
-    /// Which lifetimes have passed.
+    /// The lifetimes that have passed.
     pub lifetimes: Lifetimes,
-    /// Whether lifetimes may have begun earlier in younger entries: then what has expired says
-    /// nothing of what is older.
+    /// Whether the lifetimes of younger entries may have begun earlier than those of older ones:
+    /// then an expired entry proves nothing about older ones.
     pub own_starts: bool,
-    /// Entries at its end may be missing because of damage to the log.
+    /// Whether entries at its end may be missing because of damage to the log.
     pub may_lack_entries: bool,
-    /// Whether it goes on where something is damaged.
+    /// Whether the read continues after damage.
     pub around_damage: bool,
-    /// What changes shared bodies of the store, if a memtable does.
+    /// The pseudo-timeline of the store's body changes, if a memtable changes shared bodies.
     pub bodies: Option<Key<'v>>,
 }
 
@@ -38,12 +39,12 @@ impl<'v> Reading<'v> {
         Reading::at(state, moment, key, state.now_ms())
     }
 
-    /// A timeline as the next commit finds it: all that was applied, published or not.
+    /// A timeline as the next commit finds it: everything that was applied, published or not.
     pub fn for_commit(state: &State, view: &'v View, key: Key<'v>) -> Reading<'v> {
         Reading::in_view(state, (view, Watermark::ALL), key, state.now_ms())
     }
 
-    /// A timeline as it is to be read for a decision that cannot be taken back.
+    /// A timeline as read for a decision that cannot be undone: by sure time.
     pub fn sure(state: &State, moment: &'v Moment, key: Key<'v>) -> Reading<'v> {
         Reading::at(state, moment, key, state.sure_now_ms())
     }
@@ -72,7 +73,7 @@ impl<'v> Reading<'v> {
         }
     }
 
-    /// A timeline of which only the end is looked for.
+    /// A timeline of which only the end is read.
     pub fn of_end(view: &'v View, key: Key<'v>) -> Reading<'v> {
         Reading {
             view,
@@ -86,13 +87,13 @@ impl<'v> Reading<'v> {
         }
     }
 
-    /// The same for a reader who goes around damage, or does not.
+    /// Sets whether the read continues after damage.
     #[must_use]
     pub fn around_damage(self, around_damage: bool) -> Reading<'v> {
         Reading { around_damage, ..self }
     }
 
-    /// Whether the TTL has passed for a lifetime that began at a time.
+    /// Whether the TTL has passed for a lifetime that began at `start_ms`.
     pub fn is_expired(&self, start_ms: TimeMs) -> bool {
         self.lifetimes.is_expired(start_ms)
     }

@@ -1,7 +1,7 @@
-//! A walk over the places that a read needs, from the newest to the oldest, with what each changes
-//! in older ones.
+//! A walk over the places that a read needs, from the newest to the oldest, with the changes that
+//! each makes in older ones.
 //!
-//! It does not know: what the places hold.
+//! This file does not know the content of the places.
 
 use super::places::{Gap, Gaps, Place, steps};
 use super::reading::Reading;
@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::ids::Sequence;
 use crate::timeline::{End, Overlay, Span};
 
-/// How a timeline ends, and the parts that were walked, newest first.
+/// The end of a timeline, and the parts that were walked.
 pub struct Walk<'v> {
     pub end: End,
-    /// What the walked places change in older ones.
+    /// The changes that the walked places make in older ones.
     pub overlay: Overlay<'v>,
     /// Newest first.
     pub parts: Vec<Part<'v>>,
@@ -45,8 +45,8 @@ impl Walk<'_> {
 }
 
 impl<'v> Reading<'v> {
-    /// Walks from the newest place to the oldest, until `enough` says so of one with entries, or
-    /// nothing older can be readable.
+    /// Walks from the newest place to the oldest, until `enough` returns true for a place with
+    /// entries, or nothing older can be readable.
     pub fn walk(&self, mut enough: impl FnMut(&Span) -> bool) -> Result<Walk<'v>> {
         let mut walk = Walk { end: End::NEVER, overlay: Overlay::default(), parts: Vec::new() };
         let (mut gaps, mut known) = (Gaps::default(), false);

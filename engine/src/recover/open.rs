@@ -1,29 +1,30 @@
-//! Opening: from a directory, in whatever state a crash left it, to an engine that serves (P1, P2,
-//! P5, P6).
+//! Opening: from a directory in any state that a crash left it in, to a running state (P1, P2, P5,
+//! P6).
 //!
-//! 1. take the lock; remove temporary files, which nobody needs and which may hold the space that
-//!    the next steps need;
-//! 2. load the manifest; without one the directory must be empty of our files, and gets a first
-//!    manifest;
-//! 3. open the segments that it names: damage is kept by the segment, not fatal;
-//! 4. read the log from the checkpoint on into a memtable; a torn tail is cut, damage refuses the
+//! 1. take the lock; remove temporary files, which are not needed and may occupy the space that the
+//!    next steps need;
+//! 2. load the manifest; a directory without one must not contain a log file or a segment, and gets
+//!    a first manifest;
+//! 3. open the segments that it names: damage is recorded in the segment, and is not fatal;
+//! 4. read the log from the checkpoint on into memtables; a torn tail is cut, damage refuses the
 //!    open;
-//! 5. begin a new epoch: copy what may be in the page cache only into a new log file, make it
-//!    durable, say so in the manifest; in another boot than that which noted relaxed durability,
-//!    the stores concerned begin another epoch of theirs (`relaxed`);
-//! 6. remove what no manifest names: log files behind the checkpoint, segments of unfinished work,
-//!    older manifests.
+//! 5. begin a new writer epoch: copy the groups that may be only in the page cache into a new log
+//!    file, make it durable, record it in the manifest; if relaxed durability was recorded in
+//!    another boot, the stores concerned begin another epoch of their own (`relaxed`);
+//! 6. remove the files that are not needed: log files that end at or before the checkpoint or that
+//!    the new one replaces completely, segments that the manifest does not name, older manifests.
 //!
-//! Nothing is served and no sequence is given before 5 is done. A crash inside is harmless: every
-//! step leaves a directory from which the next open comes to the same state. Nothing but temporary
-//! files is removed before 5 is durable, and only names that are ours.
+//! No read is answered and no sequence is given before step 5 is done. A crash during the open is
+//! harmless: every step leaves a directory from which the next open reaches the same state. Apart
+//! from temporary files and the reserve, nothing is removed before step 5 is durable. Only files
+//! with names of the engine are removed.
 //!
-//! If the disk is full, the reserve is given back and all is done again.
+//! If the disk is full, the reserve is given back and the open starts again.
 //!
-//! Read-only: nothing in the directory is changed, so 5 and 6 are left out; the epochs of stores
-//! are shown as an open for writing would begin them. 4 goes on behind damage, and readers of a
-//! timeline that misses entries because of it, or may miss some at its end, are told that it is
-//! trimmed.
+//! A read-only open changes nothing in the directory: it removes no temporary files, writes no
+//! first manifest, and leaves out steps 5 and 6. It shows the epochs of stores as an open for
+//! writing would begin them. Step 4 continues after damage. Readers of a timeline that lacks
+//! entries because of the damage, or may lack some at its end, get the verdict that it is trimmed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -58,25 +59,25 @@ use crate::vfs::{Dir, LOCK_NAME};
 use crate::wal::{self, Tail, Wal, WalFile};
 use crate::write::relaxed;
 
-/// The first log file of an epoch: written through with zeros at once, so that the first syncs are
-/// as fast as the later ones.
+/// The size of the zeros in the first log file of an epoch: they are written at once, so that the
+/// first syncs are as fast as later ones.
 const FIRST_FILE_BYTES: u64 = 1024 * 1024;
 
-/// What opening gives: the state, and the log's writing end unless the engine is read-only.
+/// The result of opening: the state, and the writer of the log unless the engine is read-only.
 pub struct Opened {
     pub state: Arc<State>,
     pub wal: Option<Wal>,
     pub lock: Box<dyn Send + Sync>,
-    /// What a read-only open went around.
+    /// The damage that a read-only open skipped.
     pub damage: Vec<Error>,
     pub recovery: Recovery,
 }
 
-/// Opens a directory. On a full disk the reserve is given back and all is done again: a try that
-/// was cut left nothing behind.
+/// Opens a directory. If the disk is full, the reserve is given back and the open starts again: the
+/// attempt that failed left nothing.
 pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
     if !options.create {
-        // Before anything is made there.
+        // Checked before anything is created there.
         check_there(&dir, &dir.list()?)?;
     }
     match open_once(dir.clone(), clock.clone(), options.clone(), true) {
@@ -96,7 +97,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
     }
 }
 
-/// `has_space`: as far as is known.
+/// One attempt to open. `has_space`: false if the disk is known to be full.
 fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool) -> Result<Opened> {
     let cache = Arc::new(BlockCache::new(options.cache_bytes(0), options.max_open_files));
     let open_files = cache.clone();
@@ -115,7 +116,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         replay.own_starts || manifest.live().segments.iter().any(|record| record.own_starts);
 
     let sure = SureTime::new(&*clock, manifest.live().seen_ms);
-    // As step 5 makes it: a read-only open knows it only.
+    // As step 5 records it; a read-only open only keeps it in memory.
     let mut settled = manifest.live().clone();
     let recovery =
         Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
@@ -163,7 +164,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     Ok(Opened { state: Arc::new(state), wal, lock, damage, recovery })
 }
 
-/// After step 5, which needs the space more.
+/// Called after step 5, which needs the space more.
 fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
     if options.read_only {
         Reserve::none(dir.clone())
@@ -172,7 +173,8 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
     }
 }
 
-/// Step 3. A shortage is no damage: a segment that is good would stay out until the next open.
+/// Step 3. A shortage is an error, not damage: otherwise an intact segment would stay unreadable
+/// until the next open.
 fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Result<SegmentSet> {
     let stores = &manifest.live().stores;
     cache.damages().name_stores(stores.iter().map(|store| (store.id, store.name.as_str())));
@@ -187,8 +189,8 @@ fn open_segments(dir: &Dir, manifest: &Manifest, cache: &Arc<BlockCache>) -> Res
     Ok(segments)
 }
 
-/// Files of work that was cut. Nothing refers to them. Any other name, whatever its ending, belongs
-/// to somebody else.
+/// Removes files of interrupted work, which nothing refers to. A file with any other name, whatever
+/// its suffix, does not belong to the engine.
 fn remove_temporary(dir: &Dir) -> Result<()> {
     let is_ours = |name: &&String| {
         wal::is_temporary(name)
@@ -228,7 +230,7 @@ fn is_of_log_or_segment(name: &str) -> bool {
     wal::is_file(name).is_some() || segment::is_file(name).is_some()
 }
 
-/// An error if a directory has nothing of an engine.
+/// An error if a directory contains no files of an engine.
 fn check_there(dir: &Dir, names: &[String]) -> Result<()> {
     if names.iter().any(|name| manifest::is_file(name).is_some() || is_of_log_or_segment(name)) {
         return Ok(());
@@ -236,12 +238,12 @@ fn check_there(dir: &Dir, names: &[String]) -> Result<()> {
     Err(Error::invalid(format!("{} holds no engine", dir.path_of("").display())))
 }
 
-/// The log, read.
+/// The log's files and content.
 struct Log {
     files: Vec<WalFile>,
     replay: Replay,
     tail: Tail,
-    /// What is wrong, when only reading.
+    /// The damage, if the open is read-only.
     damage: Vec<Error>,
 }
 
@@ -269,7 +271,7 @@ fn read_log(
     Ok(Log { files: log.iter().map(|(file, _)| *file).collect(), replay, tail, damage })
 }
 
-/// What does not hold refuses an open for writing; for reading it is told.
+/// A failed check refuses an open for writing; a read-only open returns the error to be reported.
 fn told_if(read_only: bool, checked: Result<()>) -> Result<Option<Error>> {
     match checked {
         Err(error) if !read_only => Err(error),
@@ -277,8 +279,8 @@ fn told_if(read_only: bool, checked: Result<()>) -> Result<Option<Error>> {
     }
 }
 
-/// Step 5. The order matters: the new file first, so that the manifest never counts on one that is
-/// not there.
+/// Step 5. The order matters: the new file is created first, so that the manifest never names one
+/// that does not exist.
 fn begin_epoch(
     dir: &Dir,
     manifest: &mut Manifest,
@@ -287,7 +289,7 @@ fn begin_epoch(
     (first_bytes, wal_file_bytes): (u64, u64),
     sure_now_ms: TimeMs,
 ) -> Result<Wal> {
-    // A crash may have left a file behind that has a number which no manifest knows of.
+    // A crash may have left a file with a number that no manifest knows.
     let highest = wal_files.last().map_or(0, |file| file.number);
     manifest.next_file().fetch_max(highest + 1, Ordering::Relaxed);
     manifest.begin_epoch();
@@ -302,12 +304,12 @@ fn begin_epoch(
         second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(wal_file_bytes),
         third: 0,
     };
-    // Not a copy: it may be as large as a memtable.
+    // Taken, not copied: it may be as large as a memtable.
     let mut content = std::mem::take(&mut tail.unsynced);
     let unsynced = content.len();
     content.resize(unsynced + first_bytes as usize, 0);
     let file = match wal::create(dir, &header, &content) {
-        // The zeros are for speed only.
+        // The zeros only make syncs faster.
         Err(Failure::Refused(Error::DiskFull { .. })) => {
             wal::create(dir, &header, &content[..unsynced])
         }
@@ -329,11 +331,12 @@ fn remove_leftovers(dir: &Dir, manifest: &Manifest, wal_files: &mut Vec<WalFile>
     let live = manifest.live();
     let needed: HashSet<String> = live.segments.iter().flat_map(segment::names).collect();
     let is_unnamed = |name: &str| segment::is_file(name).is_some() && !needed.contains(name);
-    // Listed again: steps 2 and 5 have removed and renamed files of their own.
+    // Listed again, since steps 2 and 5 have removed and renamed files.
     for name in dir.list()?.iter().filter(|name| is_unnamed(name) || manifest.is_older(name)) {
         dir.remove(name)?;
     }
-    // A file is needed up to where the next one starts, if that is behind the checkpoint.
+    // A file contains the log up to the start of the next one. It is needed if that start is after
+    // its own start and after the checkpoint.
     let needed = |at: usize, files: &[WalFile]| {
         let end = files.get(at + 1).map_or(Lsn(u64::MAX), |next| next.start);
         end > files[at].start.max(live.checkpoint)

@@ -1,28 +1,28 @@
-//! What opening found and did, for the caller and for the log of the process.
+//! The report of an open, for the caller and for the diagnostic log.
 //!
-//! It does not know: how a directory is opened.
+//! This file does not know how a directory is opened.
 
 use crate::format::manifest::Live;
 use crate::ids::{BootId, Lsn};
 use crate::wal::{Tail, TornTail};
 use crate::write::relaxed;
 
-/// What opening found and did.
+/// The results of an open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// How many entries were read from the log.
+    /// The number of entries that were read from the log.
     pub entries: u64,
-    /// How many bytes at the end of the log were no whole group, and were left out: a crash cut
-    /// their write, or the group that was written last is damaged.
+    /// The number of bytes at the end of the log that were not a complete group and were left out:
+    /// a crash interrupted their write, or the last group is damaged.
     pub torn_tail_bytes: u64,
-    /// The stores that began another epoch, since entries that were seen may be lost; see
+    /// The stores that began another epoch because a power cut may have lost visible entries; see
     /// [`Store::epoch`](crate::Store::epoch).
     pub new_epochs: Vec<String>,
 }
 
 impl Recovery {
-    /// Of a log that was replayed, in a boot; `live` becomes what is live after it.
+    /// The report for a log that was replayed in `boot`; `live` is updated to the state after it.
     pub fn new(entries: u64, from: Lsn, tail: &Tail, live: &mut Live, boot: BootId) -> Recovery {
         tracing::info!(entries, %from, to = %tail.end, "the log was replayed");
         if let Some(TornTail { path, offset, bytes }) = &tail.torn {

@@ -1,11 +1,12 @@
-//! Replay: the log's records become a memtable again, with the sequences they had (P1, P5).
+//! Replay: rebuilds memtables from the log's records, with the original sequences (P1, P5).
 //!
-//! A record is taken as a whole or not at all, but for what it has of stores that were dropped
-//! since. One that contradicts what is there is damage: it refuses an open for writing. A read-only
-//! open goes on behind damage, and keeps where each timeline got its last entry: since sequences
-//! are dense, an entry behind the damage shows whether some are missing before it.
+//! A record is applied completely or not at all, except for its operations on stores that were
+//! dropped since. A record that contradicts the state is damage: it refuses an open for writing. A
+//! read-only open continues after damage, and keeps the position of each timeline's last entry:
+//! since sequences are dense, an entry after the damage shows whether entries before it are
+//! missing.
 //!
-//! It does not know: files, or where the log ends (`wal/reader.rs`).
+//! This file does not know files, or where the log ends (`wal/reader.rs`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::wal::{self, Files, Tail};
 use crate::write::apply::{CommitPlaces, Named, Sink, apply_record};
 use crate::write::sequence::Allocator;
 
-/// Reads the log from a place on.
+/// Reads the log from `from` on.
 pub fn replay(dir: &Dir, log: &Files, from: Lsn, replay: &mut Replay) -> Result<Tail> {
     wal::replay(dir, log, from, replay.go_on, &mut |lsn, record| {
         replay.record(lsn, record).map_err(|what| damage(dir, log, lsn, what))
@@ -44,18 +45,18 @@ fn damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
     }
 }
 
-/// Why a record cannot be replayed.
+/// The reason why a record cannot be replayed.
 pub enum Wrong {
     Failed(Error),
     Record(String),
 }
 
-/// Records on their way into a memtable.
+/// Applies records to a memtable.
 pub struct Replay {
     pub view: View,
-    /// The stores that there are.
+    /// The existing stores.
     stores: HashSet<StoreId>,
-    /// No store was made with this id or a higher one.
+    /// No store with this id or a higher one was created.
     next_store: u64,
     pub hasher: hashbrown::DefaultHashBuilder,
     allocator: Allocator,
@@ -63,14 +64,15 @@ pub struct Replay {
     pub last_time_ms: TimeMs,
     pub own_starts: bool,
     pub entries: u64,
-    /// Entries may be missing because of damage: go on, and let readers know.
+    /// Whether entries may be missing because of damage: then replay continues, and readers are
+    /// informed.
     go_on: bool,
-    /// Where the group stands that is replayed.
+    /// The lsn of the group that is replayed.
     at: Lsn,
     /// The places of the group's bodies and edits.
     places: CommitPlaces,
-    /// Where each timeline got its last entry, if entries may be missing; `None`: some may be where
-    /// a sequence was chosen.
+    /// The position of each timeline's last entry, if entries may be missing. `None`: entries may
+    /// be missing before a sequence that was chosen.
     got_at: HashMap<SlotId, Option<Lsn>>,
 }
 
@@ -93,9 +95,10 @@ impl Replay {
         }
     }
 
-    /// The timelines that got an entry in a part of the log behind which nothing is missing: since
-    /// sequences are dense, they show what is missing before. `None` when nothing is. Slots are
-    /// those of one memtable: where there are more, nothing is shown.
+    /// The timelines whose last entry is in the part of the log from `whole_from` on, in which
+    /// nothing is missing: since sequences are dense, these entries show what is missing before.
+    /// `None` if nothing is missing. Slots are those of one memtable; if there are several
+    /// memtables, the set is empty.
     pub fn whole_since(&mut self, whole_from: Lsn) -> Option<HashSet<SlotId>> {
         let is_one = self.view.sealed.is_empty();
         let whole = std::mem::take(&mut self.got_at)
@@ -104,7 +107,7 @@ impl Replay {
         (whole_from > Lsn(0)).then(|| whole.map(|(slot, _)| slot).collect())
     }
 
-    /// All of a record, or nothing of it.
+    /// Applies a record completely, or nothing of it.
     fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
         self.places.of_group(lsn);
         self.at = lsn;
@@ -133,7 +136,8 @@ impl Replay {
         Ok(())
     }
 
-    /// As the commit path does where lifetimes begin earlier than those before.
+    /// Seals the memtable, as the commit path does if lifetimes begin earlier than the previous
+    /// ones.
     fn seal(&mut self) {
         self.view.active.seal(self.at);
         let sealed = std::mem::replace(&mut self.view.active, Arc::new(Memtable::new(self.at)));
@@ -153,8 +157,9 @@ impl Replay {
         )))
     }
 
-    /// The timeline's slot, made if it has none. If a damaged segment hides where the timeline
-    /// ended, the record tells: it is `end`; readers meet the damage when they need what is older.
+    /// The timeline's slot, created if it has none. If a damaged segment hides the end of the
+    /// timeline, the end according to the record, `end`, is used; readers get the damage when they
+    /// need older entries.
     fn slot(&self, timeline: TimelineRef<'_>, end: Sequence) -> Result<SlotId, Wrong> {
         let key = Key::new(&self.hasher, timeline);
         let memtable = &self.view.active;

@@ -1,6 +1,6 @@
-//! The view and the watermark of now: replaced by seals, flushes and merges, raised by commits.
+//! The current view and watermark: replaced by seals, flushes and merges, raised by commits.
 //!
-//! It does not know: what a reader does with its moment.
+//! This file does not know what a reader does with its moment.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::view::View;
 use crate::ids::Lsn;
 use crate::memtable::Watermark;
 
-/// The view and the watermark of now. Both are read in one step.
+/// The current view and watermark. Both are read in one step.
 #[derive(Debug)]
 pub struct CurrentView {
     current: RwLock<(Arc<View>, Watermark)>,
@@ -25,12 +25,12 @@ impl CurrentView {
         CurrentView { current: RwLock::new((Arc::new(view), watermark)), pins: Arc::default() }
     }
 
-    /// The view of now, for those who change it or look at all of it, published or not.
+    /// The current view, for callers that change it or use all of it, published or not.
     pub fn load(&self) -> Arc<View> {
         self.current.read().0.clone()
     }
 
-    /// What a reader may see now, to hold as long as the read takes.
+    /// The view and watermark that a reader may use now, to be held as long as the read takes.
     pub fn moment(&self) -> Moment {
         self.pins.pin(|| {
             let current = self.current.read();
@@ -38,25 +38,25 @@ impl CurrentView {
         })
     }
 
-    /// Publishes what was applied to the active memtable: in one step, all of it is visible.
-    pub fn publish(&self, end: Lsn) {
-        let mut current = self.current.write();
-        current.1 = Watermark { lsn: end, bodies: current.0.active.body_count() as u32 };
+    /// Publishes everything that was applied to the active memtable, which has `bodies` bodies now:
+    /// all of it becomes visible in one step.
+    pub fn publish(&self, end: Lsn, bodies: usize) {
+        self.current.write().1 = Watermark { lsn: end, bodies: bodies as u32 };
     }
 
-    /// What is published.
+    /// The current watermark.
     pub fn published(&self) -> Watermark {
         self.current.read().1
     }
 
-    /// No reader needs the state before a commit below this position. A reader that comes later
-    /// starts at the published watermark.
+    /// The lsn below which no reader needs the state before a commit. A later reader starts at the
+    /// published watermark.
     pub fn settled(&self) -> Lsn {
         let published = self.published().lsn;
         self.pins.lowest().map_or(published, |lowest| lowest.min(published))
     }
 
-    /// Replaces the view by a changed one. All of what a sealed memtable holds is published.
+    /// Replaces the view by a changed one. The content of a sealed memtable is published completely.
     pub fn change(&self, change: impl FnOnce(&mut View)) {
         let mut current = self.current.write();
         let mut changed = View::clone(&current.0);

@@ -1,11 +1,11 @@
-//! The figures of an engine: what its counters say, what it holds in memory against the limits of
-//! its budget, what is on the disk.
+//! The figures of an engine: its counters, its memory against the limits of its budget, and the
+//! data on the disk.
 //!
-//! Promises: a look takes no lock that a commit holds for long, and costs a step for each segment,
-//! none for a timeline or an entry.
+//! Promises: collecting the figures takes no lock that a commit holds for long. The cost is one
+//! step per segment, and none per timeline or entry.
 //!
-//! It does not know: who asks, or how they are shown. The names are documented in
-//! docs/operations.md; a test of the server compares.
+//! This file does not know who reads the figures, or how they are shown. The names are documented
+//! in docs/operations.md; a test of the server compares them.
 
 use crate::format::manifest::SegmentRecord;
 use crate::ids::TimeMs;
@@ -13,23 +13,23 @@ use crate::options::MAX_SEALED;
 use crate::state::State;
 use crate::stats::Stats;
 
-/// What the disk holds of one store.
+/// The data of one store on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreFigures {
     /// The store's name.
     pub name: String,
-    /// How long entries live, in milliseconds; 0: for ever.
+    /// The TTL of entries in milliseconds; 0: no limit.
     pub ttl_ms: u64,
-    /// The time of the oldest entry in its segments, Unix ms; 0: they hold none. What is in memory
-    /// only is newer.
+    /// The time of the oldest entry in its segments, Unix ms; 0: they contain none. Entries that
+    /// are only in memory are newer.
     pub oldest_ms: TimeMs,
-    /// How many entries its segments hold.
+    /// The number of entries in its segments.
     pub entries: u64,
     /// The bytes of its segments, second copies included.
     pub bytes: u64,
 }
 
-/// Of each store, sorted by name.
+/// The figures of each store, sorted by name.
 pub fn store_figures(state: &State) -> Vec<StoreFigures> {
     let view = state.view.load();
     let stores = state.stores.read();
@@ -52,7 +52,7 @@ pub fn store_figures(state: &State) -> Vec<StoreFigures> {
     found
 }
 
-/// All of an engine. What opening found is passed in.
+/// All figures of an engine. The results of opening it are passed in.
 pub fn figures(state: &State, torn_tail_bytes: u64, damaged_log_places: u64) -> Stats {
     let mut fields = written(state);
     fields.push(("torn_tail_bytes", torn_tail_bytes));
@@ -66,7 +66,7 @@ pub fn figures(state: &State, torn_tail_bytes: u64, damaged_log_places: u64) -> 
 
 type Fields = Vec<(&'static str, u64)>;
 
-/// What was committed, and how the log took it.
+/// The commits, and the writes and syncs of the log.
 fn written(state: &State) -> Fields {
     let counters = &state.counters;
     let (sum_us, most_us, p99_us) =
@@ -127,7 +127,7 @@ fn segments(state: &State) -> Fields {
     ]
 }
 
-/// What merging, expiry and trims did, and what they wait for.
+/// The work of merging, expiry and trims, and what they wait for.
 fn merging(state: &State) -> Fields {
     let counters = &state.counters;
     let body_bytes = counters.body_bytes.get();
@@ -151,7 +151,7 @@ fn merging(state: &State) -> Fields {
     ]
 }
 
-/// What a person on duty looks at first.
+/// The figures that an operator checks first.
 fn trouble(state: &State) -> Fields {
     let counters = &state.counters;
     let mut fields = vec![
@@ -162,8 +162,8 @@ fn trouble(state: &State) -> Fields {
         ("last_backup_ms", counters.last_backup_ms.get()),
         ("poisoned", u64::from(state.poison.check().is_err())),
     ];
-    // A file system that does not say how much is free has no figure, which is not the same as none
-    // being free.
+    // If the file system does not report its free space, the figure is left out: that is not the
+    // same as no free space.
     if let Ok(free_bytes) = state.dir.free_bytes() {
         fields.push(("disk_free_bytes", free_bytes));
     }

@@ -1,6 +1,6 @@
-//! The files of the log that this engine still has, oldest first.
+//! The log files that this engine still has, oldest first.
 //!
-//! It does not know: what is in them, or where writing goes on (`wal`).
+//! This file does not know their content, or the position at which the log is written (`wal`).
 
 use parking_lot::Mutex;
 
@@ -16,41 +16,41 @@ pub struct LogFiles {
 }
 
 impl LogFiles {
-    /// Those that an open found or made, oldest first.
+    /// The files that an open found or created, oldest first.
     pub fn new(dir: Dir, files: Vec<WalFile>) -> LogFiles {
         LogFiles { dir, files: Mutex::new(files) }
     }
 
-    /// Adds the file that is written from now on.
+    /// Adds the file to which the log is written from now on.
     pub fn add(&self, file: WalFile) {
         self.files.lock().push(file);
     }
 
-    /// How many there are.
+    /// The number of files.
     pub fn count(&self) -> usize {
         self.files.lock().len()
     }
 
-    /// The file in which a position lies; 0: there is none.
+    /// The number of the file that contains a position; 0: there is none.
     pub fn number_at(&self, lsn: Lsn) -> FileNumber {
         let files = self.files.lock();
         files.iter().rev().find(|file| file.start <= lsn).map_or(0, |file| file.number)
     }
 
-    /// Removes the files that end at or before the checkpoint. The manifest with the checkpoint is
-    /// durable.
+    /// Removes the files that end at or before the checkpoint. The caller has made the manifest
+    /// with the checkpoint durable.
     pub fn remove_below(&self, checkpoint: Lsn) {
         let mut files = self.files.lock();
         while files.len() > 1 && files[1].start <= checkpoint {
             let file = files.remove(0);
             if let Err(error) = self.dir.remove(&wal::file_name(file.number)) {
-                // Nothing needs it; the next open removes it.
+                // The file is not needed; the next open removes it.
                 tracing::warn!(%error, "an old log file stays for now");
             }
         }
     }
 
-    /// Removes all of them. The manifest says that none is needed.
+    /// Removes all files. The caller has recorded in the manifest that none is needed.
     pub fn remove_all(&self) -> Result<()> {
         let mut files = self.files.lock();
         files.drain(..).try_for_each(|file| self.dir.remove(&wal::file_name(file.number)))

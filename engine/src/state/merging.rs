@@ -1,6 +1,7 @@
-//! What merging shares with the rest of the engine: whose turn it is, and how far it is behind.
+//! The state of merging that the rest of the engine shares: its lock, and how far merging is
+//! behind.
 //!
-//! It does not know: what is merged.
+//! This file does not know what is merged.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,83 +13,83 @@ use crate::ids::FileNumber;
 /// The shared state of merging.
 #[derive(Debug, Default)]
 pub struct Merging {
-    /// Held while segments are merged: one merge at a time, so that no segment is in two.
+    /// Held while segments are merged: one merge at a time, so that no segment is in two merges.
     pub turn: Mutex<()>,
     /// Segments with a block that could not be read: they are not merged.
     pub unmergeable: Mutex<HashSet<FileNumber>>,
-    /// How far merging is behind, and what it needs.
+    /// How far merging is behind, and the space that it needs.
     pub lag: Lag,
     debt_bytes: AtomicU64,
     waits: AtomicBool,
 }
 
 impl Merging {
-    /// The bytes that waited to be merged when the compaction thread last looked.
+    /// The number of bytes that were due to be merged when the compaction thread last checked.
     pub fn debt_bytes(&self) -> u64 {
         self.debt_bytes.load(Ordering::Relaxed)
     }
 
-    /// Notes the bytes that wait to be merged.
+    /// Sets the number of bytes that are due to be merged.
     pub fn set_debt_bytes(&self, bytes: u64) {
         self.debt_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether something is due to be merged and the disk has no room for it.
+    /// Whether a merge is due and the disk has no space for it.
     pub fn waits_for_space(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Notes that; the answer is what was noted before.
+    /// Sets whether a due merge waits for space. Returns the previous value.
     pub fn set_waits_for_space(&self, waits: bool) -> bool {
         self.waits.swap(waits, Ordering::Relaxed)
     }
 }
 
-/// How far merging is behind, and what it needs.
+/// How far merging is behind, and the space that it needs.
 #[derive(Debug, Default)]
 pub struct Lag {
-    /// Commits wait for it: it does not rest.
+    /// Whether commits wait for merging, which then does not rest.
     hurries: AtomicBool,
-    /// The last merge failed, and is tried again after a while.
+    /// Whether the last merge failed; it is tried again after a delay.
     failing: AtomicBool,
-    /// What the merge under way will write, about.
+    /// The approximate number of bytes that the current merge will write.
     reserved_bytes: AtomicU64,
 }
 
 impl Lag {
-    /// Merging goes as fast as it can, or at its rate.
+    /// Sets whether merging runs as fast as it can, or at its configured rate.
     pub fn hurry(&self, hurries: bool) {
         self.hurries.store(hurries, Ordering::Relaxed);
     }
 
-    /// Whether merging goes as fast as it can.
+    /// Whether merging runs as fast as it can.
     pub fn hurries(&self) -> bool {
         self.hurries.load(Ordering::Relaxed)
     }
 
-    /// The last merge failed, or did not.
+    /// Records whether the last merge failed.
     pub fn merging_failed(&self, failed: bool) {
         self.failing.store(failed, Ordering::Relaxed);
     }
 
-    /// Whether the last merge failed: then nobody waits for it.
+    /// Whether the last merge failed: then no commit waits for merging.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Keeps so many bytes for a merge, until it is done.
+    /// Reserves this many bytes for a merge, until the returned value is dropped.
     pub fn reserve(&self, bytes: u64) -> ReservedBytes<'_> {
         self.reserved_bytes.store(bytes, Ordering::Relaxed);
         ReservedBytes(self)
     }
 
-    /// What the merge under way will write, about; 0: there is none.
+    /// The approximate number of bytes that the current merge will write; 0: there is no merge.
     pub fn reserved_bytes(&self) -> u64 {
         self.reserved_bytes.load(Ordering::Relaxed)
     }
 }
 
-/// What is kept for a merge under way.
+/// The bytes that are reserved for the current merge.
 pub struct ReservedBytes<'a>(&'a Lag);
 
 impl Drop for ReservedBytes<'_> {

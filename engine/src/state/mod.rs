@@ -1,11 +1,12 @@
-//! What the verbs share: the parts of an open engine, and the signals between its threads.
+//! The parts of an open engine that its paths share, and the signals between its threads.
 //!
 //! ```text
 //!  commit thread ──sealed a memtable──> flush thread ──flushed──> compaction thread
 //!        ^────────────── progress (or: the disk is full) ──────────────┘
 //! ```
 //!
-//! It does not know: what any verb does.
+//! This folder does not know how the engine writes, reads, flushes, merges or expires: those paths
+//! use it, and it uses none of them.
 
 mod current;
 pub mod figures;
@@ -55,27 +56,27 @@ use view::View;
 pub struct State {
     pub dir: Dir,
     pub options: Options,
-    /// Which open engine this is. Handles of others are refused.
+    /// The number of this open engine. Handles of other engines are refused.
     pub instance: Instance,
     pub clock: Arc<dyn Clock>,
     pub engine_id: EngineId,
     pub writer_epoch: u64,
     pub view: CurrentView,
     pub manifest: Mutex<Manifest>,
-    /// The manifest's stores, to look at without waiting for a manifest that is being written.
+    /// The manifest's stores, readable without waiting for a manifest that is being written.
     pub stores: RwLock<Vec<StoreRecord>>,
     /// The history that cursors belong to.
     pub history: u64,
     /// The moments that callers hold.
     pub held: HeldMoments,
-    /// Which paths exclude each other.
+    /// The locks by which paths exclude each other.
     pub turns: Turns,
-    /// What merging shares.
+    /// The shared state of merging.
     pub merging: Merging,
     /// The log's files.
     pub log_files: LogFiles,
     pub watch: Arc<WatchTable>,
-    /// What calls wakers.
+    /// The queue of the thread that calls wakers.
     pub wake: WakeQueue,
     pub cache: Arc<BlockCache>,
     pub hasher: hashbrown::DefaultHashBuilder,
@@ -83,17 +84,17 @@ pub struct State {
     pub times: CommitTimes,
     pub counters: Counters,
     pub poison: Poison,
-    /// Makes log files ahead of need. Gone when the engine is read-only or closed.
+    /// Creates log files ahead of need. `None` if the engine is read-only or closed.
     pub preparer: Mutex<Option<Arc<Preparer>>>,
-    /// What was refused, to be told once a minute.
+    /// Counts refusals, which are logged once a minute.
     pub refusals: Refusals,
-    /// Space kept back for getting space back.
+    /// A reserve used to reclaim space.
     pub reserve: Reserve,
-    /// Where the log ends, if its last group has nothing behind it that says that it was durable;
-    /// 0: it has, or there is none.
+    /// The end of the log, if no later group confirms that its last group was durable; 0: one does,
+    /// or there is no group.
     pub unvouched: AtomicU64,
-    /// Behind damage to the log, which only a read-only open goes around: the timelines of which a
-    /// later record shows that none of their entries is missing. Of all others some may be. `None`:
+    /// After damage to the log, which only a read-only open skips: the timelines for which a later
+    /// record proves that none of their entries is missing. All others may lack entries. `None`:
     /// there was no such damage.
     pub whole: Option<HashSet<SlotId>>,
     pub progress: Progress,
@@ -106,39 +107,39 @@ impl State {
         Key::new(&self.hasher, timeline)
     }
 
-    /// What a lifetime starts at, and a read goes by (`clock::SureTime`).
+    /// The time at which a lifetime starts, and by which a read judges it (`clock::SureTime`).
     pub fn now_ms(&self) -> TimeMs {
         self.times.now_ms()
     }
 
-    /// The time that may destroy, forget and refuse (`clock::SureTime`).
+    /// The time that deletion, forgetting and refusal use (`clock::SureTime`).
     pub fn sure_now_ms(&self) -> TimeMs {
         self.times.sure_now_ms()
     }
 
-    /// Whether an id whose window began at a time is still remembered.
+    /// Whether an id whose window began at `start_ms` is still remembered.
     pub fn remembers(&self, start_ms: TimeMs) -> bool {
         start_ms >= self.remembered_from_ms()
     }
 
-    /// Ids whose window began before this are forgotten, from now on: sure time never falls.
+    /// Ids whose window began before this time are forgotten for good: sure time never decreases.
     pub fn remembered_from_ms(&self) -> TimeMs {
         self.sure_now_ms().saturating_add(1).saturating_sub(self.options.id_window_ms)
     }
 
-    /// Whether there is such a store.
+    /// Whether the store exists.
     pub fn has_store(&self, store: StoreId) -> bool {
         self.stores.read().iter().any(|known| known.id == store)
     }
 
-    /// An error if a store was dropped. Who reads takes the view first: a view that lacks the
-    /// store's segments is then noticed.
+    /// An error if a store was dropped. A reader calls this after it has taken the view, so that it
+    /// notices a view that lacks the store's segments.
     pub fn check_store(&self, store: StoreId) -> Result<()> {
         if self.has_store(store) { Ok(()) } else { Err(Error::StoreDropped) }
     }
 
-    /// Adds segments to the view that is being changed. Those of a store that was dropped while
-    /// they were written go instead.
+    /// Adds segments to the view that is being changed. Segments of a store that was dropped while
+    /// they were written are removed instead.
     pub fn add_segments(&self, view: &mut View, segments: Vec<Arc<Segment>>) {
         let (known, dropped): (Vec<_>, Vec<_>) =
             segments.into_iter().partition(|segment| self.has_store(segment.record().store));
@@ -146,7 +147,7 @@ impl State {
         view.segments.add(known);
     }
 
-    /// How often files of a store's new segments are kept.
+    /// The number of copies of the files of a store's new segments.
     pub fn copies(&self, store: StoreId) -> Copies {
         self.stores
             .read()
@@ -155,12 +156,12 @@ impl State {
             .map_or(Copies::Once, |known| known.copies)
     }
 
-    /// How long entries of a store live; 0: for ever.
+    /// The TTL of a store's entries; 0: no limit.
     pub fn ttl_ms(&self, store: StoreId) -> u64 {
         self.retention(store).0
     }
 
-    /// The TTL of a store, and the time before which entries are gone whatever it is now.
+    /// The TTL of a store, and the time before which entries are expired whatever the TTL is now.
     pub fn retention(&self, store: StoreId) -> (u64, TimeMs) {
         let stores = self.stores.read();
         let known = stores.iter().find(|known| known.id == store);
@@ -187,8 +188,8 @@ impl State {
         }
     }
 
-    /// What to tell those who asked for a write that failed. What cannot be trusted any more is
-    /// poisoned here.
+    /// The error to report for a write that failed. If the failure is one after which nothing can
+    /// be trusted, the engine is poisoned here.
     pub fn failed(&self, failure: Failure) -> Error {
         match failure {
             Failure::Refused(error) => {
@@ -204,13 +205,14 @@ impl State {
         }
     }
 
-    /// Gives the space of a log file that was prepared ahead back. True when there was one.
+    /// Frees the space of a log file that was prepared ahead. True if there was one.
     pub fn make_space(&self) -> bool {
         self.preparer.lock().as_ref().is_some_and(|preparer| preparer.discard())
     }
 
-    /// How much a merge may write: what the disk has left beyond what the log and the next flush
-    /// need. While the reserve is out, all of it, since nothing is appended.
+    /// The number of bytes that a merge may write: the free space of the disk beyond what the log
+    /// and the next flush need. While the reserve is out, all of the free space, since nothing is
+    /// appended.
     pub fn room_bytes(&self) -> u64 {
         let free = self.dir.free_bytes().unwrap_or(u64::MAX);
         if self.reserve.is_out() {
@@ -219,7 +221,7 @@ impl State {
         free.saturating_sub(2 * self.options.wal_file_bytes + self.options.memtable_bytes() as u64)
     }
 
-    /// Whether the disk is full, or so nearly that there may be no space for the log or for a
+    /// Whether the disk is full, or so nearly full that there may be no space for the log or for a
     /// flush.
     pub fn is_short_of_space(&self) -> bool {
         self.reserve.is_out() || self.room_bytes() == 0
@@ -230,17 +232,18 @@ impl State {
         self.view.load().segments.all().map(|segment| segment.record().bytes()).sum()
     }
 
-    /// Gives decoded blocks what the sealed memtables leave of the budget.
+    /// Sets the budget of decoded blocks to the part of the memory budget that sealed memtables
+    /// leave.
     pub fn share_memory(&self) {
         self.cache.set_budget(self.options.cache_bytes(self.view.load().sealed.len()));
     }
 
-    /// Changes the stores: in the manifest first, then for everyone.
+    /// Changes the stores: first in the manifest, then in memory.
     pub fn change_stores(&self, change: impl FnOnce(&mut Live)) -> Result<()> {
         self.change_live(change).map_err(|failure| self.failed(failure))
     }
 
-    /// The same for who knows what a failure means.
+    /// The same for callers that handle the failure themselves.
     pub fn change_live(&self, change: impl FnOnce(&mut Live)) -> Result<(), Failure> {
         let mut manifest = self.manifest.lock();
         manifest.commit(change)?;
@@ -249,8 +252,8 @@ impl State {
         Ok(())
     }
 
-    /// Changes what is live so that space is given back: if the disk is too full even for that, the
-    /// reserve is for it.
+    /// Changes what is live so that space is freed. If the disk is too full even for that, the
+    /// reserve is given back to it.
     pub fn free_space(&self, change: impl Fn(&mut Live)) -> Result<(), Failure> {
         let mut changed = self.change_live(&change);
         for give in [Reserve::give_back, Reserve::give_last] {
@@ -263,7 +266,7 @@ impl State {
         changed
     }
 
-    /// Tells what stores are called, for messages about damage.
+    /// Passes the stores' names on, for messages about damage.
     pub fn name_stores(&self) {
         let stores = self.stores.read();
         self.cache

@@ -1,17 +1,20 @@
-//! What a reader holds: a view, and the watermark that was published with it (P3).
+//! A moment: a view, and the watermark that was published with it (P3).
 //!
-//! A batch is applied to many timelines, and published in one step. A reader ignores what is above
-//! its watermark, so it sees all of a batch or nothing of it. While it reads, the memtable keeps
-//! what it needs of the state of its moment: the reader's *pin* says which commits it does not see.
+//! A batch is applied to many timelines and published in one step. A reader ignores everything
+//! above its watermark, so it sees either all of a batch or nothing of it. While it reads, the
+//! memtable keeps the parts of the state of its moment that it needs: the reader's *pin* says which
+//! commits it does not see.
 //!
-//! 1. Under the lock of its shard of pins, the reader takes view and watermark and adds its pin.
+//! 1. While the reader holds the lock of its shard of pins, it takes the view and the watermark,
+//!    and adds its pin.
 //! 2. The commit thread asks for the lowest pin before it applies a group. A reader that it misses
 //!    takes its pin later, and so has at least the watermark that is published by then.
 //!
-//! A [`Snapshot`] holds a moment as long as the caller wants. Its memtables have a share of the
-//! memory budget; beyond it, the oldest snapshots are revoked.
+//! A [`Snapshot`](crate::Snapshot) holds a moment as long as the caller wants. The flushed
+//! memtables that it keeps have a share of the memory budget; beyond that share, the oldest
+//! snapshots are revoked.
 //!
-//! It does not know: what is read.
+//! This file does not know what is read.
 
 use std::sync::{Arc, Weak};
 
@@ -22,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::ids::Lsn;
 use crate::memtable::{Memtable, Watermark};
 
-/// Readers of different threads rarely wait for each other.
+/// The number of shards; with several, readers of different threads rarely wait for each other.
 const SHARDS: usize = 16;
 
 /// The watermarks of all readers.
@@ -48,13 +51,13 @@ impl Pins {
     }
 }
 
-/// A number of the thread's own.
+/// The shard of this thread, from the address of one of its thread-local variables.
 fn shard_here() -> usize {
     thread_local!(static HERE: u8 = const { 0 });
     HERE.with(|here| std::ptr::from_ref(here) as usize / 64 % SHARDS)
 }
 
-/// A view, and how much of its active memtable is visible. Pinned until it is dropped.
+/// A view, and the watermark of its active memtable. Pinned until it is dropped.
 #[derive(Debug)]
 pub struct Moment {
     pub view: Arc<View>,
@@ -77,7 +80,7 @@ impl Drop for Moment {
     }
 }
 
-/// A moment that a caller holds. It is revoked when its memtables take too much memory.
+/// A moment that a caller holds. It is revoked if the moments that are held keep too much memory.
 #[derive(Debug)]
 pub struct HeldMoment(RwLock<Option<Moment>>);
 
@@ -88,7 +91,7 @@ impl HeldMoment {
     }
 }
 
-/// The moments that callers hold, and the flushed memtables that these keep in memory.
+/// The moments that callers hold, and the flushed memtables that these moments keep in memory.
 #[derive(Debug, Default)]
 pub struct HeldMoments {
     held: Mutex<Vec<Weak<HeldMoment>>>,
@@ -105,8 +108,8 @@ impl HeldMoments {
         held
     }
 
-    /// A memtable was flushed: it goes with its last reader. Revokes the oldest moments while
-    /// flushed memtables take more than `most_bytes`.
+    /// Records that a memtable was flushed; it is freed when its last reader has released it.
+    /// Revokes the oldest moments while flushed memtables take more than `most_bytes`.
     pub fn flushed(&self, memtable: &Arc<Memtable>, most_bytes: usize) {
         let mut flushed = self.flushed.lock();
         flushed.push(Arc::downgrade(memtable));
@@ -126,7 +129,8 @@ impl HeldMoments {
     }
 }
 
-/// How much memory the flushed memtables take. The newest one is still held by whoever flushed it.
+/// The size of the flushed memtables in memory, without the newest: the flush itself still holds
+/// that one.
 fn bytes_of(flushed: &mut Vec<Weak<Memtable>>, newest: &Arc<Memtable>) -> usize {
     flushed.retain(|memtable| memtable.strong_count() > 0);
     let all = flushed.iter().filter_map(Weak::upgrade);

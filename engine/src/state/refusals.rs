@@ -1,10 +1,10 @@
-//! What may happen very often is in the log at most once a minute: one line, with how often it
-//! happened since the last one.
+//! Limits frequent events to one line a minute in the diagnostic log. The line contains the number
+//! of events since the last line.
 //!
-//! [`OnceAMinute`] is that counter; the server uses it too. [`Refusals`] are refused commits, of
-//! which clients that try again and again can cause very many.
+//! [`OnceAMinute`] is the counter; the server uses it too. [`Refusals`] counts refused commits, of
+//! which clients that retry again and again can cause a great number.
 //!
-//! It does not know: what is counted.
+//! This file does not know the events that [`OnceAMinute`] counts.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 
-/// How often a line is written.
+/// The least time between two lines.
 const EVERY: Duration = Duration::from_mins(1);
 
 /// A counter of one kind of event, for a log that must not be flooded.
@@ -35,8 +35,8 @@ struct Untold {
 }
 
 impl OnceAMinute {
-    /// It happened, at a time of a monotonic clock. Returns how often since the last line, if it is
-    /// time for a line.
+    /// Counts an event at `now`, a time of a monotonic clock. If a line is due, returns the number
+    /// of events since the last line.
     pub fn add(&self, now: Duration) -> Option<u64> {
         let mut untold = self.0.lock();
         untold.count += 1;
@@ -48,7 +48,7 @@ impl OnceAMinute {
     }
 }
 
-/// What was refused and not told yet, by reason.
+/// The refusals that were not logged yet, by reason.
 #[derive(Debug, Default)]
 pub struct Refusals {
     full: OnceAMinute,
@@ -56,7 +56,7 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// A commit was refused, at a time of the monotonic clock.
+    /// Counts a refused commit, at a time of the monotonic clock.
     pub fn note(&self, error: &Error, now: Duration) {
         match error {
             Error::DiskFull { .. } => {

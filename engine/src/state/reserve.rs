@@ -1,23 +1,24 @@
-//! The reserve: space that is kept for getting space back (P6, P8).
+//! The reserve: space that is kept in order to reclaim space on a full disk (P6, P8).
 //!
 //! ```text
-//!  reserve        zeros, written and synced while there is space; nothing ever reads them
-//!  reserve-last   the same, a sixteenth of it
+//!  reserve        zeros, written and synced while there is space; they are never read
+//!  reserve-last   the same, a sixteenth of the size of `reserve`
 //! ```
 //!
-//! A full disk must still be opened, and what expires or is trimmed on it must still leave; all of
-//! that writes a little first: a log file, a manifest, the memtable that holds the trims. So a file
-//! of zeros is held. It is removed when such work meets a full disk, and made again when there is
-//! twice its size.
+//! A full disk must still be opened, and expired or trimmed entries on it must still be removed.
+//! All of that writes a little first: a log file, a manifest, the memtable that contains the trims.
+//! Therefore the engine keeps a file of zeros. It is removed when such work finds the disk full,
+//! and created again when the disk has twice its size, in addition to the bytes promised to a
+//! merge.
 //!
-//! The last of it is for manifests only that give space back at once: what the trims and flushes of
-//! a full disk write may take all that was given to them, and the manifest that says what is gone
-//! must find room all the same.
+//! The second file is only for manifests that free space at once. The trims and flushes on a full
+//! disk may use all the space that was given back, and the manifest that records what is gone must
+//! have space all the same.
 //!
-//! While it is out, appends are refused: they would take the space that the work needs. So the
-//! reserve is in place, or nothing is appended.
+//! While the reserve is out, appends are refused: they would use the space that the work needs. So
+//! either the reserve is in place, or nothing is appended.
 //!
-//! It does not know: what the space is needed for.
+//! This file does not know what the space is needed for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -26,39 +27,39 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::vfs::Dir;
 
-/// The file's name.
+/// The name of the file.
 pub const NAME: &str = "reserve";
 
-/// The name of the last of it.
+/// The name of the second file.
 const LAST_NAME: &str = "reserve-last";
 
-/// Their names until all of each is durable.
+/// The names of both until all of each file is durable.
 pub const TEMPORARY_NAMES: [&str; 2] = ["reserve.tmp", "reserve-last.tmp"];
 
-/// The last of it has this part of the rest, at least so many bytes: a manifest of some hundred
-/// segments.
+/// The second file has this part of the first one's size, and at least `LEAST_LAST_BYTES`: a
+/// manifest of a few hundred segments.
 const LAST_PART: u64 = 16;
 const LEAST_LAST_BYTES: u64 = 16 * 1024;
 
-/// It is written in pieces of this many bytes.
+/// The files are written in pieces of this many bytes.
 const PIECE_BYTES: u64 = 1024 * 1024;
 
 /// The reserve of one directory.
 #[derive(Debug)]
 pub struct Reserve {
     dir: Dir,
-    /// How large the file is; 0: it is not there.
+    /// The size of the file; 0: it does not exist.
     bytes: AtomicU64,
-    /// How large the last of it is; 0: it is not there.
+    /// The size of the second file; 0: it does not exist.
     last_bytes: AtomicU64,
-    /// It should be there and is not: only what gives space back is written.
+    /// Whether the reserve should exist and does not: then only work that frees space may write.
     out: AtomicBool,
     changing: Mutex<()>,
 }
 
 impl Reserve {
-    /// The reserve of a directory: found, or made if there is space for it, with at least so many
-    /// bytes; 0: none is kept.
+    /// The reserve of a directory, found or created if there is space for it, with at least
+    /// `least_bytes`; 0: none is created.
     pub fn open(dir: Dir, least_bytes: u64) -> Reserve {
         let found = |name| dir.open(name).and_then(|file| file.len()).unwrap_or(0);
         let (found, last) = (found(NAME), found(LAST_NAME));
@@ -81,22 +82,22 @@ impl Reserve {
         Reserve { dir, bytes, last_bytes, out: AtomicBool::new(false), changing: Mutex::default() }
     }
 
-    /// How large it is.
+    /// Its size.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether it was given back and is not there again yet.
+    /// Whether it was given back and has not been created again yet.
     pub fn is_out(&self) -> bool {
         self.out.load(Ordering::Acquire)
     }
 
-    /// An error if appends would take space that is needed to get space back.
+    /// An error if appends would use space that is needed to reclaim space.
     pub fn check(&self) -> Result<()> {
         if self.is_out() { Err(Error::DiskFull { path: self.dir.path_of(NAME) }) } else { Ok(()) }
     }
 
-    /// Gives the space to whoever met a full disk. True when there was any.
+    /// Gives the space to a caller that found the disk full. True if there was any.
     pub fn give_back(&self) -> bool {
         let _alone = self.changing.lock();
         if self.bytes() == 0 {
@@ -115,7 +116,7 @@ impl Reserve {
         true
     }
 
-    /// Gives the last of it to a manifest that gives space back. True when there was any.
+    /// Gives the space of the second file to a manifest that frees space. True if there was any.
     pub fn give_last(&self) -> bool {
         let _alone = self.changing.lock();
         if self.last_bytes.load(Ordering::Relaxed) == 0 || self.dir.remove(LAST_NAME).is_err() {
@@ -126,8 +127,8 @@ impl Reserve {
         true
     }
 
-    /// Makes it, or makes it larger, with so many bytes, if the disk has twice that beyond what it
-    /// holds now and what others are to write.
+    /// Creates the reserve, or enlarges it, with `bytes`. Requires that the disk has twice the
+    /// missing bytes free, in addition to `promised_bytes`, which others are to write.
     pub fn make(&self, bytes: u64, promised_bytes: u64) {
         let _alone = self.changing.lock();
         let last_bytes = (bytes / LAST_PART).max(LEAST_LAST_BYTES);
@@ -162,8 +163,7 @@ impl Reserve {
                 tracing::debug!(%error, "the reserve stays as small as it is");
             }
             Err(error) => {
-                // A disk that refuses for another reason than space is not made better by refusing
-                // appends.
+                // If the disk fails for a reason other than space, refusing appends does not help.
                 self.out.store(matches!(error, Error::DiskFull { .. }), Ordering::Release);
                 let _ = self.dir.remove(NAME);
             }
@@ -171,7 +171,7 @@ impl Reserve {
     }
 
     fn write(&self, name: &str, bytes: u64) -> Result<()> {
-        // A larger one is written beside the smaller, so that there is always one.
+        // A larger file is written beside the smaller one, so that there is always one.
         let temporary = format!("{name}.tmp");
         let _ = self.dir.remove(&temporary);
         let file = self.dir.create(&temporary)?;
@@ -179,7 +179,8 @@ impl Reserve {
         let written = (0..bytes.div_ceil(PIECE_BYTES)).try_for_each(|piece| {
             let at = piece * PIECE_BYTES;
             file.write(at, &zeros[..PIECE_BYTES.min(bytes - at) as usize])?;
-            // Each piece, so that a commit's own sync never waits for many megabytes of zeros.
+            // Each piece is synced, so that the sync of a commit never waits for many megabytes of
+            // zeros.
             file.sync()
         });
         let named = written.and_then(|()| self.dir.rename(&temporary, name));
@@ -189,7 +190,8 @@ impl Reserve {
     }
 }
 
-/// Removes it from a directory that nobody has open, the last of it last. True when there was any.
+/// Gives back space of the reserve in a directory that no engine has open: removes the first file,
+/// or, if there is none, the second. True if a file was removed.
 pub fn remove(dir: &Dir) -> bool {
     dir.remove(NAME).is_ok() || dir.remove(LAST_NAME).is_ok()
 }
@@ -206,7 +208,7 @@ mod tests {
         disk.set_capacity(Some(100 * 4096));
         let dir = Dir::new(Arc::new(disk.clone()));
         let reserve = Reserve::open(dir.clone(), 20 * 4096);
-        // The last of it has four blocks.
+        // The second file has four blocks.
         assert_eq!((reserve.bytes(), disk.free_bytes()), (20 * 4096, 76 * 4096));
         let file = dir.create("other").expect("creates");
         file.write(0, &vec![1; 75 * 4096]).expect("writes");

@@ -1,6 +1,6 @@
-//! Signals between the engine's threads: progress, the end, and poison.
+//! Signals between the engine's threads: progress, closing, and poison.
 //!
-//! It does not know: what was sealed, flushed or merged.
+//! This file does not know what was sealed, flushed or merged.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ pub struct Poison {
 }
 
 impl Poison {
-    /// Refuses all writes from now on. The first reason stays.
+    /// Refuses all writes from now on. The first reason is kept.
     pub fn set(&self, why: &Error) {
         if self.why.set(why.to_string()).is_ok() {
             tracing::error!(%why, "writes are refused from now on");
@@ -33,7 +33,7 @@ impl Poison {
     }
 }
 
-/// How threads learn that there is something to do, or that something was done.
+/// Notifies threads that there is work to do, or that work was done.
 #[derive(Debug, Default)]
 pub struct Progress {
     state: Mutex<ProgressState>,
@@ -49,13 +49,13 @@ struct ProgressState {
 }
 
 impl Progress {
-    /// Something was sealed, flushed or merged, or the engine is closing.
+    /// Announces that something was sealed, flushed or merged, or that the engine is closing.
     pub fn announce(&self) {
         self.state.lock().changes += 1;
         self.changed.notify_all();
     }
 
-    /// The last flush failed (and will be tried again), or worked.
+    /// Records that the last flush failed (it will be tried again), or that it succeeded.
     pub fn flush_outcome(&self, failure: Option<Error>) {
         let mut state = self.state.lock();
         state.changes += 1;
@@ -64,24 +64,25 @@ impl Progress {
         self.changed.notify_all();
     }
 
-    /// Why the last flush failed, if it did.
+    /// The failure of the last flush, if it failed.
     pub fn flush_failure(&self) -> Option<Error> {
         self.state.lock().flush_failure.clone()
     }
 
-    /// How often something changed so far: to pass to [`Progress::wait`], read before looking.
+    /// The number of changes so far, to pass to [`Progress::wait`]. A caller reads it before it
+    /// checks the state that it waits for.
     pub fn changes(&self) -> u64 {
         self.state.lock().changes
     }
 
-    /// The engine is closing: nobody rests any more.
+    /// Announces that the engine is closing: no thread rests any more.
     pub fn end(&self) {
         self.state.lock().ended = true;
         self.ended.notify_all();
         self.announce();
     }
 
-    /// Waits for so long, whatever changes, unless the engine is closing.
+    /// Waits for `time`, whatever changes, unless the engine is closing.
     pub fn rest(&self, time: Duration) {
         let mut state = self.state.lock();
         if !state.ended && !time.is_zero() {
@@ -89,7 +90,7 @@ impl Progress {
         }
     }
 
-    /// Waits until something changed since `seen`, or the time is over.
+    /// Waits until something has changed since `seen`, or until the timeout.
     pub fn wait(&self, seen: u64, timeout: Duration) {
         let mut state = self.state.lock();
         if state.changes == seen {
@@ -103,12 +104,12 @@ impl Progress {
 pub struct Closing(AtomicBool);
 
 impl Closing {
-    /// The threads should end.
+    /// Asks the threads to end.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Whether they should.
+    /// Whether the threads should end.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -1,6 +1,6 @@
 //! The times of commits and reads (design: three clocks, one rule each; see `clock`).
 //!
-//! It does not know: what is committed or read.
+//! This file does not know what is committed or read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::clock::{Clock, SureTime};
 use crate::ids::TimeMs;
 
-/// The clock, and what the engine has to remember of it.
+/// The clock, and the engine's state that depends on it.
 pub struct CommitTimes {
     clock: Arc<dyn Clock>,
     /// The highest timestamp given so far.
     last_ms: AtomicU64,
-    /// The time that deletion goes by, and, with the wall clock, lifetimes.
+    /// The time that deletion uses, and, together with the wall clock, lifetimes.
     sure: SureTime,
     /// Whether some lifetimes began at another time than their entries' timestamps: then starts may
-    /// fall inside a timeline.
+    /// decrease inside a timeline.
     own_starts: AtomicBool,
 }
 
 impl CommitTimes {
-    /// Goes on after the last timestamp that an open found.
+    /// Continues after the last timestamp that the open found.
     pub fn new(
         clock: Arc<dyn Clock>,
         sure: SureTime,
@@ -32,9 +32,9 @@ impl CommitTimes {
         CommitTimes { clock, last_ms, sure, own_starts }
     }
 
-    /// The timestamp of a commit, and what its lifetimes start at, by one look at the clock. A
-    /// timestamp is never below one that was committed, so that a wall clock that goes back changes
-    /// no order.
+    /// The timestamp of a commit, and the start of its lifetimes, from one reading of the clocks. A
+    /// timestamp is never below one that was committed, so that a wall clock that is set back does
+    /// not change the order.
     pub fn moment(&self) -> (TimeMs, TimeMs) {
         // In this order: where the clocks agree, sure time is not the later one.
         let sure_ms = self.sure_now_ms();
@@ -42,12 +42,12 @@ impl CommitTimes {
         (wall_ms.max(self.last_ms()), wall_ms.max(sure_ms))
     }
 
-    /// What a lifetime starts at, and a read goes by (`clock::SureTime`).
+    /// The time at which a lifetime starts, and by which a read judges it (`clock::SureTime`).
     pub fn now_ms(&self) -> TimeMs {
         self.sure.at_latest_ms(&*self.clock)
     }
 
-    /// The time that may destroy, forget and refuse (`clock::SureTime`).
+    /// The time that deletion, forgetting and refusal use (`clock::SureTime`).
     pub fn sure_now_ms(&self) -> TimeMs {
         self.sure.now_ms(&*self.clock)
     }
@@ -62,7 +62,7 @@ impl CommitTimes {
         self.last_ms.load(Ordering::Relaxed)
     }
 
-    /// Something was committed at a time, with lifetimes that began at another.
+    /// Records a commit with the timestamp `time_ms`, whose lifetimes began at `start_ms`.
     pub fn committed_at(&self, time_ms: TimeMs, start_ms: TimeMs) {
         self.last_ms.fetch_max(time_ms, Ordering::Relaxed);
         if start_ms != time_ms {
@@ -70,7 +70,7 @@ impl CommitTimes {
         }
     }
 
-    /// Whether lifetimes may have begun earlier in younger entries.
+    /// Whether the lifetimes of younger entries may have begun earlier than those of older ones.
     pub fn own_starts(&self) -> bool {
         self.own_starts.load(Ordering::Acquire)
     }

@@ -1,11 +1,11 @@
-//! Locks by which paths exclude each other. Whoever takes several takes them in this order: merging
-//! (`merging`), expiring, dropping.
+//! Locks by which paths exclude each other. A path that takes several takes them in this order:
+//! merging (`merging`), expiring, dropping.
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::timeline::Key;
 
-/// So many timelines can be changed at once, at most.
+/// The maximum number of timelines that can be changed at the same time.
 const CHANGE_LOCKS: usize = 64;
 
 /// The locks.
@@ -13,7 +13,7 @@ pub struct Turns {
     /// Held while expired segments, or a store, are dropped.
     pub expiring: Mutex<()>,
     /// Held for reading while a group is committed, for writing while a store is dropped: a group
-    /// finds a store whole or not at all.
+    /// finds either the whole store or none of it.
     pub dropping: RwLock<()>,
     changing: [Mutex<()>; CHANGE_LOCKS],
 }

@@ -1,13 +1,13 @@
-//! What a reader holds: the memtables and segments of one moment, taken in one step.
+//! The view of a reader: the memtables and segments of one moment, taken in one step.
 //!
 //! ```text
 //!  View: active memtable · sealed memtables, newest first · segment set, by store, newest first
 //! ```
 //!
-//! Sealing, flushing and merging replace the view; a reader goes on with the one that it took. A
-//! flush exchanges a sealed memtable for its segments in one step, so an entry is in exactly one
-//! place of a view. For each timeline, the places from the newest to the oldest hold falling ranges
-//! of sequences.
+//! Sealing, flushing and merging replace the view; a reader continues with the view that it took. A
+//! flush replaces a sealed memtable by its segments in one step, so an entry is in exactly one
+//! place of a view. For each timeline, the sequence ranges of the places fall from the newest to
+//! the oldest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ pub struct SegmentSet {
 }
 
 impl SegmentSet {
-    /// Those of a store, newest first.
+    /// The segments of a store, newest first.
     pub fn of(&self, store: StoreId) -> &[Arc<Segment>] {
         self.by_store.get(&store).map_or(&[], Vec::as_slice)
     }
 
-    /// All of them.
+    /// All segments.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.by_store.values().flatten()
     }
 
-    /// Adds segments at their places.
+    /// Adds segments at their positions.
     pub fn add(&mut self, segments: impl IntoIterator<Item = Arc<Segment>>) {
         for segment in segments {
             let of_store = self.by_store.entry(segment.record().store).or_default();
@@ -43,7 +43,7 @@ impl SegmentSet {
         }
     }
 
-    /// Takes the segments of a store with these numbers out.
+    /// Removes the segments of a store with these numbers, and returns them.
     pub fn take(&mut self, store: StoreId, numbers: &[FileNumber]) -> Vec<Arc<Segment>> {
         let Some(of_store) = self.by_store.get_mut(&store) else { return Vec::new() };
         let is_taken = |segment: &Arc<Segment>| numbers.contains(&segment.record().number);
@@ -52,12 +52,12 @@ impl SegmentSet {
         taken
     }
 
-    /// Takes all segments of a store out.
+    /// Removes all segments of a store, and returns them.
     pub fn take_all(&mut self, store: StoreId) -> Vec<Arc<Segment>> {
         self.by_store.remove(&store).unwrap_or_default()
     }
 
-    /// Puts a segment in the place of the one with its number, if that is still there.
+    /// Replaces the segment with the same number, if it is still in the set.
     pub fn replace(&mut self, segment: Arc<Segment>) {
         let of_store = self.by_store.get_mut(&segment.record().store);
         let number = segment.record().number;
@@ -69,19 +69,19 @@ impl SegmentSet {
     }
 }
 
-/// Everything that can be read, at one moment.
+/// Everything that can be read at one moment.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Takes new groups.
+    /// The memtable to which new groups are applied.
     pub active: Arc<Memtable>,
-    /// Wait to be flushed, newest first.
+    /// The memtables that wait to be flushed, newest first.
     pub sealed: Vec<Arc<Memtable>>,
-    /// On the disk.
+    /// The segments on the disk.
     pub segments: SegmentSet,
 }
 
 impl View {
-    /// Everything below this place of the log is in segments.
+    /// The lsn below which everything is in segments.
     pub fn flushed_to(&self) -> Lsn {
         self.memtables().last().expect("a view has an active memtable").from()
     }
@@ -91,7 +91,7 @@ impl View {
         std::iter::once(&self.active).chain(&self.sealed)
     }
 
-    /// The memtables, newest first, each with how much of it a reader sees.
+    /// The memtables, newest first, each with its part that a reader sees.
     pub fn memtables_below(
         &self,
         watermark: Watermark,

@@ -60,7 +60,8 @@ pub(crate) enum NewBody {
 pub(crate) struct Overlay<'v> {
     /// Newest first.
     layers: Vec<Rc<dyn Layer + 'v>>,
-    window: RefCell<Window>,
+    /// Most reads meet no changes, and make none.
+    window: RefCell<Option<Box<Window>>>,
 }
 
 /// All changes to a range of sequences.
@@ -81,12 +82,6 @@ pub(crate) struct Found {
     /// The index of its layer.
     layer: usize,
     body: NewBody,
-}
-
-impl Default for Window {
-    fn default() -> Window {
-        Window { first: 1, last: 0, removed: Changes::default(), edited: BTreeMap::new() }
-    }
 }
 
 impl<'v> Overlay<'v> {
@@ -166,11 +161,12 @@ impl<'v> Overlay<'v> {
 
     /// Passes the window that contains `sequence` to `look`.
     fn at<T>(&self, sequence: Sequence, look: impl FnOnce(&Window) -> T) -> T {
-        let mut window = self.window.borrow_mut();
-        if !(window.first..=window.last).contains(&sequence) {
-            *window = Window::around(&self.layers, sequence);
+        let mut kept = self.window.borrow_mut();
+        let is_in = |window: &Window| (window.first..=window.last).contains(&sequence);
+        if !kept.as_deref().is_some_and(is_in) {
+            *kept = Some(Box::new(Window::around(&self.layers, sequence)));
         }
-        look(&window)
+        look(kept.as_deref().expect("it was just made"))
     }
 }
 
@@ -182,7 +178,9 @@ impl fmt::Debug for Overlay<'_> {
 
 impl Window {
     fn around(layers: &[Rc<dyn Layer + '_>], sequence: Sequence) -> Window {
-        let mut window = Window { first: 0, last: Sequence::MAX, ..Window::default() };
+        let (first, last) = (0, Sequence::MAX);
+        let mut window =
+            Window { first, last, removed: Changes::default(), edited: BTreeMap::new() };
         for (number, layer) in layers.iter().enumerate() {
             if layer.bound() <= sequence {
                 // The layer applies below its bound.
@@ -376,6 +374,7 @@ pub(super) mod tests {
         let shown = (40_000..40_100).filter(|sequence| !overlay.removes(*sequence)).count();
         assert_eq!(shown, 50);
         let window = overlay.window.borrow();
+        let window = window.as_deref().expect("it was looked at");
         assert!(
             window.removed.removed.len() <= 2 * AROUND,
             "{} ranges",

@@ -1,17 +1,19 @@
-//! The one interpreter of records (P1, P2, P3): what the operations of a batch do, and in which
+//! The only interpreter of records (P1, P2, P3): the effects of a batch's operations, and their
 //! order.
 //!
-//! A commit, a replay and a salvage each call [`apply`] with a sink of their own. So a record means
-//! the same when it is committed, after a crash, and when it is rescued from a damaged directory.
+//! A commit, a replay and a salvage each call [`apply`] with a sink of their own. So a record has
+//! the same meaning when it is committed, when it is replayed after a crash, and when it is
+//! salvaged from a damaged directory.
 //!
 //! 1. Appends come first. Each target takes the next of the record's sequences.
 //! 2. A body that has a target takes the next place of its group. A stamped body begins with its
 //!    origin, the sequence of the record's first append.
 //! 3. Changes follow. Each has the last sequence of its timeline after step 1. An edit above that
-//!    is skipped and takes no place: the entry that gets this sequence later is another one.
+//!    sequence is skipped and takes no place: the entry that gets this sequence later is another
+//!    one.
 //! 4. The client's id remembers the sequences that were given.
 //!
-//! It does not know: slots, dropped stores, or where a sink keeps what it is given.
+//! This file does not know slots, dropped stores, or where a sink stores its data.
 
 use std::ops::Range;
 
@@ -31,12 +33,12 @@ pub struct CommitPlaces {
 }
 
 impl CommitPlaces {
-    /// Those of the group that starts at `at`.
+    /// The places of the group that starts at `at`.
     pub fn new(at: Lsn) -> CommitPlaces {
         CommitPlaces { at, taken: 0 }
     }
 
-    /// Starts over if a record is in another group than the one before.
+    /// Starts over if a record is in another group than the previous record.
     pub fn of_group(&mut self, at: Lsn) {
         if self.at != at {
             *self = CommitPlaces::new(at);
@@ -49,12 +51,12 @@ impl CommitPlaces {
     }
 }
 
-/// A record's own facts, beside its operations.
+/// The data of a record in addition to its operations.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordFacts<'a> {
     /// Its commit time.
     pub time_ms: TimeMs,
-    /// When lifetimes and id windows of the batch began.
+    /// The start of the lifetimes and id windows of the batch.
     pub start_ms: TimeMs,
     /// Whether the caller chose the first sequence.
     pub chosen: bool,
@@ -62,27 +64,28 @@ pub struct RecordFacts<'a> {
     pub given: &'a [Sequence],
     /// The last sequence of each timeline that it changes, in the order of the changes.
     pub ends: &'a [Sequence],
-    /// The bytes that hold its bodies, names and ids.
+    /// The bytes that contain its bodies, names and ids.
     pub tail: &'a Bytes,
 }
 
-/// A timeline that a record names: appends are numbered first, then changes, from 0 on. An id has
-/// the number of the first append.
+/// A timeline that a record names. Appends are numbered first, then changes, starting with 0. An id
+/// has the number of the first append.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
     pub number: usize,
     pub timeline: TimelineRef<'a>,
 }
 
-/// Takes what a record does.
+/// Receives the effects of a record.
 pub trait Sink {
-    /// Why a record cannot be taken.
+    /// The reason why a record cannot be applied.
     type Error;
 
-    /// A body; the entries that follow have it. `is_copy`: its bytes are not part of the tail.
+    /// Receives a body; the entries that follow have it. `is_copy`: its bytes are not part of the
+    /// tail.
     fn body(&mut self, body: Body, is_copy: bool);
 
-    /// An entry of the last body. `is_chosen`: the caller chose its sequence.
+    /// Receives an entry of the last body. `is_chosen`: the caller chose its sequence.
     fn entry(
         &mut self,
         named: Named<'_>,
@@ -90,8 +93,8 @@ pub trait Sink {
         is_chosen: bool,
     ) -> Result<(), Self::Error>;
 
-    /// A change. `end` is the last sequence of the timeline, or 0 for an id, whose timeline was
-    /// appended to; `place` is where an edit was committed.
+    /// Receives a change. `end` is the last sequence of the timeline, or 0 for an id, whose
+    /// timeline was appended to; `place` is the place of an edit's commit.
     fn change(
         &mut self,
         named: Named<'_>,
@@ -101,8 +104,8 @@ pub trait Sink {
     ) -> Result<(), Self::Error>;
 }
 
-/// Applies a record's operations to a sink: see the heading. Appends come before changes in
-/// `operations`; the facts have as many sequences and ends as they need.
+/// Applies a record's operations to a sink, as described in the heading. Appends come before
+/// changes in `operations`; the facts have as many sequences and ends as the operations need.
 pub fn apply<'a, T, S>(
     operations: impl Iterator<Item = Operation<'a, T>>,
     facts: RecordFacts<'_>,
@@ -172,7 +175,7 @@ pub fn apply_record<S: Sink>(
     places: &mut CommitPlaces,
     sink: &mut S,
 ) -> Result<Result<(), S::Error>, &'static str> {
-    let operations = decode_tail(tail).ok_or("its operations cannot be read")?;
+    let mut operations = decode_tail(tail).ok_or("its operations cannot be read")?;
     let (given, ends) = sequences_of(record, &operations)
         .ok_or("it has more or fewer sequences than its operations need")?;
     let facts = RecordFacts {
@@ -183,9 +186,9 @@ pub fn apply_record<S: Sink>(
         ends,
         tail,
     };
-    let is_append = |operation: &Operation<'_>| matches!(operation, Operation::Append { .. });
-    let (appends, changes): (Vec<_>, Vec<_>) = operations.into_iter().partition(is_append);
-    Ok(apply(appends.into_iter().chain(changes), facts, places, sink))
+    // Stable, so appends come first, and each kind keeps its order.
+    operations.sort_by_key(|operation| !matches!(operation, Operation::Append { .. }));
+    Ok(apply(operations.into_iter(), facts, places, sink))
 }
 
 #[cfg(test)]
@@ -206,7 +209,7 @@ mod tests {
     const STORE: StoreId = StoreId(7);
     const AT: Lsn = Lsn(4096);
 
-    /// Keeps what it is given.
+    /// Keeps everything that it receives.
     #[derive(Debug, Default, PartialEq)]
     struct Taken {
         bodies: Vec<(Bytes, CommitPlace, bool)>,
@@ -303,8 +306,8 @@ mod tests {
     }
 
     proptest! {
-        /// What a commit applies is what a replay of its record applies; sequences rise by one in
-        /// each timeline, places by one in the group, and edits above the end take none.
+        /// A commit and a replay of its record apply the same effects; sequences rise by one in
+        /// each timeline, places rise by one in the group, and edits above the end take no place.
         #[test]
         fn a_record_means_the_same_when_it_is_committed_and_when_it_is_replayed(
             calls in calls(),

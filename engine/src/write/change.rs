@@ -1,19 +1,19 @@
-//! Changes to what was written: trim, delete, edit, drop (P2, P11).
+//! Changes of entries that were written before: trim, delete, edit, drop (P2, P11).
 //!
 //! A trim moves the floor of a timeline; a delete removes ranges of sequences; an edit replaces a
-//! body. Each is one log record; readers apply it to what older memtables and segments hold, and
-//! merging folds it in. There is no tombstone per entry, and a dropped timeline is one whose floor
-//! is above its last sequence: it goes on counting.
+//! body. Each is one log record. Readers apply it to the entries in older memtables and segments,
+//! and merging applies it to the entries that it writes. There is no tombstone per entry. A dropped
+//! timeline is one whose floor is above its last sequence: its sequences continue.
 //!
-//! The answer, how many entries were removed, needs a read. So a change reads first, then submits
-//! what it found, and waits; two changes of one timeline exclude each other meanwhile. Appends do
-//! not wait for changes: they only add above what was read.
+//! The result, the number of removed entries, needs a read. So a change reads first, then submits a
+//! batch with what it found, and waits; two changes of one timeline exclude each other meanwhile.
+//! Appends do not wait for changes: they only add entries above those that were read.
 //!
-//! What is damaged can be changed all the same (P5): entries that cannot be read count by their
+//! Damaged entries can be changed too (P5): entries that cannot be read are counted by their
 //! sequences.
 //!
-//! A trim reads by sure time (`clock::SureTime`): what a wall clock that jumped ahead hides for now
-//! is alive, and a floor above it would take it away for good.
+//! A trim and a delete read by sure time (`clock::SureTime`). An entry that is hidden only because
+//! the wall clock jumped ahead is alive, and a floor above it would remove it for good.
 
 use std::collections::BTreeSet;
 
@@ -26,31 +26,31 @@ use crate::timeline::{End, Floor, Times};
 use crate::write::batch::Batch;
 use crate::write::queue::Queue;
 
-/// What a trim removes.
+/// The entries that a trim removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trim {
-    /// Sequences below this one.
+    /// Entries with sequences below this one.
     Before(Sequence),
-    /// Entries of an earlier time, Unix ms.
+    /// Entries with an earlier time, Unix ms.
     Older(TimeMs),
-    /// All but so many of the newest readable entries.
+    /// All entries except this number of the newest readable ones.
     Keep(u64),
 }
 
-/// How many entries are read at a time while they are counted.
+/// The number of entries that are read at a time while they are counted.
 const COUNT_PAGE: usize = 1000;
 
-/// A page of them.
+/// The limit of one such page.
 const COUNTED: Limit =
     Limit { entries: COUNT_PAGE, body_bytes: u64::MAX, first_always: true, around_damage: true };
 
-/// Removes the start of a timeline, and gives how many readable entries that were.
+/// Removes the start of a timeline. Returns the number of readable entries removed.
 pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim) -> Result<u64> {
     let key = state.key(timeline);
     let _alone = state.turns.changing(key).lock();
     let moment = state.view.moment();
     let reading = Reading::sure(state, &moment, key).around_damage(true);
-    // What is appended meanwhile lies above this end, and stays.
+    // Entries that are appended meanwhile are above this end, and stay.
     let end = reading.end()?;
     let keep_from = match trim {
         Trim::Before(sequence) => sequence,
@@ -68,8 +68,8 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     Ok(removed)
 }
 
-/// The lowest sequence of the newest `count` readable entries. What damage takes counts by its
-/// sequences.
+/// The lowest sequence of the newest `count` readable entries. Entries lost to damage are counted
+/// by their sequences.
 fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequence> {
     let (mut from, mut left) = (last + 1, count);
     while left > 0 {
@@ -90,8 +90,8 @@ fn keep_from(reading: &Reading<'_>, count: u64, last: Sequence) -> Result<Sequen
     Ok(from)
 }
 
-/// How many readable entries there are up to a sequence, and the highest of them. What damage takes
-/// counts by its sequences.
+/// The number of readable entries up to a sequence, and the highest of them. Entries lost to damage
+/// are counted by their sequences.
 fn count_to(reading: &Reading<'_>, high: Sequence) -> Result<(u64, Option<Sequence>)> {
     let (mut count, mut highest) = (0, None);
     let mut low = 0;
@@ -105,7 +105,7 @@ fn count_to(reading: &Reading<'_>, high: Sequence) -> Result<(u64, Option<Sequen
     }
 }
 
-/// The floor of a timeline of which everything below `from` is gone.
+/// The floor of a timeline in which everything below `from` is gone.
 fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor> {
     let trimmed_to = end.floor.trimmed_to;
     let first = reading.first_from(from)?;
@@ -113,7 +113,7 @@ fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor>
         Some((lowest, Times { start_ms, expire_at_ms: until_ms, .. })) => {
             Floor { lowest, start_ms, until_ms, trimmed_to }
         }
-        // Above what was given so far: whatever is appended meanwhile can be read.
+        // Above the sequences given so far: entries that are appended meanwhile are readable.
         None => Floor {
             lowest: (end.last + 1).min(MAX_SEQUENCE + 1),
             start_ms: 0,
@@ -123,7 +123,7 @@ fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor>
     })
 }
 
-/// Removes single entries, and gives how many of them there were.
+/// Removes single entries. Returns the number of entries removed.
 pub fn delete(
     state: &State,
     queue: &Queue,
@@ -153,7 +153,7 @@ pub fn delete(
     Ok(gone.len() as u64)
 }
 
-/// The lowest sequence with an entry that is not one of these; above the last when there is none.
+/// The lowest sequence of an entry that is not in `gone`; above the last one if there is none.
 fn lowest_beside(reading: &Reading<'_>, gone: &BTreeSet<Sequence>, end: &End) -> Result<Sequence> {
     let mut low = end.floor.lowest;
     loop {
@@ -168,7 +168,7 @@ fn lowest_beside(reading: &Reading<'_>, gone: &BTreeSet<Sequence>, end: &End) ->
     }
 }
 
-/// Replaces a body. False when there is no such readable entry.
+/// Replaces a body. False if there is no such readable entry.
 pub fn edit(
     state: &State,
     queue: &Queue,

@@ -3,25 +3,27 @@
 //! ```text
 //!  callers ──submit──> queue: the group that fills up ──take──> commit thread ──resolve──> tickets
 //!
-//!  1. make room: seal a full memtable, or one whose lifetimes began later than these; change to the next log file
-//!  2. give each append its sequence, encode one record a batch          nothing is visible, nothing is durable
-//!  3. write the group; sync it, if one of its batches asked for the disk          durable
-//!  4. apply it to the memtable                                                    visible
-//!  5. mark watches, resolve tickets, hand their wakers over                       known
+//!  1. make room: seal the memtable if it is full, or if its lifetimes began later
+//!     than these; change to the next log file
+//!  2. give each append its sequence, encode one record per batch    nothing visible or durable
+//!  3. write the group; sync it if one of its batches asked for it   durable
+//!  4. apply it to the memtable, and publish it                      visible
+//!  5. mark watches, resolve tickets, hand over their wakers         known to callers
 //! ```
 //!
-//! While one group is on its way to the disk the next one fills up: that is group commit, and there
-//! is no timer. What callers can do they do: copying, summing and hashing when the batch is
-//! prepared, and looking up where a cold timeline ends when it is submitted. The commit thread
-//! alone gives sequences, writes the log and the memtable, so none of them needs a lock against
-//! another writer.
+//! While one group is written to the disk, the next one fills up: this is group commit, and there
+//! is no timer. Callers do as much of the work as they can: they copy, checksum and hash when they
+//! build and prepare a batch, and look up the end of a cold timeline when they submit it. Only the
+//! commit thread gives sequences and writes to the log and the memtable, so none of these needs a
+//! lock against another writer.
 //!
-//! A group that could not be written because the disk is full is refused as a whole and leaves no
-//! trace: its sequences fall back. If it holds trims or removals, the reserve is given back to them
-//! and it is done again; what adds is refused until the reserve is in place. After any other
-//! failure of a write or a sync nothing is known of the disk: the engine is poisoned.
+//! A group that could not be written because the disk is full is refused as a whole: its sequences
+//! are taken back, and at most empty slots remain. If it contains batches that only trim or remove,
+//! the reserve is given back to them and the group is committed again; batches that add data are
+//! refused until the reserve is in place. After any other failure of a write or a sync, the state
+//! of the disk is unknown, and the engine is poisoned.
 //!
-//! It does not know: sockets, stores' names, or how segments are read.
+//! This file does not know sockets, the names of stores, or how segments are read.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -34,7 +36,7 @@ use bytes::Bytes;
 use crate::clock::SLACK_MS;
 use crate::entry::Receipt;
 use crate::error::{Error, Failure, Result};
-use crate::ids::{CommitPlace, FileNumber, Sequence, TimeMs};
+use crate::ids::{CommitPlace, FileNumber, Lsn, Sequence, TimeMs};
 use crate::memtable::{Body, Effect, Group, IdRecord, Memtable, SlotId};
 use crate::read::reading::Reading;
 use crate::state::State;
@@ -46,20 +48,20 @@ use crate::write::queue::{Filling, Queue, Submitted, find_id};
 use crate::write::relaxed;
 use crate::write::sequence::{Allocator, EndHint};
 
-/// The commit thread's own things.
+/// The data of the commit thread.
 pub struct Committer {
     pub(super) state: Arc<State>,
     queue: Arc<Queue>,
     pub(super) wal: Wal,
     pub(super) memtable: Arc<Memtable>,
     pub(super) allocator: Allocator,
-    /// What is applied when the group is durable.
+    /// The part that is applied when the group is durable.
     group: Group,
-    /// The places of its bodies and edits.
+    /// The places of the group's bodies and edits.
     places: CommitPlaces,
-    /// A log file that is in use and that the manifest does not count on yet.
+    /// A log file that is in use and that the manifest does not name yet.
     pub(super) unnamed_file: Option<FileNumber>,
-    /// When the lifetimes of the last group began.
+    /// The start of the lifetimes of the last group.
     last_start_ms: TimeMs,
     /// The ids of the group under construction.
     ids: HashMap<(SlotId, Bytes), IdRecord>,
@@ -70,7 +72,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// A committer that goes on behind what recovery found.
+    /// A committer that continues after the end of the log that recovery found.
     pub fn new(
         state: Arc<State>,
         queue: Arc<Queue>,
@@ -107,7 +109,8 @@ impl Committer {
         }
     }
 
-    /// A group. If it has something that frees space and the disk is full, the reserve is for that.
+    /// Commits a group, and counts its refusals. If the disk is full and a batch only frees space,
+    /// the reserve is used for it.
     fn commit(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let outcomes = self.commit_or_free(group);
         for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
@@ -124,8 +127,8 @@ impl Committer {
                 && !submitted.batch.is_nothing()
                 && matches!(outcome, Err(Error::DiskFull { .. }))
         };
-        // A group that met a full disk is refused as a whole, and left nothing behind. Another may
-        // have been given the reserve meanwhile.
+        // A group that found the disk full was refused as a whole and changed nothing. Another path
+        // may have given the reserve back meanwhile.
         let reserve = &self.state.reserve;
         if group.batches.iter().zip(&outcomes).any(refused) && (reserve.give_back() || had_reserve)
         {
@@ -134,9 +137,9 @@ impl Committer {
         outcomes
     }
 
-    /// Steps 1 to 5 of the heading, but for the tickets.
+    /// Steps 1 to 5 of the heading, without the tickets.
     fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        // Asked once: what is noted below is what is recorded.
+        // Checked once, so that the stores noted below are those of the batches that are recorded.
         let may_add = self.state.reserve.check();
         let room_ms = self.start_ms(self.state.now_ms());
         let prepared =
@@ -149,8 +152,8 @@ impl Committer {
         self.ids.clear();
         let at = self.wal.end();
         self.places = CommitPlaces::new(at);
-        // Making room may have taken long: a lifetime begins now. The memtable takes no start below
-        // the one it was asked for.
+        // Making room may have taken long, and a lifetime begins now. The memtable accepts no start
+        // below the one that was passed to `make_room`.
         let (time_ms, now_ms) = self.state.times.moment();
         let start_ms = self.start_ms(now_ms).max(room_ms);
         let times = Times::new(time_ms, start_ms, 0);
@@ -166,18 +169,20 @@ impl Committer {
             self.memtable.started_at(start_ms);
             self.last_start_ms = start_ms;
         }
-        self.memtable.apply(&mut self.group, at, self.state.view.settled());
-        self.state.view.publish(self.wal.end());
+        // Only changes leave a history that readers may need.
+        let settled = if self.group.has_effects() { self.state.view.settled() } else { Lsn(0) };
+        let bodies = self.memtable.apply(&mut self.group, at, settled);
+        self.state.view.publish(self.wal.end(), bodies);
         self.allocator.settle();
-        // The group is committed: what goes wrong from here on changes no outcome.
+        // The group is committed: a failure from here on changes no outcome.
         let mut woken = Vec::new();
         let _poisoned = guarded(&self.state, || self.publish(group, &outcomes, &mut woken));
         self.state.wake.hand_over(woken);
         outcomes
     }
 
-    /// When the lifetimes of a group begin. A clock that goes back a little makes none of them
-    /// begin earlier than those before.
+    /// The start of a group's lifetimes. If the clock is set back by at most `SLACK_MS`, it is not
+    /// below that of the previous group.
     fn start_ms(&self, now_ms: TimeMs) -> TimeMs {
         if self.last_start_ms.saturating_sub(now_ms) <= SLACK_MS {
             now_ms.max(self.last_start_ms)
@@ -186,11 +191,12 @@ impl Committer {
         }
     }
 
-    /// A group, and behind it what somebody asked for. A seal that failed is told to them only: the
-    /// batches are committed.
+    /// Commits a group, and then seals or vouches if a caller asked for it. A seal that failed is
+    /// reported only to the callers that asked for it: the batches are committed.
     fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let mut outcomes = if group.batches.is_empty() { Vec::new() } else { self.commit(group) };
-        // A group that was committed meanwhile is vouched for later, unless nothing follows it.
+        // If the group has batches, the vouching is left out: the next group vouches for them, or
+        // the expiry thread asks again.
         if group.vouch && group.batches.is_empty() {
             match self.vouch() {
                 Ok(()) | Err(Failure::Refused(_)) => {}
@@ -216,7 +222,7 @@ impl Committer {
         outcomes
     }
 
-    /// Step 2, for one batch. One that is refused leaves no trace.
+    /// Step 2, for one batch. A refused batch takes no sequence and writes nothing.
     fn record(
         &mut self,
         submitted: &Submitted,
@@ -228,8 +234,8 @@ impl Committer {
             return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
         }
         if !batch.frees_only() {
-            // First: what is refused over and over must not leave slots behind in a memtable that
-            // cannot be flushed.
+            // This check is first: batches that are refused again and again must not leave slots in
+            // a memtable that cannot be flushed.
             may_add.clone()?;
         }
         self.check_stores(batch)?;
@@ -240,7 +246,7 @@ impl Committer {
         self.check(submitted, slots.first())?;
         let mut sequences = self.sequences(batch, &slots)?;
         let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
-        // Behind them the ends of the timelines that it changes, for a recovery that cannot look
+        // The ends of the timelines that the batch changes follow, for a recovery that cannot look
         // them up.
         sequences
             .extend(slots[given..].iter().map(|slot| self.allocator.last(*slot, &self.memtable)));
@@ -256,11 +262,11 @@ impl Committer {
         Ok(Receipt { time_ms, sequences, duplicate: false })
     }
 
-    /// An error if a store that the batch is about was dropped since it was queued.
+    /// An error if a store that the batch concerns was dropped since it was queued.
     fn check_stores(&self, batch: &Prepared) -> Result<()> {
         let mut known = None;
         for store in batch.stores().chain(batch.bases.iter().map(|basis| basis.store)) {
-            // Those of a fan-out lie side by side: this is one look for all of them.
+            // The targets of a fan-out in one store are adjacent: one check covers all of them.
             if known.replace(store) != Some(store) {
                 self.state.check_store(store)?;
             }
@@ -268,7 +274,7 @@ impl Committer {
         Ok(())
     }
 
-    /// The slots of all timelines of a batch in the active memtable, made where there are none.
+    /// The slots of all timelines of a batch in the active memtable, created where there are none.
     fn slots(&self, submitted: &Submitted) -> Result<Vec<SlotId>> {
         let batch = &submitted.batch;
         let slot = |(place, key): (usize, Key<'_>)| {
@@ -322,7 +328,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Where a timeline ends that a batch was decided on. It gets no slot for that.
+    /// The end of a timeline that a batch was decided on. The timeline gets no slot for this.
     fn last_of(&mut self, basis: &Basis, hint: Option<EndHint>) -> Result<Sequence> {
         let key = basis.key();
         if let Some(slot) = self.memtable.find(key) {
@@ -331,8 +337,8 @@ impl Committer {
         Ok(self.end_of(key, hint)?.last)
     }
 
-    /// Where a timeline without a slot ends: as its caller found, unless the memtable was sealed
-    /// since then.
+    /// The end of a timeline without a slot: the one that its caller found, unless the memtable was
+    /// sealed since then.
     fn end_of(&self, key: Key<'_>, hint: Option<EndHint>) -> Result<End> {
         match hint.and_then(|hint| hint.under(&self.memtable)) {
             Some(end) => Ok(end),
@@ -340,7 +346,8 @@ impl Committer {
         }
     }
 
-    /// A sequence for each append: the chosen one for the first, if one was chosen, else the next.
+    /// A sequence for each append: the chosen one for the first, if one was chosen, otherwise the
+    /// next.
     fn sequences(&mut self, batch: &Prepared, slots: &[SlotId]) -> Result<Vec<Sequence>> {
         let mark = self.allocator.mark();
         let mut sequences = Vec::with_capacity(batch.targets.len());
@@ -360,7 +367,7 @@ impl Committer {
         Ok(sequences)
     }
 
-    /// Collects what step 4 will apply.
+    /// Collects the data that step 4 applies.
     fn stage(&mut self, batch: &Prepared, times: Times, slots: &[SlotId], sequences: &[Sequence]) {
         let (given, ends) = sequences.split_at(batch.targets.len());
         let facts = RecordFacts {
@@ -376,8 +383,8 @@ impl Committer {
         let Ok(()) = apply(batch.operations(), facts, &mut self.places, &mut staging);
     }
 
-    /// Step 3. A group without a record may still vouch for earlier ones: a retry is told that its
-    /// append is durable.
+    /// Step 3. A group without a record may still have to make earlier ones durable: a retry is
+    /// answered that its append is durable.
     fn log(&mut self, group: &Filling) -> Result<(), Failure> {
         let counters = &self.state.counters;
         if !self.wal.group().is_empty() {
@@ -397,7 +404,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Step 5, but for the tickets: everything is visible now.
+    /// Step 5, without the tickets: everything is visible now.
     fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>) {
         let committed = group.batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
         let (mut entries, mut body_bytes) = (0, 0);
@@ -416,12 +423,12 @@ impl Committer {
     }
 }
 
-/// What a group will apply to the memtable, by slot.
+/// The data that a group applies to the memtable, by slot.
 struct Staging<'a> {
     group: &'a mut Group,
     /// The ids of the group under construction.
     ids: &'a mut HashMap<(SlotId, Bytes), IdRecord>,
-    /// Those of the record's timelines, by number.
+    /// The slots of the record's timelines, by number.
     slots: &'a [SlotId],
 }
 
@@ -456,7 +463,7 @@ impl Sink for Staging<'_> {
     }
 }
 
-/// Takes a step. A panic in it is a broken invariant: this and all later groups are refused, and
+/// Runs a step. A panic in it is a broken invariant: this and all later groups are refused, so that
 /// nobody waits for them in vain.
 fn guarded<T>(state: &State, step: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(step)).map_err(|_| {

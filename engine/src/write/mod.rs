@@ -4,7 +4,7 @@
 //!  batch ─prepare─> queue ─group─> commit: rotate, sequence, record, log, apply ─resolve─> ticket
 //! ```
 //!
-//! `commit` is the path; everything else here is a step of it, or builds what it takes.
+//! `commit` is the path; each of the other files is a step of it, or builds its input.
 
 pub mod apply;
 pub mod batch;

@@ -1,12 +1,12 @@
-//! Where submitters and the commit thread meet: the group that fills up while the one before it is
-//! on its way to the disk.
+//! The queue between submitters and the commit thread: the group that fills up while the previous
+//! one is written to the disk.
 //!
-//! What callers can do they do here, on their own threads: looking up where timelines end that the
-//! active memtable does not know, and what a client's id was used for. Both are hints: they count
-//! only while the memtable that they were looked up under is still the active one, since every
-//! later commit would have left its trace in it.
+//! Callers do as much of the work as they can here, on their own threads: they look up the ends of
+//! timelines that the active memtable does not know, and the use of a client's id. Both results are
+//! hints: they count only while the memtable that was active at the look-up is still the active
+//! one, since every later commit to the timeline would have left an entry or a slot in it.
 //!
-//! The group that fills up is bounded: beyond that, submitting waits.
+//! The size of the group that fills up is limited; while it is above the limit, submitters wait.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ use crate::write::ticket::{Fill, Ticket};
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
 
-/// A batch on its way, with what its submitter found out about cold timelines.
+/// A submitted batch, with the results of its submitter's look-ups.
 pub struct Submitted {
     pub batch: Prepared,
-    /// For each timeline that had no slot in the active memtable: where it ended.
+    /// For each timeline that had no slot in the active memtable: its end.
     pub hints: Vec<Option<EndHint>>,
-    /// The same for each timeline that it was decided on.
+    /// The same for each timeline that the batch was decided on.
     pub basis_hints: Vec<Option<EndHint>>,
-    /// What its id was used for before, as far as the active memtable does not know.
+    /// The earlier use of its id, as far as the active memtable does not know it.
     pub id: Option<IdHint>,
 }
 
@@ -52,7 +52,7 @@ impl Submitted {
     }
 }
 
-/// An answer that counts only while the same memtable is the active one.
+/// The result of a look-up of an id, which counts only while the same memtable is active.
 pub struct IdHint {
     pub memtable: Lsn,
     pub found: Option<IdRecord>,
@@ -63,18 +63,18 @@ pub struct IdHint {
 pub struct Filling {
     pub batches: Vec<Submitted>,
     pub fill: Arc<Fill>,
-    /// What its records take in the log, at most.
+    /// The maximum size of its records in the log.
     pub bytes: usize,
-    /// What it takes in memory.
+    /// Its size in memory.
     memory_bytes: usize,
-    /// Somebody wants the memtable sealed behind this group.
+    /// Whether a caller wants the memtable sealed after this group.
     pub seal: bool,
-    /// The last group is to have one behind it that vouches for it.
+    /// Whether an empty group is to be written after the last one, to confirm that it was durable.
     pub vouch: bool,
     pub closed: bool,
 }
 
-/// Where submitters and the commit thread meet.
+/// The queue between submitters and the commit thread.
 #[derive(Default)]
 pub struct Queue {
     filling: Mutex<Filling>,
@@ -83,8 +83,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Queues batches, in this order; one that was refused keeps its refusal. Waits only while the
-    /// group that fills up is over its limit.
+    /// Queues batches in this order; a batch that was refused keeps its error. Waits only while the
+    /// group that fills up is above its limit.
     pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
         let looked_up: Vec<Result<Submitted>> = batches
             .into_iter()
@@ -110,8 +110,8 @@ impl Queue {
         tickets
     }
 
-    /// Asks for the active memtable to be sealed behind everything submitted so far. The ticket
-    /// tells when it is.
+    /// Asks the commit thread to seal the active memtable after everything submitted so far. The
+    /// ticket resolves when this is done.
     pub fn seal(&self) -> Result<Ticket> {
         let mut filling = self.filling.lock();
         if filling.closed {
@@ -124,20 +124,20 @@ impl Queue {
         Ok(ticket)
     }
 
-    /// Asks for a group without records behind the last one. Nobody waits for it.
+    /// Asks for a group without records after the last one. Nobody waits for it.
     pub fn vouch(&self) {
         self.filling.lock().vouch = true;
         self.arrived.notify_one();
     }
 
-    /// No more batches: the commit thread ends when it has committed what is queued.
+    /// Takes no more batches: the commit thread ends when it has committed the queued ones.
     pub fn close(&self) {
         self.filling.lock().closed = true;
         self.arrived.notify_all();
         self.taken.notify_all();
     }
 
-    /// The next group, as soon as there is one; `None` when the queue is closed and empty.
+    /// The next group, as soon as there is one; `None` if the queue is closed and empty.
     pub fn take(&self) -> Option<Filling> {
         let mut filling = self.filling.lock();
         while filling.batches.is_empty() && !filling.vouch {
@@ -162,8 +162,8 @@ impl Filling {
     }
 }
 
-/// Looks up, on the caller's thread, what the active memtable does not know: where timelines end,
-/// and what an id was used for.
+/// Looks up, on the caller's thread, what the active memtable does not know: the ends of timelines,
+/// and the use of an id.
 fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
     let view = state.view.load();
     let memtable = view.active.from();
@@ -189,7 +189,7 @@ fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
     Ok(Submitted { batch, hints, basis_hints, id })
 }
 
-/// What the id of a batch was used for, as far as the view knows.
+/// The earlier use of a batch's id, as far as the view knows.
 pub fn find_id(
     state: &State,
     view: &View,
@@ -210,8 +210,8 @@ mod modelled {
     use super::*;
     use crate::entry::Receipt;
 
-    /// A commit thread that commits nothing, and resolves each group. It ends with how many batches
-    /// there were.
+    /// A commit thread that commits nothing and resolves each group. It returns the number of
+    /// batches.
     fn commit_all(queue: &Arc<Queue>) -> JoinHandle<usize> {
         let queue = queue.clone();
         loom::thread::spawn(move || {
@@ -243,7 +243,7 @@ mod modelled {
         });
     }
 
-    /// Two batches into a group that is over its limit with one.
+    /// Pushes two batches into a group that is above its limit with one.
     fn push_two(queue: &Queue) -> Vec<Ticket> {
         let tickets = queue.push((0..2).map(|_| Ok(Submitted::nothing())).collect(), 0);
         tickets.into_iter().flatten().collect()

@@ -1,37 +1,41 @@
-//! Relaxed durability (P2): sequences that a power cut takes although they were seen belong to an
+//! Relaxed durability (P2): sequences that were visible and may be lost in a power cut belong to an
 //! epoch of their own.
 //!
 //! ```text
-//!  the first batch for a store that asks for the operating system only    manifest: this boot, the store    before it is visible
-//!  a clean stop                                                           manifest: no store
-//!  an open in the same boot    the page cache has all of it, and replay makes it durable      manifest: no store
-//!  an open in another boot     the end of its timelines may be gone: its generation rises     manifest: no store
+//!  event                             manifest
+//!  the first batch for a store       names this boot and the store, before the batch is visible
+//!    with durability `Os`
+//!  a clean stop                      names no store
+//!  an open in the same boot          names no store: the page cache has all entries, and replay
+//!                                    makes them durable
+//!  an open in another boot           names no store; the store's generation rises: the end of its
+//!                                    timelines may be lost
 //! ```
 //!
-//! The epoch of a store is the history and the store's generation. A reader whose cursor is at a
-//! sequence that was lost is therefore answered with EPOCH, and does not take the entry that has
-//! the sequence now for the one that it has seen. Nothing is skipped, so sequences stay dense (P4).
-//! The generation rises also when nothing was lost after all: only a sync could tell, and relaxed
-//! durability is there to save it.
+//! The epoch of a store consists of the history and the store's generation. So a reader whose
+//! cursor is at a lost sequence is answered with EPOCH, and does not mistake the entry that has the
+//! sequence now for the one that it has seen. No sequence is skipped, so sequences stay dense (P4).
+//! The generation rises even if nothing was lost: only a sync could find that out, and the purpose
+//! of relaxed durability is to save that sync.
 //!
-//! A boot that is not known counts as another one.
+//! An unknown boot counts as another boot.
 //!
-//! It does not know: what was lost, or how an epoch is shown.
+//! This file does not know what was lost, or how an epoch is shown.
 
 use crate::error::{Failure, Result};
 use crate::format::manifest::{Live, Relaxed};
 use crate::ids::{BootId, StoreId};
 use crate::state::State;
 
-/// The stores of which the manifest says, since this open, that a power cut may take entries that
-/// were seen.
+/// The stores for which the manifest records, since this open, that a power cut may lose visible
+/// entries.
 #[derive(Debug, Default)]
 pub struct Noted {
     stores: Vec<StoreId>,
 }
 
 impl Noted {
-    /// Notes the stores durably. Each costs a manifest once.
+    /// Records the stores durably. Each store costs one write of the manifest, once.
     pub fn add(
         &mut self,
         state: &State,
@@ -55,8 +59,8 @@ impl Noted {
     }
 }
 
-/// What an open in a boot makes of what an earlier life noted. Gives the stores that begin another
-/// epoch.
+/// Applies the stores recorded by an earlier run to an open in `boot`. Returns the stores that
+/// begin another epoch.
 pub fn settle(live: &mut Live, boot: BootId) -> Vec<StoreId> {
     let Relaxed { boot: noted, stores } = std::mem::take(&mut live.relaxed);
     if noted == boot && boot != BootId::default() {
@@ -73,8 +77,8 @@ mod tests {
     use super::*;
     use crate::format::manifest::StoreRecord;
 
-    /// The generations of two stores, of which the second was noted in a boot, after an open in
-    /// another.
+    /// The generations of two stores, the second of which was recorded in the boot `noted`, after
+    /// an open in `boot`.
     fn settled(noted: u8, boot: u8) -> [u64; 2] {
         let relaxed = Relaxed { boot: BootId([noted; 16]), stores: vec![StoreId(2)] };
         let stores = [1, 2].map(|id| StoreRecord::new(StoreId(id), "store", 0)).to_vec();

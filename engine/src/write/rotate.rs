@@ -1,7 +1,7 @@
-//! Step 1 of a commit: room in the memtable, in the log and on the disk, and what must be durable
-//! before anything is acknowledged.
+//! Step 1 of a commit: makes space in the memtable, in the log and on the disk, and makes durable
+//! what must be durable before anything is acknowledged.
 //!
-//! It does not know: what is committed.
+//! This file does not know what is committed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,8 +26,8 @@ impl Committer {
                     self.wait_for_merge();
                     self.seal()?;
                 }
-                // Changes that give space back are taken all the same, into a memtable that is over
-                // its size: nothing else is.
+                // Only changes that free space are accepted in this case, into a memtable that is
+                // above its size.
                 Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {}
                 Err(error) => return Err(error),
             }
@@ -40,15 +40,15 @@ impl Committer {
         self.name_file()
     }
 
-    /// A log file was put to use.
+    /// Records that a log file is in use.
     fn in_use(&mut self, file: WalFile) {
         self.state.counters.wal_files.add(1);
         self.state.log_files.add(file);
         self.unnamed_file = Some(file.number);
     }
 
-    /// The manifest must count on the log file before anything in it is acknowledged, or its loss
-    /// would not be noticed.
+    /// The manifest must name the log file before anything in it is acknowledged; otherwise the
+    /// loss of the file would not be noticed.
     fn name_file(&mut self) -> Result<()> {
         if let Some(number) = self.unnamed_file {
             let named = self.state.manifest.lock().commit(|live| live.log_file = number);
@@ -61,8 +61,8 @@ impl Committer {
         Ok(())
     }
 
-    /// The manifest must say which stores a power cut can set back before anything of them is
-    /// visible that it can take.
+    /// The manifest must name the stores that a power cut can set back before any entry that it can
+    /// lose is visible.
     pub(super) fn note_relaxed(&mut self, group: &Filling, may_add: bool) -> Result<()> {
         let is_concerned = |batch: &&Prepared| {
             batch.durability == Durability::Os && (may_add || batch.frees_only())
@@ -88,8 +88,8 @@ impl Committer {
         }
     }
 
-    /// Waits while merging is too far behind and goes on: what is written faster than it can be
-    /// merged would fill the disk.
+    /// Waits while merging is too far behind and makes progress: data that is written faster than
+    /// it can be merged would fill the disk.
     fn wait_for_merge(&self) {
         loop {
             let seen = self.state.progress.changes();
@@ -102,7 +102,7 @@ impl Committer {
         }
     }
 
-    /// The active memtable ends here, at a durable place of the log; a new one begins.
+    /// Seals the active memtable at a durable position of the log, and starts a new one.
     fn seal(&mut self) -> Result<()> {
         self.wal.sync().map_err(|failure| self.state.failed(failure))?;
         let next = Arc::new(Memtable::new(self.wal.end()));
@@ -118,8 +118,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Seals, and leaves the log file: when the flush is done, the disk holds what is live in
-    /// segments only.
+    /// Seals the active memtable and changes to a new log file: after the flush, everything live on
+    /// the disk is in segments.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
         self.wait_for_flush()?;
         self.seal()?;
@@ -132,9 +132,9 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes a group without records, if the last one has nothing behind it that says that it was
-    /// durable. What is in segments only needs no log; on a full disk it is tried again with the
-    /// next tick of the clock.
+    /// Writes a group without records if no later group confirms that the last one was durable. If
+    /// everything is in segments, the log is not needed and nothing is written. On a full disk this
+    /// is tried again at the next tick of the expiry thread.
     pub(super) fn vouch(&mut self) -> Result<(), Failure> {
         let is_needed = self.wal.unvouched().is_some() && !self.memtable.is_empty();
         if !is_needed || self.state.reserve.is_out() || self.state.poison.check().is_err() {
@@ -147,14 +147,14 @@ impl Committer {
         Ok(())
     }
 
-    /// Lets the clock's thread know whether there is something to vouch for.
+    /// Records for the expiry thread whether a group needs confirmation.
     pub(super) fn tell_unvouched(&self) {
         let end = self.wal.unvouched().filter(|_| !self.memtable.is_empty());
         self.state.unvouched.store(end.map_or(0, |end| end.0), Ordering::Relaxed);
     }
 
-    /// Whether the active memtable is empty and begins where the log ends, so that the checkpoint
-    /// does, too.
+    /// Whether the active memtable is empty and starts at the end of the log; then the checkpoint
+    /// is there too.
     pub(super) fn is_all_flushed(&self) -> bool {
         self.memtable.is_empty() && self.memtable.from() == self.wal.end()
     }

@@ -1,27 +1,27 @@
-//! Sequences (P2, P4): the next one of each timeline, given where the record is built and never
-//! from a cache ahead of the log.
+//! Sequences (P2, P4): the next one of each timeline, given when the record is built and never from
+//! a cache ahead of the log.
 //!
-//! Per slot of the active memtable there is one number, the last sequence given, which only the
-//! commit thread knows. It is ahead of the memtable only while a group is on its way to the disk;
-//! if the group is refused, the numbers fall back.
+//! For each slot of the active memtable there is one number, the last sequence given, which only
+//! the commit thread knows. It is ahead of the memtable only while a group is written to the disk;
+//! if the group is refused, the numbers are taken back.
 //!
-//! Where a timeline without a slot ends is looked up by the caller, before the batch is queued: an
-//! `EndHint`. A hint counts only for the memtable it was looked up under: every later append of the
-//! timeline would have left a slot in it.
+//! The end of a timeline without a slot is looked up by the caller before the batch is queued: an
+//! `EndHint`. A hint counts only for the memtable under which it was looked up: every later append
+//! to the timeline would have left a slot in that memtable.
 //!
-//! It does not know: how an end is looked up, or records.
+//! This file does not know how an end is looked up, or what records are.
 
 use crate::ids::{Lsn, MAX_SEQUENCE, Sequence};
 use crate::memtable::{Memtable, SlotId};
 use crate::timeline::End;
 
-/// Where a timeline ended, as far as was known when the memtable that starts at `memtable` was the
-/// active one.
+/// The end of a timeline, as far as it was known when the memtable that starts at `memtable` was
+/// active.
 #[derive(Clone, Copy, Debug)]
 pub struct EndHint {
-    /// Which memtable was active.
+    /// The memtable that was active.
     pub memtable: Lsn,
-    /// What was known.
+    /// The end that was found.
     pub end: End,
 }
 
@@ -35,26 +35,27 @@ impl EndHint {
 /// Gives sequences to the appends of one group after another.
 #[derive(Debug, Default)]
 pub struct Allocator {
-    /// By slot number inside each shard: the last sequence given; 0 when not looked at yet.
+    /// By slot number inside each shard: the last sequence given; 0 if it was not looked up yet.
     given: Vec<Vec<Sequence>>,
-    /// What was given since the last settlement, to fall back.
+    /// The sequences given since the last settlement, to be taken back if the group is refused.
     unsettled: Vec<(SlotId, Sequence)>,
 }
 
 impl Allocator {
-    /// A new memtable: nothing is known of its slots.
+    /// Starts with a new memtable: nothing is known of its slots.
     pub fn restart(&mut self) {
         self.given.clear();
         self.unsettled.clear();
     }
 
-    /// The next sequence of a slot; `None` when the highest was given.
+    /// The next sequence of a slot; `None` if the highest one was given.
     pub fn next(&mut self, slot: SlotId, memtable: &Memtable) -> Option<Sequence> {
         let next = self.given(slot, memtable) + 1;
         self.take(slot, memtable, next).then_some(next)
     }
 
-    /// Gives a slot this sequence, which must be above the last one and not above the highest.
+    /// Gives this sequence to a slot. False if it is not above the last one, or is above the
+    /// highest.
     pub fn take(&mut self, slot: SlotId, memtable: &Memtable, sequence: Sequence) -> bool {
         let before = self.given(slot, memtable);
         if sequence <= before || sequence > MAX_SEQUENCE {
@@ -86,12 +87,12 @@ impl Allocator {
         shard[place]
     }
 
-    /// How much was given since the last settlement.
+    /// The number of sequences given since the last settlement.
     pub fn mark(&self) -> usize {
         self.unsettled.len()
     }
 
-    /// Takes back what was given since the mark.
+    /// Takes back the sequences given since the mark.
     pub fn fall_back(&mut self, mark: usize) {
         for (slot, before) in self.unsettled.drain(mark..).rev() {
             let (shard, place) = slot.place();
@@ -99,7 +100,7 @@ impl Allocator {
         }
     }
 
-    /// What was given is in the memtable now.
+    /// The sequences given are in the memtable now, and are final.
     pub fn settle(&mut self) {
         self.unsettled.clear();
     }

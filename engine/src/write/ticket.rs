@@ -1,9 +1,9 @@
-//! Tickets: how the commit thread tells all submitters of a group at once what became of their
+//! Tickets: the commit thread reports to all submitters of a group at once the outcome of their
 //! batches.
 //!
-//! A `Fill` is the group that is filling up; each ticket is a place in it. Resolving a fill takes
-//! one lock and one wake-up of all its waiters, not one a writer. A ticket is a future that needs
-//! no runtime, and can be waited for by a plain thread.
+//! A `Fill` is the group that fills up; each ticket has an index in it. Resolving a fill takes one
+//! lock and one wake-up of all its waiters, not one per writer. A ticket is a future that needs no
+//! runtime; a plain thread can wait for it too.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,19 +23,19 @@ pub(crate) struct Fill {
 
 #[derive(Default)]
 struct FillState {
-    /// One a batch; taken by its ticket.
+    /// One per batch; taken by its ticket.
     outcomes: Option<Vec<Option<Result<Receipt>>>>,
     wakers: Vec<Waker>,
 }
 
 impl Fill {
-    /// The place of the batch that was added as number `place`.
+    /// The ticket of the batch that was added with index `place`.
     pub fn ticket(self: &Arc<Fill>, place: usize) -> Ticket {
         Ticket { fill: self.clone(), place, waker: None }
     }
 
-    /// Resolves every ticket, and wakes the threads that wait. Gives the wakers to be woken,
-    /// outside the commit path. Called once.
+    /// Resolves every ticket, and wakes the threads that wait. Returns the wakers, which the caller
+    /// wakes outside the commit path. Called once.
     #[must_use = "wakers that are not woken are forgotten"]
     pub fn resolve(&self, outcomes: Vec<Result<Receipt>>) -> Vec<Waker> {
         let wakers = {
@@ -49,25 +49,25 @@ impl Fill {
     }
 }
 
-/// Resolves when its batch is durable and visible to every reader, or failed as a whole. Dropping
-/// it does not undo the batch.
+/// Resolves when its batch is durable and visible to every reader, or has failed as a whole.
+/// Dropping it does not undo the batch.
 ///
 /// [`Ticket::wait`] blocks a plain thread. As a future, it wakes its waker on the engine's wake
 /// thread, where a waker may do anything: append, wait, close the engine, or drop its last handle.
-/// One that blocks delays other wakers, and the engine's stop, but no append; one that panics
-/// affects nobody else.
+/// A waker that blocks delays other wakers and the stop of the engine, but no append; a waker that
+/// panics affects nothing else.
 #[must_use = "a batch is committed only when its ticket says so"]
 pub struct Ticket {
     fill: Arc<Fill>,
     place: usize,
-    /// Where this ticket's waker stands in the fill.
+    /// The index of this ticket's waker in the fill.
     waker: Option<usize>,
 }
 
 const TAKEN: &str = "a ticket gives its outcome once";
 
 impl Ticket {
-    /// Blocks until the batch is committed.
+    /// Blocks until the batch is committed or has failed.
     pub fn wait(self) -> Result<Receipt> {
         let mut state = self.fill.state.lock();
         loop {
@@ -84,8 +84,8 @@ impl Future for Ticket {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Receipt>> {
         let ticket = &mut *self;
-        // Cloned before the lock is taken, and what it replaces is dropped after: both are code of
-        // the caller.
+        // The waker is cloned before the lock is taken, and the replaced one is dropped after it is
+        // released: both run code of the caller.
         let waker = context.waker().clone();
         let mut state = ticket.fill.state.lock();
         if let Some(outcomes) = &mut state.outcomes {

@@ -1,12 +1,12 @@
 //! Snapshots: one moment of all stores (P3).
 //!
 //! Checked here:
-//!  * a snapshot shows each batch as a whole, while others commit, seal and flush;
-//!  * whatever is appended, edited, deleted, trimmed, dropped, flushed or merged later, the reads
-//!    of a snapshot stay the same;
-//!  * a snapshot that keeps too much memory is revoked, the oldest first.
+//!  * a snapshot shows each batch completely, while other threads commit, seal and flush;
+//!  * the reads of a snapshot stay the same, whatever is appended, edited, deleted, trimmed,
+//!    dropped, flushed or merged later;
+//!  * snapshots that keep too much memory are revoked, the oldest first.
 //!
-//! Random operations with snapshots among them are in the model (`model`).
+//! The model (`model`) tests random operations with snapshots among them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,8 +23,8 @@ fn small() -> Options {
     Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() }
 }
 
-/// Every batch appends to all timelines and writes its own number over the first entry of each: in
-/// a snapshot, the last sequence of each timeline is that number.
+/// Every batch appends to all timelines and replaces the first entry of each by its own number: in
+/// a snapshot, that number is the last sequence of each timeline.
 #[test]
 fn a_snapshot_shows_each_batch_as_a_whole() {
     const BATCHES: u64 = 1500;
@@ -78,7 +78,7 @@ fn a_snapshot_shows_each_batch_as_a_whole() {
     assert_eq!(store.end(&name(0)).expect("reads").0, BATCHES);
 }
 
-/// All that reads tell of some timelines.
+/// All results of reads of some timelines.
 fn all_of(store: &Store, names: &[&[u8]]) -> String {
     let mut told = format!("{:?}\n", store.list(b"", None, 100).expect("lists"));
     for name in names {

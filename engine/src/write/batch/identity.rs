@@ -1,14 +1,14 @@
-//! What a client's id stands for (P12): two hashes, by which a batch with the same id is known as a
-//! repeat or as another batch.
+//! The meaning of a client's id (P12): two hashes, which show whether a batch with the same id is a
+//! repeat or another batch.
 //!
-//! The first is over bodies, the second over timelines and changes. A repeat has the same appends,
-//! to the same timelines in the same order, and the same changes. Durability, conditions, a chosen
-//! sequence, the origin's stamp and lifetimes are not compared: a client that repeats may compute a
-//! lifetime again, from the time that is left.
+//! The first hash covers the bodies, the second the timelines and changes. A repeat has the same
+//! appends, to the same timelines in the same order, and the same changes. Durability, conditions,
+//! a chosen sequence, the origin's stamp and lifetimes are not compared: a client that repeats a
+//! batch may compute a lifetime again, from the time that is left.
 //!
-//! The hashes are in the log and in segments: what they are made of is part of the format.
+//! The hashes are in the log and in segments, so their definition is part of the format.
 //!
-//! It does not know: where ids are kept.
+//! This file does not know where ids are stored.
 
 use super::{AppendedBody, Change, ChangeKind, Target};
 use crate::format::checksum::name_hash;
@@ -24,12 +24,12 @@ pub(crate) fn stands_for(what: &[u8]) -> (u64, u64) {
     (name_hash(what), STANDS_ALONE)
 }
 
-/// The sequences that are remembered for an id with this hash of targets.
+/// The sequences that are remembered for an id with this hash of its targets.
 pub(crate) fn remembered(targets_hash: u64, sequences: &[Sequence]) -> &[Sequence] {
     if targets_hash == STANDS_ALONE { &sequences[..sequences.len().min(1)] } else { sequences }
 }
 
-/// A batch that is not finished yet, whose places are those in the writer.
+/// An unfinished batch, whose byte ranges are those in the writer.
 pub(super) struct Content<'a> {
     pub tail: &'a TailWriter,
     pub bodies: &'a [AppendedBody],
@@ -41,7 +41,7 @@ impl Content<'_> {
     /// The hashes of an id that stands for the whole batch.
     pub fn hashes(&self) -> (u64, u64) {
         let hashes = match self.bodies {
-            // As every release made them, so that an id that was used before an update is still
+            // Every release has computed them so; an id that was used before an update is still
             // known after it.
             [body] if self.changes.is_empty() => {
                 (name_hash(self.tail.body_at(&body.place)), self.targets())
@@ -54,17 +54,17 @@ impl Content<'_> {
         (hashes.0, if hashes.1 == STANDS_ALONE { 1 } else { hashes.1 })
     }
 
-    /// Over the targets, in their order.
+    /// A hash of the targets, in their order.
     fn targets(&self) -> u64 {
         self.targets.iter().fold(0, |hash, target| self.timeline(hash, target.store, &target.name))
     }
 
-    /// Over the targets, each with the number of its body, and over the changes, in their order.
+    /// A hash of the targets, each with the number of its body, and of the changes, in their order.
     fn operations(&self) -> u64 {
         let appended = self.targets.iter().fold(0, |hash, target| {
             mixed(self.timeline(hash, target.store, &target.name), u64::from(target.body))
         });
-        // The counts keep a target and a change apart.
+        // The counts keep targets and changes apart.
         let counted = mixed(mixed(appended, self.targets.len() as u64), self.changes.len() as u64);
         self.changes.iter().fold(counted, |hash, change| {
             let hash = self.timeline(hash, change.store, &change.name);
@@ -90,7 +90,7 @@ impl Content<'_> {
     }
 }
 
-/// A hash of pieces in their order, with one more piece.
+/// Adds a piece to a hash of pieces in their order.
 fn mixed(hash: u64, piece: u64) -> u64 {
     (hash.rotate_left(5) ^ piece).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

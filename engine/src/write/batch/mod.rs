@@ -1,11 +1,12 @@
-//! A batch: what a caller wants committed together (P3), encoded by the caller's thread as far as
-//! it can be.
+//! A batch: appends and changes that a caller wants committed together (P3), encoded by the
+//! caller's thread as far as possible.
 //!
-//! A batch copies each body once, into the very bytes that the log will hold; the memtable later
-//! keeps slices of the same bytes. What only the commit thread knows, sequences and time, goes in
-//! front of them in the record.
+//! A batch copies each body once, into the tail of its record; the memtable later keeps slices of
+//! the tail, except for a stamped body, of which it keeps a copy of its own with the origin. The
+//! commit thread copies the tail into the group that it writes to the log, and puts what only it
+//! knows, the sequences and the time, before the tail in the record.
 //!
-//! It does not know: the log's files, or what any timeline holds.
+//! This folder does not know the log's files, or the content of any timeline.
 
 mod identity;
 mod prepared;
@@ -32,11 +33,11 @@ pub(crate) use prepared::{
 
 use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 
-/// What a success reply means.
+/// The meaning of a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Durability {
-    /// The operating system has it: it survives a crash of the process, not a power cut. After a
-    /// power cut its sequence may be given again, under another epoch of the store: see
+    /// The operating system has it: it survives a crash of the process, but not a power cut. After
+    /// a power cut its sequence may be given again, under another epoch of the store: see
     /// [`Store::epoch`](crate::Store::epoch).
     Os,
     /// The disk has it (the default).
@@ -44,7 +45,7 @@ pub enum Durability {
     Disk,
 }
 
-/// Appends that are committed together: all of them or none, after any crash.
+/// Appends and edits that are committed together: all of them or none, after any crash.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -67,9 +68,9 @@ pub struct Batch {
     conditions: Conditions,
     bases: Vec<(StoreId, Vec<u8>, Sequence)>,
     id: Option<ClientId>,
-    /// The engine of its stores; none as long as it names no store.
+    /// The engine of its stores; `None` as long as it names no store.
     engine: Option<Instance>,
-    /// The first thing wrong with it, told when it is submitted.
+    /// The first error in it, reported when it is submitted.
     wrong: Option<Error>,
 }
 
@@ -77,12 +78,12 @@ pub struct Batch {
 #[derive(Clone, Debug)]
 struct ClientId {
     id: Vec<u8>,
-    /// The hashes of what the id stands for, when that is not the whole batch.
+    /// The hashes of the bytes that the id stands for, if that is not the whole batch.
     stands_for: Option<(u64, u64)>,
 }
 
 impl Batch {
-    /// A batch of nothing.
+    /// An empty batch.
     pub fn new() -> Batch {
         Batch::default()
     }
@@ -93,8 +94,8 @@ impl Batch {
         self.fan_out(body, [(store, timeline)])
     }
 
-    /// Adds an append of one body to many timelines: the body is stored once in each store, each
-    /// target costs its name and a few bytes.
+    /// Adds an append of one body to many timelines: the body is stored once in each store, and
+    /// each target costs its name and a few bytes.
     #[must_use]
     pub fn fan_out<'a, S: Into<StoreKey>>(
         mut self,
@@ -122,8 +123,8 @@ impl Batch {
         self
     }
 
-    /// Replaces the body of an entry; its sequence and time stay. An entry that is not there stays
-    /// absent.
+    /// Replaces the body of an entry; its sequence and time stay. If there is no such entry, the
+    /// edit has no effect.
     #[must_use]
     pub fn edit(
         mut self,
@@ -138,9 +139,9 @@ impl Batch {
         }
     }
 
-    /// Replaces a body for all entries of these stores that were appended with it, by one record
-    /// whatever their number. An entry that was edited by itself meanwhile shows what was committed
-    /// last. See [`Store::body_of`](crate::Store::body_of).
+    /// Replaces a body for all entries of these stores that were appended with it, with one record,
+    /// whatever the number of entries. If an entry was also edited individually, the later commit
+    /// counts. See [`Store::body_of`](crate::Store::body_of).
     #[must_use]
     pub fn edit_body<S: Into<StoreKey>>(
         mut self,
@@ -179,7 +180,7 @@ impl Batch {
         self
     }
 
-    /// Removes entries, as inclusive ranges of sequences. What is not there stays absent.
+    /// Removes entries, as inclusive ranges of sequences. Sequences without an entry stay absent.
     #[must_use]
     pub(crate) fn remove(
         mut self,
@@ -204,29 +205,30 @@ impl Batch {
         self.changes.push(Change { store: timeline.store, name: place_of(name), hash: 0, kind });
     }
 
-    /// The appends added from here on expire by themselves after so many milliseconds; 0: only as
-    /// their store says.
+    /// Sets a lifetime of their own, in milliseconds, for the entries appended from here on; 0:
+    /// only the store's TTL applies.
     #[must_use]
     pub fn lifetime_ms(self, lifetime_ms: u64) -> Batch {
         Batch { lifetime_ms, ..self }
     }
 
-    /// The bodies appended from here on begin with eight bytes, zeros when they are submitted, in
-    /// which readers find the *origin*: the sequence that the batch's first append was given,
-    /// little-endian. So the copies of a fan-out know where the original stands, although nobody
-    /// knows that before the batch is committed.
+    /// The bodies appended from here on begin with eight bytes for the *origin*: zeros when they
+    /// are submitted, and for readers the sequence that the batch's first append was given,
+    /// little-endian. So each copy of a fan-out contains the sequence of the original, which nobody
+    /// knows before the batch is committed.
     #[must_use]
     pub fn stamp_origin(self) -> Batch {
         Batch { stamped: true, ..self }
     }
 
-    /// What a success means for this batch. Among the batches of one fsync the strictest wins.
+    /// Sets the meaning of a success for this batch. Among the batches of one fsync, the strictest
+    /// durability applies.
     #[must_use]
     pub fn durability(self, durability: Durability) -> Batch {
         Batch { durability, ..self }
     }
 
-    /// Commit only if the last sequence of the first append's timeline is this one; otherwise
+    /// Commits only if the last sequence of the first append's timeline is this one; otherwise
     /// [`Error::LastSequence`].
     #[must_use]
     pub fn if_last(mut self, last: Sequence) -> Batch {
@@ -234,9 +236,9 @@ impl Batch {
         self
     }
 
-    /// Commit only if the last sequence of this timeline, of any store, is this one; otherwise
-    /// [`Error::LastSequence`]. May be asked for several timelines: those that the caller's
-    /// decision was based on. They need not be written to.
+    /// Commits only if the last sequence of this timeline, of any store, is this one; otherwise
+    /// [`Error::LastSequence`]. It may be called for several timelines: those on which the caller's
+    /// decision was based. The batch need not write to them.
     #[must_use]
     pub fn if_last_of(
         mut self,
@@ -250,28 +252,28 @@ impl Batch {
         self
     }
 
-    /// Give the first append this sequence instead of the next, for an import; it must be above the
-    /// last, or the batch fails with [`Error::SequenceOrder`]. The sequences passed over stay
-    /// absent.
+    /// Gives the first append this sequence instead of the next one, for an import. It must be
+    /// above the last one, or the batch fails with [`Error::SequenceOrder`]. The skipped sequences
+    /// stay absent.
     #[must_use]
     pub fn sequence(mut self, sequence: Sequence) -> Batch {
         self.conditions.sequence = Some(sequence);
         self
     }
 
-    /// A client's id, in the timeline of the first append. The same id with the same batch, within
-    /// the window of [`Options::id_window_ms`], commits nothing and gives the original receipt;
-    /// with another one it is an [`Error::IdConflict`]. The same batch has the same appends and
-    /// changes in the same order; durability, conditions and lifetimes may differ. An id is
-    /// remembered only if its batch is committed.
+    /// Sets a client's id, in the timeline of the first append. The same id with the same batch,
+    /// within the window of [`Options::id_window_ms`], commits nothing and returns the original
+    /// receipt; with another batch it is an [`Error::IdConflict`]. The same batch has the same
+    /// appends and changes in the same order; durability, conditions and lifetimes may differ. An
+    /// id is remembered only if its batch is committed.
     #[must_use]
     pub fn id(self, id: &[u8]) -> Batch {
         self.client_id(id, None)
     }
 
-    /// The same for an id that stands for these bytes, whatever else the batch has: a retry may
-    /// reach other timelines, in another frame. The original receipt then has the sequence of the
-    /// first append only.
+    /// The same for an id that stands for these bytes, whatever else is in the batch: a retry may
+    /// append to other timelines, with other bodies. The original receipt then contains only the
+    /// sequence of the first append.
     #[must_use]
     pub fn id_for(self, id: &[u8], what: &[u8]) -> Batch {
         self.client_id(id, Some(stands_for(what)))
@@ -297,7 +299,7 @@ impl Batch {
         Some(self.tail.body(body))
     }
 
-    /// A timeline that it is about, unless something is wrong with it or with the batch.
+    /// A timeline that the batch names, unless there is an error in it or in the batch.
     fn timeline<'a>(
         &mut self,
         store: impl Into<StoreKey>,
@@ -329,7 +331,8 @@ impl Batch {
         self.wrong.get_or_insert(error);
     }
 
-    /// The batch as the commit thread of this engine wants it: encoded, summed, its names hashed.
+    /// The batch in the form that the commit thread of this engine uses: encoded, with a checksum,
+    /// its names hashed.
     pub(crate) fn prepare(
         mut self,
         engine: Instance,
@@ -360,8 +363,8 @@ impl Batch {
         if let Some(actual) = lengths.find(|len| *len > limit) {
             return Err(Error::TooLarge { what: "a body", actual, limit });
         }
-        // A merge believes what it finds trimmed or removed in a memtable: it must not be what a
-        // power cut brings back.
+        // A merge relies on the trims and removals that it finds in a memtable, so a power cut must
+        // not undo them.
         let removes = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
         if self.changes.iter().any(removes) {
             self.durability = Durability::Disk;
@@ -383,7 +386,7 @@ impl Batch {
         Ok(prepared)
     }
 
-    /// Puts the id behind the appends that it stands for.
+    /// Writes the id after the appends that it stands for.
     fn encode_id(&mut self) -> Option<BatchId> {
         let id = self.id.take()?;
         let Some(first) = self.targets.first() else {
@@ -416,7 +419,7 @@ fn place_of(range: &Range<usize>) -> Range<u32> {
     range.start as u32..range.end as u32
 }
 
-/// The refusal of a name over the limit.
+/// The error for a name above the limit.
 pub(crate) fn name_too_long(name: &[u8]) -> Error {
     Error::TooLarge { what: "a timeline's name", actual: name.len(), limit: MAX_NAME_BYTES }
 }

@@ -1,6 +1,6 @@
-//! A batch as the commit thread wants it: encoded, summed, its names hashed.
+//! A batch in the form that the commit thread uses: encoded, with a checksum, its names hashed.
 //!
-//! It does not know: how a caller built it, or what any timeline holds.
+//! This file does not know how a caller built it, or the content of any timeline.
 
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -15,15 +15,15 @@ use crate::timeline::{Floor, Key};
 /// A body that is appended.
 #[derive(Clone, Debug)]
 pub struct AppendedBody {
-    /// Its place in the tail.
+    /// Its byte range in the tail.
     pub place: Range<usize>,
-    /// Whether it begins with the place of its origin.
+    /// Whether it begins with the sequence of its origin.
     pub stamped: bool,
-    /// After how many milliseconds its entries expire by themselves; 0: never.
+    /// The lifetime of its entries in milliseconds; 0: only the store's TTL applies.
     pub lifetime_ms: u64,
 }
 
-/// A timeline that a batch was decided on: it must end where it did then.
+/// A timeline that a batch was decided on: its last sequence must not have changed since then.
 #[derive(Clone, Debug)]
 pub struct Basis {
     pub store: StoreId,
@@ -39,51 +39,52 @@ impl Basis {
     }
 }
 
-/// One timeline that gets an entry.
+/// A timeline that gets an entry.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub store: StoreId,
-    /// Its name's place in the tail.
+    /// The byte range of its name in the tail.
     pub name: Range<u32>,
     /// The memtable's hash of store and name.
     pub hash: u64,
-    /// Which of the batch's bodies.
+    /// The number of its body in the batch.
     pub body: u32,
 }
 
-/// One timeline that is changed otherwise.
+/// A timeline to which a change other than an append applies.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub store: StoreId,
-    /// Its name's place in the tail.
+    /// The byte range of its name in the tail.
     pub name: Range<u32>,
     /// The memtable's hash of store and name.
     pub hash: u64,
     pub kind: ChangeKind,
 }
 
-/// What is changed.
+/// The kind of a change.
 #[derive(Clone, Debug)]
 pub enum ChangeKind {
     Trim(Floor),
     Remove(Vec<(Sequence, Sequence)>),
-    /// The sequence, and the place of the new body in the tail.
+    /// The sequence, and the byte range of the new body in the tail.
     Edit(Sequence, Range<usize>),
 }
 
-/// What must hold when the batch is committed; it concerns the first append's timeline.
+/// Conditions that must hold when the batch is committed; they concern the timeline of the first
+/// append.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions {
-    /// Its last sequence is this one.
+    /// Its last sequence must be this one.
     pub if_last: Option<Sequence>,
-    /// The append gets this sequence, which is above the last.
+    /// The append gets this sequence, which must be above the last one.
     pub sequence: Option<Sequence>,
 }
 
 /// The client's id of a batch.
 #[derive(Clone, Debug)]
 pub struct BatchId {
-    /// Its place in the tail.
+    /// Its byte range in the tail.
     pub id: Range<u32>,
     pub body_hash: u64,
     pub targets_hash: u64,
@@ -94,24 +95,24 @@ pub struct BatchId {
 pub struct Prepared {
     /// The record's tail: bodies, stores and names.
     pub tail: Bytes,
-    /// Its checksum.
+    /// The checksum of the tail.
     pub tail_crc: u32,
     /// The timelines that get an entry, in the caller's order.
     pub targets: Vec<Target>,
-    /// The timelines that are changed otherwise.
+    /// The timelines to which other changes apply.
     pub changes: Vec<Change>,
     /// The appended bodies.
     pub bodies: Vec<AppendedBody>,
-    /// What a success means.
+    /// The meaning of a success.
     pub durability: Durability,
     pub conditions: Conditions,
-    /// What it was decided on.
+    /// The timelines that it was decided on.
     pub bases: Vec<Basis>,
     pub id: Option<BatchId>,
 }
 
 impl Prepared {
-    /// A batch of nothing, for who only wants to know that all before it was committed.
+    /// An empty batch, for callers that only need to know that all earlier batches were committed.
     pub fn nothing() -> Prepared {
         Prepared { durability: Durability::Os, ..Prepared::default() }
     }
@@ -121,13 +122,13 @@ impl Prepared {
         self.targets.is_empty() && self.changes.is_empty()
     }
 
-    /// Whether all that it does gives space back, sooner or later.
+    /// Whether everything that it does frees space, sooner or later.
     pub fn frees_only(&self) -> bool {
         let frees = |change: &Change| !matches!(change.kind, ChangeKind::Edit(..));
         self.targets.is_empty() && self.changes.iter().all(frees)
     }
 
-    /// The bytes of its bodies, those of edits included.
+    /// The number of bytes of its bodies, including those of edits.
     pub fn body_bytes(&self) -> u64 {
         let edited = self.changes.iter().filter_map(|change| match &change.kind {
             ChangeKind::Edit(_, body) => Some(body.len()),
@@ -136,7 +137,8 @@ impl Prepared {
         self.bodies.iter().map(|body| body.place.len()).chain(edited).map(|len| len as u64).sum()
     }
 
-    /// Names are known by their places once the tail is finished.
+    /// Sets the final byte ranges of names, and their hashes; both are known once the tail is
+    /// finished.
     pub fn place_names(&mut self, names_at: u32, hasher: &impl BuildHasher) {
         let tail = &self.tail;
         let finish = |store: StoreId, name: &mut Range<u32>| {
@@ -160,7 +162,7 @@ impl Prepared {
         self.tail.slice(range.start as usize..range.end as usize)
     }
 
-    /// A timeline by the place of its name.
+    /// A timeline by the byte range of its name.
     pub fn timeline(&self, store: StoreId, name: &Range<u32>) -> TimelineRef<'_> {
         TimelineRef { store, name: &self.tail[name.start as usize..name.end as usize] }
     }
@@ -175,7 +177,7 @@ impl Prepared {
             .map(|(store, name, hash)| Key { timeline: self.timeline(store, name), hash })
     }
 
-    /// What it does, as a record says it: appends, then changes, then the id.
+    /// Its operations in the order of a record: appends, then changes, then the id.
     pub fn operations(
         &self,
     ) -> impl Iterator<Item = Operation<'_, impl ExactSizeIterator<Item = TimelineRef<'_>>>> {
@@ -209,13 +211,13 @@ impl Prepared {
         appends.chain(changes).chain(id)
     }
 
-    /// The stores that it touches, once a timeline.
+    /// The stores that it touches, one per timeline.
     pub fn stores(&self) -> impl Iterator<Item = StoreId> {
         let changes = self.changes.iter().map(|change| change.store);
         self.targets.iter().map(|target| target.store).chain(changes)
     }
 
-    /// What its record can take at most in the log: header, padding and sequences of ten bytes.
+    /// The maximum size of its record in the log: header, padding and sequences of ten bytes each.
     pub fn record_bytes_bound(&self) -> usize {
         64 + self.tail.len() + 10 * (self.targets.len() + self.changes.len())
     }
