@@ -260,6 +260,7 @@ impl<'a> RunReader<'a> {
         u32::try_from(self.shared).ok()
     }
 
+    #[inline]
     fn inline_content(
         &mut self,
         head: u64,

@@ -9,6 +9,9 @@ use super::layout::put;
 use crate::ids::{Sequence, StoreId, TimelineRef};
 use crate::timeline::Floor;
 
+/// Room for an append to one timeline with a name and an id of common lengths.
+const OPERATION_BYTES: usize = 64;
+
 /// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
 const APPEND: u8 = 1;
 const TRIM: u8 = 3;
@@ -40,7 +43,8 @@ pub struct TailWriter {
 
 impl Default for TailWriter {
     fn default() -> TailWriter {
-        TailWriter { bodies: vec![0; 4], body_count: 0, operations: Vec::new(), operation_count: 0 }
+        let operations = Vec::with_capacity(OPERATION_BYTES);
+        TailWriter { bodies: vec![0; 4], body_count: 0, operations, operation_count: 0 }
     }
 }
 

@@ -116,52 +116,89 @@ where
     T: IntoIterator<Item = TimelineRef<'a>, IntoIter: ExactSizeIterator>,
     S: Sink,
 {
-    const COUNTED: &str = "a record has a sequence for each append and change";
-    let RecordFacts { time_ms, start_ms, chosen, given, ends, tail } = facts;
-    let (mut sequences, mut ends) = (given.iter().copied(), ends.iter().copied());
-    let mut number = 0;
-    for operation in operations {
-        let (timeline, effect) = match operation {
+    let (given, ends) = (facts.given.iter().copied(), facts.ends.iter().copied());
+    let mut applying = Applying { facts, sequences: given, ends, number: 0, places, sink };
+    let mut operations = operations;
+    operations.try_for_each(|operation| applying.operation(operation))
+}
+
+const COUNTED: &str = "a record has a sequence for each append and change";
+
+/// A record that is being applied.
+struct Applying<'f, 'p, S, Q> {
+    facts: RecordFacts<'f>,
+    /// The sequences that are left.
+    sequences: Q,
+    /// The ends that are left.
+    ends: Q,
+    /// The number of the next timeline.
+    number: usize,
+    places: &'p mut CommitPlaces,
+    sink: &'p mut S,
+}
+
+impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
+    #[inline]
+    fn operation<'a, T>(&mut self, operation: Operation<'a, T>) -> Result<(), S::Error>
+    where
+        T: IntoIterator<Item = TimelineRef<'a>, IntoIter: ExactSizeIterator>,
+    {
+        let RecordFacts { time_ms, start_ms, given, tail, .. } = self.facts;
+        match operation {
             Operation::Append { body, stamped, lifetime_ms, targets } => {
-                let targets = targets.into_iter();
-                if targets.len() == 0 {
-                    continue;
-                }
-                let times = Times::new(time_ms, start_ms, lifetime_ms);
-                let bytes =
-                    if stamped { stamped_body(tail, body, given) } else { tail.slice(body) };
-                let is_shared = targets.len() > 1;
-                sink.body(Body { times, bytes, place: places.next(), is_shared }, stamped);
-                for timeline in targets {
-                    let sequence = sequences.next().expect(COUNTED);
-                    sink.entry(Named { number, timeline }, sequence, chosen && number == 0)?;
-                    number += 1;
-                }
-                continue;
+                self.append(body, stamped, lifetime_ms, targets.into_iter())
+            }
+            Operation::Trim { timeline, floor } => self.change(timeline, Effect::Trim(floor)),
+            Operation::Remove { timeline, ranges } => self.change(timeline, Effect::Remove(ranges)),
+            Operation::Edit { timeline, sequence, body } => {
+                self.change(timeline, Effect::Edit(sequence, tail.slice(body)))
             }
             Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
                 let sequences = remembered(targets_hash, given).into();
                 let used = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
                 let effect = Effect::Id(tail.slice_ref(id), used);
-                sink.change(Named { number: 0, timeline }, 0, effect, CommitPlace::default())?;
-                continue;
+                let named = Named { number: 0, timeline };
+                self.sink.change(named, 0, effect, CommitPlace::default())
             }
-            Operation::Trim { timeline, floor } => (timeline, Effect::Trim(floor)),
-            Operation::Remove { timeline, ranges } => (timeline, Effect::Remove(ranges)),
-            Operation::Edit { timeline, sequence, body } => {
-                (timeline, Effect::Edit(sequence, tail.slice(body)))
-            }
-        };
-        let (end, named) = (ends.next().expect(COUNTED), Named { number, timeline });
-        number += 1;
+        }
+    }
+
+    #[inline]
+    fn append<'a>(
+        &mut self,
+        body: Range<usize>,
+        stamped: bool,
+        lifetime_ms: u64,
+        targets: impl ExactSizeIterator<Item = TimelineRef<'a>>,
+    ) -> Result<(), S::Error> {
+        let RecordFacts { time_ms, start_ms, chosen, given, tail, .. } = self.facts;
+        if targets.len() == 0 {
+            return Ok(());
+        }
+        let times = Times::new(time_ms, start_ms, lifetime_ms);
+        let bytes = if stamped { stamped_body(tail, body, given) } else { tail.slice(body) };
+        let is_shared = targets.len() > 1;
+        self.sink.body(Body { times, bytes, place: self.places.next(), is_shared }, stamped);
+        for timeline in targets {
+            let sequence = self.sequences.next().expect(COUNTED);
+            let named = Named { number: self.number, timeline };
+            self.sink.entry(named, sequence, chosen && self.number == 0)?;
+            self.number += 1;
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, timeline: TimelineRef<'_>, effect: Effect) -> Result<(), S::Error> {
+        let end = self.ends.next().expect(COUNTED);
+        let named = Named { number: self.number, timeline };
+        self.number += 1;
         let place = match effect {
-            Effect::Edit(sequence, _) if sequence > end => continue,
-            Effect::Edit(..) => places.next(),
+            Effect::Edit(sequence, _) if sequence > end => return Ok(()),
+            Effect::Edit(..) => self.places.next(),
             _ => CommitPlace::default(),
         };
-        sink.change(named, end, effect, place)?;
+        self.sink.change(named, end, effect, place)
     }
-    Ok(())
 }
 
 fn stamped_body(tail: &Bytes, body: Range<usize>, given: &[Sequence]) -> Bytes {

@@ -141,20 +141,21 @@ impl Committer {
     fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         // Checked once, so that the stores noted below are those of the batches that are recorded.
         let may_add = self.state.reserve.check();
-        let room_ms = self.start_ms(self.state.now_ms());
-        let prepared =
-            self.state.poison.check().and_then(|()| self.make_room(group.bytes, room_ms));
-        if let Err(error) = prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok())) {
-            return refuse_all(group, &error);
+        let mut moment = self.state.times.moment();
+        let room_ms = self.start_ms(moment.1);
+        match self.prepare(group, room_ms, may_add.is_ok()) {
+            // A lifetime begins at the commit.
+            Ok(true) => moment = self.state.times.moment(),
+            Ok(false) => {}
+            Err(error) => return refuse_all(group, &error),
         }
         let state = self.state.clone();
         let _no_drop = state.turns.dropping.read();
         self.ids.clear();
         let at = self.wal.end();
         self.places = CommitPlaces::new(at);
-        // Making room may have taken long, and a lifetime begins now. The memtable accepts no start
-        // below the one that was passed to `make_room`.
-        let (time_ms, now_ms) = self.state.times.moment();
+        // The memtable accepts no start below the one that room was made for.
+        let (time_ms, now_ms) = moment;
         let start_ms = self.start_ms(now_ms).max(room_ms);
         let times = Times::new(time_ms, start_ms, 0);
         let outcomes: Vec<_> =
@@ -179,6 +180,13 @@ impl Committer {
         let _poisoned = guarded(&self.state, || self.publish(group, &outcomes, &mut woken));
         self.state.wake.hand_over(woken);
         outcomes
+    }
+
+    /// Step 1. Whether it took long: it waited, or wrote to the disk.
+    fn prepare(&mut self, group: &Filling, start_ms: TimeMs, may_add: bool) -> Result<bool> {
+        self.state.poison.check()?;
+        let made_room = self.make_room(group.bytes, start_ms)?;
+        Ok(self.note_relaxed(group, may_add)? || made_room)
     }
 
     /// The start of a group's lifetimes. If the clock is set back by at most `SLACK_MS`, it is not

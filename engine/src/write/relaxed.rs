@@ -40,7 +40,7 @@ impl Noted {
         &mut self,
         state: &State,
         stores: impl Iterator<Item = StoreId>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let mut added: Vec<StoreId> = Vec::new();
         for store in stores {
             if !self.stores.contains(&store) && !added.contains(&store) {
@@ -48,14 +48,14 @@ impl Noted {
             }
         }
         if added.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         state.manifest.lock().commit(|live| {
             live.relaxed.boot = state.dir.boot_id();
             live.relaxed.stores.extend_from_slice(&added);
         })?;
         self.stores.append(&mut added);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -18,9 +18,11 @@ use crate::write::queue::Filling;
 
 impl Committer {
     /// Step 1. Waits if memtables are sealed faster than they are flushed, unless the disk is full.
-    pub(super) fn make_room(&mut self, bytes: usize, start_ms: TimeMs) -> Result<()> {
+    pub(super) fn make_room(&mut self, bytes: usize, start_ms: TimeMs) -> Result<bool> {
+        let mut took_long = false;
         let is_full = self.memtable.bytes() >= self.state.options.memtable_bytes();
         if is_full || !self.memtable.may_start_at(start_ms) {
+            took_long = true;
             match self.wait_for_flush() {
                 Ok(()) => {
                     self.wait_for_merge();
@@ -36,8 +38,10 @@ impl Committer {
             self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))?
         {
             self.in_use(file);
+            took_long = true;
         }
-        self.name_file()
+        self.name_file()?;
+        Ok(took_long)
     }
 
     /// Records that a log file is in use.
@@ -63,7 +67,7 @@ impl Committer {
 
     /// The manifest must name the stores that a power cut can set back before any entry that it can
     /// lose is visible.
-    pub(super) fn note_relaxed(&mut self, group: &Filling, may_add: bool) -> Result<()> {
+    pub(super) fn note_relaxed(&mut self, group: &Filling, may_add: bool) -> Result<bool> {
         let is_concerned = |batch: &&Prepared| {
             batch.durability == Durability::Os && (may_add || batch.frees_only())
         };
