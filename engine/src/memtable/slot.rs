@@ -244,7 +244,8 @@ impl Slot {
         (bytes, freed)
     }
 
-    /// Forgets the history that no reader needs any more. Returns the number of bytes that it frees.
+    /// Forgets the history that no reader needs any more. Returns the number of bytes that it
+    /// frees.
     fn forget_below(&mut self, settled: Lsn) -> usize {
         let Some(extra) = &mut self.extra else { return 0 };
         let settled = extra.history.partition_point(|undone| undone.at < settled);

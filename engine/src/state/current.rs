@@ -56,7 +56,8 @@ impl CurrentView {
         self.pins.lowest().map_or(published, |lowest| lowest.min(published))
     }
 
-    /// Replaces the view by a changed one. The content of a sealed memtable is published completely.
+    /// Replaces the view by a changed one. The content of a sealed memtable is published
+    /// completely.
     pub fn change(&self, change: impl FnOnce(&mut View)) {
         let mut current = self.current.write();
         let mut changed = View::clone(&current.0);

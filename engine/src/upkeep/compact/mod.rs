@@ -50,8 +50,8 @@ use younger::{Younger, younger};
 /// From this tier on, blocks are compressed.
 const COOL_TIER: u8 = 2;
 
-/// Rewrite a segment when `1/WORTH_IT` of it is dead, on a full disk when `1/WORTH_MUCH` is: with 2,
-/// each removed entry costs the rewrite of one other entry.
+/// Rewrite a segment when `1/WORTH_IT` of it is dead, on a full disk when `1/WORTH_MUCH` is: with
+/// 2, each removed entry costs the rewrite of one other entry.
 const WORTH_IT: u64 = 2;
 const WORTH_MUCH: u64 = 8;
 
