@@ -317,7 +317,7 @@ impl Memtable {
                 slot.end_and_span(visible, watermark, body)
             }
         };
-        let changed = slot.has_changes().then_some(SlotId { shard: number, slot: place });
+        let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: place });
         Some(Look { end, span, changed })
     }
 

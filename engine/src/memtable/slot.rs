@@ -273,11 +273,6 @@ impl Slot {
         }
     }
 
-    /// Whether any commit removed or edited entries here.
-    pub(super) fn has_changes(&self) -> bool {
-        self.changes().is_some()
-    }
-
     /// The end of the timeline for a reader that sees all entries of the slot.
     pub(super) fn end_at(&self, watermark: Watermark) -> End {
         let floor = history::floor_before(self.end.floor, self.undone_above(watermark));
