@@ -98,9 +98,9 @@ impl Group {
         self.effects.push((slot, effect, place));
     }
 
-    /// Whether it changes anything beside appending.
-    pub fn has_effects(&self) -> bool {
-        !self.effects.is_empty()
+    /// Whether it replaces something that readers of an earlier moment may need: an id does not.
+    pub fn leaves_history(&self) -> bool {
+        self.effects.iter().any(|(_, effect, _)| !matches!(effect, Effect::Id(..)))
     }
 
     /// Empties the group, if it was not committed.

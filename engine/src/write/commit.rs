@@ -170,8 +170,8 @@ impl Committer {
             self.memtable.started_at(start_ms);
             self.last_start_ms = start_ms;
         }
-        // Only changes leave a history that readers may need.
-        let settled = if self.group.has_effects() { self.state.view.settled() } else { Lsn(0) };
+        let leaves_history = self.group.leaves_history();
+        let settled = if leaves_history { self.state.view.settled() } else { Lsn(0) };
         let bodies = self.memtable.apply(&mut self.group, at, settled);
         self.state.view.publish(self.wal.end(), bodies);
         self.allocator.settle();
