@@ -38,8 +38,8 @@ impl Committer {
             self.wal.start_group(bytes).map_err(|failure| self.state.failed(failure))?
         {
             self.in_use(file);
-            took_long = true;
         }
+        took_long |= self.unnamed_file.is_some();
         self.name_file()?;
         Ok(took_long)
     }
