@@ -127,7 +127,7 @@ impl Replay {
         let applied = apply_record(record, &tail, &mut places, self);
         self.places = places;
         applied.map_err(|what| Wrong::Record(what.into()))??;
-        // What is replayed is durable before it is served.
+        // The open makes replayed groups durable before it serves them.
         self.view.active.apply(&mut self.group, self.at, Lsn(u64::MAX));
         self.view.active.started_at(record.start_ms);
         self.own_starts |= record.start_ms != record.time_ms;
