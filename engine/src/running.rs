@@ -30,6 +30,7 @@ use crate::recover::open::Opened;
 use crate::recover::recovery::Recovery;
 use crate::state::State;
 use crate::upkeep::{compact, expire, flush};
+use crate::write::active::Active;
 use crate::write::batch::Batch;
 use crate::write::commit::Committer;
 use crate::write::queue::Queue;
@@ -61,9 +62,9 @@ impl Running {
         let (state, queue, threads) = (&running.state, &running.queue, &running.threads);
         match opened.wal {
             Some(wal) => {
-                let committer =
-                    Committer::new(state.clone(), queue.clone(), wal, compact::is_behind);
-                threads.add("commit", move |_| committer.run())?;
+                let committer = Committer::new(Active::new(state.clone(), wal, compact::is_behind));
+                let commit_queue = queue.clone();
+                threads.add("commit", move |_| committer.run(&commit_queue))?;
                 threads.add("flush", flush::run)?;
                 threads.add("compact", compact::run)?;
                 let expire_queue = queue.clone();

@@ -15,7 +15,7 @@ use crate::running::Running;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::state::moment::{HeldMoment, Moment};
-use crate::write::batch::{Batch, name_too_long, stands_for};
+use crate::write::batch::{Batch, name_too_long, original, stands_for};
 use crate::write::change::{self, Trim};
 use crate::write::queue::Queue;
 
@@ -243,7 +243,7 @@ impl Store {
         let state = &self.running.state;
         let found = self.read(timeline, |reading| reading.id(id, state.remembered_from_ms()))?;
         match found.filter(|found| state.remembers(found.start_ms)) {
-            Some(found) => found.receipt(stands_for(what)).map(Some),
+            Some(found) => original(&found, stands_for(what)).map(Some),
             None => Ok(None),
         }
     }

@@ -62,10 +62,9 @@ MUTANTS = [
     Mutant(
         "late-note",
         "the first group of a memtable is acknowledged before its stores are noted as relaxed",
-        "engine/src/write/commit.rs",
-        "prepared.and_then(|()| self.note_relaxed(group, may_add.is_ok()))",
-        "prepared.and_then(|()| if self.memtable.is_empty() { Ok(()) } else {"
-        " self.note_relaxed(group, may_add.is_ok()) })",
+        "engine/src/write/active.rs",
+        "Ok(self.note_relaxed(group, may_add)? || made_room)",
+        "Ok(made_room || !self.memtable.is_empty() && self.note_relaxed(group, may_add)?)",
         (
             "behaviour",
             "relaxed::a_kill_and_a_clean_stop_change_no_epoch_and_each_life_at_risk_ends_one",

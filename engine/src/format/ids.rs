@@ -12,22 +12,44 @@
 //! The start of the id's window is present if it differs from the time. The filters answer nearly
 //! all look-ups of new ids without a page read.
 
+use std::sync::Arc;
+
 use super::codec::{Reader, put_name, put_varint};
 use crate::ids::{Sequence, TimeMs};
 
-/// A used id: the request that it belonged to, and the result.
+/// The hashes of a batch with an id: a batch with the same id and other hashes is another batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdHashes {
+    /// A hash of its bodies.
+    pub bodies: u64,
+    /// A hash of its targets and changes.
+    pub targets: u64,
+}
+
+/// The result of a batch with a client's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdEntry {
-    /// A hash of the body.
-    pub body_hash: u64,
-    /// A hash of the targets.
-    pub targets_hash: u64,
+pub struct IdRecord {
+    /// The hashes of the batch.
+    pub hashes: IdHashes,
     /// When the batch was committed.
     pub time_ms: TimeMs,
     /// When the id's window began.
     pub start_ms: TimeMs,
     /// The sequences that were given.
-    pub sequences: Vec<Sequence>,
+    pub sequences: Arc<[Sequence]>,
+}
+
+impl IdHashes {
+    /// Appends the hashes to a slot or a record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bodies.to_le_bytes());
+        out.extend_from_slice(&self.targets.to_le_bytes());
+    }
+
+    /// The hashes that a reader stands at; `None` if there are too few bytes.
+    pub fn decode(reader: &mut Reader<'_>) -> Option<IdHashes> {
+        Some(IdHashes { bodies: reader.u64()?, targets: reader.u64()? })
+    }
 }
 
 fn put_key(name: &[u8], id: &[u8], out: &mut Vec<u8>) {
@@ -57,12 +79,11 @@ pub fn key_bytes(name: &[u8], id: &[u8]) -> Vec<u8> {
     bytes
 }
 
-impl IdEntry {
+impl IdRecord {
     /// Appends the id to a page.
     pub fn encode(&self, name: &[u8], id: &[u8], out: &mut Vec<u8>) {
         put_key(name, id, out);
-        out.extend_from_slice(&self.body_hash.to_le_bytes());
-        out.extend_from_slice(&self.targets_hash.to_le_bytes());
+        self.hashes.encode(out);
         put_varint(out, self.time_ms);
         put_varint(out, self.sequences.len() as u64);
         self.sequences.iter().for_each(|sequence| put_varint(out, *sequence));
@@ -72,22 +93,16 @@ impl IdEntry {
     }
 
     /// The id in a page's slot; `None` if the bytes are not an id.
-    pub fn decode(slot: &[u8]) -> Option<IdEntry> {
+    pub fn decode(slot: &[u8]) -> Option<IdRecord> {
         let mut reader = Reader::new(slot);
         reader.name()?;
         reader.piece()?;
-        let mut entry = IdEntry {
-            body_hash: reader.u64()?,
-            targets_hash: reader.u64()?,
-            time_ms: reader.varint()?,
-            start_ms: 0,
-            sequences: Vec::new(),
-        };
-        for _ in 0..reader.varint()? {
-            entry.sequences.push(reader.varint()?);
-        }
-        entry.start_ms = if reader.is_empty() { entry.time_ms } else { reader.varint()? };
-        reader.is_empty().then_some(entry)
+        let hashes = IdHashes::decode(&mut reader)?;
+        let time_ms = reader.varint()?;
+        let count = reader.varint()?;
+        let sequences = (0..count).map(|_| reader.varint()).collect::<Option<_>>()?;
+        let start_ms = if reader.is_empty() { time_ms } else { reader.varint()? };
+        reader.is_empty().then_some(IdRecord { hashes, time_ms, start_ms, sequences })
     }
 }
 
@@ -99,11 +114,12 @@ mod tests {
     #[test]
     fn an_id_reads_back_as_written() {
         for start_ms in [5, 3] {
-            let (body_hash, targets_hash, sequences) = (1, u64::MAX, vec![7, 1, 1]);
-            let entry = IdEntry { body_hash, targets_hash, time_ms: 5, start_ms, sequences };
+            let hashes = IdHashes { bodies: 1, targets: u64::MAX };
+            let sequences = [7, 1, 1].into();
+            let entry = IdRecord { hashes, time_ms: 5, start_ms, sequences };
             let mut slot = Vec::new();
             entry.encode(b"c/1", b"", &mut slot);
-            let read = (key(&slot), IdEntry::decode(&slot));
+            let read = (key(&slot), IdRecord::decode(&slot));
             assert_eq!(read, (Some((b"c/1".as_slice(), b"".as_slice())), Some(entry)));
         }
     }
@@ -111,7 +127,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_id_or_not(bytes: Vec<u8>) {
-            let _ = (key(&bytes), IdEntry::decode(&bytes));
+            let _ = (key(&bytes), IdRecord::decode(&bytes));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::codec::{MAX_VARINT_BYTES, Reader, put_name, put_varint};
+use super::ids::IdHashes;
 use super::layout::put;
 use crate::ids::{Sequence, StoreId, TimelineRef};
 use crate::timeline::Floor;
@@ -107,15 +108,14 @@ impl TailWriter {
         &mut self,
         timeline: TimelineRef<'_>,
         id: &[u8],
-        hashes: (u64, u64),
+        hashes: IdHashes,
     ) -> (Range<usize>, Range<usize>) {
         self.start(ID);
         let name = self.timeline(timeline);
         self.number(id.len() as u64);
         self.operations.extend_from_slice(id);
         let end = self.operations.len();
-        self.operations.extend_from_slice(&hashes.0.to_le_bytes());
-        self.operations.extend_from_slice(&hashes.1.to_le_bytes());
+        hashes.encode(&mut self.operations);
         (name, end - id.len()..end)
     }
 
@@ -176,7 +176,7 @@ pub enum Operation<'a, T = Vec<TimelineRef<'a>>> {
     Trim { timeline: TimelineRef<'a>, floor: Floor },
     Remove { timeline: TimelineRef<'a>, ranges: Vec<(Sequence, Sequence)> },
     Edit { timeline: TimelineRef<'a>, sequence: Sequence, body: Range<usize> },
-    Id { timeline: TimelineRef<'a>, id: &'a [u8], hashes: (u64, u64) },
+    Id { timeline: TimelineRef<'a>, id: &'a [u8], hashes: IdHashes },
 }
 
 /// The operations of a tail; `None` if the bytes are not a tail.
@@ -237,7 +237,7 @@ fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Opt
         ID => Operation::Id {
             timeline: decode_timeline(reader)?,
             id: reader.piece()?,
-            hashes: (reader.u64()?, reader.u64()?),
+            hashes: IdHashes::decode(reader)?,
         },
         _ => return None,
     })

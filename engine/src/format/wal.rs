@@ -299,6 +299,7 @@ fn decode_sequences(reader: &mut Reader<'_>, count: u32) -> Option<Vec<Sequence>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::ids::IdHashes;
     use crate::ids::{StoreId, TimelineRef};
     use crate::timeline::Floor;
     use proptest::prelude::*;
@@ -325,7 +326,8 @@ mod tests {
         writer.trim(TIMELINE, floor);
         writer.remove(TIMELINE, &BTreeMap::from([(3, 5), (9, 9)]));
         writer.edit(TIMELINE, 11);
-        writer.id(TIMELINE, b"an id", (1, u64::MAX));
+        let hashes = IdHashes { bodies: 1, targets: u64::MAX };
+        writer.id(TIMELINE, b"an id", hashes);
         let (tail, _) = writer.finish();
         assert_eq!(
             decode_tail(&tail).expect("a tail"),
@@ -333,7 +335,7 @@ mod tests {
                 Operation::Trim { timeline: TIMELINE, floor },
                 Operation::Remove { timeline: TIMELINE, ranges: vec![(3, 5), (9, 9)] },
                 Operation::Edit { timeline: TIMELINE, sequence: 11, body },
-                Operation::Id { timeline: TIMELINE, id: b"an id", hashes: (1, u64::MAX) },
+                Operation::Id { timeline: TIMELINE, id: b"an id", hashes },
             ]
         );
     }

@@ -2,14 +2,11 @@
 //!
 //! This file does not know the content of the memtable, or whether the group is durable.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::{SHARD_BITS, SlotId};
-use crate::entry::Receipt;
-use crate::error::{Error, Result};
-use crate::ids::{CommitPlace, Sequence, TimeMs};
+use crate::format::ids::IdRecord;
+use crate::ids::{CommitPlace, Sequence};
 use crate::timeline::{Floor, Times};
 
 /// The memory that a batch takes in addition to its bytes: the header of the allocation, and its
@@ -109,34 +106,6 @@ impl Group {
         self.appends.iter_mut().for_each(Vec::clear);
         self.effects.clear();
         self.held_bytes = 0;
-    }
-}
-
-/// The result of a batch with a client's id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdRecord {
-    /// A hash of its bodies.
-    pub body_hash: u64,
-    /// A hash of its targets and changes.
-    pub targets_hash: u64,
-    /// Its commit time.
-    pub time_ms: TimeMs,
-    /// The start of the id's window.
-    pub start_ms: TimeMs,
-    /// The sequences that the batch was given.
-    pub sequences: Arc<[Sequence]>,
-}
-
-impl IdRecord {
-    /// The answer to a retry with these hashes of its bodies and its targets: the original receipt,
-    /// or [`Error::IdConflict`].
-    pub fn receipt(&self, hashes: (u64, u64)) -> Result<Receipt> {
-        if (self.body_hash, self.targets_hash) != hashes {
-            return Err(Error::IdConflict {
-                sequence: self.sequences.first().copied().unwrap_or(0),
-            });
-        }
-        Ok(Receipt { time_ms: self.time_ms, sequences: self.sequences.to_vec(), duplicate: true })
     }
 }
 

@@ -32,11 +32,12 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
 
-pub use group::{Body, Effect, Group, IdRecord};
+pub use group::{Body, Effect, Group};
 use history::Undone;
 pub use history::{edited_without, removed_without};
 pub use slot::Slot;
 
+use crate::format::ids::IdRecord;
 use crate::ids::{BODIES, Lsn, Sequence, TimeMs};
 use crate::timeline::{Changes, Collector, End, Key, Own, Span};
 

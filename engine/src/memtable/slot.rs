@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::Watermark;
-use super::group::{Append, Body, Effect, IdRecord};
+use super::group::{Append, Body, Effect};
 use super::history::{self, Before, Undone};
+use crate::format::ids::IdRecord;
 use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs};
 use crate::timeline::{Changes, Edit, End, Floor, Span};
 
@@ -354,12 +355,12 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::ids::IdHashes;
 
     #[test]
     fn few_and_many_ids_are_found_and_the_younger_record_counts() {
         let record = |time_ms| IdRecord {
-            body_hash: 1,
-            targets_hash: 2,
+            hashes: IdHashes { bodies: 1, targets: 2 },
             time_ms,
             start_ms: time_ms,
             sequences: [3].into(),

@@ -7,9 +7,8 @@ use super::reading::Reading;
 use super::walk::Part;
 use crate::entry::{Entry, Info};
 use crate::error::Result;
-use crate::format::ids::IdEntry;
+use crate::format::ids::IdRecord;
 use crate::ids::{BODIES, CommitPlace, MAX_SEQUENCE, Sequence, TimeMs};
-use crate::memtable::IdRecord;
 use crate::timeline::{End, Sight, Times};
 
 impl Reading<'_> {
@@ -35,15 +34,7 @@ impl Reading<'_> {
         }
         for segment in self.view.segments.of(self.key.timeline.store) {
             if let Some(found) = segment.find_id(self.key.timeline.name, id, from_ms)? {
-                let IdEntry { body_hash, targets_hash, time_ms, start_ms, sequences } = found;
-                let sequences = sequences.into();
-                return Ok(Some(IdRecord {
-                    body_hash,
-                    targets_hash,
-                    time_ms,
-                    start_ms,
-                    sequences,
-                }));
+                return Ok(Some(found));
             }
         }
         Ok(None)

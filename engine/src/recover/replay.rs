@@ -142,7 +142,7 @@ impl Replay {
         self.view.active.seal(self.at);
         let sealed = std::mem::replace(&mut self.view.active, Arc::new(Memtable::new(self.at)));
         self.view.sealed.insert(0, sealed);
-        self.allocator.restart();
+        self.allocator.begin(&self.view.active);
     }
 
     /// Whether a store was dropped since the record was written.

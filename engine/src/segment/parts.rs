@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef};
 use crate::format::filter::may_contain;
 use crate::format::header::FileKind;
-use crate::format::ids::{self, IdEntry};
+use crate::format::ids::{self, IdRecord};
 use crate::format::index::{Footer, TimelineEntry, body_key, footer, name_key, slot_name};
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::{SharedBody, shared_body};
@@ -156,7 +156,7 @@ impl Parts {
         self.cache.long_entry((self.record.number, at, number), entry).map(Some)
     }
 
-    pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdEntry>> {
+    pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdRecord>> {
         if self.footer.ids == 0 {
             return Ok(None);
         }
@@ -164,7 +164,7 @@ impl Parts {
         let about = About::timeline(name);
         let found = self.find_slot((Pages::Ids, about), &ids::key_bytes(name, id), order)?;
         let Some((at, _, slot)) = found else { return Ok(None) };
-        IdEntry::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
+        IdRecord::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
     }
 
     /// The slot with a key, the position of its page, and the slot's number. `order` compares a

@@ -14,7 +14,7 @@ use super::table::Reading;
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
-use crate::format::ids::IdEntry;
+use crate::format::ids::IdRecord;
 use crate::format::index::{Edited, TimelineEntry, body_key};
 use crate::format::manifest::{Copies, SegmentRecord};
 use crate::format::run::{Content, SharedBody, shared_body};
@@ -224,7 +224,7 @@ impl Segment {
 
     /// The use of a client's id in a timeline, as far as this segment knows. The segment is skipped
     /// if the windows of all its ids began before `from_ms`.
-    pub fn find_id(&self, name: &[u8], id: &[u8], from_ms: TimeMs) -> Result<Option<IdEntry>> {
+    pub fn find_id(&self, name: &[u8], id: &[u8], from_ms: TimeMs) -> Result<Option<IdRecord>> {
         if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
             return Ok(None);
         }

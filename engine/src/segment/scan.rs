@@ -10,7 +10,7 @@ use super::parts::Pages;
 use super::reader::Segment;
 use super::table::{Cursor, Reading};
 use crate::error::{Error, Result};
-use crate::format::ids::{self, IdEntry};
+use crate::format::ids::{self, IdRecord};
 use crate::format::index::{TimelineEntry, slot_name};
 use crate::format::slots::Slots;
 
@@ -135,7 +135,7 @@ impl SegmentScan {
 }
 
 /// An id in a segment: the timeline, the id, its use.
-pub type FoundId = (Vec<u8>, Vec<u8>, IdEntry);
+pub type FoundId = (Vec<u8>, Vec<u8>, IdRecord);
 
 /// A walk through a segment's ids.
 pub struct IdScan {
@@ -152,7 +152,7 @@ impl IdScan {
     pub fn next(&mut self) -> Result<Option<FoundId>> {
         self.pages.next(|slot| {
             let (name, id) = ids::key(slot)?;
-            Some((name.to_vec(), id.to_vec(), IdEntry::decode(slot)?))
+            Some((name.to_vec(), id.to_vec(), IdRecord::decode(slot)?))
         })
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::error::Result;
 use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
-use crate::format::ids::{self, IdEntry};
+use crate::format::ids::{self, IdRecord};
 use crate::format::index::{Edited, Footer, RunBlock, TimelineEntry, name_prefix};
 use crate::format::manifest::{Copies, ENTRY_WEIGHT, SegmentRecord};
 use crate::format::run::{RunWriter, SharedBody, put_shared_body};
@@ -223,7 +223,7 @@ impl SegmentWriter {
     }
 
     /// Adds an id of the timeline. Ids come in order.
-    pub fn id(&mut self, id: &[u8], entry: &IdEntry) -> Result<()> {
+    pub fn id(&mut self, id: &[u8], entry: &IdRecord) -> Result<()> {
         let name = &self.timeline.as_ref().expect("ids come between begin and end").name;
         self.footer.ids += 1;
         self.footer.ids_until_ms = self.footer.ids_until_ms.max(entry.start_ms);

@@ -23,7 +23,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{Error, Failure, Result};
-use crate::format::ids::IdEntry;
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::SharedBody;
@@ -235,14 +234,7 @@ fn write_changes_and_ids(
     }
     let ids: BTreeMap<_, _> = slot.ids().collect();
     for (id, record) in ids.into_iter().filter(|(_, record)| state.remembers(record.start_ms)) {
-        let entry = IdEntry {
-            body_hash: record.body_hash,
-            targets_hash: record.targets_hash,
-            time_ms: record.time_ms,
-            start_ms: record.start_ms,
-            sequences: record.sequences.to_vec(),
-        };
-        writer.id(id, &entry)?;
+        writer.id(id, record)?;
     }
     Ok(())
 }

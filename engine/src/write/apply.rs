@@ -20,9 +20,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::batch::remembered;
+use crate::format::ids::IdRecord;
 use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
 use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
-use crate::memtable::{Body, Effect, IdRecord};
+use crate::memtable::{Body, Effect};
 use crate::timeline::Times;
 
 /// Numbers the bodies and edits of one group of the log.
@@ -153,9 +154,9 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
             Operation::Edit { timeline, sequence, body } => {
                 self.change(timeline, Effect::Edit(sequence, tail.slice(body)))
             }
-            Operation::Id { timeline, id, hashes: (body_hash, targets_hash) } => {
-                let sequences = remembered(targets_hash, given).into();
-                let used = IdRecord { body_hash, targets_hash, time_ms, start_ms, sequences };
+            Operation::Id { timeline, id, hashes } => {
+                let sequences = remembered(hashes, given).into();
+                let used = IdRecord { hashes, time_ms, start_ms, sequences };
                 let effect = Effect::Id(tail.slice_ref(id), used);
                 let named = Named { number: 0, timeline };
                 self.sink.change(named, 0, effect, CommitPlace::default())

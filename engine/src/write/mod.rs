@@ -1,15 +1,17 @@
 //! The write path: from a batch to a durable, visible entry.
 //!
 //! ```text
-//!  batch ─prepare─> queue ─group─> commit: rotate, sequence, record, log, apply ─resolve─> ticket
+//!  batch ─prepare─> queue ─group─> commit: rotate, decide, log, apply ─resolve─> ticket
 //! ```
 //!
 //! `commit` is the path; each of the other files is a step of it, or builds its input.
 
+pub mod active;
 pub mod apply;
 pub mod batch;
 pub mod change;
 pub mod commit;
+mod decide;
 pub mod queue;
 pub mod relaxed;
 mod rotate;

@@ -11,14 +11,14 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::ids::IdRecord;
 use crate::ids::Lsn;
 use crate::locks::{Condvar, Mutex};
-use crate::memtable::IdRecord;
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::state::view::View;
 use crate::timeline::Key;
-use crate::write::batch::{BatchId, Prepared};
+use crate::write::batch::Prepared;
 use crate::write::sequence::EndHint;
 use crate::write::ticket::{Fill, Ticket};
 
@@ -36,7 +36,7 @@ pub struct Submitted {
 }
 
 impl Submitted {
-    fn nothing() -> Submitted {
+    pub fn nothing() -> Submitted {
         let batch = Prepared::nothing();
         Submitted { batch, hints: Vec::new(), basis_hints: Vec::new(), id: None }
     }
@@ -183,7 +183,9 @@ fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
     }
     let basis_hints = batch.bases.iter().map(|basis| hint(basis.key())).collect::<Result<_>>()?;
     let id = match &batch.id {
-        Some(id) => Some(IdHint { memtable, found: find_id(state, &view, &batch, id)? }),
+        Some((id, _)) => {
+            Some(IdHint { memtable, found: find_id(state, &view, &batch, &batch.slice(id))? })
+        }
         None => None,
     };
     Ok(Submitted { batch, hints, basis_hints, id })
@@ -194,11 +196,11 @@ pub fn find_id(
     state: &State,
     view: &View,
     batch: &Prepared,
-    id: &BatchId,
+    id: &[u8],
 ) -> Result<Option<IdRecord>> {
     let first = &batch.targets[0];
     let key = Key { timeline: batch.timeline(first.store, &first.name), hash: first.hash };
-    Reading::for_commit(state, view, key).id(&batch.slice(&id.id), state.remembered_from_ms())
+    Reading::for_commit(state, view, key).id(id, state.remembered_from_ms())
 }
 
 #[cfg(all(test, loom))]

@@ -4,20 +4,20 @@
 //! This file does not know what is committed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::commit::Committer;
 use crate::error::{Error, Failure, Result};
 use crate::ids::TimeMs;
 use crate::memtable::Memtable;
 use crate::options::MAX_SEALED;
 use crate::wal::WalFile;
+use crate::write::active::Active;
 use crate::write::batch::{Durability, Prepared};
 use crate::write::queue::Filling;
 
-impl Committer {
-    /// Step 1. Waits if memtables are sealed faster than they are flushed, unless the disk is full.
+impl Active {
+    /// Makes room for a group. Waits if memtables are sealed faster than they are flushed, unless
+    /// the disk is full. True if it took long: it waited, or wrote to the disk.
     pub(super) fn make_room(&mut self, bytes: usize, start_ms: TimeMs) -> Result<bool> {
         let mut took_long = false;
         let is_full = self.memtable.bytes() >= self.state.options.memtable_bytes();
@@ -112,7 +112,6 @@ impl Committer {
         let next = Arc::new(Memtable::new(self.wal.end()));
         self.memtable.seal(self.wal.end());
         let sealed = std::mem::replace(&mut self.memtable, next);
-        self.allocator.restart();
         self.state.view.change(|view| {
             view.sealed.insert(0, sealed);
             view.active = self.memtable.clone();
@@ -139,7 +138,7 @@ impl Committer {
     /// Writes a group without records if no later group confirms that the last one was durable. If
     /// everything is in segments, the log is not needed and nothing is written. On a full disk this
     /// is tried again at the next tick of the expiry thread.
-    pub(super) fn vouch(&mut self) -> Result<(), Failure> {
+    pub(super) fn vouch_for_last(&mut self) -> Result<(), Failure> {
         let is_needed = self.wal.unvouched().is_some() && !self.memtable.is_empty();
         if !is_needed || self.state.reserve.is_out() || self.state.poison.check().is_err() {
             return Ok(());
@@ -149,12 +148,6 @@ impl Committer {
         }
         self.state.counters.vouching_groups.add(1);
         Ok(())
-    }
-
-    /// Records for the expiry thread whether a group needs confirmation.
-    pub(super) fn tell_unvouched(&self) {
-        let end = self.wal.unvouched().filter(|_| !self.memtable.is_empty());
-        self.state.unvouched.store(end.map_or(0, |end| end.0), Ordering::Relaxed);
     }
 
     /// Whether the active memtable is empty and starts at the end of the log; then the checkpoint

@@ -11,6 +11,8 @@
 //!
 //! This file does not know how an end is looked up, or what records are.
 
+use std::sync::{Arc, Weak};
+
 use crate::ids::{Lsn, MAX_SEQUENCE, Sequence};
 use crate::memtable::{Memtable, SlotId};
 use crate::timeline::End;
@@ -35,6 +37,9 @@ impl EndHint {
 /// Gives sequences to the appends of one group after another.
 #[derive(Debug, Default)]
 pub struct Allocator {
+    /// The memtable that the slots belong to. Its start would not do: an empty memtable that is full
+    /// of slots is followed by one with the same start.
+    memtable: Weak<Memtable>,
     /// By slot number inside each shard: the last sequence given; 0 if it was not looked up yet.
     given: Vec<Vec<Sequence>>,
     /// The sequences given since the last settlement, to be taken back if the group is refused.
@@ -42,10 +47,13 @@ pub struct Allocator {
 }
 
 impl Allocator {
-    /// Starts with a new memtable: nothing is known of its slots.
-    pub fn restart(&mut self) {
-        self.given.clear();
-        self.unsettled.clear();
+    /// Starts a group. Nothing is known of the slots of another memtable.
+    pub fn begin(&mut self, memtable: &Arc<Memtable>) {
+        if self.memtable.as_ptr() != Arc::as_ptr(memtable) {
+            self.memtable = Arc::downgrade(memtable);
+            self.given.clear();
+            self.unsettled.clear();
+        }
     }
 
     /// The next sequence of a slot; `None` if the highest one was given.

@@ -30,7 +30,7 @@ use super::fate::{EditIn, Fate, Kept, Survivor};
 use super::pace::Pace;
 use super::younger::Younger;
 use crate::error::Result;
-use crate::format::ids::IdEntry;
+use crate::format::ids::IdRecord;
 use crate::format::index::TimelineEntry;
 use crate::format::run::{Content, SharedBody};
 use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
@@ -461,7 +461,7 @@ impl<'a> Merge<'a> {
 
     /// The ids of a timeline that are still remembered. If an id was used again after it was
     /// forgotten, the youngest use counts.
-    fn ids_of(&mut self, name: &[u8]) -> Result<Vec<(Vec<u8>, IdEntry)>> {
+    fn ids_of(&mut self, name: &[u8]) -> Result<Vec<(Vec<u8>, IdRecord)>> {
         let mut ids = Vec::new();
         while let Some(id) =
             self.inputs.iter().filter_map(|input| input.id_of(name)).min().map(<[u8]>::to_vec)

@@ -11,7 +11,10 @@
 //! This file does not know where ids are stored.
 
 use super::{AppendedBody, Change, ChangeKind, Target};
+use crate::entry::Receipt;
+use crate::error::{Error, Result};
 use crate::format::checksum::name_hash;
+use crate::format::ids::{IdHashes, IdRecord};
 use crate::format::wal::TailWriter;
 use crate::ids::{Sequence, StoreId};
 
@@ -20,13 +23,22 @@ use crate::ids::{Sequence, StoreId};
 const STANDS_ALONE: u64 = 0;
 
 /// The hashes of an id that stands for these bytes.
-pub(crate) fn stands_for(what: &[u8]) -> (u64, u64) {
-    (name_hash(what), STANDS_ALONE)
+pub(crate) fn stands_for(what: &[u8]) -> IdHashes {
+    IdHashes { bodies: name_hash(what), targets: STANDS_ALONE }
 }
 
-/// The sequences that are remembered for an id with this hash of its targets.
-pub(crate) fn remembered(targets_hash: u64, sequences: &[Sequence]) -> &[Sequence] {
-    if targets_hash == STANDS_ALONE { &sequences[..sequences.len().min(1)] } else { sequences }
+/// The sequences that are remembered for an id with these hashes.
+pub(crate) fn remembered(hashes: IdHashes, sequences: &[Sequence]) -> &[Sequence] {
+    if hashes.targets == STANDS_ALONE { &sequences[..sequences.len().min(1)] } else { sequences }
+}
+
+/// The answer to a batch with an id that was used before: the original receipt, or
+/// [`Error::IdConflict`] if the id belongs to another batch.
+pub(crate) fn original(used: &IdRecord, hashes: IdHashes) -> Result<Receipt> {
+    if used.hashes != hashes {
+        return Err(Error::IdConflict { sequence: used.sequences.first().copied().unwrap_or(0) });
+    }
+    Ok(Receipt { time_ms: used.time_ms, sequences: used.sequences.to_vec(), duplicate: true })
 }
 
 /// An unfinished batch, whose byte ranges are those in the writer.
@@ -39,8 +51,8 @@ pub(super) struct Content<'a> {
 
 impl Content<'_> {
     /// The hashes of an id that stands for the whole batch.
-    pub fn hashes(&self) -> (u64, u64) {
-        let hashes = match self.bodies {
+    pub fn hashes(&self) -> IdHashes {
+        let (bodies, targets) = match self.bodies {
             // Every release has computed them so; an id that was used before an update is still
             // known after it.
             [body] if self.changes.is_empty() => {
@@ -51,7 +63,7 @@ impl Content<'_> {
                 (bodies.fold(0, mixed), self.operations())
             }
         };
-        (hashes.0, if hashes.1 == STANDS_ALONE { 1 } else { hashes.1 })
+        IdHashes { bodies, targets: if targets == STANDS_ALONE { 1 } else { targets } }
     }
 
     /// A hash of the targets, in their order.
@@ -109,7 +121,7 @@ mod tests {
         let hasher = hashbrown::DefaultHashBuilder::default();
         let prepared = batch.id(b"id").prepare(Instance(0), &Options::default(), &hasher);
         let id = prepared.expect("a good batch").id.expect("it has one");
-        (id.body_hash, id.targets_hash)
+        (id.1.bodies, id.1.targets)
     }
 
     #[test]

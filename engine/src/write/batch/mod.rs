@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc};
+use crate::format::ids::IdHashes;
 use crate::format::wal::{ORIGIN_BYTES, TailWriter};
 use crate::ids::{
     BODIES, BodyKey, Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey,
@@ -26,10 +27,8 @@ use crate::ids::{
 };
 use crate::timeline::{Floor, Key};
 use identity::Content;
-pub(crate) use identity::{remembered, stands_for};
-pub(crate) use prepared::{
-    AppendedBody, Basis, BatchId, Change, ChangeKind, Conditions, Prepared, Target,
-};
+pub(crate) use identity::{original, remembered, stands_for};
+pub(crate) use prepared::{AppendedBody, Basis, Change, ChangeKind, Conditions, Prepared, Target};
 
 use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 
@@ -79,7 +78,7 @@ pub struct Batch {
 struct ClientId {
     id: Vec<u8>,
     /// The hashes of the bytes that the id stands for, if that is not the whole batch.
-    stands_for: Option<(u64, u64)>,
+    stands_for: Option<IdHashes>,
 }
 
 impl Batch {
@@ -279,7 +278,7 @@ impl Batch {
         self.client_id(id, Some(stands_for(what)))
     }
 
-    fn client_id(mut self, id: &[u8], stands_for: Option<(u64, u64)>) -> Batch {
+    fn client_id(mut self, id: &[u8], stands_for: Option<IdHashes>) -> Batch {
         if id.len() > MAX_ID_BYTES {
             self.refuse(Error::TooLarge { what: "an id", actual: id.len(), limit: MAX_ID_BYTES });
         }
@@ -387,7 +386,7 @@ impl Batch {
     }
 
     /// Writes the id after the appends that it stands for.
-    fn encode_id(&mut self) -> Option<BatchId> {
+    fn encode_id(&mut self) -> Option<(Range<u32>, IdHashes)> {
         let id = self.id.take()?;
         let Some(first) = self.targets.first() else {
             self.refuse(Error::invalid("an id needs an append that it stands for"));
@@ -399,11 +398,11 @@ impl Batch {
             targets: &self.targets,
             changes: &self.changes,
         };
-        let (body_hash, targets_hash) = id.stands_for.unwrap_or_else(|| content.hashes());
+        let hashes = id.stands_for.unwrap_or_else(|| content.hashes());
         let name = self.tail.name_at(&first.name).to_vec();
         let timeline = TimelineRef { store: first.store, name: &name };
-        let (_, id) = self.tail.id(timeline, &id.id, (body_hash, targets_hash));
-        Some(BatchId { id: place_of(&id), body_hash, targets_hash })
+        let (_, id) = self.tail.id(timeline, &id.id, hashes);
+        Some((place_of(&id), hashes))
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Durability;
+use crate::format::ids::IdHashes;
 use crate::format::wal::Operation;
 use crate::ids::{Sequence, StoreId, TimelineRef};
 use crate::timeline::{Floor, Key};
@@ -81,15 +82,6 @@ pub struct Conditions {
     pub sequence: Option<Sequence>,
 }
 
-/// The client's id of a batch.
-#[derive(Clone, Debug)]
-pub struct BatchId {
-    /// Its byte range in the tail.
-    pub id: Range<u32>,
-    pub body_hash: u64,
-    pub targets_hash: u64,
-}
-
 /// A batch ready for the commit thread.
 #[derive(Debug, Default)]
 pub struct Prepared {
@@ -108,7 +100,8 @@ pub struct Prepared {
     pub conditions: Conditions,
     /// The timelines that it was decided on.
     pub bases: Vec<Basis>,
-    pub id: Option<BatchId>,
+    /// The byte range of the client's id in the tail, and the hashes of the batch.
+    pub id: Option<(Range<u32>, IdHashes)>,
 }
 
 impl Prepared {
@@ -152,8 +145,8 @@ impl Prepared {
         for change in &mut self.changes {
             change.hash = finish(change.store, &mut change.name);
         }
-        if let Some(id) = &mut self.id {
-            id.id = id.id.start + names_at..id.id.end + names_at;
+        if let Some((id, _)) = &mut self.id {
+            *id = id.start + names_at..id.end + names_at;
         }
     }
 
@@ -200,12 +193,12 @@ impl Prepared {
                 }
             }
         });
-        let id = self.id.iter().map(|BatchId { id, body_hash, targets_hash }| {
+        let id = self.id.iter().map(|(id, hashes)| {
             let first = &self.targets[0];
             Operation::Id {
                 timeline: self.timeline(first.store, &first.name),
                 id: &self.tail[id.start as usize..id.end as usize],
-                hashes: (*body_hash, *targets_hash),
+                hashes: *hashes,
             }
         });
         appends.chain(changes).chain(id)

@@ -18,7 +18,7 @@ use strandline::format::checksum::{Seed, crc, crc_of_two};
 use strandline::format::codec::{Reader, put_varint};
 use strandline::format::filter::may_contain;
 use strandline::format::header::{EngineId, FileHeader, file_header};
-use strandline::format::ids::{self, IdEntry};
+use strandline::format::ids::{self, IdRecord};
 use strandline::format::index::{self, Footer, RunBlock, RunBlocks, TimelineEntry, footer};
 use strandline::format::layout::{get_u32, put};
 use strandline::format::manifest;
@@ -305,11 +305,11 @@ pub fn index(bytes: &[u8]) {
         assert_eq!(RunBlock::decode_key(&run.key()), Some((first, first_time_ms)));
     }
     assert_eq!(index::body_key(bytes).is_some(), bytes.len() == 4);
-    if let (Some((name, id)), Some(entry)) = (ids::key(bytes), IdEntry::decode(bytes)) {
+    if let (Some((name, id)), Some(entry)) = (ids::key(bytes), IdRecord::decode(bytes)) {
         assert!(entry.sequences.len() <= bytes.len(), "each sequence costs a byte");
         let mut again = Vec::new();
         entry.encode(name, id, &mut again);
-        assert_eq!(IdEntry::decode(&again), Some(entry));
+        assert_eq!(IdRecord::decode(&again), Some(entry));
     }
     if let Some((name, id)) = ids::key(bytes) {
         let prefix = ids::key_prefix(bytes).expect("it begins with a key");

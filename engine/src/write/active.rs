@@ -1,0 +1,171 @@
+//! The active log file and the active memtable: what the commit loop changes in an engine.
+//!
+//! Both have one writer, the thread that commits. `rotate` replaces them.
+//!
+//! This file does not know how batches are decided, or in which order the steps are taken.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use crate::entry::Receipt;
+use crate::error::{Error, Failure, Result};
+use crate::ids::{FileNumber, Lsn, TimeMs};
+use crate::memtable::{Group, Memtable};
+use crate::state::State;
+use crate::timeline::Times;
+use crate::wal::Wal;
+use crate::write::commit::Environment;
+use crate::write::decide::Ground;
+use crate::write::queue::Filling;
+use crate::write::relaxed;
+
+/// The active log file and the active memtable.
+pub struct Active {
+    pub(super) state: Arc<State>,
+    pub(super) wal: Wal,
+    pub(super) memtable: Arc<Memtable>,
+    /// A log file that is in use and that the manifest does not name yet.
+    pub(super) unnamed_file: Option<FileNumber>,
+    /// Whether merging is so far behind that commits wait for it.
+    pub(super) is_merge_behind: fn(&State) -> bool,
+    /// The stores that a power cut may set back.
+    pub(super) relaxed: relaxed::Noted,
+    /// The start of the group in the log.
+    at: Lsn,
+}
+
+impl Active {
+    /// Continues after the end of the log that recovery found.
+    pub fn new(state: Arc<State>, wal: Wal, is_merge_behind: fn(&State) -> bool) -> Active {
+        let memtable = state.view.load().active.clone();
+        let (unnamed_file, relaxed, at) = (None, relaxed::Noted::default(), wal.end());
+        let active = Active { state, wal, memtable, unnamed_file, is_merge_behind, relaxed, at };
+        active.report_unvouched();
+        active
+    }
+
+    fn write_and_sync(&mut self, and_sync: bool) -> Result<bool, Failure> {
+        let counters = &self.state.counters;
+        let is_recorded = !self.wal.group().is_empty();
+        if is_recorded {
+            counters.groups.add(1);
+            counters.wal_bytes.add(self.wal.group().len() as u64);
+            self.wal.write_group()?;
+        }
+        if and_sync && self.wal.is_unsynced() {
+            counters.wal_syncs.add(1);
+            let start = self.state.clock.monotonic();
+            self.wal.sync()?;
+            let end = self.state.clock.monotonic();
+            counters.sync_times.add(end, end.saturating_sub(start));
+        }
+        Ok(is_recorded)
+    }
+
+    /// Records for the expiry thread whether a group needs confirmation.
+    fn report_unvouched(&self) {
+        let end = self.wal.unvouched().filter(|_| !self.memtable.is_empty());
+        self.state.unvouched.store(end.map_or(0, |end| end.0), Ordering::Relaxed);
+    }
+}
+
+impl Environment for Active {
+    type Known = State;
+
+    fn moment(&self) -> (TimeMs, TimeMs) {
+        self.state.times.moment()
+    }
+
+    fn may_add(&self) -> Result<()> {
+        self.state.reserve.check()
+    }
+
+    fn make_room(&mut self, group: &Filling, start_ms: TimeMs, may_add: bool) -> Result<bool> {
+        self.state.poison.check()?;
+        let made_room = Active::make_room(self, group.bytes, start_ms)?;
+        Ok(self.note_relaxed(group, may_add)? || made_room)
+    }
+
+    fn with_stores<T>(&mut self, commit: impl FnOnce(&mut Active) -> T) -> T {
+        let state = self.state.clone();
+        let _no_drop = state.turns.dropping.read();
+        commit(self)
+    }
+
+    fn ground(&mut self) -> Ground<'_, State> {
+        self.at = self.wal.end();
+        let (memtable, records) = (&self.memtable, self.wal.group());
+        Ground { known: &self.state, memtable, records, at: self.at }
+    }
+
+    fn write(&mut self, and_sync: bool) -> Result<bool> {
+        self.write_and_sync(and_sync).map_err(|failure| self.state.failed(failure))
+    }
+
+    fn apply(&mut self, group: &mut Group, times: Option<Times>) {
+        if let Some(times) = times {
+            self.state.times.committed_at(times.time_ms, times.start_ms);
+            self.memtable.started_at(times.start_ms);
+        }
+        let leaves_history = group.leaves_history();
+        let settled = if leaves_history { self.state.view.settled() } else { Lsn(0) };
+        let bodies = self.memtable.apply(group, self.at, settled);
+        self.state.view.publish(self.wal.end(), bodies);
+    }
+
+    fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>) {
+        let committed = group.batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let (mut entries, mut body_bytes) = (0, 0);
+        let idle = self.state.watch.is_idle();
+        for (submitted, _) in committed {
+            let batch = &submitted.batch;
+            entries += batch.targets.len() as u64;
+            body_bytes += batch.body_bytes();
+            if !idle {
+                batch.timelines().for_each(|key| self.state.watch.publish(key.timeline, woken));
+            }
+        }
+        self.state.counters.batches.add(group.batches.len() as u64);
+        self.state.counters.entries.add(entries);
+        self.state.counters.body_bytes.add(body_bytes);
+    }
+
+    fn hand_over(&self, wakers: Vec<Waker>) {
+        self.state.wake.hand_over(wakers);
+    }
+
+    fn has_reserve(&self) -> bool {
+        self.state.reserve.bytes() > 0
+    }
+
+    fn give_back_reserve(&self) -> bool {
+        self.state.reserve.give_back()
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        self.state.poison.check()?;
+        if self.is_all_flushed() { Ok(()) } else { self.seal_and_leave() }
+    }
+
+    fn vouch(&mut self) {
+        match self.vouch_for_last() {
+            Ok(()) | Err(Failure::Refused(_)) => {}
+            Err(failure) => drop(self.state.failed(failure)),
+        }
+    }
+
+    fn refused(&self, error: &Error) {
+        self.state.refusals.note(error, self.state.clock.monotonic());
+    }
+
+    fn finished(&mut self) {
+        self.report_unvouched();
+    }
+
+    fn panicked(&self) -> Error {
+        let error = Error::Poisoned { why: "the commit thread panicked".into() };
+        self.state.poison.set(&error);
+        error
+    }
+}

@@ -1,0 +1,328 @@
+//! Step 2 of a commit: decides which batches of a group are committed, gives them their sequences,
+//! and encodes their records.
+//!
+//! A batch is decided on what the active memtable knows, on what earlier batches of its group were
+//! given, and on what [`Known`] finds for timelines without a slot. A refused batch takes no
+//! sequence and leaves no record. Nothing here is durable or visible: after a group that could not
+//! be written, [`Decisions::take_back`] gives its sequences back.
+//!
+//! This file does not know the disk, or how a group becomes visible.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::entry::Receipt;
+use crate::error::{Error, Result};
+use crate::format::ids::IdRecord;
+use crate::format::wal::GroupWriter;
+use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs};
+use crate::memtable::{Body, Effect, Group, Memtable, SlotId};
+use crate::read::reading::Reading;
+use crate::state::State;
+use crate::timeline::{End, Key, Times};
+use crate::write::apply::{CommitPlaces, Named, RecordFacts, Sink, apply};
+use crate::write::batch::{Basis, Prepared, original};
+use crate::write::queue::{Filling, Submitted, find_id};
+use crate::write::sequence::{Allocator, EndHint};
+
+/// What a decision needs in addition to the active memtable.
+pub trait Known {
+    /// An error if the store was dropped.
+    fn check_store(&self, store: StoreId) -> Result<()>;
+
+    /// The end of a timeline without a slot.
+    fn end_of(&self, key: Key<'_>) -> Result<End>;
+
+    /// The earlier use of a batch's id outside the active memtable.
+    fn use_of_id(&self, batch: &Prepared, id: &[u8]) -> Result<Option<IdRecord>>;
+
+    /// Whether an id whose window began at `start_ms` is still remembered.
+    fn remembers(&self, start_ms: TimeMs) -> bool;
+}
+
+impl Known for State {
+    fn check_store(&self, store: StoreId) -> Result<()> {
+        State::check_store(self, store)
+    }
+
+    fn end_of(&self, key: Key<'_>) -> Result<End> {
+        Reading::for_commit(self, &self.view.load(), key).end()
+    }
+
+    fn use_of_id(&self, batch: &Prepared, id: &[u8]) -> Result<Option<IdRecord>> {
+        find_id(self, &self.view.load(), batch, id)
+    }
+
+    fn remembers(&self, start_ms: TimeMs) -> bool {
+        State::remembers(self, start_ms)
+    }
+}
+
+/// What a group is decided on, and where its records go.
+pub struct Ground<'a, K> {
+    pub known: &'a K,
+    pub memtable: &'a Arc<Memtable>,
+    pub records: &'a mut GroupWriter,
+    /// The position of the group in the log.
+    pub at: Lsn,
+}
+
+/// The decisions on one group after another.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    allocator: Allocator,
+    /// The changes that step 4 applies.
+    group: Group,
+    /// The places of the group's bodies and edits.
+    places: CommitPlaces,
+    /// The ids of the group.
+    ids: HashMap<(SlotId, Bytes), IdRecord>,
+}
+
+impl Decisions {
+    /// Decides on every batch of a group. `may_add`: an error that is the answer to each batch that
+    /// adds data.
+    pub fn on_group<K: Known>(
+        &mut self,
+        group: &Filling,
+        times: Times,
+        may_add: &Result<()>,
+        mut ground: Ground<'_, K>,
+    ) -> Vec<Result<Receipt>> {
+        self.allocator.begin(ground.memtable);
+        self.places = CommitPlaces::new(ground.at);
+        self.ids.clear();
+        let mut decision = Decision { made: self, times, may_add, ground: &mut ground };
+        group.batches.iter().map(|submitted| decision.on_batch(submitted)).collect()
+    }
+
+    /// The changes of the committed batches, to be applied to the memtable.
+    pub fn group(&mut self) -> &mut Group {
+        &mut self.group
+    }
+
+    /// The group was written: its sequences are final.
+    pub fn settle(&mut self) {
+        self.allocator.settle();
+    }
+
+    /// The group could not be written: it is as if it had never been decided on.
+    pub fn take_back(&mut self) {
+        self.allocator.fall_back(0);
+        self.group.clear();
+    }
+}
+
+/// The decision on the batches of one group.
+struct Decision<'d, 'g, K> {
+    /// The decisions so far.
+    made: &'d mut Decisions,
+    times: Times,
+    may_add: &'d Result<()>,
+    ground: &'d mut Ground<'g, K>,
+}
+
+impl<K: Known> Decision<'_, '_, K> {
+    /// Commits or refuses one batch.
+    fn on_batch(&mut self, submitted: &Submitted) -> Result<Receipt> {
+        let (batch, time_ms) = (&submitted.batch, self.times.time_ms);
+        if batch.is_nothing() {
+            return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
+        }
+        if !batch.frees_only() {
+            // This check is first: batches that are refused again and again must not leave slots in
+            // a memtable that cannot be flushed.
+            self.may_add.clone()?;
+        }
+        self.check_stores(batch)?;
+        let slots = self.slots(submitted)?;
+        if let Some(receipt) = self.retry(submitted, &slots)? {
+            return Ok(receipt);
+        }
+        self.check(submitted, slots.first())?;
+        let mut sequences = self.sequences(batch, &slots)?;
+        let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
+        // The ends of the timelines that the batch changes follow, for a recovery that cannot look
+        // them up.
+        sequences.extend(slots[given..].iter().map(|slot| self.last(*slot)));
+        self.ground.records.record(
+            (time_ms, self.times.start_ms),
+            &sequences,
+            chosen,
+            &batch.tail,
+            batch.tail_crc,
+        );
+        self.stage(batch, &slots, &sequences);
+        sequences.truncate(given);
+        Ok(Receipt { time_ms, sequences, duplicate: false })
+    }
+
+    /// An error if a store that the batch concerns was dropped since it was queued.
+    fn check_stores(&self, batch: &Prepared) -> Result<()> {
+        let mut checked = None;
+        for store in batch.stores().chain(batch.bases.iter().map(|basis| basis.store)) {
+            // The targets of a fan-out in one store are adjacent: one check covers all of them.
+            if checked.replace(store) != Some(store) {
+                self.ground.known.check_store(store)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots of all timelines of a batch in the active memtable, created where there are none.
+    fn slots(&self, submitted: &Submitted) -> Result<Vec<SlotId>> {
+        let (batch, memtable) = (&submitted.batch, self.ground.memtable);
+        let slot = |(number, key): (usize, Key<'_>)| {
+            if let Some(slot) = memtable.find(key) {
+                return Ok(slot);
+            }
+            let end = self.end_of(key, submitted.hints.get(number).copied().flatten())?;
+            Ok(memtable.insert(key, end))
+        };
+        batch.timelines().enumerate().map(slot).collect()
+    }
+
+    /// The original receipt, if the batch's id was used within the window.
+    fn retry(&self, submitted: &Submitted, slots: &[SlotId]) -> Result<Option<Receipt>> {
+        let (batch, memtable) = (&submitted.batch, self.ground.memtable);
+        let Some((id, hashes)) = &batch.id else { return Ok(None) };
+        let id = batch.slice(id);
+        let here = self.made.ids.get(&(slots[0], id.clone())).cloned();
+        let found = match here.or_else(|| memtable.id_in(slots[0], &id)) {
+            Some(found) => Some(found),
+            None => match &submitted.id {
+                Some(hint) if hint.memtable == memtable.from() => hint.found.clone(),
+                _ => self.ground.known.use_of_id(batch, &id)?,
+            },
+        };
+        let Some(found) = found.filter(|found| self.ground.known.remembers(found.start_ms)) else {
+            return Ok(None);
+        };
+        original(&found, *hashes).map(Some)
+    }
+
+    /// An error if a condition of the batch does not hold. `first`: the slot of its first timeline.
+    fn check(&mut self, submitted: &Submitted, first: Option<&SlotId>) -> Result<()> {
+        for (basis, hint) in submitted.batch.bases.iter().zip(&submitted.basis_hints) {
+            let last = self.last_of(basis, *hint)?;
+            if last != basis.last {
+                return Err(Error::LastSequence { last });
+            }
+        }
+        let conditions = &submitted.batch.conditions;
+        let Some(slot) = first else { return Ok(()) };
+        if conditions.if_last.is_none() && conditions.sequence.is_none() {
+            return Ok(());
+        }
+        let last = self.last(*slot);
+        if conditions.if_last.is_some_and(|wanted| wanted != last) {
+            return Err(Error::LastSequence { last });
+        }
+        if conditions.sequence.is_some_and(|chosen| chosen <= last) {
+            return Err(Error::SequenceOrder { last });
+        }
+        Ok(())
+    }
+
+    /// The last sequence given to a slot.
+    fn last(&mut self, slot: SlotId) -> Sequence {
+        self.made.allocator.last(slot, self.ground.memtable)
+    }
+
+    /// The end of a timeline that a batch was decided on. The timeline gets no slot for this.
+    fn last_of(&mut self, basis: &Basis, hint: Option<EndHint>) -> Result<Sequence> {
+        let key = basis.key();
+        match self.ground.memtable.find(key) {
+            Some(slot) => Ok(self.last(slot)),
+            None => Ok(self.end_of(key, hint)?.last),
+        }
+    }
+
+    /// The end of a timeline without a slot: the one that its caller found, unless the memtable was
+    /// sealed since then.
+    fn end_of(&self, key: Key<'_>, hint: Option<EndHint>) -> Result<End> {
+        match hint.and_then(|hint| hint.under(self.ground.memtable)) {
+            Some(end) => Ok(end),
+            None => self.ground.known.end_of(key),
+        }
+    }
+
+    /// A sequence for each append: the chosen one for the first, if one was chosen, otherwise the
+    /// next.
+    fn sequences(&mut self, batch: &Prepared, slots: &[SlotId]) -> Result<Vec<Sequence>> {
+        let (allocator, memtable) = (&mut self.made.allocator, self.ground.memtable);
+        let mark = allocator.mark();
+        let mut sequences = Vec::with_capacity(slots.len());
+        for slot in &slots[..batch.targets.len()] {
+            let given = match batch.conditions.sequence.filter(|_| sequences.is_empty()) {
+                Some(chosen) => allocator.take(*slot, memtable, chosen).then_some(chosen),
+                None => allocator.next(*slot, memtable),
+            };
+            let Some(sequence) = given else {
+                allocator.fall_back(mark);
+                return Err(Error::SequenceExhausted);
+            };
+            sequences.push(sequence);
+        }
+        Ok(sequences)
+    }
+
+    /// Collects the data that step 4 applies.
+    fn stage(&mut self, batch: &Prepared, slots: &[SlotId], sequences: &[Sequence]) {
+        let (given, ends) = sequences.split_at(batch.targets.len());
+        let facts = RecordFacts {
+            time_ms: self.times.time_ms,
+            start_ms: self.times.start_ms,
+            chosen: batch.conditions.sequence.is_some(),
+            given,
+            ends,
+            tail: &batch.tail,
+        };
+        let Decisions { group, places, ids, .. } = &mut *self.made;
+        group.hold(batch.tail.len());
+        let Ok(()) = apply(batch.operations(), facts, places, &mut Staging { group, ids, slots });
+    }
+}
+
+/// Collects the data that a group applies to the memtable, by slot.
+struct Staging<'a> {
+    group: &'a mut Group,
+    /// The ids of the group.
+    ids: &'a mut HashMap<(SlotId, Bytes), IdRecord>,
+    /// The slots of the record's timelines, by number.
+    slots: &'a [SlotId],
+}
+
+impl Sink for Staging<'_> {
+    type Error = Infallible;
+
+    fn body(&mut self, body: Body, is_copy: bool) {
+        if is_copy {
+            self.group.hold(body.bytes.len());
+        }
+        self.group.body(body);
+    }
+
+    fn entry(&mut self, named: Named<'_>, sequence: Sequence, _: bool) -> Result<(), Infallible> {
+        self.group.entry(self.slots[named.number], sequence);
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        named: Named<'_>,
+        _: Sequence,
+        effect: Effect,
+        place: CommitPlace,
+    ) -> Result<(), Infallible> {
+        let slot = self.slots[named.number];
+        if let Effect::Id(id, record) = &effect {
+            self.ids.insert((slot, id.clone()), record.clone());
+        }
+        self.group.effect(slot, effect, place);
+        Ok(())
+    }
+}
