@@ -3,8 +3,9 @@
 //!
 //! 1. the manifest, if it can be read; without it, all segment files that exist, and the whole log;
 //! 2. the log, without its damaged parts, into memory: it is as large as memtables are;
-//! 3. for each store, all segments merged by name: each timeline's parts, oldest first, then its
-//!    part of the log, with all removals and edits applied, into one segment;
+//! 3. for each store, all segments merged by name: each timeline's parts in the order of their
+//!    sequences, then its part of the log, with all removals and the last edit of each entry
+//!    applied, into one segment;
 //! 4. the manifest, last, of a new engine with a new history.
 //!
 //! The source is not changed. Sequences, times, bodies, expiry, last sequences and floors are kept;
@@ -108,7 +109,7 @@ fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
 struct Wreck {
     engine: EngineId,
     live: Option<Live>,
-    /// The segments, oldest first.
+    /// The segments, oldest first; without a manifest, in the order of their numbers.
     segments: Vec<Wrecked>,
 }
 

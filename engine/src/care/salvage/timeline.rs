@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::bodies::ChangedBodies;
+use super::bodies::{ChangedBodies, LastChanges};
 use super::log::{SalvagedLog, TimelineLog};
 use crate::care::finding::Finding;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::format::index::Edited;
 use crate::ids::{CommitPlace, Lsn, Sequence};
 use crate::memtable::Body;
 use crate::segment::{Left, Part, Remains, SegmentWriter};
-use crate::timeline::{Changes, Edit, End, Floor, Times};
+use crate::timeline::{Changes, End, Floor, Times};
 
 /// The state of a segment's data according to the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,9 @@ pub struct Timeline<'a> {
     writer: &'a mut SegmentWriter,
     findings: &'a mut Vec<Finding>,
     bodies: &'a ChangedBodies,
-    changes: Changes,
+    /// All removed sequences.
+    removed: Changes,
+    edits: LastChanges<Sequence>,
     end: End,
     /// The first entry that was written.
     first: Option<(Sequence, Times)>,
@@ -70,7 +72,8 @@ impl<'a> Timeline<'a> {
             writer,
             findings,
             bodies,
-            changes: Changes::default(),
+            removed: Changes::default(),
+            edits: LastChanges::default(),
             end: End::NEVER,
             first: None,
             written: 0,
@@ -79,19 +82,22 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    /// Writes the content of the parts, the oldest segment first, and of the log.
+    /// Writes the content of the parts, given in the order of `sources`, and of the log.
     pub fn save(
         mut self,
         sources: &mut [Source],
         mut parts: Vec<(usize, Part)>,
         log: Option<(&TimelineLog, &SalvagedLog, &HashMap<u32, u32>)>,
     ) -> Result<()> {
-        if let Some((timeline, ..)) = log {
-            self.changes = timeline.changes.clone();
-            self.floor(timeline.floor);
-        }
-        for (at, part) in parts.iter().rev() {
+        for (at, part) in &parts {
             self.take_in(&mut sources[*at], part);
+        }
+        if let Some((TimelineLog { changes, floor, .. }, ..)) = log {
+            changes.removed.iter().for_each(|(first, last)| self.removed.remove(*first, *last));
+            for (sequence, edit) in &changes.edited {
+                self.edits.add(*sequence, edit.at, Some(edit.body.clone()));
+            }
+            self.floor(*floor);
         }
         self.writer.begin(self.name);
         let first = |part: &Part| part.entry.as_ref().map(|entry| entry.first).or(part.first);
@@ -135,19 +141,14 @@ impl<'a> Timeline<'a> {
         }
         self.end.last = self.end.last.max(entry.end.last);
         self.end.last_time_ms = self.end.last_time_ms.max(entry.end.last_time_ms);
-        let mut changes = Changes::default();
-        entry.removed.iter().for_each(|(first, last)| changes.remove(*first, *last));
+        entry.removed.iter().for_each(|(first, last)| self.removed.remove(*first, *last));
         for Edited { sequence, body: number, at, .. } in entry.edited.iter() {
-            if let Some(left) = source.remains.shared(*number) {
-                changes.edited.insert(*sequence, Edit { at: *at, body: left.body });
-            } else if source.data == Data::There && !self.changes.edited.contains_key(sequence) {
-                // The old body was replaced: it must not come back.
-                changes.remove(*sequence, *sequence);
-                let what = "the new body of an edited entry cannot be read";
-                self.lost(source.path.clone(), what, (*sequence, *sequence));
+            let body = source.remains.shared(*number).map(|left| left.body);
+            // If the data is gone because it expired or was dead, no entry needs the body.
+            if body.is_some() || source.data == Data::There {
+                self.edits.add(*sequence, *at, body);
             }
         }
-        self.changes.add_older(changes);
     }
 
     fn part(&mut self, source: &mut Source, part: &Part) -> Result<()> {
@@ -202,7 +203,7 @@ impl<'a> Timeline<'a> {
         number: Option<u32>,
         changed_to: Lsn,
     ) -> Result<()> {
-        let is_gone = sequence < self.end.floor.lowest || self.changes.removes(sequence);
+        let is_gone = sequence < self.end.floor.lowest || self.removed.removes(sequence);
         if sequence <= self.written || is_gone {
             return Ok(());
         }
@@ -210,15 +211,14 @@ impl<'a> Timeline<'a> {
         let changed_at = self.bodies.changed_at(left.place, changed_to);
         let is_open =
             |at: CommitPlace| left.place.is_none() || left.is_elsewhere || Lsn(at.0) >= changed_to;
-        let edited = self.changes.edited.get(&sequence).filter(|edit| is_open(edit.at));
-        let edited = edited
-            .filter(|edit| changed_at.is_none_or(|at| at < edit.at))
-            .map(|edit| edit.body.clone());
+        let edited = self.edits.get(&sequence).filter(|edit| is_open(edit.at));
+        let edited = edited.filter(|edit| changed_at.is_none_or(|at| at < edit.at));
         let own = self
             .bodies
             .now(left.place, changed_to, &left.body)
             .filter(|_| !left.is_elsewhere || changed_at.is_some());
-        let Some(body) = edited.as_ref().or(own) else {
+        let is_edited = edited.is_some();
+        let Some(body) = edited.map_or(own, |edit| edit.body.as_ref()) else {
             self.end.last = self.end.last.max(sequence);
             let what = "the new body of an edited entry is in no file that can be read";
             self.lost(PathBuf::new(), what, (sequence, sequence));
@@ -228,8 +228,8 @@ impl<'a> Timeline<'a> {
         // If the index is lost, the end is known from the entries only.
         self.end.last = self.end.last.max(sequence);
         self.end.last_time_ms = self.end.last_time_ms.max(left.times.time_ms);
-        match (&edited, number) {
-            (None, Some(number)) if number >= self.shared => {
+        match number {
+            Some(number) if !is_edited && number >= self.shared => {
                 self.shared = number;
                 self.writer.shared(sequence, number, left.times.own_start_ms())
             }

@@ -19,31 +19,54 @@ use crate::world::soon;
 
 /// A disk on which threads of the engine are held, by their names.
 #[derive(Clone)]
-struct Gates {
-    disk: SimulatedDisk,
+pub(super) struct Gates {
+    pub disk: SimulatedDisk,
     held: Arc<(Mutex<BTreeSet<&'static str>>, Condvar)>,
+    /// The held threads that wait.
+    waiting: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Gates {
-    fn new() -> Gates {
-        Gates { disk: SimulatedDisk::new(), held: Arc::default() }
+    pub fn new() -> Gates {
+        Gates { disk: SimulatedDisk::new(), held: Arc::default(), waiting: Arc::default() }
     }
 
-    fn hold(&self, thread: &'static str) {
+    /// An engine on this disk, with small memtables, and its store `messages`.
+    pub fn open(&self) -> (Engine, Store) {
+        let world = World {
+            dir: Dir::new(Arc::new(self.clone())),
+            clock: Arc::new(ManualClock::at(1_700_000_000_000)),
+        };
+        let options =
+            Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() };
+        let engine = Engine::open_in(world, options).expect("opens");
+        let store = engine.store("messages").expect("is there");
+        (engine, store)
+    }
+
+    pub fn hold(&self, thread: &'static str) {
         self.held.0.lock().expect("no panic inside").insert(thread);
     }
 
-    fn release(&self, thread: &'static str) {
+    pub fn release(&self, thread: &'static str) {
         self.held.0.lock().expect("no panic inside").remove(thread);
         self.held.1.notify_all();
+    }
+
+    /// Whether a thread waits because it is held.
+    pub fn waits(&self, thread: &'static str) -> bool {
+        self.waiting.lock().expect("no panic inside").contains(thread)
     }
 
     /// Waits while the calling thread is held.
     fn pass(&self) {
         let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        self.waiting.lock().expect("no panic inside").insert(name.into());
         let is_held =
             |held: &mut BTreeSet<&'static str>| held.iter().any(|name| thread.name() == Some(name));
         drop(self.held.1.wait_while(self.held.0.lock().expect("no panic inside"), is_held));
+        self.waiting.lock().expect("no panic inside").remove(name);
     }
 }
 
@@ -61,20 +84,13 @@ impl RawDirectory for Gates {
     }
 }
 
-const FLUSH: &str = "strandline-flush";
-const COMPACT: &str = "strandline-compact";
+pub(super) const FLUSH: &str = "strandline-flush";
+pub(super) const COMPACT: &str = "strandline-compact";
 
 /// Ten entries of `x` in a segment that is mostly dead: its merge waits for the compaction thread's
 /// release.
 fn before_a_merge(gates: &Gates) -> (Engine, Store) {
-    let world = World {
-        dir: Dir::new(Arc::new(gates.clone())),
-        clock: Arc::new(ManualClock::at(1_700_000_000_000)),
-    };
-    let options =
-        Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() };
-    let engine = Engine::open_in(world, options).expect("opens");
-    let store = engine.store("messages").expect("is there");
+    let (engine, store) = gates.open();
     for number in 0..10 {
         store.append(b"x", format!("old {number}").as_bytes()).expect("appends");
         store.append(b"most", &[b'~'; 500]).expect("appends");

@@ -11,6 +11,8 @@ use strandline::{Batch, Engine, Finding, Options, Trim, World, salvage_in};
 use super::directory::{
     Entries, changed, contents, dir, open, send, try_open, two_segments, verify,
 };
+use super::moment::{COMPACT, FLUSH, Gates};
+use crate::world::soon;
 
 /// The same engine with entries in the log, too: appends, and changes of entries in segments.
 fn with_a_log() -> Image {
@@ -114,6 +116,75 @@ fn without_its_manifest_everything_is_salvaged_all_the_same() {
             "{how}"
         );
         assert_eq!(contents(&engine), whole, "{how}");
+    }
+}
+
+/// The files of segments that contain these bytes.
+fn holders(image: &Image, what: &[u8]) -> Vec<String> {
+    let holds = |bytes: &[u8]| bytes.windows(what.len()).any(|at| at == what);
+    let segments = image.files.iter().filter(|(name, _)| name.starts_with("segment-"));
+    segments.filter(|(_, bytes)| holds(bytes)).map(|(name, _)| name.clone()).collect()
+}
+
+/// An entry that was edited twice. The second edit is in a flushed segment, and the first one in a
+/// merged segment whose file has a higher number: the merge took its number after the flush.
+fn an_older_edit_under_a_higher_number() -> Image {
+    let gates = Gates::new();
+    let (engine, store) = gates.open();
+    let append_ten = |timeline: &[u8]| {
+        for _ in 0..10 {
+            store.append(timeline, &[b'~'; 500]).expect("appends");
+        }
+    };
+    store.append(b"x", b"original").expect("appends");
+    append_ten(b"other");
+    engine.flush().expect("flushes");
+    assert!(store.edit(b"x", 1, b"older edit").expect("edits"));
+    append_ten(b"most");
+    store.append(b"kept", b"alive").expect("appends");
+    engine.flush().expect("flushes");
+    gates.hold(COMPACT);
+    store.trim(b"most", Trim::Keep(0)).expect("trims");
+    engine.flush().expect("flushes, and counts most of the older edit's segment as dead");
+    assert!(store.edit(b"x", 1, b"newer edit").expect("edits"));
+    gates.hold(FLUSH);
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| engine.flush());
+        soon("the flush has its number", || gates.waits(FLUSH));
+        gates.release(COMPACT);
+        soon("the segment is rewritten", || engine.stats().get("merges") == Some(1));
+        gates.hold(COMPACT);
+        gates.release(FLUSH);
+        flush.join().expect("no panic").expect("flushes");
+    });
+    let count = |what: &[u8]| holders(&gates.disk.contents(), what).len();
+    soon("the input of the merge is removed", || count(b"older edit") == 1);
+    let image = gates.disk.contents();
+    gates.release(COMPACT);
+    image
+}
+
+#[test]
+fn without_its_manifest_the_later_edit_counts_in_whichever_file_it_is() {
+    let image = an_older_edit_under_a_higher_number();
+    let (older, newer) = (holders(&image, b"older edit"), holders(&image, b"newer edit"));
+    assert!(older.len() == 1 && newer.len() == 1 && newer < older, "{older:?}, {newer:?}");
+    for damaged in [None, Some(&older[0]), Some(&newer[0])] {
+        let disk = changed(&image, |files| {
+            files.retain(|name, _| !name.starts_with("manifest-") && !name.ends_with(".log"));
+            if let Some(name) = damaged {
+                // The bodies of edits are the first block after the file's header.
+                files.get_mut(name).expect("is there")[100] ^= 1;
+            }
+        });
+        let (report, engine) = salvage(&disk);
+        let is_lost = damaged == Some(&newer[0]);
+        let lost: Vec<_> = report.findings.iter().filter_map(|finding| finding.sequences).collect();
+        assert_eq!(lost, if is_lost { vec![(1, 1)] } else { Vec::new() }, "{damaged:?}");
+        let store = engine.store("messages").expect("a store");
+        let body = store.get(b"x", 1).expect("reads").map(|entry| entry.body.to_vec());
+        assert_eq!(body, (!is_lost).then(|| b"newer edit".to_vec()), "{damaged:?}");
+        assert_eq!(store.info(b"kept").expect("reads").last, 1, "{damaged:?}");
     }
 }
 
