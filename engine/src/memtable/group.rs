@@ -40,6 +40,8 @@ pub struct Group {
     pub(super) bodies: Vec<Body>,
     /// By shard, so that each shard is locked once.
     pub(super) appends: Vec<Vec<Append>>,
+    /// The shards that have appends, one bit each: most groups touch few.
+    touched: u64,
     pub(super) effects: Vec<(SlotId, Effect, CommitPlace)>,
     /// The bytes of batches, of which bodies, names and ids are slices.
     pub(super) held_bytes: usize,
@@ -60,6 +62,7 @@ impl Default for Group {
         Group {
             bodies: Vec::new(),
             appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect(),
+            touched: 0,
             effects: Vec::new(),
             held_bytes: 0,
         }
@@ -81,6 +84,7 @@ impl Group {
     pub fn entry(&mut self, slot: SlotId, sequence: Sequence) {
         let number = self.bodies.len() - 1;
         let body = &self.bodies[number];
+        self.touched |= 1 << slot.shard;
         self.appends[slot.shard as usize].push(Append {
             slot: slot.slot,
             sequence,
@@ -100,10 +104,20 @@ impl Group {
         self.effects.iter().any(|(_, effect, _)| !matches!(effect, Effect::Id(..)))
     }
 
+    /// The numbers of the shards that have appends; the caller empties them.
+    pub(super) fn take_touched(&mut self) -> impl Iterator<Item = usize> + use<> {
+        let mut left = std::mem::take(&mut self.touched);
+        std::iter::from_fn(move || {
+            let shard = (left != 0).then(|| left.trailing_zeros())?;
+            left &= left - 1;
+            Some(shard as usize)
+        })
+    }
+
     /// Empties the group, if it was not committed.
     pub fn clear(&mut self) {
         self.bodies.clear();
-        self.appends.iter_mut().for_each(Vec::clear);
+        self.take_touched().for_each(|shard| self.appends[shard].clear());
         self.effects.clear();
         self.held_bytes = 0;
     }

@@ -41,6 +41,7 @@ use crate::format::ids::IdRecord;
 use crate::ids::{BODIES, Lsn, Sequence, TimeMs};
 use crate::timeline::{Changes, Collector, End, Key, Own, Span};
 
+/// At most 6: a `Group` has one bit per shard.
 const SHARD_BITS: u32 = 6;
 
 /// The maximum number of entries that are read from a slot at a time, while it is locked.
@@ -253,12 +254,9 @@ impl Memtable {
             std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
         let added_bodies = group.bodies.len();
         let first = self.add_bodies(&mut group.bodies);
-        for (shard, appends) in self.shards.iter().zip(&mut group.appends) {
-            if appends.is_empty() {
-                continue;
-            }
-            let mut shard = shard.write();
-            for append in appends.drain(..) {
+        for number in group.take_touched() {
+            let mut shard = self.shards[number].write();
+            for append in group.appends[number].drain(..) {
                 let slot = &mut shard.slots[append.slot as usize];
                 bytes += slot.push(append.sequence, first + append.body, &append);
             }
