@@ -176,11 +176,12 @@ impl Memtable {
         self.bytes() == 0
     }
 
-    /// Records the start of the lifetimes of a commit.
+    /// Records the start of the lifetimes of a commit. One that only frees space may begin lower:
+    /// on a full disk no further memtable can be begun for it.
     pub fn started_at(&self, start_ms: TimeMs) {
         let _ =
             self.first_start_ms.compare_exchange(0, start_ms, Ordering::Relaxed, Ordering::Relaxed);
-        self.last_start_ms.store(start_ms, Ordering::Relaxed);
+        self.last_start_ms.fetch_max(start_ms, Ordering::Relaxed);
     }
 
     /// The start of the lifetimes of the first commit in it; `None` if there was none.
@@ -503,6 +504,16 @@ mod tests {
         }
         memtable.apply(&mut group, Lsn(0), Lsn(0));
         memtable
+    }
+
+    #[test]
+    fn a_lower_start_does_not_lower_the_bound_of_later_ones() {
+        let memtable = filled(&[1]);
+        memtable.started_at(1_000);
+        // A trim on a full disk, with the clock set back.
+        memtable.started_at(400);
+        assert!(!memtable.may_start_at(900));
+        assert!(memtable.may_start_at(1_000));
     }
 
     fn sequences(

@@ -9,6 +9,7 @@
 //! This file does not know files, or where the log ends (`wal/reader.rs`).
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -111,9 +112,14 @@ impl Replay {
     fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
         self.places.of_group(lsn);
         self.at = lsn;
+        let mut places = self.places;
         self.all_of(record).inspect_err(|_| {
             self.group.clear();
             self.allocator.fall_back(0);
+            // It took its places in the commit: those of later records in its group depend on them.
+            let tail = Bytes::copy_from_slice(record.tail);
+            let _skipped = apply_record(record, &tail, &mut places, &mut Skipped);
+            self.places = places;
         })
     }
 
@@ -236,6 +242,29 @@ impl Sink for Replay {
     }
 }
 
+/// Receives a record of which nothing is kept.
+struct Skipped;
+
+impl Sink for Skipped {
+    type Error = Infallible;
+
+    fn body(&mut self, _: Body, _: bool) {}
+
+    fn entry(&mut self, _: Named<'_>, _: Sequence, _: bool) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        _: Named<'_>,
+        _: Sequence,
+        _: Effect,
+        _: CommitPlace,
+    ) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,5 +308,8 @@ mod tests {
             replay.view.active.end_of(slot.expect("it has a slot")).last
         };
         assert_eq!((last(A), last(B)), (1, 2));
+        // In the commit the second record took the second place, whatever became of it here.
+        let place = |body| replay.view.active.body(body).place;
+        assert_eq!((place(0), place(1)), (CommitPlace(1), CommitPlace(3)));
     }
 }

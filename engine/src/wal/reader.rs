@@ -278,7 +278,8 @@ impl Replay<'_> {
 
     /// Records damage, after which the log continues at `further`, if it does.
     fn damaged(&mut self, error: Error, further: Option<Lsn>) -> Result<()> {
-        if !self.go_on {
+        // What the process lacks is not damage of the log.
+        if !self.go_on || error.is_shortage() {
             return Err(error);
         }
         self.tail.damage.push(error);
@@ -371,3 +372,29 @@ const _: () = assert!(
     WAL_HEADER_BYTES.is_multiple_of(SECTOR_BYTES)
         && file_header::BYTES <= WAL_HEADER_BYTES as usize
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_while_a_record_is_replayed_is_not_damage() {
+        let mut take_none = |_: Lsn, _: &Record<'_>| Ok(());
+        let tail = Tail {
+            end: Lsn(0),
+            durable: Lsn(0),
+            unsynced: Vec::new(),
+            damage: Vec::new(),
+            whole_from: Lsn(0),
+            torn: None,
+        };
+        let on_record = &mut take_none;
+        let (go_on, checkpoint, groups) = (true, Lsn(0), Vec::new());
+        let mut replay = Replay { on_record, go_on, checkpoint, tail, groups };
+        let path = std::path::PathBuf::from("seg-000000000001.dat");
+        let full = Error::DiskFull { path: path.clone() };
+        assert!(matches!(replay.damaged(full, None), Err(Error::DiskFull { .. })));
+        assert!(replay.damaged(Error::corrupt(path, 0, "bad bytes"), None).is_ok());
+        assert_eq!(replay.tail.damage.len(), 1);
+    }
+}

@@ -115,18 +115,22 @@ impl Environment for Active {
     }
 
     fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>) {
-        let committed = group.batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
-        let (mut entries, mut body_bytes) = (0, 0);
+        let is_new = |receipt: &Receipt| !receipt.duplicate;
+        let (mut batches, mut entries, mut body_bytes) = (0, 0, 0);
         let idle = self.state.watch.is_idle();
-        for (submitted, _) in committed {
+        for (submitted, outcome) in group.batches.iter().zip(outcomes) {
             let batch = &submitted.batch;
+            if batch.is_nothing() || !outcome.as_ref().is_ok_and(is_new) {
+                continue;
+            }
+            batches += 1;
             entries += batch.targets.len() as u64;
             body_bytes += batch.body_bytes();
             if !idle {
                 batch.timelines().for_each(|key| self.state.watch.publish(key.timeline, woken));
             }
         }
-        self.state.counters.batches.add(group.batches.len() as u64);
+        self.state.counters.batches.add(batches);
         self.state.counters.entries.add(entries);
         self.state.counters.body_bytes.add(body_bytes);
     }

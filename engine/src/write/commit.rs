@@ -144,7 +144,7 @@ impl<E: Environment> Committer<E> {
                 askers.for_each(|(_, outcome)| *outcome = Err(error.clone()));
             }
         }
-        self.env.finished();
+        let _poisoned = guarded(&mut self.env, E::finished);
         outcomes
     }
 
@@ -166,7 +166,7 @@ impl<E: Environment> Committer<E> {
             outcomes = self.commit_once(group);
         }
         let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
-        errors.for_each(|error| self.env.refused(error));
+        let _poisoned = guarded(&mut self.env, |env| errors.for_each(|error| env.refused(error)));
         outcomes
     }
 

@@ -79,6 +79,7 @@ impl Active {
     }
 
     fn wait_for_flush(&self) -> Result<()> {
+        let mut has_waited = false;
         loop {
             let seen = self.state.progress.changes();
             if self.state.view.load().sealed.len() < MAX_SEALED {
@@ -87,22 +88,29 @@ impl Active {
             if let Some(failure) = self.state.progress.flush_failure() {
                 return Err(failure);
             }
-            self.state.counters.stalls.add(1);
-            self.state.progress.wait(seen, Duration::from_secs(1));
+            self.stall(seen, &mut has_waited);
         }
+    }
+
+    /// Waits for progress. A commit that waits is counted once.
+    fn stall(&self, seen: u64, has_waited: &mut bool) {
+        if !std::mem::replace(has_waited, true) {
+            self.state.counters.stalls.add(1);
+        }
+        self.state.progress.wait(seen, Duration::from_secs(1));
     }
 
     /// Waits while merging is too far behind and makes progress: data that is written faster than
     /// it can be merged would fill the disk.
     fn wait_for_merge(&self) {
+        let mut has_waited = false;
         loop {
             let seen = self.state.progress.changes();
             if self.state.reserve.is_out() || !(self.is_merge_behind)(&self.state) {
                 return;
             }
-            self.state.counters.stalls.add(1);
             self.state.merging.lag.hurry(true);
-            self.state.progress.wait(seen, Duration::from_secs(1));
+            self.stall(seen, &mut has_waited);
         }
     }
 

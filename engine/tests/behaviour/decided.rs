@@ -137,6 +137,14 @@ fn an_id_for_bytes_finds_them_in_another_frame_and_for_other_receivers() {
 }
 
 #[test]
+fn conditions_alone_are_refused_and_never_pass_for_held() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, messages, _) = open(&dir);
+    let ticket = engine.submit(Batch::new().if_last_of(&messages, b"a", 7));
+    assert!(matches!(ticket, Err(Error::Invalid { .. })), "{ticket:?}");
+}
+
+#[test]
 fn no_reader_sees_one_timeline_of_a_batch_ahead_of_another() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, _, sync) = open(&dir);

@@ -84,6 +84,23 @@ fn a_retried_fan_out_gives_all_sequences_and_other_targets_are_a_conflict() {
 }
 
 #[test]
+fn retries_refusals_and_flushes_count_as_no_batch_and_wake_no_watcher() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, sync) = open(&dir);
+    let append = || Batch::new().append(&sync, b"a", b"hello").id(b"one");
+    commit(&engine, append()).expect("commits");
+    let watcher = engine.watcher();
+    watcher.watch(&sync, b"a", 7).expect("watches");
+    assert!(commit(&engine, append()).expect("is known").duplicate);
+    assert!(commit(&engine, Batch::new().append(&sync, b"a", b"x").if_last(9)).is_err());
+    engine.flush().expect("flushes");
+    let stats = engine.stats();
+    let figures = ["batches", "entries", "body_bytes"].map(|name| stats.get(name));
+    assert_eq!(figures, [Some(1), Some(1), Some(5)]);
+    assert!(watcher.ready().is_empty());
+}
+
+#[test]
 fn conditions_hold_or_nothing_is_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, sync) = open(&dir);

@@ -350,6 +350,9 @@ impl Batch {
                 "a last sequence or a chosen one needs an append that it concerns",
             ));
         }
+        if self.targets.is_empty() && self.changes.is_empty() && !self.bases.is_empty() {
+            self.refuse(Error::invalid("a condition needs an append or a change that it concerns"));
+        }
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
