@@ -140,7 +140,7 @@ impl SureState {
             tracing::warn!(
                 now_ms,
                 confirmed_ms,
-                "the wall clock jumped forward: nothing is deleted by it for an hour"
+                "the wall clock jumped forward: it expires nothing for an hour"
             );
             self.held = Some((now_ms, now));
             return confirmed_ms;
@@ -148,7 +148,7 @@ impl SureState {
         if now.saturating_sub(since) < TRUST {
             return confirmed_ms;
         }
-        tracing::warn!(now_ms, "the wall clock is believed again");
+        tracing::warn!(now_ms, "the wall clock is trusted again");
         (self.base_ms, self.base, self.held) = (now_ms, now, None);
         now_ms
     }

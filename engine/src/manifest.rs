@@ -158,7 +158,7 @@ impl Manifest {
 
     /// Refuses all changes from now on.
     pub fn close(&mut self) {
-        let what = "the engine is closed: nothing is changed any more";
+        let what = "the engine is closed: nothing can be changed";
         self.ended.get_or_insert(Failure::Refused(Error::Closed { what }));
     }
 
@@ -198,7 +198,7 @@ impl Manifest {
             && let Err(error) = self.dir.remove(&file_name(before))
         {
             // It is superseded; the next open removes it.
-            tracing::warn!(%error, "an old manifest stays for now");
+            tracing::warn!(%error, "an old manifest stays until the next open");
         }
         Ok(())
     }

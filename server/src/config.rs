@@ -112,7 +112,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text of the file is not a valid configuration.
-    #[error("{path} is no configuration")]
+    #[error("{path} is not a valid configuration")]
     Parse {
         /// The file.
         path: PathBuf,

@@ -40,7 +40,7 @@ pub fn share(wanted: Shares, least_files: usize) -> Shares {
             max_open_files = allowed.segment_files,
             ?wanted,
             limit,
-            "the limit on open files allows fewer: raise it (ulimit -Hn)"
+            "the limit on open files allows fewer than wanted: raise it (ulimit -Hn)"
         );
     }
     allowed

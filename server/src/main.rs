@@ -123,7 +123,7 @@ fn start_log(log: &Log) {
         tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     if let Some(Err(problem)) = parsed {
-        warn!(%problem, "RUST_LOG is not understood: the level is info");
+        warn!(%problem, "RUST_LOG is invalid: the level is info");
     }
 }
 
@@ -184,11 +184,11 @@ fn announce(server: &Server) {
     let told = thread::Builder::new().name("strandline-announce".into()).spawn(move || {
         let mut out = io::stdout().lock();
         if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
-            warn!(%error, "nobody reads on which address the server listens");
+            warn!(%error, "cannot print the address on which the server listens");
         }
     });
     if let Err(error) = told {
-        warn!(%error, "cannot say on which address the server listens");
+        warn!(%error, "cannot start the thread that prints the address");
     }
 }
 

@@ -142,7 +142,7 @@ pub fn look_at_engine(shared: &Shared) {
     if shared.engine.stats().get("poisoned") == Some(1) {
         // A poisoned engine refuses this at once, with the reason.
         if let Err(problem) = shared.engine.flush() {
-            error!(%problem, "the engine takes no more writes: stopping");
+            error!(%problem, "the engine refuses all writes: stopping");
         }
         shared.stop(StopReason::Poisoned);
     }

@@ -62,10 +62,10 @@ layout! {
     group_header {
         MAGIC: 4, "`SLgr`";
         CRC: 4, "over the rest of this header; seed: engine id, lsn";
-        LSN: 8, "where this group starts";
+        LSN: 8, "lsn of the start of this group";
         DURABLE: 8, "everything below this lsn was durable before this group was written";
-        PAYLOAD_BYTES: 4, "bytes of records behind this header, a multiple of 8";
-        RECORDS: 4, "how many";
+        PAYLOAD_BYTES: 4, "length of the records after this header, a multiple of 8";
+        RECORDS: 4, "number of records";
     }
 }
 
@@ -77,9 +77,9 @@ layout! {
         TIME: 8, "commit time, Unix ms";
         TAIL_BYTES: 4, "length of the tail";
         SEQUENCE_BYTES: 4, "length of the sequences";
-        SEQUENCES: 4, "how many";
+        SEQUENCES: 4, "number of sequences";
         FLAGS: 4, "1: the sequence of the first append was chosen by the caller, 2: a start \
-                   stands behind the sequences";
+                   follows the sequences";
     }
 }
 

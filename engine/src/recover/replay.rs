@@ -151,10 +151,7 @@ impl Replay {
         if is_known || u64::from(store.0) < self.next_store {
             return Ok(!is_known);
         }
-        Err(Wrong::Record(format!(
-            "it is about store {}, which the manifest does not know",
-            store.0
-        )))
+        Err(Wrong::Record(format!("it names store {}, which the manifest does not have", store.0)))
     }
 
     /// The timeline's slot, created if it has none. If a damaged segment hides the end of the
@@ -200,7 +197,7 @@ impl Sink for Replay {
         if sequence > last + 1 && !is_chosen {
             if !self.go_on {
                 return Err(Wrong::Record(format!(
-                    "{timeline:?} goes from sequence {last} to {sequence}"
+                    "{timeline:?} jumps from sequence {last} to {sequence}"
                 )));
             }
             let floor = self.view.active.end_of(slot).floor;
@@ -209,7 +206,7 @@ impl Sink for Replay {
         }
         if !self.allocator.take(slot, &self.view.active, sequence) {
             return Err(Wrong::Record(format!(
-                "sequence {sequence} of {timeline:?} was given before"
+                "sequence {sequence} of {timeline:?} was assigned before"
             )));
         }
         self.group.entry(slot, sequence);

@@ -331,7 +331,7 @@ impl CachedFile {
         for error in found {
             let error = damages.told(error, self.store, about);
             if given.is_some() {
-                tracing::warn!(%error, "damage was found; the other copy is good: repair");
+                tracing::warn!(%error, "damage was found; the other copy is good: run repair");
             } else {
                 tracing::error!(%error, "damage was found");
             }
@@ -340,7 +340,7 @@ impl CachedFile {
         match (given, damage) {
             (Some(given), _) => Ok(given),
             (None, Some(error)) => Err(damages.told(error, self.store, about)),
-            (None, None) => Err(self.damaged(at, "no copy of the file is kept", about)),
+            (None, None) => Err(self.damaged(at, "the file has no copies", about)),
         }
     }
 

@@ -55,7 +55,7 @@ impl Drop for OnDisk {
             match self.dir.remove(&name) {
                 // The manifest does not name the file any more: the next open removes it.
                 Err(error) if !error.is_not_found() => {
-                    tracing::warn!(%error, "an obsolete file stays for now");
+                    tracing::warn!(%error, "an obsolete file stays until the next open");
                 }
                 _ => {}
             }

@@ -210,11 +210,7 @@ impl<'a> RunsOf<'a> {
 
     /// Fails if a run was not read to its end.
     pub fn check_end(&self, place: &Place, run: &RunReader<'_>) -> Result<()> {
-        if run.remaining() == 0 {
-            Ok(())
-        } else {
-            Err(self.damaged(place, "a run breaks off before its end"))
-        }
+        if run.remaining() == 0 { Ok(()) } else { Err(self.damaged(place, "a run is cut short")) }
     }
 
     /// Offers the entries from `low` to `high`, ascending.

@@ -128,7 +128,7 @@ impl BlockWalk {
                 Err(error) => drop(damage.get_or_insert(error)),
             }
         }
-        Err(damage.unwrap_or_else(|| Error::invalid("there is no file to walk through")))
+        Err(damage.unwrap_or_else(|| Error::invalid("there is no file to scan")))
     }
 
     fn block_of(&self, file: &File, at: u64) -> Result<WalkedBlock> {

@@ -58,8 +58,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     dump.bar.finish_and_clear();
     if dump.damage > 0 {
         complain(
-            "the dump lacks what is named above: strandline repair, a backup or strandline \
-             salvage may have it",
+            "the dump lacks the entries named above: strandline repair, a backup or strandline \
+             salvage may recover them",
         );
         return Ok(Outcome::Damaged);
     }

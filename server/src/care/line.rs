@@ -56,9 +56,9 @@ fn bytes(field: &str, text: Option<&str>, base64: Option<&str>) -> anyhow::Resul
     match (text, base64) {
         (Some(text), None) => Ok(text.as_bytes().to_vec()),
         (None, Some(base64)) => {
-            BASE64_STANDARD.decode(base64).with_context(|| format!("{field}_base64 is no base64"))
+            BASE64_STANDARD.decode(base64).with_context(|| format!("{field}_base64 is not base64"))
         }
-        _ => anyhow::bail!("either {field} or {field}_base64 must be there"),
+        _ => anyhow::bail!("exactly one of {field} and {field}_base64 is required"),
     }
 }
 

@@ -159,7 +159,7 @@ fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
         let problem = anyhow::Error::from(error);
         if is_locked {
             problem.context(format!(
-                "a server or another command is at work on {}: {instead}",
+                "a server or another command is using {}: {instead}",
                 dir.display()
             ))
         } else {

@@ -89,7 +89,7 @@ pub fn options(
     for pair in words.chunks(2) {
         let word = pair[0].to_ascii_uppercase();
         let [_, value] = pair else {
-            return Err(about(&word, "syntax error: no value behind it"));
+            return Err(about(&word, "syntax error: its value is missing"));
         };
         match take(&word, value) {
             Ok(true) => {}

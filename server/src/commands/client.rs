@@ -23,8 +23,8 @@ pub(super) static COMMANDS: &[Command] = &[Command::new(
     "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST [TYPE type | ID id [id \
      ...]] | KILL ID id | KILL ADDR address | KILL address | \
      NO-EVICT on|off | NO-TOUCH on|off",
-    "About this connection and the others. SETINFO: LIB-NAME or LIB-VER. TYPE: normal, pubsub, \
-     master, replica. KILL: how many were closed; in its old form OK.",
+    "Reports and controls this connection and others. SETINFO: LIB-NAME or LIB-VER. TYPE: normal, \
+     pubsub, master, replica. KILL: the number of closed connections; OK in its old form.",
 )
 .replies(Reply::LargeWith("LIST"))];
 

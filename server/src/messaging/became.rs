@@ -198,7 +198,7 @@ impl Messaging {
                 let ledger = name.escape_ascii();
                 tracing::warn!(
                     %ledger, %error,
-                    "a ledger could not be cut short: it grows until there is room"
+                    "a ledger could not be shortened: it grows until there is room"
                 );
             }
         }

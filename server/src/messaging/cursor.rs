@@ -173,7 +173,7 @@ impl Cursor {
             return Ok(Cursor::Foreign);
         }
         if owner != digest(user) as u32 {
-            return Err(Trouble::Usage("this cursor is another user's"));
+            return Err(Trouble::Usage("this cursor belongs to another user"));
         }
         let is_short = can_be_noted(all_noted_bytes(&position.pulled.noted));
         Ok(if is_short { Cursor::At(position) } else { Cursor::Foreign })

@@ -40,7 +40,7 @@ pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<
         Err(error) if error.is_shortage() => {
             tracing::warn!(
                 %error,
-                "pulled events from before an import are not shown yet: make room, and start again"
+                "pulled events from before an import are not shown yet: make room, then restart"
             );
             Ok(())
         }

@@ -422,7 +422,7 @@ fn ids(store: &Store, head: &[u8], tail: &[u8]) -> Result<BTreeSet<Bytes>> {
         let Some(listed) = told_if_hidden(store.list(head, after.as_deref(), NAMES))? else {
             tracing::warn!(
                 store = store.name(),
-                "damage hides names of timelines: what is theirs is left out"
+                "damage hides names of timelines: their entries are left out"
             );
             return Ok(ids);
         };

@@ -106,7 +106,7 @@ fn an_import_keeps_every_other_verb_out_of_its_directory() {
     ends_with(&verb("verify", &[&target]), 2);
     for (name, source) in [("backup", &dir), ("restore", &backup), ("salvage", &backup)] {
         let (_, err) = ends_with(&verb(name, &[source, &target]), 2);
-        assert!(err.contains("is there already"), "{name}: {err}");
+        assert!(err.contains("exists already"), "{name}: {err}");
     }
     drop(input);
     ends_with(&first.wait_with_output().expect("it ends"), 0);

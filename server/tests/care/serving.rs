@@ -20,7 +20,7 @@ fn rust_log_chooses_what_is_logged() {
     };
     assert!(refused("error").contains("is locked"));
     assert_eq!(refused("off"), "");
-    assert!(refused("strandline=loud").contains("RUST_LOG is not understood"));
+    assert!(refused("strandline=loud").contains("RUST_LOG is invalid"));
     lock.close().expect("closes");
 }
 

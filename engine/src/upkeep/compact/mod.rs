@@ -127,9 +127,9 @@ enum Due {
 fn tell_waiting(state: &State, waits: bool) {
     if state.merging.set_waits_for_space(waits) != waits {
         if waits {
-            tracing::warn!("segments wait to be merged: the disk has no room for it");
+            tracing::warn!("merging of segments waits: the disk has no room for it");
         } else {
-            tracing::info!("segments are merged again");
+            tracing::info!("merging of segments continues");
         }
     }
 }
