@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_manifest_is_named_and_no_older_one_is_taken() {
+    fn a_damaged_manifest_is_named_and_no_older_one_is_used() {
         let disk = SimulatedDisk::new();
         let dir = Dir::new(Arc::new(disk));
         let mut manifest = Manifest::new(dir.clone(), EngineId([1; 16]), Live::default());

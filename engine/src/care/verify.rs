@@ -213,7 +213,7 @@ impl SegmentCheck<'_> {
                 Ok(block) if block.kind.is_of_data() == (kind == FileKind::Data) => {}
                 Ok(block) => {
                     let what = "the block belongs to the other file of a segment";
-                    self.damage(kind, &Error::corrupt(dir.path_of(&name), block.place.at, what));
+                    self.damage(kind, &Error::corrupt(dir.path_of(&name), block.location.at, what));
                 }
                 Err(error) => self.damage(kind, &error),
             }

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_is_noticed() {
+    fn every_changed_byte_is_detected() {
         let good = encode(BlockKind::Runs, b"some content", false, Seed::NONE);
         for at in 0..good.len() {
             let mut bad = good.clone();

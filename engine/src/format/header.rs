@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_is_noticed() {
+    fn every_changed_byte_is_detected() {
         let good = header().encode();
         for at in 0..good.len() {
             let mut bad = good;

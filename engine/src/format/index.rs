@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_footer_reads_back_and_every_changed_byte_is_noticed() {
+    fn a_footer_reads_back_and_every_changed_byte_is_detected() {
         let good = Footer { timelines: 3, entries: 9, ids: 1, ..Footer::default() };
         let bytes = good.encode(Seed::NONE);
         assert_eq!(Footer::decode(&bytes, Seed::NONE, Path::new("i"), 0).expect("decodes"), good);
@@ -506,7 +506,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_do_not(bytes: Vec<u8>) {
+        fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>) {
             let _ = TimelineEntry::decode(&bytes);
             let _ = (body_key(&bytes), RunBlock::decode_key(&bytes));
             let _ = Footer::decode(&bytes, Seed::NONE, Path::new("i"), 0);

@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_at_another_place_or_of_another_engine_is_invalid() {
+    fn a_group_at_another_position_or_of_another_engine_is_invalid() {
         let bytes = group(Lsn(512));
         assert_eq!(GroupHeader::decode(&bytes, ENGINE, Lsn(1024)), None);
         assert_eq!(GroupHeader::decode(&bytes, EngineId([8; 16]), Lsn(512)), None);
@@ -403,7 +403,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_do_not(bytes: Vec<u8>, count: u32) {
+        fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>, count: u32) {
             let _ = GroupHeader::decode(&bytes, ENGINE, Lsn(0));
             let _ = decode_records(&bytes, count, ENGINE, Lsn(0));
             let _ = decode_tail(&bytes);

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_record_that_fails_halfway_nothing_is_kept() {
+    fn a_record_that_fails_halfway_leaves_nothing() {
         let active = Arc::new(Memtable::new(Lsn(0)));
         let view = View { active, sealed: Vec::new(), segments: SegmentSet::default() };
         let stores = vec![StoreRecord::new(StoreId(1), "messages", 0)];

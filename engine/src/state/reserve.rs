@@ -203,7 +203,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn it_is_given_back_once_and_made_again_when_there_is_twice_its_size() {
+    fn the_reserve_is_released_once_and_made_again_when_twice_its_size_is_free() {
         let disk = SimulatedDisk::new();
         disk.set_capacity(Some(100 * 4096));
         let dir = Dir::new(Arc::new(disk.clone()));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_it_is_there_when_the_rest_was_used_up() {
+    fn the_last_part_is_left_when_the_rest_was_used_up() {
         let disk = SimulatedDisk::new();
         disk.set_capacity(Some(30 * 4096));
         let dir = Dir::new(Arc::new(disk.clone()));

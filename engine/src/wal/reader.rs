@@ -145,8 +145,8 @@ pub fn replay(
         },
         groups: Vec::new(),
     };
-    for (place, (file, header)) in files.iter().enumerate() {
-        let next = files.get(place + 1).map(|(next, _)| next.start);
+    for (index, (file, header)) in files.iter().enumerate() {
+        let next = files.get(index + 1).map(|(next, _)| next.start);
         // A file is created only when everything before its start is durable.
         replay.tail.durable = replay.tail.durable.max(file.start);
         let superseded = next.is_some_and(|next| next <= file.start.max(checkpoint));

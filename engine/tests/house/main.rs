@@ -455,7 +455,7 @@ fn each_room_has_files_and_each_file_is_compiled() {
 }
 
 #[test]
-fn nothing_goes_in_a_circle() {
+fn dependencies_have_no_cycles() {
     let sources = sources();
     let mut findings = Vec::new();
     for folder in ["engine/src", "server/src"] {
@@ -476,12 +476,12 @@ fn files_have_headings_and_are_short_and_finished() {
 }
 
 #[test]
-fn nothing_bears_a_refused_name() {
+fn no_identifier_has_a_refused_name() {
     report(sources().iter().flat_map(name_findings).collect());
 }
 
 #[test]
-fn links_and_paths_lead_somewhere() {
+fn links_and_paths_resolve() {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(root().join(path)).expect("a document can be read")
     };

@@ -118,7 +118,7 @@ pub fn run(care: Care) -> ExitCode {
         Ok(Outcome::Damaged) => ExitCode::from(1),
         Err(problem) if is_unread(&problem) => ExitCode::from(UNREAD),
         Err(problem) => {
-            complain(crate::told_once(&problem));
+            complain(crate::chain_text(&problem));
             let damaged = matches!(problem.downcast_ref(), Some(Error::Corrupt { .. }));
             if damaged {
                 complain(crate::AFTER_DAMAGE);

@@ -206,7 +206,7 @@ fn kill(context: &mut Context<'_>, chosen: impl Fn(&Client) -> bool) -> Flow {
             // Its own reply must still be sent.
             flow = Flow::Close;
         } else {
-            victim.tell(End::Now);
+            victim.ask_to_end(End::Now);
         }
     }
     context.connection.out.integer(count);
@@ -225,6 +225,6 @@ fn kill_address(context: &mut Context<'_>, value: &[u8]) -> Result<Flow, Refusal
     if victim.id == context.connection.client.id {
         return Ok(Flow::Close);
     }
-    victim.tell(End::Now);
+    victim.ask_to_end(End::Now);
     Ok(Flow::Done)
 }

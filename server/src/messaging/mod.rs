@@ -237,7 +237,7 @@ impl Messaging {
     /// An error while all ledgers are lost: an empty ledger may then be a lost one.
     fn check_ledgers(&self, ledger: &[u8]) -> Result<()> {
         if self.are_ledgers_lost.load(Ordering::Relaxed) {
-            return Err(Trouble::NoLedger { ledger: self.users.told(ledger) });
+            return Err(Trouble::NoLedger { ledger: self.users.label(ledger) });
         }
         Ok(())
     }

@@ -420,7 +420,7 @@ impl Session {
             () = poll_fn(|context| self.poll_room(&memory.input, 0, context)),
                 if reading == Reading::NoRoom => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
-            () = self.connection.client.told() => {}
+            () = self.connection.client.asked_to_end() => {}
         }
         memory.output.stop_waiting(id);
         memory.input.stop_waiting(id);
