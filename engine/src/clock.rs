@@ -140,7 +140,7 @@ impl SureState {
             tracing::warn!(
                 now_ms,
                 confirmed_ms,
-                "the wall clock jumped forward: nothing is deleted by it for an hour"
+                "the wall clock jumped forward: it expires nothing for an hour"
             );
             self.held = Some((now_ms, now));
             return confirmed_ms;
@@ -148,7 +148,7 @@ impl SureState {
         if now.saturating_sub(since) < TRUST {
             return confirmed_ms;
         }
-        tracing::warn!(now_ms, "the wall clock is believed again");
+        tracing::warn!(now_ms, "the wall clock is trusted again");
         (self.base_ms, self.base, self.held) = (now_ms, now, None);
         now_ms
     }
@@ -197,7 +197,7 @@ mod tests {
     const DAY_MS: u64 = 24 * 3600 * 1000;
 
     #[test]
-    fn time_that_passes_is_believed_and_a_jump_is_not() {
+    fn elapsed_time_is_trusted_and_a_jump_is_not() {
         let clock = ManualClock::at(1_000_000);
         let sure = SureTime::new(&clock, 0);
         clock.pass(10 * DAY_MS);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_put_right_is_believed_at_once() {
+    fn a_corrected_clock_is_trusted_at_once() {
         let clock = ManualClock::at(1_000_000);
         let sure = SureTime::new(&clock, 0);
         clock.set(u64::MAX);
@@ -223,14 +223,14 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_while_the_engine_was_stopped_is_doubted_and_a_short_stop_is_not() {
+    fn a_jump_while_the_engine_was_stopped_is_not_trusted_and_a_short_stop_is() {
         let clock = ManualClock::at(5 * DAY_MS);
         assert_eq!(SureTime::new(&clock, 4 * DAY_MS).now_ms(&clock), 5 * DAY_MS);
         assert_eq!(SureTime::new(&clock, DAY_MS).now_ms(&clock), DAY_MS);
     }
 
     #[test]
-    fn sure_time_never_falls_and_goes_on_while_the_wall_clock_is_behind() {
+    fn sure_time_never_decreases_and_advances_while_the_wall_clock_is_behind() {
         let clock = ManualClock::at(5 * DAY_MS);
         let sure = SureTime::new(&clock, 9 * DAY_MS);
         assert_eq!(sure.now_ms(&clock), 9 * DAY_MS, "an earlier life was sure of it");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_goes_by_the_later_of_the_two_clocks() {
+    fn a_lifetime_follows_the_later_of_the_two_clocks() {
         let clock = ManualClock::at(10 * DAY_MS);
         let sure = SureTime::new(&clock, 7 * DAY_MS);
         assert_eq!(

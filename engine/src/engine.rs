@@ -243,7 +243,7 @@ impl Engine {
                 tracing::warn!(
                     store = name,
                     %error,
-                    "segments could not be copied: repair does it later"
+                    "second copies of segments could not be made: repair makes them later"
                 );
                 Ok(())
             }

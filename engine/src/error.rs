@@ -86,7 +86,7 @@ pub enum Error {
     #[error("the timeline has used its highest sequence, {}", crate::ids::MAX_SEQUENCE)]
     SequenceExhausted,
     /// The disk is full: reads continue; free space and try again, without a restart.
-    #[error("the disk is full (writing {path}): nothing was done; make room, and it works again")]
+    #[error("the disk is full (writing {path}): nothing was done; make room and try again")]
     DiskFull {
         /// The file that could not grow.
         path: PathBuf,
@@ -123,9 +123,8 @@ pub enum Error {
     /// Another engine, backup, restore or salvage, probably in another process, holds the
     /// directory: wait until it ends, or use another directory.
     #[error(
-        "{path} is locked{holder}: another engine, backup, restore or salvage is at work there; \
-         let it end, or use \
-         another directory"
+        "{path} is locked{holder}: another engine, backup, restore or salvage is using it; let it \
+         finish, or use another directory"
     )]
     Locked {
         /// The lock file.
@@ -207,8 +206,8 @@ impl Error {
     /// The refusal of a store handle by an engine that did not issue it.
     pub(crate) fn foreign_store() -> Error {
         Error::invalid(
-            "the store belongs to another engine, or to an earlier opening of this directory: \
-             take it from this engine by Engine::store",
+            "the store belongs to another engine, or to an earlier opening of this directory: get \
+             it from this engine by Engine::store",
         )
     }
 

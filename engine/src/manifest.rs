@@ -158,7 +158,7 @@ impl Manifest {
 
     /// Refuses all changes from now on.
     pub fn close(&mut self) {
-        let what = "the engine is closed: nothing is changed any more";
+        let what = "the engine is closed: nothing can be changed";
         self.ended.get_or_insert(Failure::Refused(Error::Closed { what }));
     }
 
@@ -198,7 +198,7 @@ impl Manifest {
             && let Err(error) = self.dir.remove(&file_name(before))
         {
             // It is superseded; the next open removes it.
-            tracing::warn!(%error, "an old manifest stays for now");
+            tracing::warn!(%error, "an old manifest stays until the next open");
         }
         Ok(())
     }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_manifest_is_named_and_no_older_one_is_taken() {
+    fn a_damaged_manifest_is_named_and_no_older_one_is_used() {
         let disk = SimulatedDisk::new();
         let dir = Dir::new(Arc::new(disk));
         let mut manifest = Manifest::new(dir.clone(), EngineId([1; 16]), Live::default());

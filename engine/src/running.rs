@@ -36,9 +36,9 @@ use crate::write::commit::Committer;
 use crate::write::queue::Queue;
 use crate::write::ticket::Ticket;
 
-const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing is written any more" };
+const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing can be written" };
 const READ_ONLY: Error =
-    Error::Closed { what: "the engine is open for reading only: nothing is written" };
+    Error::Closed { what: "the engine is open read-only: nothing can be written" };
 
 /// A running engine. It stops when its last handle is dropped.
 pub struct Running {

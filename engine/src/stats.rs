@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_percentile_is_of_the_last_minutes_and_the_maximum_of_all() {
+    fn the_percentile_covers_the_last_minutes_and_the_maximum_everything() {
         let times = Times::default();
         let at = Duration::from_secs;
         for micros in std::iter::repeat_n(100, 98).chain([5_000, 9_000]) {

@@ -82,7 +82,7 @@ impl Store {
     #[must_use]
     pub fn at(&self, snapshot: &Snapshot) -> Store {
         let is_same = Arc::ptr_eq(&self.running, &snapshot.running);
-        assert!(is_same, "a snapshot shows the stores of its own engine");
+        assert!(is_same, "the snapshot belongs to another engine");
         Store { at: Some(snapshot.held.clone()), ..self.clone() }
     }
 

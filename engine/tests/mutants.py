@@ -56,7 +56,7 @@ MUTANTS = [
         (
             "behaviour",
             "relaxed::"
-            "what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch",
+            "sequences_lost_after_they_were_read_are_assigned_again_under_another_epoch",
         ),
     ),
     Mutant(
@@ -67,7 +67,7 @@ MUTANTS = [
         "Ok(made_room || !self.memtable.is_empty() && self.note_relaxed(group, may_add)?)",
         (
             "behaviour",
-            "relaxed::a_kill_and_a_clean_stop_change_no_epoch_and_each_life_at_risk_ends_one",
+            "relaxed::a_kill_and_a_clean_stop_change_no_epoch_and_each_power_cut_with_relaxed_writes_does",
         ),
     ),
     Mutant(
@@ -84,7 +84,7 @@ MUTANTS = [
         "engine/src/write/batch/mod.rs",
         "self.durability = Durability::Disk;",
         "self.durability = Durability::Os;",
-        ("behaviour", "care::moment::a_merge_uses_no_trim_that_a_power_cut_takes"),
+        ("behaviour", "care::moment::a_merge_uses_no_trim_that_a_power_cut_can_take"),
     ),
     Mutant(
         "weightless-edit",
@@ -112,7 +112,7 @@ MUTANTS = [
         "engine/src/segment/cache.rs",
         "for copy in 0..self.copies {",
         "for copy in 0..self.copies.min(1) {",
-        ("behaviour", "copies::damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte"),
+        ("behaviour", "copies::damage_to_one_copy_is_read_around_named_and_repaired_byte_for_byte"),
     ),
     Mutant(
         "early-watermark",

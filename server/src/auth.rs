@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_right_user_with_the_right_password_comes_in() {
+    fn only_the_right_user_with_the_right_password_may_log_in() {
         let password = Password::new(Some("secret".into()));
         assert_eq!(password.check(b"default", b"secret"), Ok(()));
         for (user, given) in [

@@ -58,7 +58,7 @@ pub struct Client {
     /// The bytes that were read and written so far.
     pub moved_bytes: AtomicU64,
     end: AtomicU8,
-    told: Notify,
+    asked: Notify,
 }
 
 /// The library of a client, as the client states it.
@@ -98,9 +98,9 @@ impl Client {
     }
 
     /// Asks the connection to end. Of several requests the strictest holds.
-    pub fn tell(&self, end: End) {
+    pub fn ask_to_end(&self, end: End) {
         self.end.fetch_max(end as u8, Ordering::SeqCst);
-        self.told.notify_one();
+        self.asked.notify_one();
     }
 
     /// The strictest request so far.
@@ -115,8 +115,8 @@ impl Client {
     }
 
     /// Waits for a request to end. For its own session only: one request wakes one waiter.
-    pub async fn told(&self) {
-        self.told.notified().await;
+    pub async fn asked_to_end(&self) {
+        self.asked.notified().await;
     }
 }
 
@@ -154,7 +154,7 @@ impl Clients {
             logged_in: AtomicBool::new(false),
             moved_bytes: AtomicU64::new(0),
             end: AtomicU8::new(End::No as u8),
-            told: Notify::new(),
+            asked: Notify::new(),
         });
         connected.by_id.insert(client.id, Arc::clone(&client));
         Some(client)
@@ -182,7 +182,7 @@ impl Clients {
         let mut connected = self.0.lock();
         connected.stopping = true;
         for client in connected.by_id.values() {
-            client.tell(End::Finish);
+            client.ask_to_end(End::Finish);
         }
     }
 }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_counted_and_nobody_comes_in_over_the_limit_or_while_stopping() {
+    fn connections_are_counted_and_refused_over_the_limit_and_while_stopping() {
         let clients = Clients::default();
         let first = clients.join(address(), 0, 1).expect("there is room");
         assert!(clients.join(address(), 0, 1).is_none());
@@ -254,13 +254,13 @@ mod tests {
     fn a_kill_is_not_softened_by_a_stop() {
         let clients = Clients::default();
         let client = clients.join(address(), 0, 1).expect("there is room");
-        client.tell(End::Now);
-        client.tell(End::Finish);
+        client.ask_to_end(End::Now);
+        client.ask_to_end(End::Finish);
         assert_eq!(client.end(), End::Now);
     }
 
     #[test]
-    fn channels_nobody_listens_to_are_forgotten() {
+    fn channels_without_subscribers_are_forgotten() {
         let channels = Channels::default();
         let name = Bytes::from("sync:a");
         channels.enter(&name);

@@ -112,7 +112,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text of the file is not a valid configuration.
-    #[error("{path} is no configuration")]
+    #[error("{path} is not a valid configuration")]
     Parse {
         /// The file.
         path: PathBuf,
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_laid_over_the_defaults() {
+    fn a_file_overrides_the_defaults() {
         let config = Config::parse("port = 1\npassword = \"p\"\n[limits]\nauth_seconds = 3\n")
             .expect("it parses");
         assert_eq!(

@@ -78,7 +78,7 @@ impl Connection {
         ] {
             if has + more > most {
                 let text = format!(
-                    "{whose} at most {most} subscriptions, follows and keys that are waited for"
+                    "{whose} at most {most} subscriptions, follows and keys of blocked commands"
                 );
                 return Err(Refusal::new("LIMIT", text));
             }

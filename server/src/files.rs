@@ -40,7 +40,7 @@ pub fn share(wanted: Shares, least_files: usize) -> Shares {
             max_open_files = allowed.segment_files,
             ?wanted,
             limit,
-            "the limit on open files allows fewer: raise it (ulimit -Hn)"
+            "the limit on open files allows fewer than wanted: raise it (ulimit -Hn)"
         );
     }
     allowed
@@ -74,13 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn what_one_does_not_want_is_the_others() {
+    fn files_that_one_does_not_want_go_to_the_other() {
         assert_eq!(divided(1024, 100, 2000), (100, 892));
         assert_eq!(divided(1024, 10_000, 16), (976, 16));
     }
 
     #[test]
-    fn no_more_is_given_than_was_wanted() {
+    fn no_more_files_are_given_than_were_wanted() {
         assert_eq!(
             share(Shares { clients: 1, segment_files: 8 }, 8),
             Shares { clients: 1, segment_files: 8 }

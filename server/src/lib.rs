@@ -80,7 +80,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// The server's own task panicked or was cancelled.
-    #[error("the server broke off")]
+    #[error("the server ended unexpectedly")]
     BrokeOff(#[from] tokio::task::JoinError),
 }
 

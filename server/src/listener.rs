@@ -60,7 +60,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReaso
             },
             Some(ended) = sessions.join_next() => {
                 if let Err(error) = ended {
-                    warn!(%error, "a session broke off");
+                    warn!(%error, "a session ended unexpectedly");
                 }
             }
             _ = engine_tick.tick() => look_at_engine(&shared),
@@ -72,7 +72,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReaso
     shared.clients.finish_all();
     let all_ended = async { while sessions.join_next().await.is_some() {} };
     if timeout(shared.limits.stop_timeout(), all_ended).await.is_err() {
-        warn!(clients = sessions.len(), "cutting the connections that are stuck");
+        warn!(clients = sessions.len(), "closing the connections that did not finish in time");
         sessions.shutdown().await;
     }
     close(&shared, reason).await
@@ -86,8 +86,8 @@ async fn close(shared: &Shared, reason: StopReason) -> Result<StopReason, Error>
         Ok(Err(Error::DiskFull { path })) => {
             warn!(
                 path = %path.display(),
-                "the disk is full, so memory was not written to segments. Nothing is lost: the \
-                 log has it, and the next start reads it"
+                "the disk is full, so memory was not written to segments. Nothing is lost: the log \
+                 has it, and the next start replays it"
             );
         }
         Ok(Err(problem @ Error::Poisoned { .. })) => {

@@ -100,7 +100,7 @@ fn run_server(serve: Serve) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(problem) => {
-            error!("{}", told_once(&problem));
+            error!("{}", chain_text(&problem));
             if let Some(ServerError::Engine(strandline::Error::Corrupt { .. })) =
                 problem.downcast_ref()
             {
@@ -123,13 +123,13 @@ fn start_log(log: &Log) {
         tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     if let Some(Err(problem)) = parsed {
-        warn!(%problem, "RUST_LOG is not understood: the level is info");
+        warn!(%problem, "RUST_LOG is invalid: the level is info");
     }
 }
 
 /// The chain of causes as text. The text of some errors ends with that of their cause, which is
 /// then not repeated.
-fn told_once(problem: &anyhow::Error) -> String {
+fn chain_text(problem: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in problem.chain() {
         let cause = cause.to_string();
@@ -181,14 +181,14 @@ async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
 /// blocks or fails.
 fn announce(server: &Server) {
     let line = format!("listening on {}\n", server.address());
-    let told = thread::Builder::new().name("strandline-announce".into()).spawn(move || {
+    let started = thread::Builder::new().name("strandline-announce".into()).spawn(move || {
         let mut out = io::stdout().lock();
         if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
-            warn!(%error, "nobody reads on which address the server listens");
+            warn!(%error, "cannot print the address on which the server listens");
         }
     });
-    if let Err(error) = told {
-        warn!(%error, "cannot say on which address the server listens");
+    if let Err(error) = started {
+        warn!(%error, "cannot start the thread that prints the address");
     }
 }
 
@@ -197,9 +197,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_that_its_effect_tells_already_is_told_once() {
+    fn a_cause_that_its_effect_already_names_is_printed_once() {
         let cause = anyhow::anyhow!("no space");
         let problem = cause.context("cannot write x: no space").context("cannot serve y");
-        assert_eq!(told_once(&problem), "cannot serve y: cannot write x: no space");
+        assert_eq!(chain_text(&problem), "cannot serve y: cannot write x: no space");
     }
 }

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_is_advised_to_be_created_only_if_it_can_be() {
+    fn creating_a_store_is_advised_only_if_it_is_possible() {
         let advises = |name: &[u8]| Refusal::no_store(name).sentence.contains("CREATE");
         assert!(advises(b"inbox-2"));
         assert!(!advises(b"im") && !advises(b"") && !advises(b"Inbox") && !advises(&[b'x'; 33]));

@@ -133,7 +133,7 @@ fn look_at(
             client = client.id, address = %client.address, bytes = bytes(client), ?end,
             "memory of connections is short"
         );
-        client.tell(end);
+        client.ask_to_end(end);
     }
 }
 
@@ -142,7 +142,7 @@ pub fn look_at_engine(shared: &Shared) {
     if shared.engine.stats().get("poisoned") == Some(1) {
         // A poisoned engine refuses this at once, with the reason.
         if let Err(problem) = shared.engine.flush() {
-            error!(%problem, "the engine takes no more writes: stopping");
+            error!(%problem, "the engine refuses all writes: stopping");
         }
         shared.stop(StopReason::Poisoned);
     }
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_stand_still_go_together_the_largest_first_and_no_more_than_needed() {
+    fn stalled_clients_are_closed_together_largest_first_and_no_more_than_needed() {
         let mut shortage = Shortage::default();
         for look in 0..u64::from(STILL) {
             assert!(shortage.victims(35, 0, holders([0, look, 0, 0])).is_empty(), "look {look}");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn while_all_move_somebody_goes_only_if_nobody_who_waits_goes_on() {
+    fn while_all_clients_move_one_is_closed_only_if_no_waiting_one_continues() {
         let mut shortage = Shortage::default();
         for look in 0..5 * u64::from(PATIENCE) {
             let woken = look as usize / 10;

@@ -83,7 +83,7 @@ fn open_when_free(dir: &std::path::Path) -> Engine {
 }
 
 #[test]
-fn verify_ends_with_0_for_what_is_whole_1_for_damage_and_2_where_there_is_nothing() {
+fn verify_exits_with_0_if_intact_1_for_damage_and_2_without_an_engine() {
     let (folder, dir) = made();
     let (out, _) = ends_with(&verb("verify", &[&dir]), 0);
     assert!(out.starts_with("0 findings"), "{out}");
@@ -103,7 +103,7 @@ fn verify_ends_with_0_for_what_is_whole_1_for_damage_and_2_where_there_is_nothin
 }
 
 #[test]
-fn repair_mends_what_is_kept_twice_and_names_what_is_not() {
+fn repair_restores_files_that_are_kept_twice_and_names_the_others() {
     let (folder, dir) = made();
     ends_with(&verb("repair", &[&folder.path().join("nothing")]), 2);
     assert!(!folder.path().join("nothing").exists(), "a mistyped name makes no directory");
@@ -148,7 +148,7 @@ fn a_backup_is_restored_with_another_history_and_nothing_is_overwritten() {
 }
 
 #[test]
-fn a_directory_in_use_is_left_alone_and_the_command_for_its_server_is_told() {
+fn a_directory_in_use_is_left_alone_and_the_command_for_its_server_is_named() {
     let (folder, dir) = made();
     let _engine = Engine::open(&dir, Options::default()).expect("opens");
     let (_, err) = ends_with(&verb("backup", &[&dir, &folder.path().join("backup")]), 2);
@@ -158,7 +158,7 @@ fn a_directory_in_use_is_left_alone_and_the_command_for_its_server_is_told() {
 }
 
 #[test]
-fn what_is_salvaged_verifies_and_the_losses_are_told() {
+fn a_salvaged_directory_verifies_and_the_losses_are_reported() {
     let (folder, dir) = made();
     let file = damage(&dir);
     let target = folder.path().join("salvaged");
@@ -170,7 +170,7 @@ fn what_is_salvaged_verifies_and_the_losses_are_told() {
 }
 
 #[test]
-fn a_directory_that_holds_no_engine_gets_none_but_where_it_is_filled() {
+fn a_directory_without_an_engine_gets_one_only_from_verbs_that_fill_it() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| folder.path().join(name);
     let listed = |dir: &Path| std::fs::read_dir(dir).map_or(0, Iterator::count);
@@ -220,7 +220,7 @@ fn modes(arguments: &[&Path], dir: &Path) -> Vec<(PathBuf, u32)> {
 }
 
 #[test]
-fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_its_mode() {
+fn created_files_are_for_the_owner_only_whatever_the_umask_and_existing_ones_keep_their_mode() {
     let (folder, dir) = made();
     let shared = folder.path().join("shared");
     std::fs::create_dir(&shared).expect("makes it");
@@ -265,7 +265,7 @@ fn what_is_made_is_its_owners_only_whatever_the_umask_and_what_was_there_keeps_i
 }
 
 #[test]
-fn each_verb_tells_a_stranger_what_it_does() {
+fn the_help_of_each_verb_says_what_it_does() {
     for (name, word) in [
         ("verify", "checksum"),
         ("repair", "two copies"),
@@ -291,7 +291,7 @@ fn unread(name: &str, dirs: &[&Path]) -> Output {
 }
 
 #[test]
-fn a_verb_whose_output_nobody_reads_does_its_work_and_ends_quietly_with_3() {
+fn a_verb_whose_output_nobody_reads_does_its_work_and_exits_quietly_with_3() {
     let (folder, dir) = made();
     let [backup, restored, salvaged] = ["b", "r", "s"].map(|name| folder.path().join(name));
     for (name, dirs) in [

@@ -38,7 +38,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_bytes_of_a_client_are_requests_or_one_complaint(
+    fn any_bytes_of_a_client_are_requests_or_one_error(
         split: u8,
         pieces in prop::collection::vec(piece(), 0..8),
     ) {

@@ -122,7 +122,7 @@ fn read_backup(source: &Dir) -> Result<Manifest> {
     let listed = source.list()?;
     let Some(manifest) = Manifest::load(source, &listed)? else {
         let what = format!(
-            "{} is no backup, or one that was cut: a whole one has a manifest",
+            "{} is not a backup, or was not completed: a complete backup has a manifest",
             source.path_of("").display()
         );
         return Err(Error::invalid(what));

@@ -130,13 +130,13 @@ pub fn finding(damage: &CopyDamage) -> Finding {
 /// The second copies are durable: records this in the manifest, then in the view.
 fn make_known(state: &State, segment: &Segment, copies: Copies) -> Result<()> {
     let number = segment.record().number;
-    let told = state.change_live(|live| {
+    let changed = state.change_live(|live| {
         live.segments
             .iter_mut()
             .filter(|record| record.number == number)
             .for_each(|record| record.copies = copies);
     });
-    told.map_err(|failure| state.failed(failure))?;
+    changed.map_err(|failure| state.failed(failure))?;
     let known = segment.with_copies(&state.dir, state.engine_id, copies);
     state.view.change(|view| view.segments.replace(Arc::new(known)));
     Ok(())

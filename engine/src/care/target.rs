@@ -74,7 +74,7 @@ fn check_empty(dir: &Dir) -> Result<()> {
     match dir.list()?.iter().find(|name| !IN_EMPTY.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => Err(Error::invalid(format!(
-            "{} is there already: choose a new or empty directory",
+            "{} exists already: choose a new or empty directory",
             dir.path_of(name).display()
         ))),
     }

@@ -135,7 +135,7 @@ fn manifest(state: &State, out: &mut Verification) -> Result<()> {
         Ok(_) => out.error(&Error::corrupt(
             state.dir.path_of(&manifest.name()),
             0,
-            "the manifest on the disk is not the one that the engine goes by",
+            "the manifest on the disk is not the one that the engine uses",
         )),
         Err(error) => out.error(&error),
     }
@@ -213,7 +213,7 @@ impl SegmentCheck<'_> {
                 Ok(block) if block.kind.is_of_data() == (kind == FileKind::Data) => {}
                 Ok(block) => {
                     let what = "the block belongs to the other file of a segment";
-                    self.damage(kind, &Error::corrupt(dir.path_of(&name), block.place.at, what));
+                    self.damage(kind, &Error::corrupt(dir.path_of(&name), block.location.at, what));
                 }
                 Err(error) => self.damage(kind, &error),
             }
@@ -272,7 +272,7 @@ impl SegmentCheck<'_> {
                 }
             };
             if before.as_ref().is_some_and(|before| *before >= name) {
-                let what = format!("names do not rise at {}", name.escape_ascii());
+                let what = format!("names are not in ascending order at {}", name.escape_ascii());
                 self.out.error(&segment.contradicted(&what));
             }
             match timeline(segment, &name, &entry) {
@@ -292,15 +292,14 @@ impl SegmentCheck<'_> {
         let counts = (timelines, entries);
         if is_whole && counts != (footer.timelines, footer.entries) && record.has_data() {
             self.out.error(
-                &segment.contradicted("the footer tells other numbers of timelines or entries"),
+                &segment.contradicted("the footer has other numbers of timelines or entries"),
             );
         }
         if (footer.timelines, footer.entries) != (record.timelines, record.entries) {
-            self.out
-                .error(&segment.contradicted("the manifest tells other numbers than the footer"));
+            self.out.error(&segment.contradicted("the manifest has other numbers than the footer"));
         }
         if is_whole && before.is_some_and(|last| last != record.last_name) {
-            self.out.error(&segment.contradicted("the manifest tells another last name"));
+            self.out.error(&segment.contradicted("the manifest has another last name"));
         }
         segment.for_each_body(|_| true, |_, _, _| Ok(()))
     }
@@ -333,7 +332,7 @@ fn ids(segment: &Arc<Segment>) -> Result<()> {
     if count == segment.footer()?.ids {
         Ok(())
     } else {
-        Err(segment.contradicted("the footer tells another number of ids"))
+        Err(segment.contradicted("the footer has another number of ids"))
     }
 }
 
@@ -367,7 +366,7 @@ fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
             if let Some(older) = older.filter(|older| !follows(&entry, older)) {
                 let error = scan
                     .segment()
-                    .contradicted("the timeline does not go on behind an older segment");
+                    .contradicted("the timeline does not continue after an older segment");
                 let timeline = Some((store_name(state, store), name.clone()));
                 let sequences = Some((older.first, entry.end.last));
                 out.add(Finding { timeline, sequences, ..Finding::new(&error) });

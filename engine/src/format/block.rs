@@ -26,7 +26,7 @@ layout! {
     /// The byte ranges of a block header's fields.
     block_header {
         CRC: 4, "over the rest of this header and the stored content; seed: engine id, file \
-                 number, place";
+                 number, position";
         STORED_BYTES: 4, "length of what follows";
         RAW_BYTES: 4, "length of the content";
         KIND: 1, "1 bodies, 2 runs, 3 index page, 4 page table, 5 body table, 6 run table, 7 id \
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_is_noticed() {
+    fn every_changed_byte_is_detected() {
         let good = encode(BlockKind::Runs, b"some content", false, Seed::NONE);
         for at in 0..good.len() {
             let mut bad = good.clone();

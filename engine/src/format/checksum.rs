@@ -12,16 +12,16 @@ impl Seed {
 
     /// The seed for one engine and one position: a file number (refined by [`Seed::at`]) or a
     /// position in the log.
-    pub fn new(engine: EngineId, place: u64) -> Seed {
+    pub fn new(engine: EngineId, position: u64) -> Seed {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&engine.0);
-        hasher.update(&place.to_le_bytes());
+        hasher.update(&position.to_le_bytes());
         Seed(hasher.finalize())
     }
 
     /// The seed for a position inside the one that this seed is for.
-    pub fn at(self, place: u64) -> Seed {
-        Seed(crc(self, &place.to_le_bytes()))
+    pub fn at(self, position: u64) -> Seed {
+        Seed(crc(self, &position.to_le_bytes()))
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn similar_names_fall_far_apart() {
+    fn similar_names_have_different_hashes() {
         let low: HashSet<u64> =
             (0..10_000).map(|n| name_hash(format!("u/{n}").as_bytes()) & 0xFFFF).collect();
         // 10,000 balls thrown evenly into 65,536 bins fill 9,300 of them.
@@ -84,10 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn good_bytes_at_another_place_do_not_match() {
+    fn good_bytes_at_another_position_do_not_match() {
         let engine = EngineId([1; 16]);
         let sums: HashSet<u32> =
-            (0..100).map(|place| crc(Seed::new(engine, place), b"the same bytes")).collect();
+            (0..100).map(|position| crc(Seed::new(engine, position), b"the same bytes")).collect();
         assert_eq!(sums.len(), 100);
         assert_ne!(
             crc(Seed::new(EngineId([2; 16]), 0), b"the same bytes"),

@@ -132,7 +132,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_a_value_or_nothing(bytes: Vec<u8>) {
+        fn any_bytes_are_a_value_or_refused(bytes: Vec<u8>) {
             let mut reader = Reader::new(&bytes);
             while reader.varint().is_some() {}
             let _ = Reader::new(&bytes).piece();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_varint_beyond_64_bits_is_nothing() {
+    fn a_varint_beyond_64_bits_is_refused() {
         assert_eq!(Reader::new(&[0xFF; 11]).varint(), None);
         let mut top = [0xFF; 10];
         top[9] = 0x01;

@@ -29,16 +29,16 @@ layout! {
         VERSION: 4, "3; files of versions 1 and 2 are read";
         KIND: 4, "1 wal, 2 segment data, 3 segment index, 4 manifest";
         ENGINE_ID: 16, "random, the same in all files of a directory";
-        WRITER_EPOCH: 8, "how often the directory was opened for writing, this time included";
+        WRITER_EPOCH: 8, "number of times the directory was opened for writing, including this one";
         NUMBER: 8, "the number in the file's name";
-        FIRST: 8, "wal: lsn of the byte behind the header · segment: store id · manifest: bytes \
-                   of the payload";
+        FIRST: 8, "wal: lsn of the byte after the header · segment: store id · manifest: bytes of \
+                   the payload";
         SECOND: 8, "wal: length of the whole file · segment: time partition · manifest: CRC of \
                     the payload";
-        THIRD: 8, "segment: changes of bodies that the log has below this lsn are applied to what \
-                   is here · others: zeros";
+        THIRD: 8, "segment: lsn of the log below which changes of bodies are applied to its \
+                   entries · others: zeros";
         ZERO: 4, "zeros";
-        CRC: 4, "over all of the header before it";
+        CRC: 4, "over the fields before it";
     }
 }
 
@@ -110,7 +110,7 @@ impl FileHeader {
         let (version, kind, sum, covered) =
             fields().ok_or_else(|| damaged("the file is shorter than its header"))?;
         if bytes.get(file_header::MAGIC) != Some(MAGIC.as_slice()) {
-            return Err(damaged("it does not begin as a file of this engine does"));
+            return Err(damaged("it does not begin with the magic number of this engine's files"));
         }
         if crc(Seed::NONE, covered) != sum {
             return Err(damaged("the checksum of the file header does not match"));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_is_noticed() {
+    fn every_changed_byte_is_detected() {
         let good = header().encode();
         for at in 0..good.len() {
             let mut bad = good;

@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_id_or_not(bytes: Vec<u8>) {
+        fn any_bytes_are_an_id_or_refused(bytes: Vec<u8>) {
             let _ = (key(&bytes), IdRecord::decode(&bytes));
         }
     }

@@ -10,7 +10,7 @@
 //!                key: number of the block's first body: u32
 //!  run table  := table of one timeline's runs blocks; key: first, first time
 //!  timeline   := name, flags, first, last + 1 − first, last − last lost, count, body bytes,
-//!                first time, last time − first time, floor, run's place in its first block,
+//!                first time, last time − first time, floor, run's position in its first block,
 //!                blocks, removed count, (first, last − first) × removed,
 //!                edited count, edited × n,
 //!                [first start, last start, start of the lowest]     ; with flag 4
@@ -58,18 +58,19 @@ layout! {
     footer {
         CRC: 4, "over the rest of the footer; seed: engine id, file number";
         PAGE_TABLE_BYTES: 4, "length of the page table's root";
-        TIMELINES: 8, "how many timelines have an entry here";
-        ENTRIES: 8, "how many entries the data file holds";
-        BODIES: 8, "how many shared bodies the data file holds";
+        TIMELINES: 8, "number of timelines with an entry in this index";
+        ENTRIES: 8, "number of entries in the data file";
+        BODIES: 8, "number of shared bodies in the data file";
         DATA_BYTES: 8, "length of the data file";
         FIRST_TIME: 8, "the lowest time of an entry";
-        LAST_TIME: 8, "the highest time of an entry, here or of a timeline that has none here";
-        PAGE_TABLE: 8, "where the page table's root is";
-        BODY_TABLE: 8, "where the body table's root is";
+        LAST_TIME: 8, "the highest time of an entry, also of timelines without entries in the data \
+                       file";
+        PAGE_TABLE: 8, "position of the page table's root";
+        BODY_TABLE: 8, "position of the body table's root";
         BODY_TABLE_BYTES: 4, "its length";
         ID_TABLE_BYTES: 4, "length of the id table's root";
-        ID_TABLE: 8, "where that root is";
-        IDS: 8, "how many ids of retries there are";
+        ID_TABLE: 8, "position of that root";
+        IDS: 8, "number of ids of retries";
         IDS_UNTIL: 8, "the latest start of an id's window";
         MAGIC: 8, "`slfooter`";
     }
@@ -492,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_footer_reads_back_and_every_changed_byte_is_noticed() {
+    fn a_footer_reads_back_and_every_changed_byte_is_detected() {
         let good = Footer { timelines: 3, entries: 9, ids: 1, ..Footer::default() };
         let bytes = good.encode(Seed::NONE);
         assert_eq!(Footer::decode(&bytes, Seed::NONE, Path::new("i"), 0).expect("decodes"), good);
@@ -505,7 +506,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_do_not(bytes: Vec<u8>) {
+        fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>) {
             let _ = TimelineEntry::decode(&bytes);
             let _ = (body_key(&bytes), RunBlock::decode_key(&bytes));
             let _ = Footer::decode(&bytes, Seed::NONE, Path::new("i"), 0);

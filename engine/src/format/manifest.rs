@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn every_changed_byte_and_every_cut_is_noticed() {
+    fn every_changed_byte_and_every_cut_is_detected() {
         let good = file();
         for at in 0..good.len() {
             let mut bad = good.clone();
@@ -466,7 +466,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_payload_decodes_or_does_not(payload: Vec<u8>) {
+        fn any_payload_is_decoded_or_refused(payload: Vec<u8>) {
             for version in OLDEST_VERSION..=VERSION {
                 let _ = decode_live(&payload, version);
             }

@@ -408,7 +408,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_entries_or_not(block: Vec<u8>, at in 0usize..40) {
+        fn any_bytes_are_entries_or_refused(block: Vec<u8>, at in 0usize..40) {
             if let Some(mut reader) = RunReader::at(&block, at) {
                 while let Some((_, content)) = reader.next_entry() {
                     if let Content::Inline { body, .. } = content {

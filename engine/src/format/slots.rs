@@ -119,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_slots_or_not(raw: Vec<u8>, number in 0usize..300) {
+        fn any_bytes_are_slots_or_refused(raw: Vec<u8>, number in 0usize..300) {
             if let Some(slots) = Slots::new(&raw) {
                 let _ = slots.get(number);
                 let _ = slots.partition(|record| Some(!record.is_empty()));

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_leads_to_its_block_over_one_page_a_level() {
+    fn every_key_leads_to_its_block_through_one_page_per_level() {
         for (count, target, levels) in
             [(0, 400, 1), (1, 400, 1), (12, 400, 1), (300, 400, 3), (6000, 400, 4)]
         {
@@ -251,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_page_or_not(raw: Vec<u8>, number in 0usize..40) {
+        fn any_bytes_are_a_page_or_refused(raw: Vec<u8>, number in 0usize..40) {
             if let Some(page) = TablePage::new(&raw) {
                 let _ = page.row(number);
                 let _ = page.partition(|key| Some(key > b"m".as_slice()));

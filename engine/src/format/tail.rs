@@ -128,13 +128,13 @@ impl TailWriter {
     }
 
     /// A body by its byte range.
-    pub fn body_at(&self, place: &Range<usize>) -> &[u8] {
-        self.bodies.get(place.clone()).unwrap_or_default()
+    pub fn body_at(&self, range: &Range<usize>) -> &[u8] {
+        self.bodies.get(range.clone()).unwrap_or_default()
     }
 
     /// A name by its byte range, before the tail is finished.
-    pub fn name_at(&self, place: &Range<u32>) -> &[u8] {
-        self.operations.get(place.start as usize..place.end as usize).unwrap_or_default()
+    pub fn name_at(&self, range: &Range<u32>) -> &[u8] {
+        self.operations.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
     fn start(&mut self, kind: u8) {

@@ -62,10 +62,10 @@ layout! {
     group_header {
         MAGIC: 4, "`SLgr`";
         CRC: 4, "over the rest of this header; seed: engine id, lsn";
-        LSN: 8, "where this group starts";
+        LSN: 8, "lsn of the start of this group";
         DURABLE: 8, "everything below this lsn was durable before this group was written";
-        PAYLOAD_BYTES: 4, "bytes of records behind this header, a multiple of 8";
-        RECORDS: 4, "how many";
+        PAYLOAD_BYTES: 4, "length of the records after this header, a multiple of 8";
+        RECORDS: 4, "number of records";
     }
 }
 
@@ -77,9 +77,9 @@ layout! {
         TIME: 8, "commit time, Unix ms";
         TAIL_BYTES: 4, "length of the tail";
         SEQUENCE_BYTES: 4, "length of the sequences";
-        SEQUENCES: 4, "how many";
+        SEQUENCES: 4, "number of sequences";
         FLAGS: 4, "1: the sequence of the first append was chosen by the caller, 2: a start \
-                   stands behind the sequences";
+                   follows the sequences";
     }
 }
 
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_at_another_place_or_of_another_engine_is_invalid() {
+    fn a_group_at_another_position_or_of_another_engine_is_invalid() {
         let bytes = group(Lsn(512));
         assert_eq!(GroupHeader::decode(&bytes, ENGINE, Lsn(1024)), None);
         assert_eq!(GroupHeader::decode(&bytes, EngineId([8; 16]), Lsn(512)), None);
@@ -405,7 +405,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_do_not(bytes: Vec<u8>, count: u32) {
+        fn any_bytes_are_decoded_or_refused(bytes: Vec<u8>, count: u32) {
             let _ = GroupHeader::decode(&bytes, ENGINE, Lsn(0));
             let _ = decode_records(&bytes, count, ENGINE, Lsn(0));
             let _ = decode_tail(&bytes);

@@ -307,8 +307,8 @@ impl Memtable {
     pub fn look(&self, key: Key<'_>, watermark: Watermark) -> Option<Look> {
         let number = Memtable::shard_of(key.hash);
         let shard = self.shards[number as usize].read();
-        let place = shard.find(key)?;
-        let slot = &shard.slots[place as usize];
+        let index = shard.find(key)?;
+        let slot = &shard.slots[index as usize];
         let (end, span) = match slot.visible(watermark) {
             visible if visible == slot.bodies.len() => (slot.end_at(watermark), slot.span()),
             visible => {
@@ -317,7 +317,7 @@ impl Memtable {
                 slot.end_and_span(visible, watermark, body)
             }
         };
-        let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: place });
+        let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: index });
         Some(Look { end, span, changed })
     }
 
@@ -408,17 +408,17 @@ impl Memtable {
     ) {
         let shard = self.shards[slot.shard as usize].read();
         let slot = &shard.slots[slot.slot as usize];
-        let end = slot.place_of(high.saturating_add(1)).min(slot.visible(watermark));
-        let places = slot.place_of(low).min(end)..end;
+        let end = slot.index_of(high.saturating_add(1)).min(slot.visible(watermark));
+        let indexes = slot.index_of(low).min(end)..end;
         let bodies = self.bodies.read();
-        let mut take = |place: usize| {
-            let number = slot.bodies[place] as usize;
-            taken.push((slot.sequence(place), bodies[number / PIECE][number % PIECE].clone()));
+        let mut take = |index: usize| {
+            let number = slot.bodies[index] as usize;
+            taken.push((slot.sequence(index), bodies[number / PIECE][number % PIECE].clone()));
         };
         if descending {
-            places.rev().take(most).for_each(&mut take);
+            indexes.rev().take(most).for_each(&mut take);
         } else {
-            places.take(most).for_each(&mut take);
+            indexes.take(most).for_each(&mut take);
         }
     }
 
@@ -435,8 +435,8 @@ impl Memtable {
         let time_of =
             |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].times.time_ms;
         let visible = &slot.bodies[..slot.visible(watermark)];
-        let place = visible.partition_point(|number| time_of(*number) < time_ms);
-        (place < visible.len()).then(|| slot.sequence(place))
+        let index = visible.partition_point(|number| time_of(*number) < time_ms);
+        (index < visible.len()).then(|| slot.sequence(index))
     }
 
     /// Calls `visit` for each slot that something was committed to.
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_in_order_both_ways() {
+    fn entries_are_in_order_in_both_directions() {
         let memtable = filled(&[5, 6, 7, 8]);
         assert_eq!(sequences(&memtable, 6, 7, false), [6, 7]);
         assert_eq!(sequences(&memtable, 0, u64::MAX, true), [8, 7, 6, 5]);
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn passed_over_sequences_are_holes() {
+    fn skipped_sequences_are_holes() {
         let memtable = filled(&[1, 2, 10, 11, 40]);
         assert_eq!(sequences(&memtable, 2, 11, false), [2, 10, 11]);
         assert_eq!(sequences(&memtable, 3, 9, false), []);
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_without_entries_tells_where_its_timeline_ended() {
+    fn a_slot_without_entries_knows_where_its_timeline_ended() {
         let memtable = Memtable::new(Lsn(0));
         let before = end_at(9);
         memtable.insert(key(b"a"), before);
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_of_before_sees_neither_the_entry_nor_the_trim_of_one_batch() {
+    fn a_reader_from_before_a_batch_sees_neither_its_entry_nor_its_trim() {
         let (memtable, slot, at) = with_three();
         let before = Watermark { lsn: at, bodies: memtable.body_count() as u32 };
         let mut group = Group::default();
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_above_the_watermark_are_taken_out_until_nobody_needs_the_state_before() {
+    fn changes_above_the_watermark_are_hidden_and_kept_until_all_readers_see_them() {
         let (memtable, slot, _) = with_three();
         let bodies = memtable.body_count() as u32;
         let removals = [vec![(1, 1)], vec![(3, 3)], vec![(1, 3)]];
@@ -631,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn the_edit_before_comes_back_for_a_reader_of_before() {
+    fn a_reader_from_before_an_edit_gets_the_previous_edit() {
         let (memtable, slot, _) = with_three();
         for number in 1..4 {
             let mut group = Group::default();

@@ -146,16 +146,16 @@ impl Slot {
         self.extra.as_ref()?.ids.get(id)
     }
 
-    pub(super) fn sequence(&self, place: usize) -> Sequence {
-        let behind = self.jumps.partition_point(|(from, _)| *from as usize <= place);
+    pub(super) fn sequence(&self, index: usize) -> Sequence {
+        let behind = self.jumps.partition_point(|(from, _)| *from as usize <= index);
         let jump = behind.checked_sub(1).map(|jump| self.jumps[jump]);
         let (from, sequence) =
             jump.map_or((0, self.first), |(from, sequence)| (from as usize, sequence));
-        sequence + (place - from) as u64
+        sequence + (index - from) as u64
     }
 
     /// The index of the first entry at or above a sequence.
-    pub(super) fn place_of(&self, sequence: Sequence) -> usize {
+    pub(super) fn index_of(&self, sequence: Sequence) -> usize {
         let (mut low, mut high) = (0, self.bodies.len());
         if self.jumps.is_empty() {
             return sequence.saturating_sub(self.first).min(high as u64) as usize;
@@ -348,7 +348,7 @@ impl Slot {
 
     /// The sequence and the body number of each entry.
     pub fn entries(&self) -> impl Iterator<Item = (Sequence, u32)> + '_ {
-        self.bodies.iter().enumerate().map(|(place, body)| (self.sequence(place), *body))
+        self.bodies.iter().enumerate().map(|(index, body)| (self.sequence(index), *body))
     }
 }
 
@@ -358,7 +358,7 @@ mod tests {
     use crate::format::ids::IdHashes;
 
     #[test]
-    fn few_and_many_ids_are_found_and_the_younger_record_counts() {
+    fn few_and_many_ids_are_found_and_the_newer_record_counts() {
         let record = |time_ms| IdRecord {
             hashes: IdHashes { bodies: 1, targets: 2 },
             time_ms,

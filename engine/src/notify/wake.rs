@@ -75,7 +75,7 @@ impl WakeQueue {
 /// Waking by value drops what the waker owns here, too.
 fn wake(waker: Waker) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) else { return };
-    tracing::error!("a waker panicked: nothing but its own task is affected");
+    tracing::error!("a waker panicked: only its own task is affected");
     // The panic's payload is also the caller's, and its drop may panic in turn.
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);

@@ -215,9 +215,9 @@ impl Watcher {
         let key = (timeline.store, Box::from(timeline.name));
         let mut shard = self.table.shard(timeline).lock();
         let watches = shard.entry(key).or_default();
-        let Err(place) = self.place(watches, token) else { return Ok(()) };
+        let Err(index) = self.index(watches, token) else { return Ok(()) };
         let watch = Watch { token, ready: AtomicBool::new(false), watcher: self.state.clone() };
-        watches.insert(place, Arc::new(watch));
+        watches.insert(index, Arc::new(watch));
         self.table.count.fetch_add(1, Ordering::AcqRel);
         drop(shard);
         self.watched.lock().insert((timeline.store, Box::from(timeline.name), token));
@@ -244,8 +244,8 @@ impl Watcher {
         let key = (store, name);
         let key: &dyn WatchKey = &key;
         let Some(watches) = shard.get_mut(key) else { return };
-        let Ok(place) = self.place(watches, token) else { return };
-        watches.remove(place);
+        let Ok(index) = self.index(watches, token) else { return };
+        watches.remove(index);
         self.table.count.fetch_sub(1, Ordering::AcqRel);
         if watches.is_empty() {
             shard.remove(key);
@@ -254,7 +254,7 @@ impl Watcher {
 
     /// The index of its watch with a token among a timeline's watches, or the index to insert it
     /// at.
-    fn place(&self, watches: &[Arc<Watch>], token: u64) -> Result<usize, usize> {
+    fn index(&self, watches: &[Arc<Watch>], token: u64) -> Result<usize, usize> {
         let key = |state: &Arc<WatcherState>, token| (Arc::as_ptr(state).addr(), token);
         watches.binary_search_by_key(&key(&self.state, token), |watch| {
             key(&watch.watcher, watch.token)
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_told_once_however_often_its_timeline_advances() {
+    fn a_token_is_reported_once_however_often_its_timeline_advances() {
         let table = Arc::new(WatchTable::default());
         let watcher = table.watcher();
         watch(&watcher, b"a", 7);
@@ -367,20 +367,20 @@ mod tests {
     }
 
     #[test]
-    fn many_watch_one_timeline_and_come_and_go() {
+    fn many_watchers_of_one_timeline_come_and_go() {
         let table = Arc::new(WatchTable::default());
         let mut watchers: Vec<Watcher> = (0..300).map(|_| table.watcher()).collect();
         for watcher in &watchers {
             (1..=2).for_each(|token| watch(watcher, b"a", token));
             watch(watcher, b"a", 1);
         }
-        (0..100).for_each(|place| drop(watchers.swap_remove(place)));
+        (0..100).for_each(|index| drop(watchers.swap_remove(index)));
         watchers.iter().step_by(2).for_each(|watcher| unwatch(watcher, b"a", 1));
         publish(&table, b"a");
-        for (place, watcher) in watchers.iter().enumerate() {
+        for (index, watcher) in watchers.iter().enumerate() {
             let mut ready = watcher.ready();
             ready.sort_unstable();
-            assert_eq!(ready, if place % 2 == 0 { vec![2] } else { vec![1, 2] });
+            assert_eq!(ready, if index % 2 == 0 { vec![2] } else { vec![1, 2] });
         }
         drop(watchers);
         assert!(table.is_idle());
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_watcher_gives_what_was_ready_and_waits_for_nothing_more() {
+    fn a_closed_watcher_returns_what_was_ready_and_never_waits() {
         let table = Arc::new(WatchTable::default());
         let watcher = table.watcher();
         watch(&watcher, b"a", 1);
@@ -465,7 +465,7 @@ mod modelled {
     }
 
     #[test]
-    fn who_watches_first_and_reads_then_misses_nothing() {
+    fn watching_before_reading_misses_nothing() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
             let committer = commit_two(&table, &visible);
@@ -484,7 +484,7 @@ mod modelled {
     }
 
     #[test]
-    fn what_made_a_token_ready_is_visible_without_a_lock_of_its_own() {
+    fn the_advance_of_a_ready_token_is_visible_without_another_lock() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(AtomicUsize::new(0)));
             let watcher = watcher(&table);
@@ -508,7 +508,7 @@ mod modelled {
     }
 
     #[test]
-    fn a_waker_that_was_left_is_woken_by_the_next_advance() {
+    fn a_registered_waker_is_woken_by_the_next_advance() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
             let watcher = watcher(&table);
@@ -526,7 +526,7 @@ mod modelled {
     }
 
     #[test]
-    fn a_watch_that_ends_beside_a_commit_leaves_nothing_behind() {
+    fn a_watch_that_ends_during_a_commit_leaves_nothing_behind() {
         loom::model(|| {
             let (table, visible) = (Arc::new(WatchTable::default()), Arc::new(Mutex::default()));
             let watcher = watcher(&table);
@@ -537,7 +537,7 @@ mod modelled {
         });
     }
     #[test]
-    fn one_who_waits_and_one_who_polls_are_let_go_by_a_close() {
+    fn a_close_releases_waiting_and_polling_watchers() {
         loom::model(|| {
             let table = Arc::new(WatchTable::default());
             let (waits, polls) = (table.watcher(), table.watcher());

@@ -26,15 +26,15 @@ impl Recovery {
     pub fn new(entries: u64, from: Lsn, tail: &Tail, live: &mut Live, boot: BootId) -> Recovery {
         tracing::info!(entries, %from, to = %tail.end, "the log was replayed");
         if let Some(TornTail { path, offset, bytes }) = &tail.torn {
-            let what = "the log ends in bytes that are no whole group: a crash cut their write, \
-                        or they are damaged";
+            let what = "the log ends with an incomplete group: a crash interrupted its write, or \
+                        it is damaged";
             tracing::warn!(file = %path.display(), offset, bytes, what);
         }
         let begun = relaxed::settle(live, boot);
         let begun = live.stores.iter().filter(|store| begun.contains(&store.id));
         let new_epochs: Vec<String> = begun.map(|store| store.name.clone()).collect();
         if !new_epochs.is_empty() {
-            let what = "a power cut may have taken entries that were seen: these stores begin \
+            let what = "a power cut may have taken entries that were read: these stores begin \
                         another epoch";
             tracing::warn!(?new_epochs, what);
         }

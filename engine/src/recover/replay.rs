@@ -157,10 +157,7 @@ impl Replay {
         if is_known || u64::from(store.0) < self.next_store {
             return Ok(!is_known);
         }
-        Err(Wrong::Record(format!(
-            "it is about store {}, which the manifest does not know",
-            store.0
-        )))
+        Err(Wrong::Record(format!("it names store {}, which the manifest does not have", store.0)))
     }
 
     /// The timeline's slot, created if it has none. If a damaged segment hides the end of the
@@ -206,7 +203,7 @@ impl Sink for Replay {
         if sequence > last + 1 && !is_chosen {
             if !self.go_on {
                 return Err(Wrong::Record(format!(
-                    "{timeline:?} goes from sequence {last} to {sequence}"
+                    "{timeline:?} jumps from sequence {last} to {sequence}"
                 )));
             }
             let floor = self.view.active.end_of(slot).floor;
@@ -215,7 +212,7 @@ impl Sink for Replay {
         }
         if !self.allocator.take(slot, &self.view.active, sequence) {
             return Err(Wrong::Record(format!(
-                "sequence {sequence} of {timeline:?} was given before"
+                "sequence {sequence} of {timeline:?} was assigned before"
             )));
         }
         self.group.entry(slot, sequence);
@@ -294,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_record_that_fails_halfway_nothing_is_kept() {
+    fn a_record_that_fails_halfway_leaves_nothing() {
         let active = Arc::new(Memtable::new(Lsn(0)));
         let view = View { active, sealed: Vec::new(), segments: SegmentSet::default() };
         let stores = vec![StoreRecord::new(StoreId(1), "messages", 0)];

@@ -274,26 +274,26 @@ impl CachedFile {
             .map_err(|what| Error::corrupt(self.path_of(copy), block.at, what))
     }
 
-    /// The result of `decode` for the bytes at `place`.
+    /// The result of `decode` for the bytes at `block`.
     pub fn piece<T>(
         &self,
-        place: BlockRef,
+        block: BlockRef,
         decode: impl Fn(&[u8], &std::path::Path) -> Result<T>,
     ) -> Result<T> {
-        self.first_good(place.at, About::ALL, |copy| {
-            decode(&self.bytes(copy, place)?, &self.path_of(copy))
+        self.first_good(block.at, About::ALL, |copy| {
+            decode(&self.bytes(copy, block)?, &self.path_of(copy))
         })
     }
 
-    /// The bytes at `place` in a copy, not verified.
-    fn bytes(&self, copy: u8, place: BlockRef) -> Result<Vec<u8>> {
-        let end = place.at.checked_add(u64::from(place.bytes));
+    /// The bytes at `block` in a copy, not verified.
+    fn bytes(&self, copy: u8, block: BlockRef) -> Result<Vec<u8>> {
+        let end = block.at.checked_add(u64::from(block.bytes));
         if end.is_none_or(|end| end > self.len) {
             let what =
-                format!("a block of {} bytes does not fit the file's {}", place.bytes, self.len);
-            return Err(Error::corrupt(self.path_of(copy), place.at, what));
+                format!("a block of {} bytes does not fit the file's {}", block.bytes, self.len);
+            return Err(Error::corrupt(self.path_of(copy), block.at, what));
         }
-        self.file(copy)?.read(place.at, place.bytes as usize)
+        self.file(copy)?.read(block.at, block.bytes as usize)
     }
 
     /// The result of `read` for the first copy that is valid at `at`; otherwise the damage of the
@@ -329,9 +329,9 @@ impl CachedFile {
             damage.get_or_insert(error);
         }
         for error in found {
-            let error = damages.told(error, self.store, about);
+            let error = damages.located(error, self.store, about);
             if given.is_some() {
-                tracing::warn!(%error, "damage was found; the other copy is good: repair");
+                tracing::warn!(%error, "damage was found; the other copy is good: run repair");
             } else {
                 tracing::error!(%error, "damage was found");
             }
@@ -339,13 +339,13 @@ impl CachedFile {
         self.cache.damaged.fetch_add(u64::from(damage.is_some()), Ordering::Relaxed);
         match (given, damage) {
             (Some(given), _) => Ok(given),
-            (None, Some(error)) => Err(damages.told(error, self.store, about)),
-            (None, None) => Err(self.damaged(at, "no copy of the file is kept", about)),
+            (None, Some(error)) => Err(damages.located(error, self.store, about)),
+            (None, None) => Err(self.damaged(at, "the file has no copies", about)),
         }
     }
 
     /// Damage in this file.
     pub fn damaged(&self, at: u64, what: &str, about: About<'_>) -> Error {
-        self.cache.damages.told(Error::corrupt(self.path(), at, what), self.store, about)
+        self.cache.damages.located(Error::corrupt(self.path(), at, what), self.store, about)
     }
 }

@@ -39,9 +39,9 @@ impl Counted {
         if self.count == 0 {
             (self.first, self.first_time_ms) = (sequence, time_ms);
         } else if sequence <= self.last {
-            return Err("sequences do not rise");
+            return Err("sequences are not in ascending order");
         } else if time_ms < self.last_time_ms {
-            return Err("times fall");
+            return Err("times decrease");
         }
         (self.last, self.last_time_ms) = (sequence, time_ms);
         self.count += 1;
@@ -54,7 +54,7 @@ impl Counted {
         let (end, floor) = (&entry.end, &entry.end.floor);
         if self.count != entry.count {
             return Some(format!(
-                "the index tells {} entries, the data holds {}",
+                "the index says {} entries, the data has {}",
                 entry.count, self.count
             ));
         }
@@ -72,10 +72,10 @@ impl Counted {
                 self.body_bytes == entry.body_bytes,
                 "the bodies have other lengths than the index says",
             ),
-            (self.last <= end.last, "the data goes on behind the last sequence of the index"),
+            (self.last <= end.last, "the data continues after the last sequence of the index"),
             (
                 self.last_time_ms <= end.last_time_ms,
-                "the data goes on behind the last time of the index",
+                "the data continues after the last time of the index",
             ),
             (
                 !is_end || self.last_time_ms == end.last_time_ms,

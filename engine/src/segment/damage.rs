@@ -134,7 +134,7 @@ impl Damages {
     }
 
     /// The error, with the timeline and the sequences that were read added to its text.
-    pub(super) fn told(&self, error: Error, store: StoreId, about: About<'_>) -> Error {
+    pub(super) fn located(&self, error: Error, store: StoreId, about: About<'_>) -> Error {
         if self.is_quiet {
             return error;
         }

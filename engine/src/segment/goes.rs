@@ -55,7 +55,7 @@ impl Drop for OnDisk {
             match self.dir.remove(&name) {
                 // The manifest does not name the file any more: the next open removes it.
                 Err(error) if !error.is_not_found() => {
-                    tracing::warn!(%error, "an obsolete file stays for now");
+                    tracing::warn!(%error, "an obsolete file stays until the next open");
                 }
                 _ => {}
             }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_two_segments_read_goes_with_the_second() {
+    fn an_index_of_two_segments_is_removed_with_the_second() {
         for first_to_go_is_older in [true, false] {
             let (dir, cache, whole) = segment();
             let without_data = whole.expired();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn data_goes_alone_when_it_has_expired() {
+    fn expired_data_is_removed_without_its_index() {
         let (dir, _, whole) = segment();
         let without_data = whole.expired();
         whole.make_data_obsolete();

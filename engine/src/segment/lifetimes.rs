@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_is_told_once_all_of_the_half_has_expired_and_not_much_later() {
+    fn the_half_is_reported_once_all_of_it_has_expired_and_not_much_later() {
         let mut lifetimes = Lifetimes::default();
         assert_eq!(lifetimes.half_expired_ms(0), 0);
         lifetimes.add(1000, 1100, 10);

@@ -223,7 +223,7 @@ impl<'a> Twins<'a> {
                 match order.iter().find_map(read) {
                     Some(piece) => target.write(at, &piece)?,
                     None if other_is_better => {
-                        let what = "what was good a moment ago cannot be read: try again";
+                        let what = "a copy that was good a moment ago cannot be read: try again";
                         return Err(Error::corrupt(
                             self.dir.path_of(&self.names[1 - copy]),
                             at,

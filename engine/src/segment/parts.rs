@@ -53,9 +53,9 @@ impl Parts {
         let index = CachedFile::open(dir, engine, record, FileKind::Index, cache.clone())?;
         index.check_any_len()?;
         let at = index.len.saturating_sub(footer::BYTES as u64);
-        let place = BlockRef { at, bytes: footer::BYTES as u32 };
+        let block = BlockRef { at, bytes: footer::BYTES as u32 };
         let footer =
-            index.piece(place, |bytes, path| Footer::decode(bytes, index.seed, path, at))?;
+            index.piece(block, |bytes, path| Footer::decode(bytes, index.seed, path, at))?;
         if footer.data_bytes != record.data_bytes {
             return Err(index.damaged(at, "the footer belongs to another data file", About::ALL));
         }
@@ -100,7 +100,10 @@ impl Parts {
 
     /// Damage in the data file.
     pub fn data_damage(&self, at: u64, what: &str, about: About<'_>) -> Error {
-        self.told(Error::corrupt(self.dir.path_of(&data_name(self.record.number)), at, what), about)
+        self.located(
+            Error::corrupt(self.dir.path_of(&data_name(self.record.number)), at, what),
+            about,
+        )
     }
 
     /// The error for an entry whose shared body is missing.
@@ -118,12 +121,12 @@ impl Parts {
 
     /// As [`Parts::data`], with the purpose of the read added to an error.
     pub fn data_for(&self, about: About<'_>) -> Result<&CachedFile> {
-        self.data().map_err(|error| self.told(error, about))
+        self.data().map_err(|error| self.located(error, about))
     }
 
     /// Damage of the whole segment, with the purpose of the read.
-    pub fn told(&self, error: Error, about: About<'_>) -> Error {
-        self.cache.damages().told(error, self.record.store, about)
+    pub fn located(&self, error: Error, about: About<'_>) -> Error {
+        self.cache.damages().located(error, self.record.store, about)
     }
 
     /// The table above the pages of timelines or of ids.

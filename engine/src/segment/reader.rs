@@ -162,7 +162,9 @@ impl Segment {
 
     fn parts_for(&self, about: About<'_>) -> Result<&Parts> {
         let damages = self.cache.damages();
-        self.parts.as_deref().map_err(|error| damages.told(error.clone(), self.record.store, about))
+        self.parts
+            .as_deref()
+            .map_err(|error| damages.located(error.clone(), self.record.store, about))
     }
 
     /// Whether it may have changes of shared bodies in older segments: they are under the lowest

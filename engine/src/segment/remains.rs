@@ -165,10 +165,10 @@ impl Remains {
         while let Some(block) = walk.next() {
             match block {
                 Ok(block) if block.kind == BlockKind::Bodies => {
-                    let first = numbers.get(&block.place.at).copied().or(next);
+                    let first = numbers.get(&block.location.at).copied().or(next);
                     let count = Slots::new(&block.raw).map(|slots| slots.count() as u32);
                     next = first.zip(count).and_then(|(first, count)| first.checked_add(count));
-                    self.bodies.extend(first.map(|first| (first, block.place)));
+                    self.bodies.extend(first.map(|first| (first, block.location)));
                 }
                 Ok(_) => return,
                 Err(_) => next = None,
@@ -228,8 +228,8 @@ impl Remains {
         part: &Part,
         mut visit: impl FnMut(Sequence, Left) -> Result<()>,
     ) -> Result<()> {
-        for (place, at) in &part.runs {
-            let Ok(block) = self.block(BlockKind::Runs, *place) else { continue };
+        for (location, at) in &part.runs {
+            let Ok(block) = self.block(BlockKind::Runs, *location) else { continue };
             let Some(mut run) = RunReader::at(&block, *at) else { continue };
             while let Some((sequence, content)) = run.next_entry() {
                 let left = match content {
@@ -252,15 +252,18 @@ impl Remains {
 
     /// A shared body, if it can be read.
     pub fn shared(&mut self, number: u32) -> Option<Left> {
-        let (first, place) =
-            self.bodies.range(..=number).next_back().map(|(first, place)| (*first, *place))?;
+        let (first, location) = self
+            .bodies
+            .range(..=number)
+            .next_back()
+            .map(|(first, location)| (*first, *location))?;
         let block = match &self.held {
-            Some((held, block)) if *held == place => block.clone(),
-            _ => self.block(BlockKind::Bodies, place).ok()?,
+            Some((held, block)) if *held == location => block.clone(),
+            _ => self.block(BlockKind::Bodies, location).ok()?,
         };
         let (shared, body) = shared_body(&block, (number - first) as usize)?;
         let body = block.slice(body);
-        self.held = Some((place, block));
+        self.held = Some((location, block));
         let times = Times::stored(shared.time_ms, None, shared.expire_at_ms);
         Some(Left { times, body, shared: Some(number), place: shared.place, is_elsewhere: false })
     }
@@ -268,8 +271,8 @@ impl Remains {
     /// The numbers of the shared bodies that can be read.
     pub fn shared_numbers(&mut self) -> Vec<u32> {
         let mut numbers = Vec::new();
-        for (first, place) in self.bodies.clone() {
-            let Ok(block) = self.block(BlockKind::Bodies, place) else { continue };
+        for (first, location) in self.bodies.clone() {
+            let Ok(block) = self.block(BlockKind::Bodies, location) else { continue };
             numbers.extend(
                 (0..Slots::new(&block).map_or(0, |slots| slots.count() as u32))
                     .map(|at| first + at),
@@ -278,13 +281,13 @@ impl Remains {
         numbers
     }
 
-    fn block(&self, kind: BlockKind, place: BlockRef) -> Result<Bytes> {
+    fn block(&self, kind: BlockKind, location: BlockRef) -> Result<Bytes> {
         let mut damage = Error::invalid("there is no data file");
         for file in &self.data {
-            let read = file.read(place.at, place.bytes as usize);
+            let read = file.read(location.at, location.bytes as usize);
             let decoded = read.and_then(|bytes| {
-                decode(kind, &bytes, self.seed.at(place.at))
-                    .map_err(|what| Error::corrupt(file.path(), place.at, what))
+                decode(kind, &bytes, self.seed.at(location.at))
+                    .map_err(|what| Error::corrupt(file.path(), location.at, what))
             });
             match decoded {
                 Ok(raw) => return Ok(raw.into()),
@@ -313,12 +316,12 @@ fn runs(block: &WalkedBlock) -> Vec<(Vec<u8>, Part)> {
     {
         let part = match found.entry(run.name.to_vec()) {
             Entry::Occupied(part) => part.into_mut(),
-            Entry::Vacant(place) => place.insert(Part {
+            Entry::Vacant(vacant) => vacant.insert(Part {
                 first: run.clone().next_entry().map(|(sequence, _)| sequence),
                 ..Part::default()
             }),
         };
-        part.runs.push((block.place, at));
+        part.runs.push((block.location, at));
         at = run.next_run_at();
     }
     found.into_iter().collect()

@@ -3,7 +3,7 @@
 //! The time of an entry with a shared body is kept with the body. If that cannot be read, the time
 //! is between those of the neighbours.
 
-use super::runs::{Entries, Place, RunsOf};
+use super::runs::{BlockAt, Entries, RunsOf};
 use crate::error::Result;
 use crate::format::run::Content;
 use crate::ids::{Sequence, TimeMs};
@@ -12,68 +12,68 @@ use crate::timeline::Times;
 impl RunsOf<'_> {
     /// The times of an entry, if it is here.
     pub fn times_of(&mut self, sequence: Sequence) -> Result<Option<Times>> {
-        let Some(place) = self.seek(|first, _| first > sequence)? else { return Ok(None) };
-        let block = self.block(&place)?;
-        let mut run = self.run_in(&place, &block)?;
+        let Some(block_at) = self.seek(|first, _| first > sequence)? else { return Ok(None) };
+        let block = self.block(&block_at)?;
+        let mut run = self.run_in(&block_at, &block)?;
         while let Some((found, content)) = run.next_entry() {
             if found >= sequence {
                 return match content {
                     _ if found > sequence => Ok(None),
                     Content::Inline { times, .. } => Ok(Some(times)),
                     Content::Shared { number, own_start_ms } => {
-                        let (shared, _) = self.shared(&place, sequence, number)?;
+                        let (shared, _) = self.shared(&block_at, sequence, number)?;
                         Ok(Some(Times::stored(shared.time_ms, own_start_ms, shared.expire_at_ms)))
                     }
                 };
             }
         }
-        self.check_end(&place, &run).map(|()| None)
+        self.check_end(&block_at, &run).map(|()| None)
     }
 
     /// The time of the closest entry at or before `sequence` whose time can be read, and of the
     /// closest one at or after it.
     pub(super) fn times_around(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         sequence: Sequence,
     ) -> Result<(TimeMs, TimeMs)> {
-        let Entries { found, .. } = self.entries(place)?;
+        let Entries { found, .. } = self.entries(block_at)?;
         let at = found.partition_point(|(found, _)| *found < sequence);
-        Ok((self.time_before(place, &found, at), self.time_behind(place, &found, at)?))
+        Ok((self.time_before(block_at, &found, at), self.time_behind(block_at, &found, at)?))
     }
 
     pub(super) fn time_before(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         found: &[(Sequence, Content)],
         at: usize,
     ) -> TimeMs {
         // The time of the first entry is in the index.
         let known = (1..=at.min(found.len().saturating_sub(1)))
             .rev()
-            .find_map(|at| self.time_of(place, &found[at]));
-        known.unwrap_or(place.run.first_time_ms)
+            .find_map(|at| self.time_of(block_at, &found[at]));
+        known.unwrap_or(block_at.run.first_time_ms)
     }
 
     fn time_behind(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         found: &[(Sequence, Content)],
         at: usize,
     ) -> Result<TimeMs> {
-        if found.get(at).is_some_and(|(sequence, _)| *sequence == place.run.first) {
-            return Ok(place.run.first_time_ms);
+        if found.get(at).is_some_and(|(sequence, _)| *sequence == block_at.run.first) {
+            return Ok(block_at.run.first_time_ms);
         }
-        match found[at..].iter().find_map(|entry| self.time_of(place, entry)) {
+        match found[at..].iter().find_map(|entry| self.time_of(block_at, entry)) {
             Some(time_ms) => Ok(time_ms),
-            None => self.reach(place).map(|(_, time_ms)| time_ms),
+            None => self.reach(block_at).map(|(_, time_ms)| time_ms),
         }
     }
 
     /// The time of an entry, if it can be read.
     fn time_of(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         (sequence, content): &(Sequence, Content),
     ) -> Option<TimeMs> {
         match content {
@@ -84,8 +84,10 @@ impl RunsOf<'_> {
                 None
             }
             Content::Shared { number, .. } => {
-                let time_ms =
-                    self.shared(place, *sequence, *number).ok().map(|(shared, _)| shared.time_ms);
+                let time_ms = self
+                    .shared(block_at, *sequence, *number)
+                    .ok()
+                    .map(|(shared, _)| shared.time_ms);
                 if time_ms.is_none() {
                     self.lost_bodies = self.parts.numbers_with(*number).ok();
                 }
@@ -103,12 +105,12 @@ impl RunsOf<'_> {
     ) -> Result<Option<Sequence>> {
         // Entries with an equal time may be in the block before the one that starts with that time.
         let start = self.seek(|_, first_time_ms| first_time_ms >= time_ms)?;
-        let mut next = start.map_or_else(|| self.first(), |place| Ok(Some(place)))?;
-        while let Some(place) = next {
-            if place.run.first_time_ms >= time_ms {
-                return Ok(Some(place.run.first));
+        let mut next = start.map_or_else(|| self.first(), |block_at| Ok(Some(block_at)))?;
+        while let Some(block_at) = next {
+            if block_at.run.first_time_ms >= time_ms {
+                return Ok(Some(block_at.run.first));
             }
-            let Entries { found, damage, .. } = self.entries(&place)?;
+            let Entries { found, damage, .. } = self.entries(&block_at)?;
             if let Some((_, error)) = damage.as_ref().filter(|_| !around_damage) {
                 return Err(error.clone());
             }
@@ -117,9 +119,9 @@ impl RunsOf<'_> {
             while low < high {
                 let middle = usize::midpoint(low, high);
                 let time = if around_damage {
-                    self.time_behind(&place, &found, middle)?
+                    self.time_behind(&block_at, &found, middle)?
                 } else {
-                    self.time_at(&place, &found[middle])?
+                    self.time_at(&block_at, &found[middle])?
                 };
                 if time < time_ms { low = middle + 1 } else { high = middle }
             }
@@ -128,26 +130,26 @@ impl RunsOf<'_> {
             }
             if let Some((from, _)) = damage {
                 // The first entry of the block has an earlier time.
-                let from = from.max(place.run.first + 1);
-                let (last, to_ms) = self.reach(&place)?;
+                let from = from.max(block_at.run.first + 1);
+                let (last, to_ms) = self.reach(&block_at)?;
                 if from <= last && to_ms >= time_ms {
                     return Ok(Some(from));
                 }
             }
-            next = self.next(place)?;
+            next = self.next(block_at)?;
         }
         Ok(None)
     }
 
     fn time_at(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         (sequence, content): &(Sequence, Content),
     ) -> Result<TimeMs> {
         match content {
             Content::Inline { times, .. } => Ok(times.time_ms),
             Content::Shared { number, .. } => {
-                self.shared(place, *sequence, *number).map(|(shared, _)| shared.time_ms)
+                self.shared(block_at, *sequence, *number).map(|(shared, _)| shared.time_ms)
             }
         }
     }

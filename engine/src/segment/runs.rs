@@ -28,7 +28,7 @@ pub(super) struct RunsOf<'a> {
     about: About<'a>,
     name: &'a [u8],
     entry: &'a TimelineEntry,
-    places: Places<'a>,
+    source: BlockSource<'a>,
     /// The bodies block used last: its first number, the first number after it, its content.
     /// Consecutive entries often share it.
     bodies: Option<(u32, u32, Bytes)>,
@@ -37,7 +37,7 @@ pub(super) struct RunsOf<'a> {
 }
 
 /// The source of the blocks.
-enum Places<'a> {
+enum BlockSource<'a> {
     Listed(&'a [RunBlock]),
     /// The run table's root.
     Table(Bytes),
@@ -45,7 +45,7 @@ enum Places<'a> {
 
 /// One of the timeline's blocks; if a page of the run table cannot be read, all blocks of that
 /// page.
-pub(super) struct Place {
+pub(super) struct BlockAt {
     pub(super) run: RunBlock,
     position: Position,
 }
@@ -67,13 +67,13 @@ impl<'a> RunsOf<'a> {
     /// The runs that an index entry refers to.
     pub fn new(parts: &'a Parts, name: &'a [u8], entry: &'a TimelineEntry) -> Result<RunsOf<'a>> {
         let about = About::timeline(name);
-        let places = match &entry.blocks {
-            RunBlocks::Listed(listed) => Places::Listed(listed),
-            RunBlocks::Table(root) => {
-                Places::Table(parts.run_root(*root, about.sequences(entry.first, entry.end.last))?)
-            }
+        let source = match &entry.blocks {
+            RunBlocks::Listed(listed) => BlockSource::Listed(listed),
+            RunBlocks::Table(root) => BlockSource::Table(
+                parts.run_root(*root, about.sequences(entry.first, entry.end.last))?,
+            ),
         };
-        Ok(RunsOf { parts, about, name, entry, places, bodies: None, lost_bodies: None })
+        Ok(RunsOf { parts, about, name, entry, source, bodies: None, lost_bodies: None })
     }
 
     fn table<'t>(&'t self, root: &'t Bytes) -> Table<'t> {
@@ -85,13 +85,13 @@ impl<'a> RunsOf<'a> {
     pub(super) fn seek(
         &self,
         is_after: impl Fn(Sequence, TimeMs) -> bool,
-    ) -> Result<Option<Place>> {
-        match &self.places {
-            Places::Listed(listed) => {
+    ) -> Result<Option<BlockAt>> {
+        match &self.source {
+            BlockSource::Listed(listed) => {
                 let behind = listed.partition_point(|run| !is_after(run.first, run.first_time_ms));
-                Ok(behind.checked_sub(1).and_then(|place| Place::listed(listed, place)))
+                Ok(behind.checked_sub(1).and_then(|index| BlockAt::listed(listed, index)))
             }
-            Places::Table(root) => {
+            BlockSource::Table(root) => {
                 let is_after = |key: &[u8]| {
                     RunBlock::decode_key(key).map(|(first, time)| is_after(first, time))
                 };
@@ -101,71 +101,72 @@ impl<'a> RunsOf<'a> {
     }
 
     /// The first block.
-    pub fn first(&self) -> Result<Option<Place>> {
-        match &self.places {
-            Places::Listed(listed) => Ok(Place::listed(listed, 0)),
-            Places::Table(root) => {
+    pub fn first(&self) -> Result<Option<BlockAt>> {
+        match &self.source {
+            BlockSource::Listed(listed) => Ok(BlockAt::listed(listed, 0)),
+            BlockSource::Table(root) => {
                 self.table(root).first_around()?.map(|cursor| self.at(cursor)).transpose()
             }
         }
     }
 
     /// The block that holds a sequence, or the first if all are above it.
-    pub fn first_from(&self, low: Sequence) -> Result<Option<Place>> {
-        self.seek(|first, _| first > low)?.map_or_else(|| self.first(), |place| Ok(Some(place)))
+    pub fn first_from(&self, low: Sequence) -> Result<Option<BlockAt>> {
+        self.seek(|first, _| first > low)?
+            .map_or_else(|| self.first(), |block_at| Ok(Some(block_at)))
     }
 
     /// The last sequence; if the last block is damaged, the last one in it that can be read, or its
     /// first.
     pub fn last(&self) -> Result<Option<Sequence>> {
-        let Some(place) = self.seek(|_, _| false)? else { return Ok(None) };
-        let Entries { found, .. } = self.entries(&place)?;
-        Ok(found.last().map(|(sequence, _)| *sequence).or(Some(place.run.first)))
+        let Some(block_at) = self.seek(|_, _| false)? else { return Ok(None) };
+        let Entries { found, .. } = self.entries(&block_at)?;
+        Ok(found.last().map(|(sequence, _)| *sequence).or(Some(block_at.run.first)))
     }
 
-    /// The block after `place`.
-    pub fn next(&self, place: Place) -> Result<Option<Place>> {
-        match (&self.places, place.position) {
-            (Places::Listed(listed), Position::Listed(place)) => {
-                Ok(Place::listed(listed, place + 1))
+    /// The block after `block_at`.
+    pub fn next(&self, block_at: BlockAt) -> Result<Option<BlockAt>> {
+        match (&self.source, block_at.position) {
+            (BlockSource::Listed(listed), Position::Listed(index)) => {
+                Ok(BlockAt::listed(listed, index + 1))
             }
-            (Places::Table(root), Position::Table(mut cursor)) => {
+            (BlockSource::Table(root), Position::Table(mut cursor)) => {
                 self.table(root).next_around(&mut cursor)?.then(|| self.at(cursor)).transpose()
             }
             _ => Ok(None),
         }
     }
 
-    /// The block before `place`.
-    pub(super) fn previous(&self, place: Place) -> Result<Option<Place>> {
-        match (&self.places, place.position) {
-            (Places::Listed(listed), Position::Listed(place)) => {
-                Ok(place.checked_sub(1).and_then(|place| Place::listed(listed, place)))
+    /// The block before `block_at`.
+    pub(super) fn previous(&self, block_at: BlockAt) -> Result<Option<BlockAt>> {
+        match (&self.source, block_at.position) {
+            (BlockSource::Listed(listed), Position::Listed(index)) => {
+                Ok(index.checked_sub(1).and_then(|index| BlockAt::listed(listed, index)))
             }
-            (Places::Table(root), Position::Table(mut cursor)) => {
+            (BlockSource::Table(root), Position::Table(mut cursor)) => {
                 self.table(root).previous_around(&mut cursor)?.then(|| self.at(cursor)).transpose()
             }
             _ => Ok(None),
         }
     }
 
-    fn at(&self, cursor: Cursor) -> Result<Place> {
+    fn at(&self, cursor: Cursor) -> Result<BlockAt> {
         let row = cursor.row();
         let (first, first_time_ms) = RunBlock::decode_key(row.key).ok_or_else(|| {
             self.parts.index.damaged(0, "a row of a run table is broken", self.about)
         })?;
         let run = RunBlock { block: row.block, first, first_time_ms };
-        Ok(Place { run, position: Position::Table(cursor) })
+        Ok(BlockAt { run, position: Position::Table(cursor) })
     }
 
     /// The last sequence that can be in a block, and an upper bound of the times there: both follow
     /// from the start of the next block.
-    pub(super) fn reach(&self, place: &Place) -> Result<(Sequence, TimeMs)> {
-        let next = match (&self.places, &place.position) {
-            (Places::Listed(listed), Position::Listed(at)) => {
+    pub(super) fn reach(&self, block_at: &BlockAt) -> Result<(Sequence, TimeMs)> {
+        let next = match (&self.source, &block_at.position) {
+            (BlockSource::Listed(listed), Position::Listed(at)) => {
                 listed.get(at + 1).map(|run| (run.first, run.first_time_ms))
             }
-            (Places::Table(root), Position::Table(cursor)) => {
+            (BlockSource::Table(root), Position::Table(cursor)) => {
                 if let Some(row) = cursor.row_behind() {
                     RunBlock::decode_key(row.key)
                 } else {
@@ -181,39 +182,40 @@ impl<'a> RunsOf<'a> {
     }
 
     /// The purpose of reading a block.
-    fn about(&self, place: &Place) -> Result<About<'a>> {
-        Ok(self.about.sequences(place.run.first, self.reach(place)?.0))
+    fn about(&self, block_at: &BlockAt) -> Result<About<'a>> {
+        Ok(self.about.sequences(block_at.run.first, self.reach(block_at)?.0))
     }
 
     /// The content of a block.
-    pub fn block(&self, place: &Place) -> Result<Bytes> {
-        if let Some(error) = place.damage() {
+    pub fn block(&self, block_at: &BlockAt) -> Result<Bytes> {
+        if let Some(error) = block_at.damage() {
             return Err(error.clone());
         }
-        let about = self.about(place)?;
-        self.parts.data_for(about)?.block(BlockKind::Runs, place.run.block, about)
+        let about = self.about(block_at)?;
+        self.parts.data_for(about)?.block(BlockKind::Runs, block_at.run.block, about)
     }
 
     /// Damage in a block of the timeline.
-    pub fn damaged(&self, place: &Place, what: &str) -> Error {
-        let about = self.about.sequences(place.run.first, self.entry.end.last);
-        self.parts.data_damage(place.run.block.at, what, about)
+    pub fn damaged(&self, block_at: &BlockAt, what: &str) -> Error {
+        let about = self.about.sequences(block_at.run.first, self.entry.end.last);
+        self.parts.data_damage(block_at.run.block.at, what, about)
     }
 
     /// The run in a block.
-    pub fn run_in<'b>(&self, place: &Place, block: &'b [u8]) -> Result<RunReader<'b>> {
-        let at = if place.run.first == self.entry.first { self.entry.run_at as usize } else { 0 };
+    pub fn run_in<'b>(&self, block_at: &BlockAt, block: &'b [u8]) -> Result<RunReader<'b>> {
+        let at =
+            if block_at.run.first == self.entry.first { self.entry.run_at as usize } else { 0 };
         RunReader::at(block, at)
             .filter(|run| run.name == self.name)
-            .ok_or_else(|| self.damaged(place, "the index refers to a run that is not there"))
+            .ok_or_else(|| self.damaged(block_at, "the index refers to a run that is not there"))
     }
 
     /// Fails if a run was not read to its end.
-    pub fn check_end(&self, place: &Place, run: &RunReader<'_>) -> Result<()> {
+    pub fn check_end(&self, block_at: &BlockAt, run: &RunReader<'_>) -> Result<()> {
         if run.remaining() == 0 {
             Ok(())
         } else {
-            Err(self.damaged(place, "a run breaks off before its end"))
+            Err(self.damaged(block_at, "a run is cut short"))
         }
     }
 
@@ -225,11 +227,11 @@ impl<'a> RunsOf<'a> {
         out: &mut Collector<'_>,
     ) -> Result<()> {
         let mut next = self.first_from(low)?;
-        while let Some(place) = next.filter(|place| place.run.first <= high) {
-            let mut from = place.run.first;
-            let goes_on = match self.block_ascending(&place, low..=high, &mut from, out) {
+        while let Some(block_at) = next.filter(|block_at| block_at.run.first <= high) {
+            let mut from = block_at.run.first;
+            let goes_on = match self.block_ascending(&block_at, low..=high, &mut from, out) {
                 Err(error) if error.is_damage() => {
-                    let (last, to_ms) = self.reach(&place)?;
+                    let (last, to_ms) = self.reach(&block_at)?;
                     out.offer_lost(
                         (from.max(low), last.min(high)),
                         self.entry.latest_start(to_ms),
@@ -241,7 +243,7 @@ impl<'a> RunsOf<'a> {
             if !goes_on {
                 return Ok(());
             }
-            next = self.next(place)?;
+            next = self.next(block_at)?;
         }
         Ok(())
     }
@@ -250,23 +252,25 @@ impl<'a> RunsOf<'a> {
     /// read.
     fn block_ascending(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         wanted: RangeInclusive<Sequence>,
         from: &mut Sequence,
         out: &mut Collector<'_>,
     ) -> Result<bool> {
-        let block = self.block(place)?;
-        let mut run = self.run_in(place, &block)?;
+        let block = self.block(block_at)?;
+        let mut run = self.run_in(block_at, &block)?;
         while let Some((sequence, content)) = run.next_entry() {
             if sequence > *wanted.end() {
                 return Ok(false);
             }
             *from = sequence + 1;
-            if sequence >= *wanted.start() && !self.offer(place, sequence, &content, &block, out)? {
+            if sequence >= *wanted.start()
+                && !self.offer(block_at, sequence, &content, &block, out)?
+            {
                 return Ok(false);
             }
         }
-        self.check_end(place, &run).map(|()| true)
+        self.check_end(block_at, &run).map(|()| true)
     }
 
     /// Offers the entries from `high` to `low`.
@@ -277,10 +281,10 @@ impl<'a> RunsOf<'a> {
         out: &mut Collector<'_>,
     ) -> Result<()> {
         let mut next = self.seek(|first, _| first > high)?;
-        while let Some(place) = next {
-            let Entries { block, found, damage } = self.entries(&place)?;
+        while let Some(block_at) = next {
+            let Entries { block, found, damage } = self.entries(&block_at)?;
             if let Some((from, error)) = damage {
-                let (last, to_ms) = self.reach(&place)?;
+                let (last, to_ms) = self.reach(&block_at)?;
                 if !out.offer_lost(
                     (from.max(low), last.min(high)),
                     self.entry.latest_start(to_ms),
@@ -292,45 +296,46 @@ impl<'a> RunsOf<'a> {
             for (sequence, content) in
                 found.iter().rev().filter(|(at, _)| (low..=high).contains(at))
             {
-                if !self.offer(&place, *sequence, content, &block, out)? {
+                if !self.offer(&block_at, *sequence, content, &block, out)? {
                     return Ok(());
                 }
             }
-            if place.run.first <= low {
+            if block_at.run.first <= low {
                 return Ok(());
             }
-            next = self.previous(place)?;
+            next = self.previous(block_at)?;
         }
         Ok(())
     }
 
     /// The entries of a block, and the damage that hides the rest of them.
-    pub(super) fn entries(&self, place: &Place) -> Result<Entries> {
+    pub(super) fn entries(&self, block_at: &BlockAt) -> Result<Entries> {
         let mut entries = Entries { block: Bytes::new(), found: Vec::new(), damage: None };
-        if let Err(error) = self.fill(place, &mut entries) {
+        if let Err(error) = self.fill(block_at, &mut entries) {
             if !error.is_damage() {
                 return Err(error);
             }
-            let from = entries.found.last().map_or(place.run.first, |(sequence, _)| sequence + 1);
+            let from =
+                entries.found.last().map_or(block_at.run.first, |(sequence, _)| sequence + 1);
             entries.damage = Some((from, error));
         }
         Ok(entries)
     }
 
-    fn fill(&self, place: &Place, entries: &mut Entries) -> Result<()> {
-        entries.block = self.block(place)?;
-        let mut run = self.run_in(place, &entries.block)?;
+    fn fill(&self, block_at: &BlockAt, entries: &mut Entries) -> Result<()> {
+        entries.block = self.block(block_at)?;
+        let mut run = self.run_in(block_at, &entries.block)?;
         entries.found.reserve((run.remaining() as usize).min(entries.block.len()));
         while let Some(entry) = run.next_entry() {
             entries.found.push(entry);
         }
-        self.check_end(place, &run)
+        self.check_end(block_at, &run)
     }
 
     /// Offers an entry to the collector. Its body is a slice of its block.
     fn offer(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         sequence: Sequence,
         content: &Content,
         block: &Bytes,
@@ -340,7 +345,7 @@ impl<'a> RunsOf<'a> {
             Content::Inline { times, is_elsewhere: true, place: body, .. }
                 if out.needs_body(sequence, times, (*body, self.applied_to())) =>
             {
-                let error = self.damaged(place, "the edit of an entry is in no younger segment");
+                let error = self.damaged(block_at, "the edit of an entry is in no younger segment");
                 return Ok(out.offer_without_body(
                     sequence,
                     (*times, *times),
@@ -358,7 +363,7 @@ impl<'a> RunsOf<'a> {
         if !out.may_show(sequence) {
             return Ok(!out.is_full());
         }
-        match self.shared(place, sequence, number) {
+        match self.shared(block_at, sequence, number) {
             Ok((SharedBody { time_ms, expire_at_ms, place }, body)) => {
                 let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
                 let of_bytes = self.bodies.as_ref().map(|(_, _, block)| block.len());
@@ -367,7 +372,7 @@ impl<'a> RunsOf<'a> {
                 Ok(out.offer(sequence, times, own, || body))
             }
             Err(error) if error.is_damage() => {
-                let (from_ms, to_ms) = self.times_around(place, sequence)?;
+                let (from_ms, to_ms) = self.times_around(block_at, sequence)?;
                 let times = |time_ms| Times::stored(time_ms, own_start_ms, 0);
                 Ok(out.offer_without_body(
                     sequence,
@@ -388,7 +393,7 @@ impl<'a> RunsOf<'a> {
     /// An entry's shared body: its properties and its bytes.
     pub fn shared(
         &mut self,
-        place: &Place,
+        block_at: &BlockAt,
         sequence: Sequence,
         number: u32,
     ) -> Result<(SharedBody, Bytes)> {
@@ -405,7 +410,7 @@ impl<'a> RunsOf<'a> {
         };
         let missing = || {
             let what = "an entry refers to a shared body that is not there";
-            self.parts.data_damage(place.run.block.at, what, about)
+            self.parts.data_damage(block_at.run.block.at, what, about)
         };
         let found = shared_body(&block, (number - first) as usize);
         let (shared, body) = found.ok_or_else(missing)?;
@@ -413,12 +418,12 @@ impl<'a> RunsOf<'a> {
     }
 }
 
-impl Place {
-    fn listed(blocks: &[RunBlock], place: usize) -> Option<Place> {
-        Some(Place { run: *blocks.get(place)?, position: Position::Listed(place) })
+impl BlockAt {
+    fn listed(blocks: &[RunBlock], index: usize) -> Option<BlockAt> {
+        Some(BlockAt { run: *blocks.get(index)?, position: Position::Listed(index) })
     }
 
-    /// The damage of the run table's page that this place covers.
+    /// The damage of the run table's page that this block covers.
     fn damage(&self) -> Option<&Error> {
         match &self.position {
             Position::Listed(_) => None,

@@ -112,12 +112,12 @@ impl<'a> Table<'a> {
             let page = TablePage::new(&raw)
                 .filter(|page| page.level == level)
                 .ok_or_else(|| self.broken(at))?;
-            let Some(place) = pick(&page).ok_or_else(|| self.broken(at))?.checked_sub(1) else {
+            let Some(index) = pick(&page).ok_or_else(|| self.broken(at))?.checked_sub(1) else {
                 // A page begins with the key of the row that led to it.
                 return if cursor.path.is_empty() { Ok(false) } else { Err(self.broken(at)) };
             };
-            let below = page.row(place).ok_or_else(|| self.broken(at))?.block;
-            cursor.path.push((raw, place));
+            let below = page.row(index).ok_or_else(|| self.broken(at))?.block;
+            cursor.path.push((raw, index));
             if level == 0 {
                 return Ok(true);
             }
@@ -152,8 +152,8 @@ impl<'a> Table<'a> {
 
     /// As [`Table::next`], but a page that cannot be read is reported by the cursor.
     pub fn next_around(&self, cursor: &mut Cursor) -> Result<bool> {
-        let behind = |page: &TablePage<'_>, place: usize| {
-            Some(place + 1).filter(|next| *next < page.count())
+        let behind = |page: &TablePage<'_>, index: usize| {
+            Some(index + 1).filter(|next| *next < page.count())
         };
         self.step(cursor, behind, &first_row)
     }
@@ -161,7 +161,7 @@ impl<'a> Table<'a> {
     /// Moves to the previous row; false, without moving, if there is none. A page that cannot be
     /// read is reported by the cursor.
     pub fn previous_around(&self, cursor: &mut Cursor) -> Result<bool> {
-        self.step(cursor, |_, place| place.checked_sub(1), &|page| Some(page.count()))
+        self.step(cursor, |_, index| index.checked_sub(1), &|page| Some(page.count()))
     }
 
     /// Moves the lowest row of the path that has a neighbour, and descends from it by `pick`.
@@ -172,12 +172,12 @@ impl<'a> Table<'a> {
         pick: Pick<'_>,
     ) -> Result<bool> {
         for depth in (0..cursor.path.len()).rev() {
-            let (raw, place) = &cursor.path[depth];
+            let (raw, index) = &cursor.path[depth];
             let page = TablePage::new(raw).expect("the page was decoded to get here");
-            let Some(place) = neighbour(&page, *place) else { continue };
-            let (level, below) = (page.level, page.row(place).ok_or_else(|| self.broken(0))?.block);
+            let Some(index) = neighbour(&page, *index) else { continue };
+            let (level, below) = (page.level, page.row(index).ok_or_else(|| self.broken(0))?.block);
             cursor.path.truncate(depth + 1);
-            cursor.path[depth].1 = place;
+            cursor.path[depth].1 = index;
             cursor.damage = None;
             if level == 0 {
                 return Ok(true);

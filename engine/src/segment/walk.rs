@@ -24,7 +24,7 @@ pub struct WalkedBlock {
     /// The kind of its content.
     pub kind: BlockKind,
     /// Its position.
-    pub place: BlockRef,
+    pub location: BlockRef,
     /// Its content.
     pub raw: Vec<u8>,
     /// Its bytes as stored in the file.
@@ -105,7 +105,7 @@ impl BlockWalk {
             return None;
         }
         let at = self.at;
-        Some(self.block(at).inspect(|block| self.at += u64::from(block.place.bytes)).map_err(
+        Some(self.block(at).inspect(|block| self.at += u64::from(block.location.bytes)).map_err(
             |error| {
                 self.at = self.next_good(at + 1);
                 let Error::Corrupt { path, offset, what } = error else { return error };
@@ -128,7 +128,7 @@ impl BlockWalk {
                 Err(error) => drop(damage.get_or_insert(error)),
             }
         }
-        Err(damage.unwrap_or_else(|| Error::invalid("there is no file to walk through")))
+        Err(damage.unwrap_or_else(|| Error::invalid("there is no file to scan")))
     }
 
     fn block_of(&self, file: &File, at: u64) -> Result<WalkedBlock> {
@@ -145,10 +145,10 @@ impl BlockWalk {
         if bytes > left {
             return Err(damaged("the block is longer than the rest of the file"));
         }
-        let place = BlockRef { at, bytes: bytes as u32 };
+        let location = BlockRef { at, bytes: bytes as u32 };
         let bytes = file.read(at, bytes as usize)?;
         let raw = decode(kind, &bytes, self.seed.at(at)).map_err(damaged)?;
-        Ok(WalkedBlock { kind, place, raw, bytes })
+        Ok(WalkedBlock { kind, location, raw, bytes })
     }
 
     /// The first position from `at` on at which a valid block starts; the end if there is none.
@@ -166,9 +166,9 @@ impl BlockWalk {
                 continue;
             };
             let starts = bytes.windows(block_header::BYTES).enumerate();
-            for (place, _) in starts.filter(|(_, header)| peek(header).is_some()) {
-                if self.block_of(file, at + place as u64).is_ok() {
-                    return at + place as u64;
+            for (start, _) in starts.filter(|(_, header)| peek(header).is_some()) {
+                if self.block_of(file, at + start as u64).is_ok() {
+                    return at + start as u64;
                 }
             }
             at += len - header_bytes + 1;

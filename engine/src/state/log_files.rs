@@ -45,7 +45,7 @@ impl LogFiles {
             let file = files.remove(0);
             if let Err(error) = self.dir.remove(&wal::file_name(file.number)) {
                 // The file is not needed; the next open removes it.
-                tracing::warn!(%error, "an old log file stays for now");
+                tracing::warn!(%error, "an old log file stays until the next open");
             }
         }
     }

@@ -25,25 +25,26 @@ const EVERY: Duration = Duration::from_mins(1);
 /// assert_eq!(kind.add(Duration::from_secs(65)), Some(2));
 /// ```
 #[derive(Debug, Default)]
-pub struct OnceAMinute(Mutex<Untold>);
+pub struct OnceAMinute(Mutex<Unlogged>);
 
 #[derive(Debug, Default)]
-struct Untold {
+struct Unlogged {
     count: u64,
     /// The time of the last line.
-    told: Option<Duration>,
+    logged_at: Option<Duration>,
 }
 
 impl OnceAMinute {
     /// Counts an event at `now`, a time of a monotonic clock. If a line is due, returns the number
     /// of events since the last line.
     pub fn add(&self, now: Duration) -> Option<u64> {
-        let mut untold = self.0.lock();
-        untold.count += 1;
-        let is_time = untold.told.is_none_or(|told| now.saturating_sub(told) >= EVERY);
+        let mut unlogged = self.0.lock();
+        unlogged.count += 1;
+        let is_time =
+            unlogged.logged_at.is_none_or(|logged_at| now.saturating_sub(logged_at) >= EVERY);
         is_time.then(|| {
-            untold.told = Some(now);
-            std::mem::take(&mut untold.count)
+            unlogged.logged_at = Some(now);
+            std::mem::take(&mut unlogged.count)
         })
     }
 }
@@ -79,11 +80,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_told_at_once_and_the_others_once_a_minute_together() {
-        let untold = OnceAMinute::default();
-        assert_eq!(untold.add(Duration::from_secs(5)), Some(1));
-        assert!((6..65).all(|second| untold.add(Duration::from_secs(second)).is_none()));
-        assert_eq!(untold.add(Duration::from_secs(65)), Some(60));
-        assert_eq!(untold.add(Duration::from_secs(66)), None);
+    fn the_first_is_logged_at_once_and_the_others_once_a_minute_together() {
+        let unlogged = OnceAMinute::default();
+        assert_eq!(unlogged.add(Duration::from_secs(5)), Some(1));
+        assert!((6..65).all(|second| unlogged.add(Duration::from_secs(second)).is_none()));
+        assert_eq!(unlogged.add(Duration::from_secs(65)), Some(60));
+        assert_eq!(unlogged.add(Duration::from_secs(66)), None);
     }
 }

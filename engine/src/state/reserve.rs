@@ -104,12 +104,12 @@ impl Reserve {
             return false;
         }
         if let Err(error) = self.dir.remove(NAME) {
-            tracing::warn!(%error, "the reserve cannot be given back");
+            tracing::warn!(%error, "the reserve cannot be released");
             return false;
         }
         tracing::warn!(
             bytes = self.bytes(),
-            "the disk is full: the reserve is given back, appends are refused"
+            "the disk is full: the reserve is released, appends are refused"
         );
         self.bytes.store(0, Ordering::Relaxed);
         self.out.store(true, Ordering::Release);
@@ -156,11 +156,11 @@ impl Reserve {
             Ok(()) => {
                 self.bytes.fetch_max(bytes, Ordering::Relaxed);
                 if self.out.swap(false, Ordering::AcqRel) {
-                    tracing::info!(bytes, "the reserve is in place again, appends are taken");
+                    tracing::info!(bytes, "the reserve is in place again, appends are accepted");
                 }
             }
             Err(error) if self.bytes() > 0 => {
-                tracing::debug!(%error, "the reserve stays as small as it is");
+                tracing::debug!(%error, "the reserve could not be enlarged");
             }
             Err(error) => {
                 // If the disk fails for a reason other than space, refusing appends does not help.
@@ -203,7 +203,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn it_is_given_back_once_and_made_again_when_there_is_twice_its_size() {
+    fn the_reserve_is_released_once_and_made_again_when_twice_its_size_is_free() {
         let disk = SimulatedDisk::new();
         disk.set_capacity(Some(100 * 4096));
         let dir = Dir::new(Arc::new(disk.clone()));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_it_is_there_when_the_rest_was_used_up() {
+    fn the_last_part_is_left_when_the_rest_was_used_up() {
         let disk = SimulatedDisk::new();
         disk.set_capacity(Some(30 * 4096));
         let dir = Dir::new(Arc::new(disk.clone()));

@@ -37,9 +37,9 @@ impl SegmentSet {
     pub fn add(&mut self, segments: impl IntoIterator<Item = Arc<Segment>>) {
         for segment in segments {
             let of_store = self.by_store.entry(segment.record().store).or_default();
-            let place =
+            let index =
                 of_store.partition_point(|other| other.record().place() > segment.record().place());
-            of_store.insert(place, segment);
+            of_store.insert(index, segment);
         }
     }
 
@@ -61,10 +61,10 @@ impl SegmentSet {
     pub fn replace(&mut self, segment: Arc<Segment>) {
         let of_store = self.by_store.get_mut(&segment.record().store);
         let number = segment.record().number;
-        if let Some(place) = of_store
+        if let Some(known) = of_store
             .and_then(|segments| segments.iter_mut().find(|other| other.record().number == number))
         {
-            *place = segment;
+            *known = segment;
         }
     }
 }

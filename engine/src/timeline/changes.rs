@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_younger_edit_counts() {
+    fn the_newer_edit_counts() {
         let one = |body: &'static [u8]| Changes {
             edited: BTreeMap::from([(
                 3,

@@ -327,7 +327,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_in_windows_is_what_all_changes_together_say(
+        fn windows_find_the_same_as_all_changes_together(
             of in layers(),
             walk in prop::collection::vec(1..LAST, 1..40),
         ) {
@@ -366,7 +366,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_read_takes_what_is_around_it_and_not_all() {
+    fn a_read_loads_the_changes_around_it_and_not_all() {
         let mut changes = Changes::default();
         (1..=100_000).step_by(2).for_each(|sequence| changes.remove(sequence, sequence));
         let mut overlay = Overlay::default();

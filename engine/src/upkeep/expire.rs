@@ -46,7 +46,7 @@ pub fn run(state: &State, queue: &Queue) {
         match expire(state) {
             Ok(()) => {}
             Err(Failure::Refused(error)) => {
-                tracing::warn!(%error, "what has expired could not be dropped");
+                tracing::warn!(%error, "expired segments could not be dropped");
             }
             Err(failure) => {
                 state.failed(failure);

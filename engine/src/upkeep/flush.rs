@@ -111,8 +111,8 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
     let mut records = Vec::new();
     for store in stores {
         let partitions = partitions(state, memtable, store);
-        for (place, partition) in partitions.iter().enumerate() {
-            let is_last = place + 1 == partitions.len();
+        for (index, partition) in partitions.iter().enumerate() {
+            let is_last = index + 1 == partitions.len();
             let plan = SegmentPlan {
                 number: state.manifest.lock().take_file_number(),
                 store,

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boot_id_is_32_hex_digits_and_anything_else_is_not_known() {
+    fn a_boot_id_is_32_hex_digits_and_anything_else_is_unknown() {
         let known = parse_boot_id("01020304-0506-0708-090a-0b0c0d0e0f10\n");
         assert_eq!(known, Some(BootId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])));
         for text in [
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_was_given_up_is_free_though_a_forked_process_has_its_file_open() {
+    fn a_released_lock_is_free_even_if_a_forked_process_has_its_file_open() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = DiskDirectory::open(folder.path()).expect("opens");
         dir.lock("LOCK", true).map(drop).expect("is free");
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_file_was_removed_keeps_nobody_out_and_a_new_one_is_taken() {
+    fn a_lock_whose_file_was_removed_does_not_block_a_new_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = DiskDirectory::open(folder.path()).expect("opens");
         let lost = dir.lock("LOCK", true).expect("is free");

@@ -145,7 +145,7 @@ impl Dir {
         let names = self.made.as_ref().map(|names| std::mem::take(&mut *names.lock()));
         for name in names.into_iter().flatten().rev() {
             if let Err(error) = self.remove(&name) {
-                tracing::warn!(%error, "a file of work that failed stays");
+                tracing::warn!(%error, "a file of failed work could not be removed");
             }
         }
     }
@@ -325,7 +325,7 @@ impl File {
                 Error::corrupt(
                     &*self.path,
                     offset,
-                    format!("the file ends within {wanted} bytes that must be here"),
+                    format!("the file ends before the {wanted} bytes that must be here"),
                 )
             }
             _ => Error::io("read", &self.path, error),

@@ -95,7 +95,7 @@ impl Preparer {
         if state.worker.is_none() {
             let started =
                 Worker::start(self.dir.clone(), self.written.clone()).inspect_err(|error| {
-                    tracing::warn!(%error, "no thread can be started that prepares wal files");
+                    tracing::warn!(%error, "cannot start the thread that prepares wal files");
                 });
             state.worker = started.ok();
         }

@@ -95,11 +95,7 @@ pub fn check_last(dir: &Dir, wanted: FileNumber, files: &Files) -> Result<()> {
         return Ok(());
     }
     let path = dir.path_of(&file_name(wanted));
-    Err(Error::corrupt(
-        path,
-        0,
-        "the manifest counts on this log file, but it is not there: restore it",
-    ))
+    Err(Error::corrupt(path, 0, "the manifest needs this log file, but it is missing: restore it"))
 }
 
 /// Whether the last log file is known by its name only, in the directory or in the manifest.
@@ -118,11 +114,7 @@ fn read_header(dir: &Dir, engine: EngineId, number: FileNumber) -> Result<FileHe
         file.path(),
     )?;
     if header.second < WAL_HEADER_BYTES {
-        return Err(Error::corrupt(
-            file.path(),
-            0,
-            "the header tells a length that is not possible",
-        ));
+        return Err(Error::corrupt(file.path(), 0, "the length in the header is impossible"));
     }
     Ok(header)
 }
@@ -153,8 +145,8 @@ pub fn replay(
         },
         groups: Vec::new(),
     };
-    for (place, (file, header)) in files.iter().enumerate() {
-        let next = files.get(place + 1).map(|(next, _)| next.start);
+    for (index, (file, header)) in files.iter().enumerate() {
+        let next = files.get(index + 1).map(|(next, _)| next.start);
         // A file is created only when everything before its start is durable.
         replay.tail.durable = replay.tail.durable.max(file.start);
         let superseded = next.is_some_and(|next| next <= file.start.max(checkpoint));
@@ -187,7 +179,7 @@ impl Replay<'_> {
         let len = source.len()?.min(header.second);
         if len < header.second {
             let what = format!(
-                "the file is shorter than the {} bytes that it was made with",
+                "the file is shorter than the {} bytes that it was created with",
                 header.second
             );
             self.damaged(Error::corrupt(source.path(), len, what), next)?;
@@ -258,7 +250,7 @@ impl Replay<'_> {
         let further = log.headers_behind(at);
         let contradicts = further.iter().find(|(_, header)| header.durable > at);
         let what = if let Some(next) = next {
-            format!("the log goes on at {next} in the next file, but no group can be read here")
+            format!("the log continues at {next} in the next file, but no group can be read here")
         } else if let Some((lsn, header)) = contradicts {
             let durable = header.durable;
             format!(

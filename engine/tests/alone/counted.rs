@@ -110,7 +110,7 @@ fn a_read_loads_no_edited_body_that_it_does_not_return() {
     assert_eq!(page.entries.len(), 1);
     assert!(cost.peak < 10 * MIB, "a page of one: {cost:?}");
     drop((entry, page));
-    let (info, cost) = counted(|| store.info(b"t").expect("tells"));
+    let (info, cost) = counted(|| store.info(b"t").expect("reads"));
     assert_eq!((info.count, info.body_bytes), (EDITS as u64, (EDITS * MIB) as u64));
     assert!(cost.peak < 40 * MIB, "all are measured, and some stay in the cache: {cost:?}");
     let ((), cost) = counted(|| engine.compact().expect("merges"));
@@ -151,7 +151,7 @@ fn engine_with_few_blocks(folder: &tempfile::TempDir) -> (Engine, Store) {
 }
 
 #[test]
-fn what_only_counts_holds_no_bodies() {
+fn counting_holds_no_bodies() {
     const ENTRIES: usize = 200;
     let (_alone, folder) = (alone(), folder());
     let (engine, store) = engine(&folder);
@@ -164,7 +164,7 @@ fn what_only_counts_holds_no_bodies() {
     engine.flush().expect("flushes");
     drop((engine, store));
     let (_engine, store) = engine_with_few_blocks(&folder);
-    let (info, cost) = counted(|| store.info(b"t").expect("tells"));
+    let (info, cost) = counted(|| store.info(b"t").expect("reads"));
     assert_eq!(info.count, ENTRIES as u64 - 2);
     assert!(cost.peak < 4 * MIB, "info: {cost:?}");
     let (removed, cost) = counted(|| store.trim(b"t", Trim::Before(101)).expect("trims"));
@@ -216,7 +216,7 @@ fn read_costs(store: &Store) -> Vec<Cost> {
 }
 
 #[test]
-fn reads_cost_what_they_give_however_many_entries_were_removed_or_edited() {
+fn reads_cost_what_they_return_however_many_entries_were_removed_or_edited() {
     let _alone = alone();
     for edits in [false, true] {
         let (_folder, few, store) = scattered(edits, 100);

@@ -142,7 +142,7 @@ fn one_store_is_written_merged_and_read_with_16_descriptors() {
 }
 
 #[test]
-fn five_engines_are_flushed_with_1024_descriptors_though_their_caches_want_more() {
+fn five_engines_are_flushed_with_1024_descriptors_even_if_their_caches_want_more() {
     let _alone = alone();
     let dirs: Vec<_> = (0..5).map(|_| tempfile::tempdir().expect("a directory")).collect();
     with_descriptors(1024, || {
@@ -174,7 +174,7 @@ fn take_all() -> Vec<impl Send> {
 }
 
 #[test]
-fn an_engine_that_others_leave_no_descriptor_flushes_and_when_it_cannot_says_what_to_do() {
+fn an_engine_without_spare_descriptors_flushes_or_reports_what_to_do() {
     let _alone = alone();
     let dir = tempfile::tempdir().expect("a directory");
     with_descriptors(64, || {

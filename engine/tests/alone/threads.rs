@@ -489,7 +489,7 @@ fn the_watchers_of_an_engine_that_only_reads_are_closed_as_well() {
 }
 
 #[test]
-fn many_may_close_an_engine_and_each_finds_the_directory_free() {
+fn many_threads_may_close_an_engine_and_each_finds_the_directory_free() {
     let bench = Bench::new();
     let (engine, store) = bench.open();
     let own = engine.clone();

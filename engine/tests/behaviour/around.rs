@@ -190,7 +190,7 @@ fn check(shape: &Shape, name: &str, found: &[Entry], lost: &[(u64, u64)], where_
 }
 
 #[test]
-fn around_one_damaged_sector_nothing_is_missing_without_a_word() {
+fn around_one_damaged_sector_no_loss_is_silent() {
     let shape = shape(true);
     let mut lost_in_all = 0;
     for (file, at, image) in damaged(&shape.image) {
@@ -204,9 +204,9 @@ fn around_one_damaged_sector_nothing_is_missing_without_a_word() {
                 store.range(key, .., limit).unwrap_or_else(|error| panic!("{where_}: {error}"));
             let lost: Vec<_> = page.lost.iter().map(|lost| (lost.first, lost.last)).collect();
             for lost in &page.lost {
-                let told = lost.error.to_string();
+                let text = lost.error.to_string();
                 let names = format!("(timeline messages:{name}");
-                assert!(told.contains(&file) && told.contains(&names), "{where_}: {told}");
+                assert!(text.contains(&file) && text.contains(&names), "{where_}: {text}");
             }
             lost_here += check(&shape, name, &page.entries, &lost, &where_);
             if store.range(key, .., Limit::entries(10_000)).is_ok() {
@@ -238,7 +238,7 @@ fn around_one_damaged_sector_nothing_is_missing_without_a_word() {
 }
 
 #[test]
-fn what_is_damaged_can_be_trimmed_and_dropped_and_goes_on_counting() {
+fn damaged_timelines_can_be_trimmed_and_dropped_and_continue_to_count() {
     let shape = shape(false);
     let mut met = 0;
     for (file, at, image) in damaged(&shape.image).into_iter().step_by(5) {
@@ -286,7 +286,7 @@ fn what_is_damaged_can_be_trimmed_and_dropped_and_goes_on_counting() {
 }
 
 #[test]
-fn what_has_expired_is_no_loss_and_what_may_live_is_not_hidden() {
+fn expired_entries_are_no_loss_and_entries_that_may_live_are_not_hidden() {
     const TTL_MS: u64 = 64_000;
     let house = House::with(options());
     let engine = house.engine();
@@ -343,8 +343,8 @@ fn what_has_expired_is_no_loss_and_what_may_live_is_not_hidden() {
                         found.sequence
                     );
                 }
-                let is_told = page.verdict == whole.verdict || !page.lost.is_empty();
-                assert!(is_told && page.last == whole.last, "{where_}: {:?}", page.verdict);
+                let is_reported = page.verdict == whole.verdict || !page.lost.is_empty();
+                assert!(is_reported && page.last == whole.last, "{where_}: {:?}", page.verdict);
                 lost += page.lost.len();
                 unharmed += usize::from(page == whole);
             }
@@ -394,7 +394,7 @@ fn a_page_of_a_run_table_hides_the_blocks_that_it_leads_to_and_no_others() {
 }
 
 #[test]
-fn what_was_dropped_keeps_no_damage_from_being_merged() {
+fn damage_in_dropped_timelines_does_not_prevent_a_merge() {
     let shape = shape(false);
     let mut merged = 0;
     for (file, at, image) in
@@ -421,7 +421,7 @@ fn what_was_dropped_keeps_no_damage_from_being_merged() {
 /// The disk does not return a file, or returns the start of it and then an I/O error: that is
 /// handled like other damage.
 #[test]
-fn with_a_file_gone_or_unreadable_the_log_is_replayed_and_nothing_is_missing_without_a_word() {
+fn with_a_file_missing_or_unreadable_the_log_is_replayed_and_no_loss_is_silent() {
     let shape = shape(false);
     let files: Vec<&String> =
         shape.image.files.keys().filter(|name| name.starts_with("segment-")).collect();
@@ -497,7 +497,7 @@ impl RawFile for UnreadableFile {
 }
 
 #[test]
-fn an_entry_without_its_body_can_be_deleted_or_gets_another() {
+fn an_entry_without_its_body_can_be_deleted_or_edited() {
     let shape = shape(false);
     let mut lost = 0;
     for (file, at, image) in
@@ -622,8 +622,8 @@ fn a_damaged_block_is_counted_and_logged_once_and_read_once() {
     // The runs of `c` were not read before.
     assert!(figure(&engine, "block_reads") <= reads + 1, "the damaged block was read again");
     assert_eq!(figure(&engine, "damaged_segments"), 1);
-    let told = lines.0.lock().expect("no panic").clone();
-    let [line] = told.as_slice() else { panic!("{told:#?}") };
+    let logged = lines.0.lock().expect("no panic").clone();
+    let [line] = logged.as_slice() else { panic!("{logged:#?}") };
     for part in [file.as_str(), "at byte", "messages:a", "sequences 1 to 1"] {
         assert!(line.contains(part), "{part} is not in {line}");
     }

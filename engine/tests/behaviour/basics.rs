@@ -9,7 +9,7 @@ fn small() -> Options {
 }
 
 #[test]
-fn what_was_appended_is_read_back_before_and_after_flush_and_reopen() {
+fn appended_entries_are_read_back_before_and_after_flush_and_reopen() {
     let dir = tempfile::tempdir().expect("a directory");
     for round in 0..3u64 {
         let engine = Engine::open(dir.path(), small()).expect("opens");
@@ -64,7 +64,7 @@ fn what_was_appended_is_read_back_before_and_after_flush_and_reopen() {
 }
 
 #[test]
-fn a_cursor_is_told_where_it_stands() {
+fn a_read_reports_where_its_cursor_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(dir.path(), small()).expect("opens");
     let messages = engine.store("messages").expect("m");
@@ -100,7 +100,7 @@ fn a_second_engine_on_the_directory_is_refused_by_name() {
 }
 
 #[test]
-fn a_watcher_hears_of_every_advance() {
+fn a_watcher_is_notified_of_every_advance() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(dir.path(), small()).expect("opens");
     let messages = engine.store("messages").expect("m");
@@ -135,7 +135,7 @@ fn names_are_listed_in_order_from_memory_and_disk() {
 }
 
 #[test]
-fn stores_have_names_that_are_checked() {
+fn the_names_of_stores_are_checked() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(dir.path(), small()).expect("opens");
     assert!(matches!(engine.store("nosuch"), Err(Error::NoStore { .. })));

@@ -21,7 +21,7 @@ fn figure(engine: &Engine, name: &str) -> u64 {
 }
 
 #[test]
-fn more_segments_than_files_may_be_open_are_all_read() {
+fn more_segments_than_may_be_open_are_all_read() {
     let house = house();
     let engine = house.engine();
     let stores: Vec<Store> = (0..4)
@@ -106,7 +106,7 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
 }
 
 #[test]
-fn what_a_timeline_holds_is_counted_piece_by_piece_when_something_of_it_was_removed() {
+fn a_timeline_with_removed_entries_is_counted_piece_by_piece() {
     let house = house();
     let engine = house.engine();
     let store = engine.store("messages").expect("is there");
@@ -132,7 +132,7 @@ fn what_a_timeline_holds_is_counted_piece_by_piece_when_something_of_it_was_remo
 }
 
 #[test]
-fn nothing_is_merged_in_a_directory_that_was_closed() {
+fn nothing_is_merged_after_a_close() {
     let house = house();
     let engine = house.engine();
     let store = engine.store("messages").expect("is there");

@@ -27,7 +27,7 @@ use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Error, Limit, Options, restore_in};
 
 #[test]
-fn what_is_whole_verifies_with_its_sums() {
+fn an_intact_directory_verifies_with_its_totals() {
     let disk = SimulatedDisk::from_image(&two_segments());
     let found = verify(&try_open(&disk, true).expect("opens"));
     assert_eq!((&found.findings[..], found.left_off), (&[][..], 0));
@@ -164,7 +164,7 @@ fn while_written(engine: &Engine, work: impl FnOnce()) {
 }
 
 #[test]
-fn nothing_is_found_while_it_is_written_and_merged() {
+fn verify_finds_nothing_during_writes_and_merges() {
     let folder = tempfile::tempdir().expect("a directory");
     let options = Options { memory_budget_bytes: 1 << 20, ..Options::default() };
     let engine = Engine::open(folder.path(), options).expect("opens");
@@ -224,7 +224,7 @@ fn a_backup_under_appends_and_merges_is_the_state_of_one_moment() {
 }
 
 #[test]
-fn a_restored_engine_goes_on_and_the_backup_stays_as_it_was() {
+fn a_restored_engine_continues_and_the_backup_stays_unchanged() {
     let (disk, backup, restored) =
         (SimulatedDisk::new(), SimulatedDisk::new(), SimulatedDisk::new());
     let engine = open(&disk);
@@ -256,7 +256,7 @@ fn listed(engine: &Engine, store: &str) -> (Vec<Vec<u8>>, Option<Error>) {
 }
 
 #[test]
-fn a_list_gives_all_names_that_damage_does_not_hide_and_then_the_damage() {
+fn a_list_returns_all_names_that_damage_does_not_hide_and_then_the_damage() {
     let disk = SimulatedDisk::new();
     let engine = open(&disk);
     for flush in ["one", "two", "both"] {

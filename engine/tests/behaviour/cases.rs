@@ -34,7 +34,7 @@ fn append_many(store: &Store, name: &[u8], count: u64) {
 }
 
 #[test]
-fn old_groups_behind_the_end_of_the_log_are_not_replayed() {
+fn old_groups_after_the_end_of_the_log_are_not_replayed() {
     let house = house();
     let (engine, store) = house.open();
     append_many(&store, b"old", 6);
@@ -108,7 +108,7 @@ fn after_a_clean_stop_there_is_no_log_to_lose() {
 }
 
 #[test]
-fn what_a_reader_holds_stays_right_while_its_segment_is_merged_and_expires() {
+fn the_page_of_a_reader_stays_right_while_its_segment_is_merged_and_expires() {
     let house = house();
     let (engine, _) = house.open();
     let store = engine.create_store("short", 64_000).expect("is made");
@@ -152,7 +152,7 @@ fn temporary_files_of_any_content_are_removed_and_an_empty_log_file_is_named() {
 }
 
 #[test]
-fn names_that_the_engine_does_not_make_are_left_alone() {
+fn files_with_foreign_names_are_left_alone() {
     const THEIRS: &[&str] = &[
         "wal-mine.tmp",
         "wal-1.log.tmp",
@@ -201,7 +201,7 @@ fn names_that_the_engine_does_not_make_are_left_alone() {
 }
 
 #[test]
-fn bytes_behind_the_end_of_a_file_delete_nothing() {
+fn bytes_after_the_end_of_a_file_delete_nothing() {
     let house = house();
     let (engine, store) = house.open();
     append_many(&store, b"t", 20);
@@ -264,7 +264,7 @@ fn the_last_sequence_survives_the_loss_of_every_entry() {
 }
 
 #[test]
-fn a_first_sequence_that_was_chosen_is_there_after_a_restart() {
+fn a_chosen_first_sequence_survives_a_restart() {
     let house = house();
     let (engine, store) = house.open();
     let batch = Batch::new().append(&store, b"t", b"imported").sequence(1000);
@@ -279,7 +279,7 @@ fn a_first_sequence_that_was_chosen_is_there_after_a_restart() {
 }
 
 #[test]
-fn a_reader_beside_a_writer_and_flushes_after_a_restart_misses_nothing() {
+fn a_reader_during_writes_and_flushes_after_a_restart_misses_nothing() {
     let house = house();
     append_many(&house.open().1, b"t", 10);
     for round in 0..60u64 {
@@ -302,7 +302,7 @@ fn a_reader_beside_a_writer_and_flushes_after_a_restart_misses_nothing() {
 }
 
 #[test]
-fn restarts_without_writes_leave_as_many_files_and_bytes() {
+fn restarts_without_writes_change_neither_the_number_of_files_nor_of_bytes() {
     let house = house();
     let (engine, store) = house.open();
     append_many(&store, b"t", 30);
@@ -344,7 +344,7 @@ fn every_range_of_a_timeline_in_three_segments_and_a_memtable_equals_the_slice()
 }
 
 #[test]
-fn a_trim_at_each_boundary_takes_what_is_below_and_nothing_else() {
+fn a_trim_at_each_boundary_removes_the_entries_below_and_no_others() {
     let all = [1u64, 4, 5, 9];
     for below in 0..12 {
         for flushed in 0..=all.len() {
@@ -386,13 +386,13 @@ fn an_append_that_a_full_disk_refused_is_appended_once_by_its_retry() {
     house.disk.set_faults(None);
     let first = send().expect("there is space");
     assert_eq!((first.sequences.as_slice(), first.duplicate), ([1].as_slice(), false));
-    let again = send().expect("is told");
+    let again = send().expect("is answered");
     assert_eq!((again.sequences.as_slice(), again.duplicate), ([1].as_slice(), true));
     assert_eq!(rows(&store, b"t").len(), 1);
 }
 
 #[test]
-fn a_weak_batch_beside_a_strong_one_does_not_weaken_it() {
+fn a_weak_batch_does_not_weaken_a_strong_one_in_its_group() {
     let house = house();
     let (engine, store) = house.open();
     for _ in 0..20 {
@@ -415,7 +415,7 @@ fn a_weak_batch_beside_a_strong_one_does_not_weaken_it() {
 }
 
 #[test]
-fn an_entry_expires_at_its_time_over_a_restart() {
+fn an_entry_expires_at_its_time_across_a_restart() {
     let house = house();
     let (engine, _) = house.open();
     engine.create_store("short", 64_000).expect("is made").append(b"t", b"x").expect("appends");
@@ -447,7 +447,7 @@ fn thousands_of_timelines_share_a_few_files_and_a_quiet_one_pins_no_log() {
 }
 
 #[test]
-fn what_was_trimmed_leaves_the_disk_with_the_next_merge() {
+fn trimmed_entries_leave_the_disk_with_the_next_merge() {
     let house = house();
     let (engine, store) = house.open();
     for _ in 0..4 {

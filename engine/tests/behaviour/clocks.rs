@@ -42,7 +42,7 @@ fn in_every_place(house: &House, look: impl Fn(&str, &Store)) {
 }
 
 #[test]
-fn a_lifetime_of_its_own_is_right_after_a_clock_was_a_year_ahead_once() {
+fn an_expiry_of_a_single_entry_is_right_after_the_clock_was_once_a_year_ahead() {
     for passes in [HOUR_MS - 1, HOUR_MS] {
         let house = House::new();
         let (engine, store) = house.open_short();
@@ -73,7 +73,7 @@ fn a_lifetime_of_its_own_is_right_after_a_clock_was_a_year_ahead_once() {
 }
 
 #[test]
-fn the_ttl_of_a_store_is_right_for_new_entries_after_a_clock_was_a_year_ahead_once() {
+fn the_ttl_of_a_store_is_right_for_new_entries_after_the_clock_was_once_a_year_ahead() {
     let house = House::new();
     let (engine, store) = house.open_short();
     store.append(b"t", b"before").expect("appends");
@@ -105,7 +105,7 @@ fn the_ttl_of_a_store_is_right_for_new_entries_after_a_clock_was_a_year_ahead_on
 }
 
 #[test]
-fn bytes_leave_the_disk_in_time_after_a_clock_was_a_year_ahead_once() {
+fn bytes_leave_the_disk_in_time_after_the_clock_was_once_a_year_ahead() {
     let house = House::new();
     let (engine, store) = house.open_short();
     house.was_ahead_once(&engine);
@@ -149,7 +149,7 @@ fn after_a_stop_of_three_days_a_lifetime_of_an_hour_is_an_hour() {
 }
 
 #[test]
-fn a_lifetime_that_begins_while_the_clock_is_behind_does_not_end_when_it_is_put_right() {
+fn a_lifetime_that_begins_while_the_clock_is_behind_does_not_end_when_it_is_corrected() {
     let house = House::new();
     let (engine, store) = house.open_short();
     store.append(b"t", b"x").expect("appends");
@@ -212,7 +212,7 @@ fn a_trim_under_a_wrong_clock_removes_what_it_says_and_no_more() {
 }
 
 #[test]
-fn an_id_is_not_forgotten_by_a_clock_that_jumps_and_is_by_time_that_passes() {
+fn an_id_is_forgotten_after_elapsed_time_and_not_by_a_clock_that_jumps() {
     let house = House::new();
     let (engine, store) = house.open_short();
     let messages = engine.store("messages").expect("is there");
@@ -235,7 +235,7 @@ fn an_id_is_not_forgotten_by_a_clock_that_jumps_and_is_by_time_that_passes() {
 }
 
 #[test]
-fn what_removes_alone_is_kept_as_long_as_what_it_removes_may_live() {
+fn removals_without_entries_are_kept_as_long_as_what_they_remove_may_live() {
     let house = House::new();
     let (engine, store) = house.open_short();
     for _ in 0..10 {
@@ -259,7 +259,7 @@ fn what_removes_alone_is_kept_as_long_as_what_it_removes_may_live() {
 /// Segments that have expired keep their removals for an older one whose entries live longer, also
 /// when they are merged.
 #[test]
-fn what_has_expired_still_removes_what_was_committed_while_the_clock_was_ahead() {
+fn expired_segments_still_remove_entries_committed_while_the_clock_was_ahead() {
     let house = House::new();
     let (engine, store) = house.open_short();
     house.clock.set(START_MS + YEAR_MS);

@@ -131,7 +131,7 @@ fn with_file(image: &Image, name: &str, content: Option<Vec<u8>>) -> Image {
 }
 
 #[test]
-fn each_file_is_there_twice_and_reads_cost_no_more() {
+fn each_file_is_kept_twice_and_reads_cost_no_more() {
     let (house, _) = kept_twice();
     let files = segments(&house.disk.contents());
     assert_eq!(files.len(), 8, "{:?}", files.keys());
@@ -153,7 +153,7 @@ fn each_file_is_there_twice_and_reads_cost_no_more() {
 }
 
 #[test]
-fn damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte() {
+fn damage_to_one_copy_is_read_around_named_and_repaired_byte_for_byte() {
     let (house, expected) = kept_twice();
     let image = house.disk.contents();
     let whole = segments(&image);
@@ -223,7 +223,7 @@ fn damage_to_one_copy_is_read_around_named_and_mended_byte_for_byte() {
 }
 
 #[test]
-fn exchanged_files_are_read_around_and_mended() {
+fn exchanged_files_are_read_around_and_repaired() {
     let (house, expected) = kept_twice();
     let image = house.disk.contents();
     let whole = segments(&image);
@@ -242,7 +242,7 @@ fn exchanged_files_are_read_around_and_mended() {
 }
 
 #[test]
-fn both_copies_damaged_at_different_places_are_whole_together() {
+fn two_copies_damaged_at_different_positions_complete_each_other() {
     let (house, expected) = kept_twice();
     let image = house.disk.contents();
     let whole = segments(&image);
@@ -269,7 +269,7 @@ fn both_copies_damaged_at_different_places_are_whole_together() {
 }
 
 #[test]
-fn what_is_damaged_in_both_copies_is_named_and_left_as_it_is() {
+fn damage_in_both_copies_is_named_and_left_as_it_is() {
     let (house, _) = kept_twice();
     let image = house.disk.contents();
     let name =
@@ -295,7 +295,7 @@ fn what_is_damaged_in_both_copies_is_named_and_left_as_it_is() {
 }
 
 #[test]
-fn read_only_is_served_and_nothing_is_mended() {
+fn a_read_only_engine_serves_reads_and_repairs_nothing() {
     let (house, expected) = kept_twice();
     let image = house.disk.contents();
     let name = segments(&image).into_keys().next().expect("there is one");
@@ -405,7 +405,7 @@ fn whenever_the_manifest_names_a_twin_it_is_durable() {
 }
 
 #[test]
-fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
+fn an_existing_store_gets_its_copies_and_a_power_cut_in_between_harms_nothing() {
     let house = House::with(options());
     let engine = house.engine();
     fill(&engine, "messages");
@@ -464,7 +464,7 @@ fn a_store_that_is_there_gets_its_copies_and_a_cut_in_between_harms_nothing() {
 }
 
 #[test]
-fn twins_go_with_their_originals() {
+fn twins_are_removed_with_their_originals() {
     const TTL_MS: u64 = 64_000;
     let house = House::with(options());
     let engine = house.engine();
@@ -495,7 +495,7 @@ fn twins_go_with_their_originals() {
 }
 
 #[test]
-fn backup_restore_and_salvage_know_the_twins() {
+fn backup_restore_and_salvage_handle_twins() {
     let (house, expected) = kept_twice();
     let image = house.disk.contents();
     let whole = segments(&image);

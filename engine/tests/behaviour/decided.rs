@@ -20,7 +20,7 @@ fn stamped(origin: u64, rest: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn copies_tell_the_sequence_of_the_original_also_after_replay_and_flush() {
+fn copies_name_the_sequence_of_the_original_also_after_replay_and_flush() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, messages, sync) = open(&dir);
     for number in 0..3u8 {
@@ -57,7 +57,7 @@ fn a_body_without_room_for_its_origin_is_refused() {
 }
 
 #[test]
-fn a_batch_holds_only_while_what_it_was_decided_on_stays() {
+fn a_batch_is_committed_only_while_its_conditions_hold() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, messages, sync) = open(&dir);
     let send = |members_last: u64, mode_last: u64| {
@@ -90,7 +90,7 @@ fn a_batch_holds_only_while_what_it_was_decided_on_stays() {
 }
 
 #[test]
-fn an_id_for_bytes_finds_them_in_another_frame_and_for_other_receivers() {
+fn an_id_for_bytes_is_found_in_another_frame_and_for_other_receivers() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, messages, sync) = open(&dir);
     let send = |engine: &Engine,

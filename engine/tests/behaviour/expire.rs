@@ -20,7 +20,7 @@ impl House {
 }
 
 #[test]
-fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
+fn an_entry_is_hidden_from_the_millisecond_of_its_expiry_and_its_bytes_are_removed() {
     let house = House::new();
     let (engine, store) = house.open_short();
     store.append(b"idle", &[b'~'; 3000]).expect("appends");
@@ -43,7 +43,7 @@ fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
     assert_eq!(
         store.info(b"busy").expect("reads"),
         info,
-        "what is told does not change with what the disk holds"
+        "what is reported does not change with what the disk holds"
     );
     let page = store.read_after(b"idle", 0, Limit::entries(5)).expect("reads");
     assert_eq!((page.verdict, page.first, page.last, page.next), (Verdict::Trimmed, 2, 1, 1));
@@ -62,7 +62,7 @@ fn an_expired_entry_is_not_shown_from_the_millisecond_on_and_its_bytes_go() {
 }
 
 #[test]
-fn sequences_go_on_after_all_has_expired_and_the_process_was_killed_twice() {
+fn sequences_continue_after_all_has_expired_and_the_process_was_killed_twice() {
     let house = House::new();
     let (engine, store) = house.open_short();
     for _ in 0..10 {
@@ -77,9 +77,9 @@ fn sequences_go_on_after_all_has_expired_and_the_process_was_killed_twice() {
     }
     house.clock.pass(TTL_MS);
     engine.compact().expect("drops");
-    assert!(engine.stats().get("expired_segments").expect("is told") >= 20);
+    assert!(engine.stats().get("expired_segments").expect("a figure") >= 20);
     engine.compact().expect("merges what is left");
-    assert!(engine.stats().get("segments").expect("is told") <= 2);
+    assert!(engine.stats().get("segments").expect("a figure") <= 2);
     drop((engine, store));
     for _ in 0..2 {
         drop(house.open_short());
@@ -175,7 +175,7 @@ fn a_flush_that_holds_changes_only_outlives_what_it_changes() {
 }
 
 #[test]
-fn a_trim_is_remembered_when_what_it_left_has_expired_too() {
+fn a_trim_is_remembered_after_the_entries_that_it_kept_have_expired() {
     let house = House::new();
     let (engine, store) = house.open_short();
     store.append(b"t", b"x").expect("appends");
@@ -197,7 +197,7 @@ fn a_trim_is_remembered_when_what_it_left_has_expired_too() {
 }
 
 #[test]
-fn a_changed_ttl_applies_to_what_is_there_and_brings_nothing_back() {
+fn a_changed_ttl_applies_to_existing_entries_and_brings_nothing_back() {
     let house = House::new();
     let (engine, store) = house.open_short();
     store.append(b"t", b"x").expect("appends");
@@ -225,7 +225,7 @@ fn a_changed_ttl_applies_to_what_is_there_and_brings_nothing_back() {
 }
 
 #[test]
-fn appends_during_a_jump_and_a_restart_do_not_make_the_jump_believed() {
+fn appends_during_a_jump_and_a_restart_do_not_make_the_jump_trusted() {
     let house = House::new();
     let (engine, store) = house.open_short();
     store.append(b"t", b"x").expect("appends");
@@ -241,7 +241,7 @@ fn appends_during_a_jump_and_a_restart_do_not_make_the_jump_believed() {
 }
 
 #[test]
-fn a_clock_that_goes_back_behind_an_expiry_is_told_what_is_gone() {
+fn removed_entries_are_reported_after_the_clock_goes_back_before_their_expiry() {
     let house = House::new();
     let (engine, store) = house.open_short();
     for _ in 0..10 {

@@ -37,7 +37,7 @@ struct Story {
     /// The expected content of each timeline: sequence and body.
     kept: Vec<Vec<(u64, Vec<u8>)>>,
     lasts: Vec<u64>,
-    told: String,
+    description: String,
 }
 
 fn name(timeline: usize) -> Vec<u8> {
@@ -49,13 +49,19 @@ impl Story {
         let (house, mut dice) = (House::new(), Dice::new(seed));
         house.disk.set_capacity(Some(CAPACITY_BYTES));
         let timelines = [1, 3, 20][dice.below(3) as usize];
-        let told = format!("seed {seed}: {timelines} timelines");
-        Story { house, dice, kept: vec![Vec::new(); timelines], lasts: vec![0; timelines], told }
+        let description = format!("seed {seed}: {timelines} timelines");
+        Story {
+            house,
+            dice,
+            kept: vec![Vec::new(); timelines],
+            lasts: vec![0; timelines],
+            description,
+        }
     }
 
     /// The description of the story, for a failure.
-    fn tell(&mut self, what: std::fmt::Arguments<'_>) {
-        self.told.write_fmt(what).expect("a string takes all");
+    fn describe(&mut self, what: std::fmt::Arguments<'_>) {
+        self.description.write_fmt(what).expect("a string takes all");
     }
 
     fn body(&mut self) -> Vec<u8> {
@@ -66,7 +72,7 @@ impl Story {
     /// Appends and edits until the disk is full.
     fn fill(&mut self, store: &Store) {
         let edits = self.dice.below(3);
-        self.tell(format_args!(", {edits} of 4 are edits"));
+        self.describe(format_args!(", {edits} of 4 are edits"));
         loop {
             let timeline = self.dice.below(self.kept.len() as u64) as usize;
             let body = self.body();
@@ -82,14 +88,14 @@ impl Story {
             } else {
                 store.append(&name(timeline), &body).map(|sequence| {
                     self.lasts[timeline] += 1;
-                    assert_eq!(sequence, self.lasts[timeline], "{}", self.told);
+                    assert_eq!(sequence, self.lasts[timeline], "{}", self.description);
                     self.kept[timeline].push((sequence, body));
                 })
             };
             match outcome {
                 Ok(()) => {}
                 Err(Error::DiskFull { .. }) => return,
-                Err(error) => panic!("{}: {error}", self.told),
+                Err(error) => panic!("{}: {error}", self.description),
             }
         }
     }
@@ -98,7 +104,7 @@ impl Story {
     fn remove(&mut self, store: &Store) {
         let way = [Way::Trim, Way::Drop, Way::Delete][self.dice.below(3) as usize];
         let keep = if matches!(way, Way::Drop) { 0 } else { self.dice.below(2) as usize };
-        self.tell(format_args!(", {way:?} to {keep}"));
+        self.describe(format_args!(", {way:?} to {keep}"));
         for timeline in 0..self.kept.len() {
             let gone = self.kept[timeline].len().saturating_sub(keep);
             let gone: Vec<u64> =
@@ -115,7 +121,7 @@ impl Story {
                 Way::Delete => store.delete(&name, &gone),
             };
             assert_eq!(
-                removed.unwrap_or_else(|error| panic!("{}: {error}", self.told)),
+                removed.unwrap_or_else(|error| panic!("{}: {error}", self.description)),
                 gone.len() as u64
             );
         }
@@ -129,7 +135,7 @@ impl Story {
                 .into_iter()
                 .map(|entry| (entry.sequence, entry.body.to_vec()))
                 .collect();
-            assert!(shown == *kept, "{}: t/{timeline} shows something else", self.told);
+            assert!(shown == *kept, "{}: t/{timeline} shows something else", self.description);
         }
     }
 
@@ -147,15 +153,15 @@ impl Story {
             )
         };
         let mut given = Err(Error::SequenceExhausted);
-        soon(&format!("{}: appends are taken again: {}", self.told, figures()), || {
+        soon(&format!("{}: appends are taken again: {}", self.description, figures()), || {
             given = store.append(&name(0), b"probe");
             given.is_ok()
         });
         self.lasts[0] += 1;
-        assert_eq!(given.expect("appends"), self.lasts[0], "{}", self.told);
+        assert_eq!(given.expect("appends"), self.lasts[0], "{}", self.description);
         self.kept[0].push((self.lasts[0], b"probe".to_vec()));
         let most = 2 * alive + BESIDE_BYTES + others;
-        soon(&format!("{}: {most} bytes at most", self.told), || self.house.bytes() <= most);
+        soon(&format!("{}: {most} bytes at most", self.description), || self.house.bytes() <= most);
     }
 }
 
@@ -170,11 +176,11 @@ fn play(seed: u64) {
             let end = file.len().expect("measures").next_multiple_of(4096);
             let _ = file.write(end, &vec![1; (drawn.house.disk.free_bytes() - left) as usize]);
         }
-        drawn.tell(format_args!(", others leave {left} bytes"));
+        drawn.describe(format_args!(", others leave {left} bytes"));
         file.len().expect("measures") as usize
     });
     let restart = drawn.dice.below(3);
-    drawn.tell(format_args!(", restart {restart}"));
+    drawn.describe(format_args!(", restart {restart}"));
     if restart == 1 {
         drop((engine, store));
         (engine, store) = drawn.house.open();
@@ -188,16 +194,16 @@ fn play(seed: u64) {
     drawn.check(&store);
     drawn.space_comes_back(&engine, &store, not_ours.unwrap_or(0));
     drawn.check(&store);
-    assert_eq!(engine.stats().get("poisoned"), Some(0), "{}", drawn.told);
+    assert_eq!(engine.stats().get("poisoned"), Some(0), "{}", drawn.description);
     drop((engine, store));
     let (engine, store) = drawn.house.open();
     drawn.check(&store);
     let findings = engine.verify(|_, _| {}).expect("verifies").findings;
-    assert!(findings.is_empty(), "{}: {findings:?}", drawn.told);
+    assert!(findings.is_empty(), "{}: {findings:?}", drawn.description);
 }
 
 #[test]
-fn the_space_comes_back_whatever_was_on_a_full_disk_and_however_it_was_removed() {
+fn space_is_reclaimed_whatever_was_on_a_full_disk_and_however_it_was_removed() {
     let count =
         if std::env::var("STRANDLINE_PROOF").is_ok_and(|size| size == "long") { 300 } else { 12 };
     (0..count).for_each(play);

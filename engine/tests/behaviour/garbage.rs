@@ -88,7 +88,7 @@ fn edited_bodies_leave_the_disk_when_their_entries_are_dropped_trimmed_or_delete
 }
 
 #[test]
-fn edits_over_edits_stay_within_twice_what_is_alive() {
+fn repeated_edits_stay_within_twice_the_live_data() {
     let house = House::new();
     let (engine, store) = house.open();
     let count = 20;
@@ -144,7 +144,7 @@ fn an_edited_entry_that_expires_by_itself_takes_its_edit_with_it() {
 }
 
 #[test]
-fn what_is_dropped_while_its_segment_is_rewritten_is_counted_to_the_output() {
+fn entries_dropped_while_their_segment_is_rewritten_are_counted_for_the_output() {
     let options = Options { compact_bytes_per_second: 200 * 1024, ..House::new().options };
     let house = House { options, ..House::new() };
     let (engine, store) = house.open();
@@ -215,7 +215,7 @@ fn an_entry_whose_edit_is_lost_is_damage_and_never_shown_with_another_body() {
 }
 
 #[test]
-fn edits_that_are_elsewhere_are_folded_in_when_both_segments_are_merged() {
+fn edits_in_another_segment_are_applied_when_both_are_merged() {
     let house = House::new();
     edited_elsewhere(&house);
     for _ in 0..2 {
@@ -231,7 +231,7 @@ fn edits_that_are_elsewhere_are_folded_in_when_both_segments_are_merged() {
 }
 
 #[test]
-fn a_power_cut_anywhere_in_the_removal_of_what_is_dead_forgets_nothing_and_brings_nothing_back() {
+fn a_power_cut_anywhere_in_the_removal_of_dead_data_loses_nothing_and_brings_nothing_back() {
     let house = House::new();
     let (engine, store) = house.open();
     fill(&store, b"kept", 5, b"small");

@@ -14,7 +14,7 @@ fn is_refused<T>(outcome: strandline::Result<T>, advice: &str) -> bool {
     matches!(outcome, Err(Error::Invalid { what }) if what.contains(advice))
 }
 
-const TAKE_ITS_OWN: &str = "take it from this engine by Engine::store";
+const GET_ITS_OWN: &str = "get it from this engine by Engine::store";
 
 #[test]
 fn a_store_of_another_engine_is_refused_by_every_part_of_a_batch() {
@@ -30,7 +30,7 @@ fn a_store_of_another_engine_is_refused_by_every_part_of_a_batch() {
         Batch::new().edit(&foreign, name, 1, b"x"),
         Batch::new().if_last_of(&foreign, name, 1),
     ] {
-        assert!(is_refused(engine.submit(wrong), TAKE_ITS_OWN));
+        assert!(is_refused(engine.submit(wrong), GET_ITS_OWN));
     }
     for mixed in [
         Batch::new().append(&own, name, b"x").append(&foreign, name, b"x"),
@@ -64,8 +64,8 @@ fn a_store_of_another_engine_is_refused_by_a_watcher() {
     let ((engine, own), (_other, foreign)) = (open(&here), open(&there));
     let watcher = engine.watcher();
     watcher.watch(&own, b"t", 1).expect("its own store");
-    assert!(is_refused(watcher.watch(&foreign, b"t", 2), TAKE_ITS_OWN));
-    assert!(is_refused(watcher.unwatch(&foreign, b"t", 1), TAKE_ITS_OWN));
+    assert!(is_refused(watcher.watch(&foreign, b"t", 2), GET_ITS_OWN));
+    assert!(is_refused(watcher.unwatch(&foreign, b"t", 1), GET_ITS_OWN));
     own.append(b"t", b"x").expect("appends");
     assert_eq!(watcher.ready(), [1], "its own watch goes on");
 }
@@ -76,7 +76,7 @@ fn a_store_of_an_earlier_opening_is_refused() {
     let (engine, old) = open(&dir);
     engine.close().expect("closes");
     let (engine, own) = open(&dir);
-    assert!(is_refused(engine.submit(Batch::new().append(&old, b"t", b"x")), TAKE_ITS_OWN));
-    assert!(is_refused(engine.watcher().watch(&old, b"t", 1), TAKE_ITS_OWN));
+    assert!(is_refused(engine.submit(Batch::new().append(&old, b"t", b"x")), GET_ITS_OWN));
+    assert!(is_refused(engine.watcher().watch(&old, b"t", 1), GET_ITS_OWN));
     assert_eq!(own.append(b"t", b"x").expect("appends"), 1);
 }

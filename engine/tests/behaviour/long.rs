@@ -103,7 +103,7 @@ fn reads_of_a_timeline_of_thousands_of_blocks_cost_a_handful() {
 }
 
 #[test]
-fn the_time_of_entries_in_shared_bodies_is_found_by_halves() {
+fn the_time_of_entries_in_shared_bodies_is_found_by_binary_search() {
     let house = House::new();
     let (engine, store) = house.open();
     for number in 0..20_000u64 {

@@ -105,11 +105,11 @@ fn let_ticks_pass() {
 }
 
 fn vouched(engine: &Engine) -> u64 {
-    engine.stats().get("wal_vouching_groups").expect("is told")
+    engine.stats().get("wal_vouching_groups").expect("a figure")
 }
 
 #[test]
-fn what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch() {
+fn sequences_lost_after_they_were_read_are_assigned_again_under_another_epoch() {
     let house = house();
     let engine = house.engine();
     let (messages, sync) = stores(&engine);
@@ -151,7 +151,7 @@ fn what_a_power_cut_took_after_it_was_seen_is_given_again_under_another_epoch() 
 }
 
 #[test]
-fn a_kill_and_a_clean_stop_change_no_epoch_and_each_life_at_risk_ends_one() {
+fn a_kill_and_a_clean_stop_change_no_epoch_and_each_power_cut_with_relaxed_writes_does() {
     let house = house();
     let epoch = |house: &House| stores(&house.engine()).0.epoch();
     let relaxed = |house: &House| {
@@ -198,7 +198,7 @@ fn an_edit_that_was_seen_and_lost_ends_the_epoch_too() {
 }
 
 #[test]
-fn a_store_is_noted_once_a_life() {
+fn a_store_is_noted_once_per_opening() {
     let house = house();
     let engine = house.engine();
     let (messages, sync) = stores(&engine);
@@ -217,7 +217,7 @@ fn a_store_is_noted_once_a_life() {
 }
 
 #[test]
-fn what_cannot_be_noted_is_refused_and_is_not_seen() {
+fn a_write_that_cannot_be_noted_is_refused_and_not_seen() {
     let house = house();
     let engine = house.engine();
     let (messages, _) = stores(&engine);
@@ -283,7 +283,7 @@ fn damage_to_the_last_group_of_an_idle_log_is_named() {
 }
 
 #[test]
-fn what_an_open_copied_from_the_page_cache_is_vouched_for_too() {
+fn groups_that_an_open_copied_from_the_page_cache_are_vouched_for_too() {
     let house = house();
     let engine = house.engine();
     let (messages, _) = stores(&engine);
@@ -318,7 +318,7 @@ fn an_idle_log_is_vouched_for_once_and_relaxed_entries_are_durable_then() {
 }
 
 #[test]
-fn a_clean_stop_behind_a_group_that_vouches_gives_no_place_of_the_log_twice() {
+fn a_clean_stop_after_a_vouching_group_uses_no_position_of_the_log_twice() {
     let house = house();
     for life in 1..=2 {
         let engine = house.engine();
@@ -341,7 +341,7 @@ fn a_clean_stop_behind_a_group_that_vouches_gives_no_place_of_the_log_twice() {
 }
 
 #[test]
-fn a_full_disk_is_not_vouched_on_and_stays_usable() {
+fn no_group_vouches_on_a_full_disk_and_the_engine_stays_usable() {
     let house = house();
     let engine = house.engine();
     let (messages, _) = stores(&engine);
@@ -407,7 +407,7 @@ fn standing(store: &Store, name: &[u8], cursor: u64) -> (Verdict, u64, usize) {
 }
 
 #[test]
-fn readers_behind_damage_to_the_log_learn_that_something_may_be_missing() {
+fn readers_past_damage_to_the_log_learn_that_entries_may_be_missing() {
     let image = damaged_log();
     let engine = of(SimulatedDisk::from_image(&image), true).engine();
     let (store, sync) = stores(&engine);
@@ -438,7 +438,7 @@ fn readers_behind_damage_to_the_log_learn_that_something_may_be_missing() {
 }
 
 #[test]
-fn a_sequence_that_was_chosen_shows_nothing_of_what_is_missing_before_it() {
+fn a_chosen_sequence_does_not_show_what_is_missing_before_it() {
     let house = house();
     let engine = house.engine();
     let (messages, _) = stores(&engine);
@@ -458,7 +458,7 @@ fn a_sequence_that_was_chosen_shows_nothing_of_what_is_missing_before_it() {
 }
 
 #[test]
-fn the_end_behind_a_loss_that_is_told_is_not_doubted() {
+fn the_end_after_a_reported_loss_is_certain() {
     let house = house();
     let engine = house.engine();
     let (messages, _) = stores(&engine);
@@ -473,7 +473,7 @@ fn the_end_behind_a_loss_that_is_told_is_not_doubted() {
 }
 
 #[test]
-fn a_page_before_the_end_is_not_doubted() {
+fn a_page_before_the_end_is_certain() {
     let house = house();
     let engine = house.engine();
     let (messages, _) = stores(&engine);
@@ -519,7 +519,7 @@ fn a_log_that_lost_its_last_file_or_its_end_makes_every_end_uncertain() {
 }
 
 #[test]
-fn a_machine_that_tells_no_boot_ends_the_epoch_after_a_kill() {
+fn a_machine_without_a_boot_id_ends_the_epoch_after_a_kill() {
     let house = house();
     let dir = || strandline::vfs::Dir::new(Arc::new(unknown::Bootless(house.disk.clone())));
     let open = || {

@@ -19,7 +19,7 @@ fn commit(engine: &Engine, batch: Batch) -> Result<Receipt> {
 }
 
 #[test]
-fn the_same_ids_in_many_timelines_by_many_threads_over_flushes_and_reopening() {
+fn the_same_ids_in_many_timelines_by_many_threads_across_flushes_and_reopening() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut used: Vec<HashMap<(u64, u64), (u64, u64)>> = vec![HashMap::new(); 3];
     for life in 0..3 {
@@ -48,10 +48,10 @@ fn the_same_ids_in_many_timelines_by_many_threads_over_flushes_and_reopening() {
                             }
                             (
                                 Some((first, sequence)),
-                                Err(Error::IdConflict { sequence: told }),
+                                Err(Error::IdConflict { sequence: named }),
                             ) => {
                                 assert_ne!(*first, body);
-                                assert_eq!(*sequence, told);
+                                assert_eq!(*sequence, named);
                             }
                             (known, got) => panic!("{name} id {id} body {body}: {known:?} {got:?}"),
                         }
@@ -67,7 +67,7 @@ fn the_same_ids_in_many_timelines_by_many_threads_over_flushes_and_reopening() {
 }
 
 #[test]
-fn a_retried_fan_out_gives_all_sequences_and_other_targets_are_a_conflict() {
+fn a_retried_fan_out_returns_all_sequences_and_other_targets_are_a_conflict() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, sync) = open(&dir);
     sync.append(b"b", b"before").expect("appends");
@@ -77,7 +77,7 @@ fn a_retried_fan_out_gives_all_sequences_and_other_targets_are_a_conflict() {
     };
     let first = fan_out(&[b"a", b"b", b"b"]).expect("commits");
     assert_eq!((first.sequences.as_slice(), first.duplicate), ([1, 2, 3].as_slice(), false));
-    let again = fan_out(&[b"a", b"b", b"b"]).expect("is told");
+    let again = fan_out(&[b"a", b"b", b"b"]).expect("is answered");
     assert_eq!((again.sequences.as_slice(), again.duplicate), ([1, 2, 3].as_slice(), true));
     assert!(matches!(fan_out(&[b"a", b"b"]), Err(Error::IdConflict { sequence: 1 })));
     assert_eq!(sync.info(b"b").expect("reads").last, 3);
@@ -140,7 +140,7 @@ fn an_id_is_forgotten_after_its_window() {
 }
 
 #[test]
-fn a_retry_that_asks_for_the_disk_is_answered_when_its_append_is_there() {
+fn a_retry_that_asks_for_the_disk_is_answered_when_its_append_is_durable() {
     let house = House::with(Options::default());
     let engine = house.engine();
     let store = engine.store("messages").expect("is there");
@@ -193,7 +193,7 @@ fn others(store: &Store) -> Vec<(&'static str, Batch)> {
 }
 
 #[test]
-fn an_id_stands_for_the_whole_batch_over_flushes_and_reopening() {
+fn an_id_stands_for_the_whole_batch_across_flushes_and_reopening() {
     let dir = tempfile::tempdir().expect("a directory");
     for life in 0..3 {
         let (engine, store) = open(&dir);

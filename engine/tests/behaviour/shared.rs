@@ -142,7 +142,7 @@ fn a_change_costs_the_same_for_two_entries_and_for_five_hundred() {
 }
 
 #[test]
-fn what_was_appended_alone_has_no_key_and_a_key_of_another_opening_is_refused() {
+fn an_entry_appended_alone_has_no_body_key_and_a_key_of_another_opening_is_refused() {
     let house = House::with(options());
     let table = open(&house);
     table.messages.append(ROOM, b"alone").expect("appends");
@@ -161,7 +161,7 @@ fn what_was_appended_alone_has_no_key_and_a_key_of_another_opening_is_refused() 
 }
 
 #[test]
-fn places_are_those_of_the_commit_also_when_a_store_was_dropped_since() {
+fn places_are_those_of_the_commit_also_after_a_store_was_dropped() {
     let house = House::with(options());
     let table = open(&house);
     let other = table.engine.create_store("other", 0).expect("is made");
@@ -284,7 +284,7 @@ impl Table {
 }
 
 #[test]
-fn of_changes_of_bodies_and_of_entries_the_last_one_shows() {
+fn the_last_change_of_a_body_or_an_entry_is_shown() {
     for seed in 0..60 {
         let (house, mut dice, mut expected) =
             (House::with(options()), Dice::new(seed), Expected::default());
@@ -321,7 +321,7 @@ fn of_changes_of_bodies_and_of_entries_the_last_one_shows() {
 }
 
 #[test]
-fn a_backup_and_a_salvage_have_bodies_as_they_are_now() {
+fn a_backup_and_a_salvage_have_the_current_bodies() {
     for seed in 0..30 {
         let (house, mut dice, mut expected) =
             (House::with(options()), Dice::new(seed), Expected::default());
@@ -381,22 +381,22 @@ fn a_power_cut_leaves_a_change_in_all_entries_or_in_none() {
             let disk = SimulatedDisk::from_image(&model.power_cut(cut, &mut Dice::new(at as u64)));
             let house = House { disk, ..House::with(options()) };
             let table = open(&house);
-            let told = table.messages.info(b"c/told").expect("tells").last;
-            let expected: [&[u8]; 2] = match told {
+            let last = table.messages.info(b"c/told").expect("reads").last;
+            let expected: [&[u8]; 2] = match last {
                 0 => [b"one", b"two"],
                 1 => [b"uno", b"two"],
                 2 => [b"uno", b"due"],
                 _ => [b"un", b"due"],
             };
             table.check(&expected, 3, &format!("after call {at}, {cut:?}"));
-            seen.insert(told);
+            seen.insert(last);
         }
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
 #[test]
-fn around_damage_no_body_comes_back_that_was_replaced() {
+fn around_damage_no_replaced_body_comes_back() {
     let house = House::with(options());
     let table = open(&house);
     // So many that the changed ones are no reason to rewrite the segment.

@@ -80,7 +80,7 @@ fn a_snapshot_shows_each_batch_as_a_whole() {
 
 /// All results of reads of some timelines.
 fn all_of(store: &Store, names: &[&[u8]]) -> String {
-    let mut told = format!("{:?}\n", store.list(b"", None, 100).expect("lists"));
+    let mut text = format!("{:?}\n", store.list(b"", None, 100).expect("lists"));
     for name in names {
         let up = store.range(name, .., Limit::entries(1000)).expect("reads");
         let down = store.range_back(name, .., Limit::entries(1000)).expect("reads");
@@ -89,9 +89,9 @@ fn all_of(store: &Store, names: &[&[u8]]) -> String {
         let last = store.last(name).expect("reads");
         let at = store.sequence_at(name, 1).expect("reads");
         let lines = format!("{up:?}\n{down:?}\n{after:?}\n{info:?}\n{end:?}\n{last:?}\n{at}\n");
-        told.push_str(&lines);
+        text.push_str(&lines);
     }
-    told
+    text
 }
 
 #[test]
@@ -128,19 +128,19 @@ fn whatever_happens_later_the_reads_of_a_snapshot_stay_the_same() {
         step();
         assert_eq!(store.append(b"e", b"e").expect("appends"), snapshots.len() as u64 + 1);
         let snapshot = engine.snapshot();
-        let told = all_of(&store.at(&snapshot), &names);
-        assert_eq!(told, all_of(&store, &names), "a new snapshot shows what is there now");
-        snapshots.push((snapshot, told));
-        for (number, (snapshot, told)) in snapshots.iter().enumerate() {
+        let before = all_of(&store.at(&snapshot), &names);
+        assert_eq!(before, all_of(&store, &names), "a new snapshot shows what is there now");
+        snapshots.push((snapshot, before));
+        for (number, (snapshot, before)) in snapshots.iter().enumerate() {
             let now = all_of(&store.at(snapshot), &names);
-            let other = now.lines().zip(told.lines()).find(|(now, told)| now != told);
+            let other = now.lines().zip(before.lines()).find(|(now, before)| now != before);
             assert_eq!(other, None, "snapshot {number}");
         }
     }
 }
 
 #[test]
-fn a_snapshot_that_keeps_too_much_memory_is_revoked_the_oldest_first() {
+fn snapshots_that_keep_too_much_memory_are_revoked_oldest_first() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(dir.path(), small()).expect("opens");
     let store = engine.create_store("store", 0).expect("is new");

@@ -58,7 +58,7 @@ fn sequences(store: &Store, timeline: &[u8]) -> Vec<u64> {
 }
 
 #[test]
-fn a_merge_leaves_shared_bodies_behind_to_which_nothing_refers_any_more() {
+fn a_merge_drops_shared_bodies_without_references() {
     let house = House::new();
     let (engine, store) = house.open();
     let names: [&[u8]; 3] = [b"a", b"b", b"c"];
@@ -113,7 +113,7 @@ fn ways() -> Vec<Way> {
 }
 
 #[test]
-fn what_is_trimmed_dropped_or_deleted_leaves_the_disk_by_itself() {
+fn trimmed_dropped_and_deleted_entries_leave_the_disk_by_themselves() {
     for (way, remove, left) in ways() {
         let house = House::new();
         let (engine, store) = house.open();
@@ -137,7 +137,7 @@ fn what_is_trimmed_dropped_or_deleted_leaves_the_disk_by_itself() {
 }
 
 #[test]
-fn what_was_counted_dead_is_known_after_a_kill_too() {
+fn counts_of_dead_data_survive_a_kill() {
     let house = House::new();
     let (engine, store) = house.open();
     fill(&store, b"t", 40);
@@ -156,7 +156,7 @@ fn what_was_counted_dead_is_known_after_a_kill_too() {
 }
 
 #[test]
-fn what_expires_by_itself_leaves_the_disk_by_itself() {
+fn entries_with_an_expiry_leave_the_disk_by_themselves() {
     let house = House::new();
     let (engine, store) = house.open();
     let batch = |lifetime_ms, name: &[u8]| {
@@ -219,7 +219,7 @@ fn a_power_cut_anywhere_in_a_rewrite_loses_nothing_and_brings_nothing_back() {
 }
 
 #[test]
-fn sequences_go_on_after_all_was_trimmed_and_the_process_was_killed_twice() {
+fn sequences_continue_after_all_was_trimmed_and_the_process_was_killed_twice() {
     let ways: [fn(&Store); 2] = [
         |store| assert_eq!(store.trim(b"t", Trim::Before(u64::MAX)).expect("trims"), 10),
         |store| assert!(store.drop_timeline(b"t").expect("drops")),
@@ -245,7 +245,7 @@ fn sequences_go_on_after_all_was_trimmed_and_the_process_was_killed_twice() {
 }
 
 #[test]
-fn merging_that_rests_for_days_blocks_nobody() {
+fn merging_that_pauses_for_days_blocks_nobody() {
     let house = House {
         options: Options { compact_bytes_per_second: 1, ..House::new().options },
         ..House::new()
@@ -267,7 +267,7 @@ fn merging_that_rests_for_days_blocks_nobody() {
 }
 
 #[test]
-fn without_room_merging_waits_and_says_so_and_goes_on_when_there_is() {
+fn without_room_merging_waits_and_reports_it_and_continues_when_there_is_room() {
     let house = House::new();
     let (engine, store) = house.open();
     // Seven segments; the eighth arrives when there is room for itself only.
@@ -308,7 +308,7 @@ fn to_the_brim(store: &Store) -> usize {
 }
 
 #[test]
-fn a_disk_without_a_free_byte_is_opened_and_what_has_expired_makes_space() {
+fn a_disk_without_a_free_byte_is_opened_and_expiry_makes_space() {
     let house = House::new();
     house.disk.set_capacity(Some(1024 * 1024));
     let (engine, _) = house.open();
@@ -380,7 +380,7 @@ fn fill_up_to(house: &House, left_bytes: u64) -> strandline::vfs::File {
 }
 
 #[test]
-fn what_is_dead_leaves_a_disk_that_has_room_for_nothing_but_what_is_alive() {
+fn dead_data_leaves_a_disk_that_has_room_only_for_live_data() {
     // One wholly dead, one with a tenth alive. The log alone needs more than what is free.
     for (kept, reopened) in [(0, false), (0, true), (10, false), (10, true)] {
         let house = House::new();
@@ -412,7 +412,7 @@ fn what_is_dead_leaves_a_disk_that_has_room_for_nothing_but_what_is_alive() {
 }
 
 #[test]
-fn commits_wait_when_merging_is_far_behind_and_it_rests_no_more() {
+fn commits_wait_when_merging_is_far_behind_and_it_no_longer_pauses() {
     let house = House {
         options: Options { compact_bytes_per_second: 1, ..House::new().options },
         ..House::new()

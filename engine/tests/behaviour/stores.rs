@@ -50,7 +50,7 @@ fn a_store_with_readable_entries_is_dropped_by_force_only_and_the_first_two_neve
 }
 
 #[test]
-fn of_a_dropped_store_nothing_is_read_written_or_left_on_the_disk() {
+fn a_dropped_store_is_not_read_not_written_and_not_left_on_the_disk() {
     let house = House::new();
     let engine = house.engine();
     let store = engine.create_store("box", 0).expect("is made");
@@ -94,7 +94,7 @@ fn watchers_of_a_dropped_store_become_ready_and_others_do_not() {
 }
 
 #[test]
-fn each_store_of_a_name_has_an_epoch_of_its_own() {
+fn each_store_of_a_name_has_its_own_epoch() {
     let house = House::new();
     let mut epochs = BTreeSet::new();
     for round in 0..12 {
@@ -113,7 +113,7 @@ fn each_store_of_a_name_has_an_epoch_of_its_own() {
 }
 
 #[test]
-fn a_store_that_was_made_before_ids_were_counted_leaves_no_id_behind() {
+fn a_store_from_before_ids_were_counted_leaves_no_id_behind() {
     let house = House::new();
     // As an earlier version did it: the highest id is above the counter of files.
     let engine = house.engine();
@@ -127,7 +127,7 @@ fn a_store_that_was_made_before_ids_were_counted_leaves_no_id_behind() {
 }
 
 #[test]
-fn there_are_so_many_stores_and_no_more() {
+fn the_number_of_stores_is_limited() {
     let house = House::new();
     let engine = house.engine();
     let most = strandline::MAX_STORES;
@@ -142,7 +142,7 @@ fn there_are_so_many_stores_and_no_more() {
 }
 
 #[test]
-fn a_drop_beside_appends_flushes_and_merges_leaves_nothing_behind() {
+fn a_drop_during_appends_flushes_and_merges_leaves_nothing_behind() {
     let house = House::new();
     let engine = house.engine();
     for round in 0..20_usize {

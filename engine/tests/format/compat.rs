@@ -133,7 +133,7 @@ fn old_directories_show_what_was_written_and_reading_changes_nothing() {
 }
 
 #[test]
-fn old_directories_go_on_where_they_ended() {
+fn old_directories_continue_where_they_ended() {
     for fixture in readable() {
         let copy = copy_of(&fixture);
         let engine = open_later(copy.path(), false);

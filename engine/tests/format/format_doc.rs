@@ -203,7 +203,7 @@ fn the_document_says_what_the_code_says() {
 }
 
 #[test]
-fn every_layout_of_the_formats_stands_in_the_document() {
+fn every_layout_of_the_formats_is_in_the_document() {
     let document =
         std::fs::read_to_string(root().join("docs/format.md")).expect("docs/format.md is there");
     let folder =
@@ -228,7 +228,7 @@ fn every_layout_of_the_formats_stands_in_the_document() {
 }
 
 #[test]
-fn a_changed_field_would_be_noticed() {
+fn a_changed_field_would_be_detected() {
     let document = format!("before\n<!-- layout: footer -->\nstale\n{END}after\n");
     let wanted = as_it_should_be(&document);
     assert!(wanted.contains("| 0 | 4 | `crc` |") && !wanted.contains("stale"));

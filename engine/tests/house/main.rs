@@ -6,8 +6,8 @@
 //!   cycles;
 //! * absences: dependencies that a room must not have (the server's protocol knows no engine, its
 //!   messaging no sockets);
-//! * every file states its purpose in a heading; files and functions stay short; nothing is left
-//!   unfinished;
+//! * every file states its purpose in a heading; files, functions and lines stay short; nothing is
+//!   left unfinished;
 //! * one word for one thing: no identifier has a name that the glossary refuses;
 //! * links and paths in documents lead somewhere.
 //!
@@ -20,7 +20,9 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rules::{ABSENCES, FLOORS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS, STORES};
+use rules::{
+    ABSENCES, FLOORS, MOST_COLUMNS, MOST_FUNCTION_LINES, MOST_LINES, REFUSED_WORDS, STORES,
+};
 use source::{Source, words};
 
 fn root() -> PathBuf {
@@ -269,10 +271,10 @@ fn cycle_findings(graph: &Graph) -> Vec<String> {
         false
     };
     let edges =
-        graph.iter().flat_map(|(from, used)| used.iter().map(move |(to, place)| (from, to, place)));
+        graph.iter().flat_map(|(from, used)| used.iter().map(move |(to, line)| (from, to, line)));
     edges
         .filter(|(from, to, _)| reaches(to, from))
-        .map(|(from, to, place)| format!("{place}`{from}` uses `{to}`, which uses `{from}` again"))
+        .map(|(from, to, line)| format!("{line}`{from}` uses `{to}`, which uses `{from}` again"))
         .collect()
 }
 
@@ -284,15 +286,16 @@ fn absence_findings(sources: &[Source]) -> Vec<String> {
             |source: &&Source| source.path.starts_with(folder) || source.path == Path::new(&file);
         for source in sources.iter().filter(ours) {
             let code = source.production();
-            for (place, word) in words(code) {
-                let is_path = code[place + word.len()..].starts_with("::");
+            for (position, word) in words(code) {
+                let is_path = code[position + word.len()..].starts_with("::");
                 // Below the root a path has a `::` before the word; a declaration has none after
                 // it.
-                let is_root = !code[..place].ends_with("::") || code[..place].ends_with("crate::");
+                let is_root =
+                    !code[..position].ends_with("::") || code[..position].ends_with("crate::");
                 if absent.contains(&word) && is_path && is_root {
                     findings.push(at(
                         source,
-                        source.line_of(place),
+                        source.line_of(position),
                         format!("knows `{word}`: {why}"),
                     ));
                 }
@@ -332,22 +335,34 @@ fn shape_findings(source: &Source) -> Vec<String> {
         }
     }
     let promises = ["TODO", "FIXME", "XXX"];
-    for (place, word) in
+    for (position, word) in
         words(&source.comments).into_iter().filter(|(_, word)| promises.contains(word))
     {
         findings.push(at(
             source,
-            source.line_of(place),
+            source.line_of(position),
             format!("{word}: finish it, or say why it is so"),
         ));
     }
-    for (place, word) in words(&source.code) {
-        let is_macro = source.code[place + word.len()..].starts_with('!');
+    for (position, word) in words(&source.code) {
+        let is_macro = source.code[position + word.len()..].starts_with('!');
         if is_macro && ["dbg", "todo", "unimplemented"].contains(&word) {
-            findings.push(at(source, source.line_of(place), format!("`{word}!` is left in")));
+            findings.push(at(source, source.line_of(position), format!("`{word}!` is left in")));
         }
     }
     findings
+}
+
+/// The lines that are too long. rustfmt breaks code, but neither comments nor quoted text.
+fn width_findings(source: &Source) -> Vec<String> {
+    let lines = source.text.lines().enumerate();
+    let widths = lines.map(|(index, line)| (index + 1, line.chars().count()));
+    let too_wide = widths.filter(|(_, columns)| *columns > MOST_COLUMNS);
+    too_wide
+        .map(|(line, columns)| {
+            at(source, line, format!("{columns} columns, over {MOST_COLUMNS}: break the line"))
+        })
+        .collect()
 }
 
 /// The words of a name: `SegmentSet` and `segment_set` both give segment and set.
@@ -455,7 +470,7 @@ fn each_room_has_files_and_each_file_is_compiled() {
 }
 
 #[test]
-fn nothing_goes_in_a_circle() {
+fn dependencies_have_no_cycles() {
     let sources = sources();
     let mut findings = Vec::new();
     for folder in ["engine/src", "server/src"] {
@@ -476,12 +491,17 @@ fn files_have_headings_and_are_short_and_finished() {
 }
 
 #[test]
-fn nothing_bears_a_refused_name() {
+fn lines_fit_in_the_columns() {
+    report(sources().iter().flat_map(width_findings).collect());
+}
+
+#[test]
+fn no_identifier_has_a_refused_name() {
     report(sources().iter().flat_map(name_findings).collect());
 }
 
 #[test]
-fn links_and_paths_lead_somewhere() {
+fn links_and_paths_resolve() {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(root().join(path)).expect("a document can be read")
     };
@@ -552,7 +572,22 @@ fn planted_uses_are_found() {
     let lines: Vec<&str> = absent.iter().filter_map(|finding| finding.split(": ").next()).collect();
     let messaging = ["server/src/messaging.rs:3", "server/src/messaging.rs:2"];
     assert_eq!(lines[0], "server/src/protocol/mod.rs:2");
-    assert!(messaging.iter().all(|place| lines.contains(place)), "{absent:?}");
+    assert!(messaging.iter().all(|line| lines.contains(line)), "{absent:?}");
+}
+
+#[test]
+fn planted_wide_lines_are_found() {
+    // Each `ü` is two bytes and one column.
+    let fits = format!("// {}\n", "ü".repeat(MOST_COLUMNS - 3));
+    let wide = format!("// {}\n", "x".repeat(MOST_COLUMNS - 2));
+    let source = planted("engine/tests/x.rs", &(fits + &wide));
+    assert_eq!(
+        width_findings(&source),
+        [format!(
+            "engine/tests/x.rs:2: {} columns, over {MOST_COLUMNS}: break the line",
+            MOST_COLUMNS + 1
+        )]
+    );
 }
 
 #[test]

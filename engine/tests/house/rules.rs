@@ -41,3 +41,5 @@ pub const REFUSED_WORDS: &[&str] = &[
 
 pub const MOST_LINES: usize = 500;
 pub const MOST_FUNCTION_LINES: usize = 70;
+/// The columns of a line, in characters: as many as rustfmt uses.
+pub const MOST_COLUMNS: usize = 100;

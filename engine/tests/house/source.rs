@@ -72,7 +72,7 @@ impl Source {
         let code = self.production();
         let words = words(code);
         let mut used = Vec::new();
-        for (place, (at, word)) in words.iter().enumerate() {
+        for (index, (at, word)) in words.iter().enumerate() {
             let before = code[..*at].trim_end();
             if !roots.contains(word)
                 || before.ends_with("::")
@@ -80,7 +80,7 @@ impl Source {
             {
                 continue;
             }
-            let previous = |back: usize| place.checked_sub(back).map(|place| words[place].1);
+            let previous = |back: usize| index.checked_sub(back).map(|index| words[index].1);
             let public = previous(1) == Some("use")
                 && matches!(previous(2), Some("pub" | "crate" | "super"));
             let mut paths = Vec::new();
@@ -184,7 +184,7 @@ fn expand(
 /// declaration without one.
 fn body_end(code: &[u8], at: usize) -> Option<usize> {
     let (mut round, mut braces) = (0i32, 0i32);
-    for (place, byte) in code.iter().enumerate().skip(at) {
+    for (index, byte) in code.iter().enumerate().skip(at) {
         match byte {
             b'(' | b'[' => round += 1,
             b')' | b']' => round -= 1,
@@ -193,7 +193,7 @@ fn body_end(code: &[u8], at: usize) -> Option<usize> {
             b'}' => {
                 braces -= 1;
                 if braces == 0 && round == 0 {
-                    return Some(place);
+                    return Some(index);
                 }
             }
             _ => {}

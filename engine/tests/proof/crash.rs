@@ -246,7 +246,7 @@ fn crashes_three_deep_in_recovery_flush_merge_and_manifest_switch_lose_nothing()
 }
 
 #[test]
-fn a_backup_beside_trims_edits_merges_and_expiry_is_the_state_of_one_moment() {
+fn a_backup_during_trims_edits_merges_and_expiry_is_the_state_of_one_moment() {
     let (seeds, rounds) = if is_long() { (600, 20) } else { (40, 10) };
     let mut judged = 0;
     for seed in 0..seeds {
@@ -318,7 +318,7 @@ fn every_mutant_of_what_makes_the_engine_durable_is_caught() {
 }
 
 #[test]
-fn syncs_for_speed_can_go_and_nothing_is_lost() {
+fn syncs_for_speed_can_be_removed_and_nothing_is_lost() {
     let recordings = fixed();
     for site in sites(&recordings).into_iter().filter(|site| is_for_speed(site)) {
         let plan = Plan { throws: 1, mutant: Some(Mutant::without(site, "")), ..Plan::default() };
@@ -329,7 +329,7 @@ fn syncs_for_speed_can_go_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_kept_state_is_judged_as_it_was() {
+fn a_saved_state_is_judged_as_before() {
     if let Ok(folder) = std::env::var("STRANDLINE_REPLAY") {
         let judged = replay::judge_again(Path::new(&folder));
         println!("{}", judged.as_ref().err().map_or("it passes now", String::as_str));

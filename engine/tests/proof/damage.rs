@@ -103,7 +103,7 @@ impl Case<'_> {
             Err(error) => {
                 assert!(!self.damage.is_segment(), "a damaged segment refuses the open: {error}");
                 assert!(
-                    self.damage.is_told_by(&error),
+                    self.damage.is_named_by(&error),
                     "the open is refused, but the file not named: {error}"
                 );
                 assert!(disk.contents() == self.image, "a refused open changes nothing");
@@ -148,7 +148,7 @@ impl Case<'_> {
                         "{key:?} fails, and no segment is damaged: {error}"
                     );
                     assert!(
-                        self.damage.is_told_by(&error),
+                        self.damage.is_named_by(&error),
                         "{key:?} fails without naming the file: {error}"
                     );
                     failed += 1;
@@ -168,7 +168,7 @@ impl Case<'_> {
         let merged = if self.merges { engine.compact() } else { Ok(()) };
         if let Err(error) = &merged {
             assert!(
-                self.damage.is_segment() && self.damage.is_told_by(error),
+                self.damage.is_segment() && self.damage.is_named_by(error),
                 "the merge fails: {error}"
             );
         }
@@ -210,7 +210,7 @@ impl Case<'_> {
                     );
                 }
                 Err(error) => {
-                    assert!(self.damage.is_told_by(&error), "{key:?} after the merge: {error}");
+                    assert!(self.damage.is_named_by(&error), "{key:?} after the merge: {error}");
                     failed += 1;
                 }
             }
@@ -261,7 +261,7 @@ impl Case<'_> {
                     assert_eq!(given, expected.len() as u64 + 1, "{key:?}: the next sequence");
                 }
                 Err(error) => {
-                    assert!(self.damage.is_told_by(&error), "{key:?} takes no append: {error}");
+                    assert!(self.damage.is_named_by(&error), "{key:?} takes no append: {error}");
                 }
             }
         }
@@ -271,10 +271,10 @@ impl Case<'_> {
     fn check_salvage(&self) {
         let disk = SimulatedDisk::from_image(&self.image);
         let engine = open(&disk, true).expect("a damaged log can be opened read-only");
-        let told = engine.damage();
+        let reported = engine.damage();
         assert!(
-            told.iter().any(|error| self.damage.is_told_by(error)),
-            "the damage is not told: {told:?}"
+            reported.iter().any(|error| self.damage.is_named_by(error)),
+            "the damage is not reported: {reported:?}"
         );
         let mut lost = BTreeSet::new();
         for (key, expected) in &self.shape.expected {
@@ -323,7 +323,7 @@ fn check_all(shape: Shape) {
     let name = shape.name;
     let (shape, damages) = (Arc::new(shape), Arc::new(damages));
     let next = Arc::new(AtomicUsize::new(0));
-    let (done, told) = channel();
+    let (done, result) = channel();
     for _ in 0..WORKERS {
         let (shape, damages, next, done) =
             (shape.clone(), damages.clone(), next.clone(), done.clone());
@@ -346,7 +346,7 @@ fn check_all(shape: Shape) {
     let mut failed = Vec::new();
     let mut checked = 0;
     loop {
-        match told.recv_timeout(PATIENCE) {
+        match result.recv_timeout(PATIENCE) {
             Ok((_, true)) => {
                 checked += 1;
                 if checked % 100_000 == 0 {

@@ -236,18 +236,18 @@ impl Run {
 
     /// An error names its location: a file, or the reason why writes are refused.
     fn check_named(&self, error: &Error) {
-        let told = error.to_string();
-        assert!(told.contains("simulated"), "the error names no file: {told}");
+        let text = error.to_string();
+        assert!(text.contains("simulated"), "the error names no file: {text}");
         let full = self.disk.injector().fault.kind.is_full();
-        assert!(full || !matches!(error, Error::DiskFull { .. }), "the disk is not full: {told}");
+        assert!(full || !matches!(error, Error::DiskFull { .. }), "the disk is not full: {text}");
         let short = self.disk.injector().fault.kind == Kind::NoDescriptor;
         assert_eq!(
             short,
             matches!(error, Error::TooManyFiles { .. }),
-            "no descriptor, and nothing else: {told}"
+            "no descriptor, and nothing else: {text}"
         );
         let stays = self.disk.injector().fault.for_ever;
-        assert!(!short || stays, "a descriptor was given up for it: {told}");
+        assert!(!short || stays, "a descriptor was given up for it: {text}");
     }
 
     fn engine(&self) -> &Engine {
@@ -309,13 +309,13 @@ impl Run {
                     let injector = self.disk.injector();
                     assert!(
                         !injector.log_failed,
-                        "a sync of the log that failed is not told as that: {error}"
+                        "a sync of the log that failed is not reported as that: {error}"
                     );
                     // A concurrent flush may have met a sync that failed.
                     assert!(!poisoned || injector.sync_failed, "a full disk poisons: {error}");
                 }
-                let told = failed_before && !matches!(error, Error::Poisoned { .. });
-                assert!(!told, "the log failed, and the answer is another: {error}");
+                let is_other = failed_before && !matches!(error, Error::Poisoned { .. });
+                assert!(!is_other, "the log failed, and the answer is another: {error}");
                 Err(error)
             }
         }
@@ -444,11 +444,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 fn run_share(kind: Kind, for_ever: bool, worker: u64) -> u64 {
     for place in 0.. {
         let fault = Fault { kind, at: worker + place * WORKERS, for_ever };
-        let (done, told) = channel();
+        let (done, result) = channel();
         let thread = std::thread::spawn(move || {
             let _ = done.send(run(fault));
         });
-        match told.recv_timeout(PATIENCE) {
+        match result.recv_timeout(PATIENCE) {
             Ok(true) => {}
             Ok(false) => return place,
             Err(RecvTimeoutError::Timeout) => panic!("{fault:?} hangs"),
@@ -480,12 +480,12 @@ fn fail_everywhere(kind: Kind) {
 }
 
 #[test]
-fn a_disk_that_breaks_at_any_call_is_never_believed_again() {
+fn a_disk_that_fails_at_any_call_is_never_trusted_again() {
     fail_everywhere(Kind::Broken);
 }
 
 #[test]
-fn a_write_that_breaks_off_halfway_is_never_believed_again() {
+fn a_disk_that_fails_in_the_middle_of_a_write_is_never_trusted_again() {
     fail_everywhere(Kind::Short);
 }
 
@@ -495,22 +495,22 @@ fn a_call_that_cannot_read_fails_by_name_and_nothing_is_wrong_after_it() {
 }
 
 #[test]
-fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_space() {
+fn a_full_disk_refuses_writes_and_accepts_them_again_when_there_is_space() {
     fail_everywhere(Kind::Full);
 }
 
 #[test]
-fn a_disk_that_fills_up_within_a_write_refuses_and_takes_writes_again_as_well() {
+fn a_disk_that_fills_up_during_a_write_refuses_writes_and_accepts_them_again() {
     fail_everywhere(Kind::HalfFull);
 }
 
 #[test]
-fn without_descriptors_writes_are_refused_and_taken_again_and_one_is_always_found() {
+fn without_descriptors_writes_are_refused_and_accepted_again_and_one_is_always_found() {
     fail_everywhere(Kind::NoDescriptor);
 }
 
 #[test]
-fn a_disk_that_lies_about_its_syncs_is_noticed() {
+fn a_disk_that_lies_about_its_syncs_is_detected() {
     let noticed = (0..12).filter(|at| {
         let fault = Fault { kind: Kind::Lying, at: *at, for_ever: true };
         catch_unwind(AssertUnwindSafe(|| run(fault))).is_err()

@@ -58,8 +58,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     dump.bar.finish_and_clear();
     if dump.damage > 0 {
         complain(
-            "the dump lacks what is named above: strandline repair, a backup or strandline \
-             salvage may have it",
+            "the dump lacks the entries named above: strandline repair, a backup or strandline \
+             salvage may recover them",
         );
         return Ok(Outcome::Damaged);
     }
@@ -83,7 +83,7 @@ impl<W: Write> Dump<W> {
         loop {
             let names = match store.list(b"", after.as_deref(), PAGE_ENTRIES) {
                 Ok(names) => names,
-                Err(error) => return self.told(error),
+                Err(error) => return self.damage(error),
             };
             let Some(last) = names.last() else { return Ok(()) };
             after = Some(last.clone());
@@ -100,7 +100,7 @@ impl<W: Write> Dump<W> {
             let limit = Limit::entries(PAGE_ENTRIES).body_bytes(PAGE_BYTES).around_damage();
             let page = match store.range(name, first.., limit) {
                 Ok(page) => page,
-                Err(error) => return self.told(error),
+                Err(error) => return self.damage(error),
             };
             for lost in &page.lost {
                 self.lost(store, name, lost);
@@ -133,7 +133,7 @@ impl<W: Write> Dump<W> {
     }
 
     /// Reports damage, after which the dump continues; any other error ends the dump.
-    fn told(&mut self, error: Error) -> anyhow::Result<()> {
+    fn damage(&mut self, error: Error) -> anyhow::Result<()> {
         if !matches!(error, Error::Corrupt { .. }) {
             return Err(error.into());
         }

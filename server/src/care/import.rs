@@ -34,7 +34,7 @@ pub struct Arguments {
 /// Imports until the end of the input or the first line that is refused; the lines before it are
 /// imported.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, Use::Fill, "stop it first, or let it end")?;
+    let engine = open(&arguments.dir, Use::Fill, "stop it first, or let it finish")?;
     let bar = progress::count("import");
     forget_lines(&engine)?;
     let mut import = Import::new(&engine);

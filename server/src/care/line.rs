@@ -29,8 +29,8 @@ pub struct Line {
 impl Line {
     /// The line for an entry.
     pub fn new(store: &str, timeline: &[u8], sequence: u64, time: u64, body: &[u8]) -> Line {
-        let (timeline, timeline_base64) = told(timeline);
-        let (body, body_base64) = told(body);
+        let (timeline, timeline_base64) = text_or_base64(timeline);
+        let (body, body_base64) = text_or_base64(body);
         Line { store: store.into(), timeline, timeline_base64, sequence, time, body, body_base64 }
     }
 
@@ -45,7 +45,7 @@ impl Line {
     }
 }
 
-fn told(bytes: &[u8]) -> (Option<String>, Option<String>) {
+fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text.into()), None),
         Err(_) => (None, Some(BASE64_STANDARD.encode(bytes))),
@@ -56,9 +56,9 @@ fn bytes(field: &str, text: Option<&str>, base64: Option<&str>) -> anyhow::Resul
     match (text, base64) {
         (Some(text), None) => Ok(text.as_bytes().to_vec()),
         (None, Some(base64)) => {
-            BASE64_STANDARD.decode(base64).with_context(|| format!("{field}_base64 is no base64"))
+            BASE64_STANDARD.decode(base64).with_context(|| format!("{field}_base64 is not base64"))
         }
-        _ => anyhow::bail!("either {field} or {field}_base64 must be there"),
+        _ => anyhow::bail!("exactly one of {field} and {field}_base64 is required"),
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_bytes_come_back_from_a_line() {
+    fn any_bytes_read_back_from_a_line() {
         let all: Vec<u8> = (0..=255).collect();
         for (name, body) in
             [(b"c/1".as_slice(), all.as_slice()), (&[0xFF], b""), ("ü\n\"".as_bytes(), b"\0{}")]

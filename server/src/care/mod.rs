@@ -118,7 +118,7 @@ pub fn run(care: Care) -> ExitCode {
         Ok(Outcome::Damaged) => ExitCode::from(1),
         Err(problem) if is_unread(&problem) => ExitCode::from(UNREAD),
         Err(problem) => {
-            complain(crate::told_once(&problem));
+            complain(crate::chain_text(&problem));
             let damaged = matches!(problem.downcast_ref(), Some(Error::Corrupt { .. }));
             if damaged {
                 complain(crate::AFTER_DAMAGE);
@@ -159,7 +159,7 @@ fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
         let problem = anyhow::Error::from(error);
         if is_locked {
             problem.context(format!(
-                "a server or another command is at work on {}: {instead}",
+                "a server or another command is using {}: {instead}",
                 dir.display()
             ))
         } else {

@@ -19,7 +19,7 @@ pub struct Arguments {
 /// Opens the directory as a server does, which replays the log after a crash, checks it, and
 /// repairs what has a good copy.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    let engine = open(&arguments.dir, Use::Write, "TL.VERIFY mends it there")?;
+    let engine = open(&arguments.dir, Use::Write, "TL.VERIFY repairs it there")?;
     let bar = progress::bytes("repair");
     let mut found = engine.verify(|done, total| {
         bar.set_length(total);
@@ -36,8 +36,8 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     out.line(format_args!("{} files mended from their other copies", found.mended.len()));
     if !found.findings.is_empty() {
         out.line(format_args!(
-            "next: run strandline verify {}; for damage that is still there restore a backup, or \
-             use strandline salvage",
+            "next: run strandline verify {}; for damage that remains, restore a backup, or use \
+             strandline salvage",
             arguments.dir.display()
         ));
     }

@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     }
     if lost != LostLedgers::default() {
         out.line(format_args!(
-            "strandline rebuild-members {} makes ledgers again",
+            "strandline rebuild-members {} rebuilds the ledgers",
             arguments.target.display()
         ));
     }

@@ -28,7 +28,7 @@ pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
     if !found.findings.is_empty() {
         if found.findings.iter().any(|finding| finding.is_mendable) {
             out.line(format_args!(
-                "next: strandline repair {} mends what has a good second copy; for the rest \
+                "next: strandline repair {} repairs what has a good second copy; for the rest, \
                  restore a backup, or use strandline salvage",
                 arguments.dir.display()
             ));

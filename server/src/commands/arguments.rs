@@ -89,7 +89,7 @@ pub fn options(
     for pair in words.chunks(2) {
         let word = pair[0].to_ascii_uppercase();
         let [_, value] = pair else {
-            return Err(about(&word, "syntax error: no value behind it"));
+            return Err(about(&word, "syntax error: its value is missing"));
         };
         match take(&word, value) {
             Ok(true) => {}
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_brought_into_bounds() {
+    fn counts_are_clamped() {
         assert_eq!([None, Some(0), Some(10_u64.pow(12))].map(bounded_count), [100, 1, 10_000]);
         let unlimited = Paging::default().limit(&Limits::default());
         assert_eq!(unlimited.body_bytes, Limits::default().reply_bytes);

@@ -14,19 +14,20 @@ use crate::refusal::Refusal;
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.TRIM", 4, Class::Write, Run::Now(trim)).one_key().told(
         "key BEFORE seq | OLDER time | KEEP n",
-        "Removes the start of a timeline; integer: how many entries. BEFORE: the sequences below.",
+        "Removes the start of a timeline; integer: the number of entries. BEFORE: the sequences \
+         below.",
     ),
     Command::new("TL.DEL", -3, Class::Write, Run::Now(delete))
         .one_key()
-        .told("key seq [seq ...]", "Removes single entries; integer: how many."),
+        .told("key seq [seq ...]", "Removes single entries; integer: their number."),
     Command::new("TL.EDIT", 4, Class::Write, Run::Now(edit)).one_key().told(
         "key seq body",
         "Replaces a body, sequence and time stay; 1, or 0 when there is no such readable entry.",
     ),
     Command::new("TL.DROP", 2, Class::Write, Run::Now(drop_timeline)).one_key().told(
         "key",
-        "Removes all entries; 1, or 0 when there were none. Later appends go on above the old \
-         last.",
+        "Removes all entries; 1, or 0 when there were none. Later appends continue above the old \
+         last sequence.",
     ),
 ];
 

@@ -23,8 +23,8 @@ pub(super) static COMMANDS: &[Command] = &[Command::new(
     "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST [TYPE type | ID id [id \
      ...]] | KILL ID id | KILL ADDR address | KILL address | \
      NO-EVICT on|off | NO-TOUCH on|off",
-    "About this connection and the others. SETINFO: LIB-NAME or LIB-VER. TYPE: normal, pubsub, \
-     master, replica. KILL: how many were closed; in its old form OK.",
+    "Reports and controls this connection and others. SETINFO: LIB-NAME or LIB-VER. TYPE: normal, \
+     pubsub, master, replica. KILL: the number of closed connections; OK in its old form.",
 )
 .replies(Reply::LargeWith("LIST"))];
 
@@ -206,7 +206,7 @@ fn kill(context: &mut Context<'_>, chosen: impl Fn(&Client) -> bool) -> Flow {
             // Its own reply must still be sent.
             flow = Flow::Close;
         } else {
-            victim.tell(End::Now);
+            victim.ask_to_end(End::Now);
         }
     }
     context.connection.out.integer(count);
@@ -225,6 +225,6 @@ fn kill_address(context: &mut Context<'_>, value: &[u8]) -> Result<Flow, Refusal
     if victim.id == context.connection.client.id {
         return Ok(Flow::Close);
     }
-    victim.tell(End::Now);
+    victim.ask_to_end(End::Now);
     Ok(Flow::Done)
 }

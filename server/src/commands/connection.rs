@@ -17,7 +17,7 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("HELLO", -1, Class::Connection, Run::Now(hello))
         .told(
             "[2|3] [AUTH user pass] [SETNAME name]",
-            "Chooses the protocol; map about the server.",
+            "Selects the protocol; map of facts about the server.",
         )
         .before_login(),
     Command::new("AUTH", -2, Class::Connection, Run::Now(auth))

@@ -17,27 +17,26 @@ use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.FLUSH", 1, Class::Admin, Run::Now(flush))
-        .told("", "Writes what is in memory to segments; OK when that is done."),
+        .told("", "Writes the memtables to segments; OK when done."),
     Command::new("TL.COMPACT", -1, Class::Admin, Run::Now(compact)).told(
         "[store]",
-        "Merges segments now; OK when that is done. The store must exist; all stores are looked \
-         at.",
+        "Merges segments now; OK when done. The store must exist; all stores are considered.",
     ),
     Command::new("TL.VERIFY", 1, Class::Admin, Run::Now(verify)).told(
         "",
-        "Checks every file, and mends what is damaged in one of two copies; map of files, bytes, \
+        "Checks every file, and repairs what is damaged in one of two copies; map of files, bytes, \
          timelines, entries, left_off, mended, and findings: an array of maps.",
     )
     .replies(Reply::Large),
     Command::new("TL.BACKUP", 2, Class::Admin, Run::Now(backup)).told(
         "dir",
-        "Copies all to a new or empty directory of the server's machine; map of files, bytes, \
+        "Copies all data to a new or empty directory of the server's machine; map of files, bytes, \
          entries.",
     ),
     Command::new("TL.STATS", 1, Class::Admin, Run::Now(stats)).told(
         "",
         "Map of figures of the engine and the server: operations.md lists them. A name that is \
-         listed there keeps its meaning; more may come.",
+         listed there keeps its meaning; more may be added.",
     ),
 ];
 

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn small_is_what_a_connection_needs_to_live_and_to_write() {
+    fn commands_that_keep_a_connection_alive_or_write_are_small() {
         for line in [
             "PING",
             "hello 3",

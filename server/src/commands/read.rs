@@ -65,7 +65,7 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     if near {
         let attempt = move |context: &mut Context<'_>, last: bool| {
             let answer = cursor.read(&key, limit)?;
-            let is_over = last || answer.is_telling();
+            let is_over = last || answer.has_news();
             if is_over {
                 write(&answer, &key, &mut context.connection.out);
             }
@@ -77,7 +77,7 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
         let key = key.clone();
         in_one_slice(bytes, move || {
             let answer = cursor.read(&key, limit)?;
-            if !last && !answer.is_telling() {
+            if !last && !answer.has_news() {
                 return Ok(Done::NotYet);
             }
             Ok(Done::Reply(Box::new(move |out| write(&answer, &key, out))))
@@ -102,7 +102,7 @@ impl Cursor {
 
 impl Answer {
     /// Whether a blocked reader gets this answer.
-    pub(super) fn is_telling(&self) -> bool {
+    pub(super) fn has_news(&self) -> bool {
         !self.page.entries.is_empty() || self.verdict != verdict_word(Verdict::Ok)
     }
 

@@ -213,7 +213,7 @@ impl Sweep {
         if left.entries == 0 {
             left.first_always = false;
         }
-        if answer.is_telling() {
+        if answer.has_news() {
             self.count += 1;
             self.body_bytes += used_bytes;
             self.out.array(2);

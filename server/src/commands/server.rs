@@ -23,7 +23,8 @@ pub(super) static COMMANDS: &[Command] = &[
     ),
     Command::new("CONFIG", -2, Class::Admin, Run::Now(config)).told(
         "GET pattern [pattern ...]",
-        "Map of those of a few settings, most under the names that Redis has for them, that match.",
+        "Map of the settings whose names match. Only a few are available, most under their names \
+         in Redis.",
     ),
     Command::new("ROLE", 1, Class::Admin, Run::Now(role))
         .told("", "Array: master, 0, no replicas."),

@@ -36,7 +36,7 @@ pub(super) static COMMANDS: &[Command] = &[
         .while_subscribed(),
     Command::new("PUBSUB", -2, Class::PubSub, Run::Now(pubsub)).told(
         "NUMSUB [channel ...]",
-        "Array: each channel and how many connections SUBSCRIBE to it.",
+        "Array: each channel and its number of connections by SUBSCRIBE.",
     ),
 ];
 

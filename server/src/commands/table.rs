@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_found_in_any_case_and_stands_once() {
+    fn every_name_is_found_in_any_case_and_is_unique() {
         for (_, command) in TABLE.all() {
             assert_eq!(
                 TABLE.find(command.lower_name().as_bytes()).map(|found| found.name),

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strangers_hold_is_counted_from_the_first_byte_and_apart() {
+    fn memory_before_login_is_counted_from_the_first_byte_and_separately() {
         let memory = Memory::new(64 * FLOOR_BYTES);
         let stranger = Held::of(1, 9 * FLOOR_BYTES, false);
         memory.change(Held::default(), stranger);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once_there_is_room_for_it_and_counts_as_a_shortage_until_then() {
+    fn a_waiter_is_woken_once_there_is_room_for_it_and_counts_as_a_shortage_until_then() {
         let (budget, counts) = (Budget::new(10), Arc::new(Counts(AtomicUsize::new(0))));
         let waker = Waker::from(Arc::clone(&counts));
         budget.change(0, 9);

@@ -45,7 +45,7 @@ fn take(budget: &Budget, id: u64, bytes: usize) {
 }
 
 #[test]
-fn who_finds_no_room_is_woken_when_bytes_are_given_back() {
+fn a_waiter_without_room_is_woken_when_bytes_are_released() {
     loom::model(|| {
         let budget = full();
         let giver = loom::thread::spawn({
@@ -59,7 +59,7 @@ fn who_finds_no_room_is_woken_when_bytes_are_given_back() {
 }
 
 #[test]
-fn of_two_who_wait_the_second_is_woken_by_what_the_first_gives_back() {
+fn of_two_waiters_the_second_is_woken_by_the_bytes_that_the_first_releases() {
     loom::model(|| {
         let budget = full();
         let other = loom::thread::spawn({

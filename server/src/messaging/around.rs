@@ -237,9 +237,9 @@ impl<'a> Scan<'a> {
 
 /// Returns `None` if a damaged index hides the answer. Used for the end of a timeline, which no
 /// read can obtain around damage.
-pub fn told_if_hidden<T>(told: std::result::Result<T, Error>) -> Result<Option<T>> {
-    match told {
-        Ok(told) => Ok(Some(told)),
+pub fn none_if_hidden<T>(result: std::result::Result<T, Error>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
         Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -289,7 +289,7 @@ pub fn bounded(store: &Store, name: &[u8], mut gap: Gap) -> Result<Gap> {
         let after = nearest(store, name, (gap.last.saturating_add(1), MAX_SEQUENCE), false)?;
         gap.to_ms = match after {
             Some((_, time_ms)) => time_ms,
-            None => told_if_hidden(store.end(name))?.map_or(LATEST_MS, |(_, last_ms)| last_ms),
+            None => none_if_hidden(store.end(name))?.map_or(LATEST_MS, |(_, last_ms)| last_ms),
         };
     }
     Ok(gap)
@@ -298,7 +298,7 @@ pub fn bounded(store: &Store, name: &[u8], mut gap: Gap) -> Result<Gap> {
 /// The lowest readable sequence with this time or a later one; `last + 1` if there is none. If
 /// damage hides times, the lowest sequence that may have such a time.
 pub fn sequence_at(store: &Store, name: &[u8], time_ms: TimeMs) -> Result<Sequence> {
-    if let Some(found) = told_if_hidden(store.sequence_at(name, time_ms))? {
+    if let Some(found) = none_if_hidden(store.sequence_at(name, time_ms))? {
         return Ok(found);
     }
     let (mut low, mut high) = (1, store.end(name)?.0.saturating_add(1));

@@ -198,7 +198,7 @@ impl Messaging {
                 let ledger = name.escape_ascii();
                 tracing::warn!(
                     %ledger, %error,
-                    "a ledger could not be cut short: it grows until there is room"
+                    "a ledger could not be shortened: it grows until there is room"
                 );
             }
         }
@@ -277,7 +277,7 @@ impl Messaging {
 
     /// Derives the changed messages from events with their times. Also returns the edits that a
     /// later edit superseded.
-    pub(super) fn changes_told(
+    pub(super) fn changes_of(
         events: impl Iterator<Item = (Event, TimeMs)>,
     ) -> (BTreeMap<Sequence, Became>, Vec<Sequence>) {
         let (mut changes, mut superseded) = (BTreeMap::<Sequence, Became>::new(), Vec::new());
@@ -301,10 +301,10 @@ impl Messaging {
             (self.state.sequence_at(&name, since_ms)?.saturating_sub(1), Vec::new());
         loop {
             let page = self.state.read_after(&name, cursor, PAGE)?;
-            let told = |entry: &Entry| Some((Event::decode(&entry.body)?, entry.time_ms));
-            notes.extend(page.entries.iter().filter_map(told));
+            let decoded = |entry: &Entry| Some((Event::decode(&entry.body)?, entry.time_ms));
+            notes.extend(page.entries.iter().filter_map(decoded));
             if !page.more {
-                return Ok(Messaging::changes_told(notes.into_iter()));
+                return Ok(Messaging::changes_of(notes.into_iter()));
             }
             cursor = page.next;
         }

@@ -57,7 +57,7 @@ impl Table {
 }
 
 #[test]
-fn a_change_reaches_only_who_may_see_the_message() {
+fn a_change_reaches_only_users_who_may_see_the_message() {
     for mode in MODES {
         let table = Table::new();
         table.create_with("room", mode, History::Joined, &["ann", "carl", "gone"]);
@@ -72,7 +72,7 @@ fn a_change_reaches_only_who_may_see_the_message() {
         table.recall("room", 1);
         table.recall("room", 4);
         let changes = |user: &str| -> Vec<String> {
-            let is_change = |told: &String| told.contains("edit") || told.contains(" recall");
+            let is_change = |line: &String| line.contains("edit") || line.contains(" recall");
             table.drain(user, 2).into_iter().filter(is_change).collect()
         };
         let ann = [
@@ -113,24 +113,24 @@ fn a_change_reaches_only_who_may_see_the_message() {
 }
 
 #[test]
-fn a_change_that_an_earlier_version_pushed_to_all_is_not_shown_to_who_may_not_see_the_message() {
+fn a_change_that_an_earlier_version_pushed_to_all_is_hidden_where_the_message_is() {
     let table = Table::new();
     table.create_with("room", Mode::Push, History::Joined, &["ann"]);
     table.send("room", "before");
     table.join("room", "bob");
     let (room, ann) = (Bytes::from_static(b"room"), Bytes::from_static(b"ann"));
-    let told = Event {
+    let event = Event {
         sequence: 3,
         about: 1,
         body: "secret".into(),
         ..Event::new(Kind::Edit, &room, &ann)
     };
     let messaging = &table.messaging;
-    table.commit(Batch::new().append(&messaging.sync, &names::inbox(b"bob"), &told.encode()));
+    table.commit(Batch::new().append(&messaging.sync, &names::inbox(b"bob"), &event.encode()));
     table.commit(Batch::new().append(
         &messaging.messages,
         &names::conversation(b"room"),
-        &told.encode(),
+        &event.encode(),
     ));
     table.send("room", "after");
     assert_eq!(table.drain("bob", 1), ["room 2 join ", "room 4 message after"]);
@@ -211,7 +211,7 @@ fn every_entry_about_a_message_shows_its_newest_body() {
 }
 
 #[test]
-fn what_cannot_be_changed_is_refused_by_name() {
+fn changes_that_are_not_allowed_are_refused_by_name() {
     let table = Table::new();
     table.create("room", Mode::Auto, &["ann", "bob"]);
     table.send("room", "one");
@@ -237,7 +237,7 @@ fn what_cannot_be_changed_is_refused_by_name() {
 }
 
 #[test]
-fn changes_that_an_earlier_version_noted_one_by_one_are_known_and_come_to_be_kept_by_message() {
+fn changes_that_an_earlier_version_recorded_singly_are_known_and_move_to_ledgers_by_message() {
     let table = Table::new();
     table.create("room", Mode::Push, &["ann", "bob"]);
     for body in ["one", "two", "three"] {

@@ -171,9 +171,11 @@ impl Messaging {
         let mut named = Vec::new();
         for _ in 0..NAMING_PAGES {
             let Some(pieces) = scan.next_page()? else { break };
-            let told =
-                pieces.iter().filter_map(Piece::entry).filter_map(|entry| Event::told(&entry.body));
-            named.extend(told.filter(|event| event.conv == *conv).map(|event| event.user));
+            let copied = pieces
+                .iter()
+                .filter_map(Piece::entry)
+                .filter_map(|entry| Event::for_members(&entry.body));
+            named.extend(copied.filter(|event| event.conv == *conv).map(|event| event.user));
         }
         Ok(named)
     }
@@ -214,7 +216,7 @@ impl Messaging {
         {
             *pages -= 1;
             for entry in pieces.iter().filter_map(Piece::entry) {
-                let event = Event::told(&entry.body)
+                let event = Event::for_members(&entry.body)
                     .filter(|event| event.conv == *conv && !event.is_mark());
                 if let Some(event) = event {
                     return Ok(Some((entry.sequence, When::of(entry), event)));

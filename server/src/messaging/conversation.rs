@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_left_takes_the_room_of_a_few() {
+    fn former_members_take_the_memory_of_a_few() {
         let (mut conversation, conv) = (Conversation::default(), Bytes::from_static(b"c"));
         let mut happens = |kind, user: &str| {
             let record = Event::new(kind, &conv, &Bytes::copy_from_slice(user.as_bytes()));

@@ -176,7 +176,7 @@ impl Messaging {
         {
             *pages -= 1;
             for entry in pieces.iter().filter_map(Piece::entry) {
-                let Some(event) = Event::told(&entry.body) else { continue };
+                let Some(event) = Event::for_members(&entry.body) else { continue };
                 let is_sought = event.conv == *conv && gap.sequences().contains(&event.sequence);
                 if is_sought && !event.is_mark() {
                     copies.entry(event.sequence).or_insert((When::of(entry), event));

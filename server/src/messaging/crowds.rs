@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use strandline::WEEK_MS;
 use strandline::vfs::simulated::Dice;
 
-use super::moments::{Table, told};
+use super::moments::{Table, event_lines};
 use super::{Cursor, History, Messaging, Mode, Standing};
 
 const LONGEST: usize = 512;
@@ -54,7 +54,7 @@ impl Table {
                 !page.more || !page.deliveries.is_empty(),
                 "a page that is not the last brings something"
             );
-            all.extend(told(&page));
+            all.extend(event_lines(&page));
             cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
             if !page.more {
                 return (all, page.cursor);
@@ -67,7 +67,7 @@ impl Table {
     fn check_all_cursors(&mut self, user: &str, from: &Cursor) {
         let name = user.as_bytes();
         let page = self.sync(user, from, 10_000);
-        let all = told(&page);
+        let all = event_lines(&page);
         let cursors =
             page.deliveries.iter().map(|delivery| self.messaging.cursor_behind(name, delivery));
         let cursors: Vec<Vec<u8>> = std::iter::once(page.start.clone()).chain(cursors).collect();
@@ -128,14 +128,14 @@ fn a_terminal_that_comes_back_after_the_lines_have_expired_gets_each_event_once(
     }
     table.send("others", "the last time is over");
     let page = table.sync("bob", &Cursor::Oldest, 1000);
-    let all = told(&page);
+    let all = event_lines(&page);
     let behind = |delivery| table.messaging.cursor_behind(b"bob", delivery);
     let cursors: Vec<Vec<u8>> = page.deliveries.iter().map(behind).collect();
     for lines_expire in [WEEK_MS + 1, WEEK_MS + 1] {
         table.clock.pass(lines_expire);
         table.burst(2, "much later");
         table.forget();
-        let more = told(&table.sync("bob", &Cursor::Oldest, 1000));
+        let more = event_lines(&table.sync("bob", &Cursor::Oldest, 1000));
         assert_eq!(more[..all.len()], all);
         for (given, text) in cursors.iter().enumerate() {
             let cursor = table.messaging.cursor(b"bob", text).expect("its own");
@@ -155,7 +155,7 @@ fn a_terminal_that_comes_back_after_the_lines_have_expired_gets_each_event_once(
 /// get events in the same millisecond after the terminal has read it, and the terminal stays away
 /// for a week: it gets the verdict TRIMMED.
 #[test]
-fn what_can_no_longer_be_told_apart_after_a_week_is_told_as_trimmed() {
+fn events_that_cannot_be_distinguished_after_a_week_are_reported_as_trimmed() {
     const ROOMS: usize = 30;
     let mut table = Table::crowd(ROOMS);
     table.burst(ROOMS, "one");
@@ -167,15 +167,15 @@ fn what_can_no_longer_be_told_apart_after_a_week_is_told_as_trimmed() {
     table.forget();
     let page = table.sync("bob", &cursor, 100);
     assert_eq!(
-        (page.verdict, told(&page)),
+        (page.verdict, event_lines(&page)),
         (Standing::Trimmed, vec![format!("{} 3 message three", room(0))])
     );
     let next = table.messaging.cursor(b"bob", &page.cursor).expect("its own");
-    assert_eq!(table.rest("bob", &next, 100).0.len(), 0, "told once");
+    assert_eq!(table.rest("bob", &next, 100).0.len(), 0, "reported once");
 }
 
 #[test]
-fn a_sync_costs_what_is_new_also_when_the_clock_stands_still() {
+fn the_cost_of_a_sync_depends_on_what_is_new_also_when_the_clock_stands_still() {
     const MUCH: usize = 40_000;
     for forgets in [true, false] {
         let mut table = Table::crowd(3);
@@ -205,7 +205,7 @@ fn a_sync_costs_what_is_new_also_when_the_clock_stands_still() {
 }
 
 #[test]
-fn the_tail_moves_only_for_what_its_user_gets() {
+fn the_tail_moves_only_for_events_that_its_user_gets() {
     let mut table = Table::with(2);
     table.create("room", Mode::Pull, &["ann", "bob"]);
     table.create("others", Mode::Pull, &["ann", "carl"]);
@@ -254,7 +254,7 @@ fn the_tail_moves_only_for_what_its_user_gets() {
 /// push and pull, members join and leave, the clock stands or moves, and the server forgets its
 /// state in memory.
 #[test]
-fn terminals_get_each_event_once_whatever_happens_at_one_time() {
+fn terminals_get_each_event_once_whatever_happens_at_the_same_time() {
     const ROOMS: u64 = 12;
     for seed in 0..100 {
         let mut dice = Dice::new(seed);

@@ -173,7 +173,7 @@ impl Cursor {
             return Ok(Cursor::Foreign);
         }
         if owner != digest(user) as u32 {
-            return Err(Trouble::Usage("this cursor is another user's"));
+            return Err(Trouble::Usage("this cursor belongs to another user"));
         }
         let is_short = can_be_noted(all_noted_bytes(&position.pulled.noted));
         Ok(if is_short { Cursor::At(position) } else { Cursor::Foreign })
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_takes_what_it_is_said_to_take() {
+    fn a_note_takes_the_bytes_that_are_counted_for_it() {
         for sequence in [0, 1, 127, 128, 16_383, 16_384, MAX_SEQUENCE] {
             let mut bytes = Vec::new();
             put_name(&mut bytes, b"room");
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_time_forgets_what_the_earlier_one_brought() {
+    fn a_later_time_forgets_the_notes_of_the_earlier_one() {
         let mut passed = noting(b"c", 1).pulled;
         let time_ms = passed.time_ms;
         passed.reach(time_ms);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_sequence_is_no_cursor() {
+    fn a_forged_sequence_is_refused() {
         let text = |position: Position| position.encode(7, b"ann");
         let ahead = Position { inbox: u64::MAX, ..Position::default() };
         for text in [text(ahead), text(noting(b"c", u64::MAX))] {
@@ -308,7 +308,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_cursor_or_not(text: Vec<u8>) {
+        fn any_text_is_a_cursor_or_refused(text: Vec<u8>) {
             let _ = Cursor::decode(&text, 0, b"ann");
         }
     }

@@ -47,9 +47,9 @@ fn open(disk: &SimulatedDisk, now_ms: u64) -> Table {
 }
 
 /// The parts of an event that a terminal keeps.
-type Told = (String, u64, String, String);
+type Summary = (String, u64, String, String);
 
-fn told(delivery: &Delivery) -> Told {
+fn summary(delivery: &Delivery) -> Summary {
     let shown = &delivery.shown;
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let kind = if shown.is_damaged { "damaged" } else { shown.kind };
@@ -71,12 +71,12 @@ impl Table {
     }
 
     /// Everything that a new terminal of a user gets, in pages of `count` events.
-    fn drain(&self, user: &str, count: usize) -> Vec<Told> {
+    fn drain(&self, user: &str, count: usize) -> Vec<Summary> {
         let (mut all, mut cursor) = (Vec::new(), Cursor::Oldest);
         for _ in 0..10_000 {
             let page = self.messaging.sync(user.as_bytes(), &cursor, Limit::entries(count));
             let page = page.unwrap_or_else(|trouble| panic!("{user} syncs: {trouble}"));
-            all.extend(page.deliveries.iter().map(told));
+            all.extend(page.deliveries.iter().map(summary));
             cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
             if !page.more {
                 return all;
@@ -85,7 +85,7 @@ impl Table {
         panic!("{user} never comes to the end");
     }
 
-    fn history(&self, conv: &str, user: &str, window: Window) -> Vec<Told> {
+    fn history(&self, conv: &str, user: &str, window: Window) -> Vec<Summary> {
         let shown =
             self.messaging.history(conv.as_bytes(), user.as_bytes(), window, Limit::entries(1000));
         let shown = shown.unwrap_or_else(|trouble| panic!("{user} reads {conv}: {trouble}"));
@@ -147,8 +147,8 @@ fn scene(closes: bool) -> (Image, u64) {
 
 /// The answers before the damage.
 struct Whole {
-    synced: BTreeMap<&'static str, Vec<Told>>,
-    histories: BTreeMap<(&'static str, &'static str), Vec<Told>>,
+    synced: BTreeMap<&'static str, Vec<Summary>>,
+    histories: BTreeMap<(&'static str, &'static str), Vec<Summary>>,
     unread: BTreeMap<&'static str, u64>,
     facts: Vec<String>,
 }
@@ -209,7 +209,7 @@ impl Whole {
     }
 
     /// Checks the events that a user gets. Returns the number of lost entries.
-    fn check_sync(&self, user: &str, all: &[Told], store: u64) -> usize {
+    fn check_sync(&self, user: &str, all: &[Summary], store: u64) -> usize {
         let whole = &self.synced[user];
         let lost = all.iter().filter(|event| event.2 == "lost").count();
         for event in whole {
@@ -243,7 +243,7 @@ fn unread(table: &Table, user: &str) -> u64 {
 
 /// Checks that each event is there or is shown as damaged; with `is_restored`, that all are there
 /// unchanged.
-fn check_history(now: &[Told], whole: &[Told], is_restored: bool) {
+fn check_history(now: &[Summary], whole: &[Summary], is_restored: bool) {
     if is_restored {
         assert_eq!(now, whole);
     }
@@ -291,8 +291,8 @@ fn check_everywhere(closes: bool, ending: &str, every: usize) {
             whole.check(&open(&SimulatedDisk::from_image(damaged), now_ms), store);
         });
         if let Err(cause) = checked {
-            let told = cause.downcast_ref::<String>().map_or("no text", String::as_str);
-            failures.push(format!("store {store}, {place}: {}", &told[..told.len().min(1500)]));
+            let text = cause.downcast_ref::<String>().map_or("no text", String::as_str);
+            failures.push(format!("store {store}, {place}: {}", &text[..text.len().min(1500)]));
         }
     });
     assert!(
@@ -304,13 +304,13 @@ fn check_everywhere(closes: bool, ending: &str, every: usize) {
 }
 
 #[test]
-fn a_flipped_bit_in_data_stops_nothing_and_what_the_other_store_has_is_shown_whole() {
+fn a_flipped_bit_in_data_stops_nothing_and_bodies_of_the_other_store_are_shown() {
     check_everywhere(true, ".data", 400);
 }
 
 /// A file that the disk does not return counts as damage.
 #[test]
-fn a_file_that_is_gone_stops_nothing() {
+fn a_missing_file_stops_nothing() {
     let (image, now_ms) = scene(true);
     let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
     let mut gone = 0;
@@ -345,7 +345,7 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
         let table = open(&SimulatedDisk::from_image(damaged), now_ms);
         for user in USERS {
             let all = table.drain(user, 100);
-            let pushed = |all: &[Told]| all.iter().filter(|event| event.0 != PULLED).count();
+            let pushed = |all: &[Summary]| all.iter().filter(|event| event.0 != PULLED).count();
             assert_eq!(pushed(&all), pushed(&whole.synced[user]), "{place}: {user} has the copies");
             assert_eq!(
                 all.len(),
@@ -355,7 +355,7 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
             let listed = unread(&table, user);
             assert!(
                 listed > 0 || whole.unread[user] == 0,
-                "{place}: {user} is told that there may be something"
+                "{place}: {user} learns that there may be something"
             );
         }
         for conv in conversations() {
@@ -388,7 +388,7 @@ fn damaged_in(stores: &[u64]) -> Table {
 }
 
 #[test]
-fn what_is_lost_in_both_stores_is_damaged_or_lost_and_nothing_fails() {
+fn entries_lost_in_both_stores_are_shown_as_damaged_or_lost_and_nothing_fails() {
     let (image, now_ms) = scene(true);
     let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
     let table = damaged_in(&[MESSAGES, SYNC]);
@@ -408,7 +408,7 @@ fn what_is_lost_in_both_stores_is_damaged_or_lost_and_nothing_fails() {
 }
 
 #[test]
-fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
+fn a_damaged_message_is_recalled_and_edited_by_the_sender_that_a_copy_names() {
     let edit = |table: &Table, user: &str, sequence| {
         table.messaging.edit(b"red", user.as_bytes(), sequence, &"new".into())
     };
@@ -438,7 +438,7 @@ fn a_damaged_message_is_recalled_and_edited_by_whom_a_copy_names() {
 }
 
 #[test]
-fn what_neither_store_has_any_more_is_one_lost_entry() {
+fn entries_that_neither_store_has_are_one_lost_entry() {
     let table = damaged_in(&[SYNC]);
     let gone =
         table.messaging.messages.trim(&super::names::conversation(b"green"), Trim::Before(30));

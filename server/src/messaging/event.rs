@@ -193,7 +193,7 @@ impl Event {
     }
 
     /// Decodes an event that members get; `None` for other bytes and for records of ledgers.
-    pub fn told(bytes: &Bytes) -> Option<Event> {
+    pub fn for_members(bytes: &Bytes) -> Option<Event> {
         Event::decode(bytes).filter(|event| event.kind.word() != NOTE)
     }
 
@@ -349,7 +349,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_event_or_not(bytes: Vec<u8>) {
+        fn any_bytes_are_an_event_or_refused(bytes: Vec<u8>) {
             if let Some(event) = Event::decode(&bytes.into()) {
                 prop_assert_eq!(Event::decode(&event.encode().into()), Some(event));
             }

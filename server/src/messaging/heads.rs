@@ -102,7 +102,7 @@ impl Moment<'_> {
     /// Takes an entry if it is a pulled event for the user. Returns whether the entries after it
     /// are to be taken now.
     fn take_whole(&self, user: &Bytes, pull: &mut Pull, entry: &Entry) -> Result<bool> {
-        let Some(event) = Event::told(&entry.body) else { return Ok(true) };
+        let Some(event) = Event::for_members(&entry.body) else { return Ok(true) };
         let (sequence, time_ms) = (entry.sequence, entry.time_ms);
         if pull.is_beyond(sequence, time_ms) {
             pull.more = false;

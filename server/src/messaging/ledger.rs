@@ -173,7 +173,7 @@ impl<S: State> Ledgers<S> {
     }
 
     fn catch_up(&self, name: &[u8], ledger: &mut Ledger<S>) -> Result<()> {
-        let lost = |sequence| Err(Trouble::Ledger { ledger: self.told(name), sequence });
+        let lost = |sequence| Err(Trouble::Ledger { ledger: self.label(name), sequence });
         loop {
             let page = self.store.read_after(name, ledger.version, PAGE);
             let page = page.map_err(|error| self.hidden(name, error))?;
@@ -202,14 +202,14 @@ impl<S: State> Ledgers<S> {
     }
 
     /// The name of a ledger for messages to people.
-    pub fn told(&self, name: &[u8]) -> String {
+    pub fn label(&self, name: &[u8]) -> String {
         format!("{}:{}", self.store.name(), name.escape_ascii())
     }
 
     /// The error for a ledger that could not be read.
     fn hidden(&self, name: &[u8], error: Error) -> Trouble {
         if error.is_damage() {
-            return Trouble::DamagedLedger { ledger: self.told(name), error };
+            return Trouble::DamagedLedger { ledger: self.label(name), error };
         }
         error.into()
     }
@@ -221,7 +221,7 @@ impl<S: State> Ledgers<S> {
             let ledger = name.escape_ascii();
             tracing::warn!(
                 %ledger, %error,
-                "a ledger could not be cut short: it grows until there is room"
+                "a ledger could not be shortened: it grows until there is room"
             );
         }
     }

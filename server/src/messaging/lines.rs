@@ -40,7 +40,7 @@ pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<
         Err(error) if error.is_shortage() => {
             tracing::warn!(
                 %error,
-                "pulled events from before an import are not shown yet: make room, and start again"
+                "pulled events from before an import are not shown yet: make room, then restart"
             );
             Ok(())
         }
@@ -81,9 +81,9 @@ pub fn start_again(engine: &Engine, pulled: &Store) -> Result<()> {
 fn has_its_times(messages: &Store, pulled: &Store) -> bool {
     let newest = pulled.range_back(names::PULLED_LOG, .., Limit::entries(LOOKED_AT));
     let lines = newest.map(|page| page.entries).unwrap_or_default();
-    let is_told = |event: &Event| matches!(event.kind, Kind::Pulled | Kind::Pushed);
+    let names_event = |event: &Event| matches!(event.kind, Kind::Pulled | Kind::Pushed);
     let mut times = lines.iter().filter_map(|line| {
-        let event = Event::decode(&line.body).filter(is_told)?;
+        let event = Event::decode(&line.body).filter(names_event)?;
         let entry = messages.get(&names::conversation(&event.conv), event.sequence).ok()??;
         Some((line.time_ms, entry.time_ms))
     });

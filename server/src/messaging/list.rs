@@ -29,7 +29,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use strandline::{Limit, Sequence, TimeMs};
 
-use super::around::{piece_at, told_if_hidden};
+use super::around::{none_if_hidden, piece_at};
 use super::page::Shown;
 use super::trouble::{Result, Trouble};
 use super::user::{Membership, User};
@@ -252,7 +252,7 @@ impl Messaging {
     /// first: it may be the newest.
     fn look_at(&self, conv: &Bytes, membership: &Membership) -> Result<(Looked, TimeMs)> {
         self.effort.add_look();
-        let end = told_if_hidden(self.messages.end(&names::conversation(conv)))?;
+        let end = none_if_hidden(self.messages.end(&names::conversation(conv)))?;
         let (end, last_ms) = end.unwrap_or((Sequence::MAX, TimeMs::MAX));
         Ok((Looked { end, since: membership.periods.start() }, last_ms))
     }
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_between_two_pages_comes_at_the_end() {
+    fn conversations_that_move_between_two_pages_come_at_the_end() {
         for forgets in [false, true] {
             let table = Table::rooms(8);
             table.clock.pass(2 * MARGIN_MS);
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_asked_for_again_is_the_same() {
+    fn a_page_that_is_requested_again_is_the_same() {
         let table = Table::rooms(10);
         let (first, token) = table.list(b"", 3);
         let second = table.list(&token, 3);
@@ -599,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_not_at_their_end_take_bounded_memory() {
+    fn unfinished_lists_take_bounded_memory() {
         let table = Table::rooms(50);
         let lists = Lists::new(60_000, 1);
         for id in 0..100 {
@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_reads_back_and_other_text_is_none() {
+    fn a_token_reads_back_and_other_text_is_refused() {
         let conv = Bytes::from_static(b"a:b");
         let token = Token { id: 7, begun_ms: 8, count: 9, had_moved: true, time_ms: 10, conv };
         assert_eq!(Token::decode(&token.encode()).expect("its own"), token);

@@ -75,8 +75,8 @@ enum Ties {
 }
 
 impl Merge<'_> {
-    /// Builds the page. `told`: whether the verdict reports trimmed entries.
-    pub fn run(mut self, told: bool) -> Result<SyncPage> {
+    /// Builds the page. `reports_trim`: whether the verdict reports trimmed entries.
+    pub fn run(mut self, reports_trim: bool) -> Result<SyncPage> {
         let more = loop {
             let full = match self.next_pushed()? {
                 // Skipped: either a client appended to the timeline directly, or the user may not
@@ -109,7 +109,7 @@ impl Merge<'_> {
         let cursor = position.encode(moment.history, user);
         let start =
             out.start.map_or_else(|| cursor.clone(), |start| start.encode(moment.history, user));
-        let verdict = if trimmed && told { Standing::Trimmed } else { Standing::Ok };
+        let verdict = if trimmed && reports_trim { Standing::Trimmed } else { Standing::Ok };
         Ok(SyncPage { verdict, start, cursor, more, deliveries: out.deliveries })
     }
 

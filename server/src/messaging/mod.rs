@@ -173,7 +173,8 @@ impl Messaging {
         let are_ledgers_lost = rebuild::are_all_lost([&state, &messages, &sync])?;
         if are_ledgers_lost {
             tracing::error!(
-                "there are conversations and no ledgers: stop, and run strandline rebuild-members"
+                "there are conversations but no ledgers: stop the server and run strandline \
+                 rebuild-members"
             );
         }
         let history = history(engine, [&messages, &sync, &state, &pulled]);
@@ -236,7 +237,7 @@ impl Messaging {
     /// An error while all ledgers are lost: an empty ledger may then be a lost one.
     fn check_ledgers(&self, ledger: &[u8]) -> Result<()> {
         if self.are_ledgers_lost.load(Ordering::Relaxed) {
-            return Err(Trouble::NoLedger { ledger: self.users.told(ledger) });
+            return Err(Trouble::NoLedger { ledger: self.users.label(ledger) });
         }
         Ok(())
     }
@@ -299,7 +300,11 @@ fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<St
 /// again.
 fn excused(store: &Store, error: Error) -> std::result::Result<(), Error> {
     if error.is_shortage() {
-        tracing::warn!(store = store.name(), %error, "the store is not as it should be yet");
+        tracing::warn!(
+            store = store.name(),
+            %error,
+            "the options of a store could not be changed: the next start tries again"
+        );
         return Ok(());
     }
     if matches!(error, Error::Closed { .. }) { Ok(()) } else { Err(error) }

@@ -88,7 +88,7 @@ impl Table {
         let (mut all, mut cursor) = (Vec::new(), Cursor::Oldest);
         loop {
             let page = self.sync(user, &cursor, count);
-            all.extend(told(&page));
+            all.extend(event_lines(&page));
             cursor = self.messaging.cursor(user.as_bytes(), &page.cursor).expect("its own");
             if !page.more {
                 return all;
@@ -107,16 +107,16 @@ pub(super) fn incompressible(bytes: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(|| dice.below(256) as u8).take(bytes).collect()
 }
 
-pub(super) fn told(page: &SyncPage) -> Vec<String> {
-    let tell = |delivery: &super::Delivery| {
+pub(super) fn event_lines(page: &SyncPage) -> Vec<String> {
+    let line = |delivery: &super::Delivery| {
         let (conv, shown) = (String::from_utf8_lossy(&delivery.conv), &delivery.shown);
         format!("{conv} {} {} {}", shown.sequence, shown.kind, String::from_utf8_lossy(&shown.body))
     };
-    page.deliveries.iter().map(tell).collect()
+    page.deliveries.iter().map(line).collect()
 }
 
 #[test]
-fn a_mark_in_the_millisecond_of_its_message_passes_nothing_earlier_elsewhere() {
+fn a_mark_in_the_millisecond_of_its_message_skips_nothing_earlier_elsewhere() {
     let table = Table::new();
     table.create("elsewhere", Mode::Pull, &["ann", "bob"]);
     table.create("room", Mode::Pull, &["ann", "bob"]);
@@ -159,7 +159,7 @@ fn a_page_reads_little_of_the_conversations_that_it_does_not_reach() {
 }
 
 #[test]
-fn a_trim_is_told_also_when_the_way_there_is_long() {
+fn a_trim_is_reported_also_after_many_pages() {
     for (before, entries) in [(4, 1), (5, 0)] {
         let table = Table::new();
         table.create("room", Mode::Pull, &["ann", "bob", "gone"]);
@@ -187,7 +187,7 @@ fn a_trim_is_told_also_when_the_way_there_is_long() {
             "before {before}"
         );
         let cursor = table.messaging.cursor(b"bob", &page.cursor).expect("its own");
-        assert_eq!(table.sync("bob", &cursor, 100).verdict, Standing::Ok, "it was told");
+        assert_eq!(table.sync("bob", &cursor, 100).verdict, Standing::Ok, "it was reported");
         assert_eq!(
             table.sync("bob", &Cursor::Oldest, 100).verdict,
             Standing::Ok,
@@ -198,7 +198,7 @@ fn a_trim_is_told_also_when_the_way_there_is_long() {
 }
 
 #[test]
-fn what_is_no_event_in_a_timeline_of_messaging_is_passed_over() {
+fn foreign_entries_in_a_timeline_of_messaging_are_skipped() {
     let table = Table::new();
     table.create("pushed", Mode::Push, &["ann", "bob"]);
     table.create("pulled", Mode::Pull, &["ann", "bob"]);
@@ -224,7 +224,7 @@ fn what_is_no_event_in_a_timeline_of_messaging_is_passed_over() {
 }
 
 #[test]
-fn that_a_conversation_moved_stays_known_when_its_message_expires() {
+fn a_conversation_is_still_known_to_have_moved_after_its_message_expires() {
     let table = Table::new();
     table.create("room", Mode::Pull, &["ann", "bob"]);
     table.commit(table.batch("room", "soon gone", 1000));
@@ -236,20 +236,21 @@ fn that_a_conversation_moved_stays_known_when_its_message_expires() {
 }
 
 #[test]
-fn who_marks_something_does_not_wait_for_a_long_read_of_the_same_user() {
+fn a_mark_does_not_wait_for_a_long_read_of_the_same_user() {
     let table = Table::new();
     table.create("room", Mode::Pull, &["ann", "bob"]);
     table.send("room", "one");
     let messaging = &table.messaging;
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let look = messaging.user(b"bob", |ledger| {
             scope.spawn(|| {
                 assert!(messaging.read(b"room", b"bob", 1).expect("bob is a member"));
-                tell.send(messaging.unread(b"bob", &[]).expect("reads"))
+                sender
+                    .send(messaging.unread(b"bob", &[]).expect("reads"))
                     .expect("somebody waits for it");
             });
-            let unread = told
+            let unread = receiver
                 .recv_timeout(std::time::Duration::from_secs(30))
                 .expect("it goes on meanwhile");
             assert_eq!(unread, [("room".into(), 0)]);
@@ -261,7 +262,7 @@ fn who_marks_something_does_not_wait_for_a_long_read_of_the_same_user() {
 }
 
 #[test]
-fn what_is_outside_of_memberships_or_was_pushed_is_not_read() {
+fn events_outside_of_memberships_and_pushed_events_are_not_read() {
     const MESSAGES: u64 = 3000;
     let table = Table::with(2);
     table.create("room", Mode::Pull, &["ann", "bob"]);

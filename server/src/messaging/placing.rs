@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_goes_where_its_time_and_its_conversation_say() {
+    fn lost_entries_are_placed_by_their_time_and_conversation() {
         let mut shown = Present::default();
         shown.add(&"a".into(), 2, 11);
         let vacancies =
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_comes_after_what_it_means_and_not_before_what_it_does_not() {
+    fn a_mark_comes_after_the_events_that_it_covers_and_after_no_others() {
         let mut present = Present::default();
         for (sequence, place) in [(1, 10), (2, 12), (3, 13)] {
             present.add(&"a".into(), sequence, place);
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_empties_the_places_where_it_could_have_been_and_no_others() {
+    fn entries_that_do_not_fit_empty_the_positions_where_they_could_have_been_and_no_others() {
         let vacancies = [vacancy(1, 5, 5), vacancy(2, 6, 6), vacancy(3, 7, 7)];
         let absent = vec![event("a", 1, 5), event("a", 2, 6), event("b", 1, 6), event("c", 1, 8)];
         assert_eq!(placed(&vacancies, absent, &Present::default()), [(1, "a 1".into())]);
     }
 
     #[test]
-    fn of_what_came_before_everything_that_is_kept_the_newest_are_taken() {
+    fn of_entries_before_all_that_is_kept_the_newest_are_taken() {
         let vacancies = [vacancy(8, 0, 9), vacancy(9, 0, 9)];
         let absent = (1..=5).map(|sequence| event("a", sequence, sequence)).collect();
         let expected = [(8, "a 4".to_string()), (9, "a 5".to_string())];
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_leave_a_place_empty() {
+    fn too_few_entries_leave_a_position_empty() {
         let vacancies = [vacancy(1, 5, 8), vacancy(2, 5, 8)];
         assert_eq!(placed(&vacancies, vec![event("a", 1, 6)], &Present::default()).len(), 1);
     }

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use strandline::{Limit, MAX_SEQUENCE, Sequence, TimeMs};
 
-use super::around::{Piece, Scan, sequence_at, told_if_hidden};
+use super::around::{Piece, Scan, none_if_hidden, sequence_at};
 use super::conversation::History;
 use super::cursor::{Passed, all_noted_bytes, can_be_noted};
 use super::event::{Event, Kind};
@@ -212,7 +212,7 @@ impl Moment<'_> {
         for conv in state.pulled() {
             let Some(membership) = state.membership(conv) else { continue };
             self.effort.add_look();
-            let Some(end) = told_if_hidden(self.messages.end(&names::conversation(conv)))? else {
+            let Some(end) = none_if_hidden(self.messages.end(&names::conversation(conv)))? else {
                 // Hidden events can only be found by their lines.
                 if let Some(start) = start {
                     let first = start.noted.get(conv).map_or(1, |last| last + 1);
@@ -260,7 +260,7 @@ impl Moment<'_> {
                     return Ok(Some(end));
                 }
                 next = entry.sequence - 1;
-                let event = Event::told(&entry.body);
+                let event = Event::for_members(&entry.body);
                 if membership.periods.contains(entry.sequence)
                     && event.is_none_or(|event| membership.gets(entry.sequence, &event))
                 {

@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use strandline::{Batch, Entry, Error, Limit, MAX_SEQUENCE, Store, Trim};
 
-use super::around::{Piece, Scan, told_if_hidden};
+use super::around::{Piece, Scan, none_if_hidden};
 use super::conversation::{Mode, Settings, created_record, member_records};
 use super::event::{Event, Kind};
 use super::ledger::State;
@@ -97,7 +97,7 @@ impl Messaging {
 
     /// Rebuilds the lost ledgers, and reports each conversation. Waits for the disk. Nothing else
     /// may use the engine.
-    pub fn rebuild(&self, mut told: impl FnMut(&Rebuilt)) -> Result<LostLedgers> {
+    pub fn rebuild(&self, mut report: impl FnMut(&Rebuilt)) -> Result<LostLedgers> {
         let lost = self.lost_ledgers()?;
         for user in &lost.users {
             self.keep_readable(&names::user_ledger(user))?;
@@ -130,9 +130,9 @@ impl Messaging {
             let mut memberships: BTreeMap<Bytes, Membership> =
                 story.memberships().map(|(user, membership)| (user.clone(), membership)).collect();
             for (user, claim) in claims.get(conv).into_iter().flatten() {
-                let told = memberships.remove(user);
+                let recorded = memberships.remove(user);
                 let known = if lost_users.contains(user) {
-                    completed(claim, told, story.is_whole())
+                    completed(claim, recorded, story.is_whole())
                 } else {
                     claim.clone()
                 };
@@ -154,7 +154,7 @@ impl Messaging {
                     members: members.len(),
                     is_uncertain: story.is_damaged,
                 };
-                told(&rebuilt);
+                report(&rebuilt);
             }
         }
         self.are_ledgers_lost.store(false, Ordering::Relaxed);
@@ -192,19 +192,19 @@ impl Messaging {
     /// recalls, as far as they can be read.
     fn rebuild_changes(&self, conv: &Bytes) -> Result<()> {
         let timeline = names::conversation(conv);
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         let mut scan = Scan::new(&self.messages, &timeline, (1, MAX_SEQUENCE), false, PAGE);
         while let Some(pieces) = scan.next_page()? {
             for entry in pieces.iter().filter_map(Piece::entry) {
-                let change = Event::told(&entry.body).filter(Event::is_change);
-                told.extend(
+                let change = Event::for_members(&entry.body).filter(Event::is_change);
+                events.extend(
                     change.map(|change| (Event { body: Bytes::new(), ..change }, entry.time_ms)),
                 );
             }
         }
-        let (mut changes, _) = Messaging::changes_told(told.into_iter());
+        let (mut changes, _) = Messaging::changes_of(events.into_iter());
         for (sequence, known) in self.changed_messages(conv)? {
-            if changes.get(&sequence).is_none_or(|told| told.sequence <= known.sequence) {
+            if changes.get(&sequence).is_none_or(|change| change.sequence <= known.sequence) {
                 changes.insert(sequence, known);
             }
         }
@@ -255,7 +255,7 @@ impl Messaging {
             let mut scan = Scan::new(&self.sync, &name, (1, MAX_SEQUENCE), false, PAGE);
             while let Some(pieces) = scan.next_page()? {
                 for entry in pieces.iter().filter_map(Piece::entry) {
-                    let Some(event) = Event::told(&entry.body) else { continue };
+                    let Some(event) = Event::for_members(&entry.body) else { continue };
                     let Some(conv) = convs.get(&event.conv) else { continue };
                     let of_conv = copies.entry(conv.clone()).or_default();
                     of_conv.entry(user.clone()).or_default().add(&user, &event, entry.time_ms);
@@ -274,7 +274,9 @@ impl Messaging {
                     story.is_damaged = true;
                     continue;
                 };
-                if let Some(event) = Event::told(&entry.body).filter(|event| event.conv == *conv) {
+                if let Some(event) =
+                    Event::for_members(&entry.body).filter(|event| event.conv == *conv)
+                {
                     story.add(&event, entry.time_ms);
                 }
             }
@@ -360,7 +362,7 @@ fn has(
 ) -> Result<bool> {
     let may_be = |piece: &Piece| {
         let Some(entry) = piece.entry() else { return true };
-        Event::told(&entry.body).is_some_and(|event| is_such(entry, &event))
+        Event::for_members(&entry.body).is_some_and(|event| is_such(entry, &event))
     };
     let mut scan = Scan::new(store, timeline, (1, MAX_SEQUENCE), false, PAGE);
     for _ in 0..pages {
@@ -402,13 +404,13 @@ pub fn are_all_lost([state, messages, sync]: [&Store; 3]) -> std::result::Result
 
 /// A membership of a user whose records may be lost: the marks of its own ledger, and the periods
 /// according to the conversation, unless the conversation is not complete either.
-fn completed(claim: &Membership, told: Option<Membership>, is_whole: bool) -> Membership {
-    match told {
-        Some(told) if is_whole || !claim.periods.is_known() => Membership {
+fn completed(claim: &Membership, recorded: Option<Membership>, is_whole: bool) -> Membership {
+    match recorded {
+        Some(recorded) if is_whole || !claim.periods.is_known() => Membership {
             read: claim.read,
             hidden: claim.hidden.clone(),
-            pulls_from: told.pulls_from.or(claim.pulls_from),
-            ..told
+            pulls_from: recorded.pulls_from.or(claim.pulls_from),
+            ..recorded
         },
         _ => claim.clone(),
     }
@@ -419,10 +421,10 @@ fn ids(store: &Store, head: &[u8], tail: &[u8]) -> Result<BTreeSet<Bytes>> {
     let mut ids = BTreeSet::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let Some(listed) = told_if_hidden(store.list(head, after.as_deref(), NAMES))? else {
+        let Some(listed) = none_if_hidden(store.list(head, after.as_deref(), NAMES))? else {
             tracing::warn!(
                 store = store.name(),
-                "damage hides names of timelines: what is theirs is left out"
+                "damage hides names of timelines: their entries are left out"
             );
             return Ok(ids);
         };

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use strandline::{Entry, Limit, MAX_SEQUENCE, Page, Sequence, TimeMs};
 
 use super::around::{
-    LATEST_MS, Piece, Scan, bound_by_neighbours, pieces, sequence_up_to, told_if_hidden,
+    LATEST_MS, Piece, Scan, bound_by_neighbours, none_if_hidden, pieces, sequence_up_to,
 };
 use super::event::{Event, Kind};
 use super::placing::{Absent, Nature, Present, Vacancy, place};
@@ -68,7 +68,7 @@ pub enum Content {
 
 impl Arrival {
     fn of(entry: &Entry) -> Arrival {
-        let content = Event::told(&entry.body).map_or(Content::Foreign, Content::Copy);
+        let content = Event::for_members(&entry.body).map_or(Content::Foreign, Content::Copy);
         Arrival { place: entry.sequence, time_ms: entry.time_ms, content }
     }
 
@@ -174,7 +174,7 @@ impl Messaging {
         };
         let (mut shown, mut marks) = (Present::default(), HashSet::new());
         for entry in pieces.iter().filter_map(Piece::entry) {
-            match Event::told(&entry.body) {
+            match Event::for_members(&entry.body) {
                 Some(mark) if mark.is_mark() => drop(marks.insert(of_mark(&mark, entry.time_ms))),
                 Some(event) => shown.add(&event.conv, event.sequence, entry.sequence),
                 None => {}
@@ -224,7 +224,7 @@ impl Messaging {
                 if entry.time_ms > to_ms || found.len() as u64 > MOST_VACANCIES {
                     return Ok(found);
                 }
-                let mark = Event::told(&entry.body).filter(Event::is_mark);
+                let mark = Event::for_members(&entry.body).filter(Event::is_mark);
                 found.extend(mark.map(|mark| of_mark(&mark, entry.time_ms)));
             }
         }
@@ -241,7 +241,7 @@ impl Messaging {
         most: usize,
     ) -> Result<Vec<Absent>> {
         let (name, mut found) = (names::conversation(conv), Vec::new());
-        let end = told_if_hidden(self.messages.end(&name))?;
+        let end = none_if_hidden(self.messages.end(&name))?;
         if membership.is_over(from_ms) || end.is_none_or(|(_, last_ms)| last_ms < from_ms) {
             return Ok(found);
         }
@@ -255,9 +255,9 @@ impl Messaging {
                 }
                 match piece {
                     Piece::Whole(entry) => {
-                        let event = Event::told(&entry.body);
+                        let event = Event::for_members(&entry.body);
                         let is_for_it = |event: &Event| {
-                            !event.is_pulled() && membership.was_told(entry.sequence, event)
+                            !event.is_pulled() && membership.got_at_commit(entry.sequence, event)
                         };
                         if event.as_ref().is_some_and(is_for_it) {
                             found.push(absent(

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use strandline::{Batch, BodyKey};
 
-use super::around::told_if_hidden;
+use super::around::none_if_hidden;
 use super::content::Copied;
 use super::event::Event;
 use super::trouble::Result;
@@ -28,7 +28,7 @@ impl Messaging {
         now: &Event,
     ) -> Result<Batch> {
         let (own, stored) = (names::conversation(&now.conv), now.encode());
-        let key = match told_if_hidden(self.messages.body_of(&own, now.sequence))?.flatten() {
+        let key = match none_if_hidden(self.messages.body_of(&own, now.sequence))?.flatten() {
             Some(key) => Some(key),
             None if now.is_pulled() => None,
             None => self.body_of_copy(user, copy, now)?,
@@ -53,7 +53,7 @@ impl Messaging {
                 .map(|(place, ..)| (user.clone(), place)),
         };
         let Some((user, place)) = found else { return Ok(None) };
-        Ok(told_if_hidden(self.sync.body_of(&names::inbox(&user), place))?.flatten())
+        Ok(none_if_hidden(self.sync.body_of(&names::inbox(&user), place))?.flatten())
     }
 }
 

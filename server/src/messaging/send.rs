@@ -147,9 +147,9 @@ impl Messaging {
             return batch;
         }
         let ledgers = audience.users().map(|user| names::user_ledger(user));
-        let told = [ledger_name].into_iter().chain(ledgers).collect::<Vec<_>>();
+        let ledgers = [ledger_name].into_iter().chain(ledgers).collect::<Vec<_>>();
         let record = Event::new(Kind::Pulls, &conv, &nobody).encode();
-        batch.fan_out(&record, told.iter().map(|name| (&self.state, name.as_slice())))
+        batch.fan_out(&record, ledgers.iter().map(|name| (&self.state, name.as_slice())))
     }
 }
 

@@ -168,7 +168,7 @@ impl Moment<'_> {
         if (ahead && !state.pulled().is_empty()) || inbox.verdict == Verdict::Future {
             return Ok(Some(SyncPage::start_again(Standing::Future)));
         }
-        let told = *cursor != Cursor::Oldest;
+        let reports_trim = *cursor != Cursor::Oldest;
         let (heads, trimmed) = self.heads(user, state, time_ms, &moves)?;
         let trimmed = trimmed || inbox.verdict == Verdict::Trimmed;
         // At the end the position also passes expired entries.
@@ -189,7 +189,7 @@ impl Moment<'_> {
             heads,
             out: Given::default(),
         };
-        merge.run(told).map(Some)
+        merge.run(reports_trim).map(Some)
     }
 
     /// A page of the sync timeline, with one entry more than the limit lets through.

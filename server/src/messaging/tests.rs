@@ -156,21 +156,21 @@ fn send_second(messaging: &Messaging) {
 }
 
 #[test]
-fn a_pushed_send_that_is_cut_reached_all_fifty_or_nobody_and_its_retry_gives_one() {
+fn an_interrupted_pushed_send_reached_all_fifty_or_nobody_and_its_retry_makes_it_one() {
     let act = send_second;
     Scene { mode: Mode::Push, push_members: 500, act, kind: Kind::Message, joiner: None }
         .cut_everywhere();
 }
 
 #[test]
-fn a_pulled_send_that_is_cut_reached_all_fifty_or_nobody_and_its_retry_gives_one() {
+fn an_interrupted_pulled_send_reached_all_fifty_or_nobody_and_its_retry_makes_it_one() {
     let act = send_second;
     Scene { mode: Mode::Pull, push_members: 500, act, kind: Kind::Message, joiner: None }
         .cut_everywhere();
 }
 
 #[test]
-fn a_join_that_switches_from_push_to_pull_and_is_cut_reached_all_or_nobody() {
+fn an_interrupted_join_that_switches_from_push_to_pull_reached_all_or_nobody() {
     let act = |messaging: &Messaging| {
         messaging.join(CONV, &["late".into()]).expect("there is room");
     };
@@ -180,7 +180,7 @@ fn a_join_that_switches_from_push_to_pull_and_is_cut_reached_all_or_nobody() {
 }
 
 #[test]
-fn a_recall_that_is_cut_took_the_body_and_told_all_or_did_neither() {
+fn an_interrupted_recall_removed_the_body_and_notified_all_or_did_neither() {
     let act = |messaging: &Messaging| {
         messaging.recall(CONV, b"user-0", 1).expect("the ledgers are there");
     };
@@ -304,7 +304,7 @@ fn sync_in_the_middle(rooms: &[String], groups: usize) {
 /// If no line of a user is left, the user's newest events are found by the end of each
 /// conversation.
 #[test]
-fn the_end_of_a_sync_is_not_behind_what_came_after_it_looked() {
+fn the_end_of_a_sync_is_not_after_events_that_it_did_not_read() {
     let crowd = Crowd::new();
     crowd.create("others", &["ann", "carl"]);
     crowd.create("room", &["ann", "bob"]);
@@ -324,7 +324,7 @@ fn the_end_of_a_sync_is_not_behind_what_came_after_it_looked() {
 }
 
 #[test]
-fn a_sync_that_a_join_overtakes_begins_anew() {
+fn a_sync_that_a_join_overtakes_starts_again() {
     let crowd = Crowd::new();
     crowd.create("busy", &["ann", "bob"]);
     crowd.create("room", &["ann"]);

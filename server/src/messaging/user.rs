@@ -56,7 +56,7 @@ impl Membership {
 
     /// Whether it got an event when the event was committed. Earlier versions sent an edit or a
     /// recall to all members.
-    pub fn was_told(&self, sequence: Sequence, event: &Event) -> bool {
+    pub fn got_at_commit(&self, sequence: Sequence, event: &Event) -> bool {
         let is_for_some = event.is_change() && event.flags & HISTORY_JOINED != 0;
         self.periods.contains(sequence) && (!is_for_some || self.periods.contains(event.about))
     }
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_weighs_what_its_ledger_did() {
+    fn a_snapshot_has_the_weight_of_its_ledger() {
         let (mut user, conv, ann) =
             (User::default(), Bytes::from_static(b"c"), Bytes::from_static(b"ann"));
         for sequence in 1..100 {

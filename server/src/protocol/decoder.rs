@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn before_login_little_may_be_asked_for() {
+    fn before_login_only_small_requests_are_allowed() {
         let bounds = Bounds { arguments: 10, bulk_bytes: 16 * 1024, before_login: true, ..BOUNDS };
         let error = |bytes: &[u8]| outcome([bytes], bounds).1;
         assert_eq!(error(b"*1000000\r\n"), Some(ProtocolError::ArgumentCountBeforeLogin));
@@ -442,7 +442,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_comes_out_however_it_is_split(
+        fn encoded_requests_are_decoded_however_they_are_split(
             requests in prop::collection::vec(
                 prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..5), 0..6),
             cuts in prop::collection::vec(1_usize..9, 1..20),

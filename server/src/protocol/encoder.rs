@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_forgotten_and_large_buffers_are_given_back() {
+    fn written_bytes_are_forgotten_and_large_buffers_are_freed() {
         let mut encoder = Encoder::default();
         encoder.bulk(vec![b'x'; 1_000_000]);
         encoder.take(600_000);

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_open_or_glued_to_more_is_refused() {
+    fn a_quote_that_is_open_or_followed_by_text_is_refused() {
         for line in ["\"abc", "'abc", "\"abc\"d", "'a'b", "\"abc\\", "\"abc\\\""] {
             assert_eq!(words(line), None, "{line}");
         }

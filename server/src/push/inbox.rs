@@ -20,14 +20,14 @@ pub struct Inbox {
     /// The cursor of the last frame.
     cursor: Vec<u8>,
     /// The gap at the start was in the reply.
-    gap_told: bool,
+    gap_reported: bool,
     watched: Vec<Key>,
 }
 
 impl Inbox {
     /// Starts after a cursor.
-    pub fn new(user: Bytes, cursor: Vec<u8>, gap_told: bool) -> Inbox {
-        Inbox { user, cursor, gap_told, watched: Vec::new() }
+    pub fn new(user: Bytes, cursor: Vec<u8>, gap_reported: bool) -> Inbox {
+        Inbox { user, cursor, gap_reported, watched: Vec::new() }
     }
 
     /// The position after everything that was pushed.
@@ -66,8 +66,8 @@ impl Inbox {
         (messaging, metrics): (&Messaging, &Metrics),
         out: &mut Encoder,
     ) -> bool {
-        let gap_told = std::mem::take(&mut self.gap_told);
-        if kind == Kind::UserFollow && page.verdict != Standing::Ok && !gap_told {
+        let gap_reported = std::mem::take(&mut self.gap_reported);
+        if kind == Kind::UserFollow && page.verdict != Standing::Ok && !gap_reported {
             self.write_gap(&page, out);
             self.cursor.clone_from(&page.start);
         }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cursor_of_a_gap_is_the_place_before_the_first_frame_that_follows() {
+    fn the_cursor_of_a_gap_is_the_position_before_the_first_frame_after_it() {
         let table = Table::new(Mode::Push);
         let start = table.tail();
         (0..3).for_each(|_| table.send("x", 0));
@@ -289,12 +289,12 @@ mod tests {
         assert_eq!(
             (verdict, rest.len()),
             (Standing::Ok, 2),
-            "who keeps it lacks nothing, and is told once"
+            "who keeps it lacks nothing, and gets one gap"
         );
     }
 
     #[test]
-    fn the_position_comes_by_itself_when_it_moves_without_an_entry() {
+    fn the_position_is_pushed_when_it_moves_without_an_entry() {
         for mode in [Mode::Push, Mode::Pull] {
             let table = Table::new(mode);
             for (body, lifetime_ms) in [("gone", 5), ("one", 0), ("two", 0), ("gone, too", 5)] {

@@ -211,11 +211,11 @@ impl Subscriptions {
         engine: &Engine,
         user: Bytes,
         cursor: Vec<u8>,
-        gap_told: bool,
+        gap_reported: bool,
         heartbeat: Option<Duration>,
     ) -> Result<(), Refusal> {
         self.remove(Kind::UserFollow, &user);
-        let source = Source::User(Inbox::new(user.clone(), cursor, gap_told));
+        let source = Source::User(Inbox::new(user.clone(), cursor, gap_reported));
         let heartbeat = heartbeat.map(Heartbeat::new);
         let one =
             Subscription { kind: Kind::UserFollow, channel: user, source, queued: true, heartbeat };
@@ -427,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_engine_that_was_closed_no_wake_up_is_expected() {
+    fn a_session_is_woken_once_by_a_close_and_then_never() {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
         let engine = Engine::open_in(world, Options::default()).expect("opens");

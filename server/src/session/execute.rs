@@ -205,7 +205,10 @@ impl Session {
         self.shared.metrics.protocol_errors.one();
         if !self.shared.was_foreign.swap(true, Ordering::Relaxed) {
             let address = self.connection.client.address;
-            warn!(%address, "a client speaks HTTP: it is turned away, as all others will be");
+            warn!(
+                %address,
+                "a client speaks HTTP: its connection is closed; later ones are not logged"
+            );
         }
         self.closing = true;
     }
@@ -220,7 +223,7 @@ impl Session {
         }
         self.reply_error(refusal);
         if refusal.word == POISONED {
-            error!(%refusal, "the engine takes no more writes: stopping");
+            error!(%refusal, "the engine refuses all writes: stopping");
             self.shared.stop(StopReason::Poisoned);
         }
     }

@@ -274,7 +274,7 @@ impl Session {
             End::Slow => {
                 return self.cut(&Refusal::new(
                     "SLOW",
-                    "too much waits to be taken, by all clients together",
+                    "all clients together hold more output than client_memory_bytes allows",
                 ));
             }
             End::Full => {
@@ -297,12 +297,12 @@ impl Session {
             (self.shared.limits.stall_timeout(), self.shared.limits.client_stall_seconds);
         let (output_waits, input_waits) = (self.output_waits(), self.input_waits());
         if self.output_pace.is_stalled(output_waits, now, window) {
-            return self
-                .cut(&Refusal::new("SLOW", format!("next to nothing was taken for {seconds} s")));
+            let text = format!("the client took next to nothing for {seconds} s");
+            return self.cut(&Refusal::new("SLOW", text));
         }
         if self.input_pace.is_stalled(input_waits, now, window) {
             let text = format!(
-                "a request is not complete, and next to nothing came of it for {seconds} s"
+                "a request is incomplete, and next to nothing of it arrived for {seconds} s"
             );
             return self.cut(&Refusal::new("SLOW", text));
         }
@@ -420,7 +420,7 @@ impl Session {
             () = poll_fn(|context| self.poll_room(&memory.input, 0, context)),
                 if reading == Reading::NoRoom => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
-            () = self.connection.client.told() => {}
+            () = self.connection.client.asked_to_end() => {}
         }
         memory.output.stop_waiting(id);
         memory.input.stop_waiting(id);

@@ -62,7 +62,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_byte_now_and_then_is_a_stall_and_more_is_none() {
+    fn a_byte_now_and_then_is_a_stall_and_more_is_not() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         pace.add(1);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_reader_whose_bytes_are_acknowledged_in_large_steps_is_none() {
+    fn a_steady_reader_whose_bytes_are_acknowledged_in_large_steps_is_not_stalled() {
         /// The size of a segment on the loopback interface of Linux.
         const STEP: usize = 65_483;
         let start = Instant::now();

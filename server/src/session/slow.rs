@@ -119,7 +119,7 @@ pub(super) async fn elsewhere<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|problem| {
-        error!(%problem, "a command broke off");
-        Refusal::usage("the command broke off: see the server's log")
+        error!(%problem, "a command ended unexpectedly");
+        Refusal::usage("the command ended unexpectedly: see the server's log")
     })
 }

@@ -54,7 +54,7 @@ fn a_dump_that_is_imported_dumps_the_same_but_for_the_times() {
 }
 
 #[test]
-fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
+fn a_line_that_cannot_be_imported_is_named_and_those_before_it_are_imported() {
     let (folder, dir) = made();
     let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
     let target = folder.path().join("imported");
@@ -79,7 +79,7 @@ fn a_line_that_cannot_be_taken_is_named_and_those_before_it_are_in() {
 }
 
 #[test]
-fn an_import_keeps_every_other_verb_out_of_its_directory() {
+fn an_import_locks_its_directory_against_every_other_verb() {
     let (folder, dir) = made();
     let (dump, _) = ends_with(&verb("dump", &[&dir]), 0);
     let (backup, target) = (folder.path().join("backup"), folder.path().join("imported"));
@@ -106,7 +106,7 @@ fn an_import_keeps_every_other_verb_out_of_its_directory() {
     ends_with(&verb("verify", &[&target]), 2);
     for (name, source) in [("backup", &dir), ("restore", &backup), ("salvage", &backup)] {
         let (_, err) = ends_with(&verb(name, &[source, &target]), 2);
-        assert!(err.contains("is there already"), "{name}: {err}");
+        assert!(err.contains("exists already"), "{name}: {err}");
     }
     drop(input);
     ends_with(&first.wait_with_output().expect("it ends"), 0);
@@ -147,7 +147,7 @@ fn a_dump_of_damage_leaves_out_only_the_damaged_sequences_and_names_them() {
 }
 
 #[test]
-fn a_dump_of_a_store_that_is_not_there_names_those_that_are() {
+fn a_dump_of_a_missing_store_names_the_existing_ones() {
     let (_folder, dir) = made();
     let output = run(&[Path::new("dump"), &dir, Path::new("--store"), Path::new("nope")]);
     let (_, err) = ends_with(&output, 2);

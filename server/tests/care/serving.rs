@@ -20,7 +20,7 @@ fn rust_log_chooses_what_is_logged() {
     };
     assert!(refused("error").contains("is locked"));
     assert_eq!(refused("off"), "");
-    assert!(refused("strandline=loud").contains("RUST_LOG is not understood"));
+    assert!(refused("strandline=loud").contains("RUST_LOG is invalid"));
     lock.close().expect("closes");
 }
 
@@ -74,7 +74,7 @@ fn the_log_names_failed_logins_and_disconnected_clients_once_a_minute_each() {
 }
 
 #[test]
-fn a_server_that_meets_a_damaged_manifest_says_what_to_do_next_read_only_too() {
+fn a_server_with_a_damaged_manifest_says_what_to_do_next_also_when_read_only() {
     let (_folder, dir) = made();
     let files = std::fs::read_dir(&dir).expect("lists").map(|entry| entry.expect("lists").path());
     let is_manifest = |path: &PathBuf| path.to_string_lossy().contains("manifest-");
@@ -149,7 +149,7 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_stops() {
 }
 
 #[test]
-fn with_few_descriptors_most_of_those_that_are_left_serve_clients() {
+fn with_few_descriptors_most_of_the_remaining_ones_serve_clients() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let binary = env!("CARGO_BIN_EXE_strandline");
     let free = TcpListener::bind("127.0.0.1:0")

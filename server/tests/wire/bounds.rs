@@ -11,7 +11,7 @@ fn figure(client: &mut Client, name: &str) -> i64 {
 }
 
 #[test]
-fn who_has_not_logged_in_holds_at_most_64_kib_and_nothing_of_what_is_for_others() {
+fn before_login_a_connection_holds_at_most_64_kib_and_nothing_of_the_memory_of_others() {
     const STRANGERS: i64 = 20;
     let server = TestServer::with(|config| {
         config.password = Some("secret".into());
@@ -55,7 +55,7 @@ fn an_idle_connection_is_closed_and_one_that_listens_or_waits_is_not() {
 }
 
 #[test]
-fn subscriptions_of_all_connections_are_limited_together_and_given_back() {
+fn subscriptions_of_all_connections_are_limited_together_and_released() {
     let server = TestServer::with(|config| config.limits.max_total_subscriptions = 3);
     let (mut first, mut second) = (server.client3(), server.client3());
     first.line("SUBSCRIBE a:a");
@@ -79,7 +79,7 @@ fn many_keys(count: usize, after: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_read_of_more_keys_than_a_slice_has_gives_what_a_short_one_would() {
+fn a_read_of_more_keys_than_a_slice_has_returns_what_a_short_one_would() {
     let server = TestServer::start();
     let mut client = server.client();
     for number in [0, 999, 1000, 4999] {
@@ -127,7 +127,7 @@ fn replies_that_consist_of_many_small_parts_are_bounded_too() {
 }
 
 #[test]
-fn a_follow_with_heartbeats_tells_its_position_when_nothing_comes() {
+fn a_follow_with_heartbeats_sends_its_position_when_nothing_comes() {
     let server = TestServer::start();
     let mut client = server.client3();
     assert_eq!(client.line("TL.FOLLOW messages:a AFTER 0 HEARTBEAT 999").word(), "ERR");

@@ -7,7 +7,7 @@ use strandline::{Engine, Options};
 use crate::support::{TestServer, Value};
 
 #[test]
-fn verify_tells_sums_and_findings_in_both_dialects() {
+fn verify_returns_totals_and_findings_in_both_dialects() {
     let server = TestServer::start();
     let mut writer = server.client();
     writer.line("TL.APPEND messages:a one");

@@ -99,7 +99,7 @@ fn entries_are_trimmed_deleted_edited_and_dropped() {
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "the test lets time pass")]
-fn an_entry_with_a_lifetime_of_its_own_goes_by_itself() {
+fn an_entry_with_its_own_lifetime_expires_alone() {
     let server = TestServer::start();
     let mut client = server.client();
     client.line("TL.APPEND messages:a short PX 50");

@@ -9,7 +9,7 @@ fn in_both_dialects(test: impl Fn(&TestServer, &mut Client, &str)) {
 }
 
 #[test]
-fn what_is_appended_is_read_back_in_every_way() {
+fn appended_entries_are_read_back_in_every_way() {
     in_both_dialects(|_, client, name| {
         let key = format!("messages:{name}");
         for (body, sequence) in [("one", 1), ("", 2), ("three", 3)] {
@@ -77,7 +77,7 @@ fn a_fan_out_reaches_every_key_and_counts_each_on_its_own() {
 }
 
 #[test]
-fn a_read_tells_where_the_cursor_stands() {
+fn a_read_reports_where_the_cursor_is() {
     in_both_dialects(|_, client, name| {
         let key = format!("messages:read-{name}");
         let never = client.line(&format!("TL.READ {key} AFTER 0"));
@@ -144,26 +144,26 @@ fn a_cursor_from_before_a_power_cut_that_may_have_taken_entries_is_of_another_ep
         let page = client.line(line);
         (page.get("verdict").text(), page.get("epoch").text())
     };
-    let told = |verdict: &str, epoch: &str| (verdict.to_owned(), epoch.to_owned());
+    let expected = |verdict: &str, epoch: &str| (verdict.to_owned(), epoch.to_owned());
     assert_eq!(
         read(&mut client, &format!("TL.READ messages:a AFTER 1 EPOCH {epoch}")),
-        told("EPOCH", &next)
+        expected("EPOCH", &next)
     );
     assert_eq!(
         read(&mut client, &format!("TL.READ messages:a AFTER 1 EPOCH {next}")),
-        told("OK", &next)
+        expected("OK", &next)
     );
     assert_eq!(
         read(&mut client, &format!("TL.READ sync:a AFTER 1 EPOCH {epoch}")),
-        told("OK", &epoch)
+        expected("OK", &epoch)
     );
     assert_eq!(
         read(&mut client, &format!("TL.FOLLOW messages:a AFTER 1 EPOCH {epoch}")),
-        told("EPOCH", &next)
+        expected("EPOCH", &next)
     );
     assert_eq!(
         read(&mut client, &format!("TL.FOLLOW messages:a AFTER 1 EPOCH {next}")),
-        told("OK", &next)
+        expected("OK", &next)
     );
     let many = client.line("TL.MREAD 2 messages:a sync:a AFTER 0 0");
     let epochs: Vec<String> =
@@ -227,7 +227,7 @@ fn keys_are_listed_in_byte_order_in_pages() {
 }
 
 #[test]
-fn stores_are_made_and_told_and_changed() {
+fn stores_are_created_described_and_changed() {
     in_both_dialects(|_, client, name| {
         assert_eq!(
             client.line(&format!("TL.STORE CREATE {name} TTL 5000")),
@@ -382,7 +382,7 @@ fn a_refused_hello_or_client_command_changes_nothing() {
 }
 
 #[test]
-fn the_list_of_clients_holds_its_filters_and_says_what_each_is_at() {
+fn the_list_of_clients_applies_its_filters_and_shows_what_each_client_runs() {
     let server = TestServer::start();
     let (mut one, mut reader, mut blocked) = (server.client(), server.client(), server.client());
     let (own, read) = (one.line("CLIENT ID").integer(), reader.line("CLIENT ID").integer());
@@ -461,7 +461,7 @@ fn the_connection_commands_answer_as_redis_does() {
 }
 
 #[test]
-fn the_table_is_told_with_true_key_positions() {
+fn the_table_of_commands_has_the_true_key_positions() {
     let server = TestServer::start();
     let mut client = server.client3();
     let count = client.line("COMMAND COUNT").integer();

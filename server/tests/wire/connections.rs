@@ -13,7 +13,7 @@ fn with_password() -> TestServer {
 }
 
 #[test]
-fn a_password_opens_the_door_by_auth_and_by_hello() {
+fn a_password_logs_in_by_auth_and_by_hello() {
     let server = with_password();
     let mut client = server.client();
     for line in ["PING", "TL.LAST messages:a", "SUBSCRIBE sync:a", "HELLO 3", "INFO", "SHUTDOWN"] {
@@ -32,7 +32,7 @@ fn a_password_opens_the_door_by_auth_and_by_hello() {
 }
 
 #[test]
-fn before_login_a_header_that_asks_for_much_is_refused() {
+fn before_login_a_header_that_announces_much_is_refused() {
     let server = with_password();
     for (bytes, complaint) in [
         ("*1000000\r\n", "unauthenticated multibulk length"),

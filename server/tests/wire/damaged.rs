@@ -5,7 +5,7 @@
 
 use std::process::{Command, Output};
 
-use crate::messaging::{all_told, send};
+use crate::messaging::{event_texts, send};
 use crate::support::{Client, TestServer, Value};
 
 const MESSAGES: u8 = 1;
@@ -18,7 +18,7 @@ fn attributes(event: &Value) -> &Value {
 }
 
 #[test]
-fn what_is_damaged_says_so_everywhere_and_nothing_fails() {
+fn damaged_entries_are_marked_everywhere_and_nothing_fails() {
     let mut server = TestServer::start();
     let mut client = server.client();
     client.line("IM.CREATE lake MODE pull MEMBERS ann bob");
@@ -50,29 +50,29 @@ fn what_is_damaged_says_so_everywhere_and_nothing_fails() {
     assert_eq!(client.line("IM.RECALL lake ann 1"), Value::Integer(1), "its place is taken");
     assert_eq!(send(&mut client, "lake bob three"), 4);
     let rows = client.line("IM.HISTORY lake bob AFTER 3");
-    assert_eq!(all_told(&rows), ["4 bob message three"]);
+    assert_eq!(event_texts(&rows), ["4 bob message three"]);
 }
 
 #[test]
-fn a_damaged_sync_timeline_is_filled_up_and_what_is_gone_is_one_lost_entry() {
+fn a_damaged_sync_timeline_is_refilled_and_missing_entries_are_one_lost_entry() {
     let mut server = TestServer::start();
     let mut client = server.client();
     client.line("IM.CREATE red MEMBERS ann bob");
     for body in ["one", "two", "three"] {
         send(&mut client, &format!("red ann {body}"));
     }
-    let whole = all_told(&client.line("IM.SYNC bob 0").get("entries"));
+    let whole = event_texts(&client.line("IM.SYNC bob 0").get("entries"));
     server.damage_store(SYNC);
     let mut client = server.client3();
-    assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), whole);
+    assert_eq!(event_texts(&client.line("IM.SYNC bob 0").get("entries")), whole);
     client.line("TL.TRIM messages:c/{red} BEFORE 4");
     let page = client.line("IM.SYNC bob 0 COUNT 1");
     let lost = page.get("entries");
-    assert_eq!(all_told(&lost), [" 0  lost "]);
+    assert_eq!(event_texts(&lost), [" 0  lost "]);
     assert_eq!((lost.items()[0].items().len(), page.get("more").integer()), (6, 0));
     assert_eq!(send(&mut client, "red ann four"), 4);
     let next = client.line(&format!("IM.SYNC bob {}", page.get("cursor").text()));
-    assert_eq!(all_told(&next.get("entries")), ["red 4 ann message four"]);
+    assert_eq!(event_texts(&next.get("entries")), ["red 4 ann message four"]);
 }
 
 fn strandline(words: &[&str]) -> Output {
@@ -100,18 +100,18 @@ fn a_salvage_names_lost_ledgers_and_members_are_rebuilt() {
     let (dir, target) = (server.data(), server.data().with_extension("salvaged"));
     let [from, to] = [&dir, &target].map(|path| path.to_str().expect("a name").to_owned());
     let salvaged = strandline(&["salvage", &from, &to]);
-    let told = String::from_utf8_lossy(&salvaged.stdout).into_owned();
-    assert_eq!(salvaged.status.code(), Some(1), "{told}");
-    assert!(told.contains("the members of conversation red are lost"), "{told}");
-    assert!(told.contains("conversations and marks of user bob are lost"), "{told}");
+    let out = String::from_utf8_lossy(&salvaged.stdout).into_owned();
+    assert_eq!(salvaged.status.code(), Some(1), "{out}");
+    assert!(out.contains("the members of conversation red are lost"), "{out}");
+    assert!(out.contains("conversations and marks of user bob are lost"), "{out}");
     let rebuilt = strandline(&["rebuild-members", &to]);
-    let told = String::from_utf8_lossy(&rebuilt.stdout).into_owned();
-    assert_eq!(rebuilt.status.code(), Some(0), "{told}");
-    assert!(told.contains("conversation red: 3 members"), "{told}");
+    let out = String::from_utf8_lossy(&rebuilt.stdout).into_owned();
+    assert_eq!(rebuilt.status.code(), Some(0), "{out}");
+    assert!(out.contains("conversation red: 3 members"), "{out}");
     let salvaged = TestServer::with(|config| config.dir = target.clone());
     let mut client = salvaged.client();
     assert_eq!(members(&mut client, "red"), ["ann", "bob", "carl"]);
     assert_eq!(send(&mut client, "red bob again"), 4);
-    assert_eq!(all_told(&client.line("IM.HISTORY red carl AFTER 3")), ["4 bob message again"]);
+    assert_eq!(event_texts(&client.line("IM.HISTORY red carl AFTER 3")), ["4 bob message again"]);
     server.resume();
 }

@@ -62,7 +62,7 @@ fn an_endless_line_is_refused() {
 }
 
 #[test]
-fn a_request_that_is_cut_at_any_byte_hurts_nobody() {
+fn a_request_that_is_cut_at_any_byte_affects_no_other_client() {
     let server = TestServer::start();
     let mut witness = server.client();
     for line in [
@@ -91,7 +91,7 @@ fn a_request_that_is_cut_at_any_byte_hurts_nobody() {
 }
 
 #[test]
-fn who_closes_the_sending_half_still_gets_all_replies() {
+fn a_client_that_closes_its_sending_half_still_gets_all_replies() {
     let server = TestServer::start();
     let mut client = server.client();
     for _ in 0..10_000 {
@@ -105,7 +105,7 @@ fn who_closes_the_sending_half_still_gets_all_replies() {
 }
 
 #[test]
-fn a_pipeline_of_a_hundred_thousand_is_answered_in_order_though_nothing_is_read_meanwhile() {
+fn a_pipeline_of_a_hundred_thousand_is_answered_in_order_even_if_nothing_is_read_meanwhile() {
     const COMMANDS: i64 = 100_000;
     let server = TestServer::start();
     let mut client = server.client();
@@ -131,7 +131,7 @@ fn a_pipeline_of_a_hundred_thousand_is_answered_in_order_though_nothing_is_read_
 }
 
 #[test]
-fn large_replies_to_a_pipeline_that_is_read_late_all_come() {
+fn all_large_replies_to_a_pipeline_that_is_read_late_arrive() {
     const READS: usize = 20_000;
     let server = TestServer::start();
     let mut client = server.client();
@@ -145,7 +145,7 @@ fn large_replies_to_a_pipeline_that_is_read_late_all_come() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_closed_and_the_others_go_on() {
+fn a_client_that_reads_nothing_is_closed_and_the_others_continue() {
     let server = TestServer::with(|config| {
         config.limits.client_stall_seconds = 1;
         config.limits.output_high_water_bytes = 64 * 1024;
@@ -168,7 +168,7 @@ fn a_client_that_takes_nothing_is_closed_and_the_others_go_on() {
 }
 
 #[test]
-fn a_client_that_speaks_http_is_turned_away_and_nothing_behind_runs() {
+fn a_client_that_speaks_http_is_closed_and_nothing_after_that_runs() {
     let server = TestServer::start();
     for head in
         ["POST / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n", "host: 127.0.0.1\r\n", "HEAD /x HTTP/1.0\r\n"]
@@ -195,7 +195,7 @@ fn an_array_may_have_words_that_a_line_of_http_has() {
 }
 
 #[test]
-fn who_closes_the_sending_half_behind_a_blocked_command_gets_the_replies_before_it() {
+fn a_client_that_closes_its_sending_half_after_a_blocked_command_gets_the_replies_before_it() {
     let server = TestServer::start();
     let mut client = server.client();
     let body = "x".repeat(1 << 20);

@@ -200,7 +200,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 #[test]
-fn a_command_that_waits_for_the_disk_keeps_no_other_client_waiting() {
+fn a_command_that_waits_for_the_disk_delays_no_other_client() {
     let disk = GatedDisk { disk: SimulatedDisk::new(), gate: Arc::default() };
     disk.serve(|client| {
         let mut client = client();

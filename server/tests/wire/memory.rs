@@ -20,7 +20,7 @@ fn connected(client: &mut Client) -> String {
 }
 
 #[test]
-fn clients_that_are_gone_are_noticed_though_others_have_used_up_the_read_ahead() {
+fn disconnected_clients_are_noticed_even_if_others_have_used_up_the_read_ahead() {
     let server = TestServer::with(|config| {
         config.limits.read_ahead_bytes = 1 << 20;
         config.limits.total_read_ahead_bytes = 8 << 20;
@@ -59,7 +59,7 @@ fn clients_that_are_gone_are_noticed_though_others_have_used_up_the_read_ahead()
 }
 
 #[test]
-fn half_requests_of_many_connections_are_bounded_together_and_the_largest_goes() {
+fn incomplete_requests_of_many_connections_are_bounded_together_and_the_largest_is_closed() {
     let server = TestServer::with(|config| config.limits.client_memory_bytes = 4 << 20);
     // Each may send its own 1 MiB; all of them together, 20 MiB, exceed the 2 MiB that input may
     // take.
@@ -82,17 +82,17 @@ fn half_requests_of_many_connections_are_bounded_together_and_the_largest_goes()
         pause(20);
     }
     assert_eq!(witness.line("TL.APPEND messages:a x"), Value::Integer(1), "small requests go on");
-    let told = halves.iter_mut().any(|half| {
+    let is_refused = halves.iter_mut().any(|half| {
         half.socket
             .set_read_timeout(Some(Duration::from_millis(10)))
             .expect("an option of the socket");
         half.frame().is_ok_and(|frame| frame.word() == "LIMIT")
     });
-    assert!(told, "somebody was told LIMIT");
+    assert!(is_refused, "one of them got LIMIT");
 }
 
 #[test]
-fn slow_readers_of_large_replies_are_bounded_together_and_the_others_go_on() {
+fn slow_readers_of_large_replies_are_bounded_together_and_the_others_continue() {
     let server = TestServer::with(|config| config.limits.client_memory_bytes = 16 << 20);
     let mut writer = server.client();
     let body = "x".repeat(1 << 20);

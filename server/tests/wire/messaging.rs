@@ -5,7 +5,7 @@ use crate::support::{Client, TestServer, Value};
 
 /// An event of a reply as words, without its time and attributes: the conversation if IM.SYNC
 /// returned it, sequence, sender, kind, body.
-pub fn told(event: &Value) -> String {
+pub fn event_text(event: &Value) -> String {
     let parts = event.items();
     let parts = match parts.split_last() {
         Some((Value::Array(_) | Value::Map(_), parts)) => parts,
@@ -21,8 +21,8 @@ pub fn told(event: &Value) -> String {
 }
 
 /// All events of an array.
-pub fn all_told(events: &Value) -> Vec<String> {
-    events.items().iter().map(told).collect()
+pub fn event_texts(events: &Value) -> Vec<String> {
+    events.items().iter().map(event_text).collect()
 }
 
 /// Sends; returns the sequence.
@@ -31,7 +31,7 @@ pub fn send(client: &mut Client, words: &str) -> i64 {
 }
 
 #[test]
-fn a_conversation_is_made_once_and_tells_who_is_in_it() {
+fn a_conversation_is_created_once_and_lists_its_members() {
     for three in [false, true] {
         let server = TestServer::start();
         let mut client = if three { server.client3() } else { server.client() };
@@ -74,7 +74,10 @@ fn a_conversation_of_one_is_a_note_to_oneself() {
     let mut client = server.client();
     assert_eq!(client.line("IM.CREATE c MEMBERS ann"), Value::Integer(1));
     assert_eq!(send(&mut client, "c ann hello"), 1);
-    assert_eq!(all_told(&client.line("IM.SYNC ann 0").get("entries")), ["c 1 ann message hello"]);
+    assert_eq!(
+        event_texts(&client.line("IM.SYNC ann 0").get("entries")),
+        ["c 1 ann message hello"]
+    );
     assert_eq!(client.line("IM.UNREAD ann").get("c"), Value::Integer(0));
     assert_eq!(client.line("IM.LEAVE c ann"), Value::Integer(1));
     assert_eq!(client.line("IM.MEMBERS c"), Value::Array(vec![]));
@@ -87,7 +90,7 @@ fn a_conversation_of_one_is_a_note_to_oneself() {
 }
 
 #[test]
-fn a_retry_gives_the_first_message_also_after_leaving_and_after_a_restart() {
+fn a_retry_returns_the_first_message_also_after_leaving_and_after_a_restart() {
     let mut server = TestServer::start();
     let mut client = server.client();
     client.line("IM.CREATE c MEMBERS ann bob");
@@ -118,7 +121,7 @@ fn a_retry_gives_the_first_message_also_after_leaving_and_after_a_restart() {
     server.restart();
     let mut client = server.client();
     repeats(&mut client, "after a restart");
-    let history = all_told(&client.line("IM.HISTORY c bob AFTER 0"));
+    let history = event_texts(&client.line("IM.HISTORY c bob AFTER 0"));
     let expected = ["1 ann message hello", "2 bob message hello", "3 carl join ", "4 ann leave "];
     assert_eq!(history, expected);
 }
@@ -141,7 +144,10 @@ fn a_pipeline_of_retries_gives_one_message() {
     assert!(replies.iter().all(|reply| reply.get("seq") == Value::Integer(1)));
     let firsts = replies.iter().filter(|reply| reply.get("duplicate") == Value::Integer(0)).count();
     assert_eq!(firsts, 1);
-    assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), ["c 1 ann message hello"]);
+    assert_eq!(
+        event_texts(&client.line("IM.SYNC bob 0").get("entries")),
+        ["c 1 ann message hello"]
+    );
     // Ids in any order are keys, not a high-water mark.
     for (id, sequence) in [(9, 2), (8, 3), (7, 4), (8, 3)] {
         assert_eq!(send(&mut client, &format!("c ann n{id} ID {id}")), sequence);
@@ -183,7 +189,7 @@ const REFUSED: [(&str, &str); 30] = [
 ];
 
 #[test]
-fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
+fn wrong_requests_are_refused_by_name_and_change_nothing() {
     let server = TestServer::start();
     let mut client = server.client();
     let _made =
@@ -236,7 +242,7 @@ fn what_is_wrong_is_refused_by_name_and_changes_nothing() {
 }
 
 #[test]
-fn more_members_than_allowed_are_refused_and_nobody_of_them_joins() {
+fn more_members_than_allowed_are_refused_and_none_of_them_joins() {
     let server = TestServer::start();
     let mut client = server.client();
     let users: Vec<String> = (0..=100_000).map(|number| format!("u{number}")).collect();
@@ -286,7 +292,7 @@ fn the_stores_that_messaging_keeps_for_itself_are_out_of_reach() {
 }
 
 #[test]
-fn history_shows_each_its_own_periods_in_both_directions() {
+fn history_shows_each_user_its_own_periods_in_both_directions() {
     let server = TestServer::start();
     let mut client = server.client();
     for (conv, policy) in [("all", "all"), ("joined", "joined")] {
@@ -358,7 +364,7 @@ fn history_at_a_time_starts_with_the_first_event_that_is_not_older() {
 }
 
 #[test]
-fn unread_is_what_there_is_to_read_whatever_happened() {
+fn the_unread_count_matches_the_messages_to_read_after_every_change() {
     let server = TestServer::start();
     let mut client = server.client();
     client.line("IM.CREATE c MEMBERS ann bob");
@@ -433,7 +439,7 @@ fn later() {
 }
 
 #[test]
-fn a_body_that_was_taken_back_or_replaced_is_shown_nowhere() {
+fn a_body_that_was_recalled_or_replaced_is_shown_nowhere() {
     for mode in ["push", "pull"] {
         let server = TestServer::start();
         let mut client = server.client();
@@ -467,18 +473,18 @@ fn a_body_that_was_taken_back_or_replaced_is_shown_nowhere() {
         let lengths: Vec<usize> = entries.items().iter().map(|entry| entry.items().len()).collect();
         assert_eq!(lengths, [6, 7, 6, 6, 6, 7], "what was edited says so, {mode}");
         assert_eq!(entries.items()[1].items()[6].get("edited"), Value::Integer(1));
-        assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), expected, "{mode}");
+        assert_eq!(event_texts(&client.line("IM.SYNC bob 0").get("entries")), expected, "{mode}");
         assert_eq!(
-            all_told(&client.line(&format!("IM.SYNC bob {cursor}")).get("entries")),
+            event_texts(&client.line(&format!("IM.SYNC bob {cursor}")).get("entries")),
             expected[1..]
         );
-        assert_eq!(all_told(&client.line("IM.SYNC ann 0").get("entries")), expected);
+        assert_eq!(event_texts(&client.line("IM.SYNC ann 0").get("entries")), expected);
         let history = ["1 ann recall ", "2 ann message better", "3 ann message fine"];
-        assert_eq!(all_told(&client.line("IM.HISTORY c bob AFTER 0")), history);
+        assert_eq!(event_texts(&client.line("IM.HISTORY c bob AFTER 0")), history);
         follower.line(&format!("IM.FOLLOW bob {start}"));
         for event in expected {
             let frame = follower.receive();
-            assert_eq!(told(&Value::Array(frame.items()[3..].to_vec())), event, "{mode}");
+            assert_eq!(event_text(&Value::Array(frame.items()[3..].to_vec())), event, "{mode}");
         }
         let stored = format!("{:?}", client.line("TL.RANGE messages:c/{c} - +"));
         for secret in ["secret-1", "secret-2", "secret-3"] {
@@ -489,7 +495,7 @@ fn a_body_that_was_taken_back_or_replaced_is_shown_nowhere() {
 }
 
 #[test]
-fn a_change_is_pushed_only_to_who_may_see_the_message() {
+fn a_change_is_pushed_only_to_users_who_may_see_the_message() {
     for mode in ["push", "pull", "auto"] {
         let server = TestServer::start();
         let mut client = server.client();
@@ -505,14 +511,14 @@ fn a_change_is_pushed_only_to_who_may_see_the_message() {
         send(&mut client, "c ann open");
         let frame = follower.receive();
         assert_eq!(
-            told(&Value::Array(frame.items()[3..].to_vec())),
+            event_text(&Value::Array(frame.items()[3..].to_vec())),
             "c 5 ann message open",
             "{mode}"
         );
         assert!(hinted.receive().items()[2].text().ends_with("message\nopen"), "{mode}");
         let of_bob = ["c 2 bob join ", "c 5 ann message open"];
-        assert_eq!(all_told(&client.line("IM.SYNC bob 0").get("entries")), of_bob, "{mode}");
-        let of_carl = all_told(&client.line("IM.SYNC carl 0").get("entries"));
+        assert_eq!(event_texts(&client.line("IM.SYNC bob 0").get("entries")), of_bob, "{mode}");
+        let of_carl = event_texts(&client.line("IM.SYNC carl 0").get("entries"));
         let expected = [
             "c 1 ann recall ",
             "c 2 bob join ",
@@ -569,7 +575,7 @@ fn a_list_of_large_last_messages_comes_in_pages_of_bounded_bytes() {
 }
 
 #[test]
-fn an_id_may_have_as_many_bytes_as_with_other_commands() {
+fn an_id_may_have_as_many_bytes_as_in_other_commands() {
     let server = TestServer::start();
     let mut client = server.client();
     let sender = "s".repeat(200);

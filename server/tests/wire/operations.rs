@@ -105,7 +105,7 @@ fn the_document_lists_every_figure_and_no_other() {
 }
 
 #[test]
-fn what_is_worried_about_is_a_figure() {
+fn everything_to_watch_is_a_figure() {
     let all = figures_in("### All figures");
     let watched = figures_in("## What to watch");
     assert!(watched.len() > 10 && watched.is_subset(&all), "{:?}", watched.difference(&all));

@@ -57,7 +57,7 @@ fn subscribers_get_what_is_appended_afterwards_in_both_dialects() {
 }
 
 #[test]
-fn a_channel_that_is_no_timeline_is_accepted_and_stays_silent() {
+fn a_channel_that_is_not_a_timeline_is_accepted_and_stays_silent() {
     let server = TestServer::start();
     let mut client = server.client();
     client.send(&["SUBSCRIBE", "nope:x", "plain", "im:{u}", "sync:u"]);
@@ -72,7 +72,7 @@ fn a_channel_that_is_no_timeline_is_accepted_and_stays_silent() {
 }
 
 #[test]
-fn a_follow_in_resp2_is_told_what_to_use() {
+fn a_follow_in_resp2_gets_an_error_that_names_the_alternative() {
     let server = TestServer::start();
     let refused = server.client().line("TL.FOLLOW messages:a AFTER 0");
     assert!(
@@ -128,7 +128,7 @@ fn a_follow_goes_from_catch_up_to_live_without_gap_or_repetition_under_a_writer(
 }
 
 #[test]
-fn a_follow_that_is_ahead_is_told_so_and_not_started() {
+fn a_follow_from_a_future_cursor_gets_a_verdict_and_is_not_started() {
     let server = TestServer::start();
     let mut client = server.client3();
     client.line("TL.APPEND messages:a x");
@@ -142,7 +142,7 @@ fn a_follow_that_is_ahead_is_told_so_and_not_started() {
 }
 
 #[test]
-fn follows_end_with_the_dialect_that_can_carry_them() {
+fn follows_end_when_the_connection_leaves_resp3() {
     let server = TestServer::start();
     let mut writer = server.client();
     for change in ["HELLO 2", "RESET"] {
@@ -189,17 +189,17 @@ fn a_blocked_read_ends_when_its_time_is_over_or_the_verdict_is_not_ok() {
 }
 
 #[test]
-fn a_blocked_read_of_an_emptied_timeline_is_told_once_and_then_waits() {
+fn a_blocked_read_of_an_emptied_timeline_returns_once_and_then_waits() {
     let server = TestServer::start();
     let mut client = server.client();
     client.line("TL.APPEND messages:a x");
     client.line("TL.TRIM messages:a KEEP 0");
-    let told = client.line("TL.READ messages:a AFTER 0 BLOCK 0");
+    let reply = client.line("TL.READ messages:a AFTER 0 BLOCK 0");
     assert_eq!(
-        (told.get("verdict").text(), told.get("entries").items().len()),
+        (reply.get("verdict").text(), reply.get("entries").items().len()),
         ("TRIMMED".into(), 0)
     );
-    let Value::Integer(next) = told.get("next") else { panic!("{told:?}") };
+    let Value::Integer(next) = reply.get("next") else { panic!("{reply:?}") };
     let after = next.to_string();
     client.send(&["TL.READ", "messages:a", "AFTER", &after, "BLOCK", "0"]);
     // It also waits when the timeline is dropped, because the timeline continues its sequences.
@@ -212,7 +212,7 @@ fn a_blocked_read_of_an_emptied_timeline_is_told_once_and_then_waits() {
 }
 
 #[test]
-fn commands_behind_a_blocked_one_wait_for_it() {
+fn commands_after_a_blocked_one_wait_for_it() {
     let server = TestServer::start();
     let mut client = server.client();
     client.send(&["TL.READ", "messages:a", "AFTER", "0", "BLOCK", "0"]);
@@ -223,7 +223,7 @@ fn commands_behind_a_blocked_one_wait_for_it() {
 }
 
 #[test]
-fn a_blocked_or_subscribed_client_that_goes_is_forgotten_at_once() {
+fn a_blocked_or_subscribed_client_that_disconnects_is_forgotten_at_once() {
     let server = TestServer::start();
     let mut watcher = server.client();
     let mut blocked = server.client();

@@ -18,7 +18,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 }
 
 #[test]
-fn a_stop_waits_for_nobody_who_is_idle_blocked_or_stuck() {
+fn a_stop_does_not_wait_for_idle_blocked_or_stuck_clients() {
     let server = TestServer::start();
     let _idle = server.client();
     let mut blocked = server.client();
@@ -46,7 +46,7 @@ fn shutdown_stops_the_server() {
 }
 
 #[test]
-fn a_failure_in_the_background_stops_the_server_though_no_write_is_refused() {
+fn a_failure_in_the_background_stops_the_server_even_if_no_write_is_refused() {
     let server = TestServer::with(|config| config.memory_budget_bytes = 1 << 20);
     let mut client = server.client();
     client.line("TL.APPEND messages:a x");
@@ -61,7 +61,7 @@ fn a_failure_in_the_background_stops_the_server_though_no_write_is_refused() {
 }
 
 #[test]
-fn the_binary_says_where_it_listens_and_keeps_what_it_acknowledged_over_sigterm() {
+fn the_binary_prints_its_address_and_keeps_acknowledged_entries_across_sigterm() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for run in 1..=2 {
         let mut process = Command::new(env!("CARGO_BIN_EXE_strandline"))
@@ -91,7 +91,7 @@ fn the_binary_says_where_it_listens_and_keeps_what_it_acknowledged_over_sigterm(
 }
 
 #[test]
-fn the_binary_tells_its_version_and_refuses_what_it_does_not_know() {
+fn the_binary_prints_its_version_and_refuses_unknown_arguments() {
     let run = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_strandline"))
             .args(arguments)

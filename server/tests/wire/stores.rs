@@ -53,7 +53,7 @@ fn a_drop_is_refused_in_the_order_of_the_contract_and_takes_everything_with_it()
 }
 
 #[test]
-fn those_who_listen_to_a_dropped_store_are_told() {
+fn listeners_to_a_dropped_store_are_notified() {
     let server = TestServer::start();
     let (mut client, mut follower, mut blocked) =
         (server.client(), server.client3(), server.client());

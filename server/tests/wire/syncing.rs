@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use crate::messaging::{all_told, send, told};
+use crate::messaging::{event_text, event_texts, send};
 use crate::support::{Client, TestServer, Value};
 
 /// Everything after a cursor, and the cursor at the end.
@@ -13,7 +13,7 @@ fn drain(client: &mut Client, user: &str, cursor: &str, options: &str) -> (Vec<S
         let page = client.line(&format!("IM.SYNC {user} {cursor}{options}"));
         assert_eq!(page.get("verdict").text(), "OK", "{user} {cursor}");
         let entries = page.get("entries");
-        all.extend(all_told(&entries));
+        all.extend(event_texts(&entries));
         cursor = page.get("cursor").text();
         if page.get("more") == Value::Integer(0) {
             return (all, cursor);
@@ -26,7 +26,7 @@ fn drain(client: &mut Client, user: &str, cursor: &str, options: &str) -> (Vec<S
 fn followed(frame: &Value, user: &str) -> (String, String) {
     let parts = frame.items();
     assert_eq!((parts[0].text(), parts[1].text()), ("im.entry".into(), user.into()));
-    (parts[2].text(), told(&Value::Array(parts[3..].to_vec())))
+    (parts[2].text(), event_text(&Value::Array(parts[3..].to_vec())))
 }
 
 /// Events of one conversation, which are in the order of its sequences.
@@ -36,7 +36,7 @@ fn of<'a>(conv: &str, events: &'a [String]) -> Vec<&'a String> {
 }
 
 #[test]
-fn pages_of_any_size_give_the_same_whole() {
+fn pages_of_any_size_return_the_same_events() {
     let server = TestServer::with(|config| config.messaging.push_members = 2);
     let mut client = server.client();
     client.line("IM.CREATE pushed MODE push MEMBERS ann bob");
@@ -108,7 +108,7 @@ fn a_count_holds_for_pushed_and_pulled_together() {
 }
 
 #[test]
-fn what_was_acknowledged_is_synced_at_once_on_another_connection() {
+fn acknowledged_sends_are_synced_at_once_on_another_connection() {
     let server = TestServer::start();
     let (mut writer, mut reader) = (server.client(), server.client());
     for mode in ["push", "pull"] {
@@ -146,7 +146,7 @@ fn a_blocked_sync_wakes_on_what_is_pushed_pulled_or_joined() {
         reader.send(&["IM.SYNC", "bob", &cursor, "BLOCK", "0"]);
         writer.line(line);
         let page = reader.receive();
-        assert_eq!(all_told(&page.get("entries")), [expected]);
+        assert_eq!(event_texts(&page.get("entries")), [expected]);
         cursor = page.get("cursor").text();
     }
     // A sync that was already waiting is notified of a conversation that its user has just joined.
@@ -154,7 +154,7 @@ fn a_blocked_sync_wakes_on_what_is_pushed_pulled_or_joined() {
     reader.send(&["IM.SYNC", "eve", &tail, "BLOCK", "0"]);
     writer.line("IM.CREATE new MODE pull MEMBERS ann eve");
     send(&mut writer, "new ann hello");
-    assert_eq!(all_told(&reader.receive().get("entries")), ["new 1 ann message hello"]);
+    assert_eq!(event_texts(&reader.receive().get("entries")), ["new 1 ann message hello"]);
     let late = reader.line("IM.SYNC eve $ BLOCK 30");
     assert_eq!((late.get("verdict").text(), late.get("entries").items().len()), ("OK".into(), 0));
 }
@@ -221,7 +221,7 @@ fn marks_reach_the_other_terminals_of_the_same_user_only() {
 }
 
 #[test]
-fn who_leaves_gets_its_own_leaving_and_nothing_after_it() {
+fn a_user_who_leaves_gets_the_leave_event_and_nothing_after_it() {
     for mode in ["push", "pull"] {
         let server = TestServer::start();
         let mut client = server.client();
@@ -253,7 +253,7 @@ fn a_follow_goes_from_any_cursor_to_live_without_gap_or_repetition() {
                 let (mut events, mut cursor): (Vec<String>, _) = (Vec::new(), "0".to_owned());
                 while events.len() < start {
                     let page = client.line(&format!("IM.SYNC bob {cursor} COUNT 90"));
-                    events.extend(all_told(&page.get("entries")));
+                    events.extend(event_texts(&page.get("entries")));
                     cursor = page.get("cursor").text();
                 }
                 // Every thousand events it drops everything and resumes from the cursor of the last
@@ -327,7 +327,7 @@ fn the_cursor_in_the_reply_to_a_follow_is_where_the_frames_start() {
 }
 
 #[test]
-fn the_cursor_in_the_reply_to_a_follow_is_behind_pulled_events_that_are_gone() {
+fn the_cursor_in_the_reply_to_a_follow_is_after_pulled_events_that_are_gone() {
     let server = TestServer::start();
     let mut client = server.client3();
     client.line("IM.CREATE c MODE pull MEMBERS ann bob");
@@ -343,7 +343,7 @@ fn the_cursor_in_the_reply_to_a_follow_is_behind_pulled_events_that_are_gone() {
 }
 
 #[test]
-fn a_follow_without_cursor_or_dialect_is_told_what_to_use() {
+fn a_follow_without_a_cursor_or_in_resp2_gets_an_error_that_names_the_alternative() {
     let server = TestServer::start();
     let refused = server.client().line("IM.FOLLOW ann 0");
     let names =
@@ -394,7 +394,7 @@ fn hints_carry_the_event_in_a_line_and_its_body() {
 }
 
 #[test]
-fn the_tail_tells_whether_something_is_lacking() {
+fn the_tail_shows_whether_something_is_missing() {
     let server = TestServer::start();
     let mut client = server.client();
     client.line("IM.CREATE pushed MODE push MEMBERS ann bob");
@@ -411,7 +411,7 @@ fn the_tail_tells_whether_something_is_lacking() {
 }
 
 #[test]
-fn cursors_of_others_of_other_histories_and_of_the_future_are_told_apart() {
+fn cursors_of_other_users_of_other_histories_and_of_the_future_are_distinguished() {
     let server = TestServer::start();
     let mut client = server.client3();
     client.line("IM.CREATE c MEMBERS ann bob");
@@ -449,7 +449,7 @@ fn cursors_of_others_of_other_histories_and_of_the_future_are_told_apart() {
 }
 
 #[test]
-fn a_terminal_that_was_away_too_long_is_told_and_recovers() {
+fn a_terminal_that_was_away_too_long_gets_a_verdict_and_recovers() {
     let server = TestServer::start();
     let mut client = server.client3();
     for mode in ["push", "pull"] {
@@ -463,10 +463,10 @@ fn a_terminal_that_was_away_too_long_is_told_and_recovers() {
     let page = client.line(&format!("IM.SYNC bob {old}"));
     assert_eq!(page.get("verdict").text(), "TRIMMED");
     let cursor = page.get("cursor").text();
-    let kept = all_told(&page.get("entries"));
+    let kept = event_texts(&page.get("entries"));
     assert_eq!(kept.first().map(String::as_str), Some("push 4 ann message m4"));
     assert_eq!(kept.len(), 5, "what is pulled is all there");
-    assert_eq!(drain(&mut client, "bob", &cursor, "").0.len(), 0, "told once");
+    assert_eq!(drain(&mut client, "bob", &cursor, "").0.len(), 0, "reported once");
     assert_eq!(
         client.line("IM.SYNC bob 0").get("verdict").text(),
         "OK",
@@ -493,7 +493,7 @@ fn a_terminal_that_was_away_too_long_is_told_and_recovers() {
 }
 
 #[test]
-fn everything_is_there_again_after_a_restart() {
+fn everything_is_kept_across_a_restart() {
     let mut server = TestServer::start();
     let mut client = server.client();
     for mode in ["push", "pull"] {
@@ -528,7 +528,7 @@ fn everything_is_there_again_after_a_restart() {
 }
 
 #[test]
-fn pulled_events_that_were_trimmed_are_told_to_those_who_were_to_get_them() {
+fn trimmed_pulled_events_are_reported_to_the_users_who_would_have_got_them() {
     let server = TestServer::start();
     let mut client = server.client();
     client.line("IM.CREATE room MODE pull MEMBERS ann bob");

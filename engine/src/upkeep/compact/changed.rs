@@ -109,8 +109,8 @@ impl ChangedBodies {
         // Changes that an input has applied stay applied. If several inputs applied changes which
         // are hidden now, the output would need several different values of `applied_to`.
         if applied_to < applied && inputs.len() > 1 {
-            let what =
-                "damage hides changes of bodies: what is beside it is merged when that is repaired";
+            let what = "damage hides changes of bodies: the segments beside it are merged once it \
+                        is repaired";
             let path = state.dir.path_of(&data_name(inputs[0].record().number));
             return Err(damage.unwrap_or_else(|| Error::corrupt(path, 0, what)));
         }

@@ -201,8 +201,8 @@ mod tests {
 
     /// Segments of these tiers and sizes, newest first; the newest has the highest number.
     fn candidates(of: &[(u8, u64)]) -> Vec<Candidate> {
-        let candidate = |(place, (tier, bytes)): (usize, &(u8, u64))| Candidate {
-            number: (of.len() - place) as u64,
+        let candidate = |(index, (tier, bytes)): (usize, &(u8, u64))| Candidate {
+            number: (of.len() - index) as u64,
             kind: Kind::Data(*tier, 0),
             is_whole: true,
             bytes: *bytes,
@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_one_parts_its_neighbours() {
+    fn a_damaged_segment_separates_its_neighbours() {
         let mut nine = candidates(&[(0, 10); 9]);
         nine[4].is_whole = false;
         assert_eq!(choose(&nine, PLENTY), Choice::Nothing);
     }
 
     #[test]
-    fn with_little_room_fewer_are_merged_and_with_none_it_waits() {
+    fn with_little_room_fewer_are_merged_and_with_none_merging_waits() {
         let eight = candidates(&[(0, 10); 8]);
         assert_eq!(choose(&eight, room(79)), merge((1..=7).rev()));
         assert_eq!(choose(&eight, room(20)), merge([2, 1]));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inputs_of_a_merge_are_bounded_and_tiny_rows_of_large_ones_left_alone() {
+    fn the_inputs_of_a_merge_are_bounded_and_few_large_segments_are_left_alone() {
         assert_eq!(choose(&candidates(&[(1, GIB / 4); 8]), PLENTY), merge((1..=4).rev()));
         let alone = candidates(&[(1, GIB / 3); 8]);
         assert_eq!((choose(&alone, PLENTY), debt_bytes(&alone)), (Choice::Nothing, 0));
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn indexes_of_other_timelines_each_day_are_written_again_a_few_times_only() {
+    fn indexes_of_other_timelines_each_day_are_rewritten_only_a_few_times() {
         let (days, sum) = (4096, |inputs: &[u64]| inputs.iter().sum());
         let (longest, written, row) = live(days, |_| 1000, sum);
         assert_eq!(row.iter().sum::<u64>(), days as u64 * 1000);
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(choose(&indexes(&sizes), PLENTY), merge((2..=9).rev()));
         // One large index in every eight: no neighbours are alike.
         let peaks: Vec<u64> =
-            (0..URGENT).map(|place| if place % 8 == 3 { 100 } else { 1 }).collect();
+            (0..URGENT).map(|index| if index % 8 == 3 { 100 } else { 1 }).collect();
         assert_eq!(choose(&indexes(&peaks[1..]), PLENTY), Choice::Nothing);
         assert!(matches!(
             choose(&indexes(&peaks), PLENTY),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_goes_first_alone_and_needs_room_for_what_is_alive_only() {
+    fn garbage_is_rewritten_first_alone_and_needs_room_only_for_live_data() {
         let mut all = candidates(&[(0, 10), (0, 10), (3, 1000)]);
         (all[2].is_garbage, all[2].alive_bytes) = (true, 100);
         assert_eq!((choose(&all, room(100)), debt_bytes(&all)), (merge([1]), 1000));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_needs_room_for_what_is_alive_of_its_inputs_only() {
+    fn a_merge_needs_room_only_for_the_live_data_of_its_inputs() {
         let mut eight = candidates(&[(0, 10); 8]);
         eight.iter_mut().for_each(|candidate| candidate.alive_bytes = 6);
         assert_eq!(choose(&eight, room(48)), merge((1..=8).rev()));
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_does_not_keep_a_row_from_being_merged_that_grows_and_grows() {
+    fn garbage_does_not_prevent_the_merge_of_a_growing_number_of_segments() {
         let mut all = candidates(&[(0, 10); 31]);
         (all[30].is_garbage, all[30].alive_bytes) = (true, 1);
         assert_eq!(choose(&all, PLENTY), merge([1]));
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_behind_with_too_long_a_row_or_more_dead_than_alive() {
+    fn merging_is_behind_with_too_many_segments_or_more_dead_than_live_data() {
         assert!(!is_behind(&candidates(&[(0, 1); 127]), 0));
         assert!(is_behind(&candidates(&[(0, 1); 128]), 0));
         let mut two = candidates(&[(1, 100), (2, 205)]);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn far_behind_it_hurries() {
+    fn merging_that_is_far_behind_hurries() {
         assert!(matches!(choose(&candidates(&[(0, 1); 32]), PLENTY), Choice::Merge(_, true)));
     }
 }

@@ -287,8 +287,8 @@ impl<'a> Merge<'a> {
 
     /// The index entries of a timeline in the inputs, oldest first, with the inputs' indexes.
     fn parts(&self, name: &[u8]) -> Vec<(usize, &TimelineEntry)> {
-        let places = self.inputs.iter().enumerate();
-        places.filter_map(|(place, input)| Some((place, input.at_name(name)?))).collect()
+        let inputs = self.inputs.iter().enumerate();
+        inputs.filter_map(|(index, input)| Some((index, input.at_name(name)?))).collect()
     }
 
     fn segment(&self, input: usize) -> &Segment {

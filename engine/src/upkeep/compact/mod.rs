@@ -82,7 +82,7 @@ pub fn run(state: &State) {
         let done = match remove_dead(state, &mut looked) {
             Ok(()) => merge_next(state),
             Err(Failure::Refused(Error::DiskFull { .. })) => {
-                tell_waiting(state, true);
+                log_waiting(state, true);
                 Ok(false)
             }
             Err(failure) => Err(failure),
@@ -107,7 +107,7 @@ pub fn run(state: &State) {
 /// Merges what is due next. False if nothing is, or there is no space for it.
 fn merge_next(state: &State) -> Result<bool, Failure> {
     let due = next(state);
-    tell_waiting(state, matches!(due, Due::Wait));
+    log_waiting(state, matches!(due, Due::Wait));
     match due {
         Due::Merge(inputs, urgent) => {
             let bytes_per_second = if urgent { 0 } else { state.options.compact_bytes_per_second };
@@ -124,12 +124,12 @@ enum Due {
     Merge(Vec<Arc<Segment>>, bool),
 }
 
-fn tell_waiting(state: &State, waits: bool) {
+fn log_waiting(state: &State, waits: bool) {
     if state.merging.set_waits_for_space(waits) != waits {
         if waits {
-            tracing::warn!("segments wait to be merged: the disk has no room for it");
+            tracing::warn!("merging of segments waits: the disk has no room for it");
         } else {
-            tracing::info!("segments are merged again");
+            tracing::info!("merging of segments continues");
         }
     }
 }

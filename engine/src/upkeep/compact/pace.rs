@@ -64,7 +64,7 @@ impl<'a> Pace<'a> {
     /// Fails if the engine is closing.
     pub fn check(&self) -> Result<()> {
         if self.state.is_closing() {
-            return Err(Error::Closed { what: "the engine is closing: the merge is given up" });
+            return Err(Error::Closed { what: "the engine is closing: the merge is abandoned" });
         }
         Ok(())
     }

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_any_that_it_had_since_the_last_sync() {
+    fn a_length_may_be_any_since_the_last_sync() {
         let disk = SimulatedDisk::new();
         let dir = Dir::new(Arc::new(disk.clone()));
         let file = dir.create("a").expect("create");
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_sync_covered_is_lost_though_a_later_one_works() {
+    fn writes_of_a_failed_sync_are_lost_even_if_a_later_sync_succeeds() {
         let disk = SimulatedDisk::new();
         let dir = Dir::new(Arc::new(disk.clone()));
         let file = dir.create("a").expect("create");
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_meets_every_combination_once() {
+    fn a_walk_visits_every_combination_once() {
         let disk = SimulatedDisk::new();
         let dir = Dir::new(Arc::new(disk.clone()));
         let file = dir.create("a").expect("create");

@@ -86,14 +86,14 @@ fn cut(filled: &Filled, without: Option<Site>) -> Result<usize, String> {
 }
 
 #[test]
-fn a_power_cut_leaves_a_backup_a_restore_or_a_salvage_that_is_whole_or_refused() {
+fn a_power_cut_leaves_a_backup_a_restore_or_a_salvage_that_is_complete_or_refused() {
     for filled in filled() {
         assert!(cut(&filled, None).expect("nothing is wrong") >= Cut::ALL.len(), "{}", filled.by);
     }
 }
 
 #[test]
-fn without_any_of_its_syncs_a_backup_a_restore_or_a_salvage_that_was_done_can_be_lost() {
+fn a_completed_backup_restore_or_salvage_can_be_lost_without_any_one_of_its_syncs() {
     let site = |op: &Op| match op {
         Op::Sync { site, .. } | Op::SyncDir { site } => Some(*site),
         _ => None,

@@ -142,7 +142,7 @@ fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
 /// A merge leaves out entries that a memtable has as trimmed, so a trim must be durable before it
 /// is visible.
 #[test]
-fn a_merge_uses_no_trim_that_a_power_cut_takes() {
+fn a_merge_uses_no_trim_that_a_power_cut_can_take() {
     let gates = Gates::new();
     let (engine, store) = before_a_merge(&gates);
     assert_eq!(store.trim(b"x", Trim::Before(6)).expect("trims"), 5);

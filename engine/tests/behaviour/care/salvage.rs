@@ -53,7 +53,7 @@ fn missing(salvaged: &Entries, whole: &Entries) -> usize {
 }
 
 #[test]
-fn all_of_what_is_whole_is_salvaged_and_goes_on_counting() {
+fn everything_intact_is_salvaged_and_continues_to_count() {
     let image = with_a_log();
     let whole = open(&SimulatedDisk::from_image(&image));
     let (report, engine) = salvage(&SimulatedDisk::from_image(&image));
@@ -77,7 +77,7 @@ fn all_of_what_is_whole_is_salvaged_and_goes_on_counting() {
 }
 
 #[test]
-fn an_expiry_of_its_own_is_salvaged() {
+fn the_expiry_of_a_single_entry_is_salvaged() {
     let disk = SimulatedDisk::from_image(&with_a_log());
     let target = SimulatedDisk::new();
     salvage_in(&dir(&disk), &dir(&target)).expect("salvages");
@@ -91,7 +91,7 @@ fn an_expiry_of_its_own_is_salvaged() {
 }
 
 #[test]
-fn without_its_manifest_everything_is_salvaged_all_the_same() {
+fn everything_is_salvaged_without_the_manifest() {
     let image = with_a_log();
     let whole = contents(&open(&SimulatedDisk::from_image(&image)));
     for how in ["gone", "damaged"] {
@@ -189,8 +189,7 @@ fn without_its_manifest_the_later_edit_counts_in_whichever_file_it_is() {
 }
 
 #[test]
-fn a_lost_index_costs_nothing_that_was_appended_and_two_files_in_each_others_place_nothing_at_all()
-{
+fn a_lost_index_loses_no_entry_and_two_exchanged_files_lose_nothing() {
     let image = two_segments();
     let whole = contents(&open(&SimulatedDisk::from_image(&image)));
     let indexes: Vec<&String> =
@@ -219,7 +218,7 @@ fn a_lost_index_costs_nothing_that_was_appended_and_two_files_in_each_others_pla
 }
 
 #[test]
-fn a_flipped_byte_of_a_data_file_costs_its_block_and_the_loss_is_told() {
+fn a_flipped_byte_of_a_data_file_costs_its_block_and_the_loss_is_reported() {
     let image = two_segments();
     let whole = contents(&open(&SimulatedDisk::from_image(&image)));
     for name in image.files.keys().filter(|name| name.ends_with(".data")) {
@@ -227,14 +226,14 @@ fn a_flipped_byte_of_a_data_file_costs_its_block_and_the_loss_is_told() {
             let (report, engine) =
                 salvage(&changed(&image, |files| files.get_mut(name).expect("there")[at] ^= 1));
             let lost = missing(&contents(&engine), &whole);
-            let told = report.findings.iter().filter(|finding| finding.timeline.is_some());
+            let reported = report.findings.iter().filter(|finding| finding.timeline.is_some());
             assert!(
                 report.findings.iter().any(|finding| finding.path.ends_with(name)),
                 "byte {at} of {name}"
             );
             assert_eq!(
                 lost > 0,
-                told.count() > 0,
+                reported.count() > 0,
                 "byte {at} of {name}: {lost} lost, {:?}",
                 report.findings
             );
@@ -243,7 +242,7 @@ fn a_flipped_byte_of_a_data_file_costs_its_block_and_the_loss_is_told() {
 }
 
 #[test]
-fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
+fn a_hole_in_the_log_costs_what_was_there_and_the_loss_is_reported() {
     let image = with_a_log();
     let whole = contents(&open(&SimulatedDisk::from_image(&image)));
     let name =
@@ -259,9 +258,9 @@ fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
         let (report, engine) = salvage(&disk);
         assert!(report.findings.iter().any(|finding| finding.path.ends_with(&name)));
         let lost = missing(&contents(&engine), &whole);
-        let told = report.findings.iter().any(|finding| finding.timeline.is_some());
+        let reported = report.findings.iter().any(|finding| finding.timeline.is_some());
         assert!(
-            (1..=4).contains(&lost) && told,
+            (1..=4).contains(&lost) && reported,
             "group at {at}: {lost} lost, {:?}",
             report.findings
         );
@@ -269,7 +268,7 @@ fn a_hole_in_the_log_costs_what_stood_there_and_the_loss_is_told() {
 }
 
 #[test]
-fn a_change_in_the_log_tells_where_a_timeline_ended_of_which_nothing_is_left() {
+fn a_change_in_the_log_shows_the_end_of_a_timeline_of_which_nothing_is_left() {
     let disk = SimulatedDisk::new();
     let engine = open(&disk);
     let messages = engine.store("messages").expect("a store");

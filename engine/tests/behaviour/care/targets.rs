@@ -48,7 +48,7 @@ fn is_whole(path: &Path, expected: &Engine) {
 }
 
 #[test]
-fn of_many_at_once_into_one_directory_one_is_done_and_is_whole() {
+fn of_many_at_once_into_one_directory_one_completes() {
     let folder = tempfile::tempdir().expect("a directory");
     let (engine, fills) = fills(&folder);
     for (name, fill) in &fills {
@@ -161,7 +161,7 @@ fn a_target_that_is_being_filled_is_locked_for_others_and_for_engines() {
 }
 
 #[test]
-fn a_file_that_somebody_else_made_in_the_target_stays_and_what_was_made_beside_it_goes() {
+fn a_foreign_file_in_the_target_stays_and_the_files_made_beside_it_are_removed() {
     for (name, fill) in simulated_fills() {
         let whole = SimulatedDisk::new();
         fill(&dir(&whole)).expect("fills it");
@@ -253,16 +253,16 @@ fn a_directory_with_anything_else_is_refused_with_its_name_and_left_as_it_is() {
             std::fs::write(target.join(theirs), b"theirs").expect("writes");
             let refused = fill(&target).expect_err("it is not empty");
             assert!(matches!(refused, Error::Invalid { .. }), "{name}: {refused}");
-            let told = theirs.to_string_lossy().into_owned();
-            assert!(refused.to_string().contains(&told), "{name}: {refused}");
-            assert_eq!(files(&target), BTreeSet::from([told]), "{name}");
+            let text = theirs.to_string_lossy().into_owned();
+            assert!(refused.to_string().contains(&text), "{name}: {refused}");
+            assert_eq!(files(&target), BTreeSet::from([text]), "{name}");
         }
     }
 }
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "the test damages a file")]
-fn what_is_refused_leaves_nothing_in_a_new_directory() {
+fn a_refused_copy_leaves_nothing_in_a_new_directory() {
     let folder = tempfile::tempdir().expect("a directory");
     let (engine, fills) = fills(&folder);
     engine.close().expect("closes");
@@ -288,7 +288,7 @@ fn what_is_refused_leaves_nothing_in_a_new_directory() {
 }
 
 #[test]
-fn a_backup_of_what_is_damaged_is_refused_and_leaves_nothing() {
+fn a_backup_of_a_damaged_directory_is_refused_and_leaves_nothing() {
     let image = two_segments();
     let name = image
         .files

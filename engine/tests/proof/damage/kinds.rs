@@ -125,15 +125,15 @@ impl Damage {
     }
 
     /// Whether the error names the damaged file, or one of the two.
-    pub fn is_told_by(&self, error: &Error) -> bool {
-        let told = error.to_string();
+    pub fn is_named_by(&self, error: &Error) -> bool {
+        let text = error.to_string();
         let with =
-            if let Damage::Exchanged { with, .. } = self { told.contains(with) } else { false };
+            if let Damage::Exchanged { with, .. } = self { text.contains(with) } else { false };
         // Without its manifest a directory does not have the name of the manifest.
-        let manifest = self.file().starts_with("manifest") && told.contains("manifest");
+        let manifest = self.file().starts_with("manifest") && text.contains("manifest");
         // Without one of its files the log breaks off in the one before, or begins in the next one.
-        let gap = matches!(self, Damage::Missing { .. }) && self.is_log() && told.contains("wal-");
-        with || manifest || gap || told.contains(self.file())
+        let gap = matches!(self, Damage::Missing { .. }) && self.is_log() && text.contains("wal-");
+        with || manifest || gap || text.contains(self.file())
     }
 }
 

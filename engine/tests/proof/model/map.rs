@@ -82,11 +82,11 @@ impl Timeline {
     }
 
     /// Whether it is true that the timeline is trimmed to a sequence.
-    pub fn may_be_trimmed_to(&self, told: u64, now: Now) -> bool {
+    pub fn may_be_trimmed_to(&self, reported: u64, now: Now) -> bool {
         let exact = self.trimmed_to(now);
         let is_past = |given: &&(u64, u64)| now.is_past(given.1);
         let past_ttl = self.given.iter().rev().find(is_past).map_or(0, |(sequence, _)| *sequence);
-        told == exact || (exact..=past_ttl).contains(&told)
+        reported == exact || (exact..=past_ttl).contains(&reported)
     }
 
     pub fn verdict(&self, cursor: u64, trimmed_to: u64) -> Verdict {

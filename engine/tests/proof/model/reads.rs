@@ -14,14 +14,14 @@ use super::twins::Twins;
 impl Twins {
     /// An entry as the map knows it. In worlds where the clock goes back, timestamps use the wall
     /// clock and lifetimes sure time: the map knows the first only; `clocks.rs` tests the second.
-    fn told(&self, entry: Entry) -> Entry {
+    fn as_modelled(&self, entry: Entry) -> Entry {
         let start_ms =
             if self.kind.time == Time::GoesBack { entry.time_ms } else { entry.start_ms };
         Entry { start_ms, ..entry }
     }
 
-    fn page_told(&self, page: Page) -> Page {
-        let entries = page.entries.iter().map(|entry| self.told(entry.clone())).collect();
+    fn page_as_modelled(&self, page: Page) -> Page {
+        let entries = page.entries.iter().map(|entry| self.as_modelled(entry.clone())).collect();
         Page { entries, ..page }
     }
 
@@ -32,7 +32,7 @@ impl Twins {
                 let found = self.store(*key).get(NAMES[key.1], sequence).expect("reads");
                 let timeline = self.timeline(*key);
                 let row = timeline.readable(self.now(*key)).find(|row| row.sequence == sequence);
-                prop_assert_eq!(found.map(|found| self.told(found)), row.map(entry));
+                prop_assert_eq!(found.map(|found| self.as_modelled(found)), row.map(entry));
             }
             Operation::Range(key, low, high, limit, direction) => {
                 return self.range(*key, (*low, *high), *limit, *direction);
@@ -42,7 +42,7 @@ impl Twins {
             }
             Operation::Last(key) => {
                 let found = self.store(*key).last(NAMES[key.1]).expect("reads");
-                let found = found.map(|found| self.told(found));
+                let found = found.map(|found| self.as_modelled(found));
                 prop_assert_eq!(
                     found,
                     self.timeline(*key).readable(self.now(*key)).next_back().map(entry)
@@ -101,7 +101,7 @@ impl Twins {
                 (store.range_back(NAMES[key.1], bounds, limit), within(rows.rev(), limit))
             }
         };
-        let page = self.page_told(page.expect("reads"));
+        let page = self.page_as_modelled(page.expect("reads"));
         prop_assert_eq!((page.entries, page.more, page.verdict), (entries, more, Verdict::Ok));
         prop_assert_eq!((page.first, page.last), (timeline.first(now), timeline.last));
         Ok(())
@@ -122,7 +122,7 @@ impl Twins {
         let (verdict, first, last) =
             (timeline.verdict(cursor, trimmed_to), timeline.first(now), timeline.last);
         prop_assert_eq!(
-            self.page_told(page),
+            self.page_as_modelled(page),
             Page { verdict, entries, lost: Vec::new(), first, last, next, more }
         );
         Ok(())

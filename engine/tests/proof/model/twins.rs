@@ -64,7 +64,7 @@ impl Outcome {
             Err(Error::IdConflict { sequence }) => Outcome::IdConflict(sequence),
             Err(Error::SequenceExhausted) => Outcome::Exhausted,
             Err(Error::Invalid { .. }) => Outcome::Invalid,
-            Err(error) => panic!("no batch here should be told: {error}"),
+            Err(error) => panic!("no batch here should fail: {error}"),
         }
     }
 }

@@ -107,11 +107,11 @@ impl Recording {
                     break;
                 }
                 if place % WORKERS == worker {
-                    let told = |what| {
+                    let described = |what| {
                         found.store(true, Ordering::Relaxed);
                         format!("{}, behind call {place} ({}): {what}", self.name, brief(op))
                     };
-                    counts += at_place(place / WORKERS, op, &model, &books).map_err(told)?;
+                    counts += at_place(place / WORKERS, op, &model, &books).map_err(described)?;
                 }
             }
             Ok(counts)
@@ -143,14 +143,14 @@ impl Recording {
                     }
                     let disk = SimulatedDisk::from_image(&image);
                     let thorough = plan.is_thorough(&mut dice);
-                    let told = |what| format!("cut {cut:?} throw {throw}: {what}");
+                    let described = |what| format!("cut {cut:?} throw {throw}: {what}");
                     let recovery =
-                        self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
+                        self.judged(&disk, &image, books, thorough, plan).map_err(described)?;
                     counts.cuts += 1;
                     if plan.recovery_every != 0 && place.is_multiple_of(plan.recovery_every) {
                         counts.nested += self
                             .cut_recovery(&image, &recovery, books, plan, &mut dice)
-                            .map_err(told)?;
+                            .map_err(described)?;
                     }
                 }
             }
@@ -206,11 +206,11 @@ impl Recording {
                     continue;
                 }
                 let disk = SimulatedDisk::from_image(&image);
-                let told = |what| {
+                let described = |what| {
                     format!("{cut:?} after call {place} of the recovery ({}): {what}", brief(op))
                 };
                 let thorough = plan.is_thorough(dice);
-                self.judged(&disk, &image, books, thorough, plan).map_err(told)?;
+                self.judged(&disk, &image, books, thorough, plan).map_err(described)?;
                 judged += 1;
             }
         }
@@ -289,11 +289,11 @@ impl Recording {
                     continue;
                 }
                 let disk = SimulatedDisk::from_image(&image);
-                let told = |what| {
+                let described = |what| {
                     let what = format!("killed, opened, cut {cut:?} after {calls} calls: {what}");
                     replay::keep(&self.keys, &image, books, power, &what)
                 };
-                check_as(dice.below(8) == 0, &disk, &self.keys, books, power).map_err(told)?;
+                check_as(dice.below(8) == 0, &disk, &self.keys, books, power).map_err(described)?;
                 counts.killed += 1;
             }
             Ok(counts)
@@ -313,9 +313,11 @@ impl Recording {
                 if chain >= chains {
                     return Ok(counts);
                 }
-                let told = |what| format!("{}, chain {chain} of seed {seed}: {what}", self.name);
-                counts.nested +=
-                    self.chain(&mut Dice::new(seed << 32 | chain), &judged_before).map_err(told)?;
+                let described =
+                    |what| format!("{}, chain {chain} of seed {seed}: {what}", self.name);
+                counts.nested += self
+                    .chain(&mut Dice::new(seed << 32 | chain), &judged_before)
+                    .map_err(described)?;
             }
         };
         let outcomes: Vec<Result<Counts, String>> = std::thread::scope(|scope| {
@@ -338,11 +340,11 @@ impl Recording {
             books.note(op, &self.events);
         }
         let mut image = model.power_cut(any_cut(dice), dice);
-        let mut told = format!("cut at {place}");
+        let mut described = format!("cut at {place}");
         let mut judged = 0;
         for depth in 0..=3 {
             let fail = |what: String| {
-                replay::keep(&self.keys, &image, &books, true, &format!("{told}: {what}"))
+                replay::keep(&self.keys, &image, &books, true, &format!("{described}: {what}"))
             };
             let disk = SimulatedDisk::from_image(&image);
             let thorough = depth == 3 || dice.below(4) == 0;
@@ -364,7 +366,7 @@ impl Recording {
             }
             let cut = any_cut(dice);
             image = model.power_cut(cut, dice);
-            told = format!("{told}, {cut:?} at {place} of {}", log.len());
+            described = format!("{described}, {cut:?} at {place} of {}", log.len());
         }
         Ok(judged)
     }

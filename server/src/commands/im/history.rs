@@ -20,8 +20,8 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
     Command::new("IM.CONVERSATIONS", -2, Class::Read, Run::Now(conversations)).one_key().told(
         "user [AFTER token] [COUNT n]",
         "Map: next, items (maps of conv, seq, time, sender, kind, body, unread, read; attributes \
-         if the last message has any), by last activity at the time of the first page; what moved \
-         since comes (again) at the end.",
+         if the last message has any), by last activity at the time of the first page; \
+         conversations that moved since come (again) at the end.",
     ),
 ];
 

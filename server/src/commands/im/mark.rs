@@ -17,19 +17,18 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
         .told("user [conv ...]", "Map: conv to the number of unread messages."),
     Command::new("IM.RECALL", 4, Class::Write, Run::Now(recall)).one_key().told(
         "conv user seq",
-        "1: the body is gone, and every member who may see the message is told; 0: it was \
-         recalled before. NOTFOUND: no such message, \
-         or nothing of it is kept; NOPERM: not the sender, not a member, or too late.",
+        "1: the body is removed, and every member who may see the message is notified; 0: it was \
+         recalled before. NOTFOUND: no such message, or nothing of it is kept; NOPERM: not the \
+         sender, not a member, or too late.",
     ),
     Command::new("IM.EDIT", 5, Class::Write, Run::Now(edit)).one_key().told(
         "conv user seq body",
-        "1: the message has the new body, and every member who may see it is told. Refused as \
-         IM.RECALL is; a recalled message is \
-         NOTFOUND.",
+        "1: the message has the new body, and every member who may see it is notified. Refused as \
+         IM.RECALL is; a recalled message is NOTFOUND.",
     ),
     Command::new("IM.HIDE", -4, Class::Write, Run::Now(hide)).one_key().told(
         "conv user seq [seq ...]",
-        "Integer: how many messages this user does not see any more.",
+        "Hides messages from this user; integer: the number of messages that became hidden.",
     ),
 ];
 

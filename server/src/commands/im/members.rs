@@ -16,10 +16,10 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
     ),
     Command::new("IM.JOIN", -3, Class::Write, Run::Now(join))
         .one_key()
-        .told("conv user [user ...]", "Integer: how many became members."),
+        .told("conv user [user ...]", "Integer: the number of users who became members."),
     Command::new("IM.LEAVE", -3, Class::Write, Run::Now(leave))
         .one_key()
-        .told("conv user [user ...]", "Integer: how many were members."),
+        .told("conv user [user ...]", "Integer: the number of users who were members."),
     Command::new("IM.MEMBERS", -2, Class::Read, Run::Now(members))
         .one_key()
         .told("conv [AFTER user] [COUNT n]", "Array of users in byte order."),

@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 pub(in crate::commands) static COMMANDS: &[Command] =
     &[Command::new("IM.SEND", -4, Class::Write, Run::Write(send)).one_key().told(
         "conv sender body [ID id] [PX ms]",
-        "Map: seq, time, duplicate (0 or 1). Durable, and with every member or nobody.",
+        "Map: seq, time, duplicate (0 or 1). Durable; reaches every member or none.",
     )];
 
 fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {

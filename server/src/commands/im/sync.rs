@@ -175,12 +175,12 @@ fn begin(
         context.connection.check_room(context.shared, 1)?;
     }
     if page.verdict.goes_on() {
-        let gap_told = page.verdict != Standing::Ok;
+        let gap_reported = page.verdict != Standing::Ok;
         context.connection.subscriptions.follow_user(
             &context.shared.engine,
             user,
             start.clone(),
-            gap_told,
+            gap_reported,
             pause,
         )?;
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::messaging::moments::incompressible;
 
 #[test]
-fn each_change_is_decided_once_however_many_change_something_at_once() {
+fn each_change_is_decided_once_however_many_run_at_the_same_time() {
     const EDITORS: u64 = 8;
     const EDITS: u64 = 40;
     let table = Table::new();
@@ -29,7 +29,7 @@ fn each_change_is_decided_once_however_many_change_something_at_once() {
 }
 
 #[test]
-fn ledgers_of_changes_are_as_long_as_there_are_changed_messages() {
+fn ledgers_of_changes_have_as_many_records_as_there_are_changed_messages() {
     let table = Table::new();
     table.create("room", Mode::Pull, &["ann", "bob"]);
     table.send("room", "one");
@@ -46,7 +46,7 @@ fn ledgers_of_changes_are_as_long_as_there_are_changed_messages() {
 }
 
 #[test]
-fn what_is_read_for_a_message_does_not_grow_with_the_changes_of_others() {
+fn reads_for_a_message_do_not_grow_with_the_changes_of_others() {
     const MESSAGES: u64 = 400;
     let table = Table::new();
     table.create("room", Mode::Pull, &["ann", "bob"]);
@@ -67,7 +67,7 @@ fn what_is_read_for_a_message_does_not_grow_with_the_changes_of_others() {
 }
 
 #[test]
-fn a_history_steps_over_edits_in_both_directions() {
+fn a_history_skips_edits_in_both_directions() {
     const EDITS: u64 = 2000;
     let table = Table::new();
     table.create("room", Mode::Pull, &["ann", "bob"]);

@@ -6,7 +6,7 @@ use strandline::Trim;
 use super::*;
 
 #[test]
-fn a_message_is_changed_where_only_copies_of_it_are_left() {
+fn a_message_of_which_only_copies_are_left_can_be_changed() {
     for (mode, by_delete) in [(Mode::Push, false), (Mode::Push, true), (Mode::Auto, false)] {
         let table = Table::new();
         table.create("noise", Mode::Push, &["ann", "bob"]);
@@ -35,7 +35,7 @@ fn a_message_is_changed_where_only_copies_of_it_are_left() {
         table.edit("room", 2, "second");
         table.edit("room", 3, "last");
         let of_room: Vec<String> =
-            table.drain("bob", 2).into_iter().filter(|told| told.starts_with("room")).collect();
+            table.drain("bob", 2).into_iter().filter(|line| line.starts_with("room")).collect();
         let expected = [
             "room 1 recall ",
             "room 2 message second",
@@ -74,7 +74,7 @@ fn a_message_is_changed_where_only_copies_of_it_are_left() {
 }
 
 #[test]
-fn a_message_is_refused_by_the_right_name_also_when_only_former_members_have_copies() {
+fn changes_are_refused_with_the_right_error_when_only_former_members_have_copies() {
     let table = Table::new();
     table.create("room", Mode::Push, &["ann", "bob", "carl"]);
     table.send("room", "one");
@@ -98,7 +98,7 @@ fn a_message_is_refused_by_the_right_name_also_when_only_former_members_have_cop
 }
 
 #[test]
-fn a_copy_that_only_a_former_member_has_is_known_though_nothing_names_him_any_more() {
+fn a_copy_of_a_former_member_is_found_when_no_record_names_the_member() {
     let table = Table::new();
     table.create("room", Mode::Push, &["ann", "carl"]);
     table.send("room", "one");
@@ -124,7 +124,7 @@ fn a_copy_that_only_a_former_member_has_is_known_though_nothing_names_him_any_mo
 }
 
 #[test]
-fn a_copy_shows_the_newest_body_also_when_only_its_author_who_left_has_that() {
+fn a_copy_shows_the_newest_body_when_only_its_author_who_left_has_it() {
     let table = Table::new();
     table.create("room", Mode::Push, &["ann", "bob"]);
     table.send("room", "one"); // 1

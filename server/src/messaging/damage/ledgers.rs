@@ -27,8 +27,9 @@ fn rebuilt(is_lost: impl Fn(&str) -> bool) -> (LostLedgers, Vec<(Bytes, usize)>,
     let table = open(&disk, now_ms);
     let lost = table.messaging.lost_ledgers().expect("reads");
     let mut all = Vec::new();
-    let told = table.messaging.rebuild(|rebuilt| all.push((rebuilt.conv.clone(), rebuilt.members)));
-    assert_eq!(told.expect("rebuilds"), lost);
+    let result =
+        table.messaging.rebuild(|rebuilt| all.push((rebuilt.conv.clone(), rebuilt.members)));
+    assert_eq!(result.expect("rebuilds"), lost);
     assert_eq!(
         table.messaging.lost_ledgers().expect("reads"),
         LostLedgers::default(),
@@ -93,7 +94,7 @@ fn ledgers_that_are_all_lost_are_rebuilt_from_events_and_copies() {
         let kept = now.iter().filter(|event| then.contains(event)).count();
         assert!(kept + 2 >= then.len() && now.len() == then.len(), "{conv} {user}: {now:?}");
     }
-    let of_pushed = |table: &Table| -> Vec<Told> {
+    let of_pushed = |table: &Table| -> Vec<Summary> {
         table.drain("ann", 100).into_iter().filter(|event| event.0 == "joined").collect()
     };
     assert_eq!(of_pushed(&table), of_pushed(&before));
@@ -106,7 +107,7 @@ fn ledgers_that_are_all_lost_are_rebuilt_from_events_and_copies() {
 }
 
 #[test]
-fn a_user_whose_ledger_is_lost_is_where_the_conversations_say() {
+fn a_user_whose_ledger_is_lost_is_a_member_where_the_conversations_say() {
     let (lost, all, table) = rebuilt(|name| name == "u/bob");
     assert_eq!((lost.conversations.len(), lost.users, all.len()), (0, vec![Bytes::from("bob")], 0));
     let counts = table.messaging.unread(b"bob", &[]).expect("bob is known");
@@ -163,7 +164,7 @@ fn moved_to_nothing(table: &Table, stores: &[&str]) -> Table {
     opened(&clock, &engine)
 }
 
-fn of_lake(table: &Table, user: &str) -> Vec<Told> {
+fn of_lake(table: &Table, user: &str) -> Vec<Summary> {
     table.drain(user, 7).into_iter().filter(|event| event.0 == PULLED).collect()
 }
 
@@ -173,7 +174,7 @@ fn whole_scene() -> Table {
 }
 
 #[test]
-fn a_terminal_goes_on_from_the_end_of_what_was_imported() {
+fn a_terminal_continues_from_the_end_of_an_import() {
     let before = whole_scene();
     let table = moved_to_nothing(&before, &["im.pulled", "im.state", "messages", "sync"]);
     for user in USERS {
@@ -190,7 +191,7 @@ fn a_terminal_goes_on_from_the_end_of_what_was_imported() {
         table.send(PULLED, "ann", "new".into()).expect("ann is a member");
         let page =
             table.messaging.sync(user.as_bytes(), &cursor, Limit::entries(9)).expect("syncs");
-        assert_eq!(told(&page.deliveries[0]).3, "new", "{user}");
+        assert_eq!(summary(&page.deliveries[0]).3, "new", "{user}");
     }
     let stores = table.engine.stores();
     let lines = stores.iter().find(|store| store.name == "im.pulled").expect("it is there");
@@ -198,7 +199,7 @@ fn a_terminal_goes_on_from_the_end_of_what_was_imported() {
 }
 
 #[test]
-fn events_without_ledgers_are_refused_by_name_and_pulled_ones_are_there_once_they_are_rebuilt() {
+fn events_without_ledgers_are_refused_by_name_and_pulled_ones_are_shown_after_a_rebuild() {
     let before = whole_scene();
     let table = moved(&before, &["messages", "sync"]);
     let messaging = &table.messaging;
@@ -236,11 +237,11 @@ fn events_without_ledgers_are_refused_by_name_and_pulled_ones_are_there_once_the
     let cursor = messaging.cursor(b"carl", &tail).expect("his");
     table.send(PULLED, "carl", "new".into()).expect("carl is a member");
     let page = messaging.sync(b"carl", &cursor, Limit::entries(9)).expect("syncs");
-    assert_eq!(page.deliveries.iter().map(|one| told(one).3).collect::<Vec<_>>(), ["new"]);
+    assert_eq!(page.deliveries.iter().map(|one| summary(one).3).collect::<Vec<_>>(), ["new"]);
 }
 
 #[test]
-fn who_left_is_no_member_of_what_is_rebuilt_also_when_only_copies_tell() {
+fn a_user_who_left_is_not_rebuilt_as_a_member_when_only_copies_show_it() {
     let table = open(&SimulatedDisk::new(), START_MS);
     table.create("room", Mode::Push, &["ann", "bob", "carl"]);
     table.send("room", "ann", "one".into()).expect("sent");
@@ -281,7 +282,7 @@ fn pulled_events_are_shown_after_an_import_whatever_lines_came_with_it() {
 }
 
 #[test]
-fn who_came_back_is_a_member_of_what_is_rebuilt_also_when_only_a_message_tells() {
+fn a_user_who_came_back_is_rebuilt_as_a_member_when_only_a_message_shows_it() {
     let table = open(&SimulatedDisk::new(), START_MS);
     let table = Table {
         messaging: Messaging::open(
@@ -305,7 +306,7 @@ fn who_came_back_is_a_member_of_what_is_rebuilt_also_when_only_a_message_tells()
 }
 
 #[test]
-fn a_join_counts_also_when_only_later_records_of_the_user_are_left() {
+fn a_join_counts_when_only_later_records_of_the_user_are_left() {
     for is_conversation_lost in [true, false] {
         let table = open(&SimulatedDisk::new(), START_MS);
         table.create("room", Mode::Push, &["ann"]);
@@ -360,8 +361,8 @@ fn an_import_with_ledgers_last_shows_who_left_and_what_was_edited_as_before() {
             .messaging
             .sync(user.as_bytes(), &Cursor::Oldest, Limit::entries(100))
             .expect("syncs");
-        let mut rows: Vec<(Told, u64)> =
-            page.deliveries.iter().map(|one| (told(one), one.shown.edited)).collect();
+        let mut rows: Vec<(Summary, u64)> =
+            page.deliveries.iter().map(|one| (summary(one), one.shown.edited)).collect();
         rows.sort();
         rows
     };

@@ -10,7 +10,7 @@ use super::*;
 
 /// A start makes the copies that an earlier start did not complete.
 #[test]
-fn copies_that_a_crash_or_a_full_disk_cut_short_are_made_by_the_next_start() {
+fn copies_that_a_crash_or_a_full_disk_interrupted_are_made_by_the_next_start() {
     let lacking = |disk: &SimulatedDisk| {
         let files = disk.contents().files;
         let indexes =
