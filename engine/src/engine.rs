@@ -189,10 +189,9 @@ impl Engine {
     /// notice. A store that is created later with the same name is a different store: it starts
     /// empty, with another epoch.
     ///
-    /// `messages` and `sync` cannot be dropped. A batch that waits for its commit meanwhile is
-    /// either committed before the drop or refused. Without `force`, commits wait while the call
-    /// looks for readable entries a second time; this takes long only if a great number of
-    /// timelines are empty.
+    /// A batch that waits for its commit meanwhile is either committed before the drop or refused.
+    /// Without `force`, commits wait while the call looks for readable entries a second time; this
+    /// takes long only if a great number of timelines are empty.
     pub fn drop_store(&self, name: &str, force: bool) -> Result<()> {
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
