@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::{Copies, StoreRecord};
 use crate::ids::TimeMs;
 use crate::notify::watch::Watcher;
-use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
+use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options, check_store_name};
 use crate::recover::open;
 use crate::recover::recovery::Recovery;
 use crate::running::Running;
@@ -406,14 +406,6 @@ impl Engine {
         let flushed = if self.state().options.read_only { Ok(()) } else { self.flush() };
         self.running.close(flushed)
     }
-}
-
-fn check_store_name(name: &str) -> Result<()> {
-    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
-    if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
-        return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _, - and ."));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,10 @@
 //! The options of an engine. The defaults are right for a server; tests use small values.
 
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::ids::MAX_STORES;
+
 /// The options for opening an engine.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -112,6 +117,30 @@ impl Options {
     pub(crate) fn group_bytes(&self) -> usize {
         (self.memory_budget_bytes / 24).min(MOST_MEMTABLE_BYTES / 3)
     }
+}
+
+/// Refuses a name that no store can have.
+pub(crate) fn check_store_name(name: &str) -> Result<()> {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
+    if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
+        return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _, - and ."));
+    }
+    Ok(())
+}
+
+/// Refuses names that one engine cannot have together.
+pub(crate) fn check_store_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut known = HashSet::new();
+    for name in names {
+        check_store_name(name)?;
+        if !known.insert(name) {
+            return Err(Error::invalid(format!("two stores have the name {name:?}")));
+        }
+        if known.len() > MAX_STORES {
+            return Err(Error::TooManyStores { limit: MAX_STORES });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -170,6 +170,21 @@ fn what_is_salvaged_verifies_and_the_losses_are_told() {
 }
 
 #[test]
+fn a_salvage_without_the_manifest_knows_the_stores_of_the_server() {
+    let (folder, dir) = made();
+    let files = std::fs::read_dir(&dir).expect("lists").map(|file| file.expect("a file").path());
+    let is_manifest = |path: &PathBuf| path.to_string_lossy().contains("manifest-");
+    files.filter(is_manifest).for_each(|path| std::fs::remove_file(path).expect("removes"));
+    let target = folder.path().join("salvaged");
+    ends_with(&verb("salvage", &[&dir, &target]), 1);
+    let engine = open_when_free(&target);
+    let names: Vec<String> = engine.stores().into_iter().map(|store| store.name).collect();
+    assert!(names.starts_with(&["messages".into()]) && names.contains(&"sync".into()), "{names:?}");
+    let messages = engine.store("messages").expect("a store");
+    assert_eq!(messages.get(b"c/1", 1).expect("reads").expect("is there").body, "hello");
+}
+
+#[test]
 fn a_directory_that_holds_no_engine_gets_none_but_where_it_is_filled() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = |name: &str| folder.path().join(name);

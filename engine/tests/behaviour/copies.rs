@@ -9,6 +9,7 @@ use strandline::{
     Batch, Copies, Engine, Entry, Limit, Options, StoreOptions, Trim, restore_in, salvage_in,
 };
 
+use crate::two_stores;
 use crate::world::{House, soon};
 
 const STORE: &str = "ledgers";
@@ -524,6 +525,7 @@ fn backup_restore_and_salvage_know_the_twins() {
         let found = salvage_in(
             &Dir::new(std::sync::Arc::new(SimulatedDisk::from_image(&image))),
             &target.dir(),
+            &two_stores::NAMES,
         );
         let found = found.expect("salvages");
         assert!(

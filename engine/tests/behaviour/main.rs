@@ -27,4 +27,6 @@ mod short;
 mod snapshots;
 mod space;
 mod stores;
+#[path = "../two_stores/mod.rs"]
+mod two_stores;
 mod world;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use strandline::vfs::simulated::{Cut, Dice, Model, SECTOR_BYTES, SimulatedDisk};
 use strandline::{Batch, BodyKey, Engine, Limit, Options, Store, restore_in, salvage_in};
 
+use crate::two_stores;
 use crate::world::House;
 
 const MEMBERS: usize = 12;
@@ -345,7 +346,9 @@ fn a_backup_and_a_salvage_have_bodies_as_they_are_now() {
                 House { disk: SimulatedDisk::from_image(&image), ..House::with(options()) },
                 House::with(options()),
             );
-            let found = salvage_in(&wreck.dir(), &saved.dir()).expect("salvages").findings;
+            let found = salvage_in(&wreck.dir(), &saved.dir(), &two_stores::NAMES)
+                .expect("salvages")
+                .findings;
             // Without a manifest, files that were about to be removed are parts like others.
             let is_whole = found.iter().all(|finding| finding.timeline.is_none());
             assert!(is_whole || !with_manifest, "{found:?}");

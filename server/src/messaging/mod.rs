@@ -94,7 +94,7 @@ pub use names::MAX_ID_BYTES;
 pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use rebuild::{LostLedgers, Rebuilt};
 pub use send::Message;
-pub use stores::FIRST_STORES;
+pub use stores::{FIRST_STORES, MESSAGES_STORE};
 pub use trouble::Trouble;
 
 use conversation::Conversation;
@@ -102,7 +102,7 @@ use effort::Effort;
 use ledger::{Ledger, Ledgers};
 use list::Lists;
 use pulled::Tails;
-use stores::{MESSAGES_STORE, SYNC_STORE};
+use stores::SYNC_STORE;
 use trouble::Result;
 use user::User;
 

@@ -11,6 +11,7 @@ use strandline::{Batch, Engine, Finding, Options, Trim, World, salvage_in};
 use super::directory::{
     Entries, changed, contents, dir, open, send, try_open, two_segments, verify,
 };
+use crate::two_stores;
 
 /// The same engine with entries in the log, too: appends, and changes of entries in segments.
 fn with_a_log() -> Image {
@@ -31,7 +32,7 @@ fn with_a_log() -> Image {
 fn salvage(disk: &SimulatedDisk) -> (strandline::Salvage, Engine) {
     let before = disk.contents();
     let target = SimulatedDisk::new();
-    let report = salvage_in(&dir(disk), &dir(&target)).expect("salvages");
+    let report = salvage_in(&dir(disk), &dir(&target), &two_stores::NAMES).expect("salvages");
     assert_eq!(disk.contents(), before, "the source is not changed");
     let engine = open(&target);
     assert_eq!(verify(&engine).findings, [], "what is salvaged is whole");
@@ -78,7 +79,7 @@ fn all_of_what_is_whole_is_salvaged_and_goes_on_counting() {
 fn an_expiry_of_its_own_is_salvaged() {
     let disk = SimulatedDisk::from_image(&with_a_log());
     let target = SimulatedDisk::new();
-    salvage_in(&dir(&disk), &dir(&target)).expect("salvages");
+    salvage_in(&dir(&disk), &dir(&target), &two_stores::NAMES).expect("salvages");
     let at = |now_ms| {
         let clock = Arc::new(ManualClock::at(now_ms));
         let options = Options { memory_budget_bytes: 1, read_only: true, ..Options::default() };

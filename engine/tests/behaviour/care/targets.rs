@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::directory::{changed, contents, dir, open, send, try_open, two_segments, verify};
 use crate::disks::as_the_disk;
+use crate::two_stores;
 
 /// A way to fill a target.
 type Fill = (&'static str, Box<dyn Fn(&Path) -> Result<(), Error> + Send + Sync>);
@@ -30,7 +31,12 @@ fn fills(folder: &TempDir) -> (Engine, [Fill; 3]) {
     let fills: [Fill; 3] = [
         ("backup", Box::new(move |target| running.backup(target).map(drop))),
         ("restore", Box::new(move |target| strandline::restore(&backup, target).map(drop))),
-        ("salvage", Box::new(move |target| strandline::salvage(&damaged, target).map(drop))),
+        (
+            "salvage",
+            Box::new(move |target| {
+                strandline::salvage(&damaged, target, &two_stores::NAMES).map(drop)
+            }),
+        ),
     ];
     (engine, fills)
 }
@@ -125,7 +131,8 @@ fn simulated_fills() -> [FillIn; 3] {
         (
             "salvage",
             Arc::new(move |target: &Dir| {
-                salvage_in(&dir(&SimulatedDisk::from_image(&damaged)), target).map(drop)
+                salvage_in(&dir(&SimulatedDisk::from_image(&damaged)), target, &two_stores::NAMES)
+                    .map(drop)
             }),
         ),
     ]
@@ -279,7 +286,10 @@ fn what_is_refused_leaves_nothing_in_a_new_directory() {
     drop(lock);
     let nothing = folder.path().join("nothing");
     std::fs::create_dir_all(&nothing).expect("makes it");
-    refused.push(("salvage of nothing", strandline::salvage(&nothing, &target).map(drop)));
+    refused.push((
+        "salvage of nothing",
+        strandline::salvage(&nothing, &target, &two_stores::NAMES).map(drop),
+    ));
     for (name, refused) in refused {
         assert!(refused.is_err(), "{name}");
         assert!(!folder.path().join("one").exists(), "{name} leaves something");
