@@ -41,7 +41,7 @@ fn open_files() -> u64 {
 
 /// Memtables of 1 MiB.
 fn options() -> Options {
-    Options { memory_budget_bytes: 8 * 1024 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 8 * 1024 * 1024, ..two_stores::options() }
 }
 
 fn open(dir: &Path, options: Options) -> Engine {

@@ -15,7 +15,7 @@ use crate::world::{House, soon};
 const STORE: &str = "ledgers";
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
 }
 
 fn names() -> Vec<String> {

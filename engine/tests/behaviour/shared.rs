@@ -12,7 +12,7 @@ use crate::world::House;
 const MEMBERS: usize = 12;
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
 }
 
 struct Table {
@@ -122,7 +122,7 @@ fn one_change_shows_in_every_entry_wherever_it_is() {
 #[test]
 fn a_change_costs_the_same_for_two_entries_and_for_five_hundred() {
     let cost = |members: usize, flushes: bool| {
-        let house = House::with(Options::default());
+        let house = House::with(two_stores::options());
         let table = open(&house);
         table.fan_out(b"one", members);
         if flushes {

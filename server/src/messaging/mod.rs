@@ -81,7 +81,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline::{Copies, Engine, Error, Store, StoreInfo, StoreOptions, WEEK_MS};
+use strandline::{Copies, Engine, Error, Store, StoreInfo, StoreOptions};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
@@ -94,7 +94,7 @@ pub use names::MAX_ID_BYTES;
 pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use rebuild::{LostLedgers, Rebuilt};
 pub use send::Message;
-pub use stores::{FIRST_STORES, MESSAGES_STORE};
+pub use stores::{FIRST_STORES, MESSAGES_STORE, WEEK_MS, first_stores};
 pub use trouble::Trouble;
 
 use conversation::Conversation;

@@ -59,8 +59,8 @@ pub struct Salvage {
 
 /// Creates a new directory from everything readable in a damaged one, which is not changed.
 ///
-/// `first_stores`: the names of the stores with the ids 1, 2, …, that the damaged directory began
-/// with. They are used only if the manifest is lost, since no other
+/// `first_stores`: the names in [`Options::stores`](crate::Options::stores) when the damaged
+/// directory was created, in this order. They are used only if the manifest is lost, since no other
 /// file contains names of stores: then the new directory has all these stores, and each other store
 /// with data is named `store-N` after its id. All of them are without a TTL.
 pub fn salvage(

@@ -82,7 +82,7 @@ fn an_expiry_of_its_own_is_salvaged() {
     salvage_in(&dir(&disk), &dir(&target), &two_stores::NAMES).expect("salvages");
     let at = |now_ms| {
         let clock = Arc::new(ManualClock::at(now_ms));
-        let options = Options { memory_budget_bytes: 1, read_only: true, ..Options::default() };
+        let options = Options { memory_budget_bytes: 1, read_only: true, ..two_stores::options() };
         let engine = Engine::open_in(World { dir: dir(&target), clock }, options).expect("opens");
         engine.store("sync").expect("a store").last(b"u/brief").expect("reads").is_some()
     };

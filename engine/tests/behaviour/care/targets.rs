@@ -24,7 +24,7 @@ type Fill = (&'static str, Box<dyn Fn(&Path) -> Result<(), Error> + Send + Sync>
 /// A running engine, its backup, a folder for targets, and the three ways to fill one.
 fn fills(folder: &TempDir) -> (Engine, [Fill; 3]) {
     let (data, backup) = (folder.path().join("data"), folder.path().join("source"));
-    let engine = Engine::open(&data, Options::default()).expect("opens");
+    let engine = Engine::open(&data, two_stores::options()).expect("opens");
     (0..40).for_each(|number| send(&engine, number));
     engine.backup(&backup).expect("backs up");
     let (running, damaged) = (engine.clone(), backup.clone());
@@ -47,7 +47,7 @@ fn files(path: &Path) -> BTreeSet<String> {
 }
 
 fn is_whole(path: &Path, expected: &Engine) {
-    let options = Options { read_only: true, ..Options::default() };
+    let options = Options { read_only: true, ..two_stores::options() };
     let engine = Engine::open(path, options).expect("opens");
     assert_eq!(verify(&engine).findings, []);
     assert_eq!(contents(&engine), contents(expected));
@@ -279,7 +279,7 @@ fn what_is_refused_leaves_nothing_in_a_new_directory() {
     std::fs::write(backup.join(manifest), b"").expect("writes");
     let target = folder.path().join("one/two/three");
     let mut refused = vec![("backup", (fills[0].1)(&target)), ("restore", (fills[1].1)(&target))];
-    let reading = Engine::open(&backup, Options { read_only: true, ..Options::default() });
+    let reading = Engine::open(&backup, Options { read_only: true, ..two_stores::options() });
     assert!(reading.is_err(), "the manifest is damaged");
     let lock = Dir::new(Arc::new(DiskDirectory::open(&backup).expect("opens"))).lock("LOCK", true);
     refused.push(("salvage of what is in use", (fills[2].1)(&target)));
