@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::{Copies, StoreRecord};
 use crate::ids::TimeMs;
 use crate::notify::watch::Watcher;
-use crate::options::{LEAST_OPEN_FILES, MAX_BODY_BYTES, Options};
+use crate::options::{Options, check_store_name};
 use crate::recover::open;
 use crate::recover::recovery::Recovery;
 use crate::running::Running;
@@ -62,7 +62,7 @@ pub struct World {
 /// # let dir = tempfile::tempdir().unwrap();
 /// use strandline::{Engine, Limit, Options};
 /// let engine = Engine::open(dir.path(), Options::default())?;
-/// let messages = engine.store("messages")?;
+/// let messages = engine.create_store("messages", 0)?;
 /// assert_eq!(messages.append(b"c/room", b"hello")?, 1);
 /// assert_eq!(messages.append(b"c/room", b"world")?, 2);
 /// let page = messages.read_after(b"c/room", 1, Limit::entries(50))?;
@@ -109,8 +109,8 @@ impl StoreOptions {
 }
 
 impl Engine {
-    /// Opens a directory, and creates it if it does not exist. It is locked for this process until
-    /// the engine is closed or dropped.
+    /// Opens a directory, and creates it if it does not exist, with the stores in
+    /// [`Options::stores`]. It is locked for this process until the engine is closed or dropped.
     ///
     /// After a crash the engine is recovered: everything that was acknowledged is there. Fails with
     /// [`Error::Locked`] if another process has the directory open, and with [`Error::Corrupt`] if
@@ -118,6 +118,8 @@ impl Engine {
     /// ([`Engine::damage`]). A damaged segment is reported only when a timeline that it may contain
     /// is read, or when the log contains a record for such a timeline.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Engine> {
+        // Before the directory is created.
+        options.check()?;
         let path = dir.as_ref();
         let makes = options.create && !options.read_only;
         let raw = if makes { DiskDirectory::create(path) } else { DiskDirectory::open(path) };
@@ -128,20 +130,7 @@ impl Engine {
 
     /// Opens an engine in an environment that may be simulated.
     pub fn open_in(world: World, options: Options) -> Result<Engine> {
-        if options.max_body_bytes > MAX_BODY_BYTES {
-            let what = format!(
-                "max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}",
-                options.max_body_bytes
-            );
-            return Err(Error::invalid(what));
-        }
-        if options.max_open_files < LEAST_OPEN_FILES {
-            let what = format!(
-                "max_open_files is {}, and must be at least {LEAST_OPEN_FILES}",
-                options.max_open_files
-            );
-            return Err(Error::invalid(what));
-        }
+        options.check()?;
         let opened = open::open(world.dir, world.clock, options)?;
         Ok(Engine { running: Arc::new(Running::start(opened)?) })
     }
@@ -189,10 +178,9 @@ impl Engine {
     /// notice. A store that is created later with the same name is a different store: it starts
     /// empty, with another epoch.
     ///
-    /// `messages` and `sync` cannot be dropped. A batch that waits for its commit meanwhile is
-    /// either committed before the drop or refused. Without `force`, commits wait while the call
-    /// looks for readable entries a second time; this takes long only if a great number of
-    /// timelines are empty.
+    /// A batch that waits for its commit meanwhile is either committed before the drop or refused.
+    /// Without `force`, commits wait while the call looks for readable entries a second time; this
+    /// takes long only if a great number of timelines are empty.
     pub fn drop_store(&self, name: &str, force: bool) -> Result<()> {
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
@@ -409,14 +397,6 @@ impl Engine {
     }
 }
 
-fn check_store_name(name: &str) -> Result<()> {
-    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
-    if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
-        return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _, - and ."));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -430,7 +410,7 @@ mod tests {
         let world =
             World { dir: Dir::new(Arc::new(disk.clone())), clock: Arc::new(SystemClock::new()) };
         let engine = Engine::open_in(world, Options::default()).expect("opens");
-        let store = engine.store("messages").expect("it is there");
+        let store = engine.create_store("messages", 0).expect("is created");
         let append = || engine.submit(Batch::new().append(&store, b"t", b"x")).expect("is queued");
         let ((on_its_way, held), (go_on, goes_on)) = (channel(), channel());
         let mut is_held = true;

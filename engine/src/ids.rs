@@ -92,9 +92,6 @@ pub struct TimelineRef<'a> {
 /// that contains its data.
 pub const MAX_STORES: usize = 1000;
 
-/// The stores that always exist.
-pub const PERMANENT_STORES: [&str; 2] = ["messages", "sync"];
-
 /// The maximum length of a client's id of a batch.
 pub const MAX_ID_BYTES: usize = 255;
 

@@ -56,11 +56,11 @@ pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Verdict};
 pub use error::{Error, Result};
 pub use format::manifest::Copies;
 pub use ids::{
-    BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, PERMANENT_STORES,
-    Sequence, StoreId, StoreKey, TimeMs, TimelineRef,
+    BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, Sequence,
+    StoreId, StoreKey, TimeMs, TimelineRef,
 };
 pub use notify::watch::Watcher;
-pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, Options, WEEK_MS};
+pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, NewStore, Options};
 pub use recover::recovery::Recovery;
 pub use snapshot::Snapshot;
 pub use state::figures::StoreFigures;

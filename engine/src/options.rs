@@ -1,5 +1,10 @@
 //! The options of an engine. The defaults are right for a server; tests use small values.
 
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::ids::MAX_STORES;
+
 /// The options for opening an engine.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -12,8 +17,13 @@ pub struct Options {
     pub max_body_bytes: usize,
     /// The time for which a client's id is remembered, in milliseconds. Default one day.
     pub id_window_ms: u64,
-    /// TTL of the store `sync` when it is created, in milliseconds. Default seven days.
-    pub sync_ttl_ms: u64,
+    /// The stores that a new directory begins with. They are in its first manifest: after a crash
+    /// the directory has all of them or is still new. An existing engine keeps its own stores, but
+    /// names that no store can have, and equal names, are always refused. Default: none;
+    /// [`Engine::create_store`] creates stores later.
+    ///
+    /// [`Engine::create_store`]: crate::Engine::create_store
+    pub stores: Vec<NewStore>,
     /// The maximum number of bytes that merging writes per second; 0: no limit. Merging that is far
     /// behind ignores the limit. Default 64 MiB: a disk that syncs the log at the same time keeps
     /// most of its time for that, and a load of 20 MB a second can be merged indefinitely.
@@ -37,6 +47,32 @@ pub struct Options {
     pub read_only: bool,
 }
 
+/// A store that a new directory begins with: see [`Options::stores`]. Its files are kept once;
+/// [`Engine::set_store_copies`](crate::Engine::set_store_copies) changes that.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use strandline::{Engine, NewStore, Options};
+/// let stores = vec![NewStore::new("messages", 0), NewStore::new("sync", 7 * 24 * 3600 * 1000)];
+/// let engine = Engine::open(dir.path(), Options { stores, ..Options::default() })?;
+/// assert_eq!(engine.store("messages")?.append(b"c/room", b"hello")?, 1);
+/// # Ok::<(), strandline::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewStore {
+    /// Its name: 1 to 32 of a-z, 0-9, `_`, `-` and `.`.
+    pub name: String,
+    /// The TTL of entries in milliseconds; 0: no limit.
+    pub ttl_ms: u64,
+}
+
+impl NewStore {
+    /// A store with this name and this TTL in milliseconds; 0: entries live for ever.
+    pub fn new(name: impl Into<String>, ttl_ms: u64) -> NewStore {
+        NewStore { name: name.into(), ttl_ms }
+    }
+}
+
 /// The hard cap on a body, whatever the options say.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -54,9 +90,6 @@ const LEAST_RESERVE_BYTES: u64 = 1024 * 1024;
 /// The reserve is `1/RESERVE_PART` of the segments.
 const RESERVE_PART: u64 = 16;
 
-/// Seven days.
-pub const WEEK_MS: u64 = 7 * 24 * 3600 * 1000;
-
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -64,7 +97,7 @@ impl Default for Options {
             wal_file_bytes: 64 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
             id_window_ms: 24 * 3600 * 1000,
-            sync_ttl_ms: WEEK_MS,
+            stores: Vec::new(),
             compact_bytes_per_second: 64 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
             max_open_files: 256,
@@ -91,6 +124,25 @@ pub(crate) const MAX_SEALED: usize = 2;
 /// | a flush and a merge in progress | 1 |
 /// | decoded blocks | 5, and 2 for each sealed memtable that is not in use |
 impl Options {
+    /// Refuses values that no engine can be opened with.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.max_body_bytes > MAX_BODY_BYTES {
+            let what = format!(
+                "max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}",
+                self.max_body_bytes
+            );
+            return Err(Error::invalid(what));
+        }
+        if self.max_open_files < LEAST_OPEN_FILES {
+            let what = format!(
+                "max_open_files is {}, and must be at least {LEAST_OPEN_FILES}",
+                self.max_open_files
+            );
+            return Err(Error::invalid(what));
+        }
+        check_store_names(self.stores.iter().map(|store| store.name.as_str()))
+    }
+
     /// The size at which the active memtable is sealed.
     pub(crate) fn memtable_bytes(&self) -> usize {
         (self.memory_budget_bytes / 8).clamp(64 * 1024, MOST_MEMTABLE_BYTES)
@@ -112,6 +164,30 @@ impl Options {
     pub(crate) fn group_bytes(&self) -> usize {
         (self.memory_budget_bytes / 24).min(MOST_MEMTABLE_BYTES / 3)
     }
+}
+
+/// Refuses a name that no store can have.
+pub(crate) fn check_store_name(name: &str) -> Result<()> {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.');
+    if name.is_empty() || name.len() > 32 || !name.bytes().all(allowed) {
+        return Err(Error::invalid("a store's name is 1 to 32 of a-z, 0-9, _, - and ."));
+    }
+    Ok(())
+}
+
+/// Refuses names that one engine cannot have together.
+pub(crate) fn check_store_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut known = HashSet::new();
+    for name in names {
+        check_store_name(name)?;
+        if !known.insert(name) {
+            return Err(Error::invalid(format!("two stores have the name {name:?}")));
+        }
+        if known.len() > MAX_STORES {
+            return Err(Error::TooManyStores { limit: MAX_STORES });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

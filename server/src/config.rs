@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options};
 
 use crate::limits::Limits;
-use crate::messaging::Options as MessagingOptions;
+use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
 
 /// The default port.
 pub const DEFAULT_PORT: u16 = 7411;
@@ -89,7 +89,7 @@ impl Default for Config {
             port: DEFAULT_PORT,
             password: None,
             read_only: engine.read_only,
-            sync_ttl_ms: engine.sync_ttl_ms,
+            sync_ttl_ms: WEEK_MS,
             memory_budget_bytes: engine.memory_budget_bytes,
             compact_bytes_per_second: engine.compact_bytes_per_second,
             reserve_bytes: engine.reserve_bytes,
@@ -237,7 +237,7 @@ impl Config {
             // The server itself refuses bodies over its limit. Messaging adds a frame to them, and
             // its ledgers have longer records.
             max_body_bytes: MAX_BODY_BYTES,
-            sync_ttl_ms: self.sync_ttl_ms,
+            stores: first_stores(self.sync_ttl_ms),
             compact_bytes_per_second: self.compact_bytes_per_second,
             reserve_bytes: self.reserve_bytes,
             max_open_files: self.max_open_files,
@@ -249,6 +249,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use strandline::NewStore;
+
     use super::*;
 
     #[test]
@@ -264,6 +266,10 @@ mod tests {
         let config = Config::parse("max_open_files = 8\n").expect("it parses");
         assert!(config.check().is_ok());
         assert_eq!(config.engine_options().max_open_files, 8);
+        let first = |text: &str| Config::parse(text).expect("it parses").engine_options().stores;
+        let expected = |ttl_ms| [NewStore::new("messages", 0), NewStore::new("sync", ttl_ms)];
+        assert_eq!(first(""), expected(604_800_000));
+        assert_eq!(first("sync_ttl_ms = 5\n"), expected(5));
     }
 
     #[test]

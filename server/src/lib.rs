@@ -55,7 +55,8 @@ pub use commands::render_tables;
 pub use config::{Config, ConfigError, DEFAULT_PORT};
 pub use limits::Limits;
 pub use messaging::{
-    LostLedgers, Messaging, Options as MessagingOptions, Rebuilt, forget_lines, is_mark,
+    FIRST_STORES, LostLedgers, MESSAGES_STORE, Messaging, Options as MessagingOptions, Rebuilt,
+    forget_lines, is_mark,
 };
 pub use shared::StopReason;
 

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use dumps::import;
-use strandline::{Copies, Engine, Options};
+use strandline::{Copies, Engine};
+use strandline_server::Config;
 use tempfile::TempDir;
 
 fn run(arguments: &[&Path]) -> Output {
@@ -43,7 +44,7 @@ fn ends_with(output: &Output, code: i32) -> (String, String) {
 fn made() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let dir = folder.path().join("data");
-    let engine = Engine::open(&dir, Options::default()).expect("opens");
+    let engine = Engine::open(&dir, Config::default().engine_options()).expect("opens");
     let messages = engine.store("messages").expect("a store");
     for (name, body) in
         [(b"c/1".as_slice(), b"hello".as_slice()), (b"c/1", &[0xFF, 0]), (&[0xFE], b"")]
@@ -75,7 +76,7 @@ fn damage(dir: &Path) -> String {
 /// its program.
 fn open_when_free(dir: &std::path::Path) -> Engine {
     loop {
-        match Engine::open(dir, Options::default()) {
+        match Engine::open(dir, Config::default().engine_options()) {
             Err(strandline::Error::Locked { .. }) => std::thread::yield_now(),
             opened => return opened.expect("opens"),
         }
@@ -139,7 +140,8 @@ fn a_backup_is_restored_with_another_history_and_nothing_is_overwritten() {
     ends_with(&verb("restore", &[&backup, &restored]), 0);
     ends_with(&verb("verify", &[&restored]), 0);
     assert_eq!(ends_with(&verb("dump", &[&dir]), 0).0, ends_with(&verb("dump", &[&restored]), 0).0);
-    let epoch = |dir: &Path| Engine::open(dir, Options::default()).expect("opens").epoch();
+    let epoch =
+        |dir: &Path| Engine::open(dir, Config::default().engine_options()).expect("opens").epoch();
     assert_ne!(epoch(&dir), epoch(&restored));
     ends_with(&verb("backup", &[&dir, &backup]), 2);
     ends_with(&verb("restore", &[&backup, &restored]), 2);
@@ -150,7 +152,7 @@ fn a_backup_is_restored_with_another_history_and_nothing_is_overwritten() {
 #[test]
 fn a_directory_in_use_is_left_alone_and_the_command_for_its_server_is_named() {
     let (folder, dir) = made();
-    let _engine = Engine::open(&dir, Options::default()).expect("opens");
+    let _engine = Engine::open(&dir, Config::default().engine_options()).expect("opens");
     let (_, err) = ends_with(&verb("backup", &[&dir, &folder.path().join("backup")]), 2);
     assert!(err.contains("TL.BACKUP"), "{err}");
     let (_, err) = ends_with(&verb("verify", &[&dir]), 2);
@@ -167,6 +169,35 @@ fn a_salvaged_directory_verifies_and_the_losses_are_reported() {
     ends_with(&verb("verify", &[&target]), 0);
     let (out, _) = ends_with(&verb("dump", &[&target]), 0);
     assert!(out.contains(r#""store":"other","timeline":"t","sequence":1"#), "{out}");
+}
+
+#[test]
+fn a_salvage_without_the_manifest_knows_the_stores_of_the_server() {
+    let (folder, dir) = made();
+    let files = std::fs::read_dir(&dir).expect("lists").map(|file| file.expect("a file").path());
+    let is_manifest = |path: &PathBuf| path.to_string_lossy().contains("manifest-");
+    files.filter(is_manifest).for_each(|path| std::fs::remove_file(path).expect("removes"));
+    let target = folder.path().join("salvaged");
+    ends_with(&verb("salvage", &[&dir, &target]), 1);
+    let engine = open_when_free(&target);
+    let names: Vec<String> = engine.stores().into_iter().map(|store| store.name).collect();
+    assert!(names.starts_with(&["messages".into()]) && names.contains(&"sync".into()), "{names:?}");
+    let messages = engine.store("messages").expect("a store");
+    assert_eq!(messages.get(b"c/1", 1).expect("reads").expect("is there").body, "hello");
+}
+
+#[test]
+fn a_directory_of_an_engine_without_the_server_is_salvaged() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (dir, target) = (folder.path().join("data"), folder.path().join("salvaged"));
+    let engine = Engine::open(&dir, strandline::Options::default()).expect("opens");
+    let store = engine.create_store("box", 0).expect("makes a store");
+    store.append(b"t", b"x").expect("appends");
+    engine.close().expect("closes");
+    let (out, _) = ends_with(&verb("salvage", &[&dir, &target]), 0);
+    assert!(out.contains("0 findings; saved 1 timelines, 1 entries"), "{out}");
+    let stores = open_when_free(&target).stores();
+    assert_eq!(stores.iter().map(|store| store.name.as_str()).collect::<Vec<_>>(), ["box"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Strandline, with default options.
+//! Strandline, with default options and the two stores of the server.
 //!
 //! Logged: the ticket resolves after write(2). Synced: after fdatasync. Visible to readers at the
 //! same moment. A fan-out always stores its body once, so `Copies` means nothing here. Names are
@@ -7,10 +7,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use strandline::{Batch, Engine, Limit, Options, Store};
+use strandline::{Batch, Engine, Limit, NewStore, Options, Store};
 
 use super::{Durability, Found, Peer, Pending, Work};
 use crate::workload::TIMELINES;
+
+/// The TTL of `sync`, as the server sets it by default: seven days.
+const SYNC_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// An open engine and the names of its timelines.
 pub struct Strandline {
@@ -24,7 +27,8 @@ pub struct Strandline {
 impl Strandline {
     /// Opens one in an empty directory.
     pub fn open(dir: &Path) -> Result<Strandline> {
-        let engine = Engine::open(dir, Options::default())?;
+        let stores = vec![NewStore::new("messages", 0), NewStore::new("sync", SYNC_TTL_MS)];
+        let engine = Engine::open(dir, Options { stores, ..Options::default() })?;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         let names =
             |kind: &str| (0..TIMELINES).map(|id| format!("{kind}/{id:08}").into_bytes()).collect();

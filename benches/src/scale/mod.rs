@@ -9,7 +9,7 @@ pub mod process;
 pub mod reads;
 
 use clap::Args;
-use strandline::Options;
+use strandline::{NewStore, Options};
 
 /// The content of the directory.
 #[derive(Args, Clone, Debug)]
@@ -34,7 +34,11 @@ pub struct Data {
 impl Data {
     /// The engine's options.
     pub fn options(&self) -> Options {
-        Options { memory_budget_bytes: self.budget_mib << 20, ..Options::default() }
+        Options {
+            memory_budget_bytes: self.budget_mib << 20,
+            stores: vec![NewStore::new("messages", 0)],
+            ..Options::default()
+        }
     }
 
     /// The timeline at a position in a round: all of them, each once, in an order unrelated to that

@@ -4,7 +4,7 @@
 //! 1. take the lock; remove temporary files, which are not needed and may occupy the space that the
 //!    next steps need;
 //! 2. load the manifest; a directory without one must not contain a log file or a segment, and gets
-//!    a first manifest;
+//!    a first manifest, with the stores of the options;
 //! 3. open the segments that it names: damage is recorded in the segment, and is not fatal;
 //! 4. read the log from the checkpoint on into memtables; a torn tail is cut, damage refuses the
 //!    open;
@@ -42,7 +42,7 @@ use crate::manifest::{self, Manifest};
 use crate::memtable::Memtable;
 use crate::notify::wake::WakeQueue;
 use crate::notify::watch::WatchTable;
-use crate::options::Options;
+use crate::options::{NewStore, Options};
 use crate::random::{new_engine_id, random};
 use crate::recover::recovery::Recovery;
 use crate::recover::replay::{self, Replay};
@@ -213,17 +213,19 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     if options.read_only {
         check_there(dir, names)?;
     }
-    let live = Live {
-        history: random(),
-        stores: vec![
-            StoreRecord::new(StoreId(1), "messages", 0),
-            StoreRecord::new(StoreId(2), "sync", options.sync_ttl_ms),
-        ],
-        ..Live::default()
-    };
+    let live = Live { history: random(), stores: first_stores(options), ..Live::default() };
     let mut manifest = Manifest::new(dir.clone(), new_engine_id(), live);
     manifest.commit(|_| ()).map_err(Failure::into_error)?;
     Ok(manifest)
+}
+
+/// The stores of a new directory. Their ids are 1, 2, …; the ids of later stores are above them
+/// (`Manifest::take_store_id`).
+fn first_stores(options: &Options) -> Vec<StoreRecord> {
+    let record = |(id, store): (u32, &NewStore)| {
+        StoreRecord::new(StoreId(id), store.name.as_str(), store.ttl_ms)
+    };
+    (1..).zip(&options.stores).map(record).collect()
 }
 
 fn is_of_log_or_segment(name: &str) -> bool {

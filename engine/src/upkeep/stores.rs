@@ -22,7 +22,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::manifest::{Copies, Live, StoreRecord};
-use crate::ids::{MAX_STORES, PERMANENT_STORES};
+use crate::ids::MAX_STORES;
 use crate::read::list::list;
 use crate::state::State;
 
@@ -41,9 +41,6 @@ pub fn create(state: &State, name: &str, ttl_ms: u64, copies: Copies) -> Result<
 
 /// Drops an existing store. Callers must not run this concurrently.
 pub fn drop(state: &State, store: &StoreRecord, force: bool) -> Result<()> {
-    if PERMANENT_STORES.contains(&store.name.as_str()) {
-        return Err(Error::invalid(format!("the store {:?} cannot be dropped", store.name)));
-    }
     // The engine's stop waits for this lock: nothing below happens after it.
     let _no_stop = state.turns.expiring.lock();
     if !force {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use strandline::{Batch, Engine, Limit, Options, Store, Trim};
 
 use crate::alone;
+use crate::two_stores;
 
 struct Counting;
 
@@ -68,7 +69,7 @@ const MIB: usize = 1024 * 1024;
 
 /// An engine that caches few blocks.
 fn engine(folder: &tempfile::TempDir) -> (Engine, Store) {
-    let options = Options { memory_budget_bytes: 64 * MIB, ..Options::default() };
+    let options = Options { memory_budget_bytes: 64 * MIB, ..two_stores::options() };
     let engine = Engine::open(folder.path(), options).expect("opens");
     let store = engine.store("messages").expect("is there");
     (engine, store)
@@ -144,7 +145,7 @@ fn a_page_of_small_bodies_holds_no_large_block() {
 }
 
 fn engine_with_few_blocks(folder: &tempfile::TempDir) -> (Engine, Store) {
-    let options = Options { memory_budget_bytes: 4 * MIB, ..Options::default() };
+    let options = Options { memory_budget_bytes: 4 * MIB, ..two_stores::options() };
     let engine = Engine::open(folder.path(), options).expect("opens");
     let store = engine.store("messages").expect("is there");
     (engine, store)

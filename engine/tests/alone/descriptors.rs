@@ -10,6 +10,7 @@ use rlimit::Resource;
 use strandline::{Engine, Error, Options, Store};
 
 use crate::alone;
+use crate::two_stores;
 
 /// Runs `work` in a process that may have this many open files, the three standard ones included.
 /// Files that the test runner holds open are not counted.
@@ -40,7 +41,7 @@ fn open_files() -> u64 {
 
 /// Memtables of 1 MiB.
 fn options() -> Options {
-    Options { memory_budget_bytes: 8 * 1024 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 8 * 1024 * 1024, ..two_stores::options() }
 }
 
 fn open(dir: &Path, options: Options) -> Engine {
@@ -233,9 +234,12 @@ fn a_salvage_with_too_few_descriptors_fails_instead_of_leaving_entries_out() {
     drop((engine, store));
     let (small, large) = (dir.path().join("small"), dir.path().join("large"));
     let refused =
-        with_descriptors(16, || strandline::salvage(dir.path(), &small)).expect_err("too few");
+        with_descriptors(16, || strandline::salvage(dir.path(), &small, &two_stores::NAMES))
+            .expect_err("too few");
     assert!(matches!(refused, Error::TooManyFiles { .. }), "{refused}");
-    let saved = with_descriptors(64, || strandline::salvage(dir.path(), &large)).expect("salvages");
+    let saved =
+        with_descriptors(64, || strandline::salvage(dir.path(), &large, &two_stores::NAMES))
+            .expect("salvages");
     assert_eq!((saved.entries, saved.findings), (7, Vec::new()));
 }
 

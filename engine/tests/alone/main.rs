@@ -13,6 +13,8 @@ mod descriptors;
 #[path = "../disks/mod.rs"]
 mod disks;
 mod threads;
+#[path = "../two_stores/mod.rs"]
+mod two_stores;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -22,6 +22,7 @@ use strandline::{Batch, Engine, Error, Limit, Options, Receipt, Store, Ticket, W
 
 use crate::alone;
 use crate::disks::as_the_disk;
+use crate::two_stores;
 
 /// Longer than anything here takes: what is not there by then never comes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -112,7 +113,7 @@ impl Bench {
     }
 
     fn try_open(&self) -> strandline::Result<Engine> {
-        Engine::open_in(self.world.clone(), Options::default())
+        Engine::open_in(self.world.clone(), two_stores::options())
     }
 
     fn open(&self) -> (Engine, Store) {
@@ -475,7 +476,7 @@ fn the_watchers_of_an_engine_that_only_reads_are_closed_as_well() {
     let bench = Bench::new();
     bench.open().0.close().expect("closes");
     bench.wait_for_release();
-    let options = Options { read_only: true, ..Options::default() };
+    let options = Options { read_only: true, ..two_stores::options() };
     let engine = Engine::open_in(bench.world.clone(), options).expect("opens");
     let watcher = engine.watcher();
     let (woken, was_woken) = signal();

@@ -19,6 +19,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
 use crate::disks::as_the_disk;
+use crate::two_stores;
 use crate::world::House;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "long"];
@@ -30,7 +31,7 @@ fn options() -> Options {
     Options {
         memory_budget_bytes: 8 * 1024 * 1024,
         wal_file_bytes: 64 * 1024,
-        ..Options::default()
+        ..two_stores::options()
     }
 }
 
@@ -357,7 +358,7 @@ fn expired_entries_are_no_loss_and_entries_that_may_live_are_not_hidden() {
 fn a_page_of_a_run_table_hides_the_blocks_that_it_leads_to_and_no_others() {
     const ENTRIES: u64 = 900;
     let house =
-        House::with(Options { memory_budget_bytes: 256 * 1024 * 1024, ..Options::default() });
+        House::with(Options { memory_budget_bytes: 256 * 1024 * 1024, ..two_stores::options() });
     let engine = house.engine();
     let store = engine.store("messages").expect("a store");
     // Each body fills a block, so that the run table has several pages.

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use strandline::{Batch, Engine, Error, Limit, Options, Verdict};
 
+use crate::two_stores;
+
 fn small() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use strandline::{Batch, Engine, Options, Store};
 
+use crate::two_stores;
 use crate::world::House;
 
 const WINDOW_MS: u64 = 3_600_000;
@@ -12,7 +13,7 @@ fn house() -> House {
         memory_budget_bytes: 1024 * 1024,
         wal_file_bytes: 64 * 1024,
         id_window_ms: WINDOW_MS,
-        ..Options::default()
+        ..two_stores::options()
     })
 }
 

@@ -26,6 +26,8 @@ use directory::{
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Error, Limit, Options, restore_in};
 
+use crate::two_stores;
+
 #[test]
 fn an_intact_directory_verifies_with_its_totals() {
     let disk = SimulatedDisk::from_image(&two_segments());
@@ -166,7 +168,7 @@ fn while_written(engine: &Engine, work: impl FnOnce()) {
 #[test]
 fn verify_finds_nothing_during_writes_and_merges() {
     let folder = tempfile::tempdir().expect("a directory");
-    let options = Options { memory_budget_bytes: 1 << 20, ..Options::default() };
+    let options = Options { memory_budget_bytes: 1 << 20, ..two_stores::options() };
     let engine = Engine::open(folder.path(), options).expect("opens");
     while_written(&engine, || {
         for _ in 0..20 {
@@ -195,7 +197,7 @@ fn batches(contents: &Entries) -> usize {
 #[test]
 fn a_backup_under_appends_and_merges_is_the_state_of_one_moment() {
     let folder = tempfile::tempdir().expect("a directory");
-    let options = Options { memory_budget_bytes: 1 << 20, ..Options::default() };
+    let options = Options { memory_budget_bytes: 1 << 20, ..two_stores::options() };
     let engine = Engine::open(folder.path().join("engine"), options.clone()).expect("opens");
     let mut seen = 0;
     while_written(&engine, || {

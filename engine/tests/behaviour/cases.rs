@@ -10,6 +10,7 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Durability, Error, Limit, Lsn, Options, Store, StoreId, Trim};
 
+use crate::two_stores;
 use crate::world::House;
 
 fn house() -> House {
@@ -18,7 +19,7 @@ fn house() -> House {
 
 fn on(disk: SimulatedDisk) -> House {
     let options =
-        Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
+        Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..two_stores::options() };
     House { disk, ..House::with(options) }
 }
 

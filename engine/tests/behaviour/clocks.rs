@@ -2,9 +2,10 @@
 //! stop give new entries no wrong lifetime, and destroy no old data. `clock::SureTime` lists which
 //! clock each decision uses.
 
-use strandline::{Batch, Engine, Entry, Limit, Options, Store, Trim, Verdict};
+use strandline::{Batch, Engine, Entry, Limit, Store, Trim, Verdict};
 
 use crate::short::{TTL_MS, sequences};
+use crate::two_stores;
 use crate::world::{House, START_MS, soon};
 
 const SECOND_MS: u64 = 1000;
@@ -296,7 +297,7 @@ fn expired_segments_still_remove_entries_committed_while_the_clock_was_ahead() {
 #[test]
 fn where_no_clock_is_wrong_a_lifetime_begins_at_the_timestamp() {
     let folder = tempfile::tempdir().expect("a directory");
-    let engine = Engine::open(folder.path(), Options::default()).expect("opens");
+    let engine = Engine::open(folder.path(), two_stores::options()).expect("opens");
     let store = engine.create_store("messages", 0).expect("is made");
     for _ in 0..2000 {
         let batch =

@@ -9,12 +9,13 @@ use strandline::{
     Batch, Copies, Engine, Entry, Limit, Options, StoreOptions, Trim, restore_in, salvage_in,
 };
 
+use crate::two_stores;
 use crate::world::{House, soon};
 
 const STORE: &str = "ledgers";
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
 }
 
 fn names() -> Vec<String> {
@@ -524,6 +525,7 @@ fn backup_restore_and_salvage_handle_twins() {
         let found = salvage_in(
             &Dir::new(std::sync::Arc::new(SimulatedDisk::from_image(&image))),
             &target.dir(),
+            &two_stores::NAMES,
         );
         let found = found.expect("salvages");
         assert!(

@@ -1,10 +1,12 @@
 //! Batches that depend on the content of timelines, and copies that know the position of their
 //! original: `if_last_of`, `stamp_origin`, `id_for`, each also after a kill.
 
-use strandline::{Batch, Durability, Engine, Error, Limit, Options, Store};
+use strandline::{Batch, Durability, Engine, Error, Limit, Store};
+
+use crate::two_stores;
 
 fn open(dir: &tempfile::TempDir) -> (Engine, Store, Store) {
-    let engine = Engine::open(dir.path(), Options::default()).expect("opens");
+    let engine = Engine::open(dir.path(), two_stores::options()).expect("opens");
     let (messages, sync) =
         (engine.store("messages").expect("is there"), engine.store("sync").expect("is there"));
     (engine, messages, sync)

@@ -6,6 +6,7 @@
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, salvage_in};
 
+use crate::two_stores;
 use crate::world::{House, soon};
 
 /// The body of an edit, much larger than the one that it replaces.
@@ -200,7 +201,7 @@ fn an_entry_whose_edit_is_lost_is_damage_and_never_shown_with_another_body() {
         assert!(matches!(refused, Error::Corrupt { .. } | Error::Io { .. }), "{refused}");
     }
     let target = lost.on(SimulatedDisk::new());
-    let report = salvage_in(&lost.dir(), &target.dir()).expect("salvages");
+    let report = salvage_in(&lost.dir(), &target.dir(), &two_stores::NAMES).expect("salvages");
     let (_engine, store) = target.open();
     assert_eq!(sequences(&store, b"t"), [7, 8, 9, 10]);
     assert_eq!(store.append(b"t", b"x").expect("appends"), 11);

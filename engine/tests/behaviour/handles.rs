@@ -1,10 +1,12 @@
 //! A store handle is valid for the engine that returned it, and for no other: store ids repeat in
 //! every engine.
 
-use strandline::{Batch, Engine, Error, Limit, Options, Store};
+use strandline::{Batch, Engine, Error, Limit, Store};
+
+use crate::two_stores;
 
 fn open(dir: &tempfile::TempDir) -> (Engine, Store) {
-    let engine = Engine::open(dir.path(), Options::default()).expect("opens");
+    let engine = Engine::open(dir.path(), two_stores::options()).expect("opens");
     let store = engine.store("messages").expect("it is there");
     (engine, store)
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::disk::DiskDirectory;
-use strandline::{Batch, Engine, Limit, Options, Sequence, Store, World};
+use strandline::{Batch, Engine, Limit, Sequence, Store, World};
+
+use crate::two_stores;
 
 const START_MS: u64 = 1_700_000_000_000;
 const ENTRIES: u64 = 2_000_000;
@@ -29,7 +31,7 @@ impl House {
     fn open(&self) -> (Engine, Store) {
         let raw = DiskDirectory::open(self.dir.path()).expect("is there");
         let world = World { dir: Dir::new(Arc::new(raw)), clock: self.clock.clone() };
-        let engine = Engine::open_in(world, Options::default()).expect("opens");
+        let engine = Engine::open_in(world, two_stores::options()).expect("opens");
         let store = engine.store("messages").expect("is there");
         (engine, store)
     }

@@ -16,6 +16,7 @@ mod decided;
 #[path = "../disks/mod.rs"]
 mod disks;
 mod expire;
+mod first_stores;
 mod full_disk;
 mod garbage;
 mod handles;
@@ -27,4 +28,6 @@ mod short;
 mod snapshots;
 mod space;
 mod stores;
+#[path = "../two_stores/mod.rs"]
+mod two_stores;
 mod world;

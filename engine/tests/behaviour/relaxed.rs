@@ -12,6 +12,7 @@ use strandline::format::wal::{GroupHeader, WAL_HEADER_BYTES};
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Durability, Engine, Error, Limit, Lsn, Options, Result, Store, Verdict};
 
+use crate::two_stores;
 use crate::world::House;
 
 fn house() -> House {
@@ -19,7 +20,7 @@ fn house() -> House {
 }
 
 fn of(disk: SimulatedDisk, read_only: bool) -> House {
-    let options = Options { wal_file_bytes: 64 * 1024, read_only, ..Options::default() };
+    let options = Options { wal_file_bytes: 64 * 1024, read_only, ..two_stores::options() };
     House { disk, ..House::with(options) }
 }
 

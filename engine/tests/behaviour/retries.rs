@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use strandline::vfs::simulated::{Cut, Dice, Model, SimulatedDisk};
 use strandline::{Batch, Durability, Engine, Error, Limit, Options, Receipt, Result, Store};
 
+use crate::two_stores;
 use crate::world::House;
 
 fn open(dir: &tempfile::TempDir) -> (Engine, Store) {
-    let engine = Engine::open(dir.path(), Options::default()).expect("opens");
+    let engine = Engine::open(dir.path(), two_stores::options()).expect("opens");
     let sync = engine.store("sync").expect("is there");
     (engine, sync)
 }
@@ -127,7 +128,7 @@ fn conditions_hold_or_nothing_is_written() {
 #[test]
 fn an_id_is_forgotten_after_its_window() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = Options { id_window_ms: 1, ..Options::default() };
+    let options = Options { id_window_ms: 1, ..two_stores::options() };
     let engine = Engine::open(dir.path(), options).expect("opens");
     let sync = engine.store("sync").expect("is there");
     let append = |body: &[u8]| commit(&engine, Batch::new().append(&sync, b"a", body).id(b"id"));
@@ -141,7 +142,7 @@ fn an_id_is_forgotten_after_its_window() {
 
 #[test]
 fn a_retry_that_asks_for_the_disk_is_answered_when_its_append_is_durable() {
-    let house = House::with(Options::default());
+    let house = House::with(two_stores::options());
     let engine = house.engine();
     let store = engine.store("messages").expect("is there");
     let batch =
@@ -151,7 +152,7 @@ fn a_retry_that_asks_for_the_disk_is_answered_when_its_append_is_durable() {
     let mut model = Model::default();
     house.disk.log().iter().for_each(|op| model.apply(op, None));
     let disk = SimulatedDisk::from_image(&model.power_cut(Cut::Lost, &mut Dice::new(1)));
-    let after = House { disk, ..House::with(Options::default()) };
+    let after = House { disk, ..House::with(two_stores::options()) };
     let last = after.engine().store("messages").expect("is there").last(b"t").expect("reads");
     assert_eq!(last.map(|entry| entry.body), Some("once".into()));
 }

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use strandline::vfs::simulated::{Cut, Dice, Model, SECTOR_BYTES, SimulatedDisk};
 use strandline::{Batch, BodyKey, Engine, Limit, Options, Store, restore_in, salvage_in};
 
+use crate::two_stores;
 use crate::world::House;
 
 const MEMBERS: usize = 12;
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
 }
 
 struct Table {
@@ -121,7 +122,7 @@ fn one_change_shows_in_every_entry_wherever_it_is() {
 #[test]
 fn a_change_costs_the_same_for_two_entries_and_for_five_hundred() {
     let cost = |members: usize, flushes: bool| {
-        let house = House::with(Options::default());
+        let house = House::with(two_stores::options());
         let table = open(&house);
         table.fan_out(b"one", members);
         if flushes {
@@ -345,7 +346,9 @@ fn a_backup_and_a_salvage_have_the_current_bodies() {
                 House { disk: SimulatedDisk::from_image(&image), ..House::with(options()) },
                 House::with(options()),
             );
-            let found = salvage_in(&wreck.dir(), &saved.dir()).expect("salvages").findings;
+            let found = salvage_in(&wreck.dir(), &saved.dir(), &two_stores::NAMES)
+                .expect("salvages")
+                .findings;
             // Without a manifest, files that were about to be removed are parts like others.
             let is_whole = found.iter().all(|finding| finding.timeline.is_none());
             assert!(is_whole || !with_manifest, "{found:?}");

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use strandline::{Batch, Durability, Engine, Error, Limit, Options, Snapshot, Store, Trim};
 
+use crate::two_stores;
+
 const NAMES: usize = 40;
 
 fn name(number: usize) -> Vec<u8> {
@@ -20,7 +22,7 @@ fn name(number: usize) -> Vec<u8> {
 
 /// Small memtables, so that many are sealed.
 fn small() -> Options {
-    Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..two_stores::options() }
 }
 
 /// Every batch appends to all timelines and replaces the first entry of each by its own number: in
@@ -97,7 +99,7 @@ fn all_of(store: &Store, names: &[&[u8]]) -> String {
 #[test]
 fn whatever_happens_later_the_reads_of_a_snapshot_stay_the_same() {
     let dir = tempfile::tempdir().expect("a directory");
-    let engine = Engine::open(dir.path(), Options::default()).expect("opens");
+    let engine = Engine::open(dir.path(), two_stores::options()).expect("opens");
     let store = engine.create_store("store", 0).expect("is new");
     let names: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
     let shared = |body: &[u8]| {

@@ -12,6 +12,7 @@ use strandline::vfs::disk::DiskDirectory;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim};
 
+use crate::two_stores;
 use crate::world::{House, soon};
 
 const TTL_MS: u64 = 64_000;
@@ -452,7 +453,7 @@ fn a_real_disk_without_a_free_byte_is_opened_read_trimmed_and_written_again() {
         std::env::var_os("STRANDLINE_SMALL_DISK").expect("STRANDLINE_SMALL_DISK names a directory");
     let path = std::path::PathBuf::from(path).join("engine");
     let options =
-        Options { memory_budget_bytes: 8 << 20, wal_file_bytes: 1 << 20, ..Options::default() };
+        Options { memory_budget_bytes: 8 << 20, wal_file_bytes: 1 << 20, ..two_stores::options() };
     let open = || {
         let engine = Engine::open(&path, options.clone()).expect("opens");
         let store = engine.store("messages").expect("is there");

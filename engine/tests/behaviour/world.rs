@@ -9,6 +9,8 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Options, Store, World};
 
+use crate::two_stores;
+
 /// The initial time.
 pub const START_MS: u64 = 1_700_000_000_000;
 
@@ -37,7 +39,7 @@ impl House {
         House::with(Options {
             memory_budget_bytes: 1,
             wal_file_bytes: 16 * 1024,
-            ..Options::default()
+            ..two_stores::options()
         })
     }
 

@@ -27,6 +27,8 @@ use strandline::format::layout::get_u32;
 use strandline::vfs::{Dir, disk::DiskDirectory};
 use strandline::{Batch, Engine, Limit, Options, World};
 
+use crate::two_stores;
+
 const START_MS: u64 = 1_700_000_000_000;
 /// The time at which fixtures are read: before anything in `sync` expires.
 const READ_MS: u64 = START_MS + 3_600_000;
@@ -39,7 +41,7 @@ fn fixtures() -> PathBuf {
 }
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() }
+    Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..two_stores::options() }
 }
 
 fn open(path: &Path, clock: Arc<ManualClock>, options: Options) -> strandline::Result<Engine> {

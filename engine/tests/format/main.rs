@@ -3,3 +3,5 @@
 
 mod compat;
 mod format_doc;
+#[path = "../two_stores/mod.rs"]
+mod two_stores;

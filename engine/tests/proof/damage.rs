@@ -45,6 +45,8 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
 use strandline::{Engine, Error, Limit, Options, World};
 
+use crate::two_stores;
+
 use kinds::{Damage, damages};
 use shapes::{Key, Shape, fan_outs, many_timelines, one_long_timeline};
 
@@ -58,7 +60,7 @@ fn open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
         memory_budget_bytes: 1,
         wal_file_bytes: 4 * 1024,
         read_only,
-        ..Options::default()
+        ..two_stores::options()
     };
     let dir = Dir::new(Arc::new(disk.clone()));
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)

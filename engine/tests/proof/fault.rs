@@ -41,6 +41,8 @@ use strandline::vfs::simulated::{Cut, Dice, Image, Model, SimulatedDisk};
 use strandline::vfs::{Dir, RawDirectory};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, World};
 
+use crate::two_stores;
+
 /// A store and a timeline.
 type Key = (&'static str, String);
 
@@ -81,7 +83,7 @@ fn open(dir: Dir) -> strandline::Result<Engine> {
     // Small, so that the log changes files every few appends and nothing is answered from the
     // cache.
     let options =
-        Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
+        Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..two_stores::options() };
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
 }
 

@@ -12,3 +12,5 @@ mod fault;
 mod fuzz_bodies;
 mod model;
 mod simulation;
+#[path = "../two_stores/mod.rs"]
+mod two_stores;

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use output::{Output, complain};
 use strandline::{Engine, Error, Finding, Options, is_empty_directory};
+use strandline_server::Config;
 
 /// The verbs that maintain a directory.
 #[derive(Subcommand)]
@@ -151,8 +152,7 @@ fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
     let options = Options {
         create: how == Use::Fill && is_empty_directory(dir),
         read_only: how == Use::Read,
-        max_body_bytes: strandline::MAX_BODY_BYTES,
-        ..Options::default()
+        ..Config::default().engine_options()
     };
     Engine::open(dir, options).map_err(|error| {
         let is_locked = matches!(error, Error::Locked { .. });

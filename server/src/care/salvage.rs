@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use strandline_server::{LostLedgers, Messaging, MessagingOptions};
+use strandline::Error;
+use strandline_server::{FIRST_STORES, LostLedgers, MESSAGES_STORE, Messaging, MessagingOptions};
 
 use super::output::Output;
 use super::{Outcome, Use, finding_line, open};
@@ -20,7 +21,11 @@ pub struct Arguments {
 /// The ledgers of messaging that could not be saved completely, if messaging was used.
 fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
     let engine = open(target, Use::Write, "stop it first")?;
-    let is_used = !engine.store("messages")?.list(b"c/{", None, 1)?.is_empty();
+    let is_used = match engine.store(MESSAGES_STORE) {
+        // The directory is of an engine without the server.
+        Err(Error::NoStore { .. }) => false,
+        messages => !messages?.list(b"c/{", None, 1)?.is_empty(),
+    };
     let lost = if is_used {
         Messaging::open(&engine, MessagingOptions::default())?.lost_ledgers()?
     } else {
@@ -33,7 +38,7 @@ fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
 /// Salvages the directory. Prints each damaged file, each timeline that lost entries, and the lost
 /// ledgers of messaging.
 pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
-    let saved = strandline::salvage(&arguments.dir, &arguments.target)?;
+    let saved = strandline::salvage(&arguments.dir, &arguments.target, &FIRST_STORES)?;
     for finding in &saved.findings {
         out.line(format_args!("{}", finding_line(finding)));
     }

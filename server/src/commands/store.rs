@@ -1,11 +1,11 @@
 //! Stores and their TTLs: TL.STORE CREATE, LIST, INFO, TTL, DROP.
 
 use bytes::Bytes;
-use strandline::PERMANENT_STORES;
 
 use super::arguments::{integer, options};
 use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::find_store;
+use crate::messaging::FIRST_STORES;
 use crate::refusal::{Refusal, is_store_name};
 
 const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms | DROP name [FORCE]";
@@ -57,7 +57,7 @@ fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Re
 }
 
 fn drop_store(context: &Context<'_>, name: &[u8], force: bool) -> Result<Flow, Refusal> {
-    if PERMANENT_STORES.iter().any(|permanent| permanent.as_bytes() == name) {
+    if FIRST_STORES.iter().any(|first| first.as_bytes() == name) {
         return Err(Refusal::new("NOPERM", "this store cannot be dropped"));
     }
     let name = find_store(&context.shared.engine, name)?.name().to_owned();

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use strandline::WEEK_MS;
 use strandline::vfs::simulated::Dice;
 
 use super::moments::{Table, event_lines};
+use super::stores::WEEK_MS;
 use super::{Cursor, History, Messaging, Mode, Standing};
 
 const LONGEST: usize = 512;

@@ -18,6 +18,7 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
 use strandline::{Engine, Limit, Trim, World};
 
+use super::stores::engine_options;
 use super::{
     Cursor, Delivery, History, LostLedgers, Message, Messaging, Mode, NewConversation, Options,
     Trouble, Window,
@@ -36,7 +37,7 @@ struct Table {
 
 fn engine_on(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Engine {
     let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: clock.clone() };
-    Engine::open_in(world, strandline::Options::default()).expect("what a bit harms opens")
+    Engine::open_in(world, engine_options()).expect("what a bit harms opens")
 }
 
 fn open(disk: &SimulatedDisk, now_ms: u64) -> Table {

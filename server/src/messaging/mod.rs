@@ -66,6 +66,7 @@ mod rebuild;
 mod refill;
 mod rewrite;
 mod send;
+mod stores;
 mod story;
 mod sync;
 #[cfg(test)]
@@ -80,7 +81,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline::{Copies, Engine, Error, Store, StoreInfo, StoreOptions, WEEK_MS};
+use strandline::{Copies, Engine, Error, Store, StoreInfo, StoreOptions};
 
 pub use conversation::{History, Mode};
 pub use cursor::Cursor;
@@ -93,6 +94,7 @@ pub use names::MAX_ID_BYTES;
 pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use rebuild::{LostLedgers, Rebuilt};
 pub use send::Message;
+pub use stores::{FIRST_STORES, MESSAGES_STORE, WEEK_MS, first_stores};
 pub use trouble::Trouble;
 
 use conversation::Conversation;
@@ -100,6 +102,7 @@ use effort::Effort;
 use ledger::{Ledger, Ledgers};
 use list::Lists;
 use pulled::Tails;
+use stores::SYNC_STORE;
 use trouble::Result;
 use user::User;
 
@@ -164,7 +167,7 @@ impl Messaging {
         let state = own_store(engine, names::STATE_STORE, 0)?;
         // Two of sixteen parts are for lists.
         let part_bytes = options.ledger_memory_bytes / 16;
-        let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
+        let (messages, sync) = (engine.store(MESSAGES_STORE)?, engine.store(SYNC_STORE)?);
         [&messages, &sync]
             .into_iter()
             .try_for_each(|store| keep(engine, store, Copies::IndexTwice))?;

@@ -10,6 +10,7 @@ use strandline::vfs::simulated::{Dice, SimulatedDisk};
 use strandline::{Batch, Engine, Limit, Store, Trim, World};
 
 use super::event::{Event, Kind};
+use super::stores::engine_options;
 use super::{
     Cursor, Decision, History, Message, Messaging, Mode, NewConversation, Options, Standing,
     SyncPage, names,
@@ -30,7 +31,7 @@ impl Table {
     pub fn with(push_members: usize) -> Table {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
-        let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
+        let engine = Engine::open_in(world, engine_options()).expect("opens");
         let messaging = Messaging::open(&engine, Options { push_members, ..Options::default() })
             .expect("its stores are there");
         Table { clock, engine, messaging }

@@ -15,6 +15,7 @@ use strandline::{Engine, Limit, World};
 
 use super::cursor::{Passed, Position};
 use super::event::{Event, Kind};
+use super::stores::engine_options;
 use super::{Cursor, Decision, History, Message, Messaging, Mode, NewConversation, Options, names};
 
 const MEMBERS: usize = 50;
@@ -50,7 +51,7 @@ impl Scene {
         let options = strandline::Options {
             memory_budget_bytes: 1,
             wal_file_bytes: 64 * 1024,
-            ..strandline::Options::default()
+            ..engine_options()
         };
         let engine = Engine::open_in(world, options).expect("what a power cut leaves opens");
         let options = Options { push_members: self.push_members, ..Options::default() };
@@ -198,7 +199,7 @@ impl Crowd {
     fn new() -> Crowd {
         let clock = Arc::new(strandline::clock::SystemClock::new());
         let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
-        let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
+        let engine = Engine::open_in(world, engine_options()).expect("opens");
         let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
         Crowd { engine, messaging }
     }

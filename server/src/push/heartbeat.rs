@@ -110,9 +110,10 @@ mod tests {
     use strandline::clock::ManualClock;
     use strandline::vfs::Dir;
     use strandline::vfs::simulated::SimulatedDisk;
-    use strandline::{Engine, Options, World};
+    use strandline::{Engine, World};
 
     use super::*;
+    use crate::config::Config;
     use crate::key::Key;
     use crate::metrics::Metrics;
     use crate::protocol::Protocol;
@@ -121,7 +122,7 @@ mod tests {
     fn a_frame_comes_when_nothing_was_pushed_for_that_long_and_no_earlier() {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
-        let engine = Engine::open_in(world, Options::default()).expect("opens");
+        let engine = Engine::open_in(world, Config::default().engine_options()).expect("opens");
         let store = engine.store("messages").expect("it is there");
         let mut subscriptions = Subscriptions::new(Arc::default(), None);
         let key = Key::find(&engine, &"messages:t".into()).expect("a key");

@@ -197,6 +197,7 @@ mod tests {
     use strandline::{Engine, Limit, Trim, World};
 
     use super::*;
+    use crate::config::Config;
     use crate::messaging::{History, Message, Mode, NewConversation, Options};
     use crate::protocol::Protocol;
 
@@ -212,7 +213,7 @@ mod tests {
             let clock = Arc::new(ManualClock::at(1_700_000_000_000));
             let world =
                 World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
-            let engine = Engine::open_in(world, strandline::Options::default()).expect("opens");
+            let engine = Engine::open_in(world, Config::default().engine_options()).expect("opens");
             let messaging =
                 Messaging::open(&engine, Options::default()).expect("its stores are there");
             let members = vec!["ann".into(), "bob".into()];

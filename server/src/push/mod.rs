@@ -419,18 +419,19 @@ fn last_sequence(key: &Key) -> Result<Sequence, Refusal> {
 mod tests {
     use std::task::Waker;
 
+    use strandline::World;
     use strandline::clock::ManualClock;
     use strandline::vfs::Dir;
     use strandline::vfs::simulated::SimulatedDisk;
-    use strandline::{Options, World};
 
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_session_is_woken_once_by_a_close_and_then_never() {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let world = World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock };
-        let engine = Engine::open_in(world, Options::default()).expect("opens");
+        let engine = Engine::open_in(world, Config::default().engine_options()).expect("opens");
         let mut subscriptions = Subscriptions::new(Arc::default(), None);
         let key = Key::find(&engine, &"messages:t".into()).expect("a key");
         subscriptions.follow(&engine, key, 0, None).expect("its own store");

@@ -117,7 +117,7 @@ fn an_import_locks_its_directory_against_every_other_verb() {
 fn a_dump_of_damage_leaves_out_only_the_damaged_sequences_and_names_them() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let dir = folder.path().join("data");
-    let engine = Engine::open(&dir, Options::default()).expect("opens");
+    let engine = Engine::open(&dir, Config::default().engine_options()).expect("opens");
     let store = engine.store("messages").expect("a store");
     // Bodies that do not compress: several blocks, of which the last is damaged.
     let mut state = 1_u64;

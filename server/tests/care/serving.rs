@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn rust_log_chooses_what_is_logged() {
     let (_folder, dir) = made();
-    let lock = Engine::open(&dir, Options::default()).expect("opens");
+    let lock = Engine::open(&dir, Config::default().engine_options()).expect("opens");
     let refused = |levels: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
         let output = command

@@ -2,7 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "the tests look at files")]
 
-use strandline::{Engine, Options};
+use strandline::Engine;
+use strandline_server::Config;
 
 use crate::support::{TestServer, Value};
 
@@ -58,7 +59,7 @@ fn a_backup_of_a_running_server_is_restored_and_holds_what_was_acknowledged() {
     assert_eq!((made.get("entries").integer(), made.get("files").integer()), (2, 8));
     client.line("TL.APPEND messages:a two");
     strandline::restore(&backup, &restored).expect("restores");
-    let engine = Engine::open(&restored, Options::default()).expect("opens");
+    let engine = Engine::open(&restored, Config::default().engine_options()).expect("opens");
     assert_eq!(engine.store("messages").expect("a store").info(b"a").expect("reads").last, 1);
     assert_eq!(client.call(&["TL.BACKUP", backup.to_str().expect("a name")]).word(), "ERR");
     assert_eq!(client.line("TL.BACKUP here").word(), "ERR");

@@ -145,7 +145,7 @@ impl GatedDisk {
     fn serve(&self, talk: impl FnOnce(&mut dyn FnMut() -> Client)) {
         let world =
             World { dir: Dir::new(Arc::new(self.clone())), clock: Arc::new(SystemClock::new()) };
-        let options = Options { memory_budget_bytes: 1, ..Options::default() };
+        let options = Options { memory_budget_bytes: 1, ..Config::default().engine_options() };
         let engine = Engine::open_in(world, options).expect("opens");
         let mut config = Config { port: 0, ..Config::default() };
         config.limits.stop_seconds = 1;

@@ -1,7 +1,8 @@
 //! The salvage path (P5): writes everything readable in a damaged directory to a new one, and
 //! reports what is lost.
 //!
-//! 1. the manifest, if it can be read; without it, all segment files that exist, and the whole log;
+//! 1. the manifest, if it can be read; without it, all segment files that exist, and the whole log,
+//!    with the names of stores that the caller gives;
 //! 2. the log, without its damaged parts, into memory: it is as large as memtables are;
 //! 3. for each store, all segments merged by name: each timeline's parts in the order of their
 //!    sequences, then its part of the log, with all removals and the last edit of each entry
@@ -33,6 +34,7 @@ use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::run::SharedBody;
 use crate::ids::{CommitPlace, EngineId, Lsn, StoreId};
 use crate::manifest::Manifest;
+use crate::options::check_store_names;
 use crate::random::{new_engine_id, random};
 use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
 use crate::vfs::LOCK_NAME;
@@ -57,7 +59,17 @@ pub struct Salvage {
 }
 
 /// Creates a new directory from everything readable in a damaged one, which is not changed.
-pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Salvage> {
+///
+/// `first_stores`: the names in [`Options::stores`](crate::Options::stores) when the damaged
+/// directory was created, in this order. They are used only if the manifest is lost, since no other
+/// file contains names of stores: then the new directory has all these stores, and each other store
+/// with data is named `store-N` after its id. All of them are without a TTL.
+pub fn salvage(
+    source: impl AsRef<Path>,
+    target: impl AsRef<Path>,
+    first_stores: &[&str],
+) -> Result<Salvage> {
+    check_store_names(first_stores.iter().copied())?;
     let (source, target) = (source.as_ref(), target.as_ref());
     let raw = DiskDirectory::open(source)
         .map_err(|error| Error::io("open the directory", source, error))?;
@@ -65,25 +77,26 @@ pub fn salvage(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Sal
     target::make(
         target,
         || DiskDirectory::create_noting(target),
-        |target| salvage_in(&source, target),
+        |target| salvage_in(&source, target, first_stores),
     )
 }
 
 /// As [`salvage`], with directories that may be simulated.
-pub fn salvage_in(source: &Dir, target: &Dir) -> Result<Salvage> {
+pub fn salvage_in(source: &Dir, target: &Dir, first_stores: &[&str]) -> Result<Salvage> {
+    check_store_names(first_stores.iter().copied())?;
     target::claim(target, |target| {
         let _lock = source.lock(LOCK_NAME, false)?;
-        fill(source, target)
+        fill(source, target, first_stores)
     })
 }
 
 /// Saves everything readable to a claimed directory.
-fn fill(source: &Dir, target: &Dir) -> Result<Salvage> {
+fn fill(source: &Dir, target: &Dir, first_stores: &[&str]) -> Result<Salvage> {
     let mut out = Salvage::default();
     let wreck = Wreck::look(source, &mut out)?;
     let log = SalvagedLog::read(source, wreck.engine, wreck.live.as_ref(), &mut out.findings)?;
     let mut live = Live { history: random(), checkpoint: START, next_file: 1, ..Live::default() };
-    live.stores = wreck.stores(&log);
+    live.stores = wreck.stores(&log, first_stores);
     live.last_time_ms =
         log.last_time_ms.max(wreck.live.as_ref().map_or(0, |live| live.last_time_ms));
     live.seen_ms = wreck.live.as_ref().map_or(0, |live| live.seen_ms);
@@ -193,23 +206,34 @@ impl Wreck {
         Ok(Wreck { engine, live, segments })
     }
 
-    /// The stores of the manifest; without it, all stores that anything belongs to, without a TTL
-    /// until an operator sets one.
-    fn stores(&self, log: &SalvagedLog) -> Vec<StoreRecord> {
+    /// The stores of the manifest; without it, the first stores and all stores that anything
+    /// belongs to, without a TTL until an operator sets one.
+    fn stores(&self, log: &SalvagedLog, first: &[&str]) -> Vec<StoreRecord> {
         if let Some(live) = &self.live {
             return live.stores.clone();
         }
         let of_log = log.timelines.keys().map(|(store, _)| *store);
         let mut ids: BTreeSet<StoreId> =
             self.segments.iter().map(|segment| segment.store).chain(of_log).collect();
-        ids.extend([StoreId(1), StoreId(2)]);
-        let name = |id: &StoreId| match id.0 {
-            1 => "messages".to_string(),
-            2 => "sync".to_string(),
-            number => format!("store-{number}"),
+        let first: BTreeMap<StoreId, &str> =
+            (1..).map(StoreId).zip(first.iter().copied()).collect();
+        ids.extend(first.keys());
+        let name = |id: &StoreId| match first.get(id) {
+            Some(name) => (*name).to_string(),
+            None => unused_name(*id, &first),
         };
         ids.iter().map(|id| StoreRecord::new(*id, name(id), 0)).collect()
     }
+}
+
+/// The name of a store whose name is lost. A first store may already have it; then dashes are
+/// appended until none has.
+fn unused_name(id: StoreId, first: &BTreeMap<StoreId, &str>) -> String {
+    let mut name = format!("store-{}", id.0);
+    while first.values().any(|known| *known == name) {
+        name.push('-');
+    }
+    name
 }
 
 /// The header of a segment or log file, if it can be read.

@@ -14,6 +14,7 @@ use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{restore_in, salvage_in};
 
 use super::directory::{Entries, contents, dir, open, send, try_open};
+use crate::two_stores;
 
 /// How many random cuts each call gets.
 const THROWS: u64 = 8;
@@ -34,7 +35,7 @@ fn filled() -> [Filled; 3] {
     let [backup, restored, salvaged] = [(); 3].map(|()| SimulatedDisk::new());
     engine.backup_in(&dir(&backup)).expect("backs up");
     restore_in(&dir(&backup), &dir(&restored)).expect("restores");
-    salvage_in(&dir(&restored), &dir(&salvaged)).expect("salvages");
+    salvage_in(&dir(&restored), &dir(&salvaged), &two_stores::NAMES).expect("salvages");
     [("backup", backup), ("restore", restored), ("salvage", salvaged)].map(|(by, target)| {
         target.mark(1);
         Filled { by, log: target.log(), expected: expected.clone() }

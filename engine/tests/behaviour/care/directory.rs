@@ -11,12 +11,14 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Finding, Limit, Options, Trim, Verification, World};
 
+use crate::two_stores;
+
 pub fn dir(disk: &SimulatedDisk) -> Dir {
     Dir::new(Arc::new(disk.clone()))
 }
 
 pub fn try_open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
-    let options = Options { memory_budget_bytes: 1, read_only, ..Options::default() };
+    let options = Options { memory_budget_bytes: 1, read_only, ..two_stores::options() };
     Engine::open_in(
         World { dir: dir(disk), clock: Arc::new(ManualClock::at(1_700_000_000_000)) },
         options,

@@ -15,6 +15,7 @@ use strandline::{Engine, Error, Limit, Lsn, Options, Store, Trim, Verdict, World
 
 use super::directory::{changed, try_open, two_segments};
 use crate::disks::as_the_disk;
+use crate::two_stores;
 use crate::world::soon;
 
 /// A disk on which threads of the engine are held, by their names.
@@ -38,7 +39,7 @@ impl Gates {
             clock: Arc::new(ManualClock::at(1_700_000_000_000)),
         };
         let options =
-            Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..Options::default() };
+            Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..two_stores::options() };
         let engine = Engine::open_in(world, options).expect("opens");
         let store = engine.store("messages").expect("is there");
         (engine, store)

@@ -12,6 +12,7 @@ use super::directory::{
     Entries, changed, contents, dir, open, send, try_open, two_segments, verify,
 };
 use super::moment::{COMPACT, FLUSH, Gates};
+use crate::two_stores;
 use crate::world::soon;
 
 /// The same engine with entries in the log, too: appends, and changes of entries in segments.
@@ -33,7 +34,7 @@ fn with_a_log() -> Image {
 fn salvage(disk: &SimulatedDisk) -> (strandline::Salvage, Engine) {
     let before = disk.contents();
     let target = SimulatedDisk::new();
-    let report = salvage_in(&dir(disk), &dir(&target)).expect("salvages");
+    let report = salvage_in(&dir(disk), &dir(&target), &two_stores::NAMES).expect("salvages");
     assert_eq!(disk.contents(), before, "the source is not changed");
     let engine = open(&target);
     assert_eq!(verify(&engine).findings, [], "what is salvaged is whole");
@@ -80,10 +81,10 @@ fn everything_intact_is_salvaged_and_continues_to_count() {
 fn the_expiry_of_a_single_entry_is_salvaged() {
     let disk = SimulatedDisk::from_image(&with_a_log());
     let target = SimulatedDisk::new();
-    salvage_in(&dir(&disk), &dir(&target)).expect("salvages");
+    salvage_in(&dir(&disk), &dir(&target), &two_stores::NAMES).expect("salvages");
     let at = |now_ms| {
         let clock = Arc::new(ManualClock::at(now_ms));
-        let options = Options { memory_budget_bytes: 1, read_only: true, ..Options::default() };
+        let options = Options { memory_budget_bytes: 1, read_only: true, ..two_stores::options() };
         let engine = Engine::open_in(World { dir: dir(&target), clock }, options).expect("opens");
         engine.store("sync").expect("a store").last(b"u/brief").expect("reads").is_some()
     };

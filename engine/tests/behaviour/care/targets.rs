@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::directory::{changed, contents, dir, open, send, try_open, two_segments, verify};
 use crate::disks::as_the_disk;
+use crate::two_stores;
 
 /// A way to fill a target.
 type Fill = (&'static str, Box<dyn Fn(&Path) -> Result<(), Error> + Send + Sync>);
@@ -23,14 +24,19 @@ type Fill = (&'static str, Box<dyn Fn(&Path) -> Result<(), Error> + Send + Sync>
 /// A running engine, its backup, a folder for targets, and the three ways to fill one.
 fn fills(folder: &TempDir) -> (Engine, [Fill; 3]) {
     let (data, backup) = (folder.path().join("data"), folder.path().join("source"));
-    let engine = Engine::open(&data, Options::default()).expect("opens");
+    let engine = Engine::open(&data, two_stores::options()).expect("opens");
     (0..40).for_each(|number| send(&engine, number));
     engine.backup(&backup).expect("backs up");
     let (running, damaged) = (engine.clone(), backup.clone());
     let fills: [Fill; 3] = [
         ("backup", Box::new(move |target| running.backup(target).map(drop))),
         ("restore", Box::new(move |target| strandline::restore(&backup, target).map(drop))),
-        ("salvage", Box::new(move |target| strandline::salvage(&damaged, target).map(drop))),
+        (
+            "salvage",
+            Box::new(move |target| {
+                strandline::salvage(&damaged, target, &two_stores::NAMES).map(drop)
+            }),
+        ),
     ];
     (engine, fills)
 }
@@ -41,7 +47,7 @@ fn files(path: &Path) -> BTreeSet<String> {
 }
 
 fn is_whole(path: &Path, expected: &Engine) {
-    let options = Options { read_only: true, ..Options::default() };
+    let options = Options { read_only: true, ..two_stores::options() };
     let engine = Engine::open(path, options).expect("opens");
     assert_eq!(verify(&engine).findings, []);
     assert_eq!(contents(&engine), contents(expected));
@@ -125,7 +131,8 @@ fn simulated_fills() -> [FillIn; 3] {
         (
             "salvage",
             Arc::new(move |target: &Dir| {
-                salvage_in(&dir(&SimulatedDisk::from_image(&damaged)), target).map(drop)
+                salvage_in(&dir(&SimulatedDisk::from_image(&damaged)), target, &two_stores::NAMES)
+                    .map(drop)
             }),
         ),
     ]
@@ -272,14 +279,17 @@ fn a_refused_copy_leaves_nothing_in_a_new_directory() {
     std::fs::write(backup.join(manifest), b"").expect("writes");
     let target = folder.path().join("one/two/three");
     let mut refused = vec![("backup", (fills[0].1)(&target)), ("restore", (fills[1].1)(&target))];
-    let reading = Engine::open(&backup, Options { read_only: true, ..Options::default() });
+    let reading = Engine::open(&backup, Options { read_only: true, ..two_stores::options() });
     assert!(reading.is_err(), "the manifest is damaged");
     let lock = Dir::new(Arc::new(DiskDirectory::open(&backup).expect("opens"))).lock("LOCK", true);
     refused.push(("salvage of what is in use", (fills[2].1)(&target)));
     drop(lock);
     let nothing = folder.path().join("nothing");
     std::fs::create_dir_all(&nothing).expect("makes it");
-    refused.push(("salvage of nothing", strandline::salvage(&nothing, &target).map(drop)));
+    refused.push((
+        "salvage of nothing",
+        strandline::salvage(&nothing, &target, &two_stores::NAMES).map(drop),
+    ));
     for (name, refused) in refused {
         assert!(refused.is_err(), "{name}");
         assert!(!folder.path().join("one").exists(), "{name} leaves something");

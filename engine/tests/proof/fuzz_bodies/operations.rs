@@ -13,7 +13,7 @@ use std::sync::Arc;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Model, SimulatedDisk};
-use strandline::{Batch, Engine, Limit, Options, Store, Verdict, World};
+use strandline::{Batch, Engine, Limit, NewStore, Options, Store, Verdict, World};
 
 /// Limit of calls per input, so that an input cannot run for ever.
 const MOST_CALLS: usize = 60;
@@ -23,7 +23,8 @@ const MOST_OPENINGS: usize = 4;
 /// The expected content of every timeline, by store and name: time and body, in sequence order.
 type Expected = BTreeMap<(usize, Vec<u8>), Vec<(u64, Vec<u8>)>>;
 
-const STORES: [&str; 2] = ["messages", "sync"];
+/// The names of the stores and their TTLs in milliseconds. No call moves the clock that far.
+const STORES: [(&str, u64); 2] = [("messages", 0), ("sync", 7 * 24 * 3600 * 1000)];
 
 /// Bytes as small numbers; zeros after the end.
 struct Input<'a> {
@@ -93,8 +94,12 @@ pub fn operations(bytes: &[u8]) {
 
 impl Life {
     fn open(&mut self) {
-        let options =
-            Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..Options::default() };
+        let options = Options {
+            memory_budget_bytes: 1,
+            wal_file_bytes: 8 * 1024,
+            stores: STORES.map(|(name, ttl_ms)| NewStore::new(name, ttl_ms)).to_vec(),
+            ..Options::default()
+        };
         let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
         self.engine = Some(Engine::open_in(world, options).expect("opens"));
         self.openings += 1;
@@ -105,7 +110,7 @@ impl Life {
     }
 
     fn store(&self, number: usize) -> Store {
-        self.engine().store(STORES[number]).expect("both stores are there from the start")
+        self.engine().store(STORES[number].0).expect("both stores are there from the start")
     }
 
     fn call(&mut self, input: &mut Input<'_>) {

@@ -18,6 +18,7 @@ use super::map::{Now, Row, Timeline, Used};
 use super::operations::{
     Cut, Key, Kind, NAMES, Operation, Place, SNAPSHOTS, STORES, Sending, Time,
 };
+use crate::two_stores;
 
 const START_MS: u64 = 1_700_000_000_000;
 const BRIEF_TTL_MS: u64 = 90;
@@ -79,7 +80,7 @@ impl Twins {
             clock: Arc::new(ManualClock::at(START_MS)),
             now_ms: START_MS,
             engine: None,
-            ttl_ms: [0, strandline::WEEK_MS, brief],
+            ttl_ms: [0, two_stores::WEEK_MS, brief],
             gone_before_ms: [0; 3],
             timelines: BTreeMap::new(),
             used: BTreeMap::new(),
@@ -103,7 +104,7 @@ impl Twins {
             memory_budget_bytes: 1,
             wal_file_bytes: 16 * 1024,
             id_window_ms: self.id_window_ms(),
-            ..Options::default()
+            ..two_stores::options()
         };
         let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
         self.engine = Some(

@@ -26,6 +26,8 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::{Engine, Options, World};
 
+use crate::two_stores;
+
 /// A store and a timeline.
 pub type Key = (&'static str, String);
 
@@ -40,7 +42,7 @@ pub fn tiny() -> Options {
     Options {
         memory_budget_bytes: 1,
         wal_file_bytes: 8 * 1024,
-        sync_ttl_ms: TTL_MS,
+        stores: two_stores::stores(TTL_MS),
         ..Options::default()
     }
 }

@@ -5,6 +5,7 @@ use strandline::Batch;
 use super::*;
 use crate::messaging::event::{Event, Kind};
 use crate::messaging::names;
+use crate::messaging::stores::WEEK_MS;
 
 /// Removes ledgers, as a salvage does with those that it cannot read.
 fn lose(table: &Table, is_lost: impl Fn(&str) -> bool) {
@@ -195,7 +196,7 @@ fn a_terminal_continues_from_the_end_of_an_import() {
     }
     let stores = table.engine.stores();
     let lines = stores.iter().find(|store| store.name == "im.pulled").expect("it is there");
-    assert_eq!(lines.ttl_ms, strandline::WEEK_MS, "an import makes stores without TTL");
+    assert_eq!(lines.ttl_ms, WEEK_MS, "an import makes stores without TTL");
 }
 
 #[test]
