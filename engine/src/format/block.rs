@@ -2,24 +2,27 @@
 //! the writer asks for it and compression saves enough.
 //!
 //! A block is valid if and only if its checksum matches, seeded with the engine id, the file number
-//! and the block's position in the file, and its content has the raw length. Plain content is as
-//! long as its stored form, so its length is bounded by the file; compressed content is bounded by
-//! `MAX_RAW_BYTES` before anything is allocated for it.
+//! and the block's position in the file; it is of the wanted kind, and of a codec of the table
+//! below; its reserved bytes are zeros; and both its stored form and its content have the lengths
+//! in its header. Plain content is as long as its stored form, so its length is bounded by the
+//! file; compressed content is bounded by `MAX_RAW_BYTES` before anything is allocated for it.
 
 use super::checksum::{Seed, crc};
 use super::layout::{get_u32, layout, put};
 use crate::options::MAX_BODY_BYTES;
 
-/// The raw size at which a block is closed.
+/// The raw size at which a block of a data file is closed; index files have sizes of their own
+/// (`format/index.rs`, `format/table.rs`).
 pub const TARGET_RAW_BYTES: usize = 16 * 1024;
 
-/// The largest compressed content: the largest body, after a block that was nearly full.
+/// The largest compressed content: the largest body, after a block that was nearly full (at most
+/// `TARGET_RAW_BYTES`), and the fields, names and slots around both (less than that again).
 const MAX_RAW_BYTES: usize = MAX_BODY_BYTES + 2 * TARGET_RAW_BYTES;
 
 /// A compressed form is used only if it saves more than 1/16: less is not worth the decompression.
 const WORTHWHILE: usize = 16;
 
-/// The level that is fastest to compress; it decompresses as fast as higher levels.
+/// The fastest regular level; it decompresses as fast as higher levels.
 const ZSTD_LEVEL: i32 = 1;
 
 layout! {
@@ -51,7 +54,8 @@ pub enum BlockKind {
 }
 
 impl BlockKind {
-    /// Whether blocks of this kind are in data files; all other kinds are in index files.
+    /// Whether blocks of this kind are in data files; all other kinds are in index files
+    /// (`format/index.rs`).
     pub fn is_of_data(self) -> bool {
         matches!(self, BlockKind::Bodies | BlockKind::Runs)
     }
@@ -78,6 +82,7 @@ pub struct BlockRef {
 
 /// Encodes a block; compresses the content if `compress` is set and it saves enough.
 pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8> {
+    debug_assert!(!compress || raw.len() <= MAX_RAW_BYTES, "`decode` would refuse the block");
     let packed = if compress { zstd::bulk::compress(raw, ZSTD_LEVEL).ok() } else { None };
     let (codec, stored) = match &packed {
         Some(packed) if packed.len() + raw.len() / WORTHWHILE < raw.len() => {
@@ -100,13 +105,18 @@ pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8
 /// No checksum is verified.
 pub fn peek(header: &[u8]) -> Option<(BlockKind, u64)> {
     let [kind] = header.get(block_header::KIND)? else { return None };
-    let is_possible = matches!(header.get(block_header::CODEC)?, [PLAIN | ZSTD])
-        && header.get(block_header::ZERO)?.iter().all(|byte| *byte == 0);
+    let is_possible =
+        matches!(header.get(block_header::CODEC)?, [PLAIN | ZSTD]) && has_zeros(header);
     let bytes =
         block_header::BYTES as u64 + u64::from(get_u32(header, block_header::STORED_BYTES)?);
     BlockKind::from_number(*kind)
         .filter(|_| is_possible && u32::try_from(bytes).is_ok())
         .map(|kind| (kind, bytes))
+}
+
+/// Whether the reserved bytes are zeros.
+fn has_zeros(header: &[u8]) -> bool {
+    header.get(block_header::ZERO).is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0))
 }
 
 /// The content of a block, which must fill `block` exactly; otherwise the check that failed.
@@ -122,6 +132,9 @@ pub fn decode(kind: BlockKind, block: &[u8], seed: Seed) -> Result<Vec<u8>, &'st
     }
     if get_u32(header, block_header::STORED_BYTES) != Some(stored.len() as u32) {
         return Err("the block has another length than its header says");
+    }
+    if !has_zeros(header) {
+        return Err("the reserved bytes of the block are not zeros");
     }
     let raw_bytes = get_u32(header, block_header::RAW_BYTES).unwrap_or(u32::MAX) as usize;
     match header.get(block_header::CODEC) {
@@ -174,6 +187,18 @@ mod tests {
         assert_eq!(
             decode(BlockKind::Runs, &block, Seed::NONE),
             Err("the block's length or codec is not possible")
+        );
+    }
+
+    #[test]
+    fn reserved_bytes_that_are_not_zeros_are_refused() {
+        let mut block = encode(BlockKind::Runs, b"some content", false, Seed::NONE);
+        put(&mut block, block_header::ZERO, &[0, 1]);
+        forge(&mut block, Seed::NONE);
+        assert_eq!(peek(&block), None);
+        assert_eq!(
+            decode(BlockKind::Runs, &block, Seed::NONE),
+            Err("the reserved bytes of the block are not zeros")
         );
     }
 

@@ -2,7 +2,8 @@
 
 use crate::ids::EngineId;
 
-/// The start value of a checksum, so that valid bytes at a wrong position do not match.
+/// The start value of a checksum, so that valid bytes at a wrong position do not match. A seed is
+/// itself the CRC of some bytes, and a checksum is that of these bytes followed by its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(u32);
 
@@ -25,14 +26,14 @@ impl Seed {
     }
 }
 
-/// The CRC-32 (ISO-HDLC) of the bytes, started from the seed.
+/// The CRC-32 (ISO-HDLC) of the bytes, continued from the seed.
 pub fn crc(seed: Seed, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed.0);
     hasher.update(bytes);
     hasher.finalize()
 }
 
-/// The CRC-32 of two consecutive pieces.
+/// The CRC-32 of two pieces, as if concatenated.
 pub fn crc_of_two(seed: Seed, first: &[u8], second: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed.0);
     hasher.update(first);
@@ -42,7 +43,8 @@ pub fn crc_of_two(seed: Seed, first: &[u8], second: &[u8]) -> u32 {
 
 /// The hash of a filter's keys, and of the bodies and names of a batch with an id: eight bytes a
 /// step, multiply and rotate, then a final mix so that every bit depends on every byte. Not secret:
-/// every process that reads the file must compute the same value.
+/// every process that reads the file must compute the same value. Not resistant to collisions made
+/// on purpose: a client could only deceive itself about its retries, or cost a needless look-up.
 pub fn name_hash(name: &[u8]) -> u64 {
     const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut hash = ODD ^ name.len() as u64;
@@ -81,6 +83,16 @@ mod tests {
             (0..10_000).map(|n| name_hash(format!("u/{n}").as_bytes()) & 0xFFFF).collect();
         // 10,000 balls thrown evenly into 65,536 bins fill 9,300 of them.
         assert!(low.len() > 9_100, "only {} different low words", low.len());
+    }
+
+    #[test]
+    fn a_checksum_is_that_of_the_bytes_of_its_seed_and_its_own() {
+        let seed = Seed::new(EngineId([7; 16]), 42);
+        let pieces = [&[7; 16][..], &42_u64.to_le_bytes(), &4096_u64.to_le_bytes(), b"123456789"];
+        assert_eq!(crc(Seed::NONE, b"123456789"), 0xCBF4_3926);
+        assert_eq!(crc(seed.at(4096), b"123456789"), 1_336_553_417);
+        assert_eq!(crc(Seed::NONE, &pieces.concat()), 1_336_553_417);
+        assert_eq!(crc_of_two(seed.at(4096), b"1234", b"56789"), 1_336_553_417);
     }
 
     #[test]
