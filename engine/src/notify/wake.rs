@@ -7,11 +7,13 @@
 //! ```
 //!
 //! A waker is code of the caller. It may sleep, panic, append, close the engine, or own its last
-//! handle, so it must not run where an append waits for it. A waker that sleeps delays only other
-//! wakers; a panic in one is logged and has no other effect.
+//! handle, so it must not run where an append waits for it. A waker that sleeps delays other wakers
+//! and the engine's stop, but no append; meanwhile the queue grows without a limit of its own. A
+//! panic in a waker is logged and has no other effect.
 //!
-//! The wake thread is the last of the engine's threads to end: a waker may stop all others. Wakers
-//! that are queued when the queue is closed are woken before the thread ends.
+//! The wake thread is the last of the engine's threads to end, because a waker may close the
+//! engine, which waits for all other threads. Wakers that are queued when the queue is closed are
+//! woken before the thread ends.
 //!
 //! This file does not know tickets, watchers, or what a waker does.
 
@@ -72,7 +74,7 @@ impl WakeQueue {
     }
 }
 
-/// Waking by value drops what the waker owns here, too.
+/// `Waker::wake` consumes the waker, so its data is dropped here, inside `catch_unwind`.
 fn wake(waker: Waker) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) else { return };
     tracing::error!("a waker panicked: only its own task is affected");

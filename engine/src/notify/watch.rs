@@ -1,4 +1,7 @@
-//! Watches: notify watchers that a timeline advanced (P9, P10).
+//! Watches: notify watchers that a timeline advanced (P9, P10): a batch that names it in an append,
+//! a trim, a removal or an edit was committed, or its store was dropped. A retry that is answered
+//! with its original receipt marks no watch, and a change of a shared body marks none of the
+//! timelines that show it.
 //!
 //! ```text
 //!  commit thread ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list,
@@ -11,12 +14,13 @@
 //! visible before they are published, and a watch is in the table before `watch` returns: a caller
 //! that watches first and then reads misses nothing.
 //!
-//! Wakers are code of the caller: none is woken, cloned or dropped under a lock of this file.
+//! Wakers are code of the caller: none is woken, cloned or dropped under a lock of this file. Locks
+//! are taken in the order `watched`, shard, inbox, or in the order `watchers`, inbox.
 //!
 //! When the engine closes, no timeline advances any more: every watcher is closed, and all waits
 //! end.
 //!
-//! This file does not know entries, sequences, or what a reader does with the hint.
+//! This file does not know entries, sequences, or what a reader does with the notification.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -58,7 +62,7 @@ struct Watchers {
 
 struct Watch {
     token: u64,
-    /// Whether the token is in the ready list.
+    /// Set by a mark, cleared when [`Watcher::ready`] returns the token.
     ready: AtomicBool,
     watcher: Arc<WatcherState>,
 }
@@ -84,13 +88,16 @@ impl WatchTable {
     }
 
     fn shard(&self, timeline: TimelineRef<'_>) -> &Mutex<Watches> {
-        // Any distribution is good enough: a lock is held only for a look-up.
+        // Any distribution is good enough: a lock is held for a look-up, or while the watches of a
+        // timeline are marked.
         let sum: usize = timeline.name.iter().map(|byte| usize::from(*byte)).sum();
         &self.shards[sum % SHARDS]
     }
 
     /// Whether there are no watches.
     pub fn is_idle(&self) -> bool {
+        // An advance is made visible under a lock, before this load. Whoever read before it took
+        // that lock first, and had added its watch before: the load sees the watch.
         self.count.load(Ordering::Acquire) == 0
     }
 
@@ -104,7 +111,8 @@ impl WatchTable {
         woken.extend(watches.iter().filter_map(Watch::mark));
     }
 
-    /// Marks the watches of all timelines of a store; returns the wakers that are to be woken.
+    /// Marks the watches of all timelines of a store that was dropped; returns the wakers that are
+    /// to be woken.
     pub fn publish_store(&self, store: StoreId) -> Vec<Waker> {
         let mut woken = Vec::new();
         for shard in &self.shards {
@@ -224,8 +232,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Ends a watch. The token may be returned once more if it was ready already. A store of
-    /// another engine is an [`Error::Invalid`].
+    /// Ends a watch; does nothing if there is none with this token. The token may be returned once
+    /// more if it was ready already. A store of another engine is an [`Error::Invalid`].
     pub fn unwatch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
         let store = self.own(store)?;
         self.watched.lock().remove(&(store, Box::from(timeline), token));
@@ -261,8 +269,8 @@ impl Watcher {
         })
     }
 
-    /// The tokens that became ready since the last call, each once. The advances that made them
-    /// ready are visible to reads from now on.
+    /// The tokens that became ready since the last call, once per watch: a token of several watches
+    /// may repeat. The advances that made them ready are visible to reads from now on.
     pub fn ready(&self) -> Vec<u64> {
         let ready = std::mem::take(&mut self.state.inbox.lock().ready);
         ready
@@ -292,7 +300,8 @@ impl Watcher {
     }
 
     /// Blocks until something is ready (true), or the timeout has passed or the watcher is closed
-    /// (false).
+    /// (false). One thread waits at a time: if another takes the tokens, a wait may return false
+    /// early.
     pub fn wait(&self, timeout: Duration) -> bool {
         let mut inbox = self.state.inbox.lock();
         if !inbox.is_over() {
@@ -328,7 +337,7 @@ impl Drop for Watcher {
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Watcher({} timelines)", self.watched.lock().len())
+        write!(out, "Watcher({} watches)", self.watched.lock().len())
     }
 }
 
