@@ -4,7 +4,8 @@
 //! dropped since. A record that contradicts the state is damage: it refuses an open for writing. A
 //! read-only open continues after damage, and keeps the position of each timeline's last entry:
 //! since sequences are dense, an entry after the damage shows whether entries before it are
-//! missing.
+//! missing. A replayed memtable may be larger than the limit: it takes what was in the active and
+//! the sealed memtables before.
 //!
 //! This file does not know files, or where the log ends (`wal/reader.rs`).
 
@@ -29,7 +30,7 @@ use crate::write::sequence::Allocator;
 
 /// Reads the log from `from` on.
 pub fn replay(dir: &Dir, log: &Files, from: Lsn, replay: &mut Replay) -> Result<Tail> {
-    wal::replay(dir, log, from, replay.go_on, &mut |lsn, record| {
+    wal::replay(dir, log, from, replay.continue_after_damage, &mut |lsn, record| {
         replay.record(lsn, record).map_err(|what| damage(dir, log, lsn, what))
     })
 }
@@ -40,9 +41,12 @@ fn damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
         (Wrong::Failed(error), _) => error,
         (Wrong::Record(what), Some(file)) => {
             let path = dir.path_of(&wal::file_name(file.number));
+            let what = format!("a record of the group cannot be replayed: {what}");
             Error::corrupt(path, WAL_HEADER_BYTES + (lsn.0 - file.start.0), what)
         }
-        (Wrong::Record(what), None) => Error::invalid(what),
+        (Wrong::Record(what), None) => {
+            Error::invalid(format!("a record of the group at {lsn} cannot be replayed: {what}"))
+        }
     }
 }
 
@@ -57,7 +61,8 @@ pub struct Replay {
     pub view: View,
     /// The existing stores.
     stores: HashSet<StoreId>,
-    /// No store with this id or a higher one was created.
+    /// No store with this id or a higher one was created: store ids come from the counter of file
+    /// numbers.
     next_store: u64,
     pub hasher: hashbrown::DefaultHashBuilder,
     allocator: Allocator,
@@ -67,18 +72,18 @@ pub struct Replay {
     pub entries: u64,
     /// Whether entries may be missing because of damage: then replay continues, and readers are
     /// informed.
-    go_on: bool,
+    continue_after_damage: bool,
     /// The lsn of the group that is replayed.
     at: Lsn,
     /// The places of the group's bodies and edits.
     places: CommitPlaces,
     /// The position of each timeline's last entry, if entries may be missing. `None`: entries may
     /// be missing before a sequence that was chosen.
-    got_at: HashMap<SlotId, Option<Lsn>>,
+    last_entry_at: HashMap<SlotId, Option<Lsn>>,
 }
 
 impl Replay {
-    pub fn new(view: View, live: &Live, go_on: bool) -> Replay {
+    pub fn new(view: View, live: &Live, continue_after_damage: bool) -> Replay {
         Replay {
             view,
             stores: live.stores.iter().map(|store| store.id).collect(),
@@ -89,10 +94,10 @@ impl Replay {
             last_time_ms: 0,
             own_starts: false,
             entries: 0,
-            go_on,
+            continue_after_damage,
             at: Lsn(0),
             places: CommitPlaces::default(),
-            got_at: HashMap::new(),
+            last_entry_at: HashMap::new(),
         }
     }
 
@@ -102,7 +107,7 @@ impl Replay {
     /// memtables, the set is empty.
     pub fn whole_since(&mut self, whole_from: Lsn) -> Option<HashSet<SlotId>> {
         let is_one = self.view.sealed.is_empty();
-        let whole = std::mem::take(&mut self.got_at)
+        let whole = std::mem::take(&mut self.last_entry_at)
             .into_iter()
             .filter(|(_, at)| is_one && at.is_some_and(|at| at >= whole_from));
         (whole_from > Lsn(0)).then(|| whole.map(|(slot, _)| slot).collect())
@@ -113,7 +118,7 @@ impl Replay {
         self.places.of_group(lsn);
         self.at = lsn;
         let mut places = self.places;
-        self.all_of(record).inspect_err(|_| {
+        self.apply(record).inspect_err(|_| {
             self.group.clear();
             self.allocator.fall_back(0);
             // It took its places in the commit: those of later records in its group depend on them.
@@ -123,7 +128,7 @@ impl Replay {
         })
     }
 
-    fn all_of(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
+    fn apply(&mut self, record: &Record<'_>) -> Result<(), Wrong> {
         if !self.view.active.may_start_at(record.start_ms) {
             self.seal();
         }
@@ -133,7 +138,8 @@ impl Replay {
         let applied = apply_record(record, &tail, &mut places, self);
         self.places = places;
         applied.map_err(|what| Wrong::Record(what.into()))??;
-        // The open makes replayed groups durable before it serves them.
+        // The open makes replayed groups durable before it serves them. Nothing reads yet, so no
+        // history is needed: all of it is settled.
         self.view.active.apply(&mut self.group, self.at, Lsn(u64::MAX));
         self.view.active.started_at(record.start_ms);
         self.own_starts |= record.start_ms != record.time_ms;
@@ -157,13 +163,13 @@ impl Replay {
         if is_known || u64::from(store.0) < self.next_store {
             return Ok(!is_known);
         }
-        Err(Wrong::Record(format!("it names store {}, which the manifest does not have", store.0)))
+        Err(Wrong::Record(format!("it names store {}, which is not in the manifest", store.0)))
     }
 
     /// The timeline's slot, created if it has none. If a damaged segment hides the end of the
-    /// timeline, the end according to the record, `end`, is used; readers get the damage when they
-    /// need older entries.
-    fn slot(&self, timeline: TimelineRef<'_>, end: Sequence) -> Result<SlotId, Wrong> {
+    /// timeline, its `last` sequence according to the record is used; readers get the damage when
+    /// they need older entries.
+    fn slot(&self, timeline: TimelineRef<'_>, last: Sequence) -> Result<SlotId, Wrong> {
         let key = Key::new(&self.hasher, timeline);
         let memtable = &self.view.active;
         if let Some(slot) = memtable.find(key) {
@@ -171,7 +177,7 @@ impl Replay {
         }
         let end = match Reading::of_end(&self.view, key).end() {
             Ok(end) => end,
-            Err(error) if error.is_damage() => End { last: end, ..End::NEVER },
+            Err(error) if error.is_damage() => End { last, ..End::NEVER },
             Err(error) => return Err(Wrong::Failed(error)),
         };
         Ok(memtable.insert(key, end))
@@ -201,7 +207,7 @@ impl Sink for Replay {
         let slot = self.slot(timeline, sequence.saturating_sub(1))?;
         let last = self.allocator.last(slot, &self.view.active);
         if sequence > last + 1 && !is_chosen {
-            if !self.go_on {
+            if !self.continue_after_damage {
                 return Err(Wrong::Record(format!(
                     "{timeline:?} jumps from sequence {last} to {sequence}"
                 )));
@@ -216,9 +222,9 @@ impl Sink for Replay {
             )));
         }
         self.group.entry(slot, sequence);
-        if self.go_on {
-            let got_at = self.got_at.entry(slot).or_insert(Some(self.at));
-            *got_at = got_at.and(Some(self.at).filter(|_| !is_chosen || sequence == last + 1));
+        if self.continue_after_damage {
+            let at = self.last_entry_at.entry(slot).or_insert(Some(self.at));
+            *at = at.and(Some(self.at).filter(|_| !is_chosen || sequence == last + 1));
         }
         self.entries += 1;
         Ok(())
