@@ -1,13 +1,14 @@
-//! Everything committed since the last flush, in memory (P7).
+//! The commits of one part of the log, in memory, until they are flushed (P7).
 //!
 //! ```text
 //!  shard: hash of (store, name) → slot    slot: end, first sequence, [body number, body number, …]
 //!  bodies: [(times, bytes), …] in commit order
 //! ```
 //!
-//! Changes of entries that were written before (trims, removals, edits) are kept beside the array
-//! of body numbers. Readers apply them, whether the entry is in the memtable or in a segment. The
-//! ids of batches, by which retries are recognized, are kept there too.
+//! A trim moves the floor of the timeline's end. Removals and edits of entries that were written
+//! before are kept beside the array of body numbers; readers apply them, whether the entry is in
+//! the memtable or in a segment. The ids of batches, by which retries are recognized, are kept
+//! there too.
 //!
 //! Timelines only grow at the end, so a slot is an array in sequence order, not a search tree. An
 //! entry is the number of its body, four bytes: a fan-out to 500 receivers costs one body and 500
@@ -15,8 +16,11 @@
 //!
 //! Only one thread writes: the commit thread, or the thread that opens the engine, during replay.
 //! It first adds the bodies of a group, then the entries that name them, so that a reader that
-//! finds an entry also finds its body. A group is applied after its sync, so its content is as
-//! durable as its batches asked.
+//! finds an entry also finds its body. A group is applied after its write, and after its sync if
+//! one was asked for, so its content is as durable as its batches asked.
+//!
+//! Readers ignore what is above their watermark: entries by the numbers of their bodies, changes by
+//! undoing them (`history`).
 //!
 //! This folder does not know the log, segments, or how sequences are chosen.
 
@@ -52,7 +56,8 @@ const PIECE: usize = 4096;
 
 /// The memory of a slot without its entries: the slot, in a list that grows by doubling and is
 /// three quarters full on average; its index in the table; and the last sequence that the commit
-/// thread gave.
+/// thread gave. The latter two, rounded up: (4 + 1) × 16/7 in a table that is at least 7/16 full,
+/// and 8 × 4/3 in a list, are 22.
 const SLOT_BYTES: usize = size_of::<Slot>() * 4 / 3 + 24;
 
 /// The position of a timeline in the memtable.
@@ -124,8 +129,8 @@ pub struct Memtable {
     /// Whether something was trimmed or removed: the sooner it is flushed, the sooner older
     /// segments can be rewritten.
     frees: AtomicBool,
-    /// The lsn of the last group that trimmed or removed something.
-    changes_at: AtomicU64,
+    /// The lsn of the last group that trimmed or removed something; edits do not count.
+    freed_at: AtomicU64,
     /// Whether shared bodies were changed.
     changes_bodies: AtomicBool,
     /// The lsn at which its part of the log starts.
@@ -144,7 +149,7 @@ impl Memtable {
             first_start_ms: AtomicU64::new(0),
             last_start_ms: AtomicU64::new(0),
             frees: AtomicBool::new(false),
-            changes_at: AtomicU64::new(0),
+            freed_at: AtomicU64::new(0),
             changes_bodies: AtomicBool::new(false),
             from,
             to: OnceLock::new(),
@@ -171,7 +176,7 @@ impl Memtable {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether it is empty.
+    /// Whether nothing was ever added to it, not even a slot for a batch that was refused.
     pub fn is_empty(&self) -> bool {
         self.bytes() == 0
     }
@@ -201,10 +206,11 @@ impl Memtable {
         self.frees.load(Ordering::Relaxed)
     }
 
-    /// The lsn of the last group that trimmed or removed something, if there is one.
-    pub fn changes_at(&self) -> Option<Lsn> {
+    /// The lsn of the last group that trimmed or removed something, if there is one; edits do not
+    /// count.
+    pub fn freed_at(&self) -> Option<Lsn> {
         // It is stored before the changes become visible.
-        self.frees.load(Ordering::Acquire).then(|| Lsn(self.changes_at.load(Ordering::Acquire)))
+        self.frees.load(Ordering::Acquire).then(|| Lsn(self.freed_at.load(Ordering::Acquire)))
     }
 
     /// Whether shared bodies were changed.
@@ -249,7 +255,8 @@ impl Memtable {
     /// shard at a time, then its changes. No reader needs the state before a commit below
     /// `settled`.
     ///
-    /// Readers ignore the group until the watermark is above it.
+    /// Readers ignore the group until the watermark is above it. Returns the number of bodies in
+    /// the memtable, for that watermark.
     pub fn apply(&self, group: &mut Group, at: Lsn, settled: Lsn) -> usize {
         let mut bytes =
             std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
@@ -267,7 +274,7 @@ impl Memtable {
             .iter()
             .any(|(_, effect, _)| matches!(effect, Effect::Trim(_) | Effect::Remove(_)))
         {
-            self.changes_at.store(at.0, Ordering::Release);
+            self.freed_at.store(at.0, Ordering::Release);
             self.frees.store(true, Ordering::Release);
         }
         let mut freed_bytes = 0;
@@ -313,15 +320,15 @@ impl Memtable {
             visible if visible == slot.bodies.len() => (slot.end_at(watermark), slot.span()),
             visible => {
                 let bodies = self.bodies.read();
-                let body = |number: u32| &bodies[number as usize / PIECE][number as usize % PIECE];
-                slot.end_and_span(visible, watermark, body)
+                slot.end_and_span(visible, watermark, |number| body_at(&bodies, number))
             }
         };
         let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: index });
         Some(Look { end, span, changed })
     }
 
-    /// Passes the changes of a slot that has some to `look`.
+    /// Passes the changes of a slot that has some to `look`, under the lock of the slot's shard:
+    /// `look` must not ask for a slot.
     pub fn changes_in<T>(&self, slot: SlotId, look: impl FnOnce(&Changes) -> T) -> T {
         self.changes_for(slot, Watermark::ALL, |changes, _| look(changes))
     }
@@ -336,7 +343,7 @@ impl Memtable {
     }
 
     /// Passes all changes of a slot to `look`, with those above the watermark, which a reader must
-    /// undo.
+    /// undo; under the lock of the slot's shard, so `look` must not ask for a slot.
     pub fn changes_for<T>(
         &self,
         slot: SlotId,
@@ -412,8 +419,7 @@ impl Memtable {
         let indexes = slot.index_of(low).min(end)..end;
         let bodies = self.bodies.read();
         let mut take = |index: usize| {
-            let number = slot.bodies[index] as usize;
-            taken.push((slot.sequence(index), bodies[number / PIECE][number % PIECE].clone()));
+            taken.push((slot.sequence(index), body_at(&bodies, slot.bodies[index]).clone()));
         };
         if descending {
             indexes.rev().take(most).for_each(&mut take);
@@ -432,19 +438,19 @@ impl Memtable {
         let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
         let slot = &shard.slots[shard.find(key)? as usize];
         let bodies = self.bodies.read();
-        let time_of =
-            |number: u32| bodies[number as usize / PIECE][number as usize % PIECE].times.time_ms;
+        let time_of = |number: u32| body_at(&bodies, number).times.time_ms;
         let visible = &slot.bodies[..slot.visible(watermark)];
         let index = visible.partition_point(|number| time_of(*number) < time_ms);
         (index < visible.len()).then(|| slot.sequence(index))
     }
 
-    /// Calls `visit` for each slot that something was committed to.
+    /// Calls `visit` for each slot that something was committed to, under the lock of its shard:
+    /// `visit` must not ask for other slots.
     pub fn for_each(&self, mut visit: impl FnMut(&Slot)) {
         self.for_each_with_id(|_, slot| visit(slot));
     }
 
-    /// Calls `visit` for each slot that something was committed to, with the slot's id.
+    /// The same, with the slot's id.
     pub fn for_each_with_id(&self, mut visit: impl FnMut(SlotId, &Slot)) {
         for (shard, locked) in self.shards.iter().enumerate() {
             for (slot, content) in
@@ -455,14 +461,15 @@ impl Memtable {
         }
     }
 
-    /// Calls `visit` for one slot.
+    /// Calls `visit` for one slot, under the lock of its shard: `visit` must not ask for other
+    /// slots.
     pub fn with_slot<T>(&self, slot: SlotId, visit: impl FnOnce(&Slot) -> T) -> T {
         visit(&self.shards[slot.shard as usize].read().slots[slot.slot as usize])
     }
 
     /// A body by its number.
     pub fn body(&self, number: u32) -> Body {
-        self.bodies.read()[number as usize / PIECE][number as usize % PIECE].clone()
+        body_at(&self.bodies.read(), number).clone()
     }
 
     /// The number of bodies.
@@ -470,6 +477,11 @@ impl Memtable {
         let pieces = self.bodies.read();
         pieces.last().map_or(0, |last| (pieces.len() - 1) * PIECE + last.len())
     }
+}
+
+/// A body by its number.
+fn body_at(pieces: &[Vec<Body>], number: u32) -> &Body {
+    &pieces[number as usize / PIECE][number as usize % PIECE]
 }
 
 #[cfg(test)]

@@ -115,15 +115,15 @@ impl Reading<'_> {
             last_time_ms: 0,
             trimmed_to: self.trimmed_to(&walk.end)?,
         };
-        for place in walk.places() {
-            let (count, body_bytes, first_time_ms, last_time_ms) = place.tally(self, &sight)?;
-            if count > 0 {
+        for place in walk.places_ascending() {
+            let tally = place.tally(self, &sight)?;
+            if tally.count > 0 {
                 if info.count == 0 {
-                    info.first_time_ms = first_time_ms;
+                    info.first_time_ms = tally.first_time_ms;
                 }
-                info.last_time_ms = last_time_ms;
-                info.count += count;
-                info.body_bytes += body_bytes;
+                info.last_time_ms = tally.last_time_ms;
+                info.count += tally.count;
+                info.body_bytes += tally.body_bytes;
             }
         }
         Ok(info)

@@ -1,9 +1,10 @@
 //! The places that contain a timeline, from the newest to the oldest: what each knows of the
 //! timeline, and how one is read.
 //!
-//! A segment whose index is damaged may or may not contain the timeline. Sequences are dense, so
-//! what it hides is between the end of the next older place and the start of the next newer one. If
-//! no sequence is between them, it hides nothing (P4, P5).
+//! A segment whose index is damaged may or may not contain the timeline. What it hides is between
+//! the end of the next older place and the start of the next newer one; if no sequence is between
+//! them, it hides nothing. Sequences are dense except where an append chose its own; there a gap
+//! may be reported that hides nothing (P4, P5).
 //!
 //! This file does not know what is read, or who reads.
 
@@ -39,12 +40,21 @@ enum Source<'v> {
     Segment(&'v Segment, TimelineEntry),
 }
 
+/// The readable entries of a place, counted. The times are 0 if there are none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub count: u64,
+    pub body_bytes: u64,
+    pub first_time_ms: TimeMs,
+    pub last_time_ms: TimeMs,
+}
+
 /// One step of a walk: the knowledge of one place.
 pub struct Step<'v> {
     pub end: End,
     span: Option<Span>,
     source: Source<'v>,
-    /// The changes that it makes in older places.
+    /// The changes that it makes in older places; a memtable's apply to its own entries, too.
     layer: Option<Rc<dyn Layer + 'v>>,
     /// The highest sequence that was here until the data was dropped.
     pub dropped_to: Sequence,
@@ -85,6 +95,7 @@ struct InMemory<'v> {
 
 impl Layer for InMemory<'_> {
     fn bound(&self) -> Sequence {
+        // They apply to the memtable's own entries, too.
         Sequence::MAX
     }
 
@@ -120,6 +131,8 @@ impl<'v> InSegment<'v> {
         name: &'v [u8],
         entry: &mut TimelineEntry,
     ) -> Option<Rc<dyn Layer + 'v>> {
+        // New bodies go with the data: the entries have expired, or are not readable. A removed
+        // sequence may still be in an older segment.
         let removed = std::mem::take(&mut entry.removed);
         let edited = if segment.record().has_data() {
             std::mem::take(&mut entry.edited)
@@ -158,7 +171,7 @@ impl Layer for InSegment<'_> {
 }
 
 impl<'v> Step<'v> {
-    /// The changes that the place makes in older ones.
+    /// Takes the changes that the place makes in older ones, and a memtable in its own entries.
     pub fn take_layer(&mut self) -> Option<Rc<dyn Layer + 'v>> {
         self.layer.take()
     }
@@ -296,6 +309,7 @@ impl Gaps {
         if self.newer_from.is_none() {
             return Err(error);
         }
+        // Neighbouring hidden segments make one gap, with the newest one's error.
         let (_, known) = self.hidden.get_or_insert((error, latest));
         known.time_ms = known.time_ms.max(latest.time_ms);
         known.start_ms = known.start_ms.max(latest.start_ms);
@@ -306,7 +320,8 @@ impl Gaps {
     fn step(&mut self, step: &Step<'_>, reading: &Reading<'_>) -> Result<Option<Gap>> {
         let mut gap = None;
         if self.hidden.is_some() {
-            // If this place does not know, an older place does.
+            // A place without entries that does not know leaves the gap open, for an older place
+            // to close.
             let Some(held_to) = step.held_to(reading)? else { return Ok(None) };
             gap = self.close(held_to);
         }
@@ -336,6 +351,7 @@ impl Gap {
 }
 
 impl Place<'_> {
+    /// Offers the readable entries from `low` to `high` to the collector, in its direction.
     pub fn read(
         &self,
         reading: &Reading<'_>,
@@ -344,6 +360,7 @@ impl Place<'_> {
         out: &mut Collector<'_>,
     ) -> Result<()> {
         let low = low.max(out.sight.lowest);
+        // With the latest start, all lifetimes here are past the TTL.
         if self.span.last < low
             || self.span.first > high
             || reading.is_expired(self.span.last_start_ms)
@@ -375,43 +392,43 @@ impl Place<'_> {
         }
     }
 
-    /// The number, the body bytes, the first time and the last time of the readable entries.
-    pub fn tally(
-        &self,
-        reading: &Reading<'_>,
-        sight: &Sight<'_>,
-    ) -> Result<(u64, u64, TimeMs, TimeMs)> {
+    /// Counts the readable entries.
+    pub fn tally(&self, reading: &Reading<'_>, sight: &Sight<'_>) -> Result<Tally> {
         let span = &self.span;
         let changed = sight.overlay.touches(span.first, span.last);
+        // Whether every entry here is readable, with the body that the span counts.
         let whole = sight.bodies.is_empty()
             && span.first >= sight.lowest
             && !sight.is_expired(span.first_start_ms)
             && !span.own_expiry
             && !changed;
         if whole {
-            // The last sequence of a span was given, but an entry that was removed before a flush
-            // or a merge is not in it any more.
+            // A span ends at the last sequence that was given, whose entry is not here if it was
+            // removed before a flush or a merge. If none is missing, it is here.
             let dense = span.count == span.last - span.first + 1;
             let last_time_ms =
                 if dense { span.last_time_ms } else { self.newest_time_ms(reading, sight)? };
-            return Ok((span.count, span.body_bytes, span.first_time_ms, last_time_ms));
+            let Span { count, body_bytes, first_time_ms, .. } = *span;
+            return Ok(Tally { count, body_bytes, first_time_ms, last_time_ms });
         }
-        let (mut count, mut body_bytes, mut times, mut from) = (0, 0, None, span.first);
+        let (mut tally, mut from) = (Tally::default(), span.first);
         loop {
             let mut out = Collector::new(TALLIED, false, sight.clone()).measuring();
             self.read(reading, from, span.last, &mut out)?;
             let Taken { entries, more, body_bytes: page_bytes, .. } = out.finish()?;
-            count += entries.len() as u64;
-            body_bytes += page_bytes;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { break };
-            times = Some((times.map_or(first.time_ms, |(first_ms, _)| first_ms), last.time_ms));
+            if tally.count == 0 {
+                tally.first_time_ms = first.time_ms;
+            }
+            tally.last_time_ms = last.time_ms;
+            tally.count += entries.len() as u64;
+            tally.body_bytes += page_bytes;
             if !more {
                 break;
             }
             from = last.sequence + 1;
         }
-        let (first_ms, last_ms) = times.unwrap_or_default();
-        Ok((count, body_bytes, first_ms, last_ms))
+        Ok(tally)
     }
 
     /// The time of the newest readable entry here; 0 if there is none.

@@ -36,7 +36,7 @@ impl Part<'_> {
 
 impl Walk<'_> {
     /// The places, oldest first.
-    pub fn places(&self) -> impl Iterator<Item = &Place<'_>> {
+    pub fn places_ascending(&self) -> impl Iterator<Item = &Place<'_>> {
         self.parts.iter().rev().filter_map(|part| match part {
             Part::Place(place) => Some(place),
             Part::Gap(_) => None,
@@ -45,8 +45,9 @@ impl Walk<'_> {
 }
 
 impl<'v> Reading<'v> {
-    /// Walks from the newest place to the oldest, until `enough` returns true for a place with
-    /// entries, or nothing older can be readable.
+    /// Walks from the newest place to the oldest. The last place walked is the first with entries
+    /// for which `enough` returns true or that begins at or below the floor; or the first place
+    /// without entries if none of the timeline is left.
     pub fn walk(&self, mut enough: impl FnMut(&Span) -> bool) -> Result<Walk<'v>> {
         let mut walk = Walk { end: End::NEVER, overlay: Overlay::default(), parts: Vec::new() };
         let (mut gaps, mut known) = (Gaps::default(), false);
@@ -66,6 +67,7 @@ impl<'v> Reading<'v> {
                 return Ok(walk);
             }
         }
+        // Hidden segments older than every known place.
         walk.parts.extend(gaps.close(walk.end.floor.lowest.saturating_sub(1)).map(Part::Gap));
         Ok(walk)
     }

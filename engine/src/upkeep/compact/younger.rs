@@ -21,7 +21,7 @@ impl Younger {
     /// The lsn up to which the log is needed for entries that were left out because of changes that
     /// are in memory only.
     pub fn changes_to(&self) -> Lsn {
-        let at = self.memtables.iter().filter_map(|memtable| memtable.changes_at()).max();
+        let at = self.memtables.iter().filter_map(|memtable| memtable.freed_at()).max();
         at.map_or(Lsn(0), |at| at.plus(1))
     }
 }
