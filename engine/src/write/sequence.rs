@@ -18,7 +18,7 @@ use crate::memtable::{Memtable, SlotId};
 use crate::timeline::End;
 
 /// The end of a timeline, as far as it was known when the memtable that starts at `memtable` was
-/// active.
+/// active. Of two memtables with one start, nothing was committed to the first.
 #[derive(Clone, Copy, Debug)]
 pub struct EndHint {
     /// The memtable that was active.
@@ -37,8 +37,9 @@ impl EndHint {
 /// Gives sequences to the appends of one group after another.
 #[derive(Debug, Default)]
 pub struct Allocator {
-    /// The memtable that the slots belong to. Its start would not do: an empty memtable that is full
-    /// of slots is followed by one with the same start.
+    /// The memtable that the slots belong to. Its start would not do: a memtable that has nothing
+    /// but slots is followed by one with the same start. A `Weak` keeps the address from being used
+    /// again.
     memtable: Weak<Memtable>,
     /// By slot number inside each shard: the last sequence given; 0 if it was not looked up yet.
     given: Vec<Vec<Sequence>>,
