@@ -20,7 +20,7 @@ use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{Look, Memtable, SlotId, Watermark, edited_without, removed_without};
 use crate::segment::Segment;
 use crate::timeline::{
-    Collector, End, Layer, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides,
+    Collected, Collector, End, Layer, NewBody, Overlay, Sides, Sight, Span, Times, sides,
 };
 
 /// If entries must be read one by one to be counted, a page of this size is in memory at a time,
@@ -400,7 +400,7 @@ impl Place<'_> {
         loop {
             let mut out = Collector::new(TALLIED, false, sight.clone()).measuring();
             self.read(reading, from, span.last, &mut out)?;
-            let Taken { entries, more, body_bytes: page_bytes, .. } = out.finish()?;
+            let Collected { entries, more, body_bytes: page_bytes, .. } = out.finish()?;
             count += entries.len() as u64;
             body_bytes += page_bytes;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { break };
