@@ -52,7 +52,7 @@ pub struct Counters {
     pub stalls: Counter,
     /// Unix ms of the last completed backup; 0 if there was none.
     pub last_backup_ms: Counter,
-    pub sync_times: Times,
+    pub sync_times: RecentTimes,
 }
 
 /// The buckets: values below 2^3 have a bucket each; each power of two above has 2^3 buckets, up to
@@ -65,7 +65,7 @@ const BUCKETS: usize = ((HIGHEST_BIT - PRECISION_BITS + 2) << PRECISION_BITS) as
 /// last one to two minutes, which is at most an eighth too high. Takes four kilobytes, however
 /// often the operation happens.
 #[derive(Debug, Default)]
-pub struct Times(Mutex<Recent>);
+pub struct RecentTimes(Mutex<Recent>);
 
 #[derive(Debug)]
 struct Recent {
@@ -95,7 +95,7 @@ impl Recent {
     }
 }
 
-impl Times {
+impl RecentTimes {
     /// Adds a duration that ended at `now` of the monotonic clock.
     pub fn add(&self, now: Duration, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_percentile_covers_the_last_minutes_and_the_maximum_everything() {
-        let times = Times::default();
+        let times = RecentTimes::default();
         let at = Duration::from_secs;
         for micros in std::iter::repeat_n(100, 98).chain([5_000, 9_000]) {
             times.add(at(59), Duration::from_micros(micros));

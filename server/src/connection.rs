@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::clients::Client;
 use crate::protocol::{Encoder, Protocol};
-use crate::push::{Kind, Subscriptions};
+use crate::push::{SubscriptionKind, Subscriptions};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 
@@ -64,8 +64,8 @@ impl Connection {
     /// distinguished from a message.
     pub fn is_subscriber_only(&self) -> bool {
         self.out.protocol == Protocol::Resp2
-            && self.subscriptions.count(Kind::Message)
-                + self.subscriptions.count(Kind::ShardMessage)
+            && self.subscriptions.count(SubscriptionKind::Message)
+                + self.subscriptions.count(SubscriptionKind::ShardMessage)
                 > 0
     }
 
@@ -88,9 +88,11 @@ impl Connection {
 
     /// Updates the numbers of subscriptions in the record.
     pub fn note_subscriptions(&self) {
-        self.client.channels.store(self.subscriptions.count(Kind::Message), Ordering::Relaxed);
+        self.client
+            .channels
+            .store(self.subscriptions.count(SubscriptionKind::Message), Ordering::Relaxed);
         self.client
             .shard_channels
-            .store(self.subscriptions.count(Kind::ShardMessage), Ordering::Relaxed);
+            .store(self.subscriptions.count(SubscriptionKind::ShardMessage), Ordering::Relaxed);
     }
 }

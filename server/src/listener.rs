@@ -16,7 +16,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::notices::Kind;
+use crate::notices::NoticeKind;
 use crate::session::Session;
 use crate::shared::{Shared, StopReason};
 use crate::watch::{MemoryWatch, look_at_engine};
@@ -129,7 +129,7 @@ fn admit(socket: TcpStream, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
     let Some(client) = shared.clients.join(address, shared.now_ms(), most) else {
         shared.metrics.connections_refused.one();
         shared.note_server(
-            Kind::Refused,
+            NoticeKind::Refused,
             format_args!("{address}: there are {most} connections already"),
         );
         // The buffer of a new socket is empty, so this does not wait. If it fails, the client only

@@ -15,7 +15,7 @@ const MOST_LINES: usize = 4096;
 /// How long the end of the process waits for the remaining lines.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-enum Item {
+enum LogItem {
     Line(Vec<u8>),
     /// Answered when everything before it is written.
     Mark(SyncSender<()>),
@@ -23,7 +23,7 @@ enum Item {
 
 /// The writing end. Each write is one line.
 #[derive(Clone)]
-pub struct Log(SyncSender<Item>);
+pub struct Log(SyncSender<LogItem>);
 
 impl Log {
     /// A log to `sink`, which may block and fail.
@@ -39,24 +39,24 @@ impl Log {
     /// Waits until all lines are written, but not longer than `PATIENCE`.
     pub fn finish(&self) {
         let (done, is_done) = sync_channel(1);
-        if self.0.try_send(Item::Mark(done)).is_ok() {
+        if self.0.try_send(LogItem::Mark(done)).is_ok() {
             let _ = is_done.recv_timeout(PATIENCE);
         }
     }
 }
 
-fn write_all(items: &Receiver<Item>, mut sink: impl Write) {
+fn write_all(items: &Receiver<LogItem>, mut sink: impl Write) {
     for item in items {
         match item {
-            Item::Line(line) => drop(sink.write_all(&line)),
-            Item::Mark(done) => drop(done.try_send(())),
+            LogItem::Line(line) => drop(sink.write_all(&line)),
+            LogItem::Mark(done) => drop(done.try_send(())),
         }
     }
 }
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = self.0.try_send(Item::Line(line.to_vec()));
+        let _ = self.0.try_send(LogItem::Line(line.to_vec()));
         Ok(line.len())
     }
 

@@ -15,7 +15,7 @@ use crate::clients::Client;
 
 /// The kinds of events that are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NoticeKind {
     /// A client was disconnected because it took or sent too little.
     Slow,
     /// A client was disconnected because memory was short.
@@ -38,7 +38,7 @@ pub enum Kind {
     BackupFailed,
 }
 
-const KINDS: usize = Kind::BackupFailed as usize + 1;
+const KINDS: usize = NoticeKind::BackupFailed as usize + 1;
 
 /// The counters of all kinds.
 #[derive(Debug, Default)]
@@ -46,13 +46,15 @@ pub struct Notices([OnceAMinute; KINDS]);
 
 impl Notices {
     /// Logs an event of a client, at a time of the monotonic clock.
-    pub fn of_client(&self, kind: Kind, client: &Client, why: impl Display, now: Duration) {
+    pub fn of_client(&self, kind: NoticeKind, client: &Client, why: impl Display, now: Duration) {
         let Some(count) = self.0[kind as usize].add(now) else { return };
         let name = client.name.lock().escape_ascii().to_string();
         let (id, address) = (client.id, client.address);
         match kind {
-            Kind::FailedLogin => warn!(client = id, %address, name, count, %why, "a login failed"),
-            Kind::Limit => {
+            NoticeKind::FailedLogin => {
+                warn!(client = id, %address, name, count, %why, "a login failed");
+            }
+            NoticeKind::Limit => {
                 warn!(client = id, %address, name, count, %why, "a command was refused by a limit");
             }
             _ => warn!(client = id, %address, name, count, %why, "a client was disconnected"),
@@ -60,11 +62,11 @@ impl Notices {
     }
 
     /// Logs an event of a connection without a session, or of the server.
-    pub fn of_server(&self, kind: Kind, what: impl Display, now: Duration) {
+    pub fn of_server(&self, kind: NoticeKind, what: impl Display, now: Duration) {
         let Some(count) = self.0[kind as usize].add(now) else { return };
         match kind {
-            Kind::Backup => info!(count, %what, "a backup was completed"),
-            Kind::BackupFailed => warn!(count, %what, "a backup failed"),
+            NoticeKind::Backup => info!(count, %what, "a backup was completed"),
+            NoticeKind::BackupFailed => warn!(count, %what, "a backup failed"),
             _ => warn!(count, %what, "a connection was refused"),
         }
     }

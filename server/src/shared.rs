@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::messaging::Messaging;
 use crate::metrics::Metrics;
-use crate::notices::{Kind, Notices};
+use crate::notices::{NoticeKind, Notices};
 use crate::submission::Submission;
 
 /// The reason why the server stops.
@@ -100,12 +100,12 @@ impl Shared {
     }
 
     /// Logs an event of a client.
-    pub fn note(&self, kind: Kind, client: &Client, why: impl Display) {
+    pub fn note(&self, kind: NoticeKind, client: &Client, why: impl Display) {
         self.notices.of_client(kind, client, why, self.clock.monotonic());
     }
 
     /// Logs an event of the server, or of a connection without a session.
-    pub fn note_server(&self, kind: Kind, what: impl Display) {
+    pub fn note_server(&self, kind: NoticeKind, what: impl Display) {
         self.notices.of_server(kind, what, self.clock.monotonic());
     }
 

@@ -87,7 +87,7 @@ impl MemoryWatch {
     /// Checks the budgets, and ends the connections whose memory is needed.
     pub fn look(&mut self, shared: &Shared) {
         let memory = &shared.memory;
-        let (input, output): (Held, Held) =
+        let (input, output): (HeldCounter, HeldCounter) =
             (|client| &client.input_bytes, |client| &client.output_bytes);
         for (shortage, budget, end, held, logged_in) in [
             (&mut self.input, &memory.input, End::Full, input, true),
@@ -100,13 +100,13 @@ impl MemoryWatch {
 }
 
 /// The bytes that a client holds of a budget.
-type Held = fn(&Client) -> &AtomicUsize;
+type HeldCounter = fn(&Client) -> &AtomicUsize;
 
 fn look_at(
     shortage: &mut Shortage,
     shared: &Shared,
     budget: &Budget,
-    (end, held, logged_in): (End, Held, bool),
+    (end, held, logged_in): (End, HeldCounter, bool),
 ) {
     let excess = budget.excess();
     if excess == 0 {

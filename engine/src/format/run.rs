@@ -42,7 +42,7 @@ const PLACE: u64 = 2;
 
 /// The location of an entry's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum EntryContent {
     /// In the run itself.
     Inline {
         /// Its commit time, and its lifetime.
@@ -220,7 +220,7 @@ impl<'a> RunReader<'a> {
 
     /// The next entry; `None` at the end and at broken bytes.
     #[inline]
-    pub fn next_entry(&mut self) -> Option<(Sequence, Content)> {
+    pub fn next_entry(&mut self) -> Option<(Sequence, EntryContent)> {
         if self.remaining == 0 {
             return None;
         }
@@ -245,7 +245,7 @@ impl<'a> RunReader<'a> {
             if is_elsewhere || place.is_some() {
                 return None;
             }
-            Content::Shared { number: self.shared_number(head >> 1)?, own_start_ms }
+            EntryContent::Shared { number: self.shared_number(head >> 1)?, own_start_ms }
         } else {
             self.inline_content(head, own_start_ms, (is_elsewhere, place))?
         };
@@ -266,7 +266,7 @@ impl<'a> RunReader<'a> {
         head: u64,
         own_start_ms: Option<TimeMs>,
         (is_elsewhere, place): (bool, Option<CommitPlace>),
-    ) -> Option<Content> {
+    ) -> Option<EntryContent> {
         let len = usize::try_from(head >> 2).ok()?;
         self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
         let start_ms = own_start_ms.unwrap_or(self.time_ms);
@@ -275,7 +275,7 @@ impl<'a> RunReader<'a> {
         let start = self.block_bytes - self.after - self.reader.rest().len();
         self.reader.bytes(len)?;
         let times = Times::stored(self.time_ms, own_start_ms, expire_at_ms);
-        Some(Content::Inline { times, body: start..start + len, is_elsewhere, place })
+        Some(EntryContent::Inline { times, body: start..start + len, is_elsewhere, place })
     }
 }
 
@@ -350,15 +350,15 @@ mod tests {
         );
         let (mut seen, mut places) = (Vec::new(), Vec::new());
         while let Some((sequence, content)) = reader.next_entry() {
-            if let Content::Inline { place: Some(place), .. } = content {
+            if let EntryContent::Inline { place: Some(place), .. } = content {
                 places.push((sequence, place.0));
             }
             seen.push(match content {
-                Content::Inline { times, is_elsewhere: true, body, .. } if body.is_empty() => {
+                EntryContent::Inline { times, is_elsewhere: true, body, .. } if body.is_empty() => {
                     (sequence, times, b"elsewhere".to_vec())
                 }
-                Content::Inline { times, body, .. } => (sequence, times, block[body].to_vec()),
-                Content::Shared { number, own_start_ms } => {
+                EntryContent::Inline { times, body, .. } => (sequence, times, block[body].to_vec()),
+                EntryContent::Shared { number, own_start_ms } => {
                     let times = Times::stored(u64::from(number), own_start_ms, 0);
                     (sequence, times, b"shared".to_vec())
                 }
@@ -411,7 +411,7 @@ mod tests {
         fn any_bytes_are_entries_or_refused(block: Vec<u8>, at in 0usize..40) {
             if let Some(mut reader) = RunReader::at(&block, at) {
                 while let Some((_, content)) = reader.next_entry() {
-                    if let Content::Inline { body, .. } = content {
+                    if let EntryContent::Inline { body, .. } = content {
                         prop_assert!(block.get(body).is_some());
                     }
                 }

@@ -23,7 +23,7 @@ use super::walk::Part;
 use crate::entry::{Entry, Limit, Page, Verdict};
 use crate::error::Result;
 use crate::ids::{MAX_SEQUENCE, Sequence};
-use crate::timeline::{Collector, End, Lifetimes, Overlay, Sight, Taken, Wanted};
+use crate::timeline::{Collected, Collector, End, Lifetimes, Overlay, Sight, Wanted};
 
 impl<'v> Reading<'v> {
     pub(super) fn sight(&self, end: &End, overlay: Overlay<'v>) -> Result<Sight<'v>> {
@@ -83,7 +83,7 @@ impl<'v> Reading<'v> {
         low: Sequence,
         high: Sequence,
         mut out: Collector<'v>,
-    ) -> Result<(End, Taken)> {
+    ) -> Result<(End, Collected)> {
         let mut walk = self.walk(|span| span.first <= low || self.ends_with(span))?;
         out.sight = self.sight(&walk.end, std::mem::take(&mut walk.overlay))?;
         // The active memtable may have grown since it reported its end. The page must agree with
@@ -110,7 +110,7 @@ impl<'v> Reading<'v> {
     }
 
     /// The first entry or lost range at or above a sequence.
-    pub(super) fn lowest_from(&self, low: Sequence) -> Result<(End, Taken)> {
+    pub(super) fn lowest_from(&self, low: Sequence) -> Result<(End, Collected)> {
         self.ascend(low, MAX_SEQUENCE, self.one(false, Sight::default()).without_bodies())
     }
 
@@ -126,7 +126,7 @@ impl<'v> Reading<'v> {
         low: Sequence,
         high: Sequence,
         mut out: Collector<'v>,
-    ) -> Result<(End, Taken)> {
+    ) -> Result<(End, Collected)> {
         out.sight = self.sight(&End::NEVER, Overlay::default())?;
         let (mut found, mut gaps) = (None, Gaps::default());
         let mut high = high;
@@ -184,8 +184,14 @@ impl<'v> Reading<'v> {
         reading.page(&end, verdict, taken, unmoved)
     }
 
-    fn page(&self, end: &End, verdict: Verdict, taken: Taken, unmoved: Sequence) -> Result<Page> {
-        let Taken { entries, lost, more, reached, .. } = taken;
+    fn page(
+        &self,
+        end: &End,
+        verdict: Verdict,
+        taken: Collected,
+        unmoved: Sequence,
+    ) -> Result<Page> {
+        let Collected { entries, lost, more, reached, .. } = taken;
         let next = reached.unwrap_or(unmoved);
         Ok(Page { verdict, first: self.first(end)?, last: end.last, next, more, entries, lost })
     }

@@ -21,7 +21,7 @@ use crate::ids::{BODIES, CommitPlace, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{Look, Memtable, SlotId, Watermark, edited_without, removed_without};
 use crate::segment::Segment;
 use crate::timeline::{
-    Collector, End, Layer, NewBody, Overlay, Sides, Sight, Span, Taken, Times, sides,
+    Collected, Collector, End, Layer, NewBody, Overlay, Sides, Sight, Span, Times, sides,
 };
 
 /// If entries must be read one by one to be counted, a page of this size is in memory at a time,
@@ -415,7 +415,7 @@ impl Place<'_> {
         loop {
             let mut out = Collector::new(TALLIED, false, sight.clone()).measuring();
             self.read(reading, from, span.last, &mut out)?;
-            let Taken { entries, more, body_bytes: page_bytes, .. } = out.finish()?;
+            let Collected { entries, more, body_bytes: page_bytes, .. } = out.finish()?;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { break };
             if tally.count == 0 {
                 tally.first_time_ms = first.time_ms;

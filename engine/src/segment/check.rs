@@ -7,7 +7,7 @@ use super::reader::Segment;
 use super::runs::RunsOf;
 use crate::error::{Error, Result};
 use crate::format::index::{Footer, TimelineEntry};
-use crate::format::run::Content;
+use crate::format::run::EntryContent;
 use crate::ids::{Sequence, TimeMs};
 
 /// The content of a timeline's runs.
@@ -117,8 +117,8 @@ impl Segment {
             let before = counted.count;
             while let Some((sequence, content)) = run.next_entry() {
                 let (time_ms, bytes) = match content {
-                    Content::Inline { times, body, .. } => (times.time_ms, body.len()),
-                    Content::Shared { number, .. } => {
+                    EntryContent::Inline { times, body, .. } => (times.time_ms, body.len()),
+                    EntryContent::Shared { number, .. } => {
                         let (shared, body) = runs.shared(&at, sequence, number)?;
                         (shared.time_ms, body.len())
                     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::cache::{BlockCache, CachedFile};
 use super::damage::About;
 use super::data_name;
-use super::table::{Reading, Table};
+use super::table::{PageAccess, Table};
 use crate::error::{Error, Result};
 use crate::format::block::{BlockKind, BlockRef};
 use crate::format::filter::may_contain;
@@ -130,17 +130,17 @@ impl Parts {
     }
 
     /// The table above the pages of timelines or of ids.
-    pub fn pages<'p>(&'p self, of: Pages, reading: Reading, about: About<'p>) -> Table<'p> {
+    pub fn pages<'p>(&'p self, of: Pages, access: PageAccess, about: About<'p>) -> Table<'p> {
         let (kind, root) = match of {
             Pages::Timelines => (BlockKind::PageTable, &self.page_table),
             Pages::Ids => (BlockKind::IdTable, &self.id_table),
         };
-        Table::new(&self.index, kind, root, (reading, about))
+        Table::new(&self.index, kind, root, (access, about))
     }
 
     /// The table of the shared bodies' blocks.
-    pub fn body_table<'p>(&'p self, reading: Reading, about: About<'p>) -> Table<'p> {
-        Table::new(&self.index, BlockKind::BodyTable, &self.body_table, (reading, about))
+    pub fn body_table<'p>(&'p self, access: PageAccess, about: About<'p>) -> Table<'p> {
+        Table::new(&self.index, BlockKind::BodyTable, &self.body_table, (access, about))
     }
 
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
@@ -179,7 +179,7 @@ impl Parts {
         order: impl Fn(&[u8]) -> Option<Ordering>,
     ) -> Result<Option<(u64, usize, Bytes)>> {
         let is_after = |bytes: &[u8]| order(bytes).map(Ordering::is_gt);
-        let Some(cursor) = self.pages(of, Reading::Cached, about).seek(is_after)? else {
+        let Some(cursor) = self.pages(of, PageAccess::Cached, about).seek(is_after)? else {
             return Ok(None);
         };
         let row = cursor.row();
@@ -227,7 +227,7 @@ impl Parts {
 
     /// The numbers of all bodies in the block of a shared body.
     pub fn numbers_with(&self, number: u32) -> Result<Range<u32>> {
-        let table = self.body_table(Reading::Cached, About::ALL);
+        let table = self.body_table(PageAccess::Cached, About::ALL);
         let cursor = table.seek(|key| Some(body_key(key)? > number))?;
         let missing = || self.missing_body(About::ALL);
         let mut cursor = cursor.ok_or_else(missing)?;
@@ -241,7 +241,7 @@ impl Parts {
     /// The number of the first body in a shared body's block, the number of the first body after
     /// the block, and the block.
     pub fn bodies_block(&self, number: u32, about: About<'_>) -> Result<(u32, u32, Bytes)> {
-        let table = self.body_table(Reading::Cached, about);
+        let table = self.body_table(PageAccess::Cached, about);
         let cursor = table.seek(|key| Some(body_key(key)? > number))?;
         let missing = || self.missing_body(about);
         let cursor = cursor.ok_or_else(missing)?;

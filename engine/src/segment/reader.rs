@@ -10,14 +10,14 @@ use super::damage::About;
 use super::goes::OnDisk;
 use super::parts::Parts;
 use super::runs::RunsOf;
-use super::table::Reading;
+use super::table::PageAccess;
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::header::EngineId;
 use crate::format::ids::IdRecord;
 use crate::format::index::{Edited, TimelineEntry, body_key};
 use crate::format::manifest::{Copies, SegmentRecord};
-use crate::format::run::{Content, SharedBody, shared_body};
+use crate::format::run::{EntryContent, SharedBody, shared_body};
 use crate::format::slots::Slots;
 use crate::ids::{BODIES, Sequence, TimeMs};
 use crate::timeline::{Collector, Span, Times};
@@ -302,7 +302,7 @@ impl Segment {
         name: &[u8],
         entry: &TimelineEntry,
         low: Sequence,
-        mut visit: impl FnMut(Sequence, &Content, &[u8]) -> Result<()>,
+        mut visit: impl FnMut(Sequence, &EntryContent, &[u8]) -> Result<()>,
     ) -> Result<()> {
         if entry.count == 0 || low > entry.end.last {
             return Ok(());
@@ -332,7 +332,7 @@ impl Segment {
         if !self.record.has_data() {
             return Ok(());
         }
-        let table = parts.body_table(Reading::Once, About::ALL);
+        let table = parts.body_table(PageAccess::Once, About::ALL);
         let (mut cursor, mut next) = (table.first()?, 0);
         while let Some(mut at) = cursor.take() {
             let (first, place) = (body_key(at.row().key), at.row().block);

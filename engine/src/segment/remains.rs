@@ -23,7 +23,7 @@ use crate::format::block::{BlockKind, BlockRef, decode};
 use crate::format::checksum::Seed;
 use crate::format::header::FileKind;
 use crate::format::index::{TimelineEntry, body_key};
-use crate::format::run::{Content, RunReader, Times, shared_body};
+use crate::format::run::{EntryContent, RunReader, Times, shared_body};
 use crate::format::slots::Slots;
 use crate::format::table::TablePage;
 use crate::ids::{CommitPlace, EngineId, FileNumber, Sequence};
@@ -31,7 +31,7 @@ use crate::vfs::{Dir, File};
 
 /// The files of a segment, as far as they were found.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct SegmentFiles {
     /// The number that the seeds of its checksums contain.
     pub number: FileNumber,
     /// The names of the copies of the data file.
@@ -42,7 +42,7 @@ pub struct Found {
 
 /// One timeline's part of the segment.
 #[derive(Debug, Default)]
-pub struct Part {
+pub struct ReadablePart {
     /// The index entry, if it can be read.
     pub entry: Option<TimelineEntry>,
     /// Its runs: the block, and the offset in it.
@@ -72,8 +72,8 @@ pub struct Remains {
     seed: Seed,
     /// Blocks of shared bodies, by the number of their first body.
     bodies: BTreeMap<u32, BlockRef>,
-    index: Option<Stretch>,
-    runs: Option<Stretch>,
+    index: Option<TimelineWalk>,
+    runs: Option<TimelineWalk>,
     /// The block used last.
     held: Option<(BlockRef, Bytes)>,
     /// The damage of the files, as far as they were walked.
@@ -81,17 +81,17 @@ pub struct Remains {
 }
 
 /// A walk by name through blocks of one kind.
-struct Stretch {
-    walk: BlockWalk,
+struct TimelineWalk {
+    blocks: BlockWalk,
     kind: BlockKind,
     /// The content of the current block, lowest name last.
-    waiting: Vec<(Vec<u8>, Part)>,
+    waiting: Vec<(Vec<u8>, ReadablePart)>,
 }
 
 impl Remains {
     /// Starts the walk. A file that cannot be opened is damage, unless too many files are open: in
     /// that case its content is not lost.
-    pub fn open(dir: &Dir, engine: EngineId, found: &Found) -> Result<Remains> {
+    pub fn open(dir: &Dir, engine: EngineId, found: &SegmentFiles) -> Result<Remains> {
         let mut damage = Vec::new();
         let mut walk = |names: &Vec<String>, kind| {
             if names.is_empty() {
@@ -116,12 +116,16 @@ impl Remains {
             data: opened.into_iter().filter_map(Result::ok).collect(),
             seed: Seed::new(engine, found.number),
             bodies: BTreeMap::new(),
-            index: index.map(|walk| Stretch {
-                walk,
+            index: index.map(|blocks| TimelineWalk {
+                blocks,
                 kind: BlockKind::IndexPage,
                 waiting: Vec::new(),
             }),
-            runs: runs.map(|walk| Stretch { walk, kind: BlockKind::Runs, waiting: Vec::new() }),
+            runs: runs.map(|blocks| TimelineWalk {
+                blocks,
+                kind: BlockKind::Runs,
+                waiting: Vec::new(),
+            }),
             held: None,
             damage,
         };
@@ -177,14 +181,14 @@ impl Remains {
     }
 
     fn step(&mut self, is_index: bool) {
-        let stretch = if is_index { &mut self.index } else { &mut self.runs };
-        let Some(stretch) = stretch else { return };
-        while stretch.waiting.is_empty() {
-            match stretch.walk.next() {
+        let walk = if is_index { &mut self.index } else { &mut self.runs };
+        let Some(walk) = walk else { return };
+        while walk.waiting.is_empty() {
+            match walk.blocks.next() {
                 None => return,
-                Some(Ok(block)) if block.kind == stretch.kind => {
-                    stretch.waiting = if is_index { timelines(&block) } else { runs(&block) };
-                    stretch.waiting.reverse();
+                Some(Ok(block)) if block.kind == walk.kind => {
+                    walk.waiting = if is_index { timelines(&block) } else { runs(&block) };
+                    walk.waiting.reverse();
                 }
                 // Damage of the index was reported when it was walked for numbers.
                 Some(Err(error)) if !is_index => self.damage.push(error),
@@ -195,22 +199,19 @@ impl Remains {
 
     /// The name of the next timeline.
     pub fn name(&self) -> Option<&[u8]> {
-        let heads = [&self.index, &self.runs]
-            .into_iter()
-            .flatten()
-            .filter_map(|stretch| stretch.waiting.last());
+        let heads =
+            [&self.index, &self.runs].into_iter().flatten().filter_map(|walk| walk.waiting.last());
         heads.map(|(name, _)| name.as_slice()).min()
     }
 
     /// The part of a timeline, if that is the next one.
-    pub fn take(&mut self, name: &[u8]) -> Option<Part> {
-        let mut part: Option<Part> = None;
+    pub fn take(&mut self, name: &[u8]) -> Option<ReadablePart> {
+        let mut part: Option<ReadablePart> = None;
         for is_index in [true, false] {
             loop {
-                let stretch = if is_index { &mut self.index } else { &mut self.runs };
-                let head = stretch
-                    .as_mut()
-                    .and_then(|stretch| stretch.waiting.pop_if(|(found, _)| found == name));
+                let walk = if is_index { &mut self.index } else { &mut self.runs };
+                let head =
+                    walk.as_mut().and_then(|walk| walk.waiting.pop_if(|(found, _)| found == name));
                 let Some((_, found)) = head else { break };
                 let part = part.get_or_insert_default();
                 part.entry = part.entry.take().or(found.entry);
@@ -225,7 +226,7 @@ impl Remains {
     /// Calls `visit` for each entry of a part that can be read, ascending.
     pub fn for_each(
         &mut self,
-        part: &Part,
+        part: &ReadablePart,
         mut visit: impl FnMut(Sequence, Left) -> Result<()>,
     ) -> Result<()> {
         for (location, at) in &part.runs {
@@ -233,14 +234,19 @@ impl Remains {
             let Some(mut run) = RunReader::at(&block, *at) else { continue };
             while let Some((sequence, content)) = run.next_entry() {
                 let left = match content {
-                    Content::Inline { times, body, is_elsewhere, place } => {
+                    EntryContent::Inline { times, body, is_elsewhere, place } => {
                         let body = block.slice(body);
                         Some(Left { times, body, shared: None, place, is_elsewhere })
                     }
-                    Content::Shared { number, own_start_ms } => self.shared(number).map(|left| {
-                        let Times { time_ms, expire_at_ms, .. } = left.times;
-                        Left { times: Times::stored(time_ms, own_start_ms, expire_at_ms), ..left }
-                    }),
+                    EntryContent::Shared { number, own_start_ms } => {
+                        self.shared(number).map(|left| {
+                            let Times { time_ms, expire_at_ms, .. } = left.times;
+                            Left {
+                                times: Times::stored(time_ms, own_start_ms, expire_at_ms),
+                                ..left
+                            }
+                        })
+                    }
                 };
                 if let Some(left) = left {
                     visit(sequence, left)?;
@@ -299,26 +305,28 @@ impl Remains {
 }
 
 /// The timelines in a page of an index.
-fn timelines(page: &WalkedBlock) -> Vec<(Vec<u8>, Part)> {
+fn timelines(page: &WalkedBlock) -> Vec<(Vec<u8>, ReadablePart)> {
     let Some(slots) = Slots::new(&page.raw) else { return Vec::new() };
     let decoded = (0..slots.count()).filter_map(|slot| TimelineEntry::decode(slots.get(slot)?));
     decoded
-        .map(|(name, entry)| (name.to_vec(), Part { entry: Some(entry), ..Part::default() }))
+        .map(|(name, entry)| {
+            (name.to_vec(), ReadablePart { entry: Some(entry), ..ReadablePart::default() })
+        })
         .collect()
 }
 
 /// The runs in a block, by name.
-fn runs(block: &WalkedBlock) -> Vec<(Vec<u8>, Part)> {
-    let mut found: BTreeMap<Vec<u8>, Part> = BTreeMap::new();
+fn runs(block: &WalkedBlock) -> Vec<(Vec<u8>, ReadablePart)> {
+    let mut found: BTreeMap<Vec<u8>, ReadablePart> = BTreeMap::new();
     let mut at = 0;
     while at < block.raw.len()
         && let Some(run) = RunReader::at(&block.raw, at)
     {
         let part = match found.entry(run.name.to_vec()) {
             Entry::Occupied(part) => part.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(Part {
+            Entry::Vacant(vacant) => vacant.insert(ReadablePart {
                 first: run.clone().next_entry().map(|(sequence, _)| sequence),
-                ..Part::default()
+                ..ReadablePart::default()
             }),
         };
         part.runs.push((block.location, at));

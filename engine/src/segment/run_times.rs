@@ -5,7 +5,7 @@
 
 use super::runs::{BlockAt, Entries, RunsOf};
 use crate::error::Result;
-use crate::format::run::Content;
+use crate::format::run::EntryContent;
 use crate::ids::{Sequence, TimeMs};
 use crate::timeline::Times;
 
@@ -19,8 +19,8 @@ impl RunsOf<'_> {
             if found >= sequence {
                 return match content {
                     _ if found > sequence => Ok(None),
-                    Content::Inline { times, .. } => Ok(Some(times)),
-                    Content::Shared { number, own_start_ms } => {
+                    EntryContent::Inline { times, .. } => Ok(Some(times)),
+                    EntryContent::Shared { number, own_start_ms } => {
                         let (shared, _) = self.shared(&block_at, sequence, number)?;
                         Ok(Some(Times::stored(shared.time_ms, own_start_ms, shared.expire_at_ms)))
                     }
@@ -45,7 +45,7 @@ impl RunsOf<'_> {
     pub(super) fn time_before(
         &mut self,
         block_at: &BlockAt,
-        found: &[(Sequence, Content)],
+        found: &[(Sequence, EntryContent)],
         at: usize,
     ) -> TimeMs {
         // The time of the first entry is in the index.
@@ -58,7 +58,7 @@ impl RunsOf<'_> {
     fn time_behind(
         &mut self,
         block_at: &BlockAt,
-        found: &[(Sequence, Content)],
+        found: &[(Sequence, EntryContent)],
         at: usize,
     ) -> Result<TimeMs> {
         if found.get(at).is_some_and(|(sequence, _)| *sequence == block_at.run.first) {
@@ -74,16 +74,16 @@ impl RunsOf<'_> {
     fn time_of(
         &mut self,
         block_at: &BlockAt,
-        (sequence, content): &(Sequence, Content),
+        (sequence, content): &(Sequence, EntryContent),
     ) -> Option<TimeMs> {
         match content {
-            Content::Inline { times, .. } => Some(times.time_ms),
-            Content::Shared { number, .. }
+            EntryContent::Inline { times, .. } => Some(times.time_ms),
+            EntryContent::Shared { number, .. }
                 if self.lost_bodies.as_ref().is_some_and(|lost| lost.contains(number)) =>
             {
                 None
             }
-            Content::Shared { number, .. } => {
+            EntryContent::Shared { number, .. } => {
                 let time_ms = self
                     .shared(block_at, *sequence, *number)
                     .ok()
@@ -144,11 +144,11 @@ impl RunsOf<'_> {
     fn time_at(
         &mut self,
         block_at: &BlockAt,
-        (sequence, content): &(Sequence, Content),
+        (sequence, content): &(Sequence, EntryContent),
     ) -> Result<TimeMs> {
         match content {
-            Content::Inline { times, .. } => Ok(times.time_ms),
-            Content::Shared { number, .. } => {
+            EntryContent::Inline { times, .. } => Ok(times.time_ms),
+            EntryContent::Shared { number, .. } => {
                 self.shared(block_at, *sequence, *number).map(|(shared, _)| shared.time_ms)
             }
         }

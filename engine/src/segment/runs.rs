@@ -14,11 +14,11 @@ use bytes::Bytes;
 
 use super::damage::About;
 use super::parts::Parts;
-use super::table::{Cursor, Reading, Table};
+use super::table::{Cursor, PageAccess, Table};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
-use crate::format::run::{Content, RunReader, SharedBody, shared_body};
+use crate::format::run::{EntryContent, RunReader, SharedBody, shared_body};
 use crate::ids::{Lsn, Sequence, TimeMs};
 use crate::timeline::{Collector, Own, Times};
 
@@ -58,7 +58,7 @@ enum Position {
 /// The entries of a block, as far as they can be read.
 pub(super) struct Entries {
     block: Bytes,
-    pub(super) found: Vec<(Sequence, Content)>,
+    pub(super) found: Vec<(Sequence, EntryContent)>,
     /// The first hidden sequence, and the damage that hides it and the rest of the block.
     pub(super) damage: Option<(Sequence, Error)>,
 }
@@ -77,7 +77,7 @@ impl<'a> RunsOf<'a> {
     }
 
     fn table<'t>(&'t self, root: &'t Bytes) -> Table<'t> {
-        Table::new(&self.parts.index, BlockKind::RunTable, root, (Reading::Cached, self.about))
+        Table::new(&self.parts.index, BlockKind::RunTable, root, (PageAccess::Cached, self.about))
     }
 
     /// The last block for whose first sequence and time `is_after` is false, given that it is true
@@ -337,12 +337,12 @@ impl<'a> RunsOf<'a> {
         &mut self,
         block_at: &BlockAt,
         sequence: Sequence,
-        content: &Content,
+        content: &EntryContent,
         block: &Bytes,
         out: &mut Collector<'_>,
     ) -> Result<bool> {
         let (number, own_start_ms) = match content {
-            Content::Inline { times, is_elsewhere: true, place: body, .. }
+            EntryContent::Inline { times, is_elsewhere: true, place: body, .. }
                 if out.needs_body(sequence, times, (*body, self.applied_to())) =>
             {
                 let error = self.damaged(block_at, "the edit of an entry is in no younger segment");
@@ -353,12 +353,12 @@ impl<'a> RunsOf<'a> {
                     &error,
                 ));
             }
-            Content::Inline { times, body, place, is_elsewhere } => {
+            EntryContent::Inline { times, body, place, is_elsewhere } => {
                 let (of_bytes, applied_to) = (Some(block.len()), self.applied_to());
                 let own = Own { of_bytes, place: *place, applied_to, is_elsewhere: *is_elsewhere };
                 return Ok(out.offer(sequence, *times, own, || block.slice(body.clone())));
             }
-            Content::Shared { number, own_start_ms } => (*number, *own_start_ms),
+            EntryContent::Shared { number, own_start_ms } => (*number, *own_start_ms),
         };
         if !out.may_show(sequence) {
             return Ok(!out.is_full());

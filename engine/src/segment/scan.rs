@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::damage::About;
 use super::parts::Pages;
 use super::reader::Segment;
-use super::table::{Cursor, Reading};
+use super::table::{Cursor, PageAccess};
 use crate::error::{Error, Result};
 use crate::format::ids::{self, IdRecord};
 use crate::format::index::{TimelineEntry, slot_name};
@@ -32,7 +32,7 @@ impl PageScan {
 
     /// From the first page on.
     fn all(segment: Arc<Segment>, of: Pages) -> Result<PageScan> {
-        let cursor = segment.parts()?.pages(of, Reading::Once, About::ALL).first_around()?;
+        let cursor = segment.parts()?.pages(of, PageAccess::Once, About::ALL).first_around()?;
         Ok(PageScan::new(segment, of, cursor))
     }
 
@@ -60,7 +60,7 @@ impl PageScan {
             let is_there = self
                 .segment
                 .parts()?
-                .pages(self.of, Reading::Once, About::ALL)
+                .pages(self.of, PageAccess::Once, About::ALL)
                 .next_around(&mut cursor)?;
             self.cursor = is_there.then_some(cursor);
         }
@@ -103,8 +103,10 @@ impl SegmentScan {
     /// The timelines whose names are `name` or above.
     pub fn from(segment: Arc<Segment>, name: &[u8]) -> Result<SegmentScan> {
         let is_after = |key: &[u8]| Some(slot_name(key)? > name);
-        let Some(cursor) =
-            segment.parts()?.pages(Pages::Timelines, Reading::Once, About::ALL).seek(is_after)?
+        let Some(cursor) = segment
+            .parts()?
+            .pages(Pages::Timelines, PageAccess::Once, About::ALL)
+            .seek(is_after)?
         else {
             return SegmentScan::all(segment);
         };

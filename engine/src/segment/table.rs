@@ -16,13 +16,13 @@ pub(super) struct Table<'a> {
     file: &'a CachedFile,
     kind: BlockKind,
     root: &'a Bytes,
-    reading: Reading,
+    access: PageAccess,
     about: About<'a>,
 }
 
 /// The way in which pages are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum PageAccess {
     /// Through the cache.
     Cached,
     /// Directly, without filling the cache, as in walks over a whole table.
@@ -68,9 +68,9 @@ impl<'a> Table<'a> {
         file: &'a CachedFile,
         kind: BlockKind,
         root: &'a Bytes,
-        (reading, about): (Reading, About<'a>),
+        (access, about): (PageAccess, About<'a>),
     ) -> Table<'a> {
-        Table { file, kind, root, reading, about }
+        Table { file, kind, root, access, about }
     }
 
     /// The last row for whose key `is_after` is false, given that it is true for all rows after
@@ -129,9 +129,9 @@ impl<'a> Table<'a> {
     /// A page; `None` if it cannot be read: the cursor, which is at the row that leads to it, has
     /// the damage.
     fn page(&self, block: BlockRef, cursor: &mut Cursor) -> Result<Option<Bytes>> {
-        let page = match self.reading {
-            Reading::Cached => self.file.block(self.kind, block, self.about),
-            Reading::Once => self.file.read(self.kind, block, self.about),
+        let page = match self.access {
+            PageAccess::Cached => self.file.block(self.kind, block, self.about),
+            PageAccess::Once => self.file.read(self.kind, block, self.about),
         };
         match page {
             Ok(page) => Ok(Some(page)),

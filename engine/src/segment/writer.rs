@@ -23,7 +23,7 @@ use crate::timeline::{End, Times};
 use crate::vfs::Dir;
 
 use super::blocks::Blocks;
-use super::lifetimes::Lifetimes;
+use super::expiry_histogram::ExpiryHistogram;
 use super::pages::PagesWriter;
 use super::run_list::RunList;
 use super::{data_name, index_name};
@@ -78,7 +78,7 @@ pub struct SegmentWriter {
     ids: PagesWriter,
     footer: Footer,
     weight: u64,
-    lifetimes: Lifetimes,
+    expiries: ExpiryHistogram,
     last_start_ms: TimeMs,
     /// Whether a lifetime began at another time than its entry's timestamp.
     own_starts: bool,
@@ -150,7 +150,7 @@ impl SegmentWriter {
             ids: PagesWriter::new(BlockKind::IdPage, BlockKind::IdTable, ids::key_prefix),
             footer: Footer { first_time_ms: TimeMs::MAX, ..Footer::default() },
             weight: 0,
-            lifetimes: Lifetimes::default(),
+            expiries: ExpiryHistogram::default(),
             last_start_ms: 0,
             own_starts: false,
             first_name: Vec::new(),
@@ -214,7 +214,7 @@ impl SegmentWriter {
             let weight = u64::from(bytes) + ENTRY_WEIGHT;
             self.weight += weight;
             if is_brief(&self.plan, start_ms, expire_at_ms) {
-                self.lifetimes.add(start_ms, expire_at_ms, weight);
+                self.expiries.add(start_ms, expire_at_ms, weight);
             }
             timeline.entry.own_expiry |= expire_at_ms != 0;
             Edited { sequence, body: number, body_bytes: Some(bytes), at }
@@ -295,7 +295,7 @@ impl SegmentWriter {
         entry.own_expiry |= expire_at_ms != 0;
         self.weight += body_bytes + ENTRY_WEIGHT;
         if is_brief {
-            self.lifetimes.add(start_ms, expire_at_ms, body_bytes + ENTRY_WEIGHT);
+            self.expiries.add(start_ms, expire_at_ms, body_bytes + ENTRY_WEIGHT);
         } else {
             entry.last_lost = sequence;
         }
@@ -446,7 +446,7 @@ impl SegmentWriter {
             body_weight: self.placed.1 / self.placed.0.max(1),
             weight: self.weight,
             dead_weight: unused,
-            half_expired_ms: self.lifetimes.half_expired_ms(self.weight),
+            half_expired_ms: self.expiries.half_expired_ms(self.weight),
             last_start_ms: self.last_start_ms,
             own_starts: self.own_starts,
             copies: self.plan.copies,

@@ -12,7 +12,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::end::Times;
-use super::overlay::Found;
+use super::overlay::FoundEdit;
 use super::sight::{Sight, Wanted};
 use crate::entry::{Entry, Limit, Lost};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 
 /// The treatment of bodies in a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bodies {
+enum BodyMode {
     Kept,
     /// Only their bytes are counted.
     Measured,
@@ -39,10 +39,10 @@ enum Bodies {
 pub(crate) struct Collector<'v> {
     limit: Limit,
     descending: bool,
-    bodies: Bodies,
+    bodies: BodyMode,
     /// The entries that may be collected. It changes as the read comes to older places.
     pub sight: Sight<'v>,
-    taken: Taken,
+    taken: Collected,
     /// Memory for small bodies.
     room: BytesMut,
     /// The number of lost ranges taken. Each counts as an entry.
@@ -71,7 +71,7 @@ pub(crate) struct Own {
 
 /// The result of a read.
 #[derive(Debug, Default)]
-pub(crate) struct Taken {
+pub(crate) struct Collected {
     /// The entries, in the direction of the read.
     pub entries: Vec<Entry>,
     /// The lost ranges and bodies, in the direction of the read.
@@ -89,7 +89,7 @@ pub(crate) struct Taken {
     pub body_bytes: u64,
 }
 
-impl Taken {
+impl Collected {
     /// The lowest sequence that an ascending read returned, readable or lost.
     pub fn lowest(&self) -> Option<Sequence> {
         let entry = self.entries.first().map(|entry| entry.sequence);
@@ -102,9 +102,9 @@ impl<'v> Collector<'v> {
         Collector {
             limit,
             descending,
-            bodies: Bodies::Kept,
+            bodies: BodyMode::Kept,
             sight,
-            taken: Taken::default(),
+            taken: Collected::default(),
             room: BytesMut::new(),
             ranges: 0,
             ends_with_range: false,
@@ -120,12 +120,12 @@ impl<'v> Collector<'v> {
 
     /// Only counts the bodies' bytes. The entries have empty bodies.
     pub fn measuring(self) -> Collector<'v> {
-        Collector { bodies: Bodies::Measured, ..self }
+        Collector { bodies: BodyMode::Measured, ..self }
     }
 
     /// Reads no bodies. The entries have empty bodies.
     pub fn without_bodies(self) -> Collector<'v> {
-        Collector { bodies: Bodies::Unread, ..self }
+        Collector { bodies: BodyMode::Unread, ..self }
     }
 
     pub fn is_descending(&self) -> bool {
@@ -170,7 +170,7 @@ impl<'v> Collector<'v> {
         times: &Times,
         (place, applied_to): (Option<CommitPlace>, Lsn),
     ) -> bool {
-        self.bodies != Bodies::Unread
+        self.bodies != BodyMode::Unread
             && self.sight.wanted == Wanted::Readable
             && self.sight.shows(sequence, times)
             && !self.sight.overlay.edits(sequence)
@@ -210,7 +210,7 @@ impl<'v> Collector<'v> {
         let sight = &self.sight;
         // The entry's body is unknown: a change of that body may be later than the edit of the
         // entry.
-        let is_last = |found: &Found| {
+        let is_last = |found: &FoundEdit| {
             found.at.0 == 0
                 || (Lsn(found.at.0) >= applied_to
                     && sight.bodies.is_empty()
@@ -231,7 +231,7 @@ impl<'v> Collector<'v> {
         own: Own,
         body: impl FnOnce() -> Result<Bytes>,
     ) -> bool {
-        if self.bodies == Bodies::Unread || self.count() >= self.limit.entries {
+        if self.bodies == BodyMode::Unread || self.count() >= self.limit.entries {
             return self.take_entry(sequence, times, (Bytes::new(), None));
         }
         let (body, of_bytes) = match self.replaced(sequence, own) {
@@ -253,7 +253,7 @@ impl<'v> Collector<'v> {
         let Some(place) = own.place else {
             return of_entry.map(|found| sight.overlay.read(sequence, found));
         };
-        let is_later = |found: &Found| Lsn(found.at.0) >= own.applied_to;
+        let is_later = |found: &FoundEdit| Lsn(found.at.0) >= own.applied_to;
         let of_entry = of_entry.filter(|found| own.is_elsewhere || is_later(found));
         let is_hidden = |below: CommitPlace| place < below && own.applied_to < Lsn(below.0);
         if let Some((_, error)) =
@@ -303,7 +303,7 @@ impl<'v> Collector<'v> {
         self.taken.reached = Some(sequence);
         let Times { time_ms, start_ms, .. } = times;
         let body =
-            if self.bodies == Bodies::Kept { self.kept(body, of_bytes) } else { Bytes::new() };
+            if self.bodies == BodyMode::Kept { self.kept(body, of_bytes) } else { Bytes::new() };
         self.taken.entries.push(Entry { sequence, time_ms, start_ms, body });
         !self.is_full()
     }
@@ -392,14 +392,14 @@ impl<'v> Collector<'v> {
 
     /// The result so far; afterwards the collector is empty. The damage, if the read does not
     /// continue after damage.
-    pub fn take(&mut self) -> Result<Taken> {
+    pub fn take(&mut self) -> Result<Collected> {
         self.ranges = 0;
         let taken = std::mem::take(&mut self.taken);
         self.failure.take().map_or(Ok(taken), Err)
     }
 
     /// The result; the damage, if the read does not continue after damage.
-    pub fn finish(mut self) -> Result<Taken> {
+    pub fn finish(mut self) -> Result<Collected> {
         self.take()
     }
 }
@@ -410,7 +410,7 @@ mod tests {
 
     use super::*;
     use crate::timeline::Changes;
-    use crate::timeline::overlay::tests::InMemory;
+    use crate::timeline::overlay::tests::TestLayer;
 
     #[test]
     fn after_the_first_body_over_the_budget_nothing_more_fits() {
@@ -427,7 +427,7 @@ mod tests {
         let mut sight = Sight { lowest: 3, ..Sight::default() };
         let mut changes = Changes::default();
         changes.remove(10, 12);
-        sight.overlay.add_older(Some(Rc::new(InMemory(changes, Sequence::MAX))));
+        sight.overlay.add_older(Some(Rc::new(TestLayer(changes, Sequence::MAX))));
         for descending in [false, true] {
             let limit = Limit::entries(3).around_damage();
             let mut out = Collector::new(limit, descending, sight.clone());

@@ -18,7 +18,7 @@ pub(crate) mod overlay;
 mod sight;
 
 pub(crate) use changes::{Changes, Edit};
-pub(crate) use collect::{Collector, Own, Taken};
+pub(crate) use collect::{Collected, Collector, Own};
 pub(crate) use end::Span;
 pub use end::{End, Floor, Times};
 pub(crate) use key::Key;

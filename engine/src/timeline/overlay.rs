@@ -71,12 +71,12 @@ struct Window {
     last: Sequence,
     removed: Changes,
     /// The newest edit of each sequence.
-    edited: BTreeMap<Sequence, Found>,
+    edited: BTreeMap<Sequence, FoundEdit>,
 }
 
 /// An edit in a window.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundEdit {
     /// The place of its commit.
     pub at: CommitPlace,
     /// The index of its layer.
@@ -109,7 +109,7 @@ impl<'v> Overlay<'v> {
     }
 
     /// The body that replaces the one that an entry was written with, if there is one.
-    pub fn find(&self, sequence: Sequence) -> Option<Found> {
+    pub fn find(&self, sequence: Sequence) -> Option<FoundEdit> {
         if self.layers.is_empty() {
             return None;
         }
@@ -117,7 +117,7 @@ impl<'v> Overlay<'v> {
     }
 
     /// Reads a body that was found.
-    pub fn read(&self, sequence: Sequence, found: Found) -> Result<Bytes> {
+    pub fn read(&self, sequence: Sequence, found: FoundEdit) -> Result<Bytes> {
         match found.body {
             NewBody::Here(bytes) => Ok(bytes),
             NewBody::Stored(number) => self.layers[found.layer].body(sequence, number),
@@ -194,7 +194,7 @@ impl Window {
             let Sides { below, above } = layer.edited(sequence, AROUND);
             window.clip(&below, &above, |(sequence, _)| *sequence);
             for (sequence, (at, body)) in below.into_iter().chain(above) {
-                window.edited.entry(sequence).or_insert(Found { at, layer: number, body });
+                window.edited.entry(sequence).or_insert(FoundEdit { at, layer: number, body });
             }
         }
         window
@@ -286,9 +286,9 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     /// Changes of entries below a sequence. An edit's number is its sequence.
-    pub struct InMemory(pub Changes, pub Sequence);
+    pub struct TestLayer(pub Changes, pub Sequence);
 
-    impl Layer for InMemory {
+    impl Layer for TestLayer {
         fn bound(&self) -> Sequence {
             self.1
         }
@@ -344,7 +344,7 @@ pub(super) mod tests {
                 };
                 changes.edited = edited.map(|at| (*at, edit(at))).collect();
                 all.add_older(changes.clone());
-                overlay.add_older(Some(Rc::new(InMemory(changes, bound))));
+                overlay.add_older(Some(Rc::new(TestLayer(changes, bound))));
             }
             let there_and_back = (1..=LAST).chain((1..=LAST).rev()).chain(walk.iter().copied());
             for sequence in there_and_back {
@@ -370,7 +370,7 @@ pub(super) mod tests {
         let mut changes = Changes::default();
         (1..=100_000).step_by(2).for_each(|sequence| changes.remove(sequence, sequence));
         let mut overlay = Overlay::default();
-        overlay.add_older(Some(Rc::new(InMemory(changes, Sequence::MAX))));
+        overlay.add_older(Some(Rc::new(TestLayer(changes, Sequence::MAX))));
         let shown = (40_000..40_100).filter(|sequence| !overlay.removes(*sequence)).count();
         assert_eq!(shown, 50);
         let window = overlay.window.borrow();

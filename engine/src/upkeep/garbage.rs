@@ -25,7 +25,7 @@ use crate::timeline::Changes;
 
 /// The weight that died in the segment that holds this part of the log.
 #[derive(Clone, Copy, Debug)]
-pub struct Dead {
+pub struct DeadWeight {
     store: StoreId,
     partition: u64,
     from: Lsn,
@@ -33,8 +33,8 @@ pub struct Dead {
 }
 
 /// The weight that a memtable's changes make dead in the current segments, which are all older.
-pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
-    let mut dead: Vec<Dead> = Vec::new();
+pub fn count(view: &View, memtable: &Memtable) -> Vec<DeadWeight> {
+    let mut dead: Vec<DeadWeight> = Vec::new();
     memtable.for_each(|slot| {
         if slot.name == BODIES {
             bodies(view, slot, &mut dead);
@@ -57,7 +57,7 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<Dead> {
 
 /// Adds bodies that were changed for all their entries: each counts as an average one of the bodies
 /// of its segment that may be changed.
-fn bodies(view: &View, slot: &Slot, dead: &mut Vec<Dead>) {
+fn bodies(view: &View, slot: &Slot, dead: &mut Vec<DeadWeight>) {
     let changed = || slot.changes().into_iter().flat_map(|changes| &changes.edited);
     for segment in view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
     {
@@ -71,7 +71,7 @@ fn bodies(view: &View, slot: &Slot, dead: &mut Vec<Dead>) {
     }
 }
 
-fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {
+fn add(dead: &mut Vec<DeadWeight>, segment: &Segment, weight: u64) {
     if weight == 0 {
         return;
     }
@@ -82,7 +82,7 @@ fn add(dead: &mut Vec<Dead>, segment: &Segment, weight: u64) {
         found.weight += weight;
     } else {
         let (store, partition, from) = (record.store, record.partition, record.from);
-        dead.push(Dead { store, partition, from, weight });
+        dead.push(DeadWeight { store, partition, from, weight });
     }
 }
 
@@ -152,8 +152,8 @@ impl Died {
 
 /// Adds the dead weight to the segments' records. A merge may have replaced a segment by another
 /// since the count.
-pub fn note(dead: &[Dead], records: &mut [SegmentRecord]) {
-    for Dead { store, partition, from, weight } in dead {
+pub fn note(dead: &[DeadWeight], records: &mut [SegmentRecord]) {
+    for DeadWeight { store, partition, from, weight } in dead {
         let holder = records.iter_mut().find(|record| {
             (record.store, record.partition) == (*store, *partition)
                 && (record.from..record.to).contains(from)

@@ -131,7 +131,7 @@ pub fn replay(
     go_on: bool,
     on_record: OnRecord<'_>,
 ) -> Result<Tail> {
-    let mut replay = Replay {
+    let mut reader = LogReader {
         on_record,
         go_on,
         checkpoint,
@@ -148,17 +148,17 @@ pub fn replay(
     for (index, (file, header)) in files.iter().enumerate() {
         let next = files.get(index + 1).map(|(next, _)| next.start);
         // A file is created only when everything before its start is durable.
-        replay.tail.durable = replay.tail.durable.max(file.start);
+        reader.tail.durable = reader.tail.durable.max(file.start);
         let superseded = next.is_some_and(|next| next <= file.start.max(checkpoint));
         if !superseded {
-            replay.file(dir, *file, header, next)?;
+            reader.file(dir, *file, header, next)?;
         }
     }
-    replay.collect_unsynced();
-    Ok(replay.tail)
+    reader.collect_unsynced();
+    Ok(reader.tail)
 }
 
-struct Replay<'a> {
+struct LogReader<'a> {
     on_record: OnRecord<'a>,
     go_on: bool,
     checkpoint: Lsn,
@@ -167,7 +167,7 @@ struct Replay<'a> {
     groups: Vec<(Lsn, Bytes)>,
 }
 
-impl Replay<'_> {
+impl LogReader<'_> {
     fn file(
         &mut self,
         dir: &Dir,
@@ -187,7 +187,7 @@ impl Replay<'_> {
         let bytes = source
             .read(WAL_HEADER_BYTES.min(len), len.saturating_sub(WAL_HEADER_BYTES) as usize)?;
         let bytes = Bytes::from(bytes);
-        let log = Log {
+        let log = LogBytes {
             engine: header.engine_id,
             start: file.start,
             bytes: &bytes,
@@ -221,7 +221,7 @@ impl Replay<'_> {
 
     fn group(
         &mut self,
-        log: &Log<'_>,
+        log: &LogBytes<'_>,
         lsn: Lsn,
         header: &GroupHeader,
         records: &[Record<'_>],
@@ -243,7 +243,7 @@ impl Replay<'_> {
 
     /// Handles a position without a valid group. Returns the position at which the log continues
     /// after damage, if this is damage and the log continues.
-    fn gap(&mut self, log: &Log<'_>, at: Lsn, next: Option<Lsn>) -> Result<Option<Lsn>> {
+    fn gap(&mut self, log: &LogBytes<'_>, at: Lsn, next: Option<Lsn>) -> Result<Option<Lsn>> {
         if next.is_some_and(|next| at >= next) {
             return Ok(None);
         }
@@ -291,23 +291,23 @@ impl Replay<'_> {
 }
 
 /// The bytes of one file after its header.
-struct Log<'a> {
+struct LogBytes<'a> {
     engine: EngineId,
     start: Lsn,
     bytes: &'a Bytes,
     path: PathBuf,
 }
 
-type Group<'a> = (Lsn, GroupHeader, Vec<Record<'a>>);
+type FoundGroup<'a> = (Lsn, GroupHeader, Vec<Record<'a>>);
 
-impl<'a> Log<'a> {
+impl<'a> LogBytes<'a> {
     fn from(&self, lsn: Lsn) -> &'a [u8] {
         let at = (lsn.0 - self.start.0) as usize;
         self.bytes.get(at..).unwrap_or_default()
     }
 
     /// The valid group at `lsn`.
-    fn group_at(&self, lsn: Lsn) -> Option<Group<'a>> {
+    fn group_at(&self, lsn: Lsn) -> Option<FoundGroup<'a>> {
         let bytes = self.from(lsn);
         let header = GroupHeader::decode(bytes, self.engine, lsn)?;
         let payload = bytes.get(group_header::BYTES..)?.get(..header.payload_bytes)?;
@@ -382,11 +382,11 @@ mod tests {
         };
         let on_record = &mut take_none;
         let (go_on, checkpoint, groups) = (true, Lsn(0), Vec::new());
-        let mut replay = Replay { on_record, go_on, checkpoint, tail, groups };
+        let mut reader = LogReader { on_record, go_on, checkpoint, tail, groups };
         let path = std::path::PathBuf::from("seg-000000000001.dat");
         let full = Error::DiskFull { path: path.clone() };
-        assert!(matches!(replay.damaged(full, None), Err(Error::DiskFull { .. })));
-        assert!(replay.damaged(Error::corrupt(path, 0, "bad bytes"), None).is_ok());
-        assert_eq!(replay.tail.damage.len(), 1);
+        assert!(matches!(reader.damaged(full, None), Err(Error::DiskFull { .. })));
+        assert!(reader.damaged(Error::corrupt(path, 0, "bad bytes"), None).is_ok());
+        assert_eq!(reader.tail.damage.len(), 1);
     }
 }

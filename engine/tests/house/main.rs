@@ -8,7 +8,8 @@
 //!   messaging no sockets);
 //! * every file states its purpose in a heading; files, functions and lines stay short; nothing is
 //!   left unfinished;
-//! * one word for one thing: no identifier has a name that the glossary refuses;
+//! * one word for one thing: no identifier has a name that the glossary refuses, and each type name
+//!   exists once in a crate;
 //! * links and paths in documents lead somewhere.
 //!
 //! The last tests plant violations, so that a rule that detects nothing is noticed too.
@@ -17,6 +18,7 @@
 mod rules;
 mod source;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -401,6 +403,41 @@ fn name_findings(source: &Source) -> Vec<String> {
     findings
 }
 
+/// The crate of a file in a `src`, as the path of its sources: each binary in `bin` is one. None
+/// for other files.
+fn crate_of(source: &Source) -> Option<PathBuf> {
+    let mut parts = source.path.components();
+    let mut folder: PathBuf = parts.by_ref().take(2).collect();
+    if !folder.ends_with("src") {
+        return None;
+    }
+    if parts.next().is_some_and(|part| part.as_os_str() == "bin") {
+        folder.push("bin");
+        folder.push(parts.next()?);
+    }
+    Some(folder)
+}
+
+/// The types whose name another type of the same crate has.
+fn type_findings(sources: &[Source]) -> Vec<String> {
+    let mut first = BTreeMap::new();
+    let mut findings = Vec::new();
+    for source in sources {
+        let Some(own) = crate_of(source) else { continue };
+        for (line, name) in source.types() {
+            let place = format!("{}:{line}", source.path.display());
+            match first.entry((own.clone(), name.clone())) {
+                Entry::Vacant(vacant) => drop(vacant.insert(place)),
+                Entry::Occupied(other) => {
+                    let what = format!("second type `{name}`; the first: {}", other.get());
+                    findings.push(at(source, line, what));
+                }
+            }
+        }
+    }
+    findings
+}
+
 /// Links of a document, and paths in back quotes, with lines.
 fn links(text: &str) -> Vec<(usize, String, bool)> {
     let mut links = Vec::new();
@@ -501,6 +538,11 @@ fn no_identifier_has_a_refused_name() {
 }
 
 #[test]
+fn each_type_name_exists_once_in_a_crate() {
+    report(type_findings(&sources()));
+}
+
+#[test]
 fn links_and_paths_resolve() {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(root().join(path)).expect("a document can be read")
@@ -587,6 +629,37 @@ fn planted_wide_lines_are_found() {
             "engine/tests/x.rs:2: {} columns, over {MOST_COLUMNS}: break the line",
             MOST_COLUMNS + 1
         )]
+    );
+}
+
+#[test]
+fn planted_second_types_are_found() {
+    let alone = "//! a\ntrait Known {\n    type Error: From<[u8; 2]>;\n    fn r#type(&self);\n}\n\
+                 impl Known for Row {\n    type Error = ();\n    fn r#type(&self) {}\n}\n\
+                 impl From<[u8; 2]> for Row {\n    type Error = ();\n}\n";
+    let twice = "//! b\npub(crate) struct Page;\nenum Row {}\n// struct Known;\n\
+                 fn f(row: impl Fn([u8; 2])) {\n    row.union(row);\n    type Error = ();\n}\n\
+                 mod tests {\n    type Known<'a> = &'a str;\n    union Page {}\n}\n";
+    let sources = [
+        planted("engine/src/a.rs", alone),
+        planted("engine/src/a/b.rs", twice),
+        planted("server/src/b.rs", "//! b\nstruct Page;\n"),
+        planted("benches/src/lib.rs", "//! l\nstruct Work;\n"),
+        planted("benches/src/load/mod.rs", "//! l\ntrait Work {}\n"),
+        planted("benches/src/bin/load.rs", "//! l\nstruct Work;\n"),
+        planted("benches/src/bin/paths/main.rs", "//! p\nstruct Work;\n"),
+        planted("benches/src/bin/paths/more.rs", "//! m\nstruct Work;\n"),
+        planted("engine/tests/x.rs", "//! x\nstruct Page;\nstruct Page;\n"),
+    ];
+    assert_eq!(
+        type_findings(&sources),
+        [
+            "engine/src/a/b.rs:10: second type `Known`; the first: engine/src/a.rs:2",
+            "engine/src/a/b.rs:11: second type `Page`; the first: engine/src/a/b.rs:2",
+            "benches/src/load/mod.rs:2: second type `Work`; the first: benches/src/lib.rs:2",
+            "benches/src/bin/paths/more.rs:2: second type `Work`; the first: \
+             benches/src/bin/paths/main.rs:2",
+        ]
     );
 }
 

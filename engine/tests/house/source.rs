@@ -133,6 +133,48 @@ impl Source {
         let pairs = words.windows(2).filter(|pair| KINDS.contains(&pair[0].1));
         pairs.map(|pair| (self.line_of(pair[1].0), pair[1].1.to_owned())).collect()
     }
+
+    /// The types that the file declares, with their lines: structs, enums, unions, traits and
+    /// aliases, also those in its tests and in functions, but no associated types.
+    pub fn types(&self) -> Vec<(usize, String)> {
+        const KINDS: &[&str] = &["struct", "enum", "union", "trait", "type"];
+        let mut types = Vec::new();
+        // For each block that is open, whether it is that of an `impl` or a trait.
+        let (mut blocks, mut round, mut head, mut at) = (vec![false], 0i32, 0, 0);
+        let words = words(&self.code);
+        for (position, [(start, kind), (named, name)]) in
+            words.array_windows().map(|pair| (pair[0].0, pair))
+        {
+            for (index, byte) in self.code.bytes().enumerate().take(position).skip(at) {
+                match byte {
+                    b'(' | b'[' => round += 1,
+                    b')' | b']' => round -= 1,
+                    b'{' => blocks.push(opens_items(&self.code[head..index])),
+                    b'}' => drop(blocks.pop()),
+                    _ => {}
+                }
+                if matches!(byte, b'{' | b'}') || byte == b';' && round == 0 {
+                    head = index + 1;
+                }
+            }
+            at = position;
+            // `r#type` is no keyword, and `a.union(b)` no declaration.
+            let is_declaration = KINDS.contains(kind)
+                && !self.code[..*start].ends_with('#')
+                && self.code[start + kind.len()..*named].trim().is_empty();
+            if is_declaration && !(*kind == "type" && blocks.last() == Some(&true)) {
+                types.push((self.line_of(*named), (*name).to_owned()));
+            }
+        }
+        types
+    }
+}
+
+/// Whether a block that follows this text is that of an `impl` or a trait: its first keyword says
+/// so, since a later `impl` is that of a parameter or a result.
+fn opens_items(head: &str) -> bool {
+    let mut words = words(head).into_iter().map(|(_, word)| word);
+    words.find(|word| ["fn", "impl", "trait"].contains(word)).is_some_and(|word| word != "fn")
 }
 
 /// The identifiers and keywords of some code, with their positions.

@@ -9,7 +9,7 @@ use super::{Outcome, Use, open};
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct BackupArguments {
     /// Directory of the data.
     dir: PathBuf,
     /// Directory of the backup: new, or empty.
@@ -17,7 +17,7 @@ pub struct Arguments {
 }
 
 /// Opens the directory as a server does, which replays the log after a crash, and copies it.
-pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &BackupArguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Write, "ask a server for TL.BACKUP")?;
     let made = engine.backup(&arguments.target)?;
     engine.close()?;

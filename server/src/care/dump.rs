@@ -17,7 +17,7 @@ const PAGE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct DumpArguments {
     /// Directory of the data.
     dir: PathBuf,
     /// Only this store.
@@ -26,7 +26,7 @@ pub struct Arguments {
 }
 
 /// Dumps what can be read. Reports what cannot, and continues after it.
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &DumpArguments) -> anyhow::Result<Outcome> {
     let engine =
         open(&arguments.dir, Use::Read, "stop it first, or restore a backup and dump that")?;
     let mut dump = Dump {

@@ -26,14 +26,14 @@ const BEFORE_IT: &str = "the lines before it are imported";
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct ImportArguments {
     /// Directory of the data, created if it does not exist.
     dir: PathBuf,
 }
 
 /// Imports until the end of the input or the first line that is refused; the lines before it are
 /// imported.
-pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &ImportArguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Fill, "stop it first, or let it finish")?;
     let bar = progress::count("import");
     forget_lines(&engine)?;

@@ -38,7 +38,7 @@ pub enum Care {
     /// Prints one line for each finding: file, byte, what is wrong, and the timeline and sequences
     /// if they are known. While a server runs on the directory, use TL.VERIFY of the server
     /// instead.
-    Verify(verify::Arguments),
+    Verify(verify::VerifyArguments),
     /// Check everything as verify does, and repair what is damaged in one of two copies from the
     /// other.
     ///
@@ -46,18 +46,18 @@ pub enum Care {
     /// or in files that are kept once, is printed and left as it is. Ends with 1 if damage was
     /// found, repaired or not. While a server runs on the directory, use TL.VERIFY of the server
     /// instead.
-    Repair(repair::Arguments),
+    Repair(repair::RepairArguments),
     /// Copy a directory into a new one, by hard links where the file system can.
     ///
     /// The copy holds everything that was acknowledged. While a server runs on the directory, use
     /// TL.BACKUP of the server instead. Hard links are quick and share their bytes with the
     /// original: copy the backup to another disk to survive the loss of this one.
-    Backup(backup::Arguments),
+    Backup(backup::BackupArguments),
     /// Make a new directory from a backup, for a server to run on.
     ///
     /// It gets another history: cursors of clients from before get the verdict EPOCH, and the
     /// clients read again.
-    Restore(restore::Arguments),
+    Restore(restore::RestoreArguments),
     /// Save what can be read of a damaged directory into a new one. The damaged one is not changed.
     ///
     /// For use when a server refuses to start, or a timeline cannot be read, and there is no
@@ -67,7 +67,7 @@ pub enum Care {
     /// the manifest, names of stores and TTLs are lost: stores are called messages, sync and
     /// store-N and keep entries without a TTL. Prints the conversations whose members are lost:
     /// `strandline rebuild-members` rebuilds these.
-    Salvage(salvage::Arguments),
+    Salvage(salvage::SalvageArguments),
     /// Rebuild the ledgers of conversations' members and users' conversations, where they are lost.
     ///
     /// For use when a salvage reports lost ledgers, or an IM command a ledger that cannot be read.
@@ -75,18 +75,18 @@ pub enum Care {
     /// conversation, and from the users who got copies of its events. Modes become auto; read marks
     /// and hidden messages that cannot be read are lost. Prints a line for each conversation and
     /// user.
-    RebuildMembers(rebuild::Arguments),
+    RebuildMembers(rebuild::RebuildArguments),
     /// Write all entries to standard output as NDJSON: one JSON object per line.
     ///
     /// Fields: store, timeline, sequence, time (Unix ms), body. A name or body that is not UTF-8 is
     /// given as base64 in `timeline_base64` or `body_base64` instead.
-    Dump(dump::Arguments),
+    Dump(dump::DumpArguments),
     /// Append the entries of a dump, read from standard input, with their sequences.
     ///
     /// Entries get the time of the import, since times never decrease within a timeline and expiry
     /// uses the server's clock; the field time is ignored. A store that is missing is created,
     /// without a TTL.
-    Import(import::Arguments),
+    Import(import::ImportArguments),
 }
 
 /// The exit code if the output was not read completely.

@@ -10,13 +10,13 @@ use super::{Outcome, Use, open};
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct RebuildArguments {
     /// Directory of the data.
     dir: PathBuf,
 }
 
 /// Rebuilds, and prints a line for each conversation and each user.
-pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &RebuildArguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Write, "stop it first")?;
     let messaging = Messaging::open(&engine, MessagingOptions::default())?;
     let lost = messaging.rebuild(|rebuilt| {

@@ -11,14 +11,14 @@ use super::{Outcome, Use, open, progress};
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct RepairArguments {
     /// Directory of the data.
     dir: PathBuf,
 }
 
 /// Opens the directory as a server does, which replays the log after a crash, checks it, and
 /// repairs what has a good copy.
-pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &RepairArguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Write, "TL.VERIFY repairs it there")?;
     let bar = progress::bytes("repair");
     let mut found = engine.verify(|done, total| {

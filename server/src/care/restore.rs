@@ -9,7 +9,7 @@ use super::output::Output;
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct RestoreArguments {
     /// Directory of the backup.
     backup: PathBuf,
     /// Directory of the data: new, or empty.
@@ -17,7 +17,7 @@ pub struct Arguments {
 }
 
 /// Copies the backup and gives the copy another history.
-pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &RestoreArguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let made = strandline::restore(&arguments.backup, &arguments.target)?;
     out.line(format_args!("{} files, {} bytes, {} entries", made.files, made.bytes, made.entries));
     Ok(Outcome::Fine)

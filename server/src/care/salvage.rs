@@ -11,7 +11,7 @@ use super::{Outcome, Use, finding_line, open};
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct SalvageArguments {
     /// The damaged directory.
     dir: PathBuf,
     /// Directory for what is saved: new, or empty.
@@ -37,7 +37,7 @@ fn lost_ledgers(target: &Path) -> anyhow::Result<LostLedgers> {
 
 /// Salvages the directory. Prints each damaged file, each timeline that lost entries, and the lost
 /// ledgers of messaging.
-pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &SalvageArguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let saved = strandline::salvage(&arguments.dir, &arguments.target, &FIRST_STORES)?;
     for finding in &saved.findings {
         out.line(format_args!("{}", finding_line(finding)));

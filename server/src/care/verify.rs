@@ -10,13 +10,13 @@ use super::{Outcome, Use, finding_line, open, progress};
 
 /// The arguments of the verb.
 #[derive(Args)]
-pub struct Arguments {
+pub struct VerifyArguments {
     /// Directory of the data.
     dir: PathBuf,
 }
 
 /// Opens the directory read-only and verifies it.
-pub fn run(arguments: &Arguments, out: &mut Output) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &VerifyArguments, out: &mut Output) -> anyhow::Result<Outcome> {
     let engine = open(&arguments.dir, Use::Read, "ask a server for TL.VERIFY")?;
     let bar = progress::bytes("verify");
     let found = engine.verify(|done, total| {

@@ -9,12 +9,12 @@ use strandline::{Limit, Page, Sequence, Verdict};
 
 use super::arguments::{heartbeat, integer, keyword, options};
 use super::place::{elsewhere, is_near};
-use super::read::{Answer, Cursor};
+use super::read::{Answer, TimelineCursor};
 use super::reply::write_standing;
 use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::Key;
 use crate::protocol::Protocol;
-use crate::push::Kind;
+use crate::push::SubscriptionKind;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -34,7 +34,7 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         return Err(Refusal::usage("TL.FOLLOW needs HELLO 3; in RESP2 use TL.READ ... BLOCK"));
     }
     keyword(arguments, 1, "AFTER")?;
-    let mut wanted = Wanted::default();
+    let mut wanted = FollowArguments::default();
     options(&arguments[1..], |word, value| {
         match word {
             b"AFTER" => wanted.after = integer(value)?,
@@ -45,46 +45,46 @@ fn follow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         Ok(true)
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    if !context.connection.subscriptions.contains(Kind::Follow, &arguments[0]) {
+    if !context.connection.subscriptions.contains(SubscriptionKind::Follow, &arguments[0]) {
         context.connection.check_room(context.shared, 1)?;
     }
     if is_near(&key, wanted.after.saturating_add(1), 1)? {
-        let standing = Standing::of(&key, &wanted)?;
-        start(context, key, &wanted, standing)?;
+        let found = FollowStart::of(&key, &wanted)?;
+        start(context, key, &wanted, found)?;
         return Ok(Flow::Done);
     }
     // A gap in a cold timeline is measured by `info`, which counts all its entries.
     let key = key.detached();
     Ok(elsewhere(0, move || {
-        let standing = Standing::of(&key, &wanted)?;
-        Ok(Done::Then(Box::new(move |context| start(context, key, &wanted, standing))))
+        let found = FollowStart::of(&key, &wanted)?;
+        Ok(Done::Then(Box::new(move |context| start(context, key, &wanted, found))))
     }))
 }
 
 /// The arguments of a follow.
 #[derive(Default)]
-struct Wanted {
+struct FollowArguments {
     after: Sequence,
     epoch: Option<Vec<u8>>,
     heartbeat: Option<Duration>,
 }
 
 /// The start of a follow.
-struct Standing {
+struct FollowStart {
     verdict: &'static str,
     /// Whether frames follow the reply.
     goes_on: bool,
     page: Page,
 }
 
-impl Standing {
-    fn of(key: &Key, wanted: &Wanted) -> Result<Standing, Refusal> {
+impl FollowStart {
+    fn of(key: &Key, wanted: &FollowArguments) -> Result<FollowStart, Refusal> {
         let foreign =
             wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes());
         let Answer { verdict, page } =
-            Cursor { after: wanted.after, foreign }.read(key, Limit::NOTHING)?;
+            TimelineCursor { after: wanted.after, foreign }.read(key, Limit::NOTHING)?;
         if foreign {
-            return Ok(Standing { verdict, goes_on: false, page });
+            return Ok(FollowStart { verdict, goes_on: false, page });
         }
         // The frames start after the entries that are gone for good; the gap is in the reply.
         let next = match page.verdict {
@@ -95,15 +95,15 @@ impl Standing {
             Verdict::Ok => wanted.after,
         };
         let goes_on = page.verdict != Verdict::Future;
-        Ok(Standing { verdict, goes_on, page: Page { next, ..page } })
+        Ok(FollowStart { verdict, goes_on, page: Page { next, ..page } })
     }
 }
 
 fn start(
     context: &mut Context<'_>,
     key: Key,
-    wanted: &Wanted,
-    Standing { verdict, goes_on, page }: Standing,
+    wanted: &FollowArguments,
+    FollowStart { verdict, goes_on, page }: FollowStart,
 ) -> Result<(), Refusal> {
     let epoch = key.store.epoch();
     if goes_on {
@@ -115,7 +115,8 @@ fn start(
 }
 
 fn unfollow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let was_there = context.connection.subscriptions.remove(Kind::Follow, &arguments[0]);
+    let was_there =
+        context.connection.subscriptions.remove(SubscriptionKind::Follow, &arguments[0]);
     context.connection.out.integer(u64::from(was_there));
     Ok(Flow::Done)
 }

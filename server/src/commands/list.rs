@@ -25,9 +25,9 @@ fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     // Names are searched for in every segment.
     Ok(elsewhere(count * (MAX_NAME_BYTES + FRAME_BYTES), move || {
         let names = match start(&store_name, after.as_deref()) {
-            Start::First => store.list(&prefix, None, count)?,
-            Start::Above(name) => store.list(&prefix, Some(name), count)?,
-            Start::Nowhere => Vec::new(),
+            ListStart::First => store.list(&prefix, None, count)?,
+            ListStart::Above(name) => store.list(&prefix, Some(name), count)?,
+            ListStart::Nowhere => Vec::new(),
         };
         Ok(Done::Reply(Box::new(move |out| {
             out.array(names.len());
@@ -39,7 +39,7 @@ fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Start<'a> {
+enum ListStart<'a> {
     First,
     Above(&'a [u8]),
     Nowhere,
@@ -47,13 +47,13 @@ enum Start<'a> {
 
 /// Where the listing of a store starts. AFTER is compared as a whole key, so it may name any store,
 /// or none.
-fn start<'a>(store: &[u8], after: Option<&'a [u8]>) -> Start<'a> {
-    let Some(after) = after else { return Start::First };
+fn start<'a>(store: &[u8], after: Option<&'a [u8]>) -> ListStart<'a> {
+    let Some(after) = after else { return ListStart::First };
     match after.strip_prefix(store).and_then(|rest| rest.strip_prefix(b":")) {
-        Some([]) => Start::First,
-        Some(name) => Start::Above(name),
-        None if after < [store, b":"].concat().as_slice() => Start::First,
-        None => Start::Nowhere,
+        Some([]) => ListStart::First,
+        Some(name) => ListStart::Above(name),
+        None if after < [store, b":"].concat().as_slice() => ListStart::First,
+        None => ListStart::Nowhere,
     }
 }
 
@@ -63,13 +63,13 @@ mod tests {
 
     #[test]
     fn after_is_compared_as_a_whole_key() {
-        assert_eq!(start(b"b", None), Start::First);
-        assert_eq!(start(b"b", Some(b"b:x")), Start::Above(b"x"));
+        assert_eq!(start(b"b", None), ListStart::First);
+        assert_eq!(start(b"b", Some(b"b:x")), ListStart::Above(b"x"));
         for below in ["", "a:zzz", "b", "b:"] {
-            assert_eq!(start(b"b", Some(below.as_bytes())), Start::First, "{below}");
+            assert_eq!(start(b"b", Some(below.as_bytes())), ListStart::First, "{below}");
         }
         for above in ["b;", "ba:a", "c:a"] {
-            assert_eq!(start(b"b", Some(above.as_bytes())), Start::Nowhere, "{above}");
+            assert_eq!(start(b"b", Some(above.as_bytes())), ListStart::Nowhere, "{above}");
         }
     }
 }

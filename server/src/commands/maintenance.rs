@@ -11,7 +11,7 @@ use strandline::{Finding, Verification};
 use super::row::{Class, Command, Context, Done, Flow, Reply, Run};
 use crate::figures;
 use crate::key::find_store;
-use crate::notices::Kind;
+use crate::notices::NoticeKind;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
@@ -113,12 +113,12 @@ fn backup(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         let made = match shared.engine.backup(&dir) {
             Ok(made) => made,
             Err(error) => {
-                shared.note_server(Kind::BackupFailed, &error);
+                shared.note_server(NoticeKind::BackupFailed, &error);
                 return Err(error.into());
             }
         };
         shared.note_server(
-            Kind::Backup,
+            NoticeKind::Backup,
             format_args!("{}: {} files, {} entries", dir.display(), made.files, made.entries),
         );
         Ok(Done::Reply(Box::new(move |out| {

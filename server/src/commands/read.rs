@@ -25,7 +25,7 @@ pub(super) static COMMANDS: &[Command] =
 
 /// The cursor of a reader of one timeline.
 #[derive(Clone, Copy)]
-pub(super) struct Cursor {
+pub(super) struct TimelineCursor {
     pub after: Sequence,
     /// Whether the cursor is of another epoch.
     pub foreign: bool,
@@ -53,7 +53,7 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     let limit = paging.limit(&context.shared.limits);
     let foreign = wanted.is_some_and(|wanted| wanted != key.store.epoch().as_bytes());
-    let cursor = Cursor { after, foreign };
+    let cursor = TimelineCursor { after, foreign };
     let (near, bytes) = (is_near(&key, after.saturating_add(1), limit.entries)?, page_bytes(limit));
     let write =
         |answer: &Answer, key: &Key, out: &mut Encoder| answer.write(&key.store.epoch(), out);
@@ -86,7 +86,7 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     watch(context, keys, block_ms, Attempt::Elsewhere(Box::new(attempt)))
 }
 
-impl Cursor {
+impl TimelineCursor {
     pub(super) fn read(self, key: &Key, limit: Limit) -> Result<Answer, Refusal> {
         if !self.foreign {
             let page = key.store.read_after(key.name(), self.after, limit)?;

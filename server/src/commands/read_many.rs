@@ -14,7 +14,7 @@ use strandline::{Engine, Limit, Sequence};
 
 use super::arguments::{counted, integer, keyword, paging_and_block};
 use super::place::{FRAME_BYTES, STEPS, is_near, page_bytes};
-use super::read::Cursor;
+use super::read::TimelineCursor;
 use super::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sliced};
 use super::wait::watch;
 use crate::key::Key;
@@ -200,7 +200,7 @@ impl Sweep {
     /// Looks up one timeline. Returns the number of its entries.
     fn look_up(&mut self, name: &Bytes, after: Sequence) -> Result<usize, Refusal> {
         let key = Key::find(&self.query.engine, name)?;
-        let answer = Cursor { after, foreign: false }.read(&key, self.left)?;
+        let answer = TimelineCursor { after, foreign: false }.read(&key, self.left)?;
         let entries = &answer.page.entries;
         let used_bytes: u64 = entries.iter().map(|entry| entry.body.len() as u64).sum();
         let left = &mut self.left;

@@ -10,7 +10,7 @@ use super::arguments::unknown_subcommand;
 use super::place::STEPS;
 use super::reply::write_help;
 use super::row::{Class, Command, Context, Done, Flow, Run, Sliced};
-use crate::push::{Kind, Start};
+use crate::push::{Start, SubscriptionKind};
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -41,20 +41,20 @@ pub(super) static COMMANDS: &[Command] = &[
 ];
 
 fn subscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    enter(context, arguments, Kind::Message, "subscribe")
+    enter(context, arguments, SubscriptionKind::Message, "subscribe")
 }
 
 fn shard_subscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    enter(context, arguments, Kind::ShardMessage, "ssubscribe")
+    enter(context, arguments, SubscriptionKind::ShardMessage, "ssubscribe")
 }
 
 fn unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    leave(context, arguments, Kind::Message, "unsubscribe");
+    leave(context, arguments, SubscriptionKind::Message, "unsubscribe");
     Ok(Flow::Done)
 }
 
 fn shard_unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    leave(context, arguments, Kind::ShardMessage, "sunsubscribe");
+    leave(context, arguments, SubscriptionKind::ShardMessage, "sunsubscribe");
     Ok(Flow::Done)
 }
 
@@ -62,7 +62,7 @@ fn shard_unsubscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<F
 fn enter(
     context: &mut Context<'_>,
     names: &[Bytes],
-    kind: Kind,
+    kind: SubscriptionKind,
     word: &'static str,
 ) -> Result<Flow, Refusal> {
     let near = |name| Start::near(&context.shared.engine, name).transpose();
@@ -92,7 +92,7 @@ fn begin(
     context: &mut Context<'_>,
     names: &[Bytes],
     starts: Vec<Start>,
-    (kind, word): (Kind, &str),
+    (kind, word): (SubscriptionKind, &str),
 ) -> Result<(), Refusal> {
     for (name, start) in names.iter().zip(starts) {
         if !context.connection.subscriptions.contains(kind, name) {
@@ -102,8 +102,9 @@ fn begin(
         let subscriptions = &context.connection.subscriptions;
         let count = match kind {
             // SUBSCRIBE counts everything that puts a RESP2 connection into subscriber mode.
-            Kind::Message => {
-                subscriptions.count(Kind::Message) + subscriptions.count(Kind::ShardMessage)
+            SubscriptionKind::Message => {
+                subscriptions.count(SubscriptionKind::Message)
+                    + subscriptions.count(SubscriptionKind::ShardMessage)
             }
             _ => subscriptions.count(kind),
         };
@@ -113,7 +114,7 @@ fn begin(
     Ok(())
 }
 
-fn leave(context: &mut Context<'_>, names: &[Bytes], kind: Kind, word: &str) {
+fn leave(context: &mut Context<'_>, names: &[Bytes], kind: SubscriptionKind, word: &str) {
     let all;
     let names = if names.is_empty() {
         all = context.connection.subscriptions.names(kind);

@@ -57,7 +57,7 @@ pub struct Became {
 
 /// The newest change of a conversation.
 #[derive(Clone, Debug, Default)]
-pub struct Newest {
+pub struct NewestChange {
     /// The sequence of the ledger's last record.
     pub last: Sequence,
     /// The sequence of the change; 0: not known, or there is none.
@@ -68,7 +68,7 @@ pub struct Newest {
     messages: u64,
 }
 
-impl Newest {
+impl NewestChange {
     /// The changes at the end of a conversation whose last event is `last`, if it ends with
     /// changes.
     pub fn run_up_to(&self, last: Sequence) -> Option<(Sequence, Sequence)> {
@@ -82,7 +82,12 @@ impl Newest {
 
 impl Became {
     /// The record of a further change of a message.
-    pub fn record(before: Option<&Became>, change: &Event, when: When, newest: &Newest) -> Event {
+    pub fn record(
+        before: Option<&Became>,
+        change: &Event,
+        when: When,
+        newest: &NewestChange,
+    ) -> Event {
         let is_edit = change.kind == Kind::Edit;
         let edited = before.map_or(0, |before| before.edited) + u64::from(is_edit);
         let edit = before.and_then(|before| before.edit).filter(|_| !is_edit);
@@ -168,8 +173,10 @@ impl Messaging {
 
     /// The newest change of a conversation. Migrates the ledger of an earlier version, if it is
     /// one. The caller must hold the conversation's turn.
-    pub(super) fn newest_change(&self, conv: &Bytes) -> Result<Newest> {
-        let Some((last, record)) = self.newest_record(conv)? else { return Ok(Newest::default()) };
+    pub(super) fn newest_change(&self, conv: &Bytes) -> Result<NewestChange> {
+        let Some((last, record)) = self.newest_record(conv)? else {
+            return Ok(NewestChange::default());
+        };
         if is_earlier(&record) {
             let (changes, superseded) = self.earlier_changes(conv, 0)?;
             self.empty_edits(conv, &superseded)?;
@@ -179,7 +186,7 @@ impl Messaging {
         let messages = Parts::new(&record.body)
             .number()
             .ok_or_else(|| self.lost_record(&names::changes_ledger(conv), last))?;
-        Ok(Newest { last, sequence: record.sequence, run: record.run, messages })
+        Ok(NewestChange { last, sequence: record.sequence, run: record.run, messages })
     }
 
     /// Trims the two ledgers of a changed message if they have become long. Waits for the disk. The

@@ -16,7 +16,7 @@
 use bytes::Bytes;
 use strandline::{Batch, Sequence};
 
-use super::became::{Became, Newest};
+use super::became::{Became, NewestChange};
 use super::content::Content;
 use super::conversation::{Conversation, History};
 use super::decision::Decision;
@@ -27,7 +27,7 @@ use super::trouble::{Result, Trouble};
 use super::{Messaging, names};
 
 /// A requested change of a message.
-struct Wanted<'a> {
+struct RequestedChange<'a> {
     conv: &'a Bytes,
     user: &'a Bytes,
     sequence: Sequence,
@@ -58,7 +58,7 @@ impl Messaging {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
-        let wanted = Wanted { conv: &conv, user: &user, sequence, kind, body };
+        let wanted = RequestedChange { conv: &conv, user: &user, sequence, kind, body };
         let turn = self.turn(&conv).lock();
         let changed = self.settle(|| self.decide_change(&wanted), |_| true)?;
         drop(turn);
@@ -68,8 +68,8 @@ impl Messaging {
         Ok(changed)
     }
 
-    fn decide_change(&self, wanted: &Wanted<'_>) -> Result<Decision<bool>> {
-        let Wanted { conv, user, sequence, kind, .. } = *wanted;
+    fn decide_change(&self, wanted: &RequestedChange<'_>) -> Result<Decision<bool>> {
+        let RequestedChange { conv, user, sequence, kind, .. } = *wanted;
         let ledger = self.conversations.snapshot(&names::conversation_ledger(conv))?;
         if ledger.state.settings.is_none() {
             return Err(Trouble::NotFound);
@@ -104,12 +104,12 @@ impl Messaging {
     /// Steps 2 to 4 of the heading.
     fn changing(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &RequestedChange<'_>,
         content: &Content,
         ledger: &Ledger<Conversation>,
-        newest: &Newest,
+        newest: &NewestChange,
     ) -> Result<Batch> {
-        let Wanted { conv, user, sequence, kind, body } = *wanted;
+        let RequestedChange { conv, user, sequence, kind, body } = *wanted;
         let history =
             ledger.state.settings.as_ref().map_or(History::All, |settings| settings.history);
         let left_ms = content
@@ -170,8 +170,13 @@ impl Messaging {
     }
 
     /// Removes the bodies that a change replaces: that of the message, and that of the edit before.
-    fn change_bodies(&self, batch: Batch, wanted: &Wanted<'_>, content: &Content) -> Result<Batch> {
-        let Wanted { conv, user, sequence, kind, body } = *wanted;
+    fn change_bodies(
+        &self,
+        batch: Batch,
+        wanted: &RequestedChange<'_>,
+        content: &Content,
+    ) -> Result<Batch> {
+        let RequestedChange { conv, user, sequence, kind, body } = *wanted;
         let edited = content.became.as_ref().map_or(0, |became| became.edited);
         let (kind, about) = match kind {
             Kind::Edit => (Kind::Message, edited + 1),

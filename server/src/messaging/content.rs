@@ -42,13 +42,13 @@ pub struct Content {
     /// Its newest change.
     pub became: Option<Became>,
     /// Where a copy of it is, if its conversation does not have it any more.
-    pub copy: Option<Copied>,
+    pub copy: Option<CopyPosition>,
     /// Whether its conversation still has it.
     pub is_in_place: bool,
 }
 
 /// A position in a user's sync timeline.
-pub struct Copied {
+pub struct CopyPosition {
     pub user: Bytes,
     pub place: Sequence,
 }
@@ -103,7 +103,7 @@ impl Messaging {
         user: &Bytes,
         sequence: Sequence,
         became: Option<&Became>,
-    ) -> Result<Option<(When, Event, Option<Copied>)>> {
+    ) -> Result<Option<(When, Event, Option<CopyPosition>)>> {
         if sequence > self.messages.end(&names::conversation(conv))?.0 {
             return Ok(None);
         }
@@ -118,7 +118,7 @@ impl Messaging {
         while is_pushed && found.is_none() && at < asked.len().min(MOST_ASKED) {
             let copy = self.copy_of(&asked[at], conv, sequence)?;
             found = copy.map(|(place, when, event)| {
-                (when, event, Some(Copied { user: asked[at].clone(), place }))
+                (when, event, Some(CopyPosition { user: asked[at].clone(), place }))
             });
             if found.is_none() && asked.len() < MOST_ASKED {
                 asked.extend(self.named_in(&asked[at], conv)?);

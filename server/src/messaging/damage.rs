@@ -29,7 +29,7 @@ const USERS: [&str; 4] = ["ann", "bob", "carl", "dora"];
 const PUSHED: [&str; 3] = ["red", "green", "joined"];
 const PULLED: &str = "lake";
 
-struct Table {
+struct DamageFixture {
     clock: Arc<ManualClock>,
     engine: Engine,
     messaging: Messaging,
@@ -40,11 +40,11 @@ fn engine_on(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Engine {
     Engine::open_in(world, engine_options()).expect("what a bit harms opens")
 }
 
-fn open(disk: &SimulatedDisk, now_ms: u64) -> Table {
+fn open(disk: &SimulatedDisk, now_ms: u64) -> DamageFixture {
     let clock = Arc::new(ManualClock::at(now_ms));
     let engine = engine_on(disk, &clock);
     let messaging = Messaging::open(&engine, Options::default()).expect("its stores are there");
-    Table { clock, engine, messaging }
+    DamageFixture { clock, engine, messaging }
 }
 
 /// The parts of an event that a terminal keeps.
@@ -57,7 +57,7 @@ fn summary(delivery: &Delivery) -> Summary {
     (text(&delivery.conv), shown.sequence, kind.to_string(), text(&shown.body))
 }
 
-impl Table {
+impl DamageFixture {
     fn create(&self, conv: &str, mode: Mode, members: &[&'static str]) {
         let members = members.iter().map(|user| Bytes::from_static(user.as_bytes())).collect();
         let new = NewConversation { mode, history: History::All, members };
@@ -114,35 +114,35 @@ impl Table {
 /// still in the log, unless `closes`.
 fn scene(closes: bool) -> (Image, u64) {
     let disk = SimulatedDisk::new();
-    let table = open(&disk, START_MS);
-    table.create("red", Mode::Push, &["ann", "bob", "carl"]);
-    table.create("green", Mode::Push, &["ann", "dora"]);
-    table.create("joined", Mode::Push, &["ann", "bob"]);
-    table.create(PULLED, Mode::Pull, &["ann", "bob", "carl", "dora"]);
+    let fixture = open(&disk, START_MS);
+    fixture.create("red", Mode::Push, &["ann", "bob", "carl"]);
+    fixture.create("green", Mode::Push, &["ann", "dora"]);
+    fixture.create("joined", Mode::Push, &["ann", "bob"]);
+    fixture.create(PULLED, Mode::Pull, &["ann", "bob", "carl", "dora"]);
     for round in 0..40_u64 {
         let body = |conv: &str| format!("{conv} says {round} {}", "well ".repeat(4));
-        table.send("red", ["ann", "bob", "carl"][round as usize % 3], body("red")).expect("sent");
-        table.send("green", "dora", body("green")).expect("sent");
+        fixture.send("red", ["ann", "bob", "carl"][round as usize % 3], body("red")).expect("sent");
+        fixture.send("green", "dora", body("green")).expect("sent");
         if round % 3 > 0 {
-            table.clock.pass(round % 3);
+            fixture.clock.pass(round % 3);
         }
-        table.send(PULLED, "carl", body(PULLED)).expect("sent");
-        table.send("joined", "ann", body("joined")).expect("sent");
-        let messaging = &table.messaging;
+        fixture.send(PULLED, "carl", body(PULLED)).expect("sent");
+        fixture.send("joined", "ann", body("joined")).expect("sent");
+        let messaging = &fixture.messaging;
         match round {
             5 => drop(messaging.join(b"joined", &["carl".into()]).expect("there is room")),
             9 => assert!(messaging.recall(b"red", b"ann", 1).expect("it is ann's")),
             11 => messaging.edit(b"green", b"dora", 2, &"edited".into()).expect("dora's"),
             12 => assert!(messaging.read(b"red", b"bob", 7).expect("bob is a member")),
             16 => drop(messaging.leave(b"joined", &["carl".into()]).expect("it is a member")),
-            10 | 20 | 30 => table.engine.flush().expect("flushes"),
+            10 | 20 | 30 => fixture.engine.flush().expect("flushes"),
             _ => {}
         }
     }
     if closes {
-        table.engine.close().expect("closes");
+        fixture.engine.close().expect("closes");
     }
-    drop(table);
+    drop(fixture);
     (disk.contents(), START_MS + 1000)
 }
 
@@ -159,38 +159,42 @@ fn conversations() -> impl Iterator<Item = &'static str> {
 }
 
 impl Whole {
-    fn of(table: &Table) -> Whole {
-        let history = |(conv, user)| ((conv, user), table.history(conv, user, Window::Newest));
+    fn of(fixture: &DamageFixture) -> Whole {
+        let history = |(conv, user)| ((conv, user), fixture.history(conv, user, Window::Newest));
         Whole {
-            synced: USERS.map(|user| (user, table.drain(user, 100))).into(),
+            synced: USERS.map(|user| (user, fixture.drain(user, 100))).into(),
             histories: conversations()
                 .flat_map(|conv| USERS.map(|user| (conv, user)))
                 .map(history)
                 .collect(),
-            unread: USERS.map(|user| (user, unread(table, user))).into(),
-            facts: table.facts(),
+            unread: USERS.map(|user| (user, unread(fixture, user))).into(),
+            facts: fixture.facts(),
         }
     }
 
     /// Checks every answer to every user while files of `store` are damaged.
-    fn check(&self, table: &Table, store: u64) {
+    fn check(&self, fixture: &DamageFixture, store: u64) {
         let mut lost = 0;
         for user in USERS {
-            let all = table.drain(user, 100);
-            assert_eq!(table.drain(user, 3), all, "{user}: pages of any size give the same");
+            let all = fixture.drain(user, 100);
+            assert_eq!(fixture.drain(user, 3), all, "{user}: pages of any size give the same");
             lost += self.check_sync(user, &all, store);
         }
         if store == SYNC {
             assert_eq!(lost, 0, "every event is still in its conversation");
         }
         for ((conv, user), whole) in &self.histories {
-            let mut now = table.history(conv, user, Window::Newest);
+            let mut now = fixture.history(conv, user, Window::Newest);
             check_history(&now, whole, store != MESSAGES || *conv != PULLED);
             now.reverse();
-            assert_eq!(table.history(conv, user, Window::After(0)), now, "both ways are the same");
+            assert_eq!(
+                fixture.history(conv, user, Window::After(0)),
+                now,
+                "both ways are the same"
+            );
         }
         for user in USERS {
-            let count = unread(table, user);
+            let count = unread(fixture, user);
             let whole = self.unread[user];
             assert!(count >= whole, "{user}: {count} unread, and there were {whole}");
             assert!(
@@ -198,13 +202,13 @@ impl Whole {
                 "{user}: {count} unread, and there were {whole}"
             );
         }
-        assert_eq!(table.facts(), self.facts, "the ledgers are whole");
+        assert_eq!(fixture.facts(), self.facts, "the ledgers are whole");
         for conv in conversations() {
-            let sent = table.send(conv, "ann", "after the damage".into());
+            let sent = fixture.send(conv, "ann", "after the damage".into());
             sent.unwrap_or_else(|trouble| panic!("a send to {conv}: {trouble}"));
         }
         for user in USERS {
-            let newest = table.drain(user, 7);
+            let newest = fixture.drain(user, 7);
             assert!(newest.iter().any(|event| event.3 == "after the damage"), "{user} goes on");
         }
     }
@@ -234,9 +238,9 @@ const MESSAGES: u64 = 1;
 const SYNC: u64 = 2;
 const STATE: u64 = 3;
 
-fn unread(table: &Table, user: &str) -> u64 {
-    let counts = table.messaging.unread(user.as_bytes(), &[]).expect("IM.UNREAD answers");
-    let listed = table.messaging.conversations(user.as_bytes(), b"", Limit::entries(100));
+fn unread(fixture: &DamageFixture, user: &str) -> u64 {
+    let counts = fixture.messaging.unread(user.as_bytes(), &[]).expect("IM.UNREAD answers");
+    let listed = fixture.messaging.conversations(user.as_bytes(), b"", Limit::entries(100));
     let listed = listed.expect("IM.CONVERSATIONS answers");
     assert_eq!(listed.items.len(), counts.len(), "the list has all conversations of {user}");
     counts.iter().map(|(_, count)| count).sum()
@@ -343,9 +347,9 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
         if store != MESSAGES || place.contains(".twin") {
             return;
         }
-        let table = open(&SimulatedDisk::from_image(damaged), now_ms);
+        let fixture = open(&SimulatedDisk::from_image(damaged), now_ms);
         for user in USERS {
-            let all = table.drain(user, 100);
+            let all = fixture.drain(user, 100);
             let pushed = |all: &[Summary]| all.iter().filter(|event| event.0 != PULLED).count();
             assert_eq!(pushed(&all), pushed(&whole.synced[user]), "{place}: {user} has the copies");
             assert_eq!(
@@ -353,14 +357,14 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
                 whole.synced[user].len(),
                 "{place}: {user} knows of what was pulled"
             );
-            let listed = unread(&table, user);
+            let listed = unread(&fixture, user);
             assert!(
                 listed > 0 || whole.unread[user] == 0,
                 "{place}: {user} learns that there may be something"
             );
         }
         for conv in conversations() {
-            if let Err(trouble) = table.send(conv, "ann", "more".into()) {
+            if let Err(trouble) = fixture.send(conv, "ann", "more".into()) {
                 hidden += 1;
                 assert!(trouble.to_string().contains(".index"), "{place}: {trouble}");
             }
@@ -369,9 +373,9 @@ fn an_index_that_hides_conversations_fails_no_list_and_no_sync() {
     assert!(hidden > 0, "an end was hidden");
 }
 
-/// A table on which all bodies of pushed conversations in these stores are damaged, by a flipped
+/// A fixture in which all bodies of pushed conversations in these stores are damaged, by a flipped
 /// bit in every 100 bytes.
-fn damaged_in(stores: &[u64]) -> Table {
+fn damaged_in(stores: &[u64]) -> DamageFixture {
     let (image, now_ms) = scene(true);
     let mut damaged = image.clone();
     for (name, bytes) in &mut damaged.files {
@@ -392,63 +396,66 @@ fn damaged_in(stores: &[u64]) -> Table {
 fn entries_lost_in_both_stores_are_shown_as_damaged_or_lost_and_nothing_fails() {
     let (image, now_ms) = scene(true);
     let whole = Whole::of(&open(&SimulatedDisk::from_image(&image), now_ms));
-    let table = damaged_in(&[MESSAGES, SYNC]);
+    let fixture = damaged_in(&[MESSAGES, SYNC]);
     for user in USERS {
-        let all = table.drain(user, 100);
+        let all = fixture.drain(user, 100);
         assert!(
             all.iter().all(|event| ["damaged", "lost", "read"].contains(&event.2.as_str())),
             "{all:?}"
         );
         assert!(all.iter().any(|event| event.2 == "lost") || all.len() >= whole.synced[user].len());
-        assert_eq!(table.drain(user, 1), all, "{user}: pages of any size give the same");
-        assert!(unread(&table, user) >= whole.unread[user]);
+        assert_eq!(fixture.drain(user, 1), all, "{user}: pages of any size give the same");
+        assert!(unread(&fixture, user) >= whole.unread[user]);
     }
     for ((conv, user), whole) in &whole.histories {
-        check_history(&table.history(conv, user, Window::Newest), whole, false);
+        check_history(&fixture.history(conv, user, Window::Newest), whole, false);
     }
 }
 
 #[test]
 fn a_damaged_message_is_recalled_and_edited_by_the_sender_that_a_copy_names() {
-    let edit = |table: &Table, user: &str, sequence| {
-        table.messaging.edit(b"red", user.as_bytes(), sequence, &"new".into())
+    let edit = |fixture: &DamageFixture, user: &str, sequence| {
+        fixture.messaging.edit(b"red", user.as_bytes(), sequence, &"new".into())
     };
-    let table = damaged_in(&[MESSAGES]);
-    let refused = edit(&table, "bob", 4).expect_err("it is ann's");
+    let fixture = damaged_in(&[MESSAGES]);
+    let refused = edit(&fixture, "bob", 4).expect_err("it is ann's");
     assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
-    edit(&table, "ann", 4).expect("it is ann's");
-    let refused = table.messaging.recall(b"red", b"carl", 4).expect_err("it is ann's");
+    edit(&fixture, "ann", 4).expect("it is ann's");
+    let refused = fixture.messaging.recall(b"red", b"carl", 4).expect_err("it is ann's");
     assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
-    assert!(table.messaging.recall(b"red", b"ann", 7).expect("it is ann's"));
-    let shown = table.history("red", "bob", Window::Newest);
+    assert!(fixture.messaging.recall(b"red", b"ann", 7).expect("it is ann's"));
+    let shown = fixture.history("red", "bob", Window::Newest);
     assert!(shown.contains(&("red".into(), 4, "message".into(), "new".into())), "{shown:?}");
     assert!(shown.contains(&("red".into(), 7, "recall".into(), String::new())), "{shown:?}");
 
-    let table = damaged_in(&[MESSAGES, SYNC]);
-    let recall = |user: &str| table.messaging.recall(b"green", user.as_bytes(), 2);
+    let fixture = damaged_in(&[MESSAGES, SYNC]);
+    let recall = |user: &str| fixture.messaging.recall(b"green", user.as_bytes(), 2);
     let refused = recall("ann").expect_err("dora edited it: it is hers");
     assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
     assert!(recall("dora").expect("it is hers"));
-    let refused = edit(&table, "ann", 4).expect_err("nobody knows whose it is");
+    let refused = edit(&fixture, "ann", 4).expect_err("nobody knows whose it is");
     assert!(refused.to_string().contains("c/{red}"), "{refused}");
     assert!(
-        table.messaging.recall(b"red", b"ann", 4).expect("there is nothing to take but its place")
+        fixture
+            .messaging
+            .recall(b"red", b"ann", 4)
+            .expect("there is nothing to take but its place")
     );
-    let shown = table.history("red", "bob", Window::Newest);
+    let shown = fixture.history("red", "bob", Window::Newest);
     assert!(shown.contains(&("red".into(), 4, "recall".into(), String::new())), "{shown:?}");
 }
 
 #[test]
 fn entries_that_neither_store_has_are_one_lost_entry() {
-    let table = damaged_in(&[SYNC]);
+    let fixture = damaged_in(&[SYNC]);
     let gone =
-        table.messaging.messages.trim(&super::names::conversation(b"green"), Trim::Before(30));
+        fixture.messaging.messages.trim(&super::names::conversation(b"green"), Trim::Before(30));
     assert!(gone.expect("trims") > 20);
-    let all = table.drain("dora", 100);
+    let all = fixture.drain("dora", 100);
     assert!(all.iter().any(|event| event.2 == "lost"), "{all:?}");
     assert!(
         all.iter().any(|event| event.0 == "green" && event.1 == 35 && event.2 == "message"),
         "{all:?}"
     );
-    assert_eq!(table.drain("dora", 1), all, "one at a time goes on, too");
+    assert_eq!(fixture.drain("dora", 1), all, "one at a time goes on, too");
 }

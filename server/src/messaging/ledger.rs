@@ -71,12 +71,12 @@ pub struct Ledger<S> {
 }
 
 /// The inner `Arc` is copied when the ledger is updated while a snapshot of it is in use.
-type Shared<S> = Arc<RwLock<Arc<Ledger<S>>>>;
+type SharedLedger<S> = Arc<RwLock<Arc<Ledger<S>>>>;
 
 /// A ledger in the cache. Its state grows in place; its weight changes only by inserting it again,
 /// never by changing `bytes`.
 struct Kept<S> {
-    ledger: Shared<S>,
+    ledger: SharedLedger<S>,
     bytes: usize,
 }
 
@@ -154,7 +154,7 @@ impl<S: State> Ledgers<S> {
         store.end(name).map_err(|error| self.hidden(name, error))
     }
 
-    fn caught_up(&self, name: &[u8]) -> Result<Shared<S>> {
+    fn caught_up(&self, name: &[u8]) -> Result<SharedLedger<S>> {
         let (last, _) = self.end(name)?;
         let known = self.kept.get(name).map(|kept| kept.ledger);
         if let Some(known) = &known

@@ -15,13 +15,11 @@ use strandline::{Batch, Engine, Error, Limit, Store, Trim};
 use super::event::{Event, Kind};
 use super::names;
 
-type Result<T> = std::result::Result<T, Error>;
-
 /// The number of lines that are checked when nothing can be written.
 const LOOKED_AT: usize = 256;
 
 /// Restarts the log if its mark does not name this history.
-pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<()> {
+pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<(), Error> {
     match state.last(names::LINES_MARK) {
         Ok(Some(mark)) if mark.body == engine.epoch().as_bytes() => return Ok(()),
         Ok(_) => {}
@@ -48,7 +46,7 @@ pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<
     }
 }
 
-fn mark_whole(engine: &Engine, state: &Store) -> Result<()> {
+fn mark_whole(engine: &Engine, state: &Store) -> Result<(), Error> {
     let last = state.append(names::LINES_MARK, engine.epoch().as_bytes())?;
     state.trim(names::LINES_MARK, Trim::Before(last)).map(drop)
 }
@@ -60,7 +58,7 @@ pub fn is_mark(store: &str, timeline: &[u8]) -> bool {
 }
 
 /// Removes the mark before an import, so that the next start restarts the log.
-pub fn forget(engine: &Engine) -> Result<()> {
+pub fn forget(engine: &Engine) -> Result<(), Error> {
     match engine.store(names::STATE_STORE) {
         Ok(state) => state.drop_timeline(names::LINES_MARK).map(drop),
         Err(Error::NoStore { .. }) => Ok(()),
@@ -70,7 +68,7 @@ pub fn forget(engine: &Engine) -> Result<()> {
 
 /// Restarts the log: appends a line and trims all lines including this one, so that readers know
 /// that there were lines.
-pub fn start_again(engine: &Engine, pulled: &Store) -> Result<()> {
+pub fn start_again(engine: &Engine, pulled: &Store) -> Result<(), Error> {
     let line = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new()).encode();
     let begun = engine.submit(Batch::new().append(pulled, names::PULLED_LOG, &line))?.wait()?;
     pulled.trim(names::PULLED_LOG, Trim::Before(begun.sequences[0] + 1)).map(drop)

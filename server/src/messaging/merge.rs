@@ -22,7 +22,7 @@ use super::moment::Moment;
 use super::names;
 use super::page::{Delivery, Shown, Standing, SyncPage};
 use super::pulled::Moves;
-use super::refill::{Arrival, Content};
+use super::refill::{Arrival, ArrivalContent};
 use super::trouble::Result;
 use super::user::User;
 
@@ -81,7 +81,7 @@ impl Merge<'_> {
             let full = match self.next_pushed()? {
                 // Skipped: either a client appended to the timeline directly, or the user may not
                 // see the message that the event is about.
-                Some(Arrival { place, content: Content::Foreign, .. }) => {
+                Some(Arrival { place, content: ArrivalContent::Foreign, .. }) => {
                     self.inbox.pop_front();
                     self.position.inbox = place;
                     false
@@ -117,21 +117,21 @@ impl Merge<'_> {
     /// its original.
     fn next_pushed(&self) -> Result<Option<Arrival>> {
         let Some(mut arrival) = self.inbox.front().cloned() else { return Ok(None) };
-        if let Content::Original(conv, sequence) = &arrival.content {
+        if let ArrivalContent::Original(conv, sequence) = &arrival.content {
             arrival.content = match self.moment.event_at(conv, self.user, *sequence)? {
-                Found::Event(_, event) => Content::Copy(event),
-                Found::Lost(..) => Content::Damaged(conv.clone(), *sequence),
-                Found::Nothing => Content::Lost,
+                Found::Event(_, event) => ArrivalContent::Copy(event),
+                Found::Lost(..) => ArrivalContent::Damaged(conv.clone(), *sequence),
+                Found::Nothing => ArrivalContent::Lost,
             };
         }
-        if let Content::Copy(copy) = &arrival.content
+        if let ArrivalContent::Copy(copy) = &arrival.content
             && copy.is_change()
             && self
                 .state
                 .membership(&copy.conv)
                 .is_some_and(|membership| !membership.may_see(copy.about))
         {
-            arrival.content = Content::Foreign;
+            arrival.content = ArrivalContent::Foreign;
         }
         Ok(Some(arrival))
     }
@@ -261,7 +261,7 @@ impl Merge<'_> {
         let Arrival { place, time_ms, content } = arrival;
         let mut lined = None;
         let (conv, shown) = match content {
-            Content::Copy(copy) => {
+            ArrivalContent::Copy(copy) => {
                 let (conv, sequence) = (copy.conv.clone(), copy.sequence);
                 lined = (!copy.is_mark()).then_some((conv.clone(), sequence));
                 let shown = match self.as_it_is_now(copy, time_ms)? {
@@ -270,8 +270,8 @@ impl Merge<'_> {
                 };
                 (conv, shown)
             }
-            Content::Damaged(conv, sequence) => (conv, Shown::damaged(sequence, time_ms)),
-            Content::Original(..) | Content::Foreign | Content::Lost => {
+            ArrivalContent::Damaged(conv, sequence) => (conv, Shown::damaged(sequence, time_ms)),
+            ArrivalContent::Original(..) | ArrivalContent::Foreign | ArrivalContent::Lost => {
                 (Bytes::new(), Shown::lost())
             }
         };
@@ -333,7 +333,7 @@ impl Merge<'_> {
         }
         let inbox = match self.inbox.front() {
             // A lost entry stands for a range, and has the sequence of the range's end.
-            Some(Arrival { content: Content::Lost, .. }) => self.position.inbox,
+            Some(Arrival { content: ArrivalContent::Lost, .. }) => self.position.inbox,
             Some(arrival) => self.position.inbox.max(arrival.place - 1),
             None if self.inbox_more => self.position.inbox,
             None => self.inbox_next,

@@ -83,12 +83,12 @@ pub struct Moves {
     /// It is unknown which events of the cursor's own time the cursor has passed: their lines have
     /// expired.
     pub is_trimmed: bool,
-    newest: Newest,
+    newest: NewestEvents,
 }
 
 /// The user's own newest events.
 #[derive(Default)]
-struct Newest {
+struct NewestEvents {
     is_known: bool,
     time_ms: TimeMs,
     /// The line of the newest event; 0: not known.
@@ -98,10 +98,10 @@ struct Newest {
     convs: BTreeMap<Bytes, Sequence>,
 }
 
-impl Newest {
+impl NewestEvents {
     /// The newest events according to an end.
-    fn of(end: &Passed) -> Newest {
-        Newest {
+    fn of(end: &Passed) -> NewestEvents {
+        NewestEvents {
             is_known: true,
             time_ms: end.time_ms,
             line: end.line,
@@ -112,7 +112,7 @@ impl Newest {
 
     fn add(&mut self, conv: &Bytes, sequence: Sequence, time_ms: TimeMs, line: Sequence) {
         if time_ms > self.time_ms || !self.is_known {
-            *self = Newest { is_known: true, time_ms, ..Newest::default() };
+            *self = NewestEvents { is_known: true, time_ms, ..NewestEvents::default() };
         }
         if time_ms == self.time_ms {
             self.line = self.line.max(line);
@@ -139,22 +139,25 @@ impl Moment<'_> {
             newest,
         };
         if state.pulled().is_empty() {
-            return Ok(moves(0, Newest { is_known: true, ..Newest::default() }));
+            return Ok(moves(0, NewestEvents { is_known: true, ..NewestEvents::default() }));
         }
         let looks = state.pulled().len() as u64;
         if let Some(tail) = self.tails.get(user).filter(|tail| tail.end == *start)
             && self.are_kept_and_cheap(tail.line + 1, looks)?
         {
-            return Ok(moves(tail.line, Newest::of(&tail.end)));
+            return Ok(moves(tail.line, NewestEvents::of(&tail.end)));
         }
         if start.line > 0 {
             if self.are_kept_and_cheap(start.line + 1, looks)? {
-                return Ok(moves(start.line, Newest { is_part: true, ..Newest::of(start) }));
+                return Ok(moves(
+                    start.line,
+                    NewestEvents { is_part: true, ..NewestEvents::of(start) },
+                ));
             }
         } else if let Some(first) = self.first_kept_line(start.time_ms)?
             && self.are_kept_and_cheap(first, looks)?
         {
-            return Ok(moves(first - 1, Newest::default()));
+            return Ok(moves(first - 1, NewestEvents::default()));
         }
         self.moves_by_ends(state, Some(start))
     }
@@ -201,7 +204,7 @@ impl Moment<'_> {
             time_ms,
             convs: BTreeMap::new(),
             is_trimmed: false,
-            newest: Newest { is_known: true, ..Newest::default() },
+            newest: NewestEvents { is_known: true, ..NewestEvents::default() },
         };
         let firsts = match start.filter(|start| start.line > 0) {
             Some(start) => self.firsts_behind_line(state, start)?,
@@ -342,7 +345,7 @@ impl Moment<'_> {
         Ok(end)
     }
 
-    fn end_at(&self, state: &User, newest: &Newest, last: Sequence) -> Result<Passed> {
+    fn end_at(&self, state: &User, newest: &NewestEvents, last: Sequence) -> Result<Passed> {
         let time_ms = newest.time_ms;
         if newest.can_be_noted() {
             return Ok(Passed { time_ms, noted: newest.convs.clone(), ..Passed::default() });

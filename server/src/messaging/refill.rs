@@ -47,12 +47,12 @@ pub struct Arrival {
     /// When it was committed; of a lost entry, a lower bound.
     pub time_ms: TimeMs,
     /// Its content.
-    pub content: Content,
+    pub content: ArrivalContent,
 }
 
 /// The content of an entry of a sync timeline.
 #[derive(Clone, Debug)]
-pub enum Content {
+pub enum ArrivalContent {
     /// Not an event: a client appended to the timeline directly.
     Foreign,
     /// The copy of an event.
@@ -68,18 +68,19 @@ pub enum Content {
 
 impl Arrival {
     fn of(entry: &Entry) -> Arrival {
-        let content = Event::for_members(&entry.body).map_or(Content::Foreign, Content::Copy);
+        let content =
+            Event::for_members(&entry.body).map_or(ArrivalContent::Foreign, ArrivalContent::Copy);
         Arrival { place: entry.sequence, time_ms: entry.time_ms, content }
     }
 
     /// Its conversation and sequence, if known.
     pub fn event(&self) -> Option<(&Bytes, Sequence)> {
         match &self.content {
-            Content::Copy(event) => Some((&event.conv, event.sequence)),
-            Content::Original(conv, sequence) | Content::Damaged(conv, sequence) => {
+            ArrivalContent::Copy(event) => Some((&event.conv, event.sequence)),
+            ArrivalContent::Original(conv, sequence) | ArrivalContent::Damaged(conv, sequence) => {
                 Some((conv, *sequence))
             }
-            Content::Foreign | Content::Lost => None,
+            ArrivalContent::Foreign | ArrivalContent::Lost => None,
         }
     }
 }
@@ -114,7 +115,7 @@ impl Messaging {
             // Of a long gap the last entry is enough: nothing was searched for.
             let first = if filled.is_empty() { gap.last } else { gap.first };
             for place in first..=gap.last {
-                let lost = Arrival { place, time_ms: gap.from_ms, content: Content::Lost };
+                let lost = Arrival { place, time_ms: gap.from_ms, content: ArrivalContent::Lost };
                 arrivals.push_back(filled.remove(&place).unwrap_or(lost));
             }
         }
@@ -296,12 +297,12 @@ fn of_mark(mark: &Event, time_ms: TimeMs) -> Absent {
 
 fn arrival(user: &Bytes, place: Sequence, event: Absent) -> Arrival {
     let Absent { from_ms, conv, sequence, nature, .. } = event;
-    let mark = |kind| Content::Copy(Event { sequence, ..Event::new(kind, &conv, user) });
+    let mark = |kind| ArrivalContent::Copy(Event { sequence, ..Event::new(kind, &conv, user) });
     let content = match nature {
         Nature::Read => mark(Kind::Read),
         Nature::Hide => mark(Kind::Hide),
-        Nature::Readable => Content::Original(conv, sequence),
-        Nature::Damaged => Content::Damaged(conv, sequence),
+        Nature::Readable => ArrivalContent::Original(conv, sequence),
+        Nature::Damaged => ArrivalContent::Damaged(conv, sequence),
     };
     Arrival { place, time_ms: from_ms, content }
 }
@@ -320,7 +321,7 @@ fn vacancies(pieces: &VecDeque<Piece>) -> Vec<Vacancy> {
 fn one_for_each_range(arrivals: VecDeque<Arrival>) -> VecDeque<Arrival> {
     let mut merged: VecDeque<Arrival> = VecDeque::new();
     for arrival in arrivals {
-        let is_lost = |arrival: &Arrival| matches!(arrival.content, Content::Lost);
+        let is_lost = |arrival: &Arrival| matches!(arrival.content, ArrivalContent::Lost);
         match merged.back_mut().filter(|before| is_lost(before) && is_lost(&arrival)) {
             Some(before) => before.place = arrival.place,
             None => merged.push_back(arrival),

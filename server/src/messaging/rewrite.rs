@@ -12,7 +12,7 @@ use bytes::Bytes;
 use strandline::{Batch, BodyKey};
 
 use super::around::none_if_hidden;
-use super::content::Copied;
+use super::content::CopyPosition;
 use super::event::Event;
 use super::trouble::Result;
 use super::{Messaging, names};
@@ -24,7 +24,7 @@ impl Messaging {
     pub(super) fn rewrite(
         &self,
         batch: Batch,
-        (user, copy): (&Bytes, Option<&Copied>),
+        (user, copy): (&Bytes, Option<&CopyPosition>),
         now: &Event,
     ) -> Result<Batch> {
         let (own, stored) = (names::conversation(&now.conv), now.encode());
@@ -43,11 +43,11 @@ impl Messaging {
     fn body_of_copy(
         &self,
         user: &Bytes,
-        copy: Option<&Copied>,
+        copy: Option<&CopyPosition>,
         now: &Event,
     ) -> Result<Option<BodyKey>> {
         let found = match copy {
-            Some(Copied { user, place }) => Some((user.clone(), *place)),
+            Some(CopyPosition { user, place }) => Some((user.clone(), *place)),
             None => self
                 .copy_of(user, &now.conv, now.sequence)?
                 .map(|(place, ..)| (user.clone(), place)),

@@ -75,7 +75,7 @@ pub enum ProtocolError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     Start,
     Arguments { missing: usize },
     Bulk { missing: usize, bytes: usize },
@@ -88,7 +88,7 @@ pub struct Decoder {
     position: usize,
     searched: usize,
     arguments: Vec<Range<usize>>,
-    state: State,
+    state: DecoderState,
     was_inline: bool,
 }
 
@@ -99,7 +99,7 @@ impl Default for Decoder {
             position: 0,
             searched: 0,
             arguments: Vec::new(),
-            state: State::Start,
+            state: DecoderState::Start,
             was_inline: false,
         }
     }
@@ -139,7 +139,7 @@ impl Decoder {
     pub fn next(&mut self, bounds: &Bounds) -> Result<Option<Request>, ProtocolError> {
         loop {
             match self.state {
-                State::Start => match self.buffer.first() {
+                DecoderState::Start => match self.buffer.first() {
                     None => return Ok(None),
                     Some(b'*') => {
                         if !self.head(bounds)? {
@@ -151,13 +151,13 @@ impl Decoder {
                         words => return Ok(words),
                     },
                 },
-                State::Arguments { missing: 0 } => return Ok(Some(self.finish())),
-                State::Arguments { missing } => {
+                DecoderState::Arguments { missing: 0 } => return Ok(Some(self.finish())),
+                DecoderState::Arguments { missing } => {
                     if !self.bulk_head(missing, bounds)? {
                         return Ok(None);
                     }
                 }
-                State::Bulk { missing, bytes } => {
+                DecoderState::Bulk { missing, bytes } => {
                     if !self.bulk(missing, bytes)? {
                         return Ok(None);
                     }
@@ -199,7 +199,7 @@ impl Decoder {
             self.skip_to(line.end + 1);
         } else {
             self.advance_to(line.end + 1);
-            self.state = State::Arguments { missing: count };
+            self.state = DecoderState::Arguments { missing: count };
         }
         Ok(true)
     }
@@ -227,7 +227,7 @@ impl Decoder {
         if self.position + bytes > bounds.request_bytes {
             return Err(ProtocolError::RequestTooLong);
         }
-        self.state = State::Bulk { missing, bytes };
+        self.state = DecoderState::Bulk { missing, bytes };
         Ok(true)
     }
 
@@ -241,13 +241,13 @@ impl Decoder {
         }
         self.arguments.push(self.position..end);
         self.advance_to(end + 2);
-        self.state = State::Arguments { missing: missing - 1 };
+        self.state = DecoderState::Arguments { missing: missing - 1 };
         Ok(true)
     }
 
     fn finish(&mut self) -> Request {
         let frame = self.buffer.split_to(self.position).freeze();
-        self.state = State::Start;
+        self.state = DecoderState::Start;
         self.was_inline = false;
         self.position = 0;
         self.searched = 0;

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use strandline::Watcher;
 
-use super::{Kind, PAGE};
+use super::{PAGE, SubscriptionKind};
 use crate::key::Key;
 use crate::messaging::{Cursor, Delivery, Messaging, Shown, Standing, SyncPage};
 use crate::metrics::Metrics;
@@ -60,30 +60,30 @@ impl Inbox {
     /// Writes a page. Returns whether there is more.
     pub fn write(
         &mut self,
-        kind: Kind,
+        kind: SubscriptionKind,
         channel: &Bytes,
         page: SyncPage,
         (messaging, metrics): (&Messaging, &Metrics),
         out: &mut Encoder,
     ) -> bool {
         let gap_reported = std::mem::take(&mut self.gap_reported);
-        if kind == Kind::UserFollow && page.verdict != Standing::Ok && !gap_reported {
+        if kind == SubscriptionKind::UserFollow && page.verdict != Standing::Ok && !gap_reported {
             self.write_gap(&page, out);
             self.cursor.clone_from(&page.start);
         }
         for delivery in &page.deliveries {
             match kind {
-                Kind::UserFollow => {
+                SubscriptionKind::UserFollow => {
                     self.cursor = messaging.cursor_behind(&self.user, delivery);
                     self.write_entry(delivery, out);
                 }
-                Kind::Message => write_hint("message", channel, delivery, out),
-                Kind::ShardMessage => write_hint("smessage", channel, delivery, out),
-                Kind::Follow => {}
+                SubscriptionKind::Message => write_hint("message", channel, delivery, out),
+                SubscriptionKind::ShardMessage => write_hint("smessage", channel, delivery, out),
+                SubscriptionKind::Follow => {}
             }
         }
         metrics.pushes.add(page.deliveries.len() as u64);
-        if kind == Kind::UserFollow && !page.more && page.cursor != self.cursor {
+        if kind == SubscriptionKind::UserFollow && !page.more && page.cursor != self.cursor {
             self.write_cursor(&page.cursor, out);
         }
         self.cursor = page.cursor;
@@ -202,14 +202,14 @@ mod tests {
     use crate::protocol::Protocol;
 
     /// Ann writes, bob follows.
-    struct Table {
+    struct InboxFixture {
         clock: Arc<ManualClock>,
         engine: Engine,
         messaging: Messaging,
     }
 
-    impl Table {
-        fn new(mode: Mode) -> Table {
+    impl InboxFixture {
+        fn new(mode: Mode) -> InboxFixture {
             let clock = Arc::new(ManualClock::at(1_700_000_000_000));
             let world =
                 World { dir: Dir::new(Arc::new(SimulatedDisk::new())), clock: clock.clone() };
@@ -219,7 +219,7 @@ mod tests {
             let members = vec!["ann".into(), "bob".into()];
             let new = NewConversation { mode, history: History::All, members };
             messaging.create(b"c", &new).expect("it is new");
-            Table { clock, engine, messaging }
+            InboxFixture { clock, engine, messaging }
         }
 
         fn send(&self, body: &'static str, lifetime_ms: u64) {
@@ -250,7 +250,7 @@ mod tests {
             let metrics = Metrics::default();
             let page = inbox.read(&self.messaging).expect("reads");
             inbox.write(
-                Kind::UserFollow,
+                SubscriptionKind::UserFollow,
                 &"bob".into(),
                 page,
                 (&self.messaging, &metrics),
@@ -273,20 +273,20 @@ mod tests {
 
     #[test]
     fn the_cursor_of_a_gap_is_the_position_before_the_first_frame_after_it() {
-        let table = Table::new(Mode::Push);
-        let start = table.tail();
-        (0..3).for_each(|_| table.send("x", 0));
-        table
+        let fixture = InboxFixture::new(Mode::Push);
+        let start = fixture.tail();
+        (0..3).for_each(|_| fixture.send("x", 0));
+        fixture
             .engine
             .store("sync")
             .expect("it is there")
             .trim(b"u/{bob}", Trim::Before(2))
             .expect("trims");
         let mut inbox = Inbox::new("bob".into(), start.into(), false);
-        let frames = table.turn(&mut inbox);
+        let frames = fixture.turn(&mut inbox);
         assert_eq!(words(&frames), ["im.gap", "im.entry", "im.entry"]);
         assert_eq!((frames[0][1].as_str(), frames[0][2].as_str()), ("bob", "TRIMMED"));
-        let (verdict, rest) = table.rest(&frames[0][3]);
+        let (verdict, rest) = fixture.rest(&frames[0][3]);
         assert_eq!(
             (verdict, rest.len()),
             (Standing::Ok, 2),
@@ -297,26 +297,26 @@ mod tests {
     #[test]
     fn the_position_is_pushed_when_it_moves_without_an_entry() {
         for mode in [Mode::Push, Mode::Pull] {
-            let table = Table::new(mode);
+            let fixture = InboxFixture::new(mode);
             for (body, lifetime_ms) in [("gone", 5), ("one", 0), ("two", 0), ("gone, too", 5)] {
-                table.send(body, lifetime_ms);
+                fixture.send(body, lifetime_ms);
             }
-            table.clock.pass(5);
+            fixture.clock.pass(5);
             let mut inbox = Inbox::new("bob".into(), b"0".to_vec(), false);
-            let frames = table.turn(&mut inbox);
+            let frames = fixture.turn(&mut inbox);
             assert_eq!(words(&frames), ["im.entry", "im.entry", "im.cursor"], "{mode:?}");
-            assert_eq!(frames[2][1..], ["bob".to_string(), table.tail()]);
-            assert_eq!(table.rest(&frames[0][2]), (Standing::Ok, vec!["two".into()]));
-            assert_eq!(table.rest(&frames[1][2]), (Standing::Ok, vec![]));
-            assert_eq!(words(&table.turn(&mut inbox)), [""; 0], "nothing has moved");
-            table.send("live", 0);
-            let live = table.turn(&mut inbox);
-            assert_eq!((words(&live), live[0][2].clone()), (vec!["im.entry"], table.tail()));
+            assert_eq!(frames[2][1..], ["bob".to_string(), fixture.tail()]);
+            assert_eq!(fixture.rest(&frames[0][2]), (Standing::Ok, vec!["two".into()]));
+            assert_eq!(fixture.rest(&frames[1][2]), (Standing::Ok, vec![]));
+            assert_eq!(words(&fixture.turn(&mut inbox)), [""; 0], "nothing has moved");
+            fixture.send("live", 0);
+            let live = fixture.turn(&mut inbox);
+            assert_eq!((words(&live), live[0][2].clone()), (vec!["im.entry"], fixture.tail()));
             // It expires before the turn of the follow.
-            table.send("soon gone", 1);
-            table.clock.pass(1);
-            let frames = table.turn(&mut inbox);
-            assert_eq!(frames, [["im.cursor".to_string(), "bob".to_string(), table.tail()]]);
+            fixture.send("soon gone", 1);
+            fixture.clock.pass(1);
+            let frames = fixture.turn(&mut inbox);
+            assert_eq!(frames, [["im.cursor".to_string(), "bob".to_string(), fixture.tail()]]);
         }
     }
 }

@@ -44,7 +44,7 @@ const PAGE: Limit =
 
 /// The form of a subscription's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum SubscriptionKind {
     /// TL.FOLLOW: every entry from a cursor on, and a gap where entries are gone.
     Follow,
     /// SUBSCRIBE: a hint for each entry from now on.
@@ -56,7 +56,7 @@ pub enum Kind {
 }
 
 struct Subscription {
-    kind: Kind,
+    kind: SubscriptionKind,
     channel: Bytes,
     source: Source,
     queued: bool,
@@ -118,7 +118,7 @@ pub struct Subscriptions {
     /// Created when needed: most connections never subscribe to anything.
     watcher: Option<Arc<Watcher>>,
     by_token: BTreeMap<u64, Subscription>,
-    tokens: HashMap<(Kind, Bytes), u64>,
+    tokens: HashMap<(SubscriptionKind, Bytes), u64>,
     behind: VecDeque<u64>,
     last_token: u64,
     blocked: Vec<Key>,
@@ -156,23 +156,23 @@ impl Subscriptions {
     }
 
     /// The number of a kind.
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: SubscriptionKind) -> usize {
         match kind {
-            Kind::Message => self.messages,
-            Kind::ShardMessage => self.shard_messages,
-            Kind::Follow | Kind::UserFollow => {
+            SubscriptionKind::Message => self.messages,
+            SubscriptionKind::ShardMessage => self.shard_messages,
+            SubscriptionKind::Follow | SubscriptionKind::UserFollow => {
                 self.by_token.values().filter(|one| one.kind == kind).count()
             }
         }
     }
 
     /// Whether there is one of this kind and channel.
-    pub fn contains(&self, kind: Kind, channel: &Bytes) -> bool {
+    pub fn contains(&self, kind: SubscriptionKind, channel: &Bytes) -> bool {
         self.tokens.contains_key(&(kind, channel.clone()))
     }
 
     /// The channels of a kind, in the order of their subscription.
-    pub fn names(&self, kind: Kind) -> Vec<Bytes> {
+    pub fn names(&self, kind: SubscriptionKind) -> Vec<Bytes> {
         self.by_token
             .values()
             .filter(|one| one.kind == kind)
@@ -184,7 +184,7 @@ impl Subscriptions {
     pub fn subscribe(
         &mut self,
         engine: &Engine,
-        kind: Kind,
+        kind: SubscriptionKind,
         channel: &Bytes,
         start: Start,
     ) -> Result<(), Refusal> {
@@ -214,11 +214,16 @@ impl Subscriptions {
         gap_reported: bool,
         heartbeat: Option<Duration>,
     ) -> Result<(), Refusal> {
-        self.remove(Kind::UserFollow, &user);
+        self.remove(SubscriptionKind::UserFollow, &user);
         let source = Source::User(Inbox::new(user.clone(), cursor, gap_reported));
         let heartbeat = heartbeat.map(Heartbeat::new);
-        let one =
-            Subscription { kind: Kind::UserFollow, channel: user, source, queued: true, heartbeat };
+        let one = Subscription {
+            kind: SubscriptionKind::UserFollow,
+            channel: user,
+            source,
+            queued: true,
+            heartbeat,
+        };
         self.insert(one, engine)
     }
 
@@ -232,17 +237,23 @@ impl Subscriptions {
     ) -> Result<(), Refusal> {
         let key = key.detached();
         let channel = Bytes::copy_from_slice(key.bytes());
-        self.remove(Kind::Follow, &channel);
+        self.remove(SubscriptionKind::Follow, &channel);
         let source = Source::Timeline { key, cursor };
         let heartbeat = heartbeat.map(Heartbeat::new);
         self.insert(
-            Subscription { kind: Kind::Follow, channel, source, queued: true, heartbeat },
+            Subscription {
+                kind: SubscriptionKind::Follow,
+                channel,
+                source,
+                queued: true,
+                heartbeat,
+            },
             engine,
         )
     }
 
     /// Ends a subscription or follow. Returns whether it existed.
-    pub fn remove(&mut self, kind: Kind, channel: &Bytes) -> bool {
+    pub fn remove(&mut self, kind: SubscriptionKind, channel: &Bytes) -> bool {
         let Some(token) = self.tokens.remove(&(kind, channel.clone())) else { return false };
         let Some(gone) = self.by_token.remove(&token) else { return false };
         if let Some(watcher) = &self.watcher {
@@ -258,7 +269,7 @@ impl Subscriptions {
 
     /// Ends all follows.
     pub fn end_follows(&mut self) {
-        for kind in [Kind::Follow, Kind::UserFollow] {
+        for kind in [SubscriptionKind::Follow, SubscriptionKind::UserFollow] {
             for channel in self.names(kind) {
                 self.remove(kind, &channel);
             }
@@ -358,12 +369,12 @@ impl Subscriptions {
             self.behind.push_back(token);
         }
         match one.kind {
-            Kind::Message => {
+            SubscriptionKind::Message => {
                 self.messages += 1;
                 self.channels.enter(&one.channel);
             }
-            Kind::ShardMessage => self.shard_messages += 1,
-            Kind::Follow | Kind::UserFollow => {}
+            SubscriptionKind::ShardMessage => self.shard_messages += 1,
+            SubscriptionKind::Follow | SubscriptionKind::UserFollow => {}
         }
         self.tokens.insert((one.kind, one.channel.clone()), token);
         if let Some(heartbeat) = &one.heartbeat {
@@ -374,14 +385,14 @@ impl Subscriptions {
         Ok(())
     }
 
-    fn forget(&mut self, kind: Kind, channel: &Bytes) {
+    fn forget(&mut self, kind: SubscriptionKind, channel: &Bytes) {
         match kind {
-            Kind::Message => {
+            SubscriptionKind::Message => {
                 self.messages -= 1;
                 self.channels.leave(channel);
             }
-            Kind::ShardMessage => self.shard_messages -= 1,
-            Kind::Follow | Kind::UserFollow => {}
+            SubscriptionKind::ShardMessage => self.shard_messages -= 1,
+            SubscriptionKind::Follow | SubscriptionKind::UserFollow => {}
         }
     }
 }

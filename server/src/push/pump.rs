@@ -6,7 +6,7 @@ use strandline::{Entry, Page, Sequence, Verdict, Watcher};
 use tokio::time::Instant;
 
 use super::inbox::Inbox;
-use super::{Kind, PAGE, Source, Subscription, Subscriptions};
+use super::{PAGE, Source, Subscription, SubscriptionKind, Subscriptions};
 use crate::key::Key;
 use crate::messaging::{Messaging, SyncPage};
 use crate::metrics::Metrics;
@@ -31,7 +31,7 @@ pub struct Turns(Vec<Turn>);
 /// The pages that turns have read, and the turns that were not taken because the pages read have
 /// enough bytes.
 pub struct Taken {
-    found: Vec<Found>,
+    found: Vec<TurnPage>,
     left: Vec<Turn>,
 }
 
@@ -41,7 +41,7 @@ enum Asked {
 }
 
 /// The page that a turn has read.
-struct Found {
+struct TurnPage {
     token: u64,
     page: FoundPage,
 }
@@ -72,7 +72,7 @@ impl Turns {
     }
 }
 
-impl Found {
+impl TurnPage {
     fn body_bytes(&self) -> u64 {
         match &self.page {
             FoundPage::Timeline(Ok(page)) => {
@@ -88,7 +88,7 @@ impl Found {
 
 impl Turn {
     /// Reads the page.
-    fn read(self) -> Found {
+    fn read(self) -> TurnPage {
         let page = match self.asked {
             Asked::Timeline(key, cursor) => FoundPage::Timeline(
                 key.store.read_after(key.name(), cursor, PAGE).map_err(Refusal::from),
@@ -102,7 +102,7 @@ impl Turn {
                 FoundPage::User(inbox, read)
             }
         };
-        Found { token: self.token, page }
+        TurnPage { token: self.token, page }
     }
 }
 
@@ -174,11 +174,11 @@ impl Subscriptions {
 
     fn write_one(
         &mut self,
-        found: Found,
+        found: TurnPage,
         out: &mut Encoder,
         metrics: &Metrics,
     ) -> Result<(), Refusal> {
-        let Found { token, page } = found;
+        let TurnPage { token, page } = found;
         let Some(one) = self.by_token.get_mut(&token) else { return Ok(()) };
         let before = out.mark();
         let more = match page {
@@ -222,7 +222,7 @@ impl Subscriptions {
     /// channel becomes silent.
     fn store_is_gone(&mut self, token: u64, out: &mut Encoder) {
         let Some(one) = self.by_token.get_mut(&token) else { return };
-        if one.kind == Kind::Follow {
+        if one.kind == SubscriptionKind::Follow {
             one.write_gap("EPOCH", 1, 0, out);
             let (kind, channel) = (one.kind, one.channel.clone());
             self.remove(kind, &channel);
@@ -242,7 +242,7 @@ impl Subscription {
     fn write_page(&mut self, page: &Page, out: &mut Encoder, metrics: &Metrics) -> bool {
         let Source::Timeline { cursor, .. } = &mut self.source else { return false };
         *cursor = page.next;
-        if self.kind == Kind::Follow && page.verdict != Verdict::Ok {
+        if self.kind == SubscriptionKind::Follow && page.verdict != Verdict::Ok {
             self.write_gap(verdict_word(page.verdict), page.first, page.last, out);
         }
         for entry in &page.entries {
@@ -263,7 +263,7 @@ impl Subscription {
 
     fn write_entry(&self, entry: &Entry, out: &mut Encoder) {
         let word = match self.kind {
-            Kind::Follow => {
+            SubscriptionKind::Follow => {
                 out.push(5);
                 out.bulk("tl.entry");
                 out.bulk(&self.channel);
@@ -272,9 +272,9 @@ impl Subscription {
                 out.bulk(&entry.body);
                 return;
             }
-            Kind::Message => "message",
-            Kind::ShardMessage => "smessage",
-            Kind::UserFollow => return,
+            SubscriptionKind::Message => "message",
+            SubscriptionKind::ShardMessage => "smessage",
+            SubscriptionKind::UserFollow => return,
         };
         out.push(3);
         out.bulk(word);

@@ -16,7 +16,7 @@ use super::pace::Pace;
 use super::slow::{Slices, elsewhere};
 use crate::commands::{Again, Flow, Prepared, Run, Write, WriteReply, admit, context, is_small};
 use crate::messaging::{Basis, Decision};
-use crate::notices::Kind;
+use crate::notices::NoticeKind;
 use crate::protocol::{ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
 use crate::shared::StopReason;
@@ -73,7 +73,7 @@ impl Session {
                 Err(problem) => {
                     self.settle(&mut collected).await;
                     self.shared.metrics.protocol_errors.one();
-                    self.shared.note(Kind::Protocol, &self.connection.client, problem);
+                    self.shared.note(NoticeKind::Protocol, &self.connection.client, problem);
                     self.refuse(&Refusal::usage(format!("Protocol error: {problem}")));
                     self.closing = true;
                 }
@@ -217,8 +217,10 @@ impl Session {
     /// restart can determine what is durable.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         match refusal.word {
-            "LIMIT" => self.shared.note(Kind::Limit, &self.connection.client, refusal),
-            "WRONGPASS" => self.shared.note(Kind::FailedLogin, &self.connection.client, refusal),
+            "LIMIT" => self.shared.note(NoticeKind::Limit, &self.connection.client, refusal),
+            "WRONGPASS" => {
+                self.shared.note(NoticeKind::FailedLogin, &self.connection.client, refusal);
+            }
             _ => {}
         }
         self.reply_error(refusal);

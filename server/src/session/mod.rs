@@ -44,7 +44,7 @@ use crate::clients::{Client, End};
 use crate::commands::{Attempt, Waiting, context};
 use crate::connection::Connection;
 use crate::memory::{Budget, FLOOR_BYTES, Held, STRANGER_OUTPUT_BYTES};
-use crate::notices::Kind;
+use crate::notices::NoticeKind;
 use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -283,7 +283,7 @@ impl Session {
                 return self.cut(&Refusal::new("LIMIT", text));
             }
             End::Now => {
-                self.shared.note(Kind::Killed, &self.connection.client, "CLIENT KILL");
+                self.shared.note(NoticeKind::Killed, &self.connection.client, "CLIENT KILL");
                 return true;
             }
         }
@@ -327,9 +327,9 @@ impl Session {
             self.shared.metrics.slow_closed.one();
         }
         let kind = match refusal.word {
-            "SLOW" => Kind::Slow,
-            "NOAUTH" => Kind::NoLogin,
-            _ => Kind::Memory,
+            "SLOW" => NoticeKind::Slow,
+            "NOAUTH" => NoticeKind::NoLogin,
+            _ => NoticeKind::Memory,
         };
         self.shared.note(kind, &self.connection.client, refusal);
         self.reply_error(refusal);

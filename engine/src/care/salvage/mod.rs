@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use self::bodies::ChangedBodies;
 use self::log::SalvagedLog;
-use self::timeline::{Data, Source, Timeline};
+use self::timeline::{Data, SalvagedSegment, SalvagedTimeline};
 use crate::care::finding::Finding;
 use crate::care::target;
 use crate::error::{Error, Failure, Result};
@@ -36,7 +36,7 @@ use crate::ids::{CommitPlace, EngineId, Lsn, StoreId};
 use crate::manifest::Manifest;
 use crate::options::check_store_names;
 use crate::random::{new_engine_id, random};
-use crate::segment::{self, Found, Remains, SegmentPlan, SegmentWriter};
+use crate::segment::{self, Remains, SegmentFiles, SegmentPlan, SegmentWriter};
 use crate::vfs::LOCK_NAME;
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::wal;
@@ -132,7 +132,7 @@ struct Wrecked {
     partition: u64,
     data: Data,
     changed_to: Lsn,
-    found: Found,
+    found: SegmentFiles,
 }
 
 impl Wreck {
@@ -166,11 +166,8 @@ impl Wreck {
         };
         let files = files(&names, &headers, engine);
         let live = manifest.map(|manifest| manifest.live().clone());
-        let found = |number| {
-            files
-                .get(&number)
-                .map_or(Found { number, ..Found::default() }, |(_, found)| found.clone())
-        };
+        let absent = |number| SegmentFiles { number, ..SegmentFiles::default() };
+        let found = |number| files.get(&number).map_or(absent(number), |(_, found)| found.clone());
         let mut segments = Vec::new();
         match &live {
             Some(live) => {
@@ -262,8 +259,8 @@ fn files(
     names: &[String],
     headers: &[(&String, FileHeader)],
     engine: EngineId,
-) -> BTreeMap<u64, (Option<FileHeader>, Found)> {
-    let mut files: BTreeMap<u64, (Option<FileHeader>, Found)> = BTreeMap::new();
+) -> BTreeMap<u64, (Option<FileHeader>, SegmentFiles)> {
+    let mut files: BTreeMap<u64, (Option<FileHeader>, SegmentFiles)> = BTreeMap::new();
     for (name, header) in headers.iter().filter(|(_, header)| header.engine_id == engine) {
         let (known, found) = files.entry(header.number).or_default();
         match header.kind {
@@ -298,7 +295,7 @@ fn data(record: &SegmentRecord) -> Data {
     }
 }
 
-fn missing(source: &Dir, record: &SegmentRecord, found: &Found, out: &mut Salvage) {
+fn missing(source: &Dir, record: &SegmentRecord, found: &SegmentFiles, out: &mut Salvage) {
     let names = [
         (segment::index_name(record.number), found.index.is_empty()),
         (segment::data_name(record.number), found.data.is_empty() && record.has_data()),
@@ -369,7 +366,7 @@ fn save_store(
         let parts =
             parts.filter_map(|(at, source)| Some((at, source.remains.take(&name)?))).collect();
         let timeline =
-            Timeline::new((&store.name, &name), &changed, &mut writer, &mut out.findings);
+            SalvagedTimeline::new((&store.name, &name), &changed, &mut writer, &mut out.findings);
         timeline.save(&mut sources, parts, from_log.map(|timeline| (timeline, log, &shared)))?;
     }
     for source in &sources {
@@ -388,7 +385,7 @@ fn with_bodies(
     segment: &Wrecked,
     changed: &ChangedBodies,
     writer: &mut SegmentWriter,
-) -> Result<Source> {
+) -> Result<SalvagedSegment> {
     let mut numbers = HashMap::new();
     for number in remains.shared_numbers() {
         let Some(left) = remains.shared(number) else { continue };
@@ -398,5 +395,5 @@ fn with_bodies(
             .insert(number, writer.body(SharedBody { time_ms, expire_at_ms, place: None }, body)?);
     }
     let (data, changed_to) = (segment.data, segment.changed_to);
-    Ok(Source { remains, path, data, changed_to, numbers })
+    Ok(SalvagedSegment { remains, path, data, changed_to, numbers })
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::index::Edited;
 use crate::ids::{CommitPlace, Lsn, Sequence};
 use crate::memtable::Body;
-use crate::segment::{Left, Part, Remains, SegmentWriter};
+use crate::segment::{Left, ReadablePart, Remains, SegmentWriter};
 use crate::timeline::{Changes, End, Floor, Times};
 
 /// The state of a segment's data according to the manifest.
@@ -24,7 +24,7 @@ pub enum Data {
 }
 
 /// A segment that entries are taken from.
-pub struct Source {
+pub struct SalvagedSegment {
     /// Its readable content.
     pub remains: Remains,
     /// Its data file.
@@ -40,7 +40,7 @@ pub struct Source {
 const IN_NO_FILE: &str = "these entries are in no file that can be read";
 
 /// A timeline that is written to the new segment.
-pub struct Timeline<'a> {
+pub struct SalvagedTimeline<'a> {
     store: &'a str,
     name: &'a [u8],
     writer: &'a mut SegmentWriter,
@@ -58,15 +58,15 @@ pub struct Timeline<'a> {
     has_lost: bool,
 }
 
-impl<'a> Timeline<'a> {
+impl<'a> SalvagedTimeline<'a> {
     /// A timeline without content so far.
     pub fn new(
         (store, name): (&'a str, &'a [u8]),
         bodies: &'a ChangedBodies,
         writer: &'a mut SegmentWriter,
         findings: &'a mut Vec<Finding>,
-    ) -> Timeline<'a> {
-        Timeline {
+    ) -> SalvagedTimeline<'a> {
+        SalvagedTimeline {
             store,
             name,
             writer,
@@ -85,8 +85,8 @@ impl<'a> Timeline<'a> {
     /// Writes the content of the parts, given in the order of `sources`, and of the log.
     pub fn save(
         mut self,
-        sources: &mut [Source],
-        mut parts: Vec<(usize, Part)>,
+        sources: &mut [SalvagedSegment],
+        mut parts: Vec<(usize, ReadablePart)>,
         log: Option<(&TimelineLog, &SalvagedLog, &HashMap<u32, u32>)>,
     ) -> Result<()> {
         for (at, part) in &parts {
@@ -100,7 +100,8 @@ impl<'a> Timeline<'a> {
             self.floor(*floor);
         }
         self.writer.begin(self.name);
-        let first = |part: &Part| part.entry.as_ref().map(|entry| entry.first).or(part.first);
+        let first =
+            |part: &ReadablePart| part.entry.as_ref().map(|entry| entry.first).or(part.first);
         // After an interrupted merge its inputs may exist beside its output: the output, which is
         // the younger file, goes first.
         parts.sort_by_key(|(at, part)| (first(part), usize::MAX - at));
@@ -133,7 +134,7 @@ impl<'a> Timeline<'a> {
     }
 
     /// Adds the timeline's end in a part, and the part's changes of older ones.
-    fn take_in(&mut self, source: &mut Source, part: &Part) {
+    fn take_in(&mut self, source: &mut SalvagedSegment, part: &ReadablePart) {
         let Some(entry) = &part.entry else { return };
         self.floor(entry.end.floor);
         if source.data == Data::Expired {
@@ -151,9 +152,9 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    fn part(&mut self, source: &mut Source, part: &Part) -> Result<()> {
+    fn part(&mut self, source: &mut SalvagedSegment, part: &ReadablePart) -> Result<()> {
         let mut count = 0;
-        let Source { remains, numbers, changed_to, .. } = source;
+        let SalvagedSegment { remains, numbers, changed_to, .. } = source;
         let changed_to = *changed_to;
         remains.for_each(part, |sequence, left| {
             count += 1;

@@ -20,8 +20,8 @@ use crate::state::State;
 use crate::state::view::View;
 
 /// The newest change of each body.
-pub struct ChangedBodies {
-    changed: BTreeMap<CommitPlace, Change>,
+pub struct BodyChanges {
+    changed: BTreeMap<CommitPlace, BodyChange>,
     /// The lsn up to which all changes are applied.
     applied_to: Lsn,
     /// The part of the log that is merged.
@@ -29,7 +29,7 @@ pub struct ChangedBodies {
     others: Others,
 }
 
-struct Change {
+struct BodyChange {
     /// The place of its commit.
     at: CommitPlace,
     /// The segment that has the body, and the body's number there.
@@ -59,12 +59,12 @@ impl Others {
     }
 }
 
-impl ChangedBodies {
+impl BodyChanges {
     /// Finds no changes, for a merge that uses nothing but its inputs.
-    pub fn unknown(view: &View, inputs: &[Arc<Segment>]) -> ChangedBodies {
+    pub fn unknown(view: &View, inputs: &[Arc<Segment>]) -> BodyChanges {
         let applied_to =
             inputs.iter().map(|input| input.record().changed_to).min().unwrap_or(Lsn(0));
-        ChangedBodies {
+        BodyChanges {
             changed: BTreeMap::new(),
             applied_to,
             merged: span(inputs),
@@ -74,8 +74,8 @@ impl ChangedBodies {
 
     /// Finds the changes for a merge of these inputs. Changes in a damaged segment are left to
     /// readers.
-    pub fn find(state: &State, view: &View, inputs: &[Arc<Segment>]) -> Result<ChangedBodies> {
-        let mut changed: BTreeMap<CommitPlace, Change> = BTreeMap::new();
+    pub fn find(state: &State, view: &View, inputs: &[Arc<Segment>]) -> Result<BodyChanges> {
+        let mut changed: BTreeMap<CommitPlace, BodyChange> = BTreeMap::new();
         let segments = view.segments.of(inputs[0].record().store);
         let mut damage = None;
         let applied = inputs.iter().map(|input| input.record().changed_to).max().unwrap_or(Lsn(0));
@@ -101,7 +101,7 @@ impl ChangedBodies {
                 if changed.get(&place).is_none_or(|known| known.at < at) {
                     changed.insert(
                         place,
-                        Change { at, segment: segment.clone(), number: edited.body },
+                        BodyChange { at, segment: segment.clone(), number: edited.body },
                     );
                 }
             }
@@ -116,7 +116,7 @@ impl ChangedBodies {
         }
         let applied_to = applied_to.max(applied);
         changed.retain(|_, change| Lsn(change.at.0) < applied_to);
-        Ok(ChangedBodies {
+        Ok(BodyChanges {
             changed,
             applied_to,
             merged: span(inputs),
@@ -137,7 +137,7 @@ impl ChangedBodies {
 
     /// The current bytes of a changed body.
     pub fn body(&self, place: CommitPlace) -> Result<Bytes> {
-        let Change { segment, number, .. } = &self.changed[&place];
+        let BodyChange { segment, number, .. } = &self.changed[&place];
         segment.shared_body(*number)
     }
 

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::changed::ChangedBodies;
+use super::changed::BodyChanges;
 use super::merge::Merge;
 use super::pace::Pace;
 use super::younger::younger;
@@ -26,7 +26,7 @@ use crate::state::view::View;
 /// The state on which it depends whether a segment is dead: a segment is examined once as long as
 /// this does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct ExaminedState {
     dead_weight: u64,
     /// Flushes so far: they may have brought changes whose weight is underestimated.
     flushes: u64,
@@ -35,16 +35,16 @@ pub struct Look {
 }
 
 /// The state at the last examination of each segment that is mostly dead.
-pub type Looked = HashMap<FileNumber, Look>;
+pub type Examined = HashMap<FileNumber, ExaminedState>;
 
 /// Removes the data of all segments without visible entries.
-pub fn remove_dead(state: &State, looked: &mut Looked) -> Result<(), Failure> {
+pub fn remove_dead(state: &State, examined: &mut Examined) -> Result<(), Failure> {
     let _one_at_a_time = state.merging.turn.lock();
     if state.is_closing() {
         return Ok(());
     }
     let view = state.view.load();
-    let found = find_dead(state, &view, looked)?;
+    let found = find_dead(state, &view, examined)?;
     if found.is_empty() {
         return Ok(());
     }
@@ -59,13 +59,13 @@ pub fn remove_dead(state: &State, looked: &mut Looked) -> Result<(), Failure> {
         }
     });
     // A refused removal is attempted again.
-    committed.inspect_err(|_| looked.clear())?;
+    committed.inspect_err(|_| examined.clear())?;
     state.view.change(|view| {
         let now: Vec<Arc<Segment>> = view.segments.all().cloned().collect();
         let dead = now.into_iter().filter(|segment| numbers.contains(&segment.record().number));
         dead.for_each(|segment| view.segments.replace(Arc::new(segment.dead())));
     });
-    for Dead { segment, expired, .. } in found {
+    for DeadSegment { segment, expired, .. } in found {
         state.counters.rewrite_reclaimed_bytes.add(segment.record().data_bytes);
         state.counters.expired_entries.add(expired);
         segment.make_data_obsolete();
@@ -75,7 +75,7 @@ pub fn remove_dead(state: &State, looked: &mut Looked) -> Result<(), Failure> {
 }
 
 /// A segment without visible entries.
-struct Dead {
+struct DeadSegment {
     segment: Arc<Segment>,
     /// The number of its entries whose own lifetime had ended.
     expired: u64,
@@ -83,28 +83,32 @@ struct Dead {
     changes_to: Lsn,
 }
 
-fn find_dead(state: &State, view: &View, looked: &mut Looked) -> Result<Vec<Dead>, Failure> {
+fn find_dead(
+    state: &State,
+    view: &View,
+    examined: &mut Examined,
+) -> Result<Vec<DeadSegment>, Failure> {
     let (records, now_ms) = (records(state, view), state.sure_now_ms());
-    looked.retain(|number, _| records.contains_key(number));
+    examined.retain(|number, _| records.contains_key(number));
     let mut found = Vec::new();
     for segment in view.segments.all().filter(|segment| segment.record().has_data()) {
         let Some(known) = records.get(&segment.record().number) else { continue };
         if !is_garbage(known, now_ms, worth_it(state)) || !is_readable(state, segment) {
             continue;
         }
-        let look = look(state, known, now_ms);
-        if looked.insert(known.number, look) == Some(look) {
+        let now = examined_state(state, known, now_ms);
+        if examined.insert(known.number, now) == Some(now) {
             continue;
         }
         let younger = younger(state, view, segment);
         let pace = Pace::start(state, 0);
         let inputs = [segment.clone()];
-        let dead = ChangedBodies::find(state, view, &inputs).and_then(|changed| {
+        let dead = BodyChanges::find(state, view, &inputs).and_then(|changed| {
             Merge::new(state, &inputs, &younger, &changed)?.leaves_nothing(&pace)
         });
         match dead {
             Ok(Some(expired)) => {
-                found.push(Dead {
+                found.push(DeadSegment {
                     segment: segment.clone(),
                     expired,
                     changes_to: younger.changes_to(),
@@ -123,8 +127,8 @@ fn is_readable(state: &State, segment: &Segment) -> bool {
         && !state.merging.unmergeable.lock().contains(&segment.record().number)
 }
 
-fn look(state: &State, known: &SegmentRecord, now_ms: TimeMs) -> Look {
-    Look {
+fn examined_state(state: &State, known: &SegmentRecord, now_ms: TimeMs) -> ExaminedState {
+    ExaminedState {
         dead_weight: known.dead_weight,
         flushes: state.counters.flushes.get(),
         minute: if known.half_expired_ms == 0 { 0 } else { now_ms / 60_000 },

@@ -25,14 +25,14 @@
 use std::sync::Arc;
 
 use super::bodies::Bodies;
-use super::changed::ChangedBodies;
+use super::changed::BodyChanges;
 use super::fate::{EditIn, Fate, Kept, Survivor};
 use super::pace::Pace;
 use super::younger::Younger;
 use crate::error::Result;
 use crate::format::ids::IdRecord;
 use crate::format::index::TimelineEntry;
-use crate::format::run::{Content, SharedBody};
+use crate::format::run::{EntryContent, SharedBody};
 use crate::ids::{BODIES, CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
 use crate::memtable::Watermark;
 use crate::segment::{FoundId, IdScan, Segment, SegmentScan, SegmentWriter};
@@ -47,7 +47,7 @@ pub struct Merge<'a> {
     /// The shared bodies of each input.
     bodies: Vec<Bodies>,
     younger: &'a Younger,
-    changed: &'a ChangedBodies,
+    changed: &'a BodyChanges,
     dropped: bool,
     /// The store's TTL; 0: no limit.
     ttl_ms: u64,
@@ -70,7 +70,7 @@ impl<'a> Merge<'a> {
         state: &'a State,
         newest_first: &[Arc<Segment>],
         younger: &'a Younger,
-        changed: &'a ChangedBodies,
+        changed: &'a BodyChanges,
     ) -> Result<Merge<'a>> {
         let oldest_first = || newest_first.iter().rev();
         let input = |segment: &Arc<Segment>| -> Result<Input> {
@@ -414,15 +414,15 @@ impl<'a> Merge<'a> {
                 let (edited, elsewhere) =
                     (fate.edited.get(&sequence), fate.elsewhere.get(&sequence));
                 let (times, place) = match content {
-                    Content::Inline { times, place, .. } => (*times, *place),
-                    Content::Shared { number, own_start_ms }
+                    EntryContent::Inline { times, place, .. } => (*times, *place),
+                    EntryContent::Shared { number, own_start_ms }
                         if entry.own_expiry || edited.is_some() || elsewhere.is_some() =>
                     {
                         let SharedBody { time_ms, expire_at_ms, place } =
                             segment.shared(*number)?;
                         (Times::stored(time_ms, *own_start_ms, expire_at_ms), place)
                     }
-                    Content::Shared { .. } => (Times::default(), None),
+                    EntryContent::Shared { .. } => (Times::default(), None),
                 };
                 if self.is_expired(times.start_ms, times.expire_at_ms) {
                     expired += 1;
@@ -430,7 +430,7 @@ impl<'a> Merge<'a> {
                 }
                 // An earlier change is applied to the input already, except an edit marked as
                 // `is_elsewhere`. The last change counts.
-                let is_marked = matches!(content, Content::Inline { is_elsewhere: true, .. });
+                let is_marked = matches!(content, EntryContent::Inline { is_elsewhere: true, .. });
                 let is_later = |at: CommitPlace| Lsn(at.0) >= segment.record().changed_to;
                 let changed_at =
                     place.and_then(|place| self.changed.later(place, segment.record().changed_to));
@@ -445,11 +445,13 @@ impl<'a> Merge<'a> {
                     // Its edit is in a younger segment, which this merge may not have read.
                     _ if elsewhere.is_some() || is_unknown => Kept::Elsewhere(times, place),
                     (_, Some(edit), _) => Kept::Edited { times, place, edit: *edit },
-                    (Content::Inline { .. }, None, Some(place)) => Kept::Changed { times, place },
-                    (Content::Inline { body, .. }, None, None) => {
+                    (EntryContent::Inline { .. }, None, Some(place)) => {
+                        Kept::Changed { times, place }
+                    }
+                    (EntryContent::Inline { body, .. }, None, None) => {
                         Kept::Own { times, place, body: &block[body.clone()] }
                     }
-                    (Content::Shared { number, own_start_ms }, None, _) => {
+                    (EntryContent::Shared { number, own_start_ms }, None, _) => {
                         Kept::Shared { number: *number, own_start_ms: *own_start_ms }
                     }
                 };

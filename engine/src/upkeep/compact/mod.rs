@@ -31,9 +31,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use changed::ChangedBodies;
+use changed::BodyChanges;
 use choose::{Candidate, Choice, Kind, Room, choose, debt_bytes};
-use dead::{Looked, remove_dead};
+use dead::{Examined, remove_dead};
 use merge::Merge;
 use pace::Pace;
 
@@ -68,7 +68,7 @@ const LONGEST_REST: Duration = Duration::from_mins(5);
 
 /// The compaction thread: merges whatever is due, until the engine closes.
 pub fn run(state: &State) {
-    let (mut rest, mut looked) = (FIRST_REST, Looked::default());
+    let (mut rest, mut examined) = (FIRST_REST, Examined::default());
     loop {
         // Read before the state is examined, so that no change is missed between examination and
         // wait.
@@ -79,7 +79,7 @@ pub fn run(state: &State) {
         if state.merging.lag.hurries() && !is_behind(state) {
             state.merging.lag.hurry(false);
         }
-        let done = match remove_dead(state, &mut looked) {
+        let done = match remove_dead(state, &mut examined) {
             Ok(()) => merge_next(state),
             Err(Failure::Refused(Error::DiskFull { .. })) => {
                 log_waiting(state, true);
@@ -263,7 +263,7 @@ fn alive_bytes(record: &SegmentRecord, known: &SegmentRecord, now_ms: TimeMs) ->
 /// Merges all segments of each store, and in a store with TTL of each partition, into one. Refused
 /// if the disk has no space for it.
 pub fn merge_all(state: &State) -> Result<()> {
-    remove_dead(state, &mut Looked::default()).map_err(|failure| state.failed(failure))?;
+    remove_dead(state, &mut Examined::default()).map_err(|failure| state.failed(failure))?;
     for store in stores(&state.view.load()) {
         // The compaction thread may have merged or removed some of them meanwhile.
         while !merge_store(state, store)? {}
@@ -346,9 +346,9 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let younger = if is_clean { Younger::default() } else { younger(state, &view, &inputs[0]) };
     let reserved = state.merging.lag.reserve(output_bytes(state, inputs, &before));
     let changed = if is_clean {
-        Ok(ChangedBodies::unknown(&view, inputs))
+        Ok(BodyChanges::unknown(&view, inputs))
     } else {
-        ChangedBodies::find(state, &view, inputs)
+        BodyChanges::find(state, &view, inputs)
     };
     let written = changed
         .and_then(|changed| write_merged(state, inputs, (&younger, &changed), bytes_per_second));
@@ -447,7 +447,7 @@ struct Written {
 fn write_merged(
     state: &State,
     inputs: &[Arc<Segment>],
-    (younger, changed): (&Younger, &ChangedBodies),
+    (younger, changed): (&Younger, &BodyChanges),
     bytes_per_second: u64,
 ) -> Result<Written> {
     let (newest, oldest) = (inputs[0].record(), inputs[inputs.len() - 1].record());

@@ -44,7 +44,7 @@ use crate::ids::BootId;
 /// Decides each call before it is made: `Some(kind)` makes it fail.
 pub type Faults = Box<dyn FnMut(&Op) -> Option<io::ErrorKind> + Send>;
 
-struct State {
+struct DiskState {
     model: Model,
     log: Vec<Op>,
     next_file: u64,
@@ -53,7 +53,7 @@ struct State {
     space: Space,
 }
 
-impl State {
+impl DiskState {
     fn named(&self) -> BTreeSet<u64> {
         self.model.names.values().copied().collect()
     }
@@ -62,7 +62,7 @@ impl State {
 /// The disk. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimulatedDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 impl Default for SimulatedDisk {
@@ -86,7 +86,7 @@ impl SimulatedDisk {
     /// unsynced.
     pub fn from_model(model: Model) -> SimulatedDisk {
         let next_file = model.files.keys().next_back().map_or(0, |last| last + 1);
-        let state = State {
+        let state = DiskState {
             model,
             log: Vec::new(),
             next_file,

@@ -31,12 +31,12 @@ pub enum Op {
 #[derive(Clone, Debug)]
 pub struct Dice {
     random: u64,
-    walk: Option<Walk>,
+    walk: Option<Combination>,
 }
 
 /// One combination of decisions: each decision, and its number of alternatives.
 #[derive(Clone, Debug, Default)]
-struct Walk {
+struct Combination {
     decided: Vec<(u64, u64)>,
     at: usize,
 }
@@ -50,7 +50,7 @@ impl Dice {
     /// Dice that go through all combinations of a power cut's decisions, one per cut; see
     /// [`Dice::advance`].
     pub fn walk() -> Dice {
-        Dice { walk: Some(Walk::default()), ..Dice::new(1) }
+        Dice { walk: Some(Combination::default()), ..Dice::new(1) }
     }
 
     /// Moves to the next combination. False if the previous one was the last.

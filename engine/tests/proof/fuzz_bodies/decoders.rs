@@ -22,7 +22,7 @@ use strandline::format::ids::{self, IdRecord};
 use strandline::format::index::{self, Footer, RunBlock, RunBlocks, TimelineEntry, footer};
 use strandline::format::layout::{get_u32, put};
 use strandline::format::manifest;
-use strandline::format::run::{Content, RunReader, shared_body};
+use strandline::format::run::{EntryContent, RunReader, shared_body};
 use strandline::format::slots::{Slots, SlotsWriter};
 use strandline::format::table::{TablePage, TableWriter};
 use strandline::format::wal::{
@@ -272,7 +272,7 @@ pub fn run(bytes: &[u8]) {
         let (mut last, mut count) = (None, 0);
         while let Some((sequence, content)) = run.next_entry() {
             assert!(last.is_none_or(|last| sequence > last), "sequences rise");
-            if let Content::Inline { body, .. } = content {
+            if let EntryContent::Inline { body, .. } = content {
                 assert!(
                     body.end <= run.next_run_at() && bytes.get(body).is_some(),
                     "a body lies inside its run"

@@ -14,7 +14,7 @@ use crate::commands::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sl
 use crate::commands::wait::waiting;
 use crate::messaging::{Cursor, MAX_ID_BYTES, Messaging, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
-use crate::push::{Kind, shown_parts, watched_keys, write_shown};
+use crate::push::{SubscriptionKind, shown_parts, watched_keys, write_shown};
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] = &[
@@ -171,7 +171,7 @@ fn begin(
     pause: Option<Duration>,
 ) -> Result<(), Refusal> {
     let start = page.start.clone();
-    if !context.connection.subscriptions.contains(Kind::UserFollow, &user) {
+    if !context.connection.subscriptions.contains(SubscriptionKind::UserFollow, &user) {
         context.connection.check_room(context.shared, 1)?;
     }
     if page.verdict.goes_on() {
@@ -191,7 +191,8 @@ fn begin(
 }
 
 fn unfollow(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let was_there = context.connection.subscriptions.remove(Kind::UserFollow, &arguments[0]);
+    let was_there =
+        context.connection.subscriptions.remove(SubscriptionKind::UserFollow, &arguments[0]);
     context.connection.out.integer(u64::from(was_there));
     Ok(Flow::Done)
 }

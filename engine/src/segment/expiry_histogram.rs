@@ -6,18 +6,18 @@ use crate::ids::TimeMs;
 /// millisecond: an estimate is at most twice the true distance, and the memory is a few hundred
 /// bytes.
 #[derive(Debug)]
-pub(super) struct Lifetimes {
+pub(super) struct ExpiryHistogram {
     first_ms: Option<TimeMs>,
     weights: [u64; 64],
 }
 
-impl Default for Lifetimes {
-    fn default() -> Lifetimes {
-        Lifetimes { first_ms: None, weights: [0; 64] }
+impl Default for ExpiryHistogram {
+    fn default() -> ExpiryHistogram {
+        ExpiryHistogram { first_ms: None, weights: [0; 64] }
     }
 }
 
-impl Lifetimes {
+impl ExpiryHistogram {
     /// Adds `weight`, committed at `time_ms`, that expires at `expire_at_ms`.
     pub fn add(&mut self, time_ms: TimeMs, expire_at_ms: TimeMs, weight: u64) {
         let first_ms = *self.first_ms.get_or_insert(time_ms);
@@ -43,14 +43,14 @@ mod tests {
 
     #[test]
     fn the_half_is_reported_once_all_of_it_has_expired_and_not_much_later() {
-        let mut lifetimes = Lifetimes::default();
-        assert_eq!(lifetimes.half_expired_ms(0), 0);
-        lifetimes.add(1000, 1100, 10);
-        lifetimes.add(1000, 5000, 10);
-        lifetimes.add(2000, TimeMs::MAX, 10);
-        assert_eq!(lifetimes.half_expired_ms(20), 1128);
-        assert!((5000..=9000).contains(&lifetimes.half_expired_ms(40)));
-        assert_eq!(lifetimes.half_expired_ms(60), TimeMs::MAX);
-        assert_eq!(lifetimes.half_expired_ms(61), 0, "the rest never expires");
+        let mut expiries = ExpiryHistogram::default();
+        assert_eq!(expiries.half_expired_ms(0), 0);
+        expiries.add(1000, 1100, 10);
+        expiries.add(1000, 5000, 10);
+        expiries.add(2000, TimeMs::MAX, 10);
+        assert_eq!(expiries.half_expired_ms(20), 1128);
+        assert!((5000..=9000).contains(&expiries.half_expired_ms(40)));
+        assert_eq!(expiries.half_expired_ms(60), TimeMs::MAX);
+        assert_eq!(expiries.half_expired_ms(61), 0, "the rest never expires");
     }
 }
