@@ -36,9 +36,11 @@ use crate::error::{Error, Result};
 use crate::ids::TimeMs;
 use crate::memtable::Group;
 use crate::timeline::Times;
+use crate::write::active::Active;
 use crate::write::batch::Durability;
 use crate::write::decide::{Decisions, Ground, Known};
-use crate::write::queue::{Filling, Queue, Submitted};
+use crate::write::pipeline::{Commit, Pipeline};
+use crate::write::queue::{Filling, Submitted};
 
 /// What the commit loop needs: `Active` in an engine.
 pub trait Environment {
@@ -97,6 +99,9 @@ pub trait Environment {
     fn panicked(&self) -> Error;
 }
 
+/// The pipeline of an engine.
+pub type CommitPipeline = Pipeline<Committer<Active>>;
+
 /// Commits one group after another.
 pub struct Committer<E> {
     env: E,
@@ -105,19 +110,18 @@ pub struct Committer<E> {
     last_start_ms: TimeMs,
 }
 
+impl<E: Environment> Commit for Committer<E> {
+    fn commit(&mut self, group: Filling) {
+        let outcomes = self.answer(&group);
+        self.env.hand_over(group.fill.resolve(outcomes));
+    }
+}
+
 impl<E: Environment> Committer<E> {
     /// A committer whose first lifetimes begin now or later.
     pub fn new(env: E) -> Committer<E> {
         let (_, last_start_ms) = env.moment();
         Committer { env, decisions: Decisions::default(), last_start_ms }
-    }
-
-    /// Commits one group after another until the queue is closed.
-    pub fn run(mut self, queue: &Queue) {
-        while let Some(group) = queue.take() {
-            let outcomes = self.answer(&group);
-            self.env.hand_over(group.fill.resolve(outcomes));
-        }
     }
 
     /// The outcome of each batch of a group. If a step panics, this and all later groups are
@@ -130,7 +134,8 @@ impl<E: Environment> Committer<E> {
     /// Commits a group, and then seals or vouches if a caller asked for it. A seal that failed is
     /// reported only to the callers that asked for it: the batches are committed.
     fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        let mut outcomes = if group.batches.is_empty() { Vec::new() } else { self.commit(group) };
+        let mut outcomes =
+            if group.batches.is_empty() { Vec::new() } else { self.commit_group(group) };
         // If the group has batches, the vouching is left out: the next group vouches for them, or
         // the expiry thread asks again.
         if group.vouch && group.batches.is_empty() {
@@ -150,7 +155,7 @@ impl<E: Environment> Committer<E> {
 
     /// Commits a group, and counts its refusals. If the disk is full and a batch only frees space,
     /// the reserve is used for it.
-    fn commit(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+    fn commit_group(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let had_reserve = self.env.has_reserve();
         let mut outcomes = self.commit_once(group);
         let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {

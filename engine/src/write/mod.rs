@@ -12,6 +12,7 @@ pub mod batch;
 pub mod change;
 pub mod commit;
 mod decide;
+pub mod pipeline;
 pub mod queue;
 pub mod relaxed;
 mod rotate;
