@@ -290,7 +290,7 @@ impl Engine {
     /// Writes everything that is in memory to segments, and returns when it is durable there.
     pub fn flush(&self) -> Result<()> {
         self.running.check_writable()?;
-        self.running.pipeline.seal()?;
+        self.running.pipeline.seal()?.wait()?;
         let state = self.state();
         // Other threads may seal more memtables meanwhile. The data of this call was sealed before
         // the memtable that is active now.
@@ -440,10 +440,7 @@ mod tests {
         let first = append();
         held.recv().expect("the first group is on its way");
         // The next group contains a batch, and a request to seal the memtable after it.
-        let (second, sealed) = (append(), std::thread::spawn({
-            let pipeline = engine.running.pipeline.clone();
-            move || pipeline.seal()
-        }));
+        let (second, sealed) = (append(), engine.running.pipeline.seal().expect("is queued"));
         go_on.send(()).expect("the disk waits");
         assert_eq!(first.wait().expect("commits").sequences, [1]);
         assert_eq!(second.wait().expect("it is committed, and reported so").sequences, [2]);

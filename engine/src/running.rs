@@ -4,7 +4,7 @@
 //! The engine stops in this order:
 //!
 //! 1. the queue takes no more batches; the commit thread ends when all queued batches are
-//!    committed;
+//!    committed and no caller commits any more;
 //! 2. watchers are closed, since nothing advances any more;
 //! 3. the flush, compaction and expiry threads end, then the prepare thread; if the engine is
 //!    closed after a flush and nothing was committed since, the log is removed;

@@ -29,6 +29,7 @@ use crate::ids::FileNumber;
 use crate::segment::Segment;
 use crate::state::State;
 use crate::write::commit::CommitPipeline;
+use crate::write::ticket::Ticket;
 
 /// The interval between checks of the time.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,7 +55,7 @@ pub fn run(state: &State, pipeline: &CommitPipeline) {
         }
         if is_seal_due(state) {
             // The flush thread does the rest; a queue that is closed has nothing left to seal.
-            let _sealed = pipeline.seal();
+            let _sealed = pipeline.seal().and_then(Ticket::wait);
         }
         // The reserve at least doubles each time, so that a growing directory does not rewrite it
         // again and again.

@@ -1,7 +1,7 @@
 //! The write path: from a batch to a durable, visible entry (P1, P2, P3, P4).
 //!
 //! ```text
-//!  callers ──submit──> queue: the group that fills up ──take──> commit thread ──resolve──> tickets
+//!  callers ──push──> queue: the group that fills up ──take──> committer ──resolve──> tickets
 //!
 //!  1. make room: seal the memtable if it is full, or if its lifetimes began later
 //!     than these; change to the next log file
@@ -14,9 +14,10 @@
 //!
 //! While one group is written to the disk, the next one fills up: this is group commit, and there
 //! is no timer. Callers do as much of the work as they can: they copy, checksum and hash when they
-//! build and prepare a batch, and look up the end of a cold timeline when they submit it. Only the
-//! commit thread gives sequences and writes to the log and the memtable, so none of these needs a
-//! lock against another writer.
+//! build and prepare a batch, and look up the end of a cold timeline when they submit it. The thread
+//! that commits is a caller that waits, or the commit thread (`pipeline`). Only one at a time gives
+//! sequences and writes to the log and the memtable, so none of these needs a lock against another
+//! writer.
 //!
 //! A group that could not be written because the disk is full is refused as a whole: its sequences
 //! are taken back, and at most empty slots remain. If it contains batches that only trim or remove,

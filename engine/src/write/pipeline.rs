@@ -69,10 +69,10 @@ impl<C: Commit> Pipeline<C> {
         ticket.wait_or_lead(|| self.lead())
     }
 
-    /// Asks for the active memtable to be sealed after everything submitted so far, and waits until
-    /// this is done.
-    pub fn seal(&self) -> Result<()> {
-        self.queue.seal()?.wait().map(|_| ())
+    /// Asks the commit thread to seal the active memtable after everything submitted so far. The
+    /// ticket resolves when this is done.
+    pub fn seal(&self) -> Result<Ticket> {
+        self.queue.seal()
     }
 
     /// Asks for a group without records after the last one. Nobody waits for it.
@@ -269,7 +269,7 @@ mod modelled {
                 let pipeline = pipeline.clone();
                 move || pipeline.vouch()
             });
-            assert!(pipeline.seal().is_ok());
+            assert!(pipeline.seal().expect("is open").wait().is_ok());
             asker.join().expect("no panic");
             pipeline.close();
             thread.join().expect("no panic");
