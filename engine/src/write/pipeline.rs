@@ -167,6 +167,7 @@ mod modelled {
                 let pipeline = pipeline.clone();
                 move || commit(&pipeline).is_ok()
             });
+            assert!(submit(&pipeline, 0).is_empty());
             assert!(commit(&pipeline).is_ok());
             assert!(other.join().expect("no panic"));
             pipeline.close();

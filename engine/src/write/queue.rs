@@ -140,12 +140,14 @@ impl Queue {
         let mut filling = self.filling.lock();
         filling.closed = true;
         self.call(&mut filling);
+        self.called.notify_one();
         self.taken.notify_all();
     }
 
-    /// Calls the commit thread for the group that fills up, once.
+    /// Calls the commit thread for the group that fills up, once. An empty group is not called for:
+    /// the call would be forgotten by the time that it has a batch.
     fn call(&self, filling: &mut Filling) {
-        if !std::mem::replace(&mut filling.called, true) {
+        if !filling.is_empty() && !std::mem::replace(&mut filling.called, true) {
             self.called.notify_one();
         }
     }
@@ -168,7 +170,7 @@ impl Queue {
         if filling.is_empty() {
             return None;
         }
-        let next = Filling { closed: filling.closed, called: filling.closed, ..Filling::default() };
+        let next = Filling { closed: filling.closed, ..Filling::default() };
         let group = std::mem::replace(&mut *filling, next);
         self.taken.notify_all();
         Some(group)
