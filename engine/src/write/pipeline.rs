@@ -186,7 +186,7 @@ mod modelled {
                 move || commit(&pipeline).is_ok()
             });
             for ticket in submit(&pipeline, 1) {
-                assert!(loom::future::block_on(ticket).is_ok());
+                assert!(ticket.wait().is_ok());
             }
             assert!(leader.join().expect("no panic"));
             pipeline.close();
