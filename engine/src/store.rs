@@ -15,9 +15,9 @@ use crate::running::Running;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::state::moment::{HeldMoment, Moment};
+use crate::write::active::CommitPipeline;
 use crate::write::batch::{Batch, name_too_long, original, stands_for};
 use crate::write::change::{self, Trim};
-use crate::write::commit::CommitPipeline;
 
 /// A named set of timelines. A timeline exists once it was appended to; one that was never written
 /// reads as empty.

@@ -28,7 +28,7 @@ use crate::format::manifest::Live;
 use crate::ids::FileNumber;
 use crate::segment::Segment;
 use crate::state::State;
-use crate::write::commit::CommitPipeline;
+use crate::write::active::CommitPipeline;
 use crate::write::ticket::Ticket;
 
 /// The interval between checks of the time.

@@ -15,10 +15,14 @@ use crate::memtable::{Group, Memtable};
 use crate::state::State;
 use crate::timeline::Times;
 use crate::wal::Wal;
-use crate::write::commit::Environment;
+use crate::write::commit::{Committer, Environment};
 use crate::write::decide::Ground;
+use crate::write::pipeline::Pipeline;
 use crate::write::queue::Filling;
 use crate::write::relaxed;
+
+/// The pipeline of an engine.
+pub type CommitPipeline = Pipeline<Committer<Active>>;
 
 /// The active log file and the active memtable.
 pub struct Active {

@@ -23,8 +23,8 @@ use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::timeline::{End, Floor, Times};
+use crate::write::active::CommitPipeline;
 use crate::write::batch::Batch;
-use crate::write::commit::CommitPipeline;
 use crate::write::queue::look_up;
 
 /// The entries that a trim removes.

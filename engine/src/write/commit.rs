@@ -14,10 +14,9 @@
 //!
 //! While one group is written to the disk, the next one fills up: this is group commit, and there
 //! is no timer. Callers do as much of the work as they can: they copy, checksum and hash when they
-//! build and prepare a batch, and look up the end of a cold timeline when they submit it. The thread
-//! that commits is a caller that waits, or the commit thread (`pipeline`). Only one at a time gives
-//! sequences and writes to the log and the memtable, so none of these needs a lock against another
-//! writer.
+//! build and prepare a batch, and look up the end of a cold timeline when they submit it. A caller
+//! that waits commits, or the commit thread (`pipeline`). One thread at a time gives sequences and
+//! writes to the log and the memtable, so none of these needs a lock against another writer.
 //!
 //! A group that could not be written because the disk is full is refused as a whole: its sequences
 //! are taken back, and at most empty slots remain. If it contains batches that only trim or remove,
@@ -37,10 +36,9 @@ use crate::error::{Error, Result};
 use crate::ids::TimeMs;
 use crate::memtable::Group;
 use crate::timeline::Times;
-use crate::write::active::Active;
 use crate::write::batch::Durability;
 use crate::write::decide::{Decisions, Ground, Known};
-use crate::write::pipeline::{Commit, Pipeline};
+use crate::write::pipeline::Commit;
 use crate::write::queue::{Filling, Submitted};
 
 /// What the commit loop needs: `Active` in an engine.
@@ -99,9 +97,6 @@ pub trait Environment {
     /// for those who wait.
     fn panicked(&self) -> Error;
 }
-
-/// The pipeline of an engine.
-pub type CommitPipeline = Pipeline<Committer<Active>>;
 
 /// Commits one group after another.
 pub struct Committer<E> {

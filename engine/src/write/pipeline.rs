@@ -1,10 +1,11 @@
 //! Who commits: the queue, and the committer's role.
 //!
 //! ```text
-//!  commit  ──> queue ──role is free──> the caller commits the group that fills up, its own batch in it
-//!                    ──role is taken─> the caller waits
-//!  submit  ──> queue ──call──────────> the commit thread commits it
-//!  end of a commit ──────────────────> a thread that waits for the next group, or the commit thread
+//!  commit ──> queue ──role is free──> the caller commits the group, its own batch in it
+//!                   ──role is taken─> the caller waits
+//!  submit ──> queue ──call──────────> the commit thread commits the group
+//!  end of a commit ─────────────────> a thread that waits for the next group, or the commit
+//!                                     thread
 //! ```
 //!
 //! The role is one lock around everything that a commit changes. A caller that waits for its batch
@@ -53,8 +54,8 @@ impl<C: Commit> Pipeline<C> {
         pipeline
     }
 
-    /// Queues batches in this order for the commit thread; a batch that was refused keeps its error.
-    /// Waits only while the group that fills up is above its limit.
+    /// Queues batches in this order for the commit thread; a batch that was refused keeps its
+    /// error. Waits only while the group that fills up is above its limit.
     pub fn submit(
         &self,
         batches: impl IntoIterator<Item = Result<Submitted>>,
@@ -122,12 +123,12 @@ mod modelled {
 
     /// Commits nothing, and resolves each group. Counts batches and confirmations.
     #[derive(Default)]
-    struct Counter {
+    struct BatchCounter {
         batches: usize,
         vouched: usize,
     }
 
-    impl Commit for Counter {
+    impl Commit for BatchCounter {
         fn commit(&mut self, group: Filling) {
             let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
             self.batches += group.batches.len();
@@ -137,23 +138,23 @@ mod modelled {
         }
     }
 
-    type Counted = Arc<Pipeline<Counter>>;
+    type Modelled = Arc<Pipeline<BatchCounter>>;
 
-    fn pipeline(limit: usize) -> Counted {
-        Arc::new(Pipeline::new(Some(Counter::default()), limit))
+    fn pipeline(limit: usize) -> Modelled {
+        Arc::new(Pipeline::new(Some(BatchCounter::default()), limit))
     }
 
     /// The commit thread. It ends without the role.
-    fn commit_thread(pipeline: &Counted) -> JoinHandle<()> {
+    fn commit_thread(pipeline: &Modelled) -> JoinHandle<()> {
         let pipeline = pipeline.clone();
         loom::thread::spawn(move || pipeline.run())
     }
 
-    fn commit(pipeline: &Counted) -> Result<Receipt> {
+    fn commit(pipeline: &Modelled) -> Result<Receipt> {
         pipeline.commit(Submitted::nothing())
     }
 
-    fn submit(pipeline: &Counted, count: usize) -> Vec<Ticket> {
+    fn submit(pipeline: &Modelled, count: usize) -> Vec<Ticket> {
         let tickets = pipeline.submit((0..count).map(|_| Ok(Submitted::nothing())));
         tickets.into_iter().flatten().collect()
     }

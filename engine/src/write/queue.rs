@@ -176,8 +176,8 @@ impl Queue {
         Some(group)
     }
 
-    /// Finds a thread that commits the group that fills up, if there is one: a thread that waits for
-    /// it, otherwise the commit thread.
+    /// Finds a thread that commits the group that fills up, if it has a batch: a thread that waits
+    /// for it, otherwise the commit thread.
     pub fn hand_over(&self) {
         let mut filling = self.filling.lock();
         if !filling.is_empty() && !filling.called && !filling.fill.offer_role() {
