@@ -73,19 +73,24 @@ pub struct Filling {
     pub seal: bool,
     /// Whether an empty group is to be written after the last one, to confirm that it was durable.
     pub vouch: bool,
-    /// Whether the commit thread was called for it.
-    called: bool,
-    closed: bool,
 }
 
 /// The queue before a commit.
 #[derive(Default)]
 pub struct Queue {
-    filling: Mutex<Filling>,
+    arrivals: Mutex<Arrivals>,
     /// For the commit thread: it is called, or the queue is closed.
     called: Condvar,
     /// For threads that wait for room in the group.
     taken: Condvar,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    group: Filling,
+    /// Whether the commit thread was called for the group.
+    called: bool,
+    closed: bool,
 }
 
 impl Queue {
@@ -98,19 +103,17 @@ impl Queue {
         limit: usize,
         call: bool,
     ) -> Vec<Result<Ticket>> {
-        let mut filling = self.filling.lock();
+        let mut arrivals = self.arrivals.lock();
         let mut tickets = Vec::new();
         for submitted in looked_up {
-            while filling.memory_bytes > limit && !filling.closed {
-                self.call(&mut filling);
-                self.taken.wait(&mut filling);
+            while arrivals.group.memory_bytes > limit && !arrivals.closed {
+                self.call(&mut arrivals);
+                self.taken.wait(&mut arrivals);
             }
-            tickets.push(submitted.and_then(|submitted| {
-                if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) }
-            }));
+            tickets.push(submitted.and_then(|submitted| arrivals.push(submitted)));
         }
         if call {
-            self.call(&mut filling);
+            self.call(&mut arrivals);
         }
         tickets
     }
@@ -118,71 +121,74 @@ impl Queue {
     /// Asks for the active memtable to be sealed after everything submitted so far. The ticket
     /// resolves when this is done.
     pub fn seal(&self) -> Result<Ticket> {
-        let mut filling = self.filling.lock();
-        if filling.closed {
-            return Err(CLOSED);
-        }
-        filling.seal = true;
-        let ticket = filling.push(Submitted::nothing());
-        self.call(&mut filling);
+        let mut arrivals = self.arrivals.lock();
+        let ticket = arrivals.push(Submitted::nothing())?;
+        arrivals.group.seal = true;
+        self.call(&mut arrivals);
         Ok(ticket)
     }
 
     /// Asks for a group without records after the last one. Nobody waits for it.
     pub fn vouch(&self) {
-        let mut filling = self.filling.lock();
-        filling.vouch = true;
-        self.call(&mut filling);
+        let mut arrivals = self.arrivals.lock();
+        arrivals.group.vouch = true;
+        self.call(&mut arrivals);
     }
 
     /// Takes no more batches: the commit thread ends when the queued ones are committed.
     pub fn close(&self) {
-        let mut filling = self.filling.lock();
-        filling.closed = true;
-        self.call(&mut filling);
+        let mut arrivals = self.arrivals.lock();
+        arrivals.closed = true;
+        self.call(&mut arrivals);
         self.called.notify_one();
         self.taken.notify_all();
     }
 
     /// Calls the commit thread for the group that fills up, once. An empty group is not called for:
     /// the call would be forgotten by the time that it has a batch.
-    fn call(&self, filling: &mut Filling) {
-        if !filling.is_empty() && !std::mem::replace(&mut filling.called, true) {
+    fn call(&self, arrivals: &mut Arrivals) {
+        if !arrivals.group.is_empty() && !std::mem::replace(&mut arrivals.called, true) {
             self.called.notify_one();
         }
     }
 
     /// Waits until the commit thread is called for a group. False: the queue is closed and empty.
     pub fn wait_for_call(&self) -> bool {
-        let mut filling = self.filling.lock();
-        while filling.is_empty() || !filling.called {
-            if filling.closed && filling.is_empty() {
+        let mut arrivals = self.arrivals.lock();
+        while !arrivals.called {
+            if arrivals.closed && arrivals.group.is_empty() {
                 return false;
             }
-            self.called.wait(&mut filling);
+            self.called.wait(&mut arrivals);
         }
         true
     }
 
     /// The group that fills up, if there is one.
     pub fn take(&self) -> Option<Filling> {
-        let mut filling = self.filling.lock();
-        if filling.is_empty() {
+        let mut arrivals = self.arrivals.lock();
+        if arrivals.group.is_empty() {
             return None;
         }
-        let next = Filling { closed: filling.closed, ..Filling::default() };
-        let group = std::mem::replace(&mut *filling, next);
+        arrivals.called = false;
         self.taken.notify_all();
-        Some(group)
+        Some(std::mem::take(&mut arrivals.group))
     }
 
     /// Finds a thread that commits the group that fills up, if it has a batch: a thread that waits
     /// for it, otherwise the commit thread.
     pub fn hand_over(&self) {
-        let mut filling = self.filling.lock();
-        if !filling.is_empty() && !filling.called && !filling.fill.offer_role() {
-            self.call(&mut filling);
+        let mut arrivals = self.arrivals.lock();
+        let is_waiting = !arrivals.group.is_empty() && !arrivals.called;
+        if is_waiting && !arrivals.group.fill.offer_role() {
+            self.call(&mut arrivals);
         }
+    }
+}
+
+impl Arrivals {
+    fn push(&mut self, submitted: Submitted) -> Result<Ticket> {
+        if self.closed { Err(CLOSED) } else { Ok(self.group.push(submitted)) }
     }
 }
 
