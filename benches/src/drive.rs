@@ -123,7 +123,15 @@ fn run_feed(peer: &dyn Peer, mut feed: Feed<'_>, pace: Pace) -> Result<Outcome> 
     let mut flying: VecDeque<Flying> = VecDeque::with_capacity(pace.window);
     let start = Instant::now();
     loop {
-        if pace.stop_after.is_none_or(|limit| start.elapsed() < limit) {
+        let goes_on = pace.stop_after.is_none_or(|limit| start.elapsed() < limit);
+        if pace.window == 1 && !pace.together {
+            let Some(work) = feed.next().filter(|_| goes_on) else { break };
+            let since = pace.latencies.then(Instant::now);
+            peer.commit(work, pace.durability)?;
+            record(&mut outcome, since, work.timeline_writes());
+            continue;
+        }
+        if goes_on {
             fill(peer, &mut feed, pace, &mut flying)?;
         }
         let Some(oldest) = flying.pop_front() else { break };

@@ -31,8 +31,16 @@ mod modelled {
     pub struct Guard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
+        pub fn new(value: T) -> Mutex<T> {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+
         pub fn lock(&self) -> Guard<'_, T> {
             Guard(Some(self.0.lock().expect(WHOLE)))
+        }
+
+        pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+            Some(Guard(Some(self.0.try_lock().ok()?)))
         }
     }
 

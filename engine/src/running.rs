@@ -4,7 +4,7 @@
 //! The engine stops in this order:
 //!
 //! 1. the queue takes no more batches; the commit thread ends when all queued batches are
-//!    committed;
+//!    committed and no caller commits any more;
 //! 2. watchers are closed, since nothing advances any more;
 //! 3. the flush, compaction and expiry threads end, then the prepare thread; if the engine is
 //!    closed after a flush and nothing was committed since, the log is removed;
@@ -24,16 +24,19 @@ use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::Mutex;
 
+use crate::entry::Receipt;
 use crate::error::{Error, Result};
 use crate::format::manifest::Relaxed;
 use crate::recover::open::Opened;
 use crate::recover::recovery::Recovery;
 use crate::state::State;
 use crate::upkeep::{compact, expire, flush};
-use crate::write::active::Active;
+use crate::write::active::{Active, CommitPipeline};
 use crate::write::batch::Batch;
+use crate::write::change::commit;
 use crate::write::commit::Committer;
-use crate::write::queue::Queue;
+use crate::write::pipeline::Pipeline;
+use crate::write::queue::look_up;
 use crate::write::ticket::Ticket;
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing can be written" };
@@ -43,7 +46,7 @@ const READ_ONLY: Error =
 /// A running engine. It stops when its last handle is dropped.
 pub struct Running {
     pub state: Arc<State>,
-    pub queue: Arc<Queue>,
+    pub pipeline: Arc<CommitPipeline>,
     threads: Arc<Threads>,
     pub damage: Vec<Error>,
     pub recovery: Recovery,
@@ -54,23 +57,23 @@ impl Running {
     /// Starts the threads of an engine that was opened. If a thread cannot be started, those
     /// started before it are stopped again.
     pub fn start(opened: Opened) -> Result<Running> {
-        let (state, queue) = (opened.state, Arc::new(Queue::default()));
-        let threads = Arc::new(Threads::start(&state, &queue, opened.lock)?);
+        let state = opened.state;
+        let is_writable = opened.wal.is_some();
+        let active = |wal| Active::new(state.clone(), wal, compact::is_behind);
+        let committer = opened.wal.map(active).map(Committer::new);
+        let pipeline = Arc::new(Pipeline::new(committer, state.options.group_bytes()));
+        let threads = Arc::new(Threads::start(&state, &pipeline, opened.lock)?);
         let (damage, recovery) = (opened.damage, opened.recovery);
         let running =
-            Running { state, queue, threads, damage, recovery, creating: Mutex::default() };
-        let (state, queue, threads) = (&running.state, &running.queue, &running.threads);
-        match opened.wal {
-            Some(wal) => {
-                let committer = Committer::new(Active::new(state.clone(), wal, compact::is_behind));
-                let commit_queue = queue.clone();
-                threads.add("commit", move |_| committer.run(&commit_queue))?;
-                threads.add("flush", flush::run)?;
-                threads.add("compact", compact::run)?;
-                let expire_queue = queue.clone();
-                threads.add("expire", move |state| expire::run(state, &expire_queue))?;
-            }
-            None => queue.close(),
+            Running { state, pipeline, threads, damage, recovery, creating: Mutex::default() };
+        if is_writable {
+            let (pipeline, threads) = (&running.pipeline, &running.threads);
+            let committing = pipeline.clone();
+            threads.add("commit", move |_| committing.run())?;
+            threads.add("flush", flush::run)?;
+            threads.add("compact", compact::run)?;
+            let sealing = pipeline.clone();
+            threads.add("expire", move |state| expire::run(state, &sealing))?;
         }
         Ok(running)
     }
@@ -90,8 +93,18 @@ impl Running {
         if let Err(error) = self.check_writable() {
             return batches.iter().map(|_| Err(error.clone())).collect();
         }
-        let prepare = |batch: Batch| batch.prepare(state.instance, &state.options, &state.hasher);
-        self.queue.submit(state, batches.into_iter().map(prepare).collect())
+        let prepare = |batch: Batch| {
+            look_up(state, batch.prepare(state.instance, &state.options, &state.hasher)?)
+        };
+        // All look-ups are done before the first batch is queued.
+        let looked_up: Vec<_> = batches.into_iter().map(prepare).collect();
+        self.pipeline.submit(looked_up)
+    }
+
+    /// Commits a batch and waits for it.
+    pub fn commit(&self, batch: Batch) -> Result<Receipt> {
+        self.check_writable()?;
+        commit(&self.state, &self.pipeline, batch)
     }
 
     /// Stops the engine. If everything that was in memory is in segments now, the next open has no
@@ -115,7 +128,7 @@ impl Drop for Running {
 /// The threads of an engine.
 struct Threads {
     state: Arc<State>,
-    queue: Arc<Queue>,
+    pipeline: Arc<CommitPipeline>,
     workers: Mutex<Workers>,
     /// The thread that calls wakers, and releases the lock at its end.
     waking: Mutex<Option<JoinHandle<()>>>,
@@ -146,15 +159,15 @@ impl Wake for Threads {
 impl Threads {
     fn start(
         state: &Arc<State>,
-        queue: &Arc<Queue>,
+        pipeline: &Arc<CommitPipeline>,
         lock: Box<dyn Send + Sync>,
     ) -> Result<Threads> {
-        let (state, queue) = (state.clone(), queue.clone());
+        let (state, pipeline) = (state.clone(), pipeline.clone());
         let waking = start("wake", &state, |state| state.wake.run(), Some(lock))?;
         let waking_id = waking.thread().id();
         Ok(Threads {
             state,
-            queue,
+            pipeline,
             workers: Mutex::default(),
             waking: Mutex::new(Some(waking)),
             waking_id,
@@ -191,7 +204,7 @@ impl Threads {
             return Ok(());
         }
         let state = &self.state;
-        self.queue.close();
+        self.pipeline.close();
         let mut threads = workers.threads.drain(..);
         threads.next().into_iter().for_each(join);
         state.wake.hand_over(state.watch.close());

@@ -20,7 +20,7 @@ use crate::state::moment::HeldMoment;
 /// let engine = Engine::open(dir.path(), Options::default())?;
 /// let (rooms, users) = (engine.create_store("rooms", 0)?, engine.create_store("users", 0)?);
 /// let before = engine.snapshot();
-/// engine.submit(Batch::new().append(&rooms, b"r", b"hi").append(&users, b"u", b"hi"))?.wait()?;
+/// engine.commit(Batch::new().append(&rooms, b"r", b"hi").append(&users, b"u", b"hi"))?;
 /// assert_eq!(rooms.at(&before).end(b"r")?.0, 0);
 /// let after = engine.snapshot();
 /// assert_eq!((rooms.at(&after).end(b"r")?.0, users.at(&after).end(b"u")?.0), (1, 1));

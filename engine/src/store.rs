@@ -15,9 +15,9 @@ use crate::running::Running;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::state::moment::{HeldMoment, Moment};
+use crate::write::active::CommitPipeline;
 use crate::write::batch::{Batch, name_too_long, original, stands_for};
 use crate::write::change::{self, Trim};
-use crate::write::queue::Queue;
 
 /// A named set of timelines. A timeline exists once it was appended to; one that was never written
 /// reads as empty.
@@ -69,9 +69,7 @@ impl Store {
     /// [`Engine::submit`](crate::Engine::submit).
     pub fn append(&self, timeline: &[u8], body: &[u8]) -> Result<Sequence> {
         let batch = Batch::new().append(self, timeline, body);
-        let receipt =
-            self.running.submit_all(vec![batch]).pop().expect("one batch, one ticket")?.wait()?;
-        Ok(receipt.sequences[0])
+        Ok(self.running.commit(batch)?.sequences[0])
     }
 
     /// The same store as of a snapshot: its reads show that moment, and nothing that was committed
@@ -115,10 +113,10 @@ impl Store {
 
     /// Runs a change. A change first counts the entries that it reads: if the store was dropped
     /// meanwhile, that count is meaningless, and the result is an error.
-    fn change<T>(&self, change: impl FnOnce(&State, &Queue) -> Result<T>) -> Result<T> {
+    fn change<T>(&self, change: impl FnOnce(&State, &CommitPipeline) -> Result<T>) -> Result<T> {
         self.running.check_writable()?;
         let state = &self.running.state;
-        let changed = change(state, &self.running.queue)?;
+        let changed = change(state, &self.running.pipeline)?;
         state.check_store(self.id)?;
         Ok(changed)
     }
@@ -126,22 +124,22 @@ impl Store {
     /// Removes the start of a timeline. Returns the number of readable entries removed. Readers
     /// with a cursor below that get the verdict [`Verdict::Trimmed`](crate::Verdict::Trimmed).
     pub fn trim(&self, timeline: &[u8], trim: Trim) -> Result<u64> {
-        self.change(|state, queue| change::trim(state, queue, self.timeline(timeline)?, trim))
+        self.change(|state, pipeline| change::trim(state, pipeline, self.timeline(timeline)?, trim))
     }
 
     /// Removes single entries. Returns the number of entries removed: those that were readable, and
     /// those lost to damage. A removed entry leaves a hole, not a loss.
     pub fn delete(&self, timeline: &[u8], sequences: &[Sequence]) -> Result<u64> {
-        self.change(|state, queue| {
-            change::delete(state, queue, self.timeline(timeline)?, sequences)
+        self.change(|state, pipeline| {
+            change::delete(state, pipeline, self.timeline(timeline)?, sequences)
         })
     }
 
     /// Replaces the body of an entry; its sequence and time stay. False if there is no such
     /// readable entry.
     pub fn edit(&self, timeline: &[u8], sequence: Sequence, body: &[u8]) -> Result<bool> {
-        self.change(|state, queue| {
-            change::edit(state, queue, self.timeline(timeline)?, sequence, body)
+        self.change(|state, pipeline| {
+            change::edit(state, pipeline, self.timeline(timeline)?, sequence, body)
         })
     }
 

@@ -122,6 +122,11 @@ pub trait Peer: Send + Sync {
     /// Takes a piece of work.
     fn submit(&self, work: Work<'_>, durability: Durability) -> Result<Pending>;
 
+    /// Takes a piece of work and waits for it.
+    fn commit(&self, work: Work<'_>, durability: Durability) -> Result<()> {
+        self.submit(work, durability)?.wait()
+    }
+
     /// Takes several, each atomic on its own, in this order.
     fn submit_all(
         &self,

@@ -70,6 +70,11 @@ impl Peer for Strandline {
         Ok(Pending::Ticket(self.engine.submit(self.batch(work, durability))?))
     }
 
+    fn commit(&self, work: Work<'_>, durability: Durability) -> Result<()> {
+        self.engine.commit(self.batch(work, durability))?;
+        Ok(())
+    }
+
     fn submit_all(
         &self,
         works: &[Work<'_>],

@@ -28,7 +28,7 @@ use crate::format::manifest::Live;
 use crate::ids::FileNumber;
 use crate::segment::Segment;
 use crate::state::State;
-use crate::write::queue::Queue;
+use crate::write::active::CommitPipeline;
 use crate::write::ticket::Ticket;
 
 /// The interval between checks of the time.
@@ -40,7 +40,7 @@ const TRIM_WAIT_MS: u64 = 60_000;
 
 /// The thread for work that depends on time, until the engine closes. Merging, which may take long,
 /// has another thread.
-pub fn run(state: &State, queue: &Queue) {
+pub fn run(state: &State, pipeline: &CommitPipeline) {
     let mut unvouched_before = 0;
     while !state.is_closing() {
         match expire(state) {
@@ -55,7 +55,7 @@ pub fn run(state: &State, queue: &Queue) {
         }
         if is_seal_due(state) {
             // The flush thread does the rest; a queue that is closed has nothing left to seal.
-            let _sealed = queue.seal().and_then(Ticket::wait);
+            let _sealed = pipeline.seal().and_then(Ticket::wait);
         }
         // The reserve at least doubles each time, so that a growing directory does not rewrite it
         // again and again.
@@ -67,7 +67,7 @@ pub fn run(state: &State, queue: &Queue) {
         // soon.
         let unvouched = state.unvouched.load(Ordering::Relaxed);
         if unvouched != 0 && unvouched == unvouched_before {
-            queue.vouch();
+            pipeline.vouch();
         }
         unvouched_before = unvouched;
         state.progress.rest(TICK);

@@ -1,6 +1,6 @@
 //! The active log file and the active memtable: what the commit loop changes in an engine.
 //!
-//! Both have one writer, the thread that commits. `rotate` replaces them.
+//! Both have one writer, the thread with the committer's role (`pipeline`). `rotate` replaces them.
 //!
 //! This file does not know how batches are decided, or in which order the steps are taken.
 
@@ -15,10 +15,14 @@ use crate::memtable::{Group, Memtable};
 use crate::state::State;
 use crate::timeline::Times;
 use crate::wal::Wal;
-use crate::write::commit::Environment;
+use crate::write::commit::{Committer, Environment};
 use crate::write::decide::Ground;
+use crate::write::pipeline::Pipeline;
 use crate::write::queue::Filling;
 use crate::write::relaxed;
+
+/// The pipeline of an engine.
+pub type CommitPipeline = Pipeline<Committer<Active>>;
 
 /// The active log file and the active memtable.
 pub struct Active {
@@ -168,7 +172,7 @@ impl Environment for Active {
     }
 
     fn panicked(&self) -> Error {
-        let error = Error::Poisoned { why: "the commit thread panicked".into() };
+        let error = Error::Poisoned { why: "a commit panicked".into() };
         self.state.poison.set(&error);
         error
     }

@@ -17,14 +17,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::entry::Limit;
+use crate::entry::{Limit, Receipt};
 use crate::error::Result;
 use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs, TimelineRef};
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::timeline::{End, Floor, Times};
+use crate::write::active::CommitPipeline;
 use crate::write::batch::Batch;
-use crate::write::queue::Queue;
+use crate::write::queue::look_up;
 
 /// The entries that a trim removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,12 @@ const COUNTED: Limit =
     Limit { entries: COUNT_PAGE, body_bytes: u64::MAX, first_always: true, around_damage: true };
 
 /// Removes the start of a timeline. Returns the number of readable entries removed.
-pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim) -> Result<u64> {
+pub fn trim(
+    state: &State,
+    pipeline: &CommitPipeline,
+    timeline: TimelineRef<'_>,
+    trim: Trim,
+) -> Result<u64> {
     let key = state.key(timeline);
     let _alone = state.turns.changing(key).lock();
     let moment = state.view.moment();
@@ -63,7 +69,7 @@ pub fn trim(state: &State, queue: &Queue, timeline: TimelineRef<'_>, trim: Trim)
     let Some(highest) = highest else { return Ok(0) };
     let floor = floor_from(&reading, keep_from, &end)?;
     let batch = Batch::new().trim(timeline, Floor { trimmed_to: highest, ..floor });
-    commit(state, queue, batch)?;
+    commit(state, pipeline, batch)?;
     state.counters.trimmed_entries.add(removed);
     Ok(removed)
 }
@@ -126,7 +132,7 @@ fn floor_from(reading: &Reading<'_>, from: Sequence, end: &End) -> Result<Floor>
 /// Removes single entries. Returns the number of entries removed.
 pub fn delete(
     state: &State,
-    queue: &Queue,
+    pipeline: &CommitPipeline,
     timeline: TimelineRef<'_>,
     sequences: &[Sequence],
 ) -> Result<u64> {
@@ -148,7 +154,7 @@ pub fn delete(
         let from = lowest_beside(&reading, &gone, &end)?;
         batch = batch.trim(timeline, floor_from(&reading, from, &end)?);
     }
-    commit(state, queue, batch)?;
+    commit(state, pipeline, batch)?;
     state.counters.trimmed_entries.add(gone.len() as u64);
     Ok(gone.len() as u64)
 }
@@ -171,7 +177,7 @@ fn lowest_beside(reading: &Reading<'_>, gone: &BTreeSet<Sequence>, end: &End) ->
 /// Replaces a body. False if there is no such readable entry.
 pub fn edit(
     state: &State,
-    queue: &Queue,
+    pipeline: &CommitPipeline,
     timeline: TimelineRef<'_>,
     sequence: Sequence,
     body: &[u8],
@@ -182,12 +188,12 @@ pub fn edit(
     if !Reading::new(state, &moment, key).around_damage(true).has(sequence)? {
         return Ok(false);
     }
-    commit(state, queue, Batch::new().edit_in(timeline, sequence, body))?;
+    commit(state, pipeline, Batch::new().edit_in(timeline, sequence, body))?;
     Ok(true)
 }
 
-fn commit(state: &State, queue: &Queue, batch: Batch) -> Result<()> {
-    let prepared = batch.prepare(state.instance, &state.options, &state.hasher);
-    let ticket = queue.submit(state, vec![prepared]).pop().expect("one batch, one ticket");
-    ticket?.wait().map(|_| ())
+/// Commits a batch and waits for it.
+pub fn commit(state: &State, pipeline: &CommitPipeline, batch: Batch) -> Result<Receipt> {
+    let prepared = batch.prepare(state.instance, &state.options, &state.hasher)?;
+    pipeline.commit(look_up(state, prepared)?)
 }

@@ -1,7 +1,7 @@
 //! The write path: from a batch to a durable, visible entry (P1, P2, P3, P4).
 //!
 //! ```text
-//!  callers ──submit──> queue: the group that fills up ──take──> commit thread ──resolve──> tickets
+//!  callers ──push──> queue: the group that fills up ──take──> committer ──resolve──> tickets
 //!
 //!  1. make room: seal the memtable if it is full, or if its lifetimes began later
 //!     than these; change to the next log file
@@ -14,9 +14,9 @@
 //!
 //! While one group is written to the disk, the next one fills up: this is group commit, and there
 //! is no timer. Callers do as much of the work as they can: they copy, checksum and hash when they
-//! build and prepare a batch, and look up the end of a cold timeline when they submit it. Only the
-//! commit thread gives sequences and writes to the log and the memtable, so none of these needs a
-//! lock against another writer.
+//! build and prepare a batch, and look up the end of a cold timeline when they submit it. A caller
+//! that waits commits, or the commit thread (`pipeline`). One thread at a time gives sequences and
+//! writes to the log and the memtable, so none of these needs a lock against another writer.
 //!
 //! A group that could not be written because the disk is full is refused as a whole: its sequences
 //! are taken back, and at most empty slots remain. If it contains batches that only trim or remove,
@@ -38,7 +38,8 @@ use crate::memtable::Group;
 use crate::timeline::Times;
 use crate::write::batch::Durability;
 use crate::write::decide::{Decisions, Ground, Known};
-use crate::write::queue::{Filling, Queue, Submitted};
+use crate::write::pipeline::Commit;
+use crate::write::queue::{Filling, Submitted};
 
 /// What the commit loop needs: `Active` in an engine.
 pub trait Environment {
@@ -105,19 +106,18 @@ pub struct Committer<E> {
     last_start_ms: TimeMs,
 }
 
+impl<E: Environment> Commit for Committer<E> {
+    fn commit(&mut self, group: Filling) {
+        let outcomes = self.answer(&group);
+        self.env.hand_over(group.fill.resolve(outcomes));
+    }
+}
+
 impl<E: Environment> Committer<E> {
     /// A committer whose first lifetimes begin now or later.
     pub fn new(env: E) -> Committer<E> {
         let (_, last_start_ms) = env.moment();
         Committer { env, decisions: Decisions::default(), last_start_ms }
-    }
-
-    /// Commits one group after another until the queue is closed.
-    pub fn run(mut self, queue: &Queue) {
-        while let Some(group) = queue.take() {
-            let outcomes = self.answer(&group);
-            self.env.hand_over(group.fill.resolve(outcomes));
-        }
     }
 
     /// The outcome of each batch of a group. If a step panics, this and all later groups are
@@ -130,7 +130,8 @@ impl<E: Environment> Committer<E> {
     /// Commits a group, and then seals or vouches if a caller asked for it. A seal that failed is
     /// reported only to the callers that asked for it: the batches are committed.
     fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        let mut outcomes = if group.batches.is_empty() { Vec::new() } else { self.commit(group) };
+        let mut outcomes =
+            if group.batches.is_empty() { Vec::new() } else { self.commit_group(group) };
         // If the group has batches, the vouching is left out: the next group vouches for them, or
         // the expiry thread asks again.
         if group.vouch && group.batches.is_empty() {
@@ -150,7 +151,7 @@ impl<E: Environment> Committer<E> {
 
     /// Commits a group, and counts its refusals. If the disk is full and a batch only frees space,
     /// the reserve is used for it.
-    fn commit(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+    fn commit_group(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let had_reserve = self.env.has_reserve();
         let mut outcomes = self.commit_once(group);
         let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {

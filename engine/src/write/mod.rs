@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  batch ─prepare─> queue ─group─> commit: rotate, decide, log, apply ─resolve─> ticket
+//!                     └── pipeline: which thread commits ──┘
 //! ```
 //!
 //! `commit` is the path; each of the other files is a step of it, or builds its input.
@@ -12,6 +13,7 @@ pub mod batch;
 pub mod change;
 pub mod commit;
 mod decide;
+pub mod pipeline;
 pub mod queue;
 pub mod relaxed;
 mod rotate;

@@ -1,5 +1,5 @@
-//! The queue between submitters and the commit thread: the group that fills up while the previous
-//! one is written to the disk.
+//! The queue before a commit: the group that fills up while the previous one is written to the
+//! disk.
 //!
 //! Callers do as much of the work as they can here, on their own threads: they look up the ends of
 //! timelines that the active memtable does not know, and the use of a client's id. Both results are
@@ -7,6 +7,8 @@
 //! one, since every later commit to the timeline would have left an entry or a slot in it.
 //!
 //! The size of the group that fills up is limited; while it is above the limit, submitters wait.
+//!
+//! This file does not know which thread commits.
 
 use std::sync::Arc;
 
@@ -71,89 +73,131 @@ pub struct Filling {
     pub seal: bool,
     /// Whether an empty group is to be written after the last one, to confirm that it was durable.
     pub vouch: bool,
-    pub closed: bool,
 }
 
-/// The queue between submitters and the commit thread.
+/// The queue before a commit.
 #[derive(Default)]
 pub struct Queue {
-    filling: Mutex<Filling>,
-    arrived: Condvar,
+    arrivals: Mutex<Arrivals>,
+    /// For the commit thread: it is called, or the queue is closed.
+    called: Condvar,
+    /// For threads that wait for room in the group.
     taken: Condvar,
 }
 
-impl Queue {
-    /// Queues batches in this order; a batch that was refused keeps its error. Waits only while the
-    /// group that fills up is above its limit.
-    pub fn submit(&self, state: &State, batches: Vec<Result<Prepared>>) -> Vec<Result<Ticket>> {
-        let looked_up: Vec<Result<Submitted>> = batches
-            .into_iter()
-            .map(|batch| batch.and_then(|batch| look_up(state, batch)))
-            .collect();
-        self.push(looked_up, state.options.group_bytes())
-    }
+#[derive(Default)]
+struct Arrivals {
+    group: Filling,
+    /// Whether the commit thread was called for the group.
+    called: bool,
+    closed: bool,
+}
 
-    fn push(&self, looked_up: Vec<Result<Submitted>>, limit: usize) -> Vec<Result<Ticket>> {
-        let mut filling = self.filling.lock();
-        let mut tickets = Vec::with_capacity(looked_up.len());
+impl Queue {
+    /// Adds batches in this order; a batch that was refused keeps its error. Waits while the group
+    /// that fills up is above its limit. If `call` is false, the caller commits the group, or waits
+    /// until somebody else does.
+    pub fn push(
+        &self,
+        looked_up: impl IntoIterator<Item = Result<Submitted>>,
+        limit: usize,
+        call: bool,
+    ) -> Vec<Result<Ticket>> {
+        let mut arrivals = self.arrivals.lock();
+        let mut tickets = Vec::new();
         for submitted in looked_up {
-            while filling.memory_bytes > limit && !filling.closed {
-                self.arrived.notify_one();
-                self.taken.wait(&mut filling);
+            while arrivals.group.memory_bytes > limit && !arrivals.closed {
+                self.call(&mut arrivals);
+                self.taken.wait(&mut arrivals);
             }
-            tickets.push(submitted.and_then(|submitted| {
-                if filling.closed { Err(CLOSED) } else { Ok(filling.push(submitted)) }
-            }));
+            tickets.push(submitted.and_then(|submitted| arrivals.push(submitted)));
         }
-        drop(filling);
-        self.arrived.notify_one();
+        if call {
+            self.call(&mut arrivals);
+        }
         tickets
     }
 
-    /// Asks the commit thread to seal the active memtable after everything submitted so far. The
-    /// ticket resolves when this is done.
+    /// Asks for the active memtable to be sealed after everything submitted so far. The ticket
+    /// resolves when this is done.
     pub fn seal(&self) -> Result<Ticket> {
-        let mut filling = self.filling.lock();
-        if filling.closed {
-            return Err(CLOSED);
-        }
-        filling.seal = true;
-        let ticket = filling.push(Submitted::nothing());
-        drop(filling);
-        self.arrived.notify_one();
+        let mut arrivals = self.arrivals.lock();
+        let ticket = arrivals.push(Submitted::nothing())?;
+        arrivals.group.seal = true;
+        self.call(&mut arrivals);
         Ok(ticket)
     }
 
     /// Asks for a group without records after the last one. Nobody waits for it.
     pub fn vouch(&self) {
-        self.filling.lock().vouch = true;
-        self.arrived.notify_one();
+        let mut arrivals = self.arrivals.lock();
+        arrivals.group.vouch = true;
+        self.call(&mut arrivals);
     }
 
-    /// Takes no more batches: the commit thread ends when it has committed the queued ones.
+    /// Takes no more batches: the commit thread ends when the queued ones are committed.
     pub fn close(&self) {
-        self.filling.lock().closed = true;
-        self.arrived.notify_all();
+        let mut arrivals = self.arrivals.lock();
+        arrivals.closed = true;
+        self.call(&mut arrivals);
+        self.called.notify_one();
         self.taken.notify_all();
     }
 
-    /// The next group, as soon as there is one; `None` if the queue is closed and empty.
-    pub fn take(&self) -> Option<Filling> {
-        let mut filling = self.filling.lock();
-        while filling.batches.is_empty() && !filling.vouch {
-            if filling.closed {
-                return None;
-            }
-            self.arrived.wait(&mut filling);
+    /// Calls the commit thread for the group that fills up, once. An empty group is not called for:
+    /// the call would be forgotten by the time that it has a batch.
+    fn call(&self, arrivals: &mut Arrivals) {
+        if !arrivals.group.is_empty() && !std::mem::replace(&mut arrivals.called, true) {
+            self.called.notify_one();
         }
-        let next = Filling { closed: filling.closed, ..Filling::default() };
-        let group = std::mem::replace(&mut *filling, next);
+    }
+
+    /// Waits until the commit thread is called for a group. False: the queue is closed and empty.
+    pub fn wait_for_call(&self) -> bool {
+        let mut arrivals = self.arrivals.lock();
+        while !arrivals.called {
+            if arrivals.closed && arrivals.group.is_empty() {
+                return false;
+            }
+            self.called.wait(&mut arrivals);
+        }
+        true
+    }
+
+    /// The group that fills up, if there is one.
+    pub fn take(&self) -> Option<Filling> {
+        let mut arrivals = self.arrivals.lock();
+        if arrivals.group.is_empty() {
+            return None;
+        }
+        arrivals.called = false;
         self.taken.notify_all();
-        Some(group)
+        Some(std::mem::take(&mut arrivals.group))
+    }
+
+    /// Finds a thread that commits the group that fills up, if it has a batch: a thread that waits
+    /// for it, otherwise the commit thread.
+    pub fn hand_over(&self) {
+        let mut arrivals = self.arrivals.lock();
+        let is_waiting = !arrivals.group.is_empty() && !arrivals.called;
+        if is_waiting && !arrivals.group.fill.offer_role() {
+            self.call(&mut arrivals);
+        }
+    }
+}
+
+impl Arrivals {
+    fn push(&mut self, submitted: Submitted) -> Result<Ticket> {
+        if self.closed { Err(CLOSED) } else { Ok(self.group.push(submitted)) }
     }
 }
 
 impl Filling {
+    /// Whether there is nothing to do for it.
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && !self.vouch
+    }
+
     fn push(&mut self, submitted: Submitted) -> Ticket {
         self.bytes += submitted.batch.record_bytes_bound();
         self.memory_bytes += submitted.memory_bytes();
@@ -164,7 +208,7 @@ impl Filling {
 
 /// Looks up, on the caller's thread, what the active memtable does not know: the ends of timelines,
 /// and the use of an id.
-fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
+pub fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
     let view = state.view.load();
     let memtable = view.active.from();
     let hint = |key| -> Result<Option<EndHint>> {
@@ -201,123 +245,4 @@ pub fn find_id(
     let first = &batch.targets[0];
     let key = Key { timeline: batch.timeline(first.store, &first.name), hash: first.hash };
     Reading::for_commit(state, view, key).id(id, state.remembered_from_ms())
-}
-
-#[cfg(all(test, loom))]
-mod modelled {
-    use std::task::Waker;
-
-    use loom::thread::JoinHandle;
-
-    use super::*;
-    use crate::entry::Receipt;
-
-    /// A commit thread that commits nothing and resolves each group. It returns the number of
-    /// batches.
-    fn commit_all(queue: &Arc<Queue>) -> JoinHandle<usize> {
-        let queue = queue.clone();
-        loom::thread::spawn(move || {
-            let mut committed = 0;
-            while let Some(group) = queue.take() {
-                let receipt =
-                    || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
-                committed += group.batches.len();
-                let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
-                wakers.into_iter().for_each(Waker::wake);
-            }
-            committed
-        })
-    }
-
-    #[test]
-    fn every_submitted_batch_is_answered_and_the_commit_thread_ends() {
-        loom::model(|| {
-            let queue = Arc::new(Queue::default());
-            let committer = commit_all(&queue);
-            let submitter = loom::thread::spawn({
-                let queue = queue.clone();
-                move || queue.seal().expect("is open").wait().is_ok()
-            });
-            assert!(queue.seal().expect("is open").wait().is_ok());
-            assert!(submitter.join().expect("no panic"));
-            queue.close();
-            assert_eq!(committer.join().expect("no panic"), 2);
-        });
-    }
-
-    /// Pushes two batches into a group that is above its limit with one.
-    fn push_two(queue: &Queue) -> Vec<Ticket> {
-        let tickets = queue.push((0..2).map(|_| Ok(Submitted::nothing())).collect(), 0);
-        tickets.into_iter().flatten().collect()
-    }
-
-    #[test]
-    fn who_waits_for_room_in_the_group_goes_on_when_it_is_taken() {
-        loom::model(|| {
-            let queue = Arc::new(Queue::default());
-            let committer = commit_all(&queue);
-            let tickets = push_two(&queue);
-            assert_eq!(tickets.len(), 2);
-            tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
-            queue.close();
-            assert_eq!(committer.join().expect("no panic"), 2);
-        });
-    }
-
-    #[test]
-    fn who_waits_for_room_in_the_group_is_let_go_by_a_close_though_nobody_takes_it() {
-        loom::model(|| {
-            let queue = Arc::new(Queue::default());
-            let submitter = loom::thread::spawn({
-                let queue = queue.clone();
-                move || push_two(&queue).len()
-            });
-            queue.close();
-            assert!(submitter.join().expect("no panic") < 2);
-        });
-    }
-
-    #[test]
-    fn a_commit_thread_that_waits_is_woken_to_vouch() {
-        loom::model(|| {
-            let queue = Arc::new(Queue::default());
-            let committer = loom::thread::spawn({
-                let queue = queue.clone();
-                move || queue.take().is_some_and(|group| group.vouch && group.batches.is_empty())
-            });
-            queue.vouch();
-            assert!(committer.join().expect("no panic"));
-        });
-    }
-
-    #[test]
-    fn who_asks_to_vouch_beside_a_batch_and_a_close_keeps_nobody_waiting() {
-        loom::model(|| {
-            let queue = Arc::new(Queue::default());
-            let committer = commit_all(&queue);
-            let asker = loom::thread::spawn({
-                let queue = queue.clone();
-                move || queue.vouch()
-            });
-            assert!(queue.seal().expect("is open").wait().is_ok());
-            queue.close();
-            asker.join().expect("no panic");
-            assert_eq!(committer.join().expect("no panic"), 1);
-        });
-    }
-
-    #[test]
-    fn a_batch_beside_a_close_is_refused_or_answered() {
-        loom::model(|| {
-            let queue = Arc::new(Queue::default());
-            let committer = commit_all(&queue);
-            let submitter = loom::thread::spawn({
-                let queue = queue.clone();
-                move || queue.seal().map(|ticket| ticket.wait().expect("commits")).is_ok()
-            });
-            queue.close();
-            let taken = submitter.join().expect("no panic");
-            assert_eq!(committer.join().expect("no panic"), usize::from(taken));
-        });
-    }
 }

@@ -18,7 +18,11 @@ use crate::locks::{Condvar, Mutex};
 #[derive(Default)]
 pub(crate) struct Fill {
     state: Mutex<FillState>,
+    /// For threads in `Ticket::wait`.
     resolved: Condvar,
+    /// For threads in `Ticket::wait_or_lead`: the fill is resolved, or one of them is offered the
+    /// committer's role.
+    resolved_or_offered: Condvar,
 }
 
 #[derive(Default)]
@@ -26,6 +30,10 @@ struct FillState {
     /// One per batch; taken by its ticket.
     outcomes: Option<Vec<Option<Result<Receipt>>>>,
     wakers: Vec<Waker>,
+    /// The threads in `Ticket::wait_or_lead`.
+    waiting_or_leading: usize,
+    /// Whether one of them is to try to lead.
+    offered: bool,
 }
 
 impl Fill {
@@ -45,7 +53,19 @@ impl Fill {
             std::mem::take(&mut state.wakers)
         };
         self.resolved.notify_all();
+        self.resolved_or_offered.notify_all();
         wakers
+    }
+
+    /// Offers the committer's role to a thread that waits and would lead. False if there is none.
+    pub fn offer_role(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.waiting_or_leading == 0 {
+            return false;
+        }
+        state.offered = true;
+        self.resolved_or_offered.notify_one();
+        true
     }
 }
 
@@ -75,6 +95,23 @@ impl Ticket {
                 return outcomes[self.place].take().expect(TAKEN);
             }
             self.fill.resolved.wait(&mut state);
+        }
+    }
+
+    /// The same for a thread that commits the group itself if nobody else does: `lead` is called
+    /// before each wait. After it has taken the role, the group is committed.
+    pub(crate) fn wait_or_lead(self, lead: impl Fn()) -> Result<Receipt> {
+        loop {
+            lead();
+            let mut state = self.fill.state.lock();
+            state.waiting_or_leading += 1;
+            while state.outcomes.is_none() && !std::mem::take(&mut state.offered) {
+                self.fill.resolved_or_offered.wait(&mut state);
+            }
+            state.waiting_or_leading -= 1;
+            if let Some(outcomes) = &mut state.outcomes {
+                return outcomes[self.place].take().expect(TAKEN);
+            }
         }
     }
 }

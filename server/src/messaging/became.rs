@@ -232,12 +232,12 @@ impl Messaging {
                 };
                 batch.append(&self.state, &names::message_ledger(conv, about), &record.encode())
             });
-            self.engine.submit(batch)?.wait()?;
+            self.engine.commit(batch)?;
         }
         let body = body_of_record(changes.len() as u64, 0, None, When::at(0));
         let whole = Event { body, ..Event::new(Kind::Reset, conv, &Bytes::new()) };
         let batch = Batch::new().append(&self.state, &name, &whole.encode());
-        self.engine.submit(batch.if_last_of(&self.state, &name, last))?.wait()?;
+        self.engine.commit(batch.if_last_of(&self.state, &name, last))?;
         self.state.trim(&name, Trim::Before(last + 1))?;
         Ok(())
     }
@@ -351,7 +351,7 @@ impl Messaging {
                 }
             }
             if !is_empty {
-                self.engine.submit(batch)?.wait()?;
+                self.engine.commit(batch)?;
             }
         }
         Ok(())

@@ -64,7 +64,7 @@ impl Messaging {
                 Decision::Known(known) => return Ok(known),
                 Decision::Commit(batch, basis) => (batch, basis),
             };
-            match self.engine.submit(*batch)?.wait() {
+            match self.engine.commit(*batch) {
                 Ok(receipt) => return Ok(answer(receipt)),
                 Err(error) if basis.is_some() && Basis::has_moved(&error) => {}
                 Err(error) => return Err(error.into()),

@@ -238,7 +238,7 @@ impl<S: State> Ledgers<S> {
             .iter()
             .chain(&records)
             .fold(batch, |batch, record| batch.append(&self.store, name, &record.encode()));
-        match engine.submit(batch)?.wait() {
+        match engine.commit(batch) {
             Ok(receipt) => {
                 self.store.trim(name, Trim::Before(receipt.sequences[0]))?;
                 Ok(())

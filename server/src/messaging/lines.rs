@@ -70,7 +70,7 @@ pub fn forget(engine: &Engine) -> Result<(), Error> {
 /// that there were lines.
 pub fn start_again(engine: &Engine, pulled: &Store) -> Result<(), Error> {
     let line = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new()).encode();
-    let begun = engine.submit(Batch::new().append(pulled, names::PULLED_LOG, &line))?.wait()?;
+    let begun = engine.commit(Batch::new().append(pulled, names::PULLED_LOG, &line))?;
     pulled.trim(names::PULLED_LOG, Trim::Before(begun.sequences[0] + 1)).map(drop)
 }
 

@@ -221,7 +221,7 @@ impl Messaging {
         let batch = std::iter::once(&reset)
             .chain(records)
             .fold(Batch::new(), |batch, record| batch.append(&self.state, name, &record.encode()));
-        self.engine.submit(batch.if_last_of(&self.state, name, last))?.wait()?;
+        self.engine.commit(batch.if_last_of(&self.state, name, last))?;
         self.state.trim(name, Trim::Before(last + 1))?;
         Ok(())
     }
@@ -307,7 +307,7 @@ impl Messaging {
                 }
             }
             if !is_empty {
-                self.engine.submit(batch)?.wait()?;
+                self.engine.commit(batch)?;
             }
         }
         Ok(())

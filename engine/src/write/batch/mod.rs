@@ -51,7 +51,7 @@ pub enum Durability {
 /// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
 /// let (messages, sync) = (engine.create_store("messages", 0)?, engine.create_store("sync", 0)?);
 /// let targets = [(&messages, b"c/room".as_slice()), (&sync, b"u/ann"), (&sync, b"u/bob")];
-/// let receipt = engine.submit(strandline::Batch::new().fan_out(b"hello", targets))?.wait()?;
+/// let receipt = engine.commit(strandline::Batch::new().fan_out(b"hello", targets))?;
 /// assert_eq!(receipt.sequences, [1, 1, 1]);
 /// # Ok::<(), strandline::Error>(())
 /// ```

@@ -1,0 +1,281 @@
+//! Who commits: the queue, and the committer's role.
+//!
+//! ```text
+//!  commit ──> queue ──role is free──> the caller commits the group, its own batch in it
+//!                   ──role is taken─> the caller waits
+//!  submit ──> queue ──call──────────> the commit thread commits the group
+//!  end of a commit ─────────────────> a thread that waits for the next group, or the commit
+//!                                     thread
+//! ```
+//!
+//! The role is one lock around everything that a commit changes. A caller that waits for its batch
+//! takes the role if it is free: handing a batch to another thread and being woken by it costs more
+//! than the commit. The commit thread serves batches that nobody waits for.
+//!
+//! Every group finds a thread:
+//! * after a push, either its caller tries the role, or the commit thread is called;
+//! * a caller that finds the role taken is served by the holder: whoever releases the role looks at
+//!   the queue *after* that, and offers the role to a thread that waits for the group, or calls the
+//!   commit thread;
+//! * a thread that is offered the role and finds it taken again is served by the new holder.
+//!
+//! A holder commits one group, then hands over. So no caller works for others without end.
+//!
+//! This file does not know how a group is committed.
+
+use crate::entry::Receipt;
+use crate::error::Result;
+use crate::locks::Mutex;
+use crate::write::queue::{Filling, Queue, Submitted};
+use crate::write::ticket::Ticket;
+
+/// Commits groups.
+pub trait Commit {
+    /// Commits a group and resolves its tickets. Does not panic.
+    fn commit(&mut self, group: Filling);
+}
+
+/// The queue, and the role of the thread that commits.
+pub struct Pipeline<C> {
+    queue: Queue,
+    /// `None`: nothing is committed any more.
+    role: Mutex<Option<C>>,
+    /// The size of the group that fills up, above which a push waits.
+    limit: usize,
+}
+
+impl<C: Commit> Pipeline<C> {
+    /// A pipeline. Without a committer it takes no batches.
+    pub fn new(committer: Option<C>, limit: usize) -> Pipeline<C> {
+        let pipeline = Pipeline { queue: Queue::default(), role: Mutex::new(committer), limit };
+        if pipeline.role.lock().is_none() {
+            pipeline.close();
+        }
+        pipeline
+    }
+
+    /// Queues batches in this order for the commit thread; a batch that was refused keeps its
+    /// error. Waits only while the group that fills up is above its limit.
+    pub fn submit(
+        &self,
+        batches: impl IntoIterator<Item = Result<Submitted>>,
+    ) -> Vec<Result<Ticket>> {
+        self.queue.push(batches, self.limit, true)
+    }
+
+    /// Commits a batch, on this thread if the role is free.
+    pub fn commit(&self, batch: Submitted) -> Result<Receipt> {
+        let tickets = self.queue.push([Ok(batch)], self.limit, false);
+        let ticket = tickets.into_iter().next().expect("one batch, one ticket")?;
+        ticket.wait_or_lead(|| self.lead())
+    }
+
+    /// Asks the commit thread to seal the active memtable after everything submitted so far. The
+    /// ticket resolves when this is done.
+    pub fn seal(&self) -> Result<Ticket> {
+        self.queue.seal()
+    }
+
+    /// Asks for a group without records after the last one. Nobody waits for it.
+    pub fn vouch(&self) {
+        self.queue.vouch();
+    }
+
+    /// Takes no more batches: the commit thread ends when the queued ones are committed.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Commits the group that fills up, if no thread has the role.
+    fn lead(&self) {
+        if let Some(mut role) = self.role.try_lock() {
+            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take()) {
+                committer.commit(group);
+            }
+            drop(role);
+            self.queue.hand_over();
+        }
+    }
+
+    /// The commit thread: commits the groups that it is called for until the queue is closed and
+    /// empty. Then nobody has the role any more.
+    pub fn run(&self) {
+        while self.queue.wait_for_call() {
+            let mut role = self.role.lock();
+            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take()) {
+                committer.commit(group);
+            }
+            drop(role);
+            self.queue.hand_over();
+        }
+        self.role.lock().take();
+    }
+}
+
+#[cfg(all(test, loom))]
+mod modelled {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use loom::thread::JoinHandle;
+
+    use super::*;
+
+    /// Commits nothing, and resolves each group. Counts batches and confirmations.
+    #[derive(Default)]
+    struct BatchCounter {
+        batches: usize,
+        vouched: usize,
+    }
+
+    impl Commit for BatchCounter {
+        fn commit(&mut self, group: Filling) {
+            let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
+            self.batches += group.batches.len();
+            self.vouched += usize::from(group.vouch);
+            let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    type Modelled = Arc<Pipeline<BatchCounter>>;
+
+    fn pipeline(limit: usize) -> Modelled {
+        Arc::new(Pipeline::new(Some(BatchCounter::default()), limit))
+    }
+
+    /// The commit thread. It ends without the role.
+    fn commit_thread(pipeline: &Modelled) -> JoinHandle<()> {
+        let pipeline = pipeline.clone();
+        loom::thread::spawn(move || pipeline.run())
+    }
+
+    fn commit(pipeline: &Modelled) -> Result<Receipt> {
+        pipeline.commit(Submitted::nothing())
+    }
+
+    fn submit(pipeline: &Modelled, count: usize) -> Vec<Ticket> {
+        let tickets = pipeline.submit((0..count).map(|_| Ok(Submitted::nothing())));
+        tickets.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn callers_that_wait_are_all_answered_whoever_leads() {
+        loom::model(|| {
+            let pipeline = pipeline(1 << 20);
+            let thread = commit_thread(&pipeline);
+            let other = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || commit(&pipeline).is_ok()
+            });
+            assert!(submit(&pipeline, 0).is_empty());
+            assert!(commit(&pipeline).is_ok());
+            assert!(other.join().expect("no panic"));
+            pipeline.close();
+            thread.join().expect("no panic");
+            assert!(pipeline.role.lock().is_none(), "nobody commits after the end");
+        });
+    }
+
+    #[test]
+    fn a_batch_that_nobody_waits_for_is_committed_beside_a_caller_that_leads() {
+        loom::model(|| {
+            let pipeline = pipeline(1 << 20);
+            let thread = commit_thread(&pipeline);
+            let leader = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || commit(&pipeline).is_ok()
+            });
+            for ticket in submit(&pipeline, 1) {
+                assert!(ticket.wait().is_ok());
+            }
+            assert!(leader.join().expect("no panic"));
+            pipeline.close();
+            thread.join().expect("no panic");
+        });
+    }
+
+    #[test]
+    fn dropped_tickets_leave_no_batch_behind() {
+        loom::model(|| {
+            let pipeline = pipeline(1 << 20);
+            let leader = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || commit(&pipeline).is_ok()
+            });
+            drop(submit(&pipeline, 1));
+            pipeline.close();
+            // The close waits for nothing: the commit thread does, and it may start last.
+            let taken = leader.join().expect("no panic");
+            let counts = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || {
+                    while pipeline.queue.wait_for_call() {
+                        pipeline.lead();
+                    }
+                    pipeline.role.lock().take().map(|counter| counter.batches)
+                }
+            });
+            assert_eq!(counts.join().expect("no panic"), Some(1 + usize::from(taken)));
+        });
+    }
+
+    #[test]
+    fn a_caller_beside_a_close_is_refused_or_answered() {
+        loom::model(|| {
+            let pipeline = pipeline(1 << 20);
+            let thread = commit_thread(&pipeline);
+            let caller = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || drop(commit(&pipeline))
+            });
+            pipeline.close();
+            caller.join().expect("no panic");
+            thread.join().expect("no panic");
+            assert!(pipeline.queue.take().is_none(), "no batch is left");
+        });
+    }
+
+    #[test]
+    fn a_caller_that_waits_for_room_goes_on_when_the_group_is_taken() {
+        loom::model(|| {
+            let pipeline = pipeline(0);
+            let thread = commit_thread(&pipeline);
+            let tickets = submit(&pipeline, 2);
+            assert_eq!(tickets.len(), 2);
+            tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+            pipeline.close();
+            thread.join().expect("no panic");
+        });
+    }
+
+    #[test]
+    fn a_close_releases_a_caller_that_waits_for_room() {
+        loom::model(|| {
+            let pipeline = pipeline(0);
+            let submitter = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || submit(&pipeline, 2).len()
+            });
+            pipeline.close();
+            assert!(submitter.join().expect("no panic") < 2);
+        });
+    }
+
+    #[test]
+    fn a_confirmation_is_written_beside_a_seal_and_a_close() {
+        loom::model(|| {
+            let pipeline = pipeline(1 << 20);
+            let thread = commit_thread(&pipeline);
+            let asker = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || pipeline.vouch()
+            });
+            assert!(pipeline.seal().expect("is open").wait().is_ok());
+            asker.join().expect("no panic");
+            pipeline.close();
+            thread.join().expect("no panic");
+            assert!(pipeline.queue.take().is_none(), "no request is left");
+        });
+    }
+}
