@@ -1,7 +1,7 @@
 //! The public interface: an engine and its stores.
 //!
 //! ```text
-//!  Engine ─┬─ commit thread      write/commit.rs     the only writer of the log and the memtable
+//!  Engine ─┬─ commit thread      write/pipeline.rs   commits what no caller waits for
 //!          ├─ flush thread       upkeep/flush.rs     memtables to segments
 //!          ├─ compaction thread  upkeep/compact/     segments to larger segments
 //!          ├─ expiry thread      upkeep/expire.rs    all work that depends on time
@@ -9,6 +9,7 @@
 //!          └─ wake thread        notify/wake.rs      wakers, which are code of the caller
 //! ```
 //!
+//! A caller that waits for its batch commits it on its own thread (`write/pipeline.rs`).
 //! `running.rs` starts and stops the threads. A read-only engine has only the wake thread.
 //!
 //! Clones are handles of the same engine; dropping the last handle stops the threads. Only

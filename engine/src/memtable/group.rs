@@ -33,7 +33,7 @@ impl Body {
     }
 }
 
-/// The part that the commit thread applies at once. It is reused, so that a group allocates only
+/// The part that the committer applies at once. It is reused, so that a group allocates only
 /// what it keeps.
 #[derive(Debug)]
 pub struct Group {

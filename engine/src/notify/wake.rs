@@ -2,7 +2,7 @@
 //! (P9).
 //!
 //! ```text
-//!  commit thread ──wakers of a group──> queue ──all at once──> wake thread: wakes each,
+//!  committer     ──wakers of a group──> queue ──all at once──> wake thread: wakes each,
 //!                                                              drops what it owned
 //! ```
 //!

@@ -4,7 +4,7 @@
 //! timelines that show it.
 //!
 //! ```text
-//!  commit thread ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list,
+//!  committer     ──publish(timeline)──> table: timeline → watches ──> the watcher's ready list,
 //!                │                                                    waiting threads
 //!                └──> returns the wakers to be woken, outside the commit path
 //! ```
@@ -460,7 +460,7 @@ mod modelled {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// The commit thread: makes each entry visible, then publishes it unless nobody watches.
+    /// The committer: makes each entry visible, then publishes it unless nobody watches.
     fn commit_two(table: &Arc<WatchTable>, visible: &Arc<Mutex<u64>>) -> JoinHandle<()> {
         let (table, visible) = (table.clone(), visible.clone());
         loom::thread::spawn(move || {

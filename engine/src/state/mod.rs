@@ -1,7 +1,7 @@
 //! The parts of an open engine that its paths share, and the signals between its threads.
 //!
 //! ```text
-//!  commit thread ──sealed a memtable──> flush thread ──flushed──> compaction thread
+//!  committer     ──sealed a memtable──> flush thread ──flushed──> compaction thread
 //!        ^────────────── progress (or: the disk is full) ──────────────┘
 //! ```
 //!

@@ -7,7 +7,7 @@
 //!
 //! 1. While the reader holds the lock of its shard of pins, it takes the view and the watermark,
 //!    and adds its pin.
-//! 2. The commit thread asks for the lowest pin before it applies a group. A reader that it misses
+//! 2. The committer asks for the lowest pin before it applies a group. A reader that it misses
 //!    takes its pin later, and so has at least the watermark that is published by then.
 //!
 //! A [`Snapshot`](crate::Snapshot) holds a moment as long as the caller wants. The flushed
