@@ -14,7 +14,7 @@
 //! entry is the number of its body, four bytes: a fan-out to 500 receivers costs one body and 500
 //! numbers. Names are not kept in order; a flush sorts them once.
 //!
-//! Only one thread writes: the one that commits, or the thread that opens the engine, during replay.
+//! One thread at a time writes: the committer, or, during replay, the thread that opens the engine.
 //! It first adds the bodies of a group, then the entries that name them, so that a reader that
 //! finds an entry also finds its body. A group is applied after its write, and after its sync if
 //! one was asked for, so its content is as durable as its batches asked.
