@@ -1,7 +1,7 @@
 //! The public interface: an engine and its stores.
 //!
 //! ```text
-//!  Engine ─┬─ commit thread      write/pipeline.rs   commits what no caller waits for
+//!  Engine ─┬─ commit thread      write/pipeline.rs   commits what callers do not commit
 //!          ├─ flush thread       upkeep/flush.rs     memtables to segments
 //!          ├─ compaction thread  upkeep/compact/     segments to larger segments
 //!          ├─ expiry thread      upkeep/expire.rs    all work that depends on time

@@ -207,6 +207,7 @@ impl Threads {
         self.pipeline.close();
         let mut threads = workers.threads.drain(..);
         threads.next().into_iter().for_each(join);
+        self.pipeline.end();
         state.wake.hand_over(state.watch.close());
         state.closing.set();
         state.progress.end();

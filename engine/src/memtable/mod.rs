@@ -55,8 +55,8 @@ const TAKEN: usize = 64;
 const PIECE: usize = 4096;
 
 /// The memory of a slot without its entries: the slot, in a list that grows by doubling and is
-/// three quarters full on average; its index in the table; and the last sequence that the commit
-/// thread gave. The latter two, rounded up: (4 + 1) × 16/7 in a table that is at least 7/16 full,
+/// three quarters full on average; its index in the table; and the last sequence that the committer
+/// gave. The latter two, rounded up: (4 + 1) × 16/7 in a table that is at least 7/16 full,
 /// and 8 × 4/3 in a list, are 22.
 const SLOT_BYTES: usize = size_of::<Slot>() * 4 / 3 + 24;
 

@@ -1,4 +1,4 @@
-//! The active log file and the active memtable: what the commit loop changes in an engine.
+//! The active log file and the active memtable: what a commit changes in an engine.
 //!
 //! Both have one writer, the thread with the committer's role (`pipeline`). `rotate` replaces them.
 //!

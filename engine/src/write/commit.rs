@@ -41,7 +41,7 @@ use crate::write::decide::{Decisions, Ground, Known};
 use crate::write::pipeline::Commit;
 use crate::write::queue::{Filling, Submitted};
 
-/// What the commit loop needs: `Active` in an engine.
+/// What a commit needs: `Active` in an engine.
 pub trait Environment {
     /// What decisions need in addition to the active memtable.
     type Known: Known;

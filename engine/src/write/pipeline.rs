@@ -23,11 +23,13 @@
 //!
 //! This file does not know how a group is committed.
 
+use std::sync::Arc;
+
 use crate::entry::Receipt;
 use crate::error::Result;
 use crate::locks::Mutex;
 use crate::write::queue::{Filling, Queue, Submitted};
-use crate::write::ticket::Ticket;
+use crate::write::ticket::{Fill, Ticket};
 
 /// Commits groups.
 pub trait Commit {
@@ -67,7 +69,7 @@ impl<C: Commit> Pipeline<C> {
     pub fn commit(&self, batch: Submitted) -> Result<Receipt> {
         let tickets = self.queue.push([Ok(batch)], self.limit, false);
         let ticket = tickets.into_iter().next().expect("one batch, one ticket")?;
-        ticket.wait_or_lead(|| self.lead())
+        ticket.wait_or_lead(|fill| self.lead(fill))
     }
 
     /// Asks the commit thread to seal the active memtable after everything submitted so far. The
@@ -86,10 +88,11 @@ impl<C: Commit> Pipeline<C> {
         self.queue.close();
     }
 
-    /// Commits the group that fills up, if no thread has the role.
-    fn lead(&self) {
+    /// Commits the caller's group, if no thread has the role. If the group was committed meanwhile,
+    /// the one that fills up now is left to its own callers.
+    fn lead(&self, own: &Arc<Fill>) {
         if let Some(mut role) = self.role.try_lock() {
-            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take()) {
+            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take(Some(own))) {
                 committer.commit(group);
             }
             drop(role);
@@ -98,23 +101,27 @@ impl<C: Commit> Pipeline<C> {
     }
 
     /// The commit thread: commits the groups that it is called for until the queue is closed and
-    /// empty. Then nobody has the role any more.
+    /// empty.
     pub fn run(&self) {
         while self.queue.wait_for_call() {
             let mut role = self.role.lock();
-            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take()) {
+            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take(None)) {
                 committer.commit(group);
             }
             drop(role);
             self.queue.hand_over();
         }
+    }
+
+    /// Waits for the last caller that commits, and drops the committer: nobody commits any more.
+    /// Called after the close, when the commit thread has ended.
+    pub fn end(&self) {
         self.role.lock().take();
     }
 }
 
 #[cfg(all(test, loom))]
 mod modelled {
-    use std::sync::Arc;
     use std::task::Waker;
 
     use loom::thread::JoinHandle;
@@ -144,7 +151,13 @@ mod modelled {
         Arc::new(Pipeline::new(Some(BatchCounter::default()), limit))
     }
 
-    /// The commit thread. It ends without the role.
+    /// What was committed, batches and confirmations. Nothing is committed any more.
+    fn counted(pipeline: &Modelled) -> (usize, usize) {
+        let counter = pipeline.role.lock().take().expect("nobody has ended it");
+        (counter.batches, counter.vouched)
+    }
+
+    /// The commit thread.
     fn commit_thread(pipeline: &Modelled) -> JoinHandle<()> {
         let pipeline = pipeline.clone();
         loom::thread::spawn(move || pipeline.run())
@@ -180,7 +193,7 @@ mod modelled {
             assert!(other.join().expect("no panic"));
             pipeline.close();
             thread.join().expect("no panic");
-            assert!(pipeline.role.lock().is_none(), "nobody commits after the end");
+            assert_eq!(counted(&pipeline), (2, 0));
         });
     }
 
@@ -212,18 +225,10 @@ mod modelled {
             });
             drop(submit(&pipeline, 1));
             pipeline.close();
-            // The close waits for nothing: the commit thread does, and it may start last.
+            // The commit thread may start last.
             let taken = leader.join().expect("no panic");
-            let counts = loom::thread::spawn({
-                let pipeline = pipeline.clone();
-                move || {
-                    while pipeline.queue.wait_for_call() {
-                        pipeline.lead();
-                    }
-                    pipeline.role.lock().take().map(|counter| counter.batches)
-                }
-            });
-            assert_eq!(counts.join().expect("no panic"), Some(1 + usize::from(taken)));
+            commit_thread(&pipeline).join().expect("no panic");
+            assert_eq!(counted(&pipeline), (1 + usize::from(taken), 0));
         });
     }
 
@@ -239,7 +244,7 @@ mod modelled {
             pipeline.close();
             caller.join().expect("no panic");
             thread.join().expect("no panic");
-            assert!(pipeline.queue.take().is_none(), "no batch is left");
+            assert!(pipeline.queue.take(None).is_none(), "no batch is left");
         });
     }
 
@@ -253,6 +258,23 @@ mod modelled {
             tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
             pipeline.close();
             thread.join().expect("no panic");
+        });
+    }
+
+    #[test]
+    fn callers_that_wait_for_room_and_then_for_their_batch_are_answered() {
+        three_threads(|| {
+            let pipeline = pipeline(0);
+            let thread = commit_thread(&pipeline);
+            let other = loom::thread::spawn({
+                let pipeline = pipeline.clone();
+                move || commit(&pipeline).is_ok()
+            });
+            assert!(commit(&pipeline).is_ok());
+            assert!(other.join().expect("no panic"));
+            pipeline.close();
+            thread.join().expect("no panic");
+            assert_eq!(counted(&pipeline), (2, 0));
         });
     }
 
@@ -282,7 +304,7 @@ mod modelled {
             asker.join().expect("no panic");
             pipeline.close();
             thread.join().expect("no panic");
-            assert!(pipeline.queue.take().is_none(), "no request is left");
+            assert_eq!(counted(&pipeline), (1, 1));
         });
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! The size of the group that fills up is limited; while it is above the limit, submitters wait.
 //!
-//! This file does not know which thread commits.
+//! This file does not know how a group is committed.
 
 use std::sync::Arc;
 
@@ -164,10 +164,11 @@ impl Queue {
         true
     }
 
-    /// The group that fills up, if there is one.
-    pub fn take(&self) -> Option<Filling> {
+    /// The group that fills up, if there is one. With `only`, if it is that one.
+    pub fn take(&self, only: Option<&Arc<Fill>>) -> Option<Filling> {
         let mut arrivals = self.arrivals.lock();
-        if arrivals.group.is_empty() {
+        let is_other = |fill| !Arc::ptr_eq(&arrivals.group.fill, fill);
+        if arrivals.group.is_empty() || only.is_some_and(is_other) {
             return None;
         }
         arrivals.called = false;
@@ -175,7 +176,7 @@ impl Queue {
         Some(std::mem::take(&mut arrivals.group))
     }
 
-    /// Finds a thread that commits the group that fills up, if it has a batch: a thread that waits
+    /// Finds a thread that commits the group that fills up, if there is one: a thread that waits
     /// for it, otherwise the commit thread.
     pub fn hand_over(&self) {
         let mut arrivals = self.arrivals.lock();

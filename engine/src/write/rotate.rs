@@ -23,9 +23,10 @@ impl Active {
         let is_full = self.memtable.bytes() >= self.state.options.memtable_bytes();
         if is_full || !self.memtable.may_start_at(start_ms) {
             took_long = true;
-            match self.wait_for_flush() {
+            let mut has_waited = false;
+            match self.wait_for_flush(&mut has_waited) {
                 Ok(()) => {
-                    self.wait_for_merge();
+                    self.wait_for_merge(&mut has_waited);
                     self.seal()?;
                 }
                 // Only changes that free space are accepted in this case, into a memtable that is
@@ -78,8 +79,7 @@ impl Active {
         })
     }
 
-    fn wait_for_flush(&self) -> Result<()> {
-        let mut has_waited = false;
+    fn wait_for_flush(&self, has_waited: &mut bool) -> Result<()> {
         loop {
             let seen = self.state.progress.changes();
             if self.state.view.load().sealed.len() < MAX_SEALED {
@@ -88,11 +88,11 @@ impl Active {
             if let Some(failure) = self.state.progress.flush_failure() {
                 return Err(failure);
             }
-            self.stall(seen, &mut has_waited);
+            self.stall(seen, has_waited);
         }
     }
 
-    /// Waits for progress. A commit that waits is counted once.
+    /// Waits for progress. A commit that makes room and waits is counted once.
     fn stall(&self, seen: u64, has_waited: &mut bool) {
         if !std::mem::replace(has_waited, true) {
             self.state.counters.stalls.add(1);
@@ -102,15 +102,14 @@ impl Active {
 
     /// Waits while merging is too far behind and makes progress: data that is written faster than
     /// it can be merged would fill the disk.
-    fn wait_for_merge(&self) {
-        let mut has_waited = false;
+    fn wait_for_merge(&self, has_waited: &mut bool) {
         loop {
             let seen = self.state.progress.changes();
             if self.state.reserve.is_out() || !(self.is_merge_behind)(&self.state) {
                 return;
             }
             self.state.merging.lag.hurry(true);
-            self.stall(seen, &mut has_waited);
+            self.stall(seen, has_waited);
         }
     }
 
@@ -132,7 +131,7 @@ impl Active {
     /// Seals the active memtable and changes to a new log file: after the flush, everything live on
     /// the disk is in segments.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
-        self.wait_for_flush()?;
+        self.wait_for_flush(&mut false)?;
         self.seal()?;
         let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
         self.in_use(file);

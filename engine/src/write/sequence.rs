@@ -2,7 +2,7 @@
 //! a cache ahead of the log.
 //!
 //! For each slot of the active memtable there is one number, the last sequence given, which only
-//! the commit thread knows. It is ahead of the memtable only while a group is written to the disk;
+//! the committer knows. It is ahead of the memtable only while a group is written to the disk;
 //! if the group is refused, the numbers are taken back.
 //!
 //! The end of a timeline without a slot is looked up by the caller before the batch is queued: an

@@ -1,4 +1,4 @@
-//! Tickets: the commit thread reports to all submitters of a group at once the outcome of their
+//! Tickets: the committer reports to all submitters of a group at once the outcome of their
 //! batches.
 //!
 //! A `Fill` is the group that fills up; each ticket has an index in it. Resolving a fill takes one
@@ -30,8 +30,8 @@ struct FillState {
     /// One per batch; taken by its ticket.
     outcomes: Option<Vec<Option<Result<Receipt>>>>,
     wakers: Vec<Waker>,
-    /// The threads in `Ticket::wait_or_lead`.
-    waiting_or_leading: usize,
+    /// The threads that sleep in `Ticket::wait_or_lead`.
+    would_lead: usize,
     /// Whether one of them is to try to lead.
     offered: bool,
 }
@@ -60,7 +60,7 @@ impl Fill {
     /// Offers the committer's role to a thread that waits and would lead. False if there is none.
     pub fn offer_role(&self) -> bool {
         let mut state = self.state.lock();
-        if state.waiting_or_leading == 0 {
+        if state.would_lead == 0 {
             return false;
         }
         state.offered = true;
@@ -99,16 +99,16 @@ impl Ticket {
     }
 
     /// The same for a thread that commits the group itself if nobody else does: `lead` is called
-    /// before each wait. After it has taken the role, the group is committed.
-    pub(crate) fn wait_or_lead(self, lead: impl Fn()) -> Result<Receipt> {
+    /// with the group before each wait. After it has taken the role, the group is committed.
+    pub(crate) fn wait_or_lead(self, lead: impl Fn(&Arc<Fill>)) -> Result<Receipt> {
         loop {
-            lead();
+            lead(&self.fill);
             let mut state = self.fill.state.lock();
-            state.waiting_or_leading += 1;
+            state.would_lead += 1;
             while state.outcomes.is_none() && !std::mem::take(&mut state.offered) {
                 self.fill.resolved_or_offered.wait(&mut state);
             }
-            state.waiting_or_leading -= 1;
+            state.would_lead -= 1;
             if let Some(outcomes) = &mut state.outcomes {
                 return outcomes[self.place].take().expect(TAKEN);
             }

@@ -80,7 +80,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn commit(engine: &Engine, batch: Batch) {
-    engine.submit(batch).expect("queued").wait().expect("commits");
+    engine.commit(batch).expect("commits");
 }
 
 fn bytes(number: usize, len: usize) -> Vec<u8> {

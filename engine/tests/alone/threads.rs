@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use strandline::clock::SystemClock;
 use strandline::vfs::simulated::{Op, SimulatedDisk};
 use strandline::vfs::{Dir, RawDirectory};
-use strandline::{Batch, Engine, Error, Limit, Options, Receipt, Store, Ticket, World};
+use strandline::{Batch, Durability, Engine, Error, Limit, Options, Receipt, Store, Ticket, World};
 
 use crate::alone;
 use crate::disks::as_the_disk;
@@ -512,4 +512,56 @@ fn many_threads_may_close_an_engine_and_each_finds_the_directory_free() {
         ends("a close", || closers.into_iter().all(|closer| closer.join().expect("no panic")));
     assert!(free);
     bench.wait_for_release();
+}
+
+#[test]
+fn callers_that_commit_end_before_the_directory_is_released() {
+    let bench = Bench::new();
+    let (engine, store) = bench.open();
+    let appended = Arc::new(AtomicUsize::new(0));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, appended) = (store.clone(), appended.clone());
+            std::thread::spawn(move || {
+                loop {
+                    match store.append(b"t", b"x") {
+                        Ok(_) => appended.fetch_add(1, Ordering::Relaxed),
+                        Err(Error::Closed { .. }) => return,
+                        Err(error) => panic!("{error}"),
+                    };
+                }
+            })
+        })
+        .collect();
+    while appended.load(Ordering::Relaxed) < 100 {
+        std::thread::yield_now();
+    }
+    ends("a close", move || engine.close()).expect("closes");
+    bench.wait_for_release();
+    let joined = move || callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
+    ends("the callers", joined);
+    let (_engine, store) = bench.open();
+    let end = store.end(b"t").expect("reads").0;
+    assert_eq!(end, appended.load(Ordering::Relaxed) as u64, "what was acknowledged, and no more");
+}
+
+#[test]
+fn callers_that_commit_and_batches_that_nobody_waits_for_are_all_answered() {
+    let bench = Bench::new();
+    let (engine, store) = bench.open();
+    let commit = &|how: usize| {
+        for _ in 0..200 {
+            let batch = Batch::new().append(&store, b"t", b"x").durability(Durability::Os);
+            match how {
+                0 | 1 => drop(engine.commit(batch).expect("commits")),
+                2 => drop(engine.submit(batch).expect("queued").wait().expect("commits")),
+                _ => drop(engine.submit(batch).expect("queued")),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..4).for_each(|how| drop(scope.spawn(move || commit(how))));
+    });
+    engine.flush().expect("everything before it is committed");
+    assert_eq!(store.end(b"t").expect("reads").0, 800);
 }

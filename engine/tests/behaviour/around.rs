@@ -42,7 +42,7 @@ fn body(number: usize, bytes: usize) -> Vec<u8> {
 }
 
 fn commit(engine: &Engine, batch: Batch) {
-    engine.submit(batch).expect("queued").wait().expect("committed");
+    engine.commit(batch).expect("committed");
 }
 
 /// The files, and their content.

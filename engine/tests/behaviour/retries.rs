@@ -16,7 +16,7 @@ fn open(dir: &tempfile::TempDir) -> (Engine, Store) {
 }
 
 fn commit(engine: &Engine, batch: Batch) -> Result<Receipt> {
-    engine.submit(batch)?.wait()
+    engine.commit(batch)
 }
 
 #[test]

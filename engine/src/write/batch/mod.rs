@@ -3,7 +3,7 @@
 //!
 //! A batch copies each body once, into the tail of its record; the memtable later keeps slices of
 //! the tail, except for a stamped body, of which it keeps a copy of its own with the origin. The
-//! commit thread copies the tail into the group that it writes to the log, and puts what only it
+//! committer copies the tail into the group that it writes to the log, and puts what only it
 //! knows, the sequences and the time, before the tail in the record.
 //!
 //! This folder does not know the log's files, or the content of any timeline.
@@ -330,7 +330,7 @@ impl Batch {
         self.wrong.get_or_insert(error);
     }
 
-    /// The batch in the form that the commit thread of this engine uses: encoded, with a checksum,
+    /// The batch in the form that the committer of this engine uses: encoded, with a checksum,
     /// its names hashed.
     pub(crate) fn prepare(
         mut self,

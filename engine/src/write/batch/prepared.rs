@@ -1,4 +1,4 @@
-//! A batch in the form that the commit thread uses: encoded, with a checksum, its names hashed.
+//! A batch in the form that the committer uses: encoded, with a checksum, its names hashed.
 //!
 //! This file does not know how a caller built it, or the content of any timeline.
 
@@ -82,7 +82,7 @@ pub struct Conditions {
     pub sequence: Option<Sequence>,
 }
 
-/// A batch ready for the commit thread.
+/// A batch ready for the committer.
 #[derive(Debug, Default)]
 pub struct Prepared {
     /// The record's tail: bodies, stores and names.

@@ -1,4 +1,4 @@
-//! The order of the commit loop, in an environment that records its steps: no disk, no threads.
+//! The order of a commit's steps, in an environment that records its steps: no disk, no threads.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -87,6 +87,7 @@ impl Environment for Scripted {
     }
 
     fn with_stores<T>(&mut self, commit: impl FnOnce(&mut Scripted) -> T) -> T {
+        self.step("stores");
         commit(self)
     }
 
@@ -142,7 +143,9 @@ impl Environment for Scripted {
         self.step(&format!("refused: {error}"));
     }
 
-    fn finished(&mut self) {}
+    fn finished(&mut self) {
+        self.step("finished");
+    }
 
     fn panicked(&self) -> Error {
         self.steps.borrow_mut().push("panicked".into());
@@ -218,7 +221,15 @@ fn a_group_is_written_and_synced_once_before_it_is_applied_and_published() {
     assert_eq!(sequences(&outcomes), [Some(41), Some(41), Some(42)]);
     assert_eq!(
         committer.steps(),
-        ["room from 1000", "write and sync", "apply at 1000", "publish 3 of 3", "wake"]
+        [
+            "room from 1000",
+            "stores",
+            "write and sync",
+            "apply at 1000",
+            "publish 3 of 3",
+            "wake",
+            "finished"
+        ]
     );
 }
 
@@ -226,7 +237,7 @@ fn a_group_is_written_and_synced_once_before_it_is_applied_and_published() {
 fn a_group_that_asks_for_no_sync_gets_none() {
     let mut committer = committer();
     assert!(committer.group(vec![append(b"a").durability(Durability::Os)])[0].is_ok());
-    assert_eq!(committer.steps()[1], "write");
+    assert_eq!(committer.steps()[2], "write");
 }
 
 #[test]
@@ -256,7 +267,7 @@ fn a_group_without_a_record_still_syncs_for_a_retry() {
     committer.steps();
     let again = committer.group(vec![append(b"a").id(b"x")]);
     assert!(again[0].as_ref().is_ok_and(|receipt| receipt.duplicate), "{again:?}");
-    assert_eq!(committer.steps()[1..3], ["write and sync", "apply"]);
+    assert_eq!(committer.steps()[2..4], ["write and sync", "apply"]);
 }
 
 #[test]
@@ -277,8 +288,9 @@ fn a_group_that_could_not_be_written_leaves_nothing_and_its_sequences_are_given_
     let outcomes = committer.group(vec![append(b"a"), append(b"b")]);
     assert_eq!(sequences(&outcomes), [None, None]);
     let steps = committer.steps();
-    assert_eq!(steps[..2], ["room from 1000", "write and sync"]);
-    assert!(steps[2..].iter().all(|step| step.starts_with("refused")), "{steps:?}");
+    assert_eq!(steps[..3], ["room from 1000", "stores", "write and sync"]);
+    assert_eq!(steps[3..].iter().filter(|step| step.starts_with("refused")).count(), 2);
+    assert_eq!((steps.len(), steps[5].as_str()), (6, "finished"));
     assert_eq!(sequences(&committer.group(vec![append(b"b"), append(b"a")])), [Some(41), Some(41)]);
 }
 
@@ -310,19 +322,19 @@ fn lifetimes_begin_after_the_wait_for_room_and_not_before_those_of_the_last_grou
     let mut committer = committer();
     committer.env.room_takes_ms = 500;
     committer.group(vec![append(b"a")]);
-    assert_eq!(committer.steps()[2], "apply at 1500");
+    assert_eq!(committer.steps()[3], "apply at 1500");
     // The clock is set back by a second.
     (committer.env.now_ms, committer.env.room_takes_ms) = (500, 0);
     committer.group(vec![append(b"a")]);
     let steps = committer.steps();
-    assert_eq!((steps[0].as_str(), steps[2].as_str()), ("room from 1500", "apply at 1500"));
+    assert_eq!((steps[0].as_str(), steps[3].as_str()), ("room from 1500", "apply at 1500"));
     // It was ahead by more than clocks that are set differ.
     committer.env.now_ms = 1_500 + 2 * SLACK_MS;
     committer.group(vec![append(b"a")]);
     committer.env.now_ms = 1_500;
     committer.steps();
     committer.group(vec![append(b"a")]);
-    assert_eq!(committer.steps()[2], "apply at 1500");
+    assert_eq!(committer.steps()[3], "apply at 1500");
 }
 
 #[test]
@@ -336,7 +348,7 @@ fn a_panic_refuses_the_group_and_a_panic_after_it_is_visible_changes_no_outcome(
     let mut committer = self::committer();
     committer.env.panics = "publish";
     assert_eq!(sequences(&committer.group(vec![append(b"a")])), [Some(41)]);
-    assert_eq!(committer.steps()[4..], ["panicked", "wake"]);
+    assert_eq!(committer.steps()[5..], ["panicked", "wake", "finished"]);
 }
 
 #[test]
@@ -357,7 +369,7 @@ fn an_empty_group_vouches_and_one_with_batches_does_not() {
     let mut group = filling(Vec::new());
     group.vouch = true;
     assert!(committer.answer(&group).is_empty());
-    assert_eq!(committer.steps(), ["vouch"]);
+    assert_eq!(committer.steps(), ["vouch", "finished"]);
     group.batches.push(submitted(append(b"a")));
     assert!(committer.answer(&group)[0].is_ok());
     assert!(!committer.steps().contains(&"vouch".into()));
