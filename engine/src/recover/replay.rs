@@ -10,7 +10,6 @@
 //! This file does not know files, or where the log ends (`wal/reader.rs`).
 
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -75,6 +74,8 @@ pub struct Replay {
     continue_after_damage: bool,
     /// The lsn of the group that is replayed.
     at: Lsn,
+    /// Why the record that is applied cannot be kept.
+    wrong: Option<Wrong>,
     /// The places of the group's bodies and edits.
     places: CommitPlaces,
     /// The position of each timeline's last entry, if entries may be missing. `None`: entries may
@@ -96,6 +97,7 @@ impl Replay {
             entries: 0,
             continue_after_damage,
             at: Lsn(0),
+            wrong: None,
             places: CommitPlaces::default(),
             last_entry_at: HashMap::new(),
         }
@@ -117,14 +119,9 @@ impl Replay {
     fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
         self.places.of_group(lsn);
         self.at = lsn;
-        let mut places = self.places;
         self.apply(record).inspect_err(|_| {
             self.group.clear();
             self.allocator.fall_back(0);
-            // It took its places in the commit: those of later records in its group depend on them.
-            let tail = Bytes::copy_from_slice(record.tail);
-            let _skipped = apply_record(record, &tail, &mut places, &mut Skipped);
-            self.places = places;
         })
     }
 
@@ -137,7 +134,8 @@ impl Replay {
         let mut places = self.places;
         let applied = apply_record(record, &tail, &mut places, self);
         self.places = places;
-        applied.map_err(|what| Wrong::Record(what.into()))??;
+        applied.map_err(|what| Wrong::Record(what.into()))?;
+        self.wrong.take().map_or(Ok(()), Err)?;
         // The open makes replayed groups durable before it serves them. Nothing reads yet, so no
         // history is needed: all of it is settled.
         self.view.active.apply(&mut self.group, self.at, Lsn(u64::MAX));
@@ -182,25 +180,13 @@ impl Replay {
         };
         Ok(memtable.insert(key, end))
     }
-}
 
-impl Sink for Replay {
-    type Error = Wrong;
-
-    fn body(&mut self, body: Body, is_copy: bool) {
-        if is_copy {
-            self.group.hold(body.bytes.len());
-        }
-        self.group.body(body);
-    }
-
-    fn entry(
+    fn take_entry(
         &mut self,
-        named: Named<'_>,
+        timeline: TimelineRef<'_>,
         sequence: Sequence,
         is_chosen: bool,
     ) -> Result<(), Wrong> {
-        let timeline = named.timeline;
         if self.is_dropped(timeline.store)? {
             return Ok(());
         }
@@ -230,41 +216,39 @@ impl Sink for Replay {
         Ok(())
     }
 
-    fn change(
+    fn take_change(
         &mut self,
-        named: Named<'_>,
+        timeline: TimelineRef<'_>,
         end: Sequence,
         effect: Effect,
         place: CommitPlace,
     ) -> Result<(), Wrong> {
-        if !self.is_dropped(named.timeline.store)? {
-            let slot = self.slot(named.timeline, end)?;
+        if !self.is_dropped(timeline.store)? {
+            let slot = self.slot(timeline, end)?;
             self.group.effect(slot, effect, place);
         }
         Ok(())
     }
 }
 
-/// Receives a record of which nothing is kept.
-struct Skipped;
-
-impl Sink for Skipped {
-    type Error = Infallible;
-
-    fn body(&mut self, _: Body, _: bool) {}
-
-    fn entry(&mut self, _: Named<'_>, _: Sequence, _: bool) -> Result<(), Infallible> {
-        Ok(())
+impl Sink for Replay {
+    fn body(&mut self, body: Body, is_copy: bool) {
+        if is_copy {
+            self.group.hold(body.bytes.len());
+        }
+        self.group.body(body);
     }
 
-    fn change(
-        &mut self,
-        _: Named<'_>,
-        _: Sequence,
-        _: Effect,
-        _: CommitPlace,
-    ) -> Result<(), Infallible> {
-        Ok(())
+    fn entry(&mut self, named: Named<'_>, sequence: Sequence, is_chosen: bool) {
+        if self.wrong.is_none() {
+            self.wrong = self.take_entry(named.timeline, sequence, is_chosen).err();
+        }
+    }
+
+    fn change(&mut self, named: Named<'_>, end: Sequence, effect: Effect, place: CommitPlace) {
+        if self.wrong.is_none() {
+            self.wrong = self.take_change(named.timeline, end, effect, place).err();
+        }
     }
 }
 

@@ -77,32 +77,19 @@ pub struct Named<'a> {
     pub timeline: TimelineRef<'a>,
 }
 
-/// Receives the effects of a record.
+/// Receives the effects of a record. It receives all of them, whatever it makes of them: the places
+/// of bodies and edits are those of the commit.
 pub trait Sink {
-    /// The reason why a record cannot be applied.
-    type Error;
-
     /// Receives a body; the entries that follow have it. `is_copy`: its bytes are not part of the
     /// tail.
     fn body(&mut self, body: Body, is_copy: bool);
 
     /// Receives an entry of the last body. `is_chosen`: the caller chose its sequence.
-    fn entry(
-        &mut self,
-        named: Named<'_>,
-        sequence: Sequence,
-        is_chosen: bool,
-    ) -> Result<(), Self::Error>;
+    fn entry(&mut self, named: Named<'_>, sequence: Sequence, is_chosen: bool);
 
     /// Receives a change. `end` is the last sequence of the timeline, or 0 for an id, whose
     /// timeline was appended to; `place` is the place of an edit's commit.
-    fn change(
-        &mut self,
-        named: Named<'_>,
-        end: Sequence,
-        effect: Effect,
-        place: CommitPlace,
-    ) -> Result<(), Self::Error>;
+    fn change(&mut self, named: Named<'_>, end: Sequence, effect: Effect, place: CommitPlace);
 }
 
 /// Applies a record's operations to a sink, as described in the heading. Appends come before
@@ -112,15 +99,13 @@ pub fn apply<'a, T, S>(
     facts: RecordFacts<'_>,
     places: &mut CommitPlaces,
     sink: &mut S,
-) -> Result<(), S::Error>
-where
+) where
     T: IntoIterator<Item = TimelineRef<'a>, IntoIter: ExactSizeIterator>,
     S: Sink,
 {
     let (given, ends) = (facts.given.iter().copied(), facts.ends.iter().copied());
     let mut applying = Applying { facts, sequences: given, ends, number: 0, places, sink };
-    let mut operations = operations;
-    operations.try_for_each(|operation| applying.operation(operation))
+    operations.for_each(|operation| applying.operation(operation));
 }
 
 const COUNTED: &str = "a record has a sequence for each append and change";
@@ -140,7 +125,7 @@ struct Applying<'f, 'p, S, Q> {
 
 impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
     #[inline]
-    fn operation<'a, T>(&mut self, operation: Operation<'a, T>) -> Result<(), S::Error>
+    fn operation<'a, T>(&mut self, operation: Operation<'a, T>)
     where
         T: IntoIterator<Item = TimelineRef<'a>, IntoIter: ExactSizeIterator>,
     {
@@ -159,7 +144,7 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
                 let used = IdRecord { hashes, time_ms, start_ms, sequences };
                 let effect = Effect::Id(tail.slice_ref(id), used);
                 let named = Named { number: 0, timeline };
-                self.sink.change(named, 0, effect, CommitPlace::default())
+                self.sink.change(named, 0, effect, CommitPlace::default());
             }
         }
     }
@@ -171,10 +156,10 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
         stamped: bool,
         lifetime_ms: u64,
         targets: impl ExactSizeIterator<Item = TimelineRef<'a>>,
-    ) -> Result<(), S::Error> {
+    ) {
         let RecordFacts { time_ms, start_ms, chosen, given, tail, .. } = self.facts;
         if targets.len() == 0 {
-            return Ok(());
+            return;
         }
         let times = Times::new(time_ms, start_ms, lifetime_ms);
         let bytes = if stamped { stamped_body(tail, body, given) } else { tail.slice(body) };
@@ -183,22 +168,21 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
         for timeline in targets {
             let sequence = self.sequences.next().expect(COUNTED);
             let named = Named { number: self.number, timeline };
-            self.sink.entry(named, sequence, chosen && self.number == 0)?;
+            self.sink.entry(named, sequence, chosen && self.number == 0);
             self.number += 1;
         }
-        Ok(())
     }
 
-    fn change(&mut self, timeline: TimelineRef<'_>, effect: Effect) -> Result<(), S::Error> {
+    fn change(&mut self, timeline: TimelineRef<'_>, effect: Effect) {
         let end = self.ends.next().expect(COUNTED);
         let named = Named { number: self.number, timeline };
         self.number += 1;
         let place = match effect {
-            Effect::Edit(sequence, _) if sequence > end => return Ok(()),
+            Effect::Edit(sequence, _) if sequence > end => return,
             Effect::Edit(..) => self.places.next(),
             _ => CommitPlace::default(),
         };
-        self.sink.change(named, end, effect, place)
+        self.sink.change(named, end, effect, place);
     }
 }
 
@@ -206,13 +190,14 @@ fn stamped_body(tail: &Bytes, body: Range<usize>, given: &[Sequence]) -> Bytes {
     stamp(&tail[body], given.first().copied().unwrap_or(0)).into()
 }
 
-/// Applies a record of the log. The outer error says what is wrong with the record itself.
+/// Applies a record of the log. The error says what is wrong with the record itself; then the sink
+/// receives nothing.
 pub fn apply_record<S: Sink>(
     record: &Record<'_>,
     tail: &Bytes,
     places: &mut CommitPlaces,
     sink: &mut S,
-) -> Result<Result<(), S::Error>, &'static str> {
+) -> Result<(), &'static str> {
     let mut operations = decode_tail(tail).ok_or("its operations cannot be read")?;
     let (given, ends) = sequences_of(record, &operations)
         .ok_or("it has more or fewer sequences than its operations need")?;
@@ -226,13 +211,13 @@ pub fn apply_record<S: Sink>(
     };
     // Stable, so appends come first, and each kind keeps its order.
     operations.sort_by_key(|operation| !matches!(operation, Operation::Append { .. }));
-    Ok(apply(operations.into_iter(), facts, places, sink))
+    apply(operations.into_iter(), facts, places, sink);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::convert::Infallible;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -258,34 +243,19 @@ mod tests {
     }
 
     impl Sink for Taken {
-        type Error = Infallible;
-
         fn body(&mut self, body: Body, _: bool) {
             self.bodies.push((body.bytes, body.place, body.is_shared));
         }
 
-        fn entry(
-            &mut self,
-            named: Named<'_>,
-            sequence: Sequence,
-            chosen: bool,
-        ) -> Result<(), Infallible> {
+        fn entry(&mut self, named: Named<'_>, sequence: Sequence, chosen: bool) {
             let name = named.timeline.name.to_vec();
             self.entries.push((name, sequence, self.bodies.len() - 1, chosen));
             self.numbers.push(named.number);
-            Ok(())
         }
 
-        fn change(
-            &mut self,
-            named: Named<'_>,
-            end: Sequence,
-            effect: Effect,
-            place: CommitPlace,
-        ) -> Result<(), Infallible> {
+        fn change(&mut self, named: Named<'_>, end: Sequence, effect: Effect, place: CommitPlace) {
             self.changes.push((named.timeline.name.to_vec(), end, effect, place));
             self.numbers.push(named.number);
-            Ok(())
         }
     }
 
@@ -369,14 +339,13 @@ mod tests {
                 RecordFacts { time_ms, start_ms, chosen, given: &sequences, ends: &ends, tail };
             let mut committed = Taken::default();
             let mut places = CommitPlaces::new(AT);
-            let Ok(()) = apply(batch.operations(), facts, &mut places, &mut committed);
+            apply(batch.operations(), facts, &mut places, &mut committed);
             let both = [sequences.clone(), ends.clone()].concat();
             let record = Record { time_ms, start_ms, chosen, sequences: both, tail };
             let mut replayed = Taken::default();
             let mut places = CommitPlaces::default();
             places.of_group(AT);
-            let Ok(()) =
-                apply_record(&record, tail, &mut places, &mut replayed).expect("a record");
+            apply_record(&record, tail, &mut places, &mut replayed).expect("a record");
             prop_assert_eq!(&committed, &replayed);
 
             let given: Vec<Sequence> = committed.entries.iter().map(|entry| entry.1).collect();

@@ -9,7 +9,6 @@
 //! This file does not know the disk, or how a group becomes visible.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -283,7 +282,7 @@ impl<K: Known> Decision<'_, '_, K> {
         };
         let Decisions { group, places, ids, .. } = &mut *self.made;
         group.hold(batch.tail.len());
-        let Ok(()) = apply(batch.operations(), facts, places, &mut Staging { group, ids, slots });
+        apply(batch.operations(), facts, places, &mut Staging { group, ids, slots });
     }
 }
 
@@ -297,8 +296,6 @@ struct Staging<'a> {
 }
 
 impl Sink for Staging<'_> {
-    type Error = Infallible;
-
     fn body(&mut self, body: Body, is_copy: bool) {
         if is_copy {
             self.group.hold(body.bytes.len());
@@ -306,23 +303,15 @@ impl Sink for Staging<'_> {
         self.group.body(body);
     }
 
-    fn entry(&mut self, named: Named<'_>, sequence: Sequence, _: bool) -> Result<(), Infallible> {
+    fn entry(&mut self, named: Named<'_>, sequence: Sequence, _: bool) {
         self.group.entry(self.slots[named.number], sequence);
-        Ok(())
     }
 
-    fn change(
-        &mut self,
-        named: Named<'_>,
-        _: Sequence,
-        effect: Effect,
-        place: CommitPlace,
-    ) -> Result<(), Infallible> {
+    fn change(&mut self, named: Named<'_>, _: Sequence, effect: Effect, place: CommitPlace) {
         let slot = self.slots[named.number];
         if let Effect::Id(id, record) = &effect {
             self.ids.insert((slot, id.clone()), record.clone());
         }
         self.group.effect(slot, effect, place);
-        Ok(())
     }
 }

@@ -2,7 +2,6 @@
 //! consulted.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 
 use bytes::Bytes;
 
@@ -81,7 +80,7 @@ impl SalvagedLog {
         places.of_group(lsn);
         let applied = apply_record(record, &tail, &mut places, self);
         self.places = places;
-        applied.ok()?.ok()
+        applied.ok()
     }
 
     fn of_timeline(&mut self, timeline: TimelineRef<'_>) -> &mut TimelineLog {
@@ -140,30 +139,16 @@ impl SalvagedLog {
 }
 
 impl Sink for SalvagedLog {
-    type Error = Infallible;
-
     fn body(&mut self, body: Body, _: bool) {
         self.bodies.push(body);
     }
 
-    fn entry(
-        &mut self,
-        named: Named<'_>,
-        sequence: Sequence,
-        is_chosen: bool,
-    ) -> Result<(), Infallible> {
+    fn entry(&mut self, named: Named<'_>, sequence: Sequence, is_chosen: bool) {
         let number = self.bodies.len() as u32 - 1;
         self.of_timeline(named.timeline).entries.insert(sequence, (number, is_chosen));
-        Ok(())
     }
 
-    fn change(
-        &mut self,
-        named: Named<'_>,
-        end: Sequence,
-        effect: Effect,
-        place: CommitPlace,
-    ) -> Result<(), Infallible> {
+    fn change(&mut self, named: Named<'_>, end: Sequence, effect: Effect, place: CommitPlace) {
         match effect {
             Effect::Trim(floor) => {
                 let of_timeline = self.changed(named.timeline, end);
@@ -182,6 +167,5 @@ impl Sink for SalvagedLog {
             // An id is of use to the client that retries; in the new history it starts over.
             Effect::Id(..) => {}
         }
-        Ok(())
     }
 }
