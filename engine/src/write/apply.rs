@@ -132,12 +132,12 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
         let RecordFacts { time_ms, start_ms, given, tail, .. } = self.facts;
         match operation {
             Operation::Append { body, stamped, lifetime_ms, targets } => {
-                self.append(body, stamped, lifetime_ms, targets.into_iter())
+                self.append(body, stamped, lifetime_ms, targets.into_iter());
             }
             Operation::Trim { timeline, floor } => self.change(timeline, Effect::Trim(floor)),
             Operation::Remove { timeline, ranges } => self.change(timeline, Effect::Remove(ranges)),
             Operation::Edit { timeline, sequence, body } => {
-                self.change(timeline, Effect::Edit(sequence, tail.slice(body)))
+                self.change(timeline, Effect::Edit(sequence, tail.slice(body)));
             }
             Operation::Id { timeline, id, hashes } => {
                 let sequences = remembered(hashes, given).into();
