@@ -23,6 +23,7 @@
 //!
 //! This file does not know how a group is committed.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
 
 use crate::entry::Receipt;
@@ -91,12 +92,8 @@ impl<C: Commit> Pipeline<C> {
     /// Commits the caller's group, if no thread has the role. If the group was committed meanwhile,
     /// the one that fills up now is left to its own callers.
     fn lead(&self, own: &Arc<Fill>) {
-        if let Some(mut role) = self.role.try_lock() {
-            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take(Some(own))) {
-                committer.commit(group);
-            }
-            drop(role);
-            self.queue.hand_over();
+        if let Some(role) = self.role.try_lock() {
+            self.commit_with(role, Some(own));
         }
     }
 
@@ -104,13 +101,18 @@ impl<C: Commit> Pipeline<C> {
     /// empty.
     pub fn run(&self) {
         while self.queue.wait_for_call() {
-            let mut role = self.role.lock();
-            if let (Some(committer), Some(group)) = (&mut *role, self.queue.take(None)) {
-                committer.commit(group);
-            }
-            drop(role);
-            self.queue.hand_over();
+            self.commit_with(self.role.lock(), None);
         }
+    }
+
+    /// Commits the group that fills up, with `only` if it is that one, and hands over.
+    fn commit_with(&self, mut role: impl DerefMut<Target = Option<C>>, only: Option<&Arc<Fill>>) {
+        if let (Some(committer), Some(group)) = (role.as_mut(), self.queue.take(only)) {
+            committer.commit(group);
+        }
+        // In this order: a batch that comes before the release finds the role taken.
+        drop(role);
+        self.queue.hand_over();
     }
 
     /// Waits for the last caller that commits, and drops the committer: nobody commits any more.
@@ -179,22 +181,25 @@ mod modelled {
         tickets.into_iter().flatten().collect()
     }
 
+    /// Two callers beside the commit thread, with this limit of the group.
+    fn two_callers(limit: usize) {
+        let pipeline = pipeline(limit);
+        let thread = commit_thread(&pipeline);
+        let other = loom::thread::spawn({
+            let pipeline = pipeline.clone();
+            move || commit(&pipeline).is_ok()
+        });
+        assert!(submit(&pipeline, 0).is_empty());
+        assert!(commit(&pipeline).is_ok());
+        assert!(other.join().expect("no panic"));
+        pipeline.close();
+        thread.join().expect("no panic");
+        assert_eq!(counted(&pipeline), (2, 0));
+    }
+
     #[test]
     fn callers_that_wait_are_all_answered_whoever_leads() {
-        three_threads(|| {
-            let pipeline = pipeline(1 << 20);
-            let thread = commit_thread(&pipeline);
-            let other = loom::thread::spawn({
-                let pipeline = pipeline.clone();
-                move || commit(&pipeline).is_ok()
-            });
-            assert!(submit(&pipeline, 0).is_empty());
-            assert!(commit(&pipeline).is_ok());
-            assert!(other.join().expect("no panic"));
-            pipeline.close();
-            thread.join().expect("no panic");
-            assert_eq!(counted(&pipeline), (2, 0));
-        });
+        three_threads(|| two_callers(1 << 20));
     }
 
     #[test]
@@ -263,19 +268,7 @@ mod modelled {
 
     #[test]
     fn callers_that_wait_for_room_and_then_for_their_batch_are_answered() {
-        three_threads(|| {
-            let pipeline = pipeline(0);
-            let thread = commit_thread(&pipeline);
-            let other = loom::thread::spawn({
-                let pipeline = pipeline.clone();
-                move || commit(&pipeline).is_ok()
-            });
-            assert!(commit(&pipeline).is_ok());
-            assert!(other.join().expect("no panic"));
-            pipeline.close();
-            thread.join().expect("no panic");
-            assert_eq!(counted(&pipeline), (2, 0));
-        });
+        three_threads(|| two_callers(0));
     }
 
     #[test]
