@@ -36,7 +36,7 @@ use crate::write::batch::Batch;
 use crate::write::change::commit;
 use crate::write::commit::Committer;
 use crate::write::pipeline::Pipeline;
-use crate::write::queue::look_up;
+use crate::write::queue::prepare;
 use crate::write::ticket::Ticket;
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing can be written" };
@@ -93,12 +93,9 @@ impl Running {
         if let Err(error) = self.check_writable() {
             return batches.iter().map(|_| Err(error.clone())).collect();
         }
-        let prepare = |batch: Batch| {
-            look_up(state, batch.prepare(state.instance, &state.options, &state.hasher)?)
-        };
-        // All look-ups are done before the first batch is queued.
-        let looked_up: Vec<_> = batches.into_iter().map(prepare).collect();
-        self.pipeline.submit(looked_up)
+        // All are looked up before the first is queued.
+        let prepared: Vec<_> = batches.into_iter().map(|batch| prepare(state, batch)).collect();
+        self.pipeline.submit(prepared)
     }
 
     /// Commits a batch and waits for it.

@@ -25,7 +25,7 @@ use crate::state::State;
 use crate::timeline::{End, Floor, Times};
 use crate::write::active::CommitPipeline;
 use crate::write::batch::Batch;
-use crate::write::queue::look_up;
+use crate::write::queue::prepare;
 
 /// The entries that a trim removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +194,5 @@ pub fn edit(
 
 /// Commits a batch and waits for it.
 pub fn commit(state: &State, pipeline: &CommitPipeline, batch: Batch) -> Result<Receipt> {
-    let prepared = batch.prepare(state.instance, &state.options, &state.hasher)?;
-    pipeline.commit(look_up(state, prepared)?)
+    pipeline.commit(prepare(state, batch)?)
 }

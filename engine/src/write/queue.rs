@@ -20,7 +20,7 @@ use crate::read::reading::Reading;
 use crate::state::State;
 use crate::state::view::View;
 use crate::timeline::Key;
-use crate::write::batch::Prepared;
+use crate::write::batch::{Batch, Prepared};
 use crate::write::sequence::EndHint;
 use crate::write::ticket::{Fill, Ticket};
 
@@ -207,9 +207,10 @@ impl Filling {
     }
 }
 
-/// Looks up, on the caller's thread, what the active memtable does not know: the ends of timelines,
-/// and the use of an id.
-pub fn look_up(state: &State, batch: Prepared) -> Result<Submitted> {
+/// Does the caller's part of a commit: prepares a batch, and looks up what the active memtable does
+/// not know, the ends of timelines and the use of an id.
+pub fn prepare(state: &State, batch: Batch) -> Result<Submitted> {
+    let batch = batch.prepare(state.instance, &state.options, &state.hasher)?;
     let view = state.view.load();
     let memtable = view.active.from();
     let hint = |key| -> Result<Option<EndHint>> {
