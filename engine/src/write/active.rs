@@ -87,7 +87,7 @@ impl Environment for Active {
 
     fn make_room(&mut self, group: &Filling, start_ms: TimeMs, may_add: bool) -> Result<bool> {
         self.state.poison.check()?;
-        let made_room = Active::make_room(self, group.bytes, start_ms)?;
+        let made_room = self.make_room_for(group.bytes, start_ms)?;
         Ok(self.note_relaxed(group, may_add)? || made_room)
     }
 

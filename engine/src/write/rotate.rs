@@ -18,7 +18,7 @@ use crate::write::queue::Filling;
 impl Active {
     /// Makes room for a group. Waits if memtables are sealed faster than they are flushed, unless
     /// the disk is full. True if it took long: it waited, or wrote to the disk.
-    pub(super) fn make_room(&mut self, bytes: usize, start_ms: TimeMs) -> Result<bool> {
+    pub(super) fn make_room_for(&mut self, bytes: usize, start_ms: TimeMs) -> Result<bool> {
         let mut took_long = false;
         let is_full = self.memtable.bytes() >= self.state.options.memtable_bytes();
         if is_full || !self.memtable.may_start_at(start_ms) {
@@ -27,7 +27,7 @@ impl Active {
             match self.wait_for_flush(&mut has_waited) {
                 Ok(()) => {
                     self.wait_for_merge(&mut has_waited);
-                    self.seal()?;
+                    self.seal_memtable()?;
                 }
                 // Only changes that free space are accepted in this case, into a memtable that is
                 // above its size.
@@ -114,7 +114,7 @@ impl Active {
     }
 
     /// Seals the active memtable at a durable position of the log, and starts a new one.
-    fn seal(&mut self) -> Result<()> {
+    fn seal_memtable(&mut self) -> Result<()> {
         self.wal.sync().map_err(|failure| self.state.failed(failure))?;
         let next = Arc::new(Memtable::new(self.wal.end()));
         self.memtable.seal(self.wal.end());
@@ -132,7 +132,7 @@ impl Active {
     /// the disk is in segments.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
         self.wait_for_flush(&mut false)?;
-        self.seal()?;
+        self.seal_memtable()?;
         let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
         self.in_use(file);
         self.name_file()?;
