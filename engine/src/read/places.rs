@@ -1,10 +1,10 @@
 //! The places that contain a timeline, from the newest to the oldest: what each knows of the
 //! timeline, and how one is read.
 //!
-//! A segment whose index is damaged may or may not contain the timeline. What it hides is between
-//! the end of the next older place and the start of the next newer one; if no sequence is between
-//! them, it hides nothing. Sequences are dense except where an append chose its own; there a gap
-//! may be reported that hides nothing (P4, P5).
+//! A segment whose index is damaged may contain the timeline. The entries that it can hide are
+//! between the end of the next older place and the start of the next newer one; if no sequence is
+//! between them, it hides nothing. Sequences are dense except where an append chose its own; there
+//! a gap may be reported that hides nothing (P4, P5).
 //!
 //! This file does not know what is read, or who reads.
 

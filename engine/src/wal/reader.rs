@@ -270,7 +270,7 @@ impl LogReader<'_> {
 
     /// Records damage, after which the log continues at `further`, if it does.
     fn damaged(&mut self, error: Error, further: Option<Lsn>) -> Result<()> {
-        // What the process lacks is not damage of the log.
+        // A shortage of descriptors or space is not damage to the log.
         if !self.go_on || error.is_shortage() {
             return Err(error);
         }

@@ -24,8 +24,8 @@
 //! refused until the reserve is in place. After any other failure of a write or a sync, the state
 //! of the disk is unknown, and the engine is poisoned.
 //!
-//! This file has the order of the steps. What they do to the engine is behind [`Environment`], so
-//! that the order is tested without a disk or threads; `decide` has step 2.
+//! This file has the order of the steps; `decide` has step 2. The other steps change the engine
+//! through [`Environment`], so that tests need no disk and no threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;

@@ -60,7 +60,7 @@ impl Known for State {
     }
 }
 
-/// What a group is decided on, and where its records go.
+/// The inputs of the decisions on a group, and the buffer for its records.
 pub struct Ground<'a, K> {
     pub known: &'a K,
     pub memtable: &'a Arc<Memtable>,
