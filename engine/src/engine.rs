@@ -42,6 +42,7 @@ use crate::store::Store;
 use crate::upkeep::{compact, expire, stores};
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::write::batch::Batch;
+use crate::write::queue::Submission;
 use crate::write::ticket::Ticket;
 
 /// The environment of an engine: its files and its clock. Tests simulate it.
@@ -281,6 +282,50 @@ impl Engine {
     /// Queues batches in this order, each atomic by itself. Each is refused or gets its ticket.
     pub fn submit_all(&self, batches: Vec<Batch>) -> Vec<Result<Ticket>> {
         self.running.submit_all(batches)
+    }
+
+    /// Prepares a batch for [`Engine::submit_prepared`], as far as this does not wait for the disk.
+    ///
+    /// This is for a thread that must not wait, such as one that serves many connections:
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # use strandline::{Batch, Engine, Options};
+    /// # let engine = Engine::open(dir.path(), Options::default())?;
+    /// # let messages = engine.create_store("messages", 0)?;
+    /// let mut submission = engine.prepare(Batch::new().append(&messages, b"c/room", b"hello"))?;
+    /// if submission.is_cold() {
+    ///     // On a thread that may wait.
+    ///     engine.look_up(&mut submission)?;
+    /// }
+    /// // Waits only if the queue is full.
+    /// assert!(engine.has_room());
+    /// for ticket in engine.submit_prepared([Ok(submission)]) {
+    ///     assert_eq!(ticket?.wait()?.sequences, [1]);
+    /// }
+    /// # Ok::<(), strandline::Error>(())
+    /// ```
+    pub fn prepare(&self, batch: Batch) -> Result<Submission> {
+        self.running.prepare(batch)
+    }
+
+    /// Reads from the disk what the commit of a [cold](Submission::is_cold) submission needs.
+    pub fn look_up(&self, submission: &mut Submission) -> Result<()> {
+        submission.look_up(self.state(), true)
+    }
+
+    /// Queues prepared batches in this order, as [`Engine::submit_all`] does. A batch that was
+    /// refused before keeps its error.
+    pub fn submit_prepared(
+        &self,
+        submissions: impl IntoIterator<Item = Result<Submission>>,
+    ) -> Vec<Result<Ticket>> {
+        self.running.submit_prepared(submissions.into_iter().collect())
+    }
+
+    /// Whether the queue has room, so that a submission does not wait for it.
+    pub fn has_room(&self) -> bool {
+        self.running.pipeline.has_room()
     }
 
     /// A watcher without timelines.

@@ -69,4 +69,5 @@ pub use stats::Stats;
 pub use store::Store;
 pub use write::batch::{Batch, Durability};
 pub use write::change::Trim;
+pub use write::queue::Submission;
 pub use write::ticket::Ticket;

@@ -36,7 +36,7 @@ use crate::write::batch::Batch;
 use crate::write::change::commit;
 use crate::write::commit::Committer;
 use crate::write::pipeline::Pipeline;
-use crate::write::queue::prepare;
+use crate::write::queue::{Submission, prepare, prepare_and_look_up};
 use crate::write::ticket::Ticket;
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing can be written" };
@@ -87,15 +87,27 @@ impl Running {
         }
     }
 
+    /// Prepares a batch, and looks up what is in memory.
+    pub fn prepare(&self, batch: Batch) -> Result<Submission> {
+        let mut submission = prepare(&self.state, batch)?;
+        submission.look_up(&self.state, false)?;
+        Ok(submission)
+    }
+
     /// Queues batches in this order. Each is refused or gets its ticket.
     pub fn submit_all(&self, batches: Vec<Batch>) -> Vec<Result<Ticket>> {
-        let state = &self.state;
-        if let Err(error) = self.check_writable() {
-            return batches.iter().map(|_| Err(error.clone())).collect();
-        }
         // All are looked up before the first is queued.
-        let prepared: Vec<_> = batches.into_iter().map(|batch| prepare(state, batch)).collect();
-        self.pipeline.submit(prepared)
+        let prepare = |batch| prepare_and_look_up(&self.state, batch);
+        self.submit_prepared(batches.into_iter().map(prepare).collect())
+    }
+
+    /// The same for batches that are prepared.
+    pub fn submit_prepared(&self, submissions: Vec<Result<Submission>>) -> Vec<Result<Ticket>> {
+        if let Err(error) = self.check_writable() {
+            return submissions.iter().map(|_| Err(error.clone())).collect();
+        }
+        let own = |submission: Submission| submission.of(self.state.instance);
+        self.pipeline.submit(submissions.into_iter().map(|submission| submission.and_then(own)))
     }
 
     /// Commits a batch and waits for it.

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options};
@@ -34,6 +35,9 @@ const MOST_CLIENTS: u64 = 1_000_000;
 
 /// A mebi, 2^20: by default no operating system gives one process more files.
 const MOST_OPEN_FILES: u64 = 1 << 20;
+
+/// More than the cores of one machine.
+const MOST_THREADS: u64 = 1024;
 
 /// For one connection.
 const MOST_SUBSCRIPTIONS: u64 = 10_000_000;
@@ -74,6 +78,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// The most files of segments that the engine keeps open.
     pub max_open_files: usize,
+    /// The event loops that serve connections; 0: one for each core.
+    pub threads: usize,
     /// The limits of connections.
     pub limits: Limits,
     /// The settings of messaging.
@@ -94,6 +100,7 @@ impl Default for Config {
             compact_bytes_per_second: engine.compact_bytes_per_second,
             reserve_bytes: engine.reserve_bytes,
             max_open_files: engine.max_open_files,
+            threads: 0,
             limits: Limits::default(),
             messaging: MessagingOptions::default(),
         }
@@ -189,6 +196,7 @@ impl Config {
                 bytes(LEAST_OPEN_FILES),
                 MOST_OPEN_FILES,
             ),
+            ("threads", bytes(self.threads), 0, MOST_THREADS),
             ("limits.max_clients", bytes(limits.max_clients), 1, MOST_CLIENTS),
             ("limits.max_body_bytes", bytes(limits.max_body_bytes), 1, bytes(MAX_BODY_BYTES)),
             ("limits.max_subscriptions", bytes(limits.max_subscriptions), 1, MOST_SUBSCRIPTIONS),
@@ -228,6 +236,14 @@ impl Config {
                 MOST_BYTES,
             ),
         ]
+    }
+
+    /// The number of event loops.
+    pub fn loops(&self) -> usize {
+        match self.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
     }
 
     /// The settings of the engine.
@@ -290,6 +306,7 @@ mod tests {
             ("reserve_bytes = 2199023255552", "reserve_bytes"),
             ("max_open_files = 7", "max_open_files"),
             ("max_open_files = 1048577", "max_open_files"),
+            ("threads = 1025", "threads"),
             ("[limits]\nclient_stall_seconds = 18446744073709551615", "client_stall_seconds"),
             ("[limits]\nauth_seconds = 0", "auth_seconds"),
             ("[limits]\nmax_clients = 0", "max_clients"),

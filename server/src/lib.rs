@@ -5,13 +5,16 @@
 //!  main
 //!  lib
 //!  listener
+//!  loops
 //!  session  watch
 //!  commands
 //!  connection  figures
 //!  push  shared
 //!  config  key  notices
-//!  limits  refusal
-//!  auth  clients  files  memory  messaging  metrics  protocol  submission
+//!  submitter
+//!  limits  pool
+//!  refusal
+//!  auth  clients  files  memory  messaging  metrics  protocol
 //!  (engine)
 //! ```
 //!
@@ -31,16 +34,18 @@ mod files;
 mod key;
 mod limits;
 mod listener;
+mod loops;
 mod memory;
 mod messaging;
 mod metrics;
 mod notices;
+mod pool;
 mod protocol;
 mod push;
 mod refusal;
 mod session;
 mod shared;
-mod submission;
+mod submitter;
 mod watch;
 
 use std::io;
@@ -61,6 +66,8 @@ pub use messaging::{
 pub use shared::StopReason;
 
 use crate::files::Shares;
+use crate::loops::Loops;
+use crate::pool::Pool;
 use crate::shared::Shared;
 
 /// The reason why a server could not start, or did not end well.
@@ -80,7 +87,10 @@ pub enum ServerError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The server's own task panicked or was cancelled.
+    /// The operating system does not give the server its threads.
+    #[error("cannot start the server's threads: allow more (ulimit -u)")]
+    Threads(#[source] io::Error),
+    /// A task of the server panicked or was cancelled.
     #[error("the server ended unexpectedly")]
     BrokeOff(#[from] tokio::task::JoinError),
 }
@@ -92,7 +102,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the engine and starts to listen. Must be called in a multi-threaded tokio runtime.
+    /// Opens the engine and starts to listen. Must be called in a tokio runtime, which is the first
+    /// of the event loops; the others have threads of their own.
     ///
     /// The port is bound after the engine is open, so that no client can connect to a server that
     /// does not start.
@@ -104,13 +115,23 @@ impl Server {
         (config.limits.max_clients, config.max_open_files) =
             (allowed.clients, allowed.segment_files);
         let (dir, options) = (config.dir.clone(), config.engine_options());
-        let engine = tokio::task::spawn_blocking(move || Engine::open(dir, options)).await??;
-        Server::start_on(engine, config).await
+        let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
+        let engine = pool.spawn(move || Engine::open(dir, options)).await??;
+        Server::start_with(engine, config, pool).await
     }
 
     /// Starts to listen for an open engine. The engine's settings in `config` are ignored.
-    pub async fn start_on(engine: Engine, mut config: Config) -> Result<Server, ServerError> {
+    pub async fn start_on(engine: Engine, config: Config) -> Result<Server, ServerError> {
         config.check()?;
+        let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
+        Server::start_with(engine, config, pool).await
+    }
+
+    async fn start_with(
+        engine: Engine,
+        mut config: Config,
+        pool: Pool,
+    ) -> Result<Server, ServerError> {
         config.limits.reply_bytes = config.limits.reply_bytes_that_fit();
         let (read_only, messaging_options) = (config.read_only, config.messaging.clone());
         let open = move || match Messaging::open(&engine, messaging_options) {
@@ -118,13 +139,14 @@ impl Server {
             Err(strandline::Error::Closed { .. }) if read_only => Ok((engine, None)),
             Err(error) => Err(error),
         };
-        let (engine, messaging) = tokio::task::spawn_blocking(open).await??;
+        let (engine, messaging) = pool.spawn(open).await??;
         let wanted = SocketAddr::new(config.bind, config.port);
         let listen_error = |source| ServerError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(Shared::new(engine, messaging, &config, address));
-        let task = tokio::spawn(listener::run(listener, Arc::clone(&shared)));
+        let shared = Arc::new(Shared::new(engine, messaging, &config, pool, address));
+        let loops = Loops::start(config.loops(), &shared).map_err(ServerError::Threads)?;
+        let task = tokio::spawn(listener::run(listener, loops, Arc::clone(&shared)));
         Ok(Server { shared, task })
     }
 

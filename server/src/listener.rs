@@ -12,10 +12,11 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use strandline::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::loops::Loops;
 use crate::notices::NoticeKind;
 use crate::session::Session;
 use crate::shared::{Shared, StopReason};
@@ -42,7 +43,11 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until the server is asked to stop, then stops it. Returns the reason, or the
 /// error if the engine did not close.
-pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReason, Error> {
+pub async fn run(
+    listener: TcpListener,
+    loops: Loops,
+    shared: Arc<Shared>,
+) -> Result<StopReason, Error> {
     let mut sessions = JoinSet::new();
     let mut memory_watch = MemoryWatch::default();
     let (mut engine_tick, mut memory_tick) = (interval(ENGINE_PAUSE), interval(MEMORY_PAUSE));
@@ -52,7 +57,7 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReaso
         tokio::select! {
             reason = shared.stopped() => break reason,
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => admit(socket, &shared, &mut sessions),
+                Ok((socket, _)) => admit(socket, &loops, &shared, &mut sessions),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -75,13 +80,14 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) -> Result<StopReaso
         warn!(clients = sessions.len(), "closing the connections that did not finish in time");
         sessions.shutdown().await;
     }
+    drop(loops);
     close(&shared, reason).await
 }
 
 /// Closes the engine. A failure that loses nothing is not returned.
 async fn close(shared: &Shared, reason: StopReason) -> Result<StopReason, Error> {
     let engine = shared.engine.clone();
-    match spawn_blocking(move || engine.close()).await {
+    match shared.pool.spawn(move || engine.close()).await {
         Ok(Ok(())) => info!("stopped"),
         Ok(Err(Error::DiskFull { path })) => {
             warn!(
@@ -120,7 +126,7 @@ fn prepare(socket: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
     Ok(())
 }
 
-fn admit(socket: TcpStream, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
+fn admit(socket: TcpStream, loops: &Loops, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
     let Ok(address) = socket.peer_addr() else { return };
     if let Err(error) = prepare(&socket, shared.limits.keepalive()) {
         warn!(%error, "cannot set the options of a socket");
@@ -139,5 +145,17 @@ fn admit(socket: TcpStream, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
         return;
     };
     shared.metrics.connections.one();
-    sessions.spawn(Session::serve(socket, client, Arc::clone(shared)));
+    let (event_loop, id, shared) = (loops.calmest(), client.id, Arc::clone(shared));
+    let seat = event_loop.seat();
+    let serving = async move {
+        // The socket belongs to the loop from here on.
+        match socket.into_std().and_then(TcpStream::from_std) {
+            Ok(socket) => Session::serve(socket, client, seat.submitter(), shared).await,
+            Err(error) => {
+                warn!(%error, "cannot serve a connection");
+                shared.clients.leave(id);
+            }
+        }
+    };
+    sessions.spawn_on(serving, &event_loop.handle);
 }

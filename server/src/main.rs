@@ -146,12 +146,8 @@ fn chain_text(problem: &anyhow::Error) -> String {
 
 fn run(serve: Serve) -> anyhow::Result<StopReason> {
     let config = serve.settings()?;
-    // The engine reads on these threads, and a cold read waits for the disk. So there are more
-    // threads than cores, and a cold read of one connection does not stop the others.
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads((2 * cores).max(4))
-        .thread_name("strandline")
+    // This thread accepts connections, and waits for signals.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -18,7 +18,7 @@ use crate::memory::Memory;
 use crate::messaging::Messaging;
 use crate::metrics::Metrics;
 use crate::notices::{NoticeKind, Notices};
-use crate::submission::Submission;
+use crate::pool::Pool;
 
 /// The reason why the server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub struct Shared {
     pub since_ms: u64,
     /// The bytes that all connections together have read ahead of the commands that may run.
     pub read_ahead_bytes: AtomicUsize,
-    /// The path of writes to the engine.
-    pub submission: Submission,
+    /// The threads for work that may block.
+    pub pool: Arc<Pool>,
     /// Whether a client has sent HTTP.
     pub was_foreign: AtomicBool,
     clock: SystemClock,
@@ -70,6 +70,7 @@ impl Shared {
         engine: Engine,
         messaging: Option<Messaging>,
         config: &Config,
+        pool: Pool,
         address: SocketAddr,
     ) -> Shared {
         let clock = SystemClock::new();
@@ -86,7 +87,7 @@ impl Shared {
             address,
             since_ms: clock.now_ms(),
             read_ahead_bytes: AtomicUsize::new(0),
-            submission: Submission::default(),
+            pool: Arc::new(pool),
             was_foreign: AtomicBool::new(false),
             clock,
             reason: OnceLock::new(),

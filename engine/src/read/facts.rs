@@ -24,6 +24,30 @@ impl Reading<'_> {
         }
     }
 
+    /// Whether [`Reading::end`] needs no file.
+    pub fn is_end_near(&self) -> Result<bool> {
+        let mut memtables = self.view.memtables_below(self.watermark);
+        if memtables.any(|(memtable, _)| memtable.find(self.key).is_some()) {
+            return Ok(true);
+        }
+        let name = self.key.timeline.name;
+        for segment in self.view.segments.of(self.key.timeline.store) {
+            if !segment.is_near(name) {
+                return Ok(false);
+            }
+            if segment.find(name)?.is_some() {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether [`Reading::id`] needs no file.
+    pub fn is_id_near(&self, id: &[u8], from_ms: TimeMs) -> bool {
+        let mut segments = self.view.segments.of(self.key.timeline.store).iter();
+        segments.all(|segment| segment.is_id_near(self.key.timeline.name, id, from_ms))
+    }
+
     /// The use of a client's id in this timeline. A use before `from_ms` may be missing from the
     /// result.
     pub fn id(&self, id: &[u8], from_ms: TimeMs) -> Result<Option<IdRecord>> {

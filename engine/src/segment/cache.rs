@@ -262,6 +262,11 @@ impl CachedFile {
         })
     }
 
+    /// The content of a block, if it is in the cache. This does not count as a use.
+    pub fn cached(&self, block: BlockRef) -> Option<Bytes> {
+        self.cache.blocks.peek(&(self.number, self.is_index, block.at))
+    }
+
     /// The content of a block, from the disk.
     pub fn read(&self, kind: BlockKind, block: BlockRef, about: About<'_>) -> Result<Bytes> {
         self.first_good(block.at, about, |copy| self.decoded(copy, kind, block))

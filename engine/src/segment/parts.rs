@@ -159,6 +159,32 @@ impl Parts {
         self.cache.long_entry((self.record.number, at, number), entry).map(Some)
     }
 
+    /// Whether `find` needs no file.
+    pub fn is_near(&self, name: &[u8]) -> bool {
+        let order = |bytes: &[u8]| Some(slot_name(bytes)?.cmp(name));
+        self.is_slot_near(Pages::Timelines, &name_key(name), order)
+    }
+
+    /// Whether `find_id` needs no file.
+    pub fn is_id_near(&self, name: &[u8], id: &[u8]) -> bool {
+        let order = |bytes: &[u8]| Some(ids::key(bytes)?.cmp(&(name, id)));
+        self.footer.ids == 0 || self.is_slot_near(Pages::Ids, &ids::key_bytes(name, id), order)
+    }
+
+    /// Whether `find_slot` needs no page that is not in the cache.
+    fn is_slot_near(
+        &self,
+        of: Pages,
+        key: &[u8],
+        order: impl Fn(&[u8]) -> Option<Ordering>,
+    ) -> bool {
+        let table = self.pages(of, PageAccess::Cached, About::ALL);
+        table.is_near(
+            |bytes| order(bytes).map(Ordering::is_gt),
+            |row| !may_contain(row.filter, key) || self.index.cached(row.block).is_some(),
+        )
+    }
+
     pub fn find_id(&self, name: &[u8], id: &[u8]) -> Result<Option<IdRecord>> {
         if self.footer.ids == 0 {
             return Ok(None);

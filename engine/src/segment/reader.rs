@@ -154,10 +154,27 @@ impl Segment {
 
     /// Its entry for a timeline; `None` if it has none.
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
-        if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
+        if !self.may_have(name) {
             return Ok(None);
         }
         self.parts_for(About::timeline(name))?.find(name)
+    }
+
+    /// Whether [`Segment::find`] needs no file.
+    pub fn is_near(&self, name: &[u8]) -> bool {
+        // What cannot be opened is reported by the look-up, without a file.
+        !self.may_have(name) || self.parts().map_or(true, |parts| parts.is_near(name))
+    }
+
+    /// Whether [`Segment::find_id`] needs no file.
+    pub fn is_id_near(&self, name: &[u8], id: &[u8], from_ms: TimeMs) -> bool {
+        let is_near =
+            |parts: &Parts| parts.footer.ids_until_ms < from_ms || parts.is_id_near(name, id);
+        !self.may_have(name) || self.parts().map_or(true, is_near)
+    }
+
+    fn may_have(&self, name: &[u8]) -> bool {
+        (self.record.first_name.as_slice()..=self.record.last_name.as_slice()).contains(&name)
     }
 
     fn parts_for(&self, about: About<'_>) -> Result<&Parts> {
@@ -227,7 +244,7 @@ impl Segment {
     /// The use of a client's id in a timeline, as far as this segment knows. The segment is skipped
     /// if the windows of all its ids began before `from_ms`.
     pub fn find_id(&self, name: &[u8], id: &[u8], from_ms: TimeMs) -> Result<Option<IdRecord>> {
-        if name < self.record.first_name.as_slice() || name > self.record.last_name.as_slice() {
+        if !self.may_have(name) {
             return Ok(None);
         }
         let parts = self.parts()?;

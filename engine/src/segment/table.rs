@@ -84,6 +84,26 @@ impl<'a> Table<'a> {
         self.descend(&|page| page.partition(&is_after))
     }
 
+    /// Whether all pages that [`Table::seek`] needs are in the cache, and `is_last_near` holds for
+    /// the row that it finds. Broken pages count as near: `seek` reports them.
+    pub fn is_near(
+        &self,
+        is_after: impl Fn(&[u8]) -> Option<bool>,
+        is_last_near: impl Fn(Row<'_>) -> bool,
+    ) -> bool {
+        let mut raw = self.root.clone();
+        loop {
+            let Some(page) = TablePage::new(&raw) else { return true };
+            let before = page.partition(&is_after).and_then(|index| index.checked_sub(1));
+            let Some(row) = before.and_then(|index| page.row(index)) else { return true };
+            if page.level == 0 {
+                return is_last_near(row);
+            }
+            let Some(below) = self.file.cached(row.block) else { return false };
+            raw = below;
+        }
+    }
+
     /// The first row.
     pub fn first(&self) -> Result<Option<Cursor>> {
         whole(self.first_around()?)

@@ -25,7 +25,7 @@ use crate::state::State;
 use crate::timeline::{End, Floor, Times};
 use crate::write::active::CommitPipeline;
 use crate::write::batch::Batch;
-use crate::write::queue::prepare;
+use crate::write::queue::prepare_and_look_up;
 
 /// The entries that a trim removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,5 +194,5 @@ pub fn edit(
 
 /// Commits a batch and waits for it.
 pub fn commit(state: &State, pipeline: &CommitPipeline, batch: Batch) -> Result<Receipt> {
-    pipeline.commit(prepare(state, batch)?)
+    pipeline.commit(prepare_and_look_up(state, batch)?)
 }

@@ -39,7 +39,7 @@ use crate::timeline::Times;
 use crate::write::batch::Durability;
 use crate::write::decide::{Decisions, Ground, Known};
 use crate::write::pipeline::Commit;
-use crate::write::queue::{Filling, Submitted};
+use crate::write::queue::{Filling, Submission};
 
 /// What a commit needs: `Active` in an engine.
 pub trait Environment {
@@ -154,7 +154,7 @@ impl<E: Environment> Committer<E> {
     fn commit_group(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
         let had_reserve = self.env.has_reserve();
         let mut outcomes = self.commit_once(group);
-        let refused = |(submitted, outcome): (&Submitted, &Result<Receipt>)| {
+        let refused = |(submitted, outcome): (&Submission, &Result<Receipt>)| {
             submitted.batch.frees_only()
                 && !submitted.batch.is_nothing()
                 && matches!(outcome, Err(Error::DiskFull { .. }))

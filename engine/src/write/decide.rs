@@ -24,7 +24,7 @@ use crate::state::State;
 use crate::timeline::{End, Key, Times};
 use crate::write::apply::{CommitPlaces, Named, RecordFacts, Sink, apply};
 use crate::write::batch::{Basis, Prepared, original};
-use crate::write::queue::{Filling, Submitted, find_id};
+use crate::write::queue::{Filling, Submission, find_id};
 use crate::write::sequence::{Allocator, EndHint};
 
 /// What a decision needs in addition to the active memtable.
@@ -126,7 +126,7 @@ struct Decision<'d, 'g, K> {
 
 impl<K: Known> Decision<'_, '_, K> {
     /// Commits or refuses one batch.
-    fn on_batch(&mut self, submitted: &Submitted) -> Result<Receipt> {
+    fn on_batch(&mut self, submitted: &Submission) -> Result<Receipt> {
         let (batch, time_ms) = (&submitted.batch, self.times.time_ms);
         if batch.is_nothing() {
             return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
@@ -172,7 +172,7 @@ impl<K: Known> Decision<'_, '_, K> {
     }
 
     /// The slots of all timelines of a batch in the active memtable, created where there are none.
-    fn slots(&self, submitted: &Submitted) -> Result<Vec<SlotId>> {
+    fn slots(&self, submitted: &Submission) -> Result<Vec<SlotId>> {
         let (batch, memtable) = (&submitted.batch, self.ground.memtable);
         let slot = |(number, key): (usize, Key<'_>)| {
             if let Some(slot) = memtable.find(key) {
@@ -185,7 +185,7 @@ impl<K: Known> Decision<'_, '_, K> {
     }
 
     /// The original receipt, if the batch's id was used within the window.
-    fn retry(&self, submitted: &Submitted, slots: &[SlotId]) -> Result<Option<Receipt>> {
+    fn retry(&self, submitted: &Submission, slots: &[SlotId]) -> Result<Option<Receipt>> {
         let (batch, memtable) = (&submitted.batch, self.ground.memtable);
         let Some((id, hashes)) = &batch.id else { return Ok(None) };
         let id = batch.slice(id);
@@ -204,7 +204,7 @@ impl<K: Known> Decision<'_, '_, K> {
     }
 
     /// An error if a condition of the batch does not hold. `first`: the slot of its first timeline.
-    fn check(&mut self, submitted: &Submitted, first: Option<&SlotId>) -> Result<()> {
+    fn check(&mut self, submitted: &Submission, first: Option<&SlotId>) -> Result<()> {
         for (basis, hint) in submitted.batch.bases.iter().zip(&submitted.basis_hints) {
             let last = self.last_of(basis, *hint)?;
             if last != basis.last {

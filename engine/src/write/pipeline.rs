@@ -29,7 +29,7 @@ use std::sync::Arc;
 use crate::entry::Receipt;
 use crate::error::Result;
 use crate::locks::Mutex;
-use crate::write::queue::{Filling, Queue, Submitted};
+use crate::write::queue::{Filling, Queue, Submission};
 use crate::write::ticket::{Fill, Ticket};
 
 /// Commits groups.
@@ -61,13 +61,18 @@ impl<C: Commit> Pipeline<C> {
     /// error. Waits only while the group that fills up is above its limit.
     pub fn submit(
         &self,
-        batches: impl IntoIterator<Item = Result<Submitted>>,
+        batches: impl IntoIterator<Item = Result<Submission>>,
     ) -> Vec<Result<Ticket>> {
         self.queue.push(batches, self.limit, true)
     }
 
+    /// Whether [`Pipeline::submit`] would not wait now.
+    pub fn has_room(&self) -> bool {
+        self.queue.has_room(self.limit)
+    }
+
     /// Commits a batch, on this thread if the role is free.
-    pub fn commit(&self, batch: Submitted) -> Result<Receipt> {
+    pub fn commit(&self, batch: Submission) -> Result<Receipt> {
         let tickets = self.queue.push([Ok(batch)], self.limit, false);
         let ticket = tickets.into_iter().next().expect("one batch, one ticket")?;
         ticket.wait_or_lead(|fill| self.lead(fill))
@@ -173,11 +178,11 @@ mod modelled {
     }
 
     fn commit(pipeline: &Modelled) -> Result<Receipt> {
-        pipeline.commit(Submitted::nothing())
+        pipeline.commit(Submission::nothing())
     }
 
     fn submit(pipeline: &Modelled, count: usize) -> Vec<Ticket> {
-        let tickets = pipeline.submit((0..count).map(|_| Ok(Submitted::nothing())));
+        let tickets = pipeline.submit((0..count).map(|_| Ok(Submission::nothing())));
         tickets.into_iter().flatten().collect()
     }
 

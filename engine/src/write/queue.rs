@@ -4,7 +4,8 @@
 //! Callers do as much of the work as they can here, on their own threads: they look up the ends of
 //! timelines that the active memtable does not know, and the use of a client's id. Both results are
 //! hints: they count only while the memtable that was active at the look-up is still the active
-//! one, since every later commit to the timeline would have left an entry or a slot in it.
+//! one, since every later commit to the timeline would have left an entry or a slot in it. A caller
+//! that must not wait for the disk looks up what is in memory, and learns whether that is all.
 //!
 //! The size of the group that fills up is limited; while it is above the limit, submitters wait.
 //!
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::ids::IdRecord;
-use crate::ids::Lsn;
+use crate::ids::{Instance, Lsn};
 use crate::locks::{Condvar, Mutex};
 use crate::read::reading::Reading;
 use crate::state::State;
@@ -26,26 +27,83 @@ use crate::write::ticket::{Fill, Ticket};
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
 
-/// A submitted batch, with the results of its submitter's look-ups.
-pub struct Submitted {
-    pub batch: Prepared,
+/// A batch that is ready to be queued: encoded, with a checksum, and with the ends of its timelines
+/// as far as they were looked up. See [`Engine::prepare`](crate::Engine::prepare).
+#[derive(Debug, Default)]
+pub struct Submission {
+    pub(crate) batch: Prepared,
+    /// The opening of the engine that it was prepared for.
+    pub(crate) instance: Instance,
     /// For each timeline that had no slot in the active memtable: its end.
-    pub hints: Vec<Option<EndHint>>,
+    pub(crate) hints: Vec<Option<EndHint>>,
     /// The same for each timeline that the batch was decided on.
-    pub basis_hints: Vec<Option<EndHint>>,
+    pub(crate) basis_hints: Vec<Option<EndHint>>,
     /// The earlier use of its id, as far as the active memtable does not know it.
-    pub id: Option<IdHint>,
+    pub(crate) id: Option<IdHint>,
+    is_cold: bool,
 }
 
-impl Submitted {
-    pub fn nothing() -> Submitted {
-        let batch = Prepared::nothing();
-        Submitted { batch, hints: Vec::new(), basis_hints: Vec::new(), id: None }
+impl Submission {
+    /// Whether something that the commit needs must be read from the disk: the end of a timeline,
+    /// or the use of an id. [`Engine::look_up`](crate::Engine::look_up) does this. Without it, the
+    /// commit does it, while all other commits wait.
+    pub fn is_cold(&self) -> bool {
+        self.is_cold
+    }
+
+    /// Refuses a batch that was prepared for another opening of an engine.
+    pub(crate) fn of(self, instance: Instance) -> Result<Submission> {
+        if self.instance == instance { Ok(self) } else { Err(Error::foreign_store()) }
+    }
+
+    pub(crate) fn nothing() -> Submission {
+        Submission { batch: Prepared::nothing(), ..Submission::default() }
+    }
+
+    /// Looks up what the active memtable does not know: the ends of timelines and the use of an id.
+    /// If it may not read the disk, what would need this stays unknown.
+    pub(crate) fn look_up(&mut self, state: &State, may_read: bool) -> Result<()> {
+        let (batch, view) = (&self.batch, state.view.load());
+        let memtable = view.active.from();
+        let mut is_cold = false;
+        let mut hint = |key| -> Result<Option<EndHint>> {
+            if view.active.find(key).is_some() {
+                return Ok(None);
+            }
+            let reading = Reading::for_commit(state, &view, key);
+            if !may_read && !reading.is_end_near()? {
+                is_cold = true;
+                return Ok(None);
+            }
+            Ok(Some(EndHint { memtable, end: reading.end()? }))
+        };
+        let mut hints = Vec::new();
+        for (place, key) in batch.timelines().enumerate() {
+            if let Some(hint) = hint(key)? {
+                hints.resize(place + 1, None);
+                hints[place] = Some(hint);
+            }
+        }
+        let bases = batch.bases.iter().map(|basis| hint(basis.key()));
+        self.basis_hints = bases.collect::<Result<_>>()?;
+        self.hints = hints;
+        if let Some((id, _)) = &batch.id {
+            let reading = Reading::for_commit(state, &view, first_of(batch));
+            let id = batch.slice(id);
+            let from_ms = state.remembered_from_ms();
+            if may_read || reading.is_id_near(&id, from_ms) {
+                self.id = Some(IdHint { memtable, found: reading.id(&id, from_ms)? });
+            } else {
+                is_cold = true;
+            }
+        }
+        self.is_cold = is_cold;
+        Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
         let batch = &self.batch;
-        size_of::<Submitted>()
+        size_of::<Submission>()
             + batch.tail.len()
             + size_of_val(batch.targets.as_slice())
             + size_of_val(batch.changes.as_slice())
@@ -55,6 +113,7 @@ impl Submitted {
 }
 
 /// The result of a look-up of an id, which counts only while the same memtable is active.
+#[derive(Debug)]
 pub struct IdHint {
     pub memtable: Lsn,
     pub found: Option<IdRecord>,
@@ -63,7 +122,7 @@ pub struct IdHint {
 /// The group that fills up.
 #[derive(Default)]
 pub struct Filling {
-    pub batches: Vec<Submitted>,
+    pub batches: Vec<Submission>,
     pub fill: Arc<Fill>,
     /// The maximum size of its records in the log.
     pub bytes: usize,
@@ -99,7 +158,7 @@ impl Queue {
     /// until somebody else does.
     pub fn push(
         &self,
-        looked_up: impl IntoIterator<Item = Result<Submitted>>,
+        looked_up: impl IntoIterator<Item = Result<Submission>>,
         limit: usize,
         call: bool,
     ) -> Vec<Result<Ticket>> {
@@ -122,7 +181,7 @@ impl Queue {
     /// resolves when this is done.
     pub fn seal(&self) -> Result<Ticket> {
         let mut arrivals = self.arrivals.lock();
-        let ticket = arrivals.push(Submitted::nothing())?;
+        let ticket = arrivals.push(Submission::nothing())?;
         arrivals.group.seal = true;
         self.call(&mut arrivals);
         Ok(ticket)
@@ -142,6 +201,11 @@ impl Queue {
         self.call(&mut arrivals);
         self.called.notify_one();
         self.taken.notify_all();
+    }
+
+    /// Whether the group that fills up is not above its limit.
+    pub fn has_room(&self, limit: usize) -> bool {
+        self.arrivals.lock().group.memory_bytes <= limit
     }
 
     /// Calls the commit thread for the group that fills up, once. An empty group is not called for:
@@ -188,7 +252,7 @@ impl Queue {
 }
 
 impl Arrivals {
-    fn push(&mut self, submitted: Submitted) -> Result<Ticket> {
+    fn push(&mut self, submitted: Submission) -> Result<Ticket> {
         if self.closed { Err(CLOSED) } else { Ok(self.group.push(submitted)) }
     }
 }
@@ -199,7 +263,7 @@ impl Filling {
         self.batches.is_empty() && !self.vouch
     }
 
-    fn push(&mut self, submitted: Submitted) -> Ticket {
+    fn push(&mut self, submitted: Submission) -> Ticket {
         self.bytes += submitted.batch.record_bytes_bound();
         self.memory_bytes += submitted.memory_bytes();
         self.batches.push(submitted);
@@ -207,34 +271,17 @@ impl Filling {
     }
 }
 
-/// Does the caller's part of a commit: prepares a batch, and looks up what the active memtable does
-/// not know, the ends of timelines and the use of an id.
-pub fn prepare(state: &State, batch: Batch) -> Result<Submitted> {
+/// Does the caller's part of a commit for a batch, except look-ups.
+pub fn prepare(state: &State, batch: Batch) -> Result<Submission> {
     let batch = batch.prepare(state.instance, &state.options, &state.hasher)?;
-    let view = state.view.load();
-    let memtable = view.active.from();
-    let hint = |key| -> Result<Option<EndHint>> {
-        if view.active.find(key).is_some() {
-            return Ok(None);
-        }
-        let end = Reading::for_commit(state, &view, key).end()?;
-        Ok(Some(EndHint { memtable, end }))
-    };
-    let mut hints = Vec::new();
-    for (place, key) in batch.timelines().enumerate() {
-        if let Some(hint) = hint(key)? {
-            hints.resize(place + 1, None);
-            hints[place] = Some(hint);
-        }
-    }
-    let basis_hints = batch.bases.iter().map(|basis| hint(basis.key())).collect::<Result<_>>()?;
-    let id = match &batch.id {
-        Some((id, _)) => {
-            Some(IdHint { memtable, found: find_id(state, &view, &batch, &batch.slice(id))? })
-        }
-        None => None,
-    };
-    Ok(Submitted { batch, hints, basis_hints, id })
+    Ok(Submission { batch, instance: state.instance, ..Submission::default() })
+}
+
+/// The same with look-ups, for a caller that may wait for the disk.
+pub fn prepare_and_look_up(state: &State, batch: Batch) -> Result<Submission> {
+    let mut submission = prepare(state, batch)?;
+    submission.look_up(state, true)?;
+    Ok(submission)
 }
 
 /// The earlier use of a batch's id, as far as the view knows.
@@ -244,7 +291,11 @@ pub fn find_id(
     batch: &Prepared,
     id: &[u8],
 ) -> Result<Option<IdRecord>> {
+    Reading::for_commit(state, view, first_of(batch)).id(id, state.remembered_from_ms())
+}
+
+/// The timeline in which the use of a batch's id is recorded.
+fn first_of(batch: &Prepared) -> Key<'_> {
     let first = &batch.targets[0];
-    let key = Key { timeline: batch.timeline(first.store, &first.name), hash: first.hash };
-    Reading::for_commit(state, view, key).id(id, state.remembered_from_ms())
+    Key { timeline: batch.timeline(first.store, &first.name), hash: first.hash }
 }

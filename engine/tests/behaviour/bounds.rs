@@ -107,6 +107,54 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
 }
 
 #[test]
+fn preparing_a_batch_reads_nothing_and_tells_whether_the_commit_would() {
+    let house = house();
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    // More than one page of timelines and of ids.
+    for timeline in 0..2000u64 {
+        let name = timeline.to_le_bytes();
+        let batch = Batch::new().append(&store, &name, b"body").id(&name);
+        engine.commit(batch).expect("commits");
+    }
+    engine.compact().expect("merges");
+    engine.close().expect("closes");
+
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    let at_open = figure(&engine, "block_reads");
+    let append = |timeline: u64| Batch::new().append(&store, &timeline.to_le_bytes(), b"body");
+    let is_cold = |batch: Batch| engine.prepare(batch).expect("a good batch").is_cold();
+    assert!(is_cold(append(7)), "its end is on the disk");
+    let ids = (0..200u64).map(|id| append(1 << 40).id(&id.to_le_bytes()));
+    assert!(!is_cold(append(1 << 40)), "the filter excludes it");
+    // A filter is wrong for about one of a hundred.
+    let cold = ids.map(is_cold).filter(|cold| *cold).count();
+    assert!(cold <= 10, "{cold} of 200 ids");
+    assert_eq!(figure(&engine, "block_reads"), at_open, "nothing was read");
+
+    let mut submission = engine.prepare(append(7).id(&7u64.to_le_bytes())).expect("a good batch");
+    assert!(submission.is_cold());
+    engine.look_up(&mut submission).expect("looks up");
+    assert!(!submission.is_cold());
+    assert!(figure(&engine, "block_reads") > at_open);
+    let reads = figure(&engine, "block_reads");
+    assert!(!is_cold(append(7)), "its page is in the cache");
+    let commit = |submission| {
+        let tickets = engine.submit_prepared([Ok(submission)]);
+        tickets.into_iter().next().expect("one ticket").and_then(strandline::Ticket::wait)
+    };
+    let receipt = commit(submission).expect("commits");
+    assert_eq!((receipt.duplicate, receipt.sequences), (true, vec![1]));
+    assert_eq!(figure(&engine, "block_reads"), reads, "the commit reads nothing");
+
+    // A commit finds what nobody looked up.
+    let cold = engine.prepare(append(1999)).expect("a good batch");
+    assert_eq!(commit(cold).expect("commits").sequences, [2]);
+    assert!(!is_cold(append(1999)), "it is in the memtable");
+}
+
+#[test]
 fn a_timeline_with_removed_entries_is_counted_piece_by_piece() {
     let house = house();
     let engine = house.engine();

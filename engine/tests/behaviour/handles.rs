@@ -73,6 +73,18 @@ fn a_store_of_another_engine_is_refused_by_a_watcher() {
 }
 
 #[test]
+fn a_batch_that_was_prepared_for_another_engine_is_refused() {
+    let (here, there) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let ((engine, own), (other, _)) = (open(&here), open(&there));
+    let prepared = engine.prepare(Batch::new().append(&own, b"t", b"body"));
+    assert!(is_refused(other.submit_prepared([prepared]).remove(0), GET_ITS_OWN));
+    // What was refused before keeps its error.
+    let refused = engine.submit_prepared([Err(Error::SequenceExhausted)]).remove(0);
+    assert!(matches!(refused, Err(Error::SequenceExhausted)));
+}
+
+#[test]
 fn a_store_of_an_earlier_opening_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, old) = open(&dir);

@@ -42,7 +42,7 @@ pub(super) static COMMANDS: &[Command] = &[
 
 fn flush(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.flush().map(|()| Done::Ok)?))))
+    Ok(Flow::Long(Box::new(move || Ok(engine.flush().map(|()| Done::Ok)?))))
 }
 
 fn compact(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -54,12 +54,12 @@ fn compact(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
         _ => return Err(Refusal::syntax()),
     }
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.compact().map(|()| Done::Ok)?))))
+    Ok(Flow::Long(Box::new(move || Ok(engine.compact().map(|()| Done::Ok)?))))
 }
 
 fn verify(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || {
+    Ok(Flow::Long(Box::new(move || {
         let found = engine.verify(|_, _| ())?;
         Ok(Done::Reply(Box::new(move |out| write_verification(&found, out))))
     })))
@@ -109,7 +109,7 @@ fn backup(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         ));
     }
     let shared = Arc::clone(context.shared);
-    Ok(Flow::Slow(Box::new(move || {
+    Ok(Flow::Long(Box::new(move || {
         let made = match shared.engine.backup(&dir) {
             Ok(made) => made,
             Err(error) => {

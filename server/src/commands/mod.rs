@@ -43,8 +43,7 @@ use bytes::Bytes;
 
 pub use document::render as render_tables;
 pub use row::{
-    Again, Attempt, Command, Context, Done, Flow, Prepared, Run, Sliced, Waiting, Work, Write,
-    WriteReply,
+    Again, Attempt, Command, Context, Done, Flow, Prepared, Run, Sliced, Waiting, Write, WriteReply,
 };
 pub use wait::watch_instead;
 

@@ -1,17 +1,16 @@
 //! The place where a reply is made: one rule for all commands.
 //!
-//! 1. A write becomes a batch. The engine commits it on its own thread, and the receipt is small.
-//!    If a decision needs a ledger that is not in memory, the ledger is read elsewhere
-//!    ([`Prepared::Elsewhere`]). The ends of the timelines are looked up when the batch is
-//!    submitted (`submission.rs`).
-//! 2. A reply from memory of at most [`STEPS`] steps is made at once, on the connection's thread. A
+//! 1. A write becomes a batch, which the loop submits with those of its other connections
+//!    (`submitter.rs`); the receipt is small. If the decision may read the disk, it is made
+//!    elsewhere ([`Prepared::Elsewhere`]); so are look-ups of ends that are not in memory.
+//! 2. A reply from memory of at most [`STEPS`] steps is made at once, on the connection's loop. A
 //!    step is an entry, or a timeline that is looked up.
-//! 3. Every other reply is made elsewhere, on a thread that may block: if it may read the disk, or
+//! 3. Every other reply is made elsewhere, on a thread of the pool: if it may read the disk, or
 //!    takes more steps. It is made in slices of at most [`STEPS`] steps if it consists of many
 //!    small lookups, and in one slice if the engine returns a whole page. The bytes of the reply
 //!    are reserved before the first slice.
-//! 4. Work that waits for the disk anyway (changes, maintenance) runs elsewhere as one piece
-//!    ([`Flow::Slow`]).
+//! 4. Work that waits for the disk anyway runs elsewhere as one piece: changes ([`Flow::Slow`]),
+//!    and maintenance, one at a time ([`Flow::Long`]).
 //! 5. Pages for follows and subscriptions are read by the same rule (`push/pump.rs`).
 //!
 //! Messaging reads ledgers besides timelines, so none of its reads counts as a reply from memory.

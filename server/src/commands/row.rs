@@ -288,6 +288,8 @@ pub enum Flow {
     Wait(Waiting),
     /// Work on a thread that may block. Its reply is small.
     Slow(Work),
+    /// The same for work that may take minutes, which is done one at a time.
+    Long(Work),
     /// A reply that is made on a thread that may block, in slices, as soon as there is memory for
     /// it.
     Sliced(Sliced),
@@ -314,7 +316,7 @@ pub enum Done {
     /// A number.
     Integer(u64),
     /// A larger reply, and the function that writes it.
-    Reply(Box<dyn FnOnce(&mut Encoder) + Send>),
+    Reply(KnownReply),
     /// A step that also concerns the connection.
     Then(Then),
     /// No reply yet: a blocked command continues to wait.
@@ -355,16 +357,15 @@ pub type AttemptHere =
 pub enum Prepared {
     /// It is decided.
     Decided(Write),
-    /// It must be decided on a thread that may block, since the ledger that it depends on must be
-    /// read.
+    /// It must be decided on a thread that may block, since the decision may read the disk.
     Elsewhere(Box<dyn FnOnce() -> Result<Write, Refusal> + Send>),
 }
 
 /// A write that was decided.
 pub struct Write {
-    /// The batch to commit, or the receipt of an earlier commit.
-    pub decision: Decision<Receipt>,
-    /// Writes the receipt.
+    /// The batch to commit, or the reply if there is nothing to commit.
+    pub decision: Decision<KnownReply>,
+    /// Writes the reply to a commit.
     pub reply: WriteReply,
     /// Repeats the decision if its basis has moved before the commit.
     pub again: Option<Again>,
@@ -373,8 +374,11 @@ pub struct Write {
 /// Writes a receipt as a reply.
 pub type WriteReply = fn(&Receipt, &mut Encoder);
 
+/// Writes a reply that is known.
+pub type KnownReply = Box<dyn FnOnce(&mut Encoder) + Send>;
+
 /// Decides and commits until a commit succeeds; on a thread that may block.
-pub type Again = Box<dyn FnOnce() -> Result<Receipt, Refusal> + Send>;
+pub type Again = Box<dyn FnOnce() -> Result<KnownReply, Refusal> + Send>;
 
 impl Write {
     /// A batch without a basis: if one of its conditions fails, the client gets the error.

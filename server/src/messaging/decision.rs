@@ -5,9 +5,9 @@
 //! refuses the batch with [`Error::LastSequence`], and the command decides again. Each repetition
 //! means that another command was committed.
 //!
-//! A caller may submit the batch of a send itself, together with others
-//! ([`Messaging::decide_send`]). If the basis of such a batch has moved, it calls
-//! [`Messaging::send`], which uses this loop.
+//! A caller may submit the batch of a frequent command itself, together with others:
+//! [`Messaging::decide_send`], [`Messaging::decide_read`], [`Messaging::decide_hide`]. If the basis
+//! of such a batch has moved, it calls the method that uses this loop, such as [`Messaging::send`].
 
 use bytes::Bytes;
 use strandline::{Batch, Error, Receipt, Sequence};
@@ -43,6 +43,14 @@ impl Basis {
 }
 
 impl<T> Decision<T> {
+    /// The same decision with another form of the answer.
+    pub fn map<U>(self, answer: impl FnOnce(T) -> U) -> Decision<U> {
+        match self {
+            Decision::Known(known) => Decision::Known(answer(known)),
+            Decision::Commit(batch, basis) => Decision::Commit(batch, basis),
+        }
+    }
+
     /// The decision to commit a batch that is based on the state of a conversation or user.
     pub(super) fn on(name: &Bytes, version: Sequence, batch: Batch) -> Decision<T> {
         Decision::Commit(Box::new(batch), Some(Basis { name: name.clone(), version }))

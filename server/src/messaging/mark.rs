@@ -6,7 +6,7 @@
 //! drift.
 
 use bytes::Bytes;
-use strandline::{Batch, Limit, MAX_SEQUENCE, Sequence};
+use strandline::{Batch, Limit, MAX_SEQUENCE, Receipt, Sequence};
 
 use super::copies::Found;
 use super::decision::Decision;
@@ -19,59 +19,85 @@ use super::{Messaging, each_once, names, valid_once};
 const PAGE: Limit =
     Limit { entries: 1024, body_bytes: 4 * 1024 * 1024, first_always: true, around_damage: false };
 
+/// The entries of a mark: for the user's terminals, and in its ledger.
+const MARK_ENTRIES: usize = 2;
+
 impl Messaging {
     /// Advances the read mark. False if it was there already. Waits for the disk.
     pub fn read(&self, conv: &[u8], user: &[u8], sequence: Sequence) -> Result<bool> {
-        let conv = names::valid(conv)?;
-        self.check_exists(&conv)?;
-        let user = names::valid(user)?;
+        self.settle(|| self.decide_read(conv, user, sequence), |_| true)
+    }
+
+    /// The decision of [`Messaging::read`], for a caller that submits the batch together with
+    /// others.
+    pub fn decide_read(
+        &self,
+        conv: &[u8],
+        user: &[u8],
+        sequence: Sequence,
+    ) -> Result<Decision<bool>> {
+        let (conv, user) = self.conversation_and_user(conv, user)?;
         let (last, _) = self.messages.end(&names::conversation(&conv))?;
         let sequence = sequence.min(last);
-        let decide = || {
-            self.user(&user, |ledger| {
-                let membership = ledger.state.membership(&conv);
-                let moves = membership.is_some_and(|membership| {
-                    membership.periods.is_member() && sequence > membership.read
-                });
-                if !moves {
-                    return Ok(Decision::Known(false));
-                }
-                let event = Event { sequence, ..Event::new(Kind::Read, &conv, &user) };
-                let batch = self.mark(&user, &[event], ledger.version);
-                Ok(Decision::on(&user, ledger.version, batch))
-            })
-        };
-        let moved = self.settle(decide, |_| true)?;
-        self.users.shorten(&self.engine, &names::user_ledger(&user));
-        Ok(moved)
+        self.user(&user, |ledger| {
+            let membership = ledger.state.membership(&conv);
+            let moves = membership.is_some_and(|membership| {
+                membership.periods.is_member() && sequence > membership.read
+            });
+            if !moves {
+                return Ok(Decision::Known(false));
+            }
+            let event = Event { sequence, ..Event::new(Kind::Read, &conv, &user) };
+            let batch = self.mark(&user, &[event], ledger.version);
+            Ok(Decision::on(&user, ledger.version, batch))
+        })
     }
 
     /// Hides messages from this user. Returns how many of them it could see. Waits for the disk.
     pub fn hide(&self, conv: &[u8], user: &[u8], sequences: &[Sequence]) -> Result<usize> {
+        self.settle(
+            || self.decide_hide(conv, user, sequences),
+            |receipt| Messaging::hidden_by(&receipt),
+        )
+    }
+
+    /// The decision of [`Messaging::hide`], for a caller that submits the batch together with
+    /// others.
+    pub fn decide_hide(
+        &self,
+        conv: &[u8],
+        user: &[u8],
+        sequences: &[Sequence],
+    ) -> Result<Decision<usize>> {
+        let (conv, user) = self.conversation_and_user(conv, user)?;
+        self.user(&user, |ledger| {
+            let mut events = Vec::new();
+            for sequence in each_once(sequences.iter().copied()) {
+                if self.shows_message(&conv, &user, &ledger.state, sequence)? {
+                    events.push(Event { sequence, ..Event::new(Kind::Hide, &conv, &user) });
+                }
+            }
+            if events.is_empty() {
+                return Ok(Decision::Known(0));
+            }
+            let batch = self.mark(&user, &events, ledger.version);
+            Ok(Decision::on(&user, ledger.version, batch))
+        })
+    }
+
+    /// The number of messages that the commit of a decision to hide has hidden.
+    pub fn hidden_by(receipt: &Receipt) -> usize {
+        receipt.sequences.len() / MARK_ENTRIES
+    }
+
+    /// Checks the names of a mark. The user's ledger is shortened first, if earlier marks have made
+    /// it long.
+    fn conversation_and_user(&self, conv: &[u8], user: &[u8]) -> Result<(Bytes, Bytes)> {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
         let user = names::valid(user)?;
-        let sequences = each_once(sequences.iter().copied());
-        let mut count = 0;
-        let decide = || {
-            self.user(&user, |ledger| {
-                let mut events = Vec::new();
-                for sequence in sequences.iter().copied() {
-                    if self.shows_message(&conv, &user, &ledger.state, sequence)? {
-                        events.push(Event { sequence, ..Event::new(Kind::Hide, &conv, &user) });
-                    }
-                }
-                count = events.len();
-                if events.is_empty() {
-                    return Ok(Decision::Known(()));
-                }
-                let batch = self.mark(&user, &events, ledger.version);
-                Ok(Decision::on(&user, ledger.version, batch))
-            })
-        };
-        self.settle(decide, drop)?;
         self.users.shorten(&self.engine, &names::user_ledger(&user));
-        Ok(count)
+        Ok((conv, user))
     }
 
     /// The batch of a user's marks: for its terminals and for its ledger.
@@ -79,7 +105,8 @@ impl Messaging {
         let (inbox, ledger) = (names::inbox(user), names::user_ledger(user));
         let batch = Batch::new().if_last_of(&self.state, &ledger, version);
         events.iter().fold(batch, |batch, event| {
-            let targets = [(&self.sync, inbox.as_slice()), (&self.state, &ledger)];
+            let targets: [_; MARK_ENTRIES] =
+                [(&self.sync, inbox.as_slice()), (&self.state, &ledger)];
             batch.fan_out(&event.encode(), targets)
         })
     }

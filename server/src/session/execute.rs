@@ -6,20 +6,20 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use strandline::Batch;
+use strandline::{Error, Submission};
 use tokio::task::consume_budget;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Session;
 use super::pace::Pace;
-use super::slow::{Slices, elsewhere};
+use super::slow::Slices;
 use crate::commands::{Again, Flow, Prepared, Run, Write, WriteReply, admit, context, is_small};
 use crate::messaging::{Basis, Decision};
 use crate::notices::NoticeKind;
 use crate::protocol::{ProtocolError, Request};
 use crate::refusal::{POISONED, Refusal};
-use crate::shared::StopReason;
+use crate::shared::{Shared, StopReason};
 
 /// The most commands in one round, so that a connection writes and pushes even if its client never
 /// stops sending.
@@ -32,7 +32,7 @@ const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
 /// Writes that are to be submitted together.
 #[derive(Default)]
 struct Collected {
-    batches: Vec<Batch>,
+    submissions: Vec<Result<Submission, Error>>,
     replies: Vec<(WriteReply, Option<Again>)>,
     /// The versions that they are based on, by conversation or user.
     bases: HashMap<Bytes, u64>,
@@ -114,7 +114,7 @@ impl Session {
                     Ok(Prepared::Decided(write)) => Ok(write),
                     Ok(Prepared::Elsewhere(decide)) => {
                         self.settle(collected).await;
-                        elsewhere(decide).await.flatten()
+                        self.shared.pool.run(decide).await.flatten()
                     }
                     Err(refusal) => Err(refusal),
                 };
@@ -143,7 +143,14 @@ impl Session {
                 self.connection.client.activity.is_blocked.store(true, Ordering::Relaxed);
                 self.blocked = Some(waiting);
             }
-            Ok(Flow::Slow(work)) => self.slow(work).await,
+            Ok(Flow::Slow(work)) => {
+                let outcome = self.shared.pool.run_slow(work).await;
+                self.answer(outcome);
+            }
+            Ok(Flow::Long(work)) => {
+                let outcome = self.shared.pool.run_long(work).await;
+                self.answer(outcome);
+            }
             Ok(Flow::Sliced(work)) => self.slices = Some(Slices::new(work)),
             Err(refusal) => self.refuse(&refusal),
         }
@@ -153,9 +160,9 @@ impl Session {
     async fn collect(&mut self, write: Write, bytes: usize, collected: &mut Collected) {
         let Write { decision, reply, again } = write;
         let (batch, basis) = match decision {
-            Decision::Known(receipt) => {
+            Decision::Known(answer) => {
                 self.settle(collected).await;
-                return reply(&receipt, &mut self.connection.out);
+                return answer(&mut self.connection.out);
             }
             Decision::Commit(batch, basis) => (batch, basis),
         };
@@ -165,7 +172,7 @@ impl Session {
             }
             collected.bases.insert(basis.name, basis.version);
         }
-        collected.batches.push(*batch);
+        collected.submissions.push(self.shared.engine.prepare(*batch));
         collected.replies.push((reply, again));
         collected.bytes += bytes;
         if collected.bytes >= SUBMISSION_BYTES {
@@ -175,25 +182,25 @@ impl Session {
 
     /// Commits the collected writes and writes the replies.
     async fn settle(&mut self, collected: &mut Collected) {
-        if collected.batches.is_empty() {
+        if collected.submissions.is_empty() {
             return;
         }
-        let Collected { batches, replies, .. } = std::mem::take(collected);
-        let tickets = self.shared.submission.submit(&self.shared.engine, batches);
-        for (ticket, (reply, again)) in tickets.into_iter().zip(replies) {
-            let outcome = match ticket {
-                Ok(ticket) => ticket.await,
-                Err(refused) => Err(refused),
-            };
-            let receipt = match (outcome, again) {
+        let Collected { submissions, replies, .. } = std::mem::take(collected);
+        let Shared { engine, pool, .. } = &*self.shared;
+        let outcomes = match self.submitter.commit(submissions, engine, pool).await {
+            Ok(outcomes) => outcomes,
+            Err(refusal) => return replies.iter().for_each(|_| self.refuse(&refusal)),
+        };
+        for (outcome, (reply, again)) in outcomes.into_iter().zip(replies) {
+            match (outcome, again) {
+                (Ok(receipt), _) => reply(&receipt, &mut self.connection.out),
                 (Err(error), Some(again)) if Basis::has_moved(&error) => {
-                    elsewhere(again).await.flatten()
+                    match self.shared.pool.run_slow(again).await.flatten() {
+                        Ok(answer) => answer(&mut self.connection.out),
+                        Err(refusal) => self.refuse(&refusal),
+                    }
                 }
-                (outcome, _) => outcome.map_err(Refusal::from),
-            };
-            match receipt {
-                Ok(receipt) => reply(&receipt, &mut self.connection.out),
-                Err(refusal) => self.refuse(&refusal),
+                (Err(error), _) => self.refuse(&Refusal::from(error)),
             }
         }
     }

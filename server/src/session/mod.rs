@@ -48,8 +48,9 @@ use crate::notices::NoticeKind;
 use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
+use crate::submitter::Submitter;
 use pace::Pace;
-use slow::{Slices, elsewhere};
+use slow::Slices;
 use wire::Reading;
 
 /// How a connection ends.
@@ -64,6 +65,8 @@ enum Parting {
 pub struct Session {
     socket: TcpStream,
     shared: Arc<Shared>,
+    /// The path of its writes.
+    submitter: Arc<Submitter>,
     connection: Connection,
     decoder: Decoder,
     /// The command that waits for its timelines. No other command runs meanwhile.
@@ -99,11 +102,17 @@ pub struct Session {
 
 impl Session {
     /// Serves a client until the client or the server ends the connection.
-    pub async fn serve(socket: TcpStream, client: Arc<Client>, shared: Arc<Shared>) {
+    pub async fn serve(
+        socket: TcpStream,
+        client: Arc<Client>,
+        submitter: Arc<Submitter>,
+        shared: Arc<Shared>,
+    ) {
         let now = Instant::now();
         let mut session = Session {
             connection: Connection::new(client, &shared),
             socket,
+            submitter,
             decoder: Decoder::default(),
             blocked: None,
             slices: None,
@@ -144,7 +153,7 @@ impl Session {
             self.note_read_ahead();
             self.note_memory();
             if moved {
-                // A busy connection yields to the others of its thread.
+                // A busy connection yields to the others of its loop.
                 consume_budget().await;
             } else {
                 self.wait().await?;
@@ -232,8 +241,11 @@ impl Session {
         {
             let Some(turns) = self.connection.subscriptions.next_turns() else { break };
             moved = true;
-            let taken =
-                if turns.are_near() { Ok(turns.take()) } else { elsewhere(|| turns.take()).await };
+            let taken = if turns.are_near() {
+                Ok(turns.take())
+            } else {
+                self.shared.pool.run(|| turns.take()).await
+            };
             let Connection { subscriptions, out, .. } = &mut self.connection;
             let written =
                 taken.and_then(|taken| subscriptions.write(taken, out, &self.shared.metrics));

@@ -7,10 +7,9 @@
 //! may be asked to end.
 
 use parking_lot::Mutex;
-use tracing::error;
 
 use super::Session;
-use crate::commands::{Done, Sliced, Work, context, watch_instead};
+use crate::commands::{Done, Sliced, context, watch_instead};
 use crate::refusal::Refusal;
 
 /// A reply that is being made, or waits for memory.
@@ -55,7 +54,7 @@ impl Session {
             let outcome = (slices.work.get_mut().slice)();
             (slices, outcome)
         };
-        match elsewhere(slice).await {
+        match self.shared.pool.run(slice).await {
             Ok((slices, Ok(None))) => {
                 self.slices = Some(slices);
                 return true;
@@ -73,9 +72,9 @@ impl Session {
         true
     }
 
-    /// Runs work that may block; its reply is small.
-    pub(super) async fn slow(&mut self, work: Work) {
-        match elsewhere(work).await.flatten() {
+    /// Writes the reply, which is small, of work that ran elsewhere.
+    pub(super) fn answer(&mut self, outcome: Result<Result<Done, Refusal>, Refusal>) {
+        match outcome.flatten() {
             Ok(done) => self.finish(done),
             Err(refusal) => self.refuse(&refusal),
         }
@@ -112,14 +111,4 @@ impl Session {
         }
         self.unblock();
     }
-}
-
-/// Runs work on a thread that may block. If it panics, the client gets an error.
-pub(super) async fn elsewhere<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|problem| {
-        error!(%problem, "a command ended unexpectedly");
-        Refusal::usage("the command ended unexpectedly: see the server's log")
-    })
 }

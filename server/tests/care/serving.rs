@@ -149,6 +149,51 @@ fn a_server_whose_log_nobody_reads_starts_serves_and_stops() {
 }
 
 #[test]
+fn fifty_clients_that_write_read_and_change_start_no_threads() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (mut server, address) = serve(&folder.path().join("data"), Stdio::null(), Stdio::null());
+    let names = |server: &Child| -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.id())).expect("it runs");
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.expect("a thread").path().join("comm")).expect("a name")
+        };
+        tasks.map(|task| name(task).trim().to_owned()).collect()
+    };
+    talk(&mut server, address, "IM.CREATE room MEMBERS a b\r\nQUIT\r\n");
+    let work = |client: usize| {
+        format!(
+            "TL.APPEND messages:{client} x\r\nTL.READ messages:{client} AFTER 0\r\n\
+             IM.SEND room a hello\r\nIM.READ room b {client}\r\nIM.HISTORY room a\r\n\
+             TL.EDIT messages:{client} 1 y\r\nTL.FLUSH\r\n"
+        )
+    };
+    let mut sockets: Vec<TcpStream> =
+        (0..50).map(|_| TcpStream::connect(address).expect("connects")).collect();
+    let mut most = 0;
+    for _round in 0..3 {
+        for (client, socket) in sockets.iter_mut().enumerate() {
+            socket.write_all(work(client).as_bytes()).expect("the server takes it");
+        }
+        most = most.max(names(&server).len());
+    }
+    for socket in &mut sockets {
+        socket.write_all(b"QUIT\r\n").expect("the server takes it");
+        let mut replies = String::new();
+        socket.read_to_string(&mut replies).expect("reads");
+        assert!(replies.ends_with("+OK\r\n+OK\r\n") && !replies.contains('-'), "{replies}");
+        most = most.max(names(&server).len());
+    }
+    let cores = std::thread::available_parallelism().expect("is known").get();
+    let allowed = (2 * cores).max(4) + 8;
+    assert!(most <= allowed, "{most} threads on {cores} cores: {:?}", names(&server));
+    let unnamed: Vec<String> =
+        names(&server).into_iter().filter(|name| !name.starts_with("strandline")).collect();
+    assert!(unnamed.is_empty(), "{unnamed:?}");
+    assert_eq!(talk(&mut server, address, "SHUTDOWN\r\n"), "");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
 fn with_few_descriptors_most_of_the_remaining_ones_serve_clients() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let binary = env!("CARGO_BIN_EXE_strandline");

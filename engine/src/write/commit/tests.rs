@@ -186,11 +186,11 @@ impl Committer<Scripted> {
     }
 }
 
-fn submitted(batch: Batch) -> Submitted {
+fn submitted(batch: Batch) -> Submission {
     // The same in every call, as an engine has one.
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
     let batch = batch.prepare(Instance(0), &Options::default(), &hasher).expect("a good batch");
-    Submitted { batch, hints: Vec::new(), basis_hints: Vec::new(), id: None }
+    Submission { batch, ..Submission::default() }
 }
 
 fn filling(batches: Vec<Batch>) -> Filling {
@@ -356,7 +356,7 @@ fn a_seal_that_failed_is_reported_only_to_those_who_asked_for_it() {
     let mut committer = committer();
     committer.env.seal = Err(disk_full());
     let mut group = filling(vec![append(b"a")]);
-    group.batches.push(Submitted::nothing());
+    group.batches.push(Submission::nothing());
     group.seal = true;
     let outcomes = committer.answer(&group);
     assert!(outcomes[0].is_ok());

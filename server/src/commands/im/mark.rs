@@ -1,14 +1,19 @@
 //! Marks and changes of messages: IM.READ, IM.UNREAD, IM.RECALL, IM.EDIT, IM.HIDE.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{at_length, detached, slowly};
+use super::{at_length, detached, messaging, slowly};
 use crate::commands::arguments::{check_body, integer};
-use crate::commands::row::{Class, Command, Context, Flow, Run};
+use crate::commands::row::{
+    Class, Command, Context, Flow, KnownReply, Prepared, Run, Write, WriteReply,
+};
+use crate::messaging::{Decision, Messaging, Trouble};
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] = &[
-    Command::new("IM.READ", 4, Class::Write, Run::Now(read)).one_key().told(
+    Command::new("IM.READ", 4, Class::Write, Run::Write(read)).one_key().told(
         "conv user seq",
         "1 when the read mark moved up, else 0. Reaches the user's other terminals.",
     ),
@@ -26,15 +31,38 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
         "1: the message has the new body, and every member who may see it is notified. Refused as \
          IM.RECALL is; a recalled message is NOTFOUND.",
     ),
-    Command::new("IM.HIDE", -4, Class::Write, Run::Now(hide)).one_key().told(
+    Command::new("IM.HIDE", -4, Class::Write, Run::Write(hide)).one_key().told(
         "conv user seq [seq ...]",
         "Hides messages from this user; integer: the number of messages that became hidden.",
     ),
 ];
 
-fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+fn read(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {
     let (words, sequence) = (detached(&arguments[..2]), integer(&arguments[2])?);
-    slowly(context, move |messaging| Ok(u64::from(messaging.read(&words[0], &words[1], sequence)?)))
+    let same = words.clone();
+    mark(
+        context,
+        move |messaging| Ok(messaging.decide_read(&words[0], &words[1], sequence)?.map(u64::from)),
+        |_, out| out.integer(1),
+        move |messaging| Ok(u64::from(messaging.read(&same[0], &same[1], sequence)?)),
+    )
+}
+
+/// A mark of a user, whose reply is a number. It is decided on a thread that may block, and
+/// committed like an append, together with the writes of other connections.
+fn mark(
+    context: &Context<'_>,
+    decide: impl FnOnce(&Messaging) -> Result<Decision<u64>, Trouble> + Send + 'static,
+    reply: WriteReply,
+    again: impl FnOnce(&Messaging) -> Result<u64, Trouble> + Send + 'static,
+) -> Result<Prepared, Refusal> {
+    let messaging = Arc::clone(messaging(context.shared)?);
+    let known = |number| -> KnownReply { Box::new(move |out| out.integer(number)) };
+    Ok(Prepared::Elsewhere(Box::new(move || {
+        let decision = decide(&messaging)?.map(known);
+        let again = move || Ok(known(again(&messaging)?));
+        Ok(Write { decision, reply, again: Some(Box::new(again)) })
+    })))
 }
 
 fn unread(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -68,8 +96,17 @@ fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     })
 }
 
-fn hide(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+fn hide(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {
     let words = detached(&arguments[..2]);
     let sequences = arguments[2..].iter().map(|raw| integer(raw)).collect::<Result<Vec<_>, _>>()?;
-    slowly(context, move |messaging| Ok(messaging.hide(&words[0], &words[1], &sequences)? as u64))
+    let (same, same_sequences) = (words.clone(), sequences.clone());
+    mark(
+        context,
+        move |messaging| {
+            let decision = messaging.decide_hide(&words[0], &words[1], &sequences)?;
+            Ok(decision.map(|count| count as u64))
+        },
+        |receipt, out| out.integer(Messaging::hidden_by(receipt) as u64),
+        move |messaging| Ok(messaging.hide(&same[0], &same[1], &same_sequences)? as u64),
+    )
 }

@@ -9,7 +9,7 @@ use strandline::Receipt;
 
 use super::messaging;
 use crate::commands::arguments::{check_body, options, positive};
-use crate::commands::row::{Class, Command, Context, Prepared, Run, Write};
+use crate::commands::row::{Class, Command, Context, KnownReply, Prepared, Run, Write};
 use crate::messaging::{Message, Messaging};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
@@ -42,9 +42,10 @@ fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal>
 }
 
 fn decide(messaging: &Arc<Messaging>, message: Message) -> Result<Write, Refusal> {
-    let decision = messaging.decide_send(&message)?;
+    let known = |receipt: Receipt| -> KnownReply { Box::new(move |out| reply(&receipt, out)) };
+    let decision = messaging.decide_send(&message)?.map(known);
     let messaging = Arc::clone(messaging);
-    let again = move || Ok(messaging.send(&message)?);
+    let again = move || Ok(known(messaging.send(&message)?));
     Ok(Write { decision, reply, again: Some(Box::new(again)) })
 }
 
