@@ -267,7 +267,7 @@ impl Engine {
     /// The call does not wait for the disk, except to find the ends of timelines that were not
     /// written to for a long time. It waits while the queue is full.
     pub fn submit(&self, batch: Batch) -> Result<Ticket> {
-        self.submit_all(vec![batch]).pop().expect("one batch, one ticket")
+        self.running.submit(batch)
     }
 
     /// Commits a batch and waits until it is durable as the batch asked, and visible to every

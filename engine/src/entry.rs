@@ -3,8 +3,11 @@
 //! This file does not know how a timeline is stored or read.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::error::Error;
 use crate::ids::{Sequence, TimeMs};
@@ -159,13 +162,93 @@ pub struct Info {
     pub trimmed_to: Sequence,
 }
 
+/// The sequences that the appends of a batch were given: a slice. One or two need no memory of
+/// their own.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Sequences(SmallVec<[Sequence; 2]>);
+
+impl Sequences {
+    /// The sequences.
+    pub fn as_slice(&self) -> &[Sequence] {
+        &self.0
+    }
+
+    pub(crate) fn with_capacity(count: usize) -> Sequences {
+        Sequences(SmallVec::with_capacity(count))
+    }
+
+    pub(crate) fn push(&mut self, sequence: Sequence) {
+        self.0.push(sequence);
+    }
+
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.0.truncate(count);
+    }
+}
+
+impl Deref for Sequences {
+    type Target = [Sequence];
+
+    fn deref(&self) -> &[Sequence] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Sequences {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+impl From<Sequences> for Vec<Sequence> {
+    fn from(sequences: Sequences) -> Vec<Sequence> {
+        sequences.0.into_vec()
+    }
+}
+
+impl FromIterator<Sequence> for Sequences {
+    fn from_iter<I: IntoIterator<Item = Sequence>>(sequences: I) -> Sequences {
+        Sequences(sequences.into_iter().collect())
+    }
+}
+
+impl From<Vec<Sequence>> for Sequences {
+    fn from(sequences: Vec<Sequence>) -> Sequences {
+        Sequences(sequences.into())
+    }
+}
+
+impl IntoIterator for Sequences {
+    type Item = Sequence;
+    type IntoIter = std::vec::IntoIter<Sequence>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_vec().into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Sequences {
+    type Item = &'a Sequence;
+    type IntoIter = std::slice::Iter<'a, Sequence>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<T: AsRef<[Sequence]>> PartialEq<T> for Sequences {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
 /// The result of a committed batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// The commit time, the same for every entry of the batch.
     pub time_ms: TimeMs,
     /// The sequence of each append, in the order in which the batch named them.
-    pub sequences: Vec<Sequence>,
+    pub sequences: Sequences,
     /// Whether this was a retry: the batch with this id was committed before, with this result.
     pub duplicate: bool,
 }

@@ -52,7 +52,7 @@ pub use care::salvage::{Salvage, salvage, salvage_in};
 pub use care::target::is_empty_directory;
 pub use care::verify::Verification;
 pub use engine::{Engine, StoreInfo, StoreOptions, World};
-pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Verdict};
+pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Sequences, Verdict};
 pub use error::{Error, Result};
 pub use format::manifest::Copies;
 pub use ids::{

@@ -8,12 +8,12 @@
 //! This file does not know what is handed over.
 
 #[cfg(not(all(test, loom)))]
-pub use parking_lot::{Condvar, Mutex};
+pub use parking_lot::{Condvar, Mutex, MutexGuard as Guard};
 #[cfg(not(all(test, loom)))]
 pub use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 #[cfg(all(test, loom))]
-pub use modelled::{AtomicBool, AtomicUsize, Condvar, Mutex};
+pub use modelled::{AtomicBool, AtomicUsize, Condvar, Guard, Mutex};
 
 #[cfg(all(test, loom))]
 mod modelled {

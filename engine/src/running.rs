@@ -94,6 +94,12 @@ impl Running {
         Ok(submission)
     }
 
+    /// Queues a batch.
+    pub fn submit(&self, batch: Batch) -> Result<Ticket> {
+        self.check_writable()?;
+        self.pipeline.submit_one(prepare_and_look_up(&self.state, batch)?)
+    }
+
     /// Queues batches in this order. Each is refused or gets its ticket.
     pub fn submit_all(&self, batches: Vec<Batch>) -> Vec<Result<Ticket>> {
         // All are looked up before the first is queued.

@@ -20,6 +20,7 @@ use std::thread;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use log::Log;
+use mimalloc::MiMalloc;
 use strandline_server::{Config, Server, ServerError, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -27,6 +28,11 @@ use tracing::{error, info, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// The buffers of a commit are made on the threads of clients and freed on the thread that commits,
+/// for which the allocator of the C library takes locks.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The advice for a directory that cannot be opened because of damage.
 const AFTER_DAMAGE: &str =

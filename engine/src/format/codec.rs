@@ -1,22 +1,42 @@
 //! Numbers and byte strings: a total reader (any bytes give a value or `None`, never a panic, and
 //! no length that was read causes an allocation) and the matching writers.
 
+use smallvec::{Array, SmallVec};
+
 /// The longest varint of a u64: ⌈64 / 7⌉.
 pub const MAX_VARINT_BYTES: usize = 10;
 
+/// A buffer that grows at its end.
+pub trait Put {
+    /// Appends bytes.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Put for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl<A: Array<Item = u8>> Put for SmallVec<A> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// Appends a number in groups of seven bits, the lowest first (LEB128).
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut impl Put, mut value: u64) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.put(&[value as u8 | 0x80]);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.put(&[value as u8]);
 }
 
 /// Appends a name: its length in one byte, then its bytes. Names have at most 255 bytes.
-pub fn put_name(out: &mut Vec<u8>, name: &[u8]) {
-    out.push(u8::try_from(name.len()).expect("names are checked to have at most 255 bytes"));
-    out.extend_from_slice(name);
+pub fn put_name(out: &mut impl Put, name: &[u8]) {
+    out.put(&[u8::try_from(name.len()).expect("names are checked to have at most 255 bytes")]);
+    out.put(name);
 }
 
 /// Reads from the front of a byte slice.

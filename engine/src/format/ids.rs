@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use super::codec::{Reader, put_name, put_varint};
+use super::codec::{Put, Reader, put_name, put_varint};
 use crate::ids::{Sequence, TimeMs};
 
 /// The hashes of a batch with an id: a batch with the same id and other hashes is another batch.
@@ -41,9 +41,9 @@ pub struct IdRecord {
 
 impl IdHashes {
     /// Appends the hashes to a slot or a record.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bodies.to_le_bytes());
-        out.extend_from_slice(&self.targets.to_le_bytes());
+    pub fn encode(&self, out: &mut impl Put) {
+        out.put(&self.bodies.to_le_bytes());
+        out.put(&self.targets.to_le_bytes());
     }
 
     /// The hashes that a reader stands at; `None` if there are too few bytes.

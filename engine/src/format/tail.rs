@@ -4,14 +4,23 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::codec::{MAX_VARINT_BYTES, Reader, put_name, put_varint};
 use super::ids::IdHashes;
 use super::layout::put;
 use crate::ids::{Sequence, StoreId, TimelineRef};
 use crate::timeline::Floor;
 
-/// Room for an append to one timeline with a name and an id of common lengths.
+/// Room for an append to one timeline with a name of a common length, before it takes memory of its
+/// own.
 const OPERATION_BYTES: usize = 64;
+
+/// The most that an operation takes besides its names: its kind, and numbers.
+const NUMBERS_BYTES: usize = 24;
+
+/// The number of bytes of the count of bodies.
+const COUNT_BYTES: usize = 4;
 
 /// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
 const APPEND: u8 = 1;
@@ -33,26 +42,27 @@ pub fn stamp(body: &[u8], origin: Sequence) -> Vec<u8> {
 
 /// The part of a record that a caller encodes while it builds a batch. Bodies come first, so that
 /// each is copied once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TailWriter {
-    /// Space for the count, then the bodies.
+    /// Space for the count, then the bodies. Empty before the first body.
     bodies: Vec<u8>,
     body_count: u32,
-    operations: Vec<u8>,
+    operations: SmallVec<[u8; OPERATION_BYTES]>,
     operation_count: u64,
 }
 
-impl Default for TailWriter {
-    fn default() -> TailWriter {
-        let operations = Vec::with_capacity(OPERATION_BYTES);
-        TailWriter { bodies: vec![0; 4], body_count: 0, operations, operation_count: 0 }
-    }
-}
-
 impl TailWriter {
+    /// Makes room for an append to one timeline. If it is the only one, the tail needs no other
+    /// memory.
+    pub fn reserve(&mut self, body_bytes: usize, name_bytes: usize) {
+        let operations = self.operations.len() + NUMBERS_BYTES + name_bytes;
+        self.bodies.reserve(COUNT_BYTES + MAX_VARINT_BYTES + body_bytes + operations);
+    }
+
     /// Adds a body and returns its byte range in the finished tail.
     pub fn body(&mut self, body: &[u8]) -> Range<usize> {
-        self.bodies.reserve(body.len() + MAX_VARINT_BYTES);
+        self.bodies.reserve(COUNT_BYTES + MAX_VARINT_BYTES + body.len());
+        self.make_room_for_count();
         put_varint(&mut self.bodies, body.len() as u64);
         self.bodies.extend_from_slice(body);
         self.body_count += 1;
@@ -146,6 +156,12 @@ impl TailWriter {
         put_varint(&mut self.operations, number);
     }
 
+    fn make_room_for_count(&mut self) {
+        if self.bodies.is_empty() {
+            self.bodies.extend_from_slice(&[0; COUNT_BYTES]);
+        }
+    }
+
     /// The number of bytes so far.
     pub fn byte_count(&self) -> usize {
         self.bodies.len() + self.operations.len()
@@ -153,7 +169,8 @@ impl TailWriter {
 
     /// The tail's bytes, and the offset in them that the byte ranges of names count from.
     pub fn finish(mut self) -> (Vec<u8>, usize) {
-        put(&mut self.bodies, 0..4, &self.body_count.to_le_bytes());
+        self.make_room_for_count();
+        put(&mut self.bodies, 0..COUNT_BYTES, &self.body_count.to_le_bytes());
         let mut tail = self.bodies;
         tail.reserve_exact(self.operations.len() + MAX_VARINT_BYTES);
         put_varint(&mut tail, self.operation_count);
@@ -161,7 +178,7 @@ impl TailWriter {
         tail.extend_from_slice(&self.operations);
         // The buffer of many bodies grew by doubling, and a memtable keeps it. As a rule shrinking
         // it costs no copy.
-        if tail.capacity() - tail.len() > tail.len() / 8 {
+        if tail.capacity() - tail.len() > OPERATION_BYTES.max(tail.len() / 8) {
             tail.shrink_to_fit();
         }
         (tail, base)

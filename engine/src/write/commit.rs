@@ -102,14 +102,21 @@ pub trait Environment {
 pub struct Committer<E> {
     env: E,
     decisions: Decisions,
+    /// The outcomes of the batches of a group; empty between groups.
+    outcomes: Outcomes,
     /// The start of the lifetimes of the last group with a record.
     last_start_ms: TimeMs,
 }
 
+/// The outcome of each batch of a group, in their order.
+type Outcomes = Vec<Result<Receipt>>;
+
 impl<E: Environment> Commit for Committer<E> {
-    fn commit(&mut self, group: Filling) {
-        let outcomes = self.answer(&group);
-        self.env.hand_over(group.fill.resolve(outcomes));
+    fn commit(&mut self, group: &Filling) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.answer(group, &mut outcomes);
+        self.env.hand_over(group.fill.resolve(outcomes.drain(..)));
+        self.outcomes = outcomes;
     }
 }
 
@@ -117,21 +124,24 @@ impl<E: Environment> Committer<E> {
     /// A committer whose first lifetimes begin now or later.
     pub fn new(env: E) -> Committer<E> {
         let (_, last_start_ms) = env.moment();
-        Committer { env, decisions: Decisions::default(), last_start_ms }
+        let (decisions, outcomes) = (Decisions::default(), Outcomes::new());
+        Committer { env, decisions, outcomes, last_start_ms }
     }
 
-    /// The outcome of each batch of a group. If a step panics, this and all later groups are
-    /// refused, so that nobody waits for them in vain.
-    fn answer(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        let answered = catch_unwind(AssertUnwindSafe(|| self.commit_and_seal(group)));
-        answered.unwrap_or_else(|_| refuse_all(group, &self.env.panicked()))
+    /// Determines the outcomes. If a step panics, this and all later groups are refused, so that
+    /// nobody waits for them in vain.
+    fn answer(&mut self, group: &Filling, outcomes: &mut Outcomes) {
+        if catch_unwind(AssertUnwindSafe(|| self.commit_and_seal(group, outcomes))).is_err() {
+            refuse_all(group, &self.env.panicked(), outcomes);
+        }
     }
 
     /// Commits a group, and then seals or vouches if a caller asked for it. A seal that failed is
     /// reported only to the callers that asked for it: the batches are committed.
-    fn commit_and_seal(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
-        let mut outcomes =
-            if group.batches.is_empty() { Vec::new() } else { self.commit_group(group) };
+    fn commit_and_seal(&mut self, group: &Filling, outcomes: &mut Outcomes) {
+        if !group.batches.is_empty() {
+            self.commit_group(group, outcomes);
+        }
         // If the group has batches, the vouching is left out: the next group vouches for them, or
         // the expiry thread asks again.
         if group.vouch && group.batches.is_empty() {
@@ -140,20 +150,19 @@ impl<E: Environment> Committer<E> {
         if group.seal {
             let sealed = guarded(&mut self.env, E::seal).flatten();
             if let Err(error) = sealed {
-                let batches = group.batches.iter().zip(&mut outcomes);
+                let batches = group.batches.iter().zip(outcomes);
                 let askers = batches.filter(|(submitted, _)| submitted.batch.is_nothing());
                 askers.for_each(|(_, outcome)| *outcome = Err(error.clone()));
             }
         }
         let _poisoned = guarded(&mut self.env, E::finished);
-        outcomes
     }
 
     /// Commits a group, and counts its refusals. If the disk is full and a batch only frees space,
     /// the reserve is used for it.
-    fn commit_group(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+    fn commit_group(&mut self, group: &Filling, outcomes: &mut Outcomes) {
         let had_reserve = self.env.has_reserve();
-        let mut outcomes = self.commit_once(group);
+        self.commit_once(group, outcomes);
         let refused = |(submitted, outcome): (&Submission, &Result<Receipt>)| {
             submitted.batch.frees_only()
                 && !submitted.batch.is_nothing()
@@ -161,33 +170,32 @@ impl<E: Environment> Committer<E> {
         };
         // A group that found the disk full was refused as a whole and changed nothing. Another path
         // may have given the reserve back meanwhile.
-        if group.batches.iter().zip(&outcomes).any(refused)
+        if group.batches.iter().zip(&*outcomes).any(refused)
             && (self.env.give_back_reserve() || had_reserve)
         {
-            outcomes = self.commit_once(group);
+            self.commit_once(group, outcomes);
         }
         let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
         let _poisoned = guarded(&mut self.env, |env| errors.for_each(|error| env.refused(error)));
-        outcomes
     }
 
     /// Steps 1 to 5 of the heading, without the tickets.
-    fn commit_once(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+    fn commit_once(&mut self, group: &Filling, outcomes: &mut Outcomes) {
         // Checked once, so that the stores that step 1 notes are those of the batches that are
         // recorded.
         let may_add = self.env.may_add();
         let times = match self.make_room(group, may_add.is_ok()) {
             Ok(times) => times,
-            Err(error) => return refuse_all(group, &error),
+            Err(error) => return refuse_all(group, &error, outcomes),
         };
-        let Committer { env, decisions, last_start_ms } = self;
+        let Committer { env, decisions, last_start_ms, .. } = self;
         env.with_stores(|env| {
-            let outcomes = decisions.on_group(group, times, &may_add, env.ground());
+            decisions.on_group(group, times, &may_add, env.ground(), outcomes);
             let is_recorded = match env.write(is_sync_asked(group)) {
                 Ok(is_recorded) => is_recorded,
                 Err(error) => {
                     decisions.take_back();
-                    return refuse_all(group, &error);
+                    return refuse_all(group, &error, outcomes);
                 }
             };
             if is_recorded {
@@ -197,10 +205,9 @@ impl<E: Environment> Committer<E> {
             decisions.settle();
             // The group is committed: a failure from here on changes no outcome.
             let mut woken = Vec::new();
-            let _poisoned = guarded(env, |env| env.publish(group, &outcomes, &mut woken));
+            let _poisoned = guarded(env, |env| env.publish(group, outcomes, &mut woken));
             env.hand_over(woken);
-            outcomes
-        })
+        });
     }
 
     /// Step 1. Returns the times of the commit.
@@ -235,8 +242,9 @@ fn guarded<E: Environment, T>(env: &mut E, step: impl FnOnce(&mut E) -> T) -> Re
     catch_unwind(AssertUnwindSafe(|| step(env))).map_err(|_| env.panicked())
 }
 
-fn refuse_all(group: &Filling, error: &Error) -> Vec<Result<Receipt>> {
-    group.batches.iter().map(|_| Err(error.clone())).collect()
+fn refuse_all(group: &Filling, error: &Error, outcomes: &mut Outcomes) {
+    outcomes.clear();
+    outcomes.extend(group.batches.iter().map(|_| Err(error.clone())));
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::entry::Receipt;
+use crate::entry::{Receipt, Sequences};
 use crate::error::{Error, Result};
 use crate::format::ids::IdRecord;
 use crate::format::wal::GroupWriter;
@@ -24,8 +24,8 @@ use crate::state::State;
 use crate::timeline::{End, Key, Times};
 use crate::write::apply::{CommitPlaces, Named, RecordFacts, Sink, apply};
 use crate::write::batch::{Basis, Prepared, original};
-use crate::write::queue::{Filling, Submission, find_id};
-use crate::write::sequence::{Allocator, EndHint};
+use crate::write::queue::{Filling, Hints, Submission, find_id};
+use crate::write::sequence::Allocator;
 
 /// What a decision needs in addition to the active memtable.
 pub trait Known {
@@ -79,23 +79,32 @@ pub struct Decisions {
     places: CommitPlaces,
     /// The ids of the group.
     ids: HashMap<(SlotId, Bytes), IdRecord>,
+    /// Memory for the slots of a batch.
+    slots: Vec<SlotId>,
 }
 
 impl Decisions {
-    /// Decides on every batch of a group. `may_add`: an error that is the answer to each batch that
-    /// adds data.
+    /// Decides on every batch of a group, which replaces the outcomes. `may_add`: an error that is
+    /// the answer to each batch that adds data.
     pub fn on_group<K: Known>(
         &mut self,
         group: &Filling,
         times: Times,
         may_add: &Result<()>,
         mut ground: Ground<'_, K>,
-    ) -> Vec<Result<Receipt>> {
+        outcomes: &mut Vec<Result<Receipt>>,
+    ) {
         self.allocator.begin(ground.memtable);
         self.places = CommitPlaces::new(ground.at);
         self.ids.clear();
+        let mut slots = std::mem::take(&mut self.slots);
         let mut decision = Decision { made: self, times, may_add, ground: &mut ground };
-        group.batches.iter().map(|submitted| decision.on_batch(submitted)).collect()
+        outcomes.clear();
+        for submitted in &group.batches {
+            outcomes.push(decision.on_batch(submitted, &mut slots));
+        }
+        slots.clear();
+        self.slots = slots;
     }
 
     /// The changes of the committed batches, to be applied to the memtable.
@@ -126,10 +135,10 @@ struct Decision<'d, 'g, K> {
 
 impl<K: Known> Decision<'_, '_, K> {
     /// Commits or refuses one batch.
-    fn on_batch(&mut self, submitted: &Submission) -> Result<Receipt> {
+    fn on_batch(&mut self, submitted: &Submission, slots: &mut Vec<SlotId>) -> Result<Receipt> {
         let (batch, time_ms) = (&submitted.batch, self.times.time_ms);
         if batch.is_nothing() {
-            return Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
+            return Ok(Receipt { time_ms, sequences: Sequences::default(), duplicate: false });
         }
         if !batch.frees_only() {
             // This check is first: batches that are refused again and again must not leave slots in
@@ -137,16 +146,18 @@ impl<K: Known> Decision<'_, '_, K> {
             self.may_add.clone()?;
         }
         self.check_stores(batch)?;
-        let slots = self.slots(submitted)?;
-        if let Some(receipt) = self.retry(submitted, &slots)? {
+        self.find_slots(submitted, slots)?;
+        if let Some(receipt) = self.retry(submitted, slots)? {
             return Ok(receipt);
         }
         self.check(submitted, slots.first())?;
-        let mut sequences = self.sequences(batch, &slots)?;
+        let mut sequences = self.sequences(batch, slots)?;
         let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
         // The ends of the timelines that the batch changes follow, for a recovery that cannot look
         // them up.
-        sequences.extend(slots[given..].iter().map(|slot| self.last(*slot)));
+        for slot in &slots[given..] {
+            sequences.push(self.last(*slot));
+        }
         self.ground.records.record(
             (time_ms, self.times.start_ms),
             &sequences,
@@ -154,7 +165,7 @@ impl<K: Known> Decision<'_, '_, K> {
             &batch.tail,
             batch.tail_crc,
         );
-        self.stage(batch, &slots, &sequences);
+        self.stage(batch, slots, &sequences);
         sequences.truncate(given);
         Ok(Receipt { time_ms, sequences, duplicate: false })
     }
@@ -171,17 +182,18 @@ impl<K: Known> Decision<'_, '_, K> {
         Ok(())
     }
 
-    /// The slots of all timelines of a batch in the active memtable, created where there are none.
-    fn slots(&self, submitted: &Submission) -> Result<Vec<SlotId>> {
-        let (batch, memtable) = (&submitted.batch, self.ground.memtable);
-        let slot = |(number, key): (usize, Key<'_>)| {
-            if let Some(slot) = memtable.find(key) {
-                return Ok(slot);
-            }
-            let end = self.end_of(key, submitted.hints.get(number).copied().flatten())?;
-            Ok(memtable.insert(key, end))
-        };
-        batch.timelines().enumerate().map(slot).collect()
+    /// Finds the slots of all timelines of a batch in the active memtable, and creates those that
+    /// are missing.
+    fn find_slots(&self, submitted: &Submission, slots: &mut Vec<SlotId>) -> Result<()> {
+        let hints = self.hints(submitted, &submitted.hints);
+        slots.clear();
+        for (number, key) in submitted.batch.timelines().enumerate() {
+            slots.push(match self.slot_of(key, hints, number) {
+                Some(slot) => slot,
+                None => self.ground.memtable.insert(key, self.end_of(key, hints, number)?),
+            });
+        }
+        Ok(())
     }
 
     /// The original receipt, if the batch's id was used within the window.
@@ -193,7 +205,7 @@ impl<K: Known> Decision<'_, '_, K> {
         let found = match here.or_else(|| memtable.id_in(slots[0], &id)) {
             Some(found) => Some(found),
             None => match &submitted.id {
-                Some(hint) if hint.memtable == memtable.from() => hint.found.clone(),
+                Some(hint) if submitted.is_under(memtable) => hint.found.clone(),
                 _ => self.ground.known.use_of_id(batch, &id)?,
             },
         };
@@ -205,8 +217,9 @@ impl<K: Known> Decision<'_, '_, K> {
 
     /// An error if a condition of the batch does not hold. `first`: the slot of its first timeline.
     fn check(&mut self, submitted: &Submission, first: Option<&SlotId>) -> Result<()> {
-        for (basis, hint) in submitted.batch.bases.iter().zip(&submitted.basis_hints) {
-            let last = self.last_of(basis, *hint)?;
+        let hints = self.hints(submitted, &submitted.basis_hints);
+        for (number, basis) in submitted.batch.bases.iter().enumerate() {
+            let last = self.last_of(basis, hints, number)?;
             if last != basis.last {
                 return Err(Error::LastSequence { last });
             }
@@ -232,18 +245,29 @@ impl<K: Known> Decision<'_, '_, K> {
     }
 
     /// The end of a timeline that a batch was decided on. The timeline gets no slot for this.
-    fn last_of(&mut self, basis: &Basis, hint: Option<EndHint>) -> Result<Sequence> {
+    fn last_of(&mut self, basis: &Basis, hints: Option<&Hints>, number: usize) -> Result<Sequence> {
         let key = basis.key();
-        match self.ground.memtable.find(key) {
+        match self.slot_of(key, hints, number) {
             Some(slot) => Ok(self.last(slot)),
-            None => Ok(self.end_of(key, hint)?.last),
+            None => Ok(self.end_of(key, hints, number)?.last),
         }
     }
 
-    /// The end of a timeline without a slot: the one that its caller found, unless the memtable was
-    /// sealed since then.
-    fn end_of(&self, key: Key<'_>, hint: Option<EndHint>) -> Result<End> {
-        match hint.and_then(|hint| hint.under(self.ground.memtable)) {
+    /// The results of a caller's look-ups, unless the memtable was sealed since then.
+    fn hints<'h>(&self, submitted: &Submission, hints: &'h Hints) -> Option<&'h Hints> {
+        submitted.is_under(self.ground.memtable).then_some(hints)
+    }
+
+    /// The slot of a timeline, if it has one.
+    fn slot_of(&self, key: Key<'_>, hints: Option<&Hints>, number: usize) -> Option<SlotId> {
+        let slot = hints.and_then(|hints| hints.slot(number));
+        // It may have got one since its caller looked.
+        slot.or_else(|| self.ground.memtable.find(key))
+    }
+
+    /// The end of a timeline without a slot.
+    fn end_of(&self, key: Key<'_>, hints: Option<&Hints>, number: usize) -> Result<End> {
+        match hints.and_then(|hints| hints.end(number)) {
             Some(end) => Ok(end),
             None => self.ground.known.end_of(key),
         }
@@ -251,10 +275,10 @@ impl<K: Known> Decision<'_, '_, K> {
 
     /// A sequence for each append: the chosen one for the first, if one was chosen, otherwise the
     /// next.
-    fn sequences(&mut self, batch: &Prepared, slots: &[SlotId]) -> Result<Vec<Sequence>> {
+    fn sequences(&mut self, batch: &Prepared, slots: &[SlotId]) -> Result<Sequences> {
         let (allocator, memtable) = (&mut self.made.allocator, self.ground.memtable);
         let mark = allocator.mark();
-        let mut sequences = Vec::with_capacity(slots.len());
+        let mut sequences = Sequences::with_capacity(slots.len());
         for slot in &slots[..batch.targets.len()] {
             let given = match batch.conditions.sequence.filter(|_| sequences.is_empty()) {
                 Some(chosen) => allocator.take(*slot, memtable, chosen).then_some(chosen),

@@ -35,7 +35,7 @@ use crate::write::ticket::{Fill, Ticket};
 /// Commits groups.
 pub trait Commit {
     /// Commits a group and resolves its tickets. Does not panic.
-    fn commit(&mut self, group: Filling);
+    fn commit(&mut self, group: &Filling);
 }
 
 /// The queue, and the role of the thread that commits.
@@ -63,7 +63,12 @@ impl<C: Commit> Pipeline<C> {
         &self,
         batches: impl IntoIterator<Item = Result<Submission>>,
     ) -> Vec<Result<Ticket>> {
-        self.queue.push(batches, self.limit, true)
+        self.queue.push_all(batches, self.limit)
+    }
+
+    /// The same for one batch.
+    pub fn submit_one(&self, batch: Submission) -> Result<Ticket> {
+        self.queue.push(batch, self.limit, true)
     }
 
     /// Whether [`Pipeline::submit`] would not wait now.
@@ -73,8 +78,7 @@ impl<C: Commit> Pipeline<C> {
 
     /// Commits a batch, on this thread if the role is free.
     pub fn commit(&self, batch: Submission) -> Result<Receipt> {
-        let tickets = self.queue.push([Ok(batch)], self.limit, false);
-        let ticket = tickets.into_iter().next().expect("one batch, one ticket")?;
+        let ticket = self.queue.push(batch, self.limit, false)?;
         ticket.wait_or_lead(|fill| self.lead(fill))
     }
 
@@ -112,12 +116,17 @@ impl<C: Commit> Pipeline<C> {
 
     /// Commits the group that fills up, with `only` if it is that one, and hands over.
     fn commit_with(&self, mut role: impl DerefMut<Target = Option<C>>, only: Option<&Arc<Fill>>) {
+        let mut committed = None;
         if let (Some(committer), Some(group)) = (role.as_mut(), self.queue.take(only)) {
-            committer.commit(group);
+            committer.commit(&group);
+            committed = Some(group);
         }
         // In this order: a batch that comes before the release finds the role taken.
         drop(role);
         self.queue.hand_over();
+        if let Some(group) = committed {
+            self.queue.give_back(group);
+        }
     }
 
     /// Waits for the last caller that commits, and drops the committer: nobody commits any more.
@@ -143,11 +152,11 @@ mod modelled {
     }
 
     impl Commit for BatchCounter {
-        fn commit(&mut self, group: Filling) {
-            let receipt = || Ok(Receipt { time_ms: 1, sequences: Vec::new(), duplicate: false });
+        fn commit(&mut self, group: &Filling) {
+            let receipt = || Ok(Receipt { time_ms: 1, ..Receipt::default() });
             self.batches += group.batches.len();
             self.vouched += usize::from(group.vouch);
-            let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()).collect());
+            let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()));
             wakers.into_iter().for_each(Waker::wake);
         }
     }

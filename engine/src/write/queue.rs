@@ -1,31 +1,39 @@
 //! The queue before a commit: the group that fills up while the previous one is written to the
 //! disk.
 //!
-//! Callers do as much of the work as they can here, on their own threads: they look up the ends of
-//! timelines that the active memtable does not know, and the use of a client's id. Both results are
-//! hints: they count only while the memtable that was active at the look-up is still the active
-//! one, since every later commit to the timeline would have left an entry or a slot in it. A caller
-//! that must not wait for the disk looks up what is in memory, and learns whether that is all.
+//! Callers do as much of the work as they can here, on their own threads: they look up the slots of
+//! timelines in the active memtable, the ends of those that it does not know, and the use of a
+//! client's id. The results are hints: they count only while the memtable that was active at the
+//! look-up is still the active one, since every later commit to the timeline would have left an
+//! entry or a slot in it. A caller that must not wait for the disk looks up what is in memory, and
+//! learns whether that is all.
 //!
 //! The size of the group that fills up is limited; while it is above the limit, submitters wait.
 //!
 //! This file does not know how a group is committed.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 use crate::format::ids::IdRecord;
-use crate::ids::{Instance, Lsn};
-use crate::locks::{Condvar, Mutex};
+use crate::ids::Instance;
+use crate::locks::{Condvar, Guard, Mutex};
+use crate::memtable::{Memtable, SlotId};
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::state::view::View;
-use crate::timeline::Key;
-use crate::write::batch::{Batch, Prepared};
-use crate::write::sequence::EndHint;
+use crate::timeline::{End, Key};
+use crate::write::batch::{Batch, Few, Prepared};
 use crate::write::ticket::{Fill, Ticket};
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
+
+/// The number of committed groups whose memory is kept: their tickets are gone soon.
+const SPARE_GROUPS: usize = 4;
+
+/// The number of batches for which a spare group keeps memory.
+const SPARE_BATCHES: usize = 1024;
 
 /// A batch that is ready to be queued: encoded, with a checksum, and with the ends of its timelines
 /// as far as they were looked up. See [`Engine::prepare`](crate::Engine::prepare).
@@ -34,13 +42,52 @@ pub struct Submission {
     pub(crate) batch: Prepared,
     /// The opening of the engine that it was prepared for.
     pub(crate) instance: Instance,
-    /// For each timeline that had no slot in the active memtable: its end.
-    pub(crate) hints: Vec<Option<EndHint>>,
-    /// The same for each timeline that the batch was decided on.
-    pub(crate) basis_hints: Vec<Option<EndHint>>,
+    /// The memtable that was active at the look-ups.
+    pub(crate) memtable: Weak<Memtable>,
+    /// Its timelines, in their order.
+    pub(crate) hints: Hints,
+    /// The timelines that it was decided on.
+    pub(crate) basis_hints: Hints,
     /// The earlier use of its id, as far as the active memtable does not know it.
     pub(crate) id: Option<IdHint>,
-    is_cold: bool,
+    pub(crate) is_cold: bool,
+}
+
+/// What a caller knows of the timelines of a batch.
+#[derive(Debug, Default)]
+pub struct Hints {
+    /// The slots in the memtable that was active.
+    slots: Few<Option<SlotId>>,
+    /// The ends of those without a slot.
+    ends: Vec<Option<End>>,
+}
+
+impl Hints {
+    /// The slot of a timeline.
+    pub fn slot(&self, number: usize) -> Option<SlotId> {
+        self.slots.get(number).copied().flatten()
+    }
+
+    /// The end of a timeline that had no slot.
+    pub fn end(&self, number: usize) -> Option<End> {
+        self.ends.get(number).copied().flatten()
+    }
+
+    fn add_end(&mut self, end: End) {
+        let number = self.slots.len() - 1;
+        self.ends.resize(number + 1, None);
+        self.ends[number] = Some(end);
+    }
+
+    /// Hints for one timeline without a slot.
+    #[cfg(test)]
+    pub fn of_end(end: End) -> Hints {
+        Hints { slots: Few::from_elem(None, 1), ends: vec![Some(end)] }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of_val(self.slots.as_slice()) + size_of_val(self.ends.as_slice())
+    }
 }
 
 impl Submission {
@@ -60,39 +107,44 @@ impl Submission {
         Submission { batch: Prepared::nothing(), ..Submission::default() }
     }
 
-    /// Looks up what the active memtable does not know: the ends of timelines and the use of an id.
-    /// If it may not read the disk, what would need this stays unknown.
+    /// Whether the results of the look-ups count: the memtable that was active then still is. As
+    /// long as this exists, no other memtable gets its address.
+    pub(crate) fn is_under(&self, active: &Arc<Memtable>) -> bool {
+        std::ptr::eq(self.memtable.as_ptr(), Arc::as_ptr(active))
+    }
+
+    /// Looks up the slots of timelines, and what the active memtable does not know: the ends of
+    /// timelines and the use of an id. If it may not read the disk, what would need this stays
+    /// unknown.
     pub(crate) fn look_up(&mut self, state: &State, may_read: bool) -> Result<()> {
         let (batch, view) = (&self.batch, state.view.load());
-        let memtable = view.active.from();
         let mut is_cold = false;
-        let mut hint = |key| -> Result<Option<EndHint>> {
-            if view.active.find(key).is_some() {
-                return Ok(None);
+        let mut add = |hints: &mut Hints, key| -> Result<()> {
+            let slot = view.active.find(key);
+            hints.slots.push(slot);
+            if slot.is_some() {
+                return Ok(());
             }
             let reading = Reading::for_commit(state, &view, key);
-            if !may_read && !reading.is_end_near()? {
+            if may_read || reading.is_end_near()? {
+                hints.add_end(reading.end()?);
+            } else {
                 is_cold = true;
-                return Ok(None);
             }
-            Ok(Some(EndHint { memtable, end: reading.end()? }))
+            Ok(())
         };
-        let mut hints = Vec::new();
-        for (place, key) in batch.timelines().enumerate() {
-            if let Some(hint) = hint(key)? {
-                hints.resize(place + 1, None);
-                hints[place] = Some(hint);
-            }
-        }
-        let bases = batch.bases.iter().map(|basis| hint(basis.key()));
-        self.basis_hints = bases.collect::<Result<_>>()?;
-        self.hints = hints;
+        let (mut hints, mut basis_hints) = (Hints::default(), Hints::default());
+        hints.slots.reserve(batch.targets.len() + batch.changes.len());
+        batch.timelines().try_for_each(|key| add(&mut hints, key))?;
+        batch.bases.iter().try_for_each(|basis| add(&mut basis_hints, basis.key()))?;
+        (self.hints, self.basis_hints) = (hints, basis_hints);
+        self.memtable = Arc::downgrade(&view.active);
         if let Some((id, _)) = &batch.id {
             let reading = Reading::for_commit(state, &view, first_of(batch));
             let id = batch.slice(id);
             let from_ms = state.remembered_from_ms();
             if may_read || reading.is_id_near(&id, from_ms) {
-                self.id = Some(IdHint { memtable, found: reading.id(&id, from_ms)? });
+                self.id = Some(IdHint { found: reading.id(&id, from_ms)? });
             } else {
                 is_cold = true;
             }
@@ -108,14 +160,13 @@ impl Submission {
             + size_of_val(batch.targets.as_slice())
             + size_of_val(batch.changes.as_slice())
             + size_of_val(batch.bodies.as_slice())
-            + self.hints.len() * size_of::<Option<EndHint>>()
+            + self.hints.memory_bytes()
     }
 }
 
-/// The result of a look-up of an id, which counts only while the same memtable is active.
+/// The result of a look-up of an id.
 #[derive(Debug)]
 pub struct IdHint {
-    pub memtable: Lsn,
     pub found: Option<IdRecord>,
 }
 
@@ -147,34 +198,53 @@ pub struct Queue {
 #[derive(Default)]
 struct Arrivals {
     group: Filling,
+    /// Groups that were committed, whose memory the next ones use.
+    spare: VecDeque<Filling>,
     /// Whether the commit thread was called for the group.
     called: bool,
     closed: bool,
 }
 
 impl Queue {
-    /// Adds batches in this order; a batch that was refused keeps its error. Waits while the group
-    /// that fills up is above its limit. If `call` is false, the caller commits the group, or waits
-    /// until somebody else does.
-    pub fn push(
+    /// Adds batches in this order, and calls the commit thread; a batch that was refused keeps its
+    /// error. Waits while the group that fills up is above its limit.
+    pub fn push_all(
         &self,
-        looked_up: impl IntoIterator<Item = Result<Submission>>,
+        submissions: impl IntoIterator<Item = Result<Submission>>,
         limit: usize,
-        call: bool,
     ) -> Vec<Result<Ticket>> {
-        let mut arrivals = self.arrivals.lock();
         let mut tickets = Vec::new();
-        for submitted in looked_up {
-            while arrivals.group.memory_bytes > limit && !arrivals.closed {
-                self.call(&mut arrivals);
-                self.taken.wait(&mut arrivals);
-            }
-            tickets.push(submitted.and_then(|submitted| arrivals.push(submitted)));
+        let mut arrivals = self.arrivals.lock();
+        for submission in submissions {
+            tickets.push(submission.and_then(|batch| self.add(&mut arrivals, batch, limit)));
         }
+        self.call(&mut arrivals);
+        tickets
+    }
+
+    /// Adds a batch. If `call` is false, the caller commits the group, or waits until somebody else
+    /// does.
+    pub fn push(&self, submission: Submission, limit: usize, call: bool) -> Result<Ticket> {
+        let mut arrivals = self.arrivals.lock();
+        let ticket = self.add(&mut arrivals, submission, limit);
         if call {
             self.call(&mut arrivals);
         }
-        tickets
+        ticket
+    }
+
+    /// Adds a batch as soon as the group that fills up is not above its limit.
+    fn add(
+        &self,
+        arrivals: &mut Guard<'_, Arrivals>,
+        submission: Submission,
+        limit: usize,
+    ) -> Result<Ticket> {
+        while arrivals.group.memory_bytes > limit && !arrivals.closed {
+            self.call(arrivals);
+            self.taken.wait(arrivals);
+        }
+        arrivals.push(submission)
     }
 
     /// Asks for the active memtable to be sealed after everything submitted so far. The ticket
@@ -237,7 +307,18 @@ impl Queue {
         }
         arrivals.called = false;
         self.taken.notify_all();
-        Some(std::mem::take(&mut arrivals.group))
+        let next = arrivals.next_group();
+        Some(std::mem::replace(&mut arrivals.group, next))
+    }
+
+    /// Keeps the memory of a group that was committed for one of the next groups.
+    pub fn give_back(&self, mut group: Filling) {
+        group.empty();
+        let mut arrivals = self.arrivals.lock();
+        arrivals.spare.push_back(group);
+        let surplus = (arrivals.spare.len() > SPARE_GROUPS).then(|| arrivals.spare.pop_front());
+        drop(arrivals);
+        drop(surplus);
     }
 
     /// Finds a thread that commits the group that fills up, if there is one: a thread that waits
@@ -252,12 +333,30 @@ impl Queue {
 }
 
 impl Arrivals {
+    /// An empty group, in the memory of an earlier one whose tickets are gone, if there is one.
+    fn next_group(&mut self) -> Filling {
+        for place in 0..self.spare.len() {
+            if let Some(fill) = Arc::get_mut(&mut self.spare[place].fill) {
+                fill.reuse();
+                return self.spare.remove(place).expect("the place is in the list");
+            }
+        }
+        Filling::default()
+    }
+
     fn push(&mut self, submitted: Submission) -> Result<Ticket> {
         if self.closed { Err(CLOSED) } else { Ok(self.group.push(submitted)) }
     }
 }
 
 impl Filling {
+    /// Forgets everything but its fill, and keeps its memory.
+    fn empty(&mut self) {
+        self.batches.clear();
+        self.batches.shrink_to(SPARE_BATCHES);
+        (self.bytes, self.memory_bytes, self.seal, self.vouch) = (0, 0, false, false);
+    }
+
     /// Whether there is nothing to do for it.
     fn is_empty(&self) -> bool {
         self.batches.is_empty() && !self.vouch

@@ -5,34 +5,12 @@
 //! the committer knows. It is ahead of the memtable only while a group is written to the disk;
 //! if the group is refused, the numbers are taken back.
 //!
-//! The end of a timeline without a slot is looked up by the caller before the batch is queued: an
-//! `EndHint`. A hint counts only for the memtable under which it was looked up: every later append
-//! to the timeline would have left a slot in that memtable.
-//!
 //! This file does not know how an end is looked up, or what records are.
 
 use std::sync::{Arc, Weak};
 
-use crate::ids::{Lsn, MAX_SEQUENCE, Sequence};
+use crate::ids::{MAX_SEQUENCE, Sequence};
 use crate::memtable::{Memtable, SlotId};
-use crate::timeline::End;
-
-/// The end of a timeline, as far as it was known when the memtable that starts at `memtable` was
-/// active. Of two memtables with one start, nothing was committed to the first.
-#[derive(Clone, Copy, Debug)]
-pub struct EndHint {
-    /// The memtable that was active.
-    pub memtable: Lsn,
-    /// The end that was found.
-    pub end: End,
-}
-
-impl EndHint {
-    /// The end, if it still counts.
-    pub fn under(&self, active: &Memtable) -> Option<End> {
-        (self.memtable == active.from()).then_some(self.end)
-    }
-}
 
 /// Gives sequences to the appends of one group after another.
 #[derive(Debug, Default)]
@@ -118,8 +96,9 @@ impl Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{StoreId, TimelineRef};
-    use crate::timeline::Key;
+    use crate::ids::{Lsn, StoreId, TimelineRef};
+    use crate::timeline::{End, Key};
+
     fn memtable_with_slot(last: Sequence) -> (Memtable, SlotId) {
         let memtable = Memtable::new(Lsn(7));
         let end = End { last, ..End::NEVER };
@@ -148,12 +127,5 @@ mod tests {
         let mut allocator = Allocator::default();
         assert_eq!(allocator.next(slot, &memtable), Some(MAX_SEQUENCE));
         assert_eq!(allocator.next(slot, &memtable), None);
-    }
-
-    #[test]
-    fn a_hint_counts_only_under_its_memtable() {
-        let hint = EndHint { memtable: Lsn(7), end: End { last: 3, ..End::NEVER } };
-        assert_eq!(hint.under(&Memtable::new(Lsn(7))).map(|end| end.last), Some(3));
-        assert_eq!(hint.under(&Memtable::new(Lsn(8))), None);
     }
 }

@@ -27,8 +27,9 @@ pub(crate) struct Fill {
 
 #[derive(Default)]
 struct FillState {
-    /// One per batch; taken by its ticket.
-    outcomes: Option<Vec<Option<Result<Receipt>>>>,
+    is_resolved: bool,
+    /// One per batch, if it is resolved; taken by its ticket.
+    outcomes: Vec<Option<Result<Receipt>>>,
     wakers: Vec<Waker>,
     /// The threads that sleep in `Ticket::wait_or_lead`.
     would_lead: usize,
@@ -45,16 +46,24 @@ impl Fill {
     /// Resolves every ticket, and wakes the threads that wait. Returns the wakers, which the caller
     /// wakes outside the commit path. Called once.
     #[must_use = "wakers that are not woken are forgotten"]
-    pub fn resolve(&self, outcomes: Vec<Result<Receipt>>) -> Vec<Waker> {
+    pub fn resolve(&self, outcomes: impl IntoIterator<Item = Result<Receipt>>) -> Vec<Waker> {
         let wakers = {
             let mut state = self.state.lock();
-            assert!(state.outcomes.is_none(), "a fill is resolved once");
-            state.outcomes = Some(outcomes.into_iter().map(Some).collect());
+            assert!(!state.is_resolved, "a fill is resolved once");
+            state.is_resolved = true;
+            state.outcomes.extend(outcomes.into_iter().map(Some));
             std::mem::take(&mut state.wakers)
         };
         self.resolved.notify_all();
         self.resolved_or_offered.notify_all();
         wakers
+    }
+
+    /// Makes a resolved fill, whose tickets are gone, the fill of another group.
+    pub fn reuse(&mut self) {
+        let mut state = self.state.lock();
+        state.outcomes.clear();
+        (state.is_resolved, state.offered) = (false, false);
     }
 
     /// Offers the committer's role to a thread that waits and would lead. False if there is none.
@@ -90,12 +99,10 @@ impl Ticket {
     /// Blocks until the batch is committed or has failed.
     pub fn wait(self) -> Result<Receipt> {
         let mut state = self.fill.state.lock();
-        loop {
-            if let Some(outcomes) = &mut state.outcomes {
-                return outcomes[self.place].take().expect(TAKEN);
-            }
+        while !state.is_resolved {
             self.fill.resolved.wait(&mut state);
         }
+        state.outcomes[self.place].take().expect(TAKEN)
     }
 
     /// The same for a thread that commits the group itself if nobody else does: `lead` is called
@@ -105,12 +112,12 @@ impl Ticket {
             lead(&self.fill);
             let mut state = self.fill.state.lock();
             state.would_lead += 1;
-            while state.outcomes.is_none() && !std::mem::take(&mut state.offered) {
+            while !state.is_resolved && !std::mem::take(&mut state.offered) {
                 self.fill.resolved_or_offered.wait(&mut state);
             }
             state.would_lead -= 1;
-            if let Some(outcomes) = &mut state.outcomes {
-                return outcomes[self.place].take().expect(TAKEN);
+            if state.is_resolved {
+                return state.outcomes[self.place].take().expect(TAKEN);
             }
         }
     }
@@ -125,8 +132,8 @@ impl Future for Ticket {
         // released: both run code of the caller.
         let waker = context.waker().clone();
         let mut state = ticket.fill.state.lock();
-        if let Some(outcomes) = &mut state.outcomes {
-            let outcome = outcomes[ticket.place].take().expect(TAKEN);
+        if state.is_resolved {
+            let outcome = state.outcomes[ticket.place].take().expect(TAKEN);
             drop(state);
             return Poll::Ready(outcome);
         }
@@ -166,7 +173,7 @@ mod tests {
     }
 
     fn receipt(time_ms: u64) -> Receipt {
-        Receipt { time_ms, sequences: vec![1], duplicate: false }
+        Receipt { time_ms, sequences: vec![1].into(), duplicate: false }
     }
 
     #[test]
@@ -206,8 +213,7 @@ mod modelled {
             let (waited, polled) = (fill.ticket(0), fill.ticket(1));
             let waiting = loom::thread::spawn(move || waited.wait());
             let polling = loom::thread::spawn(move || loom::future::block_on(polled));
-            let receipt =
-                |time_ms| Ok(Receipt { time_ms, sequences: Vec::new(), duplicate: false });
+            let receipt = |time_ms| Ok(Receipt { time_ms, ..Receipt::default() });
             fill.resolve(vec![receipt(1), receipt(2)]).into_iter().for_each(Waker::wake);
             assert_eq!(waiting.join().expect("no panic").expect("commits").time_ms, 1);
             assert_eq!(polling.join().expect("no panic").expect("commits").time_ms, 2);

@@ -5,9 +5,10 @@
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use strandline::{Batch, Engine, Limit, Options, Store, Trim};
+use strandline::{Batch, Durability, Engine, Limit, Options, Store, Trim};
 
 use crate::alone;
 use crate::two_stores;
@@ -18,8 +19,15 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
+thread_local! {
+    /// Calls of this thread.
+    static OWN_CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
 fn grow(bytes: usize) {
     CALLS.fetch_add(1, Ordering::Relaxed);
+    // A thread that ends has no cell any more.
+    let _ = OWN_CALLS.try_with(|calls| calls.set(calls.get() + 1));
     let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
     PEAK.fetch_max(live, Ordering::Relaxed);
 }
@@ -85,6 +93,45 @@ fn commit(engine: &Engine, batch: Batch) {
 
 fn bytes(number: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * (number * 2 + 7) % 251) as u8).collect()
+}
+
+/// The calls of the allocator per append, of this thread and of all others, in a long run to
+/// timelines that are in memory. What grows by doubling costs a little more than nothing.
+fn calls_per_append(append: impl Fn(&Engine, &Store, &[u8])) -> (f64, f64) {
+    const APPENDS: usize = 20_000;
+    let (_alone, folder) = (alone(), folder());
+    // So large that nothing is flushed.
+    let options = Options { memory_budget_bytes: 1024 * MIB, ..two_stores::options() };
+    let engine = Engine::open(folder.path(), options).expect("opens");
+    let store = engine.store("messages").expect("is there");
+    let names: Vec<Vec<u8>> = (0..100).map(|name| format!("u/{name}").into_bytes()).collect();
+    let run = || names.iter().cycle().take(APPENDS).for_each(|name| append(&engine, &store, name));
+    run();
+    let own = OWN_CALLS.get();
+    let ((), cost) = counted(run);
+    let own = OWN_CALLS.get() - own;
+    let per_append = |calls: usize| calls as f64 / APPENDS as f64;
+    (per_append(own), per_append(cost.calls - own))
+}
+
+const BODY: [u8; 200] = [7; 200];
+
+#[test]
+fn an_append_that_is_waited_for_allocates_twice() {
+    let (own, others) = calls_per_append(|engine, store, name| {
+        let batch = Batch::new().append(store, name, &BODY).durability(Durability::Os);
+        engine.commit(batch).expect("commits");
+    });
+    assert!(own < 2.1 && others < 0.1, "{own} of the caller, {others} of other threads");
+}
+
+#[test]
+fn of_an_append_that_is_submitted_the_committer_allocates_nothing() {
+    let (own, others) = calls_per_append(|engine, store, name| {
+        let batch = Batch::new().append(store, name, &BODY).durability(Durability::Os);
+        engine.submit(batch).expect("is queued").wait().expect("commits");
+    });
+    assert!(own < 2.1 && others < 0.1, "{own} of the caller, {others} of other threads");
 }
 
 #[test]

@@ -145,7 +145,8 @@ fn preparing_a_batch_reads_nothing_and_tells_whether_the_commit_would() {
         tickets.into_iter().next().expect("one ticket").and_then(strandline::Ticket::wait)
     };
     let receipt = commit(submission).expect("commits");
-    assert_eq!((receipt.duplicate, receipt.sequences), (true, vec![1]));
+    assert!(receipt.duplicate);
+    assert_eq!(receipt.sequences, [1]);
     assert_eq!(figure(&engine, "block_reads"), reads, "the commit reads nothing");
 
     // A commit finds what nobody looked up.

@@ -137,7 +137,7 @@ fn an_id_is_forgotten_after_its_window() {
         // The clock moves automatically.
         std::thread::yield_now();
     }
-    assert_eq!((first.sequences, sync.info(b"a").expect("reads").last), (vec![1], 2));
+    assert_eq!((first.sequences, sync.info(b"a").expect("reads").last), (vec![1].into(), 2));
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn an_id_stands_for_the_whole_batch_across_flushes_and_reopening() {
         let again = || {
             let receipt =
                 commit(&engine, several(&store, b"id", [b"second", b"new"])).expect("is known");
-            assert_eq!((receipt.duplicate, receipt.sequences), (true, vec![1, 1, 1]));
+            assert_eq!((receipt.duplicate, receipt.sequences), (true, vec![1, 1, 1].into()));
         };
         let conflict = |what: &str, batch: Batch| {
             let got = commit(&engine, batch);

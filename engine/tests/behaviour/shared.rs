@@ -35,7 +35,7 @@ const ROOM: &[u8] = b"c/room";
 
 impl Table {
     fn commit(&self, batch: Batch) -> Vec<u64> {
-        self.engine.commit(batch).expect("committed").sequences
+        self.engine.commit(batch).expect("committed").sequences.into()
     }
 
     fn fan_out(&self, body: &[u8], members: usize) -> Vec<u64> {

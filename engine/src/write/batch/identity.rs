@@ -38,7 +38,11 @@ pub(crate) fn original(used: &IdRecord, hashes: IdHashes) -> Result<Receipt> {
     if used.hashes != hashes {
         return Err(Error::IdConflict { sequence: used.sequences.first().copied().unwrap_or(0) });
     }
-    Ok(Receipt { time_ms: used.time_ms, sequences: used.sequences.to_vec(), duplicate: true })
+    Ok(Receipt {
+        time_ms: used.time_ms,
+        sequences: used.sequences.iter().copied().collect(),
+        duplicate: true,
+    })
 }
 
 /// An unfinished batch, whose byte ranges are those in the writer.

@@ -28,7 +28,9 @@ use crate::ids::{
 use crate::timeline::{Floor, Key};
 use identity::Content;
 pub(crate) use identity::{original, remembered, stands_for};
-pub(crate) use prepared::{AppendedBody, Basis, Change, ChangeKind, Conditions, Prepared, Target};
+pub(crate) use prepared::{
+    AppendedBody, Basis, Change, ChangeKind, Conditions, Few, Prepared, Target,
+};
 
 use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
 
@@ -58,9 +60,9 @@ pub enum Durability {
 #[derive(Debug, Default)]
 pub struct Batch {
     tail: TailWriter,
-    targets: Vec<Target>,
+    targets: Few<Target>,
     changes: Vec<Change>,
-    bodies: Vec<AppendedBody>,
+    bodies: Few<AppendedBody>,
     lifetime_ms: u64,
     stamped: bool,
     durability: Durability,
@@ -89,7 +91,8 @@ impl Batch {
 
     /// Adds an append of a body to one timeline.
     #[must_use]
-    pub fn append(self, store: impl Into<StoreKey>, timeline: &[u8], body: &[u8]) -> Batch {
+    pub fn append(mut self, store: impl Into<StoreKey>, timeline: &[u8], body: &[u8]) -> Batch {
+        self.tail.reserve(body.len().min(MAX_BODY_BYTES), timeline.len());
         self.fan_out(body, [(store, timeline)])
     }
 
@@ -374,7 +377,7 @@ impl Batch {
         let (tail, names_at) = self.tail.finish();
         let mut prepared = Prepared {
             tail_crc: crc(Seed::NONE, &tail),
-            tail: Bytes::from(tail),
+            tail: shared(tail),
             targets: self.targets,
             changes: self.changes,
             bodies: self.bodies,
@@ -407,6 +410,14 @@ impl Batch {
         let (_, id) = self.tail.id(timeline, &id.id, hashes);
         Some((place_of(&id), hashes))
     }
+}
+
+/// The bytes in a form that the committer can share without allocating.
+fn shared(bytes: Vec<u8>) -> Bytes {
+    let bytes = Bytes::from(bytes);
+    // The reference count is allocated by the first clone.
+    drop(bytes.clone());
+    bytes
 }
 
 fn bases(bases: Vec<(StoreId, Vec<u8>, Sequence)>, state: &impl BuildHasher) -> Vec<Basis> {

@@ -6,12 +6,16 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Durability;
 use crate::format::ids::IdHashes;
 use crate::format::wal::Operation;
 use crate::ids::{Sequence, StoreId, TimelineRef};
 use crate::timeline::{Floor, Key};
+
+/// A list that needs no memory of its own for one element.
+pub type Few<T> = SmallVec<[T; 1]>;
 
 /// A body that is appended.
 #[derive(Clone, Debug)]
@@ -90,11 +94,11 @@ pub struct Prepared {
     /// The checksum of the tail.
     pub tail_crc: u32,
     /// The timelines that get an entry, in the caller's order.
-    pub targets: Vec<Target>,
+    pub targets: Few<Target>,
     /// The timelines to which other changes apply.
     pub changes: Vec<Change>,
     /// The appended bodies.
-    pub bodies: Vec<AppendedBody>,
+    pub bodies: Few<AppendedBody>,
     /// The meaning of a success.
     pub durability: Durability,
     pub conditions: Conditions,

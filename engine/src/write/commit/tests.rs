@@ -15,6 +15,7 @@ use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::timeline::{End, Key};
 use crate::write::batch::{Batch, Prepared};
+use crate::write::queue::Hints;
 
 const STORE: StoreKey = StoreKey { instance: Instance(0), id: StoreId(1) };
 const DROPPED: StoreKey = StoreKey { instance: Instance(0), id: StoreId(9) };
@@ -177,7 +178,13 @@ fn committer() -> Committer<Scripted> {
 impl Committer<Scripted> {
     /// Commits the batches as one group.
     fn group(&mut self, batches: Vec<Batch>) -> Vec<Result<Receipt>> {
-        self.answer(&filling(batches))
+        self.answered(&filling(batches))
+    }
+
+    fn answered(&mut self, group: &Filling) -> Vec<Result<Receipt>> {
+        let mut outcomes = Outcomes::new();
+        self.answer(group, &mut outcomes);
+        outcomes
     }
 
     /// The steps taken since the last call.
@@ -358,7 +365,7 @@ fn a_seal_that_failed_is_reported_only_to_those_who_asked_for_it() {
     let mut group = filling(vec![append(b"a")]);
     group.batches.push(Submission::nothing());
     group.seal = true;
-    let outcomes = committer.answer(&group);
+    let outcomes = committer.answered(&group);
     assert!(outcomes[0].is_ok());
     assert!(matches!(outcomes[1], Err(Error::DiskFull { .. })));
 }
@@ -368,11 +375,28 @@ fn an_empty_group_vouches_and_one_with_batches_does_not() {
     let mut committer = committer();
     let mut group = filling(Vec::new());
     group.vouch = true;
-    assert!(committer.answer(&group).is_empty());
+    assert!(committer.answered(&group).is_empty());
     assert_eq!(committer.steps(), ["vouch", "finished"]);
     group.batches.push(submitted(append(b"a")));
-    assert!(committer.answer(&group)[0].is_ok());
+    assert!(committer.answered(&group)[0].is_ok());
     assert!(!committer.steps().contains(&"vouch".into()));
+}
+
+#[test]
+fn the_look_ups_of_a_caller_count_only_under_their_memtable() {
+    let mut committer = committer();
+    let looked_up = |memtable: &Arc<Memtable>| {
+        let hints = Hints::of_end(End { last: 98, ..End::NEVER });
+        Submission { memtable: Arc::downgrade(memtable), hints, ..submitted(append(b"a")) }
+    };
+    let current = committer.env.memtable.clone();
+    let mut group = Filling::default();
+    group.batches.extend([looked_up(&current), looked_up(&current)]);
+    assert_eq!(sequences(&committer.answered(&group)), [Some(99), Some(100)]);
+    // The directory says 40.
+    committer.env.memtable = Arc::new(Memtable::new(Lsn(0)));
+    committer.env.applied = 0;
+    assert_eq!(sequences(&committer.answered(&group)), [Some(41), Some(42)]);
 }
 
 #[test]

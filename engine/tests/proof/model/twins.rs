@@ -339,7 +339,7 @@ impl Twins {
             if used.body != bodies[0] || used.targets != targets {
                 return Outcome::IdConflict(used.sequences[0]);
             }
-            return receipt(used.sequences.clone(), used.time_ms, true);
+            return receipt(used.sequences.clone().into(), used.time_ms, true);
         }
         let last = head.map(|head| self.timeline(head).last);
         if let Some(last) = last.filter(|last| if_last.is_some_and(|wanted| wanted != *last)) {
@@ -365,7 +365,7 @@ impl Twins {
                 Used { time_ms, body: bodies[0].clone(), targets, sequences: sequences.clone() };
             self.used.insert((head, id), used);
         }
-        receipt(sequences, time_ms, false)
+        receipt(sequences.into(), time_ms, false)
     }
 
     fn next_sequences(&self, targets: &[Key], chosen: Option<u64>) -> Option<Vec<u64>> {

@@ -131,7 +131,7 @@ impl Driver {
         let receipt = engine.submit(batch).expect("queued").wait().expect("is known");
         assert_eq!(
             (receipt.duplicate, receipt.sequences),
-            (true, sequences),
+            (true, sequences.into()),
             "it is the same entry"
         );
         self.notes.note(Event::Repeated(sent.number));
