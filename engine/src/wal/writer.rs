@@ -16,7 +16,7 @@ use crate::vfs::{Dir, File};
 const GROWTH: u64 = 4;
 
 /// The minimum size of a file, unless a smaller one was requested.
-const MIN_FILE_BYTES: u64 = 1024 * 1024;
+const MIN_FILE_BYTES: u64 = 256 * 1024;
 
 /// The writer of the log.
 pub struct Wal {
@@ -33,6 +33,8 @@ pub struct Wal {
     end: Lsn,
     /// Everything below this lsn is durable.
     durable: Lsn,
+    /// The bytes of groups in the file before this one; 0 if there was none since the start.
+    received_before: u64,
     /// The last groups have records, and nothing after them proves that they were durable.
     unvouched: bool,
     group: GroupWriter,
@@ -61,6 +63,7 @@ impl Wal {
             capacity: start.plus(header.second - WAL_HEADER_BYTES),
             end,
             durable: end,
+            received_before: 0,
             unvouched: start < end,
             group: GroupWriter::new(header.engine_id),
         }
@@ -117,8 +120,6 @@ impl Wal {
     /// Writes a group without records, which proves that everything before it was durable, and
     /// makes it durable. Returns the file if there was no space for the group in this one: the
     /// start of the next file proves the same.
-    ///
-    /// This does not request the preparation of a further file: only durable appends need one.
     pub fn vouch(&mut self) -> Result<Option<WalFile>, Failure> {
         self.make_durable()?;
         let changed = self.start_group(0)?;
@@ -134,7 +135,7 @@ impl Wal {
         self.durable < self.end
     }
 
-    /// Makes all groups durable.
+    /// Makes all groups durable, and has the next file prepared for further ones.
     pub fn sync(&mut self) -> Result<(), Failure> {
         if self.is_unsynced() {
             self.make_durable()?;
@@ -143,7 +144,8 @@ impl Wal {
         Ok(())
     }
 
-    fn make_durable(&mut self) -> Result<(), Failure> {
+    /// Makes all groups durable. Does not request a preparation: only durable appends need one.
+    pub fn make_durable(&mut self) -> Result<(), Failure> {
         if self.is_unsynced() {
             self.file.sync().map_err(Failure::Poisoned)?;
             self.durable = self.end;
@@ -151,17 +153,18 @@ impl Wal {
         Ok(())
     }
 
-    /// Files start small and grow fourfold up to the requested size, so that an engine that runs
-    /// for a short time or writes little does not pay for large files.
+    /// Files start small, and are at most four times as large as what one of the last two received,
+    /// up to the requested size: an engine that runs for a short time, writes little, or leaves its
+    /// files early does not pay for large ones.
     fn next_file_bytes(&self) -> u64 {
-        let this = WAL_HEADER_BYTES + (self.capacity.0 - self.start.0);
-        (GROWTH * this).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)
+        let received = self.received_before.max(self.end.0 - self.start.0);
+        (GROWTH * received).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)
     }
 
     /// Steps 1 to 4 of the change to the next file, described in `wal`. The new file has space for
     /// a group of `bytes`.
     pub fn change_file(&mut self, bytes: u64) -> Result<WalFile, Failure> {
-        self.sync()?;
+        self.make_durable()?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let needed = WAL_HEADER_BYTES + bytes;
         let prepared = self.preparer.take();
@@ -188,6 +191,7 @@ impl Wal {
         .inspect_err(|_| {
             self.preparer.discard();
         })?;
+        self.received_before = self.end.0 - self.start.0;
         self.start = self.end;
         self.unvouched = false;
         self.capacity = self.end.plus(header.second - WAL_HEADER_BYTES);

@@ -115,7 +115,7 @@ impl Active {
 
     /// Seals the active memtable at a durable position of the log, and starts a new one.
     fn seal_memtable(&mut self) -> Result<()> {
-        self.wal.sync().map_err(|failure| self.state.failed(failure))?;
+        self.wal.make_durable().map_err(|failure| self.state.failed(failure))?;
         let next = Arc::new(Memtable::new(self.wal.end()));
         self.memtable.seal(self.wal.end());
         let sealed = std::mem::replace(&mut self.memtable, next);

@@ -1,7 +1,7 @@
 //! Bounds that hold whatever the number of segments and of ids: open files, decoded blocks, the
 //! cost of a forgotten id.
 
-use strandline::{Batch, Engine, Options, Store};
+use strandline::{Batch, Durability, Engine, Options, Store};
 
 use crate::two_stores;
 use crate::world::House;
@@ -194,4 +194,24 @@ fn nothing_is_merged_after_a_close() {
     let calls = house.disk.log_len();
     assert!(matches!(engine.compact(), Err(strandline::Error::Closed { .. })));
     assert_eq!(house.disk.log_len(), calls, "nothing was done to the disk");
+}
+
+#[test]
+fn zeros_are_written_only_ahead_of_durable_appends_and_not_beyond_their_need() {
+    const APPENDS: u64 = 40;
+    let prepared = |durability| {
+        let house = House::with(Options { wal_file_bytes: 64 * 1024 * 1024, ..house().options });
+        let engine = house.engine();
+        let store = engine.store("messages").expect("is there");
+        for number in 0..APPENDS {
+            let batch = Batch::new().append(&store, b"t", &number.to_le_bytes());
+            engine.commit(batch.durability(durability)).expect("commits");
+            // As after a seal because of time, the log file is left nearly empty.
+            engine.flush().expect("flushes");
+        }
+        figure(&engine, "wal_prepared_bytes")
+    };
+    assert_eq!(prepared(Durability::Os), 0);
+    let bytes = prepared(Durability::Disk);
+    assert!(bytes <= (APPENDS + 1) * 256 * 1024, "{bytes} bytes of zeros for {APPENDS} appends");
 }
