@@ -31,6 +31,14 @@ pub enum Error {
         /// The limit that it exceeds.
         limit: usize,
     },
+    /// A batch has too many appends and changes: split it. All other commits wait for one commit.
+    #[error("a batch has {actual} appends and changes, over the limit of {limit}: split it")]
+    TooManyOperations {
+        /// The number of its appends, one per timeline, and changes.
+        actual: usize,
+        /// [`MAX_BATCH_OPERATIONS`](crate::MAX_BATCH_OPERATIONS).
+        limit: usize,
+    },
     /// There is no store of that name: create it.
     #[error("there is no store {name:?}: create it first")]
     NoStore {

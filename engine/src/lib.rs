@@ -60,7 +60,9 @@ pub use ids::{
     StoreId, StoreKey, TimeMs, TimelineRef,
 };
 pub use notify::watch::Watcher;
-pub use options::{LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BODY_BYTES, NewStore, Options};
+pub use options::{
+    LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_BODY_BYTES, NewStore, Options,
+};
 pub use recover::recovery::Recovery;
 pub use snapshot::Snapshot;
 pub use state::figures::StoreFigures;

@@ -79,6 +79,10 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// The hard cap on one batch: all its bodies and names.
 pub const MAX_BATCH_BYTES: usize = 48 * 1024 * 1024;
 
+/// The hard cap on the number of appends (one for each timeline) and changes in one batch. All
+/// other commits wait while a batch is committed; one of this size takes some tenths of a second.
+pub const MAX_BATCH_OPERATIONS: usize = 256 * 1024;
+
 /// The files of four segments: those that a reader, a flush, a merge and a verify use at the same
 /// time.
 pub const LEAST_OPEN_FILES: usize = 8;

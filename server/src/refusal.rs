@@ -74,7 +74,7 @@ impl From<Error> for Refusal {
         let word = match &error {
             Error::NoStore { name } => return Refusal::no_store(name.as_bytes()),
             Error::StoreDropped => NO_STORE,
-            Error::TooLarge { .. } => "TOOBIG",
+            Error::TooLarge { .. } | Error::TooManyOperations { .. } => "TOOBIG",
             Error::StoreExists { .. } | Error::IdConflict { .. } => "CONFLICT",
             Error::LastSequence { .. } => "LASTSEQ",
             Error::SequenceOrder { .. } => "SEQORDER",
@@ -122,6 +122,7 @@ mod tests {
         let word = |error: Error| Refusal::from(error).word;
         assert_eq!(word(Error::invalid("x")), "ERR");
         assert_eq!(word(Error::TooLarge { what: "the body", actual: 2, limit: 1 }), "TOOBIG");
+        assert_eq!(word(Error::TooManyOperations { actual: 2, limit: 1 }), "TOOBIG");
         assert_eq!(word(Error::NoStore { name: "x".into() }), "NOSTORE");
         assert_eq!(word(Error::StoreDropped), "NOSTORE");
         assert_eq!(word(Error::TooManyStores { limit: 7 }), "LIMIT");

@@ -32,7 +32,7 @@ pub(crate) use prepared::{
     AppendedBody, Basis, Change, ChangeKind, Conditions, Few, Prepared, Target,
 };
 
-use crate::options::{MAX_BATCH_BYTES, MAX_BODY_BYTES, Options};
+use crate::options::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_BODY_BYTES, Options};
 
 /// The meaning of a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -105,6 +105,7 @@ impl Batch {
         targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
     ) -> Batch {
         let targets = targets.into_iter();
+        self.check_count(targets.len());
         if self.stamped && body.len() < ORIGIN_BYTES {
             self.refuse(Error::invalid("a stamped body begins with eight bytes for its origin"));
         }
@@ -322,7 +323,16 @@ impl Batch {
         self.wrong.is_none().then_some(TimelineRef { store, name })
     }
 
+    /// Refuses the batch if it has too many operations with `more` of them.
+    fn check_count(&mut self, more: usize) {
+        let actual = self.targets.len() + self.changes.len() + more;
+        if actual > MAX_BATCH_OPERATIONS {
+            self.refuse(Error::TooManyOperations { actual, limit: MAX_BATCH_OPERATIONS });
+        }
+    }
+
     fn check_size(&mut self) {
+        self.check_count(0);
         let actual = self.tail.byte_count();
         if actual > MAX_BATCH_BYTES {
             self.refuse(Error::TooLarge { what: "a batch", actual, limit: MAX_BATCH_BYTES });
@@ -479,6 +489,20 @@ mod tests {
             prepare(Batch::new().append(STORE, b"a", &big)),
             Err(Error::TooLarge { what: "a body", .. })
         ));
+        let name: &[u8] = b"a";
+        let fan_out = |count| {
+            let targets = std::iter::repeat_n((STORE, name), count);
+            prepare(Batch::new().append(STORE, name, b"x").fan_out(b"x", targets))
+        };
+        assert!(fan_out(MAX_BATCH_OPERATIONS - 1).is_ok());
+        let refused = fan_out(MAX_BATCH_OPERATIONS).expect_err("too many").to_string();
+        assert!(
+            refused.contains("262145 appends and changes, over the limit of 262144"),
+            "{refused}"
+        );
+        let edits = 0..=MAX_BATCH_OPERATIONS;
+        let edits = edits.fold(Batch::new(), |batch, _| batch.edit(STORE, name, 1, b"x"));
+        assert!(matches!(prepare(edits), Err(Error::TooManyOperations { .. })));
         assert!(matches!(
             prepare(Batch::new().append(STORE, b"", b"x")),
             Err(Error::Invalid { .. })
