@@ -19,7 +19,7 @@ use crate::refusal::Refusal;
 const LEAST_THREADS: usize = 3;
 
 /// An idle thread is kept for a year, so that the number is constant.
-const KEPT: Duration = Duration::from_secs(365 * 24 * 3600);
+const KEPT: Duration = Duration::from_hours(365 * 24);
 
 const NEVER_CLOSED: &str = "the semaphores are never closed";
 
