@@ -298,8 +298,10 @@ impl Engine {
     ///     // On a thread that may wait.
     ///     engine.look_up(&mut submission)?;
     /// }
-    /// // Waits only if the queue is full.
-    /// assert!(engine.has_room());
+    /// if !engine.has_room() {
+    ///     // Likewise.
+    ///     engine.wait_for_room();
+    /// }
     /// for ticket in engine.submit_prepared([Ok(submission)]) {
     ///     assert_eq!(ticket?.wait()?.sequences, [1]);
     /// }
@@ -314,8 +316,10 @@ impl Engine {
         submission.look_up(self.state(), true)
     }
 
-    /// Queues prepared batches in this order, as [`Engine::submit_all`] does. A batch that was
-    /// refused before keeps its error.
+    /// Queues prepared batches in this order, without waiting. A batch that was refused before
+    /// keeps its error, if the engine can be written to.
+    ///
+    /// The queue takes them even if it is full, so a caller first asks [`Engine::has_room`].
     pub fn submit_prepared(
         &self,
         submissions: impl IntoIterator<Item = Result<Submission>>,
@@ -323,9 +327,14 @@ impl Engine {
         self.running.submit_prepared(submissions.into_iter().collect())
     }
 
-    /// Whether the queue has room, so that a submission does not wait for it.
+    /// Whether the queue has room.
     pub fn has_room(&self) -> bool {
         self.running.pipeline.has_room()
+    }
+
+    /// Waits until the queue has room.
+    pub fn wait_for_room(&self) {
+        self.running.pipeline.wait_for_room();
     }
 
     /// A watcher without timelines.

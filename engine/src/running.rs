@@ -89,6 +89,7 @@ impl Running {
 
     /// Prepares a batch, and looks up what is in memory.
     pub fn prepare(&self, batch: Batch) -> Result<Submission> {
+        self.check_writable()?;
         let mut submission = prepare(&self.state, batch)?;
         submission.look_up(&self.state, false)?;
         Ok(submission)
@@ -102,18 +103,23 @@ impl Running {
 
     /// Queues batches in this order. Each is refused or gets its ticket.
     pub fn submit_all(&self, batches: Vec<Batch>) -> Vec<Result<Ticket>> {
+        if let Err(error) = self.check_writable() {
+            return batches.iter().map(|_| Err(error.clone())).collect();
+        }
         // All are looked up before the first is queued.
         let prepare = |batch| prepare_and_look_up(&self.state, batch);
-        self.submit_prepared(batches.into_iter().map(prepare).collect())
+        let prepared: Vec<_> = batches.into_iter().map(prepare).collect();
+        self.pipeline.submit(prepared)
     }
 
-    /// The same for batches that are prepared.
+    /// The same for batches that are prepared, without waiting for room.
     pub fn submit_prepared(&self, submissions: Vec<Result<Submission>>) -> Vec<Result<Ticket>> {
         if let Err(error) = self.check_writable() {
             return submissions.iter().map(|_| Err(error.clone())).collect();
         }
         let own = |submission: Submission| submission.of(self.state.instance);
-        self.pipeline.submit(submissions.into_iter().map(|submission| submission.and_then(own)))
+        let submissions = submissions.into_iter().map(|submission| submission.and_then(own));
+        self.pipeline.submit_at_once(submissions)
     }
 
     /// Commits a batch and waits for it.

@@ -235,6 +235,11 @@ impl Store {
         Ok((end.last, end.last_time_ms))
     }
 
+    /// Whether [`Store::end`] does not wait for the disk.
+    pub fn is_end_in_memory(&self, timeline: &[u8]) -> Result<bool> {
+        self.read(timeline, |reading| reading.is_end_near())
+    }
+
     /// The receipt of a batch with this id for these bytes, if one was committed within the window;
     /// see [`Batch::id_for`]. If the id stands for other bytes, it is an [`Error::IdConflict`].
     pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {

@@ -8,8 +8,12 @@
 use tracing::{info, warn};
 
 /// Twenty for the engine besides segments (see `max_open_files`), and a dozen for the server: the
-/// standard ones, the listener, those of the runtime and of signals.
+/// standard ones, the listener, those of two event loops.
 const RESERVED: u64 = 32;
+const RESERVED_LOOPS: u64 = 2;
+
+/// The files of an event loop: its poll, its wake-up, and that of signals.
+const LOOP_FILES: u64 = 3;
 
 /// The files of connections and of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +25,8 @@ pub struct Shares {
 }
 
 /// Raises the limit on open files. Returns how much of `wanted` the limit allows, with at least
-/// `least_files` for segments.
-pub fn share(wanted: Shares, least_files: usize) -> Shares {
+/// `least_files` for segments, for a server with this number of event loops.
+pub fn share(wanted: Shares, least_files: usize, loops: usize) -> Shares {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
         Err(error) => {
@@ -33,7 +37,8 @@ pub fn share(wanted: Shares, least_files: usize) -> Shares {
             }
         }
     };
-    let allowed = divide(limit, wanted, least_files);
+    let more = LOOP_FILES * (loops as u64).saturating_sub(RESERVED_LOOPS);
+    let allowed = divide(limit.saturating_sub(more), wanted, least_files);
     if allowed != wanted {
         info!(
             max_clients = allowed.clients,
@@ -82,7 +87,7 @@ mod tests {
     #[test]
     fn no_more_files_are_given_than_were_wanted() {
         assert_eq!(
-            share(Shares { clients: 1, segment_files: 8 }, 8),
+            share(Shares { clients: 1, segment_files: 8 }, 8, 2),
             Shares { clients: 1, segment_files: 8 }
         );
     }

@@ -111,7 +111,7 @@ impl Server {
         config.check()?;
         let wanted =
             Shares { clients: config.limits.max_clients, segment_files: config.max_open_files };
-        let allowed = files::share(wanted, LEAST_OPEN_FILES);
+        let allowed = files::share(wanted, LEAST_OPEN_FILES, config.loops());
         (config.limits.max_clients, config.max_open_files) =
             (allowed.clients, allowed.segment_files);
         let (dir, options) = (config.dir.clone(), config.engine_options());

@@ -6,7 +6,7 @@
 //! many loops as cores, and their number is constant.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use tokio::runtime::{Builder, Handle};
@@ -66,13 +66,21 @@ impl Loops {
 
 impl EventLoop {
     fn start(number: usize, shared: &Shared) -> io::Result<EventLoop> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
         let (running, ended) = oneshot::channel::<()>();
-        // Nothing is ever sent.
-        let work = move || drop(runtime.block_on(ended));
+        let (made, starting) = mpsc::channel();
+        // The runtime is made and dropped on its own thread: it must not be dropped in a task.
+        let work = move || match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                // The caller waits for the result.
+                let _ = made.send(Ok(runtime.handle().clone()));
+                // Nothing is ever sent: the other end is dropped.
+                let _ = runtime.block_on(ended);
+            }
+            Err(error) => drop(made.send(Err(error))),
+        };
         let thread =
             thread::Builder::new().name(format!("strandline-loop-{number}")).spawn(work)?;
+        let handle = starting.recv().map_err(io::Error::other)??;
         Ok(EventLoop::on(handle, Some((running, thread)), shared))
     }
 
@@ -81,7 +89,7 @@ impl EventLoop {
         thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
         shared: &Shared,
     ) -> EventLoop {
-        let submitter = Arc::<Submitter>::default();
+        let submitter = Arc::new(Submitter::new());
         let submitting =
             Arc::clone(&submitter).run(shared.engine.clone(), Arc::clone(&shared.pool));
         let submitting = handle.spawn(submitting).abort_handle();

@@ -1,13 +1,15 @@
 //! The threads for work that may block: reads of the disk, changes that wait for their commit,
 //! maintenance.
 //!
-//! Their number is constant. Reads, which take milliseconds, may use all of them. Work that waits
-//! for a commit leaves one of them to reads; work that may last for minutes is done one at a time.
+//! Their number is constant. Reads may use all of them. Work that waits for a commit, or for room
+//! in the engine's queue, leaves one of them to reads. Work that may last for minutes is done one
+//! at a time.
 
 use std::io;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -20,6 +22,9 @@ const LEAST_THREADS: usize = 3;
 
 /// An idle thread is kept for a year, so that the number is constant.
 const KEPT: Duration = Duration::from_hours(365 * 24);
+
+/// The time in which a thread starts on a very busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 const NEVER_CLOSED: &str = "the semaphores are never closed";
 
@@ -42,14 +47,28 @@ impl Pool {
             .thread_keep_alive(KEPT)
             .thread_name("strandline-pool")
             .build()?;
-        // A thread is started when work finds no idle one.
-        let all = Arc::new(Barrier::new(threads));
-        for _ in 0..threads {
-            let all = Arc::clone(&all);
-            runtime.spawn_blocking(move || all.wait());
-        }
         let (slow, long) = (Semaphore::new(threads - 1), Semaphore::new(1));
-        Ok(Pool { runtime: Some(runtime), slow, long })
+        let pool = Pool { runtime: Some(runtime), slow, long };
+        pool.start_all(threads).map(|()| pool)
+    }
+
+    /// A thread is started when work finds no idle one; if the system gives none, the work waits
+    /// for one.
+    fn start_all(&self, threads: usize) -> io::Result<()> {
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock();
+        let (started, arrived) = mpsc::channel();
+        for _ in 0..threads {
+            let (gate, started) = (Arc::clone(&gate), started.clone());
+            self.spawn(move || {
+                // If the start was given up, nobody counts.
+                let _ = started.send(());
+                drop(gate.lock());
+            });
+        }
+        let all = (0..threads).try_for_each(|_| arrived.recv_timeout(START_TIMEOUT));
+        drop(closed);
+        all.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))
     }
 
     /// Starts work; its handle has the result, or the panic.

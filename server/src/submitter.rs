@@ -11,7 +11,7 @@
 //! one waker is called for the whole submission; the sessions are woken on their own thread.
 //!
 //! Nothing here waits for the disk or for room in the engine's queue, except on a thread of the
-//! pool.
+//! pool. What waits in sessions meanwhile counts as input of their connections.
 
 use std::sync::Arc;
 
@@ -22,12 +22,15 @@ use tokio::sync::{Notify, oneshot};
 use crate::pool::Pool;
 use crate::refusal::Refusal;
 
+const UNKNOWN: &str = "the server does not submit writes any more, since it stops or has \
+                       failed: it is not known whether this write was committed";
+
 type Outcomes = Vec<Result<Receipt, Error>>;
 
 /// The path of the writes of one event loop.
-#[derive(Default)]
 pub struct Submitter {
-    asked: Mutex<Vec<SessionBatches>>,
+    /// `None`: the task has ended.
+    asked: Mutex<Option<Vec<SessionBatches>>>,
     arrived: Notify,
 }
 
@@ -37,7 +40,22 @@ struct SessionBatches {
     answer: oneshot::Sender<Outcomes>,
 }
 
+/// Refuses further batches when the task ends, also if it panics. Sessions that wait notice that
+/// their batches are dropped.
+struct Ending<'a>(&'a Submitter);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.asked.lock().take();
+    }
+}
+
 impl Submitter {
+    /// A submitter whose task is about to start.
+    pub fn new() -> Submitter {
+        Submitter { asked: Mutex::new(Some(Vec::new())), arrived: Notify::new() }
+    }
+
     /// Commits batches in this order. A batch that was refused keeps its error.
     pub async fn commit(
         &self,
@@ -53,32 +71,35 @@ impl Submitter {
             submissions
         };
         let (answer, answered) = oneshot::channel();
-        self.asked.lock().push(SessionBatches { submissions, answer });
+        match &mut *self.asked.lock() {
+            Some(asked) => asked.push(SessionBatches { submissions, answer }),
+            None => drop(answer),
+        }
         self.arrived.notify_one();
-        let unknown = "the server is stopping: it is not known whether this write was committed";
-        answered.await.map_err(|_| Refusal::usage(unknown))
+        answered.await.map_err(|_| Refusal::usage(UNKNOWN))
     }
 
     /// The task of the loop: submits what sessions ask for.
     pub async fn run(self: Arc<Self>, engine: Engine, pool: Arc<Pool>) {
+        let _ending = Ending(&self);
         loop {
             self.arrived.notified().await;
-            let asked = std::mem::take(&mut *self.asked.lock());
+            if !engine.has_room() {
+                let engine = engine.clone();
+                // If it panicked, the queue takes the batches all the same.
+                let _ = pool.run_slow(move || engine.wait_for_room()).await;
+            }
+            let asked = self.asked.lock().as_mut().map(std::mem::take).unwrap_or_default();
+            if asked.is_empty() {
+                continue;
+            }
             let mut answers = Vec::with_capacity(asked.len());
             let mut submissions = Vec::with_capacity(asked.len());
             for SessionBatches { submissions: some, answer } in asked {
                 answers.push((some.len(), answer));
                 submissions.extend(some);
             }
-            let tickets = if engine.has_room() {
-                engine.submit_prepared(submissions)
-            } else {
-                let engine = engine.clone();
-                let waiting = pool.run(move || engine.submit_prepared(submissions));
-                // After a panic the answers are dropped, which the sessions notice.
-                waiting.await.unwrap_or_default()
-            };
-            tokio::spawn(send(answers, tickets));
+            tokio::spawn(send(answers, engine.submit_prepared(submissions)));
         }
     }
 }
@@ -115,5 +136,34 @@ async fn send(
             // A session that has ended needs no answer.
             let _ = answer.send(outcomes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline::{Batch, NewStore, Options};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn batches_are_committed_in_order_and_refused_when_the_task_has_ended() {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let options = Options { stores: vec![NewStore::new("messages", 0)], ..Options::default() };
+        let engine = Engine::open(folder.path(), options).expect("opens");
+        let store = engine.store("messages").expect("is there");
+        let pool = Arc::new(Pool::start(1).expect("it starts"));
+        let submitter = Arc::new(Submitter::new());
+        let task = tokio::spawn(Arc::clone(&submitter).run(engine.clone(), Arc::clone(&pool)));
+        let append = |body: &[u8]| engine.prepare(Batch::new().append(&store, b"t", body));
+        let batches = vec![append(b"x"), Err(Error::SequenceExhausted), append(b"y")];
+        let outcomes = submitter.commit(batches, &engine, &pool).await.expect("the task runs");
+        let sequences = |outcome: &Result<Receipt, Error>| {
+            outcome.as_ref().map(|receipt| receipt.sequences[0]).ok()
+        };
+        assert_eq!(outcomes.iter().map(sequences).collect::<Vec<_>>(), [Some(1), None, Some(2)]);
+        task.abort();
+        assert!(task.await.is_err());
+        let refused = submitter.commit(vec![append(b"z")], &engine, &pool).await;
+        assert!(refused.is_err_and(|refusal| refusal.sentence.contains("not known")));
     }
 }

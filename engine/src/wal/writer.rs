@@ -153,9 +153,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Files start small, and are at most four times as large as what one of the last two received,
-    /// up to the requested size: an engine that runs for a short time, writes little, or leaves its
-    /// files early does not pay for large ones.
+    /// Files start small. A file is at most four times as large as what one of the last two
+    /// received, but not smaller than the minimum, nor larger than requested: an engine that runs
+    /// for a short time, writes little, or leaves its files early does not pay for large ones.
     fn next_file_bytes(&self) -> u64 {
         let received = self.received_before.max(self.end.0 - self.start.0);
         (GROWTH * received).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)

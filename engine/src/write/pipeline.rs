@@ -63,7 +63,15 @@ impl<C: Commit> Pipeline<C> {
         &self,
         batches: impl IntoIterator<Item = Result<Submission>>,
     ) -> Vec<Result<Ticket>> {
-        self.queue.push_all(batches, self.limit)
+        self.queue.push_all(batches, Some(self.limit))
+    }
+
+    /// The same without a limit, so that it does not wait.
+    pub fn submit_at_once(
+        &self,
+        batches: impl IntoIterator<Item = Result<Submission>>,
+    ) -> Vec<Result<Ticket>> {
+        self.queue.push_all(batches, None)
     }
 
     /// The same for one batch.
@@ -71,9 +79,14 @@ impl<C: Commit> Pipeline<C> {
         self.queue.push(batch, self.limit, true)
     }
 
-    /// Whether [`Pipeline::submit`] would not wait now.
+    /// Whether the group that fills up is not above its limit.
     pub fn has_room(&self) -> bool {
         self.queue.has_room(self.limit)
+    }
+
+    /// Waits until it is not.
+    pub fn wait_for_room(&self) {
+        self.queue.wait_for_room(self.limit);
     }
 
     /// Commits a batch, on this thread if the role is free.

@@ -207,16 +207,21 @@ struct Arrivals {
 
 impl Queue {
     /// Adds batches in this order, and calls the commit thread; a batch that was refused keeps its
-    /// error. Waits while the group that fills up is above its limit.
+    /// error. Waits while the group that fills up is above its limit, if there is one.
     pub fn push_all(
         &self,
         submissions: impl IntoIterator<Item = Result<Submission>>,
-        limit: usize,
+        limit: Option<usize>,
     ) -> Vec<Result<Ticket>> {
         let mut tickets = Vec::new();
         let mut arrivals = self.arrivals.lock();
         for submission in submissions {
-            tickets.push(submission.and_then(|batch| self.add(&mut arrivals, batch, limit)));
+            tickets.push(submission.and_then(|batch| {
+                if let Some(limit) = limit {
+                    self.wait_in(&mut arrivals, limit);
+                }
+                arrivals.push(batch)
+            }));
         }
         self.call(&mut arrivals);
         tickets
@@ -226,25 +231,24 @@ impl Queue {
     /// does.
     pub fn push(&self, submission: Submission, limit: usize, call: bool) -> Result<Ticket> {
         let mut arrivals = self.arrivals.lock();
-        let ticket = self.add(&mut arrivals, submission, limit);
+        self.wait_in(&mut arrivals, limit);
+        let ticket = arrivals.push(submission);
         if call {
             self.call(&mut arrivals);
         }
         ticket
     }
 
-    /// Adds a batch as soon as the group that fills up is not above its limit.
-    fn add(
-        &self,
-        arrivals: &mut Guard<'_, Arrivals>,
-        submission: Submission,
-        limit: usize,
-    ) -> Result<Ticket> {
+    /// Waits until the group that fills up is not above its limit, or the queue is closed.
+    pub fn wait_for_room(&self, limit: usize) {
+        self.wait_in(&mut self.arrivals.lock(), limit);
+    }
+
+    fn wait_in(&self, arrivals: &mut Guard<'_, Arrivals>, limit: usize) {
         while arrivals.group.memory_bytes > limit && !arrivals.closed {
             self.call(arrivals);
             self.taken.wait(arrivals);
         }
-        arrivals.push(submission)
     }
 
     /// Asks for the active memtable to be sealed after everything submitted so far. The ticket
@@ -397,4 +401,26 @@ pub fn find_id(
 fn first_of(batch: &Prepared) -> Key<'_> {
     let first = &batch.targets[0];
     Key { timeline: batch.timeline(first.store, &first.name), hash: first.hash }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_that_must_not_wait_are_taken_above_the_limit_and_others_wait_for_room() {
+        const LIMIT: usize = 0;
+        let queue = Queue::default();
+        assert!(queue.has_room(LIMIT));
+        let tickets = queue.push_all((0..3).map(|_| Ok(Submission::nothing())), None);
+        assert!(tickets.iter().all(Result::is_ok));
+        assert!(!queue.has_room(LIMIT));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.wait_for_room(LIMIT));
+            let group = queue.take(None).expect("it has batches");
+            assert_eq!(group.batches.len(), 3);
+            waiting.join().expect("there is room");
+        });
+        assert!(queue.has_room(LIMIT));
+    }
 }

@@ -42,8 +42,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use document::render as render_tables;
+pub use place::STEPS;
 pub use row::{
-    Again, Attempt, Command, Context, Done, Flow, Prepared, Run, Sliced, Waiting, Write, WriteReply,
+    After, Again, Attempt, Command, Context, Done, Flow, Prepared, Run, Sliced, Waiting, Write,
+    WriteReply,
 };
 pub use wait::watch_instead;
 

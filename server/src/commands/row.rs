@@ -369,7 +369,12 @@ pub struct Write {
     pub reply: WriteReply,
     /// Repeats the decision if its basis has moved before the commit.
     pub again: Option<Again>,
+    /// Work on a thread that may block, after the commit.
+    pub after: Option<After>,
 }
+
+/// Work that follows a commit, whatever its outcome.
+pub type After = Box<dyn FnOnce() + Send>;
 
 /// Writes a receipt as a reply.
 pub type WriteReply = fn(&Receipt, &mut Encoder);
@@ -383,6 +388,6 @@ pub type Again = Box<dyn FnOnce() -> Result<KnownReply, Refusal> + Send>;
 impl Write {
     /// A batch without a basis: if one of its conditions fails, the client gets the error.
     pub fn of(batch: Batch, reply: WriteReply) -> Write {
-        Write { decision: Decision::Commit(Box::new(batch), None), reply, again: None }
+        Write { decision: Decision::Commit(Box::new(batch), None), reply, again: None, after: None }
     }
 }

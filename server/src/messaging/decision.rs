@@ -25,8 +25,8 @@ pub enum Decision<T> {
 }
 
 /// The state on which a decision is based. Batches that are based on different states of the same
-/// conversation or user must not be submitted together: the second could be committed, and the
-/// first refused.
+/// conversation or user must not be submitted together by one connection: the second could be
+/// committed, and the first refused and repeated after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Basis {
     /// The conversation or user.

@@ -70,6 +70,12 @@ pub struct Ledger<S> {
     records: u64,
 }
 
+impl<S: State> Ledger<S> {
+    fn is_long(&self) -> bool {
+        self.records > SNAPSHOT_RECORDS.max(2 * self.state.count() as u64)
+    }
+}
+
 /// The inner `Arc` is copied when the ledger is updated while a snapshot of it is in use.
 type SharedLedger<S> = Arc<RwLock<Arc<Ledger<S>>>>;
 
@@ -139,9 +145,15 @@ impl<S: State> Ledgers<S> {
         Ok(Arc::clone(&self.caught_up(name)?.read()))
     }
 
-    /// Whether a ledger is in memory, so that only newer records must be read.
+    /// Whether a ledger is in memory, and its end is known without the disk. Records that are newer
+    /// than the state in memory are in a memtable, as a rule.
     pub fn is_near(&self, name: &[u8]) -> bool {
-        self.kept.peek(name).is_some()
+        self.kept.peek(name).is_some() && self.store.is_end_in_memory(name).unwrap_or(true)
+    }
+
+    /// Whether a ledger is so long that it is to be shortened.
+    pub fn is_long(&self, name: &[u8]) -> Result<bool> {
+        self.read(name, |ledger| Ok(ledger.is_long()))
     }
 
     /// The sequence and the time of the last record of a ledger.
@@ -228,8 +240,7 @@ impl<S: State> Ledgers<S> {
 
     fn try_to_shorten(&self, engine: &Engine, name: &[u8]) -> Result<()> {
         let snapshot = self.read(name, |ledger| {
-            let long = ledger.records > SNAPSHOT_RECORDS.max(2 * ledger.state.count() as u64);
-            Ok(long.then(|| (ledger.version, ledger.state.records())))
+            Ok(ledger.is_long().then(|| (ledger.version, ledger.state.records())))
         })?;
         let Some((version, records)) = snapshot else { return Ok(()) };
         let reset = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new());

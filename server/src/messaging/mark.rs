@@ -25,7 +25,9 @@ const MARK_ENTRIES: usize = 2;
 impl Messaging {
     /// Advances the read mark. False if it was there already. Waits for the disk.
     pub fn read(&self, conv: &[u8], user: &[u8], sequence: Sequence) -> Result<bool> {
-        self.settle(|| self.decide_read(conv, user, sequence), |_| true)
+        let moved = self.settle(|| self.decide_read(conv, user, sequence), |_| true)?;
+        self.shorten_marks(user);
+        Ok(moved)
     }
 
     /// The decision of [`Messaging::read`], for a caller that submits the batch together with
@@ -55,10 +57,10 @@ impl Messaging {
 
     /// Hides messages from this user. Returns how many of them it could see. Waits for the disk.
     pub fn hide(&self, conv: &[u8], user: &[u8], sequences: &[Sequence]) -> Result<usize> {
-        self.settle(
-            || self.decide_hide(conv, user, sequences),
-            |receipt| Messaging::hidden_by(&receipt),
-        )
+        let decide = || self.decide_hide(conv, user, sequences);
+        let count = self.settle(decide, |receipt| Messaging::hidden_by(&receipt))?;
+        self.shorten_marks(user);
+        Ok(count)
     }
 
     /// The decision of [`Messaging::hide`], for a caller that submits the batch together with
@@ -90,14 +92,22 @@ impl Messaging {
         receipt.sequences.len() / MARK_ENTRIES
     }
 
-    /// Checks the names of a mark. The user's ledger is shortened first, if earlier marks have made
-    /// it long.
+    /// Whether a user has so many marks that they are to be shortened.
+    pub fn has_long_marks(&self, user: &[u8]) -> Result<bool> {
+        self.users.is_long(&names::user_ledger(&names::valid(user)?))
+    }
+
+    /// Shortens the ledger of a user if marks have made it long. Waits for the disk.
+    pub fn shorten_marks(&self, user: &[u8]) {
+        if let Ok(user) = names::valid(user) {
+            self.users.shorten(&self.engine, &names::user_ledger(&user));
+        }
+    }
+
     fn conversation_and_user(&self, conv: &[u8], user: &[u8]) -> Result<(Bytes, Bytes)> {
         let conv = names::valid(conv)?;
         self.check_exists(&conv)?;
-        let user = names::valid(user)?;
-        self.users.shorten(&self.engine, &names::user_ledger(&user));
-        Ok((conv, user))
+        Ok((conv, names::valid(user)?))
     }
 
     /// The batch of a user's marks: for its terminals and for its ledger.

@@ -14,7 +14,9 @@ use tracing::{error, warn};
 use super::Session;
 use super::pace::Pace;
 use super::slow::Slices;
-use crate::commands::{Again, Flow, Prepared, Run, Write, WriteReply, admit, context, is_small};
+use crate::commands::{
+    After, Again, Flow, Prepared, Run, STEPS, Write, WriteReply, admit, context, is_small,
+};
 use crate::messaging::{Basis, Decision};
 use crate::notices::NoticeKind;
 use crate::protocol::{ProtocolError, Request};
@@ -33,7 +35,7 @@ const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Default)]
 struct Collected {
     submissions: Vec<Result<Submission, Error>>,
-    replies: Vec<(WriteReply, Option<Again>)>,
+    replies: Vec<(WriteReply, Option<Again>, Option<After>)>,
     /// The versions that they are based on, by conversation or user.
     bases: HashMap<Bytes, u64>,
     bytes: usize,
@@ -110,9 +112,12 @@ impl Session {
         let result = match run {
             Ok(Run::Write(prepare)) => {
                 let context = context(&self.shared, &mut self.connection);
+                let mut is_alone = false;
                 let write = match prepare(&context, arguments) {
                     Ok(Prepared::Decided(write)) => Ok(write),
                     Ok(Prepared::Elsewhere(decide)) => {
+                        // It depends on the writes before it, and those after it may on it.
+                        is_alone = true;
                         self.settle(collected).await;
                         self.shared.pool.run(decide).await.flatten()
                     }
@@ -121,7 +126,11 @@ impl Session {
                 match write {
                     Ok(write) => {
                         let bytes = request.iter().map(Bytes::len).sum();
-                        return self.collect(write, bytes, collected).await;
+                        self.collect(write, bytes, collected).await;
+                        if is_alone {
+                            self.settle(collected).await;
+                        }
+                        return;
                     }
                     Err(refusal) => Err(refusal),
                 }
@@ -158,7 +167,7 @@ impl Session {
 
     /// Adds a write to the collected ones, or replies if it was committed before.
     async fn collect(&mut self, write: Write, bytes: usize, collected: &mut Collected) {
-        let Write { decision, reply, again } = write;
+        let Write { decision, reply, again, after } = write;
         let (batch, basis) = match decision {
             Decision::Known(answer) => {
                 self.settle(collected).await;
@@ -172,9 +181,22 @@ impl Session {
             }
             collected.bases.insert(basis.name, basis.version);
         }
-        collected.submissions.push(self.shared.engine.prepare(*batch));
-        collected.replies.push((reply, again));
+        let submission = if batch.operations() <= STEPS {
+            self.shared.engine.prepare(*batch)
+        } else {
+            let engine = self.shared.engine.clone();
+            match self.shared.pool.run(move || engine.prepare(*batch)).await {
+                Ok(submission) => submission,
+                Err(refusal) => {
+                    self.settle(collected).await;
+                    return self.refuse(&refusal);
+                }
+            }
+        };
+        collected.submissions.push(submission);
+        collected.replies.push((reply, again, after));
         collected.bytes += bytes;
+        self.writing_bytes = collected.bytes;
         if collected.bytes >= SUBMISSION_BYTES {
             self.settle(collected).await;
         }
@@ -187,11 +209,13 @@ impl Session {
         }
         let Collected { submissions, replies, .. } = std::mem::take(collected);
         let Shared { engine, pool, .. } = &*self.shared;
-        let outcomes = match self.submitter.commit(submissions, engine, pool).await {
+        let outcomes = self.submitter.commit(submissions, engine, pool).await;
+        self.writing_bytes = 0;
+        let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             Err(refusal) => return replies.iter().for_each(|_| self.refuse(&refusal)),
         };
-        for (outcome, (reply, again)) in outcomes.into_iter().zip(replies) {
+        for (outcome, (reply, again, after)) in outcomes.into_iter().zip(replies) {
             match (outcome, again) {
                 (Ok(receipt), _) => reply(&receipt, &mut self.connection.out),
                 (Err(error), Some(again)) if Basis::has_moved(&error) => {
@@ -201,6 +225,10 @@ impl Session {
                     }
                 }
                 (Err(error), _) => self.refuse(&Refusal::from(error)),
+            }
+            if let Some(after) = after {
+                // The command is done; if this panicked, it was logged.
+                let _ = self.shared.pool.run_slow(after).await;
             }
         }
     }

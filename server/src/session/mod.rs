@@ -75,6 +75,8 @@ pub struct Session {
     slices: Option<Slices>,
     /// The bytes of output that are reserved for the reply of `slices`.
     reserved: usize,
+    /// The bytes of the requests whose writes are not committed yet.
+    writing_bytes: usize,
     /// A command that waits for memory for its reply.
     pending: Option<Request>,
     /// The bytes of output for which there was no space when this connection last tried to
@@ -117,6 +119,7 @@ impl Session {
             blocked: None,
             slices: None,
             reserved: 0,
+            writing_bytes: 0,
             pending: None,
             short_of: None,
             out_of_requests: true,

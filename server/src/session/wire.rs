@@ -145,7 +145,7 @@ impl Session {
     /// Updates this connection's part of the memory of all connections.
     pub(super) fn note_memory(&mut self) {
         let pending: usize = self.pending.iter().flatten().map(Bytes::len).sum();
-        let input = self.decoder.held_bytes() + pending;
+        let input = self.decoder.held_bytes() + pending + self.writing_bytes;
         let held = Held::of(input, self.connection.out.held_bytes(), self.connection.logged_in);
         if held != self.held {
             self.shared.memory.change(self.held, held);

@@ -200,10 +200,13 @@ fn with_few_descriptors_most_of_the_remaining_ones_serve_clients() {
     let free = TcpListener::bind("127.0.0.1:0")
         .and_then(|socket| socket.local_addr())
         .expect("a free port");
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "threads = 2\n").expect("writes");
     let script = format!(
-        "ulimit -n 64; exec {binary} serve --dir {} --port {}",
+        "ulimit -n 64; exec {binary} serve --dir {} --port {} --config {}",
         folder.path().join("data").display(),
-        free.port()
+        free.port(),
+        config.display()
     );
     let mut server = Command::new("bash").args(["-c", &script]).spawn().expect("bash starts");
     assert_eq!(talk(&mut server, free, "PING\r\nQUIT\r\n"), "+PONG\r\n+OK\r\n");

@@ -208,6 +208,11 @@ impl Batch {
         self.changes.push(Change { store: timeline.store, name: place_of(name), hash: 0, kind });
     }
 
+    /// The number of appends, one for each timeline, and of changes.
+    pub fn operations(&self) -> usize {
+        self.targets.len() + self.changes.len()
+    }
+
     /// Sets a lifetime of their own, in milliseconds, for the entries appended from here on; 0:
     /// only the store's TTL applies.
     #[must_use]
@@ -325,7 +330,7 @@ impl Batch {
 
     /// Refuses the batch if it has too many operations with `more` of them.
     fn check_count(&mut self, more: usize) {
-        let actual = self.targets.len() + self.changes.len() + more;
+        let actual = self.operations() + more;
         if actual > MAX_BATCH_OPERATIONS {
             self.refuse(Error::TooManyOperations { actual, limit: MAX_BATCH_OPERATIONS });
         }

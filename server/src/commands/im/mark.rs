@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{at_length, detached, messaging, slowly};
 use crate::commands::arguments::{check_body, integer};
 use crate::commands::row::{
-    Class, Command, Context, Flow, KnownReply, Prepared, Run, Write, WriteReply,
+    After, Class, Command, Context, Flow, KnownReply, Prepared, Run, Write, WriteReply,
 };
 use crate::messaging::{Decision, Messaging, Trouble};
 use crate::refusal::Refusal;
@@ -42,6 +42,7 @@ fn read(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal>
     let same = words.clone();
     mark(
         context,
+        words[1].clone(),
         move |messaging| Ok(messaging.decide_read(&words[0], &words[1], sequence)?.map(u64::from)),
         |_, out| out.integer(1),
         move |messaging| Ok(u64::from(messaging.read(&same[0], &same[1], sequence)?)),
@@ -52,6 +53,7 @@ fn read(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal>
 /// committed like an append, together with the writes of other connections.
 fn mark(
     context: &Context<'_>,
+    user: Bytes,
     decide: impl FnOnce(&Messaging) -> Result<Decision<u64>, Trouble> + Send + 'static,
     reply: WriteReply,
     again: impl FnOnce(&Messaging) -> Result<u64, Trouble> + Send + 'static,
@@ -60,8 +62,13 @@ fn mark(
     let known = |number| -> KnownReply { Box::new(move |out| out.integer(number)) };
     Ok(Prepared::Elsewhere(Box::new(move || {
         let decision = decide(&messaging)?.map(known);
+        let after: Option<After> = messaging.has_long_marks(&user)?.then(|| {
+            let messaging = Arc::clone(&messaging);
+            let shorten: After = Box::new(move || messaging.shorten_marks(&user));
+            shorten
+        });
         let again = move || Ok(known(again(&messaging)?));
-        Ok(Write { decision, reply, again: Some(Box::new(again)) })
+        Ok(Write { decision, reply, again: Some(Box::new(again)), after })
     })))
 }
 
@@ -102,6 +109,7 @@ fn hide(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal>
     let (same, same_sequences) = (words.clone(), sequences.clone());
     mark(
         context,
+        words[1].clone(),
         move |messaging| {
             let decision = messaging.decide_hide(&words[0], &words[1], &sequences)?;
             Ok(decision.map(|count| count as u64))

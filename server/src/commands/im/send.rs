@@ -46,7 +46,7 @@ fn decide(messaging: &Arc<Messaging>, message: Message) -> Result<Write, Refusal
     let decision = messaging.decide_send(&message)?.map(known);
     let messaging = Arc::clone(messaging);
     let again = move || Ok(known(messaging.send(&message)?));
-    Ok(Write { decision, reply, again: Some(Box::new(again)) })
+    Ok(Write { decision, reply, again: Some(Box::new(again)), after: None })
 }
 
 fn reply(receipt: &Receipt, out: &mut Encoder) {
