@@ -11,7 +11,7 @@
 //! one waker is called for the whole submission; the sessions are woken on their own thread.
 //!
 //! Nothing here waits for the disk or for room in the engine's queue, except on a thread of the
-//! pool. What waits in sessions meanwhile counts as input of their connections.
+//! pool. Batches that are not committed yet count as input of their connections.
 
 use std::sync::Arc;
 

@@ -144,10 +144,9 @@ impl Parts {
     }
 
     pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
-        let order = |bytes: &[u8]| Some(slot_name(bytes)?.cmp(name));
         let about = About::timeline(name);
         let Some((at, number, slot)) =
-            self.find_slot((Pages::Timelines, about), &name_key(name), order)?
+            self.find_slot((Pages::Timelines, about), &name_key(name), by_name(name))?
         else {
             return Ok(None);
         };
@@ -161,14 +160,13 @@ impl Parts {
 
     /// Whether `find` needs no file.
     pub fn is_near(&self, name: &[u8]) -> bool {
-        let order = |bytes: &[u8]| Some(slot_name(bytes)?.cmp(name));
-        self.is_slot_near(Pages::Timelines, &name_key(name), order)
+        self.is_slot_near(Pages::Timelines, &name_key(name), by_name(name))
     }
 
     /// Whether `find_id` needs no file.
     pub fn is_id_near(&self, name: &[u8], id: &[u8]) -> bool {
-        let order = |bytes: &[u8]| Some(ids::key(bytes)?.cmp(&(name, id)));
-        self.footer.ids == 0 || self.is_slot_near(Pages::Ids, &ids::key_bytes(name, id), order)
+        self.footer.ids == 0
+            || self.is_slot_near(Pages::Ids, &ids::key_bytes(name, id), by_id(name, id))
     }
 
     /// Whether `find_slot` needs no page that is not in the cache.
@@ -189,9 +187,9 @@ impl Parts {
         if self.footer.ids == 0 {
             return Ok(None);
         }
-        let order = |bytes: &[u8]| Some(ids::key(bytes)?.cmp(&(name, id)));
         let about = About::timeline(name);
-        let found = self.find_slot((Pages::Ids, about), &ids::key_bytes(name, id), order)?;
+        let found =
+            self.find_slot((Pages::Ids, about), &ids::key_bytes(name, id), by_id(name, id))?;
         let Some((at, _, slot)) = found else { return Ok(None) };
         IdRecord::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
     }
@@ -276,6 +274,16 @@ impl Parts {
         let count = Slots::new(&block).map_or(0, |slots| slots.count());
         Ok((first, first.saturating_add(count as u32), block))
     }
+}
+
+/// Compares the name of a timeline's slot to a name.
+fn by_name(name: &[u8]) -> impl Fn(&[u8]) -> Option<Ordering> {
+    move |slot| Some(slot_name(slot)?.cmp(name))
+}
+
+/// Compares the key of an id's slot to the key of an id.
+fn by_id(name: &[u8], id: &[u8]) -> impl Fn(&[u8]) -> Option<Ordering> {
+    move |slot| Some(ids::key(slot)?.cmp(&(name, id)))
 }
 
 /// The content of the pages of an index file.

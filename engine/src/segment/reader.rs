@@ -162,7 +162,7 @@ impl Segment {
 
     /// Whether [`Segment::find`] needs no file.
     pub fn is_near(&self, name: &[u8]) -> bool {
-        // What cannot be opened is reported by the look-up, without a file.
+        // If the segment cannot be opened, the look-up returns the reason, and reads no file.
         !self.may_have(name) || self.parts().map_or(true, |parts| parts.is_near(name))
     }
 

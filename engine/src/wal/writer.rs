@@ -153,11 +153,16 @@ impl Wal {
         Ok(())
     }
 
+    /// The bytes of groups in this file.
+    fn received(&self) -> u64 {
+        self.end.0 - self.start.0
+    }
+
     /// Files start small. A file is at most four times as large as what one of the last two
     /// received, but not smaller than the minimum, nor larger than requested: an engine that runs
     /// for a short time, writes little, or leaves its files early does not pay for large ones.
     fn next_file_bytes(&self) -> u64 {
-        let received = self.received_before.max(self.end.0 - self.start.0);
+        let received = self.received_before.max(self.received());
         (GROWTH * received).clamp(MIN_FILE_BYTES.min(self.file_bytes), self.file_bytes)
     }
 
@@ -191,7 +196,7 @@ impl Wal {
         .inspect_err(|_| {
             self.preparer.discard();
         })?;
-        self.received_before = self.end.0 - self.start.0;
+        self.received_before = self.received();
         self.start = self.end;
         self.unvouched = false;
         self.capacity = self.end.plus(header.second - WAL_HEADER_BYTES);

@@ -113,9 +113,9 @@ impl Submission {
         std::ptr::eq(self.memtable.as_ptr(), Arc::as_ptr(active))
     }
 
-    /// Looks up the slots of timelines, and what the active memtable does not know: the ends of
-    /// timelines and the use of an id. If it may not read the disk, what would need this stays
-    /// unknown.
+    /// Looks up the slots of timelines. If the active memtable does not know them, also looks up
+    /// their ends, and the use of an id; those that need the disk stay unknown if it may not be
+    /// read.
     pub(crate) fn look_up(&mut self, state: &State, may_read: bool) -> Result<()> {
         let (batch, view) = (&self.batch, state.view.load());
         let mut is_cold = false;
