@@ -143,12 +143,11 @@ impl Environment for Active {
         self.state.wake.hand_over(wakers);
     }
 
-    fn has_reserve(&self) -> bool {
-        self.state.reserve.bytes() > 0
-    }
-
-    fn give_back_reserve(&self) -> bool {
-        self.state.reserve.give_back()
+    fn make_space(&self) {
+        if !self.state.reserve.give_back() {
+            // Its failure is not one of the batches': they are tried again.
+            let _flushed = self.wait_for_flush(1, &mut false);
+        }
     }
 
     fn seal(&mut self) -> Result<()> {

@@ -20,9 +20,10 @@
 //!
 //! A group that could not be written because the disk is full is refused as a whole: its sequences
 //! are taken back, and at most empty slots remain. If it contains batches that only trim or remove,
-//! the reserve is given back to them and the group is committed again; batches that add data are
-//! refused until the reserve is in place. After any other failure of a write or a sync, the state
-//! of the disk is unknown, and the engine is poisoned.
+//! the reserve is given back to them, or a flush that is under way is waited for, and the group is
+//! committed again; batches that add data are refused until the reserve is in place. After any
+//! other failure of a write or a sync, the state of the disk is unknown, and the engine is
+//! poisoned.
 //!
 //! This file has the order of the steps; `decide` has step 2. The other steps change the engine
 //! through [`Environment`], so that tests need no disk and no threads.
@@ -75,11 +76,9 @@ pub trait Environment {
     /// Passes wakers to the thread that calls them.
     fn hand_over(&self, wakers: Vec<Waker>);
 
-    /// Whether there is a reserve.
-    fn has_reserve(&self) -> bool;
-
-    /// Gives the reserve back to the disk. True if there was one.
-    fn give_back_reserve(&self) -> bool;
+    /// Makes space on a full disk for batches that only free space: gives the reserve back, or, if
+    /// there is none, waits for the flush that is under way.
+    fn make_space(&self);
 
     /// Seals the active memtable and leaves the log file, unless everything is in segments.
     fn seal(&mut self) -> Result<()>;
@@ -159,20 +158,17 @@ impl<E: Environment> Committer<E> {
     }
 
     /// Commits a group, and counts its refusals. If the disk is full and a batch only frees space,
-    /// the reserve is used for it.
+    /// space is made and the group is committed again.
     fn commit_group(&mut self, group: &Filling, outcomes: &mut Outcomes) {
-        let had_reserve = self.env.has_reserve();
         self.commit_once(group, outcomes);
         let refused = |(submitted, outcome): (&Submission, &Result<Receipt>)| {
             submitted.batch.frees_only()
                 && !submitted.batch.is_nothing()
                 && matches!(outcome, Err(Error::DiskFull { .. }))
         };
-        // A group that found the disk full was refused as a whole and changed nothing. Another path
-        // may have given the reserve back meanwhile.
-        if group.batches.iter().zip(&*outcomes).any(refused)
-            && (self.env.give_back_reserve() || had_reserve)
-        {
+        // A group that found the disk full was refused as a whole and changed nothing.
+        if group.batches.iter().zip(&*outcomes).any(refused) {
+            let _poisoned = guarded(&mut self.env, |env| env.make_space());
             self.commit_once(group, outcomes);
         }
         let errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());

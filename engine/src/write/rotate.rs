@@ -24,7 +24,7 @@ impl Active {
         if is_full || !self.memtable.may_start_at(start_ms) {
             took_long = true;
             let mut has_waited = false;
-            match self.wait_for_flush(&mut has_waited) {
+            match self.wait_for_flush(MAX_SEALED, &mut has_waited) {
                 Ok(()) => {
                     self.wait_for_merge(&mut has_waited);
                     self.seal_memtable()?;
@@ -79,10 +79,11 @@ impl Active {
         })
     }
 
-    fn wait_for_flush(&self, has_waited: &mut bool) -> Result<()> {
+    /// Waits until fewer than `sealed` memtables wait to be flushed. An error if the flush failed.
+    pub(super) fn wait_for_flush(&self, sealed: usize, has_waited: &mut bool) -> Result<()> {
         loop {
             let seen = self.state.progress.changes();
-            if self.state.view.load().sealed.len() < MAX_SEALED {
+            if self.state.view.load().sealed.len() < sealed {
                 return Ok(());
             }
             if let Some(failure) = self.state.progress.flush_failure() {
@@ -131,7 +132,7 @@ impl Active {
     /// Seals the active memtable and changes to a new log file: after the flush, everything live on
     /// the disk is in segments.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
-        self.wait_for_flush(&mut false)?;
+        self.wait_for_flush(MAX_SEALED, &mut false)?;
         self.seal_memtable()?;
         let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
         self.in_use(file);

@@ -8,10 +8,13 @@
 //! sequences and shows the expected entries.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use strandline::vfs::Dir;
 use strandline::vfs::simulated::Dice;
 use strandline::{Engine, Error, Limit, Store, Trim};
 
+use crate::gates::{FLUSH, Gates};
 use crate::world::{House, soon};
 
 const CAPACITY_BYTES: u64 = 1024 * 1024;
@@ -207,4 +210,38 @@ fn space_is_reclaimed_whatever_was_on_a_full_disk_and_however_it_was_removed() {
     let count =
         if std::env::var("STRANDLINE_PROOF").is_ok_and(|size| size == "long") { 300 } else { 12 };
     (0..count).for_each(play);
+}
+
+#[test]
+fn a_trim_on_a_full_disk_waits_for_the_flush_that_is_under_way() {
+    let gates = Gates::new();
+    gates.disk.set_capacity(Some(CAPACITY_BYTES));
+    let (engine, store) = gates.open();
+    gates.hold(FLUSH);
+    soon("a memtable is sealed", || {
+        store.append(b"t", &[b'~'; 3000]).expect("appends");
+        engine.stats().get("sealed_memtables") == Some(1)
+    });
+    let dir = Dir::new(Arc::new(gates.disk.clone()));
+    let not_ours = dir.create("not ours").expect("creates");
+    let fill_up = |not_ours: &strandline::vfs::File| {
+        while gates.disk.free_bytes() > 0 {
+            let end = not_ours.len().expect("measures").next_multiple_of(4096);
+            let _ = not_ours.write(end, &vec![1; gates.disk.free_bytes() as usize]);
+        }
+    };
+    fill_up(&not_ours);
+    std::thread::scope(|scope| {
+        let trims = scope.spawn(|| {
+            (2..1000).try_for_each(|lowest| store.trim(b"t", Trim::Before(lowest)).map(drop))
+        });
+        soon("a trim waits", || {
+            fill_up(&not_ours);
+            engine.stats().get("write_stalls") == Some(1) || trims.is_finished()
+        });
+        dir.remove("not ours").expect("removes");
+        drop(not_ours);
+        gates.release(FLUSH);
+        trims.join().expect("no panic").expect("none is refused");
+    });
 }

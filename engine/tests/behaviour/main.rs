@@ -19,6 +19,7 @@ mod expire;
 mod first_stores;
 mod full_disk;
 mod garbage;
+mod gates;
 mod handles;
 mod long;
 mod relaxed;

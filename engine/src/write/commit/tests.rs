@@ -59,7 +59,6 @@ struct Scripted {
     panics: &'static str,
     /// How long step 1 takes.
     room_takes_ms: TimeMs,
-    has_reserve: bool,
     is_reserve_out: Cell<bool>,
 }
 
@@ -121,14 +120,9 @@ impl Environment for Scripted {
         self.step("wake");
     }
 
-    fn has_reserve(&self) -> bool {
-        self.has_reserve
-    }
-
-    fn give_back_reserve(&self) -> bool {
-        self.step("give back the reserve");
+    fn make_space(&self) {
+        self.step("make space");
         self.is_reserve_out.set(true);
-        self.has_reserve
     }
 
     fn seal(&mut self) -> Result<()> {
@@ -170,7 +164,6 @@ fn committer() -> Committer<Scripted> {
         seal: Ok(()),
         panics: "",
         room_takes_ms: 0,
-        has_reserve: false,
         is_reserve_out: Cell::new(false),
     })
 }
@@ -302,26 +295,24 @@ fn a_group_that_could_not_be_written_leaves_nothing_and_its_sequences_are_given_
 }
 
 #[test]
-fn on_a_full_disk_a_trim_is_committed_with_the_reserve_and_an_append_is_refused() {
+fn on_a_full_disk_space_is_made_for_a_trim_and_an_append_is_refused() {
     let mut committer = committer();
-    committer.env.has_reserve = true;
     committer.env.writes.push_back(Err(disk_full()));
     let outcomes = committer.group(vec![append(b"a"), trim(b"b")]);
     assert!(matches!(outcomes[0], Err(Error::DiskFull { .. })));
     assert!(outcomes[1].is_ok());
     let steps = committer.steps();
-    assert_eq!(steps.iter().filter(|step| *step == "give back the reserve").count(), 1);
+    assert_eq!(steps.iter().filter(|step| *step == "make space").count(), 1);
     assert_eq!(steps.iter().filter(|step| *step == "write and sync").count(), 2);
     assert_eq!(steps.iter().filter(|step| step.starts_with("refused")).count(), 1);
 }
 
 #[test]
-fn appends_alone_do_not_take_the_reserve() {
+fn no_space_is_made_for_appends_alone() {
     let mut committer = committer();
-    committer.env.has_reserve = true;
     committer.env.writes.push_back(Err(disk_full()));
     committer.group(vec![append(b"a")]);
-    assert!(!committer.steps().contains(&"give back the reserve".into()));
+    assert!(!committer.steps().contains(&"make space".into()));
 }
 
 #[test]

@@ -1,92 +1,18 @@
 //! A backup is the state of one moment, whatever merges do while it is taken (P5, P6): the threads
 //! are held at chosen calls.
 
-use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
-use strandline::clock::ManualClock;
 use strandline::format::header::{FileHeader, file_header};
 use strandline::format::manifest::{decode, encode};
+use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, SimulatedDisk};
-use strandline::vfs::{Dir, RawDirectory, RawFile};
-use strandline::{Engine, Error, Limit, Lsn, Options, Store, Trim, Verdict, World, restore_in};
+use strandline::{Engine, Error, Limit, Lsn, Store, Trim, Verdict, restore_in};
 
 use super::directory::{changed, try_open, two_segments};
-use crate::disks::as_the_disk;
-use crate::two_stores;
+use crate::gates::{COMPACT, FLUSH, Gates};
 use crate::world::soon;
-
-/// A disk on which threads of the engine are held, by their names.
-#[derive(Clone)]
-pub(super) struct Gates {
-    pub disk: SimulatedDisk,
-    held: Arc<(Mutex<BTreeSet<&'static str>>, Condvar)>,
-    /// The held threads that wait.
-    waiting: Arc<Mutex<BTreeSet<String>>>,
-}
-
-impl Gates {
-    pub fn new() -> Gates {
-        Gates { disk: SimulatedDisk::new(), held: Arc::default(), waiting: Arc::default() }
-    }
-
-    /// An engine on this disk, with small memtables, and its store `messages`.
-    pub fn open(&self) -> (Engine, Store) {
-        let world = World {
-            dir: Dir::new(Arc::new(self.clone())),
-            clock: Arc::new(ManualClock::at(1_700_000_000_000)),
-        };
-        let options =
-            Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..two_stores::options() };
-        let engine = Engine::open_in(world, options).expect("opens");
-        let store = engine.store("messages").expect("is there");
-        (engine, store)
-    }
-
-    pub fn hold(&self, thread: &'static str) {
-        self.held.0.lock().expect("no panic inside").insert(thread);
-    }
-
-    pub fn release(&self, thread: &'static str) {
-        self.held.0.lock().expect("no panic inside").remove(thread);
-        self.held.1.notify_all();
-    }
-
-    /// Whether a thread waits because it is held.
-    pub fn waits(&self, thread: &'static str) -> bool {
-        self.waiting.lock().expect("no panic inside").contains(thread)
-    }
-
-    /// Waits while the calling thread is held.
-    fn pass(&self) {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or_default();
-        self.waiting.lock().expect("no panic inside").insert(name.into());
-        let is_held =
-            |held: &mut BTreeSet<&'static str>| held.iter().any(|name| thread.name() == Some(name));
-        drop(self.held.1.wait_while(self.held.0.lock().expect("no panic inside"), is_held));
-        self.waiting.lock().expect("no panic inside").remove(name);
-    }
-}
-
-impl RawDirectory for Gates {
-    as_the_disk!(path, lock, list, open, rename, remove, sync);
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        self.pass();
-        self.disk.create(name)
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.pass();
-        RawDirectory::free_bytes(&self.disk)
-    }
-}
-
-pub(super) const FLUSH: &str = "strandline-flush";
-pub(super) const COMPACT: &str = "strandline-compact";
 
 /// Ten entries of `x` in a segment that is mostly dead: its merge waits for the compaction thread's
 /// release.

@@ -11,7 +11,7 @@ use strandline::{Batch, Engine, Finding, Options, Trim, World, salvage_in};
 use super::directory::{
     Entries, changed, contents, dir, open, send, try_open, two_segments, verify,
 };
-use super::moment::{COMPACT, FLUSH, Gates};
+use crate::gates::{COMPACT, FLUSH, Gates};
 use crate::two_stores;
 use crate::world::soon;
 

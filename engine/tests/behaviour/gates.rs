@@ -1,0 +1,84 @@
+//! A simulated disk on which threads of the engine are held, so that a test decides what happens
+//! first.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+
+use strandline::clock::ManualClock;
+use strandline::vfs::simulated::SimulatedDisk;
+use strandline::vfs::{Dir, RawDirectory, RawFile};
+use strandline::{Engine, Options, Store, World};
+
+use crate::disks::as_the_disk;
+use crate::two_stores;
+
+/// A disk on which threads of the engine are held, by their names.
+#[derive(Clone)]
+pub struct Gates {
+    pub disk: SimulatedDisk,
+    held: Arc<(Mutex<BTreeSet<&'static str>>, Condvar)>,
+    /// The held threads that wait.
+    waiting: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Gates {
+    pub fn new() -> Gates {
+        Gates { disk: SimulatedDisk::new(), held: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// An engine on this disk, with small memtables, and its store `messages`.
+    pub fn open(&self) -> (Engine, Store) {
+        let world = World {
+            dir: Dir::new(Arc::new(self.clone())),
+            clock: Arc::new(ManualClock::at(1_700_000_000_000)),
+        };
+        let options =
+            Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..two_stores::options() };
+        let engine = Engine::open_in(world, options).expect("opens");
+        let store = engine.store("messages").expect("is there");
+        (engine, store)
+    }
+
+    pub fn hold(&self, thread: &'static str) {
+        self.held.0.lock().expect("no panic inside").insert(thread);
+    }
+
+    pub fn release(&self, thread: &'static str) {
+        self.held.0.lock().expect("no panic inside").remove(thread);
+        self.held.1.notify_all();
+    }
+
+    /// Whether a thread waits because it is held.
+    pub fn waits(&self, thread: &'static str) -> bool {
+        self.waiting.lock().expect("no panic inside").contains(thread)
+    }
+
+    /// Waits while the calling thread is held.
+    fn pass(&self) {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        self.waiting.lock().expect("no panic inside").insert(name.into());
+        let is_held =
+            |held: &mut BTreeSet<&'static str>| held.iter().any(|name| thread.name() == Some(name));
+        drop(self.held.1.wait_while(self.held.0.lock().expect("no panic inside"), is_held));
+        self.waiting.lock().expect("no panic inside").remove(name);
+    }
+}
+
+impl RawDirectory for Gates {
+    as_the_disk!(path, lock, list, open, rename, remove, sync);
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        self.pass();
+        self.disk.create(name)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.pass();
+        RawDirectory::free_bytes(&self.disk)
+    }
+}
+
+pub const FLUSH: &str = "strandline-flush";
+pub const COMPACT: &str = "strandline-compact";
