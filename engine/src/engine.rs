@@ -28,7 +28,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::entry::Receipt;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Copies, StoreRecord};
-use crate::ids::TimeMs;
+use crate::ids::{StoreKey, TimeMs};
 use crate::notify::watch::Watcher;
 use crate::options::{Options, check_store_name};
 use crate::recover::open;
@@ -41,7 +41,7 @@ use crate::stats::Stats;
 use crate::store::Store;
 use crate::upkeep::{compact, expire, stores};
 use crate::vfs::{Dir, disk::DiskDirectory};
-use crate::write::batch::Batch;
+use crate::write::batch::{Batch, TargetList};
 use crate::write::queue::Submission;
 use crate::write::ticket::Ticket;
 
@@ -282,6 +282,15 @@ impl Engine {
     /// Queues batches in this order, each atomic by itself. Each is refused or gets its ticket.
     pub fn submit_all(&self, batches: Vec<Batch>) -> Vec<Result<Ticket>> {
         self.running.submit_all(batches)
+    }
+
+    /// A list of timelines for [`Batch::fan_out_to_list`]: made once, it serves all fan-outs to the
+    /// same timelines, such as those to the members of a conversation.
+    pub fn target_list<'a, S: Into<StoreKey>>(
+        &self,
+        targets: impl IntoIterator<Item = (S, &'a [u8])>,
+    ) -> Result<TargetList> {
+        TargetList::new(self.state().instance, &self.state().hasher, targets)
     }
 
     /// Prepares a batch for [`Engine::submit_prepared`], as far as this does not wait for the disk.

@@ -69,7 +69,7 @@ pub use state::figures::StoreFigures;
 pub use state::refusals::OnceAMinute;
 pub use stats::Stats;
 pub use store::Store;
-pub use write::batch::{Batch, Durability};
+pub use write::batch::{Batch, Durability, TargetList};
 pub use write::change::Trim;
 pub use write::queue::Submission;
 pub use write::ticket::Ticket;

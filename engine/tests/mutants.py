@@ -131,6 +131,36 @@ MUTANTS = [
         "published",
         ("behaviour", "snapshots::whatever_happens_later_the_reads_of_a_snapshot_stay_the_same"),
     ),
+    Mutant(
+        "list-of-a-refused-group",
+        "a list that only a refused group had in full is registered by the next group",
+        "engine/src/memtable/group.rs",
+        "        self.lists.clear();\n",
+        "",
+        ("behaviour", "lists::a_list_of_a_refused_group_is_not_referred_to"),
+    ),
+    Mutant(
+        "list-below-the-memtable",
+        "a record refers to a list in the log of an earlier memtable",
+        "engine/src/memtable/mod.rs",
+        "        self.lists.read().find(hash, bytes).cloned()\n",
+        "        static ALL: RwLock<Vec<Arc<KnownList>>> = RwLock::new(Vec::new());\n"
+        "        let here = self.lists.read().find(hash, bytes).cloned();\n"
+        "        ALL.write().extend(here.clone());\n"
+        "        here.or_else(|| ALL.read().iter().find(|known| known.bytes == bytes).cloned())\n",
+        ("behaviour", "lists::the_names_of_a_list_are_in_the_log_once_for_each_memtable"),
+    ),
+    Mutant(
+        "last-list-of-a-group",
+        "of several records of a group that have a list in full, the last one counts",
+        "engine/src/memtable/list.rs",
+        "            Entry::Occupied(_) => 0,\n",
+        "            Entry::Occupied(mut place) => {\n"
+        "                place.insert(Arc::new(list));\n"
+        "                0\n"
+        "            }\n",
+        ("behaviour", "lists::a_killed_engine_replays_records_that_refer_to_a_list"),
+    ),
 ]
 
 

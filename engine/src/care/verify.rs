@@ -21,7 +21,6 @@ use crate::care::repair::{Repair, finding, kinds, repair_segment};
 use crate::error::{Error, Result};
 use crate::format::header::FileKind;
 use crate::format::index::TimelineEntry;
-use crate::format::wal::{decode_tail, sequences_of};
 use crate::ids::StoreId;
 use crate::manifest::Manifest;
 use crate::options::LEAST_OPEN_FILES;
@@ -31,6 +30,7 @@ use crate::segment::{
 use crate::state::State;
 use crate::state::view::View;
 use crate::wal;
+use crate::write::apply::Interpreter;
 
 /// The maximum number of findings that are listed; further ones are only counted.
 const MOST_FINDINGS: usize = 10_000;
@@ -162,12 +162,11 @@ fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
     let (files, mut damage) = wal::files(&state.dir, &names, state.engine_id, true)?;
     damage.extend(wal::check_last(&state.dir, manifest.live().log_file, &files).err());
     drop(manifest);
+    let mut interpreter = Interpreter::default();
     let tail = wal::replay(&state.dir, &files, checkpoint, true, &mut |lsn, record| {
-        let broken =
-            || Error::invalid(format!("the operations of a record at {lsn} cannot be read"));
-        decode_tail(record.tail)
-            .and_then(|operations| sequences_of(record, &operations).map(|_| ()))
-            .ok_or_else(broken)
+        let flawed =
+            |flaw| Error::invalid(format!("a record of the log at {lsn} cannot be read: {flaw}"));
+        interpreter.check(lsn, record).map_err(flawed)
     })?;
     damage.extend(tail.damage);
     let bytes = files.iter().map(|(_, header)| header.second).sum();

@@ -7,8 +7,9 @@
 //!  run       a timeline's entries in a block     table   finds one of any number of blocks by key
 //!  slots     numbered records in a block         filter  the keys that may be below a table row
 //!  manifest  everything that is live             ids     the uses of retry ids
-//!  tail      the caller's part of a record       layout  tables of fixed layouts
-//!  checksum  checksums and the key hash          codec   varints, names and byte strings
+//!  tail      the caller's part of a record       list    the targets that records share
+//!  checksum  checksums and the key hash          layout  tables of fixed layouts
+//!  codec     varints, names and byte strings
 //! ```
 //!
 //! docs/format.md describes all of it; `tests/format_doc.rs` keeps the document equal to the tables
@@ -24,6 +25,7 @@ pub mod header;
 pub mod ids;
 pub mod index;
 pub mod layout;
+pub mod list;
 pub mod manifest;
 pub mod run;
 pub mod slots;

@@ -22,13 +22,15 @@ const NUMBERS_BYTES: usize = 24;
 /// The number of bytes of the count of bodies.
 const COUNT_BYTES: usize = 4;
 
-/// The kinds of operations in a record's tail. 2 is reserved: append to a registered list.
+/// The kinds of operations in a record's tail.
 const APPEND: u8 = 1;
+const LISTED: u8 = 2;
 const TRIM: u8 = 3;
 const REMOVE: u8 = 4;
 const EDIT: u8 = 5;
 const ID: u8 = 6;
 const STAMPED: u8 = 7;
+const STAMPED_LISTED: u8 = 8;
 
 /// The number of bytes at the start of a stamped body that receive its origin.
 pub const ORIGIN_BYTES: usize = 8;
@@ -69,9 +71,15 @@ impl TailWriter {
         self.bodies.len() - body.len()..self.bodies.len()
     }
 
-    /// Starts an append of the body added last to `targets` timelines, which must follow.
-    pub fn append(&mut self, stamped: bool, lifetime_ms: u64, targets: usize) {
-        self.start(if stamped { STAMPED } else { APPEND });
+    /// Starts an append of the body added last to `targets` timelines, which must follow, and, if
+    /// it is `listed`, to those of the record's list.
+    pub fn append(&mut self, (stamped, listed): (bool, bool), lifetime_ms: u64, targets: usize) {
+        self.start(match (stamped, listed) {
+            (false, false) => APPEND,
+            (false, true) => LISTED,
+            (true, false) => STAMPED,
+            (true, true) => STAMPED_LISTED,
+        });
         self.number(u64::from(self.body_count - 1));
         self.number(lifetime_ms);
         self.number(targets as u64);
@@ -189,14 +197,15 @@ impl TailWriter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the heading's grammar")]
 pub enum Operation<'a, T = Vec<TimelineRef<'a>>> {
-    Append { body: Range<usize>, stamped: bool, lifetime_ms: u64, targets: T },
+    Append { body: Range<usize>, stamped: bool, listed: bool, lifetime_ms: u64, targets: T },
     Trim { timeline: TimelineRef<'a>, floor: Floor },
     Remove { timeline: TimelineRef<'a>, ranges: Vec<(Sequence, Sequence)> },
     Edit { timeline: TimelineRef<'a>, sequence: Sequence, body: Range<usize> },
     Id { timeline: TimelineRef<'a>, id: &'a [u8], hashes: IdHashes },
 }
 
-/// The operations of a tail; `None` if the bytes are not a tail.
+/// The operations of a tail, in which the targets of the record's list are left out; `None` if the
+/// bytes are not a tail.
 pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
     let mut reader = Reader::new(tail);
     let mut bodies = Vec::new();
@@ -215,9 +224,10 @@ pub fn decode_tail(tail: &[u8]) -> Option<Vec<Operation<'_>>> {
 
 fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Option<Operation<'a>> {
     Some(match reader.u8()? {
-        kind @ (APPEND | STAMPED) => {
+        kind @ (APPEND | LISTED | STAMPED | STAMPED_LISTED) => {
             let body = bodies.get(reader.length()?)?.clone();
-            let stamped = kind == STAMPED;
+            let stamped = matches!(kind, STAMPED | STAMPED_LISTED);
+            let listed = matches!(kind, LISTED | STAMPED_LISTED);
             if stamped && body.len() < ORIGIN_BYTES {
                 return None;
             }
@@ -226,7 +236,7 @@ fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Opt
             for _ in 0..reader.varint()? {
                 targets.push(decode_timeline(reader)?);
             }
-            Operation::Append { body, stamped, lifetime_ms, targets }
+            Operation::Append { body, stamped, listed, lifetime_ms, targets }
         }
         TRIM => Operation::Trim {
             timeline: decode_timeline(reader)?,
@@ -260,6 +270,7 @@ fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Opt
     })
 }
 
-fn decode_timeline<'a>(reader: &mut Reader<'a>) -> Option<TimelineRef<'a>> {
+/// A timeline: its store id and its name.
+pub fn decode_timeline<'a>(reader: &mut Reader<'a>) -> Option<TimelineRef<'a>> {
     Some(TimelineRef { store: StoreId(reader.varint_u32()?), name: reader.name()? })
 }

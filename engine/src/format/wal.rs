@@ -3,7 +3,7 @@
 //! ```text
 //!  wal file   := header, zeros up to 512, group, group, …, zeros
 //!  group      := group header, record × n                             ; one write, one sync
-//!  record     := record header, sequences, tail, zeros up to 8        ; one batch
+//!  record     := record header, sequences, list, tail, zeros up to 8  ; one batch
 //!  tail       := bodies, operations                  ; encoded and checksummed by the caller
 //!  bodies     := count: u32, (length, bytes) × count
 //!  operations := count, operation × count
@@ -11,6 +11,8 @@
 //!                   target count, timeline × targets
 //!              | 7, as 1: of a body that begins with its origin,      ; stamped append
 //!                   eight zeros
+//!              | 2, as 1; or 8, as 7: also to the timelines of the    ; append to the list
+//!                   record's list, which follow the named targets
 //!              | 3, timeline, lowest, its start, its expiry,          ; trim
 //!                   trimmed to
 //!              | 4, timeline, range count,                            ; remove
@@ -29,7 +31,15 @@
 //! 1. the sequence of each target of each append, in the order of the operations;
 //! 2. for each trim, removal and edit, the highest sequence that its timeline was given so far,
 //!    because a damaged segment may hide it;
-//! 3. with flag 2, the time at which lifetimes and id windows of the batch began.
+//! 3. with flag 2, the time at which lifetimes and id windows of the batch began;
+//! 4. with flag 4, the length of the list, and its checksum: u32;
+//! 5. with flag 8, the distance from the group with the list to this group in sectors, and the hash
+//!    of the list: u64. The list is that of the first record with this hash in that group, and the
+//!    sequences of its targets are counted from the sequences of that record.
+//!
+//! A record has flag 4 or flag 8 if and only if one of its appends is to the list. With flag 4 the
+//! list stands in the record (`list`). The group that a reference names is at or above the
+//! checkpoint, so the log from any checkpoint explains itself.
 //!
 //! An origin is the sequence of the batch's first append, which is among the sequences. Whoever
 //! applies the record writes it over the eight zeros, little-endian.
@@ -43,6 +53,7 @@ use super::checksum::{Seed, crc, crc_of_two};
 use super::codec::{Reader, put_varint};
 use super::header::EngineId;
 use super::layout::{get_u32, get_u64, layout, put};
+use super::list::{NewList, RecordList};
 pub use super::tail::{ORIGIN_BYTES, Operation, TailWriter, decode_tail, stamp};
 use crate::ids::{Lsn, Sequence, TimeMs};
 
@@ -79,25 +90,24 @@ layout! {
         SEQUENCE_BYTES: 4, "length of the sequences";
         SEQUENCES: 4, "number of sequences";
         FLAGS: 4, "1: the sequence of the first append was chosen by the caller, 2: a start \
-                   follows the sequences";
+                   follows the sequences, 4: the record has a list, 8: it refers to one";
     }
 }
 
 /// The flags of a record.
 const CHOSEN: u32 = 1;
 const OWN_START: u32 = 2;
+const LIST: u32 = 4;
+const EARLIER_LIST: u32 = 8;
 
 /// The start of the group that follows a group with this end.
 pub fn sector_up(lsn: Lsn) -> Lsn {
     Lsn(lsn.0.next_multiple_of(SECTOR_BYTES))
 }
 
-/// The sequences that a record's appends were given, and the highest sequence of the timeline of
-/// each change; `None` if their number does not fit the operations.
-pub fn sequences_of<'a>(
-    record: &'a Record<'_>,
-    operations: &[Operation<'_>],
-) -> Option<(&'a [Sequence], &'a [Sequence])> {
+/// The number of sequences that operations need: those of their appends, and those of the timelines
+/// of their changes.
+pub fn count_sequences(operations: &[Operation<'_>]) -> (usize, usize) {
     let (mut appends, mut changes) = (0, 0);
     for operation in operations {
         match operation {
@@ -108,7 +118,26 @@ pub fn sequences_of<'a>(
             Operation::Id { .. } => {}
         }
     }
-    record.sequences.split_at_checked(appends).filter(|(_, ends)| ends.len() == changes)
+    (appends, changes)
+}
+
+/// A record that is written.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord<'a> {
+    /// Its commit time.
+    pub time_ms: TimeMs,
+    /// The time at which lifetimes and id windows of the batch began.
+    pub start_ms: TimeMs,
+    /// The sequences of its appends and of the timelines of its changes.
+    pub sequences: &'a [Sequence],
+    /// Whether the caller chose the first sequence.
+    pub chosen: bool,
+    /// Its list.
+    pub list: Option<NewList<'a>>,
+    /// Its tail.
+    pub tail: &'a [u8],
+    /// The checksum of the tail.
+    pub tail_crc: u32,
 }
 
 /// A group under construction: space for its header, then records.
@@ -146,27 +175,40 @@ impl GroupWriter {
         self.records == 0
     }
 
-    /// Adds a record that was committed at `time_ms` and whose lifetimes began at `start_ms`. The
-    /// file's heading describes its sequences.
-    pub fn record(
-        &mut self,
-        (time_ms, start_ms): (TimeMs, TimeMs),
-        sequences: &[Sequence],
-        chosen: bool,
-        tail: &[u8],
-        tail_crc: u32,
-    ) {
+    /// Adds a record. The file's heading describes its sequences.
+    pub fn record(&mut self, record: &NewRecord<'_>) {
+        let NewRecord { time_ms, start_ms, sequences, chosen, list, tail, tail_crc } = *record;
         let start = self.bytes.len();
         self.bytes.resize(start + record_header::BYTES, 0);
-        for sequence in sequences {
-            put_varint(&mut self.bytes, *sequence);
+        let (base, after) = list.map_or((&[][..], 0), |list| (list.base, list.after));
+        let (before, rest) = sequences.split_at(after);
+        let (listed, behind) = rest.split_at(base.len());
+        before.iter().for_each(|sequence| put_varint(&mut self.bytes, *sequence));
+        for (sequence, base) in listed.iter().zip(base) {
+            put_varint(&mut self.bytes, sequence - base);
         }
+        behind.iter().for_each(|sequence| put_varint(&mut self.bytes, *sequence));
         let own_start = start_ms != time_ms;
         if own_start {
             put_varint(&mut self.bytes, start_ms);
         }
+        let mut flags = if chosen { CHOSEN } else { 0 } | if own_start { OWN_START } else { 0 };
+        let mut list_bytes: &[u8] = &[];
+        match list.map(|list| (list.list, list.crc)) {
+            Some((RecordList::Full(bytes), crc)) => {
+                put_varint(&mut self.bytes, bytes.len() as u64);
+                self.bytes.extend_from_slice(&crc.to_le_bytes());
+                flags |= LIST;
+                list_bytes = bytes;
+            }
+            Some((RecordList::Earlier(at, hash), _)) => {
+                put_varint(&mut self.bytes, (self.lsn.0 - at.0) / SECTOR_BYTES);
+                self.bytes.extend_from_slice(&hash.to_le_bytes());
+                flags |= EARLIER_LIST;
+            }
+            None => {}
+        }
         let sequence_bytes = self.bytes.len() - start - record_header::BYTES;
-        let flags = if chosen { CHOSEN } else { 0 } | if own_start { OWN_START } else { 0 };
         let seed = Seed::new(self.engine, self.lsn.0);
         let header = self.bytes.get_mut(start..).expect("the record was just started");
         put(header, record_header::TAIL_CRC, &tail_crc.to_le_bytes());
@@ -177,6 +219,7 @@ impl GroupWriter {
         put(header, record_header::FLAGS, &flags.to_le_bytes());
         let sum = crc(seed, header.get(record_header::CRC.end..).unwrap_or_default());
         put(header, record_header::CRC, &sum.to_le_bytes());
+        self.bytes.extend_from_slice(list_bytes);
         self.bytes.extend_from_slice(tail);
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         self.records += 1;
@@ -244,8 +287,11 @@ pub struct Record<'a> {
     pub start_ms: TimeMs,
     /// Whether the caller chose the first sequence, so that sequences before it may be skipped.
     pub chosen: bool,
-    /// The sequences that its appends were given.
+    /// The sequences that its appends were given, and those of its changes. If it refers to a list,
+    /// those of the list's targets are counted from the sequences of the record with the list.
     pub sequences: Vec<Sequence>,
+    /// Its list.
+    pub list: Option<RecordList<'a>>,
     /// Its tail, for [`decode_tail`].
     pub tail: &'a [u8],
 }
@@ -264,13 +310,10 @@ pub fn decode_records(
         let header = rest.get(..record_header::BYTES)?;
         let sequence_bytes = get_u32(header, record_header::SEQUENCE_BYTES)? as usize;
         let tail_bytes = get_u32(header, record_header::TAIL_BYTES)? as usize;
-        let tail_start = record_header::BYTES + sequence_bytes;
-        let sequences = rest.get(record_header::BYTES..tail_start)?;
-        let tail = rest.get(tail_start..tail_start + tail_bytes)?;
+        let list_start = record_header::BYTES + sequence_bytes;
+        let sequences = rest.get(record_header::BYTES..list_start)?;
         let sum = crc_of_two(seed, header.get(record_header::CRC.end..)?, sequences);
-        if sum != get_u32(header, record_header::CRC)?
-            || crc(Seed::NONE, tail) != get_u32(header, record_header::TAIL_CRC)?
-        {
+        if sum != get_u32(header, record_header::CRC)? {
             return None;
         }
         let (time_ms, flags) =
@@ -278,13 +321,46 @@ pub fn decode_records(
         let mut numbers = Reader::new(sequences);
         let sequences = decode_sequences(&mut numbers, get_u32(header, record_header::SEQUENCES)?)?;
         let start_ms = if flags & OWN_START == 0 { time_ms } else { numbers.varint()? };
+        let list = match flags & (LIST | EARLIER_LIST) {
+            0 => None,
+            kind => Some(decode_record_list(&mut numbers, kind, rest.get(list_start..)?, lsn)?),
+        };
         if !numbers.is_empty() {
             return None;
         }
-        records.push(Record { time_ms, start_ms, chosen: flags & CHOSEN != 0, sequences, tail });
+        let list_bytes = if let Some(RecordList::Full(bytes)) = list { bytes.len() } else { 0 };
+        let tail_start = list_start + list_bytes;
+        let tail = rest.get(tail_start..tail_start + tail_bytes)?;
+        if crc(Seed::NONE, tail) != get_u32(header, record_header::TAIL_CRC)? {
+            return None;
+        }
+        let chosen = flags & CHOSEN != 0;
+        records.push(Record { time_ms, start_ms, chosen, sequences, list, tail });
         rest = rest.get((tail_start + tail_bytes).next_multiple_of(8)..)?;
     }
     rest.is_empty().then_some(records)
+}
+
+/// The list of a record in the group at `lsn`, or its reference to one. `behind`: the bytes after
+/// the sequences.
+fn decode_record_list<'a>(
+    numbers: &mut Reader<'_>,
+    kind: u32,
+    behind: &'a [u8],
+    lsn: Lsn,
+) -> Option<RecordList<'a>> {
+    match kind {
+        LIST => {
+            let bytes = behind.get(..numbers.length()?)?;
+            (crc(Seed::NONE, bytes) == numbers.u32()?).then_some(RecordList::Full(bytes))
+        }
+        EARLIER_LIST => {
+            let distance = numbers.varint()?.checked_mul(SECTOR_BYTES)?;
+            let at = Lsn(lsn.0.checked_sub(distance).filter(|at| *at < lsn.0)?);
+            Some(RecordList::Earlier(at, numbers.u64()?))
+        }
+        _ => None,
+    }
 }
 
 fn decode_sequences(reader: &mut Reader<'_>, count: u32) -> Option<Vec<Sequence>> {
@@ -312,7 +388,7 @@ mod tests {
     fn tail() -> Vec<u8> {
         let mut writer = TailWriter::default();
         writer.body(b"hello");
-        writer.append(false, 0, 2);
+        writer.append((false, false), 0, 2);
         writer.timeline(TIMELINE);
         writer.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
         writer.finish().0
@@ -344,13 +420,15 @@ mod tests {
         let mut group = GroupWriter::new(ENGINE);
         group.start(lsn);
         for time in 1..4 {
-            group.record(
-                (time, time.max(2)),
-                &[time, 300],
-                false,
-                &tail(),
-                crc(Seed::NONE, &tail()),
-            );
+            group.record(&NewRecord {
+                time_ms: time,
+                start_ms: time.max(2),
+                sequences: &[time, 300],
+                chosen: false,
+                list: None,
+                tail: &tail(),
+                tail_crc: crc(Seed::NONE, &tail()),
+            });
         }
         group.finish(Lsn(100)).to_vec()
     }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::{SHARD_BITS, SlotId};
+use super::{KnownList, SHARD_BITS, SlotId};
 use crate::format::ids::IdRecord;
 use crate::ids::{CommitPlace, Sequence};
 use crate::timeline::{Floor, Times};
@@ -43,6 +43,8 @@ pub struct Group {
     /// The shards that have appends, one bit each: most groups touch few.
     touched: u64,
     pub(super) effects: Vec<(SlotId, Effect, CommitPlace)>,
+    /// The lists that its records have in full.
+    pub(super) lists: Vec<KnownList>,
     /// The bytes of batches, of which bodies, names and ids are slices.
     pub(super) held_bytes: usize,
 }
@@ -64,6 +66,7 @@ impl Default for Group {
             appends: (0..1 << SHARD_BITS).map(|_| Vec::new()).collect(),
             touched: 0,
             effects: Vec::new(),
+            lists: Vec::new(),
             held_bytes: 0,
         }
     }
@@ -99,6 +102,17 @@ impl Group {
         self.effects.push((slot, effect, place));
     }
 
+    /// Adds a list that a record of the group has in full.
+    pub fn list(&mut self, list: KnownList) {
+        self.lists.push(list);
+    }
+
+    /// Whether it trims or removes something.
+    pub(super) fn frees(&self) -> bool {
+        let frees = |effect: &Effect| matches!(effect, Effect::Trim(_) | Effect::Remove(_));
+        self.effects.iter().any(|(_, effect, _)| frees(effect))
+    }
+
     /// Whether it replaces something that readers of an earlier moment may need: an id does not.
     pub fn leaves_history(&self) -> bool {
         self.effects.iter().any(|(_, effect, _)| !matches!(effect, Effect::Id(..)))
@@ -119,6 +133,7 @@ impl Group {
         self.bodies.clear();
         self.take_touched().for_each(|shard| self.appends[shard].clear());
         self.effects.clear();
+        self.lists.clear();
         self.held_bytes = 0;
     }
 }

@@ -12,7 +12,8 @@
 //!
 //! Timelines only grow at the end, so a slot is an array in sequence order, not a search tree. An
 //! entry is the number of its body, four bytes: a fan-out to 500 receivers costs one body and 500
-//! numbers. Names are not kept in order; a flush sorts them once.
+//! numbers. Names are not kept in order; a flush sorts them once. A list of targets that a record
+//! has in full is kept with the slots of its timelines, for the records that refer to it (`list`).
 //!
 //! One thread at a time writes: the committer, or, during replay, the thread that opens the engine.
 //! It first adds the bodies of a group, then the entries that name them, so that a reader that
@@ -26,11 +27,12 @@
 
 mod group;
 mod history;
+mod list;
 mod slot;
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use hashbrown::HashTable;
@@ -39,6 +41,8 @@ use parking_lot::RwLock;
 pub use group::{Body, Effect, Group};
 use history::Undone;
 pub use history::{edited_without, removed_without};
+pub use list::KnownList;
+use list::Lists;
 pub use slot::Slot;
 
 use crate::format::ids::IdRecord;
@@ -121,6 +125,7 @@ impl Shard {
 pub struct Memtable {
     shards: Vec<RwLock<Shard>>,
     bodies: RwLock<Vec<Vec<Body>>>,
+    lists: RwLock<Lists>,
     bytes: AtomicUsize,
     /// The start of the lifetimes of the first commit in it; 0: there was none.
     first_start_ms: AtomicU64,
@@ -145,6 +150,7 @@ impl Memtable {
         Memtable {
             shards: (0..1 << SHARD_BITS).map(|_| RwLock::default()).collect(),
             bodies: RwLock::default(),
+            lists: RwLock::default(),
             bytes: AtomicUsize::new(0),
             first_start_ms: AtomicU64::new(0),
             last_start_ms: AtomicU64::new(0),
@@ -230,6 +236,11 @@ impl Memtable {
         Some(SlotId { shard, slot })
     }
 
+    /// The list of targets with these bytes, if a record in its part of the log has it in full.
+    pub fn list(&self, hash: u64, bytes: &[u8]) -> Option<Arc<KnownList>> {
+        self.lists.read().find(hash, bytes).cloned()
+    }
+
     /// Creates a slot for a timeline that has none and ends at `end`.
     ///
     /// The name is copied: a slice of the batch would keep the whole batch in memory, even one that
@@ -269,11 +280,7 @@ impl Memtable {
                 bytes += slot.push(append.sequence, first + append.body, &append);
             }
         }
-        if group
-            .effects
-            .iter()
-            .any(|(_, effect, _)| matches!(effect, Effect::Trim(_) | Effect::Remove(_)))
-        {
+        if group.frees() {
             self.freed_at.store(at.0, Ordering::Release);
             self.frees.store(true, Ordering::Release);
         }
@@ -287,6 +294,10 @@ impl Memtable {
             let (added, freed) = slot.take(effect, place, at, settled);
             bytes += added;
             freed_bytes += freed;
+        }
+        if !group.lists.is_empty() {
+            let mut lists = self.lists.write();
+            bytes += group.lists.drain(..).map(|list| lists.add(list)).sum::<usize>();
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes.fetch_sub(freed_bytes, Ordering::Relaxed);

@@ -24,7 +24,7 @@ use crate::state::view::View;
 use crate::timeline::{End, Floor, Key};
 use crate::vfs::Dir;
 use crate::wal::{self, Files, Tail};
-use crate::write::apply::{CommitPlaces, Named, Sink, apply_record};
+use crate::write::apply::{Interpreter, Named, Sink};
 use crate::write::sequence::Allocator;
 
 /// Reads the log from `from` on.
@@ -76,8 +76,7 @@ pub struct Replay {
     at: Lsn,
     /// Why the record that is applied cannot be kept.
     wrong: Option<Wrong>,
-    /// The places of the group's bodies and edits.
-    places: CommitPlaces,
+    interpreter: Interpreter,
     /// The position of each timeline's last entry, if entries may be missing. `None`: entries may
     /// be missing before a sequence that was chosen.
     last_entry_at: HashMap<SlotId, Option<Lsn>>,
@@ -98,7 +97,7 @@ impl Replay {
             continue_after_damage,
             at: Lsn(0),
             wrong: None,
-            places: CommitPlaces::default(),
+            interpreter: Interpreter::default(),
             last_entry_at: HashMap::new(),
         }
     }
@@ -117,7 +116,6 @@ impl Replay {
 
     /// Applies a record completely, or nothing of it.
     fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Wrong> {
-        self.places.of_group(lsn);
         self.at = lsn;
         self.apply(record).inspect_err(|_| {
             self.group.clear();
@@ -131,10 +129,10 @@ impl Replay {
         }
         let tail = Bytes::copy_from_slice(record.tail);
         self.group.hold(tail.len());
-        let mut places = self.places;
-        let applied = apply_record(record, &tail, &mut places, self);
-        self.places = places;
-        applied.map_err(|what| Wrong::Record(what.into()))?;
+        let mut interpreter = std::mem::take(&mut self.interpreter);
+        let applied = interpreter.apply(self.at, record, &tail, false, self);
+        self.interpreter = interpreter;
+        applied.map_err(|flaw| Wrong::Record(flaw.to_string()))?;
         self.wrong.take().map_or(Ok(()), Err)?;
         // The open makes replayed groups durable before it serves them. Nothing reads yet, so no
         // history is needed: all of it is settled.
@@ -265,7 +263,7 @@ mod tests {
     fn append(replay: &mut Replay, targets: &[TimelineRef<'_>], sequences: &[Sequence]) -> bool {
         let mut writer = TailWriter::default();
         writer.body(b"body");
-        writer.append(false, 0, targets.len());
+        writer.append((false, false), 0, targets.len());
         for target in targets {
             writer.timeline(*target);
         }
@@ -275,6 +273,7 @@ mod tests {
             start_ms: 1,
             chosen: false,
             sequences: sequences.to_vec(),
+            list: None,
             tail: &tail,
         };
         replay.record(Lsn(0), &record).is_ok()

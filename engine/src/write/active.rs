@@ -128,10 +128,11 @@ impl Environment for Active {
                 continue;
             }
             batches += 1;
-            entries += batch.targets.len() as u64;
+            entries += batch.appends() as u64;
             body_bytes += batch.body_bytes();
             if !idle {
-                batch.timelines().for_each(|key| self.state.watch.publish(key.timeline, woken));
+                let timelines = batch.named().chain(batch.listed());
+                timelines.for_each(|key| self.state.watch.publish(key.timeline, woken));
             }
         }
         self.state.counters.batches.add(batches);

@@ -3,9 +3,11 @@
 //!
 //! A commit, a replay and a salvage each call [`apply`] with a sink of their own. So a record has
 //! the same meaning when it is committed, when it is replayed after a crash, and when it is
-//! salvaged from a damaged directory.
+//! salvaged from a damaged directory. A replay and a salvage read records with an [`Interpreter`],
+//! which remembers the lists that records have in full, for those that refer to them.
 //!
-//! 1. Appends come first. Each target takes the next of the record's sequences.
+//! 1. Appends come first. Each target takes the next of the record's sequences: the named ones,
+//!    then those of the list.
 //! 2. A body that has a target takes the next place of its group. A stamped body begins with its
 //!    origin, the sequence of the record's first append.
 //! 3. Changes follow. Each has the last sequence of its timeline after step 1. An edit above that
@@ -15,13 +17,15 @@
 //!
 //! This file does not know slots, dropped stores, or where a sink stores its data.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::batch::remembered;
 use crate::format::ids::IdRecord;
-use crate::format::wal::{Operation, Record, decode_tail, sequences_of, stamp};
+use crate::format::list::{RecordList, decode_list, list_hash};
+use crate::format::wal::{Operation, Record, count_sequences, decode_tail, stamp};
 use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs, TimelineRef};
 use crate::memtable::{Body, Effect};
 use crate::timeline::Times;
@@ -131,7 +135,7 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
     {
         let RecordFacts { time_ms, start_ms, given, tail, .. } = self.facts;
         match operation {
-            Operation::Append { body, stamped, lifetime_ms, targets } => {
+            Operation::Append { body, stamped, lifetime_ms, targets, .. } => {
                 self.append(body, stamped, lifetime_ms, targets.into_iter());
             }
             Operation::Trim { timeline, floor } => self.change(timeline, Effect::Trim(floor)),
@@ -190,28 +194,139 @@ fn stamped_body(tail: &Bytes, body: Range<usize>, given: &[Sequence]) -> Bytes {
     stamp(&tail[body], given.first().copied().unwrap_or(0)).into()
 }
 
-/// Applies a record of the log. The error says what is wrong with the record itself; then the sink
-/// receives nothing.
-pub fn apply_record<S: Sink>(
-    record: &Record<'_>,
-    tail: &Bytes,
-    places: &mut CommitPlaces,
-    sink: &mut S,
-) -> Result<(), &'static str> {
-    let mut operations = decode_tail(tail).ok_or("its operations cannot be read")?;
-    let (given, ends) = sequences_of(record, &operations)
-        .ok_or("it has more or fewer sequences than its operations need")?;
-    let facts = RecordFacts {
-        time_ms: record.time_ms,
-        start_ms: record.start_ms,
-        chosen: record.chosen,
-        given,
-        ends,
-        tail,
+/// What is wrong with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// The record itself; nothing of it is applied.
+    Record(&'static str),
+    /// The record that has its list is lost: only the timelines that it names are known.
+    ListLost,
+}
+
+impl std::fmt::Display for Flaw {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Flaw::Record(what) => what,
+            Flaw::ListLost => "the earlier record that has the list of its targets is lost",
+        })
+    }
+}
+
+/// Reads the records of a log, in their order.
+#[derive(Debug, Default)]
+pub struct Interpreter {
+    places: CommitPlaces,
+    /// The lists that records have in full, by the lsn of the group and the hash of the list.
+    lists: HashMap<(Lsn, u64), LoggedList>,
+}
+
+#[derive(Debug)]
+struct LoggedList {
+    bytes: Vec<u8>,
+    /// The sequences that the record gave to the targets of the list.
+    sequences: Vec<Sequence>,
+}
+
+impl Interpreter {
+    /// Applies a record of the group at `at`. If it has a flaw, the sink receives nothing. With
+    /// `in_part`, a record whose list is lost is applied to the timelines that it names.
+    pub fn apply<S: Sink>(
+        &mut self,
+        at: Lsn,
+        record: &Record<'_>,
+        tail: &Bytes,
+        in_part: bool,
+        sink: &mut S,
+    ) -> Result<(), Flaw> {
+        self.places.of_group(at);
+        let mut operations =
+            decode_tail(tail).ok_or(Flaw::Record("its operations cannot be read"))?;
+        let mut sequences = record.sequences.clone();
+        let resolved = resolve(&mut self.lists, at, record, &mut operations, &mut sequences);
+        if resolved.is_err_and(|flaw| flaw != Flaw::ListLost || !in_part) {
+            return resolved;
+        }
+        let (appends, _) = count_sequences(&operations);
+        let (given, ends) = sequences.split_at(appends);
+        let facts = RecordFacts {
+            time_ms: record.time_ms,
+            start_ms: record.start_ms,
+            chosen: record.chosen,
+            given,
+            ends,
+            tail,
+        };
+        // Stable, so appends come first, and each kind keeps its order.
+        operations.sort_by_key(|operation| !matches!(operation, Operation::Append { .. }));
+        apply(operations.into_iter(), facts, &mut self.places, sink);
+        resolved
+    }
+
+    /// Checks a record of the group at `at`, without applying it.
+    pub fn check(&mut self, at: Lsn, record: &Record<'_>) -> Result<(), Flaw> {
+        let mut operations =
+            decode_tail(record.tail).ok_or(Flaw::Record("its operations cannot be read"))?;
+        let mut sequences = record.sequences.clone();
+        resolve(&mut self.lists, at, record, &mut operations, &mut sequences)
+    }
+}
+
+/// Adds the targets of a record's list to the operations, and the sequences from which theirs are
+/// counted to the sequences. Then the number of the sequences is that which the operations need. If
+/// the list is lost, the sequences of its targets are removed.
+fn resolve<'l>(
+    lists: &'l mut HashMap<(Lsn, u64), LoggedList>,
+    at: Lsn,
+    record: &Record<'l>,
+    operations: &mut [Operation<'l>],
+    sequences: &mut Vec<Sequence>,
+) -> Result<(), Flaw> {
+    const COUNT: Flaw = Flaw::Record("it has more or fewer sequences than its operations need");
+    let (appends, changes) = count_sequences(operations);
+    let is_listed =
+        |operation: &Operation<'_>| matches!(operation, Operation::Append { listed: true, .. });
+    let place = operations.iter().position(is_listed);
+    let is_one = operations.iter().filter(|operation| is_listed(operation)).count() < 2;
+    if !is_one || place.is_some() != record.list.is_some() {
+        return Err(Flaw::Record("its list and its operations contradict each other"));
+    }
+    let (Some(place), Some(list)) = (place, record.list) else {
+        return if sequences.len() == appends + changes { Ok(()) } else { Err(COUNT) };
     };
-    // Stable, so appends come first, and each kind keeps its order.
-    operations.sort_by_key(|operation| !matches!(operation, Operation::Append { .. }));
-    apply(operations.into_iter(), facts, places, sink);
+    let (after, _) = count_sequences(&operations[..=place]);
+    let count = sequences.len().checked_sub(appends + changes).ok_or(COUNT)?;
+    let listed = after..after + count;
+    let bytes = match list {
+        RecordList::Full(bytes) => {
+            // Of several with the same hash in a group, the first counts.
+            lists.entry((at, list_hash(bytes))).or_insert_with(|| LoggedList {
+                bytes: bytes.to_vec(),
+                sequences: sequences[listed.clone()].to_vec(),
+            });
+            bytes
+        }
+        RecordList::Earlier(earlier, hash) => {
+            let lists: &'l HashMap<_, _> = lists;
+            let Some(known) = lists.get(&(earlier, hash)) else {
+                sequences.drain(listed);
+                return Err(Flaw::ListLost);
+            };
+            if known.sequences.len() != count {
+                return Err(COUNT);
+            }
+            for (sequence, base) in sequences[listed].iter_mut().zip(&known.sequences) {
+                *sequence = sequence.checked_add(*base).ok_or(COUNT)?;
+            }
+            &known.bytes
+        }
+    };
+    let timelines = decode_list(bytes).ok_or(Flaw::Record("its list cannot be read"))?;
+    if timelines.len() != count {
+        return Err(COUNT);
+    }
+    if let Some(Operation::Append { targets, .. }) = operations.get_mut(place) {
+        targets.extend(timelines);
+    }
     Ok(())
 }
 
@@ -227,10 +342,11 @@ mod tests {
     use crate::ids::{Instance, StoreId, StoreKey};
     use crate::options::Options;
     use crate::timeline::Floor;
-    use crate::write::batch::{Batch, Prepared};
+    use crate::write::batch::{Batch, Prepared, TargetList};
 
     const STORE: StoreId = StoreId(7);
     const AT: Lsn = Lsn(4096);
+    const LATER: Lsn = Lsn(8192);
 
     /// Keeps everything that it receives.
     #[derive(Debug, Default, PartialEq)]
@@ -264,6 +380,8 @@ mod tests {
     enum Call {
         Append(u8, usize),
         FanOut(Vec<u8>, usize),
+        /// To one timeline, and to those of a list.
+        ToList(u8, Vec<u8>, usize),
         Trim(u8, Sequence),
         Remove(u8, Sequence),
         Edit(u8, Sequence),
@@ -275,6 +393,8 @@ mod tests {
             3 => (timeline.clone(), 0..20_usize).prop_map(|(to, bytes)| Call::Append(to, bytes)),
             2 => (vec(timeline.clone(), 0..5), 0..20_usize)
                 .prop_map(|(to, bytes)| Call::FanOut(to, bytes)),
+            1 => (timeline.clone(), vec(timeline.clone(), 0..5), 0..20_usize)
+                .prop_map(|(to, list, bytes)| Call::ToList(to, list, bytes)),
             1 => (timeline.clone(), 1..9_u64).prop_map(|(of, lowest)| Call::Trim(of, lowest)),
             1 => (timeline.clone(), 1..9_u64).prop_map(|(of, at)| Call::Remove(of, at)),
             2 => (timeline, 1..9_u64).prop_map(|(of, at)| Call::Edit(of, at)),
@@ -287,7 +407,9 @@ mod tests {
         let timeline = |name: &'static [u8]| TimelineRef { store: STORE, name };
         let name = |number: &u8| [&b"a"[..], b"b", b"c", b"d"][usize::from(*number)];
         let body = |bytes: &usize| vec![b'x'; ORIGIN_BYTES + bytes];
+        let hasher = hashbrown::DefaultHashBuilder::default();
         let mut batch = Batch::new();
+        let mut has_list = false;
         if stamped {
             batch = batch.stamp_origin();
         }
@@ -300,6 +422,14 @@ mod tests {
                     to.dedup();
                     batch.fan_out(&body(bytes), to.iter().map(|to| (store, name(to))))
                 }
+                // A batch has one list.
+                Call::ToList(..) if has_list => batch,
+                Call::ToList(to, list, bytes) => {
+                    has_list = true;
+                    let list = list.iter().map(|to| (store, name(to)));
+                    let list = TargetList::new(Instance(0), &hasher, list).ok()?;
+                    batch.fan_out_to_list(&body(bytes), [(store, name(to))], &list)
+                }
                 Call::Trim(of, lowest) => {
                     batch.trim(timeline(name(of)), Floor { lowest: *lowest, ..Floor::default() })
                 }
@@ -309,8 +439,25 @@ mod tests {
                 Call::Edit(of, at) => batch.edit(store, name(of), *at, b"new"),
             };
         }
-        let hasher = hashbrown::DefaultHashBuilder::default();
         batch.id(b"id").prepare(Instance(0), &Options::default(), &hasher).ok()
+    }
+
+    /// The sequences of a batch and of the timelines that it changes, as the commit path gives them:
+    /// one after the other, in each timeline.
+    fn given(batch: &Prepared) -> (Vec<Sequence>, Vec<Sequence>) {
+        let mut last: BTreeMap<Vec<u8>, Sequence> = BTreeMap::new();
+        let mut sequences = Vec::new();
+        let (named, after) =
+            (batch.targets.len(), batch.list.as_ref().map_or(0, |list| list.after));
+        let targets = batch.named().take(after).chain(batch.listed());
+        for target in targets.chain(batch.named().take(named).skip(after)) {
+            let last = last.entry(target.timeline.name.to_vec()).or_default();
+            *last += 1;
+            sequences.push(*last);
+        }
+        let changed = batch.named().skip(named);
+        let ends = changed.map(|key| last.get(key.timeline.name).copied().unwrap_or(0));
+        (sequences, ends.collect())
     }
 
     proptest! {
@@ -322,17 +469,7 @@ mod tests {
             stamped: bool,
         ) {
             let Some(batch) = prepared(&calls, stamped) else { return Ok(()) };
-            // As the commit path gives sequences: one after the other, in each timeline.
-            let mut last: BTreeMap<Vec<u8>, Sequence> = BTreeMap::new();
-            let mut sequences = Vec::new();
-            for target in batch.timelines().take(batch.targets.len()) {
-                let last = last.entry(target.timeline.name.to_vec()).or_default();
-                *last += 1;
-                sequences.push(*last);
-            }
-            let changed = batch.timelines().skip(batch.targets.len());
-            let ends = changed.map(|key| last.get(key.timeline.name).copied().unwrap_or(0));
-            let ends: Vec<Sequence> = ends.collect();
+            let (sequences, ends) = given(&batch);
             let (time_ms, start_ms, chosen) = (5, 6, true);
             let tail = &batch.tail;
             let facts =
@@ -341,12 +478,32 @@ mod tests {
             let mut places = CommitPlaces::new(AT);
             apply(batch.operations(), facts, &mut places, &mut committed);
             let both = [sequences.clone(), ends.clone()].concat();
-            let record = Record { time_ms, start_ms, chosen, sequences: both, tail };
+            let bytes = batch.list.as_ref().map(|listed| listed.list.bytes());
+            let list = bytes.map(|bytes| RecordList::Full(bytes));
+            let mut record = Record { time_ms, start_ms, chosen, sequences: both, list, tail };
+            let mut interpreter = Interpreter::default();
             let mut replayed = Taken::default();
-            let mut places = CommitPlaces::default();
-            places.of_group(AT);
-            apply_record(&record, tail, &mut places, &mut replayed).expect("a record");
+            interpreter.apply(AT, &record, tail, false, &mut replayed).expect("a record");
             prop_assert_eq!(&committed, &replayed);
+
+            // A later record that refers to the list means the same. Its sequences are the same,
+            // so their distances are zeros.
+            let after = batch.list.as_ref().map_or(0, |listed| listed.after);
+            let listed = after..after + batch.listed().count();
+            if let Some(bytes) = bytes {
+                record.list = Some(RecordList::Earlier(AT, list_hash(bytes)));
+                record.sequences[listed.clone()].fill(0);
+            }
+            let mut again = Taken::default();
+            interpreter.apply(LATER, &record, tail, false, &mut again).expect("a record");
+            prop_assert_eq!(&again.entries, &committed.entries);
+            // Without the list, only the named timelines are known.
+            let mut rest = Taken::default();
+            let lost = Interpreter::default().apply(LATER, &record, tail, true, &mut rest);
+            prop_assert_eq!(lost.is_err(), batch.list.is_some());
+            let mut named_entries = committed.entries.clone();
+            named_entries.drain(listed);
+            prop_assert_eq!(rest.entries, named_entries);
 
             let given: Vec<Sequence> = committed.entries.iter().map(|entry| entry.1).collect();
             prop_assert_eq!(given, sequences.clone());
@@ -373,10 +530,10 @@ mod tests {
     fn a_record_with_too_few_sequences_is_not_applied() {
         let batch = prepared(&[Call::Append(0, 3)], false).expect("a good batch");
         let tail = &batch.tail;
-        let record = Record { time_ms: 1, start_ms: 1, chosen: false, sequences: vec![], tail };
+        let (chosen, sequences, list) = (false, vec![], None);
+        let record = Record { time_ms: 1, start_ms: 1, chosen, sequences, list, tail };
         let mut taken = Taken::default();
-        let applied = apply_record(&record, tail, &mut CommitPlaces::default(), &mut taken);
-        assert!(applied.is_err());
+        assert!(Interpreter::default().apply(AT, &record, tail, true, &mut taken).is_err());
         assert_eq!(taken, Taken::default());
     }
 }

@@ -16,14 +16,15 @@ use bytes::Bytes;
 use crate::entry::{Receipt, Sequences};
 use crate::error::{Error, Result};
 use crate::format::ids::IdRecord;
-use crate::format::wal::GroupWriter;
+use crate::format::list::{NewList, RecordList};
+use crate::format::wal::{GroupWriter, NewRecord};
 use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs};
-use crate::memtable::{Body, Effect, Group, Memtable, SlotId};
+use crate::memtable::{Body, Effect, Group, KnownList, Memtable, SlotId};
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::timeline::{End, Key, Times};
 use crate::write::apply::{CommitPlaces, Named, RecordFacts, Sink, apply};
-use crate::write::batch::{Basis, Prepared, original};
+use crate::write::batch::{Basis, Listed, Prepared, original};
 use crate::write::queue::{Filling, Hints, Submission, find_id};
 use crate::write::sequence::Allocator;
 
@@ -146,7 +147,7 @@ impl<K: Known> Decision<'_, '_, K> {
             self.may_add.clone()?;
         }
         self.check_stores(batch)?;
-        self.find_slots(submitted, slots)?;
+        let known = self.find_slots(submitted, slots)?;
         if let Some(receipt) = self.retry(submitted, slots)? {
             return Ok(receipt);
         }
@@ -158,13 +159,18 @@ impl<K: Known> Decision<'_, '_, K> {
         for slot in &slots[given..] {
             sequences.push(self.last(*slot));
         }
-        self.ground.records.record(
-            (time_ms, self.times.start_ms),
-            &sequences,
+        self.ground.records.record(&NewRecord {
+            time_ms,
+            start_ms: self.times.start_ms,
+            sequences: &sequences,
             chosen,
-            &batch.tail,
-            batch.tail_crc,
-        );
+            list: batch.list.as_ref().map(|listed| list_of_record(listed, known.as_deref())),
+            tail: &batch.tail,
+            tail_crc: batch.tail_crc,
+        });
+        if let Some(listed) = batch.list.as_ref().filter(|_| known.is_none()) {
+            self.stage_list(listed, slots, &sequences);
+        }
         self.stage(batch, slots, &sequences);
         sequences.truncate(given);
         Ok(Receipt { time_ms, sequences, duplicate: false })
@@ -183,11 +189,35 @@ impl<K: Known> Decision<'_, '_, K> {
     }
 
     /// Finds the slots of all timelines of a batch in the active memtable, and creates those that
-    /// are missing.
-    fn find_slots(&self, submitted: &Submission, slots: &mut Vec<SlotId>) -> Result<()> {
-        let hints = self.hints(submitted, &submitted.hints);
+    /// are missing. Returns the batch's list, if the memtable knows it: then its slots are known.
+    fn find_slots(
+        &self,
+        submitted: &Submission,
+        slots: &mut Vec<SlotId>,
+    ) -> Result<Option<Arc<KnownList>>> {
+        let (batch, memtable) = (&submitted.batch, self.ground.memtable);
         slots.clear();
-        for (number, key) in submitted.batch.timelines().enumerate() {
+        self.add_slots(batch.named(), self.hints(submitted, &submitted.hints), slots)?;
+        let Some(Listed { after, list, .. }) = &batch.list else { return Ok(None) };
+        let behind = slots.split_off(*after);
+        let known = memtable.list(list.hash(), list.bytes());
+        if let Some(known) = &known {
+            slots.extend_from_slice(&known.slots);
+        } else {
+            let hints = self.hints(submitted, &submitted.list_hints);
+            self.add_slots(list.keys(), hints, slots)?;
+        }
+        slots.extend_from_slice(&behind);
+        Ok(known)
+    }
+
+    fn add_slots<'k>(
+        &self,
+        keys: impl Iterator<Item = Key<'k>>,
+        hints: Option<&Hints>,
+        slots: &mut Vec<SlotId>,
+    ) -> Result<()> {
+        for (number, key) in keys.enumerate() {
             slots.push(match self.slot_of(key, hints, number) {
                 Some(slot) => slot,
                 None => self.ground.memtable.insert(key, self.end_of(key, hints, number)?),
@@ -279,7 +309,7 @@ impl<K: Known> Decision<'_, '_, K> {
         let (allocator, memtable) = (&mut self.made.allocator, self.ground.memtable);
         let mark = allocator.mark();
         let mut sequences = Sequences::with_capacity(slots.len());
-        for slot in &slots[..batch.targets.len()] {
+        for slot in &slots[..batch.appends()] {
             let given = match batch.conditions.sequence.filter(|_| sequences.is_empty()) {
                 Some(chosen) => allocator.take(*slot, memtable, chosen).then_some(chosen),
                 None => allocator.next(*slot, memtable),
@@ -293,9 +323,22 @@ impl<K: Known> Decision<'_, '_, K> {
         Ok(sequences)
     }
 
+    /// Collects a list that the batch's record has in full, for later records.
+    fn stage_list(&mut self, listed: &Listed, slots: &[SlotId], sequences: &[Sequence]) {
+        let Listed { after, list, .. } = listed;
+        let part = *after..after + list.len();
+        self.made.group.list(KnownList {
+            at: self.ground.at,
+            hash: list.hash(),
+            bytes: list.bytes().clone(),
+            slots: slots[part.clone()].to_vec(),
+            sequences: sequences[part].to_vec(),
+        });
+    }
+
     /// Collects the data that step 4 applies.
     fn stage(&mut self, batch: &Prepared, slots: &[SlotId], sequences: &[Sequence]) {
-        let (given, ends) = sequences.split_at(batch.targets.len());
+        let (given, ends) = sequences.split_at(batch.appends());
         let facts = RecordFacts {
             time_ms: self.times.time_ms,
             start_ms: self.times.start_ms,
@@ -308,6 +351,16 @@ impl<K: Known> Decision<'_, '_, K> {
         group.hold(batch.tail.len());
         apply(batch.operations(), facts, places, &mut Staging { group, ids, slots });
     }
+}
+
+/// A batch's list as its record has it.
+fn list_of_record<'a>(listed: &'a Listed, known: Option<&'a KnownList>) -> NewList<'a> {
+    let Listed { after, list, .. } = listed;
+    let (list, crc, base) = match known {
+        Some(known) => (RecordList::Earlier(known.at, known.hash), 0, known.sequences.as_slice()),
+        None => (RecordList::Full(list.bytes()), list.crc(), [].as_slice()),
+    };
+    NewList { after: *after, list, crc, base }
 }
 
 /// Collects the data that a group applies to the memtable, by slot.

@@ -24,7 +24,7 @@ use crate::read::reading::Reading;
 use crate::state::State;
 use crate::state::view::View;
 use crate::timeline::{End, Key};
-use crate::write::batch::{Batch, Few, Prepared};
+use crate::write::batch::{Batch, Few, Listed, Prepared};
 use crate::write::ticket::{Fill, Ticket};
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
@@ -44,8 +44,10 @@ pub struct Submission {
     pub(crate) instance: Instance,
     /// The memtable that was active at the look-ups.
     pub(crate) memtable: Weak<Memtable>,
-    /// Its timelines, in their order.
+    /// The timelines that it names, in their order.
     pub(crate) hints: Hints,
+    /// The timelines of its list, unless the memtable knows the list.
+    pub(crate) list_hints: Hints,
     /// The timelines that it was decided on.
     pub(crate) basis_hints: Hints,
     /// The earlier use of its id, as far as the active memtable does not know it.
@@ -133,11 +135,17 @@ impl Submission {
             }
             Ok(())
         };
-        let (mut hints, mut basis_hints) = (Hints::default(), Hints::default());
+        let [mut hints, mut list_hints, mut basis_hints] = <[Hints; 3]>::default();
         hints.slots.reserve(batch.targets.len() + batch.changes.len());
-        batch.timelines().try_for_each(|key| add(&mut hints, key))?;
+        batch.named().try_for_each(|key| add(&mut hints, key))?;
+        if let Some(Listed { list, .. }) = &batch.list
+            && view.active.list(list.hash(), list.bytes()).is_none()
+        {
+            list_hints.slots.reserve(list.len());
+            list.keys().try_for_each(|key| add(&mut list_hints, key))?;
+        }
         batch.bases.iter().try_for_each(|basis| add(&mut basis_hints, basis.key()))?;
-        (self.hints, self.basis_hints) = (hints, basis_hints);
+        (self.hints, self.list_hints, self.basis_hints) = (hints, list_hints, basis_hints);
         self.memtable = Arc::downgrade(&view.active);
         if let Some((id, _)) = &batch.id {
             let reading = Reading::for_commit(state, &view, first_of(batch));
@@ -155,12 +163,16 @@ impl Submission {
 
     fn memory_bytes(&self) -> usize {
         let batch = &self.batch;
+        // The record may have the list in full, and all records of a group have less than 4 GiB.
+        let list_bytes = batch.list.as_ref().map_or(0, |listed| listed.list.bytes().len());
         size_of::<Submission>()
             + batch.tail.len()
+            + list_bytes
             + size_of_val(batch.targets.as_slice())
             + size_of_val(batch.changes.as_slice())
             + size_of_val(batch.bodies.as_slice())
             + self.hints.memory_bytes()
+            + self.list_hints.memory_bytes()
     }
 }
 
@@ -406,6 +418,27 @@ fn first_of(batch: &Prepared) -> Key<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::ids::{StoreId, StoreKey};
+    use crate::options::Options;
+    use crate::write::batch::TargetList;
+
+    #[test]
+    fn the_room_that_a_batch_takes_in_a_group_includes_its_list() {
+        let (instance, id) = (Instance(0), StoreId(1));
+        let (store, hasher) = (StoreKey { instance, id }, hashbrown::DefaultHashBuilder::default());
+        let names: Vec<String> = (0..10_000).map(|number| format!("user {number:06}")).collect();
+        let targets = names.iter().map(|name| (store, name.as_bytes()));
+        let list = TargetList::new(instance, &hasher, targets).expect("a list");
+        let queue = Queue::default();
+        let batch = || Batch::new().fan_out_to_list(b"x", [(store, b"a".as_slice())], &list);
+        for _ in 0..3 {
+            let batch = batch().prepare(instance, &Options::default(), &hasher).expect("is good");
+            let submission = Submission { batch, ..Submission::default() };
+            queue.push(submission, usize::MAX, false).expect("is queued");
+        }
+        assert!(!queue.has_room(3 * list.bytes().len()));
+        assert!(queue.has_room(4 * list.bytes().len()));
+    }
 
     #[test]
     fn batches_that_must_not_wait_are_taken_above_the_limit_and_others_wait_for_room() {

@@ -21,6 +21,7 @@ mod full_disk;
 mod garbage;
 mod gates;
 mod handles;
+mod lists;
 mod long;
 mod relaxed;
 mod retries;

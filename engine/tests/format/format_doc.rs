@@ -17,7 +17,7 @@ use strandline::format::checksum::{Seed, crc};
 use strandline::format::header::{EngineId, file_header};
 use strandline::format::layout::{Field, markdown};
 use strandline::format::wal::{
-    GroupHeader, GroupWriter, TailWriter, decode_records, group_header, record_header,
+    GroupHeader, GroupWriter, NewRecord, TailWriter, decode_records, group_header, record_header,
 };
 use strandline::format::{block, header, index, table, wal};
 use strandline::{
@@ -106,19 +106,21 @@ const PLACE: Lsn = Lsn(512);
 fn example_group() -> Vec<u8> {
     let mut tail = TailWriter::default();
     tail.body(b"hello");
-    tail.append(false, 0, 2);
+    tail.append((false, false), 0, 2);
     tail.timeline(TimelineRef { store: StoreId(1), name: b"c/1" });
     tail.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
     let (tail, _) = tail.finish();
     let mut group = GroupWriter::new(ENGINE);
     group.start(PLACE);
-    group.record(
-        (1_700_000_000_000, 1_700_000_000_000),
-        &[1, 300],
-        false,
-        &tail,
-        crc(Seed::NONE, &tail),
-    );
+    group.record(&NewRecord {
+        time_ms: 1_700_000_000_000,
+        start_ms: 1_700_000_000_000,
+        sequences: &[1, 300],
+        chosen: false,
+        list: None,
+        tail: &tail,
+        tail_crc: crc(Seed::NONE, &tail),
+    });
     group.finish(PLACE).to_vec()
 }
 

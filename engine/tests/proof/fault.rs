@@ -41,6 +41,7 @@ use strandline::vfs::simulated::{Cut, Dice, Image, Model, SimulatedDisk};
 use strandline::vfs::{Dir, RawDirectory};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, World};
 
+use crate::simulation::fan_out;
 use crate::two_stores;
 
 /// A store and a timeline.
@@ -294,10 +295,9 @@ impl Run {
             .iter()
             .map(|(name, timeline)| (&stores[usize::from(*name == "sync")], timeline.as_bytes()))
             .collect();
-        let outcome = self
-            .engine()
-            .submit(Batch::new().fan_out(&body, named))
-            .and_then(strandline::Ticket::wait);
+        let by_list = targets.len() > 1 && !number.is_multiple_of(4);
+        let batch = fan_out(Batch::new(), self.engine(), &body, &named, by_list);
+        let outcome = self.engine().submit(batch).and_then(strandline::Ticket::wait);
         match outcome {
             Ok(receipt) => {
                 assert!(!self.disk.injector().log_failed, "acknowledged after the log failed");

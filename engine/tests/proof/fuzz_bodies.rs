@@ -11,11 +11,12 @@ use strandline::format::checksum::{Seed, crc};
 use strandline::format::filter::filter;
 use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use strandline::format::index::{End, Footer, RunBlock, RunBlocks, TimelineEntry};
+use strandline::format::list::{EncodedList, NewList, RecordList};
 use strandline::format::manifest::{self, Copies, Live, SegmentRecord, StoreRecord};
 use strandline::format::run::{RunWriter, SharedBody, Times, put_shared_body};
 use strandline::format::slots::SlotsWriter;
 use strandline::format::table::{Row, TableWriter};
-use strandline::format::wal::{GroupWriter, TailWriter, group_header};
+use strandline::format::wal::{GroupWriter, NewRecord, TailWriter, group_header};
 use strandline::vfs::simulated::Dice;
 use strandline::{Lsn, StoreId, TimelineRef};
 
@@ -60,11 +61,11 @@ fn changed(good: &[u8], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-fn tail() -> Vec<u8> {
+fn tail(listed: bool) -> Vec<u8> {
     let mut tail = TailWriter::default();
     for body in [b"hello".as_slice(), b"", b"world"] {
         tail.body(body);
-        tail.append(false, 0, 2);
+        tail.append((false, listed && body.is_empty()), 0, 2);
         tail.timeline(TimelineRef { store: StoreId(1), name: b"c/1" });
         tail.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
     }
@@ -74,8 +75,22 @@ fn tail() -> Vec<u8> {
 fn group() -> Vec<u8> {
     let mut group = GroupWriter::new(ENGINE);
     group.start(Lsn(512));
-    for time_ms in 1..4 {
-        group.record((time_ms, 2), &[1, 300, 1 << 40], false, &tail(), crc(Seed::NONE, &tail()));
+    let targets = [TimelineRef { store: StoreId(2), name: b"u/3" }];
+    let EncodedList { bytes, crc: sum, hash, .. } = EncodedList::new(&targets);
+    let new = |list, crc| Some(NewList { after: 2, list, crc, base: &[] });
+    let lists =
+        [None, new(RecordList::Full(&bytes), sum), new(RecordList::Earlier(Lsn(0), hash), 0)];
+    for (list, time_ms) in lists.into_iter().zip(1..) {
+        let tail = tail(list.is_some());
+        group.record(&NewRecord {
+            time_ms,
+            start_ms: 2,
+            sequences: &[1, 300, 1 << 40],
+            chosen: false,
+            list,
+            tail: &tail,
+            tail_crc: crc(Seed::NONE, &tail),
+        });
     }
     group.finish(Lsn(512)).to_vec()
 }
@@ -190,7 +205,7 @@ fn good(target: &str) -> Vec<Vec<u8>> {
         "wal_records" => {
             vec![[3u32.to_le_bytes().as_slice(), &group()[group_header::BYTES..]].concat()]
         }
-        "wal_tail" => vec![tail()],
+        "wal_tail" => vec![tail(false), tail(true)],
         "block" => {
             let raw = b"all work and no play ".repeat(20);
             [false, true]

@@ -5,7 +5,7 @@
 //! engine knows which batches come before.
 
 use bytes::Bytes;
-use strandline::{Batch, Durability, Sequence};
+use strandline::{Batch, Durability, Sequence, TargetList};
 
 use super::arguments::{check_body, counted, durability, integer, options, positive};
 use super::row::{Class, Command, Context, Prepared, Run, Write};
@@ -91,8 +91,15 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refus
         .iter()
         .map(|name| Key::find(&context.shared.engine, name))
         .collect::<Result<_, _>>()?;
-    let targets = keys.iter().map(|key| (&key.store, key.name()));
-    let batch = wishes.batch().fan_out(body, targets);
+    let mut targets = keys.iter().map(|key| (&key.store, key.name()));
+    let batch = if keys.len() > TargetList::PAYS_FROM {
+        // Made for each call, but written to the log once for all calls with the same keys.
+        let first: Vec<_> = targets.by_ref().take(1).collect();
+        let list = context.shared.engine.target_list(targets)?;
+        wishes.batch().fan_out_to_list(body, first, &list)
+    } else {
+        wishes.batch().fan_out(body, targets)
+    };
     Ok(Prepared::Decided(Write::of(batch, |receipt, out| {
         out.array(receipt.sequences.len());
         for sequence in &receipt.sequences {

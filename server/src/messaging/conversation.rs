@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use strandline::TimeMs;
+use strandline::{TargetList, TimeMs};
 
 use super::event::{Event, HISTORY_JOINED, Kind, PULLS, Parts, put_name, put_number};
 use super::ledger::{State, list_records};
@@ -91,6 +92,8 @@ pub struct Conversation {
     pub pulls: bool,
     members: BTreeSet<Bytes>,
     former: VecDeque<Bytes>,
+    /// The sync timelines of the members, once they were needed.
+    inboxes: OnceLock<TargetList>,
     bytes: usize,
 }
 
@@ -115,6 +118,18 @@ impl Conversation {
         self.members.range((Bound::Excluded(after.clone()), Bound::Unbounded))
     }
 
+    /// The sync timelines of the members as a list, which `make` makes if the members have changed.
+    pub fn inboxes<E>(
+        &self,
+        make: impl FnOnce() -> Result<TargetList, E>,
+    ) -> Result<&TargetList, E> {
+        if let Some(list) = self.inboxes.get() {
+            return Ok(list);
+        }
+        let list = make()?;
+        Ok(self.inboxes.get_or_init(|| list))
+    }
+
     /// The users who left last, the latest first.
     pub fn former(&self) -> impl Iterator<Item = &Bytes> {
         self.former.iter().rev()
@@ -127,6 +142,7 @@ impl Conversation {
             self.bytes -= member_bytes(user);
         }
         if self.members.insert(Bytes::copy_from_slice(user)) {
+            self.inboxes.take();
             self.bytes += member_bytes(user);
         }
     }
@@ -134,6 +150,7 @@ impl Conversation {
     /// Adds first: a snapshot has leave records of users who are not members in it.
     fn remove(&mut self, user: &[u8]) {
         self.add(user);
+        self.inboxes.take();
         self.former.extend(self.members.take(user));
         if self.former.len() > MOST_FORMER {
             let forgotten = self.former.pop_front();
@@ -166,9 +183,9 @@ impl Conversation {
     }
 }
 
-/// The memory that a member takes, in bytes.
+/// The memory that a member takes, in bytes, with its part of the list of sync timelines.
 fn member_bytes(user: &[u8]) -> usize {
-    user.len() + 80
+    2 * user.len() + 120
 }
 
 /// The record of a conversation's creation.

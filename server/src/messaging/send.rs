@@ -14,7 +14,7 @@
 //! A send does not wait for other sends: the sends of a conversation fill one group, as appends do.
 
 use bytes::Bytes;
-use strandline::{Batch, MAX_ID_BYTES, Receipt, Store};
+use strandline::{Batch, MAX_ID_BYTES, Receipt, Store, TargetList};
 
 use super::Messaging;
 use super::conversation::{Conversation, Mode};
@@ -56,6 +56,13 @@ impl Audience<'_> {
 
     fn users(&self) -> impl Iterator<Item = &Bytes> {
         self.conversation.members().chain(self.joiner)
+    }
+
+    /// Whether the sync timelines of the users who get the event are worth a list: they are those of
+    /// all members, who are not few.
+    fn has_list(&self) -> bool {
+        let all = self.joiner.is_none() && self.only.is_none();
+        all && self.conversation.member_count() >= TargetList::PAYS_FROM
     }
 
     /// The sync timelines of the users who get the event.
@@ -127,12 +134,16 @@ impl Messaging {
             if event.is_change() { (event.about, event.flags & HISTORY_JOINED) } else { (0, 0) };
         let (conv, ledger_name) = (event.conv.clone(), names::conversation_ledger(&event.conv));
         let own = names::conversation(&conv);
-        let inboxes = if pushed { audience.inboxes() } else { Vec::new() };
+        let list = (pushed && audience.has_list()).then(|| self.inboxes_of(audience)).flatten();
+        let inboxes = if pushed && list.is_none() { audience.inboxes() } else { Vec::new() };
         let mut targets: Vec<(&Store, &[u8])> = vec![(&self.messages, &own)];
         targets.extend(also.iter().map(|(store, name)| (*store, name.as_slice())));
         targets.extend(inboxes.iter().map(|name| (&self.sync, name.as_slice())));
-        let batch =
-            batch.lifetime_ms(event.lifetime_ms).stamp_origin().fan_out(&event.encode(), targets);
+        let (batch, frame) = (batch.lifetime_ms(event.lifetime_ms).stamp_origin(), event.encode());
+        let batch = match list {
+            Some(list) => batch.fan_out_to_list(&frame, targets, list),
+            None => batch.fan_out(&frame, targets),
+        };
         let batch = batch.if_last_of(&self.state, &ledger_name, ledger.version);
         if pushed && !conversation.pulls {
             return batch;
@@ -150,6 +161,16 @@ impl Messaging {
         let ledgers = [ledger_name].into_iter().chain(ledgers).collect::<Vec<_>>();
         let record = Event::new(Kind::Pulls, &conv, &nobody).encode();
         batch.fan_out(&record, ledgers.iter().map(|name| (&self.state, name.as_slice())))
+    }
+
+    /// The sync timelines of all members as a list, which stays with the conversation. `None`: a
+    /// name is not allowed; the batch that names it says so.
+    fn inboxes_of<'a>(&self, audience: &Audience<'a>) -> Option<&'a TargetList> {
+        let make = || {
+            let names = audience.inboxes();
+            self.engine.target_list(names.iter().map(|name| (&self.sync, name.as_slice())))
+        };
+        audience.conversation.inboxes(make).ok()
     }
 }
 

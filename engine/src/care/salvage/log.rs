@@ -17,15 +17,14 @@ use crate::segment::SegmentWriter;
 use crate::timeline::{Changes, Edit, Floor};
 use crate::vfs::Dir;
 use crate::wal;
-use crate::write::apply::{CommitPlaces, Named, Sink, apply_record};
+use crate::write::apply::{Flaw, Interpreter, Named, Sink};
 
 /// The whole log after the checkpoint.
 #[derive(Default)]
 pub struct SalvagedLog {
     /// The bodies.
     bodies: Vec<Body>,
-    /// The places of bodies and edits of the group that is read.
-    places: CommitPlaces,
+    interpreter: Interpreter,
     /// Its content for each timeline.
     pub timelines: BTreeMap<(StoreId, Vec<u8>), TimelineLog>,
     /// The highest time in it.
@@ -61,8 +60,10 @@ impl SalvagedLog {
         let checkpoint = live.map_or(start, |live| live.checkpoint);
         let mut log = SalvagedLog::default();
         let replayed = wal::replay(source, &files, checkpoint, true, &mut |lsn, record| {
-            let broken = || Error::invalid(format!("a record of the log at {lsn} cannot be read"));
-            log.record(lsn, record).ok_or_else(broken)
+            let flawed = |flaw| {
+                Error::invalid(format!("a record of the log at {lsn} cannot be read: {flaw}"))
+            };
+            log.record(lsn, record).map_err(flawed)
         });
         match replayed {
             Ok(tail) => damage.extend(tail.damage),
@@ -73,14 +74,14 @@ impl SalvagedLog {
         Ok(log)
     }
 
-    fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Option<()> {
+    /// Takes a record. If its list is lost, it takes the timelines that the record names.
+    fn record(&mut self, lsn: Lsn, record: &Record<'_>) -> Result<(), Flaw> {
         let tail = Bytes::copy_from_slice(record.tail);
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
-        let mut places = self.places;
-        places.of_group(lsn);
-        let applied = apply_record(record, &tail, &mut places, self);
-        self.places = places;
-        applied.ok()
+        let mut interpreter = std::mem::take(&mut self.interpreter);
+        let applied = interpreter.apply(lsn, record, &tail, true, self);
+        self.interpreter = interpreter;
+        applied
     }
 
     fn of_timeline(&mut self, timeline: TimelineRef<'_>) -> &mut TimelineLog {

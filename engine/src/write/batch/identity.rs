@@ -10,7 +10,7 @@
 //!
 //! This file does not know where ids are stored.
 
-use super::{AppendedBody, Change, ChangeKind, Target};
+use super::{AppendedBody, Change, ChangeKind, Listed, Target};
 use crate::entry::Receipt;
 use crate::error::{Error, Result};
 use crate::format::checksum::name_hash;
@@ -50,6 +50,7 @@ pub(super) struct Content<'a> {
     pub tail: &'a TailWriter,
     pub bodies: &'a [AppendedBody],
     pub targets: &'a [Target],
+    pub list: Option<&'a Listed>,
     pub changes: &'a [Change],
 }
 
@@ -70,20 +71,33 @@ impl Content<'_> {
         IdHashes { bodies, targets: if targets == STANDS_ALONE { 1 } else { targets } }
     }
 
+    /// All targets in their order: store, name, and the number of the body. A list counts as if its
+    /// timelines were named.
+    fn all_targets(&self) -> impl Iterator<Item = (StoreId, &[u8], u32)> {
+        let named = |target: &Target| (target.store, self.tail.name_at(&target.name), target.body);
+        let named = self.targets.iter().map(named);
+        let after = self.list.map_or(0, |listed| listed.after);
+        let listed = self.list.into_iter().flat_map(|listed| {
+            listed.list.keys().map(|key| (key.timeline.store, key.timeline.name, listed.body))
+        });
+        named.clone().take(after).chain(listed).chain(named.skip(after))
+    }
+
     /// A hash of the targets, in their order.
     fn targets(&self) -> u64 {
-        self.targets.iter().fold(0, |hash, target| self.timeline(hash, target.store, &target.name))
+        self.all_targets().fold(0, |hash, (store, name, _)| timeline(hash, store, name))
     }
 
     /// A hash of the targets, each with the number of its body, and of the changes, in their order.
     fn operations(&self) -> u64 {
-        let appended = self.targets.iter().fold(0, |hash, target| {
-            mixed(self.timeline(hash, target.store, &target.name), u64::from(target.body))
+        let appended = self.all_targets().fold(0, |hash, (store, name, body)| {
+            mixed(timeline(hash, store, name), u64::from(body))
         });
         // The counts keep targets and changes apart.
-        let counted = mixed(mixed(appended, self.targets.len() as u64), self.changes.len() as u64);
+        let targets = self.all_targets().count() as u64;
+        let counted = mixed(mixed(appended, targets), self.changes.len() as u64);
         self.changes.iter().fold(counted, |hash, change| {
-            let hash = self.timeline(hash, change.store, &change.name);
+            let hash = timeline(hash, change.store, self.tail.name_at(&change.name));
             match &change.kind {
                 ChangeKind::Trim(floor) => {
                     [1, floor.lowest, floor.start_ms, floor.until_ms, floor.trimmed_to]
@@ -100,10 +114,10 @@ impl Content<'_> {
             }
         })
     }
+}
 
-    fn timeline(&self, hash: u64, store: StoreId, name: &std::ops::Range<u32>) -> u64 {
-        mixed(hash, name_hash(self.tail.name_at(name)) ^ u64::from(store.0))
-    }
+fn timeline(hash: u64, store: StoreId, name: &[u8]) -> u64 {
+    mixed(hash, name_hash(name) ^ u64::from(store.0))
 }
 
 /// Adds a piece to a hash of pieces in their order.

@@ -9,6 +9,7 @@
 //! This folder does not know the log's files, or the content of any timeline.
 
 mod identity;
+mod list;
 mod prepared;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ use crate::ids::{
 use crate::timeline::{Floor, Key};
 use identity::Content;
 pub(crate) use identity::{original, remembered, stands_for};
+pub(crate) use list::Listed;
+pub use list::TargetList;
 pub(crate) use prepared::{
     AppendedBody, Basis, Change, ChangeKind, Conditions, Few, Prepared, Target,
 };
@@ -63,6 +66,7 @@ pub struct Batch {
     targets: Few<Target>,
     changes: Vec<Change>,
     bodies: Few<AppendedBody>,
+    list: Option<Listed>,
     lifetime_ms: u64,
     stamped: bool,
     durability: Durability,
@@ -100,12 +104,55 @@ impl Batch {
     /// each target costs its name and a few bytes.
     #[must_use]
     pub fn fan_out<'a, S: Into<StoreKey>>(
-        mut self,
+        self,
         body: &[u8],
         targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
     ) -> Batch {
+        self.append_to(body, targets.into_iter(), None)
+    }
+
+    /// The same, to these timelines, at least one, and then to those of a list. A batch has at most
+    /// one list. After the first batch with it, a list costs about a byte for each target in the
+    /// log.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
+    /// let (messages, sync) = (engine.create_store("chat", 0)?, engine.create_store("sync", 0)?);
+    /// let members = engine.target_list([(&sync, b"u/ann".as_slice()), (&sync, b"u/bob")])?;
+    /// for (number, body) in [(1, b"hello"), (2, b"again")] {
+    ///     let room = [(&messages, b"c/room".as_slice())];
+    ///     let batch = strandline::Batch::new().fan_out_to_list(body, room, &members);
+    ///     assert_eq!(engine.commit(batch)?.sequences, [number; 3]);
+    /// }
+    /// # Ok::<(), strandline::Error>(())
+    /// ```
+    #[must_use]
+    pub fn fan_out_to_list<'a, S: Into<StoreKey>>(
+        mut self,
+        body: &[u8],
+        targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
+        list: &TargetList,
+    ) -> Batch {
         let targets = targets.into_iter();
-        self.check_count(targets.len());
+        if targets.len() == 0 || self.list.is_some() {
+            self.refuse(Error::invalid(
+                "a fan-out to a list names at least one timeline, and a batch has at most one list",
+            ));
+        }
+        if *self.engine.get_or_insert(list.engine()) != list.engine() {
+            self.refuse(Error::foreign_store());
+        }
+        self.append_to(body, targets, Some(list))
+    }
+
+    fn append_to<'a, S: Into<StoreKey>>(
+        mut self,
+        body: &[u8],
+        targets: impl ExactSizeIterator<Item = (S, &'a [u8])>,
+        list: Option<&TargetList>,
+    ) -> Batch {
+        self.check_count(targets.len() + list.map_or(0, TargetList::len));
         if self.stamped && body.len() < ORIGIN_BYTES {
             self.refuse(Error::invalid("a stamped body begins with eight bytes for its origin"));
         }
@@ -115,12 +162,16 @@ impl Batch {
             stamped: self.stamped,
             lifetime_ms: self.lifetime_ms,
         });
-        self.tail.append(self.stamped, self.lifetime_ms, targets.len());
+        self.tail.append((self.stamped, list.is_some()), self.lifetime_ms, targets.len());
         for (store, name) in targets {
             let Some(timeline) = self.timeline(store, name) else { return self };
             let name = place_of(&self.tail.timeline(timeline));
             let body = (self.bodies.len() - 1) as u32;
             self.targets.push(Target { store: timeline.store, name, hash: 0, body });
+        }
+        if let Some(list) = list {
+            let (after, body) = (self.targets.len(), (self.bodies.len() - 1) as u32);
+            self.list = Some(Listed { after, body, list: list.clone() });
         }
         self.check_size();
         self
@@ -210,7 +261,8 @@ impl Batch {
 
     /// The number of appends, one for each timeline, and of changes.
     pub fn operations(&self) -> usize {
-        self.targets.len() + self.changes.len()
+        let listed = self.list.as_ref().map_or(0, |listed| listed.list.len());
+        self.targets.len() + listed + self.changes.len()
     }
 
     /// Sets a lifetime of their own, in milliseconds, for the entries appended from here on; 0:
@@ -338,7 +390,8 @@ impl Batch {
 
     fn check_size(&mut self) {
         self.check_count(0);
-        let actual = self.tail.byte_count();
+        let listed = self.list.as_ref().map_or(0, |listed| listed.list.bytes().len());
+        let actual = self.tail.byte_count() + listed;
         if actual > MAX_BATCH_BYTES {
             self.refuse(Error::TooLarge { what: "a batch", actual, limit: MAX_BATCH_BYTES });
         }
@@ -396,12 +449,13 @@ impl Batch {
             targets: self.targets,
             changes: self.changes,
             bodies: self.bodies,
+            list: self.list,
             durability: self.durability,
             conditions: self.conditions,
             bases: Vec::new(),
             id,
         };
-        prepared.bases = bases(self.bases, hasher);
+        prepared.bases = Basis::all(self.bases, hasher);
         prepared.place_names(names_at as u32, hasher);
         Ok(prepared)
     }
@@ -417,6 +471,7 @@ impl Batch {
             tail: &self.tail,
             bodies: &self.bodies,
             targets: &self.targets,
+            list: self.list.as_ref(),
             changes: &self.changes,
         };
         let hashes = id.stands_for.unwrap_or_else(|| content.hashes());
@@ -433,14 +488,6 @@ fn shared(bytes: Vec<u8>) -> Bytes {
     // The reference count is allocated by the first clone.
     drop(bytes.clone());
     bytes
-}
-
-fn bases(bases: Vec<(StoreId, Vec<u8>, Sequence)>, state: &impl BuildHasher) -> Vec<Basis> {
-    let make = |(store, name, last): (StoreId, Vec<u8>, Sequence)| {
-        let hash = Key::new(state, TimelineRef { store, name: &name }).hash;
-        Basis { store, name, hash, last }
-    };
-    bases.into_iter().map(make).collect()
 }
 
 fn place_of(range: &Range<usize>) -> Range<u32> {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Durability;
+use super::{Durability, Listed};
 use crate::format::ids::IdHashes;
 use crate::format::wal::Operation;
 use crate::ids::{Sequence, StoreId, TimelineRef};
@@ -39,6 +39,15 @@ pub struct Basis {
 }
 
 impl Basis {
+    /// Those of a batch: store, name, and last sequence.
+    pub fn all(bases: Vec<(StoreId, Vec<u8>, Sequence)>, hasher: &impl BuildHasher) -> Vec<Basis> {
+        let make = |(store, name, last): (StoreId, Vec<u8>, Sequence)| {
+            let hash = Key::new(hasher, TimelineRef { store, name: &name }).hash;
+            Basis { store, name, hash, last }
+        };
+        bases.into_iter().map(make).collect()
+    }
+
     pub fn key(&self) -> Key<'_> {
         Key { timeline: TimelineRef { store: self.store, name: &self.name }, hash: self.hash }
     }
@@ -99,6 +108,8 @@ pub struct Prepared {
     pub changes: Vec<Change>,
     /// The appended bodies.
     pub bodies: Few<AppendedBody>,
+    /// The list of further timelines that get an entry.
+    pub list: Option<Listed>,
     /// The meaning of a success.
     pub durability: Durability,
     pub conditions: Conditions,
@@ -164,14 +175,24 @@ impl Prepared {
         TimelineRef { store, name: &self.tail[name.start as usize..name.end as usize] }
     }
 
-    /// All timelines that it touches, with their hashes: those of the appends, then those of the
-    /// changes.
-    pub fn timelines(&self) -> impl Iterator<Item = Key<'_>> {
+    /// The timelines that it names, with their hashes: those of the appends, without those of the
+    /// list, then those of the changes.
+    pub fn named(&self) -> impl Iterator<Item = Key<'_>> {
         let targets = self.targets.iter().map(|target| (target.store, &target.name, target.hash));
         let changes = self.changes.iter().map(|change| (change.store, &change.name, change.hash));
         targets
             .chain(changes)
             .map(|(store, name, hash)| Key { timeline: self.timeline(store, name), hash })
+    }
+
+    /// The timelines of the list, with their hashes.
+    pub fn listed(&self) -> impl Iterator<Item = Key<'_>> {
+        self.list.iter().flat_map(|listed| listed.list.keys())
+    }
+
+    /// The number of its appends, one for each timeline.
+    pub fn appends(&self) -> usize {
+        self.targets.len() + self.list.as_ref().map_or(0, |listed| listed.list.len())
     }
 
     /// Its operations in the order of a record: appends, then changes, then the id.
@@ -181,9 +202,13 @@ impl Prepared {
         let appends = self.targets.chunk_by(|one, other| one.body == other.body).map(|targets| {
             let AppendedBody { place, stamped, lifetime_ms } =
                 &self.bodies[targets[0].body as usize];
-            let targets = targets.iter().map(|target| self.timeline(target.store, &target.name));
+            let named = targets.iter().map(|target| self.timeline(target.store, &target.name));
+            let list = self.list.as_ref().filter(|listed| listed.body == targets[0].body);
+            let listed = list.map(|listed| listed.list.keys().map(|key| key.timeline));
             let (body, lifetime_ms) = (place.clone(), *lifetime_ms);
-            Operation::Append { body, stamped: *stamped, lifetime_ms, targets }
+            let (stamped, is_listed) = (*stamped, list.is_some());
+            let targets = Targets { named, listed };
+            Operation::Append { body, stamped, listed: is_listed, lifetime_ms, targets }
         });
         let changes = self.changes.iter().map(|change| {
             let timeline = self.timeline(change.store, &change.name);
@@ -211,11 +236,37 @@ impl Prepared {
     /// The stores that it touches, one per timeline.
     pub fn stores(&self) -> impl Iterator<Item = StoreId> {
         let changes = self.changes.iter().map(|change| change.store);
-        self.targets.iter().map(|target| target.store).chain(changes)
+        let listed = self.list.iter().flat_map(|listed| listed.list.stores().iter().copied());
+        self.targets.iter().map(|target| target.store).chain(listed).chain(changes)
     }
 
     /// The maximum size of its record in the log: header, padding and sequences of ten bytes each.
     pub fn record_bytes_bound(&self) -> usize {
-        64 + self.tail.len() + 10 * (self.targets.len() + self.changes.len())
+        let list = self.list.as_ref().map_or(0, |listed| 32 + listed.list.bytes().len());
+        64 + self.tail.len() + list + 10 * (self.appends() + self.changes.len())
     }
+}
+
+/// The targets of an append: those that it names, then those of the list. Their number is known.
+struct Targets<N, L> {
+    named: N,
+    listed: Option<L>,
+}
+
+impl<N: ExactSizeIterator, L: ExactSizeIterator<Item = N::Item>> Iterator for Targets<N, L> {
+    type Item = N::Item;
+
+    fn next(&mut self) -> Option<N::Item> {
+        self.named.next().or_else(|| self.listed.as_mut()?.next())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let count = self.named.len() + self.listed.as_ref().map_or(0, L::len);
+        (count, Some(count))
+    }
+}
+
+impl<N: ExactSizeIterator, L: ExactSizeIterator<Item = N::Item>> ExactSizeIterator
+    for Targets<N, L>
+{
 }

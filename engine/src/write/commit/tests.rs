@@ -9,15 +9,17 @@ use std::sync::Arc;
 use super::*;
 use crate::format::header::EngineId;
 use crate::format::ids::IdRecord;
-use crate::format::wal::GroupWriter;
+use crate::format::list::RecordList;
+use crate::format::wal::{GroupHeader, GroupWriter, decode_records, group_header};
 use crate::ids::{Instance, Lsn, Sequence, StoreId, StoreKey, TimelineRef};
 use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::timeline::{End, Key};
-use crate::write::batch::{Batch, Prepared};
+use crate::write::batch::{Batch, Prepared, TargetList};
 use crate::write::queue::Hints;
 
 const STORE: StoreKey = StoreKey { instance: Instance(0), id: StoreId(1) };
+const ENGINE: EngineId = EngineId([7; 16]);
 const DROPPED: StoreKey = StoreKey { instance: Instance(0), id: StoreId(9) };
 
 /// A directory in which every timeline without a slot ends at 40.
@@ -51,6 +53,8 @@ struct Scripted {
     now_ms: TimeMs,
     /// The steps taken, in order.
     steps: RefCell<Vec<String>>,
+    /// For each record that was written and has a list: whether in full.
+    full_lists: Vec<bool>,
     /// What the next writes return.
     writes: VecDeque<Result<()>>,
     /// What the next seal returns.
@@ -101,6 +105,12 @@ impl Environment for Scripted {
         self.step(if and_sync { "write and sync" } else { "write" });
         assert_eq!(self.memtable.body_count(), self.applied, "visible before it is written");
         self.writes.pop_front().unwrap_or(Ok(()))?;
+        let group = self.records.finish(self.end);
+        let header = GroupHeader::decode(group, ENGINE, self.end).expect("a group");
+        let records =
+            decode_records(&group[group_header::BYTES..], header.records, ENGINE, self.end);
+        let lists = records.expect("records").into_iter().filter_map(|record| record.list);
+        self.full_lists.extend(lists.map(|list| matches!(list, RecordList::Full(_))));
         self.end = self.end.plus(512);
         Ok(!self.records.is_empty())
     }
@@ -155,11 +165,12 @@ fn disk_full() -> Error {
 fn committer() -> Committer<Scripted> {
     Committer::new(Scripted {
         memtable: Arc::new(Memtable::new(Lsn(0))),
-        records: GroupWriter::new(EngineId([7; 16])),
+        records: GroupWriter::new(ENGINE),
         end: Lsn(0),
         applied: 0,
         now_ms: 1_000,
         steps: RefCell::default(),
+        full_lists: Vec::new(),
         writes: VecDeque::new(),
         seal: Ok(()),
         panics: "",
@@ -187,9 +198,7 @@ impl Committer<Scripted> {
 }
 
 fn submitted(batch: Batch) -> Submission {
-    // The same in every call, as an engine has one.
-    let hasher = BuildHasherDefault::<DefaultHasher>::default();
-    let batch = batch.prepare(Instance(0), &Options::default(), &hasher).expect("a good batch");
+    let batch = batch.prepare(Instance(0), &Options::default(), &hasher()).expect("a good batch");
     Submission { batch, ..Submission::default() }
 }
 
@@ -305,6 +314,35 @@ fn on_a_full_disk_space_is_made_for_a_trim_and_an_append_is_refused() {
     assert_eq!(steps.iter().filter(|step| *step == "make space").count(), 1);
     assert_eq!(steps.iter().filter(|step| *step == "write and sync").count(), 2);
     assert_eq!(steps.iter().filter(|step| step.starts_with("refused")).count(), 1);
+}
+
+/// The hasher of all batches and lists of the tests.
+fn hasher() -> BuildHasherDefault<DefaultHasher> {
+    BuildHasherDefault::default()
+}
+
+/// A fan-out to one timeline and to a list of three.
+fn to_list() -> Batch {
+    let names: [&[u8]; 3] = [b"x", b"y", b"z"];
+    let list = TargetList::new(Instance(0), &hasher(), names.map(|name| (STORE, name)));
+    Batch::new().fan_out_to_list(b"hello", [(STORE, b"a".as_slice())], &list.expect("a list"))
+}
+
+#[test]
+fn a_list_is_in_full_in_the_first_group_that_is_written_with_it_under_each_memtable() {
+    let mut committer = committer();
+    committer.env.writes.push_back(Err(disk_full()));
+    assert_eq!(sequences(&committer.group(vec![to_list()])), [None]);
+    assert_eq!(sequences(&committer.group(vec![to_list(), to_list()])), [Some(41), Some(42)]);
+    let outcomes = committer.group(vec![to_list().if_last(7), append(b"y"), to_list()]);
+    assert_eq!(outcomes[2].as_ref().expect("committed").sequences, [43, 43, 44, 43]);
+    assert_eq!(committer.env.full_lists, [true, true, false]);
+    committer.env.memtable = Arc::new(Memtable::new(Lsn(0)));
+    committer.env.applied = 0;
+    committer.env.full_lists.clear();
+    committer.group(vec![to_list()]);
+    committer.group(vec![to_list()]);
+    assert_eq!(committer.env.full_lists, [true, false]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use strandline::vfs::simulated::{Image, Op, SECTOR_BYTES, SimulatedDisk};
 use strandline::{Batch, Durability, Engine};
 
 use super::open;
+use crate::simulation::fan_out;
 
 /// A store and a timeline.
 pub type Key = (&'static str, String);
@@ -131,7 +132,9 @@ impl Builder {
             .iter()
             .map(|(store, timeline)| (&stores[usize::from(*store == "sync")], timeline.as_bytes()))
             .collect();
-        let batch = Batch::new().fan_out(&body, named).durability(durability);
+        let batch = Batch::new().durability(durability);
+        let by_list = targets.len() > 1 && !self.batches.is_multiple_of(4);
+        let batch = fan_out(batch, &self.engine, &body, &named, by_list);
         self.engine.submit(batch).expect("queued").wait().expect("committed");
         for key in targets {
             self.expected.entry(key.clone()).or_default().push(body.clone());

@@ -21,12 +21,14 @@ use strandline::format::header::{EngineId, FileHeader, file_header};
 use strandline::format::ids::{self, IdRecord};
 use strandline::format::index::{self, Footer, RunBlock, RunBlocks, TimelineEntry, footer};
 use strandline::format::layout::{get_u32, put};
+use strandline::format::list::{EncodedList, NewList, RecordList, decode_list};
 use strandline::format::manifest;
 use strandline::format::run::{EntryContent, RunReader, shared_body};
 use strandline::format::slots::{Slots, SlotsWriter};
 use strandline::format::table::{TablePage, TableWriter};
 use strandline::format::wal::{
-    GroupHeader, GroupWriter, Operation, decode_records, decode_tail, group_header, record_header,
+    GroupHeader, GroupWriter, NewRecord, Operation, decode_records, decode_tail, group_header,
+    record_header,
 };
 use strandline::{Lsn, MAX_BODY_BYTES, TimelineRef};
 
@@ -131,15 +133,24 @@ fn records_of(mut payload: Vec<u8>, count: u32) {
     let mut group = GroupWriter::new(ENGINE);
     group.start(PLACE);
     for record in &records {
-        let sum = crc(Seed::NONE, record.tail);
-        group.record(
-            (record.time_ms, record.start_ms),
-            &record.sequences,
-            record.chosen,
-            record.tail,
-            sum,
-        );
+        let full = |bytes: &[u8]| crc(Seed::NONE, bytes);
+        let list = record.list.map(|list| {
+            let crc = if let RecordList::Full(bytes) = list { full(bytes) } else { 0 };
+            NewList { after: 0, list, crc, base: &[] }
+        });
+        group.record(&NewRecord {
+            time_ms: record.time_ms,
+            start_ms: record.start_ms,
+            sequences: &record.sequences,
+            chosen: record.chosen,
+            list,
+            tail: record.tail,
+            tail_crc: full(record.tail),
+        });
         wal_tail(record.tail);
+        if let Some(RecordList::Full(bytes)) = record.list {
+            record_list(bytes);
+        }
     }
     let again = group.finish(Lsn(0)).to_vec();
     assert_eq!(decode_records(&again[group_header::BYTES..], count, ENGINE, PLACE), Some(records));
@@ -154,21 +165,47 @@ fn repair_records(payload: &mut [u8], count: u32) {
             return;
         };
         let length = |field| get_u32(record, field).unwrap_or_default() as usize;
-        let tail_at = record_header::BYTES + length(record_header::SEQUENCE_BYTES);
+        let list_at = record_header::BYTES + length(record_header::SEQUENCE_BYTES);
+        let Some(sequences) = record.get(record_header::BYTES..list_at) else { return };
+        let list = list_sum(record, sequences);
+        let tail_at = list_at + list.as_ref().map_or(0, |(bytes, _)| *bytes);
         let end = tail_at + length(record_header::TAIL_BYTES);
-        let (Some(tail), Some(_)) =
-            (record.get(tail_at..end), record.get(record_header::BYTES..tail_at))
-        else {
-            return;
-        };
+        let Some(tail) = record.get(tail_at..end) else { return };
         let tail_sum = crc(Seed::NONE, tail);
         put(record, record_header::TAIL_CRC, &tail_sum.to_le_bytes());
+        if let Some((bytes, sum_at)) = list {
+            let sum = crc(Seed::NONE, &record[list_at..list_at + bytes]);
+            put(record, sum_at..sum_at + 4, &sum.to_le_bytes());
+        }
         let header = &record[record_header::CRC.end..record_header::BYTES];
         let sum =
-            crc_of_two(Seed::new(ENGINE, PLACE.0), header, &record[record_header::BYTES..tail_at]);
+            crc_of_two(Seed::new(ENGINE, PLACE.0), header, &record[record_header::BYTES..list_at]);
         put(record, record_header::CRC, &sum.to_le_bytes());
         at += end.next_multiple_of(8);
     }
+}
+
+/// The length of a record's list, and where its checksum stands in the record, if it has a list.
+fn list_sum(record: &[u8], sequences: &[u8]) -> Option<(usize, usize)> {
+    let flags = get_u32(record, record_header::FLAGS)?;
+    let mut numbers = Reader::new(sequences);
+    for _ in 0..get_u32(record, record_header::SEQUENCES)? + (flags >> 1 & 1) {
+        numbers.varint()?;
+    }
+    let bytes = numbers.length().filter(|_| flags & 4 != 0)?;
+    let behind = record_header::BYTES + sequences.len() + bytes;
+    let sum_at = record_header::BYTES + sequences.len() - numbers.rest().len();
+    (numbers.rest().len() >= 4 && behind <= record.len()).then_some((bytes, sum_at))
+}
+
+/// The list of a record.
+pub fn record_list(bytes: &[u8]) {
+    let Some(targets) = decode_list(bytes) else { return };
+    let again = EncodedList::new(&targets);
+    assert_eq!(decode_list(&again.bytes), Some(targets.clone()));
+    let names = again.names.iter().map(|name| &again.bytes[name.start as usize..name.end as usize]);
+    assert!(names.eq(targets.iter().map(|target| target.name)));
+    assert!(3 * targets.len() < bytes.len(), "targets cost bytes each");
 }
 
 /// The tail of a record: bodies and operations.

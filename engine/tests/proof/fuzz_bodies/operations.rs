@@ -137,7 +137,14 @@ impl Life {
         let stores = [self.store(0), self.store(1)];
         let named: Vec<_> =
             targets.iter().map(|(store, name)| (&stores[*store], name.as_slice())).collect();
-        let batch = Batch::new().fan_out(body, named);
+        let batch = match named.split_first() {
+            // From the second one to the same targets on, the record refers to an earlier one.
+            Some((first, rest)) if body.len().is_multiple_of(2) => {
+                let list = self.engine().target_list(rest.iter().copied()).expect("a list");
+                Batch::new().fan_out_to_list(body, [*first], &list)
+            }
+            _ => Batch::new().fan_out(body, named),
+        };
         let receipt = self.engine().submit(batch).expect("queued").wait().expect("committed");
         assert_eq!(receipt.sequences.len(), targets.len());
         for (target, sequence) in targets.iter().zip(receipt.sequences) {

@@ -18,6 +18,7 @@ use super::map::{Now, Row, Timeline, Used};
 use super::operations::{
     Cut, Key, Kind, NAMES, Operation, Place, SNAPSHOTS, STORES, Sending, Time,
 };
+use crate::simulation::fan_out;
 use crate::two_stores;
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -299,11 +300,15 @@ impl Twins {
     ) -> Batch {
         let durability = if self.kind.power { Durability::Disk } else { sending.durability };
         let mut batch = Batch::new().durability(durability).lifetime_ms(self.lifetime_ms(sending));
+        let mut has_list = false;
         for ((_, targets), body) in sending.parts.iter().zip(bodies) {
             let stores: Vec<Store> = targets.iter().map(|key| self.store(*key)).collect();
             let named: Vec<_> =
                 targets.iter().zip(&stores).map(|(key, store)| (store, NAMES[key.1])).collect();
-            batch = batch.fan_out(body, named);
+            // A batch has one list.
+            let by_list = !has_list && named.len() > 1 && body.len() % 2 == 0;
+            has_list |= by_list;
+            batch = fan_out(batch, self.engine(), body, &named, by_list);
         }
         for (key, sequence, body) in edits {
             batch = batch.edit(&self.store(*key), NAMES[key.1], *sequence, body);

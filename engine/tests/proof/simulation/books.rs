@@ -7,7 +7,7 @@ use std::sync::Arc;
 use strandline::vfs::simulated::Op;
 use strandline::{Durability, Engine};
 
-use super::{Key, START_MS, TTL_MS};
+use super::{Key, START_MS, TTL_MS, fan_out};
 
 /// One batch that a driver submitted: one body to some timelines. Its number is in its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,9 @@ impl Sent {
             .iter()
             .map(|(name, timeline)| (&stores[usize::from(*name == "sync")], timeline.as_bytes()))
             .collect();
-        let batch =
-            strandline::Batch::new().fan_out(&self.body(), named).durability(self.durability);
+        let batch = strandline::Batch::new().durability(self.durability);
+        let by_list = self.targets.len() > 1 && !self.number.is_multiple_of(4);
+        let batch = fan_out(batch, engine, &self.body(), &named, by_list);
         self.id().into_iter().fold(batch, |batch, id| batch.id(&id))
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::{Engine, Options, World};
+use strandline::{Batch, Engine, Options, Store, World};
 
 use crate::two_stores;
 
@@ -55,4 +55,20 @@ pub fn open_at(disk: &SimulatedDisk, clock: Arc<ManualClock>) -> strandline::Res
 /// Whether the long form of the proofs was requested.
 pub fn is_long() -> bool {
     std::env::var("STRANDLINE_PROOF").is_ok_and(|size| size == "long")
+}
+
+/// A fan-out to these timelines. With `by_list`, those after the first are a list, so that from the
+/// second one to them on its record refers to an earlier record.
+pub fn fan_out(
+    batch: Batch,
+    engine: &Engine,
+    body: &[u8],
+    targets: &[(&Store, &[u8])],
+    by_list: bool,
+) -> Batch {
+    let Some((first, rest)) = targets.split_first().filter(|_| by_list) else {
+        return batch.fan_out(body, targets.iter().copied());
+    };
+    let list = engine.target_list(rest.iter().copied()).expect("a list");
+    batch.fan_out_to_list(body, [*first], &list)
 }
