@@ -58,8 +58,8 @@ impl Audience<'_> {
         self.conversation.members().chain(self.joiner)
     }
 
-    /// Whether the sync timelines of the users who get the event are worth a list: they are those of
-    /// all members, who are not few.
+    /// Whether the sync timelines of the users who get the event are worth a list: they are those
+    /// of all members, who are not few.
     fn has_list(&self) -> bool {
         let all = self.joiner.is_none() && self.only.is_none();
         all && self.conversation.member_count() >= TargetList::PAYS_FROM
