@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use strandline_benches::load::clients::{Plan, Seen, ask, fill, run};
-use strandline_benches::load::commands::{Shared, Target, Workload};
+use strandline_benches::load::clients::{Plan, Seen, ask, check_server, fill, run};
+use strandline_benches::load::commands::{Shared, Target, Traffic};
 use strandline_benches::workload::groups;
 
 #[derive(Parser)]
@@ -26,7 +26,7 @@ struct Arguments {
     target: Target,
     /// The workload.
     #[arg(long, value_enum)]
-    workload: Workload,
+    workload: Traffic,
     /// Connections.
     #[arg(long, default_value_t = 50)]
     clients: usize,
@@ -59,11 +59,12 @@ fn main() -> Result<()> {
     ensure!((1..=10_000).contains(&arguments.clients), "1 to 10000 clients");
     ensure!((1..=10_000).contains(&arguments.pipeline), "a pipeline of 1 to 10000");
     ensure!((1..=6_250).contains(&arguments.members), "1 to 6250 members");
+    check_server(&arguments.address, arguments.target)?;
     let groups =
-        if arguments.workload == Workload::Fanout { groups(arguments.members) } else { Vec::new() };
+        if arguments.workload == Traffic::Fanout { groups(arguments.members) } else { Vec::new() };
     let shared =
         Arc::new(Shared::new(arguments.target, arguments.workload, arguments.relaxed, groups));
-    if arguments.workload == Workload::Latest && !arguments.filled {
+    if arguments.workload == Traffic::Latest && !arguments.filled {
         fill(&arguments.address, &shared)?;
     }
     let plan = Plan {
@@ -107,9 +108,9 @@ fn print_figures(arguments: &Arguments, seen: &Seen, durability: &str) {
     );
     println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|");
     let writes = match arguments.workload {
-        Workload::Append => format!("{rate:.0}"),
-        Workload::Fanout => format!("{:.0}", rate * (arguments.members + 1) as f64),
-        Workload::Latest => "–".to_owned(),
+        Traffic::Append => format!("{rate:.0}"),
+        Traffic::Fanout => format!("{:.0}", rate * (arguments.members + 1) as f64),
+        Traffic::Latest => "–".to_owned(),
     };
     println!(
         "| {:?} | {:?} | {} × {} | {durability} | {rate:.0} | {writes} | {:.0} | {:.0} | {:.0} | \

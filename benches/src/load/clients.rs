@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::commands::{Commands, READ_ENTRIES, READ_TIMELINES, Shared};
+use super::commands::{Commands, READ_ENTRIES, READ_TIMELINES, Shared, Target};
 use super::resp::{first_reply, write_command};
 use crate::drive::latency_histogram;
 
@@ -96,6 +96,15 @@ pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
         sum.add(part?)?;
     }
     Ok(sum)
+}
+
+/// Fails if no server accepts a connection, with the command that starts one.
+pub fn check_server(address: &str, target: Target) -> Result<()> {
+    let opened = event_loop()?.block_on(Connection::open(address));
+    opened.map(drop).with_context(|| {
+        let command = target.start_command(address);
+        format!("no server accepts connections on {address}. To start one:\n\n    {command}\n")
+    })
 }
 
 /// Fills the timelines that are read, over one connection; repeating it on the same server is
@@ -220,7 +229,7 @@ fn shown(reply: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::commands::{Target, Workload};
+    use crate::load::commands::Traffic;
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
@@ -256,7 +265,7 @@ mod tests {
             warm_up: Duration::ZERO,
             measured: Duration::from_millis(50),
         };
-        let shared = Arc::new(Shared::new(Target::Strandline, Workload::Latest, false, Vec::new()));
+        let shared = Arc::new(Shared::new(Target::Strandline, Traffic::Latest, false, Vec::new()));
         run(&plan, &shared).expect("a run")
     }
 
@@ -273,5 +282,18 @@ mod tests {
         let seen = seen_at(server_that_says(b"-NOSTORE no such store\r\n"));
         assert_eq!(seen.errors, seen.replies);
         assert_eq!(seen.first_error.as_deref(), Some("-NOSTORE no such store"));
+    }
+
+    #[test]
+    fn a_missing_server_is_reported_with_the_command_that_starts_it() {
+        // A port that was free a moment ago.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        check_server(&address, Target::Strandline).expect("something listens");
+        drop(listener);
+        let error = check_server(&address, Target::Strandline).expect_err("nothing listens");
+        let text = format!("{error:#}");
+        assert!(text.contains(&format!("no server accepts connections on {address}")), "{text}");
+        assert!(text.contains(&Target::Strandline.start_command(&address)), "{text}");
     }
 }

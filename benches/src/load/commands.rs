@@ -5,6 +5,7 @@
 //! of N + 3. Durability is a setting of the server in Redis, and of the command in Strandline
 //! (`DURABILITY os`), with fsync as the default.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -21,9 +22,30 @@ pub enum Target {
     Redis,
 }
 
-/// The workload.
+impl Target {
+    /// The command that starts such a server on `address`, a host and a port.
+    pub fn start_command(self, address: &str) -> String {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let host = host.trim_matches(['[', ']']);
+        let bind = match host.parse::<IpAddr>() {
+            Ok(host) => format!(" --bind {host}"),
+            // The servers bind to addresses, not to names; by default to the local one.
+            Err(_) => String::new(),
+        };
+        let port = format!(" --port {port}");
+        match self {
+            Target::Strandline => format!("cargo run --release -- serve{bind}{port}"),
+            Target::Redis => format!(
+                "redis-server{bind}{port} --save \"\" --appendonly yes --appendfsync always \
+                 --auto-aof-rewrite-percentage 0"
+            ),
+        }
+    }
+}
+
+/// What the clients send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Workload {
+pub enum Traffic {
     /// One entry to one timeline, by Zipf over 100 k timelines.
     Append,
     /// One message to a conversation and its members.
@@ -32,7 +54,7 @@ pub enum Workload {
     Latest,
 }
 
-/// Timelines that `Workload::Latest` reads.
+/// Timelines that `Traffic::Latest` reads.
 pub const READ_TIMELINES: u32 = 1_000;
 
 /// Entries in each of them.
@@ -49,7 +71,7 @@ pub struct Shared {
     /// The target server.
     pub target: Target,
     /// The workload.
-    pub workload: Workload,
+    pub workload: Traffic,
     /// Whether to ask Strandline for `DURABILITY os`.
     pub relaxed: bool,
     /// The members of each group.
@@ -60,7 +82,7 @@ pub struct Shared {
 
 impl Shared {
     /// Makes the data.
-    pub fn new(target: Target, workload: Workload, relaxed: bool, groups: Vec<Vec<u32>>) -> Shared {
+    pub fn new(target: Target, workload: Traffic, relaxed: bool, groups: Vec<Vec<u32>>) -> Shared {
         Shared {
             target,
             workload,
@@ -87,12 +109,12 @@ impl Commands {
     /// Appends the next command to `out`.
     pub fn write_next(&mut self, out: &mut Vec<u8>) {
         match self.shared.workload {
-            Workload::Append => {
+            Traffic::Append => {
                 let to = timeline(&self.shared.zipf, &mut self.random);
                 self.write_append(out, to);
             }
-            Workload::Fanout => self.write_fan_out(out),
-            Workload::Latest => {
+            Traffic::Fanout => self.write_fan_out(out),
+            Traffic::Latest => {
                 let key = conversation_key(self.random.below(READ_TIMELINES));
                 match self.shared.target {
                     Target::Strandline => {
@@ -151,7 +173,7 @@ fn conversation_key(id: u32) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn text(target: Target, workload: Workload, relaxed: bool) -> String {
+    fn text(target: Target, workload: Traffic, relaxed: bool) -> String {
         let groups = (0..GROUPS).map(|group| vec![group, group + 1]).collect();
         let shared = Arc::new(Shared::new(target, workload, relaxed, groups));
         let mut out = Vec::new();
@@ -162,7 +184,7 @@ mod tests {
     #[test]
     fn a_fan_out_names_as_many_keys_as_it_says() {
         for (target, parts) in [(Target::Strandline, 6), (Target::Redis, 7)] {
-            let command = text(target, Workload::Fanout, false);
+            let command = text(target, Traffic::Fanout, false);
             assert!(command.starts_with(&format!("*{parts}\r\n")), "{command}");
             assert_eq!(command.matches("\r\n$").count(), parts, "{command}");
             assert_eq!(command.matches("sync:u/").count(), 2);
@@ -172,7 +194,7 @@ mod tests {
 
     #[test]
     fn relaxed_durability_is_asked_for_by_the_command() {
-        for workload in [Workload::Append, Workload::Fanout] {
+        for workload in [Traffic::Append, Traffic::Fanout] {
             assert!(
                 text(Target::Strandline, workload, true)
                     .ends_with("$10\r\nDURABILITY\r\n$2\r\nos\r\n")
@@ -183,9 +205,27 @@ mod tests {
 
     #[test]
     fn redis_gets_its_own_words() {
-        assert!(text(Target::Redis, Workload::Append, false).starts_with("*5\r\n$4\r\nXADD\r\n"));
+        assert!(text(Target::Redis, Traffic::Append, false).starts_with("*5\r\n$4\r\nXADD\r\n"));
         assert!(
-            text(Target::Redis, Workload::Latest, false).starts_with("*6\r\n$9\r\nXREVRANGE\r\n")
+            text(Target::Redis, Traffic::Latest, false).starts_with("*6\r\n$9\r\nXREVRANGE\r\n")
+        );
+    }
+
+    #[test]
+    fn the_command_that_starts_a_server_has_its_address() {
+        let command = |target: Target, address| target.start_command(address);
+        assert_eq!(
+            command(Target::Strandline, "127.0.0.1:7411"),
+            "cargo run --release -- serve --bind 127.0.0.1 --port 7411"
+        );
+        assert_eq!(
+            command(Target::Strandline, "[::1]:9"),
+            "cargo run --release -- serve --bind ::1 --port 9"
+        );
+        assert_eq!(
+            command(Target::Redis, "localhost:6379"),
+            "redis-server --port 6379 --save \"\" --appendonly yes --appendfsync always \
+             --auto-aof-rewrite-percentage 0"
         );
     }
 }
