@@ -1,5 +1,5 @@
 //! Runs feeds of work against a peer, one thread per feed, each with a fixed amount of work in
-//! flight.
+//! flight; and reads, one after the other.
 //!
 //! With a window of one this is a caller that waits for each acknowledgement, which is all that a
 //! blocking peer supports. With a larger window it is an event loop: it fills the window, waits for
@@ -8,6 +8,7 @@
 //! the driver counts as late.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +35,13 @@ pub struct Pace {
     pub stop_after: Option<Duration>,
     /// Whether to read the clock twice for each piece of work.
     pub latencies: bool,
+}
+
+impl Pace {
+    /// So many calls in flight, each submitted on its own, with latencies, until the feed ends.
+    pub fn new(window: usize, durability: Durability) -> Pace {
+        Pace { window, together: false, durability, stop_after: None, latencies: true }
+    }
 }
 
 /// The result of a run.
@@ -109,6 +117,20 @@ pub fn run(peer: &dyn Peer, feeds: Vec<Feed<'_>>, pace: Pace) -> Result<Outcome>
         sum.latency.add(&part.latency)?;
     }
     Ok(sum)
+}
+
+/// Reads the newest `count` entries of each of these timelines in turn. The pieces of work are the
+/// reads.
+pub fn read_latest(peer: &dyn Peer, timelines: &[u32], count: usize) -> Result<Outcome> {
+    let mut outcome = Outcome::new();
+    let start = Instant::now();
+    for &timeline in timelines {
+        let since = Instant::now();
+        black_box(peer.latest(timeline, count)?);
+        record(&mut outcome, Some(since), 0);
+    }
+    outcome.elapsed = start.elapsed();
+    Ok(outcome)
 }
 
 /// Work in flight.
@@ -195,6 +217,7 @@ mod tests {
     struct Counter {
         taken: AtomicU64,
         calls: AtomicU64,
+        reads: AtomicU64,
     }
 
     impl Peer for Counter {
@@ -216,7 +239,8 @@ mod tests {
             })
         }
 
-        fn latest(&self, _: u32, _: usize) -> Result<Found> {
+        fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
+            self.reads.fetch_add(u64::from(timeline) * count as u64, Ordering::SeqCst);
             Ok(Found::default())
         }
 
@@ -230,7 +254,7 @@ mod tests {
     }
 
     fn pace(window: usize, together: bool) -> Pace {
-        Pace { window, together, durability: Durability::Logged, stop_after: None, latencies: true }
+        Pace { together, ..Pace::new(window, Durability::Logged) }
     }
 
     #[test]
@@ -253,5 +277,13 @@ mod tests {
         run(&peer, vec![feed], pace(4, true)).expect("a run");
         // Three full windows, and the call that finds the end of the feed.
         assert_eq!(peer.calls.load(Ordering::SeqCst), 4);
+    }
+
+    #[test]
+    fn each_timeline_is_read_once() {
+        let peer = Counter::default();
+        let outcome = read_latest(&peer, &[1, 20, 300], 10).expect("reads");
+        assert_eq!(peer.reads.load(Ordering::SeqCst), 3210);
+        assert_eq!((outcome.works, outcome.latency.len()), (3, 3));
     }
 }

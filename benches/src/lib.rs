@@ -6,8 +6,8 @@
 //! * `peers` gives engines a common interface: one trait, one file per engine, each with the
 //!   meaning of its acknowledgement.
 //! * `drive` runs a feed of work against a peer: threads × work in flight, with latencies.
-//! * `workloads` holds W1 to W4; `rounds` alternates the contestants; `report` prints medians and
-//!   ratios.
+//! * `rounds` has the trait of a workload, and alternates its contestants; `workloads` holds W1 to
+//!   W4; `report` prints medians and ratios.
 //! * `disk` reads the operating system's counters of written bytes.
 //! * `soak` runs for minutes and measures changes over time.
 //! * `load` speaks RESP to a server, for the binary of that name.

@@ -171,13 +171,15 @@ impl Kind {
         }
     }
 
-    /// The kinds that this build knows.
+    /// The kinds that this build knows, Strandline first.
     pub fn built() -> Vec<Kind> {
-        if cfg!(feature = "peers") {
-            vec![Kind::Strandline, Kind::RaftEngine, Kind::Fjall]
-        } else {
-            vec![Kind::Strandline]
-        }
+        let built = |kind: &Kind| *kind == Kind::Strandline || cfg!(feature = "peers");
+        Kind::value_variants().iter().copied().filter(built).collect()
+    }
+
+    /// The kinds that this build compares Strandline with.
+    pub fn peers() -> Vec<Kind> {
+        Kind::built().into_iter().filter(|&kind| kind != Kind::Strandline).collect()
     }
 
     /// Opens one in an empty directory.

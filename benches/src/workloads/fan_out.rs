@@ -14,7 +14,7 @@ use crate::disk::{Written, occupied_bytes};
 use crate::drive::{self, Feed, Pace};
 use crate::peers::{Copies, Durability, Kind, Peer, Work};
 use crate::report::{Column, Table};
-use crate::rounds::{Contestant, Settings, alternate};
+use crate::rounds::{Contestant, Settings, Workload, alternate};
 use crate::workload::{Bodies, FanOut, fan_outs, groups};
 
 /// Timeline-writes of a table without fsync at scale 1; a fifth of it with.
@@ -44,76 +44,89 @@ pub fn w3(settings: &Settings, members: &[usize]) -> Result<Vec<Table>> {
     for &count in members {
         let groups = groups(count);
         for case in CASES {
-            tables.push(w3_with(settings, &bodies, &groups, count, case)?);
+            let workload = GroupMessages::new(settings, &bodies, &groups, count, case);
+            tables.push(alternate(settings, &workload)?);
         }
     }
     Ok(tables)
 }
 
-fn w3_with(
-    settings: &Settings,
-    bodies: &Bodies,
-    groups: &[Vec<u32>],
+/// W3 with one number of members and one case.
+struct GroupMessages<'d> {
     members: usize,
     case: Case,
-) -> Result<Table> {
-    let full = match case.durability {
-        Durability::Logged => LOGGED_TIMELINE_WRITES,
-        Durability::Synced => LOGGED_TIMELINE_WRITES / 5,
-    };
-    let messages = settings.count(full / (members + 1), 320);
-    let of = |writers: usize| -> Vec<Vec<FanOut<'_>>> {
-        (0..writers as u32)
-            .map(|writer| fan_outs(bodies, groups, messages / writers, writer, writers as u32))
-            .collect()
-    };
-    let (alone, apart) = (of(1), of(case.in_flight));
-    let window = if case.durability == Durability::Logged { 64 } else { case.in_flight };
-    let mut contestants = vec![contestant(
-        Kind::Strandline,
-        format!("one thread, {window} in flight"),
-        Copies::Inline,
-        &alone,
-        pace(case, window),
-    )];
-    if case.durability == Durability::Logged {
-        let how = "waits for each".to_owned();
-        contestants.push(contestant(Kind::Strandline, how, Copies::Inline, &alone, pace(case, 1)));
+    /// Those of a single caller.
+    alone: Vec<Vec<FanOut<'d>>>,
+    /// Those of the threads of a peer, whose groups share no member.
+    apart: Vec<Vec<FanOut<'d>>>,
+}
+
+impl<'d> GroupMessages<'d> {
+    fn new(
+        settings: &Settings,
+        bodies: &'d Bodies,
+        groups: &'d [Vec<u32>],
+        members: usize,
+        case: Case,
+    ) -> GroupMessages<'d> {
+        let full = match case.durability {
+            Durability::Logged => LOGGED_TIMELINE_WRITES,
+            Durability::Synced => LOGGED_TIMELINE_WRITES / 5,
+        };
+        let messages = settings.count(full / (members + 1), 320);
+        let of = |writers: usize| {
+            (0..writers as u32)
+                .map(|writer| fan_outs(bodies, groups, messages / writers, writer, writers as u32))
+                .collect()
+        };
+        GroupMessages { members, case, alone: of(1), apart: of(case.in_flight) }
     }
-    for kind in [Kind::RaftEngine, Kind::Fjall] {
-        for (copies, name) in [(Copies::Inline, "copies"), (Copies::References, "references")] {
-            let how = match case.in_flight {
-                1 => name.to_owned(),
-                threads => format!("{name}, {threads} threads"),
-            };
-            contestants.push(contestant(kind, how, copies, &apart, pace(case, 1)));
+}
+
+impl Workload for GroupMessages<'_> {
+    fn title(&self) -> String {
+        format!("W3 fan-out, N = {}, {}", self.members, self.case.name)
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        vec![
+            Column::compared("messages/s"),
+            Column::plain("timeline-writes/s"),
+            Column::plain("p50 µs"),
+            Column::compared("call bytes per message"),
+            Column::compared("device bytes per message"),
+            Column::plain("bytes occupied per message"),
+        ]
+    }
+
+    fn contestants(&self) -> Vec<Contestant> {
+        let logged = self.case.durability == Durability::Logged;
+        let threads = self.case.in_flight;
+        let window = if logged { 64 } else { threads };
+        let tickets = Contestant::new(Kind::Strandline, format!("one thread, {window} in flight"));
+        let mut contestants = vec![Contestant { window, ..tickets }];
+        if logged {
+            contestants.push(Contestant::new(Kind::Strandline, "waits for each"));
         }
+        for kind in Kind::peers() {
+            for (copies, name) in [(Copies::Inline, "copies"), (Copies::References, "references")] {
+                let how = match threads {
+                    1 => name.to_owned(),
+                    threads => format!("{name}, {threads} threads"),
+                };
+                contestants.push(Contestant { copies, threads, ..Contestant::new(kind, how) });
+            }
+        }
+        contestants
     }
-    let columns = vec![
-        Column::compared("messages/s"),
-        Column::plain("timeline-writes/s"),
-        Column::plain("p50 µs"),
-        Column::compared("call bytes per message"),
-        Column::compared("device bytes per message"),
-        Column::plain("bytes occupied per message"),
-    ];
-    alternate(settings, &format!("W3 fan-out, N = {members}, {}", case.name), columns, &contestants)
-}
 
-fn pace(case: Case, window: usize) -> Pace {
-    let stop_after = Some(Duration::from_mins(1));
-    Pace { window, together: false, durability: case.durability, stop_after, latencies: true }
-}
-
-fn contestant<'w>(
-    kind: Kind,
-    how: String,
-    copies: Copies,
-    writers: &'w [Vec<FanOut<'w>>],
-    pace: Pace,
-) -> Contestant<'w> {
-    let measure = Box::new(move |peer: &dyn Peer, dir: &Path| {
+    fn measure(&self, contestant: &Contestant, peer: &dyn Peer, dir: &Path) -> Result<Vec<f64>> {
+        let pace = Pace {
+            stop_after: Some(Duration::from_mins(1)),
+            ..Pace::new(contestant.window, self.case.durability)
+        };
         let before = Written::now(dir)?;
+        let writers = if contestant.threads == 1 { &self.alone } else { &self.apart };
         let feeds = writers
             .iter()
             .map(|own| Box::new(own.iter().map(|&message| Work::FanOut(message))) as Feed<'_>)
@@ -128,6 +141,5 @@ fn contestant<'w>(
             device,
             occupied_bytes(dir)? as f64 / outcome.works as f64,
         ])
-    });
-    Contestant { kind, how, copies, measure }
+    }
 }

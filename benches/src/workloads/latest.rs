@@ -4,17 +4,15 @@
 //! The loaded data fits into memory in every scale up to 1; reads of larger data are another
 //! workload.
 
-use std::hint::black_box;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
 use super::append::APPENDS;
-use crate::drive::{self, Feed, Pace, latency_histogram};
-use crate::peers::{Copies, Durability, Kind, Peer, Work};
+use crate::drive::{self, Feed, Pace};
+use crate::peers::{Durability, Kind, Peer, Work};
 use crate::report::{Column, Table};
-use crate::rounds::{Contestant, Settings, alternate};
+use crate::rounds::{Contestant, Settings, Workload, alternate};
 use crate::workload::{Append, Bodies, Random, TIMELINES, appends};
 
 const COUNT: usize = 50;
@@ -32,19 +30,8 @@ pub fn w4(settings: &Settings) -> Result<Vec<Table>> {
     let picks: Vec<u32> = (0..settings.count(READS, 2_000))
         .map(|_| long[random.below(long.len() as u32) as usize])
         .collect();
-    let contestants: Vec<Contestant<'_>> = [Kind::Strandline, Kind::RaftEngine, Kind::Fjall]
-        .into_iter()
-        .map(|kind| {
-            let (all, picks) = (&all, &picks);
-            let measure =
-                Box::new(move |peer: &dyn Peer, _: &Path| measure(peer, kind, all, picks));
-            Contestant { kind, how: "warm".to_owned(), copies: Copies::Inline, measure }
-        })
-        .collect();
-    let columns =
-        vec![Column::compared("p50 µs"), Column::plain("p99 µs"), Column::plain("reads/s")];
-    let title = format!("W4 latest {COUNT}, {} timelines of {} appends", long.len(), all.len());
-    Ok(vec![alternate(settings, &title, columns, &contestants)?])
+    let workload = NewestEntries { all: &all, timelines: long.len(), picks };
+    Ok(vec![alternate(settings, &workload)?])
 }
 
 fn timelines_with(all: &[Append<'_>], least: usize) -> Vec<u32> {
@@ -55,32 +42,43 @@ fn timelines_with(all: &[Append<'_>], least: usize) -> Vec<u32> {
     (0..TIMELINES).filter(|&timeline| counts[timeline as usize] >= least).collect()
 }
 
-fn measure(peer: &dyn Peer, kind: Kind, all: &[Append<'_>], picks: &[u32]) -> Result<Vec<f64>> {
-    let pace = Pace {
-        window: if kind == Kind::Strandline { 1_024 } else { 1 },
-        together: false,
-        durability: Durability::Logged,
-        stop_after: None,
-        latencies: false,
-    };
-    let feed: Feed<'_> = Box::new(all.chunks(1).map(Work::Appends));
-    drive::run(peer, vec![feed], pace)?;
-    peer.flush()?;
-    peer.compact()?;
-    for &timeline in picks {
-        let found = peer.latest(timeline, COUNT)?;
-        ensure!(found.entries == COUNT, "{} of {COUNT} entries of {timeline}", found.entries);
+/// W4 for one load.
+struct NewestEntries<'d> {
+    all: &'d [Append<'d>],
+    /// The number of timelines that are long enough to be read.
+    timelines: usize,
+    /// The timeline of each read.
+    picks: Vec<u32>,
+}
+
+impl Workload for NewestEntries<'_> {
+    fn title(&self) -> String {
+        format!("W4 latest {COUNT}, {} timelines of {} appends", self.timelines, self.all.len())
     }
-    let mut latency = latency_histogram();
-    let start = Instant::now();
-    for &timeline in picks {
-        let since = Instant::now();
-        black_box(peer.latest(timeline, COUNT)?);
-        latency.saturating_record(since.elapsed().as_nanos() as u64);
+
+    fn columns(&self) -> Vec<Column> {
+        vec![Column::compared("p50 µs"), Column::plain("p99 µs"), Column::plain("reads/s")]
     }
-    let rate = picks.len() as f64 / start.elapsed().as_secs_f64();
-    let microseconds = |quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
-    Ok(vec![microseconds(0.5), microseconds(0.99), rate])
+
+    fn contestants(&self) -> Vec<Contestant> {
+        Kind::built().into_iter().map(|kind| Contestant::new(kind, "warm")).collect()
+    }
+
+    fn measure(&self, contestant: &Contestant, peer: &dyn Peer, _: &Path) -> Result<Vec<f64>> {
+        // The load is not measured: the window only makes it shorter.
+        let window = if contestant.kind == Kind::Strandline { 1_024 } else { 1 };
+        let pace = Pace { latencies: false, ..Pace::new(window, Durability::Logged) };
+        let feed: Feed<'_> = Box::new(self.all.chunks(1).map(Work::Appends));
+        drive::run(peer, vec![feed], pace)?;
+        peer.flush()?;
+        peer.compact()?;
+        for &timeline in &self.picks {
+            let found = peer.latest(timeline, COUNT)?;
+            ensure!(found.entries == COUNT, "{} of {COUNT} entries of {timeline}", found.entries);
+        }
+        let reads = drive::read_latest(peer, &self.picks, COUNT)?;
+        Ok(vec![reads.latency_us(0.5), reads.latency_us(0.99), reads.works_per_second()])
+    }
 }
 
 #[cfg(test)]

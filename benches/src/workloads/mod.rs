@@ -1,5 +1,5 @@
-//! W1 to W4, as docs/benchmarks.md describes them: each makes its data, names its contestants, and
-//! runs them in turns.
+//! W1 to W4, as docs/benchmarks.md describes them. Each is a `rounds::Workload`, or one for each
+//! table, and a function that makes its data and runs it.
 
 pub mod append;
 pub mod fan_out;
