@@ -12,6 +12,8 @@ mod fjall;
 mod raft_engine;
 #[cfg(feature = "peers")]
 mod raft_entry;
+#[cfg(feature = "peers")]
+mod sequences;
 mod strandline;
 
 use std::path::Path;
@@ -197,9 +199,7 @@ impl Kind {
     pub fn open(self, dir: &Path, _copies: Copies) -> Result<Box<dyn Peer>> {
         match self {
             Kind::Strandline => Ok(Box::new(strandline::Strandline::open(dir)?)),
-            Kind::RaftEngine | Kind::Fjall => {
-                anyhow::bail!("{} is not in this build: add `--features peers`", self.name())
-            }
+            other => anyhow::bail!("{} is not in this build: add `--features peers`", other.name()),
         }
     }
 }
@@ -225,24 +225,21 @@ mod tests {
         let mut expected = Found::default();
         expected.add(b"the last one");
         bodies.iter().rev().take(49).for_each(|body| expected.add(body));
-        assert_eq!(peer.latest(3, 50).expect("a read"), expected);
+        let latest = |timeline| peer.latest(timeline, 50).expect("a read");
+        assert_eq!(latest(3), expected, "{}", kind.name());
+        assert_eq!(latest(4), Found::default(), "{}: a timeline without entries", kind.name());
         peer.flush().expect("a flush");
         peer.compact().expect("a compaction");
-        assert_eq!(peer.latest(3, 50).expect("a read"), expected);
+        assert_eq!(latest(3), expected, "{}, compacted", kind.name());
     }
 
     #[test]
     #[cfg(feature = "peers")]
-    fn raft_engine_reads_back_what_was_written() {
-        writes_are_read_back(Kind::RaftEngine, Copies::Inline);
-        writes_are_read_back(Kind::RaftEngine, Copies::References);
-    }
-
-    #[test]
-    #[cfg(feature = "peers")]
-    fn fjall_reads_back_what_was_written() {
-        writes_are_read_back(Kind::Fjall, Copies::Inline);
-        writes_are_read_back(Kind::Fjall, Copies::References);
+    fn each_peer_reads_back_what_was_written() {
+        for kind in Kind::peers() {
+            writes_are_read_back(kind, Copies::Inline);
+            writes_are_read_back(kind, Copies::References);
+        }
     }
 
     #[test]

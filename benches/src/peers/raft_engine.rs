@@ -2,19 +2,19 @@
 //! memory, lz4 for batches of 8 KiB and more.
 //!
 //! A timeline is a region, its sequences are the region's log indexes, numbered by the caller as
-//! the engine requires: hence the table of last indexes, and hence no two threads may write to one
-//! timeline at a time (the workloads give each its own). Logged: `write(.., sync = false)` returns
-//! after write(2). Synced: after fdatasync; concurrent callers share it in the engine's write
-//! group. It does not sort or merge its data: flush is a sync, compaction only purges old files.
+//! the engine requires (`sequences`); hence no two threads may write to one timeline at a time (the
+//! workloads give each its own). Logged: `write(.., sync = false)` returns after write(2). Synced:
+//! after fdatasync; concurrent callers share it in the engine's write group. It does not sort or
+//! merge its data: flush is a sync, compaction only purges old files.
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
 use raft_engine::{Config, Engine, LogBatch, MessageExt};
 
 use super::raft_entry::RaftEntry;
+use super::sequences::Sequences;
 use super::{Copies, Durability, Found, Peer, Pending, Work};
 use crate::workload::TIMELINES;
 
@@ -45,20 +45,19 @@ thread_local! {
 pub struct RaftEngine {
     engine: Engine,
     copies: Copies,
-    lasts: Vec<AtomicU64>,
+    sequences: Sequences,
 }
 
 impl RaftEngine {
     /// Opens one in an empty directory.
     pub fn open(dir: &Path, copies: Copies) -> Result<RaftEngine> {
         let config = Config { dir: dir.to_string_lossy().into_owned(), ..Config::default() };
-        let lasts = (0..TIMELINES * 2).map(|_| AtomicU64::new(0)).collect();
-        Ok(RaftEngine { engine: Engine::open(config)?, copies, lasts })
+        Ok(RaftEngine { engine: Engine::open(config)?, copies, sequences: Sequences::new() })
     }
 
     /// Adds the scratch's entry to its batch, at the end of `region`; returns its position.
     fn push(&self, scratch: &mut Scratch, region: u32) -> Result<u64> {
-        scratch.entry.index = self.lasts[region as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        scratch.entry.index = self.sequences.next(region);
         scratch
             .batch
             .add_entries::<Format>(u64::from(region), std::slice::from_ref(&scratch.entry))?;
@@ -104,13 +103,12 @@ impl Peer for RaftEngine {
     }
 
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
-        let end = self.lasts[timeline as usize].load(Ordering::Relaxed) + 1;
-        let begin = end.saturating_sub(count as u64).max(1);
+        let newest = self.sequences.newest(timeline, count);
         let mut entries = Vec::with_capacity(count);
         self.engine.fetch_entries_to::<Format>(
             u64::from(timeline),
-            begin,
-            end,
+            newest.start,
+            newest.end,
             None,
             &mut entries,
         )?;
