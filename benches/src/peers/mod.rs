@@ -9,9 +9,13 @@
 #[cfg(feature = "peers")]
 mod fjall;
 #[cfg(feature = "peers")]
+mod lmdb;
+#[cfg(feature = "peers")]
 mod raft_engine;
 #[cfg(feature = "peers")]
 mod raft_entry;
+#[cfg(feature = "peers")]
+mod redb;
 #[cfg(feature = "peers")]
 mod sequences;
 mod strandline;
@@ -159,8 +163,12 @@ pub enum Kind {
     Strandline,
     /// A log engine made for Raft groups: everything is indexed in memory, nothing is sorted.
     RaftEngine,
+    /// A B-tree in a mapped file.
+    Lmdb,
     /// A log-structured merge tree in Rust.
     Fjall,
+    /// A B-tree in Rust.
+    Redb,
 }
 
 impl Kind {
@@ -169,7 +177,9 @@ impl Kind {
         match self {
             Kind::Strandline => "strandline",
             Kind::RaftEngine => "raft-engine",
+            Kind::Lmdb => "lmdb",
             Kind::Fjall => "fjall",
+            Kind::Redb => "redb",
         }
     }
 
@@ -190,7 +200,9 @@ impl Kind {
         Ok(match self {
             Kind::Strandline => Box::new(strandline::Strandline::open(dir)?),
             Kind::RaftEngine => Box::new(raft_engine::RaftEngine::open(dir, copies)?),
+            Kind::Lmdb => Box::new(lmdb::Lmdb::open(dir, copies)?),
             Kind::Fjall => Box::new(fjall::Fjall::open(dir, copies)?),
+            Kind::Redb => Box::new(redb::Redb::open(dir, copies)?),
         })
     }
 

@@ -1,0 +1,126 @@
+//! LMDB, by the crate heed, with default options except the size of its map, which limits the
+//! database.
+//!
+//! Keys are numbered by the caller (`sequences`); stores are databases of one environment. There is
+//! one writer at a time: concurrent callers queue, each for a transaction of its own. Synced: the
+//! default: fdatasync of the changed pages, then a synchronous write of the page that makes them
+//! valid. Logged: `NO_SYNC`: the commit returns after the same writes without the syncs; a power
+//! cut can then damage the whole database. A B-tree is changed in place, and the cache is the
+//! operating system's: flush is a sync, and there is no compaction but by a copy.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, FlagSetMode};
+
+use super::sequences::Sequences;
+use super::{Copies, Durability, Found, Peer, Pending, Work};
+use crate::workload::TIMELINES;
+
+/// Address space that is reserved, of which the file occupies what it needs.
+const MAP_BYTES: usize = 64 << 30;
+
+/// An open environment.
+pub struct Lmdb {
+    env: Env,
+    messages: Database<'static, Bytes, Bytes>,
+    sync: Database<'static, Bytes, Bytes>,
+    copies: Copies,
+    sequences: Sequences,
+    /// What the flags of the environment are set to. A writer holds it for its whole transaction:
+    /// the flags apply to all of them.
+    writing: Mutex<Durability>,
+}
+
+impl Lmdb {
+    /// Opens one in an empty directory.
+    pub fn open(dir: &Path, copies: Copies) -> Result<Lmdb> {
+        let mut options = EnvOpenOptions::new();
+        options.map_size(MAP_BYTES).max_dbs(2);
+        // SAFETY: the directory is a temporary one of this process, and nothing but this
+        // environment opens the mapped file in it.
+        #[allow(unsafe_code, reason = "a mapped file is undefined behavior if others change it")]
+        let env = unsafe { options.open(dir)? };
+        let (messages, sync) = env
+            .create_databases_and_commit(env.write_txn()?, |opener, transaction| {
+                let messages = opener.create_database(transaction, Some("messages"))?;
+                let sync = opener.create_database(transaction, Some("sync"))?;
+                Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit((messages, sync)))
+            })?
+            .commit()
+            .context("the databases were not created")?;
+        let writing = Mutex::new(Durability::Synced);
+        Ok(Lmdb { env, messages, sync, copies, sequences: Sequences::new(), writing })
+    }
+
+    /// Sets the flags of the environment to `wanted`, from `current`.
+    fn set_durability(&self, current: &mut Durability, wanted: Durability) -> Result<()> {
+        if *current == wanted {
+            return Ok(());
+        }
+        let mode = match wanted {
+            Durability::Logged => FlagSetMode::Enable,
+            Durability::Synced => FlagSetMode::Disable,
+        };
+        // SAFETY: one thread at a time may set flags: `current` is the content of a locked mutex.
+        // What `NO_SYNC` leaves to a power cut is the meaning of `Durability::Logged`.
+        #[allow(unsafe_code, reason = "the flags are shared by all threads")]
+        unsafe {
+            self.env.set_flags(EnvFlags::NO_SYNC, mode)?;
+        }
+        *current = wanted;
+        Ok(())
+    }
+}
+
+impl Peer for Lmdb {
+    fn submit(&self, work: Work<'_>, durability: Durability) -> Result<Pending> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_durability(&mut writing, durability)?;
+        let mut transaction = self.env.write_txn()?;
+        match work {
+            Work::Appends(appends) => {
+                for append in appends {
+                    let key = self.sequences.next_key(append.timeline);
+                    self.messages.put(&mut transaction, &key, append.body)?;
+                }
+            }
+            Work::FanOut(fan_out) => {
+                let first = self.sequences.next_key(fan_out.conversation);
+                self.messages.put(&mut transaction, &first, fan_out.body)?;
+                let value = match self.copies {
+                    Copies::Inline => fan_out.body,
+                    Copies::References => &first,
+                };
+                for &user in fan_out.members {
+                    let key = self.sequences.next_key(TIMELINES + user);
+                    self.sync.put(&mut transaction, &key, value)?;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(Pending::Done)
+    }
+
+    fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
+        let transaction = self.env.read_txn()?;
+        let keys = self.sequences.newest_keys(timeline, count);
+        let bounds = (Bound::Included(keys.start.as_slice()), Bound::Excluded(keys.end.as_slice()));
+        let mut found = Found::default();
+        for item in self.messages.rev_range(&transaction, &bounds)? {
+            found.add(item?.1);
+        }
+        Ok(found)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(self.env.force_sync()?)
+    }
+
+    fn compact(&self) -> Result<()> {
+        Ok(())
+    }
+}
