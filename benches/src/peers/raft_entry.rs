@@ -48,7 +48,7 @@ impl Message for RaftEntry {
             match input.read_tag_unpack()? {
                 (INDEX, WireType::WireTypeVarint) => self.index = input.read_uint64()?,
                 (BODY, WireType::WireTypeLengthDelimited) => {
-                    input.read_bytes_into(&mut self.body)?
+                    input.read_bytes_into(&mut self.body)?;
                 }
                 (number, wire_type) => {
                     self.unknown.add_value(number, input.read_unknown(wire_type)?);
