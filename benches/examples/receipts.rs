@@ -60,6 +60,6 @@ pub fn compare(settings: &Settings) -> Result<Table> {
 }
 
 fn main() -> Result<()> {
-    println!("{}", compare(&Settings::from_command_line())?);
-    Ok(())
+    let settings = Settings::from_command_line();
+    settings.show(&compare(&settings)?)
 }

@@ -7,7 +7,7 @@
 //!   meaning of its acknowledgement.
 //! * `drive` runs a feed of work against a peer: threads × work in flight, with latencies.
 //! * `rounds` has the trait of a workload, and alternates its contestants; `workloads` holds W1 to
-//!   W4; `report` prints medians and ratios.
+//!   W4; `report` prints medians and ratios, and `charts` draws them.
 //! * `disk` reads the operating system's counters of written bytes.
 //! * `soak` runs for minutes and measures changes over time.
 //! * `load` speaks RESP to a server, for the binary of that name.
@@ -23,6 +23,7 @@
     reason = "measuring is asking the machine for the time, and for files"
 )]
 
+pub mod charts;
 pub mod disk;
 pub mod drive;
 pub mod load;

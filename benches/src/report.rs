@@ -45,10 +45,10 @@ pub struct Table {
 
 /// The median of some figures and their extremes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(crate) struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
 }
 
 impl Spread {
@@ -72,13 +72,14 @@ impl Display for Spread {
 }
 
 impl Row {
-    fn spread(&self, column: usize) -> Option<Spread> {
+    /// The figures of a column; none without a round.
+    pub(crate) fn spread(&self, column: usize) -> Option<Spread> {
         Spread::of(self.rounds.iter().map(|figures| figures[column]).collect())
     }
 }
 
 /// Three digits, with k or M.
-fn short(figure: f64) -> String {
+pub(crate) fn short(figure: f64) -> String {
     let (scaled, suffix) = match figure.abs() {
         size if size >= 999_500.0 => (figure / 1e6, " M"),
         size if size >= 9_995.0 => (figure / 1e3, " k"),

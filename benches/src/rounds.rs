@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use crate::charts;
 use crate::disk;
 use crate::peers::{Copies, Kind, Peer};
 use crate::report::{Column, Row, Table};
@@ -32,6 +33,9 @@ pub struct Settings {
     /// The parent of the temporary directories: a directory on the disk that is to be measured.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub dir: PathBuf,
+    /// Also draw the compared columns of each table, as SVG files in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub charts: Option<PathBuf>,
 }
 
 fn rounds(text: &str) -> Result<usize> {
@@ -51,6 +55,17 @@ impl Settings {
     /// the process if it is invalid.
     pub fn from_command_line() -> Settings {
         Settings::parse()
+    }
+
+    /// Prints a table on standard output, and draws it if asked to.
+    pub fn show(&self, table: &Table) -> Result<()> {
+        println!("{table}");
+        if let Some(dir) = &self.charts {
+            for file in charts::draw(table, dir)? {
+                eprintln!("{title}: {file}", title = table.title, file = file.display());
+            }
+        }
+        Ok(())
     }
 
     /// `full` at this scale, and at least `least`.
@@ -179,7 +194,8 @@ mod tests {
     }
 
     fn settings(dir: &Path) -> Settings {
-        Settings { peers: vec![Kind::Strandline], rounds: 2, scale: 1.0, dir: dir.to_owned() }
+        let dir = dir.to_owned();
+        Settings { peers: vec![Kind::Strandline], rounds: 2, scale: 1.0, dir, charts: None }
     }
 
     #[test]

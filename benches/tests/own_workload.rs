@@ -31,8 +31,13 @@ fn the_page_shows_the_example() {
 #[test]
 fn the_example_measures_each_engine() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let settings =
-        Settings { peers: Kind::built(), rounds: 2, scale: 0.001, dir: dir.path().to_owned() };
+    let settings = Settings {
+        peers: Kind::built(),
+        rounds: 2,
+        scale: 0.001,
+        dir: dir.path().to_owned(),
+        charts: Some(dir.path().join("charts")),
+    };
     let table = receipts::compare(&settings).expect("a table");
     let labels: Vec<String> = table.rows.iter().map(|row| row.label.clone()).collect();
     let expected: Vec<String> =
@@ -43,5 +48,10 @@ fn the_example_measures_each_engine() {
         let figures = row.rounds.iter().flatten();
         assert!(figures.clone().all(|figure| figure.is_finite() && *figure > 0.0), "{row:?}");
         assert_eq!(figures.count(), 2 * table.columns.len());
+    }
+    settings.show(&table).expect("a chart for each column with ratios");
+    for column in ["receipts-s", "reads-s"] {
+        let file = format!("charts/receipts-1000-in-durable-batches-of-10-{column}.svg");
+        assert!(dir.path().join(&file).is_file(), "{file}");
     }
 }

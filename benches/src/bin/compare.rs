@@ -59,7 +59,7 @@ fn main() -> Result<()> {
             Named::W4 => latest::w4(&settings)?,
         };
         for table in tables {
-            println!("{table}");
+            settings.show(&table)?;
         }
     }
     Ok(())

@@ -190,7 +190,7 @@ mod tests {
     fn each_contestant_of_w2_keeps_as_many_outstanding() {
         let bodies = Bodies::new(1);
         let dir = std::path::PathBuf::new();
-        let settings = Settings { peers: Kind::built(), rounds: 1, scale: 1.0, dir };
+        let settings = Settings { peers: Kind::built(), rounds: 1, scale: 1.0, dir, charts: None };
         for outstanding in [1, 16, 256] {
             let workload = DurableAppends::new(&settings, &bodies, outstanding);
             for contestant in workload.contestants() {
