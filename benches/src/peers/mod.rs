@@ -16,6 +16,8 @@ mod raft_engine;
 mod raft_entry;
 #[cfg(feature = "peers")]
 mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 #[cfg(feature = "peers")]
 mod sequences;
 mod strandline;
@@ -169,6 +171,9 @@ pub enum Kind {
     Fjall,
     /// A B-tree in Rust.
     Redb,
+    /// A log-structured merge tree in C++.
+    #[value(name = "rocksdb")]
+    RocksDb,
 }
 
 impl Kind {
@@ -180,13 +185,28 @@ impl Kind {
             Kind::Lmdb => "lmdb",
             Kind::Fjall => "fjall",
             Kind::Redb => "redb",
+            Kind::RocksDb => "rocksdb",
         }
     }
 
     /// The kinds that this build knows, Strandline first.
     pub fn built() -> Vec<Kind> {
-        let built = |kind: &Kind| *kind == Kind::Strandline || cfg!(feature = "peers");
-        Kind::value_variants().iter().copied().filter(built).collect()
+        Kind::value_variants().iter().copied().filter(|kind| kind.is_built()).collect()
+    }
+
+    fn is_built(self) -> bool {
+        self.feature().is_none_or(|(_, built)| built)
+    }
+
+    /// The feature of the build that it needs, and whether this build has it.
+    fn feature(self) -> Option<(&'static str, bool)> {
+        match self {
+            Kind::Strandline => None,
+            Kind::RocksDb => Some(("rocksdb", cfg!(feature = "rocksdb"))),
+            Kind::RaftEngine | Kind::Lmdb | Kind::Fjall | Kind::Redb => {
+                Some(("peers", cfg!(feature = "peers")))
+            }
+        }
     }
 
     /// The kinds that this build compares Strandline with.
@@ -195,24 +215,26 @@ impl Kind {
     }
 
     /// Opens one in an empty directory.
-    #[cfg(feature = "peers")]
+    #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only peers copy"))]
     pub fn open(self, dir: &Path, copies: Copies) -> Result<Box<dyn Peer>> {
         Ok(match self {
             Kind::Strandline => Box::new(strandline::Strandline::open(dir)?),
+            #[cfg(feature = "peers")]
             Kind::RaftEngine => Box::new(raft_engine::RaftEngine::open(dir, copies)?),
+            #[cfg(feature = "peers")]
             Kind::Lmdb => Box::new(lmdb::Lmdb::open(dir, copies)?),
+            #[cfg(feature = "peers")]
             Kind::Fjall => Box::new(fjall::Fjall::open(dir, copies)?),
+            #[cfg(feature = "peers")]
             Kind::Redb => Box::new(redb::Redb::open(dir, copies)?),
+            #[cfg(feature = "rocksdb")]
+            Kind::RocksDb => Box::new(rocksdb::RocksDb::open(dir, copies)?),
+            #[cfg(not(feature = "rocksdb"))]
+            other => {
+                let (feature, _) = other.feature().expect("every build has Strandline");
+                anyhow::bail!("{} is not in this build: add `--features {feature}`", other.name())
+            }
         })
-    }
-
-    /// Opens one in an empty directory.
-    #[cfg(not(feature = "peers"))]
-    pub fn open(self, dir: &Path, _copies: Copies) -> Result<Box<dyn Peer>> {
-        match self {
-            Kind::Strandline => Ok(Box::new(strandline::Strandline::open(dir)?)),
-            other => anyhow::bail!("{} is not in this build: add `--features peers`", other.name()),
-        }
     }
 }
 
@@ -251,6 +273,15 @@ mod tests {
         for kind in Kind::peers() {
             writes_are_read_back(kind, Copies::Inline);
             writes_are_read_back(kind, Copies::References);
+        }
+    }
+
+    #[test]
+    fn a_kind_of_another_build_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for &kind in Kind::value_variants().iter().filter(|kind| !kind.is_built()) {
+            let error = kind.open(dir.path(), Copies::Inline).err().expect("not in this build");
+            assert!(error.to_string().contains("add `--features "), "{error}");
         }
     }
 
