@@ -2,15 +2,18 @@
 //!
 //! Logged: the ticket resolves after write(2). Synced: after fdatasync. Visible to readers at the
 //! same moment. A fan-out always stores its body once, so `Copies` means nothing here. Names are
-//! made before the clock starts, as an application has them.
+//! made before the clock starts, as an application has them; the list of a conversation's members
+//! is made with the first message to it.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::Result;
-use strandline::{Batch, Engine, Limit, NewStore, Options, Store};
+use strandline::{Batch, Engine, Limit, NewStore, Options, Store, TargetList};
 
 use super::{Durability, Found, Peer, Pending, Work};
-use crate::workload::TIMELINES;
+use crate::workload::{FanOut, TIMELINES};
 
 /// The TTL of `sync`, as the server sets it by default: seven days.
 const SYNC_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -22,6 +25,8 @@ pub struct Strandline {
     sync: Store,
     conversations: Vec<Vec<u8>>,
     users: Vec<Vec<u8>>,
+    /// The members of conversations, which stay the same.
+    members: Mutex<HashMap<u32, TargetList>>,
 }
 
 impl Strandline {
@@ -32,15 +37,27 @@ impl Strandline {
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         let names =
             |kind: &str| (0..TIMELINES).map(|id| format!("{kind}/{id:08}").into_bytes()).collect();
-        Ok(Strandline { engine, messages, sync, conversations: names("c"), users: names("u") })
+        let (conversations, users, members) = (names("c"), names("u"), Mutex::default());
+        Ok(Strandline { engine, messages, sync, conversations, users, members })
     }
 
-    fn batch(&self, work: Work<'_>, durability: Durability) -> Batch {
+    fn members_of(&self, fan_out: &FanOut<'_>) -> Result<TargetList> {
+        let mut lists = self.members.lock().expect("no panic inside");
+        if let Some(list) = lists.get(&fan_out.conversation) {
+            return Ok(list.clone());
+        }
+        let names = fan_out.members.iter().map(|user| self.users[*user as usize].as_slice());
+        let list = self.engine.target_list(names.map(|name| (&self.sync, name)))?;
+        lists.insert(fan_out.conversation, list.clone());
+        Ok(list)
+    }
+
+    fn batch(&self, work: Work<'_>, durability: Durability) -> Result<Batch> {
         let batch = Batch::new().durability(match durability {
             Durability::Logged => strandline::Durability::Os,
             Durability::Synced => strandline::Durability::Disk,
         });
-        match work {
+        Ok(match work {
             Work::Appends(appends) => appends.iter().fold(batch, |batch, append| {
                 batch.append(
                     &self.messages,
@@ -50,28 +67,20 @@ impl Strandline {
             }),
             Work::FanOut(fan_out) => {
                 let conversation = self.conversations[fan_out.conversation as usize].as_slice();
-                // The conversation and then its members, as one range: a fan-out needs the number
-                // of targets in advance.
-                let count = fan_out.members.len() + 1;
-                let targets = (0..count).map(|place| match place.checked_sub(1) {
-                    None => (&self.messages, conversation),
-                    Some(member) => {
-                        (&self.sync, self.users[fan_out.members[member] as usize].as_slice())
-                    }
-                });
-                batch.fan_out(fan_out.body, targets)
+                let members = self.members_of(&fan_out)?;
+                batch.fan_out_to_list(fan_out.body, [(&self.messages, conversation)], &members)
             }
-        }
+        })
     }
 }
 
 impl Peer for Strandline {
     fn submit(&self, work: Work<'_>, durability: Durability) -> Result<Pending> {
-        Ok(Pending::Ticket(self.engine.submit(self.batch(work, durability))?))
+        Ok(Pending::Ticket(self.engine.submit(self.batch(work, durability)?)?))
     }
 
     fn commit(&self, work: Work<'_>, durability: Durability) -> Result<()> {
-        self.engine.commit(self.batch(work, durability))?;
+        self.engine.commit(self.batch(work, durability)?)?;
         Ok(())
     }
 
@@ -81,7 +90,8 @@ impl Peer for Strandline {
         durability: Durability,
         pending: &mut Vec<Pending>,
     ) -> Result<()> {
-        let batches = works.iter().map(|&work| self.batch(work, durability)).collect();
+        let batches = works.iter().map(|&work| self.batch(work, durability));
+        let batches = batches.collect::<Result<_>>()?;
         for ticket in self.engine.submit_all(batches) {
             pending.push(Pending::Ticket(ticket?));
         }

@@ -26,7 +26,7 @@ use crate::ids::{
     BODIES, BodyKey, Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey,
     TimelineRef,
 };
-use crate::timeline::{Floor, Key};
+use crate::timeline::Floor;
 use identity::Content;
 pub(crate) use identity::{original, remembered, stands_for};
 pub(crate) use list::Listed;

@@ -189,10 +189,10 @@ fn repair_records(payload: &mut [u8], count: u32) {
 fn list_sum(record: &[u8], sequences: &[u8]) -> Option<(usize, usize)> {
     let flags = get_u32(record, record_header::FLAGS)?;
     let mut numbers = Reader::new(sequences);
-    for _ in 0..get_u32(record, record_header::SEQUENCES)? + (flags >> 1 & 1) {
+    for _ in 0..u64::from(get_u32(record, record_header::SEQUENCES)?) + u64::from(flags >> 1 & 1) {
         numbers.varint()?;
     }
-    let bytes = numbers.length().filter(|_| flags & 4 != 0)?;
+    let bytes = numbers.length().filter(|bytes| flags & 4 != 0 && *bytes <= record.len())?;
     let behind = record_header::BYTES + sequences.len() + bytes;
     let sum_at = record_header::BYTES + sequences.len() - numbers.rest().len();
     (numbers.rest().len() >= 4 && behind <= record.len()).then_some((bytes, sum_at))
