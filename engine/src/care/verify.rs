@@ -30,7 +30,7 @@ use crate::segment::{
 use crate::state::State;
 use crate::state::view::View;
 use crate::wal;
-use crate::write::apply::Interpreter;
+use crate::write::apply::{Flaw, Interpreter};
 
 /// The maximum number of findings that are listed; further ones are only counted.
 const MOST_FINDINGS: usize = 10_000;
@@ -164,9 +164,8 @@ fn log_damage(state: &State) -> Result<(u64, u64, Vec<Error>)> {
     drop(manifest);
     let mut interpreter = Interpreter::default();
     let tail = wal::replay(&state.dir, &files, checkpoint, true, &mut |lsn, record| {
-        let flawed =
-            |flaw| Error::invalid(format!("a record of the log at {lsn} cannot be read: {flaw}"));
-        interpreter.check(lsn, record).map_err(flawed)
+        let damaged = |flaw: Flaw| wal::damaged_record(&state.dir, &files, lsn, &flaw.to_string());
+        interpreter.check(lsn, record).map_err(damaged)
     })?;
     damage.extend(tail.damage);
     let bytes = files.iter().map(|(_, header)| header.second).sum();

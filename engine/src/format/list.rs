@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Numbers are varints. A record that has a list in full contains these bytes; a later record
-//! refers to it by the lsn of the group and the hash of the bytes. Whoever makes the list computes
-//! its checksum and its hash, once for all records.
+//! refers to it by the lsn of the group and the hash of the bytes. The checksum and the hash are
+//! computed once, for all records with the list.
 
 use std::ops::Range;
 
@@ -39,6 +39,7 @@ impl EncodedList {
             put_name(&mut bytes, target.name);
             names.push((bytes.len() - target.name.len()) as u32..bytes.len() as u32);
         }
+        bytes.shrink_to_fit();
         let (crc, hash) = (crc(Seed::NONE, &bytes), list_hash(&bytes));
         EncodedList { bytes, crc, hash, names }
     }
@@ -70,13 +71,18 @@ pub enum RecordList<'a> {
 
 /// The list of a record that is written.
 #[derive(Clone, Copy, Debug)]
-pub struct NewList<'a> {
-    /// The number of the record's sequences before those of the list.
-    pub after: usize,
-    /// Its bytes, with their checksum, or a reference.
-    pub list: RecordList<'a>,
-    /// The checksum of the bytes of a full list.
-    pub crc: u32,
-    /// Of a reference: the sequences of the earlier record, from which this record's are counted.
-    pub base: &'a [Sequence],
+pub enum NewList<'a> {
+    /// All of it: its bytes and their checksum.
+    Full(&'a [u8], u32),
+    /// That of an earlier record.
+    Earlier {
+        /// The lsn of that record's group.
+        at: Lsn,
+        /// The hash of the list's bytes.
+        hash: u64,
+        /// The number of the record's sequences before those of the list.
+        after: usize,
+        /// The sequences of the earlier record, from which those of this one are counted.
+        base: &'a [Sequence],
+    },
 }

@@ -25,7 +25,8 @@
 //!
 //! Numbers without a type, outside the two headers, are varints. A group is valid if and only if
 //! its header's checksum matches, its lsn is its position, its records fill its payload exactly,
-//! and both checksums of each record match.
+//! all checksums of each record match, and no record has both flags or refers to a group that is
+//! not before its own.
 //!
 //! The sequences of a record are, in this order:
 //! 1. the sequence of each target of each append, in the order of the operations;
@@ -38,7 +39,7 @@
 //!    sequences of its targets are counted from the sequences of that record.
 //!
 //! A record has flag 4 or flag 8 if and only if one of its appends is to the list. With flag 4 the
-//! list stands in the record (`list`). The group that a reference names is at or above the
+//! list is in the record (`list`). The group that a reference names is at or above the
 //! checkpoint, so the log from any checkpoint explains itself.
 //!
 //! An origin is the sequence of the batch's first append, which is among the sequences. Whoever
@@ -180,28 +181,31 @@ impl GroupWriter {
         let NewRecord { time_ms, start_ms, sequences, chosen, list, tail, tail_crc } = *record;
         let start = self.bytes.len();
         self.bytes.resize(start + record_header::BYTES, 0);
-        let (base, after) = list.map_or((&[][..], 0), |list| (list.base, list.after));
+        let (after, base) = match list {
+            Some(NewList::Earlier { after, base, .. }) => (after, base),
+            _ => (0, &[][..]),
+        };
         let (before, rest) = sequences.split_at(after);
-        let (listed, behind) = rest.split_at(base.len());
+        let (listed, rest) = rest.split_at(base.len());
         before.iter().for_each(|sequence| put_varint(&mut self.bytes, *sequence));
         for (sequence, base) in listed.iter().zip(base) {
             put_varint(&mut self.bytes, sequence - base);
         }
-        behind.iter().for_each(|sequence| put_varint(&mut self.bytes, *sequence));
+        rest.iter().for_each(|sequence| put_varint(&mut self.bytes, *sequence));
         let own_start = start_ms != time_ms;
         if own_start {
             put_varint(&mut self.bytes, start_ms);
         }
         let mut flags = if chosen { CHOSEN } else { 0 } | if own_start { OWN_START } else { 0 };
         let mut list_bytes: &[u8] = &[];
-        match list.map(|list| (list.list, list.crc)) {
-            Some((RecordList::Full(bytes), crc)) => {
+        match list {
+            Some(NewList::Full(bytes, crc)) => {
                 put_varint(&mut self.bytes, bytes.len() as u64);
                 self.bytes.extend_from_slice(&crc.to_le_bytes());
                 flags |= LIST;
                 list_bytes = bytes;
             }
-            Some((RecordList::Earlier(at, hash), _)) => {
+            Some(NewList::Earlier { at, hash, .. }) => {
                 put_varint(&mut self.bytes, (self.lsn.0 - at.0) / SECTOR_BYTES);
                 self.bytes.extend_from_slice(&hash.to_le_bytes());
                 flags |= EARLIER_LIST;
@@ -341,17 +345,17 @@ pub fn decode_records(
     rest.is_empty().then_some(records)
 }
 
-/// The list of a record in the group at `lsn`, or its reference to one. `behind`: the bytes after
+/// The list of a record in the group at `lsn`, or its reference to one. `rest`: the bytes after
 /// the sequences.
 fn decode_record_list<'a>(
     numbers: &mut Reader<'_>,
     kind: u32,
-    behind: &'a [u8],
+    rest: &'a [u8],
     lsn: Lsn,
 ) -> Option<RecordList<'a>> {
     match kind {
         LIST => {
-            let bytes = behind.get(..numbers.length()?)?;
+            let bytes = rest.get(..numbers.length()?)?;
             (crc(Seed::NONE, bytes) == numbers.u32()?).then_some(RecordList::Full(bytes))
         }
         EARLIER_LIST => {

@@ -10,6 +10,21 @@ use std::collections::BTreeMap;
 use crate::ids::{Lsn, Sequence};
 use crate::timeline::{Changes, Edit, EditSides, Floor, RemovedSides, edit_sides, removed_sides};
 
+/// The published part of a memtable: a reader ignores everything above the watermark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// The lsn below which groups are visible: those that start below it.
+    pub lsn: Lsn,
+    /// The body number below which bodies are visible: those of the visible groups.
+    pub bodies: u32,
+}
+
+impl Watermark {
+    /// Everything in a memtable: for readers of a sealed one, and for the threads that change or
+    /// flush it.
+    pub const ALL: Watermark = Watermark { lsn: Lsn(u64::MAX), bodies: u32::MAX };
+}
+
 /// One change, and the data to undo it.
 #[derive(Debug)]
 pub struct Undone {

@@ -25,8 +25,9 @@ pub struct KnownList {
 }
 
 impl KnownList {
+    /// Its memory, with its place in the table.
     fn memory_bytes(&self) -> usize {
-        size_of::<KnownList>()
+        2 * size_of::<KnownList>()
             + self.bytes.len()
             + size_of_val(self.slots.as_slice())
             + size_of_val(self.sequences.as_slice())
@@ -38,17 +39,21 @@ impl KnownList {
 pub(super) struct Lists(HashMap<u64, Arc<KnownList>>);
 
 impl Lists {
-    /// Adds a list, unless one with its hash is known: of several in a group, the first counts.
-    /// Returns the memory that it takes.
+    /// Adds a list. Of several with the same hash in a group, the first counts; one of a later
+    /// group replaces it. Returns the memory that it takes.
     pub fn add(&mut self, list: KnownList) -> usize {
+        let bytes = list.memory_bytes();
         match self.0.entry(list.hash) {
-            Entry::Occupied(_) => 0,
-            Entry::Vacant(place) => {
-                let bytes = list.memory_bytes();
-                place.insert(Arc::new(list));
-                bytes
-            }
+            Entry::Occupied(known) if known.get().at == list.at => return 0,
+            Entry::Occupied(mut known) => drop(known.insert(Arc::new(list))),
+            Entry::Vacant(place) => drop(place.insert(Arc::new(list))),
         }
+        bytes
+    }
+
+    /// Forgets all lists.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 
     /// The list with these bytes.
@@ -57,5 +62,28 @@ impl Lists {
             std::ptr::eq(known.bytes.as_ptr(), bytes.as_ptr()) || known.bytes == bytes
         };
         self.0.get(&hash).filter(is_it)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(at: u64, bytes: &'static [u8]) -> KnownList {
+        let (slots, sequences) = (Vec::new(), Vec::new());
+        KnownList { at: Lsn(at), hash: 7, bytes: Bytes::from_static(bytes), slots, sequences }
+    }
+
+    #[test]
+    fn of_lists_with_one_hash_the_first_of_a_group_and_the_last_group_count() {
+        let mut lists = Lists::default();
+        assert!(lists.add(list(512, b"one")) > 0);
+        assert_eq!(lists.add(list(512, b"two")), 0);
+        assert!(lists.find(7, b"one").is_some() && lists.find(7, b"two").is_none());
+        lists.add(list(1024, b"two"));
+        assert!(lists.find(7, b"two").is_some_and(|known| known.at == Lsn(1024)));
+        assert!(lists.find(7, b"one").is_none() && lists.find(8, b"two").is_none());
+        lists.clear();
+        assert!(lists.find(7, b"two").is_none());
     }
 }

@@ -40,7 +40,7 @@ use parking_lot::RwLock;
 
 pub use group::{Body, Effect, Group};
 use history::Undone;
-pub use history::{edited_without, removed_without};
+pub use history::{Watermark, edited_without, removed_without};
 pub use list::KnownList;
 use list::Lists;
 pub use slot::Slot;
@@ -76,21 +76,6 @@ impl SlotId {
     pub fn place(self) -> (usize, usize) {
         (self.shard as usize, self.slot as usize)
     }
-}
-
-/// The published part of a memtable: a reader ignores everything above the watermark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watermark {
-    /// The lsn below which groups are visible: those that start below it.
-    pub lsn: Lsn,
-    /// The body number below which bodies are visible: those of the visible groups.
-    pub bodies: u32,
-}
-
-impl Watermark {
-    /// Everything in a memtable: for readers of a sealed one, and for the threads that change or
-    /// flush it.
-    pub const ALL: Watermark = Watermark { lsn: Lsn(u64::MAX), bodies: u32::MAX };
 }
 
 /// A memtable's knowledge of a timeline.
@@ -175,6 +160,7 @@ impl Memtable {
     /// Seals the memtable: it takes no more groups, and its part of the log ends at `to`.
     pub fn seal(&self, to: Lsn) {
         self.to.set(to).expect("a memtable is sealed once");
+        self.forget_lists();
     }
 
     /// Its approximate size in memory.
@@ -234,6 +220,11 @@ impl Memtable {
         let shard = Memtable::shard_of(key.hash);
         let slot = self.shards[shard as usize].read().find(key)?;
         Some(SlotId { shard, slot })
+    }
+
+    /// Forgets all lists: no later record refers to them.
+    pub fn forget_lists(&self) {
+        self.lists.write().clear();
     }
 
     /// The list of targets with these bytes, if a record in its part of the log has it in full.

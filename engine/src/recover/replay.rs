@@ -2,7 +2,8 @@
 //!
 //! A record is applied completely or not at all, except for its operations on stores that were
 //! dropped since. A record that contradicts the state is damage: it refuses an open for writing. A
-//! read-only open continues after damage, and keeps the position of each timeline's last entry:
+//! read-only open continues after damage: it applies a record whose list is lost to the timelines
+//! that the record names, and it keeps the position of each timeline's last entry:
 //! since sequences are dense, an entry after the damage shows whether entries before it are
 //! missing. A replayed memtable may be larger than the limit: it takes what was in the active and
 //! the sealed memtables before.
@@ -16,7 +17,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::format::manifest::Live;
-use crate::format::wal::{Record, WAL_HEADER_BYTES};
+use crate::format::wal::Record;
 use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::memtable::{Body, Effect, Group, Memtable, SlotId};
 use crate::read::reading::Reading;
@@ -24,7 +25,7 @@ use crate::state::view::View;
 use crate::timeline::{End, Floor, Key};
 use crate::vfs::Dir;
 use crate::wal::{self, Files, Tail};
-use crate::write::apply::{Interpreter, Named, Sink};
+use crate::write::apply::{Flaw, Interpreter, Named, Sink};
 use crate::write::sequence::Allocator;
 
 /// Reads the log from `from` on.
@@ -35,17 +36,9 @@ pub fn replay(dir: &Dir, log: &Files, from: Lsn, replay: &mut Replay) -> Result<
 }
 
 fn damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {
-    let file = log.iter().rev().find(|(file, _)| file.start <= lsn).map(|(file, _)| *file);
-    match (what, file) {
-        (Wrong::Failed(error), _) => error,
-        (Wrong::Record(what), Some(file)) => {
-            let path = dir.path_of(&wal::file_name(file.number));
-            let what = format!("a record of the group cannot be replayed: {what}");
-            Error::corrupt(path, WAL_HEADER_BYTES + (lsn.0 - file.start.0), what)
-        }
-        (Wrong::Record(what), None) => {
-            Error::invalid(format!("a record of the group at {lsn} cannot be replayed: {what}"))
-        }
+    match what {
+        Wrong::Failed(error) => error,
+        Wrong::Record(what) => wal::damaged_record(dir, log, lsn, &what),
     }
 }
 
@@ -130,9 +123,13 @@ impl Replay {
         let tail = Bytes::copy_from_slice(record.tail);
         self.group.hold(tail.len());
         let mut interpreter = std::mem::take(&mut self.interpreter);
-        let applied = interpreter.apply(self.at, record, &tail, false, self);
+        let in_part = self.continue_after_damage;
+        let applied = interpreter.apply(self.at, record, &tail, in_part, self);
         self.interpreter = interpreter;
-        applied.map_err(|flaw| Wrong::Record(flaw.to_string()))?;
+        let lost = match applied {
+            Err(flaw @ Flaw::ListLost(_)) if in_part => Some(flaw),
+            applied => applied.map(|()| None).map_err(|flaw| Wrong::Record(flaw.to_string()))?,
+        };
         self.wrong.take().map_or(Ok(()), Err)?;
         // The open makes replayed groups durable before it serves them. Nothing reads yet, so no
         // history is needed: all of it is settled.
@@ -141,7 +138,7 @@ impl Replay {
         self.own_starts |= record.start_ms != record.time_ms;
         self.allocator.settle();
         self.last_time_ms = self.last_time_ms.max(record.time_ms);
-        Ok(())
+        lost.map_or(Ok(()), |flaw| Err(Wrong::Record(flaw.to_string())))
     }
 
     /// Seals the memtable, as the commit path does if lifetimes begin earlier than the previous

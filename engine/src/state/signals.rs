@@ -45,6 +45,7 @@ pub struct Progress {
 struct ProgressState {
     changes: u64,
     ended: bool,
+    flush_attempts: u64,
     flush_failure: Option<Error>,
 }
 
@@ -59,9 +60,15 @@ impl Progress {
     pub fn flush_outcome(&self, failure: Option<Error>) {
         let mut state = self.state.lock();
         state.changes += 1;
+        state.flush_attempts += 1;
         state.flush_failure = failure;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The number of flushes that succeeded or failed so far.
+    pub fn flush_attempts(&self) -> u64 {
+        self.state.lock().flush_attempts
     }
 
     /// The failure of the last flush, if it failed.

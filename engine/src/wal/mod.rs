@@ -48,7 +48,8 @@ mod writer;
 use prepare::PREPARED_NAME;
 pub use prepare::Preparer;
 pub use reader::{
-    Files, Tail, TornTail, WalFile, check_last, files, is_end_missing, is_file, replay,
+    Files, Tail, TornTail, WalFile, check_last, damaged_record, files, is_end_missing, is_file,
+    replay,
 };
 pub use writer::{Wal, create};
 

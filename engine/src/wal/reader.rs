@@ -98,6 +98,19 @@ pub fn check_last(dir: &Dir, wanted: FileNumber, files: &Files) -> Result<()> {
     Err(Error::corrupt(path, 0, "the manifest needs this log file, but it is missing: restore it"))
 }
 
+/// The error for a record of the group at `lsn` that cannot be applied.
+pub fn damaged_record(dir: &Dir, files: &Files, lsn: Lsn, what: &str) -> Error {
+    let file = files.iter().rev().map(|(file, _)| file).find(|file| file.start <= lsn);
+    let what = format!("a record of the group cannot be applied: {what}");
+    match file {
+        Some(file) => {
+            let at = WAL_HEADER_BYTES + (lsn.0 - file.start.0);
+            Error::corrupt(dir.path_of(&file_name(file.number)), at, what)
+        }
+        None => Error::invalid(format!("at {lsn}: {what}")),
+    }
+}
+
 /// Whether the last log file is known by its name only, in the directory or in the manifest.
 pub fn is_end_missing(names: &[String], wanted: FileNumber, files: &Files) -> bool {
     let highest = names.iter().filter_map(|name| is_file(name)).max().unwrap_or(0);

@@ -185,7 +185,9 @@ impl Wal {
             second: if needed <= prepared_bytes {
                 prepared_bytes
             } else {
-                needed.max(self.next_file_bytes())
+                // Twice, since what the group needs is a bound far above what it takes: the next
+                // group has space too.
+                needed.max((2 * needed).min(self.file_bytes)).max(self.next_file_bytes())
             },
             third: 0,
         };

@@ -146,8 +146,7 @@ impl Environment for Active {
 
     fn make_space(&self) {
         if !self.state.reserve.give_back() {
-            // Its failure is not one of the batches': they are tried again.
-            let _flushed = self.wait_for_flush(1, &mut false);
+            self.wait_for_flush_attempt();
         }
     }
 

@@ -135,8 +135,8 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
     {
         let RecordFacts { time_ms, start_ms, given, tail, .. } = self.facts;
         match operation {
-            Operation::Append { body, stamped, lifetime_ms, targets, .. } => {
-                self.append(body, stamped, lifetime_ms, targets.into_iter());
+            Operation::Append { body, stamped, listed, lifetime_ms, targets } => {
+                self.append(body, (stamped, listed), lifetime_ms, targets.into_iter());
             }
             Operation::Trim { timeline, floor } => self.change(timeline, Effect::Trim(floor)),
             Operation::Remove { timeline, ranges } => self.change(timeline, Effect::Remove(ranges)),
@@ -157,7 +157,7 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
     fn append<'a>(
         &mut self,
         body: Range<usize>,
-        stamped: bool,
+        (stamped, listed): (bool, bool),
         lifetime_ms: u64,
         targets: impl ExactSizeIterator<Item = TimelineRef<'a>>,
     ) {
@@ -167,7 +167,8 @@ impl<S: Sink, Q: Iterator<Item = Sequence>> Applying<'_, '_, S, Q> {
         }
         let times = Times::new(time_ms, start_ms, lifetime_ms);
         let bytes = if stamped { stamped_body(tail, body, given) } else { tail.slice(body) };
-        let is_shared = targets.len() > 1;
+        // Also if the list is lost: a change of the body must find the entries that are left.
+        let is_shared = targets.len() > 1 || listed;
         self.sink.body(Body { times, bytes, place: self.places.next(), is_shared }, stamped);
         for timeline in targets {
             let sequence = self.sequences.next().expect(COUNTED);
@@ -199,16 +200,21 @@ fn stamped_body(tail: &Bytes, body: Range<usize>, given: &[Sequence]) -> Bytes {
 pub enum Flaw {
     /// The record itself; nothing of it is applied.
     Record(&'static str),
-    /// The record that has its list is lost: only the timelines that it names are known.
-    ListLost,
+    /// The record that has its list, in the group at this lsn, is lost: only the timelines that it
+    /// names are known.
+    ListLost(Lsn),
 }
 
 impl std::fmt::Display for Flaw {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(match self {
-            Flaw::Record(what) => what,
-            Flaw::ListLost => "the earlier record that has the list of its targets is lost",
-        })
+        match self {
+            Flaw::Record(what) => out.write_str(what),
+            Flaw::ListLost(at) => write!(
+                out,
+                "the list of its targets, which a record at {at} had, is lost; only the timelines \
+                 that it names itself are known"
+            ),
+        }
     }
 }
 
@@ -243,7 +249,8 @@ impl Interpreter {
             decode_tail(tail).ok_or(Flaw::Record("its operations cannot be read"))?;
         let mut sequences = record.sequences.clone();
         let resolved = resolve(&mut self.lists, at, record, &mut operations, &mut sequences);
-        if resolved.is_err_and(|flaw| flaw != Flaw::ListLost || !in_part) {
+        let is_lost = matches!(resolved, Err(Flaw::ListLost(_)));
+        if resolved.is_err() && !(is_lost && in_part) {
             return resolved;
         }
         let (appends, _) = count_sequences(&operations);
@@ -309,7 +316,7 @@ fn resolve<'l>(
             let lists: &'l HashMap<_, _> = lists;
             let Some(known) = lists.get(&(earlier, hash)) else {
                 sequences.drain(listed);
-                return Err(Flaw::ListLost);
+                return Err(Flaw::ListLost(earlier));
             };
             if known.sequences.len() != count {
                 return Err(COUNT);
@@ -442,8 +449,8 @@ mod tests {
         batch.id(b"id").prepare(Instance(0), &Options::default(), &hasher).ok()
     }
 
-    /// The sequences of a batch and of the timelines that it changes, as the commit path gives them:
-    /// one after the other, in each timeline.
+    /// The sequences of a batch and of the timelines that it changes, as the commit path gives
+    /// them: one after the other, in each timeline.
     fn given(batch: &Prepared) -> (Vec<Sequence>, Vec<Sequence>) {
         let mut last: BTreeMap<Vec<u8>, Sequence> = BTreeMap::new();
         let mut sequences = Vec::new();

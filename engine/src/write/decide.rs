@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::entry::{Receipt, Sequences};
 use crate::error::{Error, Result};
 use crate::format::ids::IdRecord;
-use crate::format::list::{NewList, RecordList};
+use crate::format::list::NewList;
 use crate::format::wal::{GroupWriter, NewRecord};
 use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs};
 use crate::memtable::{Body, Effect, Group, KnownList, Memtable, SlotId};
@@ -199,7 +199,7 @@ impl<K: Known> Decision<'_, '_, K> {
         slots.clear();
         self.add_slots(batch.named(), self.hints(submitted, &submitted.hints), slots)?;
         let Some(Listed { after, list, .. }) = &batch.list else { return Ok(None) };
-        let behind = slots.split_off(*after);
+        let of_changes = slots.split_off(*after);
         let known = memtable.list(list.hash(), list.bytes());
         if let Some(known) = &known {
             slots.extend_from_slice(&known.slots);
@@ -207,7 +207,7 @@ impl<K: Known> Decision<'_, '_, K> {
             let hints = self.hints(submitted, &submitted.list_hints);
             self.add_slots(list.keys(), hints, slots)?;
         }
-        slots.extend_from_slice(&behind);
+        slots.extend_from_slice(&of_changes);
         Ok(known)
     }
 
@@ -356,11 +356,12 @@ impl<K: Known> Decision<'_, '_, K> {
 /// A batch's list as its record has it.
 fn list_of_record<'a>(listed: &'a Listed, known: Option<&'a KnownList>) -> NewList<'a> {
     let Listed { after, list, .. } = listed;
-    let (list, crc, base) = match known {
-        Some(known) => (RecordList::Earlier(known.at, known.hash), 0, known.sequences.as_slice()),
-        None => (RecordList::Full(list.bytes()), list.crc(), [].as_slice()),
-    };
-    NewList { after: *after, list, crc, base }
+    match known {
+        Some(KnownList { at, hash, sequences, .. }) => {
+            NewList::Earlier { at: *at, hash: *hash, after: *after, base: sequences }
+        }
+        None => NewList::Full(list.bytes(), list.crc()),
+    }
 }
 
 /// Collects the data that a group applies to the memtable, by slot.

@@ -24,14 +24,17 @@ impl Active {
         if is_full || !self.memtable.may_start_at(start_ms) {
             took_long = true;
             let mut has_waited = false;
-            match self.wait_for_flush(MAX_SEALED, &mut has_waited) {
+            match self.wait_for_flush(&mut has_waited) {
                 Ok(()) => {
                     self.wait_for_merge(&mut has_waited);
                     self.seal_memtable()?;
                 }
                 // Only changes that free space are accepted in this case, into a memtable that is
-                // above its size.
-                Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {}
+                // above its size. A replay may seal here, since a start may be lower than the one
+                // before it: later records must not refer to lists before this position.
+                Err(Error::DiskFull { .. }) if self.state.reserve.is_out() => {
+                    self.memtable.forget_lists();
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -79,11 +82,25 @@ impl Active {
         })
     }
 
-    /// Waits until fewer than `sealed` memtables wait to be flushed. An error if the flush failed.
-    pub(super) fn wait_for_flush(&self, sealed: usize, has_waited: &mut bool) -> Result<()> {
+    /// Waits until the flush that is under way, if there is one, has succeeded or failed.
+    pub(super) fn wait_for_flush_attempt(&self) {
+        let (attempts, mut has_waited) = (self.state.progress.flush_attempts(), false);
         loop {
             let seen = self.state.progress.changes();
-            if self.state.view.load().sealed.len() < sealed {
+            let is_over = self.state.progress.flush_attempts() != attempts
+                || self.state.view.load().sealed.is_empty()
+                || self.state.poison.check().is_err();
+            if is_over {
+                return;
+            }
+            self.stall(seen, &mut has_waited);
+        }
+    }
+
+    fn wait_for_flush(&self, has_waited: &mut bool) -> Result<()> {
+        loop {
+            let seen = self.state.progress.changes();
+            if self.state.view.load().sealed.len() < MAX_SEALED {
                 return Ok(());
             }
             if let Some(failure) = self.state.progress.flush_failure() {
@@ -132,7 +149,7 @@ impl Active {
     /// Seals the active memtable and changes to a new log file: after the flush, everything live on
     /// the disk is in segments.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
-        self.wait_for_flush(MAX_SEALED, &mut false)?;
+        self.wait_for_flush(&mut false)?;
         self.seal_memtable()?;
         let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
         self.in_use(file);

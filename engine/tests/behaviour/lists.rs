@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use strandline::vfs::Dir;
-use strandline::vfs::simulated::SimulatedDisk;
+use strandline::vfs::simulated::{Image, SimulatedDisk};
 use strandline::{
     Batch, Durability, Engine, Error, Limit, Options, Receipt, Store, TargetList, World, salvage_in,
 };
@@ -162,6 +162,56 @@ fn a_list_belongs_to_its_engine_and_a_batch_has_one_with_a_named_timeline() {
     assert_eq!(own.sequences, [1; MEMBERS + 1], "nothing of the refused ones was given");
 }
 
+/// The disk, with one bit of the first name of the list changed in the log: the first record that
+/// has it is damaged.
+fn without_the_list(disk: &SimulatedDisk) -> Image {
+    let mut image = disk.contents();
+    let name = members().swap_remove(0);
+    let find = |bytes: &Vec<u8>| bytes.windows(name.len()).position(|piece| piece == name);
+    let log = image.files.iter_mut().filter(|(file, _)| file.starts_with("wal-"));
+    let found: Vec<_> = log.filter_map(|(_, bytes)| Some((find(bytes)?, bytes))).collect();
+    assert_eq!(found.len(), 1);
+    found.into_iter().for_each(|(at, bytes)| bytes[at] ^= 1);
+    image
+}
+
+#[test]
+fn a_read_only_open_without_the_list_shows_what_records_name_and_changes_of_the_right_bodies() {
+    let house = house();
+    let (engine, store) = house.open();
+    let list = list_of(&engine, &store);
+    let edit = |name: &[u8], sequence, body: &[u8]| {
+        let key = store.body_of(name, sequence).expect("reads").expect("it is shared");
+        engine.commit(Batch::new().edit_body(key, [&store], body)).expect("commits");
+    };
+    engine.commit(message(&store, &list, b"with the list")).expect("commits");
+    // One group, so that the place of the second body depends on the first record.
+    let two = Batch::new().fan_out(b"two", [(&store, b"a".as_slice()), (&store, b"b")]);
+    for ticket in engine.submit_all(vec![message(&store, &list, b"one"), two]) {
+        ticket.and_then(strandline::Ticket::wait).expect("commits");
+    }
+    edit(b"room", 2, b"one, edited");
+    edit(b"a", 1, b"two, edited");
+    engine.commit(message(&store, &list, b"three")).expect("commits");
+    let disk = SimulatedDisk::from_image(&without_the_list(&house.disk));
+    let open = |read_only| {
+        let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: house.clock.clone() };
+        Engine::open_in(world, Options { read_only, ..house.options.clone() })
+    };
+    assert!(open(false).is_err(), "the log is damaged");
+    let engine = open(true).expect("opens");
+    let lost = engine.damage().iter().filter(|error| error.to_string().contains("is lost"));
+    assert_eq!(lost.count(), 2, "{:?}", engine.damage());
+    let left = read(&engine);
+    let of = |name: &[u8]| {
+        let (_, rows) = left.iter().find(|(known, _)| known == name).expect("is listed");
+        rows.iter().map(|(sequence, body)| (*sequence, body.as_slice())).collect::<Vec<_>>()
+    };
+    assert_eq!(of(b"room"), [(2, b"one, edited".as_slice()), (3, b"three")]);
+    assert_eq!(of(b"a"), [(1, b"two, edited".as_slice())]);
+    assert_eq!(of(b"b"), [(1, b"two, edited".as_slice())]);
+}
+
 #[test]
 fn a_salvage_without_the_list_keeps_what_a_record_names_and_says_so() {
     let disk = SimulatedDisk::new();
@@ -176,23 +226,12 @@ fn a_salvage_without_the_list_keeps_what_a_record_names_and_says_so() {
     for number in 0..4 {
         engine.commit(message(&store, &list, format!("{number}").as_bytes())).expect("commits");
     }
-    let mut image = disk.contents();
+    let image = without_the_list(&disk);
     drop((engine, store));
-    // The first record has the list: one byte of the first name is changed.
-    let name = members().swap_remove(0);
-    let log = image.files.iter_mut().filter(|(file, _)| file.starts_with("wal-"));
-    let mut damaged = 0;
-    for (_, bytes) in log {
-        if let Some(at) = bytes.windows(name.len()).position(|piece| piece == name) {
-            bytes[at] ^= 1;
-            damaged += 1;
-        }
-    }
-    assert_eq!(damaged, 1);
     let (from, to) = (SimulatedDisk::from_image(&image), SimulatedDisk::new());
     let [source, target] = [&from, &to].map(|disk| Dir::new(Arc::new(disk.clone())));
     let salvage = salvage_in(&source, &target, &[]).expect("salvages");
-    let phrase = "has the list of its targets is lost";
+    let phrase = "the list of its targets";
     let said = salvage.findings.iter().filter(|found| found.what.contains(phrase)).count();
     assert_eq!(said, 3, "{:?}", salvage.findings);
     let world = World { dir: target, clock: clock.clone() };

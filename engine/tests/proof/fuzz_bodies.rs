@@ -11,7 +11,7 @@ use strandline::format::checksum::{Seed, crc};
 use strandline::format::filter::filter;
 use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION, file_header};
 use strandline::format::index::{End, Footer, RunBlock, RunBlocks, TimelineEntry};
-use strandline::format::list::{EncodedList, NewList, RecordList};
+use strandline::format::list::{EncodedList, NewList};
 use strandline::format::manifest::{self, Copies, Live, SegmentRecord, StoreRecord};
 use strandline::format::run::{RunWriter, SharedBody, Times, put_shared_body};
 use strandline::format::slots::SlotsWriter;
@@ -77,9 +77,8 @@ fn group() -> Vec<u8> {
     group.start(Lsn(512));
     let targets = [TimelineRef { store: StoreId(2), name: b"u/3" }];
     let EncodedList { bytes, crc: sum, hash, .. } = EncodedList::new(&targets);
-    let new = |list, crc| Some(NewList { after: 2, list, crc, base: &[] });
-    let lists =
-        [None, new(RecordList::Full(&bytes), sum), new(RecordList::Earlier(Lsn(0), hash), 0)];
+    let earlier = NewList::Earlier { at: Lsn(0), hash, after: 2, base: &[] };
+    let lists = [None, Some(NewList::Full(&bytes, sum)), Some(earlier)];
     for (list, time_ms) in lists.into_iter().zip(1..) {
         let tail = tail(list.is_some());
         group.record(&NewRecord {

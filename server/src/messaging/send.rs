@@ -164,7 +164,7 @@ impl Messaging {
     }
 
     /// The sync timelines of all members as a list, which stays with the conversation. `None`: a
-    /// name is not allowed; the batch that names it says so.
+    /// name is not allowed, or they are too many; the batch that names them says so.
     fn inboxes_of<'a>(&self, audience: &Audience<'a>) -> Option<&'a TargetList> {
         let make = || {
             let names = audience.inboxes();

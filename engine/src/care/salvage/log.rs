@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::bodies::ChangedBodies;
 use crate::care::finding::Finding;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::manifest::Live;
 use crate::format::run::SharedBody;
 use crate::format::wal::Record;
@@ -60,10 +60,13 @@ impl SalvagedLog {
         let checkpoint = live.map_or(start, |live| live.checkpoint);
         let mut log = SalvagedLog::default();
         let replayed = wal::replay(source, &files, checkpoint, true, &mut |lsn, record| {
-            let flawed = |flaw| {
-                Error::invalid(format!("a record of the log at {lsn} cannot be read: {flaw}"))
-            };
-            log.record(lsn, record).map_err(flawed)
+            match log.record(lsn, record) {
+                // Without a checkpoint, records are read that refer to files that were not needed
+                // any more: their entries are in segments.
+                Err(Flaw::ListLost(at)) if live.is_none() && at < start => Ok(()),
+                Err(flaw) => Err(wal::damaged_record(source, &files, lsn, &flaw.to_string())),
+                Ok(()) => Ok(()),
+            }
         });
         match replayed {
             Ok(tail) => damage.extend(tail.damage),

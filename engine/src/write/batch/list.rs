@@ -1,8 +1,9 @@
 //! A list of timelines that many fan-outs have as targets: encoded, checksummed and hashed once.
 //!
 //! The first fan-out to a list after each seal of the memtable writes it to the log in full, and
-//! the memtable remembers its slots; the records of later ones refer to it. So neither the names
-//! nor their hashes cost anything for each message.
+//! the memtable remembers its slots; the records of later ones refer to it. So a commit neither
+//! writes the names nor looks them up again. Only a batch with an id of its own content hashes them
+//! (`identity`).
 //!
 //! This file does not know which memtable remembers a list.
 

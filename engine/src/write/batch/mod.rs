@@ -111,9 +111,8 @@ impl Batch {
         self.append_to(body, targets.into_iter(), None)
     }
 
-    /// The same, to these timelines, at least one, and then to those of a list. A batch has at most
-    /// one list. After the first batch with it, a list costs about a byte for each target in the
-    /// log.
+    /// The same, to these timelines, at least one, and then to those of a list, of which a batch
+    /// has at most one. After its first use a list costs the log about a byte for each target.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

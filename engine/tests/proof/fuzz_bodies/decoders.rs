@@ -134,9 +134,9 @@ fn records_of(mut payload: Vec<u8>, count: u32) {
     group.start(PLACE);
     for record in &records {
         let full = |bytes: &[u8]| crc(Seed::NONE, bytes);
-        let list = record.list.map(|list| {
-            let crc = if let RecordList::Full(bytes) = list { full(bytes) } else { 0 };
-            NewList { after: 0, list, crc, base: &[] }
+        let list = record.list.map(|list| match list {
+            RecordList::Full(bytes) => NewList::Full(bytes, full(bytes)),
+            RecordList::Earlier(at, hash) => NewList::Earlier { at, hash, after: 0, base: &[] },
         });
         group.record(&NewRecord {
             time_ms: record.time_ms,
