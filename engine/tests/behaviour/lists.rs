@@ -136,8 +136,8 @@ fn a_list_of_a_refused_group_is_not_referred_to() {
     assert!(matches!(refused, Some(Error::DiskFull { .. })), "{refused:?}");
     house.disk.set_capacity(None);
     store.append(b"other", b"takes the place of the refused group").expect("appends");
-    let last = engine.commit(message(&store, &list, b"y")).expect("commits").sequences[0];
-    assert!(last > given);
+    let next = engine.commit(message(&store, &list, b"y")).expect("commits").sequences[0];
+    assert!(next > given);
     let disk = SimulatedDisk::from_image(&house.disk.contents());
     let world = World { dir: Dir::new(Arc::new(disk)), clock: house.clock.clone() };
     let again = Engine::open_in(world, house.options.clone()).expect("opens");
@@ -200,8 +200,8 @@ fn a_read_only_open_without_the_list_shows_what_records_name_and_changes_of_the_
     };
     assert!(open(false).is_err(), "the log is damaged");
     let engine = open(true).expect("opens");
-    let lost = engine.damage().iter().filter(|error| error.to_string().contains("is lost"));
-    assert_eq!(lost.count(), 2, "{:?}", engine.damage());
+    let reported = engine.damage().iter().filter(|error| error.to_string().contains("is lost"));
+    assert_eq!(reported.count(), 2, "{:?}", engine.damage());
     let left = read(&engine);
     let of = |name: &[u8]| {
         let (_, rows) = left.iter().find(|(known, _)| known == name).expect("is listed");
