@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
         Some(u64::from_le_bytes(self.bytes(8)?.try_into().ok()?))
     }
 
-    /// A varint that fits 64 bits.
+    /// A varint that fits 64 bits, in its shortest form: each number has one encoding.
     #[inline]
     pub fn varint(&mut self) -> Option<u64> {
         // Nearly all numbers in a block are below 128.
@@ -106,7 +106,8 @@ impl<'a> Reader<'a> {
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
-                return Some(value);
+                // The first byte has its top bit set, so a last byte of zero adds nothing.
+                return (byte != 0).then_some(value);
             }
         }
         None
@@ -157,6 +158,15 @@ mod tests {
             while reader.varint().is_some() {}
             let _ = Reader::new(&bytes).piece();
             let _ = Reader::new(&bytes).name();
+        }
+    }
+
+    #[test]
+    fn a_varint_that_is_longer_than_its_number_needs_is_refused() {
+        assert_eq!(Reader::new(&[0x00]).varint(), Some(0));
+        assert_eq!(Reader::new(&[0xE4, 0x01]).varint(), Some(228));
+        for longer in [&[0x80, 0x00][..], &[0xE4, 0x00], &[0xE4, 0x80, 0x00]] {
+            assert_eq!(Reader::new(longer).varint(), None, "{longer:?}");
         }
     }
 
