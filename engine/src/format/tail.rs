@@ -257,7 +257,7 @@ fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Opt
             Operation::Remove { timeline, ranges }
         }
         EDIT => Operation::Edit {
-            timeline: decode_timeline(reader)?,
+            timeline: decode_object(reader)?,
             sequence: reader.varint()?,
             body: bodies.get(reader.length()?)?.clone(),
         },
@@ -270,7 +270,43 @@ fn decode_operation<'a>(reader: &mut Reader<'a>, bodies: &[Range<usize>]) -> Opt
     })
 }
 
-/// A timeline: its store id and its name.
+/// A timeline: its store id and its name. The empty name is none of its names.
 pub fn decode_timeline<'a>(reader: &mut Reader<'a>) -> Option<TimelineRef<'a>> {
+    decode_object(reader).filter(|timeline| !timeline.name.is_empty())
+}
+
+/// What an edit changes: an entry of a timeline or, under the empty name, a shared body.
+fn decode_object<'a>(reader: &mut Reader<'a>) -> Option<TimelineRef<'a>> {
     Some(TimelineRef { store: StoreId(reader.varint_u32()?), name: reader.name()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::BODIES;
+
+    #[test]
+    fn only_an_edit_may_have_the_empty_name() {
+        let bodies = TimelineRef { store: StoreId(1), name: BODIES };
+        let started = || {
+            let mut tail = TailWriter::default();
+            tail.body(b"body");
+            tail
+        };
+        let mut edit = started();
+        edit.edit(bodies, 512);
+        assert_eq!(decode_tail(&edit.finish().0).map(|operations| operations.len()), Some(1));
+        let mut append = started();
+        append.append((false, false), 0, 1);
+        append.timeline(bodies);
+        let mut trim = started();
+        trim.trim(bodies, Floor::default());
+        let mut remove = started();
+        remove.remove(bodies, &BTreeMap::from([(1, 2)]));
+        let mut id = started();
+        id.id(bodies, b"an id", IdHashes::default());
+        for refused in [append, trim, remove, id] {
+            assert_eq!(decode_tail(&refused.finish().0), None);
+        }
+    }
 }
