@@ -135,6 +135,9 @@ impl FileHeader {
                 third: get_u64(bytes, file_header::THIRD)?,
             })
         };
+        if !bytes.get(file_header::ZERO).is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0)) {
+            return Err(damaged("the reserved bytes of the file header are not zeros"));
+        }
         rest().ok_or_else(|| damaged("the file header has an unknown kind"))
     }
 
@@ -189,6 +192,16 @@ mod tests {
         for len in 0..good.len() {
             assert!(FileHeader::decode(&good[..len], Path::new("f")).is_err());
         }
+    }
+
+    #[test]
+    fn reserved_bytes_that_are_not_zeros_are_refused() {
+        let mut bytes = header().encode();
+        put(&mut bytes, file_header::ZERO, &[0, 0, 0, 1]);
+        let sum = crc(Seed::NONE, &bytes[..file_header::CRC.start]);
+        put(&mut bytes, file_header::CRC, &sum.to_le_bytes());
+        let refused = FileHeader::decode(&bytes, Path::new("f")).expect_err("reserved bytes");
+        assert!(refused.to_string().contains("reserved bytes"), "{refused}");
     }
 
     #[test]

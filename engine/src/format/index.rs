@@ -207,6 +207,7 @@ const RUN_TABLE: u8 = 2;
 const OWN_START: u8 = 4;
 const EDITED_BYTES: u8 = 8;
 const EDITED_AT: u8 = 16;
+const ALL_FLAGS: u8 = OWN_EXPIRY | RUN_TABLE | OWN_START | EDITED_BYTES | EDITED_AT;
 
 /// An entry of an older segment that has another body now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,7 +351,7 @@ impl TimelineEntry {
     pub fn decode(slot: &[u8]) -> Option<(&[u8], TimelineEntry)> {
         let mut reader = Reader::new(slot);
         let name = reader.name()?;
-        let flags = reader.u8()?;
+        let flags = reader.u8().filter(|flags| flags & !ALL_FLAGS == 0)?;
         let mut entry =
             TimelineEntry { own_expiry: flags & OWN_EXPIRY != 0, ..TimelineEntry::default() };
         entry.first = reader.varint()?;
@@ -490,6 +491,14 @@ mod tests {
             entry.encode(b"c/1", &mut slot);
             assert_eq!(TimelineEntry::decode(&slot), Some((b"c/1".as_slice(), entry)));
         }
+    }
+
+    #[test]
+    fn an_entry_with_an_unknown_flag_is_refused() {
+        let mut slot = Vec::new();
+        entry().encode(b"c/1", &mut slot);
+        slot[4] |= 32;
+        assert_eq!(TimelineEntry::decode(&slot), None);
     }
 
     #[test]

@@ -362,7 +362,8 @@ fn decode_segment(reader: &mut Reader<'_>, version: u32) -> Option<SegmentRecord
     segment.changed_to = segment.to;
     if version >= FIRST_WITH_COPIES {
         segment.last_start_ms = reader.varint()?;
-        (segment.own_starts, segment.copies) = (reader.varint()? == 1, copies(reader)?);
+        segment.own_starts = reader.varint().filter(|own| *own <= 1)? == 1;
+        segment.copies = copies(reader)?;
     }
     if version >= FIRST_WITH_PLACES {
         (segment.changed_to, segment.body_weight) = (Lsn(reader.varint()?), reader.varint()?);
@@ -461,6 +462,19 @@ mod tests {
             bad[at] ^= 4;
             assert_eq!(open(&bad), None, "byte {at}");
             assert_eq!(open(&good[..at]), None, "cut to {at}");
+        }
+    }
+
+    #[test]
+    fn own_starts_are_zero_or_one() {
+        let payload = file().split_off(file_header::BYTES);
+        // Before it is the last start, after it are copies, changed to, body weight and the names.
+        let at = payload.len() - 8;
+        assert_eq!(payload[at - 1..at + 2], [15, 1, 3]);
+        for (own_starts, is_known) in [(0, true), (1, true), (2, false)] {
+            let mut payload = payload.clone();
+            payload[at] = own_starts;
+            assert_eq!(decode_live(&payload, VERSION).is_some(), is_known, "{own_starts}");
         }
     }
 
