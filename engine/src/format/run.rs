@@ -32,7 +32,8 @@ use std::ops::Range;
 
 use super::codec::{Reader, put_name, put_varint};
 use super::slots::{Slots, SlotsWriter};
-use crate::ids::{CommitPlace, Sequence, TimeMs};
+pub use crate::ids::CommitPlace;
+use crate::ids::{Sequence, TimeMs};
 pub use crate::timeline::Times;
 
 /// The meaning of an escape before an entry.
