@@ -6,4 +6,6 @@
 #[path = "../../engine/tests/proof/fuzz_bodies/decoders.rs"]
 mod decoders;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| decoders::file_header(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    decoders::file_header(bytes);
+});

@@ -1,9 +1,10 @@
 //! The checks of the fuzzer and the bounded tests for arbitrary bytes from a client.
 //!
 //! Checked: no panic; the same requests and the same error however the bytes were split; a request
-//! holds no more than the bytes that arrived, and no more than the bounds allow; the memory of the
-//! decoder depends on the bytes that arrived, never on announced lengths. The first byte of the
-//! input determines how the rest is split.
+//! that was an array is encoded to the bytes that it was decoded from, and an inline one, encoded
+//! as an array, decodes to the same arguments; a request holds no more than the bytes that arrived,
+//! and no more than the bounds allow; the memory of the decoder depends on the bytes that arrived,
+//! never on announced lengths. The first byte of the input determines how the rest is split.
 
 use crate::protocol::{Bounds, Decoder, Request};
 
@@ -45,9 +46,38 @@ fn outcome<'a>(
     (requests, None)
 }
 
+/// A request as an array of bulk strings.
+pub fn array(arguments: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", arguments.len()).into_bytes();
+    for argument in arguments.iter().map(AsRef::as_ref) {
+        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
+        bytes.extend_from_slice(argument);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+/// Decodes bytes that arrive at once, and encodes each request.
+fn check_encoded(bytes: &[u8]) {
+    let mut decoder = Decoder::default();
+    decoder.buffer().extend_from_slice(bytes);
+    while let Ok(Some(request)) = decoder.next(&BOUNDS) {
+        let again = array(&request);
+        if decoder.was_inline() {
+            let (decoded, _) = outcome(std::iter::once(again.as_slice()), BOUNDS);
+            assert_eq!(decoded, [request], "an inline command is encoded to the same arguments");
+        } else {
+            // Empty requests before it were skipped.
+            let decoded = &bytes[..bytes.len() - decoder.buffered()];
+            assert!(decoded.ends_with(&again), "an array is encoded to the same bytes");
+        }
+    }
+}
+
 /// Decodes the bytes of one connection.
 pub fn requests(bytes: &[u8]) {
     let Some((split, bytes)) = bytes.split_first() else { return };
+    check_encoded(bytes);
     let tight = Bounds { arguments: 10, bulk_bytes: 64, before_login: true, ..BOUNDS };
     for bounds in [BOUNDS, tight] {
         let whole = outcome(std::iter::once(bytes), bounds);
