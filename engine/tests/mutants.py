@@ -1,6 +1,6 @@
 """Proves that the tests can fail: each mutant of the source must be caught by its test.
 
-    mutants.py [--limit SECONDS] [NAME ...]
+    mutants.py [--limit SECONDS] [--fuzz] [NAME ...]
 
 Copies the tracked files, as they are in the work tree, into a temporary directory. For each mutant,
 replaces one piece of text, which must occur exactly once in its file, and runs the mutant's test.
@@ -8,11 +8,17 @@ The mutant is caught if the test fails. A test that does not end within the limi
 caught, and the line says so. It is an error, not a catch, if the piece of text is not found, the
 mutant does not compile, or the test does not exist.
 
+With --fuzz, runs the mutants that have a fuzz target, and each of them by its target instead of by
+its test: the mutant is caught if the target fails within the limit, from the kept seeds on. A run
+of each target without a mutant, for a tenth of the limit, must not fail. Needs cargo-fuzz and a
+nightly compiler.
+
 Prints one line per mutant. Exits with 1 if a mutant survives or cannot be judged. Does not check
 that the tests pass without a mutant: `cargo test` does that.
 
-Builds are incremental, in the directory `mutants` of CARGO_TARGET_DIR or of `target`. It must not
-be shared with other builds: Cargo would take a mutant's artifacts for those of the real source.
+Builds are incremental, in the directory `mutants` or `mutants-fuzz` of CARGO_TARGET_DIR or of
+`target`. It must not be shared with other builds: Cargo would take a mutant's artifacts for those
+of the real source.
 """
 
 from __future__ import annotations
@@ -40,11 +46,17 @@ class Mutant(NamedTuple):
     old: str
     new: str
     test: tuple[str, str]  # the target of Cargo and the full name of the test
+    fuzz: str = ""  # the fuzz target that must find it, too
 
 
 class Unjudged(Exception):
     """The mutant proves nothing; the text says why."""
 
+
+DECODERS = (
+    "proof",
+    "fuzz_bodies::decoders_keep_their_promises_for_good_bytes_changed_bytes_and_noise",
+)
 
 MUTANTS = [
     Mutant(
@@ -154,12 +166,63 @@ MUTANTS = [
         "last-list-of-a-group",
         "of several records of a group that have a list in full, the last one counts",
         "engine/src/memtable/list.rs",
-        "            Entry::Occupied(_) => 0,\n",
-        "            Entry::Occupied(mut place) => {\n"
-        "                place.insert(Arc::new(list));\n"
-        "                0\n"
-        "            }\n",
+        "if known.get().at == list.at",
+        "if known.get().at > list.at",
         ("behaviour", "lists::a_killed_engine_replays_records_that_refer_to_a_list"),
+    ),
+    Mutant(
+        "block-sum",
+        "the checksum of a block is not compared",
+        "engine/src/format/block.rs",
+        "if get_u32(header, block_header::CRC) != Some(crc(seed, covered)) {",
+        "if false {",
+        DECODERS,
+        "block",
+    ),
+    Mutant(
+        "record-sum",
+        "the checksum of a record's header and sequences is not compared",
+        "engine/src/format/wal.rs",
+        "if sum != get_u32(header, record_header::CRC)? {",
+        "if false && sum != get_u32(header, record_header::CRC)? {",
+        DECODERS,
+        "wal_records",
+    ),
+    Mutant(
+        "body-index",
+        "an append in the log gets the body after its own",
+        "engine/src/format/tail.rs",
+        "let body = bodies.get(reader.length()?)?.clone();",
+        "let body = bodies.get(reader.length()?.checked_add(1)?)?.clone();",
+        DECODERS,
+        "wal_tail",
+    ),
+    Mutant(
+        "body-number",
+        "a shared entry of a run gets the body after its own",
+        "engine/src/format/run.rs",
+        "self.shared = self.shared.checked_add(step.checked_sub(1)?)?;",
+        "self.shared = self.shared.checked_add(step)?;",
+        DECODERS,
+        "run",
+    ),
+    Mutant(
+        "short-body",
+        "a body in a run lacks its last byte",
+        "engine/src/format/run.rs",
+        "body: start..start + len, is_elsewhere, place })",
+        "body: start..start + len.saturating_sub(1), is_elsewhere, place })",
+        DECODERS,
+        "run",
+    ),
+    Mutant(
+        "short-logged-body",
+        "a body in the log lacks its last byte",
+        "engine/src/format/tail.rs",
+        "bodies.push(start..start + len);",
+        "bodies.push(start..start + len.saturating_sub(1));",
+        DECODERS,
+        "wal_tail",
     ),
 ]
 
@@ -175,8 +238,13 @@ def copy(to: Path) -> None:
 
 def cargo(tree: Path, target: Path, limit: float, arguments: list[str]) -> tuple[int | None, str]:
     """Exit status, or None if it did not end in time, and output. Leaves no process behind."""
-    command = ["cargo", "test", "-p", "strandline", *arguments]
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "CARGO_TERM_COLOR": "never"}
+    command = ["cargo", *arguments]
+    environment = {
+        **os.environ,
+        "CARGO_INCREMENTAL": "1",
+        "CARGO_TARGET_DIR": str(target),
+        "CARGO_TERM_COLOR": "never",
+    }
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
             command,
@@ -200,29 +268,69 @@ def cargo(tree: Path, target: Path, limit: float, arguments: list[str]) -> tuple
 
 
 def message(output: str) -> str:
-    """That of the last panic, if possible of one outside the engine's threads, on one line."""
+    """The start of the last panic's, if possible of one outside the engine's threads, on a line."""
     pattern = r"^thread '([^']*)'.* panicked at .*:\n(.*(?:\n +(?:left|right): .*)*)$"
     panics = re.findall(pattern, output, re.MULTILINE)
     own = [text for thread, text in panics if not thread.startswith("strandline-")]
     text = (own or [text for _, text in panics] or ["no panic"])[-1]
-    return " ".join(text.split())
+    return " ".join(text.split())[:300]
 
 
-def judge(mutant: Mutant, tree: Path, target: Path, limit: float) -> str | None:
+def judge(mutant: Mutant, tree: Path, target: Path, limit: float, fuzz: bool) -> str | None:
     """How the mutant was caught; None if it survives."""
     path = tree / mutant.file
     text = path.read_text()
     if (count := text.count(mutant.old)) != 1:
         raise Unjudged(f"{mutant.file} has `{mutant.old}` {count} times instead of once")
-    suite, test = mutant.test
     try:
         path.write_text(text.replace(mutant.old, mutant.new))
-        status, output = cargo(tree, target, COMPILE_LIMIT, ["--test", suite, "--no-run"])
-        if status != 0:
-            raise Unjudged("it does not compile, or not in time:\n" + output)
-        status, output = cargo(tree, target, limit, ["--test", suite, "--", "--exact", test])
+        if fuzz:
+            return failure_of(mutant.fuzz, tree, target, limit)
+        return failed_test(mutant, tree, target, limit)
     finally:
         path.write_text(text)
+
+
+def failure_of(fuzz: str, tree: Path, target: Path, limit: float) -> str | None:
+    """How a fuzz target failed, and after how long; None if it did not."""
+    # Mutants give wrong values: the sanitizer would add nothing, and the debug build is fast.
+    command = ["+nightly", "fuzz", "build", "--dev", "--sanitizer", "none", fuzz]
+    status, output = cargo(tree, target, COMPILE_LIMIT, command)
+    if status != 0:
+        raise Unjudged("it does not compile, or not in time:\n" + output)
+    binaries = list(target.glob(f"*/debug/{fuzz}"))
+    if len(binaries) != 1:
+        raise Unjudged(f"{len(binaries)} binaries of the target `{fuzz}`")
+    corpus, seeds = tree / "corpus", tree / "fuzz/seeds" / fuzz
+    shutil.rmtree(corpus, ignore_errors=True)
+    corpus.mkdir()
+    begin = time.monotonic()
+    run = subprocess.run(
+        [binaries[0], f"-max_total_time={limit:.0f}", "-seed=1", corpus, seeds],
+        cwd=tree,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        timeout=limit + 60,
+    )
+    seconds = time.monotonic() - begin
+    if run.returncode == 0:
+        return None
+    if " panicked at " not in run.stderr:
+        raise Unjudged("its target ended without a panic:\n" + run.stderr)
+    return f"after {seconds:.1f} s: {message(run.stderr)}"
+
+
+def failed_test(mutant: Mutant, tree: Path, target: Path, limit: float) -> str | None:
+    """How the mutant's test failed; None if it did not."""
+    suite, test = mutant.test
+    command = ["test", "-p", "strandline", "--test", suite]
+    status, output = cargo(tree, target, COMPILE_LIMIT, [*command, "--no-run"])
+    if status != 0:
+        raise Unjudged("it does not compile, or not in time:\n" + output)
+    status, output = cargo(tree, target, limit, [*command, "--", "--exact", test])
     if "running 1 test\n" not in output:
         raise Unjudged("its test does not exist, or did not start in time:\n" + output)
     if status is None:
@@ -234,33 +342,56 @@ def judge(mutant: Mutant, tree: Path, target: Path, limit: float) -> str | None:
     return message(output)
 
 
+def failing_targets(mutants: list[Mutant], tree: Path, target: Path, limit: float) -> int:
+    """The number of fuzz targets that fail without a mutant. They cannot judge one."""
+    failed = 0
+    for fuzz in sorted({mutant.fuzz for mutant in mutants}):
+        begin = time.monotonic()
+        try:
+            how = failure_of(fuzz, tree, target, limit)
+            outcome = f"FAILS: {how}" if how else "passes"
+            failed += how is not None
+        except Unjudged as error:
+            outcome = f"ERROR: {error}"
+            failed += 1
+        seconds = time.monotonic() - begin
+        print(f"no mutant ({seconds:.0f} s), fuzz target {fuzz}: {outcome}", flush=True)
+    return failed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutants to run (default: all)")
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="time per test")
+    parser.add_argument("--fuzz", action="store_true", help="run fuzz targets instead of tests")
     options = parser.parse_args()
     if unknown := set(options.names) - {mutant.name for mutant in MUTANTS}:
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in MUTANTS if mutant.name in (options.names or [mutant.name])]
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "mutants"
+    if options.fuzz:
+        chosen = [mutant for mutant in chosen if mutant.fuzz]
+    folder = "mutants-fuzz" if options.fuzz else "mutants"
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / folder
     failed = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         tree = Path(directory)
         copy(tree)
+        if options.fuzz:
+            failed += failing_targets(chosen, tree, target, options.limit / 10)
         for mutant in chosen:
             begin = time.monotonic()
             try:
-                how = judge(mutant, tree, target, options.limit)
+                how = judge(mutant, tree, target, options.limit, options.fuzz)
                 outcome = f"caught: {how}" if how else "SURVIVES"
                 failed += how is None
             except Unjudged as error:
                 outcome = f"ERROR: {error}"
                 failed += 1
             seconds = time.monotonic() - begin
-            test = "::".join(mutant.test)
-            print(f"{mutant.name} ({seconds:.0f} s), {test}: {outcome}", flush=True)
+            by = f"fuzz target {mutant.fuzz}" if options.fuzz else "::".join(mutant.test)
+            print(f"{mutant.name} ({seconds:.0f} s), {by}: {outcome}", flush=True)
     return 1 if failed else 0
 
 
