@@ -98,7 +98,7 @@ fn seeds_of_the_target_are_kept() {
 #[test]
 fn an_entry_of_the_dictionary_is_read_as_libfuzzer_reads_it() {
     assert_eq!(unquoted(r#""*1\x0d\x0a\\\"""#), Some(b"*1\r\n\\\"".to_vec()));
-    for wrong in [r#""""#, r#""\n""#, r#""\x0""#, r#"PING"#, r#""a"b""#] {
+    for wrong in [r#""""#, r#""\n""#, r#""\x0""#, r"PING", r#""a"b""#] {
         assert_eq!(unquoted(wrong), None, "{wrong}");
     }
 }

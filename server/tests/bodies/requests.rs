@@ -64,12 +64,12 @@ fn check_encoded(bytes: &[u8]) {
     while let Ok(Some(request)) = decoder.next(&BOUNDS) {
         let again = array(&request);
         if decoder.was_inline() {
-            let (decoded, _) = outcome(std::iter::once(again.as_slice()), BOUNDS);
-            assert_eq!(decoded, [request], "an inline command is encoded to the same arguments");
+            let (requests, _) = outcome(std::iter::once(again.as_slice()), BOUNDS);
+            assert_eq!(requests, [request], "an inline command is encoded to the same arguments");
         } else {
             // Empty requests before it were skipped.
-            let decoded = &bytes[..bytes.len() - decoder.buffered()];
-            assert!(decoded.ends_with(&again), "an array is encoded to the same bytes");
+            let taken = &bytes[..bytes.len() - decoder.buffered()];
+            assert!(taken.ends_with(&again), "an array is encoded to the same bytes");
         }
     }
 }
