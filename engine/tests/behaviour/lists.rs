@@ -132,8 +132,11 @@ fn a_list_of_a_refused_group_is_not_referred_to() {
     house.disk.set_capacity(None);
     engine.flush().expect("flushes");
     house.disk.set_capacity(Some(0));
-    let refused = (0..1000).find_map(|_| engine.commit(message(&store, &list, &[0; 9000])).err());
+    // Without the list, so that the first group with it under this memtable is a refused one.
+    let refused = (0..1000).find_map(|_| store.append(b"other", &[0; 9000]).err());
     assert!(matches!(refused, Some(Error::DiskFull { .. })), "{refused:?}");
+    let refused = engine.commit(message(&store, &list, &[0; 9000]));
+    assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");
     house.disk.set_capacity(None);
     store.append(b"other", b"takes the place of the refused group").expect("appends");
     let next = engine.commit(message(&store, &list, b"y")).expect("commits").sequences[0];
