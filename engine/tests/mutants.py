@@ -144,14 +144,6 @@ MUTANTS = [
         ("behaviour", "snapshots::whatever_happens_later_the_reads_of_a_snapshot_stay_the_same"),
     ),
     Mutant(
-        "list-of-a-refused-group",
-        "a list that only a refused group had in full is registered by the next group",
-        "engine/src/memtable/group.rs",
-        "        self.lists.clear();\n",
-        "",
-        ("behaviour", "lists::a_list_of_a_refused_group_is_not_referred_to"),
-    ),
-    Mutant(
         "list-below-the-memtable",
         "a record refers to a list in the log of an earlier memtable",
         "engine/src/memtable/mod.rs",

@@ -333,6 +333,8 @@ fn a_list_is_in_full_in_the_first_group_that_is_written_with_it_under_each_memta
     let mut committer = committer();
     committer.env.writes.push_back(Err(disk_full()));
     assert_eq!(sequences(&committer.group(vec![to_list()])), [None]);
+    // It takes the place of the refused group, and must not take its list.
+    committer.group(vec![append(b"other")]);
     assert_eq!(sequences(&committer.group(vec![to_list(), to_list()])), [Some(41), Some(42)]);
     let outcomes = committer.group(vec![to_list().if_last(7), append(b"y"), to_list()]);
     assert_eq!(outcomes[2].as_ref().expect("committed").sequences, [43, 43, 44, 43]);
