@@ -30,8 +30,8 @@ pub struct Lmdb {
     sync: Database<'static, Bytes, Bytes>,
     copies: Copies,
     sequences: Sequences,
-    /// What the flags of the environment are set to. A writer holds it for its whole transaction:
-    /// the flags apply to all of them.
+    /// The durability that the environment's flags say. They apply to all transactions, so a writer
+    /// holds this lock during its own.
     writing: Mutex<Durability>,
 }
 
