@@ -17,6 +17,7 @@
 //!
 //! This file does not know slots, dropped stores, or where a sink stores its data.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -247,7 +248,7 @@ impl Interpreter {
         self.places.of_group(at);
         let mut operations =
             decode_tail(tail).ok_or(Flaw::Record("its operations cannot be read"))?;
-        let mut sequences = record.sequences.clone();
+        let mut sequences = Cow::from(&record.sequences);
         let resolved = resolve(&mut self.lists, at, record, &mut operations, &mut sequences);
         let is_lost = matches!(resolved, Err(Flaw::ListLost(_)));
         if resolved.is_err() && !(is_lost && in_part) {
@@ -273,7 +274,7 @@ impl Interpreter {
     pub fn check(&mut self, at: Lsn, record: &Record<'_>) -> Result<(), Flaw> {
         let mut operations =
             decode_tail(record.tail).ok_or(Flaw::Record("its operations cannot be read"))?;
-        let mut sequences = record.sequences.clone();
+        let mut sequences = Cow::from(&record.sequences);
         resolve(&mut self.lists, at, record, &mut operations, &mut sequences)
     }
 }
@@ -286,7 +287,7 @@ fn resolve<'l>(
     at: Lsn,
     record: &Record<'l>,
     operations: &mut [Operation<'l>],
-    sequences: &mut Vec<Sequence>,
+    sequences: &mut Cow<'_, [Sequence]>,
 ) -> Result<(), Flaw> {
     const COUNT: Flaw = Flaw::Record("it has more or fewer sequences than its operations need");
     let (appends, changes) = count_sequences(operations);
@@ -315,13 +316,13 @@ fn resolve<'l>(
         RecordList::Earlier(earlier, hash) => {
             let lists: &'l HashMap<_, _> = lists;
             let Some(known) = lists.get(&(earlier, hash)) else {
-                sequences.drain(listed);
+                sequences.to_mut().drain(listed);
                 return Err(Flaw::ListLost(earlier));
             };
             if known.sequences.len() != count {
                 return Err(COUNT);
             }
-            for (sequence, base) in sequences[listed].iter_mut().zip(&known.sequences) {
+            for (sequence, base) in sequences.to_mut()[listed].iter_mut().zip(&known.sequences) {
                 *sequence = sequence.checked_add(*base).ok_or(COUNT)?;
             }
             &known.bytes
