@@ -7,16 +7,17 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
-use crate::error::{Error, Result};
-use crate::ids::{BodyKey, MAX_NAME_BYTES, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
+use crate::error::Result;
+use crate::ids::{BodyKey, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
 use crate::read::list;
 use crate::read::{Reading, page};
 use crate::running::Running;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::state::moment::{HeldMoment, Moment};
+use crate::timeline::check_name;
 use crate::write::active::CommitPipeline;
-use crate::write::batch::{Batch, name_too_long, original, stands_for};
+use crate::write::batch::{Batch, original, stands_for};
 use crate::write::change::{self, Trim};
 
 /// A named set of timelines. A timeline exists once it was appended to; one that was never written
@@ -95,12 +96,7 @@ impl Store {
     }
 
     fn timeline<'a>(&self, name: &'a [u8]) -> Result<TimelineRef<'a>> {
-        if name.is_empty() {
-            return Err(Error::invalid("a timeline's name must not be empty"));
-        }
-        if name.len() > MAX_NAME_BYTES {
-            return Err(name_too_long(name));
-        }
+        check_name(name)?;
         Ok(TimelineRef { store: self.id, name })
     }
 

@@ -21,7 +21,7 @@ pub(crate) use changes::{Changes, Edit};
 pub(crate) use collect::{Collected, Collector, Own};
 pub(crate) use end::Span;
 pub use end::{End, Floor, Times};
-pub(crate) use key::Key;
+pub(crate) use key::{Key, check_name};
 pub(crate) use overlay::{
     EditSides, Layer, NewBody, Overlay, RemovedSides, Sides, edit_sides, removed_sides, sides,
 };

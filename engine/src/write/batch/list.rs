@@ -13,12 +13,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::name_too_long;
 use crate::error::{Error, Result};
 use crate::format::list::EncodedList;
-use crate::ids::{Instance, MAX_NAME_BYTES, StoreId, StoreKey, TimelineRef};
+use crate::ids::{Instance, StoreId, StoreKey, TimelineRef};
 use crate::options::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
-use crate::timeline::Key;
+use crate::timeline::{Key, check_name};
 
 /// A list of timelines that many fan-outs have as targets, such as the inboxes of a conversation's
 /// members; from [`Engine::target_list`](crate::Engine::target_list). It is cheap to clone, and
@@ -64,12 +63,7 @@ impl TargetList {
             if instance != engine {
                 return Err(Error::foreign_store());
             }
-            if name.is_empty() {
-                return Err(Error::invalid("a timeline's name must not be empty"));
-            }
-            if name.len() > MAX_NAME_BYTES {
-                return Err(name_too_long(name));
-            }
+            check_name(name)?;
             timelines.push(TimelineRef { store, name });
         }
         if timelines.len() > MAX_BATCH_OPERATIONS {

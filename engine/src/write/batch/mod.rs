@@ -23,10 +23,9 @@ use crate::format::checksum::{Seed, crc};
 use crate::format::ids::IdHashes;
 use crate::format::wal::{ORIGIN_BYTES, TailWriter};
 use crate::ids::{
-    BODIES, BodyKey, Instance, MAX_ID_BYTES, MAX_NAME_BYTES, Sequence, StoreId, StoreKey,
-    TimelineRef,
+    BODIES, BodyKey, Instance, MAX_ID_BYTES, Sequence, StoreId, StoreKey, TimelineRef,
 };
-use crate::timeline::Floor;
+use crate::timeline::{Floor, check_name};
 use identity::Content;
 pub(crate) use identity::{original, remembered, stands_for};
 pub(crate) use list::Listed;
@@ -371,10 +370,8 @@ impl Batch {
                  batch for each",
             ));
         }
-        if name.is_empty() {
-            self.refuse(Error::invalid("a timeline's name must not be empty"));
-        } else if name.len() > MAX_NAME_BYTES {
-            self.refuse(name_too_long(name));
+        if let Err(error) = check_name(name) {
+            self.refuse(error);
         }
         self.wrong.is_none().then_some(TimelineRef { store, name })
     }
@@ -491,11 +488,6 @@ fn shared(bytes: Vec<u8>) -> Bytes {
 
 fn place_of(range: &Range<usize>) -> Range<u32> {
     range.start as u32..range.end as u32
-}
-
-/// The error for a name above the limit.
-pub(crate) fn name_too_long(name: &[u8]) -> Error {
-    Error::TooLarge { what: "a timeline's name", actual: name.len(), limit: MAX_NAME_BYTES }
 }
 
 #[cfg(test)]
