@@ -42,7 +42,7 @@ use crate::store::Store;
 use crate::upkeep::{compact, expire, stores};
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::write::batch::{Batch, TargetList};
-use crate::write::queue::Submission;
+use crate::write::queue::{Seal, Submission};
 use crate::write::ticket::Ticket;
 
 /// The environment of an engine: its files and its clock. Tests simulate it.
@@ -354,7 +354,7 @@ impl Engine {
     /// Writes everything that is in memory to segments, and returns when it is durable there.
     pub fn flush(&self) -> Result<()> {
         self.running.check_writable()?;
-        self.running.pipeline.seal()?.wait()?;
+        self.running.pipeline.seal(Seal::Log)?.wait()?;
         let state = self.state();
         // Other threads may seal more memtables meanwhile. The data of this call was sealed before
         // the memtable that is active now.
@@ -374,6 +374,8 @@ impl Engine {
     /// Drops expired data and merges all segments of each store into one (in a store with TTL, one
     /// per partition). Returns when this is done; reads and appends continue meanwhile.
     pub fn compact(&self) -> Result<()> {
+        // What was removed or has expired must not stay in the log either.
+        self.state().doom_log();
         self.flush()?;
         expire::expire(self.state()).map_err(|failure| self.state().failed(failure))?;
         compact::merge_all(self.state())
@@ -504,7 +506,8 @@ mod tests {
         let first = append();
         held.recv().expect("the first group is on its way");
         // The next group contains a batch, and a request to seal the memtable after it.
-        let (second, sealed) = (append(), engine.running.pipeline.seal().expect("is queued"));
+        let (second, sealed) =
+            (append(), engine.running.pipeline.seal(Seal::Log).expect("is queued"));
         go_on.send(()).expect("the disk waits");
         assert_eq!(first.wait().expect("commits").sequences, [1]);
         assert_eq!(second.wait().expect("it is committed, and reported so").sequences, [2]);

@@ -35,8 +35,9 @@ layout! {
                    the payload";
         SECOND: 8, "wal: length of the whole file · segment: time partition · manifest: CRC of \
                     the payload";
-        THIRD: 8, "segment: lsn of the log below which changes of bodies are applied to its \
-                   entries · others: zeros";
+        THIRD: 8, "wal: 1 if the file was a log file before, so that bytes of older groups may \
+                   follow its last one · segment: lsn of the log below which changes of bodies \
+                   are applied to its entries · manifest: zeros";
         ZERO: 4, "zeros";
         CRC: 4, "over the fields before it";
     }

@@ -260,9 +260,7 @@ pub struct GroupHeader {
 impl GroupHeader {
     /// The header at the start of `bytes`, whose position is `lsn`; `None` if there is none.
     pub fn decode(bytes: &[u8], engine: EngineId, lsn: Lsn) -> Option<GroupHeader> {
-        if get_u32(bytes, group_header::MAGIC)? != GROUP_MAGIC
-            || get_u64(bytes, group_header::LSN)? != lsn.0
-        {
+        if !GroupHeader::is_begun(bytes, lsn) {
             return None;
         }
         let covered = bytes.get(group_header::CRC.end..group_header::BYTES)?;
@@ -274,6 +272,12 @@ impl GroupHeader {
             payload_bytes: get_u32(bytes, group_header::PAYLOAD_BYTES)? as usize,
             records: get_u32(bytes, group_header::RECORDS)?,
         })
+    }
+
+    /// Whether these may be the first bytes of a group whose position is `lsn`.
+    pub fn is_begun(bytes: &[u8], lsn: Lsn) -> bool {
+        get_u32(bytes, group_header::MAGIC) == Some(GROUP_MAGIC)
+            && get_u64(bytes, group_header::LSN) == Some(lsn.0)
     }
 
     /// The total length of the group.

@@ -131,9 +131,14 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let whole = replay.whole_since(tail.whole_from);
     let log_end = wal.as_ref().map_or(tail.end, Wal::end);
     let (reserve, instance) = (open_reserve(&dir, &options), Instance(random()));
+    // What lies before the checkpoint in the same files is older, but not by much: a memtable is
+    // sealed, and its log file left, long before its entries expire.
+    let first_start_ms =
+        replay.view.memtables().filter_map(|memtable| memtable.first_start_ms()).min();
+    let log_since_ms = first_start_ms.unwrap_or_else(|| clock.now_ms());
     let state = State {
         times: CommitTimes::new(clock.clone(), sure, last_time_ms, own_starts),
-        log_files: LogFiles::new(dir.clone(), files),
+        log_files: LogFiles::new(dir.clone(), files, log_since_ms),
         dir,
         instance,
         clock,

@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Failure, Result};
 use crate::format::header::EngineId;
 use crate::format::manifest::{Copies, Live, StoreRecord};
-use crate::ids::{Instance, StoreId, TimeMs, TimelineRef};
+use crate::ids::{Instance, Lsn, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::SlotId;
 use crate::notify::wake::WakeQueue;
@@ -203,6 +203,38 @@ impl State {
                 Error::Poisoned { why: error.to_string() }
             }
         }
+    }
+
+    /// The shortest TTL of the stores that have one.
+    pub fn shortest_ttl_ms(&self) -> Option<u64> {
+        let stores = self.stores.read();
+        stores.iter().map(|store| store.ttl_ms).filter(|ttl_ms| *ttl_ms != 0).min()
+    }
+
+    /// Frees the log files before a checkpoint that the manifest has durably. One may be kept to be
+    /// used again, unless its bytes will soon have to leave the disk.
+    pub fn retire_log(&self, checkpoint: Lsn) {
+        let since_ms = self
+            .shortest_ttl_ms()
+            .map_or(0, |ttl_ms| self.now_ms().saturating_sub(ttl_ms / 2).saturating_add(1));
+        let preparer = self.preparer.lock().clone();
+        let keep = |file| preparer.as_ref().is_some_and(|preparer| preparer.keep(file));
+        self.log_files.retire_below(checkpoint, since_ms, keep);
+    }
+
+    /// Whether bytes in the active log file, or in the one that is kept, are so old that entries in
+    /// them expire soon.
+    pub fn is_log_due(&self) -> bool {
+        let due = self.shortest_ttl_ms().zip(self.log_files.oldest_ms());
+        let age_ms = |since_ms| self.now_ms().saturating_sub(since_ms);
+        due.is_some_and(|(ttl_ms, since_ms)| age_ms(since_ms) >= (ttl_ms / 4 * 3).max(1000))
+    }
+
+    /// Sees to it that what the present log files hold leaves the disk when they are not needed.
+    pub fn doom_log(&self) {
+        self.log_files.doom(|| {
+            self.make_space();
+        });
     }
 
     /// Frees the space of a log file that was prepared ahead. True if there was one.

@@ -15,8 +15,8 @@
 //!    released it.
 //!
 //! Readers never see an expired entry, whatever is on the disk: this file only frees space. Entries
-//! in memory and in the log are sealed early enough (`is_seal_due`), so that idle timelines are
-//! removed too. The thread also recreates the reserve, and vouches for the last group of an idle
+//! in memory are sealed early enough (`is_seal_due`), and log files are left early enough
+//! (`State::is_log_due`), so that idle timelines are removed too. The thread also recreates the reserve, and vouches for the last group of an idle
 //! log.
 
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::ids::FileNumber;
 use crate::segment::Segment;
 use crate::state::State;
 use crate::write::active::CommitPipeline;
+use crate::write::queue::Seal;
 use crate::write::ticket::Ticket;
 
 /// The interval between checks of the time.
@@ -53,9 +54,9 @@ pub fn run(state: &State, pipeline: &CommitPipeline) {
                 return;
             }
         }
-        if is_seal_due(state) {
+        if is_seal_due(state) || state.is_log_due() {
             // The flush thread does the rest; a queue that is closed has nothing left to seal.
-            let _sealed = pipeline.seal().and_then(Ticket::wait);
+            let _sealed = pipeline.seal(Seal::Memtable).and_then(Ticket::wait);
         }
         // The reserve at least doubles each time, so that a growing directory does not rewrite it
         // again and again.
@@ -130,7 +131,8 @@ fn is_seal_due(state: &State) -> bool {
     {
         return true;
     }
-    let shortest =
-        state.stores.read().iter().map(|store| store.ttl_ms).filter(|ttl_ms| *ttl_ms != 0).min();
-    shortest.zip(age_ms).is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000))
+    state
+        .shortest_ttl_ms()
+        .zip(age_ms)
+        .is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000))
 }

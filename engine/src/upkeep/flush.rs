@@ -7,7 +7,7 @@
 //! 4. commit the manifest: the segments are live, and replay starts after the memtable's part of
 //!    the log;
 //! 5. change the view: the segments replace the memtable in one step;
-//! 6. remove the log files that are not needed any more.
+//! 6. free the log files that are not needed any more.
 //!
 //! Sealed memtables are flushed in order, so the checkpoint only moves forward. If the disk is
 //! full, the memtable stays, and the flush is tried again when something changed or after a short
@@ -93,7 +93,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
     });
     state.share_memory();
     state.held.flushed(&memtable, state.options.memtable_bytes());
-    state.log_files.remove_below(memtable.to());
+    state.retire_log(memtable.to());
     state.progress.flush_outcome(None);
     Ok(true)
 }

@@ -186,6 +186,11 @@ impl RawDirectory for DiskDirectory {
         Ok(Arc::new(DiskFile { file: File::open(self.path.join(name))? }))
     }
 
+    fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        let file = File::options().read(true).write(true).open(self.path.join(name))?;
+        Ok(Arc::new(DiskFile { file }))
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path.join(from), self.path.join(to))
     }

@@ -62,6 +62,10 @@ pub trait RawDirectory: Send + Sync {
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
     /// An existing file, to read from.
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>>;
+    /// An existing file, to write to. Without it, log files are not reused.
+    fn open_to_write(&self, _name: &str) -> io::Result<Arc<dyn RawFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Renames a file, replacing the target.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a name. Readers that have the file open keep it.
@@ -220,9 +224,22 @@ impl Dir {
 
     /// A file to read.
     pub fn open(&self, name: &str) -> Result<File> {
+        self.open_by(name, |raw| raw.open(name))
+    }
+
+    /// A file to write to.
+    pub fn open_to_write(&self, name: &str) -> Result<File> {
+        self.open_by(name, |raw| raw.open_to_write(name))
+    }
+
+    fn open_by(
+        &self,
+        name: &str,
+        open: impl Fn(&dyn RawDirectory) -> io::Result<Arc<dyn RawFile>>,
+    ) -> Result<File> {
         let path = self.path_of(name);
         let raw = self
-            .with_descriptor(|| self.raw.open(name))
+            .with_descriptor(|| open(&*self.raw))
             .map_err(|error| Error::io("open", &path, error))?;
         Ok(File { raw, path: path.into() })
     }
@@ -299,6 +316,11 @@ impl fmt::Debug for File {
 
 #[allow(clippy::len_without_is_empty, reason = "a length, not a container")]
 impl File {
+    /// The same open file under the name that it has now.
+    pub fn renamed(self, dir: &Dir, name: &str) -> File {
+        File { path: dir.path_of(name).into(), ..self }
+    }
+
     /// Its path, for messages.
     pub fn path(&self) -> &Path {
         &self.path

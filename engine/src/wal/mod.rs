@@ -4,8 +4,8 @@
 //!  wal-…07.log   [header | group | group | group 000000000]   full or superseded: read up to
 //!                                                             the start of the next file
 //!  wal-…08.log   [header | group | group 0000000000000000]   active: groups are written at `end`
-//!  wal-next.tmp  [0000000000000000000000000000000000000000]   prepared: zeros, written and synced
-//!                                                             ahead of need
+//!  wal-next.tmp  [0000000000000000000000000000000000000000]   the next file, ready ahead of need:
+//!                                                             zeros, or an old file (`reuse`)
 //! ```
 //!
 //! The log is one sequence of bytes, numbered by lsn and cut into files. A file's header contains
@@ -35,14 +35,16 @@
 //! they stay there, clean, and are lost later). So recovery copies them into a new file before
 //! anything is served; the new file starts at the watermark, which makes the old copy dead.
 //!
-//! Files are not recycled: old records with valid checksums are the usual failure of recycled logs.
-//! Instead, zeros are written ahead, because on common disks a sync into blocks that were written
-//! before costs half of a sync that also moves the end of the file.
+//! On common disks a sync into blocks that were written before costs half of a sync that also moves
+//! the end of the file. So zeros are written ahead for the first files, and later ones are files
+//! that are not needed any more. Old groups with valid checksums are the usual failure of reused
+//! logs: `reuse` says why none passes for a new one here.
 //!
 //! This folder does not know the meaning of a record.
 
 mod prepare;
 mod reader;
+mod reuse;
 mod writer;
 
 use prepare::PREPARED_NAME;

@@ -1,139 +1,208 @@
-//! Prepares the next file ahead of need: it is filled with zeros and synced, so that the commit
-//! path does not wait for it and its later syncs need not move the end of a file.
+//! The next file, ready ahead of need, so that the commit path does not wait for it and its later
+//! syncs need not move the end of a file.
 //!
-//! Preparation writes the log's bytes a second time, so it starts only after the current file has
-//! seen durable commits. It is done in pieces, each synced, so that a commit's own sync never waits
-//! for many megabytes of zeros.
+//! It has one of two sources:
+//! * a log file that is not needed any more (`reuse`), which costs no bytes;
+//! * zeros, which are written and synced here. They cost the bytes of the log a second time, so
+//!   they are written only until files become free for reuse.
+//!
+//! Neither is done before durable commits have half filled the current file: only they profit. Zeros
+//! are written in pieces, each synced, so that a commit's own sync never waits for many megabytes
+//! of them.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::{WalFile, file_name, reuse};
 use crate::error::Result;
 use crate::vfs::{Dir, File};
 
-/// The prepared file's name until it is used. An open removes a leftover.
+/// The next file's name until it is used. An open removes a leftover.
 pub const PREPARED_NAME: &str = "wal-next.tmp";
 
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Makes prepared files, one at a time, on a thread of its own.
+/// A file under [`PREPARED_NAME`].
+pub struct NextFile {
+    pub file: File,
+    /// Its length.
+    pub bytes: u64,
+    /// Whether it was a log file before.
+    pub was_used: bool,
+}
+
+/// Has the next file ready, at most one. Zeros are written on a thread of its own.
 pub struct Preparer {
+    shared: Arc<Shared>,
+    worker: Mutex<Option<Worker>>,
+}
+
+struct Shared {
     dir: Dir,
     /// The number of zero bytes written.
-    written: Arc<AtomicU64>,
-    state: Mutex<PreparerState>,
+    written: AtomicU64,
+    slot: Mutex<Slot>,
 }
 
 #[derive(Default)]
-struct PreparerState {
-    worker: Option<Worker>,
-    /// A file was requested and not taken. A file is requested once per log file, so that a full
-    /// disk is not filled again and again.
-    asked: bool,
-    discarded: bool,
+struct Slot {
+    next: Next,
+    /// The size of the last request; 0: nobody needs a file.
+    wanted: u64,
+    /// Files of this size become free: no zeros are written.
+    reuses: bool,
+}
+
+#[derive(Default)]
+enum Next {
+    #[default]
+    None,
+    /// It is being made.
+    Coming,
+    Ready(NextFile),
+    /// There was one, but its space was needed elsewhere, or it could not be made. Until a file is
+    /// asked for again after the next change, none is made: a full disk is not filled again and
+    /// again.
+    Gone,
 }
 
 struct Worker {
-    wanted: SyncSender<u64>,
-    prepared: Receiver<Option<File>>,
+    requests: SyncSender<u64>,
     thread: JoinHandle<()>,
 }
 
 impl Worker {
-    fn start(dir: Dir, written: Arc<AtomicU64>) -> io::Result<Worker> {
-        let (wanted, requests) = sync_channel::<u64>(1);
-        let (done, prepared) = sync_channel(1);
+    /// Its thread writes zeros.
+    fn start(shared: Arc<Shared>) -> io::Result<Worker> {
+        let (requests, received) = sync_channel::<u64>(1);
         let work = move || {
-            while let Ok(file_bytes) = requests.recv() {
+            while let Ok(bytes) = received.recv() {
                 // Not reported as an error: the commit path creates its own file, and returns the
                 // error itself if there still is one.
-                let file = prepare(&dir, file_bytes, &written).inspect_err(|error| {
+                let file = prepare(&shared.dir, bytes, &shared.written).inspect_err(|error| {
                     tracing::warn!(%error, "could not prepare the next wal file");
-                    let _ = dir.remove(PREPARED_NAME);
+                    let _ = shared.dir.remove(PREPARED_NAME);
                 });
-                if done.send(file.ok()).is_err() {
-                    return;
-                }
+                let ready = |file| Next::Ready(NextFile { file, bytes, was_used: false });
+                shared.slot.lock().next = file.map_or(Next::Gone, ready);
             }
         };
         let thread = std::thread::Builder::new().name("strandline-prepare".into()).spawn(work)?;
-        Ok(Worker { wanted, prepared, thread })
-    }
-}
-
-impl PreparerState {
-    /// The worker's result, if it is ready.
-    fn answer(&self) -> Result<Option<File>, TryRecvError> {
-        self.worker.as_ref().ok_or(TryRecvError::Empty)?.prepared.try_recv()
+        Ok(Worker { requests, thread })
     }
 }
 
 impl Preparer {
-    /// Its thread is started with the first request: an engine that writes nothing needs no thread.
+    /// Its thread is started when zeros are written for the first time: an engine that writes
+    /// little needs no thread.
     pub fn new(dir: Dir) -> Preparer {
-        Preparer { dir, written: Arc::default(), state: Mutex::default() }
+        let (written, slot) = (AtomicU64::new(0), Mutex::default());
+        Preparer { shared: Arc::new(Shared { dir, written, slot }), worker: Mutex::default() }
     }
 
     /// The number of zero bytes written so far.
     pub fn written_bytes(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
+        self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Requests a file of `file_bytes`, unless one was requested since the last one was taken, or
+    /// Requests a file of `bytes`. Zeros are written, unless a log file is about to become free, or
     /// the disk has less than four times that space free: a file that only improves speed must not
     /// use the last space.
-    pub fn ask(&self, file_bytes: u64) {
-        let mut state = self.state.lock();
-        if state.asked || self.dir.free_bytes().is_ok_and(|free| free < 4 * file_bytes) {
+    pub fn ask(&self, bytes: u64) {
+        let mut slot = self.shared.slot.lock();
+        slot.wanted = bytes;
+        if slot.reuses || !matches!(slot.next, Next::None) {
             return;
         }
-        if state.worker.is_none() {
-            let started =
-                Worker::start(self.dir.clone(), self.written.clone()).inspect_err(|error| {
-                    tracing::warn!(%error, "cannot start the thread that prepares wal files");
-                });
-            state.worker = started.ok();
+        if self.shared.dir.free_bytes().is_ok_and(|free| free < 4 * bytes) {
+            return;
         }
-        // Without a worker nothing is prepared from here on, which costs speed only.
-        state.asked =
-            state.worker.as_ref().is_none_or(|worker| worker.wanted.try_send(file_bytes).is_ok());
+        slot.next = Next::Coming;
+        drop(slot);
+        if !self.write_zeros(bytes) {
+            // Without a worker no zeros are written from here on, which costs speed only.
+            self.shared.slot.lock().next = Next::Gone;
+        }
     }
 
-    /// The prepared file, if it is ready.
-    pub fn take(&self) -> Option<File> {
-        let mut state = self.state.lock();
-        let answer = state.answer().ok();
-        if answer.is_some() || std::mem::take(&mut state.discarded) {
-            state.asked = false;
+    fn write_zeros(&self, bytes: u64) -> bool {
+        let mut worker = self.worker.lock();
+        if worker.is_none() {
+            let started = Worker::start(self.shared.clone()).inspect_err(|error| {
+                tracing::warn!(%error, "cannot start the thread that prepares wal files");
+            });
+            *worker = started.ok();
         }
-        answer.flatten()
+        worker.as_ref().is_some_and(|worker| worker.requests.try_send(bytes).is_ok())
     }
 
-    /// Frees the space of a prepared file because it is needed elsewhere. True if there was such a
-    /// file.
+    /// Takes over a log file that is not needed any more, if it can be the next one. The caller has
+    /// made durable that it is not needed. False: the file is left to the caller.
+    pub fn keep(&self, file: WalFile) -> bool {
+        let Some((old, bytes)) = self.to_reuse(file) else { return false };
+        let taken = reuse::take_over(&self.shared.dir, file.number).inspect_err(|error| {
+            tracing::warn!(%error, "an old log file could not be kept for reuse");
+            let _ = self.shared.dir.remove(PREPARED_NAME);
+            let _ = self.shared.dir.remove(&file_name(file.number));
+        });
+        let ready = |()| Next::Ready(NextFile { file: old, bytes, was_used: true });
+        self.shared.slot.lock().next = taken.map_or(Next::Gone, ready);
+        true
+    }
+
+    /// The file and its length, if there is no next one and it is as large as the last request.
+    fn to_reuse(&self, file: WalFile) -> Option<(File, u64)> {
+        let old = self.shared.dir.open_to_write(&file_name(file.number)).ok()?;
+        let bytes = old.len().ok()?;
+        let mut slot = self.shared.slot.lock();
+        slot.reuses = slot.wanted != 0 && bytes >= slot.wanted;
+        let is_taken = slot.reuses && matches!(slot.next, Next::None);
+        if is_taken {
+            slot.next = Next::Coming;
+        }
+        is_taken.then_some((old, bytes))
+    }
+
+    /// The next file, if it is ready and has at least `needed` bytes.
+    pub fn take(&self, needed: u64) -> Option<NextFile> {
+        let mut slot = self.shared.slot.lock();
+        if matches!(slot.next, Next::Coming) {
+            return None;
+        }
+        match std::mem::take(&mut slot.next) {
+            Next::Ready(next) if next.bytes >= needed => Some(next),
+            Next::Ready(_) => {
+                let _ = self.shared.dir.remove(PREPARED_NAME);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Removes the next file because its space is needed elsewhere, or what it held must leave the
+    /// disk. True if there was such a file.
     pub fn discard(&self) -> bool {
-        let mut state = self.state.lock();
-        let Ok(answer) = state.answer() else { return false };
-        state.discarded = true;
-        answer.is_some() && self.dir.remove(PREPARED_NAME).is_ok()
+        let mut slot = self.shared.slot.lock();
+        if !matches!(slot.next, Next::Ready(_)) {
+            return false;
+        }
+        slot.next = Next::Gone;
+        self.shared.dir.remove(PREPARED_NAME).is_ok()
     }
 }
 
 impl Drop for Preparer {
     fn drop(&mut self) {
-        if let Some(Worker { wanted, prepared: _taken, thread }) =
-            self.state.get_mut().worker.take()
-        {
-            drop(wanted);
-            // Its channel has room for the result, so it ends.
+        if let Some(Worker { requests, thread }) = self.worker.get_mut().take() {
+            drop(requests);
             let _ = thread.join();
         }
-        let _ = self.dir.remove(PREPARED_NAME);
+        let _ = self.shared.dir.remove(PREPARED_NAME);
     }
 }
 

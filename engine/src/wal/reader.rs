@@ -203,6 +203,7 @@ impl LogReader<'_> {
         let log = LogBytes {
             engine: header.engine_id,
             start: file.start,
+            was_used: header.third != 0,
             bytes: &bytes,
             path: source.path().to_path_buf(),
         };
@@ -307,6 +308,8 @@ impl LogReader<'_> {
 struct LogBytes<'a> {
     engine: EngineId,
     start: Lsn,
+    /// Whether the file was a log file before: it may have bytes of older groups.
+    was_used: bool,
     bytes: &'a Bytes,
     path: PathBuf,
 }
@@ -349,19 +352,30 @@ impl<'a> LogBytes<'a> {
         headers
     }
 
-    /// The bytes from `at` on, where no group can be read; `None` if they are zeros.
+    /// The bytes from `at` on, where no group can be read; `None` if nothing was written there.
     fn torn(&self, at: Lsn) -> Option<TornTail> {
+        let bytes = if self.was_used { self.begun(at)? } else { self.written(at)? };
+        Some(TornTail { path: self.path.clone(), offset: self.offset_of(at), bytes })
+    }
+
+    /// The number of bytes from `at` on, up to the last one that is not zero.
+    fn written(&self, at: Lsn) -> Option<u64> {
         let mut rest = self.from(at);
         // A file nearly always ends in zeros: whole pages of them are skipped at once.
         while let Some(before) = rest.strip_suffix(ZERO_PAGE) {
             rest = before;
         }
-        let last = rest.iter().rposition(|byte| *byte != 0)?;
-        Some(TornTail {
-            path: self.path.clone(),
-            offset: self.offset_of(at),
-            bytes: last as u64 + 1,
-        })
+        rest.iter().rposition(|byte| *byte != 0).map(|last| last as u64 + 1)
+    }
+
+    /// The size of the group at `at`, as far as it is known, if the start of one is there: anything
+    /// else is older.
+    fn begun(&self, at: Lsn) -> Option<u64> {
+        let rest = self.from(at);
+        let header = GroupHeader::decode(rest, self.engine, at);
+        let bytes = header.map(|header| header.group_bytes());
+        let bytes = bytes.or_else(|| GroupHeader::is_begun(rest, at).then_some(SECTOR_BYTES))?;
+        Some(bytes.min(rest.len() as u64))
     }
 
     fn offset_of(&self, at: Lsn) -> u64 {

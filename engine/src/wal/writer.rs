@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::prepare::{PREPARED_NAME, Preparer};
+use super::prepare::{NextFile, PREPARED_NAME, Preparer};
 use super::{Tail, WalFile, file_name, temporary_name};
 use crate::error::{Failure, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
@@ -29,6 +29,8 @@ pub struct Wal {
     file: File,
     start: Lsn,
     capacity: Lsn,
+    /// Whether the file was a log file before.
+    was_used: bool,
     /// The position of the next group.
     end: Lsn,
     /// Everything below this lsn is durable.
@@ -61,6 +63,7 @@ impl Wal {
             file: active,
             start,
             capacity: start.plus(header.second - WAL_HEADER_BYTES),
+            was_used: false,
             end,
             durable: end,
             received_before: 0,
@@ -135,11 +138,14 @@ impl Wal {
         self.durable < self.end
     }
 
-    /// Makes all groups durable, and has the next file prepared for further ones.
+    /// Makes all groups durable. If the file is half full, has the next one prepared: an engine that
+    /// writes little never pays for it.
     pub fn sync(&mut self) -> Result<(), Failure> {
         if self.is_unsynced() {
             self.make_durable()?;
-            self.preparer.ask(self.next_file_bytes());
+            if 2 * self.received() >= self.capacity.0 - self.start.0 {
+                self.preparer.ask(self.next_file_bytes());
+            }
         }
         Ok(())
     }
@@ -158,6 +164,16 @@ impl Wal {
         self.end.0 - self.start.0
     }
 
+    /// Whether there is no group in this file.
+    pub fn is_empty(&self) -> bool {
+        self.received() == 0
+    }
+
+    /// Whether the file may have bytes of older groups.
+    pub fn was_used(&self) -> bool {
+        self.was_used
+    }
+
     /// Files start small. A file is at most four times as large as what one of the last two
     /// received, but not smaller than the minimum, nor larger than requested: an engine that runs
     /// for a short time, writes little, or leaves its files early does not pay for large ones.
@@ -172,9 +188,8 @@ impl Wal {
         self.make_durable()?;
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let needed = WAL_HEADER_BYTES + bytes;
-        let prepared = self.preparer.take();
-        let prepared_bytes =
-            prepared.as_ref().map_or(Ok(0), File::len).map_err(Failure::Poisoned)?;
+        let next = self.preparer.take(needed);
+        self.was_used = next.as_ref().is_some_and(|next| next.was_used);
         let header = FileHeader {
             version: VERSION,
             kind: FileKind::Wal,
@@ -182,18 +197,17 @@ impl Wal {
             writer_epoch: self.writer_epoch,
             number,
             first: self.end.0,
-            second: if needed <= prepared_bytes {
-                prepared_bytes
-            } else {
+            second: next.as_ref().map_or_else(
                 // Twice, since what the group needs is a bound far above what it takes: the next
                 // group has space too.
-                needed.max((2 * needed).min(self.file_bytes)).max(self.next_file_bytes())
-            },
-            third: 0,
+                || needed.max((2 * needed).min(self.file_bytes)).max(self.next_file_bytes()),
+                |next| next.bytes,
+            ),
+            third: u64::from(self.was_used),
         };
-        self.file = match prepared {
-            Some(file) if needed <= prepared_bytes => name_prepared(&self.dir, &header, file),
-            _ => create(&self.dir, &header, &[]),
+        self.file = match next {
+            Some(NextFile { file, .. }) => name_prepared(&self.dir, &header, file),
+            None => create(&self.dir, &header, &[]),
         }
         .inspect_err(|_| {
             self.preparer.discard();
@@ -222,7 +236,7 @@ pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Fai
         file.sync()
     };
     give_name(dir, &temporary, header.number, write)?;
-    Ok(file)
+    Ok(file.renamed(dir, &file_name(header.number)))
 }
 
 fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Failure> {
@@ -230,7 +244,7 @@ fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Fai
         file.write(0, &header.encode())?;
         file.sync()
     })?;
-    Ok(file)
+    Ok(file.renamed(dir, &file_name(header.number)))
 }
 
 /// Gives a file its final name after `write` has made it durable. With this name the file is part

@@ -18,7 +18,7 @@ use crate::wal::Wal;
 use crate::write::commit::{Committer, Environment};
 use crate::write::decide::Ground;
 use crate::write::pipeline::Pipeline;
-use crate::write::queue::Filling;
+use crate::write::queue::{Filling, Seal};
 use crate::write::relaxed;
 
 /// The pipeline of an engine.
@@ -150,9 +150,12 @@ impl Environment for Active {
         }
     }
 
-    fn seal(&mut self) -> Result<()> {
+    fn seal(&mut self, seal: Seal) -> Result<()> {
         self.state.poison.check()?;
-        if self.is_all_flushed() { Ok(()) } else { self.seal_and_leave() }
+        match seal {
+            Seal::Memtable => self.seal_in_time(),
+            Seal::Log => self.seal_and_leave(),
+        }
     }
 
     fn vouch(&mut self) {

@@ -40,7 +40,7 @@ use crate::timeline::Times;
 use crate::write::batch::Durability;
 use crate::write::decide::{Decisions, Ground, Known};
 use crate::write::pipeline::Commit;
-use crate::write::queue::{Filling, Submission};
+use crate::write::queue::{Filling, Seal, Submission};
 
 /// What a commit needs: `Active` in an engine.
 pub trait Environment {
@@ -80,8 +80,8 @@ pub trait Environment {
     /// there is none, waits for the flush that is under way.
     fn make_space(&self);
 
-    /// Seals the active memtable and leaves the log file, unless everything is in segments.
-    fn seal(&mut self) -> Result<()>;
+    /// Seals what a caller asked for, unless everything is in segments.
+    fn seal(&mut self, seal: Seal) -> Result<()>;
 
     /// Confirms by an empty group that the last one was durable.
     fn vouch(&mut self);
@@ -146,8 +146,8 @@ impl<E: Environment> Committer<E> {
         if group.vouch && group.batches.is_empty() {
             self.env.vouch();
         }
-        if group.seal {
-            let sealed = guarded(&mut self.env, E::seal).flatten();
+        if let Some(seal) = group.seal {
+            let sealed = guarded(&mut self.env, |env| env.seal(seal)).flatten();
             if let Err(error) = sealed {
                 let batches = group.batches.iter().zip(outcomes);
                 let askers = batches.filter(|(submitted, _)| submitted.batch.is_nothing());

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use crate::entry::Receipt;
 use crate::error::Result;
 use crate::locks::Mutex;
-use crate::write::queue::{Filling, Queue, Submission};
+use crate::write::queue::{Filling, Queue, Seal, Submission};
 use crate::write::ticket::{Fill, Ticket};
 
 /// Commits groups.
@@ -95,10 +95,10 @@ impl<C: Commit> Pipeline<C> {
         ticket.wait_or_lead(|fill| self.lead(fill))
     }
 
-    /// Asks the commit thread to seal the active memtable after everything submitted so far. The
-    /// ticket resolves when this is done.
-    pub fn seal(&self) -> Result<Ticket> {
-        self.queue.seal()
+    /// Asks the commit thread for a seal after everything submitted so far. The ticket resolves
+    /// when it is done.
+    pub fn seal(&self, seal: Seal) -> Result<Ticket> {
+        self.queue.seal(seal)
     }
 
     /// Asks for a group without records after the last one. Nobody waits for it.
@@ -320,7 +320,7 @@ mod modelled {
                 let pipeline = pipeline.clone();
                 move || pipeline.vouch()
             });
-            assert!(pipeline.seal().expect("is open").wait().is_ok());
+            assert!(pipeline.seal(Seal::Log).expect("is open").wait().is_ok());
             asker.join().expect("no panic");
             pipeline.close();
             thread.join().expect("no panic");

@@ -189,6 +189,15 @@ pub struct IdHint {
     pub found: Option<IdRecord>,
 }
 
+/// What is sealed after a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seal {
+    /// The active memtable. The log file is left only if it is time for that.
+    Memtable,
+    /// The active memtable, and the log file is left, so that after the flush no log is needed.
+    Log,
+}
+
 /// The group that fills up.
 #[derive(Default)]
 pub struct Filling {
@@ -198,8 +207,8 @@ pub struct Filling {
     pub bytes: usize,
     /// Its size in memory.
     memory_bytes: usize,
-    /// Whether a caller wants the memtable sealed after this group.
-    pub seal: bool,
+    /// What a caller wants sealed after this group.
+    pub seal: Option<Seal>,
     /// Whether an empty group is to be written after the last one, to confirm that it was durable.
     pub vouch: bool,
 }
@@ -270,12 +279,11 @@ impl Queue {
         }
     }
 
-    /// Asks for the active memtable to be sealed after everything submitted so far. The ticket
-    /// resolves when this is done.
-    pub fn seal(&self) -> Result<Ticket> {
+    /// Asks for a seal after everything submitted so far. The ticket resolves when it is done.
+    pub fn seal(&self, seal: Seal) -> Result<Ticket> {
         let mut arrivals = self.arrivals.lock();
         let ticket = arrivals.push(Submission::nothing())?;
-        arrivals.group.seal = true;
+        arrivals.group.seal = arrivals.group.seal.max(Some(seal));
         self.call(&mut arrivals);
         Ok(ticket)
     }
@@ -377,7 +385,7 @@ impl Filling {
     fn empty(&mut self) {
         self.batches.clear();
         self.batches.shrink_to(SPARE_BATCHES);
-        (self.bytes, self.memory_bytes, self.seal, self.vouch) = (0, 0, false, false);
+        (self.bytes, self.memory_bytes, self.seal, self.vouch) = (0, 0, None, false);
     }
 
     /// Whether there is nothing to do for it.

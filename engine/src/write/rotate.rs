@@ -51,7 +51,7 @@ impl Active {
     /// Records that a log file is in use.
     fn in_use(&mut self, file: WalFile) {
         self.state.counters.wal_files.add(1);
-        self.state.log_files.add(file);
+        self.state.log_files.add(file, self.state.now_ms());
         self.unnamed_file = Some(file.number);
     }
 
@@ -146,17 +146,41 @@ impl Active {
         Ok(())
     }
 
+    /// Seals the active memtable before its entries expire. The log goes on in the same file, unless
+    /// what it holds must leave the disk, or space is short.
+    pub(super) fn seal_in_time(&mut self) -> Result<()> {
+        if self.state.is_log_due() {
+            self.state.doom_log();
+        } else if !self.state.is_short_of_space() {
+            return self.seal_all();
+        }
+        self.seal_and_leave()
+    }
+
+    /// Seals the active memtable, unless it is empty.
+    fn seal_all(&mut self) -> Result<()> {
+        if self.is_all_flushed() {
+            return Ok(());
+        }
+        self.wait_for_flush(&mut false)?;
+        self.seal_memtable()
+    }
+
     /// Seals the active memtable and changes to a new log file: after the flush, everything live on
     /// the disk is in segments.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
-        self.wait_for_flush(&mut false)?;
-        self.seal_memtable()?;
+        self.seal_all()?;
+        let is_clean = !self.wal.was_used() || !self.state.log_files.is_active_doomed();
+        if self.wal.is_empty() && is_clean {
+            self.state.log_files.active_is_clean(self.state.now_ms());
+            return Ok(());
+        }
         let file = self.wal.change_file(0).map_err(|failure| self.state.failed(failure))?;
         self.in_use(file);
         self.name_file()?;
         // The flush may have been done before there was a file to change to.
         let checkpoint = self.state.manifest.lock().live().checkpoint;
-        self.state.log_files.remove_below(checkpoint);
+        self.state.retire_log(checkpoint);
         Ok(())
     }
 

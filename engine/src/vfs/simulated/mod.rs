@@ -217,6 +217,10 @@ impl RawDirectory for SimulatedDisk {
         Ok(SimulatedFile::open(self, file))
     }
 
+    fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        RawDirectory::open(self, name)
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.must_exist(from)?;
         self.call(Op::Rename { from: from.to_string(), to: to.to_string() })

@@ -135,7 +135,7 @@ impl Environment for Scripted {
         self.is_reserve_out.set(true);
     }
 
-    fn seal(&mut self) -> Result<()> {
+    fn seal(&mut self, _seal: Seal) -> Result<()> {
         self.step("seal");
         self.seal.clone()
     }
@@ -395,7 +395,7 @@ fn a_seal_that_failed_is_reported_only_to_those_who_asked_for_it() {
     committer.env.seal = Err(disk_full());
     let mut group = filling(vec![append(b"a")]);
     group.batches.push(Submission::nothing());
-    group.seal = true;
+    group.seal = Some(Seal::Log);
     let outcomes = committer.answered(&group);
     assert!(outcomes[0].is_ok());
     assert!(matches!(outcomes[1], Err(Error::DiskFull { .. })));
