@@ -15,7 +15,7 @@
 //!    released it.
 //!
 //! Readers never see an expired entry, whatever is on the disk: this file only frees space. Entries
-//! in memory are sealed early enough (`is_seal_due`), and log files are left early enough
+//! in memory are sealed early enough (`seal_due`), and log files are left early enough
 //! (`State::is_log_due`), so that idle timelines are removed too. The thread also recreates the reserve, and vouches for the last group of an idle
 //! log.
 
@@ -54,9 +54,12 @@ pub fn run(state: &State, pipeline: &CommitPipeline) {
                 return;
             }
         }
-        if is_seal_due(state) || state.is_log_due() {
+        if let Some(seal) = seal_due(state) {
+            if seal == Seal::Log {
+                state.doom_log();
+            }
             // The flush thread does the rest; a queue that is closed has nothing left to seal.
-            let _sealed = pipeline.seal(Seal::Memtable).and_then(Ticket::wait);
+            let _sealed = pipeline.seal(seal).and_then(Ticket::wait);
         }
         // The reserve at least doubles each time, so that a growing directory does not rewrite it
         // again and again.
@@ -120,19 +123,22 @@ pub fn expire(state: &State) -> Result<(), Failure> {
 /// The time that trims wait if space is short.
 const SHORT_TRIM_WAIT_MS: u64 = 5_000;
 
-/// Whether the active memtable is so old that its entries could expire before they are flushed, or
-/// its trims have waited long enough. On a full disk trims do not wait.
-fn is_seal_due(state: &State) -> bool {
+/// What must be sealed now: the memtable if it is so old that its entries could expire before they
+/// are flushed; the log too if what it holds must leave the disk, because entries in it expire soon
+/// or trims have waited long enough. On a full disk trims do not wait.
+fn seal_due(state: &State) -> Option<Seal> {
     let active = state.view.load().active.clone();
     let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
     let trim_wait_ms = if state.is_short_of_space() { SHORT_TRIM_WAIT_MS } else { TRIM_WAIT_MS };
     if active.frees()
         && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms))
     {
-        return true;
+        return Some(Seal::Log);
     }
-    state
-        .shortest_ttl_ms()
-        .zip(age_ms)
-        .is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000))
+    if state.is_log_due() {
+        return Some(Seal::Log);
+    }
+    let ages = state.shortest_ttl_ms().zip(age_ms);
+    let is_old = ages.is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000));
+    is_old.then(|| if state.is_short_of_space() { Seal::Log } else { Seal::Memtable })
 }

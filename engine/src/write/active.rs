@@ -153,7 +153,7 @@ impl Environment for Active {
     fn seal(&mut self, seal: Seal) -> Result<()> {
         self.state.poison.check()?;
         match seal {
-            Seal::Memtable => self.seal_in_time(),
+            Seal::Memtable => self.seal_all(),
             Seal::Log => self.seal_and_leave(),
         }
     }

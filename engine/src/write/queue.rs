@@ -192,7 +192,7 @@ pub struct IdHint {
 /// What is sealed after a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Seal {
-    /// The active memtable. The log file is left only if it is time for that.
+    /// The active memtable.
     Memtable,
     /// The active memtable, and the log file is left, so that after the flush no log is needed.
     Log,

@@ -146,19 +146,8 @@ impl Active {
         Ok(())
     }
 
-    /// Seals the active memtable before its entries expire. The log goes on in the same file, unless
-    /// what it holds must leave the disk, or space is short.
-    pub(super) fn seal_in_time(&mut self) -> Result<()> {
-        if self.state.is_log_due() {
-            self.state.doom_log();
-        } else if !self.state.is_short_of_space() {
-            return self.seal_all();
-        }
-        self.seal_and_leave()
-    }
-
-    /// Seals the active memtable, unless it is empty.
-    fn seal_all(&mut self) -> Result<()> {
+    /// Seals the active memtable, unless everything is in segments. The log goes on in the same file.
+    pub(super) fn seal_all(&mut self) -> Result<()> {
         if self.is_all_flushed() {
             return Ok(());
         }

@@ -22,6 +22,7 @@ mod garbage;
 mod gates;
 mod handles;
 mod lists;
+mod log_files;
 mod long;
 mod relaxed;
 mod retries;

@@ -94,8 +94,34 @@ fn flushes() -> Recording {
     driver.finish("flushes")
 }
 
-fn fixed() -> [Recording; 3] {
-    [appends(), fan_outs(), flushes()]
+/// Appends into log files that were used before, in two lives.
+fn reused_files() -> Recording {
+    let keys = [key("messages", 0), key("sync", 0)];
+    let mut driver = Driver::new(SimulatedDisk::new(), keys.to_vec());
+    for _life in 0..2 {
+        let engine = driver.open().expect("opens");
+        for number in 0..10 {
+            // Two of them fill a file.
+            let durability = if number % 5 == 3 { Os } else { Disk };
+            driver.send(&engine, &keys[number % 2..], 3000, durability);
+            if number % 2 == 1 {
+                engine.flush().expect("flushes");
+            }
+        }
+    }
+    let recording = driver.finish("reused files");
+    let again = recording.log.iter().filter(|op| is_kept(op)).count();
+    assert!(again >= 4, "only {again} files were used again");
+    recording
+}
+
+/// Whether a log file is kept to be used again.
+fn is_kept(op: &Op) -> bool {
+    matches!(op, Op::Rename { from, to } if from.ends_with(".log") && to == "wal-next.tmp")
+}
+
+fn fixed() -> [Recording; 4] {
+    [appends(), fan_outs(), flushes(), reused_files()]
 }
 
 /// How many workloads by seed are run, and how many steps each has.

@@ -207,6 +207,11 @@ impl RawDirectory for Faulty {
         self.disk.open(name).map(|file| self.file(file))
     }
 
+    fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
+        self.injector().opening()?;
+        self.disk.open_to_write(name).map(|file| self.file(file))
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         self.injector().looking()?;
         RawDirectory::free_bytes(&self.disk)
