@@ -136,6 +136,27 @@ MUTANTS = [
         ("behaviour", "snapshots::a_snapshot_shows_each_batch_as_a_whole"),
     ),
     Mutant(
+        "old-group",
+        "a group is taken at whatever lsn it has, also an old one in a log file that is used again",
+        "engine/src/wal/reader.rs",
+        "        let header = GroupHeader::decode(bytes, self.engine, lsn)?;\n",
+        "        let lsn = bytes.get(8..16)?.try_into().ok().map(|lsn| Lsn(u64::from_le_bytes(lsn)))?;\n"
+        "        let header = GroupHeader::decode(bytes, self.engine, lsn)?;\n",
+        (
+            "behaviour",
+            "log_files::"
+            "old_groups_in_a_file_that_is_used_again_are_neither_replayed_nor_reported",
+        ),
+    ),
+    Mutant(
+        "old-log",
+        "a log file with expired bytes stays in use",
+        "engine/src/state/mod.rs",
+        "due.is_some_and(|(ttl_ms, since_ms)| age_ms(since_ms) >= (ttl_ms / 4 * 3).max(1000))",
+        "due.is_some_and(|(ttl_ms, since_ms)| ttl_ms == 0 && age_ms(since_ms) > 0)",
+        ("behaviour", "log_files::expired_bytes_leave_the_log_of_an_idle_engine_in_time"),
+    ),
+    Mutant(
         "unpinned-reader",
         "the memtable forgets the state that a reader of an earlier moment needs",
         "engine/src/state/current.rs",
