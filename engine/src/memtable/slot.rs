@@ -331,6 +331,11 @@ impl Slot {
         if self.bodies.is_empty() { self.end.last + 1 } else { self.first }
     }
 
+    /// Whether an entry here has a lifetime of its own.
+    pub fn has_own_expiries(&self) -> bool {
+        self.own_expiry
+    }
+
     pub(super) fn span(&self) -> Option<Span> {
         let last = self.bodies.len().checked_sub(1)?;
         Some(Span {

@@ -100,6 +100,13 @@ impl LogFiles {
         discard();
     }
 
+    /// The same for the files that begin below a position.
+    pub fn doom_below(&self, lsn: Lsn) {
+        let mut known = self.known.lock();
+        let below = known.files.iter_mut().filter(|known| known.file.start < lsn);
+        below.for_each(|known| known.is_doomed = true);
+    }
+
     /// Removes the files that end at or before the checkpoint. The caller has made the manifest
     /// with the checkpoint durable. A file whose oldest bytes are of `since_ms` or later is removed
     /// only if `keep` does not take it over for reuse.

@@ -54,10 +54,11 @@ pub fn run(state: &State, pipeline: &CommitPipeline) {
                 return;
             }
         }
-        if let Some(seal) = seal_due(state) {
-            if seal == Seal::Log {
-                state.doom_log();
-            }
+        let is_log_due = state.is_log_due();
+        if is_log_due {
+            state.doom_log();
+        }
+        if let Some(seal) = seal_due(state, is_log_due) {
             // The flush thread does the rest; a queue that is closed has nothing left to seal.
             let _sealed = pipeline.seal(seal).and_then(Ticket::wait);
         }
@@ -125,17 +126,14 @@ const SHORT_TRIM_WAIT_MS: u64 = 5_000;
 
 /// What must be sealed now: the memtable if it is so old that its entries could expire before they
 /// are flushed; the log too if what it holds must leave the disk, because entries in it expire soon
-/// or trims have waited long enough. On a full disk trims do not wait.
-fn seal_due(state: &State) -> Option<Seal> {
+/// (`is_log_due`) or trims have waited long enough. On a full disk trims do not wait.
+fn seal_due(state: &State, is_log_due: bool) -> Option<Seal> {
     let active = state.view.load().active.clone();
     let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
     let trim_wait_ms = if state.is_short_of_space() { SHORT_TRIM_WAIT_MS } else { TRIM_WAIT_MS };
-    if active.frees()
-        && (state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms))
-    {
-        return Some(Seal::Log);
-    }
-    if state.is_log_due() {
+    let have_trims_waited =
+        state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms);
+    if is_log_due || (active.frees() && have_trims_waited) {
         return Some(Seal::Log);
     }
     let ages = state.shortest_ttl_ms().zip(age_ms);

@@ -93,9 +93,19 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
     });
     state.share_memory();
     state.held.flushed(&memtable, state.options.memtable_bytes());
+    if has_own_expiries(&memtable) {
+        state.log_files.doom_below(memtable.to());
+    }
     state.retire_log(memtable.to());
     state.progress.flush_outcome(None);
     Ok(true)
+}
+
+/// Whether entries have a lifetime of their own: it may be shorter than that of any store.
+fn has_own_expiries(memtable: &Memtable) -> bool {
+    let mut has = false;
+    memtable.for_each(|slot| has |= slot.has_own_expiries());
+    has
 }
 
 /// Writes the segments of each store in the memtable. Leaves no file if it fails.

@@ -49,6 +49,14 @@ struct Shared {
     slot: Mutex<Slot>,
 }
 
+impl Shared {
+    /// A file that only improves speed must not use the last space: there must be four times its
+    /// size.
+    fn is_short_of(&self, bytes: u64) -> bool {
+        self.dir.free_bytes().is_ok_and(|free| free < 4 * bytes)
+    }
+}
+
 #[derive(Default)]
 struct Slot {
     next: Next,
@@ -65,6 +73,8 @@ enum Next {
     /// It is being made.
     Coming,
     Ready(NextFile),
+    /// It was taken and does not have its own name yet: no other file may have this one.
+    Taken,
     /// There was one, but its space was needed elsewhere, or it could not be made. Until a file is
     /// asked for again after the next change, none is made: a full disk is not filled again and
     /// again.
@@ -110,16 +120,11 @@ impl Preparer {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Requests a file of `bytes`. Zeros are written, unless a log file is about to become free, or
-    /// the disk has less than four times that space free: a file that only improves speed must not
-    /// use the last space.
+    /// Requests a file of `bytes`. Zeros are written, unless log files become free for reuse.
     pub fn ask(&self, bytes: u64) {
         let mut slot = self.shared.slot.lock();
         slot.wanted = bytes;
-        if slot.reuses || !matches!(slot.next, Next::None) {
-            return;
-        }
-        if self.shared.dir.free_bytes().is_ok_and(|free| free < 4 * bytes) {
+        if slot.reuses || !matches!(slot.next, Next::None) || self.shared.is_short_of(bytes) {
             return;
         }
         slot.next = Next::Coming;
@@ -161,27 +166,37 @@ impl Preparer {
         let bytes = old.len().ok()?;
         let mut slot = self.shared.slot.lock();
         slot.reuses = slot.wanted != 0 && bytes >= slot.wanted;
-        let is_taken = slot.reuses && matches!(slot.next, Next::None);
+        let is_taken =
+            slot.reuses && matches!(slot.next, Next::None) && !self.shared.is_short_of(bytes);
         if is_taken {
             slot.next = Next::Coming;
         }
         is_taken.then_some((old, bytes))
     }
 
-    /// The next file, if it is ready and has at least `needed` bytes.
+    /// The next file, if it is ready and has at least `needed` bytes. The caller gives it its own
+    /// name or removes it, and then calls [`Preparer::was_named`].
     pub fn take(&self, needed: u64) -> Option<NextFile> {
         let mut slot = self.shared.slot.lock();
         if matches!(slot.next, Next::Coming) {
             return None;
         }
         match std::mem::take(&mut slot.next) {
-            Next::Ready(next) if next.bytes >= needed => Some(next),
+            Next::Ready(next) if next.bytes >= needed => {
+                slot.next = Next::Taken;
+                Some(next)
+            }
             Next::Ready(_) => {
                 let _ = self.shared.dir.remove(PREPARED_NAME);
                 None
             }
             _ => None,
         }
+    }
+
+    /// The file that was taken does not have the name of the next one any more.
+    pub fn was_named(&self) {
+        self.shared.slot.lock().next = Next::None;
     }
 
     /// Removes the next file because its space is needed elsewhere, or what it held must leave the

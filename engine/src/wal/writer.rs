@@ -206,7 +206,11 @@ impl Wal {
             third: u64::from(self.was_used),
         };
         self.file = match next {
-            Some(NextFile { file, .. }) => name_prepared(&self.dir, &header, file),
+            Some(NextFile { file, .. }) => {
+                let named = name_prepared(&self.dir, &header, file);
+                self.preparer.was_named();
+                named
+            }
             None => create(&self.dir, &header, &[]),
         }
         .inspect_err(|_| {
