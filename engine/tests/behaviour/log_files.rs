@@ -187,6 +187,19 @@ fn expired_bytes_leave_a_log_file_that_is_used_again_and_one_that_is_kept() {
 }
 
 #[test]
+fn a_log_file_with_entries_that_have_their_own_expiry_is_not_kept() {
+    let (house, engine, store, appended) = with_a_file_in_use_again();
+    let batch = Batch::new().lifetime_ms(1000).append(&store, b"brief", SECRET);
+    engine.commit(batch).expect("commits");
+    append(&engine, &store, appended..appended + 300);
+    soon("its log file is gone", || {
+        let files = house.disk.contents().files;
+        let mut logs = files.iter().filter(|(name, _)| name.starts_with("wal-"));
+        !logs.any(|(_, content)| content.windows(SECRET.len()).any(|window| window == SECRET))
+    });
+}
+
+#[test]
 fn compaction_leaves_nothing_of_what_was_trimmed_in_the_log() {
     let (house, engine, store, appended) = with_a_file_in_use_again();
     store.append(b"secret", SECRET).expect("appends");
