@@ -154,7 +154,8 @@ fn at_least(what: &str, judged: u64, least: u64) {
 
 #[test]
 fn a_power_cut_anywhere_in_small_workloads_and_in_each_recovery_loses_nothing() {
-    let plan = Plan { throws: 24 * times(4), recovery_every: 3, thorough_every: 8, mutant: None };
+    let throws = if is_long() { 96 } else { 12 };
+    let plan = Plan { throws, recovery_every: 3, thorough_every: 8, mutant: None };
     let mut all = Counts::default();
     for recording in fixed() {
         all += proved(&recording.name, recording.cut_everywhere(&plan));
