@@ -34,7 +34,7 @@ layout! {
         RAW_BYTES: 4, "length of the content";
         KIND: 1, "1 bodies, 2 runs, 3 index page, 4 page table, 5 body table, 6 run table, 7 id \
                   page, 8 id table";
-        CODEC: 1, "1 plain, 2 zstd";
+        CODEC: 1, "1 plain, 2 zstd, 3 lz4";
         ZERO: 2, "zeros";
     }
 }
@@ -70,6 +70,18 @@ impl BlockKind {
 
 const PLAIN: u8 = 1;
 const ZSTD: u8 = 2;
+const LZ4: u8 = 3;
+
+/// How the content of blocks is compressed, if that saves enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// By lz4: the block is read in some microseconds.
+    Lz4,
+    /// By zstd: it takes less space, and several times as long to read.
+    Zstd,
+}
 
 /// The position of a block in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -80,13 +92,22 @@ pub struct BlockRef {
     pub bytes: u32,
 }
 
-/// Encodes a block; compresses the content if `compress` is set and it saves enough.
-pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8> {
-    debug_assert!(!compress || raw.len() <= MAX_RAW_BYTES, "`decode` would refuse the block");
-    let packed = if compress { zstd::bulk::compress(raw, ZSTD_LEVEL).ok() } else { None };
+/// Encodes a block.
+pub fn encode(kind: BlockKind, raw: &[u8], compression: Compression, seed: Seed) -> Vec<u8> {
+    debug_assert!(
+        compression == Compression::None || raw.len() <= MAX_RAW_BYTES,
+        "`decode` would refuse the block"
+    );
+    let packed = match compression {
+        Compression::None => None,
+        Compression::Lz4 => Some((LZ4, lz4_flex::block::compress(raw))),
+        Compression::Zstd => {
+            zstd::bulk::compress(raw, ZSTD_LEVEL).ok().map(|packed| (ZSTD, packed))
+        }
+    };
     let (codec, stored) = match &packed {
-        Some(packed) if packed.len() + raw.len() / WORTHWHILE < raw.len() => {
-            (ZSTD, packed.as_slice())
+        Some((codec, packed)) if packed.len() + raw.len() / WORTHWHILE < raw.len() => {
+            (*codec, packed.as_slice())
         }
         _ => (PLAIN, raw),
     };
@@ -106,7 +127,7 @@ pub fn encode(kind: BlockKind, raw: &[u8], compress: bool, seed: Seed) -> Vec<u8
 pub fn peek(header: &[u8]) -> Option<(BlockKind, u64)> {
     let [kind] = header.get(block_header::KIND)? else { return None };
     let is_possible =
-        matches!(header.get(block_header::CODEC)?, [PLAIN | ZSTD]) && has_zeros(header);
+        matches!(header.get(block_header::CODEC)?, [PLAIN | ZSTD | LZ4]) && has_zeros(header);
     let bytes =
         block_header::BYTES as u64 + u64::from(get_u32(header, block_header::STORED_BYTES)?);
     BlockKind::from_number(*kind)
@@ -137,14 +158,19 @@ pub fn decode(kind: BlockKind, block: &[u8], seed: Seed) -> Result<Vec<u8>, &'st
         return Err("the reserved bytes of the block are not zeros");
     }
     let raw_bytes = get_u32(header, block_header::RAW_BYTES).unwrap_or(u32::MAX) as usize;
-    match header.get(block_header::CODEC) {
-        Some([PLAIN]) if raw_bytes == stored.len() => Ok(stored.to_vec()),
-        Some([ZSTD]) if raw_bytes <= MAX_RAW_BYTES => zstd::bulk::decompress(stored, raw_bytes)
-            .ok()
-            .filter(|raw| raw.len() == raw_bytes)
-            .ok_or("the block does not decompress to its length"),
-        _ => Err("the block's length or codec is not possible"),
-    }
+    let unpacked = match header.get(block_header::CODEC) {
+        Some([PLAIN]) if raw_bytes == stored.len() => return Ok(stored.to_vec()),
+        Some([ZSTD]) if raw_bytes <= MAX_RAW_BYTES => {
+            zstd::bulk::decompress(stored, raw_bytes).ok()
+        }
+        Some([LZ4]) if raw_bytes <= MAX_RAW_BYTES => {
+            lz4_flex::block::decompress(stored, raw_bytes).ok()
+        }
+        _ => return Err("the block's length or codec is not possible"),
+    };
+    unpacked
+        .filter(|raw| raw.len() == raw_bytes)
+        .ok_or("the block does not decompress to its length")
 }
 
 #[cfg(test)]
@@ -160,16 +186,16 @@ mod tests {
     #[test]
     fn a_block_reads_back_plain_and_compressed() {
         let raw = b"all work and no play ".repeat(100);
-        for compress in [false, true] {
-            let block = encode(BlockKind::Runs, &raw, compress, Seed::NONE);
-            assert_eq!(block.len() < raw.len(), compress);
+        for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+            let block = encode(BlockKind::Runs, &raw, compression, Seed::NONE);
+            assert_eq!(block.len() < raw.len(), compression != Compression::None);
             assert_eq!(decode(BlockKind::Runs, &block, Seed::NONE), Ok(raw.clone()));
         }
     }
 
     #[test]
     fn every_changed_byte_is_detected() {
-        let good = encode(BlockKind::Runs, b"some content", false, Seed::NONE);
+        let good = encode(BlockKind::Runs, b"some content", Compression::None, Seed::NONE);
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
@@ -181,18 +207,20 @@ mod tests {
     #[test]
     fn a_forged_length_with_a_good_checksum_allocates_nothing() {
         let raw = b"abc".repeat(1000);
-        let mut block = encode(BlockKind::Runs, &raw, true, Seed::NONE);
-        put(&mut block, block_header::RAW_BYTES, &u32::MAX.to_le_bytes());
-        forge(&mut block, Seed::NONE);
-        assert_eq!(
-            decode(BlockKind::Runs, &block, Seed::NONE),
-            Err("the block's length or codec is not possible")
-        );
+        for compression in [Compression::Lz4, Compression::Zstd] {
+            let mut block = encode(BlockKind::Runs, &raw, compression, Seed::NONE);
+            put(&mut block, block_header::RAW_BYTES, &u32::MAX.to_le_bytes());
+            forge(&mut block, Seed::NONE);
+            assert_eq!(
+                decode(BlockKind::Runs, &block, Seed::NONE),
+                Err("the block's length or codec is not possible")
+            );
+        }
     }
 
     #[test]
     fn reserved_bytes_that_are_not_zeros_are_refused() {
-        let mut block = encode(BlockKind::Runs, b"some content", false, Seed::NONE);
+        let mut block = encode(BlockKind::Runs, b"some content", Compression::None, Seed::NONE);
         put(&mut block, block_header::ZERO, &[0, 1]);
         forge(&mut block, Seed::NONE);
         assert_eq!(peek(&block), None);

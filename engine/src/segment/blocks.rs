@@ -1,7 +1,7 @@
 //! Writes the blocks of one file.
 
 use crate::error::Result;
-use crate::format::block::{BlockKind, BlockRef, encode};
+use crate::format::block::{BlockKind, BlockRef, Compression, encode};
 use crate::format::checksum::Seed;
 use crate::format::header::FileHeader;
 use crate::vfs::{Dir, File};
@@ -38,9 +38,14 @@ impl Blocks {
     }
 
     /// Adds a block.
-    pub fn block(&mut self, kind: BlockKind, raw: &[u8], compress: bool) -> Result<BlockRef> {
+    pub fn block(
+        &mut self,
+        kind: BlockKind,
+        raw: &[u8],
+        compression: Compression,
+    ) -> Result<BlockRef> {
         let at = self.end();
-        let block = encode(kind, raw, compress, self.seed.at(at));
+        let block = encode(kind, raw, compression, self.seed.at(at));
         self.buffer.extend_from_slice(&block);
         if self.buffer.len() >= WRITE_BYTES {
             self.write_out()?;

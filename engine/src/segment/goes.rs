@@ -67,6 +67,7 @@ impl Drop for OnDisk {
 mod tests {
     use super::super::{Segment, SegmentPlan, SegmentWriter};
     use super::*;
+    use crate::format::block::Compression;
     use crate::format::manifest::Copies;
     use crate::ids::{EngineId, Lsn, StoreId};
     use crate::timeline::{End, Times};
@@ -85,7 +86,7 @@ mod tests {
             ttl_ms: 1000,
             tier: 0,
             dropped: false,
-            compress: false,
+            compression: Compression::None,
             copies: Copies::Once,
             from: Lsn(0),
             to: Lsn(512),

@@ -48,7 +48,7 @@ pub use reader::Segment;
 pub use remains::{Left, ReadablePart, Remains, SegmentFiles};
 pub use scan::{FoundId, IdScan, SegmentScan};
 pub use walk::BlockWalk;
-pub use writer::{SegmentPlan, SegmentWriter};
+pub use writer::{SegmentPlan, SegmentWriter, compression};
 
 use crate::format::header::FileKind;
 use crate::format::manifest::SegmentRecord;

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::format::block::{BlockKind, BlockRef, TARGET_RAW_BYTES};
+use crate::format::block::{BlockKind, BlockRef, Compression, TARGET_RAW_BYTES};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::ids::{self, IdRecord};
 use crate::format::index::{Edited, Footer, RunBlock, TimelineEntry, name_prefix};
@@ -43,8 +43,8 @@ pub struct SegmentPlan {
     pub tier: u8,
     /// Whether it has only the ends of timelines, all of whose entries here have expired.
     pub dropped: bool,
-    /// Whether its blocks are compressed.
-    pub compress: bool,
+    /// How the blocks of its data file are compressed.
+    pub compression: Compression,
     /// The number of copies of each of its files: one or two.
     pub copies: Copies,
     /// It holds the log from this lsn on …
@@ -55,6 +55,18 @@ pub struct SegmentPlan {
     pub changed_to: Lsn,
     /// The time of the write: no lifetime that sure time counts began later.
     pub now_ms: TimeMs,
+}
+
+/// From this tier on, data is read so seldom that space counts more than the time of a read.
+const COOL_TIER: u8 = 2;
+
+/// The compression of a segment's data, by its tier. `recent`: whether recent data is compressed.
+pub fn compression(tier: u8, recent: bool) -> Compression {
+    match tier {
+        COOL_TIER.. => Compression::Zstd,
+        _ if recent => Compression::Lz4,
+        _ => Compression::None,
+    }
 }
 
 /// A segment under construction.
@@ -175,7 +187,7 @@ impl SegmentWriter {
         if count > 0 {
             let first = (self.shared.len() - count) as u32;
             let block =
-                self.data.block(BlockKind::Bodies, &self.bodies.finish(), self.plan.compress)?;
+                self.data.block(BlockKind::Bodies, &self.bodies.finish(), self.plan.compression)?;
             let row = Row { key: &first.to_le_bytes(), block, filter: &[] };
             let index = &mut self.index;
             self.body_table.add(row, &mut |page| index.block(BlockKind::BodyTable, page, false))?;
@@ -341,7 +353,7 @@ impl SegmentWriter {
             return Ok(());
         }
         self.close_bodies()?;
-        let block = self.data.block(BlockKind::Runs, &self.runs, self.plan.compress)?;
+        let block = self.data.block(BlockKind::Runs, &self.runs, self.plan.compression)?;
         self.runs.clear();
         if let Some(timeline) = &mut self.timeline {
             timeline.place(block, &mut self.index)?;

@@ -28,7 +28,7 @@ use crate::format::manifest::SegmentRecord;
 use crate::format::run::SharedBody;
 use crate::ids::{BODIES, CommitPlace, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::memtable::{Memtable, Slot, Watermark};
-use crate::segment::{Segment, SegmentPlan, SegmentWriter};
+use crate::segment::{self, Segment, SegmentPlan, SegmentWriter};
 use crate::state::State;
 use crate::state::view::View;
 use crate::timeline::{Changes, Edit, End, Times};
@@ -130,7 +130,7 @@ fn write_segments(state: &State, memtable: &Memtable) -> Result<Vec<SegmentRecor
                 ttl_ms: state.ttl_ms(store),
                 tier: 0,
                 dropped: false,
-                compress: false,
+                compression: segment::compression(0, state.options.compress_recent),
                 copies: state.copies(store),
                 from: memtable.from(),
                 to: memtable.to(),

@@ -29,6 +29,7 @@ use self::timeline::{Data, SalvagedSegment, SalvagedTimeline};
 use crate::care::finding::Finding;
 use crate::care::target;
 use crate::error::{Error, Failure, Result};
+use crate::format::block::Compression;
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
 use crate::format::run::SharedBody;
@@ -328,7 +329,7 @@ fn save_store(
         ttl_ms: store.ttl_ms,
         tier: TIER,
         dropped: false,
-        compress: true,
+        compression: Compression::Zstd,
         copies: store.copies,
         from: Lsn(0),
         to: START,

@@ -9,8 +9,8 @@
 //!    needed if entries were left out because of changes that are in memory only; change the view;
 //!    the inputs' files are removed when their last reader has released them.
 //!
-//! From tier 2 on, blocks are compressed: recent data is read most, and there decompression costs
-//! more than compression saves.
+//! From tier 2 on, blocks are compressed by zstd; before that by lz4, which is read faster: recent
+//! data is read most.
 //!
 //! If the disk has no space for what is due, merging waits, reports it in the statistics and once
 //! in the diagnostic log, and continues when there is space. A failed merge is tried again after a
@@ -46,9 +46,6 @@ use crate::state::view::View;
 use crate::upkeep::garbage;
 use crate::upkeep::install::{make_live, remove_unfinished};
 use younger::{Younger, younger};
-
-/// From this tier on, blocks are compressed.
-const COOL_TIER: u8 = 2;
 
 /// Rewrite a segment when `1/WORTH_IT` of it is dead, on a full disk when `1/WORTH_MUCH` is: with
 /// 2, each removed entry costs the rewrite of one other entry.
@@ -461,7 +458,7 @@ fn write_merged(
         ttl_ms: state.ttl_ms(newest.store),
         tier,
         dropped: newest.dropped,
-        compress: tier >= COOL_TIER,
+        compression: segment::compression(tier, state.options.compress_recent),
         copies: state.copies(newest.store),
         from: oldest.from,
         to: newest.to,

@@ -5,7 +5,7 @@
 //! that say nothing. Bytes after the last slot are not compared.
 
 use strandline::MAX_BODY_BYTES;
-use strandline::format::block::{self, BlockKind, BlockRef, block_header};
+use strandline::format::block::{self, BlockKind, BlockRef, Compression, block_header};
 use strandline::format::checksum::Seed;
 use strandline::format::codec::Reader;
 use strandline::format::layout::put;
@@ -29,6 +29,8 @@ const KINDS: [BlockKind; 8] = [
 /// A block, as it is and with its lengths and checksum corrected.
 pub fn block(bytes: &[u8]) -> bool {
     const PLAIN: u8 = 1;
+    const ZSTD: u8 = 2;
+    const LZ4: u8 = 3;
     let covered = block_header::CRC.end..bytes.len().max(block_header::CRC.end);
     let sum = Checksum { at: block_header::CRC, covered, seed: Seed::NONE };
     let is_right = sum.matches(bytes);
@@ -47,7 +49,12 @@ pub fn block(bytes: &[u8]) -> bool {
         assert!(changed.is_err(), "a wrong checksum is refused");
         assert!(raw.len() <= MAX_BODY_BYTES + 64 * 1024 + bytes.len());
         let is_plain = forged[block_header::CODEC] == [PLAIN];
-        let again = block::encode(kind, &raw, !is_plain && raw.len() < 64 * 1024, Seed::NONE);
+        let compression = match forged[block_header::CODEC] {
+            [ZSTD] if raw.len() < 64 * 1024 => Compression::Zstd,
+            [LZ4] if raw.len() < 64 * 1024 => Compression::Lz4,
+            _ => Compression::None,
+        };
+        let again = block::encode(kind, &raw, compression, Seed::NONE);
         assert!(!is_plain || again == forged, "it is encoded to the same bytes");
         is_same |= again == forged;
         assert_eq!(block::decode(kind, &again, Seed::NONE), Ok(raw));

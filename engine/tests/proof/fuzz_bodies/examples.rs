@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use strandline::format::block::{BlockKind, BlockRef, encode};
+use strandline::format::block::{BlockKind, BlockRef, Compression, encode};
 use strandline::format::checksum::{Seed, crc};
 use strandline::format::filter::filter;
 use strandline::format::header::{FileHeader, FileKind, VERSION, file_header};
@@ -220,8 +220,8 @@ pub fn of_target(target: &str) -> Vec<Vec<u8>> {
         "wal_tail" => vec![tail(false), tail(true), tail_of_changes()],
         "block" => {
             let raw = b"all work and no play ".repeat(20);
-            [false, true]
-                .map(|compress| encode(BlockKind::Runs, &raw, compress, Seed::NONE))
+            [Compression::None, Compression::Zstd, Compression::Lz4]
+                .map(|compression| encode(BlockKind::Runs, &raw, compression, Seed::NONE))
                 .to_vec()
         }
         "slots" => vec![shared_bodies()],
