@@ -39,6 +39,9 @@ struct Arguments {
     /// The time to measure.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// Commands a second of all clients together; 0: as many as the server answers.
+    #[arg(long, default_value_t = 0.0)]
+    rate: f64,
     /// The time to run before measuring.
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
@@ -52,6 +55,17 @@ struct Arguments {
     /// Do not fill the timelines before reading them: an earlier run has filled them.
     #[arg(long)]
     filled: bool,
+}
+
+impl Arguments {
+    /// The time from one pipeline of a client to its next.
+    fn interval(&self) -> Result<Option<Duration>> {
+        if self.rate == 0.0 {
+            return Ok(None);
+        }
+        let each = (self.clients * self.pipeline) as f64 / self.rate;
+        Ok(Some(Duration::try_from_secs_f64(each)?))
+    }
 }
 
 fn main() -> Result<()> {
@@ -74,6 +88,7 @@ fn main() -> Result<()> {
         threads: arguments.threads,
         warm_up: Duration::try_from_secs_f64(arguments.warm_up)?,
         measured: Duration::try_from_secs_f64(arguments.seconds)?,
+        interval: arguments.interval()?,
     };
     let seen = run(&plan, &shared)?;
     print_figures(&arguments, &seen, &durability(&arguments)?);

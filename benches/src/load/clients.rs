@@ -3,6 +3,9 @@
 //! A thread runs many clients on one event loop: one thread per client would measure the scheduler.
 //! A latency lasts from before the pipeline is written until the reply is complete in the client.
 //! Commands that begin before the warm-up is over are not counted.
+//!
+//! At a fixed rate, a pipeline that is late because the one before it was slow is measured from the
+//! time at which it was due: otherwise a server that stops for a second would delay one reply only.
 
 use std::sync::Arc;
 use std::thread;
@@ -33,6 +36,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Time that is counted.
     pub measured: Duration,
+    /// The time from one pipeline of a client to its next; `None`: as soon as it has all replies.
+    pub interval: Option<Duration>,
 }
 
 /// The result of the clients.
@@ -116,7 +121,8 @@ pub fn fill(address: &str, shared: &Arc<Shared>) -> Result<()> {
         let mut seen = Seen::new();
         for timeline in 0..READ_TIMELINES {
             (0..READ_ENTRIES).for_each(|_| commands.write_append(&mut connection.output, timeline));
-            connection.exchange(READ_ENTRIES as usize, Some(&mut seen)).await?;
+            let now = Instant::now();
+            connection.exchange(READ_ENTRIES as usize, now, Some(&mut seen)).await?;
         }
         seen.first_error.map_or(Ok(()), |error| bail!("filling: {error}"))
     })
@@ -127,7 +133,7 @@ pub fn ask(address: &str, parts: &[&[u8]]) -> Result<String> {
     event_loop()?.block_on(async {
         let mut connection = Connection::open(address).await?;
         write_command(&mut connection.output, parts);
-        connection.exchange(1, None).await
+        connection.exchange(1, Instant::now(), None).await
     })
 }
 
@@ -156,12 +162,30 @@ async fn run_clients(
 async fn run_client(plan: Plan, mut commands: Commands, start: Instant) -> Result<Seen> {
     let mut connection = Connection::open(&plan.address).await?;
     let mut seen = Seen::new();
+    let mut due = start;
     while start.elapsed() < plan.warm_up + plan.measured {
+        let since = match plan.interval {
+            Some(interval) => {
+                due += interval;
+                turn(due).await
+            }
+            None => Instant::now(),
+        };
         (0..plan.pipeline).for_each(|_| commands.write_next(&mut connection.output));
         let counts = start.elapsed() >= plan.warm_up;
-        connection.exchange(plan.pipeline, counts.then_some(&mut seen)).await?;
+        connection.exchange(plan.pipeline, since, counts.then_some(&mut seen)).await?;
     }
     Ok(seen)
+}
+
+/// Waits for a pipeline's turn. Returns the time from which it is measured.
+async fn turn(due: Instant) -> Instant {
+    if Instant::now() >= due {
+        return due;
+    }
+    tokio::time::sleep_until(due.into()).await;
+    // The timer may be late, which is not the server's fault.
+    Instant::now()
 }
 
 /// A connection with its buffers.
@@ -180,10 +204,14 @@ impl Connection {
         Ok(Connection { socket, output: Vec::new(), input: Vec::with_capacity(64 * 1024) })
     }
 
-    /// Sends the content of `output` and takes this many replies; returns the last one's first
-    /// bytes.
-    async fn exchange(&mut self, replies: usize, mut seen: Option<&mut Seen>) -> Result<String> {
-        let since = Instant::now();
+    /// Sends the content of `output` and takes this many replies, whose latencies count from
+    /// `since`; returns the last one's first bytes.
+    async fn exchange(
+        &mut self,
+        replies: usize,
+        since: Instant,
+        mut seen: Option<&mut Seen>,
+    ) -> Result<String> {
         self.socket.write_all(&self.output).await?;
         self.output.clear();
         let mut last = String::new();
@@ -268,6 +296,7 @@ mod tests {
                 threads: 2,
                 warm_up: Duration::ZERO,
                 measured: Duration::from_millis(milliseconds),
+                interval: None,
             };
             let seen = run(&plan, &shared).expect("a run");
             if seen.replies >= 12 {
