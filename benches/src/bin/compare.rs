@@ -25,7 +25,8 @@ struct Arguments {
     /// W2: the number of outstanding appends.
     #[arg(long, value_delimiter = ',', default_values_t = [64])]
     outstanding: Vec<usize>,
-    /// Servers: what to start, as make=program. Makes are strandline, redis and valkey.
+    /// Servers: what to start, as make=program. Makes are strandline, redis, valkey, nats and
+    /// nats-unsynced.
     #[arg(long, value_delimiter = ',', default_values = ["strandline=target/release/strandline", "redis=redis-server"])]
     servers: Vec<Program>,
     /// W3: the number of members of a group.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use strandline_benches::load::clients::{Plan, Seen, ask, check_server, fill, run};
+use strandline_benches::load::clients::{Plan, Seen, ask, check_server, fill, run, set_up};
 use strandline_benches::load::commands::{Shared, Target, Traffic};
 use strandline_benches::workload::groups;
 
@@ -73,7 +73,9 @@ fn main() -> Result<()> {
     ensure!((1..=10_000).contains(&arguments.clients), "1 to 10000 clients");
     ensure!((1..=10_000).contains(&arguments.pipeline), "a pipeline of 1 to 10000");
     ensure!((1..=6_250).contains(&arguments.members), "1 to 6250 members");
+    ensure!(arguments.target.can(arguments.workload), "this server has no such commands");
     check_server(&arguments.address, arguments.target)?;
+    set_up(&arguments.address, arguments.target)?;
     let groups =
         if arguments.workload == Traffic::Fanout { groups(arguments.members) } else { Vec::new() };
     let shared =
@@ -105,6 +107,7 @@ fn durability(arguments: &Arguments) -> Result<String> {
     Ok(match (arguments.target, arguments.relaxed) {
         (Target::Strandline, false) => "fdatasync before the reply".to_owned(),
         (Target::Strandline, true) => "write before the reply".to_owned(),
+        (Target::Nats, _) => "as its sync_interval says".to_owned(),
         (Target::Redis, _) => {
             let append_only = ask(&arguments.address, &[b"CONFIG", b"GET", b"appendonly"])?;
             let fsync = ask(&arguments.address, &[b"CONFIG", b"GET", b"appendfsync"])?;

@@ -1,5 +1,5 @@
-//! Servers side by side, in turns: ours, Redis and Valkey, each in a fresh directory, with an fsync
-//! before each reply to a write.
+//! Servers side by side, in turns: ours, Redis, Valkey and NATS, each in a fresh directory, with an
+//! fsync before each reply to a write (but `nats-unsynced`).
 //!
 //! The clients are those of `load`. A table for each traffic shows rates, latencies, and what a
 //! reply cost the server's process. Traffic at a fixed rate shows latencies below saturation: a
@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::disk;
-use crate::load::clients::{Plan, Seen, fill, run};
+use crate::load::clients::{Plan, Seen, fill, run, set_up};
 use crate::load::commands::{Shared, Traffic};
 use crate::report::{Column, Row, Table};
 use crate::rounds::Settings;
@@ -80,6 +80,7 @@ impl Load {
         let server = Server::start(program, &settings.dir)?;
         let groups = if self.traffic == Traffic::Fanout { groups(MEMBERS) } else { Vec::new() };
         let shared = Arc::new(Shared::new(program.make.target(), self.traffic, false, groups));
+        set_up(&server.address, program.make.target())?;
         if self.traffic == Traffic::Latest {
             fill(&server.address, &shared)?;
         }
@@ -130,9 +131,10 @@ pub fn compare(programs: &[Program], settings: &Settings) -> Result<Vec<Table>> 
 fn compare_under(load: Load, programs: &[Program], settings: &Settings) -> Result<Table> {
     let title = load.title();
     let row = |program: &Program| Row { label: program.make.name().to_owned(), rounds: Vec::new() };
-    let mut rows: Vec<Row> = programs.iter().map(row).collect();
+    let able = || programs.iter().filter(|program| program.make.target().can(load.traffic));
+    let mut rows: Vec<Row> = able().map(row).collect();
     for round in 1..=settings.rounds {
-        for (program, row) in programs.iter().zip(&mut rows) {
+        for (program, row) in able().zip(&mut rows) {
             eprintln!("{title}: round {round} of {}: {}", settings.rounds, row.label);
             let figures = load.measure(program, settings);
             row.rounds.push(figures.with_context(|| format!("{title}: {}", row.label))?);

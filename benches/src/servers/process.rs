@@ -30,7 +30,14 @@ pub enum Make {
     Redis,
     /// Valkey, which descends from Redis.
     Valkey,
+    /// NATS with JetStream, which syncs each message.
+    Nats,
+    /// NATS with JetStream as it is by default: it syncs every two minutes.
+    NatsUnsynced,
 }
+
+const MAKES: [Make; 5] =
+    [Make::Strandline, Make::Redis, Make::Valkey, Make::Nats, Make::NatsUnsynced];
 
 impl Make {
     /// Its name in tables and on the command line.
@@ -39,6 +46,8 @@ impl Make {
             Make::Strandline => "strandline",
             Make::Redis => "redis",
             Make::Valkey => "valkey",
+            Make::Nats => "nats",
+            Make::NatsUnsynced => "nats-unsynced",
         }
     }
 
@@ -47,12 +56,20 @@ impl Make {
         match self {
             Make::Strandline => Target::Strandline,
             Make::Redis | Make::Valkey => Target::Redis,
+            Make::Nats | Make::NatsUnsynced => Target::Nats,
         }
     }
 
-    /// The arguments with which each write is synced before its reply.
-    fn arguments(self, dir: &Path, port: u16) -> Vec<String> {
-        let (dir, port) = (dir.display().to_string(), port.to_string());
+    /// The arguments with which each write is synced before its reply, unless the make says
+    /// otherwise.
+    fn arguments(self, dir: &Path, port: u16) -> Result<Vec<String>> {
+        let (settings, port) = (dir.join("conf"), port.to_string());
+        let dir = dir.display().to_string();
+        if matches!(self, Make::Nats | Make::NatsUnsynced) {
+            let sync = if self == Make::Nats { "sync_interval: always" } else { "" };
+            fs::write(&settings, format!("jetstream {{ store_dir: {dir:?}\n {sync} }}\n"))?;
+        }
+        let settings = settings.display().to_string();
         let words: Vec<&str> = match self {
             Make::Strandline => vec!["serve", "--dir", &dir, "--port", &port],
             Make::Redis | Make::Valkey => vec![
@@ -71,8 +88,11 @@ impl Make {
                 "--auto-aof-rewrite-percentage",
                 "0",
             ],
+            Make::Nats | Make::NatsUnsynced => {
+                vec!["--config", &settings, "--addr", "127.0.0.1", "--port", &port]
+            }
         };
-        words.into_iter().map(str::to_owned).collect()
+        Ok(words.into_iter().map(str::to_owned).collect())
     }
 }
 
@@ -90,9 +110,11 @@ impl FromStr for Program {
 
     fn from_str(text: &str) -> Result<Program> {
         let (name, path) = text.split_once('=').context("a server is given as make=program")?;
-        let makes = [Make::Strandline, Make::Redis, Make::Valkey];
-        let make = makes.into_iter().find(|make| make.name() == name);
-        let make = make.with_context(|| format!("{name} is none of strandline, redis, valkey"))?;
+        let make = MAKES.into_iter().find(|make| make.name() == name);
+        let make = make.with_context(|| {
+            let known: Vec<&str> = MAKES.map(Make::name).into();
+            format!("{name} is none of {}", known.join(", "))
+        })?;
         Ok(Program { make, path: path.into() })
     }
 }
@@ -121,7 +143,7 @@ impl Server {
         // The port is free now; nothing else on the machine is expected to take it meanwhile.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let process = Command::new(&program.path)
-            .args(program.make.arguments(dir.path(), port))
+            .args(program.make.arguments(dir.path(), port)?)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
