@@ -34,11 +34,10 @@ impl Written {
     /// The current values, for the device that holds `dir`. Data that is still in memory is counted
     /// only after `settle`.
     pub fn now(dir: &Path) -> Result<Written> {
-        let own = fs::read_to_string("/proc/self/io").context("reading /proc/self/io")?;
         let devices = fs::read_to_string("/proc/diskstats").unwrap_or_default();
         let number = fs::metadata(dir)?.dev();
         Ok(Written {
-            call_bytes: field(&own, "wchar")?,
+            call_bytes: call_bytes_of(std::process::id())?,
             device_bytes: written_sectors(&devices, number).map(|sectors| sectors * SECTOR_BYTES),
         })
     }
@@ -55,6 +54,12 @@ impl Written {
     }
 }
 
+/// The bytes that a process has passed to write calls.
+pub fn call_bytes_of(process: u32) -> Result<u64> {
+    let path = format!("/proc/{process}/io");
+    field(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?, "wchar")
+}
+
 /// Makes every file system write the data that it holds in memory, so that later counters and
 /// fsyncs do not include it.
 pub fn settle() -> Result<()> {
@@ -66,7 +71,7 @@ pub fn settle() -> Result<()> {
 fn field(text: &str, name: &str) -> Result<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        .with_context(|| format!("/proc/self/io has no {name}"))?
+        .with_context(|| format!("the counters of a process have no {name}"))?
         .parse()
         .with_context(|| format!("{name} is no number"))
 }

@@ -10,7 +10,8 @@
 //!   W4; `report` prints medians and ratios, and `charts` draws them.
 //! * `disk` reads the operating system's counters of written bytes.
 //! * `soak` runs for minutes and measures changes over time.
-//! * `load` speaks RESP to a server, for the binary of that name.
+//! * `load` speaks RESP to a server, for the binary of that name; `servers` starts servers and
+//!   compares them by it.
 //! * `scale` fills a directory with millions of timelines or ids, for the binary `timelines`.
 //!
 //! Nothing here knows the internals of an engine: a benchmark that did would measure its own
@@ -31,6 +32,7 @@ pub mod peers;
 pub mod report;
 pub mod rounds;
 pub mod scale;
+pub mod servers;
 pub mod soak;
 pub mod workload;
 pub mod workloads;

@@ -10,6 +10,8 @@
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use strandline_benches::rounds::Settings;
+use strandline_benches::servers;
+use strandline_benches::servers::process::Program;
 use strandline_benches::workloads::{append, fan_out, latest};
 
 #[derive(Parser)]
@@ -23,6 +25,10 @@ struct Arguments {
     /// W2: the number of outstanding appends.
     #[arg(long, value_delimiter = ',', default_values_t = [64])]
     outstanding: Vec<usize>,
+    /// Servers: what to start, as make=program. Makes are strandline, redis, valkey, nats and
+    /// nats-unsynced.
+    #[arg(long, value_delimiter = ',', default_values = ["strandline=target/release/strandline", "redis=redis-server"])]
+    servers: Vec<Program>,
     /// W3: the number of members of a group.
     #[arg(long, value_delimiter = ',', default_values_t = [500])]
     members: Vec<usize>,
@@ -38,6 +44,8 @@ enum Named {
     W3,
     /// The newest 50 entries.
     W4,
+    /// Appends, fan-outs and reads over TCP, with an fsync before each reply to a write.
+    Servers,
 }
 
 fn main() -> Result<()> {
@@ -57,6 +65,7 @@ fn main() -> Result<()> {
             Named::W2 => append::w2(&settings, &arguments.outstanding)?,
             Named::W3 => fan_out::w3(&settings, &arguments.members)?,
             Named::W4 => latest::w4(&settings)?,
+            Named::Servers => servers::compare(&arguments.servers, &settings)?,
         };
         for table in tables {
             settings.show(&table)?;

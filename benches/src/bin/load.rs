@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use strandline_benches::load::clients::{Plan, Seen, ask, check_server, fill, run};
+use strandline_benches::load::clients::{Plan, Seen, ask, check_server, fill, run, set_up};
 use strandline_benches::load::commands::{Shared, Target, Traffic};
 use strandline_benches::workload::groups;
 
@@ -39,6 +39,9 @@ struct Arguments {
     /// The time to measure.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// Commands a second of all clients together; 0: as many as the server answers.
+    #[arg(long, default_value_t = 0.0)]
+    rate: f64,
     /// The time to run before measuring.
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
@@ -54,12 +57,25 @@ struct Arguments {
     filled: bool,
 }
 
+impl Arguments {
+    /// The time from one pipeline of a client to its next.
+    fn interval(&self) -> Result<Option<Duration>> {
+        if self.rate == 0.0 {
+            return Ok(None);
+        }
+        let each = (self.clients * self.pipeline) as f64 / self.rate;
+        Ok(Some(Duration::try_from_secs_f64(each)?))
+    }
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!((1..=10_000).contains(&arguments.clients), "1 to 10000 clients");
     ensure!((1..=10_000).contains(&arguments.pipeline), "a pipeline of 1 to 10000");
     ensure!((1..=6_250).contains(&arguments.members), "1 to 6250 members");
+    ensure!(arguments.target.can(arguments.workload), "this server has no such commands");
     check_server(&arguments.address, arguments.target)?;
+    set_up(&arguments.address, arguments.target)?;
     let groups =
         if arguments.workload == Traffic::Fanout { groups(arguments.members) } else { Vec::new() };
     let shared =
@@ -74,6 +90,7 @@ fn main() -> Result<()> {
         threads: arguments.threads,
         warm_up: Duration::try_from_secs_f64(arguments.warm_up)?,
         measured: Duration::try_from_secs_f64(arguments.seconds)?,
+        interval: arguments.interval()?,
     };
     let seen = run(&plan, &shared)?;
     print_figures(&arguments, &seen, &durability(&arguments)?);
@@ -90,6 +107,7 @@ fn durability(arguments: &Arguments) -> Result<String> {
     Ok(match (arguments.target, arguments.relaxed) {
         (Target::Strandline, false) => "fdatasync before the reply".to_owned(),
         (Target::Strandline, true) => "write before the reply".to_owned(),
+        (Target::Nats, _) => "as its sync_interval says".to_owned(),
         (Target::Redis, _) => {
             let append_only = ask(&arguments.address, &[b"CONFIG", b"GET", b"appendonly"])?;
             let fsync = ask(&arguments.address, &[b"CONFIG", b"GET", b"appendfsync"])?;

@@ -3,6 +3,9 @@
 //! A thread runs many clients on one event loop: one thread per client would measure the scheduler.
 //! A latency lasts from before the pipeline is written until the reply is complete in the client.
 //! Commands that begin before the warm-up is over are not counted.
+//!
+//! At a fixed rate, a pipeline that is late because the one before it was slow is measured from the
+//! time at which it was due: otherwise a server that stops for a second would delay one reply only.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +18,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::commands::{Commands, READ_ENTRIES, READ_TIMELINES, Shared, Target};
-use super::resp::{first_reply, write_command};
+use super::nats::{self, Frame};
+use super::resp::{Reply, first_reply, write_command};
 use crate::drive::latency_histogram;
 
 /// How the clients behave.
@@ -33,6 +37,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// Time that is counted.
     pub measured: Duration,
+    /// The time from one pipeline of a client to its next; `None`: as soon as it has all replies.
+    pub interval: Option<Duration>,
 }
 
 /// The result of the clients.
@@ -100,7 +106,7 @@ pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
 
 /// Fails if no server accepts a connection, with the command that starts one.
 pub fn check_server(address: &str, target: Target) -> Result<()> {
-    let opened = event_loop()?.block_on(Connection::open(address));
+    let opened = event_loop()?.block_on(Connection::open(address, target));
     opened.map(drop).with_context(|| {
         let command = target.start_command(address);
         format!("no server accepts connections on {address}. To start one:\n\n    {command}\n")
@@ -111,23 +117,38 @@ pub fn check_server(address: &str, target: Target) -> Result<()> {
 /// harmless.
 pub fn fill(address: &str, shared: &Arc<Shared>) -> Result<()> {
     event_loop()?.block_on(async {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(address, shared.target).await?;
         let mut commands = Commands::new(Arc::clone(shared), u64::MAX / 2);
         let mut seen = Seen::new();
         for timeline in 0..READ_TIMELINES {
             (0..READ_ENTRIES).for_each(|_| commands.write_append(&mut connection.output, timeline));
-            connection.exchange(READ_ENTRIES as usize, Some(&mut seen)).await?;
+            let now = Instant::now();
+            connection.exchange(READ_ENTRIES as usize, now, Some(&mut seen)).await?;
         }
         seen.first_error.map_or(Ok(()), |error| bail!("filling: {error}"))
     })
 }
 
-/// The reply to one command, as text.
+/// Creates what a server needs for the commands: the stream of NATS.
+pub fn set_up(address: &str, target: Target) -> Result<()> {
+    if target != Target::Nats {
+        return Ok(());
+    }
+    event_loop()?.block_on(async {
+        let mut connection = Connection::open(address, target).await?;
+        nats::write_create(&mut connection.output);
+        let mut seen = Seen::new();
+        connection.exchange(1, Instant::now(), Some(&mut seen)).await?;
+        seen.first_error.map_or(Ok(()), |error| bail!("creating the stream: {error}"))
+    })
+}
+
+/// The reply to one command in RESP, as text.
 pub fn ask(address: &str, parts: &[&[u8]]) -> Result<String> {
     event_loop()?.block_on(async {
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(address, Target::Redis).await?;
         write_command(&mut connection.output, parts);
-        connection.exchange(1, None).await
+        connection.exchange(1, Instant::now(), None).await
     })
 }
 
@@ -154,42 +175,85 @@ async fn run_clients(
 }
 
 async fn run_client(plan: Plan, mut commands: Commands, start: Instant) -> Result<Seen> {
-    let mut connection = Connection::open(&plan.address).await?;
+    let mut connection = Connection::open(&plan.address, commands.target()).await?;
     let mut seen = Seen::new();
+    let mut due = start;
     while start.elapsed() < plan.warm_up + plan.measured {
+        let since = match plan.interval {
+            Some(interval) => {
+                due += interval;
+                turn(due).await
+            }
+            None => Instant::now(),
+        };
         (0..plan.pipeline).for_each(|_| commands.write_next(&mut connection.output));
         let counts = start.elapsed() >= plan.warm_up;
-        connection.exchange(plan.pipeline, counts.then_some(&mut seen)).await?;
+        connection.exchange(plan.pipeline, since, counts.then_some(&mut seen)).await?;
     }
     Ok(seen)
+}
+
+/// Waits for a pipeline's turn. Returns the time from which it is measured.
+async fn turn(due: Instant) -> Instant {
+    if Instant::now() >= due {
+        return due;
+    }
+    tokio::time::sleep_until(due.into()).await;
+    // The timer may be late, which is not the server's fault.
+    Instant::now()
 }
 
 /// A connection with its buffers.
 struct Connection {
     socket: TcpStream,
+    target: Target,
     output: Vec<u8>,
     input: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: &str) -> Result<Connection> {
+    async fn open(address: &str, target: Target) -> Result<Connection> {
         let socket = TcpStream::connect(address)
             .await
             .with_context(|| format!("connecting to {address}"))?;
         socket.set_nodelay(true)?;
-        Ok(Connection { socket, output: Vec::new(), input: Vec::with_capacity(64 * 1024) })
+        let output = if target == Target::Nats { nats::greeting().to_vec() } else { Vec::new() };
+        Ok(Connection { socket, target, output, input: Vec::with_capacity(64 * 1024) })
     }
 
-    /// Sends the content of `output` and takes this many replies; returns the last one's first
-    /// bytes.
-    async fn exchange(&mut self, replies: usize, mut seen: Option<&mut Seen>) -> Result<String> {
-        let since = Instant::now();
+    /// The reply at `front` of the input, if it is complete. What is no reply is answered and
+    /// skipped.
+    async fn reply_at(&mut self, front: &mut usize) -> Result<Option<Reply>> {
+        if self.target != Target::Nats {
+            return first_reply(&self.input[*front..]);
+        }
+        loop {
+            match nats::first_frame(&self.input[*front..])? {
+                Some(Frame::Answer(reply)) => return Ok(Some(reply)),
+                Some(Frame::Ping(bytes)) => {
+                    self.socket.write_all(b"PONG\r\n").await?;
+                    *front += bytes;
+                }
+                Some(Frame::Other(bytes)) => *front += bytes,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Sends the content of `output` and takes this many replies, whose latencies count from
+    /// `since`; returns the last one's first bytes.
+    async fn exchange(
+        &mut self,
+        replies: usize,
+        since: Instant,
+        mut seen: Option<&mut Seen>,
+    ) -> Result<String> {
         self.socket.write_all(&self.output).await?;
         self.output.clear();
         let mut last = String::new();
         let (mut taken, mut front) = (0, 0);
         while taken < replies {
-            let Some(reply) = first_reply(&self.input[front..])? else {
+            let Some(reply) = self.reply_at(&mut front).await? else {
                 self.input.drain(..front);
                 front = 0;
                 let read = self.socket.read_buf(&mut self.input).await?;
@@ -268,6 +332,7 @@ mod tests {
                 threads: 2,
                 warm_up: Duration::ZERO,
                 measured: Duration::from_millis(milliseconds),
+                interval: None,
             };
             let seen = run(&plan, &shared).expect("a run");
             if seen.replies >= 12 {

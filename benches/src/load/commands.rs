@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
+use super::nats::write_publish;
 use super::resp::{begin_command, write_command, write_part};
 use crate::workload::{Bodies, GROUPS, Random, TIMELINES, Zipf, timeline};
 
@@ -20,6 +21,8 @@ pub enum Target {
     Strandline,
     /// Redis, with Streams.
     Redis,
+    /// NATS, with a stream of JetStream. Appends only.
+    Nats,
 }
 
 impl Target {
@@ -39,7 +42,13 @@ impl Target {
                 "redis-server{bind}{port} --save \"\" --appendonly yes --appendfsync always \
                  --auto-aof-rewrite-percentage 0"
             ),
+            Target::Nats => format!("nats-server --jetstream{port}"),
         }
+    }
+
+    /// Whether there are commands for this workload.
+    pub fn can(self, workload: Traffic) -> bool {
+        self != Target::Nats || workload == Traffic::Append
     }
 }
 
@@ -106,6 +115,11 @@ impl Commands {
         Commands { shared, random: Random::new(0x10AD + client) }
     }
 
+    /// The server that they are for.
+    pub fn target(&self) -> Target {
+        self.shared.target
+    }
+
     /// Appends the next command to `out`.
     pub fn write_next(&mut self, out: &mut Vec<u8>) {
         match self.shared.workload {
@@ -123,6 +137,7 @@ impl Commands {
                     Target::Redis => {
                         write_command(out, &[b"XREVRANGE", &key, b"+", b"-", b"COUNT", LATEST]);
                     }
+                    Target::Nats => unreachable!("`Target::can` says that it cannot"),
                 }
             }
         }
@@ -134,6 +149,7 @@ impl Commands {
         let body = self.shared.bodies.pick(&mut self.random);
         match (self.shared.target, self.shared.relaxed) {
             (Target::Redis, _) => write_command(out, &[b"XADD", &key, b"*", b"b", body]),
+            (Target::Nats, _) => write_publish(out, to, body),
             (Target::Strandline, false) => write_command(out, &[b"TL.APPEND", &key, body]),
             (Target::Strandline, true) => {
                 write_command(out, &[b"TL.APPEND", &key, body, b"DURABILITY", b"os"]);
@@ -150,6 +166,7 @@ impl Commands {
         let (head, tail): (&[&[u8]], &[&[u8]]) = match self.shared.target {
             Target::Strandline => (&[b"TL.FANOUT", body, count.as_bytes()], options),
             Target::Redis => (&[b"EVAL", FAN_OUT_SCRIPT, count.as_bytes()], &[body]),
+            Target::Nats => unreachable!("`Target::can` says that it cannot"),
         };
         begin_command(out, head.len() + members.len() + 1 + tail.len());
         for part in head {

@@ -1,0 +1,156 @@
+//! Servers side by side, in turns: ours, Redis, Valkey and NATS, each in a fresh directory, with an
+//! fsync before each reply to a write (but `nats-unsynced`).
+//!
+//! The clients are those of `load`. A table for each traffic shows rates, latencies, and what a
+//! reply cost the server's process. Traffic at a fixed rate shows latencies below saturation: a
+//! server that is only slower at full speed is not slower there.
+
+pub mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::disk;
+use crate::load::clients::{Plan, Seen, fill, run, set_up};
+use crate::load::commands::{Shared, Traffic};
+use crate::report::{Column, Row, Table};
+use crate::rounds::Settings;
+use crate::workload::groups;
+use process::{Program, Server};
+
+/// Members of a group, in a fan-out.
+const MEMBERS: usize = 500;
+
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    traffic: Traffic,
+    clients: usize,
+    pipeline: usize,
+    /// Commands a second of all clients; 0: as many as the server answers.
+    rate: u32,
+}
+
+const LOADS: [Load; 8] = [
+    Load { traffic: Traffic::Append, clients: 1, pipeline: 1, rate: 0 },
+    Load { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 0 },
+    Load { traffic: Traffic::Append, clients: 50, pipeline: 16, rate: 0 },
+    Load { traffic: Traffic::Append, clients: 1, pipeline: 1, rate: 500 },
+    Load { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 10_000 },
+    Load { traffic: Traffic::Fanout, clients: 16, pipeline: 1, rate: 0 },
+    Load { traffic: Traffic::Latest, clients: 1, pipeline: 1, rate: 0 },
+    Load { traffic: Traffic::Latest, clients: 50, pipeline: 16, rate: 0 },
+];
+
+impl Load {
+    fn title(self) -> String {
+        let Load { traffic, clients, pipeline, rate } = self;
+        let name = match traffic {
+            Traffic::Append => "append".to_owned(),
+            Traffic::Fanout => format!("fan-out to {MEMBERS}"),
+            Traffic::Latest => "latest 50".to_owned(),
+        };
+        let rate = if rate == 0 { String::new() } else { format!(", {rate} a second") };
+        format!("Server, {name}, {clients} × {pipeline}{rate}")
+    }
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::compared("replies/s"),
+            Column::compared("p50 µs"),
+            Column::compared("p99 µs"),
+            Column::plain("p99.9 µs"),
+            Column::plain("max µs"),
+            Column::compared("processor µs a reply"),
+            Column::plain("call bytes a reply"),
+        ]
+    }
+
+    /// Its share of the commands a second for each client.
+    fn interval(self) -> Option<Duration> {
+        (self.rate != 0).then(|| Duration::from_secs(1) * self.clients as u32 / self.rate)
+    }
+
+    fn measure(self, program: &Program, settings: &Settings) -> Result<Vec<f64>> {
+        disk::settle()?;
+        let server = Server::start(program, &settings.dir)?;
+        let groups = if self.traffic == Traffic::Fanout { groups(MEMBERS) } else { Vec::new() };
+        let shared = Arc::new(Shared::new(program.make.target(), self.traffic, false, groups));
+        set_up(&server.address, program.make.target())?;
+        if self.traffic == Traffic::Latest {
+            fill(&server.address, &shared)?;
+        }
+        let plan = Plan {
+            address: server.address.clone(),
+            clients: self.clients,
+            pipeline: self.pipeline,
+            threads: 1,
+            warm_up: WARM_UP,
+            measured: Duration::from_secs_f64((4.0 * settings.scale).max(0.5)),
+            interval: self.interval(),
+        };
+        let before = server.cost()?;
+        let seen = run(&plan, &shared)?;
+        let after = server.cost()?;
+        ensure!(seen.replies > 0, "no reply came");
+        if let Some(error) = &seen.first_error {
+            anyhow::bail!("{} of {} replies were errors: {error}", seen.errors, seen.replies);
+        }
+        Ok(figures(&seen, &plan, after.processor - before.processor, {
+            after.call_bytes - before.call_bytes
+        }))
+    }
+}
+
+/// The figures of `Load::columns`. What the warm-up cost is counted, and its replies are estimated
+/// from the rate of the others.
+fn figures(seen: &Seen, plan: &Plan, processor: f64, call_bytes: u64) -> Vec<f64> {
+    let rate = seen.replies as f64 / plan.measured.as_secs_f64();
+    let all = rate * (plan.warm_up + plan.measured).as_secs_f64();
+    let micros = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1000.0;
+    vec![
+        rate,
+        micros(0.5),
+        micros(0.99),
+        micros(0.999),
+        seen.latency.max() as f64 / 1000.0,
+        processor * 1e6 / all,
+        call_bytes as f64 / all,
+    ]
+}
+
+/// Compares servers: a table for each load. Ratios are relative to the first program.
+pub fn compare(programs: &[Program], settings: &Settings) -> Result<Vec<Table>> {
+    LOADS.into_iter().map(|load| compare_under(load, programs, settings)).collect()
+}
+
+fn compare_under(load: Load, programs: &[Program], settings: &Settings) -> Result<Table> {
+    let title = load.title();
+    let row = |program: &Program| Row { label: program.make.name().to_owned(), rounds: Vec::new() };
+    let able = || programs.iter().filter(|program| program.make.target().can(load.traffic));
+    let mut rows: Vec<Row> = able().map(row).collect();
+    for round in 1..=settings.rounds {
+        for (program, row) in able().zip(&mut rows) {
+            eprintln!("{title}: round {round} of {}: {}", settings.rounds, row.label);
+            let figures = load.measure(program, settings);
+            row.rounds.push(figures.with_context(|| format!("{title}: {}", row.label))?);
+        }
+    }
+    Ok(Table { title, columns: Load::columns(), rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_of_all_clients_is_shared_by_them() {
+        let load = Load { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 10_000 };
+        assert_eq!(load.interval(), Some(Duration::from_millis(5)));
+        assert_eq!(Load { rate: 0, ..load }.interval(), None);
+    }
+}
