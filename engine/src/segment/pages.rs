@@ -4,7 +4,7 @@
 
 use super::blocks::Blocks;
 use crate::error::Result;
-use crate::format::block::{BlockKind, BlockRef};
+use crate::format::block::{BlockKind, BlockRef, Compression};
 use crate::format::filter::filter;
 use crate::format::index::TARGET_PAGE_BYTES;
 use crate::format::slots::{Slots, SlotsWriter};
@@ -39,7 +39,7 @@ impl PagesWriter {
 
     fn close(&mut self, index: &mut Blocks) -> Result<()> {
         let raw = self.page.finish();
-        let block = index.block(self.page_kind, &raw, false)?;
+        let block = index.block(self.page_kind, &raw, Compression::None)?;
         let slots = Slots::new(&raw).expect("the writer made them");
         let key = |number| {
             slots.get(number).and_then(self.key_of).expect("the encoder begins with the key")
@@ -47,7 +47,7 @@ impl PagesWriter {
         let filter = filter((0..slots.count()).map(key));
         let kind = self.table_kind;
         self.table.add(Row { key: key(0), block, filter: &filter }, &mut |page| {
-            index.block(kind, page, false)
+            index.block(kind, page, Compression::None)
         })
     }
 
@@ -57,6 +57,6 @@ impl PagesWriter {
             self.close(index)?;
         }
         let kind = self.table_kind;
-        self.table.finish(&mut |page| index.block(kind, page, false))
+        self.table.finish(&mut |page| index.block(kind, page, Compression::None))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::blocks::Blocks;
 use crate::error::Result;
-use crate::format::block::BlockKind;
+use crate::format::block::{BlockKind, Compression};
 use crate::format::index::{MAX_LISTED_BLOCKS, RunBlock, RunBlocks};
 use crate::format::table::{Row, TableWriter};
 
@@ -29,7 +29,8 @@ impl RunList {
         let table = self.table.get_or_insert_default();
         for run in self.listed.drain(..).chain([run]) {
             let row = Row { key: &run.key(), block: run.block, filter: &[] };
-            table.add(row, &mut |page| index.block(BlockKind::RunTable, page, false))?;
+            table
+                .add(row, &mut |page| index.block(BlockKind::RunTable, page, Compression::None))?;
         }
         Ok(())
     }
@@ -39,8 +40,9 @@ impl RunList {
         match self.table {
             None => Ok(RunBlocks::Listed(self.listed)),
             Some(table) => {
-                let root =
-                    table.finish(&mut |page| index.block(BlockKind::RunTable, page, false))?;
+                let root = table.finish(&mut |page| {
+                    index.block(BlockKind::RunTable, page, Compression::None)
+                })?;
                 Ok(RunBlocks::Table(root))
             }
         }

@@ -190,7 +190,8 @@ impl SegmentWriter {
                 self.data.block(BlockKind::Bodies, &self.bodies.finish(), self.plan.compression)?;
             let row = Row { key: &first.to_le_bytes(), block, filter: &[] };
             let index = &mut self.index;
-            self.body_table.add(row, &mut |page| index.block(BlockKind::BodyTable, page, false))?;
+            self.body_table
+                .add(row, &mut |page| index.block(BlockKind::BodyTable, page, Compression::None))?;
         }
         Ok(())
     }
@@ -435,8 +436,9 @@ impl SegmentWriter {
         let index = &mut self.index;
         self.footer.page_table = self.pages.finish(index)?;
         self.footer.id_table = self.ids.finish(index)?;
-        self.footer.body_table =
-            self.body_table.finish(&mut |page| index.block(BlockKind::BodyTable, page, false))?;
+        self.footer.body_table = self
+            .body_table
+            .finish(&mut |page| index.block(BlockKind::BodyTable, page, Compression::None))?;
         self.index.buffer.extend_from_slice(&self.footer.encode(self.index.seed));
         let index_bytes = self.index.finish()?;
         Ok(SegmentRecord {
