@@ -24,9 +24,9 @@ pub struct Options {
     ///
     /// [`Engine::create_store`]: crate::Engine::create_store
     pub stores: Vec<NewStore>,
-    /// Whether recent data is compressed too, by lz4: fewer bytes are written, and a read of a block
-    /// that is not cached takes some microseconds more. Data that was merged twice or more is always
-    /// compressed, by zstd. Default on.
+    /// Whether recent data is compressed too, by lz4: fewer bytes are written, and a read of a
+    /// block that is not cached takes some microseconds more. Data that was merged twice or more
+    /// is always compressed, by zstd. Default on.
     pub compress_recent: bool,
     /// The maximum number of bytes that merging writes per second; 0: no limit. Merging that is far
     /// behind ignores the limit. Default 64 MiB: a disk that syncs the log at the same time keeps

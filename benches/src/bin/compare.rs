@@ -27,12 +27,14 @@ struct Arguments {
     outstanding: Vec<usize>,
     /// Servers: what to start, as make=program. Makes are strandline, redis, valkey, nats and
     /// nats-unsynced.
-    #[arg(long, value_delimiter = ',', default_values = ["strandline=target/release/strandline", "redis=redis-server"])]
+    #[arg(long, value_delimiter = ',', default_values = SERVERS)]
     servers: Vec<Program>,
     /// W3: the number of members of a group.
     #[arg(long, value_delimiter = ',', default_values_t = [500])]
     members: Vec<usize>,
 }
+
+const SERVERS: [&str; 2] = ["strandline=target/release/strandline", "redis=redis-server"];
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Named {

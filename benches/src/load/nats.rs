@@ -5,8 +5,8 @@ use anyhow::{Context, Result, bail};
 
 use super::resp::Reply;
 
-/// The stream that all messages go to.
-const STREAM: &str = "T";
+/// The name of the stream that all messages go to.
+const TOPIC: &str = "T";
 
 /// The first lines that a client sends. The server has sent one line before.
 pub fn greeting() -> &'static [u8] {
@@ -20,8 +20,8 @@ pub fn write_publish(out: &mut Vec<u8>, timeline: u32, body: &[u8]) {
 
 /// Appends the request that creates the stream, in files.
 pub fn write_create(out: &mut Vec<u8>) {
-    let what = format!(r#"{{"name":"{STREAM}","subjects":["t.>"],"storage":"file"}}"#);
-    publish(out, &format!("$JS.API.STREAM.CREATE.{STREAM}"), what.as_bytes());
+    let what = format!(r#"{{"name":"{TOPIC}","subjects":["t.>"],"storage":"file"}}"#);
+    publish(out, &format!("$JS.API.STREAM.CREATE.{TOPIC}"), what.as_bytes());
 }
 
 fn publish(out: &mut Vec<u8>, subject: &str, payload: &[u8]) {

@@ -27,7 +27,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug)]
-struct Load {
+struct Scenario {
     traffic: Traffic,
     clients: usize,
     pipeline: usize,
@@ -35,20 +35,20 @@ struct Load {
     rate: u32,
 }
 
-const LOADS: [Load; 8] = [
-    Load { traffic: Traffic::Append, clients: 1, pipeline: 1, rate: 0 },
-    Load { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 0 },
-    Load { traffic: Traffic::Append, clients: 50, pipeline: 16, rate: 0 },
-    Load { traffic: Traffic::Append, clients: 1, pipeline: 1, rate: 500 },
-    Load { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 10_000 },
-    Load { traffic: Traffic::Fanout, clients: 16, pipeline: 1, rate: 0 },
-    Load { traffic: Traffic::Latest, clients: 1, pipeline: 1, rate: 0 },
-    Load { traffic: Traffic::Latest, clients: 50, pipeline: 16, rate: 0 },
+const SCENARIOS: [Scenario; 8] = [
+    Scenario { traffic: Traffic::Append, clients: 1, pipeline: 1, rate: 0 },
+    Scenario { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 0 },
+    Scenario { traffic: Traffic::Append, clients: 50, pipeline: 16, rate: 0 },
+    Scenario { traffic: Traffic::Append, clients: 1, pipeline: 1, rate: 500 },
+    Scenario { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 10_000 },
+    Scenario { traffic: Traffic::Fanout, clients: 16, pipeline: 1, rate: 0 },
+    Scenario { traffic: Traffic::Latest, clients: 1, pipeline: 1, rate: 0 },
+    Scenario { traffic: Traffic::Latest, clients: 50, pipeline: 16, rate: 0 },
 ];
 
-impl Load {
+impl Scenario {
     fn title(self) -> String {
-        let Load { traffic, clients, pipeline, rate } = self;
+        let Scenario { traffic, clients, pipeline, rate } = self;
         let name = match traffic {
             Traffic::Append => "append".to_owned(),
             Traffic::Fanout => format!("fan-out to {MEMBERS}"),
@@ -106,8 +106,8 @@ impl Load {
     }
 }
 
-/// The figures of `Load::columns`. What the warm-up cost is counted, and its replies are estimated
-/// from the rate of the others.
+/// The figures of `Scenario::columns`. What the warm-up cost is counted, and its replies are
+/// estimated from the rate of the others.
 fn figures(seen: &Seen, plan: &Plan, processor: f64, call_bytes: u64) -> Vec<f64> {
     let rate = seen.replies as f64 / plan.measured.as_secs_f64();
     let all = rate * (plan.warm_up + plan.measured).as_secs_f64();
@@ -123,24 +123,24 @@ fn figures(seen: &Seen, plan: &Plan, processor: f64, call_bytes: u64) -> Vec<f64
     ]
 }
 
-/// Compares servers: a table for each load. Ratios are relative to the first program.
+/// Compares servers: a table for each scenario. Ratios are relative to the first program.
 pub fn compare(programs: &[Program], settings: &Settings) -> Result<Vec<Table>> {
-    LOADS.into_iter().map(|load| compare_under(load, programs, settings)).collect()
+    SCENARIOS.into_iter().map(|scenario| compare_under(scenario, programs, settings)).collect()
 }
 
-fn compare_under(load: Load, programs: &[Program], settings: &Settings) -> Result<Table> {
-    let title = load.title();
+fn compare_under(scenario: Scenario, programs: &[Program], settings: &Settings) -> Result<Table> {
+    let title = scenario.title();
     let row = |program: &Program| Row { label: program.make.name().to_owned(), rounds: Vec::new() };
-    let able = || programs.iter().filter(|program| program.make.target().can(load.traffic));
+    let able = || programs.iter().filter(|program| program.make.target().can(scenario.traffic));
     let mut rows: Vec<Row> = able().map(row).collect();
     for round in 1..=settings.rounds {
         for (program, row) in able().zip(&mut rows) {
             eprintln!("{title}: round {round} of {}: {}", settings.rounds, row.label);
-            let figures = load.measure(program, settings);
+            let figures = scenario.measure(program, settings);
             row.rounds.push(figures.with_context(|| format!("{title}: {}", row.label))?);
         }
     }
-    Ok(Table { title, columns: Load::columns(), rows })
+    Ok(Table { title, columns: Scenario::columns(), rows })
 }
 
 #[cfg(test)]
@@ -149,8 +149,9 @@ mod tests {
 
     #[test]
     fn the_rate_of_all_clients_is_shared_by_them() {
-        let load = Load { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 10_000 };
-        assert_eq!(load.interval(), Some(Duration::from_millis(5)));
-        assert_eq!(Load { rate: 0, ..load }.interval(), None);
+        let scenario =
+            Scenario { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 10_000 };
+        assert_eq!(scenario.interval(), Some(Duration::from_millis(5)));
+        assert_eq!(Scenario { rate: 0, ..scenario }.interval(), None);
     }
 }

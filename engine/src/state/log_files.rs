@@ -6,8 +6,8 @@
 //! ```
 //!
 //! What is in a log file and in no live entry any more is still on the disk: older groups in a file
-//! that is used again, and all groups before the checkpoint. So each file has the time of its oldest
-//! bytes, through all its uses, and is removed for good in time.
+//! that is used again, and all groups before the checkpoint. So each file has the time of its
+//! oldest bytes, through all its uses, and is removed for good in time.
 //!
 //! This file does not know the content of log files, or the position at which the log is written
 //! (`wal`).
@@ -22,12 +22,12 @@ use crate::wal::{self, WalFile};
 /// The log's files.
 pub struct LogFiles {
     dir: Dir,
-    known: Mutex<Known>,
+    known: Mutex<KnownFiles>,
     /// Held while files are removed or kept.
     retiring: Mutex<()>,
 }
 
-struct Known {
+struct KnownFiles {
     files: Vec<LogFile>,
     /// The time of the oldest bytes in the file that is kept for reuse, if there may be one.
     kept_since_ms: Option<TimeMs>,
@@ -47,7 +47,7 @@ impl LogFiles {
     pub fn new(dir: Dir, files: Vec<WalFile>, since_ms: TimeMs) -> LogFiles {
         let known = |file| LogFile { file, since_ms, is_doomed: false };
         let files = files.into_iter().map(known).collect();
-        let known = Mutex::new(Known { files, kept_since_ms: None });
+        let known = Mutex::new(KnownFiles { files, kept_since_ms: None });
         LogFiles { dir, known, retiring: Mutex::default() }
     }
 

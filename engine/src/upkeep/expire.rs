@@ -16,8 +16,8 @@
 //!
 //! Readers never see an expired entry, whatever is on the disk: this file only frees space. Entries
 //! in memory are sealed early enough (`seal_due`), and log files are left early enough
-//! (`State::is_log_due`), so that idle timelines are removed too. The thread also recreates the reserve, and vouches for the last group of an idle
-//! log.
+//! (`State::is_log_due`), so that idle timelines are removed too. The thread also recreates the
+//! reserve, and vouches for the last group of an idle log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -47,7 +47,6 @@ mod reader;
 mod reuse;
 mod writer;
 
-use prepare::PREPARED_NAME;
 pub use prepare::Preparer;
 pub use reader::{
     Files, Tail, TornTail, WalFile, check_last, damaged_record, files, is_end_missing, is_file,
@@ -62,6 +61,9 @@ pub fn file_name(number: FileNumber) -> String {
     format!("wal-{number:012}.log")
 }
 
+/// The name of the next log file until it is used. An open removes a leftover.
+const NEXT_NAME: &str = "wal-next.tmp";
+
 /// The name of a log file until all of it is durable.
 fn temporary_name(number: FileNumber) -> String {
     format!("{}.tmp", file_name(number))
@@ -69,5 +71,5 @@ fn temporary_name(number: FileNumber) -> String {
 
 /// Whether a name is that of an unfinished log file.
 pub fn is_temporary(name: &str) -> bool {
-    name == PREPARED_NAME || name.strip_suffix(".tmp").is_some_and(|stem| is_file(stem).is_some())
+    name == NEXT_NAME || name.strip_suffix(".tmp").is_some_and(|stem| is_file(stem).is_some())
 }

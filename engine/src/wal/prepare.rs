@@ -6,9 +6,9 @@
 //! * zeros, which are written and synced here. They cost the bytes of the log a second time, so
 //!   they are written only until files become free for reuse.
 //!
-//! Neither is done before durable commits have half filled the current file: only they profit. Zeros
-//! are written in pieces, each synced, so that a commit's own sync never waits for many megabytes
-//! of them.
+//! Neither is done before durable commits have half filled the current file: only they profit.
+//! Zeros are written in pieces, each synced, so that a commit's own sync never waits for many
+//! megabytes of them.
 
 use std::io;
 use std::sync::Arc;
@@ -18,16 +18,13 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use super::{WalFile, file_name, reuse};
+use super::{NEXT_NAME, WalFile, file_name, reuse};
 use crate::error::Result;
 use crate::vfs::{Dir, File};
 
-/// The next file's name until it is used. An open removes a leftover.
-pub const PREPARED_NAME: &str = "wal-next.tmp";
-
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// A file under [`PREPARED_NAME`].
+/// A file under [`NEXT_NAME`].
 pub struct NextFile {
     pub file: File,
     /// Its length.
@@ -46,7 +43,7 @@ struct Shared {
     dir: Dir,
     /// The number of zero bytes written.
     written: AtomicU64,
-    slot: Mutex<Slot>,
+    slot: Mutex<Preparing>,
 }
 
 impl Shared {
@@ -58,7 +55,7 @@ impl Shared {
 }
 
 #[derive(Default)]
-struct Slot {
+struct Preparing {
     next: Next,
     /// The size of the last request; 0: nobody needs a file.
     wanted: u64,
@@ -96,7 +93,7 @@ impl Worker {
                 // error itself if there still is one.
                 let file = prepare(&shared.dir, bytes, &shared.written).inspect_err(|error| {
                     tracing::warn!(%error, "could not prepare the next wal file");
-                    let _ = shared.dir.remove(PREPARED_NAME);
+                    let _ = shared.dir.remove(NEXT_NAME);
                 });
                 let ready = |file| Next::Ready(NextFile { file, bytes, was_used: false });
                 shared.slot.lock().next = file.map_or(Next::Gone, ready);
@@ -152,7 +149,7 @@ impl Preparer {
         let Some((old, bytes)) = self.to_reuse(file) else { return false };
         let taken = reuse::take_over(&self.shared.dir, file.number).inspect_err(|error| {
             tracing::warn!(%error, "an old log file could not be kept for reuse");
-            let _ = self.shared.dir.remove(PREPARED_NAME);
+            let _ = self.shared.dir.remove(NEXT_NAME);
             let _ = self.shared.dir.remove(&file_name(file.number));
         });
         let ready = |()| Next::Ready(NextFile { file: old, bytes, was_used: true });
@@ -187,7 +184,7 @@ impl Preparer {
                 Some(next)
             }
             Next::Ready(_) => {
-                let _ = self.shared.dir.remove(PREPARED_NAME);
+                let _ = self.shared.dir.remove(NEXT_NAME);
                 None
             }
             _ => None,
@@ -207,7 +204,7 @@ impl Preparer {
             return false;
         }
         slot.next = Next::Gone;
-        self.shared.dir.remove(PREPARED_NAME).is_ok()
+        self.shared.dir.remove(NEXT_NAME).is_ok()
     }
 }
 
@@ -217,13 +214,13 @@ impl Drop for Preparer {
             drop(requests);
             let _ = thread.join();
         }
-        let _ = self.shared.dir.remove(PREPARED_NAME);
+        let _ = self.shared.dir.remove(NEXT_NAME);
     }
 }
 
 fn prepare(dir: &Dir, file_bytes: u64, written: &AtomicU64) -> Result<File> {
-    let _ = dir.remove(PREPARED_NAME);
-    let file = dir.create(PREPARED_NAME)?;
+    let _ = dir.remove(NEXT_NAME);
+    let file = dir.create(NEXT_NAME)?;
     let zeros = vec![0; PIECE_BYTES.min(file_bytes as usize)];
     let mut at = 0;
     while at < file_bytes {

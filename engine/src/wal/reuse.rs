@@ -1,5 +1,5 @@
-//! The reuse of a log file (P1, P3): its blocks are allocated and were written, so that a sync of new
-//! groups is as fast as into zeros that were written ahead, and costs no bytes.
+//! The reuse of a log file (P1, P3): its blocks are allocated and were written, so that a sync of
+//! new groups is as fast as into zeros that were written ahead, and costs no bytes.
 //!
 //! The steps, in this order:
 //! 1. the manifest with a checkpoint above the file is durable: whatever happens to the file,
@@ -15,18 +15,17 @@
 //! The file still has old groups. None of them is taken for a new one: a group is valid only at its
 //! own lsn, which its header has and which is the seed of all its checksums. A file is reused only
 //! as a later file, and the first lsn of a later file is higher (`Wal` continues at the end of the
-//! log), so at each place in the file the lsn is higher than that of any byte that was written there
-//! before. That holds across crashes too: what an earlier life wrote stands at the places that
-//! belong to the first lsn of its time.
+//! log). So at each place in the file the lsn is higher than that of any byte that was written
+//! there before. That holds across crashes too: what an earlier life wrote stands at the places
+//! that belong to the first lsn of its time.
 
-use super::file_name;
-use super::prepare::PREPARED_NAME;
+use super::{NEXT_NAME, file_name};
 use crate::error::Result;
 use crate::ids::FileNumber;
 use crate::vfs::Dir;
 
 /// Step 2 of the heading.
 pub fn take_over(dir: &Dir, number: FileNumber) -> Result<()> {
-    dir.rename(&file_name(number), PREPARED_NAME)?;
+    dir.rename(&file_name(number), NEXT_NAME)?;
     dir.sync()
 }

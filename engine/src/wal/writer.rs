@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::prepare::{NextFile, PREPARED_NAME, Preparer};
-use super::{Tail, WalFile, file_name, temporary_name};
+use super::prepare::{NextFile, Preparer};
+use super::{NEXT_NAME, Tail, WalFile, file_name, temporary_name};
 use crate::error::{Failure, Result};
 use crate::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use crate::format::wal::{GroupWriter, WAL_HEADER_BYTES, group_header, sector_up};
@@ -138,8 +138,8 @@ impl Wal {
         self.durable < self.end
     }
 
-    /// Makes all groups durable. If the file is half full, has the next one prepared: an engine that
-    /// writes little never pays for it.
+    /// Makes all groups durable. If the file is half full, has the next one prepared: an engine
+    /// that writes little never pays for it.
     pub fn sync(&mut self) -> Result<(), Failure> {
         if self.is_unsynced() {
             self.make_durable()?;
@@ -244,7 +244,7 @@ pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Fai
 }
 
 fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Failure> {
-    give_name(dir, PREPARED_NAME, header.number, || {
+    give_name(dir, NEXT_NAME, header.number, || {
         file.write(0, &header.encode())?;
         file.sync()
     })?;

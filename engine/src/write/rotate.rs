@@ -146,7 +146,8 @@ impl Active {
         Ok(())
     }
 
-    /// Seals the active memtable, unless everything is in segments. The log goes on in the same file.
+    /// Seals the active memtable, unless everything is in segments. The log goes on in the same
+    /// file.
     pub(super) fn seal_all(&mut self) -> Result<()> {
         if self.is_all_flushed() {
             return Ok(());
