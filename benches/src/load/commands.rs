@@ -21,7 +21,7 @@ pub enum Target {
     Strandline,
     /// Redis, with Streams.
     Redis,
-    /// NATS, with a stream of JetStream. Appends only.
+    /// NATS, with a stream of `JetStream`. Appends only.
     Nats,
 }
 

@@ -1,5 +1,5 @@
 //! The part of the NATS protocol that a load generator needs: messages are published to a stream of
-//! JetStream, which answers each with its sequence in the stream.
+//! `JetStream`, which answers each with its sequence in the stream.
 
 use anyhow::{Context, Result, bail};
 

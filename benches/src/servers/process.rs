@@ -30,9 +30,9 @@ pub enum Make {
     Redis,
     /// Valkey, which descends from Redis.
     Valkey,
-    /// NATS with JetStream, which syncs each message.
+    /// NATS with `JetStream`, which syncs each message.
     Nats,
-    /// NATS with JetStream as it is by default: it syncs every two minutes.
+    /// NATS with `JetStream` as it is by default: it syncs every two minutes.
     NatsUnsynced,
 }
 

@@ -117,7 +117,7 @@ fn reused_files() -> Recording {
 
 /// Whether a log file is kept to be used again.
 fn is_kept(op: &Op) -> bool {
-    matches!(op, Op::Rename { from, to } if from.ends_with(".log") && to == "wal-next.tmp")
+    matches!(op, Op::Rename { from, to } if from.starts_with("wal-") && to == "wal-next.tmp")
 }
 
 fn fixed() -> [Recording; 4] {
