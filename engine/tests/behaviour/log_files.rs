@@ -38,7 +38,7 @@ fn append(engine: &Engine, store: &Store, numbers: std::ops::Range<u64>) {
 
 /// The header of the newest log file, its name, and its content.
 fn newest(image: &Image) -> (FileHeader, String, &[u8]) {
-    let logs = image.files.iter().filter(|(name, _)| name.ends_with(".log"));
+    let logs = image.files.iter().filter(|(name, _)| name.starts_with("wal-0"));
     let (name, content) = logs.max_by_key(|(name, _)| *name).expect("there is a log");
     let header = FileHeader::decode(content, Path::new("")).expect("a header");
     (header, name.clone(), content)
