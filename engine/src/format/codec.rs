@@ -10,11 +10,18 @@ pub const MAX_VARINT_BYTES: usize = 10;
 pub trait Put {
     /// Appends bytes.
     fn put(&mut self, bytes: &[u8]);
+
+    /// Appends a byte. Most numbers have one or two, and a copy of so few costs more.
+    fn put_byte(&mut self, byte: u8);
 }
 
 impl Put for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+
+    fn put_byte(&mut self, byte: u8) {
+        self.push(byte);
     }
 }
 
@@ -22,20 +29,24 @@ impl<A: Array<Item = u8>> Put for SmallVec<A> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
+
+    fn put_byte(&mut self, byte: u8) {
+        self.push(byte);
+    }
 }
 
 /// Appends a number in groups of seven bits, the lowest first (LEB128).
 pub fn put_varint(out: &mut impl Put, mut value: u64) {
     while value >= 0x80 {
-        out.put(&[value as u8 | 0x80]);
+        out.put_byte(value as u8 | 0x80);
         value >>= 7;
     }
-    out.put(&[value as u8]);
+    out.put_byte(value as u8);
 }
 
 /// Appends a name: its length in one byte, then its bytes. Names have at most 255 bytes.
 pub fn put_name(out: &mut impl Put, name: &[u8]) {
-    out.put(&[u8::try_from(name.len()).expect("names are checked to have at most 255 bytes")]);
+    out.put_byte(u8::try_from(name.len()).expect("names are checked to have at most 255 bytes"));
     out.put(name);
 }
 
