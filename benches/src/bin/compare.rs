@@ -67,7 +67,12 @@ fn main() -> Result<()> {
             Named::W2 => append::w2(&settings, &arguments.outstanding)?,
             Named::W3 => fan_out::w3(&settings, &arguments.members)?,
             Named::W4 => latest::w4(&settings)?,
-            Named::Servers => servers::compare(&arguments.servers, &settings)?,
+            Named::Servers => {
+                for table in servers::compare(&arguments.servers, &settings) {
+                    settings.show(&table?)?;
+                }
+                continue;
+            }
         };
         for table in tables {
             settings.show(&table)?;
