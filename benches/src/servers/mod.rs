@@ -125,10 +125,10 @@ fn figures(seen: &Seen, plan: &Plan, processor: f64, call_bytes: u64) -> Vec<f64
 
 /// Compares servers: a table for each scenario, each as soon as it is asked for. Ratios are
 /// relative to the first program.
-pub fn compare(
-    programs: &[Program],
-    settings: &Settings,
-) -> impl Iterator<Item = Result<Table>> + use<'_> {
+pub fn compare<'a>(
+    programs: &'a [Program],
+    settings: &'a Settings,
+) -> impl Iterator<Item = Result<Table>> + 'a {
     SCENARIOS.into_iter().map(|scenario| compare_under(scenario, programs, settings))
 }
 
