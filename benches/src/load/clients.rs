@@ -106,7 +106,7 @@ pub fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Seen> {
 
 /// Fails if no server accepts a connection, with the command that starts one.
 pub fn check_server(address: &str, target: Target) -> Result<()> {
-    let opened = event_loop()?.block_on(Connection::open(address, target));
+    let opened = event_loop()?.block_on(Connection::open(address, target, 0));
     opened.map(drop).with_context(|| {
         let command = target.start_command(address);
         format!("no server accepts connections on {address}. To start one:\n\n    {command}\n")
@@ -117,7 +117,7 @@ pub fn check_server(address: &str, target: Target) -> Result<()> {
 /// harmless.
 pub fn fill(address: &str, shared: &Arc<Shared>) -> Result<()> {
     event_loop()?.block_on(async {
-        let mut connection = Connection::open(address, shared.target).await?;
+        let mut connection = Connection::open(address, shared.target, 0).await?;
         let mut commands = Commands::new(Arc::clone(shared), u64::MAX / 2);
         let mut seen = Seen::new();
         for timeline in 0..READ_TIMELINES {
@@ -135,8 +135,8 @@ pub fn set_up(address: &str, target: Target) -> Result<()> {
         return Ok(());
     }
     event_loop()?.block_on(async {
-        let mut connection = Connection::open(address, target).await?;
-        nats::write_create(&mut connection.output);
+        let mut connection = Connection::open(address, target, 0).await?;
+        nats::write_create(&mut connection.output, 0);
         let mut seen = Seen::new();
         connection.exchange(1, Instant::now(), Some(&mut seen)).await?;
         seen.first_error.map_or(Ok(()), |error| bail!("creating the stream: {error}"))
@@ -146,7 +146,7 @@ pub fn set_up(address: &str, target: Target) -> Result<()> {
 /// The reply to one command in RESP, as text.
 pub fn ask(address: &str, parts: &[&[u8]]) -> Result<String> {
     event_loop()?.block_on(async {
-        let mut connection = Connection::open(address, Target::Redis).await?;
+        let mut connection = Connection::open(address, Target::Redis, 0).await?;
         write_command(&mut connection.output, parts);
         connection.exchange(1, Instant::now(), None).await
     })
@@ -175,7 +175,8 @@ async fn run_clients(
 }
 
 async fn run_client(plan: Plan, mut commands: Commands, start: Instant) -> Result<Seen> {
-    let mut connection = Connection::open(&plan.address, commands.target()).await?;
+    let mut connection =
+        Connection::open(&plan.address, commands.target(), commands.client()).await?;
     let mut seen = Seen::new();
     let mut due = start;
     while start.elapsed() < plan.warm_up + plan.measured {
@@ -212,12 +213,12 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(address: &str, target: Target) -> Result<Connection> {
+    async fn open(address: &str, target: Target, client: u64) -> Result<Connection> {
         let socket = TcpStream::connect(address)
             .await
             .with_context(|| format!("connecting to {address}"))?;
         socket.set_nodelay(true)?;
-        let output = if target == Target::Nats { nats::greeting().to_vec() } else { Vec::new() };
+        let output = if target == Target::Nats { nats::greeting(client) } else { Vec::new() };
         Ok(Connection { socket, target, output, input: Vec::with_capacity(64 * 1024) })
     }
 

@@ -106,13 +106,19 @@ impl Shared {
 /// An endless sequence of commands for one client.
 pub struct Commands {
     shared: Arc<Shared>,
+    client: u64,
     random: Random,
 }
 
 impl Commands {
     /// Those of client `client`.
     pub fn new(shared: Arc<Shared>, client: u64) -> Commands {
-        Commands { shared, random: Random::new(0x10AD + client) }
+        Commands { shared, client, random: Random::new(0x10AD + client) }
+    }
+
+    /// The client that sends them.
+    pub fn client(&self) -> u64 {
+        self.client
     }
 
     /// The server that they are for.
@@ -149,7 +155,7 @@ impl Commands {
         let body = self.shared.bodies.pick(&mut self.random);
         match (self.shared.target, self.shared.relaxed) {
             (Target::Redis, _) => write_command(out, &[b"XADD", &key, b"*", b"b", body]),
-            (Target::Nats, _) => write_publish(out, to, body),
+            (Target::Nats, _) => write_publish(out, self.client, to, body),
             (Target::Strandline, false) => write_command(out, &[b"TL.APPEND", &key, body]),
             (Target::Strandline, true) => {
                 write_command(out, &[b"TL.APPEND", &key, body, b"DURABILITY", b"os"]);

@@ -8,24 +8,27 @@ use super::resp::Reply;
 /// The name of the stream that all messages go to.
 const TOPIC: &str = "T";
 
-/// The first lines that a client sends. The server has sent one line before.
-pub fn greeting() -> &'static [u8] {
-    b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB _INBOX.a.* 1\r\n"
+/// The first lines that a client sends. The server has sent one line before. Answers come to the
+/// client's own inbox.
+pub fn greeting(client: u64) -> Vec<u8> {
+    let connect = "CONNECT {\"verbose\":false,\"pedantic\":false}";
+    format!("{connect}\r\nSUB _INBOX.{client}.* 1\r\n").into_bytes()
 }
 
-/// Appends a message to a timeline.
-pub fn write_publish(out: &mut Vec<u8>, timeline: u32, body: &[u8]) {
-    publish(out, &format!("t.{timeline:08}"), body);
+/// Appends a client's message to a timeline.
+pub fn write_publish(out: &mut Vec<u8>, client: u64, timeline: u32, body: &[u8]) {
+    publish(out, client, &format!("t.{timeline:08}"), body);
 }
 
-/// Appends the request that creates the stream, in files.
-pub fn write_create(out: &mut Vec<u8>) {
+/// Appends a client's request that creates the stream, in files.
+pub fn write_create(out: &mut Vec<u8>, client: u64) {
     let what = format!(r#"{{"name":"{TOPIC}","subjects":["t.>"],"storage":"file"}}"#);
-    publish(out, &format!("$JS.API.STREAM.CREATE.{TOPIC}"), what.as_bytes());
+    publish(out, client, &format!("$JS.API.STREAM.CREATE.{TOPIC}"), what.as_bytes());
 }
 
-fn publish(out: &mut Vec<u8>, subject: &str, payload: &[u8]) {
-    out.extend_from_slice(format!("PUB {subject} _INBOX.a.b {}\r\n", payload.len()).as_bytes());
+fn publish(out: &mut Vec<u8>, client: u64, subject: &str, payload: &[u8]) {
+    let line = format!("PUB {subject} _INBOX.{client}.a {}\r\n", payload.len());
+    out.extend_from_slice(line.as_bytes());
     out.extend_from_slice(payload);
     out.extend_from_slice(b"\r\n");
 }
@@ -95,7 +98,7 @@ mod tests {
     #[test]
     fn a_message_says_its_length() {
         let mut out = Vec::new();
-        write_publish(&mut out, 7, b"hello");
-        assert_eq!(out, b"PUB t.00000007 _INBOX.a.b 5\r\nhello\r\n");
+        write_publish(&mut out, 3, 7, b"hello");
+        assert_eq!(out, b"PUB t.00000007 _INBOX.3.a 5\r\nhello\r\n");
     }
 }
