@@ -189,7 +189,7 @@ impl Wal {
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let needed = WAL_HEADER_BYTES + bytes;
         let next = self.preparer.take(needed);
-        self.was_used = next.as_ref().is_some_and(|next| next.was_used);
+        let was_used = next.as_ref().is_some_and(|next| next.was_used);
         let header = FileHeader {
             version: VERSION,
             kind: FileKind::Wal,
@@ -203,7 +203,7 @@ impl Wal {
                 || needed.max((2 * needed).min(self.file_bytes)).max(self.next_file_bytes()),
                 |next| next.bytes,
             ),
-            third: u64::from(self.was_used),
+            third: u64::from(was_used),
         };
         self.file = match next {
             Some(NextFile { file, .. }) => {
@@ -217,6 +217,7 @@ impl Wal {
             self.preparer.discard();
         })?;
         self.received_before = self.received();
+        self.was_used = was_used;
         self.start = self.end;
         self.unvouched = false;
         self.capacity = self.end.plus(header.second - WAL_HEADER_BYTES);
