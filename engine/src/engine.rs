@@ -372,7 +372,8 @@ impl Engine {
     }
 
     /// Drops expired data and merges all segments of each store into one (in a store with TTL, one
-    /// per partition). Returns when this is done; reads and appends continue meanwhile.
+    /// per partition). What the log still has of removed entries leaves the disk, too. Returns when
+    /// this is done; reads and appends continue meanwhile.
     pub fn compact(&self) -> Result<()> {
         // What was removed or has expired must not stay in the log either.
         self.state().doom_log();
