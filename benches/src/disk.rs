@@ -57,7 +57,8 @@ impl Written {
 /// The bytes that a process has passed to write calls.
 pub fn call_bytes_of(process: u32) -> Result<u64> {
     let path = format!("/proc/{process}/io");
-    field(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?, "wchar")
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    field(&text, "wchar").with_context(|| path)
 }
 
 /// Makes every file system write the data that it holds in memory, so that later counters and
@@ -71,7 +72,7 @@ pub fn settle() -> Result<()> {
 fn field(text: &str, name: &str) -> Result<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        .with_context(|| format!("the counters of a process have no {name}"))?
+        .with_context(|| format!("there is no {name}"))?
         .parse()
         .with_context(|| format!("{name} is no number"))
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use tempfile::TempDir;
 
 use crate::charts;
 use crate::disk;
@@ -66,6 +67,12 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// A new directory on the disk that is measured, on which nothing is waiting to be written.
+    pub(crate) fn fresh_dir(&self) -> Result<TempDir> {
+        disk::settle()?;
+        Ok(tempfile::Builder::new().prefix("strandline-bench-").tempdir_in(&self.dir)?)
     }
 
     /// `full` at this scale, and at least `least`.
@@ -128,18 +135,27 @@ pub trait Workload {
 
 /// Runs a workload's contestants whose engines take part, in turns.
 pub fn alternate(settings: &Settings, workload: &dyn Workload) -> Result<Table> {
-    let (title, columns) = (workload.title(), workload.columns());
     let mut contestants = workload.contestants();
     contestants.retain(|contestant| settings.peers.contains(&contestant.kind));
-    let mut rows: Vec<Row> = contestants
-        .iter()
-        .map(|contestant| Row { label: contestant.label(), rounds: Vec::new() })
-        .collect();
+    let labels = contestants.iter().map(Contestant::label).collect();
+    in_turns(settings, (workload.title(), workload.columns()), labels, |place| {
+        measure_once(settings, workload, &contestants[place])
+    })
+}
+
+/// Measures the lines of a table in turns: `measure` is called with the place of a line.
+pub(crate) fn in_turns(
+    settings: &Settings,
+    (title, columns): (String, Vec<Column>),
+    labels: Vec<String>,
+    measure: impl Fn(usize) -> Result<Vec<f64>>,
+) -> Result<Table> {
+    let row = |label| Row { label, rounds: Vec::new() };
+    let mut rows: Vec<Row> = labels.into_iter().map(row).collect();
     for round in 1..=settings.rounds {
-        for (contestant, row) in contestants.iter().zip(&mut rows) {
+        for (place, row) in rows.iter_mut().enumerate() {
             eprintln!("{title}: round {round} of {}: {}", settings.rounds, row.label);
-            let figures = measure_once(settings, workload, contestant)
-                .with_context(|| format!("{title}: {}", row.label))?;
+            let figures = measure(place).with_context(|| format!("{title}: {}", row.label))?;
             ensure!(figures.len() == columns.len(), "{title}: a figure a column");
             row.rounds.push(figures);
         }
@@ -152,8 +168,7 @@ fn measure_once(
     workload: &dyn Workload,
     contestant: &Contestant,
 ) -> Result<Vec<f64>> {
-    disk::settle()?;
-    let dir = tempfile::Builder::new().prefix("strandline-bench-").tempdir_in(&settings.dir)?;
+    let dir = settings.fresh_dir()?;
     let peer = contestant.kind.open(dir.path(), contestant.copies)?;
     workload.measure(contestant, peer.as_ref(), dir.path())
 }

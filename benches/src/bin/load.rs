@@ -9,9 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
-use strandline_benches::load::clients::{Plan, Seen, ask, check_server, fill, run, set_up};
+use strandline_benches::load::clients::{
+    Plan, Seen, ask, check_server, fill, interval, run, set_up,
+};
 use strandline_benches::load::commands::{Shared, Target, Traffic};
 use strandline_benches::workload::groups;
 
@@ -57,17 +59,6 @@ struct Arguments {
     filled: bool,
 }
 
-impl Arguments {
-    /// The time from one pipeline of a client to its next.
-    fn interval(&self) -> Result<Option<Duration>> {
-        if self.rate == 0.0 {
-            return Ok(None);
-        }
-        let each = (self.clients * self.pipeline) as f64 / self.rate;
-        Ok(Some(Duration::try_from_secs_f64(each)?))
-    }
-}
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!((1..=10_000).contains(&arguments.clients), "1 to 10000 clients");
@@ -90,16 +81,11 @@ fn main() -> Result<()> {
         threads: arguments.threads,
         warm_up: Duration::try_from_secs_f64(arguments.warm_up)?,
         measured: Duration::try_from_secs_f64(arguments.seconds)?,
-        interval: arguments.interval()?,
+        interval: interval(arguments.rate, arguments.clients, arguments.pipeline)?,
     };
     let seen = run(&plan, &shared)?;
     print_figures(&arguments, &seen, &durability(&arguments)?);
-    match seen.first_error {
-        Some(error) => {
-            bail!("{} of {} replies were errors, the first: {error}", seen.errors, seen.replies)
-        }
-        None => Ok(()),
-    }
+    seen.check()
 }
 
 /// The durability that a positive reply means: no figure is printed without it.
@@ -119,7 +105,6 @@ fn durability(arguments: &Arguments) -> Result<String> {
 
 fn print_figures(arguments: &Arguments, seen: &Seen, durability: &str) {
     let rate = seen.replies as f64 / arguments.seconds;
-    let micros = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1000.0;
     println!(
         "| target | workload | clients × pipeline | durability | replies/s | timeline-writes/s | \
          p50 µs | p99 µs | p99.9 µs | max µs | MB/s of replies |"
@@ -137,9 +122,9 @@ fn print_figures(arguments: &Arguments, seen: &Seen, durability: &str) {
         arguments.workload,
         arguments.clients,
         arguments.pipeline,
-        micros(0.5),
-        micros(0.99),
-        micros(0.999),
+        seen.latency_us(0.5),
+        seen.latency_us(0.99),
+        seen.latency_us(0.999),
         seen.latency.max() as f64 / 1000.0,
         seen.reply_bytes as f64 / arguments.seconds / 1e6,
     );

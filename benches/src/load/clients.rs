@@ -62,6 +62,17 @@ impl Seen {
         Seen { replies: 0, reply_bytes: 0, errors: 0, first_error: None, latency }
     }
 
+    /// Microseconds to a reply.
+    pub fn latency_us(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    /// An error if a reply was one.
+    pub fn check(&self) -> Result<()> {
+        let Some(error) = &self.first_error else { return Ok(()) };
+        bail!("{} of {} replies were errors, the first: {error}", self.errors, self.replies)
+    }
+
     fn add(&mut self, other: Seen) -> Result<()> {
         self.replies += other.replies;
         self.reply_bytes += other.reply_bytes;
@@ -69,6 +80,15 @@ impl Seen {
         self.first_error = self.first_error.take().or(other.first_error);
         Ok(self.latency.add(&other.latency)?)
     }
+}
+
+/// The time from one pipeline of a client to its next, if all clients together send this many
+/// commands a second; 0: as many as the server answers.
+pub fn interval(rate: f64, clients: usize, pipeline: usize) -> Result<Option<Duration>> {
+    if rate == 0.0 {
+        return Ok(None);
+    }
+    Ok(Some(Duration::try_from_secs_f64((clients * pipeline) as f64 / rate)?))
 }
 
 /// Runs all clients for the time of the plan.
@@ -125,7 +145,7 @@ pub fn fill(address: &str, shared: &Arc<Shared>) -> Result<()> {
             let now = Instant::now();
             connection.exchange(READ_ENTRIES as usize, now, Some(&mut seen)).await?;
         }
-        seen.first_error.map_or(Ok(()), |error| bail!("filling: {error}"))
+        seen.check().context("filling")
     })
 }
 
@@ -139,7 +159,7 @@ pub fn set_up(address: &str, target: Target) -> Result<()> {
         nats::write_create(&mut connection.output, 0);
         let mut seen = Seen::new();
         connection.exchange(1, Instant::now(), Some(&mut seen)).await?;
-        seen.first_error.map_or(Ok(()), |error| bail!("creating the stream: {error}"))
+        seen.check().context("creating the stream")
     })
 }
 
@@ -222,8 +242,8 @@ impl Connection {
         Ok(Connection { socket, target, output, input: Vec::with_capacity(64 * 1024) })
     }
 
-    /// The reply at `front` of the input, if it is complete. What is no reply is answered and
-    /// skipped.
+    /// The reply at `front` of the input, if it is complete. Other lines are answered if they need
+    /// it, and skipped.
     async fn reply_at(&mut self, front: &mut usize) -> Result<Option<Reply>> {
         if self.target != Target::Nats {
             return first_reply(&self.input[*front..]);
@@ -341,6 +361,14 @@ mod tests {
             }
         }
         panic!("the clients did not get their replies within fifty seconds");
+    }
+
+    #[test]
+    fn the_rate_of_all_clients_is_shared_by_them() {
+        let interval = |rate, pipeline| interval(rate, 50, pipeline).expect("a time");
+        assert_eq!(interval(10_000.0, 1), Some(Duration::from_millis(5)));
+        assert_eq!(interval(10_000.0, 16), Some(Duration::from_millis(80)));
+        assert_eq!(interval(0.0, 1), None);
     }
 
     #[test]

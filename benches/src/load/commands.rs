@@ -14,6 +14,18 @@ use super::nats::write_publish;
 use super::resp::{begin_command, write_command, write_part};
 use crate::workload::{Bodies, GROUPS, Random, TIMELINES, Zipf, timeline};
 
+/// The arguments with which Redis syncs each write before its reply.
+pub const REDIS_SYNCED: [&str; 8] = [
+    "--save",
+    "",
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "always",
+    "--auto-aof-rewrite-percentage",
+    "0",
+];
+
 /// The target server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Target {
@@ -38,10 +50,10 @@ impl Target {
         let port = format!(" --port {port}");
         match self {
             Target::Strandline => format!("cargo run --release -- serve{bind}{port}"),
-            Target::Redis => format!(
-                "redis-server{bind}{port} --save \"\" --appendonly yes --appendfsync always \
-                 --auto-aof-rewrite-percentage 0"
-            ),
+            Target::Redis => {
+                let shown = |word: &'static str| if word.is_empty() { "\"\"" } else { word };
+                format!("redis-server{bind}{port} {}", REDIS_SYNCED.map(shown).join(" "))
+            }
             Target::Nats => format!("nats-server --jetstream{port}"),
         }
     }

@@ -10,13 +10,12 @@ pub mod process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use crate::disk;
-use crate::load::clients::{Plan, Seen, fill, run, set_up};
+use crate::load::clients::{Plan, Seen, fill, interval, run, set_up};
 use crate::load::commands::{Shared, Traffic};
-use crate::report::{Column, Row, Table};
-use crate::rounds::Settings;
+use crate::report::{Column, Table};
+use crate::rounds::{Settings, in_turns};
 use crate::workload::groups;
 use process::{Program, Server};
 
@@ -70,14 +69,8 @@ impl Scenario {
         ]
     }
 
-    /// Its share of the commands a second for each client.
-    fn interval(self) -> Option<Duration> {
-        (self.rate != 0).then(|| Duration::from_secs(1) * self.clients as u32 / self.rate)
-    }
-
     fn measure(self, program: &Program, settings: &Settings) -> Result<Vec<f64>> {
-        disk::settle()?;
-        let server = Server::start(program, &settings.dir)?;
+        let server = Server::start(program, settings.fresh_dir()?)?;
         let groups = if self.traffic == Traffic::Fanout { groups(MEMBERS) } else { Vec::new() };
         let shared = Arc::new(Shared::new(program.make.target(), self.traffic, false, groups));
         set_up(&server.address, program.make.target())?;
@@ -91,14 +84,12 @@ impl Scenario {
             threads: 1,
             warm_up: WARM_UP,
             measured: Duration::from_secs_f64((4.0 * settings.scale).max(0.5)),
-            interval: self.interval(),
+            interval: interval(f64::from(self.rate), self.clients, self.pipeline)?,
         };
         let before = server.cost()?;
         let seen = run(&plan, &shared)?;
         let after = server.cost()?;
-        if let Some(error) = &seen.first_error {
-            bail!("{} of {} replies were errors: {error}", seen.errors, seen.replies);
-        }
+        seen.check()?;
         Ok(figures(&seen, &plan, after.processor - before.processor, {
             after.call_bytes - before.call_bytes
         }))
@@ -111,12 +102,11 @@ impl Scenario {
 fn figures(seen: &Seen, plan: &Plan, processor: f64, call_bytes: u64) -> Vec<f64> {
     let rate = seen.replies as f64 / plan.measured.as_secs_f64();
     let all = rate * (plan.warm_up + plan.measured).as_secs_f64();
-    let micros = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1000.0;
     vec![
         rate,
-        micros(0.5),
-        micros(0.99),
-        micros(0.999),
+        seen.latency_us(0.5),
+        seen.latency_us(0.99),
+        seen.latency_us(0.999),
         seen.latency.max() as f64 / 1000.0,
         processor * 1e6 / all,
         call_bytes as f64 / all,
@@ -133,29 +123,10 @@ pub fn compare<'a>(
 }
 
 fn compare_under(scenario: Scenario, programs: &[Program], settings: &Settings) -> Result<Table> {
-    let title = scenario.title();
-    let row = |program: &Program| Row { label: program.make.name().to_owned(), rounds: Vec::new() };
-    let able = || programs.iter().filter(|program| program.make.target().can(scenario.traffic));
-    let mut rows: Vec<Row> = able().map(row).collect();
-    for round in 1..=settings.rounds {
-        for (program, row) in able().zip(&mut rows) {
-            eprintln!("{title}: round {round} of {}: {}", settings.rounds, row.label);
-            let figures = scenario.measure(program, settings);
-            row.rounds.push(figures.with_context(|| format!("{title}: {}", row.label))?);
-        }
-    }
-    Ok(Table { title, columns: Scenario::columns(), rows })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_of_all_clients_is_shared_by_them() {
-        let scenario =
-            Scenario { traffic: Traffic::Append, clients: 50, pipeline: 1, rate: 10_000 };
-        assert_eq!(scenario.interval(), Some(Duration::from_millis(5)));
-        assert_eq!(Scenario { rate: 0, ..scenario }.interval(), None);
-    }
+    let can = |program: &&Program| program.make.target().can(scenario.traffic);
+    let able: Vec<&Program> = programs.iter().filter(can).collect();
+    let labels = able.iter().map(|program| program.make.name().to_owned()).collect();
+    in_turns(settings, (scenario.title(), Scenario::columns()), labels, |place| {
+        scenario.measure(able[place], settings)
+    })
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::disk::call_bytes_of;
 use crate::load::clients::check_server;
-use crate::load::commands::Target;
+use crate::load::commands::{REDIS_SYNCED, Target};
 
 /// The time in which a server must accept connections.
 const START: Duration = Duration::from_secs(20);
@@ -72,22 +72,10 @@ impl Make {
         let settings = settings.display().to_string();
         let words: Vec<&str> = match self {
             Make::Strandline => vec!["serve", "--dir", &dir, "--port", &port],
-            Make::Redis | Make::Valkey => vec![
-                "--dir",
-                &dir,
-                "--port",
-                &port,
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "yes",
-                "--appendfsync",
-                "always",
-                "--auto-aof-rewrite-percentage",
-                "0",
-            ],
+            Make::Redis | Make::Valkey => {
+                let place = ["--dir", &dir, "--port", &port, "--bind", "127.0.0.1"];
+                place.into_iter().chain(REDIS_SYNCED).collect()
+            }
             Make::Nats | Make::NatsUnsynced => {
                 vec!["--config", &settings, "--addr", "127.0.0.1", "--port", &port]
             }
@@ -127,7 +115,7 @@ pub struct Server {
     _dir: TempDir,
 }
 
-/// What a server has cost so far.
+/// The cost of a server so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// Seconds of processor time.
@@ -137,9 +125,8 @@ pub struct Cost {
 }
 
 impl Server {
-    /// Starts a server in a fresh directory below `parent`.
-    pub fn start(program: &Program, parent: &Path) -> Result<Server> {
-        let dir = tempfile::Builder::new().prefix("strandline-bench-").tempdir_in(parent)?;
+    /// Starts a server in an empty directory.
+    pub fn start(program: &Program, dir: TempDir) -> Result<Server> {
         // The port is free now; nothing else on the machine is expected to take it meanwhile.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let process = Command::new(&program.path)
@@ -166,7 +153,7 @@ impl Server {
         Ok(())
     }
 
-    /// What it has cost so far.
+    /// Its cost so far.
     pub fn cost(&self) -> Result<Cost> {
         let id = self.process.id();
         let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
@@ -216,7 +203,7 @@ mod tests {
     fn a_program_that_ends_at_its_start_is_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let program = Program { make: Make::Redis, path: "/bin/false".into() };
-        let error = Server::start(&program, dir.path()).err().expect("it is no server");
+        let error = Server::start(&program, dir).err().expect("it is no server");
         assert!(error.to_string().contains("/bin/false ended at its start"), "{error}");
     }
 }
