@@ -4,7 +4,7 @@
 use strandline::{Batch, Durability, Engine, Options, Store};
 
 use crate::two_stores;
-use crate::world::House;
+use crate::world::{House, figure};
 
 const WINDOW_MS: u64 = 3_600_000;
 
@@ -15,10 +15,6 @@ fn house() -> House {
         id_window_ms: WINDOW_MS,
         ..two_stores::options()
     })
-}
-
-fn figure(engine: &Engine, name: &str) -> u64 {
-    engine.stats().get(name).expect("is counted")
 }
 
 #[test]

@@ -4,10 +4,10 @@
 //! The disk is simulated; the tests count files and bytes, never time.
 
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
-use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim, salvage_in};
+use strandline::{Batch, Error, Limit, Options, Store, Trim, salvage_in};
 
 use crate::two_stores;
-use crate::world::{House, soon};
+use crate::world::{House, figure, soon};
 
 /// The body of an edit, much larger than the one that it replaces.
 static LARGE: [u8; 20_000] = [b'~'; 20_000];
@@ -28,10 +28,6 @@ impl House {
     fn soon(&self, what: &str, mut holds: impl FnMut(&House) -> bool) {
         soon(what, || holds(self));
     }
-}
-
-fn figure(engine: &Engine, name: &str) -> u64 {
-    engine.stats().get(name).unwrap_or_else(|| panic!("a figure {name}"))
 }
 
 fn fill(store: &Store, timeline: &[u8], count: usize, body: &[u8]) {

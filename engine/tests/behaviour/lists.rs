@@ -10,7 +10,7 @@ use strandline::{
 };
 
 use crate::two_stores;
-use crate::world::House;
+use crate::world::{House, figure};
 
 const MEMBERS: usize = 500;
 
@@ -30,10 +30,6 @@ fn list_of(engine: &Engine, store: &Store) -> TargetList {
 
 fn message(store: &Store, list: &TargetList, body: &[u8]) -> Batch {
     Batch::new().fan_out_to_list(body, [(store, b"room".as_slice())], list)
-}
-
-fn figure(engine: &Engine, name: &str) -> u64 {
-    engine.stats().get(name).expect("a figure")
 }
 
 /// The bytes that a call adds to the log.

@@ -9,13 +9,9 @@ use strandline::{Batch, Durability, Engine, Limit, Lsn, Options, Store, Trim};
 
 use crate::short::TTL_MS;
 use crate::two_stores::{self, WEEK_MS};
-use crate::world::{House, soon};
+use crate::world::{House, figure, soon};
 
 const FILE_BYTES: u64 = 128 * 1024;
-
-fn figure(engine: &Engine, name: &str) -> u64 {
-    engine.stats().get(name).expect("a figure")
-}
 
 /// A memtable is half as large as a log file.
 fn house() -> House {

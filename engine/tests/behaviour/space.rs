@@ -13,7 +13,7 @@ use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim};
 
 use crate::two_stores;
-use crate::world::{House, soon};
+use crate::world::{House, figure, soon};
 
 const TTL_MS: u64 = 64_000;
 const BODY: [u8; 3000] = [b'~'; 3000];
@@ -43,10 +43,6 @@ impl House {
         }
         file
     }
-}
-
-fn figure(engine: &Engine, name: &str) -> u64 {
-    engine.stats().get(name).unwrap_or_else(|| panic!("a figure {name}"))
 }
 
 fn fill(store: &Store, timeline: &[u8], count: usize) {

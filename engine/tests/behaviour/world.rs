@@ -26,6 +26,11 @@ pub fn soon(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("{what}");
 }
 
+/// A figure of the statistics.
+pub fn figure(engine: &Engine, name: &str) -> u64 {
+    engine.stats().get(name).unwrap_or_else(|| panic!("a figure {name}"))
+}
+
 /// The environment of an engine, while it runs and afterwards.
 pub struct House {
     pub disk: SimulatedDisk,
