@@ -372,10 +372,10 @@ impl Engine {
     }
 
     /// Drops expired data and merges all segments of each store into one (in a store with TTL, one
-    /// per partition). What the log still has of removed entries leaves the disk, too. Returns when
-    /// this is done; reads and appends continue meanwhile.
+    /// per partition). Removed entries leave the log, too. Returns when this is done;
+    /// reads and appends continue meanwhile.
     pub fn compact(&self) -> Result<()> {
-        // What was removed or has expired must not stay in the log either.
+        // Removed and expired entries must leave the log, too.
         self.state().doom_log();
         self.flush()?;
         expire::expire(self.state()).map_err(|failure| self.state().failed(failure))?;

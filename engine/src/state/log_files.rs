@@ -126,9 +126,11 @@ impl LogFiles {
 
     fn keep(&self, dead: LogFile, keep: impl Fn(WalFile) -> bool) -> bool {
         // Noted before it is kept, since it may be in use at once.
-        let before = self.known.lock().kept_since_ms;
+        let mut known = self.known.lock();
+        let before = known.kept_since_ms;
         let oldest_ms = before.map_or(dead.since_ms, |kept_ms| kept_ms.min(dead.since_ms));
-        self.known.lock().kept_since_ms = Some(oldest_ms);
+        known.kept_since_ms = Some(oldest_ms);
+        drop(known);
         let is_kept = keep(dead.file);
         if !is_kept {
             self.known.lock().kept_since_ms = before;

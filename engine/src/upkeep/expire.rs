@@ -130,7 +130,8 @@ const SHORT_TRIM_WAIT_MS: u64 = 5_000;
 fn seal_due(state: &State, is_log_due: bool) -> Option<Seal> {
     let active = state.view.load().active.clone();
     let age_ms = active.first_start_ms().map(|first_ms| state.now_ms().saturating_sub(first_ms));
-    let trim_wait_ms = if state.is_short_of_space() { SHORT_TRIM_WAIT_MS } else { TRIM_WAIT_MS };
+    let is_short = state.is_short_of_space();
+    let trim_wait_ms = if is_short { SHORT_TRIM_WAIT_MS } else { TRIM_WAIT_MS };
     let have_trims_waited =
         state.reserve.is_out() || age_ms.is_some_and(|age_ms| age_ms >= trim_wait_ms);
     if is_log_due || (active.frees() && have_trims_waited) {
@@ -138,5 +139,5 @@ fn seal_due(state: &State, is_log_due: bool) -> Option<Seal> {
     }
     let ages = state.shortest_ttl_ms().zip(age_ms);
     let is_old = ages.is_some_and(|(ttl_ms, age_ms)| age_ms >= (ttl_ms / 8).max(1000));
-    is_old.then(|| if state.is_short_of_space() { Seal::Log } else { Seal::Memtable })
+    is_old.then_some(if is_short { Seal::Log } else { Seal::Memtable })
 }

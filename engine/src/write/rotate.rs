@@ -156,8 +156,8 @@ impl Active {
         self.seal_memtable()
     }
 
-    /// Seals the active memtable and changes to a new log file: after the flush, everything live on
-    /// the disk is in segments.
+    /// Seals the active memtable and changes to a new log file, unless the present one holds
+    /// nothing: after the flush, everything live on the disk is in segments.
     pub(super) fn seal_and_leave(&mut self) -> Result<()> {
         self.seal_all()?;
         let is_clean = !self.wal.was_used() || !self.state.log_files.is_active_doomed();
