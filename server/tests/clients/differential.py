@@ -39,11 +39,11 @@ def python(script: Path, *words: str) -> list[str]:
 
 
 def run_seed(folder: Path, address: str, seed: int, ops: int, profile: str, without: str) -> tuple[bool, str]:
-    bounded = Path(__file__).with_name("model.py")
-    model = subprocess.Popen(python(bounded, str(folder), "--port", "0"), stdout=subprocess.PIPE, text=True)
+    here = Path(__file__).parent
+    model = subprocess.Popen(python(here / "model.py", str(folder), "--port", "0"), stdout=subprocess.PIPE, text=True)
     try:
         done = subprocess.run(
-            python(folder / "differential.py", "--left", address, "--right", announced_address(model),
+            python(here / "comparison.py", str(folder), "--left", address, "--right", announced_address(model),
                    "--seed", str(seed), "--ops", str(ops), "--seconds", str(SECONDS_PER_SEED),
                    "--profile", profile, "--without", without),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
