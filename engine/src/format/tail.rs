@@ -56,7 +56,8 @@ pub struct TailWriter {
 }
 
 impl TailWriter {
-    /// Makes room for an append to one timeline. If it is the only one, the bytes do not move again.
+    /// Makes room for an append to one timeline. If it is the only one, its bytes do not move
+    /// again.
     pub fn reserve(&mut self, body_bytes: usize, name_bytes: usize) {
         let operations = self.operations.len() + NUMBERS_BYTES + name_bytes;
         self.make_room(COUNT_BYTES + MAX_VARINT_BYTES + body_bytes + operations);

@@ -3,8 +3,9 @@
 //!
 //! A batch copies each body once, into the tail of its record; the memtable later keeps slices of
 //! the tail, except for a stamped body, of which it keeps a copy of its own with the origin. The
-//! small tails of a thread share memory (`format/chunk.rs`). The committer copies the tail into the group that it writes to the log, and puts what only it
-//! knows, the sequences and the time, before the tail in the record.
+//! small tails of a thread share memory (`format/chunk.rs`). The committer copies the tail into the
+//! group that it writes to the log, and puts what only it knows, the sequences and the time, before
+//! the tail in the record.
 //!
 //! This folder does not know the log's files, or the content of any timeline.
 
