@@ -103,19 +103,25 @@ impl SureTime {
         SureTime { state: Mutex::new(SureState { base_ms, base, highest_ms, held: None }) }
     }
 
-    /// The time that deletion, forgetting and refusal use.
-    pub fn now_ms(&self, clock: &dyn Clock) -> TimeMs {
+    /// The time of the wall clock, and sure time at that moment: each clock is read once.
+    pub fn moment(&self, clock: &dyn Clock) -> (TimeMs, TimeMs) {
         let (now_ms, now) = (clock.now_ms(), clock.monotonic());
         let mut state = self.state.lock();
         state.highest_ms = state.highest_ms.max(state.believed_ms(now_ms, now));
-        state.highest_ms
+        (now_ms, state.highest_ms)
+    }
+
+    /// The time that deletion, forgetting and refusal use.
+    pub fn now_ms(&self, clock: &dyn Clock) -> TimeMs {
+        self.moment(clock).1
     }
 
     /// The time at which a lifetime starts, and by which a read judges it: the wall clock or sure
     /// time, whichever is later. So a new entry gets a correct lifetime even if the clock was ahead
     /// once, is behind, or the engine starts after a long stop.
     pub fn at_latest_ms(&self, clock: &dyn Clock) -> TimeMs {
-        self.now_ms(clock).max(clock.now_ms())
+        let (now_ms, sure_ms) = self.moment(clock);
+        now_ms.max(sure_ms)
     }
 
     /// Whether deletion waits because the clock is doubted.

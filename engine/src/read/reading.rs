@@ -39,26 +39,13 @@ impl<'v> Reading<'v> {
         Reading::at(state, moment, key, state.now_ms())
     }
 
-    /// A timeline as the next commit finds it: everything that was applied, published or not.
-    pub fn for_commit(state: &State, view: &'v View, key: Key<'v>) -> Reading<'v> {
-        Reading::in_view(state, (view, Watermark::ALL), key, state.now_ms())
-    }
-
     /// A timeline as read for a decision that cannot be undone: by sure time.
     pub fn sure(state: &State, moment: &'v Moment, key: Key<'v>) -> Reading<'v> {
         Reading::at(state, moment, key, state.sure_now_ms())
     }
 
     fn at(state: &State, moment: &'v Moment, key: Key<'v>, now_ms: TimeMs) -> Reading<'v> {
-        Reading::in_view(state, (&moment.view, moment.watermark), key, now_ms)
-    }
-
-    fn in_view(
-        state: &State,
-        (view, watermark): (&'v View, Watermark),
-        key: Key<'v>,
-        now_ms: TimeMs,
-    ) -> Reading<'v> {
+        let (view, watermark) = (&moment.view, moment.watermark);
         let (ttl_ms, gone_before_ms) = state.retention(key.timeline.store);
         Reading {
             lifetimes: Lifetimes::at(now_ms, ttl_ms, gone_before_ms),
@@ -69,12 +56,13 @@ impl<'v> Reading<'v> {
                 .any(|memtable| memtable.changes_bodies())
                 .then(|| state.key(TimelineRef { store: key.timeline.store, name: BODIES })),
             watermark,
-            ..Reading::of_end(view, key)
+            ..Reading::for_commit(view, key)
         }
     }
 
-    /// A timeline of which only the end is read.
-    pub fn of_end(view: &'v View, key: Key<'v>) -> Reading<'v> {
+    /// A timeline as the next commit finds it: everything that was applied, published or not. Its
+    /// end and its ids are read, which have no lifetime.
+    pub fn for_commit(view: &'v View, key: Key<'v>) -> Reading<'v> {
         Reading {
             view,
             watermark: Watermark::ALL,

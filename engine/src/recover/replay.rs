@@ -168,7 +168,7 @@ impl Replay {
         if let Some(slot) = memtable.find(key) {
             return Ok(slot);
         }
-        let end = match Reading::of_end(&self.view, key).end() {
+        let end = match Reading::for_commit(&self.view, key).end() {
             Ok(end) => end,
             Err(error) if error.is_damage() => End { last, ..End::NEVER },
             Err(error) => return Err(Wrong::Failed(error)),

@@ -36,9 +36,7 @@ impl CommitTimes {
     /// timestamp is never below one that was committed, so that a wall clock that is set back does
     /// not change the order.
     pub fn moment(&self) -> (TimeMs, TimeMs) {
-        // In this order: where the clocks agree, sure time is not the later one.
-        let sure_ms = self.sure_now_ms();
-        let wall_ms = self.clock.now_ms();
+        let (wall_ms, sure_ms) = self.sure.moment(&*self.clock);
         (wall_ms.max(self.last_ms()), wall_ms.max(sure_ms))
     }
 

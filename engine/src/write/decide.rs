@@ -49,7 +49,7 @@ impl Known for State {
     }
 
     fn end_of(&self, key: Key<'_>) -> Result<End> {
-        Reading::for_commit(self, &self.view.load(), key).end()
+        Reading::for_commit(&self.view.load(), key).end()
     }
 
     fn use_of_id(&self, batch: &Prepared, id: &[u8]) -> Result<Option<IdRecord>> {

@@ -131,7 +131,7 @@ impl Submission {
             if slot.is_some() {
                 return Ok(());
             }
-            let reading = Reading::for_commit(state, &view, key);
+            let reading = Reading::for_commit(&view, key);
             if may_read || reading.is_end_near()? {
                 hints.add_end(reading.end()?);
             } else {
@@ -152,7 +152,7 @@ impl Submission {
         (self.hints, self.list_hints, self.basis_hints) = (hints, list_hints, basis_hints);
         self.memtable = Arc::downgrade(&view.active);
         if let Some((id, _)) = &batch.id {
-            let reading = Reading::for_commit(state, &view, first_of(batch));
+            let reading = Reading::for_commit(&view, first_of(batch));
             let id = batch.slice(id);
             let from_ms = state.remembered_from_ms();
             if may_read || reading.is_id_near(&id, from_ms) {
@@ -421,7 +421,7 @@ pub fn find_id(
     batch: &Prepared,
     id: &[u8],
 ) -> Result<Option<IdRecord>> {
-    Reading::for_commit(state, view, first_of(batch)).id(id, state.remembered_from_ms())
+    Reading::for_commit(view, first_of(batch)).id(id, state.remembered_from_ms())
 }
 
 /// The timeline in which the use of a batch's id is recorded.

@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-
 use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc};
 use crate::format::ids::IdHashes;
