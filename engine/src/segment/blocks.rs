@@ -8,8 +8,9 @@ use crate::vfs::{Dir, File};
 
 use super::twin_of;
 
-/// The number of buffered bytes at which they are written.
-const WRITE_BYTES: usize = 1024 * 1024;
+/// The number of buffered bytes at which they are written and synced. A sync of a whole segment
+/// would fill the disk's queue, and the next sync of the log would wait behind it.
+const PIECE_BYTES: usize = 1024 * 1024;
 
 /// The blocks of one file, and of its second copy if there is one.
 pub(super) struct Blocks {
@@ -47,25 +48,25 @@ impl Blocks {
         let at = self.end();
         let block = encode(kind, raw, compression, self.seed.at(at));
         self.buffer.extend_from_slice(&block);
-        if self.buffer.len() >= WRITE_BYTES {
+        if self.buffer.len() >= PIECE_BYTES {
             self.write_out()?;
         }
         Ok(BlockRef { at, bytes: block.len() as u32 })
     }
 
     fn write_out(&mut self) -> Result<()> {
-        self.files.iter().try_for_each(|file| file.write(self.written, &self.buffer))?;
+        for file in &self.files {
+            file.write(self.written, &self.buffer)?;
+            file.sync()?;
+        }
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
 
-    /// Writes the remaining bytes and makes the files durable. Returns their length.
+    /// Writes the remaining bytes. Returns the length of the files, which are durable.
     pub fn finish(&mut self) -> Result<u64> {
         self.write_out()?;
-        for file in &self.files {
-            file.sync()?;
-        }
         Ok(self.written)
     }
 }

@@ -1,6 +1,9 @@
 //! Bounds that hold whatever the number of segments and of ids: open files, decoded blocks, the
 //! cost of a forgotten id.
 
+use std::collections::BTreeMap;
+
+use strandline::vfs::simulated::{Dice, Op};
 use strandline::{Batch, Durability, Engine, Options, Store};
 
 use crate::two_stores;
@@ -209,4 +212,52 @@ fn no_zeros_are_written_ahead_of_few_appends() {
     };
     assert_eq!(prepared(Durability::Os), 0);
     assert_eq!(prepared(Durability::Disk), 0);
+}
+
+/// The largest number of bytes that were written to a file between two of its syncs.
+fn most_unsynced_bytes(log: &[Op]) -> usize {
+    let (mut unsynced, mut most) = (BTreeMap::<u64, usize>::new(), 0);
+    for op in log {
+        match op {
+            Op::Write { file, bytes, .. } => {
+                let held = unsynced.entry(*file).or_default();
+                *held += bytes.len();
+                most = most.max(*held);
+            }
+            Op::Sync { file, .. } => {
+                unsynced.remove(file);
+            }
+            _ => {}
+        }
+    }
+    most
+}
+
+#[test]
+fn a_flush_and_a_merge_sync_their_files_in_small_pieces() {
+    const BYTES: usize = 6 * 1024 * 1024;
+    let house =
+        House::with(Options { memory_budget_bytes: 64 * 1024 * 1024, ..two_stores::options() });
+    let engine = house.engine();
+    let store = engine.store("messages").expect("is there");
+    let mut dice = Dice::new(1);
+    let body: Vec<u8> = (0..60_000).map(|_| dice.below(256) as u8).collect();
+    let written = |op: &Op| if let Op::Write { bytes, .. } = op { bytes.len() } else { 0 };
+    for _ in 0..8 {
+        for append in 0..BYTES / 60_000 {
+            store.append(format!("t{}", append % 10).as_bytes(), &body).expect("appends");
+        }
+        let before = house.disk.log_len();
+        engine.flush().expect("flushes");
+        let log = house.disk.log();
+        assert!(log[before..].iter().map(written).sum::<usize>() > BYTES * 3 / 4);
+        let most = most_unsynced_bytes(&log[before..]);
+        assert!(most < 2 * 1024 * 1024, "{most} bytes behind one sync of a flush");
+    }
+    let before = house.disk.log_len();
+    engine.compact().expect("merges");
+    let log = house.disk.log();
+    assert!(log[before..].iter().map(written).sum::<usize>() > 4 * BYTES);
+    let most = most_unsynced_bytes(&log[before..]);
+    assert!(most < 2 * 1024 * 1024, "{most} bytes behind one sync of a merge");
 }
