@@ -62,6 +62,7 @@ pub use ids::{
 pub use notify::watch::Watcher;
 pub use options::{
     LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_BODY_BYTES, NewStore, Options,
+    Wakers,
 };
 pub use recover::recovery::Recovery;
 pub use snapshot::Snapshot;

@@ -28,6 +28,8 @@ pub struct Options {
     /// block that is not cached takes some microseconds more. Data that was merged twice or more
     /// is always compressed, by zstd. Default on.
     pub compress_recent: bool,
+    /// What the wakers of tickets and watchers do. Default: [`Wakers::Any`].
+    pub wakers: Wakers,
     /// The maximum number of bytes that merging writes per second; 0: no limit. Merging that is far
     /// behind ignores the limit. Default 64 MiB: a disk that syncs the log at the same time keeps
     /// most of its time for that, and a load of 20 MB a second can be merged indefinitely.
@@ -49,6 +51,19 @@ pub struct Options {
     /// Open for reading the intact part, also if the WAL is damaged. Nothing in the directory is
     /// changed. Default off.
     pub read_only: bool,
+}
+
+/// What wakers do, and so which thread calls them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wakers {
+    /// Anything: they may block, append, close the engine, or own its last handle. A thread of the
+    /// engine's own calls them.
+    #[default]
+    Any,
+    /// Little: each returns at once, does not use the engine, and does not own its last handle, as
+    /// those of an event loop. The thread that committed calls them, which saves a change of
+    /// threads. One that blocks delays the next commits.
+    Short,
 }
 
 /// A store that a new directory begins with: see [`Options::stores`]. Its files are kept once;
@@ -107,6 +122,7 @@ impl Default for Options {
             id_window_ms: 24 * 3600 * 1000,
             stores: Vec::new(),
             compress_recent: true,
+            wakers: Wakers::Any,
             compact_bytes_per_second: 64 * 1024 * 1024,
             reserve_bytes: 64 * 1024 * 1024,
             max_open_files: 256,

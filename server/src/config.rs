@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options};
+use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options, Wakers};
 
 use crate::limits::Limits;
 use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
@@ -258,6 +258,8 @@ impl Config {
             reserve_bytes: self.reserve_bytes,
             max_open_files: self.max_open_files,
             read_only: self.read_only,
+            // Those of tokio.
+            wakers: Wakers::Short,
             ..Options::default()
         }
     }

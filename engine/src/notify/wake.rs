@@ -15,6 +15,9 @@
 //! engine, which waits for all other threads. Wakers that are queued when the queue is closed are
 //! woken before the thread ends.
 //!
+//! If wakers are short (`Options::wakers`), the thread that committed calls them itself when it is
+//! not the committer any more, and the wake thread has only those of other events.
+//!
 //! This file does not know tickets, watchers, or what a waker does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,8 +77,8 @@ impl WakeQueue {
     }
 }
 
-/// `Waker::wake` consumes the waker, so its data is dropped here, inside `catch_unwind`.
-fn wake(waker: Waker) {
+/// Calls a waker. `Waker::wake` consumes it, so its data is dropped here, inside `catch_unwind`.
+pub(crate) fn wake(waker: Waker) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) else { return };
     tracing::error!("a waker panicked: only its own task is affected");
     // The panic's payload is also the caller's, and its drop may panic in turn.

@@ -73,8 +73,11 @@ pub trait Environment {
     /// Step 5, without the tickets: the batches with a receipt are visible now.
     fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>);
 
-    /// Passes wakers to the thread that calls them.
-    fn hand_over(&self, wakers: Vec<Waker>);
+    /// Passes wakers to the thread that calls them, or keeps them for [`Environment::kept`].
+    fn hand_over(&mut self, wakers: Vec<Waker>);
+
+    /// The wakers that the thread that commits calls itself, when it is not the committer any more.
+    fn kept(&mut self) -> Vec<Waker>;
 
     /// Makes space on a full disk for batches that only free space: gives the reserve back, or, if
     /// there is none, waits for the flush that is under way.
@@ -111,11 +114,12 @@ pub struct Committer<E> {
 type Outcomes = Vec<Result<Receipt>>;
 
 impl<E: Environment> Commit for Committer<E> {
-    fn commit(&mut self, group: &Filling) {
+    fn commit(&mut self, group: &Filling) -> Vec<Waker> {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         self.answer(group, &mut outcomes);
         self.env.hand_over(group.fill.resolve(outcomes.drain(..)));
         self.outcomes = outcomes;
+        self.env.kept()
     }
 }
 

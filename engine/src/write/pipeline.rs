@@ -25,17 +25,20 @@
 
 use std::ops::DerefMut;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::entry::Receipt;
 use crate::error::Result;
 use crate::locks::Mutex;
+use crate::notify::wake::wake;
 use crate::write::queue::{Filling, Queue, Seal, Submission};
 use crate::write::ticket::{Fill, Ticket};
 
 /// Commits groups.
 pub trait Commit {
-    /// Commits a group and resolves its tickets. Does not panic.
-    fn commit(&mut self, group: &Filling);
+    /// Commits a group and resolves its tickets. Returns wakers that the caller calls when it is
+    /// not the committer any more. Does not panic.
+    fn commit(&mut self, group: &Filling) -> Vec<Waker>;
 }
 
 /// The queue, and the role of the thread that commits.
@@ -131,13 +134,13 @@ impl<C: Commit> Pipeline<C> {
     fn commit_with(&self, mut role: impl DerefMut<Target = Option<C>>, only: Option<&Arc<Fill>>) {
         let mut committed = None;
         if let (Some(committer), Some(group)) = (role.as_mut(), self.queue.take(only)) {
-            committer.commit(&group);
-            committed = Some(group);
+            committed = Some((committer.commit(&group), group));
         }
         // In this order: a batch that comes before the release finds the role taken.
         drop(role);
         self.queue.hand_over();
-        if let Some(group) = committed {
+        if let Some((wakers, group)) = committed {
+            wakers.into_iter().for_each(wake);
             self.queue.give_back(group);
         }
     }
@@ -151,8 +154,6 @@ impl<C: Commit> Pipeline<C> {
 
 #[cfg(all(test, loom))]
 mod modelled {
-    use std::task::Waker;
-
     use loom::thread::JoinHandle;
 
     use super::*;
@@ -165,12 +166,11 @@ mod modelled {
     }
 
     impl Commit for BatchCounter {
-        fn commit(&mut self, group: &Filling) {
+        fn commit(&mut self, group: &Filling) -> Vec<Waker> {
             let receipt = || Ok(Receipt { time_ms: 1, ..Receipt::default() });
             self.batches += group.batches.len();
             self.vouched += usize::from(group.vouch);
-            let wakers = group.fill.resolve(group.batches.iter().map(|_| receipt()));
-            wakers.into_iter().for_each(Waker::wake);
+            group.fill.resolve(group.batches.iter().map(|_| receipt()))
         }
     }
 

@@ -84,7 +84,8 @@ impl Fill {
 /// [`Ticket::wait`] blocks a plain thread. As a future, it wakes its waker on the engine's wake
 /// thread, where a waker may do anything: append, wait, close the engine, or drop its last handle.
 /// A waker that blocks delays other wakers and the stop of the engine, but no append; a waker that
-/// panics affects nothing else.
+/// panics affects nothing else. With [`Wakers::Short`](crate::Wakers::Short), the thread that
+/// committed wakes it.
 #[must_use = "a batch is committed only when its ticket says so"]
 pub struct Ticket {
     fill: Arc<Fill>,

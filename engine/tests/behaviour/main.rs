@@ -33,4 +33,5 @@ mod space;
 mod stores;
 #[path = "../two_stores/mod.rs"]
 mod two_stores;
+mod wakers;
 mod world;

@@ -126,8 +126,12 @@ impl Environment for Scripted {
         assert_ne!(self.panics, "publish", "a scripted panic");
     }
 
-    fn hand_over(&self, _: Vec<Waker>) {
+    fn hand_over(&mut self, _: Vec<Waker>) {
         self.step("wake");
+    }
+
+    fn kept(&mut self) -> Vec<Waker> {
+        Vec::new()
     }
 
     fn make_space(&self) {
