@@ -161,8 +161,9 @@ impl TailWriter {
     fn make_room(&mut self, bytes: usize) {
         if self.bodies.capacity() == 0 {
             self.bodies = chunk::buffer(bytes);
+        } else {
+            chunk::make_room(&mut self.bodies, bytes);
         }
-        self.bodies.reserve(bytes);
     }
 
     fn start(&mut self, kind: u8) {
@@ -187,7 +188,8 @@ impl TailWriter {
 
     /// The tail's bytes, and the offset in them that the byte ranges of names count from.
     pub fn finish(mut self) -> (Bytes, usize) {
-        self.make_room(COUNT_BYTES + MAX_VARINT_BYTES + self.operations.len());
+        let rest = COUNT_BYTES + MAX_VARINT_BYTES + self.operations.len();
+        chunk::make_room_for_last(&mut self.bodies, rest);
         self.make_room_for_count();
         put(&mut self.bodies, 0..COUNT_BYTES, &self.body_count.to_le_bytes());
         let mut tail = self.bodies;

@@ -135,6 +135,26 @@ fn an_append_that_is_submitted_allocates_next_to_nothing() {
 }
 
 #[test]
+fn batches_that_are_made_before_the_first_is_submitted_keep_no_more_memory_than_their_bytes() {
+    const ROUNDS: usize = 100;
+    const BATCHES: usize = 64;
+    let (_alone, folder) = (alone(), folder());
+    let options = Options { memory_budget_bytes: 1024 * MIB, ..two_stores::options() };
+    let engine = Engine::open(folder.path(), options).expect("opens");
+    let store = engine.store("messages").expect("is there");
+    let ((), cost) = counted(|| {
+        for _ in 0..ROUNDS {
+            let batch = |_| Batch::new().append(&store, b"t", &BODY).durability(Durability::Os);
+            for ticket in engine.submit_all((0..BATCHES).map(batch).collect()) {
+                ticket.expect("is queued").wait().expect("commits");
+            }
+        }
+    });
+    let held = cost.held / (ROUNDS * BATCHES);
+    assert!(held < 3 * BODY.len(), "{held} bytes are kept for an append of {}", BODY.len());
+}
+
+#[test]
 fn a_read_loads_no_edited_body_that_it_does_not_return() {
     const EDITS: usize = 60;
     let (_alone, folder) = (alone(), folder());
