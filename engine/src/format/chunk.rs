@@ -14,7 +14,8 @@ use std::cell::RefCell;
 
 use bytes::{Bytes, BytesMut};
 
-const CHUNK_BYTES: usize = 64 * 1024;
+/// A body that a reader keeps keeps its chunk: no more than a page of a segment.
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// The longest tail that shares a chunk.
 const MAX_SHARING_BYTES: usize = CHUNK_BYTES / 8;
