@@ -127,6 +127,17 @@ MUTANTS = [
         ("behaviour", "copies::damage_to_one_copy_is_read_around_named_and_repaired_byte_for_byte"),
     ),
     Mutant(
+        "silent-leader",
+        "a caller that commits leaves without a look at who waits for the next group",
+        "engine/src/write/pipeline.rs",
+        "        drop(role);\n        self.queue.hand_over();\n",
+        "        drop(role);\n",
+        (
+            "behaviour",
+            "waiting::a_caller_that_found_another_committing_is_answered_when_that_one_leaves",
+        ),
+    ),
+    Mutant(
         "early-watermark",
         "a reader takes the watermark before the view",
         "engine/src/state/current.rs",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use strandline::clock::ManualClock;
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::vfs::{Dir, RawDirectory, RawFile};
+use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
 use strandline::{Engine, Options, Store, World};
 
 use crate::disks::as_the_disk;
@@ -71,12 +71,41 @@ impl RawDirectory for Gates {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         self.pass();
-        self.disk.create(name)
+        Ok(Arc::new(GatedFile { gates: self.clone(), file: self.disk.create(name)? }))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
         self.pass();
         RawDirectory::free_bytes(&self.disk)
+    }
+}
+
+/// A file that was created on such a disk: threads are held before its syncs, too.
+struct GatedFile {
+    gates: Gates,
+    file: Arc<dyn RawFile>,
+}
+
+impl RawFile for GatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self, site: Site) -> io::Result<()> {
+        self.gates.pass();
+        self.file.sync(site)
     }
 }
 

@@ -33,5 +33,6 @@ mod space;
 mod stores;
 #[path = "../two_stores/mod.rs"]
 mod two_stores;
+mod waiting;
 mod wakers;
 mod world;
