@@ -105,8 +105,10 @@ impl SureTime {
 
     /// The time of the wall clock, and sure time at that moment: each clock is read once.
     pub fn moment(&self, clock: &dyn Clock) -> (TimeMs, TimeMs) {
-        let (now_ms, now) = (clock.now_ms(), clock.monotonic());
         let mut state = self.state.lock();
+        // In this order, and under the lock: where the clocks agree, sure time is not the later one.
+        let now = clock.monotonic();
+        let now_ms = clock.now_ms();
         state.highest_ms = state.highest_ms.max(state.believed_ms(now_ms, now));
         (now_ms, state.highest_ms)
     }
@@ -201,6 +203,32 @@ mod tests {
     use super::*;
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
+
+    /// A clock of which each reading of the monotonic time is late.
+    struct LateClock {
+        clock: ManualClock,
+        late_ms: AtomicU64,
+    }
+
+    impl Clock for LateClock {
+        fn now_ms(&self) -> TimeMs {
+            self.clock.now_ms()
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.clock.pass(self.late_ms.load(Ordering::SeqCst));
+            self.clock.monotonic()
+        }
+    }
+
+    #[test]
+    fn sure_time_is_not_the_later_one_though_time_passes_between_the_readings() {
+        let clock = LateClock { clock: ManualClock::at(100 * DAY_MS), late_ms: AtomicU64::new(0) };
+        let sure = SureTime::new(&clock, 0);
+        clock.late_ms.store(5, Ordering::SeqCst);
+        let (wall_ms, sure_ms) = sure.moment(&clock);
+        assert_eq!((wall_ms, sure_ms), (100 * DAY_MS + 5, 100 * DAY_MS + 5));
+    }
 
     #[test]
     fn elapsed_time_is_trusted_and_a_jump_is_not() {

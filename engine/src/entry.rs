@@ -23,8 +23,8 @@ pub struct Entry {
     /// commit, or was behind then.
     pub start_ms: TimeMs,
     /// The caller's bytes. Cheap to clone. A body keeps little more than itself in memory: a small
-    /// body shares at most 16 KiB with others, a large one is at least half of its allocation.
-    /// Until it is flushed, it may share the memory of a whole batch.
+    /// body shares at most 16 KiB with others of its page, a large one is at least half of its
+    /// allocation.
     pub body: Bytes,
 }
 

@@ -28,7 +28,7 @@ pub struct Options {
     /// block that is not cached takes some microseconds more. Data that was merged twice or more
     /// is always compressed, by zstd. Default on.
     pub compress_recent: bool,
-    /// What the wakers of tickets and watchers do. Default: [`Wakers::Any`].
+    /// What the wakers of tickets do. Default: [`Wakers::Any`].
     pub wakers: Wakers,
     /// The maximum number of bytes that merging writes per second; 0: no limit. Merging that is far
     /// behind ignores the limit. Default 64 MiB: a disk that syncs the log at the same time keeps
@@ -53,7 +53,8 @@ pub struct Options {
     pub read_only: bool,
 }
 
-/// What wakers do, and so which thread calls them.
+/// What the wakers of tickets do, and so which thread calls them. Those of watchers are always
+/// called by a thread of the engine's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wakers {
     /// Anything: they may block, append, close the engine, or own its last handle. A thread of the
@@ -61,8 +62,9 @@ pub enum Wakers {
     #[default]
     Any,
     /// Little: each returns at once, does not use the engine, and does not own its last handle, as
-    /// those of an event loop. The thread that committed calls them, which saves a change of
-    /// threads. One that blocks delays the next commits.
+    /// those of an event loop. The thread that committed calls them, up to 64 of a group, which
+    /// saves a change of threads. One that blocks delays the next commits, and one may be called
+    /// just after another thread has closed the engine.
     Short,
 }
 

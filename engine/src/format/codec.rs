@@ -25,16 +25,6 @@ impl Put for Vec<u8> {
     }
 }
 
-impl Put for bytes::BytesMut {
-    fn put(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
-    }
-
-    fn put_byte(&mut self, byte: u8) {
-        self.extend_from_slice(&[byte]);
-    }
-}
-
 impl<A: Array<Item = u8>> Put for SmallVec<A> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);

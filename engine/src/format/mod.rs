@@ -9,7 +9,7 @@
 //!  manifest  everything that is live             ids     the uses of retry ids
 //!  tail      the caller's part of a record       list    the targets that records share
 //!  checksum  checksums and the key hash          layout  tables of fixed layouts
-//!  codec     varints, names and byte strings     chunk   memory that small tails share
+//!  codec     varints, names and byte strings
 //! ```
 //!
 //! docs/format.md describes all of it; `tests/format_doc.rs` keeps the document equal to the tables
@@ -19,7 +19,6 @@
 
 pub mod block;
 pub mod checksum;
-pub mod chunk;
 pub mod codec;
 pub mod filter;
 pub mod header;

@@ -4,10 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::chunk;
 use super::codec::{MAX_VARINT_BYTES, Reader, put_name, put_varint};
 use super::ids::IdHashes;
 use super::layout::put;
@@ -49,23 +47,23 @@ pub fn stamp(body: &[u8], origin: Sequence) -> Vec<u8> {
 #[derive(Clone, Debug, Default)]
 pub struct TailWriter {
     /// Space for the count, then the bodies. Empty before the first body.
-    bodies: BytesMut,
+    bodies: Vec<u8>,
     body_count: u32,
     operations: SmallVec<[u8; OPERATION_BYTES]>,
     operation_count: u64,
 }
 
 impl TailWriter {
-    /// Makes room for an append to one timeline. If it is the only one, its bytes do not move
-    /// again.
+    /// Makes room for an append to one timeline. If it is the only one, the tail needs no other
+    /// memory.
     pub fn reserve(&mut self, body_bytes: usize, name_bytes: usize) {
         let operations = self.operations.len() + NUMBERS_BYTES + name_bytes;
-        self.make_room(COUNT_BYTES + MAX_VARINT_BYTES + body_bytes + operations);
+        self.bodies.reserve(COUNT_BYTES + MAX_VARINT_BYTES + body_bytes + operations);
     }
 
     /// Adds a body and returns its byte range in the finished tail.
     pub fn body(&mut self, body: &[u8]) -> Range<usize> {
-        self.make_room(COUNT_BYTES + MAX_VARINT_BYTES + body.len());
+        self.bodies.reserve(COUNT_BYTES + MAX_VARINT_BYTES + body.len());
         self.make_room_for_count();
         put_varint(&mut self.bodies, body.len() as u64);
         self.bodies.extend_from_slice(body);
@@ -157,15 +155,6 @@ impl TailWriter {
         self.operations.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
-    /// Makes room for this many bytes behind the bodies.
-    fn make_room(&mut self, bytes: usize) {
-        if self.bodies.capacity() == 0 {
-            self.bodies = chunk::buffer(bytes);
-        } else {
-            chunk::make_room(&mut self.bodies, bytes);
-        }
-    }
-
     fn start(&mut self, kind: u8) {
         self.operations.push(kind);
         self.operation_count += 1;
@@ -187,16 +176,20 @@ impl TailWriter {
     }
 
     /// The tail's bytes, and the offset in them that the byte ranges of names count from.
-    pub fn finish(mut self) -> (Bytes, usize) {
-        let rest = COUNT_BYTES + MAX_VARINT_BYTES + self.operations.len();
-        chunk::make_room_for_last(&mut self.bodies, rest);
+    pub fn finish(mut self) -> (Vec<u8>, usize) {
         self.make_room_for_count();
         put(&mut self.bodies, 0..COUNT_BYTES, &self.body_count.to_le_bytes());
         let mut tail = self.bodies;
+        tail.reserve_exact(self.operations.len() + MAX_VARINT_BYTES);
         put_varint(&mut tail, self.operation_count);
         let base = tail.len();
         tail.extend_from_slice(&self.operations);
-        (chunk::finish(tail), base)
+        // The buffer of many bodies grew by doubling, and a memtable keeps it. As a rule shrinking
+        // it costs no copy.
+        if tail.capacity() - tail.len() > OPERATION_BYTES.max(tail.len() / 8) {
+            tail.shrink_to_fit();
+        }
+        (tail, base)
     }
 }
 

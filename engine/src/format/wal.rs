@@ -399,7 +399,7 @@ mod tests {
         writer.append((false, false), 0, 2);
         writer.timeline(TIMELINE);
         writer.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
-        writer.finish().0.to_vec()
+        writer.finish().0
     }
 
     #[test]

@@ -36,8 +36,6 @@ pub struct Active {
     pub(super) is_merge_behind: fn(&State) -> bool,
     /// The stores that a power cut may set back.
     pub(super) relaxed: relaxed::Noted,
-    /// The wakers of the last group, if the thread that commits calls them.
-    wakers: Vec<Waker>,
     /// The start of the group in the log.
     at: Lsn,
 }
@@ -46,10 +44,8 @@ impl Active {
     /// Continues after the end of the log that recovery found.
     pub fn new(state: Arc<State>, wal: Wal, is_merge_behind: fn(&State) -> bool) -> Active {
         let memtable = state.view.load().active.clone();
-        let (unnamed_file, wakers, at) = (None, Vec::new(), wal.end());
-        let relaxed = relaxed::Noted::default();
-        let active =
-            Active { state, wal, memtable, unnamed_file, is_merge_behind, relaxed, wakers, at };
+        let (unnamed_file, relaxed, at) = (None, relaxed::Noted::default(), wal.end());
+        let active = Active { state, wal, memtable, unnamed_file, is_merge_behind, relaxed, at };
         active.report_unvouched();
         active
     }
@@ -145,16 +141,12 @@ impl Environment for Active {
         self.state.counters.body_bytes.add(body_bytes);
     }
 
-    fn hand_over(&mut self, wakers: Vec<Waker>) {
-        if self.state.options.wakers == Wakers::Short {
-            self.wakers.extend(wakers);
-        } else {
-            self.state.wake.hand_over(wakers);
-        }
+    fn has_short_wakers(&self) -> bool {
+        self.state.options.wakers == Wakers::Short
     }
 
-    fn kept(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.wakers)
+    fn hand_over(&self, wakers: Vec<Waker>) {
+        self.state.wake.hand_over(wakers);
     }
 
     fn make_space(&self) {

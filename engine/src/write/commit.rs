@@ -73,11 +73,11 @@ pub trait Environment {
     /// Step 5, without the tickets: the batches with a receipt are visible now.
     fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>);
 
-    /// Passes wakers to the thread that calls them, or keeps them for [`Environment::kept`].
-    fn hand_over(&mut self, wakers: Vec<Waker>);
+    /// Whether wakers of tickets are so short that the thread that commits may call them.
+    fn has_short_wakers(&self) -> bool;
 
-    /// The wakers that the thread that commits calls itself, when it is not the committer any more.
-    fn kept(&mut self) -> Vec<Waker>;
+    /// Passes wakers to the thread that calls them.
+    fn hand_over(&self, wakers: Vec<Waker>);
 
     /// Makes space on a full disk for batches that only free space: gives the reserve back, or, if
     /// there is none, waits for the flush that is under way.
@@ -100,6 +100,9 @@ pub trait Environment {
     fn panicked(&self) -> Error;
 }
 
+/// The most wakers that a thread calls after its commit: the next group may wait for this thread.
+const MAX_OWN_WAKERS: usize = 64;
+
 /// Commits one group after another.
 pub struct Committer<E> {
     env: E,
@@ -117,9 +120,13 @@ impl<E: Environment> Commit for Committer<E> {
     fn commit(&mut self, group: &Filling) -> Vec<Waker> {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         self.answer(group, &mut outcomes);
-        self.env.hand_over(group.fill.resolve(outcomes.drain(..)));
+        let wakers = group.fill.resolve(outcomes.drain(..));
         self.outcomes = outcomes;
-        self.env.kept()
+        if self.env.has_short_wakers() && wakers.len() <= MAX_OWN_WAKERS {
+            return wakers;
+        }
+        self.env.hand_over(wakers);
+        Vec::new()
     }
 }
 

@@ -117,21 +117,21 @@ fn calls_per_append(append: impl Fn(&Engine, &Store, &[u8])) -> (f64, f64) {
 const BODY: [u8; 200] = [7; 200];
 
 #[test]
-fn an_append_that_is_waited_for_allocates_next_to_nothing() {
+fn an_append_that_is_waited_for_allocates_twice() {
     let (own, others) = calls_per_append(|engine, store, name| {
         let batch = Batch::new().append(store, name, &BODY).durability(Durability::Os);
         engine.commit(batch).expect("commits");
     });
-    assert!(own < 0.1 && others < 0.1, "{own} of the caller, {others} of other threads");
+    assert!(own < 2.1 && others < 0.1, "{own} of the caller, {others} of other threads");
 }
 
 #[test]
-fn an_append_that_is_submitted_allocates_next_to_nothing() {
+fn of_an_append_that_is_submitted_the_committer_allocates_nothing() {
     let (own, others) = calls_per_append(|engine, store, name| {
         let batch = Batch::new().append(store, name, &BODY).durability(Durability::Os);
         engine.submit(batch).expect("is queued").wait().expect("commits");
     });
-    assert!(own < 0.1 && others < 0.1, "{own} of the caller, {others} of other threads");
+    assert!(own < 2.1 && others < 0.1, "{own} of the caller, {others} of other threads");
 }
 
 #[test]

@@ -29,12 +29,15 @@ impl Gates {
 
     /// An engine on this disk, with small memtables, and its store `messages`.
     pub fn open(&self) -> (Engine, Store) {
+        self.open_with(Options { memory_budget_bytes: 1, ..two_stores::options() })
+    }
+
+    pub fn open_with(&self, options: Options) -> (Engine, Store) {
         let world = World {
             dir: Dir::new(Arc::new(self.clone())),
             clock: Arc::new(ManualClock::at(1_700_000_000_000)),
         };
-        let options =
-            Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..two_stores::options() };
+        let options = Options { wal_file_bytes: 64 * 1024, ..options };
         let engine = Engine::open_in(world, options).expect("opens");
         let store = engine.store("messages").expect("is there");
         (engine, store)
@@ -109,5 +112,7 @@ impl RawFile for GatedFile {
     }
 }
 
+pub const COMMIT: &str = "strandline-commit";
+pub const EXPIRE: &str = "strandline-expire";
 pub const FLUSH: &str = "strandline-flush";
 pub const COMPACT: &str = "strandline-compact";

@@ -3,9 +3,8 @@
 //!
 //! A batch copies each body once, into the tail of its record; the memtable later keeps slices of
 //! the tail, except for a stamped body, of which it keeps a copy of its own with the origin. The
-//! small tails of a thread share memory (`format/chunk.rs`). The committer copies the tail into the
-//! group that it writes to the log, and puts what only it knows, the sequences and the time, before
-//! the tail in the record.
+//! committer copies the tail into the group that it writes to the log, and puts what only it
+//! knows, the sequences and the time, before the tail in the record.
 //!
 //! This folder does not know the log's files, or the content of any timeline.
 
@@ -16,6 +15,8 @@ mod prepared;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
+
+use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::format::checksum::{Seed, crc};
@@ -440,7 +441,7 @@ impl Batch {
         let (tail, names_at) = self.tail.finish();
         let mut prepared = Prepared {
             tail_crc: crc(Seed::NONE, &tail),
-            tail,
+            tail: shared(tail),
             targets: self.targets,
             changes: self.changes,
             bodies: self.bodies,
@@ -478,6 +479,13 @@ impl Batch {
 }
 
 /// The bytes in a form that the committer can share without allocating.
+fn shared(bytes: Vec<u8>) -> Bytes {
+    let bytes = Bytes::from(bytes);
+    // The reference count is allocated by the first clone.
+    drop(bytes.clone());
+    bytes
+}
+
 fn place_of(range: &Range<usize>) -> Range<u32> {
     range.start as u32..range.end as u32
 }

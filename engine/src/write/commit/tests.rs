@@ -126,12 +126,12 @@ impl Environment for Scripted {
         assert_ne!(self.panics, "publish", "a scripted panic");
     }
 
-    fn hand_over(&mut self, _: Vec<Waker>) {
-        self.step("wake");
+    fn has_short_wakers(&self) -> bool {
+        false
     }
 
-    fn kept(&mut self) -> Vec<Waker> {
-        Vec::new()
+    fn hand_over(&self, _: Vec<Waker>) {
+        self.step("wake");
     }
 
     fn make_space(&self) {

@@ -26,7 +26,7 @@ fn tail(listed: bool) -> Vec<u8> {
         tail.timeline(TimelineRef { store: StoreId(1), name: b"c/1" });
         tail.timeline(TimelineRef { store: StoreId(2), name: b"u/2" });
     }
-    tail.finish().0.to_vec()
+    tail.finish().0
 }
 
 /// A tail with every kind of operation but a plain append.
@@ -42,7 +42,7 @@ fn tail_of_changes() -> Vec<u8> {
     tail.trim(timeline, Floor { lowest: 7, start_ms: 8, until_ms: 0, trimmed_to: 6 });
     tail.remove(timeline, &BTreeMap::from([(8, 9), (300, 300)]));
     tail.id(timeline, b"an id", IdHashes { bodies: 1, targets: u64::MAX });
-    tail.finish().0.to_vec()
+    tail.finish().0
 }
 
 fn group() -> Vec<u8> {

@@ -293,5 +293,5 @@ fn tail_again(
             Operation::Id { timeline, id, hashes } => drop(writer.id(*timeline, id, *hashes)),
         }
     }
-    unused.next().is_none().then(|| writer.finish().0.to_vec())
+    unused.next().is_none().then(|| writer.finish().0)
 }
