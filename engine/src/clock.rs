@@ -106,7 +106,7 @@ impl SureTime {
     /// The time of the wall clock, and sure time at that moment: each clock is read once.
     pub fn moment(&self, clock: &dyn Clock) -> (TimeMs, TimeMs) {
         let mut state = self.state.lock();
-        // In this order, and under the lock: where the clocks agree, sure time is not the later one.
+        // In this order, and under the lock: where the clocks agree, sure time is not later.
         let now = clock.monotonic();
         let now_ms = clock.now_ms();
         state.highest_ms = state.highest_ms.max(state.believed_ms(now_ms, now));

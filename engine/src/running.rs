@@ -12,6 +12,9 @@
 //!    closed;
 //! 5. the wake thread wakes all queued wakers, releases the directory's lock and ends.
 //!
+//! Short wakers (`Options::wakers`) of the last group may be called after this, by the caller that
+//! committed it.
+//!
 //! Nothing touches the directory after its lock is released. A thread that stops the engine waits
 //! for all of this, with two exceptions. A waker may stop the engine, but the wake thread cannot
 //! wait for its own end, so step 5 is done after that waker has returned. If another thread of the

@@ -15,8 +15,8 @@
 //! engine, which waits for all other threads. Wakers that are queued when the queue is closed are
 //! woken before the thread ends.
 //!
-//! If the wakers of tickets are short (`Options::wakers`), the thread that committed calls them when
-//! it is not the committer any more, and the wake thread has only those of watchers.
+//! If the wakers of tickets are short (`Options::wakers`), the thread that committed calls them
+//! when it is not the committer any more, and the wake thread has those of watchers.
 //!
 //! This file does not know tickets, watchers, or what a waker does.
 

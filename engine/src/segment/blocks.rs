@@ -9,7 +9,7 @@ use crate::vfs::{Dir, File};
 use super::twin_of;
 
 /// The number of buffered bytes at which they are written and synced. A sync of a whole segment
-/// would fill the disk's queue, and the next sync of the log would wait behind it.
+/// would fill the disk's queue, and the next sync of the log would wait for all of it.
 const PIECE_BYTES: usize = 1024 * 1024;
 
 /// The blocks of one file, and of its second copy if there is one.

@@ -85,7 +85,7 @@ impl Fill {
 /// thread, where a waker may do anything: append, wait, close the engine, or drop its last handle.
 /// A waker that blocks delays other wakers and the stop of the engine, but no append; a waker that
 /// panics affects nothing else. With [`Wakers::Short`](crate::Wakers::Short), the thread that
-/// committed wakes it.
+/// committed may wake it.
 #[must_use = "a batch is committed only when its ticket says so"]
 pub struct Ticket {
     fill: Arc<Fill>,

@@ -252,12 +252,12 @@ fn a_flush_and_a_merge_sync_their_files_in_small_pieces() {
         let log = house.disk.log();
         assert!(log[before..].iter().map(written).sum::<usize>() > BYTES * 3 / 4);
         let most = most_unsynced_bytes(&log[before..]);
-        assert!(most < 2 * 1024 * 1024, "{most} bytes behind one sync of a flush");
+        assert!(most < 2 * 1024 * 1024, "{most} bytes in one sync of a flush");
     }
     let before = house.disk.log_len();
     engine.compact().expect("merges");
     let log = house.disk.log();
     assert!(log[before..].iter().map(written).sum::<usize>() > 4 * BYTES);
     let most = most_unsynced_bytes(&log[before..]);
-    assert!(most < 2 * 1024 * 1024, "{most} bytes behind one sync of a merge");
+    assert!(most < 2 * 1024 * 1024, "{most} bytes in one sync of a merge");
 }

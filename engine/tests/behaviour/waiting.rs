@@ -15,10 +15,10 @@ fn a_caller_that_found_another_committing_is_answered_when_that_one_leaves() {
     let gates = Gates::new();
     let (_engine, store) = gates.open();
     store.append(b"t", b"the log file is there").expect("appends");
-    // It would call the commit thread for the waiting group, too, when it looks at what is unsynced.
+    // It would call the commit thread for the waiting group, too.
     gates.hold(EXPIRE);
     while !gates.waits(EXPIRE) {
-        thread::sleep(SOON);
+        thread::yield_now();
     }
     gates.hold(LEADER);
     let (answers, answered) = channel();
