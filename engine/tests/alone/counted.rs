@@ -75,12 +75,21 @@ fn counted<T>(run: impl FnOnce() -> T) -> (T, Cost) {
 
 const MIB: usize = 1024 * 1024;
 
-/// An engine that caches few blocks.
-fn engine(folder: &tempfile::TempDir) -> (Engine, Store) {
-    let options = Options { memory_budget_bytes: 64 * MIB, ..two_stores::options() };
+fn engine_with(folder: &tempfile::TempDir, memory_budget_bytes: usize) -> (Engine, Store) {
+    let options = Options { memory_budget_bytes, ..two_stores::options() };
     let engine = Engine::open(folder.path(), options).expect("opens");
     let store = engine.store("messages").expect("is there");
     (engine, store)
+}
+
+/// An engine that caches few blocks.
+fn engine(folder: &tempfile::TempDir) -> (Engine, Store) {
+    engine_with(folder, 64 * MIB)
+}
+
+/// An engine with so much memory that nothing is flushed.
+fn engine_that_flushes_nothing(folder: &tempfile::TempDir) -> (Engine, Store) {
+    engine_with(folder, 1024 * MIB)
 }
 
 fn folder() -> tempfile::TempDir {
@@ -100,10 +109,7 @@ fn bytes(number: usize, len: usize) -> Vec<u8> {
 fn calls_per_append(append: impl Fn(&Engine, &Store, &[u8])) -> (f64, f64) {
     const APPENDS: usize = 20_000;
     let (_alone, folder) = (alone(), folder());
-    // So large that nothing is flushed.
-    let options = Options { memory_budget_bytes: 1024 * MIB, ..two_stores::options() };
-    let engine = Engine::open(folder.path(), options).expect("opens");
-    let store = engine.store("messages").expect("is there");
+    let (engine, store) = engine_that_flushes_nothing(&folder);
     let names: Vec<Vec<u8>> = (0..100).map(|name| format!("u/{name}").into_bytes()).collect();
     let run = || names.iter().cycle().take(APPENDS).for_each(|name| append(&engine, &store, name));
     run();
@@ -139,9 +145,7 @@ fn batches_that_are_made_before_the_first_is_submitted_keep_no_more_memory_than_
     const ROUNDS: usize = 100;
     const BATCHES: usize = 64;
     let (_alone, folder) = (alone(), folder());
-    let options = Options { memory_budget_bytes: 1024 * MIB, ..two_stores::options() };
-    let engine = Engine::open(folder.path(), options).expect("opens");
-    let store = engine.store("messages").expect("is there");
+    let (engine, store) = engine_that_flushes_nothing(&folder);
     let ((), cost) = counted(|| {
         for _ in 0..ROUNDS {
             let batch = |_| Batch::new().append(&store, b"t", &BODY).durability(Durability::Os);
@@ -218,10 +222,7 @@ fn a_page_of_small_bodies_holds_no_large_block() {
 }
 
 fn engine_with_few_blocks(folder: &tempfile::TempDir) -> (Engine, Store) {
-    let options = Options { memory_budget_bytes: 4 * MIB, ..two_stores::options() };
-    let engine = Engine::open(folder.path(), options).expect("opens");
-    let store = engine.store("messages").expect("is there");
-    (engine, store)
+    engine_with(folder, 4 * MIB)
 }
 
 #[test]

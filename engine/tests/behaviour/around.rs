@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
 use strandline::vfs::simulated::{Image, SECTOR_BYTES, SimulatedDisk};
-use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
+use strandline::vfs::{Dir, RawDirectory, RawFile};
 use strandline::{Batch, Engine, Entry, Error, Limit, Options, Page, Store, Trim, Verdict, World};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
@@ -465,35 +465,23 @@ impl RawDirectory for Unreadable {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         let file = RawDirectory::open(&self.disk, name)?;
-        Ok(if name == self.file { Arc::new(UnreadableFile(file)) } else { file })
+        Ok(if name == self.file { Arc::new(UnreadableFile { file }) } else { file })
     }
 }
 
-struct UnreadableFile(Arc<dyn RawFile>);
+struct UnreadableFile {
+    file: Arc<dyn RawFile>,
+}
 
 impl RawFile for UnreadableFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
+    as_the_disk!(file len, write_at, set_len, sync);
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if offset == 0 {
-            self.0.read_at(offset, buffer)
+            self.file.read_at(offset, buffer)
         } else {
             Err(io::Error::from_raw_os_error(5))
         }
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync(&self, site: Site) -> io::Result<()> {
-        self.0.sync(site)
     }
 }
 

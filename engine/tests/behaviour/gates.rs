@@ -90,21 +90,7 @@ struct GatedFile {
 }
 
 impl RawFile for GatedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, buffer)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, bytes)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
+    as_the_disk!(file len, read_at, write_at, set_len);
 
     fn sync(&self, site: Site) -> io::Result<()> {
         self.gates.pass();

@@ -1,7 +1,35 @@
-//! Directories of tests that change some calls of a simulated disk and pass on the others.
+//! Directories and files of tests that change some calls of a simulated disk and pass on the
+//! others.
 
-/// The named methods of `RawDirectory`, as the field `disk` has them.
+/// The named methods of `RawDirectory`, as the field `disk` has them; after `file`, those of
+/// `RawFile`, as the field `file` has them.
 macro_rules! as_the_disk {
+    (file $($call:ident),*) => { $(as_the_disk! { @file $call })* };
+    (@file len) => {
+        fn len(&self) -> std::io::Result<u64> {
+            self.file.len()
+        }
+    };
+    (@file read_at) => {
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+            self.file.read_at(offset, buffer)
+        }
+    };
+    (@file write_at) => {
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+            self.file.write_at(offset, bytes)
+        }
+    };
+    (@file set_len) => {
+        fn set_len(&self, len: u64) -> std::io::Result<()> {
+            self.file.set_len(len)
+        }
+    };
+    (@file sync) => {
+        fn sync(&self, site: strandline::vfs::Site) -> std::io::Result<()> {
+            self.file.sync(site)
+        }
+    };
     ($($call:ident),*) => { $(as_the_disk! { @$call })* };
     (@path) => {
         fn path(&self) -> std::path::PathBuf {

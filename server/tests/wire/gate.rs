@@ -3,16 +3,16 @@
 //! are tested elsewhere: `submission.rs` in the server's source.)
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use strandline::clock::SystemClock;
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::vfs::{Dir, RawDirectory, RawFile, Site};
+use strandline::vfs::{Dir, RawDirectory, RawFile};
 use strandline::{Engine, Options, World};
 use strandline_server::{Config, Server};
 use tokio::runtime::Runtime;
 
+use super::disks::as_the_disk;
 use super::support::{Client, PATIENCE, Value};
 
 /// A disk whose segments cannot be read while it is blocked.
@@ -71,44 +71,16 @@ impl Drop for Opened<'_> {
 }
 
 impl RawFile for GatedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
+    as_the_disk!(file len, write_at, set_len, sync);
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.gate.pass();
         self.file.read_at(offset, buffer)
     }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, bytes)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync(&self, site: Site) -> io::Result<()> {
-        self.file.sync(site)
-    }
 }
 
 impl RawDirectory for GatedDisk {
-    fn path(&self) -> PathBuf {
-        self.disk.path()
-    }
-
-    fn lock(&self, name: &str, alone: bool) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(name, alone)
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
-        self.disk.create(name)
-    }
+    as_the_disk!(path, lock, list, create, rename, remove, sync);
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn RawFile>> {
         let file = self.disk.open(name)?;
@@ -116,18 +88,6 @@ impl RawDirectory for GatedDisk {
             return Ok(file);
         }
         Ok(Arc::new(GatedFile { file, gate: Arc::clone(&self.gate) }))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn sync(&self, site: Site) -> io::Result<()> {
-        self.disk.sync(site)
     }
 }
 

@@ -7,6 +7,8 @@ mod changes;
 mod commands;
 mod connections;
 mod damaged;
+#[path = "../../../engine/tests/disks/mod.rs"]
+mod disks;
 mod document;
 mod frames;
 mod gate;

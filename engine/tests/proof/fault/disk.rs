@@ -249,9 +249,7 @@ impl RawFile for FaultyFile {
         written
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
+    as_the_disk!(file set_len);
 
     fn sync(&self, site: Site) -> io::Result<()> {
         let synced = self.file.sync(site);
