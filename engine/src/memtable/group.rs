@@ -2,16 +2,23 @@
 //!
 //! This file does not know the content of the memtable, or whether the group is durable.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{KnownList, SHARD_BITS, SlotId};
 use crate::format::ids::IdRecord;
 use crate::ids::{CommitPlace, Sequence};
 use crate::timeline::{Floor, Times};
 
-/// The memory that a batch takes in addition to its bytes: the header of the allocation, and its
+/// The memory that bytes of their own take in addition: the header of the allocation, and its
 /// reference count.
 const HOLDING_BYTES: usize = 64;
+
+/// The size of the chunks that the tails of small batches are copied into. A reader that keeps a
+/// body keeps its chunk, as one that keeps a body of a segment keeps its block.
+const CHUNK_BYTES: usize = 8 * 1024;
+
+/// The size of a tail above which it is kept as it is.
+const SMALL_TAIL_BYTES: usize = CHUNK_BYTES / 8;
 
 /// A body, with everything that all its entries share.
 #[derive(Clone, Debug)]
@@ -45,8 +52,12 @@ pub struct Group {
     pub(super) effects: Vec<(SlotId, Effect, CommitPlace)>,
     /// The lists that its records have in full.
     pub(super) lists: Vec<KnownList>,
-    /// The bytes of batches, of which bodies, names and ids are slices.
-    pub(super) held_bytes: usize,
+    /// The bytes of batches, of which bodies and ids are slices.
+    held_bytes: usize,
+    /// The free part of the last chunk.
+    chunk: BytesMut,
+    /// The bytes of chunks that no memtable counts yet.
+    chunk_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -68,14 +79,39 @@ impl Default for Group {
             effects: Vec::new(),
             lists: Vec::new(),
             held_bytes: 0,
+            chunk: BytesMut::new(),
+            chunk_bytes: 0,
         }
     }
 }
 
 impl Group {
-    /// Counts a batch's bytes: as long as one of its bodies, names or ids is kept, all of them are.
+    /// A batch's tail, to be kept: as long as one of its bodies or ids is kept, all of it is.
+    ///
+    /// A small one is copied, so that its caller can use the same memory for its next batch. If
+    /// the memtable kept it, each batch would be written to memory that is not in the processor's
+    /// caches.
+    pub fn keep(&mut self, tail: &[u8], whole: impl FnOnce() -> Bytes) -> Bytes {
+        if tail.len() > SMALL_TAIL_BYTES {
+            self.hold(tail.len());
+            return whole();
+        }
+        if self.chunk.capacity() < tail.len() {
+            self.chunk = BytesMut::with_capacity(CHUNK_BYTES);
+            self.chunk_bytes += CHUNK_BYTES + HOLDING_BYTES;
+        }
+        self.chunk.extend_from_slice(tail);
+        self.chunk.split().freeze()
+    }
+
+    /// Counts bytes of their own that are kept.
     pub fn hold(&mut self, bytes: usize) {
         self.held_bytes += bytes + HOLDING_BYTES;
+    }
+
+    /// The bytes that the memtable has to count for the group.
+    pub(super) fn take_held_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.held_bytes) + std::mem::take(&mut self.chunk_bytes)
     }
 
     /// Adds a body; the entries that are added next have this body.

@@ -28,13 +28,13 @@
 mod group;
 mod history;
 mod list;
+mod pieces;
 mod slot;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
 
@@ -43,6 +43,7 @@ use history::Undone;
 pub use history::{Watermark, edited_without, removed_without};
 pub use list::KnownList;
 use list::Lists;
+use pieces::Pieces;
 pub use slot::Slot;
 
 use crate::format::ids::IdRecord;
@@ -55,14 +56,16 @@ const SHARD_BITS: u32 = 6;
 /// The maximum number of entries that are read from a slot at a time, while it is locked.
 const TAKEN: usize = 64;
 
-/// Bodies are stored in pieces of this many, so that growth never moves them.
-const PIECE: usize = 4096;
+/// Bodies are kept in pieces of this many.
+const BODIES_PER_PIECE: usize = 4096;
 
-/// The memory of a slot without its entries: the slot, in a list that grows by doubling and is
-/// three quarters full on average; its index in the table; and the last sequence that the committer
-/// gave. The latter two, rounded up: (4 + 1) × 16/7 in a table that is at least 7/16 full,
-/// and 8 × 4/3 in a list, are 22.
-const SLOT_BYTES: usize = size_of::<Slot>() * 4 / 3 + 24;
+/// The slots of a shard are kept in pieces of this many.
+const SLOTS_PER_PIECE: usize = 64;
+
+/// The memory of a slot without its entries: the slot; its index in the table; and the last
+/// sequence that the committer gave. The latter two, rounded up: (4 + 1) × 16/7 in a table that is
+/// at least 7/16 full, and 8 × 4/3 in a list, are 22.
+const SLOT_BYTES: usize = size_of::<Slot>() + 24;
 
 /// The position of a timeline in the memtable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,14 +95,14 @@ pub struct Look {
 #[derive(Debug, Default)]
 struct Shard {
     table: HashTable<u32>,
-    slots: Vec<Slot>,
+    slots: Pieces<Slot, SLOTS_PER_PIECE>,
 }
 
 impl Shard {
     fn find(&self, Key { timeline, hash }: Key<'_>) -> Option<u32> {
         let is_it = |slot: &u32| {
-            let slot = &self.slots[*slot as usize];
-            slot.hash == hash && slot.store == timeline.store && slot.name == timeline.name
+            let slot = self.slots.at(*slot);
+            slot.hash == hash && slot.store == timeline.store && *slot.name == *timeline.name
         };
         self.table.find(hash, is_it).copied()
     }
@@ -109,7 +112,7 @@ impl Shard {
 #[derive(Debug)]
 pub struct Memtable {
     shards: Vec<RwLock<Shard>>,
-    bodies: RwLock<Vec<Vec<Body>>>,
+    bodies: RwLock<Pieces<Body, BODIES_PER_PIECE>>,
     lists: RwLock<Lists>,
     bytes: AtomicUsize,
     /// The start of the lifetimes of the first commit in it; 0: there was none.
@@ -240,17 +243,16 @@ impl Memtable {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
         let slot = shard.slots.len() as u32;
-        let name = Bytes::copy_from_slice(timeline.name);
-        shard.slots.push(Slot::new(timeline.store, name, hash, end));
+        shard.slots.push(Slot::new(timeline.store, timeline.name.into(), hash, end));
         let Shard { table, slots } = &mut *shard;
-        table.insert_unique(hash, slot, |slot| slots[*slot as usize].hash);
+        table.insert_unique(hash, slot, |slot| slots.at(*slot).hash);
         self.bytes.fetch_add(SLOT_BYTES + timeline.name.len(), Ordering::Relaxed);
         SlotId { shard: number, slot }
     }
 
     /// The end of a slot's timeline, published or not.
     pub fn end_of(&self, slot: SlotId) -> End {
-        self.shards[slot.shard as usize].read().slots[slot.slot as usize].end()
+        self.shards[slot.shard as usize].read().slots.at(slot.slot).end()
     }
 
     /// Applies a group that starts at `at` in the log: first its bodies, then its entries, one
@@ -260,14 +262,13 @@ impl Memtable {
     /// Readers ignore the group until the watermark is above it. Returns the number of bodies in
     /// the memtable, for that watermark.
     pub fn apply(&self, group: &mut Group, at: Lsn, settled: Lsn) -> usize {
-        let mut bytes =
-            std::mem::take(&mut group.held_bytes) + group.bodies.len() * size_of::<Body>();
+        let mut bytes = group.take_held_bytes() + group.bodies.len() * size_of::<Body>();
         let added_bodies = group.bodies.len();
         let first = self.add_bodies(&mut group.bodies);
         for number in group.take_touched() {
             let mut shard = self.shards[number].write();
             for append in group.appends[number].drain(..) {
-                let slot = &mut shard.slots[append.slot as usize];
+                let slot = shard.slots.at_mut(append.slot);
                 bytes += slot.push(append.sequence, first + append.body, &append);
             }
         }
@@ -278,8 +279,8 @@ impl Memtable {
         let mut freed_bytes = 0;
         for (slot, effect, place) in group.effects.drain(..) {
             let mut shard = self.shards[slot.shard as usize].write();
-            let slot = &mut shard.slots[slot.slot as usize];
-            if slot.name == BODIES {
+            let slot = shard.slots.at_mut(slot.slot);
+            if *slot.name == *BODIES {
                 self.changes_bodies.store(true, Ordering::Release);
             }
             let (added, freed) = slot.take(effect, place, at, settled);
@@ -296,19 +297,10 @@ impl Memtable {
     }
 
     fn add_bodies(&self, added: &mut Vec<Body>) -> u32 {
-        let mut pieces = self.bodies.write();
-        let first = pieces.last().map_or(0, |last| (pieces.len() - 1) * PIECE + last.len());
-        for body in added.drain(..) {
-            match pieces.last_mut() {
-                Some(last) if last.len() < PIECE => last.push(body),
-                _ => {
-                    let mut piece = Vec::with_capacity(PIECE);
-                    piece.push(body);
-                    pieces.push(piece);
-                }
-            }
-        }
-        first as u32
+        let mut bodies = self.bodies.write();
+        let first = bodies.len() as u32;
+        added.drain(..).for_each(|body| bodies.push(body));
+        first
     }
 
     /// The end of a timeline, and its part in the memtable, up to the watermark; `None` if the
@@ -317,12 +309,12 @@ impl Memtable {
         let number = Memtable::shard_of(key.hash);
         let shard = self.shards[number as usize].read();
         let index = shard.find(key)?;
-        let slot = &shard.slots[index as usize];
+        let slot = shard.slots.at(index);
         let (end, span) = match slot.visible(watermark) {
             visible if visible == slot.bodies.len() => (slot.end_at(watermark), slot.span()),
             visible => {
                 let bodies = self.bodies.read();
-                slot.end_and_span(visible, watermark, |number| body_at(&bodies, number))
+                slot.end_and_span(visible, watermark, |number| bodies.at(number))
             }
         };
         let changed = slot.changes().is_some().then_some(SlotId { shard: number, slot: index });
@@ -353,7 +345,7 @@ impl Memtable {
         look: impl FnOnce(&Changes, &[Undone]) -> T,
     ) -> T {
         let shard = self.shards[slot.shard as usize].read();
-        let slot = &shard.slots[slot.slot as usize];
+        let slot = shard.slots.at(slot.slot);
         let changes = slot.changes().expect("changes stay until the memtable goes");
         look(changes, slot.undone_above(watermark))
     }
@@ -366,7 +358,7 @@ impl Memtable {
     /// The use of a client's id in a timeline, by a batch below the watermark.
     pub fn id(&self, key: Key<'_>, id: &[u8], watermark: Watermark) -> Option<IdRecord> {
         let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
-        let slot = &shard.slots[shard.find(key)? as usize];
+        let slot = shard.slots.at(shard.find(key)?);
         let visible = slot.visible(watermark);
         // The batch with the id appended to this timeline, and its first sequence is remembered.
         let last = visible.checked_sub(1).map_or(0, |last| slot.sequence(last));
@@ -416,12 +408,12 @@ impl Memtable {
         taken: &mut Vec<(Sequence, Body)>,
     ) {
         let shard = self.shards[slot.shard as usize].read();
-        let slot = &shard.slots[slot.slot as usize];
+        let slot = shard.slots.at(slot.slot);
         let end = slot.index_of(high.saturating_add(1)).min(slot.visible(watermark));
         let indexes = slot.index_of(low).min(end)..end;
         let bodies = self.bodies.read();
         let mut take = |index: usize| {
-            taken.push((slot.sequence(index), body_at(&bodies, slot.bodies[index]).clone()));
+            taken.push((slot.sequence(index), bodies.at(slot.bodies[index]).clone()));
         };
         if descending {
             indexes.rev().take(most).for_each(&mut take);
@@ -438,9 +430,9 @@ impl Memtable {
         watermark: Watermark,
     ) -> Option<Sequence> {
         let shard = self.shards[Memtable::shard_of(key.hash) as usize].read();
-        let slot = &shard.slots[shard.find(key)? as usize];
+        let slot = shard.slots.at(shard.find(key)?);
         let bodies = self.bodies.read();
-        let time_of = |number: u32| body_at(&bodies, number).times.time_ms;
+        let time_of = |number: u32| bodies.at(number).times.time_ms;
         let visible = &slot.bodies[..slot.visible(watermark)];
         let index = visible.partition_point(|number| time_of(*number) < time_ms);
         (index < visible.len()).then(|| slot.sequence(index))
@@ -466,28 +458,24 @@ impl Memtable {
     /// Calls `visit` for one slot, under the lock of its shard: `visit` must not ask for other
     /// slots.
     pub fn with_slot<T>(&self, slot: SlotId, visit: impl FnOnce(&Slot) -> T) -> T {
-        visit(&self.shards[slot.shard as usize].read().slots[slot.slot as usize])
+        visit(self.shards[slot.shard as usize].read().slots.at(slot.slot))
     }
 
     /// A body by its number.
     pub fn body(&self, number: u32) -> Body {
-        body_at(&self.bodies.read(), number).clone()
+        self.bodies.read().at(number).clone()
     }
 
     /// The number of bodies.
     pub fn body_count(&self) -> usize {
-        let pieces = self.bodies.read();
-        pieces.last().map_or(0, |last| (pieces.len() - 1) * PIECE + last.len())
+        self.bodies.read().len()
     }
-}
-
-/// A body by its number.
-fn body_at(pieces: &[Vec<Body>], number: u32) -> &Body {
-    &pieces[number as usize / PIECE][number as usize % PIECE]
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::entry::Limit;
     use crate::ids::{CommitPlace, StoreId, TimelineRef};

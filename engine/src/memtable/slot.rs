@@ -17,7 +17,7 @@ pub struct Slot {
     /// The store of the timeline.
     pub store: StoreId,
     /// The timeline's name.
-    pub name: Bytes,
+    pub name: Box<[u8]>,
     pub(super) hash: u64,
     /// The end of the timeline.
     end: End,
@@ -25,8 +25,6 @@ pub struct Slot {
     pub(super) bodies: Vec<u32>,
     /// The sequence of the first entry.
     first: Sequence,
-    /// The places where sequences were skipped: the index of an entry, and its sequence.
-    jumps: Vec<(u32, Sequence)>,
     body_bytes: u64,
     first_time_ms: TimeMs,
     first_start_ms: TimeMs,
@@ -44,6 +42,8 @@ pub struct Slot {
 struct Extra {
     /// The lowest sequence before the first trim in this memtable.
     floor_before: Option<Sequence>,
+    /// The places where sequences were skipped: the index of an entry, and its sequence.
+    jumps: Vec<(u32, Sequence)>,
     changes: Changes,
     /// The changes that readers of earlier moments undo, oldest first.
     history: Vec<Undone>,
@@ -114,9 +114,12 @@ impl Ids {
 /// The memory that an allocation takes in addition to the requested size.
 const ALLOCATION_BYTES: usize = 16;
 
+/// The memory of the data that few timelines have, while it is empty.
+const EXTRA_BYTES: usize = size_of::<Extra>() + ALLOCATION_BYTES;
+
 impl Slot {
     /// A slot without entries, of a timeline that ends at `end`.
-    pub fn new(store: StoreId, name: Bytes, hash: u64, end: End) -> Slot {
+    pub fn new(store: StoreId, name: Box<[u8]>, hash: u64, end: End) -> Slot {
         Slot {
             store,
             name,
@@ -124,7 +127,6 @@ impl Slot {
             end,
             bodies: Vec::new(),
             first: 0,
-            jumps: Vec::new(),
             body_bytes: 0,
             first_time_ms: 0,
             first_start_ms: 0,
@@ -146,9 +148,14 @@ impl Slot {
         self.extra.as_ref()?.ids.get(id)
     }
 
+    fn jumps(&self) -> &[(u32, Sequence)] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.jumps)
+    }
+
     pub(super) fn sequence(&self, index: usize) -> Sequence {
-        let behind = self.jumps.partition_point(|(from, _)| *from as usize <= index);
-        let jump = behind.checked_sub(1).map(|jump| self.jumps[jump]);
+        let jumps = self.jumps();
+        let behind = jumps.partition_point(|(from, _)| *from as usize <= index);
+        let jump = behind.checked_sub(1).map(|jump| jumps[jump]);
         let (from, sequence) =
             jump.map_or((0, self.first), |(from, sequence)| (from as usize, sequence));
         sequence + (index - from) as u64
@@ -157,7 +164,7 @@ impl Slot {
     /// The index of the first entry at or above a sequence.
     pub(super) fn index_of(&self, sequence: Sequence) -> usize {
         let (mut low, mut high) = (0, self.bodies.len());
-        if self.jumps.is_empty() {
+        if self.jumps().is_empty() {
             return sequence.saturating_sub(self.first).min(high as u64) as usize;
         }
         while low < high {
@@ -169,7 +176,7 @@ impl Slot {
 
     /// Adds an entry. Returns the number of bytes that it takes.
     pub(super) fn push(&mut self, sequence: Sequence, body: u32, append: &Append) -> usize {
-        let before = self.bodies.capacity();
+        let (mut added, before) = (0, self.bodies.capacity());
         if self.bodies.is_empty() {
             (self.first, self.first_time_ms) = (sequence, append.times.time_ms);
             self.first_start_ms = append.times.start_ms;
@@ -177,7 +184,12 @@ impl Slot {
             let last = self.sequence(self.bodies.len() - 1);
             debug_assert!(sequence > last, "sequences of a timeline rise");
             if sequence != last + 1 {
-                self.jumps.push((self.bodies.len() as u32, sequence));
+                if self.extra.is_none() {
+                    added += EXTRA_BYTES;
+                }
+                added += size_of::<(u32, Sequence)>() * 2;
+                let jump = (self.bodies.len() as u32, sequence);
+                self.extra.get_or_insert_default().jumps.push(jump);
             }
         }
         self.touched = true;
@@ -186,8 +198,8 @@ impl Slot {
         self.own_expiry |= append.times.expire_at_ms != 0;
         self.last_start_ms = append.times.start_ms;
         self.end.append(sequence, &append.times);
-        let allocated = if before == 0 { ALLOCATION_BYTES } else { 0 };
-        allocated + (self.bodies.capacity() - before) * size_of::<u32>()
+        added += if before == 0 { ALLOCATION_BYTES } else { 0 };
+        added + (self.bodies.capacity() - before) * size_of::<u32>()
     }
 
     /// Applies a change or an id of a batch; `place` is the commit place of an edit. The group
@@ -202,8 +214,7 @@ impl Slot {
     ) -> (usize, usize) {
         self.touched = true;
         let freed = self.forget_below(settled);
-        let mut bytes =
-            if self.extra.is_none() { size_of::<Extra>() + ALLOCATION_BYTES } else { 0 };
+        let mut bytes = if self.extra.is_none() { EXTRA_BYTES } else { 0 };
         // A place in a search tree that is two thirds full.
         let in_tree = |entry_bytes: usize| entry_bytes * 3 / 2 + ALLOCATION_BYTES;
         let extra = self.extra.get_or_insert_default();

@@ -120,8 +120,7 @@ impl Replay {
         if !self.view.active.may_start_at(record.start_ms) {
             self.seal();
         }
-        let tail = Bytes::copy_from_slice(record.tail);
-        self.group.hold(tail.len());
+        let tail = self.group.keep(record.tail, || Bytes::copy_from_slice(record.tail));
         let mut interpreter = std::mem::take(&mut self.interpreter);
         let in_part = self.continue_after_damage;
         let applied = interpreter.apply(self.at, record, &tail, in_part, self);

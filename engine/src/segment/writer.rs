@@ -58,7 +58,7 @@ pub struct SegmentPlan {
 }
 
 /// From this tier on, data is read so seldom that space counts more than the time of a read.
-const COOL_TIER: u8 = 2;
+const COOL_TIER: u8 = 1;
 
 /// The compression of a segment's data, by its tier. `recent`: whether recent data is compressed.
 pub fn compression(tier: u8, recent: bool) -> Compression {

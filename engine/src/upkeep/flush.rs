@@ -20,8 +20,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::error::{Error, Failure, Result};
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
@@ -223,7 +221,7 @@ fn write_segment(
         if is_last {
             write_changes_and_ids(state, slot, &edits, &mut writer)?;
         }
-        if slot.name == BODIES {
+        if *slot.name == *BODIES {
             // The entries that it changes may have any time up to now.
             return writer.end(End { last_time_ms: state.times.last_ms(), ..slot.end() });
         }
@@ -282,7 +280,7 @@ fn write_shared(
 
 /// Edits of entries in older segments, by timeline: the sequences, the numbers of the new bodies,
 /// and the places of the commits.
-type Edits = HashMap<Bytes, Vec<(Sequence, u32, CommitPlace)>>;
+type Edits = HashMap<Box<[u8]>, Vec<(Sequence, u32, CommitPlace)>>;
 
 fn write_edits(
     view: &View,
@@ -298,7 +296,7 @@ fn write_edits(
             return;
         };
         let mut edited = changes.below(slot.first()).edited;
-        if slot.name == BODIES {
+        if *slot.name == *BODIES {
             // The bodies in this memtable are written with their changes applied.
             edited.retain(|place, _| *place < memtable.from().0);
         }

@@ -36,7 +36,7 @@ pub struct DeadWeight {
 pub fn count(view: &View, memtable: &Memtable) -> Vec<DeadWeight> {
     let mut dead: Vec<DeadWeight> = Vec::new();
     memtable.for_each(|slot| {
-        if slot.name == BODIES {
+        if *slot.name == *BODIES {
             bodies(view, slot, &mut dead);
         }
         let Some(mut died) = Died::of(slot) else { return };

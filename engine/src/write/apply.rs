@@ -484,7 +484,7 @@ mod tests {
                 RecordFacts { time_ms, start_ms, chosen, given: &sequences, ends: &ends, tail };
             let mut committed = Taken::default();
             let mut places = CommitPlaces::new(AT);
-            apply(batch.operations(), facts, &mut places, &mut committed);
+            apply(batch.operations(tail), facts, &mut places, &mut committed);
             let both = [sequences.clone(), ends.clone()].concat();
             let bytes = batch.list.as_ref().map(|listed| listed.list.bytes());
             let list = bytes.map(|bytes| RecordList::Full(bytes));

@@ -339,17 +339,17 @@ impl<K: Known> Decision<'_, '_, K> {
     /// Collects the data that step 4 applies.
     fn stage(&mut self, batch: &Prepared, slots: &[SlotId], sequences: &[Sequence]) {
         let (given, ends) = sequences.split_at(batch.appends());
+        let Decisions { group, places, ids, .. } = &mut *self.made;
+        let tail = group.keep(&batch.tail, || batch.tail.clone());
         let facts = RecordFacts {
             time_ms: self.times.time_ms,
             start_ms: self.times.start_ms,
             chosen: batch.conditions.sequence.is_some(),
             given,
             ends,
-            tail: &batch.tail,
+            tail: &tail,
         };
-        let Decisions { group, places, ids, .. } = &mut *self.made;
-        group.hold(batch.tail.len());
-        apply(batch.operations(), facts, places, &mut Staging { group, ids, slots });
+        apply(batch.operations(&tail), facts, places, &mut Staging { group, ids, slots });
     }
 }
 

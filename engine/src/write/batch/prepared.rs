@@ -195,10 +195,12 @@ impl Prepared {
         self.targets.len() + self.list.as_ref().map_or(0, |listed| listed.list.len())
     }
 
-    /// Its operations in the order of a record: appends, then changes, then the id.
-    pub fn operations(
-        &self,
-    ) -> impl Iterator<Item = Operation<'_, impl ExactSizeIterator<Item = TimelineRef<'_>>>> {
+    /// Its operations in the order of a record: appends, then changes, then the id. `tail` is its
+    /// tail or a copy of it; the id is a part of that.
+    pub fn operations<'a>(
+        &'a self,
+        tail: &'a [u8],
+    ) -> impl Iterator<Item = Operation<'a, impl ExactSizeIterator<Item = TimelineRef<'a>>>> {
         let appends = self.targets.chunk_by(|one, other| one.body == other.body).map(|targets| {
             let AppendedBody { place, stamped, lifetime_ms } =
                 &self.bodies[targets[0].body as usize];
@@ -222,11 +224,11 @@ impl Prepared {
                 }
             }
         });
-        let id = self.id.iter().map(|(id, hashes)| {
+        let id = self.id.iter().map(move |(id, hashes)| {
             let first = &self.targets[0];
             Operation::Id {
                 timeline: self.timeline(first.store, &first.name),
-                id: &self.tail[id.start as usize..id.end as usize],
+                id: &tail[id.start as usize..id.end as usize],
                 hashes: *hashes,
             }
         });
