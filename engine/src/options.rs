@@ -24,9 +24,10 @@ pub struct Options {
     ///
     /// [`Engine::create_store`]: crate::Engine::create_store
     pub stores: Vec<NewStore>,
-    /// Whether recent data is compressed too, by lz4: fewer bytes are written, and a read of a
-    /// block that is not cached takes some microseconds more. Data that was merged twice or more
-    /// is always compressed, by zstd. Default on.
+    /// Whether recent data is compressed too: flushed data by lz4, data that was merged once by
+    /// zstd. Fewer bytes are written, and a read of a block that is not cached takes some
+    /// microseconds more. Data that was merged twice or more is always compressed, by zstd. Default
+    /// on.
     pub compress_recent: bool,
     /// What the wakers of tickets do. Default: [`Wakers::Any`].
     pub wakers: Wakers,

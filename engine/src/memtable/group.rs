@@ -186,3 +186,38 @@ pub enum Effect {
     /// A retry with this id is answered by the record.
     Id(Bytes, IdRecord),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(group: &mut Group, tail: &Bytes) -> Bytes {
+        group.keep(tail, || tail.clone())
+    }
+
+    #[test]
+    fn small_tails_share_chunks_which_are_counted_once_and_a_large_one_is_kept_as_it_is() {
+        let mut group = Group::default();
+        let tail = Bytes::from(vec![7; SMALL_TAIL_BYTES]);
+        let all: Vec<Bytes> = (0..16).map(|_| kept(&mut group, &tail)).collect();
+        assert!(all.iter().all(|one| *one == tail && one.as_ptr() != tail.as_ptr()));
+        assert_eq!(group.take_held_bytes(), 2 * (CHUNK_BYTES + HOLDING_BYTES));
+        assert_eq!(group.take_held_bytes(), 0);
+        let large = Bytes::from(vec![7; SMALL_TAIL_BYTES + 1]);
+        assert_eq!(kept(&mut group, &large).as_ptr(), large.as_ptr());
+        assert_eq!(group.take_held_bytes(), large.len() + HOLDING_BYTES);
+    }
+
+    #[test]
+    fn a_chunk_that_a_refused_group_began_is_counted_by_the_next_one() {
+        let mut group = Group::default();
+        kept(&mut group, &Bytes::from_static(b"refused"));
+        kept(&mut group, &Bytes::from(vec![7; SMALL_TAIL_BYTES + 1]));
+        group.clear();
+        let kept = kept(&mut group, &Bytes::from_static(b"accepted"));
+        assert_eq!(
+            (&kept[..], group.take_held_bytes()),
+            (&b"accepted"[..], CHUNK_BYTES + HOLDING_BYTES)
+        );
+    }
+}

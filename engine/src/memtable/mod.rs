@@ -14,6 +14,7 @@
 //! entry is the number of its body, four bytes: a fan-out to 500 receivers costs one body and 500
 //! numbers. Names are not kept in order; a flush sorts them once. A list of targets that a record
 //! has in full is kept with the slots of its timelines, for the records that refer to it (`list`).
+//! The bytes of small batches are copied into chunks (`group`).
 //!
 //! One thread at a time writes: the committer, or, during replay, the thread that opens the engine.
 //! It first adds the bodies of a group, then the entries that name them, so that a reader that

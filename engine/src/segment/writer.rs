@@ -57,15 +57,16 @@ pub struct SegmentPlan {
     pub now_ms: TimeMs,
 }
 
-/// From this tier on, data is read so seldom that space counts more than the time of a read.
-const COOL_TIER: u8 = 1;
+/// From this tier on, data is compressed in any case: it is read so seldom that space counts more.
+const COOL_TIER: u8 = 2;
 
 /// The compression of a segment's data, by its tier. `recent`: whether recent data is compressed.
 pub fn compression(tier: u8, recent: bool) -> Compression {
     match tier {
         COOL_TIER.. => Compression::Zstd,
-        _ if recent => Compression::Lz4,
-        _ => Compression::None,
+        _ if !recent => Compression::None,
+        0 => Compression::Lz4,
+        _ => Compression::Zstd,
     }
 }
 

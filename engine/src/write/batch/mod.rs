@@ -2,9 +2,9 @@
 //! caller's thread as far as possible.
 //!
 //! A batch copies each body once, into the tail of its record; the memtable later keeps slices of
-//! the tail, except for a stamped body, of which it keeps a copy of its own with the origin. The
-//! committer copies the tail into the group that it writes to the log, and puts what only it
-//! knows, the sequences and the time, before the tail in the record.
+//! the tail, or of a copy of a small one, except for a stamped body, of which it keeps a copy of
+//! its own with the origin. The committer copies the tail into the group that it writes to the log,
+//! and puts what only it knows, the sequences and the time, before the tail in the record.
 //!
 //! This folder does not know the log's files, or the content of any timeline.
 
