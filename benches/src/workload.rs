@@ -165,10 +165,16 @@ pub fn appends(bodies: &Bodies, count: usize, writer: u32, writers: u32) -> Vec<
         .collect()
 }
 
-/// The members of each group. Group `g` draws its members from the users of class `g % CLASSES`.
+/// The members of each of [`GROUPS`] groups.
 pub fn groups(members_each: usize) -> Vec<Vec<u32>> {
+    many_groups(GROUPS, members_each)
+}
+
+/// The members of each of `count` groups. Group `g` draws its members from the users of class
+/// `g % CLASSES`.
+pub fn many_groups(count: u32, members_each: usize) -> Vec<Vec<u32>> {
     let mut random = Random::new(0x6209);
-    (0..GROUPS)
+    (0..count)
         .map(|group| {
             let mut pool: Vec<u32> = (0..TIMELINES / CLASSES).collect();
             // The first `members_each` places of a Fisher–Yates shuffle: distinct members in no
@@ -184,7 +190,7 @@ pub fn groups(members_each: usize) -> Vec<Vec<u32>> {
 }
 
 /// `count` messages of writer `writer` of `writers` (a divisor of `CLASSES`), to groups of its
-/// classes only.
+/// classes only: to each once, in their order, if there are enough of them.
 pub fn fan_outs<'a>(
     bodies: &'a Bodies,
     groups: &'a [Vec<u32>],
@@ -193,9 +199,11 @@ pub fn fan_outs<'a>(
     writers: u32,
 ) -> Vec<FanOut<'a>> {
     let mut random = Random::new(0xFA9 + u64::from(writer));
-    (0..count)
-        .map(|_| {
-            let conversation = random.below(groups.len() as u32 / writers) * writers + writer;
+    let own = groups.len() as u32 / writers;
+    (0..count as u32)
+        .map(|message| {
+            let group = if count as u32 <= own { message } else { random.below(own) };
+            let conversation = group * writers + writer;
             FanOut {
                 conversation,
                 members: &groups[conversation as usize],
@@ -270,6 +278,15 @@ mod tests {
                     .all(|&user| user < TIMELINES && user % CLASSES == group as u32 % CLASSES)
             );
         }
+    }
+
+    #[test]
+    fn as_many_groups_as_messages_are_used_once_each() {
+        let bodies = Bodies::new(1);
+        let groups = many_groups(480, 3);
+        let used = fan_outs(&bodies, &groups, 30, 5, 16);
+        let used: HashSet<u32> = used.iter().map(|work| work.conversation).collect();
+        assert_eq!(used.len(), 30);
     }
 
     #[test]

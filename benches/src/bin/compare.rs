@@ -29,9 +29,8 @@ struct Arguments {
     /// nats-unsynced.
     #[arg(long, value_delimiter = ',', default_values = SERVERS)]
     servers: Vec<Program>,
-    /// W3: the number of members of a group.
-    #[arg(long, value_delimiter = ',', default_values_t = [500])]
-    members: Vec<usize>,
+    #[command(flatten)]
+    groups: fan_out::Shape,
 }
 
 const SERVERS: [&str; 2] = ["strandline=target/release/strandline", "redis=redis-server"];
@@ -56,16 +55,12 @@ fn main() -> Result<()> {
         arguments.outstanding.iter().all(|&count| (1..=100_000).contains(&count)),
         "1 to 100000 outstanding"
     );
-    ensure!(
-        arguments.members.iter().all(|&count| (1..=6_250).contains(&count)),
-        "1 to 6250 members"
-    );
     let settings = arguments.settings;
     for workload in arguments.workload {
         let tables = match workload {
             Named::W1 => append::w1(&settings)?,
             Named::W2 => append::w2(&settings, &arguments.outstanding)?,
-            Named::W3 => fan_out::w3(&settings, &arguments.members)?,
+            Named::W3 => fan_out::w3(&settings, &arguments.groups)?,
             Named::W4 => latest::w4(&settings)?,
             Named::Servers => {
                 for table in servers::compare(&arguments.servers, &settings) {

@@ -135,6 +135,13 @@ pub trait Peer: Send + Sync {
         self.submit(work, durability)?.wait()
     }
 
+    /// Gives every timeline this last sequence, before the first work. An engine that does not
+    /// number entries has nothing to do.
+    fn begin_after(&self, last_sequence: u64) -> Result<()> {
+        let _ = last_sequence;
+        Ok(())
+    }
+
     /// Takes several, each atomic on its own, in this order.
     fn submit_all(
         &self,

@@ -98,6 +98,16 @@ impl Peer for Strandline {
         Ok(())
     }
 
+    fn begin_after(&self, last_sequence: u64) -> Result<()> {
+        let users = self.users.iter().map(|name| (&self.sync, name));
+        let all = users.chain(self.conversations.iter().map(|name| (&self.messages, name)));
+        for (store, name) in all {
+            let first = Batch::new().append(store, name, b"first").sequence(last_sequence);
+            self.engine.commit(first.durability(strandline::Durability::Os))?;
+        }
+        Ok(self.engine.flush()?)
+    }
+
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
         let name = &self.conversations[timeline as usize];
         let page = self.messages.range_back(name, .., Limit::entries(count))?;

@@ -8,14 +8,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use clap::{Parser, value_parser};
 
 use crate::disk::{Written, occupied_bytes};
 use crate::drive::{self, Feed, Pace};
 use crate::peers::{Copies, Durability, Kind, Peer, Work};
 use crate::report::{Column, Table};
 use crate::rounds::{Contestant, Settings, Workload, alternate};
-use crate::workload::{Bodies, FanOut, fan_outs, groups};
+use crate::workload::{Bodies, FanOut, GROUPS, fan_outs, many_groups};
 
 /// Timeline-writes of a table without fsync at scale 1; a fifth of it with.
 const LOGGED_TIMELINE_WRITES: usize = 5_000_000;
@@ -37,14 +38,38 @@ const CASES: [Case; 3] = [
     Case { durability: Durability::Synced, in_flight: 16, name: "fdatasync, 16 in flight" },
 ];
 
+/// The groups of W3.
+#[derive(Clone, Debug, Parser)]
+pub struct Shape {
+    /// W3: the number of members of a group.
+    #[arg(long, value_delimiter = ',', default_values_t = [500], value_parser = members)]
+    pub members: Vec<usize>,
+    /// W3: the number of groups. If there are as many as messages, each is used once.
+    #[arg(long, default_value_t = GROUPS, value_parser = value_parser!(u32).range(16..=100_000))]
+    pub groups: u32,
+    /// W3: the sequence that timelines have before the first message. Only Strandline writes the
+    /// sequences of a message.
+    #[arg(long, default_value_t = 0)]
+    pub last_sequence: u64,
+}
+
+fn members(text: &str) -> Result<usize> {
+    let members = text.parse()?;
+    ensure!((1..=6_250).contains(&members), "1 to 6250 members");
+    Ok(members)
+}
+
 /// W3, three tables for each number of members.
-pub fn w3(settings: &Settings, members: &[usize]) -> Result<Vec<Table>> {
+pub fn w3(settings: &Settings, shape: &Shape) -> Result<Vec<Table>> {
     let bodies = Bodies::new(1);
     let mut tables = Vec::new();
-    for &count in members {
-        let groups = groups(count);
+    for &count in &shape.members {
+        let groups = many_groups(shape.groups, count);
         for case in CASES {
-            let workload = GroupMessages::new(settings, &bodies, &groups, count, case);
+            let workload = GroupMessages {
+                last_sequence: shape.last_sequence,
+                ..GroupMessages::new(settings, &bodies, &groups, count, case)
+            };
             tables.push(alternate(settings, &workload)?);
         }
     }
@@ -55,6 +80,7 @@ pub fn w3(settings: &Settings, members: &[usize]) -> Result<Vec<Table>> {
 struct GroupMessages<'d> {
     members: usize,
     case: Case,
+    last_sequence: u64,
     /// Those of a single caller.
     alone: Vec<Vec<FanOut<'d>>>,
     /// Those of the threads of a peer, whose groups share no member.
@@ -79,7 +105,7 @@ impl<'d> GroupMessages<'d> {
                 .map(|writer| fan_outs(bodies, groups, messages / writers, writer, writers as u32))
                 .collect()
         };
-        GroupMessages { members, case, alone: of(1), apart: of(case.in_flight) }
+        GroupMessages { members, case, last_sequence: 0, alone: of(1), apart: of(case.in_flight) }
     }
 }
 
@@ -125,6 +151,9 @@ impl Workload for GroupMessages<'_> {
             stop_after: Some(Duration::from_mins(1)),
             ..Pace::new(contestant.window, self.case.durability)
         };
+        if self.last_sequence > 0 {
+            peer.begin_after(self.last_sequence)?;
+        }
         let before = Written::now(dir)?;
         let writers = if contestant.threads == 1 { &self.alone } else { &self.apart };
         let feeds = writers
