@@ -135,8 +135,7 @@ pub trait Peer: Send + Sync {
         self.submit(work, durability)?.wait()
     }
 
-    /// Gives every timeline this last sequence, before the first work. An engine that does not
-    /// number entries has nothing to do.
+    /// Gives every timeline this last sequence, before the first work, if the engine can.
     fn begin_after(&self, last_sequence: u64) -> Result<()> {
         let _ = last_sequence;
         Ok(())

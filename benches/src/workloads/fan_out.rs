@@ -47,8 +47,8 @@ pub struct Shape {
     /// W3: the number of groups. If there are as many as messages, each is used once.
     #[arg(long, default_value_t = GROUPS, value_parser = value_parser!(u32).range(16..=100_000))]
     pub groups: u32,
-    /// W3: the sequence that timelines have before the first message. Only Strandline writes the
-    /// sequences of a message.
+    /// W3: the sequence that timelines have before the first message. Only Strandline begins there;
+    /// the entries with that sequence are part of the bytes occupied.
     #[arg(long, default_value_t = 0)]
     pub last_sequence: u64,
 }

@@ -1,4 +1,5 @@
-//! A group to be applied to a memtable: bodies, entries and changes, in commit order.
+//! A group to be applied to a memtable: bodies, entries and changes, in commit order, and the bytes
+//! of batches that they are slices of.
 //!
 //! This file does not know the content of the memtable, or whether the group is durable.
 
@@ -13,8 +14,8 @@ use crate::timeline::{Floor, Times};
 /// reference count.
 const HOLDING_BYTES: usize = 64;
 
-/// The size of the chunks that the tails of small batches are copied into. A reader that keeps a
-/// body keeps its chunk, as one that keeps a body of a segment keeps its block.
+/// The size of the chunks that the tails of small batches are copied into. Readers copy the bodies
+/// that are in chunks, so only memtables keep them.
 const CHUNK_BYTES: usize = 8 * 1024;
 
 /// The size of a tail above which it is kept as it is.
@@ -52,12 +53,11 @@ pub struct Group {
     pub(super) effects: Vec<(SlotId, Effect, CommitPlace)>,
     /// The lists that its records have in full.
     pub(super) lists: Vec<KnownList>,
-    /// The bytes of batches, of which bodies and ids are slices.
+    /// The bytes of large batches, of chunks that it began, and of bodies of their own.
     held_bytes: usize,
-    /// The free part of the last chunk.
+    /// The free part of the last chunk. If the memtable is sealed, the next one goes on in it, and
+    /// keeps a chunk that only the first counts.
     chunk: BytesMut,
-    /// The bytes of chunks that no memtable counts yet.
-    chunk_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -80,7 +80,6 @@ impl Default for Group {
             lists: Vec::new(),
             held_bytes: 0,
             chunk: BytesMut::new(),
-            chunk_bytes: 0,
         }
     }
 }
@@ -98,7 +97,7 @@ impl Group {
         }
         if self.chunk.capacity() < tail.len() {
             self.chunk = BytesMut::with_capacity(CHUNK_BYTES);
-            self.chunk_bytes += CHUNK_BYTES + HOLDING_BYTES;
+            self.hold(CHUNK_BYTES);
         }
         self.chunk.extend_from_slice(tail);
         self.chunk.split().freeze()
@@ -111,7 +110,7 @@ impl Group {
 
     /// The bytes that the memtable has to count for the group.
     pub(super) fn take_held_bytes(&mut self) -> usize {
-        std::mem::take(&mut self.held_bytes) + std::mem::take(&mut self.chunk_bytes)
+        std::mem::take(&mut self.held_bytes)
     }
 
     /// Adds a body; the entries that are added next have this body.
@@ -171,6 +170,8 @@ impl Group {
         self.effects.clear();
         self.lists.clear();
         self.held_bytes = 0;
+        // What it has left may be of a chunk that nobody counts now.
+        self.chunk = BytesMut::new();
     }
 }
 
@@ -209,11 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_a_refused_group_began_is_counted_by_the_next_one() {
+    fn a_group_that_was_not_committed_leaves_no_bytes_and_no_chunk() {
         let mut group = Group::default();
-        kept(&mut group, &Bytes::from_static(b"refused"));
+        kept(&mut group, &Bytes::from_static(b"failed"));
         kept(&mut group, &Bytes::from(vec![7; SMALL_TAIL_BYTES + 1]));
         group.clear();
+        assert_eq!(group.take_held_bytes(), 0);
         let kept = kept(&mut group, &Bytes::from_static(b"accepted"));
         assert_eq!(
             (&kept[..], group.take_held_bytes()),

@@ -61,12 +61,12 @@ const TAKEN: usize = 64;
 const BODIES_PER_PIECE: usize = 4096;
 
 /// The slots of a shard are kept in pieces of this many.
-const SLOTS_PER_PIECE: usize = 64;
+const SLOTS_PER_PIECE: usize = 16;
 
-/// The memory of a slot without its entries: the slot; its index in the table; and the last
-/// sequence that the committer gave. The latter two, rounded up: (4 + 1) × 16/7 in a table that is
-/// at least 7/16 full, and 8 × 4/3 in a list, are 22.
-const SLOT_BYTES: usize = size_of::<Slot>() + 24;
+/// The memory of a slot beside itself, its name and its entries: its index in the table, and the
+/// last sequence that the committer gave. Rounded up: (4 + 1) × 16/7 in a table that is at least
+/// 7/16 full, and 8 × 4/3 in a list, are 22.
+const SLOT_BYTES: usize = 24;
 
 /// The position of a timeline in the memtable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -244,10 +244,11 @@ impl Memtable {
         let number = Memtable::shard_of(hash);
         let mut shard = self.shards[number as usize].write();
         let slot = shard.slots.len() as u32;
-        shard.slots.push(Slot::new(timeline.store, timeline.name.into(), hash, end));
+        let grown = shard.slots.push(Slot::new(timeline.store, timeline.name.into(), hash, end));
         let Shard { table, slots } = &mut *shard;
         table.insert_unique(hash, slot, |slot| slots.at(*slot).hash);
-        self.bytes.fetch_add(SLOT_BYTES + timeline.name.len(), Ordering::Relaxed);
+        let name_bytes = timeline.name.len() + slot::NAME_BYTES;
+        self.bytes.fetch_add(grown + SLOT_BYTES + name_bytes, Ordering::Relaxed);
         SlotId { shard: number, slot }
     }
 
@@ -263,9 +264,9 @@ impl Memtable {
     /// Readers ignore the group until the watermark is above it. Returns the number of bodies in
     /// the memtable, for that watermark.
     pub fn apply(&self, group: &mut Group, at: Lsn, settled: Lsn) -> usize {
-        let mut bytes = group.take_held_bytes() + group.bodies.len() * size_of::<Body>();
         let added_bodies = group.bodies.len();
-        let first = self.add_bodies(&mut group.bodies);
+        let (first, grown) = self.add_bodies(&mut group.bodies);
+        let mut bytes = group.take_held_bytes() + grown;
         for number in group.take_touched() {
             let mut shard = self.shards[number].write();
             for append in group.appends[number].drain(..) {
@@ -297,11 +298,12 @@ impl Memtable {
         first as usize + added_bodies
     }
 
-    fn add_bodies(&self, added: &mut Vec<Body>) -> u32 {
+    /// Returns the number of the first of the bodies, and the number of bytes that they take.
+    fn add_bodies(&self, added: &mut Vec<Body>) -> (u32, usize) {
         let mut bodies = self.bodies.write();
         let first = bodies.len() as u32;
-        added.drain(..).for_each(|body| bodies.push(body));
-        first
+        let grown = added.drain(..).map(|body| bodies.push(body)).sum();
+        (first, grown)
     }
 
     /// The end of a timeline, and its part in the memtable, up to the watermark; `None` if the

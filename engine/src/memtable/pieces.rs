@@ -1,8 +1,8 @@
-//! A list that never moves what it has when it grows.
+//! A list that moves at most one piece when it grows.
 //!
 //! A list that grows by doubling moves all of its content now and then, while readers wait, and is
-//! a quarter empty on average. This one grows by pieces of one length; the last one has free
-//! places.
+//! a quarter empty on average. This one grows by pieces of one length; only the first piece grows
+//! by doubling, since a short list is not worth a piece.
 //!
 //! This file does not know what is in the list.
 
@@ -24,18 +24,19 @@ impl<T, const LEN: usize> Pieces<T, LEN> {
         self.pieces.last().map_or(0, |last| (self.pieces.len() - 1) * LEN + last.len())
     }
 
-    /// Adds an item at the end.
-    pub fn push(&mut self, item: T) {
-        match self.pieces.last_mut() {
-            Some(last) if last.len() < LEN => last.push(item),
-            _ => {
-                // Only the first piece grows by doubling: a short list is not worth a piece.
-                let room = if self.pieces.is_empty() { 0 } else { LEN };
-                let mut piece = Vec::with_capacity(room);
-                piece.push(item);
-                self.pieces.push(piece);
-            }
+    /// Adds an item at the end. Returns the number of bytes by which its memory grew.
+    pub fn push(&mut self, item: T) -> usize {
+        if self.pieces.last().is_none_or(|last| last.len() == LEN) {
+            self.pieces.push(Vec::new());
         }
+        let is_first = self.pieces.len() == 1;
+        let last = self.pieces.last_mut().expect("there is one now");
+        let places = last.capacity();
+        if places == 0 && !is_first {
+            last.reserve_exact(LEN);
+        }
+        last.push(item);
+        (last.capacity() - places) * size_of::<T>()
     }
 
     /// The item at an index below the length.
@@ -61,10 +62,10 @@ mod tests {
     #[test]
     fn items_keep_their_indexes_and_their_places() {
         let mut pieces = Pieces::<u32, 4>::default();
-        let mut places = Vec::new();
+        let (mut places, mut grown) = (Vec::new(), 0);
         for item in 0..11 {
             assert_eq!(pieces.len(), item as usize);
-            pieces.push(item);
+            grown += pieces.push(item);
             places.push(std::ptr::from_ref(pieces.at(item)));
         }
         *pieces.at_mut(9) += 100;
@@ -74,5 +75,6 @@ mod tests {
         );
         let now: Vec<_> = (4..11).map(|item| std::ptr::from_ref(pieces.at(item))).collect();
         assert_eq!(now, places[4..], "only the first piece moves");
+        assert_eq!(grown, 3 * 4 * size_of::<u32>());
     }
 }

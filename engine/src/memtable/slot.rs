@@ -1,6 +1,7 @@
 //! The part of one timeline in a memtable.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ pub struct Slot {
     /// The store of the timeline.
     pub store: StoreId,
     /// The timeline's name.
-    pub name: Box<[u8]>,
+    pub name: Arc<[u8]>,
     pub(super) hash: u64,
     /// The end of the timeline.
     end: End,
@@ -114,12 +115,15 @@ impl Ids {
 /// The memory that an allocation takes in addition to the requested size.
 const ALLOCATION_BYTES: usize = 16;
 
+/// The memory of a name in addition to its bytes.
+pub(super) const NAME_BYTES: usize = 2 * size_of::<usize>() + ALLOCATION_BYTES;
+
 /// The memory of the data that few timelines have, while it is empty.
 const EXTRA_BYTES: usize = size_of::<Extra>() + ALLOCATION_BYTES;
 
 impl Slot {
     /// A slot without entries, of a timeline that ends at `end`.
-    pub fn new(store: StoreId, name: Box<[u8]>, hash: u64, end: End) -> Slot {
+    pub fn new(store: StoreId, name: Arc<[u8]>, hash: u64, end: End) -> Slot {
         Slot {
             store,
             name,
@@ -187,9 +191,10 @@ impl Slot {
                 if self.extra.is_none() {
                     added += EXTRA_BYTES;
                 }
-                added += size_of::<(u32, Sequence)>() * 2;
-                let jump = (self.bodies.len() as u32, sequence);
-                self.extra.get_or_insert_default().jumps.push(jump);
+                let jumps = &mut self.extra.get_or_insert_default().jumps;
+                let places = jumps.capacity();
+                jumps.push((self.bodies.len() as u32, sequence));
+                added += (jumps.capacity() - places) * size_of::<(u32, Sequence)>();
             }
         }
         self.touched = true;

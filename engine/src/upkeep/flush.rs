@@ -280,7 +280,7 @@ fn write_shared(
 
 /// Edits of entries in older segments, by timeline: the sequences, the numbers of the new bodies,
 /// and the places of the commits.
-type Edits = HashMap<Box<[u8]>, Vec<(Sequence, u32, CommitPlace)>>;
+type Edits = HashMap<Arc<[u8]>, Vec<(Sequence, u32, CommitPlace)>>;
 
 fn write_edits(
     view: &View,

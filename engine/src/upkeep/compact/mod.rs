@@ -9,7 +9,7 @@
 //!    needed if entries were left out because of changes that are in memory only; change the view;
 //!    the inputs' files are removed when their last reader has released them.
 //!
-//! From tier 2 on, blocks are compressed by zstd; before that by lz4, which is read faster: recent
+//! From tier 1 on, blocks are compressed by zstd; before that by lz4, which is read faster: recent
 //! data is read most.
 //!
 //! If the disk has no space for what is due, merging waits, reports it in the statistics and once

@@ -196,7 +196,8 @@ impl Prepared {
     }
 
     /// Its operations in the order of a record: appends, then changes, then the id. `tail` is its
-    /// tail or a copy of it; the id is a part of that.
+    /// tail or a copy of it, the one that [`apply`](crate::write::apply::apply) gets: the id is a
+    /// slice of it.
     pub fn operations<'a>(
         &'a self,
         tail: &'a [u8],
