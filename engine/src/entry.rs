@@ -120,7 +120,11 @@ pub struct Page {
     pub first: Sequence,
     /// The highest sequence ever given; 0 if the timeline was never written.
     pub last: Sequence,
-    /// The cursor to pass next time.
+    /// Where the read has come to: the sequence of the last entry or lost range, in the direction
+    /// of the read. An empty page leaves it before the bounds of the read, in its direction. So the
+    /// next page is that of `read_after(next)` or `range(next + 1..)`, and descending that of
+    /// `range_back(..next)`. A read after a cursor that has reached the end sets it to the last
+    /// sequence, also if the newest entries were removed.
     pub next: Sequence,
     /// Whether the limit excluded entries.
     pub more: bool,

@@ -69,7 +69,7 @@ pub use snapshot::Snapshot;
 pub use state::figures::StoreFigures;
 pub use state::refusals::OnceAMinute;
 pub use stats::Stats;
-pub use store::Store;
+pub use store::{Entries, Store};
 pub use write::batch::{Batch, Durability, TargetList};
 pub use write::change::Trim;
 pub use write::queue::Submission;

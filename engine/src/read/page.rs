@@ -69,12 +69,14 @@ impl<'v> Reading<'v> {
         limit: Limit,
     ) -> Result<Page> {
         let reading = self.around_damage(limit.around_damage);
-        let (end, taken) = if out.is_descending() {
-            reading.descend(low, high, out)?
+        // An empty page leaves the cursor where it was: before the bounds, in the direction of the
+        // read.
+        let ((end, taken), unmoved) = if out.is_descending() {
+            (reading.descend(low, high, out)?, high.saturating_add(1))
         } else {
-            reading.ascend(low, high, out)?
+            (reading.ascend(low, high, out)?, low.saturating_sub(1))
         };
-        reading.page(&end, Verdict::Ok, taken, end.last)
+        reading.page(&end, Verdict::Ok, taken, unmoved)
     }
 
     /// The entries from `low` to `high`, ascending: the oldest place that is needed is read first.
@@ -258,17 +260,19 @@ impl<'v> Reading<'v> {
     }
 }
 
-/// The lowest and the highest sequence inside bounds; `None` if there is none.
-pub fn bounds(low: Bound<&Sequence>, high: Bound<&Sequence>) -> Option<(Sequence, Sequence)> {
+/// The lowest and the highest sequence inside bounds; the highest is below the lowest if there is
+/// none.
+pub fn bounds(low: Bound<&Sequence>, high: Bound<&Sequence>) -> (Sequence, Sequence) {
     let low = match low {
         Bound::Included(low) => *low,
-        Bound::Excluded(low) => low.checked_add(1)?,
-        Bound::Unbounded => 0,
+        Bound::Excluded(low) => low.saturating_add(1),
+        Bound::Unbounded => 1,
     };
     let high = match high {
         Bound::Included(high) => *high,
-        Bound::Excluded(high) => high.checked_sub(1)?,
+        Bound::Excluded(high) => high.saturating_sub(1),
         Bound::Unbounded => MAX_SEQUENCE,
     };
-    Some((low, high.min(MAX_SEQUENCE)))
+    // No entry has the sequence 0, and none is above the maximum.
+    (low.max(1), high.min(MAX_SEQUENCE))
 }

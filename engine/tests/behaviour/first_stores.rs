@@ -167,7 +167,7 @@ fn first_stores_with_names_that_cannot_be_are_refused_and_nothing_is_created() {
         assert!(!folder.path().join("one").exists(), "{shown:?}");
     }
     let engine = with(&[]).engine();
-    let of_create = engine.create_store("Upper", 0).err().expect("is refused");
+    let of_create = engine.create_store("Upper", 0).expect_err("is refused");
     let of_open = with(&[("Upper", 0)]).try_engine().err().expect("is refused");
     assert_eq!(of_open.to_string(), of_create.to_string());
     let most: Vec<(&str, u64)> = many[..MAX_STORES].iter().map(|name| (*name, 0)).collect();

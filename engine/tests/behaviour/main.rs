@@ -15,6 +15,7 @@ mod copies;
 mod decided;
 #[path = "../disks/mod.rs"]
 mod disks;
+mod entries;
 mod expire;
 mod first_stores;
 mod full_disk;

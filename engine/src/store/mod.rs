@@ -1,10 +1,15 @@
 //! A store: a named set of timelines, with the methods by which a caller reads and changes it.
 //!
-//! This file does not know how any of this is done; each method calls a function of the read or
+//! This folder does not know how any of this is done; each method calls a function of the read or
 //! write path.
 
+mod entries;
+
+use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+
+pub use entries::Entries;
 
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::Result;
@@ -33,6 +38,12 @@ pub struct Store {
     pub(crate) name: Arc<str>,
     /// The moment that reads show; `None`: the current state.
     pub(crate) at: Option<Arc<HeldMoment>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Store").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl From<&Store> for StoreKey {
@@ -160,6 +171,32 @@ impl Store {
         Ok(place.map(|place| BodyKey { instance, place }))
     }
 
+    /// The entries inside the bounds, one by one, from either end.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use strandline::{Engine, Options};
+    /// let engine = Engine::open(dir.path(), Options::default())?;
+    /// let rooms = engine.create_store("rooms", 0)?;
+    /// for body in ["one", "two", "three"] {
+    ///     rooms.append(b"r", body.as_bytes())?;
+    /// }
+    /// let newest = rooms.entries(b"r", ..).rev().take(2).collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(newest.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [3, 2]);
+    /// let first = rooms.entries(b"r", 1..).next().expect("an entry")?;
+    /// assert_eq!(&first.body[..], b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn entries(&self, timeline: &[u8], bounds: impl RangeBounds<Sequence>) -> Entries {
+        let bounds = page::bounds(bounds.start_bound(), bounds.end_bound());
+        Entries::new(self.clone(), timeline, bounds)
+    }
+
+    /// The newest `count` entries, the newest first.
+    pub fn latest(&self, timeline: &[u8], count: usize) -> Result<Page> {
+        self.range_back(timeline, .., Limit::entries(count))
+    }
+
     /// The entries inside the bounds, ascending, up to the limit.
     pub fn range(
         &self,
@@ -187,9 +224,7 @@ impl Store {
         limit: Limit,
         descending: bool,
     ) -> Result<Page> {
-        let bounds = page::bounds(bounds.start_bound(), bounds.end_bound());
-        // Bounds that contain no sequence are read like bounds above the last one.
-        let (low, high) = bounds.unwrap_or((Sequence::MAX, 0));
+        let (low, high) = page::bounds(bounds.start_bound(), bounds.end_bound());
         self.read(timeline, |reading| reading.range(low, high, limit, descending))
     }
 
