@@ -18,6 +18,10 @@ use crate::entry::{Entry, Limit};
 use crate::error::Result;
 use crate::ids::Sequence;
 
+/// The number of entries that a side reads first: many callers need few. Each page has four times
+/// as many as the one before, up to the maximum.
+const FIRST_ENTRIES: usize = 16;
+
 /// The number of entries that are read at a time, at most.
 const PAGE_ENTRIES: usize = 256;
 
@@ -27,8 +31,8 @@ const PAGE_BYTES: u64 = 256 * 1024;
 /// The entries of a timeline inside bounds, ascending; with [`rev`](Iterator::rev) descending. Made
 /// by [`Store::entries`].
 ///
-/// Entries are read in pages of at most 256 entries and 256 KiB of bodies, when they are needed, so
-/// an iterator that is dropped early has read little. It ends at the entry that was the newest at
+/// Entries are read when they are needed, in pages of 16 entries at first and at most 256, and of
+/// 256 KiB of bodies, so an iterator that is dropped early has read little. It ends at the entry that was the newest at
 /// its first read; entries that are trimmed, deleted or expire before they are read are left out,
 /// and an edited one is shown as it is when it is read. To see one moment, iterate over a
 /// [store as of a snapshot](Store::at).
@@ -50,6 +54,8 @@ pub struct Entries {
     left_bytes: u64,
     /// Whether an entry was returned.
     is_begun: bool,
+    /// The number of entries of the next page.
+    wanted: usize,
 }
 
 impl Entries {
@@ -63,6 +69,7 @@ impl Entries {
             behind: VecDeque::new(),
             left_bytes: u64::MAX,
             is_begun: false,
+            wanted: FIRST_ENTRIES,
         }
     }
 
@@ -76,7 +83,8 @@ impl Entries {
 
     /// Reads the next page of one side.
     fn read(&mut self, descending: bool) -> Result<()> {
-        let limit = Limit::entries(PAGE_ENTRIES).body_bytes(PAGE_BYTES.min(self.left_bytes));
+        let limit = Limit::entries(self.wanted).body_bytes(PAGE_BYTES.min(self.left_bytes));
+        self.wanted = (4 * self.wanted).min(PAGE_ENTRIES);
         let page = if descending {
             self.store.range_back(&self.timeline, self.low..=self.high, limit)?
         } else {

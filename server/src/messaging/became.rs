@@ -304,17 +304,12 @@ impl Messaging {
         since_ms: TimeMs,
     ) -> Result<(BTreeMap<Sequence, Became>, Vec<Sequence>)> {
         let name = names::changes_ledger(conv);
-        let (mut cursor, mut notes) =
-            (self.state.sequence_at(&name, since_ms)?.saturating_sub(1), Vec::new());
-        loop {
-            let page = self.state.read_after(&name, cursor, PAGE)?;
-            let decoded = |entry: &Entry| Some((Event::decode(&entry.body)?, entry.time_ms));
-            notes.extend(page.entries.iter().filter_map(decoded));
-            if !page.more {
-                return Ok(Messaging::changes_of(notes.into_iter()));
-            }
-            cursor = page.next;
+        let mut notes = Vec::new();
+        for entry in self.state.entries(&name, self.state.sequence_at(&name, since_ms)?..) {
+            let entry = entry?;
+            notes.extend(Event::decode(&entry.body).map(|record| (record, entry.time_ms)));
         }
+        Ok(Messaging::changes_of(notes.into_iter()))
     }
 
     /// Whether a ledger of the earlier version has every record since its first, or since a

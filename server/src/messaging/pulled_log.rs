@@ -37,22 +37,14 @@ impl Moment<'_> {
         last: Sequence,
         mut take: impl FnMut(Sequence, TimeMs, Event),
     ) -> Result<()> {
-        let mut cursor = after;
-        while cursor < last {
-            let page = self.pulled.read_after(names::PULLED_LOG, cursor, PAGE)?;
-            self.effort.add_lines(page.entries.len());
-            for entry in page.entries.iter().filter(|entry| entry.sequence <= last) {
-                let line = Event::decode(&entry.body);
-                if let Some(line) =
-                    line.filter(|line| matches!(line.kind, Kind::Pulled | Kind::Pushed))
-                {
-                    take(entry.sequence, entry.time_ms, line);
-                }
+        for entry in self.pulled.entries(names::PULLED_LOG, after + 1..=last) {
+            let entry = entry?;
+            self.effort.add_lines(1);
+            let line = Event::decode(&entry.body);
+            if let Some(line) = line.filter(|line| matches!(line.kind, Kind::Pulled | Kind::Pushed))
+            {
+                take(entry.sequence, entry.time_ms, line);
             }
-            if !page.more {
-                return Ok(());
-            }
-            cursor = page.next;
         }
         Ok(())
     }
@@ -90,22 +82,16 @@ impl Moment<'_> {
         time_ms: TimeMs,
         last: Sequence,
     ) -> Result<Sequence> {
-        let mut high =
-            self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?.saturating_sub(1).min(last);
-        while high > 0 {
-            let page = self.pulled.range_back(names::PULLED_LOG, 1..=high, Limit::entries(64))?;
-            self.effort.add_lines(page.entries.len());
-            for entry in &page.entries {
-                if entry.time_ms < time_ms {
-                    return Ok(0);
-                }
-                if Event::decode(&entry.body).is_some_and(|line| gets(state, &line).is_some()) {
-                    return Ok(entry.sequence);
-                }
+        let later = self.pulled.sequence_at(names::PULLED_LOG, time_ms + 1)?;
+        let high = last.min(later.saturating_sub(1));
+        for entry in self.pulled.entries(names::PULLED_LOG, ..=high).rev() {
+            let entry = entry?;
+            self.effort.add_lines(1);
+            if entry.time_ms < time_ms {
+                break;
             }
-            match page.entries.last() {
-                Some(entry) if page.more => high = entry.sequence - 1,
-                _ => break,
+            if Event::decode(&entry.body).is_some_and(|line| gets(state, &line).is_some()) {
+                return Ok(entry.sequence);
             }
         }
         Ok(0)
