@@ -15,6 +15,7 @@
 //! Clones are handles of the same engine; dropping the last handle stops the threads. Only
 //! [`Engine::close`] flushes before it stops them.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,12 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
 }
 
+impl fmt::Debug for World {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("World").field("dir", &self.dir.path_of("")).finish_non_exhaustive()
+    }
+}
+
 /// An open directory of timelines. It is cheap to clone; all methods may be called from any thread,
 /// and from wakers.
 ///
@@ -76,6 +83,14 @@ pub struct World {
 #[derive(Clone)]
 pub struct Engine {
     running: Arc<Running>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Engine")
+            .field("dir", &self.state().dir.path_of(""))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A store's name and settings.
@@ -286,9 +301,9 @@ impl Engine {
 
     /// A list of timelines for [`Batch::fan_out_to_list`]: made once, it serves all fan-outs to the
     /// same timelines, such as those to the members of a conversation.
-    pub fn target_list<'a, S: Into<StoreKey>>(
+    pub fn target_list<S: Into<StoreKey>, N: AsRef<[u8]>>(
         &self,
-        targets: impl IntoIterator<Item = (S, &'a [u8])>,
+        targets: impl IntoIterator<Item = (S, N)>,
     ) -> Result<TargetList> {
         TargetList::new(self.state().instance, &self.state().hasher, targets)
     }

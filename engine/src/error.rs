@@ -67,10 +67,14 @@ pub enum Error {
         /// Its TTL in milliseconds, 0 for none.
         ttl_ms: u64,
     },
-    /// The last sequence is not the one that the batch expected: read, then decide. Nothing was
-    /// written.
-    #[error("the last sequence of the timeline is {last}")]
+    /// The last sequence of a timeline is not the one that the batch expected: read, then decide.
+    /// Nothing was written.
+    #[error("the last sequence of {store}:{} is {last}", timeline.escape_ascii())]
     LastSequence {
+        /// The store's name.
+        store: String,
+        /// The timeline's name.
+        timeline: Vec<u8>,
         /// The last sequence.
         last: u64,
     },
@@ -140,10 +144,13 @@ pub enum Error {
         /// ` (pid …)`, if the lock file contains it.
         holder: String,
     },
-    /// The engine was opened read-only, or is closing.
+    /// The engine was opened read-only: open it to be written.
+    #[error("the engine is open read-only: nothing can be written")]
+    ReadOnly,
+    /// The engine is closed or closing: open the directory again.
     #[error("{what}")]
     Closed {
-        /// Which of the two it is, and what to do.
+        /// What is not done.
         what: &'static str,
     },
     /// The operating system returned an error.
@@ -183,7 +190,58 @@ impl Failure {
     }
 }
 
+/// What a caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Change the call: it is wrong, or exceeds a limit.
+    Invalid,
+    /// Read, then decide again: the data is not in the state that the call assumed.
+    Conflict,
+    /// Try again later, when something else has made room: disk space, file descriptors, or the
+    /// lock of the directory.
+    Busy,
+    /// Open the engine again: this one is closed, read-only, or accepts no more writes since an
+    /// earlier write failed.
+    Ended,
+    /// Repair or restore the file: what is on the disk is not what was written.
+    Damaged,
+    /// See the operating system's error.
+    Io,
+}
+
 impl Error {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Invalid { .. }
+            | Error::TooLarge { .. }
+            | Error::TooManyOperations { .. }
+            | Error::TooManyStores { .. }
+            | Error::SequenceExhausted => ErrorKind::Invalid,
+            Error::NoStore { .. }
+            | Error::StoreDropped
+            | Error::StoreExists { .. }
+            | Error::SnapshotTooOld
+            | Error::LastSequence { .. }
+            | Error::SequenceOrder { .. }
+            | Error::IdConflict { .. } => ErrorKind::Conflict,
+            Error::DiskFull { .. } | Error::TooManyFiles { .. } | Error::Locked { .. } => {
+                ErrorKind::Busy
+            }
+            Error::Poisoned { .. } | Error::ReadOnly | Error::Closed { .. } => ErrorKind::Ended,
+            Error::Corrupt { .. } => ErrorKind::Damaged,
+            Error::Io { .. } if self.is_damage() => ErrorKind::Damaged,
+            Error::Io { .. } => ErrorKind::Io,
+        }
+    }
+
+    /// Whether the same call may succeed later without any change: nothing was written, and what it
+    /// lacked may be there then.
+    pub fn is_retryable(&self) -> bool {
+        self.kind() == ErrorKind::Busy
+    }
+
     /// Whether a file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)

@@ -17,6 +17,7 @@
 //! interfaces: [`vfs`] and [`clock`] let a test simulate the disk and the time, and
 //! [`format`](mod@format) lets a tool read the files.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(missing_debug_implementations)]
 
 mod care;
 pub mod clock;
@@ -53,7 +54,7 @@ pub use care::target::is_empty_directory;
 pub use care::verify::Verification;
 pub use engine::{Engine, StoreInfo, StoreOptions, World};
 pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Sequences, Verdict};
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use format::manifest::Copies;
 pub use ids::{
     BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, Sequence,

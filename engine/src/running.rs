@@ -43,8 +43,6 @@ use crate::write::queue::{Submission, prepare, prepare_and_look_up};
 use crate::write::ticket::Ticket;
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing can be written" };
-const READ_ONLY: Error =
-    Error::Closed { what: "the engine is open read-only: nothing can be written" };
 
 /// A running engine. It stops when its last handle is dropped.
 pub struct Running {
@@ -84,7 +82,7 @@ impl Running {
     /// An error if nothing may be written.
     pub fn check_writable(&self) -> Result<()> {
         match (self.state.options.read_only, self.state.is_closing()) {
-            (true, _) => Err(READ_ONLY),
+            (true, _) => Err(Error::ReadOnly),
             (false, true) => Err(CLOSED),
             (false, false) => self.state.poison.check(),
         }

@@ -136,7 +136,7 @@ impl Server {
         let (read_only, messaging_options) = (config.read_only, config.messaging.clone());
         let open = move || match Messaging::open(&engine, messaging_options) {
             Ok(messaging) => Ok((engine, Some(messaging))),
-            Err(strandline::Error::Closed { .. }) if read_only => Ok((engine, None)),
+            Err(strandline::Error::ReadOnly) if read_only => Ok((engine, None)),
             Err(error) => Err(error),
         };
         let (engine, messaging) = pool.spawn(open).await??;

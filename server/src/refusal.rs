@@ -128,7 +128,10 @@ mod tests {
         assert_eq!(word(Error::TooManyStores { limit: 7 }), "LIMIT");
         assert_eq!(word(Error::StoreExists { name: "x".into(), ttl_ms: 0 }), "CONFLICT");
         assert_eq!(word(Error::IdConflict { sequence: 1 }), "CONFLICT");
-        assert_eq!(word(Error::LastSequence { last: 1 }), "LASTSEQ");
+        let (store, timeline) = ("messages".to_string(), b"c".to_vec());
+        let expected = Error::LastSequence { store, timeline, last: 1 };
+        assert_eq!(expected.to_string(), "the last sequence of messages:c is 1");
+        assert_eq!(word(expected), "LASTSEQ");
         assert_eq!(word(Error::SequenceOrder { last: 1 }), "SEQORDER");
         assert_eq!(word(Error::SequenceExhausted), "LIMIT");
         assert_eq!(word(Error::DiskFull { path: "x".into() }), "FULL");
@@ -136,5 +139,6 @@ mod tests {
         assert_eq!(word(Error::Poisoned { why: "x".into() }), "POISONED");
         assert_eq!(word(Error::corrupt("x", 0, "y")), "CORRUPT");
         assert_eq!(word(Error::Closed { what: "closing" }), "ERR");
+        assert_eq!(word(Error::ReadOnly), "ERR");
     }
 }

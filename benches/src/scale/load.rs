@@ -43,11 +43,11 @@ pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
                 let timeline = data.scattered(place);
                 batch = batch.append(
                     &store,
-                    &Data::name(timeline),
+                    Data::name(timeline),
                     bodies.piece(&mut random, data.body),
                 );
                 if data.ids {
-                    batch = batch.id(&Data::id(timeline, entry));
+                    batch = batch.id(Data::id(timeline, entry));
                 }
             }
             tickets.push_back(engine.submit(batch)?);

@@ -66,7 +66,7 @@ fn count_reads(
 pub fn latest(data: &Data, engine: &Engine, reads: u64) -> Result<()> {
     let store = engine.store("messages")?;
     let newest = |timeline: u64| {
-        let last = store.last(&Data::name(timeline))?.map(|entry| entry.sequence);
+        let last = store.last(Data::name(timeline))?.map(|entry| entry.sequence);
         ensure!(last == Some(data.entries), "timeline {timeline} ends at {last:?}");
         Ok(())
     };
@@ -100,7 +100,7 @@ fn commit(
     body: &[u8],
 ) -> Result<(u64, bool)> {
     let batch = Batch::new().durability(strandline::Durability::Os);
-    let receipt = engine.submit(batch.append(store, &Data::name(timeline), body).id(id))?.wait()?;
+    let receipt = engine.submit(batch.append(store, Data::name(timeline), body).id(id))?.wait()?;
     Ok((receipt.sequences[0], receipt.duplicate))
 }
 

@@ -81,7 +81,7 @@ fn append(engine: &Engine, store: &Store, load: Load, told: &Told) -> Result<()>
             break;
         }
         let batch = (0..BATCH).fold(Batch::new().durability(load.durability), |batch, _| {
-            batch.append(store, &name(random.below(load.timelines)), bodies.pick(&mut random))
+            batch.append(store, name(random.below(load.timelines)), bodies.pick(&mut random))
         });
         in_flight.push_back(engine.submit(batch)?);
         if in_flight.len() >= IN_FLIGHT

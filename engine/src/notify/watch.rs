@@ -218,8 +218,13 @@ pub struct Watcher {
 impl Watcher {
     /// Marks `token` ready whenever the timeline advances. A second call with the same timeline and
     /// token has no effect. A store of another engine is an [`Error::Invalid`].
-    pub fn watch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
-        let timeline = TimelineRef { store: self.own(store)?, name: timeline };
+    pub fn watch(
+        &self,
+        store: impl Into<StoreKey>,
+        timeline: impl AsRef<[u8]>,
+        token: u64,
+    ) -> Result<()> {
+        let timeline = TimelineRef { store: self.own(store)?, name: timeline.as_ref() };
         let key = (timeline.store, Box::from(timeline.name));
         let mut shard = self.table.shard(timeline).lock();
         let watches = shard.entry(key).or_default();
@@ -234,8 +239,13 @@ impl Watcher {
 
     /// Ends a watch; does nothing if there is none with this token. The token may be returned once
     /// more if it was ready already. A store of another engine is an [`Error::Invalid`].
-    pub fn unwatch(&self, store: impl Into<StoreKey>, timeline: &[u8], token: u64) -> Result<()> {
-        let store = self.own(store)?;
+    pub fn unwatch(
+        &self,
+        store: impl Into<StoreKey>,
+        timeline: impl AsRef<[u8]>,
+        token: u64,
+    ) -> Result<()> {
+        let (store, timeline) = (self.own(store)?, timeline.as_ref());
         self.watched.lock().remove(&(store, Box::from(timeline), token));
         self.end(store, timeline, token);
         Ok(())
@@ -297,6 +307,30 @@ impl Watcher {
         drop(inbox);
         drop(replaced);
         Poll::Pending
+    }
+
+    /// Waits until something is ready, and returns what [`Watcher::ready`] returns; nothing if the
+    /// watcher is closed. Needs no runtime. One task waits at a time.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use std::future::Future;
+    /// use std::task::{Context, Poll, Waker};
+    /// use strandline::{Engine, Options};
+    /// let engine = Engine::open(dir.path(), Options::default())?;
+    /// let rooms = engine.create_store("rooms", 0)?;
+    /// let watcher = engine.watcher();
+    /// watcher.watch(&rooms, b"r", 7)?;
+    /// let mut context = Context::from_waker(Waker::noop());
+    /// let mut changed = std::pin::pin!(watcher.changed());
+    /// assert!(changed.as_mut().poll(&mut context).is_pending());
+    /// rooms.append(b"r", b"hi")?;
+    /// assert_eq!(changed.poll(&mut context), Poll::Ready(vec![7]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn changed(&self) -> Vec<u64> {
+        std::future::poll_fn(|context| self.poll_ready(context.waker())).await;
+        self.ready()
     }
 
     /// Blocks until something is ready (true), or the timeout has passed or the watcher is closed

@@ -79,7 +79,9 @@ impl Store {
 
     /// Appends one body and waits until it is durable. For many, use
     /// [`Engine::submit`](crate::Engine::submit).
-    pub fn append(&self, timeline: &[u8], body: &[u8]) -> Result<Sequence> {
+    pub fn append(&self, timeline: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> Result<Sequence> {
+        let timeline = timeline.as_ref();
+        let body = body.as_ref();
         let batch = Batch::new().append(self, timeline, body);
         Ok(self.running.commit(batch)?.sequences[0])
     }
@@ -130,13 +132,15 @@ impl Store {
 
     /// Removes the start of a timeline. Returns the number of readable entries removed. Readers
     /// with a cursor below that get the verdict [`Verdict::Trimmed`](crate::Verdict::Trimmed).
-    pub fn trim(&self, timeline: &[u8], trim: Trim) -> Result<u64> {
+    pub fn trim(&self, timeline: impl AsRef<[u8]>, trim: Trim) -> Result<u64> {
+        let timeline = timeline.as_ref();
         self.change(|state, pipeline| change::trim(state, pipeline, self.timeline(timeline)?, trim))
     }
 
     /// Removes single entries. Returns the number of entries removed: those that were readable, and
     /// those lost to damage. A removed entry leaves a hole, not a loss.
-    pub fn delete(&self, timeline: &[u8], sequences: &[Sequence]) -> Result<u64> {
+    pub fn delete(&self, timeline: impl AsRef<[u8]>, sequences: &[Sequence]) -> Result<u64> {
+        let timeline = timeline.as_ref();
         self.change(|state, pipeline| {
             change::delete(state, pipeline, self.timeline(timeline)?, sequences)
         })
@@ -144,7 +148,14 @@ impl Store {
 
     /// Replaces the body of an entry; its sequence and time stay. False if there is no such
     /// readable entry.
-    pub fn edit(&self, timeline: &[u8], sequence: Sequence, body: &[u8]) -> Result<bool> {
+    pub fn edit(
+        &self,
+        timeline: impl AsRef<[u8]>,
+        sequence: Sequence,
+        body: impl AsRef<[u8]>,
+    ) -> Result<bool> {
+        let timeline = timeline.as_ref();
+        let body = body.as_ref();
         self.change(|state, pipeline| {
             change::edit(state, pipeline, self.timeline(timeline)?, sequence, body)
         })
@@ -152,12 +163,14 @@ impl Store {
 
     /// Removes all entries. False if there was no readable entry. The sequences of the timeline
     /// continue.
-    pub fn drop_timeline(&self, timeline: &[u8]) -> Result<bool> {
+    pub fn drop_timeline(&self, timeline: impl AsRef<[u8]>) -> Result<bool> {
+        let timeline = timeline.as_ref();
         Ok(self.trim(timeline, Trim::Keep(0))? > 0)
     }
 
     /// The entry with a sequence, if it is readable.
-    pub fn get(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<Entry>> {
+    pub fn get(&self, timeline: impl AsRef<[u8]>, sequence: Sequence) -> Result<Option<Entry>> {
+        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.get(sequence))
     }
 
@@ -165,7 +178,12 @@ impl Store {
     /// batch ([`Batch::edit_body`](crate::Batch::edit_body)). `None` if there is no such readable
     /// entry, or if it was appended alone, before version 3 of the format, or by a salvage: then
     /// each entry is edited individually.
-    pub fn body_of(&self, timeline: &[u8], sequence: Sequence) -> Result<Option<BodyKey>> {
+    pub fn body_of(
+        &self,
+        timeline: impl AsRef<[u8]>,
+        sequence: Sequence,
+    ) -> Result<Option<BodyKey>> {
+        let timeline = timeline.as_ref();
         let place = self.read(timeline, |reading| reading.around_damage(true).body_of(sequence))?;
         let instance = self.running.state.instance;
         Ok(place.map(|place| BodyKey { instance, place }))
@@ -187,33 +205,41 @@ impl Store {
     /// assert_eq!(&first.body[..], b"one");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn entries(&self, timeline: &[u8], bounds: impl RangeBounds<Sequence>) -> Entries {
+    pub fn entries(
+        &self,
+        timeline: impl AsRef<[u8]>,
+        bounds: impl RangeBounds<Sequence>,
+    ) -> Entries {
+        let timeline = timeline.as_ref();
         let bounds = page::bounds(bounds.start_bound(), bounds.end_bound());
         Entries::new(self.clone(), timeline, bounds)
     }
 
     /// The newest `count` entries, the newest first.
-    pub fn latest(&self, timeline: &[u8], count: usize) -> Result<Page> {
+    pub fn latest(&self, timeline: impl AsRef<[u8]>, count: usize) -> Result<Page> {
+        let timeline = timeline.as_ref();
         self.range_back(timeline, .., Limit::entries(count))
     }
 
     /// The entries inside the bounds, ascending, up to the limit.
     pub fn range(
         &self,
-        timeline: &[u8],
+        timeline: impl AsRef<[u8]>,
         bounds: impl RangeBounds<Sequence>,
         limit: Limit,
     ) -> Result<Page> {
+        let timeline = timeline.as_ref();
         self.range_in(timeline, bounds, limit, false)
     }
 
     /// The entries inside the bounds, descending: the newest first.
     pub fn range_back(
         &self,
-        timeline: &[u8],
+        timeline: impl AsRef<[u8]>,
         bounds: impl RangeBounds<Sequence>,
         limit: Limit,
     ) -> Result<Page> {
+        let timeline = timeline.as_ref();
         self.range_in(timeline, bounds, limit, true)
     }
 
@@ -230,7 +256,8 @@ impl Store {
 
     /// Whether a read of a timeline from a sequence on is answered from memory, so that it does not
     /// wait for the disk.
-    pub fn is_in_memory(&self, timeline: &[u8], from: Sequence) -> Result<bool> {
+    pub fn is_in_memory(&self, timeline: impl AsRef<[u8]>, from: Sequence) -> Result<bool> {
+        let timeline = timeline.as_ref();
         self.read(timeline, |reading| {
             for memtable in reading.view.memtables() {
                 let Some(slot) = memtable.find(reading.key) else { continue };
@@ -251,29 +278,46 @@ impl Store {
 
     /// The entries after a reader's cursor, and the verdict on the cursor. The page's `next` is the
     /// cursor for the next call.
-    pub fn read_after(&self, timeline: &[u8], cursor: Sequence, limit: Limit) -> Result<Page> {
+    pub fn read_after(
+        &self,
+        timeline: impl AsRef<[u8]>,
+        cursor: Sequence,
+        limit: Limit,
+    ) -> Result<Page> {
+        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.after(cursor, limit))
     }
 
     /// The newest readable entry.
-    pub fn last(&self, timeline: &[u8]) -> Result<Option<Entry>> {
+    pub fn last(&self, timeline: impl AsRef<[u8]>) -> Result<Option<Entry>> {
+        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.last())
     }
 
     /// The highest sequence ever given and its time; zeros if the timeline was never written.
-    pub fn end(&self, timeline: &[u8]) -> Result<(Sequence, TimeMs)> {
+    pub fn end(&self, timeline: impl AsRef<[u8]>) -> Result<(Sequence, TimeMs)> {
+        let timeline = timeline.as_ref();
         let end = self.read(timeline, |reading| reading.end())?;
         Ok((end.last, end.last_time_ms))
     }
 
     /// Whether [`Store::end`] does not wait for the disk.
-    pub fn is_end_in_memory(&self, timeline: &[u8]) -> Result<bool> {
+    pub fn is_end_in_memory(&self, timeline: impl AsRef<[u8]>) -> Result<bool> {
+        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.is_end_near())
     }
 
     /// The receipt of a batch with this id for these bytes, if one was committed within the window;
     /// see [`Batch::id_for`]. If the id stands for other bytes, it is an [`Error::IdConflict`].
-    pub fn committed(&self, timeline: &[u8], id: &[u8], what: &[u8]) -> Result<Option<Receipt>> {
+    pub fn committed(
+        &self,
+        timeline: impl AsRef<[u8]>,
+        id: impl AsRef<[u8]>,
+        what: impl AsRef<[u8]>,
+    ) -> Result<Option<Receipt>> {
+        let timeline = timeline.as_ref();
+        let id = id.as_ref();
+        let what = what.as_ref();
         let state = &self.running.state;
         let found = self.read(timeline, |reading| reading.id(id, state.remembered_from_ms()))?;
         match found.filter(|found| state.remembers(found.start_ms)) {
@@ -283,19 +327,27 @@ impl Store {
     }
 
     /// Facts of the whole timeline.
-    pub fn info(&self, timeline: &[u8]) -> Result<Info> {
+    pub fn info(&self, timeline: impl AsRef<[u8]>) -> Result<Info> {
+        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.info())
     }
 
     /// The lowest readable sequence with this time (Unix ms) or a later one; `last + 1` if there is
     /// none.
-    pub fn sequence_at(&self, timeline: &[u8], time_ms: TimeMs) -> Result<Sequence> {
+    pub fn sequence_at(&self, timeline: impl AsRef<[u8]>, time_ms: TimeMs) -> Result<Sequence> {
+        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.sequence_at(time_ms))
     }
 
     /// The names of timelines with readable entries that start with `prefix` and are above `after`,
     /// in byte order; at most `count`.
-    pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, count: usize) -> Result<Vec<Vec<u8>>> {
+    pub fn list(
+        &self,
+        prefix: impl AsRef<[u8]>,
+        after: Option<&[u8]>,
+        count: usize,
+    ) -> Result<Vec<Vec<u8>>> {
+        let prefix = prefix.as_ref();
         let state = &self.running.state;
         let moment = self.moment()?;
         list::list(state, &moment, self.id, prefix, after, count)

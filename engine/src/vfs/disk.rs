@@ -26,6 +26,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
 /// A directory of the operating system.
+#[derive(Debug)]
 pub struct DiskDirectory {
     path: PathBuf,
     /// Kept open, so that a sync of the directory needs no descriptor when there is none left.

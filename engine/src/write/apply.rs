@@ -423,12 +423,12 @@ mod tests {
         }
         for call in calls {
             batch = match call {
-                Call::Append(to, bytes) => batch.append(store, name(to), &body(bytes)),
+                Call::Append(to, bytes) => batch.append(store, name(to), body(bytes)),
                 Call::FanOut(to, bytes) => {
                     let mut to = to.clone();
                     to.sort_unstable();
                     to.dedup();
-                    batch.fan_out(&body(bytes), to.iter().map(|to| (store, name(to))))
+                    batch.fan_out(body(bytes), to.iter().map(|to| (store, name(to))))
                 }
                 // A batch has one list.
                 Call::ToList(..) if has_list => batch,
@@ -436,7 +436,7 @@ mod tests {
                     has_list = true;
                     let list = list.iter().map(|to| (store, name(to)));
                     let list = TargetList::new(Instance(0), &hasher, list).ok()?;
-                    batch.fan_out_to_list(&body(bytes), [(store, name(to))], &list)
+                    batch.fan_out_to_list(body(bytes), [(store, name(to))], &list)
                 }
                 Call::Trim(of, lowest) => {
                     batch.trim(timeline(name(of)), Floor { lowest: *lowest, ..Floor::default() })

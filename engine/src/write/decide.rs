@@ -33,6 +33,9 @@ pub trait Known {
     /// An error if the store was dropped.
     fn check_store(&self, store: StoreId) -> Result<()>;
 
+    /// The name of a store, for messages.
+    fn store_name(&self, store: StoreId) -> String;
+
     /// The end of a timeline without a slot.
     fn end_of(&self, key: Key<'_>) -> Result<End>;
 
@@ -46,6 +49,14 @@ pub trait Known {
 impl Known for State {
     fn check_store(&self, store: StoreId) -> Result<()> {
         State::check_store(self, store)
+    }
+
+    fn store_name(&self, store: StoreId) -> String {
+        let stores = self.stores.read();
+        stores
+            .iter()
+            .find(|known| known.id == store)
+            .map_or_else(String::new, |known| known.name.clone())
     }
 
     fn end_of(&self, key: Key<'_>) -> Result<End> {
@@ -251,7 +262,7 @@ impl<K: Known> Decision<'_, '_, K> {
         for (number, basis) in submitted.batch.bases.iter().enumerate() {
             let last = self.last_of(basis, hints, number)?;
             if last != basis.last {
-                return Err(Error::LastSequence { last });
+                return Err(self.other_last(basis.key(), last));
             }
         }
         let conditions = &submitted.batch.conditions;
@@ -261,12 +272,18 @@ impl<K: Known> Decision<'_, '_, K> {
         }
         let last = self.last(*slot);
         if conditions.if_last.is_some_and(|wanted| wanted != last) {
-            return Err(Error::LastSequence { last });
+            let first = submitted.batch.named().next().expect("it has a slot");
+            return Err(self.other_last(first, last));
         }
         if conditions.sequence.is_some_and(|chosen| chosen <= last) {
             return Err(Error::SequenceOrder { last });
         }
         Ok(())
+    }
+
+    fn other_last(&self, Key { timeline, .. }: Key<'_>, last: Sequence) -> Error {
+        let store = self.ground.known.store_name(timeline.store);
+        Error::LastSequence { store, timeline: timeline.name.to_vec(), last }
     }
 
     /// The last sequence given to a slot.

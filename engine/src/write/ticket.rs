@@ -28,7 +28,7 @@ pub(crate) struct Fill {
 #[derive(Default)]
 struct FillState {
     is_resolved: bool,
-    /// One per batch, if it is resolved; taken by its ticket.
+    /// One per batch, if it is resolved; a thread that waits takes its own.
     outcomes: Vec<Option<Result<Receipt>>>,
     wakers: Vec<Waker>,
     /// The threads that sleep in `Ticket::wait_or_lead`.
@@ -81,7 +81,7 @@ impl Fill {
 /// Resolves when its batch is durable and visible to every reader, or has failed as a whole.
 /// Dropping it does not undo the batch.
 ///
-/// [`Ticket::wait`] blocks a plain thread. As a future, it wakes its waker on the engine's wake
+/// [`Ticket::wait`] blocks a plain thread, and [`Ticket::try_wait`] only looks. As a future, it wakes its waker on the engine's wake
 /// thread, where a waker may do anything: append, wait, close the engine, or drop its last handle.
 /// A waker that blocks delays other wakers and the stop of the engine, but no append; a waker that
 /// panics affects nothing else. With [`Wakers::Short`](crate::Wakers::Short), the thread that
@@ -94,7 +94,7 @@ pub struct Ticket {
     waker: Option<usize>,
 }
 
-const TAKEN: &str = "a ticket gives its outcome once";
+const TAKEN: &str = "a ticket that waits is gone afterwards";
 
 impl Ticket {
     /// Blocks until the batch is committed or has failed.
@@ -106,7 +106,12 @@ impl Ticket {
         state.outcomes[self.place].take().expect(TAKEN)
     }
 
-    /// The same for a thread that commits the group itself if nobody else does: `lead` is called
+    /// The outcome of the batch, if it is known yet. It may be asked for again.
+    pub fn try_wait(&self) -> Option<Result<Receipt>> {
+        self.fill.state.lock().outcome(self.place)
+    }
+
+    /// [`Ticket::wait`] for a thread that commits the group itself if nobody else does: `lead` is called
     /// with the group before each wait. After it has taken the role, the group is committed.
     pub(crate) fn wait_or_lead(self, lead: impl Fn(&Arc<Fill>)) -> Result<Receipt> {
         loop {
@@ -124,6 +129,14 @@ impl Ticket {
     }
 }
 
+impl FillState {
+    /// A copy of the outcome with an index, if it is resolved.
+    fn outcome(&self, place: usize) -> Option<Result<Receipt>> {
+        self.is_resolved.then(|| self.outcomes[place].clone().expect(TAKEN))
+    }
+}
+
+/// A future that was ready may be polled again, and gives the same outcome.
 impl Future for Ticket {
     type Output = Result<Receipt>;
 
@@ -133,9 +146,7 @@ impl Future for Ticket {
         // released: both run code of the caller.
         let waker = context.waker().clone();
         let mut state = ticket.fill.state.lock();
-        if state.is_resolved {
-            let outcome = state.outcomes[ticket.place].take().expect(TAKEN);
-            drop(state);
+        if let Some(outcome) = state.outcome(ticket.place) {
             return Poll::Ready(outcome);
         }
         let replaced = if let Some(place) = ticket.waker {
@@ -197,9 +208,14 @@ mod tests {
         for _ in 0..2 {
             assert!(Pin::new(&mut ticket).poll(&mut context).is_pending());
         }
+        assert!(ticket.try_wait().is_none());
         fill.resolve(vec![Ok(receipt(1))]).into_iter().for_each(Waker::wake);
         assert_eq!(woken.0.load(Ordering::SeqCst), 1);
-        assert!(Pin::new(&mut ticket).poll(&mut context).is_ready());
+        assert!(ticket.try_wait().is_some_and(|outcome| outcome.is_ok()));
+        for _ in 0..2 {
+            assert!(Pin::new(&mut ticket).poll(&mut context).is_ready());
+        }
+        assert_eq!(ticket.wait().expect("committed"), receipt(1));
     }
 }
 

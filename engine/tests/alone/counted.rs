@@ -125,7 +125,7 @@ const BODY: [u8; 200] = [7; 200];
 #[test]
 fn an_append_that_is_waited_for_allocates_twice() {
     let (own, others) = calls_per_append(|engine, store, name| {
-        let batch = Batch::new().append(store, name, &BODY).durability(Durability::Os);
+        let batch = Batch::new().append(store, name, BODY).durability(Durability::Os);
         engine.commit(batch).expect("commits");
     });
     assert!(own < 2.1 && others < 0.1, "{own} of the caller, {others} of other threads");
@@ -134,7 +134,7 @@ fn an_append_that_is_waited_for_allocates_twice() {
 #[test]
 fn of_an_append_that_is_submitted_the_committer_allocates_nothing() {
     let (own, others) = calls_per_append(|engine, store, name| {
-        let batch = Batch::new().append(store, name, &BODY).durability(Durability::Os);
+        let batch = Batch::new().append(store, name, BODY).durability(Durability::Os);
         engine.submit(batch).expect("is queued").wait().expect("commits");
     });
     assert!(own < 2.1 && others < 0.1, "{own} of the caller, {others} of other threads");
@@ -148,7 +148,7 @@ fn batches_that_are_made_before_the_first_is_submitted_keep_no_more_memory_than_
     let (engine, store) = engine_that_flushes_nothing(&folder);
     let ((), cost) = counted(|| {
         for _ in 0..ROUNDS {
-            let batch = |_| Batch::new().append(&store, b"t", &BODY).durability(Durability::Os);
+            let batch = |_| Batch::new().append(&store, b"t", BODY).durability(Durability::Os);
             for ticket in engine.submit_all((0..BATCHES).map(batch).collect()) {
                 ticket.expect("is queued").wait().expect("commits");
             }
@@ -164,11 +164,11 @@ fn a_read_loads_no_edited_body_that_it_does_not_return() {
     let (_alone, folder) = (alone(), folder());
     let (engine, store) = engine(&folder);
     for number in 0..EDITS {
-        store.append(b"t", &bytes(number, 20)).expect("appends");
+        store.append(b"t", bytes(number, 20)).expect("appends");
     }
     engine.flush().expect("flushes");
     for number in 0..EDITS {
-        assert!(store.edit(b"t", number as u64 + 1, &bytes(number, MIB)).expect("edits"));
+        assert!(store.edit(b"t", number as u64 + 1, bytes(number, MIB)).expect("edits"));
     }
     engine.flush().expect("flushes");
     drop((engine, store));
@@ -203,12 +203,12 @@ fn a_page_of_small_bodies_holds_no_large_block() {
     let (engine, store) = engine(&folder);
     let fan_out = |number, len| {
         Batch::new()
-            .fan_out(&bytes(number, len), [b"one".as_slice(), b"two"].map(|name| (&store, name)))
+            .fan_out(bytes(number, len), [b"one".as_slice(), b"two"].map(|name| (&store, name)))
     };
     for number in 0..ROUNDS {
         commit(&engine, fan_out(number, 20));
         let others = [b"three".as_slice(), b"four"].map(|name| (&store, name));
-        commit(&engine, Batch::new().fan_out(&bytes(number, 200_000), others));
+        commit(&engine, Batch::new().fan_out(bytes(number, 200_000), others));
     }
     engine.flush().expect("flushes");
     drop((engine, store));
@@ -231,7 +231,7 @@ fn counting_holds_no_bodies() {
     let (_alone, folder) = (alone(), folder());
     let (engine, store) = engine(&folder);
     for number in 0..ENTRIES {
-        store.append(b"t", &bytes(number, 100_000)).expect("appends");
+        store.append(b"t", bytes(number, 100_000)).expect("appends");
     }
     for sequence in [50, 150] {
         assert_eq!(store.delete(b"t", &[sequence]).expect("deletes"), 1);

@@ -65,7 +65,7 @@ fn body(store: usize, round: u64, bytes: usize) -> Vec<u8> {
 fn append(stores: &[Store], rounds: std::ops::Range<u64>, bytes: usize) {
     for round in rounds {
         for (number, store) in stores.iter().enumerate() {
-            store.append(b"t", &body(number, round, bytes)).expect("appends");
+            store.append(b"t", body(number, round, bytes)).expect("appends");
         }
     }
 }
@@ -192,7 +192,7 @@ fn an_engine_without_spare_descriptors_flushes_or_reports_what_to_do() {
         for round in 20..60 {
             more.extend(take_all());
             if let Err(error) =
-                store[0].append(b"t", &body(0, round, 1000)).and_then(|_| engine.flush())
+                store[0].append(b"t", body(0, round, 1000)).and_then(|_| engine.flush())
             {
                 refusal = Some(error);
                 break;
@@ -256,6 +256,6 @@ fn no_more_files_are_kept_open_than_the_options_say() {
     assert!((1..=8).contains(&open_files), "{open_files} files");
     engine.close().expect("closes");
     let refused =
-        Engine::open(dir.path(), Options { max_open_files: 7, ..few }).err().expect("is refused");
+        Engine::open(dir.path(), Options { max_open_files: 7, ..few }).expect_err("is refused");
     assert!(refused.to_string().contains("max_open_files is 7"), "{refused}");
 }

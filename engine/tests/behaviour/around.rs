@@ -65,16 +65,16 @@ fn shape(with_changes: bool) -> Shape {
             house.clock.pass(10);
             number += 1;
             let targets = NAMES[..3].iter().map(|name| (&store, name.as_bytes()));
-            commit(&engine, Batch::new().fan_out(&body(number, 300), targets));
+            commit(&engine, Batch::new().fan_out(body(number, 300), targets));
             if round % 3 == 0 {
                 number += 1;
-                commit(&engine, Batch::new().append(&store, b"b", &body(number, 500)));
+                commit(&engine, Batch::new().append(&store, b"b", body(number, 500)));
             }
         }
         let mut long = Batch::new();
         for _ in 0..300 {
             number += 1;
-            long = long.append(&store, b"long", &body(number, 1000));
+            long = long.append(&store, b"long", body(number, 1000));
         }
         commit(&engine, long);
         if with_changes && third > 0 {
@@ -295,7 +295,7 @@ fn expired_entries_are_no_loss_and_entries_that_may_live_are_not_hidden() {
     for number in 0..60 {
         house.clock.pass(1000);
         let targets = [b"a".as_slice(), b"b"].map(|name| (&store, name));
-        commit(&engine, Batch::new().fan_out(&body(number, 400), targets));
+        commit(&engine, Batch::new().fan_out(body(number, 400), targets));
         if number % 20 == 19 {
             engine.flush().expect("flushes");
         }
@@ -364,7 +364,7 @@ fn a_page_of_a_run_table_hides_the_blocks_that_it_leads_to_and_no_others() {
     // Each body fills a block, so that the run table has several pages.
     for number in 0..ENTRIES / 10 {
         let ten = (0..10).fold(Batch::new(), |batch, at| {
-            batch.append(&store, b"long", &body((10 * number + at) as usize, 16 * 1024))
+            batch.append(&store, b"long", body((10 * number + at) as usize, 16 * 1024))
         });
         commit(&engine, ten);
     }

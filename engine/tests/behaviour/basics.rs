@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use strandline::{Batch, Engine, Error, Limit, Options, Verdict};
+use strandline::{Batch, Engine, Error, ErrorKind, Limit, Options, Store, Verdict};
 
 use crate::two_stores;
 
@@ -168,4 +168,63 @@ fn a_limit_of_any_size_reads_back_to_the_oldest_entry() {
     let page = messages.range_back(b"c/1", .., Limit::entries(usize::MAX)).expect("reads");
     let sequences: Vec<u64> = page.entries.iter().map(|entry| entry.sequence).collect();
     assert_eq!((sequences, page.more), (vec![4, 3, 2, 1], false));
+}
+
+/// Two targets, of which it says that they are three.
+struct Liar<'s>(&'s Store, usize);
+
+impl<'s> Iterator for Liar<'s> {
+    type Item = (&'s Store, &'static str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.1 += 1;
+        (self.1 <= 2).then_some((self.0, "b"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (3, Some(3))
+    }
+}
+
+#[test]
+fn a_fan_out_takes_names_of_any_type_from_any_iterator_that_counts_right() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let sync = engine.store("sync").expect("s");
+    let names = ["a".to_string(), "b".to_string(), "c".to_string()];
+    let most = || names.iter().filter(|name| *name != "b").map(|name| (&sync, name));
+    let batch = Batch::new().fan_out("hello", most()).append(&sync, "a", "again");
+    assert_eq!(engine.commit(batch).expect("commits").sequences, [1, 1, 2]);
+    let list = engine.target_list(most()).expect("a list");
+    let batch = Batch::new().fan_out_to_list("listed", [(&sync, "b")], &list);
+    assert_eq!(engine.commit(batch).expect("commits").sequences, [1, 3, 2]);
+    assert_eq!(sync.latest("c", 1).expect("reads").entries[0].body, "listed");
+    for wrong in [
+        Batch::new().fan_out("x", Liar(&sync, 0)),
+        Batch::new().fan_out_to_list("x", Vec::<(&Store, &str)>::new(), &list),
+    ] {
+        assert!(matches!(engine.commit(wrong), Err(Error::Invalid { .. })));
+    }
+    assert_eq!(sync.end("b").expect("reads").0, 1);
+}
+
+#[test]
+fn an_error_says_what_its_caller_can_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let messages = engine.store("messages").expect("m");
+    let kind = |outcome: Result<_, Error>| outcome.map(drop).expect_err("fails");
+    let other = kind(engine.commit(Batch::new().append(&messages, "r\n", "x").if_last(7)));
+    assert_eq!((other.kind(), other.is_retryable()), (ErrorKind::Conflict, false));
+    assert_eq!(other.to_string(), r"the last sequence of messages:r\n is 0");
+    let locked = Engine::open(dir.path(), small()).expect_err("it is open");
+    assert_eq!((locked.kind(), locked.is_retryable()), (ErrorKind::Busy, true));
+    assert_eq!(messages.append("", "x").expect_err("no name").kind(), ErrorKind::Invalid);
+    engine.close().expect("closes");
+    assert_eq!(messages.append("t", "x").expect_err("closed").kind(), ErrorKind::Ended);
+    drop((engine, messages));
+    let engine = Engine::open(dir.path(), Options { read_only: true, ..small() }).expect("opens");
+    let messages = engine.store("messages").expect("m");
+    let refused = messages.append("t", "x").expect_err("read-only");
+    assert!(matches!(refused, Error::ReadOnly) && refused.kind() == ErrorKind::Ended);
 }

@@ -30,7 +30,7 @@ fn more_segments_than_may_be_open_are_all_read() {
     // One partition per second, and none of them expires meanwhile.
     for second in 0..60u64 {
         for store in &stores {
-            store.append(format!("t{second}").as_bytes(), &second.to_le_bytes()).expect("appends");
+            store.append(format!("t{second}").as_bytes(), second.to_le_bytes()).expect("appends");
         }
         engine.flush().expect("flushes");
         house.clock.pass(1000);
@@ -55,7 +55,7 @@ fn blocks_and_memtables_stay_within_the_budget() {
     let store = engine.store("messages").expect("is there");
     for round in 0..200u64 {
         let batch = (0..100).fold(Batch::new(), |batch, timeline| {
-            batch.append(&store, format!("t{timeline}").as_bytes(), &[round as u8; 200])
+            batch.append(&store, format!("t{timeline}").as_bytes(), [round as u8; 200])
         });
         engine.submit(batch).expect("queued").wait().expect("committed");
         store.last(format!("t{}", round % 100).as_bytes()).expect("reads");
@@ -113,7 +113,7 @@ fn preparing_a_batch_reads_nothing_and_tells_whether_the_commit_would() {
     // More than one page of timelines and of ids.
     for timeline in 0..2000u64 {
         let name = timeline.to_le_bytes();
-        let batch = Batch::new().append(&store, &name, b"body").id(&name);
+        let batch = Batch::new().append(&store, name, b"body").id(name);
         engine.commit(batch).expect("commits");
     }
     engine.compact().expect("merges");
@@ -122,17 +122,17 @@ fn preparing_a_batch_reads_nothing_and_tells_whether_the_commit_would() {
     let engine = house.engine();
     let store = engine.store("messages").expect("is there");
     let at_open = figure(&engine, "block_reads");
-    let append = |timeline: u64| Batch::new().append(&store, &timeline.to_le_bytes(), b"body");
+    let append = |timeline: u64| Batch::new().append(&store, timeline.to_le_bytes(), b"body");
     let is_cold = |batch: Batch| engine.prepare(batch).expect("a good batch").is_cold();
     assert!(is_cold(append(7)), "its end is on the disk");
-    let ids = (0..200u64).map(|id| append(1 << 40).id(&id.to_le_bytes()));
+    let ids = (0..200u64).map(|id| append(1 << 40).id(id.to_le_bytes()));
     assert!(!is_cold(append(1 << 40)), "the filter excludes it");
     // A filter is wrong for about one of a hundred.
     let cold = ids.map(is_cold).filter(|cold| *cold).count();
     assert!(cold <= 10, "{cold} of 200 ids");
     assert_eq!(figure(&engine, "block_reads"), at_open, "nothing was read");
 
-    let mut submission = engine.prepare(append(7).id(&7u64.to_le_bytes())).expect("a good batch");
+    let mut submission = engine.prepare(append(7).id(7u64.to_le_bytes())).expect("a good batch");
     assert!(submission.is_cold());
     engine.look_up(&mut submission).expect("looks up");
     assert!(!submission.is_cold());
@@ -168,7 +168,7 @@ fn a_timeline_with_removed_entries_is_counted_piece_by_piece() {
     }
     house.clock.pass(1000);
     for _ in 0..2 {
-        store.append(b"t", &vec![7; 1024 * 1024]).expect("appends");
+        store.append(b"t", vec![7; 1024 * 1024]).expect("appends");
     }
     store.append(b"t", b"last").expect("appends");
     let before = engine_holds();
@@ -203,7 +203,7 @@ fn no_zeros_are_written_ahead_of_few_appends() {
         let engine = house.engine();
         let store = engine.store("messages").expect("is there");
         for number in 0..APPENDS {
-            let batch = Batch::new().append(&store, b"t", &number.to_le_bytes());
+            let batch = Batch::new().append(&store, b"t", number.to_le_bytes());
             engine.commit(batch.durability(durability)).expect("commits");
             // The log file is left nearly empty.
             engine.flush().expect("flushes");

@@ -114,7 +114,7 @@ fn the_page_of_a_reader_stays_right_while_its_segment_is_merged_and_expires() {
     let (engine, _) = house.open();
     let store = engine.create_store("short", 64_000).expect("is made");
     for round in 0..3u8 {
-        store.append(b"t", &[round; 5000]).expect("appends");
+        store.append(b"t", [round; 5000]).expect("appends");
         engine.flush().expect("flushes");
     }
     let held = store.range(b"t", .., Limit::entries(2)).expect("reads").entries;
@@ -322,7 +322,7 @@ fn every_range_of_a_timeline_in_three_segments_and_a_memtable_equals_the_slice()
     let (engine, store) = house.open();
     let all: Vec<u64> = [1, 2, 3, 5, 6, 9, 10, 11].to_vec();
     for (place, sequence) in all.iter().enumerate() {
-        let batch = Batch::new().append(&store, b"t", &sequence.to_le_bytes()).sequence(*sequence);
+        let batch = Batch::new().append(&store, b"t", sequence.to_le_bytes()).sequence(*sequence);
         engine.submit(batch).expect("queued").wait().expect("commits");
         if place % 2 == 1 && place < 6 {
             engine.flush().expect("flushes");
@@ -376,7 +376,7 @@ fn an_append_that_a_full_disk_refused_is_appended_once_by_its_retry() {
     let house = house();
     let (engine, store) = house.open();
     let send = || {
-        let batch = Batch::new().append(&store, b"t", &[b'x'; 3000]).id(b"seven");
+        let batch = Batch::new().append(&store, b"t", [b'x'; 3000]).id(b"seven");
         engine.submit(batch).and_then(strandline::Ticket::wait)
     };
     house.disk.set_faults(Some(Box::new(|op| {
@@ -437,7 +437,7 @@ fn thousands_of_timelines_share_a_few_files_and_a_quiet_one_pins_no_log() {
     for round in 0..40 {
         let names: Vec<String> = (0..250).map(|number| format!("t{round}/{number}")).collect();
         let targets = names.iter().map(|name| (&store, name.as_bytes()));
-        let batch = Batch::new().fan_out(&[b'x'; 2000], targets);
+        let batch = Batch::new().fan_out([b'x'; 2000], targets);
         engine.submit(batch).expect("queued").wait().expect("commits");
     }
     let while_running = house.files("wal-0").len();
@@ -453,7 +453,7 @@ fn trimmed_entries_leave_the_disk_with_the_next_merge() {
     let (engine, store) = house.open();
     for _ in 0..4 {
         for _ in 0..10 {
-            store.append(b"t", &[b'~'; 5000]).expect("appends");
+            store.append(b"t", [b'~'; 5000]).expect("appends");
         }
         engine.flush().expect("flushes");
     }

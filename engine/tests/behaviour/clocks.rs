@@ -111,7 +111,7 @@ fn bytes_leave_the_disk_in_time_after_the_clock_was_once_a_year_ahead() {
     let (engine, store) = house.open_short();
     house.was_ahead_once(&engine);
     for round in 0..5 {
-        store.append(format!("t {round}").as_bytes(), &[b'~'; 3000]).expect("appends");
+        store.append(format!("t {round}").as_bytes(), [b'~'; 3000]).expect("appends");
         house.clock.pass(2 * SECOND_MS);
     }
     engine.flush().expect("flushes");

@@ -31,7 +31,7 @@ fn copies_name_the_sequence_of_the_original_also_after_replay_and_flush() {
         let batch = Batch::new()
             .append(&messages, b"c", b"plain")
             .stamp_origin()
-            .fan_out(&stamped(0, &[number]), targets);
+            .fan_out(stamped(0, &[number]), targets);
         let receipt = engine.submit(batch).expect("is taken").wait().expect("commits");
         assert_eq!(
             receipt.sequences,
@@ -70,15 +70,15 @@ fn a_batch_is_committed_only_while_its_conditions_hold() {
         engine.submit(batch).and_then(strandline::Ticket::wait)
     };
     assert!(send(0, 0).is_ok());
-    assert!(matches!(send(1, 0), Err(Error::LastSequence { last: 0 })));
+    assert!(matches!(send(1, 0), Err(Error::LastSequence { last: 0, .. })));
     sync.append(b"members", b"joins").expect("appends");
-    assert!(matches!(send(0, 0), Err(Error::LastSequence { last: 1 })));
+    assert!(matches!(send(0, 0), Err(Error::LastSequence { last: 1, .. })));
     assert!(send(1, 0).is_ok());
     // Cold: the end of the timeline is in a segment only.
     engine.flush().expect("flushes");
     assert!(send(1, 0).is_ok());
-    assert!(matches!(send(0, 0), Err(Error::LastSequence { last: 1 })));
-    assert!(matches!(send(1, 1), Err(Error::LastSequence { last: 0 })));
+    assert!(matches!(send(0, 0), Err(Error::LastSequence { last: 1, .. })));
+    assert!(matches!(send(1, 1), Err(Error::LastSequence { last: 0, .. })));
     // Batches of one group see the earlier ones.
     let join = Batch::new().append(&sync, b"members", b"leaves");
     let late = Batch::new().append(&messages, b"c", b"x").if_last_of(&sync, b"members", 1);
@@ -86,7 +86,7 @@ fn a_batch_is_committed_only_while_its_conditions_hold() {
     assert!(tickets.next().expect("two").expect("is taken").wait().is_ok());
     assert!(matches!(
         tickets.next().expect("two").expect("is taken").wait(),
-        Err(Error::LastSequence { last: 2 })
+        Err(Error::LastSequence { last: 2, .. })
     ));
     assert_eq!(messages.end(b"c").expect("reads").0, 3);
 }

@@ -23,10 +23,10 @@ impl House {
 fn an_entry_is_hidden_from_the_millisecond_of_its_expiry_and_its_bytes_are_removed() {
     let house = House::new();
     let (engine, store) = house.open_short();
-    store.append(b"idle", &[b'~'; 3000]).expect("appends");
+    store.append(b"idle", [b'~'; 3000]).expect("appends");
     for _ in 0..10 {
         house.clock.pass(1000);
-        store.append(b"busy", &[b'~'; 100]).expect("appends");
+        store.append(b"busy", [b'~'; 100]).expect("appends");
     }
     engine.flush().expect("flushes");
     house.clock.pass(TTL_MS - 10_001);
@@ -245,7 +245,7 @@ fn removed_entries_are_reported_after_the_clock_goes_back_before_their_expiry() 
     let house = House::new();
     let (engine, store) = house.open_short();
     for _ in 0..10 {
-        store.append(b"t", &[b'~'; 100]).expect("appends");
+        store.append(b"t", [b'~'; 100]).expect("appends");
     }
     engine.flush().expect("flushes");
     house.clock.pass(TTL_MS + 1000);

@@ -157,10 +157,10 @@ fn first_stores_with_names_that_cannot_be_are_refused_and_nothing_is_created() {
             _ => false,
         };
         let shown = &case[..case.len().min(3)];
-        let refused = house.try_engine().err().expect("is refused");
+        let refused = house.try_engine().expect_err("is refused");
         assert!(is_refused(&refused), "{shown:?}: {refused}");
         assert_eq!(house.disk.contents(), Image::default(), "{shown:?}");
-        let refused = Engine::open(&path, house.options).err().expect("is refused");
+        let refused = Engine::open(&path, house.options).expect_err("is refused");
         assert!(is_refused(&refused), "{shown:?}: {refused}");
         let refused = salvage(folder.path(), &path, &case).expect_err("is refused");
         assert!(is_refused(&refused), "{shown:?}: {refused}");
@@ -168,7 +168,7 @@ fn first_stores_with_names_that_cannot_be_are_refused_and_nothing_is_created() {
     }
     let engine = with(&[]).engine();
     let of_create = engine.create_store("Upper", 0).expect_err("is refused");
-    let of_open = with(&[("Upper", 0)]).try_engine().err().expect("is refused");
+    let of_open = with(&[("Upper", 0)]).try_engine().expect_err("is refused");
     assert_eq!(of_open.to_string(), of_create.to_string());
     let most: Vec<(&str, u64)> = many[..MAX_STORES].iter().map(|name| (*name, 0)).collect();
     let full = with(&most);

@@ -83,13 +83,13 @@ impl Story {
             let outcome = if is_edit {
                 let place = self.dice.below(self.kept[timeline].len() as u64) as usize;
                 let row = &mut self.kept[timeline][place];
-                let edited = store.edit(&name(timeline), row.0, &body);
+                let edited = store.edit(name(timeline), row.0, &body);
                 edited.map(|edited| {
                     assert!(edited, "it is there");
                     row.1 = body;
                 })
             } else {
-                store.append(&name(timeline), &body).map(|sequence| {
+                store.append(name(timeline), &body).map(|sequence| {
                     self.lasts[timeline] += 1;
                     assert_eq!(sequence, self.lasts[timeline], "{}", self.description);
                     self.kept[timeline].push((sequence, body));
@@ -132,7 +132,7 @@ impl Story {
 
     fn check(&self, store: &Store) {
         for (timeline, kept) in self.kept.iter().enumerate() {
-            let page = store.range(&name(timeline), .., Limit::entries(10_000)).expect("reads");
+            let page = store.range(name(timeline), .., Limit::entries(10_000)).expect("reads");
             let shown: Vec<(u64, Vec<u8>)> = page
                 .entries
                 .into_iter()
@@ -157,7 +157,7 @@ impl Story {
         };
         let mut given = Err(Error::SequenceExhausted);
         soon(&format!("{}: appends are taken again: {}", self.description, figures()), || {
-            given = store.append(&name(0), b"probe");
+            given = store.append(name(0), b"probe");
             given.is_ok()
         });
         self.lasts[0] += 1;
@@ -219,7 +219,7 @@ fn a_trim_on_a_full_disk_waits_for_the_flush_that_is_under_way() {
     let (engine, store) = gates.open();
     gates.hold(FLUSH);
     soon("a memtable is sealed", || {
-        store.append(b"t", &[b'~'; 3000]).expect("appends");
+        store.append(b"t", [b'~'; 3000]).expect("appends");
         engine.stats().get("sealed_memtables") == Some(1)
     });
     let dir = Dir::new(Arc::new(gates.disk.clone()));

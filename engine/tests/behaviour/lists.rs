@@ -129,7 +129,7 @@ fn a_list_of_a_refused_group_is_not_referred_to() {
     engine.flush().expect("flushes");
     house.disk.set_capacity(Some(0));
     // Without the list, so that the first group with it under this memtable is a refused one.
-    let refused = (0..1000).find_map(|_| store.append(b"other", &[0; 9000]).err());
+    let refused = (0..1000).find_map(|_| store.append(b"other", [0; 9000]).err());
     assert!(matches!(refused, Some(Error::DiskFull { .. })), "{refused:?}");
     let refused = engine.commit(message(&store, &list, &[0; 9000]));
     assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");

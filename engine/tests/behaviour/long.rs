@@ -59,7 +59,7 @@ fn reads_of_a_timeline_of_thousands_of_blocks_cost_a_handful() {
     let (engine, store) = house.open();
     for first in (1..=ENTRIES).step_by(IN_A_BATCH as usize) {
         let batch = (first..first + IN_A_BATCH)
-            .fold(Batch::new(), |batch, sequence| batch.append(&store, b"long", &body(sequence)));
+            .fold(Batch::new(), |batch, sequence| batch.append(&store, b"long", body(sequence)));
         engine
             .submit(batch.append(&store, b"short", b"small"))
             .expect("queued")
@@ -110,7 +110,7 @@ fn the_time_of_entries_in_shared_bodies_is_found_by_binary_search() {
     let (engine, store) = house.open();
     for number in 0..20_000u64 {
         let inboxes = [b"a".as_slice(), b"b"].map(|name| (&store, name));
-        let batch = Batch::new().fan_out(&[7; 200], inboxes);
+        let batch = Batch::new().fan_out([7; 200], inboxes);
         let ticket = engine.submit(batch).expect("queued");
         if number % 100 == 99 {
             ticket.wait().expect("committed");

@@ -36,7 +36,7 @@ fn the_same_ids_in_many_timelines_by_many_threads_across_flushes_and_reopening()
                             engine.flush().expect("flushes");
                         }
                         let name = format!("thread {thread} key {key}");
-                        let batch = Batch::new().append(sync, name.as_bytes(), &[body as u8]);
+                        let batch = Batch::new().append(sync, name.as_bytes(), [body as u8]);
                         let got = commit(engine, batch.id(format!("id {id}").as_bytes()));
                         match (used.get(&(key, id)), got) {
                             (None, Ok(receipt)) => {
@@ -106,7 +106,10 @@ fn conditions_hold_or_nothing_is_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, sync) = open(&dir);
     let append = || Batch::new().append(&sync, b"a", b"x");
-    assert!(matches!(commit(&engine, append().if_last(1)), Err(Error::LastSequence { last: 0 })));
+    assert!(matches!(
+        commit(&engine, append().if_last(1)),
+        Err(Error::LastSequence { last: 0, .. })
+    ));
     assert_eq!(commit(&engine, append().if_last(0)).expect("holds").sequences, [1]);
     assert_eq!(commit(&engine, append().sequence(100)).expect("is above").sequences, [100]);
     assert!(matches!(

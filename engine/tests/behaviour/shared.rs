@@ -153,7 +153,7 @@ fn an_entry_appended_alone_has_no_body_key_and_a_key_of_another_opening_is_refus
     for flushed in [false, true] {
         assert_eq!(table.messages.body_of(ROOM, 1).expect("reads"), None, "flushed: {flushed}");
         assert_eq!(table.messages.body_of(ROOM, 9).expect("reads"), None);
-        assert_eq!(table.sync.body_of(&member(1), 1).expect("reads"), Some(table.key(2)));
+        assert_eq!(table.sync.body_of(member(1), 1).expect("reads"), Some(table.key(2)));
         table.engine.flush().expect("flushes");
     }
     let old = table.key(2);

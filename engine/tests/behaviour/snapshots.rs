@@ -41,7 +41,7 @@ fn a_snapshot_shows_each_batch_as_a_whole() {
         let batch = Batch::new().durability(Durability::Os).fan_out(&body, targets);
         let batch = names
             .iter()
-            .fold(batch, |batch, name| batch.edit(&store, name, 1, &number.to_le_bytes()));
+            .fold(batch, |batch, name| batch.edit(&store, name, 1, number.to_le_bytes()));
         engine.submit(batch).expect("queued").wait().expect("committed");
     };
     commit(1);
@@ -77,7 +77,7 @@ fn a_snapshot_shows_each_batch_as_a_whole() {
             });
         }
     });
-    assert_eq!(store.end(&name(0)).expect("reads").0, BATCHES);
+    assert_eq!(store.end(name(0)).expect("reads").0, BATCHES);
 }
 
 /// All results of reads of some timelines.
@@ -148,7 +148,7 @@ fn snapshots_that_keep_too_much_memory_are_revoked_oldest_first() {
     let store = engine.create_store("store", 0).expect("is new");
     let fill = || {
         for _ in 0..20 {
-            store.append(b"t", &vec![b'x'; 100_000]).expect("appends");
+            store.append(b"t", vec![b'x'; 100_000]).expect("appends");
         }
         engine.flush().expect("flushes");
     };

@@ -47,7 +47,7 @@ impl House {
 
 fn fill(store: &Store, timeline: &[u8], count: usize) {
     for _ in 0..count {
-        store.append(timeline, &BODY).expect("appends");
+        store.append(timeline, BODY).expect("appends");
     }
 }
 
@@ -158,9 +158,8 @@ fn counts_of_dead_data_survive_a_kill() {
 fn entries_with_an_expiry_leave_the_disk_by_themselves() {
     let house = House::new();
     let (engine, store) = house.open();
-    let batch = |lifetime_ms, name: &[u8]| {
-        Batch::new().lifetime_ms(lifetime_ms).append(&store, name, &BODY)
-    };
+    let batch =
+        |lifetime_ms, name: &[u8]| Batch::new().lifetime_ms(lifetime_ms).append(&store, name, BODY);
     for _ in 0..20 {
         engine.submit(batch(5000, b"brief")).expect("queued").wait().expect("commits");
     }
@@ -253,7 +252,7 @@ fn merging_that_pauses_for_days_blocks_nobody() {
     let short = engine.create_store("short", TTL_MS).expect("creates");
     for round in 0..8 {
         fill(&store, b"t", 20);
-        short.append(b"s", &BODY).expect("appends");
+        short.append(b"s", BODY).expect("appends");
         engine.flush().expect("flushes");
         assert_eq!(sequences(&store, b"t").len(), 20 * (round + 1));
     }
@@ -297,7 +296,7 @@ fn without_room_merging_waits_and_reports_it_and_continues_when_there_is_room() 
 fn to_the_brim(store: &Store) -> usize {
     let mut count = 0;
     let refusal = loop {
-        match store.append(b"t", &BODY) {
+        match store.append(b"t", BODY) {
             Ok(_) => count += 1,
             Err(error) => break error,
         }
@@ -460,7 +459,7 @@ fn a_real_disk_without_a_free_byte_is_opened_read_trimmed_and_written_again() {
     let (engine, store) = open();
     let short = engine.create_store("short", 3000).expect("creates");
     for _ in 0..200 {
-        short.append(b"s", &BODY).expect("appends");
+        short.append(b"s", BODY).expect("appends");
     }
     let count = to_the_brim(&store) as u64;
     drop((engine, store, short));

@@ -156,7 +156,7 @@ impl Messaging {
         sequence: Sequence,
         since_ms: TimeMs,
     ) -> Result<Option<Became>> {
-        let (last, changed_ms) = self.state.end(&names::changes_ledger(conv))?;
+        let (last, changed_ms) = self.state.end(names::changes_ledger(conv))?;
         if last == 0 || changed_ms < since_ms {
             return Ok(None);
         }
@@ -230,13 +230,13 @@ impl Messaging {
                     body,
                     ..Event::new(became.kind, conv, user)
                 };
-                batch.append(&self.state, &names::message_ledger(conv, about), &record.encode())
+                batch.append(&self.state, names::message_ledger(conv, about), record.encode())
             });
             self.engine.commit(batch)?;
         }
         let body = body_of_record(changes.len() as u64, 0, None, When::at(0));
         let whole = Event { body, ..Event::new(Kind::Reset, conv, &Bytes::new()) };
-        let batch = Batch::new().append(&self.state, &name, &whole.encode());
+        let batch = Batch::new().append(&self.state, &name, whole.encode());
         self.engine.commit(batch.if_last_of(&self.state, &name, last))?;
         self.state.trim(&name, Trim::Before(last + 1))?;
         Ok(())
@@ -341,7 +341,7 @@ impl Messaging {
                 let stored = self.stored_at(&own, *edit)?;
                 if let Some((_, event)) = stored.filter(|(_, event)| !event.body.is_empty()) {
                     let emptied = Event { body: Bytes::new(), ..event };
-                    batch = batch.edit(&self.messages, &own, *edit, &emptied.encode());
+                    batch = batch.edit(&self.messages, &own, *edit, emptied.encode());
                     is_empty = false;
                 }
             }

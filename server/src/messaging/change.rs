@@ -116,7 +116,7 @@ impl Messaging {
             .message
             .expires_at_ms(content.when.start_ms)
             .map_or(0, |at_ms| at_ms.saturating_sub(self.engine.now_ms()).max(1));
-        let (last, _) = self.messages.end(&names::conversation(conv))?;
+        let (last, _) = self.messages.end(names::conversation(conv))?;
         let event = Event {
             about: sequence,
             flags: history.flag(),

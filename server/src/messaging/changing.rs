@@ -126,11 +126,11 @@ fn a_change_that_an_earlier_version_pushed_to_all_is_hidden_where_the_message_is
         ..Event::new(Kind::Edit, &room, &ann)
     };
     let messaging = &table.messaging;
-    table.commit(Batch::new().append(&messaging.sync, &names::inbox(b"bob"), &event.encode()));
+    table.commit(Batch::new().append(&messaging.sync, names::inbox(b"bob"), event.encode()));
     table.commit(Batch::new().append(
         &messaging.messages,
-        &names::conversation(b"room"),
-        &event.encode(),
+        names::conversation(b"room"),
+        event.encode(),
     ));
     table.send("room", "after");
     assert_eq!(table.drain("bob", 1), ["room 2 join ", "room 4 message after"]);
@@ -198,7 +198,7 @@ fn every_entry_about_a_message_shows_its_newest_body() {
         let stored = table
             .messaging
             .messages
-            .range(&names::conversation(b"room"), .., Limit::entries(9))
+            .range(names::conversation(b"room"), .., Limit::entries(9))
             .expect("reads");
         let bodies: Vec<Bytes> = stored
             .entries
@@ -253,12 +253,12 @@ fn changes_that_an_earlier_version_recorded_singly_are_known_and_move_to_ledgers
         let now = Event { sequence: about, body: body.into(), ..Event::new(now, &room, &ann) };
         let inbox = names::inbox(b"bob");
         let targets = [(&messaging.messages, own.as_slice()), (&messaging.sync, inbox.as_slice())];
-        let batch = Batch::new().fan_out(&event.encode(), targets);
-        table.commit(batch.append(&messaging.state, &ledger, &note.encode()).edit(
+        let batch = Batch::new().fan_out(event.encode(), targets);
+        table.commit(batch.append(&messaging.state, &ledger, note.encode()).edit(
             &messaging.messages,
             &own,
             about,
-            &now.encode(),
+            now.encode(),
         ));
     };
     change(4, Kind::Edit, 1, "first");

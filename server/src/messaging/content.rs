@@ -104,7 +104,7 @@ impl Messaging {
         sequence: Sequence,
         became: Option<&Became>,
     ) -> Result<Option<(When, Event, Option<CopyPosition>)>> {
-        if sequence > self.messages.end(&names::conversation(conv))?.0 {
+        if sequence > self.messages.end(names::conversation(conv))?.0 {
             return Ok(None);
         }
         let is_pushed =

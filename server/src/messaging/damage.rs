@@ -449,7 +449,7 @@ fn a_damaged_message_is_recalled_and_edited_by_the_sender_that_a_copy_names() {
 fn entries_that_neither_store_has_are_one_lost_entry() {
     let fixture = damaged_in(&[SYNC]);
     let gone =
-        fixture.messaging.messages.trim(&super::names::conversation(b"green"), Trim::Before(30));
+        fixture.messaging.messages.trim(super::names::conversation(b"green"), Trim::Before(30));
     assert!(gone.expect("trims") > 20);
     let all = fixture.drain("dora", 100);
     assert!(all.iter().any(|event| event.2 == "lost"), "{all:?}");

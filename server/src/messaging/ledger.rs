@@ -248,7 +248,7 @@ impl<S: State> Ledgers<S> {
         let batch = [reset]
             .iter()
             .chain(&records)
-            .fold(batch, |batch, record| batch.append(&self.store, name, &record.encode()));
+            .fold(batch, |batch, record| batch.append(&self.store, name, record.encode()));
         match engine.commit(batch) {
             Ok(receipt) => {
                 self.store.trim(name, Trim::Before(receipt.sequences[0]))?;

@@ -31,7 +31,7 @@ pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<
     let checked = if has_conversations { start_again(engine, pulled) } else { Ok(()) };
     match checked.and_then(|()| mark_whole(engine, state)) {
         // A directory that is open read-only cannot be changed.
-        Err(Error::Closed { .. }) if has_its_times(messages, pulled) => Ok(()),
+        Err(Error::ReadOnly) if has_its_times(messages, pulled) => Ok(()),
         // The commands that meet the damage report it.
         Err(error) if error.is_damage() => Ok(()),
         // The start must go on, since it is what frees space. The next start tries again.
@@ -82,7 +82,7 @@ fn has_its_times(messages: &Store, pulled: &Store) -> bool {
     let names_event = |event: &Event| matches!(event.kind, Kind::Pulled | Kind::Pushed);
     let mut times = lines.iter().filter_map(|line| {
         let event = Event::decode(&line.body).filter(names_event)?;
-        let entry = messages.get(&names::conversation(&event.conv), event.sequence).ok()??;
+        let entry = messages.get(names::conversation(&event.conv), event.sequence).ok()??;
         Some((line.time_ms, entry.time_ms))
     });
     times.all(|(of_line, of_event)| of_line == of_event)

@@ -252,7 +252,7 @@ impl Messaging {
     /// first: it may be the newest.
     fn look_at(&self, conv: &Bytes, membership: &Membership) -> Result<(Looked, TimeMs)> {
         self.effort.add_look();
-        let end = none_if_hidden(self.messages.end(&names::conversation(conv)))?;
+        let end = none_if_hidden(self.messages.end(names::conversation(conv)))?;
         let (end, last_ms) = end.unwrap_or((Sequence::MAX, TimeMs::MAX));
         Ok((Looked { end, since: membership.periods.start() }, last_ms))
     }

@@ -39,7 +39,7 @@ impl Messaging {
         sequence: Sequence,
     ) -> Result<Decision<bool>> {
         let (conv, user) = self.conversation_and_user(conv, user)?;
-        let (last, _) = self.messages.end(&names::conversation(&conv))?;
+        let (last, _) = self.messages.end(names::conversation(&conv))?;
         let sequence = sequence.min(last);
         self.user(&user, |ledger| {
             let membership = ledger.state.membership(&conv);
@@ -117,7 +117,7 @@ impl Messaging {
         events.iter().fold(batch, |batch, event| {
             let targets: [_; MARK_ENTRIES] =
                 [(&self.sync, inbox.as_slice()), (&self.state, &ledger)];
-            batch.fan_out(&event.encode(), targets)
+            batch.fan_out(event.encode(), targets)
         })
     }
 

@@ -89,7 +89,7 @@ impl Messaging {
         members: &[Bytes],
     ) -> Result<Batch> {
         // The timeline may have entries already, if a client appended to it directly.
-        let (last, _) = self.messages.end(&names::conversation(conv))?;
+        let (last, _) = self.messages.end(names::conversation(conv))?;
         self.check_ledgers(&names::conversation_ledger(conv))?;
         let pulls = match new.mode {
             Mode::Push => false,
@@ -101,15 +101,14 @@ impl Messaging {
         let name = names::conversation_ledger(conv);
         let records = [created_record(conv, &settings, pulls)].into_iter().chain(lists);
         let batch = records
-            .fold(Batch::new(), |batch, record| batch.append(&self.state, &name, &record.encode()));
+            .fold(Batch::new(), |batch, record| batch.append(&self.state, &name, record.encode()));
         let added = Event {
             sequence: last + 1,
             flags: new.history.flag() | if pulls { PULLS } else { 0 },
             ..Event::new(Kind::Added, conv, &Bytes::new())
         };
         let ledgers: Vec<Vec<u8>> = members.iter().map(|user| names::user_ledger(user)).collect();
-        Ok(batch
-            .fan_out(&added.encode(), ledgers.iter().map(|name| (&self.state, name.as_slice()))))
+        Ok(batch.fan_out(added.encode(), ledgers.iter().map(|name| (&self.state, name.as_slice()))))
     }
 
     /// Makes users members. Returns how many were not members before. Each is decided and committed
@@ -194,7 +193,7 @@ impl Messaging {
         self.conversation(&conv, |ledger| {
             let Some(settings) = &ledger.state.settings else { return Err(Trouble::NotFound) };
             let page = self.messages.read_after(
-                &names::conversation(&conv),
+                names::conversation(&conv),
                 0,
                 Limit::NOTHING.around_damage(),
             )?;

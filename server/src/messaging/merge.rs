@@ -380,7 +380,7 @@ impl Merge<'_> {
         let changed_ms = if let Some(known) = self.out.changes.get(&copy.conv) {
             *known
         } else {
-            let (_, changed_ms) = moment.state.end(&names::changes_ledger(&copy.conv))?;
+            let (_, changed_ms) = moment.state.end(names::changes_ledger(&copy.conv))?;
             self.out.changes.insert(copy.conv.clone(), changed_ms);
             changed_ms
         };

@@ -310,7 +310,7 @@ fn excused(store: &Store, error: Error) -> std::result::Result<(), Error> {
         );
         return Ok(());
     }
-    if matches!(error, Error::Closed { .. }) { Ok(()) } else { Err(error) }
+    if matches!(error, Error::ReadOnly) { Ok(()) } else { Err(error) }
 }
 
 fn info_of(engine: &Engine, name: &str) -> Option<StoreInfo> {

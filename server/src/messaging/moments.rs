@@ -72,7 +72,7 @@ impl Table {
     }
 
     pub fn append(&self, store: &Store, name: &[u8], event: &Event) {
-        self.commit(Batch::new().append(store, name, &event.encode()));
+        self.commit(Batch::new().append(store, name, event.encode()));
     }
 
     pub(super) fn tail(&self, user: &str) -> Cursor {
@@ -284,7 +284,7 @@ fn events_outside_of_memberships_and_pushed_events_are_not_read() {
         .engine
         .store("sync")
         .expect("it is there")
-        .trim(&names::inbox(b"carl"), Trim::Keep(1))
+        .trim(names::inbox(b"carl"), Trim::Keep(1))
         .expect("trims");
     table.engine.flush().expect("flushes");
     for user in ["bob", "carl"] {
@@ -307,10 +307,7 @@ fn a_copy_whose_original_is_gone_shows_what_became_of_it() {
         if recalled {
             assert!(messaging.recall(b"room", b"ann", 1).expect("it is ann's"));
         }
-        messaging
-            .messages
-            .trim(&names::conversation(b"room"), Trim::Before(before))
-            .expect("trims");
+        messaging.messages.trim(names::conversation(b"room"), Trim::Before(before)).expect("trims");
         table.drain("bob", 1)
     };
     for before in 1..=4 {

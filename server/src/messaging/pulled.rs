@@ -215,7 +215,7 @@ impl Moment<'_> {
         for conv in state.pulled() {
             let Some(membership) = state.membership(conv) else { continue };
             self.effort.add_look();
-            let Some(end) = none_if_hidden(self.messages.end(&names::conversation(conv)))? else {
+            let Some(end) = none_if_hidden(self.messages.end(names::conversation(conv)))? else {
                 // Hidden events can only be found by their lines.
                 if let Some(start) = start {
                     let first = start.noted.get(conv).map_or(1, |last| last + 1);

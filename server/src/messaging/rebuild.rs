@@ -208,7 +208,7 @@ impl Messaging {
                 changes.insert(sequence, known);
             }
         }
-        if changes.is_empty() && self.state.end(&names::changes_ledger(conv))?.0 == 0 {
+        if changes.is_empty() && self.state.end(names::changes_ledger(conv))?.0 == 0 {
             return Ok(());
         }
         self.write_changes(conv, &changes)
@@ -220,7 +220,7 @@ impl Messaging {
         let reset = Event::new(Kind::Reset, &Bytes::new(), &Bytes::new());
         let batch = std::iter::once(&reset)
             .chain(records)
-            .fold(Batch::new(), |batch, record| batch.append(&self.state, name, &record.encode()));
+            .fold(Batch::new(), |batch, record| batch.append(&self.state, name, record.encode()));
         self.engine.commit(batch.if_last_of(&self.state, name, last))?;
         self.state.trim(name, Trim::Before(last + 1))?;
         Ok(())
@@ -302,7 +302,7 @@ impl Messaging {
                 let mut added = User::default();
                 added.put(conv, (*membership).clone());
                 for record in added.records() {
-                    batch = batch.append(&self.state, &name, &record.encode());
+                    batch = batch.append(&self.state, &name, record.encode());
                     is_empty = false;
                 }
             }

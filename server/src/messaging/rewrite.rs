@@ -53,7 +53,7 @@ impl Messaging {
                 .map(|(place, ..)| (user.clone(), place)),
         };
         let Some((user, place)) = found else { return Ok(None) };
-        Ok(none_if_hidden(self.sync.body_of(&names::inbox(&user), place))?.flatten())
+        Ok(none_if_hidden(self.sync.body_of(names::inbox(&user), place))?.flatten())
     }
 }
 

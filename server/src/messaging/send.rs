@@ -92,7 +92,7 @@ impl Messaging {
             if !ledger.state.has(&sender) {
                 let done = match &id {
                     Some(id) => {
-                        self.messages.committed(&names::conversation(&conv), id, &message.body)?
+                        self.messages.committed(names::conversation(&conv), id, &message.body)?
                     }
                     None => None,
                 };
@@ -153,7 +153,7 @@ impl Messaging {
         let moved = Event { flags: about.1, about: about.0, ..Event::new(kind, &conv, &nobody) };
         // The event expires, but the line that the conversation has an event does not expire with
         // it.
-        let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, &moved.encode());
+        let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, moved.encode());
         if conversation.pulls {
             return batch;
         }

@@ -118,7 +118,7 @@ impl Moment<'_> {
     /// The place behind everything, for a user of whom the ledger says this; `None` when it has
     /// moved on meanwhile.
     fn newest(&self, user: &Bytes, ledger: &Ledger<User>) -> Result<Option<Position>> {
-        let (inbox, _) = self.sync.end(&names::inbox(user))?;
+        let (inbox, _) = self.sync.end(names::inbox(user))?;
         let moves = self.end_of_pulled(user, &ledger.state)?;
         if self.has_moved_on(user, ledger)? {
             return Ok(None);
@@ -197,6 +197,6 @@ impl Moment<'_> {
         let entries = limit.entries.saturating_add(1);
         let frames = FRAME_BYTES.saturating_mul(entries as u64);
         let wanted = Limit::entries(entries).body_bytes(limit.body_bytes.saturating_add(frames));
-        Ok(self.sync.read_after(&names::inbox(user), cursor, wanted.around_damage())?)
+        Ok(self.sync.read_after(names::inbox(user), cursor, wanted.around_damage())?)
     }
 }

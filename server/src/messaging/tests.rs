@@ -78,7 +78,7 @@ impl Scene {
     /// How often the event is in the conversation, and how often it reaches each user who must get
     /// it.
     fn counts(&self, messaging: &Messaging) -> Vec<usize> {
-        let page = messaging.messages.range(&names::conversation(CONV), .., Limit::entries(100));
+        let page = messaging.messages.range(names::conversation(CONV), .., Limit::entries(100));
         let events =
             page.expect("reads").entries.into_iter().filter_map(|entry| Event::decode(&entry.body));
         let own = events.filter(|event| self.is_it(event.kind.word(), &event.body)).count();
@@ -336,7 +336,7 @@ fn a_sync_that_a_join_overtakes_starts_again() {
         let look = messaging.user(b"bob", |ledger| {
             assert!(sync(ledger)?.is_some(), "nothing has moved");
             scope.spawn(|| messaging.join(b"room", &["bob".into()]).expect("there is room"));
-            while messaging.state.end(&names::user_ledger(b"bob"))?.0 == ledger.version {
+            while messaging.state.end(names::user_ledger(b"bob"))?.0 == ledger.version {
                 std::thread::yield_now();
             }
             // A later event, which moves the newest line past the join.

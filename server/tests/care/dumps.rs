@@ -129,7 +129,7 @@ fn a_dump_of_damage_leaves_out_only_the_damaged_sequences_and_names_them() {
         (0..20_000).map(|_| next()).collect()
     };
     for _ in 0..30 {
-        store.append(b"c/1", &body()).expect("appends");
+        store.append(b"c/1", body()).expect("appends");
     }
     engine.close().expect("closes");
     damage(&dir);

@@ -145,7 +145,7 @@ fn commit(engine: &Engine, batch: Batch) -> Result<()> {
 
 fn append(engine: &Engine, store: &Store, names: &[Vec<u8>], operations: usize) -> Result<()> {
     names.iter().cycle().take(operations).try_for_each(|name| {
-        let batch = Batch::new().append(store, name, &[b'x'; BODY_BYTES]);
+        let batch = Batch::new().append(store, name, [b'x'; BODY_BYTES]);
         commit(engine, batch)
     })
 }
@@ -157,7 +157,7 @@ fn batches(engine: &Engine, store: &Store, operations: usize) -> Result<()> {
         let batch = targets
             .by_ref()
             .take(APPENDS_PER_BATCH)
-            .fold(Batch::new(), |batch, name| batch.append(store, name, &[b'x'; BODY_BYTES]));
+            .fold(Batch::new(), |batch, name| batch.append(store, name, [b'x'; BODY_BYTES]));
         commit(engine, batch)?;
     }
     Ok(())
@@ -167,7 +167,7 @@ fn fan_outs(engine: &Engine, store: &Store, operations: usize) -> Result<()> {
     let names = names(INBOXES);
     for group in names.chunks(TARGETS).cycle().take(operations) {
         let targets = group.iter().map(|name| (store, name.as_slice()));
-        commit(engine, Batch::new().fan_out(&[b'x'; BODY_BYTES], targets))?;
+        commit(engine, Batch::new().fan_out([b'x'; BODY_BYTES], targets))?;
     }
     Ok(())
 }

@@ -28,6 +28,7 @@
 mod model;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,6 +64,12 @@ impl DiskState {
 #[derive(Clone)]
 pub struct SimulatedDisk {
     state: Arc<Mutex<DiskState>>,
+}
+
+impl fmt::Debug for SimulatedDisk {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("SimulatedDisk").finish_non_exhaustive()
+    }
 }
 
 impl Default for SimulatedDisk {

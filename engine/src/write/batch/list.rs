@@ -52,19 +52,23 @@ impl TargetList {
     /// than once between two flushes. A reference takes about ten bytes.
     pub const PAYS_FROM: usize = 8;
 
-    pub(crate) fn new<'a, S: Into<StoreKey>>(
+    pub(crate) fn new<S: Into<StoreKey>, N: AsRef<[u8]>>(
         engine: Instance,
         hasher: &impl BuildHasher,
-        targets: impl IntoIterator<Item = (S, &'a [u8])>,
+        targets: impl IntoIterator<Item = (S, N)>,
     ) -> Result<TargetList> {
-        let mut timelines = Vec::new();
+        let mut named = Vec::new();
         for (store, name) in targets {
             let StoreKey { instance, id: store } = store.into();
             if instance != engine {
                 return Err(Error::foreign_store());
             }
-            check_name(name)?;
-            timelines.push(TimelineRef { store, name });
+            check_name(name.as_ref())?;
+            named.push((store, name));
+        }
+        let mut timelines = Vec::with_capacity(named.len());
+        for (store, name) in &named {
+            timelines.push(TimelineRef { store: *store, name: name.as_ref() });
         }
         if timelines.len() > MAX_BATCH_OPERATIONS {
             let (actual, limit) = (timelines.len(), MAX_BATCH_OPERATIONS);

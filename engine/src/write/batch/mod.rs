@@ -94,7 +94,13 @@ impl Batch {
 
     /// Adds an append of a body to one timeline.
     #[must_use]
-    pub fn append(mut self, store: impl Into<StoreKey>, timeline: &[u8], body: &[u8]) -> Batch {
+    pub fn append(
+        mut self,
+        store: impl Into<StoreKey>,
+        timeline: impl AsRef<[u8]>,
+        body: impl AsRef<[u8]>,
+    ) -> Batch {
+        let (timeline, body) = (timeline.as_ref(), body.as_ref());
         self.tail.reserve(body.len().min(MAX_BODY_BYTES), timeline.len());
         self.fan_out(body, [(store, timeline)])
     }
@@ -102,12 +108,12 @@ impl Batch {
     /// Adds an append of one body to many timelines: the body is stored once in each store, and
     /// each target costs its name and a few bytes.
     #[must_use]
-    pub fn fan_out<'a, S: Into<StoreKey>>(
+    pub fn fan_out<S: Into<StoreKey>, N: AsRef<[u8]>>(
         self,
-        body: &[u8],
-        targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
+        body: impl AsRef<[u8]>,
+        targets: impl IntoIterator<Item = (S, N)>,
     ) -> Batch {
-        self.append_to(body, targets.into_iter(), None)
+        self.append_to(body.as_ref(), targets.into_iter(), None)
     }
 
     /// The same, to these timelines, at least one, and then to those of a list, of which a batch
@@ -126,31 +132,50 @@ impl Batch {
     /// # Ok::<(), strandline::Error>(())
     /// ```
     #[must_use]
-    pub fn fan_out_to_list<'a, S: Into<StoreKey>>(
+    pub fn fan_out_to_list<S: Into<StoreKey>, N: AsRef<[u8]>>(
         mut self,
-        body: &[u8],
-        targets: impl IntoIterator<Item = (S, &'a [u8]), IntoIter: ExactSizeIterator>,
+        body: impl AsRef<[u8]>,
+        targets: impl IntoIterator<Item = (S, N)>,
         list: &TargetList,
     ) -> Batch {
-        let targets = targets.into_iter();
-        if targets.len() == 0 || self.list.is_some() {
-            self.refuse(Error::invalid(
-                "a fan-out to a list names at least one timeline, and a batch has at most one list",
-            ));
+        if self.list.is_some() {
+            self.refuse(Error::invalid("a batch has at most one list of targets"));
         }
         if *self.engine.get_or_insert(list.engine()) != list.engine() {
             self.refuse(Error::foreign_store());
         }
-        self.append_to(body, targets, Some(list))
+        self.append_to(body.as_ref(), targets.into_iter(), Some(list))
     }
 
-    fn append_to<'a, S: Into<StoreKey>>(
-        mut self,
+    /// An append of a body to timelines. Their number is written before them, so those of an
+    /// iterator that does not know its length are collected first.
+    fn append_to<S: Into<StoreKey>, N: AsRef<[u8]>>(
+        self,
         body: &[u8],
-        targets: impl ExactSizeIterator<Item = (S, &'a [u8])>,
+        targets: impl Iterator<Item = (S, N)>,
         list: Option<&TargetList>,
     ) -> Batch {
-        self.check_count(targets.len() + list.map_or(0, TargetList::len));
+        match targets.size_hint() {
+            (least, Some(most)) if least == most => self.append_to_some(body, targets, least, list),
+            _ => {
+                let targets: Vec<(S, N)> = targets.collect();
+                let count = targets.len();
+                self.append_to_some(body, targets.into_iter(), count, list)
+            }
+        }
+    }
+
+    fn append_to_some<S: Into<StoreKey>, N: AsRef<[u8]>>(
+        mut self,
+        body: &[u8],
+        targets: impl Iterator<Item = (S, N)>,
+        count: usize,
+        list: Option<&TargetList>,
+    ) -> Batch {
+        self.check_count(count + list.map_or(0, TargetList::len));
+        if count == 0 && list.is_some() {
+            self.refuse(Error::invalid("a fan-out to a list names at least one timeline"));
+        }
         if self.stamped && body.len() < ORIGIN_BYTES {
             self.refuse(Error::invalid("a stamped body begins with eight bytes for its origin"));
         }
@@ -160,12 +185,16 @@ impl Batch {
             stamped: self.stamped,
             lifetime_ms: self.lifetime_ms,
         });
-        self.tail.append((self.stamped, list.is_some()), self.lifetime_ms, targets.len());
+        self.tail.append((self.stamped, list.is_some()), self.lifetime_ms, count);
+        let before = self.targets.len();
         for (store, name) in targets {
-            let Some(timeline) = self.timeline(store, name) else { return self };
+            let Some(timeline) = self.timeline(store, name.as_ref()) else { return self };
             let name = place_of(&self.tail.timeline(timeline));
             let body = (self.bodies.len() - 1) as u32;
             self.targets.push(Target { store: timeline.store, name, hash: 0, body });
+        }
+        if self.targets.len() - before != count {
+            self.refuse(Error::invalid("an iterator of targets gave another number than it said"));
         }
         if let Some(list) = list {
             let (after, body) = (self.targets.len(), (self.bodies.len() - 1) as u32);
@@ -181,12 +210,12 @@ impl Batch {
     pub fn edit(
         mut self,
         store: impl Into<StoreKey>,
-        timeline: &[u8],
+        timeline: impl AsRef<[u8]>,
         sequence: Sequence,
-        body: &[u8],
+        body: impl AsRef<[u8]>,
     ) -> Batch {
-        match self.timeline(store, timeline) {
-            Some(timeline) => self.edit_in(timeline, sequence, body),
+        match self.timeline(store, timeline.as_ref()) {
+            Some(timeline) => self.edit_in(timeline, sequence, body.as_ref()),
             None => self,
         }
     }
@@ -199,9 +228,9 @@ impl Batch {
         mut self,
         of: BodyKey,
         stores: impl IntoIterator<Item = S>,
-        body: &[u8],
+        body: impl AsRef<[u8]>,
     ) -> Batch {
-        let Some(body) = self.body(body) else { return self };
+        let Some(body) = self.body(body.as_ref()) else { return self };
         for store in stores {
             let StoreKey { instance, id: store } = store.into();
             if of.instance != instance || *self.engine.get_or_insert(instance) != instance {
@@ -301,10 +330,10 @@ impl Batch {
     pub fn if_last_of(
         mut self,
         store: impl Into<StoreKey>,
-        timeline: &[u8],
+        timeline: impl AsRef<[u8]>,
         last: Sequence,
     ) -> Batch {
-        if let Some(timeline) = self.timeline(store, timeline) {
+        if let Some(timeline) = self.timeline(store, timeline.as_ref()) {
             self.bases.push((timeline.store, timeline.name.to_vec(), last));
         }
         self
@@ -325,16 +354,16 @@ impl Batch {
     /// appends and changes in the same order; durability, conditions and lifetimes may differ. An
     /// id is remembered only if its batch is committed.
     #[must_use]
-    pub fn id(self, id: &[u8]) -> Batch {
-        self.client_id(id, None)
+    pub fn id(self, id: impl AsRef<[u8]>) -> Batch {
+        self.client_id(id.as_ref(), None)
     }
 
     /// The same for an id that stands for these bytes, whatever else is in the batch: a retry may
     /// append to other timelines, with other bodies. The original receipt then contains only the
     /// sequence of the first append.
     #[must_use]
-    pub fn id_for(self, id: &[u8], what: &[u8]) -> Batch {
-        self.client_id(id, Some(stands_for(what)))
+    pub fn id_for(self, id: impl AsRef<[u8]>, what: impl AsRef<[u8]>) -> Batch {
+        self.client_id(id.as_ref(), Some(stands_for(what.as_ref())))
     }
 
     fn client_id(mut self, id: &[u8], stands_for: Option<IdHashes>) -> Batch {
@@ -525,7 +554,7 @@ mod tests {
     #[test]
     fn what_is_over_a_limit_is_refused_by_name() {
         let long_name =
-            prepare(Batch::new().append(STORE, &[b'n'; 256], b"x")).expect_err("too long");
+            prepare(Batch::new().append(STORE, [b'n'; 256], b"x")).expect_err("too long");
         assert!(long_name.to_string().contains("256 bytes, over the limit of 255"), "{long_name}");
         let big = vec![0; 1024 * 1024 + 1];
         assert!(matches!(

@@ -30,6 +30,10 @@ impl Known for Directory {
         if store == DROPPED.id { Err(Error::StoreDropped) } else { Ok(()) }
     }
 
+    fn store_name(&self, _: StoreId) -> String {
+        "rooms".to_string()
+    }
+
     fn end_of(&self, _: Key<'_>) -> Result<End> {
         Ok(End { last: 40, ..End::NEVER })
     }
@@ -264,7 +268,7 @@ fn a_refused_batch_takes_no_sequence_and_the_others_are_committed() {
         append(b"a").if_last(41),
     ]);
     assert_eq!(sequences(&outcomes), [Some(41), None, None, None, Some(42)]);
-    assert!(matches!(outcomes[1], Err(Error::LastSequence { last: 41 })));
+    assert!(matches!(outcomes[1], Err(Error::LastSequence { last: 41, .. })));
     assert!(matches!(outcomes[2], Err(Error::SequenceOrder { last: 41 })));
     assert!(matches!(outcomes[3], Err(Error::StoreDropped)));
     let steps = committer.steps();

@@ -20,7 +20,7 @@ fn before_a_merge(gates: &Gates) -> (Engine, Store) {
     let (engine, store) = gates.open();
     for number in 0..10 {
         store.append(b"x", format!("old {number}").as_bytes()).expect("appends");
-        store.append(b"most", &[b'~'; 500]).expect("appends");
+        store.append(b"most", [b'~'; 500]).expect("appends");
     }
     engine.flush().expect("flushes");
     gates.hold(COMPACT);

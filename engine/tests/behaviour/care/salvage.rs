@@ -134,7 +134,7 @@ fn an_older_edit_under_a_higher_number() -> Image {
     let (engine, store) = gates.open();
     let append_ten = |timeline: &[u8]| {
         for _ in 0..10 {
-            store.append(timeline, &[b'~'; 500]).expect("appends");
+            store.append(timeline, [b'~'; 500]).expect("appends");
         }
     };
     store.append(b"x", b"original").expect("appends");

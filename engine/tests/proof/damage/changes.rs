@@ -36,7 +36,7 @@ fn changed_in_the_log() -> (Image, Expected) {
             (0..12).flat_map(|timeline| sequences.clone().map(move |at| (timeline, at)))
         {
             let name = format!("t/{timeline}");
-            messages.append(name.as_bytes(), &body(timeline, sequence)).expect("appends");
+            messages.append(name.as_bytes(), body(timeline, sequence)).expect("appends");
             let (entries, last) = expected.entry(name).or_default();
             entries.push((sequence, body(timeline, sequence)));
             *last = sequence;

@@ -61,7 +61,7 @@ impl Outcome {
     fn of(result: strandline::Result<Receipt>) -> Outcome {
         match result {
             Ok(receipt) => Outcome::Receipt(receipt),
-            Err(Error::LastSequence { last }) => Outcome::LastSequence(last),
+            Err(Error::LastSequence { last, .. }) => Outcome::LastSequence(last),
             Err(Error::SequenceOrder { last }) => Outcome::SequenceOrder(last),
             Err(Error::IdConflict { sequence }) => Outcome::IdConflict(sequence),
             Err(Error::SequenceExhausted) => Outcome::Exhausted,
@@ -315,7 +315,7 @@ impl Twins {
         }
         batch = if_last.into_iter().fold(batch, Batch::if_last);
         batch = chosen.into_iter().fold(batch, Batch::sequence);
-        sending.id.into_iter().fold(batch, |batch, id| batch.id(&[id]))
+        sending.id.into_iter().fold(batch, |batch, id| batch.id([id]))
     }
 
     /// The map's outcome of a batch, and the batch's effect on the map.

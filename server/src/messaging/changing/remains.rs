@@ -46,13 +46,13 @@ fn a_message_of_which_only_copies_are_left_can_be_changed() {
             "room 3 edit last",
         ];
         assert_eq!(of_room, expected, "{mode:?}");
-        messaging.sync.trim(&names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
+        messaging.sync.trim(names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
         table.recall("room", 2);
         for user in ["bob", "carl"] {
-            messaging.sync.trim(&names::inbox(user.as_bytes()), Trim::Keep(0)).expect("trims");
+            messaging.sync.trim(names::inbox(user.as_bytes()), Trim::Keep(0)).expect("trims");
         }
         messaging.messages.trim(&own, Trim::Keep(0)).expect("trims");
-        messaging.sync.trim(&names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
+        messaging.sync.trim(names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
         assert!(
             matches!(messaging.recall(b"room", b"ann", 3), Err(Trouble::NoMessage)),
             "nothing is kept"
@@ -63,7 +63,7 @@ fn a_message_of_which_only_copies_are_left_can_be_changed() {
     table.send("room", "one");
     table.send("room", "two");
     table.edit("room", 2, "second");
-    table.messaging.messages.delete(&names::conversation(b"room"), &[1, 2]).expect("deletes");
+    table.messaging.messages.delete(names::conversation(b"room"), &[1, 2]).expect("deletes");
     assert!(matches!(table.messaging.recall(b"room", b"ann", 1), Err(Trouble::NoMessage)));
     table.recall("room", 2);
     assert!(
@@ -86,7 +86,7 @@ fn changes_are_refused_with_the_right_error_when_only_former_members_have_copies
     table.leave("room", "bob");
     table.leave("room", "ann");
     let messaging = &table.messaging;
-    messaging.messages.trim(&names::conversation(b"room"), Trim::Before(6)).expect("trims");
+    messaging.messages.trim(names::conversation(b"room"), Trim::Before(6)).expect("trims");
     for sequence in [1, 2] {
         let refused = messaging.recall(b"room", b"dora", sequence).expect_err("it is ann's");
         assert!(matches!(refused, Trouble::NotTheSender), "{sequence}: {refused}");
@@ -105,8 +105,8 @@ fn a_copy_of_a_former_member_is_found_when_no_record_names_the_member() {
     table.leave("room", "carl"); // 2
     table.join("room", "bob"); // 3
     let messaging = &table.messaging;
-    messaging.messages.trim(&names::conversation(b"room"), Trim::Before(4)).expect("trims");
-    messaging.sync.trim(&names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
+    messaging.messages.trim(names::conversation(b"room"), Trim::Before(4)).expect("trims");
+    messaging.sync.trim(names::inbox(b"ann"), Trim::Keep(0)).expect("trims");
     for is_cut_short in [false, true] {
         let refused = messaging.recall(b"room", b"bob", 1).expect_err("it is ann's");
         assert!(matches!(refused, Trouble::NotTheSender), "{refused}");
@@ -132,6 +132,6 @@ fn a_copy_shows_the_newest_body_when_only_its_author_who_left_has_it() {
     table.edit("room", 1, "first"); // 3
     table.leave("room", "ann"); // 4
     table.join("room", "bob"); // 5
-    table.messaging.messages.trim(&names::conversation(b"room"), Trim::Before(5)).expect("trims");
+    table.messaging.messages.trim(names::conversation(b"room"), Trim::Before(5)).expect("trims");
     assert_eq!(table.drain("bob", 1), ["room 1 message first", "room 2 leave ", "room 5 join "]);
 }

@@ -264,7 +264,7 @@ fn a_user_who_left_is_not_rebuilt_as_a_member_when_only_copies_show_it() {
     fixture.messaging.leave(b"room", &users("carl")).expect("leaves");
     fixture.messaging.join(b"room", &users("carl")).expect("joins");
     fixture.send("room", "ann", "two".into()).expect("sent");
-    fixture.messaging.messages.trim(&names::conversation(b"room"), Trim::Keep(1)).expect("trims");
+    fixture.messaging.messages.trim(names::conversation(b"room"), Trim::Keep(1)).expect("trims");
     let fixture = moved(&fixture, &["messages", "sync"]);
     fixture.messaging.rebuild(|_| ()).expect("rebuilds");
     assert_eq!(members(&fixture, "room"), ["ann", "carl"]);
@@ -314,8 +314,8 @@ fn a_user_who_came_back_is_rebuilt_as_a_member_when_only_a_message_shows_it() {
         fixture.messaging.join(b"room", &[user.into()]).expect("joins");
     }
     fixture.send("room", "bob", "here I am".into()).expect("bob is a member");
-    fixture.messaging.messages.trim(&names::conversation(b"room"), Trim::Keep(1)).expect("trims");
-    fixture.messaging.messages.append(&names::conversation(b"raw"), b"no event").expect("appends");
+    fixture.messaging.messages.trim(names::conversation(b"room"), Trim::Keep(1)).expect("trims");
+    fixture.messaging.messages.append(names::conversation(b"raw"), b"no event").expect("appends");
     let fixture = moved(&fixture, &["messages", "sync"]);
     fixture.messaging.rebuild(|_| ()).expect("a timeline that is no conversation's is passed over");
     assert!(members(&fixture, "room").contains(&"bob".into()));
