@@ -3,7 +3,7 @@
 //! The time of an entry with a shared body is kept with the body. If that cannot be read, the time
 //! is between those of the neighbours.
 
-use super::runs::{BlockAt, Entries, RunsOf};
+use super::runs::{BlockAt, RunEntries, RunsOf};
 use crate::error::Result;
 use crate::format::run::EntryContent;
 use crate::ids::{Sequence, TimeMs};
@@ -37,7 +37,7 @@ impl RunsOf<'_> {
         block_at: &BlockAt,
         sequence: Sequence,
     ) -> Result<(TimeMs, TimeMs)> {
-        let Entries { found, .. } = self.entries(block_at)?;
+        let RunEntries { found, .. } = self.entries(block_at)?;
         let at = found.partition_point(|(found, _)| *found < sequence);
         Ok((self.time_before(block_at, &found, at), self.time_behind(block_at, &found, at)?))
     }
@@ -110,7 +110,7 @@ impl RunsOf<'_> {
             if block_at.run.first_time_ms >= time_ms {
                 return Ok(Some(block_at.run.first));
             }
-            let Entries { found, damage, .. } = self.entries(&block_at)?;
+            let RunEntries { found, damage, .. } = self.entries(&block_at)?;
             if let Some((_, error)) = damage.as_ref().filter(|_| !around_damage) {
                 return Err(error.clone());
             }

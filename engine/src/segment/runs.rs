@@ -56,7 +56,7 @@ enum Position {
 }
 
 /// The entries of a block, as far as they can be read.
-pub(super) struct Entries {
+pub(super) struct RunEntries {
     block: Bytes,
     pub(super) found: Vec<(Sequence, EntryContent)>,
     /// The first hidden sequence, and the damage that hides it and the rest of the block.
@@ -120,7 +120,7 @@ impl<'a> RunsOf<'a> {
     /// first.
     pub fn last(&self) -> Result<Option<Sequence>> {
         let Some(block_at) = self.seek(|_, _| false)? else { return Ok(None) };
-        let Entries { found, .. } = self.entries(&block_at)?;
+        let RunEntries { found, .. } = self.entries(&block_at)?;
         Ok(found.last().map(|(sequence, _)| *sequence).or(Some(block_at.run.first)))
     }
 
@@ -282,7 +282,7 @@ impl<'a> RunsOf<'a> {
     ) -> Result<()> {
         let mut next = self.seek(|first, _| first > high)?;
         while let Some(block_at) = next {
-            let Entries { block, found, damage } = self.entries(&block_at)?;
+            let RunEntries { block, found, damage } = self.entries(&block_at)?;
             if let Some((from, error)) = damage {
                 let (last, to_ms) = self.reach(&block_at)?;
                 if !out.offer_lost(
@@ -309,8 +309,8 @@ impl<'a> RunsOf<'a> {
     }
 
     /// The entries of a block, and the damage that hides the rest of them.
-    pub(super) fn entries(&self, block_at: &BlockAt) -> Result<Entries> {
-        let mut entries = Entries { block: Bytes::new(), found: Vec::new(), damage: None };
+    pub(super) fn entries(&self, block_at: &BlockAt) -> Result<RunEntries> {
+        let mut entries = RunEntries { block: Bytes::new(), found: Vec::new(), damage: None };
         if let Err(error) = self.fill(block_at, &mut entries) {
             if !error.is_damage() {
                 return Err(error);
@@ -322,7 +322,7 @@ impl<'a> RunsOf<'a> {
         Ok(entries)
     }
 
-    fn fill(&self, block_at: &BlockAt, entries: &mut Entries) -> Result<()> {
+    fn fill(&self, block_at: &BlockAt, entries: &mut RunEntries) -> Result<()> {
         entries.block = self.block(block_at)?;
         let mut run = self.run_in(block_at, &entries.block)?;
         entries.found.reserve((run.remaining() as usize).min(entries.block.len()));

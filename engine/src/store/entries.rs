@@ -32,10 +32,10 @@ const PAGE_BYTES: u64 = 256 * 1024;
 /// by [`Store::entries`].
 ///
 /// Entries are read when they are needed, in pages of 16 entries at first and at most 256, and of
-/// 256 KiB of bodies, so an iterator that is dropped early has read little. It ends at the entry that was the newest at
-/// its first read; entries that are trimmed, deleted or expire before they are read are left out,
-/// and an edited one is shown as it is when it is read. To see one moment, iterate over a
-/// [store as of a snapshot](Store::at).
+/// 256 KiB of bodies, so an iterator that is dropped early has read little. It ends at the entry
+/// that was the newest at its first read; entries that are trimmed, deleted or expire before they
+/// are read are left out, and an edited one is shown as it is when it is read. To see one moment,
+/// iterate over a [store as of a snapshot](Store::at).
 ///
 /// After an error it returns `None`.
 #[derive(Debug)]

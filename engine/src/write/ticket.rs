@@ -81,11 +81,11 @@ impl Fill {
 /// Resolves when its batch is durable and visible to every reader, or has failed as a whole.
 /// Dropping it does not undo the batch.
 ///
-/// [`Ticket::wait`] blocks a plain thread, and [`Ticket::try_wait`] only looks. As a future, it wakes its waker on the engine's wake
-/// thread, where a waker may do anything: append, wait, close the engine, or drop its last handle.
-/// A waker that blocks delays other wakers and the stop of the engine, but no append; a waker that
-/// panics affects nothing else. With [`Wakers::Short`](crate::Wakers::Short), the thread that
-/// committed may wake it.
+/// [`Ticket::wait`] blocks a plain thread, and [`Ticket::try_wait`] only looks. As a future, it
+/// wakes its waker on the engine's wake thread, where a waker may do anything: append, wait, close
+/// the engine, or drop its last handle. A waker that blocks delays other wakers and the stop of the
+/// engine, but no append; a waker that panics affects nothing else. With
+/// [`Wakers::Short`](crate::Wakers::Short), the thread that committed may wake it.
 #[must_use = "a batch is committed only when its ticket says so"]
 pub struct Ticket {
     fill: Arc<Fill>,
@@ -111,8 +111,8 @@ impl Ticket {
         self.fill.state.lock().outcome(self.place)
     }
 
-    /// [`Ticket::wait`] for a thread that commits the group itself if nobody else does: `lead` is called
-    /// with the group before each wait. After it has taken the role, the group is committed.
+    /// [`Ticket::wait`] for a thread that commits the group itself if nobody else does: `lead` is
+    /// called with the group before each wait. After it has taken the role, the group is committed.
     pub(crate) fn wait_or_lead(self, lead: impl Fn(&Arc<Fill>)) -> Result<Receipt> {
         loop {
             lead(&self.fill);

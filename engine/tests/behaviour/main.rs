@@ -16,6 +16,7 @@ mod decided;
 #[path = "../disks/mod.rs"]
 mod disks;
 mod entries;
+mod examples;
 mod expire;
 mod first_stores;
 mod full_disk;

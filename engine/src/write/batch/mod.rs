@@ -8,6 +8,7 @@
 //!
 //! This folder does not know the log's files, or the content of any timeline.
 
+mod checks;
 mod identity;
 mod list;
 mod prepared;
@@ -25,7 +26,7 @@ use crate::format::wal::{ORIGIN_BYTES, TailWriter};
 use crate::ids::{
     BODIES, BodyKey, Instance, MAX_ID_BYTES, Sequence, StoreId, StoreKey, TimelineRef,
 };
-use crate::timeline::{Floor, check_name};
+use crate::timeline::Floor;
 use identity::Content;
 pub(crate) use identity::{original, remembered, stands_for};
 pub(crate) use list::Listed;
@@ -34,7 +35,7 @@ pub(crate) use prepared::{
     AppendedBody, Basis, Change, ChangeKind, Conditions, Few, Prepared, Target,
 };
 
-use crate::options::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_BODY_BYTES, Options};
+use crate::options::{MAX_BODY_BYTES, Options};
 
 /// The meaning of a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -374,58 +375,6 @@ impl Batch {
         self
     }
 
-    fn body(&mut self, body: &[u8]) -> Option<Range<usize>> {
-        if body.len() > MAX_BODY_BYTES {
-            self.refuse(Error::TooLarge {
-                what: "a body",
-                actual: body.len(),
-                limit: MAX_BODY_BYTES,
-            });
-            return None;
-        }
-        Some(self.tail.body(body))
-    }
-
-    /// A timeline that the batch names, unless there is an error in it or in the batch.
-    fn timeline<'a>(
-        &mut self,
-        store: impl Into<StoreKey>,
-        name: &'a [u8],
-    ) -> Option<TimelineRef<'a>> {
-        let StoreKey { instance, id: store } = store.into();
-        if *self.engine.get_or_insert(instance) != instance {
-            self.refuse(Error::invalid(
-                "a batch is committed by one engine, but its stores belong to several: make a \
-                 batch for each",
-            ));
-        }
-        if let Err(error) = check_name(name) {
-            self.refuse(error);
-        }
-        self.wrong.is_none().then_some(TimelineRef { store, name })
-    }
-
-    /// Refuses the batch if it has too many operations with `more` of them.
-    fn check_count(&mut self, more: usize) {
-        let actual = self.operations() + more;
-        if actual > MAX_BATCH_OPERATIONS {
-            self.refuse(Error::TooManyOperations { actual, limit: MAX_BATCH_OPERATIONS });
-        }
-    }
-
-    fn check_size(&mut self) {
-        self.check_count(0);
-        let listed = self.list.as_ref().map_or(0, |listed| listed.list.bytes().len());
-        let actual = self.tail.byte_count() + listed;
-        if actual > MAX_BATCH_BYTES {
-            self.refuse(Error::TooLarge { what: "a batch", actual, limit: MAX_BATCH_BYTES });
-        }
-    }
-
-    fn refuse(&mut self, error: Error) {
-        self.wrong.get_or_insert(error);
-    }
-
     /// The batch in the form that the committer of this engine uses: encoded, with a checksum,
     /// its names hashed.
     pub(crate) fn prepare(
@@ -523,6 +472,7 @@ fn place_of(range: &Range<usize>) -> Range<u32> {
 mod tests {
     use super::*;
     use crate::format::wal::decode_tail;
+    use crate::options::MAX_BATCH_OPERATIONS;
 
     const HERE: Instance = Instance(7);
     const STORE: StoreKey = StoreKey { instance: HERE, id: StoreId(1) };
