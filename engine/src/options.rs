@@ -154,6 +154,12 @@ pub(crate) const MAX_SEALED: usize = 2;
 impl Options {
     /// Refuses values that no engine can be opened with.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.memory_budget_bytes == 0 || self.wal_file_bytes == 0 {
+            return Err(Error::invalid(
+                "memory_budget_bytes and wal_file_bytes are sizes above 0: less than 1 MiB and 64 \
+                 KiB make an engine slow",
+            ));
+        }
         if self.max_body_bytes > MAX_BODY_BYTES {
             let what = format!(
                 "max_body_bytes is {}, over the cap of {MAX_BODY_BYTES}",
@@ -221,6 +227,17 @@ pub(crate) fn check_store_names<'a>(names: impl Iterator<Item = &'a str>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_nothing_are_refused() {
+        for options in [
+            Options { memory_budget_bytes: 0, ..Options::default() },
+            Options { wal_file_bytes: 0, ..Options::default() },
+        ] {
+            assert!(matches!(options.check(), Err(Error::Invalid { .. })));
+        }
+        assert!(Options { memory_budget_bytes: 1, ..Options::default() }.check().is_ok());
+    }
 
     #[test]
     fn a_budget_without_end_asks_for_no_more_room_than_a_large_memtable() {

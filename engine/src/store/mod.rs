@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use entries::Entries;
 
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{BodyKey, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
 use crate::read::list;
 use crate::read::{Reading, page};
@@ -30,7 +30,8 @@ use crate::write::change::{self, Trim};
 ///
 /// After a store was [dropped](crate::Engine::drop_store), each of its reads and writes returns
 /// [`Error::StoreDropped`], even if a store with the same name was created again: that is a
-/// different store.
+/// different store. After the engine was closed, each returns [`Error::Closed`]: another engine may
+/// have written to the directory since.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) running: Arc<Running>,
@@ -100,6 +101,9 @@ impl Store {
 
     /// The moment that reads show.
     fn moment(&self) -> Result<Moment> {
+        if self.running.state.is_closing() {
+            return Err(Error::Closed { what: "the engine is closed: nothing can be read" });
+        }
         let moment = match &self.at {
             Some(held) => held.moment()?,
             None => self.running.state.view.moment(),

@@ -222,6 +222,15 @@ fn an_error_says_what_its_caller_can_do() {
     assert_eq!(messages.append("", "x").expect_err("no name").kind(), ErrorKind::Invalid);
     engine.close().expect("closes");
     assert_eq!(messages.append("t", "x").expect_err("closed").kind(), ErrorKind::Ended);
+    // Another engine may write there now: what this one has is not what the directory has.
+    for refused in [
+        messages.end("t").map(drop),
+        messages.latest("t", 1).map(drop),
+        messages.entries("t", ..).next().expect("an error").map(drop),
+        messages.list("", None, 1).map(drop),
+    ] {
+        assert!(matches!(refused, Err(Error::Closed { .. })), "{refused:?}");
+    }
     drop((engine, messages));
     let engine = Engine::open(dir.path(), Options { read_only: true, ..small() }).expect("opens");
     let messages = engine.store("messages").expect("m");
