@@ -1,7 +1,7 @@
 //! Keys: `<store>:<name>`. The first colon ends the store's name; the name may have any bytes.
 
 use bytes::Bytes;
-use strandline::{Engine, MAX_NAME_BYTES, Store};
+use strandline::{Engine, MAX_NAME_BYTES, Store, StoreKey};
 
 use crate::refusal::{Refusal, is_store_name};
 
@@ -20,14 +20,10 @@ impl Key {
     /// Finds the store of a key. The errors are, in this order: `ERR` for a key without a name,
     /// `NOSTORE` for an unknown store, `TOOBIG` for a long name.
     pub fn find(engine: &Engine, bytes: &Bytes) -> Result<Key, Refusal> {
-        let (store, name) = split(bytes)
-            .filter(|(_, name)| !name.is_empty())
-            .ok_or_else(|| Refusal::usage("a key is <store>:<name>"))?;
+        let (store, name) = parts(bytes)?;
         let name_at = bytes.len() - name.len();
         let found = find_store(engine, store)?;
-        if name.len() > MAX_NAME_BYTES {
-            return Err(Refusal::too_big("a timeline's name", MAX_NAME_BYTES));
-        }
+        check_length(name)?;
         Ok(Key { store: found, bytes: bytes.clone(), name_at })
     }
 
@@ -52,6 +48,39 @@ impl Key {
     pub fn detached(self) -> Key {
         Key { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
     }
+}
+
+/// The stores and names of many keys, with the errors of [`Key::find`] for each. Neighbours of one
+/// store look for it once.
+pub fn targets<'k>(
+    engine: &Engine,
+    keys: &'k [Bytes],
+) -> Result<Vec<(StoreKey, &'k [u8])>, Refusal> {
+    let mut targets = Vec::with_capacity(keys.len());
+    let mut last: Option<(&[u8], StoreKey)> = None;
+    for key in keys {
+        let (store, name) = parts(key)?;
+        let found = match last {
+            Some((same, found)) if same == store => found,
+            _ => (&find_store(engine, store)?).into(),
+        };
+        last = Some((store, found));
+        check_length(name)?;
+        targets.push((found, name));
+    }
+    Ok(targets)
+}
+
+fn parts(key: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+    let found = split(key).filter(|(_, name)| !name.is_empty());
+    found.ok_or_else(|| Refusal::usage("a key is <store>:<name>"))
+}
+
+fn check_length(name: &[u8]) -> Result<(), Refusal> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(Refusal::too_big("a timeline's name", MAX_NAME_BYTES));
+    }
+    Ok(())
 }
 
 /// The parts before and after the first colon.

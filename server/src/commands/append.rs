@@ -9,7 +9,7 @@ use strandline::{Batch, Durability, Sequence, TargetList};
 
 use super::arguments::{check_body, counted, durability, integer, options, positive};
 use super::row::{Class, Command, Context, Prepared, Run, Write};
-use crate::key::Key;
+use crate::key::{self, Key};
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -87,16 +87,12 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refus
     let mut wishes = Wishes::default();
     options(rest, |word, value| wishes.take(word, value))?;
     check_body(body, &context.shared.limits)?;
-    let keys: Vec<Key> = names
-        .iter()
-        .map(|name| Key::find(&context.shared.engine, name))
-        .collect::<Result<_, _>>()?;
-    let mut targets = keys.iter().map(|key| (&key.store, key.name()));
-    let batch = if keys.len() > TargetList::PAYS_FROM {
+    let targets = key::targets(&context.shared.engine, names)?;
+    let batch = if targets.len() > TargetList::PAYS_FROM {
         // Made for each call, but written to the log once for all calls with the same keys.
-        let first: Vec<_> = targets.by_ref().take(1).collect();
-        let list = context.shared.engine.target_list(targets)?;
-        wishes.batch().fan_out_to_list(body, first, &list)
+        let (first, others) = targets.split_at(1);
+        let list = context.shared.engine.target_list(others.iter().copied())?;
+        wishes.batch().fan_out_to_list(body, first.iter().copied(), &list)
     } else {
         wishes.batch().fan_out(body, targets)
     };
