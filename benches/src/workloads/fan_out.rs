@@ -66,10 +66,8 @@ pub fn w3(settings: &Settings, shape: &Shape) -> Result<Vec<Table>> {
     for &count in &shape.members {
         let groups = many_groups(shape.groups, count);
         for case in CASES {
-            let workload = GroupMessages {
-                last_sequence: shape.last_sequence,
-                ..GroupMessages::new(settings, &bodies, &groups, count, case)
-            };
+            let counts = (count, shape.last_sequence);
+            let workload = GroupMessages::new(settings, &bodies, &groups, counts, case);
             tables.push(alternate(settings, &workload)?);
         }
     }
@@ -92,7 +90,7 @@ impl<'d> GroupMessages<'d> {
         settings: &Settings,
         bodies: &'d Bodies,
         groups: &'d [Vec<u32>],
-        members: usize,
+        (members, last_sequence): (usize, u64),
         case: Case,
     ) -> GroupMessages<'d> {
         let full = match case.durability {
@@ -105,7 +103,7 @@ impl<'d> GroupMessages<'d> {
                 .map(|writer| fan_outs(bodies, groups, messages / writers, writer, writers as u32))
                 .collect()
         };
-        GroupMessages { members, case, last_sequence: 0, alone: of(1), apart: of(case.in_flight) }
+        GroupMessages { members, case, last_sequence, alone: of(1), apart: of(case.in_flight) }
     }
 }
 

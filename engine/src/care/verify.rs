@@ -278,7 +278,7 @@ impl SegmentCheck<'_> {
                 Err(error) if error.is_shortage() => return Err(error),
                 Err(error) => {
                     is_whole = false;
-                    let timeline = Some((store_name(self.state, record.store), name.clone()));
+                    let timeline = Some((self.state.store_name(record.store), name.clone()));
                     let sequences =
                         Some((entry.first, entry.end.last)).filter(|(first, last)| first <= last);
                     self.out.add(Finding { timeline, sequences, ..Finding::new(&error) });
@@ -334,14 +334,6 @@ fn ids(segment: &Arc<Segment>) -> Result<()> {
     }
 }
 
-fn store_name(state: &State, id: StoreId) -> String {
-    let stores = state.stores.read();
-    stores
-        .iter()
-        .find(|store| store.id == id)
-        .map_or_else(|| format!("store {}", id.0), |store| store.name.clone())
-}
-
 /// Merges the segments of a store by name, oldest first: each timeline's parts must follow one
 /// another.
 fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
@@ -365,7 +357,7 @@ fn order(state: &State, view: &View, store: StoreId, out: &mut Verification) {
                 let error = scan
                     .segment()
                     .contradicted("the timeline does not continue after an older segment");
-                let timeline = Some((store_name(state, store), name.clone()));
+                let timeline = Some((state.store_name(store), name.clone()));
                 let sequences = Some((older.first, entry.end.last));
                 out.add(Finding { timeline, sequences, ..Finding::new(&error) });
             }

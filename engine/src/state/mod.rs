@@ -147,6 +147,13 @@ impl State {
         view.segments.add(known);
     }
 
+    /// The name of a store, for messages; if it was dropped, its number.
+    pub fn store_name(&self, store: StoreId) -> String {
+        let stores = self.stores.read();
+        let known = stores.iter().find(|known| known.id == store);
+        known.map_or_else(|| format!("store {}", store.0), |known| known.name.clone())
+    }
+
     /// The number of copies of the files of a store's new segments.
     pub fn copies(&self, store: StoreId) -> Copies {
         self.stores

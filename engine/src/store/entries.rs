@@ -63,7 +63,7 @@ impl Entries {
         Entries {
             store,
             timeline: timeline.to_vec(),
-            low: low.max(1),
+            low,
             high,
             ahead: VecDeque::new(),
             behind: VecDeque::new(),
@@ -90,7 +90,7 @@ impl Entries {
         } else {
             self.store.range(&self.timeline, self.low..=self.high, limit)?
         };
-        // What is appended later is not part of this iteration.
+        // Entries that are appended later do not belong to this iteration.
         self.high = self.high.min(page.last);
         if descending {
             self.high = page.next.saturating_sub(1).min(self.high);

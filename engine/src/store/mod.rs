@@ -61,8 +61,7 @@ impl Store {
 
     /// The TTL of entries in milliseconds; 0: no limit.
     pub fn ttl_ms(&self) -> u64 {
-        let stores = self.running.state.stores.read();
-        stores.iter().find(|store| store.id == self.id).map_or(0, |store| store.ttl_ms)
+        self.running.state.ttl_ms(self.id)
     }
 
     /// The epoch that the sequences of its timelines belong to: the history as 16 hex digits, and,
@@ -81,8 +80,6 @@ impl Store {
     /// Appends one body and waits until it is durable. For many, use
     /// [`Engine::submit`](crate::Engine::submit).
     pub fn append(&self, timeline: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> Result<Sequence> {
-        let timeline = timeline.as_ref();
-        let body = body.as_ref();
         let batch = Batch::new().append(self, timeline, body);
         Ok(self.running.commit(batch)?.sequences[0])
     }
@@ -117,8 +114,12 @@ impl Store {
         Ok(TimelineRef { store: self.id, name })
     }
 
-    fn read<T>(&self, timeline: &[u8], read: impl FnOnce(Reading<'_>) -> Result<T>) -> Result<T> {
-        let timeline = self.timeline(timeline)?;
+    fn read<T>(
+        &self,
+        timeline: impl AsRef<[u8]>,
+        read: impl FnOnce(Reading<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let timeline = self.timeline(timeline.as_ref())?;
         let state = &self.running.state;
         let moment = self.moment()?;
         read(Reading::new(state, &moment, state.key(timeline)))
@@ -126,10 +127,15 @@ impl Store {
 
     /// Runs a change. A change first counts the entries that it reads: if the store was dropped
     /// meanwhile, that count is meaningless, and the result is an error.
-    fn change<T>(&self, change: impl FnOnce(&State, &CommitPipeline) -> Result<T>) -> Result<T> {
+    fn change<T>(
+        &self,
+        timeline: impl AsRef<[u8]>,
+        change: impl FnOnce(&State, &CommitPipeline, TimelineRef<'_>) -> Result<T>,
+    ) -> Result<T> {
         self.running.check_writable()?;
         let state = &self.running.state;
-        let changed = change(state, &self.running.pipeline)?;
+        let timeline = self.timeline(timeline.as_ref())?;
+        let changed = change(state, &self.running.pipeline, timeline)?;
         state.check_store(self.id)?;
         Ok(changed)
     }
@@ -137,16 +143,16 @@ impl Store {
     /// Removes the start of a timeline. Returns the number of readable entries removed. Readers
     /// with a cursor below that get the verdict [`Verdict::Trimmed`](crate::Verdict::Trimmed).
     pub fn trim(&self, timeline: impl AsRef<[u8]>, trim: Trim) -> Result<u64> {
-        let timeline = timeline.as_ref();
-        self.change(|state, pipeline| change::trim(state, pipeline, self.timeline(timeline)?, trim))
+        self.change(timeline, |state, pipeline, timeline| {
+            change::trim(state, pipeline, timeline, trim)
+        })
     }
 
     /// Removes single entries. Returns the number of entries removed: those that were readable, and
     /// those lost to damage. A removed entry leaves a hole, not a loss.
     pub fn delete(&self, timeline: impl AsRef<[u8]>, sequences: &[Sequence]) -> Result<u64> {
-        let timeline = timeline.as_ref();
-        self.change(|state, pipeline| {
-            change::delete(state, pipeline, self.timeline(timeline)?, sequences)
+        self.change(timeline, |state, pipeline, timeline| {
+            change::delete(state, pipeline, timeline, sequences)
         })
     }
 
@@ -158,23 +164,19 @@ impl Store {
         sequence: Sequence,
         body: impl AsRef<[u8]>,
     ) -> Result<bool> {
-        let timeline = timeline.as_ref();
-        let body = body.as_ref();
-        self.change(|state, pipeline| {
-            change::edit(state, pipeline, self.timeline(timeline)?, sequence, body)
+        self.change(timeline, |state, pipeline, timeline| {
+            change::edit(state, pipeline, timeline, sequence, body.as_ref())
         })
     }
 
     /// Removes all entries. False if there was no readable entry. The sequences of the timeline
     /// continue.
     pub fn drop_timeline(&self, timeline: impl AsRef<[u8]>) -> Result<bool> {
-        let timeline = timeline.as_ref();
         Ok(self.trim(timeline, Trim::Keep(0))? > 0)
     }
 
     /// The entry with a sequence, if it is readable.
     pub fn get(&self, timeline: impl AsRef<[u8]>, sequence: Sequence) -> Result<Option<Entry>> {
-        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.get(sequence))
     }
 
@@ -187,7 +189,6 @@ impl Store {
         timeline: impl AsRef<[u8]>,
         sequence: Sequence,
     ) -> Result<Option<BodyKey>> {
-        let timeline = timeline.as_ref();
         let place = self.read(timeline, |reading| reading.around_damage(true).body_of(sequence))?;
         let instance = self.running.state.instance;
         Ok(place.map(|place| BodyKey { instance, place }))
@@ -214,14 +215,12 @@ impl Store {
         timeline: impl AsRef<[u8]>,
         bounds: impl RangeBounds<Sequence>,
     ) -> Entries {
-        let timeline = timeline.as_ref();
         let bounds = page::bounds(bounds.start_bound(), bounds.end_bound());
-        Entries::new(self.clone(), timeline, bounds)
+        Entries::new(self.clone(), timeline.as_ref(), bounds)
     }
 
     /// The newest `count` entries, the newest first.
     pub fn latest(&self, timeline: impl AsRef<[u8]>, count: usize) -> Result<Page> {
-        let timeline = timeline.as_ref();
         self.range_back(timeline, .., Limit::entries(count))
     }
 
@@ -232,7 +231,6 @@ impl Store {
         bounds: impl RangeBounds<Sequence>,
         limit: Limit,
     ) -> Result<Page> {
-        let timeline = timeline.as_ref();
         self.range_in(timeline, bounds, limit, false)
     }
 
@@ -243,13 +241,12 @@ impl Store {
         bounds: impl RangeBounds<Sequence>,
         limit: Limit,
     ) -> Result<Page> {
-        let timeline = timeline.as_ref();
         self.range_in(timeline, bounds, limit, true)
     }
 
     fn range_in(
         &self,
-        timeline: &[u8],
+        timeline: impl AsRef<[u8]>,
         bounds: impl RangeBounds<Sequence>,
         limit: Limit,
         descending: bool,
@@ -261,7 +258,6 @@ impl Store {
     /// Whether a read of a timeline from a sequence on is answered from memory, so that it does not
     /// wait for the disk.
     pub fn is_in_memory(&self, timeline: impl AsRef<[u8]>, from: Sequence) -> Result<bool> {
-        let timeline = timeline.as_ref();
         self.read(timeline, |reading| {
             for memtable in reading.view.memtables() {
                 let Some(slot) = memtable.find(reading.key) else { continue };
@@ -288,26 +284,22 @@ impl Store {
         cursor: Sequence,
         limit: Limit,
     ) -> Result<Page> {
-        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.after(cursor, limit))
     }
 
     /// The newest readable entry.
     pub fn last(&self, timeline: impl AsRef<[u8]>) -> Result<Option<Entry>> {
-        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.last())
     }
 
     /// The highest sequence ever given and its time; zeros if the timeline was never written.
     pub fn end(&self, timeline: impl AsRef<[u8]>) -> Result<(Sequence, TimeMs)> {
-        let timeline = timeline.as_ref();
         let end = self.read(timeline, |reading| reading.end())?;
         Ok((end.last, end.last_time_ms))
     }
 
     /// Whether [`Store::end`] does not wait for the disk.
     pub fn is_end_in_memory(&self, timeline: impl AsRef<[u8]>) -> Result<bool> {
-        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.is_end_near())
     }
 
@@ -319,27 +311,23 @@ impl Store {
         id: impl AsRef<[u8]>,
         what: impl AsRef<[u8]>,
     ) -> Result<Option<Receipt>> {
-        let timeline = timeline.as_ref();
-        let id = id.as_ref();
-        let what = what.as_ref();
         let state = &self.running.state;
-        let found = self.read(timeline, |reading| reading.id(id, state.remembered_from_ms()))?;
+        let found =
+            self.read(timeline, |reading| reading.id(id.as_ref(), state.remembered_from_ms()))?;
         match found.filter(|found| state.remembers(found.start_ms)) {
-            Some(found) => original(&found, stands_for(what)).map(Some),
+            Some(found) => original(&found, stands_for(what.as_ref())).map(Some),
             None => Ok(None),
         }
     }
 
     /// Facts of the whole timeline.
     pub fn info(&self, timeline: impl AsRef<[u8]>) -> Result<Info> {
-        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.info())
     }
 
     /// The lowest readable sequence with this time (Unix ms) or a later one; `last + 1` if there is
     /// none.
     pub fn sequence_at(&self, timeline: impl AsRef<[u8]>, time_ms: TimeMs) -> Result<Sequence> {
-        let timeline = timeline.as_ref();
         self.read(timeline, |reading| reading.sequence_at(time_ms))
     }
 
@@ -351,9 +339,8 @@ impl Store {
         after: Option<&[u8]>,
         count: usize,
     ) -> Result<Vec<Vec<u8>>> {
-        let prefix = prefix.as_ref();
         let state = &self.running.state;
         let moment = self.moment()?;
-        list::list(state, &moment, self.id, prefix, after, count)
+        list::list(state, &moment, self.id, prefix.as_ref(), after, count)
     }
 }

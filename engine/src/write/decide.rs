@@ -52,11 +52,7 @@ impl Known for State {
     }
 
     fn store_name(&self, store: StoreId) -> String {
-        let stores = self.stores.read();
-        stores
-            .iter()
-            .find(|known| known.id == store)
-            .map_or_else(String::new, |known| known.name.clone())
+        State::store_name(self, store)
     }
 
     fn end_of(&self, key: Key<'_>) -> Result<End> {

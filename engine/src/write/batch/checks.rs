@@ -1,4 +1,4 @@
-//! What a batch refuses while it is filled: the first error is reported when it is submitted.
+//! The checks of a batch while it is filled: its first error is reported when it is submitted.
 //!
 //! This file does not know how an operation is encoded.
 
