@@ -305,7 +305,7 @@ impl SegmentCheck<'_> {
 
 /// Checks one timeline; returns the number of entries in its runs.
 fn timeline(segment: &Segment, name: &[u8], entry: &TimelineEntry) -> Result<u64> {
-    if segment.find(name)?.as_ref() != Some(entry) {
+    if segment.find_once(name)?.as_ref() != Some(entry) {
         return Err(segment.contradicted("the tables of the index do not lead to the timeline"));
     }
     if !segment.record().has_data() {

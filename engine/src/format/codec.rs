@@ -97,14 +97,18 @@ impl<'a> Reader<'a> {
     /// A varint that fits 64 bits, in its shortest form: each number has one encoding.
     #[inline]
     pub fn varint(&mut self) -> Option<u64> {
-        // Nearly all numbers in a block are below 128.
-        if let [first, rest @ ..] = self.rest
-            && *first < 0x80
-        {
-            self.rest = rest;
-            return Some(u64::from(*first));
+        // Nearly all numbers in a block have one or two bytes.
+        match self.rest {
+            [first, rest @ ..] if *first < 0x80 => {
+                self.rest = rest;
+                Some(u64::from(*first))
+            }
+            [first, second @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Some(u64::from(*first & 0x7F) | u64::from(*second) << 7)
+            }
+            _ => self.long_varint(),
         }
-        self.long_varint()
     }
 
     fn long_varint(&mut self) -> Option<u64> {

@@ -192,6 +192,16 @@ pub enum RunBlocks {
     Table(BlockRef),
 }
 
+impl RunBlocks {
+    /// The size of the list in memory, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            RunBlocks::Listed(blocks) => size_of_val(blocks.as_slice()),
+            RunBlocks::Table(_) => 0,
+        }
+    }
+}
+
 impl Default for RunBlocks {
     fn default() -> RunBlocks {
         RunBlocks::Listed(Vec::new())

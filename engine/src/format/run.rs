@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!  runs block   := run × n
-//!  run          := name, first sequence, first time, count, length of entries, entries
-//!  entry        := (length << 2 | own expiry << 1), time − time of the entry before,
-//!                  [expiry − start], body
+//!  run          := 0, name, first sequence, first time, count, length of heads, heads,
+//!                  length of bodies, bodies
+//!                | name, first sequence, first time, count, length, (head, body) × count
+//!                                                   ; up to version 5
+//!  head         := (length << 2 | own expiry << 1), time − time of the entry before,
+//!                  [expiry − start]                 ; a body of this length in the run
 //!                | (step << 1 | 1)                  ; the shared body whose number is step − 1
 //!                                                   ; after the last shared one of this run
-//!                | escape, entry
+//!                | escape, head
 //!  escape       := 1, n                             ; n sequences that were never given
 //!                | 1, 0, 0, start                   ; the entry's lifetime began at start, not
 //!                                                   ; at its time
@@ -25,8 +28,9 @@
 //! ```
 //!
 //! All numbers are varints. A run contains its timeline's name, so that blocks can be read without
-//! an index. The time and the expiry of a shared body are stored with the body: one more receiver
-//! costs one or two bytes.
+//! an index. Heads are beside each other: a reader that looks for one entry, or for the last ones,
+//! passes over the others without a look at their bodies. The time and the expiry of a shared body
+//! are stored with the body: one more receiver costs one or two bytes.
 
 use std::ops::Range;
 
@@ -35,6 +39,10 @@ use super::slots::{Slots, SlotsWriter};
 pub use crate::ids::CommitPlace;
 use crate::ids::{Sequence, TimeMs};
 pub use crate::timeline::Times;
+
+/// The first byte of a run whose heads are before all of its bodies. In a run of an earlier version
+/// it is the length of a name, which is never empty.
+const HEADS_FIRST: u8 = 0;
 
 /// The meaning of an escape before an entry.
 const OWN_START: u64 = 0;
@@ -75,7 +83,8 @@ pub struct RunWriter {
     shared: u32,
     place: u64,
     count: u64,
-    entries: Vec<u8>,
+    heads: Vec<u8>,
+    bodies: Vec<u8>,
 }
 
 impl RunWriter {
@@ -89,13 +98,14 @@ impl RunWriter {
             shared: 0,
             place: 0,
             count: 0,
-            entries: Vec::new(),
+            heads: Vec::new(),
+            bodies: Vec::new(),
         }
     }
 
     /// The number of bytes so far.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.heads.len() + self.bodies.len()
     }
 
     /// Whether there is no entry yet.
@@ -105,13 +115,13 @@ impl RunWriter {
 
     fn step_over(&mut self, sequence: Sequence, own_start_ms: Option<TimeMs>) {
         if sequence > self.next {
-            put_varint(&mut self.entries, 1);
-            put_varint(&mut self.entries, sequence - self.next);
+            put_varint(&mut self.heads, 1);
+            put_varint(&mut self.heads, sequence - self.next);
         }
         if let Some(start_ms) = own_start_ms {
             [1, 0, OWN_START, start_ms]
                 .into_iter()
-                .for_each(|number| put_varint(&mut self.entries, number));
+                .for_each(|number| put_varint(&mut self.heads, number));
         }
         self.next = sequence;
     }
@@ -127,7 +137,7 @@ impl RunWriter {
         self.step_over(sequence, None);
         // When parts of several segments are merged, places may decrease.
         let step = place.0.wrapping_sub(self.place);
-        [1, 0, PLACE, step].into_iter().for_each(|number| put_varint(&mut self.entries, number));
+        [1, 0, PLACE, step].into_iter().for_each(|number| put_varint(&mut self.heads, number));
         self.place = place.0;
     }
 
@@ -136,37 +146,40 @@ impl RunWriter {
         let Times { time_ms, expire_at_ms, .. } = times;
         self.step_to(sequence, times.own_start_ms());
         let own_expiry = expire_at_ms != 0;
-        put_varint(&mut self.entries, (body.len() as u64) << 2 | u64::from(own_expiry) << 1);
-        put_varint(&mut self.entries, time_ms.saturating_sub(self.time_ms));
+        put_varint(&mut self.heads, (body.len() as u64) << 2 | u64::from(own_expiry) << 1);
+        put_varint(&mut self.heads, time_ms.saturating_sub(self.time_ms));
         self.time_ms = self.time_ms.max(time_ms);
         if own_expiry {
-            put_varint(&mut self.entries, expire_at_ms.saturating_sub(times.start_ms));
+            put_varint(&mut self.heads, expire_at_ms.saturating_sub(times.start_ms));
         }
-        self.entries.extend_from_slice(body);
+        self.bodies.extend_from_slice(body);
     }
 
     /// Adds an entry that was edited: its body is in a younger segment.
     pub fn elsewhere(&mut self, sequence: Sequence, times: Times) {
         self.step_over(sequence, None);
-        [1, 0, ELSEWHERE].into_iter().for_each(|number| put_varint(&mut self.entries, number));
+        [1, 0, ELSEWHERE].into_iter().for_each(|number| put_varint(&mut self.heads, number));
         self.inline(sequence, times, &[]);
     }
 
     /// Adds an entry with the shared body of this number. Numbers do not decrease inside a run.
     pub fn shared(&mut self, sequence: Sequence, body: u32, own_start_ms: Option<TimeMs>) {
         self.step_to(sequence, own_start_ms);
-        put_varint(&mut self.entries, (u64::from(body - self.shared) + 1) << 1 | 1);
+        put_varint(&mut self.heads, (u64::from(body - self.shared) + 1) << 1 | 1);
         self.shared = body;
     }
 
     /// Appends the whole run to a block.
     pub fn finish(self, name: &[u8], block: &mut Vec<u8>) {
+        block.push(HEADS_FIRST);
         put_name(block, name);
         put_varint(block, self.first);
         put_varint(block, self.first_time_ms);
         put_varint(block, self.count);
-        put_varint(block, self.entries.len() as u64);
-        block.extend_from_slice(&self.entries);
+        put_varint(block, self.heads.len() as u64);
+        block.extend_from_slice(&self.heads);
+        put_varint(block, self.bodies.len() as u64);
+        block.extend_from_slice(&self.bodies);
     }
 }
 
@@ -176,10 +189,13 @@ impl RunWriter {
 pub struct RunReader<'a> {
     /// The timeline's name.
     pub name: &'a [u8],
-    reader: Reader<'a>,
+    heads: Reader<'a>,
+    /// The bodies that are not read yet, in the block; `None`: each is after its head.
+    bodies: Option<Range<usize>>,
     block_bytes: usize,
-    /// The number of bytes of the block after this run.
-    after: usize,
+    /// The number of bytes of the block after the heads.
+    behind_heads: usize,
+    next_run_at: usize,
     sequence: Sequence,
     time_ms: TimeMs,
     shared: u64,
@@ -191,16 +207,25 @@ impl<'a> RunReader<'a> {
     /// The run that starts at `at` in a raw block.
     pub fn at(block: &'a [u8], at: usize) -> Option<RunReader<'a>> {
         let mut reader = Reader::new(block.get(at..)?);
+        let heads_first = reader.rest().first() == Some(&HEADS_FIRST);
+        if heads_first {
+            reader.u8()?;
+        }
         let name = reader.name().filter(|name| !name.is_empty())?;
         let sequence = reader.varint()?;
         let time_ms = reader.varint()?;
         let remaining = reader.varint()?;
-        let entries = reader.piece()?;
+        let heads = Reader::new(reader.piece()?);
+        let behind_heads = reader.rest().len();
+        let bodies = if heads_first { Some(reader.piece()?.len()) } else { None };
+        let next_run_at = block.len() - reader.rest().len();
         Some(RunReader {
             name,
-            after: reader.rest().len(),
+            heads,
+            bodies: bodies.map(|bytes| next_run_at - bytes..next_run_at),
             block_bytes: block.len(),
-            reader: Reader::new(entries),
+            behind_heads,
+            next_run_at,
             sequence,
             time_ms,
             shared: 0,
@@ -211,7 +236,7 @@ impl<'a> RunReader<'a> {
 
     /// The offset of the next run, if there is one; otherwise the end of the block.
     pub fn next_run_at(&self) -> usize {
-        self.block_bytes - self.after
+        self.next_run_at
     }
 
     /// The number of entries that are not read yet.
@@ -225,22 +250,22 @@ impl<'a> RunReader<'a> {
         if self.remaining == 0 {
             return None;
         }
-        let mut head = self.reader.varint()?;
+        let mut head = self.heads.varint()?;
         let (mut own_start_ms, mut is_elsewhere, mut place) = (None, false, None);
         while head == 1 {
-            match self.reader.varint()? {
-                0 => match self.reader.varint()? {
-                    OWN_START => own_start_ms = Some(self.reader.varint()?),
+            match self.heads.varint()? {
+                0 => match self.heads.varint()? {
+                    OWN_START => own_start_ms = Some(self.heads.varint()?),
                     ELSEWHERE => is_elsewhere = true,
                     PLACE => {
-                        self.place = self.place.wrapping_add(self.reader.varint()?);
+                        self.place = self.place.wrapping_add(self.heads.varint()?);
                         place = Some(CommitPlace(self.place));
                     }
                     _ => return None,
                 },
                 passed_over => self.sequence = self.sequence.checked_add(passed_over)?,
             }
-            head = self.reader.varint()?;
+            head = self.heads.varint()?;
         }
         let content = if head & 1 == 1 {
             if is_elsewhere || place.is_some() {
@@ -269,14 +294,26 @@ impl<'a> RunReader<'a> {
         (is_elsewhere, place): (bool, Option<CommitPlace>),
     ) -> Option<EntryContent> {
         let len = usize::try_from(head >> 2).ok()?;
-        self.time_ms = self.time_ms.checked_add(self.reader.varint()?)?;
+        self.time_ms = self.time_ms.checked_add(self.heads.varint()?)?;
         let start_ms = own_start_ms.unwrap_or(self.time_ms);
         let expire_at_ms =
-            if head & 2 == 0 { 0 } else { start_ms.checked_add(self.reader.varint()?)? };
-        let start = self.block_bytes - self.after - self.reader.rest().len();
-        self.reader.bytes(len)?;
+            if head & 2 == 0 { 0 } else { start_ms.checked_add(self.heads.varint()?)? };
+        let body = self.body(len)?;
         let times = Times::stored(self.time_ms, own_start_ms, expire_at_ms);
-        Some(EntryContent::Inline { times, body: start..start + len, is_elsewhere, place })
+        Some(EntryContent::Inline { times, body, is_elsewhere, place })
+    }
+
+    /// The range of the next body in the block.
+    #[inline]
+    fn body(&mut self, len: usize) -> Option<Range<usize>> {
+        if let Some(bodies) = &mut self.bodies {
+            let start = bodies.start;
+            bodies.start = start.checked_add(len).filter(|end| *end <= bodies.end)?;
+            return Some(start..bodies.start);
+        }
+        let start = self.block_bytes - self.behind_heads - self.heads.rest().len();
+        self.heads.bytes(len)?;
+        Some(start..start + len)
     }
 }
 
@@ -383,6 +420,35 @@ mod tests {
         );
         assert_eq!(places, [(30, 4096), (31, 7)]);
         assert_eq!(reader.remaining(), 0);
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_version_reads_back() {
+        let mut block = b"before".to_vec();
+        put_name(&mut block, b"c/1");
+        // Two entries from sequence 5 and time 9 on, in nine bytes; then the next run.
+        block.extend([5, 9, 2, 9, 4 << 2, 1, b'f', b'o', b'u', b'r', 1 << 2, 2, b'x', 0]);
+        let mut run = RunReader::at(&block, 6).expect("a run");
+        assert_eq!((run.name, run.next_run_at()), (b"c/1".as_slice(), block.len() - 1));
+        for (at, time_ms, bytes) in [(5, 10, b"four".as_slice()), (6, 12, b"x")] {
+            let (sequence, content) = run.next_entry().expect("an entry");
+            let EntryContent::Inline { times, body, .. } = content else { panic!("{content:?}") };
+            assert_eq!((sequence, times.time_ms, &block[body]), (at, time_ms, bytes));
+        }
+        assert!(run.next_entry().is_none() && run.remaining() == 0);
+    }
+
+    #[test]
+    fn bodies_that_end_before_their_heads_do_are_damage() {
+        let mut run = RunWriter::new(1, 0);
+        run.inline(1, Times::stored(0, None, 0), b"body");
+        let mut block = Vec::new();
+        run.finish(b"t", &mut block);
+        let at = block.len() - 5;
+        assert_eq!(block[at], 4);
+        block[at] = 3;
+        let mut run = RunReader::at(&block, 0).expect("a run");
+        assert!(run.next_entry().is_none() && run.remaining() == 1);
     }
 
     #[test]

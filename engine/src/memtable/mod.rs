@@ -49,7 +49,7 @@ pub use slot::Slot;
 
 use crate::format::ids::IdRecord;
 use crate::ids::{BODIES, Lsn, Sequence, TimeMs};
-use crate::timeline::{Changes, Collector, End, Key, Own, Span};
+use crate::timeline::{Changes, Collector, End, Key, Offered, Own, Span};
 
 /// At most 6: a `Group` has one bit per shard.
 const SHARD_BITS: u32 = 6;
@@ -390,7 +390,7 @@ impl Memtable {
             let is_last = taken.len() < most;
             for (sequence, body) in taken.drain(..) {
                 let own = Own { place: body.shared_place(), ..Own::default() };
-                if !out.offer(sequence, body.times, own, || body.bytes) {
+                if !out.offer(sequence, body.times, own, Offered::Slice(body.bytes)) {
                     return;
                 }
                 if descending { high = sequence.saturating_sub(1) } else { low = sequence + 1 }

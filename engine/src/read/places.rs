@@ -37,7 +37,7 @@ pub struct Place<'v> {
 
 enum Source<'v> {
     Memtable(&'v Memtable, Watermark),
-    Segment(&'v Segment, TimelineEntry),
+    Segment(&'v Segment, Arc<TimelineEntry>),
 }
 
 /// The readable entries of a place, counted. The times are 0 if there are none.
@@ -129,20 +129,17 @@ impl<'v> InSegment<'v> {
     fn of(
         segment: &'v Segment,
         name: &'v [u8],
-        entry: &mut TimelineEntry,
+        entry: &TimelineEntry,
     ) -> Option<Rc<dyn Layer + 'v>> {
         // New bodies go with the data: the entries have expired, or are not readable. A removed
         // sequence may still be in an older segment.
-        let removed = std::mem::take(&mut entry.removed);
-        let edited = if segment.record().has_data() {
-            std::mem::take(&mut entry.edited)
-        } else {
-            Arc::default()
-        };
-        if removed.is_empty() && edited.is_empty() {
+        if entry.removed.is_empty() && segment.edited(entry).is_empty() {
             return None;
         }
-        Some(Rc::new(InSegment { segment, name, bound: entry.first, removed, edited }))
+        let (bound, removed) = (entry.first, entry.removed.clone());
+        let edited =
+            if segment.record().has_data() { entry.edited.clone() } else { Arc::default() };
+        Some(Rc::new(InSegment { segment, name, bound, removed, edited }))
     }
 }
 
@@ -233,8 +230,8 @@ pub fn steps<'v>(reading: &Reading<'v>) -> impl Iterator<Item = Result<Met<'v>>>
     });
     let segments = view.segments.of(timeline.store).iter().filter_map(move |segment| {
         let has_data = segment.record().has_data();
-        let step = |mut entry: TimelineEntry| {
-            let (end, layer) = (entry.end, InSegment::of(segment, timeline.name, &mut entry));
+        let step = |entry: Arc<TimelineEntry>| {
+            let (end, layer) = (entry.end, InSegment::of(segment, timeline.name, &entry));
             let span = entry.span().filter(|_| has_data);
             let dropped_to = if has_data { 0 } else { segment.dropped_to(&entry) };
             Met::Step(Step {
@@ -278,7 +275,7 @@ pub fn changed_bodies<'v>(
     let segments = reading.view.segments.of(timeline.store).iter();
     for segment in segments.filter(|segment| segment.changes_bodies()) {
         match segment.find(BODIES) {
-            Ok(Some(mut entry)) => overlay.add_older(InSegment::of(segment, BODIES, &mut entry)),
+            Ok(Some(entry)) => overlay.add_older(InSegment::of(segment, BODIES, &entry)),
             Ok(None) => {}
             Err(error) if error.is_damage() => {
                 hidden.get_or_insert((CommitPlace(segment.record().to.0), error));

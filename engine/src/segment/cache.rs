@@ -1,5 +1,5 @@
-//! The state that all segments share (P7): decoded, verified blocks within one budget, decoded
-//! entries of timelines with many changes, and open files, at most as many as the options allow.
+//! The state that all segments share (P7): decoded, verified blocks and decoded index entries of
+//! timelines within one budget, and open files, at most as many as the options allow.
 //!
 //! A file is opened when a block of it must be read. It is closed when other files are used more,
 //! or when the process has no descriptor left. The file's name exists as long as its segment has
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
 
 use super::damage::{About, Damages};
 use super::{data_name, index_name, twin_of};
@@ -41,15 +41,32 @@ impl Weighter<BlockKey, Bytes> for ByBytes {
     }
 }
 
-/// The key of a timeline's entry: the segment's number, the position of the page, the slot's
-/// number.
-type EntryKey = (FileNumber, u64, usize);
+/// The key of a timeline's entry: the segment's number, and the timeline's name.
+type EntryKey = (FileNumber, Box<[u8]>);
 
-impl Weighter<EntryKey, TimelineEntry> for ByBytes {
-    fn weight(&self, _key: &EntryKey, entry: &TimelineEntry) -> u64 {
-        (size_of_val(&*entry.removed) + size_of_val(&*entry.edited) + size_of::<TimelineEntry>())
-            as u64
-            + 128
+/// The same, borrowed: a look-up copies no name.
+#[derive(Hash)]
+struct EntryOf<'a>(FileNumber, &'a [u8]);
+
+impl Equivalent<EntryKey> for EntryOf<'_> {
+    fn equivalent(&self, (number, name): &EntryKey) -> bool {
+        self.0 == *number && *self.1 == **name
+    }
+}
+
+/// A timeline's entry; `None`: the segment has none.
+pub(super) type FoundEntry = Option<Arc<TimelineEntry>>;
+
+impl Weighter<EntryKey, FoundEntry> for ByBytes {
+    fn weight(&self, (_, name): &EntryKey, entry: &FoundEntry) -> u64 {
+        let bytes = entry.as_ref().map_or(0, |entry| {
+            size_of::<TimelineEntry>()
+                + entry.blocks.memory_bytes()
+                + size_of_val(&*entry.removed)
+                + size_of_val(&*entry.edited)
+        });
+        // The overhead of the map and the allocations.
+        (name.len() + bytes) as u64 + 128
     }
 }
 
@@ -59,9 +76,9 @@ const ENTRIES_PART: usize = 8;
 /// The cache. An engine has one, shared by all its segments.
 pub struct BlockCache {
     blocks: Cache<BlockKey, Bytes, ByBytes>,
-    /// The decoded index entries of timelines with very many changes: decoding one costs time
-    /// proportional to the number of all its changes.
-    entries: Cache<EntryKey, TimelineEntry, ByBytes>,
+    /// The decoded index entries of timelines that were read. A reader that has nothing new to get
+    /// is answered by one.
+    entries: Cache<EntryKey, FoundEntry, ByBytes>,
     /// By segment number, whether it is the index, and the number of the copy.
     files: Cache<(FileNumber, bool, u8), File>,
     reads: AtomicU64,
@@ -81,7 +98,8 @@ impl BlockCache {
         let count = (budget_bytes / (16 * 1024)).max(16);
         let for_entries = budget_bytes / ENTRIES_PART;
         let blocks = Cache::with_weighter(count, (budget_bytes - for_entries) as u64, ByBytes);
-        let entries = Cache::with_weighter(64, for_entries as u64, ByBytes);
+        let entries =
+            Cache::with_weighter((for_entries / 2048).max(64), for_entries as u64, ByBytes);
         let files = Cache::new(max_open_files);
         let (reads, damaged) = (AtomicU64::new(0), AtomicU64::new(0));
         BlockCache { blocks, entries, files, reads, damaged, damages: Damages::default() }
@@ -107,13 +125,24 @@ impl BlockCache {
         self.blocks.weight() + self.entries.weight()
     }
 
-    /// A decoded entry, from the cache or decoded now.
-    pub(super) fn long_entry(
+    /// A timeline's entry in a segment, from the cache or read now.
+    pub(super) fn entry(
         &self,
-        key: EntryKey,
-        decode: impl FnOnce() -> Result<TimelineEntry>,
-    ) -> Result<TimelineEntry> {
-        self.entries.get_or_insert_with(&key, decode)
+        number: FileNumber,
+        name: &[u8],
+        read: impl FnOnce() -> Result<Option<TimelineEntry>>,
+    ) -> Result<FoundEntry> {
+        if let Some(found) = self.entries.get(&EntryOf(number, name)) {
+            return Ok(found);
+        }
+        let found = read()?.map(Arc::new);
+        self.entries.insert((number, name.into()), found.clone());
+        Ok(found)
+    }
+
+    /// Whether a timeline's entry in a segment is known without a read.
+    pub(super) fn has_entry(&self, number: FileNumber, name: &[u8]) -> bool {
+        self.entries.contains_key(&EntryOf(number, name))
     }
 
     /// Closes a file that is to be removed: an open file would keep its space.

@@ -119,7 +119,7 @@ impl Segment {
                 let (time_ms, bytes) = match content {
                     EntryContent::Inline { times, body, .. } => (times.time_ms, body.len()),
                     EntryContent::Shared { number, .. } => {
-                        let (shared, body) = runs.shared(&at, sequence, number)?;
+                        let (shared, _, body) = runs.shared(&at, sequence, number)?;
                         (shared.time_ms, body.len())
                     }
                 };

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::cache::{BlockCache, CachedFile};
+use super::cache::{BlockCache, CachedFile, FoundEntry};
 use super::damage::About;
 use super::data_name;
 use super::table::{PageAccess, Table};
@@ -22,9 +22,6 @@ use crate::format::run::{SharedBody, shared_body};
 use crate::format::slots::Slots;
 use crate::ids::EngineId;
 use crate::vfs::Dir;
-
-/// An entry of at least this many bytes has many changes of older segments: it is kept decoded.
-const LONG_ENTRY_BYTES: usize = 2048;
 
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -143,24 +140,24 @@ impl Parts {
         Table::new(&self.index, BlockKind::BodyTable, &self.body_table, (access, about))
     }
 
-    pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
+    /// A timeline's entry, from the cache of entries or from its page.
+    pub fn find(&self, name: &[u8]) -> Result<FoundEntry> {
+        self.cache.entry(self.record.number, name, || self.find_in_page(name))
+    }
+
+    /// A timeline's entry, from its page.
+    pub fn find_in_page(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
         let about = About::timeline(name);
-        let Some((at, number, slot)) =
-            self.find_slot((Pages::Timelines, about), &name_key(name), by_name(name))?
-        else {
-            return Ok(None);
-        };
-        let decode = || TimelineEntry::decode(&slot).ok_or_else(|| self.page_damage(at, about));
-        let entry = || decode().map(|(_, entry)| entry);
-        if slot.len() < LONG_ENTRY_BYTES {
-            return entry().map(Some);
-        }
-        self.cache.long_entry((self.record.number, at, number), entry).map(Some)
+        let found = self.find_slot((Pages::Timelines, about), &name_key(name), by_name(name))?;
+        let Some((at, slot)) = found else { return Ok(None) };
+        let decoded = TimelineEntry::decode(&slot).ok_or_else(|| self.page_damage(at, about))?;
+        Ok(Some(decoded.1))
     }
 
     /// Whether `find` needs no file.
     pub fn is_near(&self, name: &[u8]) -> bool {
-        self.is_slot_near(Pages::Timelines, &name_key(name), by_name(name))
+        self.cache.has_entry(self.record.number, name)
+            || self.is_slot_near(Pages::Timelines, &name_key(name), by_name(name))
     }
 
     /// Whether `find_id` needs no file.
@@ -190,18 +187,18 @@ impl Parts {
         let about = About::timeline(name);
         let found =
             self.find_slot((Pages::Ids, about), &ids::key_bytes(name, id), by_id(name, id))?;
-        let Some((at, _, slot)) = found else { return Ok(None) };
+        let Some((at, slot)) = found else { return Ok(None) };
         IdRecord::decode(&slot).map(Some).ok_or_else(|| self.page_damage(at, about))
     }
 
-    /// The slot with a key, the position of its page, and the slot's number. `order` compares a
-    /// key, or the key that a slot begins with, to the wanted key.
+    /// The slot with a key, and the position of its page. `order` compares a key, or the key that a
+    /// slot begins with, to the wanted key.
     fn find_slot(
         &self,
         (of, about): (Pages, About<'_>),
         key: &[u8],
         order: impl Fn(&[u8]) -> Option<Ordering>,
-    ) -> Result<Option<(u64, usize, Bytes)>> {
+    ) -> Result<Option<(u64, Bytes)>> {
         let is_after = |bytes: &[u8]| order(bytes).map(Ordering::is_gt);
         let Some(cursor) = self.pages(of, PageAccess::Cached, about).seek(is_after)? else {
             return Ok(None);
@@ -215,7 +212,7 @@ impl Parts {
             let slots = Slots::new(&raw)?;
             let at = slots.partition(|slot| order(slot).map(Ordering::is_ge))?;
             let slot = slots.get(at).filter(|slot| order(slot) == Some(Ordering::Equal));
-            Some(slot.map(|slot| (row.block.at, at, raw.slice_ref(slot))))
+            Some(slot.map(|slot| (row.block.at, raw.slice_ref(slot))))
         };
         look().ok_or_else(|| self.page_damage(row.block.at, about))
     }

@@ -152,12 +152,20 @@ impl Segment {
         self.parts.as_deref().map_err(Clone::clone)
     }
 
-    /// Its entry for a timeline; `None` if it has none.
-    pub fn find(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
+    /// Its entry for a timeline; `None` if it has none. The cache keeps it for further reads.
+    pub fn find(&self, name: &[u8]) -> Result<Option<Arc<TimelineEntry>>> {
         if !self.may_have(name) {
             return Ok(None);
         }
         self.parts_for(About::timeline(name))?.find(name)
+    }
+
+    /// The same for one look-up, from the index: the cache of entries is neither asked nor filled.
+    pub fn find_once(&self, name: &[u8]) -> Result<Option<TimelineEntry>> {
+        if !self.may_have(name) {
+            return Ok(None);
+        }
+        self.parts_for(About::timeline(name))?.find_in_page(name)
     }
 
     /// Whether [`Segment::find`] needs no file.

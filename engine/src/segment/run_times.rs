@@ -21,7 +21,7 @@ impl RunsOf<'_> {
                     _ if found > sequence => Ok(None),
                     EntryContent::Inline { times, .. } => Ok(Some(times)),
                     EntryContent::Shared { number, own_start_ms } => {
-                        let (shared, _) = self.shared(&block_at, sequence, number)?;
+                        let (shared, ..) = self.shared(&block_at, sequence, number)?;
                         Ok(Some(Times::stored(shared.time_ms, own_start_ms, shared.expire_at_ms)))
                     }
                 };
@@ -87,7 +87,7 @@ impl RunsOf<'_> {
                 let time_ms = self
                     .shared(block_at, *sequence, *number)
                     .ok()
-                    .map(|(shared, _)| shared.time_ms);
+                    .map(|(shared, ..)| shared.time_ms);
                 if time_ms.is_none() {
                     self.lost_bodies = self.parts.numbers_with(*number).ok();
                 }
@@ -149,7 +149,7 @@ impl RunsOf<'_> {
         match content {
             EntryContent::Inline { times, .. } => Ok(times.time_ms),
             EntryContent::Shared { number, .. } => {
-                self.shared(block_at, *sequence, *number).map(|(shared, _)| shared.time_ms)
+                self.shared(block_at, *sequence, *number).map(|(shared, ..)| shared.time_ms)
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::format::block::BlockKind;
 use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
 use crate::format::run::{EntryContent, RunReader, SharedBody, shared_body};
 use crate::ids::{Lsn, Sequence, TimeMs};
-use crate::timeline::{Collector, Own, Times};
+use crate::timeline::{Collector, Offered, Own, Times};
 
 /// One timeline's runs in a segment.
 pub(super) struct RunsOf<'a> {
@@ -259,6 +259,8 @@ impl<'a> RunsOf<'a> {
     ) -> Result<bool> {
         let block = self.block(block_at)?;
         let mut run = self.run_in(block_at, &block)?;
+        let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
+        out.reserve(run.remaining().min(most).min(block.len() as u64) as usize);
         while let Some((sequence, content)) = run.next_entry() {
             if sequence > *wanted.end() {
                 return Ok(false);
@@ -282,7 +284,7 @@ impl<'a> RunsOf<'a> {
     ) -> Result<()> {
         let mut next = self.seek(|first, _| first > high)?;
         while let Some(block_at) = next {
-            let RunEntries { block, found, damage } = self.entries(&block_at)?;
+            let RunEntries { block, found, damage } = self.entries_within(&block_at, low..=high)?;
             if let Some((from, error)) = damage {
                 let (last, to_ms) = self.reach(&block_at)?;
                 if !out.offer_lost(
@@ -293,9 +295,8 @@ impl<'a> RunsOf<'a> {
                     return Ok(());
                 }
             }
-            for (sequence, content) in
-                found.iter().rev().filter(|(at, _)| (low..=high).contains(at))
-            {
+            out.reserve(found.len());
+            for (sequence, content) in found.iter().rev() {
                 if !self.offer(&block_at, *sequence, content, &block, out)? {
                     return Ok(());
                 }
@@ -310,24 +311,46 @@ impl<'a> RunsOf<'a> {
 
     /// The entries of a block, and the damage that hides the rest of them.
     pub(super) fn entries(&self, block_at: &BlockAt) -> Result<RunEntries> {
+        self.entries_within(block_at, 0..=Sequence::MAX)
+    }
+
+    /// The entries of a block inside bounds, and the damage that hides the rest of them.
+    fn entries_within(
+        &self,
+        block_at: &BlockAt,
+        wanted: RangeInclusive<Sequence>,
+    ) -> Result<RunEntries> {
         let mut entries = RunEntries { block: Bytes::new(), found: Vec::new(), damage: None };
-        if let Err(error) = self.fill(block_at, &mut entries) {
+        let mut from = block_at.run.first;
+        if let Err(error) = self.fill(block_at, &wanted, &mut from, &mut entries) {
             if !error.is_damage() {
                 return Err(error);
             }
-            let from =
-                entries.found.last().map_or(block_at.run.first, |(sequence, _)| sequence + 1);
             entries.damage = Some((from, error));
         }
         Ok(entries)
     }
 
-    fn fill(&self, block_at: &BlockAt, entries: &mut RunEntries) -> Result<()> {
+    /// `from` becomes the sequence after the last one that was read.
+    fn fill(
+        &self,
+        block_at: &BlockAt,
+        wanted: &RangeInclusive<Sequence>,
+        from: &mut Sequence,
+        entries: &mut RunEntries,
+    ) -> Result<()> {
         entries.block = self.block(block_at)?;
         let mut run = self.run_in(block_at, &entries.block)?;
-        entries.found.reserve((run.remaining() as usize).min(entries.block.len()));
-        while let Some(entry) = run.next_entry() {
-            entries.found.push(entry);
+        let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
+        entries.found.reserve(run.remaining().min(most).min(entries.block.len() as u64) as usize);
+        while let Some((sequence, content)) = run.next_entry() {
+            if sequence > *wanted.end() {
+                return Ok(());
+            }
+            *from = sequence + 1;
+            if sequence >= *wanted.start() {
+                entries.found.push((sequence, content));
+            }
         }
         self.check_end(block_at, &run)
     }
@@ -354,22 +377,22 @@ impl<'a> RunsOf<'a> {
                 ));
             }
             EntryContent::Inline { times, body, place, is_elsewhere } => {
-                let (of_bytes, applied_to) = (Some(block.len()), self.applied_to());
-                let own = Own { of_bytes, place: *place, applied_to, is_elsewhere: *is_elsewhere };
-                return Ok(out.offer(sequence, *times, own, || block.slice(body.clone())));
+                let (applied_to, is_elsewhere) = (self.applied_to(), *is_elsewhere);
+                let own = Own { place: *place, applied_to, is_elsewhere };
+                let body = Offered::Part(block, body.clone());
+                return Ok(out.offer(sequence, *times, own, body));
             }
             EntryContent::Shared { number, own_start_ms } => (*number, *own_start_ms),
         };
         if !out.may_show(sequence) {
             return Ok(!out.is_full());
         }
+        let applied_to = self.applied_to();
         match self.shared(block_at, sequence, number) {
-            Ok((SharedBody { time_ms, expire_at_ms, place }, body)) => {
+            Ok((SharedBody { time_ms, expire_at_ms, place }, block, body)) => {
                 let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
-                let of_bytes = self.bodies.as_ref().map(|(_, _, block)| block.len());
-                let own =
-                    Own { of_bytes, place, applied_to: self.applied_to(), is_elsewhere: false };
-                Ok(out.offer(sequence, times, own, || body))
+                let own = Own { place, applied_to, is_elsewhere: false };
+                Ok(out.offer(sequence, times, own, Offered::Part(block, body)))
             }
             Err(error) if error.is_damage() => {
                 let (from_ms, to_ms) = self.times_around(block_at, sequence)?;
@@ -377,7 +400,7 @@ impl<'a> RunsOf<'a> {
                 Ok(out.offer_without_body(
                     sequence,
                     (times(from_ms), times(to_ms)),
-                    self.applied_to(),
+                    applied_to,
                     &error,
                 ))
             }
@@ -390,31 +413,25 @@ impl<'a> RunsOf<'a> {
         self.parts.record.changed_to
     }
 
-    /// An entry's shared body: its properties and its bytes.
+    /// An entry's shared body: its properties, its block, and its range there.
     pub fn shared(
         &mut self,
         block_at: &BlockAt,
         sequence: Sequence,
         number: u32,
-    ) -> Result<(SharedBody, Bytes)> {
-        let about = self.about.sequences(sequence, sequence);
-        let (first, block) = match &self.bodies {
-            Some((first, next, block)) if (*first..*next).contains(&number) => {
-                (*first, block.clone())
-            }
-            _ => {
-                let (first, next, block) = self.parts.bodies_block(number, about)?;
-                self.bodies = Some((first, next, block.clone()));
-                (first, block)
-            }
-        };
+    ) -> Result<(SharedBody, &Bytes, Range<usize>)> {
+        let (parts, about) = (self.parts, self.about.sequences(sequence, sequence));
+        let is_in = |(first, next, _): &(u32, u32, Bytes)| (*first..*next).contains(&number);
+        if !self.bodies.as_ref().is_some_and(is_in) {
+            self.bodies = Some(parts.bodies_block(number, about)?);
+        }
+        let (first, _, block) = self.bodies.as_ref().expect("it was just read");
         let missing = || {
             let what = "an entry refers to a shared body that is not there";
-            self.parts.data_damage(block_at.run.block.at, what, about)
+            parts.data_damage(block_at.run.block.at, what, about)
         };
-        let found = shared_body(&block, (number - first) as usize);
-        let (shared, body) = found.ok_or_else(missing)?;
-        Ok((shared, block.slice(body)))
+        let (shared, body) = shared_body(block, (number - first) as usize).ok_or_else(missing)?;
+        Ok((shared, block, body))
     }
 }
 

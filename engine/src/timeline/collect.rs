@@ -4,25 +4,19 @@
 //! Entries and lost ranges come in the direction of the read. A read that does not continue after
 //! damage ends with the first damage that it would have had to report.
 //!
-//! The memory of a page is about what its limit counts: a body that is small, or a small part of
-//! its block, is copied, so that it keeps no block alive. A read that only counts keeps no bodies.
+//! A read that only counts keeps no bodies.
 //!
 //! This file does not know where entries come from.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::bodies::{Offered, PageBodies};
 use super::end::Times;
 use super::overlay::FoundEdit;
 use super::sight::{Sight, Wanted};
 use crate::entry::{Entry, Limit, Lost};
 use crate::error::{Error, Result};
 use crate::ids::{CommitPlace, Lsn, Sequence, TimeMs};
-
-/// The size up to which bodies are copied into shared memory.
-const SMALL_BYTES: usize = 4096;
-
-/// The maximum size of a piece of memory for small bodies.
-const PIECE_BYTES: usize = 16 * 1024;
 
 /// The treatment of bodies in a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +37,8 @@ pub(crate) struct Collector<'v> {
     /// The entries that may be collected. It changes as the read comes to older places.
     pub sight: Sight<'v>,
     taken: Collected,
-    /// Memory for small bodies.
-    room: BytesMut,
+    /// The bodies of the entries taken.
+    kept: PageBodies,
     /// The number of lost ranges taken. Each counts as an entry.
     ranges: usize,
     /// Whether the last element of `lost` is a range, not the body of an entry.
@@ -59,8 +53,6 @@ pub(crate) struct Collector<'v> {
 /// The body that an entry was written with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Own {
-    /// The number of bytes that it keeps in memory, if known.
-    pub of_bytes: Option<usize>,
     /// Its place, if other entries share it.
     pub place: Option<CommitPlace>,
     /// Changes below this lsn are applied to it already, if other entries share it.
@@ -105,7 +97,7 @@ impl<'v> Collector<'v> {
             bodies: BodyMode::Kept,
             sight,
             taken: Collected::default(),
-            room: BytesMut::new(),
+            kept: PageBodies::default(),
             ranges: 0,
             ends_with_range: false,
             is_sufficient: false,
@@ -146,6 +138,11 @@ impl<'v> Collector<'v> {
             .saturating_add(usize::from(!self.is_sufficient))
     }
 
+    /// Makes room for as many further entries as may be offered next.
+    pub fn reserve(&mut self, offered: usize) {
+        self.taken.entries.reserve(offered.min(self.wanted()));
+    }
+
     /// Whether nothing was taken yet.
     pub fn is_empty(&self) -> bool {
         self.count() == 0
@@ -181,18 +178,15 @@ impl<'v> Collector<'v> {
 
     /// Takes the entry if it is visible and fits. False if this entry, or one before it, did not
     /// fit: then no further entry may be offered.
-    pub fn offer(
-        &mut self,
-        sequence: Sequence,
-        times: Times,
-        own: Own,
-        body: impl FnOnce() -> Bytes,
-    ) -> bool {
+    pub fn offer(&mut self, sequence: Sequence, times: Times, own: Own, body: Offered<'_>) -> bool {
         if !self.sight.shows(sequence, &times) {
             return !self.taken.more;
         }
         self.taken.last_body = own.place;
-        self.take_shown(sequence, times, own, || Ok(body()))
+        if self.sight.is_unchanged() {
+            return self.take_entry(sequence, times, body);
+        }
+        self.take_shown(sequence, times, own, Ok(body))
     }
 
     /// Takes an entry whose body cannot be read, nor its times, which are between `earliest` and
@@ -218,7 +212,7 @@ impl<'v> Collector<'v> {
         };
         if sight.overlay.find(sequence).as_ref().is_some_and(is_last) {
             // The damage is in a body that was replaced.
-            return self.take_shown(sequence, earliest, Own::default(), || Err(error.clone()));
+            return self.take_shown(sequence, earliest, Own::default(), Err(error.clone()));
         }
         self.take_without_body(sequence, earliest, error)
     }
@@ -229,17 +223,14 @@ impl<'v> Collector<'v> {
         sequence: Sequence,
         times: Times,
         own: Own,
-        body: impl FnOnce() -> Result<Bytes>,
+        body: Result<Offered<'_>>,
     ) -> bool {
         if self.bodies == BodyMode::Unread || self.count() >= self.limit.entries {
-            return self.take_entry(sequence, times, (Bytes::new(), None));
+            return self.take_entry(sequence, times, Offered::Slice(Bytes::new()));
         }
-        let (body, of_bytes) = match self.replaced(sequence, own) {
-            Some(body) => (body, None),
-            None => (body(), own.of_bytes),
-        };
-        match body {
-            Ok(body) => self.take_entry(sequence, times, (body, of_bytes)),
+        let replaced = self.replaced(sequence, own);
+        match replaced.map_or(body, |replaced| replaced.map(Offered::Slice)) {
+            Ok(body) => self.take_entry(sequence, times, body),
             Err(error) if error.is_damage() => self.take_without_body(sequence, times, &error),
             Err(error) => self.fail(&error),
         }
@@ -277,7 +268,7 @@ impl<'v> Collector<'v> {
             return self.fail(error);
         }
         let before = self.taken.entries.len();
-        let goes_on = self.take_entry(sequence, times, (Bytes::new(), None));
+        let goes_on = self.take_entry(sequence, times, Offered::Slice(Bytes::new()));
         if self.taken.entries.len() > before {
             self.taken.lost.push(Lost { first: sequence, last: sequence, error: error.clone() });
             self.ends_with_range = false;
@@ -285,12 +276,7 @@ impl<'v> Collector<'v> {
         goes_on
     }
 
-    fn take_entry(
-        &mut self,
-        sequence: Sequence,
-        times: Times,
-        (body, of_bytes): (Bytes, Option<usize>),
-    ) -> bool {
+    fn take_entry(&mut self, sequence: Sequence, times: Times, body: Offered<'_>) -> bool {
         let sum = self.taken.body_bytes + body.len() as u64;
         let first = self.limit.first_always && self.is_empty();
         let fits = self.count() < self.limit.entries && (first || sum <= self.limit.body_bytes);
@@ -302,29 +288,14 @@ impl<'v> Collector<'v> {
         self.taken.last_times = times;
         self.taken.reached = Some(sequence);
         let Times { time_ms, start_ms, .. } = times;
-        let body =
-            if self.bodies == BodyMode::Kept { self.kept(body, of_bytes) } else { Bytes::new() };
-        self.taken.entries.push(Entry { sequence, time_ms, start_ms, body });
+        let entries = &mut self.taken.entries;
+        let index = entries.len();
+        let body = match self.bodies {
+            BodyMode::Kept => self.kept.keep(entries, index, body),
+            BodyMode::Measured | BodyMode::Unread => Bytes::new(),
+        };
+        entries.push(Entry { sequence, time_ms, start_ms, body });
         !self.is_full()
-    }
-
-    /// A body that keeps little more than itself in memory.
-    fn kept(&mut self, body: Bytes, of_bytes: Option<usize>) -> Bytes {
-        let is_most =
-            of_bytes.map_or(body.len() > SMALL_BYTES, |of_bytes| body.len() >= of_bytes / 2);
-        if body.is_empty() || is_most {
-            return body;
-        }
-        if body.len() > SMALL_BYTES {
-            return Bytes::copy_from_slice(&body);
-        }
-        if self.room.capacity() < body.len() {
-            let left = self.limit.entries.saturating_sub(self.taken.entries.len());
-            let wanted = left.saturating_mul(body.len()).clamp(body.len(), PIECE_BYTES);
-            self.room = BytesMut::with_capacity(wanted);
-        }
-        self.room.extend_from_slice(&body);
-        self.room.split().freeze()
     }
 
     /// Takes a range in which no entry can be read, and no lifetime began later than `to_ms`: the
@@ -394,6 +365,7 @@ impl<'v> Collector<'v> {
     /// continue after damage.
     pub fn take(&mut self) -> Result<Collected> {
         self.ranges = 0;
+        self.kept.settle(&mut self.taken.entries);
         let taken = std::mem::take(&mut self.taken);
         self.failure.take().map_or(Ok(taken), Err)
     }
@@ -415,9 +387,10 @@ mod tests {
     #[test]
     fn after_the_first_body_over_the_budget_nothing_more_fits() {
         let mut out = Collector::new(Limit::entries(10).body_bytes(0), false, Sight::default());
-        assert!(out.offer(1, Times::default(), Own::default(), || Bytes::from_static(b"over")));
-        assert!(!out.offer(2, Times::default(), Own::default(), Bytes::new));
-        assert!(!out.offer(3, Times::default(), Own::default(), Bytes::new));
+        let body = |body| Offered::Slice(Bytes::from_static(body));
+        assert!(out.offer(1, Times::default(), Own::default(), body(b"over")));
+        assert!(!out.offer(2, Times::default(), Own::default(), body(b"")));
+        assert!(!out.offer(3, Times::default(), Own::default(), body(b"")));
         assert_eq!(out.finish().expect("no damage").entries.len(), 1);
     }
 
@@ -440,7 +413,7 @@ mod tests {
             }
             let entry = if descending { 2 } else { 15 };
             assert!(
-                out.offer(entry, Times::default(), Own::default(), Bytes::new),
+                out.offer(entry, Times::default(), Own::default(), Offered::Slice(Bytes::new())),
                 "below the floor nothing is kept back"
             );
             let taken = out.finish().expect("goes around");

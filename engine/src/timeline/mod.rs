@@ -5,11 +5,12 @@
 //!  end       last sequence, floor, times            changes   removed ranges, edits, in memory
 //!  sight     the entries that a read may see        overlay   changes of older places, looked up
 //!  collect   entries and lost ranges of a page                around the position of a read
-//!  key       a timeline with its hash
+//!  bodies    the memory of a page's bodies          key       a timeline with its hash
 //! ```
 //!
 //! This folder does not know memtables, segments or files.
 
+mod bodies;
 mod changes;
 mod collect;
 mod end;
@@ -17,6 +18,7 @@ mod key;
 pub(crate) mod overlay;
 mod sight;
 
+pub(crate) use bodies::Offered;
 pub(crate) use changes::{Changes, Edit};
 pub(crate) use collect::{Collected, Collector, Own};
 pub(crate) use end::Span;

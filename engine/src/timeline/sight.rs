@@ -72,7 +72,13 @@ impl Sight<'_> {
         self.is_expired(start_ms) == (self.wanted == Wanted::Readable)
     }
 
+    /// Whether all entries have the bodies that they were written with.
+    pub fn is_unchanged(&self) -> bool {
+        self.overlay.is_empty() && self.bodies.is_empty() && self.hidden_bodies.is_none()
+    }
+
     /// Whether the read looks for an entry.
+    #[inline]
     pub fn shows(&self, sequence: Sequence, times: &Times) -> bool {
         let Times { start_ms, expire_at_ms, .. } = *times;
         let alive_at_ms = match self.wanted {

@@ -322,8 +322,9 @@ fn write_edits(
 /// entries for it.
 fn brief_parts<'v>(view: &'v View, slot: &Slot) -> Vec<(&'v Segment, TimelineEntry)> {
     let segments = view.segments.of(slot.store).iter();
-    let parts =
-        segments.filter_map(|segment| Some((segment.as_ref(), segment.find(&slot.name).ok()??)));
+    let part =
+        |segment: &'v Arc<Segment>| Some((segment.as_ref(), segment.find_once(&slot.name).ok()??));
+    let parts = segments.filter_map(part);
     parts.filter(|(_, entry)| entry.own_expiry).collect()
 }
 

@@ -44,7 +44,7 @@ pub fn count(view: &View, memtable: &Memtable) -> Vec<DeadWeight> {
             view.segments.of(slot.store).iter().filter(|segment| segment.record().has_data())
         {
             // A segment that cannot be read is not rewritten either.
-            let Ok(Some(entry)) = segment.find(&slot.name) else { continue };
+            let Ok(Some(entry)) = segment.find_once(&slot.name) else { continue };
             let weight = died.entries(&entry) + died.edits(segment, &entry).unwrap_or(0);
             add(&mut dead, segment, weight);
             if entry.count > 0 && entry.first <= died.floor_before {

@@ -85,7 +85,7 @@ impl BodyChanges {
         for segment in segments.iter().filter(|segment| segment.record().has_data()) {
             let is_whole = segment.damage().is_none()
                 && !state.merging.unmergeable.lock().contains(&segment.record().number);
-            let entry = match segment.find(BODIES) {
+            let entry = match segment.find_once(BODIES) {
                 Ok(entry) if is_whole => entry,
                 Err(error) if !error.is_damage() => return Err(error),
                 found => {
@@ -157,9 +157,8 @@ fn span(inputs: &[Arc<Segment>]) -> Range<Lsn> {
 /// The weight of a segment's changes of shared bodies that no other segment needs.
 pub fn needless_weight(view: &View, segment: &Arc<Segment>) -> u64 {
     // A segment that cannot be read is not rewritten either.
-    let Some(entry) = segment.changes_bodies().then(|| segment.find(BODIES).ok()?).flatten() else {
-        return 0;
-    };
+    let changes = segment.changes_bodies().then(|| segment.find_once(BODIES).ok().flatten());
+    let Some(entry) = changes.flatten() else { return 0 };
     let others = Others::of(view, std::slice::from_ref(segment));
     let edited = segment.edited(&entry).iter();
     let needless = edited.filter(|edited| !others.need(CommitPlace(edited.sequence), edited.at));

@@ -330,7 +330,7 @@ impl<'a> Merge<'a> {
             }
         }
         for segment in &self.younger.segments {
-            if let Some(entry) = segment.find(name)? {
+            if let Some(entry) = segment.find_once(name)? {
                 fate.lowest = fate.lowest.max(entry.end.floor.lowest);
                 fate.known = true;
                 entry.removed.iter().for_each(|(first, last)| fate.removed.remove(*first, *last));
