@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use hdrhistogram::Histogram;
 
-use crate::peers::{Durability, Peer, Pending, Work};
+use crate::peers::{Durability, Found, Peer, Pending, Work};
 
 /// Work in its order.
 pub type Feed<'w> = Box<dyn Iterator<Item = Work<'w>> + Send + 'w>;
@@ -122,12 +122,22 @@ pub fn run(peer: &dyn Peer, feeds: Vec<Feed<'_>>, pace: Pace) -> Result<Outcome>
 /// Reads the newest `count` entries of each of these timelines in turn. The pieces of work are the
 /// reads.
 pub fn read_latest(peer: &dyn Peer, timelines: &[u32], count: usize) -> Result<Outcome> {
+    read_each(timelines, true, |&timeline| peer.latest(timeline, count))
+}
+
+/// Does each of these reads in turn. The pieces of work are the reads. Without `latencies` the
+/// clock is not read between them: it takes a good part of the time of a read that finds nothing.
+pub fn read_each<R>(
+    reads: &[R],
+    latencies: bool,
+    read: impl Fn(&R) -> Result<Found>,
+) -> Result<Outcome> {
     let mut outcome = Outcome::new();
     let start = Instant::now();
-    for &timeline in timelines {
-        let since = Instant::now();
-        black_box(peer.latest(timeline, count)?);
-        record(&mut outcome, Some(since), 0);
+    for one in reads {
+        let since = latencies.then(Instant::now);
+        black_box(read(one)?);
+        record(&mut outcome, since, 0);
     }
     outcome.elapsed = start.elapsed();
     Ok(outcome)
@@ -209,7 +219,6 @@ fn record(outcome: &mut Outcome, since: Option<Instant>, timeline_writes: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::Found;
     use crate::workload::Append;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -241,6 +250,14 @@ mod tests {
 
         fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
             self.reads.fetch_add(u64::from(timeline) * count as u64, Ordering::SeqCst);
+            Ok(Found::default())
+        }
+
+        fn after(&self, _: u32, _: u64, _: usize) -> Result<Found> {
+            Ok(Found::default())
+        }
+
+        fn get(&self, _: u32, _: u64) -> Result<Found> {
             Ok(Found::default())
         }
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::charts;
 use crate::disk;
-use crate::peers::{Copies, Kind, Peer};
+use crate::peers::{BUDGET_BYTES, Copies, Kind, Peer};
 use crate::report::{Column, Row, Table};
 
 /// The arguments of a comparison, as options of the command line.
@@ -93,6 +93,8 @@ pub struct Contestant {
     pub how: String,
     /// How it stores a fan-out.
     pub copies: Copies,
+    /// Its memory budget, as far as it has one (`Kind::open_within`).
+    pub budget_bytes: usize,
     /// Threads that call the engine. Those of a peer must write to disjoint timelines.
     pub threads: usize,
     /// Calls in flight per thread. Only Strandline can have more than one: the calls of a peer
@@ -105,11 +107,23 @@ pub struct Contestant {
 impl Contestant {
     /// One thread, one append per call, one call in flight.
     pub fn new(kind: Kind, how: impl Into<String>) -> Contestant {
-        let how = how.into();
-        Contestant { kind, how, copies: Copies::Inline, threads: 1, window: 1, batch: 1 }
+        Contestant {
+            kind,
+            how: how.into(),
+            copies: Copies::Inline,
+            budget_bytes: BUDGET_BYTES,
+            threads: 1,
+            window: 1,
+            batch: 1,
+        }
     }
 
-    fn label(&self) -> String {
+    /// Opens its engine.
+    pub(crate) fn open(&self, dir: &Path) -> Result<Box<dyn Peer>> {
+        self.kind.open_within(dir, self.copies, self.budget_bytes)
+    }
+
+    pub(crate) fn label(&self) -> String {
         format!("{}, {}", self.kind.name(), self.how)
     }
 }
@@ -169,7 +183,7 @@ fn measure_once(
     contestant: &Contestant,
 ) -> Result<Vec<f64>> {
     let dir = settings.fresh_dir()?;
-    let peer = contestant.kind.open(dir.path(), contestant.copies)?;
+    let peer = contestant.open(dir.path())?;
     workload.measure(contestant, peer.as_ref(), dir.path())
 }
 

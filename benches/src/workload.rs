@@ -7,6 +7,11 @@
 /// Conversations, and likewise users.
 pub const TIMELINES: u32 = 100_000;
 
+/// The number of a user's sync timeline: they follow those of the conversations.
+pub fn sync_timeline(user: u32) -> u32 {
+    TIMELINES + user
+}
+
 /// The size of a body, in bytes.
 pub const BODY_BYTES: usize = 200;
 
@@ -176,17 +181,33 @@ pub fn many_groups(count: u32, members_each: usize) -> Vec<Vec<u32>> {
     let mut random = Random::new(0x6209);
     (0..count)
         .map(|group| {
-            let mut pool: Vec<u32> = (0..TIMELINES / CLASSES).collect();
-            // The first `members_each` places of a Fisher–Yates shuffle: distinct members in no
-            // order.
-            for place in 0..members_each.min(pool.len()) {
-                let other = place + random.below((pool.len() - place) as u32) as usize;
-                pool.swap(place, other);
-            }
-            pool.truncate(members_each);
-            pool.iter().map(|user| user * CLASSES + group % CLASSES).collect()
+            let drawn = distinct(&mut random, TIMELINES / CLASSES, members_each);
+            drawn.iter().map(|user| user * CLASSES + group % CLASSES).collect()
         })
         .collect()
+}
+
+/// The members of each of `count` groups of 50 to 500, all of them among the first `users` users.
+pub fn mixed_groups(count: u32, users: u32) -> Vec<Vec<u32>> {
+    let mut random = Random::new(0x3117);
+    (0..count)
+        .map(|_| {
+            let members = 50 + random.below(451) as usize;
+            distinct(&mut random, users, members)
+        })
+        .collect()
+}
+
+/// `count` distinct numbers below `bound`, or all of them if there are fewer, in no order.
+pub fn distinct(random: &mut Random, bound: u32, count: usize) -> Vec<u32> {
+    let mut pool: Vec<u32> = (0..bound).collect();
+    // The first `count` places of a Fisher–Yates shuffle.
+    for place in 0..count.min(pool.len()) {
+        let other = place + random.below((pool.len() - place) as u32) as usize;
+        pool.swap(place, other);
+    }
+    pool.truncate(count);
+    pool
 }
 
 /// `count` messages of writer `writer` of `writers` (a divisor of `CLASSES`), to groups of its
@@ -277,6 +298,15 @@ mod tests {
                     .iter()
                     .all(|&user| user < TIMELINES && user % CLASSES == group as u32 % CLASSES)
             );
+        }
+    }
+
+    #[test]
+    fn mixed_groups_have_50_to_500_distinct_members() {
+        for members in mixed_groups(40, 600) {
+            assert!((50..=500).contains(&members.len()));
+            assert_eq!(members.iter().collect::<HashSet<_>>().len(), members.len());
+            assert!(members.iter().all(|&user| user < 600));
         }
     }
 

@@ -1,5 +1,5 @@
-//! fjall, with default options except its block cache: 256 MiB, as much as Strandline's default
-//! budget gives to blocks.
+//! fjall, with default options except its block cache: 256 MiB unless a workload says otherwise, as
+//! much as Strandline's budget gives to blocks.
 //!
 //! Keys are numbered by the caller (`sequences`); stores are keyspaces. Logged: the call returns
 //! after write(2) (`PersistMode::Buffer`). Synced: after fdatasync (`PersistMode::SyncData`), made
@@ -11,14 +11,12 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
-use super::sequences::Sequences;
+use super::sequences::{Sequences, key, keys_after};
 use super::{Copies, Durability, Found, Peer, Pending, Work};
-use crate::workload::TIMELINES;
-
-const CACHE_BYTES: u64 = 256 * 1024 * 1024;
+use crate::workload::{TIMELINES, sync_timeline};
 
 /// An open database and the last sequence of each timeline.
 pub struct Fjall {
@@ -30,12 +28,26 @@ pub struct Fjall {
 }
 
 impl Fjall {
-    /// Opens one in an empty directory.
-    pub fn open(dir: &Path, copies: Copies) -> Result<Fjall> {
-        let database = Database::builder(dir).cache_size(CACHE_BYTES).open()?;
+    /// Opens one in an empty directory, or in one that it filled before.
+    pub fn open(dir: &Path, copies: Copies, cache_bytes: usize) -> Result<Fjall> {
+        let database = Database::builder(dir).cache_size(cache_bytes as u64).open()?;
         let messages = database.keyspace("messages", KeyspaceCreateOptions::default)?;
         let sync = database.keyspace("sync", KeyspaceCreateOptions::default)?;
         Ok(Fjall { database, messages, sync, copies, sequences: Sequences::new() })
+    }
+
+    fn keyspace(&self, timeline: u32) -> &Keyspace {
+        if timeline < TIMELINES { &self.messages } else { &self.sync }
+    }
+
+    /// Adds the body of an entry of a timeline, which a reference leads to.
+    fn add(&self, found: &mut Found, timeline: u32, value: &[u8]) -> Result<()> {
+        if self.copies.refers(timeline) {
+            found.add(&self.messages.get(value)?.context("a reference without its body")?);
+        } else {
+            found.add(value);
+        }
+        Ok(())
     }
 
     fn fill(&self, batch: &mut OwnedWriteBatch, work: Work<'_>) {
@@ -57,7 +69,7 @@ impl Fjall {
                     Copies::References => &first,
                 };
                 for &user in fan_out.members {
-                    batch.insert(&self.sync, self.sequences.next_key(TIMELINES + user), value);
+                    batch.insert(&self.sync, self.sequences.next_key(sync_timeline(user)), value);
                 }
             }
         }
@@ -83,10 +95,31 @@ impl Peer for Fjall {
         Ok(Pending::Done)
     }
 
+    fn resume(&self, timeline: u32, last_sequence: u64) {
+        self.sequences.resume(timeline, last_sequence);
+    }
+
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
         let mut found = Found::default();
-        for item in self.messages.range(self.sequences.newest_keys(timeline, count)).rev() {
-            found.add(&item.value()?);
+        let keys = self.sequences.newest_keys(timeline, count);
+        for item in self.keyspace(timeline).range(keys).rev() {
+            self.add(&mut found, timeline, &item.value()?)?;
+        }
+        Ok(found)
+    }
+
+    fn after(&self, timeline: u32, sequence: u64, count: usize) -> Result<Found> {
+        let mut found = Found::default();
+        for item in self.keyspace(timeline).range(keys_after(timeline, sequence)).take(count) {
+            self.add(&mut found, timeline, &item.value()?)?;
+        }
+        Ok(found)
+    }
+
+    fn get(&self, timeline: u32, sequence: u64) -> Result<Found> {
+        let mut found = Found::default();
+        if let Some(value) = self.keyspace(timeline).get(key(timeline, sequence))? {
+            self.add(&mut found, timeline, &value)?;
         }
         Ok(found)
     }

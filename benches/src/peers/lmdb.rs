@@ -8,17 +8,17 @@
 //! cut can then damage the whole database. A B-tree is changed in place, and the cache is the
 //! operating system's: flush is a sync, and there is no compaction but by a copy.
 
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, FlagSetMode};
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, FlagSetMode, RoTxn};
 
-use super::sequences::Sequences;
+use super::sequences::{Key, Sequences, key, keys_after};
 use super::{Copies, Durability, Found, Peer, Pending, Work};
-use crate::workload::TIMELINES;
+use crate::workload::{TIMELINES, sync_timeline};
 
 /// Address space that is reserved, of which the file occupies what it needs.
 const MAP_BYTES: usize = 64 << 30;
@@ -36,7 +36,7 @@ pub struct Lmdb {
 }
 
 impl Lmdb {
-    /// Opens one in an empty directory.
+    /// Opens one in an empty directory, or in one that it filled before.
     pub fn open(dir: &Path, copies: Copies) -> Result<Lmdb> {
         let mut options = EnvOpenOptions::new();
         options.map_size(MAP_BYTES).max_dbs(2);
@@ -74,6 +74,31 @@ impl Lmdb {
         *current = wanted;
         Ok(())
     }
+
+    fn database(&self, timeline: u32) -> Database<'static, Bytes, Bytes> {
+        if timeline < TIMELINES { self.messages } else { self.sync }
+    }
+
+    /// Adds the body of an entry of a timeline, which a reference leads to in the same transaction.
+    fn add(
+        &self,
+        found: &mut Found,
+        transaction: &RoTxn<'_>,
+        timeline: u32,
+        value: &[u8],
+    ) -> Result<()> {
+        if self.copies.refers(timeline) {
+            let body = self.messages.get(transaction, value)?;
+            found.add(body.context("a reference without its body")?);
+        } else {
+            found.add(value);
+        }
+        Ok(())
+    }
+}
+
+fn bounds(keys: &Range<Key>) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Included(keys.start.as_slice()), Bound::Excluded(keys.end.as_slice()))
 }
 
 impl Peer for Lmdb {
@@ -96,7 +121,7 @@ impl Peer for Lmdb {
                     Copies::References => &first,
                 };
                 for &user in fan_out.members {
-                    let key = self.sequences.next_key(TIMELINES + user);
+                    let key = self.sequences.next_key(sync_timeline(user));
                     self.sync.put(&mut transaction, &key, value)?;
                 }
             }
@@ -105,13 +130,35 @@ impl Peer for Lmdb {
         Ok(Pending::Done)
     }
 
+    fn resume(&self, timeline: u32, last_sequence: u64) {
+        self.sequences.resume(timeline, last_sequence);
+    }
+
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
         let transaction = self.env.read_txn()?;
         let keys = self.sequences.newest_keys(timeline, count);
-        let bounds = (Bound::Included(keys.start.as_slice()), Bound::Excluded(keys.end.as_slice()));
         let mut found = Found::default();
-        for item in self.messages.rev_range(&transaction, &bounds)? {
-            found.add(item?.1);
+        for item in self.database(timeline).rev_range(&transaction, &bounds(&keys))? {
+            self.add(&mut found, &transaction, timeline, item?.1)?;
+        }
+        Ok(found)
+    }
+
+    fn after(&self, timeline: u32, sequence: u64, count: usize) -> Result<Found> {
+        let transaction = self.env.read_txn()?;
+        let keys = keys_after(timeline, sequence);
+        let mut found = Found::default();
+        for item in self.database(timeline).range(&transaction, &bounds(&keys))?.take(count) {
+            self.add(&mut found, &transaction, timeline, item?.1)?;
+        }
+        Ok(found)
+    }
+
+    fn get(&self, timeline: u32, sequence: u64) -> Result<Found> {
+        let transaction = self.env.read_txn()?;
+        let mut found = Found::default();
+        if let Some(value) = self.database(timeline).get(&transaction, &key(timeline, sequence))? {
+            self.add(&mut found, &transaction, timeline, value)?;
         }
         Ok(found)
     }

@@ -29,7 +29,10 @@ use std::task::{Context, Poll, Waker};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::workload::{Append, FanOut};
+use crate::workload::{Append, FanOut, TIMELINES};
+
+/// Strandline's default memory budget.
+pub const BUDGET_BYTES: usize = 512 << 20;
 
 /// The meaning of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,14 @@ pub enum Copies {
     /// The body in the conversation's timeline; in each member's, 12 bytes with its position. A
     /// reader of a member's timeline needs one more look-up per entry.
     References,
+}
+
+impl Copies {
+    /// Whether the entries of this timeline are references, which a reader must follow.
+    #[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "only peers copy"))]
+    fn refers(self, timeline: u32) -> bool {
+        self == Copies::References && timeline >= TIMELINES
+    }
 }
 
 /// One atomic piece of work.
@@ -125,7 +136,8 @@ impl Found {
     }
 }
 
-/// An engine, open.
+/// An engine, open. Readers name a timeline by a number: a conversation by its own, the sync
+/// timeline of a user by `workload::sync_timeline`.
 pub trait Peer: Send + Sync {
     /// Takes a piece of work.
     fn submit(&self, work: Work<'_>, durability: Durability) -> Result<Pending>;
@@ -154,8 +166,21 @@ pub trait Peer: Send + Sync {
         Ok(())
     }
 
-    /// Reads the newest `count` entries of a conversation's timeline, newest first.
+    /// Sets the last sequence of a timeline, after an engine was opened in a directory with
+    /// entries, if the caller numbers its entries: `latest` needs it.
+    fn resume(&self, timeline: u32, last_sequence: u64) {
+        let _ = (timeline, last_sequence);
+    }
+
+    /// Reads the newest `count` entries of a timeline, newest first.
     fn latest(&self, timeline: u32, count: usize) -> Result<Found>;
+
+    /// Reads up to `count` entries of a timeline after a sequence, ascending. The engine finds the
+    /// end of the timeline: a caller that numbers the entries must not use its own table for that.
+    fn after(&self, timeline: u32, sequence: u64, count: usize) -> Result<Found>;
+
+    /// Reads the entry of a timeline that has this sequence.
+    fn get(&self, timeline: u32, sequence: u64) -> Result<Found>;
 
     /// Writes buffered data to the files that hold it until compaction.
     fn flush(&self) -> Result<()>;
@@ -215,26 +240,45 @@ impl Kind {
         }
     }
 
+    /// Makes the data that an application has before it opens the engine.
+    pub fn prepare(self) {
+        if self == Kind::Strandline {
+            strandline::Strandline::prepare();
+        }
+    }
+
     /// The kinds that this build compares Strandline with.
     pub fn peers() -> Vec<Kind> {
         Kind::built().into_iter().filter(|&kind| kind != Kind::Strandline).collect()
     }
 
-    /// Opens one in an empty directory.
-    #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only peers copy"))]
+    /// Opens one in an empty directory, or in one that it filled before.
     pub fn open(self, dir: &Path, copies: Copies) -> Result<Box<dyn Peer>> {
+        self.open_within(dir, copies, BUDGET_BYTES)
+    }
+
+    /// Opens one with this memory budget. Half of it is for blocks, which is the only part that
+    /// applies to fjall, redb and `RocksDB`; LMDB and raft-engine have no such limit.
+    #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only peers copy"))]
+    pub fn open_within(
+        self,
+        dir: &Path,
+        copies: Copies,
+        budget_bytes: usize,
+    ) -> Result<Box<dyn Peer>> {
+        let cache_bytes = budget_bytes / 2;
         Ok(match self {
-            Kind::Strandline => Box::new(strandline::Strandline::open(dir)?),
+            Kind::Strandline => Box::new(strandline::Strandline::open(dir, budget_bytes)?),
             #[cfg(feature = "peers")]
             Kind::RaftEngine => Box::new(raft_engine::RaftEngine::open(dir, copies)?),
             #[cfg(feature = "peers")]
             Kind::Lmdb => Box::new(lmdb::Lmdb::open(dir, copies)?),
             #[cfg(feature = "peers")]
-            Kind::Fjall => Box::new(fjall::Fjall::open(dir, copies)?),
+            Kind::Fjall => Box::new(fjall::Fjall::open(dir, copies, cache_bytes)?),
             #[cfg(feature = "peers")]
-            Kind::Redb => Box::new(redb::Redb::open(dir, copies)?),
+            Kind::Redb => Box::new(redb::Redb::open(dir, copies, cache_bytes)?),
             #[cfg(feature = "rocksdb")]
-            Kind::RocksDb => Box::new(rocksdb::RocksDb::open(dir, copies)?),
+            Kind::RocksDb => Box::new(rocksdb::RocksDb::open(dir, copies, cache_bytes)?),
             #[cfg(not(feature = "rocksdb"))]
             other => {
                 let (feature, _) = other.feature().expect("every build has Strandline");
@@ -247,6 +291,7 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::sync_timeline;
 
     fn writes_are_read_back(kind: Kind, copies: Copies) {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -268,9 +313,45 @@ mod tests {
         let latest = |timeline| peer.latest(timeline, 50).expect("a read");
         assert_eq!(latest(3), expected, "{}", kind.name());
         assert_eq!(latest(4), Found::default(), "{}: a timeline without entries", kind.name());
+        inner_reads_find_their_entries(peer.as_ref(), &bodies);
         peer.flush().expect("a flush");
         peer.compact().expect("a compaction");
         assert_eq!(latest(3), expected, "{}, compacted", kind.name());
+        inner_reads_find_their_entries(peer.as_ref(), &bodies);
+        drop(peer);
+        let peer = kind.open(dir.path(), copies).expect("an engine with entries");
+        peer.resume(3, 61);
+        peer.resume(sync_timeline(2), 1);
+        assert_eq!(peer.latest(3, 50).expect("a read"), expected, "{}, reopened", kind.name());
+        inner_reads_find_their_entries(peer.as_ref(), &bodies);
+    }
+
+    fn sum(bodies: &[&[u8]]) -> Found {
+        let mut found = Found::default();
+        bodies.iter().for_each(|body| found.add(body));
+        found
+    }
+
+    /// Reads by sequence: `bodies` have 1 to 60 in conversation 3, the last one has 61; users 1 and
+    /// 2 have that one only.
+    fn inner_reads_find_their_entries(peer: &dyn Peer, bodies: &[Vec<u8>]) {
+        let last = b"the last one".as_slice();
+        let after = |timeline, sequence| peer.after(timeline, sequence, 3).expect("a read");
+        let get = |timeline, sequence| peer.get(timeline, sequence).expect("a read");
+        assert_eq!(after(3, 0), sum(&[&bodies[0], &bodies[1], &bodies[2]]));
+        assert_eq!(after(3, 59), sum(&[&bodies[59], last]));
+        assert_eq!(after(4, 0), Found::default());
+        assert_eq!((get(3, 7), get(3, 62)), (sum(&[&bodies[6]]), Found::default()));
+        for user in [1, 2].map(sync_timeline) {
+            assert_eq!((after(user, 0), after(user, 1)), (sum(&[last]), Found::default()));
+            assert_eq!((get(user, 1), get(user, 2)), (sum(&[last]), Found::default()));
+        }
+        assert_eq!(peer.latest(sync_timeline(2), 50).expect("a read"), sum(&[last]));
+    }
+
+    #[test]
+    fn the_default_budget_is_that_of_the_engine() {
+        assert_eq!(::strandline::Options::default().memory_budget_bytes, BUDGET_BYTES);
     }
 
     #[test]

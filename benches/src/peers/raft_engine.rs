@@ -8,15 +8,16 @@
 //! merge its data: flush is a sync, compaction only purges old files.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use raft_engine::{Config, Engine, LogBatch, MessageExt};
 
 use super::raft_entry::RaftEntry;
 use super::sequences::Sequences;
 use super::{Copies, Durability, Found, Peer, Pending, Work};
-use crate::workload::TIMELINES;
+use crate::workload::sync_timeline;
 
 /// Returns the index of an entry to the engine.
 struct Format;
@@ -49,7 +50,7 @@ pub struct RaftEngine {
 }
 
 impl RaftEngine {
-    /// Opens one in an empty directory.
+    /// Opens one in an empty directory, or in one that it filled before.
     pub fn open(dir: &Path, copies: Copies) -> Result<RaftEngine> {
         let config = Config { dir: dir.to_string_lossy().into_owned(), ..Config::default() };
         Ok(RaftEngine { engine: Engine::open(config)?, copies, sequences: Sequences::new() })
@@ -62,6 +63,44 @@ impl RaftEngine {
             .batch
             .add_entries::<Format>(u64::from(region), std::slice::from_ref(&scratch.entry))?;
         Ok(scratch.entry.index)
+    }
+
+    /// Reads these entries of a region, which exist.
+    fn fetch(&self, region: u32, indexes: Range<u64>) -> Result<Vec<RaftEntry>> {
+        let mut entries = Vec::with_capacity((indexes.end - indexes.start) as usize);
+        let (first, end) = (indexes.start, indexes.end);
+        self.engine.fetch_entries_to::<Format>(
+            u64::from(region),
+            first,
+            end,
+            None,
+            &mut entries,
+        )?;
+        Ok(entries)
+    }
+
+    /// The sum of these entries of a region, whose bodies references lead to.
+    fn found<'e>(
+        &self,
+        region: u32,
+        entries: impl Iterator<Item = &'e RaftEntry>,
+    ) -> Result<Found> {
+        let mut found = Found::default();
+        for entry in entries {
+            if self.copies.refers(region) {
+                found.add(&self.follow(&entry.body)?.body);
+            } else {
+                found.add(&entry.body);
+            }
+        }
+        Ok(found)
+    }
+
+    fn follow(&self, reference: &[u8]) -> Result<RaftEntry> {
+        let (region, index) = reference.split_first_chunk().context("a reference of 12 bytes")?;
+        let region = u64::from(u32::from_be_bytes(*region));
+        let index = u64::from_be_bytes(index.try_into()?);
+        self.engine.get_entry::<Format>(region, index)?.context("a reference without its body")
     }
 
     fn fill(&self, scratch: &mut Scratch, work: Work<'_>) -> Result<()> {
@@ -80,7 +119,7 @@ impl RaftEngine {
                     scratch.entry.body.extend_from_slice(&index.to_be_bytes());
                 }
                 for &user in fan_out.members {
-                    self.push(scratch, TIMELINES + user)?;
+                    self.push(scratch, sync_timeline(user))?;
                 }
             }
         }
@@ -102,19 +141,28 @@ impl Peer for RaftEngine {
         })
     }
 
+    fn resume(&self, timeline: u32, last_sequence: u64) {
+        self.sequences.resume(timeline, last_sequence);
+    }
+
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
-        let newest = self.sequences.newest(timeline, count);
-        let mut entries = Vec::with_capacity(count);
-        self.engine.fetch_entries_to::<Format>(
-            u64::from(timeline),
-            newest.start,
-            newest.end,
-            None,
-            &mut entries,
-        )?;
-        let mut found = Found::default();
-        entries.iter().rev().for_each(|entry| found.add(&entry.body));
-        Ok(found)
+        let entries = self.fetch(timeline, self.sequences.newest(timeline, count))?;
+        self.found(timeline, entries.iter().rev())
+    }
+
+    fn after(&self, timeline: u32, sequence: u64, count: usize) -> Result<Found> {
+        let last = self.engine.last_index(u64::from(timeline)).unwrap_or(0);
+        let first = sequence + 1;
+        let end = (last + 1).min(first + count as u64);
+        if first >= end {
+            return Ok(Found::default());
+        }
+        self.found(timeline, self.fetch(timeline, first..end)?.iter())
+    }
+
+    fn get(&self, timeline: u32, sequence: u64) -> Result<Found> {
+        let entry = self.engine.get_entry::<Format>(u64::from(timeline), sequence)?;
+        self.found(timeline, entry.iter())
     }
 
     fn flush(&self) -> Result<()> {

@@ -1,11 +1,12 @@
-//! RocksDB, Debian's library, with default options except its block cache: 256 MiB, as much as
-//! Strandline's default budget gives to blocks.
+//! RocksDB, Debian's library, with default options except its block cache: 256 MiB unless a
+//! workload says otherwise, as much as Strandline's budget gives to blocks.
 //!
 //! Keys are numbered by the caller (`sequences`); stores are column families. Logged: the call
 //! returns after write(2) of its log. Synced: after fdatasync (`sync` of the write options), which
 //! concurrent callers share in the engine's write group. Flush writes the memtables out and waits
 //! for compactions; compaction is of the whole range.
 
+use std::ops::Range;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -13,15 +14,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rocksdb::properties::{COMPACTION_PENDING, NUM_RUNNING_COMPACTIONS};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBIterator, IteratorMode,
+    Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::sequences::Sequences;
+use super::sequences::{Key, Sequences, key, keys_after};
 use super::{Copies, Durability, Found, Peer, Pending, Work};
-use crate::workload::TIMELINES;
-
-const CACHE_BYTES: usize = 256 * 1024 * 1024;
+use crate::workload::{TIMELINES, sync_timeline};
 
 const MESSAGES: &str = "messages";
 const SYNC: &str = "sync";
@@ -34,10 +33,10 @@ pub struct RocksDb {
 }
 
 impl RocksDb {
-    /// Opens one in an empty directory.
-    pub fn open(dir: &Path, copies: Copies) -> Result<RocksDb> {
+    /// Opens one in an empty directory, or in one that it filled before.
+    pub fn open(dir: &Path, copies: Copies, cache_bytes: usize) -> Result<RocksDb> {
         let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES)?);
+        blocks.set_block_cache(&Cache::new_lru_cache(cache_bytes)?);
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -50,6 +49,33 @@ impl RocksDb {
 
     fn family(&self, name: &str) -> Result<&ColumnFamily> {
         self.database.cf_handle(name).context("a column family that was opened")
+    }
+
+    fn family_of(&self, timeline: u32) -> Result<&ColumnFamily> {
+        self.family(if timeline < TIMELINES { MESSAGES } else { SYNC })
+    }
+
+    fn iterate(
+        &self,
+        timeline: u32,
+        keys: Range<Key>,
+        from: IteratorMode<'_>,
+    ) -> Result<DBIterator<'_>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(keys.start);
+        options.set_iterate_upper_bound(keys.end);
+        Ok(self.database.iterator_cf_opt(self.family_of(timeline)?, options, from))
+    }
+
+    /// Adds the body of an entry of a timeline, which a reference leads to.
+    fn add(&self, found: &mut Found, timeline: u32, value: &[u8]) -> Result<()> {
+        if self.copies.refers(timeline) {
+            let body = self.database.get_pinned_cf(self.family(MESSAGES)?, value)?;
+            found.add(&body.context("a reference without its body")?);
+        } else {
+            found.add(value);
+        }
+        Ok(())
     }
 }
 
@@ -72,7 +98,7 @@ impl Peer for RocksDb {
                     Copies::References => &first,
                 };
                 for &user in fan_out.members {
-                    batch.put_cf(sync, self.sequences.next_key(TIMELINES + user), value);
+                    batch.put_cf(sync, self.sequences.next_key(sync_timeline(user)), value);
                 }
             }
         }
@@ -82,15 +108,33 @@ impl Peer for RocksDb {
         Ok(Pending::Done)
     }
 
+    fn resume(&self, timeline: u32, last_sequence: u64) {
+        self.sequences.resume(timeline, last_sequence);
+    }
+
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
         let keys = self.sequences.newest_keys(timeline, count);
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(keys.start);
-        options.set_iterate_upper_bound(keys.end);
-        let messages = self.family(MESSAGES)?;
         let mut found = Found::default();
-        for item in self.database.iterator_cf_opt(messages, options, IteratorMode::End) {
-            found.add(&item?.1);
+        for item in self.iterate(timeline, keys, IteratorMode::End)? {
+            self.add(&mut found, timeline, &item?.1)?;
+        }
+        Ok(found)
+    }
+
+    fn after(&self, timeline: u32, sequence: u64, count: usize) -> Result<Found> {
+        let keys = keys_after(timeline, sequence);
+        let mut found = Found::default();
+        for item in self.iterate(timeline, keys, IteratorMode::Start)?.take(count) {
+            self.add(&mut found, timeline, &item?.1)?;
+        }
+        Ok(found)
+    }
+
+    fn get(&self, timeline: u32, sequence: u64) -> Result<Found> {
+        let mut found = Found::default();
+        let family = self.family_of(timeline)?;
+        if let Some(value) = self.database.get_pinned_cf(family, key(timeline, sequence))? {
+            self.add(&mut found, timeline, &value)?;
         }
         Ok(found)
     }

@@ -1,7 +1,8 @@
 //! The last sequence of each timeline, for engines whose callers number the entries.
 //!
 //! The table is not part of the engine: it is in memory only, and is allocated before a clock
-//! starts. It also gives readers the end of a timeline, which saves the engine a search.
+//! starts. It also gives readers of the newest entries the end of a timeline, which saves the
+//! engine a search.
 //!
 //! In key-value engines a key is a timeline and a sequence, both big-endian, so that keys are in
 //! the order of their sequences.
@@ -35,6 +36,11 @@ impl Sequences {
         key(timeline, self.next(timeline))
     }
 
+    /// Sets the last sequence of a timeline.
+    pub fn resume(&self, timeline: u32, last: u64) {
+        self.lasts[timeline as usize].store(last, Ordering::Relaxed);
+    }
+
     /// The newest `count` sequences of a timeline, or as many as it has.
     pub fn newest(&self, timeline: u32, count: usize) -> Range<u64> {
         let end = self.lasts[timeline as usize].load(Ordering::Relaxed) + 1;
@@ -48,7 +54,14 @@ impl Sequences {
     }
 }
 
-fn key(timeline: u32, sequence: u64) -> Key {
+/// The keys of all entries of a timeline after a sequence, without use of the table: the end is
+/// excluded.
+pub fn keys_after(timeline: u32, sequence: u64) -> Range<Key> {
+    key(timeline, sequence + 1)..key(timeline, u64::MAX)
+}
+
+/// The key of an entry.
+pub fn key(timeline: u32, sequence: u64) -> Key {
     let mut key = [0; 12];
     key[..4].copy_from_slice(&timeline.to_be_bytes());
     key[4..].copy_from_slice(&sequence.to_be_bytes());
@@ -70,6 +83,8 @@ mod tests {
 
     #[test]
     fn keys_are_in_the_order_of_sequences() {
+        let after = keys_after(1, 255);
+        assert!(after.contains(&key(1, 256)) && !after.contains(&key(1, 255)));
         assert!(key(1, 255) < key(1, 256) && key(1, u64::MAX) < key(2, 1));
     }
 }

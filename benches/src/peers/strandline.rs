@@ -1,4 +1,5 @@
-//! Strandline, with default options and the two stores of the server.
+//! Strandline, with the two stores of the server and default options; a workload may choose the
+//! memory budget.
 //!
 //! Logged: the ticket resolves after write(2). Synced: after fdatasync. Visible to readers at the
 //! same moment. A fan-out always stores its body once, so `Copies` means nothing here. Names are
@@ -7,10 +8,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use anyhow::Result;
-use strandline::{Batch, Engine, Limit, NewStore, Options, Store, TargetList};
+use strandline::{Batch, Engine, Entry, Limit, NewStore, Options, Store, TargetList};
 
 use super::{Durability, Found, Peer, Pending, Work};
 use crate::workload::{FanOut, TIMELINES};
@@ -18,27 +19,49 @@ use crate::workload::{FanOut, TIMELINES};
 /// The TTL of `sync`, as the server sets it by default: seven days.
 const SYNC_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
 
-/// An open engine and the names of its timelines.
+/// The names of conversations and, after them, of users.
+static NAMES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let names = |kind| (0..TIMELINES).map(move |id| format!("{kind}/{id:08}").into_bytes());
+    names("c").chain(names("u")).collect()
+});
+
+fn user(id: u32) -> &'static [u8] {
+    &NAMES[(TIMELINES + id) as usize]
+}
+
+fn conversation(id: u32) -> &'static [u8] {
+    &NAMES[id as usize]
+}
+
+/// An open engine.
 pub struct Strandline {
     engine: Engine,
     messages: Store,
     sync: Store,
-    conversations: Vec<Vec<u8>>,
-    users: Vec<Vec<u8>>,
     /// The members of conversations, which stay the same.
     members: Mutex<HashMap<u32, TargetList>>,
 }
 
 impl Strandline {
-    /// Opens one in an empty directory.
-    pub fn open(dir: &Path) -> Result<Strandline> {
+    /// Makes the names, which an application has before it opens the engine.
+    pub fn prepare() {
+        LazyLock::force(&NAMES);
+    }
+
+    /// Opens one in an empty directory, or in one that it filled before.
+    pub fn open(dir: &Path, memory_budget_bytes: usize) -> Result<Strandline> {
+        Strandline::prepare();
         let stores = vec![NewStore::new("messages", 0), NewStore::new("sync", SYNC_TTL_MS)];
-        let engine = Engine::open(dir, Options { stores, ..Options::default() })?;
+        let options = Options { stores, memory_budget_bytes, ..Options::default() };
+        let engine = Engine::open(dir, options)?;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
-        let names =
-            |kind: &str| (0..TIMELINES).map(|id| format!("{kind}/{id:08}").into_bytes()).collect();
-        let (conversations, users, members) = (names("c"), names("u"), Mutex::default());
-        Ok(Strandline { engine, messages, sync, conversations, users, members })
+        Ok(Strandline { engine, messages, sync, members: Mutex::default() })
+    }
+
+    /// The store and the name of a timeline.
+    fn place(&self, timeline: u32) -> (&Store, &'static [u8]) {
+        let store = if timeline < TIMELINES { &self.messages } else { &self.sync };
+        (store, &NAMES[timeline as usize])
     }
 
     fn members_of(&self, fan_out: &FanOut<'_>) -> Result<TargetList> {
@@ -46,8 +69,8 @@ impl Strandline {
         if let Some(list) = lists.get(&fan_out.conversation) {
             return Ok(list.clone());
         }
-        let names = fan_out.members.iter().map(|user| self.users[*user as usize].as_slice());
-        let list = self.engine.target_list(names.map(|name| (&self.sync, name)))?;
+        let members = fan_out.members.iter().map(|&member| (&self.sync, user(member)));
+        let list = self.engine.target_list(members)?;
         lists.insert(fan_out.conversation, list.clone());
         Ok(list)
     }
@@ -59,19 +82,21 @@ impl Strandline {
         });
         Ok(match work {
             Work::Appends(appends) => appends.iter().fold(batch, |batch, append| {
-                batch.append(
-                    &self.messages,
-                    &self.conversations[append.timeline as usize],
-                    append.body,
-                )
+                batch.append(&self.messages, conversation(append.timeline), append.body)
             }),
             Work::FanOut(fan_out) => {
-                let conversation = self.conversations[fan_out.conversation as usize].as_slice();
+                let conversation = conversation(fan_out.conversation);
                 let members = self.members_of(&fan_out)?;
                 batch.fan_out_to_list(fan_out.body, [(&self.messages, conversation)], &members)
             }
         })
     }
+}
+
+fn found(entries: &[Entry]) -> Found {
+    let mut found = Found::default();
+    entries.iter().for_each(|entry| found.add(&entry.body));
+    found
 }
 
 impl Peer for Strandline {
@@ -99,9 +124,8 @@ impl Peer for Strandline {
     }
 
     fn begin_after(&self, last_sequence: u64) -> Result<()> {
-        let users = self.users.iter().map(|name| (&self.sync, name));
-        let all = users.chain(self.conversations.iter().map(|name| (&self.messages, name)));
-        for (store, name) in all {
+        for timeline in (TIMELINES..2 * TIMELINES).chain(0..TIMELINES) {
+            let (store, name) = self.place(timeline);
             let first = Batch::new().append(store, name, b"first").sequence(last_sequence);
             self.engine.commit(first.durability(strandline::Durability::Os))?;
         }
@@ -109,11 +133,18 @@ impl Peer for Strandline {
     }
 
     fn latest(&self, timeline: u32, count: usize) -> Result<Found> {
-        let name = &self.conversations[timeline as usize];
-        let page = self.messages.range_back(name, .., Limit::entries(count))?;
-        let mut found = Found::default();
-        page.entries.iter().for_each(|entry| found.add(&entry.body));
-        Ok(found)
+        let (store, name) = self.place(timeline);
+        Ok(found(&store.range_back(name, .., Limit::entries(count))?.entries))
+    }
+
+    fn after(&self, timeline: u32, sequence: u64, count: usize) -> Result<Found> {
+        let (store, name) = self.place(timeline);
+        Ok(found(&store.read_after(name, sequence, Limit::entries(count))?.entries))
+    }
+
+    fn get(&self, timeline: u32, sequence: u64) -> Result<Found> {
+        let (store, name) = self.place(timeline);
+        Ok(found(store.get(name, sequence)?.as_slice()))
     }
 
     fn flush(&self) -> Result<()> {
