@@ -106,6 +106,22 @@ impl Table {
     }
 }
 
+impl Table {
+    /// This table as several, each with a title and the next columns: as many for each.
+    pub fn split(self, titles: Vec<String>) -> Vec<Table> {
+        let each = self.columns.len() / titles.len().max(1);
+        let table = |(place, title)| {
+            let part = place * each..(place + 1) * each;
+            let rows = self.rows.iter().map(|row| Row {
+                label: row.label.clone(),
+                rounds: row.rounds.iter().map(|figures| figures[part.clone()].to_vec()).collect(),
+            });
+            Table { title, columns: self.columns[part.clone()].to_vec(), rows: rows.collect() }
+        };
+        titles.into_iter().enumerate().map(table).collect()
+    }
+}
+
 impl Display for Table {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         writeln!(out, "### {}\n", self.title)?;
@@ -173,6 +189,17 @@ mod tests {
         let ratio = table.ratio(&table.rows[1], 0).expect("a ratio");
         assert_eq!(ratio, Spread { median: 2.0, min: 2.0, max: 2.0 });
         assert!(table.to_string().contains("| theirs | 200 (50.0–200) | 2.00 (2.00–2.00) |"));
+    }
+
+    #[test]
+    fn a_table_is_split_by_columns() {
+        let row = Row { label: "a".to_owned(), rounds: vec![vec![1.0, 2.0], vec![3.0, 4.0]] };
+        let columns = vec![Column::plain("x"), Column::plain("y")];
+        let table = Table { title: "both".to_owned(), columns, rows: vec![row] };
+        let parts = table.split(vec!["of x".to_owned(), "of y".to_owned()]);
+        assert_eq!(parts.len(), 2);
+        assert_eq!((parts[1].title.as_str(), parts[1].columns[0].title), ("of y", "y"));
+        assert_eq!(parts[1].rows[0].rounds, [[2.0], [4.0]]);
     }
 
     #[test]

@@ -43,7 +43,7 @@ enum Named {
     W2,
     /// Fan-out.
     W3,
-    /// The newest 50 entries.
+    /// Reads after appends, warm: the newest 50 entries, 100 after a cursor, one by its sequence.
     W4,
     /// Appends, fan-outs and reads over TCP, with an fsync before each reply to a write.
     Servers,
