@@ -7,7 +7,7 @@
 //!   meaning of its acknowledgement.
 //! * `drive` runs a feed of work against a peer: threads × work in flight, with latencies.
 //! * `rounds` has the trait of a workload, and alternates its contestants; `workloads` holds W1 to
-//!   W4; `report` prints medians and ratios, and `charts` draws them.
+//!   W5, W7 and cold reads; `report` prints medians and ratios, and `charts` draws them.
 //! * `disk` reads the operating system's counters of written bytes.
 //! * `soak` runs for minutes and measures changes over time.
 //! * `load` speaks RESP to a server, for the binary of that name; `servers` starts servers and

@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use strandline_benches::rounds::Settings;
 use strandline_benches::servers;
 use strandline_benches::servers::process::Program;
-use strandline_benches::workloads::{append, fan_out, latest};
+use strandline_benches::workloads::{append, fan_out, inbox, latest};
 
 #[derive(Parser)]
 #[command(about = "Compares Strandline with its peers, in turns, and prints medians and ratios.")]
@@ -45,6 +45,8 @@ enum Named {
     W3,
     /// Reads after appends, warm: the newest 50 entries, 100 after a cursor, one by its sequence.
     W4,
+    /// The newest 50 entries of a user's sync timeline.
+    W4i,
     /// Appends, fan-outs and reads over TCP, with an fsync before each reply to a write.
     Servers,
 }
@@ -62,6 +64,7 @@ fn main() -> Result<()> {
             Named::W2 => append::w2(&settings, &arguments.outstanding)?,
             Named::W3 => fan_out::w3(&settings, &arguments.groups)?,
             Named::W4 => latest::w4(&settings)?,
+            Named::W4i => inbox::w4i(&settings)?,
             Named::Servers => {
                 for table in servers::compare(&arguments.servers, &settings) {
                     settings.show(&table?)?;

@@ -1,8 +1,9 @@
-//! W1 to W4, as docs/benchmarks.md describes them. Each is a
+//! The workloads W1 to W5, W7 and the cold reads, as docs/benchmarks.md describes them. Each is a
 //! `rounds::Workload`, or one for each table, and a function that makes its data and runs it.
 
 pub mod append;
 pub mod fan_out;
+pub mod inbox;
 pub mod latest;
 
 use std::path::Path;
