@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 use strandline_benches::rounds::Settings;
 use strandline_benches::servers;
 use strandline_benches::servers::process::Program;
-use strandline_benches::workloads::{append, fan_out, inbox, latest};
+use strandline_benches::workloads::{append, fan_out, inbox, latest, pull};
 
 #[derive(Parser)]
 #[command(about = "Compares Strandline with its peers, in turns, and prints medians and ratios.")]
@@ -47,6 +47,8 @@ enum Named {
     W4,
     /// The newest 50 entries of a user's sync timeline.
     W4i,
+    /// Everything after a cursor of a user's sync timeline.
+    W5,
     /// Appends, fan-outs and reads over TCP, with an fsync before each reply to a write.
     Servers,
 }
@@ -65,6 +67,7 @@ fn main() -> Result<()> {
             Named::W3 => fan_out::w3(&settings, &arguments.groups)?,
             Named::W4 => latest::w4(&settings)?,
             Named::W4i => inbox::w4i(&settings)?,
+            Named::W5 => pull::w5(&settings)?,
             Named::Servers => {
                 for table in servers::compare(&arguments.servers, &settings) {
                     settings.show(&table?)?;

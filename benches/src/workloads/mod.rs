@@ -5,6 +5,7 @@ pub mod append;
 pub mod fan_out;
 pub mod inbox;
 pub mod latest;
+pub mod pull;
 
 use std::path::Path;
 
