@@ -12,10 +12,12 @@ use clap::{Parser, ValueEnum};
 use strandline_benches::rounds::Settings;
 use strandline_benches::servers;
 use strandline_benches::servers::process::Program;
-use strandline_benches::workloads::{append, fan_out, inbox, latest, pull};
+use strandline_benches::workloads::recovery::RecoveryStep;
+use strandline_benches::workloads::{append, fan_out, inbox, latest, pull, recovery};
 
 #[derive(Parser)]
 #[command(about = "Compares Strandline with its peers, in turns, and prints medians and ratios.")]
+#[command(subcommand_negates_reqs = true)]
 struct Arguments {
     /// The workload; may be repeated.
     #[arg(long, required = true, value_delimiter = ',')]
@@ -31,6 +33,9 @@ struct Arguments {
     servers: Vec<Program>,
     #[command(flatten)]
     groups: fan_out::Shape,
+    /// A part of W7 in a process of its own.
+    #[command(subcommand)]
+    step: Option<RecoveryStep>,
 }
 
 const SERVERS: [&str; 2] = ["strandline=target/release/strandline", "redis=redis-server"];
@@ -49,12 +54,17 @@ enum Named {
     W4i,
     /// Everything after a cursor of a user's sync timeline.
     W5,
+    /// Recovery after a kill.
+    W7,
     /// Appends, fan-outs and reads over TCP, with an fsync before each reply to a write.
     Servers,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(step) = arguments.step {
+        return step.run();
+    }
     ensure!(
         arguments.outstanding.iter().all(|&count| (1..=100_000).contains(&count)),
         "1 to 100000 outstanding"
@@ -68,6 +78,7 @@ fn main() -> Result<()> {
             Named::W4 => latest::w4(&settings)?,
             Named::W4i => inbox::w4i(&settings)?,
             Named::W5 => pull::w5(&settings)?,
+            Named::W7 => recovery::w7(&settings)?,
             Named::Servers => {
                 for table in servers::compare(&arguments.servers, &settings) {
                     settings.show(&table?)?;

@@ -6,6 +6,7 @@ pub mod fan_out;
 pub mod inbox;
 pub mod latest;
 pub mod pull;
+pub mod recovery;
 
 use std::path::Path;
 
