@@ -1,11 +1,12 @@
-//! The bytes written to the disk, by the operating system's own counters.
+//! The bytes written to the disk and read from it, by the operating system's own counters; and its
+//! caches.
 //!
-//! Two figures, because neither is enough. *Call bytes* are the bytes that this process passed to
-//! write calls (`wchar` of `/proc/self/io`): exact and its own, but a small write that costs a
-//! whole block counts as small, and writes to a terminal count too. *Device bytes* are the bytes
-//! that the block device took (`/proc/diskstats`), including blocks, metadata, the file system's
-//! own log, and the writes of all other processes meanwhile: on a shared machine the lowest round
-//! is the most reliable.
+//! Two figures of writes, because neither is enough. *Call bytes* are the bytes that this process
+//! passed to write calls (`wchar` of `/proc/self/io`): exact and its own, but a small write that
+//! costs a whole block counts as small, and writes to a terminal count too. *Device bytes* are the
+//! bytes that the block device took (`/proc/diskstats`), including blocks, metadata, the file
+//! system's own log, and the writes of all other processes meanwhile: on a shared machine the
+//! lowest round is the most reliable.
 //!
 //! `write_bytes` of `/proc/self/io` seems to be the right figure and is not used: it counts a page
 //! cache folio as a whole when a byte of it becomes dirty. A 300-byte record into a file that was
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{Advice, fadvise};
 
 /// A sector of `/proc/diskstats`, whatever the sector size of the device is.
 const SECTOR_BYTES: u64 = 512;
@@ -59,6 +61,40 @@ pub fn call_bytes_of(process: u32) -> Result<u64> {
     let path = format!("/proc/{process}/io");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     field(&text, "wchar").with_context(|| path)
+}
+
+/// The bytes that this process has made the disk read, by calls and by mapped files, including the
+/// pages that the operating system read ahead.
+pub fn read_bytes() -> Result<u64> {
+    field(&fs::read_to_string("/proc/self/io").context("reading /proc/self/io")?, "read_bytes")
+}
+
+/// Makes the operating system drop its file caches: all of them if this process may request that,
+/// or else those of the files below `dir`.
+pub fn drop_caches(dir: &Path) -> Result<&'static str> {
+    settle()?;
+    if fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
+        return Ok("all caches dropped");
+    }
+    drop_file_caches(dir)?;
+    Ok("each file's cache dropped by posix_fadvise")
+}
+
+/// Makes the operating system drop its caches of the files below `dir`. Pages stay that wait to be
+/// written (`settle` comes first) or that a process has mapped.
+pub fn drop_file_caches(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            drop_file_caches(&path)?;
+            continue;
+        }
+        let file = fs::File::open(path)?;
+        if file.metadata()?.size() > 0 {
+            fadvise(&file, 0, None, Advice::DontNeed).context("dropping a file's cache")?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes every file system write the data that it holds in memory, so that later counters and
@@ -111,6 +147,16 @@ mod tests {
         fs::write(dir.path().join("file"), vec![7_u8; 1 << 20]).expect("a file");
         let [calls, _] = Written::now(dir.path()).expect("counters").per_work_since(before, 1);
         assert!(calls >= f64::from(1 << 20));
+    }
+
+    #[test]
+    fn dropping_the_caches_of_files_goes_into_folders() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("inner")).expect("a folder");
+        fs::write(dir.path().join("inner/file"), vec![7_u8; 1 << 20]).expect("a file");
+        drop_file_caches(dir.path()).expect("dropped caches");
+        assert!(drop_file_caches(&dir.path().join("missing")).is_err());
+        assert!(read_bytes().is_ok());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use strandline_benches::rounds::Settings;
 use strandline_benches::servers;
 use strandline_benches::servers::process::Program;
 use strandline_benches::workloads::recovery::RecoveryStep;
-use strandline_benches::workloads::{append, fan_out, inbox, latest, pull, recovery};
+use strandline_benches::workloads::{append, cold, fan_out, inbox, latest, pull, recovery};
 
 #[derive(Parser)]
 #[command(about = "Compares Strandline with its peers, in turns, and prints medians and ratios.")]
@@ -56,6 +56,8 @@ enum Named {
     W5,
     /// Recovery after a kill.
     W7,
+    /// The newest 50 entries, not in memory.
+    Cold,
     /// Appends, fan-outs and reads over TCP, with an fsync before each reply to a write.
     Servers,
 }
@@ -79,6 +81,7 @@ fn main() -> Result<()> {
             Named::W4i => inbox::w4i(&settings)?,
             Named::W5 => pull::w5(&settings)?,
             Named::W7 => recovery::w7(&settings)?,
+            Named::Cold => cold::cold(&settings)?,
             Named::Servers => {
                 for table in servers::compare(&arguments.servers, &settings) {
                     settings.show(&table?)?;

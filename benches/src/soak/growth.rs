@@ -5,19 +5,16 @@
 //! waits for the debt, closes the engine, drops the caches of the operating system, and reads
 //! timelines that were not read before.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
-use rustix::fs::{Advice, fadvise};
 use strandline::{Engine, Limit, Options};
 
 use super::ingest::{Ingest, Load, name};
 use super::{figure, megabytes};
-use crate::disk::{Written, occupied_bytes, settle};
+use crate::disk::{Written, drop_caches, occupied_bytes, settle};
 use crate::workload::{BODY_BYTES, Random};
 
 /// The number of entries that a user sees on opening a conversation.
@@ -140,20 +137,4 @@ fn cold_reads(dir: &Path, timelines: u32, reads: u32) -> Result<()> {
     println!("{:.1} entries a read.", entries as f64 / f64::from(reads));
     engine.close()?;
     Ok(())
-}
-
-/// Makes the operating system drop its file caches: all of them if this process may request that,
-/// or else those of each file.
-fn drop_caches(dir: &Path) -> Result<&'static str> {
-    settle()?;
-    if fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
-        return Ok("all caches dropped");
-    }
-    for entry in fs::read_dir(dir)? {
-        let file = fs::File::open(entry?.path())?;
-        if file.metadata()?.size() > 0 {
-            fadvise(&file, 0, None, Advice::DontNeed).context("dropping a file's cache")?;
-        }
-    }
-    Ok("each file's cache dropped by posix_fadvise")
 }

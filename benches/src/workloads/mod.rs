@@ -2,6 +2,7 @@
 //! `rounds::Workload`, or one for each table, and a function that makes its data and runs it.
 
 pub mod append;
+pub mod cold;
 pub mod fan_out;
 pub mod inbox;
 pub mod latest;
