@@ -1,5 +1,6 @@
 //! LMDB, by the crate heed, with default options except the size of its map, which limits the
-//! database.
+//! database. For data that is larger than the memory, also `NO_READ_AHEAD`, as its documentation
+//! advises.
 //!
 //! Keys are numbered by the caller (`sequences`); stores are databases of one environment. There is
 //! one writer at a time: concurrent callers queue, each for a transaction of its own. Synced: the
@@ -37,9 +38,16 @@ pub struct Lmdb {
 
 impl Lmdb {
     /// Opens one in an empty directory, or in one that it filled before.
-    pub fn open(dir: &Path, copies: Copies) -> Result<Lmdb> {
+    pub fn open(dir: &Path, copies: Copies, read_ahead: bool) -> Result<Lmdb> {
         let mut options = EnvOpenOptions::new();
         options.map_size(MAP_BYTES).max_dbs(2);
+        if !read_ahead {
+            // SAFETY: the flag only changes the advice to the operating system about the map.
+            #[allow(unsafe_code, reason = "other flags of this function are unsafe")]
+            unsafe {
+                options.flags(EnvFlags::NO_READ_AHEAD);
+            }
+        }
         // SAFETY: the directory is a temporary one of this process, and nothing but this
         // environment opens the mapped file in it.
         #[allow(unsafe_code, reason = "a mapped file is undefined behavior if others change it")]

@@ -258,7 +258,8 @@ impl Kind {
     }
 
     /// Opens one with this memory budget. Half of it is for blocks, which is the only part that
-    /// applies to fjall, redb and `RocksDB`; LMDB and raft-engine have no such limit.
+    /// applies to fjall, redb and `RocksDB`. LMDB and raft-engine have no such limit; LMDB reads
+    /// nothing ahead if the budget is below the default.
     #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only peers copy"))]
     pub fn open_within(
         self,
@@ -272,7 +273,7 @@ impl Kind {
             #[cfg(feature = "peers")]
             Kind::RaftEngine => Box::new(raft_engine::RaftEngine::open(dir, copies)?),
             #[cfg(feature = "peers")]
-            Kind::Lmdb => Box::new(lmdb::Lmdb::open(dir, copies)?),
+            Kind::Lmdb => Box::new(lmdb::Lmdb::open(dir, copies, budget_bytes >= BUDGET_BYTES)?),
             #[cfg(feature = "peers")]
             Kind::Fjall => Box::new(fjall::Fjall::open(dir, copies, cache_bytes)?),
             #[cfg(feature = "peers")]

@@ -3,9 +3,11 @@
 //!
 //! The bodies are ten times the memory budget. After the load the engine is flushed, compacted and
 //! closed, and the operating system drops its cache of each file (`posix_fadvise`), which it would
-//! not do with mapped pages. Then the engine is opened again, and timelines are read in random
-//! order, each once. Only one timeline in 32 is read: the operating system reads ahead, and the
-//! neighbours of what was read are no longer cold.
+//! not do with mapped pages. Then the engine is opened again, and the cache is dropped once more,
+//! since some engines read all of their data on opening. Timelines are read in random order, each
+//! once. Only one timeline in 32 is read: the neighbours of what was read may be in memory. That is
+//! also why LMDB must not read ahead here: with its default, the operating system may read
+//! megabytes around each page, and after a hundred reads everything is in memory.
 
 use anyhow::{Result, ensure};
 
@@ -95,6 +97,7 @@ impl<'d> ColdReads<'d> {
         settle()?;
         drop_file_caches(dir.path())?;
         let peer = contestant.open(dir.path())?;
+        drop_file_caches(dir.path())?;
         (0..self.timelines as u32).for_each(|timeline| peer.resume(timeline, COUNT as u64));
         let before = read_bytes()?;
         let reads = drive::read_each(&self.picks, true, |&timeline| {
