@@ -14,8 +14,9 @@
 //!
 //! To read the code, start with `write/commit.rs` for the write path, `read/page.rs` for the read
 //! path, and `recover/open.rs` for recovery, each from its heading down. The public modules are
-//! interfaces: [`vfs`] and [`clock`] let a test simulate the disk and the time, and
-//! [`format`](mod@format) lets a tool read the files.
+//! interfaces: [`vfs`] and [`clock`] let a test simulate the disk and the time,
+//! [`format`](mod@format) lets a tool read the files, and [`metrics`](mod@metrics) lists what can
+//! be measured.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(missing_debug_implementations)]
 
@@ -29,6 +30,7 @@ mod ids;
 mod locks;
 mod manifest;
 mod memtable;
+pub mod metrics;
 mod notify;
 mod options;
 mod random;

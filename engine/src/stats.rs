@@ -1,59 +1,8 @@
-//! Counters that all parts of the engine increment, and the statistics that a caller gets.
+//! The durations of an operation, and the statistics that a caller gets.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-
-/// One counter.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `amount`.
-    pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// Raises it to `value`, if it is lower.
-    pub fn raise_to(&self, value: u64) {
-        self.0.fetch_max(value, Ordering::Relaxed);
-    }
-
-    /// Its value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The counters since the engine was opened.
-#[derive(Debug, Default)]
-#[allow(missing_docs, reason = "the names are those that stats show")]
-pub struct Counters {
-    pub batches: Counter,
-    pub groups: Counter,
-    pub entries: Counter,
-    pub wal_bytes: Counter,
-    pub wal_syncs: Counter,
-    pub wal_files: Counter,
-    pub vouching_groups: Counter,
-    pub flushes: Counter,
-    pub flush_bytes: Counter,
-    pub merges: Counter,
-    pub merge_bytes: Counter,
-    pub merge_reclaimed_bytes: Counter,
-    pub rewrite_reclaimed_bytes: Counter,
-    pub expired_segments: Counter,
-    pub expired_bytes: Counter,
-    pub expired_entries: Counter,
-    pub trimmed_entries: Counter,
-    pub body_bytes: Counter,
-    pub disk_full: Counter,
-    pub stalls: Counter,
-    /// Unix ms of the last completed backup; 0 if there was none.
-    pub last_backup_ms: Counter,
-    pub sync_times: RecentTimes,
-}
 
 /// The buckets: values below 2^3 have a bucket each; each power of two above has 2^3 buckets, up to
 /// 2^32 µs, which is 71 minutes.

@@ -31,11 +31,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tracing::field::Empty;
+
 use crate::care::target;
 use crate::error::{Error, Failure, Result};
 use crate::format::manifest::{Live, Relaxed};
 use crate::ids::EngineId;
 use crate::manifest::Manifest;
+use crate::metrics::BACKUP;
 use crate::options::LEAST_OPEN_FILES;
 use crate::random::random;
 use crate::segment::{BlockCache, Segment, names};
@@ -58,6 +61,8 @@ pub struct Backup {
 
 /// Copies all segments after `flush`. The target must be claimed.
 pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Result<Backup> {
+    let span = tracing::info_span!(BACKUP, files = Empty, entries = Empty, bytes = Empty);
+    let _entered = span.enter();
     let (view, mut live) = consistent_view(state, flush)?;
     live.checkpoint = view.flushed_to();
     live.log_file = 0;
@@ -73,7 +78,11 @@ pub fn backup(state: &State, target: &Dir, flush: impl Fn() -> Result<()>) -> Re
     }
     segments.sort_by_key(|segment| segment.record().place());
     live.segments = segments.iter().map(|segment| segment.record().clone()).collect();
-    fill(&state.dir, target, true, (state.engine_id, state.writer_epoch), live)
+    let made = fill(&state.dir, target, true, (state.engine_id, state.writer_epoch), live)?;
+    span.record("files", made.files);
+    span.record("entries", made.entries);
+    span.record("bytes", made.bytes);
+    Ok(made)
 }
 
 /// A view whose segments do not need the log, and the manifest's content after that: stores that

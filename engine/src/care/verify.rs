@@ -16,6 +16,8 @@
 
 use std::sync::Arc;
 
+use tracing::field::Empty;
+
 use crate::care::finding::Finding;
 use crate::care::repair::{Repair, finding, kinds, repair_segment};
 use crate::error::{Error, Result};
@@ -23,6 +25,7 @@ use crate::format::header::FileKind;
 use crate::format::index::TimelineEntry;
 use crate::ids::StoreId;
 use crate::manifest::Manifest;
+use crate::metrics::VERIFY;
 use crate::options::LEAST_OPEN_FILES;
 use crate::segment::{
     BlockCache, BlockWalk, IdScan, Segment, SegmentScan, Twins, data_name, index_name,
@@ -85,6 +88,14 @@ impl Verification {
 /// Verifies everything. `on_progress` gets the number of bytes of segments read so far, and the
 /// total.
 pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Verification> {
+    let span = tracing::info_span!(
+        VERIFY,
+        files = Empty,
+        entries = Empty,
+        bytes = Empty,
+        findings = Empty
+    );
+    let _entered = span.enter();
     let mut out = Verification::default();
     manifest(state, &mut out)?;
     log(state, &mut out);
@@ -113,6 +124,10 @@ pub fn verify(state: &State, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Ve
     stores.sort_unstable();
     stores.dedup();
     stores.into_iter().for_each(|store| order(state, &view, store, &mut out));
+    span.record("files", out.files);
+    span.record("entries", out.entries);
+    span.record("bytes", out.bytes);
+    span.record("findings", out.findings.len() as u64 + out.left_off);
     out.shortage.take().map_or(Ok(out), Err)
 }
 

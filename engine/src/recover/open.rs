@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tracing::field::Empty;
 
 use crate::clock::{Clock, SureTime};
 use crate::error::{Error, Failure, Result};
@@ -40,6 +41,7 @@ use crate::format::wal::WAL_HEADER_BYTES;
 use crate::ids::{Instance, Lsn, StoreId, TimeMs};
 use crate::manifest::{self, Manifest};
 use crate::memtable::Memtable;
+use crate::metrics::{self, Counters};
 use crate::notify::wake::WakeQueue;
 use crate::notify::watch::WatchTable;
 use crate::options::{NewStore, Options};
@@ -54,7 +56,6 @@ use crate::state::view::{SegmentSet, View};
 use crate::state::{
     Closing, CommitTimes, CurrentView, LogFiles, Merging, Poison, Progress, State, Turns,
 };
-use crate::stats::Counters;
 use crate::vfs::{Dir, LOCK_NAME};
 use crate::wal::{self, Tail, Wal, WalFile};
 use crate::write::relaxed;
@@ -76,6 +77,15 @@ pub struct Opened {
 /// Opens a directory. If the disk is full, the reserve is given back and the open starts again: the
 /// attempt that failed left nothing.
 pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
+    let span = tracing::info_span!(metrics::RECOVER, segments = Empty, entries = Empty);
+    let _entered = span.enter();
+    let opened = open_with_reserve(dir, clock, options)?;
+    span.record("segments", opened.state.view.load().segments.all().count());
+    span.record("entries", opened.recovery.entries);
+    Ok(opened)
+}
+
+fn open_with_reserve(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened> {
     if !options.create {
         // Checked before anything is created there.
         check_there(&dir, &dir.list()?)?;
@@ -99,7 +109,7 @@ pub fn open(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Opened>
 
 /// One attempt to open. `has_space`: false if the disk is known to be full.
 fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool) -> Result<Opened> {
-    let cache = Arc::new(BlockCache::new(options.cache_bytes(0), options.max_open_files));
+    let (counters, cache) = counted_cache(&options);
     let open_files = cache.clone();
     let dir = dir.with_files_to_close(Box::new(move || open_files.close_some()));
     let lock = dir.lock(LOCK_NAME, !options.read_only)?;
@@ -155,7 +165,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         wake: WakeQueue::default(),
         cache,
         hasher: replay.hasher,
-        counters: Counters::default(),
+        counters,
         poison: Poison::default(),
         preparer: Mutex::new(wal.as_ref().map(Wal::preparer)),
         refusals: Refusals::default(),
@@ -167,6 +177,12 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         options,
     };
     Ok(Opened { state: Arc::new(state), wal, lock, damage, recovery })
+}
+
+fn counted_cache(options: &Options) -> (Arc<Counters>, Arc<BlockCache>) {
+    let counters = Arc::new(Counters::for_recorder());
+    let cache = BlockCache::new(options.cache_bytes(0), options.max_open_files);
+    (counters.clone(), Arc::new(cache.counted_in(counters)))
 }
 
 /// Called after step 5, which needs the space more.

@@ -8,7 +8,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
@@ -23,6 +22,7 @@ use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::ids::{EngineId, FileNumber, StoreId};
+use crate::metrics::Counters;
 use crate::vfs::{Dir, File};
 
 /// The key of a block: the segment's number, whether the block is in the index file, its position.
@@ -81,8 +81,7 @@ pub struct BlockCache {
     entries: Cache<EntryKey, FoundEntry, ByBytes>,
     /// By segment number, whether it is the index, and the number of the copy.
     files: Cache<(FileNumber, bool, u8), File>,
-    reads: AtomicU64,
-    damaged: AtomicU64,
+    counters: Arc<Counters>,
     damages: Damages,
 }
 
@@ -101,8 +100,13 @@ impl BlockCache {
         let entries =
             Cache::with_weighter((for_entries / 2048).max(64), for_entries as u64, ByBytes);
         let files = Cache::new(max_open_files);
-        let (reads, damaged) = (AtomicU64::new(0), AtomicU64::new(0));
-        BlockCache { blocks, entries, files, reads, damaged, damages: Damages::default() }
+        let (counters, damages) = (Arc::default(), Damages::default());
+        BlockCache { blocks, entries, files, counters, damages }
+    }
+
+    /// The same cache, whose uses are counted here.
+    pub fn counted_in(self, counters: Arc<Counters>) -> BlockCache {
+        BlockCache { counters, ..self }
     }
 
     /// A cache for a check that reports damage itself.
@@ -168,21 +172,6 @@ impl BlockCache {
     /// The number of open files.
     pub fn open_files(&self) -> u64 {
         self.files.len() as u64
-    }
-
-    /// The number of blocks that were read from files because they were not in the cache.
-    pub fn block_reads(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
-    }
-
-    /// The number of reads that found damage.
-    pub fn damaged_reads(&self) -> u64 {
-        self.damaged.load(Ordering::Relaxed)
-    }
-
-    /// The number of cache hits, and of cache misses.
-    pub fn hits_and_misses(&self) -> (u64, u64) {
-        (self.blocks.hits(), self.blocks.misses())
     }
 }
 
@@ -283,12 +272,17 @@ impl CachedFile {
     /// The content of a block, from the cache or the disk.
     pub fn block(&self, kind: BlockKind, block: BlockRef, about: About<'_>) -> Result<Bytes> {
         let key = (self.number, self.is_index, block.at);
-        self.cache.blocks.get_or_insert_with(&key, || {
+        let counters = &self.cache.counters;
+        let mut is_hit = true;
+        let found = self.cache.blocks.get_or_insert_with(&key, || {
+            is_hit = false;
             self.first_good(block.at, about, |copy| {
-                self.cache.reads.fetch_add(1, Ordering::Relaxed);
+                counters.block_reads.add(1);
                 self.decoded(copy, kind, block)
             })
-        })
+        });
+        if is_hit { &counters.cache_hits } else { &counters.cache_misses }.add(1);
+        found
     }
 
     /// The content of a block, if it is in the cache. This does not count as a use.
@@ -370,7 +364,9 @@ impl CachedFile {
                 tracing::error!(%error, "damage was found");
             }
         }
-        self.cache.damaged.fetch_add(u64::from(damage.is_some()), Ordering::Relaxed);
+        if damage.is_some() {
+            self.cache.counters.damaged_reads.add(1);
+        }
         match (given, damage) {
             (Some(given), _) => Ok(given),
             (None, Some(error)) => Err(damages.located(error, self.store, about)),

@@ -94,7 +94,7 @@ fn prepared_bytes(state: &State) -> u64 {
 /// The parts of the budget that are measured, each with its limit.
 fn memory(state: &State) -> Fields {
     let (view, options) = (state.view.load(), &state.options);
-    let (cache_hits, cache_misses) = state.cache.hits_and_misses();
+    let counters = &state.counters;
     vec![
         ("memory_budget_bytes", options.memory_budget_bytes as u64),
         ("memtable_bytes", view.memtables().map(|memtable| memtable.bytes() as u64).sum()),
@@ -102,8 +102,8 @@ fn memory(state: &State) -> Fields {
         ("sealed_memtables", view.sealed.len() as u64),
         ("cache_bytes", state.cache.bytes()),
         ("cache_limit_bytes", options.cache_bytes(view.sealed.len()) as u64),
-        ("cache_hits", cache_hits),
-        ("cache_misses", cache_misses),
+        ("cache_hits", counters.cache_hits.get()),
+        ("cache_misses", counters.cache_misses.get()),
     ]
 }
 
@@ -121,9 +121,9 @@ fn segments(state: &State) -> Fields {
         ("segment_timelines", records().map(|record| record.timelines).sum()),
         ("segment_entries", records().map(|record| record.entries).sum()),
         ("damaged_segments", damaged),
-        ("block_reads", state.cache.block_reads()),
+        ("block_reads", counters.block_reads.get()),
         ("open_segment_files", state.cache.open_files()),
-        ("damaged_reads", state.cache.damaged_reads()),
+        ("damaged_reads", counters.damaged_reads.get()),
     ]
 }
 

@@ -33,11 +33,11 @@ use crate::format::manifest::{Copies, Live, StoreRecord};
 use crate::ids::{Instance, Lsn, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::SlotId;
+use crate::metrics::Counters;
 use crate::notify::wake::WakeQueue;
 use crate::notify::watch::WatchTable;
 use crate::options::Options;
 use crate::segment::{BlockCache, Segment};
-use crate::stats::Counters;
 use crate::timeline::Key;
 use crate::vfs::Dir;
 use crate::wal::Preparer;
@@ -82,7 +82,7 @@ pub struct State {
     pub hasher: hashbrown::DefaultHashBuilder,
     /// The times of commits and reads.
     pub times: CommitTimes,
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     pub poison: Poison,
     /// Creates log files ahead of need. `None` if the engine is read-only or closed.
     pub preparer: Mutex<Option<Arc<Preparer>>>,

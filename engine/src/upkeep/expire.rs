@@ -23,9 +23,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tracing::Span;
+use tracing::field::Empty;
+
 use crate::error::Failure;
 use crate::format::manifest::Live;
 use crate::ids::FileNumber;
+use crate::metrics::EXPIRE;
 use crate::segment::Segment;
 use crate::state::State;
 use crate::write::active::CommitPipeline;
@@ -93,6 +97,9 @@ pub fn expire(state: &State) -> Result<(), Failure> {
     if expired.is_empty() {
         return Ok(());
     }
+    let segments = expired.len();
+    let span = tracing::info_span!(EXPIRE, segments, entries = Empty, bytes = Empty);
+    let _entered = span.enter();
     let numbers: Vec<FileNumber> = expired.iter().map(|segment| segment.record().number).collect();
     state.free_space(|live: &mut Live| {
         for record in live.segments.iter_mut().filter(|record| numbers.contains(&record.number)) {
@@ -109,16 +116,22 @@ pub fn expire(state: &State) -> Result<(), Failure> {
         // A merge may have replaced some of them meanwhile: its output is dropped next time.
         expired.iter().for_each(|segment| view.segments.replace(Arc::new(segment.expired())));
     });
-    for segment in &expired {
-        state.counters.expired_segments.add(1);
-        if segment.record().has_data() {
-            state.counters.expired_bytes.add(segment.record().data_bytes);
-            state.counters.expired_entries.add(segment.record().entries);
-        }
-        segment.make_data_obsolete();
-    }
+    count(state, &expired, &span);
+    expired.iter().for_each(|segment| segment.make_data_obsolete());
     state.progress.announce();
     Ok(())
+}
+
+fn count(state: &State, expired: &[Arc<Segment>], span: &Span) {
+    let records = || expired.iter().map(|segment| segment.record());
+    let with_data = || records().filter(|record| record.has_data());
+    let entries = with_data().map(|record| record.entries).sum();
+    let bytes = with_data().map(|record| record.data_bytes).sum();
+    state.counters.expired_segments.add(expired.len() as u64);
+    state.counters.expired_entries.add(entries);
+    state.counters.expired_bytes.add(bytes);
+    span.record("entries", entries);
+    span.record("bytes", bytes);
 }
 
 /// The time that trims wait if space is short.

@@ -20,12 +20,16 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Span;
+use tracing::field::Empty;
+
 use crate::error::{Error, Failure, Result};
 use crate::format::index::TimelineEntry;
 use crate::format::manifest::SegmentRecord;
 use crate::format::run::SharedBody;
 use crate::ids::{BODIES, CommitPlace, Sequence, StoreId, TimeMs, TimelineRef};
 use crate::memtable::{Memtable, Slot, Watermark};
+use crate::metrics::FLUSH;
 use crate::segment::{self, Segment, SegmentPlan, SegmentWriter};
 use crate::state::State;
 use crate::state::view::View;
@@ -72,6 +76,9 @@ pub fn run(state: &State) {
 /// Flushes the oldest sealed memtable. False if there is none.
 fn flush_oldest(state: &State) -> Result<bool, Failure> {
     let Some(memtable) = state.view.load().sealed.last().cloned() else { return Ok(false) };
+    let span = tracing::info_span!(FLUSH, segments = Empty, entries = Empty, bytes = Empty);
+    let _entered = span.enter();
+    let start = state.clock.monotonic();
     let dead = garbage::count(&state.view.load(), &memtable);
     let records = write_segments(state, &memtable).map_err(Failure::before)?;
     let segments = make_live(state, &records, |records, live| {
@@ -83,8 +90,7 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
         live.last_time_ms = live.last_time_ms.max(last_time_ms);
         live.seen_ms = live.seen_ms.max(state.sure_now_ms());
     })?;
-    state.counters.flushes.add(1);
-    state.counters.flush_bytes.add(segments.iter().map(|segment| segment.record().bytes()).sum());
+    count(state, &segments, &span);
     state.view.change(|view| {
         view.sealed.retain(|sealed| !Arc::ptr_eq(sealed, &memtable));
         state.add_segments(view, segments);
@@ -95,8 +101,18 @@ fn flush_oldest(state: &State) -> Result<bool, Failure> {
         state.log_files.doom_below(memtable.to());
     }
     state.retire_log(memtable.to());
+    state.counters.flush_times.add_time(start, state.clock.monotonic());
     state.progress.flush_outcome(None);
     Ok(true)
+}
+
+fn count(state: &State, segments: &[Arc<Segment>], span: &Span) {
+    let bytes: u64 = segments.iter().map(|segment| segment.record().bytes()).sum();
+    state.counters.flushes.add(1);
+    state.counters.flush_bytes.add(bytes);
+    span.record("segments", segments.len());
+    span.record("entries", segments.iter().map(|segment| segment.record().entries).sum::<u64>());
+    span.record("bytes", bytes);
 }
 
 /// Whether entries have a lifetime of their own: it may be shorter than that of any store.

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::entry::Receipt;
 use crate::error::{Error, Failure, Result};
 use crate::ids::{FileNumber, Lsn, TimeMs};
 use crate::memtable::{Group, Memtable};
+use crate::metrics::FSYNC;
 use crate::options::Wakers;
 use crate::state::State;
 use crate::timeline::Times;
@@ -38,14 +40,25 @@ pub struct Active {
     pub(super) relaxed: relaxed::Noted,
     /// The start of the group in the log.
     at: Lsn,
+    /// The monotonic time at which the write of the group started.
+    started: Duration,
 }
 
 impl Active {
     /// Continues after the end of the log that recovery found.
     pub fn new(state: Arc<State>, wal: Wal, is_merge_behind: fn(&State) -> bool) -> Active {
         let memtable = state.view.load().active.clone();
-        let (unnamed_file, relaxed, at) = (None, relaxed::Noted::default(), wal.end());
-        let active = Active { state, wal, memtable, unnamed_file, is_merge_behind, relaxed, at };
+        let at = wal.end();
+        let active = Active {
+            state,
+            wal,
+            memtable,
+            unnamed_file: None,
+            is_merge_behind,
+            relaxed: relaxed::Noted::default(),
+            at,
+            started: Duration::ZERO,
+        };
         active.report_unvouched();
         active
     }
@@ -60,10 +73,10 @@ impl Active {
         }
         if and_sync && self.wal.is_unsynced() {
             counters.wal_syncs.add(1);
+            let _fsync = tracing::debug_span!(FSYNC, end = %self.wal.end()).entered();
             let start = self.state.clock.monotonic();
             self.wal.sync()?;
-            let end = self.state.clock.monotonic();
-            counters.sync_times.add(end, end.saturating_sub(start));
+            counters.sync_times.add(start, self.state.clock.monotonic());
         }
         Ok(is_recorded)
     }
@@ -105,6 +118,7 @@ impl Environment for Active {
     }
 
     fn write(&mut self, and_sync: bool) -> Result<bool> {
+        self.started = self.state.clock.monotonic();
         self.write_and_sync(and_sync).map_err(|failure| self.state.failed(failure))
     }
 
@@ -136,9 +150,14 @@ impl Environment for Active {
                 timelines.for_each(|key| self.state.watch.publish(key.timeline, woken));
             }
         }
-        self.state.counters.batches.add(batches);
-        self.state.counters.entries.add(entries);
-        self.state.counters.body_bytes.add(body_bytes);
+        let counters = &self.state.counters;
+        counters.batches.add(batches);
+        counters.entries.add(entries);
+        counters.body_bytes.add(body_bytes);
+        if batches > 0 {
+            counters.group_entries.add(entries);
+            counters.commit_times.add_time(self.started, self.state.clock.monotonic());
+        }
     }
 
     fn has_short_wakers(&self) -> bool {

@@ -36,6 +36,7 @@ use crate::entry::Receipt;
 use crate::error::{Error, Result};
 use crate::ids::TimeMs;
 use crate::memtable::Group;
+use crate::metrics::COMMIT;
 use crate::timeline::Times;
 use crate::write::batch::Durability;
 use crate::write::decide::{Decisions, Ground, Known};
@@ -188,6 +189,8 @@ impl<E: Environment> Committer<E> {
 
     /// Steps 1 to 5 of the heading, without the tickets.
     fn commit_once(&mut self, group: &Filling, outcomes: &mut Outcomes) {
+        let batches = group.batches.len();
+        let _commit = tracing::debug_span!(COMMIT, batches, bytes = group.bytes).entered();
         // Checked once, so that the stores that step 1 notes are those of the batches that are
         // recorded.
         let may_add = self.env.may_add();

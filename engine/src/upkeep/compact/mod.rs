@@ -21,6 +21,7 @@
 mod bodies;
 mod changed;
 mod choose;
+mod count;
 mod dead;
 mod fate;
 mod merge;
@@ -332,20 +333,38 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     if !inputs.iter().all(|input| segments.iter().any(|segment| Arc::ptr_eq(segment, input))) {
         return Ok(false);
     }
+    let span = count::span(inputs);
+    let _entered = span.enter();
+    let start = state.clock.monotonic();
+    let record = replace(state, &view, inputs, bytes_per_second)?;
+    state.counters.merge_times.add_time(start, state.clock.monotonic());
+    count::record(&span, &record);
+    Ok(true)
+}
+
+/// Merges neighbours of a view into one segment, and replaces them. Returns the record of the
+/// segment; if no timeline is left, it does not exist.
+fn replace(
+    state: &State,
+    view: &View,
+    inputs: &[Arc<Segment>],
+    bytes_per_second: u64,
+) -> Result<SegmentRecord, Failure> {
+    let segments = view.segments.of(inputs[0].record().store);
     let numbers: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
-    let before = records(state, &view);
+    let before = records(state, view);
     let dead_before: u64 =
         numbers.iter().filter_map(|number| Some(before.get(number)?.dead_weight)).sum();
     let changes_bodies = segments.iter().any(|segment| segment.changes_bodies());
     let is_own = |record: &SegmentRecord| !record.dead && record.changed_to <= record.to;
     let is_clean =
         dead_before == 0 && !changes_bodies && inputs.iter().all(|input| is_own(input.record()));
-    let younger = if is_clean { Younger::default() } else { younger(state, &view, &inputs[0]) };
+    let younger = if is_clean { Younger::default() } else { younger(state, view, &inputs[0]) };
     let reserved = state.merging.lag.reserve(output_bytes(state, inputs, &before));
     let changed = if is_clean {
-        Ok(BodyChanges::unknown(&view, inputs))
+        Ok(BodyChanges::unknown(view, inputs))
     } else {
-        BodyChanges::find(state, &view, inputs)
+        BodyChanges::find(state, view, inputs)
     };
     let written = changed
         .and_then(|changed| write_merged(state, inputs, (&younger, &changed), bytes_per_second));
@@ -371,7 +390,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     if records.is_empty() {
         remove_unfinished(state, [record.number].into_iter());
     }
-    count(state, inputs, &output, &record, expired);
+    count::count(state, inputs, &output, &record, expired);
     state.view.change(|view| {
         // By number: one of them may have lost its data meanwhile.
         let gone = view.segments.take(record.store, &numbers);
@@ -382,30 +401,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     // Their damaged parts do not exist any more.
     numbers.iter().for_each(|number| state.cache.damages().forget(*number));
     state.progress.announce();
-    Ok(true)
-}
-
-fn count(
-    state: &State,
-    inputs: &[Arc<Segment>],
-    output: &[Arc<Segment>],
-    record: &SegmentRecord,
-    expired: u64,
-) {
-    let bytes = |segments: &[Arc<Segment>]| {
-        segments.iter().map(|segment| segment.record().bytes()).sum::<u64>()
-    };
-    let reclaimed = bytes(inputs).saturating_sub(bytes(output));
-    let counters = &state.counters;
-    counters.merges.add(1);
-    counters.merge_bytes.add(record.bytes());
-    counters.expired_entries.add(expired);
-    if inputs.len() == 1 {
-        &counters.rewrite_reclaimed_bytes
-    } else {
-        &counters.merge_reclaimed_bytes
-    }
-    .add(reclaimed);
+    Ok(record)
 }
 
 /// Excludes segments in which a merge found damage from merging, so that one bad block does not
