@@ -3,6 +3,7 @@
 //!
 //! * `counted` needs an allocator of its own, which counts for all threads;
 //! * `descriptors` lowers `ulimit -n`, and takes the descriptors that are left;
+//! * `spans` installs the subscriber of the process, which sees the engine's threads too;
 //! * `threads` expects that no thread of any engine is left.
 //!
 //! So this is a binary of its own, and its tests take turns: each holds [`alone`] from before its
@@ -12,6 +13,7 @@ mod counted;
 mod descriptors;
 #[path = "../disks/mod.rs"]
 mod disks;
+mod spans;
 mod threads;
 #[path = "../two_stores/mod.rs"]
 mod two_stores;

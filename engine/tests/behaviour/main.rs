@@ -26,6 +26,7 @@ mod handles;
 mod lists;
 mod log_files;
 mod long;
+mod measures;
 mod relaxed;
 mod retries;
 mod shared;

@@ -11,7 +11,6 @@
 #![allow(clippy::disallowed_methods, reason = "a test of a document reads it")]
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use strandline::format::checksum::{Seed, crc};
 use strandline::format::header::{EngineId, file_header};
@@ -24,14 +23,7 @@ use strandline::{
     Lsn, MAX_BATCH_BYTES, MAX_BODY_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, StoreId, TimelineRef,
 };
 
-const END: &str = "<!-- end -->\n";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the engine is a member of the workspace")
-        .into()
-}
+use crate::rendered::{END, as_it_should_be, check, root};
 
 /// The text between a marker and its end.
 fn rendered(marker: &str) -> String {
@@ -166,42 +158,9 @@ fn example() -> String {
     text
 }
 
-/// The document with everything between markers as the code renders it.
-fn as_it_should_be(document: &str) -> String {
-    let mut out = String::new();
-    let mut rest = document;
-    while let Some((before, behind)) = rest.split_once("<!-- ") {
-        let (marker, behind) = behind.split_once(" -->\n").expect("a marker ends on its line");
-        let (_, after) = behind.split_once(END).unwrap_or_else(|| panic!("`{marker}` has no end"));
-        write!(out, "{before}<!-- {marker} -->\n{}{END}", rendered(marker))
-            .expect("a string takes all");
-        rest = after;
-    }
-    out + rest
-}
-
 #[test]
 fn the_document_says_what_the_code_says() {
-    let path = root().join("docs/format.md");
-    let document = std::fs::read_to_string(&path).expect("docs/format.md is there");
-    let wanted = as_it_should_be(&document);
-    if std::env::var("STRANDLINE_BLESS").is_ok_and(|value| value == "1") {
-        std::fs::write(&path, wanted).expect("docs/format.md can be written");
-        return;
-    }
-    let differs =
-        document.lines().zip(wanted.lines()).zip(1..).find(|((is, should), _)| is != should);
-    if let Some(((is, should), line)) = differs {
-        panic!(
-            "docs/format.md:{line} says\n  {is}\nthe code says\n  {should}\nSTRANDLINE_BLESS=1 \
-             rewrites it"
-        );
-    }
-    assert_eq!(
-        document.len(),
-        wanted.len(),
-        "docs/format.md has lines too many or too few: STRANDLINE_BLESS=1"
-    );
+    check("docs/format.md", rendered);
 }
 
 #[test]
@@ -232,10 +191,10 @@ fn every_layout_of_the_formats_is_in_the_document() {
 #[test]
 fn a_changed_field_would_be_detected() {
     let document = format!("before\n<!-- layout: footer -->\nstale\n{END}after\n");
-    let wanted = as_it_should_be(&document);
+    let wanted = as_it_should_be(&document, rendered);
     assert!(wanted.contains("| 0 | 4 | `crc` |") && !wanted.contains("stale"));
     assert!(wanted.starts_with("before\n") && wanted.ends_with("after\n"));
-    assert_eq!(as_it_should_be(&wanted), wanted);
+    assert_eq!(as_it_should_be(&wanted, rendered), wanted);
 }
 
 #[test]
