@@ -1,4 +1,4 @@
-//! What an embedder can measure: metrics for the recorder of the [`metrics`](::metrics) facade, and
+//! What an embedder can measure: metrics for the recorder of the [`metrics`] facade, and
 //! spans for a [`tracing`] subscriber.
 //!
 //! [`METRICS`] and [`SPANS`] are the tables of all names; docs/operations.md shows them, and a test
